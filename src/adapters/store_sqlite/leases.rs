@@ -1,0 +1,63 @@
+//! Leases in SQLite: a table that ends with the process, with tokens that do not start again.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::params;
+use uuid::Uuid;
+
+use super::{SqliteStore, failed, now_ms};
+use crate::core::names::{ServerId, WorkerId};
+use crate::ports::{Leases, StoreError};
+
+#[async_trait]
+impl Leases for SqliteStore {
+    async fn take(&self, server: ServerId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
+        self.writer
+            .write(move |t| {
+                let (server, holder, now) = (server.0.as_bytes(), holder.0.as_bytes(), now_ms());
+                let until = now + ttl.as_millis() as i64;
+                let own =
+                    "UPDATE lease SET until = ?3 WHERE server = ?1 AND holder = ?2 AND until > ?4 RETURNING token";
+                let mut statement = t.prepare_cached(own).map_err(failed)?;
+                let mut rows = statement.query(params![server, holder, until, now]).map_err(failed)?;
+                if let Some(row) = rows.next().map_err(failed)? {
+                    return row.get::<_, i64>(0).map(|token| Some(token as u64)).map_err(failed);
+                }
+                let free = "DELETE FROM lease WHERE server = ?1 AND until <= ?2";
+                t.execute(free, params![server, now]).map_err(failed)?;
+                let held = "SELECT count(*) FROM lease WHERE server = ?1";
+                if t.query_row(held, params![server], |row| row.get::<_, i64>(0)).map_err(failed)? > 0 {
+                    return Ok(None);
+                }
+                let next = "UPDATE fencing SET token = token + 1 RETURNING token";
+                let token: i64 = t.query_row(next, [], |row| row.get(0)).map_err(failed)?;
+                let insert = "INSERT INTO lease (server, holder, until, token) VALUES (?1, ?2, ?3, ?4)";
+                t.execute(insert, params![server, holder, until, token]).map_err(failed)?;
+                Ok(Some(token as u64))
+            })
+            .await
+    }
+
+    async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<ServerId>, StoreError> {
+        self.writer
+            .write(move |t| {
+                let now = now_ms();
+                let sql = "UPDATE lease SET until = ?2 WHERE holder = ?1 AND until > ?3 RETURNING server";
+                let mut statement = t.prepare_cached(sql).map_err(failed)?;
+                let until = now + ttl.as_millis() as i64;
+                let renewed = statement
+                    .query_map(params![holder.0.as_bytes(), until, now], |row| row.get::<_, [u8; 16]>(0))
+                    .map_err(failed)?;
+                renewed.map(|id| id.map(|bytes| ServerId(Uuid::from_bytes(bytes))).map_err(failed)).collect()
+            })
+            .await
+    }
+
+    async fn release(&self, server: ServerId, holder: WorkerId) -> Result<(), StoreError> {
+        let sql = "DELETE FROM lease WHERE server = ?1 AND holder = ?2";
+        self.writer
+            .write(move |t| t.execute(sql, params![server.0.as_bytes(), holder.0.as_bytes()]).map(drop).map_err(failed))
+            .await
+    }
+}

@@ -1,0 +1,97 @@
+//! The log in SQLite: a row per append, and an index of the commands in it.
+
+use async_trait::async_trait;
+use rusqlite::{ErrorCode, OptionalExtension, params};
+
+use super::{SqliteStore, failed};
+use crate::core::event::Entry;
+use crate::core::names::{CommandId, Position};
+use crate::ports::{AppendError, EventLog, StoreError};
+
+#[async_trait]
+impl EventLog for SqliteStore {
+    async fn append(&self, entry: &Entry) -> Result<(), AppendError> {
+        let commits = serde_json::to_string(&entry.commits).map_err(|error| StoreError(error.to_string()))?;
+        let ids: Vec<CommandId> = entry.commits.iter().map(|commit| commit.command_id).collect();
+        let (position, at) = (entry.position.0 as i64, entry.at as i64);
+        self.writer
+            .write(move |transaction| {
+                let head = "SELECT coalesce(max(position), 0) FROM log";
+                let mut statement = transaction.prepare_cached(head).map_err(failed)?;
+                let head: i64 = statement.query_row([], |row| row.get(0)).map_err(failed)?;
+                if head >= position {
+                    return Err(AppendError::Taken);
+                }
+                if head + 1 != position {
+                    return Err(StoreError(format!("append at {position} after {head} would leave a gap")).into());
+                }
+                let insert = "INSERT INTO log (position, at, commits) VALUES (?1, ?2, ?3)";
+                let mut statement = transaction.prepare_cached(insert).map_err(failed)?;
+                statement.execute(params![position, at, commits]).map_err(failed)?;
+                let insert = "INSERT INTO command (id, position) VALUES (?1, ?2)";
+                let mut statement = transaction.prepare_cached(insert).map_err(failed)?;
+                for id in ids {
+                    match statement.execute(params![id.0.as_bytes(), position]) {
+                        Ok(_) => {}
+                        Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                            return Err(AppendError::Repeated(id));
+                        }
+                        Err(e) => return Err(failed(e).into()),
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        let sql = "SELECT coalesce(max(position), 0) FROM log";
+        let head = self.readers.read(move |c| c.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)));
+        Ok(Position(head.await? as u64))
+    }
+
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let sql = "SELECT position, at, commits FROM log WHERE position > ?1 ORDER BY position LIMIT ?2";
+        let rows = self.readers.read(move |c| {
+            let mut statement = c.prepare_cached(sql)?;
+            let rows = statement.query_map(params![after.0 as i64, limit as i64], |row| {
+                // Decoded where it was read, off the async threads.
+                let commits = serde_json::from_str(row.get_ref(2)?.as_str()?);
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, commits))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let mut entries = Vec::new();
+        for (position, at, commits) in rows.await? {
+            let commits =
+                commits.map_err(|error| StoreError(format!("the log's row {position} is damaged: {error}")))?;
+            entries.push(Entry { position: Position(position as u64), at: at as u64, commits });
+        }
+        Ok(entries)
+    }
+
+    async fn find(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
+        let sql = "SELECT position FROM command WHERE id = ?1";
+        let found = self.readers.read(move |c| {
+            let mut statement = c.prepare_cached(sql)?;
+            statement.query_row(params![command.0.as_bytes()], |row| row.get::<_, i64>(0)).optional()
+        });
+        Ok(found.await?.map(|position| Position(position as u64)))
+    }
+
+    async fn load_snapshot(&self, fold: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT bytes FROM snapshot WHERE fold = ?1";
+        self.readers.read(move |c| c.query_row(sql, params![fold], |row| row.get(0)).optional()).await
+    }
+
+    async fn save_snapshot(&self, fold: u32, at: Position, bytes: Vec<u8>) -> Result<(), StoreError> {
+        // A slow older snapshot must not replace a newer one.
+        let sql = "INSERT INTO snapshot (fold, position, bytes) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (fold) DO UPDATE SET position = excluded.position, bytes = excluded.bytes
+                   WHERE excluded.position > snapshot.position";
+        let write = move |t: &rusqlite::Transaction<'_>| {
+            t.execute(sql, params![fold, at.0 as i64, bytes]).map(drop).map_err(failed)
+        };
+        self.writer.write(write).await
+    }
+}

@@ -1,0 +1,34 @@
+CREATE TABLE IF NOT EXISTS log (
+    position INTEGER PRIMARY KEY,
+    at       INTEGER NOT NULL,
+    commits  TEXT    NOT NULL   -- JSON: [{commandId, actor, events: [{type, v, subject, data}]}]
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS command (
+    id       BLOB    PRIMARY KEY,
+    position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS snapshot (
+    fold     INTEGER PRIMARY KEY,
+    position INTEGER NOT NULL,
+    bytes    BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS vault (
+    id     BLOB    PRIMARY KEY,
+    put_at INTEGER NOT NULL,
+    sealed BLOB    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS key_record (
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    salt  BLOB NOT NULL,
+    "check" BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS fencing (
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    token INTEGER NOT NULL
+) STRICT;
+INSERT OR IGNORE INTO fencing VALUES (1, 0);

@@ -1,0 +1,186 @@
+//! The composition root: puts adapters into ports, and the parts together. The only file that names
+//! an adapter.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::bus_in_process::InProcessBus;
+use crate::adapters::store_sqlite::SqliteStore;
+use crate::config::{Config, Keys};
+use crate::execute::Execute;
+use crate::follow::Follow;
+use crate::http::{self, Facade};
+use crate::metrics::Metrics;
+use crate::ports::{StoreError, Vault};
+use crate::seal::{self, Opener, SealError, Sealer, SecretsKey};
+use crate::workers::{self, Workers};
+
+/// Why the program cannot start. A sentence for the one who started it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("DATA_DIR {path} is in use by another mcp-api; stop that one, or give this one a folder of its own")]
+    InUse { path: String },
+    #[error("DATA_DIR {path} cannot be used: {cause}")]
+    DataDir { path: String, cause: io::Error },
+    #[error("HOST {host} and PORT {port} cannot be listened on: {cause}")]
+    Listen { host: String, port: u16, cause: io::Error },
+    #[error(
+        "SECRETS_KEY is not the key that this deployment's secrets were sealed with; set that one, or list it in SECRETS_KEYS_OLD"
+    )]
+    WrongKey,
+    #[error("SECRETS_KEY cannot be used: {0}")]
+    Seal(SealError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("mcp-api cannot serve: {0}")]
+    Serve(io::Error),
+}
+
+/// Serves until SIGTERM or Ctrl-C, then drains. `listening` is told the real URL.
+pub async fn serve(config: Config, listening: impl FnOnce(&str)) -> Result<(), StartError> {
+    let stop = stop_signal().map_err(StartError::Serve)?;
+    let data_dir = &config.place.data_dir;
+    let _lock = lock(data_dir)?;
+    forbid_looking();
+    let (host, port) = (config.listen.host.clone(), config.listen.port);
+    let listener = TcpListener::bind((config.listen.address, port)).await;
+    let listener = listener.map_err(|cause| StartError::Listen { host, port, cause })?;
+
+    let store = Arc::new(SqliteStore::open(&data_dir.join("mcp-api.sqlite"))?);
+    let bus = InProcessBus::new();
+    let (sealer, opener) = keys(&*store, &config.keys, data_dir).await?;
+    let follow = Follow::open(store.clone(), bus.clone()).await?;
+    let execute = Execute::start(follow.clone());
+    let metrics = Metrics::new();
+    let workers = Workers::start(workers::Parts {
+        follow: follow.clone(),
+        execute,
+        bus: bus.clone(),
+        vault: store.clone(),
+        leases: store,
+        opener,
+        metrics: metrics.clone(),
+        limits: config.limits.clone(),
+    });
+    tokio::spawn(follow.clone().run());
+    let ending = CancellationToken::new();
+    let facade = Facade::new(http::Parts {
+        follow,
+        bus,
+        sealer,
+        access: config.access.clone(),
+        limits: config.limits.clone(),
+        metrics,
+        ending: ending.clone(),
+    });
+
+    let address = listener.local_addr().map_err(StartError::Serve)?;
+    tracing::info!(addr = %address, "listening");
+    listening(&format!("http://{address}"));
+    let listener = listener.tap_io(|stream| {
+        // Answers are small and somebody waits for each: nothing is gained by holding one back.
+        let _ = stream.set_nodelay(true);
+    });
+    let stopping = ending.clone();
+    let serving = tokio::spawn(
+        axum::serve(listener, http::router(facade))
+            .with_graceful_shutdown(async move { stopping.cancelled().await })
+            .into_future(),
+    );
+    stop.await;
+    tracing::info!("draining");
+    ending.cancel();
+    // No new calls; the running ones finish, then their servers are stopped.
+    let finished = tokio::time::timeout(config.limits.drain, serving).await;
+    if finished.is_err() {
+        tracing::warn!("connections were still open at the end of DRAIN_TIMEOUT and are cut off");
+    }
+    workers.drain(config.limits.drain).await;
+    Ok(())
+}
+
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Makes the folder and locks it for as long as the file is open.
+fn lock(data_dir: &Path) -> Result<File, StartError> {
+    let path = data_dir.display().to_string();
+    let unusable = |cause| StartError::DataDir { path: path.clone(), cause };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable)?;
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(data_dir.join("lock"));
+    let file = file.map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse { path }),
+        Err(TryLockError::Error(cause)) => Err(unusable(cause)),
+    }
+}
+
+/// Other processes of the same user cannot read this one's memory, nor its environment.
+fn forbid_looking() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of this user can look into this one");
+    }
+}
+
+/// The keyring: of `SECRETS_KEY`, or of the key file, which is made where there is neither.
+async fn keys(vault: &dyn Vault, keys: &Keys, data_dir: &Path) -> Result<(Sealer, Opener), StartError> {
+    let path = data_dir.display().to_string();
+    let from_file;
+    let current = match &keys.current {
+        Some(key) => key,
+        None => {
+            from_file = key_file(&data_dir.join("secrets.key")).map_err(|cause| StartError::DataDir { path, cause })?;
+            &from_file
+        }
+    };
+    let record = match vault.key_record(None).await? {
+        Some(record) => record,
+        None => {
+            let proposed = seal::new_record(current).map_err(StartError::Seal)?;
+            vault.key_record(Some(proposed.clone())).await?.unwrap_or(proposed)
+        }
+    };
+    seal::open_ring(&record, current, &keys.old).map_err(|error| match error {
+        SealError::UnknownKey | SealError::Damaged => StartError::WrongKey,
+        other => StartError::Seal(other),
+    })
+}
+
+fn key_file(path: &Path) -> io::Result<SecretsKey> {
+    match fs::read_to_string(path) {
+        Ok(key) => return Ok(SecretsKey::new(key.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut key = zeroize::Zeroizing::new([0u8; 32]);
+    getrandom::fill(&mut *key).map_err(io::Error::other)?;
+    let key = hex::encode(key.as_slice());
+    // Written whole or not at all: half a key would seal what nobody can open later.
+    let fresh = path.with_extension("key.new");
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+    writeln!(file, "{key}")?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    tracing::warn!(file = %path.display(), "a new key was made; keep a copy of it: without it all secrets are lost");
+    Ok(SecretsKey::new(key))
+}

@@ -1,0 +1,79 @@
+//! The command line: `serve`, and small clients of the HTTP API for people at a terminal.
+
+mod call;
+mod client;
+mod demo;
+mod schemas;
+mod serve;
+mod servers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Any number of MCP servers behind one HTTP API, for any number of users.
+#[derive(Parser)]
+#[command(name = "mcp-api", version, after_help = "Its variables stand in example.env; its API at /docs.")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve the HTTP API (the default)
+    Serve,
+    /// Show the main job on real input: install a server, two users, a secret each
+    Demo,
+    /// Call a tool
+    Call {
+        server: String,
+        tool: String,
+        /// A JSON object
+        #[arg(default_value = "{}")]
+        args: String,
+        /// Whose secrets are used
+        #[arg(long, default_value = "default")]
+        user: String,
+        #[command(flatten)]
+        api: client::ApiArgs,
+    },
+    /// List the servers and how they are
+    Servers {
+        #[command(flatten)]
+        api: client::ApiArgs,
+    },
+    /// Write schemas/ and example.env anew from the types
+    #[command(hide = true)]
+    Schemas { folder: PathBuf },
+    /// Started by mcp-api itself: the parent of one child
+    #[command(hide = true)]
+    Guard {
+        pipe: i32,
+        #[arg(last = true, required = true)]
+        command_line: Vec<String>,
+    },
+}
+
+/// Runs a command to its end.
+pub fn run(command: Command) -> ExitCode {
+    let ended = match command {
+        Command::Serve => serve::run(),
+        Command::Demo => demo::run(),
+        Command::Call { server, tool, args, user, api } => call::run(&api, &server, &tool, &args, &user),
+        Command::Servers { api } => servers::run(&api),
+        Command::Schemas { folder } => schemas::run(&folder),
+        Command::Guard { .. } => Err("the guard is started by a worker, not by hand".into()),
+    };
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mcp-api: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How a command ends: with a code, or with a sentence for the one who typed it.
+pub type Ended = Result<ExitCode, Box<dyn std::error::Error>>;

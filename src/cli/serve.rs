@@ -1,0 +1,20 @@
+//! `mcp-api serve`.
+
+use std::process::ExitCode;
+
+use super::Ended;
+use crate::config::{Config, Env, LogFormat};
+use crate::{app, telemetry};
+
+pub fn run() -> Ended {
+    let config = Config::read(&Env::of_process()?)?;
+    telemetry::start(&config.log);
+    let pretty = config.log.format != LogFormat::Json;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(app::serve(config, |url| {
+        if pretty {
+            println!("mcp-api listens on {url} (try {url}/docs)");
+        }
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,57 @@
+//! Who may call. Whoever reaches this API runs commands on the host, so the door is shut by default.
+
+use zeroize::Zeroizing;
+
+use super::env::{BadConfig, Env, Variable};
+use super::listen::Listen;
+
+const ADMIN_TOKEN: Variable = Variable {
+    name: "ADMIN_TOKEN",
+    default: "",
+    about: "With it, requests need the header Authorization: Bearer <token>; 16 characters or more.",
+};
+const ALLOW_UNAUTHENTICATED: Variable = Variable {
+    name: "ALLOW_UNAUTHENTICATED",
+    default: "false",
+    about: "Listen beyond loopback without ADMIN_TOKEN: whoever reaches the port then runs commands on this machine.",
+};
+const ALLOWED_HOSTS: Variable = Variable {
+    name: "ALLOWED_HOSTS",
+    default: "",
+    about: "Further Host names that requests without a token may use, comma-separated.",
+};
+
+pub const VARIABLES: &[&Variable] = &[&ADMIN_TOKEN, &ALLOW_UNAUTHENTICATED, &ALLOWED_HOSTS];
+
+#[derive(Clone)]
+pub struct Access {
+    pub admin_token: Option<Zeroizing<String>>,
+    /// Names that a `Host` header may have, in lower case, besides loopback.
+    pub hosts: Vec<String>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = self.admin_token.as_ref().map(|_| "***");
+        f.debug_struct("Access").field("admin_token", &token).field("hosts", &self.hosts).finish()
+    }
+}
+
+impl Access {
+    pub fn read(env: &Env, listen: &Listen) -> Result<Self, BadConfig> {
+        let admin_token = env.text(&ADMIN_TOKEN).map(Zeroizing::new);
+        if admin_token.as_ref().is_some_and(|token| token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(BadConfig::new(ADMIN_TOKEN.name, "must be 16 or more visible ASCII characters"));
+        }
+        if admin_token.is_none() && !env.flag(&ALLOW_UNAUTHENTICATED)? && !listen.address.is_loopback() {
+            let why = "must be a loopback address unless ADMIN_TOKEN is set (or ALLOW_UNAUTHENTICATED=true): whoever reaches this API runs commands on the host";
+            return Err(BadConfig::new("HOST", why));
+        }
+        let allowed = env.text(&ALLOWED_HOSTS).unwrap_or_default();
+        let mut hosts: Vec<String> =
+            allowed.split(',').map(str::trim).filter(|h| !h.is_empty()).map(str::to_ascii_lowercase).collect();
+        hosts.extend(listen.public_host.clone());
+        hosts.push(listen.host.to_ascii_lowercase());
+        Ok(Self { admin_token, hosts })
+    }
+}

@@ -1,0 +1,62 @@
+//! Bounds: of bodies, of work under way, of time.
+
+use std::time::Duration;
+
+use super::env::{BadConfig, Env, Variable};
+
+const PAYLOAD_LIMIT: Variable =
+    Variable { name: "PAYLOAD_LIMIT", default: "6mb", about: "The largest request body; mb is 1024 times 1024 bytes." };
+const RESULT_LIMIT: Variable =
+    Variable { name: "RESULT_LIMIT", default: "12mb", about: "The largest result of a tool call." };
+const MAX_CALLS: Variable =
+    Variable { name: "MAX_CALLS", default: "1024", about: "Requests a worker handles at once." };
+const MAX_CALLS_PER_SERVER: Variable =
+    Variable { name: "MAX_CALLS_PER_SERVER", default: "256", about: "Tool calls to one server at once." };
+const MAX_CALLS_PER_USER: Variable =
+    Variable { name: "MAX_CALLS_PER_USER", default: "256", about: "Tool calls of one user at once." };
+const LEASE_TTL: Variable = Variable {
+    name: "LEASE_TTL",
+    default: "12s",
+    about: "How long a worker that stands still may keep its servers; then their processes are killed.",
+};
+const DRAIN_TIMEOUT: Variable =
+    Variable { name: "DRAIN_TIMEOUT", default: "30s", about: "How long running calls may still take after SIGTERM." };
+
+pub const VARIABLES: &[&Variable] = &[
+    &PAYLOAD_LIMIT,
+    &RESULT_LIMIT,
+    &MAX_CALLS,
+    &MAX_CALLS_PER_SERVER,
+    &MAX_CALLS_PER_USER,
+    &LEASE_TTL,
+    &DRAIN_TIMEOUT,
+];
+
+const GIB: usize = 1 << 30;
+
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes.
+    pub payload: usize,
+    /// Bytes.
+    pub result: usize,
+    pub calls: usize,
+    pub calls_per_server: usize,
+    pub calls_per_user: usize,
+    pub lease_ttl: Duration,
+    pub drain: Duration,
+}
+
+impl Limits {
+    pub fn read(env: &Env) -> Result<Self, BadConfig> {
+        Ok(Self {
+            payload: env.bytes(&PAYLOAD_LIMIT, 1024..=GIB)?,
+            result: env.bytes(&RESULT_LIMIT, 1024..=GIB)?,
+            calls: env.number(&MAX_CALLS, 1..=1_000_000)?,
+            calls_per_server: env.number(&MAX_CALLS_PER_SERVER, 1..=1_000_000)?,
+            calls_per_user: env.number(&MAX_CALLS_PER_USER, 1..=1_000_000)?,
+            lease_ttl: env.duration(&LEASE_TTL, Duration::from_secs(1)..=Duration::from_secs(3600))?,
+            drain: env.duration(&DRAIN_TIMEOUT, Duration::ZERO..=Duration::from_secs(3600))?,
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! The program's variables: one concern per file, and the only reader of the environment.
+//!
+//! Every variable is written once, with its default and one sentence; `example.env` is made from these.
+
+mod access;
+mod env;
+mod keys;
+mod limits;
+mod listen;
+mod log;
+mod place;
+
+pub use access::Access;
+pub use env::{BadConfig, Env, Variable};
+pub use keys::Keys;
+pub use limits::Limits;
+pub use listen::Listen;
+pub use log::{LogConfig, LogFormat};
+pub use place::Place;
+
+/// Everything the program is told from outside.
+#[derive(Debug)]
+pub struct Config {
+    pub listen: Listen,
+    pub access: Access,
+    pub place: Place,
+    pub keys: Keys,
+    pub limits: Limits,
+    pub log: LogConfig,
+}
+
+impl Config {
+    pub fn read(env: &Env) -> Result<Self, BadConfig> {
+        for name in NOT_YET {
+            if env.has(name) {
+                return Err(BadConfig::new(
+                    name,
+                    "is for what this version cannot do yet; remove it to run in one process on DATA_DIR",
+                ));
+            }
+        }
+        let listen = Listen::read(env)?;
+        let access = Access::read(env, &listen)?;
+        Ok(Self {
+            access,
+            place: Place::read(env)?,
+            keys: Keys::read(env)?,
+            limits: Limits::read(env)?,
+            log: LogConfig::read(env)?,
+            listen,
+        })
+    }
+}
+
+/// Variables of the original and of what is to come: set, they would promise what is not kept.
+const NOT_YET: [&str; 21] = [
+    "ROLES",
+    "POOLS",
+    "NATS_URL",
+    "NATS_CREDS",
+    "MONGO_URL",
+    "MONGO_USER",
+    "MONGO_PASS",
+    "MONGO_HOST",
+    "MONGO_DBNAME",
+    "MONGO_REPLICASET",
+    "SECRETS_DBNAME",
+    "PACKAGES_DIR",
+    "PYTHON_BIN",
+    "PYTHON_VENV_DIR",
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "GOOGLE_OAUTH_CREDENTIALS",
+    "INSTALL_ON_START",
+    "MAX_WAITING_JOBS",
+    "JOB_RESULT_TTL",
+    "BUS",
+];
+
+/// Every variable there is, in the order of `example.env`.
+pub fn variables() -> Vec<&'static Variable> {
+    let all: [&[&Variable]; 6] =
+        [listen::VARIABLES, place::VARIABLES, access::VARIABLES, keys::VARIABLES, limits::VARIABLES, log::VARIABLES];
+    all.concat()
+}
+
+/// The text of `example.env`: every variable with its default and one sentence.
+pub fn example_env() -> String {
+    let mut text = String::from(
+        "# Copy this file to .env beside the program. A variable that is already set in the environment wins.\n",
+    );
+    for Variable { name, default, about } in variables() {
+        text.push_str(&format!("\n# {about}\n# {name}={default}\n"));
+    }
+    text
+}

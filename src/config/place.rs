@@ -1,0 +1,24 @@
+//! Where the program keeps what must outlive it.
+
+use std::path::PathBuf;
+
+use super::env::{BadConfig, Env, Variable};
+
+const DATA_DIR: Variable = Variable {
+    name: "DATA_DIR",
+    default: "./data",
+    about: "The folder for the log, the sealed secrets and the key; one process at a time.",
+};
+
+pub const VARIABLES: &[&Variable] = &[&DATA_DIR];
+
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub data_dir: PathBuf,
+}
+
+impl Place {
+    pub fn read(env: &Env) -> Result<Self, BadConfig> {
+        Ok(Self { data_dir: env.parse(&DATA_DIR, "a folder")? })
+    }
+}

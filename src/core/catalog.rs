@@ -1,0 +1,199 @@
+//! The catalogue: all events folded into what reads need. Persistent maps make a new version of it
+//! cheap, so readers keep the one they have and writers never wait for them.
+
+use std::sync::Arc;
+
+use imbl::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::event::{Entry, Event, Unreadable};
+use super::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
+use super::server::ServerConfig;
+use super::tool::Tools;
+
+/// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
+pub const FOLD_VERSION: u32 = 1;
+
+/// What is true at one position of the log.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    pub position: Position,
+    /// Where the answer of `GET /mcp/tools` last changed.
+    pub tools_changed: Position,
+    servers: HashMap<ServerName, Arc<Server>>,
+    names: HashMap<ServerId, ServerName>,
+}
+
+/// One registered server and everything that ends with it.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub id: ServerId,
+    pub name: ServerName,
+    pub config: Arc<ServerConfig>,
+    pub enabled: bool,
+    pub tools: Tools,
+    secrets: HashMap<UserName, Arc<Vec<SecretRef>>>,
+}
+
+/// A secret as the catalogue knows it: what it is called and where its value lies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecretRef {
+    pub name: SecretName,
+    pub value: ValueId,
+}
+
+impl Server {
+    pub fn secrets_of(&self, user: &str) -> &[SecretRef] {
+        self.secrets.get(user).map_or(&[], |secrets| secrets.as_slice())
+    }
+
+    /// Where every secret of this server lies, whosever it is.
+    pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
+        self.secrets.values().flat_map(|secrets| secrets.iter().map(|secret| secret.value))
+    }
+}
+
+impl Catalog {
+    pub fn server(&self, name: &str) -> Option<&Arc<Server>> {
+        self.servers.get(name)
+    }
+
+    pub fn server_by_id(&self, id: ServerId) -> Option<&Arc<Server>> {
+        self.names.get(&id).and_then(|name| self.servers.get(name.as_str()))
+    }
+
+    /// All servers in the order of their names.
+    pub fn servers(&self) -> Vec<&Arc<Server>> {
+        let mut servers: Vec<_> = self.servers.values().collect();
+        servers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        servers
+    }
+
+    /// Everything in the Vault that something names.
+    pub fn values(&self) -> std::collections::HashSet<ValueId> {
+        self.servers.values().flat_map(|server| server.values()).collect()
+    }
+
+    /// Folds one append. An unreadable event leaves the catalogue as it was.
+    pub fn fold(&mut self, entry: &Entry) -> Result<(), Unreadable> {
+        let stored = entry.commits.iter().flat_map(|commit| &commit.events);
+        let events = stored.map(Event::decode).collect::<Result<Vec<_>, _>>()?;
+        self.position = entry.position;
+        for event in &events {
+            self.apply(event);
+        }
+        Ok(())
+    }
+
+    /// Folds one event at the position that was already set.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::ServerRegistered(e) => {
+                let server = Server {
+                    id: e.server,
+                    name: e.name.clone(),
+                    config: e.config.clone().into(),
+                    enabled: e.enabled,
+                    tools: Tools::default(),
+                    secrets: HashMap::new(),
+                };
+                self.names.insert(e.server, e.name.clone());
+                self.servers.insert(e.name.clone(), Arc::new(server));
+                self.tools_changed = self.position;
+            }
+            Event::ServerUpdated(e) => self.change(e.server, |server| server.config = e.config.clone().into()),
+            Event::ServerEnabled(e) => self.change_tools(e.server, |server| server.enabled = true),
+            Event::ServerDisabled(e) => self.change_tools(e.server, |server| server.enabled = false),
+            Event::ServerToolsDiscovered(e) => self.change_tools(e.server, |server| {
+                server.tools = Tools { digest: e.digest.clone(), tools: e.tools.clone() };
+            }),
+            Event::ServerDeleted(e) => {
+                if let Some(name) = self.names.remove(&e.server) {
+                    self.servers.remove(name.as_str());
+                }
+                self.tools_changed = self.position;
+            }
+            Event::SecretSet(e) => self.change(e.server, |server| {
+                let secrets = Arc::make_mut(server.secrets.entry(e.user.clone()).or_default());
+                secrets.retain(|secret| secret.name != e.name);
+                secrets.push(SecretRef { name: e.name.clone(), value: e.value });
+            }),
+            Event::SecretDeleted(e) => self.change(e.server, |server| {
+                let Some(secrets) = server.secrets.get_mut(e.user.as_str()) else { return };
+                Arc::make_mut(secrets).retain(|secret| secret.name != e.name);
+                if secrets.is_empty() {
+                    server.secrets.remove(e.user.as_str());
+                }
+            }),
+        }
+    }
+
+    fn change(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
+        let server = self.names.get(&id).and_then(|name| self.servers.get_mut(name.as_str()));
+        if let Some(server) = server {
+            with(Arc::make_mut(server));
+        }
+    }
+
+    fn change_tools(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
+        self.change(id, with);
+        self.tools_changed = self.position;
+    }
+}
+
+/// A catalogue as it is stored, so that a start need not fold from the beginning.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Snapshot {
+    position: Position,
+    tools_changed: Position,
+    servers: Vec<ServerSnapshot>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ServerSnapshot {
+    id: ServerId,
+    name: ServerName,
+    config: Arc<ServerConfig>,
+    enabled: bool,
+    tools: Tools,
+    secrets: Vec<(UserName, Arc<Vec<SecretRef>>)>,
+}
+
+impl Catalog {
+    pub fn to_snapshot(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let servers = self.servers().into_iter().map(|server| {
+            let mut secrets: Vec<_> = server.secrets.iter().map(|(user, refs)| (user.clone(), refs.clone())).collect();
+            secrets.sort_by(|a, b| a.0.cmp(&b.0));
+            ServerSnapshot {
+                id: server.id,
+                name: server.name.clone(),
+                config: server.config.clone(),
+                enabled: server.enabled,
+                tools: server.tools.clone(),
+                secrets,
+            }
+        });
+        let (position, tools_changed) = (self.position, self.tools_changed);
+        serde_json::to_vec(&Snapshot { position, tools_changed, servers: servers.collect() })
+    }
+
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let snapshot: Snapshot = serde_json::from_slice(bytes)?;
+        let mut catalog =
+            Self { position: snapshot.position, tools_changed: snapshot.tools_changed, ..Self::default() };
+        for server in snapshot.servers {
+            catalog.names.insert(server.id, server.name.clone());
+            let stored = Server {
+                id: server.id,
+                name: server.name.clone(),
+                config: server.config,
+                enabled: server.enabled,
+                tools: server.tools,
+                secrets: server.secrets.into_iter().collect(),
+            };
+            catalog.servers.insert(server.name, Arc::new(stored));
+        }
+        Ok(catalog)
+    }
+}

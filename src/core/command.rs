@@ -1,0 +1,183 @@
+//! What can be asked for: every command with its place on the bus, written once.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::names::{CommandId, SecretName, ServerId, ServerName, ToolName, UserName, ValueId};
+use super::server::{Live, LogLine, ServerChange, ServerConfig};
+use super::tool::Tools;
+
+/// The group of workers that takes a command. A process serves the areas of the `POOLS` it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Area {
+    Servers,
+    Tools,
+    Secrets,
+}
+
+impl Area {
+    pub const ALL: [Self; 3] = [Self::Servers, Self::Tools, Self::Secrets];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Servers => "servers",
+            Self::Tools => "tools",
+            Self::Secrets => "secrets",
+        }
+    }
+}
+
+/// What a sender is promised. It belongs to the command's type: nobody chooses it per message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// At most once, with an answer; dropping the question cancels the work.
+    Ask,
+    /// At most once, with an answer; once begun it is carried through, whether or not somebody still listens.
+    Change,
+    /// At least once, until somebody has settled it.
+    Job,
+}
+
+/// A command: its name is `<area>.<verb>`, its subject `mcp.v1.ask.<area>.<verb>` (or `job`).
+pub trait Command: Serialize + serde::de::DeserializeOwned + JsonSchema {
+    const AREA: Area;
+    const NAME: &'static str;
+    const VERSION: u16;
+    const DELIVERY: Delivery;
+    type Answer: Serialize + serde::de::DeserializeOwned;
+}
+
+macro_rules! commands {
+    ($($name:ident = $area:ident $wire:literal v $version:literal $delivery:ident -> $answer:ty),+ $(,)?) => {
+        $(impl Command for $name {
+            const AREA: Area = Area::$area;
+            const NAME: &'static str = $wire;
+            const VERSION: u16 = $version;
+            const DELIVERY: Delivery = Delivery::$delivery;
+            type Answer = $answer;
+        })+
+
+        /// Every command's name, version and JSON Schema, for `schemas/commands`.
+        pub fn schemas() -> Vec<(&'static str, u16, schemars::Schema)> {
+            vec![$(($wire, $version, schemars::schema_for!($name))),+]
+        }
+    };
+}
+
+commands! {
+    RegisterServer = Servers "servers.register" v 1 Change -> Live,
+    UpdateServer = Servers "servers.update" v 1 Change -> Live,
+    EnableServer = Servers "servers.enable" v 1 Change -> Live,
+    DisableServer = Servers "servers.disable" v 1 Change -> Live,
+    DeleteServer = Servers "servers.delete" v 1 Change -> (),
+    ReadLogs = Servers "servers.logs" v 1 Ask -> Vec<ServerLogs>,
+    CallTool = Tools "tools.call" v 1 Ask -> ToolResult,
+    SetSecret = Secrets "secrets.set" v 1 Change -> (),
+    DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
+    SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
+}
+
+/// Register a server under a name that is free, and connect it when enabled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisterServer {
+    pub id: CommandId,
+    /// The id the server will have.
+    pub server: ServerId,
+    pub name: ServerName,
+    pub config: ServerConfig,
+    pub enabled: bool,
+}
+
+/// Change a server's configuration and restart it where that changed anything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UpdateServer {
+    pub id: CommandId,
+    pub name: ServerName,
+    pub change: ServerChange,
+}
+
+/// Enable a server; one that is enabled is restarted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EnableServer {
+    pub id: CommandId,
+    pub name: ServerName,
+}
+
+/// Stop a server and keep it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DisableServer {
+    pub id: CommandId,
+    pub name: ServerName,
+}
+
+/// Remove a server and all its secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeleteServer {
+    pub id: CommandId,
+    pub name: ServerName,
+}
+
+/// The log rings of servers, asked of the worker that runs them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReadLogs {
+    pub servers: Vec<ServerId>,
+}
+
+/// One server's ring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerLogs {
+    pub server: ServerId,
+    pub logs: Vec<LogLine>,
+}
+
+/// Call a tool. On the bus these fields are headers and the body is `args` itself, so that arguments
+/// are never parsed a second time; this type is their schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CallTool {
+    pub user: UserName,
+    pub server: ServerName,
+    pub tool: ToolName,
+    /// Milliseconds; the server's `toolTimeout` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The untouched CallToolResult (Model Context Protocol), as raw JSON.
+pub type ToolResult = Box<serde_json::value::RawValue>;
+
+/// Give a user's secret a value. The value itself was sealed at the door: only a worker can open it.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SetSecret {
+    pub id: CommandId,
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    pub name: SecretName,
+    pub value: ValueId,
+    /// Bound for the Vault: base64 of the sealed value.
+    pub sealed: String,
+}
+
+/// Remove a user's secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteSecret {
+    pub id: CommandId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    pub name: SecretName,
+}
+
+/// Remove what lies in the Vault and has been named by nothing for an hour.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SweepVault {}
+
+/// What a holder saw when it asked its server for tools. Decided where it was seen; it crosses no bus.
+#[derive(Debug, Clone)]
+pub struct RecordTools {
+    pub server: ServerId,
+    pub tools: Tools,
+}

@@ -1,0 +1,222 @@
+//! What has happened: every change of state there is, each with its wire name and version.
+//!
+//! Events are forever. A changed shape is a new version with an upcast in [`Event::decode`] and a
+//! sample in `schemas/history`; unknown fields of newer versions are ignored.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::names::{CommandId, Position, SecretName, ServerId, ServerName, UserName, ValueId};
+use super::server::ServerConfig;
+use super::tool::Tool;
+
+/// The wire name and version of one event, written once.
+pub trait EventType: Serialize + serde::de::DeserializeOwned + JsonSchema {
+    const TYPE: &'static str;
+    const VERSION: u16;
+}
+
+macro_rules! events {
+    ($($name:ident = $wire:literal v $version:literal),+ $(,)?) => {
+        /// One change of state.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Event { $($name($name)),+ }
+
+        $(impl EventType for $name {
+            const TYPE: &'static str = $wire;
+            const VERSION: u16 = $version;
+        }
+        impl From<$name> for Event {
+            fn from(event: $name) -> Self { Self::$name(event) }
+        })+
+
+        impl Event {
+            pub fn type_name(&self) -> &'static str {
+                match self { $(Self::$name(_) => $wire),+ }
+            }
+
+            /// The stored form. Fails only if a type's serializer does, which none can.
+            pub fn encode(&self) -> Result<StoredEvent, serde_json::Error> {
+                let (v, data) = match self {
+                    $(Self::$name(event) => ($version, serde_json::value::to_raw_value(event)?)),+
+                };
+                Ok(StoredEvent { type_name: self.type_name().into(), v, subject: self.subject(), data })
+            }
+
+            /// Reads a stored event of this or an earlier version. A type or version that this
+            /// program does not know is [`Unreadable::Unknown`]: it must not fold past it.
+            pub fn decode(stored: &StoredEvent) -> Result<Self, Unreadable> {
+                match (stored.type_name.as_str(), stored.v) {
+                    $(($wire, $version) => serde_json::from_str(stored.data.get()).map(Self::$name)
+                        .map_err(|e| Unreadable::Broken { type_name: $wire.into(), reason: e.to_string() }),)+
+                    _ => Err(Unreadable::Unknown { type_name: stored.type_name.clone(), v: stored.v }),
+                }
+            }
+        }
+
+        /// Every event's wire name, version and JSON Schema, for `schemas/events`.
+        pub fn schemas() -> Vec<(&'static str, u16, schemars::Schema)> {
+            vec![$(($wire, $version, schemars::schema_for!($name))),+]
+        }
+    };
+}
+
+events! {
+    ServerRegistered = "server.registered" v 1,
+    ServerUpdated = "server.updated" v 1,
+    ServerEnabled = "server.enabled" v 1,
+    ServerDisabled = "server.disabled" v 1,
+    ServerDeleted = "server.deleted" v 1,
+    ServerToolsDiscovered = "server.tools_discovered" v 1,
+    SecretSet = "secret.set" v 1,
+    SecretDeleted = "secret.deleted" v 1,
+}
+
+/// A server got a name, a configuration and a new id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerRegistered {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub config: ServerConfig,
+    pub enabled: bool,
+}
+
+/// A server's whole configuration was replaced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerUpdated {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub config: ServerConfig,
+}
+
+/// A server may run and be called again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerEnabled {
+    pub server: ServerId,
+    pub name: ServerName,
+}
+
+/// A server is stopped and refuses calls; everything of it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerDisabled {
+    pub server: ServerId,
+    pub name: ServerName,
+}
+
+/// A server is gone, and with it all its secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerDeleted {
+    pub server: ServerId,
+    pub name: ServerName,
+}
+
+/// The tools a server offers are other ones than last known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerToolsDiscovered {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub digest: String,
+    pub tools: Arc<Vec<Tool>>,
+}
+
+/// A user's secret has a new value, which lies in the Vault under `value`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretSet {
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    pub name: SecretName,
+    pub value: ValueId,
+}
+
+/// A user's secret is gone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretDeleted {
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    pub name: SecretName,
+    pub value: ValueId,
+}
+
+impl Event {
+    /// What the event is about. Secrets belong to their server; their names are nobody's business.
+    pub fn subject(&self) -> String {
+        let name = match self {
+            Self::ServerRegistered(e) => &e.name,
+            Self::ServerUpdated(e) => &e.name,
+            Self::ServerEnabled(e) => &e.name,
+            Self::ServerDisabled(e) => &e.name,
+            Self::ServerDeleted(e) => &e.name,
+            Self::ServerToolsDiscovered(e) => &e.name,
+            Self::SecretSet(e) => &e.server_name,
+            Self::SecretDeleted(e) => &e.server_name,
+        };
+        format!("server/{name}")
+    }
+
+    /// The event's data for readers outside: without the names of secrets.
+    pub fn public_data(&self, stored: &StoredEvent) -> Box<RawValue> {
+        let (Self::SecretSet(SecretSet { server, server_name, user, .. })
+        | Self::SecretDeleted(SecretDeleted { server, server_name, user, .. })) = self
+        else {
+            return stored.data.clone();
+        };
+        let shown = serde_json::json!({ "server": server, "serverName": server_name, "user": user });
+        serde_json::value::to_raw_value(&shown).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    }
+}
+
+/// Why a stored event cannot be folded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    #[error("the log holds an event {type_name} v{v}, which this version of mcp-api does not know; start a newer one")]
+    Unknown { type_name: String, v: u16 },
+    #[error("the log holds an event {type_name} that cannot be read: {reason}")]
+    Broken { type_name: String, reason: String },
+}
+
+/// An event as the log holds it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredEvent {
+    #[serde(rename = "type")]
+    pub type_name: String,
+    pub v: u16,
+    pub subject: String,
+    pub data: Box<RawValue>,
+}
+
+/// Who made a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// Somebody at the HTTP API.
+    Api,
+    /// A worker that looked at the world.
+    Worker,
+}
+
+/// The events of one command: all of them happened, or none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Commit {
+    pub command_id: CommandId,
+    pub actor: Actor,
+    pub events: Vec<StoredEvent>,
+}
+
+/// One append: the commands that waited together, at one position.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub position: Position,
+    /// Milliseconds since 1970 by the appender's clock. For people: nothing is decided by it.
+    pub at: u64,
+    pub commits: Vec<Commit>,
+}

@@ -1,0 +1,190 @@
+//! Names and ids, parsed once at the door: inside, a value of these types is a good one.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Why a text is not a name. Its sentence says what would be right, never the text itself:
+/// somebody may have put a secret into the wrong field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadName(&'static str);
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $check:path) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(try_from = "String")]
+        #[schemars(with = "String")]
+        pub struct $name(#[serde(serialize_with = "as_text")] Arc<str>);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl FromStr for $name {
+            type Err = BadName;
+            fn from_str(text: &str) -> Result<Self, BadName> {
+                $check(text)?;
+                Ok(Self(text.into()))
+            }
+        }
+        impl TryFrom<String> for $name {
+            type Error = BadName;
+            fn try_from(text: String) -> Result<Self, BadName> {
+                text.parse()
+            }
+        }
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+fn as_text<S: serde::Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(text)
+}
+
+name!(
+    /// A server's name: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, safe in a URL and in a file name.
+    ServerName, server_name
+);
+name!(
+    /// A user's name: 1 to 256 characters, none of them a control character.
+    UserName, text_name
+);
+name!(
+    /// A secret's name, which is the argument it becomes: 1 to 256 characters, no control characters.
+    SecretName, text_name
+);
+name!(
+    /// A tool's name as its server gives it: 1 to 256 characters, no control characters.
+    ToolName, text_name
+);
+
+impl UserName {
+    /// Who acts where nobody is named.
+    pub const DEFAULT: &'static str = "default";
+}
+
+impl Default for UserName {
+    fn default() -> Self {
+        Self(Self::DEFAULT.into())
+    }
+}
+
+fn server_name(text: &str) -> Result<(), BadName> {
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if first && rest && text.len() <= 64 {
+        return Ok(());
+    }
+    Err(BadName("must be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or a digit"))
+}
+
+fn text_name(text: &str) -> Result<(), BadName> {
+    // At most 256 characters are at most 1,024 bytes: count only what can still be right.
+    let short = text.len() <= 1024 && text.chars().count() <= 256;
+    if short && !text.is_empty() && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(BadName("must be 1 to 256 characters without control characters"))
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(transparent)]
+        #[schemars(with = "String")]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// One registration of a server. A name registered again gets a new id and inherits nothing.
+    ServerId
+);
+id!(
+    /// One sealed value in the Vault. Values never change: a new value has a new id.
+    ValueId
+);
+id!(
+    /// One intended change. The same id twice is the same change, made once.
+    CommandId
+);
+id!(
+    /// One question on the bus.
+    AskId
+);
+id!(
+    /// One running worker; a restarted one is another.
+    WorkerId
+);
+
+/// How many appends the log holds up to and including this one. The first is 1; 0 is the empty log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Position(pub u64);
+
+impl Position {
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_names_are_safe_in_urls_and_files() {
+        for good in ["a", "7", "mcp-github", "a.b_c-d", &"x".repeat(64)] {
+            assert!(good.parse::<ServerName>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "-x", "_x", "a/b", "a b", "ä", "a\0", &"x".repeat(65)] {
+            assert!(bad.parse::<ServerName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn text_names_are_counted_in_characters() {
+        assert!("ü".repeat(256).parse::<UserName>().is_ok());
+        assert!("😀".repeat(256).parse::<UserName>().is_ok());
+        for bad in ["", "a\nb", "a\u{7f}", "\u{85}", &"ü".repeat(257)] {
+            assert!(bad.parse::<SecretName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_stored_name_is_checked_again() {
+        assert!(serde_json::from_str::<ServerName>("\"ok\"").is_ok());
+        assert!(serde_json::from_str::<ServerName>("\"not ok\"").is_err());
+    }
+}

@@ -1,0 +1,218 @@
+//! Secrets: deciding their changes, and placing opened values among a call's arguments.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::catalog::Catalog;
+use super::command::{DeleteSecret, SetSecret};
+use super::event::{Event, SecretDeleted, SecretSet};
+use super::failure::{Code, Failure};
+use super::names::{SecretName, ServerName};
+
+/// `"<serverName>.<NAME>"`, as the original took it, means the same secret as `"<NAME>"`.
+pub fn plain_name(server: &ServerName, name: SecretName) -> SecretName {
+    name.as_str()
+        .strip_prefix(server.as_str())
+        .and_then(|rest| rest.strip_prefix('.'))
+        .and_then(|rest| rest.parse().ok())
+        .unwrap_or(name)
+}
+
+/// A new value was put into the Vault; from here on it is the one.
+pub fn set(catalog: &Catalog, command: &SetSecret) -> Result<Vec<Event>, Failure> {
+    let server = catalog.server_by_id(command.server).ok_or_else(|| Failure::server_not_found(&command.server_name))?;
+    Ok(vec![
+        SecretSet {
+            server: server.id,
+            server_name: server.name.clone(),
+            user: command.user.clone(),
+            name: command.name.clone(),
+            value: command.value,
+        }
+        .into(),
+    ])
+}
+
+pub fn delete(catalog: &Catalog, command: &DeleteSecret) -> Result<Vec<Event>, Failure> {
+    let server =
+        catalog.server(command.server_name.as_str()).ok_or_else(|| Failure::server_not_found(&command.server_name))?;
+    let found = server.secrets_of(command.user.as_str()).iter().find(|secret| secret.name == command.name);
+    let secret = found.ok_or_else(|| {
+        Failure::new(
+            Code::SecretNotFound,
+            format!("User {} has no such secret for server {}", command.user, server.name),
+        )
+    })?;
+    Ok(vec![
+        SecretDeleted {
+            server: server.id,
+            server_name: server.name.clone(),
+            user: command.user.clone(),
+            name: secret.name.clone(),
+            value: secret.value,
+        }
+        .into(),
+    ])
+}
+
+/// An opened secret on its way into one call.
+pub struct Opened<'a> {
+    pub name: &'a str,
+    pub value: &'a str,
+}
+
+/// Writes `args` with the secrets at the top level to `line`. A secret wins over the caller's argument of
+/// the same name, however that is spelled and however often it is there.
+///
+/// `args` must be a JSON object, already checked. The result has no line break outside strings,
+/// so that it can be framed as one line.
+pub fn merge(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
+    if secrets.is_empty() {
+        return put_without_breaks(line, args.as_bytes());
+    }
+    line.push(b'{');
+    for (n, secret) in secrets.iter().enumerate() {
+        if n > 0 {
+            line.push(b',');
+        }
+        put_string(line, secret.name);
+        line.push(b':');
+        put_string(line, secret.value);
+    }
+    // The quick way: where no key can be a secret's name in disguise, the caller's object follows as it is.
+    let bytes = args.as_bytes();
+    let disguised = memchr::memchr(b'\\', bytes).is_some()
+        || secrets.iter().any(|secret| memchr::memmem::find(bytes, secret.name.as_bytes()).is_some());
+    let rest = if disguised { None } else { args.trim_start().strip_prefix('{') };
+    match rest {
+        Some(rest) => {
+            if !rest.trim_start().starts_with('}') {
+                line.push(b',');
+            }
+            put_without_breaks(line, rest.as_bytes());
+        }
+        None => {
+            put_others(line, args, secrets);
+            line.push(b'}');
+        }
+    }
+}
+
+/// The slow way: the caller's arguments one by one, without those that a secret replaces.
+fn put_others(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
+    let replaced: HashSet<&str> = secrets.iter().map(|secret| secret.name).collect();
+    // `args` was parsed at the door; a failure here could only mean that it was not, and then nothing of it passes.
+    let Ok(Members(members)) = serde_json::from_str(args) else { return };
+    for (key, value) in members.iter().filter(|(key, _)| !replaced.contains(key.as_str())) {
+        line.push(b',');
+        put_string(line, key);
+        line.push(b':');
+        put_without_breaks(line, value.get().as_bytes());
+    }
+}
+
+/// The top level of an object in its order, keys decoded, repeated keys kept.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        from.deserialize_map(Visitor)
+    }
+}
+
+/// Appends a JSON string.
+pub fn put_string(line: &mut Vec<u8>, text: &str) {
+    // Writing to a Vec cannot fail.
+    let _ = serde_json::to_writer(&mut *line, text);
+}
+
+/// In valid JSON a raw line break stands outside strings only, where a space means the same.
+fn put_without_breaks(line: &mut Vec<u8>, json: &[u8]) {
+    let start = line.len();
+    line.extend_from_slice(json);
+    if memchr::memchr2(b'\n', b'\r', json).is_some() {
+        for byte in &mut line[start..] {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn merged(args: &str, secrets: &[(&str, &str)]) -> Value {
+        let opened: Vec<_> = secrets.iter().map(|&(name, value)| Opened { name, value }).collect();
+        let mut line = Vec::new();
+        merge(&mut line, args, &opened);
+        assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+        serde_json::from_slice(&line).expect("merged arguments are JSON")
+    }
+
+    #[test]
+    fn nothing_to_merge_is_passed_on() {
+        assert_eq!(merged("{\n\"a\":\r1}", &[]), json!({"a":1}));
+    }
+
+    #[test]
+    fn a_secret_is_added() {
+        assert_eq!(merged("{}", &[("k", "v")]), json!({"k":"v"}));
+        assert_eq!(merged(" { \n } ", &[("k", "v")]), json!({"k":"v"}));
+        assert_eq!(merged(r#"{"a":{"b":1}}"#, &[("k", "v\"\n")]), json!({"a":{"b":1},"k":"v\"\n"}));
+    }
+
+    #[test]
+    fn a_secret_wins_in_every_spelling() {
+        for args in [
+            r#"{"github_pat":"mine","a":1}"#,
+            r#"{"a":1,"github\u005fpat":"mine"}"#,
+            r#"{"github_pat":"x","a":1,"github_pat":"y","\u0067ithub_pat":{}}"#,
+        ] {
+            let mut line = Vec::new();
+            merge(&mut line, args, &[Opened { name: "github_pat", value: "stored" }]);
+            let text = String::from_utf8(line).expect("UTF-8");
+            assert_eq!(text, r#"{"github_pat":"stored","a":1}"#, "{args}");
+        }
+    }
+
+    #[test]
+    fn a_name_inside_a_value_stays() {
+        let got = merged(r#"{"q":"about github_pat","n":{"github_pat":1}}"#, &[("github_pat", "s")]);
+        assert_eq!(got, json!({"github_pat":"s","q":"about github_pat","n":{"github_pat":1}}));
+    }
+
+    #[test]
+    fn names_that_need_escapes_are_found() {
+        assert_eq!(merged(r#"{"a\"b":1}"#, &[("a\"b", "s")]), json!({"a\"b":"s"}));
+        assert_eq!(merged(r#"{"ü":1,"z":2}"#, &[("ü", "s")]), json!({"ü":"s","z":2}));
+    }
+
+    #[test]
+    fn the_dotted_form_is_the_same_secret() {
+        let server: ServerName = "mcp.github".parse().expect("name");
+        let plain = |text: &str| plain_name(&server, text.parse().expect("name")).as_str().to_owned();
+        assert_eq!(plain("mcp.github.TOKEN"), "TOKEN");
+        assert_eq!(plain("TOKEN"), "TOKEN");
+        assert_eq!(plain("mcp.github."), "mcp.github.");
+        assert_eq!(plain("other.TOKEN"), "other.TOKEN");
+    }
+}

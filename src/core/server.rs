@@ -1,0 +1,277 @@
+//! Servers: their configuration, the decisions that change it, and how a running one looks.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::catalog::{Catalog, Server};
+use super::command::{DeleteServer, DisableServer, EnableServer, RecordTools, RegisterServer, UpdateServer};
+use super::event::{
+    Event, ServerDeleted, ServerDisabled, ServerEnabled, ServerRegistered, ServerToolsDiscovered, ServerUpdated,
+};
+use super::failure::{Code, Failure};
+use super::names::{SecretName, ServerId, WorkerId};
+use super::tool::Tools;
+
+/// Everything a user can say about a server, but its name and whether it is enabled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerConfig {
+    #[serde(flatten)]
+    pub transport: Transport,
+    /// When not empty, only the secrets with these names are injected.
+    #[serde(default)]
+    pub secret_names: Vec<SecretName>,
+    /// Milliseconds for connecting and the first list of tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_timeout: Option<u64>,
+    /// Milliseconds for a tool call that names no limit itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_timeout: Option<u64>,
+    /// A progress notification starts a call's time anew.
+    #[serde(default)]
+    pub reset_timeout_on_progress: bool,
+    #[serde(default)]
+    pub replicas: Replicas,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "transportType", rename_all = "snake_case")]
+pub enum Transport {
+    /// A child process that speaks JSON-RPC on its standard input and output.
+    Stdio {
+        command: String,
+        #[serde(default)]
+        args: Vec<String>,
+        #[serde(default)]
+        env: BTreeMap<String, String>,
+    },
+}
+
+/// How many processes of a stdio server there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Replicas {
+    /// One in the whole cluster: a server with state is one truth.
+    #[default]
+    One,
+    /// One in each worker, for stateless servers under load.
+    Each,
+}
+
+/// Whether a server can be called right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Connected,
+    /// It is being started, or started again; calls wait for it.
+    Connecting,
+    /// Nobody runs it: it is disabled, or has not been tried yet.
+    Disconnected,
+    /// The last attempt failed; calls fail at once until the next one works.
+    Error,
+}
+
+/// How a running server looks at this moment. Not state: nothing of it is in the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    pub status: Status,
+    /// Why the status is `error`, or why it is being restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The last lines of its standard error when that happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<String>,
+}
+
+impl Live {
+    pub fn of(status: Status) -> Self {
+        Self { status, error: None, details: None }
+    }
+}
+
+/// What a worker tells facades about the servers it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    pub worker: WorkerId,
+    pub servers: Vec<(ServerId, Live)>,
+}
+
+/// One line of a server's log ring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// `stderr`, `server` (an MCP logging message) or `transport` (what happened to the connection).
+    pub source: String,
+    pub text: String,
+}
+
+/// The default of `toolTimeout` and `startupTimeout`, in milliseconds.
+pub const DEFAULT_TIMEOUT_MS: u64 = 60_000;
+/// The longest limit that may be asked for: a day, in milliseconds.
+pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
+
+impl ServerConfig {
+    pub fn startup_timeout_ms(&self) -> u64 {
+        self.startup_timeout.unwrap_or(DEFAULT_TIMEOUT_MS)
+    }
+
+    pub fn tool_timeout_ms(&self) -> u64 {
+        self.tool_timeout.unwrap_or(DEFAULT_TIMEOUT_MS)
+    }
+
+    /// Whether the secret may be given to this server.
+    pub fn takes(&self, secret: &SecretName) -> bool {
+        self.secret_names.is_empty() || self.secret_names.contains(secret)
+    }
+
+    /// Checks what the types do not: texts that no process could be given, limits out of range.
+    pub fn check(&self) -> Result<(), Failure> {
+        let Transport::Stdio { command, args, env } = &self.transport;
+        if command.trim().is_empty() || command.contains('\0') {
+            return Err(Failure::invalid("command must be the program to start, not empty and without NUL"));
+        }
+        if args.iter().any(|arg| arg.contains('\0')) {
+            return Err(Failure::invalid("args must not contain NUL"));
+        }
+        for (key, value) in env {
+            if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+                return Err(Failure::invalid("env must map names without '=' and NUL to values without NUL"));
+            }
+        }
+        for (field, value) in [("startupTimeout", self.startup_timeout), ("toolTimeout", self.tool_timeout)] {
+            check_timeout(field, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// A limit in milliseconds that a user asked for.
+pub fn check_timeout(field: &str, value: Option<u64>) -> Result<(), Failure> {
+    match value {
+        Some(ms) if !(1..=MAX_TIMEOUT_MS).contains(&ms) => {
+            Err(Failure::invalid(format!("{field} must be 1 to {MAX_TIMEOUT_MS} milliseconds")))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub fn register(catalog: &Catalog, command: &RegisterServer) -> Result<Vec<Event>, Failure> {
+    command.config.check()?;
+    if catalog.server(command.name.as_str()).is_some() {
+        let taken = format!("Server with name {} already exists", command.name);
+        return Err(Failure::new(Code::ServerAlreadyExists, taken));
+    }
+    let (server, name) = (command.server, command.name.clone());
+    Ok(vec![ServerRegistered { server, name, config: command.config.clone(), enabled: command.enabled }.into()])
+}
+
+/// Nothing changed is no event: the same update twice is one.
+pub fn update(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Event>, Failure> {
+    let server = known(catalog, command.name.as_str())?;
+    let config = command.change.apply(server)?;
+    config.check()?;
+    let mut events = Vec::new();
+    if config != *server.config {
+        events.push(ServerUpdated { server: server.id, name: server.name.clone(), config }.into());
+    }
+    match command.change.enabled {
+        Some(true) if !server.enabled => events.push(enabled(server)),
+        Some(false) if server.enabled => events.push(disabled(server)),
+        _ => {}
+    }
+    Ok(events)
+}
+
+pub fn enable(catalog: &Catalog, command: &EnableServer) -> Result<Vec<Event>, Failure> {
+    let server = known(catalog, command.name.as_str())?;
+    Ok(if server.enabled { vec![] } else { vec![enabled(server)] })
+}
+
+pub fn disable(catalog: &Catalog, command: &DisableServer) -> Result<Vec<Event>, Failure> {
+    let server = known(catalog, command.name.as_str())?;
+    Ok(if server.enabled { vec![disabled(server)] } else { vec![] })
+}
+
+pub fn delete(catalog: &Catalog, command: &DeleteServer) -> Result<Vec<Event>, Failure> {
+    let server = known(catalog, command.name.as_str())?;
+    Ok(vec![ServerDeleted { server: server.id, name: server.name.clone() }.into()])
+}
+
+/// What a holder saw is recorded only while that server is still there, and only when it is news.
+pub fn record_tools(catalog: &Catalog, command: &RecordTools) -> Vec<Event> {
+    match catalog.server_by_id(command.server) {
+        Some(server) if server.tools.digest != command.tools.digest => {
+            let Tools { digest, tools } = command.tools.clone();
+            vec![ServerToolsDiscovered { server: server.id, name: server.name.clone(), digest, tools }.into()]
+        }
+        _ => vec![],
+    }
+}
+
+fn known<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server, Failure> {
+    catalog.server(name).map(AsRef::as_ref).ok_or_else(|| Failure::server_not_found(name))
+}
+
+fn enabled(server: &Server) -> Event {
+    ServerEnabled { server: server.id, name: server.name.clone() }.into()
+}
+
+fn disabled(server: &Server) -> Event {
+    ServerDisabled { server: server.id, name: server.name.clone() }.into()
+}
+
+/// What an update says: a field that is given replaces the whole value, `null` sets the default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServerChange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_names: Option<Vec<SecretName>>,
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    pub startup_timeout: Option<Option<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    pub tool_timeout: Option<Option<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_timeout_on_progress: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+}
+
+/// Tells `null` from absent, for a field that has `#[serde(default)]`.
+pub fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+impl ServerChange {
+    fn apply(&self, server: &Server) -> Result<ServerConfig, Failure> {
+        let mut config = (*server.config).clone();
+        let Transport::Stdio { command, args, env } = &mut config.transport;
+        replace(command, &self.command);
+        replace(args, &self.args);
+        replace(env, &self.env);
+        replace(&mut config.secret_names, &self.secret_names);
+        replace(&mut config.startup_timeout, &self.startup_timeout);
+        replace(&mut config.tool_timeout, &self.tool_timeout);
+        replace(&mut config.reset_timeout_on_progress, &self.reset_timeout_on_progress);
+        replace(&mut config.replicas, &self.replicas);
+        Ok(config)
+    }
+}
+
+fn replace<T: Clone>(old: &mut T, new: &Option<T>) {
+    if let Some(new) = new {
+        *old = new.clone();
+    }
+}

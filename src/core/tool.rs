@@ -1,0 +1,234 @@
+//! Tools and their results, as raw JSON: what a server says is passed on untouched.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::failure::{Code, Failure};
+
+/// One tool as its server described it: a JSON object with at least a `name`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tool(Arc<RawValue>);
+
+impl Tool {
+    pub fn raw(&self) -> &RawValue {
+        &self.0
+    }
+
+    pub fn name(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Named {
+            name: String,
+        }
+        serde_json::from_str::<Named>(self.0.get()).ok().map(|tool| tool.name)
+    }
+}
+
+impl From<Box<RawValue>> for Tool {
+    fn from(raw: Box<RawValue>) -> Self {
+        Self(raw.into())
+    }
+}
+
+impl PartialEq for Tool {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl JsonSchema for Tool {
+    fn schema_name() -> Cow<'static, str> {
+        "Tool".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "description": "A tool as tools/list gave it (Model Context Protocol, Tool).",
+            "properties": { "name": { "type": "string" } },
+            "required": ["name"]
+        })
+    }
+}
+
+/// The tools of one server in the order it gave them, and a digest that the order does not change.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Tools {
+    pub digest: String,
+    pub tools: Arc<Vec<Tool>>,
+}
+
+impl Tools {
+    pub fn new(tools: Vec<Tool>) -> Self {
+        let mut texts: Vec<&str> = tools.iter().map(|tool| tool.raw().get()).collect();
+        texts.sort_unstable();
+        let mut hash = Sha256::new();
+        for text in texts {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        }
+        Self { digest: hex::encode(hash.finalize()), tools: tools.into() }
+    }
+}
+
+/// A CallToolResult, read where it lies: only what decides the shape of the answer.
+#[derive(Deserialize)]
+struct ResultView<'a> {
+    #[serde(borrow, default)]
+    content: Vec<&'a RawValue>,
+    #[serde(borrow, rename = "structuredContent")]
+    structured: Option<&'a RawValue>,
+    #[serde(rename = "isError", default)]
+    is_error: bool,
+    #[serde(borrow, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct BlockView<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, rename = "mimeType")]
+    mime: Option<&'a RawValue>,
+}
+
+/// A tool's answer, ready to be written.
+pub struct Answer {
+    /// The whole body, `{"success":true,"data":…}`.
+    pub body: Vec<u8>,
+    /// The tool says that it failed.
+    pub is_error: bool,
+}
+
+/// Shapes a CallToolResult into the body of an answer.
+///
+/// One text block is its string; one image or audio block its base64 string with its MIME type;
+/// no block but `structuredContent` is that; anything else is the array of blocks. With `raw` the
+/// result stands there untouched.
+pub fn answer(result: &[u8], raw: bool) -> Result<Answer, Failure> {
+    let nonsense = || {
+        Failure::new(Code::UpstreamError, "The MCP server answered with something that is not a tool result")
+            .maybe_run()
+    };
+    let view: ResultView = serde_json::from_slice(result).map_err(|_| nonsense())?;
+    let mut body = Vec::with_capacity(result.len() + 128);
+    if raw {
+        put(&mut body, &[br#"{"success":true,"data":"#, result, b"}"]);
+        return Ok(Answer { body, is_error: view.is_error });
+    }
+    let single = match view.content.as_slice() {
+        [block] => Some(serde_json::from_str::<BlockView>(block.get()).map_err(|_| nonsense())?),
+        _ => None,
+    };
+    put(&mut body, &[br#"{"success":true,"data":{"content":"#]);
+    match (&single, view.structured) {
+        (Some(BlockView { kind, text: Some(text), .. }), _) if kind == "text" => {
+            put(&mut body, &[text.get().as_bytes(), br#","contentType":"text/plain""#]);
+        }
+        (Some(BlockView { kind, data: Some(data), mime: Some(mime), .. }), _) if kind == "image" || kind == "audio" => {
+            put(&mut body, &[data.get().as_bytes(), br#","contentType":"#, mime.get().as_bytes()]);
+        }
+        (None, Some(structured)) if view.content.is_empty() => {
+            put(&mut body, &[structured.get().as_bytes(), br#","contentType":"application/json""#]);
+        }
+        _ => {
+            body.push(b'[');
+            for (n, block) in view.content.iter().enumerate() {
+                put(&mut body, &[if n > 0 { b"," } else { b"" }, block.get().as_bytes()]);
+            }
+            put(&mut body, &[br#"],"contentType":"application/json""#]);
+        }
+    }
+    put(&mut body, &[br#","isError":"#, if view.is_error { b"true" } else { b"false" }]);
+    for (key, value) in [(&br#","structuredContent":"#[..], view.structured), (br#","meta":"#, view.meta)] {
+        if let Some(value) = value {
+            put(&mut body, &[key, value.get().as_bytes()]);
+        }
+    }
+    put(&mut body, &[b"}}"]);
+    Ok(Answer { body, is_error: view.is_error })
+}
+
+fn put(body: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        body.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn data(result: Value) -> Value {
+        let body = answer(result.to_string().as_bytes(), false).expect("a result").body;
+        serde_json::from_slice::<Value>(&body).expect("JSON")["data"].take()
+    }
+
+    #[test]
+    fn one_text_block_is_its_string() {
+        let got = data(json!({"content":[{"type":"text","text":"a\"b\n"}]}));
+        assert_eq!(got, json!({"content":"a\"b\n","contentType":"text/plain","isError":false}));
+    }
+
+    #[test]
+    fn one_image_is_its_data_with_its_type() {
+        let got = data(json!({"content":[{"type":"image","data":"AAA=","mimeType":"image/png"}]}));
+        assert_eq!(got, json!({"content":"AAA=","contentType":"image/png","isError":false}));
+    }
+
+    #[test]
+    fn structured_content_stands_alone_or_beside() {
+        let alone = data(json!({"content":[],"structuredContent":{"a":1}}));
+        assert_eq!(
+            alone,
+            json!({"content":{"a":1},"contentType":"application/json","isError":false,"structuredContent":{"a":1}})
+        );
+        let beside = data(json!({"content":[{"type":"text","text":"x"}],"structuredContent":{"a":1}}));
+        assert_eq!(
+            beside,
+            json!({"content":"x","contentType":"text/plain","isError":false,"structuredContent":{"a":1}})
+        );
+    }
+
+    #[test]
+    fn several_blocks_are_an_array_and_meta_is_kept() {
+        let blocks = json!([{"type":"text","text":"a"},{"type":"resource_link","uri":"x://y","name":"n"}]);
+        let got = data(json!({"content":blocks,"isError":true,"_meta":{"k":1}}));
+        assert_eq!(got, json!({"content":blocks,"contentType":"application/json","isError":true,"meta":{"k":1}}));
+        let empty = data(json!({"content":[]}));
+        assert_eq!(empty, json!({"content":[],"contentType":"application/json","isError":false}));
+        let link = json!([{"type":"resource_link","uri":"x://y","name":"n"}]);
+        assert_eq!(data(json!({"content":link}))["content"], link);
+    }
+
+    #[test]
+    fn raw_is_untouched_to_the_byte() {
+        let result = br#"{ "content" : [ {"text":"x","type":"text"} ] , "new":1.0 }"#;
+        let body = answer(result, true).expect("a result").body;
+        assert_eq!(body, [br#"{"success":true,"data":"#, &result[..], b"}"].concat());
+    }
+
+    #[test]
+    fn what_is_no_result_is_a_failure() {
+        for bad in ["null", "[]", "3", r#"{"content":"text"}"#, r#"{"content":[3]}"#] {
+            assert!(answer(bad.as_bytes(), false).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_digest_ignores_the_order() {
+        let tool = |text: &str| Tool::from(RawValue::from_string(text.into()).expect("JSON"));
+        let (a, b) = (tool(r#"{"name":"a"}"#), tool(r#"{"name":"b"}"#));
+        assert_eq!(Tools::new(vec![a.clone(), b.clone()]).digest, Tools::new(vec![b.clone(), a]).digest);
+        assert_ne!(Tools::new(vec![b]).digest, Tools::new(vec![]).digest);
+    }
+}

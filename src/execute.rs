@@ -1,0 +1,206 @@
+//! The one road for every change: read, decide, append, publish. Nothing else writes state.
+//!
+//! One appender per process writes the commands that wait together as one append. Each is decided
+//! against what the ones before it have made; the position is the only lock, so whoever finds it
+//! taken catches up and decides again.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::core::catalog::Catalog;
+use crate::core::event::{Actor, Commit, Entry, Event};
+use crate::core::failure::Failure;
+use crate::core::names::{CommandId, Position};
+use crate::follow::{Follow, Tip};
+use crate::ports::{AppendError, StoreError};
+use crate::telemetry::bug;
+
+/// Commands that may wait for the appender; a sender past that waits itself.
+const WAITING: usize = 1024;
+/// Commands in one append.
+const BATCH: usize = 256;
+/// How long an append is tried again while others take its position.
+const CONTENTION: Duration = Duration::from_secs(10);
+
+/// Decides a command against a catalogue; called again when somebody else was first.
+type Decide = Box<dyn Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync>;
+
+/// A change that has happened.
+#[derive(Debug, Clone)]
+pub struct Done {
+    pub position: Position,
+    pub events: Arc<Vec<Event>>,
+    /// The catalogue it was decided against; `None` when the same command had happened before.
+    pub before: Option<Arc<Catalog>>,
+}
+
+struct Waiting {
+    id: CommandId,
+    actor: Actor,
+    decide: Decide,
+    answer: oneshot::Sender<Result<Done, Failure>>,
+}
+
+/// Hands changes to the process's appender.
+#[derive(Clone)]
+pub struct Execute {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Execute {
+    pub fn start(follow: Arc<Follow>) -> Self {
+        let (queue, waiting) = mpsc::channel(WAITING);
+        tokio::spawn(append_all(follow, waiting));
+        Self { queue }
+    }
+
+    /// Makes a change, once: the same `id` again finds its own commit and gets the same answer.
+    /// It is carried through even when the caller stops waiting.
+    pub async fn change(
+        &self,
+        id: CommandId,
+        actor: Actor,
+        decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync + 'static,
+    ) -> Result<Done, Failure> {
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting { id, actor, decide: Box::new(decide), answer };
+        let closed = || Failure::unavailable("mcp-api is stopping and makes no more changes");
+        self.queue.send(waiting).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+}
+
+async fn append_all(follow: Arc<Follow>, mut queue: mpsc::Receiver<Waiting>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        let mut tip = follow.tip().await;
+        append(&follow, &mut tip, std::mem::take(&mut batch)).await;
+    }
+}
+
+/// A batch decided: what to append, and what each command will be told once that has happened.
+struct Plan {
+    after: Catalog,
+    commits: Vec<Commit>,
+    answers: Vec<Result<Done, Failure>>,
+}
+
+async fn append(follow: &Follow, tip: &mut Tip<'_>, mut batch: Vec<Waiting>) {
+    let give_up = tokio::time::Instant::now() + CONTENTION;
+    while !batch.is_empty() {
+        if let Some(unreadable) = follow.stuck() {
+            return fail(batch, &Failure::unavailable(format!("No change is possible: {unreadable}")));
+        }
+        let plan = match plan(&follow.catalog(), &batch) {
+            Ok(plan) => plan,
+            Err(cause) => return fail(batch, &bug(cause)),
+        };
+        if plan.commits.is_empty() {
+            return answer(follow, batch, plan.answers).await;
+        }
+        let entry = Entry { position: plan.after.position, at: now_ms(), commits: plan.commits };
+        match follow.log().append(&entry).await {
+            Ok(()) => {
+                tip.publish(plan.after);
+                return answer(follow, batch, plan.answers).await;
+            }
+            Err(AppendError::Taken) if tokio::time::Instant::now() < give_up => {
+                if let Err(error) = tip.catch_up().await {
+                    return fail(batch, &away(&error));
+                }
+            }
+            Err(AppendError::Taken) => {
+                return fail(batch, &Failure::unavailable("Too many changes at once; ask again"));
+            }
+            Err(AppendError::Repeated(id)) => {
+                let (repeated, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.id == id);
+                batch = rest;
+                // The commit may be one that this process has not read yet.
+                if let Err(error) = tip.catch_up().await {
+                    fail(repeated, &away(&error));
+                    return fail(batch, &away(&error));
+                }
+                for waiting in repeated {
+                    let done = match found(follow, id).await {
+                        Ok(Some(done)) => Ok(done),
+                        Ok(None) => Err(bug("a command is in the log and cannot be found there")),
+                        Err(failure) => Err(failure),
+                    };
+                    let _ = waiting.answer.send(done);
+                }
+            }
+            Err(AppendError::Store(error)) => return fail(batch, &away(&error)),
+        }
+    }
+}
+
+fn plan(base: &Catalog, batch: &[Waiting]) -> Result<Plan, serde_json::Error> {
+    let mut after = base.clone();
+    after.position = base.position.next();
+    let mut commits: Vec<Commit> = Vec::new();
+    let mut answers = Vec::with_capacity(batch.len());
+    for waiting in batch {
+        let before = Arc::new(after.clone());
+        let decided = (waiting.decide)(&before).map(Arc::new);
+        if let Ok(events) = &decided
+            && !events.is_empty()
+        {
+            let stored = events.iter().map(Event::encode).collect::<Result<_, _>>()?;
+            commits.push(Commit { command_id: waiting.id, actor: waiting.actor, events: stored });
+            events.iter().for_each(|event| after.apply(event));
+        }
+        answers.push(decided.map(|events| Done { position: after.position, events, before: Some(before) }));
+    }
+    if commits.is_empty() {
+        after.position = base.position;
+        answers.iter_mut().flatten().for_each(|done| done.position = base.position);
+    }
+    Ok(Plan { after, commits, answers })
+}
+
+/// A refused command may be one that has already happened, and refuses itself.
+async fn answer(follow: &Follow, batch: Vec<Waiting>, answers: Vec<Result<Done, Failure>>) {
+    for (waiting, answer) in batch.into_iter().zip(answers) {
+        let answer = match answer {
+            Ok(done) => Ok(done),
+            Err(refusal) => match found(follow, waiting.id).await {
+                Ok(Some(done)) => Ok(done),
+                Ok(None) => Err(refusal),
+                Err(failure) => Err(failure),
+            },
+        };
+        // Nobody may be listening any more; the change has happened all the same.
+        let _ = waiting.answer.send(answer);
+    }
+}
+
+async fn found(follow: &Follow, id: CommandId) -> Result<Option<Done>, Failure> {
+    let log = follow.log();
+    let Some(position) = log.find(id).await.map_err(|error| away(&error))? else { return Ok(None) };
+    let entries = log.read(Position(position.0 - 1), 1).await.map_err(|error| away(&error))?;
+    let commit = entries.iter().flat_map(|entry| &entry.commits).find(|commit| commit.command_id == id);
+    let events = commit.map(|commit| commit.events.iter().map(Event::decode).collect::<Result<Vec<_>, _>>());
+    match events {
+        Some(Ok(events)) => Ok(Some(Done { position, events: events.into(), before: None })),
+        Some(Err(cause)) => Err(bug(cause)),
+        None => Ok(None),
+    }
+}
+
+fn fail(batch: Vec<Waiting>, failure: &Failure) {
+    for waiting in batch {
+        let _ = waiting.answer.send(Err(failure.clone()));
+    }
+}
+
+fn away(error: &StoreError) -> Failure {
+    tracing::warn!(%error, "a change failed");
+    Failure::unavailable("The store cannot be reached; the change was not made")
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

@@ -1,0 +1,114 @@
+//! Request bodies and queries: JSON within the limit, with errors that name the field.
+
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::core::failure::{Code, Failure};
+
+/// How long a body may take to arrive.
+const ARRIVES: Duration = Duration::from_secs(30);
+
+/// Reads a JSON body of at most `limit` bytes.
+pub async fn read(request: Request, limit: usize) -> Result<Bytes, Failure> {
+    let headers = request.headers();
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        let wanted = "The body must be JSON, with the header Content-Type: application/json";
+        return Err(Failure::new(Code::UnsupportedMediaType, wanted));
+    }
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let too_large =
+        || Failure::new(Code::PayloadTooLarge, format!("The body is larger than PAYLOAD_LIMIT ({limit} bytes)"));
+    if announced.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(ARRIVES, to_bytes(request.into_body(), limit)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if announced.is_none() || is_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Failure::invalid("The body ended before its Content-Length")),
+        Err(_) => Err(Failure::invalid(format!("The body did not arrive within {} seconds", ARRIVES.as_secs()))),
+    }
+}
+
+fn is_limit(error: &axum::Error) -> bool {
+    error.to_string().contains("length limit")
+}
+
+/// Parses a body. Only where that fails is it parsed again, to find which field is wrong.
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        if error.is_syntax() || error.is_eof() {
+            return Failure::invalid(format!("The body is not JSON: {}", quoteless(&error)));
+        }
+        let mut again = serde_json::Deserializer::from_slice(body);
+        match serde_path_to_error::deserialize::<_, T>(&mut again) {
+            Err(error) => {
+                let path = error.path().to_string();
+                let field = if path == "." { String::new() } else { format!("{path}: ") };
+                Failure::invalid(format!("{field}{}", quoteless(error.inner())))
+            }
+            Ok(_) => Failure::invalid(quoteless(&error)),
+        }
+    })
+}
+
+/// serde's sentence without the value it found: that may be a secret in the wrong field.
+fn quoteless(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(before, _)| before);
+    for kind in ["string", "integer", "floating point", "boolean"] {
+        let found = format!("invalid type: {kind} ");
+        if let Some(rest) = text.strip_prefix(&found) {
+            let wanted = rest.rsplit_once(", expected ").map_or("something else", |(_, wanted)| wanted);
+            return format!("must be {wanted}, not a {kind}");
+        }
+    }
+    if let Some(wanted) = text.strip_prefix("invalid type: null, expected ") {
+        return format!("must be {wanted}, not null");
+    }
+    if text.starts_with("unknown variant") {
+        let wanted = text.rsplit_once(", expected ").map_or("another", |(_, wanted)| wanted);
+        return format!("must be {wanted}");
+    }
+    if text.starts_with("invalid value") {
+        let wanted = text.rsplit_once(", expected ").map_or("another value", |(_, wanted)| wanted);
+        return format!("must be {wanted}");
+    }
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Body {
+        name: crate::core::names::ServerName,
+        #[serde(default)]
+        limit: Option<u64>,
+        #[serde(default)]
+        args: Vec<String>,
+    }
+
+    fn sentence(body: &str) -> String {
+        parse::<Body>(body.as_bytes()).expect_err("it is wrong").message
+    }
+
+    #[test]
+    fn errors_name_the_field_and_not_the_value() {
+        assert_eq!(sentence(r#"{"name":"a","limit":"s3cret"}"#), "limit: must be u64, not a string");
+        assert_eq!(sentence(r#"{"name":"a","args":["x",7]}"#), "args[1]: must be a string, not a integer");
+        assert_eq!(sentence("{}"), "missing field `name`");
+        assert!(sentence(r#"{"name":"a","nmae":1}"#).starts_with("nmae: unknown field `nmae`, expected one of"));
+        assert!(sentence(r#"{"name":"a b"}"#).starts_with("name: must be 1 to 64 letters"));
+        assert!(sentence(r#"{"name":"#).starts_with("The body is not JSON"));
+    }
+}

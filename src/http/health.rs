@@ -1,0 +1,64 @@
+//! `/healthz`, `/readyz` and `/metrics`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::facade::Facade;
+use super::reply::{ErrorBody, Nothing, Refused, Success, success};
+use crate::core::command::{Area, ReadLogs};
+use crate::core::failure::Failure;
+use crate::core::names::Position;
+use crate::ports::Place;
+use crate::telemetry::bug;
+
+/// How long each thing is waited for.
+const LIMIT: Duration = Duration::from_secs(1);
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ready {
+    #[schema(value_type = u64)]
+    position: Position,
+}
+
+/// The process is up.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = Success<Nothing>)))]
+pub async fn healthz() -> Result<Response, Refused> {
+    success(Nothing {})
+}
+
+/// Bus, store and a worker can be reached; otherwise what is missing.
+#[utoipa::path(get, path = "/readyz", tag = "health",
+    responses((status = 200, body = Success<Ready>), (status = 503, body = ErrorBody)))]
+pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
+    let mut missing = Vec::new();
+    if !matches!(tokio::time::timeout(LIMIT, facade.follow.log().head()).await, Ok(Ok(_))) {
+        missing.push("the store does not answer".to_owned());
+    }
+    if let Some(unreadable) = facade.follow.stuck() {
+        missing.push(unreadable.to_string());
+    }
+    let question = ReadLogs { servers: vec![] };
+    if let Err(failure) = facade.ask_at(Place::Pool(Area::Tools), &question, LIMIT).await {
+        missing.push(format!("no worker answers ({failure})"));
+    }
+    if missing.is_empty() {
+        return success(Ready { position: facade.follow.position() });
+    }
+    Err(Failure::unavailable(format!("Not ready: {}", missing.join("; "))).into())
+}
+
+/// Figures in the Prometheus text format.
+#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn metrics(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
+    facade.metrics.log_position.set(facade.follow.position().0);
+    facade.metrics.jobs_waiting.set(facade.bus.waiting() as u64);
+    let text = facade.metrics.render().map_err(bug)?;
+    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+}

@@ -1,0 +1,58 @@
+//! The HTTP API: one file per resource. A handler parses, asks a worker or reads the catalogue, and
+//! replies; it decides nothing and touches nothing outside.
+
+mod board;
+mod body;
+mod docs;
+mod door;
+mod events;
+mod facade;
+mod health;
+mod reply;
+mod secrets;
+mod servers;
+mod tools;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use docs::openapi;
+pub use facade::{Facade, Parts};
+
+use crate::core::failure::{Code, Failure};
+use reply::Refused;
+
+/// All routes, and what they say about themselves.
+fn routes() -> OpenApiRouter<Arc<Facade>> {
+    OpenApiRouter::with_openapi(docs::about())
+        .routes(routes!(tools::list))
+        .routes(routes!(tools::call))
+        .routes(routes!(servers::list, servers::register))
+        .routes(routes!(servers::get, servers::update, servers::delete))
+        .routes(routes!(servers::enable))
+        .routes(routes!(servers::disable))
+        .routes(routes!(secrets::set))
+        .routes(routes!(secrets::delete))
+        .routes(routes!(events::read))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+}
+
+/// The whole API behind its door.
+pub fn router(facade: Arc<Facade>) -> Router {
+    let (api, about) = routes().split_for_parts();
+    api.merge(docs::page(about))
+        .fallback(async || {
+            Refused(Failure::new(Code::RouteNotFound, "There is no such route; GET /docs shows which there are"))
+        })
+        .method_not_allowed_fallback(async || {
+            Refused(Failure::new(Code::MethodNotAllowed, "The route exists, but not with this method; see GET /docs"))
+        })
+        .layer(from_fn_with_state(facade.clone(), door::pass))
+        .with_state(facade)
+}

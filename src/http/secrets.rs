@@ -1,0 +1,83 @@
+//! `/secrets`: set and delete. There is no way to list secrets or to read one back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::body;
+use super::facade::{Facade, command_id};
+use super::reply::{ErrorBody, Nothing, Refused, Success, success};
+use crate::core::command::{DeleteSecret, SetSecret};
+use crate::core::failure::Failure;
+use crate::core::names::{SecretName, ServerName, UserName, ValueId};
+use crate::core::secret::plain_name;
+use crate::seal::SecretPlace;
+use crate::telemetry::bug;
+
+const TIME: Duration = Duration::from_secs(15);
+
+/// A user's secret for a server.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SetBody {
+    /// `default` where absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    username: UserName,
+    #[schema(value_type = String, example = "everything")]
+    server_name: ServerName,
+    /// The argument it becomes in every tool call of that user to that server.
+    #[schema(value_type = String, example = "message")]
+    secret_name: SecretName,
+    #[schema(value_type = String, example = "only for me")]
+    secret_value: Zeroizing<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeleteBody {
+    /// `default` where absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    username: UserName,
+    #[schema(value_type = String, example = "everything")]
+    server_name: ServerName,
+    #[schema(value_type = String, example = "message")]
+    secret_name: SecretName,
+}
+
+/// Store a secret, encrypted; an earlier value of the same name is replaced.
+#[utoipa::path(post, path = "/secrets/set", tag = "secrets", request_body = SetBody,
+    responses((status = 200, body = Success<Nothing>), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+    let body = body::read(request, facade.limits.payload).await?;
+    let SetBody { username: user, server_name, secret_name, secret_value } = body::parse(&body)?;
+    let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.id);
+    let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
+    let name = plain_name(&server_name, secret_name);
+    let value = ValueId(Uuid::now_v7());
+    // Sealed at the door: from here on nobody has the value but the worker that injects it.
+    let place = SecretPlace { server, user: &user, name: &name, value };
+    let sealed = facade.sealer.seal(place, &secret_value).map_err(bug)?;
+    let sealed = BASE64_STANDARD.encode(&sealed.0);
+    facade.ask(&SetSecret { id: command_id(), server, server_name, user, name, value, sealed }, TIME).await?;
+    success(Nothing {})
+}
+
+/// Remove a secret: once this is answered its value is gone from the store.
+#[utoipa::path(post, path = "/secrets/delete", tag = "secrets", request_body = DeleteBody,
+    responses((status = 200, body = Success<Nothing>), (status = 404, body = ErrorBody)))]
+pub async fn delete(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+    let body = body::read(request, facade.limits.payload).await?;
+    let DeleteBody { username: user, server_name, secret_name } = body::parse(&body)?;
+    let name = plain_name(&server_name, secret_name);
+    facade.ask(&DeleteSecret { id: command_id(), server_name, user, name }, TIME).await?;
+    success(Nothing {})
+}

@@ -1,0 +1,225 @@
+//! `GET /mcp/tools` and `POST /mcp/tool/call`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use axum::extract::{Request, State};
+use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use tracing::Instrument;
+use utoipa::ToSchema;
+
+use super::body;
+use super::facade::Facade;
+use super::reply::{ErrorBody, Refused, json};
+use crate::core::catalog::{Catalog, Server};
+use crate::core::command::{Area, CallTool, Command};
+use crate::core::failure::Failure;
+use crate::core::names::{Position, ServerName, ToolName, UserName};
+use crate::core::server::check_timeout;
+use crate::core::tool;
+use crate::ports::Place;
+use crate::telemetry::bug;
+
+/// Time for the worker to say itself that it timed out.
+const GRACE: Duration = Duration::from_secs(5);
+/// The longest a call may be kept alive by progress.
+const WITH_PROGRESS: Duration = Duration::from_secs(3600);
+
+/// The answer of `GET /mcp/tools`, built when a tool list changes and not when it is asked for.
+#[derive(Default)]
+pub struct ToolsAnswer(ArcSwapOption<Built>);
+
+struct Built {
+    at: Position,
+    body: Bytes,
+    etag: HeaderValue,
+}
+
+impl ToolsAnswer {
+    fn get(&self, catalog: &Catalog) -> Result<Arc<Built>, Failure> {
+        if let Some(built) = self.0.load_full()
+            && built.at == catalog.tools_changed
+        {
+            return Ok(built);
+        }
+        let built = Arc::new(Built::new(catalog)?);
+        self.0.store(Some(built.clone()));
+        Ok(built)
+    }
+}
+
+impl Built {
+    fn new(catalog: &Catalog) -> Result<Self, Failure> {
+        let servers = catalog.servers().into_iter().filter(|server| server.enabled);
+        let tools: Vec<_> = servers.map(|server| BTreeMap::from([(&server.name, &server.tools.tools)])).collect();
+        let tools = serde_json::to_string(&tools).map_err(bug)?;
+        let body = Bytes::from(format!(r#"{{"success":true,"tools":{tools}}}"#));
+        let digest = hex::encode(&Sha256::digest(&body)[..16]);
+        let etag = HeaderValue::try_from(format!("\"{digest}\"")).map_err(bug)?;
+        Ok(Self { at: catalog.tools_changed, body, etag })
+    }
+}
+
+/// The tools of every enabled server, as last known.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct ToolList {
+    #[schema(default = true)]
+    success: bool,
+    /// One object a server: its name, and the array of its tools as it describes them.
+    #[schema(value_type = Vec<BTreeMap<String, Vec<Object>>>)]
+    tools: Vec<BTreeMap<String, Vec<String>>>,
+}
+
+/// The tools of every enabled server.
+#[utoipa::path(get, path = "/mcp/tools", tag = "tools",
+    responses((status = 200, body = ToolList), (status = 304, description = "Nothing has changed since the ETag in If-None-Match")))]
+pub async fn list(State(facade): State<Arc<Facade>>, headers: HeaderMap) -> Result<Response, Refused> {
+    let built = facade.tools.get(&facade.follow.catalog())?;
+    let known = headers.get(IF_NONE_MATCH).is_some_and(|etag| etag == built.etag);
+    let mut response =
+        if known { StatusCode::NOT_MODIFIED.into_response() } else { json(StatusCode::OK, built.body.clone()) };
+    response.headers_mut().insert(ETAG, built.etag.clone());
+    Ok(response)
+}
+
+/// A tool call.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CallBody<'a> {
+    /// Whose secrets are used; `default` where absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    username: UserName,
+    #[schema(value_type = String, example = "everything")]
+    server_name: ServerName,
+    /// The tool's name.
+    #[schema(value_type = String, example = "echo")]
+    method_name: ToolName,
+    /// The tool's arguments. Stored secrets are added and win.
+    #[serde(borrow)]
+    #[schema(value_type = Object)]
+    args: &'a RawValue,
+    /// Milliseconds; the server's `toolTimeout` where absent.
+    #[serde(default)]
+    timeout_ms: Option<u64>,
+    /// Give the untouched MCP CallToolResult as `data`.
+    #[serde(default)]
+    raw: bool,
+}
+
+/// A tool's answer.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[allow(dead_code)]
+pub struct CallAnswer {
+    #[schema(default = true)]
+    success: bool,
+    data: CallData,
+}
+
+/// What a tool said.
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[allow(dead_code)]
+pub struct CallData {
+    /// A string for one text, image or audio block; else an object or the array of MCP content blocks.
+    #[schema(value_type = Value)]
+    content: String,
+    content_type: String,
+    /// The tool itself says that it failed.
+    is_error: bool,
+    #[schema(value_type = Option<Object>)]
+    structured_content: Option<String>,
+    #[schema(value_type = Option<Object>)]
+    meta: Option<String>,
+}
+
+/// Call a tool with a user's secrets.
+#[utoipa::path(post, path = "/mcp/tool/call", tag = "tools", request_body = CallBody,
+    responses((status = 200, body = CallAnswer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
+        (status = 504, body = ErrorBody)))]
+pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+    let traceparent = request.headers().get("traceparent").and_then(traceparent);
+    let body = body::read(request, facade.limits.payload).await?;
+    let parsed: CallBody = body::parse(&body)?;
+    if !parsed.args.get().trim_start().starts_with('{') {
+        return Err(Failure::invalid("args must be an object").into());
+    }
+    check_timeout("timeoutMs", parsed.timeout_ms)?;
+    let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, .. } = parsed;
+    let args = body.slice_ref(parsed.args.get().as_bytes());
+    let server = facade.follow.catalog().server(server_name.as_str()).cloned();
+    let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
+
+    let began = Instant::now();
+    let span = tracing::info_span!("tool_call", %user, server = %server.name, %tool);
+    let called = CallTool { user, server: server_name, tool, timeout_ms };
+    let time = time_for(&server, timeout_ms);
+    let tool = called.tool.clone();
+    let answered = facade.send(Place::Pool(Area::Tools), CallTool::NAME, Some(called), args, traceparent, time);
+    let answered = answered.instrument(span.clone()).await.and_then(|result| tool::answer(&result, raw));
+
+    let meter = facade.metrics.meter(server.name.as_str(), tool.as_str(), || has_tool(&server, tool.as_str()));
+    let seconds = began.elapsed().as_secs_f64();
+    meter.seconds.observe(seconds);
+    let outcome = match &answered {
+        Ok(answer) if answer.is_error => {
+            meter.tool_error.inc();
+            "tool_error"
+        }
+        Ok(_) => {
+            meter.ok.inc();
+            "ok"
+        }
+        Err(failure) => {
+            meter.failed(failure.code.as_str());
+            failure.code.as_str()
+        }
+    };
+    span.in_scope(|| tracing::info!(outcome, duration_ms = seconds * 1e3, "tool call"));
+    Ok(json(StatusCode::OK, answered?.body))
+}
+
+fn time_for(server: &Server, timeout_ms: Option<u64>) -> Duration {
+    let limit = Duration::from_millis(timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
+    if server.config.reset_timeout_on_progress { limit.max(WITH_PROGRESS) + GRACE } else { limit + GRACE }
+}
+
+fn has_tool(server: &Server, tool: &str) -> bool {
+    server.tools.tools.iter().any(|known| known.name().as_deref() == Some(tool))
+}
+
+/// A trace context, version 00 (W3C Trace Context, section 3.2); anything else is as good as none.
+fn traceparent(value: &HeaderValue) -> Option<Arc<str>> {
+    let text = value.to_str().ok()?;
+    let mut parts = text.split('-');
+    let hex = |part: Option<&str>, length: usize| {
+        part.is_some_and(|p| p.len() == length && p.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    };
+    let valid = parts.next() == Some("00") && hex(parts.next(), 32) && hex(parts.next(), 16) && hex(parts.next(), 2);
+    (valid && parts.next().is_none()).then(|| text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_trace_context_is_handed_on() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(traceparent(&HeaderValue::from_static(good)).as_deref(), Some(good));
+        for bad in ["", "00-xyz", "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", "00-\"},\"x\":\"-1-01"] {
+            assert_eq!(traceparent(&HeaderValue::from_static(bad)), None, "{bad}");
+        }
+    }
+}

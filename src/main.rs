@@ -1,0 +1,15 @@
+//! `mcp-api`: reads the command line and goes to the room that does it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mcp_api::cli::{Cli, Command, run};
+use mcp_api::workers::guard;
+
+fn main() -> ExitCode {
+    match Cli::parse().command.unwrap_or(Command::Serve) {
+        // Before any thread is started: a guard is small on purpose.
+        Command::Guard { pipe, command_line } => guard::run(pipe, &command_line),
+        command => run(command),
+    }
+}

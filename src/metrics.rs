@@ -1,0 +1,147 @@
+//! What Prometheus reads at `/metrics`. Handles are cached: a call touches counters, no label maps.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::core::names::ServerName;
+
+/// Seconds: from a warm echo to the longest default timeout.
+const BUCKETS: [f64; 14] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0];
+/// The tool's name where a call named one that its server does not have: nobody can fill the memory
+/// with made-up names.
+pub const UNKNOWN: &str = "unknown";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ToolLabels {
+    server: String,
+    tool: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CallLabels {
+    server: String,
+    tool: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ServerLabels {
+    server: String,
+}
+
+pub struct Metrics {
+    registry: Registry,
+    calls: Family<CallLabels, Counter>,
+    seconds: Family<ToolLabels, Histogram, fn() -> Histogram>,
+    restarts: Family<ServerLabels, Counter>,
+    meters: RwLock<HashMap<String, HashMap<String, Arc<Meter>>>>,
+    pub children_alive: Gauge,
+    pub secrets_opened: Counter,
+    pub log_position: Gauge<u64, AtomicU64>,
+    pub jobs_waiting: Gauge<u64, AtomicU64>,
+}
+
+/// The handles of one tool.
+pub struct Meter {
+    pub seconds: Histogram,
+    pub ok: Counter,
+    pub tool_error: Counter,
+    labels: ToolLabels,
+    calls: Family<CallLabels, Counter>,
+}
+
+impl Meter {
+    /// Counts a call that ended with that code.
+    pub fn failed(&self, outcome: &'static str) {
+        let ToolLabels { server, tool } = self.labels.clone();
+        self.calls.get_or_create(&CallLabels { server, tool, outcome }).inc();
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Self> {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("mcp_api"),
+            calls: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            restarts: Family::default(),
+            meters: RwLock::default(),
+            children_alive: Gauge::default(),
+            secrets_opened: Counter::default(),
+            log_position: Gauge::default(),
+            jobs_waiting: Gauge::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("calls", "Tool calls by server, tool and outcome", metrics.calls.clone());
+        registry.register("call_seconds", "How long tool calls took", metrics.seconds.clone());
+        registry.register("server_restarts", "Servers that ended and were started again", metrics.restarts.clone());
+        registry.register("children_alive", "MCP servers that run", metrics.children_alive.clone());
+        registry.register("secrets_opened", "Secrets opened for calls", metrics.secrets_opened.clone());
+        registry.register(
+            "log_position",
+            "The log's position that this process has reached",
+            metrics.log_position.clone(),
+        );
+        registry.register("jobs_waiting", "Jobs that wait in this process", metrics.jobs_waiting.clone());
+        Arc::new(metrics)
+    }
+
+    /// The handles of a tool. `known` is asked once: whether the server has such a tool.
+    pub fn meter(&self, server: &str, tool: &str, known: impl FnOnce() -> bool) -> Arc<Meter> {
+        let meters = self.meters.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meter) = meters.get(server).and_then(|tools| tools.get(tool)) {
+            return meter.clone();
+        }
+        drop(meters);
+        let tool = if known() { tool } else { UNKNOWN };
+        let mut meters = self.meters.write().unwrap_or_else(PoisonError::into_inner);
+        let tools = meters.entry(server.to_owned()).or_default();
+        tools.entry(tool.to_owned()).or_insert_with(|| self.new_meter(server, tool)).clone()
+    }
+
+    fn new_meter(&self, server: &str, tool: &str) -> Arc<Meter> {
+        let labels = ToolLabels { server: server.to_owned(), tool: tool.to_owned() };
+        let call = |outcome| {
+            let ToolLabels { server, tool } = labels.clone();
+            self.calls.get_or_create_owned(&CallLabels { server, tool, outcome })
+        };
+        Arc::new(Meter {
+            seconds: self.seconds.get_or_create_owned(&labels),
+            ok: call("ok"),
+            tool_error: call("tool_error"),
+            calls: self.calls.clone(),
+            labels,
+        })
+    }
+
+    pub fn restarted(&self, server: &ServerName) {
+        self.restarts.get_or_create(&ServerLabels { server: server.as_str().to_owned() }).inc();
+    }
+
+    /// A deleted server's figures go with it.
+    pub fn forget(&self, server: &ServerName) {
+        let server = server.as_str();
+        let tools = self.meters.write().unwrap_or_else(PoisonError::into_inner).remove(server);
+        for tool in tools.into_iter().flat_map(HashMap::into_keys) {
+            self.seconds.remove(&ToolLabels { server: server.to_owned(), tool });
+        }
+        self.restarts.remove(&ServerLabels { server: server.to_owned() });
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,222 @@
+//! What the rules need of the world: a log, a vault, leases and a bus. Each has adapters, and one
+//! contract suite in `tests/it` that every adapter passes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::core::command::{Area, CallTool};
+use crate::core::event::Entry;
+use crate::core::names::{AskId, CommandId, Position, ServerId, ValueId, WorkerId};
+
+/// A store that cannot be reached or does not obey. Nobody knows a better remedy than asking again.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the store failed: {0}")]
+pub struct StoreError(pub String);
+
+/// Why an append did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// Somebody else was first at this position: read on and decide again.
+    #[error("the position is taken")]
+    Taken,
+    /// The log already holds a commit of this command.
+    #[error("command {0} is in the log already")]
+    Repeated(CommandId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The log: a gapless total order of appends. What is acknowledged survives a kill -9 and a power cut.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Appends at `entry.position`, which must be the head's next: the position is the only lock.
+    async fn append(&self, entry: &Entry) -> Result<(), AppendError>;
+    /// The newest position, 0 of an empty log.
+    async fn head(&self) -> Result<Position, StoreError>;
+    /// Up to `limit` appends after `after`, in order and without gaps.
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Where a command was committed.
+    async fn find(&self, command: CommandId) -> Result<Option<Position>, StoreError>;
+    /// The newest snapshot of that fold version.
+    async fn load_snapshot(&self, fold: u32) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Keeps a snapshot; an older one of the same version may go.
+    async fn save_snapshot(&self, fold: u32, at: Position, bytes: Vec<u8>) -> Result<(), StoreError>;
+}
+
+/// Sealed bytes: safe to store and to send to a Vault, useless without the key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(pub Bytes);
+
+/// The salt and the check value of a deployment's key, stored once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    pub salt: [u8; 16],
+    pub check: Vec<u8>,
+}
+
+/// Sealed values under ids. A value is put once and never changed, so whoever has it has it right.
+#[async_trait]
+pub trait Vault: Send + Sync {
+    async fn put(&self, id: ValueId, sealed: Sealed) -> Result<(), StoreError>;
+    /// The values in the order of their ids; `None` for one that is not there.
+    async fn get(&self, ids: &[ValueId]) -> Result<Vec<Option<Sealed>>, StoreError>;
+    /// Removes values; one that is not there is no error.
+    async fn remove(&self, ids: &[ValueId]) -> Result<(), StoreError>;
+    /// The ids of values put longer ago than `age`, by the store's clock.
+    async fn older_than(&self, age: Duration) -> Result<Vec<ValueId>, StoreError>;
+    /// The stored key record; `proposed` becomes it where there is none.
+    async fn key_record(&self, proposed: Option<KeyRecord>) -> Result<Option<KeyRecord>, StoreError>;
+}
+
+/// Who runs what, for a limited time by the store's clock.
+#[async_trait]
+pub trait Leases: Send + Sync {
+    /// Takes a free or expired lease, or one that is the holder's own. The fencing token grows with
+    /// every change of hands. `None`: somebody else holds it.
+    async fn take(&self, server: ServerId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError>;
+    /// Renews all leases of a holder that have not expired and says which they are.
+    async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<ServerId>, StoreError>;
+    /// Gives a lease back; a no-op for one that is not the holder's.
+    async fn release(&self, server: ServerId, holder: WorkerId) -> Result<(), StoreError>;
+}
+
+/// Where an ask goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Any one worker of the area's pool.
+    Pool(Area),
+    /// The worker that runs this server.
+    Holder(ServerId),
+    /// That one worker.
+    Worker(WorkerId),
+}
+
+/// A question on the bus.
+pub struct Ask {
+    pub id: AskId,
+    pub to: Place,
+    /// The command's name.
+    pub command: &'static str,
+    /// How long the sender waits. It travels as a length of time, never as a time of day.
+    pub time_left: Duration,
+    /// The newest position the sender has seen: the worker reads at least so far before it acts.
+    pub seen: Position,
+    /// The W3C trace context of the request, already checked.
+    pub traceparent: Option<Arc<str>>,
+    /// The fields of a tool call, whose body is its arguments and nothing else: headers on a wire,
+    /// moved as they are within a process. Every other command is its body, as JSON.
+    pub call: Option<CallTool>,
+    pub body: Bytes,
+}
+
+/// What a worker said.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The newest position the worker has seen.
+    pub position: Position,
+    /// The answer, or a `Failure`, as JSON.
+    pub outcome: Result<Bytes, Bytes>,
+}
+
+/// Why no answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// Nobody serves that place; nothing was begun.
+    #[error("nobody is there to take it")]
+    NobodyThere,
+    /// Everybody there has as much work as is allowed; nothing was begun.
+    #[error("everybody there is busy")]
+    Busy,
+    /// Time is up. The work was cancelled, but may have been done.
+    #[error("time is up")]
+    TimedOut,
+    /// The worker that had begun it fell silent: whether it was done is unknown.
+    #[error("the worker fell silent")]
+    Silent,
+    /// The bus itself is away or full; nothing was begun.
+    #[error("the bus is away")]
+    Away,
+}
+
+/// Takes asks: `Err(Busy)` where no permit is free. Dropping the future cancels an ask.
+#[async_trait]
+pub trait Serve: Send + Sync {
+    async fn serve(&self, ask: Ask) -> Result<Reply, Busy>;
+}
+
+/// All permits are taken; nothing was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
+
+/// Ends the serving of a place when dropped; asks under way go on.
+pub struct Serving(pub Box<dyn FnOnce() + Send + Sync>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        std::mem::replace(&mut self.0, Box::new(|| {}))();
+    }
+}
+
+/// A job on its way to a pool.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The same id again, while the first is not settled, is the same job.
+    pub id: String,
+    pub area: Area,
+    pub command: &'static str,
+    pub body: Bytes,
+}
+
+/// A job in a worker's hands. Dropped unsettled, it comes back to somebody.
+pub struct Delivery {
+    pub job: Job,
+    /// How often it was handed out, this time included.
+    pub attempt: u32,
+    pub settle: Box<dyn Settle>,
+}
+
+/// What becomes of a delivery. Silence means "again".
+#[async_trait]
+pub trait Settle: Send + Sync {
+    /// It is done, or can never be done: it does not come back.
+    async fn done(self: Box<Self>);
+    /// It comes back after that time.
+    async fn again(self: Box<Self>, after: Duration);
+}
+
+/// A pool's side of the job lane.
+#[async_trait]
+pub trait Jobs: Send + Sync {
+    /// The next job; waits until there is one. `None`: the bus has ended.
+    async fn next(&mut self) -> Option<Delivery>;
+}
+
+/// News for everybody. A lost hint is a short delay, never a lost update.
+#[derive(Debug, Clone)]
+pub enum Hint {
+    /// The log has grown to this position.
+    LogMoved(Position),
+    /// A worker tells what it runs: JSON of `WorkerStatus`.
+    Status(Bytes),
+}
+
+/// How processes, or the parts of one, talk.
+#[async_trait]
+pub trait Bus: Send + Sync {
+    /// Sends an ask to one taker and waits for its answer, `time_left` at most. Dropping the future
+    /// cancels the ask.
+    async fn call(&self, ask: Ask) -> Result<Reply, BusError>;
+    /// Serves a place until the returned guard is dropped.
+    fn serve(&self, place: Place, taker: Arc<dyn Serve>) -> Serving;
+    /// Puts a job on its lane.
+    async fn submit(&self, job: Job) -> Result<(), BusError>;
+    /// Joins a pool's takers of jobs.
+    fn jobs(&self, area: Area) -> Box<dyn Jobs>;
+    fn publish(&self, hint: Hint);
+    fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
+    /// Jobs that wait, for the metrics.
+    fn waiting(&self) -> usize;
+}

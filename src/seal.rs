@@ -1,0 +1,282 @@
+//! Sealing: AES-256-GCM with a random key per value, wrapped by the deployment's key.
+//!
+//! Format 1: `1 | key id (8) | wrap nonce (12) | wrapped key (48) | nonce (12) | ciphertext and tag`.
+//! The associated data binds a value to its place (server, user, name) and to its id, and a wrapped
+//! key to the value's id: sealed bytes moved elsewhere do not open.
+//!
+//! `http` is given a [`Sealer`] only, workers an [`Opener`] too.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aes_gcm::aead::{Aead, KeyInit, Nonce, Payload};
+use aes_gcm::{Aes256Gcm, Key};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::core::names::{SecretName, ServerId, UserName, ValueId};
+use crate::ports::{KeyRecord, Sealed};
+
+const FORMAT: u8 = 1;
+const KEY_ID: usize = 8;
+const NONCE: usize = 12;
+const WRAPPED: usize = 32 + 16;
+const HEADER: usize = 1 + KEY_ID + NONCE + WRAPPED + NONCE;
+const CHECK_PLACE: &[u8] = b"mcp-api key check";
+
+/// What a user gave as `SECRETS_KEY`: wiped when dropped, never shown.
+pub struct SecretsKey(Zeroizing<String>);
+
+impl SecretsKey {
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// 32 bytes in hex or base64; anything else is a passphrase.
+    fn bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let text = self.0.trim();
+        let bytes = match text.len() {
+            64 => hex::decode(text).ok(),
+            43 | 44 => BASE64_STANDARD.decode(text).ok(),
+            _ => None,
+        };
+        bytes.filter(|bytes| bytes.len() == 32).map(Zeroizing::new)
+    }
+
+    /// The key-encryption key. A passphrase goes through Argon2id (RFC 9106, second recommended
+    /// option scaled to 19 MiB and two passes as OWASP advises): some 30 ms, once at start.
+    fn derive(&self, salt: &[u8; 16]) -> Result<WrappingKey, SealError> {
+        let mut material = Zeroizing::new([0u8; 32]);
+        match self.bytes() {
+            Some(bytes) => material.copy_from_slice(&bytes),
+            None => argon2::Argon2::default()
+                .hash_password_into(self.0.as_bytes(), salt, &mut *material)
+                .map_err(|_| SealError::Key)?,
+        }
+        let hkdf = Hkdf::<Sha256>::new(Some(salt), &*material);
+        let (mut key, mut id) = (Zeroizing::new([0u8; 32]), [0u8; KEY_ID]);
+        hkdf.expand(b"mcp-api key-encryption key v1", &mut *key).map_err(|_| SealError::Key)?;
+        hkdf.expand(b"mcp-api key id v1", &mut id).map_err(|_| SealError::Key)?;
+        Ok(WrappingKey { id, cipher: cipher(&*key)? })
+    }
+}
+
+impl fmt::Debug for SecretsKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretsKey(***)")
+    }
+}
+
+/// Why something cannot be sealed or opened. Never with the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    #[error("the key cannot be used")]
+    Key,
+    #[error("the operating system gave no random bytes")]
+    Random,
+    #[error("the sealed value was made with a key that is not among SECRETS_KEY and SECRETS_KEYS_OLD")]
+    UnknownKey,
+    #[error("the sealed value is damaged or was moved from its place")]
+    Damaged,
+}
+
+struct WrappingKey {
+    id: [u8; KEY_ID],
+    cipher: Aes256Gcm,
+}
+
+/// The deployment's keys: the first seals, all of them open.
+struct Keyring(Vec<WrappingKey>);
+
+/// What a sealed value is for; it opens for nothing else.
+#[derive(Clone, Copy)]
+pub struct SecretPlace<'a> {
+    pub server: ServerId,
+    pub user: &'a UserName,
+    pub name: &'a SecretName,
+    pub value: ValueId,
+}
+
+impl SecretPlace<'_> {
+    fn associated_data(&self) -> Vec<u8> {
+        let parts: [&[u8]; 6] = [
+            &[FORMAT],
+            b"secret",
+            self.server.0.as_bytes(),
+            self.user.as_str().as_bytes(),
+            self.name.as_str().as_bytes(),
+            self.value.0.as_bytes(),
+        ];
+        length_prefixed(&parts)
+    }
+}
+
+fn length_prefixed(parts: &[&[u8]]) -> Vec<u8> {
+    let mut data = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
+    for part in parts {
+        data.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        data.extend_from_slice(part);
+    }
+    data
+}
+
+/// An opened value: cannot be printed, cloned or serialized, and is wiped when dropped.
+pub struct Plain(Zeroizing<Vec<u8>>);
+
+impl Plain {
+    /// The value for the one place it is meant for. It was text when it was sealed.
+    pub fn expose(&self) -> Result<&str, SealError> {
+        std::str::from_utf8(&self.0).map_err(|_| SealError::Damaged)
+    }
+}
+
+/// Can seal, and not open.
+#[derive(Clone)]
+pub struct Sealer(Arc<Keyring>);
+
+/// Can open.
+#[derive(Clone)]
+pub struct Opener(Arc<Keyring>);
+
+impl Sealer {
+    pub fn seal(&self, place: SecretPlace<'_>, plain: &str) -> Result<Sealed, SealError> {
+        self.0.seal(&place.associated_data(), place.value.0.as_bytes(), plain.as_bytes())
+    }
+}
+
+impl Opener {
+    pub fn open(&self, place: SecretPlace<'_>, sealed: &Sealed) -> Result<Plain, SealError> {
+        self.0.open(&place.associated_data(), place.value.0.as_bytes(), sealed)
+    }
+}
+
+impl Keyring {
+    fn seal(&self, place: &[u8], id: &[u8], plain: &[u8]) -> Result<Sealed, SealError> {
+        let wrapping = self.0.first().ok_or(SealError::Key)?;
+        let mut key = Zeroizing::new([0u8; 32]);
+        getrandom::fill(&mut *key).map_err(|_| SealError::Random)?;
+        let (wrap_nonce, nonce) = (nonce()?, nonce()?);
+        let wrap_data = length_prefixed(&[id, &wrapping.id]);
+        let wrapped = encrypt(&wrapping.cipher, &wrap_nonce, &*key, &wrap_data)?;
+        let text = encrypt(&cipher(&*key)?, &nonce, plain, place)?;
+        Ok(Sealed(Bytes::from([&[FORMAT][..], &wrapping.id, &wrap_nonce, &wrapped, &nonce, &text].concat())))
+    }
+
+    fn open(&self, place: &[u8], id: &[u8], sealed: &Sealed) -> Result<Plain, SealError> {
+        let bytes = &sealed.0[..];
+        if bytes.len() < HEADER || bytes[0] != FORMAT {
+            return Err(SealError::Damaged);
+        }
+        let (key_id, rest) = bytes[1..].split_at(KEY_ID);
+        let (wrap_nonce, rest) = rest.split_at(NONCE);
+        let (wrapped, rest) = rest.split_at(WRAPPED);
+        let (nonce, text) = rest.split_at(NONCE);
+        let wrapping = self.0.iter().find(|key| key.id == key_id).ok_or(SealError::UnknownKey)?;
+        let key = decrypt(&wrapping.cipher, wrap_nonce, wrapped, &length_prefixed(&[id, key_id]))?;
+        decrypt(&cipher(&key)?, nonce, text, place).map(Plain)
+    }
+}
+
+fn cipher(key: &[u8]) -> Result<Aes256Gcm, SealError> {
+    let key: &Key<Aes256Gcm> = key.try_into().map_err(|_| SealError::Key)?;
+    Ok(Aes256Gcm::new(key))
+}
+
+fn nonce() -> Result<[u8; NONCE], SealError> {
+    let mut nonce = [0u8; NONCE];
+    getrandom::fill(&mut nonce).map_err(|_| SealError::Random)?;
+    Ok(nonce)
+}
+
+fn encrypt(cipher: &Aes256Gcm, nonce: &[u8; NONCE], msg: &[u8], aad: &[u8]) -> Result<Vec<u8>, SealError> {
+    cipher.encrypt(&Nonce::<Aes256Gcm>::from(*nonce), Payload { msg, aad }).map_err(|_| SealError::Key)
+}
+
+fn decrypt(cipher: &Aes256Gcm, nonce: &[u8], msg: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let nonce: &Nonce<Aes256Gcm> = nonce.try_into().map_err(|_| SealError::Damaged)?;
+    cipher.decrypt(nonce, Payload { msg, aad }).map(Zeroizing::new).map_err(|_| SealError::Damaged)
+}
+
+/// The record a fresh deployment stores: a random salt and a check value of this key.
+pub fn new_record(key: &SecretsKey) -> Result<KeyRecord, SealError> {
+    let mut salt = [0u8; 16];
+    getrandom::fill(&mut salt).map_err(|_| SealError::Random)?;
+    let ring = Keyring(vec![key.derive(&salt)?]);
+    Ok(KeyRecord { salt, check: ring.seal(CHECK_PLACE, CHECK_PLACE, b"ok")?.0.to_vec() })
+}
+
+/// The two halves of the keyring, or [`SealError::UnknownKey`] where none of the keys is the
+/// deployment's own: with another key every stored secret would be lost without a word.
+pub fn open_ring(record: &KeyRecord, key: &SecretsKey, old: &[SecretsKey]) -> Result<(Sealer, Opener), SealError> {
+    let keys = std::iter::once(key).chain(old).map(|key| key.derive(&record.salt)).collect::<Result<_, _>>()?;
+    let ring = Arc::new(Keyring(keys));
+    ring.open(CHECK_PLACE, CHECK_PLACE, &Sealed(record.check.clone().into()))?;
+    Ok((Sealer(ring.clone()), Opener(ring)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+    fn key(text: &str) -> SecretsKey {
+        SecretsKey::new(text.into())
+    }
+
+    fn ring(text: &str) -> (KeyRecord, Sealer, Opener) {
+        let record = new_record(&key(text)).expect("record");
+        let (sealer, opener) = open_ring(&record, &key(text), &[]).expect("ring");
+        (record, sealer, opener)
+    }
+
+    #[test]
+    fn a_value_opens_in_its_place_only() {
+        let (_, sealer, opener) = ring(HEX);
+        let (user, other): (UserName, UserName) = ("ana".parse().expect("name"), "ben".parse().expect("name"));
+        let name: SecretName = "token".parse().expect("name");
+        let place =
+            SecretPlace { server: ServerId(Uuid::nil()), user: &user, name: &name, value: ValueId(Uuid::max()) };
+        let sealed = sealer.seal(place, "s3cret").expect("sealed");
+        assert!(memchr::memmem::find(&sealed.0, b"s3cret").is_none());
+        assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("s3cret"));
+        let moved = SecretPlace { user: &other, ..place };
+        assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
+        let moved = SecretPlace { value: ValueId(Uuid::nil()), ..place };
+        assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
+        for at in 0..sealed.0.len() {
+            let mut bytes = sealed.0.to_vec();
+            bytes[at] ^= 1;
+            assert!(opener.open(place, &Sealed(bytes.into())).is_err(), "byte {at}");
+        }
+        assert!(opener.open(place, &Sealed(sealed.0.slice(..HEADER))).is_err());
+    }
+
+    #[test]
+    fn another_key_is_refused_and_a_listed_old_one_accepted() {
+        let (record, ..) = ring("correct horse battery staple");
+        assert_eq!(open_ring(&record, &key("wrong"), &[]).err(), Some(SealError::UnknownKey));
+        assert!(open_ring(&record, &key("wrong"), &[key("correct horse battery staple")]).is_ok());
+    }
+
+    #[test]
+    fn hex_and_base64_of_the_same_bytes_are_the_same_key() {
+        let (record, ..) = ring(HEX);
+        let base64 = BASE64_STANDARD.encode(hex::decode(HEX).expect("hex"));
+        assert!(open_ring(&record, &key(&base64), &[]).is_ok());
+        assert!(key("not 32 bytes").bytes().is_none());
+    }
+
+    #[test]
+    fn the_same_value_seals_differently_each_time() {
+        let (_, sealer, _) = ring(HEX);
+        let (user, name) = (UserName::default(), "n".parse().expect("name"));
+        let place =
+            SecretPlace { server: ServerId(Uuid::nil()), user: &user, name: &name, value: ValueId(Uuid::nil()) };
+        assert!(sealer.seal(place, "x").expect("sealed") != sealer.seal(place, "x").expect("sealed"));
+    }
+}

@@ -1,0 +1,5 @@
+//! One binary for all tests that need the world: real processes, real files, real servers.
+
+mod harness;
+
+mod tools;

@@ -1,0 +1,60 @@
+//! What every handler works with.
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+
+use super::mcp::pool::{Pool, PoolParts};
+use super::permits::Permits;
+use crate::config::Limits;
+use crate::core::names::{ValueId, WorkerId};
+use crate::execute::Execute;
+use crate::follow::Follow;
+use crate::metrics::Metrics;
+use crate::ports::{Bus, Leases, Sealed, Vault};
+use crate::seal::Opener;
+
+/// Sealed values kept in memory. They are useless without the key and never stale: a value does not
+/// change under its id.
+const SEALED: usize = 10_000;
+
+pub struct Context {
+    pub follow: Arc<Follow>,
+    pub execute: Execute,
+    pub vault: Arc<dyn Vault>,
+    pub opener: Opener,
+    pub sealed: Cache<ValueId, Sealed>,
+    pub metrics: Arc<Metrics>,
+    pub permits: Permits,
+    pub pool: Arc<Pool>,
+}
+
+/// What the composition root hands to the workers.
+pub struct Parts {
+    pub follow: Arc<Follow>,
+    pub execute: Execute,
+    pub bus: Arc<dyn Bus>,
+    pub vault: Arc<dyn Vault>,
+    pub leases: Arc<dyn Leases>,
+    pub opener: Opener,
+    pub metrics: Arc<Metrics>,
+    pub limits: Limits,
+}
+
+impl Context {
+    pub fn start(parts: Parts) -> Self {
+        let Parts { follow, execute, bus, vault, leases, opener, metrics, limits } = parts;
+        let permits = Permits::new(&limits);
+        let worker = WorkerId(uuid::Uuid::now_v7());
+        let pool = Pool::start(PoolParts {
+            worker,
+            follow: follow.clone(),
+            execute: execute.clone(),
+            bus,
+            leases,
+            metrics: metrics.clone(),
+            limits,
+        });
+        Self { follow, execute, vault, opener, sealed: Cache::new(SEALED), metrics, permits, pool }
+    }
+}

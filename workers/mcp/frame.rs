@@ -1,0 +1,92 @@
+//! One JSON-RPC message on its way to a child: a line, wiped after use where it holds secrets.
+
+use std::io::Write as _;
+
+use zeroize::Zeroize;
+
+use crate::core::names::ValueId;
+use crate::core::secret::{Opened, merge, put_string};
+use crate::seal::Plain;
+
+/// A user's secret, opened for one call.
+pub struct Secret<'a> {
+    pub name: &'a str,
+    pub id: ValueId,
+    pub value: Plain,
+}
+
+/// A line, ready to be written.
+pub struct Frame {
+    pub bytes: Vec<u8>,
+    /// The call it belongs to: a frame of a call that has ended is not written any more.
+    pub call: Option<u64>,
+    /// How much of it, from its beginning, may hold secrets.
+    secret: usize,
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.bytes[..self.secret].zeroize();
+    }
+}
+
+/// What a `tools/call` says.
+pub struct CallFrame<'a> {
+    pub id: u64,
+    pub tool: &'a str,
+    /// A JSON object, already checked.
+    pub args: &'a str,
+    pub secrets: &'a [Opened<'a>],
+    pub progress: bool,
+    pub traceparent: Option<&'a str>,
+}
+
+impl CallFrame<'_> {
+    /// The ids of calls are strings that begin with a letter: rmcp would take a number in a string
+    /// for one of its own. The same string is the progress token.
+    pub fn frame(&self) -> Frame {
+        // Escaping makes a text six times as long at worst. Growing would leave copies of secrets behind.
+        let secrets: usize = self.secrets.iter().map(|s| (s.name.len() + s.value.len()) * 6 + 8).sum();
+        let mut bytes = Vec::with_capacity(self.args.len() + self.tool.len() * 6 + secrets + 320);
+        // Writing to a Vec cannot fail.
+        let _ = write!(bytes, r#"{{"jsonrpc":"2.0","id":"c{}","method":"tools/call","params":{{"name":"#, self.id);
+        put_string(&mut bytes, self.tool);
+        bytes.extend_from_slice(br#","arguments":"#);
+        let before = bytes.len();
+        merge(&mut bytes, self.args, self.secrets);
+        let secret = if self.secrets.is_empty() { 0 } else { (before + secrets).min(bytes.len()) };
+        match (self.progress, self.traceparent) {
+            (false, None) => {}
+            (true, None) => {
+                let _ = write!(bytes, r#","_meta":{{"progressToken":"c{}"}}"#, self.id);
+            }
+            (false, Some(trace)) => {
+                let _ = write!(bytes, r#","_meta":{{"traceparent":"{trace}"}}"#);
+            }
+            (true, Some(trace)) => {
+                let _ = write!(bytes, r#","_meta":{{"progressToken":"c{}","traceparent":"{trace}"}}"#, self.id);
+            }
+        }
+        bytes.extend_from_slice(b"}}\n");
+        Frame { bytes, call: Some(self.id), secret }
+    }
+}
+
+/// A request of ours that is no tool call. `params` is JSON.
+pub fn request(id: u64, method: &str, params: &str) -> Frame {
+    let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"c{id}\",\"method\":\"{method}\",\"params\":{params}}}\n");
+    Frame { bytes: line.into_bytes(), call: Some(id), secret: 0 }
+}
+
+/// Tells the server that nobody waits for a call any more.
+pub fn cancelled(id: u64, reason: &str) -> Frame {
+    let line = format!(
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":\"c{id}\",\"reason\":\"{reason}\"}}}}\n"
+    );
+    plain(line.into_bytes())
+}
+
+/// A whole line without secrets.
+pub fn plain(bytes: Vec<u8>) -> Frame {
+    Frame { bytes, call: None, secret: 0 }
+}

@@ -1,0 +1,149 @@
+//! Hides the values that were injected into running calls, in whatever a server prints or answers
+//! as an error. A value is remembered while a call has it and for ten seconds more, because
+//! servers print late.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use crate::core::names::ValueId;
+
+const KEEP: Duration = Duration::from_secs(10);
+/// Lines of a value that are long enough to be looked for alone.
+const LINE: usize = 8;
+const MASK: &[u8] = b"***";
+
+#[derive(Default)]
+pub struct Masker(Mutex<HashMap<ValueId, Masked>>);
+
+struct Masked {
+    /// The value as it is, and as JSON encoders write it; the longest first.
+    forms: Vec<Zeroizing<Vec<u8>>>,
+    calls: usize,
+    last: Instant,
+}
+
+impl Masker {
+    /// Hides a value from now on. [`Masker::release`] must follow.
+    pub fn hold(&self, id: ValueId, value: &str) {
+        let mut held = self.lock();
+        let masked = held.entry(id).or_insert_with(|| Masked { forms: forms(value), calls: 0, last: Instant::now() });
+        masked.calls += 1;
+    }
+
+    /// The call that had the value has ended.
+    pub fn release(&self, id: ValueId) {
+        if let Some(masked) = self.lock().get_mut(&id) {
+            masked.calls -= 1;
+            masked.last = Instant::now();
+        }
+    }
+
+    /// Forgets what is not needed any more. To be called now and then.
+    pub fn forget(&self) {
+        self.lock().retain(|_, masked| masked.calls > 0 || masked.last.elapsed() < KEEP);
+    }
+
+    /// The text with every value hidden.
+    pub fn mask(&self, text: &str) -> String {
+        let held = self.lock();
+        if held.is_empty() {
+            return text.to_owned();
+        }
+        let mut bytes = text.as_bytes().to_vec();
+        let mut forms: Vec<_> = held.values().flat_map(|masked| &masked.forms).collect();
+        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        for form in forms {
+            bytes = replace(bytes, form);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ValueId, Masked>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn forms(value: &str) -> Vec<Zeroizing<Vec<u8>>> {
+    let json = Zeroizing::new(serde_json::to_string(value).unwrap_or_default());
+    let json = json.trim_matches('"');
+    let mut forms = vec![value.to_owned(), json.to_owned(), ascii_json(json)];
+    // Standard error comes line by line, and so does a key of many lines.
+    forms.extend(value.lines().map(str::trim).filter(|line| line.len() >= LINE).map(str::to_owned));
+    forms.sort();
+    forms.dedup();
+    forms.into_iter().filter(|form| !form.is_empty()).map(|form| Zeroizing::new(form.into_bytes())).collect()
+}
+
+/// As encoders write it that escape whatever is not ASCII, Python's among them.
+fn ascii_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            text.push(c);
+        } else {
+            let mut units = [0u16; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    text
+}
+
+fn replace(bytes: Vec<u8>, form: &[u8]) -> Vec<u8> {
+    let mut found = memchr::memmem::find_iter(&bytes, form).peekable();
+    if found.peek().is_none() {
+        return bytes;
+    }
+    let mut masked = Vec::with_capacity(bytes.len());
+    let mut from = 0;
+    for at in found {
+        masked.extend_from_slice(&bytes[from..at]);
+        masked.extend_from_slice(MASK);
+        from = at + form.len();
+    }
+    masked.extend_from_slice(&bytes[from..]);
+    masked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn masked(value: &str, text: &str) -> String {
+        let masker = Masker::default();
+        masker.hold(ValueId(Uuid::nil()), value);
+        masker.mask(text)
+    }
+
+    #[test]
+    fn values_are_hidden_in_every_form() {
+        assert_eq!(masked("ghp_x", "token ghp_x, ghp_x!"), "token ***, ***!");
+        assert_eq!(masked("a\"b\nc", r#"{"k":"a\"b\nc"}"#), r#"{"k":"***"}"#);
+        assert_eq!(masked("pässwörd", r#"{"k": "p\u00e4ssw\u00f6rd"}"#), r#"{"k": "***"}"#);
+        assert_eq!(masked("-----BEGIN-----\nabcdefghij\nklm\n", "read abcdefghij"), "read ***");
+        assert_eq!(masked("x", "nothing to hide"), "nothing to hide");
+    }
+
+    #[test]
+    fn a_longer_value_goes_before_one_inside_it() {
+        let masker = Masker::default();
+        masker.hold(ValueId(Uuid::nil()), "abc");
+        masker.hold(ValueId(Uuid::max()), "abcdef");
+        assert_eq!(masker.mask("abcdef abc"), "*** ***");
+    }
+
+    #[test]
+    fn a_value_is_hidden_for_a_while_after_its_call() {
+        let (masker, id) = (Masker::default(), ValueId(Uuid::nil()));
+        masker.hold(id, "abc");
+        masker.release(id);
+        masker.forget();
+        assert_eq!(masker.mask("abc"), "***");
+        masker.lock().values_mut().for_each(|masked| masked.last -= KEEP);
+        masker.forget();
+        assert_eq!(masker.mask("abc"), "abc");
+    }
+}

@@ -1,0 +1,369 @@
+//! A running stdio server: its process, its protocol session and the calls to it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProtocolVersion};
+use rmcp::service::{RoleClient, RunningService};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::sync::{Mutex, Notify};
+use tokio::task::JoinHandle;
+
+use super::frame::{CallFrame, Secret, request};
+use super::mask::Masker;
+use super::mux::{Answer, Call, Closed, Mux};
+use super::ring::Ring;
+use super::tap;
+use crate::core::secret::Opened;
+use crate::core::server::{ServerConfig, Transport};
+use crate::core::tool::{Tool, Tools};
+use crate::execute::now_ms;
+use crate::workers::guard::{self, Process};
+
+/// Pages of a tool list that are asked for at most.
+const PAGES: usize = 1000;
+/// Tools of one server that are kept at most.
+const TOOLS: usize = 10_000;
+/// How long an ended child's last words are waited for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Bytes of standard error read in a second; beyond, the child waits.
+const STDERR_PER_SECOND: usize = 1 << 20;
+
+/// What a server's connections have in common, whichever runs at the moment.
+#[derive(Clone)]
+pub struct Shared {
+    pub ring: Arc<Ring>,
+    pub masker: Arc<Masker>,
+    pub tools_changed: Arc<Notify>,
+    pub result_limit: usize,
+    /// How long a child may live without a renewal.
+    pub ttl: Duration,
+}
+
+/// A connected server.
+pub struct Stdio {
+    mux: Arc<Mux>,
+    process: Mutex<Option<Process>>,
+    tasks: Vec<JoinHandle<()>>,
+    /// Answers pings and whatever else the server asks.
+    _session: RunningService<RoleClient, ClientConfig>,
+    pub started_at: u64,
+}
+
+/// A child whose session is not open yet. Dropped, it is killed.
+struct Starting {
+    mux: Arc<Mux>,
+    /// Taken when the session is open.
+    process: Option<Process>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// A tool call as a server is to see it.
+pub struct ToolCall<'a> {
+    pub tool: &'a str,
+    pub args: &'a str,
+    pub secrets: &'a [Secret<'a>],
+    pub traceparent: Option<&'a str>,
+    pub timeout: Duration,
+    /// Progress starts the time anew.
+    pub reset_on_progress: bool,
+}
+
+/// Why a call has no result.
+#[derive(Debug)]
+pub enum CallError {
+    /// The server answered with this JSON-RPC error.
+    Rpc(Bytes),
+    /// The connection ended during the call; or before, where it is false.
+    Closed {
+        begun: bool,
+    },
+    TooLarge,
+    TimedOut,
+    /// A secret cannot be used as an argument.
+    BadSecret,
+}
+
+impl Stdio {
+    /// Starts the server, opens the session and asks for the tools. The caller sets the time limit
+    /// and may drop this at any moment: then the child is killed.
+    pub async fn connect(config: &ServerConfig, shared: &Shared) -> Result<(Self, Tools), String> {
+        let Transport::Stdio { command, args, env } = &config.transport;
+        let started_at = now_ms();
+        let child = guard::spawn(command, args, env.iter(), shared.ttl)
+            .map_err(|error| format!("it cannot be started: {error}"))?;
+        let (mux, frames) = Mux::new();
+        let Shared { ring, masker, tools_changed, result_limit, .. } = shared.clone();
+        let (tap, reader) = tap::tap(mux.clone(), ring.clone(), masker.clone(), tools_changed, result_limit);
+        let tasks = vec![
+            tokio::spawn(tap::write_all(child.stdin, mux.clone(), frames)),
+            tokio::spawn(reader.read_all(child.stdout)),
+            tokio::spawn(read_stderr(child.stderr, ring, masker)),
+        ];
+        let mut starting = Starting { mux: mux.clone(), process: Some(child.process), tasks };
+        let opened = async {
+            let session = rmcp::serve_client(client(), tap).await.map_err(|error| error.to_string())?;
+            let tools = list_tools(&mux).await?;
+            Ok::<_, String>((session, tools))
+        };
+        match opened.await {
+            Ok((session, tools)) => {
+                let (process, tasks) = (starting.process.take().into(), std::mem::take(&mut starting.tasks));
+                Ok((Self { mux, process, tasks, _session: session, started_at }, tools))
+            }
+            Err(reason) => match starting.why_it_ended().await {
+                Some(ended) => Err(ended),
+                None => Err(format!("its session was not opened: {reason}")),
+            },
+        }
+    }
+
+    /// Asks again what the server offers.
+    pub async fn list_tools(&self) -> Result<Tools, String> {
+        list_tools(&self.mux).await
+    }
+
+    /// Calls a tool and gives the raw CallToolResult.
+    pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+        let progress = call.reset_on_progress.then(|| Arc::new(Notify::new()));
+        let mut request = self.mux.begin(progress.clone()).map_err(|Closed| CallError::Closed { begun: false })?;
+        let opened = call.secrets.iter().map(|secret| {
+            secret.value.expose().map(|value| Opened { name: secret.name, value }).map_err(|_| CallError::BadSecret)
+        });
+        let opened = opened.collect::<Result<Vec<_>, _>>()?;
+        let frame = CallFrame {
+            id: request.id,
+            tool: call.tool,
+            args: call.args,
+            secrets: &opened,
+            progress: progress.is_some(),
+            traceparent: call.traceparent,
+        };
+        let frame = frame.frame();
+        let exchange = async {
+            request.send(frame).await.map_err(|Closed| CallError::Closed { begun: false })?;
+            request.answer().await.map_err(|Closed| CallError::Closed { begun: true })
+        };
+        let answer = match &progress {
+            None => tokio::time::timeout(call.timeout, exchange).await.map_err(|_| CallError::TimedOut)?,
+            Some(progress) => with_progress(exchange, progress, call.timeout).await,
+        };
+        match answer? {
+            Answer::Result(result) => Ok(result),
+            Answer::Error(error) => Err(CallError::Rpc(error)),
+            Answer::TooLarge => Err(CallError::TooLarge),
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.mux.is_closed()
+    }
+
+    /// Waits until the server has closed its output.
+    pub async fn closed(&self) {
+        self.mux.closed().await;
+    }
+
+    /// Calls under way.
+    pub fn calls(&self) -> usize {
+        self.mux.calls()
+    }
+
+    /// The child may live for that long from now.
+    pub fn renew(&self, ttl: Duration) {
+        if let Ok(process) = self.process.try_lock()
+            && let Some(process) = &*process
+        {
+            process.life().renew(ttl);
+        }
+    }
+
+    /// Why it ended, once its output is closed. Whatever is left of it is stopped.
+    pub async fn why_it_ended(&self) -> String {
+        let Some(process) = self.process.lock().await.take() else { return "it was stopped".into() };
+        why(process, self.tasks.last()).await
+    }
+
+    /// Stops the server: standard input closed, SIGTERM, SIGKILL. Calls under way end.
+    pub async fn stop(&self) {
+        self.mux.close();
+        // The writer holds the child's standard input, and drops it when the mux is closed.
+        if let Some(process) = self.process.lock().await.take() {
+            process.stop().await;
+        }
+    }
+}
+
+impl Drop for Stdio {
+    fn drop(&mut self) {
+        self.mux.close();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Starting {
+    /// If the child has ended: how.
+    async fn why_it_ended(&mut self) -> Option<String> {
+        if !self.mux.is_closed() {
+            return None;
+        }
+        let status = tokio::time::timeout(LAST_WORDS, self.process.as_mut()?.ended()).await.ok()?.ok()?;
+        last_words(self.tasks.last()).await;
+        Some(exited(status))
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.mux.close();
+        }
+    }
+}
+
+async fn why(mut process: Process, stderr: Option<&JoinHandle<()>>) -> String {
+    let ended = tokio::time::timeout(LAST_WORDS, process.ended()).await;
+    last_words(stderr).await;
+    match ended {
+        Ok(Ok(status)) => exited(status),
+        _ => {
+            process.stop().await;
+            "it closed its output".into()
+        }
+    }
+}
+
+async fn last_words(stderr: Option<&JoinHandle<()>>) {
+    let ended = async {
+        while stderr.is_some_and(|task| !task.is_finished()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+}
+
+/// The guard ends as the child did, and as shells say it: 127 not started, 128 and more by signal.
+fn exited(status: std::process::ExitStatus) -> String {
+    match status.code() {
+        Some(127) => "there is no such program, or it cannot be run".into(),
+        Some(code @ 129..) => format!("it was killed by signal {}", code - 128),
+        Some(code) => format!("it exited with code {code}"),
+        None => "its guard was killed".into(),
+    }
+}
+
+fn client() -> ClientConfig {
+    ClientConfig::new(ClientCapabilities::default(), Implementation::new("mcp-api", env!("CARGO_PKG_VERSION")))
+        .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
+}
+
+/// Waits for `exchange` as long as there is progress, `limit` after the last of it at most.
+async fn with_progress<T>(
+    exchange: impl Future<Output = Result<T, CallError>>,
+    progress: &Notify,
+    limit: Duration,
+) -> Result<T, CallError> {
+    let mut exchange = std::pin::pin!(exchange);
+    loop {
+        tokio::select! {
+            done = &mut exchange => return done,
+            () = progress.notified() => {}
+            () = tokio::time::sleep(limit) => return Err(CallError::TimedOut),
+        }
+    }
+}
+
+/// All pages of `tools/list`, untouched.
+async fn list_tools(mux: &Arc<Mux>) -> Result<Tools, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Page {
+        #[serde(default)]
+        tools: Vec<Box<RawValue>>,
+        next_cursor: Option<String>,
+    }
+    let (mut tools, mut seen) = (Vec::new(), HashSet::new());
+    let mut params = "{}".to_owned();
+    for _ in 0..PAGES {
+        let Some(page) = ask(mux, "tools/list", &params).await? else { break };
+        let page: Page =
+            serde_json::from_slice(&page).map_err(|e| format!("its tools/list is no list of tools: {e}"))?;
+        tools.extend(page.tools.into_iter().map(Tool::from));
+        if tools.len() > TOOLS {
+            return Err(format!("it has more than {TOOLS} tools"));
+        }
+        if tools.iter().any(|tool| tool.name().is_none()) {
+            return Err("its tools/list has a tool without a name".into());
+        }
+        match page.next_cursor {
+            // A cursor that comes again would go round for ever.
+            Some(cursor) if seen.insert(cursor.clone()) => params = serde_json::json!({ "cursor": cursor }).to_string(),
+            _ => break,
+        }
+    }
+    Ok(Tools::new(tools))
+}
+
+/// A request of ours. `None`: the server has no such method, so it offers none of it.
+async fn ask(mux: &Arc<Mux>, method: &str, params: &str) -> Result<Option<Bytes>, String> {
+    const METHOD_NOT_FOUND: i64 = -32601;
+    let ended = |Closed| format!("it ended during {method}");
+    let mut call: Call = mux.begin(None).map_err(ended)?;
+    call.send(request(call.id, method, params)).await.map_err(ended)?;
+    match call.answer().await.map_err(ended)? {
+        Answer::Result(result) => Ok(Some(result)),
+        Answer::Error(error) if error_code(&error) == Some(METHOD_NOT_FOUND) => Ok(None),
+        Answer::Error(error) => Err(format!("it refused {method}: {}", String::from_utf8_lossy(&error))),
+        Answer::TooLarge => Err(format!("its answer to {method} is too large")),
+    }
+}
+
+/// The code of a JSON-RPC error.
+pub fn error_code(error: &[u8]) -> Option<i64> {
+    #[derive(Deserialize)]
+    struct Code {
+        code: i64,
+    }
+    serde_json::from_slice::<Code>(error).ok().map(|error| error.code)
+}
+
+/// Standard error, line by line, into the ring. A child that prints without end is slowed down, not
+/// followed.
+async fn read_stderr(from: impl AsyncRead + Unpin, ring: Arc<Ring>, masker: Arc<Masker>) {
+    let mut from = BufReader::with_capacity(64 * 1024, from);
+    let mut line = Vec::new();
+    let (mut read, mut since) = (0, tokio::time::Instant::now());
+    loop {
+        let Ok(buffer) = from.fill_buf().await else { return };
+        if buffer.is_empty() {
+            if !line.is_empty() {
+                ring.push("stderr", &masker.mask(&String::from_utf8_lossy(&line)));
+            }
+            return;
+        }
+        let newline = memchr::memchr(b'\n', buffer);
+        let taken = newline.map_or(buffer.len(), |at| at + 1);
+        // What is beyond a buffer's length of one line is not kept, nor could a secret in it be shown.
+        let room = (64 * 1024usize).saturating_sub(line.len()).min(newline.unwrap_or(taken));
+        line.extend_from_slice(&buffer[..room]);
+        from.consume(taken);
+        read += taken;
+        if newline.is_some() {
+            let text = String::from_utf8_lossy(&line);
+            if !text.trim().is_empty() {
+                ring.push("stderr", &masker.mask(text.trim_end()));
+            }
+            line.clear();
+        }
+        if since.elapsed() >= Duration::from_secs(1) {
+            (read, since) = (0, tokio::time::Instant::now());
+        } else if read > STDERR_PER_SECOND {
+            ring.push("transport", "the server floods its standard error; it is being slowed down");
+            tokio::time::sleep_until(since + Duration::from_secs(1)).await;
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Reads and writes a child's lines. Replies to our own requests are taken out by id; what is the
+//! protocol's own affair (the handshake, pings, whatever the server asks) goes to rmcp.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rmcp::RoleClient;
+use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
+use rmcp::transport::Transport;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::{Notify, mpsc};
+
+use super::frame::{Frame, plain};
+use super::mask::Masker;
+use super::mux::{Answer, Mux};
+use super::ring::{Ring, shorten};
+
+/// Messages that may wait for rmcp.
+const FOR_RMCP: usize = 64;
+/// Frames written at once.
+const BATCH: usize = 64;
+/// Of a line that is too long, how much of its beginning and end is looked at for its id.
+const EDGE: usize = 4096;
+
+/// rmcp's side of the tap: a transport that carries everything but our own requests.
+pub struct Tap {
+    mux: Arc<Mux>,
+    inbox: mpsc::Receiver<RxJsonRpcMessage<RoleClient>>,
+}
+
+/// The reader's side.
+pub struct Reader {
+    pub mux: Arc<Mux>,
+    pub ring: Arc<Ring>,
+    pub masker: Arc<Masker>,
+    /// Rung when the server says that its tools have changed.
+    pub tools_changed: Arc<Notify>,
+    /// Bytes of a result; see `RESULT_LIMIT`.
+    pub result_limit: usize,
+    to_rmcp: mpsc::Sender<RxJsonRpcMessage<RoleClient>>,
+}
+
+/// Joins a mux with rmcp.
+pub fn tap(
+    mux: Arc<Mux>,
+    ring: Arc<Ring>,
+    masker: Arc<Masker>,
+    tools_changed: Arc<Notify>,
+    result_limit: usize,
+) -> (Tap, Reader) {
+    let (to_rmcp, inbox) = mpsc::channel(FOR_RMCP);
+    (Tap { mux: mux.clone(), inbox }, Reader { mux, ring, masker, tools_changed, result_limit, to_rmcp })
+}
+
+impl Transport<RoleClient> for Tap {
+    type Error = io::Error;
+
+    fn send(&mut self, item: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let mux = self.mux.clone();
+        async move {
+            let mut line = serde_json::to_vec(&item)?;
+            line.push(b'\n');
+            mux.send(plain(line)).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
+        self.inbox.recv().await
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes frames until the connection ends, as many at once as wait.
+pub async fn write_all(mut pipe: impl AsyncWrite + Unpin, mux: Arc<Mux>, mut frames: mpsc::Receiver<Frame>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let received = tokio::select! {
+            biased;
+            () = mux.closed() => return,
+            received = frames.recv_many(&mut batch, BATCH) => received,
+        };
+        mux.keep_wanted(&mut batch);
+        let written = tokio::select! {
+            biased;
+            () = mux.closed() => return,
+            written = write_batch(&mut pipe, &batch) => written,
+        };
+        if received == 0 || written.is_err() {
+            return;
+        }
+        batch.clear();
+    }
+}
+
+async fn write_batch(pipe: &mut (impl AsyncWrite + Unpin), batch: &[Frame]) -> io::Result<()> {
+    let mut slices: Vec<_> = batch.iter().map(|frame| io::IoSlice::new(&frame.bytes)).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        let written = pipe.write_vectored(left).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        io::IoSlice::advance_slices(&mut left, written);
+    }
+    Ok(())
+}
+
+/// One line of the server, as far as it matters here.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+}
+
+impl Reader {
+    /// Reads until the server closes its output; then every call has ended.
+    pub async fn read_all(self, from: impl AsyncRead + Unpin) {
+        let mut from = BufReader::with_capacity(64 * 1024, from);
+        // Room for what stands around a result in its line.
+        let limit = self.result_limit + 64 * 1024;
+        loop {
+            match read_line(&mut from, limit).await {
+                Ok(Some(ReadLine::Whole(line))) => self.take(line),
+                Ok(Some(ReadLine::TooLong { head, tail })) => self.refuse(&head, &tail),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.mux.close();
+    }
+
+    fn take(&self, line: Vec<u8>) {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        let bytes = Bytes::from(line);
+        let Ok(line) = serde_json::from_slice::<Line>(&bytes) else {
+            return self.note("sent a line that is no JSON-RPC message", &bytes);
+        };
+        match (line.method.as_deref(), line.id.and_then(own_id)) {
+            // A line with a method is never an answer, whatever its id.
+            (Some(method), _) => self.hear(method, &line, &bytes),
+            (None, Some(id)) => match (line.result, line.error) {
+                (Some(result), _) if result.get().len() > self.result_limit => self.mux.settle(id, Answer::TooLarge),
+                (Some(result), _) => self.mux.settle(id, Answer::Result(part(&bytes, result))),
+                (None, Some(error)) => self.mux.settle(id, Answer::Error(part(&bytes, error))),
+                (None, None) => self.mux.settle(id, Answer::Result(Bytes::from_static(b"null"))),
+            },
+            (None, None) => self.pass_on(&bytes),
+        }
+    }
+
+    fn hear(&self, method: &str, line: &Line, bytes: &Bytes) {
+        match (method, line.id) {
+            ("notifications/progress", None) => {
+                if let Some(id) = line.params.and_then(progress_of) {
+                    self.mux.progress(id);
+                }
+            }
+            ("notifications/tools/list_changed", None) => self.tools_changed.notify_one(),
+            ("notifications/message", None) => {
+                let said = line.params.map_or("", RawValue::get);
+                self.ring.push("server", &self.masker.mask(shorten(said, EDGE)));
+            }
+            // Other notifications concern resources and prompts, which nobody here has asked for.
+            (_, None) => {}
+            (_, Some(_)) => self.pass_on(bytes),
+        }
+    }
+
+    fn pass_on(&self, bytes: &Bytes) {
+        match serde_json::from_slice(bytes) {
+            // A server that asks faster than it is answered is not waited for: its calls go on.
+            Ok(message) => {
+                if self.to_rmcp.try_send(message).is_err() {
+                    self.ring.push("transport", "the server asked too many questions at once; one was dropped");
+                }
+            }
+            Err(_) => self.note("sent an answer to no question of ours", bytes),
+        }
+    }
+
+    /// A line too long to be kept is the answer of one call, if its id can be found at either end.
+    fn refuse(&self, head: &[u8], tail: &[u8]) {
+        let id = [head, tail].into_iter().flat_map(ids_in).find(|id| self.mux.is_waiting(*id));
+        match id {
+            Some(id) => self.mux.settle(id, Answer::TooLarge),
+            None => self.note("sent a line that is too long", head),
+        }
+    }
+
+    fn note(&self, what: &str, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EDGE)]);
+        let text = self.masker.mask(text.trim_end());
+        self.ring.push("transport", &format!("the server {what}: {}", shorten(&text, 200)));
+    }
+}
+
+fn part(line: &Bytes, raw: &RawValue) -> Bytes {
+    line.slice_ref(raw.get().as_bytes())
+}
+
+/// The number in `"c<number>"`.
+fn own_id(id: &RawValue) -> Option<u64> {
+    id.get().strip_prefix("\"c")?.strip_suffix('"')?.parse().ok()
+}
+
+fn progress_of(params: &RawValue) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Progress<'a> {
+        #[serde(borrow, rename = "progressToken")]
+        token: &'a RawValue,
+    }
+    serde_json::from_str::<Progress>(params.get()).ok().and_then(|progress| own_id(progress.token))
+}
+
+fn ids_in(bytes: &[u8]) -> Vec<u64> {
+    const KEY: &[u8] = br#""id":"c"#;
+    let ids = memchr::memmem::find_iter(bytes, KEY).filter_map(|at| {
+        let digits = &bytes[at + KEY.len()..];
+        let end = digits.iter().position(|b| !b.is_ascii_digit())?;
+        std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+    });
+    ids.collect()
+}
+
+enum ReadLine {
+    Whole(Vec<u8>),
+    TooLong { head: Vec<u8>, tail: Vec<u8> },
+}
+
+/// The next line, without keeping more of it than `limit` bytes. `None` at the end.
+async fn read_line(from: &mut (impl AsyncBufRead + Unpin), limit: usize) -> io::Result<Option<ReadLine>> {
+    let mut line = Vec::new();
+    let mut tail: Option<Vec<u8>> = None;
+    loop {
+        let buffer = from.fill_buf().await?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        let newline = memchr::memchr(b'\n', buffer);
+        let taken = newline.unwrap_or(buffer.len());
+        match &mut tail {
+            None => line.extend_from_slice(&buffer[..taken]),
+            Some(tail) => {
+                tail.extend_from_slice(&buffer[..taken]);
+                tail.drain(..tail.len().saturating_sub(EDGE));
+            }
+        }
+        from.consume(taken + usize::from(newline.is_some()));
+        if tail.is_none() && line.len() > limit {
+            tail = Some(line.split_off(line.len() - EDGE));
+            line.truncate(EDGE);
+            line.shrink_to_fit();
+        }
+        if newline.is_some() {
+            return Ok(Some(match tail {
+                None => ReadLine::Whole(line),
+                Some(tail) => ReadLine::TooLong { head: line, tail },
+            }));
+        }
+    }
+}

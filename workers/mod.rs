@@ -1,0 +1,183 @@
+//! The hands: everything that touches the outside world. The map is `workers/README.md`.
+//!
+//! Here is the only loop: a delivery comes, gets a permit, is decoded, handled and settled. Each
+//! area's file says what happens in between.
+
+mod context;
+pub mod guard;
+mod mcp;
+mod permits;
+mod secrets;
+mod servers;
+mod tools;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::command::{
+    Area, CallTool, Command, DeleteSecret, DeleteServer, Delivery, DisableServer, EnableServer, ReadLogs,
+    RegisterServer, SetSecret, SweepVault, UpdateServer,
+};
+use crate::core::failure::Failure;
+use crate::ports::{Ask, Busy, Job, Jobs, Place, Reply, Serve, Serving};
+use crate::telemetry::bug;
+pub use context::{Context, Parts};
+
+/// How long a worker waits to see what its caller has already seen.
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// How long a failed job rests before it is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// The workers of this process.
+pub struct Workers {
+    context: Arc<Context>,
+    serving: Vec<Serving>,
+    loops: Vec<JoinHandle<()>>,
+    draining: CancellationToken,
+}
+
+impl Workers {
+    /// Starts the servers and takes asks and jobs of every area.
+    pub fn start(parts: Parts) -> Self {
+        let bus = parts.bus.clone();
+        let context = Arc::new(Context::start(parts));
+        let desk = Arc::new(Desk(context.clone()));
+        let mut places: Vec<_> = Area::ALL.into_iter().map(Place::Pool).collect();
+        places.push(Place::Worker(context.pool.worker));
+        let serving = places.into_iter().map(|place| bus.serve(place, desk.clone())).collect();
+        let draining = CancellationToken::new();
+        let loops = vec![
+            tokio::spawn(work(context.clone(), bus.jobs(Area::Secrets), draining.clone())),
+            tokio::spawn(secrets::schedule(bus, draining.clone())),
+        ];
+        Self { context, serving, loops, draining }
+    }
+
+    /// Takes nothing new, lets what is running finish within `limit`, then stops all children.
+    pub async fn drain(self, limit: Duration) {
+        drop(self.serving);
+        self.draining.cancel();
+        let finished = async {
+            self.context.permits.all_free().await;
+            futures::future::join_all(self.loops).await;
+        };
+        if tokio::time::timeout(limit, finished).await.is_err() {
+            tracing::warn!("calls were still running at the end of DRAIN_TIMEOUT and are cut off");
+        }
+        self.context.pool.shut_down().await;
+    }
+}
+
+/// Takes asks.
+struct Desk(Arc<Context>);
+
+#[async_trait]
+impl Serve for Desk {
+    async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+        let context = &self.0;
+        let _permit = context.permits.one().ok_or(Busy)?;
+        let outcome = if context.follow.reach(ask.seen, CATCH_UP).await {
+            match AssertUnwindSafe(dispatch(context, ask)).catch_unwind().await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Trouble::Failed(bug("a worker panicked"))),
+            }
+        } else {
+            Err(Failure::unavailable("The worker has not yet seen what you have seen; ask again").into())
+        };
+        let outcome = match outcome {
+            Ok(bytes) => Ok(bytes),
+            Err(Trouble::Busy) => return Err(Busy),
+            Err(Trouble::Failed(failure)) => Err(encode(&failure)),
+        };
+        Ok(Reply { position: context.follow.position(), outcome })
+    }
+}
+
+/// Why an ask has no answer.
+enum Trouble {
+    /// A permit of its own was missing; nothing was begun.
+    Busy,
+    Failed(Failure),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
+    match ask.command {
+        CallTool::NAME => tools::call(context, ask).await,
+        ReadLogs::NAME => handle(ask, |command: ReadLogs| servers::logs(context.clone(), command)).await,
+        RegisterServer::NAME => handle(ask, |command| servers::register(context.clone(), command)).await,
+        UpdateServer::NAME => handle(ask, |command| servers::update(context.clone(), command)).await,
+        EnableServer::NAME => handle(ask, |command| servers::enable(context.clone(), command)).await,
+        DisableServer::NAME => handle(ask, |command| servers::disable(context.clone(), command)).await,
+        DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
+        SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
+        DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,
+        unknown => Err(Failure::unavailable(format!("This worker does not know the command {unknown}")).into()),
+    }
+}
+
+/// Decodes a command, handles it and encodes what came of it. A change is carried through on a task of its
+/// own: nobody can hang up in the middle of it.
+async fn handle<C, F>(ask: Ask, with: impl FnOnce(C) -> F) -> Result<Bytes, Trouble>
+where
+    C: Command,
+    C::Answer: Send + 'static,
+    F: Future<Output = Result<C::Answer, Failure>> + Send + 'static,
+{
+    let command = serde_json::from_slice(&ask.body)
+        .map_err(|error| Failure::invalid(format!("The message is no {} command: {error}", C::NAME)))?;
+    let answer = match C::DELIVERY {
+        Delivery::Change => tokio::spawn(with(command)).await.map_err(bug)?,
+        Delivery::Ask | Delivery::Job => with(command).await,
+    };
+    Ok(serde_json::to_vec(&answer?).map_err(bug)?.into())
+}
+
+fn encode(failure: &Failure) -> Bytes {
+    serde_json::to_vec(failure).unwrap_or_default().into()
+}
+
+/// Takes jobs, one after the other, until the worker drains. One that fails comes back later.
+async fn work(context: Arc<Context>, mut jobs: Box<dyn Jobs>, draining: CancellationToken) {
+    loop {
+        let delivery = tokio::select! {
+            () = draining.cancelled() => return,
+            delivery = jobs.next() => delivery,
+        };
+        let Some(delivery) = delivery else { return };
+        let done = AssertUnwindSafe(run(&context, &delivery.job)).catch_unwind().await;
+        match done {
+            Ok(Ok(())) => delivery.settle.done().await,
+            Ok(Err(failure)) => {
+                tracing::warn!(job = delivery.job.id, attempt = delivery.attempt, %failure, "a job failed; trying again");
+                delivery.settle.again(AGAIN).await;
+            }
+            Err(_) => {
+                tracing::error!(job = delivery.job.id, "a job panicked and is given up");
+                delivery.settle.done().await;
+            }
+        }
+    }
+}
+
+async fn run(context: &Arc<Context>, job: &Job) -> Result<(), Failure> {
+    match job.command {
+        SweepVault::NAME => secrets::sweep(context).await,
+        unknown => {
+            tracing::error!(unknown, "a job of an unknown kind is given up");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Changes of secrets, and the sweep of what nothing names any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use crate::core::catalog::SecretRef;
+use crate::core::command::{Area, Command, DeleteSecret, SetSecret, SweepVault};
+use crate::core::event::{Actor, Event};
+use crate::core::failure::Failure;
+use crate::core::names::ValueId;
+use crate::core::secret;
+use crate::execute::now_ms;
+use crate::ports::{Bus, Job, Sealed, StoreError};
+use crate::telemetry::bug;
+
+/// A value is put before the event that names it: until then, and for a while, nothing may sweep it.
+const UNNAMED: Duration = Duration::from_secs(3600);
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+
+/// Put, append, drop the old: at every moment what the log names is there.
+pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
+    let sealed = BASE64_STANDARD.decode(&command.sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
+    context.vault.put(command.value, Sealed(Bytes::from(sealed))).await.map_err(away)?;
+    let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
+    let done = context.execute.change(command.id, Actor::Api, move |catalog| secret::set(catalog, &command)).await?;
+    let before = done.before.and_then(|before| before.server_by_id(server).cloned());
+    let old = before.iter().flat_map(|server| server.secrets_of(user.as_str())).find(|secret| secret.name == name);
+    if let Some(SecretRef { value, .. }) = old {
+        drop_values(&context, &[*value]).await;
+    }
+    Ok(())
+}
+
+/// Append, drop, then answer: whoever is told that it is gone, it is gone.
+pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), Failure> {
+    let done = context.execute.change(command.id, Actor::Api, move |catalog| secret::delete(catalog, &command)).await?;
+    let values: Vec<ValueId> = done.events.iter().filter_map(deleted).collect();
+    context.vault.remove(&values).await.map_err(away)?;
+    values.iter().for_each(|value| drop(context.sealed.remove(value)));
+    Ok(())
+}
+
+fn deleted(event: &Event) -> Option<ValueId> {
+    match event {
+        Event::SecretDeleted(event) => Some(event.value),
+        _ => None,
+    }
+}
+
+/// Removes what has lain in the Vault for an hour and is named by nothing.
+pub async fn sweep(context: &Context) -> Result<(), Failure> {
+    // The old ones first, the catalogue after: what was named in between is kept.
+    let old = context.vault.older_than(UNNAMED).await.map_err(away)?;
+    if !context.follow.reach(context.follow.log().head().await.map_err(away)?, UNNAMED).await {
+        return Err(Failure::unavailable("the log could not be read"));
+    }
+    let named = context.follow.catalog().values();
+    let unnamed: Vec<_> = old.into_iter().filter(|id| !named.contains(id)).collect();
+    if !unnamed.is_empty() {
+        tracing::info!(values = unnamed.len(), "sweeping values that nothing names");
+    }
+    context.vault.remove(&unnamed).await.map_err(away)
+}
+
+/// Submits a sweep now and every hour. Of many processes one has its way: the job's id is the hour.
+pub async fn schedule(bus: Arc<dyn Bus>, draining: CancellationToken) {
+    loop {
+        let hour = now_ms() / SWEEP_EVERY.as_millis() as u64;
+        let body = serde_json::to_vec(&SweepVault {}).map_or(Bytes::new(), Bytes::from);
+        let job =
+            Job { id: format!("{}-{hour}", SweepVault::NAME), area: Area::Secrets, command: SweepVault::NAME, body };
+        if let Err(error) = bus.submit(job).await {
+            tracing::warn!(%error, "the sweep could not be submitted; the next one will be");
+        }
+        tokio::select! {
+            () = draining.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+    }
+}
+
+async fn drop_values(context: &Context, values: &[ValueId]) {
+    values.iter().for_each(|value| drop(context.sealed.remove(value)));
+    if let Err(error) = context.vault.remove(values).await {
+        tracing::warn!(%error, "an old value is left to the sweep");
+    }
+}
+
+fn away(error: StoreError) -> Failure {
+    tracing::warn!(%error, "the Vault failed");
+    Failure::unavailable("The store cannot be reached")
+}
+
+/// The user's secrets for a server, opened for one call.
+pub async fn open<'a>(
+    context: &Context,
+    server: &'a crate::core::catalog::Server,
+    user: &crate::core::names::UserName,
+) -> Result<Vec<super::mcp::Secret<'a>>, Failure> {
+    let refs: Vec<&SecretRef> =
+        server.secrets_of(user.as_str()).iter().filter(|secret| server.config.takes(&secret.name)).collect();
+    if refs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let missing: Vec<ValueId> =
+        refs.iter().map(|secret| secret.value).filter(|value| !context.sealed.contains_key(value)).collect();
+    let mut fetched = std::collections::HashMap::new();
+    if !missing.is_empty() {
+        let sealed = context.vault.get(&missing).await.map_err(away)?;
+        for (id, sealed) in missing.into_iter().zip(sealed) {
+            let sealed = sealed.ok_or_else(|| Failure::unavailable("A secret was being changed; ask again"))?;
+            context.sealed.insert(id, sealed.clone());
+            fetched.insert(id, sealed);
+        }
+    }
+    refs.into_iter()
+        .map(|secret| {
+            let place = crate::seal::SecretPlace { server: server.id, user, name: &secret.name, value: secret.value };
+            let sealed = fetched.get(&secret.value).cloned().or_else(|| context.sealed.get(&secret.value));
+            let sealed = sealed.ok_or_else(|| Failure::unavailable("A secret was being changed; ask again"))?;
+            let value = context.opener.open(place, &sealed).map_err(bug)?;
+            context.metrics.secrets_opened.inc();
+            Ok(super::mcp::Secret { name: secret.name.as_str(), id: secret.value, value })
+        })
+        .collect()
+}

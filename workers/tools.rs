@@ -1,0 +1,118 @@
+//! One tool call: the user's secrets, the server's connection, the call, the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::mcp::{CallError, Secret, ToolCall};
+use super::{Trouble, secrets};
+use crate::core::catalog::Server;
+use crate::core::failure::{Code, Failure};
+
+use crate::ports::Ask;
+use crate::telemetry::bug;
+
+/// JSON-RPC 2.0: the parameters are not what the method takes.
+const INVALID_PARAMS: i64 = -32602;
+
+/// The ask's body is the arguments. The answer is the raw CallToolResult.
+pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
+    let began = Instant::now();
+    let command = ask.call.ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
+    let server = context.follow.catalog().server(command.server.as_str()).cloned();
+    let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
+    if !server.enabled {
+        let disabled = format!("Server {0} is disabled; enable it with PUT /mcp/servers/{0}/enable", server.name);
+        return Err(Failure::new(Code::ServerDisabled, disabled).into());
+    }
+    let _of_user = context.permits.user(&command.user).ok_or(Trouble::Busy)?;
+    let slot = context.pool.slot(&server);
+    let _of_server = slot.permits.try_acquire().map_err(|_| Trouble::Busy)?;
+
+    let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
+    let in_time = |what: &str| late(&server, limit, what);
+    let connection =
+        tokio::time::timeout(limit, slot.connection()).await.map_err(|_| in_time("was not connected"))??;
+    let args = std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
+    let secrets = secrets::open(context, &server, &command.user).await?;
+    let _masked = Masking::hold(&slot.masker, &secrets)?;
+    let outcome = connection
+        .call(ToolCall {
+            tool: command.tool.as_str(),
+            args,
+            secrets: &secrets,
+            traceparent: ask.traceparent.as_deref(),
+            timeout: limit.saturating_sub(began.elapsed()),
+            reset_on_progress: server.config.reset_timeout_on_progress,
+        })
+        .await;
+    outcome.map_err(|error| {
+        let tail = || slot.ring.stderr_since(connection.started_at);
+        Trouble::Failed(match error {
+            CallError::Rpc(error) => refused(&server, &slot.masker.mask(&String::from_utf8_lossy(&error))),
+            CallError::TimedOut => in_time("did not answer").maybe_run(),
+            CallError::Closed { begun } => {
+                let ended = format!("Server {} ended before it answered", server.name);
+                let failure = Failure::new(Code::UpstreamError, ended).with_details(tail());
+                if begun { failure.maybe_run() } else { failure }
+            }
+            CallError::TooLarge => {
+                let limit = context.pool.limits.result;
+                let large = format!("The result of server {} is larger than RESULT_LIMIT ({limit} bytes)", server.name);
+                Failure::new(Code::ResultTooLarge, large).maybe_run()
+            }
+            CallError::BadSecret => bug("a secret is not UTF-8"),
+        })
+    })
+}
+
+fn late(server: &Server, limit: Duration, what: &str) -> Failure {
+    let late = format!("Server {} {what} within {} ms", server.name, limit.as_millis());
+    Failure::new(Code::Timeout, late)
+}
+
+/// The server's own refusal, masked already. Wrong arguments are the caller's affair, all else is the server's.
+fn refused(server: &Server, error: &str) -> Failure {
+    #[derive(serde::Deserialize)]
+    struct RpcError {
+        code: i64,
+        #[serde(default)]
+        message: String,
+    }
+    let Ok(rpc) = serde_json::from_str::<RpcError>(error) else {
+        let nonsense = format!("Server {} answered with something that is no JSON-RPC error", server.name);
+        return Failure::new(Code::UpstreamError, nonsense).maybe_run();
+    };
+    let code = if rpc.code == INVALID_PARAMS { Code::InvalidRequest } else { Code::UpstreamError };
+    let message = format!("Server {} refused the call: {}", server.name, rpc.message);
+    Failure {
+        mcp_error: serde_json::value::RawValue::from_string(error.to_owned()).ok(),
+        ..Failure::new(code, message)
+    }
+}
+
+/// Keeps the masker watching for a call's secrets while the call runs.
+struct Masking<'a> {
+    masker: &'a super::mcp::Masker,
+    ids: Vec<crate::core::names::ValueId>,
+}
+
+impl<'a> Masking<'a> {
+    fn hold(masker: &'a super::mcp::Masker, secrets: &[Secret<'_>]) -> Result<Self, Failure> {
+        let mut masking = Self { masker, ids: Vec::with_capacity(secrets.len()) };
+        for secret in secrets {
+            masker.hold(secret.id, secret.value.expose().map_err(bug)?);
+            masking.ids.push(secret.id);
+        }
+        Ok(masking)
+    }
+}
+
+impl Drop for Masking<'_> {
+    fn drop(&mut self) {
+        self.ids.iter().for_each(|id| self.masker.release(*id));
+    }
+}
