@@ -6,6 +6,10 @@ use clap::Parser;
 use mcp_api::cli::{Cli, Command, run};
 use mcp_api::workers::guard;
 
+/// Calls are allocated on one thread and freed on another all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or(Command::Serve) {
         // Before any thread is started: a guard is small on purpose.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::core::command::{Area, CallTool};
 use crate::core::event::Entry;
-use crate::core::names::{AskId, CommandId, Position, ServerId, ValueId, WorkerId};
+use crate::core::names::{CommandId, Position, ServerId, ValueId, WorkerId};
 
 /// A store that cannot be reached or does not obey. Nobody knows a better remedy than asking again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -96,7 +96,6 @@ pub enum Place {
 
 /// A question on the bus.
 pub struct Ask {
-    pub id: AskId,
     pub to: Place,
     /// The command's name.
     pub command: &'static str,

@@ -8,14 +8,16 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use crate::core::catalog::SecretRef;
+use super::mcp::Secret;
+use crate::core::catalog::{SecretRef, Server};
 use crate::core::command::{Area, Command, DeleteSecret, SetSecret, SweepVault};
 use crate::core::event::{Actor, Event};
 use crate::core::failure::Failure;
-use crate::core::names::ValueId;
+use crate::core::names::{UserName, ValueId};
 use crate::core::secret;
 use crate::execute::now_ms;
 use crate::ports::{Bus, Job, Sealed, StoreError};
+use crate::seal::SecretPlace;
 use crate::telemetry::bug;
 
 /// A value is put before the event that names it: until then, and for a while, nothing may sweep it.
@@ -97,35 +99,35 @@ fn away(error: StoreError) -> Failure {
 }
 
 /// The user's secrets for a server, opened for one call.
-pub async fn open<'a>(
-    context: &Context,
-    server: &'a crate::core::catalog::Server,
-    user: &crate::core::names::UserName,
-) -> Result<Vec<super::mcp::Secret<'a>>, Failure> {
-    let refs: Vec<&SecretRef> =
-        server.secrets_of(user.as_str()).iter().filter(|secret| server.config.takes(&secret.name)).collect();
-    if refs.is_empty() {
-        return Ok(Vec::new());
+pub async fn open(context: &Context, server: &Server, user: &UserName) -> Result<Vec<Secret>, Failure> {
+    if let Some(secrets) = try_open(context, server, user).await? {
+        return Ok(secrets);
     }
-    let missing: Vec<ValueId> =
-        refs.iter().map(|secret| secret.value).filter(|value| !context.sealed.contains_key(value)).collect();
-    let mut fetched = std::collections::HashMap::new();
-    if !missing.is_empty() {
-        let sealed = context.vault.get(&missing).await.map_err(away)?;
-        for (id, sealed) in missing.into_iter().zip(sealed) {
-            let sealed = sealed.ok_or_else(|| Failure::unavailable("A secret was being changed; ask again"))?;
-            context.sealed.insert(id, sealed.clone());
-            fetched.insert(id, sealed);
-        }
+    // A value was dropped after this catalogue was read: a newer one names its successor.
+    let newer = context.follow.catalog().server_by_id(server.id).cloned();
+    let newer = newer.ok_or_else(|| Failure::server_not_found(&server.name))?;
+    let secrets = try_open(context, &newer, user).await?;
+    secrets.ok_or_else(|| Failure::unavailable("A secret was being changed; ask again"))
+}
+
+/// `None`: a value that this catalogue names is gone.
+async fn try_open(context: &Context, server: &Server, user: &UserName) -> Result<Option<Vec<Secret>>, Failure> {
+    let refs = server.secrets_of(user.as_str()).iter().filter(|secret| server.config.takes(&secret.name));
+    let mut secrets = Vec::new();
+    for SecretRef { name, value } in refs {
+        let sealed = match context.sealed.get(value) {
+            Some(sealed) => sealed,
+            None => {
+                let found = context.vault.get(&[*value]).await.map_err(away)?.pop().flatten();
+                let Some(sealed) = found else { return Ok(None) };
+                context.sealed.insert(*value, sealed.clone());
+                sealed
+            }
+        };
+        let place = SecretPlace { server: server.id, user, name, value: *value };
+        let opened = context.opener.open(place, &sealed).map_err(bug)?;
+        context.metrics.secrets_opened.inc();
+        secrets.push(Secret { name: name.clone(), id: *value, value: opened });
     }
-    refs.into_iter()
-        .map(|secret| {
-            let place = crate::seal::SecretPlace { server: server.id, user, name: &secret.name, value: secret.value };
-            let sealed = fetched.get(&secret.value).cloned().or_else(|| context.sealed.get(&secret.value));
-            let sealed = sealed.ok_or_else(|| Failure::unavailable("A secret was being changed; ask again"))?;
-            let value = context.opener.open(place, &sealed).map_err(bug)?;
-            context.metrics.secrets_opened.inc();
-            Ok(super::mcp::Secret { name: secret.name.as_str(), id: secret.value, value })
-        })
-        .collect()
+    Ok(Some(secrets))
 }

@@ -101,7 +101,7 @@ struct Masking<'a> {
 }
 
 impl<'a> Masking<'a> {
-    fn hold(masker: &'a super::mcp::Masker, secrets: &[Secret<'_>]) -> Result<Self, Failure> {
+    fn hold(masker: &'a super::mcp::Masker, secrets: &[Secret]) -> Result<Self, Failure> {
         let mut masking = Self { masker, ids: Vec::with_capacity(secrets.len()) };
         for secret in secrets {
             masker.hold(secret.id, secret.value.expose().map_err(bug)?);

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -18,8 +19,7 @@ pub struct BadName(&'static str);
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $check:path) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-        #[serde(try_from = "String")]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
         #[schemars(with = "String")]
         pub struct $name(#[serde(serialize_with = "as_text")] Arc<str>);
 
@@ -35,10 +35,9 @@ macro_rules! name {
                 Ok(Self(text.into()))
             }
         }
-        impl TryFrom<String> for $name {
-            type Error = BadName;
-            fn try_from(text: String) -> Result<Self, BadName> {
-                text.parse()
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                from.deserialize_str(Text(PhantomData))
             }
         }
         impl Borrow<str> for $name {
@@ -52,6 +51,19 @@ macro_rules! name {
             }
         }
     };
+}
+
+/// Reads a name from a text without keeping a copy of that.
+struct Text<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = BadName>> serde::de::Visitor<'_> for Text<T> {
+    type Value = T;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
 }
 
 fn as_text<S: serde::Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
@@ -131,10 +143,6 @@ id!(
 id!(
     /// One intended change. The same id twice is the same change, made once.
     CommandId
-);
-id!(
-    /// One question on the bus.
-    AskId
 );
 id!(
     /// One running worker; a restarted one is another.

@@ -1,6 +1,6 @@
 //! Secrets: deciding their changes, and placing opened values among a call's arguments.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -102,10 +102,12 @@ pub fn merge(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
 
 /// The slow way: the caller's arguments one by one, without those that a secret replaces.
 fn put_others(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
-    let replaced: HashSet<&str> = secrets.iter().map(|secret| secret.name).collect();
     // `args` was parsed at the door; a failure here could only mean that it was not, and then nothing of it passes.
     let Ok(Members(members)) = serde_json::from_str(args) else { return };
-    for (key, value) in members.iter().filter(|(key, _)| !replaced.contains(key.as_str())) {
+    for (Key(key), value) in &members {
+        if secrets.iter().any(|secret| secret.name == key) {
+            continue;
+        }
         line.push(b',');
         put_string(line, key);
         line.push(b':');
@@ -114,7 +116,10 @@ fn put_others(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
 }
 
 /// The top level of an object in its order, keys decoded, repeated keys kept.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+struct Members<'a>(Vec<(Key<'a>, &'a RawValue)>);
+
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -13,7 +13,7 @@ use super::tools::ToolsAnswer;
 use crate::config::{Access, Limits};
 use crate::core::command::{CallTool, Command};
 use crate::core::failure::Failure;
-use crate::core::names::{AskId, CommandId};
+use crate::core::names::CommandId;
 use crate::follow::Follow;
 use crate::metrics::Metrics;
 use crate::ports::{Ask, Bus, BusError, Place, Reply};
@@ -89,7 +89,6 @@ impl Facade {
         let began = tokio::time::Instant::now();
         loop {
             let ask = Ask {
-                id: AskId(Uuid::now_v7()),
                 to,
                 command,
                 time_left: time,

@@ -157,7 +157,8 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     }
     check_timeout("timeoutMs", parsed.timeout_ms)?;
     let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, .. } = parsed;
-    let args = body.slice_ref(parsed.args.get().as_bytes());
+    let args = own(&body, parsed.args);
+    drop(body);
     let server = facade.follow.catalog().server(server_name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
 
@@ -188,6 +189,13 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     };
     span.in_scope(|| tracing::info!(outcome, duration_ms = seconds * 1e3, "tool call"));
     Ok(json(StatusCode::OK, answered?.body))
+}
+
+/// A part of a body on its own. Small ones are copied, so that the connection's read buffer is free
+/// again; large ones are not.
+fn own(body: &Bytes, part: &RawValue) -> Bytes {
+    let part = part.get().as_bytes();
+    if part.len() <= 4096 { Bytes::copy_from_slice(part) } else { body.slice_ref(part) }
 }
 
 fn time_for(server: &Server, timeout_ms: Option<u64>) -> Duration {

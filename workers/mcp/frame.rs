@@ -4,13 +4,13 @@ use std::io::Write as _;
 
 use zeroize::Zeroize;
 
-use crate::core::names::ValueId;
+use crate::core::names::{SecretName, ValueId};
 use crate::core::secret::{Opened, merge, put_string};
 use crate::seal::Plain;
 
 /// A user's secret, opened for one call.
-pub struct Secret<'a> {
-    pub name: &'a str,
+pub struct Secret {
+    pub name: SecretName,
     pub id: ValueId,
     pub value: Plain,
 }
