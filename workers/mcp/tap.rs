@@ -86,6 +86,13 @@ pub async fn write_all(mut pipe: impl AsyncWrite + Unpin, mux: Arc<Mux>, mut fra
             () = mux.closed() => return,
             received = frames.recv_many(&mut batch, BATCH) => received,
         };
+        // Lets whoever is ready to call do so first: one larger write wakes the child once.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(frame) = frames.try_recv()
+        {
+            batch.push(frame);
+        }
         mux.keep_wanted(&mut batch);
         let written = tokio::select! {
             biased;

@@ -1,0 +1,285 @@
+"""Measures mcp-api beside a bare pass-through and, where installed, mcpway. Standard library only.
+
+Every call to mcp-api carries a sealed secret named `message`; an answer counts only if it holds the
+secret's value. Passes are interleaved and the median is shown: machines are noisy, ratios less so.
+"""
+import argparse, http.client, json, os, shutil, signal, socket, statistics, subprocess, tempfile, threading, time
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+BIN = f"{ROOT}/target/release/mcp-api"
+ECHO = f"{ROOT}/target/bench/release/mcp-echo"
+PASS = f"{ROOT}/target/bench/release/pass-through"
+LUA = f"{ROOT}/tests/bench/load.lua"
+TICK = os.sysconf("SC_CLK_TCK")
+SECRET = "the-sealed-value"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def tree(root):
+    children = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parent = int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1])
+            children.setdefault(parent, []).append(int(pid))
+        except OSError:
+            pass
+    found, left = [], [root]
+    while left:
+        pid = left.pop()
+        found.append(pid)
+        left += children.get(pid, [])
+    return found
+
+
+def cpu_seconds(pid):
+    total = 0
+    for p in tree(pid):
+        try:
+            total += sum(map(int, open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()[11:15]))
+        except OSError:
+            pass
+    return total / TICK
+
+
+def rss_mib(pid):
+    for line in open(f"/proc/{pid}/status"):
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+
+
+class Target:
+    """A running program with one echo server behind it."""
+
+    def __init__(self, name, command, port, path="/mcp/tool/call", env={}):
+        self.name, self.port, self.path = name, port, path
+        self.process = subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL, start_new_session=True)
+        self.body = json.dumps({"username": "u", "serverName": "echo", "methodName": "echo",
+                                "args": {"message": "from the caller"}})
+        self.expect, self.headers, self.session = "from the caller", {}, None
+
+    def request(self, method, path, body=None, headers={}, timeout=60):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json", **self.headers, **headers})
+            response = connection.getresponse()
+            return response.status, response.read(), response.headers
+        finally:
+            connection.close()
+
+    def wait(self, path="/healthz"):
+        started = time.perf_counter()
+        while True:
+            try:
+                if self.request("GET", path)[0]:
+                    return time.perf_counter() - started
+            except OSError:
+                if self.process.poll() is not None or time.perf_counter() - started > 30:
+                    raise SystemExit(f"{self.name} does not start")
+
+    def load(self, connections, seconds):
+        with tempfile.TemporaryDirectory() as folder:
+            open(f"{folder}/body", "w").write(self.body)
+            open(f"{folder}/headers", "w").write("".join(f"{k}: {v}\n" for k, v in self.headers.items()))
+            env = {**os.environ, "BENCH_BODY_FILE": f"{folder}/body", "BENCH_EXPECT": self.expect, "BENCH_NAME": self.name,
+                   "BENCH_CONC": str(connections), "BENCH_ID_BASE": str(int(time.time()) % 1000 * 50000),
+                   "BENCH_HEADERS_FILE": f"{folder}/headers" if self.headers else ""}
+            if self.session:
+                open(f"{folder}/sessions", "w").write(self.session + "\n")
+                env["BENCH_SESSIONS_FILE"] = f"{folder}/sessions"
+            before = cpu_seconds(self.process.pid)
+            ran = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", LUA,
+                                  f"http://127.0.0.1:{self.port}{self.path}"], env=env, capture_output=True, text=True)
+            used = cpu_seconds(self.process.pid) - before
+        row = next(line for line in ran.stdout.splitlines() if line.startswith("ROW,")).split(",")
+        rps, p50, p99, errors = float(row[3]), float(row[4]), float(row[5]), int(row[6])
+        if errors:
+            print(f"  {self.name} at {connections}: {errors} wrong answers: {ran.stderr.strip()[:300]}")
+        return rps, p50 * 1000, p99 * 1000, used / (rps * seconds) * 1e6 if rps else 0
+
+    def stop(self):
+        try:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait(20)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def ours(folder, echo_env={}):
+    port = free_port()
+    target = Target("mcp-api", [BIN, "serve"], port, env={"PORT": str(port), "DATA_DIR": folder, "RUST_LOG": "warn",
+                                                           "LOG_FORMAT": "json"})
+    target.wait()
+    status, body, _ = target.request("POST", "/mcp/servers", json.dumps({"name": "echo", "command": ECHO, "env": echo_env}))
+    assert status == 200 and b'"connected"' in body, body
+    secret = {"username": "u", "serverName": "echo", "secretName": "message", "secretValue": SECRET}
+    assert target.request("POST", "/secrets/set", json.dumps(secret))[0] == 200
+    target.expect = SECRET
+    return target
+
+
+def pass_through():
+    port = free_port()
+    target = Target("pass-through", [PASS, str(port), ECHO], port)
+    target.wait("/")
+    return target
+
+
+def mcpway(path):
+    port = free_port()
+    target = Target("mcpway", [path, "--stdio", ECHO, "--output-transport", "streamable-http", "--stateful", "--port", str(port),
+                               "--log-level", "none"], port, "/mcp")
+    target.wait("/")
+    target.headers = {"Accept": "application/json, text/event-stream"}
+    hello = {"jsonrpc": "2.0", "id": "init", "method": "initialize", "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "bench", "version": "0"}}}
+    _, _, headers = target.request("POST", "/mcp", json.dumps(hello))
+    target.session = headers["mcp-session-id"]
+    target.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+                   {"Mcp-Session-Id": target.session})
+    target.headers["MCP-Protocol-Version"] = "2025-06-18"
+    target.body = ('{"jsonrpc":"2.0","id":"__ID__","method":"tools/call",'
+                   '"params":{"name":"echo","arguments":{"message":"from the caller"}}}')
+    return target
+
+
+def load(args):
+    folder = tempfile.mkdtemp()
+    targets = [pass_through(), ours(folder)]
+    other = shutil.which("mcpway") or os.environ.get("MCPWAY")
+    if other:
+        targets.append(mcpway(other))
+    try:
+        print("\n| | connections | calls a second | p50 µs | p99 µs | CPU µs a call | of the pass-through |\n|---|---|---|---|---|---|---|")
+        for connections in (1, 16, 64):
+            passes = {target.name: [] for target in targets}
+            for _ in range(args.passes):
+                for target in targets:
+                    passes[target.name].append(target.load(connections, args.seconds))
+            median = {name: sorted(rows)[len(rows) // 2] for name, rows in passes.items()}
+            for name, (rps, p50, p99, cpu) in median.items():
+                ratio = rps / median["pass-through"][0]
+                print(f"| {name} | {connections} | {rps:,.0f} | {p50:,.0f} | {p99:,.0f} | {cpu:.1f} | {ratio:.2f} |", flush=True)
+    finally:
+        for target in targets:
+            target.stop()
+        shutil.rmtree(folder)
+
+
+def start(folder):
+    """Milliseconds from the start of the process to the first 200 of /healthz, and the process."""
+    port = free_port()
+    began = time.perf_counter()
+    target = Target("mcp-api", [BIN, "serve"], port, env={"PORT": str(port), "DATA_DIR": folder, "RUST_LOG": "warn", "LOG_FORMAT": "json"})
+    target.wait()
+    return (time.perf_counter() - began) * 1000, target
+
+
+def figures(args):
+    rows = []
+    folder = tempfile.mkdtemp()
+    boots = []
+    for _ in range(5):
+        took, target = start(folder)
+        boots.append(took)
+        if len(boots) < 5:
+            target.stop()
+    rows.append(("start to the first 200 of /healthz", f"{statistics.median(boots):.0f} ms"))
+    target.request("GET", "/readyz")
+    time.sleep(1)
+    rows.append(("idle memory (RSS)", f"{rss_mib(target.process.pid):.1f} MiB"))
+    target.stop()
+    shutil.rmtree(folder)
+
+    folder = tempfile.mkdtemp()
+    target = ours(folder, {"ECHO_TOOLS": "1000"})
+    call = lambda tool, arguments: target.request("POST", "/mcp/tool/call", json.dumps(
+        {"username": "other", "serverName": "echo", "methodName": tool, "args": arguments}))
+    threads, wrong = [], []
+    def sleep():
+        status, body, _ = call("sleep", {"ms": 200})
+        if status != 200 or b"slept 200" not in body:
+            wrong.append(body)
+    began = time.perf_counter()
+    for _ in range(100):
+        threads.append(threading.Thread(target=sleep))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    rows.append(("100 calls at once of a tool that sleeps 200 ms", f"{(time.perf_counter() - began) * 1000:.0f} ms"))
+    assert not wrong, wrong
+    def median_ms(work, n=15):
+        took = []
+        for _ in range(n):
+            began = time.perf_counter()
+            work()
+            took.append((time.perf_counter() - began) * 1000)
+        return statistics.median(took)
+    large = "y" * (1 << 20)
+    def echo_large():
+        status, body, _ = call("echo", {"message": large})
+        assert status == 200 and large.encode() in body
+    def big():
+        status, body, _ = call("big", {"size": 1 << 20})
+        assert status == 200 and len(body) > 1 << 20
+    rows.append(("1 MiB in and out (`echo`)", f"{median_ms(echo_large):.1f} ms"))
+    rows.append(("1 MiB out (`big`)", f"{median_ms(big):.1f} ms"))
+    def tools():
+        status, body, _ = target.request("GET", "/mcp/tools")
+        assert status == 200 and body.count(b"tool_") == 1000
+    rows.append(("`GET /mcp/tools` with 1,004 tools", f"{median_ms(tools, 50):.2f} ms"))
+
+    commits = 2000 if args.quick else 100_000
+    left = iter(range(commits))
+    lock = threading.Lock()
+    def write():
+        connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=60)
+        while True:
+            with lock:
+                n = next(left, None)
+            if n is None:
+                return
+            secret = {"username": f"user-{n % 1000}", "serverName": "echo", "secretName": f"s{n % 7}", "secretValue": "v"}
+            connection.request("POST", "/secrets/set", json.dumps(secret), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            assert response.status == 200, response.read()
+            response.read()
+    began = time.perf_counter()
+    writers = [threading.Thread(target=write) for _ in range(64)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    rows.append((f"secrets set from 64 clients (fsync before each answer; the client is Python)",
+                 f"{commits / (time.perf_counter() - began):,.0f} a second"))
+    target.stop()
+    took, target = start(folder)
+    target.request("GET", "/readyz")
+    rows.append((f"start on a log of {commits:,} commits", f"{took:.0f} ms"))
+    target.stop()
+    shutil.rmtree(folder)
+    print("\n| | |\n|---|---|")
+    for what, figure in rows:
+        print(f"| {what} | {figure} |")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="short passes, a small log")
+    parser.add_argument("--only", choices=["load", "figures"])
+    args = parser.parse_args()
+    args.seconds, args.passes = (2, 1) if args.quick else (5, 3)
+    print(f"load average at the start: {os.getloadavg()[0]:.1f}")
+    if args.only != "load":
+        figures(args)
+    if args.only != "figures":
+        load(args)
+
+
+main()
