@@ -104,20 +104,23 @@ pub fn merge(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
 fn put_others(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
     // `args` was parsed at the door; a failure here could only mean that it was not, and then nothing of it passes.
     let Ok(Members(members)) = serde_json::from_str(args) else { return };
-    for (Key(key), value) in &members {
-        if secrets.iter().any(|secret| secret.name == key) {
+    for (key, value) in members {
+        // A key that is no Unicode text, such as "\ud800", is nobody's name; it passes as it was spelled.
+        let decoded = serde_json::from_str::<Key>(key.get());
+        if decoded.is_ok_and(|Key(key)| secrets.iter().any(|secret| secret.name == key)) {
             continue;
         }
         line.push(b',');
-        put_string(line, key);
+        line.extend_from_slice(key.get().as_bytes());
         line.push(b':');
         put_without_breaks(line, value.get().as_bytes());
     }
 }
 
-/// The top level of an object in its order, keys decoded, repeated keys kept.
-struct Members<'a>(Vec<(Key<'a>, &'a RawValue)>);
+/// The top level of an object in its order, as it was spelled, repeated keys kept.
+struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
+/// A key decoded, without a copy where nothing in it is escaped.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -209,6 +212,13 @@ mod tests {
     fn names_that_need_escapes_are_found() {
         assert_eq!(merged(r#"{"a\"b":1}"#, &[("a\"b", "s")]), json!({"a\"b":"s"}));
         assert_eq!(merged(r#"{"ü":1,"z":2}"#, &[("ü", "s")]), json!({"ü":"s","z":2}));
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_takes_nothing_with_it() {
+        let mut line = Vec::new();
+        merge(&mut line, r#"{"\ud800":1,"a":2,"\u006b":3}"#, &[Opened { name: "k", value: "s" }]);
+        assert_eq!(String::from_utf8_lossy(&line), r#"{"k":"s","\ud800":1,"a":2}"#);
     }
 
     #[test]
