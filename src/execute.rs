@@ -4,6 +4,7 @@
 //! against what the ones before it have made; the position is the only lock, so whoever finds it
 //! taken catches up and decides again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -140,8 +141,15 @@ fn plan(base: &Catalog, batch: &[Waiting]) -> Result<Plan, serde_json::Error> {
     let mut after = base.clone();
     after.position = base.position.next();
     let mut commits: Vec<Commit> = Vec::new();
-    let mut answers = Vec::with_capacity(batch.len());
-    for waiting in batch {
+    let mut answers: Vec<Result<Done, Failure>> = Vec::with_capacity(batch.len());
+    let mut planned = HashMap::with_capacity(batch.len());
+    for (n, waiting) in batch.iter().enumerate() {
+        // The same command twice in one batch is one change, and both senders get its answer.
+        let first = *planned.entry(waiting.id).or_insert(n);
+        if first < n {
+            answers.push(answers[first].clone().map(|done| Done { before: None, ..done }));
+            continue;
+        }
         let before = Arc::new(after.clone());
         let decided = (waiting.decide)(&before).map(Arc::new);
         if let Ok(events) = &decided
@@ -160,14 +168,14 @@ fn plan(base: &Catalog, batch: &[Waiting]) -> Result<Plan, serde_json::Error> {
     Ok(Plan { after, commits, answers })
 }
 
-/// A refused command may be one that has already happened, and refuses itself.
+/// A command that is refused, or finds nothing to do, may be one that has already happened.
 async fn answer(follow: &Follow, batch: Vec<Waiting>, answers: Vec<Result<Done, Failure>>) {
     for (waiting, answer) in batch.into_iter().zip(answers) {
         let answer = match answer {
-            Ok(done) => Ok(done),
-            Err(refusal) => match found(follow, waiting.id).await {
+            Ok(done) if !done.events.is_empty() => Ok(done),
+            refused_or_nothing => match found(follow, waiting.id).await {
                 Ok(Some(done)) => Ok(done),
-                Ok(None) => Err(refusal),
+                Ok(None) => refused_or_nothing,
                 Err(failure) => Err(failure),
             },
         };
