@@ -3,7 +3,7 @@
 mod call;
 mod client;
 mod demo;
-mod schemas;
+pub mod schemas;
 mod serve;
 mod servers;
 
