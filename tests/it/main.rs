@@ -1,5 +1,7 @@
 //! One binary for all tests that need the world: real processes, real files, real servers.
 
 mod harness;
+mod samples;
 
+mod store_contract;
 mod tools;

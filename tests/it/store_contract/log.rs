@@ -1,0 +1,130 @@
+//! What an event log must keep.
+
+use std::collections::HashSet;
+
+use mcp_api::core::names::Position;
+use mcp_api::ports::AppendError;
+
+use super::Store;
+use crate::samples::{command_id, commit, entry, registered, small_entry};
+
+pub async fn an_empty_log_is_empty(store: Store) {
+    assert_eq!(store.log.head().await.expect("a head"), Position(0));
+    assert!(store.log.read(Position(0), 10).await.expect("entries").is_empty());
+    assert_eq!(store.log.find(command_id()).await.expect("an answer"), None);
+    assert_eq!(store.log.load_snapshot(1).await.expect("an answer"), None);
+}
+
+pub async fn appends_are_read_in_order(store: Store) {
+    let written: Vec<_> = (1..=5).map(|n| small_entry(n, command_id())).collect();
+    for entry in &written {
+        store.log.append(entry).await.expect("appended");
+        assert_eq!(store.log.head().await.expect("a head"), entry.position);
+    }
+    let read = store.log.read(Position(0), 100).await.expect("entries");
+    assert_eq!(format!("{read:?}"), format!("{written:?}"), "what is read is what was appended, to the byte");
+    let some: Vec<_> = store.log.read(Position(1), 2).await.expect("entries").iter().map(|e| e.position.0).collect();
+    assert_eq!(some, [2, 3]);
+    assert!(store.log.read(Position(5), 100).await.expect("entries").is_empty());
+}
+
+pub async fn commands_are_found(store: Store) {
+    let (a, b, c) = (command_id(), command_id(), command_id());
+    store.log.append(&small_entry(1, a)).await.expect("appended");
+    let two = entry(2, vec![commit(b, &[registered(1)]), commit(c, &[registered(2), registered(3)])]);
+    store.log.append(&two).await.expect("appended");
+    for (id, position) in [(a, Some(1)), (b, Some(2)), (c, Some(2)), (command_id(), None)] {
+        assert_eq!(store.log.find(id).await.expect("an answer"), position.map(Position));
+    }
+}
+
+pub async fn a_taken_position_is_refused(store: Store) {
+    let first = command_id();
+    store.log.append(&small_entry(1, first)).await.expect("appended");
+    store.log.append(&small_entry(2, command_id())).await.expect("appended");
+    for position in [0, 1, 2] {
+        let (late, entry) = (command_id(), position);
+        let refused = store.log.append(&small_entry(entry, late)).await;
+        assert!(matches!(refused, Err(AppendError::Taken)), "{position}: {refused:?}");
+        assert_eq!(store.log.find(late).await.expect("an answer"), None, "nothing of it stays");
+    }
+    let read = store.log.read(Position(0), 10).await.expect("entries");
+    assert_eq!((read.len(), read[0].commits[0].command_id), (2, first));
+}
+
+pub async fn a_gap_is_refused(store: Store) {
+    for position in [2, 7] {
+        let (early, entry) = (command_id(), position);
+        let refused = store.log.append(&small_entry(entry, early)).await;
+        assert!(matches!(refused, Err(AppendError::Store(_))), "{position}: {refused:?}");
+        assert_eq!(store.log.find(early).await.expect("an answer"), None, "nothing of it stays");
+    }
+    assert_eq!(store.log.head().await.expect("a head"), Position(0));
+    store.log.append(&small_entry(1, command_id())).await.expect("the next position is free");
+}
+
+pub async fn a_repeated_command_undoes_the_whole_append(store: Store) {
+    let (old, before, after) = (command_id(), command_id(), command_id());
+    store.log.append(&small_entry(1, old)).await.expect("appended");
+    let commits = [before, old, after].map(|id| commit(id, &[registered(7)])).to_vec();
+    let refused = store.log.append(&entry(2, commits)).await;
+    assert!(matches!(refused, Err(AppendError::Repeated(id)) if id == old), "{refused:?}");
+    assert_eq!(store.log.head().await.expect("a head"), Position(1));
+    assert_eq!(store.log.find(old).await.expect("an answer"), Some(Position(1)));
+    for id in [before, after] {
+        assert_eq!(store.log.find(id).await.expect("an answer"), None, "nothing of it stays");
+    }
+    // The position is still free, and so are the commands that had no fault.
+    let commits = [before, after].map(|id| commit(id, &[registered(7)])).to_vec();
+    store.log.append(&entry(2, commits)).await.expect("appended");
+}
+
+pub async fn one_command_twice_in_one_append_is_refused(store: Store) {
+    let id = command_id();
+    let twice = entry(1, vec![commit(id, &[registered(1)]), commit(id, &[registered(2)])]);
+    let refused = store.log.append(&twice).await;
+    assert!(matches!(refused, Err(AppendError::Repeated(twice)) if twice == id), "{refused:?}");
+    assert_eq!(store.log.head().await.expect("a head"), Position(0));
+}
+
+pub async fn concurrent_appenders_leave_no_gap(store: Store) {
+    const APPENDERS: usize = 16;
+    const EACH: usize = 8;
+    let tasks: Vec<_> = (0..APPENDERS).map(|_| tokio::spawn(append_some(store.clone(), EACH))).collect();
+    let mut acknowledged = HashSet::new();
+    for task in tasks {
+        for (position, id) in task.await.expect("an appender") {
+            assert!(acknowledged.insert((position, id)), "acknowledged twice");
+        }
+    }
+    let read = store.log.read(Position(0), 10_000).await.expect("entries");
+    let positions: Vec<u64> = read.iter().map(|entry| entry.position.0).collect();
+    assert_eq!(positions, (1..=(APPENDERS * EACH) as u64).collect::<Vec<_>>());
+    let found: HashSet<_> = read.iter().map(|entry| (entry.position, entry.commits[0].command_id)).collect();
+    assert_eq!(found, acknowledged, "every commit is there once, where it was acknowledged");
+}
+
+async fn append_some(store: Store, count: usize) -> Vec<(Position, mcp_api::core::names::CommandId)> {
+    let mut done = Vec::new();
+    while done.len() < count {
+        let (next, id) = (store.log.head().await.expect("a head").next(), command_id());
+        match store.log.append(&small_entry(next.0, id)).await {
+            Ok(()) => done.push((next, id)),
+            // Somebody was first: look again where the end is.
+            Err(AppendError::Taken) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    done
+}
+
+pub async fn the_newest_snapshot_wins(store: Store) {
+    store.log.save_snapshot(1, Position(10), b"ten".to_vec()).await.expect("saved");
+    store.log.save_snapshot(2, Position(30), b"of another fold".to_vec()).await.expect("saved");
+    store.log.save_snapshot(1, Position(20), b"twenty".to_vec()).await.expect("saved");
+    // A slow one that comes too late.
+    store.log.save_snapshot(1, Position(15), b"fifteen".to_vec()).await.expect("taken");
+    assert_eq!(store.log.load_snapshot(1).await.expect("an answer"), Some(b"twenty".to_vec()));
+    assert_eq!(store.log.load_snapshot(2).await.expect("an answer"), Some(b"of another fold".to_vec()));
+    assert_eq!(store.log.load_snapshot(3).await.expect("an answer"), None);
+}

@@ -1,0 +1,108 @@
+//! What every store must keep, written against the ports alone. An adapter joins with one line.
+
+mod kill;
+mod leases;
+mod log;
+mod vault;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use mcp_api::adapters::store_sqlite::SqliteStore;
+use mcp_api::ports::{EventLog, Leases, Vault};
+use tempfile::TempDir;
+
+/// One store behind its three ports.
+#[derive(Clone)]
+pub struct Store {
+    pub log: Arc<dyn EventLog>,
+    pub vault: Arc<dyn Vault>,
+    pub leases: Arc<dyn Leases>,
+}
+
+/// Opens the store of a place, or makes it. A place is a folder of the test's own; a store that does
+/// not live in files takes its path for a name.
+pub type Open = fn(&Path) -> BoxFuture<'_, Store>;
+
+pub fn sqlite(place: &Path) -> BoxFuture<'_, Store> {
+    Box::pin(async move {
+        let store = Arc::new(SqliteStore::open(&place.join("store.sqlite")).expect("a store"));
+        Store { log: store.clone(), vault: store.clone(), leases: store }
+    })
+}
+
+/// An empty store, and the place it lives in for as long as that is held.
+pub async fn fresh(open: Open) -> (Store, TempDir) {
+    let place = TempDir::new().expect("a temporary folder");
+    (open(place.path()).await, place)
+}
+
+/// Waits for a level, however long it takes; for ever is too long.
+pub async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let patience = Instant::now() + crate::harness::PATIENCE;
+    while !reached().await {
+        assert!(Instant::now() < patience, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Runs the whole suite on an adapter.
+macro_rules! suite {
+    ($adapter:ident: $($area:ident { $($promise:ident),+ $(,)? })+) => {
+        mod $adapter {
+            $(mod $area {
+                use crate::store_contract as suite;
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn $promise() {
+                    let (store, _place) = suite::fresh(suite::$adapter).await;
+                    suite::$area::$promise(store).await;
+                })+
+            })+
+
+            /// Named in the command line of its own children.
+            #[test]
+            fn kill_9_loses_nothing_acknowledged() {
+                let own = concat!("store_contract::", stringify!($adapter), "::kill_9_loses_nothing_acknowledged");
+                crate::store_contract::kill::loses_nothing_acknowledged(crate::store_contract::$adapter, own);
+            }
+        }
+    };
+}
+
+macro_rules! adapters {
+    ($($adapter:ident),+) => {
+        $(suite! { $adapter:
+            log {
+                an_empty_log_is_empty,
+                appends_are_read_in_order,
+                commands_are_found,
+                a_taken_position_is_refused,
+                a_gap_is_refused,
+                a_repeated_command_undoes_the_whole_append,
+                one_command_twice_in_one_append_is_refused,
+                concurrent_appenders_leave_no_gap,
+                the_newest_snapshot_wins,
+            }
+            vault {
+                values_are_put_got_and_removed,
+                a_value_never_changes,
+                values_grow_old,
+                the_first_key_record_wins,
+                of_racing_key_records_one_wins,
+            }
+            leases {
+                a_held_lease_is_not_given_away,
+                the_own_lease_is_taken_again,
+                a_released_lease_is_free,
+                only_the_holder_can_release,
+                an_expired_lease_is_free_and_cannot_be_renewed,
+                a_renewed_lease_lives_on,
+                of_racing_takers_one_wins,
+            }
+        })+
+    };
+}
+
+adapters!(sqlite);
