@@ -3,5 +3,7 @@
 mod harness;
 mod samples;
 
+mod bus_contract;
+mod execute;
 mod store_contract;
 mod tools;

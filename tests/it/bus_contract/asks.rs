@@ -1,0 +1,238 @@
+//! What a bus promises about asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mcp_api::core::command::{Area, CallTool};
+use mcp_api::core::names::{Position, ServerId, WorkerId};
+use mcp_api::ports::{Ask, Bus, BusError, Busy, Place, Reply, Serve};
+use tokio::sync::{Semaphore, watch};
+use uuid::Uuid;
+
+use super::ask;
+use crate::harness::PATIENCE;
+
+const POOL: Place = Place::Pool(Area::Tools);
+
+/// Answers with a text of its own and what it was asked.
+struct Echo(&'static str);
+
+#[async_trait]
+impl Serve for Echo {
+    async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+        let said = [self.0.as_bytes(), &ask.body].concat();
+        Ok(Reply { position: ask.seen.next(), outcome: Ok(said.into()) })
+    }
+}
+
+/// Works until it is let go, and keeps count of what has begun and what has ended, finished or not.
+#[derive(Clone)]
+struct Work {
+    begun: watch::Sender<usize>,
+    ended: watch::Sender<usize>,
+    finished: Arc<AtomicUsize>,
+    go: Arc<Semaphore>,
+}
+
+impl Work {
+    fn new() -> Self {
+        let (begun, ended) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self { begun, ended, finished: Arc::default(), go: Arc::new(Semaphore::new(0)) }
+    }
+
+    async fn reached(of: &watch::Sender<usize>, count: usize) {
+        let mut seen = of.subscribe();
+        let reached = seen.wait_for(|n| *n >= count);
+        tokio::time::timeout(PATIENCE, reached).await.expect("in time").expect("a sender");
+    }
+}
+
+#[async_trait]
+impl Serve for Work {
+    async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+        struct Ended(watch::Sender<usize>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                self.0.send_modify(|n| *n += 1);
+            }
+        }
+        let _ended = Ended(self.ended.clone());
+        self.begun.send_modify(|n| *n += 1);
+        self.go.acquire().await.expect("a semaphore").forget();
+        self.finished.fetch_add(1, Ordering::SeqCst);
+        Ok(Reply { position: Position(0), outcome: Ok(Bytes::new()) })
+    }
+}
+
+async fn said(bus: &Arc<dyn Bus>, to: Place, body: &'static str) -> Result<String, BusError> {
+    let reply = bus.call(ask(to, body, PATIENCE)).await?;
+    Ok(String::from_utf8(reply.outcome.expect("a success").to_vec()).expect("a text"))
+}
+
+pub async fn an_ask_is_answered(bus: Arc<dyn Bus>) {
+    struct Refuses;
+    #[async_trait]
+    impl Serve for Refuses {
+        async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+            Ok(Reply { position: Position(7), outcome: Err(Bytes::from_static(b"a failure")) })
+        }
+    }
+    let _serving = bus.serve(POOL, Arc::new(Echo("you said ")));
+    let _refusing = bus.serve(Place::Pool(Area::Servers), Arc::new(Refuses));
+    assert_eq!(said(&bus, POOL, "hello").await, Ok("you said hello".into()));
+    let refused = bus.call(ask(Place::Pool(Area::Servers), "", PATIENCE)).await.expect("an answer");
+    assert_eq!((refused.position, refused.outcome), (Position(7), Err(Bytes::from_static(b"a failure"))));
+}
+
+pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
+    struct Keep(watch::Sender<Option<Ask>>);
+    #[async_trait]
+    impl Serve for Keep {
+        async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+            self.0.send_replace(Some(ask));
+            Ok(Reply { position: Position(0), outcome: Ok(Bytes::new()) })
+        }
+    }
+    let kept = watch::Sender::new(None);
+    let _serving = bus.serve(POOL, Arc::new(Keep(kept.clone())));
+    let call = CallTool {
+        user: "Ünal \"1\"".parse().expect("a name"),
+        server: "s".parse().expect("a name"),
+        tool: "t".parse().expect("a name"),
+        timeout_ms: Some(5),
+    };
+    let mut sent = ask(POOL, "body", Duration::from_secs(20));
+    (sent.seen, sent.traceparent, sent.call) = (Position(41), Some("00-1-2-00".into()), Some(call.clone()));
+    let (id, command) = (sent.id, sent.command);
+    bus.call(sent).await.expect("an answer");
+    let got = kept.send_replace(None).expect("an ask");
+    assert_eq!((got.id, got.to, got.command, got.seen), (id, POOL, command, Position(41)));
+    assert_eq!((got.traceparent.as_deref(), got.call, &got.body[..]), (Some("00-1-2-00"), Some(call), &b"body"[..]));
+    assert!(got.time_left <= Duration::from_secs(20) && got.time_left > Duration::from_secs(10));
+}
+
+pub async fn an_ask_of_many_is_answered_with_its_own(bus: Arc<dyn Bus>) {
+    let _serving = bus.serve(POOL, Arc::new(Echo("")));
+    let bodies: Vec<&'static str> = (0..200).map(|n| &*n.to_string().leak()).collect();
+    let answers = futures::future::join_all(bodies.iter().map(|&body| said(&bus, POOL, body))).await;
+    answers.into_iter().zip(bodies).for_each(|(answer, body)| assert_eq!(answer.as_deref(), Ok(body)));
+}
+
+pub async fn nobody_there_is_said_at_once(bus: Arc<dyn Bus>) {
+    let worker = WorkerId(Uuid::now_v7());
+    for to in [POOL, Place::Holder(ServerId(Uuid::now_v7())), Place::Worker(worker)] {
+        let began = Instant::now();
+        assert_eq!(said(&bus, to, "").await, Err(BusError::NobodyThere));
+        assert!(began.elapsed() < PATIENCE / 2, "it was waited for");
+    }
+}
+
+pub async fn busy_is_passed_on(bus: Arc<dyn Bus>) {
+    struct Full;
+    #[async_trait]
+    impl Serve for Full {
+        async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+            Err(Busy)
+        }
+    }
+    let _serving = bus.serve(POOL, Arc::new(Full));
+    assert_eq!(said(&bus, POOL, "").await, Err(BusError::Busy));
+}
+
+pub async fn a_hanging_taker_costs_time_left_and_is_cancelled(bus: Arc<dyn Bus>) {
+    let work = Work::new();
+    let _serving = bus.serve(POOL, Arc::new(work.clone()));
+    let began = Instant::now();
+    let answer = bus.call(ask(POOL, "", Duration::from_millis(200))).await;
+    assert_eq!(answer.map(drop), Err(BusError::TimedOut));
+    assert!(began.elapsed() >= Duration::from_millis(200), "all of its time is given to it");
+    assert!(began.elapsed() < PATIENCE);
+    Work::reached(&work.ended, 1).await;
+    assert_eq!(work.finished.load(Ordering::SeqCst), 0);
+}
+
+pub async fn dropping_the_call_cancels_the_work(bus: Arc<dyn Bus>) {
+    let work = Work::new();
+    let _serving = bus.serve(POOL, Arc::new(work.clone()));
+    let (caller, kept) = (bus.clone(), bus.clone());
+    let dropped = tokio::spawn(async move { caller.call(ask(POOL, "", PATIENCE)).await });
+    let other = tokio::spawn(async move { kept.call(ask(POOL, "", PATIENCE)).await });
+    Work::reached(&work.begun, 2).await;
+    dropped.abort();
+    Work::reached(&work.ended, 1).await;
+    assert_eq!(work.finished.load(Ordering::SeqCst), 0, "it was cancelled, not finished");
+    // It alone.
+    work.go.add_permits(1);
+    other.await.expect("a caller").expect("an answer");
+    assert_eq!((*work.ended.borrow(), work.finished.load(Ordering::SeqCst)), (2, 1));
+}
+
+pub async fn a_place_reaches_those_who_serve_it_and_nobody_else(bus: Arc<dyn Bus>) {
+    let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
+    // A server and a worker with the same id are two places.
+    let places = [
+        (Place::Pool(Area::Tools), "pool of tools"),
+        (Place::Pool(Area::Secrets), "pool of secrets"),
+        (Place::Holder(ServerId(a)), "holder of a"),
+        (Place::Holder(ServerId(b)), "holder of b"),
+        (Place::Worker(WorkerId(a)), "worker a"),
+        (Place::Worker(WorkerId(b)), "worker b"),
+    ];
+    let serving: Vec<_> = places.iter().map(|&(place, name)| (place, bus.serve(place, Arc::new(Echo(name))))).collect();
+    for (place, name) in places {
+        for _ in 0..5 {
+            assert_eq!(said(&bus, place, "").await.as_deref(), Ok(name));
+        }
+    }
+    assert_eq!(said(&bus, Place::Pool(Area::Servers), "").await, Err(BusError::NobodyThere));
+    for (place, guard) in serving {
+        drop(guard);
+        assert_eq!(said(&bus, place, "").await, Err(BusError::NobodyThere));
+    }
+}
+
+pub async fn the_takers_of_a_pool_share_the_work(bus: Arc<dyn Bus>) {
+    let first = bus.serve(POOL, Arc::new(Echo("a")));
+    let _second = bus.serve(POOL, Arc::new(Echo("b")));
+    let answers = futures::future::join_all((0..100).map(|_| said(&bus, POOL, ""))).await;
+    for taker in ["a", "b"] {
+        let share = answers.iter().filter(|answer| answer.as_deref() == Ok(taker)).count();
+        assert!(share >= 10, "{taker} was asked {share} times of 100");
+    }
+    assert!(answers.iter().all(Result::is_ok));
+    // One leaves; the other does it all.
+    drop(first);
+    for _ in 0..10 {
+        assert_eq!(said(&bus, POOL, "").await.as_deref(), Ok("b"));
+    }
+}
+
+pub async fn serving_ends_while_asks_under_way_finish(bus: Arc<dyn Bus>) {
+    let work = Work::new();
+    let serving = bus.serve(POOL, Arc::new(work.clone()));
+    let caller = bus.clone();
+    let under_way = tokio::spawn(async move { caller.call(ask(POOL, "", PATIENCE)).await });
+    Work::reached(&work.begun, 1).await;
+    drop(serving);
+    assert_eq!(said(&bus, POOL, "").await, Err(BusError::NobodyThere));
+    work.go.add_permits(1);
+    under_way.await.expect("a caller").expect("what was under way is answered");
+    assert_eq!(work.finished.load(Ordering::SeqCst), 1);
+}
+
+/// Three seconds of silence mean a dead worker on a wire; a living one that takes long is not silent.
+pub async fn a_long_ask_is_not_taken_for_dead(bus: Arc<dyn Bus>) {
+    struct Slow;
+    #[async_trait]
+    impl Serve for Slow {
+        async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            Ok(Reply { position: Position(0), outcome: Ok(Bytes::from_static(b"done")) })
+        }
+    }
+    let _serving = bus.serve(POOL, Arc::new(Slow));
+    assert_eq!(said(&bus, POOL, "").await.as_deref(), Ok("done"));
+}

@@ -1,0 +1,48 @@
+//! What a bus promises about hints.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mcp_api::core::names::Position;
+use mcp_api::ports::{Bus, Hint};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::harness::PATIENCE;
+
+async fn heard(listener: &mut Receiver<Hint>) -> Result<Hint, RecvError> {
+    tokio::time::timeout(PATIENCE, listener.recv()).await.expect("in time")
+}
+
+pub async fn every_listener_hears_every_hint(bus: Arc<dyn Bus>) {
+    let (mut a, mut b) = (bus.hints(), bus.hints());
+    bus.publish(Hint::LogMoved(Position(7)));
+    bus.publish(Hint::Status(Bytes::from_static(b"{}")));
+    for listener in [&mut a, &mut b] {
+        assert!(matches!(heard(listener).await, Ok(Hint::LogMoved(Position(7)))));
+        assert!(matches!(heard(listener).await, Ok(Hint::Status(status)) if status == "{}"));
+    }
+}
+
+pub async fn a_hint_without_listeners_is_no_error(bus: Arc<dyn Bus>) {
+    bus.publish(Hint::LogMoved(Position(1)));
+    let mut late = bus.hints();
+    bus.publish(Hint::LogMoved(Position(2)));
+    assert!(matches!(heard(&mut late).await, Ok(Hint::LogMoved(Position(2)))), "what was before is not repeated");
+}
+
+pub async fn a_lagging_listener_is_told_so(bus: Arc<dyn Bus>) {
+    const MANY: u64 = 20_000;
+    let mut slow = bus.hints();
+    (1..=MANY).for_each(|n| bus.publish(Hint::LogMoved(Position(n))));
+    let mut lagged = false;
+    loop {
+        match heard(&mut slow).await {
+            Ok(Hint::LogMoved(Position(MANY))) => break,
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => lagged = true,
+            Err(RecvError::Closed) => panic!("the bus has ended"),
+        }
+    }
+    assert!(lagged, "{MANY} hints were kept for a listener that did not listen");
+}

@@ -1,0 +1,171 @@
+//! What a bus promises about jobs.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mcp_api::core::command::{Area, Command, SweepVault};
+use mcp_api::ports::{Bus, BusError, Delivery, Job, Jobs};
+
+use crate::harness::PATIENCE;
+
+/// Long enough to see that nothing comes that was on its way; a bus that is late passes unseen.
+const NOTHING: Duration = Duration::from_millis(50);
+
+fn job(id: impl Into<String>) -> Job {
+    Job { id: id.into(), area: Area::Secrets, command: SweepVault::NAME, body: Bytes::from_static(b"{}") }
+}
+
+async fn next(jobs: &mut Box<dyn Jobs>) -> Delivery {
+    tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job")
+}
+
+async fn nothing_comes(jobs: &mut Box<dyn Jobs>) {
+    if let Ok(delivery) = tokio::time::timeout(NOTHING, jobs.next()).await {
+        panic!("{:?} came", delivery.map(|delivery| delivery.job.id));
+    }
+}
+
+pub async fn a_job_is_handed_out_once_and_done(bus: Arc<dyn Bus>) {
+    bus.submit(job("one")).await.expect("submitted");
+    bus.submit(job("two")).await.expect("submitted");
+    assert_eq!(bus.waiting(), 2, "they wait, although nobody is there yet");
+    let mut jobs = bus.jobs(Area::Secrets);
+    for id in ["one", "two"] {
+        let delivery = next(&mut jobs).await;
+        assert_eq!((delivery.job.id.as_str(), delivery.attempt), (id, 1));
+        assert_eq!((delivery.job.command, &delivery.job.body[..]), (SweepVault::NAME, &b"{}"[..]));
+        delivery.settle.done().await;
+    }
+    nothing_comes(&mut jobs).await;
+    assert_eq!(bus.waiting(), 0);
+    // A settled id is a new job.
+    bus.submit(job("one")).await.expect("submitted");
+    let delivery = next(&mut jobs).await;
+    assert_eq!((delivery.job.id.as_str(), delivery.attempt), ("one", 1));
+    delivery.settle.done().await;
+}
+
+pub async fn a_job_reaches_its_area_alone(bus: Arc<dyn Bus>) {
+    bus.submit(job("for secrets")).await.expect("submitted");
+    nothing_comes(&mut bus.jobs(Area::Tools)).await;
+    assert_eq!(next(&mut bus.jobs(Area::Secrets)).await.job.id, "for secrets");
+}
+
+pub async fn a_delivery_dropped_unsettled_comes_back(bus: Arc<dyn Bus>) {
+    let mut jobs = bus.jobs(Area::Secrets);
+    bus.submit(job("x")).await.expect("submitted");
+    for attempt in 1..=3 {
+        let delivery = next(&mut jobs).await;
+        assert_eq!((delivery.job.id.as_str(), delivery.attempt), ("x", attempt));
+        // Silence means "again"; a panic is silence too.
+        let holder = tokio::spawn(async move {
+            let _delivery = delivery;
+            assert!(attempt % 2 == 0, "a worker's panic, on purpose");
+        });
+        let _ = holder.await;
+    }
+    next(&mut jobs).await.settle.done().await;
+    nothing_comes(&mut jobs).await;
+}
+
+pub async fn again_comes_back_later(bus: Arc<dyn Bus>) {
+    let mut jobs = bus.jobs(Area::Secrets);
+    bus.submit(job("x")).await.expect("submitted");
+    let (after, began) = (Duration::from_millis(300), Instant::now());
+    next(&mut jobs).await.settle.again(after).await;
+    // Others do not wait for it.
+    bus.submit(job("y")).await.expect("submitted");
+    let other = next(&mut jobs).await;
+    assert_eq!(other.job.id, "y");
+    other.settle.done().await;
+    // While it rests it is still unsettled.
+    bus.submit(job("x")).await.expect("submitted");
+    let delivery = next(&mut jobs).await;
+    assert_eq!((delivery.job.id.as_str(), delivery.attempt), ("x", 2));
+    assert!(began.elapsed() >= after, "it came back after {:?}", began.elapsed());
+    delivery.settle.done().await;
+    nothing_comes(&mut jobs).await;
+}
+
+pub async fn the_same_id_unsettled_is_one_job(bus: Arc<dyn Bus>) {
+    let mut jobs = bus.jobs(Area::Secrets);
+    for _ in 0..3 {
+        bus.submit(job("x")).await.expect("the same job");
+    }
+    let delivery = next(&mut jobs).await;
+    bus.submit(job("x")).await.expect("the same job, in a worker's hands");
+    nothing_comes(&mut jobs).await;
+    delivery.settle.done().await;
+    nothing_comes(&mut jobs).await;
+}
+
+pub async fn whoever_waits_for_a_job_can_leave(bus: Arc<dyn Bus>) {
+    let (mut leaving, mut staying) = (bus.jobs(Area::Secrets), bus.jobs(Area::Secrets));
+    for n in 0..50 {
+        // The one who was told of a job is gone before it takes it: the other must be told.
+        let left = tokio::spawn(async move {
+            let _ = tokio::time::timeout(Duration::from_micros(n * 20), leaving.next()).await;
+            leaving
+        });
+        bus.submit(job(format!("{n}"))).await.expect("submitted");
+        next(&mut staying).await.settle.done().await;
+        leaving = left.await.expect("a taker");
+    }
+}
+
+pub async fn takers_share_the_jobs(bus: Arc<dyn Bus>) {
+    const JOBS: usize = 200;
+    // One that is at work does not keep the other from the next job.
+    let (mut a, mut b) = (bus.jobs(Area::Secrets), bus.jobs(Area::Secrets));
+    for id in ["a", "b"] {
+        bus.submit(job(id)).await.expect("submitted");
+    }
+    let (of_a, of_b) = (next(&mut a).await, next(&mut b).await);
+    assert_ne!(of_a.job.id, of_b.job.id);
+    of_a.settle.done().await;
+    of_b.settle.done().await;
+    // And together they do each once.
+    let (seen, mut handed) = tokio::sync::mpsc::unbounded_channel();
+    let takers = [a, b].map(|mut jobs| {
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            while let Some(delivery) = jobs.next().await {
+                seen.send(delivery.job.id.clone()).expect("a listener");
+                tokio::task::yield_now().await;
+                delivery.settle.done().await;
+            }
+        })
+    });
+    for n in 0..JOBS {
+        bus.submit(job(n.to_string())).await.expect("submitted");
+    }
+    let mut ids = HashSet::new();
+    while ids.len() < JOBS {
+        let id = tokio::time::timeout(PATIENCE, handed.recv()).await.expect("in time").expect("a taker");
+        assert!(ids.insert(id), "a job was handed out twice");
+    }
+    takers.iter().for_each(|taker| taker.abort());
+}
+
+pub async fn the_lane_is_bounded(bus: Arc<dyn Bus>) {
+    /// More than any lane takes.
+    const TOO_MANY: usize = 1_000_000;
+    let mut taken = 0;
+    let refused = loop {
+        match bus.submit(job(taken.to_string())).await {
+            Ok(()) => taken += 1,
+            Err(refused) => break refused,
+        }
+        assert!(taken < TOO_MANY, "nobody says stop");
+    };
+    assert_eq!(refused, BusError::Away);
+    assert_eq!(bus.waiting(), taken);
+    // A job in a worker's hands may come back, so its place is not free before it is settled.
+    let mut jobs = bus.jobs(Area::Secrets);
+    let delivery = next(&mut jobs).await;
+    assert_eq!(bus.submit(job("one more")).await, Err(BusError::Away));
+    delivery.settle.done().await;
+    bus.submit(job("one more")).await.expect("there is room again");
+}
