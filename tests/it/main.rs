@@ -3,6 +3,7 @@
 mod harness;
 mod samples;
 
+mod architecture;
 mod bus_contract;
 mod execute;
 mod store_contract;
