@@ -6,5 +6,6 @@ mod samples;
 mod architecture;
 mod bus_contract;
 mod execute;
+mod schemas;
 mod store_contract;
 mod tools;

@@ -1,0 +1,208 @@
+//! What is committed for readers outside: schemas, samples of every stored event, `example.env`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use mcp_api::cli::schemas::files;
+use mcp_api::config::{Config, Env, variables};
+use mcp_api::core::catalog::Catalog;
+use mcp_api::core::event::{self, Event, StoredEvent};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// One stored event of every type and version there ever was, in an order that can be folded, and
+/// the digest of its file: old events are forever, and so are these.
+const HISTORY: &[(&str, &str)] = &[
+    ("server.registered.v1", "cd9507ea17da9bb23234ac8e8a772c6add820c8c097a55533480562d136b506d"),
+    ("server.updated.v1", "953b7a270de81a00428c5a3b66c741a314859af62a6decd821c9873da0f49803"),
+    ("server.tools_discovered.v1", "b1635db060df334e074a444b805d6498d1676eba81696640d6e463641cde1d39"),
+    ("server.disabled.v1", "f8209f658e0e9a1f9f78c2449959d6b7c57d29cb34ccc991b7f38f6e4d6bdbcc"),
+    ("server.enabled.v1", "a161525714439392e476bc463cf42df51647b0d84280b4e822aacb3d37cc97be"),
+    ("secret.set.v1", "dbef0d2361c3c0ecba995feccb59f0f55611e0cb2636a43c0e595569c27574da"),
+    ("secret.deleted.v1", "1e04e9c443dc58ba6a2a6a3a37b8c72d29cdc157494c4634d66bf30e4271c0c0"),
+    ("server.deleted.v1", "57e7921fe0736d206229c3153869750554193df41d0fc43f7dd251f6e0dfb3a5"),
+];
+
+fn root() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The names of a folder's files, without their ending.
+fn names_in(folder: &str) -> BTreeSet<String> {
+    let names = fs::read_dir(root().join(folder)).expect("a folder").map(|entry| {
+        let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+        name.strip_suffix(".json").unwrap_or_else(|| panic!("{folder}/{name} is not JSON")).to_owned()
+    });
+    names.collect()
+}
+
+/// A stored sample.
+pub fn sample(name: &str) -> StoredEvent {
+    serde_json::from_str(&read(&format!("schemas/history/{name}.json"))).expect("a stored event")
+}
+
+pub fn samples() -> Vec<StoredEvent> {
+    HISTORY.iter().map(|(name, _)| sample(name)).collect()
+}
+
+/// The validator of an event type's data, from the committed schema.
+fn validator(name: &str) -> jsonschema::Validator {
+    let schema: Value = serde_json::from_str(&read(&format!("schemas/events/{name}.json"))).expect("JSON");
+    jsonschema::validator_for(&schema).expect("a schema")
+}
+
+fn data(event: &StoredEvent) -> Value {
+    serde_json::from_str(event.data.get()).expect("JSON")
+}
+
+#[test]
+fn what_is_committed_is_what_the_types_say() {
+    let stale: Vec<_> = files()
+        .into_iter()
+        .filter(|(path, text)| fs::read_to_string(root().join(path)).ok().as_ref() != Some(text))
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert!(stale.is_empty(), "run `cargo run -- schemas .` and commit: {}", stale.join(", "));
+}
+
+#[test]
+fn nothing_is_committed_that_no_type_says() {
+    let made: BTreeSet<_> = files().into_iter().map(|(path, _)| path).collect();
+    for folder in ["schemas/commands", "schemas/events"] {
+        for name in names_in(folder) {
+            let path = PathBuf::from(format!("{folder}/{name}.json"));
+            assert!(made.contains(&path), "{} is of no type any more; delete it", path.display());
+            jsonschema::validator_for(&serde_json::from_str(&read(path.to_str().expect("UTF-8"))).expect("JSON"))
+                .unwrap_or_else(|error| panic!("{} is no JSON Schema: {error}", path.display()));
+        }
+    }
+}
+
+#[test]
+fn every_version_of_every_event_has_a_sample() {
+    let wanted: BTreeSet<String> = event::schemas()
+        .iter()
+        .flat_map(|(name, newest, _)| (1..=*newest).map(move |version| format!("{name}.v{version}")))
+        .collect();
+    assert_eq!(names_in("schemas/history"), wanted);
+    assert_eq!(HISTORY.iter().map(|(name, _)| (*name).to_owned()).collect::<BTreeSet<_>>(), wanted);
+}
+
+#[test]
+fn samples_are_never_edited() {
+    for (name, digest) in HISTORY {
+        let found = hex::encode(Sha256::digest(read(&format!("schemas/history/{name}.json"))));
+        assert_eq!(&found, digest, "{name} was edited: an old event is forever, a new shape is a new version");
+    }
+}
+
+#[test]
+fn every_sample_still_means_something() {
+    let mut catalog = Catalog::default();
+    for stored in samples() {
+        let name = format!("{}.v{}", stored.type_name, stored.v);
+        let event = Event::decode(&stored).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!((event.type_name(), event.subject()), (stored.type_name.as_str(), stored.subject.clone()));
+        let before = catalog.to_snapshot().expect("a snapshot");
+        catalog.apply(&event);
+        assert_ne!(catalog.to_snapshot().expect("a snapshot"), before, "{name} changes nothing");
+    }
+    assert!(catalog.servers().is_empty(), "the last sample deletes the server");
+}
+
+#[test]
+fn samples_and_what_is_written_today_obey_the_schemas() {
+    for stored in samples() {
+        let name = format!("{}.v{}", stored.type_name, stored.v);
+        let today = Event::decode(&stored).expect("an event").encode().expect("encoded");
+        for (event, which) in [(&stored, "the sample"), (&today, "what is written today")] {
+            let validator = validator(&format!("{}.v{}", event.type_name, event.v));
+            let faults: Vec<_> = validator.iter_errors(&data(event)).map(|fault| fault.to_string()).collect();
+            assert!(faults.is_empty(), "{name}, {which}: {faults:?}");
+        }
+        // And a schema says no where the type does: to a required field that is missing or of another type.
+        let validator = validator(&name);
+        for field in data(&stored).as_object().expect("an object").keys() {
+            let (mut missing, mut other) = (data(&stored), data(&stored));
+            missing.as_object_mut().expect("an object").remove(field);
+            other[field] = 7.into();
+            assert!(!validator.is_valid(&missing), "{name} needs no {field}");
+            assert!(!validator.is_valid(&other), "{name} takes a number for {field}");
+        }
+    }
+}
+
+type Pairs = &'static [(&'static str, &'static str)];
+
+/// Another value of every variable, and what else must be set for the difference to be seen.
+const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
+    ("HOST", "127.0.0.2", &[]),
+    ("PORT", "9999", &[]),
+    ("PUBLIC_URL", "https://mcp.example.com", &[]),
+    ("DATA_DIR", "/elsewhere", &[]),
+    ("ADMIN_TOKEN", "0123456789abcdef", &[]),
+    ("ALLOW_UNAUTHENTICATED", "true", &[("HOST", "0.0.0.0")]),
+    ("ALLOWED_HOSTS", "mcp.example.com", &[]),
+    ("SECRETS_KEY", "a passphrase", &[]),
+    ("SECRETS_KEYS_OLD", "one, another", &[]),
+    ("PAYLOAD_LIMIT", "7mb", &[]),
+    ("RESULT_LIMIT", "7mb", &[]),
+    ("MAX_CALLS", "7", &[]),
+    ("MAX_CALLS_PER_SERVER", "7", &[]),
+    ("MAX_CALLS_PER_USER", "7", &[]),
+    ("LEASE_TTL", "7s", &[]),
+    ("DRAIN_TIMEOUT", "7s", &[]),
+    ("LOG_FORMAT", "pretty", &[]),
+    ("RUST_LOG", "trace", &[]),
+];
+
+#[test]
+fn every_variable_of_example_env_is_read() {
+    let named: BTreeSet<String> = read("example.env")
+        .lines()
+        .filter_map(|line| line.strip_prefix("# ")?.split_once('='))
+        .filter(|(name, _)| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    assert_eq!(named, OTHER_VALUES.iter().map(|(name, ..)| (*name).to_owned()).collect(), "give it another value here");
+    for (name, other, needs) in OTHER_VALUES {
+        let config = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            format!("{:?}", Config::read(&Env::from_pairs(pairs)))
+        };
+        let with = [*needs, &[(name, other)]].concat();
+        assert_ne!(config(needs), config(&with), "{name} is not read");
+    }
+}
+
+#[test]
+fn every_default_is_what_example_env_says() {
+    let defaults = format!("{:?}", Config::read(&Env::default()).expect("a configuration"));
+    let of_a_variable = |line: &&str| variables().iter().any(|v| line.starts_with(&format!("{}=", v.name)));
+    let example = read("example.env");
+    let uncommented: Vec<_> =
+        example.lines().filter_map(|line| line.strip_prefix("# ")).filter(of_a_variable).collect();
+    assert_eq!(uncommented.len(), variables().len());
+    let written = Config::read(&Env::from_text(uncommented.join("\n").as_bytes()).expect("a .env file"));
+    assert_eq!(format!("{:?}", written.expect("a configuration")), defaults);
+}
+
+#[test]
+fn every_variable_that_is_read_is_in_example_env() {
+    let example = read("example.env");
+    let mut found = 0;
+    for entry in fs::read_dir(root().join("src/config")).expect("a folder") {
+        let text = fs::read_to_string(entry.expect("an entry").path()).expect("a source");
+        // `name: "NAME"` of a `Variable`, written in one line or in several.
+        for name in text.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            found += 1;
+            assert!(example.contains(&format!("\n# {name}=")), "{name} is not in VARIABLES of its file");
+        }
+    }
+    assert_eq!(found, variables().len());
+}
