@@ -6,6 +6,7 @@ mod samples;
 mod architecture;
 mod bus_contract;
 mod execute;
+mod properties;
 mod schemas;
 mod store_contract;
 mod tools;
