@@ -106,10 +106,10 @@ pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
     };
     let mut sent = ask(POOL, "body", Duration::from_secs(20));
     (sent.seen, sent.traceparent, sent.call) = (Position(41), Some("00-1-2-00".into()), Some(call.clone()));
-    let (id, command) = (sent.id, sent.command);
+    let command = sent.command;
     bus.call(sent).await.expect("an answer");
     let got = kept.send_replace(None).expect("an ask");
-    assert_eq!((got.id, got.to, got.command, got.seen), (id, POOL, command, Position(41)));
+    assert_eq!((got.to, got.command, got.seen), (POOL, command, Position(41)));
     assert_eq!((got.traceparent.as_deref(), got.call, &got.body[..]), (Some("00-1-2-00"), Some(call), &b"body"[..]));
     assert!(got.time_left <= Duration::from_secs(20) && got.time_left > Duration::from_secs(10));
 }

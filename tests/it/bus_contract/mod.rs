@@ -10,9 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use mcp_api::adapters::bus_in_process::InProcessBus;
 use mcp_api::core::command::{Command, DeleteServer};
-use mcp_api::core::names::{AskId, Position};
+use mcp_api::core::names::Position;
 use mcp_api::ports::{Ask, Bus, Place};
-use uuid::Uuid;
 
 /// A bus with nobody on it.
 pub async fn in_process() -> Arc<dyn Bus> {
@@ -22,7 +21,6 @@ pub async fn in_process() -> Arc<dyn Bus> {
 /// A question with a body, by somebody who waits so long.
 pub fn ask(to: Place, body: &'static str, time_left: Duration) -> Ask {
     Ask {
-        id: AskId(Uuid::now_v7()),
         to,
         command: DeleteServer::NAME,
         time_left,
