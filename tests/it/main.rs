@@ -7,6 +7,7 @@ mod architecture;
 mod bus_contract;
 mod execute;
 mod properties;
+mod real_servers;
 mod schemas;
 mod store_contract;
 mod tools;
