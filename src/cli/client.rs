@@ -1,5 +1,7 @@
 //! A small client of the HTTP API.
 
+use std::net::IpAddr;
+
 use clap::Args;
 use serde_json::Value;
 
@@ -10,10 +12,13 @@ use super::Ended;
 pub struct ApiArgs {
     /// The API's URL
     #[arg(long, default_value_t = default_url())]
-    url: String,
+    pub url: String,
+    /// Where it is not that of the environment.
+    #[arg(skip)]
+    pub token: Option<String>,
 }
 
-fn default_url() -> String {
+pub fn default_url() -> String {
     std::env::var("MCP_API_URL").unwrap_or_else(|_| "http://127.0.0.1:8080".into())
 }
 
@@ -21,8 +26,8 @@ fn default_url() -> String {
 pub async fn send(api: &ApiArgs, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), String> {
     let url = format!("{}{path}", api.url.trim_end_matches('/'));
     let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
-    let mut request = reqwest::Client::new().request(method, &url);
-    if let Ok(token) = std::env::var("ADMIN_TOKEN") {
+    let mut request = http(&url)?.request(method, &url);
+    if let Some(token) = api.token.clone().or_else(|| std::env::var("ADMIN_TOKEN").ok()) {
         request = request.bearer_auth(token);
     }
     if let Some(body) = body {
@@ -33,6 +38,16 @@ pub async fn send(api: &ApiArgs, method: &str, path: &str, body: Option<Value>) 
     let status = response.status().as_u16();
     let body = response.json().await.map_err(|_| format!("{url} answered {status} with something that is not JSON"))?;
     Ok((status, body))
+}
+
+/// A proxy's loopback is not ours: what listens on this machine is spoken to directly.
+fn http(url: &str) -> Result<reqwest::Client, String> {
+    let url = reqwest::Url::parse(url).map_err(|error| format!("{url} is not a URL: {error}"))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let near = host.parse().map_or(host == "localhost", |ip: IpAddr| ip.is_loopback() || ip.is_unspecified());
+    let client = reqwest::Client::builder();
+    let client = if near { client.no_proxy() } else { client };
+    client.build().map_err(|error| error.to_string())
 }
 
 /// Runs a client on a runtime of its own.
