@@ -47,6 +47,15 @@ pub enum StartError {
 /// Serves until SIGTERM or Ctrl-C, then drains. `listening` is told the real URL.
 pub async fn serve(config: Config, listening: impl FnOnce(&str)) -> Result<(), StartError> {
     let stop = stop_signal().map_err(StartError::Serve)?;
+    serve_until(stop, config, listening).await
+}
+
+/// Serves until `stop`, then drains.
+pub async fn serve_until(
+    stop: impl Future<Output = ()>,
+    config: Config,
+    listening: impl FnOnce(&str),
+) -> Result<(), StartError> {
     let data_dir = &config.place.data_dir;
     let _lock = lock(data_dir)?;
     forbid_looking();
@@ -107,7 +116,8 @@ pub async fn serve(config: Config, listening: impl FnOnce(&str)) -> Result<(), S
     Ok(())
 }
 
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+/// Ends at SIGTERM or Ctrl-C, from this call on.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
