@@ -5,6 +5,7 @@ mod samples;
 
 mod architecture;
 mod bus_contract;
+mod demo;
 mod execute;
 mod properties;
 mod real_servers;

@@ -20,7 +20,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 pub use process::run;
 
 /// What of the host's environment a child sees; everything else is the server's own `env`.
-const PASSED_ON: [&str; 13] = [
+pub const PASSED_ON: [&str; 13] = [
     "PATH",
     "HOME",
     "USER",
