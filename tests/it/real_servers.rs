@@ -194,6 +194,34 @@ async fn github_gets_each_users_own_token() {
 }
 
 #[tokio::test]
+async fn a_killed_program_comes_back_with_its_servers_and_secrets() {
+    let mut app = App::start();
+    register(&app, "everything", &node("server-everything")).await.ok();
+    app.set_secret("ana", "everything", "message", "kept-for-ana").await;
+    app.kill_and_restart();
+    let echo = async |app: &App| app.call("ana", "everything", "echo", json!({ "message": "x" })).await;
+    // The call waits for the server, which starts anew.
+    assert_eq!(echo(&app).await.ok()["data"]["content"], "Echo: kept-for-ana");
+    app.until("/mcp/servers/everything", |body| body["server"]["status"] == "connected").await;
+
+    app.put("/mcp/servers/everything/disable", json!({})).await.ok();
+    echo(&app).await.fails(409, "server_disabled");
+    assert!(children(&app, "server-everything").is_empty(), "a disabled server still runs");
+    app.put("/mcp/servers/everything/enable", json!({})).await.ok();
+    assert_eq!(echo(&app).await.ok()["data"]["content"], "Echo: kept-for-ana");
+    app.delete("/mcp/servers/everything").await.ok();
+    echo(&app).await.fails(404, "server_not_found");
+    register(&app, "everything", &node("server-everything")).await.ok();
+    assert_eq!(echo(&app).await.ok()["data"]["content"], "Echo: x", "a secret outlived its server");
+
+    assert_eq!(app.terminate().code(), Some(0));
+    for file in fs::read_dir(app.data()).expect("the folder").flatten() {
+        let bytes = fs::read(file.path()).expect("a file");
+        assert!(!String::from_utf8_lossy(&bytes).contains("kept-for-ana"), "{} has the secret", file.path().display());
+    }
+}
+
+#[tokio::test]
 async fn nobody_outlives_a_killed_program() {
     let mut app = App::start();
     // As npx does: a shell between us and the server.
@@ -229,7 +257,9 @@ async fn the_tools_of_all_are_listed() {
     for answer in futures::future::join_all(registered).await {
         answer.ok();
     }
-    let listed = app.get("/mcp/tools").await.ok();
+    let listed = app.get("/mcp/tools").await;
+    assert!(listed.headers.contains_key("etag"), "{:?}", listed.headers);
+    let listed = listed.ok();
     let listed = listed["tools"].as_array().expect("one object a server");
     assert_eq!(listed.len(), all.len());
     for (name, _, tool) in all {
