@@ -127,13 +127,15 @@ impl Lane {
 
     fn push(&self, job: Job) -> Result<(), BusError> {
         let mut state = self.lock();
+        if state.unsettled.contains(&job.id) {
+            return Ok(());
+        }
         if state.unsettled.len() >= JOBS {
             return Err(BusError::Away);
         }
-        if state.unsettled.insert(job.id.clone()) {
-            state.waiting.push_back((job, 1));
-            self.more.notify_one();
-        }
+        state.unsettled.insert(job.id.clone());
+        state.waiting.push_back((job, 1));
+        self.more.notify_one();
         Ok(())
     }
 

@@ -6,28 +6,36 @@ use clap::Args;
 use serde_json::Value;
 
 use super::Ended;
+use crate::config::{BadConfig, ClientConfig, Env};
 
 /// Where the API is.
 #[derive(Args)]
 pub struct ApiArgs {
-    /// The API's URL
-    #[arg(long, default_value_t = default_url())]
+    /// The API's URL, where MCP_API_URL does not say it
+    #[arg(long)]
+    url: Option<String>,
+}
+
+/// An API to speak to.
+pub struct Api {
     pub url: String,
-    /// Where it is not that of the environment.
-    #[arg(skip)]
     pub token: Option<String>,
 }
 
-pub fn default_url() -> String {
-    std::env::var("MCP_API_URL").unwrap_or_else(|_| "http://127.0.0.1:8080".into())
+impl ApiArgs {
+    /// The variables say what the arguments do not, in the environment or in `.env`.
+    pub fn api(&self) -> Result<Api, BadConfig> {
+        let ClientConfig { url, token } = ClientConfig::read(&Env::of_process()?)?;
+        Ok(Api { url: self.url.clone().unwrap_or(url), token })
+    }
 }
 
-/// Sends one request and gives its status and body. The token is taken from `ADMIN_TOKEN`.
-pub async fn send(api: &ApiArgs, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), String> {
+/// Sends one request and gives its status and body.
+pub async fn send(api: &Api, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), String> {
     let url = format!("{}{path}", api.url.trim_end_matches('/'));
     let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
     let mut request = http(&url)?.request(method, &url);
-    if let Some(token) = api.token.clone().or_else(|| std::env::var("ADMIN_TOKEN").ok()) {
+    if let Some(token) = &api.token {
         request = request.bearer_auth(token);
     }
     if let Some(body) = body {
@@ -43,6 +51,9 @@ pub async fn send(api: &ApiArgs, method: &str, path: &str, body: Option<Value>) 
 /// A proxy's loopback is not ours: what listens on this machine is spoken to directly.
 fn http(url: &str) -> Result<reqwest::Client, String> {
     let url = reqwest::Url::parse(url).map_err(|error| format!("{url} is not a URL: {error}"))?;
+    if url.scheme() != "http" {
+        return Err(format!("{url} cannot be spoken to: this client speaks http:// only"));
+    }
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let near = host.parse().map_or(host == "localhost", |ip: IpAddr| ip.is_loopback() || ip.is_unspecified());
     let client = reqwest::Client::builder();

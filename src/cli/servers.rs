@@ -10,8 +10,9 @@ use super::client::{ApiArgs, block_on, send};
 
 /// Prints a line a server: its name, status, number of tools, and what is wrong with it.
 pub fn run(api: &ApiArgs) -> Ended {
+    let api = api.api()?;
     block_on(async {
-        let (_, answer) = send(api, "GET", "/mcp/servers", None).await?;
+        let (_, answer) = send(&api, "GET", "/mcp/servers", None).await?;
         let Some(servers) = answer["servers"].as_array() else { return Err(sentence(&answer).into()) };
         if servers.is_empty() {
             println!("No servers yet: POST /mcp/servers registers one.");

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 use super::env::{BadConfig, Env, Variable};
 use super::listen::Listen;
 
-const ADMIN_TOKEN: Variable = Variable {
+pub const ADMIN_TOKEN: Variable = Variable {
     name: "ADMIN_TOKEN",
     default: "",
     about: "With it, requests need the header Authorization: Bearer <token>; 16 characters or more.",

@@ -3,6 +3,7 @@
 //! Every variable is written once, with its default and one sentence; `example.env` is made from these.
 
 mod access;
+mod client;
 mod env;
 mod keys;
 mod limits;
@@ -11,6 +12,7 @@ mod log;
 mod place;
 
 pub use access::Access;
+pub use client::ClientConfig;
 pub use env::{BadConfig, Env, Variable};
 pub use keys::Keys;
 pub use limits::Limits;
@@ -79,8 +81,15 @@ const NOT_YET: [&str; 21] = [
 
 /// Every variable there is, in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
-    let all: [&[&Variable]; 6] =
-        [listen::VARIABLES, place::VARIABLES, access::VARIABLES, keys::VARIABLES, limits::VARIABLES, log::VARIABLES];
+    let all: [&[&Variable]; 7] = [
+        listen::VARIABLES,
+        place::VARIABLES,
+        access::VARIABLES,
+        keys::VARIABLES,
+        limits::VARIABLES,
+        log::VARIABLES,
+        client::VARIABLES,
+    ];
     all.concat()
 }
 

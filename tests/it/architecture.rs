@@ -68,8 +68,6 @@ const IMPURE: &[&str] = &[
 /// Who reads the environment, and why.
 const READS_ENVIRONMENT: &[&str] = &[
     "src/config/env.rs",
-    // A client at a terminal has no configuration: it takes a URL and a token.
-    "src/cli/client.rs",
     // Passes PATH and its like on to a child, whose environment is made anew.
     "workers/guard/mod.rs",
 ];

@@ -132,7 +132,11 @@ impl Stdio {
         let progress = call.reset_on_progress.then(|| Arc::new(Notify::new()));
         let mut request = self.mux.begin(progress.clone()).map_err(|Closed| CallError::Closed { begun: false })?;
         let opened = call.secrets.iter().map(|secret| {
-            secret.value.expose().map(|value| Opened { name: secret.name.as_str(), value }).map_err(|_| CallError::BadSecret)
+            secret
+                .value
+                .expose()
+                .map(|value| Opened { name: secret.name.as_str(), value })
+                .map_err(|_| CallError::BadSecret)
         });
         let opened = opened.collect::<Result<Vec<_>, _>>()?;
         let frame = CallFrame {

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::Ended;
-use super::client::ApiArgs;
+use super::client::Api;
 use crate::app::{self, StartError};
 use crate::config::{BadConfig, Config, Env, Keys, LogConfig};
 use crate::telemetry;
@@ -78,7 +78,7 @@ async fn serve(
         // It could not start: there is nothing to tell.
         let Ok(url) = told.await else { return Ok(()) };
         show.result(&format!("it listens on {url}"));
-        let api = ApiArgs { url, token };
+        let api = Api { url, token };
         tokio::select! {
             biased;
             () = end.cancelled() => Ok(()),

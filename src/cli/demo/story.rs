@@ -9,7 +9,8 @@ use super::FOLDER;
 use super::npm;
 use super::show::{Show, curl, program};
 use crate::cli::call::sentence;
-use crate::cli::client::{ApiArgs, default_url};
+use crate::cli::client::Api;
+use crate::config::ClientConfig;
 use crate::workers::guard::PASSED_ON;
 
 const SERVER: &str = "everything";
@@ -20,7 +21,7 @@ const STRANGER: &str = "cem";
 /// Events that are shown.
 const EVENTS: usize = 8;
 
-pub async fn tell(api: &ApiArgs, show: &Show) -> Result<(), String> {
+pub async fn tell(api: &Api, show: &Show) -> Result<(), String> {
     register(api, show).await?;
     store(api, show).await?;
     call(api, show).await?;
@@ -31,7 +32,7 @@ pub async fn tell(api: &ApiArgs, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn register(api: &ApiArgs, show: &Show) -> Result<(), String> {
+async fn register(api: &Api, show: &Show) -> Result<(), String> {
     show.step("Register the server by its command");
     let mut server = json!({ "name": SERVER, "command": npm::command() });
     let (status, mut answer) = show.ask(api, "POST", "/mcp/servers", Some(server.clone())).await?;
@@ -50,7 +51,7 @@ async fn register(api: &ApiArgs, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn store(api: &ApiArgs, show: &Show) -> Result<(), String> {
+async fn store(api: &Api, show: &Show) -> Result<(), String> {
     show.step("Store a secret named message for ana, and another one for ben");
     for (user, value) in SECRETS {
         let secret = json!({ "username": user, "serverName": SERVER, "secretName": "message", "secretValue": value });
@@ -60,7 +61,7 @@ async fn store(api: &ApiArgs, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn call(api: &ApiArgs, show: &Show) -> Result<(), String> {
+async fn call(api: &Api, show: &Show) -> Result<(), String> {
     show.step(&format!("Call echo with the same arguments as ana, as ben, and as {STRANGER}, who has no secret"));
     let args = json!({ "message": "hello" });
     for (user, own) in SECRETS.into_iter().chain([(STRANGER, "hello")]) {
@@ -73,7 +74,7 @@ async fn call(api: &ApiArgs, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn environment(api: &ApiArgs, show: &Show) -> Result<(), String> {
+async fn environment(api: &Api, show: &Show) -> Result<(), String> {
     show.step("Ask the server which variables of this process it can see");
     let body = json!({ "serverName": SERVER, "methodName": "get-env", "args": {} });
     let answer = succeeded(show.ask(api, "POST", "/mcp/tool/call", Some(body)).await?.1)?;
@@ -88,7 +89,7 @@ async fn environment(api: &ApiArgs, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn events(api: &ApiArgs, show: &Show) -> Result<(), String> {
+async fn events(api: &Api, show: &Show) -> Result<(), String> {
     show.step("Read the log: who changed what, and none of the values");
     let answer = succeeded(show.ask(api, "GET", "/events?limit=1000", None).await?.1)?;
     let events = answer["events"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -133,8 +134,8 @@ fn look(show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-fn what_next(api: &ApiArgs, show: &Show) {
-    let at = if api.url == default_url() { String::new() } else { format!(" --url {}", api.url) };
+fn what_next(api: &Api, show: &Show) {
+    let at = if api.url == ClientConfig::DEFAULT_URL { String::new() } else { format!(" --url {}", api.url) };
     let program = program();
     show.line("", "");
     show.title("It stays up until Ctrl-C. Try next, in another terminal:");

@@ -1,0 +1,27 @@
+//! Where the command line's clients find the API, and with which token.
+
+use super::access::ADMIN_TOKEN;
+use super::env::{BadConfig, Env, Variable};
+
+const MCP_API_URL: Variable = Variable {
+    name: "MCP_API_URL",
+    default: "http://127.0.0.1:8080",
+    about: "Where mcp-api call and mcp-api servers find the API.",
+};
+
+pub const VARIABLES: &[&Variable] = &[&MCP_API_URL];
+
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    pub url: String,
+    pub token: Option<String>,
+}
+
+impl ClientConfig {
+    /// Where the API is when nothing is said.
+    pub const DEFAULT_URL: &str = MCP_API_URL.default;
+
+    pub fn read(env: &Env) -> Result<Self, BadConfig> {
+        Ok(Self { url: env.parse(&MCP_API_URL, "a URL")?, token: env.text(&ADMIN_TOKEN) })
+    }
+}
