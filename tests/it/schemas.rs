@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use mcp_api::cli::schemas::files;
-use mcp_api::config::{Config, Env, variables};
+use mcp_api::config::{ClientConfig, Config, Env, variables};
 use mcp_api::core::catalog::Catalog;
 use mcp_api::core::event::{self, Event, StoredEvent};
 use serde_json::Value;
@@ -159,6 +159,7 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("DRAIN_TIMEOUT", "7s", &[]),
     ("LOG_FORMAT", "pretty", &[]),
     ("RUST_LOG", "trace", &[]),
+    ("MCP_API_URL", "http://127.0.0.1:9999", &[]),
 ];
 
 #[test]
@@ -173,7 +174,8 @@ fn every_variable_of_example_env_is_read() {
     for (name, other, needs) in OTHER_VALUES {
         let config = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            format!("{:?}", Config::read(&Env::from_pairs(pairs)))
+            let env = Env::from_pairs(pairs);
+            format!("{:?} {:?}", Config::read(&env), ClientConfig::read(&env))
         };
         let with = [*needs, &[(name, other)]].concat();
         assert_ne!(config(needs), config(&with), "{name} is not read");
