@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -108,8 +109,8 @@ pub async fn list(State(facade): State<Arc<Facade>>) -> Result<Response, Refused
 /// One server.
 #[utoipa::path(get, path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, body = Success<OneServer>), (status = 404, body = ErrorBody)))]
-pub async fn get(State(facade): State<Arc<Facade>>, Path(name): Path<String>) -> Result<Response, Refused> {
-    one(&facade, &named(&name)?).await
+pub async fn get(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
+    one(&facade, &name).await
 }
 
 /// A server to be registered.
@@ -266,10 +267,9 @@ pub struct UpdateBody {
     responses((status = 200, body = Success<OneServer>), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub async fn update(
     State(facade): State<Arc<Facade>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
-    let name = named(&name)?;
     let body = body::read(request, facade.limits.payload).await?;
     let body: UpdateBody = body::parse(&body)?;
     check_transport(body.transport_type.as_deref())?;
@@ -302,16 +302,15 @@ pub async fn update(
 /// Remove a server, its processes and all its secrets.
 #[utoipa::path(delete, path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, body = Success<Nothing>), (status = 404, body = ErrorBody)))]
-pub async fn delete(State(facade): State<Arc<Facade>>, Path(name): Path<String>) -> Result<Response, Refused> {
-    facade.ask(&DeleteServer { id: command_id(), name: named(&name)? }, STOPS).await?;
+pub async fn delete(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
+    facade.ask(&DeleteServer { id: command_id(), name }, STOPS).await?;
     success(Nothing {})
 }
 
 /// Enable a server; one that is enabled is restarted.
 #[utoipa::path(put, path = "/mcp/servers/{name}/enable", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, body = Success<OneServer>), (status = 404, body = ErrorBody)))]
-pub async fn enable(State(facade): State<Arc<Facade>>, Path(name): Path<String>) -> Result<Response, Refused> {
-    let name = named(&name)?;
+pub async fn enable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
     let time = time_to_start(&facade, &name);
     let live = facade.ask(&EnableServer { id: command_id(), name: name.clone() }, time).await?;
     shown(&facade, &name, live).await
@@ -320,15 +319,22 @@ pub async fn enable(State(facade): State<Arc<Facade>>, Path(name): Path<String>)
 /// Stop a server and keep it.
 #[utoipa::path(put, path = "/mcp/servers/{name}/disable", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, body = Success<OneServer>), (status = 404, body = ErrorBody)))]
-pub async fn disable(State(facade): State<Arc<Facade>>, Path(name): Path<String>) -> Result<Response, Refused> {
-    let name = named(&name)?;
+pub async fn disable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
     let live = facade.ask(&DisableServer { id: command_id(), name: name.clone() }, STOPS).await?;
     shown(&facade, &name, live).await
 }
 
-/// A name in a path that can be no server's belongs to no server.
-fn named(name: &str) -> Result<ServerName, Failure> {
-    name.parse().map_err(|_| Failure::server_not_found("of that name"))
+/// The server's name in a path. One that can be no server's belongs to no server.
+pub struct Named(ServerName);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let name = Path::<String>::from_request_parts(parts, state).await.ok();
+        let name = name.and_then(|Path(name)| name.parse().ok()).map(Self);
+        Ok(name.ok_or_else(|| Failure::server_not_found("of that name"))?)
+    }
 }
 
 /// Stopping what runs, starting what is to run, and a little more.
