@@ -262,11 +262,20 @@ impl ServerChange {
         replace(args, &self.args);
         replace(env, &self.env);
         replace(&mut config.secret_names, &self.secret_names);
-        replace(&mut config.startup_timeout, &self.startup_timeout);
-        replace(&mut config.tool_timeout, &self.tool_timeout);
+        replace_timeout(&mut config.startup_timeout, self.startup_timeout);
+        replace_timeout(&mut config.tool_timeout, self.tool_timeout);
         replace(&mut config.reset_timeout_on_progress, &self.reset_timeout_on_progress);
         replace(&mut config.replicas, &self.replicas);
         Ok(config)
+    }
+}
+
+/// Answers show the default as a number: put back, it is still the default and no change.
+fn replace_timeout(old: &mut Option<u64>, new: Option<Option<u64>>) {
+    if let Some(new) = new
+        && new.unwrap_or(DEFAULT_TIMEOUT_MS) != old.unwrap_or(DEFAULT_TIMEOUT_MS)
+    {
+        *old = new;
     }
 }
 
