@@ -84,11 +84,17 @@ pub struct ToolList {
     responses((status = 200, body = ToolList), (status = 304, description = "Nothing has changed since the ETag in If-None-Match")))]
 pub async fn list(State(facade): State<Arc<Facade>>, headers: HeaderMap) -> Result<Response, Refused> {
     let built = facade.tools.get(&facade.follow.catalog())?;
-    let known = headers.get(IF_NONE_MATCH).is_some_and(|etag| etag == built.etag);
+    let known = headers.get_all(IF_NONE_MATCH).iter().any(|known| names(known, &built.etag));
     let mut response =
         if known { StatusCode::NOT_MODIFIED.into_response() } else { json(StatusCode::OK, built.body.clone()) };
     response.headers_mut().insert(ETAG, built.etag.clone());
     Ok(response)
+}
+
+/// Whether one of the tags is this one; proxies make tags weak (RFC 9110, section 13.1.2).
+fn names(tags: &HeaderValue, etag: &HeaderValue) -> bool {
+    let tags = tags.to_str().unwrap_or_default().split(',').map(str::trim);
+    tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag)).any(|tag| tag == "*" || etag == tag)
 }
 
 /// A tool call.
