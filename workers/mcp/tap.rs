@@ -236,9 +236,11 @@ fn progress_of(params: &RawValue) -> Option<u64> {
 }
 
 fn ids_in(bytes: &[u8]) -> Vec<u64> {
-    const KEY: &[u8] = br#""id":"c"#;
+    const KEY: &[u8] = br#""id""#;
     let ids = memchr::memmem::find_iter(bytes, KEY).filter_map(|at| {
-        let digits = &bytes[at + KEY.len()..];
+        // Not every encoder writes without blanks.
+        let value = bytes[at + KEY.len()..].trim_ascii_start().strip_prefix(b":")?;
+        let digits = value.trim_ascii_start().strip_prefix(b"\"c")?;
         let end = digits.iter().position(|b| !b.is_ascii_digit())?;
         std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
     });
