@@ -1,7 +1,7 @@
 //! Starts children under `mcp-api guard`, so that every child has an owner whatever happens to it.
 //!
 //! The worker holds one end of a pipe, the guard the other. On it the worker says how long the
-//! child may live on ([`Life::renew`]) or that it shall end ([`Life::terminate`]); when the pipe closes
+//! child may live on ([`Current::renew`]) or that it shall end ([`Process::stop`]); when the pipe closes
 //! because the worker is gone, killed or not, the guard kills the child and all it has started.
 
 mod process;
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -56,7 +56,26 @@ pub struct Guarded {
 /// A running child. Dropped, it is killed with all it has started.
 pub struct Process {
     guard: Child,
-    life: Life,
+    life: Arc<Life>,
+}
+
+/// The child that a server has at the moment, starting or stopping or anything in between. It keeps no
+/// child alive: the pipe closes when the [`Process`] goes.
+#[derive(Default)]
+pub struct Current(Mutex<Weak<Life>>);
+
+impl Current {
+    pub fn set(&self, process: &Process) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&process.life);
+    }
+
+    /// The child, if there is one, may live for that long from now.
+    pub fn renew(&self, ttl: Duration) {
+        let life = self.0.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if let Some(life) = life {
+            life.renew(ttl);
+        }
+    }
 }
 
 /// Starts `command` under a guard, with the environment it is allowed to see and `env`, which wins.
@@ -70,7 +89,7 @@ pub fn spawn<'a>(
     let (life_read, life_write) = io::pipe()?;
     let (stdin_read, stdin_write) = io::pipe()?;
     let stdin = pipe::Sender::from_owned_fd(OwnedFd::from(stdin_write))?;
-    let life = Life::new(life_write)?;
+    let life = Arc::new(Life::new(life_write)?);
     life.renew(ttl);
     // The binary itself, also when its file was replaced since.
     let mut guard = Command::new("/proc/self/exe");
@@ -95,10 +114,6 @@ pub fn spawn<'a>(
 }
 
 impl Process {
-    pub fn life(&self) -> &Life {
-        &self.life
-    }
-
     /// Waits until the child and all it had started are gone.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.guard.wait().await
@@ -119,7 +134,7 @@ impl Process {
 }
 
 /// The worker's end of the pipe to a guard.
-pub struct Life(File);
+struct Life(File);
 
 impl Life {
     fn new(pipe: PipeWriter) -> io::Result<Self> {
@@ -130,7 +145,7 @@ impl Life {
     }
 
     /// The child may live for that long from now.
-    pub fn renew(&self, ttl: Duration) {
+    fn renew(&self, ttl: Duration) {
         self.say(RENEW, ttl.as_millis().min(u128::from(u32::MAX)) as u32);
     }
 

@@ -161,8 +161,8 @@ async fn renew_all(pool: Arc<Pool>) {
             Ok(held) => {
                 let slots = pool.slots.load();
                 let left = ttl.saturating_sub(asked.elapsed());
-                let connections = held.iter().filter_map(|id| slots.get(id)?.current());
-                connections.for_each(|connection| connection.renew(left));
+                let held = held.iter().filter_map(|id| slots.get(id));
+                held.for_each(|slot| slot.child.renew(left));
             }
             Err(error) => tracing::warn!(%error, "leases could not be renewed"),
         }

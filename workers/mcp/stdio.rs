@@ -40,6 +40,8 @@ pub struct Shared {
     pub masker: Arc<Masker>,
     pub tools_changed: Arc<Notify>,
     pub result_limit: usize,
+    /// The child that is to live on while the server's lease is renewed.
+    pub child: Arc<guard::Current>,
     /// How long a child may live without a renewal.
     pub ttl: Duration,
 }
@@ -96,6 +98,7 @@ impl Stdio {
         let started_at = now_ms();
         let child = guard::spawn(command, args, env.iter(), shared.ttl)
             .map_err(|error| format!("it cannot be started: {error}"))?;
+        shared.child.set(&child.process);
         let (mux, frames) = Mux::new();
         let Shared { ring, masker, tools_changed, result_limit, .. } = shared.clone();
         let (tap, reader) = tap::tap(mux.clone(), ring.clone(), masker.clone(), tools_changed, result_limit);
@@ -175,15 +178,6 @@ impl Stdio {
     /// Calls under way.
     pub fn calls(&self) -> usize {
         self.mux.calls()
-    }
-
-    /// The child may live for that long from now.
-    pub fn renew(&self, ttl: Duration) {
-        if let Ok(process) = self.process.try_lock()
-            && let Some(process) = &*process
-        {
-            process.life().renew(ttl);
-        }
     }
 
     /// Why it ended, once its output is closed. Whatever is left of it is stopped.

@@ -24,6 +24,7 @@ use crate::core::names::{CommandId, ServerId, ServerName};
 use crate::core::server::{Live, Status, record_tools};
 use crate::core::tool::Tools;
 use crate::execute::now_ms;
+use crate::workers::guard;
 
 /// How long a server must have run for its next end to count as its first.
 const STEADY: Duration = Duration::from_secs(60);
@@ -39,6 +40,7 @@ pub struct Slot {
     pub permits: Arc<Semaphore>,
     pub ring: Arc<Ring>,
     pub masker: Arc<Masker>,
+    pub child: Arc<guard::Current>,
     connection: ArcSwapOption<Stdio>,
     state: watch::Sender<State>,
     live: ArcSwap<Live>,
@@ -82,6 +84,7 @@ impl Slot {
             permits: Arc::new(Semaphore::new(pool.limits.calls_per_server)),
             ring: Arc::default(),
             masker: Arc::default(),
+            child: Arc::default(),
             connection: ArcSwapOption::empty(),
             state: watch::Sender::new(State::Starting),
             live: ArcSwap::from_pointee(Live::of(Status::Connecting)),
@@ -119,11 +122,6 @@ impl Slot {
                 return Err(off(&self.name));
             }
         }
-    }
-
-    /// The connection, if there is one right now.
-    pub fn current(&self) -> Option<Arc<Stdio>> {
-        self.connection.load_full()
     }
 
     pub fn live(&self) -> Live {
@@ -215,6 +213,7 @@ impl Supervisor {
             masker: self.slot.masker.clone(),
             tools_changed: self.tools_changed.clone(),
             result_limit: self.pool.limits.result,
+            child: self.slot.child.clone(),
             ttl: self.pool.limits.lease_ttl,
         };
         let pool = self.pool.clone();
