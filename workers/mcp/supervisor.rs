@@ -259,14 +259,19 @@ impl Supervisor {
         let left = loop {
             tokio::select! {
                 () = connection.closed() => break Left::Ended(connection.why_it_ended().await),
-                order = next_that_matters(&mut self.inbox, &mut self.waiting, &self.pool, server) => break Left::Ordered(order),
+                Some(order) = self.inbox.recv() => {
+                    if matters(&order, &self.pool, server) {
+                        break Left::Ordered(order);
+                    }
+                    self.waiting.push(order);
+                }
                 () = self.tools_changed.notified(), if refreshing.is_none() => {
                     let limit = Duration::from_millis(server.config.startup_timeout_ms());
                     refreshing = Some(Box::pin(refresh(self.pool.clone(), self.slot.clone(), connection.clone(), limit)));
                 }
                 () = async { if let Some(refresh) = &mut refreshing { refresh.await } }, if refreshing.is_some() => refreshing = None,
             }
-            // Only orders that changed nothing can have been put aside: they see the server as it is.
+            // Only orders that change nothing were put aside: they see the server as it is.
             self.answer_waiting();
         };
         self.slot.connection.store(None);
@@ -329,17 +334,22 @@ impl Supervisor {
     }
 }
 
-/// The next order that the running server does not already obey; the others are put aside.
+/// Whether the order asks for anything but the server as it was started.
+fn matters(order: &Order, pool: &Pool, started: &Server) -> bool {
+    let wanted = pool.follow.catalog().server_by_id(started.id).cloned();
+    let same = wanted.is_some_and(|server| server.enabled && *server.config == *started.config);
+    order.restart || order.shut_down || !same
+}
+
+/// The next order that the starting server does not already obey; the others wait for its start.
 async fn next_that_matters(
     inbox: &mut mpsc::Receiver<Order>,
     waiting: &mut Vec<Order>,
     pool: &Pool,
-    running: &Server,
+    starting: &Server,
 ) -> Order {
     while let Some(order) = inbox.recv().await {
-        let wanted = pool.follow.catalog().server_by_id(running.id).cloned();
-        let same = wanted.is_some_and(|server| server.enabled && *server.config == *running.config);
-        if order.restart || order.shut_down || !same {
+        if matters(&order, pool, starting) {
             return order;
         }
         waiting.push(order);
@@ -350,7 +360,10 @@ async fn next_that_matters(
 async fn refresh(pool: Arc<Pool>, slot: Arc<Slot>, connection: Arc<Stdio>, limit: Duration) {
     match tokio::time::timeout(limit, connection.list_tools()).await {
         Ok(Ok(tools)) => record(&pool, &slot, tools).await,
-        Ok(Err(reason)) => slot.ring.push("transport", &format!("the new list of tools was not to be had: {reason}")),
+        Ok(Err(reason)) => {
+            let reason = slot.masker.mask(&reason);
+            slot.ring.push("transport", &format!("the new list of tools was not to be had: {reason}"));
+        }
         Err(_) => slot.ring.push("transport", "the new list of tools did not come in time"),
     }
 }
