@@ -69,26 +69,27 @@ pub async fn serve_until(
     let follow = Follow::open(store.clone(), bus.clone()).await?;
     let execute = Execute::start(follow.clone());
     let metrics = Metrics::new();
-    let workers = Workers::start(workers::Parts {
-        follow: follow.clone(),
-        execute,
-        bus: bus.clone(),
-        vault: store.clone(),
-        leases: store,
-        opener,
-        metrics: metrics.clone(),
-        limits: config.limits.clone(),
-    });
     tokio::spawn(follow.clone().run());
     let ending = CancellationToken::new();
+    // Before the workers: it hears from the first moment how their servers are.
     let facade = Facade::new(http::Parts {
-        follow,
-        bus,
+        follow: follow.clone(),
+        bus: bus.clone(),
         sealer,
         access: config.access.clone(),
         limits: config.limits.clone(),
-        metrics,
+        metrics: metrics.clone(),
         ending: ending.clone(),
+    });
+    let workers = Workers::start(workers::Parts {
+        follow: follow.clone(),
+        execute,
+        bus,
+        vault: store.clone(),
+        leases: store,
+        opener,
+        metrics,
+        limits: config.limits.clone(),
     });
 
     let address = listener.local_addr().map_err(StartError::Serve)?;
