@@ -1,6 +1,9 @@
 //! `/openapi.json`, made from the handlers themselves, and a page to read it and try calls from.
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_swagger_ui::SwaggerUi;
@@ -35,5 +38,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 /// The page, from files in the binary: it needs no network.
 pub fn page<S: Clone + Send + Sync + 'static>(about: utoipa::openapi::OpenApi) -> Router<S> {
-    SwaggerUi::new("/docs").url("/openapi.json", about).into()
+    let page: Router<S> = SwaggerUi::new("/docs").url("/openapi.json", about).into();
+    page.layer(map_response(async |response: Response| match response.status() {
+        StatusCode::NOT_FOUND => super::no_such_route().into_response(),
+        _ => response,
+    }))
 }

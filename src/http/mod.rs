@@ -43,13 +43,15 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(health::metrics))
 }
 
+fn no_such_route() -> Refused {
+    Refused(Failure::new(Code::RouteNotFound, "There is no such route; GET /docs shows which there are"))
+}
+
 /// The whole API behind its door.
 pub fn router(facade: Arc<Facade>) -> Router {
     let (api, about) = routes().split_for_parts();
     api.merge(docs::page(about))
-        .fallback(async || {
-            Refused(Failure::new(Code::RouteNotFound, "There is no such route; GET /docs shows which there are"))
-        })
+        .fallback(async || no_such_route())
         .method_not_allowed_fallback(async || {
             Refused(Failure::new(Code::MethodNotAllowed, "The route exists, but not with this method; see GET /docs"))
         })
