@@ -61,6 +61,7 @@ fn guard(pipe: RawFd, command: &str, args: &[String]) -> std::io::Result<ExitSta
             if getppid() != Some(guard) {
                 return Err(std::io::Error::other("the guard is gone"));
             }
+            leave_looking();
             confine()
         });
     }
@@ -73,6 +74,27 @@ fn guard(pipe: RawFd, command: &str, args: &[String]) -> std::io::Result<ExitSta
     rustix::stdio::dup2_stderr(&nothing)?;
     let status = watch(&pipe, child)?;
     Ok(status)
+}
+
+/// Gives up, for the child and all after it, the capabilities with which root reads `environ` and `maps`
+/// of any process past Landlock: to trace, to measure, and the one that stands for both. Who is not root
+/// has none of them and is refused, which is as good.
+fn leave_looking() {
+    #[allow(unsafe_code)]
+    unsafe extern "C" {
+        fn prctl(option: i32, ...) -> i32;
+    }
+    const PR_CAPBSET_DROP: i32 = 24;
+    const CAP_SYS_PTRACE: u64 = 19;
+    const CAP_SYS_ADMIN: u64 = 21;
+    const CAP_PERFMON: u64 = 38;
+    for capability in [CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON] {
+        // SAFETY: takes numbers, touches no memory.
+        #[allow(unsafe_code)]
+        unsafe {
+            prctl(PR_CAPBSET_DROP, capability, 0u64, 0u64, 0u64);
+        }
+    }
 }
 
 /// A Landlock domain that forbids next to nothing in the file system: being in it is what keeps the
