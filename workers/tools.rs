@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::mcp::{CallError, Secret, ToolCall};
+use super::mcp::{CallError, Masker, RpcError, Secret, ToolCall};
 use super::{Trouble, secrets};
 use crate::core::catalog::Server;
 use crate::core::failure::{Code, Failure};
-
 use crate::ports::Ask;
 use crate::telemetry::bug;
 
@@ -52,7 +52,7 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
     outcome.map_err(|error| {
         let tail = || slot.ring.stderr_since(connection.started_at);
         Trouble::Failed(match error {
-            CallError::Rpc(error) => refused(&server, &slot.masker.mask(&String::from_utf8_lossy(&error))),
+            CallError::Rpc(error) => refused(&server, &error, &slot.masker),
             CallError::TimedOut => in_time("did not answer").maybe_run(),
             CallError::Closed { begun } => {
                 let ended = format!("Server {} ended before it answered", server.name);
@@ -74,34 +74,30 @@ fn late(server: &Server, limit: Duration, what: &str) -> Failure {
     Failure::new(Code::Timeout, late)
 }
 
-/// The server's own refusal, masked already. Wrong arguments are the caller's affair, all else is the server's.
-fn refused(server: &Server, error: &str) -> Failure {
-    #[derive(serde::Deserialize)]
-    struct RpcError {
-        code: i64,
-        #[serde(default)]
-        message: String,
-    }
-    let Ok(rpc) = serde_json::from_str::<RpcError>(error) else {
+/// The server's own refusal, its secrets masked. Wrong arguments are the caller's affair, all else is the
+/// server's.
+fn refused(server: &Server, error: &[u8], masker: &Masker) -> Failure {
+    let Ok(rpc) = serde_json::from_slice::<RpcError>(error) else {
         let nonsense = format!("Server {} answered with something that is no JSON-RPC error", server.name);
         return Failure::new(Code::UpstreamError, nonsense).maybe_run();
     };
     let code = if rpc.code == INVALID_PARAMS { Code::InvalidRequest } else { Code::UpstreamError };
-    let message = format!("Server {} refused the call: {}", server.name, rpc.message);
-    Failure {
-        mcp_error: serde_json::value::RawValue::from_string(error.to_owned()).ok(),
-        ..Failure::new(code, message)
-    }
+    // What was escaped is masked after it was read: every encoder has its own spelling.
+    let message = masker.mask(&rpc.message);
+    let sentence = format!("Server {} refused the call: {message}", server.name);
+    let data = rpc.data.and_then(|data| RawValue::from_string(masker.mask_json(data.get())).ok());
+    let shown = RpcError { code: rpc.code, message, data };
+    Failure { mcp_error: serde_json::value::to_raw_value(&shown).ok(), ..Failure::new(code, sentence) }
 }
 
 /// Keeps the masker watching for a call's secrets while the call runs.
 struct Masking<'a> {
-    masker: &'a super::mcp::Masker,
+    masker: &'a Masker,
     ids: Vec<crate::core::names::ValueId>,
 }
 
 impl<'a> Masking<'a> {
-    fn hold(masker: &'a super::mcp::Masker, secrets: &[Secret]) -> Result<Self, Failure> {
+    fn hold(masker: &'a Masker, secrets: &[Secret]) -> Result<Self, Failure> {
         let mut masking = Self { masker, ids: Vec::with_capacity(secrets.len()) };
         for secret in secrets {
             masker.hold(secret.id, secret.value.expose().map_err(bug)?);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::core::names::ValueId;
@@ -61,6 +62,42 @@ impl Masker {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// JSON with every value hidden, however its strings are escaped. It stays JSON, so it can be shown
+    /// as such.
+    pub fn mask_json(&self, json: &str) -> String {
+        let Ok(mut value) = serde_json::from_str::<Value>(json) else { return self.mask(json) };
+        if self.mask_within(&mut value) { value.to_string() } else { json.to_owned() }
+    }
+
+    /// Whether there was something to hide.
+    fn mask_within(&self, value: &mut Value) -> bool {
+        match value {
+            Value::Null | Value::Bool(_) => false,
+            Value::Number(number) => {
+                let (shown, masked) = (number.to_string(), self.mask(&number.to_string()));
+                let hidden = shown != masked;
+                if hidden {
+                    *value = Value::String(masked);
+                }
+                hidden
+            }
+            Value::String(text) => {
+                let masked = self.mask(text);
+                std::mem::replace(text, masked) != *text
+            }
+            Value::Array(values) => values.iter_mut().fold(false, |hidden, value| self.mask_within(value) | hidden),
+            Value::Object(members) => {
+                let mut hidden = false;
+                for (key, mut value) in std::mem::take(members) {
+                    let masked = self.mask(&key);
+                    hidden |= self.mask_within(&mut value) | (masked != key);
+                    members.insert(masked, value);
+                }
+                hidden
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<ValueId, Masked>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +106,8 @@ impl Masker {
 fn forms(value: &str) -> Vec<Zeroizing<Vec<u8>>> {
     let json = Zeroizing::new(serde_json::to_string(value).unwrap_or_default());
     let json = json.trim_matches('"');
-    let mut forms = vec![value.to_owned(), json.to_owned(), ascii_json(json)];
+    let ascii = ascii_json(json);
+    let mut forms = vec![value.to_owned(), json.to_owned(), html_json(json), html_json(&ascii), ascii];
     // Standard error comes line by line, and so does a key of many lines.
     forms.extend(value.lines().map(str::trim).filter(|line| line.len() >= LINE).map(str::to_owned));
     forms.sort();
@@ -89,6 +127,11 @@ fn ascii_json(json: &str) -> String {
         }
     }
     text
+}
+
+/// As encoders write it that make JSON safe within HTML, Go's among them.
+fn html_json(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 fn replace(bytes: Vec<u8>, form: &[u8]) -> Vec<u8> {
@@ -123,8 +166,20 @@ mod tests {
         assert_eq!(masked("ghp_x", "token ghp_x, ghp_x!"), "token ***, ***!");
         assert_eq!(masked("a\"b\nc", r#"{"k":"a\"b\nc"}"#), r#"{"k":"***"}"#);
         assert_eq!(masked("pässwörd", r#"{"k": "p\u00e4ssw\u00f6rd"}"#), r#"{"k": "***"}"#);
+        assert_eq!(masked("a&b<c>", r#"{"k":"a\u0026b\u003cc\u003e"}"#), r#"{"k":"***"}"#);
         assert_eq!(masked("-----BEGIN-----\nabcdefghij\nklm\n", "read abcdefghij"), "read ***");
         assert_eq!(masked("x", "nothing to hide"), "nothing to hide");
+    }
+
+    #[test]
+    fn json_is_masked_in_every_spelling_and_stays_json() {
+        let masker = Masker::default();
+        masker.hold(ValueId(Uuid::nil()), "a<b>/1234");
+        masker.hold(ValueId(Uuid::max()), "5678");
+        let spelled = r#"{"x a\u003Cb\u003e\/1234":["\u0061<b>/1234",5678,{"n":1.0}]}"#;
+        assert_eq!(masker.mask_json(spelled), r#"{"x ***":["***","***",{"n":1.0}]}"#);
+        assert_eq!(masker.mask_json(r#"{ "untouched": 1.00 }"#), r#"{ "untouched": 1.00 }"#);
+        assert_eq!(masker.mask_json("cut off: a<b>/1234"), "cut off: ***");
     }
 
     #[test]

@@ -15,4 +15,4 @@ mod tap;
 
 pub use frame::Secret;
 pub use mask::Masker;
-pub use stdio::{CallError, ToolCall};
+pub use stdio::{CallError, RpcError, ToolCall};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProtocolVersion};
 use rmcp::service::{RoleClient, RunningService};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::{Mutex, Notify};
@@ -314,19 +314,23 @@ async fn ask(mux: &Arc<Mux>, method: &str, params: &str) -> Result<Option<Bytes>
     call.send(request(call.id, method, params)).await.map_err(ended)?;
     match call.answer().await.map_err(ended)? {
         Answer::Result(result) => Ok(Some(result)),
-        Answer::Error(error) if error_code(&error) == Some(METHOD_NOT_FOUND) => Ok(None),
-        Answer::Error(error) => Err(format!("it refused {method}: {}", String::from_utf8_lossy(&error))),
+        Answer::Error(error) => match serde_json::from_slice::<RpcError>(&error) {
+            Ok(error) if error.code == METHOD_NOT_FOUND => Ok(None),
+            Ok(error) => Err(format!("it refused {method}: {} ({})", error.message, error.code)),
+            Err(_) => Err(format!("it refused {method} with something that is no JSON-RPC error")),
+        },
         Answer::TooLarge => Err(format!("its answer to {method} is too large")),
     }
 }
 
-/// The code of a JSON-RPC error.
-pub fn error_code(error: &[u8]) -> Option<i64> {
-    #[derive(Deserialize)]
-    struct Code {
-        code: i64,
-    }
-    serde_json::from_slice::<Code>(error).ok().map(|error| error.code)
+/// What a server answers where it has no result.
+#[derive(Deserialize, Serialize)]
+pub struct RpcError {
+    pub code: i64,
+    #[serde(default)]
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<RawValue>>,
 }
 
 /// Standard error, line by line, into the ring. A child that prints without end is slowed down, not

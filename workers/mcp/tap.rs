@@ -181,7 +181,8 @@ impl Reader {
             ("notifications/tools/list_changed", None) => self.tools_changed.notify_one(),
             ("notifications/message", None) => {
                 let said = line.params.map_or("", RawValue::get);
-                self.ring.push("server", &self.masker.mask(shorten(said, EDGE)));
+                // Cut far beyond what the ring keeps: nothing of a secret stands before the cut that it shows.
+                self.ring.push("server", &self.masker.mask_json(shorten(said, 16 * EDGE)));
             }
             // Other notifications concern resources and prompts, which nobody here has asked for.
             (_, None) => {}
