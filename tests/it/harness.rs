@@ -4,11 +4,14 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// How long anything in a test may take before it counts as never.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,8 +40,7 @@ impl App {
 
     /// Starts with further variables, on an empty folder.
     pub fn start_with(env: &[(&str, &str)]) -> Self {
-        let env = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Self::start_in(TempDir::new().expect("a temporary folder"), env)
+        Self::start_in(TempDir::new().expect("a temporary folder"), owned(env))
     }
 
     fn start_in(dir: TempDir, env: Vec<(String, String)>) -> Self {
@@ -46,10 +48,21 @@ impl App {
         Self { url, dir, http: reqwest::Client::new(), env, child }
     }
 
+    /// Starts again on the same folder with these variables alone. It must have ended.
+    pub fn restart_with(&mut self, env: &[(&str, &str)]) {
+        self.env = owned(env);
+        self.restart();
+    }
+
+    /// Starts again on the same folder. It must have ended.
+    pub fn restart(&mut self) {
+        (self.child, self.url) = spawn(self.dir.path(), &self.env);
+    }
+
     /// Kills the program with SIGKILL and starts it again on the same folder.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        (self.child, self.url) = spawn(self.dir.path(), &self.env);
+        self.restart();
     }
 
     pub fn kill(&mut self) {
@@ -64,13 +77,18 @@ impl App {
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
         signal(self.pid(), "TERM");
+        self.wait()
+    }
+
+    /// Waits for the end, which somebody has asked for.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
             }
             assert!(Instant::now() < until, "the program does not end after SIGTERM");
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -114,7 +132,7 @@ impl App {
 
     /// Registers the fixture server with further fields.
     pub async fn register(&self, name: &str, more: Value) -> Answer {
-        let mut body = json!({ "name": name, "command": "python3", "args": ["-u", fixture("server.py")] });
+        let mut body = json!({ "name": name, "command": python(), "args": ["-u", fixture("server.py")] });
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         self.post("/mcp/servers", body).await
     }
@@ -127,6 +145,53 @@ impl App {
     pub async fn call(&self, user: &str, server: &str, tool: &str, args: Value) -> Answer {
         let body = json!({ "username": user, "serverName": server, "methodName": tool, "args": args });
         self.post("/mcp/tool/call", body).await
+    }
+
+    /// Calls a tool that answers with one text, and gives that.
+    pub async fn text(&self, server: &str, tool: &str, args: Value) -> String {
+        let answer = self.call("default", server, tool, args).await.ok();
+        answer["data"]["content"].as_str().expect("a text").to_owned()
+    }
+
+    /// The process of a fixture server.
+    pub async fn pid_of(&self, server: &str) -> u32 {
+        self.text(server, "pid", json!({})).await.parse().expect("a pid")
+    }
+
+    pub async fn server(&self, name: &str) -> Value {
+        self.get(&format!("/mcp/servers/{name}")).await.ok()["server"].take()
+    }
+
+    /// Everything that has happened, by `<type>` and `<subject>`.
+    pub async fn happened(&self) -> Vec<String> {
+        let events = self.get("/events?limit=1000").await.ok();
+        let events = events["events"].as_array().expect("events");
+        let line = |event: &Value| Some(format!("{} {}", event["type"].as_str()?, event["subject"].as_str()?));
+        events.iter().map(|event| line(event).expect("texts")).collect()
+    }
+
+    /// One figure of `/metrics`: the line that begins with the name and has all the labels.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let text = self.get("/metrics").await.body;
+        let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let mut lines = text.as_str().expect("a text").lines();
+        let line = lines.find(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        });
+        line.map(|line| line.rsplit_once(' ').expect("a figure").1.parse().expect("a number"))
+    }
+
+    /// Sends these bytes as they are, and reads the whole answer: status, head and body.
+    pub async fn raw(&self, request: &str) -> (u16, String, Value) {
+        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").expect("a URL")).await.expect("connected");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut text = String::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await;
+        read.expect("an answer that ends").expect("an answer");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or(Value::String(body.into())))
     }
 
     /// Asks until the answer is as wanted: for a level that will be reached, however long it takes.
@@ -179,9 +244,48 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     Answer { status, headers, body }
 }
 
+fn owned(env: &[(&str, &str)]) -> Vec<(String, String)> {
+    env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+/// Starts the program where it must refuse, and gives what it said.
+pub fn refused(dir: &Path, env: &[(&str, &str)]) -> String {
+    let mut command = command(dir, &owned(env));
+    let mut child = command.arg("serve").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program");
+    let until = Instant::now() + PATIENCE;
+    while child.try_wait().expect("a child").is_none() {
+        if Instant::now() > until {
+            let _ = child.kill();
+            panic!("the program does not refuse to start with {env:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().expect("its output");
+    assert!(!output.status.success(), "it ended as if all were well");
+    String::from_utf8(output.stderr).expect("UTF-8")
+}
+
+/// Waits for a level of the world outside HTTP.
+pub async fn eventually(what: &str, mut reached: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !reached() {
+        assert!(Instant::now() < until, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// The program's own binary.
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_mcp-api")
+}
+
+/// Python itself: what is found under its name may be a script that starts slowly.
+pub fn python() -> &'static str {
+    static PYTHON: LazyLock<String> = LazyLock::new(|| {
+        let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+        String::from_utf8(asked.expect("python3").stdout).expect("a path").trim().to_owned()
+    });
+    &PYTHON
 }
 
 pub fn fixture(name: &str) -> String {
@@ -209,7 +313,8 @@ pub fn command(dir: &Path, env: &[(String, String)]) -> Command {
 fn spawn(dir: &Path, env: &[(String, String)]) -> (Child, String) {
     let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log");
     let before = log.metadata().expect("a log").len();
-    let mut child = command(dir, env).arg("serve").stdout(Stdio::null()).stderr(log).spawn().expect("the program");
+    // To serve is what the program does when nothing is said.
+    let mut child = command(dir, env).stdout(Stdio::null()).stderr(log).spawn().expect("the program");
     let until = Instant::now() + PATIENCE;
     loop {
         let mut log = BufReader::new(File::open(dir.join("log")).expect("the log"));
@@ -232,12 +337,47 @@ fn spawn(dir: &Path, env: &[(String, String)]) -> (Child, String) {
     }
 }
 
+/// The state and the parent of a process; `None` when there is none of that id.
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// Whether a process runs. One that has ended and waits to be reaped does not.
+pub fn is_alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// Waits until a fixture server works on so many calls: each has a thread of its own.
+pub async fn under_way(pid: u32, calls: usize) {
+    let threads = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse::<usize>().ok());
+        threads.unwrap_or(0)
+    };
+    eventually("the calls are under way", || threads() > calls).await;
+}
+
+pub fn parent_of(pid: u32) -> u32 {
+    stat(pid).expect("a process").1
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Ended processes that a parent has not reaped, among the program's children and theirs.
+pub fn zombies_of(program: u32) -> Vec<u32> {
+    let children = |of: u32| pids().filter(move |pid| stat(*pid).is_some_and(|(_, parent)| parent == of));
+    let family = children(program).chain(children(program).flat_map(children));
+    family.filter(|pid| stat(*pid).is_some_and(|(state, _)| state == 'Z')).collect()
+}
+
 /// Processes that have this folder in their environment: the program's children and theirs.
 pub fn left_of(dir: &Path) -> Vec<(u32, String)> {
     let needle = format!("TMPDIR={}", dir.display());
-    let pids = fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let ours = pids.filter(|pid| {
+    let ours = pids().filter(|pid| {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environ.split(|byte| *byte == 0).any(|variable| variable == needle.as_bytes())
     });

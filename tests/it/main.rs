@@ -4,11 +4,14 @@ mod harness;
 mod samples;
 
 mod architecture;
+mod boot;
 mod bus_contract;
 mod demo;
 mod execute;
 mod properties;
 mod real_servers;
 mod schemas;
+mod secrets;
+mod servers;
 mod store_contract;
 mod tools;
