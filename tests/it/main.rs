@@ -3,11 +3,14 @@
 mod harness;
 mod samples;
 
+mod access;
 mod architecture;
 mod boot;
 mod bus_contract;
 mod demo;
+mod events;
 mod execute;
+mod health;
 mod properties;
 mod real_servers;
 mod schemas;

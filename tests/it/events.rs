@@ -1,0 +1,187 @@
+//! `GET /events`: the log in pages, and as a stream that is resumed without gap or repeat.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::{App, PATIENCE};
+
+/// Makes so many events, one after the other.
+async fn make(app: &App, events: usize) {
+    for _ in 0..events / 2 {
+        app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
+        app.put("/mcp/servers/fixture/disable", json!({})).await.ok();
+    }
+}
+
+/// A server that is no process: enabling it fails at once and is an event all the same.
+async fn app() -> App {
+    let app = App::start();
+    app.register("fixture", json!({ "command": "/nowhere", "enabled": false })).await.ok();
+    app
+}
+
+async fn page(app: &App, query: &str) -> (Vec<Value>, String) {
+    let mut body = app.get(&format!("/events{query}")).await.ok();
+    let events = body["events"].as_array_mut().map(std::mem::take).expect("events");
+    (events, body["next"].as_str().expect("next").to_owned())
+}
+
+fn ids(events: &[Value]) -> Vec<(u64, u64)> {
+    let id = |event: &Value| {
+        let (position, index) = event["id"].as_str()?.split_once('.')?;
+        Some((position.parse().ok()?, index.parse().ok()?))
+    };
+    events.iter().map(|event| id(event).expect("<position>.<index>")).collect()
+}
+
+#[tokio::test]
+async fn pages_hold_everything_once_and_in_order() {
+    let app = app().await;
+    // Changes that come together may share a position: then the index tells them apart.
+    join_all((0..20).map(|n| app.register_off(n))).await;
+    make(&app, 10).await;
+    let (all, end) = page(&app, "?limit=1000").await;
+    assert_eq!(all.len(), 31);
+    let all_ids = ids(&all);
+    assert!(all_ids.is_sorted_by(|a, b| a < b), "{all_ids:?}");
+    assert_eq!(all_ids[0], (1, 0));
+    assert_eq!(end, all[30]["id"]);
+
+    for limit in [1, 2, 7] {
+        let (mut paged, mut after) = (Vec::new(), String::new());
+        loop {
+            let query = if after.is_empty() { String::new() } else { format!("&after={after}") };
+            let (events, next) = page(&app, &format!("?limit={limit}{query}")).await;
+            if events.is_empty() {
+                assert_eq!(next, end, "an empty page stays where it is");
+                break;
+            }
+            assert!(events.len() <= limit);
+            paged.extend(events);
+            after = next;
+        }
+        assert_eq!(paged, all);
+    }
+    let first = &all[0];
+    assert_eq!((&first["type"], &first["v"]), (&json!("server.registered"), &json!(1)));
+    assert_eq!((&first["subject"], &first["actor"]), (&json!("server/fixture"), &json!("api")));
+    assert!(first["at"].as_u64().is_some_and(|at| at > 1_600_000_000_000) && first["commandId"].is_string());
+    assert_eq!(page(&app, "").await.0.len(), 31, "100 where no limit is given");
+}
+
+#[tokio::test]
+async fn neither_names_nor_values_of_secrets_are_told() {
+    let app = app().await;
+    app.set_secret("ana", "fixture", "name-of-it", "value-of-it").await;
+    app.set_secret("ana", "fixture", "name-of-it", "other-value-of-it").await;
+    let body = json!({ "username": "ana", "serverName": "fixture", "secretName": "name-of-it" });
+    app.post("/secrets/delete", body).await.ok();
+    let (events, _) = page(&app, "").await;
+    let types: Vec<_> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(types, ["server.registered", "secret.set", "secret.set", "secret.deleted"]);
+    assert_eq!(events[1]["data"]["user"], "ana");
+    let mut listener = Listener::open(&app, None).await;
+    for event in events {
+        let told = listener.next().await.expect("told").1;
+        assert_eq!(told, event);
+        assert!(!told.to_string().contains("-of-it"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_over_a_restart_without_gap_or_repeat() {
+    let mut app = app().await;
+    make(&app, 10).await;
+    let mut listener = Listener::open(&app, None).await;
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        seen.push(listener.next().await.expect("an event").1);
+    }
+    drop(listener);
+    app.kill_and_restart();
+    make(&app, 4).await;
+    let last = seen[5]["id"].as_str().expect("an id").to_owned();
+    let mut listener = Listener::open(&app, Some(&last)).await;
+    let (happening, ()) = tokio::join!(
+        async {
+            while seen.len() < 19 {
+                seen.push(listener.next().await.expect("an event").1);
+            }
+            seen
+        },
+        make(&app, 4),
+    );
+    assert_eq!(happening, page(&app, "?limit=1000").await.0);
+    let wrong = app.http.get(format!("{}/events", app.url)).header("accept", "text/event-stream");
+    let wrong = crate::harness::answer(wrong.header("last-event-id", "yesterday")).await;
+    assert!(wrong.fails(400, "invalid_request").contains("Last-Event-ID"));
+}
+
+#[tokio::test]
+async fn many_listeners_hear_the_same_and_end_with_the_program() {
+    let mut app = app().await;
+    let mut listeners = join_all((0..50).map(|_| Listener::open(&app, None))).await;
+    // One that never reads holds nobody up.
+    let _deaf = Listener::open(&app, None).await;
+    make(&app, 10).await;
+    let wanted = page(&app, "").await.0;
+    for listener in &mut listeners {
+        for event in &wanted {
+            assert_eq!(&listener.next().await.expect("an event").1, event);
+        }
+    }
+    let began = std::time::Instant::now();
+    assert!(app.terminate().success());
+    assert!(began.elapsed() < Duration::from_secs(10), "listeners held up the end: {:?}", began.elapsed());
+    for listener in &mut listeners {
+        assert!(listener.next().await.is_none(), "the stream has ended");
+    }
+}
+
+/// Somebody who follows the log.
+struct Listener {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Listener {
+    async fn open(app: &App, last: Option<&str>) -> Self {
+        let mut request = app.http.get(format!("{}/events", app.url)).header("accept", "text/event-stream");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    /// The next event and its name; `None` when the stream has ended.
+    async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| {
+                    let mut lines = event.lines();
+                    lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim_start().to_owned()))
+                };
+                let (id, name, data) = (field("id"), field("event"), field("data"));
+                self.text = rest.to_owned();
+                // A sign of life has no data.
+                let Some(data) = data else { continue };
+                let data: Value = serde_json::from_str(&data).expect("JSON");
+                assert_eq!((id.as_deref(), name.as_deref()), (data["id"].as_str(), data["type"].as_str()));
+                return Some((name?, data));
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("a word in time");
+            self.text.push_str(std::str::from_utf8(&chunk.ok()??).expect("UTF-8"));
+        }
+    }
+}
+
+impl App {
+    async fn register_off(&self, n: usize) {
+        self.register(&format!("off-{n}"), json!({ "enabled": false })).await.ok();
+    }
+}
