@@ -1,0 +1,106 @@
+//! Many callers at once: bounds for each, and to each his own answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, App, under_way};
+
+const MANY: &[(&str, &str)] =
+    &[("MAX_CALLS", "8192"), ("MAX_CALLS_PER_SERVER", "4096"), ("MAX_CALLS_PER_USER", "4096")];
+
+fn refused(answer: Answer) {
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert!(answer.fails(503, "unavailable").contains("MAX_CALLS_PER_USER"));
+}
+
+#[tokio::test]
+async fn a_user_past_his_bound_is_sent_away_and_others_go_on() {
+    let app = App::start_with(&[("MAX_CALLS_PER_USER", "2")]);
+    app.register_fixture("fixture").await.ok();
+    let pid = app.pid_of("fixture").await;
+    let long = || app.call("ana", "fixture", "sleep", json!({ "ms": 4000 }));
+    let (first, second, ()) = tokio::join!(long(), long(), async {
+        under_way(pid, 2).await;
+        refused(app.call("ana", "fixture", "echo", json!({})).await);
+        app.call("ben", "fixture", "echo", json!({ "message": "mine" })).await.ok();
+    });
+    (first.ok(), second.ok());
+    app.call("ana", "fixture", "echo", json!({})).await.ok();
+}
+
+#[tokio::test]
+async fn a_server_past_its_bound_holds_up_no_other() {
+    let app = App::start_with(&[("MAX_CALLS_PER_SERVER", "1")]);
+    app.register_fixture("full").await.ok();
+    app.register_fixture("free").await.ok();
+    let pid = app.pid_of("full").await;
+    let (first, ()) = tokio::join!(app.call("ana", "full", "sleep", json!({ "ms": 4000 })), async {
+        under_way(pid, 1).await;
+        refused(app.call("ben", "full", "echo", json!({})).await);
+        app.call("ben", "free", "echo", json!({})).await.ok();
+    });
+    first.ok();
+    app.call("ben", "full", "echo", json!({})).await.ok();
+}
+
+#[tokio::test]
+async fn a_short_crowd_waits_instead_of_failing() {
+    let app = App::start_with(&[("MAX_CALLS_PER_SERVER", "4")]);
+    app.register_fixture("fixture").await.ok();
+    let calls = (0..40).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 20 })));
+    join_all(calls).await.into_iter().for_each(|answer| drop(answer.ok()));
+}
+
+#[tokio::test]
+async fn a_full_worker_is_still_ready() {
+    let app = App::start_with(&[("MAX_CALLS", "1")]);
+    app.register_fixture("fixture").await.ok();
+    let pid = app.pid_of("fixture").await;
+    let (first, ()) = tokio::join!(app.call("ana", "fixture", "sleep", json!({ "ms": 4000 })), async {
+        under_way(pid, 1).await;
+        refused(app.call("ben", "fixture", "echo", json!({})).await);
+        app.get("/readyz").await.ok();
+    });
+    first.ok();
+}
+
+/// A thousand clients hang up at many moments of their calls. Everybody else gets his own answer with
+/// his own secret, during that and after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_gets_the_answer_of_one_who_hung_up() {
+    let app = Arc::new(App::start_with(MANY));
+    app.register_fixture("fixture").await.ok();
+    for user in 0..10 {
+        app.set_secret(&format!("user-{user}"), "fixture", "secret", &format!("secret of {user}")).await;
+    }
+    let leaving = (0..1000u64).map(|n| {
+        let app = app.clone();
+        tokio::spawn(async move {
+            // Moments between "not yet sent" and "nearly answered", the same in every run.
+            let moment = Duration::from_micros(n * 7919 % 60_000);
+            let call = one(&app, n % 10, format!("left-{n}"), n % 50);
+            let _ = tokio::time::timeout(moment, call).await;
+        })
+    });
+    let staying = (0..300u64).map(|n| {
+        let app = app.clone();
+        tokio::spawn(async move { one(&app, n % 10, format!("stays-{n}"), n % 20).await })
+    });
+    let (leaving, staying): (Vec<_>, Vec<_>) = (leaving.collect(), staying.collect());
+    join_all(staying).await.into_iter().for_each(|done| done.expect("his own answer"));
+    join_all(leaving).await.into_iter().for_each(|done| done.expect("his own answer, or none"));
+    for n in 0..30 {
+        one(&app, n % 10, format!("after-{n}"), 0).await;
+    }
+}
+
+/// Calls as one user with a text that nobody else has, and checks that this is what comes back.
+async fn one(app: &App, user: u64, text: String, wait: u64) {
+    let args = json!({ "text": text, "wait": wait, "secret": "not his" });
+    let answer = app.call(&format!("user-{user}"), "fixture", "arguments", args).await.ok();
+    let seen: Value = serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
+    assert_eq!(seen, json!({ "text": text, "wait": wait, "secret": format!("secret of {user}") }));
+}

@@ -1,0 +1,192 @@
+//! Looks for planted secrets wherever they must not be: answers, logs, events, figures, files, command lines.
+
+use std::fs;
+use std::path::Path;
+
+use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, Engine as _};
+use serde_json::{Value, json};
+
+use crate::harness::App;
+
+/// Each is found by any long enough piece of it; quotes, line breaks, letters that encoders escape.
+const SECRETS: [&str; 4] = [
+    "plant-one-7d3f9a61c2",
+    "plant\"two\\4b8e0c\ttab'quote-5f1d",
+    "plant-thrée-€-ключ-😀-a09c7e",
+    "plant<four>&-9e2b/slash-0d4c\nsecond-line-of-four-77aa\nthird-line-of-four-88bb",
+];
+const KEY: &str = "passphrase-of-the-deployment-31f8";
+const TOKEN: &str = "admin-token-of-this-test-c55d";
+
+/// The forms of a secret in which somebody could read it.
+fn forms(secret: &str) -> Vec<String> {
+    let json = serde_json::to_string(secret).expect("JSON").trim_matches('"').to_owned();
+    let escaped: String = json.chars().map(|c| if c.is_ascii() { c.to_string() } else { utf16(c) }).collect();
+    let html = escaped.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    let mut forms =
+        vec![secret.to_owned(), json.clone(), escaped, html, hex::encode(secret), hex::encode_upper(secret)];
+    // A text within base64 begins at one of three places in its group of three bytes.
+    forms.extend((0..3).map(|shift| {
+        let encoded = BASE64_STANDARD_NO_PAD.encode(["\0".repeat(shift).as_str(), secret].concat());
+        encoded[(shift * 8).div_ceil(6)..encoded.len() - 2].to_owned()
+    }));
+    forms.push(BASE64_STANDARD.encode(secret));
+    // Each line alone, and twice escaped, as JSON in JSON is.
+    forms.extend(secret.lines().filter(|line| line.len() > 10).map(str::to_owned));
+    forms.push(serde_json::to_string(&json).expect("JSON").trim_matches('"').to_owned());
+    forms
+}
+
+fn utf16(c: char) -> String {
+    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+}
+
+/// Fails if any form of any secret is in there.
+fn clean(place: &str, bytes: &[u8], secrets: &[&str]) {
+    for secret in secrets {
+        for form in forms(secret) {
+            let found = bytes.windows(form.len()).position(|window| window == form.as_bytes());
+            if let Some(at) = found {
+                let around = &bytes[at.saturating_sub(100)..(at + form.len() + 20).min(bytes.len())];
+                panic!("{place} holds {form:?}: …{}…", String::from_utf8_lossy(around));
+            }
+        }
+    }
+}
+
+async fn clean_everywhere(app: &App, secrets: &[&str]) {
+    for path in ["/events?limit=1000", "/mcp/servers", "/mcp/tools", "/metrics", "/mcp/servers/fixture"] {
+        let request = app.http.get(format!("{}{path}", app.url)).bearer_auth(TOKEN);
+        let text = request.send().await.expect("an answer").text().await.expect("a text");
+        assert!(text.len() > 50, "{path}: {text}");
+        clean(path, text.as_bytes(), secrets);
+    }
+    clean("the log", app.log().as_bytes(), secrets);
+    files(&app.data(), &mut |path| clean(&path.display().to_string(), &fs::read(path).expect("a file"), secrets));
+    for process in fs::read_dir("/proc").expect("/proc").flatten() {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        clean("a command line", &line, secrets);
+    }
+}
+
+fn files(dir: &Path, look: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(dir).expect("a folder").flatten() {
+        match entry.path() {
+            path if path.is_dir() => files(&path, look),
+            path => look(&path),
+        }
+    }
+}
+
+async fn post(app: &App, path: &str, body: &Value) -> (u16, String) {
+    let request = app.http.post(format!("{}{path}", app.url)).bearer_auth(TOKEN).json(body);
+    let response = request.send().await.expect("an answer");
+    (response.status().as_u16(), response.text().await.expect("a text"))
+}
+
+async fn start() -> App {
+    let app = App::start_with(&[("RUST_LOG", "trace"), ("SECRETS_KEY", KEY), ("ADMIN_TOKEN", TOKEN)]);
+    let args = ["-u", &crate::harness::fixture("server.py")];
+    let (status, text) =
+        post(&app, "/mcp/servers", &json!({ "name": "fixture", "command": crate::harness::python(), "args": args }))
+            .await;
+    assert_eq!(status, 200, "{text}");
+    app
+}
+
+fn secret_of(n: usize) -> Value {
+    json!({ "username": format!("user-{n}"), "serverName": "fixture", "secretName": "token", "secretValue": SECRETS[n] })
+}
+
+/// What a server says of a secret reaches its user in the result alone.
+#[tokio::test]
+async fn what_a_server_gives_away_is_masked() {
+    let app = start().await;
+    for (n, secret) in SECRETS.iter().enumerate() {
+        assert_eq!(post(&app, "/secrets/set", &secret_of(n)).await.0, 200);
+        // A value that begins where a text is cut off is not shown in part either.
+        for how in ["stderr", "error", "go error", "no error", "no result", "message", "rubbish", "list", "crash"] {
+            let args = json!({ "how": how, "before": if how == "message" { "m".repeat(4060) } else { String::new() } });
+            let body =
+                json!({ "username": format!("user-{n}"), "serverName": "fixture", "methodName": "leak", "args": args });
+            let (status, text) = post(&app, "/mcp/tool/call", &body).await;
+            match how {
+                "stderr" | "message" | "rubbish" | "list" => {
+                    let answer: Value = serde_json::from_str(&text).expect("JSON");
+                    assert_eq!((status, &answer["data"]["content"]), (200, &json!(secret)), "{how}: {text}");
+                }
+                _ => {
+                    assert_eq!(status, 502, "{how}: {text}");
+                    clean(how, text.as_bytes(), &SECRETS);
+                    let answer: Value = serde_json::from_str(&text).expect("JSON");
+                    clean(how, answer["error"].as_str().expect("a sentence").as_bytes(), &SECRETS);
+                    assert_eq!(
+                        how.ends_with("error") && how != "no error",
+                        answer["mcpError"].is_object(),
+                        "{how}: {text}"
+                    );
+                }
+            }
+        }
+    }
+    let request = || app.http.get(format!("{}/mcp/servers/fixture", app.url)).bearer_auth(TOKEN);
+    let logs = crate::harness::answer(request()).await.ok()["server"]["logs"].to_string();
+    for kept in ["the secret is ***", "Traceback: ***", "new list of tools", "no JSON-RPC message", "could not be"] {
+        let kept = kept
+            .replace("Traceback: ***", "Traceback: the secret is ***")
+            .replace("could not be", "exited with code 1");
+        assert!(logs.contains(&kept), "{kept}: {logs}");
+    }
+    let prefix = format!("{}plant", "m".repeat(8));
+    assert!(!logs.contains(&prefix), "a secret was cut off and shown in part");
+    clean_everywhere(&app, &[&SECRETS[..], &[KEY, TOKEN]].concat()).await;
+}
+
+/// Secrets in the wrong place of a request come back from nowhere.
+#[tokio::test]
+async fn what_was_put_into_a_wrong_field_is_not_repeated() {
+    let app = start().await;
+    for secret in SECRETS {
+        let set = json!({ "username": "ana", "serverName": "fixture", "secretName": "token", "secretValue": secret });
+        let call = json!({ "serverName": "fixture", "methodName": "echo", "args": {} });
+        let server = json!({ "name": "new", "command": "true" });
+        let wrong = [json!(secret), json!([secret]), json!({ secret: secret })];
+        for (path, good) in
+            [("/secrets/set", set), ("/secrets/delete", json!({})), ("/mcp/tool/call", call), ("/mcp/servers", server)]
+        {
+            // A name that is well formed is a name: it is repeated, as the answer must say who was not found.
+            let fields =
+                ["serverName", "secretValue", "args", "timeoutMs", "raw", "enabled", "replicas", "env", "toolTimeout"];
+            for (field, value) in fields.iter().flat_map(|field| wrong.iter().map(move |value| (field, value))) {
+                let named = *field == "serverName" && value.as_str().is_some_and(|text| text == SECRETS[0]);
+                let mut body = good.clone();
+                body[*field] = value.clone();
+                let (status, text) = post(&app, path, &body).await;
+                if status != 200 && !named && !text.contains("unknown field") {
+                    clean(&format!("{path} {field}"), text.as_bytes(), &SECRETS);
+                }
+            }
+        }
+        let request = app.http.post(format!("{}/secrets/set", app.url)).bearer_auth(TOKEN);
+        let broken = format!("{{\"secretValue\":{},", serde_json::to_string(secret).expect("JSON"));
+        let broken = request.header("content-type", "application/json").body(broken).send().await.expect("an answer");
+        clean("bad JSON", broken.text().await.expect("a text").as_bytes(), &SECRETS);
+        let refused = app.http.get(format!("{}/mcp/servers", app.url)).bearer_auth(hex::encode(secret));
+        clean(
+            "401",
+            refused.send().await.expect("an answer").text().await.expect("a text").as_bytes(),
+            &[secret, TOKEN],
+        );
+    }
+    let read = fs::read(app.data().join("mcp-api.sqlite")).expect("the store");
+    clean("the store", &read, &[KEY, TOKEN]);
+    clean("the log", app.log().as_bytes(), &[&SECRETS[1..], &[KEY, TOKEN]].concat());
+}
+
+/// The search itself must find what there is to find.
+#[test]
+#[should_panic(expected = "holds")]
+fn the_search_finds_base64_within_a_text() {
+    let text = BASE64_STANDARD.encode(format!("user:{}", SECRETS[0]));
+    clean("a text", text.as_bytes(), &SECRETS);
+}

@@ -1,0 +1,227 @@
+//! Processes: how they end, who outlives whom, and what one may see of another.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{App, assert_nobody_left, eventually, is_alive, parent_of, signal, under_way, zombies_of};
+
+#[tokio::test]
+async fn nothing_outlives_a_killed_program() {
+    let mut app = App::start();
+    app.register_fixture("fixture").await.ok();
+    let server = app.pid_of("fixture").await;
+    // It has left the process group and the session; only its ancestors know of it.
+    let grandchild: u32 = app.text("fixture", "fork", json!({})).await.parse().expect("a pid");
+    assert!(is_alive(server) && is_alive(grandchild));
+    app.kill();
+    eventually("all ended", || !is_alive(server) && !is_alive(grandchild)).await;
+    assert_nobody_left(app.dir.path());
+}
+
+#[tokio::test]
+async fn a_crash_takes_the_grandchildren_along() {
+    let app = App::start();
+    app.register_fixture("fixture").await.ok();
+    let grandchild: u32 = app.text("fixture", "fork", json!({})).await.parse().expect("a pid");
+    app.call("default", "fixture", "crash", json!({})).await.fails(502, "upstream_error");
+    eventually("the grandchild ended", || !is_alive(grandchild)).await;
+    app.pid_of("fixture").await;
+}
+
+#[tokio::test]
+async fn a_program_that_stands_still_loses_its_children_and_heals() {
+    let app = App::start_with(&[("LEASE_TTL", "2s")]);
+    app.register_fixture("fixture").await.ok();
+    let pid = app.pid_of("fixture").await;
+    let grandchild: u32 = app.text("fixture", "fork", json!({})).await.parse().expect("a pid");
+    signal(app.pid(), "STOP");
+    eventually("the children ended", || !is_alive(pid) && !is_alive(grandchild)).await;
+    signal(app.pid(), "CONT");
+    app.until("/mcp/servers/fixture", |body| body["server"]["logs"].to_string().contains("ended:")).await;
+    assert_eq!(app.text("fixture", "echo", json!({ "message": "healed" })).await, "healed");
+    assert_ne!(app.pid_of("fixture").await, pid);
+}
+
+#[tokio::test]
+async fn leases_are_renewed_while_all_is_well() {
+    let app = App::start_with(&[("LEASE_TTL", "1s")]);
+    app.register_fixture("fixture").await.ok();
+    let pid = app.pid_of("fixture").await;
+    // Busy for three times the lease, and idle for none of it.
+    app.call("default", "fixture", "sleep", json!({ "ms": 3000 })).await.ok();
+    assert_eq!(app.pid_of("fixture").await, pid);
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_running_call_finish() {
+    let mut app = App::start();
+    app.register_fixture("fixture").await.ok();
+    let pid = app.pid_of("fixture").await;
+    // Somebody who has connected and says nothing holds nobody up.
+    let silent =
+        tokio::net::TcpStream::connect(app.url.strip_prefix("http://").expect("a URL")).await.expect("connected");
+    let body = json!({ "serverName": "fixture", "methodName": "sleep", "args": { "ms": 1500 } });
+    let calling = tokio::spawn(crate::harness::answer(app.http.post(format!("{}/mcp/tool/call", app.url)).json(&body)));
+    under_way(pid, 1).await;
+    let began = Instant::now();
+    signal(app.pid(), "TERM");
+    let answer = calling.await.expect("an answer").ok();
+    assert_eq!(answer["data"]["content"], "slept 1500");
+    let status = app.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(!is_alive(pid));
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_drain_ends_in_its_time() {
+    let mut app = App::start_with(&[("DRAIN_TIMEOUT", "1s")]);
+    app.register_fixture("fixture").await.ok();
+    let pid = app.pid_of("fixture").await;
+    let body = json!({ "serverName": "fixture", "methodName": "sleep", "args": { "ms": 60_000 } });
+    let calling = tokio::spawn(app.http.post(format!("{}/mcp/tool/call", app.url)).json(&body).send());
+    under_way(pid, 1).await;
+    let began = Instant::now();
+    assert_eq!(app.terminate().code(), Some(0));
+    // One second for calls, two for what the server still does; its end comes with its input's.
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(!is_alive(pid));
+    calling.abort();
+}
+
+#[tokio::test]
+async fn calls_to_a_killed_server_fail_and_the_next_do_not() {
+    let app = App::start();
+    app.register_fixture("fixture").await.ok();
+    app.text("fixture", "stderr", json!({ "text": "before the end" })).await;
+    let pid = app.pid_of("fixture").await;
+    let sleeping = (0..10).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 20_000 })));
+    let (failed, ()) = tokio::join!(futures::future::join_all(sleeping), async {
+        under_way(pid, 10).await;
+        signal(pid, "KILL");
+    });
+    for answer in failed {
+        assert_eq!(answer.body["mayHaveRun"], true);
+        assert!(answer.body["details"].as_str().is_some_and(|details| details.contains("before the end")));
+        assert!(answer.fails(502, "upstream_error").contains("ended before it answered"));
+    }
+    let began = Instant::now();
+    assert_ne!(app.pid_of("fixture").await, pid);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(app.metric("mcp_api_server_restarts_total", &[("server", "fixture")]).await, Some(1.0));
+    let logs = app.server("fixture").await["logs"].to_string();
+    assert!(logs.contains("before the end") && logs.contains("killed by signal 9"), "{logs}");
+}
+
+#[tokio::test]
+async fn a_crash_loop_backs_off() {
+    let app = App::start();
+    let began = Instant::now();
+    let short = json!({ "env": { "FIXTURE_START": "short" } });
+    let (_, ()) = tokio::join!(app.register("short", short), async {
+        app.until("/mcp/servers/short", |body| {
+            body["server"]["logs"].to_string().matches("exited with code 5").count() >= 4
+        })
+        .await;
+    });
+    // Pauses of half a second and a second lie between the fourth end and the first.
+    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    // Somebody who wants it to stop does not wait for a pause.
+    let asked = Instant::now();
+    app.put("/mcp/servers/short/disable", json!({})).await.ok();
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
+    let app = App::start();
+    app.register_fixture("fixture").await.ok();
+    let pid = app.pid_of("fixture").await;
+    signal(parent_of(pid), "KILL");
+    eventually("the child ended", || !is_alive(pid)).await;
+    assert_ne!(app.pid_of("fixture").await, pid);
+}
+
+#[tokio::test]
+async fn nobody_is_left_unburied() {
+    let app = App::start();
+    app.register_fixture("fixture").await.ok();
+    app.text("fixture", "fork", json!({})).await;
+    app.call("default", "fixture", "crash", json!({})).await.fails(502, "upstream_error");
+    signal(parent_of(app.pid_of("fixture").await), "KILL");
+    app.register("broken", json!({ "command": "/nowhere" })).await.ok();
+    app.register("silent", json!({ "env": { "FIXTURE_START": "silent" }, "startupTimeout": 200 })).await.ok();
+    app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
+    app.delete("/mcp/servers/silent").await.ok();
+    app.put("/mcp/servers/broken/disable", json!({})).await.ok();
+    eventually("no zombies", || zombies_of(app.pid()).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_server_sees_nothing_of_other_processes() {
+    let app = App::start();
+    app.register_fixture("spy").await.ok();
+    app.register_fixture("other").await.ok();
+    let (spy, other) = (app.pid_of("spy").await, app.pid_of("other").await);
+    let read = async |path: String| app.text("spy", "read_file", json!({ "path": path })).await;
+    let kill = async |pid: u32| app.text("spy", "kill_process", json!({ "pid": pid, "signal": 0 })).await;
+    assert!(read(format!("/proc/{spy}/environ")).await.starts_with("read "), "its own it may read");
+    assert_eq!(kill(spy).await, "sent");
+    for pid in [app.pid(), other, parent_of(other), parent_of(spy)] {
+        for file in ["environ", "mem", "fd/0"] {
+            assert_eq!(read(format!("/proc/{pid}/{file}")).await, "refused: Permission denied", "{file} of {pid}");
+        }
+        assert_eq!(kill(pid).await, "refused: Operation not permitted", "{pid}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_has_its_own_environment_and_little_of_the_hosts() {
+    let planted = [
+        ("PLANTED", "for nobody"),
+        ("SECRETS_KEY", "a passphrase"),
+        ("HTTPS_PROXY", "http://proxy.test:1"),
+        ("ADMIN_TOKEN", ""),
+    ];
+    let app = App::start_with(&planted);
+    app.register("fixture", json!({ "env": { "OWN": "1", "LANG": "xx" } })).await.ok();
+    let seen: Value = serde_json::from_str(&app.text("fixture", "environment", json!({})).await).expect("JSON");
+    let passed_on = ["PATH", "HOME", "USER", "LANG", "TMPDIR", "HTTPS_PROXY", "OWN", "LC_CTYPE"];
+    // LC_CTYPE is Python's own doing.
+    for name in seen.as_object().expect("variables").keys() {
+        assert!(passed_on.contains(&name.as_str()), "{name} reached the server");
+    }
+    assert_eq!((&seen["OWN"], &seen["LANG"]), (&json!("1"), &json!("xx")));
+    assert_eq!(seen["HTTPS_PROXY"], "http://proxy.test:1");
+    assert_eq!(seen["PATH"].as_str().map(str::to_owned), std::env::var("PATH").ok());
+}
+
+#[tokio::test]
+async fn stopping_is_asked_for_then_demanded_then_done() {
+    let app = App::start();
+    let diary = app.dir.path().join("diary");
+    let entries = || -> Vec<(String, u64)> {
+        let text = fs::read_to_string(&diary).unwrap_or_default();
+        let entry = |line: &str| line.rsplit_once(' ').map(|(what, at)| (what.to_owned(), at.parse().expect("a time")));
+        text.lines().filter_map(entry).collect()
+    };
+    app.register("good", json!({ "env": { "FIXTURE_DIARY": diary } })).await.ok();
+    app.delete("/mcp/servers/good").await.ok();
+    assert_eq!(entries().iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>(), ["end of input"]);
+    fs::remove_file(&diary).expect("removed");
+
+    app.register("stubborn", json!({ "env": { "FIXTURE_DIARY": diary, "FIXTURE_STOP": "never" } })).await.ok();
+    let pid = app.pid_of("stubborn").await;
+    let began = Instant::now();
+    let answer = app.put("/mcp/servers/stubborn/disable", json!({})).await.ok();
+    assert_eq!(answer["server"]["status"], "disconnected");
+    assert!(!is_alive(pid));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(7) && took < Duration::from_secs(15), "two seconds and five: {took:?}");
+    let entries = entries();
+    assert_eq!(entries.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>(), ["end of input", "SIGTERM"]);
+    assert!(entries[1].1 - entries[0].1 >= 1900, "SIGTERM comes two seconds after: {entries:?}");
+}

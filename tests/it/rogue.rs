@@ -1,0 +1,165 @@
+//! Servers that do what no server should: one clear error for each, and nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, App, is_alive};
+
+/// How long an answer may take that nobody holds up, on a busy machine.
+const QUICK: Duration = Duration::from_secs(3);
+
+/// A server that will misbehave, and its neighbour.
+async fn two() -> App {
+    let app = App::start();
+    let (rogue, good) = tokio::join!(app.register_fixture("rogue"), app.register_fixture("good"));
+    (rogue.ok(), good.ok());
+    app
+}
+
+async fn quick(app: &App, user: &str, server: &str) {
+    let began = Instant::now();
+    let answer = app.call(user, server, "echo", json!({ "message": user })).await.ok();
+    assert_eq!(answer["data"]["content"], user);
+    assert!(began.elapsed() < QUICK, "{server} kept {user} waiting: {:?}", began.elapsed());
+}
+
+/// Calls the rogue with little time, and its neighbour and the rogue itself meanwhile.
+async fn among_others(app: &App, tool: &str, args: Value, same_server: bool) -> Answer {
+    let body = json!({ "serverName": "rogue", "methodName": tool, "args": args, "timeoutMs": 20_000 });
+    let others = async {
+        for _ in 0..10 {
+            quick(app, "ana", "good").await;
+            if same_server {
+                quick(app, "ben", "rogue").await;
+            }
+        }
+    };
+    tokio::join!(app.post("/mcp/tool/call", body), others).0
+}
+
+#[tokio::test]
+async fn rubbish_between_messages_is_noted_and_passed_over() {
+    let app = two().await;
+    let answer = among_others(&app, "rubbish", json!({}), true).await.ok();
+    assert_eq!(answer["data"]["content"], "after rubbish");
+    let logs = app.server("rogue").await["logs"].to_string();
+    assert!(logs.contains("this is not JSON") && logs.contains("no JSON-RPC message"), "{logs}");
+    assert_eq!(app.server("good").await["logs"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn an_answer_to_another_question_is_nobodys() {
+    let app = two().await;
+    let answer = among_others(&app, "wrong_id", json!({}), true).await.ok();
+    assert_eq!(answer["data"]["content"], "mine");
+    let body = json!({ "serverName": "rogue", "methodName": "wrong_id", "args": { "never": true }, "timeoutMs": 300 });
+    app.post("/mcp/tool/call", body).await.fails(504, "timeout");
+    quick(&app, "ben", "rogue").await;
+}
+
+#[tokio::test]
+async fn a_line_without_end_is_too_large_and_not_the_end() {
+    let app = two().await;
+    let pid = app.pid_of("rogue").await;
+    for dense in [false, true] {
+        // The pipe carries one line at a time, so others on this server wait while it is read.
+        let refused = among_others(&app, "long_line", json!({ "dense": dense }), false).await;
+        assert!(refused.fails(502, "result_too_large").contains("RESULT_LIMIT"), "dense: {dense}");
+        quick(&app, "ben", "rogue").await;
+    }
+    assert_eq!(app.pid_of("rogue").await, pid, "nothing was restarted");
+}
+
+#[tokio::test]
+async fn one_who_never_answers_holds_up_nobody() {
+    let app = two().await;
+    let body = json!({ "serverName": "rogue", "methodName": "never", "args": {}, "timeoutMs": 2000 });
+    let (late, ()) = tokio::join!(app.post("/mcp/tool/call", body), async {
+        for _ in 0..10 {
+            quick(&app, "ana", "good").await;
+            quick(&app, "ben", "rogue").await;
+        }
+    });
+    assert_eq!(late.body["mayHaveRun"], true);
+    late.fails(504, "timeout");
+}
+
+#[tokio::test]
+async fn dying_in_a_call_is_told_with_the_last_words() {
+    let app = two().await;
+    for (args, reason) in [(json!({ "code": 3 }), "code 3"), (json!({ "signal": 11 }), "signal 11")] {
+        let refused = among_others(&app, "crash", args, false).await;
+        assert_eq!((&refused.body["mayHaveRun"], &refused.body["details"]), (&json!(true), &json!("about to crash")));
+        refused.fails(502, "upstream_error");
+        let shown = app.until("/mcp/servers/rogue", |body| body["server"]["status"] == "connected").await;
+        assert!(shown["server"]["logs"].to_string().contains(reason), "{shown}");
+        quick(&app, "ben", "rogue").await;
+    }
+}
+
+#[tokio::test]
+async fn closing_its_output_is_an_end() {
+    let app = two().await;
+    let pid = app.pid_of("rogue").await;
+    let refused = among_others(&app, "close_output", json!({}), false).await;
+    refused.fails(502, "upstream_error");
+    assert_ne!(app.pid_of("rogue").await, pid);
+    assert!(!is_alive(pid), "the old process is gone before there is a new one");
+}
+
+#[tokio::test]
+async fn a_forgotten_child_ends_with_its_server() {
+    let app = two().await;
+    let forgotten: u32 = app.text("rogue", "fork", json!({})).await.parse().expect("a pid");
+    quick(&app, "ben", "rogue").await;
+    assert!(is_alive(forgotten), "it may live as long as its server");
+    app.put("/mcp/servers/rogue/disable", json!({})).await.ok();
+    assert!(!is_alive(forgotten));
+}
+
+#[tokio::test]
+async fn a_flood_on_standard_error_is_slowed_down() {
+    let app = two().await;
+    let answer = among_others(&app, "flood", json!({ "lines": 3000 }), true).await.ok();
+    assert_eq!(answer["data"]["content"], "flooded");
+    let logs = app.server("rogue").await["logs"].clone();
+    assert!(logs.as_array().is_some_and(|lines| lines.len() <= 200), "the ring is bounded");
+    app.text("rogue", "stderr", json!({ "text": "after the flood" })).await;
+    app.until("/mcp/servers/rogue", |body| body["server"]["logs"].to_string().contains("after the flood")).await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_reading_times_out_and_can_be_restarted() {
+    let app = two().await;
+    app.text("rogue", "stop_reading", json!({})).await;
+    let large = "x".repeat(1 << 20);
+    let body = json!({ "serverName": "rogue", "methodName": "echo", "args": { "message": large }, "timeoutMs": 1500 });
+    let stuck = (0..20).map(|_| app.post("/mcp/tool/call", body.clone()));
+    let (late, ()) = tokio::join!(futures::future::join_all(stuck), async {
+        for _ in 0..10 {
+            quick(&app, "ana", "good").await;
+        }
+    });
+    late.into_iter().for_each(|answer| drop(answer.fails(504, "timeout")));
+    app.put("/mcp/servers/rogue/enable", json!({})).await.ok();
+    quick(&app, "ben", "rogue").await;
+}
+
+#[tokio::test]
+async fn a_server_that_asks_too_much_is_answered_as_far_as_that_goes() {
+    let app = two().await;
+    let answer = among_others(&app, "ask_roots", json!({ "times": 5000 }), true).await.ok();
+    assert_eq!(answer["data"]["content"], "asked");
+    quick(&app, "ben", "rogue").await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_refused_changes_nothing() {
+    let app = two().await;
+    let tools = app.get("/mcp/tools").await.ok();
+    app.text("rogue", "refuse_list", json!({ "text": "not today" })).await;
+    app.until("/mcp/servers/rogue", |body| body["server"]["logs"].to_string().contains("not today")).await;
+    assert_eq!(app.get("/mcp/tools").await.ok()["tools"], tools["tools"]);
+    quick(&app, "ben", "rogue").await;
+}
