@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{App, eventually, fixture, is_alive, parent_of};
+use crate::harness::{App, fixture};
+use crate::processes::{eventually, is_alive, parent_of};
 
 #[tokio::test]
 async fn servers_and_their_tools_come_back() {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, App, under_way};
+use crate::harness::{Answer, App};
+use crate::processes::under_way;
 
 const MANY: &[(&str, &str)] =
     &[("MAX_CALLS", "8192"), ("MAX_CALLS_PER_SERVER", "4096"), ("MAX_CALLS_PER_USER", "4096")];
@@ -27,7 +28,8 @@ async fn a_user_past_his_bound_is_sent_away_and_others_go_on() {
         refused(app.call("ana", "fixture", "echo", json!({})).await);
         app.call("ben", "fixture", "echo", json!({ "message": "mine" })).await.ok();
     });
-    (first.ok(), second.ok());
+    first.ok();
+    second.ok();
     app.call("ana", "fixture", "echo", json!({})).await.ok();
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{App, signal};
+use crate::harness::App;
+use crate::processes::signal;
 
 #[tokio::test]
 async fn probes_answer() {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{App, assert_nobody_left, eventually, is_alive, parent_of, signal, under_way, zombies_of};
+use crate::harness::App;
+use crate::processes::{assert_nobody_left, eventually, is_alive, parent_of, signal, under_way, zombies_of};
 
 #[tokio::test]
 async fn nothing_outlives_a_killed_program() {

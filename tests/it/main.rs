@@ -2,6 +2,7 @@
 
 mod harness;
 mod samples;
+mod processes;
 
 mod access;
 mod architecture;

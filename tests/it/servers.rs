@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{App, eventually, is_alive};
+use crate::harness::App;
+use crate::processes::{eventually, is_alive};
 
 #[tokio::test]
 async fn a_server_is_registered_and_shown_with_its_true_status() {
