@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::bus_in_process::InProcessBus;
@@ -108,12 +109,13 @@ pub async fn serve_until(
     stop.await;
     tracing::info!("draining");
     ending.cancel();
-    // No new calls; the running ones finish, then their servers are stopped.
-    let finished = tokio::time::timeout(config.limits.drain, serving).await;
+    // No new calls; the running ones finish, then their servers are stopped. One time for both.
+    let until = Instant::now() + config.limits.drain;
+    let finished = tokio::time::timeout_at(until, serving).await;
     if finished.is_err() {
         tracing::warn!("connections were still open at the end of DRAIN_TIMEOUT and are cut off");
     }
-    workers.drain(config.limits.drain).await;
+    workers.drain(until.saturating_duration_since(Instant::now())).await;
     Ok(())
 }
 
