@@ -49,6 +49,9 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
             reset_on_progress: server.config.reset_timeout_on_progress,
         })
         .await;
+    if let Err(CallError::Closed { .. }) = outcome {
+        connection.last_words().await;
+    }
     outcome.map_err(|error| {
         let tail = || slot.ring.stderr_since(connection.started_at);
         Trouble::Failed(match error {

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::frame::{CallFrame, Secret, request};
 use super::mask::Masker;
@@ -51,6 +52,8 @@ pub struct Stdio {
     mux: Arc<Mux>,
     process: Mutex<Option<Process>>,
     tasks: Vec<JoinHandle<()>>,
+    /// Cancelled when its standard error has ended and was read.
+    silent: CancellationToken,
     /// Answers pings and whatever else the server asks.
     _session: RunningService<RoleClient, ClientConfig>,
     pub started_at: u64,
@@ -62,6 +65,7 @@ struct Starting {
     /// Taken when the session is open.
     process: Option<Process>,
     tasks: Vec<JoinHandle<()>>,
+    silent: CancellationToken,
 }
 
 /// A tool call as a server is to see it.
@@ -102,12 +106,17 @@ impl Stdio {
         let (mux, frames) = Mux::new();
         let Shared { ring, masker, tools_changed, result_limit, .. } = shared.clone();
         let (tap, reader) = tap::tap(mux.clone(), ring.clone(), masker.clone(), tools_changed, result_limit);
+        let (silent, printed) = (CancellationToken::new(), read_stderr(child.stderr, ring, masker));
+        let ended = silent.clone().drop_guard();
         let tasks = vec![
             tokio::spawn(tap::write_all(child.stdin, mux.clone(), frames)),
             tokio::spawn(reader.read_all(child.stdout)),
-            tokio::spawn(read_stderr(child.stderr, ring, masker)),
+            tokio::spawn(async move {
+                printed.await;
+                drop(ended);
+            }),
         ];
-        let mut starting = Starting { mux: mux.clone(), process: Some(child.process), tasks };
+        let mut starting = Starting { mux: mux.clone(), process: Some(child.process), tasks, silent };
         let opened = async {
             let session = rmcp::serve_client(client(), tap).await.map_err(|error| error.to_string())?;
             let tools = list_tools(&mux).await?;
@@ -116,7 +125,8 @@ impl Stdio {
         match opened.await {
             Ok((session, tools)) => {
                 let (process, tasks) = (starting.process.take().into(), std::mem::take(&mut starting.tasks));
-                Ok((Self { mux, process, tasks, _session: session, started_at }, tools))
+                let silent = starting.silent.clone();
+                Ok((Self { mux, process, tasks, silent, _session: session, started_at }, tools))
             }
             Err(reason) => match starting.why_it_ended().await {
                 Some(ended) => Err(ended),
@@ -183,7 +193,12 @@ impl Stdio {
     /// Why it ended, once its output is closed. Whatever is left of it is stopped.
     pub async fn why_it_ended(&self) -> String {
         let Some(process) = self.process.lock().await.take() else { return "it was stopped".into() };
-        why(process, self.tasks.last()).await
+        why(process, &self.silent).await
+    }
+
+    /// Waits until what an ended server has printed can be read in its ring.
+    pub async fn last_words(&self) {
+        last_words(&self.silent).await;
     }
 
     /// Stops the server: standard input closed, SIGTERM, SIGKILL. Calls under way end.
@@ -210,7 +225,7 @@ impl Starting {
             return None;
         }
         let status = tokio::time::timeout(LAST_WORDS, self.process.as_mut()?.ended()).await.ok()?.ok()?;
-        last_words(self.tasks.last()).await;
+        last_words(&self.silent).await;
         Some(exited(status))
     }
 }
@@ -223,9 +238,9 @@ impl Drop for Starting {
     }
 }
 
-async fn why(mut process: Process, stderr: Option<&JoinHandle<()>>) -> String {
+async fn why(mut process: Process, silent: &CancellationToken) -> String {
     let ended = tokio::time::timeout(LAST_WORDS, process.ended()).await;
-    last_words(stderr).await;
+    last_words(silent).await;
     match ended {
         Ok(Ok(status)) => exited(status),
         _ => {
@@ -235,13 +250,9 @@ async fn why(mut process: Process, stderr: Option<&JoinHandle<()>>) -> String {
     }
 }
 
-async fn last_words(stderr: Option<&JoinHandle<()>>) {
-    let ended = async {
-        while stderr.is_some_and(|task| !task.is_finished()) {
-            tokio::task::yield_now().await;
-        }
-    };
-    let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+/// Somebody else may hold its standard error open: then what is there by now must do.
+async fn last_words(silent: &CancellationToken) {
+    let _ = tokio::time::timeout(LAST_WORDS, silent.cancelled()).await;
 }
 
 /// The guard ends as the child did, and as shells say it: 127 not started, 128 and more by signal.
