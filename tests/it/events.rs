@@ -60,6 +60,7 @@ async fn pages_hold_everything_once_and_in_order() {
             }
             assert!(events.len() <= limit);
             paged.extend(events);
+            assert!(paged.len() <= all.len(), "events come again: {paged:?}");
             after = next;
         }
         assert_eq!(paged, all);
