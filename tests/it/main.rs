@@ -1,8 +1,8 @@
 //! One binary for all tests that need the world: real processes, real files, real servers.
 
 mod harness;
-mod samples;
 mod processes;
+mod samples;
 
 mod access;
 mod architecture;

@@ -11,7 +11,8 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, App, PATIENCE, assert_nobody_left, fixture, left_of, signal};
+use crate::harness::{Answer, App, PATIENCE, fixture};
+use crate::processes::{assert_nobody_left, left_of, signal};
 
 /// One pixel.
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
