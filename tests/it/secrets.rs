@@ -133,7 +133,8 @@ async fn a_passphrase_is_a_key_and_another_is_refused() {
     assert!(!said.contains("horse"), "{said}");
     // Without it, the one that would be made is not the right one either; and none is left behind as if it were.
     let said = refused(app.dir.path(), &[]);
-    assert!(said.contains("SECRETS_KEY"), "{said}");
+    assert!(said.contains("SECRETS_KEY is missing"), "{said}");
+    assert!(!app.data().join("secrets.key").exists(), "a refused start leaves no key");
     app.restart();
     assert_eq!(seen(&app, "ana").await, "kept");
 }
@@ -154,6 +155,15 @@ async fn a_new_key_opens_what_the_old_one_sealed() {
         (seen(&app, "ana").await, seen(&app, "ben").await),
         (json!("of the first key"), json!("of the second key"))
     );
+}
+
+#[test]
+fn an_empty_key_file_is_no_key() {
+    let dir = TempDir::new().expect("a folder");
+    fs::create_dir_all(dir.path().join("data")).expect("a folder");
+    fs::write(dir.path().join("data/secrets.key"), "\n").expect("written");
+    let said = refused(dir.path(), &[]);
+    assert!(said.contains("secrets.key is empty"), "{said}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
-//! The composition root: puts adapters into ports, and the parts together. The only file that names
+//! The composition root: puts adapters into ports, and the parts together. The only room that names
 //! an adapter.
 
+mod keys;
+
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::adapters::bus_in_process::InProcessBus;
 use crate::adapters::store_sqlite::SqliteStore;
-use crate::config::{Config, Keys};
+use crate::config::Config;
 use crate::execute::Execute;
 use crate::follow::Follow;
 use crate::http::{self, Facade};
 use crate::metrics::Metrics;
-use crate::ports::{StoreError, Vault};
-use crate::seal::{self, Opener, SealError, Sealer, SecretsKey};
+use crate::ports::StoreError;
+use crate::seal::SealError;
 use crate::workers::{self, Workers};
 
 /// Why the program cannot start. A sentence for the one who started it.
@@ -37,6 +39,8 @@ pub enum StartError {
         "SECRETS_KEY is not the key that this deployment's secrets were sealed with; set that one, or list it in SECRETS_KEYS_OLD"
     )]
     WrongKey,
+    #[error("SECRETS_KEY is missing: this deployment's secrets were sealed with one, and there is no {path}")]
+    NoKey { path: String },
     #[error("SECRETS_KEY cannot be used: {0}")]
     Seal(SealError),
     #[error(transparent)]
@@ -66,7 +70,7 @@ pub async fn serve_until(
 
     let store = Arc::new(SqliteStore::open(&data_dir.join("mcp-api.sqlite"))?);
     let bus = InProcessBus::new();
-    let (sealer, opener) = keys(&*store, &config.keys, data_dir).await?;
+    let (sealer, opener) = keys::open(&*store, &config.keys, data_dir).await?;
     let follow = Follow::open(store.clone(), bus.clone()).await?;
     let execute = Execute::start(follow.clone());
     let metrics = Metrics::new();
@@ -150,50 +154,4 @@ fn forbid_looking() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "other processes of this user can look into this one");
     }
-}
-
-/// The keyring: of `SECRETS_KEY`, or of the key file, which is made where there is neither.
-async fn keys(vault: &dyn Vault, keys: &Keys, data_dir: &Path) -> Result<(Sealer, Opener), StartError> {
-    let path = data_dir.display().to_string();
-    let from_file;
-    let current = match &keys.current {
-        Some(key) => key,
-        None => {
-            from_file = key_file(&data_dir.join("secrets.key")).map_err(|cause| StartError::DataDir { path, cause })?;
-            &from_file
-        }
-    };
-    let record = match vault.key_record(None).await? {
-        Some(record) => record,
-        None => {
-            let proposed = seal::new_record(current).map_err(StartError::Seal)?;
-            vault.key_record(Some(proposed.clone())).await?.unwrap_or(proposed)
-        }
-    };
-    seal::open_ring(&record, current, &keys.old).map_err(|error| match error {
-        SealError::UnknownKey | SealError::Damaged => StartError::WrongKey,
-        other => StartError::Seal(other),
-    })
-}
-
-fn key_file(path: &Path) -> io::Result<SecretsKey> {
-    match fs::read_to_string(path) {
-        Ok(key) => return Ok(SecretsKey::new(key.trim().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let mut key = zeroize::Zeroizing::new([0u8; 32]);
-    getrandom::fill(&mut *key).map_err(io::Error::other)?;
-    let key = hex::encode(key.as_slice());
-    // Written whole or not at all: half a key would seal what nobody can open later.
-    let fresh = path.with_extension("key.new");
-    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
-    writeln!(file, "{key}")?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    tracing::warn!(file = %path.display(), "a new key was made; keep a copy of it: without it all secrets are lost");
-    Ok(SecretsKey::new(key))
 }

@@ -1,0 +1,68 @@
+//! Finds the deployment's key, or makes one, and checks that it is the one its secrets were sealed with.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::StartError;
+use crate::config::Keys;
+use crate::ports::Vault;
+use crate::seal::{self, Opener, SealError, Sealer, SecretsKey};
+
+/// The keyring: of `SECRETS_KEY`, or of the key file, which is made where nothing was ever sealed.
+pub async fn open(vault: &dyn Vault, keys: &Keys, data_dir: &Path) -> Result<(Sealer, Opener), StartError> {
+    let record = vault.key_record(None).await?;
+    let file = data_dir.join("secrets.key");
+    let unusable = |cause| StartError::DataDir { path: data_dir.display().to_string(), cause };
+    let from_file;
+    let current = match &keys.current {
+        Some(key) => key,
+        None => {
+            from_file = match read(&file).map_err(unusable)? {
+                Some(key) => key,
+                None if record.is_some() => return Err(StartError::NoKey { path: file.display().to_string() }),
+                None => make(&file).map_err(unusable)?,
+            };
+            &from_file
+        }
+    };
+    let record = match record {
+        Some(record) => record,
+        None => {
+            let proposed = seal::new_record(current).map_err(StartError::Seal)?;
+            vault.key_record(Some(proposed.clone())).await?.unwrap_or(proposed)
+        }
+    };
+    seal::open_ring(&record, current, &keys.old).map_err(|error| match error {
+        SealError::UnknownKey | SealError::Damaged => StartError::WrongKey,
+        other => StartError::Seal(other),
+    })
+}
+
+fn read(file: &Path) -> io::Result<Option<SecretsKey>> {
+    match fs::read_to_string(file) {
+        // An empty text would be a passphrase that everybody knows.
+        Ok(key) if key.trim().is_empty() => Err(io::Error::other("secrets.key is empty")),
+        Ok(key) => Ok(Some(SecretsKey::new(key.trim().to_owned()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn make(path: &Path) -> io::Result<SecretsKey> {
+    let mut key = zeroize::Zeroizing::new([0u8; 32]);
+    getrandom::fill(&mut *key).map_err(io::Error::other)?;
+    let key = hex::encode(key.as_slice());
+    // Written whole or not at all: half a key would seal what nobody can open later.
+    let fresh = path.with_extension("key.new");
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+    writeln!(file, "{key}")?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    tracing::warn!(file = %path.display(), "a new key was made; keep a copy of it: without it all secrets are lost");
+    Ok(SecretsKey::new(key))
+}
