@@ -18,6 +18,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, kill_process_group, pidfd_open,
     set_child_subreaper, set_parent_process_death_signal, wait,
 };
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 use super::{MESSAGE, RENEW, TERMINATE};
 
@@ -80,20 +81,8 @@ fn guard(pipe: RawFd, command: &str, args: &[String]) -> std::io::Result<ExitSta
 /// of any process past Landlock: to trace, to measure, and the one that stands for both. Who is not root
 /// has none of them and is refused, which is as good.
 fn leave_looking() {
-    #[allow(unsafe_code)]
-    unsafe extern "C" {
-        fn prctl(option: i32, ...) -> i32;
-    }
-    const PR_CAPBSET_DROP: i32 = 24;
-    const CAP_SYS_PTRACE: u64 = 19;
-    const CAP_SYS_ADMIN: u64 = 21;
-    const CAP_PERFMON: u64 = 38;
-    for capability in [CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON] {
-        // SAFETY: takes numbers, touches no memory.
-        #[allow(unsafe_code)]
-        unsafe {
-            prctl(PR_CAPBSET_DROP, capability, 0u64, 0u64, 0u64);
-        }
+    for capability in [CapabilitySet::SYS_PTRACE, CapabilitySet::SYS_ADMIN, CapabilitySet::PERFMON] {
+        let _ = remove_capability_from_bounding_set(capability);
     }
 }
 
