@@ -85,7 +85,8 @@ impl Serve for Desk {
         // What is answered from memory needs no place: a full worker still tells how its servers are.
         let _permit = match ask.command {
             ReadLogs::NAME => None,
-            _ => Some(context.permits.one().ok_or(Busy)?),
+            CallTool::NAME => Some(context.permits.call().ok_or(Busy)?),
+            _ => Some(context.permits.change().ok_or(Busy)?),
         };
         let outcome = if context.follow.reach(ask.seen, CATCH_UP).await {
             match AssertUnwindSafe(dispatch(context, ask)).catch_unwind().await {

@@ -1,4 +1,5 @@
-//! Bounds on the work under way: in total, and for each user. (Each server's is in its slot.)
+//! Bounds on the work under way: on calls in total and for each user, and on changes. (Each server's
+//! is in its slot.)
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,9 +9,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::config::Limits;
 use crate::core::names::UserName;
 
+/// Changes at once. They have places of their own: a worker full of calls can still be told to
+/// disable the server they wait for.
+const CHANGES: usize = 256;
+
 pub struct Permits {
-    total: Semaphore,
-    calls: usize,
+    calls: Semaphore,
+    all_calls: usize,
+    changes: Semaphore,
     per_user: usize,
     users: Arc<Mutex<HashMap<UserName, usize>>>,
 }
@@ -24,16 +30,22 @@ pub struct UserPermit {
 impl Permits {
     pub fn new(limits: &Limits) -> Self {
         Self {
-            total: Semaphore::new(limits.calls),
-            calls: limits.calls,
+            calls: Semaphore::new(limits.calls),
+            all_calls: limits.calls,
+            changes: Semaphore::new(CHANGES),
             per_user: limits.calls_per_user,
             users: Arc::default(),
         }
     }
 
-    /// A place among all. `None`: there is none, and the asker is told so at once.
-    pub fn one(&self) -> Option<SemaphorePermit<'_>> {
-        self.total.try_acquire().ok()
+    /// A place among all calls. `None`: there is none, and the asker is told so at once.
+    pub fn call(&self) -> Option<SemaphorePermit<'_>> {
+        self.calls.try_acquire().ok()
+    }
+
+    /// A place among all changes.
+    pub fn change(&self) -> Option<SemaphorePermit<'_>> {
+        self.changes.try_acquire().ok()
     }
 
     /// A place among a user's own.
@@ -49,7 +61,8 @@ impl Permits {
 
     /// Waits until nothing is under way.
     pub async fn all_free(&self) {
-        let _ = self.total.acquire_many(self.calls as u32).await;
+        let _ = self.calls.acquire_many(self.all_calls as u32).await;
+        let _ = self.changes.acquire_many(CHANGES as u32).await;
     }
 }
 

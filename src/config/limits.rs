@@ -9,7 +9,7 @@ const PAYLOAD_LIMIT: Variable =
 const RESULT_LIMIT: Variable =
     Variable { name: "RESULT_LIMIT", default: "12mb", about: "The largest result of a tool call." };
 const MAX_CALLS: Variable =
-    Variable { name: "MAX_CALLS", default: "1024", about: "Requests a worker handles at once." };
+    Variable { name: "MAX_CALLS", default: "1024", about: "Tool calls a worker has under way at once." };
 const MAX_CALLS_PER_SERVER: Variable =
     Variable { name: "MAX_CALLS_PER_SERVER", default: "256", about: "Tool calls to one server at once." };
 const MAX_CALLS_PER_USER: Variable =

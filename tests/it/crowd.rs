@@ -57,7 +57,7 @@ async fn a_short_crowd_waits_instead_of_failing() {
 }
 
 #[tokio::test]
-async fn a_full_worker_is_still_ready() {
+async fn a_full_worker_is_still_ready_and_can_be_told_what_to_do() {
     let app = App::start_with(&[("MAX_CALLS", "1")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
@@ -65,6 +65,8 @@ async fn a_full_worker_is_still_ready() {
         under_way(pid, 1).await;
         refused(app.call("ben", "fixture", "echo", json!({})).await);
         app.get("/readyz").await.ok();
+        app.register("another", json!({ "enabled": false })).await.ok();
+        app.set_secret("ana", "fixture", "token", "set while full").await;
     });
     first.ok();
 }
