@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::names::{CommandId, Position, SecretName, ServerId, ServerName, UserName, ValueId};
@@ -163,14 +164,22 @@ impl Event {
     }
 
     /// The event's data for readers outside: without the names of secrets.
-    pub fn public_data(&self, stored: &StoredEvent) -> Box<RawValue> {
-        let (Self::SecretSet(SecretSet { server, server_name, user, .. })
-        | Self::SecretDeleted(SecretDeleted { server, server_name, user, .. })) = self
-        else {
-            return stored.data.clone();
+    pub fn public_data(&self, stored: &StoredEvent) -> Result<Box<RawValue>, serde_json::Error> {
+        let mut shown: Value = match self {
+            Self::SecretSet(_) | Self::SecretDeleted(_) | Self::ServerRegistered(_) | Self::ServerUpdated(_) => {
+                serde_json::from_str(stored.data.get())?
+            }
+            _ => return Ok(stored.data.clone()),
         };
-        let shown = serde_json::json!({ "server": server, "serverName": server_name, "user": user });
-        serde_json::value::to_raw_value(&shown).unwrap_or_else(|_| RawValue::NULL.to_owned())
+        if let Self::SecretSet(_) | Self::SecretDeleted(_) = self
+            && let Some(secret) = shown.as_object_mut()
+        {
+            secret.retain(|field, _| matches!(field.as_str(), "server" | "serverName" | "user"));
+        }
+        if let Some(config) = shown.get_mut("config").and_then(Value::as_object_mut) {
+            config.remove("secretNames");
+        }
+        serde_json::value::to_raw_value(&shown)
     }
 }
 

@@ -153,7 +153,7 @@ fn views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
         .flat_map(|commit| commit.events.into_iter().map(move |event| (commit.actor, commit.command_id, event)));
     let views = events.enumerate().map(|(index, (actor, command_id, stored))| {
         let id = EventId { position: entry.position, index };
-        let data = Event::decode(&stored).map_err(bug)?.public_data(&stored);
+        let data = Event::decode(&stored).map_err(bug)?.public_data(&stored).map_err(bug)?;
         let view = EventView {
             id: id.to_string(),
             at: entry.at,

@@ -186,3 +186,14 @@ impl App {
         self.register(&format!("off-{n}"), json!({ "enabled": false })).await.ok();
     }
 }
+
+#[tokio::test]
+async fn no_event_names_a_secret() {
+    let app = App::start();
+    app.register("fixture", json!({ "enabled": false, "secretNames": ["name-one"] })).await.ok();
+    app.put("/mcp/servers/fixture", json!({ "secretNames": ["name-one", "name-two"] })).await.ok();
+    app.set_secret("ana", "fixture", "name-one", "value").await;
+    let (events, _) = page(&app, "").await;
+    let text = serde_json::to_string(&events).expect("JSON");
+    assert!(events.len() == 3 && text.contains("\"ana\"") && !text.contains("name-"), "{text}");
+}
