@@ -170,6 +170,10 @@ fn every_variable_of_example_env_is_read() {
         .filter(|(name, _)| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
         .map(|(name, _)| name.to_owned())
         .collect();
+    let readme = read("README.md");
+    for name in &named {
+        assert!(readme.contains(&format!("| `{name}` |")), "README.md does not list {name}");
+    }
     assert_eq!(named, OTHER_VALUES.iter().map(|(name, ..)| (*name).to_owned()).collect(), "give it another value here");
     for (name, other, needs) in OTHER_VALUES {
         let config = |pairs: &[(&str, &str)]| {
