@@ -9,6 +9,7 @@ mod mask;
 mod mux;
 pub mod pool;
 mod ring;
+mod slot;
 mod stdio;
 mod supervisor;
 mod tap;

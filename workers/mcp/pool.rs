@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 
-use super::supervisor::Slot;
+use super::slot::Slot;
 use crate::config::Limits;
 use crate::core::catalog::Server;
 use crate::core::command::ServerLogs;

@@ -7,155 +7,33 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::BoxFuture;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc};
 
-use super::mask::Masker;
 use super::pool::Pool;
-use super::ring::Ring;
+use super::slot::{Order, Slot, State};
 use super::stdio::{Shared, Stdio};
 use crate::core::catalog::Server;
 use crate::core::command::RecordTools;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::names::{CommandId, ServerId, ServerName};
+use crate::core::names::CommandId;
 use crate::core::server::{Live, Status, record_tools};
 use crate::core::tool::Tools;
 use crate::execute::now_ms;
-use crate::workers::guard;
 
 /// How long a server must have run for its next end to count as its first.
 const STEADY: Duration = Duration::from_secs(60);
 /// How long calls under way may still take when their server is to stop.
 const FINISH: Duration = Duration::from_secs(2);
-/// Orders that may wait for a supervisor.
-const ORDERS: usize = 64;
-
-/// One server in this worker.
-pub struct Slot {
-    pub id: ServerId,
-    pub name: ServerName,
-    pub permits: Arc<Semaphore>,
-    pub ring: Arc<Ring>,
-    pub masker: Arc<Masker>,
-    pub child: Arc<guard::Current>,
-    connection: ArcSwapOption<Stdio>,
-    state: watch::Sender<State>,
-    live: ArcSwap<Live>,
-    orders: mpsc::Sender<Order>,
-}
-
-/// What a call finds.
-#[derive(Clone)]
-enum State {
-    /// Wait for it.
-    Starting,
-    Up(Arc<Stdio>),
-    /// Fail at once.
-    Broken(Box<Failure>),
-    /// It is not to run.
-    Off,
-}
-
-/// Something has changed, or is to.
-struct Order {
-    /// Start anew even when nothing has changed.
-    restart: bool,
-    /// End for good, whatever the catalogue says.
-    shut_down: bool,
-    done: oneshot::Sender<Live>,
-}
-
 /// Why a running or starting server is left.
 enum Left {
     Ordered(Order),
     Ended(String),
 }
 
-impl Slot {
-    /// Makes the slot and starts its supervisor.
-    pub fn start(pool: &Arc<Pool>, server: &Server) -> Arc<Self> {
-        let (orders, inbox) = mpsc::channel(ORDERS);
-        let slot = Arc::new(Self {
-            id: server.id,
-            name: server.name.clone(),
-            permits: Arc::new(Semaphore::new(pool.limits.calls_per_server)),
-            ring: Arc::default(),
-            masker: Arc::default(),
-            child: Arc::default(),
-            connection: ArcSwapOption::empty(),
-            state: watch::Sender::new(State::Starting),
-            live: ArcSwap::from_pointee(Live::of(Status::Connecting)),
-            orders,
-        });
-        let supervisor = Supervisor {
-            slot: slot.clone(),
-            pool: pool.clone(),
-            tools_changed: Arc::default(),
-            inbox,
-            waiting: Vec::new(),
-            crashes: 0,
-        };
-        pool.tasks.spawn(supervisor.run());
-        slot
-    }
-
-    /// The connection for a call; waits while the server is being started. The caller limits the time.
-    pub async fn connection(&self) -> Result<Arc<Stdio>, Failure> {
-        if let Some(connection) = self.connection.load_full()
-            && !connection.is_closed()
-        {
-            return Ok(connection);
-        }
-        let mut states = self.state.subscribe();
-        loop {
-            let state = states.borrow_and_update().clone();
-            match state {
-                State::Up(connection) if !connection.is_closed() => return Ok(connection),
-                State::Up(_) | State::Starting => {}
-                State::Broken(failure) => return Err(*failure),
-                State::Off => return Err(off(&self.name)),
-            }
-            if states.changed().await.is_err() {
-                return Err(off(&self.name));
-            }
-        }
-    }
-
-    pub fn live(&self) -> Live {
-        Live::clone(&self.live.load())
-    }
-
-    /// Makes the server as the catalogue says, and waits for its next start where it is to run.
-    pub async fn settle(&self, restart: bool) -> Live {
-        self.order(restart, false).await
-    }
-
-    pub async fn shut_down(&self) {
-        self.order(false, true).await;
-    }
-
-    async fn order(&self, restart: bool, shut_down: bool) -> Live {
-        let (done, settled) = oneshot::channel();
-        let sent = self.orders.send(Order { restart, shut_down, done }).await;
-        match (sent, settled.await) {
-            (Ok(()), Ok(live)) => live,
-            // The supervisor has ended: the server is gone.
-            _ => Live::of(Status::Disconnected),
-        }
-    }
-}
-
-fn off(name: &ServerName) -> Failure {
-    Failure::new(
-        Code::ServerDisabled,
-        format!("Server {name} is disabled; enable it with PUT /mcp/servers/{name}/enable"),
-    )
-}
-
-struct Supervisor {
+pub(super) struct Supervisor {
     slot: Arc<Slot>,
     pool: Arc<Pool>,
     tools_changed: Arc<Notify>,
@@ -167,7 +45,11 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn run(mut self) {
+    pub fn new(slot: Arc<Slot>, pool: Arc<Pool>, inbox: mpsc::Receiver<Order>) -> Self {
+        Self { slot, pool, tools_changed: Arc::default(), inbox, waiting: Vec::new(), crashes: 0 }
+    }
+
+    pub async fn run(mut self) {
         let mut failures = backoff(Duration::from_secs(60));
         loop {
             if self.waiting.iter().any(|order| order.shut_down) {
