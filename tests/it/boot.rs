@@ -94,3 +94,27 @@ async fn the_children_of_a_killed_program_are_gone_before_its_successor_needs_th
     eventually("the old server and its guard ended", || !is_alive(pid) && !is_alive(guard)).await;
     assert_ne!(app.pid_of("fixture").await, pid);
 }
+
+/// While a server that is known to be broken is tried again, nobody waits for the next try to fail.
+#[tokio::test]
+async fn calls_to_a_broken_server_fail_at_once_also_while_it_is_tried_again() {
+    let app = App::start();
+    let silent = json!({ "env": { "FIXTURE_START": "silent" }, "startupTimeout": 1500 });
+    let answer = app.register("silent", silent).await.ok();
+    assert_eq!(answer["server"]["status"], "error");
+    // Long enough to fall into several tries and the pauses between them.
+    let began = Instant::now();
+    let mut calls = 0;
+    while began.elapsed() < Duration::from_secs(4) {
+        let asked = Instant::now();
+        app.call("ana", "silent", "echo", json!({})).await.fails(502, "upstream_error");
+        assert!(asked.elapsed() < Duration::from_secs(1), "a call waited for a broken server");
+        calls += 1;
+    }
+    assert!(calls > 10, "{calls} calls");
+    // Whoever asks for a new try gets one, and sees how it ended.
+    let asked = Instant::now();
+    let answer = app.put("/mcp/servers/silent/enable", json!({})).await.ok();
+    assert_eq!(answer["server"]["status"], "error");
+    assert!(asked.elapsed() >= Duration::from_millis(1500), "the answer came before the try had ended");
+}

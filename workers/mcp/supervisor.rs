@@ -42,11 +42,13 @@ pub(super) struct Supervisor {
     waiting: Vec<Order>,
     /// Ends in a row, each soon after its start.
     crashes: u32,
+    /// The last attempt to start it failed.
+    broken: bool,
 }
 
 impl Supervisor {
     pub fn new(slot: Arc<Slot>, pool: Arc<Pool>, inbox: mpsc::Receiver<Order>) -> Self {
-        Self { slot, pool, tools_changed: Arc::default(), inbox, waiting: Vec::new(), crashes: 0 }
+        Self { slot, pool, tools_changed: Arc::default(), inbox, waiting: Vec::new(), crashes: 0, broken: false }
     }
 
     pub async fn run(mut self) {
@@ -59,7 +61,7 @@ impl Supervisor {
             if !server.enabled {
                 self.show(State::Off, Live::of(Status::Disconnected));
                 failures = backoff(Duration::from_secs(60));
-                self.crashes = 0;
+                (self.crashes, self.broken) = (0, false);
                 match self.inbox.recv().await {
                     Some(order) => self.waiting.push(order),
                     None => break,
@@ -69,10 +71,12 @@ impl Supervisor {
             match self.start(&server).await {
                 Ok((connection, tools)) => {
                     failures = backoff(Duration::from_secs(60));
+                    self.broken = false;
                     self.keep(&server, connection, tools).await;
                 }
                 Err(Left::Ordered(order)) => self.waiting.push(order),
                 Err(Left::Ended(reason)) => {
+                    self.broken = true;
                     let pause = failures.next().unwrap_or(Duration::from_secs(60));
                     self.pause(pause).await;
                     tracing::debug!(server = %server.name, reason, "trying again");
@@ -86,7 +90,8 @@ impl Supervisor {
     /// One attempt to connect. Its outcome is shown before this returns.
     async fn start(&mut self, server: &Server) -> Result<(Arc<Stdio>, Tools), Left> {
         let began = now_ms();
-        if self.crashes == 0 {
+        // A broken server is tried again unseen, so that calls go on failing fast, unless somebody waits for it.
+        if !self.waiting.is_empty() || (self.crashes == 0 && !self.broken) {
             self.show(State::Starting, Live::of(Status::Connecting));
         }
         let limit = Duration::from_millis(server.config.startup_timeout_ms());
