@@ -46,6 +46,9 @@ pub struct Workers {
 impl Workers {
     /// Starts the servers and takes asks and jobs of every area.
     pub fn start(parts: Parts) -> Self {
+        if let Err(error) = guard::adopt() {
+            tracing::warn!(%error, "what a killed guard leaves behind will not be found");
+        }
         let bus = parts.bus.clone();
         let context = Arc::new(Context::start(parts));
         let desk = Arc::new(Desk(context.clone()));

@@ -145,8 +145,10 @@ async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
     let app = App::start();
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
+    let grandchild = app.text("fixture", "fork", json!({})).await.parse().expect("a pid");
     signal(parent_of(pid), "KILL");
     eventually("the child ended", || !is_alive(pid)).await;
+    eventually("the grandchild ended, though it had left the group", || !is_alive(grandchild)).await;
     // Until the program has seen it too, a call would be one in flight.
     app.until("/mcp/servers/fixture", |body| body["server"]["logs"].to_string().contains("ended:")).await;
     assert_ne!(app.pid_of("fixture").await, pid);

@@ -4,6 +4,7 @@
 //! child may live on ([`Current::renew`]) or that it shall end ([`Process::stop`]); when the pipe closes
 //! because the worker is gone, killed or not, the guard kills the child and all it has started.
 
+mod orphans;
 mod process;
 
 use std::fs::File;
@@ -17,6 +18,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
+pub use orphans::adopt;
 pub use process::run;
 
 /// What of the host's environment a child sees; everything else is the server's own `env`.
@@ -57,6 +59,7 @@ pub struct Guarded {
 pub struct Process {
     guard: Child,
     life: Arc<Life>,
+    _known: orphans::Known,
 }
 
 /// The child that a server has at the moment, starting or stopping or anything in between. It keeps no
@@ -98,25 +101,31 @@ pub fn spawn<'a>(
     guard.envs(PASSED_ON.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
     guard.envs(env).process_group(0);
     guard.stdin(Stdio::from(OwnedFd::from(stdin_read))).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut guard = {
+    let (mut guard, known) = {
         // Only while this lock is held is the pipe's end inherited, and only by this guard.
-        static SPAWNING: Mutex<()> = Mutex::new(());
-        let _one = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guards = orphans::guards();
         fcntl_setfd(&life_read, FdFlags::empty())?;
         let guard = guard.spawn();
         drop(life_read);
-        guard?
+        let guard = guard?;
+        let pid = guard.id().ok_or_else(|| io::Error::other("a guard without a process"))?;
+        (guard, orphans::known(&mut guards, pid as i32))
     };
     let (Some(stdout), Some(stderr)) = (guard.stdout.take(), guard.stderr.take()) else {
         return Err(io::Error::other("a child's output was not piped"));
     };
-    Ok(Guarded { stdin, stdout, stderr, process: Process { guard, life } })
+    Ok(Guarded { stdin, stdout, stderr, process: Process { guard, life, _known: known } })
 }
 
 impl Process {
     /// Waits until the child and all it had started are gone.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
-        self.guard.wait().await
+        let status = self.guard.wait().await?;
+        if status.code().is_none() {
+            // Somebody killed the guard. Its child dies with it; what that had started has come to us.
+            let _ = tokio::task::spawn_blocking(orphans::kill).await;
+        }
+        Ok(status)
     }
 
     /// Ends it: its standard input must be closed already. After two seconds SIGTERM to its process

@@ -20,6 +20,7 @@ use rustix::process::{
 };
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
+use super::orphans::children;
 use super::{MESSAGE, RENEW, TERMINATE};
 
 /// The child could not be started, as shells say it.
@@ -188,18 +189,4 @@ fn kill_all(child: Pid, mut status: Option<ExitStatus>) -> ExitStatus {
             status = Some(ExitStatus::from_raw(ended.as_raw()));
         }
     }
-}
-
-/// The processes whose parent is this one.
-fn children() -> Vec<Pid> {
-    let own = getpid().as_raw_nonzero().get();
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| parent(*pid) == Some(own)).filter_map(Pid::from_raw).collect()
-}
-
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the parent is the second field after it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
