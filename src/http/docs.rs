@@ -5,7 +5,10 @@ use axum::http::StatusCode;
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
+use utoipa::openapi::header::Header;
+use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa_swagger_ui::SwaggerUi;
 
 #[derive(OpenApi)]
@@ -31,9 +34,54 @@ pub fn about() -> utoipa::openapi::OpenApi {
     about
 }
 
-/// The whole description, for `schemas/openapi.json`.
+/// The whole description, for `/openapi.json` and `schemas/openapi.json`.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    super::routes().into_openapi()
+    complete(super::routes().into_openapi())
+}
+
+/// Adds what every route may answer, and the header that every answer has.
+pub fn complete(mut about: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    for (path, item) in &mut about.paths.paths {
+        if path == "/healthz" || path == "/readyz" {
+            continue;
+        }
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let body = operation.request_body.is_some();
+            let errors = EVERYWHERE.iter().chain(WITH_A_BODY.iter().filter(|_| body));
+            for (status, what) in errors {
+                let response = operation.responses.responses.entry((*status).into());
+                response.or_insert_with(|| error(what).into());
+            }
+            for response in operation.responses.responses.values_mut() {
+                if let RefOr::T(response) = response {
+                    response.headers.insert("Log-Position".into(), log_position().into());
+                }
+            }
+        }
+    }
+    about
+}
+
+const EVERYWHERE: [(&str, &str); 4] = [
+    ("401", "ADMIN_TOKEN is set, and the request does not bring it"),
+    ("403", "No token is set, and the Host or Origin is a foreign one"),
+    ("500", "A bug of mcp-api; its log says more"),
+    ("503", "Not possible right now, and nothing was begun; see `Retry-After`"),
+];
+const WITH_A_BODY: [(&str, &str); 2] =
+    [("413", "The body is larger than PAYLOAD_LIMIT"), ("415", "The body is not `application/json`")];
+
+fn error(what: &str) -> ResponseBuilder {
+    let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+    ResponseBuilder::new().description(what).content("application/json", body)
+}
+
+fn log_position() -> Header {
+    let mut header = Header::new(Object::with_type(Type::Integer));
+    header.description =
+        Some("How far this answer has read the log; sent back, the answer will have seen as much".into());
+    header
 }
 
 /// The page, from files in the binary: it needs no network.

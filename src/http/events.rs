@@ -55,10 +55,11 @@ impl FromStr for EventId {
 /// Which part of the log.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Page {
     /// The id of the last event that is known already; all where absent.
     after: Option<String>,
-    /// Events in the answer: 1 to 1000, 100 where absent.
+    /// Events in the answer: 1 to 1000, 100 where absent; a stream has no limit.
     limit: Option<usize>,
 }
 
@@ -90,8 +91,8 @@ pub struct Events {
 }
 
 /// What has happened, in order. With `Accept: text/event-stream` it goes on as it happens.
-#[utoipa::path(get, path = "/events", tag = "events", params(Page),
-    responses((status = 200, body = Success<Events>), (status = 400, body = ErrorBody)))]
+#[utoipa::path(get, operation_id = "read_events", path = "/events", tag = "events", params(Page),
+    responses((status = 200, description = "A page; or, as text/event-stream, the events as they happen", body = Success<Events>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody)))]
 pub async fn read(
     State(facade): State<Arc<Facade>>,
     page: Result<Query<Page>, QueryRejection>,

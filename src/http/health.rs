@@ -28,14 +28,14 @@ pub struct Ready {
 }
 
 /// The process is up.
-#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = Success<Nothing>)))]
+#[utoipa::path(get, operation_id = "healthz", path = "/healthz", tag = "health", security(()), responses((status = 200, description = "Done", body = Success<Nothing>)))]
 pub async fn healthz() -> Result<Response, Refused> {
     success(Nothing {})
 }
 
 /// Bus, store and a worker can be reached; otherwise what is missing.
-#[utoipa::path(get, path = "/readyz", tag = "health",
-    responses((status = 200, body = Success<Ready>), (status = 503, body = ErrorBody)))]
+#[utoipa::path(get, operation_id = "readyz", path = "/readyz", tag = "health", security(()),
+    responses((status = 200, description = "Done", body = Success<Ready>), (status = 503, description = "Something is missing; `error` says what", body = ErrorBody)))]
 pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
     let mut missing = Vec::new();
     if !matches!(tokio::time::timeout(LIMIT, facade.follow.log().head()).await, Ok(Ok(_))) {
@@ -55,7 +55,7 @@ pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refus
 }
 
 /// Figures in the Prometheus text format.
-#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(get, operation_id = "metrics", path = "/metrics", tag = "health", responses((status = 200, description = "Done", body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
     facade.metrics.log_position.set(facade.follow.position().0);
     facade.metrics.jobs_waiting.set(facade.bus.waiting() as u64);

@@ -50,7 +50,7 @@ fn no_such_route() -> Refused {
 /// The whole API behind its door.
 pub fn router(facade: Arc<Facade>) -> Router {
     let (api, about) = routes().split_for_parts();
-    api.merge(docs::page(about))
+    api.merge(docs::page(docs::complete(about)))
         .fallback(async || no_such_route())
         .method_not_allowed_fallback(async || {
             Refused(Failure::new(Code::MethodNotAllowed, "The route exists, but not with this method; see GET /docs"))

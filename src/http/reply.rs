@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::core::failure::{Code, Failure};
 use crate::telemetry::bug;
 
-/// A successful answer: the fields of `T` beside `success`.
+/// A successful answer.
 #[derive(Serialize, ToSchema)]
 pub struct Success<T> {
     #[schema(default = true)]
@@ -49,6 +49,7 @@ impl From<Failure> for Refused {
 /// The body of every failure.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(example = json!({"success": false, "error": "Server everything not found", "code": "server_not_found"}))]
 pub struct ErrorBody<'a> {
     #[schema(default = false)]
     success: bool,

@@ -26,10 +26,11 @@ const TIME: Duration = Duration::from_secs(15);
 /// A user's secret for a server.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({"username": "ana", "serverName": "everything", "secretName": "message", "secretValue": "only for ana"}))]
 pub struct SetBody {
     /// `default` where absent.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = String, required = false)]
     username: UserName,
     #[schema(value_type = String, example = "everything")]
     server_name: ServerName,
@@ -42,10 +43,11 @@ pub struct SetBody {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({"username": "ana", "serverName": "everything", "secretName": "message"}))]
 pub struct DeleteBody {
     /// `default` where absent.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = String, required = false)]
     username: UserName,
     #[schema(value_type = String, example = "everything")]
     server_name: ServerName,
@@ -54,8 +56,8 @@ pub struct DeleteBody {
 }
 
 /// Store a secret, encrypted; an earlier value of the same name is replaced.
-#[utoipa::path(post, path = "/secrets/set", tag = "secrets", request_body = SetBody,
-    responses((status = 200, body = Success<Nothing>), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+#[utoipa::path(post, operation_id = "set_secret", path = "/secrets/set", tag = "secrets", request_body = SetBody,
+    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let body = body::read(request, facade.limits.payload).await?;
     let SetBody { username: user, server_name, secret_name, secret_value } = body::parse(&body)?;
@@ -72,8 +74,9 @@ pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<
 }
 
 /// Remove a secret: once this is answered its value is gone from the store.
-#[utoipa::path(post, path = "/secrets/delete", tag = "secrets", request_body = DeleteBody,
-    responses((status = 200, body = Success<Nothing>), (status = 404, body = ErrorBody)))]
+#[utoipa::path(post, operation_id = "delete_secret", path = "/secrets/delete", tag = "secrets", request_body = DeleteBody,
+    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
+        (status = 404, description = "There is no such server or secret", body = ErrorBody)))]
 pub async fn delete(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let body = body::read(request, facade.limits.payload).await?;
     let DeleteBody { username: user, server_name, secret_name } = body::parse(&body)?;

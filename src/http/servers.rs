@@ -100,15 +100,15 @@ pub struct AllServers {
 }
 
 /// All servers with their status, tools and logs.
-#[utoipa::path(get, path = "/mcp/servers", tag = "servers", responses((status = 200, body = Success<AllServers>)))]
+#[utoipa::path(get, operation_id = "list_servers", path = "/mcp/servers", tag = "servers", responses((status = 200, description = "Done", body = Success<AllServers>)))]
 pub async fn list(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
     let servers: Vec<_> = facade.follow.catalog().servers().into_iter().cloned().collect();
     success(AllServers { servers: views(&facade, &servers).await })
 }
 
 /// One server.
-#[utoipa::path(get, path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
-    responses((status = 200, body = Success<OneServer>), (status = 404, body = ErrorBody)))]
+#[utoipa::path(get, operation_id = "get_server", path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
+    responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn get(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
     one(&facade, &name).await
 }
@@ -116,11 +116,13 @@ pub async fn get(State(facade): State<Arc<Facade>>, Named(name): Named) -> Resul
 /// A server to be registered.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({"name": "everything", "command": "npx", "args": ["-y", "@modelcontextprotocol/server-everything"]}))]
 pub struct RegisterBody {
     #[schema(value_type = String, example = "everything")]
     name: ServerName,
-    /// `stdio` where absent.
+    /// `stdio`, also where absent.
     #[serde(default)]
+    #[schema(example = "stdio")]
     transport_type: Option<String>,
     /// The program to start.
     #[schema(example = "npx")]
@@ -137,9 +139,11 @@ pub struct RegisterBody {
     secret_names: Option<Vec<SecretName>>,
     /// Milliseconds for connecting and the first list of tools; 60,000 where absent.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 86_400_000)]
     startup_timeout: Option<u64>,
     /// Milliseconds for a tool call; 60,000 where absent.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 86_400_000)]
     tool_timeout: Option<u64>,
     #[serde(default)]
     reset_timeout_on_progress: Option<bool>,
@@ -178,8 +182,8 @@ fn check_transport(kind: Option<&str>) -> Result<(), Failure> {
 }
 
 /// Register a server. Answers after the first attempt to connect, with the true status.
-#[utoipa::path(post, path = "/mcp/servers", tag = "servers", request_body = RegisterBody,
-    responses((status = 200, body = Success<OneServer>), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
+#[utoipa::path(post, operation_id = "register_server", path = "/mcp/servers", tag = "servers", request_body = RegisterBody,
+    responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 409, description = "A server of that name exists already", body = ErrorBody)))]
 pub async fn register(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let body = body::read(request, facade.limits.payload).await?;
     let body: RegisterBody = body::parse(&body)?;
@@ -210,6 +214,7 @@ pub async fn register(State(facade): State<Arc<Facade>>, request: Request) -> Re
 /// server can be read, edited and put back.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({"args": ["-y", "@modelcontextprotocol/server-everything"], "toolTimeout": 30000}))]
 pub struct UpdateBody {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -226,10 +231,10 @@ pub struct UpdateBody {
     #[schema(value_type = Option<Vec<String>>)]
     secret_names: Option<Vec<SecretName>>,
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u64>)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000)]
     startup_timeout: Option<Option<u64>>,
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u64>)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000)]
     tool_timeout: Option<Option<u64>>,
     #[serde(default)]
     reset_timeout_on_progress: Option<bool>,
@@ -263,8 +268,8 @@ pub struct UpdateBody {
 }
 
 /// Change a server. Fields that are given replace the whole value; what changed restarts the server.
-#[utoipa::path(put, path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)), request_body = UpdateBody,
-    responses((status = 200, body = Success<OneServer>), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+#[utoipa::path(put, operation_id = "update_server", path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)), request_body = UpdateBody,
+    responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn update(
     State(facade): State<Arc<Facade>>,
     Named(name): Named,
@@ -300,16 +305,16 @@ pub async fn update(
 }
 
 /// Remove a server, its processes and all its secrets.
-#[utoipa::path(delete, path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
-    responses((status = 200, body = Success<Nothing>), (status = 404, body = ErrorBody)))]
+#[utoipa::path(delete, operation_id = "delete_server", path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
+    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn delete(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
     facade.ask(&DeleteServer { id: command_id(), name }, STOPS).await?;
     success(Nothing {})
 }
 
 /// Enable a server; one that is enabled is restarted.
-#[utoipa::path(put, path = "/mcp/servers/{name}/enable", tag = "servers", params(("name" = String, Path)),
-    responses((status = 200, body = Success<OneServer>), (status = 404, body = ErrorBody)))]
+#[utoipa::path(put, operation_id = "enable_server", path = "/mcp/servers/{name}/enable", tag = "servers", params(("name" = String, Path)),
+    responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn enable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
     let time = time_to_start(&facade, &name);
     let live = facade.ask(&EnableServer { id: command_id(), name: name.clone() }, time).await?;
@@ -317,8 +322,8 @@ pub async fn enable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Re
 }
 
 /// Stop a server and keep it.
-#[utoipa::path(put, path = "/mcp/servers/{name}/disable", tag = "servers", params(("name" = String, Path)),
-    responses((status = 200, body = Success<OneServer>), (status = 404, body = ErrorBody)))]
+#[utoipa::path(put, operation_id = "disable_server", path = "/mcp/servers/{name}/disable", tag = "servers", params(("name" = String, Path)),
+    responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn disable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
     let live = facade.ask(&DisableServer { id: command_id(), name: name.clone() }, STOPS).await?;
     shown(&facade, &name, live).await

@@ -80,8 +80,8 @@ pub struct ToolList {
 }
 
 /// The tools of every enabled server.
-#[utoipa::path(get, path = "/mcp/tools", tag = "tools",
-    responses((status = 200, body = ToolList), (status = 304, description = "Nothing has changed since the ETag in If-None-Match")))]
+#[utoipa::path(get, operation_id = "list_tools", path = "/mcp/tools", tag = "tools",
+    responses((status = 200, description = "The tools; their ETag is in the header of that name", body = ToolList), (status = 304, description = "Nothing has changed since the ETag in If-None-Match")))]
 pub async fn list(State(facade): State<Arc<Facade>>, headers: HeaderMap) -> Result<Response, Refused> {
     let built = facade.tools.get(&facade.follow.catalog())?;
     let known = headers.get_all(IF_NONE_MATCH).iter().any(|known| names(known, &built.etag));
@@ -100,10 +100,11 @@ fn names(tags: &HeaderValue, etag: &HeaderValue) -> bool {
 /// A tool call.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(example = json!({"username": "ana", "serverName": "everything", "methodName": "echo", "args": {"message": "hi"}}))]
 pub struct CallBody<'a> {
     /// Whose secrets are used; `default` where absent.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = String, required = false)]
     username: UserName,
     #[schema(value_type = String, example = "everything")]
     server_name: ServerName,
@@ -116,6 +117,7 @@ pub struct CallBody<'a> {
     args: &'a RawValue,
     /// Milliseconds; the server's `toolTimeout` where absent.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 86_400_000)]
     timeout_ms: Option<u64>,
     /// Give the untouched MCP CallToolResult as `data`.
     #[serde(default)]
@@ -129,7 +131,17 @@ pub struct CallBody<'a> {
 pub struct CallAnswer {
     #[schema(default = true)]
     success: bool,
-    data: CallData,
+    data: CallOutcome,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code)]
+pub enum CallOutcome {
+    Shaped(CallData),
+    /// With `raw`: the untouched CallToolResult.
+    #[schema(value_type = Object)]
+    Raw(String),
 }
 
 /// What a tool said.
@@ -150,10 +162,10 @@ pub struct CallData {
 }
 
 /// Call a tool with a user's secrets.
-#[utoipa::path(post, path = "/mcp/tool/call", tag = "tools", request_body = CallBody,
-    responses((status = 200, body = CallAnswer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
-        (status = 409, body = ErrorBody), (status = 502, body = ErrorBody), (status = 503, body = ErrorBody),
-        (status = 504, body = ErrorBody)))]
+#[utoipa::path(post, operation_id = "call_tool", path = "/mcp/tool/call", tag = "tools", request_body = CallBody,
+    responses((status = 200, description = "What the tool said, also where it says that it failed", body = CallAnswer), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody),
+        (status = 409, description = "The server is disabled", body = ErrorBody), (status = 502, description = "The MCP server refused, failed or ended; see `details` and `mcpError`", body = ErrorBody), (status = 503, description = "Not possible right now, and nothing was begun; see `Retry-After`", body = ErrorBody),
+        (status = 504, description = "No answer came in time; the call was cancelled", body = ErrorBody)))]
 pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let traceparent = request.headers().get("traceparent").and_then(traceparent);
     let body = body::read(request, facade.limits.payload).await?;

@@ -212,3 +212,25 @@ fn every_variable_that_is_read_is_in_example_env() {
     }
     assert_eq!(found, variables().len());
 }
+
+/// What tools that read OpenAPI rely on, and what its validators complain of.
+#[test]
+fn the_api_says_enough_about_itself() {
+    let api: Value = serde_json::from_str(&read("schemas/openapi.json")).expect("JSON");
+    let mut ids = BTreeSet::new();
+    let operations = api["paths"].as_object().expect("paths").iter();
+    for (path, operation) in
+        operations.flat_map(|(path, item)| item.as_object().expect("a path").values().map(move |o| (path, o)))
+    {
+        let id = operation["operationId"].as_str().expect("an operationId");
+        assert!(ids.insert(id.to_owned()), "{id} twice");
+        for (status, response) in operation["responses"].as_object().expect("responses") {
+            assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{id} {status}");
+        }
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let name = parameter["name"].as_str().expect("a name");
+            let in_path = path.contains(&format!("{{{name}}}"));
+            assert_eq!(parameter["in"], if in_path { "path" } else { "query" }, "{id} {name}");
+        }
+    }
+}
