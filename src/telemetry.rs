@@ -16,8 +16,12 @@ pub fn start(config: &LogConfig) {
         LogFormat::Json => true,
         LogFormat::Pretty => false,
     };
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE)
+        // It would be told on standard error, and that panics where nobody reads it any more.
+        .log_internal_errors(false);
     let _ = if json {
         builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
     } else {

@@ -1,5 +1,6 @@
 //! `mcp-api serve`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use super::Ended;
@@ -13,7 +14,8 @@ pub fn run() -> Ended {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(app::serve(config, |url| {
         if pretty {
-            println!("mcp-api listens on {url} (try {url}/docs)");
+            // Who reads it may be gone; the API is there all the same.
+            let _ = writeln!(std::io::stdout(), "mcp-api listens on {url} (try {url}/docs)");
         }
     }))?;
     Ok(ExitCode::SUCCESS)

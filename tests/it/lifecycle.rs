@@ -1,11 +1,14 @@
 //! Processes: how they end, who outlives whom, and what one may see of another.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::App;
+use crate::harness::{App, answer, binary, fixture, python};
 use crate::processes::{assert_nobody_left, eventually, is_alive, parent_of, signal, under_way, zombies_of};
 
 #[tokio::test]
@@ -233,4 +236,40 @@ async fn stopping_is_asked_for_then_demanded_then_done() {
     let entries = entries();
     assert_eq!(entries.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>(), ["end of input", "SIGTERM"]);
     assert!(entries[1].1 - entries[0].1 >= 1900, "SIGTERM comes two seconds after: {entries:?}");
+}
+
+/// Starts the program with its log on a pipe, after a line of shell.
+fn start_by_hand(dir: &Path, line: &str) -> (Child, String, BufReader<ChildStderr>) {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{line} exec \"$0\" serve"), binary()]).current_dir(dir).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("DATA_DIR", dir.join("data")).env("PORT", "0").env("LOG_FORMAT", "json");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program");
+    let mut log = BufReader::new(child.stderr.take().expect("its log"));
+    let address = log.by_ref().lines().map_while(Result::ok).find_map(|line| {
+        let event: Value = serde_json::from_str(&line).ok()?;
+        event["addr"].as_str().map(str::to_owned)
+    });
+    (child, format!("http://{}", address.expect("it listens")), log)
+}
+
+async fn end(mut child: Child) {
+    signal(child.id(), "TERM");
+    let ended = tokio::task::spawn_blocking(move || child.wait().expect("its end")).await.expect("its end");
+    assert!(ended.success(), "{ended}");
+}
+
+#[tokio::test]
+async fn calls_are_answered_when_nobody_reads_the_log() {
+    let dir = tempfile::TempDir::new().expect("a folder");
+    let (child, url, log) = start_by_hand(dir.path(), "");
+    drop(log);
+    let http = reqwest::Client::new();
+    let body = json!({ "name": "fixture", "command": python(), "args": ["-u", fixture("server.py")] });
+    answer(http.post(format!("{url}/mcp/servers")).json(&body)).await.ok();
+    let body = json!({ "serverName": "fixture", "methodName": "echo", "args": { "message": "still here" } });
+    let said = answer(http.post(format!("{url}/mcp/tool/call")).json(&body)).await.ok();
+    assert_eq!(said["data"]["content"], "still here");
+    drop(http);
+    end(child).await;
 }
