@@ -64,6 +64,7 @@ pub async fn serve_until(
     let data_dir = &config.place.data_dir;
     let _lock = lock(data_dir)?;
     forbid_looking();
+    allow_files();
     let (host, port) = (config.listen.host.clone(), config.listen.port);
     let listener = TcpListener::bind((config.listen.address, port)).await;
     let listener = listener.map_err(|cause| StartError::Listen { host, port, cause })?;
@@ -153,5 +154,19 @@ fn forbid_looking() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "other processes of this user can look into this one");
+    }
+}
+
+/// A server takes five descriptors and a connection one: the usual 1,024 are gone with 200 servers, and then
+/// nobody can connect any more. The limit that may not be passed is the system's.
+fn allow_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const FILES: u64 = 65_536;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(FILES).min(FILES);
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
     }
 }

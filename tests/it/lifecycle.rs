@@ -273,3 +273,15 @@ async fn calls_are_answered_when_nobody_reads_the_log() {
     drop(http);
     end(child).await;
 }
+
+#[tokio::test]
+async fn as_many_files_as_the_system_allows() {
+    let dir = tempfile::TempDir::new().expect("a folder");
+    let (child, _, _log) = start_by_hand(dir.path(), "ulimit -Sn 256;");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).expect("its limits");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+    let (soft, hard) = line.trim().split_once(' ').expect("two limits");
+    let hard = hard.split_whitespace().next().and_then(|hard| hard.parse().ok()).unwrap_or(u64::MAX);
+    assert_eq!(soft.parse(), Ok(hard.min(65_536)));
+    end(child).await;
+}
