@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::slot::Slot;
@@ -35,6 +36,8 @@ pub struct Pool {
     slots: ArcSwap<HashMap<ServerId, Arc<Slot>>>,
     /// Held by the one who adds or removes a slot.
     changing: Mutex<()>,
+    /// Cancelled when all servers are to stop: one that is added later does not start.
+    pub ending: CancellationToken,
 }
 
 /// What a pool works with.
@@ -52,8 +55,10 @@ impl Pool {
     /// Starts all enabled servers, side by side, and returns at once.
     pub fn start(parts: PoolParts) -> Arc<Self> {
         let PoolParts { worker, follow, execute, bus, leases, metrics, limits } = parts;
-        let (tasks, slots, changing) = (TaskTracker::new(), ArcSwap::default(), Mutex::default());
-        let pool = Arc::new(Self { worker, follow, execute, bus, leases, metrics, limits, tasks, slots, changing });
+        let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
+        let (slots, changing) = (ArcSwap::default(), Mutex::default());
+        let pool =
+            Arc::new(Self { worker, follow, execute, bus, leases, metrics, limits, tasks, slots, changing, ending });
         let enabled: Vec<_> = pool.follow.catalog().servers().into_iter().filter(|s| s.enabled).cloned().collect();
         for server in &enabled {
             pool.slot(server);
@@ -105,7 +110,12 @@ impl Pool {
 
     /// Stops all servers, side by side.
     pub async fn shut_down(&self) {
-        let slots: Vec<_> = self.slots.load().values().cloned().collect();
+        let slots: Vec<_> = {
+            // A change that nobody waits for may add a slot even now: it is seen here, or sees the end itself.
+            let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.ending.cancel();
+            self.slots.load().values().cloned().collect()
+        };
         futures::future::join_all(slots.iter().map(|slot| slot.shut_down())).await;
         self.tasks.close();
         self.tasks.wait().await;

@@ -54,7 +54,7 @@ impl Supervisor {
     pub async fn run(mut self) {
         let mut failures = backoff(Duration::from_secs(60));
         loop {
-            if self.waiting.iter().any(|order| order.shut_down) {
+            if self.pool.ending.is_cancelled() || self.waiting.iter().any(|order| order.shut_down) {
                 break;
             }
             let Some(server) = self.pool.follow.catalog().server_by_id(self.slot.id).cloned() else { break };
