@@ -8,12 +8,14 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::adapters::bus_in_process::InProcessBus;
 use crate::adapters::store_sqlite::SqliteStore;
@@ -25,6 +27,9 @@ use crate::metrics::Metrics;
 use crate::ports::StoreError;
 use crate::seal::SealError;
 use crate::workers::{self, Workers};
+
+/// How long what was answered may take to leave; who does not read is not waited for.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Why the program cannot start. A sentence for the one who started it.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +83,7 @@ pub async fn serve_until(
     tokio::spawn(follow.clone().run());
     let ending = CancellationToken::new();
     // Before the workers: it hears from the first moment how their servers are.
+    let requests = TaskTracker::new();
     let facade = Facade::new(http::Parts {
         follow: follow.clone(),
         bus: bus.clone(),
@@ -86,6 +92,7 @@ pub async fn serve_until(
         limits: config.limits.clone(),
         metrics: metrics.clone(),
         ending: ending.clone(),
+        requests: requests.clone(),
     });
     let workers = Workers::start(workers::Parts {
         follow: follow.clone(),
@@ -116,9 +123,14 @@ pub async fn serve_until(
     ending.cancel();
     // No new calls; the running ones finish, then their servers are stopped. One time for both.
     let until = Instant::now() + config.limits.drain;
-    let finished = tokio::time::timeout_at(until, serving).await;
-    if finished.is_err() {
-        tracing::warn!("connections were still open at the end of DRAIN_TIMEOUT and are cut off");
+    let finished = tokio::time::timeout_at(until, async {
+        requests.close();
+        requests.wait().await;
+        // What is open now has no request: half a head, or a stream whose listener does not read.
+        tokio::time::timeout(LINGER, serving).await
+    });
+    if !matches!(finished.await, Ok(Ok(_))) {
+        tracing::warn!("connections were still open and are cut off");
     }
     workers.drain(until.saturating_duration_since(Instant::now())).await;
     Ok(())

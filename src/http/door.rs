@@ -24,6 +24,7 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Lets a request in, or says why not; every answer tells its position.
 pub async fn pass(State(facade): State<Arc<Facade>>, request: Request, next: Next) -> Response {
+    let _under_way = facade.requests.token();
     // Nothing of the request is borrowed while something is waited for: its body is nobody's to share.
     let admitted = match admit(&facade, &request) {
         Ok(None) => Ok(()),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::board::Board;
@@ -36,6 +37,8 @@ pub struct Facade {
     pub tools: ToolsAnswer,
     /// Cancelled when the process is to end: streams end with it.
     pub ending: CancellationToken,
+    /// The requests that have no answer yet.
+    pub requests: TaskTracker,
 }
 
 /// What the composition root hands to the facade.
@@ -47,11 +50,12 @@ pub struct Parts {
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
     pub ending: CancellationToken,
+    pub requests: TaskTracker,
 }
 
 impl Facade {
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { follow, bus, sealer, access, limits, metrics, ending } = parts;
+        let Parts { follow, bus, sealer, access, limits, metrics, ending, requests } = parts;
         let board = Arc::new(Board::new(bus.hints()));
         let (reading, ended) = (board.clone(), ending.clone());
         tokio::spawn(ended.run_until_cancelled_owned(async move {
@@ -61,7 +65,18 @@ impl Facade {
                 reading.catch_up();
             }
         }));
-        Arc::new(Self { follow, bus, sealer, access, limits, metrics, board, tools: ToolsAnswer::default(), ending })
+        Arc::new(Self {
+            follow,
+            bus,
+            sealer,
+            access,
+            limits,
+            metrics,
+            board,
+            tools: ToolsAnswer::default(),
+            ending,
+            requests,
+        })
     }
 
     /// Asks a worker to carry out a command.

@@ -285,3 +285,17 @@ async fn as_many_files_as_the_system_allows() {
     assert_eq!(soft.parse(), Ok(hard.min(65_536)));
     end(child).await;
 }
+
+#[tokio::test]
+async fn half_a_request_does_not_hold_up_the_end() {
+    use tokio::io::AsyncWriteExt;
+    let mut app = App::start();
+    let address = app.url.strip_prefix("http://").expect("a URL").to_owned();
+    let mut half = tokio::net::TcpStream::connect(address).await.expect("connected");
+    half.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").await.expect("sent");
+    app.get("/healthz").await.ok();
+    let began = Instant::now();
+    assert!(app.terminate().success());
+    // DRAIN_TIMEOUT is thirty seconds.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
