@@ -165,3 +165,17 @@ async fn a_list_that_is_refused_changes_nothing() {
     assert_eq!(app.get("/mcp/tools").await.ok()["tools"], tools["tools"]);
     quick(&app, "ben", "rogue").await;
 }
+
+#[tokio::test]
+async fn closing_its_input_is_an_end() {
+    let app = two().await;
+    let pid = app.pid_of("rogue").await;
+    app.call("ana", "rogue", "close_input", json!({})).await.ok();
+    // The first is read and not answered, the second cannot be written any more.
+    for _ in 0..2 {
+        let echo = json!({ "serverName": "rogue", "methodName": "echo", "args": {}, "timeoutMs": 500 });
+        assert_ne!(app.post("/mcp/tool/call", echo).await.status, 200);
+    }
+    assert_ne!(app.pid_of("rogue").await, pid, "it was started again");
+    assert!(!is_alive(pid));
+}

@@ -100,7 +100,8 @@ pub async fn write_all(mut pipe: impl AsyncWrite + Unpin, mux: Arc<Mux>, mut fra
             written = write_batch(&mut pipe, &batch) => written,
         };
         if received == 0 || written.is_err() {
-            return;
+            // A server that takes no more questions has ended, whatever it still says.
+            return mux.close();
         }
         batch.clear();
     }
