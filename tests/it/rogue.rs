@@ -167,6 +167,27 @@ async fn a_list_that_is_refused_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_read_is_told_at_once() {
+    let app = two().await;
+    let began = Instant::now();
+    for line in [
+        r#"{"jsonrpc":"2.0","id":"ID","result":{"content":[],"structuredContent":{"x":NaN}}}"#,
+        "{\"jsonrpc\": \"2.0\", \"id\": \"ID\", \"result\": {\"content\": [{\"type\": \"text\", \"text\": \"\u{ff}\"}]}}",
+        r#"{"result":{"content":[]},"id":"ID","id":"ID"}"#,
+    ] {
+        let answer = app.call("ana", "rogue", "unreadable", json!({ "line": line })).await;
+        assert_eq!(answer.body["mayHaveRun"], true);
+        answer.fails(502, "upstream_error");
+    }
+    assert!(began.elapsed() < Duration::from_secs(20), "it was waited for: {:?}", began.elapsed());
+    // What is printed of the question is no answer.
+    for line in [r#"got {"id":"ID","result":1"#, r#"{"id":"ID","method":"tools/call","params":{"result":NaN}}"#] {
+        let answer = app.call("ana", "rogue", "unreadable", json!({ "line": line, "answer": true })).await.ok();
+        assert_eq!(answer["data"]["content"], "after it");
+    }
+}
+
+#[tokio::test]
 async fn closing_its_input_is_an_end() {
     let app = two().await;
     let pid = app.pid_of("rogue").await;

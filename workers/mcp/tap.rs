@@ -157,7 +157,7 @@ impl Reader {
         }
         let bytes = Bytes::from(line);
         let Ok(line) = serde_json::from_slice::<Line>(&bytes) else {
-            return self.note("sent a line that is no JSON-RPC message", &bytes);
+            return self.reject(&bytes);
         };
         match (line.method.as_deref(), line.id.and_then(own_id)) {
             // A line with a method is never an answer, whatever its id.
@@ -200,6 +200,22 @@ impl Reader {
                 }
             }
             Err(_) => self.note("sent an answer to no question of ours", bytes),
+        }
+    }
+
+    /// A line that cannot be read. Where it was to be the answer of a call (with a NaN in it, say, or bytes
+    /// that are no UTF-8), the call ends with it; what a server merely prints is nobody's answer.
+    fn reject(&self, line: &[u8]) {
+        self.note("sent a line that is no JSON-RPC message", line);
+        let (head, tail) = (&line[..line.len().min(EDGE)], &line[line.len().saturating_sub(EDGE)..]);
+        let has = |key: &[u8]| [head, tail].iter().any(|edge| memchr::memmem::find(edge, key).is_some());
+        if line.trim_ascii_start().starts_with(b"{")
+            && !has(br#""method""#)
+            && (has(br#""result""#) || has(br#""error""#))
+        {
+            let id = [head, tail].into_iter().flat_map(ids_in).find(|id| self.mux.is_waiting(*id));
+            // No result at all: whoever reads it says what is wrong.
+            id.into_iter().for_each(|id| self.mux.settle(id, Answer::Result(Bytes::from_static(b"null"))));
         }
     }
 
