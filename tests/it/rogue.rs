@@ -200,3 +200,21 @@ async fn closing_its_input_is_an_end() {
     assert_ne!(app.pid_of("rogue").await, pid, "it was started again");
     assert!(!is_alive(pid));
 }
+
+#[tokio::test]
+async fn questions_without_end_take_no_memory() {
+    let app = two().await;
+    let before = memory(app.pid());
+    let args = json!({ "times": 20_000, "size": 4000 });
+    app.call("ana", "rogue", "ask_deaf", args).await.ok();
+    let grown = memory(app.pid()).saturating_sub(before);
+    assert!(grown < 50 << 10, "80 MB of questions took {grown} kB");
+    quick(&app, "ben", "good").await;
+}
+
+/// Kilobytes of a process that are in memory.
+fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}

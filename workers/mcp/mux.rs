@@ -82,6 +82,11 @@ impl Mux {
         }
     }
 
+    /// Whether the child reads fast enough for what the protocol itself has to say. Half is for calls.
+    pub fn has_room(&self) -> bool {
+        self.outgoing.capacity() > OUTGOING / 2
+    }
+
     pub fn is_waiting(&self, id: u64) -> bool {
         self.lock().calls.contains_key(&id)
     }

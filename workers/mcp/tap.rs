@@ -195,7 +195,8 @@ impl Reader {
         match serde_json::from_slice(bytes) {
             // A server that asks faster than it is answered is not waited for: its calls go on.
             Ok(message) => {
-                if self.to_rmcp.try_send(message).is_err() {
+                // Without room for the answers they would pile up in memory.
+                if !self.mux.has_room() || self.to_rmcp.try_send(message).is_err() {
                     self.ring.push("transport", "the server asked too many questions at once; one was dropped");
                 }
             }
