@@ -218,3 +218,15 @@ fn memory(pid: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
+
+#[tokio::test]
+async fn a_list_of_many_pages_has_a_limit_as_a_whole() {
+    let app = App::start_with(&[("RESULT_LIMIT", "64kb")]);
+    app.register_fixture("rogue").await.ok();
+    for n in 0..30 {
+        app.call("ana", "rogue", "add_tool", json!({ "name": format!("{n}{}", "x".repeat(4000)) })).await.ok();
+    }
+    let large = |body: &Value| body["server"]["logs"].to_string().contains("larger than RESULT_LIMIT");
+    app.until("/mcp/servers/rogue", large).await;
+    quick(&app, "ben", "rogue").await;
+}

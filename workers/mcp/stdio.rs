@@ -56,6 +56,7 @@ pub struct Stdio {
     silent: CancellationToken,
     /// Answers pings and whatever else the server asks.
     _session: RunningService<RoleClient, ClientConfig>,
+    result_limit: usize,
     pub started_at: u64,
 }
 
@@ -119,14 +120,14 @@ impl Stdio {
         let mut starting = Starting { mux: mux.clone(), process: Some(child.process), tasks, silent };
         let opened = async {
             let session = rmcp::serve_client(client(), tap).await.map_err(|error| error.to_string())?;
-            let tools = list_tools(&mux).await?;
+            let tools = list_tools(&mux, result_limit).await?;
             Ok::<_, String>((session, tools))
         };
         match opened.await {
             Ok((session, tools)) => {
                 let (process, tasks) = (starting.process.take().into(), std::mem::take(&mut starting.tasks));
                 let silent = starting.silent.clone();
-                Ok((Self { mux, process, tasks, silent, _session: session, started_at }, tools))
+                Ok((Self { mux, process, tasks, silent, _session: session, result_limit, started_at }, tools))
             }
             Err(reason) => match starting.why_it_ended().await {
                 Some(ended) => Err(ended),
@@ -137,7 +138,7 @@ impl Stdio {
 
     /// Asks again what the server offers.
     pub async fn list_tools(&self) -> Result<Tools, String> {
-        list_tools(&self.mux).await
+        list_tools(&self.mux, self.result_limit).await
     }
 
     /// Calls a tool and gives the raw CallToolResult.
@@ -286,8 +287,8 @@ async fn with_progress<T>(
     }
 }
 
-/// All pages of `tools/list`, untouched.
-async fn list_tools(mux: &Arc<Mux>) -> Result<Tools, String> {
+/// All pages of `tools/list`, untouched, `limit` bytes at most: the log keeps them.
+async fn list_tools(mux: &Arc<Mux>, limit: usize) -> Result<Tools, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Page {
@@ -295,18 +296,23 @@ async fn list_tools(mux: &Arc<Mux>) -> Result<Tools, String> {
         tools: Vec<Box<RawValue>>,
         next_cursor: Option<String>,
     }
-    let (mut tools, mut seen) = (Vec::new(), HashSet::new());
+    let (mut tools, mut seen, mut size) = (Vec::new(), HashSet::new(), 0);
     let mut params = "{}".to_owned();
     for _ in 0..PAGES {
         let Some(page) = ask(mux, "tools/list", &params).await? else { break };
         let page: Page =
             serde_json::from_slice(&page).map_err(|e| format!("its tools/list is no list of tools: {e}"))?;
-        tools.extend(page.tools.into_iter().map(Tool::from));
+        let page_tools: Vec<_> = page.tools.into_iter().map(Tool::from).collect();
+        if page_tools.iter().any(|tool| tool.name().is_none()) {
+            return Err("its tools/list has a tool without a name".into());
+        }
+        size += page_tools.iter().map(|tool| tool.raw().get().len()).sum::<usize>();
+        tools.extend(page_tools);
         if tools.len() > TOOLS {
             return Err(format!("it has more than {TOOLS} tools"));
         }
-        if tools.iter().any(|tool| tool.name().is_none()) {
-            return Err("its tools/list has a tool without a name".into());
+        if size > limit {
+            return Err(format!("its tools are larger than RESULT_LIMIT ({limit} bytes) together"));
         }
         match page.next_cursor {
             // A cursor that comes again would go round for ever.
