@@ -62,6 +62,17 @@ impl Masker {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// The text with every value hidden, also one that it was cut off in.
+    pub fn mask_cut(&self, cut: &[u8]) -> String {
+        let end = {
+            let held = self.lock();
+            let forms = held.values().flat_map(|masked| &masked.forms);
+            let begun = forms.filter_map(|form| (1..=form.len()).rev().find(|n| cut.ends_with(&form[..*n])));
+            cut.len() - begun.max().unwrap_or(0)
+        };
+        self.mask(&String::from_utf8_lossy(&cut[..end]))
+    }
+
     /// JSON with every value hidden, however its strings are escaped. It stays JSON, so it can be shown
     /// as such.
     pub fn mask_json(&self, json: &str) -> String {
@@ -180,6 +191,14 @@ mod tests {
         assert_eq!(masker.mask_json(spelled), r#"{"x ***":["***","***",{"n":1.0}]}"#);
         assert_eq!(masker.mask_json(r#"{ "untouched": 1.00 }"#), r#"{ "untouched": 1.00 }"#);
         assert_eq!(masker.mask_json("cut off: a<b>/1234"), "cut off: ***");
+    }
+
+    #[test]
+    fn a_value_that_is_cut_off_is_hidden() {
+        let masker = Masker::default();
+        masker.hold(ValueId(Uuid::nil()), "pässword");
+        assert_eq!(masker.mask_cut(&"pässword, then pä".as_bytes()[..17]), "***, then ");
+        assert_eq!(masker.mask_cut(b"nothing"), "nothing");
     }
 
     #[test]

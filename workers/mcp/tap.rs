@@ -182,8 +182,10 @@ impl Reader {
             ("notifications/tools/list_changed", None) => self.tools_changed.notify_one(),
             ("notifications/message", None) => {
                 let said = line.params.map_or("", RawValue::get);
-                // Cut far beyond what the ring keeps: nothing of a secret stands before the cut that it shows.
-                self.ring.push("server", &self.masker.mask_json(shorten(said, 16 * EDGE)));
+                let kept = shorten(said, 16 * EDGE);
+                let whole = kept.len() == said.len();
+                let said = if whole { self.masker.mask_json(kept) } else { self.masker.mask_cut(kept.as_bytes()) };
+                self.ring.push("server", &said);
             }
             // Other notifications concern resources and prompts, which nobody here has asked for.
             (_, None) => {}
@@ -230,9 +232,10 @@ impl Reader {
     }
 
     fn note(&self, what: &str, bytes: &[u8]) {
-        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EDGE)]);
-        let text = self.masker.mask(text.trim_end());
-        self.ring.push("transport", &format!("the server {what}: {}", shorten(&text, 200)));
+        let (kept, cut) = (&bytes[..bytes.len().min(EDGE)], bytes.len() > EDGE);
+        let text = if cut { self.masker.mask_cut(kept) } else { self.masker.mask(&String::from_utf8_lossy(kept)) };
+        let text = text.trim_end();
+        self.ring.push("transport", &format!("the server {what}: {}", shorten(text, 200)));
     }
 }
 
