@@ -1,21 +1,31 @@
 //! Leases in SQLite: a table that ends with the process, with tokens that do not start again.
+//!
+//! Their clock is the process's own: when the time of day is set, or the machine wakes up, no server may lose
+//! its lease, and with it its process.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rusqlite::params;
 use uuid::Uuid;
 
-use super::{SqliteStore, failed, now_ms};
+use super::{SqliteStore, failed};
 use crate::core::names::{ServerId, WorkerId};
 use crate::ports::{Leases, StoreError};
+
+/// Milliseconds since the first look at it.
+fn clock_ms() -> i64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_millis() as i64
+}
 
 #[async_trait]
 impl Leases for SqliteStore {
     async fn take(&self, server: ServerId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
         self.writer
             .write(move |t| {
-                let (server, holder, now) = (server.0.as_bytes(), holder.0.as_bytes(), now_ms());
+                let (server, holder, now) = (server.0.as_bytes(), holder.0.as_bytes(), clock_ms());
                 let until = now + ttl.as_millis() as i64;
                 let own =
                     "UPDATE lease SET until = ?3 WHERE server = ?1 AND holder = ?2 AND until > ?4 RETURNING token";
@@ -42,7 +52,7 @@ impl Leases for SqliteStore {
     async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<ServerId>, StoreError> {
         self.writer
             .write(move |t| {
-                let now = now_ms();
+                let now = clock_ms();
                 let sql = "UPDATE lease SET until = ?2 WHERE holder = ?1 AND until > ?3 RETURNING server";
                 let mut statement = t.prepare_cached(sql).map_err(failed)?;
                 let until = now + ttl.as_millis() as i64;
