@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::core::failure::Code;
 use crate::core::names::ServerName;
 
 /// Seconds: from a warm echo to the longest default timeout.
@@ -133,6 +134,9 @@ impl Metrics {
         let server = server.as_str();
         let tools = self.meters.write().unwrap_or_else(PoisonError::into_inner).remove(server);
         for tool in tools.into_iter().flat_map(HashMap::into_keys) {
+            for outcome in Code::ALL.map(Code::as_str).into_iter().chain(["ok", "tool_error"]) {
+                self.calls.remove(&CallLabels { server: server.to_owned(), tool: tool.clone(), outcome });
+            }
             self.seconds.remove(&ToolLabels { server: server.to_owned(), tool });
         }
         self.restarts.remove(&ServerLabels { server: server.to_owned() });

@@ -30,6 +30,27 @@ pub enum Code {
 }
 
 impl Code {
+    pub const ALL: [Self; 18] = [
+        Self::InvalidRequest,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::ServerNotFound,
+        Self::SecretNotFound,
+        Self::RouteNotFound,
+        Self::MethodNotAllowed,
+        Self::ServerAlreadyExists,
+        Self::ServerDisabled,
+        Self::Conflict,
+        Self::PayloadTooLarge,
+        Self::UnsupportedMediaType,
+        Self::UpstreamError,
+        Self::OutcomeUnknown,
+        Self::ResultTooLarge,
+        Self::Unavailable,
+        Self::Timeout,
+        Self::Internal,
+    ];
+
     /// As it stands in answers, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

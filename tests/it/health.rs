@@ -96,3 +96,15 @@ async fn the_description_is_whole_and_the_page_needs_no_network() {
     assert_eq!(description["openapi"].as_str().map(|version| &version[..2]), Some("3."));
     assert_eq!(description["info"]["title"], Value::from("MCP API"));
 }
+
+#[tokio::test]
+async fn a_deleted_server_takes_its_figures_along() {
+    let app = App::start();
+    app.register_fixture("passing").await.ok();
+    app.call("ana", "passing", "echo", json!({})).await.ok();
+    app.call("ana", "passing", "unheard-of", json!({})).await.fails(400, "invalid_request");
+    assert!(app.metric("mcp_api_calls_total", &[("server", "passing")]).await.is_some());
+    app.delete("/mcp/servers/passing").await.ok();
+    let figures = app.get("/metrics").await.body;
+    assert!(!figures.as_str().expect("a text").contains("passing"), "{figures}");
+}
