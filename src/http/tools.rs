@@ -33,6 +33,10 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The longest a call may be kept alive by progress.
 const WITH_PROGRESS: Duration = Duration::from_secs(3600);
 
+/// Levels of a call's arguments. Many a JSON reader ends with its whole server a little further down, and that
+/// server is there for others too.
+const DEPTH: usize = 128;
+
 /// The answer of `GET /mcp/tools`, built when a tool list changes and not when it is asked for.
 #[derive(Default)]
 pub struct ToolsAnswer(ArcSwapOption<Built>);
@@ -173,6 +177,9 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     if !parsed.args.get().trim_start().starts_with('{') {
         return Err(Failure::invalid("args must be an object").into());
     }
+    if is_deep(parsed.args.get().as_bytes()) {
+        return Err(Failure::invalid(format!("args must not be nested deeper than {DEPTH} levels")).into());
+    }
     check_timeout("timeoutMs", parsed.timeout_ms)?;
     let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, .. } = parsed;
     let args = own(&body, parsed.args);
@@ -225,6 +232,26 @@ fn has_tool(server: &Server, tool: &str) -> bool {
     server.tools.tools.iter().any(|known| known.name().as_deref() == Some(tool))
 }
 
+/// Whether valid JSON is nested deeper than servers can be expected to read.
+fn is_deep(json: &[u8]) -> bool {
+    // Nearly always there are not even so many brackets.
+    if memchr::memchr2_iter(b'{', b'[', json).nth(DEPTH).is_none() {
+        return false;
+    }
+    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
+    json.iter().any(|byte| {
+        match (byte, in_text) {
+            _ if escaped => escaped = false,
+            (b'\\', true) => escaped = true,
+            (b'"', _) => in_text = !in_text,
+            (b'{' | b'[', false) => depth += 1,
+            (b'}' | b']', false) => depth -= 1,
+            _ => {}
+        }
+        depth > DEPTH
+    })
+}
+
 /// A trace context, version 00 (W3C Trace Context, section 3.2); anything else is as good as none.
 fn traceparent(value: &HeaderValue) -> Option<Arc<str>> {
     let text = value.to_str().ok()?;
@@ -239,6 +266,14 @@ fn traceparent(value: &HeaderValue) -> Option<Arc<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn depth_is_of_brackets_outside_texts() {
+        let nested = |levels: usize| [b"[".repeat(levels), b"]".repeat(levels)].concat();
+        assert!(!is_deep(&nested(DEPTH)) && is_deep(&nested(DEPTH + 1)));
+        let flat = |text: &str| format!("{{\"a\":[{}1]}}", text.repeat(200));
+        assert!(!is_deep(flat(r#"{},[],"{[\"[","#).as_bytes()));
+    }
 
     #[test]
     fn only_a_whole_trace_context_is_handed_on() {

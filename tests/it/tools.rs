@@ -279,3 +279,20 @@ async fn calls_to_one_server_run_side_by_side() {
     let took = began.elapsed();
     assert!(took < Duration::from_secs(10), "one after the other they take 20 seconds; these took {took:?}");
 }
+
+#[tokio::test]
+async fn arguments_too_deep_for_a_server_do_not_reach_it() {
+    let app = fixture(json!({})).await;
+    let pid = app.pid_of("fixture").await;
+    let nested = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
+    let body = |levels| format!(r#"{{"serverName":"fixture","methodName":"echo","args":{}}}"#, nested(levels));
+    let post = |body: String| {
+        let request = app.http.post(format!("{}/mcp/tool/call", app.url));
+        answer(request.header("content-type", "application/json").body(body))
+    };
+    post(body(128)).await.ok();
+    for levels in [129, 100_000] {
+        assert!(post(body(levels)).await.fails(400, "invalid_request").contains("nested"));
+    }
+    assert_eq!(app.pid_of("fixture").await, pid);
+}
