@@ -30,8 +30,8 @@ pub async fn read(request: Request, limit: usize) -> Result<Bytes, Failure> {
     }
     match tokio::time::timeout(ARRIVES, to_bytes(request.into_body(), limit)).await {
         Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if announced.is_none() || is_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(Failure::invalid("The body ended before its Content-Length")),
+        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Failure::invalid("The body ended early, or its chunks are not as HTTP has them")),
         Err(_) => Err(Failure::invalid(format!("The body did not arrive within {} seconds", ARRIVES.as_secs()))),
     }
 }
@@ -42,6 +42,10 @@ fn is_limit(error: &axum::Error) -> bool {
 
 /// Parses a body. Only where that fails is it parsed again, to find which field is wrong.
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
+    // serde would also take an array, as the fields in their order.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(Failure::invalid("The body must be a JSON object, not an array"));
+    }
     serde_json::from_slice(body).map_err(|error| {
         if error.is_syntax() || error.is_eof() {
             return Failure::invalid(format!("The body is not JSON: {}", quoteless(&error)));
@@ -109,6 +113,7 @@ mod tests {
         assert_eq!(sentence("{}"), "missing field `name`");
         assert!(sentence(r#"{"name":"a","nmae":1}"#).starts_with("nmae: unknown field `nmae`, expected one of"));
         assert!(sentence(r#"{"name":"a b"}"#).starts_with("name: must be 1 to 64 letters"));
+        assert_eq!(sentence(r#"["a",1,[]]"#), "The body must be a JSON object, not an array");
         assert!(sentence(r#"{"name":"#).starts_with("The body is not JSON"));
     }
 }

@@ -296,3 +296,12 @@ async fn arguments_too_deep_for_a_server_do_not_reach_it() {
     }
     assert_eq!(app.pid_of("fixture").await, pid);
 }
+
+#[tokio::test]
+async fn a_body_in_broken_chunks_is_invalid() {
+    let app = App::start();
+    let head = "POST /mcp/tool/call HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let broken = format!("{head}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\nnot a length\r\n");
+    let (status, _, body) = app.raw(&broken).await;
+    assert_eq!((status, &body["code"]), (400, &json!("invalid_request")), "{body}");
+}
