@@ -25,7 +25,7 @@ pub fn start(config: &LogConfig) {
     let _ = if json {
         builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
     } else {
-        builder.with_target(false).try_init()
+        builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
     };
 }
 

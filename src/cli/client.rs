@@ -11,7 +11,7 @@ use crate::config::{BadConfig, ClientConfig, Env};
 /// Where the API is.
 #[derive(Args)]
 pub struct ApiArgs {
-    /// The API's URL, where MCP_API_URL does not say it
+    /// The API's URL, instead of MCP_API_URL
     #[arg(long)]
     url: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The environment, and a `.env` file beside the program.
+//! The environment, and a `.env` file in the current folder.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -54,7 +54,7 @@ impl Config {
     }
 }
 
-/// Variables of the original and of what is to come: set, they would promise what is not kept.
+/// Variables of what is to come: set, they would promise what is not kept.
 const NOT_YET: [&str; 21] = [
     "ROLES",
     "POOLS",
@@ -96,7 +96,7 @@ pub fn variables() -> Vec<&'static Variable> {
 /// The text of `example.env`: every variable with its default and one sentence.
 pub fn example_env() -> String {
     let mut text = String::from(
-        "# Copy this file to .env beside the program. A variable that is already set in the environment wins.\n",
+        "# Copy this file to .env in the folder the program is started in. The environment wins over it. Put a value\n# that holds $, # or blanks in 'single quotes'.\n",
     );
     for Variable { name, default, about } in variables() {
         text.push_str(&format!("\n# {about}\n# {name}={default}\n"));

@@ -11,7 +11,7 @@ use super::event::{Event, SecretDeleted, SecretSet};
 use super::failure::{Code, Failure};
 use super::names::{SecretName, ServerName};
 
-/// `"<serverName>.<NAME>"`, as the original took it, means the same secret as `"<NAME>"`.
+/// `"<serverName>.<NAME>"`, an older spelling, means the same secret as `"<NAME>"`.
 pub fn plain_name(server: &ServerName, name: SecretName) -> SecretName {
     name.as_str()
         .strip_prefix(server.as_str())

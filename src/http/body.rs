@@ -70,11 +70,12 @@ fn quoteless(error: &serde_json::Error) -> String {
         let found = format!("invalid type: {kind} ");
         if let Some(rest) = text.strip_prefix(&found) {
             let wanted = rest.rsplit_once(", expected ").map_or("something else", |(_, wanted)| wanted);
-            return format!("must be {wanted}, not a {kind}");
+            let article = if kind == "integer" { "an" } else { "a" };
+            return format!("must be {}, not {article} {kind}", plain(wanted));
         }
     }
     if let Some(wanted) = text.strip_prefix("invalid type: null, expected ") {
-        return format!("must be {wanted}, not null");
+        return format!("must be {}, not null", plain(wanted));
     }
     if text.starts_with("unknown variant") {
         let wanted = text.rsplit_once(", expected ").map_or("another", |(_, wanted)| wanted);
@@ -82,9 +83,18 @@ fn quoteless(error: &serde_json::Error) -> String {
     }
     if text.starts_with("invalid value") {
         let wanted = text.rsplit_once(", expected ").map_or("another value", |(_, wanted)| wanted);
-        return format!("must be {wanted}");
+        return format!("must be {}", plain(wanted));
     }
     text.to_owned()
+}
+
+/// A type as people call it.
+fn plain(wanted: &str) -> &str {
+    match wanted {
+        "u64" | "usize" => "a whole number, 0 or more",
+        wanted if wanted.starts_with("struct ") => "an object",
+        wanted => wanted,
+    }
 }
 
 #[cfg(test)]
@@ -108,8 +118,11 @@ mod tests {
 
     #[test]
     fn errors_name_the_field_and_not_the_value() {
-        assert_eq!(sentence(r#"{"name":"a","limit":"s3cret"}"#), "limit: must be u64, not a string");
-        assert_eq!(sentence(r#"{"name":"a","args":["x",7]}"#), "args[1]: must be a string, not a integer");
+        assert_eq!(
+            sentence(r#"{"name":"a","limit":"s3cret"}"#),
+            "limit: must be a whole number, 0 or more, not a string"
+        );
+        assert_eq!(sentence(r#"{"name":"a","args":["x",7]}"#), "args[1]: must be a string, not an integer");
         assert_eq!(sentence("{}"), "missing field `name`");
         assert!(sentence(r#"{"name":"a","nmae":1}"#).starts_with("nmae: unknown field `nmae`, expected one of"));
         assert!(sentence(r#"{"name":"a b"}"#).starts_with("name: must be 1 to 64 letters"));

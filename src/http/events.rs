@@ -106,6 +106,11 @@ pub async fn read(
         Some(id) => id.parse()?,
         None => EventId::default(),
     };
+    if after.position > facade.follow.position() {
+        // Whoever waited there would miss what is appended until the log gets there.
+        let head = facade.follow.position();
+        return Err(Failure::invalid(format!("after is past the end of the log, which is at {head}")).into());
+    }
     if streams {
         let stream = follow(facade.clone(), after).map(Ok::<_, Infallible>);
         return Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE)).into_response());

@@ -197,3 +197,10 @@ async fn no_event_names_a_secret() {
     let text = serde_json::to_string(&events).expect("JSON");
     assert!(events.len() == 3 && text.contains("\"ana\"") && !text.contains("name-"), "{text}");
 }
+
+#[tokio::test]
+async fn nobody_waits_past_the_end_of_the_log() {
+    let app = app().await;
+    app.get("/events?after=1.0").await.ok();
+    assert!(app.get("/events?after=99.0").await.fails(400, "invalid_request").contains("past the end"));
+}

@@ -102,6 +102,9 @@ async fn secrets_survive_a_kill_with_the_key_that_was_made() {
     let key = app.data().join("secrets.key");
     assert_eq!(fs::metadata(&key).expect("a key file").permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(app.data()).expect("a folder").permissions().mode() & 0o777, 0o700);
+    for file in ["mcp-api.sqlite", "mcp-api.sqlite-wal"] {
+        assert_eq!(fs::metadata(app.data().join(file)).expect("a file").permissions().mode() & 0o777, 0o600, "{file}");
+    }
     let text = fs::read_to_string(&key).expect("a key");
     assert!(text.trim().len() == 64 && !app.log().contains(text.trim()), "32 bytes in hex, and nowhere else");
     app.kill_and_restart();

@@ -9,6 +9,8 @@ mod reader;
 mod vault;
 mod writer;
 
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,10 +35,17 @@ impl SqliteStore {
     /// Opens the file, or makes it. Leases of an earlier process are gone: the folder's lock says
     /// that it is.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
+        private(file).map_err(|error| StoreError(error.to_string()))?;
         let mut connection = connect(file)?;
         prepare(&mut connection)?;
         Ok(Self { writer: Arc::new(Writer::start(connection)?), readers: Arc::new(Readers::new(file)) })
     }
+}
+
+/// Nobody else reads the file; SQLite makes those beside it with the same mode.
+fn private(file: &Path) -> std::io::Result<()> {
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(file)?;
+    file.set_permissions(Permissions::from_mode(0o600))
 }
 
 fn connect(file: &Path) -> Result<Connection, StoreError> {

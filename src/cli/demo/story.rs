@@ -90,7 +90,7 @@ async fn environment(api: &Api, show: &Show) -> Result<(), String> {
 }
 
 async fn events(api: &Api, show: &Show) -> Result<(), String> {
-    show.step("Read the log: who changed what, and none of the values");
+    show.step("Read the log: what has changed, and none of the values");
     let answer = succeeded(show.ask(api, "GET", "/events?limit=1000", None).await?.1)?;
     let events = answer["events"].as_array().map(Vec::as_slice).unwrap_or_default();
     let registered = events.iter().any(|event| event["type"] == "server.registered");
