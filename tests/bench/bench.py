@@ -274,7 +274,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="short passes, a small log")
     parser.add_argument("--only", choices=["load", "figures"])
     args = parser.parse_args()
-    args.seconds, args.passes = (2, 1) if args.quick else (5, 3)
+    args.seconds, args.passes = (2, 1) if args.quick else (3, 3)
     print(f"load average at the start: {os.getloadavg()[0]:.1f}")
     if args.only != "load":
         figures(args)
