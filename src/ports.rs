@@ -165,7 +165,10 @@ pub struct Job {
     /// The same id again, while the first is not settled, is the same job.
     pub id: String,
     pub area: Area,
+    /// The command's name.
     pub command: &'static str,
+    /// The fields of a tool call, as in an [`Ask`].
+    pub call: Option<CallTool>,
     pub body: Bytes,
 }
 
@@ -180,8 +183,9 @@ pub struct Delivery {
 /// What becomes of a delivery. Silence means "again".
 #[async_trait]
 pub trait Settle: Send + Sync {
-    /// It is done, or can never be done: it does not come back.
-    async fn done(self: Box<Self>);
+    /// It is done, or can never be done: it does not come back. A sender that named a reply subject is
+    /// told the outcome.
+    async fn done(self: Box<Self>, outcome: Result<Bytes, Bytes>);
     /// It comes back after that time.
     async fn again(self: Box<Self>, after: Duration);
 }
@@ -216,6 +220,6 @@ pub trait Bus: Send + Sync {
     fn jobs(&self, area: Area) -> Box<dyn Jobs>;
     fn publish(&self, hint: Hint);
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
-    /// Jobs that wait, for the metrics.
-    fn waiting(&self) -> usize;
+    /// Jobs that wait, for the metrics; 0 where nobody can tell.
+    async fn waiting(&self) -> usize;
 }

@@ -167,14 +167,14 @@ async fn work(context: Arc<Context>, mut jobs: Box<dyn Jobs>, draining: Cancella
         let Some(delivery) = delivery else { return };
         let done = AssertUnwindSafe(run(&context, &delivery.job)).catch_unwind().await;
         match done {
-            Ok(Ok(())) => delivery.settle.done().await,
+            Ok(Ok(())) => delivery.settle.done(Ok(Bytes::from_static(b"null"))).await,
             Ok(Err(failure)) => {
                 tracing::warn!(job = delivery.job.id, attempt = delivery.attempt, %failure, "a job failed; trying again");
                 delivery.settle.again(AGAIN).await;
             }
             Err(_) => {
                 tracing::error!(job = delivery.job.id, "a job panicked and is given up");
-                delivery.settle.done().await;
+                delivery.settle.done(Err(encode(&bug("a job panicked")))).await;
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::{Notify, broadcast};
 
 use crate::core::command::Area;
@@ -102,7 +103,7 @@ impl Bus for InProcessBus {
         self.hints.subscribe()
     }
 
-    fn waiting(&self) -> usize {
+    async fn waiting(&self) -> usize {
         self.lanes.iter().map(|lane| lane.lock().waiting.len()).sum()
     }
 }
@@ -176,7 +177,7 @@ struct Unsettled {
 
 #[async_trait]
 impl Settle for Unsettled {
-    async fn done(mut self: Box<Self>) {
+    async fn done(mut self: Box<Self>, _: Result<Bytes, Bytes>) {
         if let Some((job, _)) = self.job.take() {
             self.lane.lock().unsettled.remove(&job.id);
         }

@@ -14,7 +14,8 @@ use crate::harness::PATIENCE;
 const NOTHING: Duration = Duration::from_millis(50);
 
 fn job(id: impl Into<String>) -> Job {
-    Job { id: id.into(), area: Area::Secrets, command: SweepVault::NAME, body: Bytes::from_static(b"{}") }
+    let body = Bytes::from_static(b"{}");
+    Job { id: id.into(), area: Area::Secrets, command: SweepVault::NAME, call: None, body }
 }
 
 async fn next(jobs: &mut Box<dyn Jobs>) -> Delivery {
@@ -30,21 +31,21 @@ async fn nothing_comes(jobs: &mut Box<dyn Jobs>) {
 pub async fn a_job_is_handed_out_once_and_done(bus: Arc<dyn Bus>) {
     bus.submit(job("one")).await.expect("submitted");
     bus.submit(job("two")).await.expect("submitted");
-    assert_eq!(bus.waiting(), 2, "they wait, although nobody is there yet");
+    assert_eq!(bus.waiting().await, 2, "they wait, although nobody is there yet");
     let mut jobs = bus.jobs(Area::Secrets);
     for id in ["one", "two"] {
         let delivery = next(&mut jobs).await;
         assert_eq!((delivery.job.id.as_str(), delivery.attempt), (id, 1));
         assert_eq!((delivery.job.command, &delivery.job.body[..]), (SweepVault::NAME, &b"{}"[..]));
-        delivery.settle.done().await;
+        delivery.settle.done(Ok(Bytes::new())).await;
     }
     nothing_comes(&mut jobs).await;
-    assert_eq!(bus.waiting(), 0);
+    assert_eq!(bus.waiting().await, 0);
     // A settled id is a new job.
     bus.submit(job("one")).await.expect("submitted");
     let delivery = next(&mut jobs).await;
     assert_eq!((delivery.job.id.as_str(), delivery.attempt), ("one", 1));
-    delivery.settle.done().await;
+    delivery.settle.done(Ok(Bytes::new())).await;
 }
 
 pub async fn a_job_reaches_its_area_alone(bus: Arc<dyn Bus>) {
@@ -66,7 +67,7 @@ pub async fn a_delivery_dropped_unsettled_comes_back(bus: Arc<dyn Bus>) {
         });
         let _ = holder.await;
     }
-    next(&mut jobs).await.settle.done().await;
+    next(&mut jobs).await.settle.done(Ok(Bytes::new())).await;
     nothing_comes(&mut jobs).await;
 }
 
@@ -79,13 +80,13 @@ pub async fn again_comes_back_later(bus: Arc<dyn Bus>) {
     bus.submit(job("y")).await.expect("submitted");
     let other = next(&mut jobs).await;
     assert_eq!(other.job.id, "y");
-    other.settle.done().await;
+    other.settle.done(Ok(Bytes::new())).await;
     // While it rests it is still unsettled.
     bus.submit(job("x")).await.expect("submitted");
     let delivery = next(&mut jobs).await;
     assert_eq!((delivery.job.id.as_str(), delivery.attempt), ("x", 2));
     assert!(began.elapsed() >= after, "it came back after {:?}", began.elapsed());
-    delivery.settle.done().await;
+    delivery.settle.done(Ok(Bytes::new())).await;
     nothing_comes(&mut jobs).await;
 }
 
@@ -97,7 +98,7 @@ pub async fn the_same_id_unsettled_is_one_job(bus: Arc<dyn Bus>) {
     let delivery = next(&mut jobs).await;
     bus.submit(job("x")).await.expect("the same job, in a worker's hands");
     nothing_comes(&mut jobs).await;
-    delivery.settle.done().await;
+    delivery.settle.done(Ok(Bytes::new())).await;
     nothing_comes(&mut jobs).await;
 }
 
@@ -110,7 +111,7 @@ pub async fn whoever_waits_for_a_job_can_leave(bus: Arc<dyn Bus>) {
             leaving
         });
         bus.submit(job(format!("{n}"))).await.expect("submitted");
-        next(&mut staying).await.settle.done().await;
+        next(&mut staying).await.settle.done(Ok(Bytes::new())).await;
         leaving = left.await.expect("a taker");
     }
 }
@@ -124,8 +125,8 @@ pub async fn takers_share_the_jobs(bus: Arc<dyn Bus>) {
     }
     let (of_a, of_b) = (next(&mut a).await, next(&mut b).await);
     assert_ne!(of_a.job.id, of_b.job.id);
-    of_a.settle.done().await;
-    of_b.settle.done().await;
+    of_a.settle.done(Ok(Bytes::new())).await;
+    of_b.settle.done(Ok(Bytes::new())).await;
     // And together they do each once.
     let (seen, mut handed) = tokio::sync::mpsc::unbounded_channel();
     let takers = [a, b].map(|mut jobs| {
@@ -134,7 +135,7 @@ pub async fn takers_share_the_jobs(bus: Arc<dyn Bus>) {
             while let Some(delivery) = jobs.next().await {
                 seen.send(delivery.job.id.clone()).expect("a listener");
                 tokio::task::yield_now().await;
-                delivery.settle.done().await;
+                delivery.settle.done(Ok(Bytes::new())).await;
             }
         })
     });
@@ -161,11 +162,11 @@ pub async fn the_lane_is_bounded(bus: Arc<dyn Bus>) {
         assert!(taken < TOO_MANY, "nobody says stop");
     };
     assert_eq!(refused, BusError::Away);
-    assert_eq!(bus.waiting(), taken);
+    assert_eq!(bus.waiting().await, taken);
     // A job in a worker's hands may come back, so its place is not free before it is settled.
     let mut jobs = bus.jobs(Area::Secrets);
     let delivery = next(&mut jobs).await;
     assert_eq!(bus.submit(job("one more")).await, Err(BusError::Away));
-    delivery.settle.done().await;
+    delivery.settle.done(Ok(Bytes::new())).await;
     bus.submit(job("one more")).await.expect("there is room again");
 }
