@@ -3,6 +3,8 @@
 
 pub mod adapters;
 pub mod app;
+pub mod ask;
+pub mod board;
 pub mod cli;
 pub mod config;
 pub mod core;

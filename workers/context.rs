@@ -6,6 +6,7 @@ use quick_cache::sync::Cache;
 
 use super::mcp::pool::{Pool, PoolParts};
 use super::permits::Permits;
+use crate::board::Board;
 use crate::config::Limits;
 use crate::core::names::{ValueId, WorkerId};
 use crate::execute::Execute;
@@ -34,26 +35,31 @@ pub struct Parts {
     pub follow: Arc<Follow>,
     pub execute: Execute,
     pub bus: Arc<dyn Bus>,
+    pub board: Arc<Board>,
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
     pub opener: Opener,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    /// No other worker can be there.
+    pub alone: bool,
 }
 
 impl Context {
-    pub fn start(parts: Parts) -> Self {
-        let Parts { follow, execute, bus, vault, leases, opener, metrics, limits } = parts;
+    pub fn new(parts: Parts) -> Self {
+        let Parts { follow, execute, bus, board, vault, leases, opener, metrics, limits, alone } = parts;
         let permits = Permits::new(&limits);
         let worker = WorkerId(uuid::Uuid::now_v7());
-        let pool = Pool::start(PoolParts {
+        let pool = Pool::new(PoolParts {
             worker,
             follow: follow.clone(),
             execute: execute.clone(),
             bus,
+            board,
             leases,
             metrics: metrics.clone(),
             limits,
+            alone,
         });
         Self { follow, execute, vault, opener, sealed: Cache::new(SEALED), metrics, permits, pool }
     }

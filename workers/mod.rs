@@ -50,8 +50,9 @@ impl Workers {
             tracing::warn!(%error, "what a killed guard leaves behind will not be found");
         }
         let bus = parts.bus.clone();
-        let context = Arc::new(Context::start(parts));
+        let context = Arc::new(Context::new(parts));
         let desk = Arc::new(Desk(context.clone()));
+        context.pool.start(desk.clone());
         let mut places: Vec<_> = Area::ALL.into_iter().map(Place::Pool).collect();
         places.push(Place::Worker(context.pool.worker));
         let serving = places.into_iter().map(|place| bus.serve(place, desk.clone())).collect();
@@ -68,6 +69,7 @@ impl Workers {
         drop(self.serving);
         self.draining.cancel();
         let finished = async {
+            self.context.pool.leave().await;
             self.context.permits.all_free().await;
             futures::future::join_all(self.loops).await;
         };

@@ -74,8 +74,13 @@ pub async fn schedule(bus: Arc<dyn Bus>, draining: CancellationToken) {
     loop {
         let hour = now_ms() / SWEEP_EVERY.as_millis() as u64;
         let body = serde_json::to_vec(&SweepVault {}).map_or(Bytes::new(), Bytes::from);
-        let job =
-            Job { id: format!("{}-{hour}", SweepVault::NAME), area: Area::Secrets, command: SweepVault::NAME, call: None, body };
+        let job = Job {
+            id: format!("{}-{hour}", SweepVault::NAME),
+            area: Area::Secrets,
+            command: SweepVault::NAME,
+            call: None,
+            body,
+        };
         if let Err(error) = bus.submit(job).await {
             tracing::warn!(%error, "the sweep could not be submitted; the next one will be");
         }

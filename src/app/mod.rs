@@ -1,12 +1,14 @@
 //! The composition root: puts adapters into ports, and the parts together. The only room that names
 //! an adapter.
 
+mod adapters;
 mod keys;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::adapters::bus_in_process::InProcessBus;
-use crate::adapters::store_sqlite::SqliteStore;
+use crate::board::Board;
 use crate::config::Config;
 use crate::execute::Execute;
 use crate::follow::Follow;
@@ -27,9 +28,12 @@ use crate::metrics::Metrics;
 use crate::ports::StoreError;
 use crate::seal::SealError;
 use crate::workers::{self, Workers};
+use adapters::Ports;
 
 /// How long what was answered may take to leave; who does not read is not waited for.
 const LINGER: Duration = Duration::from_secs(2);
+/// How often the board reads what nobody has looked at.
+const BOARD: Duration = Duration::from_millis(500);
 
 /// Why the program cannot start. A sentence for the one who started it.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,8 @@ pub enum StartError {
     Seal(SealError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("{service} could not be reached within {} seconds: {why}", limit.as_secs())]
+    Away { service: &'static str, limit: Duration, why: String },
     #[error("mcp-api cannot serve: {0}")]
     Serve(io::Error),
 }
@@ -67,26 +73,35 @@ pub async fn serve_until(
     listening: impl FnOnce(&str),
 ) -> Result<(), StartError> {
     let data_dir = &config.place.data_dir;
-    let _lock = lock(data_dir)?;
+    // What is embedded lies in DATA_DIR, for one process at a time; the services look after themselves.
+    let embedded = config.services.mongo.is_none();
+    let _lock = if embedded { Some(lock(data_dir)?) } else { None };
     forbid_looking();
     allow_files();
     let (host, port) = (config.listen.host.clone(), config.listen.port);
     let listener = TcpListener::bind((config.listen.address, port)).await;
     let listener = listener.map_err(|cause| StartError::Listen { host, port, cause })?;
 
-    let store = Arc::new(SqliteStore::open(&data_dir.join("mcp-api.sqlite"))?);
-    let bus = InProcessBus::new();
-    let (sealer, opener) = keys::open(&*store, &config.keys, data_dir).await?;
-    let follow = Follow::open(store.clone(), bus.clone()).await?;
+    let mut stop = pin!(stop);
+    let opened = tokio::select! {
+        opened = adapters::open(&config) => opened?,
+        () = &mut stop => return Ok(()),
+    };
+    let Ports { log, vault, leases, bus } = opened;
+    let (sealer, opener) = keys::open(&*vault, &config.keys, data_dir).await?;
+    let follow = Follow::open(log, bus.clone()).await?;
     let execute = Execute::start(follow.clone());
     let metrics = Metrics::new();
     tokio::spawn(follow.clone().run());
     let ending = CancellationToken::new();
     // Before the workers: it hears from the first moment how their servers are.
+    let board = Arc::new(Board::new(bus.hints()));
+    tokio::spawn(ending.clone().run_until_cancelled_owned(keep_up(board.clone())));
     let requests = TaskTracker::new();
     let facade = Facade::new(http::Parts {
         follow: follow.clone(),
         bus: bus.clone(),
+        board: board.clone(),
         sealer,
         access: config.access.clone(),
         limits: config.limits.clone(),
@@ -94,15 +109,20 @@ pub async fn serve_until(
         ending: ending.clone(),
         requests: requests.clone(),
     });
-    let workers = Workers::start(workers::Parts {
-        follow: follow.clone(),
-        execute,
-        bus,
-        vault: store.clone(),
-        leases: store,
-        opener,
-        metrics,
-        limits: config.limits.clone(),
+    let takes_part = config.roles.worker.as_ref().is_some_and(|pools| pools.tools);
+    let workers = takes_part.then(|| {
+        Workers::start(workers::Parts {
+            follow: follow.clone(),
+            execute,
+            bus,
+            board,
+            vault,
+            leases,
+            opener,
+            metrics,
+            limits: config.limits.clone(),
+            alone: config.services.nats.is_none(),
+        })
     });
 
     let address = listener.local_addr().map_err(StartError::Serve)?;
@@ -112,11 +132,10 @@ pub async fn serve_until(
         // Answers are small and somebody waits for each: nothing is gained by holding one back.
         let _ = stream.set_nodelay(true);
     });
+    let router = if config.roles.api { http::router(facade) } else { http::health_router(facade) };
     let stopping = ending.clone();
     let serving = tokio::spawn(
-        axum::serve(listener, http::router(facade))
-            .with_graceful_shutdown(async move { stopping.cancelled().await })
-            .into_future(),
+        axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await }).into_future(),
     );
     stop.await;
     tracing::info!("draining");
@@ -132,8 +151,19 @@ pub async fn serve_until(
     if !matches!(finished.await, Ok(Ok(_))) {
         tracing::warn!("connections were still open and are cut off");
     }
-    workers.drain(until.saturating_duration_since(Instant::now())).await;
+    if let Some(workers) = workers {
+        workers.drain(until.saturating_duration_since(Instant::now())).await;
+    }
     Ok(())
+}
+
+/// Reads what workers tell, also when nobody looks.
+async fn keep_up(board: Arc<Board>) {
+    let mut every = tokio::time::interval(BOARD);
+    loop {
+        every.tick().await;
+        board.catch_up();
+    }
 }
 
 /// Ends at SIGTERM or Ctrl-C, from this call on.

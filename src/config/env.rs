@@ -119,6 +119,16 @@ impl Env {
         })
     }
 
+    /// Comma-separated words of those that are known; at least one.
+    pub fn list(&self, variable: &Variable, known: &[&str]) -> Result<Vec<String>, BadConfig> {
+        let text = self.raw(variable.name).unwrap_or(variable.default);
+        let words: Vec<_> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        if !words.is_empty() && words.iter().all(|word| known.contains(&word.as_str())) {
+            return Ok(words);
+        }
+        Err(BadConfig::new(variable.name, format!("must be some of {}, comma-separated", known.join(", "))))
+    }
+
     pub fn flag(&self, variable: &Variable) -> Result<bool, BadConfig> {
         self.parse(variable, "true or false")
     }

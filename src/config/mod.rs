@@ -10,6 +10,8 @@ mod limits;
 mod listen;
 mod log;
 mod place;
+mod roles;
+mod services;
 
 pub use access::Access;
 pub use client::ClientConfig;
@@ -19,6 +21,8 @@ pub use limits::Limits;
 pub use listen::Listen;
 pub use log::{LogConfig, LogFormat};
 pub use place::Place;
+pub use roles::{Pools, Roles};
+pub use services::{Mongo, Nats, Services};
 
 /// Everything the program is told from outside.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub struct Config {
     pub listen: Listen,
     pub access: Access,
     pub place: Place,
+    pub roles: Roles,
+    pub services: Services,
     pub keys: Keys,
     pub limits: Limits,
     pub log: LogConfig,
@@ -35,17 +41,17 @@ impl Config {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
         for name in NOT_YET {
             if env.has(name) {
-                return Err(BadConfig::new(
-                    name,
-                    "is for what this version cannot do yet; remove it to run in one process on DATA_DIR",
-                ));
+                return Err(BadConfig::new(name, "is for what this version cannot do yet; remove it"));
             }
         }
         let listen = Listen::read(env)?;
+        let roles = Roles::read(env)?;
         let access = Access::read(env, &listen)?;
         Ok(Self {
             access,
             place: Place::read(env)?,
+            services: Services::read(env, &roles)?,
+            roles,
             keys: Keys::read(env)?,
             limits: Limits::read(env)?,
             log: LogConfig::read(env)?,
@@ -55,18 +61,7 @@ impl Config {
 }
 
 /// Variables of what is to come: set, they would promise what is not kept.
-const NOT_YET: [&str; 21] = [
-    "ROLES",
-    "POOLS",
-    "NATS_URL",
-    "NATS_CREDS",
-    "MONGO_URL",
-    "MONGO_USER",
-    "MONGO_PASS",
-    "MONGO_HOST",
-    "MONGO_DBNAME",
-    "MONGO_REPLICASET",
-    "SECRETS_DBNAME",
+const NOT_YET: [&str; 9] = [
     "PACKAGES_DIR",
     "PYTHON_BIN",
     "PYTHON_VENV_DIR",
@@ -76,14 +71,15 @@ const NOT_YET: [&str; 21] = [
     "INSTALL_ON_START",
     "MAX_WAITING_JOBS",
     "JOB_RESULT_TTL",
-    "BUS",
 ];
 
 /// Every variable there is, in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
-    let all: [&[&Variable]; 7] = [
+    let all: [&[&Variable]; 9] = [
         listen::VARIABLES,
         place::VARIABLES,
+        roles::VARIABLES,
+        services::VARIABLES,
         access::VARIABLES,
         keys::VARIABLES,
         limits::VARIABLES,

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Entry, Event, Unreadable};
 use super::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
-use super::server::ServerConfig;
+use super::server::{Replicas, ServerConfig};
 use super::tool::Tools;
 
 /// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
-pub const FOLD_VERSION: u32 = 1;
+pub const FOLD_VERSION: u32 = 2;
 
 /// What is true at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +20,8 @@ pub struct Catalog {
     pub position: Position,
     /// Where the answer of `GET /mcp/tools` last changed.
     pub tools_changed: Position,
+    /// Where what is to run last changed.
+    pub servers_changed: Position,
     servers: HashMap<ServerName, Arc<Server>>,
     names: HashMap<ServerId, ServerName>,
 }
@@ -31,6 +33,9 @@ pub struct Server {
     pub name: ServerName,
     pub config: Arc<ServerConfig>,
     pub enabled: bool,
+    /// Where it was registered, updated, enabled or disabled last: what was started before that is to be
+    /// started anew.
+    pub changed: Position,
     pub tools: Tools,
     secrets: HashMap<UserName, Arc<Vec<SecretRef>>>,
 }
@@ -43,6 +48,11 @@ pub struct SecretRef {
 }
 
 impl Server {
+    /// Its id, where one process in the whole cluster runs it and that one must be asked.
+    pub fn held(&self) -> Option<ServerId> {
+        (self.config.replicas == Replicas::One).then_some(self.id)
+    }
+
     pub fn secrets_of(&self, user: &str) -> &[SecretRef] {
         self.secrets.get(user).map_or(&[], |secrets| secrets.as_slice())
     }
@@ -60,6 +70,10 @@ impl Catalog {
 
     pub fn server_by_id(&self, id: ServerId) -> Option<&Arc<Server>> {
         self.names.get(&id).and_then(|name| self.servers.get(name.as_str()))
+    }
+
+    pub fn is_enabled(&self, id: ServerId) -> bool {
+        self.server_by_id(id).is_some_and(|server| server.enabled)
     }
 
     /// All servers in the order of their names.
@@ -94,16 +108,23 @@ impl Catalog {
                     name: e.name.clone(),
                     config: e.config.clone().into(),
                     enabled: e.enabled,
+                    changed: self.position,
                     tools: Tools::default(),
                     secrets: HashMap::new(),
                 };
                 self.names.insert(e.server, e.name.clone());
                 self.servers.insert(e.name.clone(), Arc::new(server));
+                (self.tools_changed, self.servers_changed) = (self.position, self.position);
+            }
+            Event::ServerUpdated(e) => self.change_run(e.server, |server| server.config = e.config.clone().into()),
+            Event::ServerEnabled(e) => {
+                self.change_run(e.server, |server| server.enabled = true);
                 self.tools_changed = self.position;
             }
-            Event::ServerUpdated(e) => self.change(e.server, |server| server.config = e.config.clone().into()),
-            Event::ServerEnabled(e) => self.change_tools(e.server, |server| server.enabled = true),
-            Event::ServerDisabled(e) => self.change_tools(e.server, |server| server.enabled = false),
+            Event::ServerDisabled(e) => {
+                self.change_run(e.server, |server| server.enabled = false);
+                self.tools_changed = self.position;
+            }
             Event::ServerToolsDiscovered(e) => self.change_tools(e.server, |server| {
                 server.tools = Tools { digest: e.digest.clone(), tools: e.tools.clone() };
             }),
@@ -111,7 +132,7 @@ impl Catalog {
                 if let Some(name) = self.names.remove(&e.server) {
                     self.servers.remove(name.as_str());
                 }
-                self.tools_changed = self.position;
+                (self.tools_changed, self.servers_changed) = (self.position, self.position);
             }
             Event::SecretSet(e) => self.change(e.server, |server| {
                 let secrets = Arc::make_mut(server.secrets.entry(e.user.clone()).or_default());
@@ -135,6 +156,16 @@ impl Catalog {
         }
     }
 
+    /// A change after which the server is started anew.
+    fn change_run(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
+        let position = self.position;
+        self.change(id, |server| {
+            with(server);
+            server.changed = position;
+        });
+        self.servers_changed = position;
+    }
+
     fn change_tools(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
         self.change(id, with);
         self.tools_changed = self.position;
@@ -147,6 +178,7 @@ impl Catalog {
 struct Snapshot {
     position: Position,
     tools_changed: Position,
+    servers_changed: Position,
     servers: Vec<ServerSnapshot>,
 }
 
@@ -156,6 +188,7 @@ struct ServerSnapshot {
     name: ServerName,
     config: Arc<ServerConfig>,
     enabled: bool,
+    changed: Position,
     tools: Tools,
     secrets: Vec<(UserName, Arc<Vec<SecretRef>>)>,
 }
@@ -170,25 +203,27 @@ impl Catalog {
                 name: server.name.clone(),
                 config: server.config.clone(),
                 enabled: server.enabled,
+                changed: server.changed,
                 tools: server.tools.clone(),
                 secrets,
             }
         });
-        let (position, tools_changed) = (self.position, self.tools_changed);
-        serde_json::to_vec(&Snapshot { position, tools_changed, servers: servers.collect() })
+        let Self { position, tools_changed, servers_changed, .. } = *self;
+        serde_json::to_vec(&Snapshot { position, tools_changed, servers_changed, servers: servers.collect() })
     }
 
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let snapshot: Snapshot = serde_json::from_slice(bytes)?;
-        let mut catalog =
-            Self { position: snapshot.position, tools_changed: snapshot.tools_changed, ..Self::default() };
-        for server in snapshot.servers {
+        let Snapshot { position, tools_changed, servers_changed, servers } = snapshot;
+        let mut catalog = Self { position, tools_changed, servers_changed, ..Self::default() };
+        for server in servers {
             catalog.names.insert(server.id, server.name.clone());
             let stored = Server {
                 id: server.id,
                 name: server.name.clone(),
                 config: server.config,
                 enabled: server.enabled,
+                changed: server.changed,
                 tools: server.tools,
                 secrets: server.secrets.into_iter().collect(),
             };

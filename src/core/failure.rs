@@ -93,6 +93,9 @@ pub struct Failure {
     /// The JSON-RPC error of the MCP server: `{code, message, data?}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_error: Option<Box<RawValue>>,
+    /// Another worker runs the server; nothing was begun. It is told among us and never shown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
     /// Seconds after which asking again makes sense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
@@ -100,7 +103,15 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: None, may_have_run: false, mcp_error: None, retry_after: None }
+        Self {
+            code,
+            message: message.into(),
+            details: None,
+            may_have_run: false,
+            mcp_error: None,
+            elsewhere: false,
+            retry_after: None,
+        }
     }
 
     /// The caller's request cannot be carried out as it is.
@@ -111,6 +122,12 @@ impl Failure {
     /// Nothing was begun; asking again in a second may help.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self { retry_after: Some(1), ..Self::new(Code::Unavailable, message) }
+    }
+
+    /// This worker does not run the server and must not.
+    pub fn elsewhere(server: impl std::fmt::Display) -> Self {
+        let moving = format!("Server {server} is being moved to another worker; ask again");
+        Self { elsewhere: true, ..Self::unavailable(moving) }
     }
 
     /// Our bug. The caller learns nothing of our insides: see `telemetry::bug`, which logs the cause.

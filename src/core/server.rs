@@ -98,6 +98,9 @@ impl Live {
 pub struct WorkerStatus {
     pub worker: WorkerId,
     pub servers: Vec<(ServerId, Live)>,
+    /// It drains and is not to be asked any more.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 /// One line of a server's log ring.
@@ -189,7 +192,7 @@ pub fn update(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Event>, F
 
 pub fn enable(catalog: &Catalog, command: &EnableServer) -> Result<Vec<Event>, Failure> {
     let server = known(catalog, command.name.as_str())?;
-    Ok(if server.enabled { vec![] } else { vec![enabled(server)] })
+    Ok(vec![enabled(server)])
 }
 
 pub fn disable(catalog: &Catalog, command: &DisableServer) -> Result<Vec<Event>, Failure> {

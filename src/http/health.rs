@@ -45,7 +45,7 @@ pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refus
         missing.push(unreadable.to_string());
     }
     let question = ReadLogs { servers: vec![] };
-    if let Err(failure) = facade.ask_at(Place::Pool(Area::Tools), &question, LIMIT).await {
+    if let Err(failure) = facade.asker.at(Place::Pool(Area::Tools), &question, LIMIT).await {
         missing.push(format!("no worker answers ({failure})"));
     }
     if missing.is_empty() {

@@ -1,7 +1,6 @@
 //! The HTTP API: one file per resource. A handler parses, asks a worker or reads the catalogue, and
 //! replies; it decides nothing and touches nothing outside.
 
-mod board;
 mod body;
 mod docs;
 mod door;
@@ -47,10 +46,24 @@ fn no_such_route() -> Refused {
     Refused(Failure::new(Code::RouteNotFound, "There is no such route; GET /docs shows which there are"))
 }
 
+/// What a process answers that is only a worker: how it is.
+pub fn health_router(facade: Arc<Facade>) -> Router {
+    let (health, _) = OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .split_for_parts();
+    behind_the_door(health, facade)
+}
+
 /// The whole API behind its door.
 pub fn router(facade: Arc<Facade>) -> Router {
     let (api, about) = routes().split_for_parts();
-    api.merge(docs::page(docs::complete(about)))
+    behind_the_door(api.merge(docs::page(docs::complete(about))), facade)
+}
+
+fn behind_the_door(routes: Router<Arc<Facade>>, facade: Arc<Facade>) -> Router {
+    routes
         .fallback(async || no_such_route())
         .method_not_allowed_fallback(async || {
             Refused(Failure::new(Code::MethodNotAllowed, "The route exists, but not with this method; see GET /docs"))

@@ -70,7 +70,7 @@ pub struct ErrorBody<'a> {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let Failure { code, message, details, may_have_run, mcp_error, retry_after } = &self.0;
+        let Failure { code, message, details, may_have_run, mcp_error, retry_after, elsewhere: _ } = &self.0;
         let body = ErrorBody {
             success: false,
             error: message,

@@ -300,7 +300,7 @@ pub async fn update(
     };
     let asked = change.startup_timeout.flatten();
     let time = asked.map_or_else(|| time_to_start(&facade, &name), starts);
-    let live = facade.ask(&UpdateServer { id: command_id(), name: name.clone(), change }, time).await?;
+    let live = facade.ask_holder(&name, &UpdateServer { id: command_id(), name: name.clone(), change }, time).await?;
     shown(&facade, &name, live).await
 }
 
@@ -308,7 +308,7 @@ pub async fn update(
 #[utoipa::path(delete, operation_id = "delete_server", path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, description = "Done", body = Success<Nothing>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn delete(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
-    facade.ask(&DeleteServer { id: command_id(), name }, STOPS).await?;
+    facade.ask_holder(&name, &DeleteServer { id: command_id(), name: name.clone() }, STOPS).await?;
     success(Nothing {})
 }
 
@@ -317,7 +317,7 @@ pub async fn delete(State(facade): State<Arc<Facade>>, Named(name): Named) -> Re
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn enable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
     let time = time_to_start(&facade, &name);
-    let live = facade.ask(&EnableServer { id: command_id(), name: name.clone() }, time).await?;
+    let live = facade.ask_holder(&name, &EnableServer { id: command_id(), name: name.clone() }, time).await?;
     shown(&facade, &name, live).await
 }
 
@@ -325,7 +325,7 @@ pub async fn enable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Re
 #[utoipa::path(put, operation_id = "disable_server", path = "/mcp/servers/{name}/disable", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn disable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
-    let live = facade.ask(&DisableServer { id: command_id(), name: name.clone() }, STOPS).await?;
+    let live = facade.ask_holder(&name, &DisableServer { id: command_id(), name: name.clone() }, STOPS).await?;
     shown(&facade, &name, live).await
 }
 
@@ -373,16 +373,19 @@ async fn views(facade: &Facade, servers: &[Arc<Server>]) -> Vec<ServerView> {
     let ids: Vec<ServerId> = servers.iter().map(|server| server.id).collect();
     let looks = facade.board.look(&ids);
     let mut by_worker: HashMap<WorkerId, Vec<ServerId>> = HashMap::new();
-    for (id, (_, worker)) in ids.iter().zip(&looks) {
-        if let Some(worker) = worker {
-            by_worker.entry(*worker).or_default().push(*id);
-        }
+    for (id, (_, workers)) in ids.iter().zip(&looks) {
+        workers.iter().for_each(|worker| by_worker.entry(*worker).or_default().push(*id));
     }
     let asked = by_worker.into_iter().map(async |(worker, servers)| {
-        facade.ask_at(Place::Worker(worker), &ReadLogs { servers }, LOGS).await.unwrap_or_default()
+        facade.asker.at(Place::Worker(worker), &ReadLogs { servers }, LOGS).await.unwrap_or_default()
     });
     let told = futures::future::join_all(asked).await.into_iter().flatten();
-    let mut logs: HashMap<ServerId, Vec<LogLine>> = told.map(|told| (told.server, told.logs)).collect();
+    let mut logs: HashMap<ServerId, Vec<LogLine>> = HashMap::new();
+    for told in told {
+        let of_server = logs.entry(told.server).or_default();
+        of_server.extend(told.logs);
+        of_server.sort_by_key(|line| line.at);
+    }
     let views = servers
         .iter()
         .zip(looks)

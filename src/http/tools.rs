@@ -19,13 +19,13 @@ use utoipa::ToSchema;
 use super::body;
 use super::facade::Facade;
 use super::reply::{ErrorBody, Refused, json};
+use crate::ask::Question;
 use crate::core::catalog::{Catalog, Server};
 use crate::core::command::{Area, CallTool, Command};
 use crate::core::failure::Failure;
 use crate::core::names::{Position, ServerName, ToolName, UserName};
 use crate::core::server::check_timeout;
 use crate::core::tool;
-use crate::ports::Place;
 use crate::telemetry::bug;
 
 /// Time for the worker to say itself that it timed out.
@@ -192,8 +192,10 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     let called = CallTool { user, server: server_name, tool, timeout_ms };
     let time = time_for(&server, timeout_ms);
     let tool = called.tool.clone();
-    let answered = facade.send(Place::Pool(Area::Tools), CallTool::NAME, Some(called), args, traceparent, time);
-    let answered = answered.instrument(span.clone()).await.and_then(|result| tool::answer(&result, raw));
+    let (area, held, command) = (Area::Tools, server.held(), CallTool::NAME);
+    let question = Question { area, server: held, command, call: Some(called), body: args, traceparent, time };
+    let answered = facade.asker.ask(question).instrument(span.clone()).await;
+    let answered = answered.and_then(|answered| tool::answer(&answered.body, raw));
 
     let meter = facade.metrics.meter(server.name.as_str(), tool.as_str(), || has_tool(&server, tool.as_str()));
     let seconds = began.elapsed().as_secs_f64();

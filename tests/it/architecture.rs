@@ -14,10 +14,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["core"]),
     ("follow", &["core", "ports"]),
     ("execute", &["core", "ports", "follow", "telemetry"]),
+    ("board", &["core", "ports"]),
+    ("ask", &["core", "ports", "follow", "board", "telemetry"]),
     ("adapters", &["core", "ports"]),
-    ("http", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow"]),
-    ("workers", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "execute"]),
-    ("app", &["core", "ports", "seal", "config", "metrics", "follow", "execute", "adapters", "http", "workers"]),
+    ("http", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "board", "ask"]),
+    ("workers", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "execute", "board", "ask"]),
+    (
+        "app",
+        &["core", "ports", "seal", "config", "metrics", "follow", "execute", "board", "adapters", "http", "workers"],
+    ),
     // The schemas are made from the types of core, http and config; the demo runs npm under a guard.
     ("cli", &["core", "config", "telemetry", "http", "workers", "app"]),
     ("main", &["cli", "workers"]),

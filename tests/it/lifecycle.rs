@@ -43,7 +43,8 @@ async fn a_program_that_stands_still_loses_its_children_and_heals() {
     signal(app.pid(), "STOP");
     eventually("the children ended", || !is_alive(pid) && !is_alive(grandchild)).await;
     signal(app.pid(), "CONT");
-    app.until("/mcp/servers/fixture", |body| body["server"]["logs"].to_string().contains("ended:")).await;
+    let noticed = |logs: String| logs.contains("ended:") || logs.contains("the lease could not be renewed");
+    app.until("/mcp/servers/fixture", |body| noticed(body["server"]["logs"].to_string())).await;
     assert_eq!(app.text("fixture", "echo", json!({ "message": "healed" })).await, "healed");
     assert_ne!(app.pid_of("fixture").await, pid);
 }
@@ -153,7 +154,8 @@ async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
     eventually("the child ended", || !is_alive(pid)).await;
     eventually("the grandchild ended, though it had left the group", || !is_alive(grandchild)).await;
     // Until the program has seen it too, a call would be one in flight.
-    app.until("/mcp/servers/fixture", |body| body["server"]["logs"].to_string().contains("ended:")).await;
+    let noticed = |logs: String| logs.contains("ended:") || logs.contains("the lease could not be renewed");
+    app.until("/mcp/servers/fixture", |body| noticed(body["server"]["logs"].to_string())).await;
     assert_ne!(app.pid_of("fixture").await, pid);
 }
 

@@ -140,11 +140,24 @@ fn samples_and_what_is_written_today_obey_the_schemas() {
 type Pairs = &'static [(&'static str, &'static str)];
 
 /// Another value of every variable, and what else must be set for the difference to be seen.
+const SERVICES: Pairs = &[("NATS_URL", "nats://h"), ("MONGO_URL", "mongodb://h"), ("SECRETS_KEY", "k")];
 const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("HOST", "127.0.0.2", &[]),
     ("PORT", "9999", &[]),
     ("PUBLIC_URL", "https://mcp.example.com", &[]),
     ("DATA_DIR", "/elsewhere", &[]),
+    ("ROLES", "api", SERVICES),
+    ("POOLS", "packages,tokens", SERVICES),
+    ("NATS_URL", "nats://elsewhere", SERVICES),
+    ("NATS_CREDS", "/dev/null", SERVICES),
+    ("NATS_CA", "/dev/null", SERVICES),
+    ("MONGO_URL", "mongodb://elsewhere", SERVICES),
+    ("MONGO_HOST", "elsewhere", &[("SECRETS_KEY", "k")]),
+    ("MONGO_USER", "u", &[("SECRETS_KEY", "k"), ("MONGO_HOST", "h"), ("MONGO_PASS", "p")]),
+    ("MONGO_PASS", "p", &[("SECRETS_KEY", "k"), ("MONGO_HOST", "h"), ("MONGO_USER", "u")]),
+    ("MONGO_DBNAME", "other", SERVICES),
+    ("MONGO_REPLICASET", "rs0", &[("SECRETS_KEY", "k"), ("MONGO_HOST", "h")]),
+    ("SECRETS_DBNAME", "other", SERVICES),
     ("ADMIN_TOKEN", "0123456789abcdef", &[]),
     ("ALLOW_UNAUTHENTICATED", "true", &[("HOST", "0.0.0.0")]),
     ("ALLOWED_HOSTS", "mcp.example.com", &[]),

@@ -177,7 +177,7 @@ async fn disabling_stops_and_enabling_starts_or_restarts() {
 
     app.put("/mcp/servers/fixture", json!({ "enabled": false })).await.ok();
     assert_eq!(app.server("fixture").await["status"], "disconnected");
-    let wanted = ["registered", "tools_discovered", "disabled", "enabled", "disabled"];
+    let wanted = ["registered", "tools_discovered", "disabled", "enabled", "enabled", "disabled"];
     assert_eq!(app.happened().await, wanted.map(|what| format!("server.{what} server/fixture")));
     for verb in ["enable", "disable"] {
         app.put(&format!("/mcp/servers/other/{verb}"), json!({})).await.fails(404, "server_not_found");

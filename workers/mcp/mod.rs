@@ -5,11 +5,14 @@
 //! the calls themselves.
 
 mod frame;
+mod lease;
 mod mask;
 mod mux;
 pub mod pool;
+mod record;
 mod ring;
 mod slot;
+mod standby;
 mod stdio;
 mod supervisor;
 mod tap;

@@ -1,14 +1,16 @@
 //! The servers this worker runs: a slot each, their leases, and what facades are told about them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::slot::Slot;
+use super::standby;
+use crate::board::Board;
 use crate::config::Limits;
 use crate::core::catalog::Server;
 use crate::core::command::ServerLogs;
@@ -17,10 +19,12 @@ use crate::core::server::{Live, Status, WorkerStatus};
 use crate::execute::Execute;
 use crate::follow::Follow;
 use crate::metrics::Metrics;
-use crate::ports::{Bus, Hint, Leases};
+use crate::ports::{Bus, Hint, Leases, Place, Serve, Serving};
 
 /// How often facades are told what runs here.
 const TELL: Duration = Duration::from_secs(2);
+/// Servers in one word, so that it stays smaller than a bus may take.
+const AT_ONCE: usize = 50;
 /// How often maskers forget what is not needed any more.
 const FORGET: Duration = Duration::from_secs(5);
 
@@ -29,13 +33,20 @@ pub struct Pool {
     pub follow: Arc<Follow>,
     pub execute: Execute,
     pub bus: Arc<dyn Bus>,
+    pub board: Arc<Board>,
     pub leases: Arc<dyn Leases>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    /// No other worker can be there.
+    pub alone: bool,
     pub tasks: TaskTracker,
     slots: ArcSwap<HashMap<ServerId, Arc<Slot>>>,
     /// Held by the one who adds or removes a slot.
     changing: Mutex<()>,
+    /// Takes the asks for the servers that run here.
+    desk: OnceLock<Arc<dyn Serve>>,
+    /// Cancelled when others are to take the servers over: none is started any more.
+    pub leaving: CancellationToken,
     /// Cancelled when all servers are to stop: one that is added later does not start.
     pub ending: CancellationToken,
 }
@@ -46,31 +57,51 @@ pub struct PoolParts {
     pub follow: Arc<Follow>,
     pub execute: Execute,
     pub bus: Arc<dyn Bus>,
+    pub board: Arc<Board>,
     pub leases: Arc<dyn Leases>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    pub alone: bool,
 }
 
 impl Pool {
-    /// Starts all enabled servers, side by side, and returns at once.
-    pub fn start(parts: PoolParts) -> Arc<Self> {
-        let PoolParts { worker, follow, execute, bus, leases, metrics, limits } = parts;
-        let (tasks, ending) = (TaskTracker::new(), CancellationToken::new());
-        let (slots, changing) = (ArcSwap::default(), Mutex::default());
-        let pool =
-            Arc::new(Self { worker, follow, execute, bus, leases, metrics, limits, tasks, slots, changing, ending });
-        let enabled: Vec<_> = pool.follow.catalog().servers().into_iter().filter(|s| s.enabled).cloned().collect();
-        for server in &enabled {
-            pool.slot(server);
-        }
-        tokio::spawn(tell_all(pool.clone()));
-        tokio::spawn(renew_all(pool.clone()));
-        tokio::spawn(forget_all(pool.clone()));
-        pool
+    pub fn new(parts: PoolParts) -> Arc<Self> {
+        let PoolParts { worker, follow, execute, bus, board, leases, metrics, limits, alone } = parts;
+        Arc::new(Self {
+            worker,
+            follow,
+            execute,
+            bus,
+            board,
+            leases,
+            metrics,
+            limits,
+            alone,
+            tasks: TaskTracker::new(),
+            slots: ArcSwap::default(),
+            changing: Mutex::default(),
+            desk: OnceLock::new(),
+            leaving: CancellationToken::new(),
+            ending: CancellationToken::new(),
+        })
+    }
+
+    /// Starts the enabled servers, side by side, and returns at once. `desk` takes the asks for them.
+    pub fn start(self: &Arc<Self>, desk: Arc<dyn Serve>) {
+        let _ = self.desk.set(desk);
+        tokio::spawn(tell_all(self.clone()));
+        tokio::spawn(renew_all(self.clone()));
+        tokio::spawn(forget_all(self.clone()));
+        tokio::spawn(standby::watch(self.clone()));
+        tokio::spawn(follow_catalog(self.clone()));
     }
 
     /// The slot of a server; it is made, and the server started, where there is none.
     pub fn slot(self: &Arc<Self>, server: &Server) -> Arc<Slot> {
+        self.slot_or(server, true)
+    }
+
+    fn slot_or(self: &Arc<Self>, server: &Server, eager: bool) -> Arc<Slot> {
         if let Some(slot) = self.slots.load().get(&server.id) {
             return slot.clone();
         }
@@ -78,34 +109,57 @@ impl Pool {
         if let Some(slot) = self.slots.load().get(&server.id) {
             return slot.clone();
         }
-        let slot = Slot::start(self, server);
+        let slot = Slot::start(self, server, eager);
         let mut slots = HashMap::clone(&self.slots.load());
         slots.insert(server.id, slot.clone());
         self.slots.store(Arc::new(slots));
         slot
     }
 
-    /// Makes a server as the catalogue says it is to be, and tells how it then looks.
-    pub async fn settle(self: &Arc<Self>, server: &Server, restart: bool) -> Live {
+    pub fn slots(&self) -> Guard<Arc<HashMap<ServerId, Arc<Slot>>>> {
+        self.slots.load()
+    }
+
+    /// Makes a server as the catalogue says it is to be, and tells how it then looks. `None`: another worker
+    /// runs it.
+    pub async fn settle(self: &Arc<Self>, server: &Server) -> Option<Live> {
         let known = self.slots.load().get(&server.id).cloned();
         match known {
-            Some(slot) => slot.settle(restart).await,
-            None if !server.enabled => Live::of(Status::Disconnected),
-            None => self.slot(server).settle(false).await,
+            Some(slot) => slot.settle().await,
+            None if !server.enabled => Some(Live::of(Status::Disconnected)),
+            None => self.slot(server).settle().await,
+        }
+    }
+
+    /// Takes the asks for one server.
+    pub fn serve(&self, server: ServerId) -> Serving {
+        match self.desk.get() {
+            Some(desk) => self.bus.serve(Place::Holder(server), desk.clone()),
+            None => Serving(Box::new(|| {})),
         }
     }
 
     /// Removes a slot whose supervisor has ended.
-    pub async fn forget(&self, slot: &Slot) {
-        {
+    pub fn forget(&self, slot: &Slot) {
+        let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slots = HashMap::clone(&self.slots.load());
+        slots.remove(&slot.id);
+        self.slots.store(Arc::new(slots));
+    }
+
+    /// Hands the servers over: each is stopped as soon as its own calls are done.
+    pub async fn leave(&self) {
+        let slots: Vec<_> = {
             let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let mut slots = HashMap::clone(&self.slots.load());
-            slots.remove(&slot.id);
-            self.slots.store(Arc::new(slots));
-        }
-        if let Err(error) = self.leases.release(slot.id, self.worker).await {
-            tracing::warn!(server = %slot.name, %error, "a lease was not given back; it will expire");
-        }
+            self.leaving.cancel();
+            self.slots.load().values().cloned().collect()
+        };
+        self.publish(vec![], true);
+        futures::future::join_all(slots.iter().map(async |slot| {
+            slot.finish(self.limits.calls_per_server).await;
+            slot.shut_down().await;
+        }))
+        .await;
     }
 
     /// Stops all servers, side by side.
@@ -113,12 +167,14 @@ impl Pool {
         let slots: Vec<_> = {
             // A change that nobody waits for may add a slot even now: it is seen here, or sees the end itself.
             let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.leaving.cancel();
             self.ending.cancel();
             self.slots.load().values().cloned().collect()
         };
         futures::future::join_all(slots.iter().map(|slot| slot.shut_down())).await;
         self.tasks.close();
         self.tasks.wait().await;
+        self.publish(vec![], true);
     }
 
     pub fn logs(&self, servers: &[ServerId]) -> Vec<ServerLogs> {
@@ -127,22 +183,13 @@ impl Pool {
         known.map(|slot| ServerLogs { server: slot.id, logs: slot.ring.lines() }).collect()
     }
 
-    /// Takes the right to run a server, or says why not.
-    pub async fn take_lease(&self, server: ServerId) -> Result<(), String> {
-        match self.leases.take(server, self.worker, self.limits.lease_ttl).await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err("another worker runs it".into()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// Tells facades how one server looks now.
+    /// Tells facades and other workers how one server looks now.
     pub fn tell(&self, slot: &Slot) {
-        self.publish(vec![(slot.id, slot.live())]);
+        self.publish(vec![(slot.id, slot.live())], self.leaving.is_cancelled());
     }
 
-    fn publish(&self, servers: Vec<(ServerId, Live)>) {
-        match serde_json::to_vec(&WorkerStatus { worker: self.worker, servers }) {
+    fn publish(&self, servers: Vec<(ServerId, Live)>, leaving: bool) {
+        match serde_json::to_vec(&WorkerStatus { worker: self.worker, servers, leaving }) {
             Ok(status) => self.bus.publish(Hint::Status(status.into())),
             Err(error) => tracing::error!(%error, "a status could not be written"),
         }
@@ -153,7 +200,42 @@ async fn tell_all(pool: Arc<Pool>) {
     let mut every = tokio::time::interval(TELL);
     loop {
         every.tick().await;
-        pool.publish(pool.slots.load().values().map(|slot| (slot.id, slot.live())).collect());
+        let told: Vec<_> = {
+            let slots = pool.slots.load();
+            slots.values().filter(|slot| !slot.is_elsewhere()).map(|slot| (slot.id, slot.live())).collect()
+        };
+        let leaving = pool.leaving.is_cancelled();
+        // The empty word is a word too: that this worker is there.
+        if told.is_empty() {
+            pool.publish(vec![], leaving);
+        }
+        told.chunks(AT_ONCE).for_each(|some| pool.publish(some.to_vec(), leaving));
+    }
+}
+
+/// Makes slots for the servers that others have registered, and tells the supervisors of changes.
+async fn follow_catalog(pool: Arc<Pool>) {
+    let mut moves = pool.follow.moves();
+    if !pool.alone {
+        // Whoever runs something has told of it by then.
+        tokio::time::sleep(TELL + Duration::from_millis(300)).await;
+    }
+    let mut known = None;
+    loop {
+        let changed = pool.follow.catalog().servers_changed;
+        if known != Some(changed) {
+            known = Some(changed);
+            let servers: Vec<_> = pool.follow.catalog().servers().into_iter().cloned().collect();
+            for server in servers.iter().filter(|server| server.enabled && !pool.leaving.is_cancelled()) {
+                pool.slot_or(server, pool.alone || server.held().is_none());
+            }
+            // One that is elsewhere stays there, whatever has changed.
+            let here = |slot: &Arc<Slot>| !slot.is_elsewhere() || !pool.follow.catalog().is_enabled(slot.id);
+            pool.slots().values().filter(|slot| here(slot)).for_each(|slot| slot.news.notify_one());
+        }
+        if moves.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -167,14 +249,19 @@ async fn renew_all(pool: Arc<Pool>) {
         every.tick().await;
         // The lease began when it was asked for, at the latest.
         let asked = tokio::time::Instant::now();
-        match pool.leases.renew(pool.worker, ttl).await {
-            Ok(held) => {
-                let slots = pool.slots.load();
-                let left = ttl.saturating_sub(asked.elapsed());
-                let held = held.iter().filter_map(|id| slots.get(id));
-                held.for_each(|slot| slot.child.renew(left));
+        let renewed = pool.leases.renew(pool.worker, ttl).await;
+        if let Err(error) = &renewed {
+            tracing::warn!(%error, "leases could not be renewed");
+        }
+        for slot in pool.slots().values() {
+            match &renewed {
+                // It needs no lease, only a worker that does not stand still.
+                _ if slot.lease.is_free() && slot.lease.is_held() => slot.lease.extend(asked, ttl),
+                Ok(held) if held.contains(&slot.id) => slot.lease.extend(asked, ttl),
+                Ok(_) => slot.lease.denied(asked),
+                Err(_) => continue,
             }
-            Err(error) => tracing::warn!(%error, "leases could not be renewed"),
+            slot.child.renew(slot.lease.left());
         }
     }
 }

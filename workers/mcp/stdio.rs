@@ -210,6 +210,12 @@ impl Stdio {
             process.stop().await;
         }
     }
+
+    /// Ends the server at once.
+    pub async fn kill(&self) {
+        self.mux.close();
+        drop(self.process.lock().await.take());
+    }
 }
 
 impl Drop for Stdio {

@@ -12,14 +12,12 @@ use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
 use super::pool::Pool;
+use super::record::{record, refresh};
 use super::slot::{Order, Slot, State};
 use super::stdio::{Shared, Stdio};
 use crate::core::catalog::Server;
-use crate::core::command::RecordTools;
-use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::names::CommandId;
-use crate::core::server::{Live, Status, record_tools};
+use crate::core::server::{Live, Status};
 use crate::core::tool::Tools;
 use crate::execute::now_ms;
 
@@ -27,10 +25,26 @@ use crate::execute::now_ms;
 const STEADY: Duration = Duration::from_secs(60);
 /// How long calls under way may still take when their server is to stop.
 const FINISH: Duration = Duration::from_secs(2);
+/// How long a store that does not answer is left alone.
+const UNKNOWN: Duration = Duration::from_secs(2);
+
 /// Why a running or starting server is left.
 enum Left {
     Ordered(Order),
+    /// The catalogue says something else.
+    News,
+    LeaseEnded,
     Ended(String),
+}
+
+/// Whether the server may run here.
+enum Obtained {
+    Held,
+    Elsewhere,
+    /// The store does not say.
+    Unknown,
+    /// It is disabled.
+    NotWanted,
 }
 
 pub(super) struct Supervisor {
@@ -40,6 +54,8 @@ pub(super) struct Supervisor {
     inbox: mpsc::Receiver<Order>,
     /// Orders that are answered at the next settled state.
     waiting: Vec<Order>,
+    /// The first attempt is left to others.
+    standby: bool,
     /// Ends in a row, each soon after its start.
     crashes: u32,
     /// The last attempt to start it failed.
@@ -47,26 +63,35 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub fn new(slot: Arc<Slot>, pool: Arc<Pool>, inbox: mpsc::Receiver<Order>) -> Self {
-        Self { slot, pool, tools_changed: Arc::default(), inbox, waiting: Vec::new(), crashes: 0, broken: false }
+    pub fn new(slot: Arc<Slot>, pool: Arc<Pool>, inbox: mpsc::Receiver<Order>, eager: bool) -> Self {
+        let (tools_changed, waiting) = (Arc::default(), Vec::new());
+        Self { slot, pool, tools_changed, inbox, waiting, standby: !eager, crashes: 0, broken: false }
     }
 
     pub async fn run(mut self) {
         let mut failures = backoff(Duration::from_secs(60));
         loop {
+            while let Ok(order) = self.inbox.try_recv() {
+                self.waiting.push(order);
+            }
             if self.pool.ending.is_cancelled() || self.waiting.iter().any(|order| order.shut_down) {
                 break;
             }
             let Some(server) = self.pool.follow.catalog().server_by_id(self.slot.id).cloned() else { break };
-            if !server.enabled {
-                self.show(State::Off, Live::of(Status::Disconnected));
-                failures = backoff(Duration::from_secs(60));
-                (self.crashes, self.broken) = (0, false);
-                match self.inbox.recv().await {
-                    Some(order) => self.waiting.push(order),
-                    None => break,
+            let obtained = if server.enabled { self.obtain(&server).await } else { Obtained::NotWanted };
+            match obtained {
+                Obtained::Held => {}
+                Obtained::NotWanted | Obtained::Elsewhere => {
+                    failures = backoff(Duration::from_secs(60));
+                    (self.crashes, self.broken) = (0, false);
+                    self.rest(obtained).await;
+                    continue;
                 }
-                continue;
+                Obtained::Unknown => {
+                    let pause = failures.next().unwrap_or_default().min(UNKNOWN);
+                    self.pause(pause).await;
+                    continue;
+                }
             }
             match self.start(&server).await {
                 Ok((connection, tools)) => {
@@ -75,6 +100,7 @@ impl Supervisor {
                     self.keep(&server, connection, tools).await;
                 }
                 Err(Left::Ordered(order)) => self.waiting.push(order),
+                Err(Left::News | Left::LeaseEnded) => {}
                 Err(Left::Ended(reason)) => {
                     self.broken = true;
                     let pause = failures.next().unwrap_or(Duration::from_secs(60));
@@ -84,7 +110,74 @@ impl Supervisor {
             }
         }
         self.show(State::Off, Live::of(Status::Disconnected));
-        self.pool.forget(&self.slot).await;
+        self.let_go().await;
+        self.pool.forget(&self.slot);
+    }
+
+    /// Takes the right to run the server.
+    async fn obtain(&mut self, server: &Server) -> Obtained {
+        if self.pool.leaving.is_cancelled() || (std::mem::take(&mut self.standby) && self.waiting.is_empty()) {
+            return Obtained::Elsewhere;
+        }
+        let (asked, ttl) = (tokio::time::Instant::now(), self.pool.limits.lease_ttl);
+        if server.held().is_none() {
+            if self.slot.serves() {
+                self.let_go().await;
+            }
+            self.slot.lease.granted(ttl);
+            return Obtained::Held;
+        }
+        match self.pool.leases.take(self.slot.id, self.pool.worker, ttl).await {
+            Ok(Some(_)) => {
+                self.slot.lease.taken(asked, ttl);
+                if !self.slot.serves() {
+                    self.slot.serve(Some(self.pool.serve(self.slot.id)));
+                }
+                Obtained::Held
+            }
+            Ok(None) => Obtained::Elsewhere,
+            Err(error) => {
+                tracing::warn!(server = %server.name, %error, "whether a server may be started is not to be found out");
+                let failure = Failure::unavailable("The store cannot be reached, and without it no server is started");
+                let live = Live { error: Some(failure.message.clone()), ..Live::of(Status::Error) };
+                self.show(State::Broken(Box::new(failure)), live);
+                Obtained::Unknown
+            }
+        }
+    }
+
+    /// Waits while the server is not to run here.
+    async fn rest(&mut self, obtained: Obtained) {
+        let (wanted, live) = (!matches!(obtained, Obtained::NotWanted), Live::of(Status::Disconnected));
+        if self.slot.serves() || self.slot.lease.is_held() {
+            self.let_go().await;
+        }
+        if !wanted {
+            self.show(State::Off, live);
+        } else {
+            if !self.slot.is_elsewhere() {
+                self.slot.wait_from_now();
+                self.show_quietly(State::Elsewhere, live);
+            }
+            self.waiting.drain(..).for_each(|order| drop(order.done.send(None)));
+        }
+        tokio::select! {
+            order = self.inbox.recv() => match order {
+                Some(order) => self.waiting.push(order),
+                None => self.pool.ending.cancel(),
+            },
+            // Whoever has enabled it starts it, if somebody has; a moment later anybody may.
+            () = self.slot.news.notified() => self.standby = !wanted && !self.pool.alone,
+        }
+    }
+
+    /// Gives the server to whoever wants it.
+    async fn let_go(&mut self) {
+        self.slot.serve(None);
+        self.slot.lease.end();
+        if let Err(error) = self.pool.leases.release(self.slot.id, self.pool.worker).await {
+            tracing::warn!(server = %self.slot.name, %error, "a lease was not given back; it will expire");
+        }
     }
 
     /// One attempt to connect. Its outcome is shown before this returns.
@@ -101,11 +194,9 @@ impl Supervisor {
             tools_changed: self.tools_changed.clone(),
             result_limit: self.pool.limits.result,
             child: self.slot.child.clone(),
-            ttl: self.pool.limits.lease_ttl,
+            ttl: self.slot.lease.left(),
         };
-        let pool = self.pool.clone();
         let connecting = async {
-            pool.take_lease(self.slot.id).await?;
             match tokio::time::timeout(limit, Stdio::connect(&server.config, &shared)).await {
                 Ok(connected) => connected,
                 Err(_) => Err(format!("it was not ready within {} ms (startupTimeout)", limit.as_millis())),
@@ -115,6 +206,8 @@ impl Supervisor {
             connected = connecting => connected,
             // What is being started is not what is wanted any more, or perhaps it is: look again.
             order = next_that_matters(&mut self.inbox, &mut self.waiting, &self.pool, server) => return Err(Left::Ordered(order)),
+            () = news(&self.slot, &self.pool, server) => return Err(Left::News),
+            () = self.slot.lease.ended() => return Err(Left::LeaseEnded),
         };
         match connected {
             Ok((connection, tools)) => Ok((Arc::new(connection), tools)),
@@ -146,6 +239,8 @@ impl Supervisor {
         let left = loop {
             tokio::select! {
                 () = connection.closed() => break Left::Ended(connection.why_it_ended().await),
+                () = self.slot.lease.ended() => break Left::LeaseEnded,
+                () = news(&self.slot, &self.pool, server) => break Left::News,
                 Some(order) = self.inbox.recv() => {
                     if matters(&order, &self.pool, server) {
                         break Left::Ordered(order);
@@ -163,8 +258,17 @@ impl Supervisor {
         };
         self.slot.connection.store(None);
         match left {
-            Left::Ordered(order) => {
-                self.waiting.push(order);
+            Left::LeaseEnded => {
+                // Another may start it any moment: no time is left for a good end.
+                self.show_quietly(State::Starting, Live::of(Status::Connecting));
+                connection.kill().await;
+                self.slot.ring.push("transport", "stopped: the lease could not be renewed");
+                tracing::warn!(server = %server.name, "a server was stopped because its lease could not be renewed");
+            }
+            Left::Ordered(_) | Left::News => {
+                if let Left::Ordered(order) = left {
+                    self.waiting.push(order);
+                }
                 self.show_quietly(State::Starting, Live::of(Status::Connecting));
                 finish_calls(&connection).await;
                 connection.stop().await;
@@ -196,6 +300,7 @@ impl Supervisor {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             order = self.inbox.recv() => self.waiting.extend(order),
+            () = self.slot.news.notified() => {}
         }
     }
 
@@ -216,16 +321,28 @@ impl Supervisor {
 
     fn answer_waiting(&mut self) {
         for order in self.waiting.drain(..) {
-            let _ = order.done.send(self.slot.live());
+            let _ = order.done.send(Some(self.slot.live()));
         }
     }
 }
 
 /// Whether the order asks for anything but the server as it was started.
 fn matters(order: &Order, pool: &Pool, started: &Server) -> bool {
-    let wanted = pool.follow.catalog().server_by_id(started.id).cloned();
-    let same = wanted.is_some_and(|server| server.enabled && *server.config == *started.config);
-    order.restart || order.shut_down || !same
+    order.shut_down || has_changed(pool, started)
+}
+
+fn has_changed(pool: &Pool, started: &Server) -> bool {
+    pool.follow.catalog().server_by_id(started.id).is_none_or(|server| server.changed != started.changed)
+}
+
+/// Waits until the catalogue says something else of a server than when it was started.
+async fn news(slot: &Slot, pool: &Pool, started: &Server) {
+    loop {
+        slot.news.notified().await;
+        if has_changed(pool, started) {
+            return;
+        }
+    }
 }
 
 /// The next order that the starting server does not already obey; the others wait for its start.
@@ -242,31 +359,6 @@ async fn next_that_matters(
         waiting.push(order);
     }
     std::future::pending().await
-}
-
-async fn refresh(pool: Arc<Pool>, slot: Arc<Slot>, connection: Arc<Stdio>, limit: Duration) {
-    match tokio::time::timeout(limit, connection.list_tools()).await {
-        Ok(Ok(tools)) => record(&pool, &slot, tools).await,
-        Ok(Err(reason)) => {
-            let reason = slot.masker.mask(&reason);
-            slot.ring.push("transport", &format!("the new list of tools was not to be had: {reason}"));
-        }
-        Err(_) => slot.ring.push("transport", "the new list of tools did not come in time"),
-    }
-}
-
-/// Tells the log what the server offers, where that is news. Without it the server works all the
-/// same; the next start tries again.
-async fn record(pool: &Pool, slot: &Slot, tools: Tools) {
-    let command = RecordTools { server: slot.id, tools };
-    if record_tools(&pool.follow.catalog(), &command).is_empty() {
-        return;
-    }
-    let id = CommandId(uuid::Uuid::now_v7());
-    let recorded = pool.execute.change(id, Actor::Worker, move |catalog| Ok(record_tools(catalog, &command)));
-    if let Err(failure) = recorded.await {
-        tracing::warn!(server = %slot.name, %failure, "the tools found could not be recorded");
-    }
 }
 
 async fn finish_calls(connection: &Stdio) {

@@ -37,7 +37,9 @@ proptest! {
     fn an_error_never_contains_the_value(name in name(), value in marked()) {
         let read = Config::read(&Env::from_pairs([(name.to_owned(), value)]));
         if let Err(error) = &read {
-            prop_assert_eq!(&error.name, name);
+            // MongoDB without a key is refused by the key's name.
+            let keyless = name.starts_with("MONGO_") && error.name == "SECRETS_KEY";
+            prop_assert!(error.name == name || keyless, "{}", error);
         }
         let secret = ["ADMIN_TOKEN", "SECRETS_KEY", "SECRETS_KEYS_OLD"].contains(&name);
         if secret || read.is_err() {

@@ -1,0 +1,44 @@
+//! What this process does: the API, a worker, or both.
+
+use super::env::{BadConfig, Env, Variable};
+
+const ROLES: Variable = Variable {
+    name: "ROLES",
+    default: "api,worker",
+    about: "What this process does: api answers HTTP, worker runs servers. One alone needs NATS_URL.",
+};
+const POOLS: Variable = Variable {
+    name: "POOLS",
+    default: "tools,packages,tokens",
+    about: "What this worker takes: tools is servers, calls and secrets; packages and tokens have no work yet.",
+};
+
+pub const VARIABLES: &[&Variable] = &[&ROLES, &POOLS];
+
+#[derive(Debug, Clone)]
+pub struct Roles {
+    pub api: bool,
+    /// Its pools; `None` where this process is no worker.
+    pub worker: Option<Pools>,
+}
+
+/// The pools a worker belongs to.
+#[derive(Debug, Clone)]
+pub struct Pools {
+    pub tools: bool,
+}
+
+impl Roles {
+    pub fn read(env: &Env) -> Result<Self, BadConfig> {
+        let roles = env.list(&ROLES, &["api", "worker"])?;
+        let pools = env.list(&POOLS, &["tools", "packages", "tokens"])?;
+        let has = |list: &[String], name: &str| list.iter().any(|given| given == name);
+        let worker = has(&roles, "worker").then(|| Pools { tools: has(&pools, "tools") });
+        Ok(Self { api: has(&roles, "api"), worker })
+    }
+
+    /// Whether this process can do everything by itself.
+    pub fn are_all(&self) -> bool {
+        self.api && self.worker.as_ref().is_some_and(|pools| pools.tools)
+    }
+}
