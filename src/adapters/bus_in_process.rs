@@ -40,6 +40,11 @@ impl InProcessBus {
         })
     }
 
+    /// Whether anybody serves that place.
+    pub fn serves(&self, place: Place) -> bool {
+        self.takers.load().get(&place).is_some_and(|there| !there.is_empty())
+    }
+
     fn lane(&self, area: Area) -> &Arc<Lane> {
         &self.lanes[area as usize]
     }

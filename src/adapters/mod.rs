@@ -1,4 +1,5 @@
 //! The ports' adapters. Only `app` names one.
 
 pub mod bus_in_process;
+pub mod bus_nats;
 pub mod store_sqlite;

@@ -57,6 +57,14 @@ macro_rules! commands {
             type Answer = $answer;
         })+
 
+        /// The command of that name, and what its sender is promised.
+        pub fn known(name: &str) -> Option<(&'static str, Delivery)> {
+            match name {
+                $($wire => Some(($wire, Delivery::$delivery)),)+
+                _ => None,
+            }
+        }
+
         /// Every command's name, version and JSON Schema, for `schemas/commands`.
         pub fn schemas() -> Vec<(&'static str, u16, schemars::Schema)> {
             vec![$(($wire, $version, schemars::schema_for!($name))),+]

@@ -3,6 +3,7 @@
 mod harness;
 mod processes;
 mod samples;
+mod services;
 
 mod access;
 mod architecture;

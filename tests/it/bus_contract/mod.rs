@@ -4,18 +4,46 @@ mod asks;
 mod hints;
 mod jobs;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use mcp_api::adapters::bus_in_process::InProcessBus;
+use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
 use mcp_api::core::command::{Command, DeleteServer};
 use mcp_api::core::names::Position;
 use mcp_api::ports::{Ask, Bus, Place};
+use uuid::Uuid;
+
+use crate::services::{self, nats::Nats};
 
 /// A bus with nobody on it.
 pub async fn in_process() -> Arc<dyn Bus> {
     InProcessBus::new()
+}
+
+/// A bus of its own on a server that all tests share.
+pub async fn nats() -> Arc<dyn Bus> {
+    static SERVER: LazyLock<Nats> = LazyLock::new(Nats::start);
+    nats_on(&SERVER).await
+}
+
+/// The same on the oldest server that is supported; on the newest where that one cannot be had.
+pub async fn nats_debian() -> Arc<dyn Bus> {
+    static SERVER: LazyLock<Nats> = LazyLock::new(|| match Nats::is_there(services::nats::DEBIAN) {
+        true => Nats::start_with(services::nats::DEBIAN, ""),
+        false => {
+            eprintln!("Debian's nats-server 2.9.10 is not there: its contract is checked on the newest alone");
+            Nats::start()
+        }
+    });
+    nats_on(&SERVER).await
+}
+
+async fn nats_on(server: &Nats) -> Arc<dyn Bus> {
+    let prefix = format!("t{}", Uuid::new_v4().simple());
+    let options = NatsOptions { urls: vec![server.url()], creds: None, ca: None, prefix, max_body: 16 << 20 };
+    NatsBus::connect(options).await.expect("connected")
 }
 
 /// A question with a body, by somebody who waits so long.
@@ -81,4 +109,4 @@ macro_rules! adapters {
     };
 }
 
-adapters!(in_process);
+adapters!(in_process, nats, nats_debian);

@@ -1,0 +1,51 @@
+//! The real services: started on ports of their own, and gone with the tests.
+
+pub mod mongod;
+pub mod nats;
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port()
+}
+
+/// Where `tests/services/install` has put a program.
+pub fn installed(path: &str) -> String {
+    format!("{}/target/services/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Starts a program that ends when this process does, however that ends: a shell waits for the end of its
+/// standard input, which only we hold open.
+pub fn spawn(program: &str, args: &[String]) -> Service {
+    let script = r#""$@" </dev/null >/dev/null 2>&1 & child=$!; echo $child; cat >/dev/null; kill -9 $child"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh", program]).args(args).process_group(0);
+    let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell");
+    let mut line = String::new();
+    let out = shell.stdout.take().expect("a pipe");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
+    Service { shell, pid: line.trim().parse().expect("a pid") }
+}
+
+/// A running program. Dropped, it is killed.
+pub struct Service {
+    shell: Child,
+    pub pid: u32,
+}
+
+impl Service {
+    pub fn signal(&self, name: &str) {
+        crate::processes::signal(self.pid, name);
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // The shell kills it, whatever state it is in.
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}

@@ -1,0 +1,92 @@
+//! A real mongod: alone, or as a member of a replica set.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use tempfile::TempDir;
+
+use super::{Service, free_port, installed, spawn};
+use crate::harness::PATIENCE;
+
+const FLAGS: &str = "--bind_ip 127.0.0.1 --nounixsocket --oplogSize 50 --wiredTigerCacheSizeGB 0.25 \
+    --wiredTigerEngineConfigString log=(prealloc=false,file_max=2MB) --networkMessageCompressors disabled \
+    --setParameter diagnosticDataCollectionEnabled=false --setParameter ttlMonitorSleepSecs=1 \
+    --setParameter enableTestCommands=1";
+
+/// One process.
+pub struct Mongod {
+    pub port: u16,
+    more: Vec<String>,
+    dir: TempDir,
+    service: Option<Service>,
+}
+
+impl Mongod {
+    /// Starts one that is no member of anything.
+    pub fn standalone() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub fn start_with(more: &[&str]) -> Self {
+        let more = more.iter().map(|text| text.to_string()).collect();
+        let mut mongod =
+            Self { port: free_port(), more, dir: TempDir::new().expect("a temporary folder"), service: None };
+        mongod.restart();
+        mongod
+    }
+
+    /// Starts a replica set of so many members.
+    pub async fn set(members: usize) -> Vec<Self> {
+        let set: Vec<_> = (0..members).map(|_| Self::start_with(&["--replSet", "rs0"])).collect();
+        let hosts = set.iter().enumerate();
+        let hosts: Vec<_> =
+            hosts.map(|(n, m)| doc! { "_id": n as i32, "host": format!("127.0.0.1:{}", m.port) }).collect();
+        // A short election, so that tests need not wait for long.
+        let settings = doc! { "electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500 };
+        let config = doc! { "_id": "rs0", "members": hosts, "settings": settings };
+        let one = format!("mongodb://127.0.0.1:{}/?directConnection=true", set[0].port);
+        command(&one, doc! { "replSetInitiate": config }).await;
+        let until = Instant::now() + PATIENCE;
+        while command(&one, doc! { "hello": 1 }).await.get("primary").is_none() {
+            assert!(Instant::now() < until, "no primary is elected");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        set
+    }
+
+    /// The URL of a set, or of one alone.
+    pub fn url(set: &[Self]) -> String {
+        let hosts: Vec<_> = set.iter().map(|m| format!("127.0.0.1:{}", m.port)).collect();
+        let options = if set[0].more.is_empty() { "" } else { "?replicaSet=rs0" };
+        format!("mongodb://{}/{options}", hosts.join(","))
+    }
+
+    pub fn kill(&mut self) {
+        self.service = None;
+    }
+
+    /// Starts it again on the same port and the same files. It must have ended.
+    pub fn restart(&mut self) {
+        let mut args: Vec<String> = FLAGS.split_whitespace().map(str::to_owned).collect();
+        args.extend(["--port".into(), self.port.to_string()]);
+        args.extend(["--dbpath".into(), self.dir.path().display().to_string()]);
+        args.extend(self.more.iter().cloned());
+        self.service = Some(spawn(&installed("mongod/mongod"), &args));
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < until, "mongod does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        self.service.as_ref().expect("it runs").signal(name);
+    }
+}
+
+/// Runs an administrator's command.
+pub async fn command(url: &str, command: Document) -> Document {
+    let client = mongodb::Client::with_uri_str(url).await.expect("a client");
+    client.database("admin").run_command(command).await.expect("an answer")
+}
