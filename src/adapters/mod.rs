@@ -2,4 +2,5 @@
 
 pub mod bus_in_process;
 pub mod bus_nats;
+pub mod store_mongo;
 pub mod store_sqlite;

@@ -1,12 +1,26 @@
 //! Puts the adapters into the ports: those of the services that are configured, else the embedded ones.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::StartError;
 use crate::adapters::bus_in_process::InProcessBus;
+use crate::adapters::bus_nats::{NatsBus, NatsOptions};
+use crate::adapters::store_mongo::{MongoOptions, MongoStore};
 use crate::adapters::store_sqlite::SqliteStore;
-use crate::config::Config;
+use crate::config::{Config, Limits, Mongo, Nats};
 use crate::ports::{Bus, EventLog, Leases, Vault};
+
+/// How long a service is waited for at start.
+const WAIT: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(500);
+/// The first part of every subject, and the wire format's version.
+const PREFIX: &str = "mcp.v1";
+/// Room for what stands around a body.
+const AROUND: usize = 1 << 20;
 
 pub struct Ports {
     pub log: Arc<dyn EventLog>,
@@ -16,6 +30,55 @@ pub struct Ports {
 }
 
 pub async fn open(config: &Config) -> Result<Ports, StartError> {
-    let store = Arc::new(SqliteStore::open(&config.place.data_dir.join("mcp-api.sqlite"))?);
-    Ok(Ports { log: store.clone(), vault: store.clone(), leases: store, bus: InProcessBus::new() })
+    let bus: Arc<dyn Bus> = match &config.services.nats {
+        Some(nats) => wait("NATS (NATS_URL)", async || NatsBus::connect(of_nats(nats, &config.limits)).await).await?,
+        None => InProcessBus::new(),
+    };
+    match &config.services.mongo {
+        Some(mongo) => {
+            let connect = async || MongoStore::connect(of_mongo(mongo)).await.map_err(|error| error.0);
+            Ok(Ports::new(Arc::new(wait("MongoDB (MONGO_URL)", connect).await?), bus))
+        }
+        None => Ok(Ports::new(Arc::new(sqlite(&config.place.data_dir)?), bus)),
+    }
+}
+
+impl Ports {
+    fn new<S: EventLog + Vault + Leases + 'static>(store: Arc<S>, bus: Arc<dyn Bus>) -> Self {
+        Self { log: store.clone(), vault: store.clone(), leases: store, bus }
+    }
+}
+
+fn sqlite(data_dir: &Path) -> Result<SqliteStore, StartError> {
+    Ok(SqliteStore::open(&data_dir.join("mcp-api.sqlite"))?)
+}
+
+fn of_nats(nats: &Nats, limits: &Limits) -> NatsOptions {
+    NatsOptions {
+        urls: nats.urls.clone(),
+        creds: nats.creds.clone(),
+        ca: nats.ca.clone(),
+        prefix: PREFIX.to_owned(),
+        max_body: limits.payload.max(limits.result) + AROUND,
+    }
+}
+
+fn of_mongo(mongo: &Mongo) -> MongoOptions {
+    MongoOptions { url: mongo.url.clone(), database: mongo.database.clone(), secrets: mongo.secrets.clone() }
+}
+
+/// Tries until it works or the time is over, and says what is waited for.
+async fn wait<T>(service: &'static str, connect: impl AsyncFn() -> Result<T, String>) -> Result<T, StartError> {
+    let until = Instant::now() + WAIT;
+    let mut told = false;
+    loop {
+        match connect().await {
+            Ok(connected) => return Ok(connected),
+            Err(why) if Instant::now() >= until => return Err(StartError::Away { service, limit: WAIT, why }),
+            Err(why) if !told => tracing::warn!(service, why, "waiting for a service"),
+            Err(_) => {}
+        }
+        told = true;
+        tokio::time::sleep(AGAIN).await;
+    }
 }

@@ -3,8 +3,10 @@
 pub mod mongod;
 pub mod nats;
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A port that was free a moment ago.
@@ -17,12 +19,13 @@ pub fn installed(path: &str) -> String {
     format!("{}/target/services/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Starts a program that ends when this process does, however that ends: a shell waits for the end of its
-/// standard input, which only we hold open.
-pub fn spawn(program: &str, args: &[String]) -> Service {
-    let script = r#""$@" </dev/null >/dev/null 2>&1 & child=$!; echo $child; cat >/dev/null; kill -9 $child"#;
+/// Starts a program that ends when this process does, however that ends, and its folder with it: a shell
+/// waits for the end of its standard input, which only we hold open.
+pub fn spawn(dir: &Path, program: &str, args: &[String]) -> Service {
+    let script = r#"dir=$1; shift; "$@" </dev/null >"$dir.log" 2>&1 & child=$!; echo $child
+        read word; kill -9 $child; wait; [ "$word" = keep ] || rm -rf "$dir" "$dir.log""#;
     let mut shell = Command::new("sh");
-    shell.args(["-c", script, "sh", program]).args(args).process_group(0);
+    shell.args(["-c", script, "sh"]).arg(dir).arg(program).args(args).process_group(0).stderr(Stdio::null());
     let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell");
     let mut line = String::new();
     let out = shell.stdout.take().expect("a pipe");
@@ -45,7 +48,9 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         // The shell kills it, whatever state it is in.
-        drop(self.shell.stdin.take());
+        if let Some(mut stdin) = self.shell.stdin.take() {
+            let _ = stdin.write_all(b"keep\n");
+        }
         let _ = self.shell.wait();
     }
 }

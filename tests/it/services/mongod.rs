@@ -72,7 +72,7 @@ impl Mongod {
         args.extend(["--port".into(), self.port.to_string()]);
         args.extend(["--dbpath".into(), self.dir.path().display().to_string()]);
         args.extend(self.more.iter().cloned());
-        self.service = Some(spawn(&installed("mongod/mongod"), &args));
+        self.service = Some(spawn(self.dir.path(), &installed("mongod/mongod"), &args));
         let until = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < until, "mongod does not listen");

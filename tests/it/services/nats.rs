@@ -58,7 +58,7 @@ impl Nats {
     /// Starts it again on the same port and the same files. It must have ended.
     pub fn restart(&mut self) {
         let config = self.dir.path().join("nats.conf").display().to_string();
-        self.service = Some(spawn(&installed(self.program), &["-c".into(), config]));
+        self.service = Some(spawn(self.dir.path(), &installed(self.program), &["-c".into(), config]));
         let until = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < until, "nats-server does not listen");

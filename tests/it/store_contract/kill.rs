@@ -27,6 +27,8 @@ pub fn loses_nothing_acknowledged(open: Open, own: &str) {
     let place = TempDir::new().expect("a temporary folder");
     let seed = u64::from_le_bytes(Uuid::new_v4().as_bytes()[..8].try_into().expect("8 bytes"));
     println!("seed {seed}");
+    // A store that is a service is started by this process, and not by one that is killed.
+    drop(runtime().block_on(open(place.path())));
     let mut acknowledged = HashMap::new();
     for round in 0..ROUNDS {
         let moment = seed.rotate_left(16 * round as u32) & 0xffff;

@@ -10,9 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
 use mcp_api::adapters::store_sqlite::SqliteStore;
 use mcp_api::ports::{EventLog, Leases, Vault};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::services::mongod::Mongod;
 
 /// One store behind its three ports.
 #[derive(Clone)]
@@ -31,6 +36,39 @@ pub fn sqlite(place: &Path) -> BoxFuture<'_, Store> {
         let store = Arc::new(SqliteStore::open(&place.join("store.sqlite")).expect("a store"));
         Store { log: store.clone(), vault: store.clone(), leases: store }
     })
+}
+
+/// A database of its own in a replica set of one that all tests share.
+pub fn mongo(place: &Path) -> BoxFuture<'_, Store> {
+    static SET: OnceCell<Vec<Mongod>> = OnceCell::const_new();
+    Box::pin(mongo_at(place, async || Mongod::url(SET.get_or_init(|| Mongod::set(1)).await)))
+}
+
+/// The same where there is no replica set.
+pub fn mongo_standalone(place: &Path) -> BoxFuture<'_, Store> {
+    static ALONE: OnceCell<Vec<Mongod>> = OnceCell::const_new();
+    Box::pin(mongo_at(place, async || Mongod::url(ALONE.get_or_init(async || vec![Mongod::standalone()]).await)))
+}
+
+async fn mongo_at(place: &Path, start: impl AsyncFn() -> String) -> Store {
+    // A child of a test finds its parent's server here.
+    let noted = place.join("mongo.url");
+    let url = match std::fs::read_to_string(&noted) {
+        Ok(url) => url,
+        Err(_) => start().await,
+    };
+    std::fs::write(&noted, &url).expect("a note");
+    let digest = hex::encode(&Sha256::digest(place.as_os_str().as_encoded_bytes())[..8]);
+    let patience = Instant::now() + crate::harness::PATIENCE;
+    // On a busy machine its first look may be too short.
+    let store = loop {
+        let options = MongoOptions { url: url.clone(), database: format!("t{digest}"), secrets: "secrets".into() };
+        match MongoStore::connect(options).await {
+            Ok(store) => break Arc::new(store),
+            Err(error) => assert!(Instant::now() < patience, "{error}"),
+        }
+    };
+    Store { log: store.clone(), vault: store.clone(), leases: store }
 }
 
 /// An empty store, and the place it lives in for as long as that is held.
@@ -105,4 +143,4 @@ macro_rules! adapters {
     };
 }
 
-adapters!(sqlite);
+adapters!(sqlite, mongo, mongo_standalone);

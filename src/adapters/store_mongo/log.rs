@@ -1,0 +1,213 @@
+//! The log in MongoDB: a document per append, whose `_id` is its position.
+//!
+//! `commits` names the commands, for the unique index, and the types of their events, for whoever looks at
+//! it; the commits themselves are JSON text, since BSON knows no unsigned and no large numbers.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::error::{Error, ErrorKind};
+use mongodb::options::ReadConcern;
+use tokio::time::Instant;
+
+use super::{MongoStore, damaged, duplicate, failed, timely};
+use crate::core::event::Entry;
+use crate::core::names::{CommandId, Position};
+use crate::ports::{AppendError, EventLog, StoreError};
+
+/// How long an append whose outcome is unknown is looked into.
+const RESOLVE: Duration = Duration::from_secs(6);
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(3);
+const AGAIN: Duration = Duration::from_millis(100);
+/// Bytes of commits in one document, below MongoDB's 16 MB.
+const LARGEST: usize = 15 << 20;
+
+/// What one attempt to insert has shown.
+enum Attempt {
+    Done,
+    Taken,
+    /// One of its commands is in the log already.
+    Repeated,
+    /// It was not sent.
+    Away(StoreError),
+    /// It may have been carried out.
+    Unknown(StoreError),
+}
+
+#[async_trait]
+impl EventLog for MongoStore {
+    async fn append(&self, entry: &Entry) -> Result<(), AppendError> {
+        if entry.position == Position(0) {
+            // Nothing is before the first.
+            return Err(AppendError::Taken);
+        }
+        self.check_gap(entry.position).await?;
+        let document = encode(entry)?;
+        let until = Instant::now() + RESOLVE;
+        let mut sent = false;
+        loop {
+            // Inserting the same again is how an unknown outcome becomes known: its keys are unique.
+            match self.insert(&document).await {
+                Attempt::Done => {
+                    self.known.fetch_max(entry.position.0, Ordering::AcqRel);
+                    return Ok(());
+                }
+                Attempt::Taken => return Err(AppendError::Taken),
+                Attempt::Repeated => return Err(self.repeated(entry, until).await),
+                Attempt::Away(error) if !sent => return Err(error.into()),
+                Attempt::Away(error) | Attempt::Unknown(error) => {
+                    sent = true;
+                    if Instant::now() >= until {
+                        let unknown = format!("whether the change was made is not known yet: {}", error.0);
+                        return Err(StoreError(unknown).into());
+                    }
+                    tracing::warn!(%error, position = %entry.position, "an append has no answer; asking again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        let newest = timely(self.log.find_one(doc! {}).sort(doc! { "_id": -1 }).projection(doc! { "_id": 1 })).await?;
+        let head = match newest {
+            Some(newest) => newest.get_i64("_id").map_err(damaged)? as u64,
+            None => 0,
+        };
+        self.known.fetch_max(head, Ordering::AcqRel);
+        Ok(Position(head))
+    }
+
+    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let found = self
+            .log
+            .find(doc! { "_id": { "$gt": after.0 as i64 } })
+            .sort(doc! { "_id": 1 })
+            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .projection(doc! { "at": 1, "body": 1 });
+        let documents: Vec<Document> = timely(async { found.await?.try_collect().await }).await?;
+        let entries = documents.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+        if let Some(newest) = entries.last() {
+            self.known.fetch_max(newest.position.0, Ordering::AcqRel);
+        }
+        Ok(entries)
+    }
+
+    async fn find(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
+        let named = doc! { "commits.commandId": command.to_string() };
+        let found = timely(self.log.find_one(named).projection(doc! { "_id": 1 })).await?;
+        found.map(|found| Ok(Position(found.get_i64("_id").map_err(damaged)? as u64))).transpose()
+    }
+
+    async fn load_snapshot(&self, fold: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        self.newest_snapshot(fold).await
+    }
+
+    async fn save_snapshot(&self, fold: u32, at: Position, bytes: Vec<u8>) -> Result<(), StoreError> {
+        self.put_snapshot(fold, at, &bytes).await
+    }
+}
+
+impl MongoStore {
+    /// What an appender has read or written is there; only a position that comes from nowhere is looked up.
+    async fn check_gap(&self, position: Position) -> Result<(), StoreError> {
+        let before = position.0.saturating_sub(1);
+        if before <= self.known.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let head = self.head().await?;
+        if before <= head.0 {
+            return Ok(());
+        }
+        Err(StoreError(format!("append at {position} after {head} would leave a gap")))
+    }
+
+    async fn insert(&self, document: &Document) -> Attempt {
+        let error = match tokio::time::timeout(ATTEMPT, self.log.insert_one(document).into_future()).await {
+            Ok(Ok(_)) => return Attempt::Done,
+            Ok(Err(error)) => error,
+            Err(_) => return Attempt::Unknown(StoreError("MongoDB did not answer".to_owned())),
+        };
+        match duplicate(&error) {
+            Some(words) if words.contains("commits.commandId") => self.own_or(document, Attempt::Repeated).await,
+            Some(_) => self.own_or(document, Attempt::Taken).await,
+            None if matches!(&*error.kind, ErrorKind::ServerSelection { .. }) => Attempt::Away(failed(&error)),
+            None if was_refused(&error) => Attempt::Away(failed(&error)),
+            None => Attempt::Unknown(failed(&error)),
+        }
+    }
+
+    /// A duplicate may be one's own: the driver sends a write again by itself. It counts once a majority has it.
+    async fn own_or(&self, document: &Document, other: Attempt) -> Attempt {
+        let here = doc! { "_id": document.get("_id") };
+        let there = timely(self.log.find_one(here.clone()).read_concern(ReadConcern::local())).await;
+        match there {
+            Err(error) => Attempt::Unknown(error),
+            Ok(Some(there)) if there.get("body") == document.get("body") => {
+                match timely(self.log.find_one(here).projection(doc! { "_id": 1 })).await {
+                    Ok(Some(_)) => Attempt::Done,
+                    Ok(None) => Attempt::Unknown(StoreError("a majority has not stored it yet".to_owned())),
+                    Err(error) => Attempt::Unknown(error),
+                }
+            }
+            Ok(_) => other,
+        }
+    }
+
+    /// Which of its commands is in the log, as a majority knows it.
+    async fn repeated(&self, entry: &Entry, until: Instant) -> AppendError {
+        loop {
+            for commit in &entry.commits {
+                match self.find(commit.command_id).await {
+                    Ok(Some(_)) => return AppendError::Repeated(commit.command_id),
+                    Ok(None) => {}
+                    Err(error) => return error.into(),
+                }
+            }
+            if Instant::now() >= until {
+                return StoreError("a repeated command cannot be found".to_owned()).into();
+            }
+            tokio::time::sleep(AGAIN / 10).await;
+        }
+    }
+}
+
+/// Whether the server itself says that it has done nothing.
+fn was_refused(error: &Error) -> bool {
+    /// Unauthorized, AuthenticationFailed, BSONObjectTooLarge, IllegalOperation: no later attempt differs.
+    const REFUSED: [i32; 4] = [13, 18, 10334, 20];
+    matches!(&*error.kind, ErrorKind::Command(error) if REFUSED.contains(&error.code))
+        || matches!(&*error.kind, ErrorKind::Authentication { .. } | ErrorKind::InvalidArgument { .. })
+}
+
+fn encode(entry: &Entry) -> Result<Document, AppendError> {
+    let body = serde_json::to_string(&entry.commits).map_err(|error| StoreError(error.to_string()))?;
+    if body.len() > LARGEST {
+        let large = format!("the change has {} bytes, and MongoDB takes {LARGEST} in one document", body.len());
+        return Err(StoreError(large).into());
+    }
+    let mut ids = std::collections::HashSet::new();
+    let mut commits = Vec::with_capacity(entry.commits.len());
+    for commit in &entry.commits {
+        // A unique index tells documents apart, and not the parts of one.
+        if !ids.insert(commit.command_id) {
+            return Err(AppendError::Repeated(commit.command_id));
+        }
+        let types: Vec<_> = commit.events.iter().map(|event| Bson::from(event.type_name.clone())).collect();
+        commits.push(Bson::from(doc! { "commandId": commit.command_id.to_string(), "events": types }));
+    }
+    Ok(doc! { "_id": entry.position.0 as i64, "at": entry.at as i64, "commits": commits, "body": body })
+}
+
+fn decode(document: Document) -> Result<Entry, StoreError> {
+    let position = document.get_i64("_id").map_err(damaged)? as u64;
+    let broken = |what: String| StoreError(format!("the log's document {position} is damaged: {what}"));
+    let at = document.get_i64("at").map_err(|error| broken(error.to_string()))? as u64;
+    let body = document.get_str("body").map_err(|error| broken(error.to_string()))?;
+    let commits = serde_json::from_str(body).map_err(|error| broken(error.to_string()))?;
+    Ok(Entry { position: Position(position), at, commits })
+}
