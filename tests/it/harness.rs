@@ -14,17 +14,49 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::processes::{assert_nobody_left, signal};
+use crate::services::mongod::Mongod;
+use crate::services::nats::Nats;
 
 /// How long anything in a test may take before it counts as never.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running program. Dropped, it is killed, and all its children must be gone with it.
+/// The running program: one process, or a facade and three workers with real services, as the variable
+/// `MCP_TEST_DISTRIBUTED` says. Dropped, it is killed, and all its children must be gone with it.
 pub struct App {
     pub url: String,
     pub dir: TempDir,
     pub http: reqwest::Client,
     env: Vec<(String, String)>,
+    /// The first one answers HTTP.
+    pub processes: Vec<Process>,
+    pub services: Option<Services>,
+}
+
+/// One process of the program, its log and what it was started with.
+pub struct Process {
     child: Child,
+    pub url: String,
+    env: Vec<(String, String)>,
+    log: PathBuf,
+}
+
+/// What a distributed program works with: NATS of its own, a database of its own.
+pub struct Services {
+    pub nats: Nats,
+    pub mongo_url: String,
+}
+
+impl Services {
+    pub fn start() -> Self {
+        let database = format!("t{}", uuid::Uuid::new_v4().simple());
+        let mongo_url = Mongod::shared().replacen("/?", &format!("/{database}?"), 1);
+        Self { nats: Nats::start(), mongo_url }
+    }
+
+    /// The variables every process needs.
+    pub fn env(&self) -> Vec<(String, String)> {
+        owned(&[("NATS_URL", &self.nats.url()), ("MONGO_URL", &self.mongo_url), ("SECRETS_KEY", "a key of the tests")])
+    }
 }
 
 /// What came back.
@@ -35,6 +67,9 @@ pub struct Answer {
     pub body: Value,
 }
 
+/// Workers of a distributed program.
+const WORKERS: usize = 3;
+
 impl App {
     pub fn start() -> Self {
         Self::start_with(&[])
@@ -42,12 +77,66 @@ impl App {
 
     /// Starts with further variables, on an empty folder.
     pub fn start_with(env: &[(&str, &str)]) -> Self {
-        Self::start_in(TempDir::new().expect("a temporary folder"), owned(env))
+        let distributed = std::env::var_os("MCP_TEST_DISTRIBUTED").is_some();
+        Self::start_on(if distributed { Some(Services::start()) } else { None }, WORKERS, env)
     }
 
-    fn start_in(dir: TempDir, env: Vec<(String, String)>) -> Self {
-        let (child, url) = spawn(dir.path(), &env);
-        Self { url, dir, http: reqwest::Client::new(), env, child }
+    /// One process that needs nothing, whatever the variable says: for what only that can show.
+    pub fn embedded() -> Self {
+        Self::embedded_with(&[])
+    }
+
+    pub fn embedded_with(env: &[(&str, &str)]) -> Self {
+        Self::start_on(None, 0, env)
+    }
+
+    /// A facade and so many workers, whatever the variable says.
+    pub fn distributed(workers: usize, env: &[(&str, &str)]) -> Self {
+        Self::start_on(Some(Services::start()), workers, env)
+    }
+
+    fn start_on(services: Option<Services>, workers: usize, env: &[(&str, &str)]) -> Self {
+        let dir = TempDir::new().expect("a temporary folder");
+        let mut app = Self {
+            url: String::new(),
+            dir,
+            http: reqwest::Client::new(),
+            env: owned(env),
+            processes: vec![],
+            services,
+        };
+        app.start_all(workers);
+        app
+    }
+
+    fn start_all(&mut self, workers: usize) {
+        let roles = if self.services.is_some() { &["api", "worker"][..] } else { &["api,worker"] };
+        let starts: Vec<_> = (0..=workers)
+            .map(|n| {
+                let env = self.env_of(roles[n.min(roles.len() - 1)]);
+                let (dir, log) = (self.dir.path().to_owned(), self.dir.path().join(format!("log.{n}")));
+                // Side by side: each takes a while.
+                std::thread::spawn(move || Process::start(&dir, log, env))
+            })
+            .collect();
+        self.processes = starts.into_iter().map(|start| start.join().expect("a process")).collect();
+        self.url = self.processes[0].url.clone();
+    }
+
+    fn env_of(&self, roles: &str) -> Vec<(String, String)> {
+        let mut env = self.services.as_ref().map(Services::env).unwrap_or_default();
+        if self.services.is_some() {
+            env.push(("ROLES".into(), roles.into()));
+        }
+        env.extend(self.env.iter().cloned());
+        env
+    }
+
+    /// Starts one more process with those roles; its number is given.
+    pub fn add(&mut self, roles: &str) -> usize {
+        let log = self.dir.path().join(format!("log.{}", self.processes.len()));
+        self.processes.push(Process::start(self.dir.path(), log, self.env_of(roles)));
+        self.processes.len() - 1
     }
 
     /// Starts again on the same folder with these variables alone. It must have ended.
@@ -58,7 +147,7 @@ impl App {
 
     /// Starts again on the same folder. It must have ended.
     pub fn restart(&mut self) {
-        (self.child, self.url) = spawn(self.dir.path(), &self.env);
+        self.start_all(self.processes.len() - 1);
     }
 
     /// Kills the program with SIGKILL and starts it again on the same folder.
@@ -68,35 +157,29 @@ impl App {
     }
 
     pub fn kill(&mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("reaped");
+        self.processes.iter_mut().for_each(Process::kill);
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.processes[0].pid()
     }
 
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
-        signal(self.pid(), "TERM");
+        self.processes.iter().for_each(|process| signal(process.pid(), "TERM"));
         self.wait()
     }
 
     /// Waits for the end, which somebody has asked for.
     pub fn wait(&mut self) -> std::process::ExitStatus {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status;
-            }
-            assert!(Instant::now() < until, "the program does not end after SIGTERM");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let ends: Vec<_> = self.processes.iter_mut().map(Process::wait).collect();
+        ends[0]
     }
 
     /// Everything the program has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).expect("the log")
+        let logs = self.processes.iter().map(|process| fs::read_to_string(&process.log).expect("a log"));
+        logs.collect()
     }
 
     pub fn data(&self) -> PathBuf {
@@ -212,8 +295,10 @@ impl App {
 
 impl Drop for App {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.processes.iter_mut().for_each(|process| {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        });
         if !std::thread::panicking() {
             assert_nobody_left(self.dir.path());
         } else {
@@ -298,29 +383,54 @@ pub fn command(dir: &Path, env: &[(String, String)]) -> Command {
     command
 }
 
-fn spawn(dir: &Path, env: &[(String, String)]) -> (Child, String) {
-    let log = File::options().create(true).append(true).open(dir.join("log")).expect("a log");
-    let before = log.metadata().expect("a log").len();
-    // To serve is what the program does when nothing is said.
-    let mut child = command(dir, env).stdout(Stdio::null()).stderr(log).spawn().expect("the program");
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let mut log = BufReader::new(File::open(dir.join("log")).expect("the log"));
-        log.seek_relative(before as i64).expect("the log");
-        let listening = log.lines().map_while(Result::ok).find_map(|line| {
-            let line: Value = serde_json::from_str(&line).ok()?;
-            (line["message"] == "listening").then(|| line["addr"].as_str().map(str::to_owned))?
-        });
-        if let Some(address) = listening {
-            return (child, format!("http://{address}"));
+impl Process {
+    /// Starts the program and waits until it listens.
+    pub fn start(dir: &Path, log: PathBuf, env: Vec<(String, String)>) -> Self {
+        let file = File::options().create(true).append(true).open(&log).expect("a log");
+        let before = file.metadata().expect("a log").len();
+        // To serve is what the program does when nothing is said.
+        let mut child = command(dir, &env).stdout(Stdio::null()).stderr(file).spawn().expect("the program");
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mut lines = BufReader::new(File::open(&log).expect("the log"));
+            lines.seek_relative(before as i64).expect("the log");
+            let listening = lines.lines().map_while(Result::ok).find_map(|line| {
+                let line: Value = serde_json::from_str(&line).ok()?;
+                (line["message"] == "listening").then(|| line["addr"].as_str().map(str::to_owned))?
+            });
+            if let Some(address) = listening {
+                return Self { child, url: format!("http://{address}"), env, log };
+            }
+            if let Some(status) = child.try_wait().expect("a child") {
+                panic!("the program ended at start ({status}):\n{}", fs::read_to_string(&log).unwrap_or_default());
+            }
+            assert!(Instant::now() < until, "the program does not listen");
+            std::thread::sleep(Duration::from_millis(5));
         }
-        if let Some(status) = child.try_wait().expect("a child") {
-            panic!(
-                "the program ended at start ({status}):\n{}",
-                fs::read_to_string(dir.join("log")).unwrap_or_default()
-            );
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("reaped");
+    }
+
+    /// Starts it again with the variables it had. It must have ended.
+    pub fn restart(&mut self, dir: &Path) {
+        *self = Self::start(dir, self.log.clone(), self.env.clone());
+    }
+
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the program does not end after SIGTERM");
+            std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(Instant::now() < until, "the program does not listen");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,6 +1,7 @@
 //! A real mongod: alone, or as a member of a replica set.
 
 use std::net::TcpStream;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
@@ -53,6 +54,24 @@ impl Mongod {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         set
+    }
+
+    /// The URL of a replica set of one that all tests share; `MONGO_URL` where that is set.
+    pub fn shared() -> &'static str {
+        static SHARED: LazyLock<(Vec<Mongod>, String)> = LazyLock::new(|| {
+            if let Ok(url) = std::env::var("MONGO_URL") {
+                return (vec![], url);
+            }
+            // On a thread of its own: a test's runtime must not be blocked on another.
+            let start = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime").block_on(Mongod::set(1))
+            };
+            let set = std::thread::spawn(start).join().expect("a replica set");
+            let url = Mongod::url(&set);
+            (set, url)
+        });
+        &SHARED.1
     }
 
     /// The URL of a set, or of one alone.

@@ -40,8 +40,7 @@ pub fn sqlite(place: &Path) -> BoxFuture<'_, Store> {
 
 /// A database of its own in a replica set of one that all tests share.
 pub fn mongo(place: &Path) -> BoxFuture<'_, Store> {
-    static SET: OnceCell<Vec<Mongod>> = OnceCell::const_new();
-    Box::pin(mongo_at(place, async || Mongod::url(SET.get_or_init(|| Mongod::set(1)).await)))
+    Box::pin(mongo_at(place, async || Mongod::shared().to_owned()))
 }
 
 /// The same where there is no replica set.
