@@ -23,8 +23,8 @@ use crate::ports::StoreError;
 
 /// How long a server is looked for. One that is away costs a request no more.
 const FIND: Duration = Duration::from_millis(800);
-/// How long one operation may take.
-const OPERATION: Duration = Duration::from_millis(1500);
+/// How long one operation may take on a server that is there and slow.
+const OPERATION: Duration = Duration::from_secs(4);
 /// A duplicate of a unique key.
 const DUPLICATE: i32 = 11000;
 
