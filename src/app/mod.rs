@@ -32,6 +32,8 @@ use adapters::Ports;
 
 /// How long what was answered may take to leave; who does not read is not waited for.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long requests are still taken while others hear that this process leaves.
+const LEAVING: Duration = Duration::from_millis(500);
 /// How often the board reads what nobody has looked at.
 const BOARD: Duration = Duration::from_millis(500);
 
@@ -132,6 +134,7 @@ pub async fn serve_until(
         // Answers are small and somebody waits for each: nothing is gained by holding one back.
         let _ = stream.set_nodelay(true);
     });
+    let leaving = facade.clone();
     let router = if config.roles.api { http::router(facade) } else { http::health_router(facade) };
     let stopping = ending.clone();
     let serving = tokio::spawn(
@@ -139,6 +142,12 @@ pub async fn serve_until(
     );
     stop.await;
     tracing::info!("draining");
+    leaving.leave();
+    if config.services.nats.is_some() && config.roles.api {
+        // Others are there to be asked: who balances the load hears it of /readyz, and meanwhile what
+        // comes is taken. A connection that nobody has accepted yet would be lost.
+        tokio::time::sleep(LEAVING).await;
+    }
     ending.cancel();
     // No new calls; the running ones finish, then their servers are stopped. One time for both.
     let until = Instant::now() + config.limits.drain;

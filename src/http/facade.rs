@@ -1,6 +1,7 @@
 //! What handlers work with: the catalogue to read, the bus to ask, the sealer for what comes in.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +37,8 @@ pub struct Facade {
     pub tools: ToolsAnswer,
     /// Cancelled when the process is to end: streams end with it.
     pub ending: CancellationToken,
+    /// It will end in a moment.
+    pub leaving: AtomicBool,
     /// The requests that have no answer yet.
     pub requests: TaskTracker,
 }
@@ -68,8 +71,14 @@ impl Facade {
             board,
             tools: ToolsAnswer::default(),
             ending,
+            leaving: AtomicBool::new(false),
             requests,
         })
+    }
+
+    /// From now on `/readyz` sends requests elsewhere.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// Asks any worker to carry out a command.

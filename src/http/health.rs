@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -37,6 +38,9 @@ pub async fn healthz() -> Result<Response, Refused> {
 #[utoipa::path(get, operation_id = "readyz", path = "/readyz", tag = "health", security(()),
     responses((status = 200, description = "Done", body = Success<Ready>), (status = 503, description = "Something is missing; `error` says what", body = ErrorBody)))]
 pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
+    if facade.leaving.load(Ordering::Relaxed) {
+        return Err(Failure::unavailable("Not ready: this process is draining").into());
+    }
     let mut missing = Vec::new();
     if !matches!(tokio::time::timeout(LIMIT, facade.follow.log().head()).await, Ok(Ok(_))) {
         missing.push("the store does not answer".to_owned());

@@ -187,7 +187,7 @@ fn what_cannot_be_used_is_named_and_not_repeated() {
 
 #[tokio::test]
 async fn a_second_program_on_the_same_folder_refuses() {
-    let mut app = App::start();
+    let mut app = App::embedded();
     app.register("fixture", json!({ "enabled": false })).await.ok();
     let said = refused(app.dir.path(), &[]);
     assert!(said.contains("DATA_DIR") && said.contains("in use"), "{said}");

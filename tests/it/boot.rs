@@ -10,7 +10,7 @@ use crate::processes::{eventually, is_alive, parent_of};
 
 #[tokio::test]
 async fn servers_and_their_tools_come_back() {
-    let mut app = App::start();
+    let mut app = App::embedded();
     let script = app.dir.path().join("server.py");
     fs::copy(fixture("server.py"), &script).expect("copied");
     app.register("fixture", json!({ "args": ["-u", script], "toolTimeout": 5000 })).await.ok();
@@ -36,7 +36,7 @@ async fn servers_and_their_tools_come_back() {
 
 #[tokio::test]
 async fn a_broken_and_a_hanging_server_delay_nobody() {
-    let mut app = App::start();
+    let mut app = App::embedded();
     let hanging = json!({ "env": { "FIXTURE_START": "silent" }, "enabled": false });
     app.register("hanging", hanging).await.ok();
     app.register("broken", json!({ "command": "there-is-no-such-program" })).await.ok();
@@ -85,7 +85,7 @@ async fn nothing_is_lost_by_a_kill_right_after_an_answer() {
 
 #[tokio::test]
 async fn the_children_of_a_killed_program_are_gone_before_its_successor_needs_them() {
-    let mut app = App::start();
+    let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
     let guard = parent_of(pid);

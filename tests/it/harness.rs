@@ -97,7 +97,7 @@ impl App {
         Self::start_on(Some(Services::start()), workers, env)
     }
 
-    fn start_on(services: Option<Services>, workers: usize, env: &[(&str, &str)]) -> Self {
+    pub fn start_on(services: Option<Services>, workers: usize, env: &[(&str, &str)]) -> Self {
         let dir = TempDir::new().expect("a temporary folder");
         let mut app = Self {
             url: String::new(),

@@ -14,7 +14,7 @@ async fn probes_answer() {
 
 #[tokio::test]
 async fn figures_move() {
-    let app = App::start();
+    let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "message", "hers").await;
     let before = app.metric("mcp_api_log_position", &[]).await.expect("a position");
@@ -99,7 +99,7 @@ async fn the_description_is_whole_and_the_page_needs_no_network() {
 
 #[tokio::test]
 async fn a_deleted_server_takes_its_figures_along() {
-    let app = App::start();
+    let app = App::embedded();
     app.register_fixture("passing").await.ok();
     app.call("ana", "passing", "echo", json!({})).await.ok();
     app.call("ana", "passing", "unheard-of", json!({})).await.fails(400, "invalid_request");

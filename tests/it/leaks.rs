@@ -85,7 +85,7 @@ async fn post(app: &App, path: &str, body: &Value) -> (u16, String) {
 }
 
 async fn start() -> App {
-    let app = App::start_with(&[("RUST_LOG", "trace"), ("SECRETS_KEY", KEY), ("ADMIN_TOKEN", TOKEN)]);
+    let app = App::embedded_with(&[("RUST_LOG", "trace"), ("SECRETS_KEY", KEY), ("ADMIN_TOKEN", TOKEN)]);
     let args = ["-u", &crate::harness::fixture("server.py")];
     let (status, text) =
         post(&app, "/mcp/servers", &json!({ "name": "fixture", "command": crate::harness::python(), "args": args }))

@@ -13,7 +13,7 @@ use crate::processes::{assert_nobody_left, eventually, is_alive, parent_of, sign
 
 #[tokio::test]
 async fn nothing_outlives_a_killed_program() {
-    let mut app = App::start();
+    let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let server = app.pid_of("fixture").await;
     // It has left the process group and the session; only its ancestors know of it.
@@ -26,7 +26,7 @@ async fn nothing_outlives_a_killed_program() {
 
 #[tokio::test]
 async fn a_crash_takes_the_grandchildren_along() {
-    let app = App::start();
+    let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let grandchild: u32 = app.text("fixture", "fork", json!({})).await.parse().expect("a pid");
     app.call("default", "fixture", "crash", json!({})).await.fails(502, "upstream_error");
@@ -36,7 +36,7 @@ async fn a_crash_takes_the_grandchildren_along() {
 
 #[tokio::test]
 async fn a_program_that_stands_still_loses_its_children_and_heals() {
-    let app = App::start_with(&[("LEASE_TTL", "2s")]);
+    let app = App::embedded_with(&[("LEASE_TTL", "2s")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
     let grandchild: u32 = app.text("fixture", "fork", json!({})).await.parse().expect("a pid");
@@ -51,7 +51,7 @@ async fn a_program_that_stands_still_loses_its_children_and_heals() {
 
 #[tokio::test]
 async fn leases_are_renewed_while_all_is_well() {
-    let app = App::start_with(&[("LEASE_TTL", "1s")]);
+    let app = App::embedded_with(&[("LEASE_TTL", "1s")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
     // Busy for three times the lease, and idle for none of it.
@@ -61,7 +61,7 @@ async fn leases_are_renewed_while_all_is_well() {
 
 #[tokio::test]
 async fn sigterm_lets_a_running_call_finish() {
-    let mut app = App::start();
+    let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
     // Somebody who has connected and says nothing holds nobody up.
@@ -83,7 +83,7 @@ async fn sigterm_lets_a_running_call_finish() {
 
 #[tokio::test]
 async fn a_drain_ends_in_its_time() {
-    let mut app = App::start_with(&[("DRAIN_TIMEOUT", "3s")]);
+    let mut app = App::embedded_with(&[("DRAIN_TIMEOUT", "3s")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
     let body = json!({ "serverName": "fixture", "methodName": "sleep", "args": { "ms": 60_000 } });
@@ -99,7 +99,7 @@ async fn a_drain_ends_in_its_time() {
 
 #[tokio::test]
 async fn calls_to_a_killed_server_fail_and_the_next_do_not() {
-    let app = App::start();
+    let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.text("fixture", "stderr", json!({ "text": "before the end" })).await;
     let pid = app.pid_of("fixture").await;
@@ -123,7 +123,7 @@ async fn calls_to_a_killed_server_fail_and_the_next_do_not() {
 
 #[tokio::test]
 async fn a_crash_loop_backs_off() {
-    let app = App::start();
+    let app = App::embedded();
     let short = json!({ "env": { "FIXTURE_START": "short" } });
     let times = |body: &Value, what: &str| -> Vec<u64> {
         let logs = body["server"]["logs"].as_array().into_iter().flatten();
@@ -146,7 +146,7 @@ async fn a_crash_loop_backs_off() {
 
 #[tokio::test]
 async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
-    let app = App::start();
+    let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
     let grandchild = app.text("fixture", "fork", json!({})).await.parse().expect("a pid");
@@ -161,7 +161,7 @@ async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
 
 #[tokio::test]
 async fn nobody_is_left_unburied() {
-    let app = App::start();
+    let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.text("fixture", "fork", json!({})).await;
     app.call("default", "fixture", "crash", json!({})).await.fails(502, "upstream_error");
@@ -176,7 +176,7 @@ async fn nobody_is_left_unburied() {
 
 #[tokio::test]
 async fn a_server_sees_nothing_of_other_processes() {
-    let app = App::start();
+    let app = App::embedded();
     app.register_fixture("spy").await.ok();
     app.register_fixture("other").await.ok();
     let (spy, other) = (app.pid_of("spy").await, app.pid_of("other").await);
@@ -200,7 +200,7 @@ async fn a_server_has_its_own_environment_and_little_of_the_hosts() {
         ("HTTPS_PROXY", "http://proxy.test:1"),
         ("ADMIN_TOKEN", ""),
     ];
-    let app = App::start_with(&planted);
+    let app = App::embedded_with(&planted);
     app.register("fixture", json!({ "env": { "OWN": "1", "LANG": "xx" } })).await.ok();
     let seen: Value = serde_json::from_str(&app.text("fixture", "environment", json!({})).await).expect("JSON");
     let passed_on = ["PATH", "HOME", "USER", "LANG", "TMPDIR", "HTTPS_PROXY", "OWN", "LC_CTYPE"];
@@ -215,7 +215,7 @@ async fn a_server_has_its_own_environment_and_little_of_the_hosts() {
 
 #[tokio::test]
 async fn stopping_is_asked_for_then_demanded_then_done() {
-    let app = App::start();
+    let app = App::embedded();
     let diary = app.dir.path().join("diary");
     let entries = || -> Vec<(String, u64)> {
         let text = fs::read_to_string(&diary).unwrap_or_default();
@@ -291,7 +291,7 @@ async fn as_many_files_as_the_system_allows() {
 #[tokio::test]
 async fn half_a_request_does_not_hold_up_the_end() {
     use tokio::io::AsyncWriteExt;
-    let mut app = App::start();
+    let mut app = App::embedded();
     let address = app.url.strip_prefix("http://").expect("a URL").to_owned();
     let mut half = tokio::net::TcpStream::connect(address).await.expect("connected");
     half.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").await.expect("sent");

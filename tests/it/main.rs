@@ -9,6 +9,7 @@ mod access;
 mod architecture;
 mod boot;
 mod bus_contract;
+mod cluster;
 mod crowd;
 mod demo;
 mod events;

@@ -196,7 +196,7 @@ async fn github_gets_each_users_own_token() {
 
 #[tokio::test]
 async fn a_killed_program_comes_back_with_its_servers_and_secrets() {
-    let mut app = App::start();
+    let mut app = App::embedded();
     register(&app, "everything", &node("server-everything")).await.ok();
     app.set_secret("ana", "everything", "message", "kept-for-ana").await;
     app.kill_and_restart();

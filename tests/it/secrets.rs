@@ -96,7 +96,7 @@ async fn there_is_no_way_to_read_a_secret_back() {
 
 #[tokio::test]
 async fn secrets_survive_a_kill_with_the_key_that_was_made() {
-    let mut app = App::start();
+    let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "token", "kept").await;
     let key = app.data().join("secrets.key");
@@ -124,7 +124,7 @@ async fn secrets_survive_a_kill_with_the_key_that_was_made() {
 
 #[tokio::test]
 async fn a_passphrase_is_a_key_and_another_is_refused() {
-    let mut app = App::start_with(&[("SECRETS_KEY", "correct horse battery staple")]);
+    let mut app = App::embedded_with(&[("SECRETS_KEY", "correct horse battery staple")]);
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "token", "kept").await;
     assert!(!app.data().join("secrets.key").exists(), "no key is made where one was given");
