@@ -6,6 +6,7 @@ use quick_cache::sync::Cache;
 
 use super::mcp::pool::{Pool, PoolParts};
 use super::permits::Permits;
+use crate::ask::Asker;
 use crate::board::Board;
 use crate::config::Limits;
 use crate::core::names::{ValueId, WorkerId};
@@ -27,6 +28,7 @@ pub struct Context {
     pub sealed: Cache<ValueId, Sealed>,
     pub metrics: Arc<Metrics>,
     pub permits: Permits,
+    pub asker: Asker,
     pub pool: Arc<Pool>,
 }
 
@@ -48,6 +50,7 @@ pub struct Parts {
 impl Context {
     pub fn new(parts: Parts) -> Self {
         let Parts { follow, execute, bus, board, vault, leases, opener, metrics, limits, alone } = parts;
+        let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let permits = Permits::new(&limits);
         let worker = WorkerId(uuid::Uuid::now_v7());
         let pool = Pool::new(PoolParts {
@@ -61,6 +64,6 @@ impl Context {
             limits,
             alone,
         });
-        Self { follow, execute, vault, opener, sealed: Cache::new(SEALED), metrics, permits, pool }
+        Self { follow, execute, vault, opener, sealed: Cache::new(SEALED), metrics, permits, asker, pool }
     }
 }

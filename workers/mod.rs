@@ -5,6 +5,7 @@
 
 mod context;
 pub mod guard;
+mod jobs;
 mod mcp;
 mod permits;
 mod secrets;
@@ -23,17 +24,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::command::{
     Area, CallTool, Command, DeleteSecret, DeleteServer, Delivery, DisableServer, EnableServer, ReadLogs,
-    RegisterServer, SetSecret, SweepVault, UpdateServer,
+    RegisterServer, SetSecret, UpdateServer,
 };
 use crate::core::failure::Failure;
-use crate::ports::{Ask, Busy, Job, Jobs, Place, Reply, Serve, Serving};
+use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
 use crate::telemetry::bug;
 pub use context::{Context, Parts};
 
 /// How long a worker waits to see what its caller has already seen.
 const CATCH_UP: Duration = Duration::from_secs(2);
-/// How long a failed job rests before it is tried again.
-const AGAIN: Duration = Duration::from_secs(30);
 
 /// The workers of this process.
 pub struct Workers {
@@ -58,7 +57,8 @@ impl Workers {
         let serving = places.into_iter().map(|place| bus.serve(place, desk.clone())).collect();
         let draining = CancellationToken::new();
         let loops = vec![
-            tokio::spawn(work(context.clone(), bus.jobs(Area::Secrets), draining.clone())),
+            tokio::spawn(jobs::take(context.clone(), bus.jobs(Area::Secrets), draining.clone())),
+            tokio::spawn(jobs::take(context.clone(), bus.jobs(Area::Tools), draining.clone())),
             tokio::spawn(secrets::schedule(bus, draining.clone())),
         ];
         Self { context, serving, loops, draining }
@@ -157,37 +157,4 @@ where
 
 fn encode(failure: &Failure) -> Bytes {
     serde_json::to_vec(failure).unwrap_or_default().into()
-}
-
-/// Takes jobs, one after the other, until the worker drains. One that fails comes back later.
-async fn work(context: Arc<Context>, mut jobs: Box<dyn Jobs>, draining: CancellationToken) {
-    loop {
-        let delivery = tokio::select! {
-            () = draining.cancelled() => return,
-            delivery = jobs.next() => delivery,
-        };
-        let Some(delivery) = delivery else { return };
-        let done = AssertUnwindSafe(run(&context, &delivery.job)).catch_unwind().await;
-        match done {
-            Ok(Ok(())) => delivery.settle.done(Ok(Bytes::from_static(b"null"))).await,
-            Ok(Err(failure)) => {
-                tracing::warn!(job = delivery.job.id, attempt = delivery.attempt, %failure, "a job failed; trying again");
-                delivery.settle.again(AGAIN).await;
-            }
-            Err(_) => {
-                tracing::error!(job = delivery.job.id, "a job panicked and is given up");
-                delivery.settle.done(Err(encode(&bug("a job panicked")))).await;
-            }
-        }
-    }
-}
-
-async fn run(context: &Arc<Context>, job: &Job) -> Result<(), Failure> {
-    match job.command {
-        SweepVault::NAME => secrets::sweep(context).await,
-        unknown => {
-            tracing::error!(unknown, "a job of an unknown kind is given up");
-            Ok(())
-        }
-    }
 }

@@ -3,6 +3,7 @@
 //! A change is decided against a [`catalog::Catalog`] and becomes [`event::Event`]s; the catalogue is
 //! nothing but those events folded. A fact from outside travels in the [`command`].
 
+pub mod call;
 pub mod catalog;
 pub mod command;
 pub mod event;

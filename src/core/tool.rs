@@ -20,6 +20,26 @@ impl Tool {
         &self.0
     }
 
+    /// Whether it declares that calling it twice is as good as calling it once (MCP 2025-11-25, tool
+    /// annotations).
+    pub fn may_repeat(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Declared {
+            #[serde(default)]
+            annotations: Hints,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(rename_all = "camelCase")]
+        struct Hints {
+            #[serde(default)]
+            read_only_hint: bool,
+            #[serde(default)]
+            idempotent_hint: bool,
+        }
+        let declared = serde_json::from_str::<Declared>(self.0.get());
+        declared.is_ok_and(|tool| tool.annotations.read_only_hint || tool.annotations.idempotent_hint)
+    }
+
     pub fn name(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Named {

@@ -20,6 +20,7 @@ use super::body;
 use super::facade::Facade;
 use super::reply::{ErrorBody, Refused, json};
 use crate::ask::Question;
+use crate::core::call::{check_args, is_traceparent};
 use crate::core::catalog::{Catalog, Server};
 use crate::core::command::{Area, CallTool, Command};
 use crate::core::failure::Failure;
@@ -32,10 +33,6 @@ use crate::telemetry::bug;
 const GRACE: Duration = Duration::from_secs(5);
 /// The longest a call may be kept alive by progress.
 const WITH_PROGRESS: Duration = Duration::from_secs(3600);
-
-/// Levels of a call's arguments. Many a JSON reader ends with its whole server a little further down, and that
-/// server is there for others too.
-const DEPTH: usize = 128;
 
 /// The answer of `GET /mcp/tools`, built when a tool list changes and not when it is asked for.
 #[derive(Default)]
@@ -174,12 +171,7 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     let traceparent = request.headers().get("traceparent").and_then(traceparent);
     let body = body::read(request, facade.limits.payload).await?;
     let parsed: CallBody = body::parse(&body)?;
-    if !parsed.args.get().trim_start().starts_with('{') {
-        return Err(Failure::invalid("args must be an object").into());
-    }
-    if is_deep(parsed.args.get().as_bytes()) {
-        return Err(Failure::invalid(format!("args must not be nested deeper than {DEPTH} levels")).into());
-    }
+    check_args(parsed.args)?;
     check_timeout("timeoutMs", parsed.timeout_ms)?;
     let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, .. } = parsed;
     let args = own(&body, parsed.args);
@@ -234,55 +226,6 @@ fn has_tool(server: &Server, tool: &str) -> bool {
     server.tools.tools.iter().any(|known| known.name().as_deref() == Some(tool))
 }
 
-/// Whether valid JSON is nested deeper than servers can be expected to read.
-fn is_deep(json: &[u8]) -> bool {
-    // Nearly always there are not even so many brackets.
-    if memchr::memchr2_iter(b'{', b'[', json).nth(DEPTH).is_none() {
-        return false;
-    }
-    let (mut depth, mut in_text, mut escaped) = (0usize, false, false);
-    json.iter().any(|byte| {
-        match (byte, in_text) {
-            _ if escaped => escaped = false,
-            (b'\\', true) => escaped = true,
-            (b'"', _) => in_text = !in_text,
-            (b'{' | b'[', false) => depth += 1,
-            (b'}' | b']', false) => depth -= 1,
-            _ => {}
-        }
-        depth > DEPTH
-    })
-}
-
-/// A trace context, version 00 (W3C Trace Context, section 3.2); anything else is as good as none.
 fn traceparent(value: &HeaderValue) -> Option<Arc<str>> {
-    let text = value.to_str().ok()?;
-    let mut parts = text.split('-');
-    let hex = |part: Option<&str>, length: usize| {
-        part.is_some_and(|p| p.len() == length && p.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-    };
-    let valid = parts.next() == Some("00") && hex(parts.next(), 32) && hex(parts.next(), 16) && hex(parts.next(), 2);
-    (valid && parts.next().is_none()).then(|| text.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn depth_is_of_brackets_outside_texts() {
-        let nested = |levels: usize| [b"[".repeat(levels), b"]".repeat(levels)].concat();
-        assert!(!is_deep(&nested(DEPTH)) && is_deep(&nested(DEPTH + 1)));
-        let flat = |text: &str| format!("{{\"a\":[{}1]}}", text.repeat(200));
-        assert!(!is_deep(flat(r#"{},[],"{[\"[","#).as_bytes()));
-    }
-
-    #[test]
-    fn only_a_whole_trace_context_is_handed_on() {
-        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(traceparent(&HeaderValue::from_static(good)).as_deref(), Some(good));
-        for bad in ["", "00-xyz", "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", "00-\"},\"x\":\"-1-01"] {
-            assert_eq!(traceparent(&HeaderValue::from_static(bad)), None, "{bad}");
-        }
-    }
+    value.to_str().ok().filter(|text| is_traceparent(text)).map(Into::into)
 }
