@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::{encode, secrets};
 use crate::ask::Question;
+use crate::core::call::check_args_text;
 use crate::core::catalog::Server;
 use crate::core::command::{Area, CallTool, Command, SweepVault};
 use crate::core::failure::{Code, Failure};
@@ -79,6 +80,7 @@ async fn run(context: &Arc<Context>, job: &Job, attempt: u32) -> Result<Bytes, F
 /// A tool call as a job is asked like any other, of the worker that runs the server.
 async fn call(context: &Arc<Context>, job: &Job, attempt: u32) -> Result<Bytes, Failure> {
     let command = job.call.clone().ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
+    check_args_text(&job.body)?;
     let began = Instant::now();
     loop {
         let server = context.follow.catalog().server(command.server.as_str()).cloned();

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::mcp::{CallError, Masker, RpcError, Secret, ToolCall};
 use super::{Trouble, secrets};
+use crate::core::call::{check_args_text, is_traceparent};
 use crate::core::catalog::Server;
 use crate::core::failure::{Code, Failure};
 use crate::ports::Ask;
@@ -21,6 +22,11 @@ const INVALID_PARAMS: i64 = -32602;
 /// The ask's body is the arguments. The answer is the raw CallToolResult.
 pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
     let began = Instant::now();
+    if !context.pool.alone {
+        // It may come from anybody on the bus, and goes to a server as it is.
+        check_args_text(&ask.body)?;
+    }
+    let traceparent = ask.traceparent.as_deref().filter(|text| is_traceparent(text));
     let command = ask.call.ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
     let server = context.follow.catalog().server(command.server.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
@@ -44,7 +50,7 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
             tool: command.tool.as_str(),
             args,
             secrets: &secrets,
-            traceparent: ask.traceparent.as_deref(),
+            traceparent,
             timeout: limit.saturating_sub(began.elapsed()),
             reset_on_progress: server.config.reset_timeout_on_progress,
         })

@@ -17,8 +17,6 @@ use crate::ports::{Bus, EventLog, Leases, Vault};
 /// How long a service is waited for at start.
 const WAIT: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(500);
-/// The first part of every subject, and the wire format's version.
-const PREFIX: &str = "mcp.v1";
 /// Room for what stands around a body.
 const AROUND: usize = 1 << 20;
 
@@ -58,7 +56,7 @@ fn of_nats(nats: &Nats, limits: &Limits) -> NatsOptions {
         urls: nats.urls.clone(),
         creds: nats.creds.clone(),
         ca: nats.ca.clone(),
-        prefix: PREFIX.to_owned(),
+        prefix: NatsOptions::PREFIX.to_owned(),
         max_body: limits.payload.max(limits.result) + AROUND,
     }
 }

@@ -57,10 +57,10 @@ macro_rules! commands {
             type Answer = $answer;
         })+
 
-        /// The command of that name, and what its sender is promised.
-        pub fn known(name: &str) -> Option<(&'static str, Delivery)> {
+        /// What is known of a command by the name a message gives.
+        pub fn known(name: &str) -> Option<(&'static str, Area, Delivery)> {
             match name {
-                $($wire => Some(($wire, Delivery::$delivery)),)+
+                $($wire => Some(($wire, Area::$area, Delivery::$delivery)),)+
                 _ => None,
             }
         }

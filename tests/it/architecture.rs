@@ -32,6 +32,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates that bring a part of the world in, and the only rooms that may.
 const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite", &["adapters"]),
+    ("async_nats", &["adapters"]),
+    ("mongodb", &["adapters"]),
     ("rmcp", &["workers"]),
     ("landlock", &["workers"]),
     ("rustix", &["workers", "app"]),

@@ -1,9 +1,8 @@
 //! Starts the real program on a folder and a port of its own, and speaks HTTP to it.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -13,9 +12,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::process::owned;
+pub use crate::process::{Process, Services, binary, command};
 use crate::processes::{assert_nobody_left, signal};
-use crate::services::mongod::Mongod;
-use crate::services::nats::Nats;
 
 /// How long anything in a test may take before it counts as never.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,33 +31,6 @@ pub struct App {
     pub services: Option<Services>,
 }
 
-/// One process of the program, its log and what it was started with.
-pub struct Process {
-    child: Child,
-    pub url: String,
-    env: Vec<(String, String)>,
-    log: PathBuf,
-}
-
-/// What a distributed program works with: NATS of its own, a database of its own.
-pub struct Services {
-    pub nats: Nats,
-    pub mongo_url: String,
-}
-
-impl Services {
-    pub fn start() -> Self {
-        let database = format!("t{}", uuid::Uuid::new_v4().simple());
-        let mongo_url = Mongod::shared().replacen("/?", &format!("/{database}?"), 1);
-        Self { nats: Nats::start(), mongo_url }
-    }
-
-    /// The variables every process needs.
-    pub fn env(&self) -> Vec<(String, String)> {
-        owned(&[("NATS_URL", &self.nats.url()), ("MONGO_URL", &self.mongo_url), ("SECRETS_KEY", KEY)])
-    }
-}
-
 /// What came back.
 #[derive(Debug)]
 pub struct Answer {
@@ -67,8 +39,6 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// Not a passphrase: those are slow on purpose.
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 /// Workers of a distributed program.
 const WORKERS: usize = 3;
 
@@ -79,8 +49,10 @@ impl App {
 
     /// Starts with further variables, on an empty folder.
     pub fn start_with(env: &[(&str, &str)]) -> Self {
-        let distributed = std::env::var_os("MCP_TEST_DISTRIBUTED").is_some();
-        Self::start_on(if distributed { Some(Services::start()) } else { None }, WORKERS, env)
+        match std::env::var_os("MCP_TEST_DISTRIBUTED") {
+            Some(_) => Self::distributed(WORKERS, env),
+            None => Self::embedded_with(env),
+        }
     }
 
     /// One process that needs nothing, whatever the variable says: for what only that can show.
@@ -333,10 +305,6 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     Answer { status, headers, body }
 }
 
-fn owned(env: &[(&str, &str)]) -> Vec<(String, String)> {
-    env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
-}
-
 /// Starts the program where it must refuse, and gives what it said.
 pub fn refused(dir: &Path, env: &[(&str, &str)]) -> String {
     let mut command = command(dir, &owned(env));
@@ -354,11 +322,6 @@ pub fn refused(dir: &Path, env: &[(&str, &str)]) -> String {
     String::from_utf8(output.stderr).expect("UTF-8")
 }
 
-/// The program's own binary.
-pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_mcp-api")
-}
-
 /// Python itself: what is found under its name may be a script that starts slowly.
 pub fn python() -> &'static str {
     static PYTHON: LazyLock<String> = LazyLock::new(|| {
@@ -370,69 +333,4 @@ pub fn python() -> &'static str {
 
 pub fn fixture(name: &str) -> String {
     format!("{}/tests/it/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The program with nothing of this machine's environment but what it needs.
-pub fn command(dir: &Path, env: &[(String, String)]) -> Command {
-    let mut command = Command::new(binary());
-    command.env_clear().current_dir(dir);
-    for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR"] {
-        command.envs(std::env::var_os(name).map(|value| (name, value)));
-    }
-    // Every process of this test has the folder in its environment: that is how a survivor is found.
-    command.env("DATA_DIR", dir.join("data")).env("PORT", "0").env("LOG_FORMAT", "json").env("TMPDIR", dir);
-    command.envs(env.iter().map(|(k, v)| (k, v)));
-    command
-}
-
-impl Process {
-    /// Starts the program and waits until it listens.
-    pub fn start(dir: &Path, log: PathBuf, env: Vec<(String, String)>) -> Self {
-        let file = File::options().create(true).append(true).open(&log).expect("a log");
-        let before = file.metadata().expect("a log").len();
-        // To serve is what the program does when nothing is said.
-        let mut child = command(dir, &env).stdout(Stdio::null()).stderr(file).spawn().expect("the program");
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let mut lines = BufReader::new(File::open(&log).expect("the log"));
-            lines.seek_relative(before as i64).expect("the log");
-            let listening = lines.lines().map_while(Result::ok).find_map(|line| {
-                let line: Value = serde_json::from_str(&line).ok()?;
-                (line["message"] == "listening").then(|| line["addr"].as_str().map(str::to_owned))?
-            });
-            if let Some(address) = listening {
-                return Self { child, url: format!("http://{address}"), env, log };
-            }
-            if let Some(status) = child.try_wait().expect("a child") {
-                panic!("the program ended at start ({status}):\n{}", fs::read_to_string(&log).unwrap_or_default());
-            }
-            assert!(Instant::now() < until, "the program does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("reaped");
-    }
-
-    /// Starts it again with the variables it had. It must have ended.
-    pub fn restart(&mut self, dir: &Path) {
-        *self = Self::start(dir, self.log.clone(), self.env.clone());
-    }
-
-    pub fn wait(&mut self) -> std::process::ExitStatus {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status;
-            }
-            assert!(Instant::now() < until, "the program does not end after SIGTERM");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
 }

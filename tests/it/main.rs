@@ -1,6 +1,7 @@
 //! One binary for all tests that need the world: real processes, real files, real servers.
 
 mod harness;
+mod process;
 mod processes;
 mod samples;
 mod services;
@@ -17,6 +18,7 @@ mod execute;
 mod health;
 mod leaks;
 mod lifecycle;
+mod nats;
 mod properties;
 mod real_servers;
 mod rogue;

@@ -1,76 +1,96 @@
-//! Hints to all processes. The own ones are heard at once, and not a second time.
+//! News for everybody: told here at once, and to the other processes when NATS is there.
 
 use std::sync::Arc;
 
-use async_nats::{HeaderMap, SubscribeError};
+use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::{broadcast, mpsc};
-use uuid::Uuid;
+use tokio::sync::{broadcast, mpsc, watch};
 
-use super::Shared;
+use super::inbox::Inbox;
+use super::wire::{self, Subjects};
 use crate::core::names::Position;
 use crate::ports::Hint;
 
 /// Hints a listener may be behind; one that is further behind looks for itself.
-const HINTS: usize = 4096;
-/// Hints that may wait to be sent.
-const OUT: usize = 1024;
-/// Who sent it.
-const FROM: &str = "Mcp-From";
+const HINTS: usize = 1024;
+/// Status that waits to be sent; more is not worth waiting.
+const STATUS: usize = 64;
 
 pub struct Hints {
-    heard: broadcast::Sender<Hint>,
-    out: mpsc::Sender<Hint>,
+    here: broadcast::Sender<Hint>,
+    /// Of positions the newest alone is news.
+    position: watch::Sender<Position>,
+    status: mpsc::Sender<Bytes>,
+}
+
+/// The two subscriptions, and what waits to be sent.
+pub struct Wire {
+    moved: Subscriber,
+    status: Subscriber,
+    position_out: watch::Receiver<Position>,
+    status_out: mpsc::Receiver<Bytes>,
+    here: broadcast::Sender<Hint>,
 }
 
 impl Hints {
-    pub async fn start(shared: &Arc<Shared>) -> Result<Self, SubscribeError> {
-        let (heard, (out, mut sending)) = (broadcast::Sender::new(HINTS), mpsc::channel(OUT));
-        let own = Uuid::new_v4().to_string();
-        let moved = shared.client.subscribe(format!("{}.log.moved", shared.prefix)).await?;
-        let status = shared.client.subscribe(format!("{}.status", shared.prefix)).await?;
-        let moved = moved.map(|message| {
-            let position = std::str::from_utf8(&message.payload).ok().and_then(|text| text.parse().ok());
-            (message.headers, position.map(|position| Hint::LogMoved(Position(position))))
-        });
-        let status = status.map(|message| (message.headers, Some(Hint::Status(message.payload))));
-        let mut all = futures::stream::select(moved, status);
-        let (told, me) = (heard.clone(), own.clone());
-        tokio::spawn(async move {
-            while let Some((headers, hint)) = all.next().await {
-                let from = headers.as_ref().and_then(|headers| headers.get(FROM)).map(|value| value.as_str());
-                if let Some(hint) = hint.filter(|_| from != Some(&*me)) {
-                    let _ = told.send(hint);
-                }
-            }
-        });
-        let shared = shared.clone();
-        tokio::spawn(async move {
-            let mut headers = HeaderMap::new();
-            headers.insert(FROM, own);
-            while let Some(hint) = sending.recv().await {
-                let (subject, body) = match hint {
-                    Hint::LogMoved(position) => ("log.moved", Bytes::from(position.0.to_string())),
-                    Hint::Status(status) => ("status", status),
-                };
-                // An old hint is worth nothing: none is kept for later.
-                if shared.is_connected() {
-                    let subject = format!("{}.{subject}", shared.prefix);
-                    let _ = shared.client.publish_with_headers(subject, headers.clone(), body).await;
-                }
-            }
-        });
-        Ok(Self { heard, out })
+    pub async fn open(inbox: &Inbox, subjects: &Subjects) -> Result<(Self, Wire), String> {
+        let client = &inbox.link.client;
+        let moved = client.subscribe(subjects.log_moved()).await.map_err(|error| error.to_string())?;
+        let heard = client.subscribe(subjects.status()).await.map_err(|error| error.to_string())?;
+        let here = broadcast::Sender::new(HINTS);
+        let (position, position_out) = watch::channel(Position(0));
+        let (status, status_out) = mpsc::channel(STATUS);
+        let wire = Wire { moved, status: heard, position_out, status_out, here: here.clone() };
+        Ok((Self { here, position, status }, wire))
     }
 
     pub fn publish(&self, hint: Hint) {
-        let _ = self.heard.send(hint.clone());
-        // Full, it is lost, and everything is told again.
-        let _ = self.out.try_send(hint);
+        match &hint {
+            Hint::LogMoved(position) => drop(self.position.send_replace(*position)),
+            // Where there is no room the next one will do.
+            Hint::Status(status) => drop(self.status.try_send(status.clone())),
+        }
+        // Nobody listening is no loss: hints are hints.
+        let _ = self.here.send(hint);
     }
 
     pub fn listen(&self) -> broadcast::Receiver<Hint> {
-        self.heard.subscribe()
+        self.here.subscribe()
+    }
+}
+
+impl Wire {
+    /// Sends what this process has to say and tells it what the others say.
+    pub async fn run(mut self, inbox: Arc<Inbox>, subjects: Subjects, process: String) {
+        // A hint that comes late is no hint, so none waits for the connection.
+        let send = |subject: String, body: Bytes| {
+            if inbox.link.up() {
+                inbox.link.send(wire::hint(subject, &process, body));
+            }
+        };
+        loop {
+            tokio::select! {
+                Ok(()) = self.position_out.changed() => {
+                    let position = self.position_out.borrow_and_update().to_string();
+                    send(subjects.log_moved(), position.into());
+                }
+                Some(status) = self.status_out.recv() => send(subjects.status(), status),
+                Some(hint) = self.moved.next() => self.tell(&hint, &process, |body| {
+                    Some(Hint::LogMoved(Position(std::str::from_utf8(body).ok()?.trim().parse().ok()?)))
+                }),
+                Some(hint) = self.status.next() => self.tell(&hint, &process, |body| Some(Hint::Status(body.clone()))),
+                else => return,
+            }
+        }
+    }
+
+    fn tell(&self, message: &Message, process: &str, read: impl Fn(&Bytes) -> Option<Hint>) {
+        if wire::is_from(message, process) {
+            return;
+        }
+        if let Some(hint) = read(&message.payload) {
+            let _ = self.here.send(hint);
+        }
     }
 }

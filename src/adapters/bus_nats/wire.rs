@@ -1,160 +1,366 @@
-//! How asks, answers and jobs look on the wire. `schemas/README.md` says it for users.
+//! The messages as they are on the wire: subjects, headers, and what is made of them.
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
+use async_nats::header::{HeaderMap, HeaderName};
+use async_nats::message::OutboundMessage;
+use async_nats::{Message, StatusCode, Subject};
 use bytes::Bytes;
 
-use crate::core::command::{self, CallTool, Delivery};
+use super::parts::Parts;
+use crate::core::command::{self, Area, CallTool, Command, Delivery};
 use crate::core::failure::Failure;
 use crate::core::names::Position;
-use crate::ports::Place;
+use crate::ports::{Ask, BusError, Job, Place, Reply};
 
-/// Milliseconds the asker waits.
-pub const TIME_LEFT: &str = "Mcp-Time-Left";
-/// The newest position the asker has seen.
-pub const SEEN: &str = "Mcp-Seen";
-/// The asker wants to hear `working` while it waits.
-pub const WORKING: &str = "Mcp-Working";
-/// The fields of a tool call; its body is the arguments alone.
-pub const CALL: &str = "Mcp-Call";
+/// Milliseconds the sender waits.
+static TIME_LEFT: HeaderName = HeaderName::from_static("Mcp-Time-Left");
+/// The newest position the sender has seen.
+static SEEN: HeaderName = HeaderName::from_static("Mcp-Seen");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What a cancel names; the reply subject where it is absent.
+static ASK: HeaderName = HeaderName::from_static("Mcp-Ask");
+/// The fields of a tool call, as JSON on one line.
+static CALL: HeaderName = HeaderName::from_static("Mcp-Call");
 /// The command, where the subject does not say it.
-pub const COMMAND: &str = "Mcp-Command";
-/// A large body is fetched from its sender.
-pub const PARTS: &str = "Mcp-Parts";
-/// The newest position the worker has seen.
-pub const POSITION: &str = "Mcp-Position";
-pub const STATUS: &str = "Mcp-Status";
-/// A job's id, where it is not its subject's last part.
-pub const JOB: &str = "Mcp-Job";
-/// Where a job's outcome is to be told.
-pub const REPLY: &str = "Mcp-Reply";
-pub const TRACEPARENT: &str = "traceparent";
+static COMMAND: HeaderName = HeaderName::from_static("Mcp-Command");
+/// The sender wants to hear that its ask is worked on.
+static WORKING: HeaderName = HeaderName::from_static("Mcp-Working");
+/// Where the body is, when it is too large for a message.
+static PARTS: HeaderName = HeaderName::from_static("Mcp-Parts");
+/// Where the outcome of a job goes.
+static REPLY: HeaderName = HeaderName::from_static("Mcp-Reply");
+static STATUS: HeaderName = HeaderName::from_static("Mcp-Status");
+static POSITION: HeaderName = HeaderName::from_static("Mcp-Position");
+/// What the sender's clock shows.
+static SENT: HeaderName = HeaderName::from_static("Mcp-Sent");
+/// The process that sent a hint, which has heard it already.
+static FROM: HeaderName = HeaderName::from_static("Mcp-From");
 
-/// How long an asker waits that does not say it.
+/// How long a sender waits that does not say how long.
 const DEFAULT_TIME: Duration = Duration::from_secs(60);
-/// The longest anybody waits, as for tool calls: a day, and a little more.
-const MAX_TIME: Duration = Duration::from_secs(90_000);
+const LONGEST_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What an answer is: the values of `Mcp-Status`.
-pub mod status {
-    pub const OK: &str = "ok";
-    /// The body is a `Failure`.
-    pub const FAILED: &str = "failed";
-    /// Nothing was begun: there is no permit for it.
-    pub const BUSY: &str = "busy";
-    /// Nothing was begun: the worker is leaving.
-    pub const GONE: &str = "gone";
-    /// No answer yet, but it was begun.
-    pub const WORKING: &str = "working";
+/// Subjects, by what they are for. None holds a text of a user.
+#[derive(Clone)]
+pub struct Subjects {
+    prefix: String,
 }
 
-/// The subject a place is asked at, and the header that names the command where that does not.
-pub fn subject(prefix: &str, to: Place, command: &str) -> (String, bool) {
-    match to {
-        // A command's name is its area and its verb; another pool may be asked for it too.
-        Place::Pool(area) => {
-            let (own, verb) = command.split_once('.').unwrap_or(("", command));
-            (format!("{prefix}.ask.{}.{verb}", area.as_str()), own != area.as_str())
+impl Subjects {
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// Where an ask for a place goes.
+    fn ask(&self, to: Place, command: &str) -> String {
+        let prefix = &self.prefix;
+        match to {
+            Place::Pool(area) => format!("{prefix}.ask.{}.{}", area.as_str(), verb(command)),
+            Place::Holder(server) => format!("{prefix}.ask.run.{server}"),
+            Place::Worker(worker) => format!("{prefix}.ask.worker.{worker}"),
         }
-        Place::Holder(server) => (format!("{prefix}.ask.run.{server}"), true),
-        Place::Worker(worker) => (format!("{prefix}.ask.worker.{worker}"), true),
     }
-}
 
-/// What is subscribed to, and in which queue group.
-pub fn subscription(prefix: &str, place: Place) -> (String, String) {
-    match place {
-        Place::Pool(area) => (format!("{prefix}.ask.{}.*", area.as_str()), format!("pool-{}", area.as_str())),
-        Place::Holder(server) => (format!("{prefix}.ask.run.{server}"), format!("run-{server}")),
-        Place::Worker(worker) => (format!("{prefix}.ask.worker.{worker}"), format!("worker-{worker}")),
-    }
-}
-
-/// An ask's headers.
-#[derive(Debug)]
-pub struct Head {
-    pub command: &'static str,
-    pub delivery: Delivery,
-    pub time_left: Duration,
-    pub seen: Position,
-    pub working: bool,
-    pub call: Option<CallTool>,
-    pub traceparent: Option<String>,
-}
-
-impl Head {
-    /// Reads the headers of a message at a subject; what is wrong with them is said by their names.
-    pub fn read(subject: &str, prefix: &str, headers: Option<&HeaderMap>) -> Result<Self, Failure> {
-        let text = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| value.as_str());
-        let number = |name: &str| match text(name).map(str::parse::<u64>) {
-            None => Ok(None),
-            Some(Ok(number)) => Ok(Some(number)),
-            Some(Err(_)) => Err(Failure::invalid(format!("The header {name} must be a whole number"))),
+    /// What serves a place: a subject and a queue group.
+    pub fn place(&self, place: Place) -> (String, String) {
+        let group = match place {
+            Place::Pool(area) => pool(area),
+            Place::Holder(_) => "run".into(),
+            Place::Worker(_) => "worker".into(),
         };
-        let in_subject = subject.strip_prefix(prefix).and_then(|rest| rest.splitn(3, '.').nth(2)).unwrap_or_default();
-        let name = text(COMMAND).unwrap_or(in_subject);
-        let known = command::known(name);
-        let (command, delivery) =
-            known.ok_or_else(|| Failure::invalid(format!("There is no command {}", printable(name))))?;
-        let call = match text(CALL) {
-            None => None,
-            Some(json) => Some(serde_json::from_str(json).map_err(|error| {
-                Failure::invalid(format!("The header {CALL} must be the JSON of a tool call: {error}"))
-            })?),
-        };
-        Ok(Self {
-            command,
-            delivery,
-            time_left: number(TIME_LEFT)?.map_or(DEFAULT_TIME, Duration::from_millis).min(MAX_TIME),
-            seen: Position(number(SEEN)?.unwrap_or_default()),
-            working: text(WORKING).is_some(),
-            call,
-            traceparent: text(TRACEPARENT).filter(|text| text.len() <= 64).map(str::to_owned),
-        })
+        (self.ask(place, "any.*"), group)
+    }
+
+    pub fn job(&self, command: &str, id: &str) -> String {
+        format!("{}.job.{command}.{id}", self.prefix)
+    }
+
+    pub fn all_jobs(&self) -> String {
+        format!("{}.job.>", self.prefix)
+    }
+
+    pub fn jobs_of(&self, area: Area) -> String {
+        format!("{}.job.{}.>", self.prefix, area.as_str())
+    }
+
+    /// The stream of jobs, `MCP_JOBS` where the prefix is the usual one.
+    pub fn stream(&self) -> String {
+        let name = self.prefix.strip_suffix(".v1").unwrap_or(&self.prefix);
+        let safe: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        format!("{}_JOBS", safe.to_ascii_uppercase())
+    }
+
+    pub fn cancel(&self) -> String {
+        format!("{}.cancel", self.prefix)
+    }
+
+    pub fn clock(&self) -> String {
+        format!("{}.clock", self.prefix)
+    }
+
+    pub fn log_moved(&self) -> String {
+        format!("{}.log.moved", self.prefix)
+    }
+
+    pub fn status(&self) -> String {
+        format!("{}.status", self.prefix)
     }
 }
 
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
+/// The queue group and the durable consumer of an area's workers.
+pub fn pool(area: Area) -> String {
+    format!("pool-{}", area.as_str())
 }
 
-/// The headers of an answer, and its body.
-pub fn answer(position: Position, outcome: Result<Bytes, Bytes>) -> (HeaderMap, Bytes) {
-    let (status, body) = match outcome {
-        Ok(body) => (status::OK, body),
-        Err(failure) => (status::FAILED, failure),
-    };
-    let mut headers = only(status);
-    headers.insert(POSITION, position.0.to_string());
-    (headers, body)
+fn verb(command: &str) -> &str {
+    command.split_once('.').map_or(command, |(_, verb)| verb)
 }
 
-pub fn only(status: &str) -> HeaderMap {
+/// An ask as a message, without its body and its reply subject.
+pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
     let mut headers = HeaderMap::new();
-    headers.insert(STATUS, status);
-    headers
-}
-
-pub fn failed(failure: &Failure) -> Bytes {
-    serde_json::to_vec(failure).unwrap_or_default().into()
-}
-
-/// JSON as a header: one line of ASCII, whatever the names in it are.
-pub fn ascii_json(value: &impl serde::Serialize) -> Result<String, serde_json::Error> {
-    let json = serde_json::to_string(value)?;
-    if json.is_ascii() {
-        return Ok(json);
+    headers.insert(SENT.clone(), clock);
+    headers.insert(TIME_LEFT.clone(), ask.time_left.as_millis().to_string());
+    headers.insert(WORKING.clone(), "1");
+    if ask.seen > Position(0) {
+        headers.insert(SEEN.clone(), ask.seen.to_string());
     }
-    let mut text = String::with_capacity(json.len() * 2);
-    for c in json.chars() {
-        match c.is_ascii() {
-            true => text.push(c),
-            // Outside of strings JSON has nothing but ASCII.
-            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
+    if let Some(traceparent) = ask.traceparent.as_deref().and_then(|text| text.parse::<HeaderValue>().ok()) {
+        headers.insert(TRACEPARENT.clone(), traceparent);
+    }
+    put_call(&mut headers, ask.call.as_ref());
+    let named = matches!(ask.to, Place::Pool(area) if ask.command.strip_prefix(area.as_str()).is_some_and(|rest| rest.starts_with('.')));
+    if !named {
+        headers.insert(COMMAND.clone(), ask.command);
+    }
+    let subject = subjects.ask(ask.to, ask.command).into();
+    OutboundMessage { subject, reply: None, payload: Bytes::new(), headers: Some(headers) }
+}
+
+type HeaderValue = async_nats::HeaderValue;
+
+fn put_call(headers: &mut HeaderMap, call: Option<&CallTool>) {
+    // JSON has no line break outside strings, and escapes it within.
+    if let Some(call) = call.and_then(|call| serde_json::to_string(call).ok()) {
+        headers.insert(CALL.clone(), call);
+    }
+}
+
+/// A message as an ask, its body still to be fetched where it has parts.
+pub struct Asked {
+    pub ask: Ask,
+    pub parts: Option<Parts>,
+}
+
+/// What an asker is told in any case, however wrong the rest of its message is.
+pub struct Asker {
+    /// What a cancel names.
+    pub id: Option<String>,
+    /// Where the answer goes: nowhere but into an inbox.
+    pub reply: Option<Subject>,
+    /// It knows `working`, and takes time for itself.
+    pub patient: bool,
+}
+
+impl Asker {
+    pub fn of(message: &Message) -> Self {
+        let reply = message.reply.clone().filter(|reply| reply.starts_with("_INBOX."));
+        let named = text(message, &ASK).filter(|id| id.len() <= 256);
+        let id = named.or(reply.as_deref()).map(str::to_owned);
+        Self { id, reply, patient: text(message, &WORKING) == Some("1") }
+    }
+}
+
+fn text<'a>(message: &'a Message, name: &HeaderName) -> Option<&'a str> {
+    message.headers.as_ref()?.get(name.clone()).map(async_nats::HeaderValue::as_str)
+}
+
+/// A number in a header; its absence is no fault.
+fn number(message: &Message, name: &HeaderName) -> Result<Option<u64>, Failure> {
+    let wrong = || Failure::invalid(format!("The header {name} must be a whole number"));
+    text(message, name).map(|text| text.trim().parse().map_err(|_| wrong())).transpose()
+}
+
+fn call(message: &Message) -> Result<Option<CallTool>, Failure> {
+    let wrong = |error| Failure::invalid(format!("The header {CALL} is no tool call: {error}"));
+    text(message, &CALL).map(|text| serde_json::from_str(text).map_err(wrong)).transpose()
+}
+
+fn parts(message: &Message, max_body: usize) -> Result<Option<Parts>, Failure> {
+    let wrong = |why| Failure::invalid(format!("The header {PARTS} {why}"));
+    text(message, &PARTS).map(|text| Parts::parse(text, max_body).map_err(wrong)).transpose()
+}
+
+/// Reads an ask. Unknown headers are ignored, so that versions can run side by side.
+pub fn read_ask(message: &Message, to: Place, max_body: usize) -> Result<Asked, Failure> {
+    let of_subject = match to {
+        Place::Pool(area) => message.subject.rsplit_once('.').map(|(_, verb)| format!("{}.{verb}", area.as_str())),
+        Place::Holder(_) | Place::Worker(_) => None,
+    };
+    let name = text(message, &COMMAND).or(of_subject.as_deref());
+    let name = name.ok_or_else(|| Failure::invalid(format!("The header {COMMAND} is missing")))?;
+    let command = match command::known(name) {
+        Some((command, _, Delivery::Ask | Delivery::Change)) => command,
+        Some(_) => return Err(Failure::invalid(format!("The command {name} is taken as a job only"))),
+        // During a rolling upgrade a new command may meet an old worker. That is rare; a misspelt one is
+        // not, and its sender must not be told to ask again.
+        None => return Err(unknown(name)),
+    };
+    let time_left = number(message, &TIME_LEFT)?.map_or(DEFAULT_TIME, Duration::from_millis).min(LONGEST_TIME);
+    let seen = Position(number(message, &SEEN)?.unwrap_or(0));
+    let call = required(command, call(message)?)?;
+    let traceparent = text(message, &TRACEPARENT).map(Into::into);
+    let parts = parts(message, max_body)?;
+    let body = message.payload.clone();
+    Ok(Asked { ask: Ask { to, command, time_left, seen, traceparent, call, body }, parts })
+}
+
+fn unknown(name: &str) -> Failure {
+    let name: String = name.chars().take(64).collect();
+    Failure::invalid(format!("There is no command {name:?}"))
+}
+
+fn required(command: &str, call: Option<CallTool>) -> Result<Option<CallTool>, Failure> {
+    if command == CallTool::NAME && call.is_none() {
+        return Err(Failure::invalid(format!("The header {CALL} is missing")));
+    }
+    Ok(call)
+}
+
+/// A job as a message, without its body.
+pub fn job(subjects: &Subjects, job: &Job) -> OutboundMessage {
+    let mut headers = HeaderMap::new();
+    put_call(&mut headers, job.call.as_ref());
+    let subject = subjects.job(job.command, &token(&job.id)).into();
+    OutboundMessage { subject, reply: None, payload: Bytes::new(), headers: Some(headers) }
+}
+
+/// A job's id as a part of its subject: what has no place in one is written `=XX`.
+fn token(id: &str) -> String {
+    let mut token = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' => token.push(char::from(byte)),
+            other => token.push_str(&format!("={other:02X}")),
         }
     }
-    Ok(text)
+    token
+}
+
+fn untoken(token: &str) -> Option<String> {
+    let mut rest = token.as_bytes();
+    let mut id = Vec::with_capacity(rest.len());
+    while let Some((&first, more)) = rest.split_first() {
+        rest = more;
+        if first == b'=' {
+            let hex = std::str::from_utf8(rest.get(..2)?).ok()?;
+            id.push(u8::from_str_radix(hex, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            id.push(first);
+        }
+    }
+    String::from_utf8(id).ok()
+}
+
+/// Reads a job of `<prefix>.job.<area>.<verb>.<id>`.
+pub fn read_job(message: &Message, area: Area) -> Result<Job, Failure> {
+    let subject = message.subject.as_str();
+    let (rest, id) = subject.rsplit_once('.').unwrap_or(("", subject));
+    let verb = rest.rsplit_once('.').map_or(rest, |(_, verb)| verb);
+    let name = format!("{}.{verb}", area.as_str());
+    let command = match command::known(&name) {
+        Some((command, _, Delivery::Job)) => command,
+        Some((command, ..)) if command == CallTool::NAME => command,
+        Some(_) => return Err(Failure::invalid(format!("The command {name} is not taken as a job"))),
+        None => return Err(unknown(&name)),
+    };
+    if text(message, &PARTS).is_some() {
+        return Err(Failure::invalid(format!("The header {PARTS} has no place on a job: its sender does not stay")));
+    }
+    // An id of somebody else's making may hold what is no escape of ours.
+    let id = untoken(id).unwrap_or_else(|| id.to_owned());
+    let call = required(command, call(message)?)?;
+    Ok(Job { id, area, command, call, body: message.payload.clone() })
+}
+
+/// Where a job's outcome goes: nowhere but into an inbox.
+pub fn reply_of_job(message: &Message) -> Option<Subject> {
+    text(message, &REPLY).filter(|reply| reply.starts_with("_INBOX.")).map(Subject::from)
+}
+
+/// An answer as a message, without its body.
+pub fn reply(to: Subject, reply: &Reply) -> OutboundMessage {
+    let mut message = state(to, if reply.outcome.is_ok() { "ok" } else { "failed" });
+    if let Some(headers) = message.headers.as_mut().filter(|_| reply.position > Position(0)) {
+        headers.insert(POSITION.clone(), reply.position.to_string());
+    }
+    message
+}
+
+/// A message that says no more than a status.
+fn state(to: Subject, status: &'static str) -> OutboundMessage {
+    let mut headers = HeaderMap::new();
+    headers.insert(STATUS.clone(), status);
+    OutboundMessage { subject: to, reply: None, payload: Bytes::new(), headers: Some(headers) }
+}
+
+pub fn busy(to: Subject) -> OutboundMessage {
+    state(to, "busy")
+}
+
+pub fn working(to: Subject) -> OutboundMessage {
+    state(to, "working")
+}
+
+pub fn is_working(message: &Message) -> bool {
+    text(message, &STATUS) == Some("working")
+}
+
+/// Reads an answer, its body still to be fetched where it has parts.
+pub fn read_reply(message: Message, max_body: usize) -> Result<(Reply, Option<Parts>), BusError> {
+    if message.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(BusError::NobodyThere);
+    }
+    let position = Position(number(&message, &POSITION).ok().flatten().unwrap_or(0));
+    // An answer nobody can read is as good as none: what was done is unknown.
+    let parts = parts(&message, max_body).map_err(|_| BusError::Silent)?;
+    let outcome = match text(&message, &STATUS) {
+        Some("ok") => Ok(message.payload),
+        Some("failed") => Err(message.payload),
+        Some("busy") => return Err(BusError::Busy),
+        _ => return Err(BusError::Silent),
+    };
+    Ok((Reply { position, outcome }, parts))
+}
+
+/// Says where the body is.
+pub fn put_parts(message: &mut OutboundMessage, parts: &Parts) {
+    message.headers.get_or_insert_default().insert(PARTS.clone(), parts.to_string());
+}
+
+/// What a message says of its sender's clock.
+pub fn sent(message: &Message) -> Option<&str> {
+    text(message, &SENT)
+}
+
+/// Lets the others hear what the clock shows.
+pub fn tick(subject: String, clock: String) -> OutboundMessage {
+    let mut headers = HeaderMap::new();
+    headers.insert(SENT.clone(), clock);
+    OutboundMessage { subject: subject.into(), reply: None, payload: Bytes::new(), headers: Some(headers) }
+}
+
+/// A hint of this process.
+pub fn hint(subject: String, from: &str, payload: Bytes) -> OutboundMessage {
+    let mut headers = HeaderMap::new();
+    headers.insert(FROM.clone(), from);
+    OutboundMessage { subject: subject.into(), reply: None, payload, headers: Some(headers) }
+}
+
+pub fn is_from(message: &Message, process: &str) -> bool {
+    text(message, &FROM) == Some(process)
 }
 
 #[cfg(test)]
@@ -162,26 +368,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_in_a_header_is_ascii_and_the_same() {
-        for text in ["", "plain", "Ünal \"1\" \\ ü😀\u{2028}"] {
-            let header = ascii_json(&text).expect("JSON");
-            assert!(header.is_ascii() && !header.contains('\n'), "{header}");
-            assert_eq!(serde_json::from_str::<String>(&header).expect("JSON"), text);
+    fn an_id_is_one_word_of_a_subject_and_comes_back() {
+        for id in ["a", "0f-_Z", "a.b", "*", ">", "ä =41", "a b\r\n"] {
+            let token = token(id);
+            assert!(token.bytes().all(|b| b.is_ascii_graphic() && !b".*>".contains(&b)), "{token}");
+            assert_eq!(untoken(&token).as_deref(), Some(id));
         }
+        assert_eq!(untoken("=4"), None);
     }
 
     #[test]
-    fn wrong_headers_are_named() {
-        let read = |subject: &str, pairs: &[(&str, &str)]| {
-            let headers: HeaderMap =
-                pairs.iter().map(|(k, v)| (k.parse().expect("a name"), v.parse().expect("a value"))).collect();
-            Head::read(subject, "mcp.v1", Some(&headers)).map(|head| head.command).map_err(|failure| failure.message)
-        };
-        assert_eq!(read("mcp.v1.ask.tools.call", &[]), Ok("tools.call"));
-        assert_eq!(read("mcp.v1.ask.run.x", &[(COMMAND, "servers.logs")]), Ok("servers.logs"));
-        for (name, value) in [(TIME_LEFT, "-1"), (SEEN, "x"), (CALL, "{}"), (COMMAND, "no.such")] {
-            let refused = read("mcp.v1.ask.tools.call", &[(name, value)]).expect_err("refused");
-            assert!(refused.contains(name) || refused.contains(value), "{refused}");
-        }
+    fn the_stream_has_the_prefix_for_a_name() {
+        assert_eq!(Subjects::new("mcp.v1").stream(), "MCP_JOBS");
+        assert_eq!(Subjects::new("test.a-b").stream(), "TEST_A_B_JOBS");
     }
 }

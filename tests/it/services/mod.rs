@@ -22,35 +22,23 @@ pub fn installed(path: &str) -> String {
 /// Starts a program that ends when this process does, however that ends, and its folder with it: a shell
 /// waits for the end of its standard input, which only we hold open.
 pub fn spawn(dir: &Path, program: &str, args: &[String]) -> Service {
-    let script = r#"dir=$1; shift; "$@" </dev/null >"$dir.log" 2>&1 & child=$!; echo $child
+    let script = r#"dir=$1; shift; "$@" </dev/null >"$dir.log" 2>&1 & child=$!
         read word; kill -9 $child; wait; [ "$word" = keep ] || rm -rf "$dir" "$dir.log""#;
     let mut shell = Command::new("sh");
     shell.args(["-c", script, "sh"]).arg(dir).arg(program).args(args).process_group(0).stderr(Stdio::null());
-    let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell");
-    let mut line = String::new();
-    let out = shell.stdout.take().expect("a pipe");
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
-    Service { shell, pid: line.trim().parse().expect("a pid") }
+    let shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a shell");
+    Service(shell)
 }
 
 /// A running program. Dropped, it is killed.
-pub struct Service {
-    shell: Child,
-    pub pid: u32,
-}
-
-impl Service {
-    pub fn signal(&self, name: &str) {
-        crate::processes::signal(self.pid, name);
-    }
-}
+pub struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
         // The shell kills it, whatever state it is in.
-        if let Some(mut stdin) = self.shell.stdin.take() {
+        if let Some(mut stdin) = self.0.stdin.take() {
             let _ = stdin.write_all(b"keep\n");
         }
-        let _ = self.shell.wait();
+        let _ = self.0.wait();
     }
 }

@@ -98,10 +98,6 @@ impl Mongod {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-
-    pub fn signal(&self, name: &str) {
-        self.service.as_ref().expect("it runs").signal(name);
-    }
 }
 
 /// Runs an administrator's command.

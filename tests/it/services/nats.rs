@@ -1,72 +1,172 @@
-//! A real nats-server with JetStream.
+//! nats-server with JetStream, in a folder of its own.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Service, free_port, installed, spawn};
 use crate::harness::PATIENCE;
 
-/// The newest, and the oldest that is supported.
-pub const NEWEST: &str = "nats/nats-server";
-pub const DEBIAN: &str = "nats-debian/usr/sbin/nats-server";
+/// JetStream, which keeps what it has in the server's folder.
+pub const JETSTREAM: &str = "jetstream { store_dir: store }";
 
+/// Which nats-server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    Newest,
+    /// Debian 12's 2.9.10, the oldest that is supported.
+    Debian,
+}
+
+impl Version {
+    fn program(self) -> PathBuf {
+        let folder = match self {
+            Self::Newest => "nats",
+            Self::Debian => "nats-debian",
+        };
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services").join(folder).join("nats-server")
+    }
+
+    pub fn is_there(self) -> bool {
+        self.program().exists()
+    }
+}
+
+/// A server; dropped, it is killed and its folder removed, also when the tests themselves are killed.
 pub struct Nats {
-    program: &'static str,
-    port: u16,
-    dir: TempDir,
-    service: Option<Service>,
+    pub port: u16,
+    pub folder: PathBuf,
+    version: Version,
+    running: Option<Running>,
+}
+
+struct Running {
+    server: Child,
+    /// Waits for the end of its input and kills the server then.
+    watchdog: Child,
+    leash: Option<ChildStdin>,
 }
 
 impl Nats {
-    pub fn start() -> Self {
-        Self::start_with(NEWEST, "")
+    pub fn start(version: Version) -> Self {
+        Self::with_config(version, |_| JETSTREAM.into())
     }
 
-    /// Starts a server of that version with further configuration.
-    pub fn start_with(program: &'static str, config: &str) -> Self {
-        let dir = TempDir::new().expect("a temporary folder");
+    /// Starts a server with more lines in its configuration; they may name files put into its folder.
+    pub fn with_config(version: Version, config: impl FnOnce(&Path) -> String) -> Self {
+        assert!(version.is_there(), "{version:?}: nats-server is missing; tests/services/install brings it");
+        let folder = tempfile::tempdir().expect("a folder").keep();
         let port = free_port();
-        let config = format!(
-            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\" }}\n{config}\n",
-            dir.path().display()
-        );
-        fs::write(dir.path().join("nats.conf"), config).expect("a configuration");
-        let mut nats = Self { program, port, dir, service: None };
+        let text = format!("listen: \"127.0.0.1:{port}\"\n{}\n", config(&folder));
+        fs::write(folder.join("nats.conf"), text).expect("a configuration");
+        let mut nats = Self { port, folder, version, running: None };
         nats.restart();
         nats
-    }
-
-    pub fn is_there(program: &str) -> bool {
-        fs::exists(installed(program)).expect("a folder")
     }
 
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
+    /// Kills it without a word; what it has stored stays.
     pub fn kill(&mut self) {
-        self.service = None;
+        self.end("keep");
     }
 
-    /// Starts it again on the same port and the same files. It must have ended.
+    /// Starts it again, on the same port and what it has stored.
     pub fn restart(&mut self) {
-        let config = self.dir.path().join("nats.conf").display().to_string();
-        self.service = Some(spawn(self.dir.path(), &installed(self.program), &["-c".into(), config]));
+        self.kill();
+        let log = fs::File::create(self.folder.join("log")).expect("a log");
+        let server = Command::new(self.version.program())
+            .arg("--config")
+            .arg("nats.conf")
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file"))
+            .stderr(log)
+            .spawn()
+            .expect("nats-server");
+        let mut watchdog = Command::new("sh")
+            .args(["-c", r#"read -r word; kill -9 "$1"; [ "$word" = keep ] || rm -rf "$2""#, "watchdog"])
+            .arg(server.id().to_string())
+            .arg(&self.folder)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh");
+        let leash = watchdog.stdin.take();
+        self.running = Some(Running { server, watchdog, leash });
         let until = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < until, "nats-server does not listen");
+        while !self.greets() {
+            let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            let ended =
+                self.running.as_mut().is_some_and(|running| running.server.try_wait().is_ok_and(|is| is.is_some()));
+            assert!(!ended && Instant::now() < until, "nats-server does not start:\n{}", log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    pub fn signal(&self, name: &str) {
-        self.service.as_ref().expect("it runs").signal(name);
+    fn greets(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+        let mut word = [0; 4];
+        stream.read_exact(&mut word).is_ok() && word == *b"INFO"
     }
+
+    /// Stops it as a machine that hangs: connections stay and nothing moves.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let running = self.running.as_ref().expect("a running server");
+        kill_process(Pid::from_child(&running.server), signal).expect("a signal");
+    }
+
+    fn end(&mut self, word: &str) {
+        use std::io::Write;
+        let Some(mut running) = self.running.take() else { return };
+        if let Some(mut leash) = running.leash.take() {
+            let _ = writeln!(leash, "{word}");
+        }
+        let _ = running.watchdog.wait();
+        let _ = running.server.wait();
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.end("remove");
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// The address of the server that all tests share; each takes a prefix of its own. `NATS_URL` wins for
+/// the newest. `None`: that version is not installed.
+pub fn shared(version: Version) -> Option<String> {
+    static NEWEST: OnceLock<Nats> = OnceLock::new();
+    static DEBIAN: OnceLock<Nats> = OnceLock::new();
+    let server = match version {
+        Version::Newest => match std::env::var("NATS_URL") {
+            Ok(url) => return Some(url),
+            Err(_) => &NEWEST,
+        },
+        Version::Debian if !version.is_there() => return None,
+        Version::Debian => &DEBIAN,
+    };
+    Some(server.get_or_init(|| Nats::start(version)).url())
 }

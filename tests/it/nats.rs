@@ -1,0 +1,384 @@
+//! What the bus keeps when its server, its takers and its senders do not behave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
+use mcp_api::core::command::{Area, CallTool, Command, DeleteServer, SweepVault};
+use mcp_api::core::failure::{Code, Failure};
+use mcp_api::core::names::Position;
+use mcp_api::ports::{Ask, Bus, BusError, Busy, Hint, Job, Place, Reply, Serve};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::bus_contract::ask;
+use crate::harness::PATIENCE;
+use crate::services::nats::{Nats, Version, shared};
+use crate::store_contract::until;
+
+const POOL: Place = Place::Pool(Area::Tools);
+/// The default limit of a message.
+const MAX_PAYLOAD: usize = 1 << 20;
+
+fn options(url: &str) -> NatsOptions {
+    NatsOptions { prefix: format!("test.{}", Uuid::new_v4().simple()), ..NatsOptions::new(vec![url.to_owned()]) }
+}
+
+fn shared_options() -> NatsOptions {
+    options(&shared(Version::Newest).expect("nats-server"))
+}
+
+async fn bus(options: &NatsOptions) -> Arc<NatsBus> {
+    NatsBus::connect(options.clone()).await.expect("a bus")
+}
+
+/// Answers with what it was asked, as often as the first byte says, and counts.
+#[derive(Clone, Default)]
+struct Echo(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Serve for Echo {
+    async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(Reply { position: Position(3), outcome: Ok(ask.body) })
+    }
+}
+
+/// Begins and never ends.
+struct Hang;
+
+#[async_trait]
+impl Serve for Hang {
+    async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+        std::future::pending().await
+    }
+}
+
+/// Waits for a level: until an ask is answered.
+async fn answered(bus: &Arc<NatsBus>) {
+    let until = Instant::now() + PATIENCE;
+    while let Err(error) = bus.call(ask(POOL, "again", PATIENCE)).await {
+        assert!(Instant::now() < until, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until somebody who has just begun to serve can be reached from elsewhere.
+async fn served(from: &Arc<NatsBus>, place: Place) {
+    let asked = async || from.call(ask(place, "{}", Duration::from_millis(200))).await;
+    until("it is served", async || !matches!(asked().await, Err(BusError::NobodyThere))).await;
+}
+
+fn job(id: &str) -> Job {
+    Job { id: id.into(), area: Area::Secrets, command: SweepVault::NAME, call: None, body: Bytes::from_static(b"{}") }
+}
+
+fn failure(body: &[u8]) -> Failure {
+    serde_json::from_slice(body).expect("a failure")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_larger_than_a_message_travel_in_parts() {
+    /// Answers with 10 MB and checks what it was asked.
+    struct Large(Bytes, Bytes);
+    #[async_trait]
+    impl Serve for Large {
+        async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+            let outcome = if ask.body == self.0 { Ok(self.1.clone()) } else { Err(Bytes::from_static(b"not that")) };
+            Ok(Reply { position: Position(0), outcome })
+        }
+    }
+    let bytes = |length: usize| Bytes::from((0..length).map(|n| (n * 7 + n / 251) as u8).collect::<Vec<_>>());
+    let options = shared_options();
+    let (asking, serving) = (bus(&options).await, bus(&options).await);
+    let (arguments, result) = (bytes(6_000_000), bytes(10_000_000));
+    let _serving = serving.serve(POOL, Arc::new(Large(arguments.clone(), result.clone())));
+    served(&asking, POOL).await;
+    let calls = (0..3).map(|_| {
+        let asking = asking.clone();
+        let question = Ask { body: arguments.clone(), ..ask(POOL, "", PATIENCE) };
+        async move { asking.call(question).await.expect("an answer").outcome.expect("a success") }
+    });
+    for answer in futures::future::join_all(calls).await {
+        assert!(answer == result, "{} bytes came", answer.len());
+    }
+    // At the edges of what one message takes.
+    let _echo = serving.serve(Place::Pool(Area::Servers), Arc::new(Echo::default()));
+    served(&asking, Place::Pool(Area::Servers)).await;
+    let part = MAX_PAYLOAD / 4 * 3;
+    for length in [0, part - 1, part, part + 1, 2 * part, 2 * part + 1] {
+        let question = Ask { body: bytes(length), ..ask(Place::Pool(Area::Servers), "", PATIENCE) };
+        let answer = asking.call(question).await.expect("an answer").outcome.expect("a success");
+        assert!(answer == bytes(length), "{length}");
+    }
+    // More than is taken.
+    let question = Ask { body: bytes(NatsOptions::MAX_BODY + 1), ..ask(POOL, "", PATIENCE) };
+    let refused = asking.call(question).await.expect("an answer").outcome.expect_err("a failure");
+    assert!(failure(&refused).message.contains("Mcp-Parts"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_server_the_bus_is_away_at_once_and_heals() {
+    let mut server = Nats::start(Version::Newest);
+    let options = options(&server.url());
+    let (asking, serving) = (bus(&options).await, bus(&options).await);
+    let echo = Echo::default();
+    let _serving = serving.serve(POOL, Arc::new(echo.clone()));
+    let mut jobs = serving.jobs(Area::Secrets);
+    answered(&asking).await;
+    asking.submit(job("kept")).await.expect("submitted");
+    let begun = echo.0.load(Ordering::SeqCst);
+    server.kill();
+    let until = Instant::now() + PATIENCE;
+    // The first may have been on its way when the server died.
+    while asking.call(ask(POOL, "lost", PATIENCE)).await.map(drop) != Err(BusError::Away) {
+        assert!(Instant::now() < until);
+    }
+    for _ in 0..100 {
+        let began = Instant::now();
+        assert_eq!(asking.call(ask(POOL, "lost", PATIENCE)).await.map(drop), Err(BusError::Away));
+        assert_eq!(asking.submit(job("lost")).await, Err(BusError::Away));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+    asking.publish(Hint::LogMoved(Position(9)));
+    assert_eq!(asking.waiting().await, 0);
+    server.restart();
+    answered(&asking).await;
+    // What was refused was not kept for later.
+    assert!(echo.0.load(Ordering::SeqCst) <= begun + 1, "an ask that was refused was sent later");
+    let kept = tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job");
+    assert_eq!(kept.job.id, "kept");
+    kept.settle.done(Ok(Bytes::new())).await;
+    assert_eq!(asking.waiting().await, 0);
+    // It may even have lost everything.
+    server.kill();
+    std::fs::remove_dir_all(server.folder.join("store")).expect("removed");
+    server.restart();
+    answered(&asking).await;
+    while asking.submit(job("new")).await.is_err() {
+        assert!(Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let new = tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job");
+    assert_eq!(new.job.id, "new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hanging_server_kept_is_not_begun_later() {
+    let server = Nats::start(Version::Newest);
+    let options = options(&server.url());
+    let (asking, serving) = (bus(&options).await, bus(&options).await);
+    let echo = Echo::default();
+    let _serving = serving.serve(POOL, Arc::new(echo.clone()));
+    answered(&asking).await;
+    let begun = echo.0.load(Ordering::SeqCst);
+    server.pause();
+    let calls = (0..20).map(|_| asking.call(ask(POOL, "late", Duration::from_secs(1))));
+    for answer in futures::future::join_all(calls).await {
+        assert_eq!(answer.map(drop), Err(BusError::TimedOut));
+    }
+    server.resume();
+    answered(&asking).await;
+    assert_eq!(echo.0.load(Ordering::SeqCst), begun + 1, "an ask was begun that its asker had given up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_leaves_a_place_loses_no_ask() {
+    let options = shared_options();
+    let (asking, staying, leaving) = (bus(&options).await, bus(&options).await, bus(&options).await);
+    let _staying = staying.serve(POOL, Arc::new(Echo::default()));
+    answered(&asking).await;
+    let left = Arc::new(AtomicUsize::new(0));
+    let askers = (0..32).map(|_| {
+        let (asking, left) = (asking.clone(), left.clone());
+        tokio::spawn(async move {
+            while left.load(Ordering::SeqCst) < 50 {
+                asking.call(ask(POOL, "", PATIENCE)).await.expect("an answer");
+            }
+        })
+    });
+    let askers: Vec<_> = askers.collect();
+    let echo = Echo::default();
+    while left.load(Ordering::SeqCst) < 50 {
+        let serving = leaving.serve(POOL, Arc::new(echo.clone()));
+        let asked = echo.0.load(Ordering::SeqCst) + 20;
+        while echo.0.load(Ordering::SeqCst) < asked {
+            tokio::task::yield_now().await;
+        }
+        drop(serving);
+        left.fetch_add(1, Ordering::SeqCst);
+    }
+    futures::future::join_all(askers).await.into_iter().for_each(|asker| asker.expect("none was lost"));
+}
+
+#[test]
+fn a_taker_that_dies_is_silent_after_three_seconds() {
+    let runtime = || tokio::runtime::Runtime::new().expect("a runtime");
+    let (taker, caller) = (runtime(), runtime());
+    let options = shared_options();
+    taker.block_on(async {
+        let bus = bus(&options).await;
+        std::mem::forget(bus.serve(POOL, Arc::new(Hang)));
+        std::mem::forget(bus);
+    });
+    caller.block_on(async {
+        let asking = bus(&options).await;
+        let call = tokio::spawn(async move { asking.call(ask(POOL, "", PATIENCE)).await });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(!call.is_finished());
+        // Its connection is gone, and it said nothing.
+        taker.shutdown_background();
+        let began = Instant::now();
+        assert_eq!(call.await.expect("a caller").map(drop), Err(BusError::Silent));
+        let after = began.elapsed();
+        assert!((Duration::from_secs(2)..Duration::from_secs(6)).contains(&after), "{after:?}");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rubbish_is_refused_and_the_bus_lives_on() {
+    let options = shared_options();
+    let (serving, prefix) = (bus(&options).await, &options.prefix);
+    let _serving = serving.serve(POOL, Arc::new(Echo::default()));
+    let _holder = serving.serve(Place::Pool(Area::Secrets), Arc::new(Echo::default()));
+    let client = async_nats::connect(&options.urls[0]).await.expect("a client");
+    let other = bus(&options).await;
+    served(&other, POOL).await;
+    served(&other, Place::Pool(Area::Secrets)).await;
+    let call = r#"{"user":"u","server":"s","tool":"t"}"#;
+    for (subject, headers, named) in [
+        ("ask.tools.call", vec![], "Mcp-Call"),
+        ("ask.tools.call", vec![("Mcp-Call", "{")], "Mcp-Call"),
+        ("ask.tools.call", vec![("Mcp-Call", r#"{"user":"u","server":"../s","tool":"t"}"#)], "Mcp-Call"),
+        ("ask.tools.call", vec![("Mcp-Call", call), ("Mcp-Time-Left", "soon")], "Mcp-Time-Left"),
+        ("ask.tools.call", vec![("Mcp-Call", call), ("Mcp-Seen", "-1")], "Mcp-Seen"),
+        ("ask.tools.call", vec![("Mcp-Call", call), ("Mcp-Parts", "[]")], "Mcp-Parts"),
+        (
+            "ask.tools.call",
+            vec![("Mcp-Call", call), ("Mcp-Parts", r#"{"inbox":"$SYS.x","length":5,"part":4096,"sha256":""}"#)],
+            "Mcp-Parts",
+        ),
+        ("ask.tools.dance", vec![], "tools.dance"),
+        ("ask.secrets.sweep", vec![], "secrets.sweep"),
+    ] {
+        let headers: HeaderMap = headers.into_iter().map(|(k, v)| (k.parse().expect("a name"), v.into())).collect();
+        let asked = client.request_with_headers(format!("{prefix}.{subject}"), headers, "\0rubbish".into());
+        let reply = asked.await.expect("a reply");
+        assert_eq!(reply.headers.expect("headers").get("Mcp-Status").expect("a status").as_str(), "failed");
+        let failure = failure(&reply.payload);
+        assert!(failure.code == Code::InvalidRequest && failure.message.contains(named), "{failure}");
+    }
+    // Time is up for a sender that keeps none, and an answer goes into an inbox or nowhere.
+    let _hanging = serving.serve(Place::Pool(Area::Servers), Arc::new(Hang));
+    served(&other, Place::Pool(Area::Servers)).await;
+    let headers: HeaderMap = [("Mcp-Time-Left".parse().expect("a name"), "20".into())].into_iter().collect();
+    let asked = client.request_with_headers(format!("{prefix}.ask.servers.delete"), headers, "{}".into());
+    assert_eq!(failure(&asked.await.expect("a reply").payload).code, Code::Timeout);
+    for (subject, body) in [("cancel", "\u{7f}"), ("log.moved", "far"), ("status", "{"), ("clock", "x")] {
+        client.publish(format!("{prefix}.{subject}"), body.into()).await.expect("published");
+    }
+    // Jobs that nobody can read are given up, and the next is handed out.
+    serving.submit(job("first")).await.expect("submitted");
+    let jetstream = async_nats::jetstream::new(client.clone());
+    for subject in ["job.secrets.dance.1", "job.secrets.set.1", "job.secrets.sweep", "job.secrets", "job.tools.call.1"]
+    {
+        let stored = jetstream.publish(format!("{prefix}.{subject}"), "\0".into()).await.expect("published").await;
+        stored.expect("stored");
+    }
+    serving.submit(job("last")).await.expect("submitted");
+    let mut jobs = serving.jobs(Area::Secrets);
+    for id in ["first", "last"] {
+        let next = tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job");
+        assert_eq!(next.job.id, id);
+        next.settle.done(Ok(Bytes::new())).await;
+    }
+    let mut tools = serving.jobs(Area::Tools);
+    assert!(tokio::time::timeout(Duration::from_millis(200), tools.next()).await.is_err(), "it has no Mcp-Call");
+    answered(&serving).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn producers_in_another_language_ask_and_post_jobs() {
+    /// What a producer in Python does: the README of the schemas in a few lines.
+    const PRODUCER: &str = r#"
+import asyncio, json, nats, sys
+url, prefix = sys.argv[1:]
+call = json.dumps({"user": "Ünal", "server": "s", "tool": "t"})
+async def main():
+    nc = await nats.connect(url)
+    reply = await nc.request(f"{prefix}.ask.tools.call", b'{"a":1}', timeout=10, headers={"Mcp-Call": call})
+    print(reply.headers["Mcp-Status"], reply.headers["Mcp-Position"], reply.data.decode())
+    inbox = nc.new_inbox()
+    outcome = await nc.subscribe(inbox)
+    await nc.jetstream().publish(f"{prefix}.job.tools.call.mine-1", b'{"b":2}', headers={"Mcp-Call": call, "Mcp-Reply": inbox})
+    reply = await outcome.next_msg(timeout=10)
+    print(reply.headers["Mcp-Status"], reply.data.decode())
+    await nc.close()
+asyncio.run(main())
+"#;
+    let options = shared_options();
+    let serving = bus(&options).await;
+    let _serving = serving.serve(POOL, Arc::new(Echo::default()));
+    // The lane is there once somebody has asked for a job.
+    let mut jobs = serving.jobs(Area::Tools);
+    assert!(tokio::time::timeout(Duration::from_millis(500), jobs.next()).await.is_err());
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/services/python/bin/python");
+    let producer = tokio::process::Command::new(python)
+        .args(["-c", PRODUCER, &options.urls[0], &options.prefix])
+        .kill_on_drop(true)
+        .output();
+    let worker = async {
+        let delivery = tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job");
+        let call: CallTool = delivery.job.call.clone().expect("a call");
+        assert_eq!((delivery.job.id.as_str(), delivery.job.command), ("mine-1", CallTool::NAME));
+        assert_eq!((call.user.as_str(), &delivery.job.body[..]), ("Ünal", &b"{\"b\":2}"[..]));
+        delivery.settle.done(Err(Bytes::from_static(b"{\"code\":\"timeout\"}"))).await;
+    };
+    let (produced, ()) = tokio::join!(producer, worker);
+    let produced = produced.expect("python");
+    let (said, complained) = (String::from_utf8_lossy(&produced.stdout), String::from_utf8_lossy(&produced.stderr));
+    assert_eq!(said, "ok 3 {\"a\":1}\nfailed {\"code\":\"timeout\"}\n", "{complained}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_reach_other_processes_and_nobody_twice() {
+    let options = shared_options();
+    let (here, there) = (bus(&options).await, bus(&options).await);
+    let (mut own, mut other) = (here.hints(), there.hints());
+    // The subscriptions of a connection are made in order, so what one of its own answers is a sign.
+    let _serving = there.serve(POOL, Arc::new(Echo::default()));
+    answered(&here).await;
+    here.publish(Hint::LogMoved(Position(7)));
+    here.publish(Hint::Status(Bytes::from(json!({"a": 1}).to_string())));
+    let mut heard = [None, None];
+    for _ in 0..2 {
+        match tokio::time::timeout(PATIENCE, other.recv()).await.expect("in time").expect("a hint") {
+            Hint::LogMoved(position) => heard[0] = Some(position.0.to_string()),
+            Hint::Status(status) => heard[1] = Some(String::from_utf8_lossy(&status).into_owned()),
+        }
+    }
+    assert_eq!(heard, [Some("7".into()), Some("{\"a\":1}".into())]);
+    // What `there` says after it has heard comes after what an echo would have brought.
+    there.publish(Hint::LogMoved(Position(8)));
+    for expected in ["LogMoved(Position(7))", "Status", "LogMoved(Position(8))"] {
+        let hint = tokio::time::timeout(PATIENCE, own.recv()).await.expect("in time").expect("a hint");
+        assert!(format!("{hint:?}").starts_with(expected), "{hint:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_jetstream_serves_asks() {
+    let server = Nats::with_config(Version::Newest, |_| String::new());
+    let bus = bus(&options(&server.url())).await;
+    let _serving = bus.serve(POOL, Arc::new(Echo::default()));
+    answered(&bus).await;
+    assert_eq!(bus.submit(job("x")).await, Err(BusError::Away));
+    assert!(tokio::time::timeout(Duration::from_millis(100), bus.jobs(Area::Secrets).next()).await.is_err());
+    assert_eq!(bus.waiting().await, 0);
+    assert!(bus.call(ask(Place::Pool(Area::Servers), DeleteServer::NAME, PATIENCE)).await.is_err());
+    answered(&bus).await;
+}

@@ -1,0 +1,117 @@
+//! One process of the program, and the services that many of them share.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::PATIENCE;
+use crate::services::mongod::Mongod;
+use crate::services::nats::{Nats, Version};
+
+/// Not a passphrase: those are slow on purpose.
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// One process of the program, its log and what it was started with.
+pub struct Process {
+    pub child: Child,
+    pub url: String,
+    env: Vec<(String, String)>,
+    pub log: PathBuf,
+}
+
+/// What a distributed program works with: NATS of its own, a database of its own.
+pub struct Services {
+    pub nats: Nats,
+    pub mongo_url: String,
+}
+
+impl Services {
+    pub fn start() -> Self {
+        let database = format!("t{}", uuid::Uuid::new_v4().simple());
+        let mongo_url = Mongod::shared().replacen("/?", &format!("/{database}?"), 1);
+        Self { nats: Nats::start(Version::Newest), mongo_url }
+    }
+
+    /// The variables every process needs.
+    pub fn env(&self) -> Vec<(String, String)> {
+        owned(&[("NATS_URL", &self.nats.url()), ("MONGO_URL", &self.mongo_url), ("SECRETS_KEY", KEY)])
+    }
+}
+
+impl Process {
+    /// Starts the program and waits until it listens.
+    pub fn start(dir: &Path, log: PathBuf, env: Vec<(String, String)>) -> Self {
+        let file = File::options().create(true).append(true).open(&log).expect("a log");
+        let before = file.metadata().expect("a log").len();
+        // To serve is what the program does when nothing is said.
+        let mut child = command(dir, &env).stdout(Stdio::null()).stderr(file).spawn().expect("the program");
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mut lines = BufReader::new(File::open(&log).expect("the log"));
+            lines.seek_relative(before as i64).expect("the log");
+            let listening = lines.lines().map_while(Result::ok).find_map(|line| {
+                let line: Value = serde_json::from_str(&line).ok()?;
+                (line["message"] == "listening").then(|| line["addr"].as_str().map(str::to_owned))?
+            });
+            if let Some(address) = listening {
+                return Self { child, url: format!("http://{address}"), env, log };
+            }
+            if let Some(status) = child.try_wait().expect("a child") {
+                panic!("the program ended at start ({status}):\n{}", fs::read_to_string(&log).unwrap_or_default());
+            }
+            assert!(Instant::now() < until, "the program does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("reaped");
+    }
+
+    /// Starts it again with the variables it had. It must have ended.
+    pub fn restart(&mut self, dir: &Path) {
+        *self = Self::start(dir, self.log.clone(), self.env.clone());
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the program does not end after SIGTERM");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The program's own binary.
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_mcp-api")
+}
+
+/// The program with nothing of this machine's environment but what it needs.
+pub fn command(dir: &Path, env: &[(String, String)]) -> Command {
+    let mut command = Command::new(binary());
+    command.env_clear().current_dir(dir);
+    for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    // Every process of this test has the folder in its environment: that is how a survivor is found.
+    command.env("DATA_DIR", dir.join("data")).env("PORT", "0").env("LOG_FORMAT", "json").env("TMPDIR", dir);
+    command.envs(env.iter().map(|(k, v)| (k, v)));
+    command
+}
+
+pub fn owned(env: &[(&str, &str)]) -> Vec<(String, String)> {
+    env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
