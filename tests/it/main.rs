@@ -10,6 +10,7 @@ mod access;
 mod architecture;
 mod boot;
 mod bus_contract;
+mod chaos;
 mod cluster;
 mod crowd;
 mod demo;

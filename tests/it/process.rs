@@ -19,7 +19,7 @@ const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1
 pub struct Process {
     pub child: Child,
     pub url: String,
-    env: Vec<(String, String)>,
+    pub env: Vec<(String, String)>,
     pub log: PathBuf,
 }
 
