@@ -19,6 +19,7 @@ mod execute;
 mod health;
 mod leaks;
 mod lifecycle;
+mod mongo;
 mod nats;
 mod properties;
 mod real_servers;

@@ -1,0 +1,172 @@
+//! What the store keeps when MongoDB does not behave: a primary that dies, a server that is away, and TLS.
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
+use mcp_api::core::names::{CommandId, Position};
+use mcp_api::ports::{AppendError, EventLog};
+use tempfile::TempDir;
+
+use crate::harness::PATIENCE;
+use crate::samples::{command_id, small_entry};
+use crate::services::mongod::{self, Mongod};
+
+async fn connect(url: &str) -> Arc<MongoStore> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let options = MongoOptions { url: url.into(), database: "test".into(), secrets: "secrets".into() };
+        match MongoStore::connect(options).await {
+            Ok(store) => return Arc::new(store),
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+    }
+}
+
+/// Appends until the time is over; what was acknowledged is given.
+async fn append(store: Arc<MongoStore>, until: Instant) -> HashMap<CommandId, Position> {
+    let mut acknowledged = HashMap::new();
+    while Instant::now() < until {
+        let Ok(head) = store.head().await else { continue };
+        let (next, id) = (head.next(), command_id());
+        match store.append(&small_entry(next.0, id)).await {
+            Ok(()) => drop(acknowledged.insert(id, next)),
+            Err(AppendError::Taken | AppendError::Store(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_primary_takes_nothing_acknowledged_along() {
+    let mut set = Mongod::set(3).await;
+    let url = Mongod::url(&set);
+    let store = connect(&url).await;
+    let until = Instant::now() + Duration::from_secs(12);
+    let appenders: Vec<_> = (0..4).map(|_| tokio::spawn(append(store.clone(), until))).collect();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let one = format!("mongodb://127.0.0.1:{}/?directConnection=true", set[0].port);
+    let hello = mongod::command(&one, mongodb::bson::doc! { "hello": 1 }).await;
+    let primary: u16 =
+        hello.get_str("primary").expect("a primary").rsplit_once(':').expect("a port").1.parse().expect("a port");
+    let primary = set.iter().position(|member| member.port == primary).expect("one of ours");
+    let (before, killed) = (store.head().await.expect("a head"), Instant::now());
+    set[primary].kill();
+    crate::store_contract::until("another takes writes", async || store.head().await.is_ok_and(|head| head > before))
+        .await;
+    println!("appends went on {:?} after their primary was killed", killed.elapsed());
+    let mut acknowledged = HashMap::new();
+    for appender in appenders {
+        acknowledged.extend(appender.await.expect("an appender"));
+    }
+    set[primary].restart();
+    let store = connect(&url).await;
+    let read = store.read(Position(0), 1_000_000).await.expect("entries");
+    let positions: Vec<u64> = read.iter().map(|entry| entry.position.0).collect();
+    assert_eq!(positions, (1..=positions.len() as u64).collect::<Vec<_>>(), "no gap");
+    let stored: HashMap<_, _> = read.iter().map(|entry| (entry.commits[0].command_id, entry.position)).collect();
+    println!("{} acknowledged of {} stored", acknowledged.len(), stored.len());
+    assert!(acknowledged.len() > 20, "too few to show anything");
+    for (id, position) in acknowledged {
+        assert_eq!(stored.get(&id), Some(&position), "an acknowledged append is where it was said to be");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_may_be_larger_than_a_document() {
+    let store = connect(&Mongod::shared().replacen("/?", "/large?", 1)).await;
+    let large = |byte: u8| vec![byte; 20 << 20];
+    for (at, byte) in [(1, b'a'), (3, b'c'), (2, b'b')] {
+        store.save_snapshot(7, Position(at), large(byte)).await.expect("saved");
+    }
+    assert!(store.load_snapshot(7).await.expect("an answer") == Some(large(b'c')), "the newest, and whole");
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_told_within_a_second() {
+    let mut server = Mongod::standalone();
+    let store = connect(&Mongod::url(std::slice::from_ref(&server))).await;
+    store.append(&small_entry(1, command_id())).await.expect("appended");
+    server.kill();
+    // The first may be the one that finds out.
+    let _ = store.head().await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert!(matches!(store.append(&small_entry(2, command_id())).await, Err(AppendError::Store(_))));
+        assert!(store.head().await.is_err());
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?} for two", began.elapsed());
+    }
+    server.restart();
+    crate::store_contract::until("it is back", async || store.append(&small_entry(2, command_id())).await.is_ok())
+        .await;
+}
+
+#[tokio::test]
+async fn tls_is_spoken_to_a_server_with_a_certificate_and_to_no_other() {
+    let dir = TempDir::new().expect("a folder");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let openssl = |args: &[&str]| {
+        let done = Command::new("openssl").args(args).current_dir(dir.path()).output().expect("openssl");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=test CA",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    ]);
+    openssl(&[
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+        "key.pem",
+        "-out",
+        "request.pem",
+    ]);
+    std::fs::write(path("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1").expect("a file");
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        "request.pem",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        "names",
+        "-out",
+        "cert.pem",
+    ]);
+    let both =
+        [std::fs::read(path("cert.pem")), std::fs::read(path("key.pem"))].map(|file| file.expect("a file")).concat();
+    std::fs::write(path("both.pem"), both).expect("a file");
+    let (both, ca) = (path("both.pem"), path("ca.pem"));
+    let server = Mongod::start_with(&["--tlsMode", "requireTLS", "--tlsCertificateKeyFile", &both]);
+    let base = format!("mongodb://127.0.0.1:{}/?directConnection=true", server.port);
+    let store = connect(&format!("{base}&tls=true&tlsCAFile={ca}")).await;
+    store.append(&small_entry(1, command_id())).await.expect("appended over TLS");
+    for wrong in [format!("{base}&tls=true"), base.clone()] {
+        let options = MongoOptions { url: wrong, database: "test".into(), secrets: "secrets".into() };
+        assert!(MongoStore::connect(options).await.is_err(), "a certificate of nobody, or none at all");
+    }
+}
