@@ -12,6 +12,7 @@ mod boot;
 mod bus_contract;
 mod chaos;
 mod cluster;
+mod compose;
 mod crowd;
 mod demo;
 mod events;

@@ -1,0 +1,25 @@
+# The program, with Node.js and Python for the MCP servers it runs.
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked
+
+FROM node:22-bookworm-slim AS node
+
+FROM python:3.13-slim-bookworm
+# Node.js and npm as they are in their own image.
+COPY --from=node /usr/local/bin/node /usr/local/bin/node
+COPY --from=node /usr/local/lib/node_modules /usr/local/lib/node_modules
+RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm \
+ && ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx \
+ && useradd --create-home --uid 10001 mcp \
+ && install -d -o mcp -g mcp -m 700 /data
+COPY --from=build /src/target/release/mcp-api /usr/local/bin/mcp-api
+USER mcp
+WORKDIR /home/mcp
+ENV HOST=0.0.0.0 PORT=8080 DATA_DIR=/data LOG_FORMAT=json
+VOLUME /data
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
+  CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/healthz', timeout=2)"]
+CMD ["mcp-api", "serve"]

@@ -1,0 +1,187 @@
+//! `docker-compose.yml` and the `Dockerfile`, as far as they can be tried without Docker: the commands and
+//! variables of every service are read from the file itself and started as plain processes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+
+use mcp_api::config::{OF_COMPOSE, variables};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{answer, fixture, python};
+use crate::process::Process;
+use crate::processes::{assert_nobody_left, signal};
+use crate::services::mongod::Mongod;
+use crate::services::{free_port, installed, spawn};
+
+/// Variables of the images themselves.
+const OF_IMAGES: &[&str] = &["MONGO_INITDB_ROOT_USERNAME", "MONGO_INITDB_ROOT_PASSWORD"];
+
+fn text(name: &str) -> String {
+    fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name)
+}
+
+/// The file with its variables put in, as compose does it, and what it asks for.
+fn compose(env: &HashMap<&str, String>) -> (Value, BTreeSet<String>) {
+    let (mut asked, mut done, file) = (BTreeSet::new(), String::new(), text("docker-compose.yml"));
+    let mut rest = file.as_str();
+    while let Some((before, after)) = rest.split_once("${") {
+        let (inside, after) = after.split_once('}').expect("a variable ends");
+        let name = inside.split(':').next().expect("a name");
+        let default = inside.split_once(":-").map(|(_, default)| default.to_owned());
+        let value = env.get(name).cloned().or(default);
+        asked.insert(name.to_owned());
+        done += before;
+        done += &value.unwrap_or_else(|| panic!("{name} is required: {inside}"));
+        rest = after;
+    }
+    done += rest;
+    let mut value: serde_yaml_ng::Value = serde_yaml_ng::from_str(&done).expect("YAML");
+    value.apply_merge().expect("merge keys");
+    // `<<` two levels deep.
+    value.apply_merge().expect("merge keys");
+    (serde_json::to_value(value).expect("plain values"), asked)
+}
+
+fn secrets() -> HashMap<&'static str, String> {
+    HashMap::from([
+        ("ADMIN_TOKEN", "0123456789abcdef".into()),
+        ("SECRETS_KEY", "ab".repeat(32)),
+        ("NATS_PASSWORD", "natspassword".into()),
+        ("MONGO_PASSWORD", "p@ss/word".into()),
+    ])
+}
+
+fn environment(service: &Value) -> BTreeMap<String, String> {
+    let pairs = service["environment"].as_object().into_iter().flatten();
+    pairs.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}
+
+#[test]
+fn every_variable_is_known_and_only_the_api_is_published() {
+    let (file, asked) = compose(&secrets());
+    let known: BTreeSet<_> = variables().iter().map(|variable| variable.name).collect();
+    let services = file["services"].as_object().expect("services");
+    assert_eq!(services.keys().collect::<Vec<_>>(), ["api", "mongo", "nats", "worker"]);
+    for (name, service) in services {
+        for variable in environment(service).keys() {
+            assert!(known.contains(variable.as_str()) || OF_IMAGES.contains(&variable.as_str()), "{name}: {variable}");
+        }
+        assert_eq!(service.get("ports").is_some(), name == "api", "{name} publishes a port");
+        assert!(service.get("container_name").is_none(), "{name} could not be scaled");
+        assert_eq!(service["restart"], "unless-stopped", "{name}");
+        for volume in service["volumes"].as_array().into_iter().flatten() {
+            let volume = volume.as_str().expect("a text").split(':').next().expect("a name");
+            assert!(file["volumes"].as_object().expect("volumes").contains_key(volume), "{volume}");
+        }
+        if ["nats", "mongo"].contains(&name.as_str()) {
+            assert!(service["healthcheck"]["test"].is_array(), "{name}");
+            assert_eq!(services["worker"]["depends_on"][name]["condition"], "service_healthy");
+        }
+    }
+    let published = services["api"]["ports"][0].as_str().expect("a port");
+    assert!(published.starts_with("127.0.0.1:"), "{published}");
+    assert_eq!(services["worker"]["deploy"]["replicas"], 2);
+    let example = text("example.env");
+    for name in asked {
+        let of_compose = OF_COMPOSE.iter().any(|(own, _)| *own == name);
+        assert!(of_compose || known.contains(name.as_str()), "{name} is in neither list");
+        assert!(example.contains(&name), "example.env does not say {name}");
+    }
+}
+
+#[test]
+fn the_image_knows_its_variables_and_is_not_root() {
+    let file = text("Dockerfile");
+    let known: BTreeSet<_> = variables().iter().map(|variable| variable.name).collect();
+    let set = file.lines().filter_map(|line| line.strip_prefix("ENV ")).flat_map(str::split_whitespace);
+    let names: Vec<_> = set.map(|pair| pair.split('=').next().expect("a name")).collect();
+    assert!(names.contains(&"HOST"), "{names:?}");
+    names.iter().for_each(|name| assert!(known.contains(name), "{name}"));
+    let user = file.lines().rev().find_map(|line| line.strip_prefix("USER ")).expect("a user");
+    assert_ne!(user, "root");
+    assert!(file.contains("HEALTHCHECK") && file.contains("CMD [\"mcp-api\", \"serve\"]"));
+    // Two versions of Rust would be one too many.
+    let rust = text("Cargo.toml").lines().find_map(|line| line.strip_prefix("rust-version = ").map(str::to_owned));
+    assert!(file.contains(&format!("rust:{}", rust.expect("a version").trim_matches('"'))));
+}
+
+/// The services as compose would start them, on ports of this machine.
+#[tokio::test]
+async fn the_commands_and_variables_of_every_service_work_together() {
+    let (file, _) = compose(&secrets());
+    let services = &file["services"];
+    let dir = TempDir::new().expect("a folder");
+
+    let nats_port = free_port();
+    let args = services["nats"]["command"].as_array().expect("a command").iter();
+    let mut args: Vec<String> = args.map(|arg| arg.as_str().expect("a text").to_owned()).collect();
+    let mount = &services["nats"]["configs"][0];
+    let config = file["configs"][mount["source"].as_str().expect("a name")]["content"].as_str().expect("a text");
+    // The volume, and the ports that a container has for itself.
+    let store = dir.path().join("nats").display().to_string();
+    let config = config.replace("/data", &store).replace("8222", &free_port().to_string());
+    let placed = dir.path().join("nats.conf");
+    fs::write(&placed, config).expect("a file");
+    let target = mount["target"].as_str().expect("a path");
+    args.iter_mut().filter(|arg| *arg == target).for_each(|arg| *arg = placed.display().to_string());
+    args.extend(["--addr".into(), "127.0.0.1".into(), "--port".into(), nats_port.to_string()]);
+    fs::create_dir(dir.path().join("nats")).expect("a folder");
+    let _nats = spawn(&dir.path().join("nats"), &installed("nats/nats-server"), &args);
+
+    // The image makes this user on an empty volume, and asks for it from then on.
+    let root = environment(&services["mongo"]);
+    let mongo = Mongod::start_with(&["--auth"]);
+    let alone = format!("mongodb://127.0.0.1:{}/?directConnection=true", mongo.port);
+    let user = mongodb::bson::doc! {
+        "createUser": &root["MONGO_INITDB_ROOT_USERNAME"], "pwd": &root["MONGO_INITDB_ROOT_PASSWORD"],
+        "roles": ["root"],
+    };
+    crate::services::mongod::command(&alone, user).await;
+
+    let start = |n: usize, service: &str| {
+        let mut env: Vec<_> = environment(&services[service]).into_iter().collect();
+        for (_, value) in &mut env {
+            *value = value.replace("@nats:4222", &format!("@127.0.0.1:{nats_port}"));
+            *value = value.replace("mongo:27017", &format!("127.0.0.1:{}", mongo.port));
+        }
+        // What the image sets; the port is free where compose gives each container its own.
+        env.extend([("HOST".into(), "0.0.0.0".into()), ("PORT".into(), "0".into())]);
+        let (place, log) = (dir.path().to_owned(), dir.path().join(format!("log.{n}")));
+        tokio::task::spawn_blocking(move || Process::start(&place, log, env))
+    };
+    let starting = [start(0, "api"), start(1, "worker"), start(2, "worker")];
+    let mut processes = Vec::new();
+    for process in starting {
+        processes.push(process.await.expect("started"));
+    }
+    let url = processes[0].url.replace("0.0.0.0", "127.0.0.1");
+    let http = reqwest::Client::new();
+    let send = async |method: reqwest::Method, path: &str, body: Value| {
+        let request = http.request(method, format!("{url}{path}")).bearer_auth("0123456789abcdef");
+        answer(request.json(&body)).await
+    };
+    let post = reqwest::Method::POST;
+    answer(http.get(format!("{url}/mcp/servers"))).await.fails(401, "unauthenticated");
+    let server = json!({ "name": "fixture", "command": python(), "args": ["-u", fixture("server.py")] });
+    assert_eq!(send(post.clone(), "/mcp/servers", server).await.ok()["server"]["status"], "connected");
+    for user in ["ana", "ben"] {
+        let secret = json!({ "username": user, "serverName": "fixture", "secretName": "message", "secretValue": format!("for {user}") });
+        send(post.clone(), "/secrets/set", secret).await.ok();
+    }
+    for user in ["ana", "ben"] {
+        let call = json!({ "username": user, "serverName": "fixture", "methodName": "echo", "args": {} });
+        let said = send(post.clone(), "/mcp/tool/call", call).await.ok();
+        assert_eq!(said["data"]["content"], format!("for {user}"));
+    }
+    for process in &mut processes {
+        signal(process.pid(), "TERM");
+        assert_eq!(process.wait().code(), Some(0));
+    }
+    let logs: String =
+        (0..3).map(|n| fs::read_to_string(dir.path().join(format!("log.{n}"))).expect("a log")).collect();
+    for (name, secret) in secrets() {
+        assert!(!logs.contains(&secret), "a log holds {name}");
+    }
+    assert_nobody_left(dir.path());
+}
