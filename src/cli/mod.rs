@@ -1,5 +1,6 @@
 //! The command line: `serve`, and small clients of the HTTP API for people at a terminal.
 
+mod asyncapi;
 mod call;
 mod client;
 mod demo;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::Ended;
+use super::{Ended, asyncapi};
 use crate::{config, core, http};
 
 pub fn run(folder: &Path) -> Ended {
@@ -25,6 +25,7 @@ pub fn files() -> Vec<(PathBuf, String)> {
         .map(|(kind, (name, v, schema))| (format!("schemas/{kind}/{name}.v{v}.json").into(), pretty(&schema)))
         .collect();
     files.push(("schemas/openapi.json".into(), pretty(&http::openapi())));
+    files.push(("schemas/asyncapi.yaml".into(), asyncapi::document()));
     files.push(("example.env".into(), config::example_env()));
     files
 }

@@ -22,6 +22,7 @@ mod leaks;
 mod lifecycle;
 mod mongo;
 mod nats;
+mod producers;
 mod properties;
 mod real_servers;
 mod rogue;

@@ -167,23 +167,40 @@ async fn without_its_server_the_bus_is_away_at_once_and_heals() {
     assert_eq!(new.job.id, "new");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_hanging_server_kept_is_not_begun_later() {
+#[test]
+fn what_a_hanging_server_kept_is_not_begun_later() {
     let server = Nats::start(Version::Newest);
     let options = options(&server.url());
-    let (asking, serving) = (bus(&options).await, bus(&options).await);
+    let runtime = || tokio::runtime::Runtime::new().expect("a runtime");
+    let (dying, living) = (runtime(), runtime());
     let echo = Echo::default();
-    let _serving = serving.serve(POOL, Arc::new(echo.clone()));
-    answered(&asking).await;
+    let (serving, asking) = living.block_on(async { (bus(&options).await, bus(&options).await) });
+    let _serving = living.block_on(async { serving.serve(POOL, Arc::new(echo.clone())) });
+    let doomed = dying.block_on(async { bus(&options).await });
+    living.block_on(answered(&asking));
+    dying.block_on(answered(&doomed));
     let begun = echo.0.load(Ordering::SeqCst);
     server.pause();
-    let calls = (0..20).map(|_| asking.call(ask(POOL, "late", Duration::from_secs(1))));
-    for answer in futures::future::join_all(calls).await {
-        assert_eq!(answer.map(drop), Err(BusError::TimedOut));
+    let late = || async { futures::future::join_all((0..20).map(|_| doomed_call(&asking))).await };
+    for answer in living.block_on(late()) {
+        assert_eq!(answer, Err(BusError::TimedOut));
     }
+    // These are not even cancelled: their asker dies while the server has them.
+    let began = Instant::now();
+    for _ in 0..20 {
+        let doomed = doomed.clone();
+        dying.spawn(async move { doomed_call(&doomed).await });
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    dying.shutdown_background();
+    std::thread::sleep(Duration::from_millis(1500).saturating_sub(began.elapsed()));
     server.resume();
-    answered(&asking).await;
+    living.block_on(answered(&asking));
     assert_eq!(echo.0.load(Ordering::SeqCst), begun + 1, "an ask was begun that its asker had given up");
+}
+
+async fn doomed_call(bus: &Arc<NatsBus>) -> Result<(), BusError> {
+    bus.call(ask(POOL, "late", Duration::from_secs(1))).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,49 +316,6 @@ async fn rubbish_is_refused_and_the_bus_lives_on() {
     let mut tools = serving.jobs(Area::Tools);
     assert!(tokio::time::timeout(Duration::from_millis(200), tools.next()).await.is_err(), "it has no Mcp-Call");
     answered(&serving).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn producers_in_another_language_ask_and_post_jobs() {
-    /// What a producer in Python does: the README of the schemas in a few lines.
-    const PRODUCER: &str = r#"
-import asyncio, json, nats, sys
-url, prefix = sys.argv[1:]
-call = json.dumps({"user": "Ünal", "server": "s", "tool": "t"})
-async def main():
-    nc = await nats.connect(url)
-    reply = await nc.request(f"{prefix}.ask.tools.call", b'{"a":1}', timeout=10, headers={"Mcp-Call": call})
-    print(reply.headers["Mcp-Status"], reply.headers["Mcp-Position"], reply.data.decode())
-    inbox = nc.new_inbox()
-    outcome = await nc.subscribe(inbox)
-    await nc.jetstream().publish(f"{prefix}.job.tools.call.mine-1", b'{"b":2}', headers={"Mcp-Call": call, "Mcp-Reply": inbox})
-    reply = await outcome.next_msg(timeout=10)
-    print(reply.headers["Mcp-Status"], reply.data.decode())
-    await nc.close()
-asyncio.run(main())
-"#;
-    let options = shared_options();
-    let serving = bus(&options).await;
-    let _serving = serving.serve(POOL, Arc::new(Echo::default()));
-    // The lane is there once somebody has asked for a job.
-    let mut jobs = serving.jobs(Area::Tools);
-    assert!(tokio::time::timeout(Duration::from_millis(500), jobs.next()).await.is_err());
-    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/services/python/bin/python");
-    let producer = tokio::process::Command::new(python)
-        .args(["-c", PRODUCER, &options.urls[0], &options.prefix])
-        .kill_on_drop(true)
-        .output();
-    let worker = async {
-        let delivery = tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job");
-        let call: CallTool = delivery.job.call.clone().expect("a call");
-        assert_eq!((delivery.job.id.as_str(), delivery.job.command), ("mine-1", CallTool::NAME));
-        assert_eq!((call.user.as_str(), &delivery.job.body[..]), ("Ünal", &b"{\"b\":2}"[..]));
-        delivery.settle.done(Err(Bytes::from_static(b"{\"code\":\"timeout\"}"))).await;
-    };
-    let (produced, ()) = tokio::join!(producer, worker);
-    let produced = produced.expect("python");
-    let (said, complained) = (String::from_utf8_lossy(&produced.stdout), String::from_utf8_lossy(&produced.stderr));
-    assert_eq!(said, "ok 3 {\"a\":1}\nfailed {\"code\":\"timeout\"}\n", "{complained}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -124,6 +124,8 @@ impl Link {
 
     /// Runs a future now, as far as it goes; the rest of it on a task.
     pub fn now_or_later(&self, work: impl Future<Output = ()> + Send + 'static) {
+        // It may be called where there is no runtime: by whoever drops a guard last.
+        let _inside = self.runtime.enter();
         let mut work = Box::pin(work);
         if tokio::task::unconstrained(&mut work).now_or_never().is_none() {
             self.runtime.spawn(work);
