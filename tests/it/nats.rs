@@ -8,7 +8,7 @@ use async_nats::HeaderMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
-use mcp_api::core::command::{Area, CallTool, Command, DeleteServer, SweepVault};
+use mcp_api::core::command::{Area, Command, DeleteServer, SweepVault};
 use mcp_api::core::failure::{Code, Failure};
 use mcp_api::core::names::Position;
 use mcp_api::ports::{Ask, Bus, BusError, Busy, Hint, Job, Place, Reply, Serve};
