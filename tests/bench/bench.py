@@ -282,4 +282,5 @@ def main():
         load(args)
 
 
-main()
+if __name__ == "__main__":
+    main()
