@@ -2,9 +2,8 @@
 workers, and changes a second. Needs what tests/services/install puts under target/services, wrk, and for the
 comparison a program that takes PORT CHILD NATS_URL, named by PASS_NATS.
 """
-import argparse, concurrent.futures, http.client, json, os, shutil, signal, socket, statistics, subprocess, tempfile, time
+import argparse, concurrent.futures, json, os, shutil, socket, subprocess, tempfile, time
 
-import bench
 from bench import BIN, ECHO, ROOT, SECRET, Target, free_port
 
 NATS = f"{ROOT}/target/services/nats/nats-server"
@@ -93,32 +92,22 @@ def spread(services, args):
 
 
 def changes(services, args):
-    """Secrets set by 64 clients, through one process, then through four."""
-    print("\n| facades and workers | secrets set a second, 64 clients |\n|---|---|")
+    """A disabled server given a new variable by 64 clients, through one process, then through four."""
+    os.environ["BENCH_METHOD"] = "PUT"
+    print("\n| processes, each facade and worker | changes a second, 64 clients |\n|---|---|")
     for processes in (1, 4):
         env = services.env(f"changes{processes}")
         targets = [Target("both", [BIN], port := free_port(), env={**env, "PORT": str(port)}) for _ in range(processes)]
         for target in targets:
             target.wait()
-        ok(targets[0].request("POST", "/mcp/servers", json.dumps({"name": "s", "command": ECHO, "enabled": False})))
-        until = time.time() + args.seconds * 2
-
-        def client(n):
-            target, done = targets[n % processes], 0
-            connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=60)
-            while time.time() < until:
-                body = json.dumps({"username": f"u{n}", "serverName": "s", "secretName": "k", "secretValue": str(done)})
-                connection.request("POST", "/secrets/set", body, {"Content-Type": "application/json"})
-                response = connection.getresponse()
-                text = response.read()
-                done += response.status == 200
-                assert response.status in (200, 503), text
-            return done
-
-        time.sleep(1)
-        with concurrent.futures.ThreadPoolExecutor(64) as pool:
-            total = sum(pool.map(client, range(64)))
-        print(f"| {processes} | {total / (args.seconds * 2):,.0f} |", flush=True)
+        for n, target in enumerate(targets):
+            ok(target.request("POST", "/mcp/servers", json.dumps({"name": f"s{n}", "command": ECHO, "enabled": False})))
+            target.path, target.expect = f"/mcp/servers/s{n}", '"success":true'
+            target.body = json.dumps({"env": {"A": "__ID__"}})
+        time.sleep(3)
+        with concurrent.futures.ThreadPoolExecutor(processes) as pool:
+            told = list(pool.map(lambda target: target.load(64 // processes, args.seconds), targets))
+        print(f"| {processes} | {sum(row[0] for row in told):,.0f} |", flush=True)
         for target in targets:
             target.stop()
 
@@ -127,10 +116,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--only", choices=["calls", "spread", "changes"])
     args = parser.parse_args()
     services = Services()
     try:
         for measure in (calls, spread, changes):
-            measure(services, args)
+            if args.only in (None, measure.__name__):
+                measure(services, args)
     finally:
         services.stop()
