@@ -42,26 +42,39 @@ impl Services {
     }
 }
 
+/// A test that fails leaves nobody behind.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Process {
     /// Starts the program and waits until it listens.
     pub fn start(dir: &Path, log: PathBuf, env: Vec<(String, String)>) -> Self {
         let file = File::options().create(true).append(true).open(&log).expect("a log");
         let before = file.metadata().expect("a log").len();
         // To serve is what the program does when nothing is said.
-        let mut child = command(dir, &env).stdout(Stdio::null()).stderr(file).spawn().expect("the program");
+        let child = command(dir, &env).stdout(Stdio::null()).stderr(file).spawn().expect("the program");
+        let mut process = Self { child, url: String::new(), env, log };
         let until = Instant::now() + PATIENCE;
         loop {
-            let mut lines = BufReader::new(File::open(&log).expect("the log"));
+            let mut lines = BufReader::new(File::open(&process.log).expect("the log"));
             lines.seek_relative(before as i64).expect("the log");
             let listening = lines.lines().map_while(Result::ok).find_map(|line| {
                 let line: Value = serde_json::from_str(&line).ok()?;
                 (line["message"] == "listening").then(|| line["addr"].as_str().map(str::to_owned))?
             });
             if let Some(address) = listening {
-                return Self { child, url: format!("http://{address}"), env, log };
+                process.url = format!("http://{address}");
+                return process;
             }
-            if let Some(status) = child.try_wait().expect("a child") {
-                panic!("the program ended at start ({status}):\n{}", fs::read_to_string(&log).unwrap_or_default());
+            if let Some(status) = process.child.try_wait().expect("a child") {
+                panic!(
+                    "the program ended at start ({status}):\n{}",
+                    fs::read_to_string(&process.log).unwrap_or_default()
+                );
             }
             assert!(Instant::now() < until, "the program does not listen");
             std::thread::sleep(Duration::from_millis(5));
