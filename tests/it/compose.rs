@@ -70,6 +70,11 @@ fn every_variable_is_known_and_only_the_api_is_published() {
         assert_eq!(service.get("ports").is_some(), name == "api", "{name} publishes a port");
         assert!(service.get("container_name").is_none(), "{name} could not be scaled");
         assert_eq!(service["restart"], "unless-stopped", "{name}");
+        if ["api", "worker"].contains(&name.as_str()) {
+            assert_eq!(service["init"], true, "{name}");
+            // Longer than DRAIN_TIMEOUT, which no service sets.
+            assert_eq!(service["stop_grace_period"], "40s", "{name}");
+        }
         for volume in service["volumes"].as_array().into_iter().flatten() {
             let volume = volume.as_str().expect("a text").split(':').next().expect("a name");
             assert!(file["volumes"].as_object().expect("volumes").contains_key(volume), "{volume}");
@@ -79,10 +84,18 @@ fn every_variable_is_known_and_only_the_api_is_published() {
             assert_eq!(services["worker"]["depends_on"][name]["condition"], "service_healthy");
         }
     }
+    assert_eq!(services["mongo"]["volumes"], json!(["mongo:/data/db"]));
+    assert_eq!(services["nats"]["volumes"], json!(["nats:/data"]));
+    assert!(file["configs"]["nats"]["content"].as_str().expect("a text").contains("store_dir: \"/data\""));
     let published = services["api"]["ports"][0].as_str().expect("a port");
     assert!(published.starts_with("127.0.0.1:"), "{published}");
     assert_eq!(services["worker"]["deploy"]["replicas"], 2);
     let example = text("example.env");
+    let source = text("docker-compose.yml");
+    for secret in secrets().into_keys() {
+        let all = source.matches(&format!("${{{secret}")).count();
+        assert!(all > 0 && all == source.matches(&format!("${{{secret}:?")).count(), "{secret} is not required");
+    }
     for name in asked {
         let of_compose = OF_COMPOSE.iter().any(|(own, _)| *own == name);
         assert!(of_compose || known.contains(name.as_str()), "{name} is in neither list");
