@@ -15,7 +15,7 @@ const NATS_CREDS: Variable =
 const NATS_CA: Variable = Variable {
     name: "NATS_CA",
     default: "",
-    about: "A PEM file of certificates to trust for tls:// beside the system's.",
+    about: "A PEM file of certificates to trust for tls:// instead of the system's.",
 };
 const MONGO_URL: Variable = Variable {
     name: "MONGO_URL",

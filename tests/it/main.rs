@@ -22,6 +22,7 @@ mod leaks;
 mod lifecycle;
 mod mongo;
 mod nats;
+mod nats_access;
 mod producers;
 mod properties;
 mod real_servers;

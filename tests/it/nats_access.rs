@@ -1,0 +1,156 @@
+//! Who is let in to NATS, and over what: passwords, credentials and TLS.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
+use mcp_api::core::command::Area;
+use mcp_api::core::names::Position;
+use mcp_api::ports::{Ask, Bus, Busy, Place, Reply, Serve};
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+
+use crate::bus_contract::ask;
+use crate::harness::PATIENCE;
+use crate::services::nats::{JETSTREAM, Nats, Version};
+
+struct Echo;
+
+#[async_trait]
+impl Serve for Echo {
+    async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+        Ok(Reply { position: Position(0), outcome: Ok(ask.body) })
+    }
+}
+
+async fn works(options: NatsOptions) {
+    let bus = NatsBus::connect(options).await.expect("let in");
+    let _serving = bus.serve(Place::Pool(Area::Tools), Arc::new(Echo));
+    let answer = bus.call(ask(Place::Pool(Area::Tools), "hello", PATIENCE)).await.expect("an answer");
+    assert_eq!(answer.outcome.expect("a success"), "hello");
+}
+
+/// The sentence of a refusal, which comes soon and holds no secret.
+async fn refused(options: NatsOptions) -> String {
+    let began = Instant::now();
+    let said = NatsBus::connect(options).await.err().expect("refused");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(said.contains("NATS") && !said.contains("hunter2"), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn a_password_in_the_address_is_used_and_never_shown() {
+    let server = Nats::with_config(Version::Newest, |_| {
+        format!("{JETSTREAM}\nauthorization {{ user: me, password: \"hunter2@home\" }}")
+    });
+    let url = |user: &str| NatsOptions::new(vec![format!("nats://{user}127.0.0.1:{}", server.port)]);
+    works(url("me:hunter2%40home@")).await;
+    for user in ["", "me:hunter2@", "hunter2@"] {
+        let said = refused(url(user)).await;
+        assert!(said.contains("refuses the user, password"), "{said}");
+    }
+    // The second address will do.
+    let mut both = url("me:hunter2%40home@");
+    both.urls.insert(0, "nats://me:hunter2%40home@127.0.0.1:1".into());
+    works(both).await;
+    let nobody = NatsOptions::new(vec!["nats://me:hunter2@127.0.0.1:1".into()]);
+    assert!(refused(nobody).await.starts_with("NATS at 127.0.0.1:1 cannot be reached"));
+}
+
+/// A claim in a JWT, signed as NATS wants it.
+fn jwt(issuer: &KeyPair, name: &str, subject: &KeyPair, nats: &Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let header = part(&json!({"typ": "JWT", "alg": "ed25519-nkey"}));
+    let (issuer_key, subject) = (issuer.public_key(), subject.public_key());
+    let claims = json!({"jti": name, "iat": 1, "iss": issuer_key, "name": name, "sub": subject, "nats": nats});
+    let text = format!("{header}.{}", part(&claims));
+    let signature = issuer.sign(text.as_bytes()).expect("a signature");
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[tokio::test]
+async fn a_credentials_file_opens_the_door() {
+    let [operator, system, account, user] =
+        [KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user()];
+    let mut unlimited = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1,
+        "wildcards": true, "conn": -1, "leaf": -1});
+    let of_system = json!({"type": "account", "version": 2, "limits": unlimited});
+    for kept in ["mem_storage", "disk_storage", "streams", "consumer"] {
+        unlimited[kept] = json!(-1);
+    }
+    let of_account = json!({"type": "account", "version": 2, "limits": unlimited});
+    let of_operator = json!({"type": "operator", "version": 2, "system_account": system.public_key()});
+    let of_user = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
+    let mut creds = Default::default();
+    let server = Nats::with_config(Version::Newest, |folder| {
+        creds = folder.join("user.creds");
+        let jwt_of_user = jwt(&account, "user", &user, &of_user);
+        let seed = user.seed().expect("a seed");
+        let text = format!(
+            "-----BEGIN NATS USER JWT-----\n{jwt_of_user}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        fs::write(&creds, text).expect("credentials");
+        format!(
+            "{JETSTREAM}\noperator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{\n{}: {}\n{}: {}\n}}",
+            jwt(&operator, "operator", &operator, &of_operator),
+            system.public_key(),
+            system.public_key(),
+            jwt(&operator, "system", &system, &of_system),
+            account.public_key(),
+            jwt(&operator, "account", &account, &of_account),
+        )
+    });
+    works(NatsOptions { creds: Some(creds.clone()), ..NatsOptions::new(vec![server.url()]) }).await;
+    refused(NatsOptions::new(vec![server.url()])).await;
+    let missing = creds.with_file_name("none.creds");
+    let said = refused(NatsOptions { creds: Some(missing), ..NatsOptions::new(vec![server.url()]) }).await;
+    assert!(said.contains("none.creds"), "{said}");
+}
+
+fn openssl(folder: &Path, line: &str) {
+    let ran = Command::new("openssl").current_dir(folder).args(line.split(' ')).output().expect("openssl");
+    assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[tokio::test]
+async fn tls_is_spoken_and_checked() {
+    let mut certificates = Default::default();
+    let server = Nats::with_config(Version::Newest, |folder| {
+        certificates = folder.to_owned();
+        let key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+        for ca in ["ca", "other"] {
+            openssl(folder, &format!("{key} -keyout {ca}.key -out {ca}.pem -subj /CN={ca}"));
+        }
+        openssl(
+            folder,
+            &format!(
+                "{key} -CA ca.pem -CAkey ca.key -keyout server.key -out server.pem -subj /CN=localhost \
+                 -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE"
+            ),
+        );
+        format!("{JETSTREAM}\ntls {{ cert_file: server.pem, key_file: server.key }}")
+    });
+    let with = |scheme: &str, host: &str, ca: Option<&str>| NatsOptions {
+        ca: ca.map(|ca| certificates.join(ca)),
+        ..NatsOptions::new(vec![format!("{scheme}://{host}:{}", server.port)])
+    };
+    works(with("tls", "localhost", Some("ca.pem"))).await;
+    // A server that wants TLS gets it.
+    works(with("nats", "localhost", Some("ca.pem"))).await;
+    for (host, ca) in [("localhost", Some("other.pem")), ("localhost", None), ("127.0.0.1", Some("ca.pem"))] {
+        refused(with("tls", host, ca)).await;
+    }
+    // One without TLS is not spoken to in the clear where TLS was asked for.
+    let plain = Nats::start(Version::Newest);
+    let mut options = with("tls", "localhost", Some("ca.pem"));
+    options.urls = vec![format!("tls://me:hunter2@localhost:{}", plain.port)];
+    refused(options).await;
+}
