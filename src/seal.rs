@@ -92,6 +92,12 @@ struct WrappingKey {
 struct Keyring(Vec<WrappingKey>);
 
 /// What a sealed value is for; it opens for nothing else.
+pub trait Place {
+    fn value(&self) -> ValueId;
+    fn associated_data(&self) -> Vec<u8>;
+}
+
+/// A user's secret for a server.
 #[derive(Clone, Copy)]
 pub struct SecretPlace<'a> {
     pub server: ServerId,
@@ -100,7 +106,46 @@ pub struct SecretPlace<'a> {
     pub value: ValueId,
 }
 
-impl SecretPlace<'_> {
+/// What a server is told with every request, or its session.
+#[derive(Clone, Copy)]
+pub struct ServerPlace<'a> {
+    pub server: ServerId,
+    pub kind: Kind,
+    /// A header's name in lower case; nothing else has one.
+    pub name: &'a str,
+    pub value: ValueId,
+}
+
+/// What of a server is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Header,
+    UserInfo,
+    Session,
+}
+
+impl Place for ServerPlace<'_> {
+    fn value(&self) -> ValueId {
+        self.value
+    }
+
+    fn associated_data(&self) -> Vec<u8> {
+        let kind: &[u8] = match self.kind {
+            Kind::Header => b"header",
+            Kind::UserInfo => b"user info",
+            Kind::Session => b"session",
+        };
+        let parts: [&[u8]; 5] =
+            [&[FORMAT], kind, self.server.0.as_bytes(), self.name.as_bytes(), self.value.0.as_bytes()];
+        length_prefixed(&parts)
+    }
+}
+
+impl Place for SecretPlace<'_> {
+    fn value(&self) -> ValueId {
+        self.value
+    }
+
     fn associated_data(&self) -> Vec<u8> {
         let parts: [&[u8]; 6] = [
             &[FORMAT],
@@ -142,14 +187,14 @@ pub struct Sealer(Arc<Keyring>);
 pub struct Opener(Arc<Keyring>);
 
 impl Sealer {
-    pub fn seal(&self, place: SecretPlace<'_>, plain: &str) -> Result<Sealed, SealError> {
-        self.0.seal(&place.associated_data(), place.value.0.as_bytes(), plain.as_bytes())
+    pub fn seal(&self, place: impl Place, plain: &str) -> Result<Sealed, SealError> {
+        self.0.seal(&place.associated_data(), place.value().0.as_bytes(), plain.as_bytes())
     }
 }
 
 impl Opener {
-    pub fn open(&self, place: SecretPlace<'_>, sealed: &Sealed) -> Result<Plain, SealError> {
-        self.0.open(&place.associated_data(), place.value.0.as_bytes(), sealed)
+    pub fn open(&self, place: impl Place, sealed: &Sealed) -> Result<Plain, SealError> {
+        self.0.open(&place.associated_data(), place.value().0.as_bytes(), sealed)
     }
 }
 
@@ -254,6 +299,22 @@ mod tests {
             assert!(opener.open(place, &Sealed(bytes.into())).is_err(), "byte {at}");
         }
         assert!(opener.open(place, &Sealed(sealed.0.slice(..HEADER))).is_err());
+    }
+
+    #[test]
+    fn a_server_value_opens_as_what_it_is_only() {
+        let (_, sealer, opener) = ring(HEX);
+        let (server, value) = (ServerId(Uuid::nil()), ValueId(Uuid::max()));
+        let place = ServerPlace { server, kind: Kind::Header, name: "cookie", value };
+        let sealed = sealer.seal(place, "s3cret").expect("sealed");
+        assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("s3cret"));
+        for moved in [
+            ServerPlace { kind: Kind::Session, ..place },
+            ServerPlace { name: "x-api-key", ..place },
+            ServerPlace { server: ServerId(Uuid::max()), ..place },
+        ] {
+            assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
+use super::mcp::Keep;
 use super::mcp::pool::{Pool, PoolParts};
 use super::permits::Permits;
 use crate::ask::Asker;
@@ -14,7 +15,7 @@ use crate::execute::Execute;
 use crate::follow::Follow;
 use crate::metrics::Metrics;
 use crate::ports::{Bus, Leases, Sealed, Vault};
-use crate::seal::Opener;
+use crate::seal::{Opener, Sealer};
 
 /// Sealed values kept in memory. They are useless without the key and never stale: a value does not
 /// change under its id.
@@ -41,6 +42,7 @@ pub struct Parts {
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
     pub opener: Opener,
+    pub sealer: Sealer,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     /// No other worker can be there.
@@ -49,7 +51,7 @@ pub struct Parts {
 
 impl Context {
     pub fn new(parts: Parts) -> Self {
-        let Parts { follow, execute, bus, board, vault, leases, opener, metrics, limits, alone } = parts;
+        let Parts { follow, execute, bus, board, vault, leases, opener, sealer, metrics, limits, alone } = parts;
         let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let permits = Permits::new(&limits);
         let worker = WorkerId(uuid::Uuid::now_v7());
@@ -60,6 +62,7 @@ impl Context {
             bus,
             board,
             leases,
+            keep: Keep { vault: vault.clone(), opener: opener.clone(), sealer },
             metrics: metrics.clone(),
             limits,
             alone,

@@ -1,27 +1,41 @@
 //! Changes of servers: decided and appended, then made true in the world.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
+
 use super::context::Context;
-use crate::core::catalog::Server;
+use crate::core::catalog::{Catalog, Server};
 use crate::core::command::{
     DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, ServerLogs, UpdateServer,
 };
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
-use crate::core::names::ServerName;
+use crate::core::names::{ServerName, ValueId};
+use crate::core::remote::{SealedValue, Session};
 use crate::core::server::{self, Live};
+use crate::execute::Done;
+use crate::ports::Sealed;
+use crate::seal::{Kind, ServerPlace};
 
 /// Registers a server and answers after its first attempt to connect, whatever came of that.
 pub async fn register(context: Arc<Context>, command: RegisterServer) -> Result<Live, Failure> {
     let name = command.name.clone();
+    put(&context, &command.sealed).await?;
     context.execute.change(command.id, Actor::Api, move |catalog| server::register(catalog, &command)).await?;
     settle(&context, &name).await
 }
 
-pub async fn update(context: Arc<Context>, command: UpdateServer) -> Result<Live, Failure> {
+pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<Live, Failure> {
+    let id = command.id;
     let name = command.name.clone();
-    context.execute.change(command.id, Actor::Api, move |catalog| server::update(catalog, &command)).await?;
+    keep_session(&context, &mut command).await;
+    put(&context, &command.sealed).await?;
+    let change = move |catalog: &Catalog| server::update(catalog, &command);
+    let done = context.execute.change(id, Actor::Api, change).await?;
+    drop_replaced(&context, &name, &done).await;
     settle(&context, &name).await
 }
 
@@ -55,6 +69,58 @@ pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), 
 
 pub async fn logs(context: Arc<Context>, command: ReadLogs) -> Result<Vec<ServerLogs>, Failure> {
     Ok(context.pool.logs(&command.servers))
+}
+
+/// Puts what was sealed at the door into the Vault, before the event that names it.
+async fn put(context: &Context, values: &[SealedValue]) -> Result<(), Failure> {
+    for SealedValue { value, sealed } in values {
+        let sealed = BASE64_STANDARD.decode(sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
+        let put = context.vault.put(*value, Sealed(Bytes::from(sealed))).await;
+        put.map_err(|error| {
+            tracing::warn!(%error, "the Vault failed");
+            Failure::unavailable("The store cannot be reached")
+        })?;
+    }
+    Ok(())
+}
+
+/// The session that a server has already is no other one: its answers show it, and it is put back with them.
+async fn keep_session(context: &Context, command: &mut UpdateServer) {
+    let Some(Some(value)) = command.change.remote.session else { return };
+    let Some(server) = context.follow.catalog().server(command.name.as_str()).cloned() else { return };
+    let Some(given) = command.sealed.iter().find(|sealed| sealed.value == value) else { return };
+    let Ok(given) = BASE64_STANDARD.decode(&given.sealed) else { return };
+    let given = open_session(context, &server, value, &Sealed(given.into()));
+    let has = match server.session {
+        Some(value) => match context.vault.get(&[value]).await.map(|mut found| found.pop().flatten()) {
+            Ok(Some(sealed)) => open_session(context, &server, value, &sealed),
+            _ => None,
+        },
+        None => None,
+    };
+    if has.is_some() && has == given {
+        command.change.remote.session = None;
+        command.sealed.retain(|sealed| sealed.value != value);
+    }
+}
+
+fn open_session(context: &Context, server: &Server, value: ValueId, sealed: &Sealed) -> Option<String> {
+    let place = ServerPlace { server: server.id, kind: Kind::Session, name: "", value };
+    let opened = context.opener.open(place, sealed).ok()?;
+    let session: Session = serde_json::from_str(opened.expose().ok()?).ok()?;
+    Some(session.id)
+}
+
+/// What an update has replaced is not needed any more.
+async fn drop_replaced(context: &Context, name: &ServerName, done: &Done) {
+    let Some(before) = done.before.as_ref().and_then(|before| before.server(name.as_str())) else { return };
+    let now: HashSet<_> = context.follow.catalog().values();
+    let replaced: Vec<_> = before.values().filter(|value| !now.contains(value)).collect();
+    if !replaced.is_empty()
+        && let Err(error) = context.vault.remove(&replaced).await
+    {
+        tracing::warn!(%error, "values that an update has replaced are left to the sweep");
+    }
 }
 
 /// Makes the world follow the catalogue for one server.

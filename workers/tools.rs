@@ -40,32 +40,44 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
 
     let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
     let in_time = |what: &str| late(&server, limit, what);
-    let connection =
-        tokio::time::timeout(limit, slot.connection()).await.map_err(|_| in_time("was not connected"))??;
     let args = std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
     let secrets = secrets::open(context, &server, &command.user).await?;
     let _masked = Masking::hold(&slot.masker, &secrets)?;
-    let outcome = connection
-        .call(ToolCall {
+    let (connection, outcome) = loop {
+        let left = || limit.saturating_sub(began.elapsed());
+        let connected = tokio::time::timeout(left(), slot.connection()).await;
+        let connection = connected.map_err(|_| in_time("was not connected"))??;
+        let call = ToolCall {
             tool: command.tool.as_str(),
             args,
             secrets: &secrets,
             traceparent,
-            timeout: limit.saturating_sub(began.elapsed()),
+            timeout: left(),
             reset_on_progress: server.config.reset_timeout_on_progress,
-        })
-        .await;
+        };
+        match connection.call(call).await {
+            // Nothing was begun: its supervisor sees it too, and the call waits for what comes of that.
+            Err(CallError::Closed { begun: false }) if connection.is_remote() => {}
+            outcome => break (connection, outcome),
+        }
+    };
     if let Err(CallError::Closed { .. }) = outcome {
         connection.last_words().await;
     }
     outcome.map_err(|error| {
-        let tail = || slot.ring.stderr_since(connection.started_at);
+        let tail = || slot.ring.stderr_since(connection.started_at());
         Trouble::Failed(match error {
             CallError::Rpc(error) => refused(&server, &error, &slot.masker),
             CallError::TimedOut => in_time("did not answer").maybe_run(),
             CallError::Closed { begun } => {
                 let ended = format!("Server {} ended before it answered", server.name);
                 let failure = Failure::new(Code::UpstreamError, ended).with_details(tail());
+                if begun { failure.maybe_run() } else { failure }
+            }
+            CallError::Wrong { reason, begun } => {
+                // The sentence is the connection's, but for what the server said in it.
+                let reason = slot.masker.mask(&reason);
+                let failure = Failure::new(Code::UpstreamError, format!("Server {}: {reason}", server.name));
                 if begun { failure.maybe_run() } else { failure }
             }
             CallError::TooLarge => {

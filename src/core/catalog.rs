@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Entry, Event, Unreadable};
 use super::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
+use super::remote::{Era, Remote};
 use super::server::{Replicas, ServerConfig};
 use super::tool::Tools;
 
 /// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
-pub const FOLD_VERSION: u32 = 2;
+pub const FOLD_VERSION: u32 = 3;
 
 /// What is true at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +38,10 @@ pub struct Server {
     /// started anew.
     pub changed: Position,
     pub tools: Tools,
+    /// How a server behind a URL was found to speak.
+    pub era: Option<Era>,
+    /// Where its session lies.
+    pub session: Option<ValueId>,
     secrets: HashMap<UserName, Arc<Vec<SecretRef>>>,
 }
 
@@ -57,9 +62,15 @@ impl Server {
         self.secrets.get(user).map_or(&[], |secrets| secrets.as_slice())
     }
 
-    /// Where every secret of this server lies, whosever it is.
+    /// Where it is, if it is behind a URL.
+    pub fn remote(&self) -> Option<&Remote> {
+        self.config.remote()
+    }
+
+    /// Where every secret of this server lies, whosever it is; its own credentials and its session too.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
-        self.secrets.values().flat_map(|secrets| secrets.iter().map(|secret| secret.value))
+        let secrets = self.secrets.values().flat_map(|secrets| secrets.iter().map(|secret| secret.value));
+        secrets.chain(self.remote().into_iter().flat_map(Remote::values)).chain(self.session)
     }
 }
 
@@ -110,13 +121,21 @@ impl Catalog {
                     enabled: e.enabled,
                     changed: self.position,
                     tools: Tools::default(),
+                    era: None,
+                    session: None,
                     secrets: HashMap::new(),
                 };
                 self.names.insert(e.server, e.name.clone());
                 self.servers.insert(e.name.clone(), Arc::new(server));
                 (self.tools_changed, self.servers_changed) = (self.position, self.position);
             }
-            Event::ServerUpdated(e) => self.change_run(e.server, |server| server.config = e.config.clone().into()),
+            Event::ServerUpdated(e) => self.change_run(e.server, |server| {
+                let before = std::mem::replace(&mut server.config, e.config.clone().into());
+                // At another place nothing is known of the old one.
+                if server.remote().map(|remote| &remote.url) != before.remote().map(|remote| &remote.url) {
+                    (server.era, server.session) = (None, None);
+                }
+            }),
             Event::ServerEnabled(e) => {
                 self.change_run(e.server, |server| server.enabled = true);
                 self.tools_changed = self.position;
@@ -127,6 +146,11 @@ impl Catalog {
             }
             Event::ServerToolsDiscovered(e) => self.change_tools(e.server, |server| {
                 server.tools = Tools { digest: e.digest.clone(), tools: e.tools.clone() };
+            }),
+            Event::ServerEraFound(e) => self.change(e.server, |server| server.era = Some(e.era)),
+            Event::ServerSessionOpened(e) => self.change(e.server, |server| server.session = Some(e.value)),
+            Event::ServerSessionEnded(e) => self.change(e.server, |server| {
+                server.session.take_if(|value| *value == e.value);
             }),
             Event::ServerDeleted(e) => {
                 if let Some(name) = self.names.remove(&e.server) {
@@ -190,6 +214,8 @@ struct ServerSnapshot {
     enabled: bool,
     changed: Position,
     tools: Tools,
+    era: Option<Era>,
+    session: Option<ValueId>,
     secrets: Vec<(UserName, Arc<Vec<SecretRef>>)>,
 }
 
@@ -205,6 +231,8 @@ impl Catalog {
                 enabled: server.enabled,
                 changed: server.changed,
                 tools: server.tools.clone(),
+                era: server.era,
+                session: server.session,
                 secrets,
             }
         });
@@ -225,6 +253,8 @@ impl Catalog {
                 enabled: server.enabled,
                 changed: server.changed,
                 tools: server.tools,
+                era: server.era,
+                session: server.session,
                 secrets: server.secrets.into_iter().collect(),
             };
             catalog.servers.insert(server.name, Arc::new(stored));

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::names::{CommandId, SecretName, ServerId, ServerName, ToolName, UserName, ValueId};
+use super::remote::SealedValue;
 use super::server::{Live, LogLine, ServerChange, ServerConfig};
 use super::tool::Tools;
 
@@ -95,6 +96,12 @@ pub struct RegisterServer {
     pub name: ServerName,
     pub config: ServerConfig,
     pub enabled: bool,
+    /// Where the session lies that is to be resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<ValueId>,
+    /// What the configuration names in the Vault, to be put there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sealed: Vec<SealedValue>,
 }
 
 /// Change a server's configuration and restart it where that changed anything.
@@ -103,6 +110,12 @@ pub struct UpdateServer {
     pub id: CommandId,
     pub name: ServerName,
     pub change: ServerChange,
+    /// Whom the values were sealed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerId>,
+    /// What the change names in the Vault, to be put there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sealed: Vec<SealedValue>,
 }
 
 /// Enable a server; one that is enabled is restarted.
@@ -133,10 +146,14 @@ pub struct ReadLogs {
 }
 
 /// One server's ring.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServerLogs {
     pub server: ServerId,
     pub logs: Vec<LogLine>,
+    /// The id of its session, where it has one and is held there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
 }
 
 /// Call a tool. On the bus these fields are headers and the body is `args` itself, so that arguments

@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::names::{CommandId, Position, SecretName, ServerId, ServerName, UserName, ValueId};
+use super::remote::Era;
 use super::server::ServerConfig;
 use super::tool::Tool;
 
@@ -72,6 +73,9 @@ events! {
     ServerDisabled = "server.disabled" v 1,
     ServerDeleted = "server.deleted" v 1,
     ServerToolsDiscovered = "server.tools_discovered" v 1,
+    ServerEraFound = "server.era_found" v 1,
+    ServerSessionOpened = "server.session_opened" v 1,
+    ServerSessionEnded = "server.session_ended" v 1,
     SecretSet = "secret.set" v 1,
     SecretDeleted = "secret.deleted" v 1,
 }
@@ -125,6 +129,30 @@ pub struct ServerToolsDiscovered {
     pub tools: Arc<Vec<Tool>>,
 }
 
+/// The way in which a server behind a URL speaks is another one than last known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerEraFound {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub era: Era,
+}
+
+/// A session with a server was opened. Its id is a credential and lies in the Vault under `value`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerSessionOpened {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub value: ValueId,
+}
+
+/// The session is over: the server does not know it any more, or a user wants a new one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerSessionEnded {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub value: ValueId,
+}
+
 /// A user's secret has a new value, which lies in the Vault under `value`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -157,6 +185,9 @@ impl Event {
             Self::ServerDisabled(e) => &e.name,
             Self::ServerDeleted(e) => &e.name,
             Self::ServerToolsDiscovered(e) => &e.name,
+            Self::ServerEraFound(e) => &e.name,
+            Self::ServerSessionOpened(e) => &e.name,
+            Self::ServerSessionEnded(e) => &e.name,
             Self::SecretSet(e) => &e.server_name,
             Self::SecretDeleted(e) => &e.server_name,
         };

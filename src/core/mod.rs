@@ -9,6 +9,7 @@ pub mod command;
 pub mod event;
 pub mod failure;
 pub mod names;
+pub mod remote;
 pub mod secret;
 pub mod server;
 pub mod tool;

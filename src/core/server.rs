@@ -9,10 +9,12 @@ use utoipa::ToSchema;
 use super::catalog::{Catalog, Server};
 use super::command::{DeleteServer, DisableServer, EnableServer, RecordTools, RegisterServer, UpdateServer};
 use super::event::{
-    Event, ServerDeleted, ServerDisabled, ServerEnabled, ServerRegistered, ServerToolsDiscovered, ServerUpdated,
+    Event, ServerDeleted, ServerDisabled, ServerEnabled, ServerRegistered, ServerSessionOpened, ServerToolsDiscovered,
+    ServerUpdated,
 };
 use super::failure::{Code, Failure};
-use super::names::{SecretName, ServerId, WorkerId};
+use super::names::{SecretName, ServerId, ValueId, WorkerId};
+use super::remote::{Remote, RemoteChange, session_ended};
 use super::tool::Tools;
 
 /// Everything a user can say about a server, but its name and whether it is enabled.
@@ -49,6 +51,18 @@ pub enum Transport {
         #[serde(default)]
         env: BTreeMap<String, String>,
     },
+    /// A server that is there already, behind a URL.
+    StreamableHttp(Remote),
+}
+
+impl Transport {
+    /// As users spell it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Stdio { .. } => "stdio",
+            Self::StreamableHttp(_) => "streamable_http",
+        }
+    }
 }
 
 /// How many processes of a stdio server there are.
@@ -127,6 +141,14 @@ impl ServerConfig {
         self.tool_timeout.unwrap_or(DEFAULT_TIMEOUT_MS)
     }
 
+    /// Where it is, if it is behind a URL.
+    pub fn remote(&self) -> Option<&Remote> {
+        match &self.transport {
+            Transport::Stdio { .. } => None,
+            Transport::StreamableHttp(remote) => Some(remote),
+        }
+    }
+
     /// Whether the secret may be given to this server.
     pub fn takes(&self, secret: &SecretName) -> bool {
         self.secret_names.is_empty() || self.secret_names.contains(secret)
@@ -134,16 +156,13 @@ impl ServerConfig {
 
     /// Checks what the types do not: texts that no process could be given, limits out of range.
     pub fn check(&self) -> Result<(), Failure> {
-        let Transport::Stdio { command, args, env } = &self.transport;
-        if command.trim().is_empty() || command.contains('\0') {
-            return Err(Failure::invalid("command must be the program to start, not empty and without NUL"));
-        }
-        if args.iter().any(|arg| arg.contains('\0')) {
-            return Err(Failure::invalid("args must not contain NUL"));
-        }
-        for (key, value) in env {
-            if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-                return Err(Failure::invalid("env must map names without '=' and NUL to values without NUL"));
+        match &self.transport {
+            Transport::Stdio { command, args, env } => check_stdio(command, args, env)?,
+            Transport::StreamableHttp(remote) => {
+                remote.check()?;
+                if self.replicas != Replicas::One {
+                    return Err(Failure::invalid("A streamable_http server has no replicas; leave that out"));
+                }
             }
         }
         for (field, value) in [("startupTimeout", self.startup_timeout), ("toolTimeout", self.tool_timeout)] {
@@ -151,6 +170,21 @@ impl ServerConfig {
         }
         Ok(())
     }
+}
+
+fn check_stdio(command: &str, args: &[String], env: &BTreeMap<String, String>) -> Result<(), Failure> {
+    if command.trim().is_empty() || command.contains('\0') {
+        return Err(Failure::invalid("command must be the program to start, not empty and without NUL"));
+    }
+    if args.iter().any(|arg| arg.contains('\0')) {
+        return Err(Failure::invalid("args must not contain NUL"));
+    }
+    for (key, value) in env {
+        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+            return Err(Failure::invalid("env must map names without '=' and NUL to values without NUL"));
+        }
+    }
+    Ok(())
 }
 
 /// A limit in milliseconds that a user asked for.
@@ -170,18 +204,27 @@ pub fn register(catalog: &Catalog, command: &RegisterServer) -> Result<Vec<Event
         return Err(Failure::new(Code::ServerAlreadyExists, taken));
     }
     let (server, name) = (command.server, command.name.clone());
-    Ok(vec![ServerRegistered { server, name, config: command.config.clone(), enabled: command.enabled }.into()])
+    let config = command.config.clone();
+    let mut events = vec![ServerRegistered { server, name: name.clone(), config, enabled: command.enabled }.into()];
+    events.extend(command.session.map(|value| ServerSessionOpened { server, name, value }.into()));
+    Ok(events)
 }
 
 /// Nothing changed is no event: the same update twice is one.
 pub fn update(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Event>, Failure> {
     let server = known(catalog, command.name.as_str())?;
+    if command.server.is_some_and(|sealed_for| sealed_for != server.id) {
+        return Err(Failure::new(Code::Conflict, format!("Server {} was registered anew; ask again", server.name)));
+    }
     let config = command.change.apply(server)?;
     config.check()?;
     let mut events = Vec::new();
-    if config != *server.config {
+    let session = command.change.remote.session;
+    // Another session is another run.
+    if config != *server.config || session.is_some_and(|session| session != server.session) {
         events.push(ServerUpdated { server: server.id, name: server.name.clone(), config }.into());
     }
+    events.extend(session.and_then(|session| change_session(server, session)));
     match command.change.enabled {
         Some(true) if !server.enabled => events.push(enabled(server)),
         Some(false) if server.enabled => events.push(disabled(server)),
@@ -213,6 +256,13 @@ pub fn record_tools(catalog: &Catalog, command: &RecordTools) -> Vec<Event> {
             vec![ServerToolsDiscovered { server: server.id, name: server.name.clone(), digest, tools }.into()]
         }
         _ => vec![],
+    }
+}
+
+fn change_session(server: &Server, session: Option<ValueId>) -> Option<Event> {
+    match session {
+        Some(value) => Some(ServerSessionOpened { server: server.id, name: server.name.clone(), value }.into()),
+        None => server.session.map(|value| session_ended(server, value)),
     }
 }
 
@@ -250,6 +300,8 @@ pub struct ServerChange {
     pub replicas: Option<Replicas>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    #[serde(flatten)]
+    pub remote: RemoteChange,
 }
 
 /// Tells `null` from absent, for a field that has `#[serde(default)]`.
@@ -260,10 +312,18 @@ pub fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(from: D) -> 
 impl ServerChange {
     fn apply(&self, server: &Server) -> Result<ServerConfig, Failure> {
         let mut config = (*server.config).clone();
-        let Transport::Stdio { command, args, env } = &mut config.transport;
-        replace(command, &self.command);
-        replace(args, &self.args);
-        replace(env, &self.env);
+        match &mut config.transport {
+            Transport::Stdio { command, args, env } => {
+                refuse("stdio", &self.remote.given())?;
+                replace(command, &self.command);
+                replace(args, &self.args);
+                replace(env, &self.env);
+            }
+            Transport::StreamableHttp(remote) => {
+                refuse("streamable_http", &self.of_stdio())?;
+                remote.change(&self.remote)?;
+            }
+        }
         replace(&mut config.secret_names, &self.secret_names);
         replace_timeout(&mut config.startup_timeout, self.startup_timeout);
         replace_timeout(&mut config.tool_timeout, self.tool_timeout);
@@ -271,6 +331,24 @@ impl ServerChange {
         replace(&mut config.replicas, &self.replicas);
         Ok(config)
     }
+
+    fn of_stdio(&self) -> Vec<&'static str> {
+        let fields = [
+            ("command", self.command.is_some()),
+            ("args", self.args.is_some()),
+            ("env", self.env.is_some()),
+            ("replicas", self.replicas.is_some()),
+        ];
+        fields.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
+    }
+}
+
+/// The fields that a server of that transport does not have.
+pub fn refuse(transport: &str, given: &[&str]) -> Result<(), Failure> {
+    if given.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!("A {transport} server has no {}; leave that out", given.join(", "))))
 }
 
 /// Answers show the default as a number: put back, it is still the default and no change.

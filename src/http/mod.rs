@@ -9,6 +9,7 @@ mod facade;
 mod health;
 mod reply;
 mod secrets;
+mod server_fields;
 mod servers;
 mod tools;
 

@@ -7,21 +7,20 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body;
 use super::facade::{Facade, command_id};
 use super::reply::{ErrorBody, Nothing, Refused, Success, success};
+use super::server_fields::{RegisterBody, UpdateBody};
 use crate::core::catalog::Server;
 use crate::core::command::{DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, UpdateServer};
 use crate::core::failure::Failure;
 use crate::core::names::{SecretName, ServerId, ServerName, WorkerId};
-use crate::core::server::{
-    DEFAULT_TIMEOUT_MS, Live, LogLine, Replicas, ServerChange, ServerConfig, Status, Transport, given,
-};
+use crate::core::remote::{HIDDEN, HeaderValue, ReconnectionOptions, Remote};
+use crate::core::server::{DEFAULT_TIMEOUT_MS, Live, LogLine, Replicas, Status, Transport};
 use crate::core::tool::Tool;
 use crate::ports::Place;
 
@@ -38,9 +37,23 @@ pub struct ServerView {
     name: ServerName,
     #[schema(value_type = String, example = "stdio")]
     transport_type: &'static str,
-    command: String,
-    args: Vec<String>,
-    env: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env: Option<BTreeMap<String, String>>,
+    /// The MCP endpoint of a streamable_http server; `***` stands for user info.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    /// Sent with every request; `***` stands for what is sealed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<BTreeMap<String, String>>,
+    /// The session that is resumed after a restart, while some worker holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reconnection_options: Option<ReconnectionOptions>,
     /// When not empty, only the secrets with these names are injected.
     #[schema(value_type = Vec<String>)]
     secret_names: Vec<SecretName>,
@@ -49,7 +62,9 @@ pub struct ServerView {
     /// Milliseconds.
     tool_timeout: u64,
     reset_timeout_on_progress: bool,
-    replicas: Replicas,
+    /// Of a stdio server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<Replicas>,
     enabled: bool,
     status: Status,
     /// Why it is not connected.
@@ -64,28 +79,54 @@ pub struct ServerView {
     logs: Vec<LogLine>,
 }
 
+/// What the workers that run a server tell of it.
+#[derive(Default)]
+struct Told {
+    logs: Vec<LogLine>,
+    session_id: Option<String>,
+}
+
 impl ServerView {
-    fn new(server: &Server, live: Live, logs: Vec<LogLine>) -> Self {
+    fn new(server: &Server, live: Live, told: Told) -> Self {
         let config = &server.config;
-        let Transport::Stdio { command, args, env } = config.transport.clone();
-        Self {
+        let mut view = Self {
             name: server.name.clone(),
-            transport_type: "stdio",
-            command,
-            args,
-            env,
+            transport_type: config.transport.as_str(),
+            command: None,
+            args: None,
+            env: None,
+            url: None,
+            headers: None,
+            session_id: None,
+            reconnection_options: None,
             secret_names: config.secret_names.clone(),
             startup_timeout: config.startup_timeout_ms(),
             tool_timeout: config.tool_timeout_ms(),
             reset_timeout_on_progress: config.reset_timeout_on_progress,
-            replicas: config.replicas,
+            replicas: None,
             enabled: server.enabled,
             status: live.status,
             error: live.error,
             details: live.details,
             tools_list: server.tools.tools.clone(),
-            logs,
+            logs: told.logs,
+        };
+        match config.transport.clone() {
+            Transport::Stdio { command, args, env } => {
+                (view.command, view.args, view.env) = (Some(command), Some(args), Some(env));
+                view.replicas = Some(config.replicas);
+            }
+            Transport::StreamableHttp(Remote { url, headers, reconnection_options, .. }) => {
+                let shown = |value| match value {
+                    HeaderValue::Plain(value) => value,
+                    HeaderValue::Sealed { .. } => HIDDEN.to_owned(),
+                };
+                view.headers = Some(headers.into_iter().map(|(name, value)| (name, shown(value))).collect());
+                (view.url, view.session_id) = (Some(url), told.session_id);
+                view.reconnection_options = Some(reconnection_options);
+            }
         }
+        view
     }
 }
 
@@ -113,158 +154,19 @@ pub async fn get(State(facade): State<Arc<Facade>>, Named(name): Named) -> Resul
     one(&facade, &name).await
 }
 
-/// A server to be registered.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({"name": "everything", "command": "npx", "args": ["-y", "@modelcontextprotocol/server-everything"]}))]
-pub struct RegisterBody {
-    #[schema(value_type = String, example = "everything")]
-    name: ServerName,
-    /// `stdio`, also where absent.
-    #[serde(default)]
-    #[schema(example = "stdio")]
-    transport_type: Option<String>,
-    /// The program to start.
-    #[schema(example = "npx")]
-    command: Option<String>,
-    #[serde(default)]
-    #[schema(example = json!(["-y", "@modelcontextprotocol/server-everything"]))]
-    args: Option<Vec<String>>,
-    /// Variables of the server's environment; of the host's it sees few. Shown as they are: put no secrets here.
-    #[serde(default)]
-    env: Option<BTreeMap<String, String>>,
-    /// When not empty, only the secrets with these names are injected.
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
-    secret_names: Option<Vec<SecretName>>,
-    /// Milliseconds for connecting and the first list of tools; 60,000 where absent.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 86_400_000)]
-    startup_timeout: Option<u64>,
-    /// Milliseconds for a tool call; 60,000 where absent.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 86_400_000)]
-    tool_timeout: Option<u64>,
-    #[serde(default)]
-    reset_timeout_on_progress: Option<bool>,
-    #[serde(default)]
-    replicas: Option<Replicas>,
-    /// True where absent.
-    #[serde(default)]
-    enabled: Option<bool>,
-    #[schema(ignore)]
-    url: Option<IgnoredAny>,
-    #[schema(ignore)]
-    headers: Option<IgnoredAny>,
-    #[schema(ignore)]
-    session_id: Option<IgnoredAny>,
-    #[schema(ignore)]
-    reconnection_options: Option<IgnoredAny>,
-}
-
-/// The fields of a transport that a stdio server does not have.
-fn refuse_remote(given: [(&str, Option<IgnoredAny>); 4]) -> Result<(), Failure> {
-    let given: Vec<_> = given.into_iter().filter_map(|(name, field)| field.map(|_| name)).collect();
-    if given.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::invalid(format!("A stdio server has no {}; leave that out", given.join(", "))))
-}
-
-fn check_transport(kind: Option<&str>) -> Result<(), Failure> {
-    match kind {
-        None | Some("stdio") => Ok(()),
-        Some("streamable_http") => {
-            Err(Failure::invalid("transportType streamable_http is not supported by this version; use stdio"))
-        }
-        Some(_) => Err(Failure::invalid("transportType must be stdio")),
-    }
-}
-
 /// Register a server. Answers after the first attempt to connect, with the true status.
 #[utoipa::path(post, operation_id = "register_server", path = "/mcp/servers", tag = "servers", request_body = RegisterBody,
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 409, description = "A server of that name exists already", body = ErrorBody)))]
 pub async fn register(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let body = body::read(request, facade.limits.payload).await?;
     let body: RegisterBody = body::parse(&body)?;
-    check_transport(body.transport_type.as_deref())?;
-    refuse_remote([
-        ("url", body.url),
-        ("headers", body.headers),
-        ("sessionId", body.session_id),
-        ("reconnectionOptions", body.reconnection_options),
-    ])?;
-    let command = body.command.ok_or_else(|| Failure::invalid("command is missing: the program to start"))?;
-    let config = ServerConfig {
-        transport: Transport::Stdio { command, args: body.args.unwrap_or_default(), env: body.env.unwrap_or_default() },
-        secret_names: body.secret_names.unwrap_or_default(),
-        startup_timeout: body.startup_timeout,
-        tool_timeout: body.tool_timeout,
-        reset_timeout_on_progress: body.reset_timeout_on_progress.unwrap_or_default(),
-        replicas: body.replicas.unwrap_or_default(),
-    };
-    config.check()?;
+    let (server, name, enabled) = (ServerId(Uuid::now_v7()), body.name.clone(), body.enabled.unwrap_or(true));
+    let (config, session, sealed) = body.config(&facade.sealer, server)?;
     let time = starts(config.startup_timeout_ms());
-    let (id, server, name, enabled) = (command_id(), ServerId(Uuid::now_v7()), body.name, body.enabled.unwrap_or(true));
-    let live = facade.ask(&RegisterServer { id, server, name: name.clone(), config, enabled }, time).await?;
+    let (id, named) = (command_id(), name.clone());
+    let command = RegisterServer { id, server, name: named, config, enabled, session, sealed };
+    let live = facade.ask(&command, time).await?;
     shown(&facade, &name, live).await
-}
-
-/// What may be changed. The read-only fields of our own answers are taken and ignored, so that a
-/// server can be read, edited and put back.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({"args": ["-y", "@modelcontextprotocol/server-everything"], "toolTimeout": 30000}))]
-pub struct UpdateBody {
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    name: Option<ServerName>,
-    #[serde(default)]
-    transport_type: Option<String>,
-    #[serde(default)]
-    command: Option<String>,
-    #[serde(default)]
-    args: Option<Vec<String>>,
-    #[serde(default)]
-    env: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
-    secret_names: Option<Vec<SecretName>>,
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000)]
-    startup_timeout: Option<Option<u64>>,
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000)]
-    tool_timeout: Option<Option<u64>>,
-    #[serde(default)]
-    reset_timeout_on_progress: Option<bool>,
-    #[serde(default)]
-    replicas: Option<Replicas>,
-    #[serde(default)]
-    enabled: Option<bool>,
-    #[schema(ignore)]
-    url: Option<IgnoredAny>,
-    #[schema(ignore)]
-    headers: Option<IgnoredAny>,
-    #[schema(ignore)]
-    session_id: Option<IgnoredAny>,
-    #[schema(ignore)]
-    reconnection_options: Option<IgnoredAny>,
-    #[serde(rename = "status")]
-    #[schema(ignore)]
-    _status: Option<IgnoredAny>,
-    #[serde(rename = "error")]
-    #[schema(ignore)]
-    _error: Option<IgnoredAny>,
-    #[serde(rename = "details")]
-    #[schema(ignore)]
-    _details: Option<IgnoredAny>,
-    #[serde(rename = "toolsList")]
-    #[schema(ignore)]
-    _tools_list: Option<IgnoredAny>,
-    #[serde(rename = "logs")]
-    #[schema(ignore)]
-    _logs: Option<IgnoredAny>,
 }
 
 /// Change a server. Fields that are given replace the whole value; what changed restarts the server.
@@ -277,30 +179,14 @@ pub async fn update(
 ) -> Result<Response, Refused> {
     let body = body::read(request, facade.limits.payload).await?;
     let body: UpdateBody = body::parse(&body)?;
-    check_transport(body.transport_type.as_deref())?;
-    refuse_remote([
-        ("url", body.url),
-        ("headers", body.headers),
-        ("sessionId", body.session_id),
-        ("reconnectionOptions", body.reconnection_options),
-    ])?;
-    if body.name.is_some_and(|given| given != name) {
-        return Err(Failure::invalid("name cannot be changed; register the server anew under the other name").into());
-    }
-    let change = ServerChange {
-        command: body.command,
-        args: body.args,
-        env: body.env,
-        secret_names: body.secret_names,
-        startup_timeout: body.startup_timeout,
-        tool_timeout: body.tool_timeout,
-        reset_timeout_on_progress: body.reset_timeout_on_progress,
-        replicas: body.replicas,
-        enabled: body.enabled,
-    };
+    let server = facade.follow.catalog().server(name.as_str()).cloned();
+    let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
+    let (change, sealed) = body.change(&facade.sealer, &server)?;
     let asked = change.startup_timeout.flatten();
     let time = asked.map_or_else(|| time_to_start(&facade, &name), starts);
-    let live = facade.ask_holder(&name, &UpdateServer { id: command_id(), name: name.clone(), change }, time).await?;
+    let (id, named) = (command_id(), name.clone());
+    let command = UpdateServer { id, name: named, change, server: Some(server.id), sealed };
+    let live = facade.ask_holder(&name, &command, time).await?;
     shown(&facade, &name, live).await
 }
 
@@ -380,15 +266,16 @@ async fn views(facade: &Facade, servers: &[Arc<Server>]) -> Vec<ServerView> {
         facade.asker.at(Place::Worker(worker), &ReadLogs { servers }, LOGS).await.unwrap_or_default()
     });
     let told = futures::future::join_all(asked).await.into_iter().flatten();
-    let mut logs: HashMap<ServerId, Vec<LogLine>> = HashMap::new();
+    let mut by_server: HashMap<ServerId, Told> = HashMap::new();
     for told in told {
-        let of_server = logs.entry(told.server).or_default();
-        of_server.extend(told.logs);
-        of_server.sort_by_key(|line| line.at);
+        let of_server = by_server.entry(told.server).or_default();
+        of_server.logs.extend(told.logs);
+        of_server.logs.sort_by_key(|line| line.at);
+        of_server.session_id = of_server.session_id.take().or(told.session_id);
     }
     let views = servers
         .iter()
         .zip(looks)
-        .map(|(server, (live, _))| ServerView::new(server, live, logs.remove(&server.id).unwrap_or_default()));
+        .map(|(server, (live, _))| ServerView::new(server, live, by_server.remove(&server.id).unwrap_or_default()));
     views.collect()
 }

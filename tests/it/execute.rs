@@ -32,7 +32,15 @@ impl Process {
 
     async fn register(&self, id: CommandId, number: usize) -> Result<Done, Failure> {
         let name = format!("server-{number}").parse().expect("a name");
-        let command = RegisterServer { id, server: server_id(number), name, config: config(), enabled: true };
+        let command = RegisterServer {
+            id,
+            server: server_id(number),
+            name,
+            config: config(),
+            enabled: true,
+            session: None,
+            sealed: vec![],
+        };
         self.execute.change(id, Actor::Api, move |catalog| register(catalog, &command)).await
     }
 

@@ -74,7 +74,7 @@ impl App {
         let mut app = Self {
             url: String::new(),
             dir,
-            http: reqwest::Client::new(),
+            http: mcp_api::tls::client().build().expect("a client"),
             env: owned(env),
             processes: vec![],
             services,

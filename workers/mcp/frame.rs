@@ -39,6 +39,8 @@ pub struct CallFrame<'a> {
     pub secrets: &'a [Opened<'a>],
     pub progress: bool,
     pub traceparent: Option<&'a str>,
+    /// Further members of its `_meta`, as JSON.
+    pub meta: &'a str,
 }
 
 impl CallFrame<'_> {
@@ -47,7 +49,7 @@ impl CallFrame<'_> {
     pub fn frame(&self) -> Frame {
         // Escaping makes a text six times as long at worst. Growing would leave copies of secrets behind.
         let secrets: usize = self.secrets.iter().map(|s| (s.name.len() + s.value.len()) * 6 + 8).sum();
-        let mut bytes = Vec::with_capacity(self.args.len() + self.tool.len() * 6 + secrets + 320);
+        let mut bytes = Vec::with_capacity(self.args.len() + self.tool.len() * 6 + secrets + self.meta.len() + 320);
         // Writing to a Vec cannot fail.
         let _ = write!(bytes, r#"{{"jsonrpc":"2.0","id":"c{}","method":"tools/call","params":{{"name":"#, self.id);
         put_string(&mut bytes, self.tool);
@@ -55,20 +57,39 @@ impl CallFrame<'_> {
         let before = bytes.len();
         merge(&mut bytes, self.args, self.secrets);
         let secret = if self.secrets.is_empty() { 0 } else { (before + secrets).min(bytes.len()) };
-        match (self.progress, self.traceparent) {
-            (false, None) => {}
-            (true, None) => {
-                let _ = write!(bytes, r#","_meta":{{"progressToken":"c{}"}}"#, self.id);
-            }
-            (false, Some(trace)) => {
-                let _ = write!(bytes, r#","_meta":{{"traceparent":"{trace}"}}"#);
-            }
-            (true, Some(trace)) => {
-                let _ = write!(bytes, r#","_meta":{{"progressToken":"c{}","traceparent":"{trace}"}}"#, self.id);
-            }
-        }
+        self.put_meta(&mut bytes);
         bytes.extend_from_slice(b"}}\n");
         Frame { bytes, call: Some(self.id), secret }
+    }
+}
+
+impl CallFrame<'_> {
+    fn put_meta(&self, bytes: &mut Vec<u8>) {
+        const META: &[u8] = br#","_meta":{"#;
+        if !self.progress && self.traceparent.is_none() && self.meta.is_empty() {
+            return;
+        }
+        bytes.extend_from_slice(META);
+        let mut comma = "";
+        if self.progress {
+            let _ = write!(bytes, r#""progressToken":"c{}""#, self.id);
+            comma = ",";
+        }
+        if let Some(trace) = self.traceparent {
+            let _ = write!(bytes, r#"{comma}"traceparent":"{trace}""#);
+            comma = ",";
+        }
+        if !self.meta.is_empty() {
+            let _ = write!(bytes, "{comma}{}", self.meta);
+        }
+        bytes.push(b'}');
+    }
+}
+
+/// A frame can be a request's body as it is: it is wiped when that was sent.
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -29,8 +29,17 @@ struct Masked {
 impl Masker {
     /// Hides a value from now on. [`Masker::release`] must follow.
     pub fn hold(&self, id: ValueId, value: &str) {
+        self.hold_with(id, || forms(value));
+    }
+
+    /// Hides a value that has parts which may be shown alone.
+    pub fn hold_all(&self, id: ValueId, values: &[Zeroizing<String>]) {
+        self.hold_with(id, || values.iter().flat_map(|value| forms(value)).collect());
+    }
+
+    fn hold_with(&self, id: ValueId, forms: impl FnOnce() -> Vec<Zeroizing<Vec<u8>>>) {
         let mut held = self.lock();
-        let masked = held.entry(id).or_insert_with(|| Masked { forms: forms(value), calls: 0, last: Instant::now() });
+        let masked = held.entry(id).or_insert_with(|| Masked { forms: forms(), calls: 0, last: Instant::now() });
         masked.calls += 1;
     }
 

@@ -1,22 +1,28 @@
 //! MCP servers: how they are started, kept running, talked to and stopped.
 //!
 //! [`pool`] has a slot a server; a slot's [`supervisor`] starts it, starts it again and stops it.
-//! [`stdio`] is a running server: a child process, rmcp for the protocol around, and the [`mux`] for
-//! the calls themselves.
+//! A [`connection`] is a running server: [`stdio`], a child process, with rmcp for the protocol around and the
+//! [`mux`] for the calls themselves; or [`remote`], a server behind a URL.
 
+mod connection;
 mod frame;
 mod lease;
+mod listing;
 mod mask;
 mod mux;
 pub mod pool;
 mod record;
+mod remote;
 mod ring;
 mod slot;
 mod standby;
 mod stdio;
 mod supervisor;
 mod tap;
+mod wire;
 
+pub use connection::{CallError, ToolCall};
 pub use frame::Secret;
 pub use mask::Masker;
-pub use stdio::{CallError, RpcError, ToolCall};
+pub use remote::Keep;
+pub use wire::RpcError;

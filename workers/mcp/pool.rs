@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::remote::Keep;
 use super::slot::Slot;
 use super::standby;
 use crate::board::Board;
@@ -35,6 +36,8 @@ pub struct Pool {
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,
     pub leases: Arc<dyn Leases>,
+    /// Where secrets of servers are kept.
+    pub keep: Keep,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     /// No other worker can be there.
@@ -59,6 +62,8 @@ pub struct PoolParts {
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,
     pub leases: Arc<dyn Leases>,
+    /// Where secrets of servers are kept.
+    pub keep: Keep,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub alone: bool,
@@ -66,7 +71,7 @@ pub struct PoolParts {
 
 impl Pool {
     pub fn new(parts: PoolParts) -> Arc<Self> {
-        let PoolParts { worker, follow, execute, bus, board, leases, metrics, limits, alone } = parts;
+        let PoolParts { worker, follow, execute, bus, board, leases, keep, metrics, limits, alone } = parts;
         Arc::new(Self {
             worker,
             follow,
@@ -74,6 +79,7 @@ impl Pool {
             bus,
             board,
             leases,
+            keep,
             metrics,
             limits,
             alone,
@@ -180,7 +186,13 @@ impl Pool {
     pub fn logs(&self, servers: &[ServerId]) -> Vec<ServerLogs> {
         let slots = self.slots.load();
         let known = servers.iter().filter_map(|id| slots.get(id));
-        known.map(|slot| ServerLogs { server: slot.id, logs: slot.ring.lines() }).collect()
+        known
+            .map(|slot| ServerLogs {
+                server: slot.id,
+                logs: slot.ring.lines(),
+                session_id: slot.session_id.load().as_deref().cloned(),
+            })
+            .collect()
     }
 
     /// Tells facades and other workers how one server looks now.

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connection::Connection;
 use super::pool::Pool;
 use super::slot::Slot;
-use super::stdio::Stdio;
 use crate::core::command::RecordTools;
 use crate::core::event::Actor;
 use crate::core::names::CommandId;
 use crate::core::server::record_tools;
 use crate::core::tool::Tools;
 
-pub async fn refresh(pool: Arc<Pool>, slot: Arc<Slot>, connection: Arc<Stdio>, limit: Duration) {
+pub async fn refresh(pool: Arc<Pool>, slot: Arc<Slot>, connection: Arc<Connection>, limit: Duration) {
     match tokio::time::timeout(limit, connection.list_tools()).await {
         Ok(Ok(tools)) => record(&pool, &slot, tools).await,
         Ok(Err(reason)) => {

@@ -6,11 +6,11 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use super::connection::Connection;
 use super::lease::Lease;
 use super::mask::Masker;
 use super::pool::Pool;
 use super::ring::Ring;
-use super::stdio::Stdio;
 use super::supervisor::Supervisor;
 use crate::core::catalog::Server;
 use crate::core::failure::{Code, Failure};
@@ -30,13 +30,15 @@ pub struct Slot {
     pub ring: Arc<Ring>,
     pub masker: Arc<Masker>,
     pub child: Arc<guard::Current>,
+    /// The id of the session with a server behind a URL.
+    pub session_id: Arc<ArcSwapOption<String>>,
     pub lease: Lease,
     /// Whether it is asked for by its id, because it alone runs the server.
     serving: Mutex<Option<Serving>>,
     waiting: Mutex<Waiting>,
     /// The catalogue has changed, or the lease may be free.
     pub(super) news: Notify,
-    pub(super) connection: ArcSwapOption<Stdio>,
+    pub(super) connection: ArcSwapOption<Connection>,
     pub(super) state: watch::Sender<State>,
     pub(super) live: ArcSwap<Live>,
     orders: mpsc::Sender<Order>,
@@ -53,7 +55,7 @@ struct Waiting {
 pub(super) enum State {
     /// Wait for it.
     Starting,
-    Up(Arc<Stdio>),
+    Up(Arc<Connection>),
     /// Fail at once.
     Broken(Box<Failure>),
     /// Another worker runs it, or nobody does yet.
@@ -81,6 +83,7 @@ impl Slot {
             ring: Arc::default(),
             masker: Arc::default(),
             child: Arc::default(),
+            session_id: Arc::default(),
             lease: Lease::default(),
             serving: Mutex::default(),
             waiting: Mutex::new(Waiting { since: Instant::now(), tried: None }),
@@ -95,7 +98,7 @@ impl Slot {
     }
 
     /// The connection for a call; waits while the server is being started. The caller limits the time.
-    pub async fn connection(&self) -> Result<Arc<Stdio>, Failure> {
+    pub async fn connection(&self) -> Result<Arc<Connection>, Failure> {
         if let Some(connection) = self.connection.load_full()
             && !connection.is_closed()
             && self.lease.is_held()

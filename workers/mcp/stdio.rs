@@ -1,51 +1,31 @@
 //! A running stdio server: its process, its protocol session and the calls to it.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProtocolVersion};
 use rmcp::service::{RoleClient, RunningService};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{CallFrame, Secret, request};
+use super::connection::{CallError, Shared, ToolCall, call_over};
+use super::listing::list_over;
 use super::mask::Masker;
-use super::mux::{Answer, Call, Closed, Mux};
+use super::mux::Mux;
 use super::ring::Ring;
 use super::tap;
-use crate::core::secret::Opened;
-use crate::core::server::{ServerConfig, Transport};
-use crate::core::tool::{Tool, Tools};
+use crate::core::tool::Tools;
 use crate::execute::now_ms;
 use crate::workers::guard::{self, Process};
 
-/// Pages of a tool list that are asked for at most.
-const PAGES: usize = 1000;
-/// Tools of one server that are kept at most.
-const TOOLS: usize = 10_000;
 /// How long an ended child's last words are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Bytes of standard error read in a second; beyond, the child waits.
 const STDERR_PER_SECOND: usize = 1 << 20;
-
-/// What a server's connections have in common, whichever runs at the moment.
-#[derive(Clone)]
-pub struct Shared {
-    pub ring: Arc<Ring>,
-    pub masker: Arc<Masker>,
-    pub tools_changed: Arc<Notify>,
-    pub result_limit: usize,
-    /// The child that is to live on while the server's lease is renewed.
-    pub child: Arc<guard::Current>,
-    /// How long a child may live without a renewal.
-    pub ttl: Duration,
-}
 
 /// A connected server.
 pub struct Stdio {
@@ -69,44 +49,23 @@ struct Starting {
     silent: CancellationToken,
 }
 
-/// A tool call as a server is to see it.
-pub struct ToolCall<'a> {
-    pub tool: &'a str,
-    pub args: &'a str,
-    pub secrets: &'a [Secret],
-    pub traceparent: Option<&'a str>,
-    pub timeout: Duration,
-    /// Progress starts the time anew.
-    pub reset_on_progress: bool,
-}
-
-/// Why a call has no result.
-#[derive(Debug)]
-pub enum CallError {
-    /// The server answered with this JSON-RPC error.
-    Rpc(Bytes),
-    /// The connection ended during the call; or before, where it is false.
-    Closed {
-        begun: bool,
-    },
-    TooLarge,
-    TimedOut,
-    /// A secret cannot be used as an argument.
-    BadSecret,
-}
-
 impl Stdio {
     /// Starts the server, opens the session and asks for the tools. The caller sets the time limit
     /// and may drop this at any moment: then the child is killed.
-    pub async fn connect(config: &ServerConfig, shared: &Shared) -> Result<(Self, Tools), String> {
-        let Transport::Stdio { command, args, env } = &config.transport;
+    pub async fn connect(
+        command: &str,
+        args: &[String],
+        env: &BTreeMap<String, String>,
+        shared: &Shared,
+    ) -> Result<(Self, Tools), String> {
         let started_at = now_ms();
         let child = guard::spawn(command, args, env.iter(), shared.ttl)
             .map_err(|error| format!("it cannot be started: {error}"))?;
         shared.child.set(&child.process);
         let (mux, frames) = Mux::new();
-        let Shared { ring, masker, tools_changed, result_limit, .. } = shared.clone();
-        let (tap, reader) = tap::tap(mux.clone(), ring.clone(), masker.clone(), tools_changed, result_limit);
+        let Shared { hearing, result_limit, .. } = shared.clone();
+        let (ring, masker) = (hearing.ring.clone(), hearing.masker.clone());
+        let (tap, reader) = tap::tap(mux.clone(), hearing, result_limit);
         let (silent, printed) = (CancellationToken::new(), read_stderr(child.stderr, ring, masker));
         let ended = silent.clone().drop_guard();
         let tasks = vec![
@@ -120,7 +79,7 @@ impl Stdio {
         let mut starting = Starting { mux: mux.clone(), process: Some(child.process), tasks, silent };
         let opened = async {
             let session = rmcp::serve_client(client(), tap).await.map_err(|error| error.to_string())?;
-            let tools = list_tools(&mux, result_limit).await?;
+            let tools = list_over(&mux, result_limit).await?;
             Ok::<_, String>((session, tools))
         };
         match opened.await {
@@ -138,43 +97,12 @@ impl Stdio {
 
     /// Asks again what the server offers.
     pub async fn list_tools(&self) -> Result<Tools, String> {
-        list_tools(&self.mux, self.result_limit).await
+        list_over(&self.mux, self.result_limit).await
     }
 
     /// Calls a tool and gives the raw CallToolResult.
     pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
-        let progress = call.reset_on_progress.then(|| Arc::new(Notify::new()));
-        let mut request = self.mux.begin(progress.clone()).map_err(|Closed| CallError::Closed { begun: false })?;
-        let opened = call.secrets.iter().map(|secret| {
-            secret
-                .value
-                .expose()
-                .map(|value| Opened { name: secret.name.as_str(), value })
-                .map_err(|_| CallError::BadSecret)
-        });
-        let opened = opened.collect::<Result<Vec<_>, _>>()?;
-        let frame = CallFrame {
-            id: request.id,
-            tool: call.tool,
-            args: call.args,
-            secrets: &opened,
-            progress: progress.is_some(),
-            traceparent: call.traceparent,
-        };
-        let frame = frame.frame();
-        let exchange = async {
-            request.send(frame).await.map_err(|Closed| CallError::Closed { begun: false })?;
-            request.answer().await.map_err(|Closed| CallError::Closed { begun: true })
-        };
-        let answer = match &progress {
-            None => tokio::time::timeout(call.timeout, exchange).await.map_err(|_| CallError::TimedOut)?,
-            Some(progress) => with_progress(exchange, progress, call.timeout).await,
-        };
-        match answer? {
-            Answer::Result(result) => Ok(result),
-            Answer::Error(error) => Err(CallError::Rpc(error)),
-            Answer::TooLarge => Err(CallError::TooLarge),
-        }
+        call_over(&self.mux, call).await
     }
 
     pub fn is_closed(&self) -> bool {
@@ -272,88 +200,9 @@ fn exited(status: std::process::ExitStatus) -> String {
     }
 }
 
-fn client() -> ClientConfig {
+pub fn client() -> ClientConfig {
     ClientConfig::new(ClientCapabilities::default(), Implementation::new("mcp-api", env!("CARGO_PKG_VERSION")))
         .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
-}
-
-/// Waits for `exchange` as long as there is progress, `limit` after the last of it at most.
-async fn with_progress<T>(
-    exchange: impl Future<Output = Result<T, CallError>>,
-    progress: &Notify,
-    limit: Duration,
-) -> Result<T, CallError> {
-    let mut exchange = std::pin::pin!(exchange);
-    loop {
-        tokio::select! {
-            done = &mut exchange => return done,
-            () = progress.notified() => {}
-            () = tokio::time::sleep(limit) => return Err(CallError::TimedOut),
-        }
-    }
-}
-
-/// All pages of `tools/list`, untouched, `limit` bytes at most: the log keeps them.
-async fn list_tools(mux: &Arc<Mux>, limit: usize) -> Result<Tools, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Page {
-        #[serde(default)]
-        tools: Vec<Box<RawValue>>,
-        next_cursor: Option<String>,
-    }
-    let (mut tools, mut seen, mut size) = (Vec::new(), HashSet::new(), 0);
-    let mut params = "{}".to_owned();
-    for _ in 0..PAGES {
-        let Some(page) = ask(mux, "tools/list", &params).await? else { break };
-        let page: Page =
-            serde_json::from_slice(&page).map_err(|e| format!("its tools/list is no list of tools: {e}"))?;
-        let page_tools: Vec<_> = page.tools.into_iter().map(Tool::from).collect();
-        if page_tools.iter().any(|tool| tool.name().is_none()) {
-            return Err("its tools/list has a tool without a name".into());
-        }
-        size += page_tools.iter().map(|tool| tool.raw().get().len()).sum::<usize>();
-        tools.extend(page_tools);
-        if tools.len() > TOOLS {
-            return Err(format!("it has more than {TOOLS} tools"));
-        }
-        if size > limit {
-            return Err(format!("its tools are larger than RESULT_LIMIT ({limit} bytes) together"));
-        }
-        match page.next_cursor {
-            // A cursor that comes again would go round for ever.
-            Some(cursor) if seen.insert(cursor.clone()) => params = serde_json::json!({ "cursor": cursor }).to_string(),
-            _ => break,
-        }
-    }
-    Ok(Tools::new(tools))
-}
-
-/// A request of ours. `None`: the server has no such method, so it offers none of it.
-async fn ask(mux: &Arc<Mux>, method: &str, params: &str) -> Result<Option<Bytes>, String> {
-    const METHOD_NOT_FOUND: i64 = -32601;
-    let ended = |Closed| format!("it ended during {method}");
-    let mut call: Call = mux.begin(None).map_err(ended)?;
-    call.send(request(call.id, method, params)).await.map_err(ended)?;
-    match call.answer().await.map_err(ended)? {
-        Answer::Result(result) => Ok(Some(result)),
-        Answer::Error(error) => match serde_json::from_slice::<RpcError>(&error) {
-            Ok(error) if error.code == METHOD_NOT_FOUND => Ok(None),
-            Ok(error) => Err(format!("it refused {method}: {} ({})", error.message, error.code)),
-            Err(_) => Err(format!("it refused {method} with something that is no JSON-RPC error")),
-        },
-        Answer::TooLarge => Err(format!("its answer to {method} is too large")),
-    }
-}
-
-/// What a server answers where it has no result.
-#[derive(Deserialize, Serialize)]
-pub struct RpcError {
-    pub code: i64,
-    #[serde(default)]
-    pub message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<Box<RawValue>>,
 }
 
 /// Standard error, line by line, into the ring. A child that prints without end is slowed down, not

@@ -11,10 +11,12 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
+use super::connection::{Connection, Shared};
 use super::pool::Pool;
 use super::record::{record, refresh};
+use super::remote::Memory;
 use super::slot::{Order, Slot, State};
-use super::stdio::{Shared, Stdio};
+use super::wire::Hearing;
 use crate::core::catalog::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::server::{Live, Status};
@@ -181,7 +183,7 @@ impl Supervisor {
     }
 
     /// One attempt to connect. Its outcome is shown before this returns.
-    async fn start(&mut self, server: &Server) -> Result<(Arc<Stdio>, Tools), Left> {
+    async fn start(&mut self, server: &Server) -> Result<(Arc<Connection>, Tools), Left> {
         let began = now_ms();
         // A broken server is tried again unseen, so that calls go on failing fast, unless somebody waits for it.
         if !self.waiting.is_empty() || (self.crashes == 0 && !self.broken) {
@@ -189,15 +191,18 @@ impl Supervisor {
         }
         let limit = Duration::from_millis(server.config.startup_timeout_ms());
         let shared = Shared {
-            ring: self.slot.ring.clone(),
-            masker: self.slot.masker.clone(),
-            tools_changed: self.tools_changed.clone(),
+            hearing: Hearing {
+                ring: self.slot.ring.clone(),
+                masker: self.slot.masker.clone(),
+                tools_changed: self.tools_changed.clone(),
+            },
             result_limit: self.pool.limits.result,
             child: self.slot.child.clone(),
             ttl: self.slot.lease.left(),
+            memory: self.memory(server),
         };
         let connecting = async {
-            match tokio::time::timeout(limit, Stdio::connect(&server.config, &shared)).await {
+            match tokio::time::timeout(limit, Connection::open(server, &shared)).await {
                 Ok(connected) => connected,
                 Err(_) => Err(format!("it was not ready within {} ms (startupTimeout)", limit.as_millis())),
             }
@@ -226,7 +231,7 @@ impl Supervisor {
     }
 
     /// Shows a connected server until it ends or is not wanted any more.
-    async fn keep(&mut self, server: &Server, connection: Arc<Stdio>, tools: Tools) {
+    async fn keep(&mut self, server: &Server, connection: Arc<Connection>, tools: Tools) {
         let since = Instant::now();
         self.slot.ring.push("transport", "connected");
         tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
@@ -279,7 +284,7 @@ impl Supervisor {
                 let reason = self.slot.masker.mask(&reason);
                 self.slot.ring.push("transport", &format!("ended: {reason}"));
                 tracing::warn!(server = %server.name, reason, "a server ended and is being restarted");
-                let details = self.slot.ring.stderr_since(connection.started_at);
+                let details = self.slot.ring.stderr_since(connection.started_at());
                 let live = Live { status: Status::Connecting, error: Some(reason), details };
                 self.show(State::Starting, live);
                 self.pool.metrics.restarted(&server.name);
@@ -292,6 +297,17 @@ impl Supervisor {
             let pause =
                 backoff(Duration::from_secs(5)).nth(self.crashes as usize - 2).unwrap_or(Duration::from_secs(5));
             self.pause(pause).await;
+        }
+    }
+
+    /// What is remembered of a server behind a URL.
+    fn memory(&self, server: &Server) -> Memory {
+        Memory {
+            keep: self.pool.keep.clone(),
+            execute: self.pool.execute.clone(),
+            server: server.id,
+            url: server.remote().map_or("", |remote| &remote.url).into(),
+            session_id: self.slot.session_id.clone(),
         }
     }
 
@@ -361,7 +377,7 @@ async fn next_that_matters(
     std::future::pending().await
 }
 
-async fn finish_calls(connection: &Stdio) {
+async fn finish_calls(connection: &Connection) {
     let until = Instant::now() + FINISH;
     while connection.calls() > 0 && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(20)).await;

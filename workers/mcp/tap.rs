@@ -1,7 +1,6 @@
 //! Reads and writes a child's lines. Replies to our own requests are taken out by id; what is the
 //! protocol's own affair (the handshake, pings, whatever the server asks) goes to rmcp.
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
@@ -9,15 +8,13 @@ use bytes::Bytes;
 use rmcp::RoleClient;
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::frame::{Frame, plain};
-use super::mask::Masker;
 use super::mux::{Answer, Mux};
-use super::ring::{Ring, shorten};
+use super::ring::shorten;
+use super::wire::{Hearing, Line, own_id, part, progress_of};
 
 /// Messages that may wait for rmcp.
 const FOR_RMCP: usize = 64;
@@ -35,25 +32,16 @@ pub struct Tap {
 /// The reader's side.
 pub struct Reader {
     pub mux: Arc<Mux>,
-    pub ring: Arc<Ring>,
-    pub masker: Arc<Masker>,
-    /// Rung when the server says that its tools have changed.
-    pub tools_changed: Arc<Notify>,
+    pub hearing: Hearing,
     /// Bytes of a result; see `RESULT_LIMIT`.
     pub result_limit: usize,
     to_rmcp: mpsc::Sender<RxJsonRpcMessage<RoleClient>>,
 }
 
 /// Joins a mux with rmcp.
-pub fn tap(
-    mux: Arc<Mux>,
-    ring: Arc<Ring>,
-    masker: Arc<Masker>,
-    tools_changed: Arc<Notify>,
-    result_limit: usize,
-) -> (Tap, Reader) {
+pub fn tap(mux: Arc<Mux>, hearing: Hearing, result_limit: usize) -> (Tap, Reader) {
     let (to_rmcp, inbox) = mpsc::channel(FOR_RMCP);
-    (Tap { mux: mux.clone(), inbox }, Reader { mux, ring, masker, tools_changed, result_limit, to_rmcp })
+    (Tap { mux: mux.clone(), inbox }, Reader { mux, hearing, result_limit, to_rmcp })
 }
 
 impl Transport<RoleClient> for Tap {
@@ -120,21 +108,6 @@ async fn write_batch(pipe: &mut (impl AsyncWrite + Unpin), batch: &[Frame]) -> i
     Ok(())
 }
 
-/// One line of the server, as far as it matters here.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    method: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow)]
-    params: Option<&'a RawValue>,
-}
-
 impl Reader {
     /// Reads until the server closes its output; then every call has ended.
     pub async fn read_all(self, from: impl AsyncRead + Unpin) {
@@ -151,7 +124,7 @@ impl Reader {
         self.mux.close();
     }
 
-    fn take(&self, line: Vec<u8>) {
+    pub fn take(&self, line: Vec<u8>) {
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }
@@ -179,16 +152,7 @@ impl Reader {
                     self.mux.progress(id);
                 }
             }
-            ("notifications/tools/list_changed", None) => self.tools_changed.notify_one(),
-            ("notifications/message", None) => {
-                let said = line.params.map_or("", RawValue::get);
-                let kept = shorten(said, 16 * EDGE);
-                let whole = kept.len() == said.len();
-                let said = if whole { self.masker.mask_json(kept) } else { self.masker.mask_cut(kept.as_bytes()) };
-                self.ring.push("server", &said);
-            }
-            // Other notifications concern resources and prompts, which nobody here has asked for.
-            (_, None) => {}
+            (_, None) => self.hearing.notification(method, line.params),
             (_, Some(_)) => self.pass_on(bytes),
         }
     }
@@ -199,7 +163,7 @@ impl Reader {
             Ok(message) => {
                 // Without room for the answers they would pile up in memory.
                 if !self.mux.has_room() || self.to_rmcp.try_send(message).is_err() {
-                    self.ring.push("transport", "the server asked too many questions at once; one was dropped");
+                    self.hearing.ring.push("transport", "the server asked too many questions at once; one was dropped");
                 }
             }
             Err(_) => self.note("sent an answer to no question of ours", bytes),
@@ -223,7 +187,7 @@ impl Reader {
     }
 
     /// A line too long to be kept is the answer of one call, if its id can be found at either end.
-    fn refuse(&self, head: &[u8], tail: &[u8]) {
+    pub fn refuse(&self, head: &[u8], tail: &[u8]) {
         let id = [head, tail].into_iter().flat_map(ids_in).find(|id| self.mux.is_waiting(*id));
         match id {
             Some(id) => self.mux.settle(id, Answer::TooLarge),
@@ -233,28 +197,14 @@ impl Reader {
 
     fn note(&self, what: &str, bytes: &[u8]) {
         let (kept, cut) = (&bytes[..bytes.len().min(EDGE)], bytes.len() > EDGE);
-        let text = if cut { self.masker.mask_cut(kept) } else { self.masker.mask(&String::from_utf8_lossy(kept)) };
+        let text = if cut {
+            self.hearing.masker.mask_cut(kept)
+        } else {
+            self.hearing.masker.mask(&String::from_utf8_lossy(kept))
+        };
         let text = text.trim_end();
-        self.ring.push("transport", &format!("the server {what}: {}", shorten(text, 200)));
+        self.hearing.ring.push("transport", &format!("the server {what}: {}", shorten(text, 200)));
     }
-}
-
-fn part(line: &Bytes, raw: &RawValue) -> Bytes {
-    line.slice_ref(raw.get().as_bytes())
-}
-
-/// The number in `"c<number>"`.
-fn own_id(id: &RawValue) -> Option<u64> {
-    id.get().strip_prefix("\"c")?.strip_suffix('"')?.parse().ok()
-}
-
-fn progress_of(params: &RawValue) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Progress<'a> {
-        #[serde(borrow, rename = "progressToken")]
-        token: &'a RawValue,
-    }
-    serde_json::from_str::<Progress>(params.get()).ok().and_then(|progress| own_id(progress.token))
 }
 
 fn ids_in(bytes: &[u8]) -> Vec<u64> {

@@ -1,0 +1,234 @@
+//! A connected server, whichever way it is reached.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::frame::{CallFrame, Secret};
+use super::mux::{Answer, Closed, Mux};
+use super::remote::{Http, Memory, Sse, connect_remote};
+use super::stdio::Stdio;
+use super::wire::Hearing;
+use crate::core::catalog::Server;
+use crate::core::secret::Opened;
+use crate::core::server::Transport;
+use crate::core::tool::Tools;
+use crate::workers::guard;
+
+/// What a server's connections have in common, whichever runs at the moment.
+#[derive(Clone)]
+pub struct Shared {
+    pub hearing: Hearing,
+    pub result_limit: usize,
+    /// The child that is to live on while the server's lease is renewed.
+    pub child: Arc<guard::Current>,
+    /// How long a child may live without a renewal.
+    pub ttl: Duration,
+    /// What is remembered of a server behind a URL.
+    pub memory: Memory,
+}
+
+/// A tool call as a server is to see it.
+pub struct ToolCall<'a> {
+    pub tool: &'a str,
+    pub args: &'a str,
+    pub secrets: &'a [Secret],
+    pub traceparent: Option<&'a str>,
+    pub timeout: Duration,
+    /// Progress starts the time anew.
+    pub reset_on_progress: bool,
+}
+
+/// Why a call has no result.
+#[derive(Debug)]
+pub enum CallError {
+    /// The server answered with this JSON-RPC error.
+    Rpc(Bytes),
+    /// The connection ended during the call; or before, where it is false.
+    Closed {
+        begun: bool,
+    },
+    /// The server answered with what is no MCP, or broke its answer off. The sentence goes on after its name.
+    Wrong {
+        reason: String,
+        begun: bool,
+    },
+    TooLarge,
+    TimedOut,
+    /// A secret cannot be used as an argument.
+    BadSecret,
+}
+
+pub enum Connection {
+    /// A child process.
+    Stdio(Box<Stdio>),
+    /// Streamable HTTP.
+    Http(Box<Http>),
+    /// HTTP and an event stream, as it was before that.
+    Sse(Box<Sse>),
+}
+
+impl Connection {
+    /// Connects, opens the session and asks for the tools. The caller sets the time limit and may drop this at
+    /// any moment.
+    pub async fn open(server: &Server, shared: &Shared) -> Result<(Self, Tools), String> {
+        match &server.config.transport {
+            Transport::Stdio { command, args, env } => {
+                let (stdio, tools) = Stdio::connect(command, args, env, shared).await?;
+                Ok((Self::Stdio(Box::new(stdio)), tools))
+            }
+            Transport::StreamableHttp(remote) => connect_remote(server, remote, shared).await,
+        }
+    }
+
+    pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+        match self {
+            Self::Stdio(stdio) => stdio.call(call).await,
+            Self::Http(http) => http.call(call).await,
+            Self::Sse(sse) => sse.call(call).await,
+        }
+    }
+
+    /// Asks again what the server offers.
+    pub async fn list_tools(&self) -> Result<Tools, String> {
+        match self {
+            Self::Stdio(stdio) => stdio.list_tools().await,
+            Self::Http(http) => http.list_tools().await,
+            Self::Sse(sse) => sse.list_tools().await,
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Stdio(stdio) => stdio.is_closed(),
+            Self::Http(http) => http.is_closed(),
+            Self::Sse(sse) => sse.is_closed(),
+        }
+    }
+
+    /// Waits until the connection has ended by itself.
+    pub async fn closed(&self) {
+        match self {
+            Self::Stdio(stdio) => stdio.closed().await,
+            Self::Http(http) => http.closed().await,
+            Self::Sse(sse) => sse.closed().await,
+        }
+    }
+
+    /// Calls under way.
+    pub fn calls(&self) -> usize {
+        match self {
+            Self::Stdio(stdio) => stdio.calls(),
+            Self::Http(http) => http.calls(),
+            Self::Sse(sse) => sse.calls(),
+        }
+    }
+
+    /// Why it ended, once it is closed. Whatever is left of it is stopped.
+    pub async fn why_it_ended(&self) -> String {
+        match self {
+            Self::Stdio(stdio) => stdio.why_it_ended().await,
+            Self::Http(http) => http.why_it_ended(),
+            Self::Sse(sse) => sse.why_it_ended(),
+        }
+    }
+
+    /// Waits until what an ended server has printed can be read in its ring.
+    pub async fn last_words(&self) {
+        if let Self::Stdio(stdio) = self {
+            stdio.last_words().await;
+        }
+    }
+
+    /// Ends it well: a child is asked to end, calls under way end.
+    pub async fn stop(&self) {
+        match self {
+            Self::Stdio(stdio) => stdio.stop().await,
+            Self::Http(http) => http.stop(),
+            Self::Sse(sse) => sse.stop(),
+        }
+    }
+
+    /// Ends it at once.
+    pub async fn kill(&self) {
+        match self {
+            Self::Stdio(stdio) => stdio.kill().await,
+            Self::Http(http) => http.stop(),
+            Self::Sse(sse) => sse.stop(),
+        }
+    }
+
+    /// Since when what it printed is its own.
+    pub fn started_at(&self) -> u64 {
+        match self {
+            Self::Stdio(stdio) => stdio.started_at,
+            Self::Http(_) | Self::Sse(_) => u64::MAX,
+        }
+    }
+
+    /// Whether a call that was not begun may wait for the next connection.
+    pub fn is_remote(&self) -> bool {
+        !matches!(self, Self::Stdio(_))
+    }
+}
+
+/// The secrets of a call as they are merged.
+pub fn opened(secrets: &[Secret]) -> Result<Vec<Opened<'_>>, CallError> {
+    let opened = secrets.iter().map(|secret| {
+        let value = secret.value.expose().map_err(|_| CallError::BadSecret)?;
+        Ok(Opened { name: secret.name.as_str(), value })
+    });
+    opened.collect()
+}
+
+/// Calls a tool of a server whose replies come back through a mux.
+pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+    let progress = call.reset_on_progress.then(|| Arc::new(Notify::new()));
+    let mut request = mux.begin(progress.clone()).map_err(|Closed| CallError::Closed { begun: false })?;
+    let opened = opened(call.secrets)?;
+    let frame = CallFrame {
+        id: request.id,
+        tool: call.tool,
+        args: call.args,
+        secrets: &opened,
+        progress: progress.is_some(),
+        traceparent: call.traceparent,
+        meta: "",
+    };
+    let frame = frame.frame();
+    let exchange = async {
+        request.send(frame).await.map_err(|Closed| CallError::Closed { begun: false })?;
+        request.answer().await.map_err(|Closed| CallError::Closed { begun: true })
+    };
+    in_time(exchange, progress.as_deref(), call.timeout).await.and_then(result)
+}
+
+/// The result of a call.
+pub fn result(answer: Answer) -> Result<Bytes, CallError> {
+    match answer {
+        Answer::Result(result) => Ok(result),
+        Answer::Error(error) => Err(CallError::Rpc(error)),
+        Answer::TooLarge => Err(CallError::TooLarge),
+    }
+}
+
+/// Waits for `exchange`, `limit` at most; where progress counts, `limit` after the last of it.
+pub async fn in_time<T>(
+    exchange: impl Future<Output = Result<T, CallError>>,
+    progress: Option<&Notify>,
+    limit: Duration,
+) -> Result<T, CallError> {
+    let Some(progress) = progress else {
+        return tokio::time::timeout(limit, exchange).await.map_err(|_| CallError::TimedOut)?;
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    loop {
+        tokio::select! {
+            done = &mut exchange => return done,
+            () = progress.notified() => {}
+            () = tokio::time::sleep(limit) => return Err(CallError::TimedOut),
+        }
+    }
+}
