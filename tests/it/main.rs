@@ -26,6 +26,7 @@ mod nats_access;
 mod producers;
 mod properties;
 mod real_servers;
+mod remote;
 mod rogue;
 mod schemas;
 mod secrets;

@@ -72,6 +72,9 @@ struct Parser {
     first: bool,
     name: String,
     data: Option<BytesMut>,
+    /// Of the event that is being read.
+    id: Option<String>,
+    /// Of the last whole event: one that was cut off is to come again.
     last_id: Option<String>,
     retry: Option<u64>,
     limit: usize,
@@ -86,6 +89,7 @@ impl Parser {
             first: true,
             name: String::new(),
             data: None,
+            id: None,
             last_id: None,
             retry: None,
             limit,
@@ -103,6 +107,7 @@ impl Parser {
     fn next(&mut self) -> Result<Option<Event>, Broken> {
         while let Some(line) = self.line() {
             if line.is_empty() {
+                self.last_id.clone_from(&self.id);
                 let name = std::mem::take(&mut self.name);
                 if let Some(data) = self.data.take() {
                     let name = if name.is_empty() { "message".into() } else { name };
@@ -162,7 +167,7 @@ impl Parser {
                 }
             },
             b"event" => self.name = text(&line).unwrap_or_default(),
-            b"id" if !line.contains(&0) => self.last_id = text(&line).filter(|id| !id.is_empty()),
+            b"id" if !line.contains(&0) => self.id = text(&line).filter(|id| !id.is_empty()),
             b"retry" => self.retry = text(&line).and_then(|line| line.parse().ok()).or(self.retry),
             _ => {}
         }
@@ -203,10 +208,10 @@ mod tests {
     #[test]
     fn ids_and_retries_are_kept() {
         let mut parser = Parser::new(100);
-        parser.push(b"id: 7\nretry: 20\ndata: x\n\nid: a\0b\nretry: soon\ndata: y\n\n");
+        parser.push(b"id: 7\nretry: 20\ndata: x\n\nid: a\0b\nretry: soon\ndata: y\n\nid: 8\ndata: cut");
         while parser.next().expect("events").is_some() {}
         assert_eq!((parser.last_id.as_deref(), parser.retry), (Some("7"), Some(20)));
-        assert!(!parser.is_within_event());
+        assert!(parser.is_within_event());
     }
 
     #[test]

@@ -1,0 +1,113 @@
+//! Servers behind a URL: real ones that are killed and started again, and scripted ones that misbehave.
+
+mod configuration;
+mod lives;
+mod script;
+mod wrong;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, App, PATIENCE, fixture};
+
+/// A real server, on a port that it keeps when it is started again. Dropped, it is killed.
+pub struct Real {
+    pub port: u16,
+    kind: Kind,
+    child: Option<Child>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// server-everything in that mode, at that path.
+    Everything(&'static str, &'static str),
+    /// A server of the Python SDK.
+    Python,
+}
+
+impl Real {
+    pub async fn start(kind: Kind) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let mut real = Self { port, kind, child: None };
+        real.restart().await;
+        real
+    }
+
+    pub fn url(&self) -> String {
+        let path = match self.kind {
+            Kind::Everything(_, path) => path,
+            Kind::Python => "/mcp",
+        };
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("killed");
+            child.wait().expect("ended");
+        }
+    }
+
+    /// Kills it where it runs, starts it, and waits until it listens.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let mut command = match self.kind {
+            Kind::Everything(mode, _) => {
+                let mut command = Command::new("node");
+                let server = "npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
+                command
+                    .args(["-r", &fixture("loopback.cjs"), &installed(server), mode])
+                    .env("PORT", self.port.to_string());
+                command
+            }
+            Kind::Python => {
+                let mut command = Command::new(installed("python/bin/python"));
+                command.args([fixture("stateless.py"), self.port.to_string()]);
+                command
+            }
+        };
+        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a server"));
+        let until = Instant::now() + PATIENCE;
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            assert!(Instant::now() < until, "the server never listened");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn installed(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services").join(path);
+    assert!(path.exists(), "run ./tests/run once: it installs the real MCP servers, and {} is missing", path.display());
+    path.display().to_string()
+}
+
+/// Registers a server behind a URL, with further fields.
+pub async fn register(app: &App, name: &str, url: &str, more: Value) -> Answer {
+    let mut body = json!({ "name": name, "transportType": "streamable_http", "url": url });
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    app.post("/mcp/servers", body).await
+}
+
+/// Registers a server that must connect.
+pub async fn connected(app: &App, name: &str, url: &str) -> Value {
+    let server = register(app, name, url, json!({})).await.ok()["server"].take();
+    assert_eq!(server["status"], "connected", "{server}");
+    server
+}
+
+/// What is remembered of how a server speaks.
+pub async fn eras(app: &App) -> Vec<Value> {
+    let events = app.get("/events?limit=1000").await.ok();
+    let events = events["events"].as_array().expect("events").iter();
+    events.filter(|event| event["type"] == "server.era_found").map(|event| event["data"]["era"].clone()).collect()
+}
