@@ -121,6 +121,18 @@ impl Nats {
     /// Stops it as a machine that hangs: connections stay and nothing moves.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        // Sent is not stopped: on a busy machine its threads go on for a moment.
+        let running = self.running.as_ref().expect("a running server");
+        let tasks = format!("/proc/{}/task", running.server.id());
+        let until = Instant::now() + Duration::from_secs(10);
+        while !fs::read_dir(&tasks).expect("its threads").flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state stands behind the name, which is in brackets.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        }) {
+            assert!(Instant::now() < until, "the server does not stop");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub fn resume(&self) {
