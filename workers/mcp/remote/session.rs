@@ -25,6 +25,9 @@ const MODERN: std::ops::RangeInclusive<i64> = -32099..=-32020;
 /// None of the versions asked for is one of the server's.
 const UNSUPPORTED_VERSION: i64 = -32022;
 
+/// Sessions that one request is tried in after the first: a server may be started again meanwhile.
+const RENEWALS: usize = 3;
+
 pub struct Session {
     pub wire: Arc<Wire>,
     pub memory: Memory,
@@ -81,21 +84,15 @@ impl Session {
     /// Asks, in a session that is opened anew where the server does not know it any more: then nothing of the
     /// request was begun.
     pub async fn ask(&self, message: &Message<'_>) -> Result<Answer, Trouble> {
-        let talk = self.talk();
-        let told = match self.wire.ask(&talk, message).await {
-            Err(Trouble::Stale) => {
-                let talk = self.renew(&talk).await?;
-                match self.wire.ask(&talk, message).await {
-                    Err(Trouble::Stale) => Err(Trouble::Wrong {
-                        reason: "it forgets its sessions as soon as they are opened".into(),
-                        begun: false,
-                        status: None,
-                    }),
-                    told => told,
-                }
+        let mut talk = self.talk();
+        let mut told = self.wire.ask(&talk, message).await;
+        for _ in 0..RENEWALS {
+            if !matches!(told, Err(Trouble::Stale)) {
+                break;
             }
-            told => told,
-        };
+            talk = self.renew(&talk).await?;
+            told = self.wire.ask(&talk, message).await;
+        }
         if let Err(Trouble::Unreachable(reason)) = &told {
             self.lose(reason);
         }
