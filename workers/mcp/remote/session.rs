@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use reqwest::StatusCode;
-use reqwest::header::HeaderValue;
+use hyper::StatusCode;
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::exchange::{Message, Told, Trouble, Wire};
 use super::memory::Memory;
-use super::talk::{NEWEST_WITH_SESSION, STATELESS, Talk, WITH_SESSION, sensitive};
+use super::talk::{NEWEST_WITH_SESSION, STATELESS, Talk, WITH_SESSION};
 use crate::core::remote::Session as Stored;
 use crate::execute::now_ms;
 use crate::workers::mcp::listing::result_of;
@@ -174,8 +173,7 @@ impl Session {
         }
         let id = session.as_ref().and_then(|session| session.to_str().ok());
         let stored = id.map(|id| Stored { id: id.to_owned(), initialize: Some(initialize.clone()) });
-        let version = HeaderValue::from_str(version).ok();
-        let talk = Talk { version, session: id.and_then(sensitive), ..Talk::default() };
+        let talk = Talk::new(Some(version), id);
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         self.wire.tell(&talk, "notifications/initialized", initialized).await?;
         Ok((talk, stored))
