@@ -60,6 +60,30 @@ async fn a_server_started_again_costs_no_call() {
 }
 
 #[tokio::test]
+async fn a_server_killed_under_calls_loses_only_what_had_begun() {
+    let app = App::start();
+    let mut python = Real::start(Kind::Python).await;
+    connected(&app, "python", &python.url()).await;
+    let path = app.dir.path().join("held");
+    let begun = app.call("ana", "python", "hold", json!({ "path": path }));
+    let kill = async {
+        eventually("the call has begun", || std::fs::read_to_string(&path).is_ok_and(|said| said == "begun")).await;
+        python.kill();
+    };
+    let (begun, ()) = tokio::join!(begun, kill);
+    assert_eq!(begun.body["mayHaveRun"], true, "{}", begun.body);
+    begun.fails(502, "upstream_error");
+    // None of these is begun before it is back: they say so, or succeed.
+    let calls = join_all((0..8).map(async |_| app.call("ana", "python", "echo", json!({ "message": "x" })).await));
+    let (calls, ()) = tokio::join!(calls, python.restart());
+    for call in calls {
+        assert!(call.status == 200 || call.body.get("mayHaveRun").is_none(), "{}", call.body);
+    }
+    app.until("/mcp/servers/python", |body| body["server"]["status"] == "connected").await;
+    assert_eq!(echo(&app, "python", "back").await, "Echo: back");
+}
+
+#[tokio::test]
 async fn a_server_that_is_away_is_an_error_and_comes_back() {
     let app = App::start();
     let mut everything = Real::start(STREAMABLE).await;
@@ -99,6 +123,8 @@ async fn a_server_without_sessions_is_spoken_to_without_one() {
     assert!(server.get("sessionId").is_none(), "{server}");
     assert_eq!(eras(&app).await, ["stateless"]);
     assert_eq!(echo(&app, "python", "x").await, "Echo: x");
+    // One argument must be among the headers, or the server refuses the call.
+    assert_eq!(app.text("python", "routed", json!({ "region": "zürich" })).await, "to zürich");
     // Its stream tells of a tool that was not there before.
     app.text("python", "grow", json!({})).await;
     app.until("/mcp/servers/python", |body| body["server"]["toolsList"].to_string().contains("grown")).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore};
@@ -38,6 +38,8 @@ pub struct Message<'a> {
     /// The tool it is about.
     pub name: Option<&'a str>,
     pub progress: Option<&'a Notify>,
+    /// What its arguments add to the headers.
+    pub mirrored: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What came back.
@@ -99,7 +101,10 @@ impl Wire {
 
     /// Sends a request and waits for its answer.
     pub async fn ask(self: &Arc<Self>, talk: &Talk, message: &Message<'_>) -> Result<Told, Trouble> {
-        let headers = talk.headers(message.method, message.name);
+        let mut headers = talk.headers(message.method, message.name);
+        if !message.mirrored.is_empty() {
+            headers.to_mut().extend(message.mirrored.iter().cloned());
+        }
         let (mut response, _hidden) = self.post(&headers, message.body.clone()).await?;
         let (status, kind) = (response.status(), content_type(&response));
         let session = response.headers().get(SESSION_ID).cloned();

@@ -6,6 +6,7 @@ mod http;
 mod legacy_sse;
 mod listen;
 mod memory;
+mod mirrored;
 mod net;
 mod session;
 mod sse;

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Notify, watch};
 
 use super::exchange::{Message, Told, Trouble, Wire};
 use super::memory::Memory;
+use super::mirrored::Mirrored;
 use super::talk::{NEWEST_WITH_SESSION, STATELESS, Talk, WITH_SESSION};
 use crate::core::remote::Session as Stored;
 use crate::execute::now_ms;
@@ -33,6 +34,8 @@ pub struct Session {
     talk: ArcSwap<Talk>,
     /// Held by the one who opens a session anew.
     renewing: Mutex<()>,
+    /// Which arguments go into headers.
+    pub mirrored: ArcSwap<Mirrored>,
     /// Rung when another session was opened.
     pub renewed: Notify,
     ids: AtomicU64,
@@ -61,6 +64,7 @@ impl Session {
             memory,
             talk: ArcSwap::default(),
             renewing: Mutex::default(),
+            mirrored: ArcSwap::default(),
             renewed: Notify::new(),
             // A resumed session may still have requests of an earlier process: no id comes twice.
             ids: AtomicU64::new(now_ms() << 20),
@@ -112,7 +116,7 @@ impl Session {
     fn message_of(&self, method: &'static str, params: &str) -> Message<'static> {
         let id = self.next_id();
         let body = format!(r#"{{"jsonrpc":"2.0","id":"c{id}","method":"{method}","params":{params}}}"#);
-        Message { id, body: body.into(), method, name: None, progress: None }
+        Message { id, body: body.into(), method, name: None, progress: None, mirrored: vec![] }
     }
 
     /// Opens a session in the place of a stale one, once for all who found it so.
