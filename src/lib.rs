@@ -15,7 +15,6 @@ pub mod metrics;
 pub mod ports;
 pub mod seal;
 pub mod telemetry;
-pub mod tls;
 // The hands live beside `src`: they are a room of the house, not of the process.
 #[path = "../workers/mod.rs"]
 pub mod workers;

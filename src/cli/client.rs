@@ -56,7 +56,7 @@ fn http(url: &str) -> Result<reqwest::Client, String> {
     }
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let near = host.parse().map_or(host == "localhost", |ip: IpAddr| ip.is_loopback() || ip.is_unspecified());
-    let client = crate::tls::client();
+    let client = reqwest::Client::builder();
     let client = if near { client.no_proxy() } else { client };
     client.build().map_err(|error| error.to_string())
 }

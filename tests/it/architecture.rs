@@ -11,7 +11,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("seal", &["core", "ports"]),
     ("config", &["seal"]),
     ("telemetry", &["core", "config"]),
-    ("tls", &[]),
     ("metrics", &["core"]),
     ("follow", &["core", "ports"]),
     ("execute", &["core", "ports", "follow", "telemetry"]),
@@ -19,16 +18,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ask", &["core", "ports", "follow", "board", "telemetry"]),
     ("adapters", &["core", "ports"]),
     ("http", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "board", "ask"]),
-    (
-        "workers",
-        &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "execute", "board", "ask", "tls"],
-    ),
+    ("workers", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "execute", "board", "ask"]),
     (
         "app",
         &["core", "ports", "seal", "config", "metrics", "follow", "execute", "board", "adapters", "http", "workers"],
     ),
     // The schemas are made from the types of core, http and config; the demo runs npm under a guard.
-    ("cli", &["core", "config", "telemetry", "tls", "http", "workers", "app"]),
+    ("cli", &["core", "config", "telemetry", "http", "workers", "app"]),
     ("main", &["cli", "workers"]),
     ("lib", &[]),
 ];
@@ -49,8 +45,11 @@ const CRATES: &[(&str, &[&str])] = &[
     ("utoipa_swagger_ui", &["http"]),
     ("prometheus_client", &["metrics"]),
     ("dotenvy", &["config"]),
-    ("reqwest", &["cli", "tls", "workers"]),
-    ("rustls", &["tls"]),
+    ("reqwest", &["cli"]),
+    ("hyper", &["workers"]),
+    ("hyper_rustls", &["workers"]),
+    ("hyper_util", &["workers"]),
+    ("rustls", &["workers"]),
     ("clap", &["cli", "main"]),
 ];
 

@@ -122,7 +122,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     }
     let notes = app.dir.path().join("notes").display().to_string();
     let load = Arc::new(Load {
-        http: mcp_api::tls::client().pool_max_idle_per_host(0).build().expect("a client"),
+        http: reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client"),
         urls: Mutex::new(facades.map(|n| app.processes[n].url.clone()).to_vec()),
         stop: AtomicBool::new(false),
         changed: Mutex::default(),

@@ -169,7 +169,7 @@ impl Load {
             let (stop, outcomes, urls) = (stop.clone(), outcomes.clone(), urls.clone());
             tokio::spawn(async move {
                 // A connection for each call: what was kept open may be closed under its next request.
-                let http = mcp_api::tls::client().pool_max_idle_per_host(0).build().expect("a client");
+                let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
                 for turn in n.. {
                     if stop.load(Ordering::Relaxed) {
                         return;

@@ -169,7 +169,7 @@ async fn the_commands_and_variables_of_every_service_work_together() {
         processes.push(process.await.expect("started"));
     }
     let url = processes[0].url.replace("0.0.0.0", "127.0.0.1");
-    let http = mcp_api::tls::client().build().expect("a client");
+    let http = reqwest::Client::new();
     let send = async |method: reqwest::Method, path: &str, body: Value| {
         let request = http.request(method, format!("{url}{path}")).bearer_auth("0123456789abcdef");
         answer(request.json(&body)).await

@@ -74,7 +74,7 @@ impl App {
         let mut app = Self {
             url: String::new(),
             dir,
-            http: mcp_api::tls::client().build().expect("a client"),
+            http: reqwest::Client::new(),
             env: owned(env),
             processes: vec![],
             services,

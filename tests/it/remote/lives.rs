@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use futures::future::join_all;
 use serde_json::json;
 
-use super::script::{Script, cut_off, result_of, stream, text};
+use super::script::{Script, cut_off, result_of, session_of, stream, text};
 use super::{Kind, Real, connected, eras, register};
 use crate::harness::App;
 use crate::processes::eventually;
@@ -39,7 +39,7 @@ async fn a_real_server_is_called_with_secrets_and_its_session_outlives_a_kill() 
     assert!(server["logs"].to_string().contains("resumed"), "{server}");
     let opened = app.happened().await.iter().filter(|line| line.starts_with("server.session_opened")).count();
     assert_eq!(opened, 1, "a session was opened again");
-    for file in std::fs::read_dir(app.data()).expect("the folder").flatten() {
+    for file in std::fs::read_dir(app.data()).into_iter().flatten().flatten() {
         let bytes = std::fs::read(file.path()).expect("a file");
         assert!(!String::from_utf8_lossy(&bytes).contains(&session), "{} has the session", file.path().display());
     }
@@ -57,6 +57,30 @@ async fn a_server_started_again_costs_no_call() {
         assert_eq!(said, format!("Echo: {n}"));
     }
     app.until("/mcp/servers/everything", |body| body["server"]["sessionId"] != before).await;
+}
+
+#[tokio::test]
+async fn a_server_killed_under_calls_loses_only_what_had_begun() {
+    let app = App::start();
+    let mut python = Real::start(Kind::Python).await;
+    connected(&app, "python", &python.url()).await;
+    let path = app.dir.path().join("held");
+    let begun = app.call("ana", "python", "hold", json!({ "path": path }));
+    let kill = async {
+        eventually("the call has begun", || std::fs::read_to_string(&path).is_ok_and(|said| said == "begun")).await;
+        python.kill();
+    };
+    let (begun, ()) = tokio::join!(begun, kill);
+    assert_eq!(begun.body["mayHaveRun"], true, "{}", begun.body);
+    begun.fails(502, "upstream_error");
+    // None of these is begun before it is back: they say so, or succeed.
+    let calls = join_all((0..8).map(async |_| app.call("ana", "python", "echo", json!({ "message": "x" })).await));
+    let (calls, ()) = tokio::join!(calls, python.restart());
+    for call in calls {
+        assert!(call.status == 200 || call.body.get("mayHaveRun").is_none(), "{}", call.body);
+    }
+    app.until("/mcp/servers/python", |body| body["server"]["status"] == "connected").await;
+    assert_eq!(echo(&app, "python", "back").await, "Echo: back");
 }
 
 #[tokio::test]
@@ -99,6 +123,8 @@ async fn a_server_without_sessions_is_spoken_to_without_one() {
     assert!(server.get("sessionId").is_none(), "{server}");
     assert_eq!(eras(&app).await, ["stateless"]);
     assert_eq!(echo(&app, "python", "x").await, "Echo: x");
+    // One argument must be among the headers, or the server refuses the call.
+    assert_eq!(app.text("python", "routed", json!({ "region": "zürich" })).await, "to zürich");
     // Its stream tells of a tool that was not there before.
     app.text("python", "grow", json!({})).await;
     app.until("/mcp/servers/python", |body| body["server"]["toolsList"].to_string().contains("grown")).await;
@@ -123,24 +149,26 @@ async fn a_stale_session_costs_one_quiet_beginning() {
         (400, "no such session"),
         (400, r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no"}}"#),
     ] {
-        let stale = Arc::new(AtomicUsize::new(0));
-        let forgets = stale.clone();
+        let (newest, forgotten) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let before = forgotten.clone();
         let script = Script::start(move |seen| {
-            let forgotten = seen.about() == "tools/call"
-                && forgets.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-            forgotten.then(|| (StatusCode::from_u16(status).expect("a status"), body).into_response())
+            if seen.about() == "initialize" {
+                return Some(session_of(seen, newest.fetch_add(1, Ordering::SeqCst) + 1));
+            }
+            let session = seen.header("mcp-session-id")?.parse::<usize>().expect("a number");
+            let stale = session <= before.load(Ordering::SeqCst);
+            stale.then(|| (StatusCode::from_u16(status).expect("a status"), body).into_response())
         })
         .await;
         let app = App::start();
         connected(&app, "script", &script.url).await;
         assert_eq!(script.times("initialize"), 1);
-        stale.store(8, Ordering::SeqCst);
+        forgotten.store(1, Ordering::SeqCst);
         let calls = join_all((0..8).map(async |_| echo(&app, "script", "x").await)).await;
         assert!(calls.iter().all(|said| said == "echoed"), "{calls:?}");
-        assert!(script.times("initialize") >= 2);
-        let before = script.times("initialize");
-        echo(&app, "script", "x").await;
-        assert_eq!(script.times("initialize"), before);
+        // Whoever found it stale, it was opened once.
+        assert_eq!(script.times("initialize"), 2);
+        app.until("/mcp/servers/script", |body| body["server"]["sessionId"] == "2").await;
     }
 }
 

@@ -72,13 +72,7 @@ async fn answer(State(script): State<Script>, request: Request) -> Response {
 /// What a well-made server answers: one tool, `echo`, and a session.
 fn usual(seen: &Seen) -> Response {
     match seen.about() {
-        "initialize" => {
-            let result = json!({ "protocolVersion": "2025-06-18", "capabilities": { "tools": {} },
-                "serverInfo": { "name": "script", "version": "1" } });
-            let mut response = result_of(seen, result);
-            response.headers_mut().insert("mcp-session-id", "the-session".parse().expect("a header"));
-            response
-        }
+        "initialize" => session_of(seen, "the-session"),
         "tools/list" => result_of(seen, json!({ "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] })),
         "tools/call" => result_of(seen, text("echoed")),
         "ping" => result_of(seen, json!({})),
@@ -86,6 +80,15 @@ fn usual(seen: &Seen) -> Response {
         "server/discover" => (StatusCode::BAD_REQUEST, "no such version").into_response(),
         _ => StatusCode::ACCEPTED.into_response(),
     }
+}
+
+/// The answer to `initialize` that opens that session.
+pub fn session_of(seen: &Seen, id: impl ToString) -> Response {
+    let server = json!({ "name": "script", "version": "1" });
+    let result = json!({ "protocolVersion": "2025-06-18", "capabilities": { "tools": {} }, "serverInfo": server });
+    let mut response = result_of(seen, result);
+    response.headers_mut().insert("mcp-session-id", id.to_string().parse().expect("a header"));
+    response
 }
 
 pub fn text(text: &str) -> Value {

@@ -3,39 +3,48 @@
 //! Credentials stay sealed between requests; each request opens them, and the masker hides them in whatever the
 //! server says then.
 
-use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Client, Method, Response, Url, redirect};
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use hyper::{Method, Request, Uri};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::memory::Memory;
+use super::net::{Client, Response, client, describe};
 use crate::core::names::{ServerId, ValueId};
 use crate::core::remote::{HeaderValue as Header, Remote, plain_url};
 use crate::ports::Sealed;
 use crate::seal::{Kind, Opener, Plain, ServerPlace};
-use crate::tls;
 use crate::workers::mcp::mask::Masker;
 
 /// Redirects that are followed, all within one origin.
 const REDIRECTS: usize = 5;
-/// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(20);
-/// How long a connection that nobody uses is kept.
-const IDLE: Duration = Duration::from_secs(90);
 
 pub struct Endpoint {
     client: Client,
-    pub url: Url,
+    pub place: Place,
     headers: HeaderMap,
     credentials: Vec<Credential>,
     server: ServerId,
     opener: Opener,
     masker: Arc<Masker>,
+}
+
+/// A URL, parsed once for all requests.
+pub struct Place {
+    pub url: Url,
+    uri: Uri,
+}
+
+impl Place {
+    pub fn new(url: Url) -> Result<Self, String> {
+        let uri = url.as_str().parse().map_err(|error| format!("its URL cannot be used: {error}"))?;
+        Ok(Self { url, uri })
+    }
 }
 
 struct Credential {
@@ -81,15 +90,8 @@ impl Endpoint {
             let sealed = memory.sealed(value).await?;
             credentials.push(Credential { header: AUTHORIZATION, kind: Kind::UserInfo, value, sealed });
         }
-        let client = tls::client()
-            .redirect(redirect::Policy::none())
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(IDLE)
-            .build()
-            .map_err(|error| format!("no client can be made: {}", describe(&error)))?;
         let opener = memory.keep.opener.clone();
-        Ok(Self { client, url, headers, credentials, server, opener, masker })
+        Ok(Self { client: client(), place: Place::new(url)?, headers, credentials, server, opener, masker })
     }
 
     /// Sends one request. Redirects are followed within the origin, with the same method and body: whoever
@@ -97,40 +99,38 @@ impl Endpoint {
     pub async fn send(
         &self,
         method: Method,
-        url: &Url,
-        own: HeaderMap,
-        body: Option<Bytes>,
+        to: &Place,
+        own: &HeaderMap,
+        body: Bytes,
     ) -> Result<(Response, Hidden), Unsent> {
-        let mut url = url.clone();
+        let mut moved: Option<Place> = None;
         for _ in 0..=REDIRECTS {
-            let mut headers = self.headers.clone();
-            headers.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
-            let hidden = self.authorize(&mut headers).map_err(Unsent::Refused)?;
-            let mut request = reqwest::Request::new(method.clone(), url.clone());
-            *request.headers_mut() = headers;
-            *request.body_mut() = body.clone().map(Into::into);
-            let response = self.client.execute(request).await.map_err(|error| {
+            let to = moved.as_ref().unwrap_or(to);
+            let mut request = Request::new(Full::new(body.clone()));
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = to.uri.clone();
+            request.headers_mut().clone_from(own);
+            request.headers_mut().extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+            let hidden = self.authorize(request.headers_mut()).map_err(Unsent::Refused)?;
+            let response = self.client.request(request).await.map_err(|error| {
                 let what = describe(&error);
-                if error.is_connect() {
-                    Unsent::Unreachable(format!("it cannot be connected to: {what}"))
-                } else if error.is_builder() {
-                    Unsent::Refused(format!("it cannot be asked: {what}"))
-                } else {
-                    Unsent::Broken(what)
+                match error.is_connect() {
+                    true => Unsent::Unreachable(format!("it cannot be connected to: {what}")),
+                    false => Unsent::Broken(what),
                 }
             })?;
             if !matches!(response.status().as_u16(), 301 | 302 | 307 | 308) {
-                return Ok((response, hidden));
+                return Ok((Response::new(response), hidden));
             }
-            let to = response.headers().get(LOCATION).and_then(|to| url.join(to.to_str().ok()?).ok());
-            let to = to.ok_or_else(|| Unsent::Refused("it redirects to no URL".into()))?;
-            if to.origin() != url.origin() {
-                let (from, to) = (url.origin().ascii_serialization(), to.origin().ascii_serialization());
+            let next = response.headers().get(LOCATION).and_then(|next| to.url.join(next.to_str().ok()?).ok());
+            let next = next.ok_or_else(|| Unsent::Refused("it redirects to no URL".into()))?;
+            if next.origin() != to.url.origin() {
+                let (from, to) = (to.url.origin().ascii_serialization(), next.origin().ascii_serialization());
                 return Err(Unsent::Refused(format!(
                     "it redirects from {from} to {to}, and only redirects within one origin are followed"
                 )));
             }
-            url = to;
+            moved = Some(Place::new(next).map_err(Unsent::Refused)?);
         }
         Err(Unsent::Refused(format!("it redirects more than {REDIRECTS} times")))
     }
@@ -188,17 +188,4 @@ fn parts(value: &str) -> Vec<Zeroizing<String>> {
     const LONG: usize = 6;
     let parts = value.split([' ', ';', ',', '=']).filter(|part| part.len() >= LONG);
     std::iter::once(value).chain(parts).map(|part| Zeroizing::new(part.to_owned())).collect()
-}
-
-/// The innermost reason of an error, without the URL.
-pub fn describe(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "it did not answer in time".into();
-    }
-    let mut innermost: &dyn Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    // An error without a source tells its URL itself.
-    if error.source().is_none() { "the request failed".into() } else { innermost.to_string() }
 }

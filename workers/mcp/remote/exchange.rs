@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Method, Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore};
 
-use super::endpoint::{Endpoint, Hidden, Unsent, describe};
+use super::endpoint::{Endpoint, Hidden, Unsent};
+use super::net::Response;
 use super::sse::{Broken, Events};
 use super::talk::{EVENT_STREAM, SESSION_ID, Talk};
 use crate::core::remote::ReconnectionOptions;
@@ -37,6 +38,8 @@ pub struct Message<'a> {
     /// The tool it is about.
     pub name: Option<&'a str>,
     pub progress: Option<&'a Notify>,
+    /// What its arguments add to the headers.
+    pub mirrored: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What came back.
@@ -98,8 +101,11 @@ impl Wire {
 
     /// Sends a request and waits for its answer.
     pub async fn ask(self: &Arc<Self>, talk: &Talk, message: &Message<'_>) -> Result<Told, Trouble> {
-        let headers = talk.headers(message.method, message.name);
-        let (mut response, _hidden) = self.post(headers, message.body.clone()).await?;
+        let mut headers = talk.headers(message.method, message.name);
+        if !message.mirrored.is_empty() {
+            headers.to_mut().extend(message.mirrored.iter().cloned());
+        }
+        let (mut response, _hidden) = self.post(&headers, message.body.clone()).await?;
         let (status, kind) = (response.status(), content_type(&response));
         let session = response.headers().get(SESSION_ID).cloned();
         let answer = if !status.is_success() {
@@ -126,7 +132,7 @@ impl Wire {
 
     /// Tells the server something that has no answer.
     pub async fn tell(&self, talk: &Talk, method: &'static str, body: Bytes) -> Result<StatusCode, Trouble> {
-        Ok(self.post(talk.headers(method, None), body).await?.0.status())
+        Ok(self.post(&talk.headers(method, None), body).await?.0.status())
     }
 
     /// The same, when nobody waits for it.
@@ -135,14 +141,14 @@ impl Wire {
         tokio::spawn(async move { tokio::time::timeout(ASIDE, wire.tell(&talk, method, body)).await.is_ok() });
     }
 
-    async fn post(&self, headers: HeaderMap, body: Bytes) -> Result<(Response, Hidden), Unsent> {
-        self.endpoint.send(Method::POST, &self.endpoint.url, headers, Some(body)).await
+    async fn post(&self, headers: &HeaderMap, body: Bytes) -> Result<(Response, Hidden), Unsent> {
+        self.endpoint.send(Method::POST, &self.endpoint.place, headers, body).await
     }
 
     /// Asks for the server's own stream, or for the rest of one that was cut off.
     pub async fn open_stream(&self, talk: &Talk, last: Option<&str>) -> Result<(Events, Hidden), Trouble> {
         let headers = talk.stream_headers(last);
-        let (response, hidden) = self.endpoint.send(Method::GET, &self.endpoint.url, headers, None).await?;
+        let (response, hidden) = self.endpoint.send(Method::GET, &self.endpoint.place, &headers, Bytes::new()).await?;
         let (status, kind) = (response.status(), content_type(&response));
         if !status.is_success() || kind != EVENT_STREAM {
             return Err(wrong(format!("HTTP {status}"), status));
@@ -157,7 +163,7 @@ impl Wire {
         let line = serde_json::from_slice::<Line>(&body).ok().filter(|line| line.method.is_none());
         let ours = line.as_ref().and_then(|line| line.id.and_then(own_id)) == Some(message.id);
         let stale = status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && !ours);
-        if talk.session.is_some() && stale {
+        if talk.has_session() && stale {
             return Err(Trouble::Stale);
         }
         // Some tell what is wrong before they have read whose request it was.
@@ -318,12 +324,12 @@ pub fn content_type(response: &Response) -> String {
 
 /// A whole body, or nothing where it is larger than that.
 async fn read_body(response: &mut Response, limit: usize) -> Result<Option<Bytes>, String> {
-    if response.content_length().is_some_and(|length| length > limit as u64) {
+    if response.length().is_some_and(|length| length > limit as u64) {
         return Ok(None);
     }
     let mut first = Bytes::new();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| describe(&error))? {
+    while let Some(chunk) = response.chunk().await? {
         if first.len() + body.len() + chunk.len() > limit {
             return Ok(None);
         }

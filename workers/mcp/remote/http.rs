@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::exchange::{Message, Trouble};
 use super::listen::listen;
+use super::mirrored::Mirrored;
 use super::session::Session;
 use super::talk::Talk;
 use crate::core::tool::Tools;
@@ -53,7 +54,9 @@ impl Http {
         };
         // Wiped when it was sent, or is not to be sent any more.
         let body = Bytes::from_owner(frame);
-        let message = Message { id, body, method: CALL, name: Some(call.tool), progress: progress.as_ref() };
+        let mirrored = self.session.mirrored.load().headers(call.tool, &body);
+        let progress_of = progress.as_ref();
+        let message = Message { id, body, method: CALL, name: Some(call.tool), progress: progress_of, mirrored };
         let mut cancel = Cancel { session: &self.session, id, over: false };
         let exchange = async { self.session.ask(&message).await.map_err(error) };
         let answer = in_time(exchange, progress.as_ref(), call.timeout).await;
@@ -100,7 +103,11 @@ pub async fn list(session: &Session) -> Result<Tools, String> {
     while let Some(params) = pages.next() {
         pages.take(session.request("tools/list", &params).await?)?;
     }
-    Ok(pages.tools())
+    let tools = pages.tools();
+    if session.talk().stateless {
+        session.mirrored.store(Arc::new(Mirrored::of(&tools)));
+    }
+    Ok(tools)
 }
 
 fn error(trouble: Trouble) -> CallError {

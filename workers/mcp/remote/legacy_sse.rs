@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::Method;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use rmcp::model::ClientConfig;
 use rmcp::service::{RoleClient, RunningService};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::endpoint::Hidden;
+use super::endpoint::{Hidden, Place};
 use super::exchange::{Trouble, Wire};
 use super::sse::{Broken, Events};
 use super::talk::Talk;
@@ -61,15 +61,16 @@ impl Sse {
                 Ok(None) | Err(_) => return Err("its event stream ended before it said where to post".into()),
             }
         };
-        let endpoint = std::str::from_utf8(&endpoint).ok().and_then(|to| wire.endpoint.url.join(to.trim()).ok());
+        let endpoint = std::str::from_utf8(&endpoint).ok().and_then(|to| wire.endpoint.place.url.join(to.trim()).ok());
         let endpoint = endpoint.ok_or("its endpoint event has no URL")?;
-        if endpoint.origin() != wire.endpoint.url.origin() {
+        if endpoint.origin() != wire.endpoint.place.url.origin() {
             return Err("its endpoint event points to another origin, which is refused".into());
         }
         let (mux, frames) = Mux::new();
         let reason = Arc::new(OnceLock::new());
         let (tap, reader) = tap(mux.clone(), wire.hearing.clone(), wire.result_limit);
-        let posting = Posting { wire: wire.clone(), endpoint, mux: mux.clone(), reason: reason.clone() };
+        let posting =
+            Posting { wire: wire.clone(), endpoint: Place::new(endpoint)?, mux: mux.clone(), reason: reason.clone() };
         let tasks = vec![
             tokio::spawn(read_all(events, hidden, reader, reason.clone())),
             tokio::spawn(Arc::new(posting).post_all(frames)),
@@ -138,7 +139,7 @@ async fn read_all(mut events: Events, hidden: Hidden, reader: Reader, reason: Ar
 
 struct Posting {
     wire: Arc<Wire>,
-    endpoint: reqwest::Url,
+    endpoint: Place,
     mux: Arc<Mux>,
     reason: Arc<OnceLock<String>>,
 }
@@ -171,8 +172,8 @@ impl Posting {
     async fn post(&self, frame: Frame) {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let body = Some(Bytes::from_owner(frame));
-        let why = match self.wire.endpoint.send(Method::POST, &self.endpoint, headers, body).await {
+        let body = Bytes::from_owner(frame);
+        let why = match self.wire.endpoint.send(Method::POST, &self.endpoint, &headers, body).await {
             Ok((response, _)) if response.status().is_success() => return,
             Ok((response, _)) => format!("it answered a message with HTTP {}", response.status()),
             Err(unsent) => Trouble::from(unsent).reason(),

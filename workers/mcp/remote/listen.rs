@@ -8,7 +8,7 @@ use super::exchange::{Trouble, content_type};
 use super::session::Session;
 use super::sse::Events;
 use super::talk::{EVENT_STREAM, Talk};
-use reqwest::{Method, StatusCode};
+use hyper::{Method, StatusCode};
 
 /// Listens until the connection is lost, or the server has no such stream.
 pub async fn listen(session: Arc<Session>) {
@@ -38,7 +38,7 @@ pub async fn listen(session: Arc<Session>) {
             }
             Err(Trouble::Wrong { status: Some(status), .. }) if status.is_client_error() => {
                 // Either it has no such stream, or it does not know the session: then every request says so.
-                if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && talk.session.is_some() {
+                if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && talk.has_session() {
                     let _ = session.request("ping", "").await;
                     if session.talk().number != talk.number {
                         last = None;
@@ -88,7 +88,7 @@ async fn hear_all(session: &Session, talk: &Talk, events: &mut Events) -> bool {
 async fn subscribe(session: &Session, talk: &Talk) -> Result<(Events, Hidden), Trouble> {
     let message = session.message(talk, "subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#);
     let (wire, headers) = (&session.wire, talk.headers(message.method, None));
-    let sent = wire.endpoint.send(Method::POST, &wire.endpoint.url, headers, Some(message.body)).await;
+    let sent = wire.endpoint.send(Method::POST, &wire.endpoint.place, &headers, message.body).await;
     let (response, hidden) = sent?;
     let status = response.status();
     if !status.is_success() || content_type(&response) != EVENT_STREAM {

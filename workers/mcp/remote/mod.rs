@@ -6,6 +6,8 @@ mod http;
 mod legacy_sse;
 mod listen;
 mod memory;
+mod mirrored;
+mod net;
 mod session;
 mod sse;
 mod talk;
@@ -106,9 +108,8 @@ impl Connecting<'_> {
     async fn with_session(&self) -> Result<Connected, Unopened> {
         if let Some(kept) = self.server.session
             && let Some(stored) = self.session.memory.session(kept).await
-            && let Some(talk) = Talk::resume(&stored, kept)
         {
-            self.session.use_talk(talk);
+            self.session.use_talk(Talk::resume(&stored, kept));
             return match http::list(&self.session).await {
                 Ok(tools) => {
                     if self.session.talk().number == 0 {

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use reqwest::StatusCode;
-use reqwest::header::HeaderValue;
+use hyper::StatusCode;
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::exchange::{Message, Told, Trouble, Wire};
 use super::memory::Memory;
-use super::talk::{NEWEST_WITH_SESSION, STATELESS, Talk, WITH_SESSION, sensitive};
+use super::mirrored::Mirrored;
+use super::talk::{NEWEST_WITH_SESSION, STATELESS, Talk, WITH_SESSION};
 use crate::core::remote::Session as Stored;
 use crate::execute::now_ms;
 use crate::workers::mcp::listing::result_of;
@@ -25,12 +25,17 @@ const MODERN: std::ops::RangeInclusive<i64> = -32099..=-32020;
 /// None of the versions asked for is one of the server's.
 const UNSUPPORTED_VERSION: i64 = -32022;
 
+/// Sessions that one request is tried in after the first: a server may be started again meanwhile.
+const RENEWALS: usize = 3;
+
 pub struct Session {
     pub wire: Arc<Wire>,
     pub memory: Memory,
     talk: ArcSwap<Talk>,
     /// Held by the one who opens a session anew.
     renewing: Mutex<()>,
+    /// Which arguments go into headers.
+    pub mirrored: ArcSwap<Mirrored>,
     /// Rung when another session was opened.
     pub renewed: Notify,
     ids: AtomicU64,
@@ -59,6 +64,7 @@ impl Session {
             memory,
             talk: ArcSwap::default(),
             renewing: Mutex::default(),
+            mirrored: ArcSwap::default(),
             renewed: Notify::new(),
             // A resumed session may still have requests of an earlier process: no id comes twice.
             ids: AtomicU64::new(now_ms() << 20),
@@ -81,21 +87,15 @@ impl Session {
     /// Asks, in a session that is opened anew where the server does not know it any more: then nothing of the
     /// request was begun.
     pub async fn ask(&self, message: &Message<'_>) -> Result<Answer, Trouble> {
-        let talk = self.talk();
-        let told = match self.wire.ask(&talk, message).await {
-            Err(Trouble::Stale) => {
-                let talk = self.renew(&talk).await?;
-                match self.wire.ask(&talk, message).await {
-                    Err(Trouble::Stale) => Err(Trouble::Wrong {
-                        reason: "it forgets its sessions as soon as they are opened".into(),
-                        begun: false,
-                        status: None,
-                    }),
-                    told => told,
-                }
+        let mut talk = self.talk();
+        let mut told = self.wire.ask(&talk, message).await;
+        for _ in 0..RENEWALS {
+            if !matches!(told, Err(Trouble::Stale)) {
+                break;
             }
-            told => told,
-        };
+            talk = self.renew(&talk).await?;
+            told = self.wire.ask(&talk, message).await;
+        }
         if let Err(Trouble::Unreachable(reason)) = &told {
             self.lose(reason);
         }
@@ -116,7 +116,7 @@ impl Session {
     fn message_of(&self, method: &'static str, params: &str) -> Message<'static> {
         let id = self.next_id();
         let body = format!(r#"{{"jsonrpc":"2.0","id":"c{id}","method":"{method}","params":{params}}}"#);
-        Message { id, body: body.into(), method, name: None, progress: None }
+        Message { id, body: body.into(), method, name: None, progress: None, mirrored: vec![] }
     }
 
     /// Opens a session in the place of a stale one, once for all who found it so.
@@ -177,8 +177,7 @@ impl Session {
         }
         let id = session.as_ref().and_then(|session| session.to_str().ok());
         let stored = id.map(|id| Stored { id: id.to_owned(), initialize: Some(initialize.clone()) });
-        let version = HeaderValue::from_str(version).ok();
-        let talk = Talk { version, session: id.and_then(sensitive), ..Talk::default() };
+        let talk = Talk::new(Some(version), id);
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         self.wire.tell(&talk, "notifications/initialized", initialized).await?;
         Ok((talk, stored))

@@ -2,10 +2,8 @@
 //!
 //! Parsers there are do not bound an event; a server that never ends one would fill the memory.
 
+use super::net::Response;
 use bytes::{Buf, Bytes, BytesMut};
-use reqwest::Response;
-
-use super::endpoint::describe;
 
 /// One event that says something.
 #[derive(Debug, PartialEq)]
@@ -47,7 +45,7 @@ impl Events {
                     return Err(Broken::Cut("it ended in the middle of an event".into()));
                 }
                 Ok(None) => return Ok(None),
-                Err(error) => return Err(Broken::Cut(describe(&error))),
+                Err(error) => return Err(Broken::Cut(error)),
             }
         }
     }

@@ -1,9 +1,10 @@
 //! What is said with every request besides its body: the protocol's version, the session, and in the stateless era
 //! what the body is about.
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::core::names::ValueId;
 use crate::core::remote::Session;
@@ -29,12 +30,11 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// How a server is spoken to at the moment.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Talk {
     pub stateless: bool,
-    /// Not sent before it is agreed on.
-    pub version: Option<HeaderValue>,
-    pub session: Option<HeaderValue>,
+    /// What every message is sent with.
+    base: HeaderMap,
     /// Where the session lies.
     pub kept: Option<ValueId>,
     /// Counts sessions: who finds one stale looks whether there is a newer one.
@@ -42,15 +42,33 @@ pub struct Talk {
 }
 
 impl Talk {
+    /// A version is not named before it is agreed on.
+    pub fn new(version: Option<&str>, session: Option<&str>) -> Self {
+        let mut base = HeaderMap::with_capacity(8);
+        base.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        base.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(version) = version.and_then(|version| HeaderValue::from_str(version).ok()) {
+            base.insert(VERSION, version);
+        }
+        if let Some(mut session) = session.and_then(|session| HeaderValue::from_str(session).ok()) {
+            session.set_sensitive(true);
+            base.insert(SESSION_ID, session);
+        }
+        Self { stateless: false, base, kept: None, number: 0 }
+    }
+
     pub fn stateless() -> Self {
-        Self { stateless: true, version: Some(HeaderValue::from_static(STATELESS)), ..Self::default() }
+        Self { stateless: true, ..Self::new(Some(STATELESS), None) }
     }
 
     /// Takes up a session that was opened earlier.
-    pub fn resume(session: &Session, kept: ValueId) -> Option<Self> {
+    pub fn resume(session: &Session, kept: ValueId) -> Self {
         let version = session.initialize.as_ref().and_then(|initialize| initialize["protocolVersion"].as_str());
-        let version = version.and_then(|version| HeaderValue::from_str(version).ok());
-        Some(Self { version, session: Some(sensitive(&session.id)?), kept: Some(kept), ..Self::default() })
+        Self { kept: Some(kept), ..Self::new(version, Some(&session.id)) }
+    }
+
+    pub fn has_session(&self) -> bool {
+        self.base.contains_key(SESSION_ID)
     }
 
     /// The members that every `params` has in its `_meta`.
@@ -68,45 +86,28 @@ impl Talk {
     }
 
     /// The headers of a message about that method, and that tool.
-    pub fn headers(&self, method: &'static str, name: Option<&str>) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.put_session(&mut headers);
-        if self.stateless {
-            headers.insert(METHOD, HeaderValue::from_static(method));
-            if let Some(name) = name.and_then(encoded) {
-                headers.insert(NAME, name);
-            }
+    pub fn headers(&self, method: &'static str, name: Option<&str>) -> Cow<'_, HeaderMap> {
+        if !self.stateless {
+            return Cow::Borrowed(&self.base);
         }
-        headers
+        let mut headers = self.base.clone();
+        headers.insert(METHOD, HeaderValue::from_static(method));
+        if let Some(name) = name.and_then(encoded) {
+            headers.insert(NAME, name);
+        }
+        Cow::Owned(headers)
     }
 
     /// The headers of a request for the server's own stream.
     pub fn stream_headers(&self, last_event: Option<&str>) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(8);
+        let mut headers = self.base.clone();
+        headers.remove(CONTENT_TYPE);
         headers.insert(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
-        self.put_session(&mut headers);
         if let Some(last) = last_event.and_then(|last| HeaderValue::from_str(last).ok()) {
             headers.insert(HeaderName::from_static("last-event-id"), last);
         }
         headers
     }
-
-    fn put_session(&self, headers: &mut HeaderMap) {
-        if let Some(version) = &self.version {
-            headers.insert(VERSION, version.clone());
-        }
-        if let Some(session) = &self.session {
-            headers.insert(SESSION_ID, session.clone());
-        }
-    }
-}
-
-pub fn sensitive(session: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(session).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 /// A text as a header has it (2026-07-28, transports): in base64 where it would not arrive as it is.
@@ -116,4 +117,10 @@ pub fn encoded(text: &str) -> Option<HeaderValue> {
         return HeaderValue::from_str(text).ok();
     }
     HeaderValue::from_str(&format!("=?base64?{}?=", BASE64_STANDARD.encode(text))).ok()
+}
+
+impl Default for Talk {
+    fn default() -> Self {
+        Self::new(None, None)
+    }
 }
