@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use futures::future::join_all;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -48,8 +49,10 @@ pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refus
     if let Some(unreadable) = facade.follow.stuck() {
         missing.push(unreadable.to_string());
     }
+    // A worker that has just started may be heard in one area before it is in another.
     let question = ReadLogs { servers: vec![] };
-    if let Err(failure) = facade.asker.at(Place::Pool(Area::Tools), &question, LIMIT).await {
+    let asked = Area::ALL.map(|area| facade.asker.at(Place::Pool(area), &question, LIMIT));
+    if let Some(failure) = join_all(asked).await.into_iter().find_map(Result::err) {
         missing.push(format!("no worker answers ({failure})"));
     }
     if missing.is_empty() {
