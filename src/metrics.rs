@@ -86,7 +86,7 @@ impl Metrics {
         registry.register("calls", "Tool calls by server, tool and outcome", metrics.calls.clone());
         registry.register("call_seconds", "How long tool calls took", metrics.seconds.clone());
         registry.register("server_restarts", "Servers that ended and were started again", metrics.restarts.clone());
-        registry.register("children_alive", "MCP servers that run", metrics.children_alive.clone());
+        registry.register("children_alive", "Child processes of MCP servers that run", metrics.children_alive.clone());
         registry.register("secrets_opened", "Secrets opened for calls", metrics.secrets_opened.clone());
         registry.register(
             "log_position",

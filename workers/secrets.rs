@@ -26,8 +26,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 /// Put, append, drop the old: at every moment what the log names is there.
 pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
-    let sealed = BASE64_STANDARD.decode(&command.sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
-    context.vault.put(command.value, Sealed(Bytes::from(sealed))).await.map_err(away)?;
+    put(&context, command.value, &command.sealed).await?;
     let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
     let done = context.execute.change(command.id, Actor::Api, move |catalog| secret::set(catalog, &command)).await?;
     let before = done.before.and_then(|before| before.server_by_id(server).cloned());
@@ -36,6 +35,12 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
         drop_values(&context, &[*value]).await;
     }
     Ok(())
+}
+
+/// Puts what was sealed at the door into the Vault, before the event that names it.
+pub async fn put(context: &Context, value: ValueId, sealed: &str) -> Result<(), Failure> {
+    let sealed = BASE64_STANDARD.decode(sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
+    context.vault.put(value, Sealed(Bytes::from(sealed))).await.map_err(away)
 }
 
 /// Append, drop, then answer: whoever is told that it is gone, it is gone.
@@ -91,10 +96,11 @@ pub async fn schedule(bus: Arc<dyn Bus>, draining: CancellationToken) {
     }
 }
 
-async fn drop_values(context: &Context, values: &[ValueId]) {
+/// Drops what no event names any more; what cannot be dropped now is left to the sweep.
+pub async fn drop_values(context: &Context, values: &[ValueId]) {
     values.iter().for_each(|value| drop(context.sealed.remove(value)));
     if let Err(error) = context.vault.remove(values).await {
-        tracing::warn!(%error, "an old value is left to the sweep");
+        tracing::warn!(%error, "old values are left to the sweep");
     }
 }
 

@@ -4,26 +4,25 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use bytes::Bytes;
 
 use super::context::Context;
+use super::secrets;
 use crate::core::catalog::{Catalog, Server};
 use crate::core::command::{
     DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, ServerLogs, UpdateServer,
 };
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
-use crate::core::names::{ServerName, ValueId};
-use crate::core::remote::{SealedValue, Session};
+use crate::core::names::ServerName;
+use crate::core::remote::SealedValue;
 use crate::core::server::{self, Live};
 use crate::execute::Done;
 use crate::ports::Sealed;
-use crate::seal::{Kind, ServerPlace};
 
 /// Registers a server and answers after its first attempt to connect, whatever came of that.
 pub async fn register(context: Arc<Context>, command: RegisterServer) -> Result<Live, Failure> {
     let name = command.name.clone();
-    put(&context, &command.sealed).await?;
+    put_all(&context, &command.sealed).await?;
     context.execute.change(command.id, Actor::Api, move |catalog| server::register(catalog, &command)).await?;
     settle(&context, &name).await
 }
@@ -32,7 +31,7 @@ pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<
     let id = command.id;
     let name = command.name.clone();
     keep_session(&context, &mut command).await;
-    put(&context, &command.sealed).await?;
+    put_all(&context, &command.sealed).await?;
     let change = move |catalog: &Catalog| server::update(catalog, &command);
     let done = context.execute.change(id, Actor::Api, change).await?;
     drop_replaced(&context, &name, &done).await;
@@ -61,9 +60,7 @@ pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), 
     context.pool.settle(&gone).await;
     context.metrics.forget(&gone.name);
     let values: Vec<_> = gone.values().collect();
-    if let Err(error) = context.vault.remove(&values).await {
-        tracing::warn!(%error, "the values of a deleted server are left to the sweep");
-    }
+    secrets::drop_values(&context, &values).await;
     Ok(())
 }
 
@@ -71,15 +68,9 @@ pub async fn logs(context: Arc<Context>, command: ReadLogs) -> Result<Vec<Server
     Ok(context.pool.logs(&command.servers))
 }
 
-/// Puts what was sealed at the door into the Vault, before the event that names it.
-async fn put(context: &Context, values: &[SealedValue]) -> Result<(), Failure> {
+async fn put_all(context: &Context, values: &[SealedValue]) -> Result<(), Failure> {
     for SealedValue { value, sealed } in values {
-        let sealed = BASE64_STANDARD.decode(sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
-        let put = context.vault.put(*value, Sealed(Bytes::from(sealed))).await;
-        put.map_err(|error| {
-            tracing::warn!(%error, "the Vault failed");
-            Failure::unavailable("The store cannot be reached")
-        })?;
+        secrets::put(context, *value, sealed).await?;
     }
     Ok(())
 }
@@ -90,25 +81,14 @@ async fn keep_session(context: &Context, command: &mut UpdateServer) {
     let Some(server) = context.follow.catalog().server(command.name.as_str()).cloned() else { return };
     let Some(given) = command.sealed.iter().find(|sealed| sealed.value == value) else { return };
     let Ok(given) = BASE64_STANDARD.decode(&given.sealed) else { return };
-    let given = open_session(context, &server, value, &Sealed(given.into()));
-    let has = match server.session {
-        Some(value) => match context.vault.get(&[value]).await.map(|mut found| found.pop().flatten()) {
-            Ok(Some(sealed)) => open_session(context, &server, value, &sealed),
-            _ => None,
-        },
-        None => None,
-    };
+    let keep = &context.pool.keep;
+    let given = keep.open_session(server.id, value, &Sealed(given.into())).map(|session| session.id);
+    let Some(stored) = server.session else { return };
+    let has = keep.session(server.id, stored).await.map(|session| session.id);
     if has.is_some() && has == given {
         command.change.remote.session = None;
         command.sealed.retain(|sealed| sealed.value != value);
     }
-}
-
-fn open_session(context: &Context, server: &Server, value: ValueId, sealed: &Sealed) -> Option<String> {
-    let place = ServerPlace { server: server.id, kind: Kind::Session, name: "", value };
-    let opened = context.opener.open(place, sealed).ok()?;
-    let session: Session = serde_json::from_str(opened.expose().ok()?).ok()?;
-    Some(session.id)
 }
 
 /// What an update has replaced is not needed any more.
@@ -116,10 +96,8 @@ async fn drop_replaced(context: &Context, name: &ServerName, done: &Done) {
     let Some(before) = done.before.as_ref().and_then(|before| before.server(name.as_str())) else { return };
     let now: HashSet<_> = context.follow.catalog().values();
     let replaced: Vec<_> = before.values().filter(|value| !now.contains(value)).collect();
-    if !replaced.is_empty()
-        && let Err(error) = context.vault.remove(&replaced).await
-    {
-        tracing::warn!(%error, "values that an update has replaced are left to the sweep");
+    if !replaced.is_empty() {
+        secrets::drop_values(context, &replaced).await;
     }
 }
 

@@ -57,7 +57,7 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         };
         match connection.call(call).await {
             // Nothing was begun: its supervisor sees it too, and the call waits for what comes of that.
-            Err(CallError::Closed { begun: false }) if connection.is_remote() => {}
+            Err(CallError::Closed { begun: false }) => {}
             outcome => break (connection, outcome),
         }
     };

@@ -195,15 +195,14 @@ pub struct RemoteChange {
 }
 
 impl RemoteChange {
-    /// The fields of it that are given, as users know them.
-    pub fn given(&self) -> Vec<&'static str> {
-        let fields = [
+    /// Which fields of it are given, as users know them.
+    pub fn given(&self) -> [(&'static str, bool); 4] {
+        [
             ("url", self.url.is_some()),
             ("headers", self.headers.is_some()),
             ("sessionId", self.session.is_some()),
             ("reconnectionOptions", self.reconnection_options.is_some()),
-        ];
-        fields.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
+        ]
     }
 }
 

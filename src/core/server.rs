@@ -314,13 +314,13 @@ impl ServerChange {
         let mut config = (*server.config).clone();
         match &mut config.transport {
             Transport::Stdio { command, args, env } => {
-                refuse("stdio", &self.remote.given())?;
+                refuse("stdio", self.remote.given())?;
                 replace(command, &self.command);
                 replace(args, &self.args);
                 replace(env, &self.env);
             }
             Transport::StreamableHttp(remote) => {
-                refuse("streamable_http", &self.of_stdio())?;
+                refuse("streamable_http", self.of_stdio())?;
                 remote.change(&self.remote)?;
             }
         }
@@ -332,19 +332,19 @@ impl ServerChange {
         Ok(config)
     }
 
-    fn of_stdio(&self) -> Vec<&'static str> {
-        let fields = [
+    fn of_stdio(&self) -> [(&'static str, bool); 4] {
+        [
             ("command", self.command.is_some()),
             ("args", self.args.is_some()),
             ("env", self.env.is_some()),
             ("replicas", self.replicas.is_some()),
-        ];
-        fields.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
+        ]
     }
 }
 
-/// The fields that a server of that transport does not have.
-pub fn refuse(transport: &str, given: &[&str]) -> Result<(), Failure> {
+/// Refuses those of the other transport's fields that are given.
+pub fn refuse(transport: &str, fields: [(&str, bool); 4]) -> Result<(), Failure> {
+    let given: Vec<_> = fields.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
     if given.is_empty() {
         return Ok(());
     }

@@ -146,7 +146,7 @@ impl RegisterBody {
                     ("sessionId", self.session_id.is_some()),
                     ("reconnectionOptions", self.reconnection_options.is_some()),
                 ];
-                refuse("stdio", &names(&given))?;
+                refuse("stdio", given)?;
                 let command =
                     self.command.ok_or_else(|| Failure::invalid("command is missing: the program to start"))?;
                 let (args, env) = (self.args.unwrap_or_default(), self.env.unwrap_or_default());
@@ -159,7 +159,7 @@ impl RegisterBody {
                     ("env", self.env.is_some()),
                     ("replicas", self.replicas.is_some()),
                 ];
-                refuse("streamable_http", &names(&given))?;
+                refuse("streamable_http", given)?;
                 let missing = || Failure::invalid("url is missing: the MCP endpoint, http:// or https://");
                 let (url, user_info) = seal.url(&self.url.ok_or_else(missing)?)?;
                 let mut headers = BTreeMap::new();
@@ -239,10 +239,6 @@ impl UpdateBody {
         };
         Ok((change, seal.sealed))
     }
-}
-
-fn names(given: &[(&'static str, bool)]) -> Vec<&'static str> {
-    given.iter().filter_map(|(name, given)| given.then_some(*name)).collect()
 }
 
 /// Seals what only workers may open, and keeps it for its command.

@@ -168,9 +168,9 @@ impl Connection {
         }
     }
 
-    /// Whether a call that was not begun may wait for the next connection.
-    pub fn is_remote(&self) -> bool {
-        !matches!(self, Self::Stdio(_))
+    /// Whether a process of ours is at the other end.
+    pub fn has_child(&self) -> bool {
+        matches!(self, Self::Stdio(_))
     }
 }
 

@@ -236,7 +236,8 @@ impl Supervisor {
         self.slot.ring.push("transport", "connected");
         tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
         record(&self.pool, &self.slot, tools).await;
-        self.pool.metrics.children_alive.inc();
+        let child = i64::from(connection.has_child());
+        self.pool.metrics.children_alive.inc_by(child);
         self.slot.connection.store(Some(connection.clone()));
         self.show(State::Up(connection.clone()), Live::of(Status::Connected));
         // One at a time, so that an older list never replaces a newer one; never in an order's way.
@@ -291,7 +292,7 @@ impl Supervisor {
                 self.crashes = if since.elapsed() >= STEADY { 1 } else { self.crashes + 1 };
             }
         }
-        self.pool.metrics.children_alive.dec();
+        self.pool.metrics.children_alive.dec_by(child);
         drop(connection);
         if self.crashes > 1 {
             let pause =

@@ -187,7 +187,7 @@ impl Reader {
     }
 
     /// A line too long to be kept is the answer of one call, if its id can be found at either end.
-    pub fn refuse(&self, head: &[u8], tail: &[u8]) {
+    fn refuse(&self, head: &[u8], tail: &[u8]) {
         let id = [head, tail].into_iter().flat_map(ids_in).find(|id| self.mux.is_waiting(*id));
         match id {
             Some(id) => self.mux.settle(id, Answer::TooLarge),

@@ -31,6 +31,7 @@ async fn a_real_server_is_called_with_secrets_and_its_session_outlives_a_kill() 
     let answer = app.call("ana", "everything", "echo", json!({ "message": "x" })).await.ok();
     assert_eq!(answer["data"]["content"], "Echo: ana's own");
     assert_eq!(eras(&app).await, ["session"]);
+    assert_eq!(app.metric("mcp_api_children_alive", &[]).await, Some(0.0), "it is no child of ours");
 
     app.kill_and_restart();
     assert_eq!(echo(&app, "everything", "again").await, "Echo: again");

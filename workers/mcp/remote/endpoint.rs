@@ -78,7 +78,7 @@ impl Endpoint {
                     headers.insert(header, value);
                 }
                 Header::Sealed { sealed: value } => {
-                    let sealed = memory.sealed(*value).await?;
+                    let sealed = memory.keep.sealed(*value).await?;
                     credentials.push(Credential { header, kind: Kind::Header, value: *value, sealed });
                 }
             }
@@ -87,7 +87,7 @@ impl Endpoint {
         if let Some(value) = remote.user_info
             && !credentials.iter().any(|credential| credential.header == AUTHORIZATION)
         {
-            let sealed = memory.sealed(value).await?;
+            let sealed = memory.keep.sealed(value).await?;
             credentials.push(Credential { header: AUTHORIZATION, kind: Kind::UserInfo, value, sealed });
         }
         let opener = memory.keep.opener.clone();

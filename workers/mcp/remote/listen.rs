@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::{Method, StatusCode};
+
 use super::endpoint::Hidden;
 use super::exchange::{Trouble, content_type};
 use super::session::Session;
 use super::sse::Events;
 use super::talk::{EVENT_STREAM, Talk};
-use hyper::{Method, StatusCode};
 
 /// Listens until the connection is lost, or the server has no such stream.
 pub async fn listen(session: Arc<Session>) {
@@ -92,7 +93,9 @@ async fn subscribe(session: &Session, talk: &Talk) -> Result<(Events, Hidden), T
     let (response, hidden) = sent?;
     let status = response.status();
     if !status.is_success() || content_type(&response) != EVENT_STREAM {
-        let (reason, status) = (format!("HTTP {status}"), StatusCode::METHOD_NOT_ALLOWED);
+        let reason = format!("HTTP {status}");
+        // What is answered with something else has no such stream, as 405 says it for the other kind.
+        let status = if status.is_success() { StatusCode::METHOD_NOT_ALLOWED } else { status };
         return Err(Trouble::Wrong { reason, begun: false, status: Some(status) });
     }
     Ok((Events::new(response, wire.result_limit), hidden))

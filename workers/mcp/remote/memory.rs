@@ -20,6 +20,27 @@ pub struct Keep {
     pub sealer: Sealer,
 }
 
+impl Keep {
+    pub async fn sealed(&self, value: ValueId) -> Result<Sealed, String> {
+        let found = self.vault.get(&[value]).await.map_err(|error| error.to_string())?.pop().flatten();
+        found.ok_or_else(|| "a sealed value of it is gone; give it anew".to_owned())
+    }
+
+    /// The session that lies there.
+    pub async fn session(&self, server: ServerId, value: ValueId) -> Option<Session> {
+        self.open_session(server, value, &self.sealed(value).await.ok()?)
+    }
+
+    pub fn open_session(&self, server: ServerId, value: ValueId, sealed: &Sealed) -> Option<Session> {
+        let opened = self.opener.open(session_place(server, value), sealed).ok()?;
+        serde_json::from_str(opened.expose().ok()?).ok()
+    }
+}
+
+fn session_place(server: ServerId, value: ValueId) -> ServerPlace<'static> {
+    ServerPlace { server, kind: Kind::Session, name: "", value }
+}
+
 /// One server's memory, as long as it is at one URL.
 #[derive(Clone)]
 pub struct Memory {
@@ -32,16 +53,9 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub async fn sealed(&self, value: ValueId) -> Result<Sealed, String> {
-        let found = self.keep.vault.get(&[value]).await.map_err(|error| error.to_string())?.pop().flatten();
-        found.ok_or_else(|| "a sealed value of it is gone; give it anew".to_owned())
-    }
-
     /// The session that was opened last.
     pub async fn session(&self, value: ValueId) -> Option<Session> {
-        let place = ServerPlace { server: self.server, kind: Kind::Session, name: "", value };
-        let opened = self.keep.opener.open(place, &self.sealed(value).await.ok()?).ok()?;
-        let session: Session = serde_json::from_str(opened.expose().ok()?).ok()?;
+        let session = self.keep.session(self.server, value).await?;
         self.show(Some(&session.id));
         Some(session)
     }
@@ -55,7 +69,7 @@ impl Memory {
     pub async fn opened(&self, session: &Session, old: Option<ValueId>) -> Option<ValueId> {
         self.show(Some(&session.id));
         let value = ValueId(Uuid::now_v7());
-        let place = ServerPlace { server: self.server, kind: Kind::Session, name: "", value };
+        let place = session_place(self.server, value);
         let text = zeroize::Zeroizing::new(serde_json::to_string(session).ok()?);
         let sealed = self.keep.sealer.seal(place, &text).ok()?;
         if let Err(error) = self.keep.vault.put(value, sealed).await {

@@ -2,8 +2,9 @@
 //!
 //! Parsers there are do not bound an event; a server that never ends one would fill the memory.
 
-use super::net::Response;
 use bytes::{Buf, Bytes, BytesMut};
+
+use super::net::Response;
 
 /// One event that says something.
 #[derive(Debug, PartialEq)]
@@ -16,7 +17,7 @@ pub struct Event {
 /// Why there are no more events.
 #[derive(Debug, PartialEq)]
 pub enum Broken {
-    /// An event above the limit; the beginning and the end of it.
+    /// An event is above the limit.
     TooLong,
     /// The stream was cut off.
     Cut(String),
