@@ -59,7 +59,7 @@ async fn the_servers_of_a_killed_worker_move() {
 async fn the_servers_of_a_draining_worker_move_at_once() {
     let mut app = App::distributed(2, &[]);
     app.register_fixture("fixture").await.ok();
-    let pid = app.pid_of("fixture").await;
+    let pid = app.idle("fixture").await;
     let worker = worker_of(&app, pid);
     let (url, http) = (app.url.clone(), app.http.clone());
     let running = tokio::spawn(async move { call(&http, &url, "sleep", json!({ "ms": 1000 })).await });

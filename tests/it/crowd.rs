@@ -21,7 +21,7 @@ fn refused(answer: Answer) {
 async fn a_user_past_his_bound_is_sent_away_and_others_go_on() {
     let app = App::start_with(&[("MAX_CALLS_PER_USER", "2")]);
     app.register_fixture("fixture").await.ok();
-    let pid = app.pid_of("fixture").await;
+    let pid = app.idle("fixture").await;
     let long = || app.call("ana", "fixture", "sleep", json!({ "ms": 4000 }));
     let (first, second, ()) = tokio::join!(long(), long(), async {
         under_way(pid, 2).await;
@@ -38,7 +38,7 @@ async fn a_server_past_its_bound_holds_up_no_other() {
     let app = App::start_with(&[("MAX_CALLS_PER_SERVER", "1")]);
     app.register_fixture("full").await.ok();
     app.register_fixture("free").await.ok();
-    let pid = app.pid_of("full").await;
+    let pid = app.idle("full").await;
     let (first, ()) = tokio::join!(app.call("ana", "full", "sleep", json!({ "ms": 4000 })), async {
         under_way(pid, 1).await;
         refused(app.call("ben", "full", "echo", json!({})).await);
@@ -60,7 +60,7 @@ async fn a_short_crowd_waits_instead_of_failing() {
 async fn a_full_worker_is_still_ready_and_can_be_told_what_to_do() {
     let app = App::start_with(&[("MAX_CALLS", "1")]);
     app.register_fixture("fixture").await.ok();
-    let pid = app.pid_of("fixture").await;
+    let pid = app.idle("fixture").await;
     let (first, ()) = tokio::join!(app.call("ana", "fixture", "sleep", json!({ "ms": 4000 })), async {
         under_way(pid, 1).await;
         refused(app.call("ben", "fixture", "echo", json!({})).await);

@@ -217,6 +217,13 @@ impl App {
         self.text(server, "pid", json!({})).await.parse().expect("a pid")
     }
 
+    /// The same, once it has nothing to do: only then do its threads count the calls that come.
+    pub async fn idle(&self, server: &str) -> u32 {
+        let pid = self.pid_of(server).await;
+        crate::processes::idle(pid).await;
+        pid
+    }
+
     pub async fn server(&self, name: &str) -> Value {
         self.get(&format!("/mcp/servers/{name}")).await.ok()["server"].take()
     }

@@ -63,7 +63,7 @@ async fn leases_are_renewed_while_all_is_well() {
 async fn sigterm_lets_a_running_call_finish() {
     let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
-    let pid = app.pid_of("fixture").await;
+    let pid = app.idle("fixture").await;
     // Somebody who has connected and says nothing holds nobody up.
     let silent =
         tokio::net::TcpStream::connect(app.url.strip_prefix("http://").expect("a URL")).await.expect("connected");
@@ -85,7 +85,7 @@ async fn sigterm_lets_a_running_call_finish() {
 async fn a_drain_ends_in_its_time() {
     let mut app = App::embedded_with(&[("DRAIN_TIMEOUT", "3s")]);
     app.register_fixture("fixture").await.ok();
-    let pid = app.pid_of("fixture").await;
+    let pid = app.idle("fixture").await;
     let body = json!({ "serverName": "fixture", "methodName": "sleep", "args": { "ms": 60_000 } });
     let calling = tokio::spawn(app.http.post(format!("{}/mcp/tool/call", app.url)).json(&body).send());
     under_way(pid, 1).await;
@@ -102,7 +102,7 @@ async fn calls_to_a_killed_server_fail_and_the_next_do_not() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.text("fixture", "stderr", json!({ "text": "before the end" })).await;
-    let pid = app.pid_of("fixture").await;
+    let pid = app.idle("fixture").await;
     let sleeping = (0..10).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 20_000 })));
     let (failed, ()) = tokio::join!(futures::future::join_all(sleeping), async {
         under_way(pid, 10).await;

@@ -35,12 +35,18 @@ pub fn is_alive(pid: u32) -> bool {
 
 /// Waits until a fixture server works on so many calls: each has a thread of its own.
 pub async fn under_way(pid: u32, calls: usize) {
-    let threads = || {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse::<usize>().ok());
-        threads.unwrap_or(0)
-    };
-    eventually("the calls are under way", || threads() > calls).await;
+    eventually("the calls are under way", || threads(pid) > calls).await;
+}
+
+/// Waits until a fixture server has no call left, the thread of its last answer included.
+pub async fn idle(pid: u32) {
+    eventually("it is idle", || threads(pid) == 1).await;
+}
+
+fn threads(pid: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok());
+    threads.unwrap_or(0)
 }
 
 pub fn parent_of(pid: u32) -> u32 {
