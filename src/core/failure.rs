@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 pub enum Code {
     InvalidRequest,
     Unauthenticated,
+    ReauthRequired,
     Forbidden,
     ServerNotFound,
     SecretNotFound,
@@ -30,9 +31,10 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
+        Self::ReauthRequired,
         Self::Forbidden,
         Self::ServerNotFound,
         Self::SecretNotFound,
@@ -56,6 +58,7 @@ impl Code {
         match self {
             Self::InvalidRequest => "invalid_request",
             Self::Unauthenticated => "unauthenticated",
+            Self::ReauthRequired => "reauth_required",
             Self::Forbidden => "forbidden",
             Self::ServerNotFound => "server_not_found",
             Self::SecretNotFound => "secret_not_found",
@@ -93,6 +96,9 @@ pub struct Failure {
     /// The JSON-RPC error of the MCP server: `{code, message, data?}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_error: Option<Box<RawValue>>,
+    /// Where a person gives the access that a `reauth_required` misses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_url: Option<String>,
     /// Another worker runs the server; nothing was begun. It is told among us and never shown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub elsewhere: bool,
@@ -109,6 +115,7 @@ impl Failure {
             details: None,
             may_have_run: false,
             mcp_error: None,
+            authorization_url: None,
             elsewhere: false,
             retry_after: None,
         }

@@ -66,11 +66,18 @@ pub struct ErrorBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     mcp_error: Option<&'a RawValue>,
+    /// True where a person has to give access, or to give it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reauth_required: Option<bool>,
+    /// Where that person does so, in a browser.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_url: Option<&'a str>,
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let Failure { code, message, details, may_have_run, mcp_error, retry_after, elsewhere: _ } = &self.0;
+        let Failure { code, message, details, may_have_run, mcp_error, authorization_url, retry_after, elsewhere: _ } =
+            &self.0;
         let body = ErrorBody {
             success: false,
             error: message,
@@ -78,6 +85,8 @@ impl IntoResponse for Refused {
             details: details.as_deref(),
             may_have_run: may_have_run.then_some(true),
             mcp_error: mcp_error.as_deref(),
+            reauth_required: (*code == Code::ReauthRequired).then_some(true),
+            authorization_url: authorization_url.as_deref(),
         };
         let mut response = json(status(*code), serde_json::to_vec(&body).unwrap_or_default());
         if let Some(seconds) = retry_after {
@@ -90,10 +99,11 @@ impl IntoResponse for Refused {
     }
 }
 
-fn status(code: Code) -> StatusCode {
+/// The status of each code.
+pub fn status(code: Code) -> StatusCode {
     match code {
         Code::InvalidRequest => StatusCode::BAD_REQUEST,
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::Unauthenticated | Code::ReauthRequired => StatusCode::UNAUTHORIZED,
         Code::Forbidden => StatusCode::FORBIDDEN,
         Code::ServerNotFound | Code::SecretNotFound | Code::RouteNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
