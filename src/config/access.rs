@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::env::{BadConfig, Env, Variable};
-use super::listen::Listen;
+use super::listen::{Listen, PublicUrl};
 
 pub const ADMIN_TOKEN: Variable = Variable {
     name: "ADMIN_TOKEN",
@@ -28,6 +28,7 @@ pub struct Access {
     pub admin_token: Option<Zeroizing<String>>,
     /// Names that a `Host` header may have, in lower case, besides loopback.
     pub hosts: Vec<String>,
+    pub public: Option<PublicUrl>,
 }
 
 impl std::fmt::Debug for Access {
@@ -50,8 +51,8 @@ impl Access {
         let allowed = env.text(&ALLOWED_HOSTS).unwrap_or_default();
         let mut hosts: Vec<String> =
             allowed.split(',').map(str::trim).filter(|h| !h.is_empty()).map(str::to_ascii_lowercase).collect();
-        hosts.extend(listen.public_host.clone());
+        hosts.extend(listen.public.as_ref().map(|public| public.host.clone()));
         hosts.push(listen.host.to_ascii_lowercase());
-        Ok(Self { admin_token, hosts })
+        Ok(Self { admin_token, hosts, public: listen.public.clone() })
     }
 }

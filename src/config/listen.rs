@@ -26,8 +26,20 @@ pub struct Listen {
     pub host: String,
     pub address: IpAddr,
     pub port: u16,
-    /// The host of `PUBLIC_URL`.
-    pub public_host: Option<String>,
+    pub public: Option<PublicUrl>,
+}
+
+/// `PUBLIC_URL`, under which browsers come.
+#[derive(Debug, Clone)]
+pub struct PublicUrl {
+    /// Without a slash at its end.
+    pub url: String,
+    /// In lower case.
+    pub host: String,
+    /// What stands before our own paths: empty, or `/` and more.
+    pub path: String,
+    /// It is https.
+    pub secure: bool,
 }
 
 impl Listen {
@@ -36,17 +48,32 @@ impl Listen {
         let address = (host.as_str(), 0).to_socket_addrs().ok().and_then(|mut found| found.next());
         let address = address
             .ok_or_else(|| BadConfig::new(HOST.name, "must be an address of this machine, such as 127.0.0.1"))?;
-        let public_host = match env.text(&PUBLIC_URL) {
-            Some(url) => Some(public_host(&url)?),
+        let public = match env.text(&PUBLIC_URL) {
+            Some(url) => Some(PublicUrl::parse(&url)?),
             None => None,
         };
-        Ok(Self { host, address: address.ip(), port: env.parse(&PORT, "a port number")?, public_host })
+        Ok(Self { host, address: address.ip(), port: env.parse(&PORT, "a port number")?, public })
     }
 }
 
-fn public_host(url: &str) -> Result<String, BadConfig> {
-    let wrong = || BadConfig::new(PUBLIC_URL.name, "must be a URL such as https://mcp.example.com");
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
-    let web = matches!(uri.scheme_str(), Some("http" | "https"));
-    uri.host().filter(|_| web).map(str::to_ascii_lowercase).ok_or_else(wrong)
+impl PublicUrl {
+    fn parse(text: &str) -> Result<Self, BadConfig> {
+        let wrong =
+            || BadConfig::new(PUBLIC_URL.name, "must be a URL such as https://mcp.example.com, without a query");
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let secure = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong()),
+        };
+        let authority = uri.authority().filter(|_| uri.query().is_none()).ok_or_else(wrong)?;
+        let path = uri.path().trim_end_matches('/').to_owned();
+        let scheme = if secure { "https" } else { "http" };
+        Ok(Self {
+            url: format!("{scheme}://{authority}{path}"),
+            host: authority.host().to_ascii_lowercase(),
+            path,
+            secure,
+        })
+    }
 }

@@ -18,7 +18,7 @@ pub use client::ClientConfig;
 pub use env::{BadConfig, Env, Variable};
 pub use keys::Keys;
 pub use limits::Limits;
-pub use listen::Listen;
+pub use listen::{Listen, PublicUrl};
 pub use log::{LogConfig, LogFormat};
 pub use place::Place;
 pub use roles::{Pools, Roles};

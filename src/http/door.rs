@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn loopback_in_every_spelling_is_ours() {
-        let access = Access { admin_token: None, hosts: vec!["mcp.example.com".into()] };
+        let access = Access { admin_token: None, hosts: vec!["mcp.example.com".into()], public: None };
         for ours in ["localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "[::1]", "mcp.example.com"] {
             assert!(is_ours(ours, &access), "{ours}");
         }

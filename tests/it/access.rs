@@ -161,6 +161,7 @@ fn what_cannot_be_used_is_named_and_not_repeated() {
         ("PORT", "65536"),
         ("HOST", "no such host!"),
         ("PUBLIC_URL", "ftp://files.test"),
+        ("PUBLIC_URL", "https://mcp.test/?page=1"),
         ("ADMIN_TOKEN", "s3cret"),
         ("ADMIN_TOKEN", "s3cret with blanks and more"),
         ("ALLOW_UNAUTHENTICATED", "perhaps"),
