@@ -14,6 +14,7 @@ use aes_gcm::{Aes256Gcm, Key};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use hkdf::Hkdf;
+use hkdf::hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -23,6 +24,8 @@ use crate::ports::{KeyRecord, Sealed};
 const FORMAT: u8 = 1;
 const KEY_ID: usize = 8;
 const NONCE: usize = 12;
+/// A block of SHA-256, which is the length of key that HMAC takes as it is.
+const SIGNING: usize = 64;
 const WRAPPED: usize = 32 + 16;
 const HEADER: usize = 1 + KEY_ID + NONCE + WRAPPED + NONCE;
 const CHECK_PLACE: &[u8] = b"mcp-api key check";
@@ -58,9 +61,11 @@ impl SecretsKey {
         }
         let hkdf = Hkdf::<Sha256>::new(Some(salt), &*material);
         let (mut key, mut id) = (Zeroizing::new([0u8; 32]), [0u8; KEY_ID]);
+        let mut signing = Zeroizing::new([0u8; SIGNING]);
         hkdf.expand(b"mcp-api key-encryption key v1", &mut *key).map_err(|_| SealError::Key)?;
+        hkdf.expand(b"mcp-api signing key v1", &mut *signing).map_err(|_| SealError::Key)?;
         hkdf.expand(b"mcp-api key id v1", &mut id).map_err(|_| SealError::Key)?;
-        Ok(WrappingKey { id, cipher: cipher(&*key)? })
+        Ok(WrappingKey { id, cipher: cipher(&*key)?, signing })
     }
 }
 
@@ -86,6 +91,15 @@ pub enum SealError {
 struct WrappingKey {
     id: [u8; KEY_ID],
     cipher: Aes256Gcm,
+    signing: Zeroizing<[u8; SIGNING]>,
+}
+
+impl WrappingKey {
+    fn mac(&self, what: &str, text: &str) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new((&*self.signing).into());
+        mac.update(&length_prefixed(&[what.as_bytes(), text.as_bytes()]));
+        mac
+    }
 }
 
 /// The deployment's keys: the first seals, all of them open.
@@ -178,7 +192,7 @@ impl Plain {
     }
 }
 
-/// Can seal, and not open.
+/// Can seal and sign, and not open.
 #[derive(Clone)]
 pub struct Sealer(Arc<Keyring>);
 
@@ -189,6 +203,18 @@ pub struct Opener(Arc<Keyring>);
 impl Sealer {
     pub fn seal(&self, place: impl Place, plain: &str) -> Result<Sealed, SealError> {
         self.0.seal(&place.associated_data(), place.value().0.as_bytes(), plain.as_bytes())
+    }
+
+    /// A signature that every process of the deployment can check. `what` keeps signatures of one kind of text from
+    /// being used for another.
+    pub fn sign(&self, what: &str, text: &str) -> Result<Vec<u8>, SealError> {
+        let key = self.0.0.first().ok_or(SealError::Key)?;
+        Ok(key.mac(what, text).finalize().into_bytes().to_vec())
+    }
+
+    /// Whether it is the signature of that text, with any of the keys; compared in constant time.
+    pub fn is_signed(&self, what: &str, text: &str, signature: &[u8]) -> bool {
+        self.0.0.iter().any(|key| key.mac(what, text).verify_slice(signature).is_ok())
     }
 }
 
@@ -315,6 +341,17 @@ mod tests {
         ] {
             assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
         }
+    }
+
+    #[test]
+    fn a_signature_is_of_one_text_for_one_use() {
+        let (record, sealer, _) = ring(HEX);
+        let signature = sealer.sign("link", "ana").expect("signed");
+        assert!(sealer.is_signed("link", "ana", &signature));
+        assert!(!sealer.is_signed("link", "ben", &signature) && !sealer.is_signed("cookie", "ana", &signature));
+        assert!(!sealer.is_signed("link", "ana", &signature[..31]) && !sealer.is_signed("link", "ana", b""));
+        let (newer, _) = open_ring(&record, &key("the next one"), &[key(HEX)]).expect("ring");
+        assert!(newer.is_signed("link", "ana", &signature), "a new key takes what the old one signed");
     }
 
     #[test]
