@@ -6,6 +6,8 @@
 //!
 //! `http` is given a [`Sealer`] only, workers an [`Opener`] too.
 
+mod rotate;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ const NONCE: usize = 12;
 const SIGNING: usize = 64;
 const WRAPPED: usize = 32 + 16;
 const HEADER: usize = 1 + KEY_ID + NONCE + WRAPPED + NONCE;
+const _: () = assert!(HEADER == Sealed::WRAPPING + NONCE);
 const CHECK_PLACE: &[u8] = b"mcp-api key check";
 
 /// What a user gave as `SECRETS_KEY`: wiped when dropped, never shown.
@@ -229,25 +232,40 @@ impl Keyring {
         let wrapping = self.0.first().ok_or(SealError::Key)?;
         let mut key = Zeroizing::new([0u8; 32]);
         getrandom::fill(&mut *key).map_err(|_| SealError::Random)?;
-        let (wrap_nonce, nonce) = (nonce()?, nonce()?);
-        let wrap_data = length_prefixed(&[id, &wrapping.id]);
-        let wrapped = encrypt(&wrapping.cipher, &wrap_nonce, &*key, &wrap_data)?;
+        let nonce = nonce()?;
+        let wrapped = wrapping.wrap(id, &*key)?;
         let text = encrypt(&cipher(&*key)?, &nonce, plain, place)?;
-        Ok(Sealed(Bytes::from([&[FORMAT][..], &wrapping.id, &wrap_nonce, &wrapped, &nonce, &text].concat())))
+        Ok(Sealed(Bytes::from([&wrapped[..], &nonce, &text].concat())))
     }
 
     fn open(&self, place: &[u8], id: &[u8], sealed: &Sealed) -> Result<Plain, SealError> {
         let bytes = &sealed.0[..];
-        if bytes.len() < HEADER || bytes[0] != FORMAT {
+        if bytes.len() < HEADER {
             return Err(SealError::Damaged);
         }
-        let (key_id, rest) = bytes[1..].split_at(KEY_ID);
-        let (wrap_nonce, rest) = rest.split_at(NONCE);
-        let (wrapped, rest) = rest.split_at(WRAPPED);
+        let (wrapping, rest) = bytes.split_at(Sealed::WRAPPING);
         let (nonce, text) = rest.split_at(NONCE);
-        let wrapping = self.0.iter().find(|key| key.id == key_id).ok_or(SealError::UnknownKey)?;
-        let key = decrypt(&wrapping.cipher, wrap_nonce, wrapped, &length_prefixed(&[id, key_id]))?;
+        let key = self.unwrap(id, wrapping)?;
         decrypt(&cipher(&key)?, nonce, text, place).map(Plain)
+    }
+
+    /// The value's own key.
+    fn unwrap(&self, id: &[u8], wrapping: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        if wrapping.len() != Sealed::WRAPPING || wrapping[0] != FORMAT {
+            return Err(SealError::Damaged);
+        }
+        let (key_id, rest) = wrapping[1..].split_at(KEY_ID);
+        let (nonce, wrapped) = rest.split_at(NONCE);
+        let key = self.0.iter().find(|key| key.id == key_id).ok_or(SealError::UnknownKey)?;
+        decrypt(&key.cipher, nonce, wrapped, &length_prefixed(&[id, key_id]))
+    }
+}
+
+impl WrappingKey {
+    fn wrap(&self, id: &[u8], key: &[u8]) -> Result<Vec<u8>, SealError> {
+        let nonce = nonce()?;
+        let wrapped = encrypt(&self.cipher, &nonce, key, &length_prefixed(&[id, &self.id]))?;
+        Ok([&[FORMAT][..], &self.id, &nonce, &wrapped].concat())
     }
 }
 

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
 use mcp_api::core::names::{CommandId, Position};
-use mcp_api::ports::{AppendError, EventLog};
+use mcp_api::ports::{AppendError, EventLog, Rewrap, Sealed, Vault};
+use mongodb::bson::{Binary, Document, doc, spec::BinarySubtype};
 use tempfile::TempDir;
 
 use crate::harness::PATIENCE;
-use crate::samples::{command_id, small_entry};
+use crate::samples::{command_id, small_entry, value_id};
 use crate::services::mongod::{self, Mongod};
 
 async fn connect(url: &str) -> Arc<MongoStore> {
@@ -169,4 +170,30 @@ async fn tls_is_spoken_to_a_server_with_a_certificate_and_to_no_other() {
         let options = MongoOptions { url: wrong, database: "test".into(), secrets: "secrets".into() };
         assert!(MongoStore::connect(options).await.is_err(), "a certificate of nobody, or none at all");
     }
+}
+
+/// Before a value's wrapping stood apart, its document had all bytes in one field.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_of_an_earlier_version_is_read_and_wrapped_anew() {
+    let mongod = Mongod::standalone();
+    let url = format!("mongodb://127.0.0.1:{}/", mongod.port);
+    let store = connect(&url).await;
+    let (id, all) = (value_id(), [[1; Sealed::WRAPPING], [7; Sealed::WRAPPING]].concat());
+    let vault = mongodb::Client::with_uri_str(&url).await.expect("a client").database("test");
+    let vault = vault.collection::<Document>("mcpapi_secrets");
+    let sealed = Binary { subtype: BinarySubtype::Generic, bytes: all.clone() };
+    let earlier = doc! { "_id": id.to_string(), "putAt": mongodb::bson::DateTime::now(), "sealed": sealed };
+    vault.insert_one(earlier).await.expect("put");
+
+    let is = async |bytes: &[u8]| store.get(&[id]).await.expect("got") == [Some(Sealed(bytes.to_vec().into()))];
+    store.put(id, Sealed(vec![9; 100].into())).await.expect("put again");
+    assert!(is(&all).await);
+    let (from, rest) = Sealed(all.clone().into()).split();
+    assert!(store.wrappings(None, 2).await.expect("wrappings") == [(id, from.clone())]);
+    let to = vec![2; Sealed::WRAPPING];
+    for (given, from) in [(0, rest.slice(..Sealed::WRAPPING)), (1, from.clone()), (0, from)] {
+        let change = Rewrap { id, from, to: to.clone().into() };
+        assert_eq!(store.rewrap(vec![change]).await.expect("an answer"), given);
+    }
+    assert!(is(&[to, rest.to_vec()].concat()).await);
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{SqliteStore, failed, now_ms};
 use crate::core::names::ValueId;
-use crate::ports::{KeyRecord, Sealed, StoreError, Vault};
+use crate::ports::{KeyRecord, Rewrap, Sealed, StoreError, Vault};
 
 #[async_trait]
 impl Vault for SqliteStore {
@@ -57,6 +57,38 @@ impl Vault for SqliteStore {
             .await
     }
 
+    async fn wrappings(&self, after: Option<ValueId>, limit: usize) -> Result<Vec<(ValueId, Bytes)>, StoreError> {
+        let sql = "SELECT id, coalesce(substr(sealed, 1, ?3), x'') FROM vault WHERE id > ?1 ORDER BY id LIMIT ?2";
+        // Nothing is before no bytes at all; and a part of none is NULL to SQLite.
+        let after = after.map_or(vec![], |id| id.0.as_bytes().to_vec());
+        self.readers
+            .read(move |c| {
+                let mut statement = c.prepare_cached(sql)?;
+                let found = statement.query_map(params![after, limit as i64, Sealed::WRAPPING as i64], |row| {
+                    let id = ValueId(Uuid::from_bytes(row.get(0)?));
+                    Ok((id, Bytes::from(row.get::<_, Vec<u8>>(1)?)))
+                })?;
+                found.collect()
+            })
+            .await
+    }
+
+    async fn rewrap(&self, changes: Vec<Rewrap>) -> Result<usize, StoreError> {
+        // Bytes joined are text to SQLite, until it is told otherwise.
+        let sql = "UPDATE vault SET sealed = CAST(?3 || substr(sealed, ?4 + 1) AS BLOB)
+                   WHERE id = ?1 AND substr(sealed, 1, ?4) = ?2";
+        self.writer
+            .write(move |t| {
+                let mut statement = t.prepare_cached(sql).map_err(failed)?;
+                let given = changes.iter().map(|Rewrap { id, from, to }| {
+                    let values = params![id.0.as_bytes(), &from[..], &to[..], Sealed::WRAPPING as i64];
+                    statement.execute(values).map_err(failed)
+                });
+                given.sum()
+            })
+            .await
+    }
+
     async fn key_record(&self, proposed: Option<KeyRecord>) -> Result<Option<KeyRecord>, StoreError> {
         self.writer
             .write(move |t| {
@@ -68,6 +100,14 @@ impl Vault for SqliteStore {
                 let record = |row: &Row<'_>| Ok(KeyRecord { salt: row.get(0)?, check: row.get(1)? });
                 t.query_row(sql, [], record).optional().map_err(failed)
             })
+            .await
+    }
+
+    async fn renew_key_record(&self, from: &KeyRecord, check: Vec<u8>) -> Result<bool, StoreError> {
+        let sql = r#"UPDATE key_record SET "check" = ?3 WHERE salt = ?1 AND "check" = ?2"#;
+        let KeyRecord { salt, check: old } = from.clone();
+        self.writer
+            .write(move |t| t.execute(sql, params![salt, old, check]).map(|renewed| renewed > 0).map_err(failed))
             .await
     }
 }

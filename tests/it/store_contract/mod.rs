@@ -128,6 +128,10 @@ macro_rules! adapters {
                 values_grow_old,
                 the_first_key_record_wins,
                 of_racing_key_records_one_wins,
+                wrappings_are_read_in_the_order_of_their_ids,
+                another_wrapping_takes_the_place_of_the_one_it_was_made_from_only,
+                a_removed_value_does_not_come_back_wrapped,
+                of_racing_renewals_of_the_key_record_one_wins,
             }
             leases {
                 a_held_lease_is_not_given_away,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mcp_api::core::names::ValueId;
-use mcp_api::ports::{KeyRecord, Sealed};
+use mcp_api::ports::{KeyRecord, Rewrap, Sealed};
 
 use super::{Store, until};
 use crate::samples::value_id;
@@ -70,4 +70,92 @@ pub async fn of_racing_key_records_one_wins(store: Store) {
     let stored = store.vault.key_record(None).await.expect("an answer");
     assert!(stored.is_some());
     assert!(told.into_iter().all(|told| told.expect("a racer") == stored), "all were told the same one");
+}
+
+/// A value with a wrapping of this byte and a rest of all bytes there are.
+fn wrapped(byte: u8) -> Sealed {
+    let rest: Vec<u8> = (0..=255).collect();
+    Sealed::wrapped(&[byte; Sealed::WRAPPING], &rest)
+}
+
+pub async fn wrappings_are_read_in_the_order_of_their_ids(store: Store) {
+    let mut ids: Vec<_> = (0..7).map(|_| value_id()).collect();
+    for (n, id) in ids.iter().enumerate().rev() {
+        store.vault.put(*id, wrapped(n as u8)).await.expect("put");
+    }
+    ids.sort();
+    let (mut found, mut after) = (vec![], None);
+    loop {
+        let page = store.vault.wrappings(after, 3).await.expect("wrappings");
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        found.extend(page);
+    }
+    assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
+    assert!(found.iter().all(|(_, wrapping)| wrapping.len() == Sealed::WRAPPING && wrapping[0] < 7));
+    // What is too short to have a rest is nothing but wrapping.
+    store.vault.put(value_id(), Sealed(Bytes::from_static(b"short"))).await.expect("put");
+    store.vault.put(value_id(), Sealed(Bytes::new())).await.expect("put");
+    let last = store.vault.wrappings(after, 3).await.expect("wrappings");
+    assert_eq!(last.iter().map(|(_, wrapping)| &wrapping[..]).collect::<Vec<_>>(), [&b"short"[..], b""]);
+}
+
+pub async fn another_wrapping_takes_the_place_of_the_one_it_was_made_from_only(store: Store) {
+    let (a, b) = (value_id(), value_id());
+    store.vault.put(a, wrapped(1)).await.expect("put");
+    store.vault.put(b, wrapped(1)).await.expect("put");
+    let change = |id, from: u8, to: u8| {
+        let bytes = |byte| Bytes::from(vec![byte; Sealed::WRAPPING]);
+        Rewrap { id, from: bytes(from), to: bytes(to) }
+    };
+    let rewrap = async |changes| store.vault.rewrap(changes).await.expect("an answer");
+    assert_eq!(rewrap(vec![]).await, 0);
+    assert_eq!(rewrap(vec![change(a, 1, 2), change(b, 9, 2), change(value_id(), 1, 2)]).await, 1);
+    let [two, one] = [2, 1].map(|byte| Some(wrapped(byte).0.to_vec()));
+    assert_eq!(got(&store, &[a, b]).await, [two.clone(), one.clone()]);
+    assert_eq!(rewrap(vec![change(a, 1, 3)]).await, 0, "somebody was there before");
+    // The same put again, after a failure of unknown outcome, still changes nothing.
+    store.vault.put(a, wrapped(1)).await.expect("put");
+    assert_eq!(got(&store, &[a]).await, [two]);
+    let racers: Vec<_> = (10..26)
+        .map(|byte| {
+            let (vault, change) = (store.vault.clone(), change(b, 1, byte));
+            tokio::spawn(async move { vault.rewrap(vec![change]).await.expect("an answer") })
+        })
+        .collect();
+    let won: usize = futures::future::join_all(racers).await.into_iter().map(|won| won.expect("a racer")).sum();
+    assert_eq!(won, 1);
+    let b = got(&store, &[b]).await[0].clone().expect("b");
+    assert!(
+        b.len() == Sealed::WRAPPING + 256 && b[0] >= 10 && b[Sealed::WRAPPING..] == wrapped(0).0[Sealed::WRAPPING..]
+    );
+}
+
+pub async fn a_removed_value_does_not_come_back_wrapped(store: Store) {
+    let id = value_id();
+    store.vault.put(id, wrapped(1)).await.expect("put");
+    store.vault.remove(&[id]).await.expect("removed");
+    let (from, to) = (wrapped(1).split().0, wrapped(2).split().0);
+    assert_eq!(store.vault.rewrap(vec![Rewrap { id, from, to }]).await.expect("an answer"), 0);
+    assert_eq!(got(&store, &[id]).await, [None]);
+}
+
+pub async fn of_racing_renewals_of_the_key_record_one_wins(store: Store) {
+    assert!(!store.vault.renew_key_record(&record(1), vec![9]).await.expect("an answer"), "there is none");
+    store.vault.key_record(Some(record(1))).await.expect("an answer");
+    let other = KeyRecord { salt: [2; 16], ..record(1) };
+    for wrong in [record(2), other] {
+        assert!(!store.vault.renew_key_record(&wrong, vec![9]).await.expect("an answer"));
+    }
+    let racers: Vec<_> = (1..=16)
+        .map(|n| {
+            let vault = store.vault.clone();
+            tokio::spawn(async move { (n, vault.renew_key_record(&record(1), vec![n; 3]).await.expect("an answer")) })
+        })
+        .collect();
+    let told = futures::future::join_all(racers).await.into_iter().map(|told| told.expect("a racer"));
+    let won: Vec<_> = told.filter(|(_, won)| *won).collect();
+    let [(n, _)] = won[..] else { panic!("{won:?} have won") };
+    let stored = store.vault.key_record(None).await.expect("an answer");
+    assert_eq!(stored, Some(KeyRecord { check: vec![n; 3], ..record(1) }));
 }
