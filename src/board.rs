@@ -24,6 +24,8 @@ const SUSPECTED: Duration = Duration::from_secs(600);
 
 pub struct Board {
     told: Mutex<Told>,
+    /// Since when it listens.
+    since: Instant,
     quiet: AtomicBool,
     turn: AtomicUsize,
 }
@@ -32,6 +34,8 @@ struct Told {
     hints: Receiver<Hint>,
     /// When each worker was last heard of, until it said that it leaves.
     workers: HashMap<WorkerId, Instant>,
+    /// The id of the key that each of them seals with.
+    keys: HashMap<WorkerId, Option<String>>,
     servers: HashMap<ServerId, Vec<Word>>,
 }
 
@@ -45,8 +49,9 @@ struct Word {
 
 impl Board {
     pub fn new(hints: Receiver<Hint>) -> Self {
-        let told = Told { hints, workers: HashMap::new(), servers: HashMap::new() };
-        Self { told: Mutex::new(told), quiet: AtomicBool::new(false), turn: AtomicUsize::new(0) }
+        let told = Told { hints, workers: HashMap::new(), keys: HashMap::new(), servers: HashMap::new() };
+        let (quiet, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { told: Mutex::new(told), since: Instant::now(), quiet, turn }
     }
 
     /// How each of these servers looks, and the workers that have told of it.
@@ -98,6 +103,19 @@ impl Board {
         workers.get(turn % workers.len().max(1)).copied()
     }
 
+    /// When everybody who is there has told of it.
+    pub fn complete_at(&self) -> Instant {
+        self.since + QUIET
+    }
+
+    /// The workers heard of lately that seal with another key than this, or do not say with which.
+    pub fn sealing_otherwise(&self, key: &str) -> Vec<WorkerId> {
+        let mut workers = self.workers();
+        let told = self.read();
+        workers.retain(|worker| told.keys.get(worker).is_some_and(|its| its.as_deref() != Some(key)));
+        workers
+    }
+
     /// Reads what has been told meanwhile, so that nobody has to wake for every word of it.
     pub fn catch_up(&self) {
         let mut told = self.read();
@@ -107,6 +125,8 @@ impl Board {
             words.retain(|word| now.duration_since(word.at) < SUSPECTED);
             !words.is_empty()
         });
+        let Told { workers, keys, .. } = &mut *told;
+        keys.retain(|worker, _| workers.contains_key(worker));
         let quiet = told.workers.values().any(|at| now.duration_since(*at) >= QUIET);
         self.quiet.store(quiet, Ordering::Relaxed);
     }
@@ -149,7 +169,7 @@ impl Told {
         }
     }
 
-    fn hear(&mut self, WorkerStatus { worker, servers, leaving }: WorkerStatus) {
+    fn hear(&mut self, WorkerStatus { worker, servers, leaving, key }: WorkerStatus) {
         let at = Instant::now();
         for (id, live) in servers {
             let words = self.servers.entry(id).or_default();
@@ -160,5 +180,6 @@ impl Told {
             true => self.workers.remove(&worker),
             false => self.workers.insert(worker, at),
         };
+        self.keys.insert(worker, key);
     }
 }

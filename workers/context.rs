@@ -18,7 +18,7 @@ use crate::ports::{Bus, Leases, Sealed, Vault};
 use crate::seal::{Opener, Sealer};
 
 /// Sealed values kept in memory. They are useless without the key and never stale: a value does not
-/// change under its id.
+/// change under its id, and one that was wrapped anew since opens as long as its earlier key is listed.
 const SEALED: usize = 10_000;
 
 pub struct Context {
@@ -31,6 +31,10 @@ pub struct Context {
     pub permits: Permits,
     pub asker: Asker,
     pub pool: Arc<Pool>,
+    /// The id of the key that this process seals with.
+    pub key_id: String,
+    /// No other worker can be there.
+    pub alone: bool,
 }
 
 /// What the composition root hands to the workers.
@@ -54,6 +58,7 @@ impl Context {
         let Parts { follow, execute, bus, board, vault, leases, opener, sealer, metrics, limits, alone } = parts;
         let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let permits = Permits::new(&limits);
+        let key_id = sealer.key_id();
         let worker = WorkerId(uuid::Uuid::now_v7());
         let pool = Pool::new(PoolParts {
             worker,
@@ -67,6 +72,7 @@ impl Context {
             limits,
             alone,
         });
-        Self { follow, execute, vault, opener, sealed: Cache::new(SEALED), metrics, permits, asker, pool }
+        let sealed = Cache::new(SEALED);
+        Self { follow, execute, vault, opener, sealed, metrics, permits, asker, pool, key_id, alone }
     }
 }

@@ -6,6 +6,7 @@
 mod context;
 pub mod guard;
 mod jobs;
+mod keys;
 mod mcp;
 mod permits;
 mod secrets;
@@ -23,8 +24,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::command::{
-    Area, CallTool, Command, DeleteSecret, DeleteServer, Delivery, DisableServer, EnableServer, ReadLogs,
-    RegisterServer, SetSecret, UpdateServer,
+    Area, CallTool, Command, CountKeys, DeleteSecret, DeleteServer, Delivery, DisableServer, EnableServer, ReadLogs,
+    RegisterServer, Rewrap, SetSecret, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
@@ -134,6 +135,8 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,
+        CountKeys::NAME => handle(ask, |_: CountKeys| keys::count(context.clone())).await,
+        Rewrap::NAME => handle(ask, |command| keys::rewrap(context.clone(), command)).await,
         unknown => Err(Failure::unavailable(format!("This worker does not know the command {unknown}")).into()),
     }
 }

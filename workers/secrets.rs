@@ -17,7 +17,7 @@ use crate::core::names::{UserName, ValueId};
 use crate::core::secret;
 use crate::execute::now_ms;
 use crate::ports::{Bus, Job, Sealed, StoreError};
-use crate::seal::SecretPlace;
+use crate::seal::{SealError, SecretPlace};
 use crate::telemetry::bug;
 
 /// A value is put before the event that names it: until then, and for a while, nothing may sweep it.
@@ -40,7 +40,14 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
 /// Puts what was sealed at the door into the Vault, before the event that names it.
 pub async fn put(context: &Context, value: ValueId, sealed: &str) -> Result<(), Failure> {
     let sealed = BASE64_STANDARD.decode(sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
-    context.vault.put(value, Sealed(Bytes::from(sealed))).await.map_err(away)
+    // A facade that was not started anew yet seals with the key before, or with one that nobody here has.
+    let sealed = context.opener.current(value, Sealed(Bytes::from(sealed))).map_err(|error| match error {
+        SealError::UnknownKey => Failure::unavailable(
+            "The facade seals with a key that the worker does not have; list it in the worker's SECRETS_KEYS_OLD",
+        ),
+        other => bug(other),
+    })?;
+    context.vault.put(value, sealed).await.map_err(away)
 }
 
 /// Append, drop, then answer: whoever is told that it is gone, it is gone.
@@ -104,7 +111,7 @@ pub async fn drop_values(context: &Context, values: &[ValueId]) {
     }
 }
 
-fn away(error: StoreError) -> Failure {
+pub fn away(error: StoreError) -> Failure {
     tracing::warn!(%error, "the Vault failed");
     Failure::unavailable("The store cannot be reached")
 }

@@ -4,6 +4,7 @@ mod asyncapi;
 mod call;
 mod client;
 mod demo;
+mod rotate_keys;
 pub mod schemas;
 mod serve;
 mod servers;
@@ -45,6 +46,11 @@ pub enum Command {
         #[command(flatten)]
         api: client::ApiArgs,
     },
+    /// Put everything that is sealed under SECRETS_KEY, so that SECRETS_KEYS_OLD can be dropped
+    RotateKeys {
+        #[command(flatten)]
+        api: client::ApiArgs,
+    },
     /// Write schemas/ and example.env anew from the types
     #[command(hide = true)]
     Schemas { folder: PathBuf },
@@ -64,6 +70,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Demo => demo::run(),
         Command::Call { server, tool, args, user, api } => call::run(&api, &server, &tool, &args, &user),
         Command::Servers { api } => servers::run(&api),
+        Command::RotateKeys { api } => rotate_keys::run(&api),
         Command::Schemas { folder } => schemas::run(&folder),
         Command::Guard { .. } => Err("the guard is started by a worker, not by hand".into()),
     };

@@ -115,6 +115,9 @@ pub struct WorkerStatus {
     /// It drains and is not to be asked any more.
     #[serde(default)]
     pub leaving: bool,
+    /// The id of the key it seals with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// One line of a server's log ring.

@@ -18,6 +18,7 @@ use utoipa_swagger_ui::SwaggerUi;
         (name = "tools", description = "List and call tools"),
         (name = "servers", description = "Register and run MCP servers"),
         (name = "secrets", description = "Secrets of users, sealed"),
+        (name = "keys", description = "Which keys lie around what is sealed"),
         (name = "events", description = "What has happened"),
         (name = "health", description = "How the process is"),
     )

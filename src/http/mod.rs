@@ -7,6 +7,7 @@ mod door;
 mod events;
 mod facade;
 mod health;
+mod keys;
 mod reply;
 mod secrets;
 mod server_fields;
@@ -37,6 +38,8 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(servers::disable))
         .routes(routes!(secrets::set))
         .routes(routes!(secrets::delete))
+        .routes(routes!(keys::count))
+        .routes(routes!(keys::rotate))
         .routes(routes!(events::read))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

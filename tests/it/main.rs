@@ -18,6 +18,7 @@ mod demo;
 mod events;
 mod execute;
 mod health;
+mod keys;
 mod leaks;
 mod lifecycle;
 mod mongo;

@@ -201,7 +201,8 @@ impl Pool {
     }
 
     fn publish(&self, servers: Vec<(ServerId, Live)>, leaving: bool) {
-        match serde_json::to_vec(&WorkerStatus { worker: self.worker, servers, leaving }) {
+        let key = Some(self.keep.sealer.key_id());
+        match serde_json::to_vec(&WorkerStatus { worker: self.worker, servers, leaving, key }) {
             Ok(status) => self.bus.publish(Hint::Status(status.into())),
             Err(error) => tracing::error!(%error, "a status could not be written"),
         }
