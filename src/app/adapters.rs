@@ -1,6 +1,6 @@
 //! Puts the adapters into the ports: those of the services that are configured, else the embedded ones.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +48,12 @@ impl Ports {
 }
 
 fn sqlite(data_dir: &Path) -> Result<SqliteStore, StartError> {
-    Ok(SqliteStore::open(&data_dir.join("mcp-api.sqlite"))?)
+    Ok(SqliteStore::open(&store_file(data_dir))?)
+}
+
+/// Where the embedded store lies.
+pub fn store_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("mcp-api.sqlite")
 }
 
 fn of_nats(nats: &Nats, limits: &Limits) -> NatsOptions {

@@ -3,17 +3,17 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::StartError;
 use crate::config::Keys;
-use crate::ports::Vault;
+use crate::ports::{KeyRecord, Vault};
 use crate::seal::{self, Opener, SealError, Sealer, SecretsKey};
 
 /// The keyring: of `SECRETS_KEY`, or of the key file, which is made where nothing was ever sealed.
 pub async fn open(vault: &dyn Vault, keys: &Keys, data_dir: &Path) -> Result<(Sealer, Opener), StartError> {
     let record = vault.key_record(None).await?;
-    let file = data_dir.join("secrets.key");
+    let file = key_file(data_dir);
     let unusable = |cause| StartError::DataDir { path: data_dir.display().to_string(), cause };
     let from_file;
     let current = match &keys.current {
@@ -38,6 +38,22 @@ pub async fn open(vault: &dyn Vault, keys: &Keys, data_dir: &Path) -> Result<(Se
         SealError::UnknownKey | SealError::Damaged => StartError::WrongKey,
         other => StartError::Seal(other),
     })
+}
+
+/// What the key is called, and whether it is the one of a record. Of what was never sealed, any is.
+pub fn look(record: Option<&KeyRecord>, keys: &Keys, data_dir: &Path) -> (String, bool) {
+    let file = key_file(data_dir);
+    let (name, from_file) = match keys.current {
+        Some(_) => ("SECRETS_KEY".to_owned(), None),
+        None => (file.display().to_string(), read(&file).ok().flatten()),
+    };
+    let key = keys.current.as_ref().or(from_file.as_ref());
+    let fits = |record| key.is_some_and(|key| seal::open_ring(record, key, &keys.old).is_ok());
+    (name, record.is_none_or(fits))
+}
+
+fn key_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("secrets.key")
 }
 
 fn read(file: &Path) -> io::Result<Option<SecretsKey>> {

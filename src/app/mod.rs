@@ -2,6 +2,7 @@
 //! an adapter.
 
 mod adapters;
+pub mod backup;
 mod keys;
 
 use std::fs::{self, File, TryLockError};

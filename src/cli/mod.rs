@@ -1,6 +1,7 @@
 //! The command line: `serve`, and small clients of the HTTP API for people at a terminal.
 
 mod asyncapi;
+mod backup;
 mod call;
 mod client;
 mod demo;
@@ -51,6 +52,10 @@ pub enum Command {
         #[command(flatten)]
         api: client::ApiArgs,
     },
+    /// Save the log and the sealed secrets of DATA_DIR into a new file, also while they are in use
+    Backup { file: PathBuf },
+    /// Put a backup into a DATA_DIR that has none yet
+    Restore { file: PathBuf },
     /// Write schemas/ and example.env anew from the types
     #[command(hide = true)]
     Schemas { folder: PathBuf },
@@ -71,6 +76,8 @@ pub fn run(command: Command) -> ExitCode {
         Command::Call { server, tool, args, user, api } => call::run(&api, &server, &tool, &args, &user),
         Command::Servers { api } => servers::run(&api),
         Command::RotateKeys { api } => rotate_keys::run(&api),
+        Command::Backup { file } => backup::save(&file),
+        Command::Restore { file } => backup::restore(&file),
         Command::Schemas { folder } => schemas::run(&folder),
         Command::Guard { .. } => Err("the guard is started by a worker, not by hand".into()),
     };

@@ -8,6 +8,7 @@ mod services;
 
 mod access;
 mod architecture;
+mod backup;
 mod boot;
 mod bus_contract;
 mod chaos;

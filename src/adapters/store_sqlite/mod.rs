@@ -3,6 +3,7 @@
 //! WAL with `synchronous=FULL`: what is acknowledged survives a power cut. One thread writes, and
 //! commits whatever waits in one transaction; readers have connections of their own.
 
+mod copy;
 mod leases;
 mod log;
 mod reader;
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::Connection;
 
 use crate::ports::StoreError;
+pub use copy::{Copied, copy};
 use reader::Readers;
 use writer::Writer;
 
