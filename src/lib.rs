@@ -13,6 +13,7 @@ pub mod follow;
 pub mod http;
 pub mod metrics;
 pub mod ports;
+pub mod queue;
 pub mod seal;
 pub mod telemetry;
 // The hands live beside `src`: they are a room of the house, not of the process.

@@ -50,6 +50,7 @@ pub struct Metrics {
     pub secrets_opened: Counter,
     pub log_position: Gauge<u64, AtomicU64>,
     pub jobs_waiting: Gauge<u64, AtomicU64>,
+    pub jobs_running: Gauge<u64, AtomicU64>,
 }
 
 /// The handles of one tool.
@@ -81,6 +82,7 @@ impl Metrics {
             secrets_opened: Counter::default(),
             log_position: Gauge::default(),
             jobs_waiting: Gauge::default(),
+            jobs_running: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("calls", "Tool calls by server, tool and outcome", metrics.calls.clone());
@@ -93,7 +95,8 @@ impl Metrics {
             "The log's position that this process has reached",
             metrics.log_position.clone(),
         );
-        registry.register("jobs_waiting", "Jobs that wait in this process", metrics.jobs_waiting.clone());
+        registry.register("jobs_waiting", "Jobs that wait for a worker", metrics.jobs_waiting.clone());
+        registry.register("jobs_running", "Jobs that workers have", metrics.jobs_running.clone());
         Arc::new(metrics)
     }
 

@@ -6,6 +6,7 @@
 //!
 //! `http` is given a [`Sealer`] only, workers an [`Opener`] too.
 
+mod place;
 mod rotate;
 
 use std::fmt;
@@ -18,10 +19,12 @@ use bytes::Bytes;
 use hkdf::Hkdf;
 use hkdf::hmac::{Hmac, Mac};
 use sha2::Sha256;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::core::names::{SecretName, ServerId, UserName, ValueId};
+use crate::core::names::Digest;
 use crate::ports::{KeyRecord, Sealed};
+pub use place::{JobPart, JobPlace, Kind, Place, SecretPlace, ServerPlace};
 
 const FORMAT: u8 = 1;
 const KEY_ID: usize = 8;
@@ -99,82 +102,18 @@ struct WrappingKey {
 
 impl WrappingKey {
     fn mac(&self, what: &str, text: &str) -> Hmac<Sha256> {
+        self.mac_of(what, text.as_bytes())
+    }
+
+    fn mac_of(&self, what: &str, bytes: &[u8]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new((&*self.signing).into());
-        mac.update(&length_prefixed(&[what.as_bytes(), text.as_bytes()]));
+        mac.update(&length_prefixed(&[what.as_bytes(), bytes]));
         mac
     }
 }
 
 /// The deployment's keys: the first seals, all of them open.
 struct Keyring(Vec<WrappingKey>);
-
-/// What a sealed value is for; it opens for nothing else.
-pub trait Place {
-    fn value(&self) -> ValueId;
-    fn associated_data(&self) -> Vec<u8>;
-}
-
-/// A user's secret for a server.
-#[derive(Clone, Copy)]
-pub struct SecretPlace<'a> {
-    pub server: ServerId,
-    pub user: &'a UserName,
-    pub name: &'a SecretName,
-    pub value: ValueId,
-}
-
-/// What a server is told with every request, or its session.
-#[derive(Clone, Copy)]
-pub struct ServerPlace<'a> {
-    pub server: ServerId,
-    pub kind: Kind,
-    /// A header's name in lower case; nothing else has one.
-    pub name: &'a str,
-    pub value: ValueId,
-}
-
-/// What of a server is sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Header,
-    UserInfo,
-    Session,
-}
-
-impl Place for ServerPlace<'_> {
-    fn value(&self) -> ValueId {
-        self.value
-    }
-
-    fn associated_data(&self) -> Vec<u8> {
-        let kind: &[u8] = match self.kind {
-            Kind::Header => b"header",
-            Kind::UserInfo => b"user info",
-            Kind::Session => b"session",
-        };
-        let parts: [&[u8]; 5] =
-            [&[FORMAT], kind, self.server.0.as_bytes(), self.name.as_bytes(), self.value.0.as_bytes()];
-        length_prefixed(&parts)
-    }
-}
-
-impl Place for SecretPlace<'_> {
-    fn value(&self) -> ValueId {
-        self.value
-    }
-
-    fn associated_data(&self) -> Vec<u8> {
-        let parts: [&[u8]; 6] = [
-            &[FORMAT],
-            b"secret",
-            self.server.0.as_bytes(),
-            self.user.as_str().as_bytes(),
-            self.name.as_str().as_bytes(),
-            self.value.0.as_bytes(),
-        ];
-        length_prefixed(&parts)
-    }
-}
 
 fn length_prefixed(parts: &[&[u8]]) -> Vec<u8> {
     let mut data = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
@@ -213,6 +152,14 @@ impl Sealer {
     pub fn sign(&self, what: &str, text: &str) -> Result<Vec<u8>, SealError> {
         let key = self.0.0.first().ok_or(SealError::Key)?;
         Ok(key.mac(what, text).finalize().into_bytes().to_vec())
+    }
+
+    /// A keyed digest: of the same bytes it is the same wherever `SECRETS_KEY` is the same, and nobody without
+    /// that can tell what they were.
+    pub fn digest(&self, what: &str, parts: &[&[u8]]) -> Result<Digest, SealError> {
+        let key = self.0.0.first().ok_or(SealError::Key)?;
+        let mac = key.mac_of(what, &length_prefixed(parts)).finalize().into_bytes();
+        Uuid::from_slice(&mac[..16]).map(Digest).map_err(|_| SealError::Key)
     }
 
     /// Whether it is the signature of that text, with any of the keys; compared in constant time.
@@ -309,7 +256,7 @@ pub fn open_ring(record: &KeyRecord, key: &SecretsKey, old: &[SecretsKey]) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
+    use crate::core::names::{SecretName, ServerId, UserName, ValueId};
 
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 

@@ -15,6 +15,7 @@ use crate::execute::Execute;
 use crate::follow::Follow;
 use crate::metrics::Metrics;
 use crate::ports::{Bus, Leases, Sealed, Vault};
+use crate::queue::Queue;
 use crate::seal::{Opener, Sealer};
 
 /// Sealed values kept in memory. They are useless without the key and never stale: a value does not
@@ -30,6 +31,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub permits: Permits,
     pub asker: Asker,
+    pub queue: Queue,
     pub pool: Arc<Pool>,
     /// The id of the key that this process seals with.
     pub key_id: String,
@@ -41,6 +43,7 @@ pub struct Context {
 pub struct Parts {
     pub follow: Arc<Follow>,
     pub execute: Execute,
+    pub queue: Queue,
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,
     pub vault: Arc<dyn Vault>,
@@ -55,7 +58,7 @@ pub struct Parts {
 
 impl Context {
     pub fn new(parts: Parts) -> Self {
-        let Parts { follow, execute, bus, board, vault, leases, opener, sealer, metrics, limits, alone } = parts;
+        let Parts { follow, execute, queue, bus, board, vault, leases, opener, sealer, metrics, limits, alone } = parts;
         let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let permits = Permits::new(&limits);
         let key_id = sealer.key_id();
@@ -73,6 +76,6 @@ impl Context {
             alone,
         });
         let sealed = Cache::new(SEALED);
-        Self { follow, execute, vault, opener, sealed, metrics, permits, asker, pool, key_id, alone }
+        Self { follow, execute, vault, opener, sealed, metrics, permits, asker, queue, pool, key_id, alone }
     }
 }

@@ -24,8 +24,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::command::{
-    Area, CallTool, Command, CountKeys, DeleteSecret, DeleteServer, Delivery, DisableServer, EnableServer, ReadLogs,
-    RegisterServer, Rewrap, SetSecret, UpdateServer,
+    Area, CallTool, Command, CountKeys, DeleteSecret, DeleteServer, Delivery, DisableServer, EnableServer, ReadAnswer,
+    ReadLogs, RegisterServer, Rewrap, SetSecret, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
@@ -58,10 +58,10 @@ impl Workers {
         let serving = places.into_iter().map(|place| bus.serve(place, desk.clone())).collect();
         let draining = CancellationToken::new();
         let loops = vec![
-            tokio::spawn(jobs::take(context.clone(), bus.jobs(Area::Secrets), draining.clone())),
             tokio::spawn(jobs::take(context.clone(), bus.jobs(Area::Tools), draining.clone())),
-            tokio::spawn(secrets::schedule(bus, draining.clone())),
+            tokio::spawn(jobs::Runner::new(context.clone(), Area::ALL.to_vec(), draining.clone()).run()),
         ];
+        tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
         Self { context, serving, loops, draining }
     }
 
@@ -90,7 +90,7 @@ impl Serve for Desk {
         let context = &self.0;
         // What is answered from memory needs no place: a full worker still tells how its servers are.
         let _permit = match ask.command {
-            ReadLogs::NAME => None,
+            ReadLogs::NAME | ReadAnswer::NAME => None,
             CallTool::NAME => Some(context.permits.call().ok_or(Busy)?),
             _ => Some(context.permits.change().ok_or(Busy)?),
         };
@@ -128,6 +128,7 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
     match ask.command {
         CallTool::NAME => tools::call(context, ask).await,
         ReadLogs::NAME => handle(ask, |command: ReadLogs| servers::logs(context.clone(), command)).await,
+        ReadAnswer::NAME => handle(ask, |command| jobs::read_answer(context.clone(), command)).await,
         RegisterServer::NAME => handle(ask, |command| servers::register(context.clone(), command)).await,
         UpdateServer::NAME => handle(ask, |command| servers::update(context.clone(), command)).await,
         EnableServer::NAME => handle(ask, |command| servers::enable(context.clone(), command)).await,

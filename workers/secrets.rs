@@ -5,18 +5,17 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::mcp::Secret;
 use crate::core::catalog::{SecretRef, Server};
-use crate::core::command::{Area, Command, DeleteSecret, SetSecret, SweepVault};
+use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
 use crate::core::event::{Actor, Event};
 use crate::core::failure::Failure;
 use crate::core::names::{UserName, ValueId};
 use crate::core::secret;
 use crate::execute::now_ms;
-use crate::ports::{Bus, Job, Sealed, StoreError};
+use crate::ports::{Sealed, StoreError};
 use crate::seal::{SealError, SecretPlace};
 use crate::telemetry::bug;
 
@@ -68,38 +67,37 @@ fn deleted(event: &Event) -> Option<ValueId> {
 
 /// Removes what has lain in the Vault for an hour and is named by nothing.
 pub async fn sweep(context: &Context) -> Result<(), Failure> {
+    let unnamed = unnamed(context).await?;
+    tracing::info!(values = unnamed.len(), "sweeping values that nothing names");
+    context.vault.remove(&unnamed).await.map_err(away)
+}
+
+async fn unnamed(context: &Context) -> Result<Vec<ValueId>, Failure> {
     // The old ones first, the catalogue after: what was named in between is kept.
     let old = context.vault.older_than(UNNAMED).await.map_err(away)?;
     if !context.follow.reach(context.follow.log().head().await.map_err(away)?, UNNAMED).await {
         return Err(Failure::unavailable("the log could not be read"));
     }
     let named = context.follow.catalog().values();
-    let unnamed: Vec<_> = old.into_iter().filter(|id| !named.contains(id)).collect();
-    if !unnamed.is_empty() {
-        tracing::info!(values = unnamed.len(), "sweeping values that nothing names");
-    }
-    context.vault.remove(&unnamed).await.map_err(away)
+    Ok(old.into_iter().filter(|id| !named.contains(id)).collect())
 }
 
-/// Submits a sweep now and every hour. Of many processes one has its way: the job's id is the hour.
-pub async fn schedule(bus: Arc<dyn Bus>, draining: CancellationToken) {
+/// Has a sweep made now and every hour, where there is something to sweep. Of many processes one has its way: the
+/// job's key is the hour.
+pub async fn schedule(context: Arc<Context>) {
     loop {
-        let hour = now_ms() / SWEEP_EVERY.as_millis() as u64;
-        let body = serde_json::to_vec(&SweepVault {}).map_or(Bytes::new(), Bytes::from);
-        let job = Job {
-            id: format!("{}-{hour}", SweepVault::NAME),
-            area: Area::Secrets,
-            command: SweepVault::NAME,
-            call: None,
-            body,
-        };
-        if let Err(error) = bus.submit(job).await {
-            tracing::warn!(%error, "the sweep could not be submitted; the next one will be");
+        match unnamed(&context).await {
+            Ok(unnamed) if unnamed.is_empty() => {}
+            Ok(_) => {
+                let hour = (now_ms() / SWEEP_EVERY.as_millis() as u64).to_string();
+                let submitted = context.queue.upkeep(&SweepVault {}, &hour).await;
+                if let Err(failure) = submitted {
+                    tracing::warn!(%failure, "a sweep could not be begun; the next one will be");
+                }
+            }
+            Err(failure) => tracing::warn!(%failure, "what is to be swept is not to be found out"),
         }
-        tokio::select! {
-            () = draining.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
-        }
+        tokio::time::sleep(SWEEP_EVERY).await;
     }
 }
 

@@ -27,6 +27,7 @@ use crate::follow::Follow;
 use crate::http::{self, Facade};
 use crate::metrics::Metrics;
 use crate::ports::StoreError;
+use crate::queue::Queue;
 use crate::seal::SealError;
 use crate::workers::{self, Workers};
 use adapters::Ports;
@@ -94,6 +95,13 @@ pub async fn serve_until(
     let (sealer, opener) = keys::open(&*vault, &config.keys, data_dir).await?;
     let follow = Follow::open(log, bus.clone()).await?;
     let execute = Execute::start(follow.clone());
+    let queue = Queue {
+        execute: execute.clone(),
+        follow: follow.clone(),
+        vault: vault.clone(),
+        sealer: sealer.clone(),
+        limits: config.limits.clone(),
+    };
     let metrics = Metrics::new();
     tokio::spawn(follow.clone().run());
     let ending = CancellationToken::new();
@@ -106,6 +114,7 @@ pub async fn serve_until(
         bus: bus.clone(),
         board: board.clone(),
         sealer: sealer.clone(),
+        queue: queue.clone(),
         access: config.access.clone(),
         limits: config.limits.clone(),
         metrics: metrics.clone(),
@@ -117,6 +126,7 @@ pub async fn serve_until(
         Workers::start(workers::Parts {
             follow: follow.clone(),
             execute,
+            queue,
             bus,
             board,
             vault,

@@ -14,6 +14,10 @@ const MAX_CALLS_PER_SERVER: Variable =
     Variable { name: "MAX_CALLS_PER_SERVER", default: "256", about: "Tool calls to one server at once." };
 const MAX_CALLS_PER_USER: Variable =
     Variable { name: "MAX_CALLS_PER_USER", default: "256", about: "Tool calls of one user at once." };
+const MAX_WAITING_JOBS: Variable =
+    Variable { name: "MAX_WAITING_JOBS", default: "20000", about: "Jobs that may wait for one user." };
+const JOB_RESULT_TTL: Variable =
+    Variable { name: "JOB_RESULT_TTL", default: "24h", about: "How long the answer of a job that has ended is kept." };
 const LEASE_TTL: Variable = Variable {
     name: "LEASE_TTL",
     default: "12s",
@@ -28,6 +32,8 @@ pub const VARIABLES: &[&Variable] = &[
     &MAX_CALLS,
     &MAX_CALLS_PER_SERVER,
     &MAX_CALLS_PER_USER,
+    &MAX_WAITING_JOBS,
+    &JOB_RESULT_TTL,
     &LEASE_TTL,
     &DRAIN_TIMEOUT,
 ];
@@ -43,6 +49,8 @@ pub struct Limits {
     pub calls: usize,
     pub calls_per_server: usize,
     pub calls_per_user: usize,
+    pub waiting_jobs: usize,
+    pub job_result_ttl: Duration,
     pub lease_ttl: Duration,
     pub drain: Duration,
 }
@@ -55,6 +63,8 @@ impl Limits {
             calls: env.number(&MAX_CALLS, 1..=1_000_000)?,
             calls_per_server: env.number(&MAX_CALLS_PER_SERVER, 1..=1_000_000)?,
             calls_per_user: env.number(&MAX_CALLS_PER_USER, 1..=1_000_000)?,
+            waiting_jobs: env.number(&MAX_WAITING_JOBS, 1..=10_000_000)?,
+            job_result_ttl: env.duration(&JOB_RESULT_TTL, Duration::from_secs(1)..=Duration::from_secs(30 * 86_400))?,
             lease_ttl: env.duration(&LEASE_TTL, Duration::from_secs(1)..=Duration::from_secs(3600))?,
             drain: env.duration(&DRAIN_TIMEOUT, Duration::ZERO..=Duration::from_secs(3600))?,
         })

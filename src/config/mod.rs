@@ -61,7 +61,7 @@ impl Config {
 }
 
 /// Variables of what is to come: set, they would promise what is not kept.
-const NOT_YET: [&str; 9] = [
+const NOT_YET: [&str; 7] = [
     "PACKAGES_DIR",
     "PYTHON_BIN",
     "PYTHON_VENV_DIR",
@@ -69,8 +69,6 @@ const NOT_YET: [&str; 9] = [
     "PIP_EXTRA_INDEX_URL",
     "GOOGLE_OAUTH_CREDENTIALS",
     "INSTALL_ON_START",
-    "MAX_WAITING_JOBS",
-    "JOB_RESULT_TTL",
 ];
 
 /// Every variable there is, in the order of `example.env`.

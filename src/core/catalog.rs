@@ -7,13 +7,14 @@ use imbl::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Entry, Event, Unreadable};
+use super::job::{Job, Jobs};
 use super::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
 use super::remote::{Era, Remote};
 use super::server::{Replicas, ServerConfig};
 use super::tool::Tools;
 
 /// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
-pub const FOLD_VERSION: u32 = 3;
+pub const FOLD_VERSION: u32 = 4;
 
 /// What is true at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,7 @@ pub struct Catalog {
     pub tools_changed: Position,
     /// Where what is to run last changed.
     pub servers_changed: Position,
+    pub jobs: Jobs,
     servers: HashMap<ServerName, Arc<Server>>,
     names: HashMap<ServerId, ServerName>,
 }
@@ -96,7 +98,7 @@ impl Catalog {
 
     /// Everything in the Vault that something names.
     pub fn values(&self) -> std::collections::HashSet<ValueId> {
-        self.servers.values().flat_map(|server| server.values()).collect()
+        self.servers.values().flat_map(|server| server.values()).chain(self.jobs.values()).collect()
     }
 
     /// Folds one append. An unreadable event leaves the catalogue as it was.
@@ -170,6 +172,18 @@ impl Catalog {
                     server.secrets.remove(e.user.as_str());
                 }
             }),
+            Event::JobAccepted(e) => {
+                // Of one name there is one text, however many jobs there are.
+                let known = e.server.as_ref().and_then(|name| self.servers.get_key_value(name));
+                let server = known.map(|(name, _)| name).or(e.server.as_ref()).cloned();
+                self.jobs.accepted(e, server);
+            }
+            Event::JobStarted(e) => self.jobs.started(e),
+            Event::JobProgressed(e) => self.jobs.progressed(e),
+            Event::JobReturned(e) => self.jobs.returned(e),
+            Event::JobCancelRequested(e) => self.jobs.cancel_requested(e),
+            Event::JobFinished(e) => self.jobs.finished(e),
+            Event::JobForgotten(e) => self.jobs.forgotten(e),
         }
     }
 
@@ -199,11 +213,12 @@ impl Catalog {
 /// A catalogue as it is stored, so that a start need not fold from the beginning.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Snapshot {
+struct Snapshot<J> {
     position: Position,
     tools_changed: Position,
     servers_changed: Position,
     servers: Vec<ServerSnapshot>,
+    jobs: Vec<J>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -237,13 +252,15 @@ impl Catalog {
             }
         });
         let Self { position, tools_changed, servers_changed, .. } = *self;
-        serde_json::to_vec(&Snapshot { position, tools_changed, servers_changed, servers: servers.collect() })
+        let (servers, jobs) = (servers.collect(), self.jobs.to_snapshot());
+        serde_json::to_vec(&Snapshot { position, tools_changed, servers_changed, servers, jobs })
     }
 
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let snapshot: Snapshot = serde_json::from_slice(bytes)?;
-        let Snapshot { position, tools_changed, servers_changed, servers } = snapshot;
-        let mut catalog = Self { position, tools_changed, servers_changed, ..Self::default() };
+        let snapshot: Snapshot<Job> = serde_json::from_slice(bytes)?;
+        let Snapshot { position, tools_changed, servers_changed, servers, jobs } = snapshot;
+        let jobs = Jobs::from_snapshot(jobs);
+        let mut catalog = Self { position, tools_changed, servers_changed, jobs, ..Self::default() };
         for server in servers {
             catalog.names.insert(server.id, server.name.clone());
             let stored = Server {

@@ -4,27 +4,32 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::names::{CommandId, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId};
+use super::names::{CommandId, JobId, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId};
+use super::outcome::Outcome;
 use super::remote::SealedValue;
 use super::server::{Live, LogLine, ServerChange, ServerConfig};
 use super::tool::Tools;
 
 /// The group of workers that takes a command. A process serves the areas of the `POOLS` it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Area {
     Servers,
     Tools,
     Secrets,
+    Packages,
+    Jobs,
 }
 
 impl Area {
-    pub const ALL: [Self; 3] = [Self::Servers, Self::Tools, Self::Secrets];
+    pub const ALL: [Self; 5] = [Self::Servers, Self::Tools, Self::Secrets, Self::Packages, Self::Jobs];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Servers => "servers",
             Self::Tools => "tools",
             Self::Secrets => "secrets",
+            Self::Packages => "packages",
+            Self::Jobs => "jobs",
         }
     }
 }
@@ -87,6 +92,7 @@ commands! {
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
     CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUse,
     Rewrap = Secrets "secrets.rewrap" v 1 Ask -> Rewrapped,
+    ReadAnswer = Jobs "jobs.answer" v 1 Ask -> Outcome,
 }
 
 /// Register a server under a name that is free, and connect it when enabled.
@@ -247,6 +253,12 @@ pub struct Rewrapped {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub waits_for: Vec<WorkerId>,
+}
+
+/// What a job that has ended has to say, opened for whoever may know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReadAnswer {
+    pub job: JobId,
 }
 
 /// What a holder saw when it asked its server for tools. Decided where it was seen; it crosses no bus.

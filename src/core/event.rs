@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::names::{CommandId, Position, SecretName, ServerId, ServerName, UserName, ValueId};
+use super::job::{JobState, Progress, RequestKey};
+use super::names::{
+    CommandId, JobId, Position, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId,
+};
 use super::remote::Era;
 use super::server::ServerConfig;
 use super::tool::Tool;
@@ -78,6 +81,13 @@ events! {
     ServerSessionEnded = "server.session_ended" v 1,
     SecretSet = "secret.set" v 1,
     SecretDeleted = "secret.deleted" v 1,
+    JobAccepted = "job.accepted" v 1,
+    JobStarted = "job.started" v 1,
+    JobProgressed = "job.progressed" v 1,
+    JobReturned = "job.returned" v 1,
+    JobCancelRequested = "job.cancel_requested" v 1,
+    JobFinished = "job.finished" v 1,
+    JobForgotten = "job.forgotten" v 1,
 }
 
 /// A server got a name, a configuration and a new id.
@@ -175,6 +185,67 @@ pub struct SecretDeleted {
     pub value: ValueId,
 }
 
+/// Somebody wants something done. What it is about lies in the Vault under `arguments`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobAccepted {
+    pub job: JobId,
+    pub user: UserName,
+    /// The command's name.
+    pub command: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<ToolName>,
+    pub arguments: ValueId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
+}
+
+/// A worker has a job, for as long as it holds its lease.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobStarted {
+    pub job: JobId,
+    /// The first is 1.
+    pub attempt: u32,
+    pub worker: WorkerId,
+}
+
+/// A running job is further than it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobProgressed {
+    pub job: JobId,
+    pub progress: Progress,
+}
+
+/// A job waits again: nothing of it was begun, or its worker is gone and it may run twice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobReturned {
+    pub job: JobId,
+}
+
+/// Somebody wants a running job to stop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobCancelRequested {
+    pub job: JobId,
+}
+
+/// A job is over. Its answer, where there is one, lies in the Vault under `answer`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobFinished {
+    pub job: JobId,
+    pub state: JobState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<ValueId>,
+    /// Milliseconds since 1970: how long the answer is kept.
+    pub until: u64,
+}
+
+/// The answers of jobs have expired, and nothing is known of them any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobForgotten {
+    pub jobs: Vec<JobId>,
+}
+
 impl Event {
     /// What the event is about. Secrets belong to their server; their names are nobody's business.
     pub fn subject(&self) -> String {
@@ -190,6 +261,13 @@ impl Event {
             Self::ServerSessionEnded(e) => &e.name,
             Self::SecretSet(e) => &e.server_name,
             Self::SecretDeleted(e) => &e.server_name,
+            Self::JobAccepted(JobAccepted { job, .. })
+            | Self::JobStarted(JobStarted { job, .. })
+            | Self::JobProgressed(JobProgressed { job, .. })
+            | Self::JobReturned(JobReturned { job })
+            | Self::JobCancelRequested(JobCancelRequested { job })
+            | Self::JobFinished(JobFinished { job, .. }) => return format!("job/{job}"),
+            Self::JobForgotten(_) => return "jobs".to_owned(),
         };
         format!("server/{name}")
     }
@@ -200,12 +278,18 @@ impl Event {
             Self::SecretSet(_) | Self::SecretDeleted(_) | Self::ServerRegistered(_) | Self::ServerUpdated(_) => {
                 serde_json::from_str(stored.data.get())?
             }
+            Self::JobAccepted(_) | Self::JobFinished(_) => serde_json::from_str(stored.data.get())?,
             _ => return Ok(stored.data.clone()),
         };
         if let Self::SecretSet(_) | Self::SecretDeleted(_) = self
             && let Some(secret) = shown.as_object_mut()
         {
             secret.retain(|field, _| matches!(field.as_str(), "server" | "serverName" | "user"));
+        }
+        if let Self::JobAccepted(_) | Self::JobFinished(_) = self
+            && let Some(job) = shown.as_object_mut()
+        {
+            job.retain(|field, _| !matches!(field.as_str(), "arguments" | "key" | "answer"));
         }
         if let Some(config) = shown.get_mut("config").and_then(Value::as_object_mut) {
             config.remove("secretNames");

@@ -15,6 +15,7 @@ pub enum Code {
     Forbidden,
     ServerNotFound,
     SecretNotFound,
+    JobNotFound,
     RouteNotFound,
     MethodNotAllowed,
     ServerAlreadyExists,
@@ -22,6 +23,7 @@ pub enum Code {
     Conflict,
     PayloadTooLarge,
     UnsupportedMediaType,
+    RateLimited,
     UpstreamError,
     OutcomeUnknown,
     ResultTooLarge,
@@ -31,13 +33,14 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::ReauthRequired,
         Self::Forbidden,
         Self::ServerNotFound,
         Self::SecretNotFound,
+        Self::JobNotFound,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
         Self::ServerAlreadyExists,
@@ -45,6 +48,7 @@ impl Code {
         Self::Conflict,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
+        Self::RateLimited,
         Self::UpstreamError,
         Self::OutcomeUnknown,
         Self::ResultTooLarge,
@@ -62,6 +66,7 @@ impl Code {
             Self::Forbidden => "forbidden",
             Self::ServerNotFound => "server_not_found",
             Self::SecretNotFound => "secret_not_found",
+            Self::JobNotFound => "job_not_found",
             Self::RouteNotFound => "route_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::ServerAlreadyExists => "server_already_exists",
@@ -69,6 +74,7 @@ impl Code {
             Self::Conflict => "conflict",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::RateLimited => "rate_limited",
             Self::UpstreamError => "upstream_error",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::ResultTooLarge => "result_too_large",
@@ -144,6 +150,13 @@ impl Failure {
 
     pub fn server_not_found(name: impl std::fmt::Display) -> Self {
         Self::new(Code::ServerNotFound, format!("Server {name} not found"))
+    }
+
+    pub fn job_not_found(id: impl std::fmt::Display) -> Self {
+        Self::new(
+            Code::JobNotFound,
+            format!("Job {id} not found; its user may be another one, or its answer has expired"),
+        )
     }
 
     #[must_use]

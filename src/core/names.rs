@@ -145,9 +145,32 @@ id!(
     CommandId
 );
 id!(
+    /// One job. Ids are ordered by the time at which they were made (UUID version 7).
+    JobId
+);
+id!(
+    /// 128 bits of a keyed digest, written like an id.
+    Digest
+);
+id!(
     /// One running worker; a restarted one is another.
     WorkerId
 );
+
+impl JobId {
+    /// Milliseconds since 1970, where the id is one of version 7 (RFC 9562, section 5.7).
+    pub fn made_at(self) -> Option<u64> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        Some(seconds * 1000 + u64::from(nanos) / 1_000_000)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        text.parse().map(Self).map_err(|_| BadName("must be the id of a job"))
+    }
+}
 
 /// How many appends the log holds up to and including this one. The first is 1; 0 is the empty log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

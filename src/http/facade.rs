@@ -19,6 +19,7 @@ use crate::core::names::{CommandId, ServerId, ServerName};
 use crate::follow::Follow;
 use crate::metrics::Metrics;
 use crate::ports::Bus;
+use crate::queue::Queue;
 use crate::seal::Sealer;
 use crate::telemetry::bug;
 
@@ -30,6 +31,7 @@ pub struct Facade {
     pub bus: Arc<dyn Bus>,
     pub asker: Asker,
     pub sealer: Sealer,
+    pub queue: Queue,
     pub access: Access,
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
@@ -49,6 +51,7 @@ pub struct Parts {
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,
     pub sealer: Sealer,
+    pub queue: Queue,
     pub access: Access,
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
@@ -58,13 +61,14 @@ pub struct Parts {
 
 impl Facade {
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { follow, bus, board, sealer, access, limits, metrics, ending, requests } = parts;
+        let Parts { follow, bus, board, sealer, queue, access, limits, metrics, ending, requests } = parts;
         let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         Arc::new(Self {
             follow,
             bus,
             asker,
             sealer,
+            queue,
             access,
             limits,
             metrics,

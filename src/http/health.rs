@@ -65,7 +65,9 @@ pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refus
 #[utoipa::path(get, operation_id = "metrics", path = "/metrics", tag = "health", responses((status = 200, description = "Done", body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
     facade.metrics.log_position.set(facade.follow.position().0);
-    facade.metrics.jobs_waiting.set(facade.bus.waiting().await as u64);
+    let (waiting, running) = (facade.follow.catalog().jobs.waiting(), facade.follow.catalog().jobs.running());
+    facade.metrics.jobs_waiting.set(waiting as u64);
+    facade.metrics.jobs_running.set(running as u64);
     let text = facade.metrics.render().map_err(bug)?;
     Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }

@@ -7,6 +7,8 @@ mod door;
 mod events;
 mod facade;
 mod health;
+mod idempotency;
+mod jobs;
 mod keys;
 mod reply;
 mod secrets;
@@ -40,6 +42,8 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(secrets::delete))
         .routes(routes!(keys::count))
         .routes(routes!(keys::rotate))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::get, jobs::cancel))
         .routes(routes!(events::read))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

@@ -5,10 +5,11 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::core::failure::{Code, Failure};
+pub use crate::core::outcome::ErrorBody;
+use crate::core::outcome::Outcome;
 use crate::telemetry::bug;
 
 /// A successful answer.
@@ -46,73 +47,34 @@ impl From<Failure> for Refused {
     }
 }
 
-/// The body of every failure.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(example = json!({"success": false, "error": "Server everything not found", "code": "server_not_found"}))]
-pub struct ErrorBody<'a> {
-    #[schema(default = false)]
-    success: bool,
-    /// One sentence that says what is wrong and what would be right.
-    error: &'a str,
-    code: Code,
-    /// The last lines that the MCP server printed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<&'a str>,
-    /// True where the MCP server may have done the work although no answer came.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    may_have_run: Option<bool>,
-    /// The JSON-RPC error of the MCP server: `{code, message, data?}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    mcp_error: Option<&'a RawValue>,
-    /// True where a person has to give access, or to give it again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reauth_required: Option<bool>,
-    /// Where that person does so, in a browser.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    authorization_url: Option<&'a str>,
-}
-
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let Failure { code, message, details, may_have_run, mcp_error, authorization_url, retry_after, elsewhere: _ } =
-            &self.0;
-        let body = ErrorBody {
-            success: false,
-            error: message,
-            code: *code,
-            details: details.as_deref(),
-            may_have_run: may_have_run.then_some(true),
-            mcp_error: mcp_error.as_deref(),
-            reauth_required: (*code == Code::ReauthRequired).then_some(true),
-            authorization_url: authorization_url.as_deref(),
-        };
-        let mut response = json(status(*code), serde_json::to_vec(&body).unwrap_or_default());
-        if let Some(seconds) = retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
+        let mut response = json(status_of(self.0.code), ErrorBody::of(&self.0).to_json());
+        if let Some(seconds) = self.0.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if *code == Code::Unauthenticated {
+        if self.0.code == Code::Unauthenticated {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
 }
 
-/// The status of each code.
-pub fn status(code: Code) -> StatusCode {
-    match code {
-        Code::InvalidRequest => StatusCode::BAD_REQUEST,
-        Code::Unauthenticated | Code::ReauthRequired => StatusCode::UNAUTHORIZED,
-        Code::Forbidden => StatusCode::FORBIDDEN,
-        Code::ServerNotFound | Code::SecretNotFound | Code::RouteNotFound => StatusCode::NOT_FOUND,
-        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::ServerAlreadyExists | Code::ServerDisabled | Code::Conflict => StatusCode::CONFLICT,
-        Code::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::UpstreamError | Code::OutcomeUnknown | Code::ResultTooLarge => StatusCode::BAD_GATEWAY,
-        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+/// The answer that a job has brought, as the request itself would have been answered.
+pub fn answered(outcome: Outcome) -> Response {
+    let Outcome { status: code, retry_after, body } = outcome;
+    let mut response = json(status(code), String::from(Box::<str>::from(body)));
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    response
+}
+
+/// The status of each code.
+pub fn status_of(code: Code) -> StatusCode {
+    status(code.status())
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -18,15 +18,20 @@ use utoipa::ToSchema;
 
 use super::body;
 use super::facade::Facade;
+use super::idempotency;
+use super::jobs;
 use super::reply::{ErrorBody, Refused, json};
 use crate::ask::Question;
 use crate::core::call::{check_args, is_traceparent};
 use crate::core::catalog::{Catalog, Server};
 use crate::core::command::{Area, CallTool, Command};
+use crate::core::event::Actor;
 use crate::core::failure::Failure;
+use crate::core::job::Work;
 use crate::core::names::{Position, ServerName, ToolName, UserName};
 use crate::core::server::check_timeout;
 use crate::core::tool;
+use crate::queue::NewJob;
 use crate::telemetry::bug;
 
 /// Time for the worker to say itself that it timed out.
@@ -162,19 +167,33 @@ pub struct CallData {
     meta: Option<String>,
 }
 
-/// Call a tool with a user's secrets.
+/// Call a tool with a user's secrets. With `Prefer: respond-async` the answer comes later, as a job's.
 #[utoipa::path(post, operation_id = "call_tool", path = "/mcp/tool/call", tag = "tools", request_body = CallBody,
-    responses((status = 200, description = "What the tool said, also where it says that it failed", body = CallAnswer), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody),
+    responses((status = 200, description = "What the tool said, also where it says that it failed", body = CallAnswer), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody),
         (status = 409, description = "The server is disabled", body = ErrorBody), (status = 502, description = "The MCP server refused, failed or ended; see `details` and `mcpError`", body = ErrorBody), (status = 503, description = "Not possible right now, and nothing was begun; see `Retry-After`", body = ErrorBody),
         (status = 504, description = "No answer came in time; the call was cancelled", body = ErrorBody)))]
 pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let traceparent = request.headers().get("traceparent").and_then(traceparent);
+    let headers = request.headers();
+    let keyed = headers.contains_key("idempotency-key").then(|| headers.clone());
+    let later = jobs::wants_later(headers);
     let body = body::read(request, facade.limits.payload).await?;
     let parsed: CallBody = body::parse(&body)?;
     check_args(parsed.args)?;
     check_timeout("timeoutMs", parsed.timeout_ms)?;
-    let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, .. } = parsed;
-    let args = own(&body, parsed.args);
+    let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, args } = parsed;
+    if later || keyed.is_some() {
+        let headers = keyed.unwrap_or_default();
+        let key = idempotency::key(&facade, &headers, "POST /mcp/tool/call", &user, &body)?;
+        let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.name.clone());
+        let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
+        let call = CallTool { user: user.clone(), server: server_name, tool, timeout_ms };
+        let work = Work { call: Some(call), raw, body: args.to_owned() };
+        let (command, server) = (CallTool::NAME, Some(server));
+        let new = NewJob { user, command, server, work, key, actor: Actor::Api };
+        return if later { jobs::later(&facade, new).await } else { jobs::now(&facade, new).await };
+    }
+    let args = own(&body, args);
     drop(body);
     let server = facade.follow.catalog().server(server_name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;

@@ -14,14 +14,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["core"]),
     ("follow", &["core", "ports"]),
     ("execute", &["core", "ports", "follow", "telemetry"]),
+    ("queue", &["core", "ports", "seal", "config", "telemetry", "follow", "execute"]),
     ("board", &["core", "ports"]),
     ("ask", &["core", "ports", "follow", "board", "telemetry"]),
     ("adapters", &["core", "ports"]),
-    ("http", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "board", "ask"]),
-    ("workers", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "execute", "board", "ask"]),
+    ("http", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "queue", "board", "ask"]),
+    (
+        "workers",
+        &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "execute", "queue", "board", "ask"],
+    ),
     (
         "app",
-        &["core", "ports", "seal", "config", "metrics", "follow", "execute", "board", "adapters", "http", "workers"],
+        &[
+            "core", "ports", "seal", "config", "metrics", "follow", "execute", "queue", "board", "adapters", "http",
+            "workers",
+        ],
     ),
     // The schemas are made from the types of core, http and config; the demo runs npm under a guard.
     ("cli", &["core", "config", "telemetry", "http", "workers", "app"]),

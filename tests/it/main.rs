@@ -19,6 +19,7 @@ mod demo;
 mod events;
 mod execute;
 mod health;
+mod jobs;
 mod keys;
 mod leaks;
 mod lifecycle;

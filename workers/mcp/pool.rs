@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::lease::Lease;
 use super::remote::Keep;
 use super::slot::Slot;
 use super::standby;
@@ -36,6 +37,8 @@ pub struct Pool {
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,
     pub leases: Arc<dyn Leases>,
+    /// This worker's own lease: what stands for all its jobs.
+    pub own: Lease,
     /// Where secrets of servers are kept.
     pub keep: Keep,
     pub metrics: Arc<Metrics>,
@@ -79,6 +82,7 @@ impl Pool {
             bus,
             board,
             leases,
+            own: Lease::default(),
             keep,
             metrics,
             limits,
@@ -100,6 +104,11 @@ impl Pool {
         tokio::spawn(forget_all(self.clone()));
         tokio::spawn(standby::watch(self.clone()));
         tokio::spawn(follow_catalog(self.clone()));
+    }
+
+    /// What the worker's own lease is called in the store.
+    pub fn own_id(&self) -> ServerId {
+        ServerId(self.worker.0)
     }
 
     /// The slot of a server; it is made, and the server started, where there is none.
@@ -265,6 +274,11 @@ async fn renew_all(pool: Arc<Pool>) {
         let renewed = pool.leases.renew(pool.worker, ttl).await;
         if let Err(error) = &renewed {
             tracing::warn!(%error, "leases could not be renewed");
+        }
+        match &renewed {
+            Ok(held) if held.contains(&pool.own_id()) => pool.own.extend(asked, ttl),
+            Ok(_) => pool.own.denied(asked),
+            Err(_) => {}
         }
         for slot in pool.slots().values() {
             match &renewed {

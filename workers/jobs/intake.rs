@@ -10,15 +10,15 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
-use super::{encode, secrets};
 use crate::ask::Question;
 use crate::core::call::check_args_text;
 use crate::core::catalog::Server;
-use crate::core::command::{Area, CallTool, Command, SweepVault};
+use crate::core::command::{Area, CallTool, Command};
 use crate::core::failure::{Code, Failure};
 use crate::ports::{Delivery, Job, Jobs};
 use crate::telemetry::bug;
+use crate::workers::context::Context;
+use crate::workers::encode;
 
 /// Jobs of one area under way in a worker.
 const AT_ONCE: usize = 32;
@@ -68,7 +68,6 @@ async fn carry_out(context: &Arc<Context>, delivery: Delivery) {
 
 async fn run(context: &Arc<Context>, job: &Job, attempt: u32) -> Result<Bytes, Failure> {
     match job.command {
-        SweepVault::NAME => secrets::sweep(context).await.map(|()| Bytes::from_static(b"null")),
         CallTool::NAME => call(context, job, attempt).await,
         unknown => {
             tracing::error!(unknown, "a job of an unknown kind is given up");

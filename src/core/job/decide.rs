@@ -1,0 +1,154 @@
+//! What may happen to a job.
+
+use super::line::Bounds;
+use super::{Job, JobState, Progress, RequestKey, Stage};
+use crate::core::catalog::Catalog;
+use crate::core::command::{Area, CallTool, Command};
+use crate::core::event::{
+    Event, JobAccepted, JobCancelRequested, JobFinished, JobForgotten, JobProgressed, JobReturned, JobStarted,
+};
+use crate::core::failure::{Code, Failure};
+use crate::core::names::{JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
+
+/// Workers that may die of one job before it is given up.
+const ATTEMPTS: u32 = 5;
+
+/// A job at the door. Its arguments lie in the Vault already.
+#[derive(Debug, Clone)]
+pub struct Accept {
+    pub job: JobId,
+    pub user: UserName,
+    pub command: &'static str,
+    pub server: Option<ServerName>,
+    pub tool: Option<ToolName>,
+    pub arguments: ValueId,
+    pub key: Option<RequestKey>,
+    /// Jobs that may wait for one user.
+    pub most_waiting: usize,
+}
+
+/// A job that is there already, by its id or its key, is accepted once.
+pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure> {
+    if catalog.jobs.get(command.job).is_some() {
+        return Ok(vec![]);
+    }
+    if let Some(key) = command.key
+        && let Some(known) = catalog.jobs.of_key(key.scope)
+    {
+        return match known.key.as_deref() {
+            Some(first) if first.body == key.body => Ok(vec![]),
+            _ => Err(Failure::new(
+                Code::Conflict,
+                "This Idempotency-Key was used with another body; send that one again, or take a new key",
+            )),
+        };
+    }
+    if catalog.jobs.waiting_of(command.user.as_str()) >= command.most_waiting {
+        let (user, most) = (&command.user, command.most_waiting);
+        let many = format!("User {user} has {most} jobs waiting (MAX_WAITING_JOBS); ask again when some have ended");
+        return Err(Failure { retry_after: Some(5), ..Failure::new(Code::RateLimited, many) });
+    }
+    let Accept { job, user, command, server, tool, arguments, key, .. } = command.clone();
+    Ok(vec![JobAccepted { job, user, command: command.to_owned(), server, tool, arguments, key }.into()])
+}
+
+/// What a worker takes.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub worker: WorkerId,
+    pub areas: Vec<Area>,
+    /// How many more it has room for.
+    pub places: usize,
+    pub bounds: Bounds,
+}
+
+/// Takes the next jobs that `mine` says are for this worker.
+pub fn claim(catalog: &Catalog, claim: &Claim, mine: &impl Fn(&Job) -> bool) -> Vec<Event> {
+    let jobs = &catalog.jobs;
+    let mut line = jobs.line.clone();
+    let mine = |id| jobs.get(id).is_some_and(|job| mine(job));
+    let mut events = Vec::new();
+    while events.len() < claim.places {
+        let Some(job) = line.next(&claim.areas, &claim.bounds, &mine).and_then(|id| jobs.get(id)) else { break };
+        line.start(job);
+        events.push(JobStarted { job: job.id, attempt: job.attempts() + 1, worker: claim.worker }.into());
+    }
+    events
+}
+
+/// How far it is; of interest only while that worker has it.
+pub fn progress(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32, progress: &Progress) -> Vec<Event> {
+    let running = catalog.jobs.get(id).is_some_and(|job| job.is_run_by(worker, attempt));
+    if running { vec![JobProgressed { job: id, progress: progress.clone() }.into()] } else { vec![] }
+}
+
+/// Nothing was begun: whoever has room takes it.
+pub fn give_back(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> Vec<Event> {
+    let running = catalog.jobs.get(id).is_some_and(|job| job.is_run_by(worker, attempt));
+    if running { vec![JobReturned { job: id }.into()] } else { vec![] }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    pub state: JobState,
+    /// Where its answer lies.
+    pub answer: Option<ValueId>,
+    /// Milliseconds since 1970.
+    pub until: u64,
+}
+
+/// Only whoever has it ends it: one that was taken over is somebody else's.
+pub fn finish(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32, end: End) -> Result<Vec<Event>, Failure> {
+    match catalog.jobs.get(id) {
+        Some(job) if job.is_run_by(worker, attempt) => Ok(vec![finished(id, end)]),
+        _ => Err(Failure::new(Code::Conflict, "The job is in other hands")),
+    }
+}
+
+fn finished(job: JobId, End { state, answer, until }: End) -> Event {
+    JobFinished { job, state, answer, until }.into()
+}
+
+/// What becomes of a dead worker's jobs: those that may run twice wait again, of the others nobody knows.
+pub fn take_over(catalog: &Catalog, dead: WorkerId, until: u64) -> Vec<Event> {
+    let jobs = catalog.jobs.of_worker(dead);
+    jobs.map(|job| {
+        let cancelled = matches!(&job.stage, Stage::Running(run) if run.cancelled);
+        let again = may_repeat(catalog, job) && job.attempts() < ATTEMPTS;
+        match (again, cancelled) {
+            (true, true) => finished(job.id, End { state: JobState::Cancelled, answer: None, until }),
+            (true, false) => JobReturned { job: job.id }.into(),
+            (false, _) => finished(job.id, End { state: JobState::Unknown, answer: None, until }),
+        }
+    })
+    .collect()
+}
+
+/// Every job but a tool call is safe to run twice; of a tool, the tool itself says whether it is.
+fn may_repeat(catalog: &Catalog, job: &Job) -> bool {
+    if job.command != CallTool::NAME {
+        return true;
+    }
+    let server = job.server.as_ref().and_then(|name| catalog.server(name.as_str()));
+    let tools = server.into_iter().flat_map(|server| server.tools.tools.iter());
+    let wanted = job.tool.as_ref().map(ToolName::as_str);
+    tools.filter(|tool| tool.name().as_deref() == wanted).any(|tool| tool.may_repeat())
+}
+
+/// One that waits will never run; one that runs is told to stop.
+pub fn cancel(catalog: &Catalog, id: JobId, user: &UserName, until: u64) -> Result<Vec<Event>, Failure> {
+    let job = catalog.jobs.get(id).filter(|job| job.user == *user).ok_or_else(|| Failure::job_not_found(id))?;
+    match &job.stage {
+        Stage::Waiting { .. } => Ok(vec![finished(id, End { state: JobState::Cancelled, answer: None, until })]),
+        Stage::Running(run) if run.cancelled => Ok(vec![]),
+        Stage::Running(_) => Ok(vec![JobCancelRequested { job: id }.into()]),
+        Stage::Ended(_) => Err(Failure::new(Code::Conflict, format!("Job {id} has ended already"))),
+    }
+}
+
+/// Lets go of jobs whose answers have expired.
+pub fn forget(catalog: &Catalog, now: u64, limit: usize) -> Vec<Event> {
+    let jobs = catalog.jobs.expired(now, limit);
+    if jobs.is_empty() { vec![] } else { vec![JobForgotten { jobs }.into()] }
+}

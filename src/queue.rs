@@ -1,0 +1,96 @@
+//! The way in for jobs: what they work on is sealed and put into the Vault, then one event names it.
+//!
+//! It needs no worker: what nobody can carry out now waits in the log.
+
+use std::sync::Arc;
+
+use serde_json::value::to_raw_value;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::config::Limits;
+use crate::core::command::{CallTool, Command};
+use crate::core::event::Actor;
+use crate::core::failure::Failure;
+use crate::core::job::{self, Accept, Job, RequestKey, Work};
+use crate::core::names::{CommandId, JobId, ServerName, UserName, ValueId};
+use crate::execute::{Execute, now_ms};
+use crate::follow::Follow;
+use crate::ports::Vault;
+use crate::seal::{JobPart, JobPlace, Sealer};
+use crate::telemetry::bug;
+
+/// Whose jobs those are that nobody has asked for.
+const UPKEEP: &str = "mcp-api";
+
+#[derive(Clone)]
+pub struct Queue {
+    pub execute: Execute,
+    pub follow: Arc<Follow>,
+    pub vault: Arc<dyn Vault>,
+    pub sealer: Sealer,
+    pub limits: Limits,
+}
+
+/// A job at the door.
+pub struct NewJob {
+    pub user: UserName,
+    /// The command's name.
+    pub command: &'static str,
+    /// The server it is about.
+    pub server: Option<ServerName>,
+    pub work: Work,
+    pub key: Option<RequestKey>,
+    pub actor: Actor,
+}
+
+impl Queue {
+    /// Accepts a job. One with a key that was used before is the job of that time.
+    pub async fn accept(&self, new: NewJob) -> Result<JobId, Failure> {
+        let NewJob { user, command, server, work, key, actor } = new;
+        let (id, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
+        let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
+        let place = JobPlace { job: id, part: JobPart::Arguments, value: arguments };
+        let sealed = self.sealer.seal(place, &text).map_err(bug)?;
+        self.vault.put(arguments, sealed).await.map_err(|error| {
+            tracing::warn!(%error, "a job could not be accepted");
+            Failure::unavailable("The store cannot be reached; the job was not accepted")
+        })?;
+        let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
+        let most_waiting = self.limits.waiting_jobs;
+        let accept = Accept { job: id, user, command, server, tool, arguments, key, most_waiting };
+        let decide = move |catalog: &_| job::accept(catalog, &accept);
+        let accepted = self.execute.change(CommandId(id.0), actor, decide).await;
+        if accepted.as_ref().is_ok_and(|done| !done.events.is_empty()) {
+            return Ok(id);
+        }
+        // What was put for it is not needed; should this fail, it is left to the sweep.
+        let _ = self.vault.remove(&[arguments]).await;
+        accepted?;
+        let known = key.and_then(|key| self.follow.catalog().jobs.of_key(key.scope).map(|job| job.id));
+        known.ok_or_else(|| Failure::unavailable("The job of this key has just expired; ask again"))
+    }
+
+    /// Has the program look after itself: once for every `when`, however many processes want it.
+    pub async fn upkeep<C: Command>(&self, command: &C, when: &str) -> Result<JobId, Failure> {
+        let scope = self.sealer.digest("upkeep", &[C::NAME.as_bytes(), when.as_bytes()]).map_err(bug)?;
+        let work = Work { call: None, raw: false, body: to_raw_value(command).map_err(bug)? };
+        let user = UPKEEP.parse().map_err(bug)?;
+        let key = Some(RequestKey { scope, body: scope });
+        self.accept(NewJob { user, command: C::NAME, server: None, work, key, actor: Actor::Worker }).await
+    }
+
+    /// Cancels a job of that user. One that waits never runs; one that runs is told to stop.
+    pub async fn cancel(&self, id: JobId, user: UserName) -> Result<Arc<Job>, Failure> {
+        let until = self.keep_until();
+        let decide = move |catalog: &_| job::cancel(catalog, id, &user, until);
+        self.execute.change(CommandId(Uuid::now_v7()), Actor::Api, decide).await?;
+        let job = self.follow.catalog().jobs.get(id).cloned();
+        job.ok_or_else(|| Failure::job_not_found(id))
+    }
+
+    /// How long the answer of a job that ends now is kept: milliseconds since 1970.
+    pub fn keep_until(&self) -> u64 {
+        now_ms() + self.limits.job_result_ttl.as_millis() as u64
+    }
+}

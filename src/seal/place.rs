@@ -1,0 +1,100 @@
+//! Where sealed values belong: the associated data that binds each to its place.
+
+use super::{FORMAT, length_prefixed};
+use crate::core::names::{JobId, SecretName, ServerId, UserName, ValueId};
+
+/// What a sealed value is for; it opens for nothing else.
+pub trait Place {
+    fn value(&self) -> ValueId;
+    fn associated_data(&self) -> Vec<u8>;
+}
+
+/// A user's secret for a server.
+#[derive(Clone, Copy)]
+pub struct SecretPlace<'a> {
+    pub server: ServerId,
+    pub user: &'a UserName,
+    pub name: &'a SecretName,
+    pub value: ValueId,
+}
+
+/// What a server is told with every request, or its session.
+#[derive(Clone, Copy)]
+pub struct ServerPlace<'a> {
+    pub server: ServerId,
+    pub kind: Kind,
+    /// A header's name in lower case; nothing else has one.
+    pub name: &'a str,
+    pub value: ValueId,
+}
+
+/// What of a server is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Header,
+    UserInfo,
+    Session,
+}
+
+/// What a job works on, or what came of it.
+#[derive(Clone, Copy)]
+pub struct JobPlace {
+    pub job: JobId,
+    pub part: JobPart,
+    pub value: ValueId,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobPart {
+    Arguments,
+    Answer,
+}
+
+impl Place for JobPlace {
+    fn value(&self) -> ValueId {
+        self.value
+    }
+
+    fn associated_data(&self) -> Vec<u8> {
+        let part: &[u8] = match self.part {
+            JobPart::Arguments => b"job arguments",
+            JobPart::Answer => b"job answer",
+        };
+        length_prefixed(&[&[FORMAT], part, self.job.0.as_bytes(), self.value.0.as_bytes()])
+    }
+}
+
+impl Place for ServerPlace<'_> {
+    fn value(&self) -> ValueId {
+        self.value
+    }
+
+    fn associated_data(&self) -> Vec<u8> {
+        let kind: &[u8] = match self.kind {
+            Kind::Header => b"header",
+            Kind::UserInfo => b"user info",
+            Kind::Session => b"session",
+        };
+        let parts: [&[u8]; 5] =
+            [&[FORMAT], kind, self.server.0.as_bytes(), self.name.as_bytes(), self.value.0.as_bytes()];
+        length_prefixed(&parts)
+    }
+}
+
+impl Place for SecretPlace<'_> {
+    fn value(&self) -> ValueId {
+        self.value
+    }
+
+    fn associated_data(&self) -> Vec<u8> {
+        let parts: [&[u8]; 6] = [
+            &[FORMAT],
+            b"secret",
+            self.server.0.as_bytes(),
+            self.user.as_str().as_bytes(),
+            self.name.as_str().as_bytes(),
+            self.value.0.as_bytes(),
+        ];
+        length_prefixed(&parts)
+    }
+}

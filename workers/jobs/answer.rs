@@ -1,0 +1,27 @@
+//! What a job has to say, opened for the facade that asks.
+
+use std::sync::Arc;
+
+use crate::core::command::ReadAnswer;
+use crate::core::failure::Failure;
+use crate::core::job;
+use crate::core::outcome::Outcome;
+use crate::seal::{JobPart, JobPlace};
+use crate::telemetry::bug;
+use crate::workers::context::Context;
+
+pub async fn read(context: Arc<Context>, ReadAnswer { job: id }: ReadAnswer) -> Result<Outcome, Failure> {
+    let gone = || Failure::job_not_found(id);
+    let ended = {
+        let catalog = context.follow.catalog();
+        catalog.jobs.get(id).and_then(|job| job.ended().cloned()).ok_or_else(gone)?
+    };
+    let Some(value) = ended.answer else { return Ok(job::without_answer(ended.state)) };
+    let found = context.vault.get(&[value]).await.map_err(|error| {
+        tracing::warn!(%error, "the Vault failed");
+        Failure::unavailable("The store cannot be reached")
+    })?;
+    let sealed = found.into_iter().next().flatten().ok_or_else(gone)?;
+    let opened = context.opener.open(JobPlace { job: id, part: JobPart::Answer, value }, &sealed).map_err(bug)?;
+    serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)
+}

@@ -1,0 +1,60 @@
+//! A tool call as a job: asked like any other, of the worker that runs the server, and again while nothing was
+//! begun.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::run::{Running, Unfinished};
+use crate::ask::Question;
+use crate::core::call::check_args;
+use crate::core::command::{Area, CallTool, Command};
+use crate::core::failure::{Code, Failure};
+use crate::core::job::{self, Work};
+use crate::core::tool;
+use crate::workers::context::Context;
+
+/// How long a call is tried that cannot begin because something is away.
+const PATIENCE: Duration = Duration::from_secs(600);
+const PAUSE: Duration = Duration::from_secs(1);
+/// Time for a worker to say itself that it timed out.
+const GRACE: Duration = Duration::from_secs(5);
+
+pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Result<Bytes, Unfinished> {
+    let command = work.call.ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
+    check_args(&work.body)?;
+    let body = Bytes::from(String::from(Box::<str>::from(work.body)));
+    let began = Instant::now();
+    loop {
+        let server = context.follow.catalog().server(command.server.as_str()).cloned();
+        let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
+        let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
+        let question = Question {
+            area: Area::Tools,
+            server: server.held(),
+            command: CallTool::NAME,
+            call: Some(command.clone()),
+            body: body.clone(),
+            traceparent: None,
+            time: limit + GRACE,
+        };
+        // Dropping the question cancels the call at its server.
+        let answered = tokio::select! {
+            answered = context.asker.ask(question) => answered,
+            () = running.stop.cancelled() => return Err(job::cancelled().into()),
+        };
+        match answered {
+            Ok(answered) => return Ok(tool::answer(&answered.body, work.raw)?.body.into()),
+            // Nothing was begun.
+            Err(failure) if failure.code == Code::Unavailable && began.elapsed() < PATIENCE => {}
+            Err(failure) => return Err(failure.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = running.stop.cancelled() => return Err(job::cancelled().into()),
+            () = running.draining.cancelled() => return Err(Unfinished::NotBegun),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! How far a job is, told to the log: at most once a second, and the newest word only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::core::event::Actor;
+use crate::core::job;
+use crate::core::names::{CommandId, JobId};
+use crate::workers::context::Context;
+
+const EVERY: Duration = Duration::from_secs(1);
+/// Characters of a line that are told.
+const LINE: usize = 200;
+
+/// Tells how far one job is, until dropped.
+pub struct Progress {
+    now: watch::Sender<job::Progress>,
+    telling: JoinHandle<()>,
+}
+
+impl Progress {
+    pub(super) fn start(context: &Arc<Context>, job: JobId, attempt: u32) -> Self {
+        let (now, mut news) = watch::channel(job::Progress { phase: String::new(), line: None });
+        let (execute, worker) = (context.execute.clone(), context.pool.worker);
+        let telling = tokio::spawn(async move {
+            while news.changed().await.is_ok() {
+                let progress = news.borrow_and_update().clone();
+                let decide = move |catalog: &_| Ok(job::progress(catalog, job, worker, attempt, &progress));
+                // A word that is lost is followed by another.
+                let _ = execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+                tokio::time::sleep(EVERY).await;
+            }
+        });
+        Self { now, telling }
+    }
+
+    /// Something else is being done now.
+    pub fn phase(&self, phase: &str) {
+        self.now.send_replace(job::Progress { phase: phase.to_owned(), line: None });
+    }
+
+    /// What the tool at work has printed, secrets masked.
+    #[allow(dead_code)]
+    pub fn line(&self, line: &str) {
+        let line = line.chars().filter(|c| !c.is_control()).take(LINE).collect();
+        self.now.send_modify(|now| now.line = Some(line));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.telling.abort();
+    }
+}

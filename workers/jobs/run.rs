@@ -1,0 +1,144 @@
+//! One job from its arguments to its end.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::call;
+use super::progress::Progress;
+use super::tidy::Tidy;
+use crate::core::command::{CallTool, Command, SweepVault};
+use crate::core::event::Actor;
+use crate::core::failure::{Code, Failure};
+use crate::core::job::{self, End, Job, JobState, Work};
+use crate::core::names::{CommandId, ValueId};
+use crate::core::outcome::Outcome;
+use crate::seal::{JobPart, JobPlace};
+use crate::telemetry::bug;
+use crate::workers::context::Context;
+use crate::workers::secrets;
+
+/// The pause after the store did not answer.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The largest answer that is kept: a document of MongoDB has 16 MiB, and JSON may grow a little.
+const LARGEST: usize = 14 << 20;
+
+/// A job in this worker's hands.
+pub struct Running {
+    pub job: Arc<Job>,
+    pub attempt: u32,
+    pub progress: Progress,
+    /// Cancelled when it is to stop, because somebody wants it to or because it is in other hands.
+    pub stop: CancellationToken,
+    /// Cancelled when what was not begun is to be left to others.
+    pub draining: CancellationToken,
+}
+
+/// Why a job has no success to show.
+pub enum Unfinished {
+    /// Nothing was begun: whoever has room takes it.
+    NotBegun,
+    Failed(Failure),
+}
+
+impl From<Failure> for Unfinished {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+pub(super) async fn carry_out(context: &Arc<Context>, tidy: &Tidy, running: &Running) {
+    let worked = AssertUnwindSafe(work(context, running)).catch_unwind().await;
+    let worked = worked.unwrap_or_else(|_| Err(bug("a job panicked and is given up").into()));
+    let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
+    let (state, outcome) = match worked {
+        Ok(body) => (JobState::Succeeded, Outcome::done(body).unwrap_or_else(|error| Outcome::failed(&bug(error)))),
+        Err(Unfinished::NotBegun) => {
+            let decide = move |catalog: &_| Ok(job::give_back(catalog, job, worker, attempt));
+            // Should the log not take it, it is taken over with all else that this worker leaves behind.
+            let _ = context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+            return;
+        }
+        Err(Unfinished::Failed(_)) if running.stop.is_cancelled() => {
+            (JobState::Cancelled, Outcome::failed(&job::cancelled()))
+        }
+        Err(Unfinished::Failed(failure)) if failure.code == Code::OutcomeUnknown => {
+            (JobState::Unknown, Outcome::failed(&failure))
+        }
+        Err(Unfinished::Failed(failure)) => (JobState::Failed, Outcome::failed(&failure)),
+    };
+    end(context, tidy, running, state, outcome).await;
+}
+
+async fn work(context: &Arc<Context>, running: &Running) -> Result<Bytes, Unfinished> {
+    let Job { id, arguments, command, .. } = &*running.job;
+    let sealed = loop {
+        match context.vault.get(&[*arguments]).await {
+            Ok(found) => break found.into_iter().next().flatten(),
+            Err(error) if !context.pool.own.is_held() => return Err(bug(error).into()),
+            Err(error) => tracing::warn!(job = %id, %error, "a job waits for the store"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    let sealed = sealed.ok_or_else(|| bug(format!("the arguments of job {id} are gone")))?;
+    let place = JobPlace { job: *id, part: JobPart::Arguments, value: *arguments };
+    let opened = context.opener.open(place, &sealed).map_err(bug)?;
+    let work: Work = serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)?;
+    drop(opened);
+    match command.as_ref() {
+        CallTool::NAME => call::call(context, running, work).await,
+        SweepVault::NAME => {
+            running.progress.phase("sweeping");
+            secrets::sweep(context).await?;
+            Ok(Bytes::from_static(br#"{"success":true}"#))
+        }
+        unknown => Err(Failure::invalid(format!("This worker does not know the command {unknown}")).into()),
+    }
+}
+
+/// Puts the answer, then ends the job: what the log names is there.
+async fn end(context: &Arc<Context>, tidy: &Tidy, running: &Running, state: JobState, outcome: Outcome) {
+    let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
+    let outcome = if outcome.body.get().len() > LARGEST { too_large() } else { outcome };
+    let value = ValueId(Uuid::now_v7());
+    let place = JobPlace { job, part: JobPart::Answer, value };
+    let sealed = serde_json::to_string(&outcome).map(Zeroizing::new).map_err(bug);
+    let sealed = match sealed.and_then(|text| context.pool.keep.sealer.seal(place, &text).map_err(bug)) {
+        Ok(sealed) => sealed,
+        Err(_) => return,
+    };
+    let id = CommandId(Uuid::now_v7());
+    // While it holds the lease nobody else ends it; after that it is somebody else's.
+    while context.pool.own.is_held() {
+        if let Err(error) = context.vault.put(value, sealed.clone()).await {
+            tracing::warn!(%job, %error, "the answer of a job cannot be kept yet");
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let end = End { state, answer: Some(value), until: context.queue.keep_until() };
+        let decide = move |catalog: &_| job::finish(catalog, job, worker, attempt, end);
+        match context.execute.change(id, Actor::Worker, decide).await {
+            Ok(_) => return tidy.drop_value(running.job.arguments),
+            Err(failure) if failure.code == Code::Unavailable => {
+                tracing::warn!(%job, %failure, "a job cannot be ended yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(failure) => {
+                tracing::warn!(%job, %failure, "what came of a job is not wanted any more");
+                return tidy.drop_value(value);
+            }
+        }
+    }
+}
+
+fn too_large() -> Outcome {
+    let large =
+        format!("The answer is larger than a job can keep ({LARGEST} bytes); make the call without waiting later");
+    Outcome::failed(&Failure::new(Code::ResultTooLarge, large).maybe_run())
+}
