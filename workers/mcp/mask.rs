@@ -37,6 +37,11 @@ impl Masker {
         self.hold_with(id, || values.iter().flat_map(|value| forms(value)).collect());
     }
 
+    /// Hides the secret parts of a value, which are looked for only where that is not held already.
+    pub fn hold_parts(&self, id: ValueId, parts: impl FnOnce() -> Vec<Zeroizing<String>>) {
+        self.hold_with(id, || parts().iter().flat_map(|part| forms(part)).collect());
+    }
+
     fn hold_with(&self, id: ValueId, forms: impl FnOnce() -> Vec<Zeroizing<Vec<u8>>>) {
         let mut held = self.lock();
         let masked = held.entry(id).or_insert_with(|| Masked { forms: forms(), calls: 0, last: Instant::now() });
