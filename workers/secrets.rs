@@ -13,7 +13,7 @@ use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
 use crate::core::event::{Actor, Event};
 use crate::core::failure::Failure;
 use crate::core::names::{UserName, ValueId};
-use crate::core::secret;
+use crate::core::secret::{self, Form};
 use crate::execute::now_ms;
 use crate::ports::{Sealed, StoreError};
 use crate::seal::{SealError, SecretPlace};
@@ -131,19 +131,23 @@ async fn try_open(context: &Context, server: &Server, user: &UserName) -> Result
     let refs = server.secrets_of(user.as_str()).iter().filter(|secret| server.config.takes(&secret.name));
     let mut secrets = Vec::new();
     for SecretRef { name, value } in refs {
-        let sealed = match context.sealed.get(value) {
-            Some(sealed) => sealed,
-            None => {
-                let found = context.vault.get(&[*value]).await.map_err(away)?.pop().flatten();
-                let Some(sealed) = found else { return Ok(None) };
-                context.sealed.insert(*value, sealed.clone());
-                sealed
-            }
-        };
+        let Some(sealed) = sealed(context, *value).await? else { return Ok(None) };
         let place = SecretPlace { server: server.id, user, name, value: *value };
         let opened = context.opener.open(place, &sealed).map_err(bug)?;
         context.metrics.secrets_opened.inc();
-        secrets.push(Secret { name: name.clone(), id: *value, value: opened });
+        secrets.push(Secret { name: name.clone(), id: *value, value: opened, form: Form::Text });
     }
     Ok(Some(secrets))
+}
+
+/// A sealed value, from memory where it was needed before. `None`: it is gone.
+pub async fn sealed(context: &Context, value: ValueId) -> Result<Option<Sealed>, Failure> {
+    if let Some(sealed) = context.sealed.get(&value) {
+        return Ok(Some(sealed));
+    }
+    let found = context.vault.get(&[value]).await.map_err(away)?.pop().flatten();
+    if let Some(sealed) = &found {
+        context.sealed.insert(value, sealed.clone());
+    }
+    Ok(found)
 }

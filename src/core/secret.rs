@@ -61,6 +61,16 @@ pub fn delete(catalog: &Catalog, command: &DeleteSecret) -> Result<Vec<Event>, F
 pub struct Opened<'a> {
     pub name: &'a str,
     pub value: &'a str,
+    pub form: Form,
+}
+
+/// What a value becomes as an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A string.
+    Text,
+    /// What it is already: checked JSON.
+    Json,
 }
 
 /// Writes `args` with the secrets at the top level to `line`. A secret wins over the caller's argument of
@@ -79,7 +89,10 @@ pub fn merge(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
         }
         put_string(line, secret.name);
         line.push(b':');
-        put_string(line, secret.value);
+        match secret.form {
+            Form::Text => put_string(line, secret.value),
+            Form::Json => put_without_breaks(line, secret.value.as_bytes()),
+        }
     }
     // The quick way: where no key can be a secret's name in disguise, the caller's object follows as it is.
     let bytes = args.as_bytes();
@@ -168,8 +181,12 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    fn text<'a>(name: &'a str, value: &'a str) -> Opened<'a> {
+        Opened { name, value, form: Form::Text }
+    }
+
     fn merged(args: &str, secrets: &[(&str, &str)]) -> Value {
-        let opened: Vec<_> = secrets.iter().map(|&(name, value)| Opened { name, value }).collect();
+        let opened: Vec<_> = secrets.iter().map(|&(name, value)| text(name, value)).collect();
         let mut line = Vec::new();
         merge(&mut line, args, &opened);
         assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
@@ -196,10 +213,18 @@ mod tests {
             r#"{"github_pat":"x","a":1,"github_pat":"y","\u0067ithub_pat":{}}"#,
         ] {
             let mut line = Vec::new();
-            merge(&mut line, args, &[Opened { name: "github_pat", value: "stored" }]);
+            merge(&mut line, args, &[text("github_pat", "stored")]);
             let text = String::from_utf8(line).expect("UTF-8");
             assert_eq!(text, r#"{"github_pat":"stored","a":1}"#, "{args}");
         }
+    }
+
+    #[test]
+    fn json_stays_what_it_is() {
+        let mut line = Vec::new();
+        let tokens = Opened { name: "t", value: "{\n\"a\": [1]}", form: Form::Json };
+        merge(&mut line, r#"{"\u0074":{"a":2},"b":3}"#, &[tokens, text("s", "{}")]);
+        assert_eq!(String::from_utf8_lossy(&line), r#"{"t":{ "a": [1]},"s":"{}","b":3}"#);
     }
 
     #[test]
@@ -217,7 +242,7 @@ mod tests {
     #[test]
     fn a_key_that_is_no_text_takes_nothing_with_it() {
         let mut line = Vec::new();
-        merge(&mut line, r#"{"\ud800":1,"a":2,"\u006b":3}"#, &[Opened { name: "k", value: "s" }]);
+        merge(&mut line, r#"{"\ud800":1,"a":2,"\u006b":3}"#, &[text("k", "s")]);
         assert_eq!(String::from_utf8_lossy(&line), r#"{"k":"s","\ud800":1,"a":2}"#);
     }
 

@@ -178,7 +178,7 @@ impl Connection {
 pub fn opened(secrets: &[Secret]) -> Result<Vec<Opened<'_>>, CallError> {
     let opened = secrets.iter().map(|secret| {
         let value = secret.value.expose().map_err(|_| CallError::BadSecret)?;
-        Ok(Opened { name: secret.name.as_str(), value })
+        Ok(Opened { name: secret.name.as_str(), value, form: secret.form })
     });
     opened.collect()
 }

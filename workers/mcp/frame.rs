@@ -5,7 +5,7 @@ use std::io::Write as _;
 use zeroize::Zeroize;
 
 use crate::core::names::{SecretName, ValueId};
-use crate::core::secret::{Opened, merge, put_string};
+use crate::core::secret::{Form, Opened, merge, put_string};
 use crate::seal::Plain;
 
 /// A user's secret, opened for one call.
@@ -13,6 +13,7 @@ pub struct Secret {
     pub name: SecretName,
     pub id: ValueId,
     pub value: Plain,
+    pub form: Form,
 }
 
 /// A line, ready to be written.

@@ -1,6 +1,6 @@
 //! A tool call's way in and out: secrets win, everything else stays as it was.
 
-use mcp_api::core::secret::{Opened, merge};
+use mcp_api::core::secret::{Form, Opened, merge};
 use mcp_api::core::tool::answer;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -81,7 +81,7 @@ proptest! {
         (args, members) in args(),
         secrets in prop::collection::btree_map(name(), ".{0,12}|[\\x00-\\x1f\"\\\\]{0,4}", 0..4),
     ) {
-        let opened: Vec<_> = secrets.iter().map(|(name, value)| Opened { name, value }).collect();
+        let opened: Vec<_> = secrets.iter().map(|(name, value)| Opened { name, value, form: Form::Text }).collect();
         let mut line = b"before".to_vec();
         merge(&mut line, &args, &opened);
         let line = line.strip_prefix(b"before").expect("what was there stays");
@@ -102,7 +102,7 @@ proptest! {
             return Ok(());
         }
         let mut line = Vec::new();
-        merge(&mut line, args.get(), &[Opened { name: &name, value: &value }]);
+        merge(&mut line, args.get(), &[Opened { name: &name, value: &value, form: Form::Text }]);
         prop_assert!(serde_json::from_slice::<&RawValue>(&line).is_ok(), "{}", String::from_utf8_lossy(&line));
     }
 
