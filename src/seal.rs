@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::core::names::Digest;
 use crate::ports::{KeyRecord, Sealed};
-pub use place::{JobPart, JobPlace, Kind, Place, SecretPlace, ServerPlace};
+pub use place::{GoogleKind, GooglePlace, JobPart, JobPlace, Kind, Place, SecretPlace, ServerPlace};
 
 const FORMAT: u8 = 1;
 const KEY_ID: usize = 8;
@@ -304,6 +304,19 @@ mod tests {
             ServerPlace { name: "x-api-key", ..place },
             ServerPlace { server: ServerId(Uuid::max()), ..place },
         ] {
+            assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
+        }
+    }
+
+    #[test]
+    fn google_tokens_open_for_their_user_only() {
+        let (_, sealer, opener) = ring(HEX);
+        let (user, other): (UserName, UserName) = ("ana".parse().expect("name"), "ben".parse().expect("name"));
+        let (server, value) = (ServerId(Uuid::nil()), ValueId(Uuid::max()));
+        let place = GooglePlace { server, user: &user, kind: GoogleKind::Tokens, value };
+        let sealed = sealer.seal(place, "{}").expect("sealed");
+        assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("{}"));
+        for moved in [GooglePlace { user: &other, ..place }, GooglePlace { kind: GoogleKind::Code, ..place }] {
             assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
         }
     }

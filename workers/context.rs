@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
+use super::google::Application;
 use super::mcp::Keep;
 use super::mcp::pool::{Pool, PoolParts};
 use super::permits::Permits;
 use crate::ask::Asker;
 use crate::board::Board;
-use crate::config::Limits;
+use crate::config::{Google, Limits};
 use crate::core::names::{ValueId, WorkerId};
 use crate::execute::Execute;
 use crate::follow::Follow;
@@ -37,6 +38,8 @@ pub struct Context {
     pub key_id: String,
     /// No other worker can be there.
     pub alone: bool,
+    /// What Google knows this deployment by, where it was told that.
+    pub google: Option<Application>,
 }
 
 /// What the composition root hands to the workers.
@@ -52,16 +55,19 @@ pub struct Parts {
     pub sealer: Sealer,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    pub google: Google,
     /// No other worker can be there.
     pub alone: bool,
 }
 
 impl Context {
     pub fn new(parts: Parts) -> Self {
-        let Parts { follow, execute, queue, bus, board, vault, leases, opener, sealer, metrics, limits, alone } = parts;
+        let Parts { follow, execute, queue, bus, board, vault, leases, opener, sealer, metrics, limits, google, alone } =
+            parts;
         let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let permits = Permits::new(&limits);
         let key_id = sealer.key_id();
+        let google = google.credentials.as_deref().and_then(|credentials| Application::seal(credentials, &sealer));
         let worker = WorkerId(uuid::Uuid::now_v7());
         let pool = Pool::new(PoolParts {
             worker,
@@ -76,6 +82,6 @@ impl Context {
             alone,
         });
         let sealed = Cache::new(SEALED);
-        Self { follow, execute, vault, opener, sealed, metrics, permits, asker, queue, pool, key_id, alone }
+        Self { follow, execute, vault, opener, sealed, metrics, permits, asker, queue, pool, google, key_id, alone }
     }
 }

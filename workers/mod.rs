@@ -4,6 +4,7 @@
 //! area's file says what happens in between.
 
 mod context;
+mod google;
 pub mod guard;
 mod jobs;
 mod keys;
@@ -24,8 +25,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::command::{
-    Area, CallTool, Command, CountKeys, DeleteSecret, DeleteServer, Delivery, DisableServer, EnableServer, ReadAnswer,
-    ReadLogs, RegisterServer, Rewrap, SetSecret, UpdateServer,
+    Area, CallTool, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery, DisableServer,
+    EnableServer, ReadAnswer, ReadLogs, RegisterServer, Rewrap, SetSecret, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
@@ -134,6 +135,7 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         EnableServer::NAME => handle(ask, |command| servers::enable(context.clone(), command)).await,
         DisableServer::NAME => handle(ask, |command| servers::disable(context.clone(), command)).await,
         DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
+        ConnectGoogle::NAME => handle(ask, |command| google::connect(context.clone(), command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,
         CountKeys::NAME => handle(ask, |_: CountKeys| keys::count(context.clone())).await,

@@ -6,13 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::mcp::{CallError, Masker, RpcError, Secret, ToolCall};
-use super::{Trouble, secrets};
+use super::{Trouble, google, secrets};
 use crate::core::call::{check_args_text, is_traceparent};
 use crate::core::catalog::Server;
+use crate::core::command::CallTool;
 use crate::core::failure::{Code, Failure};
+use crate::core::google::{needs_tokens, secrets_in};
+use crate::core::names::ValueId;
+use crate::core::secret::Form;
 use crate::ports::Ask;
 use crate::telemetry::bug;
 
@@ -30,18 +35,33 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
     let command = ask.call.ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
     let server = context.follow.catalog().server(command.server.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
+    let args = std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
+    run(context, &server, &command, args, traceparent, began).await
+}
+
+/// Calls a tool of a server that is known, in its time. `args` is a JSON object, already checked.
+pub async fn run(
+    context: &Arc<Context>,
+    server: &Arc<Server>,
+    command: &CallTool,
+    args: &str,
+    traceparent: Option<&str>,
+    began: Instant,
+) -> Result<Bytes, Trouble> {
     if !server.enabled {
         let disabled = format!("Server {0} is disabled; enable it with PUT /mcp/servers/{0}/enable", server.name);
         return Err(Failure::new(Code::ServerDisabled, disabled).into());
     }
     let _of_user = context.permits.user(&command.user).ok_or(Trouble::Busy)?;
-    let slot = context.pool.slot(&server);
+    let slot = context.pool.slot(server);
     let _of_server = slot.permits.try_acquire().map_err(|_| Trouble::Busy)?;
 
     let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
-    let in_time = |what: &str| late(&server, limit, what);
-    let args = std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
-    let secrets = secrets::open(context, &server, &command.user).await?;
+    let in_time = |what: &str| late(server, limit, what);
+    let mut secrets = secrets::open(context, server, &command.user).await?;
+    if needs_tokens(&server.config, command.tool.as_str()) {
+        google::add(context, server, &command.user, &mut secrets).await?;
+    }
     let _masked = Masking::hold(&slot.masker, &secrets)?;
     let (connection, outcome) = loop {
         let left = || limit.saturating_sub(began.elapsed());
@@ -67,7 +87,7 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
     outcome.map_err(|error| {
         let tail = || slot.ring.stderr_since(connection.started_at());
         Trouble::Failed(match error {
-            CallError::Rpc(error) => refused(&server, &error, &slot.masker),
+            CallError::Rpc(error) => refused(server, &error, &slot.masker),
             CallError::TimedOut => in_time("did not answer").maybe_run(),
             CallError::Closed { begun } => {
                 let ended = format!("Server {} ended before it answered", server.name);
@@ -112,19 +132,31 @@ fn refused(server: &Server, error: &[u8], masker: &Masker) -> Failure {
 }
 
 /// Keeps the masker watching for a call's secrets while the call runs.
-struct Masking<'a> {
+pub struct Masking<'a> {
     masker: &'a Masker,
-    ids: Vec<crate::core::names::ValueId>,
+    ids: Vec<ValueId>,
 }
 
 impl<'a> Masking<'a> {
-    fn hold(masker: &'a Masker, secrets: &[Secret]) -> Result<Self, Failure> {
+    pub fn hold(masker: &'a Masker, secrets: &[Secret]) -> Result<Self, Failure> {
         let mut masking = Self { masker, ids: Vec::with_capacity(secrets.len()) };
         for secret in secrets {
-            masker.hold(secret.id, secret.value.expose().map_err(bug)?);
+            let value = secret.value.expose().map_err(bug)?;
+            match secret.form {
+                Form::Text => masker.hold(secret.id, value),
+                Form::Json => masker.hold_parts(secret.id, || secrets_in(value)),
+            }
             masking.ids.push(secret.id);
         }
         Ok(masking)
+    }
+}
+
+impl<'a> Masking<'a> {
+    /// Watches for parts of one value.
+    pub fn parts(masker: &'a Masker, id: ValueId, parts: impl FnOnce() -> Vec<Zeroizing<String>>) -> Self {
+        masker.hold_parts(id, parts);
+        Self { masker, ids: vec![id] }
     }
 }
 

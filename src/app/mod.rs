@@ -135,6 +135,7 @@ pub async fn serve_until(
             sealer,
             metrics,
             limits: config.limits.clone(),
+            google: config.google,
             alone: config.services.nats.is_none(),
         })
     });

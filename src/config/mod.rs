@@ -5,6 +5,7 @@
 mod access;
 mod client;
 mod env;
+mod google;
 mod keys;
 mod limits;
 mod listen;
@@ -16,6 +17,7 @@ mod services;
 pub use access::Access;
 pub use client::ClientConfig;
 pub use env::{BadConfig, Env, Variable};
+pub use google::Google;
 pub use keys::Keys;
 pub use limits::Limits;
 pub use listen::{Listen, PublicUrl};
@@ -34,6 +36,7 @@ pub struct Config {
     pub services: Services,
     pub keys: Keys,
     pub limits: Limits,
+    pub google: Google,
     pub log: LogConfig,
 }
 
@@ -54,6 +57,7 @@ impl Config {
             roles,
             keys: Keys::read(env)?,
             limits: Limits::read(env)?,
+            google: Google::read(env)?,
             log: LogConfig::read(env)?,
             listen,
         })
@@ -61,19 +65,12 @@ impl Config {
 }
 
 /// Variables of what is to come: set, they would promise what is not kept.
-const NOT_YET: [&str; 7] = [
-    "PACKAGES_DIR",
-    "PYTHON_BIN",
-    "PYTHON_VENV_DIR",
-    "PIP_INDEX_URL",
-    "PIP_EXTRA_INDEX_URL",
-    "GOOGLE_OAUTH_CREDENTIALS",
-    "INSTALL_ON_START",
-];
+const NOT_YET: [&str; 6] =
+    ["PACKAGES_DIR", "PYTHON_BIN", "PYTHON_VENV_DIR", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "INSTALL_ON_START"];
 
 /// Every variable there is, in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
-    let all: [&[&Variable]; 9] = [
+    let all: [&[&Variable]; 10] = [
         listen::VARIABLES,
         place::VARIABLES,
         roles::VARIABLES,
@@ -81,6 +78,7 @@ pub fn variables() -> Vec<&'static Variable> {
         access::VARIABLES,
         keys::VARIABLES,
         limits::VARIABLES,
+        google::VARIABLES,
         log::VARIABLES,
         client::VARIABLES,
     ];

@@ -14,7 +14,7 @@ use super::server::{Replicas, ServerConfig};
 use super::tool::Tools;
 
 /// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
-pub const FOLD_VERSION: u32 = 4;
+pub const FOLD_VERSION: u32 = 5;
 
 /// What is true at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +45,8 @@ pub struct Server {
     /// Where its session lies.
     pub session: Option<ValueId>,
     secrets: HashMap<UserName, Arc<Vec<SecretRef>>>,
+    /// Where the tokens lie that let it act for a user at Google.
+    google: HashMap<UserName, ValueId>,
 }
 
 /// A secret as the catalogue knows it: what it is called and where its value lies.
@@ -69,9 +71,15 @@ impl Server {
         self.config.remote()
     }
 
-    /// Where every secret of this server lies, whosever it is; its own credentials and its session too.
+    /// Where a user's tokens for Google lie.
+    pub fn google_tokens_of(&self, user: &str) -> Option<ValueId> {
+        self.google.get(user).copied()
+    }
+
+    /// Where every secret of this server lies, whosever it is, tokens too; its own credentials and its session.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
         let secrets = self.secrets.values().flat_map(|secrets| secrets.iter().map(|secret| secret.value));
+        let secrets = secrets.chain(self.google.values().copied());
         secrets.chain(self.remote().into_iter().flat_map(Remote::values)).chain(self.session)
     }
 }
@@ -126,6 +134,7 @@ impl Catalog {
                     era: None,
                     session: None,
                     secrets: HashMap::new(),
+                    google: HashMap::new(),
                 };
                 self.names.insert(e.server, e.name.clone());
                 self.servers.insert(e.name.clone(), Arc::new(server));
@@ -184,6 +193,9 @@ impl Catalog {
             Event::JobCancelRequested(e) => self.jobs.cancel_requested(e),
             Event::JobFinished(e) => self.jobs.finished(e),
             Event::JobForgotten(e) => self.jobs.forgotten(e),
+            Event::GoogleConnected(e) => self.change(e.server, |server| {
+                server.google.insert(e.user.clone(), e.value);
+            }),
         }
     }
 
@@ -232,6 +244,7 @@ struct ServerSnapshot {
     era: Option<Era>,
     session: Option<ValueId>,
     secrets: Vec<(UserName, Arc<Vec<SecretRef>>)>,
+    google: Vec<(UserName, ValueId)>,
 }
 
 impl Catalog {
@@ -239,6 +252,8 @@ impl Catalog {
         let servers = self.servers().into_iter().map(|server| {
             let mut secrets: Vec<_> = server.secrets.iter().map(|(user, refs)| (user.clone(), refs.clone())).collect();
             secrets.sort_by(|a, b| a.0.cmp(&b.0));
+            let mut google: Vec<_> = server.google.iter().map(|(user, value)| (user.clone(), *value)).collect();
+            google.sort_by(|a, b| a.0.cmp(&b.0));
             ServerSnapshot {
                 id: server.id,
                 name: server.name.clone(),
@@ -249,6 +264,7 @@ impl Catalog {
                 era: server.era,
                 session: server.session,
                 secrets,
+                google,
             }
         });
         let Self { position, tools_changed, servers_changed, .. } = *self;
@@ -273,6 +289,7 @@ impl Catalog {
                 era: server.era,
                 session: server.session,
                 secrets: server.secrets.into_iter().collect(),
+                google: server.google.into_iter().collect(),
             };
             catalog.servers.insert(server.name, Arc::new(stored));
         }

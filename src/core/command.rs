@@ -87,6 +87,7 @@ commands! {
     DeleteServer = Servers "servers.delete" v 1 Change -> (),
     ReadLogs = Servers "servers.logs" v 1 Ask -> Vec<ServerLogs>,
     CallTool = Tools "tools.call" v 1 Ask -> ToolResult,
+    ConnectGoogle = Tools "tools.connect_google" v 1 Change -> (),
     SetSecret = Secrets "secrets.set" v 1 Change -> (),
     DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
@@ -180,6 +181,21 @@ pub struct CallTool {
 
 /// The untouched CallToolResult (Model Context Protocol), as raw JSON.
 pub type ToolResult = Box<serde_json::value::RawValue>;
+
+/// Exchange the code that Google gave a user's browser for tokens, and keep those. It is done by the worker that runs
+/// the server: the tokens leave it sealed only.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectGoogle {
+    pub id: CommandId,
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    /// Where the tokens will lie.
+    pub value: ValueId,
+    /// Base64 of the sealed arguments of the exchange, which never lie in the Vault.
+    pub sealed: String,
+}
 
 /// Give a user's secret a value. The value itself was sealed at the door: only a worker can open it.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

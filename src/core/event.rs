@@ -88,6 +88,7 @@ events! {
     JobCancelRequested = "job.cancel_requested" v 1,
     JobFinished = "job.finished" v 1,
     JobForgotten = "job.forgotten" v 1,
+    GoogleConnected = "google.connected" v 1,
 }
 
 /// A server got a name, a configuration and a new id.
@@ -246,6 +247,16 @@ pub struct JobForgotten {
     pub jobs: Vec<JobId>,
 }
 
+/// A user gave a server access to Google. The tokens lie in the Vault under `value`; earlier ones are void.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GoogleConnected {
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    pub value: ValueId,
+}
+
 impl Event {
     /// What the event is about. Secrets belong to their server; their names are nobody's business.
     pub fn subject(&self) -> String {
@@ -268,6 +279,7 @@ impl Event {
             | Self::JobCancelRequested(JobCancelRequested { job })
             | Self::JobFinished(JobFinished { job, .. }) => return format!("job/{job}"),
             Self::JobForgotten(_) => return "jobs".to_owned(),
+            Self::GoogleConnected(e) => &e.server_name,
         };
         format!("server/{name}")
     }
@@ -275,13 +287,16 @@ impl Event {
     /// The event's data for readers outside: without the names of secrets.
     pub fn public_data(&self, stored: &StoredEvent) -> Result<Box<RawValue>, serde_json::Error> {
         let mut shown: Value = match self {
-            Self::SecretSet(_) | Self::SecretDeleted(_) | Self::ServerRegistered(_) | Self::ServerUpdated(_) => {
-                serde_json::from_str(stored.data.get())?
-            }
-            Self::JobAccepted(_) | Self::JobFinished(_) => serde_json::from_str(stored.data.get())?,
+            Self::SecretSet(_)
+            | Self::SecretDeleted(_)
+            | Self::GoogleConnected(_)
+            | Self::JobAccepted(_)
+            | Self::JobFinished(_)
+            | Self::ServerRegistered(_)
+            | Self::ServerUpdated(_) => serde_json::from_str(stored.data.get())?,
             _ => return Ok(stored.data.clone()),
         };
-        if let Self::SecretSet(_) | Self::SecretDeleted(_) = self
+        if let Self::SecretSet(_) | Self::SecretDeleted(_) | Self::GoogleConnected(_) = self
             && let Some(secret) = shown.as_object_mut()
         {
             secret.retain(|field, _| matches!(field.as_str(), "server" | "serverName" | "user"));

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod command;
 pub mod event;
 pub mod failure;
+pub mod google;
 pub mod job;
 pub mod names;
 pub mod outcome;

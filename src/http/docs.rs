@@ -19,6 +19,7 @@ use utoipa_swagger_ui::SwaggerUi;
         (name = "servers", description = "Register and run MCP servers"),
         (name = "secrets", description = "Secrets of users, sealed"),
         (name = "keys", description = "Which keys lie around what is sealed"),
+        (name = "google", description = "Access to Google, given by users in their browsers"),
         (name = "events", description = "What has happened"),
         (name = "health", description = "How the process is"),
     )
@@ -49,7 +50,12 @@ pub fn complete(mut about: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
         let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             let body = operation.request_body.is_some();
-            let errors = EVERYWHERE.iter().chain(WITH_A_BODY.iter().filter(|_| body));
+            // What anybody may open asks for no token.
+            let open = operation.security.as_ref().is_some_and(|needed| *needed == [SecurityRequirement::default()]);
+            let errors = EVERYWHERE
+                .iter()
+                .filter(|(status, _)| !open || *status != "401")
+                .chain(WITH_A_BODY.iter().filter(|_| body));
             for (status, what) in errors {
                 let response = operation.responses.responses.entry((*status).into());
                 response.or_insert_with(|| error(what).into());

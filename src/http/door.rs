@@ -54,9 +54,11 @@ fn admit(facade: &Facade, request: &Request) -> Result<Option<HeaderValue>, Fail
     Ok(request.headers().get(&LOG_POSITION).cloned())
 }
 
-/// What anybody may read although there is a token: the documentation.
+/// What anybody may open although there is a token: the documentation, and pages for a user's browser, which look
+/// at a signature themselves.
 fn is_open(path: &str) -> bool {
-    path == "/openapi.json" || path == "/docs" || path.starts_with("/docs/")
+    matches!(path, "/openapi.json" | "/docs" | "/auth/google/login" | "/auth/google/callback")
+        || path.starts_with("/docs/")
 }
 
 fn authenticate(headers: &HeaderMap, token: &str) -> Result<(), Failure> {

@@ -6,10 +6,12 @@ mod docs;
 mod door;
 mod events;
 mod facade;
+mod google;
 mod health;
 mod idempotency;
 mod jobs;
 mod keys;
+mod page;
 mod reply;
 mod secrets;
 mod server_fields;
@@ -44,6 +46,9 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(keys::rotate))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get, jobs::cancel))
+        .routes(routes!(google::link))
+        .routes(routes!(google::login))
+        .routes(routes!(google::callback))
         .routes(routes!(events::read))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

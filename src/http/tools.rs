@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use axum::extract::{Request, State};
-use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::header::{ETAG, HOST, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::body;
 use super::facade::Facade;
+use super::google::with_login;
 use super::idempotency;
 use super::jobs;
 use super::reply::{ErrorBody, Refused, json};
@@ -169,7 +170,7 @@ pub struct CallData {
 
 /// Call a tool with a user's secrets. With `Prefer: respond-async` the answer comes later, as a job's.
 #[utoipa::path(post, operation_id = "call_tool", path = "/mcp/tool/call", tag = "tools", request_body = CallBody,
-    responses((status = 200, description = "What the tool said, also where it says that it failed", body = CallAnswer), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody),
+    responses((status = 200, description = "What the tool said, also where it says that it failed", body = CallAnswer), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 401, description = "ADMIN_TOKEN is missing; or `reauthRequired`: the user has to give access at `authorizationUrl`", body = ErrorBody), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody),
         (status = 409, description = "The server is disabled", body = ErrorBody), (status = 502, description = "The MCP server refused, failed or ended; see `details` and `mcpError`", body = ErrorBody), (status = 503, description = "Not possible right now, and nothing was begun; see `Retry-After`", body = ErrorBody),
         (status = 504, description = "No answer came in time; the call was cancelled", body = ErrorBody)))]
 pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
@@ -177,6 +178,7 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     let headers = request.headers();
     let keyed = headers.contains_key("idempotency-key").then(|| headers.clone());
     let later = jobs::wants_later(headers);
+    let host = headers.get(HOST).cloned();
     let body = body::read(request, facade.limits.payload).await?;
     let parsed: CallBody = body::parse(&body)?;
     check_args(parsed.args)?;
@@ -200,6 +202,7 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
 
     let began = Instant::now();
     let span = tracing::info_span!("tool_call", %user, server = %server.name, %tool);
+    let of_user = user.clone();
     let called = CallTool { user, server: server_name, tool, timeout_ms };
     let time = time_for(&server, timeout_ms);
     let tool = called.tool.clone();
@@ -207,6 +210,7 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     let question = Question { area, server: held, command, call: Some(called), body: args, traceparent, time };
     let answered = facade.asker.ask(question).instrument(span.clone()).await;
     let answered = answered.and_then(|answered| tool::answer(&answered.body, raw));
+    let answered = answered.map_err(|failure| with_login(&facade, host.as_ref(), &server, &of_user, failure));
 
     let meter = facade.metrics.meter(server.name.as_str(), tool.as_str(), || has_tool(&server, tool.as_str()));
     let seconds = began.elapsed().as_secs_f64();

@@ -64,6 +64,25 @@ impl Place for JobPlace {
     }
 }
 
+/// What lets a server act at Google for a user.
+#[derive(Clone, Copy)]
+pub struct GooglePlace<'a> {
+    pub server: ServerId,
+    pub user: &'a UserName,
+    pub kind: GoogleKind,
+    pub value: ValueId,
+}
+
+/// What of a user's access to Google is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoogleKind {
+    /// The arguments of an exchange, on their way to the worker that makes it.
+    Code,
+    Tokens,
+    /// What Google knows the deployment by. It lies in memory only, and is no server's and no user's.
+    Application,
+}
+
 impl Place for ServerPlace<'_> {
     fn value(&self) -> ValueId {
         self.value
@@ -78,6 +97,22 @@ impl Place for ServerPlace<'_> {
         let parts: [&[u8]; 5] =
             [&[FORMAT], kind, self.server.0.as_bytes(), self.name.as_bytes(), self.value.0.as_bytes()];
         length_prefixed(&parts)
+    }
+}
+
+impl Place for GooglePlace<'_> {
+    fn value(&self) -> ValueId {
+        self.value
+    }
+
+    fn associated_data(&self) -> Vec<u8> {
+        let kind: &[u8] = match self.kind {
+            GoogleKind::Code => b"google code",
+            GoogleKind::Tokens => b"google tokens",
+            GoogleKind::Application => b"google application",
+        };
+        let user = self.user.as_str().as_bytes();
+        length_prefixed(&[&[FORMAT], kind, self.server.0.as_bytes(), user, self.value.0.as_bytes()])
     }
 }
 

@@ -31,6 +31,7 @@ const HISTORY: &[(&str, &str)] = &[
     ("job.returned.v1", "f0a2ae6f755f36419694dabfc03f54bde80b437329fa457eddec7652d8d39af4"),
     ("job.finished.v1", "eea6f6a5f122f85665705737ef5b82c17ab83abd811dcfcf9534bcedef2195da"),
     ("job.forgotten.v1", "cf2acffed9954906c85a7278c3692a894686e7625b635888e706d283450bf2aa"),
+    ("google.connected.v1", "8e812ff7782fd3f5a07079252186d518ad1f16e82d592b4e556838911e4b3d01"),
     ("server.deleted.v1", "57e7921fe0736d206229c3153869750554193df41d0fc43f7dd251f6e0dfb3a5"),
 ];
 
@@ -182,6 +183,7 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("JOB_RESULT_TTL", "7s", &[]),
     ("LEASE_TTL", "7s", &[]),
     ("DRAIN_TIMEOUT", "7s", &[]),
+    ("GOOGLE_OAUTH_CREDENTIALS", r#"{"web":{"client_id":"i"}}"#, &[]),
     ("LOG_FORMAT", "pretty", &[]),
     ("RUST_LOG", "trace", &[]),
     ("MCP_API_URL", "http://127.0.0.1:9999", &[]),

@@ -1,0 +1,44 @@
+//! What Google knows this deployment by.
+
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::env::{BadConfig, Env, Variable};
+
+const GOOGLE_OAUTH_CREDENTIALS: Variable = Variable {
+    name: "GOOGLE_OAUTH_CREDENTIALS",
+    default: "",
+    about: "The JSON that Google's console gives for an OAuth client, in one line; servers marked MCP_AUTH_TYPE=OAUTH2_GOOGLE get it.",
+};
+
+pub const VARIABLES: &[&Variable] = &[&GOOGLE_OAUTH_CREDENTIALS];
+
+#[derive(Default)]
+pub struct Google {
+    /// A JSON object, as it was given.
+    pub credentials: Option<Zeroizing<String>>,
+}
+
+impl std::fmt::Debug for Google {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Google").field("credentials", &self.credentials.as_ref().map(|_| "***")).finish()
+    }
+}
+
+impl Google {
+    pub fn read(env: &Env) -> Result<Self, BadConfig> {
+        let credentials = env.text(&GOOGLE_OAUTH_CREDENTIALS).map(Zeroizing::new);
+        if let Some(text) = &credentials {
+            let of_a_client = |client: &Value| client["client_id"].is_string();
+            let client = serde_json::from_str::<Map<String, Value>>(text).ok();
+            // A web client and an installed one have different names for the same.
+            let known = client
+                .is_some_and(|all| ["web", "installed"].iter().any(|kind| all.get(*kind).is_some_and(of_a_client)));
+            if !known {
+                let why = "must be the JSON of an OAuth client from Google's console, {\"web\":{\"client_id\":…}}; in .env it stands in 'single quotes'";
+                return Err(BadConfig::new(GOOGLE_OAUTH_CREDENTIALS.name, why));
+            }
+        }
+        Ok(Self { credentials })
+    }
+}

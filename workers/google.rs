@@ -1,0 +1,141 @@
+//! Access to Google: a code exchanged for a user's tokens, and those given to the calls that need them.
+
+use std::sync::Arc;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::Deserialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::context::Context;
+use super::mcp::Secret;
+use super::tools::Masking;
+use super::{Trouble, secrets, tools};
+use crate::core::catalog::Server;
+use crate::core::command::{CallTool, ConnectGoogle};
+use crate::core::event::Actor;
+use crate::core::failure::{Code, Failure};
+use crate::core::google::{APPLICATION, EXCHANGE, TOKENS, connect as decide, keep_refresh_token, secrets_in, tokens};
+use crate::core::names::{BadName, SecretName, ServerId, UserName, ValueId};
+use crate::core::secret::Form;
+use crate::ports::Sealed;
+use crate::seal::{GoogleKind, GooglePlace, Opener, Plain, SealError, Sealer};
+use crate::telemetry::bug;
+
+/// What Google knows the deployment by, sealed: a call opens it as it opens a user's secrets.
+pub struct Application {
+    value: ValueId,
+    sealed: Sealed,
+}
+
+impl Application {
+    pub fn seal(credentials: &str, sealer: &Sealer) -> Option<Self> {
+        let value = ValueId(Uuid::now_v7());
+        let sealed = sealer.seal(Self::place(value, &UserName::default()), credentials).map_err(bug).ok()?;
+        Some(Self { value, sealed })
+    }
+
+    fn open(&self, opener: &Opener) -> Result<Plain, SealError> {
+        opener.open(Self::place(self.value, &UserName::default()), &self.sealed)
+    }
+
+    fn place(value: ValueId, user: &UserName) -> GooglePlace<'_> {
+        GooglePlace { server: ServerId(Uuid::nil()), user, kind: GoogleKind::Application, value }
+    }
+}
+
+/// Exchanges a code and keeps the tokens: put, append, drop the old.
+pub async fn connect(context: Arc<Context>, command: ConnectGoogle) -> Result<(), Failure> {
+    let began = Instant::now();
+    let server = context.follow.catalog().server_by_id(command.server).cloned();
+    let server = server.ok_or_else(|| Failure::server_not_found(&command.server_name))?;
+    let place = |kind| GooglePlace { server: server.id, user: &command.user, kind, value: command.value };
+    let sealed = BASE64_STANDARD.decode(&command.sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
+    let args = context.opener.open(place(GoogleKind::Code), &Sealed(sealed.into()));
+    let args = args.map_err(|_| Failure::invalid("sealed cannot be opened in its place"))?;
+    let args = args.expose().map_err(bug)?;
+
+    let slot = context.pool.slot(&server);
+    // The server has the tokens before anybody knows what is to be hidden of its words.
+    let _back = slot.ring.hold_back(&slot.masker);
+    let _code = Masking::parts(&slot.masker, ValueId(Uuid::now_v7()), || code_in(args));
+    let (user, name, tool) = (command.user.clone(), server.name.clone(), EXCHANGE.parse().map_err(bug)?);
+    let call = CallTool { user, server: name, tool, timeout_ms: None };
+    let result = tools::run(&context, &server, &call, args, None, began).await.map_err(|trouble| match trouble {
+        Trouble::Busy => Failure::unavailable("Too many calls are under way; load this page again"),
+        Trouble::Failed(failure) => failure,
+    })?;
+    let mut tokens = tokens(&result).map_err(|failure| {
+        let details = failure.details.as_deref().map(|text| slot.masker.mask(text));
+        failure.with_details(details)
+    })?;
+    let _tokens = Masking::parts(&slot.masker, command.value, || secrets_in(&tokens));
+
+    if let Ok(old) = open_tokens(&context, &server, &command.user).await {
+        tokens = keep_refresh_token(tokens, old.value.expose().map_err(bug)?);
+    }
+    let sealed = context.pool.keep.sealer.seal(place(GoogleKind::Tokens), &tokens).map_err(bug)?;
+    context.vault.put(command.value, sealed).await.map_err(secrets::away)?;
+    let (id, user) = (command.id, command.user.clone());
+    let done = context.execute.change(id, Actor::Api, move |catalog| decide(catalog, &command)).await?;
+    let before = done.before.and_then(|before| before.server_by_id(server.id)?.google_tokens_of(user.as_str()));
+    if let Some(old) = before {
+        secrets::drop_values(&context, &[old]).await;
+    }
+    Ok(())
+}
+
+fn code_in(args: &str) -> Vec<Zeroizing<String>> {
+    #[derive(Deserialize)]
+    struct Args {
+        code: Zeroizing<String>,
+    }
+    serde_json::from_str::<Args>(args).map(|args| vec![args.code]).unwrap_or_default()
+}
+
+/// Adds what lets the server act for the user at Google; it wins over secrets of the same names.
+pub async fn add(
+    context: &Context,
+    server: &Arc<Server>,
+    user: &UserName,
+    secrets: &mut Vec<Secret>,
+) -> Result<(), Failure> {
+    let mut hidden = vec![open_tokens(context, server, user).await?];
+    if let Some(application) = &context.google {
+        let value = application.open(&context.opener).map_err(bug)?;
+        hidden.push(Secret { name: argument(APPLICATION)?, id: application.value, value, form: Form::Json });
+    }
+    secrets.retain(|secret| hidden.iter().all(|hidden| hidden.name != secret.name));
+    secrets.append(&mut hidden);
+    Ok(())
+}
+
+async fn open_tokens(context: &Context, server: &Arc<Server>, user: &UserName) -> Result<Secret, Failure> {
+    let missing = || {
+        let link = "authorizationUrl is the page for that, and POST /auth/google/link makes a new link to it";
+        let sentence = format!("User {user} has not given server {} access to Google yet: {link}", server.name);
+        Failure::new(Code::ReauthRequired, sentence)
+    };
+    let id = server.google_tokens_of(user.as_str()).ok_or_else(missing)?;
+    if let Some(tokens) = open(context, server.id, user, id).await? {
+        return Ok(tokens);
+    }
+    // They were replaced after this catalogue was read: a newer one names their successor.
+    let newer = context.follow.catalog().server_by_id(server.id).cloned();
+    let id = newer.and_then(|newer| newer.google_tokens_of(user.as_str())).ok_or_else(missing)?;
+    let tokens = open(context, server.id, user, id).await?;
+    tokens.ok_or_else(|| Failure::unavailable("The access to Google was being renewed; ask again"))
+}
+
+async fn open(context: &Context, server: ServerId, user: &UserName, id: ValueId) -> Result<Option<Secret>, Failure> {
+    let Some(sealed) = secrets::sealed(context, id).await? else { return Ok(None) };
+    let place = GooglePlace { server, user, kind: GoogleKind::Tokens, value: id };
+    let value = context.opener.open(place, &sealed).map_err(bug)?;
+    context.metrics.secrets_opened.inc();
+    Ok(Some(Secret { name: argument(TOKENS)?, id, value, form: Form::Json }))
+}
+
+fn argument(name: &str) -> Result<SecretName, Failure> {
+    name.parse().map_err(|error: BadName| bug(error))
+}
