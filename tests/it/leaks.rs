@@ -16,7 +16,7 @@ const SECRETS: [&str; 4] = [
     "plant<four>&-9e2b/slash-0d4c\nsecond-line-of-four-77aa\nthird-line-of-four-88bb",
 ];
 const KEY: &str = "passphrase-of-the-deployment-31f8";
-const TOKEN: &str = "admin-token-of-this-test-c55d";
+pub const TOKEN: &str = "admin-token-of-this-test-c55d";
 
 /// The forms of a secret in which somebody could read it.
 fn forms(secret: &str) -> Vec<String> {
@@ -42,7 +42,7 @@ fn utf16(c: char) -> String {
 }
 
 /// Fails if any form of any secret is in there.
-fn clean(place: &str, bytes: &[u8], secrets: &[&str]) {
+pub fn clean(place: &str, bytes: &[u8], secrets: &[&str]) {
     for secret in secrets {
         for form in forms(secret) {
             let found = bytes.windows(form.len()).position(|window| window == form.as_bytes());
@@ -54,7 +54,7 @@ fn clean(place: &str, bytes: &[u8], secrets: &[&str]) {
     }
 }
 
-async fn clean_everywhere(app: &App, secrets: &[&str]) {
+pub async fn clean_everywhere(app: &App, secrets: &[&str]) {
     for path in ["/events?limit=1000", "/mcp/servers", "/mcp/tools", "/metrics", "/mcp/servers/fixture"] {
         let request = app.http.get(format!("{}{path}", app.url)).bearer_auth(TOKEN);
         let text = request.send().await.expect("an answer").text().await.expect("a text");

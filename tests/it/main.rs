@@ -18,6 +18,7 @@ mod crowd;
 mod demo;
 mod events;
 mod execute;
+mod google;
 mod health;
 mod jobs;
 mod keys;

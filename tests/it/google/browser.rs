@@ -1,0 +1,146 @@
+//! The whole way in a real Chromium, driven by its WebDriver: a link, a click, and the call that it makes possible.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::page::Google;
+use super::{CREDENTIALS, register, shown, start};
+use crate::harness::PATIENCE;
+
+const CHROMIUM: &str = "/usr/bin/chromium";
+const DRIVER: &str = "/usr/bin/chromedriver";
+
+/// A browser of its own. Dropped, it is killed.
+struct Browser {
+    driver: Child,
+    session: String,
+    http: reqwest::Client,
+    profile: TempDir,
+    /// Read no more, but open: chromedriver would end without it.
+    _output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Browser {
+    /// `None`: there is none on this machine. Where everything has to be tested, that is a failure.
+    async fn start() -> Option<Self> {
+        if ![CHROMIUM, DRIVER].iter().all(|program| Path::new(program).exists()) {
+            assert!(std::env::var_os("CI").is_none(), "CI has to have {CHROMIUM} and {DRIVER}");
+            eprintln!(
+                "skipped: {CHROMIUM} and {DRIVER} are not on this machine; ./tests/run installs them where apt works"
+            );
+            return None;
+        }
+        let profile = TempDir::new().expect("a folder");
+        let mut command = Command::new(DRIVER);
+        // Its own group: the browser ends with it.
+        command.args(["--port=0"]).env("TMPDIR", profile.path()).process_group(0);
+        let mut driver = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("chromedriver");
+        let mut output = BufReader::new(driver.stdout.take().expect("its output")).lines();
+        let started = |line: String| line.split_once("successfully on port ").map(|(_, port)| port.to_owned());
+        let port = output.by_ref().map_while(Result::ok).find_map(started).expect("a port");
+        let session = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
+        let mut browser = Self { driver, session, http: reqwest::Client::new(), profile, _output: output };
+        let mut flags: Vec<String> = [
+            "headless",
+            "no-sandbox",
+            "disable-gpu",
+            "disable-quic",
+            "no-first-run",
+            "disable-background-networking",
+            "disable-component-update",
+            "disable-sync",
+        ]
+        .iter()
+        .map(|flag| format!("--{flag}"))
+        .collect();
+        flags.push(format!("--user-data-dir={}", browser.profile.path().join("profile").display()));
+        let options = json!({ "binary": CHROMIUM, "args": flags });
+        let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        let session = browser.post("/session", wanted).await;
+        let id = session["sessionId"].as_str().expect("a session");
+        browser.session = format!("{}/session/{id}", browser.session);
+        Some(browser)
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        let request = self.http.post(format!("{}{path}", self.session)).json(&body);
+        self.answer(request).await
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.answer(self.http.get(format!("{}{path}", self.session))).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Value {
+        let answer = request.timeout(PATIENCE).send().await.expect("an answer of chromedriver");
+        let mut answer: Value = answer.json().await.expect("JSON");
+        assert!(answer["value"]["error"].is_null(), "{answer}");
+        answer["value"].take()
+    }
+
+    async fn open(&self, url: &str) {
+        self.post("/url", json!({ "url": url })).await;
+    }
+
+    async fn find(&self, selector: &str) -> String {
+        let found = self.post("/element", json!({ "using": "css selector", "value": selector })).await;
+        let found = found.as_object().and_then(|element| element.values().next()).and_then(Value::as_str);
+        found.expect("an element").to_owned()
+    }
+
+    /// Clicks, and waits for the page that it leads to.
+    async fn click(&self, selector: &str) {
+        let element = self.find(selector).await;
+        self.post(&format!("/element/{element}/click"), json!({})).await;
+    }
+
+    /// What a person reads.
+    async fn text(&self) -> String {
+        let body = self.find("body").await;
+        self.get(&format!("/element/{body}/text")).await.as_str().expect("a text").to_owned()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.driver.id())]).status();
+        let _ = self.driver.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_user_gives_access_by_a_click() {
+    let Some(browser) = Browser::start().await else { return };
+    let google = Google::start().await;
+    let app = start(&[]);
+    register(&app, &google, "workspace", &[]).await.ok();
+
+    // The call itself says where to go.
+    let refused = app.call("ana", "workspace", "show", json!({})).await;
+    let page = refused.body["authorizationUrl"].as_str().expect("a URL").to_owned();
+    refused.fails(401, "reauth_required");
+    browser.open(&page).await;
+    assert!(browser.get("/url").await.as_str().is_some_and(|url| url.starts_with(&google.url)));
+    browser.click("#allow").await;
+    let text = browser.text().await;
+    assert!(text.starts_with("Connected to Google") && text.contains("ana") && text.contains("workspace"), "{text}");
+    assert_eq!(browser.get("/cookie").await, json!([]), "what is done needs no cookie");
+    let args = shown(&app, "ana", "workspace", json!({ "userCredentials": "mine", "q": 1 })).await;
+    let application: Value = serde_json::from_str(&CREDENTIALS).expect("JSON");
+    assert_eq!(args, json!({ "userCredentials": google.tokens(), "gauthFileContent": application, "q": 1 }));
+
+    // Loaded once more, it is nobody's sign-in.
+    browser.post("/refresh", json!({})).await;
+    assert!(browser.text().await.contains("did not begin this"), "{}", browser.text().await);
+
+    let refused = app.call("ben", "workspace", "show", json!({})).await;
+    browser.open(refused.body["authorizationUrl"].as_str().expect("a URL")).await;
+    browser.click("#deny").await;
+    assert!(browser.text().await.contains("access_denied"), "{}", browser.text().await);
+    app.call("ben", "workspace", "show", json!({})).await.fails(401, "reauth_required");
+}

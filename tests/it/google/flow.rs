@@ -1,0 +1,136 @@
+//! What the tokens are good for, once a user has given access.
+
+use serde_json::{Value, json};
+
+use super::page::{Google, fresh};
+use super::{CREDENTIALS, connect, open, register, shown, start, with_token};
+use crate::harness::App;
+
+fn application() -> Value {
+    serde_json::from_str(&CREDENTIALS).expect("JSON")
+}
+
+#[tokio::test]
+async fn hidden_arguments_are_the_users_and_win() {
+    let google = Google::start().await;
+    let app = start(&[]);
+    register(&app, &google, "workspace", &[]).await.ok();
+    let page = connect(&app, &google, "ana", None).await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    let ana = google.tokens();
+    google.set_tokens(fresh());
+    assert_eq!(connect(&app, &google, "zoë <b>&", Some("workspace")).await.status, 200);
+    // A secret of that name is not what the server means; others go their way.
+    app.set_secret("ana", "workspace", "userCredentials", "a secret").await;
+    app.set_secret("ana", "workspace", "other", "of ana").await;
+    for args in ["{}", r#"{"userCredentials":{},"user\u0043redentials":1,"gauthFileContent":"mine"}"#] {
+        let args = serde_json::from_str(args).expect("JSON");
+        let got = shown(&app, "ana", "workspace", args).await;
+        assert_eq!(got, json!({ "userCredentials": ana, "gauthFileContent": application(), "other": "of ana" }));
+    }
+    let got = shown(&app, "zoë <b>&", "workspace", json!({})).await;
+    assert_eq!(got["userCredentials"], google.tokens());
+    app.call("nobody", "workspace", "show", json!({})).await.fails(401, "reauth_required");
+    // The sign-in's own tools get neither.
+    let answer = app.call("ana", "workspace", "auth_show", json!({ "q": 1 })).await.ok();
+    assert_eq!(answer["data"]["content"], r#"{"other": "of ana", "q": 1, "userCredentials": "a secret"}"#);
+    // Nor does a server that is not marked.
+    app.register_fixture("fixture").await.ok();
+    let answer = app.call("ana", "fixture", "arguments", json!({})).await.ok();
+    assert_eq!(answer["data"]["content"], "{}");
+}
+
+#[tokio::test]
+async fn every_form_of_an_answer_is_understood() {
+    let google = Google::start().await;
+    let app = start(&[]);
+    for shape in ["text", "json", "structured"] {
+        register(&app, &google, shape, &[("SHAPE", shape)]).await.ok();
+        let page = connect(&app, &google, "ana", Some(shape)).await;
+        assert_eq!(page.status, 200, "{shape}: {}", page.text);
+        assert_eq!(shown(&app, "ana", shape, json!({})).await["userCredentials"], google.tokens(), "{shape}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_live_as_long_as_their_server() {
+    let google = Google::start().await;
+    let mut app = start(&[]);
+    register(&app, &google, "workspace", &[]).await.ok();
+    assert_eq!(connect(&app, &google, "ana", None).await.status, 200);
+    app.kill_and_restart();
+    assert_eq!(shown(&app, "ana", "workspace", json!({})).await["userCredentials"], google.tokens());
+    // Given anew, without a refresh token: that is given at the first time only.
+    let first = google.tokens();
+    let mut second = fresh();
+    second.as_object_mut().expect("an object").remove("refresh_token");
+    google.set_tokens(second.clone());
+    assert_eq!(connect(&app, &google, "ana", None).await.status, 200);
+    second["refresh_token"] = first["refresh_token"].clone();
+    assert_eq!(shown(&app, "ana", "workspace", json!({})).await["userCredentials"], second);
+    let events = app.get("/events?limit=1000").await.ok();
+    let connected: Vec<_> =
+        events["events"].as_array().expect("events").iter().filter(|e| e["type"] == "google.connected").collect();
+    assert_eq!(connected.len(), 2);
+    let fields: Vec<_> = connected[1]["data"].as_object().expect("data").keys().collect();
+    assert_eq!(fields, ["server", "serverName", "user"], "and not where they lie");
+
+    app.delete("/mcp/servers/workspace").await.ok();
+    register(&app, &google, "workspace", &[]).await.ok();
+    app.call("ana", "workspace", "show", json!({})).await.fails(401, "reauth_required");
+}
+
+#[tokio::test]
+async fn without_a_token_the_login_is_the_link() {
+    let google = Google::start().await;
+    let app = App::start();
+    register(&app, &google, "workspace", &[]).await.ok();
+    let begun = super::Begun::at(&format!("{}/auth/google/login?user_id=ana", app.url)).await;
+    let page = open(&super::callback(&app, &google.code(), &begun.state()), Some(&begun.cookie)).await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    let got = shown(&app, "ana", "workspace", json!({ "gauthFileContent": "mine" })).await;
+    assert_eq!(
+        got,
+        json!({ "userCredentials": google.tokens(), "gauthFileContent": "mine" }),
+        "nothing was configured"
+    );
+}
+
+#[tokio::test]
+async fn behind_a_proxy_links_and_cookies_are_of_the_public_address() {
+    let google = Google::start().await;
+    let app = start(&[("PUBLIC_URL", "https://mcp.example.com/api/")]);
+    register(&app, &google, "workspace", &[]).await.ok();
+    let link = super::link(&app, "ana", None).await;
+    let path = link.strip_prefix("https://mcp.example.com/api").expect("the public address");
+    let page = open(&format!("{}{path}", app.url), None).await;
+    let cookie = page.headers["set-cookie"].to_str().expect("text");
+    for attribute in ["Path=/api/auth/google;", "Max-Age=600;", "HttpOnly;", "SameSite=Lax;", "Secure"] {
+        assert!(cookie.contains(attribute), "{attribute}: {cookie}");
+    }
+    let refused = app.call("ana", "workspace", "show", json!({})).await;
+    let url = refused.body["authorizationUrl"].as_str().expect("a URL");
+    assert!(url.starts_with("https://mcp.example.com/api/auth/google/login?user_id=ana&server=workspace&"), "{url}");
+}
+
+/// Calls of a user whose tokens are replaced meanwhile never miss them.
+#[tokio::test]
+async fn tokens_are_replaced_under_calls() {
+    let google = Google::start().await;
+    let app = with_token(App::start_with(&[("ADMIN_TOKEN", super::TOKEN)]));
+    register(&app, &google, "workspace", &[]).await.ok();
+    assert_eq!(connect(&app, &google, "ana", None).await.status, 200);
+    let calls = async {
+        for _ in 0..60 {
+            shown(&app, "ana", "workspace", json!({})).await;
+        }
+    };
+    let renewals = async {
+        for _ in 0..10 {
+            google.set_tokens(fresh());
+            assert_eq!(connect(&app, &google, "ana", None).await.status, 200);
+        }
+    };
+    tokio::join!(calls, renewals);
+    assert_eq!(shown(&app, "ana", "workspace", json!({})).await["userCredentials"], google.tokens());
+}

@@ -1,0 +1,115 @@
+//! Access to Google: a real browser, a stand-in for Google, and everything that can go wrong between them.
+
+mod browser;
+mod flow;
+mod page;
+mod wrong;
+
+use std::sync::LazyLock;
+
+use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, App, fixture, python};
+use page::Google;
+
+pub const TOKEN: &str = crate::leaks::TOKEN;
+pub const CLIENT_SECRET: &str = "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b";
+
+pub static CREDENTIALS: LazyLock<String> = LazyLock::new(|| {
+    json!({ "web": { "client_id": "the-client", "client_secret": CLIENT_SECRET, "redirect_uris": [] } }).to_string()
+});
+
+/// The program with a token, credentials of an application, and whatever else.
+pub fn start(more: &[(&str, &str)]) -> App {
+    let env = [&[("ADMIN_TOKEN", TOKEN), ("GOOGLE_OAUTH_CREDENTIALS", CREDENTIALS.as_str())], more].concat();
+    with_token(App::start_with(&env))
+}
+
+/// Its requests bring the token from now on, and follow no redirect.
+pub fn with_token(mut app: App) -> App {
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {TOKEN}")).expect("a header"));
+    app.http = client().default_headers(headers).build().expect("a client");
+    app
+}
+
+/// Somebody's browser: no token, and it goes nowhere by itself.
+pub fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none())
+}
+
+/// Registers the fixture that acts at Google, with further variables.
+pub async fn register(app: &App, google: &Google, name: &str, more: &[(&str, &str)]) -> Answer {
+    let mut env = json!({
+        "MCP_AUTH_TYPE": "OAUTH2_GOOGLE",
+        "GOOGLE_PAGE": format!("{}/consent", google.url),
+        "GOOGLE_TOKENS": format!("{}/token", google.url),
+        "GOOGLE_CALLBACK": format!("{}/auth/google/callback", app.url),
+    });
+    more.iter().for_each(|(name, value)| env[*name] = json!(value));
+    let body = json!({ "name": name, "command": python(), "args": ["-u", fixture("google.py")], "env": env });
+    app.post("/mcp/servers", body).await
+}
+
+/// A page as a browser gets it.
+pub struct Page {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+pub async fn open(url: &str, cookie: Option<&str>) -> Page {
+    let mut request = client().build().expect("a client").get(url);
+    if let Some(cookie) = cookie {
+        request = request.header(COOKIE, cookie);
+    }
+    let response = request.send().await.expect("an answer");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Page { status, headers, text: response.text().await.expect("a text") }
+}
+
+/// The link for a user's browser.
+pub async fn link(app: &App, user: &str, server: Option<&str>) -> String {
+    let answer = app.post("/auth/google/link", json!({ "username": user, "serverName": server })).await.ok();
+    answer["url"].as_str().expect("a URL").to_owned()
+}
+
+/// A sign-in that has begun: where Google's page is, and the browser's cookie.
+pub struct Begun {
+    pub page: reqwest::Url,
+    pub cookie: String,
+}
+
+impl Begun {
+    /// Opens a link, which must lead to Google's page.
+    pub async fn at(link: &str) -> Self {
+        let page = open(link, None).await;
+        assert_eq!(page.status, 302, "{}", page.text);
+        let header = |name| page.headers[name].to_str().expect("text").to_owned();
+        let cookie = header(SET_COOKIE).split(';').next().expect("a cookie").to_owned();
+        Self { page: header(LOCATION).parse().expect("a URL"), cookie }
+    }
+
+    pub fn state(&self) -> String {
+        self.page.query_pairs().find(|(name, _)| name == "state").expect("a state").1.into_owned()
+    }
+}
+
+/// Where Google sends a browser after consent.
+pub fn callback(app: &App, code: &str, state: &str) -> String {
+    let query = [("code", code), ("state", state), ("scope", "mail"), ("authuser", "0")];
+    reqwest::Url::parse_with_params(&format!("{}/auth/google/callback", app.url), query).expect("a URL").into()
+}
+
+/// A user gives access, with a client instead of a browser.
+pub async fn connect(app: &App, google: &Google, user: &str, server: Option<&str>) -> Page {
+    let begun = Begun::at(&link(app, user, server).await).await;
+    open(&callback(app, &google.code(), &begun.state()), Some(&begun.cookie)).await
+}
+
+/// The arguments that a tool of the fixture got.
+pub async fn shown(app: &App, user: &str, server: &str, args: Value) -> Value {
+    let answer = app.call(user, server, "show", args).await.ok();
+    serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON")
+}
