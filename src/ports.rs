@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::core::command::{Area, CallTool};
 use crate::core::event::Entry;
-use crate::core::names::{CommandId, Position, ServerId, ValueId, WorkerId};
+use crate::core::names::{CommandId, LeaseId, Position, ServerId, ValueId, WorkerId};
 
 /// A store that cannot be reached or does not obey. Nobody knows a better remedy than asking again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -104,16 +104,16 @@ pub trait Vault: Send + Sync {
     async fn renew_key_record(&self, from: &KeyRecord, check: Vec<u8>) -> Result<bool, StoreError>;
 }
 
-/// Who runs what, for a limited time by the store's clock.
+/// Who runs or does what, for a limited time by the store's clock.
 #[async_trait]
 pub trait Leases: Send + Sync {
     /// Takes a free or expired lease, or one that is the holder's own. The fencing token grows with
     /// every change of hands. `None`: somebody else holds it.
-    async fn take(&self, server: ServerId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError>;
+    async fn take(&self, what: LeaseId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError>;
     /// Renews all leases of a holder that have not expired and says which they are.
-    async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<ServerId>, StoreError>;
+    async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<LeaseId>, StoreError>;
     /// Gives a lease back; a no-op for one that is not the holder's.
-    async fn release(&self, server: ServerId, holder: WorkerId) -> Result<(), StoreError>;
+    async fn release(&self, what: LeaseId, holder: WorkerId) -> Result<(), StoreError>;
 }
 
 /// Where an ask goes.

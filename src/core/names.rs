@@ -137,6 +137,10 @@ id!(
     ServerId
 );
 id!(
+    /// What one worker at a time may do: run a server, or refresh a grant.
+    LeaseId
+);
+id!(
     /// One sealed value in the Vault. Values never change: a new value has a new id.
     ValueId
 );
@@ -169,6 +173,12 @@ impl FromStr for JobId {
     type Err = BadName;
     fn from_str(text: &str) -> Result<Self, BadName> {
         text.parse().map(Self).map_err(|_| BadName("must be the id of a job"))
+    }
+}
+
+impl From<ServerId> for LeaseId {
+    fn from(ServerId(id): ServerId) -> Self {
+        Self(id)
     }
 }
 

@@ -284,7 +284,7 @@ async fn renew_all(pool: Arc<Pool>) {
             match &renewed {
                 // It needs no lease, only a worker that does not stand still.
                 _ if slot.lease.is_free() && slot.lease.is_held() => slot.lease.extend(asked, ttl),
-                Ok(held) if held.contains(&slot.id) => slot.lease.extend(asked, ttl),
+                Ok(held) if held.contains(&slot.id.into()) => slot.lease.extend(asked, ttl),
                 Ok(_) => slot.lease.denied(asked),
                 Err(_) => continue,
             }

@@ -129,7 +129,7 @@ impl Supervisor {
             self.slot.lease.granted(ttl);
             return Obtained::Held;
         }
-        match self.pool.leases.take(self.slot.id, self.pool.worker, ttl).await {
+        match self.pool.leases.take(self.slot.id.into(), self.pool.worker, ttl).await {
             Ok(Some(_)) => {
                 self.slot.lease.taken(asked, ttl);
                 if !self.slot.serves() {
@@ -177,7 +177,7 @@ impl Supervisor {
     async fn let_go(&mut self) {
         self.slot.serve(None);
         self.slot.lease.end();
-        if let Err(error) = self.pool.leases.release(self.slot.id, self.pool.worker).await {
+        if let Err(error) = self.pool.leases.release(self.slot.id.into(), self.pool.worker).await {
             tracing::warn!(server = %self.slot.name, %error, "a lease was not given back; it will expire");
         }
     }

@@ -1,7 +1,7 @@
 //! Leases in MongoDB, by the server's clock.
 //!
 //! A document stays when its lease is given back, so that its token never starts again. There is one a
-//! server that was ever registered, and it is small.
+//! server or grant that ever was, and it is small.
 
 use std::time::Duration;
 
@@ -11,25 +11,24 @@ use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::{MongoStore, damaged, duplicate, failed, timely};
-use crate::core::names::{ServerId, WorkerId};
+use crate::core::names::{LeaseId, WorkerId};
 use crate::ports::{Leases, StoreError};
 
 #[async_trait]
 impl Leases for MongoStore {
-    async fn take(&self, server: ServerId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
-        if let Some(token) = self.take_free(server, holder, ttl).await? {
+    async fn take(&self, what: LeaseId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
+        if let Some(token) = self.take_free(what, holder, ttl).await? {
             return Ok(Some(token));
         }
         // Somebody has it, or there is no document yet, and an expression cannot make one.
         let free = doc! { "$setOnInsert": { "holder": Bson::Null, "until": DateTime::from_millis(0), "token": 0i64 } };
-        match timely_or_duplicate(self.leases.update_one(doc! { "_id": server.to_string() }, free).upsert(true)).await?
-        {
-            Some(made) if made.upserted_id.is_some() => self.take_free(server, holder, ttl).await,
+        match timely_or_duplicate(self.leases.update_one(doc! { "_id": what.to_string() }, free).upsert(true)).await? {
+            Some(made) if made.upserted_id.is_some() => self.take_free(what, holder, ttl).await,
             _ => Ok(None),
         }
     }
 
-    async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<ServerId>, StoreError> {
+    async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<LeaseId>, StoreError> {
         let held = doc! { "holder": holder.to_string(), "$expr": { "$gt": ["$until", "$$NOW"] } };
         let later = vec![doc! { "$set": { "until": until(ttl) } }];
         let renewed = timely(self.leases.update_many(held.clone(), later)).await?;
@@ -39,12 +38,12 @@ impl Leases for MongoStore {
         // All that are held now were held then: whoever loses one does not get it back by renewing.
         let found = self.leases.find(held).projection(doc! { "_id": 1 });
         let found: Vec<Document> = timely(async { found.await?.try_collect().await }).await?;
-        let id = |lease: &Document| lease.get_str("_id").map_err(damaged)?.parse().map(ServerId).map_err(damaged);
+        let id = |lease: &Document| lease.get_str("_id").map_err(damaged)?.parse().map(LeaseId).map_err(damaged);
         found.iter().map(id).collect()
     }
 
-    async fn release(&self, server: ServerId, holder: WorkerId) -> Result<(), StoreError> {
-        let own = doc! { "_id": server.to_string(), "holder": holder.to_string() };
+    async fn release(&self, what: LeaseId, holder: WorkerId) -> Result<(), StoreError> {
+        let own = doc! { "_id": what.to_string(), "holder": holder.to_string() };
         let free = doc! { "$set": { "holder": Bson::Null, "until": DateTime::from_millis(0) } };
         timely(self.leases.update_one(own, free)).await.map(drop)
     }
@@ -52,11 +51,11 @@ impl Leases for MongoStore {
 
 impl MongoStore {
     /// Takes a lease that nobody holds, or the own one.
-    async fn take_free(&self, server: ServerId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
+    async fn take_free(&self, what: LeaseId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
         let holder = holder.to_string();
         let lives = doc! { "$gt": ["$until", "$$NOW"] };
         let own = doc! { "$and": [{ "$eq": ["$holder", &holder] }, lives.clone()] };
-        let mine = doc! { "_id": server.to_string(), "$expr": { "$or": [own.clone(), { "$not": [lives] }] } };
+        let mine = doc! { "_id": what.to_string(), "$expr": { "$or": [own.clone(), { "$not": [lives] }] } };
         let token = doc! { "$cond": [own, "$token", { "$add": ["$token", 1i64] }] };
         let taken = vec![doc! { "$set": { "token": token, "holder": holder, "until": until(ttl) } }];
         let lease = self.leases.find_one_and_update(mine, taken).return_document(ReturnDocument::After);

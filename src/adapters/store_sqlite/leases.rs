@@ -11,7 +11,7 @@ use rusqlite::params;
 use uuid::Uuid;
 
 use super::{SqliteStore, failed};
-use crate::core::names::{ServerId, WorkerId};
+use crate::core::names::{LeaseId, WorkerId};
 use crate::ports::{Leases, StoreError};
 
 /// Milliseconds since the first look at it.
@@ -22,34 +22,34 @@ fn clock_ms() -> i64 {
 
 #[async_trait]
 impl Leases for SqliteStore {
-    async fn take(&self, server: ServerId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
+    async fn take(&self, what: LeaseId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
         self.writer
             .write(move |t| {
-                let (server, holder, now) = (server.0.as_bytes(), holder.0.as_bytes(), clock_ms());
+                let (what, holder, now) = (what.0.as_bytes(), holder.0.as_bytes(), clock_ms());
                 let until = now + ttl.as_millis() as i64;
                 let own =
                     "UPDATE lease SET until = ?3 WHERE server = ?1 AND holder = ?2 AND until > ?4 RETURNING token";
                 let mut statement = t.prepare_cached(own).map_err(failed)?;
-                let mut rows = statement.query(params![server, holder, until, now]).map_err(failed)?;
+                let mut rows = statement.query(params![what, holder, until, now]).map_err(failed)?;
                 if let Some(row) = rows.next().map_err(failed)? {
                     return row.get::<_, i64>(0).map(|token| Some(token as u64)).map_err(failed);
                 }
                 let free = "DELETE FROM lease WHERE server = ?1 AND until <= ?2";
-                t.execute(free, params![server, now]).map_err(failed)?;
+                t.execute(free, params![what, now]).map_err(failed)?;
                 let held = "SELECT count(*) FROM lease WHERE server = ?1";
-                if t.query_row(held, params![server], |row| row.get::<_, i64>(0)).map_err(failed)? > 0 {
+                if t.query_row(held, params![what], |row| row.get::<_, i64>(0)).map_err(failed)? > 0 {
                     return Ok(None);
                 }
                 let next = "UPDATE fencing SET token = token + 1 RETURNING token";
                 let token: i64 = t.query_row(next, [], |row| row.get(0)).map_err(failed)?;
                 let insert = "INSERT INTO lease (server, holder, until, token) VALUES (?1, ?2, ?3, ?4)";
-                t.execute(insert, params![server, holder, until, token]).map_err(failed)?;
+                t.execute(insert, params![what, holder, until, token]).map_err(failed)?;
                 Ok(Some(token as u64))
             })
             .await
     }
 
-    async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<ServerId>, StoreError> {
+    async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<LeaseId>, StoreError> {
         self.writer
             .write(move |t| {
                 let now = clock_ms();
@@ -59,15 +59,15 @@ impl Leases for SqliteStore {
                 let renewed = statement
                     .query_map(params![holder.0.as_bytes(), until, now], |row| row.get::<_, [u8; 16]>(0))
                     .map_err(failed)?;
-                renewed.map(|id| id.map(|bytes| ServerId(Uuid::from_bytes(bytes))).map_err(failed)).collect()
+                renewed.map(|id| id.map(|bytes| LeaseId(Uuid::from_bytes(bytes))).map_err(failed)).collect()
             })
             .await
     }
 
-    async fn release(&self, server: ServerId, holder: WorkerId) -> Result<(), StoreError> {
+    async fn release(&self, what: LeaseId, holder: WorkerId) -> Result<(), StoreError> {
         let sql = "DELETE FROM lease WHERE server = ?1 AND holder = ?2";
         self.writer
-            .write(move |t| t.execute(sql, params![server.0.as_bytes(), holder.0.as_bytes()]).map(drop).map_err(failed))
+            .write(move |t| t.execute(sql, params![what.0.as_bytes(), holder.0.as_bytes()]).map(drop).map_err(failed))
             .await
     }
 }

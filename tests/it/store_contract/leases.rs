@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_api::core::names::{ServerId, WorkerId};
+use mcp_api::core::names::{LeaseId, WorkerId};
 use uuid::Uuid;
 
 use super::{Store, until};
@@ -16,11 +16,11 @@ fn worker() -> WorkerId {
     WorkerId(Uuid::now_v7())
 }
 
-fn server() -> ServerId {
-    ServerId(Uuid::now_v7())
+fn server() -> LeaseId {
+    LeaseId(Uuid::now_v7())
 }
 
-async fn take(store: &Store, server: ServerId, holder: WorkerId, ttl: Duration) -> Option<u64> {
+async fn take(store: &Store, server: LeaseId, holder: WorkerId, ttl: Duration) -> Option<u64> {
     store.leases.take(server, holder, ttl).await.expect("an answer")
 }
 
