@@ -9,6 +9,7 @@ pub mod guard;
 mod jobs;
 mod keys;
 mod mcp;
+mod net;
 mod permits;
 mod secrets;
 mod servers;

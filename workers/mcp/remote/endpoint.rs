@@ -14,12 +14,12 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::memory::Memory;
-use super::net::{Client, Response, client, describe};
 use crate::core::names::{ServerId, ValueId};
 use crate::core::remote::{HeaderValue as Header, Remote, plain_url};
 use crate::ports::Sealed;
 use crate::seal::{Kind, Opener, Plain, ServerPlace};
 use crate::workers::mcp::mask::Masker;
+use crate::workers::net::{Client, Response, client, describe};
 
 /// Redirects that are followed, all within one origin.
 const REDIRECTS: usize = 5;

@@ -11,13 +11,13 @@ use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore};
 
 use super::endpoint::{Endpoint, Hidden, Unsent};
-use super::net::Response;
 use super::sse::{Broken, Events};
 use super::talk::{EVENT_STREAM, SESSION_ID, Talk};
 use crate::core::remote::ReconnectionOptions;
 use crate::workers::mcp::mux::Answer;
 use crate::workers::mcp::ring::shorten;
 use crate::workers::mcp::wire::{Hearing, Line, own_id, part, progress_of};
+use crate::workers::net::Response;
 
 /// Room for what stands around a result.
 const AROUND: usize = 64 * 1024;

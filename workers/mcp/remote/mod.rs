@@ -7,7 +7,6 @@ mod legacy_sse;
 mod listen;
 mod memory;
 mod mirrored;
-mod net;
 mod session;
 mod sse;
 mod talk;

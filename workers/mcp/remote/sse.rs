@@ -4,7 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::net::Response;
+use crate::workers::net::Response;
 
 /// One event that says something.
 #[derive(Debug, PartialEq)]
