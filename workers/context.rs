@@ -10,7 +10,7 @@ use super::mcp::pool::{Pool, PoolParts};
 use super::permits::Permits;
 use crate::ask::Asker;
 use crate::board::Board;
-use crate::config::{Google, Limits};
+use crate::config::{Google, Limits, Pools};
 use crate::core::names::{ValueId, WorkerId};
 use crate::execute::Execute;
 use crate::follow::Follow;
@@ -27,6 +27,7 @@ pub struct Context {
     pub follow: Arc<Follow>,
     pub execute: Execute,
     pub vault: Arc<dyn Vault>,
+    pub leases: Arc<dyn Leases>,
     pub opener: Opener,
     pub sealed: Cache<ValueId, Sealed>,
     pub metrics: Arc<Metrics>,
@@ -58,12 +59,27 @@ pub struct Parts {
     pub google: Google,
     /// No other worker can be there.
     pub alone: bool,
+    pub pools: Pools,
 }
 
 impl Context {
     pub fn new(parts: Parts) -> Self {
-        let Parts { follow, execute, queue, bus, board, vault, leases, opener, sealer, metrics, limits, google, alone } =
-            parts;
+        let Parts {
+            follow,
+            execute,
+            queue,
+            bus,
+            board,
+            vault,
+            leases,
+            opener,
+            sealer,
+            metrics,
+            limits,
+            google,
+            alone,
+            ..
+        } = parts;
         let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let permits = Permits::new(&limits);
         let key_id = sealer.key_id();
@@ -75,13 +91,28 @@ impl Context {
             execute: execute.clone(),
             bus,
             board,
-            leases,
+            leases: leases.clone(),
             keep: Keep { vault: vault.clone(), opener: opener.clone(), sealer },
             metrics: metrics.clone(),
             limits,
             alone,
         });
         let sealed = Cache::new(SEALED);
-        Self { follow, execute, vault, opener, sealed, metrics, permits, asker, queue, pool, google, key_id, alone }
+        Self {
+            follow,
+            execute,
+            vault,
+            leases,
+            opener,
+            sealed,
+            metrics,
+            permits,
+            asker,
+            queue,
+            pool,
+            google,
+            key_id,
+            alone,
+        }
     }
 }

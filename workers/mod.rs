@@ -5,11 +5,13 @@
 
 mod context;
 mod google;
+mod grants;
 pub mod guard;
 mod jobs;
 mod keys;
 mod mcp;
 mod net;
+mod oauth;
 mod permits;
 mod secrets;
 mod servers;
@@ -25,9 +27,10 @@ use futures::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Pools;
 use crate::core::command::{
     Area, CallTool, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery, DisableServer,
-    EnableServer, ReadAnswer, ReadLogs, RegisterServer, Rewrap, SetSecret, UpdateServer,
+    EnableServer, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer, Rewrap, SetSecret, StoreGrant, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
@@ -46,24 +49,29 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the servers and takes asks and jobs of every area.
+    /// Starts the servers and takes the asks and jobs of its pools.
     pub fn start(parts: Parts) -> Self {
         if let Err(error) = guard::adopt() {
             tracing::warn!(%error, "what a killed guard leaves behind will not be found");
         }
-        let bus = parts.bus.clone();
+        let (bus, pools) = (parts.bus.clone(), parts.pools.clone());
         let context = Arc::new(Context::new(parts));
         let desk = Arc::new(Desk(context.clone()));
-        context.pool.start(desk.clone());
-        let mut places: Vec<_> = Area::ALL.into_iter().map(Place::Pool).collect();
-        places.push(Place::Worker(context.pool.worker));
+        let mut places: Vec<_> = areas(&pools).map(Place::Pool).collect();
+        if pools.tools {
+            context.pool.start(desk.clone());
+            places.push(Place::Worker(context.pool.worker));
+        }
         let serving = places.into_iter().map(|place| bus.serve(place, desk.clone())).collect();
         let draining = CancellationToken::new();
-        let loops = vec![
-            tokio::spawn(jobs::take(context.clone(), bus.jobs(Area::Tools), draining.clone())),
-            tokio::spawn(jobs::Runner::new(context.clone(), Area::ALL.to_vec(), draining.clone()).run()),
-        ];
-        tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
+        let mut loops = vec![];
+        if pools.tools {
+            loops = vec![
+                tokio::spawn(jobs::take(context.clone(), bus.jobs(Area::Tools), draining.clone())),
+                tokio::spawn(jobs::Runner::new(context.clone(), areas(&pools).collect(), draining.clone()).run()),
+            ];
+            tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
+        }
         Self { context, serving, loops, draining }
     }
 
@@ -81,6 +89,15 @@ impl Workers {
         }
         self.context.pool.shut_down().await;
     }
+}
+
+/// The areas that a worker of these pools serves.
+fn areas(pools: &Pools) -> impl Iterator<Item = Area> {
+    let Pools { tools, tokens } = *pools;
+    Area::ALL.into_iter().filter(move |area| match area {
+        Area::Servers | Area::Tools | Area::Secrets | Area::Packages | Area::Jobs => tools,
+        Area::Tokens => tokens,
+    })
 }
 
 /// Takes asks.
@@ -137,6 +154,8 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         DisableServer::NAME => handle(ask, |command| servers::disable(context.clone(), command)).await,
         DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
         ConnectGoogle::NAME => handle(ask, |command| google::connect(context.clone(), command)).await,
+        StoreGrant::NAME => handle(ask, |command| grants::store(context.clone(), command)).await,
+        RefreshGrant::NAME => handle(ask, |command| grants::refresh(context.clone(), command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,
         CountKeys::NAME => handle(ask, |_: CountKeys| keys::count(context.clone())).await,

@@ -68,7 +68,7 @@ pub async fn logs(context: Arc<Context>, command: ReadLogs) -> Result<Vec<Server
     Ok(context.pool.logs(&command.servers))
 }
 
-async fn put_all(context: &Context, values: &[SealedValue]) -> Result<(), Failure> {
+pub(super) async fn put_all(context: &Context, values: &[SealedValue]) -> Result<(), Failure> {
     for SealedValue { value, sealed } in values {
         secrets::put(context, *value, sealed).await?;
     }
@@ -92,7 +92,7 @@ async fn keep_session(context: &Context, command: &mut UpdateServer) {
 }
 
 /// What an update has replaced is not needed any more.
-async fn drop_replaced(context: &Context, name: &ServerName, done: &Done) {
+pub(super) async fn drop_replaced(context: &Context, name: &ServerName, done: &Done) {
     let Some(before) = done.before.as_ref().and_then(|before| before.server(name.as_str())) else { return };
     let now: HashSet<_> = context.follow.catalog().values();
     let replaced: Vec<_> = before.values().filter(|value| !now.contains(value)).collect();
@@ -102,7 +102,7 @@ async fn drop_replaced(context: &Context, name: &ServerName, done: &Done) {
 }
 
 /// Makes the world follow the catalogue for one server.
-async fn settle(context: &Context, name: &ServerName) -> Result<Live, Failure> {
+pub(super) async fn settle(context: &Context, name: &ServerName) -> Result<Live, Failure> {
     let server: Arc<Server> =
         context.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     // The same command again, where the server runs, finds itself done and sees what came of it.

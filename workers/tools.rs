@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::context::Context;
-use super::mcp::{CallError, Masker, RpcError, Secret, ToolCall};
+use super::mcp::{CallError, Connection, Masker, RpcError, Secret, Slot, ToolCall};
 use super::{Trouble, google, secrets};
 use crate::core::call::{check_args_text, is_traceparent};
 use crate::core::catalog::Server;
 use crate::core::command::CallTool;
 use crate::core::failure::{Code, Failure};
 use crate::core::google::{needs_tokens, secrets_in};
-use crate::core::names::ValueId;
+use crate::core::names::{UserName, ValueId};
 use crate::core::secret::Form;
 use crate::ports::Ask;
 use crate::telemetry::bug;
@@ -65,7 +65,7 @@ pub async fn run(
     let _masked = Masking::hold(&slot.masker, &secrets)?;
     let (connection, outcome) = loop {
         let left = || limit.saturating_sub(began.elapsed());
-        let connected = tokio::time::timeout(left(), slot.connection()).await;
+        let connected = tokio::time::timeout(left(), connection(context, &slot, server, &command.user)).await;
         let connection = connected.map_err(|_| in_time("was not connected"))??;
         let call = ToolCall {
             tool: command.tool.as_str(),
@@ -100,6 +100,7 @@ pub async fn run(
                 let failure = Failure::new(Code::UpstreamError, format!("Server {}: {reason}", server.name));
                 if begun { failure.maybe_run() } else { failure }
             }
+            CallError::Denied(denied) => *denied,
             CallError::TooLarge => {
                 let limit = context.pool.limits.result;
                 let large = format!("The result of server {} is larger than RESULT_LIMIT ({limit} bytes)", server.name);
@@ -108,6 +109,22 @@ pub async fn run(
             CallError::BadSecret => bug("a secret is not UTF-8"),
         })
     })
+}
+
+/// A user with access of his own has a connection of his own.
+async fn connection(
+    context: &Context,
+    slot: &Slot,
+    server: &Server,
+    user: &UserName,
+) -> Result<Arc<Connection>, Failure> {
+    match server.grant(Some(user)) {
+        None => slot.connection().await,
+        Some(grant) => {
+            slot.here().await?;
+            slot.users.connection(&context.pool, slot, server, user, grant).await
+        }
+    }
 }
 
 fn late(server: &Server, limit: Duration, what: &str) -> Failure {

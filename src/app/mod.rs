@@ -121,8 +121,8 @@ pub async fn serve_until(
         ending: ending.clone(),
         requests: requests.clone(),
     });
-    let takes_part = config.roles.worker.as_ref().is_some_and(|pools| pools.tools);
-    let workers = takes_part.then(|| {
+    let pools = config.roles.worker.clone().filter(|pools| pools.tools || pools.tokens);
+    let workers = pools.map(|pools| {
         Workers::start(workers::Parts {
             follow: follow.clone(),
             execute,
@@ -137,6 +137,7 @@ pub async fn serve_until(
             limits: config.limits.clone(),
             google: config.google,
             alone: config.services.nats.is_none(),
+            pools,
         })
     });
 

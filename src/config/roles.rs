@@ -10,7 +10,7 @@ const ROLES: Variable = Variable {
 const POOLS: Variable = Variable {
     name: "POOLS",
     default: "tools,packages,tokens",
-    about: "What this worker takes: tools is servers, calls and secrets; packages and tokens have no work yet.",
+    about: "What this worker takes: tools is servers, calls and secrets; tokens refreshes OAuth tokens; packages has no work yet.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&ROLES, &POOLS];
@@ -26,6 +26,7 @@ pub struct Roles {
 #[derive(Debug, Clone)]
 pub struct Pools {
     pub tools: bool,
+    pub tokens: bool,
 }
 
 impl Roles {
@@ -33,12 +34,13 @@ impl Roles {
         let roles = env.list(&ROLES, &["api", "worker"])?;
         let pools = env.list(&POOLS, &["tools", "packages", "tokens"])?;
         let has = |list: &[String], name: &str| list.iter().any(|given| given == name);
-        let worker = has(&roles, "worker").then(|| Pools { tools: has(&pools, "tools") });
+        let worker =
+            has(&roles, "worker").then(|| Pools { tools: has(&pools, "tools"), tokens: has(&pools, "tokens") });
         Ok(Self { api: has(&roles, "api"), worker })
     }
 
     /// Whether this process can do everything by itself.
     pub fn are_all(&self) -> bool {
-        self.api && self.worker.as_ref().is_some_and(|pools| pools.tools)
+        self.api && self.worker.as_ref().is_some_and(|pools| pools.tools && pools.tokens)
     }
 }

@@ -7,6 +7,7 @@ use imbl::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Entry, Event, Unreadable};
+use super::grant::{Grant, GrantState};
 use super::job::{Job, Jobs};
 use super::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
 use super::remote::{Era, Remote};
@@ -14,7 +15,7 @@ use super::server::{Replicas, ServerConfig};
 use super::tool::Tools;
 
 /// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
-pub const FOLD_VERSION: u32 = 5;
+pub const FOLD_VERSION: u32 = 6;
 
 /// What is true at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +45,10 @@ pub struct Server {
     pub era: Option<Era>,
     /// Where its session lies.
     pub session: Option<ValueId>,
+    /// The access that was given for all its users.
+    grant: Option<Grant>,
+    /// The access that users have given for themselves.
+    user_grants: HashMap<UserName, Grant>,
     secrets: HashMap<UserName, Arc<Vec<SecretRef>>>,
     /// Where the tokens lie that let it act for a user at Google.
     google: HashMap<UserName, ValueId>,
@@ -76,11 +81,21 @@ impl Server {
         self.google.get(user).copied()
     }
 
+    /// That user's own grant, or the one for all where none is named.
+    pub fn grant(&self, user: Option<&UserName>) -> Option<Grant> {
+        match user {
+            Some(user) => self.user_grants.get(user).copied(),
+            None => self.grant,
+        }
+    }
+
     /// Where every secret of this server lies, whosever it is, tokens too; its own credentials and its session.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
         let secrets = self.secrets.values().flat_map(|secrets| secrets.iter().map(|secret| secret.value));
         let secrets = secrets.chain(self.google.values().copied());
-        secrets.chain(self.remote().into_iter().flat_map(Remote::values)).chain(self.session)
+        let grants = self.grant.iter().chain(self.user_grants.values());
+        let grants = grants.flat_map(|grant| [grant.tokens.access, grant.tokens.renewal]);
+        secrets.chain(self.remote().into_iter().flat_map(Remote::values)).chain(self.session).chain(grants)
     }
 }
 
@@ -133,6 +148,8 @@ impl Catalog {
                     tools: Tools::default(),
                     era: None,
                     session: None,
+                    grant: None,
+                    user_grants: HashMap::new(),
                     secrets: HashMap::new(),
                     google: HashMap::new(),
                 };
@@ -145,6 +162,10 @@ impl Catalog {
                 // At another place nothing is known of the old one.
                 if server.remote().map(|remote| &remote.url) != before.remote().map(|remote| &remote.url) {
                     (server.era, server.session) = (None, None);
+                }
+                // Nor is another site given the tokens that were meant for it.
+                if server.remote().map(Remote::origin) != before.remote().map(Remote::origin) {
+                    (server.grant, server.user_grants) = (None, HashMap::new());
                 }
             }),
             Event::ServerEnabled(e) => {
@@ -162,6 +183,31 @@ impl Catalog {
             Event::ServerSessionOpened(e) => self.change(e.server, |server| server.session = Some(e.value)),
             Event::ServerSessionEnded(e) => self.change(e.server, |server| {
                 server.session.take_if(|value| *value == e.value);
+            }),
+            Event::GrantStored(e) => {
+                let grant = Grant { tokens: e.tokens, since: self.position, state: GrantState::Good };
+                match &e.user {
+                    Some(user) => self.change(e.server, |server| {
+                        server.user_grants.insert(user.clone(), grant);
+                    }),
+                    // Another grant is another session.
+                    None => self.change_run(e.server, |server| {
+                        (server.grant, server.session) = (Some(grant), None);
+                    }),
+                }
+            }
+            Event::GrantRefreshing(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
+                if grant.tokens.access == e.access {
+                    grant.state = GrantState::Refreshing;
+                }
+            }),
+            Event::GrantRefreshed(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
+                (grant.tokens, grant.state) = (e.tokens, GrantState::Good);
+            }),
+            Event::GrantNotRefreshed(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
+                if grant.tokens.access == e.access {
+                    grant.state = if e.refused { GrantState::Refused } else { GrantState::Good };
+                }
             }),
             Event::ServerDeleted(e) => {
                 if let Some(name) = self.names.remove(&e.server) {
@@ -206,6 +252,18 @@ impl Catalog {
         }
     }
 
+    fn change_grant(&mut self, id: ServerId, user: Option<&UserName>, with: impl FnOnce(&mut Grant)) {
+        self.change(id, |server| {
+            let grant = match user {
+                Some(user) => server.user_grants.get_mut(user),
+                None => server.grant.as_mut(),
+            };
+            if let Some(grant) = grant {
+                with(grant);
+            }
+        });
+    }
+
     /// A change after which the server is started anew.
     fn change_run(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
         let position = self.position;
@@ -243,6 +301,8 @@ struct ServerSnapshot {
     tools: Tools,
     era: Option<Era>,
     session: Option<ValueId>,
+    grant: Option<Grant>,
+    user_grants: Vec<(UserName, Grant)>,
     secrets: Vec<(UserName, Arc<Vec<SecretRef>>)>,
     google: Vec<(UserName, ValueId)>,
 }
@@ -254,6 +314,9 @@ impl Catalog {
             secrets.sort_by(|a, b| a.0.cmp(&b.0));
             let mut google: Vec<_> = server.google.iter().map(|(user, value)| (user.clone(), *value)).collect();
             google.sort_by(|a, b| a.0.cmp(&b.0));
+            let mut user_grants: Vec<_> =
+                server.user_grants.iter().map(|(user, grant)| (user.clone(), *grant)).collect();
+            user_grants.sort_by(|a, b| a.0.cmp(&b.0));
             ServerSnapshot {
                 id: server.id,
                 name: server.name.clone(),
@@ -263,6 +326,8 @@ impl Catalog {
                 tools: server.tools.clone(),
                 era: server.era,
                 session: server.session,
+                grant: server.grant,
+                user_grants,
                 secrets,
                 google,
             }
@@ -288,6 +353,8 @@ impl Catalog {
                 tools: server.tools,
                 era: server.era,
                 session: server.session,
+                grant: server.grant,
+                user_grants: server.user_grants.into_iter().collect(),
                 secrets: server.secrets.into_iter().collect(),
                 google: server.google.into_iter().collect(),
             };

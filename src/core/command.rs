@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::grant::{GrantId, GrantTokens};
 use super::names::{CommandId, JobId, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId};
 use super::outcome::Outcome;
 use super::remote::SealedValue;
@@ -17,11 +18,12 @@ pub enum Area {
     Tools,
     Secrets,
     Packages,
+    Tokens,
     Jobs,
 }
 
 impl Area {
-    pub const ALL: [Self; 5] = [Self::Servers, Self::Tools, Self::Secrets, Self::Packages, Self::Jobs];
+    pub const ALL: [Self; 6] = [Self::Servers, Self::Tools, Self::Secrets, Self::Packages, Self::Tokens, Self::Jobs];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -29,6 +31,7 @@ impl Area {
             Self::Tools => "tools",
             Self::Secrets => "secrets",
             Self::Packages => "packages",
+            Self::Tokens => "tokens",
             Self::Jobs => "jobs",
         }
     }
@@ -85,9 +88,11 @@ commands! {
     EnableServer = Servers "servers.enable" v 1 Change -> Live,
     DisableServer = Servers "servers.disable" v 1 Change -> Live,
     DeleteServer = Servers "servers.delete" v 1 Change -> (),
+    StoreGrant = Servers "servers.grant" v 1 Change -> Live,
     ReadLogs = Servers "servers.logs" v 1 Ask -> Vec<ServerLogs>,
     CallTool = Tools "tools.call" v 1 Ask -> ToolResult,
     ConnectGoogle = Tools "tools.connect_google" v 1 Change -> (),
+    RefreshGrant = Tokens "tokens.refresh" v 1 Change -> (),
     SetSecret = Secrets "secrets.set" v 1 Change -> (),
     DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
@@ -147,6 +152,26 @@ pub struct DisableServer {
 pub struct DeleteServer {
     pub id: CommandId,
     pub name: ServerName,
+}
+
+/// Keep tokens for a server behind a URL; those for all its users start it anew. They were sealed at the door.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreGrant {
+    pub id: CommandId,
+    pub grant: GrantId,
+    pub server_name: ServerName,
+    pub tokens: GrantTokens,
+    /// What the tokens name in the Vault, to be put there.
+    pub sealed: Vec<SealedValue>,
+}
+
+/// Get new tokens in the place of those with this access token, once for all who ask. Done as well where there are
+/// newer ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RefreshGrant {
+    pub grant: GrantId,
+    pub access: ValueId,
 }
 
 /// The log rings of servers, asked of the worker that runs them.

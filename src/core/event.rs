@@ -18,6 +18,10 @@ use super::remote::Era;
 use super::server::ServerConfig;
 use super::tool::Tool;
 
+mod grant;
+
+pub use grant::{GrantNotRefreshed, GrantRefreshed, GrantRefreshing, GrantStored};
+
 /// The wire name and version of one event, written once.
 pub trait EventType: Serialize + serde::de::DeserializeOwned + JsonSchema {
     const TYPE: &'static str;
@@ -79,6 +83,10 @@ events! {
     ServerEraFound = "server.era_found" v 1,
     ServerSessionOpened = "server.session_opened" v 1,
     ServerSessionEnded = "server.session_ended" v 1,
+    GrantStored = "grant.stored" v 1,
+    GrantRefreshing = "grant.refreshing" v 1,
+    GrantRefreshed = "grant.refreshed" v 1,
+    GrantNotRefreshed = "grant.not_refreshed" v 1,
     SecretSet = "secret.set" v 1,
     SecretDeleted = "secret.deleted" v 1,
     JobAccepted = "job.accepted" v 1,
@@ -270,6 +278,10 @@ impl Event {
             Self::ServerEraFound(e) => &e.name,
             Self::ServerSessionOpened(e) => &e.name,
             Self::ServerSessionEnded(e) => &e.name,
+            Self::GrantStored(e) => &e.server_name,
+            Self::GrantRefreshing(e) => &e.server_name,
+            Self::GrantRefreshed(e) => &e.server_name,
+            Self::GrantNotRefreshed(e) => &e.server_name,
             Self::SecretSet(e) => &e.server_name,
             Self::SecretDeleted(e) => &e.server_name,
             Self::JobAccepted(JobAccepted { job, .. })

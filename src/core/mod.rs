@@ -9,6 +9,7 @@ pub mod command;
 pub mod event;
 pub mod failure;
 pub mod google;
+pub mod grant;
 pub mod job;
 pub mod names;
 pub mod outcome;

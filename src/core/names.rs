@@ -137,7 +137,7 @@ id!(
     ServerId
 );
 id!(
-    /// What one worker at a time may do: run a server, or refresh a grant.
+    /// What one worker at a time may do: run a server, have its own jobs, refresh a grant.
     LeaseId
 );
 id!(
@@ -178,6 +178,12 @@ impl FromStr for JobId {
 
 impl From<ServerId> for LeaseId {
     fn from(ServerId(id): ServerId) -> Self {
+        Self(id)
+    }
+}
+
+impl From<WorkerId> for LeaseId {
+    fn from(WorkerId(id): WorkerId) -> Self {
         Self(id)
     }
 }

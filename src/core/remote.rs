@@ -127,6 +127,11 @@ impl Remote {
         self.user_info.into_iter().chain(self.headers.values().filter_map(sealed))
     }
 
+    /// The site it is at.
+    pub fn origin(&self) -> Option<String> {
+        Url::parse(&plain_url(&self.url)).ok().map(|url| url.origin().ascii_serialization())
+    }
+
     pub fn check(&self) -> Result<(), Failure> {
         split_user_info(&self.url)?;
         let mut seen = Vec::new();

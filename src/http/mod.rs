@@ -11,6 +11,7 @@ mod health;
 mod idempotency;
 mod jobs;
 mod keys;
+mod oauth;
 mod page;
 mod reply;
 mod secrets;
@@ -40,6 +41,7 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(servers::get, servers::update, servers::delete))
         .routes(routes!(servers::enable))
         .routes(routes!(servers::disable))
+        .routes(routes!(oauth::store))
         .routes(routes!(secrets::set))
         .routes(routes!(secrets::delete))
         .routes(routes!(keys::count))

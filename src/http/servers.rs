@@ -216,7 +216,7 @@ pub async fn disable(State(facade): State<Arc<Facade>>, Named(name): Named) -> R
 }
 
 /// The server's name in a path. One that can be no server's belongs to no server.
-pub struct Named(ServerName);
+pub struct Named(pub ServerName);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Refused;
@@ -233,7 +233,7 @@ fn starts(startup_timeout_ms: u64) -> Duration {
     STOPS + Duration::from_millis(startup_timeout_ms)
 }
 
-fn time_to_start(facade: &Facade, name: &ServerName) -> Duration {
+pub fn time_to_start(facade: &Facade, name: &ServerName) -> Duration {
     let catalog = facade.follow.catalog();
     starts(catalog.server(name.as_str()).map_or(DEFAULT_TIMEOUT_MS, |server| server.config.startup_timeout_ms()))
 }
@@ -246,7 +246,7 @@ async fn one(facade: &Facade, name: &ServerName) -> Result<Response, Refused> {
 }
 
 /// The server after a change, as the worker that made it has seen it.
-async fn shown(facade: &Facade, name: &ServerName, live: Live) -> Result<Response, Refused> {
+pub async fn shown(facade: &Facade, name: &ServerName, live: Live) -> Result<Response, Refused> {
     let server =
         facade.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     let mut view = views(facade, &[server]).await.pop().ok_or_else(|| Failure::server_not_found(name))?;

@@ -1,6 +1,7 @@
 //! Where sealed values belong: the associated data that binds each to its place.
 
 use super::{FORMAT, length_prefixed};
+use crate::core::grant::GrantId;
 use crate::core::names::{JobId, SecretName, ServerId, UserName, ValueId};
 
 /// What a sealed value is for; it opens for nothing else.
@@ -81,6 +82,39 @@ pub enum GoogleKind {
     Tokens,
     /// What Google knows the deployment by. It lies in memory only, and is no server's and no user's.
     Application,
+}
+
+/// A half of a grant, for all users of a server or for one.
+#[derive(Clone, Copy)]
+pub struct GrantPlace<'a> {
+    pub grant: &'a GrantId,
+    pub half: Half,
+    pub value: ValueId,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// The access token, as its header has it.
+    Access,
+    /// What a new one is got with.
+    Renewal,
+}
+
+impl Place for GrantPlace<'_> {
+    fn value(&self) -> ValueId {
+        self.value
+    }
+
+    fn associated_data(&self) -> Vec<u8> {
+        let half: &[u8] = match self.half {
+            Half::Access => b"grant access",
+            Half::Renewal => b"grant renewal",
+        };
+        let user = self.grant.user.as_ref().map_or("", |user| user.as_str());
+        let parts: [&[u8]; 5] =
+            [&[FORMAT], half, self.grant.server.0.as_bytes(), user.as_bytes(), self.value.0.as_bytes()];
+        length_prefixed(&parts)
+    }
 }
 
 impl Place for ServerPlace<'_> {

@@ -108,8 +108,14 @@ impl App {
 
     /// Starts one more process with those roles; its number is given.
     pub fn add(&mut self, roles: &str) -> usize {
+        self.add_with(roles, &[])
+    }
+
+    /// The same, with further variables.
+    pub fn add_with(&mut self, roles: &str, more: &[(&str, &str)]) -> usize {
         let log = self.dir.path().join(format!("log.{}", self.processes.len()));
-        self.processes.push(Process::start(self.dir.path(), log, self.env_of(roles)));
+        let env = [self.env_of(roles), owned(more)].concat();
+        self.processes.push(Process::start(self.dir.path(), log, env));
         self.processes.len() - 1
     }
 

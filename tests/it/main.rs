@@ -27,6 +27,7 @@ mod lifecycle;
 mod mongo;
 mod nats;
 mod nats_access;
+mod oauth;
 mod producers;
 mod properties;
 mod real_servers;

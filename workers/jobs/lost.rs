@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::core::event::Actor;
 use crate::core::job;
-use crate::core::names::{CommandId, ServerId, WorkerId};
+use crate::core::names::{CommandId, LeaseId, WorkerId};
 use crate::workers::context::Context;
 
 /// Looks for workers that have jobs and are not heard of, for ever.
@@ -19,7 +19,7 @@ pub async fn watch(context: Arc<Context>) {
         let lively = pool.board.workers();
         let having: Vec<_> = context.follow.catalog().jobs.workers().collect();
         for worker in having.into_iter().filter(|worker| *worker != pool.worker && !lively.contains(worker)) {
-            let lease = ServerId(worker.0);
+            let lease = LeaseId::from(worker);
             match pool.leases.take(lease, pool.worker, pool.limits.lease_ttl).await {
                 Ok(Some(_)) => {
                     if take_over(&context, worker).await {

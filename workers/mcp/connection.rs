@@ -12,6 +12,7 @@ use super::remote::{Http, Memory, Sse, connect_remote};
 use super::stdio::Stdio;
 use super::wire::Hearing;
 use crate::core::catalog::Server;
+use crate::core::failure::Failure;
 use crate::core::secret::Opened;
 use crate::core::server::Transport;
 use crate::core::tool::Tools;
@@ -55,10 +56,32 @@ pub enum CallError {
         reason: String,
         begun: bool,
     },
+    /// Access to the server has to be given first, or cannot be had at the moment; nothing was begun.
+    Denied(Box<Failure>),
     TooLarge,
     TimedOut,
     /// A secret cannot be used as an argument.
     BadSecret,
+}
+
+/// Why a server is not connected. The sentence goes on after its name.
+#[derive(Debug)]
+pub struct Unconnected {
+    pub reason: String,
+    /// What callers are told, where access to it is denied.
+    pub denied: Option<Box<Failure>>,
+}
+
+impl From<String> for Unconnected {
+    fn from(reason: String) -> Self {
+        Self { reason, denied: None }
+    }
+}
+
+impl From<&str> for Unconnected {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
 }
 
 pub enum Connection {
@@ -73,7 +96,7 @@ pub enum Connection {
 impl Connection {
     /// Connects, opens the session and asks for the tools. The caller sets the time limit and may drop this at
     /// any moment.
-    pub async fn open(server: &Server, shared: &Shared) -> Result<(Self, Tools), String> {
+    pub async fn open(server: &Server, shared: &Shared) -> Result<(Self, Tools), Unconnected> {
         match &server.config.transport {
             Transport::Stdio { command, args, env } => {
                 let (stdio, tools) = Stdio::connect(command, args, env, shared).await?;
@@ -95,7 +118,7 @@ impl Connection {
     pub async fn list_tools(&self) -> Result<Tools, String> {
         match self {
             Self::Stdio(stdio) => stdio.list_tools().await,
-            Self::Http(http) => http.list_tools().await,
+            Self::Http(http) => http.list_tools().await.map_err(|unconnected| unconnected.reason),
             Self::Sse(sse) => sse.list_tools().await,
         }
     }

@@ -19,10 +19,14 @@ mod standby;
 mod stdio;
 mod supervisor;
 mod tap;
+mod users;
 mod wire;
 
-pub use connection::{CallError, ToolCall};
+pub use connection::{CallError, Connection, ToolCall};
 pub use frame::Secret;
+pub use lease::Lease;
 pub use mask::Masker;
 pub use remote::Keep;
+pub use ring::shorten;
+pub use slot::Slot;
 pub use wire::RpcError;

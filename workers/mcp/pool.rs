@@ -9,14 +9,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lease::Lease;
-use super::remote::Keep;
+use super::remote::{Grants, Keep, Memory};
 use super::slot::Slot;
 use super::standby;
+use crate::ask::Asker;
 use crate::board::Board;
 use crate::config::Limits;
 use crate::core::catalog::Server;
 use crate::core::command::ServerLogs;
-use crate::core::names::{ServerId, WorkerId};
+use crate::core::names::{LeaseId, ServerId, UserName, WorkerId};
 use crate::core::server::{Live, Status, WorkerStatus};
 use crate::execute::Execute;
 use crate::follow::Follow;
@@ -41,6 +42,7 @@ pub struct Pool {
     pub own: Lease,
     /// Where secrets of servers are kept.
     pub keep: Keep,
+    pub grants: Arc<Grants>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     /// No other worker can be there.
@@ -75,6 +77,8 @@ pub struct PoolParts {
 impl Pool {
     pub fn new(parts: PoolParts) -> Arc<Self> {
         let PoolParts { worker, follow, execute, bus, board, leases, keep, metrics, limits, alone } = parts;
+        let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
+        let grants = Arc::new(Grants::new(follow.clone(), asker));
         Arc::new(Self {
             worker,
             follow,
@@ -84,6 +88,7 @@ impl Pool {
             leases,
             own: Lease::default(),
             keep,
+            grants,
             metrics,
             limits,
             alone,
@@ -107,8 +112,8 @@ impl Pool {
     }
 
     /// What the worker's own lease is called in the store.
-    pub fn own_id(&self) -> ServerId {
-        ServerId(self.worker.0)
+    pub fn own_id(&self) -> LeaseId {
+        self.worker.into()
     }
 
     /// The slot of a server; it is made, and the server started, where there is none.
@@ -151,6 +156,19 @@ impl Pool {
         match self.desk.get() {
             Some(desk) => self.bus.serve(Place::Holder(server), desk.clone()),
             None => Serving(Box::new(|| {})),
+        }
+    }
+
+    /// What is remembered of a server behind a URL, or of one user's connection to it.
+    pub fn memory(&self, server: &Server, slot: &Slot, user: Option<UserName>) -> Memory {
+        Memory {
+            keep: self.keep.clone(),
+            execute: self.execute.clone(),
+            grants: self.grants.clone(),
+            server: server.id,
+            user,
+            url: server.remote().map_or("", |remote| &remote.url).into(),
+            session_id: slot.session_id.clone(),
         }
     }
 
@@ -297,6 +315,9 @@ async fn forget_all(pool: Arc<Pool>) {
     let mut every = tokio::time::interval(FORGET);
     loop {
         every.tick().await;
-        pool.slots.load().values().for_each(|slot| slot.masker.forget());
+        pool.slots.load().values().for_each(|slot| {
+            slot.masker.forget();
+            slot.users.forget();
+        });
     }
 }

@@ -12,6 +12,7 @@ use super::mask::Masker;
 use super::pool::Pool;
 use super::ring::Ring;
 use super::supervisor::Supervisor;
+use super::users::Users;
 use crate::core::catalog::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::names::{ServerId, ServerName};
@@ -32,6 +33,8 @@ pub struct Slot {
     pub child: Arc<guard::Current>,
     /// The id of the session with a server behind a URL.
     pub session_id: Arc<ArcSwapOption<String>>,
+    /// Connections of users with access of their own.
+    pub users: Users,
     pub lease: Lease,
     /// Whether it is asked for by its id, because it alone runs the server.
     serving: Mutex<Option<Serving>>,
@@ -84,6 +87,7 @@ impl Slot {
             masker: Arc::default(),
             child: Arc::default(),
             session_id: Arc::default(),
+            users: Users::default(),
             lease: Lease::default(),
             serving: Mutex::default(),
             waiting: Mutex::new(Waiting { since: Instant::now(), tried: None }),
@@ -122,6 +126,30 @@ impl Slot {
                     continue;
                 }
                 State::Off => return Err(off(&self.name)),
+            }
+            if states.changed().await.is_err() {
+                return Err(off(&self.name));
+            }
+        }
+    }
+
+    /// Waits until this worker runs the server, whether or not that is connected. The caller limits the time.
+    pub async fn here(&self) -> Result<(), Failure> {
+        let mut states = self.state.subscribe();
+        let mut tried = false;
+        loop {
+            let state = states.borrow_and_update().clone();
+            match state {
+                State::Off => return Err(off(&self.name)),
+                State::Elsewhere if tried => return Err(Failure::elsewhere(&self.name)),
+                State::Elsewhere => {
+                    self.order(false).await;
+                    tried = true;
+                    continue;
+                }
+                _ if self.lease.is_held() => return Ok(()),
+                State::Broken(failure) => return Err(*failure),
+                State::Up(_) | State::Starting => {}
             }
             if states.changed().await.is_err() {
                 return Err(off(&self.name));

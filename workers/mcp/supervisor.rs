@@ -11,10 +11,9 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
-use super::connection::{Connection, Shared};
+use super::connection::{Connection, Shared, Unconnected};
 use super::pool::Pool;
 use super::record::{record, refresh};
-use super::remote::Memory;
 use super::slot::{Order, Slot, State};
 use super::wire::Hearing;
 use crate::core::catalog::Server;
@@ -176,6 +175,7 @@ impl Supervisor {
     /// Gives the server to whoever wants it.
     async fn let_go(&mut self) {
         self.slot.serve(None);
+        self.slot.users.clear();
         self.slot.lease.end();
         if let Err(error) = self.pool.leases.release(self.slot.id.into(), self.pool.worker).await {
             tracing::warn!(server = %self.slot.name, %error, "a lease was not given back; it will expire");
@@ -199,12 +199,12 @@ impl Supervisor {
             result_limit: self.pool.limits.result,
             child: self.slot.child.clone(),
             ttl: self.slot.lease.left(),
-            memory: self.memory(server),
+            memory: self.pool.memory(server, &self.slot, None),
         };
         let connecting = async {
             match tokio::time::timeout(limit, Connection::open(server, &shared)).await {
                 Ok(connected) => connected,
-                Err(_) => Err(format!("it was not ready within {} ms (startupTimeout)", limit.as_millis())),
+                Err(_) => Err(format!("it was not ready within {} ms (startupTimeout)", limit.as_millis()).into()),
             }
         };
         let connected = tokio::select! {
@@ -216,13 +216,14 @@ impl Supervisor {
         };
         match connected {
             Ok((connection, tools)) => Ok((Arc::new(connection), tools)),
-            Err(reason) => {
+            Err(Unconnected { reason, denied }) => {
                 let reason = self.slot.masker.mask(&reason);
                 let details = self.slot.ring.stderr_since(began);
                 self.slot.ring.push("transport", &format!("could not be started: {reason}"));
                 tracing::warn!(server = %server.name, reason, "a server could not be started");
-                let message = format!("Server {} could not be started: {reason}", server.name);
-                let failure = Failure::new(Code::UpstreamError, message).with_details(details.clone());
+                let message = || format!("Server {} could not be started: {reason}", server.name);
+                let failure = denied.map_or_else(|| Failure::new(Code::UpstreamError, message()), |denied| *denied);
+                let failure = failure.with_details(details.clone());
                 let live = Live { status: Status::Error, error: Some(reason.clone()), details };
                 self.show(State::Broken(Box::new(failure)), live);
                 Err(Left::Ended(reason))
@@ -298,17 +299,6 @@ impl Supervisor {
             let pause =
                 backoff(Duration::from_secs(5)).nth(self.crashes as usize - 2).unwrap_or(Duration::from_secs(5));
             self.pause(pause).await;
-        }
-    }
-
-    /// What is remembered of a server behind a URL.
-    fn memory(&self, server: &Server) -> Memory {
-        Memory {
-            keep: self.pool.keep.clone(),
-            execute: self.pool.execute.clone(),
-            server: server.id,
-            url: server.remote().map_or("", |remote| &remote.url).into(),
-            session_id: self.slot.session_id.clone(),
         }
     }
 

@@ -85,7 +85,7 @@ impl Drop for Real {
     }
 }
 
-fn installed(path: &str) -> String {
+pub fn installed(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services").join(path);
     assert!(path.exists(), "run ./tests/run once: it installs the real MCP servers, and {} is missing", path.display());
     path.display().to_string()

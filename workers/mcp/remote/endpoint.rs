@@ -9,12 +9,16 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use hyper::{Method, Request, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::bearer::{Bearer, Token};
 use super::memory::Memory;
-use crate::core::names::{ServerId, ValueId};
+use crate::core::catalog::Server;
+use crate::core::failure::Failure;
+use crate::core::grant::{GrantId, reauth};
+use crate::core::names::{ServerId, ServerName, ValueId};
 use crate::core::remote::{HeaderValue as Header, Remote, plain_url};
 use crate::ports::Sealed;
 use crate::seal::{Kind, Opener, Plain, ServerPlace};
@@ -29,7 +33,10 @@ pub struct Endpoint {
     pub place: Place,
     headers: HeaderMap,
     credentials: Vec<Credential>,
+    /// The token of a grant, in the place of what the headers say.
+    bearer: Option<Bearer>,
     server: ServerId,
+    name: ServerName,
     opener: Opener,
     masker: Arc<Masker>,
 }
@@ -63,15 +70,30 @@ pub enum Unsent {
     Broken(String),
     /// It points elsewhere, or cannot be asked at all; nothing was begun.
     Refused(String),
+    /// Access to it has to be given first, or cannot be had at the moment; nothing was begun.
+    Denied(Box<Failure>),
+}
+
+impl From<Failure> for Unsent {
+    fn from(failure: Failure) -> Self {
+        Self::Denied(Box::new(failure))
+    }
 }
 
 impl Endpoint {
     /// Looks up what the URL and the headers need; nothing is sent yet.
-    pub async fn open(server: ServerId, remote: &Remote, memory: &Memory, masker: Arc<Masker>) -> Result<Self, String> {
+    pub async fn open(server: &Server, remote: &Remote, memory: &Memory, masker: Arc<Masker>) -> Result<Self, String> {
         let url = Url::parse(&plain_url(&remote.url)).map_err(|error| format!("its URL cannot be used: {error}"))?;
+        let bearer = server.grant(memory.user.as_ref()).map(|_| {
+            let id = GrantId { server: server.id, user: memory.user.clone() };
+            Bearer::new(memory.grants.clone(), memory.keep.clone(), id, server.name.clone())
+        });
         let (mut headers, mut credentials) = (HeaderMap::new(), Vec::new());
         for (name, value) in &remote.headers {
             let header: HeaderName = name.parse().map_err(|_| format!("{name} cannot be a header"))?;
+            if bearer.is_some() && header == AUTHORIZATION {
+                continue;
+            }
             match value {
                 Header::Plain(value) => {
                     let value = HeaderValue::from_str(value).map_err(|_| format!("{name} has no value of a header"))?;
@@ -85,13 +107,14 @@ impl Endpoint {
         }
         // A header that says it wins over the URL.
         if let Some(value) = remote.user_info
+            && bearer.is_none()
             && !credentials.iter().any(|credential| credential.header == AUTHORIZATION)
         {
             let sealed = memory.keep.sealed(value).await?;
             credentials.push(Credential { header: AUTHORIZATION, kind: Kind::UserInfo, value, sealed });
         }
-        let opener = memory.keep.opener.clone();
-        Ok(Self { client: client(), place: Place::new(url)?, headers, credentials, server, opener, masker })
+        let (opener, place, name) = (memory.keep.opener.clone(), Place::new(url)?, server.name.clone());
+        Ok(Self { client: client(), place, headers, credentials, bearer, server: server.id, name, opener, masker })
     }
 
     /// Sends one request. Redirects are followed within the origin, with the same method and body: whoever
@@ -103,15 +126,19 @@ impl Endpoint {
         own: &HeaderMap,
         body: Bytes,
     ) -> Result<(Response, Hidden), Unsent> {
-        let mut moved: Option<Place> = None;
-        for _ in 0..=REDIRECTS {
+        let (mut moved, mut redirects, mut renewed) = (None::<Place>, 0, false);
+        while redirects <= REDIRECTS {
             let to = moved.as_ref().unwrap_or(to);
             let mut request = Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
             *request.uri_mut() = to.uri.clone();
             request.headers_mut().clone_from(own);
             request.headers_mut().extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-            let hidden = self.authorize(request.headers_mut()).map_err(Unsent::Refused)?;
+            let token = match &self.bearer {
+                Some(bearer) => Some((bearer, bearer.token().await?)),
+                None => None,
+            };
+            let hidden = self.authorize(request.headers_mut(), token.as_ref()).map_err(Unsent::Refused)?;
             let response = self.client.request(request).await.map_err(|error| {
                 let what = describe(&error);
                 match error.is_connect() {
@@ -119,6 +146,21 @@ impl Endpoint {
                     false => Unsent::Broken(what),
                 }
             })?;
+            if response.status() == StatusCode::UNAUTHORIZED {
+                match token {
+                    // It was refused before it was begun, and is sent again with a newer token, once.
+                    Some((bearer, token)) if !renewed => {
+                        bearer.refused(&token).await?;
+                        renewed = true;
+                        continue;
+                    }
+                    Some((bearer, token)) => return Err(bearer.doubt(&token).into()),
+                    None if self.credentials.is_empty() => {
+                        return Err(reauth(&self.name, None, "it wants a token, and none is stored for it").into());
+                    }
+                    None => {}
+                }
+            }
             if !matches!(response.status().as_u16(), 301 | 302 | 307 | 308) {
                 return Ok((Response::new(response), hidden));
             }
@@ -131,12 +173,13 @@ impl Endpoint {
                 )));
             }
             moved = Some(Place::new(next).map_err(Unsent::Refused)?);
+            redirects += 1;
         }
         Err(Unsent::Refused(format!("it redirects more than {REDIRECTS} times")))
     }
 
-    /// Opens the credentials for one request. A grant's token will be put here, too.
-    fn authorize(&self, headers: &mut HeaderMap) -> Result<Hidden, String> {
+    /// Opens the credentials for one request.
+    fn authorize(&self, headers: &mut HeaderMap, token: Option<&(&Bearer, Arc<Token>)>) -> Result<Hidden, String> {
         let mut hidden = Hidden { masker: self.masker.clone(), ids: Vec::with_capacity(self.credentials.len()) };
         for Credential { header, kind, value, sealed } in &self.credentials {
             let name = if *kind == Kind::Header { header.as_str() } else { "" };
@@ -148,12 +191,12 @@ impl Endpoint {
                 Kind::UserInfo => basic(plain),
                 Kind::Header | Kind::Session => (Zeroizing::new(plain.to_owned()), parts(plain)),
             };
-            let mut value_of =
-                HeaderValue::from_str(&text).map_err(|_| format!("its {header} is no header's value"))?;
-            value_of.set_sensitive(true);
-            headers.insert(header.clone(), value_of);
-            self.masker.hold_all(*value, &parts);
-            hidden.ids.push(*value);
+            hidden.put(headers, header, *value, &text, &parts)?;
+        }
+        if let Some((bearer, token)) = token {
+            let plain = bearer.open(token)?;
+            let plain = plain.expose().map_err(|_| "its access token cannot be opened")?;
+            hidden.put(headers, &AUTHORIZATION, token.value, plain, &parts(plain))?;
         }
         Ok(hidden)
     }
@@ -163,6 +206,25 @@ impl Endpoint {
 pub struct Hidden {
     masker: Arc<Masker>,
     ids: Vec<ValueId>,
+}
+
+impl Hidden {
+    /// Puts a credential into the headers, and hides it and its parts from now on.
+    fn put(
+        &mut self,
+        headers: &mut HeaderMap,
+        header: &HeaderName,
+        value: ValueId,
+        text: &str,
+        parts: &[Zeroizing<String>],
+    ) -> Result<(), String> {
+        let mut content = HeaderValue::from_str(text).map_err(|_| format!("its {header} is no header's value"))?;
+        content.set_sensitive(true);
+        headers.insert(header.clone(), content);
+        self.masker.hold_all(value, parts);
+        self.ids.push(value);
+        Ok(())
+    }
 }
 
 impl Drop for Hidden {

@@ -13,7 +13,9 @@ use tokio::sync::{Notify, Semaphore};
 use super::endpoint::{Endpoint, Hidden, Unsent};
 use super::sse::{Broken, Events};
 use super::talk::{EVENT_STREAM, SESSION_ID, Talk};
+use crate::core::failure::Failure;
 use crate::core::remote::ReconnectionOptions;
+use crate::workers::mcp::connection::Unconnected;
 use crate::workers::mcp::mux::Answer;
 use crate::workers::mcp::ring::shorten;
 use crate::workers::mcp::wire::{Hearing, Line, own_id, part, progress_of};
@@ -57,6 +59,8 @@ pub enum Trouble {
     Unreachable(String),
     /// The session is not known any more; nothing was begun.
     Stale,
+    /// Access to it has to be given first, or cannot be had at the moment; nothing was begun.
+    Denied(Box<Failure>),
     /// What came back is no MCP, or broke off.
     Wrong { reason: String, begun: bool, status: Option<StatusCode> },
 }
@@ -66,6 +70,16 @@ impl Trouble {
         match self {
             Self::Unreachable(reason) | Self::Wrong { reason, .. } => reason,
             Self::Stale => "it does not know its session any more".into(),
+            Self::Denied(failure) => failure.message,
+        }
+    }
+}
+
+impl From<Trouble> for Unconnected {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Denied(failure) => Self { reason: failure.message.clone(), denied: Some(failure) },
+            trouble => trouble.reason().into(),
         }
     }
 }
@@ -77,6 +91,7 @@ impl From<Unsent> for Trouble {
             Unsent::Unreachable(reason) => Self::Unreachable(reason),
             Unsent::Broken(reason) => wrong(format!("it broke the connection off: {reason}"), true),
             Unsent::Refused(reason) => wrong(reason, false),
+            Unsent::Denied(failure) => Self::Denied(failure),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::mirrored::Mirrored;
 use super::session::Session;
 use super::talk::Talk;
 use crate::core::tool::Tools;
-use crate::workers::mcp::connection::{CallError, ToolCall, in_time, opened, result};
+use crate::workers::mcp::connection::{CallError, ToolCall, Unconnected, in_time, opened, result};
 use crate::workers::mcp::frame::{CallFrame, cancelled};
 use crate::workers::mcp::listing::Pages;
 
@@ -21,13 +21,14 @@ const CALL: &str = "tools/call";
 
 pub struct Http {
     session: Arc<Session>,
-    listening: JoinHandle<()>,
+    /// Its own stream is read; not for a user's connection, whose news would concern nobody.
+    listening: Option<JoinHandle<()>>,
     calls: AtomicUsize,
 }
 
 impl Http {
     pub fn new(session: Arc<Session>) -> Self {
-        let listening = tokio::spawn(listen(session.clone()));
+        let listening = session.memory.user.is_none().then(|| tokio::spawn(listen(session.clone())));
         Self { session, listening, calls: AtomicUsize::new(0) }
     }
 
@@ -65,7 +66,7 @@ impl Http {
         answer.and_then(result)
     }
 
-    pub async fn list_tools(&self) -> Result<Tools, String> {
+    pub async fn list_tools(&self) -> Result<Tools, Unconnected> {
         list(&self.session).await
     }
 
@@ -88,17 +89,17 @@ impl Http {
     /// The session stays open at the server: it is taken up again at the next start.
     pub fn stop(&self) {
         self.session.lose(&"it was stopped");
-        self.listening.abort();
+        self.listening.iter().for_each(JoinHandle::abort);
     }
 }
 
 impl Drop for Http {
     fn drop(&mut self) {
-        self.listening.abort();
+        self.listening.iter().for_each(JoinHandle::abort);
     }
 }
 
-pub async fn list(session: &Session) -> Result<Tools, String> {
+pub async fn list(session: &Session) -> Result<Tools, Unconnected> {
     let mut pages = Pages::new(session.wire.result_limit);
     while let Some(params) = pages.next() {
         pages.take(session.request("tools/list", &params).await?)?;
@@ -114,6 +115,7 @@ fn error(trouble: Trouble) -> CallError {
     match trouble {
         Trouble::Unreachable(_) => CallError::Closed { begun: false },
         Trouble::Stale => CallError::Wrong { reason: Trouble::Stale.reason(), begun: false },
+        Trouble::Denied(failure) => CallError::Denied(failure),
         Trouble::Wrong { reason, begun, .. } => CallError::Wrong { reason, begun },
     }
 }

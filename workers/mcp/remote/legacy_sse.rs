@@ -16,7 +16,7 @@ use super::exchange::{Trouble, Wire};
 use super::sse::{Broken, Events};
 use super::talk::Talk;
 use crate::core::tool::Tools;
-use crate::workers::mcp::connection::{CallError, ToolCall, call_over};
+use crate::workers::mcp::connection::{CallError, ToolCall, Unconnected, call_over};
 use crate::workers::mcp::frame::Frame;
 use crate::workers::mcp::listing::list_over;
 use crate::workers::mcp::mux::Mux;
@@ -48,11 +48,11 @@ impl Drop for Tasks {
 }
 
 impl Sse {
-    pub async fn connect(wire: &Arc<Wire>) -> Result<(Self, Tools), String> {
+    pub async fn connect(wire: &Arc<Wire>) -> Result<(Self, Tools), Unconnected> {
         let opened = wire.open_stream(&Talk::default(), None).await;
         let (mut events, hidden) = opened.map_err(|trouble| match trouble {
-            Trouble::Wrong { reason, .. } => format!("its event stream was not opened: {reason}"),
-            trouble => trouble.reason(),
+            Trouble::Wrong { reason, .. } => format!("its event stream was not opened: {reason}").into(),
+            trouble => Unconnected::from(trouble),
         })?;
         let endpoint = loop {
             match events.next().await {

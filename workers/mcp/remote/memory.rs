@@ -5,11 +5,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use uuid::Uuid;
 
+use super::bearer::Grants;
 use crate::core::event::Actor;
-use crate::core::names::{CommandId, ServerId, ValueId};
+use crate::core::names::{CommandId, ServerId, UserName, ValueId};
 use crate::core::remote::{Found, Session, record_found};
 use crate::execute::Execute;
-use crate::ports::{Sealed, Vault};
+use crate::ports::{Sealed, StoreError, Vault};
 use crate::seal::{Kind, Opener, Sealer, ServerPlace};
 
 /// What a worker needs to keep secrets of servers.
@@ -21,8 +22,12 @@ pub struct Keep {
 }
 
 impl Keep {
+    pub async fn find(&self, value: ValueId) -> Result<Option<Sealed>, StoreError> {
+        Ok(self.vault.get(&[value]).await?.pop().flatten())
+    }
+
     pub async fn sealed(&self, value: ValueId) -> Result<Sealed, String> {
-        let found = self.vault.get(&[value]).await.map_err(|error| error.to_string())?.pop().flatten();
+        let found = self.find(value).await.map_err(|error| error.to_string())?;
         found.ok_or_else(|| "a sealed value of it is gone; give it anew".to_owned())
     }
 
@@ -41,12 +46,15 @@ fn session_place(server: ServerId, value: ValueId) -> ServerPlace<'static> {
     ServerPlace { server, kind: Kind::Session, name: "", value }
 }
 
-/// One server's memory, as long as it is at one URL.
+/// The memory of one server, or of one user's connection to it, as long as it is at one URL.
 #[derive(Clone)]
 pub struct Memory {
     pub keep: Keep,
     pub execute: Execute,
+    pub grants: Arc<Grants>,
     pub server: ServerId,
+    /// Whose connection it is, where he has given access of his own: its session is not kept.
+    pub user: Option<UserName>,
     pub url: Arc<str>,
     /// The id of the session, to be shown.
     pub session_id: Arc<ArcSwapOption<String>>,
@@ -61,12 +69,18 @@ impl Memory {
     }
 
     pub fn show(&self, session_id: Option<&str>) {
+        if self.user.is_some() {
+            return;
+        }
         self.session_id.store(session_id.map(|id| Arc::new(id.to_owned())));
     }
 
     /// Keeps a session that was opened in the place of another: put, append, drop the old. Without it the
     /// connection works all the same; after a restart a new one is opened.
     pub async fn opened(&self, session: &Session, old: Option<ValueId>) -> Option<ValueId> {
+        if self.user.is_some() {
+            return None;
+        }
         self.show(Some(&session.id));
         let value = ValueId(Uuid::now_v7());
         let place = session_place(self.server, value);

@@ -1,5 +1,6 @@
 //! Servers behind a URL: found out how they speak, spoken to, and remembered.
 
+mod bearer;
 mod endpoint;
 mod exchange;
 mod http;
@@ -14,12 +15,14 @@ mod talk;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use bearer::Grants;
 pub use http::Http;
 pub use legacy_sse::Sse;
 pub use memory::{Keep, Memory};
 
-use super::connection::{Connection, Shared};
+use super::connection::{Connection, Shared, Unconnected};
 use crate::core::catalog::Server;
+use crate::core::names::ValueId;
 use crate::core::remote::{Era, Found, Remote};
 use crate::core::tool::Tools;
 use endpoint::Endpoint;
@@ -31,9 +34,13 @@ use talk::Talk;
 const DISCOVERY: Duration = Duration::from_secs(5);
 
 /// Connects in the way that is remembered; else finds out which it is.
-pub async fn connect_remote(server: &Server, remote: &Remote, shared: &Shared) -> Result<(Connection, Tools), String> {
+pub async fn connect_remote(
+    server: &Server,
+    remote: &Remote,
+    shared: &Shared,
+) -> Result<(Connection, Tools), Unconnected> {
     let (memory, hearing) = (&shared.memory, shared.hearing.clone());
-    let endpoint = Endpoint::open(server.id, remote, memory, hearing.masker.clone()).await?;
+    let endpoint = Endpoint::open(server, remote, memory, hearing.masker.clone()).await?;
     let wire = Wire::new(endpoint, hearing, shared.result_limit, remote.reconnection_options);
     let session = Session::new(wire, memory.clone());
     let connecting = Connecting { server, session };
@@ -50,14 +57,14 @@ struct Connecting<'a> {
 type Connected = (Connection, Tools);
 
 impl Connecting<'_> {
-    async fn find(&self) -> Result<(Connection, Tools, Era), String> {
+    async fn find(&self) -> Result<(Connection, Tools, Era), Unconnected> {
         let with = |era| move |(connection, tools): Connected| (connection, tools, era);
         let remembered = self.server.era;
         if let Some(era) = remembered {
             let tried = match era {
                 Era::Stateless => self.stateless(true).await,
                 Era::Session => self.with_session().await,
-                Era::Sse => self.sse().await.map_err(Unopened::NotThis),
+                Era::Sse => self.sse().await.map_err(Unopened::not_this),
             };
             match tried {
                 Ok(connected) => return Ok(with(era)(connected)),
@@ -65,7 +72,7 @@ impl Connecting<'_> {
                 // It speaks otherwise than it did.
                 Err(Unopened::NotThis(_) | Unopened::Stateless) => {}
             }
-        } else if self.server.session.is_some() {
+        } else if self.kept().is_some() {
             // Somebody knows a session: then it has sessions.
             match self.with_session().await {
                 Ok(connected) => return Ok(with(Era::Session)(connected)),
@@ -84,7 +91,8 @@ impl Connecting<'_> {
             Err(Unopened::Stateless) => return Err("it wants to be asked without a session, and then is not".into()),
             Err(Unopened::NotThis(reason)) => reason,
         };
-        let connected = self.sse().await.map_err(|sse| format!("{reason}; {sse}"))?;
+        let connected =
+            self.sse().await.map_err(|sse| Unconnected { reason: format!("{reason}; {}", sse.reason), ..sse })?;
         Ok(with(Era::Sse)(connected))
     }
 
@@ -98,14 +106,16 @@ impl Connecting<'_> {
         self.session.use_talk(Talk::stateless());
         match http::list(&self.session).await {
             Ok(tools) => Ok(self.http(tools)),
-            Err(reason) if remembered && !self.session.is_lost() => Err(Unopened::NotThis(reason)),
+            Err(Unconnected { reason, denied: None }) if remembered && !self.session.is_lost() => {
+                Err(Unopened::NotThis(reason))
+            }
             Err(reason) => Err(Unopened::Failed(reason)),
         }
     }
 
     /// 2025-03-26 to 2025-11-25. A session of earlier is taken up again; a stale one is replaced in passing.
     async fn with_session(&self) -> Result<Connected, Unopened> {
-        if let Some(kept) = self.server.session
+        if let Some(kept) = self.kept()
             && let Some(stored) = self.session.memory.session(kept).await
         {
             self.session.use_talk(Talk::resume(&stored, kept));
@@ -123,13 +133,18 @@ impl Connecting<'_> {
         self.session.use_talk(talk);
         let tools = http::list(&self.session).await.map_err(Unopened::Failed)?;
         // Before anybody hears that it is connected: what was answered survives a kill.
-        keep(self.session.memory.clone(), stored, self.server.session).await;
+        keep(self.session.memory.clone(), stored, self.kept()).await;
         Ok(self.http(tools))
     }
 
-    async fn sse(&self) -> Result<Connected, String> {
+    async fn sse(&self) -> Result<Connected, Unconnected> {
         let (sse, tools) = Sse::connect(&self.session.wire).await?;
         Ok((Connection::Sse(Box::new(sse)), tools))
+    }
+
+    /// The session of earlier; users' own are not kept.
+    fn kept(&self) -> Option<ValueId> {
+        self.server.session.filter(|_| self.session.memory.user.is_none())
     }
 
     fn http(&self, tools: Tools) -> Connected {

@@ -14,8 +14,10 @@ use super::exchange::{Message, Told, Trouble, Wire};
 use super::memory::Memory;
 use super::mirrored::Mirrored;
 use super::talk::{NEWEST_WITH_SESSION, STATELESS, Talk, WITH_SESSION};
+use crate::core::failure::Code;
 use crate::core::remote::Session as Stored;
 use crate::execute::now_ms;
+use crate::workers::mcp::connection::Unconnected;
 use crate::workers::mcp::listing::result_of;
 use crate::workers::mcp::mux::Answer;
 use crate::workers::mcp::wire::RpcError;
@@ -48,12 +50,19 @@ pub enum Unopened {
     NotThis(String),
     /// It is the stateless era that it speaks.
     Stateless,
-    Failed(String),
+    Failed(Unconnected),
+}
+
+impl Unopened {
+    /// Whoever is denied access finds out no more of how it speaks.
+    pub fn not_this(why: Unconnected) -> Self {
+        if why.denied.is_some() { Self::Failed(why) } else { Self::NotThis(why.reason) }
+    }
 }
 
 impl From<Trouble> for Unopened {
     fn from(trouble: Trouble) -> Self {
-        Self::Failed(trouble.reason())
+        Self::Failed(trouble.into())
     }
 }
 
@@ -96,17 +105,20 @@ impl Session {
             talk = self.renew(&talk).await?;
             told = self.wire.ask(&talk, message).await;
         }
-        if let Err(Trouble::Unreachable(reason)) = &told {
-            self.lose(reason);
+        match &told {
+            Err(Trouble::Unreachable(reason)) => self.lose(reason),
+            // Whoever starts it again shows what has to be done.
+            Err(Trouble::Denied(failure)) if failure.code == Code::ReauthRequired => self.lose(&failure.message),
+            _ => {}
         }
         Ok(told?.answer)
     }
 
     /// A request of ours that is no tool call, with these members in its `params`.
-    pub async fn request(&self, method: &'static str, members: &str) -> Result<Option<Bytes>, String> {
+    pub async fn request(&self, method: &'static str, members: &str) -> Result<Option<Bytes>, Unconnected> {
         let message = self.message(&self.talk(), method, members);
-        let answer = self.ask(&message).await.map_err(Trouble::reason)?;
-        result_of(method, answer)
+        let answer = self.ask(&message).await?;
+        Ok(result_of(method, answer)?)
     }
 
     pub fn message(&self, talk: &Talk, method: &'static str, members: &str) -> Message<'static> {
@@ -128,7 +140,8 @@ impl Session {
         }
         let wrong = |reason| Trouble::Wrong { reason, begun: false, status: None };
         let opened = self.initialize().await.map_err(|unopened| match unopened {
-            Unopened::NotThis(reason) | Unopened::Failed(reason) => {
+            Unopened::Failed(Unconnected { denied: Some(failure), .. }) => Trouble::Denied(failure),
+            Unopened::NotThis(reason) | Unopened::Failed(Unconnected { reason, .. }) => {
                 wrong(format!("it does not know its session any more, and opened no other: {reason}"))
             }
             Unopened::Stateless => wrong("it has no sessions any more".into()),
@@ -166,14 +179,14 @@ impl Session {
         let Told { status, answer, session } = told;
         let result = match answer {
             Answer::Error(error) => return Err(refusal("initialize", status, &error)),
-            answer => result_of("initialize", answer).map_err(Unopened::Failed)?.unwrap_or_default(),
+            answer => result_of("initialize", answer).map_err(failed)?.unwrap_or_default(),
         };
-        let no_result = |_| Unopened::Failed("its answer to initialize is no InitializeResult".into());
+        let no_result = |_| failed("its answer to initialize is no InitializeResult");
         let initialize: Value = serde_json::from_slice(&result).map_err(no_result)?;
         let version = initialize["protocolVersion"].as_str().unwrap_or_default();
         if !WITH_SESSION.contains(&version) {
             let known = WITH_SESSION.join(", ");
-            return Err(Unopened::Failed(format!("it speaks none of the protocol versions {STATELESS}, {known}")));
+            return Err(failed(format!("it speaks none of the protocol versions {STATELESS}, {known}")));
         }
         let id = session.as_ref().and_then(|session| session.to_str().ok());
         let stored = id.map(|id| Stored { id: id.to_owned(), initialize: Some(initialize.clone()) });
@@ -187,7 +200,7 @@ impl Session {
     pub async fn discover(&self) -> Result<Talk, Unopened> {
         let talk = Talk::stateless();
         let told = match self.wire.ask(&talk, &self.message(&talk, "server/discover", "")).await {
-            Err(Trouble::Unreachable(reason)) => return Err(Unopened::Failed(reason)),
+            Err(trouble @ (Trouble::Unreachable(_) | Trouble::Denied(_))) => return Err(trouble.into()),
             // Whatever else it says to a method that it need not know.
             Err(trouble) => return Err(Unopened::NotThis(trouble.reason())),
             Ok(told) => told,
@@ -243,16 +256,20 @@ fn is_elsewhere(status: StatusCode) -> bool {
 /// What a JSON-RPC error to a beginning means.
 fn refusal(method: &str, status: StatusCode, error: &[u8]) -> Unopened {
     let Ok(error) = serde_json::from_slice::<RpcError>(error) else {
-        return Unopened::Failed(format!("it refused {method} with something that is no JSON-RPC error"));
+        return failed(format!("it refused {method} with something that is no JSON-RPC error"));
     };
     let reason = format!("it refused {method}: {} ({})", error.message, error.code);
     if error.code == UNSUPPORTED_VERSION {
         let data: Value = error.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
         let stateless = data["supported"].as_array().is_some_and(|all| all.iter().any(|one| one == STATELESS));
-        return if stateless { Unopened::Stateless } else { Unopened::Failed(reason) };
+        return if stateless { Unopened::Stateless } else { failed(reason) };
     }
     if is_elsewhere(status) && !MODERN.contains(&error.code) {
         return Unopened::NotThis(reason);
     }
-    Unopened::Failed(reason)
+    failed(reason)
+}
+
+fn failed(reason: impl Into<Unconnected>) -> Unopened {
+    Unopened::Failed(reason.into())
 }

@@ -1,0 +1,114 @@
+//! Tokens that a platform beside us gives: kept sealed, used, never shown.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{Authority, echo, gated, give, with};
+use crate::harness::App;
+use crate::remote::register;
+
+#[tokio::test]
+async fn tokens_that_are_given_heal_the_server_at_once() {
+    let (app, authority) = (App::start(), Authority::start().await);
+    let server = gated(&app, &authority).await;
+    assert_eq!(server["status"], "error", "{server}");
+    let denied = echo(&app, "ana").await;
+    assert_eq!(denied.body["reauthRequired"], true, "{}", denied.body);
+    let why = denied.fails(401, "reauth_required");
+    assert!(why.contains("POST /mcp/servers/gated/oauth"), "{why}");
+
+    let tokens = authority.tokens("public", "ana").await;
+    let server = give(&app, tokens.clone()).await.ok()["server"].take();
+    assert_eq!(server["status"], "connected", "{server}");
+    for user in ["ana", "ben"] {
+        assert_eq!(echo(&app, user).await.ok()["data"]["content"], "Echo: hi");
+    }
+    assert_eq!(authority.asked("tokens").await, json!([tokens["accessToken"]]));
+    assert_eq!(authority.refreshes().await, 0, "they were new");
+    nowhere(&app, &[&tokens]).await;
+}
+
+/// Looks for the secrets of these tokens wherever they must not be.
+async fn nowhere(app: &App, all: &[&Value]) {
+    let mut places = vec![("the log".to_owned(), app.log())];
+    for path in ["/events?limit=1000", "/mcp/servers", "/mcp/servers/gated", "/metrics", "/mcp/tools"] {
+        places.push((path.to_owned(), app.get(path).await.body.to_string()));
+    }
+    for file in fs::read_dir(app.data()).into_iter().flatten().flatten() {
+        let bytes = fs::read(file.path()).expect("a file");
+        places.push((file.path().display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    for (place, text) in &places {
+        for tokens in all {
+            for field in ["accessToken", "refreshToken", "clientSecret", "codeVerifier"] {
+                let found = tokens[field].as_str().is_some_and(|secret| text.contains(secret));
+                assert!(!found, "{place} holds the {field}");
+            }
+        }
+    }
+    assert!(places.iter().any(|(place, text)| place.starts_with("/events") && text.contains("grant.stored")));
+}
+
+#[tokio::test]
+async fn a_grant_wins_over_headers_and_a_users_own_over_that_of_all() {
+    let (app, authority) = (App::start(), Authority::start().await);
+    let headers = json!({ "headers": { "Authorization": "Bearer of-the-headers" } });
+    register(&app, "gated", &authority.mcp, headers).await.ok();
+    let (of_all, of_ana) = (authority.tokens("public", "all").await, authority.tokens("public", "ana").await);
+    let server = give(&app, of_all.clone()).await.ok()["server"].take();
+    assert_eq!(server["status"], "connected", "{server}");
+    let shown = server["sessionId"].as_str().expect("a session").to_owned();
+    give(&app, with(of_ana.clone(), json!({ "username": "ana" }))).await.ok();
+    for user in ["ana", "ben", "ana"] {
+        echo(&app, user).await.ok();
+    }
+    let tokens = authority.asked("tokens").await;
+    assert_eq!(tokens, json!([of_all["accessToken"], of_ana["accessToken"]]));
+    assert_eq!(app.server("gated").await["sessionId"], shown, "the session shown is the one of all");
+    // Hers is refused: nobody else's is used in its place.
+    authority.set(json!({ "refuse": of_ana["accessToken"], "status": 400, "times": 9 })).await;
+    let denied = echo(&app, "ana").await;
+    assert!(denied.fails(401, "reauth_required").contains("for user ana"));
+    echo(&app, "ben").await.ok();
+    authority.set(json!({ "times": 0 })).await;
+    give(&app, with(authority.tokens("public", "ana").await, json!({ "username": "ana" }))).await.ok();
+    echo(&app, "ana").await.ok();
+    nowhere(&app, &[&of_all, &of_ana]).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_grant_is_refused_by_the_field_and_not_repeated() {
+    let app = App::start();
+    app.register("child", json!({ "enabled": false })).await.ok();
+    let remote = json!({ "enabled": false });
+    register(&app, "gated", "http://127.0.0.1:9/mcp", remote).await.ok();
+    let good = json!({ "accessToken": "a-token-to-be-kept", "clientId": "c", "redirectUri": "https://p.example/cb" });
+    for (field, value) in [
+        ("accessToken", Value::Null),
+        ("accessToken", json!("")),
+        ("accessToken", json!("two s3cret words")),
+        ("accessToken", json!(["s3cret"])),
+        ("refreshToken", json!("s3cret\n")),
+        ("tokenType", json!("s3cret")),
+        ("expiresIn", json!("s3cret")),
+        ("expiresIn", json!(-1)),
+        ("scopes", json!("s3cret")),
+        ("scopes", json!(["a s3cret"])),
+        ("clientId", json!("")),
+        ("clientId", Value::Null),
+        ("clientSecret", json!("")),
+        ("redirectUri", json!("s3cret")),
+        ("redirectUri", Value::Null),
+        ("codeVerifier", json!(7)),
+        ("username", json!("")),
+        ("unheardOf", json!(1)),
+    ] {
+        let refused = give(&app, with(good.clone(), json!({ field: value }))).await;
+        let why = refused.fails(400, "invalid_request");
+        assert!(why.contains(field) && !why.contains("s3cret"), "{field} {value}: {why}");
+    }
+    give(&app, good.clone()).await.ok();
+    assert!(app.post("/mcp/servers/child/oauth", good.clone()).await.fails(400, "invalid_request").contains("stdio"));
+    app.post("/mcp/servers/nobody/oauth", good).await.fails(404, "server_not_found");
+}

@@ -1,0 +1,163 @@
+//! OAuth for servers behind a URL: a real authorization server, and a real MCP server behind a gate of its own.
+
+mod given;
+mod refresh;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use url::{Url, form_urlencoded};
+
+use crate::harness::{Answer, App, answer, fixture};
+use crate::remote::{Kind, Real, installed, register};
+
+/// Where the platform beside us has its callback.
+const CALLBACK: &str = "https://platform.example/callback";
+
+/// The authorization server and the gate of `fixtures/oauth.mjs`. Dropped, both are killed.
+pub struct Authority {
+    child: Child,
+    pub issuer: String,
+    /// The URL of the MCP server.
+    pub mcp: String,
+    http: reqwest::Client,
+    _behind: Real,
+}
+
+impl Authority {
+    pub async fn start() -> Self {
+        Self::knowing("client_secret_basic,client_secret_post,none").await
+    }
+
+    /// One that knows these ways in which clients show who they are.
+    pub async fn knowing(methods: &str) -> Self {
+        let behind = Real::start(Kind::Everything("streamableHttp", "/mcp")).await;
+        let mut command = Command::new("node");
+        command.args([fixture("oauth.mjs"), installed("npm/node_modules"), behind.url(), methods.to_owned()]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("node");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        let told: Value = serde_json::from_str(&line).expect("where it listens");
+        let text = |name: &str| told[name].as_str().expect("a URL").to_owned();
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+        Self { child, issuer: text("issuer"), mcp: text("mcp"), http, _behind: behind }
+    }
+
+    /// Changes how it behaves.
+    pub async fn set(&self, how: Value) {
+        let request = self.http.put(format!("{}/control", self.issuer)).json(&how);
+        assert_eq!(request.send().await.expect("an answer").status(), 200);
+    }
+
+    /// What it was asked.
+    pub async fn asked(&self, what: &str) -> Value {
+        answer(self.http.get(format!("{}/control", self.issuer))).await.body[what].take()
+    }
+
+    /// How often tokens were refreshed.
+    pub async fn refreshes(&self) -> u64 {
+        self.asked("refreshes").await.as_u64().expect("a number")
+    }
+
+    /// Follows a browser's way from there until it is sent to another site, and gives where to.
+    pub async fn browse(&self, from: &str) -> Url {
+        let (mut url, mut cookies) = (Url::parse(from).expect("a URL"), Vec::<String>::new());
+        for _ in 0..10 {
+            let request = self.http.get(url.clone()).header("cookie", cookies.join("; "));
+            let response = request.send().await.expect("an answer");
+            for cookie in response.headers().get_all("set-cookie") {
+                let cookie = cookie.to_str().expect("a text").split(';').next().expect("a cookie").to_owned();
+                let name = cookie.split('=').next().expect("a name").to_owned();
+                cookies.retain(|old| !old.starts_with(&format!("{name}=")));
+                cookies.push(cookie);
+            }
+            let status = response.status();
+            let Some(next) = response.headers().get("location") else {
+                panic!("{url} answers {status}: {}", response.text().await.expect("a text"));
+            };
+            url = url.join(next.to_str().expect("a text")).expect("a URL");
+            if url.origin().ascii_serialization() != self.issuer {
+                return url;
+            }
+        }
+        panic!("{url}: sent from here to there without an end");
+    }
+
+    /// Tokens for a user, as a platform beside us gets them: the body of `POST /mcp/servers/:name/oauth`.
+    pub async fn tokens(&self, client: &str, user: &str) -> Value {
+        let verifier = "a-verifier-of-a-platform-that-is-long-enough-0123";
+        let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+        let query = form(&[
+            ("client_id", client),
+            ("response_type", "code"),
+            ("redirect_uri", CALLBACK),
+            ("scope", "openid offline_access mcp"),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+            ("resource", &self.mcp),
+            ("login_hint", user),
+        ]);
+        let back = self.browse(&format!("{}/auth?{query}", self.issuer)).await;
+        let code =
+            back.query_pairs().find(|(name, _)| name == "code").unwrap_or_else(|| panic!("{back}")).1.into_owned();
+        let secret = client.strip_prefix("client ").map(|how| format!("s3cret:of/{how}+client"));
+        let mut fields = vec![
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", CALLBACK),
+            ("code_verifier", verifier),
+            ("resource", &self.mcp),
+        ];
+        let mut request = self.http.post(format!("{}/token", self.issuer));
+        match &secret {
+            Some(secret) if client.ends_with("basic") => {
+                let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+                request = request.basic_auth(encoded(client), Some(encoded(secret)));
+            }
+            Some(secret) => fields.extend([("client_id", client), ("client_secret", secret)]),
+            None => fields.push(("client_id", client)),
+        }
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(form(&fields));
+        let told = answer(request).await;
+        assert_eq!(told.status, 200, "{}", told.body);
+        json!({
+            "accessToken": told.body["access_token"], "refreshToken": told.body["refresh_token"], "tokenType": "Bearer",
+            "expiresIn": told.body["expires_in"], "scopes": ["mcp"], "clientId": client, "clientSecret": secret,
+            "redirectUri": CALLBACK, "codeVerifier": verifier,
+        })
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn form(fields: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
+}
+
+/// Registers the server `gated`, which wants a token.
+async fn gated(app: &App, authority: &Authority) -> Value {
+    register(app, "gated", &authority.mcp, json!({})).await.ok()["server"].take()
+}
+
+/// Gives it tokens.
+async fn give(app: &App, tokens: Value) -> Answer {
+    app.post("/mcp/servers/gated/oauth", tokens).await
+}
+
+async fn echo(app: &App, user: &str) -> Answer {
+    app.call(user, "gated", "echo", json!({ "message": "hi" })).await
+}
+
+/// Fields over those of a body.
+fn with(mut body: Value, more: Value) -> Value {
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    body
+}

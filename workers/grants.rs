@@ -1,0 +1,268 @@
+//! Grants: kept when they are given, and refreshed once for all who use them.
+//!
+//! A refresh token is often good for one use, so a refresh is done under a lease, and told to the log before and
+//! after. Whoever gets the lease and finds an intent without an outcome knows that its worker is dead: it tries the
+//! old token once more, as nothing is lost by that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::TryFutureExt;
+use tokio::time::Instant;
+use url::Url;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::context::Context;
+use super::mcp::Lease;
+use super::oauth::{self, Got, Tokens};
+use super::{secrets, servers};
+use crate::core::catalog::{Catalog, Server};
+use crate::core::command::{RefreshGrant, StoreGrant};
+use crate::core::event::{Actor, Event};
+use crate::core::failure::{Code, Failure};
+use crate::core::grant::{self, Grant, GrantId, GrantState, GrantTokens, Renewal, TokenEndpoint, reauth};
+use crate::core::names::{CommandId, ValueId, WorkerId};
+use crate::core::remote::plain_url;
+use crate::core::server::Live;
+use crate::execute::{Done, now_ms};
+use crate::ports::StoreError;
+use crate::seal::{GrantPlace, Half};
+use crate::telemetry::bug;
+
+/// How long another worker's refresh is waited for.
+const PATIENCE: Duration = Duration::from_secs(55);
+/// How often the lease is tried meanwhile.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How long this worker may take to read what the last one has written.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// Requests of one refresh, all but the last not looked at by the authorization server.
+const TRIES: usize = 4;
+/// How long new tokens are tried to be kept while the store is away: without that the access is lost.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// Keeps tokens that were given, drops those before them, and starts anew what used them.
+pub async fn store(context: Arc<Context>, command: StoreGrant) -> Result<Live, Failure> {
+    servers::put_all(&context, &command.sealed).await?;
+    let (id, name) = (command.id, command.server_name.clone());
+    let done = context.execute.change(id, Actor::Api, move |catalog| grant::store(catalog, &command)).await?;
+    servers::drop_replaced(&context, &name, &done).await;
+    servers::settle(&context, &name).await
+}
+
+/// Gets new tokens, unless others have. Done is done: whoever asks reads the catalogue then.
+pub async fn refresh(context: Arc<Context>, command: RefreshGrant) -> Result<(), Failure> {
+    let RefreshGrant { grant, access } = command;
+    let (began, ttl) = (Instant::now(), context.pool.limits.lease_ttl);
+    // A holder of its own: two refreshes of one worker exclude each other, too.
+    let (what, holder, lease) = (grant.lease(), WorkerId(Uuid::now_v7()), Lease::default());
+    loop {
+        if current(&context, &grant, access)?.is_none() {
+            return Ok(());
+        }
+        let asked = Instant::now();
+        if context.leases.take(what, holder, ttl).await.map_err(away)?.is_some() {
+            lease.taken(asked, ttl);
+            break;
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(Failure::unavailable("The tokens are still being refreshed by another worker; ask again"));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    let renewing = async {
+        loop {
+            tokio::time::sleep(ttl / 4).await;
+            let asked = Instant::now();
+            if context.leases.renew(holder, ttl).await.is_ok_and(|held| held.contains(&what)) {
+                lease.extend(asked, ttl);
+            }
+        }
+    };
+    let refreshing = Refreshing { context: &context, id: &grant, access, lease: &lease };
+    let outcome = tokio::select! {
+        outcome = refreshing.run() => outcome,
+        () = renewing => Ok(()),
+    };
+    if let Err(error) = context.leases.release(what, holder).await {
+        tracing::warn!(%error, "a lease was not given back; it will expire");
+    }
+    outcome
+}
+
+/// The grant, if its tokens are still these.
+fn current(context: &Context, id: &GrantId, access: ValueId) -> Result<Option<(Arc<Server>, Grant)>, Failure> {
+    let server = context.follow.catalog().server_by_id(id.server).cloned();
+    let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
+    let denied = |why| reauth(&server.name, id.user.as_ref(), why);
+    let grant = server.grant(id.user.as_ref()).ok_or_else(|| denied("no tokens are stored for it"))?;
+    if grant.tokens.access != access {
+        return Ok(None);
+    }
+    match grant.state {
+        GrantState::Refused => Err(denied("its access was withdrawn")),
+        _ if !grant.tokens.refreshable => Err(denied("there is no refresh token")),
+        _ => Ok(Some((server, grant))),
+    }
+}
+
+/// A refresh by the one who holds the lease.
+struct Refreshing<'a> {
+    context: &'a Context,
+    id: &'a GrantId,
+    access: ValueId,
+    lease: &'a Lease,
+}
+
+impl Refreshing<'_> {
+    async fn run(&self) -> Result<(), Failure> {
+        let head = self.context.follow.log().head().await.map_err(away)?;
+        if !self.context.follow.reach(head, CATCH_UP).await {
+            return Err(Failure::unavailable("The worker has not yet read what others have written; ask again"));
+        }
+        let Some((server, Grant { tokens, .. })) = current(self.context, self.id, self.access)? else { return Ok(()) };
+        let mut renewal = self.open(tokens.renewal).await?;
+        let endpoint = match renewal.endpoint.clone() {
+            Some(endpoint) => endpoint,
+            None => find(&server, &renewal).await?,
+        };
+        renewal.endpoint = Some(endpoint.clone());
+
+        let (id, access) = (self.id.clone(), self.access);
+        let intent = self.change(move |catalog| grant::refreshing(catalog, &id, access)).await?;
+        if intent.events.is_empty() {
+            return Ok(());
+        }
+        let mut pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(500)).with_jitter().build();
+        let mut last = String::new();
+        for left in (0..TRIES).rev() {
+            if !self.lease.is_held() {
+                // Whoever has it now has found the intent, and tries for itself.
+                return Err(Failure::unavailable("The tokens are being refreshed by another worker; ask again"));
+            }
+            match oauth::refresh(&endpoint, &renewal).await {
+                Got::Tokens(new) => return self.keep(&server, renewal, new).await,
+                Got::Refused(why) => {
+                    self.tell(true).await;
+                    let why = format!("its authorization server {why}");
+                    return Err(reauth(&server.name, self.id.user.as_ref(), &why));
+                }
+                Got::Unknown(why) => {
+                    let unknown = format!(
+                        "The tokens of server {} were not refreshed: its authorization server {why}",
+                        server.name
+                    );
+                    return Err(Failure::new(Code::UpstreamError, unknown));
+                }
+                Got::Away { why, pause } => {
+                    last = why;
+                    if left > 0 {
+                        tokio::time::sleep(pause.or(pauses.next()).unwrap_or(Duration::from_secs(2))).await;
+                    }
+                }
+            }
+        }
+        self.tell(false).await;
+        let away = format!("The tokens of server {} cannot be refreshed: its authorization server {last}", server.name);
+        Err(Failure { retry_after: Some(5), ..Failure::unavailable(away) })
+    }
+
+    async fn open(&self, value: ValueId) -> Result<Renewal, Failure> {
+        let keep = &self.context.pool.keep;
+        let sealed = keep.find(value).await.map_err(away)?;
+        let sealed = sealed.ok_or_else(|| Failure::unavailable("The tokens were being changed; ask again"))?;
+        let place = GrantPlace { grant: self.id, half: Half::Renewal, value };
+        let opened = keep.opener.open(place, &sealed).map_err(bug)?;
+        // An error of the parser could hold a piece of it.
+        serde_json::from_str(opened.expose().map_err(bug)?).map_err(|_| bug("what a grant is renewed with is no JSON"))
+    }
+
+    /// New tokens: put, append, drop the old. They are of use to nobody before that.
+    async fn keep(&self, server: &Server, mut renewal: Renewal, new: Tokens) -> Result<(), Failure> {
+        if let Some(token) = &new.refresh_token {
+            renewal.refresh_token = Some(token.clone());
+        }
+        if let Some(scope) = &new.scope {
+            renewal.scopes = scope.split_ascii_whitespace().map(str::to_owned).collect();
+        }
+        let tokens = self.put(&renewal, &new).await?;
+        let (id, access) = (self.id.clone(), self.access);
+        let done = self.change(move |catalog| Ok(grant::refreshed(catalog, &id, access, tokens))).await?;
+        let unused = match done.events.is_empty() {
+            // Others were given meanwhile.
+            true => [tokens.access, tokens.renewal],
+            false => self.replaced(&done),
+        };
+        secrets::drop_values(self.context, &unused).await;
+        tracing::info!(server = %server.name, "tokens were refreshed");
+        Ok(())
+    }
+
+    async fn put(&self, renewal: &Renewal, new: &Tokens) -> Result<GrantTokens, Failure> {
+        let (access, then) = (ValueId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
+        let keep = &self.context.pool.keep;
+        let seal =
+            |half, value, plain: &str| keep.sealer.seal(GrantPlace { grant: self.id, half, value }, plain).map_err(bug);
+        let text = Zeroizing::new(serde_json::to_string(renewal).map_err(bug)?);
+        let values =
+            [(access, seal(Half::Access, access, &oauth::header(new))?), (then, seal(Half::Renewal, then, &text)?)];
+        for (value, sealed) in values {
+            persist(|| keep.vault.put(value, sealed.clone()).map_err(away)).await?;
+        }
+        let expires_in = new.expires_in.map(|seconds| seconds.max(0.0) as u64);
+        Ok(GrantTokens::new(access, then, renewal.refresh_token.is_some(), now_ms(), expires_in))
+    }
+
+    fn replaced(&self, done: &Done) -> [ValueId; 2] {
+        let before = done.before.as_ref().and_then(|before| before.server_by_id(self.id.server));
+        let grant = before.and_then(|server| server.grant(self.id.user.as_ref()));
+        grant.map_or([self.access; 2], |grant| [grant.tokens.access, grant.tokens.renewal])
+    }
+
+    /// Tells the log that no new tokens came.
+    async fn tell(&self, refused: bool) {
+        let (id, access) = (self.id.clone(), self.access);
+        let told = self.change(move |catalog| Ok(grant::not_refreshed(catalog, &id, access, refused))).await;
+        if let Err(failure) = told {
+            tracing::warn!(%failure, "how a refresh ended could not be recorded");
+        }
+    }
+
+    /// Makes a change, for as long as it takes: the same id again is the same change.
+    async fn change(
+        &self,
+        decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
+    ) -> Result<Done, Failure> {
+        let id = CommandId(Uuid::now_v7());
+        persist(|| self.context.execute.change(id, Actor::Worker, decide.clone())).await
+    }
+}
+
+/// Where tokens for a server are got.
+async fn find(server: &Server, renewal: &Renewal) -> Result<TokenEndpoint, Failure> {
+    let url = server.remote().and_then(|remote| Url::parse(&plain_url(&remote.url)).ok());
+    let url = url.ok_or_else(|| grant::not_remote(server))?;
+    let site = oauth::discover(&url).await;
+    let site = site.map_err(|why| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name)))?;
+    let auth = site.metadata.auth(renewal.client_secret.is_some());
+    Ok(TokenEndpoint { url: site.token_endpoint.into(), auth, resource: site.resource })
+}
+
+/// Tries again while the store is away.
+async fn persist<T, F: Future<Output = Result<T, Failure>>>(work: impl Fn() -> F) -> Result<T, Failure> {
+    let until = Instant::now() + KEEP;
+    loop {
+        match work().await {
+            Err(failure) if failure.code == Code::Unavailable && Instant::now() < until => {
+                tokio::time::sleep(AGAIN * 3).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn away(error: StoreError) -> Failure {
+    tracing::warn!(%error, "the store failed");
+    Failure::unavailable("The store cannot be reached")
+}
