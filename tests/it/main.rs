@@ -14,6 +14,7 @@ mod bus_contract;
 mod chaos;
 mod cluster;
 mod compose;
+mod conformance;
 mod crowd;
 mod demo;
 mod events;
