@@ -192,16 +192,17 @@ impl Drop for Serving {
     }
 }
 
-/// A job on its way to a pool.
-#[derive(Debug, Clone)]
+/// A job on its way in, as its sender wrote it: whoever takes it reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     /// The same id again, while the first is not settled, is the same job.
     pub id: String,
-    pub area: Area,
     /// The command's name.
-    pub command: &'static str,
-    /// The fields of a tool call, as in an [`Ask`].
-    pub call: Option<CallTool>,
+    pub command: String,
+    /// Of a tool call its fields, as JSON; its body is the arguments and nothing else.
+    pub call: Option<String>,
+    /// Where the outcome is to be told, in the bus's own terms.
+    pub reply: Option<String>,
     pub body: Bytes,
 }
 
@@ -216,14 +217,14 @@ pub struct Delivery {
 /// What becomes of a delivery. Silence means "again".
 #[async_trait]
 pub trait Settle: Send + Sync {
-    /// It is done, or can never be done: it does not come back. A sender that named a reply subject is
-    /// told the outcome.
-    async fn done(self: Box<Self>, outcome: Result<Bytes, Bytes>);
+    /// It does not come back. A sender that named a place for it is told the outcome, where there is one yet;
+    /// else whoever has taken the job tells it later ([`Bus::tell`]).
+    async fn done(self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>);
     /// It comes back after that time.
     async fn again(self: Box<Self>, after: Duration);
 }
 
-/// A pool's side of the job lane.
+/// The workers' side of the job lane.
 #[async_trait]
 pub trait Jobs: Send + Sync {
     /// The next job; waits until there is one. `None`: the bus has ended.
@@ -249,8 +250,12 @@ pub trait Bus: Send + Sync {
     fn serve(&self, place: Place, taker: Arc<dyn Serve>) -> Serving;
     /// Puts a job on its lane.
     async fn submit(&self, job: Job) -> Result<(), BusError>;
-    /// Joins a pool's takers of jobs.
-    fn jobs(&self, area: Area) -> Box<dyn Jobs>;
+    /// Joins the takers of jobs.
+    fn jobs(&self) -> Box<dyn Jobs>;
+    /// Tells the outcome of a job where its sender wanted it told. Nobody may be there any more.
+    async fn tell(&self, reply: &str, outcome: Result<Bytes, Bytes>);
+    /// Shows producers that a message was set aside, and why. Nothing depends on it.
+    async fn set_aside(&self, letter: String, note: Bytes);
     fn publish(&self, hint: Hint);
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
     /// Jobs that wait, for the metrics; 0 where nobody can tell.

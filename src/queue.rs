@@ -3,6 +3,7 @@
 //! It needs no worker: what nobody can carry out now waits in the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::to_raw_value;
 use uuid::Uuid;
@@ -13,13 +14,15 @@ use crate::core::command::{CallTool, Command};
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::job::{self, Accept, Job, RequestKey, Work};
-use crate::core::names::{CommandId, JobId, ServerName, UserName, ValueId};
+use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
 use crate::execute::{Execute, now_ms};
 use crate::follow::Follow;
 use crate::ports::Vault;
 use crate::seal::{JobPart, JobPlace, Sealer};
 use crate::telemetry::bug;
 
+/// How long an `Idempotency-Key` is remembered.
+const KEYS: Duration = Duration::from_secs(86_400);
 /// Whose jobs those are that nobody has asked for.
 const UPKEEP: &str = "mcp-api";
 
@@ -44,9 +47,17 @@ pub struct NewJob {
     pub actor: Actor,
 }
 
+/// A job that is in the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Accepted {
+    pub id: JobId,
+    /// It was not there before.
+    pub new: bool,
+}
+
 impl Queue {
     /// Accepts a job. One with a key that was used before is the job of that time.
-    pub async fn accept(&self, new: NewJob) -> Result<JobId, Failure> {
+    pub async fn accept(&self, new: NewJob) -> Result<Accepted, Failure> {
         let NewJob { user, command, server, work, key, actor } = new;
         let (id, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
         let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
@@ -62,19 +73,20 @@ impl Queue {
         let decide = move |catalog: &_| job::accept(catalog, &accept);
         let accepted = self.execute.change(CommandId(id.0), actor, decide).await;
         if accepted.as_ref().is_ok_and(|done| !done.events.is_empty()) {
-            return Ok(id);
+            return Ok(Accepted { id, new: true });
         }
         // What was put for it is not needed; should this fail, it is left to the sweep.
         let _ = self.vault.remove(&[arguments]).await;
         accepted?;
         let known = key.and_then(|key| self.follow.catalog().jobs.of_key(key.scope).map(|job| job.id));
+        let known = known.map(|id| Accepted { id, new: false });
         known.ok_or_else(|| Failure::unavailable("The job of this key has just expired; ask again"))
     }
 
     /// Has the program look after itself: once for every `when`, however many processes want it.
-    pub async fn upkeep<C: Command>(&self, command: &C, when: &str) -> Result<JobId, Failure> {
+    pub async fn upkeep<C: Command>(&self, command: &C, when: &str) -> Result<Accepted, Failure> {
         let scope = self.sealer.digest("upkeep", &[C::NAME.as_bytes(), when.as_bytes()]).map_err(bug)?;
-        let work = Work { call: None, raw: false, body: to_raw_value(command).map_err(bug)? };
+        let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
         let user = UPKEEP.parse().map_err(bug)?;
         let key = Some(RequestKey { scope, body: scope });
         self.accept(NewJob { user, command: C::NAME, server: None, work, key, actor: Actor::Worker }).await
@@ -87,6 +99,16 @@ impl Queue {
         self.execute.change(CommandId(Uuid::now_v7()), Actor::Api, decide).await?;
         let job = self.follow.catalog().jobs.get(id).cloned();
         job.ok_or_else(|| Failure::job_not_found(id))
+    }
+
+    /// What a producer's own id of a job is known by.
+    pub fn key_of_producer(&self, id: &str) -> Result<Digest, Failure> {
+        self.sealer.digest("producer's id", &[id.as_bytes()]).map_err(bug)
+    }
+
+    /// How long the key of a change made now is remembered: milliseconds since 1970.
+    pub fn keep_keys_until(&self) -> u64 {
+        now_ms() + KEYS.as_millis() as u64
     }
 
     /// How long the answer of a job that ends now is kept: milliseconds since 1970.

@@ -26,6 +26,7 @@ const SEALED: usize = 10_000;
 pub struct Context {
     pub follow: Arc<Follow>,
     pub execute: Execute,
+    pub bus: Arc<dyn Bus>,
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
     pub opener: Opener,
@@ -89,7 +90,7 @@ impl Context {
             worker,
             follow: follow.clone(),
             execute: execute.clone(),
-            bus,
+            bus: bus.clone(),
             board,
             leases: leases.clone(),
             keep: Keep { vault: vault.clone(), opener: opener.clone(), sealer },
@@ -101,6 +102,7 @@ impl Context {
         Self {
             follow,
             execute,
+            bus,
             vault,
             leases,
             opener,

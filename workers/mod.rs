@@ -12,6 +12,7 @@ mod keys;
 mod mcp;
 mod net;
 mod oauth;
+mod once;
 mod permits;
 mod secrets;
 mod servers;
@@ -29,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Pools;
 use crate::core::command::{
-    Area, CallTool, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery, DisableServer,
-    EnableServer, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer, Rewrap, SetSecret, StoreGrant, UpdateServer,
+    Area, CallTool, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery, DisableServer, DropLetter,
+    EnableServer, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer, RetryLetter, Rewrap, SetSecret, StoreGrant,
+    UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
@@ -67,7 +69,7 @@ impl Workers {
         let mut loops = vec![];
         if pools.tools {
             loops = vec![
-                tokio::spawn(jobs::take(context.clone(), bus.jobs(Area::Tools), draining.clone())),
+                tokio::spawn(jobs::take(context.clone(), bus.jobs(), draining.clone())),
                 tokio::spawn(jobs::Runner::new(context.clone(), areas(&pools).collect(), draining.clone()).run()),
             ];
             tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
@@ -148,6 +150,8 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         CallTool::NAME => tools::call(context, ask).await,
         ReadLogs::NAME => handle(ask, |command: ReadLogs| servers::logs(context.clone(), command)).await,
         ReadAnswer::NAME => handle(ask, |command| jobs::read_answer(context.clone(), command)).await,
+        RetryLetter::NAME => handle(ask, |command| jobs::letters::retry(context.clone(), command)).await,
+        DropLetter::NAME => handle(ask, |command| jobs::letters::drop_letter(context.clone(), command)).await,
         RegisterServer::NAME => handle(ask, |command| servers::register(context.clone(), command)).await,
         UpdateServer::NAME => handle(ask, |command| servers::update(context.clone(), command)).await,
         EnableServer::NAME => handle(ask, |command| servers::enable(context.clone(), command)).await,

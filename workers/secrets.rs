@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::context::Context;
 use super::mcp::Secret;
+use super::once;
 use crate::core::catalog::{SecretRef, Server};
 use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
-use crate::core::event::{Actor, Event};
+use crate::core::event::Event;
 use crate::core::failure::Failure;
 use crate::core::names::{UserName, ValueId};
 use crate::core::secret::{self, Form};
@@ -27,7 +28,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
     put(&context, command.value, &command.sealed).await?;
     let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
-    let done = context.execute.change(command.id, Actor::Api, move |catalog| secret::set(catalog, &command)).await?;
+    let done = once::change(&context, command.id, command.key, move |catalog| secret::set(catalog, &command)).await?;
     let before = done.before.and_then(|before| before.server_by_id(server).cloned());
     let old = before.iter().flat_map(|server| server.secrets_of(user.as_str())).find(|secret| secret.name == name);
     if let Some(SecretRef { value, .. }) = old {
@@ -51,7 +52,8 @@ pub async fn put(context: &Context, value: ValueId, sealed: &str) -> Result<(), 
 
 /// Append, drop, then answer: whoever is told that it is gone, it is gone.
 pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), Failure> {
-    let done = context.execute.change(command.id, Actor::Api, move |catalog| secret::delete(catalog, &command)).await?;
+    let done =
+        once::change(&context, command.id, command.key, move |catalog| secret::delete(catalog, &command)).await?;
     let values: Vec<ValueId> = done.events.iter().filter_map(deleted).collect();
     context.vault.remove(&values).await.map_err(away)?;
     values.iter().for_each(|value| drop(context.sealed.remove(value)));

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::context::Context;
-use super::secrets;
+use super::{once, secrets};
 use crate::core::catalog::{Catalog, Server};
 use crate::core::command::{
     DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, ServerLogs, UpdateServer,
 };
-use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::names::ServerName;
 use crate::core::remote::SealedValue;
@@ -23,17 +22,17 @@ use crate::ports::Sealed;
 pub async fn register(context: Arc<Context>, command: RegisterServer) -> Result<Live, Failure> {
     let name = command.name.clone();
     put_all(&context, &command.sealed).await?;
-    context.execute.change(command.id, Actor::Api, move |catalog| server::register(catalog, &command)).await?;
+    once::change(&context, command.id, command.key, move |catalog| server::register(catalog, &command)).await?;
     settle(&context, &name).await
 }
 
 pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<Live, Failure> {
-    let id = command.id;
+    let (id, key) = (command.id, command.key);
     let name = command.name.clone();
     keep_session(&context, &mut command).await;
     put_all(&context, &command.sealed).await?;
     let change = move |catalog: &Catalog| server::update(catalog, &command);
-    let done = context.execute.change(id, Actor::Api, change).await?;
+    let done = once::change(&context, id, key, change).await?;
     drop_replaced(&context, &name, &done).await;
     settle(&context, &name).await
 }
@@ -41,20 +40,21 @@ pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<
 /// Enabling a server that is enabled restarts it.
 pub async fn enable(context: Arc<Context>, command: EnableServer) -> Result<Live, Failure> {
     let name = command.name.clone();
-    context.execute.change(command.id, Actor::Api, move |catalog| server::enable(catalog, &command)).await?;
+    once::change(&context, command.id, command.key, move |catalog| server::enable(catalog, &command)).await?;
     settle(&context, &name).await
 }
 
 pub async fn disable(context: Arc<Context>, command: DisableServer) -> Result<Live, Failure> {
     let name = command.name.clone();
-    context.execute.change(command.id, Actor::Api, move |catalog| server::disable(catalog, &command)).await?;
+    once::change(&context, command.id, command.key, move |catalog| server::disable(catalog, &command)).await?;
     settle(&context, &name).await
 }
 
 /// Deletes a server: stops it, and drops its secrets from the Vault.
 pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), Failure> {
     let name = command.name.clone();
-    let done = context.execute.change(command.id, Actor::Api, move |catalog| server::delete(catalog, &command)).await?;
+    let done =
+        once::change(&context, command.id, command.key, move |catalog| server::delete(catalog, &command)).await?;
     // The same command a second time finds its commit, and nothing is left to be done.
     let Some(gone) = done.before.and_then(|before| before.server(name.as_str()).cloned()) else { return Ok(()) };
     context.pool.settle(&gone).await;

@@ -11,12 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, broadcast};
 
-use crate::core::command::Area;
 use crate::ports::{Ask, Bus, BusError, Busy, Delivery, Hint, Job, Jobs, Place, Reply, Serve, Serving, Settle};
 
 /// Hints a listener may be behind; one that is further behind looks for itself.
 const HINTS: usize = 1024;
-/// Jobs that may wait in one area.
+/// Jobs that may wait.
 const JOBS: usize = 10_000;
 
 type Takers = HashMap<Place, Vec<(u64, Arc<dyn Serve>)>>;
@@ -24,7 +23,7 @@ type Takers = HashMap<Place, Vec<(u64, Arc<dyn Serve>)>>;
 pub struct InProcessBus {
     takers: ArcSwap<Takers>,
     hints: broadcast::Sender<Hint>,
-    lanes: [Arc<Lane>; Area::ALL.len()],
+    lane: Arc<Lane>,
     turn: AtomicUsize,
     own: Weak<Self>,
 }
@@ -34,7 +33,7 @@ impl InProcessBus {
         Arc::new_cyclic(|own| Self {
             takers: ArcSwap::default(),
             hints: broadcast::Sender::new(HINTS),
-            lanes: Area::ALL.map(|_| Arc::default()),
+            lane: Arc::default(),
             turn: AtomicUsize::new(0),
             own: own.clone(),
         })
@@ -43,10 +42,6 @@ impl InProcessBus {
     /// Whether anybody serves that place.
     pub fn serves(&self, place: Place) -> bool {
         self.takers.load().get(&place).is_some_and(|there| !there.is_empty())
-    }
-
-    fn lane(&self, area: Area) -> &Arc<Lane> {
-        &self.lanes[area as usize]
     }
 }
 
@@ -92,12 +87,18 @@ impl Bus for InProcessBus {
     }
 
     async fn submit(&self, job: Job) -> Result<(), BusError> {
-        self.lane(job.area).push(job)
+        self.lane.push(job)
     }
 
-    fn jobs(&self, area: Area) -> Box<dyn Jobs> {
-        Box::new(Taker(self.lane(area).clone()))
+    fn jobs(&self) -> Box<dyn Jobs> {
+        Box::new(Taker(self.lane.clone()))
     }
+
+    async fn tell(&self, _: &str, _: Result<Bytes, Bytes>) {
+        // Senders in this process read their outcomes from the log.
+    }
+
+    async fn set_aside(&self, _: String, _: Bytes) {}
 
     fn publish(&self, hint: Hint) {
         // Nobody listening is no loss: hints are hints.
@@ -109,11 +110,11 @@ impl Bus for InProcessBus {
     }
 
     async fn waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.lock().waiting.len()).sum()
+        self.lane.lock().waiting.len()
     }
 }
 
-/// One area's jobs: those that wait, and the ids of all that are not settled.
+/// The jobs: those that wait, and the ids of all that are not settled.
 #[derive(Default)]
 struct Lane {
     state: Mutex<LaneState>,
@@ -182,7 +183,7 @@ struct Unsettled {
 
 #[async_trait]
 impl Settle for Unsettled {
-    async fn done(mut self: Box<Self>, _: Result<Bytes, Bytes>) {
+    async fn done(mut self: Box<Self>, _: Option<Result<Bytes, Bytes>>) {
         if let Some((job, _)) = self.job.take() {
             self.lane.lock().unsettled.remove(&job.id);
         }

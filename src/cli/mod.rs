@@ -4,6 +4,7 @@ mod asyncapi;
 mod backup;
 mod call;
 mod client;
+mod dead;
 mod demo;
 mod rotate_keys;
 pub mod schemas;
@@ -56,6 +57,9 @@ pub enum Command {
     Backup { file: PathBuf },
     /// Put a backup into a DATA_DIR that has none yet
     Restore { file: PathBuf },
+    /// Look after messages of producers that nobody can read
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
     /// Write schemas/ and example.env anew from the types
     #[command(hide = true)]
     Schemas { folder: PathBuf },
@@ -78,6 +82,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::RotateKeys { api } => rotate_keys::run(&api),
         Command::Backup { file } => backup::save(&file),
         Command::Restore { file } => backup::restore(&file),
+        Command::Dead(command) => dead::run(&command),
         Command::Schemas { folder } => schemas::run(&folder),
         Command::Guard { .. } => Err("the guard is started by a worker, not by hand".into()),
     };

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use imbl::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Entry, Event, Unreadable};
+use super::dead::{DeadLetter, DeadLetters};
+use super::event::{DeadKept, Entry, Event, Unreadable};
 use super::grant::{Grant, GrantState};
 use super::job::{Job, Jobs};
 use super::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
 use super::remote::{Era, Remote};
+use super::request::{Request, Requests};
 use super::server::{Replicas, ServerConfig};
 use super::tool::Tools;
 
@@ -26,6 +28,8 @@ pub struct Catalog {
     /// Where what is to run last changed.
     pub servers_changed: Position,
     pub jobs: Jobs,
+    pub dead: DeadLetters,
+    pub requests: Requests,
     servers: HashMap<ServerName, Arc<Server>>,
     names: HashMap<ServerId, ServerName>,
 }
@@ -121,7 +125,12 @@ impl Catalog {
 
     /// Everything in the Vault that something names.
     pub fn values(&self) -> std::collections::HashSet<ValueId> {
-        self.servers.values().flat_map(|server| server.values()).chain(self.jobs.values()).collect()
+        self.servers
+            .values()
+            .flat_map(|server| server.values())
+            .chain(self.jobs.values())
+            .chain(self.dead.values())
+            .collect()
     }
 
     /// Folds one append. An unreadable event leaves the catalogue as it was.
@@ -242,6 +251,10 @@ impl Catalog {
             Event::GoogleConnected(e) => self.change(e.server, |server| {
                 server.google.insert(e.user.clone(), e.value);
             }),
+            Event::DeadKept(e) => self.dead.kept(e),
+            Event::DeadDropped(e) => self.dead.dropped(e),
+            Event::RequestKept(e) => self.requests.insert(e.request),
+            Event::RequestForgotten(e) => e.scopes.iter().for_each(|scope| self.requests.forget(*scope)),
         }
     }
 
@@ -289,6 +302,8 @@ struct Snapshot<J> {
     servers_changed: Position,
     servers: Vec<ServerSnapshot>,
     jobs: Vec<J>,
+    dead: Vec<DeadLetter>,
+    requests: Vec<Request>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -334,14 +349,17 @@ impl Catalog {
         });
         let Self { position, tools_changed, servers_changed, .. } = *self;
         let (servers, jobs) = (servers.collect(), self.jobs.to_snapshot());
-        serde_json::to_vec(&Snapshot { position, tools_changed, servers_changed, servers, jobs })
+        let (dead, requests) = (self.dead.all().cloned().collect(), self.requests.all().copied().collect());
+        serde_json::to_vec(&Snapshot { position, tools_changed, servers_changed, servers, jobs, dead, requests })
     }
 
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let snapshot: Snapshot<Job> = serde_json::from_slice(bytes)?;
-        let Snapshot { position, tools_changed, servers_changed, servers, jobs } = snapshot;
+        let Snapshot { position, tools_changed, servers_changed, servers, jobs, dead, requests } = snapshot;
         let jobs = Jobs::from_snapshot(jobs);
         let mut catalog = Self { position, tools_changed, servers_changed, jobs, ..Self::default() };
+        dead.into_iter().for_each(|letter| catalog.dead.kept(&DeadKept { letter }));
+        requests.into_iter().for_each(|request| catalog.requests.insert(request));
         for server in servers {
             catalog.names.insert(server.id, server.name.clone());
             let stored = Server {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::grant::{GrantId, GrantTokens};
+use super::job::RequestKey;
 use super::names::{CommandId, JobId, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId};
 use super::outcome::Outcome;
 use super::remote::SealedValue;
@@ -99,6 +100,8 @@ commands! {
     CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUse,
     Rewrap = Secrets "secrets.rewrap" v 1 Ask -> Rewrapped,
     ReadAnswer = Jobs "jobs.answer" v 1 Ask -> Outcome,
+    RetryLetter = Jobs "jobs.retry_letter" v 1 Change -> (),
+    DropLetter = Jobs "jobs.drop_letter" v 1 Change -> (),
 }
 
 /// Register a server under a name that is free, and connect it when enabled.
@@ -106,6 +109,9 @@ commands! {
 #[serde(rename_all = "camelCase")]
 pub struct RegisterServer {
     pub id: CommandId,
+    /// What the request is to be known by, where its sender may send it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
     /// The id the server will have.
     pub server: ServerId,
     pub name: ServerName,
@@ -123,6 +129,9 @@ pub struct RegisterServer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateServer {
     pub id: CommandId,
+    /// What the request is to be known by, where its sender may send it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
     pub name: ServerName,
     pub change: ServerChange,
     /// Whom the values were sealed for.
@@ -137,6 +146,9 @@ pub struct UpdateServer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EnableServer {
     pub id: CommandId,
+    /// What the request is to be known by, where its sender may send it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
     pub name: ServerName,
 }
 
@@ -144,6 +156,9 @@ pub struct EnableServer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DisableServer {
     pub id: CommandId,
+    /// What the request is to be known by, where its sender may send it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
     pub name: ServerName,
 }
 
@@ -151,6 +166,9 @@ pub struct DisableServer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeleteServer {
     pub id: CommandId,
+    /// What the request is to be known by, where its sender may send it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
     pub name: ServerName,
 }
 
@@ -227,6 +245,9 @@ pub struct ConnectGoogle {
 #[serde(rename_all = "camelCase")]
 pub struct SetSecret {
     pub id: CommandId,
+    /// What the request is to be known by, where its sender may send it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
     pub server: ServerId,
     pub server_name: ServerName,
     pub user: UserName,
@@ -241,6 +262,9 @@ pub struct SetSecret {
 #[serde(rename_all = "camelCase")]
 pub struct DeleteSecret {
     pub id: CommandId,
+    /// What the request is to be known by, where its sender may send it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
     pub server_name: ServerName,
     pub user: UserName,
     pub name: SecretName,
@@ -300,6 +324,18 @@ pub struct Rewrapped {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadAnswer {
     pub job: JobId,
+}
+
+/// Read a dead letter once more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RetryLetter {
+    pub letter: ValueId,
+}
+
+/// Drop a dead letter and what it holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DropLetter {
+    pub letter: ValueId,
 }
 
 /// What a holder saw when it asked its server for tools. Decided where it was seen; it crosses no bus.

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::dead::DeadLetter;
 use super::job::{JobState, Progress, RequestKey};
 use super::names::{
-    CommandId, JobId, Position, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId,
+    CommandId, Digest, JobId, Position, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId,
 };
 use super::remote::Era;
+use super::request::Request;
 use super::server::ServerConfig;
 use super::tool::Tool;
 
@@ -97,6 +99,10 @@ events! {
     JobFinished = "job.finished" v 1,
     JobForgotten = "job.forgotten" v 1,
     GoogleConnected = "google.connected" v 1,
+    DeadKept = "dead.kept" v 1,
+    DeadDropped = "dead.dropped" v 1,
+    RequestKept = "request.kept" v 1,
+    RequestForgotten = "request.forgotten" v 1,
 }
 
 /// A server got a name, a configuration and a new id.
@@ -265,6 +271,32 @@ pub struct GoogleConnected {
     pub value: ValueId,
 }
 
+/// A producer's message was set aside, because nobody can read it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadKept {
+    #[serde(flatten)]
+    pub letter: DeadLetter,
+}
+
+/// Dead letters are gone: read after all, dropped, or too old.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadDropped {
+    pub letters: Vec<ValueId>,
+}
+
+/// The change beside this event was made under an `Idempotency-Key`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestKept {
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+/// Keys are not remembered any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestForgotten {
+    pub scopes: Vec<Digest>,
+}
+
 impl Event {
     /// What the event is about. Secrets belong to their server; their names are nobody's business.
     pub fn subject(&self) -> String {
@@ -292,6 +324,8 @@ impl Event {
             | Self::JobFinished(JobFinished { job, .. }) => return format!("job/{job}"),
             Self::JobForgotten(_) => return "jobs".to_owned(),
             Self::GoogleConnected(e) => &e.server_name,
+            Self::DeadKept(_) | Self::DeadDropped(_) => return "dead".to_owned(),
+            Self::RequestKept(_) | Self::RequestForgotten(_) => return "requests".to_owned(),
         };
         format!("server/{name}")
     }

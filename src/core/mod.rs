@@ -6,6 +6,7 @@
 pub mod call;
 pub mod catalog;
 pub mod command;
+pub mod dead;
 pub mod event;
 pub mod failure;
 pub mod google;
@@ -14,6 +15,7 @@ pub mod job;
 pub mod names;
 pub mod outcome;
 pub mod remote;
+pub mod request;
 pub mod secret;
 pub mod server;
 pub mod tool;

@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: whoever sends a request again under its key gets the answer of the first, and nothing is done
-//! twice. The key stands for a job, so it outlives this process.
+//! twice.
 
-use axum::http::HeaderMap;
+use axum::extract::Request;
 
 use super::facade::Facade;
 use crate::core::failure::Failure;
@@ -12,21 +12,34 @@ use crate::telemetry::bug;
 /// Characters of a key.
 const LONGEST: usize = 255;
 
-/// What the request is to be known by, where its sender wants that. `of` is its method and path.
-pub fn key(
-    facade: &Facade,
-    headers: &HeaderMap,
-    of: &str,
-    user: &UserName,
-    body: &[u8],
-) -> Result<Option<RequestKey>, Failure> {
-    let mut given = headers.get_all("idempotency-key").iter();
-    let Some(key) = given.next() else { return Ok(None) };
-    let wrong =
-        || Failure::invalid(format!("Idempotency-Key must be one text of 1 to {LONGEST} visible ASCII characters"));
-    let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= LONGEST && given.next().is_none());
-    let key = key.ok_or_else(wrong)?;
-    let digest = |what, parts: &[&[u8]]| facade.sealer.digest(what, parts).map_err(bug);
-    let scope = digest("request", &[of.as_bytes(), user.as_str().as_bytes(), key.as_bytes()])?;
-    Ok(Some(RequestKey { scope, body: digest("body", &[body])? }))
+/// What a request says of itself that is to be known again. Read before its body is.
+pub struct Keyed {
+    key: String,
+    /// Method and path.
+    of: String,
+}
+
+impl Keyed {
+    /// `None`: its sender does not mean to send it again.
+    pub fn of(request: &Request) -> Result<Option<Self>, Failure> {
+        let mut given = request.headers().get_all("idempotency-key").iter();
+        let Some(key) = given.next() else { return Ok(None) };
+        let wrong =
+            || Failure::invalid(format!("Idempotency-Key must be one text of 1 to {LONGEST} visible ASCII characters"));
+        let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= LONGEST && given.next().is_none());
+        let key = key.ok_or_else(wrong)?.to_owned();
+        Ok(Some(Self { key, of: format!("{} {}", request.method(), request.uri().path()) }))
+    }
+
+    /// The key among all keys: of this method, path and user.
+    pub fn key(&self, facade: &Facade, user: &UserName, body: &[u8]) -> Result<RequestKey, Failure> {
+        let digest = |what, parts: &[&[u8]]| facade.sealer.digest(what, parts).map_err(bug);
+        let scope = digest("request", &[self.of.as_bytes(), user.as_str().as_bytes(), self.key.as_bytes()])?;
+        Ok(RequestKey { scope, body: digest("body", &[body])? })
+    }
+}
+
+/// The key of a change that is nobody's in particular.
+pub fn key(facade: &Facade, keyed: Option<&Keyed>, body: &[u8]) -> Result<Option<RequestKey>, Failure> {
+    keyed.map(|keyed| keyed.key(facade, &UserName::default(), body)).transpose()
 }

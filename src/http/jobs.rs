@@ -197,7 +197,7 @@ pub async fn get(
     Path(id): Path<String>,
     of: Result<Query<OfUser>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    let (id, OfUser { username, wait }) = one(&id, of)?;
+    let (id, OfUser { username, wait }) = one(&facade, &id, of)?;
     let mut job = of_user(&facade, id, &username)?;
     if let Some(wait) = wait {
         let wait = humantime::parse_duration(&wait).ok().filter(|wait| *wait <= WAIT);
@@ -217,15 +217,18 @@ pub async fn cancel(
     Path(id): Path<String>,
     of: Result<Query<OfUser>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    let (id, OfUser { username, .. }) = one(&id, of)?;
+    let (id, OfUser { username, .. }) = one(&facade, &id, of)?;
     let job = facade.queue.cancel(id, username).await?;
     success(OneJob { job: JobView::new(&job, None) })
 }
 
-fn one(id: &str, of: Result<Query<OfUser>, QueryRejection>) -> Result<(JobId, OfUser), Failure> {
+fn one(facade: &Facade, id: &str, of: Result<Query<OfUser>, QueryRejection>) -> Result<(JobId, OfUser), Failure> {
     let Query(of) = of.map_err(|error| Failure::invalid(error.body_text()))?;
+    // A producer on the bus knows its job by the id that it gave.
+    let scope = facade.queue.key_of_producer(id)?;
+    let own = facade.follow.catalog().jobs.of_key(scope).map(|job| job.id);
     // What is no id is the id of no job.
-    let id = id.parse().map_err(|_| Failure::job_not_found("of that id"))?;
+    let id = own.or_else(|| id.parse().ok()).ok_or_else(|| Failure::job_not_found("of that id"))?;
     Ok((id, of))
 }
 
@@ -267,7 +270,7 @@ pub fn wants_later(headers: &HeaderMap) -> bool {
 
 /// Accepts a job and says where its answer will be.
 pub async fn later(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
-    let id = facade.queue.accept(new).await?;
+    let id = facade.queue.accept(new).await?.id;
     let body = serde_json::to_vec(&Accepted { success: true, job_id: id }).map_err(bug)?;
     let mut response = json(StatusCode::ACCEPTED, body);
     let location = HeaderValue::try_from(format!("/jobs/{id}")).map_err(bug)?;
@@ -279,7 +282,7 @@ pub async fn later(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
 
 /// Accepts a job and waits for its end: the answer is the job's own, whoever hangs up meanwhile.
 pub async fn now(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
-    let id = facade.queue.accept(new).await?;
+    let id = facade.queue.accept(new).await?.id;
     let Some(job) = ended(facade, id).await else {
         let leaving = format!("This process is stopping; GET /jobs/{id} on another one tells what becomes of it");
         return Err(Failure::unavailable(leaving).maybe_run().into());

@@ -2,6 +2,7 @@
 //! replies; it decides nothing and touches nothing outside.
 
 mod body;
+mod dead;
 mod docs;
 mod door;
 mod events;
@@ -51,6 +52,9 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(google::link))
         .routes(routes!(google::login))
         .routes(routes!(google::callback))
+        .routes(routes!(dead::list))
+        .routes(routes!(dead::retry))
+        .routes(routes!(dead::drop_letter))
         .routes(routes!(events::read))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

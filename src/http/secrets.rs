@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::body;
 use super::facade::{Facade, command_id};
+use super::idempotency::Keyed;
 use super::reply::{ErrorBody, Nothing, Refused, Success, success};
 use crate::core::command::{DeleteSecret, SetSecret};
 use crate::core::failure::Failure;
@@ -59,6 +60,7 @@ pub struct DeleteBody {
 #[utoipa::path(post, operation_id = "set_secret", path = "/secrets/set", tag = "secrets", request_body = SetBody,
     responses((status = 200, description = "Done", body = Success<Nothing>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+    let keyed = Keyed::of(&request)?;
     let body = body::read(request, facade.limits.payload).await?;
     let SetBody { username: user, server_name, secret_name, secret_value } = body::parse(&body)?;
     let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.id);
@@ -69,7 +71,8 @@ pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<
     let place = SecretPlace { server, user: &user, name: &name, value };
     let sealed = facade.sealer.seal(place, &secret_value).map_err(bug)?;
     let sealed = BASE64_STANDARD.encode(&sealed.0);
-    facade.ask(&SetSecret { id: command_id(), server, server_name, user, name, value, sealed }, TIME).await?;
+    let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;
+    facade.ask(&SetSecret { id: command_id(), key, server, server_name, user, name, value, sealed }, TIME).await?;
     success(Nothing {})
 }
 
@@ -78,9 +81,11 @@ pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<
     responses((status = 200, description = "Done", body = Success<Nothing>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
         (status = 404, description = "There is no such server or secret", body = ErrorBody)))]
 pub async fn delete(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+    let keyed = Keyed::of(&request)?;
     let body = body::read(request, facade.limits.payload).await?;
     let DeleteBody { username: user, server_name, secret_name } = body::parse(&body)?;
     let name = plain_name(&server_name, secret_name);
-    facade.ask(&DeleteSecret { id: command_id(), server_name, user, name }, TIME).await?;
+    let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;
+    facade.ask(&DeleteSecret { id: command_id(), key, server_name, user, name }, TIME).await?;
     success(Nothing {})
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::body;
 use super::facade::{Facade, command_id};
+use super::idempotency::{Keyed, key};
 use super::reply::{ErrorBody, Nothing, Refused, Success, success};
 use super::server_fields::{RegisterBody, UpdateBody};
 use crate::core::catalog::Server;
@@ -158,13 +159,15 @@ pub async fn get(State(facade): State<Arc<Facade>>, Named(name): Named) -> Resul
 #[utoipa::path(post, operation_id = "register_server", path = "/mcp/servers", tag = "servers", request_body = RegisterBody,
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 409, description = "A server of that name exists already", body = ErrorBody)))]
 pub async fn register(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+    let keyed = Keyed::of(&request)?;
     let body = body::read(request, facade.limits.payload).await?;
+    let key = key(&facade, keyed.as_ref(), &body)?;
     let body: RegisterBody = body::parse(&body)?;
     let (server, name, enabled) = (ServerId(Uuid::now_v7()), body.name.clone(), body.enabled.unwrap_or(true));
     let (config, session, sealed) = body.config(&facade.sealer, server)?;
     let time = starts(config.startup_timeout_ms());
     let (id, named) = (command_id(), name.clone());
-    let command = RegisterServer { id, server, name: named, config, enabled, session, sealed };
+    let command = RegisterServer { id, key, server, name: named, config, enabled, session, sealed };
     let live = facade.ask(&command, time).await?;
     shown(&facade, &name, live).await
 }
@@ -177,7 +180,9 @@ pub async fn update(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
+    let keyed = Keyed::of(&request)?;
     let body = body::read(request, facade.limits.payload).await?;
+    let key = key(&facade, keyed.as_ref(), &body)?;
     let body: UpdateBody = body::parse(&body)?;
     let server = facade.follow.catalog().server(name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
@@ -185,7 +190,7 @@ pub async fn update(
     let asked = change.startup_timeout.flatten();
     let time = asked.map_or_else(|| time_to_start(&facade, &name), starts);
     let (id, named) = (command_id(), name.clone());
-    let command = UpdateServer { id, name: named, change, server: Some(server.id), sealed };
+    let command = UpdateServer { id, key, name: named, change, server: Some(server.id), sealed };
     let live = facade.ask_holder(&name, &command, time).await?;
     shown(&facade, &name, live).await
 }
@@ -193,25 +198,40 @@ pub async fn update(
 /// Remove a server, its processes and all its secrets.
 #[utoipa::path(delete, operation_id = "delete_server", path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, description = "Done", body = Success<Nothing>), (status = 404, description = "There is no such server", body = ErrorBody)))]
-pub async fn delete(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
-    facade.ask_holder(&name, &DeleteServer { id: command_id(), name: name.clone() }, STOPS).await?;
+pub async fn delete(
+    State(facade): State<Arc<Facade>>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Refused> {
+    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+    facade.ask_holder(&name, &DeleteServer { id: command_id(), key, name: name.clone() }, STOPS).await?;
     success(Nothing {})
 }
 
 /// Enable a server; one that is enabled is restarted.
 #[utoipa::path(put, operation_id = "enable_server", path = "/mcp/servers/{name}/enable", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
-pub async fn enable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
+pub async fn enable(
+    State(facade): State<Arc<Facade>>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Refused> {
+    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
     let time = time_to_start(&facade, &name);
-    let live = facade.ask_holder(&name, &EnableServer { id: command_id(), name: name.clone() }, time).await?;
+    let live = facade.ask_holder(&name, &EnableServer { id: command_id(), key, name: name.clone() }, time).await?;
     shown(&facade, &name, live).await
 }
 
 /// Stop a server and keep it.
 #[utoipa::path(put, operation_id = "disable_server", path = "/mcp/servers/{name}/disable", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
-pub async fn disable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
-    let live = facade.ask_holder(&name, &DisableServer { id: command_id(), name: name.clone() }, STOPS).await?;
+pub async fn disable(
+    State(facade): State<Arc<Facade>>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Refused> {
+    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+    let live = facade.ask_holder(&name, &DisableServer { id: command_id(), key, name: name.clone() }, STOPS).await?;
     shown(&facade, &name, live).await
 }
 

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::body;
 use super::facade::Facade;
 use super::google::with_login;
-use super::idempotency;
+use super::idempotency::Keyed;
 use super::jobs;
 use super::reply::{ErrorBody, Refused, json};
 use crate::ask::Question;
@@ -175,22 +175,19 @@ pub struct CallData {
         (status = 504, description = "No answer came in time; the call was cancelled", body = ErrorBody)))]
 pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let traceparent = request.headers().get("traceparent").and_then(traceparent);
-    let headers = request.headers();
-    let keyed = headers.contains_key("idempotency-key").then(|| headers.clone());
-    let later = jobs::wants_later(headers);
-    let host = headers.get(HOST).cloned();
+    let (later, keyed) = (jobs::wants_later(request.headers()), Keyed::of(&request)?);
+    let host = request.headers().get(HOST).cloned();
     let body = body::read(request, facade.limits.payload).await?;
     let parsed: CallBody = body::parse(&body)?;
     check_args(parsed.args)?;
     check_timeout("timeoutMs", parsed.timeout_ms)?;
     let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, args } = parsed;
     if later || keyed.is_some() {
-        let headers = keyed.unwrap_or_default();
-        let key = idempotency::key(&facade, &headers, "POST /mcp/tool/call", &user, &body)?;
+        let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;
         let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.name.clone());
         let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
         let call = CallTool { user: user.clone(), server: server_name, tool, timeout_ms };
-        let work = Work { call: Some(call), raw, body: args.to_owned() };
+        let work = Work { call: Some(call), raw, reply: None, body: args.to_owned() };
         let (command, server) = (CallTool::NAME, Some(server));
         let new = NewJob { user, command, server, work, key, actor: Actor::Api };
         return if later { jobs::later(&facade, new).await } else { jobs::now(&facade, new).await };

@@ -49,6 +49,8 @@ pub struct JobPlace {
 pub enum JobPart {
     Arguments,
     Answer,
+    /// A dead letter.
+    Letter,
 }
 
 impl Place for JobPlace {
@@ -60,6 +62,7 @@ impl Place for JobPlace {
         let part: &[u8] = match self.part {
             JobPart::Arguments => b"job arguments",
             JobPart::Answer => b"job answer",
+            JobPart::Letter => b"dead letter",
         };
         length_prefixed(&[&[FORMAT], part, self.job.0.as_bytes(), self.value.0.as_bytes()])
     }

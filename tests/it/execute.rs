@@ -34,6 +34,7 @@ impl Process {
         let name = format!("server-{number}").parse().expect("a name");
         let command = RegisterServer {
             id,
+            key: None,
             server: server_id(number),
             name,
             config: config(),

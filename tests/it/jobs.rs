@@ -321,3 +321,44 @@ async fn a_call_under_a_key_is_made_once() {
     let first = app.keyed("k3", &failing).await;
     assert_eq!((first.status, app.keyed("k3", &failing).await.body), (502, first.body));
 }
+
+#[tokio::test]
+async fn a_change_under_a_key_is_made_once() {
+    let mut app = fixture().await;
+    let send = async |app: &App, method: Method, path: &str, key: &str, body: Option<Value>| {
+        let mut request = app.http.request(method, format!("{}{path}", app.url)).header("Idempotency-Key", key);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        answer(request).await
+    };
+    let count = async |app: &App, what: &str| app.happened().await.iter().filter(|line| line.starts_with(what)).count();
+    let second = json!({ "name": "second", "command": crate::harness::python(), "args": ["-u", crate::harness::fixture("server.py")] });
+    let register = || send(&app, Method::POST, "/mcp/servers", "r1", Some(second.clone()));
+    let (first, same) = tokio::join!(register(), register());
+    assert_eq!((first.status, same.status), (200, 200), "{} {}", first.body, same.body);
+    assert_eq!(first.body["server"]["name"], same.body["server"]["name"]);
+    assert_eq!(count(&app, "server.registered server/second").await, 1);
+
+    let secret = |value: &str| {
+        Some(json!({ "username": "ana", "serverName": "second", "secretName": "message", "secretValue": value }))
+    };
+    send(&app, Method::POST, "/secrets/set", "s1", secret("one")).await.ok();
+    send(&app, Method::POST, "/secrets/set", "s2", secret("two")).await.ok();
+    app.kill_and_restart();
+    // The first once more changes nothing: the second stands.
+    send(&app, Method::POST, "/secrets/set", "s1", secret("one")).await.ok();
+    assert_eq!(app.call("ana", "second", "echo", json!({})).await.ok()["data"]["content"], "two");
+    send(&app, Method::POST, "/secrets/set", "s1", secret("three")).await.fails(409, "conflict");
+
+    let restarts = count(&app, "server.enabled").await;
+    for _ in 0..2 {
+        send(&app, Method::PUT, "/mcp/servers/second/enable", "e1", None).await.ok();
+    }
+    assert_eq!(count(&app, "server.enabled").await, restarts + 1);
+    for _ in 0..2 {
+        send(&app, Method::DELETE, "/mcp/servers/second", "d1", None).await.ok();
+    }
+    // What was refused has changed nothing, and is decided anew.
+    send(&app, Method::DELETE, "/mcp/servers/third", "d2", None).await.fails(404, "server_not_found");
+}

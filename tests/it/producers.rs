@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::harness::App;
@@ -15,6 +16,8 @@ fn example(url: &str, call: &str, args: &str) -> String {
     let code = code.replace("nats://127.0.0.1:4222", url);
     let old = r#"{"user": "ana", "server": "everything", "tool": "echo"}"#;
     assert!(code.contains(old) && code.contains(r#"b'{"message": "hi"}'"#), "{code}");
+    // A job's id is that of one job; the next one has another.
+    let code = code.replace("my-first-job", &uuid::Uuid::now_v7().to_string());
     code.replace(old, call).replace(r#"b'{"message": "hi"}'"#, args).replace(r#"b'{"message": "later"}'"#, args)
 }
 
@@ -71,4 +74,120 @@ async fn the_example_asks_and_posts_a_job() {
     let run = tokio::process::Command::new(python).args(["-c", &forbidden]).output().await.expect("python");
     assert!(!run.status.success(), "it was answered");
     assert_eq!(app.server("fixture").await["enabled"], true);
+}
+
+/// A producer that speaks to NATS itself.
+struct Producer {
+    client: async_nats::Client,
+}
+
+impl Producer {
+    async fn connect(nats: &Nats) -> Self {
+        Self { client: async_nats::connect(nats.url()).await.expect("connected") }
+    }
+
+    /// Puts a job on the lane; its outcome comes to the subscription.
+    async fn put(&self, id: &str, call: &str, body: &str) -> async_nats::Subscriber {
+        let inbox = self.client.new_inbox();
+        let outcome = self.client.subscribe(inbox.clone()).await.expect("subscribed");
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Mcp-Call", call);
+        headers.insert("Mcp-Reply", inbox);
+        let jetstream = async_nats::jetstream::new(self.client.clone());
+        let subject = format!("mcp.v1.job.tools.call.{id}");
+        let stored = jetstream.publish_with_headers(subject, headers, body.to_owned().into()).await;
+        stored.expect("published").await.expect("stored");
+        outcome
+    }
+}
+
+async fn outcome(from: &mut async_nats::Subscriber) -> (String, Value) {
+    let message =
+        tokio::time::timeout(crate::harness::PATIENCE, from.next()).await.expect("in time").expect("an outcome");
+    let status = message.headers.expect("headers").get("Mcp-Status").expect("a status").to_string();
+    (status, serde_json::from_slice(&message.payload).expect("JSON"))
+}
+
+#[tokio::test]
+async fn a_producers_job_is_one_job_however_often_it_is_sent() {
+    let app = App::distributed(2, &[]);
+    app.register_fixture("fixture").await.ok();
+    let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
+    let notes = app.dir.path().join("notes");
+    let call = r#"{"user": "ana", "server": "fixture", "tool": "note_slowly"}"#;
+    let body = json!({ "path": notes, "line": "once", "ms": 100 }).to_string();
+    let mut first = producer.put("order-7", call, &body).await;
+    let (status, said) = outcome(&mut first).await;
+    assert_eq!((&*status, &said["content"][0]["text"]), ("ok", &json!("noted slowly")));
+    // Once more, as a sender does that has heard nothing: the same outcome, and nothing done.
+    let mut second = producer.put("order-7", call, &body).await;
+    assert_eq!(outcome(&mut second).await, ("ok".into(), said.clone()));
+    assert_eq!(std::fs::read_to_string(&notes).expect("notes"), "once\n");
+    let job = app.get("/jobs/order-7?username=ana").await.ok()["job"].take();
+    assert_eq!((&job["state"], &job["answer"]["body"]["data"]), (&json!("succeeded"), &said), "{job}");
+    // Another body under its id is refused, and told so.
+    let mut other = producer.put("order-7", call, "{}").await;
+    assert_eq!(outcome(&mut other).await.1["code"], "conflict");
+}
+
+#[tokio::test]
+async fn a_job_outlives_its_worker_and_the_stream_it_came_by() {
+    let mut app = App::distributed(2, &[]);
+    app.register_fixture("fixture").await.ok();
+    let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
+    let notes = app.dir.path().join("notes");
+    let body = json!({ "path": notes, "line": "x", "ms": 60_000 }).to_string();
+    let mut lost = producer.put("lost", r#"{"user": "ana", "server": "fixture", "tool": "note_slowly"}"#, &body).await;
+    app.until("/jobs/lost?username=ana", |body| body["job"]["state"] == "running").await;
+    while std::fs::read_to_string(&notes).unwrap_or_default().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let jetstream = async_nats::jetstream::new(producer.client.clone());
+    jetstream.delete_stream("MCP_JOBS").await.expect("deleted");
+    app.processes[1..].iter_mut().for_each(crate::harness::Process::kill);
+    app.add("worker");
+    let (status, said) = outcome(&mut lost).await;
+    assert_eq!((&*status, &said["code"], &said["mayHaveRun"]), ("failed", &json!("outcome_unknown"), &json!(true)));
+    assert_eq!(std::fs::read_to_string(&notes).expect("notes"), "x\n");
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_is_set_aside_with_its_reason() {
+    let app = App::distributed(1, &[]);
+    app.register_fixture("fixture").await.ok();
+    let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
+    let mut rubbish = producer.put("rubbish", "{", r#"{"token":"planted-in-rubbish"}"#).await;
+    let (status, said) = outcome(&mut rubbish).await;
+    assert_eq!((&*status, &said["code"]), ("failed", &json!("invalid_request")));
+    let listed = app.get("/dead").await.ok();
+    let letter = &listed["letters"][0];
+    assert_eq!(
+        (&letter["id"], &letter["size"], &letter["reason"]),
+        (&json!("rubbish"), &json!(30), &said["message"]),
+        "{listed}"
+    );
+    assert!(!listed.to_string().contains("planted"), "{listed}");
+    // Other programs hear of it from a stream.
+    let jetstream = async_nats::jetstream::new(producer.client.clone());
+    let stream = jetstream.get_stream("MCP_DEAD").await.expect("a stream");
+    let note = stream.get_raw_message(1).await.expect("a message");
+    assert_eq!(serde_json::from_slice::<Value>(&note.payload).expect("JSON"), *letter);
+
+    let cli = |args: &[&str]| {
+        let mut command = crate::harness::command(app.dir.path(), &[("MCP_API_URL".into(), app.url.clone())]);
+        let output = command.arg("dead").args(args).output().expect("the program");
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).expect("UTF-8") + &String::from_utf8(output.stderr).expect("UTF-8"),
+        )
+    };
+    let id = letter["letter"].as_str().expect("an id");
+    let (well, text) = cli(&["list"]);
+    assert!(well && text.contains(id) && text.contains("Mcp-Call"), "{text}");
+    let (well, text) = cli(&["retry", id]);
+    assert!(!well && text.contains("Mcp-Call"), "it still cannot be read: {text}");
+    assert!(cli(&["drop", id]).0);
+    assert_eq!(app.get("/dead").await.ok()["letters"], json!([]));
+    app.delete(&format!("/dead/{id}")).await.fails(404, "job_not_found");
+    assert!(cli(&["list"]).1.contains("none"));
 }

@@ -36,6 +36,10 @@ const HISTORY: &[(&str, &str)] = &[
     ("job.finished.v1", "eea6f6a5f122f85665705737ef5b82c17ab83abd811dcfcf9534bcedef2195da"),
     ("job.forgotten.v1", "cf2acffed9954906c85a7278c3692a894686e7625b635888e706d283450bf2aa"),
     ("google.connected.v1", "8e812ff7782fd3f5a07079252186d518ad1f16e82d592b4e556838911e4b3d01"),
+    ("dead.kept.v1", "e1bf4e4065c4ed3867d1a122a342a165dcbb260b3f3801f12a5af41d5ffe2d2e"),
+    ("dead.dropped.v1", "f69d20f858243200ee6b9073c097253d3caeb782c2dfbe86630778ff06061aa9"),
+    ("request.kept.v1", "3d4e5b36cfbc4ee5a738a5f6e80b7d3886ac11e8f98cd242cd8c5549a06fecd5"),
+    ("request.forgotten.v1", "54230ad1f750f650bc9966a46668a422c2f72c48ffe3055994471a21346327fe"),
     ("server.deleted.v1", "57e7921fe0736d206229c3153869750554193df41d0fc43f7dd251f6e0dfb3a5"),
 ];
 

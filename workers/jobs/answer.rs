@@ -5,12 +5,18 @@ use std::sync::Arc;
 use crate::core::command::ReadAnswer;
 use crate::core::failure::Failure;
 use crate::core::job;
+use crate::core::names::JobId;
 use crate::core::outcome::Outcome;
 use crate::seal::{JobPart, JobPlace};
 use crate::telemetry::bug;
 use crate::workers::context::Context;
 
-pub async fn read(context: Arc<Context>, ReadAnswer { job: id }: ReadAnswer) -> Result<Outcome, Failure> {
+pub async fn read(context: Arc<Context>, ReadAnswer { job }: ReadAnswer) -> Result<Outcome, Failure> {
+    of(&context, job).await
+}
+
+/// The answer of a job that has ended.
+pub async fn of(context: &Context, id: JobId) -> Result<Outcome, Failure> {
     let gone = || Failure::job_not_found(id);
     let ended = {
         let catalog = context.follow.catalog();

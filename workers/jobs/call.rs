@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::run::{Running, Unfinished};
+use super::run::{Done, Running, Unfinished};
 use crate::ask::Question;
 use crate::core::call::check_args;
 use crate::core::command::{Area, CallTool, Command};
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Time for a worker to say itself that it timed out.
 const GRACE: Duration = Duration::from_secs(5);
 
-pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Result<Bytes, Unfinished> {
+pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Result<Done, Unfinished> {
     let command = work.call.ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
     check_args(&work.body)?;
     let body = Bytes::from(String::from(Box::<str>::from(work.body)));
@@ -46,7 +46,10 @@ pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Resu
             () = running.stop.cancelled() => return Err(job::cancelled().into()),
         };
         match answered {
-            Ok(answered) => return Ok(tool::answer(&answered.body, work.raw)?.body.into()),
+            Ok(answered) => {
+                let body = tool::answer(&answered.body, work.raw)?.body.into();
+                return Ok(Done { body, raw: answered.body });
+            }
             // Nothing was begun.
             Err(failure) if failure.code == Code::Unavailable && began.elapsed() < PATIENCE => {}
             Err(failure) => return Err(failure.into()),

@@ -1,34 +1,31 @@
-//! The loop of the job lane: a job comes, is carried out beside the others and settled.
+//! Takes the jobs that producers put on the bus into the log, and sets aside what nobody can read.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::ask::Question;
-use crate::core::call::check_args_text;
-use crate::core::catalog::Server;
-use crate::core::command::{Area, CallTool, Command};
+use super::{answer, letters};
+use crate::core::command::{CallTool, Command};
+use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
+use crate::core::job::{RequestKey, Work, letter};
+use crate::core::names::JobId;
 use crate::ports::{Delivery, Job, Jobs};
+use crate::queue::{Accepted, NewJob};
 use crate::telemetry::bug;
 use crate::workers::context::Context;
 use crate::workers::encode;
 
-/// Jobs of one area under way in a worker.
-const AT_ONCE: usize = 32;
-/// How long a failed job rests before it is tried again.
-const AGAIN: Duration = Duration::from_secs(30);
-/// How long a call is tried that cannot begin because something is away.
-const PATIENCE: Duration = Duration::from_secs(600);
-const PAUSE: Duration = Duration::from_secs(1);
-/// Time for a worker to say itself that it timed out.
-const GRACE: Duration = Duration::from_secs(5);
+/// Jobs that one worker takes in at once.
+const AT_ONCE: usize = 64;
+/// How long a job stays on the bus that cannot be accepted now.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Takes jobs until the worker drains, then waits for those under way.
 pub async fn take(context: Arc<Context>, mut jobs: Box<dyn Jobs>, draining: CancellationToken) {
@@ -45,64 +42,66 @@ pub async fn take(context: Arc<Context>, mut jobs: Box<dyn Jobs>, draining: Canc
         let Some((delivery, place)) = taken else { break };
         let context = context.clone();
         tokio::spawn(async move {
-            carry_out(&context, delivery).await;
+            take_in(&context, delivery).await;
             drop(place);
         });
     }
     let _ = places.acquire_many(AT_ONCE as u32).await;
 }
 
-async fn carry_out(context: &Arc<Context>, delivery: Delivery) {
-    let Delivery { job, attempt, settle } = delivery;
-    match AssertUnwindSafe(run(context, &job, attempt)).catch_unwind().await {
-        Ok(Ok(answer)) => settle.done(Ok(answer)).await,
-        // A call that was refused is a call that was answered.
-        Ok(Err(failure)) if job.command == CallTool::NAME => settle.done(Err(encode(&failure))).await,
-        Ok(Err(failure)) => {
-            tracing::warn!(job = job.id, attempt, %failure, "a job failed; trying again");
-            settle.again(AGAIN).await;
+async fn take_in(context: &Context, Delivery { job, settle, .. }: Delivery) {
+    match accept(context, &job).await {
+        // Its outcome is told when it has ended.
+        Ok(Accepted { new: true, .. }) => settle.done(None).await,
+        // The same message once more: perhaps its sender did not hear of the first.
+        Ok(Accepted { id, .. }) => match told(context, id).await {
+            Some(outcome) => settle.done(Some(outcome)).await,
+            None if job.reply.is_none() => settle.done(None).await,
+            None => settle.again(AGAIN).await,
+        },
+        Err(failure) if is_for_later(&failure) => settle.again(AGAIN).await,
+        Err(failure) if failure.code == Code::InvalidRequest => {
+            match letters::set_aside(context, &job, &failure).await {
+                Ok(()) => settle.done(Some(Err(encode(&failure)))).await,
+                Err(_) => settle.again(AGAIN).await,
+            }
         }
-        Err(_) => settle.done(Err(encode(&bug("a job panicked and is given up")))).await,
+        Err(failure) => settle.done(Some(Err(encode(&failure)))).await,
     }
 }
 
-async fn run(context: &Arc<Context>, job: &Job, attempt: u32) -> Result<Bytes, Failure> {
-    match job.command {
-        CallTool::NAME => call(context, job, attempt).await,
-        unknown => {
-            tracing::error!(unknown, "a job of an unknown kind is given up");
-            Err(Failure::invalid(format!("This worker does not know the command {unknown}")))
-        }
-    }
+fn is_for_later(failure: &Failure) -> bool {
+    matches!(failure.code, Code::Unavailable | Code::RateLimited)
 }
 
-/// A tool call as a job is asked like any other, of the worker that runs the server.
-async fn call(context: &Arc<Context>, job: &Job, attempt: u32) -> Result<Bytes, Failure> {
-    let command = job.call.clone().ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
-    check_args_text(&job.body)?;
-    let began = Instant::now();
-    loop {
-        let server = context.follow.catalog().server(command.server.as_str()).cloned();
-        let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
-        if attempt > 1 && !may_repeat(&server, &command) {
-            let lost = "The worker that had this call is gone, and its tool is not declared readOnlyHint or idempotentHint: whether it was done is unknown";
-            return Err(Failure::new(Code::OutcomeUnknown, lost).maybe_run());
-        }
-        let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
-        let (area, held, call, body) = (Area::Tools, server.held(), Some(command.clone()), job.body.clone());
-        let time = limit + GRACE;
-        let question = Question { area, server: held, command: CallTool::NAME, call, body, traceparent: None, time };
-        match context.asker.ask(question).await {
-            Ok(answered) => return Ok(answered.body),
-            // Nothing was begun.
-            Err(failure) if failure.code == Code::Unavailable && began.elapsed() < PATIENCE => {}
-            Err(failure) => return Err(failure),
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+/// Accepts a producer's job. Its id is its key: the same message again is the same job.
+pub async fn accept(context: &Context, job: &Job) -> Result<Accepted, Failure> {
+    let Job { id, command, call, reply, body } = job;
+    let (called, args) = letter::read(command, call.as_deref(), body)?;
+    let scope = context.queue.key_of_producer(id)?;
+    let fields = call.as_deref().unwrap_or_default().as_bytes();
+    let body = context.queue.sealer.digest("body", &[fields, body]).map_err(bug)?;
+    let (user, server) = (called.user.clone(), Some(called.server.clone()));
+    let work = Work { call: Some(called), raw: true, reply: reply.clone(), body: args };
+    let key = Some(RequestKey { scope, body });
+    let new = NewJob { user, command: CallTool::NAME, server, work, key, actor: Actor::Worker };
+    context.queue.accept(new).await
 }
 
-fn may_repeat(server: &Server, command: &CallTool) -> bool {
-    let tools = server.tools.tools.iter();
-    tools.filter(|tool| tool.name().as_deref() == Some(command.tool.as_str())).any(|tool| tool.may_repeat())
+/// What a job that has ended is told as.
+async fn told(context: &Context, job: JobId) -> Option<Result<Bytes, Bytes>> {
+    let outcome = answer::of(context, job).await.ok()?;
+    if outcome.status != 200 {
+        // Over HTTP a failure says `error`, among us `message`; codes and all else are the same.
+        let mut body: Value = serde_json::from_str(outcome.body.get()).ok()?;
+        let message = body.get_mut("error").map(Value::take);
+        body.as_object_mut()?.insert("message".into(), message?);
+        return Some(Err(serde_json::to_vec(&body).ok()?.into()));
+    }
+    #[derive(Deserialize)]
+    struct Raw {
+        data: Box<RawValue>,
+    }
+    let Raw { data } = serde_json::from_str(outcome.body.get()).ok()?;
+    Some(Ok(String::from(Box::<str>::from(data)).into()))
 }

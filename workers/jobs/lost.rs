@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::core::event::Actor;
-use crate::core::job;
+use super::run;
+use crate::core::event::{Actor, Event};
+use crate::core::job::{self, Job, JobState, Work};
 use crate::core::names::{CommandId, LeaseId, WorkerId};
 use crate::workers::context::Context;
+use crate::workers::encode;
+use crate::workers::secrets::drop_values;
 
 /// Looks for workers that have jobs and are not heard of, for ever.
 pub async fn watch(context: Arc<Context>) {
@@ -38,5 +41,23 @@ pub async fn watch(context: Arc<Context>) {
 pub async fn take_over(context: &Context, worker: WorkerId) -> bool {
     let until = context.queue.keep_until();
     let decide = move |catalog: &_| Ok(job::take_over(catalog, worker, until));
-    context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await.is_ok()
+    let Ok(done) = context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await else {
+        return false;
+    };
+    for event in done.events.iter() {
+        if let (Event::JobFinished(finished), Some(before)) = (event, &done.before)
+            && let Some(job) = before.jobs.get(finished.job)
+        {
+            tell(context, job, finished.state).await;
+        }
+    }
+    true
+}
+
+/// Tells a producer what became of its job. Its arguments are opened for that alone, and then not needed any more.
+async fn tell(context: &Context, job: &Job, state: JobState) {
+    if let Ok(Work { reply: Some(reply), .. }) = run::open(context, job).await {
+        context.bus.tell(&reply, Err(encode(&job::why_without_answer(state)))).await;
+    }
+    drop_values(context, &[job.arguments]).await;
 }

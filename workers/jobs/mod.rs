@@ -6,6 +6,7 @@
 mod answer;
 mod call;
 mod intake;
+pub mod letters;
 mod lost;
 mod progress;
 mod run;

@@ -22,7 +22,7 @@ use crate::core::outcome::Outcome;
 use crate::seal::{JobPart, JobPlace};
 use crate::telemetry::bug;
 use crate::workers::context::Context;
-use crate::workers::secrets;
+use crate::workers::{encode, secrets};
 
 /// The pause after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -53,35 +53,61 @@ impl From<Failure> for Unfinished {
     }
 }
 
+/// What a job has brought.
+pub struct Done {
+    /// The body of a successful answer over HTTP.
+    pub body: Bytes,
+    /// The same as a producer on the bus is told it.
+    pub raw: Bytes,
+}
+
+impl From<Bytes> for Done {
+    fn from(body: Bytes) -> Self {
+        Self { raw: body.clone(), body }
+    }
+}
+
 pub(super) async fn carry_out(context: &Arc<Context>, tidy: &Tidy, running: &Running) {
-    let worked = AssertUnwindSafe(work(context, running)).catch_unwind().await;
+    let work = open(context, &running.job).await;
+    let reply = work.as_ref().ok().and_then(|work| work.reply.clone());
+    let worked = async { do_it(context, running, work?).await };
+    let worked = AssertUnwindSafe(worked).catch_unwind().await;
     let worked = worked.unwrap_or_else(|_| Err(bug("a job panicked and is given up").into()));
     let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
-    let (state, outcome) = match worked {
-        Ok(body) => (JobState::Succeeded, Outcome::done(body).unwrap_or_else(|error| Outcome::failed(&bug(error)))),
+    let (state, outcome, told) = match worked {
+        Ok(Done { body, raw }) => {
+            let outcome = Outcome::done(body).unwrap_or_else(|error| Outcome::failed(&bug(error)));
+            (JobState::Succeeded, outcome, Ok(raw))
+        }
         Err(Unfinished::NotBegun) => {
             let decide = move |catalog: &_| Ok(job::give_back(catalog, job, worker, attempt));
             // Should the log not take it, it is taken over with all else that this worker leaves behind.
             let _ = context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
             return;
         }
-        Err(Unfinished::Failed(_)) if running.stop.is_cancelled() => {
-            (JobState::Cancelled, Outcome::failed(&job::cancelled()))
+        Err(Unfinished::Failed(failure)) => {
+            let (state, failure) = match failure.code {
+                _ if running.stop.is_cancelled() => (JobState::Cancelled, job::cancelled()),
+                Code::OutcomeUnknown => (JobState::Unknown, failure),
+                _ => (JobState::Failed, failure),
+            };
+            (state, Outcome::failed(&failure), Err(encode(&failure)))
         }
-        Err(Unfinished::Failed(failure)) if failure.code == Code::OutcomeUnknown => {
-            (JobState::Unknown, Outcome::failed(&failure))
-        }
-        Err(Unfinished::Failed(failure)) => (JobState::Failed, Outcome::failed(&failure)),
     };
-    end(context, tidy, running, state, outcome).await;
+    if end(context, tidy, running, state, outcome).await
+        && let Some(reply) = reply
+    {
+        context.bus.tell(&reply, told).await;
+    }
 }
 
-async fn work(context: &Arc<Context>, running: &Running) -> Result<Bytes, Unfinished> {
-    let Job { id, arguments, command, .. } = &*running.job;
+/// What a job works on.
+pub(super) async fn open(context: &Context, job: &Job) -> Result<Work, Failure> {
+    let Job { id, arguments, .. } = job;
     let sealed = loop {
         match context.vault.get(&[*arguments]).await {
             Ok(found) => break found.into_iter().next().flatten(),
-            Err(error) if !context.pool.own.is_held() => return Err(bug(error).into()),
+            Err(error) if !context.pool.own.is_held() => return Err(bug(error)),
             Err(error) => tracing::warn!(job = %id, %error, "a job waits for the store"),
         }
         tokio::time::sleep(PAUSE).await;
@@ -89,21 +115,23 @@ async fn work(context: &Arc<Context>, running: &Running) -> Result<Bytes, Unfini
     let sealed = sealed.ok_or_else(|| bug(format!("the arguments of job {id} are gone")))?;
     let place = JobPlace { job: *id, part: JobPart::Arguments, value: *arguments };
     let opened = context.opener.open(place, &sealed).map_err(bug)?;
-    let work: Work = serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)?;
-    drop(opened);
-    match command.as_ref() {
+    serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)
+}
+
+async fn do_it(context: &Arc<Context>, running: &Running, work: Work) -> Result<Done, Unfinished> {
+    match running.job.command.as_ref() {
         CallTool::NAME => call::call(context, running, work).await,
         SweepVault::NAME => {
             running.progress.phase("sweeping");
             secrets::sweep(context).await?;
-            Ok(Bytes::from_static(br#"{"success":true}"#))
+            Ok(Bytes::from_static(br#"{"success":true}"#).into())
         }
         unknown => Err(Failure::invalid(format!("This worker does not know the command {unknown}")).into()),
     }
 }
 
-/// Puts the answer, then ends the job: what the log names is there.
-async fn end(context: &Arc<Context>, tidy: &Tidy, running: &Running, state: JobState, outcome: Outcome) {
+/// Puts the answer, then ends the job: what the log names is there. False: it is not ours to end any more.
+async fn end(context: &Context, tidy: &Tidy, running: &Running, state: JobState, outcome: Outcome) -> bool {
     let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
     let outcome = if outcome.body.get().len() > LARGEST { too_large() } else { outcome };
     let value = ValueId(Uuid::now_v7());
@@ -111,7 +139,7 @@ async fn end(context: &Arc<Context>, tidy: &Tidy, running: &Running, state: JobS
     let sealed = serde_json::to_string(&outcome).map(Zeroizing::new).map_err(bug);
     let sealed = match sealed.and_then(|text| context.pool.keep.sealer.seal(place, &text).map_err(bug)) {
         Ok(sealed) => sealed,
-        Err(_) => return,
+        Err(_) => return false,
     };
     let id = CommandId(Uuid::now_v7());
     // While it holds the lease nobody else ends it; after that it is somebody else's.
@@ -124,17 +152,22 @@ async fn end(context: &Arc<Context>, tidy: &Tidy, running: &Running, state: JobS
         let end = End { state, answer: Some(value), until: context.queue.keep_until() };
         let decide = move |catalog: &_| job::finish(catalog, job, worker, attempt, end);
         match context.execute.change(id, Actor::Worker, decide).await {
-            Ok(_) => return tidy.drop_value(running.job.arguments),
+            Ok(_) => {
+                tidy.drop_value(running.job.arguments);
+                return true;
+            }
             Err(failure) if failure.code == Code::Unavailable => {
                 tracing::warn!(%job, %failure, "a job cannot be ended yet");
                 tokio::time::sleep(PAUSE).await;
             }
             Err(failure) => {
                 tracing::warn!(%job, %failure, "what came of a job is not wanted any more");
-                return tidy.drop_value(value);
+                tidy.drop_value(value);
+                return false;
             }
         }
     }
+    false
 }
 
 fn too_large() -> Outcome {

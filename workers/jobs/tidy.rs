@@ -1,14 +1,16 @@
-//! Lets go of what jobs have left in the Vault: arguments nobody needs, answers that have expired.
+//! Lets go of what is over: arguments nobody needs, answers, keys and dead letters that have expired.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::letters;
 use crate::core::catalog::Catalog;
 use crate::core::event::Actor;
 use crate::core::job;
 use crate::core::names::{CommandId, ValueId};
+use crate::core::request;
 use crate::execute::now_ms;
 use crate::workers::context::Context;
 
@@ -38,6 +40,11 @@ impl Tidy {
             every.tick().await;
             self.flush().await;
             self.forget().await;
+            self.forget_requests().await;
+            let dead = self.context.follow.catalog().dead.expired(now_ms());
+            if !dead.is_empty() {
+                let _ = letters::forget(&self.context, dead).await;
+            }
         }
     }
 
@@ -47,6 +54,14 @@ impl Tidy {
             && let Err(error) = self.context.vault.remove(&values).await
         {
             tracing::warn!(%error, "what jobs have left is left to the sweep");
+        }
+    }
+
+    async fn forget_requests(&self) {
+        let now = now_ms();
+        if !self.context.follow.catalog().requests.expired(now, 1).is_empty() {
+            let decide = move |catalog: &Catalog| Ok(request::forget(catalog, now, AT_ONCE));
+            let _ = self.context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! The job lane: a JetStream work queue from which each area's workers pull, one job at a time.
+//! The job lane: a JetStream work queue from which workers pull, one job at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,6 @@ use super::inbox::Inbox;
 use super::lane::{ACK_WAIT, Lane};
 use super::serve::{NO_MORE, ROUND};
 use super::{parts, wire};
-use crate::core::command::Area;
 use crate::core::names::Position;
 use crate::ports::{Delivery, Jobs, Reply, Settle};
 
@@ -29,18 +28,17 @@ const PROGRESS: Duration = ACK_WAIT.checked_div(3).expect("not zero");
 /// How long the server may take to confirm that a job is done.
 const CONFIRM: Duration = Duration::from_secs(5);
 
-/// A pool's side of the lane.
+/// A worker's side of the lane.
 pub struct Puller {
     lane: Arc<Lane>,
-    area: Area,
     /// Whether the lane has been seen since the connection was made.
     seen: Option<u64>,
     pull: Option<Pull>,
 }
 
 impl Puller {
-    pub fn new(lane: Arc<Lane>, area: Area) -> Self {
-        Self { lane, area, seen: None, pull: None }
+    pub fn new(lane: Arc<Lane>) -> Self {
+        Self { lane, seen: None, pull: None }
     }
 
     /// Asks for one job, under an inbox of its own: the server gives nothing to an inbox that nobody
@@ -59,7 +57,7 @@ impl Puller {
         }
         let pull = self.pull.as_mut()?;
         if pull.until.is_none() {
-            pull.lane.inbox.link.send(pull.lane.pull(self.area, PULL, pull.inbox.as_str().into()));
+            pull.lane.inbox.link.send(pull.lane.pull(PULL, pull.inbox.as_str().into()));
             pull.until = Some(Instant::now() + PULL + FORGOTTEN);
         }
         Some(pull)
@@ -69,20 +67,10 @@ impl Puller {
         let lane = &self.lane;
         let attempt = attempt(&message)?;
         let token = message.reply.clone()?;
-        let reply = wire::reply_of_job(&message);
-        match wire::read_job(&message, self.area) {
-            Ok(job) => {
-                let settle = Unsettled::new(lane.inbox.clone(), token, reply);
-                Some(Delivery { job, attempt, settle: Box::new(settle) })
-            }
-            Err(failure) => {
-                tracing::error!(subject = %message.subject, bytes = message.payload.len(), %failure,
-                    "a job that nobody can read is given up");
-                answer(&lane.inbox, reply, Err(serde_json::to_vec(&failure).unwrap_or_default().into()));
-                lane.inbox.link.send(ack(token, "+TERM"));
-                None
-            }
-        }
+        let job = wire::read_job(&message);
+        let reply = job.reply.as_deref().and_then(wire::inbox);
+        let settle = Unsettled::new(lane.inbox.clone(), token, reply);
+        Some(Delivery { job, attempt, settle: Box::new(settle) })
     }
 }
 
@@ -184,7 +172,7 @@ fn ack(token: Subject, what: impl Into<Bytes>) -> OutboundMessage {
 }
 
 /// Tells the outcome to a sender who wants it.
-fn answer(inbox: &Arc<Inbox>, to: Option<Subject>, outcome: Result<Bytes, Bytes>) {
+pub fn answer(inbox: &Arc<Inbox>, to: Option<Subject>, outcome: Result<Bytes, Bytes>) {
     let Some(to) = to else { return };
     let reply = Reply { position: Position(0), outcome };
     let mut message = wire::reply(to, &reply);
@@ -219,9 +207,11 @@ impl Unsettled {
 
 #[async_trait]
 impl Settle for Unsettled {
-    async fn done(mut self: Box<Self>, outcome: Result<Bytes, Bytes>) {
+    async fn done(mut self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>) {
         let Some(token) = self.token.take() else { return };
-        answer(&self.inbox, self.reply.take(), outcome);
+        if let Some(outcome) = outcome {
+            answer(&self.inbox, self.reply.take(), outcome);
+        }
         // Confirmed, so that whoever submits the id again submits a new job.
         if self.inbox.request(ack(token, "+ACK"), CONFIRM).await.is_none() {
             tracing::warn!("NATS has not confirmed that a job is done; it may come again");

@@ -1,4 +1,4 @@
-//! The stream and the consumers of the job lane: made where they are missing, and what is put in.
+//! The stream and the consumer of the job lane: made where they are missing, and what is put in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,14 +10,19 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::message::OutboundMessage;
 use async_nats::{StatusCode, Subject};
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::inbox::Inbox;
-use super::wire::{self, Subjects, pool};
-use crate::core::command::Area;
+use super::wire::{self, Subjects};
 use crate::ports::{BusError, Job};
 
-/// Jobs that are not settled, of all areas together.
+/// The durable consumer of all workers.
+const TAKERS: &str = "workers";
+/// Messages that were set aside, and how long it is shown.
+const DEAD: i64 = 10_000;
+const DEAD_AGE: Duration = Duration::from_secs(7 * 86_400);
+/// Jobs that are not settled.
 const JOBS: i64 = 10_000;
 /// A worker that shows no sign of life for so long has lost its job.
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -39,7 +44,7 @@ impl Lane {
         Self { inbox, subjects, context, making: tokio::sync::Mutex::default(), complained: AtomicBool::new(false) }
     }
 
-    /// Makes the stream and its consumers where they are missing. Who has made them himself, with more
+    /// Makes the stream and its consumer where they are missing. Who has made them himself, with more
     /// replicas say, keeps what he has made.
     pub async fn ensure(&self) -> Result<(), BusError> {
         let _making = self.making.lock().await;
@@ -75,19 +80,16 @@ impl Lane {
             ..Config::default()
         };
         let stream = self.context.get_or_create_stream(config).await.map_err(|error| error.to_string())?;
-        for area in Area::ALL {
-            let config = pull::Config {
-                durable_name: Some(pool(area)),
-                filter_subject: self.subjects.jobs_of(area),
-                ack_policy: AckPolicy::Explicit,
-                ack_wait: ACK_WAIT,
-                max_deliver: -1,
-                // Those that rest must not keep others from being handed out.
-                max_ack_pending: JOBS,
-                ..pull::Config::default()
-            };
-            stream.get_or_create_consumer(&pool(area), config).await.map_err(|error| error.to_string())?;
-        }
+        let config = pull::Config {
+            durable_name: Some(TAKERS.to_owned()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_deliver: -1,
+            // Those that rest must not keep others from being handed out.
+            max_ack_pending: JOBS,
+            ..pull::Config::default()
+        };
+        stream.get_or_create_consumer(TAKERS, config).await.map_err(|error| error.to_string())?;
         Ok(())
     }
 
@@ -116,9 +118,30 @@ impl Lane {
         Err(BusError::Away)
     }
 
+    /// Shows that a message was set aside: its reason, id and size lie in a stream of their own for a week.
+    pub async fn set_aside(&self, letter: &str, note: Bytes) {
+        if !self.inbox.link.up() {
+            return;
+        }
+        let config = Config {
+            name: self.subjects.dead_stream(),
+            subjects: vec![self.subjects.dead("*")],
+            storage: StorageType::File,
+            max_messages: DEAD,
+            max_age: DEAD_AGE,
+            ..Config::default()
+        };
+        let made = self.context.get_or_create_stream(config).await;
+        let subject = self.subjects.dead(letter).into();
+        let message = OutboundMessage { subject, reply: None, payload: note, headers: None };
+        if made.is_err() || self.inbox.request(message, LIMIT).await.is_none() {
+            tracing::warn!(stream = self.subjects.dead_stream(), "NATS was not told of a message that was set aside");
+        }
+    }
+
     /// The message that asks for one job.
-    pub fn pull(&self, area: Area, expires: Duration, inbox: Subject) -> OutboundMessage {
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.subjects.stream(), pool(area)).into();
+    pub fn pull(&self, expires: Duration, inbox: Subject) -> OutboundMessage {
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.subjects.stream(), TAKERS).into();
         let payload = format!("{{\"batch\": 1, \"expires\": {}}}", expires.as_nanos()).into();
         OutboundMessage { subject, reply: Some(inbox), payload, headers: None }
     }
@@ -133,13 +156,9 @@ impl Lane {
 
     async fn count(&self) -> Option<usize> {
         let stream = self.context.get_stream(self.subjects.stream()).await.ok()?;
-        let mut waiting = usize::try_from(stream.cached_info().state.messages).ok()?;
-        for area in Area::ALL {
-            if let Ok(consumer) = stream.consumer_info(pool(area)).await {
-                waiting = waiting.saturating_sub(consumer.num_ack_pending);
-            }
-        }
-        Some(waiting)
+        let stored = usize::try_from(stream.cached_info().state.messages).ok()?;
+        let in_hand = stream.consumer_info(TAKERS).await.map_or(0, |consumer| consumer.num_ack_pending);
+        Some(stored.saturating_sub(in_hand))
     }
 }
 

@@ -19,12 +19,12 @@ mod wire;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::bus_in_process::InProcessBus;
-use crate::core::command::Area;
 use crate::ports::{Ask, Bus, BusError, Hint, Job, Jobs, Place, Reply, Serve, Serving};
 use hints::Hints;
 use inbox::Inbox;
@@ -99,8 +99,16 @@ impl Bus for NatsBus {
         self.lane.put(job).await
     }
 
-    fn jobs(&self, area: Area) -> Box<dyn Jobs> {
-        Box::new(Puller::new(self.lane.clone(), area))
+    fn jobs(&self) -> Box<dyn Jobs> {
+        Box::new(Puller::new(self.lane.clone()))
+    }
+
+    async fn tell(&self, reply: &str, outcome: Result<Bytes, Bytes>) {
+        jobs::answer(&self.inbox, wire::inbox(reply), outcome);
+    }
+
+    async fn set_aside(&self, letter: String, note: Bytes) {
+        self.lane.set_aside(&letter, note).await;
     }
 
     fn publish(&self, hint: Hint) {

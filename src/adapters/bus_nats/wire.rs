@@ -80,15 +80,24 @@ impl Subjects {
         format!("{}.job.>", self.prefix)
     }
 
-    pub fn jobs_of(&self, area: Area) -> String {
-        format!("{}.job.{}.>", self.prefix, area.as_str())
+    pub fn dead(&self, letter: &str) -> String {
+        format!("{}.dead.{letter}", self.prefix)
     }
 
     /// The stream of jobs, `MCP_JOBS` where the prefix is the usual one.
     pub fn stream(&self) -> String {
+        self.stream_of("JOBS")
+    }
+
+    /// The stream that tells what was set aside, `MCP_DEAD`.
+    pub fn dead_stream(&self) -> String {
+        self.stream_of("DEAD")
+    }
+
+    fn stream_of(&self, what: &str) -> String {
         let name = self.prefix.strip_suffix(".v1").unwrap_or(&self.prefix);
         let safe: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        format!("{}_JOBS", safe.to_ascii_uppercase())
+        format!("{}_{what}", safe.to_ascii_uppercase())
     }
 
     pub fn cancel(&self) -> String {
@@ -108,7 +117,7 @@ impl Subjects {
     }
 }
 
-/// The queue group and the durable consumer of an area's workers.
+/// The queue group of an area's workers.
 pub fn pool(area: Area) -> String {
     format!("pool-{}", area.as_str())
 }
@@ -231,8 +240,9 @@ fn required(command: &str, call: Option<CallTool>) -> Result<Option<CallTool>, F
 /// A job as a message, without its body.
 pub fn job(subjects: &Subjects, job: &Job) -> OutboundMessage {
     let mut headers = HeaderMap::new();
-    put_call(&mut headers, job.call.as_ref());
-    let subject = subjects.job(job.command, &token(&job.id)).into();
+    job.call.as_deref().inspect(|call| headers.insert(CALL.clone(), *call));
+    job.reply.as_deref().inspect(|reply| headers.insert(REPLY.clone(), *reply));
+    let subject = subjects.job(&job.command, &token(&job.id)).into();
     OutboundMessage { subject, reply: None, payload: Bytes::new(), headers: Some(headers) }
 }
 
@@ -264,30 +274,27 @@ fn untoken(token: &str) -> Option<String> {
     String::from_utf8(id).ok()
 }
 
-/// Reads a job of `<prefix>.job.<area>.<verb>.<id>`.
-pub fn read_job(message: &Message, area: Area) -> Result<Job, Failure> {
+/// Reads a job of `<prefix>.job.<area>.<verb>.<id>`, whatever else it says.
+pub fn read_job(message: &Message) -> Job {
     let subject = message.subject.as_str();
     let (rest, id) = subject.rsplit_once('.').unwrap_or(("", subject));
-    let verb = rest.rsplit_once('.').map_or(rest, |(_, verb)| verb);
-    let name = format!("{}.{verb}", area.as_str());
-    let command = match command::known(&name) {
-        Some((command, _, Delivery::Job)) => command,
-        Some((command, ..)) if command == CallTool::NAME => command,
-        Some(_) => return Err(Failure::invalid(format!("The command {name} is not taken as a job"))),
-        None => return Err(unknown(&name)),
-    };
-    if text(message, &PARTS).is_some() {
-        return Err(Failure::invalid(format!("The header {PARTS} has no place on a job: its sender does not stay")));
-    }
+    let mut words = rest.rsplit('.');
+    let (verb, area) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     // An id of somebody else's making may hold what is no escape of ours.
     let id = untoken(id).unwrap_or_else(|| id.to_owned());
-    let call = required(command, call(message)?)?;
-    Ok(Job { id, area, command, call, body: message.payload.clone() })
+    let owned = |name| text(message, name).map(str::to_owned);
+    Job {
+        id,
+        command: format!("{area}.{verb}"),
+        call: owned(&CALL),
+        reply: owned(&REPLY),
+        body: message.payload.clone(),
+    }
 }
 
-/// Where a job's outcome goes: nowhere but into an inbox.
-pub fn reply_of_job(message: &Message) -> Option<Subject> {
-    text(message, &REPLY).filter(|reply| reply.starts_with("_INBOX.")).map(Subject::from)
+/// Where an outcome may go: nowhere but into an inbox.
+pub fn inbox(reply: &str) -> Option<Subject> {
+    reply.starts_with("_INBOX.").then(|| Subject::from(reply))
 }
 
 /// An answer as a message, without its body.

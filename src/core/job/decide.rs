@@ -9,6 +9,7 @@ use crate::core::event::{
 };
 use crate::core::failure::{Code, Failure};
 use crate::core::names::{JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
+use crate::core::request::used_otherwise;
 
 /// Workers that may die of one job before it is given up.
 const ATTEMPTS: u32 = 5;
@@ -37,10 +38,7 @@ pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure
     {
         return match known.key.as_deref() {
             Some(first) if first.body == key.body => Ok(vec![]),
-            _ => Err(Failure::new(
-                Code::Conflict,
-                "This Idempotency-Key was used with another body; send that one again, or take a new key",
-            )),
+            _ => Err(used_otherwise()),
         };
     }
     if catalog.jobs.waiting_of(command.user.as_str()) >= command.most_waiting {

@@ -5,6 +5,7 @@
 
 mod book;
 mod decide;
+pub mod letter;
 mod line;
 
 use std::borrow::Cow;
@@ -61,6 +62,9 @@ pub struct Work {
     /// The answer is to hold the untouched CallToolResult.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub raw: bool,
+    /// Where a producer wants its outcome told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
     /// Of a tool call its arguments, else the command.
     pub body: Box<RawValue>,
 }
@@ -164,15 +168,18 @@ pub fn cancelled() -> Failure {
     Failure::new(Code::Conflict, "The job was cancelled")
 }
 
+/// Why there is no answer of a job that has ended.
+pub fn why_without_answer(state: JobState) -> Failure {
+    if state == JobState::Cancelled {
+        return cancelled();
+    }
+    let lost = "The worker that had this job is gone, and its tool is not declared readOnlyHint or idempotentHint: whether it was done is unknown";
+    Failure::new(Code::OutcomeUnknown, lost).maybe_run()
+}
+
 /// What a job says for which nobody could say anything.
 pub fn without_answer(state: JobState) -> Outcome {
-    Outcome::failed(&match state {
-        JobState::Cancelled => cancelled(),
-        _ => {
-            let lost = "The worker that had this job is gone, and its tool is not declared readOnlyHint or idempotentHint: whether it was done is unknown";
-            Failure::new(Code::OutcomeUnknown, lost).maybe_run()
-        }
-    })
+    Outcome::failed(&why_without_answer(state))
 }
 
 /// A command's name as the program itself has it, where it does.

@@ -87,7 +87,7 @@ macro_rules! adapters {
             }
             jobs {
                 a_job_is_handed_out_once_and_done,
-                a_job_reaches_its_area_alone,
+                a_job_comes_as_its_sender_wrote_it,
                 a_delivery_dropped_unsettled_comes_back,
                 again_comes_back_later,
                 the_same_id_unsettled_is_one_job,
