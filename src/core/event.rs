@@ -3,6 +3,8 @@
 //! Events are forever. A changed shape is a new version with an upcast in [`Event::decode`] and a
 //! sample in `schemas/history`; unknown fields of newer versions are ignored.
 
+mod jobs;
+
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -10,19 +12,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::dead::DeadLetter;
-use super::job::{JobState, Progress, RequestKey};
-use super::names::{
-    CommandId, Digest, JobId, Position, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId,
-};
+use super::names::{CommandId, Position, SecretName, ServerId, ServerName, UserName, ValueId};
 use super::remote::Era;
-use super::request::Request;
 use super::server::ServerConfig;
 use super::tool::Tool;
 
 mod grant;
 
 pub use grant::{GrantNotRefreshed, GrantRefreshed, GrantRefreshing, GrantStored};
+
+pub use jobs::{
+    DeadDropped, DeadKept, JobAccepted, JobCancelRequested, JobFinished, JobForgotten, JobProgressed, JobReturned,
+    JobStarted, RequestForgotten, RequestKept,
+};
 
 /// The wire name and version of one event, written once.
 pub trait EventType: Serialize + serde::de::DeserializeOwned + JsonSchema {
@@ -200,67 +202,6 @@ pub struct SecretDeleted {
     pub value: ValueId,
 }
 
-/// Somebody wants something done. What it is about lies in the Vault under `arguments`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobAccepted {
-    pub job: JobId,
-    pub user: UserName,
-    /// The command's name.
-    pub command: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server: Option<ServerName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tool: Option<ToolName>,
-    pub arguments: ValueId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
-}
-
-/// A worker has a job, for as long as it holds its lease.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobStarted {
-    pub job: JobId,
-    /// The first is 1.
-    pub attempt: u32,
-    pub worker: WorkerId,
-}
-
-/// A running job is further than it was.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobProgressed {
-    pub job: JobId,
-    pub progress: Progress,
-}
-
-/// A job waits again: nothing of it was begun, or its worker is gone and it may run twice.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobReturned {
-    pub job: JobId,
-}
-
-/// Somebody wants a running job to stop.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobCancelRequested {
-    pub job: JobId,
-}
-
-/// A job is over. Its answer, where there is one, lies in the Vault under `answer`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobFinished {
-    pub job: JobId,
-    pub state: JobState,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<ValueId>,
-    /// Milliseconds since 1970: how long the answer is kept.
-    pub until: u64,
-}
-
-/// The answers of jobs have expired, and nothing is known of them any more.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobForgotten {
-    pub jobs: Vec<JobId>,
-}
-
 /// A user gave a server access to Google. The tokens lie in the Vault under `value`; earlier ones are void.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -269,32 +210,6 @@ pub struct GoogleConnected {
     pub server_name: ServerName,
     pub user: UserName,
     pub value: ValueId,
-}
-
-/// A producer's message was set aside, because nobody can read it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DeadKept {
-    #[serde(flatten)]
-    pub letter: DeadLetter,
-}
-
-/// Dead letters are gone: read after all, dropped, or too old.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DeadDropped {
-    pub letters: Vec<ValueId>,
-}
-
-/// The change beside this event was made under an `Idempotency-Key`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RequestKept {
-    #[serde(flatten)]
-    pub request: Request,
-}
-
-/// Keys are not remembered any more.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RequestForgotten {
-    pub scopes: Vec<Digest>,
 }
 
 impl Event {

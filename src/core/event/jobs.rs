@@ -1,0 +1,96 @@
+//! What happens to jobs, to letters nobody can read, and to keys of requests.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::core::dead::DeadLetter;
+use crate::core::job::{JobState, Progress, RequestKey};
+use crate::core::names::{Digest, JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
+use crate::core::request::Request;
+
+/// Somebody wants something done. What it is about lies in the Vault under `arguments`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobAccepted {
+    pub job: JobId,
+    pub user: UserName,
+    /// The command's name.
+    pub command: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<ToolName>,
+    pub arguments: ValueId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
+}
+
+/// A worker has a job, for as long as it holds its lease.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobStarted {
+    pub job: JobId,
+    /// The first is 1.
+    pub attempt: u32,
+    pub worker: WorkerId,
+}
+
+/// A running job is further than it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobProgressed {
+    pub job: JobId,
+    pub progress: Progress,
+}
+
+/// A job waits again: nothing of it was begun, or its worker is gone and it may run twice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobReturned {
+    pub job: JobId,
+}
+
+/// Somebody wants a running job to stop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobCancelRequested {
+    pub job: JobId,
+}
+
+/// A job is over. Its answer, where there is one, lies in the Vault under `answer`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobFinished {
+    pub job: JobId,
+    pub state: JobState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<ValueId>,
+    /// Milliseconds since 1970: how long the answer is kept.
+    pub until: u64,
+}
+
+/// The answers of jobs have expired, and nothing is known of them any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobForgotten {
+    pub jobs: Vec<JobId>,
+}
+
+/// A producer's message was set aside, because nobody can read it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadKept {
+    #[serde(flatten)]
+    pub letter: DeadLetter,
+}
+
+/// Dead letters are gone: read after all, dropped, or too old.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadDropped {
+    pub letters: Vec<ValueId>,
+}
+
+/// The change beside this event was made under an `Idempotency-Key`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestKept {
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+/// Keys are not remembered any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestForgotten {
+    pub scopes: Vec<Digest>,
+}
