@@ -11,13 +11,14 @@ use super::event::{DeadKept, Entry, Event, Unreadable};
 use super::grant::{Grant, GrantState};
 use super::job::{Job, Jobs};
 use super::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
+use super::package::Installed;
 use super::remote::{Era, Remote};
 use super::request::{Request, Requests};
 use super::server::{Replicas, ServerConfig};
 use super::tool::Tools;
 
 /// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
-pub const FOLD_VERSION: u32 = 6;
+pub const FOLD_VERSION: u32 = 7;
 
 /// What is true at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,8 @@ pub struct Server {
     grant: Option<Grant>,
     /// The access that users have given for themselves.
     user_grants: HashMap<UserName, Grant>,
+    /// What it was installed from.
+    pub package: Option<Arc<Installed>>,
     secrets: HashMap<UserName, Arc<Vec<SecretRef>>>,
     /// Where the tokens lie that let it act for a user at Google.
     google: HashMap<UserName, ValueId>,
@@ -99,7 +102,9 @@ impl Server {
         let secrets = secrets.chain(self.google.values().copied());
         let grants = self.grant.iter().chain(self.user_grants.values());
         let grants = grants.flat_map(|grant| [grant.tokens.access, grant.tokens.renewal]);
-        secrets.chain(self.remote().into_iter().flat_map(Remote::values)).chain(self.session).chain(grants)
+        let package = self.package.iter().flat_map(|installed| installed.package.values());
+        let own = self.remote().into_iter().flat_map(Remote::values).chain(self.session).chain(package);
+        secrets.chain(own).chain(grants)
     }
 }
 
@@ -159,6 +164,7 @@ impl Catalog {
                     session: None,
                     grant: None,
                     user_grants: HashMap::new(),
+                    package: None,
                     secrets: HashMap::new(),
                     google: HashMap::new(),
                 };
@@ -224,6 +230,19 @@ impl Catalog {
                 }
                 (self.tools_changed, self.servers_changed) = (self.position, self.position);
             }
+            Event::PackageInstalled(e) => self.change_package(e.server, |_| {
+                Some(Installed { package: e.package.clone(), installed: e.at, upgraded: None, latest: None })
+            }),
+            Event::PackageUpgraded(e) => self.change_package(e.server, |old| {
+                let old = old?.clone();
+                Some(Installed { package: e.package.clone(), upgraded: Some(e.at), ..old })
+            }),
+            Event::PackageLatestFound(e) => self.change(e.server, |server| {
+                server.package.iter_mut().for_each(|installed| {
+                    Arc::make_mut(installed).latest = Some(e.latest.clone());
+                });
+            }),
+            Event::PackageRemoved(e) => self.change_package(e.server, |_| None),
             Event::SecretSet(e) => self.change(e.server, |server| {
                 let secrets = Arc::make_mut(server.secrets.entry(e.user.clone()).or_default());
                 secrets.retain(|secret| secret.name != e.name);
@@ -287,6 +306,10 @@ impl Catalog {
         self.servers_changed = position;
     }
 
+    fn change_package(&mut self, id: ServerId, with: impl FnOnce(Option<&Installed>) -> Option<Installed>) {
+        self.change_run(id, |server| server.package = with(server.package.as_deref()).map(Arc::new));
+    }
+
     fn change_tools(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
         self.change(id, with);
         self.tools_changed = self.position;
@@ -318,6 +341,7 @@ struct ServerSnapshot {
     session: Option<ValueId>,
     grant: Option<Grant>,
     user_grants: Vec<(UserName, Grant)>,
+    package: Option<Arc<Installed>>,
     secrets: Vec<(UserName, Arc<Vec<SecretRef>>)>,
     google: Vec<(UserName, ValueId)>,
 }
@@ -343,6 +367,7 @@ impl Catalog {
                 session: server.session,
                 grant: server.grant,
                 user_grants,
+                package: server.package.clone(),
                 secrets,
                 google,
             }
@@ -373,6 +398,7 @@ impl Catalog {
                 session: server.session,
                 grant: server.grant,
                 user_grants: server.user_grants.into_iter().collect(),
+                package: server.package,
                 secrets: server.secrets.into_iter().collect(),
                 google: server.google.into_iter().collect(),
             };

@@ -4,10 +4,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::failure::Failure;
 use super::grant::{GrantId, GrantTokens};
 use super::job::RequestKey;
-use super::names::{CommandId, JobId, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId};
+use super::names::{
+    CommandId, JobId, PackageName, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, VersionTag, WorkerId,
+};
 use super::outcome::Outcome;
+use super::package::Source;
 use super::remote::SealedValue;
 use super::server::{Live, LogLine, ServerChange, ServerConfig};
 use super::tool::Tools;
@@ -90,12 +94,16 @@ commands! {
     DisableServer = Servers "servers.disable" v 1 Change -> Live,
     DeleteServer = Servers "servers.delete" v 1 Change -> (),
     StoreGrant = Servers "servers.grant" v 1 Change -> Live,
+    SettleServer = Servers "servers.settle" v 1 Change -> Settled,
     ReadLogs = Servers "servers.logs" v 1 Ask -> Vec<ServerLogs>,
     CallTool = Tools "tools.call" v 1 Ask -> ToolResult,
     ConnectGoogle = Tools "tools.connect_google" v 1 Change -> (),
     RefreshGrant = Tokens "tokens.refresh" v 1 Change -> (),
     SetSecret = Secrets "secrets.set" v 1 Change -> (),
     DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
+    InstallPackage = Packages "packages.install" v 1 Job -> (),
+    UpgradePackage = Packages "packages.upgrade" v 1 Job -> (),
+    CheckPackages = Packages "packages.check" v 1 Ask -> Vec<Checked>,
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
     CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUse,
     Rewrap = Secrets "secrets.rewrap" v 1 Ask -> Rewrapped,
@@ -184,6 +192,19 @@ pub struct StoreGrant {
     pub sealed: Vec<SealedValue>,
 }
 
+/// Make the world follow the catalogue for one server, and tell how it then looks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SettleServer {
+    pub name: ServerName,
+}
+
+/// How a server looks to the worker that runs it.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settled {
+    pub live: Live,
+    pub logs: Vec<LogLine>,
+}
+
 /// Get new tokens in the place of those with this access token, once for all who ask. Done as well where there are
 /// newer ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -268,6 +289,42 @@ pub struct DeleteSecret {
     pub server_name: ServerName,
     pub user: UserName,
     pub name: SecretName,
+}
+
+/// Install a package and register the server that it is. Nothing is left of it where that fails.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstallPackage {
+    pub package: PackageName,
+    /// The newest where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionTag>,
+    pub source: Source,
+    /// An empty command is found in the package.
+    pub register: RegisterServer,
+}
+
+/// Give a package another version. The old one goes on running where that fails.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UpgradePackage {
+    pub id: CommandId,
+    pub name: ServerName,
+    /// The newest where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionTag>,
+}
+
+/// Look which versions of servers' packages are the newest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckPackages {
+    pub servers: Vec<ServerId>,
+}
+
+/// What was found of one server's package.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Checked {
+    pub server: ServerId,
+    pub latest: Result<String, Failure>,
 }
 
 /// Remove what lies in the Vault and has been named by nothing for an hour.

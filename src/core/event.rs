@@ -13,6 +13,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::names::{CommandId, Position, SecretName, ServerId, ServerName, UserName, ValueId};
+use super::package::Package;
 use super::remote::Era;
 use super::server::ServerConfig;
 use super::tool::Tool;
@@ -91,6 +92,10 @@ events! {
     GrantRefreshing = "grant.refreshing" v 1,
     GrantRefreshed = "grant.refreshed" v 1,
     GrantNotRefreshed = "grant.not_refreshed" v 1,
+    PackageInstalled = "package.installed" v 1,
+    PackageUpgraded = "package.upgraded" v 1,
+    PackageLatestFound = "package.latest_found" v 1,
+    PackageRemoved = "package.removed" v 1,
     SecretSet = "secret.set" v 1,
     SecretDeleted = "secret.deleted" v 1,
     JobAccepted = "job.accepted" v 1,
@@ -180,6 +185,41 @@ pub struct ServerSessionEnded {
     pub value: ValueId,
 }
 
+/// A server runs what was installed from npm or PyPI.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PackageInstalled {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub package: Package,
+    /// Milliseconds since 1970.
+    pub at: u64,
+}
+
+/// A server runs another version of its package.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PackageUpgraded {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub package: Package,
+    /// Milliseconds since 1970.
+    pub at: u64,
+}
+
+/// The newest version of a server's package is another one than last known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PackageLatestFound {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub latest: String,
+}
+
+/// A server's package is gone, and its server with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PackageRemoved {
+    pub server: ServerId,
+    pub name: ServerName,
+}
+
 /// A user's secret has a new value, which lies in the Vault under `value`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -229,6 +269,10 @@ impl Event {
             Self::GrantRefreshing(e) => &e.server_name,
             Self::GrantRefreshed(e) => &e.server_name,
             Self::GrantNotRefreshed(e) => &e.server_name,
+            Self::PackageInstalled(e) => &e.name,
+            Self::PackageUpgraded(e) => &e.name,
+            Self::PackageLatestFound(e) => &e.name,
+            Self::PackageRemoved(e) => &e.name,
             Self::SecretSet(e) => &e.server_name,
             Self::SecretDeleted(e) => &e.server_name,
             Self::JobAccepted(JobAccepted { job, .. })

@@ -14,6 +14,7 @@ pub enum Code {
     ReauthRequired,
     Forbidden,
     ServerNotFound,
+    PackageNotFound,
     SecretNotFound,
     JobNotFound,
     RouteNotFound,
@@ -33,12 +34,13 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::ReauthRequired,
         Self::Forbidden,
         Self::ServerNotFound,
+        Self::PackageNotFound,
         Self::SecretNotFound,
         Self::JobNotFound,
         Self::RouteNotFound,
@@ -65,6 +67,7 @@ impl Code {
             Self::ReauthRequired => "reauth_required",
             Self::Forbidden => "forbidden",
             Self::ServerNotFound => "server_not_found",
+            Self::PackageNotFound => "package_not_found",
             Self::SecretNotFound => "secret_not_found",
             Self::JobNotFound => "job_not_found",
             Self::RouteNotFound => "route_not_found",

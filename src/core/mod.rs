@@ -14,6 +14,7 @@ pub mod grant;
 pub mod job;
 pub mod names;
 pub mod outcome;
+pub mod package;
 pub mod remote;
 pub mod request;
 pub mod secret;

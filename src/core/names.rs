@@ -87,6 +87,15 @@ name!(
     ToolName, text_name
 );
 
+name!(
+    /// A package's name at npm or PyPI, a scope included; never an option, a path or a URL.
+    PackageName, package_name
+);
+name!(
+    /// A version or a tag such as `latest`; no range.
+    VersionTag, version_tag
+);
+
 impl UserName {
     /// Who acts where nobody is named.
     pub const DEFAULT: &'static str = "default";
@@ -105,6 +114,30 @@ fn server_name(text: &str) -> Result<(), BadName> {
         return Ok(());
     }
     Err(BadName("must be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or a digit"))
+}
+
+fn package_name(text: &str) -> Result<(), BadName> {
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~'))
+    };
+    let good = match text.strip_prefix('@') {
+        Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name)),
+        None => part(text),
+    };
+    if good && text.len() <= 214 {
+        return Ok(());
+    }
+    Err(BadName("must be a package's name, such as mcp-server-time or @modelcontextprotocol/server-memory"))
+}
+
+fn version_tag(text: &str) -> Result<(), BadName> {
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+' | b'!'));
+    if first && rest && text.len() <= 128 {
+        return Ok(());
+    }
+    Err(BadName("must be a version such as 1.2.3, or latest"))
 }
 
 fn text_name(text: &str) -> Result<(), BadName> {
@@ -226,6 +259,37 @@ mod tests {
         assert!("😀".repeat(256).parse::<UserName>().is_ok());
         for bad in ["", "a\nb", "a\u{7f}", "\u{85}", &"ü".repeat(257)] {
             assert!(bad.parse::<SecretName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn packages_and_versions_are_no_options_paths_or_urls() {
+        for good in ["a", "mcp-server-time", "@scope/a.b_c", "7zip", "A"] {
+            assert!(good.parse::<PackageName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-g",
+            "@-a/b",
+            "@a/-b",
+            "@a",
+            "@a/b/c",
+            "a/b",
+            "../a",
+            ".a",
+            "a b",
+            "a@1",
+            "https://h",
+            "git+ssh://h",
+            "a\0",
+        ] {
+            assert!(bad.parse::<PackageName>().is_err(), "{bad:?}");
+        }
+        for good in ["latest", "1.2.3", "2026.1.26", "1.0.0-beta.1+x", "1!2.0"] {
+            assert!(good.parse::<VersionTag>().is_ok(), "{good}");
+        }
+        for bad in ["", "-1", "^1", ">=1", "1 || 2", "file:x", "npm:a@1", "*", "a/b"] {
+            assert!(bad.parse::<VersionTag>().is_err(), "{bad:?}");
         }
     }
 

@@ -27,6 +27,16 @@ impl Outcome {
         Ok(Self { status: 200, retry_after: None, body })
     }
 
+    /// What it says, where it is a failure.
+    pub fn error(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Said {
+            error: String,
+        }
+        (self.status != 200)
+            .then(|| serde_json::from_str::<Said>(self.body.get()).map_or(String::new(), |said| said.error))
+    }
+
     pub fn failed(failure: &Failure) -> Self {
         let body = serde_json::value::to_raw_value(&ErrorBody::of(failure)).unwrap_or_default();
         Self { status: failure.code.status(), retry_after: failure.retry_after, body }
@@ -97,7 +107,11 @@ impl Code {
             Self::InvalidRequest => 400,
             Self::Unauthenticated | Self::ReauthRequired => 401,
             Self::Forbidden => 403,
-            Self::ServerNotFound | Self::SecretNotFound | Self::JobNotFound | Self::RouteNotFound => 404,
+            Self::ServerNotFound
+            | Self::PackageNotFound
+            | Self::SecretNotFound
+            | Self::JobNotFound
+            | Self::RouteNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::ServerAlreadyExists | Self::ServerDisabled | Self::Conflict => 409,
             Self::PayloadTooLarge => 413,

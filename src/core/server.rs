@@ -14,6 +14,7 @@ use super::event::{
 };
 use super::failure::{Code, Failure};
 use super::names::{SecretName, ServerId, ValueId, WorkerId};
+use super::package;
 use super::remote::{Remote, RemoteChange, session_ended};
 use super::tool::Tools;
 
@@ -136,6 +137,18 @@ pub const DEFAULT_TIMEOUT_MS: u64 = 60_000;
 pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
 
 impl ServerConfig {
+    /// With the defaults of all that is not said.
+    pub fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            secret_names: vec![],
+            startup_timeout: None,
+            tool_timeout: None,
+            reset_timeout_on_progress: false,
+            replicas: Replicas::One,
+        }
+    }
+
     pub fn startup_timeout_ms(&self) -> u64 {
         self.startup_timeout.unwrap_or(DEFAULT_TIMEOUT_MS)
     }
@@ -248,7 +261,8 @@ pub fn disable(catalog: &Catalog, command: &DisableServer) -> Result<Vec<Event>,
 
 pub fn delete(catalog: &Catalog, command: &DeleteServer) -> Result<Vec<Event>, Failure> {
     let server = known(catalog, command.name.as_str())?;
-    Ok(vec![ServerDeleted { server: server.id, name: server.name.clone() }.into()])
+    let deleted = ServerDeleted { server: server.id, name: server.name.clone() }.into();
+    Ok(package::removed(server).into_iter().chain([deleted]).collect())
 }
 
 /// What a holder saw is recorded only while that server is still there, and only when it is news.

@@ -24,7 +24,7 @@ pub struct SecretPlace<'a> {
 pub struct ServerPlace<'a> {
     pub server: ServerId,
     pub kind: Kind,
-    /// A header's name in lower case; nothing else has one.
+    /// A header's name in lower case, or an index's field; nothing else has one.
     pub name: &'a str,
     pub value: ValueId,
 }
@@ -35,6 +35,10 @@ pub enum Kind {
     Header,
     UserInfo,
     Session,
+    /// User info of a package index.
+    Index,
+    /// What a package consists of.
+    Lock,
 }
 
 /// What a job works on, or what came of it.
@@ -130,6 +134,8 @@ impl Place for ServerPlace<'_> {
             Kind::Header => b"header",
             Kind::UserInfo => b"user info",
             Kind::Session => b"session",
+            Kind::Index => b"package index",
+            Kind::Lock => b"package lock",
         };
         let parts: [&[u8]; 5] =
             [&[FORMAT], kind, self.server.0.as_bytes(), self.name.as_bytes(), self.value.0.as_bytes()];
