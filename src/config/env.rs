@@ -68,6 +68,18 @@ impl Env {
         self.raw(name).is_some()
     }
 
+    /// All variables whose names begin with one of these, in any case.
+    pub fn beginning_with(&self, beginnings: &[&str]) -> Vec<(String, String)> {
+        let wanted = |name: &str| {
+            let name = name.to_ascii_lowercase();
+            beginnings.iter().any(|beginning| name.starts_with(beginning))
+        };
+        let mut found: Vec<_> =
+            self.0.iter().filter(|(name, _)| wanted(name)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        found.sort();
+        found
+    }
+
     fn raw(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }

@@ -10,6 +10,7 @@ mod keys;
 mod limits;
 mod listen;
 mod log;
+mod packages;
 mod place;
 mod roles;
 mod services;
@@ -22,6 +23,7 @@ pub use keys::Keys;
 pub use limits::Limits;
 pub use listen::{Listen, PublicUrl};
 pub use log::{LogConfig, LogFormat};
+pub use packages::{OnStart, Packages};
 pub use place::Place;
 pub use roles::{Pools, Roles};
 pub use services::{Mongo, Nats, Services};
@@ -37,22 +39,20 @@ pub struct Config {
     pub keys: Keys,
     pub limits: Limits,
     pub google: Google,
+    pub packages: Packages,
     pub log: LogConfig,
 }
 
 impl Config {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
-        for name in NOT_YET {
-            if env.has(name) {
-                return Err(BadConfig::new(name, "is for what this version cannot do yet; remove it"));
-            }
-        }
         let listen = Listen::read(env)?;
         let roles = Roles::read(env)?;
         let access = Access::read(env, &listen)?;
+        let place = Place::read(env)?;
         Ok(Self {
             access,
-            place: Place::read(env)?,
+            packages: Packages::read(env, &place)?,
+            place,
             services: Services::read(env, &roles)?,
             roles,
             keys: Keys::read(env)?,
@@ -64,13 +64,10 @@ impl Config {
     }
 }
 
-/// Variables of what is to come: set, they would promise what is not kept.
-const NOT_YET: [&str; 6] =
-    ["PACKAGES_DIR", "PYTHON_BIN", "PYTHON_VENV_DIR", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "INSTALL_ON_START"];
 
 /// Every variable there is, in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
-    let all: [&[&Variable]; 10] = [
+    let all: [&[&Variable]; 11] = [
         listen::VARIABLES,
         place::VARIABLES,
         roles::VARIABLES,
@@ -79,6 +76,7 @@ pub fn variables() -> Vec<&'static Variable> {
         keys::VARIABLES,
         limits::VARIABLES,
         google::VARIABLES,
+        packages::VARIABLES,
         log::VARIABLES,
         client::VARIABLES,
     ];

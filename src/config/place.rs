@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::env::{BadConfig, Env, Variable};
 
-const DATA_DIR: Variable = Variable {
+pub const DATA_DIR: Variable = Variable {
     name: "DATA_DIR",
     default: "./data",
     about: "The folder for the log, the sealed secrets and the key; one process at a time.",

@@ -1,6 +1,7 @@
 //! What this process does: the API, a worker, or both.
 
 use super::env::{BadConfig, Env, Variable};
+use crate::core::command::Area;
 
 const ROLES: Variable = Variable {
     name: "ROLES",
@@ -10,7 +11,7 @@ const ROLES: Variable = Variable {
 const POOLS: Variable = Variable {
     name: "POOLS",
     default: "tools,packages,tokens",
-    about: "What this worker takes: tools is servers, calls and secrets; tokens refreshes OAuth tokens; packages has no work yet.",
+    about: "What this worker takes: tools is servers, calls and secrets; packages installs; tokens refreshes OAuth tokens.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&ROLES, &POOLS];
@@ -26,7 +27,20 @@ pub struct Roles {
 #[derive(Debug, Clone)]
 pub struct Pools {
     pub tools: bool,
+    pub packages: bool,
     pub tokens: bool,
+}
+
+impl Pools {
+    /// Whether work of that area is for this worker.
+    pub fn take(&self, area: Area) -> bool {
+        match area {
+            Area::Packages => self.packages,
+            Area::Tokens => self.tokens,
+            Area::Servers | Area::Tools | Area::Secrets => self.tools,
+            Area::Jobs => true,
+        }
+    }
 }
 
 impl Roles {
@@ -35,12 +49,12 @@ impl Roles {
         let pools = env.list(&POOLS, &["tools", "packages", "tokens"])?;
         let has = |list: &[String], name: &str| list.iter().any(|given| given == name);
         let worker =
-            has(&roles, "worker").then(|| Pools { tools: has(&pools, "tools"), tokens: has(&pools, "tokens") });
+            has(&roles, "worker").then(|| Pools { tools: has(&pools, "tools"), packages: has(&pools, "packages"), tokens: has(&pools, "tokens") });
         Ok(Self { api: has(&roles, "api"), worker })
     }
 
     /// Whether this process can do everything by itself.
     pub fn are_all(&self) -> bool {
-        self.api && self.worker.as_ref().is_some_and(|pools| pools.tools && pools.tokens)
+        self.api && self.worker.as_ref().is_some_and(|pools| pools.tools && pools.packages && pools.tokens)
     }
 }

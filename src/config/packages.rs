@@ -1,0 +1,175 @@
+//! Where packages lie, what installs them, and which are there from the beginning.
+
+use std::path::{Path, PathBuf};
+
+use super::env::{BadConfig, Env, Variable};
+use super::place::{DATA_DIR, Place};
+use crate::core::names::{PackageName, ServerName, VersionTag};
+use crate::core::package::{Folders, split_index};
+
+const PACKAGES_DIR: Variable = Variable {
+    name: "PACKAGES_DIR",
+    default: "packages",
+    about: "The folder for installed packages, one deployment's alone; a relative one lies in DATA_DIR where that is set.",
+};
+const PYTHON_BIN: Variable =
+    Variable { name: "PYTHON_BIN", default: "python3", about: "The Python that virtual environments are made with." };
+const PYTHON_VENV_DIR: Variable = Variable {
+    name: "PYTHON_VENV_DIR",
+    default: "packages/python",
+    about: "The folder for virtual environments; relative as PACKAGES_DIR is.",
+};
+const PIP_INDEX_URL: Variable = Variable {
+    name: "PIP_INDEX_URL",
+    default: "",
+    about: "The package index for Python, where an installation names none; PyPI where neither does.",
+};
+const PIP_EXTRA_INDEX_URL: Variable = Variable {
+    name: "PIP_EXTRA_INDEX_URL",
+    default: "",
+    about: "A further package index for Python, where an installation names none.",
+};
+const INSTALL_ON_START: Variable = Variable {
+    name: "INSTALL_ON_START",
+    default: "",
+    about: "Packages of npm to be installed where no server of that name is there yet: package|server, comma-separated.",
+};
+
+pub const VARIABLES: &[&Variable] =
+    &[&PACKAGES_DIR, &PYTHON_BIN, &PYTHON_VENV_DIR, &PIP_INDEX_URL, &PIP_EXTRA_INDEX_URL, &INSTALL_ON_START];
+
+/// The beginnings of what npm, pip and their helpers are told by the environment: registries, certificates.
+const OF_INSTALLERS: [&str; 6] = ["npm_config_", "node_", "pip_", "ssl_cert_", "requests_ca_bundle", "curl_ca_bundle"];
+
+#[derive(Clone)]
+pub struct Packages {
+    pub folders: Folders,
+    pub python: String,
+    /// What installers are told by the environment; it may hold credentials.
+    pub env: Vec<(String, String)>,
+    pub on_start: Vec<OnStart>,
+    /// For people.
+    shown: [String; 4],
+}
+
+/// A package that is to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnStart {
+    pub package: PackageName,
+    pub version: Option<VersionTag>,
+    pub server: ServerName,
+}
+
+// What installers are told may be secret.
+impl std::fmt::Debug for Packages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { python, on_start, shown, .. } = self;
+        f.debug_struct("Packages").field("from", shown).field("python", python).field("on_start", on_start).finish()
+    }
+}
+
+impl Packages {
+    /// Has everything lie in that folder.
+    pub fn lie_in(&mut self, folder: &Path) -> Result<(), BadConfig> {
+        let absolute = std::path::absolute(folder.join("packages"));
+        let node = absolute.map_err(|error| BadConfig::new(PACKAGES_DIR.name, format!("cannot be used: {error}")))?;
+        self.folders = Folders { python: node.join("python"), node };
+        Ok(())
+    }
+
+    pub fn read(env: &Env, place: &Place) -> Result<Self, BadConfig> {
+        let base = if env.has(DATA_DIR.name) { place.data_dir.clone() } else { PathBuf::new() };
+        let folder = |variable: &Variable| {
+            let given: PathBuf = env.parse(variable, "a folder")?;
+            let absolute = std::path::absolute(base.join(&given));
+            let absolute =
+                absolute.map_err(|error| BadConfig::new(variable.name, format!("cannot be used: {error}")))?;
+            // It stands in command lines, which are text.
+            let text = absolute.to_str().map(|text| text.trim_end_matches('/').to_owned());
+            let text = text.ok_or_else(|| BadConfig::new(variable.name, "must be UTF-8"))?;
+            Ok((PathBuf::from(text), given.display().to_string()))
+        };
+        let ((node, shown_node), (python, shown_python)) = (folder(&PACKAGES_DIR)?, folder(&PYTHON_VENV_DIR)?);
+        if node == python {
+            return Err(BadConfig::new(
+                PYTHON_VENV_DIR.name,
+                "must be another folder than PACKAGES_DIR, such as packages/python",
+            ));
+        }
+        let url = |variable: &Variable| {
+            let Some(url) = env.text(variable) else { return Ok(String::new()) };
+            let (shown, _) = split_index(variable.name, &url).map_err(|_| {
+                BadConfig::new(variable.name, "must be an http:// or https:// URL, such as https://pypi.org/simple")
+            })?;
+            Ok(shown)
+        };
+        let shown = [shown_node, shown_python, url(&PIP_INDEX_URL)?, url(&PIP_EXTRA_INDEX_URL)?];
+        let installers = env.beginning_with(&OF_INSTALLERS).into_iter().filter(|(_, value)| !value.trim().is_empty());
+        Ok(Self {
+            folders: Folders { node, python },
+            python: env.parse(&PYTHON_BIN, "a program")?,
+            env: installers.collect(),
+            on_start: on_start(env)?,
+            shown,
+        })
+    }
+}
+
+fn on_start(env: &Env) -> Result<Vec<OnStart>, BadConfig> {
+    let text = env.text(&INSTALL_ON_START).unwrap_or_default();
+    let each = text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(|word| {
+        let (package, server) = word.split_once('|')?;
+        // A scope begins with the sign that a version does.
+        let (package, version) = match package.trim().get(1..).and_then(|rest| rest.rfind('@')) {
+            Some(at) => (&package.trim()[..=at], Some(&package.trim()[at + 2..])),
+            None => (package.trim(), None),
+        };
+        let version = version.map(|version| version.parse()).transpose().ok()?;
+        Some(OnStart { package: package.parse().ok()?, version, server: server.trim().parse().ok()? })
+    });
+    let why = "must be package|server, comma-separated, such as @modelcontextprotocol/server-memory|memory";
+    let all: Option<Vec<_>> = each.collect();
+    all.ok_or_else(|| BadConfig::new(INSTALL_ON_START.name, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Packages, BadConfig> {
+        let env = Env::from_pairs(pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())));
+        Packages::read(&env, &Place::read(&env)?)
+    }
+
+    #[test]
+    fn folders_lie_in_the_data_folder_where_that_is_given() {
+        let folders = read(&[("DATA_DIR", "/d")]).expect("a configuration").folders;
+        assert_eq!((folders.node, folders.python), ("/d/packages".into(), "/d/packages/python".into()));
+        let here = std::env::current_dir().expect("a folder");
+        assert_eq!(read(&[]).expect("a configuration").folders.node, here.join("packages"));
+        assert_eq!(
+            read(&[("DATA_DIR", "/d"), ("PACKAGES_DIR", "/e/")]).expect("a configuration").folders.node,
+            PathBuf::from("/e")
+        );
+    }
+
+    #[test]
+    fn packages_of_the_beginning_have_a_server_and_perhaps_a_version() {
+        let one = |text: &str| read(&[("INSTALL_ON_START", text)]).map(|packages| packages.on_start);
+        let all = one("@a/b@1.2.3|x, c | y").expect("two");
+        assert_eq!((all[0].package.as_str(), all[0].version.as_ref().map(VersionTag::as_str)), ("@a/b", Some("1.2.3")));
+        assert_eq!((all[1].package.as_str(), all[1].server.as_str()), ("c", "y"));
+        for bad in ["a", "a|", "|b", "-a|b", "a@^1|b", "a|b c"] {
+            assert_eq!(one(bad).expect_err(bad).name, "INSTALL_ON_START");
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_printed_and_reach_the_installers() {
+        let packages = read(&[("PIP_INDEX_URL", "https://u:hush@h/simple"), ("npm_config_x", "1"), ("OTHER", "2")]);
+        let packages = packages.expect("a configuration");
+        assert!(!format!("{packages:?}").contains("hush"));
+        assert_eq!(packages.env.len(), 2);
+        assert_eq!(read(&[("PIP_INDEX_URL", "ftp://h")]).expect_err("refused").name, "PIP_INDEX_URL");
+    }
+}
