@@ -16,6 +16,7 @@ pub mod ports;
 pub mod queue;
 pub mod seal;
 pub mod telemetry;
+pub mod view;
 // The hands live beside `src`: they are a room of the house, not of the process.
 #[path = "../workers/mod.rs"]
 pub mod workers;

@@ -29,44 +29,44 @@ pub struct RegisterBody {
     /// `stdio`, also where absent, or `streamable_http`.
     #[serde(default)]
     #[schema(example = "stdio")]
-    transport_type: Option<String>,
+    pub transport_type: Option<String>,
     /// The program to start. For stdio, as are `args`, `env` and `replicas`.
     #[schema(example = "npx")]
-    command: Option<String>,
+    pub command: Option<String>,
     #[serde(default)]
     #[schema(example = json!(["-y", "@modelcontextprotocol/server-everything"]))]
-    args: Option<Vec<String>>,
+    pub args: Option<Vec<String>>,
     /// Variables of the server's environment; of the host's it sees few. Shown as they are: put no secrets here.
     #[serde(default)]
-    env: Option<BTreeMap<String, String>>,
+    pub env: Option<BTreeMap<String, String>>,
     /// When not empty, only the secrets with these names are injected.
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
-    secret_names: Option<Vec<SecretName>>,
+    pub secret_names: Option<Vec<SecretName>>,
     /// Milliseconds for connecting and the first list of tools; 60,000 where absent.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 86_400_000)]
-    startup_timeout: Option<u64>,
+    pub startup_timeout: Option<u64>,
     /// Milliseconds for a tool call; 60,000 where absent.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 86_400_000)]
-    tool_timeout: Option<u64>,
+    pub tool_timeout: Option<u64>,
     #[serde(default)]
-    reset_timeout_on_progress: Option<bool>,
+    pub reset_timeout_on_progress: Option<bool>,
     #[serde(default)]
-    replicas: Option<Replicas>,
+    pub replicas: Option<Replicas>,
     /// True where absent.
     #[serde(default)]
     pub enabled: Option<bool>,
     /// The MCP endpoint. For streamable_http, as are the fields that follow. User info is sealed and shown as `***`.
     #[schema(example = "https://mcp.example.com/mcp")]
-    url: Option<String>,
+    pub url: Option<String>,
     /// Sent with every request. Authorization, Proxy-Authorization, Cookie and X-Api-Key are sealed and shown as `***`.
-    headers: Option<BTreeMap<String, String>>,
+    pub headers: Option<BTreeMap<String, String>>,
     /// A session to be resumed.
-    session_id: Option<String>,
+    pub session_id: Option<String>,
     /// How an interrupted stream is taken up again.
-    reconnection_options: Option<ReconnectionOptions>,
+    pub reconnection_options: Option<ReconnectionOptions>,
 }
 
 /// What may be changed. The read-only fields of our own answers are taken and ignored, so that a
@@ -137,7 +137,7 @@ type Registered = (ServerConfig, Option<ValueId>, Vec<SealedValue>);
 impl RegisterBody {
     /// The configuration that these fields mean, credentials sealed for that server.
     pub fn config(self, sealer: &Sealer, server: ServerId) -> Result<Registered, Failure> {
-        let mut seal = Seal { sealer, server, sealed: vec![] };
+        let mut seal = Seal::new(sealer, server);
         let (transport, session) = match self.transport_type.as_deref() {
             None | Some("stdio") => {
                 let given = [
@@ -204,7 +204,7 @@ impl UpdateBody {
         if self.name.is_some_and(|given| given != server.name) {
             return Err(Failure::invalid("name cannot be changed; register the server anew under the other name"));
         }
-        let mut seal = Seal { sealer, server: server.id, sealed: vec![] };
+        let mut seal = Seal::new(sealer, server.id);
         let mut remote = RemoteChange { reconnection_options: self.reconnection_options, ..RemoteChange::default() };
         if let Some(url) = &self.url {
             let (url, user_info) = seal.url(url)?;
@@ -242,13 +242,17 @@ impl UpdateBody {
 }
 
 /// Seals what only workers may open, and keeps it for its command.
-struct Seal<'a> {
+pub struct Seal<'a> {
     sealer: &'a Sealer,
     server: ServerId,
-    sealed: Vec<SealedValue>,
+    pub sealed: Vec<SealedValue>,
 }
 
-impl Seal<'_> {
+impl<'a> Seal<'a> {
+    pub fn new(sealer: &'a Sealer, server: ServerId) -> Self {
+        Self { sealer, server, sealed: vec![] }
+    }
+
     /// The URL as it may be shown; beside it the place of its user info, if it has some, and nothing where that is
     /// `***`.
     fn url(&mut self, url: &str) -> Result<(String, Option<Option<ValueId>>), Failure> {
@@ -280,7 +284,7 @@ impl Seal<'_> {
         self.seal(Kind::Session, "", &session)
     }
 
-    fn seal(&mut self, kind: Kind, name: &str, plain: &str) -> Result<ValueId, Failure> {
+    pub fn seal(&mut self, kind: Kind, name: &str, plain: &str) -> Result<ValueId, Failure> {
         let value = ValueId(Uuid::now_v7());
         let place = ServerPlace { server: self.server, kind, name, value };
         let sealed = self.sealer.seal(place, plain).map_err(bug)?;

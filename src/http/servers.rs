@@ -1,6 +1,6 @@
 //! `/mcp/servers`: what is registered, and how it looks right now.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,117 +19,17 @@ use super::server_fields::{RegisterBody, UpdateBody};
 use crate::core::catalog::Server;
 use crate::core::command::{DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, UpdateServer};
 use crate::core::failure::Failure;
-use crate::core::names::{SecretName, ServerId, ServerName, WorkerId};
-use crate::core::remote::{HIDDEN, HeaderValue, ReconnectionOptions, Remote};
-use crate::core::server::{DEFAULT_TIMEOUT_MS, Live, LogLine, Replicas, Status, Transport};
-use crate::core::tool::Tool;
+use crate::core::names::{ServerId, ServerName, WorkerId};
+use crate::core::server::{DEFAULT_TIMEOUT_MS, Live};
 use crate::ports::Place;
+use crate::view::{ServerView, Told};
 
 /// What stopping a server may take, and a little more.
 const STOPS: Duration = Duration::from_secs(20);
+/// What a worker may take that has to build a package first.
+const BUILDS: Duration = Duration::from_secs(600);
 /// How long a worker is waited for when it is asked for logs.
 const LOGS: Duration = Duration::from_millis(500);
-
-/// A server: its configuration and how it looks right now.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ServerView {
-    #[schema(value_type = String)]
-    name: ServerName,
-    #[schema(value_type = String, example = "stdio")]
-    transport_type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    command: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    args: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    env: Option<BTreeMap<String, String>>,
-    /// The MCP endpoint of a streamable_http server; `***` stands for user info.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-    /// Sent with every request; `***` stands for what is sealed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    headers: Option<BTreeMap<String, String>>,
-    /// The session that is resumed after a restart, while some worker holds it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reconnection_options: Option<ReconnectionOptions>,
-    /// When not empty, only the secrets with these names are injected.
-    #[schema(value_type = Vec<String>)]
-    secret_names: Vec<SecretName>,
-    /// Milliseconds.
-    startup_timeout: u64,
-    /// Milliseconds.
-    tool_timeout: u64,
-    reset_timeout_on_progress: bool,
-    /// Of a stdio server.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replicas: Option<Replicas>,
-    enabled: bool,
-    status: Status,
-    /// Why it is not connected.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    /// The last lines of its standard error when that happened.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<String>,
-    /// The tools as the server describes them.
-    #[schema(value_type = Vec<Object>)]
-    tools_list: Arc<Vec<Tool>>,
-    logs: Vec<LogLine>,
-}
-
-/// What the workers that run a server tell of it.
-#[derive(Default)]
-struct Told {
-    logs: Vec<LogLine>,
-    session_id: Option<String>,
-}
-
-impl ServerView {
-    fn new(server: &Server, live: Live, told: Told) -> Self {
-        let config = &server.config;
-        let mut view = Self {
-            name: server.name.clone(),
-            transport_type: config.transport.as_str(),
-            command: None,
-            args: None,
-            env: None,
-            url: None,
-            headers: None,
-            session_id: None,
-            reconnection_options: None,
-            secret_names: config.secret_names.clone(),
-            startup_timeout: config.startup_timeout_ms(),
-            tool_timeout: config.tool_timeout_ms(),
-            reset_timeout_on_progress: config.reset_timeout_on_progress,
-            replicas: None,
-            enabled: server.enabled,
-            status: live.status,
-            error: live.error,
-            details: live.details,
-            tools_list: server.tools.tools.clone(),
-            logs: told.logs,
-        };
-        match config.transport.clone() {
-            Transport::Stdio { command, args, env } => {
-                (view.command, view.args, view.env) = (Some(command), Some(args), Some(env));
-                view.replicas = Some(config.replicas);
-            }
-            Transport::StreamableHttp(Remote { url, headers, reconnection_options, .. }) => {
-                let shown = |value| match value {
-                    HeaderValue::Plain(value) => value,
-                    HeaderValue::Sealed { .. } => HIDDEN.to_owned(),
-                };
-                view.headers = Some(headers.into_iter().map(|(name, value)| (name, shown(value))).collect());
-                (view.url, view.session_id) = (Some(url), told.session_id);
-                view.reconnection_options = Some(reconnection_options);
-            }
-        }
-        view
-    }
-}
 
 #[derive(Serialize, ToSchema)]
 pub struct OneServer {
@@ -187,6 +87,13 @@ pub async fn update(
     let server = facade.follow.catalog().server(name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
     let (change, sealed) = body.change(&facade.sealer, &server)?;
+    let change = match &server.package {
+        // What an answer has shown is put back.
+        Some(installed) => {
+            change.unplaced(&facade.folders.link(&installed.package.source, &server.name).to_string_lossy())
+        }
+        None => change,
+    };
     let asked = change.startup_timeout.flatten();
     let time = asked.map_or_else(|| time_to_start(&facade, &name), starts);
     let (id, named) = (command_id(), name.clone());
@@ -216,10 +123,14 @@ pub async fn enable(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
-    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
-    let time = time_to_start(&facade, &name);
-    let live = facade.ask_holder(&name, &EnableServer { id: command_id(), key, name: name.clone() }, time).await?;
-    shown(&facade, &name, live).await
+    success(OneServer { server: enabled(&facade, &name, &request).await? })
+}
+
+pub async fn enabled(facade: &Facade, name: &ServerName, request: &Request) -> Result<ServerView, Refused> {
+    let key = key(facade, Keyed::of(request)?.as_ref(), &[])?;
+    let time = time_to_start(facade, name);
+    let live = facade.ask_holder(name, &EnableServer { id: command_id(), key, name: name.clone() }, time).await?;
+    changed(facade, name, live).await
 }
 
 /// Stop a server and keep it.
@@ -230,9 +141,13 @@ pub async fn disable(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
-    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
-    let live = facade.ask_holder(&name, &DisableServer { id: command_id(), key, name: name.clone() }, STOPS).await?;
-    shown(&facade, &name, live).await
+    success(OneServer { server: disabled(&facade, &name, &request).await? })
+}
+
+pub async fn disabled(facade: &Facade, name: &ServerName, request: &Request) -> Result<ServerView, Refused> {
+    let key = key(facade, Keyed::of(request)?.as_ref(), &[])?;
+    let live = facade.ask_holder(name, &DisableServer { id: command_id(), key, name: name.clone() }, STOPS).await?;
+    changed(facade, name, live).await
 }
 
 /// The server's name in a path. One that can be no server's belongs to no server.
@@ -255,7 +170,9 @@ fn starts(startup_timeout_ms: u64) -> Duration {
 
 pub fn time_to_start(facade: &Facade, name: &ServerName) -> Duration {
     let catalog = facade.follow.catalog();
-    starts(catalog.server(name.as_str()).map_or(DEFAULT_TIMEOUT_MS, |server| server.config.startup_timeout_ms()))
+    let Some(server) = catalog.server(name.as_str()) else { return starts(DEFAULT_TIMEOUT_MS) };
+    let builds = if server.package.is_some() { BUILDS } else { Duration::ZERO };
+    starts(server.config.startup_timeout_ms()) + builds
 }
 
 async fn one(facade: &Facade, name: &ServerName) -> Result<Response, Refused> {
@@ -267,11 +184,15 @@ async fn one(facade: &Facade, name: &ServerName) -> Result<Response, Refused> {
 
 /// The server after a change, as the worker that made it has seen it.
 pub async fn shown(facade: &Facade, name: &ServerName, live: Live) -> Result<Response, Refused> {
+    success(OneServer { server: changed(facade, name, live).await? })
+}
+
+async fn changed(facade: &Facade, name: &ServerName, live: Live) -> Result<ServerView, Refused> {
     let server =
         facade.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     let mut view = views(facade, &[server]).await.pop().ok_or_else(|| Failure::server_not_found(name))?;
-    (view.status, view.error, view.details) = (live.status, live.error, live.details);
-    success(OneServer { server: view })
+    view.look(live);
+    Ok(view)
 }
 
 /// Servers with their status, and the logs of those workers that answer in time.
@@ -293,9 +214,8 @@ async fn views(facade: &Facade, servers: &[Arc<Server>]) -> Vec<ServerView> {
         of_server.logs.sort_by_key(|line| line.at);
         of_server.session_id = of_server.session_id.take().or(told.session_id);
     }
-    let views = servers
-        .iter()
-        .zip(looks)
-        .map(|(server, (live, _))| ServerView::new(server, live, by_server.remove(&server.id).unwrap_or_default()));
+    let views = servers.iter().zip(looks).map(|(server, (live, _))| {
+        ServerView::new(server, live, by_server.remove(&server.id).unwrap_or_default(), &facade.folders)
+    });
     views.collect()
 }
