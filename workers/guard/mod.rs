@@ -62,22 +62,22 @@ pub struct Process {
     _known: orphans::Known,
 }
 
-/// The child that a server has at the moment, starting or stopping or anything in between. It keeps no
-/// child alive: the pipe closes when the [`Process`] goes.
+/// The children that a server has at the moment, starting or stopping or anything in between: usually one, and two
+/// while it gets another version. It keeps no child alive: the pipe closes when the [`Process`] goes.
 #[derive(Default)]
-pub struct Current(Mutex<Weak<Life>>);
+pub struct Current(Mutex<Vec<Weak<Life>>>);
 
 impl Current {
-    pub fn set(&self, process: &Process) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&process.life);
+    pub fn add(&self, process: &Process) {
+        let mut lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lives.retain(|life| life.strong_count() > 0);
+        lives.push(Arc::downgrade(&process.life));
     }
 
-    /// The child, if there is one, may live for that long from now.
+    /// What is there may live for that long from now.
     pub fn renew(&self, ttl: Duration) {
-        let life = self.0.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        if let Some(life) = life {
-            life.renew(ttl);
-        }
+        let lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lives.iter().filter_map(Weak::upgrade).for_each(|life| life.renew(ttl));
     }
 }
 

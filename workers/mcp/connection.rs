@@ -17,6 +17,7 @@ use crate::core::secret::Opened;
 use crate::core::server::Transport;
 use crate::core::tool::Tools;
 use crate::workers::guard;
+use crate::workers::install::InUse;
 
 /// What a server's connections have in common, whichever runs at the moment.
 #[derive(Clone)]
@@ -95,11 +96,16 @@ pub enum Connection {
 
 impl Connection {
     /// Connects, opens the session and asks for the tools. The caller sets the time limit and may drop this at
-    /// any moment.
-    pub async fn open(server: &Server, shared: &Shared) -> Result<(Self, Tools), Unconnected> {
-        match &server.config.transport {
+    /// any moment. `package` is what the server was installed from, if it was.
+    pub async fn open(server: &Server, package: Option<InUse>, shared: &Shared) -> Result<(Self, Tools), Unconnected> {
+        let transport = server.config.transport.clone();
+        let transport = match &package {
+            Some(package) => transport.placed(&package.folder.to_string_lossy()),
+            None => transport,
+        };
+        match &transport {
             Transport::Stdio { command, args, env } => {
-                let (stdio, tools) = Stdio::connect(command, args, env, shared).await?;
+                let (stdio, tools) = Stdio::connect(command, args, env, package, shared).await?;
                 Ok((Self::Stdio(Box::new(stdio)), tools))
             }
             Transport::StreamableHttp(remote) => connect_remote(server, remote, shared).await,

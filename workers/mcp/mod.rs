@@ -4,7 +4,10 @@
 //! A [`connection`] is a running server: [`stdio`], a child process, with rmcp for the protocol around and the
 //! [`mux`] for the calls themselves; or [`remote`], a server behind a URL.
 
+mod beside;
+mod change;
 mod connection;
+mod endings;
 mod frame;
 mod lease;
 mod listing;
@@ -19,6 +22,7 @@ mod standby;
 mod stdio;
 mod supervisor;
 mod tap;
+mod trial;
 mod users;
 mod wire;
 
@@ -29,4 +33,5 @@ pub use mask::Masker;
 pub use remote::Keep;
 pub use ring::shorten;
 pub use slot::Slot;
+pub use trial::try_out;
 pub use wire::RpcError;

@@ -23,6 +23,7 @@ use crate::execute::Execute;
 use crate::follow::Follow;
 use crate::metrics::Metrics;
 use crate::ports::{Bus, Hint, Leases, Place, Serve, Serving};
+use crate::workers::install::Installer;
 
 /// How often facades are told what runs here.
 const TELL: Duration = Duration::from_secs(2);
@@ -43,6 +44,8 @@ pub struct Pool {
     /// Where secrets of servers are kept.
     pub keep: Keep,
     pub grants: Arc<Grants>,
+    /// Builds what servers were installed from.
+    pub installer: Arc<Installer>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     /// No other worker can be there.
@@ -69,6 +72,7 @@ pub struct PoolParts {
     pub leases: Arc<dyn Leases>,
     /// Where secrets of servers are kept.
     pub keep: Keep,
+    pub installer: Arc<Installer>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub alone: bool,
@@ -76,7 +80,7 @@ pub struct PoolParts {
 
 impl Pool {
     pub fn new(parts: PoolParts) -> Arc<Self> {
-        let PoolParts { worker, follow, execute, bus, board, leases, keep, metrics, limits, alone } = parts;
+        let PoolParts { worker, follow, execute, bus, board, leases, keep, installer, metrics, limits, alone } = parts;
         let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let grants = Arc::new(Grants::new(follow.clone(), asker));
         Arc::new(Self {
@@ -89,6 +93,7 @@ impl Pool {
             own: Lease::default(),
             keep,
             grants,
+            installer,
             metrics,
             limits,
             alone,
@@ -101,11 +106,16 @@ impl Pool {
         })
     }
 
-    /// Starts the enabled servers, side by side, and returns at once. `desk` takes the asks for them.
-    pub fn start(self: &Arc<Self>, desk: Arc<dyn Serve>) {
+    /// Starts the enabled servers, side by side, and returns at once. `desk` takes the asks for them. Without servers
+    /// only its lease is kept.
+    pub fn start(self: &Arc<Self>, desk: Arc<dyn Serve>, runs_servers: bool) {
         let _ = self.desk.set(desk);
-        tokio::spawn(tell_all(self.clone()));
         tokio::spawn(renew_all(self.clone()));
+        if !runs_servers {
+            // Nobody is told of it, so nobody asks it for servers.
+            return;
+        }
+        tokio::spawn(tell_all(self.clone()));
         tokio::spawn(forget_all(self.clone()));
         tokio::spawn(standby::watch(self.clone()));
         tokio::spawn(follow_catalog(self.clone()));

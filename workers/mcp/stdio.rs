@@ -21,6 +21,7 @@ use super::tap;
 use crate::core::tool::Tools;
 use crate::execute::now_ms;
 use crate::workers::guard::{self, Process};
+use crate::workers::install::InUse;
 
 /// How long an ended child's last words are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -38,6 +39,8 @@ pub struct Stdio {
     _session: RunningService<RoleClient, ClientConfig>,
     result_limit: usize,
     pub started_at: u64,
+    /// Its files stay as long as it may read them.
+    _package: Option<InUse>,
 }
 
 /// A child whose session is not open yet. Dropped, it is killed.
@@ -56,12 +59,13 @@ impl Stdio {
         command: &str,
         args: &[String],
         env: &BTreeMap<String, String>,
+        package: Option<InUse>,
         shared: &Shared,
     ) -> Result<(Self, Tools), String> {
         let started_at = now_ms();
         let child = guard::spawn(command, args, env.iter(), shared.ttl)
             .map_err(|error| format!("it cannot be started: {error}"))?;
-        shared.child.set(&child.process);
+        shared.child.add(&child.process);
         let (mux, frames) = Mux::new();
         let Shared { hearing, result_limit, .. } = shared.clone();
         let (ring, masker) = (hearing.ring.clone(), hearing.masker.clone());
@@ -86,7 +90,8 @@ impl Stdio {
             Ok((session, tools)) => {
                 let (process, tasks) = (starting.process.take().into(), std::mem::take(&mut starting.tasks));
                 let silent = starting.silent.clone();
-                Ok((Self { mux, process, tasks, silent, _session: session, result_limit, started_at }, tools))
+                let (_session, _package) = (session, package);
+                Ok((Self { mux, process, tasks, silent, _session, result_limit, started_at, _package }, tools))
             }
             Err(reason) => match starting.why_it_ended().await {
                 Some(ended) => Err(ended),

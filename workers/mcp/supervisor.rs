@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
+use super::beside::{Beside, Unopened, ready};
+use super::change::{matters, news, next_that_matters, upgraded};
 use super::connection::{Connection, Shared, Unconnected};
+use super::endings::{backoff, finish_calls, retire};
 use super::pool::Pool;
 use super::record::{record, refresh};
 use super::slot::{Order, Slot, State};
@@ -24,8 +26,6 @@ use crate::execute::now_ms;
 
 /// How long a server must have run for its next end to count as its first.
 const STEADY: Duration = Duration::from_secs(60);
-/// How long calls under way may still take when their server is to stop.
-const FINISH: Duration = Duration::from_secs(2);
 /// How long a store that does not answer is left alone.
 const UNKNOWN: Duration = Duration::from_secs(2);
 
@@ -189,26 +189,9 @@ impl Supervisor {
         if !self.waiting.is_empty() || (self.crashes == 0 && !self.broken) {
             self.show(State::Starting, Live::of(Status::Connecting));
         }
-        let limit = Duration::from_millis(server.config.startup_timeout_ms());
-        let shared = Shared {
-            hearing: Hearing {
-                ring: self.slot.ring.clone(),
-                masker: self.slot.masker.clone(),
-                tools_changed: self.tools_changed.clone(),
-            },
-            result_limit: self.pool.limits.result,
-            child: self.slot.child.clone(),
-            ttl: self.slot.lease.left(),
-            memory: self.pool.memory(server, &self.slot, None),
-        };
-        let connecting = async {
-            match tokio::time::timeout(limit, Connection::open(server, &shared)).await {
-                Ok(connected) => connected,
-                Err(_) => Err(format!("it was not ready within {} ms (startupTimeout)", limit.as_millis()).into()),
-            }
-        };
+        let opening = self.opening(server);
         let connected = tokio::select! {
-            connected = connecting => connected,
+            connected = opening => connected,
             // What is being started is not what is wanted any more, or perhaps it is: look again.
             order = next_that_matters(&mut self.inbox, &mut self.waiting, &self.pool, server) => return Err(Left::Ordered(order)),
             () = news(&self.slot, &self.pool, server) => return Err(Left::News),
@@ -216,9 +199,9 @@ impl Supervisor {
         };
         match connected {
             Ok((connection, tools)) => Ok((Arc::new(connection), tools)),
-            Err(Unconnected { reason, denied }) => {
+            Err(Unopened { why: Unconnected { reason, denied }, details }) => {
                 let reason = self.slot.masker.mask(&reason);
-                let details = self.slot.ring.stderr_since(began);
+                let details = details.or_else(|| self.slot.ring.stderr_since(began));
                 self.slot.ring.push("transport", &format!("could not be started: {reason}"));
                 tracing::warn!(server = %server.name, reason, "a server could not be started");
                 let message = || format!("Server {} could not be started: {reason}", server.name);
@@ -231,37 +214,95 @@ impl Supervisor {
         }
     }
 
+    /// Connects to what is installed, which it is first where this worker has not got it. That has its own limit.
+    fn opening(&self, server: &Server) -> impl Future<Output = Result<(Connection, Tools), Unopened>> + Send + use<> {
+        let (slot, pool, server) = (self.slot.clone(), self.pool.clone(), server.clone());
+        let (tools_changed, memory) = (self.tools_changed.clone(), self.pool.memory(&server, &self.slot, None));
+        async move {
+            let package = match &server.package {
+                Some(installed) => ready(&pool, &slot, &installed.package).await?,
+                None => None,
+            };
+            let limit = Duration::from_millis(server.config.startup_timeout_ms());
+            let shared = Shared {
+                hearing: Hearing { ring: slot.ring.clone(), masker: slot.masker.clone(), tools_changed },
+                result_limit: pool.limits.result,
+                child: slot.child.clone(),
+                ttl: slot.lease.left(),
+                memory,
+            };
+            match tokio::time::timeout(limit, Connection::open(&server, package, &shared)).await {
+                Ok(connected) => connected.map_err(Unopened::from),
+                Err(_) => Err(format!("it was not ready within {} ms (startupTimeout)", limit.as_millis()).into()),
+            }
+        }
+    }
+
     /// Shows a connected server until it ends or is not wanted any more.
-    async fn keep(&mut self, server: &Server, connection: Arc<Connection>, tools: Tools) {
-        let since = Instant::now();
+    async fn keep(&mut self, server: &Server, mut connection: Arc<Connection>, tools: Tools) {
+        let (mut server, mut since) = (Arc::new(server.clone()), Instant::now());
         self.slot.ring.push("transport", "connected");
         tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
         record(&self.pool, &self.slot, tools).await;
-        let child = i64::from(connection.has_child());
-        self.pool.metrics.children_alive.inc_by(child);
+        self.pool.metrics.children_alive.inc_by(i64::from(connection.has_child()));
         self.slot.connection.store(Some(connection.clone()));
         self.show(State::Up(connection.clone()), Live::of(Status::Connected));
         // One at a time, so that an older list never replaces a newer one; never in an order's way.
         let mut refreshing: Option<BoxFuture<'static, ()>> = None;
+        // Another version on its way, beside the one that runs.
+        let mut beside: Option<Beside> = None;
         let left = loop {
+            if beside.as_ref().map(|beside| beside.server.changed) != upgraded(&self.pool, &server).map(|s| s.changed) {
+                beside = upgraded(&self.pool, &server).map(|newer| Beside::new(self.opening(&newer), newer));
+            }
             tokio::select! {
                 () = connection.closed() => break Left::Ended(connection.why_it_ended().await),
                 () = self.slot.lease.ended() => break Left::LeaseEnded,
-                () = news(&self.slot, &self.pool, server) => break Left::News,
+                () = news(&self.slot, &self.pool, &server) => {
+                    if upgraded(&self.pool, &server).is_none() {
+                        break Left::News;
+                    }
+                }
                 Some(order) = self.inbox.recv() => {
-                    if matters(&order, &self.pool, server) {
+                    let upgrading = !order.shut_down && upgraded(&self.pool, &server).is_some();
+                    if matters(&order, &self.pool, &server) && !upgrading {
                         break Left::Ordered(order);
                     }
                     self.waiting.push(order);
                 }
+                opened = Beside::opened(&mut beside) => match opened {
+                    Ok((newer, new, tools)) => {
+                        self.slot.ring.push("transport", "connected to the new version");
+                        tracing::info!(server = %newer.name, "a server was upgraded while it runs");
+                        record(&self.pool, &self.slot, tools).await;
+                        self.pool.metrics.children_alive.inc_by(i64::from(new.has_child()));
+                        self.slot.connection.store(Some(new.clone()));
+                        self.show_quietly(State::Up(new.clone()), Live::of(Status::Connected));
+                        let old = std::mem::replace(&mut connection, new);
+                        self.pool.tasks.spawn(retire(self.pool.clone(), self.slot.clone(), old));
+                        (server, since, beside) = (newer, Instant::now(), None);
+                    }
+                    Err(reason) => {
+                        let reason = self.slot.masker.mask(&reason);
+                        tracing::warn!(server = %server.name, reason, "a new version could not be started; the old one goes on");
+                        let live = Live { error: Some(format!("its new version cannot be started: {reason}")), ..Live::of(Status::Connected) };
+                        self.slot.ring.push("transport", &format!("the new version could not be started: {reason}"));
+                        self.show_quietly(State::Up(connection.clone()), live);
+                        if let Some(beside) = &mut beside {
+                            beside.again(self.opening(&beside.server));
+                        }
+                    }
+                },
                 () = self.tools_changed.notified(), if refreshing.is_none() => {
                     let limit = Duration::from_millis(server.config.startup_timeout_ms());
                     refreshing = Some(Box::pin(refresh(self.pool.clone(), self.slot.clone(), connection.clone(), limit)));
                 }
                 () = async { if let Some(refresh) = &mut refreshing { refresh.await } }, if refreshing.is_some() => refreshing = None,
             }
-            // Only orders that change nothing were put aside: they see the server as it is.
-            self.answer_waiting();
+            // Only orders that change nothing were put aside: they see the server as it is, or as it becomes.
+            if beside.as_ref().is_none_or(Beside::has_failed) {
+                self.answer_waiting();
+            }
         };
         self.slot.connection.store(None);
         match left {
@@ -293,7 +334,7 @@ impl Supervisor {
                 self.crashes = if since.elapsed() >= STEADY { 1 } else { self.crashes + 1 };
             }
         }
-        self.pool.metrics.children_alive.dec_by(child);
+        self.pool.metrics.children_alive.dec_by(i64::from(connection.has_child()));
         drop(connection);
         if self.crashes > 1 {
             let pause =
@@ -331,55 +372,4 @@ impl Supervisor {
             let _ = order.done.send(Some(self.slot.live()));
         }
     }
-}
-
-/// Whether the order asks for anything but the server as it was started.
-fn matters(order: &Order, pool: &Pool, started: &Server) -> bool {
-    order.shut_down || has_changed(pool, started)
-}
-
-fn has_changed(pool: &Pool, started: &Server) -> bool {
-    pool.follow.catalog().server_by_id(started.id).is_none_or(|server| server.changed != started.changed)
-}
-
-/// Waits until the catalogue says something else of a server than when it was started.
-async fn news(slot: &Slot, pool: &Pool, started: &Server) {
-    loop {
-        slot.news.notified().await;
-        if has_changed(pool, started) {
-            return;
-        }
-    }
-}
-
-/// The next order that the starting server does not already obey; the others wait for its start.
-async fn next_that_matters(
-    inbox: &mut mpsc::Receiver<Order>,
-    waiting: &mut Vec<Order>,
-    pool: &Pool,
-    starting: &Server,
-) -> Order {
-    while let Some(order) = inbox.recv().await {
-        if matters(&order, pool, starting) {
-            return order;
-        }
-        waiting.push(order);
-    }
-    std::future::pending().await
-}
-
-async fn finish_calls(connection: &Connection) {
-    let until = Instant::now() + FINISH;
-    while connection.calls() > 0 && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn backoff(max: Duration) -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(500).min(max))
-        .with_max_delay(max)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

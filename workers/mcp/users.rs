@@ -121,7 +121,7 @@ async fn connect(pool: &Pool, slot: &Slot, server: &Server, user: &UserName) -> 
         memory: pool.memory(server, slot, Some(user.clone())),
     };
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
-    let connected = tokio::time::timeout(limit, Connection::open(server, &shared)).await;
+    let connected = tokio::time::timeout(limit, Connection::open(server, None, &shared)).await;
     match connected {
         Ok(Ok((connection, tools))) => {
             // Where nobody else can list them, a user's tools are better than none.

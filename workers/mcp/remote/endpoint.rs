@@ -189,7 +189,9 @@ impl Endpoint {
             let plain = plain.expose().map_err(broken)?;
             let (text, parts) = match kind {
                 Kind::UserInfo => basic(plain),
-                Kind::Header | Kind::Session => (Zeroizing::new(plain.to_owned()), parts(plain)),
+                Kind::Header | Kind::Session | Kind::Index | Kind::Lock => {
+                    (Zeroizing::new(plain.to_owned()), parts(plain))
+                }
             };
             hidden.put(headers, header, *value, &text, &parts)?;
         }

@@ -11,7 +11,7 @@ use crate::core::names::{CommandId, ServerId, UserName, ValueId};
 use crate::core::remote::{Found, Session, record_found};
 use crate::execute::Execute;
 use crate::ports::{Sealed, StoreError, Vault};
-use crate::seal::{Kind, Opener, Sealer, ServerPlace};
+use crate::seal::{Kind, Opener, Plain, Sealer, ServerPlace};
 
 /// What a worker needs to keep secrets of servers.
 #[derive(Clone)]
@@ -29,6 +29,16 @@ impl Keep {
     pub async fn sealed(&self, value: ValueId) -> Result<Sealed, String> {
         let found = self.find(value).await.map_err(|error| error.to_string())?;
         found.ok_or_else(|| "a sealed value of it is gone; give it anew".to_owned())
+    }
+
+    pub async fn open(&self, place: ServerPlace<'_>) -> Result<Plain, String> {
+        let sealed = self.sealed(place.value).await?;
+        self.opener.open(place, &sealed).map_err(|error| error.to_string())
+    }
+
+    pub async fn put(&self, place: ServerPlace<'_>, text: &str) -> Result<(), String> {
+        let sealed = self.sealer.seal(place, text).map_err(|error| error.to_string())?;
+        self.vault.put(place.value, sealed).await.map_err(|error| error.to_string())
     }
 
     /// The session that lies there.
