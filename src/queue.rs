@@ -85,11 +85,32 @@ impl Queue {
 
     /// Has the program look after itself: once for every `when`, however many processes want it.
     pub async fn upkeep<C: Command>(&self, command: &C, when: &str) -> Result<Accepted, Failure> {
-        let scope = self.sealer.digest("upkeep", &[C::NAME.as_bytes(), when.as_bytes()]).map_err(bug)?;
+        self.upkeep_for(None, command, when).await
+    }
+
+    /// The same for one server.
+    pub async fn upkeep_of<C: Command>(
+        &self,
+        server: &ServerName,
+        command: &C,
+        when: &str,
+    ) -> Result<Accepted, Failure> {
+        self.upkeep_for(Some(server.clone()), command, when).await
+    }
+
+    async fn upkeep_for<C: Command>(
+        &self,
+        server: Option<ServerName>,
+        command: &C,
+        when: &str,
+    ) -> Result<Accepted, Failure> {
+        let of = server.as_ref().map(ServerName::as_str).unwrap_or_default();
+        let parts = [C::NAME.as_bytes(), when.as_bytes(), of.as_bytes()];
+        let scope = self.sealer.digest("upkeep", &parts).map_err(bug)?;
         let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
         let user = UPKEEP.parse().map_err(bug)?;
         let key = Some(RequestKey { scope, body: scope });
-        self.accept(NewJob { user, command: C::NAME, server: None, work, key, actor: Actor::Worker }).await
+        self.accept(NewJob { user, command: C::NAME, server, work, key, actor: Actor::Worker }).await
     }
 
     /// Cancels a job of that user. One that waits never runs; one that runs is told to stop.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use quick_cache::sync::Cache;
 
 use super::google::Application;
+use super::install::Installer;
 use super::mcp::Keep;
 use super::mcp::pool::{Pool, PoolParts};
 use super::permits::Permits;
 use crate::ask::Asker;
 use crate::board::Board;
-use crate::config::{Google, Limits, Pools};
+use crate::config::{Google, Limits, Packages, Pools};
 use crate::core::names::{ValueId, WorkerId};
 use crate::execute::Execute;
 use crate::follow::Follow;
@@ -42,6 +43,7 @@ pub struct Context {
     pub alone: bool,
     /// What Google knows this deployment by, where it was told that.
     pub google: Option<Application>,
+    pub installer: Arc<Installer>,
 }
 
 /// What the composition root hands to the workers.
@@ -58,6 +60,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub google: Google,
+    pub packages: Packages,
     /// No other worker can be there.
     pub alone: bool,
     pub pools: Pools,
@@ -77,6 +80,7 @@ impl Context {
             sealer,
             metrics,
             limits,
+            packages,
             google,
             alone,
             ..
@@ -86,6 +90,7 @@ impl Context {
         let key_id = sealer.key_id();
         let google = google.credentials.as_deref().and_then(|credentials| Application::seal(credentials, &sealer));
         let worker = WorkerId(uuid::Uuid::now_v7());
+        let installer = Arc::new(Installer::new(packages));
         let pool = Pool::new(PoolParts {
             worker,
             follow: follow.clone(),
@@ -94,6 +99,7 @@ impl Context {
             board,
             leases: leases.clone(),
             keep: Keep { vault: vault.clone(), opener: opener.clone(), sealer },
+            installer: installer.clone(),
             metrics: metrics.clone(),
             limits,
             alone,
@@ -112,6 +118,7 @@ impl Context {
             asker,
             queue,
             pool,
+            installer,
             google,
             key_id,
             alone,

@@ -7,12 +7,14 @@ mod context;
 mod google;
 mod grants;
 pub mod guard;
+mod install;
 mod jobs;
 mod keys;
 mod mcp;
 mod net;
 mod oauth;
 mod once;
+mod packages;
 mod permits;
 mod secrets;
 mod servers;
@@ -30,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Pools;
 use crate::core::command::{
-    Area, CallTool, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery, DisableServer, DropLetter,
-    EnableServer, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer, RetryLetter, Rewrap, SetSecret, StoreGrant,
-    UpdateServer,
+    Area, CallTool, CheckPackages, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery,
+    DisableServer, DropLetter, EnableServer, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer, RetryLetter, Rewrap,
+    SetSecret, SettleServer, StoreGrant, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
@@ -60,20 +62,22 @@ impl Workers {
         let context = Arc::new(Context::new(parts));
         let desk = Arc::new(Desk(context.clone()));
         let mut places: Vec<_> = areas(&pools).map(Place::Pool).collect();
-        if pools.tools {
-            context.pool.start(desk.clone());
-            places.push(Place::Worker(context.pool.worker));
-        }
-        let serving = places.into_iter().map(|place| bus.serve(place, desk.clone())).collect();
+        context.pool.start(desk.clone(), pools.tools);
         let draining = CancellationToken::new();
-        let mut loops = vec![];
+        let mut loops = vec![tokio::spawn(packages::keep_clean(context.clone(), draining.clone()))];
         if pools.tools {
-            loops = vec![
-                tokio::spawn(jobs::take(context.clone(), bus.jobs(), draining.clone())),
-                tokio::spawn(jobs::Runner::new(context.clone(), areas(&pools).collect(), draining.clone()).run()),
-            ];
+            places.push(Place::Worker(context.pool.worker));
+            loops.push(tokio::spawn(jobs::take(context.clone(), bus.jobs(), draining.clone())));
             tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
         }
+        if pools.packages {
+            tokio::spawn(draining.clone().run_until_cancelled_owned(packages::install_missing(context.clone())));
+        }
+        if pools.tools || pools.packages {
+            let runner = jobs::Runner::new(context.clone(), areas(&pools).collect(), draining.clone());
+            loops.push(tokio::spawn(runner.run()));
+        }
+        let serving = places.into_iter().map(|place| bus.serve(place, desk.clone())).collect();
         Self { context, serving, loops, draining }
     }
 
@@ -95,9 +99,10 @@ impl Workers {
 
 /// The areas that a worker of these pools serves.
 fn areas(pools: &Pools) -> impl Iterator<Item = Area> {
-    let Pools { tools, tokens } = *pools;
+    let Pools { tools, packages, tokens } = *pools;
     Area::ALL.into_iter().filter(move |area| match area {
-        Area::Servers | Area::Tools | Area::Secrets | Area::Packages | Area::Jobs => tools,
+        Area::Servers | Area::Tools | Area::Secrets | Area::Jobs => tools,
+        Area::Packages => packages,
         Area::Tokens => tokens,
     })
 }
@@ -156,6 +161,8 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         UpdateServer::NAME => handle(ask, |command| servers::update(context.clone(), command)).await,
         EnableServer::NAME => handle(ask, |command| servers::enable(context.clone(), command)).await,
         DisableServer::NAME => handle(ask, |command| servers::disable(context.clone(), command)).await,
+        SettleServer::NAME => handle(ask, |command| servers::settled(context.clone(), command)).await,
+        CheckPackages::NAME => handle(ask, |command| packages::check(context.clone(), command)).await,
         DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
         ConnectGoogle::NAME => handle(ask, |command| google::connect(context.clone(), command)).await,
         StoreGrant::NAME => handle(ask, |command| grants::store(context.clone(), command)).await,

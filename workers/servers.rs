@@ -9,7 +9,8 @@ use super::context::Context;
 use super::{once, secrets};
 use crate::core::catalog::{Catalog, Server};
 use crate::core::command::{
-    DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, ServerLogs, UpdateServer,
+    DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, ServerLogs, SettleServer, Settled,
+    UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::core::names::ServerName;
@@ -64,11 +65,19 @@ pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), 
     Ok(())
 }
 
+/// What others have changed is made true here, and told.
+pub async fn settled(context: Arc<Context>, command: SettleServer) -> Result<Settled, Failure> {
+    let live = settle(&context, &command.name).await?;
+    let server = context.follow.catalog().server(command.name.as_str()).map(|server| server.id);
+    let logs = context.pool.logs(server.as_slice()).pop().map(|told| told.logs).unwrap_or_default();
+    Ok(Settled { live, logs })
+}
+
 pub async fn logs(context: Arc<Context>, command: ReadLogs) -> Result<Vec<ServerLogs>, Failure> {
     Ok(context.pool.logs(&command.servers))
 }
 
-pub(super) async fn put_all(context: &Context, values: &[SealedValue]) -> Result<(), Failure> {
+pub async fn put_all(context: &Context, values: &[SealedValue]) -> Result<(), Failure> {
     for SealedValue { value, sealed } in values {
         secrets::put(context, *value, sealed).await?;
     }

@@ -117,11 +117,12 @@ pub async fn serve_until(
         queue: queue.clone(),
         access: config.access.clone(),
         limits: config.limits.clone(),
+        folders: config.packages.folders.clone(),
         metrics: metrics.clone(),
         ending: ending.clone(),
         requests: requests.clone(),
     });
-    let pools = config.roles.worker.clone().filter(|pools| pools.tools || pools.tokens);
+    let pools = config.roles.worker.clone().filter(|pools| pools.tools || pools.packages || pools.tokens);
     let workers = pools.map(|pools| {
         Workers::start(workers::Parts {
             follow: follow.clone(),
@@ -135,6 +136,7 @@ pub async fn serve_until(
             sealer,
             metrics,
             limits: config.limits.clone(),
+            packages: config.packages.clone(),
             google: config.google,
             alone: config.services.nats.is_none(),
             pools,

@@ -1,7 +1,6 @@
 //! What this process does: the API, a worker, or both.
 
 use super::env::{BadConfig, Env, Variable};
-use crate::core::command::Area;
 
 const ROLES: Variable = Variable {
     name: "ROLES",
@@ -29,18 +28,6 @@ pub struct Pools {
     pub tools: bool,
     pub packages: bool,
     pub tokens: bool,
-}
-
-impl Pools {
-    /// Whether work of that area is for this worker.
-    pub fn take(&self, area: Area) -> bool {
-        match area {
-            Area::Packages => self.packages,
-            Area::Tokens => self.tokens,
-            Area::Servers | Area::Tools | Area::Secrets => self.tools,
-            Area::Jobs => true,
-        }
-    }
 }
 
 impl Roles {

@@ -30,7 +30,7 @@ use progress::Progress;
 
 pub use answer::read as read_answer;
 pub use intake::take;
-pub use run::Running;
+pub use run::{Running, Unfinished};
 
 /// Jobs under way in one worker.
 const AT_ONCE: usize = 256;
@@ -157,7 +157,7 @@ impl Runner {
         let (stop, id) = (CancellationToken::new(), job.id);
         self.running().insert(id, stop.clone());
         let running = Running {
-            progress: Progress::start(&self.context, id, attempt),
+            progress: Arc::new(Progress::start(&self.context, id, attempt)),
             job,
             attempt,
             stop,

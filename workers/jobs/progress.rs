@@ -11,6 +11,7 @@ use crate::core::event::Actor;
 use crate::core::job;
 use crate::core::names::{CommandId, JobId};
 use crate::workers::context::Context;
+use crate::workers::install;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Characters of a line that are told.
@@ -37,15 +38,16 @@ impl Progress {
         });
         Self { now, telling }
     }
+}
 
+impl install::Progress for Progress {
     /// Something else is being done now.
-    pub fn phase(&self, phase: &str) {
+    fn phase(&self, phase: &str) {
         self.now.send_replace(job::Progress { phase: phase.to_owned(), line: None });
     }
 
     /// What the tool at work has printed, secrets masked.
-    #[allow(dead_code)]
-    pub fn line(&self, line: &str) {
+    fn line(&self, line: &str) {
         let line = line.chars().filter(|c| !c.is_control()).take(LINE).collect();
         self.now.send_modify(|now| now.line = Some(line));
     }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::call;
 use super::progress::Progress;
 use super::tidy::Tidy;
-use crate::core::command::{CallTool, Command, SweepVault};
+use crate::core::command::{CallTool, Command, InstallPackage, SweepVault, UpgradePackage};
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::job::{self, End, Job, JobState, Work};
@@ -22,7 +22,8 @@ use crate::core::outcome::Outcome;
 use crate::seal::{JobPart, JobPlace};
 use crate::telemetry::bug;
 use crate::workers::context::Context;
-use crate::workers::{encode, secrets};
+use crate::workers::install::Progress as _;
+use crate::workers::{encode, packages, secrets};
 
 /// The pause after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -33,7 +34,7 @@ const LARGEST: usize = 14 << 20;
 pub struct Running {
     pub job: Arc<Job>,
     pub attempt: u32,
-    pub progress: Progress,
+    pub progress: Arc<Progress>,
     /// Cancelled when it is to stop, because somebody wants it to or because it is in other hands.
     pub stop: CancellationToken,
     /// Cancelled when what was not begun is to be left to others.
@@ -121,6 +122,14 @@ pub(super) async fn open(context: &Context, job: &Job) -> Result<Work, Failure> 
 async fn do_it(context: &Arc<Context>, running: &Running, work: Work) -> Result<Done, Unfinished> {
     match running.job.command.as_ref() {
         CallTool::NAME => call::call(context, running, work).await,
+        InstallPackage::NAME => {
+            let command = decoded(&work)?;
+            packages::begin(running, |progress| packages::install(context.clone(), progress, command)).await.map(Done::from)
+        }
+        UpgradePackage::NAME => {
+            let command = decoded(&work)?;
+            packages::begin(running, |progress| packages::upgrade(context.clone(), progress, command)).await.map(Done::from)
+        }
         SweepVault::NAME => {
             running.progress.phase("sweeping");
             secrets::sweep(context).await?;
@@ -128,6 +137,11 @@ async fn do_it(context: &Arc<Context>, running: &Running, work: Work) -> Result<
         }
         unknown => Err(Failure::invalid(format!("This worker does not know the command {unknown}")).into()),
     }
+}
+
+fn decoded<C: Command>(work: &Work) -> Result<C, Failure> {
+    let wrong = |error| Failure::invalid(format!("The job is no {} command: {error}", C::NAME));
+    serde_json::from_str(work.body.get()).map_err(wrong)
 }
 
 /// Puts the answer, then ends the job: what the log names is there. False: it is not ours to end any more.
