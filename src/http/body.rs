@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -12,6 +12,13 @@ use crate::core::failure::{Code, Failure};
 
 /// How long a body may take to arrive.
 const ARRIVES: Duration = Duration::from_secs(30);
+
+/// The same where a body may be missing, its type too.
+pub async fn read_or_nothing(request: Request, limit: usize) -> Result<Bytes, Failure> {
+    let empty = request.headers().get(CONTENT_LENGTH).is_none_or(|length| length == "0");
+    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    if empty && !chunked { Ok(Bytes::new()) } else { read(request, limit).await }
+}
 
 /// Reads a JSON body of at most `limit` bytes.
 pub async fn read(request: Request, limit: usize) -> Result<Bytes, Failure> {

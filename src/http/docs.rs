@@ -17,6 +17,7 @@ use utoipa_swagger_ui::SwaggerUi;
     tags(
         (name = "tools", description = "List and call tools"),
         (name = "servers", description = "Register and run MCP servers"),
+        (name = "packages", description = "Install MCP servers from npm and PyPI"),
         (name = "secrets", description = "Secrets of users, sealed"),
         (name = "keys", description = "Which keys lie around what is sealed"),
         (name = "google", description = "Access to Google, given by users in their browsers"),

@@ -16,6 +16,7 @@ use crate::config::{Access, Limits};
 use crate::core::command::{Command, Delivery};
 use crate::core::failure::Failure;
 use crate::core::names::{CommandId, ServerId, ServerName};
+use crate::core::package::Folders;
 use crate::follow::Follow;
 use crate::metrics::Metrics;
 use crate::ports::Bus;
@@ -34,6 +35,8 @@ pub struct Facade {
     pub queue: Queue,
     pub access: Access,
     pub limits: Limits,
+    /// Where packages lie, to be shown.
+    pub folders: Folders,
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
     pub tools: ToolsAnswer,
@@ -54,6 +57,7 @@ pub struct Parts {
     pub queue: Queue,
     pub access: Access,
     pub limits: Limits,
+    pub folders: Folders,
     pub metrics: Arc<Metrics>,
     pub ending: CancellationToken,
     pub requests: TaskTracker,
@@ -61,7 +65,7 @@ pub struct Parts {
 
 impl Facade {
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { follow, bus, board, sealer, queue, access, limits, metrics, ending, requests } = parts;
+        let Parts { follow, bus, board, sealer, queue, access, limits, folders, metrics, ending, requests } = parts;
         let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         Arc::new(Self {
             follow,
@@ -71,6 +75,7 @@ impl Facade {
             queue,
             access,
             limits,
+            folders,
             metrics,
             board,
             tools: ToolsAnswer::default(),

@@ -282,10 +282,15 @@ pub async fn later(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
 
 /// Accepts a job and waits for its end: the answer is the job's own, whoever hangs up meanwhile.
 pub async fn now(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
+    Ok(super::reply::answered(finished(facade, new).await?))
+}
+
+/// The same, and gives what the job has brought.
+pub async fn finished(facade: &Facade, new: NewJob) -> Result<Outcome, Failure> {
     let id = facade.queue.accept(new).await?.id;
     let Some(job) = ended(facade, id).await else {
         let leaving = format!("This process is stopping; GET /jobs/{id} on another one tells what becomes of it");
-        return Err(Failure::unavailable(leaving).maybe_run().into());
+        return Err(Failure::unavailable(leaving).maybe_run());
     };
-    Ok(super::reply::answered(answer(facade, &job).await?))
+    answer(facade, &job).await
 }

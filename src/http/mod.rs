@@ -13,6 +13,8 @@ mod idempotency;
 mod jobs;
 mod keys;
 mod oauth;
+mod package_fields;
+mod packages;
 mod page;
 mod reply;
 mod secrets;
@@ -43,6 +45,16 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(servers::enable))
         .routes(routes!(servers::disable))
         .routes(routes!(oauth::store))
+        .routes(routes!(packages::list))
+        .routes(routes!(packages::install))
+        .routes(routes!(packages::by_name))
+        .routes(routes!(packages::by_id))
+        .routes(routes!(packages::updates))
+        .routes(routes!(packages::upgrade_all))
+        .routes(routes!(packages::upgrade))
+        .routes(routes!(packages::enable))
+        .routes(routes!(packages::disable))
+        .routes(routes!(packages::delete))
         .routes(routes!(secrets::set))
         .routes(routes!(secrets::delete))
         .routes(routes!(keys::count))
