@@ -32,6 +32,15 @@ impl ApiArgs {
 
 /// Sends one request and gives its status and body.
 pub async fn send(api: &Api, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), String> {
+    answer(api, request(api, method, path, body)?).await
+}
+
+/// Sends a request that is to be answered later, as a job.
+pub async fn send_later(api: &Api, method: &str, path: &str, body: Value) -> Result<(u16, Value), String> {
+    answer(api, request(api, method, path, Some(body))?.header("prefer", "respond-async")).await
+}
+
+fn request(api: &Api, method: &str, path: &str, body: Option<Value>) -> Result<reqwest::RequestBuilder, String> {
     let url = format!("{}{path}", api.url.trim_end_matches('/'));
     let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
     let mut request = http(&url)?.request(method, &url);
@@ -41,10 +50,15 @@ pub async fn send(api: &Api, method: &str, path: &str, body: Option<Value>) -> R
     if let Some(body) = body {
         request = request.json(&body);
     }
+    Ok(request)
+}
+
+async fn answer(api: &Api, request: reqwest::RequestBuilder) -> Result<(u16, Value), String> {
     let response = request.send().await;
     let response = response.map_err(|_| format!("{} cannot be reached; is `mcp-api serve` running there?", api.url))?;
     let status = response.status().as_u16();
-    let body = response.json().await.map_err(|_| format!("{url} answered {status} with something that is not JSON"))?;
+    let body = response.json().await;
+    let body = body.map_err(|_| format!("{} answered {status} with something that is not JSON", api.url))?;
     Ok((status, body))
 }
 

@@ -6,6 +6,7 @@ mod call;
 mod client;
 mod dead;
 mod demo;
+mod install;
 mod rotate_keys;
 pub mod schemas;
 mod serve;
@@ -43,6 +44,8 @@ pub enum Command {
         #[command(flatten)]
         api: client::ApiArgs,
     },
+    /// Install a package and run the server that it is
+    Install(install::InstallArgs),
     /// List the servers and how they are
     Servers {
         #[command(flatten)]
@@ -78,6 +81,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Serve => serve::run(),
         Command::Demo => demo::run(),
         Command::Call { server, tool, args, user, api } => call::run(&api, &server, &tool, &args, &user),
+        Command::Install(args) => install::run(&args),
         Command::Servers { api } => servers::run(&api),
         Command::RotateKeys { api } => rotate_keys::run(&api),
         Command::Backup { file } => backup::save(&file),

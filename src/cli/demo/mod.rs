@@ -1,12 +1,12 @@
 //! `mcp-api demo`: the main job on real input, step by step, each with the line that does the same.
 
-mod npm;
 mod show;
 mod story;
 
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
 
@@ -36,10 +36,6 @@ async fn demo(env: &Env) -> Ended {
     show.title("One API in front of a real MCP server, for two users with a secret each.");
     let made = DirBuilder::new().recursive(true).mode(0o700).create(FOLDER);
     made.map_err(|error| format!("the folder {FOLDER} cannot be made: {error}"))?;
-    tokio::select! {
-        () = &mut stop => return Ok(ExitCode::SUCCESS),
-        installed = npm::install(&show) => installed?,
-    }
 
     show.step("Start mcp-api: the whole program, in this very process");
     show.command(&format!("DATA_DIR={FOLDER} {} serve", show::program()));
@@ -98,6 +94,7 @@ async fn serve(
 fn config(env: &Env) -> Result<Config, BadConfig> {
     let mut config = Config::read(env)?;
     config.place.data_dir = FOLDER.into();
+    config.packages.lie_in(Path::new(FOLDER))?;
     config.keys = Keys { current: None, old: Vec::new() };
     Ok(config)
 }

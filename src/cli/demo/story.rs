@@ -1,18 +1,19 @@
 //! What is shown once the program listens. Every step checks what it claims.
 
 use std::fs;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::FOLDER;
-use super::npm;
 use super::show::{Show, curl, program};
 use crate::cli::call::sentence;
 use crate::cli::client::Api;
 use crate::config::ClientConfig;
 use crate::workers::guard::PASSED_ON;
 
+const PACKAGE: &str = "@modelcontextprotocol/server-everything";
+const VERSION: &str = "2026.8.31";
 const SERVER: &str = "everything";
 /// The users with a secret, and their secrets.
 const SECRETS: [(&str, &str); 2] = [("ana", "only-ana-knows-this"), ("ben", "only-ben-knows-this")];
@@ -22,7 +23,7 @@ const STRANGER: &str = "cem";
 const EVENTS: usize = 8;
 
 pub async fn tell(api: &Api, show: &Show) -> Result<(), String> {
-    register(api, show).await?;
+    install(api, show).await?;
     store(api, show).await?;
     call(api, show).await?;
     environment(api, show).await?;
@@ -32,14 +33,16 @@ pub async fn tell(api: &Api, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn register(api: &Api, show: &Show) -> Result<(), String> {
-    show.step("Register the server by its command");
-    let mut server = json!({ "name": SERVER, "command": npm::command() });
-    let (status, mut answer) = show.ask(api, "POST", "/mcp/servers", Some(server.clone())).await?;
+async fn install(api: &Api, show: &Show) -> Result<(), String> {
+    show.step("Install a real MCP server from npm");
+    let began = Instant::now();
+    let package = json!({ "name": PACKAGE, "version": VERSION, "serverName": SERVER });
+    let (status, mut answer) = show.ask(api, "POST", "/packages/install", Some(package)).await?;
     if status == 409 {
-        show.result("an earlier run has registered it; it is made as it was");
-        server["enabled"] = json!(true);
-        answer = show.ask(api, "PUT", &format!("/mcp/servers/{SERVER}"), Some(server)).await?.1;
+        show.result("it is there already; should it be disabled, it is enabled");
+        answer = show.ask(api, "PUT", &format!("/packages/{SERVER}/enable"), None).await?.1;
+    } else if status == 200 {
+        show.result(&format!("installed and tried out in {:.1} s", began.elapsed().as_secs_f64()));
     }
     let server = &succeeded(answer)?["server"];
     if server["status"] != "connected" {
