@@ -17,7 +17,7 @@ RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm \
 COPY --from=build /src/target/release/mcp-api /usr/local/bin/mcp-api
 USER mcp
 WORKDIR /home/mcp
-ENV HOST=0.0.0.0 PORT=8080 DATA_DIR=/data LOG_FORMAT=json
+ENV HOST=0.0.0.0 PORT=8080 DATA_DIR=/data LOG_FORMAT=json PYTHON_BIN=/usr/local/bin/python3.13
 VOLUME /data
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \

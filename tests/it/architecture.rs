@@ -9,19 +9,33 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("ports", &["core"]),
     ("seal", &["core", "ports"]),
-    ("config", &["seal"]),
+    ("config", &["core", "seal"]),
     ("telemetry", &["core", "config"]),
     ("metrics", &["core"]),
     ("follow", &["core", "ports"]),
     ("execute", &["core", "ports", "follow", "telemetry"]),
     ("queue", &["core", "ports", "seal", "config", "telemetry", "follow", "execute"]),
+    ("view", &["core"]),
     ("board", &["core", "ports"]),
     ("ask", &["core", "ports", "follow", "board", "telemetry"]),
     ("adapters", &["core", "ports"]),
-    ("http", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "queue", "board", "ask"]),
+    ("http", &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "queue", "view", "board", "ask"]),
     (
         "workers",
-        &["core", "ports", "seal", "config", "telemetry", "metrics", "follow", "execute", "queue", "board", "ask"],
+        &[
+            "core",
+            "ports",
+            "seal",
+            "config",
+            "telemetry",
+            "metrics",
+            "follow",
+            "execute",
+            "queue",
+            "view",
+            "board",
+            "ask",
+        ],
     ),
     (
         "app",
@@ -30,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "workers",
         ],
     ),
-    // The schemas are made from the types of core, http and config; the demo runs npm under a guard.
+    // The schemas are made from the types of core, http and config; the demo knows what a guard passes on.
     ("cli", &["core", "config", "telemetry", "http", "workers", "app"]),
     ("main", &["cli", "workers"]),
     ("lib", &[]),
@@ -86,8 +100,7 @@ const IMPURE: &[&str] = &[
 /// Who reads the environment, and why.
 const READS_ENVIRONMENT: &[&str] = &[
     "src/config/env.rs",
-    // The demo looks for node, and counts what its server does not see.
-    "src/cli/demo/npm.rs",
+    // The demo counts what its server does not see.
     "src/cli/demo/story.rs",
     // Passes PATH and its like on to a child, whose environment is made anew.
     "workers/guard/mod.rs",

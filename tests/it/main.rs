@@ -29,6 +29,7 @@ mod mongo;
 mod nats;
 mod nats_access;
 mod oauth;
+mod packages;
 mod producers;
 mod properties;
 mod real_servers;

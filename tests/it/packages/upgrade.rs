@@ -1,0 +1,112 @@
+//! Upgrades: while a client calls, all at once, and broken off in the middle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{MEMORY_NEW, MEMORY_OLD, start};
+use crate::harness::answer;
+
+#[tokio::test]
+async fn an_upgrade_under_load_loses_no_call() {
+    let app = start();
+    app.install_memory("memory", MEMORY_OLD).await.ok();
+    let checked = app.slowly(Method::GET, "/packages/by-id/memory?checkUpdates=true", None).await.ok();
+    assert_eq!(checked["package"]["updateAvailable"], true, "{checked}");
+    let updates = app.slowly(Method::GET, "/packages/updates?name=memory", None).await.ok();
+    assert_eq!(updates["updates"][0]["currentVersion"], MEMORY_OLD, "{updates}");
+
+    let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (stop, calls, http, url) = (stop.clone(), calls.clone(), app.http.clone(), app.url.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let body = json!({ "serverName": "memory", "methodName": "read_graph", "args": {} });
+                    answer(http.post(format!("{url}/mcp/tool/call")).json(&body)).await.ok();
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let upgraded = app.upgrade("memory", Some(json!({ "version": MEMORY_NEW }))).await.ok();
+    assert_eq!(upgraded["package"]["version"], MEMORY_NEW);
+    assert!(upgraded["package"]["lastUpgraded"].is_string(), "{upgraded}");
+    assert_eq!(upgraded["server"]["status"], "connected", "{upgraded}");
+    let before = calls.load(Ordering::Relaxed);
+    while calls.load(Ordering::Relaxed) < before + 50 {
+        tokio::task::yield_now().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.expect("no call failed");
+    }
+    // Once nobody runs the old one, its files go.
+    app.until_one_version().await;
+
+    // Up to date: nothing to do, and nothing is done.
+    let before = app.happened().await.iter().filter(|line| line.starts_with("package.")).count();
+    app.upgrade("memory", None).await.ok();
+    assert_eq!(app.happened().await.iter().filter(|line| line.starts_with("package.")).count(), before);
+}
+
+#[tokio::test]
+async fn one_that_fails_leaves_the_old_one_running() {
+    let app = start();
+    app.install_memory("memory", MEMORY_OLD).await.ok();
+    let said = app.upgrade("memory", Some(json!({ "version": "9.9.9" }))).await;
+    assert!(said.fails(400, "invalid_request").contains("no version 9.9.9"));
+    app.upgrade("nobody", None).await.fails(404, "package_not_found");
+    let server = app.server("memory").await;
+    assert_eq!(server["status"], "connected", "{server}");
+    app.text("memory", "read_graph", json!({})).await;
+    app.until_one_version().await;
+
+    // A broken-off one is done again by whoever comes after.
+    let mut app = app;
+    let request = app.http.put(format!("{}/packages/memory/upgrade", app.url)).header("prefer", "respond-async");
+    let accepted = answer(request.json(&json!({ "version": MEMORY_NEW }))).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.body);
+    app.until("/jobs", |body| body["jobs"][0]["state"] == "running").await;
+    app.kill_and_restart();
+    app.text("memory", "read_graph", json!({})).await;
+    let job = accepted.body["jobId"].as_str().expect("an id");
+    let done = app.slowly(Method::GET, &format!("/jobs/{job}?wait=240s"), None).await.ok();
+    assert_eq!(done["job"]["state"], "succeeded", "{done}");
+    assert_eq!(app.get("/packages/by-id/memory").await.ok()["package"]["version"], MEMORY_NEW);
+    app.until_one_version().await;
+}
+
+#[tokio::test]
+async fn all_are_upgraded_side_by_side() {
+    let app = start();
+    let github = json!({ "name": "@missionsquad/mcp-github", "version": "0.10.7", "serverName": "github" });
+    let (github, memory) = tokio::join!(app.install(github), app.install_memory("memory", MEMORY_OLD));
+    github.ok();
+    memory.ok();
+    let all = app.slowly(Method::PUT, "/packages/upgrade-all", None).await.ok();
+    let results: Vec<_> = all["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .map(|one| (one["serverName"].as_str(), &one["success"]))
+        .collect();
+    assert_eq!(results, [(Some("github"), &json!(true)), (Some("memory"), &json!(true))], "{all}");
+    let version =
+        async |name: &str| app.get(&format!("/packages/by-id/{name}")).await.ok()["package"]["version"].take();
+    assert_eq!(version("github").await, "0.10.8");
+    assert_ne!(version("memory").await, Value::from(MEMORY_OLD));
+}
+
+impl crate::harness::App {
+    async fn until_one_version(&self) {
+        let folders = || self.versions().into_iter().filter(|name| !name.ends_with(".lock")).count();
+        let until = std::time::Instant::now() + crate::harness::PATIENCE;
+        while folders() != 1 {
+            assert!(std::time::Instant::now() < until, "left behind: {:?}", self.versions());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+}
