@@ -64,7 +64,6 @@ impl Config {
     }
 }
 
-
 /// Every variable there is, in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
     let all: [&[&Variable]; 11] = [
