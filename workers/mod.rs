@@ -62,7 +62,6 @@ impl Workers {
         let context = Arc::new(Context::new(parts));
         let desk = Arc::new(Desk(context.clone()));
         let mut places: Vec<_> = areas(&pools).map(Place::Pool).collect();
-        context.pool.start(desk.clone(), pools.tools);
         let draining = CancellationToken::new();
         let mut loops = vec![tokio::spawn(packages::keep_clean(context.clone(), draining.clone()))];
         if pools.tools {
@@ -74,6 +73,7 @@ impl Workers {
             tokio::spawn(draining.clone().run_until_cancelled_owned(packages::install_missing(context.clone())));
         }
         if pools.tools || pools.packages {
+            context.pool.start(desk.clone(), pools.tools);
             let runner = jobs::Runner::new(context.clone(), areas(&pools).collect(), draining.clone());
             loops.push(tokio::spawn(runner.run()));
         }
