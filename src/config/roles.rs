@@ -35,8 +35,11 @@ impl Roles {
         let roles = env.list(&ROLES, &["api", "worker"])?;
         let pools = env.list(&POOLS, &["tools", "packages", "tokens"])?;
         let has = |list: &[String], name: &str| list.iter().any(|given| given == name);
-        let worker =
-            has(&roles, "worker").then(|| Pools { tools: has(&pools, "tools"), packages: has(&pools, "packages"), tokens: has(&pools, "tokens") });
+        let worker = has(&roles, "worker").then(|| Pools {
+            tools: has(&pools, "tools"),
+            packages: has(&pools, "packages"),
+            tokens: has(&pools, "tokens"),
+        });
         Ok(Self { api: has(&roles, "api"), worker })
     }
 

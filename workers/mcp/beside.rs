@@ -86,7 +86,8 @@ impl From<String> for Unopened {
 pub async fn ready(pool: &Pool, slot: &Arc<Slot>, package: &Package) -> Result<Option<InUse>, Unopened> {
     let progress = Arc::new(InRing(slot.ring.clone()));
     let ready = install::ready(&pool.installer, &pool.keep, slot.id, package, progress, slot.masker.clone()).await;
-    let unopened = |Failure { message, details, .. }| Unopened { why: format!("its package: {message}").into(), details };
+    let unopened =
+        |Failure { message, details, .. }| Unopened { why: format!("its package: {message}").into(), details };
     let ready = ready.map_err(unopened)?;
     if let Some(built) = &ready {
         pool.installer.link(&package.source, &slot.name, built);
