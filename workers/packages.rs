@@ -300,8 +300,16 @@ pub async fn install_missing(context: Arc<Context>) {
         let transport = Transport::Stdio { command: FOLDER.into(), args: vec![], env: BTreeMap::new() };
         let config = ServerConfig::new(transport);
         let (id, server) = (CommandId(Uuid::now_v7()), ServerId(Uuid::now_v7()));
-        let register =
-            RegisterServer { id, server, name: name.clone(), config, enabled: true, session: None, sealed: vec![] };
+        let register = RegisterServer {
+            id,
+            key: None,
+            server,
+            name: name.clone(),
+            config,
+            enabled: true,
+            session: None,
+            sealed: vec![],
+        };
         let (package, version, source) = (package.clone(), version.clone(), Source::Node);
         let command = InstallPackage { package, version, source, register };
         // Processes that start together want the same.

@@ -1,19 +1,21 @@
 //! The catalogue: all events folded into what reads need. Persistent maps make a new version of it
 //! cheap, so readers keep the one they have and writers never wait for them.
 
+mod snapshot;
+
 use std::sync::Arc;
 
 use imbl::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::dead::{DeadLetter, DeadLetters};
-use super::event::{DeadKept, Entry, Event, Unreadable};
+use super::dead::DeadLetters;
+use super::event::{Entry, Event, Unreadable};
 use super::grant::{Grant, GrantState};
-use super::job::{Job, Jobs};
+use super::job::Jobs;
 use super::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
 use super::package::Installed;
 use super::remote::{Era, Remote};
-use super::request::{Request, Requests};
+use super::request::Requests;
 use super::server::{Replicas, ServerConfig};
 use super::tool::Tools;
 
@@ -313,97 +315,5 @@ impl Catalog {
     fn change_tools(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
         self.change(id, with);
         self.tools_changed = self.position;
-    }
-}
-
-/// A catalogue as it is stored, so that a start need not fold from the beginning.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Snapshot<J> {
-    position: Position,
-    tools_changed: Position,
-    servers_changed: Position,
-    servers: Vec<ServerSnapshot>,
-    jobs: Vec<J>,
-    dead: Vec<DeadLetter>,
-    requests: Vec<Request>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ServerSnapshot {
-    id: ServerId,
-    name: ServerName,
-    config: Arc<ServerConfig>,
-    enabled: bool,
-    changed: Position,
-    tools: Tools,
-    era: Option<Era>,
-    session: Option<ValueId>,
-    grant: Option<Grant>,
-    user_grants: Vec<(UserName, Grant)>,
-    package: Option<Arc<Installed>>,
-    secrets: Vec<(UserName, Arc<Vec<SecretRef>>)>,
-    google: Vec<(UserName, ValueId)>,
-}
-
-impl Catalog {
-    pub fn to_snapshot(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let servers = self.servers().into_iter().map(|server| {
-            let mut secrets: Vec<_> = server.secrets.iter().map(|(user, refs)| (user.clone(), refs.clone())).collect();
-            secrets.sort_by(|a, b| a.0.cmp(&b.0));
-            let mut google: Vec<_> = server.google.iter().map(|(user, value)| (user.clone(), *value)).collect();
-            google.sort_by(|a, b| a.0.cmp(&b.0));
-            let mut user_grants: Vec<_> =
-                server.user_grants.iter().map(|(user, grant)| (user.clone(), *grant)).collect();
-            user_grants.sort_by(|a, b| a.0.cmp(&b.0));
-            ServerSnapshot {
-                id: server.id,
-                name: server.name.clone(),
-                config: server.config.clone(),
-                enabled: server.enabled,
-                changed: server.changed,
-                tools: server.tools.clone(),
-                era: server.era,
-                session: server.session,
-                grant: server.grant,
-                user_grants,
-                package: server.package.clone(),
-                secrets,
-                google,
-            }
-        });
-        let Self { position, tools_changed, servers_changed, .. } = *self;
-        let (servers, jobs) = (servers.collect(), self.jobs.to_snapshot());
-        let (dead, requests) = (self.dead.all().cloned().collect(), self.requests.all().copied().collect());
-        serde_json::to_vec(&Snapshot { position, tools_changed, servers_changed, servers, jobs, dead, requests })
-    }
-
-    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let snapshot: Snapshot<Job> = serde_json::from_slice(bytes)?;
-        let Snapshot { position, tools_changed, servers_changed, servers, jobs, dead, requests } = snapshot;
-        let jobs = Jobs::from_snapshot(jobs);
-        let mut catalog = Self { position, tools_changed, servers_changed, jobs, ..Self::default() };
-        dead.into_iter().for_each(|letter| catalog.dead.kept(&DeadKept { letter }));
-        requests.into_iter().for_each(|request| catalog.requests.insert(request));
-        for server in servers {
-            catalog.names.insert(server.id, server.name.clone());
-            let stored = Server {
-                id: server.id,
-                name: server.name.clone(),
-                config: server.config,
-                enabled: server.enabled,
-                changed: server.changed,
-                tools: server.tools,
-                era: server.era,
-                session: server.session,
-                grant: server.grant,
-                user_grants: server.user_grants.into_iter().collect(),
-                package: server.package,
-                secrets: server.secrets.into_iter().collect(),
-                google: server.google.into_iter().collect(),
-            };
-            catalog.servers.insert(server.name, Arc::new(stored));
-        }
-        Ok(catalog)
     }
 }

@@ -4,14 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::failure::Failure;
 use super::grant::{GrantId, GrantTokens};
 use super::job::RequestKey;
-use super::names::{
-    CommandId, JobId, PackageName, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, VersionTag, WorkerId,
-};
+use super::names::{CommandId, JobId, SecretName, ServerId, ServerName, ToolName, UserName, ValueId, WorkerId};
 use super::outcome::Outcome;
-use super::package::Source;
+pub use super::package::{CheckPackages, Checked, InstallPackage, UpgradePackage};
 use super::remote::SealedValue;
 use super::server::{Live, LogLine, ServerChange, ServerConfig};
 use super::tool::Tools;
@@ -289,42 +286,6 @@ pub struct DeleteSecret {
     pub server_name: ServerName,
     pub user: UserName,
     pub name: SecretName,
-}
-
-/// Install a package and register the server that it is. Nothing is left of it where that fails.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct InstallPackage {
-    pub package: PackageName,
-    /// The newest where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<VersionTag>,
-    pub source: Source,
-    /// An empty command is found in the package.
-    pub register: RegisterServer,
-}
-
-/// Give a package another version. The old one goes on running where that fails.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct UpgradePackage {
-    pub id: CommandId,
-    pub name: ServerName,
-    /// The newest where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<VersionTag>,
-}
-
-/// Look which versions of servers' packages are the newest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CheckPackages {
-    pub servers: Vec<ServerId>,
-}
-
-/// What was found of one server's package.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Checked {
-    pub server: ServerId,
-    pub latest: Result<String, Failure>,
 }
 
 /// Remove what lies in the Vault and has been named by nothing for an hour.

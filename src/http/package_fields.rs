@@ -103,7 +103,7 @@ impl InstallBody {
         let (name, enabled, version) = (self.server_name.clone(), self.enabled.unwrap_or(true), self.version.take());
         let (config, session, mut sealed) = self.server(http).config(&facade.sealer, server)?;
         sealed.extend(seal.sealed);
-        let register = RegisterServer { id: command_id(), server, name, config, enabled, session, sealed };
+        let register = RegisterServer { id: command_id(), key: None, server, name, config, enabled, session, sealed };
         Ok(InstallPackage { package, version, source, register })
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -14,13 +13,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::body;
 use super::facade::{Facade, command_id};
-use super::idempotency;
+use super::idempotency::{Keyed, key};
 use super::jobs;
 use super::package_fields::{InstallBody, UpgradeBody};
 use super::reply::{ErrorBody, Refused, Success, success};
 use super::servers::{self, Named};
 use crate::core::catalog::Server;
-use crate::core::command::{CheckPackages, Checked, Command, InstallPackage, UpgradePackage};
+use crate::core::command::{CheckPackages, Checked, Command, UpgradePackage};
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::job::{RequestKey, Work};
@@ -121,18 +120,18 @@ type Queried<T> = Result<Query<T>, QueryRejection>;
     responses((status = 200, description = "The server has started and told its tools", body = Success<PackageAndServer>), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 400, description = "The request is wrong, or there is no such version", body = ErrorBody),
         (status = 404, description = "The registry has no such package", body = ErrorBody), (status = 409, description = "A server of that name exists already", body = ErrorBody), (status = 502, description = "It could not be installed, or its server does not start; `details` are the last lines of npm, pip or the server", body = ErrorBody)))]
 pub async fn install(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
-    let headers = request.headers().clone();
+    let (later, keyed) = (jobs::wants_later(request.headers()), Keyed::of(&request)?);
     let bytes = body::read(request, facade.limits.payload).await?;
     let body: InstallBody = body::parse(&bytes)?;
     let (user, name) = (body.username.clone(), body.server_name.clone());
-    let key = idempotency::key(&facade, &headers, "POST /packages/install", &user, &bytes)?;
+    let key = keyed.map(|keyed| keyed.key(&facade, &user, &bytes)).transpose()?;
     let command = body.command(&facade)?;
     // What would fail in any case is not begun; under a key it may be its own success that is in the way.
     if key.is_none() && facade.follow.catalog().server(name.as_str()).is_some() {
         let taken = format!("Server with name {name} already exists");
         return Err(Failure::new(Code::ServerAlreadyExists, taken).into());
     }
-    submit::<InstallPackage>(&facade, &headers, user, name, key, &command).await
+    submit(&facade, later, job(user, name, key, &command)?).await
 }
 
 /// Give a package another version: the newest, where none is named. Calls under way finish on the old one.
@@ -144,14 +143,14 @@ pub async fn upgrade(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
-    let headers = request.headers().clone();
+    let (later, keyed) = (jobs::wants_later(request.headers()), Keyed::of(&request)?);
     let bytes = body::read_or_nothing(request, facade.limits.payload).await?;
     let UpgradeBody { username, version } =
         if bytes.is_empty() { UpgradeBody::default() } else { body::parse(&bytes)? };
     installed_by(&facade.follow.catalog(), name.as_str())?;
-    let key = idempotency::key(&facade, &headers, &format!("PUT /packages/{name}/upgrade"), &username, &bytes)?;
+    let key = keyed.map(|keyed| keyed.key(&facade, &username, &bytes)).transpose()?;
     let command = UpgradePackage { id: command_id(), name: name.clone(), version };
-    submit::<UpgradePackage>(&facade, &headers, username, name, key, &command).await
+    submit(&facade, later, job(username, name, key, &command)?).await
 }
 
 /// Upgrade all packages to their newest versions, side by side. One that fails stops no other.
@@ -249,27 +248,45 @@ pub async fn updates(State(facade): State<Arc<Facade>>, query: Queried<UpdatesQu
 /// Enable a package's server; one that is enabled is restarted.
 #[utoipa::path(put, operation_id = "enable_package", path = "/packages/{name}/enable", tag = "packages", params(("name" = String, Path, description = "The server's name")),
     responses((status = 200, description = "Done", body = Success<PackageAndServer>), (status = 404, description = "The server has no package", body = ErrorBody)))]
-pub async fn enable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
+pub async fn enable(
+    State(facade): State<Arc<Facade>>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Refused> {
     installed_by(&facade.follow.catalog(), name.as_str())?;
-    let server = servers::enabled(&facade, &name).await?;
+    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+    let server = servers::enabled(&facade, &name, key).await?;
     with_server(&facade, &name, server)
 }
 
 /// Stop a package's server and keep both.
 #[utoipa::path(put, operation_id = "disable_package", path = "/packages/{name}/disable", tag = "packages", params(("name" = String, Path, description = "The server's name")),
     responses((status = 200, description = "Done", body = Success<PackageAndServer>), (status = 404, description = "The server has no package", body = ErrorBody)))]
-pub async fn disable(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
+pub async fn disable(
+    State(facade): State<Arc<Facade>>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Refused> {
     installed_by(&facade.follow.catalog(), name.as_str())?;
-    let server = servers::disabled(&facade, &name).await?;
+    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+    let server = servers::disabled(&facade, &name, key).await?;
     with_server(&facade, &name, server)
 }
 
 /// Remove a package and its server with all its secrets. Its files go where no other server uses them.
 #[utoipa::path(delete, operation_id = "delete_package", path = "/packages/{name}", tag = "packages", params(("name" = String, Path, description = "The server's name")),
     responses((status = 200, description = "Done", body = Success<super::reply::Nothing>), (status = 404, description = "The server has no package", body = ErrorBody)))]
-pub async fn delete(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
-    installed_by(&facade.follow.catalog(), name.as_str())?;
-    servers::delete(State(facade), Named(name)).await
+pub async fn delete(
+    State(facade): State<Arc<Facade>>,
+    Named(name): Named,
+    request: Request,
+) -> Result<Response, Refused> {
+    let keyed = Keyed::of(&request)?.is_some();
+    // Under a key it may be its own success that is in the way.
+    if !keyed {
+        installed_by(&facade.follow.catalog(), name.as_str())?;
+    }
+    servers::delete(State(facade), Named(name), request).await
 }
 
 fn with_server(facade: &Facade, name: &ServerName, server: ServerView) -> Result<Response, Refused> {
@@ -278,16 +295,8 @@ fn with_server(facade: &Facade, name: &ServerName, server: ServerView) -> Result
     success(PackageAndServer { package: package.ok_or_else(Failure::internal)?, server })
 }
 
-async fn submit<C: Command>(
-    facade: &Facade,
-    headers: &HeaderMap,
-    user: UserName,
-    server: ServerName,
-    key: Option<RequestKey>,
-    command: &C,
-) -> Result<Response, Refused> {
-    let new = job(user, server, key, command)?;
-    if jobs::wants_later(headers) { jobs::later(facade, new).await } else { jobs::now(facade, new).await }
+async fn submit(facade: &Facade, later: bool, new: NewJob) -> Result<Response, Refused> {
+    if later { jobs::later(facade, new).await } else { jobs::now(facade, new).await }
 }
 
 fn job<C: Command>(
@@ -296,7 +305,7 @@ fn job<C: Command>(
     key: Option<RequestKey>,
     command: &C,
 ) -> Result<NewJob, Failure> {
-    let work = Work { call: None, raw: false, body: to_raw_value(command).map_err(bug)? };
+    let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
     Ok(NewJob { user, command: C::NAME, server: Some(server), work, key, actor: Actor::Api })
 }
 

@@ -19,6 +19,7 @@ use super::server_fields::{RegisterBody, UpdateBody};
 use crate::core::catalog::Server;
 use crate::core::command::{DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, UpdateServer};
 use crate::core::failure::Failure;
+use crate::core::job::RequestKey;
 use crate::core::names::{ServerId, ServerName, WorkerId};
 use crate::core::server::{DEFAULT_TIMEOUT_MS, Live};
 use crate::ports::Place;
@@ -123,11 +124,11 @@ pub async fn enable(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
-    success(OneServer { server: enabled(&facade, &name, &request).await? })
+    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+    success(OneServer { server: enabled(&facade, &name, key).await? })
 }
 
-pub async fn enabled(facade: &Facade, name: &ServerName, request: &Request) -> Result<ServerView, Refused> {
-    let key = key(facade, Keyed::of(request)?.as_ref(), &[])?;
+pub async fn enabled(facade: &Facade, name: &ServerName, key: Option<RequestKey>) -> Result<ServerView, Refused> {
     let time = time_to_start(facade, name);
     let live = facade.ask_holder(name, &EnableServer { id: command_id(), key, name: name.clone() }, time).await?;
     changed(facade, name, live).await
@@ -141,11 +142,11 @@ pub async fn disable(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
-    success(OneServer { server: disabled(&facade, &name, &request).await? })
+    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+    success(OneServer { server: disabled(&facade, &name, key).await? })
 }
 
-pub async fn disabled(facade: &Facade, name: &ServerName, request: &Request) -> Result<ServerView, Refused> {
-    let key = key(facade, Keyed::of(request)?.as_ref(), &[])?;
+pub async fn disabled(facade: &Facade, name: &ServerName, key: Option<RequestKey>) -> Result<ServerView, Refused> {
     let live = facade.ask_holder(name, &DisableServer { id: command_id(), key, name: name.clone() }, STOPS).await?;
     changed(facade, name, live).await
 }

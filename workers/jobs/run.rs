@@ -124,11 +124,15 @@ async fn do_it(context: &Arc<Context>, running: &Running, work: Work) -> Result<
         CallTool::NAME => call::call(context, running, work).await,
         InstallPackage::NAME => {
             let command = decoded(&work)?;
-            packages::begin(running, |progress| packages::install(context.clone(), progress, command)).await.map(Done::from)
+            packages::begin(running, |progress| packages::install(context.clone(), progress, command))
+                .await
+                .map(Done::from)
         }
         UpgradePackage::NAME => {
             let command = decoded(&work)?;
-            packages::begin(running, |progress| packages::upgrade(context.clone(), progress, command)).await.map(Done::from)
+            packages::begin(running, |progress| packages::upgrade(context.clone(), progress, command))
+                .await
+                .map(Done::from)
         }
         SweepVault::NAME => {
             running.progress.phase("sweeping");

@@ -1,6 +1,7 @@
 //! Packages: MCP servers that were installed from npm or PyPI, as a recipe every worker builds alike.
 
 mod check;
+mod command;
 mod decide;
 mod folder;
 mod version;
@@ -13,6 +14,7 @@ use super::names::ValueId;
 use super::remote::split_user_info;
 
 pub use check::{check_module, check_requirement, python_name};
+pub use command::{CheckPackages, Checked, InstallPackage, UpgradePackage};
 pub use decide::{Install, Upgrade, install, installed_by, record_latest, removed, upgrade};
 pub use folder::{FOLDER, Folders};
 pub use version::newer;
