@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::core::catalog::Catalog;
 use crate::core::event::{Actor, Commit, Entry, Event};
 use crate::core::failure::Failure;
 use crate::core::names::{CommandId, Position};
-use crate::follow::{Follow, Tip};
+use crate::follow::Follow;
 use crate::ports::{AppendError, StoreError};
 use crate::telemetry::bug;
 
@@ -22,8 +23,10 @@ use crate::telemetry::bug;
 const WAITING: usize = 1024;
 /// Commands in one append.
 const BATCH: usize = 256;
-/// How long an append is tried again while others take its position.
+/// How long a command is tried again while others take the position.
 const CONTENTION: Duration = Duration::from_secs(10);
+/// How long an entry that took the position is waited for, where a majority has not stored it yet.
+const WINNER: Duration = Duration::from_millis(100);
 
 /// Decides a command against a catalogue; called again when somebody else was first.
 type Decide = Box<dyn Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync>;
@@ -41,6 +44,7 @@ struct Waiting {
     id: CommandId,
     actor: Actor,
     decide: Decide,
+    until: Instant,
     answer: oneshot::Sender<Result<Done, Failure>>,
 }
 
@@ -66,7 +70,7 @@ impl Execute {
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync + 'static,
     ) -> Result<Done, Failure> {
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { id, actor, decide: Box::new(decide), answer };
+        let waiting = Waiting { id, actor, decide: Box::new(decide), until: Instant::now() + CONTENTION, answer };
         let closed = || Failure::unavailable("mcp-api is stopping and makes no more changes");
         self.queue.send(waiting).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
@@ -75,9 +79,14 @@ impl Execute {
 
 async fn append_all(follow: Arc<Follow>, mut queue: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let mut tip = follow.tip().await;
-        append(&follow, &mut tip, std::mem::take(&mut batch)).await;
+    while !batch.is_empty() || queue.recv_many(&mut batch, BATCH).await > 0 {
+        // Whoever has come while others were first goes along.
+        while batch.len() < BATCH
+            && let Ok(waiting) = queue.try_recv()
+        {
+            batch.push(waiting);
+        }
+        batch = append(&follow, batch).await;
     }
 }
 
@@ -88,52 +97,51 @@ struct Plan {
     answers: Vec<Result<Done, Failure>>,
 }
 
-async fn append(follow: &Follow, tip: &mut Tip<'_>, mut batch: Vec<Waiting>) {
-    let give_up = tokio::time::Instant::now() + CONTENTION;
-    while !batch.is_empty() {
-        if let Some(unreadable) = follow.stuck() {
-            return fail(batch, &Failure::unavailable(format!("No change is possible: {unreadable}")));
+/// Decides a batch, appends it and answers. What is to be decided again, after what others have made, is
+/// given back.
+async fn append(follow: &Follow, batch: Vec<Waiting>) -> Vec<Waiting> {
+    if let Some(unreadable) = follow.stuck() {
+        return fail(batch, &Failure::unavailable(format!("No change is possible: {unreadable}")));
+    }
+    let plan = match plan(&follow.catalog(), &batch) {
+        Ok(plan) => plan,
+        Err(cause) => return fail(batch, &bug(cause)),
+    };
+    if plan.commits.is_empty() {
+        return answer(follow, batch, plan.answers).await;
+    }
+    let position = plan.after.position;
+    let entry = Entry { position, at: now_ms(), commits: plan.commits };
+    match follow.log().append(&entry).await {
+        Ok(()) => {
+            follow.publish(plan.after);
+            answer(follow, batch, plan.answers).await
         }
-        let plan = match plan(&follow.catalog(), &batch) {
-            Ok(plan) => plan,
-            Err(cause) => return fail(batch, &bug(cause)),
-        };
-        if plan.commits.is_empty() {
-            return answer(follow, batch, plan.answers).await;
+        Err(AppendError::Taken) => {
+            // Until the winner's entry is here, the same would be tried in vain.
+            follow.reach(position, WINNER).await;
+            let now = Instant::now();
+            let (late, again): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.until <= now);
+            fail(late, &Failure::unavailable("Too many changes at once; ask again"));
+            again
         }
-        let entry = Entry { position: plan.after.position, at: now_ms(), commits: plan.commits };
-        match follow.log().append(&entry).await {
-            Ok(()) => {
-                tip.publish(plan.after);
-                return answer(follow, batch, plan.answers).await;
+        Err(AppendError::Repeated(id)) => {
+            let (repeated, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.id == id);
+            for waiting in repeated {
+                let done = match found(follow, id).await {
+                    Ok(Some(done)) => {
+                        // The commit may be one that this process has not read yet.
+                        follow.reach(done.position, WINNER).await;
+                        Ok(done)
+                    }
+                    Ok(None) => Err(bug("a command is in the log and cannot be found there")),
+                    Err(failure) => Err(failure),
+                };
+                let _ = waiting.answer.send(done);
             }
-            Err(AppendError::Taken) if tokio::time::Instant::now() < give_up => {
-                if let Err(error) = tip.catch_up().await {
-                    return fail(batch, &away(&error));
-                }
-            }
-            Err(AppendError::Taken) => {
-                return fail(batch, &Failure::unavailable("Too many changes at once; ask again"));
-            }
-            Err(AppendError::Repeated(id)) => {
-                let (repeated, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.id == id);
-                batch = rest;
-                // The commit may be one that this process has not read yet.
-                if let Err(error) = tip.catch_up().await {
-                    fail(repeated, &away(&error));
-                    return fail(batch, &away(&error));
-                }
-                for waiting in repeated {
-                    let done = match found(follow, id).await {
-                        Ok(Some(done)) => Ok(done),
-                        Ok(None) => Err(bug("a command is in the log and cannot be found there")),
-                        Err(failure) => Err(failure),
-                    };
-                    let _ = waiting.answer.send(done);
-                }
-            }
-            Err(AppendError::Store(error)) => return fail(batch, &away(&error)),
+            rest
         }
+        Err(AppendError::Store(error)) => fail(batch, &away(&error)),
     }
 }
 
@@ -169,7 +177,7 @@ fn plan(base: &Catalog, batch: &[Waiting]) -> Result<Plan, serde_json::Error> {
 }
 
 /// A command that is refused, or finds nothing to do, may be one that has already happened.
-async fn answer(follow: &Follow, batch: Vec<Waiting>, answers: Vec<Result<Done, Failure>>) {
+async fn answer(follow: &Follow, batch: Vec<Waiting>, answers: Vec<Result<Done, Failure>>) -> Vec<Waiting> {
     for (waiting, answer) in batch.into_iter().zip(answers) {
         let answer = match answer {
             Ok(done) if !done.events.is_empty() => Ok(done),
@@ -182,6 +190,7 @@ async fn answer(follow: &Follow, batch: Vec<Waiting>, answers: Vec<Result<Done, 
         // Nobody may be listening any more; the change has happened all the same.
         let _ = waiting.answer.send(answer);
     }
+    vec![]
 }
 
 async fn found(follow: &Follow, id: CommandId) -> Result<Option<Done>, Failure> {
@@ -197,10 +206,11 @@ async fn found(follow: &Follow, id: CommandId) -> Result<Option<Done>, Failure> 
     }
 }
 
-fn fail(batch: Vec<Waiting>, failure: &Failure) {
+fn fail(batch: Vec<Waiting>, failure: &Failure) -> Vec<Waiting> {
     for waiting in batch {
         let _ = waiting.answer.send(Err(failure.clone()));
     }
+    vec![]
 }
 
 fn away(error: &StoreError) -> Failure {

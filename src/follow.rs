@@ -1,13 +1,14 @@
 //! Keeps this process's catalogue at the head of the log.
 //!
-//! Readers take the catalogue as it is and never wait. The one who may move it on holds the
-//! [`Tip`]: the appender after its own append, the follower when others have appended.
+//! Readers take the catalogue as it is and never wait. Two move it on: the appender after its own append,
+//! and whoever reads what others have appended. Neither waits for the other, since both fold the same log:
+//! the newer catalogue is shown, the older one is dropped.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{Mutex, MutexGuard, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 
 use crate::core::catalog::{Catalog, FOLD_VERSION};
 use crate::core::event::Unreadable;
@@ -18,6 +19,8 @@ use crate::ports::{Bus, EventLog, Hint, StoreError};
 const POLL: Duration = Duration::from_secs(3);
 /// Appends read at once.
 const PAGE: usize = 1000;
+/// Further than any log goes.
+const ALL: Position = Position(u64::MAX);
 /// Appends between two snapshots.
 const SNAPSHOT_EVERY: u64 = 2000;
 
@@ -26,7 +29,10 @@ pub struct Follow {
     bus: Arc<dyn Bus>,
     catalog: ArcSwap<Catalog>,
     moved: watch::Sender<Position>,
-    tip: Mutex<Position>,
+    /// Held by the one who reads, so that a crowd that is behind reads once.
+    reading: tokio::sync::Mutex<()>,
+    /// Held by the one who shows a catalogue: where the newest snapshot was taken.
+    snapshot: Mutex<Position>,
     stuck: OnceLock<Unreadable>,
 }
 
@@ -46,10 +52,11 @@ impl Follow {
             bus,
             catalog: ArcSwap::from_pointee(catalog),
             moved: watch::Sender::new(position),
-            tip: Mutex::new(position),
+            reading: tokio::sync::Mutex::default(),
+            snapshot: Mutex::new(position),
             stuck: OnceLock::new(),
         });
-        follow.tip().await.catch_up().await?;
+        follow.read(ALL).await?;
         Ok(follow)
     }
 
@@ -57,16 +64,17 @@ impl Follow {
     pub async fn run(self: Arc<Self>) {
         let mut hints = self.bus.hints();
         loop {
-            let behind = tokio::select! {
+            let wanted = tokio::select! {
                 hint = hints.recv() => match hint {
-                    Ok(Hint::LogMoved(head)) => head > self.position(),
-                    Ok(Hint::Status(_)) => false,
-                    Err(broadcast::error::RecvError::Lagged(_)) => true,
+                    Ok(Hint::LogMoved(head)) if head > self.position() => head,
+                    Ok(_) => continue,
+                    Err(broadcast::error::RecvError::Lagged(_)) => ALL,
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
-                () = tokio::time::sleep(POLL) => true,
+                () = tokio::time::sleep(POLL) => ALL,
             };
-            if behind && let Err(error) = self.tip().await.catch_up().await {
+            let _reading = self.reading.lock().await;
+            if let Err(error) = self.read(wanted).await {
                 tracing::warn!(%error, "cannot follow the log; trying again");
             }
         }
@@ -101,67 +109,58 @@ impl Follow {
             return true;
         }
         let mut moves = self.moves();
+        let mut moved = async || moves.wait_for(|at| *at >= position).await.is_ok();
         let arrived = async {
-            if self.tip().await.catch_up().await.is_ok() && self.position() >= position {
-                return true;
+            tokio::select! {
+                there = moved() => return there,
+                // Where it cannot be read yet, a later look will find it.
+                _reading = self.reading.lock() => drop(self.read(position).await),
             }
-            moves.wait_for(|at| *at >= position).await.is_ok()
+            moved().await
         };
         tokio::time::timeout(limit, arrived).await.unwrap_or(false)
     }
 
-    /// The right to move the catalogue on.
-    pub async fn tip(&self) -> Tip<'_> {
-        Tip { follow: self, snapshot: self.tip.lock().await }
+    /// Shows the catalogue after an append of this process, and tells the others.
+    pub fn publish(&self, catalog: Catalog) {
+        let position = catalog.position;
+        self.show(catalog);
+        self.bus.publish(Hint::LogMoved(position));
     }
-}
 
-/// Held by the one who moves the catalogue.
-pub struct Tip<'a> {
-    follow: &'a Follow,
-    /// Where the newest snapshot was taken.
-    snapshot: MutexGuard<'a, Position>,
-}
-
-impl Tip<'_> {
-    /// Reads what others have appended.
-    pub async fn catch_up(&mut self) -> Result<(), StoreError> {
-        if self.follow.stuck().is_some() {
-            return Ok(());
-        }
-        loop {
-            let mut catalog = Catalog::clone(&self.follow.catalog.load());
-            let entries = self.follow.log.read(catalog.position, PAGE).await?;
-            if entries.is_empty() {
-                return Ok(());
-            }
+    /// Reads what others have appended, where it has not been read as far as wanted meanwhile.
+    async fn read(&self, wanted: Position) -> Result<(), StoreError> {
+        while self.position() < wanted && self.stuck().is_none() {
+            let mut catalog = Catalog::clone(&self.catalog.load());
+            let entries = self.log.read(catalog.position, PAGE).await?;
             for entry in &entries {
                 if let Err(unreadable) = catalog.fold(entry) {
                     tracing::error!(%unreadable, position = %entry.position, "the log cannot be folded any further");
-                    let _ = self.follow.stuck.set(unreadable);
-                    self.show(catalog);
-                    return Ok(());
+                    let _ = self.stuck.set(unreadable);
+                    break;
                 }
             }
             self.show(catalog);
+            if entries.len() < PAGE {
+                break;
+            }
         }
+        Ok(())
     }
 
-    /// Shows the catalogue after an append of this process, and tells the others.
-    pub fn publish(&mut self, catalog: Catalog) {
+    /// Shows a catalogue, where there is no newer one.
+    fn show(&self, catalog: Catalog) {
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         let position = catalog.position;
-        self.show(catalog);
-        self.follow.bus.publish(Hint::LogMoved(position));
-    }
-
-    fn show(&mut self, catalog: Catalog) {
-        let position = catalog.position;
+        if position <= self.position() {
+            return;
+        }
         let catalog = Arc::new(catalog);
-        self.follow.catalog.store(catalog.clone());
-        self.follow.moved.send_replace(position);
-        if position.0 >= self.snapshot.0 + SNAPSHOT_EVERY {
-            *self.snapshot = position;
-            tokio::spawn(save_snapshot(self.follow.log.clone(), catalog));
+        self.catalog.store(catalog.clone());
+        self.moved.send_replace(position);
+        if position.0 >= snapshot.0 + SNAPSHOT_EVERY {
+            *snapshot = position;
+            tokio::spawn(save_snapshot(self.log.clone(), catalog));
         }
     }
 }

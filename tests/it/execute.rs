@@ -1,6 +1,6 @@
 //! The one road for every change, through the ports: nothing lost, nothing twice, one order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use mcp_api::adapters::bus_in_process::InProcessBus;
@@ -14,6 +14,7 @@ use mcp_api::execute::{Done, Execute};
 use mcp_api::follow::Follow;
 use mcp_api::ports::EventLog;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use crate::samples::{command_id, commit, config, enabled, entry, registered, secret_set, server_id, small_entry};
 use crate::store_contract::{Store, fresh, sqlite};
@@ -80,21 +81,63 @@ fn folded(entries: &[Entry]) -> Catalog {
     catalog
 }
 
+/// Keeps a process's appender at deciding one change until the gate is dropped.
+async fn hold_up(process: &Process, number: usize) -> (mpsc::Sender<()>, JoinHandle<Result<Done, Failure>>) {
+    let (gate, opened) = mpsc::channel();
+    let (began, begun) = tokio::sync::oneshot::channel();
+    let (opened, began) = (Mutex::new(opened), Mutex::new(Some(began)));
+    let execute = process.execute.clone();
+    let held = tokio::spawn(async move {
+        let decide = move |_: &Catalog| {
+            began.lock().expect("a lock").take().into_iter().for_each(|began| began.send(()).expect("heard"));
+            let _ = opened.lock().expect("a lock").recv();
+            Ok(vec![registered(number)])
+        };
+        execute.change(command_id(), Actor::Api, decide).await
+    });
+    begun.await.expect("it decides");
+    (gate, held)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_wait_together_are_one_append() {
     let (store, _place, process) = start().await;
-    // Whoever holds the tip keeps the appender waiting: with what it has taken, while the others queue.
-    let tip = process.follow.tip().await;
+    let (gate, held) = hold_up(&process, 64).await;
     let mut changes = Box::pin(futures::future::join_all((0..64).map(|n| process.register(command_id(), n))));
     assert!(futures::poll!(&mut changes).is_pending());
-    drop(tip);
+    drop(gate);
+    held.await.expect("a task").expect("made");
     let positions: Vec<_> = changes.await.into_iter().map(|made| made.expect("made").position).collect();
     let entries = whole(&store.log).await;
-    assert_eq!(entries.iter().map(|entry| entry.commits.len()).sum::<usize>(), 64, "all of them are made");
-    assert!(entries.len() <= 2, "{} appends", entries.len());
-    assert_eq!(positions.iter().max(), entries.last().map(|entry| &entry.position));
-    assert_eq!(process.follow.catalog().servers().len(), 64);
+    assert_eq!(entries.iter().map(|entry| entry.commits.len()).collect::<Vec<_>>(), [1, 64]);
+    assert_eq!(positions, vec![Position(2); 64]);
+    assert_eq!(process.follow.catalog().servers().len(), 65);
     assert_eq!(process.shown(), shown(&folded(&entries)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_others_are_first_goes_along() {
+    let (store, _place, process) = start().await;
+    let (gate, held) = hold_up(&process, 64).await;
+    let mut changes = Box::pin(futures::future::join_all((0..16).map(|n| process.register(command_id(), n))));
+    assert!(futures::poll!(&mut changes).is_pending());
+    let winner = Process::start(&store.log).await.register(command_id(), 99).await.expect("made");
+    assert_eq!(winner.position, Position(1));
+    drop(gate);
+    held.await.expect("a task").expect("made");
+    assert!(changes.await.iter().all(Result::is_ok));
+    let entries = whole(&store.log).await;
+    assert_eq!(entries.iter().map(|entry| entry.commits.len()).collect::<Vec<_>>(), [1, 17]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_append_is_read_while_an_append_is_under_way() {
+    let (store, _place, process) = start().await;
+    let (gate, held) = hold_up(&process, 1).await;
+    let other = Process::start(&store.log).await.register(command_id(), 2).await.expect("made");
+    assert!(process.follow.reach(other.position, crate::harness::PATIENCE).await);
+    drop(gate);
+    assert_eq!(held.await.expect("a task").expect("made").position, Position(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
