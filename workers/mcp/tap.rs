@@ -68,14 +68,18 @@ impl Transport<RoleClient> for Tap {
 /// Writes frames until the connection ends, as many at once as wait.
 pub async fn write_all(mut pipe: impl AsyncWrite + Unpin, mux: Arc<Mux>, mut frames: mpsc::Receiver<Frame>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut closed = std::pin::pin!(mux.closed());
     loop {
         let received = tokio::select! {
             biased;
-            () = mux.closed() => return,
+            () = &mut closed => return,
             received = frames.recv_many(&mut batch, BATCH) => received,
         };
-        // Lets whoever is ready to call do so first: one larger write wakes the child once.
-        tokio::task::yield_now().await;
+        // Lets whoever is ready to call do so first: one larger write wakes the child once. Where nobody else
+        // calls there is nothing to wait for, and the pause would wake a second thread.
+        if mux.calls() > batch.len() {
+            tokio::task::yield_now().await;
+        }
         while batch.len() < BATCH
             && let Ok(frame) = frames.try_recv()
         {
@@ -84,7 +88,7 @@ pub async fn write_all(mut pipe: impl AsyncWrite + Unpin, mux: Arc<Mux>, mut fra
         mux.keep_wanted(&mut batch);
         let written = tokio::select! {
             biased;
-            () = mux.closed() => return,
+            () = &mut closed => return,
             written = write_batch(&mut pipe, &batch) => written,
         };
         if received == 0 || written.is_err() {
