@@ -51,7 +51,7 @@ impl EventLog for MongoStore {
         let mut sent = false;
         loop {
             // Inserting the same again is how an unknown outcome becomes known: its keys are unique.
-            match self.insert(&document).await {
+            match self.insert(&document, sent).await {
                 Attempt::Done => {
                     self.known.fetch_max(entry.position.0, Ordering::AcqRel);
                     return Ok(());
@@ -126,22 +126,26 @@ impl MongoStore {
         Err(StoreError(format!("append at {position} after {head} would leave a gap")))
     }
 
-    async fn insert(&self, document: &Document) -> Attempt {
+    /// Inserts, for the first time or again: then a duplicate may be one's own. (What the driver itself sends again
+    /// the server knows by the number of the write.)
+    async fn insert(&self, document: &Document, again: bool) -> Attempt {
         let error = match tokio::time::timeout(ATTEMPT, self.log.insert_one(document).into_future()).await {
             Ok(Ok(_)) => return Attempt::Done,
             Ok(Err(error)) => error,
             Err(_) => return Attempt::Unknown(StoreError("MongoDB did not answer".to_owned())),
         };
         match duplicate(&error) {
-            Some(words) if words.contains("commits.commandId") => self.own_or(document, Attempt::Repeated).await,
-            Some(_) => self.own_or(document, Attempt::Taken).await,
+            Some(words) => {
+                let other = if words.contains("commits.commandId") { Attempt::Repeated } else { Attempt::Taken };
+                if again { self.own_or(document, other).await } else { other }
+            }
             None if matches!(&*error.kind, ErrorKind::ServerSelection { .. }) => Attempt::Away(failed(&error)),
             None if was_refused(&error) => Attempt::Away(failed(&error)),
             None => Attempt::Unknown(failed(&error)),
         }
     }
 
-    /// A duplicate may be one's own: the driver sends a write again by itself. It counts once a majority has it.
+    /// Whether a duplicate is one's own. It counts once a majority has it.
     async fn own_or(&self, document: &Document, other: Attempt) -> Attempt {
         let here = doc! { "_id": document.get("_id") };
         let there = timely(self.log.find_one(here.clone()).read_concern(ReadConcern::local())).await;
