@@ -19,7 +19,7 @@ const REPLY_HEADERS: &[(&str, &str)] = &[
         "Mcp-Status",
         "ok; failed: the body says why; busy: nothing was begun; working: it was begun, and more will come.",
     ),
-    ("Mcp-Position", "The newest position of the log that the worker has seen."),
+    ("Mcp-Position", "The newest position of the log that the worker has seen, where it is newer than Mcp-Seen."),
 ];
 
 /// The text of `schemas/asyncapi.yaml`.

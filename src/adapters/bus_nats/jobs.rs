@@ -175,7 +175,7 @@ fn ack(token: Subject, what: impl Into<Bytes>) -> OutboundMessage {
 pub fn answer(inbox: &Arc<Inbox>, to: Option<Subject>, outcome: Result<Bytes, Bytes>) {
     let Some(to) = to else { return };
     let reply = Reply { position: Position(0), outcome };
-    let mut message = wire::reply(to, &reply);
+    let mut message = wire::reply(to, &reply, Position(0));
     let (Ok(body) | Err(body)) = reply.outcome;
     let held = parts::load(inbox, &mut message, body);
     inbox.link.send(message);

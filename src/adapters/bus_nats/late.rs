@@ -75,7 +75,8 @@ impl Clocks {
     }
 
     fn late_at(&self, now: i64, stamp: Option<&str>) -> Duration {
-        let Some((sender, sent)) = stamp.and_then(|stamp| stamp.split_once(' ')) else { return Duration::ZERO };
+        let mut words = stamp.unwrap_or_default().split(' ');
+        let (Some(sender), Some(sent)) = (words.next(), words.next()) else { return Duration::ZERO };
         let Ok(sent) = sent.parse::<i64>() else { return Duration::ZERO };
         let difference = now.saturating_sub(sent);
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);

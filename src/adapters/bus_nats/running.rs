@@ -27,9 +27,8 @@ impl Running {
     }
 
     /// Enters an ask; `None` for one that is cancelled already.
-    pub fn begin(self: &Arc<Self>, id: &str) -> Option<(Begun, AbortRegistration)> {
+    pub fn begin(self: &Arc<Self>, id: Arc<str>) -> Option<(Begun, AbortRegistration)> {
         let (abort, registration) = AbortHandle::new_pair();
-        let id: Arc<str> = id.into();
         let mut state = self.lock();
         if let Some(at) = state.early.iter().position(|early| **early == *id) {
             state.early.remove(at);

@@ -122,7 +122,7 @@ impl Desk {
                 self.inbox.link.send_to(asker.reply, wire::busy);
                 continue;
             };
-            let (begun, registration) = match asker.id.as_deref().map(|id| self.running.begin(id)) {
+            let (begun, registration) = match asker.id.clone().map(|id| self.running.begin(id)) {
                 // Cancelled before it came.
                 Some(None) => continue,
                 Some(Some((begun, registration))) => (Some(begun), registration),
@@ -141,7 +141,7 @@ impl Desk {
         let late = self.clocks.late(wire::sent(&message));
         let asked = match wire::read_ask(&message, self.place, self.max_body) {
             Ok(asked) => asked,
-            Err(failure) => return self.reply(asker.reply, failed(&failure)),
+            Err(failure) => return self.reply(asker.reply, failed(&failure), Position(0)),
         };
         drop(message);
         // Its asker has given up, or does so at any moment.
@@ -149,20 +149,26 @@ impl Desk {
             tracing::warn!(command = asked.ask.command, ?late, "an ask came too late and is not begun");
             return self.inbox.link.send_to(asker.reply, wire::busy);
         }
-        let until = Instant::now() + asked.ask.time_left.saturating_sub(late);
-        match timeout_at(until, self.serve(asked, &asker)).await {
-            Ok(Ok(reply)) => self.reply(asker.reply, reply),
-            Ok(Err(Busy)) => self.inbox.link.send_to(asker.reply, wire::busy),
+        let (seen, until) = (asked.ask.seen, Instant::now() + asked.ask.time_left.saturating_sub(late));
+        match self.serve(asked, &asker, until).await {
+            Some(Ok(reply)) => self.reply(asker.reply, reply, seen),
+            Some(Err(Busy)) => self.inbox.link.send_to(asker.reply, wire::busy),
             // Our own askers keep the time themselves.
-            Err(_) if asker.patient => {}
-            Err(_) => self.reply(
-                asker.reply,
-                failed(&Failure::new(Code::Timeout, "The work took longer than Mcp-Time-Left").maybe_run()),
-            ),
+            None if asker.patient => {}
+            None => {
+                let late = Failure::new(Code::Timeout, "The work took longer than Mcp-Time-Left").maybe_run();
+                self.reply(asker.reply, failed(&late), seen);
+            }
         }
     }
 
-    async fn serve(&self, Asked { mut ask, parts }: Asked, asker: &Asker) -> Result<Reply, Busy> {
+    /// Does the work until the time is up, and shows signs of life meanwhile.
+    async fn serve(
+        &self,
+        Asked { mut ask, parts }: Asked,
+        asker: &Asker,
+        until: Instant,
+    ) -> Option<Result<Reply, Busy>> {
         let work = async {
             if let Some(parts) = parts {
                 let Some(body) = parts.fetch(&self.inbox).await else {
@@ -173,22 +179,23 @@ impl Desk {
             self.taker.serve(ask).await
         };
         tokio::pin!(work);
-        if !asker.patient {
-            return work.await;
-        }
         let mut sign = Instant::now() + FIRST_SIGN;
         loop {
-            match timeout_at(sign, &mut work).await {
-                Ok(outcome) => return outcome,
+            // One timer for both: most asks are done before it rings.
+            let next = if asker.patient { sign.min(until) } else { until };
+            match timeout_at(next, &mut work).await {
+                Ok(outcome) => return Some(outcome),
+                Err(_) if next == until => return None,
                 Err(_) => self.inbox.link.send_to(asker.reply.clone(), wire::working),
             }
             sign += NEXT_SIGN;
         }
     }
 
-    fn reply(&self, to: Option<Subject>, reply: Reply) {
+    /// Answers somebody who has seen so much of the log.
+    fn reply(&self, to: Option<Subject>, reply: Reply, seen: Position) {
         let Some(to) = to else { return };
-        let mut message = wire::reply(to, &reply);
+        let mut message = wire::reply(to, &reply, seen);
         let (Ok(body) | Err(body)) = reply.outcome;
         let held = parts::load(&self.inbox, &mut message, body);
         self.inbox.link.send(message);

@@ -1,5 +1,6 @@
 //! The messages as they are on the wire: subjects, headers, and what is made of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderName};
@@ -24,7 +25,7 @@ static ASK: HeaderName = HeaderName::from_static("Mcp-Ask");
 static CALL: HeaderName = HeaderName::from_static("Mcp-Call");
 /// The command, where the subject does not say it.
 static COMMAND: HeaderName = HeaderName::from_static("Mcp-Command");
-/// The sender wants to hear that its ask is worked on.
+/// The sender wants to hear that its ask is worked on, and keeps the time itself.
 static WORKING: HeaderName = HeaderName::from_static("Mcp-Working");
 /// Where the body is, when it is too large for a message.
 static PARTS: HeaderName = HeaderName::from_static("Mcp-Parts");
@@ -32,7 +33,8 @@ static PARTS: HeaderName = HeaderName::from_static("Mcp-Parts");
 static REPLY: HeaderName = HeaderName::from_static("Mcp-Reply");
 static STATUS: HeaderName = HeaderName::from_static("Mcp-Status");
 static POSITION: HeaderName = HeaderName::from_static("Mcp-Position");
-/// What the sender's clock shows.
+/// What the sender's clock shows. In an ask of ours the milliseconds it waits and the position it has seen follow,
+/// and it knows `working`: each header costs both sides more than its words.
 static SENT: HeaderName = HeaderName::from_static("Mcp-Sent");
 /// The process that sent a hint, which has heard it already.
 static FROM: HeaderName = HeaderName::from_static("Mcp-From");
@@ -129,17 +131,14 @@ fn verb(command: &str) -> &str {
 /// An ask as a message, without its body and its reply subject.
 pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
     let mut headers = HeaderMap::new();
-    headers.insert(SENT.clone(), clock);
-    headers.insert(TIME_LEFT.clone(), ask.time_left.as_millis().to_string());
-    headers.insert(WORKING.clone(), "1");
-    if ask.seen > Position(0) {
-        headers.insert(SEEN.clone(), ask.seen.to_string());
-    }
+    headers.insert(SENT.clone(), format!("{clock} {} {}", ask.time_left.as_millis(), ask.seen));
     if let Some(traceparent) = ask.traceparent.as_deref().and_then(|text| text.parse::<HeaderValue>().ok()) {
         headers.insert(TRACEPARENT.clone(), traceparent);
     }
     put_call(&mut headers, ask.call.as_ref());
     let named = matches!(ask.to, Place::Pool(area) if ask.command.strip_prefix(area.as_str()).is_some_and(|rest| rest.starts_with('.')));
+    // A call says by itself what it is.
+    let named = named || (ask.call.is_some() && ask.command == CallTool::NAME);
     if !named {
         headers.insert(COMMAND.clone(), ask.command);
     }
@@ -165,7 +164,7 @@ pub struct Asked {
 /// What an asker is told in any case, however wrong the rest of its message is.
 pub struct Asker {
     /// What a cancel names.
-    pub id: Option<String>,
+    pub id: Option<Arc<str>>,
     /// Where the answer goes: nowhere but into an inbox.
     pub reply: Option<Subject>,
     /// It knows `working`, and takes time for itself.
@@ -176,8 +175,8 @@ impl Asker {
     pub fn of(message: &Message) -> Self {
         let reply = message.reply.clone().filter(|reply| reply.starts_with("_INBOX."));
         let named = text(message, &ASK).filter(|id| id.len() <= 256);
-        let id = named.or(reply.as_deref()).map(str::to_owned);
-        Self { id, reply, patient: text(message, &WORKING) == Some("1") }
+        let id = named.or(reply.as_deref()).map(Arc::from);
+        Self { id, reply, patient: of_ours(message).is_some() || text(message, &WORKING) == Some("1") }
     }
 }
 
@@ -189,6 +188,12 @@ fn text<'a>(message: &'a Message, name: &HeaderName) -> Option<&'a str> {
 fn number(message: &Message, name: &HeaderName) -> Result<Option<u64>, Failure> {
     let wrong = || Failure::invalid(format!("The header {name} must be a whole number"));
     text(message, name).map(|text| text.trim().parse().map_err(|_| wrong())).transpose()
+}
+
+/// What an ask of ours says beside its clock.
+fn of_ours(message: &Message) -> Option<(Duration, Position)> {
+    let mut words = sent(message)?.split(' ').skip(2).map(str::parse);
+    Some((Duration::from_millis(words.next()?.ok()?), Position(words.next()?.ok()?)))
 }
 
 fn call(message: &Message) -> Result<Option<CallTool>, Failure> {
@@ -207,7 +212,9 @@ pub fn read_ask(message: &Message, to: Place, max_body: usize) -> Result<Asked, 
         Place::Pool(area) => message.subject.rsplit_once('.').map(|(_, verb)| format!("{}.{verb}", area.as_str())),
         Place::Holder(_) | Place::Worker(_) => None,
     };
-    let name = text(message, &COMMAND).or(of_subject.as_deref());
+    let call = call(message)?;
+    let of_call = call.as_ref().map(|_| CallTool::NAME);
+    let name = text(message, &COMMAND).or(of_subject.as_deref()).or(of_call);
     let name = name.ok_or_else(|| Failure::invalid(format!("The header {COMMAND} is missing")))?;
     let command = match command::known(name) {
         Some((command, _, Delivery::Ask | Delivery::Change)) => command,
@@ -216,9 +223,15 @@ pub fn read_ask(message: &Message, to: Place, max_body: usize) -> Result<Asked, 
         // not, and its sender must not be told to ask again.
         None => return Err(unknown(name)),
     };
-    let time_left = number(message, &TIME_LEFT)?.map_or(DEFAULT_TIME, Duration::from_millis).min(LONGEST_TIME);
-    let seen = Position(number(message, &SEEN)?.unwrap_or(0));
-    let call = required(command, call(message)?)?;
+    let (time_left, seen) = match of_ours(message) {
+        Some(said) => said,
+        None => (
+            number(message, &TIME_LEFT)?.map_or(DEFAULT_TIME, Duration::from_millis),
+            Position(number(message, &SEEN)?.unwrap_or(0)),
+        ),
+    };
+    let time_left = time_left.min(LONGEST_TIME);
+    let call = required(command, call)?;
     let traceparent = text(message, &TRACEPARENT).map(Into::into);
     let parts = parts(message, max_body)?;
     let body = message.payload.clone();
@@ -297,10 +310,10 @@ pub fn inbox(reply: &str) -> Option<Subject> {
     reply.starts_with("_INBOX.").then(|| Subject::from(reply))
 }
 
-/// An answer as a message, without its body.
-pub fn reply(to: Subject, reply: &Reply) -> OutboundMessage {
+/// An answer as a message, without its body, to somebody who has seen so much of the log.
+pub fn reply(to: Subject, reply: &Reply, seen: Position) -> OutboundMessage {
     let mut message = state(to, if reply.outcome.is_ok() { "ok" } else { "failed" });
-    if let Some(headers) = message.headers.as_mut().filter(|_| reply.position > Position(0)) {
+    if let Some(headers) = message.headers.as_mut().filter(|_| reply.position > seen) {
         headers.insert(POSITION.clone(), reply.position.to_string());
     }
     message
