@@ -8,7 +8,8 @@ use async_nats::message::OutboundMessage;
 use tokio::time::{Instant, timeout_at};
 
 use super::inbox::{Inbox, Waiting};
-use super::wire::{self, Subjects};
+use super::subjects::Subjects;
+use super::wire;
 use super::{NatsBus, parts};
 use crate::ports::{Ask, BusError, Reply};
 

@@ -8,7 +8,8 @@ use futures::StreamExt;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::inbox::Inbox;
-use super::wire::{self, Subjects};
+use super::subjects::Subjects;
+use super::wire;
 use crate::core::names::Position;
 use crate::ports::Hint;
 

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::inbox::Inbox;
-use super::wire::{self, Subjects};
+use super::subjects::Subjects;
+use super::wire;
 use crate::ports::{BusError, Job};
 
 /// The durable consumer of all workers.

@@ -14,6 +14,7 @@ mod link;
 mod parts;
 mod running;
 mod serve;
+mod subjects;
 mod wire;
 
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use late::Clocks;
 use link::Link;
 pub use link::NatsOptions;
 use running::Running;
-use wire::Subjects;
+use subjects::Subjects;
 
 pub struct NatsBus {
     inbox: Arc<Inbox>,

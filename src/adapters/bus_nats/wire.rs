@@ -1,4 +1,4 @@
-//! The messages as they are on the wire: subjects, headers, and what is made of them.
+//! The messages as they are on the wire: headers, and what is made of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use async_nats::{Message, StatusCode, Subject};
 use bytes::Bytes;
 
 use super::parts::Parts;
-use crate::core::command::{self, Area, CallTool, Command, Delivery};
+use super::subjects::Subjects;
+use crate::core::command::{self, CallTool, Command, Delivery};
 use crate::core::failure::Failure;
 use crate::core::names::Position;
 use crate::ports::{Ask, BusError, Job, Place, Reply};
@@ -42,91 +43,6 @@ static FROM: HeaderName = HeaderName::from_static("Mcp-From");
 /// How long a sender waits that does not say how long.
 const DEFAULT_TIME: Duration = Duration::from_secs(60);
 const LONGEST_TIME: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Subjects, by what they are for. None holds a text of a user.
-#[derive(Clone)]
-pub struct Subjects {
-    prefix: String,
-}
-
-impl Subjects {
-    pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
-    }
-
-    /// Where an ask for a place goes.
-    fn ask(&self, to: Place, command: &str) -> String {
-        let prefix = &self.prefix;
-        match to {
-            Place::Pool(area) => format!("{prefix}.ask.{}.{}", area.as_str(), verb(command)),
-            Place::Holder(server) => format!("{prefix}.ask.run.{server}"),
-            Place::Worker(worker) => format!("{prefix}.ask.worker.{worker}"),
-        }
-    }
-
-    /// What serves a place: a subject and a queue group.
-    pub fn place(&self, place: Place) -> (String, String) {
-        let group = match place {
-            Place::Pool(area) => pool(area),
-            Place::Holder(_) => "run".into(),
-            Place::Worker(_) => "worker".into(),
-        };
-        (self.ask(place, "any.*"), group)
-    }
-
-    pub fn job(&self, command: &str, id: &str) -> String {
-        format!("{}.job.{command}.{id}", self.prefix)
-    }
-
-    pub fn all_jobs(&self) -> String {
-        format!("{}.job.>", self.prefix)
-    }
-
-    pub fn dead(&self, letter: &str) -> String {
-        format!("{}.dead.{letter}", self.prefix)
-    }
-
-    /// The stream of jobs, `MCP_JOBS` where the prefix is the usual one.
-    pub fn stream(&self) -> String {
-        self.stream_of("JOBS")
-    }
-
-    /// The stream that tells what was set aside, `MCP_DEAD`.
-    pub fn dead_stream(&self) -> String {
-        self.stream_of("DEAD")
-    }
-
-    fn stream_of(&self, what: &str) -> String {
-        let name = self.prefix.strip_suffix(".v1").unwrap_or(&self.prefix);
-        let safe: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        format!("{}_{what}", safe.to_ascii_uppercase())
-    }
-
-    pub fn cancel(&self) -> String {
-        format!("{}.cancel", self.prefix)
-    }
-
-    pub fn clock(&self) -> String {
-        format!("{}.clock", self.prefix)
-    }
-
-    pub fn log_moved(&self) -> String {
-        format!("{}.log.moved", self.prefix)
-    }
-
-    pub fn status(&self) -> String {
-        format!("{}.status", self.prefix)
-    }
-}
-
-/// The queue group of an area's workers.
-pub fn pool(area: Area) -> String {
-    format!("pool-{}", area.as_str())
-}
-
-fn verb(command: &str) -> &str {
-    command.split_once('.').map_or(command, |(_, verb)| verb)
-}
 
 /// An ask as a message, without its body and its reply subject.
 pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
@@ -395,11 +311,5 @@ mod tests {
             assert_eq!(untoken(&token).as_deref(), Some(id));
         }
         assert_eq!(untoken("=4"), None);
-    }
-
-    #[test]
-    fn the_stream_has_the_prefix_for_a_name() {
-        assert_eq!(Subjects::new("mcp.v1").stream(), "MCP_JOBS");
-        assert_eq!(Subjects::new("test.a-b").stream(), "TEST_A_B_JOBS");
     }
 }
