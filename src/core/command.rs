@@ -100,7 +100,7 @@ commands! {
     DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
     InstallPackage = Packages "packages.install" v 1 Job -> (),
     UpgradePackage = Packages "packages.upgrade" v 1 Job -> (),
-    CheckPackages = Packages "packages.check" v 1 Ask -> Vec<Checked>,
+    CheckPackages = Packages "packages.check" v 1 Change -> Vec<Checked>,
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
     CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUse,
     Rewrap = Secrets "secrets.rewrap" v 1 Ask -> Rewrapped,

@@ -96,6 +96,7 @@ impl Shelf {
             if is_complete(&folder) {
                 continue;
             }
+            let broken_off = Ring(&self.freed);
             remove(&folder).await.map_err(unusable)?;
             fs::create_dir(&folder).map_err(unusable)?;
             let built = match build.await {
@@ -108,6 +109,7 @@ impl Shelf {
                 return Err(failure);
             }
             drop(lock);
+            drop(broken_off);
             return self.again(name).await;
         }
     }
@@ -166,6 +168,15 @@ impl Shelf {
         names.sort();
         names.dedup();
         names
+    }
+}
+
+/// Rings when a build has ended, also one that nobody waits for any more.
+struct Ring<'a>(&'a Notify);
+
+impl Drop for Ring<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
 }
 

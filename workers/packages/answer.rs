@@ -1,0 +1,59 @@
+//! What an installation or an upgrade is answered with: the package, and its server once it runs as it is to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::STOPS;
+use crate::ask::Question;
+use crate::core::command::{Area, Command, SettleServer, Settled};
+use crate::core::failure::Failure;
+use crate::core::names::ServerName;
+use crate::core::package;
+use crate::core::server::{Live, Status};
+use crate::telemetry::bug;
+use crate::view::{PackageView, ServerView, Told};
+use crate::workers::context::Context;
+use crate::workers::install::Progress;
+
+#[derive(Serialize)]
+struct Answer {
+    success: bool,
+    package: PackageView,
+    server: ServerView,
+}
+
+pub async fn answer(context: &Context, progress: &Arc<dyn Progress>, name: &ServerName) -> Result<Bytes, Failure> {
+    progress.phase("connecting");
+    let settled = settle(context, name).await;
+    let catalog = Arc::clone(&context.follow.catalog());
+    let server = package::installed_by(&catalog, name.as_str())?;
+    let folders = context.installer.folders();
+    let told = Told { logs: settled.logs, session_id: None };
+    let package = PackageView::new(server, folders).ok_or_else(Failure::internal)?;
+    let answer = Answer { success: true, package, server: ServerView::new(server, settled.live, told, folders) };
+    Ok(serde_json::to_vec(&answer).map_err(bug)?.into())
+}
+
+/// Asks the worker that runs the server, or is to run it. It is installed all the same where nobody answers.
+async fn settle(context: &Context, name: &ServerName) -> Settled {
+    let unknown = |why: Failure| Settled {
+        live: Live { error: Some(why.message), ..Live::of(Status::Connecting) },
+        logs: vec![],
+    };
+    let catalog = Arc::clone(&context.follow.catalog());
+    let Some(server) = catalog.server(name.as_str()) else { return unknown(Failure::server_not_found(name)) };
+    let body = match serde_json::to_vec(&SettleServer { name: name.clone() }) {
+        Ok(body) => body.into(),
+        Err(error) => return unknown(bug(error)),
+    };
+    let time = STOPS + Duration::from_millis(server.config.startup_timeout_ms());
+    let (area, held, command) = (Area::Servers, server.held(), SettleServer::NAME);
+    let question = Question { area, server: held, command, call: None, body, traceparent: None, time };
+    match context.asker.ask(question).await {
+        Ok(answered) => serde_json::from_slice(&answered.body).unwrap_or_else(|error| unknown(bug(error))),
+        Err(failure) => unknown(failure),
+    }
+}
