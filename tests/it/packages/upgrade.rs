@@ -52,6 +52,25 @@ async fn an_upgrade_under_load_loses_no_call() {
     assert_eq!(app.happened().await.iter().filter(|line| line.starts_with("package.")).count(), before);
 }
 
+/// A call that was begun on the old version ends there, long after the new one has taken the others.
+#[tokio::test]
+async fn a_call_under_way_finishes_on_the_old_version() {
+    let app = Arc::new(start());
+    let name = "@modelcontextprotocol/server-everything";
+    app.install(json!({ "name": name, "version": "2026.1.26", "serverName": "everything" })).await.ok();
+    let long = tokio::spawn({
+        let app = app.clone();
+        let args = json!({ "duration": 25, "steps": 1 });
+        async move { app.call("default", "everything", "trigger-long-running-operation", args).await }
+    });
+    app.upgrade("everything", Some(json!({ "version": "2026.8.31" }))).await.ok();
+    assert!(!long.is_finished(), "the call was to outlast the upgrade");
+    let shown = app.text("everything", "echo", json!({ "message": "new" })).await;
+    assert_eq!((shown.as_str(), long.is_finished()), ("Echo: new", false));
+    let said = long.await.expect("a task").ok();
+    assert!(said["data"]["content"].as_str().is_some_and(|text| text.contains("completed")), "{said}");
+}
+
 #[tokio::test]
 async fn one_that_fails_leaves_the_old_one_running() {
     let app = start();
