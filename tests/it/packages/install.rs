@@ -101,5 +101,29 @@ async fn packages_of_the_beginning_are_there_once() {
     app.until("/mcp/servers/memory", wanted).await;
     let happened = app.happened().await;
     assert_eq!(happened.iter().filter(|line| line.starts_with("package.installed")).count(), 1, "{happened:?}");
-    let _ = PATIENCE;
+}
+
+#[tokio::test]
+async fn one_that_is_killed_in_the_middle_is_done_by_the_next() {
+    let mut app = start();
+    let body = json!({ "name": MEMORY, "version": MEMORY_NEW, "serverName": "memory" });
+    let request = app.http.post(format!("{}/packages/install", app.url)).header("prefer", "respond-async").json(&body);
+    let accepted = answer(request).await;
+    // A build has begun: its folder is there, and has no mark.
+    let until = Instant::now() + PATIENCE;
+    while !app
+        .versions()
+        .iter()
+        .any(|name| app.packages().join(".versions").join(name).join("package-lock.json").exists())
+    {
+        assert!(Instant::now() < until, "nothing is being built: {:?}", app.versions());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    app.kill_and_restart();
+    let job = accepted.body["jobId"].as_str().expect("an id");
+    let done = app.slowly(Method::GET, &format!("/jobs/{job}?wait=240s"), None).await.ok();
+    assert_eq!((&done["job"]["state"], &done["job"]["attempts"]), (&json!("succeeded"), &json!(2)), "{done}");
+    app.text("memory", "read_graph", json!({})).await;
+    app.delete("/packages/memory").await.ok();
+    app.nothing_is_left().await;
 }
