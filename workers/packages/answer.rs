@@ -53,7 +53,11 @@ async fn settle(context: &Context, name: &ServerName) -> Settled {
     let (area, held, command) = (Area::Servers, server.held(), SettleServer::NAME);
     let question = Question { area, server: held, command, call: None, body, traceparent: None, time };
     match context.asker.ask(question).await {
-        Ok(answered) => serde_json::from_slice(&answered.body).unwrap_or_else(|error| unknown(bug(error))),
+        Ok(answered) => {
+            // What that worker has told the log, the server's tools above all, is shown too.
+            context.follow.reach(answered.position, STOPS).await;
+            serde_json::from_slice(&answered.body).unwrap_or_else(|error| unknown(bug(error)))
+        }
         Err(failure) => unknown(failure),
     }
 }
