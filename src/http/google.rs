@@ -3,6 +3,7 @@
 //! Whoever begins is the one who ends: a signed cookie holds the user, the server and the hash of `state`, and the
 //! callback takes a code only with it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
 use url::form_urlencoded::Serializer;
 use utoipa::{IntoParams, ToSchema};
@@ -27,7 +30,9 @@ use crate::core::catalog::Server;
 use crate::core::command::{Area, CallTool, Command, ConnectGoogle};
 use crate::core::failure::{Code, Failure};
 use crate::core::google::{self, ExchangeArgs, GET_URL};
+use crate::core::job::Job;
 use crate::core::names::{ServerId, ServerName, UserName, ValueId};
+use crate::core::outcome::Outcome;
 use crate::seal::{GoogleKind, GooglePlace};
 use crate::telemetry::bug;
 
@@ -189,6 +194,17 @@ pub fn with_login(
         Ok(url) => Failure { authorization_url: Some(url), ..failure },
         Err(broken) => broken,
     }
+}
+
+/// The same for an answer that was kept as a job's: a link of that time would be too old.
+pub fn with_fresh_login(facade: &Facade, job: &Job, answer: Outcome) -> Result<Outcome, Failure> {
+    let missing = answer.status == Code::ReauthRequired.status();
+    let catalog = facade.follow.catalog();
+    let server = job.server.as_ref().filter(|_| missing).and_then(|name| catalog.server(name.as_str()));
+    let Some(server) = server.filter(|server| google::is_marked(&server.config)) else { return Ok(answer) };
+    let mut body: BTreeMap<String, Value> = serde_json::from_str(answer.body.get()).map_err(bug)?;
+    body.insert("authorizationUrl".into(), signed_link(facade, None, &job.user, &server.name)?.into());
+    Ok(Outcome { body: to_raw_value(&body).map_err(bug)?, ..answer })
 }
 
 fn signed_link(

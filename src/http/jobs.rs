@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
 use super::facade::Facade;
+use super::google::with_fresh_login;
 use super::reply::{ErrorBody, Refused, Success, json, success};
 use crate::core::command::ReadAnswer;
 use crate::core::failure::Failure;
@@ -257,7 +258,11 @@ async fn ended(facade: &Facade, id: JobId) -> Option<Arc<Job>> {
 async fn answer(facade: &Facade, job: &Job) -> Result<Outcome, Failure> {
     match job.ended() {
         Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
-        _ => facade.asker.at(Place::Pool(crate::core::command::Area::Jobs), &ReadAnswer { job: job.id }, OPENS).await,
+        _ => {
+            let place = Place::Pool(crate::core::command::Area::Jobs);
+            let answer = facade.asker.at(place, &ReadAnswer { job: job.id }, OPENS).await?;
+            with_fresh_login(facade, job, answer)
+        }
     }
 }
 

@@ -113,6 +113,26 @@ async fn behind_a_proxy_links_and_cookies_are_of_the_public_address() {
     assert!(url.starts_with("https://mcp.example.com/api/auth/google/login?user_id=ana&server=workspace&"), "{url}");
 }
 
+/// A job's answer is the call's own, and its link is as fresh as the question.
+#[tokio::test]
+async fn a_job_says_where_access_is_given() {
+    let google = Google::start().await;
+    let app = start(&[]);
+    register(&app, &google, "workspace", &[]).await.ok();
+    let call = json!({ "username": "ana", "serverName": "workspace", "methodName": "show", "args": {} });
+    let request = app.http.post(format!("{}/mcp/tool/call", app.url)).header("prefer", "respond-async").json(&call);
+    let accepted = crate::harness::answer(request).await;
+    let path = format!("/jobs/{}?username=ana&wait=30s", accepted.body["jobId"].as_str().expect("a job"));
+    let answer = app.get(&path).await.ok()["job"]["answer"].take();
+    assert_eq!((&answer["status"], &answer["body"]["code"]), (&json!(401), &json!("reauth_required")), "{answer}");
+    let link = answer["body"]["authorizationUrl"].as_str().expect("a link");
+    assert_eq!(open(&format!("{}{link}", app.url), None).await.status, 302);
+    assert_eq!(connect(&app, &google, "ana", None).await.status, 200);
+    let keyed = app.http.post(format!("{}/mcp/tool/call", app.url)).header("idempotency-key", "once").json(&call);
+    let answer = crate::harness::answer(keyed).await.ok();
+    assert!(answer["data"]["content"].as_str().is_some_and(|text| text.contains("userCredentials")), "{answer}");
+}
+
 /// Calls of a user whose tokens are replaced meanwhile never miss them.
 #[tokio::test]
 async fn tokens_are_replaced_under_calls() {
