@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -68,42 +69,60 @@ impl Browser {
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
-        let request = self.http.post(format!("{}{path}", self.session)).json(&body);
-        self.answer(request).await
+        let answer = self.try_post(path, body).await;
+        answer.unwrap_or_else(|error| panic!("chromedriver says {error}"))
     }
 
-    async fn get(&self, path: &str) -> Value {
-        self.answer(self.http.get(format!("{}{path}", self.session))).await
+    async fn try_post(&self, path: &str, body: Value) -> Result<Value, Value> {
+        answer(self.http.post(format!("{}{path}", self.session)).json(&body)).await
     }
 
-    async fn answer(&self, request: reqwest::RequestBuilder) -> Value {
-        let answer = request.timeout(PATIENCE).send().await.expect("an answer of chromedriver");
-        let mut answer: Value = answer.json().await.expect("JSON");
-        assert!(answer["value"]["error"].is_null(), "{answer}");
-        answer["value"].take()
+    async fn try_get(&self, path: &str) -> Result<Value, Value> {
+        answer(self.http.get(format!("{}{path}", self.session))).await
     }
 
     async fn open(&self, url: &str) {
         self.post("/url", json!({ "url": url })).await;
     }
 
-    async fn find(&self, selector: &str) -> String {
-        let found = self.post("/element", json!({ "using": "css selector", "value": selector })).await;
+    async fn find(&self, selector: &str) -> Result<String, Value> {
+        let found = self.try_post("/element", json!({ "using": "css selector", "value": selector })).await?;
         let found = found.as_object().and_then(|element| element.values().next()).and_then(Value::as_str);
-        found.expect("an element").to_owned()
+        Ok(found.expect("an element").to_owned())
     }
 
-    /// Clicks, and waits for the page that it leads to.
     async fn click(&self, selector: &str) {
-        let element = self.find(selector).await;
+        let element = self.find(selector).await.expect("an element");
         self.post(&format!("/element/{element}/click"), json!({})).await;
     }
 
-    /// What a person reads.
-    async fn text(&self) -> String {
-        let body = self.find("body").await;
-        self.get(&format!("/element/{body}/text")).await.as_str().expect("a text").to_owned()
+    /// What a person reads; an error while one page goes and another comes.
+    async fn text(&self) -> Result<String, Value> {
+        let body = self.find("body").await?;
+        let text = self.try_get(&format!("/element/{body}/text")).await?;
+        Ok(text.as_str().expect("a text").to_owned())
     }
+
+    /// Waits until that is read: a click is done before the page that it leads to is there.
+    async fn reads(&self, wanted: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let text = self.text().await;
+            match text {
+                Ok(text) if text.contains(wanted) => return text,
+                text => assert!(Instant::now() < until, "{wanted} is never read, but {text:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// An answer of chromedriver's, or its error.
+async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Value> {
+    let answer = request.timeout(PATIENCE).send().await.expect("an answer of chromedriver");
+    let mut answer: Value = answer.json().await.expect("JSON");
+    let value = answer["value"].take();
+    if value["error"].is_null() { Ok(value) } else { Err(value["error"].clone()) }
 }
 
 impl Drop for Browser {
@@ -125,22 +144,23 @@ async fn a_user_gives_access_by_a_click() {
     let page = refused.body["authorizationUrl"].as_str().expect("a URL").to_owned();
     refused.fails(401, "reauth_required");
     browser.open(&page).await;
-    assert!(browser.get("/url").await.as_str().is_some_and(|url| url.starts_with(&google.url)));
+    let url = browser.try_get("/url").await.expect("a URL");
+    assert!(url.as_str().is_some_and(|url| url.starts_with(&google.url)), "{url}");
     browser.click("#allow").await;
-    let text = browser.text().await;
-    assert!(text.starts_with("Connected to Google") && text.contains("ana") && text.contains("workspace"), "{text}");
-    assert_eq!(browser.get("/cookie").await, json!([]), "what is done needs no cookie");
+    let text = browser.reads("Connected to Google").await;
+    assert!(text.contains("ana") && text.contains("workspace"), "{text}");
+    assert_eq!(browser.try_get("/cookie").await, Ok(json!([])), "what is done needs no cookie");
     let args = shown(&app, "ana", "workspace", json!({ "userCredentials": "mine", "q": 1 })).await;
     let application: Value = serde_json::from_str(&CREDENTIALS).expect("JSON");
     assert_eq!(args, json!({ "userCredentials": google.tokens(), "gauthFileContent": application, "q": 1 }));
 
     // Loaded once more, it is nobody's sign-in.
     browser.post("/refresh", json!({})).await;
-    assert!(browser.text().await.contains("did not begin this"), "{}", browser.text().await);
+    browser.reads("did not begin this").await;
 
     let refused = app.call("ben", "workspace", "show", json!({})).await;
     browser.open(refused.body["authorizationUrl"].as_str().expect("a URL")).await;
     browser.click("#deny").await;
-    assert!(browser.text().await.contains("access_denied"), "{}", browser.text().await);
+    browser.reads("access_denied").await;
     app.call("ben", "workspace", "show", json!({})).await.fails(401, "reauth_required");
 }
