@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::core::catalog::Catalog;
 use crate::core::event::{Actor, Commit, Entry, Event};
@@ -27,6 +27,10 @@ const BATCH: usize = 256;
 const CONTENTION: Duration = Duration::from_secs(10);
 /// How long an entry that took the position is waited for, where a majority has not stored it yet.
 const WINNER: Duration = Duration::from_millis(100);
+
+/// The most entries of others that one lets pass, and the longest it waits for them.
+const OTHERS: u64 = 16;
+const TURN: Duration = Duration::from_millis(50);
 
 /// Decides a command against a catalogue; called again when somebody else was first.
 type Decide = Box<dyn Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync>;
@@ -79,14 +83,48 @@ impl Execute {
 
 async fn append_all(follow: Arc<Follow>, mut queue: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let (mut turns, mut moves) = (Turns::default(), follow.moves());
     while !batch.is_empty() || queue.recv_many(&mut batch, BATCH).await > 0 {
+        turns.wait(&mut moves).await;
         // Whoever has come while others were first goes along.
         while batch.len() < BATCH
             && let Ok(waiting) = queue.try_recv()
         {
             batch.push(waiting);
         }
-        batch = append(&follow, batch).await;
+        batch = append(&follow, batch, &mut turns).await;
+    }
+}
+
+/// How processes that append at the same time take turns without a word: each lets as many entries of others pass
+/// after its own as it has lost races, and fewer where fewer come in time. So few races are lost, and what waits
+/// meanwhile goes along.
+#[derive(Default)]
+struct Turns {
+    others: u64,
+    /// One's own newest entry, and until when others may follow it.
+    own: Position,
+    until: Option<Instant>,
+}
+
+impl Turns {
+    async fn wait(&mut self, moves: &mut watch::Receiver<Position>) {
+        let Some(until) = self.until.take() else { return };
+        let passed = |at: &Position| at.0.saturating_sub(self.own.0);
+        if timeout_at(until, moves.wait_for(|at| passed(at) >= self.others)).await.is_err() {
+            self.others = self.others.min(passed(&moves.borrow()));
+        }
+    }
+
+    fn lost(&mut self) {
+        self.others = (self.others + 1).min(OTHERS);
+    }
+
+    /// Another's entry takes about as long as one's own. Waiting longer for it would lose more than the races do.
+    fn appended(&mut self, position: Position, took: Duration) {
+        self.own = position;
+        let wait = (took * self.others as u32).min(TURN);
+        self.until = (self.others > 0).then(|| Instant::now() + wait);
     }
 }
 
@@ -99,7 +137,7 @@ struct Plan {
 
 /// Decides a batch, appends it and answers. What is to be decided again, after what others have made, is
 /// given back.
-async fn append(follow: &Follow, batch: Vec<Waiting>) -> Vec<Waiting> {
+async fn append(follow: &Follow, batch: Vec<Waiting>, turns: &mut Turns) -> Vec<Waiting> {
     if let Some(unreadable) = follow.stuck() {
         return fail(batch, &Failure::unavailable(format!("No change is possible: {unreadable}")));
     }
@@ -112,12 +150,15 @@ async fn append(follow: &Follow, batch: Vec<Waiting>) -> Vec<Waiting> {
     }
     let position = plan.after.position;
     let entry = Entry { position, at: now_ms(), commits: plan.commits };
+    let began = Instant::now();
     match follow.log().append(&entry).await {
         Ok(()) => {
+            turns.appended(position, began.elapsed());
             follow.publish(plan.after);
             answer(follow, batch, plan.answers).await
         }
         Err(AppendError::Taken) => {
+            turns.lost();
             // Until the winner's entry is here, the same would be tried in vain.
             follow.reach(position, WINNER).await;
             let now = Instant::now();
@@ -221,4 +262,38 @@ fn away(error: &StoreError) -> Failure {
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_has_lost_two_races_lets_two_entries_pass() {
+        let (at, mut moves) = watch::channel(Position(7));
+        let mut turns = Turns::default();
+        turns.appended(Position(7), TURN);
+        turns.wait(&mut moves).await;
+        turns.lost();
+        turns.lost();
+        turns.appended(Position(7), Duration::from_secs(60));
+        at.send_replace(Position(9));
+        turns.wait(&mut moves).await;
+        assert_eq!(turns.others, 2);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_comes_nobody_is_waited_for_again() {
+        let (at, mut moves) = watch::channel(Position(7));
+        let mut turns = Turns::default();
+        (0..100).for_each(|_| turns.lost());
+        assert_eq!(turns.others, OTHERS);
+        turns.appended(Position(7), Duration::from_micros(1));
+        at.send_replace(Position(8));
+        turns.wait(&mut moves).await;
+        assert_eq!(turns.others, 1);
+        turns.appended(Position(9), Duration::from_micros(1));
+        turns.wait(&mut moves).await;
+        assert_eq!((turns.others, turns.until), (0, None));
+    }
 }
