@@ -7,8 +7,8 @@ import argparse, http.client, json, os, shutil, signal, socket, statistics, subp
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BIN = f"{ROOT}/target/release/mcp-api"
-ECHO = f"{ROOT}/target/bench/release/mcp-echo"
-PASS = f"{ROOT}/target/bench/release/pass-through"
+BENCH = f"{ROOT}/target/bench/release"
+ECHO = f"{BENCH}/mcp-echo"
 LUA = f"{ROOT}/tests/bench/load.lua"
 TICK = os.sysconf("SC_CLK_TCK")
 SECRET = "the-sealed-value"
@@ -111,12 +111,13 @@ class Target:
             self.process.wait()
 
 
-def ours(folder, echo_env={}):
+def ours(folder, echo):
+    """The program with the server `echo`, and a secret for it."""
     port = free_port()
     target = Target("mcp-api", [BIN, "serve"], port, env={"PORT": str(port), "DATA_DIR": folder, "RUST_LOG": "warn",
                                                            "LOG_FORMAT": "json"})
     target.wait()
-    status, body, _ = target.request("POST", "/mcp/servers", json.dumps({"name": "echo", "command": ECHO, "env": echo_env}))
+    status, body, _ = target.request("POST", "/mcp/servers", json.dumps({"name": "echo", **echo}))
     assert status == 200 and b'"connected"' in body, body
     secret = {"username": "u", "serverName": "echo", "secretName": "message", "secretValue": SECRET}
     assert target.request("POST", "/secrets/set", json.dumps(secret))[0] == 200
@@ -124,9 +125,9 @@ def ours(folder, echo_env={}):
     return target
 
 
-def pass_through():
+def pass_through(program, to):
     port = free_port()
-    target = Target("pass-through", [PASS, str(port), ECHO], port)
+    target = Target("pass-through", [f"{BENCH}/{program}", str(port), to], port)
     target.wait("/")
     return target
 
@@ -149,25 +150,45 @@ def mcpway(path):
     return target
 
 
+def table(title, targets, args):
+    """Loads the targets in turn; the first is what the others are compared with."""
+    print(f"\n| {title} | connections | calls a second | p50 µs | p99 µs | CPU µs a call | of the pass-through |\n|---|---|---|---|---|---|---|")
+    for connections in (1, 16, 64):
+        passes = {target.name: [] for target in targets}
+        for _ in range(args.passes):
+            for target in targets:
+                passes[target.name].append(target.load(connections, args.seconds))
+        median = {name: sorted(rows)[len(rows) // 2] for name, rows in passes.items()}
+        for name, (rps, p50, p99, cpu) in median.items():
+            ratio = rps / median[targets[0].name][0]
+            print(f"| {name} | {connections} | {rps:,.0f} | {p50:,.0f} | {p99:,.0f} | {cpu:.1f} | {ratio:.2f} |", flush=True)
+
+
 def load(args):
     folder = tempfile.mkdtemp()
-    targets = [pass_through(), ours(folder)]
+    targets = [pass_through("pass-through", ECHO), ours(folder, {"command": ECHO})]
     other = shutil.which("mcpway") or os.environ.get("MCPWAY")
     if other:
         targets.append(mcpway(other))
     try:
-        print("\n| | connections | calls a second | p50 µs | p99 µs | CPU µs a call | of the pass-through |\n|---|---|---|---|---|---|---|")
-        for connections in (1, 16, 64):
-            passes = {target.name: [] for target in targets}
-            for _ in range(args.passes):
-                for target in targets:
-                    passes[target.name].append(target.load(connections, args.seconds))
-            median = {name: sorted(rows)[len(rows) // 2] for name, rows in passes.items()}
-            for name, (rps, p50, p99, cpu) in median.items():
-                ratio = rps / median["pass-through"][0]
-                print(f"| {name} | {connections} | {rps:,.0f} | {p50:,.0f} | {p99:,.0f} | {cpu:.1f} | {ratio:.2f} |", flush=True)
+        table("", targets, args)
     finally:
         for target in targets:
+            target.stop()
+        shutil.rmtree(folder)
+
+
+def remote(args):
+    """The same with a server behind a URL. Its own CPU time belongs to nobody's row."""
+    folder, port = tempfile.mkdtemp(), free_port()
+    server = Target("http-echo", [f"{BENCH}/http-echo", str(port)], port)
+    server.wait("/")
+    url = f"http://127.0.0.1:{port}/mcp"
+    targets = [pass_through("pass-through-http", url), ours(folder, {"transportType": "streamable_http", "url": url})]
+    try:
+        table("behind a URL", targets, args)
+    finally:
+        for target in [*targets, server]:
             target.stop()
         shutil.rmtree(folder)
 
@@ -198,7 +219,7 @@ def figures(args):
     shutil.rmtree(folder)
 
     folder = tempfile.mkdtemp()
-    target = ours(folder, {"ECHO_TOOLS": "1000"})
+    target = ours(folder, {"command": ECHO, "env": {"ECHO_TOOLS": "1000"}})
     call = lambda tool, arguments: target.request("POST", "/mcp/tool/call", json.dumps(
         {"username": "other", "serverName": "echo", "methodName": tool, "args": arguments}))
     threads, wrong = [], []
@@ -272,14 +293,13 @@ def figures(args):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="short passes, a small log")
-    parser.add_argument("--only", choices=["load", "figures"])
+    parser.add_argument("--only", choices=["load", "remote", "figures"])
     args = parser.parse_args()
     args.seconds, args.passes = (2, 1) if args.quick else (3, 3)
     print(f"load average at the start: {os.getloadavg()[0]:.1f}")
-    if args.only != "load":
-        figures(args)
-    if args.only != "figures":
-        load(args)
+    for measure in (figures, load, remote):
+        if args.only in (None, measure.__name__):
+            measure(args)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ def cluster(services, database, workers, more={}):
     facade = Target("mcp-api", [BIN], port := free_port(), env={**env, "ROLES": "api", "PORT": str(port)})
     for target in [facade, *hands]:
         target.wait()
+    # The facade has heard of a worker.
+    while facade.request("GET", "/readyz")[0] != 200:
+        time.sleep(0.05)
     return facade, hands
 
 
@@ -92,11 +95,11 @@ def spread(services, args):
 
 
 def changes(services, args):
-    """A disabled server given a new variable by 64 clients, through one process, then through four."""
+    """A disabled server given a new variable by 64 clients, through one process, then through four; then by 64 each."""
     os.environ["BENCH_METHOD"] = "PUT"
-    print("\n| processes, each facade and worker | changes a second, 64 clients |\n|---|---|")
-    for processes in (1, 4):
-        env = services.env(f"changes{processes}")
+    print("\n| processes, each facade and worker | clients | changes a second |\n|---|---|---|")
+    for processes, clients in ((1, 64), (4, 64), (4, 256)):
+        env = services.env(f"changes{processes}-{clients}")
         targets = [Target("both", [BIN], port := free_port(), env={**env, "PORT": str(port)}) for _ in range(processes)]
         for target in targets:
             target.wait()
@@ -106,8 +109,8 @@ def changes(services, args):
             target.body = json.dumps({"env": {"A": "__ID__"}})
         time.sleep(3)
         with concurrent.futures.ThreadPoolExecutor(processes) as pool:
-            told = list(pool.map(lambda target: target.load(64 // processes, args.seconds), targets))
-        print(f"| {processes} | {sum(row[0] for row in told):,.0f} |", flush=True)
+            told = list(pool.map(lambda target: target.load(clients // processes, args.seconds), targets))
+        print(f"| {processes} | {clients} | {sum(row[0] for row in told):,.0f} |", flush=True)
         for target in targets:
             target.stop()
 
