@@ -229,6 +229,17 @@ async fn two_processes_contend_and_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_older_catalogue_is_not_shown_again() {
+    let (_store, _place, process) = start().await;
+    process.register(command_id(), 1).await.expect("made");
+    let older = Catalog::clone(&process.follow.catalog());
+    process.register(command_id(), 2).await.expect("made");
+    // An appender may come to show its own entry when somebody has read on past it.
+    process.follow.publish(older);
+    assert_eq!(process.follow.position(), Position(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_position_past_the_head_is_not_reached() {
     let (_store, _place, process) = start().await;
     assert!(process.follow.reach(Position(0), Duration::ZERO).await);
