@@ -94,6 +94,8 @@ impl Workers {
             tracing::warn!("calls were still running at the end of DRAIN_TIMEOUT and are cut off");
         }
         self.context.pool.shut_down().await;
+        // Nothing runs here any more: what it had to leave is taken over at once.
+        self.context.pool.give_back().await;
     }
 }
 

@@ -126,6 +126,14 @@ impl Pool {
         self.worker.into()
     }
 
+    /// Gives the worker's own lease back: its jobs are anybody's.
+    pub async fn give_back(&self) {
+        self.own.end();
+        if let Err(error) = self.leases.release(self.own_id(), self.worker).await {
+            tracing::warn!(%error, "the worker's lease was not given back; it will expire");
+        }
+    }
+
     /// The slot of a server; it is made, and the server started, where there is none.
     pub fn slot(self: &Arc<Self>, server: &Server) -> Arc<Slot> {
         self.slot_or(server, true)

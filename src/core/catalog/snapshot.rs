@@ -80,8 +80,7 @@ impl Catalog {
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let snapshot: Snapshot<Job> = serde_json::from_slice(bytes)?;
         let Snapshot { position, tools_changed, servers_changed, servers, jobs, dead, requests } = snapshot;
-        let jobs = Jobs::from_snapshot(jobs);
-        let mut catalog = Self { position, tools_changed, servers_changed, jobs, ..Self::default() };
+        let mut catalog = Self { position, tools_changed, servers_changed, ..Self::default() };
         dead.into_iter().for_each(|letter| catalog.dead.kept(&DeadKept { letter }));
         requests.into_iter().for_each(|request| catalog.requests.insert(request));
         for server in servers {
@@ -103,6 +102,9 @@ impl Catalog {
             };
             catalog.servers.insert(server.name, Arc::new(stored));
         }
+        let known = &catalog.servers;
+        let name = |name: ServerName| known.get_key_value(&name).map_or(name.clone(), |(known, _)| known.clone());
+        catalog.jobs = Jobs::from_snapshot(jobs, name);
         Ok(catalog)
     }
 }

@@ -9,7 +9,7 @@ use super::{Ended, Job, JobState, Run, Stage, interned};
 use crate::core::event::{
     JobAccepted, JobCancelRequested, JobFinished, JobForgotten, JobProgressed, JobReturned, JobStarted,
 };
-use crate::core::names::{Digest, JobId, ServerName, ValueId, WorkerId};
+use crate::core::names::{Digest, JobId, ServerName, ToolName, ValueId, WorkerId};
 
 #[derive(Debug, Clone, Default)]
 pub struct Jobs {
@@ -20,6 +20,8 @@ pub struct Jobs {
     /// When the answers of those that have ended expire.
     ends: OrdSet<(u64, JobId)>,
     keys: HashMap<Digest, JobId>,
+    /// The tools that jobs name, and how many do: many jobs share one text.
+    tools: HashMap<ToolName, u32>,
     /// How often somebody wanted a running job to stop.
     pub cancels: u64,
 }
@@ -83,7 +85,7 @@ impl Jobs {
             user: self.line.user(&e.user),
             command: interned(&e.command),
             server,
-            tool: e.tool.clone(),
+            tool: e.tool.as_ref().map(|tool| self.tool(tool)),
             arguments: e.arguments,
             key: e.key.map(Box::new),
             stage: Stage::Waiting { attempts: 0 },
@@ -91,7 +93,15 @@ impl Jobs {
         self.insert(job);
     }
 
+    /// The tool's name as it is kept here already.
+    fn tool(&self, tool: &ToolName) -> ToolName {
+        self.tools.get_key_value(tool).map_or(tool, |(known, _)| known).clone()
+    }
+
     fn insert(&mut self, job: Job) {
+        if let Some(tool) = &job.tool {
+            *self.tools.entry(tool.clone()).or_default() += 1;
+        }
         match &job.stage {
             Stage::Waiting { .. } => self.line.join(&job),
             Stage::Running(run) => {
@@ -175,6 +185,14 @@ impl Jobs {
     pub fn forgotten(&mut self, e: &JobForgotten) {
         for id in &e.jobs {
             let Some(job) = self.all.remove(id) else { continue };
+            if let Some(tool) = &job.tool
+                && let Some(jobs) = self.tools.get_mut(tool)
+            {
+                *jobs -= 1;
+                if *jobs == 0 {
+                    self.tools.remove(tool);
+                }
+            }
             match &job.stage {
                 Stage::Ended(ended) => drop(self.ends.remove(&(ended.until, *id))),
                 Stage::Waiting { .. } => drop(self.line.leave(&job)),
@@ -193,10 +211,13 @@ impl Jobs {
         self.all.values().map(AsRef::as_ref).collect()
     }
 
-    pub fn from_snapshot(stored: Vec<Job>) -> Self {
+    /// `server` gives the name of a server as the catalogue keeps it.
+    pub fn from_snapshot(stored: Vec<Job>, server: impl Fn(ServerName) -> ServerName) -> Self {
         let mut jobs = Self::default();
         for mut job in stored {
             job.user = jobs.line.user(&job.user);
+            job.server = job.server.map(&server);
+            job.tool = job.tool.map(|tool| jobs.tool(&tool));
             jobs.insert(job);
         }
         jobs

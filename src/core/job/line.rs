@@ -3,8 +3,7 @@
 //! A lane is one area's work for one server. Lanes and users have bounds on what runs at once, so a server that
 //! is slow, or a user who asks for much, holds no more than that.
 
-use imbl::{HashMap, OrdSet};
-use uuid::Uuid;
+use imbl::{HashMap, OrdMap, OrdSet, Vector};
 
 use super::Job;
 use crate::core::command::Area;
@@ -57,13 +56,15 @@ pub struct Line {
     users: HashMap<UserName, Share>,
     /// The users for whom something waits, in the order in which they are served.
     turns: OrdSet<(u64, UserName)>,
-    backlog: OrdSet<(UserName, Lane, JobId)>,
+    /// What waits in each lane of each user, the oldest first.
+    backlog: OrdMap<(UserName, Lane), Vector<JobId>>,
+    waiting: usize,
     running: HashMap<Lane, u32>,
 }
 
 impl Line {
     pub fn waiting(&self) -> usize {
-        self.backlog.len()
+        self.waiting
     }
 
     pub fn waiting_of(&self, user: &str) -> usize {
@@ -84,14 +85,34 @@ impl Line {
             self.turns.insert((share.turn, job.user.clone()));
         }
         share.waiting += 1;
-        self.backlog.insert((job.user.clone(), Lane::of(job), job.id));
+        self.waiting += 1;
+        let lane = self.backlog.entry((job.user.clone(), Lane::of(job))).or_default();
+        // Nearly always it is the newest.
+        match lane.last() {
+            Some(last) if *last >= job.id => {
+                if let Err(at) = lane.binary_search(&job.id) {
+                    lane.insert(at, job.id);
+                }
+            }
+            _ => lane.push_back(job.id),
+        }
     }
 
     /// It waits no more. False: it did not wait.
     pub fn leave(&mut self, job: &Job) -> bool {
-        if self.backlog.remove(&(job.user.clone(), Lane::of(job), job.id)).is_none() {
-            return false;
+        let place = (job.user.clone(), Lane::of(job));
+        let Some(lane) = self.backlog.get_mut(&place) else { return false };
+        let Ok(at) = lane.binary_search(&job.id) else { return false };
+        // Whoever is next stands first.
+        if at == 0 {
+            lane.pop_front()
+        } else {
+            Some(lane.remove(at))
+        };
+        if lane.is_empty() {
+            self.backlog.remove(&place);
         }
+        self.waiting -= 1;
         if let Some(share) = self.users.get_mut(&job.user) {
             share.waiting -= 1;
             if share.waiting == 0 {
@@ -164,12 +185,9 @@ impl Line {
 
     /// The oldest job of each of a user's lanes.
     fn heads<'a>(&'a self, user: &'a UserName) -> impl Iterator<Item = (&'a Lane, JobId)> {
-        let mut from = (user.clone(), Lane { area: None, server: None }, JobId(Uuid::nil()));
-        std::iter::from_fn(move || {
-            let (of, lane, head) = self.backlog.range(from.clone()..).next()?;
-            from = (user.clone(), lane.clone(), JobId(Uuid::max()));
-            (of == user).then_some((lane, *head))
-        })
+        let first = (user.clone(), Lane { area: None, server: None });
+        let of_user = self.backlog.range(first..).take_while(move |((of, _), _)| of == user);
+        of_user.filter_map(|((_, lane), jobs)| Some((lane, *jobs.front()?)))
     }
 }
 
@@ -179,6 +197,7 @@ mod tests {
     use crate::core::command::{CallTool, Command};
     use crate::core::job::Stage;
     use crate::core::names::ValueId;
+    use uuid::Uuid;
 
     const BOUNDS: Bounds = Bounds { per_user: 4, per_server: 3 };
 
