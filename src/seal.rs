@@ -24,7 +24,9 @@ use zeroize::Zeroizing;
 
 use crate::core::names::Digest;
 use crate::ports::{KeyRecord, Sealed};
-pub use place::{GoogleKind, GooglePlace, GrantPlace, Half, JobPart, JobPlace, Kind, Place, SecretPlace, ServerPlace};
+pub use place::{
+    GoogleKind, GooglePlace, GrantPart, GrantPlace, JobPart, JobPlace, Kind, Place, SecretPlace, ServerPlace,
+};
 
 const FORMAT: u8 = 1;
 const KEY_ID: usize = 8;

@@ -32,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Pools;
 use crate::core::command::{
-    Area, CallTool, CheckPackages, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery,
-    DisableServer, DropLetter, EnableServer, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer, RetryLetter, Rewrap,
-    SetSecret, SettleServer, StoreGrant, UpdateServer,
+    Area, BeginGrant, CallTool, CheckPackages, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery,
+    DisableServer, DropLetter, EnableServer, FinishGrant, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer,
+    RetryLetter, Rewrap, SetSecret, SettleServer, StoreGrant, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
@@ -168,6 +168,8 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
         ConnectGoogle::NAME => handle(ask, |command| google::connect(context.clone(), command)).await,
         StoreGrant::NAME => handle(ask, |command| grants::store(context.clone(), command)).await,
+        BeginGrant::NAME => handle(ask, |command| grants::begin(context.clone(), command)).await,
+        FinishGrant::NAME => handle(ask, |command| grants::finish(context.clone(), command)).await,
         RefreshGrant::NAME => handle(ask, |command| grants::refresh(context.clone(), command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,

@@ -96,6 +96,8 @@ commands! {
     CallTool = Tools "tools.call" v 1 Ask -> ToolResult,
     ConnectGoogle = Tools "tools.connect_google" v 1 Change -> (),
     RefreshGrant = Tokens "tokens.refresh" v 1 Change -> (),
+    BeginGrant = Tokens "tokens.begin" v 1 Change -> Begun,
+    FinishGrant = Tokens "tokens.finish" v 1 Change -> (),
     SetSecret = Secrets "secrets.set" v 1 Change -> (),
     DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
     InstallPackage = Packages "packages.install" v 1 Job -> (),
@@ -208,6 +210,51 @@ pub struct Settled {
 pub struct RefreshGrant {
     pub grant: GrantId,
     pub access: ValueId,
+}
+
+/// Begin an authorization: find the authorization server, be its client, and say where the browser has to go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BeginGrant {
+    pub grant: GrantId,
+    /// Where the browser comes back to.
+    pub redirect_uri: String,
+    /// Those that the server asks for, where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<String>>,
+    /// The client to be, sealed at the door; where absent, one is registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<SealedValue>,
+    /// Where a document of ours says who we are (OAuth Client ID Metadata Document).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_document: Option<String>,
+}
+
+/// An authorization that a browser can take up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Begun {
+    /// Where in the Vault the rest of it lies until then; no event names it, so it is swept when it is old.
+    pub value: ValueId,
+    /// The authorization server's page.
+    pub url: String,
+    /// What it sends the browser back with.
+    pub state: String,
+}
+
+/// Exchange the code that a browser came back with, and keep the tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FinishGrant {
+    pub id: CommandId,
+    pub grant: GrantId,
+    /// Where the rest of what was begun lies.
+    pub begun: ValueId,
+    /// The code, sealed at the door.
+    pub code: SealedValue,
+    /// Whose code the browser says it is (RFC 9207).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
 }
 
 /// The log rings of servers, asked of the worker that runs them.

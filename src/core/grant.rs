@@ -11,7 +11,6 @@ use uuid::Builder;
 use zeroize::Zeroizing;
 
 use super::catalog::{Catalog, Server};
-use super::command::StoreGrant;
 use super::event::{Event, GrantNotRefreshed, GrantRefreshed, GrantRefreshing, GrantStored};
 use super::failure::{Code, Failure};
 use super::names::{LeaseId, Position, ServerId, ServerName, UserName, ValueId};
@@ -123,15 +122,53 @@ pub enum ClientAuth {
     None,
 }
 
+/// An authorization that was begun; the Vault has it, sealed, until the browser comes back.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorization {
+    pub issuer: String,
+    /// The authorization server says with every code whose it is.
+    pub says_issuer: bool,
+    pub renewal: Renewal,
+}
+
+/// The client that somebody wants us to be.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Client {
+    pub client_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<Zeroizing<String>>,
+}
+
+/// Characters of a token or a secret, at most.
+pub const LONGEST: usize = 16 * 1024;
+
+/// No sentence repeats the text: it may be a secret.
+pub fn check_text(field: &str, text: Option<&str>) -> Result<(), Failure> {
+    if text.is_some_and(|text| text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control)) {
+        let right = format!("{field} must be 1 to {LONGEST} characters without control characters");
+        return Err(Failure::invalid(right));
+    }
+    Ok(())
+}
+
+pub fn check_scopes(scopes: Option<&[String]>) -> Result<(), Failure> {
+    let word = |scope: &String| !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic());
+    if scopes.is_some_and(|scopes| !scopes.iter().all(word)) {
+        return Err(Failure::invalid("scopes must be a list of words"));
+    }
+    Ok(())
+}
+
 /// New tokens were given by somebody who has the user's consent.
-pub fn store(catalog: &Catalog, command: &StoreGrant) -> Result<Vec<Event>, Failure> {
-    let server = catalog.server_by_id(command.grant.server);
-    let server = server.ok_or_else(|| Failure::server_not_found(&command.server_name))?;
+pub fn store(catalog: &Catalog, id: &GrantId, tokens: GrantTokens) -> Result<Vec<Event>, Failure> {
+    let server = catalog.server_by_id(id.server).ok_or_else(|| Failure::server_not_found("of that id"))?;
     if server.remote().is_none() {
         return Err(not_remote(server));
     }
-    let (id, user) = (server.id, command.grant.user.clone());
-    Ok(vec![GrantStored { server: id, server_name: server.name.clone(), user, tokens: command.tokens }.into()])
+    let (server_name, user) = (server.name.clone(), id.user.clone());
+    Ok(vec![GrantStored { server: server.id, server_name, user, tokens }.into()])
 }
 
 pub fn not_remote(server: &Server) -> Failure {

@@ -80,6 +80,7 @@ impl<'a> ErrorBody<'a> {
             may_have_run,
             mcp_error,
             authorization_url,
+            scopes: _,
             retry_after: _,
             elsewhere: _,
         } = failure;

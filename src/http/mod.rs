@@ -1,6 +1,7 @@
 //! The HTTP API: one file per resource. A handler parses, asks a worker or reads the catalogue, and
 //! replies; it decides nothing and touches nothing outside.
 
+mod authorize;
 mod body;
 mod dead;
 mod docs;
@@ -45,6 +46,10 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(servers::enable))
         .routes(routes!(servers::disable))
         .routes(routes!(oauth::store))
+        .routes(routes!(authorize::start))
+        .routes(routes!(authorize::authorize))
+        .routes(routes!(authorize::callback))
+        .routes(routes!(authorize::document))
         .routes(routes!(packages::list))
         .routes(routes!(packages::install))
         .routes(routes!(packages::by_name))

@@ -18,14 +18,11 @@ use super::reply::{ErrorBody, Refused, Success};
 use super::servers::{Named, OneServer, shown, time_to_start};
 use crate::core::command::StoreGrant;
 use crate::core::failure::Failure;
-use crate::core::grant::{GrantId, GrantTokens, Renewal, not_remote};
+use crate::core::grant::{GrantId, GrantTokens, LONGEST, Renewal, check_scopes, check_text, not_remote};
 use crate::core::names::{UserName, ValueId};
 use crate::core::remote::SealedValue;
-use crate::seal::{GrantPlace, Half};
+use crate::seal::{GrantPart, GrantPlace};
 use crate::telemetry::bug;
-
-/// Characters of a token or a secret, at most.
-const LONGEST: usize = 16 * 1024;
 
 /// Tokens that an authorization server gave, and the client it gave them to.
 #[derive(Deserialize, ToSchema)]
@@ -75,14 +72,14 @@ pub async fn store(
     let (expires_in, refreshable) = (body.expires_in, body.refresh_token.is_some());
     let (access, renewal) = body.halves()?;
     let mut sealed = Vec::with_capacity(2);
-    let mut seal = |half, plain: &str| {
+    let mut seal = |part, plain: &str| {
         let value = ValueId(Uuid::now_v7());
-        let place = GrantPlace { grant: &grant, half, value };
+        let place = GrantPlace { grant: &grant, part, value };
         let bytes = facade.sealer.seal(place, plain).map_err(bug)?;
         sealed.push(SealedValue { value, sealed: BASE64_STANDARD.encode(&bytes.0) });
         Ok::<_, Failure>(value)
     };
-    let (access, renewal) = (seal(Half::Access, &access)?, seal(Half::Renewal, &renewal)?);
+    let (access, renewal) = (seal(GrantPart::Access, &access)?, seal(GrantPart::Renewal, &renewal)?);
     let tokens = GrantTokens::new(access, renewal, refreshable, now_ms(), expires_in);
     let command = StoreGrant { id: command_id(), grant, server_name: name.clone(), tokens, sealed };
     let live = facade.ask_holder(&name, &command, time_to_start(&facade, &name)).await?;
@@ -109,21 +106,11 @@ impl OauthBody {
             ("clientSecret", self.client_secret.as_deref()),
             ("codeVerifier", self.code_verifier.as_deref()),
         ];
-        for (field, text) in texts {
-            if text.is_some_and(|text| text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control)) {
-                return Err(Failure::invalid(format!(
-                    "{field} must be 1 to {LONGEST} characters without control characters"
-                )));
-            }
-        }
+        texts.into_iter().try_for_each(|(field, text)| check_text(field, text.map(String::as_str)))?;
         if Url::parse(&self.redirect_uri).is_err() {
             return Err(Failure::invalid("redirectUri must be an absolute URL"));
         }
-        let word = |scope: &String| !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic());
-        if !self.scopes.iter().flatten().all(word) {
-            return Err(Failure::invalid("scopes must be a list of words"));
-        }
-        Ok(())
+        check_scopes(self.scopes.as_deref())
     }
 
     /// The access token as its header has it, and what a new one is got with.

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
+use super::authorize::with_authorization;
 use super::body;
 use super::facade::Facade;
 use super::google::with_login;
@@ -207,7 +208,10 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     let question = Question { area, server: held, command, call: Some(called), body: args, traceparent, time };
     let answered = facade.asker.ask(question).instrument(span.clone()).await;
     let answered = answered.and_then(|answered| tool::answer(&answered.body, raw));
-    let answered = answered.map_err(|failure| with_login(&facade, host.as_ref(), &server, &of_user, failure));
+    let answered = answered.map_err(|failure| {
+        let failure = with_login(&facade, host.as_ref(), &server, &of_user, failure);
+        with_authorization(&facade, host.as_ref(), &server, &of_user, failure)
+    });
 
     let meter = facade.metrics.meter(server.name.as_str(), tool.as_str(), || has_tool(&server, tool.as_str()));
     let seconds = began.elapsed().as_secs_f64();

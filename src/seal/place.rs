@@ -91,20 +91,26 @@ pub enum GoogleKind {
     Application,
 }
 
-/// A half of a grant, for all users of a server or for one.
+/// What of a grant is sealed, for all users of a server or for one.
 #[derive(Clone, Copy)]
 pub struct GrantPlace<'a> {
     pub grant: &'a GrantId,
-    pub half: Half,
+    pub part: GrantPart,
     pub value: ValueId,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
+pub enum GrantPart {
     /// The access token, as its header has it.
     Access,
     /// What a new one is got with.
     Renewal,
+    /// The client to be, on its way to whoever begins.
+    Client,
+    /// What was begun.
+    Begun,
+    /// The code that the browser came back with.
+    Code,
 }
 
 impl Place for GrantPlace<'_> {
@@ -113,13 +119,16 @@ impl Place for GrantPlace<'_> {
     }
 
     fn associated_data(&self) -> Vec<u8> {
-        let half: &[u8] = match self.half {
-            Half::Access => b"grant access",
-            Half::Renewal => b"grant renewal",
+        let part: &[u8] = match self.part {
+            GrantPart::Access => b"grant access",
+            GrantPart::Renewal => b"grant renewal",
+            GrantPart::Client => b"grant client",
+            GrantPart::Begun => b"grant begun",
+            GrantPart::Code => b"grant code",
         };
         let user = self.grant.user.as_ref().map_or("", |user| user.as_str());
         let parts: [&[u8]; 5] =
-            [&[FORMAT], half, self.grant.server.0.as_bytes(), user.as_bytes(), self.value.0.as_bytes()];
+            [&[FORMAT], part, self.grant.server.0.as_bytes(), user.as_bytes(), self.value.0.as_bytes()];
         length_prefixed(&parts)
     }
 }

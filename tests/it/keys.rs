@@ -80,7 +80,7 @@ async fn the_new_key_alone_is_enough_afterwards() {
 
     app.restart_with(&[("SECRETS_KEY", NEW), ("SECRETS_KEYS_OLD", OLD)]);
     assert_eq!(keys(&app).await, (200, 200, false));
-    // Half of it, and then the process is killed: what was not seen is still under the old key.
+    // GrantPart of it, and then the process is killed: what was not seen is still under the old key.
     let half = rotate(&app, &format!("?after={}", middle.0)).await;
     assert_eq!((&half["seen"], &half["rewrapped"], &half["finished"]), (&json!(80), &json!(80), &json!(false)));
     app.kill_and_restart();

@@ -82,7 +82,7 @@ impl Mux {
         }
     }
 
-    /// Whether the child reads fast enough for what the protocol itself has to say. Half is for calls.
+    /// Whether the child reads fast enough for what the protocol itself has to say. GrantPart is for calls.
     pub fn has_room(&self) -> bool {
         self.outgoing.capacity() > OUTGOING / 2
     }

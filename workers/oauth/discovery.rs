@@ -17,7 +17,6 @@ const PROBE: &[u8] = br#"{"jsonrpc":"2.0","id":"c0","method":"ping"}"#;
 
 /// Where access to a server is given.
 #[derive(Debug)]
-#[allow(dead_code)] // issuer and scopes: an authorization that is begun here needs them
 pub struct Site {
     pub issuer: String,
     /// What the tokens are for (RFC 8707).
@@ -110,15 +109,17 @@ fn site(
 }
 
 impl Metadata {
+    /// Whether a client may show who it is in that way.
+    pub fn knows(&self, method: &str) -> bool {
+        self.token_endpoint_auth_methods_supported.as_ref().is_some_and(|all| all.iter().any(|one| one == method))
+    }
+
     /// How a client shows who it is.
     pub fn auth(&self, has_secret: bool) -> ClientAuth {
-        let known = |method: &str| {
-            self.token_endpoint_auth_methods_supported.as_ref().is_some_and(|all| all.iter().any(|one| one == method))
-        };
         match has_secret {
             false => ClientAuth::None,
             // The default (RFC 8414, section 2), where both are known too.
-            true if known("client_secret_post") && !known("client_secret_basic") => ClientAuth::Post,
+            true if self.knows("client_secret_post") && !self.knows("client_secret_basic") => ClientAuth::Post,
             true => ClientAuth::Basic,
         }
     }

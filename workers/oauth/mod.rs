@@ -7,7 +7,10 @@
 mod challenge;
 mod discovery;
 mod fetch;
+mod register;
 mod token;
 
-pub use discovery::discover;
-pub use token::{Got, Tokens, header, refresh};
+pub use challenge::parameter;
+pub use discovery::{Site, allowed, discover};
+pub use register::register;
+pub use token::{Got, Tokens, exchange, header, refresh};

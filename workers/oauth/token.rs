@@ -60,6 +60,19 @@ pub async fn refresh(endpoint: &TokenEndpoint, renewal: &Renewal) -> Got {
     ask(endpoint, renewal, &[("grant_type", "refresh_token"), ("refresh_token", refresh_token)]).await
 }
 
+/// Asks for tokens with the code that a browser brought.
+pub async fn exchange(begun: &Renewal, code: &str) -> Got {
+    let Some(endpoint) = &begun.endpoint else { return Got::Refused("has no token endpoint".into()) };
+    let verifier = begun.code_verifier.as_deref().map_or("", |verifier| verifier);
+    let what = [
+        ("grant_type", "authorization_code"),
+        ("redirect_uri", begun.redirect_uri.as_str()),
+        ("code", code),
+        ("code_verifier", verifier),
+    ];
+    ask(endpoint, begun, &what).await
+}
+
 async fn ask(endpoint: &TokenEndpoint, client: &Renewal, what: &[(&str, &str)]) -> Got {
     let Ok(url) = Url::parse(&endpoint.url) else { return Got::Refused("has no token endpoint".into()) };
     let mut headers = HeaderMap::new();
@@ -126,7 +139,8 @@ fn said(status: StatusCode, body: &[u8], client: &Renewal, what: &[(&str, &str)]
         return format!("answered {status}");
     };
     let masker = Masker::default();
-    let secrets = what.iter().filter(|(name, _)| *name != "grant_type").map(|(_, value)| *value);
+    let secrets =
+        what.iter().filter(|(name, _)| !matches!(*name, "grant_type" | "redirect_uri")).map(|(_, value)| *value);
     let id = crate::core::names::ValueId;
     for secret in secrets.chain(client.client_secret.as_ref().map(|secret| secret.as_str())) {
         masker.hold(id(uuid::Uuid::now_v7()), secret);

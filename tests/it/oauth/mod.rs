@@ -1,7 +1,9 @@
 //! OAuth for servers behind a URL: a real authorization server, and a real MCP server behind a gate of its own.
 
+mod browser;
 mod given;
 mod refresh;
+mod start;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use url::{Url, form_urlencoded};
+use url::form_urlencoded;
+
+use browser::Browser;
 
 use crate::harness::{Answer, App, answer, fixture};
 use crate::remote::{Kind, Real, installed, register};
@@ -42,7 +46,7 @@ impl Authority {
         BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
         let told: Value = serde_json::from_str(&line).expect("where it listens");
         let text = |name: &str| told[name].as_str().expect("a URL").to_owned();
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+        let http = reqwest::Client::new();
         Self { child, issuer: text("issuer"), mcp: text("mcp"), http, _behind: behind }
     }
 
@@ -62,30 +66,6 @@ impl Authority {
         self.asked("refreshes").await.as_u64().expect("a number")
     }
 
-    /// Follows a browser's way from there until it is sent to another site, and gives where to.
-    pub async fn browse(&self, from: &str) -> Url {
-        let (mut url, mut cookies) = (Url::parse(from).expect("a URL"), Vec::<String>::new());
-        for _ in 0..10 {
-            let request = self.http.get(url.clone()).header("cookie", cookies.join("; "));
-            let response = request.send().await.expect("an answer");
-            for cookie in response.headers().get_all("set-cookie") {
-                let cookie = cookie.to_str().expect("a text").split(';').next().expect("a cookie").to_owned();
-                let name = cookie.split('=').next().expect("a name").to_owned();
-                cookies.retain(|old| !old.starts_with(&format!("{name}=")));
-                cookies.push(cookie);
-            }
-            let status = response.status();
-            let Some(next) = response.headers().get("location") else {
-                panic!("{url} answers {status}: {}", response.text().await.expect("a text"));
-            };
-            url = url.join(next.to_str().expect("a text")).expect("a URL");
-            if url.origin().ascii_serialization() != self.issuer {
-                return url;
-            }
-        }
-        panic!("{url}: sent from here to there without an end");
-    }
-
     /// Tokens for a user, as a platform beside us gets them: the body of `POST /mcp/servers/:name/oauth`.
     pub async fn tokens(&self, client: &str, user: &str) -> Value {
         let verifier = "a-verifier-of-a-platform-that-is-long-enough-0123";
@@ -100,7 +80,8 @@ impl Authority {
             ("resource", &self.mcp),
             ("login_hint", user),
         ]);
-        let back = self.browse(&format!("{}/auth?{query}", self.issuer)).await;
+        let page = format!("{}/auth?{query}", self.issuer);
+        let back = Browser::new().open_until(&page, |url| url.as_str().starts_with(CALLBACK)).await.url;
         let code =
             back.query_pairs().find(|(name, _)| name == "code").unwrap_or_else(|| panic!("{back}")).1.into_owned();
         let secret = client.strip_prefix("client ").map(|how| format!("s3cret:of/{how}+client"));

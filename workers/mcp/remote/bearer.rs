@@ -19,8 +19,9 @@ use crate::core::names::{ServerName, ValueId};
 use crate::execute::now_ms;
 use crate::follow::Follow;
 use crate::ports::Sealed;
-use crate::seal::{GrantPlace, Half, Plain};
+use crate::seal::{GrantPart, GrantPlace, Plain};
 use crate::telemetry::bug;
+use crate::workers::mcp::ring::shorten;
 
 /// How long new tokens are waited for.
 const RENEWAL: Duration = Duration::from_secs(60);
@@ -125,9 +126,18 @@ impl Bearer {
         self.reauth("it refuses the access token also after that was refreshed")
     }
 
+    /// What was asked needs these scopes too.
+    pub fn too_narrow(&self, scopes: Vec<String>) -> Failure {
+        let why = match scopes.is_empty() {
+            true => "this needs more than was allowed".to_owned(),
+            false => format!("this needs {} to be allowed", shorten(&scopes.join(" "), 300)),
+        };
+        Failure { scopes, ..self.reauth(&why) }
+    }
+
     /// Opens a token for one request.
     pub fn open(&self, token: &Token) -> Result<Plain, String> {
-        let place = GrantPlace { grant: &self.id, half: Half::Access, value: token.value };
+        let place = GrantPlace { grant: &self.id, part: GrantPart::Access, value: token.value };
         self.keep.opener.open(place, &token.sealed).map_err(|_| "its access token cannot be opened".into())
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode, Uri};
 use url::Url;
 use zeroize::Zeroizing;
@@ -24,6 +24,7 @@ use crate::ports::Sealed;
 use crate::seal::{Kind, Opener, Plain, ServerPlace};
 use crate::workers::mcp::mask::Masker;
 use crate::workers::net::{Client, Response, client, describe};
+use crate::workers::oauth::parameter;
 
 /// Redirects that are followed, all within one origin.
 const REDIRECTS: usize = 5;
@@ -176,6 +177,16 @@ impl Endpoint {
             redirects += 1;
         }
         Err(Unsent::Refused(format!("it redirects more than {REDIRECTS} times")))
+    }
+
+    /// What somebody has to allow, where the server says that a request needs more than the grant has (RFC 6750,
+    /// section 3.1). The grant stays as good as it is.
+    pub fn too_narrow(&self, response: &Response) -> Option<Failure> {
+        let bearer = self.bearer.as_ref().filter(|_| response.status() == StatusCode::FORBIDDEN)?;
+        let challenge = response.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?;
+        parameter(challenge, "error").filter(|error| error == "insufficient_scope")?;
+        let scopes = parameter(challenge, "scope").unwrap_or_default();
+        Some(bearer.too_narrow(scopes.split_ascii_whitespace().map(str::to_owned).collect()))
     }
 
     /// Opens the credentials for one request.

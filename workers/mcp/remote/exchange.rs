@@ -61,6 +61,8 @@ pub enum Trouble {
     Stale,
     /// Access to it has to be given first, or cannot be had at the moment; nothing was begun.
     Denied(Box<Failure>),
+    /// This request needs more access than was given; nothing was begun.
+    TooNarrow(Box<Failure>),
     /// What came back is no MCP, or broke off.
     Wrong { reason: String, begun: bool, status: Option<StatusCode> },
 }
@@ -70,7 +72,7 @@ impl Trouble {
         match self {
             Self::Unreachable(reason) | Self::Wrong { reason, .. } => reason,
             Self::Stale => "it does not know its session any more".into(),
-            Self::Denied(failure) => failure.message,
+            Self::Denied(failure) | Self::TooNarrow(failure) => failure.message,
         }
     }
 }
@@ -174,6 +176,9 @@ impl Wire {
     /// An answer that is no success may still be one to our request.
     async fn refused(&self, talk: &Talk, message: &Message<'_>, mut response: Response) -> Result<Answer, Trouble> {
         let status = response.status();
+        if let Some(failure) = self.endpoint.too_narrow(&response) {
+            return Err(Trouble::TooNarrow(Box::new(failure)));
+        }
         let body = read_body(&mut response, REFUSAL).await.ok().flatten().unwrap_or_default();
         let line = serde_json::from_slice::<Line>(&body).ok().filter(|line| line.method.is_none());
         let ours = line.as_ref().and_then(|line| line.id.and_then(own_id)) == Some(message.id);

@@ -115,7 +115,7 @@ fn error(trouble: Trouble) -> CallError {
     match trouble {
         Trouble::Unreachable(_) => CallError::Closed { begun: false },
         Trouble::Stale => CallError::Wrong { reason: Trouble::Stale.reason(), begun: false },
-        Trouble::Denied(failure) => CallError::Denied(failure),
+        Trouble::Denied(failure) | Trouble::TooNarrow(failure) => CallError::Denied(failure),
         Trouble::Wrong { reason, begun, .. } => CallError::Wrong { reason, begun },
     }
 }

@@ -1,4 +1,4 @@
-//! Grants: kept when they are given, and refreshed once for all who use them.
+//! Tokens refreshed once for all who use them.
 //!
 //! A refresh token is often good for one use, so a refresh is done under a lease, and told to the log before and
 //! after. Whoever gets the lease and finds an intent without an outcome knows that its worker is dead: it tries the
@@ -8,28 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use futures::TryFutureExt;
 use tokio::time::Instant;
-use url::Url;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
-use super::context::Context;
-use super::mcp::Lease;
-use super::oauth::{self, Got, Tokens};
-use super::{secrets, servers};
+use super::{away, open_json, persist, put, url_of};
 use crate::core::catalog::{Catalog, Server};
-use crate::core::command::{RefreshGrant, StoreGrant};
+use crate::core::command::RefreshGrant;
 use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
-use crate::core::grant::{self, Grant, GrantId, GrantState, GrantTokens, Renewal, TokenEndpoint, reauth};
+use crate::core::grant::{self, Grant, GrantId, GrantState, Renewal, TokenEndpoint, reauth};
 use crate::core::names::{CommandId, ValueId, WorkerId};
-use crate::core::remote::plain_url;
-use crate::core::server::Live;
-use crate::execute::{Done, now_ms};
-use crate::ports::StoreError;
-use crate::seal::{GrantPlace, Half};
-use crate::telemetry::bug;
+use crate::execute::Done;
+use crate::seal::GrantPart;
+use crate::workers::context::Context;
+use crate::workers::mcp::Lease;
+use crate::workers::oauth::{self, Got, Tokens};
+use crate::workers::secrets;
 
 /// How long another worker's refresh is waited for.
 const PATIENCE: Duration = Duration::from_secs(55);
@@ -39,17 +33,6 @@ const AGAIN: Duration = Duration::from_millis(100);
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// Requests of one refresh, all but the last not looked at by the authorization server.
 const TRIES: usize = 4;
-/// How long new tokens are tried to be kept while the store is away: without that the access is lost.
-const KEEP: Duration = Duration::from_secs(60);
-
-/// Keeps tokens that were given, drops those before them, and starts anew what used them.
-pub async fn store(context: Arc<Context>, command: StoreGrant) -> Result<Live, Failure> {
-    servers::put_all(&context, &command.sealed).await?;
-    let (id, name) = (command.id, command.server_name.clone());
-    let done = context.execute.change(id, Actor::Api, move |catalog| grant::store(catalog, &command)).await?;
-    servers::drop_replaced(&context, &name, &done).await;
-    servers::settle(&context, &name).await
-}
 
 /// Gets new tokens, unless others have. Done is done: whoever asks reads the catalogue then.
 pub async fn refresh(context: Arc<Context>, command: RefreshGrant) -> Result<(), Failure> {
@@ -122,7 +105,7 @@ impl Refreshing<'_> {
             return Err(Failure::unavailable("The worker has not yet read what others have written; ask again"));
         }
         let Some((server, Grant { tokens, .. })) = current(self.context, self.id, self.access)? else { return Ok(()) };
-        let mut renewal = self.open(tokens.renewal).await?;
+        let mut renewal = open_json::<Renewal>(self.context, self.id, GrantPart::Renewal, tokens.renewal).await?;
         let endpoint = match renewal.endpoint.clone() {
             Some(endpoint) => endpoint,
             None => find(&server, &renewal).await?,
@@ -168,16 +151,6 @@ impl Refreshing<'_> {
         Err(Failure { retry_after: Some(5), ..Failure::unavailable(away) })
     }
 
-    async fn open(&self, value: ValueId) -> Result<Renewal, Failure> {
-        let keep = &self.context.pool.keep;
-        let sealed = keep.find(value).await.map_err(away)?;
-        let sealed = sealed.ok_or_else(|| Failure::unavailable("The tokens were being changed; ask again"))?;
-        let place = GrantPlace { grant: self.id, half: Half::Renewal, value };
-        let opened = keep.opener.open(place, &sealed).map_err(bug)?;
-        // An error of the parser could hold a piece of it.
-        serde_json::from_str(opened.expose().map_err(bug)?).map_err(|_| bug("what a grant is renewed with is no JSON"))
-    }
-
     /// New tokens: put, append, drop the old. They are of use to nobody before that.
     async fn keep(&self, server: &Server, mut renewal: Renewal, new: Tokens) -> Result<(), Failure> {
         if let Some(token) = &new.refresh_token {
@@ -186,7 +159,7 @@ impl Refreshing<'_> {
         if let Some(scope) = &new.scope {
             renewal.scopes = scope.split_ascii_whitespace().map(str::to_owned).collect();
         }
-        let tokens = self.put(&renewal, &new).await?;
+        let tokens = put(self.context, self.id, &renewal, &new).await?;
         let (id, access) = (self.id.clone(), self.access);
         let done = self.change(move |catalog| Ok(grant::refreshed(catalog, &id, access, tokens))).await?;
         let unused = match done.events.is_empty() {
@@ -197,21 +170,6 @@ impl Refreshing<'_> {
         secrets::drop_values(self.context, &unused).await;
         tracing::info!(server = %server.name, "tokens were refreshed");
         Ok(())
-    }
-
-    async fn put(&self, renewal: &Renewal, new: &Tokens) -> Result<GrantTokens, Failure> {
-        let (access, then) = (ValueId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
-        let keep = &self.context.pool.keep;
-        let seal =
-            |half, value, plain: &str| keep.sealer.seal(GrantPlace { grant: self.id, half, value }, plain).map_err(bug);
-        let text = Zeroizing::new(serde_json::to_string(renewal).map_err(bug)?);
-        let values =
-            [(access, seal(Half::Access, access, &oauth::header(new))?), (then, seal(Half::Renewal, then, &text)?)];
-        for (value, sealed) in values {
-            persist(|| keep.vault.put(value, sealed.clone()).map_err(away)).await?;
-        }
-        let expires_in = new.expires_in.map(|seconds| seconds.max(0.0) as u64);
-        Ok(GrantTokens::new(access, then, renewal.refresh_token.is_some(), now_ms(), expires_in))
     }
 
     fn replaced(&self, done: &Done) -> [ValueId; 2] {
@@ -241,28 +199,8 @@ impl Refreshing<'_> {
 
 /// Where tokens for a server are got.
 async fn find(server: &Server, renewal: &Renewal) -> Result<TokenEndpoint, Failure> {
-    let url = server.remote().and_then(|remote| Url::parse(&plain_url(&remote.url)).ok());
-    let url = url.ok_or_else(|| grant::not_remote(server))?;
-    let site = oauth::discover(&url).await;
+    let site = oauth::discover(&url_of(server)?).await;
     let site = site.map_err(|why| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name)))?;
     let auth = site.metadata.auth(renewal.client_secret.is_some());
     Ok(TokenEndpoint { url: site.token_endpoint.into(), auth, resource: site.resource })
-}
-
-/// Tries again while the store is away.
-async fn persist<T, F: Future<Output = Result<T, Failure>>>(work: impl Fn() -> F) -> Result<T, Failure> {
-    let until = Instant::now() + KEEP;
-    loop {
-        match work().await {
-            Err(failure) if failure.code == Code::Unavailable && Instant::now() < until => {
-                tokio::time::sleep(AGAIN * 3).await;
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-fn away(error: StoreError) -> Failure {
-    tracing::warn!(%error, "the store failed");
-    Failure::unavailable("The store cannot be reached")
 }

@@ -1,0 +1,119 @@
+//! Grants: kept when they are given, got by way of a browser, and refreshed.
+
+mod authorize;
+mod refresh;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::TryFutureExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use url::Url;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::context::Context;
+use super::oauth::{self, Tokens};
+use super::servers;
+use crate::core::catalog::Server;
+use crate::core::command::StoreGrant;
+use crate::core::event::Actor;
+use crate::core::failure::{Code, Failure};
+use crate::core::grant::{self, GrantId, GrantTokens, Renewal};
+use crate::core::names::ValueId;
+use crate::core::remote::plain_url;
+use crate::core::server::Live;
+use crate::execute::now_ms;
+use crate::ports::{Sealed, StoreError};
+use crate::seal::{GrantPart, GrantPlace};
+use crate::telemetry::bug;
+
+pub use authorize::{begin, finish};
+pub use refresh::refresh;
+
+/// How long new tokens are tried to be kept while the store is away: without that the access is lost.
+const KEEP: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// Keeps tokens that were given, drops those before them, and starts anew what used them.
+pub async fn store(context: Arc<Context>, command: StoreGrant) -> Result<Live, Failure> {
+    servers::put_all(&context, &command.sealed).await?;
+    let StoreGrant { id, grant, server_name, tokens, .. } = command;
+    let done = context.execute.change(id, Actor::Api, move |catalog| grant::store(catalog, &grant, tokens)).await?;
+    servers::drop_replaced(&context, &server_name, &done).await;
+    servers::settle(&context, &server_name).await
+}
+
+/// Where a server is.
+fn url_of(server: &Server) -> Result<Url, Failure> {
+    let url = server.remote().and_then(|remote| Url::parse(&plain_url(&remote.url)).ok());
+    url.ok_or_else(|| grant::not_remote(server))
+}
+
+/// Puts the two halves of new tokens into the Vault.
+async fn put(context: &Context, id: &GrantId, renewal: &Renewal, new: &Tokens) -> Result<GrantTokens, Failure> {
+    let access = put_text(context, id, GrantPart::Access, &oauth::header(new)).await?;
+    let then = put_json(context, id, GrantPart::Renewal, renewal).await?;
+    let expires_in = new.expires_in.map(|seconds| seconds.max(0.0) as u64);
+    Ok(GrantTokens::new(access, then, renewal.refresh_token.is_some(), now_ms(), expires_in))
+}
+
+async fn put_json(context: &Context, id: &GrantId, part: GrantPart, what: &impl Serialize) -> Result<ValueId, Failure> {
+    let text = Zeroizing::new(serde_json::to_string(what).map_err(bug)?);
+    put_text(context, id, part, &text).await
+}
+
+async fn put_text(context: &Context, id: &GrantId, part: GrantPart, text: &str) -> Result<ValueId, Failure> {
+    let (value, keep) = (ValueId(Uuid::now_v7()), &context.pool.keep);
+    let sealed = keep.sealer.seal(GrantPlace { grant: id, part, value }, text).map_err(bug)?;
+    persist(|| keep.vault.put(value, sealed.clone()).map_err(away)).await?;
+    Ok(value)
+}
+
+/// What lies there of a grant.
+async fn open_json<T: DeserializeOwned>(
+    context: &Context,
+    id: &GrantId,
+    part: GrantPart,
+    value: ValueId,
+) -> Result<T, Failure> {
+    let sealed = context.pool.keep.find(value).await.map_err(away)?;
+    let sealed = sealed.ok_or_else(|| Failure::unavailable("The tokens were being changed; ask again"))?;
+    read(&unseal(context, id, part, value, &sealed)?)
+}
+
+fn unseal(
+    context: &Context,
+    id: &GrantId,
+    part: GrantPart,
+    value: ValueId,
+    sealed: &Sealed,
+) -> Result<Zeroizing<String>, Failure> {
+    let opened = context.pool.keep.opener.open(GrantPlace { grant: id, part, value }, sealed).map_err(bug)?;
+    Ok(Zeroizing::new(opened.expose().map_err(bug)?.to_owned()))
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    // An error of the parser could hold a piece of it.
+    serde_json::from_str(text).map_err(|_| bug("what was sealed of a grant is not what it was sealed as"))
+}
+
+/// Tries again while the store is away.
+async fn persist<T, F: Future<Output = Result<T, Failure>>>(work: impl Fn() -> F) -> Result<T, Failure> {
+    let until = Instant::now() + KEEP;
+    loop {
+        match work().await {
+            Err(failure) if failure.code == Code::Unavailable && Instant::now() < until => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn away(error: StoreError) -> Failure {
+    tracing::warn!(%error, "the store failed");
+    Failure::unavailable("The store cannot be reached")
+}
