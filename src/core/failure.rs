@@ -108,9 +108,9 @@ pub struct Failure {
     /// Where a person gives the access that a `reauth_required` misses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_url: Option<String>,
-    /// What that person has to allow, where it is more than before; the address says it there.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub scopes: Vec<String>,
+    /// The scopes that person has to allow, where they are more than before; the address asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Box<str>>,
     /// Another worker runs the server; nothing was begun. It is told among us and never shown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub elsewhere: bool,
@@ -128,7 +128,7 @@ impl Failure {
             may_have_run: false,
             mcp_error: None,
             authorization_url: None,
-            scopes: vec![],
+            scope: None,
             elsewhere: false,
             retry_after: None,
         }

@@ -80,7 +80,7 @@ impl<'a> ErrorBody<'a> {
             may_have_run,
             mcp_error,
             authorization_url,
-            scopes: _,
+            scope: _,
             retry_after: _,
             elsewhere: _,
         } = failure;

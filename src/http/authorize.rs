@@ -240,7 +240,8 @@ pub fn with_authorization(
         return failure;
     }
     let grant = GrantId { server: server.id, user: Some(user.clone()) };
-    let scopes = Some(failure.scopes.clone()).filter(|scopes| !scopes.is_empty() && check_scopes(Some(scopes)).is_ok());
+    let words = |scope: &str| scope.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let scopes = failure.scope.as_deref().map(words).filter(|scopes| check_scopes(Some(scopes)).is_ok());
     match (Link { grant, begun: None, scopes, until: now() + VALID.as_secs() }).url(facade, host) {
         Ok(url) => Failure { authorization_url: Some(url), ..failure },
         Err(broken) => broken,

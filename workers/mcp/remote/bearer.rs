@@ -127,12 +127,12 @@ impl Bearer {
     }
 
     /// What was asked needs these scopes too.
-    pub fn too_narrow(&self, scopes: Vec<String>) -> Failure {
-        let why = match scopes.is_empty() {
-            true => "this needs more than was allowed".to_owned(),
-            false => format!("this needs {} to be allowed", shorten(&scopes.join(" "), 300)),
+    pub fn too_narrow(&self, scope: Option<String>) -> Failure {
+        let why = match &scope {
+            Some(scope) => format!("this needs {} to be allowed", shorten(scope, 300)),
+            None => "this needs more than was allowed".to_owned(),
         };
-        Failure { scopes, ..self.reauth(&why) }
+        Failure { scope: scope.map(String::into_boxed_str), ..self.reauth(&why) }
     }
 
     /// Opens a token for one request.

@@ -185,8 +185,7 @@ impl Endpoint {
         let bearer = self.bearer.as_ref().filter(|_| response.status() == StatusCode::FORBIDDEN)?;
         let challenge = response.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?;
         parameter(challenge, "error").filter(|error| error == "insufficient_scope")?;
-        let scopes = parameter(challenge, "scope").unwrap_or_default();
-        Some(bearer.too_narrow(scopes.split_ascii_whitespace().map(str::to_owned).collect()))
+        Some(bearer.too_narrow(parameter(challenge, "scope")))
     }
 
     /// Opens the credentials for one request.
