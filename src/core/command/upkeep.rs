@@ -1,0 +1,75 @@
+//! What the program is asked about itself: its keys, its jobs, its dead letters.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::core::names::{JobId, ValueId, WorkerId};
+
+/// Remove what lies in the Vault and has been named by nothing for an hour.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SweepVault {}
+
+/// Count which keys lie around what is sealed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CountKeys {}
+
+/// What lies under which key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyUse {
+    /// Values in the Vault.
+    pub values: u64,
+    /// Of these, the ones under a key of SECRETS_KEYS_OLD.
+    pub earlier: u64,
+    /// Of these, the ones under a key that is not listed: nobody can open them.
+    pub unreadable: u64,
+    /// Whether SECRETS_KEY is enough: SECRETS_KEYS_OLD may be dropped.
+    pub alone: bool,
+}
+
+/// Put values that lie under an earlier key under the one that seals, as many as fit into two seconds.
+/// Safe to run twice, and by several at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Rewrap {
+    /// Where the last part ended; from the beginning where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<ValueId>,
+}
+
+/// What became of one part.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rewrapped {
+    /// Values that were looked at.
+    pub seen: u64,
+    /// Values that were given the new key.
+    pub rewrapped: u64,
+    /// Where the next part begins; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub next: Option<ValueId>,
+    /// Whether SECRETS_KEY is enough now: SECRETS_KEYS_OLD may be dropped.
+    pub finished: bool,
+    /// At the end, the workers that still seal with another key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub waits_for: Vec<WorkerId>,
+}
+
+/// What a job that has ended has to say, opened for whoever may know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReadAnswer {
+    pub job: JobId,
+}
+
+/// Read a dead letter once more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RetryLetter {
+    pub letter: ValueId,
+}
+
+/// Drop a dead letter and what it holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DropLetter {
+    pub letter: ValueId,
+}
