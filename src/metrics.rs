@@ -51,6 +51,24 @@ pub struct Metrics {
     pub log_position: Gauge<u64, AtomicU64>,
     pub jobs_waiting: Gauge<u64, AtomicU64>,
     pub jobs_running: Gauge<u64, AtomicU64>,
+    pub event_listeners: Gauge,
+    pub event_reads: Counter,
+}
+
+/// Somebody who listens to `GET /events`, counted for as long as this is held.
+pub struct Listening(Gauge);
+
+impl Listening {
+    pub fn new(metrics: &Metrics) -> Self {
+        metrics.event_listeners.inc();
+        Self(metrics.event_listeners.clone())
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// The handles of one tool.
@@ -83,6 +101,8 @@ impl Metrics {
             log_position: Gauge::default(),
             jobs_waiting: Gauge::default(),
             jobs_running: Gauge::default(),
+            event_listeners: Gauge::default(),
+            event_reads: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("calls", "Tool calls by server, tool and outcome", metrics.calls.clone());
@@ -97,6 +117,8 @@ impl Metrics {
         );
         registry.register("jobs_waiting", "Jobs that wait for a worker", metrics.jobs_waiting.clone());
         registry.register("jobs_running", "Jobs that workers have", metrics.jobs_running.clone());
+        registry.register("event_listeners", "Streams of GET /events that are open", metrics.event_listeners.clone());
+        registry.register("event_reads", "Reads of the log for these streams", metrics.event_reads.clone());
         Arc::new(metrics)
     }
 

@@ -51,7 +51,9 @@ pub struct ServerView {
     #[serde(skip_serializing_if = "Option::is_none")]
     replicas: Option<Replicas>,
     enabled: bool,
-    status: Status,
+    /// Absent where the past is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
     /// Why it is not connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -61,7 +63,9 @@ pub struct ServerView {
     /// The tools as the server describes them.
     #[schema(value_type = Vec<Object>)]
     tools_list: Arc<Vec<Tool>>,
-    logs: Vec<LogLine>,
+    /// Absent where the past is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logs: Option<Vec<LogLine>>,
 }
 
 /// What the workers that run a server tell of it.
@@ -74,6 +78,17 @@ pub struct Told {
 impl ServerView {
     /// `folders` is where packages lie.
     pub fn new(server: &Server, live: Live, told: Told, folders: &Folders) -> Self {
+        let mut view = Self::known(server, folders);
+        view.look(live);
+        view.logs = Some(told.logs);
+        if server.remote().is_some() {
+            view.session_id = told.session_id;
+        }
+        view
+    }
+
+    /// What the log knows of it.
+    pub fn known(server: &Server, folders: &Folders) -> Self {
         let config = &server.config;
         let mut view = Self {
             name: server.name.clone(),
@@ -91,11 +106,11 @@ impl ServerView {
             reset_timeout_on_progress: config.reset_timeout_on_progress,
             replicas: None,
             enabled: server.enabled,
-            status: live.status,
-            error: live.error,
-            details: live.details,
+            status: None,
+            error: None,
+            details: None,
             tools_list: server.tools.tools.clone(),
-            logs: told.logs,
+            logs: None,
         };
         let transport = match &server.package {
             Some(installed) => {
@@ -115,15 +130,15 @@ impl ServerView {
                     HeaderValue::Sealed { .. } => HIDDEN.to_owned(),
                 };
                 view.headers = Some(headers.into_iter().map(|(name, value)| (name, shown(value))).collect());
-                (view.url, view.session_id) = (Some(url), told.session_id);
-                view.reconnection_options = Some(reconnection_options);
+                (view.url, view.reconnection_options) = (Some(url), Some(reconnection_options));
             }
         }
         view
     }
+
     /// How it looks to whoever has just changed it.
     pub fn look(&mut self, live: Live) {
-        (self.status, self.error, self.details) = (live.status, live.error, live.details);
+        (self.status, self.error, self.details) = (Some(live.status), live.error, live.details);
     }
 }
 

@@ -36,6 +36,8 @@ use adapters::Ports;
 const LINGER: Duration = Duration::from_secs(2);
 /// How long requests are still taken while others hear that this process leaves.
 const LEAVING: Duration = Duration::from_millis(500);
+/// How long what was sent may wait for its reader to take some of it.
+const UNREAD: Duration = Duration::from_secs(20);
 /// How often the board reads what nobody has looked at.
 const BOARD: Duration = Duration::from_millis(500);
 
@@ -149,6 +151,8 @@ pub async fn serve_until(
     let listener = listener.tap_io(|stream| {
         // Answers are small and somebody waits for each: nothing is gained by holding one back.
         let _ = stream.set_nodelay(true);
+        // Who takes nothing for so long holds memory and a place, and is cut off.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&*stream, UNREAD.as_millis() as u32);
     });
     let leaving = facade.clone();
     let router = if config.roles.api { http::router(facade) } else { http::health_router(facade) };

@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::events::Tail;
+use super::past::Past;
 use super::tools::ToolsAnswer;
 use crate::ask::{Asker, Question};
 use crate::board::Board;
@@ -40,6 +42,9 @@ pub struct Facade {
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
     pub tools: ToolsAnswer,
+    /// The end of the log, for those who listen.
+    pub events: Tail,
+    pub past: Past,
     /// Cancelled when the process is to end: streams end with it.
     pub ending: CancellationToken,
     /// It will end in a moment.
@@ -67,6 +72,7 @@ impl Facade {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { follow, bus, board, sealer, queue, access, limits, folders, metrics, ending, requests } = parts;
         let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
+        let events = Tail::start(follow.clone(), metrics.clone(), ending.clone());
         Arc::new(Self {
             follow,
             bus,
@@ -79,6 +85,8 @@ impl Facade {
             metrics,
             board,
             tools: ToolsAnswer::default(),
+            events,
+            past: Past::default(),
             ending,
             leaving: AtomicBool::new(false),
             requests,

@@ -17,6 +17,7 @@ mod oauth;
 mod package_fields;
 mod packages;
 mod page;
+mod past;
 mod reply;
 mod secrets;
 mod server_fields;

@@ -4,23 +4,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::body;
 use super::facade::{Facade, command_id};
 use super::idempotency::{Keyed, key};
+use super::past::At;
 use super::reply::{ErrorBody, Nothing, Refused, Success, success};
 use super::server_fields::{RegisterBody, UpdateBody};
 use crate::core::catalog::Server;
 use crate::core::command::{DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, UpdateServer};
 use crate::core::failure::Failure;
 use crate::core::job::RequestKey;
-use crate::core::names::{ServerId, ServerName, WorkerId};
+use crate::core::names::{Position, ServerId, ServerName, WorkerId};
 use crate::core::server::{DEFAULT_TIMEOUT_MS, Live};
 use crate::ports::Place;
 use crate::view::{ServerView, Told};
@@ -40,13 +42,37 @@ pub struct OneServer {
 #[derive(Serialize, ToSchema)]
 pub struct AllServers {
     servers: Vec<ServerView>,
+    /// Of the past that is shown, the position of the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    position: Option<Position>,
 }
 
-/// All servers with their status, tools and logs.
-#[utoipa::path(get, operation_id = "list_servers", path = "/mcp/servers", tag = "servers", responses((status = 200, description = "Done", body = Success<AllServers>)))]
-pub async fn list(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
+/// Which moment.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Moment {
+    /// The servers as they were then: a position such as `12`, or a time such as `2026-01-31T12:00:00Z`.
+    at: Option<String>,
+}
+
+/// All servers with their status, tools and logs; or, with `at`, as they were registered then.
+#[utoipa::path(get, operation_id = "list_servers", path = "/mcp/servers", tag = "servers", params(Moment),
+    responses((status = 200, description = "Done", body = Success<AllServers>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody)))]
+pub async fn list(
+    State(facade): State<Arc<Facade>>,
+    moment: Result<Query<Moment>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(Moment { at }) = moment.map_err(|error| Failure::invalid(error.body_text()))?;
+    if let Some(at) = at {
+        let position = At::parse(&at)?.position(&facade.follow).await?;
+        let catalog = facade.past.catalog(&facade.follow, position).await?;
+        let servers = catalog.servers().into_iter().map(|server| ServerView::known(server, &facade.folders)).collect();
+        return success(AllServers { servers, position: Some(position) });
+    }
     let servers: Vec<_> = facade.follow.catalog().servers().into_iter().cloned().collect();
-    success(AllServers { servers: views(&facade, &servers).await })
+    success(AllServers { servers: views(&facade, &servers).await, position: None })
 }
 
 /// One server.

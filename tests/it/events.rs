@@ -204,3 +204,81 @@ async fn nobody_waits_past_the_end_of_the_log() {
     app.get("/events?after=1.0").await.ok();
     assert!(app.get("/events?after=99.0").await.fails(400, "invalid_request").contains("past the end"));
 }
+
+#[tokio::test]
+async fn a_subject_can_be_asked_for_alone() {
+    let app = app().await;
+    join_all((0..30).map(|n| app.register_off(n))).await;
+    make(&app, 4).await;
+    let (all, _) = page(&app, "?limit=1000").await;
+    let of = |name: &str| all.iter().filter(|event| event["subject"] == name).cloned().collect::<Vec<_>>();
+    assert_eq!(page(&app, "?subject=server/fixture").await.0, of("server/fixture"));
+    assert_eq!(page(&app, "?subject=server/off-7").await.0, of("server/off-7"));
+    assert_eq!(page(&app, "?subject=server/nobody").await.0, [Value::Null; 0]);
+    // Page by page, to the end and no further.
+    let (mut paged, mut after) = (Vec::new(), "0.0".to_owned());
+    loop {
+        let (events, next) = page(&app, &format!("?subject=server/fixture&limit=2&after={after}")).await;
+        paged.extend(events);
+        if next == after {
+            break;
+        }
+        after = next;
+    }
+    assert_eq!(paged, of("server/fixture"));
+}
+
+#[tokio::test]
+async fn the_past_is_shown_as_it_was() {
+    let mut app = App::start();
+    let mut moments = vec![(0, vec![])];
+    for n in 0..4 {
+        let body = json!({ "command": "/nowhere", "args": [format!("{n}")], "enabled": false });
+        app.register(&format!("s{n}"), body).await.ok();
+        app.put("/mcp/servers/s0", json!({ "args": [format!("after {n}")] })).await.ok();
+        let now = app.get("/mcp/servers").await;
+        let position: u64 = now.headers["log-position"].to_str().expect("a text").parse().expect("a number");
+        moments.push((position, now.ok()["servers"].as_array().expect("servers").clone()));
+    }
+    app.delete("/mcp/servers/s1").await.ok();
+    let known = |server: &Value| {
+        let fields = server.as_object().expect("a server").iter();
+        let fields = fields.filter(|(field, _)| !["status", "logs", "error"].contains(&field.as_str()));
+        Value::Object(fields.map(|(field, value)| (field.clone(), value.clone())).collect())
+    };
+    let (events, _) = page(&app, "?limit=1000").await;
+    let at = |position: u64| {
+        let of = events.iter().find(|event| event["id"] == format!("{position}.0")).expect("an event");
+        humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(of["at"].as_u64().expect("ms")))
+    };
+    // In any order, and again after a restart: nothing of it is kept on disk.
+    for turn in 0..2 {
+        for (position, servers) in moments.iter().rev().chain(&moments) {
+            let mut shown = app.get(&format!("/mcp/servers?at={position}")).await.ok();
+            assert_eq!(shown["position"], *position);
+            assert_eq!(shown["servers"].take(), servers.iter().map(known).collect::<Value>());
+            if *position > 0 {
+                let by_time = app.get(&format!("/mcp/servers?at={}", at(*position))).await.ok();
+                let newest = by_time["position"].as_u64().expect("a position");
+                // Another append may have the same millisecond.
+                assert!(newest >= *position && at(newest).to_string() == at(*position).to_string());
+            }
+        }
+        if turn == 0 {
+            app.kill_and_restart();
+        }
+    }
+    assert_eq!(app.get("/mcp/servers?at=2001-01-01T00:00:00Z").await.ok()["position"], 0);
+    let until = moments[2].0;
+    let (then, _) = page(&app, &format!("?subject=server/s0&at={until}")).await;
+    let ids = ids(&then);
+    assert!(ids.len() == 3 && ids.iter().all(|(position, _)| *position <= until), "{ids:?}");
+    let year = 365 * 86_400;
+    let future = humantime::format_rfc3339(std::time::SystemTime::now() + Duration::from_secs(year));
+    for path in ["/mcp/servers", "/events"] {
+        for (at, wrong) in [("1000", "past the end"), (&*future.to_string(), "in the future"), ("noon", "such as 12")] {
+            assert!(app.get(&format!("{path}?at={at}")).await.fails(400, "invalid_request").contains(wrong));
+        }
+        app.get(&format!("{path}?When=1")).await.fails(400, "invalid_request");
+    }
+}

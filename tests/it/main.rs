@@ -25,6 +25,7 @@ mod jobs;
 mod keys;
 mod leaks;
 mod lifecycle;
+mod listeners;
 mod mongo;
 mod nats;
 mod nats_access;

@@ -1,0 +1,90 @@
+//! `GET /events`: the log, page by page or as a stream.
+
+mod pages;
+mod stream;
+mod tail;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::header::ACCEPT;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::facade::Facade;
+use super::past::At;
+use super::reply::{ErrorBody, Refused, Success, success};
+use crate::core::failure::Failure;
+pub use tail::Tail;
+use view::{EventId, EventView};
+
+const LIMIT: usize = 1000;
+/// How long this process may take to read what another facade has already told.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// Which part of the log.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Part {
+    /// The id of the last event that is known already; all where absent.
+    after: Option<String>,
+    /// Events in the answer: 1 to 1000, 100 where absent; a stream has no limit.
+    limit: Option<usize>,
+    /// Events of this subject alone, such as `server/everything`. A page may then have fewer than `limit`
+    /// events, or none, while `next` goes on.
+    subject: Option<String>,
+    /// Events up to this position or time, such as `12` or `2026-01-31T12:00:00Z`; not of a stream.
+    at: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Events {
+    events: Vec<EventView>,
+    /// The `after` of the next page; the same again at the end.
+    next: String,
+}
+
+/// What has happened, in order. With `Accept: text/event-stream` it goes on as it happens.
+#[utoipa::path(get, operation_id = "read_events", path = "/events", tag = "events", params(Part),
+    responses((status = 200, description = "A page; or, as text/event-stream, the events as they happen", body = Success<Events>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody)))]
+pub async fn read(
+    State(facade): State<Arc<Facade>>,
+    part: Result<Query<Part>, QueryRejection>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let Query(Part { after, limit, subject, at }) = part.map_err(|error| Failure::invalid(error.body_text()))?;
+    let accepts = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let streams = accepts.contains("text/event-stream");
+    let last = request.headers().get("last-event-id").filter(|_| streams).map(|id| id.to_str().unwrap_or_default());
+    let after: EventId = match last.or(after.as_deref()) {
+        Some(id) => id.parse()?,
+        None => EventId::default(),
+    };
+    // Another facade may have told what this one is about to read.
+    if !facade.follow.reach(after.position, CATCH_UP).await {
+        // Whoever waited there would miss what is appended until the log gets there.
+        let head = facade.follow.position();
+        return Err(Failure::invalid(format!("after is past the end of the log, which is at {head}")).into());
+    }
+    if streams {
+        if at.is_some() {
+            return Err(Failure::invalid("at is of pages: a stream goes on with what will happen").into());
+        }
+        return Ok(stream::open(facade, after, subject));
+    }
+    let limit = limit.unwrap_or(100);
+    if !(1..=LIMIT).contains(&limit) {
+        return Err(Failure::invalid(format!("limit must be 1 to {LIMIT}")).into());
+    }
+    let until = match at {
+        Some(at) => Some(At::parse(&at)?.position(&facade.follow).await?),
+        None => None,
+    };
+    let (events, next) = pages::read(&facade.follow, after, limit, subject.as_deref(), until).await?;
+    success(Events { events, next: next.to_string() })
+}

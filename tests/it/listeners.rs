@@ -1,0 +1,322 @@
+//! `GET /events` as a live stream: many listeners, slow ones, and facades that come and go.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::harness::{App, PATIENCE, answer};
+use crate::processes::signal;
+
+/// Somebody who follows the log on a connection of its own.
+struct Listener {
+    stream: TcpStream,
+    text: Vec<u8>,
+}
+
+/// What a stream told last.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Event(String),
+    /// The server has ended the stream, or was ended.
+    End,
+}
+
+impl Listener {
+    async fn open(url: &str, last: Option<&str>, query: &str) -> Self {
+        let address = url.strip_prefix("http://").expect("a URL").parse().expect("an address");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // What waits, waits with the program and not in the kernel.
+        socket.set_recv_buffer_size(64 << 10).expect("a buffer");
+        let mut stream = socket.connect(address).await.expect("connected");
+        let last = last.map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
+        let head = format!("GET /events{query} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n");
+        let head = format!("{head}Connection: close\r\n{last}\r\n");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let mut listener = Self { stream, text: vec![] };
+        let line = listener.line().await.expect("a status");
+        assert_eq!(line, "HTTP/1.1 200 OK");
+        listener
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=end).collect();
+                return Some(String::from_utf8_lossy(&line).trim_end().to_owned());
+            }
+            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.text)).await;
+            if read.expect("a word in time").unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The id of the next event that was told whole.
+    async fn next(&mut self) -> Told {
+        let (mut id, mut whole) = (None, false);
+        while let Some(line) = self.line().await {
+            match line.split_once(": ") {
+                Some(("id", event)) => id = Some(event.to_owned()),
+                Some(("data", data)) => whole = data.ends_with('}'),
+                _ if line.is_empty() && whole => return Told::Event(id.expect("an id")),
+                _ => {}
+            }
+        }
+        Told::End
+    }
+
+    /// Reads until this event was told; what was told is given.
+    async fn until(&mut self, id: &str) -> Vec<String> {
+        let mut told = vec![];
+        while told.last().is_none_or(|last| last != id) {
+            match self.next().await {
+                Told::Event(id) => told.push(id),
+                Told::End => panic!("the stream has ended before {id}"),
+            }
+        }
+        told
+    }
+}
+
+/// The ids of everything that has happened.
+async fn all(app: &App) -> Vec<String> {
+    let (mut all, mut after) = (Vec::new(), "0.0".to_owned());
+    loop {
+        let page = app.get(&format!("/events?limit=1000&after={after}")).await.ok();
+        let events = page["events"].as_array().expect("events");
+        if events.is_empty() {
+            return all;
+        }
+        all.extend(events.iter().map(|event| event["id"].as_str().expect("an id").to_owned()));
+        after = page["next"].as_str().expect("next").to_owned();
+    }
+}
+
+/// Milliseconds of CPU a process has used.
+fn cpu(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    (fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")) * 10
+}
+
+async fn toggle(app: &App, times: usize) {
+    for n in 0..times {
+        let verb = if n % 2 == 0 { "disable" } else { "enable" };
+        app.put(&format!("/mcp/servers/off/{verb}"), json!({})).await.ok();
+    }
+}
+
+async fn app() -> App {
+    let app = App::embedded();
+    app.register("off", json!({ "command": "/nowhere", "enabled": false })).await.ok();
+    app
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_listeners_cost_one_read_of_the_log() {
+    const LISTENERS: usize = 1000;
+    let app = app().await;
+    let mut listeners = Vec::new();
+    for _ in 0..LISTENERS / 50 {
+        listeners.extend(join_all((0..50).map(|_| Listener::open(&app.url, None, ""))).await);
+    }
+    let first = all(&app).await;
+    join_all(listeners.iter_mut().map(|listener| listener.until(&first[first.len() - 1]))).await;
+    assert_eq!(app.metric("mcp_api_event_listeners", &[]).await, Some(LISTENERS as f64));
+    let reads = app.metric("mcp_api_event_reads_total", &[]).await.expect("a figure");
+    let (began, used) = (Instant::now(), cpu(app.pid()));
+    toggle(&app, 20).await;
+    let ids = all(&app).await;
+    let wanted = &ids[first.len()..];
+    let told = join_all(listeners.iter_mut().map(|listener| listener.until(&ids[ids.len() - 1]))).await;
+    assert!(told.iter().all(|told| told == wanted));
+    // One a move, and a few for those that had not yet heard of the last one.
+    let reads = app.metric("mcp_api_event_reads_total", &[]).await.expect("a figure") - reads;
+    assert!(reads <= 2.0 * wanted.len() as f64, "{reads} reads for {} moves", wanted.len());
+    let (took, used) = (began.elapsed(), cpu(app.pid()) - used);
+    println!("{} events to {LISTENERS} listeners: {took:?}, {used} ms of CPU", wanted.len());
+}
+
+/// Who begins to listen while much happens neither misses what came in between nor hears it twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_that_come_in_the_middle_hear_everything_once() {
+    let app = app().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..16).map(|user| secrets(&app, user, stop.clone())).collect();
+    let mut listeners = Vec::new();
+    for _ in 0..40 {
+        listeners.extend(join_all((0..5).map(|_| Listener::open(&app.url, None, ""))).await);
+    }
+    stop.store(true, Ordering::Relaxed);
+    join_all(writers).await.into_iter().for_each(|writer| writer.expect("no change failed"));
+    let ids = all(&app).await;
+    for listener in &mut listeners {
+        assert_eq!(listener.until(&ids[ids.len() - 1]).await, ids);
+    }
+}
+
+/// Sets a secret again and again, until told to stop.
+fn secrets(app: &App, user: usize, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
+    let (http, url) = (app.http.clone(), format!("{}/secrets/set", app.url));
+    let secret = json!({ "username": format!("u{user}"), "serverName": "off", "secretName": "n", "secretValue": "v" });
+    tokio::spawn(async move {
+        while !stop.load(Ordering::Relaxed) {
+            answer(http.post(&url).json(&secret)).await.ok();
+        }
+    })
+}
+
+/// What another facade has told already is no reason to send a listener away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_facade_that_is_behind_reads_on_first() {
+    let mut app = App::distributed(1, &[]);
+    let second = app.add("api");
+    app.register("off", json!({ "command": "/nowhere", "enabled": false })).await.ok();
+    let behind = &app.processes[second];
+    for _ in 0..5 {
+        signal(behind.pid(), "STOP");
+        toggle(&app, 3).await;
+        let ids = all(&app).await;
+        let last = ids[ids.len() - 1].clone();
+        let (listener, ()) = tokio::join!(Listener::open(&behind.url, Some(&last), ""), async {
+            // Its request waits in the kernel by then.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            signal(behind.pid(), "CONT");
+        });
+        let mut listener = listener;
+        toggle(&app, 1).await;
+        assert_eq!(listener.next().await, Told::Event(all(&app).await.pop().expect("an id")));
+    }
+}
+
+/// Changes one server again and again, until told to stop.
+fn writer(http: &reqwest::Client, url: &str, name: usize, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
+    let (http, url) = (http.clone(), url.to_owned());
+    tokio::spawn(async move {
+        while !stop.load(Ordering::Relaxed) {
+            for verb in ["disable", "enable"] {
+                let changed = http.put(format!("{url}/mcp/servers/off-{name}/{verb}")).json(&json!({})).send().await;
+                // The facade it writes through is killed and comes back.
+                if changed.is_err() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    })
+}
+
+/// Follows the log over ends and changes of facade; the ids that were told.
+async fn follow(
+    urls: Vec<String>,
+    subject: &'static str,
+    until: Arc<tokio::sync::watch::Sender<String>>,
+) -> Vec<String> {
+    let (mut told, mut ends) = (Vec::<String>::new(), until.subscribe());
+    for turn in 0.. {
+        let url = &urls[turn % urls.len()];
+        if TcpStream::connect(url.strip_prefix("http://").expect("a URL")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        }
+        let mut listener = Listener::open(url, told.last().map(String::as_str), subject).await;
+        // To another one now and then, without a reason.
+        for _ in 0..40 {
+            let next = tokio::select! {
+                next = listener.next() => next,
+                _ = ends.wait_for(|end| told.last() == Some(end)) => return told,
+            };
+            match next {
+                Told::Event(id) => told.push(id),
+                Told::End => break,
+            }
+        }
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_goes_from_facade_to_facade_and_misses_nothing() {
+    let mut app = App::distributed(1, &[]);
+    let second = app.add("api");
+    app.until("/readyz", |body| body["success"] == true).await;
+    for n in 0..3 {
+        app.register(&format!("off-{n}"), json!({ "command": "/nowhere", "enabled": false })).await.ok();
+    }
+    let urls = vec![app.url.clone(), app.processes[second].url.clone()];
+    let (stop, end) = (Arc::new(AtomicBool::new(false)), Arc::new(tokio::sync::watch::Sender::new(String::new())));
+    let writers: Vec<_> = (0..3).map(|n| writer(&app.http, &urls[n % 2], n, stop.clone())).collect();
+    let followers: Vec<_> = ["", "", "?subject=server/off-1"]
+        .into_iter()
+        .map(|subject| tokio::spawn(follow(urls.clone(), subject, end.clone())))
+        .collect();
+    // The port of a facade that comes back must be the one it had.
+    for n in [second, 0, second] {
+        let told = all(&app).await.len();
+        let until = Instant::now() + PATIENCE;
+        while all(&app).await.len() < told + 50 {
+            assert!(Instant::now() < until, "nothing happens any more");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let process = &mut app.processes[n];
+        let port = process.url.rsplit_once(':').expect("a port").1.to_owned();
+        process.env.retain(|(name, _)| name != "PORT");
+        process.env.push(("PORT".into(), port));
+        process.kill();
+        let dir = app.dir.path().to_owned();
+        app.processes[n].restart(&dir);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.expect("a writer");
+    }
+    // The last word is about the server that everybody follows.
+    app.put("/mcp/servers/off-1/enable", json!({})).await.ok();
+    let ids = all(&app).await;
+    let page = app.get("/events?subject=server/off-1&limit=1000").await.ok();
+    let of_one: Vec<_> = page["events"].as_array().expect("events").iter().map(|event| event["id"].clone()).collect();
+    end.send_replace(of_one.last().and_then(Value::as_str).expect("an id").to_owned());
+    let told = join_all(followers).await.into_iter().map(|told| told.expect("a follower")).collect::<Vec<_>>();
+    let last = ids.iter().position(|id| json!(id) == of_one[of_one.len() - 1]).expect("it is there");
+    assert!(told[0] == ids[..=last] && told[1] == told[0], "a gap or a repeat in {told:?}");
+    assert_eq!(told[2], of_one.iter().map(|id| id.as_str().expect("an id")).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
+    let app = app().await;
+    let mut slow = Listener::open(&app.url, None, "").await;
+    let _deaf = Listener::open(&app.url, None, "").await;
+    let listeners = async || app.metric("mcp_api_event_listeners", &[]).await;
+    assert_eq!(listeners().await, Some(2.0));
+    let large = "x".repeat(512 << 10);
+    // More than all buffers between, and all that is kept for listeners.
+    for n in 0..90 {
+        let began = Instant::now();
+        let change = json!({ "args": [format!("{n}{large}")] });
+        app.put("/mcp/servers/off", change).await.ok();
+        assert!(began.elapsed() < Duration::from_secs(5), "who does not read holds up who writes");
+    }
+    let ids = all(&app).await;
+    let mut told = vec![];
+    while let Told::Event(id) = slow.next().await {
+        told.push(id);
+    }
+    assert!(told.len() < ids.len() && told == ids[..told.len()], "it was dropped before the end");
+    let mut again = Listener::open(&app.url, told.last().map(String::as_str), "").await;
+    told.extend(again.until(&ids[ids.len() - 1]).await);
+    assert_eq!(told, ids);
+    // The one that takes nothing at all is cut off as well: only the other one is left.
+    let until = Instant::now() + PATIENCE;
+    while listeners().await != Some(1.0) {
+        assert!(Instant::now() < until, "{:?}", listeners().await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let answer = answer(app.http.get(format!("{}/events?at=1", app.url)).header("accept", "text/event-stream")).await;
+    assert!(answer.fails(400, "invalid_request").contains("at is of pages"));
+}
