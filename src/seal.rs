@@ -6,6 +6,7 @@
 //!
 //! `http` is given a [`Sealer`] only, workers an [`Opener`] too.
 
+mod original;
 mod place;
 mod rotate;
 
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::core::names::Digest;
 use crate::ports::{KeyRecord, Sealed};
+pub use original::OriginalKey;
 pub use place::{
     GoogleKind, GooglePlace, GrantPart, GrantPlace, JobPart, JobPlace, Kind, Place, SecretPlace, ServerPlace,
 };

@@ -26,6 +26,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 /// Put, append, drop the old: at every moment what the log names is there.
 pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
+    if command.if_absent && command.key.is_none() {
+        // Where one is there already, nothing need be put. A key has to find what it has made before.
+        secret::set(&context.follow.catalog(), &command)?;
+    }
     put(&context, command.value, &command.sealed).await?;
     let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
     let done = once::change(&context, command.id, command.key, move |catalog| secret::set(catalog, &command)).await?;

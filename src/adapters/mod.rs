@@ -2,5 +2,6 @@
 
 pub mod bus_in_process;
 pub mod bus_nats;
+pub mod original;
 pub mod store_mongo;
 pub mod store_sqlite;

@@ -4,6 +4,7 @@
 mod adapters;
 pub mod backup;
 mod keys;
+pub mod original;
 
 use std::fs::{self, File, TryLockError};
 use std::io;

@@ -1,6 +1,7 @@
 //! A small client of the HTTP API.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use clap::Args;
 use serde_json::Value;
@@ -20,13 +21,28 @@ pub struct ApiArgs {
 pub struct Api {
     pub url: String,
     pub token: Option<String>,
+    http: OnceLock<reqwest::Client>,
+}
+
+impl Api {
+    pub fn new(url: String, token: Option<String>) -> Self {
+        Self { url, token, http: OnceLock::new() }
+    }
+
+    /// Made with the first request; its connections serve the others.
+    fn http(&self, url: &str) -> Result<reqwest::Client, String> {
+        match self.http.get() {
+            Some(client) => Ok(client.clone()),
+            None => http(url).map(|client| self.http.get_or_init(|| client).clone()),
+        }
+    }
 }
 
 impl ApiArgs {
     /// The variables say what the arguments do not, in the environment or in `.env`.
     pub fn api(&self) -> Result<Api, BadConfig> {
         let ClientConfig { url, token } = ClientConfig::read(&Env::of_process()?)?;
-        Ok(Api { url: self.url.clone().unwrap_or(url), token })
+        Ok(Api::new(self.url.clone().unwrap_or(url), token))
     }
 }
 
@@ -43,7 +59,7 @@ pub async fn send_later(api: &Api, method: &str, path: &str, body: Value) -> Res
 fn request(api: &Api, method: &str, path: &str, body: Option<Value>) -> Result<reqwest::RequestBuilder, String> {
     let url = format!("{}{path}", api.url.trim_end_matches('/'));
     let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
-    let mut request = http(&url)?.request(method, &url);
+    let mut request = api.http(&url)?.request(method, &url);
     if let Some(token) = &api.token {
         request = request.bearer_auth(token);
     }

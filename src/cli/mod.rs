@@ -6,6 +6,7 @@ mod call;
 mod client;
 mod dead;
 mod demo;
+mod import;
 mod install;
 mod rotate_keys;
 pub mod schemas;
@@ -56,6 +57,14 @@ pub enum Command {
         #[command(flatten)]
         api: client::ApiArgs,
     },
+    /// Take over what an original has in its MongoDB; without --apply, say what would be
+    Import {
+        /// Do it
+        #[arg(long)]
+        apply: bool,
+        #[command(flatten)]
+        api: client::ApiArgs,
+    },
     /// Save the log and the sealed secrets of DATA_DIR into a new file, also while they are in use
     Backup { file: PathBuf },
     /// Put a backup into a DATA_DIR that has none yet
@@ -84,6 +93,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Install(args) => install::run(&args),
         Command::Servers { api } => servers::run(&api),
         Command::RotateKeys { api } => rotate_keys::run(&api),
+        Command::Import { apply, api } => import::run(&api, apply),
         Command::Backup { file } => backup::save(&file),
         Command::Restore { file } => backup::restore(&file),
         Command::Dead(command) => dead::run(&command),

@@ -3,7 +3,7 @@
 use super::env::{BadConfig, Env, Variable};
 use crate::seal::SecretsKey;
 
-const SECRETS_KEY: Variable = Variable {
+pub(super) const SECRETS_KEY: Variable = Variable {
     name: "SECRETS_KEY",
     default: "",
     about: "The key that seals all secrets: 32 bytes in hex or base64, or a passphrase; without it DATA_DIR/secrets.key is made.",

@@ -6,6 +6,7 @@ mod access;
 mod client;
 mod env;
 mod google;
+mod import;
 mod keys;
 mod limits;
 mod listen;
@@ -19,6 +20,7 @@ pub use access::Access;
 pub use client::ClientConfig;
 pub use env::{BadConfig, Env, Variable};
 pub use google::Google;
+pub use import::ImportConfig;
 pub use keys::Keys;
 pub use limits::Limits;
 pub use listen::{Listen, PublicUrl};
@@ -78,6 +80,7 @@ pub fn variables() -> Vec<&'static Variable> {
         packages::VARIABLES,
         log::VARIABLES,
         client::VARIABLES,
+        import::VARIABLES,
     ];
     all.concat()
 }

@@ -96,7 +96,7 @@ fn without_login(url: &str) -> String {
 
 impl Services {
     pub fn read(env: &Env, roles: &Roles) -> Result<Self, BadConfig> {
-        let services = Self { nats: nats(env)?, mongo: mongo(env)? };
+        let services = Self { nats: nats(env)?, mongo: mongo(env, &MONGO_URL)? };
         if services.nats.is_some() && services.mongo.is_none() {
             let why =
                 "needs a store that many processes share; set MONGO_URL too, or remove NATS_URL to run in one process";
@@ -132,10 +132,12 @@ fn file(env: &Env, variable: &Variable) -> Result<Option<PathBuf>, BadConfig> {
     }
 }
 
-fn mongo(env: &Env) -> Result<Option<Mongo>, BadConfig> {
-    let url = match (env.text(&MONGO_URL), env.text(&MONGO_HOST)) {
-        (Some(url), _) => url,
-        (None, Some(hosts)) => url_of_parts(env, &hosts)?,
+/// MongoDB by the variable that is asked first, or the others.
+pub(super) fn mongo(env: &Env, first: &Variable) -> Result<Option<Mongo>, BadConfig> {
+    let named = [first, &MONGO_URL].into_iter().find_map(|variable| Some((variable, env.text(variable)?)));
+    let (variable, url) = match (named, env.text(&MONGO_HOST)) {
+        (Some(named), _) => named,
+        (None, Some(hosts)) => (&MONGO_HOST, url_of_parts(env, &hosts)?),
         (None, None) => {
             let without = [&MONGO_USER, &MONGO_PASS, &MONGO_REPLICASET].into_iter().find(|v| env.has(v.name));
             return match without {
@@ -147,7 +149,7 @@ fn mongo(env: &Env) -> Result<Option<Mongo>, BadConfig> {
         }
     };
     if !url.starts_with("mongodb://") && !url.starts_with("mongodb+srv://") {
-        return Err(BadConfig::new(MONGO_URL.name, "must begin with mongodb:// or mongodb+srv://"));
+        return Err(BadConfig::new(variable.name, "must begin with mongodb:// or mongodb+srv://"));
     }
     let name = |variable| {
         let name: String = env.parse(variable, "a name")?;

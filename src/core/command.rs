@@ -322,6 +322,9 @@ pub struct SetSecret {
     pub value: ValueId,
     /// Bound for the Vault: base64 of the sealed value.
     pub sealed: String,
+    /// A value that is there already stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub if_absent: bool,
 }
 
 /// Remove a user's secret.

@@ -23,6 +23,11 @@ pub fn plain_name(server: &ServerName, name: SecretName) -> SecretName {
 /// A new value was put into the Vault; from here on it is the one.
 pub fn set(catalog: &Catalog, command: &SetSecret) -> Result<Vec<Event>, Failure> {
     let server = catalog.server_by_id(command.server).ok_or_else(|| Failure::server_not_found(&command.server_name))?;
+    let there = server.secrets_of(command.user.as_str()).iter().any(|secret| secret.name == command.name);
+    if command.if_absent && there {
+        let stays = format!("User {} has such a secret for server {} already; it stays", command.user, server.name);
+        return Err(Failure::new(Code::Conflict, stays));
+    }
     Ok(vec![
         SecretSet {
             server: server.id,

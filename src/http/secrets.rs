@@ -40,6 +40,9 @@ pub struct SetBody {
     secret_name: SecretName,
     #[schema(value_type = String, example = "only for me")]
     secret_value: Zeroizing<String>,
+    /// A value that is there already stays: 409 `conflict`.
+    #[serde(default)]
+    if_absent: bool,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -62,7 +65,7 @@ pub struct DeleteBody {
 pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let keyed = Keyed::of(&request)?;
     let body = body::read(request, facade.limits.payload).await?;
-    let SetBody { username: user, server_name, secret_name, secret_value } = body::parse(&body)?;
+    let SetBody { username: user, server_name, secret_name, secret_value, if_absent } = body::parse(&body)?;
     let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.id);
     let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
     let name = plain_name(&server_name, secret_name);
@@ -72,7 +75,9 @@ pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<
     let sealed = facade.sealer.seal(place, &secret_value).map_err(bug)?;
     let sealed = BASE64_STANDARD.encode(&sealed.0);
     let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;
-    facade.ask(&SetSecret { id: command_id(), key, server, server_name, user, name, value, sealed }, TIME).await?;
+    facade
+        .ask(&SetSecret { id: command_id(), key, server, server_name, user, name, value, sealed, if_absent }, TIME)
+        .await?;
     success(Nothing {})
 }
 

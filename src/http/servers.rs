@@ -82,10 +82,25 @@ pub async fn get(State(facade): State<Arc<Facade>>, Named(name): Named) -> Resul
     one(&facade, &name).await
 }
 
+/// In which way.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Mode {
+    /// Check the request and register nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
 /// Register a server. Answers after the first attempt to connect, with the true status.
-#[utoipa::path(post, operation_id = "register_server", path = "/mcp/servers", tag = "servers", request_body = RegisterBody,
+#[utoipa::path(post, operation_id = "register_server", path = "/mcp/servers", tag = "servers", params(Mode), request_body = RegisterBody,
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 409, description = "A server of that name exists already", body = ErrorBody)))]
-pub async fn register(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+pub async fn register(
+    State(facade): State<Arc<Facade>>,
+    mode: Result<Query<Mode>, QueryRejection>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let Query(Mode { dry_run }) = mode.map_err(|error| Failure::invalid(error.body_text()))?;
     let keyed = Keyed::of(&request)?;
     let body = body::read(request, facade.limits.payload).await?;
     let key = key(&facade, keyed.as_ref(), &body)?;
@@ -95,6 +110,10 @@ pub async fn register(State(facade): State<Arc<Facade>>, request: Request) -> Re
     let time = starts(config.startup_timeout_ms());
     let (id, named) = (command_id(), name.clone());
     let command = RegisterServer { id, key, server, name: named, config, enabled, session, sealed };
+    if dry_run {
+        crate::core::server::register(&facade.follow.catalog(), &command)?;
+        return success(Nothing {});
+    }
     let live = facade.ask(&command, time).await?;
     shown(&facade, &name, live).await
 }

@@ -44,8 +44,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "workers",
         ],
     ),
-    // The schemas are made from the types of core, http and config; the demo knows what a guard passes on.
-    ("cli", &["core", "config", "telemetry", "http", "workers", "app"]),
+    // The schemas are made from the types of core, http and config; the demo knows what a guard passes on; the
+    // import opens what an original has sealed.
+    ("cli", &["core", "seal", "config", "telemetry", "http", "workers", "app"]),
     ("main", &["cli", "workers"]),
     ("lib", &[]),
 ];

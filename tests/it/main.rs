@@ -21,6 +21,7 @@ mod events;
 mod execute;
 mod google;
 mod health;
+mod import;
 mod jobs;
 mod keys;
 mod leaks;

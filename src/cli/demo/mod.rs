@@ -74,7 +74,7 @@ async fn serve(
         // It could not start: there is nothing to tell.
         let Ok(url) = told.await else { return Ok(()) };
         show.result(&format!("it listens on {url}"));
-        let api = Api { url, token };
+        let api = Api::new(url, token);
         tokio::select! {
             biased;
             () = end.cancelled() => Ok(()),

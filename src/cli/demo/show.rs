@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_curl_line_can_be_copied() {
-        let mut api = Api { url: "http://h:1".into(), token: None };
+        let mut api = Api::new("http://h:1".into(), None);
         assert_eq!(curl(&api, "GET", "/events?limit=9", None), "curl -s 'http://h:1/events?limit=9'");
         assert_eq!(
             curl(&api, "POST", "/p", Some(&json!({ "a": "it's" }))),

@@ -1,0 +1,209 @@
+//! What is to be taken over of an original, and what cannot be, and why.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Map, Value, json};
+
+use crate::app::original::Original;
+use crate::core::names::{SecretName, ServerName, UserName};
+use crate::core::secret::plain_name;
+use crate::seal::{OriginalKey, Plain};
+
+/// Fields of a server that are taken, by transport.
+const OF_ALL: [&str; 3] = ["name", "startupTimeout", "enabled"];
+const OF_STDIO: [&str; 3] = ["command", "args", "env"];
+const OF_HTTP: [&str; 4] = ["url", "headers", "sessionId", "reconnectionOptions"];
+
+pub struct Plan {
+    /// To be registered: the bodies of the requests.
+    pub servers: Vec<Value>,
+    pub servers_there: usize,
+    /// The servers that are there, or will be.
+    pub names: BTreeSet<String>,
+    pub secrets: Vec<Secret>,
+    pub secrets_there: usize,
+    /// A sentence each. Never with a value.
+    pub not_taken: Vec<String>,
+    /// There are secrets, and the key opens none.
+    pub wrong_key: bool,
+}
+
+pub struct Secret {
+    pub user: UserName,
+    pub server: ServerName,
+    pub name: SecretName,
+    pub value: Plain,
+}
+
+impl Secret {
+    pub fn called(&self) -> String {
+        format!("the secret {} of {} for {}", self.name, self.user, self.server)
+    }
+}
+
+impl Plan {
+    pub fn make(found: &Original, there: &[Value], key: &OriginalKey) -> Self {
+        let mut plan = Self {
+            servers: vec![],
+            servers_there: 0,
+            names: there.iter().filter_map(|server| server["name"].as_str()).map(str::to_owned).collect(),
+            secrets: vec![],
+            secrets_there: 0,
+            not_taken: vec![],
+            wrong_key: false,
+        };
+        let there: HashMap<_, _> = there.iter().filter_map(|server| Some((server["name"].as_str()?, server))).collect();
+        for document in &found.servers {
+            plan.server(document, &there);
+        }
+        let known = plan.names.clone();
+        let opens = |secret: &Value| key.open(&text(secret, "value")).is_ok();
+        plan.wrong_key = !found.secrets.is_empty() && !found.secrets.iter().any(opens);
+        for document in &found.secrets {
+            match secret(document, &known, key) {
+                Ok(secret) => plan.secret(secret),
+                Err(why) => plan.not_taken.push(why),
+            }
+        }
+        for package in &found.packages {
+            let (name, server) = (text(package, "name"), text(package, "mcpServerId"));
+            plan.not_taken.push(format!(
+                "the package {name}: its server {server} is taken over as it is, and uses the files where they are"
+            ));
+        }
+        for token in &found.tokens {
+            let server = text(token, "serverName");
+            plan.not_taken.push(format!("the OAuth tokens for {server}: give access anew"));
+        }
+        plan
+    }
+
+    fn server(&mut self, document: &Value, there: &HashMap<&str, &Value>) {
+        let body = match body(document) {
+            Ok(body) => body,
+            Err(why) => return self.not_taken.push(format!("the server {}: {why}", text(document, "name"))),
+        };
+        let name = body["name"].as_str().unwrap_or_default().to_owned();
+        match there.get(name.as_str()) {
+            Some(shown) => match difference(&body, shown) {
+                Some(field) => self.not_taken.push(format!(
+                    "the server {name}: one of that name is there already, with another {field}, and stays as it is"
+                )),
+                None => self.servers_there += 1,
+            },
+            None if !self.names.insert(name.clone()) => {
+                self.not_taken.push(format!("the server {name}: the name is there twice, and the first is taken"));
+            }
+            None => self.servers.push(body),
+        }
+    }
+
+    fn secret(&mut self, secret: Secret) {
+        let same =
+            |other: &&Secret| (&other.user, &other.server, &other.name) == (&secret.user, &secret.server, &secret.name);
+        match self.secrets.iter().find(same) {
+            None => self.secrets.push(secret),
+            Some(first) if first.value.expose() == secret.value.expose() => {}
+            Some(_) => self.not_taken.push(format!("{}: it is there twice, and the first is taken", secret.called())),
+        }
+    }
+
+    /// Secrets of servers that are not there cannot be taken.
+    pub fn settle_secrets(&mut self) {
+        let names = &self.names;
+        let (taken, left): (Vec<_>, Vec<_>) =
+            self.secrets.drain(..).partition(|secret| names.contains(secret.server.as_str()));
+        self.secrets = taken;
+        self.not_taken.extend(left.iter().map(|secret| format!("{}: the server is not there", secret.called())));
+    }
+
+    /// A server that was refused.
+    pub fn refuse(&mut self, name: &str, why: &str) {
+        self.names.remove(name);
+        self.servers.retain(|server| server["name"] != name);
+        self.not_taken.push(format!("the server {name}: {why}"));
+    }
+}
+
+/// What would register the server.
+fn body(document: &Value) -> Result<Value, String> {
+    let name: ServerName = text(document, "name").parse().map_err(|why| format!("its name {why}"))?;
+    let transport = document["transportType"].as_str().unwrap_or("stdio");
+    let own: &[&str] = match transport {
+        "stdio" => &OF_STDIO,
+        "streamable_http" => &OF_HTTP,
+        other => return Err(format!("its transportType {other} is none that is known")),
+    };
+    let mut body = Map::new();
+    body.insert("transportType".into(), transport.into());
+    for field in OF_ALL.iter().chain(own) {
+        match &document[*field] {
+            Value::Null => {}
+            value => drop(body.insert((*field).into(), value.clone())),
+        }
+    }
+    let names = document["secretNames"].as_array().cloned().unwrap_or_default();
+    let names = names.iter().chain([&document["secretName"]]).filter_map(Value::as_str);
+    let mut taken: Vec<String> = vec![];
+    for secret in names {
+        let secret = plain_name(&name, secret.parse().map_err(|why| format!("one of its secretNames {why}"))?);
+        if !taken.iter().any(|there| there == secret.as_str()) {
+            taken.push(secret.as_str().to_owned());
+        }
+    }
+    if !taken.is_empty() {
+        body.insert("secretNames".into(), json!(taken));
+    }
+    Ok(body.into())
+}
+
+/// The field in which the server that is there differs. Whether it is enabled, and its session, may have changed.
+fn difference(body: &Value, shown: &Value) -> Option<String> {
+    let hidden = |shown: &Value| shown.as_str().is_some_and(|shown| shown.contains("***"));
+    let differs = |field: &str, ours: &Value| match (field, &shown[field]) {
+        ("enabled" | "sessionId", _) => false,
+        // What is sealed cannot be compared.
+        ("url", shown) if hidden(shown) => false,
+        ("headers", shown) => ours
+            .as_object()
+            .is_some_and(|ours| ours.iter().any(|(name, value)| &shown[name] != value && !hidden(&shown[name]))),
+        ("reconnectionOptions", shown) => {
+            ours.as_object().is_some_and(|ours| ours.iter().any(|(name, value)| shown[name].as_f64() != value.as_f64()))
+        }
+        (_, shown) => shown != ours,
+    };
+    body.as_object()?.iter().find(|(field, ours)| differs(field, ours)).map(|(field, _)| field.clone())
+}
+
+/// A secret, or why it cannot be taken. Whose it is and what for is said, never guessed.
+fn secret(document: &Value, servers: &BTreeSet<String>, key: &OriginalKey) -> Result<Secret, String> {
+    let (user, full) = (text(document, "username"), text(document, "key"));
+    let called = format!("the secret {full} of {user}");
+    let name = |text: &str| text.parse::<SecretName>().map_err(|why| format!("{called}: its name {why}"));
+    let (server, secret) = match document["server"].as_str() {
+        Some(server) => {
+            let server: ServerName = server.parse().map_err(|why| format!("{called}: its server's name {why}"))?;
+            let plain = plain_name(&server, name(&full)?);
+            (server, plain)
+        }
+        None => {
+            // A server's name may have dots of its own: of those that fit, the longest is meant.
+            let fits = |server: &&String| {
+                full.strip_prefix(server.as_str()).is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
+            };
+            let server = servers.iter().filter(fits).max_by_key(|server| server.len());
+            let server = server.ok_or_else(|| format!("{called}: it does not say for which server it is"))?;
+            let server: ServerName = server.parse().map_err(|why| format!("{called}: {why}"))?;
+            (server.clone(), name(&full[server.as_str().len() + 1..])?)
+        }
+    };
+    let owner: UserName = user.parse().map_err(|why| format!("{called}: its user's name {why}"))?;
+    let sealed = document["value"].as_str().ok_or_else(|| format!("{called}: it has no value"))?;
+    let value = key.open(sealed).map_err(|_| format!("{called}: the original's SECRETS_KEY does not open it"))?;
+    value.expose().map_err(|_| format!("{called}: its value is no text"))?;
+    Ok(Secret { user: owner, server, name: secret, value })
+}
+
+fn text(document: &Value, field: &str) -> String {
+    document[field].as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,227 @@
+//! `mcp-api import`: a database in the original's shapes, taken over into one process and into many.
+
+use std::process::Output;
+
+use mongodb::bson::{Document, doc};
+use mongodb::{Client, Database};
+use serde_json::{Value, json};
+
+use crate::harness::{App, fixture, python};
+use crate::process::{command, owned};
+use crate::services::mongod::Mongod;
+
+const KEY: &str = "secret";
+
+/// As the original seals. The first is a value of its own, with the key above; the others were made by its
+/// algorithm (AES-256-GCM under SHA-256 of the key, no associated data).
+const GHP_TEST: &str = "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";
+
+struct Original {
+    database: Database,
+    url: String,
+}
+
+impl Original {
+    async fn fill(more: &[(&str, Vec<Document>)]) -> Self {
+        let name = format!("o{}", uuid::Uuid::new_v4().simple());
+        let url = Mongod::shared().replacen("/?", &format!("/{name}?"), 1);
+        let database = Client::with_uri_str(&url).await.expect("a client").database(&name);
+        let original = Self { database, url };
+        let server = |name: &str| doc! { "name": name, "command": python(), "args": ["-u", fixture("server.py")] };
+        let mut all = server("all.of-it");
+        all.extend(doc! {
+            "transportType": "stdio", "env": { "COLOUR": "blue" }, "secretNames": ["TOKEN", "all.of-it.OTHER"],
+            "secretName": "THIRD", "enabled": true, "startupTimeout": 20000.0, "status": "connected", "logs": ["x"],
+            "toolsList": [{ "name": "echo" }], "__v": 0,
+        });
+        let mut off = server("off");
+        off.extend(doc! { "enabled": false, "env": {}, "secretNames": mongodb::bson::Bson::Null });
+        let remote = doc! {
+            "name": "remote", "transportType": "streamable_http", "url": "http://127.0.0.1:9/mcp", "enabled": false,
+            "headers": { "Authorization": "Bearer h-u-s-h", "X-Team": "blue" }, "sessionId": "session-1",
+            "reconnectionOptions": { "maxRetries": 3, "initialReconnectionDelay": 100.0 },
+        };
+        let secret = |key: &str| doc! { "username": "ana", "key": key, "value": GHP_TEST };
+        let mut of_a_field = secret("plain");
+        of_a_field.extend(doc! { "server": "off" });
+        let servers = vec![server("plain"), all, off, remote];
+        let secrets = vec![secret("plain.token"), secret("all.of-it.TOKEN"), of_a_field];
+        for (collection, documents) in [("mcp", servers), ("secrets", secrets)].iter().chain(more) {
+            let collection = original.database.collection::<Document>(collection);
+            collection.insert_many(documents.clone()).await.expect("filled");
+        }
+        original
+    }
+
+    /// Everything in it, to be sure that nothing was written.
+    async fn all(&self) -> Vec<Document> {
+        use futures::TryStreamExt;
+        let mut all = vec![];
+        let mut names = self.database.list_collection_names().await.expect("names");
+        names.sort();
+        for name in names.iter().filter(|name| !name.starts_with("mcpapi_")) {
+            let found = self.database.collection::<Document>(name).find(doc! {}).await.expect("found");
+            all.extend(found.try_collect::<Vec<_>>().await.expect("documents"));
+        }
+        all
+    }
+
+    fn import(&self, app: &App, more: &[&str]) -> (bool, String) {
+        let env = [("IMPORT_MONGO_URL", &*self.url), ("IMPORT_SECRETS_KEY", KEY)];
+        let mut import = command(app.dir.path(), &owned(&env));
+        let Output { status, stdout, stderr } =
+            import.args(["import", "--url", &app.url]).args(more).output().expect("run");
+        let said = [String::from_utf8(stdout).expect("UTF-8"), String::from_utf8(stderr).expect("UTF-8")].concat();
+        assert!(!said.contains("ghp_test") && !said.contains("h-u-s-h") && !said.contains(GHP_TEST), "{said}");
+        (status.success(), said)
+    }
+}
+
+async fn argument(app: &App, user: &str, server: &str, name: &str) -> Value {
+    let answer = app.call(user, server, "arguments", json!({})).await.ok();
+    let args: Value = serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
+    args[name].clone()
+}
+
+async fn is_taken_over(app: &App) {
+    let original = Original::fill(&[]).await;
+    let before = original.all().await;
+    let (well, said) = original.import(app, &[]);
+    assert!(well && said.contains("servers: 4 to be taken over, 0 there already"), "{said}");
+    assert!(said.contains("secrets: 3 to be taken over") && said.contains("Nothing was changed"), "{said}");
+    assert_eq!(app.get("/mcp/servers").await.ok()["servers"], json!([]));
+
+    let (well, said) = original.import(app, &["--apply"]);
+    assert!(
+        well && said.contains("servers: 4 taken over") && said.contains("secrets: 3 taken over, 0 there"),
+        "{said}"
+    );
+    let all = app.server("all.of-it").await;
+    assert_eq!((&all["status"], &all["startupTimeout"]), (&json!("connected"), &json!(20_000)));
+    assert_eq!((&all["secretNames"], &all["env"]), (&json!(["TOKEN", "OTHER", "THIRD"]), &json!({ "COLOUR": "blue" })));
+    let off = app.server("off").await;
+    assert_eq!((&off["enabled"], &off["transportType"]), (&json!(false), &json!("stdio")));
+    let remote = app.server("remote").await;
+    assert_eq!(remote["headers"], json!({ "Authorization": "***", "X-Team": "blue" }));
+    assert_eq!(remote["reconnectionOptions"]["maxRetries"], 3);
+    assert_eq!(argument(app, "ana", "plain", "token").await, "ghp_test");
+    assert_eq!(argument(app, "ana", "all.of-it", "TOKEN").await, "ghp_test");
+    assert_eq!(argument(app, "ben", "plain", "token").await, Value::Null);
+
+    // Again: nothing is changed that is there, also not what was changed since.
+    app.set_secret("ana", "plain", "token", "newer").await;
+    app.put("/mcp/servers/off/enable", json!({})).await.ok();
+    let events = app.happened().await;
+    let (well, said) = original.import(app, &["--apply"]);
+    assert!(well && said.contains("servers: 0 taken over, 4 there already"), "{said}");
+    assert!(said.contains("secrets: 0 taken over, 3 there already"), "{said}");
+    assert_eq!(argument(app, "ana", "plain", "token").await, "newer");
+    assert_eq!(argument(app, "ana", "off", "plain").await, "ghp_test");
+    assert_eq!(app.happened().await, events);
+    app.put("/mcp/servers/plain", json!({ "args": ["-u", fixture("server.py"), "more"] })).await.ok();
+    let (well, said) = original.import(app, &[]);
+    assert!(!well && said.contains("the server plain: one of that name is there already, with another args"), "{said}");
+    assert_eq!(original.all().await, before, "it is only read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_original_is_taken_over_into_one_process() {
+    is_taken_over(&App::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_original_is_taken_over_into_many_processes() {
+    let app = App::distributed(2, &[]);
+    app.until("/readyz", |body| body["success"] == true).await;
+    is_taken_over(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
+    let app = App::embedded();
+    let secret = |key: &str, more: Document| {
+        let mut secret = doc! { "username": "ana", "key": key, "value": GHP_TEST };
+        secret.extend(more);
+        secret
+    };
+    let more = [
+        (
+            "mcp",
+            vec![
+                doc! { "name": "a b", "command": "true" },
+                doc! { "name": "nothing" },
+                doc! { "name": "odd", "command": "true", "args": [1] },
+                doc! { "name": "ws", "transportType": "websocket", "url": "ws://h" },
+                doc! { "name": "plain", "command": "another" },
+            ],
+        ),
+        (
+            "secrets",
+            vec![
+                secret("alone", doc! {}),
+                secret("nobody.token", doc! {}),
+                secret("odd.token", doc! {}),
+                secret("token", doc! { "server": "elsewhere" }),
+                secret("plain.other", doc! { "value": GHP_TEST.replacen("00", "01", 1) }),
+                secret("plain.third", doc! { "username": "" }),
+                secret("plain.token", doc! { "server": "plain" }),
+            ],
+        ),
+        (
+            "packages",
+            vec![doc! { "name": "pkg", "version": "1.0.0", "mcpServerId": "plain", "installPath": "packages/pkg" }],
+        ),
+        ("mcpOAuthTokens", vec![doc! { "serverName": "remote", "accessToken": GHP_TEST }]),
+    ];
+    let original = Original::fill(&more).await;
+    let wanted = [
+        "the server a b: its name must be 1 to 64 letters",
+        "the server nothing: command is missing",
+        "the server odd: args[0]: must be a string",
+        "the server ws: its transportType websocket",
+        "the server plain: the name is there twice",
+        "the secret alone of ana: it does not say for which server",
+        "the secret nobody.token of ana: it does not say for which server",
+        "the secret token of ana for odd: the server is not there",
+        "the secret token of ana for elsewhere: the server is not there",
+        "the secret plain.other of ana: the original's SECRETS_KEY does not open it",
+        "the secret plain.third of : its user's name must be",
+        "the package pkg",
+        "the OAuth tokens for remote",
+    ];
+    for args in [&[][..], &["--apply"]] {
+        let (well, said) = original.import(&app, args);
+        assert!(!well);
+        for wanted in wanted {
+            assert!(said.contains(wanted), "{wanted} is not in: {said}");
+        }
+        // The same secret in both spellings is one.
+        assert!(said.contains("servers: 4 ") && said.contains("secrets: 3 "), "{said}");
+    }
+    assert_eq!(argument(&app, "ana", "plain", "token").await, "ghp_test");
+
+    let run = |env: &[(&str, &str)]| {
+        let output = command(app.dir.path(), &owned(env)).args(["import", "--url", &app.url]).output().expect("run");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    assert!(run(&[]).contains("IMPORT_MONGO_URL is missing"));
+    assert!(run(&[("IMPORT_MONGO_URL", "mongodb://h")]).contains("IMPORT_SECRETS_KEY is missing"));
+    assert!(run(&[("IMPORT_MONGO_URL", "http://h"), ("SECRETS_KEY", "k")]).contains("IMPORT_MONGO_URL must begin"));
+    let wrong = [("IMPORT_MONGO_URL", &*original.url), ("SECRETS_KEY", "another")];
+    let output = command(app.dir.path(), &owned(&wrong)).args(["import", "--url", &app.url]).output().expect("run");
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(said.contains("none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?"), "{said}");
+}
+
+#[tokio::test]
+async fn a_dry_run_registers_nothing() {
+    let app = App::embedded();
+    let body = json!({ "name": "fixture", "command": "true" });
+    app.post("/mcp/servers?dryRun=true", body.clone()).await.ok();
+    app.post("/mcp/servers?dryRun=true", json!({ "name": "fixture" })).await.fails(400, "invalid_request");
+    app.post("/mcp/servers?dryRun=perhaps", body.clone()).await.fails(400, "invalid_request");
+    assert_eq!(app.happened().await, [""; 0]);
+    app.post("/mcp/servers", body.clone()).await;
+    app.post("/mcp/servers?dryRun=true", body).await.fails(409, "server_already_exists");
+}
