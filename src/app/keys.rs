@@ -45,7 +45,10 @@ pub fn look(record: Option<&KeyRecord>, keys: &Keys, data_dir: &Path) -> (String
     let file = key_file(data_dir);
     let (name, from_file) = match keys.current {
         Some(_) => ("SECRETS_KEY".to_owned(), None),
-        None => (file.display().to_string(), read(&file).ok().flatten()),
+        None => match read(&file).ok().flatten() {
+            Some(key) => (file.display().to_string(), Some(key)),
+            None => (format!("SECRETS_KEY or {}", file.display()), None),
+        },
     };
     let key = keys.current.as_ref().or(from_file.as_ref());
     let fits = |record| key.is_some_and(|key| seal::open_ring(record, key, &keys.old).is_ok());
