@@ -67,7 +67,8 @@ fn json(value: Bson) -> Value {
         Bson::Double(number) if number.fract() == 0.0 && number.abs() < 9e15 => (number as i64).into(),
         Bson::Double(number) => number.into(),
         Bson::Null | Bson::Undefined => Value::Null,
-        // Ids and dates: nothing that is taken over is one.
+        Bson::DateTime(at) => at.timestamp_millis().into(),
+        // Ids and the like: nothing that is taken over is one.
         other => Value::String(other.to_string()),
     }
 }

@@ -68,7 +68,7 @@ impl Config {
 
 /// Every variable there is, in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
-    let all: [&[&Variable]; 11] = [
+    let all: [&[&Variable]; 12] = [
         listen::VARIABLES,
         place::VARIABLES,
         roles::VARIABLES,

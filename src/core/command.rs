@@ -191,6 +191,9 @@ pub struct StoreGrant {
     pub tokens: GrantTokens,
     /// What the tokens name in the Vault, to be put there.
     pub sealed: Vec<SealedValue>,
+    /// Tokens that are there already stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub if_absent: bool,
 }
 
 /// Make the world follow the catalogue for one server, and tell how it then looks.

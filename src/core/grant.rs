@@ -161,6 +161,17 @@ pub fn check_scopes(scopes: Option<&[String]>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tokens that are there already stay: they may have been refreshed, and then others would end the access.
+pub fn check_absent(catalog: &Catalog, id: &GrantId) -> Result<(), Failure> {
+    match catalog.server_by_id(id.server) {
+        Some(server) if server.grant(id.user.as_ref()).is_some() => {
+            let there = format!("Server {} has such tokens already; they stay", server.name);
+            Err(Failure::new(Code::Conflict, there))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// New tokens were given by somebody who has the user's consent.
 pub fn store(catalog: &Catalog, id: &GrantId, tokens: GrantTokens) -> Result<Vec<Event>, Failure> {
     let server = catalog.server_by_id(id.server).ok_or_else(|| Failure::server_not_found("of that id"))?;

@@ -50,11 +50,14 @@ pub struct OauthBody {
     /// Kept sealed, and used for nothing.
     #[schema(value_type = Option<String>)]
     code_verifier: Option<Zeroizing<String>>,
+    /// Tokens that are there already stay: 409 `conflict`.
+    #[serde(default)]
+    if_absent: bool,
 }
 
 /// Store OAuth tokens for a streamable_http server, encrypted; they are refreshed from now on. Earlier ones are replaced.
 #[utoipa::path(post, operation_id = "store_oauth_tokens", path = "/mcp/servers/{name}/oauth", tag = "servers", params(("name" = String, Path)), request_body = OauthBody,
-    responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody)))]
+    responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 409, description = "With `ifAbsent`: one is there already, and stays", body = ErrorBody)))]
 pub async fn store(
     State(facade): State<Arc<Facade>>,
     Named(name): Named,
@@ -69,7 +72,7 @@ pub async fn store(
         return Err(not_remote(&server).into());
     }
     let grant = GrantId { server: server.id, user: body.username.clone() };
-    let (expires_in, refreshable) = (body.expires_in, body.refresh_token.is_some());
+    let (expires_in, refreshable, if_absent) = (body.expires_in, body.refresh_token.is_some(), body.if_absent);
     let (access, renewal) = body.halves()?;
     let mut sealed = Vec::with_capacity(2);
     let mut seal = |part, plain: &str| {
@@ -81,7 +84,7 @@ pub async fn store(
     };
     let (access, renewal) = (seal(GrantPart::Access, &access)?, seal(GrantPart::Renewal, &renewal)?);
     let tokens = GrantTokens::new(access, renewal, refreshable, now_ms(), expires_in);
-    let command = StoreGrant { id: command_id(), grant, server_name: name.clone(), tokens, sealed };
+    let command = StoreGrant { id: command_id(), grant, server_name: name.clone(), tokens, sealed, if_absent };
     let live = facade.ask_holder(&name, &command, time_to_start(&facade, &name)).await?;
     shown(&facade, &name, live).await
 }

@@ -61,7 +61,7 @@ pub struct DeleteBody {
 
 /// Store a secret, encrypted; an earlier value of the same name is replaced.
 #[utoipa::path(post, operation_id = "set_secret", path = "/secrets/set", tag = "secrets", request_body = SetBody,
-    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody)))]
+    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 409, description = "With `ifAbsent`: one is there already, and stays", body = ErrorBody)))]
 pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let keyed = Keyed::of(&request)?;
     let body = body::read(request, facade.limits.payload).await?;

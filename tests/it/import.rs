@@ -46,7 +46,14 @@ impl Original {
         of_a_field.extend(doc! { "server": "off" });
         let servers = vec![server("plain"), all, off, remote];
         let secrets = vec![secret("plain.token"), secret("all.of-it.TOKEN"), of_a_field];
-        for (collection, documents) in [("mcp", servers), ("secrets", secrets)].iter().chain(more) {
+        let tokens = vec![doc! {
+            "serverName": "remote", "username": "ana", "tokenType": "Bearer", "accessToken": GHP_TEST,
+            "refreshToken": GHP_TEST, "clientId": "client", "redirectUri": "https://h/callback", "scopes": ["a"],
+            "expiresAt": mongodb::bson::DateTime::from_millis(4_000_000_000_000),
+        }];
+        for (collection, documents) in
+            [("mcp", servers), ("secrets", secrets), ("mcpOAuthTokens", tokens)].iter().chain(more)
+        {
             let collection = original.database.collection::<Document>(collection);
             collection.insert_many(documents.clone()).await.expect("filled");
         }
@@ -89,9 +96,11 @@ async fn is_taken_over(app: &App) {
     let (well, said) = original.import(app, &[]);
     assert!(well && said.contains("servers: 4 to be taken over, 0 there already"), "{said}");
     assert!(said.contains("secrets: 3 to be taken over") && said.contains("Nothing was changed"), "{said}");
+    assert!(said.contains("OAuth tokens: 1 to be taken over"), "{said}");
     assert_eq!(app.get("/mcp/servers").await.ok()["servers"], json!([]));
 
     let (well, said) = original.import(app, &["--apply"]);
+    assert!(said.contains("OAuth tokens: 1 taken over, 0 there already"), "{said}");
     assert!(
         well && said.contains("servers: 4 taken over") && said.contains("secrets: 3 taken over, 0 there"),
         "{said}"
@@ -115,6 +124,7 @@ async fn is_taken_over(app: &App) {
     let (well, said) = original.import(app, &["--apply"]);
     assert!(well && said.contains("servers: 0 taken over, 4 there already"), "{said}");
     assert!(said.contains("secrets: 0 taken over, 3 there already"), "{said}");
+    assert!(said.contains("OAuth tokens: 0 taken over, 1 there already"), "{said}");
     assert_eq!(argument(app, "ana", "plain", "token").await, "newer");
     assert_eq!(argument(app, "ana", "off", "plain").await, "ghp_test");
     assert_eq!(app.happened().await, events);
@@ -171,7 +181,7 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
             "packages",
             vec![doc! { "name": "pkg", "version": "1.0.0", "mcpServerId": "plain", "installPath": "packages/pkg" }],
         ),
-        ("mcpOAuthTokens", vec![doc! { "serverName": "remote", "accessToken": GHP_TEST }]),
+        ("mcpOAuthTokens", vec![doc! { "serverName": "remote", "accessToken": "nothing that opens" }]),
     ];
     let original = Original::fill(&more).await;
     let wanted = [
@@ -187,7 +197,7 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
         "the secret plain.other of ana: the original's SECRETS_KEY does not open it",
         "the secret plain.third of : its user's name must be",
         "the package pkg",
-        "the OAuth tokens for remote",
+        "the OAuth tokens of all users for remote: the original's SECRETS_KEY does not open its accessToken",
     ];
     for args in [&[][..], &["--apply"]] {
         let (well, said) = original.import(&app, args);

@@ -39,9 +39,19 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// Keeps tokens that were given, drops those before them, and starts anew what used them.
 pub async fn store(context: Arc<Context>, command: StoreGrant) -> Result<Live, Failure> {
-    servers::put_all(&context, &command.sealed).await?;
-    let StoreGrant { id, grant, server_name, tokens, .. } = command;
-    let done = context.execute.change(id, Actor::Api, move |catalog| grant::store(catalog, &grant, tokens)).await?;
+    let StoreGrant { id, grant, server_name, tokens, sealed, if_absent } = command;
+    if if_absent {
+        // Where some are there already, nothing need be put.
+        grant::check_absent(&context.follow.catalog(), &grant)?;
+    }
+    servers::put_all(&context, &sealed).await?;
+    let decide = move |catalog: &_| {
+        if if_absent {
+            grant::check_absent(catalog, &grant)?;
+        }
+        grant::store(catalog, &grant, tokens)
+    };
+    let done = context.execute.change(id, Actor::Api, decide).await?;
     servers::drop_replaced(&context, &server_name, &done).await;
     servers::settle(&context, &server_name).await
 }

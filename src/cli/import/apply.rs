@@ -44,7 +44,6 @@ async fn register(api: &Api, plan: &mut Plan, path: &str) -> Result<(), String> 
 
 /// A value that is there already is newer than the original's, and stays.
 pub async fn secrets(api: &Api, plan: &mut Plan) -> Result<(), String> {
-    plan.settle_secrets();
     let secrets = std::mem::take(&mut plan.secrets);
     let mut answers = stream::iter(secrets)
         .map(async |secret| {
@@ -57,6 +56,19 @@ pub async fn secrets(api: &Api, plan: &mut Plan) -> Result<(), String> {
             (200, _) => plan.secrets.push(secret),
             (409, answer) if answer["code"] == "conflict" => plan.secrets_there += 1,
             (_, answer) => plan.not_taken.push(format!("{}: {}", secret.called(), sentence(&answer))),
+        }
+    }
+    Ok(())
+}
+
+/// Tokens that are there already may have been refreshed since: then the original's would end them all.
+pub async fn grants(api: &Api, plan: &mut Plan) -> Result<(), String> {
+    for grant in std::mem::take(&mut plan.grants) {
+        let path = format!("/mcp/servers/{}/oauth", grant.server);
+        match ask(api, &path, grant.body.clone()).await? {
+            (200, _) => plan.grants.push(grant),
+            (409, answer) if answer["code"] == "conflict" => plan.grants_there += 1,
+            (_, answer) => plan.not_taken.push(format!("{}: {}", grant.called, sentence(&answer))),
         }
     }
     Ok(())

@@ -1,9 +1,11 @@
 //! `mcp-api import`: takes over what an original has in its MongoDB, through the API like anybody.
 
 mod apply;
+mod grants;
 mod plan;
 
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -23,13 +25,16 @@ pub fn run(api: &ApiArgs, apply: bool) -> Ended {
     block_on(async {
         let there = servers(&api).await?;
         let found = original::read(&config.mongo).await.map_err(|error| format!("the original's MongoDB: {error}"))?;
-        let mut plan = Plan::make(&found, &there, &key);
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let mut plan = Plan::make(&found, &there, &key, now_ms);
         if apply {
             apply::servers(&api, &mut plan).await?;
+            plan.settle();
             apply::secrets(&api, &mut plan).await?;
+            apply::grants(&api, &mut plan).await?;
         } else {
             apply::check_servers(&api, &mut plan).await?;
-            plan.settle_secrets();
+            plan.settle();
         }
         Ok(tell(&plan, apply))
     })
@@ -47,9 +52,13 @@ async fn servers(api: &Api) -> Result<Vec<Value>, String> {
 fn tell(plan: &Plan, applied: bool) -> ExitCode {
     let to_do = if applied { "taken over" } else { "to be taken over" };
     println!("servers: {} {to_do}, {} there already", plan.servers.len(), plan.servers_there);
-    match applied {
-        true => println!("secrets: {} {to_do}, {} there already", plan.secrets.len(), plan.secrets_there),
-        false => println!("secrets: {} {to_do}; a value that is there already stays", plan.secrets.len()),
+    for (what, taken, there) in
+        [("secrets", plan.secrets.len(), plan.secrets_there), ("OAuth tokens", plan.grants.len(), plan.grants_there)]
+    {
+        match applied {
+            true => println!("{what}: {taken} {to_do}, {there} there already"),
+            false => println!("{what}: {taken} {to_do}; what is there already stays"),
+        }
     }
     if plan.wrong_key {
         println!("none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?");

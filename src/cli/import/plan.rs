@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 
+use super::grants::{Grant, grant};
 use crate::app::original::Original;
 use crate::core::names::{SecretName, ServerName, UserName};
 use crate::core::secret::plain_name;
@@ -22,6 +23,8 @@ pub struct Plan {
     pub names: BTreeSet<String>,
     pub secrets: Vec<Secret>,
     pub secrets_there: usize,
+    pub grants: Vec<Grant>,
+    pub grants_there: usize,
     /// A sentence each. Never with a value.
     pub not_taken: Vec<String>,
     /// There are secrets, and the key opens none.
@@ -42,13 +45,15 @@ impl Secret {
 }
 
 impl Plan {
-    pub fn make(found: &Original, there: &[Value], key: &OriginalKey) -> Self {
+    pub fn make(found: &Original, there: &[Value], key: &OriginalKey, now_ms: u64) -> Self {
         let mut plan = Self {
             servers: vec![],
             servers_there: 0,
             names: there.iter().filter_map(|server| server["name"].as_str()).map(str::to_owned).collect(),
             secrets: vec![],
             secrets_there: 0,
+            grants: vec![],
+            grants_there: 0,
             not_taken: vec![],
             wrong_key: false,
         };
@@ -71,9 +76,11 @@ impl Plan {
                 "the package {name}: its server {server} is taken over as it is, and uses the files where they are"
             ));
         }
-        for token in &found.tokens {
-            let server = text(token, "serverName");
-            plan.not_taken.push(format!("the OAuth tokens for {server}: give access anew"));
+        for document in &found.tokens {
+            match grant(document, key, now_ms) {
+                Ok(grant) => plan.grants.push(grant),
+                Err(why) => plan.not_taken.push(why),
+            }
         }
         plan
     }
@@ -108,13 +115,14 @@ impl Plan {
         }
     }
 
-    /// Secrets of servers that are not there cannot be taken.
-    pub fn settle_secrets(&mut self) {
-        let names = &self.names;
-        let (taken, left): (Vec<_>, Vec<_>) =
-            self.secrets.drain(..).partition(|secret| names.contains(secret.server.as_str()));
-        self.secrets = taken;
-        self.not_taken.extend(left.iter().map(|secret| format!("{}: the server is not there", secret.called())));
+    /// What belongs to servers that are not there cannot be taken.
+    pub fn settle(&mut self) {
+        let there = |server: &ServerName| self.names.contains(server.as_str());
+        let (secrets, no_secrets): (Vec<_>, Vec<_>) = self.secrets.drain(..).partition(|secret| there(&secret.server));
+        let (grants, no_grants): (Vec<_>, Vec<_>) = self.grants.drain(..).partition(|grant| there(&grant.server));
+        (self.secrets, self.grants) = (secrets, grants);
+        let left = no_secrets.iter().map(Secret::called).chain(no_grants.iter().map(|grant| grant.called.clone()));
+        self.not_taken.extend(left.map(|called| format!("{called}: the server is not there")));
     }
 
     /// A server that was refused.
@@ -204,6 +212,6 @@ fn secret(document: &Value, servers: &BTreeSet<String>, key: &OriginalKey) -> Re
     Ok(Secret { user: owner, server, name: secret, value })
 }
 
-fn text(document: &Value, field: &str) -> String {
+pub fn text(document: &Value, field: &str) -> String {
     document[field].as_str().unwrap_or_default().to_owned()
 }
