@@ -18,6 +18,7 @@ const IMPORT_SECRETS_KEY: Variable = Variable {
 pub const VARIABLES: &[&Variable] = &[&IMPORT_MONGO_URL, &IMPORT_SECRETS_KEY];
 
 /// An original's `.env` is enough.
+#[derive(Debug)]
 pub struct ImportConfig {
     /// `secrets` is the name of its collection of secrets, as it is.
     pub mongo: Mongo,

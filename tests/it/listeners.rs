@@ -190,7 +190,7 @@ async fn a_facade_that_is_behind_reads_on_first() {
             signal(behind.pid(), "CONT");
         });
         let mut listener = listener;
-        toggle(&app, 1).await;
+        app.put("/mcp/servers/off/enable", json!({})).await.ok();
         assert_eq!(listener.next().await, Told::Event(all(&app).await.pop().expect("an id")));
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use mcp_api::cli::schemas::files;
-use mcp_api::config::{ClientConfig, Config, Env, variables};
+use mcp_api::config::{ClientConfig, Config, Env, ImportConfig, variables};
 use mcp_api::core::catalog::Catalog;
 use mcp_api::core::event::{self, Event, StoredEvent};
 use serde_json::Value;
@@ -204,6 +204,8 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("INSTALL_ON_START", "a|b", &[]),
     ("LOG_FORMAT", "pretty", &[]),
     ("RUST_LOG", "trace", &[]),
+    ("IMPORT_MONGO_URL", "mongodb://h/db", &[("SECRETS_KEY", "k")]),
+    ("IMPORT_SECRETS_KEY", "k", &[("IMPORT_MONGO_URL", "mongodb://h/db")]),
     ("MCP_API_URL", "http://127.0.0.1:9999", &[]),
 ];
 
@@ -224,7 +226,7 @@ fn every_variable_of_example_env_is_read() {
         let config = |pairs: &[(&str, &str)]| {
             let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let env = Env::from_pairs(pairs);
-            format!("{:?} {:?}", Config::read(&env), ClientConfig::read(&env))
+            format!("{:?} {:?} {:?}", Config::read(&env), ClientConfig::read(&env), ImportConfig::read(&env))
         };
         let with = [*needs, &[(name, other)]].concat();
         assert_ne!(config(needs), config(&with), "{name} is not read");
