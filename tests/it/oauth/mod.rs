@@ -4,6 +4,7 @@ mod browser;
 mod given;
 mod refresh;
 mod start;
+mod wrong;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

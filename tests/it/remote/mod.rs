@@ -2,7 +2,7 @@
 
 mod configuration;
 mod lives;
-mod script;
+pub mod script;
 mod wrong;
 
 use std::net::TcpListener;
