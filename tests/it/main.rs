@@ -27,6 +27,7 @@ mod keys;
 mod leaks;
 mod lifecycle;
 mod listeners;
+mod memory;
 mod mongo;
 mod nats;
 mod nats_access;

@@ -1,0 +1,74 @@
+//! What things cost in memory, counted by the allocator and not by the kernel: a thread's own bytes.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use mcp_api::core::catalog::Catalog;
+use mcp_api::core::event::JobAccepted;
+use mcp_api::core::names::JobId;
+use uuid::Uuid;
+
+use crate::samples::{registered, value_id};
+
+thread_local! {
+    static BYTES: Cell<isize> = const { Cell::new(0) };
+}
+
+/// The system's allocator; each thread knows what it has taken and given back.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count(bytes: isize) {
+    // A thread that ends has nothing to count with any more.
+    let _ = BYTES.try_with(|all| all.set(all.get() + bytes));
+}
+
+// SAFETY: everything is the system's own answer; only numbers are kept beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// A catalogue with so many jobs that wait, of a hundred users for one server.
+fn with_jobs(jobs: u64) -> Catalog {
+    let mut catalog = Catalog::default();
+    catalog.apply(&registered(1));
+    for n in 0..jobs {
+        let event = JobAccepted {
+            job: JobId(Uuid::now_v7()),
+            user: format!("user-{}@example.com", n % 100).parse().expect("a name"),
+            command: "tools.call".into(),
+            server: Some("server-1".parse().expect("a name")),
+            tool: Some("a-tool-with-a-long-name".parse().expect("a name")),
+            arguments: value_id(),
+            key: None,
+        };
+        catalog.apply(&event.into());
+    }
+    catalog
+}
+
+#[test]
+fn a_waiting_job_costs_less_than_three_hundred_bytes() {
+    const JOBS: u64 = 100_000;
+    let before = BYTES.get();
+    let catalog = with_jobs(JOBS);
+    let accepted = (BYTES.get() - before) / JOBS as isize;
+    let snapshot = catalog.to_snapshot().expect("a snapshot");
+    drop(catalog);
+    let before = BYTES.get();
+    let restored = Catalog::from_snapshot(&snapshot).expect("a catalogue");
+    let read = (BYTES.get() - before) / JOBS as isize;
+    assert_eq!(restored.jobs.waiting(), JOBS as usize);
+    println!("a waiting job: {accepted} bytes where it was accepted, {read} after a start");
+    assert!(accepted < 300 && read < 300, "{accepted} and {read} bytes");
+}
