@@ -99,7 +99,7 @@ impl Packages {
         let url = |variable: &Variable| {
             let Some(url) = env.text(variable) else { return Ok(String::new()) };
             let (shown, _) = split_index(variable.name, &url).map_err(|_| {
-                BadConfig::new(variable.name, "must be an http:// or https:// URL, such as https://pypi.org/simple")
+                BadConfig::new(variable.name, "must be an http:// or https:// URL, such as https://example.com/simple")
             })?;
             Ok(shown)
         };

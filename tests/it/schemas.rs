@@ -41,7 +41,7 @@ const HISTORY: &[(&str, &str)] = &[
     ("request.kept.v1", "3d4e5b36cfbc4ee5a738a5f6e80b7d3886ac11e8f98cd242cd8c5549a06fecd5"),
     ("request.forgotten.v1", "54230ad1f750f650bc9966a46668a422c2f72c48ffe3055994471a21346327fe"),
     ("package.installed.v1", "0c2b2fed97fab76dc765100c96fff593891bb31aa00c14064cc18c77db7fae7c"),
-    ("package.upgraded.v1", "a335c3d9b4264dfabb1de6f646215419acda712072b25889e33eaf058dea5370"),
+    ("package.upgraded.v1", "2dc289794e83667d2b7d953f2dcd033ece2ae1a28b84453ad3652c072d7ae2f8"),
     ("package.latest_found.v1", "ae038e18ea0c358f5215d483aa5d921a771c7274af7daf721432b29b0b7db9e5"),
     ("package.removed.v1", "5c52e415716f45df7849fd444f33c99acf9b88c425f2b1e3cb1d9c88a361b32e"),
     ("server.deleted.v1", "57e7921fe0736d206229c3153869750554193df41d0fc43f7dd251f6e0dfb3a5"),

@@ -159,7 +159,7 @@ impl Package {
 pub fn split_index(field: &str, url: &str) -> Result<(String, Option<String>), Failure> {
     let wrong = |_| {
         Failure::invalid(format!(
-            "{field} must be an absolute http:// or https:// URL, such as https://pypi.org/simple"
+            "{field} must be an absolute http:// or https:// URL, such as https://example.com/simple"
         ))
     };
     let blank = url.contains(|c: char| c.is_whitespace() || c.is_control());
