@@ -51,6 +51,7 @@ pub struct Metrics {
     pub log_position: Gauge<u64, AtomicU64>,
     pub jobs_waiting: Gauge<u64, AtomicU64>,
     pub jobs_running: Gauge<u64, AtomicU64>,
+    pub jobs_arriving: Gauge<u64, AtomicU64>,
     pub event_listeners: Gauge,
     pub event_reads: Counter,
 }
@@ -101,6 +102,7 @@ impl Metrics {
             log_position: Gauge::default(),
             jobs_waiting: Gauge::default(),
             jobs_running: Gauge::default(),
+            jobs_arriving: Gauge::default(),
             event_listeners: Gauge::default(),
             event_reads: Counter::default(),
         };
@@ -116,6 +118,11 @@ impl Metrics {
             metrics.log_position.clone(),
         );
         registry.register("jobs_waiting", "Jobs that wait for a worker", metrics.jobs_waiting.clone());
+        registry.register(
+            "jobs_arriving",
+            "Jobs that producers have sent and the log has not taken in",
+            metrics.jobs_arriving.clone(),
+        );
         registry.register("jobs_running", "Jobs that workers have", metrics.jobs_running.clone());
         registry.register("event_listeners", "Streams of GET /events that are open", metrics.event_listeners.clone());
         registry.register("event_reads", "Reads of the log for these streams", metrics.event_reads.clone());

@@ -29,10 +29,10 @@ pub fn document() -> String {
     );
     let (mut channels, mut operations, mut messages) = (String::new(), String::new(), String::new());
     for (name, version, _) in schemas() {
-        let delivery = known(name).map(|(_, _, delivery)| delivery);
-        let lanes: &[&str] = match delivery {
-            Some(Delivery::Job) => &["job"],
-            Some(Delivery::Ask) if name == CallTool::NAME => &["ask", "job"],
+        let lanes: &[&str] = match known(name) {
+            // Of producers a tool call alone is taken as a job; other jobs are begun over HTTP.
+            _ if name == CallTool::NAME => &["ask", "job"],
+            Some((_, _, Delivery::Job)) => continue,
             _ => &["ask"],
         };
         for lane in lanes {
@@ -40,7 +40,7 @@ pub fn document() -> String {
             let (address, parameters) = match *lane {
                 "job" => (
                     format!("mcp.v1.job.{name}.{{id}}"),
-                    "\n    parameters:\n      id:\n        description: The job's id, of letters, digits, - and _. The same id while the first is not settled is the same job.",
+                    "\n    parameters:\n      id:\n        description: The job's id, of letters, digits, - and _. The same id is the same job for as long as its answer is kept.",
                 ),
                 _ => (format!("mcp.v1.ask.{name}"), ""),
             };

@@ -186,6 +186,9 @@ pub struct DeleteServer {
 #[serde(rename_all = "camelCase")]
 pub struct StoreGrant {
     pub id: CommandId,
+    /// What the request is to be known by, where its sender may send it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RequestKey>,
     pub grant: GrantId,
     pub server_name: ServerName,
     pub tokens: GrantTokens,

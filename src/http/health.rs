@@ -70,6 +70,7 @@ pub async fn metrics(State(facade): State<Arc<Facade>>) -> Result<Response, Refu
     let (waiting, running) = (facade.follow.catalog().jobs.waiting(), facade.follow.catalog().jobs.running());
     facade.metrics.jobs_waiting.set(waiting as u64);
     facade.metrics.jobs_running.set(running as u64);
+    facade.metrics.jobs_arriving.set(facade.bus.waiting().await as u64);
     let text = facade.metrics.render().map_err(bug)?;
     Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -14,8 +14,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::facade::Facade;
 use super::google::with_fresh_login;
-use super::reply::{ErrorBody, Refused, Success, json, success};
-use crate::core::command::ReadAnswer;
+use super::reply::{ErrorBody, Refused, Success, answered, json, success};
+use crate::core::command::{Area, ReadAnswer};
 use crate::core::failure::Failure;
 use crate::core::job::{self, Job, JobState, Progress, Stage};
 use crate::core::names::{JobId, ServerName, ToolName, UserName};
@@ -259,8 +259,7 @@ async fn answer(facade: &Facade, job: &Job) -> Result<Outcome, Failure> {
     match job.ended() {
         Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
         _ => {
-            let place = Place::Pool(crate::core::command::Area::Jobs);
-            let answer = facade.asker.at(place, &ReadAnswer { job: job.id }, OPENS).await?;
+            let answer = facade.asker.at(Place::Pool(Area::Jobs), &ReadAnswer { job: job.id }, OPENS).await?;
             with_fresh_login(facade, job, answer)
         }
     }
@@ -280,14 +279,13 @@ pub async fn later(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
     let mut response = json(StatusCode::ACCEPTED, body);
     let location = HeaderValue::try_from(format!("/jobs/{id}")).map_err(bug)?;
     response.headers_mut().insert(LOCATION, location);
-    let applied = (HeaderName::from_static("preference-applied"), HeaderValue::from_static("respond-async"));
-    response.headers_mut().insert(applied.0, applied.1);
+    response.headers_mut().insert("preference-applied", HeaderValue::from_static("respond-async"));
     Ok(response)
 }
 
 /// Accepts a job and waits for its end: the answer is the job's own, whoever hangs up meanwhile.
 pub async fn now(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
-    Ok(super::reply::answered(finished(facade, new).await?))
+    Ok(answered(finished(facade, new).await?))
 }
 
 /// The same, and gives what the job has brought.

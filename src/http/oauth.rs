@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::body;
 use super::facade::{Facade, command_id};
+use super::idempotency::{Keyed, key};
 use super::reply::{ErrorBody, Refused, Success};
 use super::servers::{Named, OneServer, shown, time_to_start};
 use crate::core::command::StoreGrant;
@@ -63,7 +64,9 @@ pub async fn store(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
+    let keyed = Keyed::of(&request)?;
     let body = body::read(request, facade.limits.payload).await?;
+    let key = key(&facade, keyed.as_ref(), &body)?;
     let body: OauthBody = body::parse(&body)?;
     body.check()?;
     let server = facade.follow.catalog().server(name.as_str()).cloned();
@@ -84,7 +87,7 @@ pub async fn store(
     };
     let (access, renewal) = (seal(GrantPart::Access, &access)?, seal(GrantPart::Renewal, &renewal)?);
     let tokens = GrantTokens::new(access, renewal, refreshable, now_ms(), expires_in);
-    let command = StoreGrant { id: command_id(), grant, server_name: name.clone(), tokens, sealed, if_absent };
+    let command = StoreGrant { id: command_id(), key, grant, server_name: name.clone(), tokens, sealed, if_absent };
     let live = facade.ask_holder(&name, &command, time_to_start(&facade, &name)).await?;
     shown(&facade, &name, live).await
 }

@@ -3,10 +3,13 @@
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::future::join_all;
+use mcp_api::core::names::ValueId;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::harness::{App, answer, refused};
 use crate::process::{binary, owned};
@@ -14,6 +17,8 @@ use crate::processes::signal;
 use crate::samples::value_id;
 
 const OLD: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+/// More than the millisecond that the order of ids goes by.
+const A_TICK: Duration = Duration::from_millis(2);
 const NEW: &str = "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeffe0e1e2e3e4e5e6e7e8e9eaebecedeeef";
 
 /// What the tool sees as `token` when this user calls it.
@@ -36,6 +41,14 @@ async fn all_seen(app: &App, users: std::ops::Range<usize>) {
     for n in users {
         assert_eq!(seen(app, &format!("u{n}")).await, format!("s{n}"));
     }
+}
+
+/// An id after those of all values that are there and before those to come: ids of one millisecond have no order.
+async fn between() -> ValueId {
+    sleep(A_TICK).await;
+    let middle = value_id();
+    sleep(A_TICK).await;
+    middle
 }
 
 async fn rotate(app: &App, query: &str) -> Value {
@@ -72,7 +85,7 @@ async fn the_new_key_alone_is_enough_afterwards() {
     let mut app = App::embedded_with(&[("SECRETS_KEY", OLD)]);
     app.register_fixture("fixture").await.ok();
     set(&app, 0..120).await;
-    let middle = value_id();
+    let middle = between().await;
     set(&app, 120..200).await;
     assert_eq!(keys(&app).await, (200, 0, true));
     app.terminate();
@@ -80,7 +93,7 @@ async fn the_new_key_alone_is_enough_afterwards() {
 
     app.restart_with(&[("SECRETS_KEY", NEW), ("SECRETS_KEYS_OLD", OLD)]);
     assert_eq!(keys(&app).await, (200, 200, false));
-    // GrantPart of it, and then the process is killed: what was not seen is still under the old key.
+    // A part of it, and then the process is killed: what was not seen is still under the old key.
     let half = rotate(&app, &format!("?after={}", middle.0)).await;
     assert_eq!((&half["seen"], &half["rewrapped"], &half["finished"]), (&json!(80), &json!(80), &json!(false)));
     app.kill_and_restart();
@@ -129,7 +142,7 @@ async fn it_may_be_killed_anywhere() {
         let part = app.http.post(format!("{}/keys/rotate", app.url));
         let part = tokio::spawn(async move { part.send().await.map(drop) });
         // Not to wait for anything: to be somewhere else each time.
-        tokio::time::sleep(std::time::Duration::from_millis(after)).await;
+        sleep(Duration::from_millis(after)).await;
         app.kill_and_restart();
         let _ = part.await.expect("an end");
         let (values, earlier, alone) = keys(&app).await;

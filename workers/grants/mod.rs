@@ -16,10 +16,9 @@ use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::oauth::{self, Tokens};
-use super::servers;
-use crate::core::catalog::Server;
+use super::{once, servers};
+use crate::core::catalog::{Catalog, Server};
 use crate::core::command::StoreGrant;
-use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::grant::{self, GrantId, GrantTokens, Renewal};
 use crate::core::names::ValueId;
@@ -39,19 +38,20 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// Keeps tokens that were given, drops those before them, and starts anew what used them.
 pub async fn store(context: Arc<Context>, command: StoreGrant) -> Result<Live, Failure> {
-    let StoreGrant { id, grant, server_name, tokens, sealed, if_absent } = command;
-    if if_absent {
+    let StoreGrant { id, key, grant, server_name, tokens, sealed, if_absent } = command;
+    // Under a key it may be its own success that is there.
+    if if_absent && key.is_none() {
         // Where some are there already, nothing need be put.
         grant::check_absent(&context.follow.catalog(), &grant)?;
     }
     servers::put_all(&context, &sealed).await?;
-    let decide = move |catalog: &_| {
+    let decide = move |catalog: &Catalog| {
         if if_absent {
             grant::check_absent(catalog, &grant)?;
         }
         grant::store(catalog, &grant, tokens)
     };
-    let done = context.execute.change(id, Actor::Api, decide).await?;
+    let done = once::change(&context, id, key, decide).await?;
     servers::drop_replaced(&context, &server_name, &done).await;
     servers::settle(&context, &server_name).await
 }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{Authority, echo, gated, give, with};
-use crate::harness::App;
+use crate::harness::{App, answer};
 use crate::remote::register;
 
 #[tokio::test]
@@ -75,6 +75,28 @@ async fn a_grant_wins_over_headers_and_a_users_own_over_that_of_all() {
     give(&app, with(authority.tokens("public", "ana").await, json!({ "username": "ana" }))).await.ok();
     echo(&app, "ana").await.ok();
     nowhere(&app, &[&of_all, &of_ana]).await;
+}
+
+#[tokio::test]
+async fn tokens_given_again_under_a_key_do_not_come_back() {
+    let (mut app, authority) = (App::start(), Authority::start().await);
+    gated(&app, &authority).await;
+    let keyed = async |app: &App, key: &str, tokens: &Value| {
+        let request = app.http.post(format!("{}/mcp/servers/gated/oauth", app.url)).json(tokens);
+        answer(request.header("Idempotency-Key", key)).await
+    };
+    let (first, second) = (authority.tokens("public", "one").await, authority.tokens("public", "two").await);
+    let once = with(first.clone(), json!({ "ifAbsent": true }));
+    let both = tokio::join!(keyed(&app, "k1", &once), keyed(&app, "k1", &once));
+    assert_eq!((both.0.status, both.1.status), (200, 200), "{} {}", both.0.body, both.1.body);
+    keyed(&app, "k2", &second).await.ok();
+    app.kill_and_restart();
+    keyed(&app, "k1", &once).await.ok();
+    keyed(&app, "k1", &second).await.fails(409, "conflict");
+    let stored = app.happened().await.into_iter().filter(|line| line.starts_with("grant.stored"));
+    assert_eq!(stored.count(), 2);
+    echo(&app, "ana").await.ok();
+    assert_eq!(authority.asked("tokens").await.as_array().expect("tokens").last(), Some(&second["accessToken"]));
 }
 
 #[tokio::test]
