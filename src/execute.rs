@@ -16,7 +16,7 @@ use crate::core::event::{Actor, Commit, Entry, Event};
 use crate::core::failure::Failure;
 use crate::core::names::{CommandId, Position};
 use crate::follow::Follow;
-use crate::ports::{AppendError, StoreError};
+use crate::ports::{AppendError, SealedAt, StoreError};
 use crate::telemetry::bug;
 
 /// Commands that may wait for the appender; a sender past that waits itself.
@@ -47,6 +47,7 @@ pub struct Done {
 struct Waiting {
     id: CommandId,
     actor: Actor,
+    values: Vec<SealedAt>,
     decide: Decide,
     until: Instant,
     answer: oneshot::Sender<Result<Done, Failure>>,
@@ -55,14 +56,15 @@ struct Waiting {
 /// Hands changes to the process's appender.
 #[derive(Clone)]
 pub struct Execute {
+    follow: Arc<Follow>,
     queue: mpsc::Sender<Waiting>,
 }
 
 impl Execute {
     pub fn start(follow: Arc<Follow>) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
-        tokio::spawn(append_all(follow, waiting));
-        Self { queue }
+        tokio::spawn(append_all(follow.clone(), waiting));
+        Self { follow, queue }
     }
 
     /// Makes a change, once: the same `id` again finds its own commit and gets the same answer.
@@ -73,8 +75,25 @@ impl Execute {
         actor: Actor,
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync + 'static,
     ) -> Result<Done, Failure> {
+        self.change_with(id, actor, vec![], decide).await
+    }
+
+    /// A change whose events name values: whatever the log names is in the Vault. Where it is refused, they may be
+    /// there too, and are the caller's to remove.
+    pub async fn change_with(
+        &self,
+        id: CommandId,
+        actor: Actor,
+        values: Vec<SealedAt>,
+        decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync + 'static,
+    ) -> Result<Done, Failure> {
+        let values = match values.is_empty() {
+            true => values,
+            false => self.follow.log().put_ahead(values).await.map_err(|error| away(&error))?,
+        };
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { id, actor, decide: Box::new(decide), until: Instant::now() + CONTENTION, answer };
+        let until = Instant::now() + CONTENTION;
+        let waiting = Waiting { id, actor, values, decide: Box::new(decide), until, answer };
         let closed = || Failure::unavailable("mcp-api is stopping and makes no more changes");
         self.queue.send(waiting).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
@@ -132,6 +151,7 @@ impl Turns {
 struct Plan {
     after: Catalog,
     commits: Vec<Commit>,
+    values: Vec<SealedAt>,
     answers: Vec<Result<Done, Failure>>,
 }
 
@@ -151,7 +171,7 @@ async fn append(follow: &Follow, batch: Vec<Waiting>, turns: &mut Turns) -> Vec<
     let position = plan.after.position;
     let entry = Entry { position, at: now_ms(), commits: plan.commits };
     let began = Instant::now();
-    match follow.log().append(&entry).await {
+    match follow.log().append(&entry, &plan.values).await {
         Ok(()) => {
             turns.appended(position, began.elapsed());
             follow.publish(plan.after);
@@ -189,7 +209,7 @@ async fn append(follow: &Follow, batch: Vec<Waiting>, turns: &mut Turns) -> Vec<
 fn plan(base: &Catalog, batch: &[Waiting]) -> Result<Plan, serde_json::Error> {
     let mut after = base.clone();
     after.position = base.position.next();
-    let mut commits: Vec<Commit> = Vec::new();
+    let (mut commits, mut values): (Vec<Commit>, Vec<SealedAt>) = Default::default();
     let mut answers: Vec<Result<Done, Failure>> = Vec::with_capacity(batch.len());
     let mut planned = HashMap::with_capacity(batch.len());
     for (n, waiting) in batch.iter().enumerate() {
@@ -206,6 +226,7 @@ fn plan(base: &Catalog, batch: &[Waiting]) -> Result<Plan, serde_json::Error> {
         {
             let stored = events.iter().map(Event::encode).collect::<Result<_, _>>()?;
             commits.push(Commit { command_id: waiting.id, actor: waiting.actor, events: stored });
+            values.extend_from_slice(&waiting.values);
             events.iter().for_each(|event| after.apply(event));
         }
         answers.push(decided.map(|events| Done { position: after.position, events, before: Some(before) }));
@@ -214,7 +235,7 @@ fn plan(base: &Catalog, batch: &[Waiting]) -> Result<Plan, serde_json::Error> {
         after.position = base.position;
         answers.iter_mut().flatten().for_each(|done| done.position = base.position);
     }
-    Ok(Plan { after, commits, answers })
+    Ok(Plan { after, commits, values, answers })
 }
 
 /// A command that is refused, or finds nothing to do, may be one that has already happened.

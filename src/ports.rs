@@ -32,8 +32,14 @@ pub enum AppendError {
 /// The log: a gapless total order of appends. What is acknowledged survives a kill -9 and a power cut.
 #[async_trait]
 pub trait EventLog: Send + Sync {
-    /// Appends at `entry.position`, which must be the head's next: the position is the only lock.
-    async fn append(&self, entry: &Entry) -> Result<(), AppendError>;
+    /// Appends at `entry.position`, which must be the head's next: the position is the only lock. `values`, which
+    /// its events name, are in the Vault before it can be read; where it is refused, they may be there too.
+    async fn append(&self, entry: &Entry, values: &[SealedAt]) -> Result<(), AppendError>;
+    /// Puts such values into the Vault before the append's turn has come, and gives back what is to go with the
+    /// append itself: all of them, where the store does both at once.
+    async fn put_ahead(&self, values: Vec<SealedAt>) -> Result<Vec<SealedAt>, StoreError> {
+        Ok(values)
+    }
     /// The newest position, 0 of an empty log.
     async fn head(&self) -> Result<Position, StoreError>;
     /// Up to `limit` appends after `after`, in order and without gaps.
@@ -65,6 +71,13 @@ impl Sealed {
     pub fn wrapped(wrapping: &[u8], rest: &[u8]) -> Self {
         Self([wrapping, rest].concat().into())
     }
+}
+
+/// A value for the Vault.
+#[derive(Clone)]
+pub struct SealedAt {
+    pub id: ValueId,
+    pub sealed: Sealed,
 }
 
 /// Another wrapping for a value, in the place of the one it was made from.

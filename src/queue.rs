@@ -1,4 +1,4 @@
-//! The way in for jobs: what they work on is sealed and put into the Vault, then one event names it.
+//! The way in for jobs: what they work on is sealed and put into the Vault, and one event names it.
 //!
 //! It needs no worker: what nobody can carry out now waits in the log.
 
@@ -17,7 +17,7 @@ use crate::core::job::{self, Accept, Job, RequestKey, Work};
 use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
 use crate::execute::{Execute, now_ms};
 use crate::follow::Follow;
-use crate::ports::Vault;
+use crate::ports::{SealedAt, Vault};
 use crate::seal::{JobPart, JobPlace, Sealer};
 use crate::telemetry::bug;
 
@@ -63,19 +63,16 @@ impl Queue {
         let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
         let place = JobPlace { job: id, part: JobPart::Arguments, value: arguments };
         let sealed = self.sealer.seal(place, &text).map_err(bug)?;
-        self.vault.put(arguments, sealed).await.map_err(|error| {
-            tracing::warn!(%error, "a job could not be accepted");
-            Failure::unavailable("The store cannot be reached; the job was not accepted")
-        })?;
+        let values = vec![SealedAt { id: arguments, sealed }];
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
         let most_waiting = self.limits.waiting_jobs;
         let accept = Accept { job: id, user, command, server, tool, arguments, key, most_waiting };
         let decide = move |catalog: &_| job::accept(catalog, &accept);
-        let accepted = self.execute.change(CommandId(id.0), actor, decide).await;
+        let accepted = self.execute.change_with(CommandId(id.0), actor, values, decide).await;
         if accepted.as_ref().is_ok_and(|done| !done.events.is_empty()) {
             return Ok(Accepted { id, new: true });
         }
-        // What was put for it is not needed; should this fail, it is left to the sweep.
+        // What may have been put for it is not needed; should this fail, it is left to the sweep.
         let _ = self.vault.remove(&[arguments]).await;
         accepted?;
         let known = key.and_then(|key| self.follow.catalog().jobs.of_key(key.scope).map(|job| job.id));

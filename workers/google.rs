@@ -19,7 +19,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::google::{APPLICATION, EXCHANGE, TOKENS, connect as decide, keep_refresh_token, secrets_in, tokens};
 use crate::core::names::{BadName, SecretName, ServerId, UserName, ValueId};
 use crate::core::secret::Form;
-use crate::ports::Sealed;
+use crate::ports::{Sealed, SealedAt};
 use crate::seal::{GoogleKind, GooglePlace, Opener, Plain, SealError, Sealer};
 use crate::telemetry::bug;
 
@@ -76,9 +76,10 @@ pub async fn connect(context: Arc<Context>, command: ConnectGoogle) -> Result<()
         tokens = keep_refresh_token(tokens, old.value.expose().map_err(bug)?);
     }
     let sealed = context.pool.keep.sealer.seal(place(GoogleKind::Tokens), &tokens).map_err(bug)?;
-    context.vault.put(command.value, sealed).await.map_err(secrets::away)?;
+    let values = vec![SealedAt { id: command.value, sealed }];
     let (id, user) = (command.id, command.user.clone());
-    let done = context.execute.change(id, Actor::Api, move |catalog| decide(catalog, &command)).await?;
+    let decide = move |catalog: &_| decide(catalog, &command);
+    let done = context.execute.change_with(id, Actor::Api, values, decide).await?;
     let before = done.before.and_then(|before| before.server_by_id(server.id)?.google_tokens_of(user.as_str()));
     if let Some(old) = before {
         secrets::drop_values(&context, &[old]).await;

@@ -8,6 +8,7 @@ use crate::core::job::RequestKey;
 use crate::core::names::CommandId;
 use crate::core::request;
 use crate::execute::Done;
+use crate::ports::SealedAt;
 
 /// Decides and appends a change that somebody at the API wants.
 pub async fn change(
@@ -16,12 +17,23 @@ pub async fn change(
     key: Option<RequestKey>,
     decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
 ) -> Result<Done, Failure> {
-    let Some(key) = key else { return context.execute.change(id, Actor::Api, decide).await };
+    change_with(context, id, key, vec![], decide).await
+}
+
+/// The same where its events name values.
+pub async fn change_with(
+    context: &Context,
+    id: CommandId,
+    key: Option<RequestKey>,
+    values: Vec<SealedAt>,
+    decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
+) -> Result<Done, Failure> {
+    let Some(key) = key else { return context.execute.change_with(id, Actor::Api, values, decide).await };
     let until = context.queue.keep_keys_until();
     let attempt = async |id| {
-        let decide = decide.clone();
+        let (decide, values) = (decide.clone(), values.clone());
         let keyed = move |catalog: &Catalog| request::once(catalog, id, key, until, &decide);
-        context.execute.change(id, Actor::Api, keyed).await
+        context.execute.change_with(id, Actor::Api, values, keyed).await
     };
     let known = || request::command_of(&context.follow.catalog(), key, id);
     let first = known()?;

@@ -16,7 +16,7 @@ use crate::core::failure::Failure;
 use crate::core::names::{UserName, ValueId};
 use crate::core::secret::{self, Form};
 use crate::execute::now_ms;
-use crate::ports::{Sealed, StoreError};
+use crate::ports::{Sealed, SealedAt, StoreError};
 use crate::seal::{SealError, SecretPlace};
 use crate::telemetry::bug;
 
@@ -24,15 +24,16 @@ use crate::telemetry::bug;
 const UNNAMED: Duration = Duration::from_secs(3600);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
-/// Put, append, drop the old: at every moment what the log names is there.
+/// Append, drop the old: at every moment what the log names is there.
 pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
     if command.if_absent && command.key.is_none() {
         // Where one is there already, nothing need be put. A key has to find what it has made before.
         secret::set(&context.follow.catalog(), &command)?;
     }
-    put(&context, command.value, &command.sealed).await?;
+    let values = vec![current(&context, command.value, &command.sealed)?];
     let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
-    let done = once::change(&context, command.id, command.key, move |catalog| secret::set(catalog, &command)).await?;
+    let (id, key) = (command.id, command.key);
+    let done = once::change_with(&context, id, key, values, move |catalog| secret::set(catalog, &command)).await?;
     let before = done.before.and_then(|before| before.server_by_id(server).cloned());
     let old = before.iter().flat_map(|server| server.secrets_of(user.as_str())).find(|secret| secret.name == name);
     if let Some(SecretRef { value, .. }) = old {
@@ -41,17 +42,17 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
     Ok(())
 }
 
-/// Puts what was sealed at the door into the Vault, before the event that names it.
-pub async fn put(context: &Context, value: ValueId, sealed: &str) -> Result<(), Failure> {
+/// What was sealed at the door, for the Vault.
+pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<SealedAt, Failure> {
     let sealed = BASE64_STANDARD.decode(sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
     // A facade that was not started anew yet seals with the key before, or with one that nobody here has.
-    let sealed = context.opener.current(value, Sealed(Bytes::from(sealed))).map_err(|error| match error {
+    let sealed = context.opener.current(id, Sealed(Bytes::from(sealed))).map_err(|error| match error {
         SealError::UnknownKey => Failure::unavailable(
             "The facade seals with a key that the worker does not have; list it in the worker's SECRETS_KEYS_OLD",
         ),
         other => bug(other),
     })?;
-    context.vault.put(value, sealed).await.map_err(away)
+    Ok(SealedAt { id, sealed })
 }
 
 /// Append, drop, then answer: whoever is told that it is gone, it is gone.

@@ -17,13 +17,13 @@ use crate::core::names::ServerName;
 use crate::core::remote::SealedValue;
 use crate::core::server::{self, Live};
 use crate::execute::Done;
-use crate::ports::Sealed;
+use crate::ports::{Sealed, SealedAt};
 
 /// Registers a server and answers after its first attempt to connect, whatever came of that.
 pub async fn register(context: Arc<Context>, command: RegisterServer) -> Result<Live, Failure> {
     let name = command.name.clone();
-    put_all(&context, &command.sealed).await?;
-    once::change(&context, command.id, command.key, move |catalog| server::register(catalog, &command)).await?;
+    let (id, key, values) = (command.id, command.key, all_current(&context, &command.sealed)?);
+    once::change_with(&context, id, key, values, move |catalog| server::register(catalog, &command)).await?;
     settle(&context, &name).await
 }
 
@@ -31,9 +31,9 @@ pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<
     let (id, key) = (command.id, command.key);
     let name = command.name.clone();
     keep_session(&context, &mut command).await;
-    put_all(&context, &command.sealed).await?;
+    let values = all_current(&context, &command.sealed)?;
     let change = move |catalog: &Catalog| server::update(catalog, &command);
-    let done = once::change(&context, id, key, change).await?;
+    let done = once::change_with(&context, id, key, values, change).await?;
     drop_replaced(&context, &name, &done).await;
     settle(&context, &name).await
 }
@@ -77,11 +77,9 @@ pub async fn logs(context: Arc<Context>, command: ReadLogs) -> Result<Vec<Server
     Ok(context.pool.logs(&command.servers))
 }
 
-pub async fn put_all(context: &Context, values: &[SealedValue]) -> Result<(), Failure> {
-    for SealedValue { value, sealed } in values {
-        secrets::put(context, *value, sealed).await?;
-    }
-    Ok(())
+/// What was sealed at the door, for the Vault.
+pub fn all_current(context: &Context, values: &[SealedValue]) -> Result<Vec<SealedAt>, Failure> {
+    values.iter().map(|SealedValue { value, sealed }| secrets::current(context, *value, sealed)).collect()
 }
 
 /// The session that a server has already is no other one: its answers show it, and it is put back with them.

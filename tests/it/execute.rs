@@ -252,7 +252,7 @@ async fn an_unknown_event_stops_changes_and_says_why() {
     process.register(command_id(), 1).await.expect("made");
     let mut new = small_entry(2, command_id());
     new.commits[0].events.push(from_the_future());
-    store.log.append(&new).await.expect("a newer version's append");
+    store.log.append(&new, &[]).await.expect("a newer version's append");
 
     let refused = process.register(command_id(), 9).await.expect_err("nobody can decide past it");
     assert_eq!(refused.code, Code::Unavailable);
@@ -289,7 +289,7 @@ async fn a_snapshot_and_the_tail_equal_a_full_fold() {
     let (store, _place) = fresh(sqlite).await;
     let entries = history(2_000);
     for entry in &entries {
-        store.log.append(entry).await.expect("appended");
+        store.log.append(entry, &[]).await.expect("appended");
     }
     for at in [1, 13, entries.len()] {
         let snapshot = folded(&entries[..at]).to_snapshot().expect("a snapshot");
@@ -313,7 +313,7 @@ async fn a_start_on_a_long_log_is_quick() {
     let known = std::mem::replace(&mut entries[0].commits[0], commit(command_id(), &beginning));
     entries[0].commits[0].events.push(from_the_future());
     for entry in &entries {
-        store.log.append(entry).await.expect("appended");
+        store.log.append(entry, &[]).await.expect("appended");
     }
     entries[0].commits[0] = known;
     let whole = folded(&entries);
@@ -334,7 +334,7 @@ async fn a_start_on_a_long_log_is_quick() {
 async fn snapshots_are_made_along_the_way() {
     let (store, _place, process) = start().await;
     for position in 1..=2_000 {
-        store.log.append(&small_entry(position, command_id())).await.expect("appended");
+        store.log.append(&small_entry(position, command_id()), &[]).await.expect("appended");
     }
     assert!(process.follow.reach(Position(2_000), crate::harness::PATIENCE).await);
     crate::store_contract::until("a snapshot is stored", async || {

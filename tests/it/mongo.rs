@@ -32,7 +32,7 @@ async fn append(store: Arc<MongoStore>, until: Instant) -> HashMap<CommandId, Po
     while Instant::now() < until {
         let Ok(head) = store.head().await else { continue };
         let (next, id) = (head.next(), command_id());
-        match store.append(&small_entry(next.0, id)).await {
+        match store.append(&small_entry(next.0, id), &[]).await {
             Ok(()) => drop(acknowledged.insert(id, next)),
             Err(AppendError::Taken | AppendError::Store(_)) => {}
             Err(error) => panic!("{error}"),
@@ -90,18 +90,18 @@ async fn a_snapshot_may_be_larger_than_a_document() {
 async fn a_server_that_is_away_is_told_within_a_second() {
     let mut server = Mongod::standalone();
     let store = connect(&Mongod::url(std::slice::from_ref(&server))).await;
-    store.append(&small_entry(1, command_id())).await.expect("appended");
+    store.append(&small_entry(1, command_id()), &[]).await.expect("appended");
     server.kill();
     // The first may be the one that finds out.
     let _ = store.head().await;
     for _ in 0..3 {
         let began = Instant::now();
-        assert!(matches!(store.append(&small_entry(2, command_id())).await, Err(AppendError::Store(_))));
+        assert!(matches!(store.append(&small_entry(2, command_id()), &[]).await, Err(AppendError::Store(_))));
         assert!(store.head().await.is_err());
         assert!(began.elapsed() < Duration::from_secs(3), "{:?} for two", began.elapsed());
     }
     server.restart();
-    crate::store_contract::until("it is back", async || store.append(&small_entry(2, command_id())).await.is_ok())
+    crate::store_contract::until("it is back", async || store.append(&small_entry(2, command_id()), &[]).await.is_ok())
         .await;
 }
 
@@ -165,7 +165,7 @@ async fn tls_is_spoken_to_a_server_with_a_certificate_and_to_no_other() {
     let server = Mongod::start_with(&["--tlsMode", "requireTLS", "--tlsCertificateKeyFile", &both]);
     let base = format!("mongodb://127.0.0.1:{}/?directConnection=true", server.port);
     let store = connect(&format!("{base}&tls=true&tlsCAFile={ca}")).await;
-    store.append(&small_entry(1, command_id())).await.expect("appended over TLS");
+    store.append(&small_entry(1, command_id()), &[]).await.expect("appended over TLS");
     for wrong in [format!("{base}&tls=true"), base.clone()] {
         let options = MongoOptions { url: wrong, database: "test".into(), secrets: "secrets".into() };
         assert!(MongoStore::connect(options).await.is_err(), "a certificate of nobody, or none at all");

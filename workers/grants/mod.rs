@@ -44,14 +44,14 @@ pub async fn store(context: Arc<Context>, command: StoreGrant) -> Result<Live, F
         // Where some are there already, nothing need be put.
         grant::check_absent(&context.follow.catalog(), &grant)?;
     }
-    servers::put_all(&context, &sealed).await?;
+    let values = servers::all_current(&context, &sealed)?;
     let decide = move |catalog: &Catalog| {
         if if_absent {
             grant::check_absent(catalog, &grant)?;
         }
         grant::store(catalog, &grant, tokens)
     };
-    let done = once::change(&context, id, key, decide).await?;
+    let done = once::change_with(&context, id, key, values, decide).await?;
     servers::drop_replaced(&context, &server_name, &done).await;
     servers::settle(&context, &server_name).await
 }

@@ -16,7 +16,7 @@ use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::names::{CommandId, JobId, ValueId};
 use crate::execute::now_ms;
-use crate::ports::Job;
+use crate::ports::{Job, SealedAt};
 use crate::seal::{JobPart, JobPlace};
 use crate::telemetry::bug;
 use crate::workers::context::Context;
@@ -45,7 +45,7 @@ pub async fn set_aside(context: &Context, job: &Job, why: &Failure) -> Result<()
     let stored = Letter { id, command, call, reply, body: BASE64_STANDARD.encode(&body) };
     let text = Zeroizing::new(serde_json::to_string(&stored).map_err(bug)?);
     let sealed = context.queue.sealer.seal(place(letter), &text).map_err(bug)?;
-    context.vault.put(letter, sealed).await.map_err(away)?;
+    let values = vec![SealedAt { id: letter, sealed }];
     let words = |text: &str| text.chars().filter(|c| !c.is_control()).take(WORDS).collect();
     let (id, command) = (words(&job.id), words(&job.command));
     let until = now_ms() + KEPT.as_millis() as u64;
@@ -53,7 +53,7 @@ pub async fn set_aside(context: &Context, job: &Job, why: &Failure) -> Result<()
     tracing::warn!(%letter, reason = dead.reason, size, "a producer's message was set aside");
     let note = serde_json::to_vec(&dead).map_err(bug)?;
     let decide = move |catalog: &_| Ok(dead::keep(catalog, &dead));
-    context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await?;
+    context.execute.change_with(CommandId(Uuid::now_v7()), Actor::Worker, values, decide).await?;
     context.bus.set_aside(letter.to_string(), note.into()).await;
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::job::{self, End, Job, JobState, Work};
 use crate::core::names::{CommandId, ValueId};
 use crate::core::outcome::Outcome;
+use crate::ports::SealedAt;
 use crate::seal::{JobPart, JobPlace};
 use crate::telemetry::bug;
 use crate::workers::context::Context;
@@ -148,7 +149,7 @@ fn decoded<C: Command>(work: &Work) -> Result<C, Failure> {
     serde_json::from_str(work.body.get()).map_err(wrong)
 }
 
-/// Puts the answer, then ends the job: what the log names is there. False: it is not ours to end any more.
+/// Puts the answer and ends the job: what the log names is there. False: it is not ours to end any more.
 async fn end(context: &Context, tidy: &Tidy, running: &Running, state: JobState, outcome: Outcome) -> bool {
     let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
     let outcome = if outcome.body.get().len() > LARGEST { too_large() } else { outcome };
@@ -162,14 +163,10 @@ async fn end(context: &Context, tidy: &Tidy, running: &Running, state: JobState,
     let id = CommandId(Uuid::now_v7());
     // While it holds the lease nobody else ends it; after that it is somebody else's.
     while context.pool.own.is_held() {
-        if let Err(error) = context.vault.put(value, sealed.clone()).await {
-            tracing::warn!(%job, %error, "the answer of a job cannot be kept yet");
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        }
         let end = End { state, answer: Some(value), until: context.queue.keep_until() };
         let decide = move |catalog: &_| job::finish(catalog, job, worker, attempt, end);
-        match context.execute.change(id, Actor::Worker, decide).await {
+        let values = vec![SealedAt { id: value, sealed: sealed.clone() }];
+        match context.execute.change_with(id, Actor::Worker, values, decide).await {
             Ok(_) => {
                 tidy.drop_value(running.job.arguments);
                 return true;

@@ -26,6 +26,7 @@ use crate::core::names::{CommandId, ServerId, ValueId};
 use crate::core::package::{self, FOLDER, Install, Package, Recipe, Upgrade};
 use crate::core::server::Transport;
 use crate::execute::now_ms;
+use crate::ports::SealedAt;
 use crate::seal::{Kind, ServerPlace};
 use crate::telemetry::bug;
 use answer::answer;
@@ -80,7 +81,10 @@ async fn build_and_register(
         let taken = format!("Server with name {} already exists", register.name);
         return Err(Failure::new(Code::ServerAlreadyExists, taken));
     }
-    servers::put_all(context, &register.sealed).await?;
+    // Building reads them: the password of an index is among them.
+    for SealedAt { id, sealed } in servers::all_current(context, &register.sealed)? {
+        context.vault.put(id, sealed).await.map_err(secrets::away)?;
+    }
     let around = around(&context.pool.keep, register.server, &source, progress.clone(), Arc::default()).await?;
     let wanted = Wanted { name: &name, version: version.as_ref().map(|version| version.as_str()), source: &source };
     let is_child = matches!(register.config.transport, Transport::Stdio { .. });

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{MongoStore, damaged, duplicate, failed, timely};
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
-use crate::ports::{AppendError, EventLog, StoreError};
+use crate::ports::{AppendError, EventLog, SealedAt, StoreError};
 
 /// How long an append whose outcome is unknown is looked into.
 const RESOLVE: Duration = Duration::from_secs(6);
@@ -40,13 +40,14 @@ enum Attempt {
 
 #[async_trait]
 impl EventLog for MongoStore {
-    async fn append(&self, entry: &Entry) -> Result<(), AppendError> {
+    async fn append(&self, entry: &Entry, values: &[SealedAt]) -> Result<(), AppendError> {
         if entry.position == Position(0) {
             // Nothing is before the first.
             return Err(AppendError::Taken);
         }
         self.check_gap(entry.position).await?;
         let document = encode(entry)?;
+        self.put_all(values).await?;
         let until = Instant::now() + RESOLVE;
         let mut sent = false;
         loop {
@@ -70,6 +71,11 @@ impl EventLog for MongoStore {
                 }
             }
         }
+    }
+
+    /// Without a transaction it cannot be done at once; and whoever waits for a turn may as well put meanwhile.
+    async fn put_ahead(&self, values: Vec<SealedAt>) -> Result<Vec<SealedAt>, StoreError> {
+        self.put_all(&values).await.map(|()| vec![])
     }
 
     async fn head(&self) -> Result<Position, StoreError> {

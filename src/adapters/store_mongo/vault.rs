@@ -14,9 +14,9 @@ use mongodb::bson::{Binary, Document, doc};
 
 use super::{MongoStore, damaged, duplicate, failed, timely};
 use crate::core::names::ValueId;
-use crate::ports::{KeyRecord, Rewrap, Sealed, StoreError, Vault};
+use crate::ports::{KeyRecord, Rewrap, Sealed, SealedAt, StoreError, Vault};
 
-/// Wrappings replaced at once.
+/// Values put, or wrappings replaced, at once.
 const AT_ONCE: usize = 32;
 
 #[async_trait]
@@ -103,6 +103,11 @@ impl Vault for MongoStore {
 }
 
 impl MongoStore {
+    pub(super) async fn put_all(&self, values: &[SealedAt]) -> Result<(), StoreError> {
+        let put = stream::iter(values.to_vec()).map(|SealedAt { id, sealed }| self.put(id, sealed));
+        put.buffer_unordered(AT_ONCE).try_collect().await
+    }
+
     async fn rewrap_one(&self, Rewrap { id, from, to }: Rewrap) -> Result<bool, StoreError> {
         let replaced = async |there: Document, with: Document| {
             let replaced = timely(self.vault.update_one(there, doc! { "$set": with })).await?;

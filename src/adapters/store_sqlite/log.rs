@@ -3,17 +3,19 @@
 use async_trait::async_trait;
 use rusqlite::{ErrorCode, OptionalExtension, params};
 
+use super::vault::put;
 use super::{SqliteStore, failed};
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
-use crate::ports::{AppendError, EventLog, StoreError};
+use crate::ports::{AppendError, EventLog, SealedAt, StoreError};
 
 #[async_trait]
 impl EventLog for SqliteStore {
-    async fn append(&self, entry: &Entry) -> Result<(), AppendError> {
+    async fn append(&self, entry: &Entry, values: &[SealedAt]) -> Result<(), AppendError> {
         let commits = serde_json::to_string(&entry.commits).map_err(|error| StoreError(error.to_string()))?;
         let ids: Vec<CommandId> = entry.commits.iter().map(|commit| commit.command_id).collect();
         let (position, at) = (entry.position.0 as i64, entry.at as i64);
+        let values = values.to_vec();
         self.writer
             .write(move |transaction| {
                 let head = "SELECT coalesce(max(position), 0) FROM log";
@@ -39,7 +41,7 @@ impl EventLog for SqliteStore {
                         Err(e) => return Err(failed(e).into()),
                     }
                 }
-                Ok(())
+                Ok(values.iter().try_for_each(|value| put(transaction, value))?)
             })
             .await
     }

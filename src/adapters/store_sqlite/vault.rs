@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use uuid::Uuid;
 
 use super::{SqliteStore, failed, now_ms};
 use crate::core::names::ValueId;
-use crate::ports::{KeyRecord, Rewrap, Sealed, StoreError, Vault};
+use crate::ports::{KeyRecord, Rewrap, Sealed, SealedAt, StoreError, Vault};
+
+/// The same put again, after a failure of unknown outcome, changes nothing.
+pub(super) fn put(t: &Transaction<'_>, SealedAt { id, sealed }: &SealedAt) -> Result<(), StoreError> {
+    let sql = "INSERT OR IGNORE INTO vault (id, put_at, sealed) VALUES (?1, ?2, ?3)";
+    let mut statement = t.prepare_cached(sql).map_err(failed)?;
+    statement.execute(params![id.0.as_bytes(), now_ms(), &sealed.0[..]]).map(drop).map_err(failed)
+}
 
 #[async_trait]
 impl Vault for SqliteStore {
     async fn put(&self, id: ValueId, sealed: Sealed) -> Result<(), StoreError> {
-        // The same put again, after a failure of unknown outcome, changes nothing.
-        let sql = "INSERT OR IGNORE INTO vault (id, put_at, sealed) VALUES (?1, ?2, ?3)";
-        self.writer
-            .write(move |t| {
-                let mut statement = t.prepare_cached(sql).map_err(failed)?;
-                statement.execute(params![id.0.as_bytes(), now_ms(), &sealed.0[..]]).map(drop).map_err(failed)
-            })
-            .await
+        self.writer.write(move |t| put(t, &SealedAt { id, sealed })).await
     }
 
     async fn get(&self, ids: &[ValueId]) -> Result<Vec<Option<Sealed>>, StoreError> {

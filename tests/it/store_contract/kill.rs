@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mcp_api::core::names::{CommandId, Position};
-use mcp_api::ports::AppendError;
+use bytes::Bytes;
+use mcp_api::core::names::{CommandId, Position, ValueId};
+use mcp_api::ports::{AppendError, Sealed, SealedAt};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -85,10 +86,15 @@ async fn append_for_ever(open: Open, place: &Path) {
     futures::future::join_all(appenders).await;
 }
 
+/// A value that goes with that command.
+fn named_by(id: CommandId) -> [SealedAt; 1] {
+    [SealedAt { id: ValueId(id.0), sealed: Sealed(Bytes::from_static(b"named")) }]
+}
+
 async fn append(store: Store) {
     loop {
         let (next, id) = (store.log.head().await.expect("a head").next(), command_id());
-        match store.log.append(&small_entry(next.0, id)).await {
+        match store.log.append(&small_entry(next.0, id), &named_by(id)).await {
             // One write, so that a kill cuts a line off and never into two.
             Ok(()) => std::io::stdout().write_all(format!("acknowledged {next} {id}\n").as_bytes()).expect("a parent"),
             Err(AppendError::Taken) => {}
@@ -108,5 +114,9 @@ async fn check(open: Open, place: &Path, acknowledged: &HashMap<CommandId, Posit
         assert_eq!(stored.get(id), Some(position), "the acknowledged commit {id} is where it was said to be");
         assert_eq!(store.log.find(*id).await.expect("an answer"), Some(*position));
     }
-    store.log.append(&small_entry(head.0 + 1, command_id())).await.expect("and it goes on");
+    let named: Vec<_> = stored.keys().flat_map(|id| named_by(*id)).map(|value| value.id).collect();
+    let there = store.vault.get(&named).await.expect("an answer");
+    assert!(there.iter().all(Option::is_some), "what the log names is in the Vault, acknowledged or not");
+    let id = command_id();
+    store.log.append(&small_entry(head.0 + 1, id), &named_by(id)).await.expect("and it goes on");
 }

@@ -1,12 +1,14 @@
 //! What an event log must keep.
 
 use std::collections::HashSet;
+use std::slice::from_ref;
 
+use bytes::Bytes;
 use mcp_api::core::names::Position;
-use mcp_api::ports::AppendError;
+use mcp_api::ports::{AppendError, Sealed, SealedAt};
 
 use super::Store;
-use crate::samples::{command_id, commit, entry, registered, small_entry};
+use crate::samples::{command_id, commit, entry, registered, small_entry, value_id};
 
 pub async fn an_empty_log_is_empty(store: Store) {
     assert_eq!(store.log.head().await.expect("a head"), Position(0));
@@ -18,7 +20,7 @@ pub async fn an_empty_log_is_empty(store: Store) {
 pub async fn appends_are_read_in_order(store: Store) {
     let written: Vec<_> = (1..=5).map(|n| small_entry(n, command_id())).collect();
     for entry in &written {
-        store.log.append(entry).await.expect("appended");
+        store.log.append(entry, &[]).await.expect("appended");
         assert_eq!(store.log.head().await.expect("a head"), entry.position);
     }
     let read = store.log.read(Position(0), 100).await.expect("entries");
@@ -30,21 +32,41 @@ pub async fn appends_are_read_in_order(store: Store) {
 
 pub async fn commands_are_found(store: Store) {
     let (a, b, c) = (command_id(), command_id(), command_id());
-    store.log.append(&small_entry(1, a)).await.expect("appended");
+    store.log.append(&small_entry(1, a), &[]).await.expect("appended");
     let two = entry(2, vec![commit(b, &[registered(1)]), commit(c, &[registered(2), registered(3)])]);
-    store.log.append(&two).await.expect("appended");
+    store.log.append(&two, &[]).await.expect("appended");
     for (id, position) in [(a, Some(1)), (b, Some(2)), (c, Some(2)), (command_id(), None)] {
         assert_eq!(store.log.find(id).await.expect("an answer"), position.map(Position));
     }
 }
 
+pub async fn values_are_put_with_the_append_that_names_them(store: Store) {
+    let value = |bytes| SealedAt { id: value_id(), sealed: Sealed(Bytes::from_static(bytes)) };
+    let (a, b, ahead) = (value(b"a"), value(b"b"), value(b"ahead"));
+    let there = async |values: &[SealedAt]| {
+        let ids: Vec<_> = values.iter().map(|value| value.id).collect();
+        let found = store.vault.get(&ids).await.expect("an answer");
+        values.iter().zip(found).all(|(value, found)| found.as_ref() == Some(&value.sealed))
+    };
+    store.log.append(&small_entry(1, command_id()), &[a.clone(), b.clone()]).await.expect("appended");
+    assert!(there(&[a.clone(), b.clone()]).await);
+
+    let left = store.log.put_ahead(vec![ahead.clone()]).await.expect("put, or left to the append");
+    assert_eq!(left.is_empty(), there(from_ref(&ahead)).await, "what is not given back is there");
+    store.log.append(&small_entry(2, command_id()), &left).await.expect("appended");
+    assert!(there(&[ahead]).await);
+    // After an outcome that was unknown the same is put once more.
+    store.log.append(&small_entry(3, command_id()), from_ref(&a)).await.expect("appended");
+    assert!(there(&[a, b]).await);
+}
+
 pub async fn a_taken_position_is_refused(store: Store) {
     let first = command_id();
-    store.log.append(&small_entry(1, first)).await.expect("appended");
-    store.log.append(&small_entry(2, command_id())).await.expect("appended");
+    store.log.append(&small_entry(1, first), &[]).await.expect("appended");
+    store.log.append(&small_entry(2, command_id()), &[]).await.expect("appended");
     for position in [0, 1, 2] {
         let (late, entry) = (command_id(), position);
-        let refused = store.log.append(&small_entry(entry, late)).await;
+        let refused = store.log.append(&small_entry(entry, late), &[]).await;
         assert!(matches!(refused, Err(AppendError::Taken)), "{position}: {refused:?}");
         assert_eq!(store.log.find(late).await.expect("an answer"), None, "nothing of it stays");
     }
@@ -55,19 +77,19 @@ pub async fn a_taken_position_is_refused(store: Store) {
 pub async fn a_gap_is_refused(store: Store) {
     for position in [2, 7] {
         let (early, entry) = (command_id(), position);
-        let refused = store.log.append(&small_entry(entry, early)).await;
+        let refused = store.log.append(&small_entry(entry, early), &[]).await;
         assert!(matches!(refused, Err(AppendError::Store(_))), "{position}: {refused:?}");
         assert_eq!(store.log.find(early).await.expect("an answer"), None, "nothing of it stays");
     }
     assert_eq!(store.log.head().await.expect("a head"), Position(0));
-    store.log.append(&small_entry(1, command_id())).await.expect("the next position is free");
+    store.log.append(&small_entry(1, command_id()), &[]).await.expect("the next position is free");
 }
 
 pub async fn a_repeated_command_undoes_the_whole_append(store: Store) {
     let (old, before, after) = (command_id(), command_id(), command_id());
-    store.log.append(&small_entry(1, old)).await.expect("appended");
+    store.log.append(&small_entry(1, old), &[]).await.expect("appended");
     let commits = [before, old, after].map(|id| commit(id, &[registered(7)])).to_vec();
-    let refused = store.log.append(&entry(2, commits)).await;
+    let refused = store.log.append(&entry(2, commits), &[]).await;
     assert!(matches!(refused, Err(AppendError::Repeated(id)) if id == old), "{refused:?}");
     assert_eq!(store.log.head().await.expect("a head"), Position(1));
     assert_eq!(store.log.find(old).await.expect("an answer"), Some(Position(1)));
@@ -76,13 +98,13 @@ pub async fn a_repeated_command_undoes_the_whole_append(store: Store) {
     }
     // The position is still free, and so are the commands that had no fault.
     let commits = [before, after].map(|id| commit(id, &[registered(7)])).to_vec();
-    store.log.append(&entry(2, commits)).await.expect("appended");
+    store.log.append(&entry(2, commits), &[]).await.expect("appended");
 }
 
 pub async fn one_command_twice_in_one_append_is_refused(store: Store) {
     let id = command_id();
     let twice = entry(1, vec![commit(id, &[registered(1)]), commit(id, &[registered(2)])]);
-    let refused = store.log.append(&twice).await;
+    let refused = store.log.append(&twice, &[]).await;
     assert!(matches!(refused, Err(AppendError::Repeated(twice)) if twice == id), "{refused:?}");
     assert_eq!(store.log.head().await.expect("a head"), Position(0));
 }
@@ -108,7 +130,7 @@ async fn append_some(store: Store, count: usize) -> Vec<(Position, mcp_api::core
     let mut done = Vec::new();
     while done.len() < count {
         let (next, id) = (store.log.head().await.expect("a head").next(), command_id());
-        match store.log.append(&small_entry(next.0, id)).await {
+        match store.log.append(&small_entry(next.0, id), &[]).await {
             Ok(()) => done.push((next, id)),
             // Somebody was first: look again where the end is.
             Err(AppendError::Taken) => {}

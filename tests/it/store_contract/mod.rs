@@ -115,6 +115,7 @@ macro_rules! adapters {
                 an_empty_log_is_empty,
                 appends_are_read_in_order,
                 commands_are_found,
+                values_are_put_with_the_append_that_names_them,
                 a_taken_position_is_refused,
                 a_gap_is_refused,
                 a_repeated_command_undoes_the_whole_append,
