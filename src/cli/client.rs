@@ -51,9 +51,19 @@ pub async fn send(api: &Api, method: &str, path: &str, body: Option<Value>) -> R
     answer(api, request(api, method, path, body)?).await
 }
 
-/// Sends a request that is to be answered later, as a job.
-pub async fn send_later(api: &Api, method: &str, path: &str, body: Value) -> Result<(u16, Value), String> {
-    answer(api, request(api, method, path, Some(body))?.header("prefer", "respond-async")).await
+/// Sends a request that is to be answered later, as a job. Under the same key it may be sent again.
+pub async fn send_later(
+    api: &Api,
+    method: &str,
+    path: &str,
+    body: Value,
+    key: Option<&str>,
+) -> Result<(u16, Value), String> {
+    let mut request = request(api, method, path, Some(body))?.header("prefer", "respond-async");
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    answer(api, request).await
 }
 
 fn request(api: &Api, method: &str, path: &str, body: Option<Value>) -> Result<reqwest::RequestBuilder, String> {

@@ -43,9 +43,11 @@ pub struct InstallArgs {
 pub fn run(args: &InstallArgs) -> Ended {
     let api = args.api.api()?;
     block_on(async {
-        let (_, accepted) = send_later(&api, "POST", "/packages/install", args.body()).await?;
+        let (_, accepted) = send_later(&api, "POST", "/packages/install", args.body(), None).await?;
         let Some(job) = accepted["jobId"].as_str() else { return Err(sentence(&accepted).into()) };
-        let answer = follow(&api, job).await?;
+        let mut bar = Bar { drawn: std::io::stdout().is_terminal(), last: String::new() };
+        let answer = follow(&api, job, |progress| bar.show(progress)).await?;
+        bar.end();
         if answer["success"] != true {
             return Err(sentence(&answer).into());
         }
@@ -87,8 +89,7 @@ impl InstallArgs {
 }
 
 /// Shows how far the job is until it has ended, and gives its answer.
-async fn follow(api: &Api, job: &str) -> Result<Value, String> {
-    let mut bar = Bar { drawn: std::io::stdout().is_terminal(), last: String::new() };
+pub async fn follow(api: &Api, job: &str, mut show: impl FnMut(&Value)) -> Result<Value, String> {
     loop {
         let (_, told) = send(api, "GET", &format!("/jobs/{job}?wait=300ms"), None).await?;
         let job = &told["job"];
@@ -96,10 +97,9 @@ async fn follow(api: &Api, job: &str) -> Result<Value, String> {
             return Err(sentence(&told));
         }
         if job["answer"].is_object() {
-            bar.end();
             return Ok(job["answer"]["body"].clone());
         }
-        bar.show(job["progress"]["phase"].as_str(), job["progress"]["line"].as_str());
+        show(&job["progress"]);
     }
 }
 
@@ -110,8 +110,8 @@ struct Bar {
 }
 
 impl Bar {
-    fn show(&mut self, phase: Option<&str>, line: Option<&str>) {
-        let phase = phase.unwrap_or("waiting");
+    fn show(&mut self, progress: &Value) {
+        let phase = progress["phase"].as_str().unwrap_or("waiting");
         if !self.drawn {
             if self.last != phase {
                 self.last = phase.to_owned();
@@ -121,7 +121,7 @@ impl Bar {
         }
         let done = PHASES.iter().position(|known| *known == phase).map_or(0, |at| at * STEP + STEP / 2);
         let bar = "█".repeat(done) + &"░".repeat(PHASES.len() * STEP - done);
-        let line: String = line.unwrap_or_default().chars().take(WIDTH).collect();
+        let line: String = progress["line"].as_str().unwrap_or_default().chars().take(WIDTH).collect();
         print!("\r\x1b[K{bar} {phase:10} {line}");
         let _ = std::io::stdout().flush();
     }

@@ -16,8 +16,8 @@ use super::facade::{Facade, command_id};
 use super::idempotency::{Keyed, key};
 use super::jobs;
 use super::package_fields::{InstallBody, UpgradeBody};
-use super::reply::{ErrorBody, Refused, Success, success};
-use super::servers::{self, Named};
+use super::reply::{ErrorBody, Nothing, Refused, Success, success};
+use super::servers::{self, Mode, Named};
 use crate::core::catalog::Server;
 use crate::core::command::{CheckPackages, Checked, Command, UpgradePackage};
 use crate::core::event::Actor;
@@ -25,6 +25,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::job::{RequestKey, Work};
 use crate::core::names::{PackageName, ServerName, UserName};
 use crate::core::package::{installed_by, newer, python_name};
+use crate::core::server;
 use crate::queue::NewJob;
 use crate::telemetry::bug;
 use crate::view::{PackageView, ServerView};
@@ -116,16 +117,25 @@ type Queried<T> = Result<Query<T>, QueryRejection>;
 
 /// Install a package and register the server that it is. Answers when the server runs; nothing is left where that
 /// fails.
-#[utoipa::path(post, operation_id = "install_package", path = "/packages/install", tag = "packages", request_body = InstallBody,
+#[utoipa::path(post, operation_id = "install_package", path = "/packages/install", tag = "packages", params(Mode), request_body = InstallBody,
     responses((status = 200, description = "The server has started and told its tools", body = Success<PackageAndServer>), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 400, description = "The request is wrong, or there is no such version", body = ErrorBody),
         (status = 404, description = "The registry has no such package", body = ErrorBody), (status = 409, description = "A server of that name exists already", body = ErrorBody), (status = 502, description = "It could not be installed, or its server does not start; `details` are the last lines of npm, pip or the server", body = ErrorBody)))]
-pub async fn install(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+pub async fn install(
+    State(facade): State<Arc<Facade>>,
+    mode: Queried<Mode>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let Query(Mode { dry_run }) = mode.map_err(|error| Failure::invalid(error.body_text()))?;
     let (later, keyed) = (jobs::wants_later(request.headers()), Keyed::of(&request)?);
     let bytes = body::read(request, facade.limits.payload).await?;
     let body: InstallBody = body::parse(&bytes)?;
     let (user, name) = (body.username.clone(), body.server_name.clone());
     let key = keyed.map(|keyed| keyed.key(&facade, &user, &bytes)).transpose()?;
     let command = body.command(&facade)?;
+    if dry_run {
+        server::register(&facade.follow.catalog(), &command.register)?;
+        return success(Nothing {});
+    }
     // What would fail in any case is not begun; under a key it may be its own success that is in the way.
     if key.is_none() && facade.follow.catalog().server(name.as_str()).is_some() {
         let taken = format!("Server with name {name} already exists");
@@ -275,7 +285,7 @@ pub async fn disable(
 
 /// Remove a package and its server with all its secrets. Its files go where no other server uses them.
 #[utoipa::path(delete, operation_id = "delete_package", path = "/packages/{name}", tag = "packages", params(("name" = String, Path, description = "The server's name")),
-    responses((status = 200, description = "Done", body = Success<super::reply::Nothing>), (status = 404, description = "The server has no package", body = ErrorBody)))]
+    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 404, description = "The server has no package", body = ErrorBody)))]
 pub async fn delete(
     State(facade): State<Arc<Facade>>,
     Named(name): Named,

@@ -87,9 +87,9 @@ pub async fn get(State(facade): State<Arc<Facade>>, Named(name): Named) -> Resul
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Mode {
-    /// Check the request and register nothing.
+    /// Check the request and change nothing.
     #[serde(default)]
-    dry_run: bool,
+    pub dry_run: bool,
 }
 
 /// Register a server. Answers after the first attempt to connect, with the true status.

@@ -7,6 +7,7 @@ use mongodb::{Client, Database};
 use serde_json::{Value, json};
 
 use crate::harness::{App, fixture, python};
+use crate::packages::{self, MEMORY, MEMORY_OLD};
 use crate::process::{command, owned};
 use crate::services::mongod::Mongod;
 
@@ -23,10 +24,6 @@ struct Original {
 
 impl Original {
     async fn fill(more: &[(&str, Vec<Document>)]) -> Self {
-        let name = format!("o{}", uuid::Uuid::new_v4().simple());
-        let url = Mongod::shared().replacen("/?", &format!("/{name}?"), 1);
-        let database = Client::with_uri_str(&url).await.expect("a client").database(&name);
-        let original = Self { database, url };
         let server = |name: &str| doc! { "name": name, "command": python(), "args": ["-u", fixture("server.py")] };
         let mut all = server("all.of-it");
         all.extend(doc! {
@@ -51,9 +48,17 @@ impl Original {
             "refreshToken": GHP_TEST, "clientId": "client", "redirectUri": "https://h/callback", "scopes": ["a"],
             "expiresAt": mongodb::bson::DateTime::from_millis(4_000_000_000_000),
         }];
-        for (collection, documents) in
-            [("mcp", servers), ("secrets", secrets), ("mcpOAuthTokens", tokens)].iter().chain(more)
-        {
+        let all = [("mcp", servers), ("secrets", secrets), ("mcpOAuthTokens", tokens)];
+        Self::of(&[&all, more].concat()).await
+    }
+
+    /// One that has nothing else.
+    async fn of(collections: &[(&str, Vec<Document>)]) -> Self {
+        let name = format!("o{}", uuid::Uuid::new_v4().simple());
+        let url = Mongod::shared().replacen("/?", &format!("/{name}?"), 1);
+        let database = Client::with_uri_str(&url).await.expect("a client").database(&name);
+        let original = Self { database, url };
+        for (collection, documents) in collections {
             let collection = original.database.collection::<Document>(collection);
             collection.insert_many(documents.clone()).await.expect("filled");
         }
@@ -79,7 +84,9 @@ impl Original {
         let Output { status, stdout, stderr } =
             import.args(["import", "--url", &app.url]).args(more).output().expect("run");
         let said = [String::from_utf8(stdout).expect("UTF-8"), String::from_utf8(stderr).expect("UTF-8")].concat();
-        assert!(!said.contains("ghp_test") && !said.contains("h-u-s-h") && !said.contains(GHP_TEST), "{said}");
+        for secret in ["ghp_test", "h-u-s-h", GHP_TEST] {
+            assert!(!said.contains(secret), "{said}");
+        }
         (status.success(), said)
     }
 }
@@ -163,6 +170,7 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
                 doc! { "name": "odd", "command": "true", "args": [1] },
                 doc! { "name": "ws", "transportType": "websocket", "url": "ws://h" },
                 doc! { "name": "plain", "command": "another" },
+                doc! { "name": "odder", "command": "true" },
             ],
         ),
         (
@@ -171,6 +179,7 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
                 secret("alone", doc! {}),
                 secret("nobody.token", doc! {}),
                 secret("odd.token", doc! {}),
+                secret("odder.token", doc! {}),
                 secret("token", doc! { "server": "elsewhere" }),
                 secret("plain.other", doc! { "value": GHP_TEST.replacen("00", "01", 1) }),
                 secret("plain.third", doc! { "username": "" }),
@@ -179,7 +188,11 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
         ),
         (
             "packages",
-            vec![doc! { "name": "pkg", "version": "1.0.0", "mcpServerId": "plain", "installPath": "packages/pkg" }],
+            vec![
+                doc! { "name": "half", "version": "latest", "installPath": "packages/half", "status": "error" },
+                doc! { "name": "pkg", "version": "1.0.0", "mcpServerId": "gone", "installPath": "packages/pkg" },
+                doc! { "name": "^pkg", "version": "1.0.0", "mcpServerId": "odder", "installPath": "packages/pkg" },
+            ],
         ),
         ("mcpOAuthTokens", vec![doc! { "serverName": "remote", "accessToken": "nothing that opens" }]),
     ];
@@ -196,7 +209,10 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
         "the secret token of ana for elsewhere: the server is not there",
         "the secret plain.other of ana: the original's SECRETS_KEY does not open it",
         "the secret plain.third of : its user's name must be",
-        "the package pkg",
+        "the package half: it was never installed; its status is error, and it has no server",
+        "the package pkg of the server gone: there is no such server any more",
+        "the package ^pkg of the server odder: name: must be a package's name",
+        "the secret token of ana for odder: the server is not there",
         "the OAuth tokens of all users for remote: the original's SECRETS_KEY does not open its accessToken",
     ];
     for args in [&[][..], &["--apply"]] {
@@ -224,6 +240,75 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
     assert!(said.contains("none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?"), "{said}");
 }
 
+/// Packages as the original writes them down, each with its server.
+async fn with_packages(app: &App) -> Original {
+    let folder = "packages/modelcontextprotocol-server-memory";
+    let memory = |server: &str| {
+        doc! { "name": MEMORY, "version": MEMORY_OLD, "installPath": folder, "status": "installed",
+        "mcpServerId": server, "enabled": true, "installed": mongodb::bson::DateTime::now() }
+    };
+    let file = app.dir.path().join("memory.json").to_string_lossy().into_owned();
+    let main = format!("./{folder}/node_modules/{MEMORY}/dist/index.js");
+    let node = |name: &str| doc! { "name": name, "command": "node", "args": [&*main], "enabled": true };
+    let mut memory_server = node("memory");
+    memory_server
+        .extend(doc! { "env": { "MEMORY_FILE_PATH": file }, "startupTimeout": 50_000.0, "status": "connected" });
+    let venv = |server: &str| format!("packages/python/{server}");
+    let time = |server: &str| {
+        doc! { "name": "mcp_server_time", "version": "2026.10.10", "runtime": "python", "pythonModule": "mcp_server_time",
+        "pythonArgs": ["--local-timezone", "Europe/Vienna"], "installPath": venv(server), "venvPath": venv(server),
+        "status": "upgrading", "mcpServerId": server }
+    };
+    let python = |name: &str| {
+        doc! { "name": name, "command": format!("{}/bin/python", venv(name)),
+        "args": ["-m", "mcp_server_time", "--local-timezone", "Europe/Paris"], "enabled": false }
+    };
+    let mut hidden = time("hidden");
+    hidden.extend(doc! { "pipIndexUrl": "http://ana:h-u-s-h@127.0.0.1:9/simple" });
+    let secret = |key: &str| doc! { "username": "ana", "key": key, "value": GHP_TEST };
+    Original::of(&[
+        ("packages", vec![memory("memory"), memory("taken"), time("time"), hidden]),
+        ("mcp", vec![memory_server, node("taken"), python("time"), python("hidden")]),
+        ("secrets", vec![secret("memory.token"), secret("hidden.token")]),
+    ])
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packages_are_installed_anew_with_their_servers() {
+    let app = packages::start();
+    app.register_fixture("taken").await.ok();
+    let original = with_packages(&app).await;
+    let before = original.all().await;
+    let taken = format!("the package {MEMORY} of the server taken: a server of that name is there already");
+    let (_, said) = original.import(&app, &[]);
+    assert!(said.contains("packages: 3 to be installed, 0 there already") && said.contains(&taken), "{said}");
+    assert!(said.contains("servers: 0 to be taken over") && said.contains("secrets: 2 to be taken over"), "{said}");
+    assert!(said.contains("mcp_server_time of the server time: its status is upgrading, and it is inst"), "{said}");
+    assert_eq!(app.get("/packages").await.ok()["packages"], json!([]));
+
+    let (well, said) = original.import(&app, &["--apply"]);
+    assert!(!well && said.contains("packages: 2 installed, 0 there already") && said.contains(&taken), "{said}");
+    assert!(said.contains(&format!("installed {MEMORY} as memory: {MEMORY_OLD}\n")), "{said}");
+    assert!(said.contains("not installed: mcp_server_time as hidden\n"), "{said}");
+    assert!(said.contains("mcp_server_time of the server hidden: pip cannot reach its registry"), "{said}");
+    assert!(said.contains("the secret token of ana for hidden: the server is not there"), "{said}");
+    assert!(said.contains("secrets: 1 taken over"), "{said}");
+    let memory = app.server("memory").await;
+    assert_eq!((&memory["status"], &memory["startupTimeout"]), (&json!("connected"), &json!(50_000)));
+    assert!(memory["env"]["MEMORY_FILE_PATH"].as_str().is_some_and(|path| path.ends_with("/memory.json")), "{memory}");
+    let time = app.server("time").await;
+    assert_eq!((&time["enabled"], &time["args"][4]), (&json!(false), &json!("Europe/Paris")));
+    assert_eq!(app.get("/packages/by-id/time").await.ok()["package"]["version"], "2026.10.10");
+    app.get("/mcp/servers/hidden").await.fails(404, "server_not_found");
+
+    let (_, said) = original.import(&app, &["--apply"]);
+    assert!(said.contains("packages: 0 installed, 2 there already"), "{said}");
+    assert!(said.contains("secrets: 0 taken over, 1 there already"), "{said}");
+    assert_eq!(original.all().await, before, "it is only read");
+    assert!(!app.log().contains("h-u-s-h"));
+}
+
 #[tokio::test]
 async fn a_dry_run_registers_nothing() {
     let app = App::embedded();
@@ -231,7 +316,12 @@ async fn a_dry_run_registers_nothing() {
     app.post("/mcp/servers?dryRun=true", body.clone()).await.ok();
     app.post("/mcp/servers?dryRun=true", json!({ "name": "fixture" })).await.fails(400, "invalid_request");
     app.post("/mcp/servers?dryRun=perhaps", body.clone()).await.fails(400, "invalid_request");
+    let package = json!({ "name": "pkg", "serverName": "fixture" });
+    app.post("/packages/install?dryRun=true", package.clone()).await.ok();
+    app.post("/packages/install?dryRun=true", json!({ "name": "pkg" })).await.fails(400, "invalid_request");
+    assert_eq!(app.get("/jobs").await.ok()["jobs"], json!([]));
     assert_eq!(app.happened().await, [""; 0]);
     app.post("/mcp/servers", body.clone()).await;
     app.post("/mcp/servers?dryRun=true", body).await.fails(409, "server_already_exists");
+    app.post("/packages/install?dryRun=true", package).await.fails(409, "server_already_exists");
 }

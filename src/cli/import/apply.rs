@@ -4,14 +4,21 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
+use super::packages::Package;
 use super::plan::{Plan, Secret};
 use crate::cli::call::sentence;
-use crate::cli::client::{Api, send};
+use crate::cli::client::{Api, send, send_later};
+use crate::cli::install::follow;
 
 /// Servers registered at once: each is started, and may take its time.
 const SERVERS: usize = 8;
+/// Packages installed at once: npm and pip have the network and the disks of workers to themselves for a while.
+const PACKAGES: usize = 2;
 const SECRETS: usize = 32;
+/// How long one package is waited for: workers end what takes longer themselves, unless none is there.
+const INSTALLS: Duration = Duration::from_secs(1200);
 /// How often a request is made again that could not be carried out.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,6 +47,59 @@ async fn register(api: &Api, plan: &mut Plan, path: &str) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+/// Has the API check the packages, without looking for them at their registries.
+pub async fn check_packages(api: &Api, plan: &mut Plan) -> Result<(), String> {
+    for package in std::mem::take(&mut plan.packages) {
+        match ask(api, "/packages/install?dryRun=true", package.body.clone()).await? {
+            (200, _) => plan.packages.push(package),
+            (_, answer) => plan.refuse_package(&package, &sentence(&answer)),
+        }
+    }
+    Ok(())
+}
+
+/// Tells of each as it goes. One that fails stops no other.
+pub async fn packages(api: &Api, plan: &mut Plan) {
+    let packages = std::mem::take(&mut plan.packages);
+    let mut ends = stream::iter(packages)
+        .map(async |package| {
+            println!("installing {package} …");
+            let end = install(api, &package).await;
+            (package, end)
+        })
+        .buffer_unordered(PACKAGES);
+    while let Some((package, end)) = ends.next().await {
+        match end {
+            Ok(version) => {
+                println!("installed {package}: {version}");
+                plan.packages.push(package);
+            }
+            Err(why) => {
+                println!("not installed: {package}");
+                plan.refuse_package(&package, &why);
+            }
+        }
+    }
+}
+
+/// Gives the version that was installed. What was accepted goes on also where nobody waits: hence a job, and a key.
+async fn install(api: &Api, package: &Package) -> Result<String, String> {
+    let key = Uuid::now_v7().to_string();
+    let accept = async || send_later(api, "POST", "/packages/install", package.body.clone(), Some(&key)).await;
+    let (_, accepted) = persist(accept).await?;
+    let Some(job) = accepted["jobId"].as_str() else { return Err(sentence(&accepted)) };
+    let followed = persist(async || follow(api, job, |_| {}).await.map(|answer| (200, answer)));
+    let unknown = |why: String| format!("{why}; GET /jobs/{job} tells what becomes of it");
+    let followed = tokio::time::timeout(INSTALLS, followed).await;
+    let (_, answer) = followed
+        .map_err(|_| unknown(format!("it has not ended within {} minutes", INSTALLS.as_secs() / 60)))?
+        .map_err(unknown)?;
+    match answer["package"]["version"].as_str() {
+        Some(version) => Ok(version.to_owned()),
+        None => Err(sentence(&answer)),
+    }
 }
 
 /// A value that is there already is newer than the original's, and stays.
@@ -79,13 +139,17 @@ fn body(Secret { user, server, name, value }: &Secret) -> Value {
     json!({ "username": user, "serverName": server, "secretName": name, "secretValue": value, "ifAbsent": true })
 }
 
-/// Asks until there is an answer that will stay the same.
 async fn ask(api: &Api, path: &str, body: Value) -> Result<(u16, Value), String> {
+    persist(async || send(api, "POST", path, Some(body.clone())).await).await
+}
+
+/// Asks until there is an answer that will stay the same.
+async fn persist(ask: impl AsyncFn() -> Result<(u16, Value), String>) -> Result<(u16, Value), String> {
     for _ in 1..TRIES {
-        match send(api, "POST", path, Some(body.clone())).await {
+        match ask().await {
             Ok((429 | 503, _)) | Err(_) => tokio::time::sleep(PAUSE).await,
             Ok(answer) => return Ok(answer),
         }
     }
-    send(api, "POST", path, Some(body)).await
+    ask().await
 }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod grants;
+mod packages;
 mod plan;
 
 use std::process::ExitCode;
@@ -15,7 +16,8 @@ use super::client::{Api, ApiArgs, block_on, send};
 use crate::app::original;
 use crate::config::{Env, ImportConfig};
 use crate::seal::OriginalKey;
-use plan::Plan;
+use packages::Package;
+use plan::{Plan, There};
 
 /// Says what would be done, or does it. What is there already stays as it is, so it may be run again.
 pub fn run(api: &ApiArgs, apply: bool) -> Ended {
@@ -23,17 +25,22 @@ pub fn run(api: &ApiArgs, apply: bool) -> Ended {
     let api = api.api()?;
     let key = OriginalKey::new(&config.key)?;
     block_on(async {
-        let there = servers(&api).await?;
+        let there = There {
+            servers: list(&api, "/mcp/servers", "servers").await?,
+            packages: list(&api, "/packages", "packages").await?,
+        };
         let found = original::read(&config.mongo).await.map_err(|error| format!("the original's MongoDB: {error}"))?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let mut plan = Plan::make(&found, &there, &key, now_ms);
         if apply {
             apply::servers(&api, &mut plan).await?;
+            apply::packages(&api, &mut plan).await;
             plan.settle();
             apply::secrets(&api, &mut plan).await?;
             apply::grants(&api, &mut plan).await?;
         } else {
             apply::check_servers(&api, &mut plan).await?;
+            apply::check_packages(&api, &mut plan).await?;
             plan.settle();
         }
         Ok(tell(&plan, apply))
@@ -41,10 +48,10 @@ pub fn run(api: &ApiArgs, apply: bool) -> Ended {
 }
 
 /// What the API has.
-async fn servers(api: &Api) -> Result<Vec<Value>, String> {
-    let (status, mut answer) = send(api, "GET", "/mcp/servers", None).await?;
-    match (status, answer["servers"].take()) {
-        (200, Value::Array(servers)) => Ok(servers),
+async fn list(api: &Api, path: &str, field: &str) -> Result<Vec<Value>, String> {
+    let (status, mut answer) = send(api, "GET", path, None).await?;
+    match (status, answer[field].take()) {
+        (200, Value::Array(all)) => Ok(all),
         _ => Err(sentence(&answer)),
     }
 }
@@ -52,6 +59,8 @@ async fn servers(api: &Api) -> Result<Vec<Value>, String> {
 fn tell(plan: &Plan, applied: bool) -> ExitCode {
     let to_do = if applied { "taken over" } else { "to be taken over" };
     println!("servers: {} {to_do}, {} there already", plan.servers.len(), plan.servers_there);
+    let to_install = if applied { "installed" } else { "to be installed" };
+    println!("packages: {} {to_install}, {} there already", plan.packages.len(), plan.packages_there);
     for (what, taken, there) in
         [("secrets", plan.secrets.len(), plan.secrets_there), ("OAuth tokens", plan.grants.len(), plan.grants_there)]
     {
@@ -63,9 +72,15 @@ fn tell(plan: &Plan, applied: bool) -> ExitCode {
     if plan.wrong_key {
         println!("none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?");
     }
+    let differences: Vec<_> = plan.packages.iter().flat_map(Package::differences).collect();
+    if !differences.is_empty() {
+        println!("not quite as they were:");
+        differences.iter().for_each(|what| println!("  {what}"));
+    }
     if !plan.not_taken.is_empty() {
         println!("not taken over:");
-        plan.not_taken.iter().for_each(|what| println!("  {what}"));
+        // Some have the last lines of npm, pip or a server with them.
+        plan.not_taken.iter().for_each(|what| println!("  {}", what.replace('\n', "\n      ")));
     }
     if !applied {
         println!("Nothing was changed. mcp-api import --apply does it.");

@@ -1,12 +1,14 @@
 //! What is to be taken over of an original, and what cannot be, and why.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
 use super::grants::{Grant, grant};
+use super::packages::{Package, package};
 use crate::app::original::Original;
 use crate::core::names::{SecretName, ServerName, UserName};
+use crate::core::package::python_name;
 use crate::core::secret::plain_name;
 use crate::seal::{OriginalKey, Plain};
 
@@ -15,10 +17,19 @@ const OF_ALL: [&str; 3] = ["name", "startupTimeout", "enabled"];
 const OF_STDIO: [&str; 3] = ["command", "args", "env"];
 const OF_HTTP: [&str; 4] = ["url", "headers", "sessionId", "reconnectionOptions"];
 
+/// What the API has.
+pub struct There {
+    pub servers: Vec<Value>,
+    pub packages: Vec<Value>,
+}
+
 pub struct Plan {
     /// To be registered: the bodies of the requests.
     pub servers: Vec<Value>,
     pub servers_there: usize,
+    /// To be installed, each with its server.
+    pub packages: Vec<Package>,
+    pub packages_there: usize,
     /// The servers that are there, or will be.
     pub names: BTreeSet<String>,
     pub secrets: Vec<Secret>,
@@ -45,11 +56,14 @@ impl Secret {
 }
 
 impl Plan {
-    pub fn make(found: &Original, there: &[Value], key: &OriginalKey, now_ms: u64) -> Self {
+    pub fn make(found: &Original, there: &There, key: &OriginalKey, now_ms: u64) -> Self {
+        let names = there.servers.iter().filter_map(|server| server["name"].as_str()).map(str::to_owned);
         let mut plan = Self {
             servers: vec![],
             servers_there: 0,
-            names: there.iter().filter_map(|server| server["name"].as_str()).map(str::to_owned).collect(),
+            packages: vec![],
+            packages_there: 0,
+            names: names.collect(),
             secrets: vec![],
             secrets_there: 0,
             grants: vec![],
@@ -57,10 +71,7 @@ impl Plan {
             not_taken: vec![],
             wrong_key: false,
         };
-        let there: HashMap<_, _> = there.iter().filter_map(|server| Some((server["name"].as_str()?, server))).collect();
-        for document in &found.servers {
-            plan.server(document, &there);
-        }
+        plan.servers_and_packages(found, there);
         let known = plan.names.clone();
         let opens = |secret: &Value| key.open(&text(secret, "value")).is_ok();
         plan.wrong_key = !found.secrets.is_empty() && !found.secrets.iter().any(opens);
@@ -69,12 +80,6 @@ impl Plan {
                 Ok(secret) => plan.secret(secret),
                 Err(why) => plan.not_taken.push(why),
             }
-        }
-        for package in &found.packages {
-            let (name, server) = (text(package, "name"), text(package, "mcpServerId"));
-            plan.not_taken.push(format!(
-                "the package {name}: its server {server} is taken over as it is, and uses the files where they are"
-            ));
         }
         for document in &found.tokens {
             match grant(document, key, now_ms) {
@@ -85,9 +90,55 @@ impl Plan {
         plan
     }
 
+    /// A package brings its server: the original's own starts from folders that are not there.
+    fn servers_and_packages(&mut self, found: &Original, there: &There) {
+        let mut servers = HashMap::new();
+        for document in &found.servers {
+            servers.entry(document["name"].as_str().unwrap_or_default()).or_insert(document);
+        }
+        for document in &found.packages {
+            match package(document, &servers) {
+                Ok(package) => self.package(package, there),
+                Err(why) => self.not_taken.push(why),
+            }
+        }
+        let of_packages: HashSet<_> = found.packages.iter().filter_map(|one| one["mcpServerId"].as_str()).collect();
+        let there = there.servers.iter().filter_map(|server| Some((server["name"].as_str()?, server))).collect();
+        for document in &found.servers {
+            let name = document["name"].as_str().unwrap_or_default();
+            if !of_packages.contains(name) {
+                self.server(document, &there);
+            } else if !std::ptr::eq(servers[name], document) {
+                self.not_taken.push(twice(name));
+            }
+        }
+    }
+
+    fn package(&mut self, package: Package, there: &There) {
+        let normal = |name: &str| python_name(&name.parse().ok()?).ok();
+        let same = |shown: &Value| {
+            shown["name"] == *package.name
+                || (normal(&package.name).is_some_and(|name| shown["name"] == *name.as_str()))
+        };
+        let shown = there.packages.iter().find(|shown| shown["mcpServerId"] == *package.server);
+        let server = &package.server;
+        if shown.is_some_and(same) {
+            self.packages_there += 1;
+        } else if there.servers.iter().any(|shown| shown["name"] == **server) {
+            self.not_taken.push(format!(
+                "{}: a server of that name is there already, without this package, and stays as it is",
+                package.called()
+            ));
+        } else if !self.names.insert(server.clone()) {
+            self.not_taken.push(format!("{}: the server has two packages, and the first is taken", package.called()));
+        } else {
+            self.packages.push(package);
+        }
+    }
+
     fn server(&mut self, document: &Value, there: &HashMap<&str, &Value>) {
         let body = match body(document) {
-            Ok(body) => body,
+            Ok(body) => Value::from(body),
             Err(why) => return self.not_taken.push(format!("the server {}: {why}", text(document, "name"))),
         };
         let name = body["name"].as_str().unwrap_or_default().to_owned();
@@ -98,9 +149,7 @@ impl Plan {
                 )),
                 None => self.servers_there += 1,
             },
-            None if !self.names.insert(name.clone()) => {
-                self.not_taken.push(format!("the server {name}: the name is there twice, and the first is taken"));
-            }
+            None if !self.names.insert(name.clone()) => self.not_taken.push(twice(&name)),
             None => self.servers.push(body),
         }
     }
@@ -131,10 +180,20 @@ impl Plan {
         self.servers.retain(|server| server["name"] != name);
         self.not_taken.push(format!("the server {name}: {why}"));
     }
+
+    /// A package that was refused, and its server with it.
+    pub fn refuse_package(&mut self, package: &Package, why: &str) {
+        self.names.remove(&package.server);
+        self.not_taken.push(format!("{}: {why}", package.called()));
+    }
+}
+
+fn twice(name: &str) -> String {
+    format!("the server {name}: the name is there twice, and the first is taken")
 }
 
 /// What would register the server.
-fn body(document: &Value) -> Result<Value, String> {
+pub fn body(document: &Value) -> Result<Map<String, Value>, String> {
     let name: ServerName = text(document, "name").parse().map_err(|why| format!("its name {why}"))?;
     let transport = document["transportType"].as_str().unwrap_or("stdio");
     let own: &[&str] = match transport {
@@ -162,7 +221,7 @@ fn body(document: &Value) -> Result<Value, String> {
     if !taken.is_empty() {
         body.insert("secretNames".into(), json!(taken));
     }
-    Ok(body.into())
+    Ok(body)
 }
 
 /// The field in which the server that is there differs. Whether it is enabled, and its session, may have changed.
