@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 
-use crate::core::catalog::{Catalog, FOLD_VERSION};
+use crate::core::catalog::Catalog;
 use crate::core::event::Unreadable;
 use crate::core::names::Position;
 use crate::ports::{Bus, EventLog, Hint, StoreError};
+use crate::snapshots;
 
 /// How often the log is looked at without a hint.
 const POLL: Duration = Duration::from_secs(3);
@@ -33,19 +34,15 @@ pub struct Follow {
     reading: tokio::sync::Mutex<()>,
     /// Held by the one who shows a catalogue: where the newest snapshot was taken.
     snapshot: Mutex<Position>,
+    /// One snapshot is made at a time, however fast the log grows.
+    saving: Arc<Semaphore>,
     stuck: OnceLock<Unreadable>,
 }
 
 impl Follow {
     /// Reads the newest snapshot and the log after it.
     pub async fn open(log: Arc<dyn EventLog>, bus: Arc<dyn Bus>) -> Result<Arc<Self>, StoreError> {
-        let catalog = match log.load_snapshot(FOLD_VERSION).await? {
-            Some(bytes) => Catalog::from_snapshot(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(%error, "the snapshot cannot be read; folding the whole log");
-                Catalog::default()
-            }),
-            None => Catalog::default(),
-        };
+        let catalog = snapshots::load(&*log).await?.unwrap_or_default();
         let position = catalog.position;
         let follow = Arc::new(Self {
             log,
@@ -54,6 +51,7 @@ impl Follow {
             moved: watch::Sender::new(position),
             reading: tokio::sync::Mutex::default(),
             snapshot: Mutex::new(position),
+            saving: Arc::new(Semaphore::new(1)),
             stuck: OnceLock::new(),
         });
         follow.read(ALL).await?;
@@ -158,21 +156,17 @@ impl Follow {
         let catalog = Arc::new(catalog);
         self.catalog.store(catalog.clone());
         self.moved.send_replace(position);
-        if position.0 >= snapshot.0 + SNAPSHOT_EVERY {
+        if position.0 >= snapshot.0 + SNAPSHOT_EVERY
+            && let Ok(saving) = self.saving.clone().try_acquire_owned()
+        {
             *snapshot = position;
-            tokio::spawn(save_snapshot(self.log.clone(), catalog));
+            let log = self.log.clone();
+            tokio::spawn(async move {
+                if let Err(error) = snapshots::save(&*log, catalog).await {
+                    tracing::warn!(%error, "a snapshot could not be stored; a later one will be");
+                }
+                drop(saving);
+            });
         }
-    }
-}
-
-async fn save_snapshot(log: Arc<dyn EventLog>, catalog: Arc<Catalog>) {
-    let position = catalog.position;
-    let bytes = match tokio::task::spawn_blocking(move || catalog.to_snapshot()).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return tracing::error!(%error, "a snapshot could not be made"),
-        Err(error) => return tracing::error!(%error, "a snapshot could not be made"),
-    };
-    if let Err(error) = log.save_snapshot(FOLD_VERSION, position, bytes).await {
-        tracing::warn!(%error, "a snapshot could not be stored; a later one will be");
     }
 }

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod ports;
 pub mod queue;
 pub mod seal;
+pub mod snapshots;
 pub mod telemetry;
 pub mod view;
 // The hands live beside `src`: they are a room of the house, not of the process.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::core::command::{Area, CallTool};
 use crate::core::event::Entry;
@@ -46,10 +47,24 @@ pub trait EventLog: Send + Sync {
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// Where a command was committed.
     async fn find(&self, command: CommandId) -> Result<Option<Position>, StoreError>;
-    /// The newest snapshot of that fold version.
-    async fn load_snapshot(&self, fold: u32) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Keeps a snapshot; an older one of the same version may go.
-    async fn save_snapshot(&self, fold: u32, at: Position, bytes: Vec<u8>) -> Result<(), StoreError>;
+    /// The newest finished snapshot of that fold version.
+    async fn newest_snapshot(&self, fold: u32) -> Result<Option<Snapshot>, StoreError>;
+    /// One of its pieces; `None` where it has been replaced.
+    async fn snapshot_piece(&self, snapshot: &Snapshot, n: u32) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Puts the next piece of a snapshot that is being made: it has `snapshot.pieces` already.
+    async fn put_snapshot_piece(&self, snapshot: &Snapshot, piece: Vec<u8>) -> Result<(), StoreError>;
+    /// Makes it the newest where none is as new, and drops all pieces that are in vain then.
+    async fn finish_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
+}
+
+/// A catalogue in the store; its bytes lie in pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Two that are made of the same position are two.
+    pub id: Uuid,
+    pub fold: u32,
+    pub at: Position,
+    pub pieces: u32,
 }
 
 /// Sealed bytes: safe to store and to send to a Vault, useless without the key.

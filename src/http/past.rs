@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::core::catalog::{Catalog, FOLD_VERSION};
+use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
 use crate::core::names::Position;
 use crate::follow::Follow;
 use crate::ports::StoreError;
+use crate::snapshots;
 use crate::telemetry::bug;
 
 /// Catalogues that are kept.
@@ -137,8 +138,7 @@ impl Past {
         if kept.position.0 + RECENT >= at.0 || at.0 + RECENT < now.position.0 {
             return Ok(kept);
         }
-        let snapshot = follow.log().load_snapshot(FOLD_VERSION).await.map_err(away)?;
-        let snapshot = snapshot.and_then(|bytes| Catalog::from_snapshot(&bytes).ok());
+        let snapshot = snapshots::load(follow.log()).await.map_err(away)?;
         Ok(snapshot.filter(|catalog| catalog.position <= at).unwrap_or(kept))
     }
 

@@ -13,11 +13,14 @@ use mcp_api::core::server::register;
 use mcp_api::execute::{Done, Execute};
 use mcp_api::follow::Follow;
 use mcp_api::ports::EventLog;
+use mcp_api::snapshots;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::samples::{command_id, commit, config, enabled, entry, registered, secret_set, server_id, small_entry};
-use crate::store_contract::{Store, fresh, sqlite};
+use crate::samples::{
+    command_id, commit, config, enabled, entry, registered, secret_set, server_id, small_entry, snapshot,
+};
+use crate::store_contract::{Store, finished, fresh, sqlite};
 
 /// What a process has of the road: its catalogue and its appender, on a bus of its own.
 struct Process {
@@ -59,7 +62,7 @@ async fn start() -> (Store, TempDir, Process) {
 
 /// All of a catalogue.
 fn shown(catalog: &Catalog) -> String {
-    String::from_utf8(catalog.to_snapshot().expect("a snapshot")).expect("JSON")
+    String::from_utf8(snapshot(catalog)).expect("JSON")
 }
 
 /// The whole log, which must have no gap and no command twice.
@@ -292,15 +295,15 @@ async fn a_snapshot_and_the_tail_equal_a_full_fold() {
         store.log.append(entry, &[]).await.expect("appended");
     }
     for at in [1, 13, entries.len()] {
-        let snapshot = folded(&entries[..at]).to_snapshot().expect("a snapshot");
-        store.log.save_snapshot(FOLD_VERSION, Position(at as u64), snapshot).await.expect("saved");
+        snapshots::save(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
         let process = Process::start(&store.log).await;
         assert_eq!(process.shown(), shown(&folded(&entries)), "from a snapshot at {at}");
     }
     // One that cannot be read, and one of another fold version, are no reason not to start.
-    let head = Position(entries.len() as u64 + 1);
-    store.log.save_snapshot(FOLD_VERSION, head, b"{".to_vec()).await.expect("saved");
-    store.log.save_snapshot(FOLD_VERSION + 1, head, b"{}".to_vec()).await.expect("saved");
+    let head = entries.len() as u64 + 1;
+    for (fold, unreadable) in [(FOLD_VERSION, "{"), (FOLD_VERSION + 1, "{}")] {
+        finished(&store, fold, head, &[unreadable.as_bytes()]).await;
+    }
     assert_eq!(Process::start(&store.log).await.shown(), shown(&folded(&entries)));
 }
 
@@ -318,8 +321,7 @@ async fn a_start_on_a_long_log_is_quick() {
     entries[0].commits[0] = known;
     let whole = folded(&entries);
     let at = entries.len() - 10;
-    let snapshot = folded(&entries[..at]).to_snapshot().expect("a snapshot");
-    store.log.save_snapshot(FOLD_VERSION, Position(at as u64), snapshot).await.expect("saved");
+    snapshots::save(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
 
     let began = Instant::now();
     let process = Process::start(&store.log).await;
@@ -338,9 +340,9 @@ async fn snapshots_are_made_along_the_way() {
     }
     assert!(process.follow.reach(Position(2_000), crate::harness::PATIENCE).await);
     crate::store_contract::until("a snapshot is stored", async || {
-        store.log.load_snapshot(FOLD_VERSION).await.expect("an answer").is_some()
+        store.log.newest_snapshot(FOLD_VERSION).await.expect("an answer").is_some()
     })
     .await;
-    let snapshot = store.log.load_snapshot(FOLD_VERSION).await.expect("an answer").expect("a snapshot");
-    assert_eq!(shown(&Catalog::from_snapshot(&snapshot).expect("a catalogue")), process.shown());
+    let stored = snapshots::load(&*store.log).await.expect("an answer").expect("a snapshot");
+    assert_eq!(shown(&stored), process.shown());
 }

@@ -8,7 +8,7 @@ use mcp_api::core::event::JobAccepted;
 use mcp_api::core::names::JobId;
 use uuid::Uuid;
 
-use crate::samples::{registered, value_id};
+use crate::samples::{registered, restored, snapshot, value_id};
 
 thread_local! {
     static BYTES: Cell<isize> = const { Cell::new(0) };
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// A catalogue with so many jobs that wait, of a hundred users for one server.
-fn with_jobs(jobs: u64) -> Catalog {
+pub fn with_jobs(jobs: u64) -> Catalog {
     let mut catalog = Catalog::default();
     catalog.apply(&registered(1));
     for n in 0..jobs {
@@ -63,10 +63,10 @@ fn a_waiting_job_costs_less_than_three_hundred_bytes() {
     let before = BYTES.get();
     let catalog = with_jobs(JOBS);
     let accepted = (BYTES.get() - before) / JOBS as isize;
-    let snapshot = catalog.to_snapshot().expect("a snapshot");
+    let stored = snapshot(&catalog);
     drop(catalog);
     let before = BYTES.get();
-    let restored = Catalog::from_snapshot(&snapshot).expect("a catalogue");
+    let restored = restored(&stored).expect("a catalogue");
     let read = (BYTES.get() - before) / JOBS as isize;
     assert_eq!(restored.jobs.waiting(), JOBS as usize);
     println!("a waiting job: {accepted} bytes where it was accepted, {read} after a start");

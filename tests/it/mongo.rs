@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
 use mcp_api::core::names::{CommandId, Position};
 use mcp_api::ports::{AppendError, EventLog, Rewrap, Sealed, Vault};
+use mcp_api::snapshots;
 use mongodb::bson::{Binary, Document, doc, spec::BinarySubtype};
 use tempfile::TempDir;
 
@@ -79,11 +80,11 @@ async fn a_killed_primary_takes_nothing_acknowledged_along() {
 #[tokio::test]
 async fn a_snapshot_may_be_larger_than_a_document() {
     let store = connect(&Mongod::shared().replacen("/?", "/large?", 1)).await;
-    let large = |byte: u8| vec![byte; 20 << 20];
-    for (at, byte) in [(1, b'a'), (3, b'c'), (2, b'b')] {
-        store.save_snapshot(7, Position(at), large(byte)).await.expect("saved");
-    }
-    assert!(store.load_snapshot(7).await.expect("an answer") == Some(large(b'c')), "the newest, and whole");
+    let large = Arc::new(crate::memory::with_jobs(100_000));
+    assert!(crate::samples::snapshot(&large).len() > 20 << 20);
+    snapshots::save(&*store, large.clone()).await.expect("saved");
+    let read = snapshots::load(&*store).await.expect("an answer").expect("a snapshot");
+    assert!(crate::samples::snapshot(&read) == crate::samples::snapshot(&large), "the newest, and whole");
 }
 
 #[tokio::test]

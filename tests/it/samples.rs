@@ -1,5 +1,6 @@
 //! Events and commits as tests need them.
 
+use mcp_api::core::catalog::Catalog;
 use mcp_api::core::event::{Actor, Commit, Entry, Event, SecretSet, ServerDisabled, ServerEnabled, ServerRegistered};
 use mcp_api::core::names::{CommandId, Position, ServerId, ValueId};
 use mcp_api::core::server::ServerConfig;
@@ -12,6 +13,20 @@ pub fn command_id() -> CommandId {
 
 pub fn value_id() -> ValueId {
     ValueId(Uuid::now_v7())
+}
+
+/// All of a catalogue, as it is stored.
+pub fn snapshot(catalog: &Catalog) -> Vec<u8> {
+    catalog.snapshot().map(|line| line.expect("a line")).collect::<Vec<_>>().join(&b'\n')
+}
+
+/// A catalogue that was stored so.
+pub fn restored(snapshot: &[u8]) -> Result<Catalog, serde_json::Error> {
+    let mut catalog = Catalog::default();
+    for line in snapshot.split(|byte| *byte == b'\n') {
+        catalog.put_back(line)?;
+    }
+    Ok(catalog)
 }
 
 /// A server whose id follows from its number, called `server-<number>`.

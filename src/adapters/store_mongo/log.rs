@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{MongoStore, damaged, duplicate, failed, timely};
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
-use crate::ports::{AppendError, EventLog, SealedAt, StoreError};
+use crate::ports::{AppendError, EventLog, SealedAt, Snapshot, StoreError};
 
 /// How long an append whose outcome is unknown is looked into.
 const RESOLVE: Duration = Duration::from_secs(6);
@@ -109,12 +109,20 @@ impl EventLog for MongoStore {
         found.map(|found| Ok(Position(found.get_i64("_id").map_err(damaged)? as u64))).transpose()
     }
 
-    async fn load_snapshot(&self, fold: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        self.newest_snapshot(fold).await
+    async fn newest_snapshot(&self, fold: u32) -> Result<Option<Snapshot>, StoreError> {
+        self.head_of_snapshots(fold).await
     }
 
-    async fn save_snapshot(&self, fold: u32, at: Position, bytes: Vec<u8>) -> Result<(), StoreError> {
-        self.put_snapshot(fold, at, &bytes).await
+    async fn snapshot_piece(&self, snapshot: &Snapshot, n: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        self.piece(snapshot, n).await
+    }
+
+    async fn put_snapshot_piece(&self, snapshot: &Snapshot, piece: Vec<u8>) -> Result<(), StoreError> {
+        self.put_piece(snapshot, &piece).await
+    }
+
+    async fn finish_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        self.finish(snapshot).await
     }
 }
 

@@ -144,6 +144,6 @@ fn id_of(value: &Document) -> Result<ValueId, StoreError> {
     value.get_str("_id").map_err(damaged)?.parse().map(ValueId).map_err(damaged)
 }
 
-fn binary(bytes: &[u8]) -> Binary {
+pub(super) fn binary(bytes: &[u8]) -> Binary {
     Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() }
 }

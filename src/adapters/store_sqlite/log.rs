@@ -1,13 +1,14 @@
 //! The log in SQLite: a row per append, and an index of the commands in it.
 
 use async_trait::async_trait;
-use rusqlite::{ErrorCode, OptionalExtension, params};
+use rusqlite::{ErrorCode, OptionalExtension, Row, Transaction, params};
+use uuid::Uuid;
 
 use super::vault::put;
 use super::{SqliteStore, failed};
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
-use crate::ports::{AppendError, EventLog, SealedAt, StoreError};
+use crate::ports::{AppendError, EventLog, SealedAt, Snapshot, StoreError};
 
 #[async_trait]
 impl EventLog for SqliteStore {
@@ -81,18 +82,40 @@ impl EventLog for SqliteStore {
         Ok(found.await?.map(|position| Position(position as u64)))
     }
 
-    async fn load_snapshot(&self, fold: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        let sql = "SELECT bytes FROM snapshot WHERE fold = ?1";
-        self.readers.read(move |c| c.query_row(sql, params![fold], |row| row.get(0)).optional()).await
+    async fn newest_snapshot(&self, fold: u32) -> Result<Option<Snapshot>, StoreError> {
+        let sql = "SELECT id, position, pieces FROM snapshot_head WHERE fold = ?1";
+        let head = move |row: &Row<'_>| {
+            let at = Position(row.get::<_, i64>(1)? as u64);
+            Ok(Snapshot { id: Uuid::from_bytes(row.get(0)?), fold, at, pieces: row.get(2)? })
+        };
+        self.readers.read(move |c| c.query_row(sql, params![fold], head).optional()).await
     }
 
-    async fn save_snapshot(&self, fold: u32, at: Position, bytes: Vec<u8>) -> Result<(), StoreError> {
+    async fn snapshot_piece(&self, snapshot: &Snapshot, n: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        let (sql, id) = ("SELECT bytes FROM snapshot_piece WHERE id = ?1 AND n = ?2", snapshot.id);
+        self.readers.read(move |c| c.query_row(sql, params![id.as_bytes(), n], |row| row.get(0)).optional()).await
+    }
+
+    async fn put_snapshot_piece(&self, snapshot: &Snapshot, piece: Vec<u8>) -> Result<(), StoreError> {
+        let sql = "INSERT INTO snapshot_piece (id, n, fold, position, bytes) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let Snapshot { id, fold, at, pieces } = *snapshot;
+        let write = move |t: &Transaction<'_>| {
+            t.execute(sql, params![id.as_bytes(), pieces, fold, at.0 as i64, piece]).map(drop).map_err(failed)
+        };
+        self.writer.write(write).await
+    }
+
+    async fn finish_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
         // A slow older snapshot must not replace a newer one.
-        let sql = "INSERT INTO snapshot (fold, position, bytes) VALUES (?1, ?2, ?3)
-                   ON CONFLICT (fold) DO UPDATE SET position = excluded.position, bytes = excluded.bytes
-                   WHERE excluded.position > snapshot.position";
-        let write = move |t: &rusqlite::Transaction<'_>| {
-            t.execute(sql, params![fold, at.0 as i64, bytes]).map(drop).map_err(failed)
+        let newest = "INSERT INTO snapshot_head (fold, id, position, pieces) VALUES (?1, ?2, ?3, ?4)
+                      ON CONFLICT (fold) DO UPDATE SET id = excluded.id, position = excluded.position,
+                      pieces = excluded.pieces WHERE excluded.position > snapshot_head.position";
+        let others = "DELETE FROM snapshot_piece WHERE fold = ?1 AND position <= ?2
+                      AND id <> (SELECT id FROM snapshot_head WHERE fold = ?1)";
+        let Snapshot { id, fold, at, pieces } = *snapshot;
+        let write = move |t: &Transaction<'_>| {
+            t.execute(newest, params![fold, id.as_bytes(), at.0 as i64, pieces]).map_err(failed)?;
+            t.execute(others, params![fold, at.0 as i64]).map(drop).map_err(failed)
         };
         self.writer.write(write).await
     }

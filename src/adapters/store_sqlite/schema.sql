@@ -9,11 +9,23 @@ CREATE TABLE IF NOT EXISTS command (
     position INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE IF NOT EXISTS snapshot (
+CREATE TABLE IF NOT EXISTS snapshot_head (
     fold     INTEGER PRIMARY KEY,
+    id       BLOB    NOT NULL,
     position INTEGER NOT NULL,
-    bytes    BLOB    NOT NULL
+    pieces   INTEGER NOT NULL
 ) STRICT;
+
+CREATE TABLE IF NOT EXISTS snapshot_piece (
+    id       BLOB    NOT NULL,
+    n        INTEGER NOT NULL,
+    fold     INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    bytes    BLOB    NOT NULL,
+    PRIMARY KEY (id, n)
+) STRICT;
+-- Where earlier versions kept them, in one piece.
+DROP TABLE IF EXISTS snapshot;
 
 CREATE TABLE IF NOT EXISTS vault (
     id     BLOB    PRIMARY KEY,

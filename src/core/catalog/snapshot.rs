@@ -1,5 +1,6 @@
 //! A catalogue as it is stored, so that a start need not fold from the beginning.
 
+use std::iter::once;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use super::{Catalog, SecretRef, Server};
 use crate::core::dead::DeadLetter;
 use crate::core::event::DeadKept;
 use crate::core::grant::Grant;
-use crate::core::job::{Job, Jobs};
+use crate::core::job::Job;
 use crate::core::names::{Position, ServerId, ServerName, UserName, ValueId};
 use crate::core::package::Installed;
 use crate::core::remote::Era;
@@ -16,16 +17,22 @@ use crate::core::request::Request;
 use crate::core::server::ServerConfig;
 use crate::core::tool::Tools;
 
+/// A snapshot is text, a line each: so it is written and read with no more than a line in memory.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Snapshot<J> {
-    position: Position,
-    tools_changed: Position,
-    servers_changed: Position,
-    servers: Vec<ServerSnapshot>,
-    jobs: Vec<J>,
-    dead: Vec<DeadLetter>,
-    requests: Vec<Request>,
+enum Line<J> {
+    #[serde(rename_all = "camelCase")]
+    Head {
+        position: Position,
+        tools_changed: Position,
+        servers_changed: Position,
+    },
+    Server(Box<ServerSnapshot>),
+    Job(J),
+    Dead(DeadLetter),
+    Request(Request),
+    /// Without it, it was cut off.
+    End,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,65 +53,81 @@ struct ServerSnapshot {
 }
 
 impl Catalog {
-    pub fn to_snapshot(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let servers = self.servers().into_iter().map(|server| {
-            let mut secrets: Vec<_> = server.secrets.iter().map(|(user, refs)| (user.clone(), refs.clone())).collect();
-            secrets.sort_by(|a, b| a.0.cmp(&b.0));
-            let mut google: Vec<_> = server.google.iter().map(|(user, value)| (user.clone(), *value)).collect();
-            google.sort_by(|a, b| a.0.cmp(&b.0));
-            let mut user_grants: Vec<_> =
-                server.user_grants.iter().map(|(user, grant)| (user.clone(), *grant)).collect();
-            user_grants.sort_by(|a, b| a.0.cmp(&b.0));
-            ServerSnapshot {
-                id: server.id,
-                name: server.name.clone(),
-                config: server.config.clone(),
-                enabled: server.enabled,
-                changed: server.changed,
-                tools: server.tools.clone(),
-                era: server.era,
-                session: server.session,
-                grant: server.grant,
-                user_grants,
-                package: server.package.clone(),
-                secrets,
-                google,
-            }
-        });
+    /// All there is, servers before jobs, as lines without their ends.
+    pub fn snapshot(&self) -> impl Iterator<Item = Result<Vec<u8>, serde_json::Error>> {
         let Self { position, tools_changed, servers_changed, .. } = *self;
-        let (servers, jobs) = (servers.collect(), self.jobs.to_snapshot());
-        let (dead, requests) = (self.dead.all().cloned().collect(), self.requests.all().copied().collect());
-        serde_json::to_vec(&Snapshot { position, tools_changed, servers_changed, servers, jobs, dead, requests })
+        let head = Line::Head { position, tools_changed, servers_changed };
+        let servers = self.servers().into_iter().map(|server| Line::Server(Box::new(stored(server))));
+        let jobs = self.jobs.all().map(Line::Job);
+        let dead = self.dead.all().cloned().map(Line::Dead);
+        let requests = self.requests.all().copied().map(Line::Request);
+        let lines = once(head).chain(servers).chain(jobs).chain(dead).chain(requests).chain(once(Line::End));
+        lines.map(|line| serde_json::to_vec(&line))
     }
 
-    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let snapshot: Snapshot<Job> = serde_json::from_slice(bytes)?;
-        let Snapshot { position, tools_changed, servers_changed, servers, jobs, dead, requests } = snapshot;
-        let mut catalog = Self { position, tools_changed, servers_changed, ..Self::default() };
-        dead.into_iter().for_each(|letter| catalog.dead.kept(&DeadKept { letter }));
-        requests.into_iter().for_each(|request| catalog.requests.insert(request));
-        for server in servers {
-            catalog.names.insert(server.id, server.name.clone());
-            let stored = Server {
-                id: server.id,
-                name: server.name.clone(),
-                config: server.config,
-                enabled: server.enabled,
-                changed: server.changed,
-                tools: server.tools,
-                era: server.era,
-                session: server.session,
-                grant: server.grant,
-                user_grants: server.user_grants.into_iter().collect(),
-                package: server.package,
-                secrets: server.secrets.into_iter().collect(),
-                google: server.google.into_iter().collect(),
-            };
-            catalog.servers.insert(server.name, Arc::new(stored));
+    /// Puts the next line of a snapshot back, into a catalogue that has those before it and nothing else. True: it
+    /// was the last.
+    pub fn put_back(&mut self, line: &[u8]) -> Result<bool, serde_json::Error> {
+        match serde_json::from_slice::<Line<Job>>(line)? {
+            Line::Head { position, tools_changed, servers_changed } => {
+                (self.position, self.tools_changed) = (position, tools_changed);
+                self.servers_changed = servers_changed;
+            }
+            Line::Server(server) => self.put_back_server(*server),
+            Line::Job(job) => {
+                let known = |name: &ServerName| self.servers.get_key_value(name).map(|(known, _)| known.clone());
+                let server = job.server.as_ref().and_then(known);
+                self.jobs.put_back(job, server);
+            }
+            Line::Dead(letter) => self.dead.kept(&DeadKept { letter }),
+            Line::Request(request) => self.requests.insert(request),
+            Line::End => return Ok(true),
         }
-        let known = &catalog.servers;
-        let name = |name: ServerName| known.get_key_value(&name).map_or(name.clone(), |(known, _)| known.clone());
-        catalog.jobs = Jobs::from_snapshot(jobs, name);
-        Ok(catalog)
+        Ok(false)
     }
+
+    fn put_back_server(&mut self, server: ServerSnapshot) {
+        self.names.insert(server.id, server.name.clone());
+        let stored = Server {
+            id: server.id,
+            name: server.name.clone(),
+            config: server.config,
+            enabled: server.enabled,
+            changed: server.changed,
+            tools: server.tools,
+            era: server.era,
+            session: server.session,
+            grant: server.grant,
+            user_grants: server.user_grants.into_iter().collect(),
+            package: server.package,
+            secrets: server.secrets.into_iter().collect(),
+            google: server.google.into_iter().collect(),
+        };
+        self.servers.insert(server.name, Arc::new(stored));
+    }
+}
+
+fn stored(server: &Server) -> ServerSnapshot {
+    ServerSnapshot {
+        id: server.id,
+        name: server.name.clone(),
+        config: server.config.clone(),
+        enabled: server.enabled,
+        changed: server.changed,
+        tools: server.tools.clone(),
+        era: server.era,
+        session: server.session,
+        grant: server.grant,
+        user_grants: by_user(server.user_grants.iter().map(|(user, grant)| (user.clone(), *grant))),
+        package: server.package.clone(),
+        secrets: by_user(server.secrets.iter().map(|(user, refs)| (user.clone(), refs.clone()))),
+        google: by_user(server.google.iter().map(|(user, value)| (user.clone(), *value))),
+    }
+}
+
+/// In an order that says nothing, and is always the same.
+fn by_user<T>(all: impl Iterator<Item = (UserName, T)>) -> Vec<(UserName, T)> {
+    let mut all: Vec<_> = all.collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
 }

@@ -206,20 +206,17 @@ impl Jobs {
         }
     }
 
-    /// As it is stored with a snapshot; who is next begins anew there.
-    pub fn to_snapshot(&self) -> Vec<&Job> {
-        self.all.values().map(AsRef::as_ref).collect()
+    /// All of them, the oldest first.
+    pub fn all(&self) -> impl Iterator<Item = &Job> {
+        self.all.values().map(AsRef::as_ref)
     }
 
-    /// `server` gives the name of a server as the catalogue keeps it.
-    pub fn from_snapshot(stored: Vec<Job>, server: impl Fn(ServerName) -> ServerName) -> Self {
-        let mut jobs = Self::default();
-        for mut job in stored {
-            job.user = jobs.line.user(&job.user);
-            job.server = job.server.map(&server);
-            job.tool = job.tool.map(|tool| jobs.tool(&tool));
-            jobs.insert(job);
-        }
-        jobs
+    /// Puts back what was stored with a snapshot; who is next begins anew. `server` is the name as the catalogue
+    /// keeps it.
+    pub fn put_back(&mut self, mut job: Job, server: Option<ServerName>) {
+        job.user = self.line.user(&job.user);
+        job.server = server.or(job.server);
+        job.tool = job.tool.map(|tool| self.tool(&tool));
+        self.insert(job);
     }
 }

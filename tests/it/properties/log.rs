@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{cases, json, nearly_json};
-use crate::samples::entry;
+use crate::samples::{entry, restored, snapshot};
 use crate::schemas::samples;
 
 /// Decodes, and folds and stores again what could be decoded.
@@ -19,9 +19,9 @@ fn digest(stored: StoredEvent) {
     let mut catalog = Catalog::default();
     let commit = crate::samples::commit(crate::samples::command_id(), &[event]);
     catalog.fold(&entry(1, vec![commit])).expect("folded");
-    let snapshot = catalog.to_snapshot().expect("a snapshot");
-    let restored = Catalog::from_snapshot(&snapshot).expect("a catalogue");
-    assert_eq!(restored.to_snapshot().expect("a snapshot"), snapshot);
+    let stored = snapshot(&catalog);
+    let restored = restored(&stored).expect("a catalogue");
+    assert_eq!(snapshot(&restored), stored);
 }
 
 /// A sample in which one value, somewhere, is another one or missing.
@@ -80,6 +80,6 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_snapshot_or_refused(bytes in nearly_json()) {
-        let _ = Catalog::from_snapshot(&bytes);
+        let _ = restored(&bytes);
     }
 }

@@ -5,7 +5,8 @@ use std::slice::from_ref;
 
 use bytes::Bytes;
 use mcp_api::core::names::Position;
-use mcp_api::ports::{AppendError, Sealed, SealedAt};
+use mcp_api::ports::{AppendError, Sealed, SealedAt, Snapshot};
+use uuid::Uuid;
 
 use super::Store;
 use crate::samples::{command_id, commit, entry, registered, small_entry, value_id};
@@ -14,7 +15,7 @@ pub async fn an_empty_log_is_empty(store: Store) {
     assert_eq!(store.log.head().await.expect("a head"), Position(0));
     assert!(store.log.read(Position(0), 10).await.expect("entries").is_empty());
     assert_eq!(store.log.find(command_id()).await.expect("an answer"), None);
-    assert_eq!(store.log.load_snapshot(1).await.expect("an answer"), None);
+    assert_eq!(store.log.newest_snapshot(1).await.expect("an answer"), None);
 }
 
 pub async fn appends_are_read_in_order(store: Store) {
@@ -140,13 +141,44 @@ async fn append_some(store: Store, count: usize) -> Vec<(Position, mcp_api::core
     done
 }
 
+/// A snapshot of these pieces, made as a process makes it.
+pub async fn finished(store: &Store, fold: u32, at: u64, pieces: &[&[u8]]) -> Snapshot {
+    let snapshot = begun(store, fold, at, pieces).await;
+    store.log.finish_snapshot(&snapshot).await.expect("finished");
+    snapshot
+}
+
+async fn begun(store: &Store, fold: u32, at: u64, pieces: &[&[u8]]) -> Snapshot {
+    let mut snapshot = Snapshot { id: Uuid::now_v7(), fold, at: Position(at), pieces: 0 };
+    for piece in pieces {
+        store.log.put_snapshot_piece(&snapshot, piece.to_vec()).await.expect("put");
+        snapshot.pieces += 1;
+    }
+    snapshot
+}
+
+async fn pieces(store: &Store, snapshot: &Snapshot) -> Vec<Option<Vec<u8>>> {
+    let of = async |n| store.log.snapshot_piece(snapshot, n).await.expect("an answer");
+    futures::future::join_all((0..snapshot.pieces).map(of)).await
+}
+
 pub async fn the_newest_snapshot_wins(store: Store) {
-    store.log.save_snapshot(1, Position(10), b"ten".to_vec()).await.expect("saved");
-    store.log.save_snapshot(2, Position(30), b"of another fold".to_vec()).await.expect("saved");
-    store.log.save_snapshot(1, Position(20), b"twenty".to_vec()).await.expect("saved");
-    // A slow one that comes too late.
-    store.log.save_snapshot(1, Position(15), b"fifteen".to_vec()).await.expect("taken");
-    assert_eq!(store.log.load_snapshot(1).await.expect("an answer"), Some(b"twenty".to_vec()));
-    assert_eq!(store.log.load_snapshot(2).await.expect("an answer"), Some(b"of another fold".to_vec()));
-    assert_eq!(store.log.load_snapshot(3).await.expect("an answer"), None);
+    let newest = async |fold| store.log.newest_snapshot(fold).await.expect("an answer");
+    let ten = finished(&store, 1, 10, &[b"t", b"", b"en"]).await;
+    assert_eq!(pieces(&store, &ten).await, [Some(b"t".to_vec()), Some(vec![]), Some(b"en".to_vec())]);
+    let of_another_fold = finished(&store, 2, 30, &[b"thirty"]).await;
+    // What is being made is nobody's business yet.
+    let late = begun(&store, 1, 40, &[b"for", b"ty"]).await;
+    assert_eq!(newest(1).await, Some(ten));
+    let twenty = finished(&store, 1, 20, &[b"twenty"]).await;
+    assert_eq!(pieces(&store, &ten).await, [None, None, None], "what is in vain is dropped");
+    // A slow one that comes too late, and another of the same position.
+    for at in [15, 20] {
+        let vain = finished(&store, 1, at, &[b"in vain"]).await;
+        assert_eq!((newest(1).await, pieces(&store, &vain).await), (Some(twenty), vec![None]));
+    }
+    assert_eq!(pieces(&store, &twenty).await, [Some(b"twenty".to_vec())]);
+    store.log.finish_snapshot(&late).await.expect("finished");
+    assert_eq!((newest(1).await, pieces(&store, &late).await.len()), (Some(late), 2));
+    assert_eq!((newest(2).await, newest(3).await), (Some(of_another_fold), None));
 }

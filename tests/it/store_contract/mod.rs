@@ -5,6 +5,7 @@ mod leases;
 mod log;
 mod vault;
 
+pub use log::finished;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
