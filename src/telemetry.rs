@@ -2,8 +2,12 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{LogConfig, LogFormat};
 use crate::core::failure::Failure;
@@ -16,17 +20,26 @@ pub fn start(config: &LogConfig) {
         LogFormat::Json => true,
         LogFormat::Pretty => false,
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = layer()
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
         // It would be told on standard error, and that panics where nobody reads it any more.
         .log_internal_errors(false);
-    let _ = if json {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+    let lines = if json {
+        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
     } else {
-        builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
+        lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed()
     };
+    let _ = tracing_subscriber::registry().with(filter).with(filter_fn(is_harmless)).with(lines).try_init();
+}
+
+/// Libraries that tell whole messages at these levels and below, with what users say and servers answer in them.
+const TALKATIVE: [(&str, Level); 2] = [("async_nats", Level::DEBUG), ("rmcp", Level::INFO)];
+
+/// Whatever `RUST_LOG` says: nobody's secrets are in the log.
+fn is_harmless(of: &Metadata<'_>) -> bool {
+    let tells = |(library, level): &(&str, Level)| of.target().starts_with(library) && of.level() >= level;
+    !TALKATIVE.iter().any(tells)
 }
 
 /// Our own bug: the whole chain goes to the log, once; the caller learns that it was our fault.

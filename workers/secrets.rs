@@ -82,6 +82,9 @@ pub async fn sweep(context: &Context) -> Result<(), Failure> {
 async fn unnamed(context: &Context) -> Result<Vec<ValueId>, Failure> {
     // The old ones first, the catalogue after: what was named in between is kept.
     let old = context.vault.older_than(UNNAMED).await.map_err(away)?;
+    if old.is_empty() {
+        return Ok(old);
+    }
     if !context.follow.reach(context.follow.log().head().await.map_err(away)?, UNNAMED).await {
         return Err(Failure::unavailable("the log could not be read"));
     }

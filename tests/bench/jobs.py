@@ -71,10 +71,10 @@ def waiting(folder, count):
     ok(one.request("POST", "/mcp/servers", json.dumps({"name": "echo", "command": ECHO})))
     before = rss_mib(one.process.pid)
     connection = http.client.HTTPConnection("127.0.0.1", one.port)
-    # The server's places are taken first, so that the others wait.
+    # The first take the server's places, so that the others wait; and so do the next after a start.
     for n in range(count + 64):
-        user, tool, given = (f"hang-{n}", "sleep", {"ms": 3_000_000}) if n < 64 else (f"user-{n % 100}", "echo", {"message": "x"})
-        connection.request("POST", "/mcp/tool/call", json.dumps({"username": user, "serverName": "echo", "methodName": tool, "args": given, "timeoutMs": 3_600_000}), HEADERS)
+        call = {"username": f"user-{n % 100}", "serverName": "echo", "methodName": "sleep", "args": {"ms": 3_000_000}, "timeoutMs": 3_600_000}
+        connection.request("POST", "/mcp/tool/call", json.dumps(call), HEADERS)
         assert connection.getresponse().read()
     time.sleep(3)
     after = rss_mib(one.process.pid)

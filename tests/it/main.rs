@@ -25,6 +25,7 @@ mod import;
 mod jobs;
 mod keys;
 mod leaks;
+mod leaks_between;
 mod lifecycle;
 mod listeners;
 mod memory;
