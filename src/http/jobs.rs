@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::facade::Facade;
 use super::google::with_fresh_login;
 use super::reply::{ErrorBody, Refused, Success, answered, json, success};
-use crate::core::command::{Area, ReadAnswer};
+use crate::core::command::{Area, ReadAnswer, TellEnd};
 use crate::core::failure::Failure;
 use crate::core::job::{self, Job, JobState, Progress, Stage};
 use crate::core::names::{JobId, ServerName, ToolName, UserName};
@@ -220,6 +220,10 @@ pub async fn cancel(
 ) -> Result<Response, Refused> {
     let (id, OfUser { username, .. }) = one(&facade, &id, of)?;
     let job = facade.queue.cancel(id, username).await?;
+    if job.is_untold() {
+        // Only a worker can open who wants to be told. Should this fail, one looks for it later.
+        tokio::spawn(async move { facade.ask(&TellEnd { job: id }, OPENS).await });
+    }
     success(OneJob { job: JobView::new(&job, None) })
 }
 

@@ -155,11 +155,17 @@ impl Job {
         matches!(&self.stage, Stage::Running(run) if run.worker == by && run.attempt == at)
     }
 
-    /// What of it lies in the Vault.
+    /// Whether it has ended where nobody could open its arguments: they say who wants to be told.
+    pub fn is_untold(&self) -> bool {
+        self.ended().is_some_and(|ended| ended.answer.is_none())
+    }
+
+    /// What of it lies in the Vault, or may.
     fn values(&self) -> impl Iterator<Item = ValueId> {
         let answer = self.ended().and_then(|ended| ended.answer);
-        // Nobody runs it again: its arguments may go.
-        self.ended().is_none().then_some(self.arguments).into_iter().chain(answer)
+        // Of one that has an answer the arguments may go; of the others, once somebody has been told.
+        let arguments = (self.ended().is_none() || self.is_untold()).then_some(self.arguments);
+        arguments.into_iter().chain(answer)
     }
 }
 
