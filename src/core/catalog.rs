@@ -20,7 +20,7 @@ use super::server::{Replicas, ServerConfig};
 use super::tool::Tools;
 
 /// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
-pub const FOLD_VERSION: u32 = 7;
+pub const FOLD_VERSION: u32 = 8;
 
 /// What is true at one position of the log.
 #[derive(Debug, Clone, Default)]

@@ -280,21 +280,30 @@ pub fn wants_later(headers: &HeaderMap) -> bool {
 pub async fn later(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
     let id = facade.queue.accept(new).await?.id;
     let body = serde_json::to_vec(&Accepted { success: true, job_id: id }).map_err(bug)?;
-    let mut response = json(StatusCode::ACCEPTED, body);
-    let location = HeaderValue::try_from(format!("/jobs/{id}")).map_err(bug)?;
-    response.headers_mut().insert(LOCATION, location);
-    response.headers_mut().insert("preference-applied", HeaderValue::from_static("respond-async"));
+    let mut response = as_preferred(json(StatusCode::ACCEPTED, body));
+    response.headers_mut().insert(LOCATION, HeaderValue::try_from(location(id)).map_err(bug)?);
     Ok(response)
+}
+
+/// Where a job's answer will be.
+pub fn location(id: JobId) -> String {
+    format!("/jobs/{id}")
+}
+
+/// Says that the caller is answered later as it wanted.
+pub fn as_preferred(mut response: Response) -> Response {
+    response.headers_mut().insert("preference-applied", HeaderValue::from_static("respond-async"));
+    response
 }
 
 /// Accepts a job and waits for its end: the answer is the job's own, whoever hangs up meanwhile.
 pub async fn now(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
-    Ok(answered(finished(facade, new).await?))
+    let id = facade.queue.accept(new).await?.id;
+    Ok(answered(end_of(facade, id).await?))
 }
 
-/// The same, and gives what the job has brought.
-pub async fn finished(facade: &Facade, new: NewJob) -> Result<Outcome, Failure> {
-    let id = facade.queue.accept(new).await?.id;
+/// Waits for the end of a job and gives what it has brought.
+pub async fn end_of(facade: &Facade, id: JobId) -> Result<Outcome, Failure> {
     let Some(job) = ended(facade, id).await else {
         let leaving = format!("This process is stopping; GET /jobs/{id} on another one tells what becomes of it");
         return Err(Failure::unavailable(leaving).maybe_run());

@@ -21,7 +21,9 @@ use super::names::{Digest, JobId, ServerName, ToolName, UserName, ValueId, Worke
 use super::outcome::Outcome;
 
 pub use book::Jobs;
-pub use decide::{Accept, Claim, End, accept, cancel, claim, finish, forget, give_back, progress, take_over};
+pub use decide::{
+    Accept, Claim, End, accept, accept_all, cancel, claim, finish, forget, give_back, progress, take_over,
+};
 pub use line::Bounds;
 
 /// How a job stands, as users see it.
@@ -49,7 +51,7 @@ pub struct Job {
     pub tool: Option<ToolName>,
     /// Where its arguments lie.
     pub arguments: ValueId,
-    pub key: Option<Box<RequestKey>>,
+    pub key: Option<Box<JobKey>>,
     pub stage: Stage,
 }
 
@@ -119,6 +121,24 @@ pub struct RequestKey {
     pub scope: Digest,
     /// A keyed digest of the body.
     pub body: Digest,
+}
+
+/// What a job is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobKey {
+    #[serde(flatten)]
+    pub request: RequestKey,
+    /// Milliseconds since 1970: how long the job and its answer are kept at least, for whoever asks under the key
+    /// again. Absent: no longer than answers are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+impl From<RequestKey> for JobKey {
+    /// One that is known as long as the answer.
+    fn from(request: RequestKey) -> Self {
+        Self { request, until: None }
+    }
 }
 
 impl Job {
