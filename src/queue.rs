@@ -13,7 +13,7 @@ use crate::config::Limits;
 use crate::core::command::{CallTool, Command};
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
-use crate::core::job::{self, Accept, Job, RequestKey, Work};
+use crate::core::job::{self, Accept, Job, JobKey, RequestKey, Work};
 use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
 use crate::execute::{Execute, now_ms};
 use crate::follow::Follow;
@@ -43,7 +43,7 @@ pub struct NewJob {
     /// The server it is about.
     pub server: Option<ServerName>,
     pub work: Work,
-    pub key: Option<RequestKey>,
+    pub key: Option<JobKey>,
     pub actor: Actor,
 }
 
@@ -55,29 +55,52 @@ pub struct Accepted {
     pub new: bool,
 }
 
+/// What whoever used a key is told where its job was there a moment ago.
+pub fn expired() -> Failure {
+    Failure::unavailable("What this key was used for has just expired; ask again")
+}
+
 impl Queue {
     /// Accepts a job. One with a key that was used before is the job of that time.
     pub async fn accept(&self, new: NewJob) -> Result<Accepted, Failure> {
-        let NewJob { user, command, server, work, key, actor } = new;
-        let (id, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
-        let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
-        let place = JobPlace { job: id, part: JobPart::Arguments, value: arguments };
-        let sealed = self.sealer.seal(place, &text).map_err(bug)?;
-        let values = vec![SealedAt { id: arguments, sealed }];
-        let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
-        let most_waiting = self.limits.waiting_jobs;
-        let accept = Accept { job: id, user, command, server, tool, arguments, key, most_waiting };
-        let decide = move |catalog: &_| job::accept(catalog, &accept);
-        let accepted = self.execute.change_with(CommandId(id.0), actor, values, decide).await;
-        if accepted.as_ref().is_ok_and(|done| !done.events.is_empty()) {
+        let key = new.key;
+        if let Some(id) = self.accept_all(vec![new]).await?.and_then(|ids| ids.first().copied()) {
             return Ok(Accepted { id, new: true });
         }
-        // What may have been put for it is not needed; should this fail, it is left to the sweep.
-        let _ = self.vault.remove(&[arguments]).await;
-        accepted?;
-        let known = key.and_then(|key| self.follow.catalog().jobs.of_key(key.scope).map(|job| job.id));
+        let known = key.and_then(|key| self.follow.catalog().jobs.of_key(key.request.scope).map(|job| job.id));
         let known = known.map(|id| Accepted { id, new: false });
-        known.ok_or_else(|| Failure::unavailable("The job of this key has just expired; ask again"))
+        known.ok_or_else(expired)
+    }
+
+    /// Accepts jobs of one sender together. `None`: none of them, since the key of one was used before.
+    pub async fn accept_all(&self, new: Vec<NewJob>) -> Result<Option<Vec<JobId>>, Failure> {
+        let Some(actor) = new.first().map(|new| new.actor) else { return Ok(Some(vec![])) };
+        let sealed = new.into_iter().map(|new| self.seal(new)).collect::<Result<Vec<_>, _>>()?;
+        let (accept, values): (Vec<_>, Vec<_>) = sealed.into_iter().unzip();
+        let ids: Vec<_> = accept.iter().map(|accept| accept.job).collect();
+        let arguments: Vec<_> = accept.iter().map(|accept| accept.arguments).collect();
+        let first = CommandId(ids.first().map_or(Uuid::nil(), |id| id.0));
+        let decide = move |catalog: &_| job::accept_all(catalog, &accept);
+        let accepted = self.execute.change_with(first, actor, values, decide).await;
+        if accepted.as_ref().is_ok_and(|done| !done.events.is_empty()) {
+            return Ok(Some(ids));
+        }
+        // What may have been put for them is not needed; should this fail, it is left to the sweep.
+        let _ = self.vault.remove(&arguments).await;
+        accepted.map(|_| None)
+    }
+
+    /// Seals what a job works on.
+    fn seal(&self, new: NewJob) -> Result<(Accept, SealedAt), Failure> {
+        let NewJob { user, command, server, work, key, .. } = new;
+        let (job, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
+        let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
+        let place = JobPlace { job, part: JobPart::Arguments, value: arguments };
+        let sealed = self.sealer.seal(place, &text).map_err(bug)?;
+        let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
+        let most_waiting = self.limits.waiting_jobs;
+        let accept = Accept { job, user, command, server, tool, arguments, key, most_waiting };
+        Ok((accept, SealedAt { id: arguments, sealed }))
     }
 
     /// Has the program look after itself: once for every `when`, however many processes want it.
@@ -106,7 +129,7 @@ impl Queue {
         let scope = self.sealer.digest("upkeep", &parts).map_err(bug)?;
         let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
         let user = UPKEEP.parse().map_err(bug)?;
-        let key = Some(RequestKey { scope, body: scope });
+        let key = Some(RequestKey { scope, body: scope }.into());
         self.accept(NewJob { user, command: C::NAME, server, work, key, actor: Actor::Worker }).await
     }
 

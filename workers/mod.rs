@@ -34,7 +34,7 @@ use crate::config::Pools;
 use crate::core::command::{
     Area, BeginGrant, CallTool, CheckPackages, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery,
     DisableServer, DropLetter, EnableServer, FinishGrant, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer,
-    RetryLetter, Rewrap, SetSecret, SettleServer, StoreGrant, UpdateServer,
+    RetryLetter, Rewrap, SetSecret, SettleServer, StoreGrant, TellEnd, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
@@ -157,6 +157,7 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         CallTool::NAME => tools::call(context, ask).await,
         ReadLogs::NAME => handle(ask, |command: ReadLogs| servers::logs(context.clone(), command)).await,
         ReadAnswer::NAME => handle(ask, |command| jobs::read_answer(context.clone(), command)).await,
+        TellEnd::NAME => handle(ask, |command| jobs::tell_end(context.clone(), command)).await,
         RetryLetter::NAME => handle(ask, |command| jobs::letters::retry(context.clone(), command)).await,
         DropLetter::NAME => handle(ask, |command| jobs::letters::drop_letter(context.clone(), command)).await,
         RegisterServer::NAME => handle(ask, |command| servers::register(context.clone(), command)).await,

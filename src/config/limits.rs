@@ -16,8 +16,11 @@ const MAX_CALLS_PER_USER: Variable =
     Variable { name: "MAX_CALLS_PER_USER", default: "256", about: "Tool calls of one user at once." };
 const MAX_WAITING_JOBS: Variable =
     Variable { name: "MAX_WAITING_JOBS", default: "20000", about: "Jobs that may wait for one user." };
-const JOB_RESULT_TTL: Variable =
-    Variable { name: "JOB_RESULT_TTL", default: "24h", about: "How long the answer of a job that has ended is kept." };
+const JOB_RESULT_TTL: Variable = Variable {
+    name: "JOB_RESULT_TTL",
+    default: "24h",
+    about: "How long the answer of a job that has ended is kept; under an Idempotency-Key, 24 hours from its beginning at least.",
+};
 const LEASE_TTL: Variable = Variable {
     name: "LEASE_TTL",
     default: "12s",

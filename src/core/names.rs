@@ -215,6 +215,12 @@ impl From<ServerId> for LeaseId {
     }
 }
 
+impl From<JobId> for LeaseId {
+    fn from(JobId(id): JobId) -> Self {
+        Self(id)
+    }
+}
+
 impl From<WorkerId> for LeaseId {
     fn from(WorkerId(id): WorkerId) -> Self {
         Self(id)

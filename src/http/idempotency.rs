@@ -5,8 +5,8 @@ use axum::extract::Request;
 
 use super::facade::Facade;
 use crate::core::failure::Failure;
-use crate::core::job::RequestKey;
-use crate::core::names::UserName;
+use crate::core::job::{JobKey, RequestKey};
+use crate::core::names::{ServerName, UserName};
 use crate::telemetry::bug;
 
 /// Characters of a key.
@@ -37,6 +37,20 @@ impl Keyed {
         let scope = digest("request", &[self.of.as_bytes(), user.as_str().as_bytes(), self.key.as_bytes()])?;
         Ok(RequestKey { scope, body: digest("body", &[body])? })
     }
+
+    /// The same of a job.
+    pub fn job_key(&self, facade: &Facade, user: &UserName, body: &[u8]) -> Result<JobKey, Failure> {
+        let until = Some(facade.queue.keep_keys_until());
+        Ok(JobKey { request: self.key(facade, user, body)?, until })
+    }
+}
+
+/// The key of one of the jobs that a request makes, each for another server.
+pub fn of_server(facade: &Facade, key: JobKey, server: &ServerName) -> Result<JobKey, Failure> {
+    let JobKey { request: RequestKey { scope, body }, until } = key;
+    let parts = [scope.0.as_bytes(), server.as_str().as_bytes()];
+    let scope = facade.sealer.digest("request for a server", &parts).map_err(bug)?;
+    Ok(JobKey { request: RequestKey { scope, body }, until })
 }
 
 /// The key of a change that is nobody's in particular.

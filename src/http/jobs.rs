@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::facade::Facade;
 use super::google::with_fresh_login;
 use super::reply::{ErrorBody, Refused, Success, answered, json, success};
-use crate::core::command::{Area, ReadAnswer};
+use crate::core::command::{Area, ReadAnswer, TellEnd};
 use crate::core::failure::Failure;
 use crate::core::job::{self, Job, JobState, Progress, Stage};
 use crate::core::names::{JobId, ServerName, ToolName, UserName};
@@ -220,6 +220,10 @@ pub async fn cancel(
 ) -> Result<Response, Refused> {
     let (id, OfUser { username, .. }) = one(&facade, &id, of)?;
     let job = facade.queue.cancel(id, username).await?;
+    if job.is_untold() {
+        // Only a worker can open who wants to be told. Should this fail, one looks for it later.
+        tokio::spawn(async move { facade.ask(&TellEnd { job: id }, OPENS).await });
+    }
     success(OneJob { job: JobView::new(&job, None) })
 }
 
@@ -276,21 +280,30 @@ pub fn wants_later(headers: &HeaderMap) -> bool {
 pub async fn later(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
     let id = facade.queue.accept(new).await?.id;
     let body = serde_json::to_vec(&Accepted { success: true, job_id: id }).map_err(bug)?;
-    let mut response = json(StatusCode::ACCEPTED, body);
-    let location = HeaderValue::try_from(format!("/jobs/{id}")).map_err(bug)?;
-    response.headers_mut().insert(LOCATION, location);
-    response.headers_mut().insert("preference-applied", HeaderValue::from_static("respond-async"));
+    let mut response = as_preferred(json(StatusCode::ACCEPTED, body));
+    response.headers_mut().insert(LOCATION, HeaderValue::try_from(location(id)).map_err(bug)?);
     Ok(response)
+}
+
+/// Where a job's answer will be.
+pub fn location(id: JobId) -> String {
+    format!("/jobs/{id}")
+}
+
+/// Says that the caller is answered later as it wanted.
+pub fn as_preferred(mut response: Response) -> Response {
+    response.headers_mut().insert("preference-applied", HeaderValue::from_static("respond-async"));
+    response
 }
 
 /// Accepts a job and waits for its end: the answer is the job's own, whoever hangs up meanwhile.
 pub async fn now(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
-    Ok(answered(finished(facade, new).await?))
+    let id = facade.queue.accept(new).await?.id;
+    Ok(answered(end_of(facade, id).await?))
 }
 
-/// The same, and gives what the job has brought.
-pub async fn finished(facade: &Facade, new: NewJob) -> Result<Outcome, Failure> {
-    let id = facade.queue.accept(new).await?.id;
+/// Waits for the end of a job and gives what it has brought.
+pub async fn end_of(facade: &Facade, id: JobId) -> Result<Outcome, Failure> {
     let Some(job) = ended(facade, id).await else {
         let leaving = format!("This process is stopping; GET /jobs/{id} on another one tells what becomes of it");
         return Err(Failure::unavailable(leaving).maybe_run());

@@ -23,6 +23,7 @@ mod secrets;
 mod server_fields;
 mod servers;
 mod tools;
+mod upgrade_all;
 
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(packages::by_name))
         .routes(routes!(packages::by_id))
         .routes(routes!(packages::updates))
-        .routes(routes!(packages::upgrade_all))
+        .routes(routes!(upgrade_all::upgrade_all))
         .routes(routes!(packages::upgrade))
         .routes(routes!(packages::enable))
         .routes(routes!(packages::disable))

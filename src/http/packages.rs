@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
-use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 use utoipa::{IntoParams, ToSchema};
@@ -22,7 +21,7 @@ use crate::core::catalog::Server;
 use crate::core::command::{CheckPackages, Checked, Command, UpgradePackage};
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::job::{RequestKey, Work};
+use crate::core::job::{JobKey, Work};
 use crate::core::names::{PackageName, ServerName, UserName};
 use crate::core::package::{installed_by, newer, python_name};
 use crate::core::server;
@@ -97,22 +96,6 @@ pub struct Updates {
     updates: Vec<Update>,
 }
 
-/// How one package of several was upgraded.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Upgraded {
-    #[schema(value_type = String)]
-    server_name: ServerName,
-    success: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct AllUpgraded {
-    results: Vec<Upgraded>,
-}
-
 type Queried<T> = Result<Query<T>, QueryRejection>;
 
 /// Install a package and register the server that it is. Answers when the server runs; nothing is left where that
@@ -130,7 +113,7 @@ pub async fn install(
     let bytes = body::read(request, facade.limits.payload).await?;
     let body: InstallBody = body::parse(&bytes)?;
     let (user, name) = (body.username.clone(), body.server_name.clone());
-    let key = keyed.map(|keyed| keyed.key(&facade, &user, &bytes)).transpose()?;
+    let key = keyed.map(|keyed| keyed.job_key(&facade, &user, &bytes)).transpose()?;
     let command = body.command(&facade)?;
     if dry_run {
         server::register(&facade.follow.catalog(), &command.register)?;
@@ -158,33 +141,9 @@ pub async fn upgrade(
     let UpgradeBody { username, version } =
         if bytes.is_empty() { UpgradeBody::default() } else { body::parse(&bytes)? };
     installed_by(&facade.follow.catalog(), name.as_str())?;
-    let key = keyed.map(|keyed| keyed.key(&facade, &username, &bytes)).transpose()?;
+    let key = keyed.map(|keyed| keyed.job_key(&facade, &username, &bytes)).transpose()?;
     let command = UpgradePackage { id: command_id(), name: name.clone(), version };
     submit(&facade, later, job(username, name, key, &command)?).await
-}
-
-/// Upgrade all packages to their newest versions, side by side. One that fails stops no other.
-#[utoipa::path(put, operation_id = "upgrade_all_packages", path = "/packages/upgrade-all", tag = "packages",
-    responses((status = 200, description = "What came of each", body = Success<AllUpgraded>)))]
-pub async fn upgrade_all(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
-    let upgrades = packaged(&facade).into_iter().map(|server| {
-        let facade = facade.clone();
-        async move {
-            let name = server.name.clone();
-            let command = UpgradePackage { id: command_id(), name: name.clone(), version: None };
-            let new = job::<UpgradePackage>(UserName::default(), name.clone(), None, &command);
-            let done = match new {
-                Ok(new) => jobs::finished(&facade, new).await,
-                Err(failure) => Err(failure),
-            };
-            let error = match done {
-                Ok(outcome) => outcome.error(),
-                Err(failure) => Some(failure.message),
-            };
-            Upgraded { server_name: name, success: error.is_none(), error }
-        }
-    });
-    success(AllUpgraded { results: join_all(upgrades).await })
 }
 
 /// All packages.
@@ -309,17 +268,18 @@ async fn submit(facade: &Facade, later: bool, new: NewJob) -> Result<Response, R
     if later { jobs::later(facade, new).await } else { jobs::now(facade, new).await }
 }
 
-fn job<C: Command>(
+pub fn job<C: Command>(
     user: UserName,
     server: ServerName,
-    key: Option<RequestKey>,
+    key: Option<JobKey>,
     command: &C,
 ) -> Result<NewJob, Failure> {
     let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
     Ok(NewJob { user, command: C::NAME, server: Some(server), work, key, actor: Actor::Api })
 }
 
-fn packaged(facade: &Facade) -> Vec<Arc<Server>> {
+/// The servers that have a package, by name.
+pub fn packaged(facade: &Facade) -> Vec<Arc<Server>> {
     let catalog = facade.follow.catalog();
     catalog.servers().into_iter().filter(|server| server.package.is_some()).cloned().collect()
 }

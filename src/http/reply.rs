@@ -26,8 +26,13 @@ pub struct Success<T> {
 pub struct Nothing {}
 
 pub fn success<T: Serialize>(fields: T) -> Result<Response, Refused> {
+    success_as(StatusCode::OK, fields)
+}
+
+/// The same with another status.
+pub fn success_as<T: Serialize>(status: StatusCode, fields: T) -> Result<Response, Refused> {
     let body = serde_json::to_vec(&Success { success: true, fields }).map_err(|error| Refused(bug(error)))?;
-    Ok(json(StatusCode::OK, body))
+    Ok(json(status, body))
 }
 
 /// A body that is JSON already.

@@ -184,7 +184,7 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     check_timeout("timeoutMs", parsed.timeout_ms)?;
     let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, args } = parsed;
     if later || keyed.is_some() {
-        let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;
+        let key = keyed.map(|keyed| keyed.job_key(&facade, &user, &body)).transpose()?;
         let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.name.clone());
         let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
         let call = CallTool { user: user.clone(), server: server_name, tool, timeout_ms };

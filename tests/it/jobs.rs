@@ -323,6 +323,22 @@ async fn a_call_under_a_key_is_made_once() {
 }
 
 #[tokio::test]
+async fn a_key_outlives_the_time_that_answers_are_kept() {
+    let app = App::start_with(&[("JOB_RESULT_TTL", "1s")]);
+    app.register_fixture("fixture").await.ok();
+    let body = call("ana", "note_slowly", app.noting("one", 0));
+    let first = app.keyed("k1", &body).await;
+    // One without a key that ended after it is forgotten before.
+    let other = app.job("default", "echo", json!({ "message": "x" })).await;
+    app.end_of(&other).await;
+    app.until(&format!("/jobs/{other}"), |body| body["code"] == "job_not_found").await;
+    let again = app.keyed("k1", &body).await;
+    assert_eq!((again.status, &again.body), (200, &first.body));
+    assert_eq!(app.notes(), ["one"]);
+    app.keyed("k1", &call("ana", "note_slowly", app.noting("two", 0))).await.fails(409, "conflict");
+}
+
+#[tokio::test]
 async fn a_change_under_a_key_is_made_once() {
     let mut app = fixture().await;
     let send = async |app: &App, method: Method, path: &str, key: &str, body: Option<Value>| {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
 use crate::harness::App;
@@ -149,6 +149,49 @@ async fn a_job_outlives_its_worker_and_the_stream_it_came_by() {
     let (status, said) = outcome(&mut lost).await;
     assert_eq!((&*status, &said["code"], &said["mayHaveRun"]), ("failed", &json!("outcome_unknown"), &json!(true)));
     assert_eq!(std::fs::read_to_string(&notes).expect("notes"), "x\n");
+}
+
+#[tokio::test]
+async fn a_producer_is_told_that_its_waiting_job_was_cancelled() {
+    let mut app = App::distributed(2, &[]);
+    app.register_fixture("fixture").await.ok();
+    let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
+    let never = r#"{"user": "ana", "server": "fixture", "tool": "never"}"#;
+    let mut places = Vec::new();
+    for n in 0..64 {
+        places.push(producer.put(&format!("never-{n}"), never, "{}").await);
+    }
+    app.until("/metrics", |text| text.as_str().expect("a text").contains("jobs_running 64")).await;
+    let cancelled = ("failed".to_owned(), json!({ "code": "conflict", "message": "The job was cancelled" }));
+
+    let mut waiting = [producer.put("first", never, "{}").await, producer.put("second", never, "{}").await];
+    for id in ["first", "second"] {
+        app.until(&format!("/jobs/{id}?username=ana"), |body| body["job"]["state"] == "waiting").await;
+    }
+    assert_eq!(app.delete("/jobs/first?username=ana").await.ok()["job"]["state"], "cancelled");
+    assert_eq!(outcome(&mut waiting[0]).await, cancelled);
+
+    // Where no worker is there, it is told by the first that comes, and the facade need not be there any more.
+    let other = app.add("api");
+    app.processes[1..other].iter_mut().for_each(crate::harness::Process::kill);
+    let cancel = app.http.delete(format!("{}/jobs/second?username=ana", app.processes[other].url));
+    assert_eq!(crate::harness::answer(cancel).await.ok()["job"]["state"], "cancelled");
+    app.processes[other].kill();
+    app.add("worker");
+    app.add("worker");
+    assert_eq!(outcome(&mut waiting[1]).await, cancelled);
+
+    // A running one is told the same, and nobody is told twice.
+    for mut lost in places {
+        assert_eq!(outcome(&mut lost).await.1["code"], "outcome_unknown");
+    }
+    let mut running = producer.put("running", never, "{}").await;
+    app.until("/jobs/running?username=ana", |body| body["job"]["state"] == "running").await;
+    app.delete("/jobs/running?username=ana").await.ok();
+    assert_eq!(outcome(&mut running).await, cancelled);
+    for told in &mut waiting {
+        assert!(told.next().now_or_never().is_none(), "told twice");
+    }
 }
 
 #[tokio::test]

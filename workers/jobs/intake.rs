@@ -83,7 +83,7 @@ pub async fn accept(context: &Context, job: &Job) -> Result<Accepted, Failure> {
     let body = context.queue.sealer.digest("body", &[fields, body]).map_err(bug)?;
     let (user, server) = (called.user.clone(), Some(called.server.clone()));
     let work = Work { call: Some(called), raw: true, reply: reply.clone(), body: args };
-    let key = Some(RequestKey { scope, body });
+    let key = Some(RequestKey { scope, body }.into());
     let new = NewJob { user, command: CallTool::NAME, server, work, key, actor: Actor::Worker };
     context.queue.accept(new).await
 }

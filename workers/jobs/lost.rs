@@ -3,15 +3,14 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use uuid::Uuid;
 
-use super::run;
+use super::untold;
 use crate::core::event::{Actor, Event};
-use crate::core::job::{self, Job, JobState, Work};
+use crate::core::job;
 use crate::core::names::{CommandId, LeaseId, WorkerId};
 use crate::workers::context::Context;
-use crate::workers::encode;
-use crate::workers::secrets::drop_values;
 
 /// Looks for workers that have jobs and are not heard of, for ever.
 pub async fn watch(context: Arc<Context>) {
@@ -44,20 +43,12 @@ pub async fn take_over(context: &Context, worker: WorkerId) -> bool {
     let Ok(done) = context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await else {
         return false;
     };
-    for event in done.events.iter() {
-        if let (Event::JobFinished(finished), Some(before)) = (event, &done.before)
-            && let Some(job) = before.jobs.get(finished.job)
-        {
-            tell(context, job, finished.state).await;
-        }
-    }
+    let Some(before) = &done.before else { return true };
+    let told = done.events.iter().filter_map(|event| {
+        let Event::JobFinished(finished) = event else { return None };
+        Some(untold::tell(context, before.jobs.get(finished.job)?, finished.state))
+    });
+    // Where it fails, it is done later.
+    join_all(told).await;
     true
-}
-
-/// Tells a producer what became of its job. Its arguments are opened for that alone, and then not needed any more.
-async fn tell(context: &Context, job: &Job, state: JobState) {
-    if let Ok(Work { reply: Some(reply), .. }) = run::open(context, job).await {
-        context.bus.tell(&reply, Err(encode(&job::why_without_answer(state)))).await;
-    }
-    drop_values(context, &[job.arguments]).await;
 }

@@ -11,6 +11,7 @@ mod lost;
 mod progress;
 mod run;
 mod tidy;
+mod untold;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,7 @@ use progress::Progress;
 pub use answer::read as read_answer;
 pub use intake::take;
 pub use run::{Running, Unfinished};
+pub use untold::tell_end;
 
 /// Jobs under way in one worker.
 const AT_ONCE: usize = 256;
@@ -68,6 +70,7 @@ impl Runner {
     /// Works until the worker drains, then waits for what is under way.
     pub async fn run(self: Arc<Self>) {
         tokio::spawn(self.draining.clone().run_until_cancelled_owned(lost::watch(self.context.clone())));
+        tokio::spawn(self.draining.clone().run_until_cancelled_owned(untold::watch(self.context.clone())));
         tokio::spawn(self.draining.clone().run_until_cancelled_owned(self.tidy.clone().run()));
         let pool = self.context.pool.clone();
         let mut moves = self.context.follow.moves();

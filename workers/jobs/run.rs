@@ -19,7 +19,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::job::{self, End, Job, JobState, Work};
 use crate::core::names::{CommandId, ValueId};
 use crate::core::outcome::Outcome;
-use crate::ports::SealedAt;
+use crate::ports::{Sealed, SealedAt};
 use crate::seal::{JobPart, JobPlace};
 use crate::telemetry::bug;
 use crate::workers::context::Context;
@@ -104,7 +104,7 @@ pub(super) async fn carry_out(context: &Arc<Context>, tidy: &Tidy, running: &Run
 }
 
 /// What a job works on.
-pub(super) async fn open(context: &Context, job: &Job) -> Result<Work, Failure> {
+async fn open(context: &Context, job: &Job) -> Result<Work, Failure> {
     let Job { id, arguments, .. } = job;
     let sealed = loop {
         match context.vault.get(&[*arguments]).await {
@@ -115,8 +115,13 @@ pub(super) async fn open(context: &Context, job: &Job) -> Result<Work, Failure> 
         tokio::time::sleep(PAUSE).await;
     };
     let sealed = sealed.ok_or_else(|| bug(format!("the arguments of job {id} are gone")))?;
-    let place = JobPlace { job: *id, part: JobPart::Arguments, value: *arguments };
-    let opened = context.opener.open(place, &sealed).map_err(bug)?;
+    opened(context, job, &sealed)
+}
+
+/// The same of what was found in the Vault.
+pub(super) fn opened(context: &Context, job: &Job, sealed: &Sealed) -> Result<Work, Failure> {
+    let place = JobPlace { job: job.id, part: JobPart::Arguments, value: job.arguments };
+    let opened = context.opener.open(place, sealed).map_err(bug)?;
     serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)
 }
 

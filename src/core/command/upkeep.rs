@@ -62,6 +62,12 @@ pub struct ReadAnswer {
     pub job: JobId,
 }
 
+/// Tell whoever sent a job that has ended without an answer what became of it, and drop its arguments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TellEnd {
+    pub job: JobId,
+}
+
 /// Read a dead letter once more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RetryLetter {

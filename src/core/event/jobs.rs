@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::dead::DeadLetter;
-use crate::core::job::{JobState, Progress, RequestKey};
+use crate::core::job::{JobKey, JobState, Progress};
 use crate::core::names::{Digest, JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
 use crate::core::request::Request;
 
@@ -21,7 +21,7 @@ pub struct JobAccepted {
     pub tool: Option<ToolName>,
     pub arguments: ValueId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
+    pub key: Option<JobKey>,
 }
 
 /// A worker has a job, for as long as it holds its lease.

@@ -111,7 +111,7 @@ impl Jobs {
             Stage::Ended(ended) => drop(self.ends.insert((ended.until, job.id))),
         }
         if let Some(key) = &job.key {
-            self.keys.insert(key.scope, job.id);
+            self.keys.insert(key.request.scope, job.id);
         }
         self.all.insert(job.id, Arc::new(job));
     }
@@ -199,9 +199,9 @@ impl Jobs {
                 Stage::Running(_) => {}
             }
             if let Some(key) = &job.key
-                && self.keys.get(&key.scope) == Some(id)
+                && self.keys.get(&key.request.scope) == Some(id)
             {
-                self.keys.remove(&key.scope);
+                self.keys.remove(&key.request.scope);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What may happen to a job.
 
 use super::line::Bounds;
-use super::{Job, JobState, Progress, RequestKey, Stage};
+use super::{Job, JobKey, JobState, Progress, Stage};
 use crate::core::catalog::Catalog;
 use crate::core::command::{Area, CallTool, Command};
 use crate::core::event::{
@@ -23,7 +23,7 @@ pub struct Accept {
     pub server: Option<ServerName>,
     pub tool: Option<ToolName>,
     pub arguments: ValueId,
-    pub key: Option<RequestKey>,
+    pub key: Option<JobKey>,
     /// Jobs that may wait for one user.
     pub most_waiting: usize,
 }
@@ -34,10 +34,10 @@ pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure
         return Ok(vec![]);
     }
     if let Some(key) = command.key
-        && let Some(known) = catalog.jobs.of_key(key.scope)
+        && let Some(known) = catalog.jobs.of_key(key.request.scope)
     {
         return match known.key.as_deref() {
-            Some(first) if first.body == key.body => Ok(vec![]),
+            Some(first) if first.request.body == key.request.body => Ok(vec![]),
             _ => Err(used_otherwise()),
         };
     }
@@ -48,6 +48,12 @@ pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure
     }
     let Accept { job, user, command, server, tool, arguments, key, .. } = command.clone();
     Ok(vec![JobAccepted { job, user, command: command.to_owned(), server, tool, arguments, key }.into()])
+}
+
+/// Accepts several jobs together: all, or none where one of them is there already.
+pub fn accept_all(catalog: &Catalog, commands: &[Accept]) -> Result<Vec<Event>, Failure> {
+    let each = commands.iter().map(|command| accept(catalog, command)).collect::<Result<Vec<_>, _>>()?;
+    if each.iter().any(Vec::is_empty) { Ok(vec![]) } else { Ok(each.concat()) }
 }
 
 /// What a worker takes.
@@ -99,13 +105,15 @@ pub struct End {
 /// Only whoever has it ends it: one that was taken over is somebody else's.
 pub fn finish(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32, end: End) -> Result<Vec<Event>, Failure> {
     match catalog.jobs.get(id) {
-        Some(job) if job.is_run_by(worker, attempt) => Ok(vec![finished(id, end)]),
+        Some(job) if job.is_run_by(worker, attempt) => Ok(vec![finished(job, end)]),
         _ => Err(Failure::new(Code::Conflict, "The job is in other hands")),
     }
 }
 
-fn finished(job: JobId, End { state, answer, until }: End) -> Event {
-    JobFinished { job, state, answer, until }.into()
+/// It is kept as long as its answer, and one under a key as long as that: else the same request would do it again.
+fn finished(job: &Job, End { state, answer, until }: End) -> Event {
+    let of_key = job.key.as_ref().and_then(|key| key.until).unwrap_or_default();
+    JobFinished { job: job.id, state, answer, until: until.max(of_key) }.into()
 }
 
 /// What becomes of a dead worker's jobs: those that may run twice wait again, of the others nobody knows.
@@ -115,9 +123,9 @@ pub fn take_over(catalog: &Catalog, dead: WorkerId, until: u64) -> Vec<Event> {
         let cancelled = matches!(&job.stage, Stage::Running(run) if run.cancelled);
         let again = may_repeat(catalog, job) && job.attempts() < ATTEMPTS;
         match (again, cancelled) {
-            (true, true) => finished(job.id, End { state: JobState::Cancelled, answer: None, until }),
+            (true, true) => finished(job, End { state: JobState::Cancelled, answer: None, until }),
             (true, false) => JobReturned { job: job.id }.into(),
-            (false, _) => finished(job.id, End { state: JobState::Unknown, answer: None, until }),
+            (false, _) => finished(job, End { state: JobState::Unknown, answer: None, until }),
         }
     })
     .collect()
@@ -138,7 +146,7 @@ fn may_repeat(catalog: &Catalog, job: &Job) -> bool {
 pub fn cancel(catalog: &Catalog, id: JobId, user: &UserName, until: u64) -> Result<Vec<Event>, Failure> {
     let job = catalog.jobs.get(id).filter(|job| job.user == *user).ok_or_else(|| Failure::job_not_found(id))?;
     match &job.stage {
-        Stage::Waiting { .. } => Ok(vec![finished(id, End { state: JobState::Cancelled, answer: None, until })]),
+        Stage::Waiting { .. } => Ok(vec![finished(job, End { state: JobState::Cancelled, answer: None, until })]),
         Stage::Running(run) if run.cancelled => Ok(vec![]),
         Stage::Running(_) => Ok(vec![JobCancelRequested { job: id }.into()]),
         Stage::Ended(_) => Err(Failure::new(Code::Conflict, format!("Job {id} has ended already"))),

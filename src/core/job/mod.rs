@@ -21,7 +21,9 @@ use super::names::{Digest, JobId, ServerName, ToolName, UserName, ValueId, Worke
 use super::outcome::Outcome;
 
 pub use book::Jobs;
-pub use decide::{Accept, Claim, End, accept, cancel, claim, finish, forget, give_back, progress, take_over};
+pub use decide::{
+    Accept, Claim, End, accept, accept_all, cancel, claim, finish, forget, give_back, progress, take_over,
+};
 pub use line::Bounds;
 
 /// How a job stands, as users see it.
@@ -49,7 +51,7 @@ pub struct Job {
     pub tool: Option<ToolName>,
     /// Where its arguments lie.
     pub arguments: ValueId,
-    pub key: Option<Box<RequestKey>>,
+    pub key: Option<Box<JobKey>>,
     pub stage: Stage,
 }
 
@@ -121,6 +123,24 @@ pub struct RequestKey {
     pub body: Digest,
 }
 
+/// What a job is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobKey {
+    #[serde(flatten)]
+    pub request: RequestKey,
+    /// Milliseconds since 1970: how long the job and its answer are kept at least, for whoever asks under the key
+    /// again. Absent: no longer than answers are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+impl From<RequestKey> for JobKey {
+    /// One that is known as long as the answer.
+    fn from(request: RequestKey) -> Self {
+        Self { request, until: None }
+    }
+}
+
 impl Job {
     pub fn area(&self) -> Option<Area> {
         known(&self.command).map(|(_, area, _)| area)
@@ -155,11 +175,17 @@ impl Job {
         matches!(&self.stage, Stage::Running(run) if run.worker == by && run.attempt == at)
     }
 
-    /// What of it lies in the Vault.
+    /// Whether it has ended where nobody could open its arguments: they say who wants to be told.
+    pub fn is_untold(&self) -> bool {
+        self.ended().is_some_and(|ended| ended.answer.is_none())
+    }
+
+    /// What of it lies in the Vault, or may.
     fn values(&self) -> impl Iterator<Item = ValueId> {
         let answer = self.ended().and_then(|ended| ended.answer);
-        // Nobody runs it again: its arguments may go.
-        self.ended().is_none().then_some(self.arguments).into_iter().chain(answer)
+        // Of one that has an answer the arguments may go; of the others, once somebody has been told.
+        let arguments = (self.ended().is_none() || self.is_untold()).then_some(self.arguments);
+        arguments.into_iter().chain(answer)
     }
 }
 

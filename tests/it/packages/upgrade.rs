@@ -119,6 +119,53 @@ async fn all_are_upgraded_side_by_side() {
     assert_ne!(version("memory").await, Value::from(MEMORY_OLD));
 }
 
+#[tokio::test]
+async fn all_are_upgraded_once_under_a_key_and_later_where_that_is_preferred() {
+    let app = start();
+    app.install_memory("first", MEMORY_OLD).await.ok();
+    app.install_memory("second", MEMORY_OLD).await.ok();
+    let all = async |key: &str, prefer: &str, body: Option<Value>| {
+        let mut request = app.http.put(format!("{}/packages/upgrade-all", app.url)).header("Prefer", prefer);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        answer(request.header("Idempotency-Key", key).timeout(std::time::Duration::from_secs(300))).await
+    };
+    let upgrades = async || {
+        let jobs = app.get("/jobs").await.ok()["jobs"].take();
+        jobs.as_array().expect("jobs").iter().filter(|job| job["command"] == "packages.upgrade").count()
+    };
+    let (one, same) = tokio::join!(all("k1", "wait=300", None), all("k1", "wait=300", None));
+    let done = |server: &str| json!({ "serverName": server, "success": true });
+    assert_eq!(one.body, json!({ "success": true, "results": [done("first"), done("second")] }));
+    assert_eq!((same.status, &same.body, upgrades().await), (200, &one.body, 2));
+    let upgraded = app.happened().await.into_iter().filter(|line| line.starts_with("package.upgraded")).count();
+    assert_eq!(upgraded, 2);
+    all("k1", "wait=300", Some(json!({}))).await.fails(409, "conflict");
+
+    // What was installed and removed since changes nothing of what was answered.
+    app.install_memory("third", MEMORY_OLD).await.ok();
+    app.delete("/packages/first").await.ok();
+    assert_eq!((all("k1", "wait=300", None).await.body, upgrades().await), (one.body, 2));
+
+    let (later, again) = tokio::join!(all("k2", "respond-async", None), all("k2", "respond-async", None));
+    assert_eq!((later.status, &again.body), (202, &later.body), "{}", later.body);
+    assert_eq!(
+        (&later.headers["preference-applied"], upgrades().await),
+        (&"respond-async".parse().expect("a value"), 4)
+    );
+    let jobs = later.body["jobs"].as_array().expect("jobs");
+    for (job, server) in jobs.iter().zip(["second", "third"]) {
+        let id = job["jobId"].as_str().expect("an id");
+        assert_eq!(job, &json!({ "serverName": server, "jobId": id, "location": format!("/jobs/{id}") }));
+        let job = app.slowly(Method::GET, &format!("/jobs/{id}?wait=240s"), None).await.ok()["job"].take();
+        assert_eq!((&job["state"], &job["serverName"]), (&json!("succeeded"), &json!(server)), "{job}");
+    }
+    assert_eq!(jobs.len(), 2);
+    assert_ne!(app.get("/packages/by-id/third").await.ok()["package"]["version"], MEMORY_OLD);
+    all("k3", "respond-async", Some(json!({ "user": "ana" }))).await.fails(400, "invalid_request");
+}
+
 impl crate::harness::App {
     async fn until_one_version(&self) {
         let folders = || self.versions().into_iter().filter(|name| !name.ends_with(".lock")).count();
