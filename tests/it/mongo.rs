@@ -5,10 +5,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::TryStreamExt;
 use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
-use mcp_api::core::names::{CommandId, Position};
-use mcp_api::ports::{AppendError, EventLog, Rewrap, Sealed, Vault};
+use mcp_api::core::names::{CommandId, LeaseId, Position, WorkerId};
+use mcp_api::ports::{AppendError, EventLog, Leases, Rewrap, Sealed, Vault};
 use mcp_api::snapshots;
+use mongodb::IndexModel;
 use mongodb::bson::{Binary, Document, doc, spec::BinarySubtype};
 use tempfile::TempDir;
 
@@ -85,6 +87,24 @@ async fn a_snapshot_may_be_larger_than_a_document() {
     snapshots::save(&*store, large.clone()).await.expect("saved");
     let read = snapshots::load(&*store).await.expect("an answer").expect("a snapshot");
     assert!(crate::samples::snapshot(&read) == crate::samples::snapshot(&large), "the newest, and whole");
+}
+
+#[tokio::test]
+async fn a_lease_whose_document_is_gone_does_not_start_again() {
+    let url = Mongod::shared().replacen("/?", "/forgotten?", 1);
+    let store = connect(&url).await;
+    let (what, holder) = (LeaseId(value_id().0), WorkerId(value_id().0));
+    let take = async || store.take(what, holder, PATIENCE).await.expect("an answer").expect("it is free");
+    let first = take().await;
+    store.release(what, holder).await.expect("released");
+    let client = mongodb::Client::with_uri_str(&url).await.expect("connected");
+    let leases = client.default_database().expect("a database").collection::<Document>("mcpapi_leases");
+    // As MongoDB does by itself after a while: it has an index that says so.
+    let indexes: Vec<_> = leases.list_indexes().await.expect("indexes").try_collect().await.expect("indexes");
+    let expires = |index: &IndexModel| index.options.as_ref().is_some_and(|options| options.expire_after.is_some());
+    assert!(indexes.iter().any(|index| expires(index) && index.keys.contains_key("until")), "{indexes:?}");
+    leases.delete_many(doc! {}).await.expect("deleted");
+    assert!(take().await > first);
 }
 
 #[tokio::test]

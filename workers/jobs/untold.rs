@@ -1,7 +1,6 @@
 //! Jobs that ended where nobody could open their arguments: cancelled while they waited, or lost with their worker.
 //! Only their arguments say who wants to be told, so they are kept until that was done.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,8 @@ use crate::workers::secrets::{away, drop_values};
 
 /// How long after its end one is told at the latest that was missed: no worker was there, or it died of it.
 const EVERY: Duration = Duration::from_secs(600);
+/// Jobs looked for at once.
+const AT_ONCE: usize = 256;
 
 /// Looks for those that were missed, for ever.
 pub async fn watch(context: Arc<Context>) {
@@ -31,13 +32,13 @@ pub async fn watch(context: Arc<Context>) {
 
 async fn tell_all(context: &Context) -> Result<(), Failure> {
     let untold: Vec<_> = context.follow.catalog().jobs.newest_first().filter(|job| job.is_untold()).cloned().collect();
-    if untold.is_empty() {
-        return Ok(());
-    }
-    // Nearly always all were told, and nothing of them is there.
-    let there: HashSet<_> = context.vault.older_than(Duration::ZERO).await.map_err(away)?.into_iter().collect();
-    for job in untold.iter().filter(|job| there.contains(&job.arguments)) {
-        let _ = tell(context, job, job.state()).await;
+    for some in untold.chunks(AT_ONCE) {
+        let arguments: Vec<_> = some.iter().map(|job| job.arguments).collect();
+        // Nearly always all were told, and nothing of them is there.
+        let there = context.vault.get(&arguments).await.map_err(away)?;
+        for (job, _) in some.iter().zip(there).filter(|(_, there)| there.is_some()) {
+            let _ = tell(context, job, job.state()).await;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Leases in MongoDB, by the server's clock.
 //!
-//! A document stays when its lease is given back, so that its token never starts again. There is one a
-//! server or grant that ever was, and it is small.
+//! MongoDB itself drops the document of one that nobody has held for a day, or that was given back. Tokens are
+//! the server's time at least, so that they grow over that too.
 
 use std::time::Duration;
 
@@ -56,7 +56,8 @@ impl MongoStore {
         let lives = doc! { "$gt": ["$until", "$$NOW"] };
         let own = doc! { "$and": [{ "$eq": ["$holder", &holder] }, lives.clone()] };
         let mine = doc! { "_id": what.to_string(), "$expr": { "$or": [own.clone(), { "$not": [lives] }] } };
-        let token = doc! { "$cond": [own, "$token", { "$add": ["$token", 1i64] }] };
+        let next = doc! { "$max": [{ "$add": ["$token", 1i64] }, { "$toLong": "$$NOW" }] };
+        let token = doc! { "$cond": [own, "$token", next] };
         let taken = vec![doc! { "$set": { "token": token, "holder": holder, "until": until(ttl) } }];
         let lease = self.leases.find_one_and_update(mine, taken).return_document(ReturnDocument::After);
         let Some(lease) = timely(lease).await? else { return Ok(None) };

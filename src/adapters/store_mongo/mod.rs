@@ -25,6 +25,8 @@ use crate::ports::StoreError;
 const FIND: Duration = Duration::from_millis(800);
 /// How long one operation may take on a server that is there and slow.
 const OPERATION: Duration = Duration::from_secs(4);
+/// How long after its end MongoDB keeps a lease's document.
+const FORGOTTEN: Duration = Duration::from_secs(86_400);
 /// A duplicate of a unique key.
 const DUPLICATE: i32 = 11000;
 
@@ -90,7 +92,10 @@ impl MongoStore {
         let commands = IndexModel::builder().keys(doc! { "commits.commandId": 1 }).options(unique).build();
         let holder = IndexModel::builder().keys(doc! { "holder": 1 }).build();
         let put_at = IndexModel::builder().keys(doc! { "putAt": 1 }).build();
-        for (collection, index) in [(&self.log, commands), (&self.leases, holder), (&self.vault, put_at)] {
+        let forgotten = IndexOptions::builder().expire_after(FORGOTTEN).build();
+        let until = IndexModel::builder().keys(doc! { "until": 1 }).options(forgotten).build();
+        let of_leases = [(&self.leases, holder), (&self.leases, until)];
+        for (collection, index) in [(&self.log, commands), (&self.vault, put_at)].into_iter().chain(of_leases) {
             // The first process to start makes them on an empty store, however long an old server takes.
             collection.create_index(index).await.map_err(|error| failed(&error))?;
         }
