@@ -39,6 +39,10 @@ const LINGER: Duration = Duration::from_secs(2);
 const LEAVING: Duration = Duration::from_millis(500);
 /// How long what was sent may wait for its reader to take some of it.
 const UNREAD: Duration = Duration::from_secs(20);
+/// How long the lock of one that was just killed may still be held: a child it was starting has it until it becomes
+/// another program.
+const RELEASED: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
 /// How often the board reads what nobody has looked at.
 const BOARD: Duration = Duration::from_millis(500);
 
@@ -214,10 +218,14 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable)?;
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(data_dir.join("lock"));
     let file = file.map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::InUse { path }),
-        Err(TryLockError::Error(cause)) => Err(unusable(cause)),
+    let until = std::time::Instant::now() + RELEASED;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if std::time::Instant::now() < until => std::thread::sleep(LOOK),
+            Err(TryLockError::WouldBlock) => return Err(StartError::InUse { path }),
+            Err(TryLockError::Error(cause)) => return Err(unusable(cause)),
+        }
     }
 }
 
