@@ -9,22 +9,24 @@ use serde_json::value::to_raw_value;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::board::Board;
 use crate::config::Limits;
 use crate::core::command::{CallTool, Command};
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
-use crate::core::job::{self, Accept, Job, RequestKey, Work};
+use crate::core::job::{self, Accept, Job, RequestKey, UPKEEP, Work};
 use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
 use crate::execute::{Execute, now_ms};
 use crate::follow::Follow;
-use crate::ports::{SealedAt, Vault};
-use crate::seal::{JobPart, JobPlace, Sealer};
+use crate::ports::{Sealed, SealedAt, Vault};
+use crate::seal::{JobPart, JobPlace, SealError, Sealer};
 use crate::telemetry::bug;
 
 /// How long an `Idempotency-Key` is remembered.
 const KEYS: Duration = Duration::from_secs(86_400);
-/// Whose jobs those are that nobody has asked for.
-const UPKEEP: &str = "mcp-api";
+
+/// What a job is refused with that nobody could open.
+const OTHER_KEY: &str = "The workers seal with another key than this process has; start it anew with their SECRETS_KEY";
 
 #[derive(Clone)]
 pub struct Queue {
@@ -32,6 +34,7 @@ pub struct Queue {
     pub follow: Arc<Follow>,
     pub vault: Arc<dyn Vault>,
     pub sealer: Sealer,
+    pub board: Arc<Board>,
     pub limits: Limits,
 }
 
@@ -55,14 +58,24 @@ pub struct Accepted {
     pub new: bool,
 }
 
+impl NewJob {
+    /// One by which the program looks after itself.
+    pub fn upkeep<C: Command>(command: &C, actor: Actor) -> Result<Self, Failure> {
+        let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
+        let user = UPKEEP.parse().map_err(bug)?;
+        Ok(Self { user, command: C::NAME, server: None, work, key: None, actor })
+    }
+}
+
 impl Queue {
-    /// Accepts a job. One with a key that was used before is the job of that time.
+    /// Accepts a job. One with a key that was used before is the job of that time, and one that must not begin beside
+    /// another of its kind is that other.
     pub async fn accept(&self, new: NewJob) -> Result<Accepted, Failure> {
         let NewJob { user, command, server, work, key, actor } = new;
         let (id, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
         let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
         let place = JobPlace { job: id, part: JobPart::Arguments, value: arguments };
-        let sealed = self.sealer.seal(place, &text).map_err(bug)?;
+        let sealed = self.seal(place, &text)?;
         let values = vec![SealedAt { id: arguments, sealed }];
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
         let most_waiting = self.limits.waiting_jobs;
@@ -74,10 +87,28 @@ impl Queue {
         }
         // What may have been put for it is not needed; should this fail, it is left to the sweep.
         let _ = self.vault.remove(&[arguments]).await;
-        accepted?;
+        if let Some(before) = accepted?.before
+            && let Some(other) = job::under_way(&before, command)
+        {
+            return Ok(Accepted { id: other.id, new: false });
+        }
         let known = key.and_then(|key| self.follow.catalog().jobs.of_key(key.scope).map(|job| job.id));
         let known = known.map(|id| Accepted { id, new: false });
         known.ok_or_else(|| Failure::unavailable("The job of this key has just expired; ask again"))
+    }
+
+    /// Seals with a key that workers have: this process may be the last one with an earlier key, and they open nothing
+    /// under that any more once it was dropped.
+    fn seal(&self, place: JobPlace, text: &str) -> Result<Sealed, Failure> {
+        let keys = self.board.keys_instead_of(&self.sealer.key_id());
+        let sealed = match keys.is_empty() {
+            true => self.sealer.seal(place, text),
+            false => self.sealer.seal_with(&keys, place, text),
+        };
+        sealed.map_err(|error| match error {
+            SealError::UnknownKey => Failure::unavailable(OTHER_KEY),
+            other => bug(other),
+        })
     }
 
     /// Has the program look after itself: once for every `when`, however many processes want it.
@@ -104,10 +135,8 @@ impl Queue {
         let of = server.as_ref().map(ServerName::as_str).unwrap_or_default();
         let parts = [C::NAME.as_bytes(), when.as_bytes(), of.as_bytes()];
         let scope = self.sealer.digest("upkeep", &parts).map_err(bug)?;
-        let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
-        let user = UPKEEP.parse().map_err(bug)?;
         let key = Some(RequestKey { scope, body: scope });
-        self.accept(NewJob { user, command: C::NAME, server, work, key, actor: Actor::Worker }).await
+        self.accept(NewJob { server, key, ..NewJob::upkeep(command, Actor::Worker)? }).await
     }
 
     /// Cancels a job of that user. One that waits never runs; one that runs is told to stop.

@@ -102,18 +102,19 @@ pub async fn serve_until(
     let (sealer, opener) = keys::open(&*vault, &config.keys, data_dir).await?;
     let follow = Follow::open(log, bus.clone()).await?;
     let execute = Execute::start(follow.clone());
+    // Before the workers: it hears from the first moment how their servers are.
+    let board = Arc::new(Board::new(bus.hints()));
     let queue = Queue {
         execute: execute.clone(),
         follow: follow.clone(),
         vault: vault.clone(),
         sealer: sealer.clone(),
+        board: board.clone(),
         limits: config.limits.clone(),
     };
     let metrics = Metrics::new();
     tokio::spawn(follow.clone().run());
     let ending = CancellationToken::new();
-    // Before the workers: it hears from the first moment how their servers are.
-    let board = Arc::new(Board::new(bus.hints()));
     tokio::spawn(ending.clone().run_until_cancelled_owned(keep_up(board.clone())));
     let requests = TaskTracker::new();
     let facade = Facade::new(http::Parts {
