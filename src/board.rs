@@ -36,6 +36,8 @@ struct Told {
     workers: HashMap<WorkerId, Instant>,
     /// The id of the key that each of them seals with.
     keys: HashMap<WorkerId, Option<String>>,
+    /// The one that was told last, by whomever: who is there next has it too.
+    last_key: Option<String>,
     servers: HashMap<ServerId, Vec<Word>>,
 }
 
@@ -49,7 +51,8 @@ struct Word {
 
 impl Board {
     pub fn new(hints: Receiver<Hint>) -> Self {
-        let told = Told { hints, workers: HashMap::new(), keys: HashMap::new(), servers: HashMap::new() };
+        let (workers, keys, servers) = Default::default();
+        let told = Told { hints, workers, keys, last_key: None, servers };
         let (quiet, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
         Self { told: Mutex::new(told), since: Instant::now(), quiet, turn }
     }
@@ -116,6 +119,20 @@ impl Board {
         workers
     }
 
+    /// The keys that workers seal with, where none of them does with this one. Empty where one does, does not say, or
+    /// nobody was ever heard of.
+    pub fn keys_instead_of(&self, own: &str) -> Vec<String> {
+        let told = self.read();
+        let now = Instant::now();
+        let lively = told.workers.iter().filter(|(_, at)| now.duration_since(**at) < QUIET);
+        let mut keys: Vec<_> = lively.filter_map(|(worker, _)| told.keys.get(worker)).map(Option::as_deref).collect();
+        if keys.is_empty() {
+            keys.extend(told.last_key.as_deref().map(Some));
+        }
+        let others = keys.into_iter().map(|key| key.filter(|key| *key != own).map(str::to_owned));
+        others.collect::<Option<_>>().unwrap_or_default()
+    }
+
     /// Reads what has been told meanwhile, so that nobody has to wake for every word of it.
     pub fn catch_up(&self) {
         let mut told = self.read();
@@ -180,6 +197,9 @@ impl Told {
             true => self.workers.remove(&worker),
             false => self.workers.insert(worker, at),
         };
+        if key.is_some() {
+            self.last_key.clone_from(&key);
+        }
         self.keys.insert(worker, key);
     }
 }

@@ -9,22 +9,24 @@ use serde_json::value::to_raw_value;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::board::Board;
 use crate::config::Limits;
 use crate::core::command::{CallTool, Command};
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
-use crate::core::job::{self, Accept, Job, JobKey, RequestKey, Work};
+use crate::core::job::{self, Accept, Job, JobKey, RequestKey, UPKEEP, Work};
 use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
-use crate::execute::{Execute, now_ms};
+use crate::execute::{Done, Execute, now_ms};
 use crate::follow::Follow;
-use crate::ports::{SealedAt, Vault};
-use crate::seal::{JobPart, JobPlace, Sealer};
+use crate::ports::{Sealed, SealedAt, Vault};
+use crate::seal::{JobPart, JobPlace, SealError, Sealer};
 use crate::telemetry::bug;
 
 /// How long an `Idempotency-Key` is remembered.
 const KEYS: Duration = Duration::from_secs(86_400);
-/// Whose jobs those are that nobody has asked for.
-const UPKEEP: &str = "mcp-api";
+
+/// What a job is refused with that nobody could open.
+const OTHER_KEY: &str = "The workers seal with another key than this process has; start it anew with their SECRETS_KEY";
 
 #[derive(Clone)]
 pub struct Queue {
@@ -32,6 +34,7 @@ pub struct Queue {
     pub follow: Arc<Follow>,
     pub vault: Arc<dyn Vault>,
     pub sealer: Sealer,
+    pub board: Arc<Board>,
     pub limits: Limits,
 }
 
@@ -55,17 +58,32 @@ pub struct Accepted {
     pub new: bool,
 }
 
+impl NewJob {
+    /// One by which the program looks after itself.
+    pub fn upkeep<C: Command>(command: &C, actor: Actor) -> Result<Self, Failure> {
+        let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
+        let user = UPKEEP.parse().map_err(bug)?;
+        Ok(Self { user, command: C::NAME, server: None, work, key: None, actor })
+    }
+}
+
 /// What whoever used a key is told where its job was there a moment ago.
 pub fn expired() -> Failure {
     Failure::unavailable("What this key was used for has just expired; ask again")
 }
 
 impl Queue {
-    /// Accepts a job. One with a key that was used before is the job of that time.
+    /// Accepts a job. One with a key that was used before is the job of that time, and one that must not begin beside
+    /// another of its kind is that other.
     pub async fn accept(&self, new: NewJob) -> Result<Accepted, Failure> {
-        let key = new.key;
-        if let Some(id) = self.accept_all(vec![new]).await?.and_then(|ids| ids.first().copied()) {
-            return Ok(Accepted { id, new: true });
+        let (key, command) = (new.key, new.command);
+        let (ids, done) = self.submit(vec![new]).await?;
+        if let Some(id) = ids.first().filter(|_| !done.events.is_empty()) {
+            return Ok(Accepted { id: *id, new: true });
+        }
+        let other = done.before.as_ref().and_then(|before| job::under_way(before, command));
+        if let Some(other) = other {
+            return Ok(Accepted { id: other.id, new: false });
         }
         let known = key.and_then(|key| self.follow.catalog().jobs.of_key(key.request.scope).map(|job| job.id));
         let known = known.map(|id| Accepted { id, new: false });
@@ -74,33 +92,55 @@ impl Queue {
 
     /// Accepts jobs of one sender together. `None`: none of them, since the key of one was used before.
     pub async fn accept_all(&self, new: Vec<NewJob>) -> Result<Option<Vec<JobId>>, Failure> {
-        let Some(actor) = new.first().map(|new| new.actor) else { return Ok(Some(vec![])) };
-        let sealed = new.into_iter().map(|new| self.seal(new)).collect::<Result<Vec<_>, _>>()?;
+        if new.is_empty() {
+            return Ok(Some(vec![]));
+        }
+        let (ids, done) = self.submit(new).await?;
+        Ok((!done.events.is_empty()).then_some(ids))
+    }
+
+    /// Their ids; and where none was accepted, nothing has happened.
+    async fn submit(&self, new: Vec<NewJob>) -> Result<(Vec<JobId>, Done), Failure> {
+        let actor = new.first().map_or(Actor::Worker, |new| new.actor);
+        let sealed = new.into_iter().map(|new| self.sealed(new)).collect::<Result<Vec<_>, _>>()?;
         let (accept, values): (Vec<_>, Vec<_>) = sealed.into_iter().unzip();
         let ids: Vec<_> = accept.iter().map(|accept| accept.job).collect();
         let arguments: Vec<_> = accept.iter().map(|accept| accept.arguments).collect();
         let first = CommandId(ids.first().map_or(Uuid::nil(), |id| id.0));
         let decide = move |catalog: &_| job::accept_all(catalog, &accept);
         let accepted = self.execute.change_with(first, actor, values, decide).await;
-        if accepted.as_ref().is_ok_and(|done| !done.events.is_empty()) {
-            return Ok(Some(ids));
+        if accepted.as_ref().map_or(true, |done| done.events.is_empty()) {
+            // What may have been put for them is not needed; should this fail, it is left to the sweep.
+            let _ = self.vault.remove(&arguments).await;
         }
-        // What may have been put for them is not needed; should this fail, it is left to the sweep.
-        let _ = self.vault.remove(&arguments).await;
-        accepted.map(|_| None)
+        Ok((ids, accepted?))
     }
 
     /// Seals what a job works on.
-    fn seal(&self, new: NewJob) -> Result<(Accept, SealedAt), Failure> {
+    fn sealed(&self, new: NewJob) -> Result<(Accept, SealedAt), Failure> {
         let NewJob { user, command, server, work, key, .. } = new;
         let (job, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
         let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
         let place = JobPlace { job, part: JobPart::Arguments, value: arguments };
-        let sealed = self.sealer.seal(place, &text).map_err(bug)?;
+        let sealed = self.seal(place, &text)?;
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
         let most_waiting = self.limits.waiting_jobs;
         let accept = Accept { job, user, command, server, tool, arguments, key, most_waiting };
         Ok((accept, SealedAt { id: arguments, sealed }))
+    }
+
+    /// Seals with a key that workers have: this process may be the last one with an earlier key, and they open nothing
+    /// under that any more once it was dropped.
+    fn seal(&self, place: JobPlace, text: &str) -> Result<Sealed, Failure> {
+        let keys = self.board.keys_instead_of(&self.sealer.key_id());
+        let sealed = match keys.is_empty() {
+            true => self.sealer.seal(place, text),
+            false => self.sealer.seal_with(&keys, place, text),
+        };
+        sealed.map_err(|error| match error {
+            SealError::UnknownKey => Failure::unavailable(OTHER_KEY),
+            other => bug(other),
+        })
     }
 
     /// Has the program look after itself: once for every `when`, however many processes want it.
@@ -127,10 +167,8 @@ impl Queue {
         let of = server.as_ref().map(ServerName::as_str).unwrap_or_default();
         let parts = [C::NAME.as_bytes(), when.as_bytes(), of.as_bytes()];
         let scope = self.sealer.digest("upkeep", &parts).map_err(bug)?;
-        let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
-        let user = UPKEEP.parse().map_err(bug)?;
         let key = Some(RequestKey { scope, body: scope }.into());
-        self.accept(NewJob { user, command: C::NAME, server, work, key, actor: Actor::Worker }).await
+        self.accept(NewJob { server, key, ..NewJob::upkeep(command, Actor::Worker)? }).await
     }
 
     /// Cancels a job of that user. One that waits never runs; one that runs is told to stop.

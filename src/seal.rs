@@ -180,13 +180,7 @@ impl Opener {
 
 impl Keyring {
     fn seal(&self, place: &[u8], id: &[u8], plain: &[u8]) -> Result<Sealed, SealError> {
-        let wrapping = self.0.first().ok_or(SealError::Key)?;
-        let mut key = Zeroizing::new([0u8; 32]);
-        getrandom::fill(&mut *key).map_err(|_| SealError::Random)?;
-        let nonce = nonce()?;
-        let wrapped = wrapping.wrap(id, &*key)?;
-        let text = encrypt(&cipher(&*key)?, &nonce, plain, place)?;
-        Ok(Sealed(Bytes::from([&wrapped[..], &nonce, &text].concat())))
+        self.0.first().ok_or(SealError::Key)?.seal(place, id, plain)
     }
 
     fn open(&self, place: &[u8], id: &[u8], sealed: &Sealed) -> Result<Plain, SealError> {
@@ -213,6 +207,15 @@ impl Keyring {
 }
 
 impl WrappingKey {
+    fn seal(&self, place: &[u8], id: &[u8], plain: &[u8]) -> Result<Sealed, SealError> {
+        let mut key = Zeroizing::new([0u8; 32]);
+        getrandom::fill(&mut *key).map_err(|_| SealError::Random)?;
+        let nonce = nonce()?;
+        let wrapped = self.wrap(id, &*key)?;
+        let text = encrypt(&cipher(&*key)?, &nonce, plain, place)?;
+        Ok(Sealed(Bytes::from([&wrapped[..], &nonce, &text].concat())))
+    }
+
     fn wrap(&self, id: &[u8], key: &[u8]) -> Result<Vec<u8>, SealError> {
         let nonce = nonce()?;
         let wrapped = encrypt(&self.cipher, &nonce, key, &length_prefixed(&[id, &self.id]))?;

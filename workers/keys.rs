@@ -1,28 +1,32 @@
 //! Another key for what is sealed: value by value, while calls go on.
 //!
-//! A part looks at the values after an id for two seconds and gives the new key to those that lie under an
-//! earlier one. Each is replaced only as it was read, so parts may be repeated, cut short, and run beside each
-//! other and beside every change.
+//! The job looks at all values, some at a time, and gives the new key to those that lie under an earlier one. Each is
+//! replaced only as it was read, so it may be stopped anywhere, begun again, and go on beside every change.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use serde::Serialize;
+use tokio::time::sleep;
 
 use super::context::Context;
+use super::install::Progress;
 use super::secrets::away;
-use crate::core::command::{KeyUse, Rewrap, Rewrapped};
-use crate::core::failure::Failure;
-use crate::core::names::ValueId;
+use crate::core::command::{KeyUse, Rotated};
+use crate::core::failure::{Code, Failure};
+use crate::core::names::{ValueId, WorkerId};
 use crate::ports;
 use crate::seal::SealError;
 use crate::telemetry::bug;
 
-/// How long one part goes on.
-const PART: Duration = Duration::from_secs(2);
-/// Values looked at between two looks at the clock.
+/// Values looked at between two words on how far it is.
 const PAGE: usize = 1000;
+/// Times through everything: others may put values under an earlier key meanwhile.
+const PASSES: u32 = 5;
+/// How often a store is asked that does not answer.
+const TRIES: u32 = 30;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Goes through everything that is sealed and counts.
 pub async fn count(context: Arc<Context>) -> Result<KeyUse, Failure> {
@@ -53,23 +57,76 @@ async fn counted(context: &Context) -> Result<KeyUse, Failure> {
     Ok(found)
 }
 
-/// One part; at the end the key record, where nothing is left under an earlier key.
-pub async fn rewrap(context: Arc<Context>, command: Rewrap) -> Result<Rewrapped, Failure> {
-    let until = Instant::now() + PART;
-    let mut part = Rewrapped { next: command.after, ..Rewrapped::default() };
-    loop {
-        let page = context.vault.wrappings(part.next, PAGE).await.map_err(away)?;
-        let Some((last, _)) = page.last() else {
-            part.next = None;
-            return finish(&context, part).await;
-        };
-        part.next = Some(*last);
-        part.seen += page.len() as u64;
-        part.rewrapped += put_anew(&context, page).await?;
-        if Instant::now() >= until {
-            return Ok(part);
+/// The body of its answer over HTTP.
+#[derive(Serialize)]
+struct Answer {
+    success: bool,
+    #[serde(flatten)]
+    rotated: Rotated,
+}
+
+/// Puts everything under the key that seals; at the end the key record, where nothing is left under an earlier key.
+pub async fn rotate(context: Arc<Context>, progress: Arc<dyn Progress>) -> Result<Bytes, Failure> {
+    let context = &*context;
+    progress.phase("rewrapping");
+    let values = patiently(|| counted(context)).await?.values;
+    let mut rotated = Rotated::default();
+    for pass in 0..PASSES {
+        if pass > 0 {
+            sleep(PAUSE).await;
+        }
+        once_through(context, &*progress, values, &mut rotated).await?;
+        (rotated.finished, rotated.waits_for) = patiently(|| finish(context)).await?;
+        if rotated.finished {
+            break;
         }
     }
+    tracing::info!(?rotated, "everything sealed was looked at");
+    Ok(serde_json::to_vec(&Answer { success: true, rotated }).map_err(bug)?.into())
+}
+
+async fn once_through(
+    context: &Context,
+    progress: &dyn Progress,
+    values: u64,
+    rotated: &mut Rotated,
+) -> Result<(), Failure> {
+    let (mut after, mut seen) = (None, 0);
+    while let Some(some) = patiently(|| some_anew(context, after)).await? {
+        after = Some(some.last);
+        seen += some.seen;
+        rotated.seen += some.seen;
+        rotated.rewrapped += some.rewrapped;
+        progress.line(&format!("{seen} of {} values", values.max(seen)));
+    }
+    Ok(())
+}
+
+/// What the store does not do now it may do in a moment.
+async fn patiently<T, F: Future<Output = Result<T, Failure>>>(mut work: impl FnMut() -> F) -> Result<T, Failure> {
+    let mut tried = 1;
+    loop {
+        match work().await {
+            Err(failure) if failure.code == Code::Unavailable && tried < TRIES => sleep(PAUSE).await,
+            done => return done,
+        }
+        tried += 1;
+    }
+}
+
+/// Some values that were looked at.
+struct Page {
+    last: ValueId,
+    seen: u64,
+    rewrapped: u64,
+}
+
+/// Gives the new key to the values after this one, as many as are looked at at once. `None`: there are no more.
+async fn some_anew(context: &Context, after: Option<ValueId>) -> Result<Option<Page>, Failure> {
+    let page = context.vault.wrappings(after, PAGE).await.map_err(away)?;
+    let Some(&(last, _)) = page.last() else { return Ok(None) };
+    let seen = page.len() as u64;
+    Ok(Some(Page { last, seen, rewrapped: put_anew(context, page).await? }))
 }
 
 async fn put_anew(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result<u64, Failure> {
@@ -89,24 +146,26 @@ async fn put_anew(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result<u64,
     Ok(context.vault.rewrap(changes).await.map_err(away)? as u64)
 }
 
-/// From here on the new key is enough, unless somebody may still put what is sealed with another one.
-async fn finish(context: &Context, mut part: Rewrapped) -> Result<Rewrapped, Failure> {
+/// Whether from here on the new key is enough, and the workers that may still put what is sealed with another one.
+async fn finish(context: &Context) -> Result<(bool, Vec<WorkerId>), Failure> {
     let board = &context.asker.board;
     if !context.alone {
         tokio::time::sleep_until(board.complete_at().into()).await;
-        part.waits_for = board.sealing_otherwise(&context.key_id);
-        if !part.waits_for.is_empty() {
-            return Ok(part);
+        let waits_for = board.sealing_otherwise(&context.key_id);
+        if !waits_for.is_empty() {
+            return Ok((false, waits_for));
         }
     }
     // Only now, when nobody puts such values any more, can none be missed.
-    if counted(context).await?.earlier > 0 {
-        return Ok(part);
+    let finished = counted(context).await?.earlier == 0 && accept_alone(context).await?;
+    Ok((finished, vec![]))
+}
+
+/// Has the key record accept the new key alone. False: somebody else has changed it meanwhile.
+async fn accept_alone(context: &Context) -> Result<bool, Failure> {
+    let Some(record) = context.vault.key_record(None).await.map_err(away)? else { return Ok(false) };
+    match context.opener.new_check(&record).map_err(bug)? {
+        Some(check) => context.vault.renew_key_record(&record, check).await.map_err(away),
+        None => Ok(true),
     }
-    let Some(record) = context.vault.key_record(None).await.map_err(away)? else { return Ok(part) };
-    part.finished = match context.opener.new_check(&record).map_err(bug)? {
-        Some(check) => context.vault.renew_key_record(&record, check).await.map_err(away)?,
-        None => true,
-    };
-    Ok(part)
 }

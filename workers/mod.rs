@@ -34,7 +34,7 @@ use crate::config::Pools;
 use crate::core::command::{
     Area, BeginGrant, CallTool, CheckPackages, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery,
     DisableServer, DropLetter, EnableServer, FinishGrant, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer,
-    RetryLetter, Rewrap, SetSecret, SettleServer, StoreGrant, TellEnd, UpdateServer,
+    RetryLetter, SetSecret, SettleServer, StoreGrant, TellEnd, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
@@ -175,7 +175,6 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,
         CountKeys::NAME => handle(ask, |_: CountKeys| keys::count(context.clone())).await,
-        Rewrap::NAME => handle(ask, |command| keys::rewrap(context.clone(), command)).await,
         unknown => Err(Failure::unavailable(format!("This worker does not know the command {unknown}")).into()),
     }
 }

@@ -39,6 +39,10 @@ const LINGER: Duration = Duration::from_secs(2);
 const LEAVING: Duration = Duration::from_millis(500);
 /// How long what was sent may wait for its reader to take some of it.
 const UNREAD: Duration = Duration::from_secs(20);
+/// How long the lock of one that was just killed may still be held: a child it was starting has it until it becomes
+/// another program.
+const RELEASED: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
 /// How often the board reads what nobody has looked at.
 const BOARD: Duration = Duration::from_millis(500);
 
@@ -98,18 +102,19 @@ pub async fn serve_until(
     let (sealer, opener) = keys::open(&*vault, &config.keys, data_dir).await?;
     let follow = Follow::open(log, bus.clone()).await?;
     let execute = Execute::start(follow.clone());
+    // Before the workers: it hears from the first moment how their servers are.
+    let board = Arc::new(Board::new(bus.hints()));
     let queue = Queue {
         execute: execute.clone(),
         follow: follow.clone(),
         vault: vault.clone(),
         sealer: sealer.clone(),
+        board: board.clone(),
         limits: config.limits.clone(),
     };
     let metrics = Metrics::new();
     tokio::spawn(follow.clone().run());
     let ending = CancellationToken::new();
-    // Before the workers: it hears from the first moment how their servers are.
-    let board = Arc::new(Board::new(bus.hints()));
     tokio::spawn(ending.clone().run_until_cancelled_owned(keep_up(board.clone())));
     let requests = TaskTracker::new();
     let facade = Facade::new(http::Parts {
@@ -214,10 +219,14 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable)?;
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(data_dir.join("lock"));
     let file = file.map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::InUse { path }),
-        Err(TryLockError::Error(cause)) => Err(unusable(cause)),
+    let until = std::time::Instant::now() + RELEASED;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if std::time::Instant::now() < until => std::thread::sleep(LOOK),
+            Err(TryLockError::WouldBlock) => return Err(StartError::InUse { path }),
+            Err(TryLockError::Error(cause)) => return Err(unusable(cause)),
+        }
     }
 }
 

@@ -7,76 +7,84 @@ use serde_json::Value;
 
 use super::Ended;
 use super::call::sentence;
-use super::client::{Api, ApiArgs, block_on, send};
+use super::client::{Api, ApiArgs, block_on, send, send_later};
+use crate::core::job::UPKEEP;
 
-/// How often a part is asked for that got no answer: the service may be starting again.
+/// How often is asked what got no answer: the service may be starting again.
 const TRIES: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(1);
-/// Times through everything: others may put values under an earlier key meanwhile.
-const PASSES: u32 = 5;
+/// What a shell makes of a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
 
-/// Shows how far it is. Interrupted anywhere, it can be run again; two at once do each a part.
+/// Begins the job that does it, or finds the one that is there, and shows how far that is.
 pub fn run(api: &ApiArgs) -> Ended {
     let api = api.api()?;
     block_on(async {
-        let before = ask(&api, "GET", "/keys").await?;
-        let (values, earlier) = (number(&before, "values"), number(&before, "earlier"));
-        println!("{values} sealed values, {earlier} of them under an earlier key");
-        if number(&before, "unreadable") > 0 {
+        let before = ask(async || send(&api, "GET", "/keys", None).await).await?;
+        println!("{} sealed values, {} of them under an earlier key", before["values"], before["earlier"]);
+        if before["unreadable"] != 0 {
             println!(
                 "{} lie under a key that is neither SECRETS_KEY nor in SECRETS_KEYS_OLD, and stay as they are",
                 before["unreadable"]
             );
         }
-        let mut waits_for = Value::Null;
-        for _ in 0..PASSES {
-            let end = pass(&api, values).await?;
-            if end["finished"] == true {
-                println!("Everything is under SECRETS_KEY: SECRETS_KEYS_OLD can be dropped.");
-                return Ok(ExitCode::SUCCESS);
+        // Asked for again, it is the same job.
+        let begun = ask(async || send_later(&api, "POST", "/keys/rotate", Value::Null, None).await).await?;
+        let Some(job) = begun["jobId"].as_str() else { return Err(sentence(&begun).into()) };
+        tokio::select! {
+            answer = follow(&api, job) => end(&answer?),
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                println!("The job goes on; run this again to follow it, or DELETE /jobs/{job}?username={UPKEEP} to stop it.");
+                Ok(ExitCode::from(INTERRUPTED))
             }
-            waits_for = end["waitsFor"].clone();
-            tokio::time::sleep(PAUSE).await;
         }
-        Err(match waits_for.as_array() {
-            Some(workers) if !workers.is_empty() => {
-                let workers: Vec<_> = workers.iter().filter_map(Value::as_str).collect();
-                format!(
-                    "these workers still seal with another key; start them with the new SECRETS_KEY, then run this again: {}",
-                    workers.join(", ")
-                )
-            }
-            _ => "values keep coming under an earlier key; run this again".to_owned(),
-        }
-        .into())
     })
 }
 
-/// Once through everything, part by part.
-async fn pass(api: &Api, values: u64) -> Result<Value, String> {
-    let (mut seen, mut rewrapped) = (0, 0);
-    let mut path = "/keys/rotate".to_owned();
+/// Prints how far the job is until it has ended, and gives its answer.
+async fn follow(api: &Api, job: &str) -> Result<Value, String> {
+    let path = format!("/jobs/{job}?username={UPKEEP}&wait=1s");
+    let mut last = Value::Null;
     loop {
-        let part = ask(api, "POST", &path).await?;
-        seen += number(&part, "seen");
-        rewrapped += number(&part, "rewrapped");
-        match part["next"].as_str() {
-            Some(next) => path = format!("/keys/rotate?after={next}"),
-            None => {
-                println!("{seen} seen, {rewrapped} put under the new key");
-                return Ok(part);
-            }
+        let job = ask(async || send(api, "GET", &path, None).await).await?["job"].take();
+        if job["answer"].is_object() {
+            return Ok(job["answer"]["body"].clone());
         }
-        println!("{seen} of {} seen, {rewrapped} put under the new key", values.max(seen));
+        if let Some(line) = job["progress"]["line"].as_str().filter(|line| last != *line) {
+            println!("{line}");
+            last = line.into();
+        }
     }
 }
 
-/// Every part may be asked for again: what it has done already, it does not do twice.
-async fn ask(api: &Api, method: &str, path: &str) -> Result<Value, String> {
+/// Says what came of it.
+fn end(answer: &Value) -> Ended {
+    if answer["success"] != true {
+        return Err(format!("{}; run this again", sentence(answer)).into());
+    }
+    println!("{} seen, {} put under the new key", answer["seen"], answer["rewrapped"]);
+    if answer["finished"] == true {
+        println!("Everything is under SECRETS_KEY: SECRETS_KEYS_OLD can be dropped.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let workers: Vec<_> = answer["waitsFor"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    Err(match workers.is_empty() {
+        true => "values keep coming under an earlier key; run this again".to_owned(),
+        false => format!(
+            "these workers still seal with another key; start them with the new SECRETS_KEY, then run this again: {}",
+            workers.join(", ")
+        ),
+    }
+    .into())
+}
+
+/// Everything may be asked again that got no answer.
+async fn ask(request: impl AsyncFn() -> Result<(u16, Value), String>) -> Result<Value, String> {
     let mut tried = 1;
     loop {
-        let error = match send(api, method, path, None).await {
-            Ok((200, answer)) => return Ok(answer),
+        let error = match request().await {
+            Ok((200 | 202, answer)) => return Ok(answer),
             Ok((status @ 502..=504, answer)) => format!("{status}: {}", sentence(&answer)),
             Ok((_, answer)) => return Err(sentence(&answer)),
             Err(error) => error,
@@ -90,8 +98,4 @@ async fn ask(api: &Api, method: &str, path: &str) -> Result<Value, String> {
         tried += 1;
         tokio::time::sleep(PAUSE).await;
     }
-}
-
-fn number(answer: &Value, field: &str) -> u64 {
-    answer[field].as_u64().unwrap_or(0)
 }

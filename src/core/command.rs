@@ -13,7 +13,7 @@ pub use super::package::{CheckPackages, Checked, InstallPackage, UpgradePackage}
 use super::remote::SealedValue;
 use super::server::{Live, LogLine, ServerChange, ServerConfig};
 use super::tool::Tools;
-pub use upkeep::{CountKeys, DropLetter, KeyUse, ReadAnswer, RetryLetter, Rewrap, Rewrapped, SweepVault, TellEnd};
+pub use upkeep::{CountKeys, DropLetter, KeyUse, ReadAnswer, RetryLetter, RotateKeys, Rotated, SweepVault, TellEnd};
 
 /// The group of workers that takes a command. A process serves the areas of the `POOLS` it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,7 +107,7 @@ commands! {
     CheckPackages = Packages "packages.check" v 1 Change -> Vec<Checked>,
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
     CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUse,
-    Rewrap = Secrets "secrets.rewrap" v 1 Ask -> Rewrapped,
+    RotateKeys = Secrets "secrets.rotate_keys" v 1 Job -> Rotated,
     ReadAnswer = Jobs "jobs.answer" v 1 Ask -> Outcome,
     TellEnd = Jobs "jobs.tell_end" v 1 Change -> (),
     RetryLetter = Jobs "jobs.retry_letter" v 1 Change -> (),

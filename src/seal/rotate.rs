@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{CHECK_PLACE, KEY_ID, Opener, SealError, Sealer};
+use super::{CHECK_PLACE, KEY_ID, Opener, Place, SealError, Sealer};
 use crate::core::names::ValueId;
 use crate::ports::{KeyRecord, Sealed};
 
@@ -10,6 +10,13 @@ impl Sealer {
     /// The id of the key that seals: no secret, since it stands in all that is sealed.
     pub fn key_id(&self) -> String {
         self.0.0.first().map_or(String::new(), |key| hex::encode(key.id))
+    }
+
+    /// Seals with the first of these keys that it has; [`SealError::UnknownKey`] where it has none of them.
+    pub fn seal_with(&self, keys: &[String], place: impl Place, plain: &str) -> Result<Sealed, SealError> {
+        let listed = |id: &String| self.0.0.iter().find(|key| hex::encode(key.id) == *id);
+        let key = keys.iter().find_map(listed).ok_or(SealError::UnknownKey)?;
+        key.seal(&place.associated_data(), place.value().0.as_bytes(), plain.as_bytes())
     }
 }
 
@@ -38,7 +45,7 @@ impl Opener {
         if record.check.get(1..=KEY_ID) == Some(&current.id[..]) {
             return Ok(None);
         }
-        self.0.seal(CHECK_PLACE, CHECK_PLACE, b"ok").map(|sealed| Some(sealed.0.to_vec()))
+        current.seal(CHECK_PLACE, CHECK_PLACE, b"ok").map(|sealed| Some(sealed.0.to_vec()))
     }
 }
 
@@ -76,6 +83,21 @@ mod tests {
         assert_eq!(alone.open(place, &renewed).expect("opened").expose(), Ok("s3cret"));
         assert_eq!(open_ring(&renewed_record, &key('a'), &[]).err(), Some(SealError::UnknownKey));
         assert_eq!(old_opener.open(place, &renewed).err(), Some(SealError::UnknownKey));
+    }
+
+    #[test]
+    fn another_key_that_is_listed_seals_where_it_is_named() {
+        let record = new_record(&key('a')).expect("record");
+        let (sealer, _) = open_ring(&record, &key('a'), &[key('b')]).expect("ring");
+        let (named, opener) = open_ring(&record, &key('b'), &[key('a')]).expect("ring");
+        let (user, name) = (UserName::default(), "n".parse().expect("name"));
+        let value = ValueId(Uuid::max());
+        let place = SecretPlace { server: ServerId(Uuid::nil()), user: &user, name: &name, value };
+        let keys = ["00".repeat(KEY_ID), named.key_id()];
+        let sealed = sealer.seal_with(&keys, place, "s3cret").expect("sealed");
+        assert_eq!(opener.rewrap(value, &sealed.split().0), Ok(None), "it lies under that key");
+        assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("s3cret"));
+        assert_eq!(sealer.seal_with(&keys[..1], place, "s3cret").err(), Some(SealError::UnknownKey));
     }
 
     #[test]

@@ -15,9 +15,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("snapshots", &["core", "ports"]),
     ("follow", &["core", "ports", "snapshots"]),
     ("execute", &["core", "ports", "follow", "telemetry"]),
-    ("queue", &["core", "ports", "seal", "config", "telemetry", "follow", "execute"]),
-    ("view", &["core"]),
     ("board", &["core", "ports"]),
+    ("queue", &["core", "ports", "seal", "config", "telemetry", "follow", "execute", "board"]),
+    ("view", &["core"]),
     ("ask", &["core", "ports", "follow", "board", "telemetry"]),
     ("adapters", &["core", "ports"]),
     (

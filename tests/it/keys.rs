@@ -1,24 +1,21 @@
 //! Another key: `mcp-api rotate-keys` while calls go on, interrupted and resumed, in one process and in many.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use mcp_api::core::names::ValueId;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::harness::{App, answer, refused};
+use crate::harness::{Answer, App, answer, refused};
 use crate::process::{binary, owned};
 use crate::processes::signal;
-use crate::samples::value_id;
 
 const OLD: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
-/// More than the millisecond that the order of ids goes by.
-const A_TICK: Duration = Duration::from_millis(2);
 const NEW: &str = "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeffe0e1e2e3e4e5e6e7e8e9eaebecedeeef";
 
 /// What the tool sees as `token` when this user calls it.
@@ -43,16 +40,26 @@ async fn all_seen(app: &App, users: std::ops::Range<usize>) {
     }
 }
 
-/// An id after those of all values that are there and before those to come: ids of one millisecond have no order.
-async fn between() -> ValueId {
-    sleep(A_TICK).await;
-    let middle = value_id();
-    sleep(A_TICK).await;
-    middle
+/// Has everything put under the new key, and gives what came of it.
+async fn rotate(app: &App) -> Value {
+    app.send(Method::POST, "/keys/rotate", None).await.ok()
 }
 
-async fn rotate(app: &App, query: &str) -> Value {
-    app.send(Method::POST, &format!("/keys/rotate{query}"), None).await.ok()
+/// Begins the job that does it, or finds it, and gives its id.
+async fn begin(app: &App) -> String {
+    let request = app.http.post(format!("{}/keys/rotate", app.url)).header("Prefer", "respond-async");
+    let accepted = answer(request).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.body);
+    accepted.body["jobId"].as_str().expect("an id").to_owned()
+}
+
+fn path(job: &str) -> String {
+    format!("/jobs/{job}?username=mcp-api")
+}
+
+/// The job once it has ended.
+async fn end_of(app: &App, job: &str) -> Value {
+    app.until(&format!("{}&wait=10s", path(job)), |body| body["job"]["answer"].is_object()).await["job"].take()
 }
 
 async fn keys(app: &App) -> (u64, u64, bool) {
@@ -80,24 +87,21 @@ fn caller(app: &App, user: &'static str, stop: Arc<AtomicBool>) -> tokio::task::
     })
 }
 
+fn said(output: &Output) -> String {
+    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_new_key_alone_is_enough_afterwards() {
     let mut app = App::embedded_with(&[("SECRETS_KEY", OLD)]);
     app.register_fixture("fixture").await.ok();
-    set(&app, 0..120).await;
-    let middle = between().await;
-    set(&app, 120..200).await;
+    set(&app, 0..200).await;
     assert_eq!(keys(&app).await, (200, 0, true));
     app.terminate();
     assert!(refused(app.dir.path(), &[("SECRETS_KEY", NEW)]).contains("SECRETS_KEYS_OLD"));
 
     app.restart_with(&[("SECRETS_KEY", NEW), ("SECRETS_KEYS_OLD", OLD)]);
     assert_eq!(keys(&app).await, (200, 200, false));
-    // A part of it, and then the process is killed: what was not seen is still under the old key.
-    let half = rotate(&app, &format!("?after={}", middle.0)).await;
-    assert_eq!((&half["seen"], &half["rewrapped"], &half["finished"]), (&json!(80), &json!(80), &json!(false)));
-    app.kill_and_restart();
-    assert_eq!(keys(&app).await, (200, 120, false));
     all_seen(&app, 100..140).await;
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -109,17 +113,20 @@ async fn the_new_key_alone_is_enough_afterwards() {
         let [first, second] = runs.map(|run| run.join().expect("a run"));
         (first, second, ())
     });
-    for Output { status, stdout, stderr } in [first, second] {
-        let (said, wrong) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        assert!(status.success() && said.ends_with("SECRETS_KEYS_OLD can be dropped.\n"), "{said}{wrong}");
+    for output in [first, second] {
+        let said = said(&output);
+        assert!(output.status.success() && said.ends_with("SECRETS_KEYS_OLD can be dropped.\n"), "{said}");
         assert!(!said.contains(OLD) && !said.contains(NEW));
     }
     stop.store(true, Ordering::Relaxed);
     for caller in join_all(callers).await {
         assert!(caller.expect("every call saw its secret") > 0);
     }
-    assert_eq!(keys(&app).await, (240, 0, true));
-    assert_eq!(rotate(&app, "").await["finished"], true);
+    // Beside the secrets there are the answers of the jobs.
+    let (values, earlier, alone) = keys(&app).await;
+    assert!(values > 240 && earlier == 0 && alone, "{earlier} of {values}");
+    let again = rotate(&app).await;
+    assert_eq!((&again["finished"], &again["rewrapped"]), (&json!(true), &json!(0)), "what has ended is in no way");
 
     app.terminate();
     app.restart_with(&[("SECRETS_KEY", NEW)]);
@@ -131,73 +138,153 @@ async fn the_new_key_alone_is_enough_afterwards() {
     app.restart();
 }
 
+/// Killed anywhere, the job goes on by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_may_be_killed_anywhere() {
     let mut app = App::embedded_with(&[("SECRETS_KEY", OLD)]);
     app.register_fixture("fixture").await.ok();
-    set(&app, 0..200).await;
-    app.kill();
-    app.restart_with(&[("SECRETS_KEY", NEW), ("SECRETS_KEYS_OLD", OLD)]);
-    for after in [0, 1, 3, 7, 15] {
-        let part = app.http.post(format!("{}/keys/rotate", app.url));
-        let part = tokio::spawn(async move { part.send().await.map(drop) });
+    set(&app, 0..1500).await;
+    let (mut current, mut earlier) = (OLD, NEW);
+    let mut attempts = Vec::new();
+    for after in [0, 10, 20, 40, 80] {
+        // To and fro, so that there is everything to do each time.
+        (current, earlier) = (earlier, current);
+        app.kill();
+        app.restart_with(&[("SECRETS_KEY", current), ("SECRETS_KEYS_OLD", earlier)]);
+        let job = begin(&app).await;
         // Not to wait for anything: to be somewhere else each time.
         sleep(Duration::from_millis(after)).await;
         app.kill_and_restart();
-        let _ = part.await.expect("an end");
-        let (values, earlier, alone) = keys(&app).await;
-        assert!(values == 200 && (earlier == 0 || !alone), "{earlier} of {values} are left, and none is missed");
+        let job = end_of(&app, &job).await;
+        assert_eq!((&job["state"], &job["answer"]["body"]["finished"]), (&json!("succeeded"), &json!(true)), "{job}");
+        let (values, left, alone) = keys(&app).await;
+        assert!(left == 0 && alone, "{left} of {values} are left");
+        attempts.push(job["attempts"].as_u64().expect("attempts"));
     }
-    assert_eq!(rotate(&app, "").await["finished"], true);
+    assert!(attempts.contains(&2), "one was killed while it ran: {attempts:?}");
     app.kill();
-    app.restart_with(&[("SECRETS_KEY", NEW)]);
-    all_seen(&app, 0..200).await;
+    app.restart_with(&[("SECRETS_KEY", current)]);
+    all_seen(&app, 0..150).await;
 }
 
 #[tokio::test]
 async fn what_is_wrong_is_said() {
     let app = App::embedded();
-    for query in ["?after=x", "?before=1"] {
-        app.send(Method::POST, &format!("/keys/rotate{query}"), None).await.fails(400, "invalid_request");
-    }
-    assert_eq!(rotate(&app, "").await["finished"], true, "nothing is sealed, and nothing is left to do");
+    assert_eq!(rotate(&app).await["finished"], true, "nothing is sealed, and nothing is left to do");
     let nowhere = Command::new(binary()).args(["rotate-keys", "--url", "https://127.0.0.1"]).output().expect("run");
     assert!(!nowhere.status.success());
 }
 
-/// Keys are rolled out process by process, and nothing that an old one still seals is missed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_processes_change_their_key_one_by_one() {
-    let (old, new) =
-        ([("SECRETS_KEY", OLD), ("SECRETS_KEYS_OLD", NEW)], [("SECRETS_KEY", NEW), ("SECRETS_KEYS_OLD", OLD)]);
-    let mut app = App::distributed(2, &old);
-    app.until("/readyz", |body| body["success"] == true).await;
-    app.register_fixture("fixture").await.ok();
-    set(&app, 0..60).await;
-    let swap = |app: &mut App, n: usize, with: &[(&str, &str)]| {
-        let process = &mut app.processes[n];
-        signal(process.pid(), "TERM");
+/// Ends these processes at once, and starts them again one by one with other keys.
+fn swap(app: &mut App, which: &[usize], with: &[(&str, &str)]) {
+    which.iter().for_each(|n| signal(app.processes[*n].pid(), "TERM"));
+    let dir = app.dir.path().to_owned();
+    for n in which {
+        let process = &mut app.processes[*n];
         process.wait();
         process.env.retain(|(name, _)| !name.starts_with("SECRETS_KEY"));
         process.env.extend(owned(with));
-        let dir = app.dir.path().to_owned();
-        app.processes[n].restart(&dir);
-    };
-    swap(&mut app, 1, &new);
-    // Whichever worker is asked: to the one the other seals with another key.
-    let part = rotate(&app, "").await;
-    assert_eq!((&part["finished"], part["waitsFor"].as_array().map(Vec::len)), (&json!(false), Some(1)), "{part}");
-    swap(&mut app, 2, &new);
-    let Output { status, stdout, .. } = run(&app);
-    assert!(status.success(), "{}", String::from_utf8_lossy(&stdout));
+        process.restart(&dir);
+    }
+}
+
+const BEFORE: [(&str, &str); 2] = [("SECRETS_KEY", OLD), ("SECRETS_KEYS_OLD", NEW)];
+const AFTER: [(&str, &str); 2] = [("SECRETS_KEY", NEW), ("SECRETS_KEYS_OLD", OLD)];
+
+/// Keys are rolled out process by process, and nothing that an old one still seals is missed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_processes_change_their_key_one_by_one() {
+    let mut app = App::distributed(2, &BEFORE);
+    app.until("/readyz", |body| body["success"] == true).await;
+    app.register_fixture("fixture").await.ok();
+    set(&app, 0..60).await;
+    swap(&mut app, &[1], &AFTER);
+
+    // Whichever worker has it: to the one the other seals with another key, and that takes its passes.
+    let mut client = Command::new(binary());
+    let client = client.args(["rotate-keys", "--url", &app.url]).current_dir(app.dir.path());
+    let mut client = client.stdout(Stdio::piped()).spawn().expect("a run");
+    let mut lines = BufReader::new(client.stdout.take().expect("its output")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.ends_with(" values")), "it shows how far it is");
+    let first = begin(&app).await;
+    signal(client.id(), "INT");
+    let last = lines.last().expect("a last line");
+    assert!(last.starts_with("The job goes on") && last.contains(&first), "{last}");
+    assert_eq!(client.wait().expect("an end").code(), Some(130));
+    let shown = app.until(&path(&first), |body| body["job"]["progress"]["line"].is_string()).await["job"].take();
+    assert_eq!((&shown["state"], &shown["progress"]["phase"]), (&json!("running"), &json!("rewrapping")), "{shown}");
+    let job = end_of(&app, &first).await;
+    let body = &job["answer"]["body"];
+    assert_eq!((&body["finished"], body["waitsFor"].as_array().map(Vec::len)), (&json!(false), Some(1)), "{job}");
+
+    // Another one, whose worker leaves in the middle of it: those that come then go on with it.
+    let second = begin(&app).await;
+    assert_ne!(first, second);
+    assert_eq!(begin(&app).await, second, "there is one at a time");
+    app.until(&path(&second), |body| body["job"]["state"] == "running").await;
+    swap(&mut app, &[1, 2], &AFTER);
+    let job = end_of(&app, &second).await;
+    assert!(job["answer"]["body"]["finished"] == true && job["attempts"].as_u64() > Some(1), "{job}");
+    let output = run(&app);
+    assert!(output.status.success(), "{}", said(&output));
+
     // The facade still seals with the old key; workers put nothing under it.
     set(&app, 60..80).await;
-    assert_eq!(keys(&app).await, (80, 0, true));
-    swap(&mut app, 0, &[("SECRETS_KEY", NEW)]);
+    let (_, earlier, alone) = keys(&app).await;
+    assert_eq!((earlier, alone), (0, true));
+    swap(&mut app, &[0], &[("SECRETS_KEY", NEW)]);
     app.url = app.processes[0].url.clone();
-    for n in [1, 2] {
-        swap(&mut app, n, &[("SECRETS_KEY", NEW)]);
-    }
+    swap(&mut app, &[1, 2], &[("SECRETS_KEY", NEW)]);
     app.until("/readyz", |body| body["success"] == true).await;
     all_seen(&app, 0..80).await;
+}
+
+/// One that is told to stop does so, and is in nobody's way after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_is_cancelled_like_any_job() {
+    let mut app = App::distributed(2, &BEFORE);
+    app.until("/readyz", |body| body["success"] == true).await;
+    swap(&mut app, &[1], &AFTER);
+    let job = begin(&app).await;
+    app.until(&path(&job), |body| body["job"]["state"] == "running").await;
+    app.get(&format!("/jobs/{job}")).await.fails(404, "job_not_found");
+    app.delete(&path(&job)).await.ok();
+    assert_eq!(end_of(&app, &job).await["state"], "cancelled");
+    assert_ne!(begin(&app).await, job);
+}
+
+/// What a facade accepts that was not started anew can be opened by workers that have the new key alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_facade_with_an_earlier_key_seals_jobs_for_the_workers() {
+    let mut app = App::distributed(1, &BEFORE);
+    let behind = app.add_with("api", &[("SECRETS_KEY", OLD), ("SECRETS_KEYS_OLD", "")]);
+    let behind = app.processes[behind].url.clone();
+    app.until("/readyz", |body| body["success"] == true).await;
+    app.register_fixture("fixture").await.ok();
+    swap(&mut app, &[1], &AFTER);
+    assert_eq!(rotate(&app).await["finished"], true);
+    swap(&mut app, &[1], &[("SECRETS_KEY", NEW)]);
+    let http = app.http.clone();
+    let later = async |url: &str| {
+        let call = json!({ "serverName": "fixture", "methodName": "echo", "args": { "message": "x" } });
+        answer(http.post(format!("{url}/mcp/tool/call")).json(&call).header("Prefer", "respond-async")).await
+    };
+    let ends = async |app: &App, accepted: Answer| {
+        assert_eq!(accepted.status, 202, "{}", accepted.body);
+        let id = accepted.body["jobId"].as_str().expect("an id").to_owned();
+        let job = app.until(&format!("/jobs/{id}?wait=10s"), |body| body["job"]["answer"].is_object()).await;
+        assert_eq!(job["job"]["state"], "succeeded", "{job}");
+    };
+    let refused = later(&behind).await.fails(503, "unavailable");
+    assert!(refused.contains("SECRETS_KEY"), "{refused}");
+    ends(&app, later(&app.url).await).await;
+
+    // While nobody is there it goes by the key that was told last.
+    signal(app.processes[1].pid(), "TERM");
+    app.processes[1].wait();
+    later(&behind).await.fails(503, "unavailable");
+    let accepted = later(&app.url).await;
+    let dir = app.dir.path().to_owned();
+    app.processes[1].restart(&dir);
+    ends(&app, accepted).await;
 }

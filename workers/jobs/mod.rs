@@ -28,10 +28,10 @@ use crate::core::event::{Actor, Event};
 use crate::core::job::{self, Bounds, Claim, Job, Jobs, Stage};
 use crate::core::names::{CommandId, JobId};
 use progress::Progress;
+use run::Running;
 
 pub use answer::read as read_answer;
 pub use intake::take;
-pub use run::{Running, Unfinished};
 pub use untold::tell_end;
 
 /// Jobs under way in one worker.

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::call;
 use super::progress::Progress;
 use super::tidy::Tidy;
-use crate::core::command::{CallTool, Command, InstallPackage, SweepVault, UpgradePackage};
+use crate::core::command::{CallTool, Command, InstallPackage, RotateKeys, SweepVault, UpgradePackage};
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::job::{self, End, Job, JobState, Work};
@@ -23,8 +23,8 @@ use crate::ports::{Sealed, SealedAt};
 use crate::seal::{JobPart, JobPlace};
 use crate::telemetry::bug;
 use crate::workers::context::Context;
-use crate::workers::install::Progress as _;
-use crate::workers::{encode, packages, secrets};
+use crate::workers::install::Progress as Shown;
+use crate::workers::{encode, keys, packages, secrets};
 
 /// The pause after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -130,22 +130,32 @@ async fn do_it(context: &Arc<Context>, running: &Running, work: Work) -> Result<
         CallTool::NAME => call::call(context, running, work).await,
         InstallPackage::NAME => {
             let command = decoded(&work)?;
-            packages::begin(running, |progress| packages::install(context.clone(), progress, command))
-                .await
-                .map(Done::from)
+            begin(running, |progress| packages::install(context.clone(), progress, command)).await
         }
         UpgradePackage::NAME => {
             let command = decoded(&work)?;
-            packages::begin(running, |progress| packages::upgrade(context.clone(), progress, command))
-                .await
-                .map(Done::from)
+            begin(running, |progress| packages::upgrade(context.clone(), progress, command)).await
         }
+        RotateKeys::NAME => begin(running, |progress| keys::rotate(context.clone(), progress)).await,
         SweepVault::NAME => {
             running.progress.phase("sweeping");
             secrets::sweep(context).await?;
             Ok(Bytes::from_static(br#"{"success":true}"#).into())
         }
         unknown => Err(Failure::invalid(format!("This worker does not know the command {unknown}")).into()),
+    }
+}
+
+/// Carries a job out, unless somebody cancels it or this worker is to leave: it can be stopped anywhere, and done twice.
+async fn begin<F: Future<Output = Result<Bytes, Failure>> + Send + 'static>(
+    running: &Running,
+    work: impl FnOnce(Arc<dyn Shown>) -> F,
+) -> Result<Done, Unfinished> {
+    let work = work(running.progress.clone()).boxed();
+    tokio::select! {
+        done = work => Ok(done?.into()),
+        () = running.stop.cancelled() => Err(job::cancelled().into()),
+        () = running.draining.cancelled() => Err(Unfinished::NotBegun),
     }
 }
 

@@ -9,19 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use uuid::Uuid;
 
 use super::context::Context;
 use super::install::{Progress, Resolved, Wanted, around};
-use super::jobs::{Running, Unfinished};
 use super::mcp::try_out;
 use super::{secrets, servers};
 use crate::core::catalog::Catalog;
 use crate::core::command::{InstallPackage, UpgradePackage};
 use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
-use crate::core::job;
 use crate::core::names::{CommandId, ServerId, ValueId};
 use crate::core::package::{self, FOLDER, Install, Package, Recipe, Upgrade};
 use crate::core::server::Transport;
@@ -36,20 +33,6 @@ pub use upkeep::{install_missing, keep_clean};
 
 /// What stopping a server may take, and a little more.
 const STOPS: Duration = Duration::from_secs(20);
-
-/// Carries a job out, unless somebody cancels it or this worker is to leave: nothing of it is to be seen before its
-/// end, and it can be done twice.
-pub async fn begin<F: Future<Output = Result<Bytes, Failure>> + Send + 'static>(
-    running: &Running,
-    work: impl FnOnce(Arc<dyn Progress>) -> F,
-) -> Result<Bytes, Unfinished> {
-    let work = work(running.progress.clone()).boxed();
-    tokio::select! {
-        done = work => Ok(done?),
-        () = running.stop.cancelled() => Err(job::cancelled().into()),
-        () = running.draining.cancelled() => Err(Unfinished::NotBegun),
-    }
-}
 
 /// Installs a package and registers the server that it is.
 pub async fn install(

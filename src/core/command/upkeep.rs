@@ -27,30 +27,21 @@ pub struct KeyUse {
     pub alone: bool,
 }
 
-/// Put values that lie under an earlier key under the one that seals, as many as fit into two seconds.
-/// Safe to run twice, and by several at once.
+/// Put everything that lies under an earlier key under the one that seals. Safe to run twice, and by several at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Rewrap {
-    /// Where the last part ended; from the beginning where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<ValueId>,
-}
+pub struct RotateKeys {}
 
-/// What became of one part.
+/// What came of a rotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Rewrapped {
-    /// Values that were looked at.
+pub struct Rotated {
+    /// Values that were looked at; those that were looked at again count again.
     pub seen: u64,
     /// Values that were given the new key.
     pub rewrapped: u64,
-    /// Where the next part begins; absent at the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub next: Option<ValueId>,
     /// Whether SECRETS_KEY is enough now: SECRETS_KEYS_OLD may be dropped.
     pub finished: bool,
-    /// At the end, the workers that still seal with another key.
+    /// The workers that still seal with another key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub waits_for: Vec<WorkerId>,

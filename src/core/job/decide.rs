@@ -3,7 +3,7 @@
 use super::line::Bounds;
 use super::{Job, JobKey, JobState, Progress, Stage};
 use crate::core::catalog::Catalog;
-use crate::core::command::{Area, CallTool, Command};
+use crate::core::command::{Area, CallTool, Command, RotateKeys};
 use crate::core::event::{
     Event, JobAccepted, JobCancelRequested, JobFinished, JobForgotten, JobProgressed, JobReturned, JobStarted,
 };
@@ -41,6 +41,9 @@ pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure
             _ => Err(used_otherwise()),
         };
     }
+    if under_way(catalog, command.command).is_some() {
+        return Ok(vec![]);
+    }
     if catalog.jobs.waiting_of(command.user.as_str()) >= command.most_waiting {
         let (user, most) = (&command.user, command.most_waiting);
         let many = format!("User {user} has {most} jobs waiting (MAX_WAITING_JOBS); ask again when some have ended");
@@ -54,6 +57,15 @@ pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure
 pub fn accept_all(catalog: &Catalog, commands: &[Accept]) -> Result<Vec<Event>, Failure> {
     let each = commands.iter().map(|command| accept(catalog, command)).collect::<Result<Vec<_>, _>>()?;
     if each.iter().any(Vec::is_empty) { Ok(vec![]) } else { Ok(each.concat()) }
+}
+
+/// The job that whoever asks for this command gets as long as it has not ended: of rotations there is one at a time.
+/// What has ended is in nobody's way, and a key would be: keys are made with `SECRETS_KEY`, which changes here.
+pub fn under_way<'a>(catalog: &'a Catalog, command: &str) -> Option<&'a Job> {
+    // Looked for among all, since it is asked for some times a year.
+    let alone = command == RotateKeys::NAME;
+    let mut jobs = alone.then(|| catalog.jobs.newest_first()).into_iter().flatten();
+    jobs.find(|job| job.command == command && job.ended().is_none()).map(AsRef::as_ref)
 }
 
 /// What a worker takes.

@@ -22,9 +22,12 @@ use super::outcome::Outcome;
 
 pub use book::Jobs;
 pub use decide::{
-    Accept, Claim, End, accept, accept_all, cancel, claim, finish, forget, give_back, progress, take_over,
+    Accept, Claim, End, accept, accept_all, cancel, claim, finish, forget, give_back, progress, take_over, under_way,
 };
 pub use line::Bounds;
+
+/// Whose jobs those are by which the program looks after itself.
+pub const UPKEEP: &str = "mcp-api";
 
 /// How a job stands, as users see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
