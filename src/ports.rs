@@ -274,6 +274,8 @@ pub trait Bus: Send + Sync {
     /// Sends an ask to one taker and waits for its answer, `time_left` at most. Dropping the future
     /// cancels the ask.
     async fn call(&self, ask: Ask) -> Result<Reply, BusError>;
+    /// Waits until others can reach what is served so far, a second at most.
+    async fn settled(&self) {}
     /// Serves a place until the returned guard is dropped.
     fn serve(&self, place: Place, taker: Arc<dyn Serve>) -> Serving;
     /// Puts a job on its lane.

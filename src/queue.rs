@@ -13,7 +13,7 @@ use crate::board::Board;
 use crate::config::Limits;
 use crate::core::command::{CallTool, Command};
 use crate::core::event::Actor;
-use crate::core::failure::Failure;
+use crate::core::failure::{Code, Failure};
 use crate::core::job::{self, Accept, Job, JobKey, RequestKey, UPKEEP, Work};
 use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
 use crate::execute::{Done, Execute, now_ms};
@@ -109,7 +109,9 @@ impl Queue {
         let first = CommandId(ids.first().map_or(Uuid::nil(), |id| id.0));
         let decide = move |catalog: &_| job::accept_all(catalog, &accept);
         let accepted = self.execute.change_with(first, actor, values, decide).await;
-        if accepted.as_ref().map_or(true, |done| done.events.is_empty()) {
+        // Where the store does not answer, the log may name them, now or in a moment.
+        let refused = |failure: &Failure| failure.code != Code::Unavailable;
+        if accepted.as_ref().map_or_else(refused, |done| done.events.is_empty()) {
             // What may have been put for them is not needed; should this fail, it is left to the sweep.
             let _ = self.vault.remove(&arguments).await;
         }

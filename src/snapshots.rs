@@ -14,6 +14,8 @@ use crate::ports::{EventLog, Snapshot, StoreError};
 const PIECE: usize = 1 << 20;
 /// Pieces on their way between the store and whoever makes or reads them.
 const ON_THE_WAY: usize = 2;
+/// Stands after each text, and in none: the record separator of RFC 7464.
+const END: u8 = 0x1e;
 /// How often another is read where the one at hand has been replaced meanwhile.
 const TRIES: u32 = 3;
 
@@ -55,9 +57,9 @@ pub async fn save(log: &dyn EventLog, catalog: Arc<Catalog>) -> Result<(), Store
     let (pieces, mut made) = mpsc::channel(ON_THE_WAY);
     let making = spawn_blocking(move || {
         let mut writer = Writer { pieces, piece: Vec::with_capacity(PIECE) };
-        for line in catalog.snapshot() {
-            writer.write_all(&line?)?;
-            writer.write_all(b"\n")?;
+        for text in catalog.snapshot() {
+            writer.write_all(&text?)?;
+            writer.write_all(&[END])?;
         }
         writer.send()
     });
@@ -71,13 +73,14 @@ pub async fn save(log: &dyn EventLog, catalog: Arc<Catalog>) -> Result<(), Store
 }
 
 fn read_from(mut pieces: impl BufRead) -> io::Result<Catalog> {
-    let (mut catalog, mut line) = (Catalog::default(), Vec::new());
+    let (mut catalog, mut text) = (Catalog::default(), Vec::new());
     loop {
-        line.clear();
-        if pieces.read_until(b'\n', &mut line)? == 0 {
+        text.clear();
+        pieces.read_until(END, &mut text)?;
+        if text.pop() != Some(END) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if catalog.put_back(&line)? {
+        if catalog.put_back(&text)? {
             return Ok(catalog);
         }
     }

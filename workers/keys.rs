@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::context::Context;
 use super::install::Progress;
 use super::secrets::away;
-use crate::core::command::{KeyUse, Rotated};
+use crate::core::command::{KeyUse, RotateKeys, Rotated};
 use crate::core::failure::{Code, Failure};
 use crate::core::names::{ValueId, WorkerId};
 use crate::ports;
@@ -65,10 +65,29 @@ struct Answer {
     rotated: Rotated,
 }
 
+/// Whether others have to do it, since they seal with that key and this worker does not. Decided slowly: it may well
+/// come back.
+pub async fn is_for_others(context: &Context, RotateKeys { to }: &RotateKeys) -> bool {
+    if context.alone || context.key_id == *to {
+        return false;
+    }
+    sleep(PAUSE).await;
+    let board = &context.asker.board;
+    board.sealing_otherwise(to).len() < board.workers().len()
+}
+
 /// Puts everything under the key that seals; at the end the key record, where nothing is left under an earlier key.
-pub async fn rotate(context: Arc<Context>, progress: Arc<dyn Progress>) -> Result<Bytes, Failure> {
+pub async fn rotate(
+    context: Arc<Context>,
+    progress: Arc<dyn Progress>,
+    RotateKeys { to }: RotateKeys,
+) -> Result<Bytes, Failure> {
     let context = &*context;
     progress.phase("rewrapping");
+    if context.key_id != to {
+        let waits_for = context.asker.board.sealing_otherwise(&to);
+        return answer(Rotated { waits_for, ..Rotated::default() });
+    }
     let values = patiently(|| counted(context)).await?.values;
     let mut rotated = Rotated::default();
     for pass in 0..PASSES {
@@ -82,6 +101,10 @@ pub async fn rotate(context: Arc<Context>, progress: Arc<dyn Progress>) -> Resul
         }
     }
     tracing::info!(?rotated, "everything sealed was looked at");
+    answer(rotated)
+}
+
+fn answer(rotated: Rotated) -> Result<Bytes, Failure> {
     Ok(serde_json::to_vec(&Answer { success: true, rotated }).map_err(bug)?.into())
 }
 

@@ -131,6 +131,7 @@ pub async fn serve_until(
         requests: requests.clone(),
     });
     let pools = config.roles.worker.clone().filter(|pools| pools.tools || pools.packages || pools.tokens);
+    let served = bus.clone();
     let workers = pools.map(|pools| {
         Workers::start(workers::Parts {
             follow: follow.clone(),
@@ -151,6 +152,10 @@ pub async fn serve_until(
         })
     });
 
+    if workers.is_some() {
+        // Whoever reads that this process listens may ask it at once.
+        served.settled().await;
+    }
     let address = listener.local_addr().map_err(StartError::Serve)?;
     tracing::info!(addr = %address, "listening");
     listening(&format!("http://{address}"));

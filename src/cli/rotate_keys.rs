@@ -72,7 +72,7 @@ fn end(answer: &Value) -> Ended {
     Err(match workers.is_empty() {
         true => "values keep coming under an earlier key; run this again".to_owned(),
         false => format!(
-            "these workers still seal with another key; start them with the new SECRETS_KEY, then run this again: {}",
+            "these workers seal with another key than the service that was asked; start all with the new SECRETS_KEY, then run this again: {}",
             workers.join(", ")
         ),
     }

@@ -68,7 +68,7 @@ pub struct AllAccepted {
 /// Upgrade all packages to their newest versions, side by side. One that fails stops no other.
 #[utoipa::path(put, operation_id = "upgrade_all_packages", path = "/packages/upgrade-all", tag = "packages", request_body = Option<UpgradeAllBody>,
     responses((status = 200, description = "What came of each", body = Success<AllUpgraded>), (status = 202, description = "With Prefer: respond-async; each job says where its answer will be", body = Success<AllAccepted>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
-        (status = 409, description = "Its Idempotency-Key was used with another body", body = ErrorBody)))]
+        (status = 409, description = "Its Idempotency-Key was used with another body", body = ErrorBody), (status = 429, description = "The user has no room for so many waiting jobs (MAX_WAITING_JOBS); none was begun", body = ErrorBody)))]
 pub async fn upgrade_all(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
     let (later, keyed) = (jobs::wants_later(request.headers()), Keyed::of(&request)?);
     let bytes = body::read_or_nothing(request, facade.limits.payload).await?;

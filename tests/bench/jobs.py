@@ -76,6 +76,10 @@ def waiting(folder, count):
         call = {"username": f"user-{n % 100}", "serverName": "echo", "methodName": "sleep", "args": {"ms": 3_000_000}, "timeoutMs": 3_600_000}
         connection.request("POST", "/mcp/tool/call", json.dumps(call), HEADERS)
         assert connection.getresponse().read()
+        if n == count // 10:
+            time.sleep(1)
+            # What any number of jobs costs once is there by now.
+            few = rss_mib(one.process.pid)
     time.sleep(3)
     after = rss_mib(one.process.pid)
     one.process.kill()
@@ -85,7 +89,9 @@ def waiting(folder, count):
     ready = time.perf_counter() - began
     time.sleep(2)
     fresh = rss_mib(one.process.pid)
-    print(f"\n{count:,} waiting jobs: {(after - before) * 2**20 / count:.0f} bytes each where they were accepted, {(fresh - before) * 2**20 / count:.0f} after the start; ready {ready * 1000:.0f} ms after a kill -9 with them")
+    grown = lambda from_, to, jobs: f"{(to - from_) * 2**20 / jobs:.0f}"
+    each = grown(few, after, count - count // 10), grown(before, after, count), grown(before, fresh, count)
+    print(f"\n{count:,} waiting jobs: {each[0]} bytes of resident memory each ({each[1]} with what the first cost once), {each[2]} after a start; ready {ready * 1000:.0f} ms after a kill -9 with them")
     one.stop()
 
 

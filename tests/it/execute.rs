@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use mcp_api::adapters::bus_in_process::InProcessBus;
 use mcp_api::core::catalog::{Catalog, FOLD_VERSION};
 use mcp_api::core::command::RegisterServer;
-use mcp_api::core::event::{Actor, Entry, Event, StoredEvent, Unreadable};
+use mcp_api::core::event::{Actor, Entry, Event, ServerToolsDiscovered, StoredEvent, Unreadable};
 use mcp_api::core::failure::{Code, Failure};
 use mcp_api::core::names::{CommandId, Position};
 use mcp_api::core::server::register;
+use mcp_api::core::tool::Tools;
 use mcp_api::execute::{Done, Execute};
 use mcp_api::follow::Follow;
 use mcp_api::ports::EventLog;
 use mcp_api::snapshots;
+use serde_json::value::RawValue;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -305,6 +307,21 @@ async fn a_snapshot_and_the_tail_equal_a_full_fold() {
         finished(&store, fold, head, &[unreadable.as_bytes()]).await;
     }
     assert_eq!(Process::start(&store.log).await.shown(), shown(&folded(&entries)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_is_stored_as_its_server_wrote_it() {
+    let (store, _place) = fresh(sqlite).await;
+    let mut catalog = folded(&history(10));
+    let written = "{\n  \"name\": \"echo\",\r\n\t\"inputSchema\": {\"type\": \"object\"}\n}";
+    let tool: Box<RawValue> = serde_json::from_str(written).expect("JSON");
+    let (server, name) = catalog.servers().first().map(|server| (server.id, server.name.clone())).expect("a server");
+    let Tools { digest, tools } = Tools::new(vec![tool.into()]);
+    catalog.apply(&ServerToolsDiscovered { server, name: name.clone(), digest, tools }.into());
+    snapshots::save(&*store.log, Arc::new(catalog)).await.expect("saved");
+    let read = snapshots::load(&*store.log).await.expect("an answer").expect("it can be read");
+    let server = read.server(name.as_str()).expect("the server");
+    assert_eq!(server.tools.tools[0].raw().get(), written);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -198,9 +198,16 @@ async fn many_processes_change_their_key_one_by_one() {
     app.until("/readyz", |body| body["success"] == true).await;
     app.register_fixture("fixture").await.ok();
     set(&app, 0..60).await;
+    // Where a facade alone has the new key, nobody may do it, and nothing is turned round.
+    swap(&mut app, &[0], &AFTER);
+    app.url = app.processes[0].url.clone();
+    app.until("/readyz", |body| body["success"] == true).await;
+    let early = rotate(&app).await;
+    assert_eq!((&early["finished"], &early["rewrapped"]), (&json!(false), &json!(0)), "{early}");
+    assert!(early["waitsFor"].as_array().is_some_and(|workers| !workers.is_empty()), "{early}");
     swap(&mut app, &[1], &AFTER);
 
-    // Whichever worker has it: to the one the other seals with another key, and that takes its passes.
+    // Whichever worker gets it: the one with the new key does it and waits for the other, and that takes its passes.
     let mut client = Command::new(binary());
     let client = client.args(["rotate-keys", "--url", &app.url]).current_dir(app.dir.path());
     let mut client = client.stdout(Stdio::piped()).spawn().expect("a run");
@@ -228,7 +235,6 @@ async fn many_processes_change_their_key_one_by_one() {
     let output = run(&app);
     assert!(output.status.success(), "{}", said(&output));
 
-    // The facade still seals with the old key; workers put nothing under it.
     set(&app, 60..80).await;
     let (_, earlier, alone) = keys(&app).await;
     assert_eq!((earlier, alone), (0, true));
@@ -244,7 +250,9 @@ async fn many_processes_change_their_key_one_by_one() {
 async fn a_rotation_is_cancelled_like_any_job() {
     let mut app = App::distributed(2, &BEFORE);
     app.until("/readyz", |body| body["success"] == true).await;
-    swap(&mut app, &[1], &AFTER);
+    swap(&mut app, &[0, 1], &AFTER);
+    app.url = app.processes[0].url.clone();
+    app.until("/readyz", |body| body["success"] == true).await;
     let job = begin(&app).await;
     app.until(&path(&job), |body| body["job"]["state"] == "running").await;
     app.get(&format!("/jobs/{job}")).await.fails(404, "job_not_found");
@@ -262,7 +270,11 @@ async fn a_facade_with_an_earlier_key_seals_jobs_for_the_workers() {
     app.until("/readyz", |body| body["success"] == true).await;
     app.register_fixture("fixture").await.ok();
     swap(&mut app, &[1], &AFTER);
+    let ahead = app.add_with("api", &AFTER);
+    let own = std::mem::replace(&mut app.url, app.processes[ahead].url.clone());
+    app.until("/readyz", |body| body["success"] == true).await;
     assert_eq!(rotate(&app).await["finished"], true);
+    app.url = own;
     swap(&mut app, &[1], &[("SECRETS_KEY", NEW)]);
     let http = app.http.clone();
     let later = async |url: &str| {

@@ -17,14 +17,14 @@ pub fn value_id() -> ValueId {
 
 /// All of a catalogue, as it is stored.
 pub fn snapshot(catalog: &Catalog) -> Vec<u8> {
-    catalog.snapshot().map(|line| line.expect("a line")).collect::<Vec<_>>().join(&b'\n')
+    catalog.snapshot().map(|text| text.expect("a text")).collect::<Vec<_>>().join(&0x1e)
 }
 
 /// A catalogue that was stored so.
 pub fn restored(snapshot: &[u8]) -> Result<Catalog, serde_json::Error> {
     let mut catalog = Catalog::default();
-    for line in snapshot.split(|byte| *byte == b'\n') {
-        catalog.put_back(line)?;
+    for text in snapshot.split(|byte| *byte == 0x1e) {
+        catalog.put_back(text)?;
     }
     Ok(catalog)
 }

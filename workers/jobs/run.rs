@@ -136,7 +136,13 @@ async fn do_it(context: &Arc<Context>, running: &Running, work: Work) -> Result<
             let command = decoded(&work)?;
             begin(running, |progress| packages::upgrade(context.clone(), progress, command)).await
         }
-        RotateKeys::NAME => begin(running, |progress| keys::rotate(context.clone(), progress)).await,
+        RotateKeys::NAME => {
+            let command = decoded(&work)?;
+            if keys::is_for_others(context, &command).await {
+                return Err(Unfinished::NotBegun);
+            }
+            begin(running, |progress| keys::rotate(context.clone(), progress, command)).await
+        }
         SweepVault::NAME => {
             running.progress.phase("sweeping");
             secrets::sweep(context).await?;

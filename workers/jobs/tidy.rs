@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::letters;
+use super::{letters, untold};
 use crate::core::catalog::Catalog;
 use crate::core::event::Actor;
 use crate::core::job;
@@ -68,8 +68,17 @@ impl Tidy {
     /// Forgets jobs whose answers have expired.
     async fn forget(&self) {
         let now = now_ms();
-        if self.context.follow.catalog().jobs.expired(now, 1).is_empty() {
+        let expired: Vec<_> = {
+            let catalog = self.context.follow.catalog();
+            let ids = catalog.jobs.expired(now, AT_ONCE);
+            ids.iter().filter_map(|id| catalog.jobs.get(*id)).cloned().collect()
+        };
+        if expired.is_empty() {
             return;
+        }
+        for job in expired.iter().filter(|job| job.is_untold()) {
+            // The last moment: after that nobody knows that there was one.
+            let _ = untold::tell(&self.context, job, job.state()).await;
         }
         let decide = move |catalog: &Catalog| Ok(job::forget(catalog, now, AT_ONCE));
         let done = self.context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;

@@ -17,8 +17,8 @@ use crate::workers::secrets::{away, drop_values};
 
 /// How long after its end one is told at the latest that was missed: no worker was there, or it died of it.
 const EVERY: Duration = Duration::from_secs(600);
-/// Jobs looked for at once.
-const AT_ONCE: usize = 256;
+/// Jobs whose arguments, large perhaps, are looked for at once.
+const AT_ONCE: usize = 8;
 
 /// Looks for those that were missed, for ever.
 pub async fn watch(context: Arc<Context>) {

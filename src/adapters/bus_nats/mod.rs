@@ -35,6 +35,7 @@ use late::Clocks;
 use link::Link;
 pub use link::NatsOptions;
 use running::Running;
+use serve::ROUND;
 use subjects::Subjects;
 
 pub struct NatsBus {
@@ -89,6 +90,10 @@ impl Bus for NatsBus {
             return self.local.call(ask).await;
         }
         self.ask(ask).await
+    }
+
+    async fn settled(&self) {
+        self.inbox.round_trip(ROUND).await;
     }
 
     fn serve(&self, place: Place, taker: Arc<dyn Serve>) -> Serving {

@@ -1,13 +1,13 @@
 //! Leases in MongoDB, by the server's clock.
 //!
-//! MongoDB itself drops the document of one that nobody has held for a day, or that was given back. Tokens are
-//! the server's time at least, so that they grow over that too.
+//! MongoDB itself drops the document of one that nobody has held for a day. Tokens are the server's time at
+//! least, so that they grow over that too.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::{MongoStore, damaged, duplicate, failed, timely};
@@ -21,7 +21,12 @@ impl Leases for MongoStore {
             return Ok(Some(token));
         }
         // Somebody has it, or there is no document yet, and an expression cannot make one.
-        let free = doc! { "$setOnInsert": { "holder": Bson::Null, "until": DateTime::from_millis(0), "token": 0i64 } };
+        // One that ended long ago would be dropped again before it is taken.
+        let free = doc! { "holder": Bson::Null, "until": "$$NOW", "token": 0i64 };
+        let free = free
+            .into_iter()
+            .map(|(field, value)| (field.clone(), doc! { "$ifNull": [format!("${field}"), value] }.into()));
+        let free = vec![doc! { "$set": free.collect::<Document>() }];
         match timely_or_duplicate(self.leases.update_one(doc! { "_id": what.to_string() }, free).upsert(true)).await? {
             Some(made) if made.upserted_id.is_some() => self.take_free(what, holder, ttl).await,
             _ => Ok(None),
@@ -44,7 +49,7 @@ impl Leases for MongoStore {
 
     async fn release(&self, what: LeaseId, holder: WorkerId) -> Result<(), StoreError> {
         let own = doc! { "_id": what.to_string(), "holder": holder.to_string() };
-        let free = doc! { "$set": { "holder": Bson::Null, "until": DateTime::from_millis(0) } };
+        let free = vec![doc! { "$set": { "holder": Bson::Null, "until": "$$NOW" } }];
         timely(self.leases.update_one(own, free)).await.map(drop)
     }
 }

@@ -42,7 +42,8 @@ impl MongoStore {
             Err(error) => return Err(super::failed(&error)),
         };
         let in_vain: Document = match newest {
-            true => doc! { "fold": fold, "position": { "$lte": position }, "snapshot": { "$ne": &id } },
+            // Those of earlier programs too: one that still runs folds the log at its next start.
+            true => doc! { "fold": { "$lte": fold }, "position": { "$lte": position }, "snapshot": { "$ne": &id } },
             false => doc! { "fold": fold, "snapshot": &id },
         };
         timely(self.snapshots.delete_many(in_vain)).await.map(drop)

@@ -17,10 +17,10 @@ use crate::core::request::Request;
 use crate::core::server::ServerConfig;
 use crate::core::tool::Tools;
 
-/// A snapshot is text, a line each: so it is written and read with no more than a line in memory.
+/// A snapshot is JSON texts one after the other: so it is written and read with no more than one of them in memory.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum Line<J> {
+enum Part<J> {
     #[serde(rename_all = "camelCase")]
     Head {
         position: Position,
@@ -53,35 +53,35 @@ struct ServerSnapshot {
 }
 
 impl Catalog {
-    /// All there is, servers before jobs, as lines without their ends.
+    /// All there is, servers before jobs, as texts of JSON. A tool is kept as its server wrote it, line feeds and all.
     pub fn snapshot(&self) -> impl Iterator<Item = Result<Vec<u8>, serde_json::Error>> {
         let Self { position, tools_changed, servers_changed, .. } = *self;
-        let head = Line::Head { position, tools_changed, servers_changed };
-        let servers = self.servers().into_iter().map(|server| Line::Server(Box::new(stored(server))));
-        let jobs = self.jobs.all().map(Line::Job);
-        let dead = self.dead.all().cloned().map(Line::Dead);
-        let requests = self.requests.all().copied().map(Line::Request);
-        let lines = once(head).chain(servers).chain(jobs).chain(dead).chain(requests).chain(once(Line::End));
-        lines.map(|line| serde_json::to_vec(&line))
+        let head = Part::Head { position, tools_changed, servers_changed };
+        let servers = self.servers().into_iter().map(|server| Part::Server(Box::new(stored(server))));
+        let jobs = self.jobs.all().map(Part::Job);
+        let dead = self.dead.all().cloned().map(Part::Dead);
+        let requests = self.requests.all().copied().map(Part::Request);
+        let parts = once(head).chain(servers).chain(jobs).chain(dead).chain(requests).chain(once(Part::End));
+        parts.map(|part| serde_json::to_vec(&part))
     }
 
-    /// Puts the next line of a snapshot back, into a catalogue that has those before it and nothing else. True: it
+    /// Puts the next text of a snapshot back, into a catalogue that has those before it and nothing else. True: it
     /// was the last.
-    pub fn put_back(&mut self, line: &[u8]) -> Result<bool, serde_json::Error> {
-        match serde_json::from_slice::<Line<Job>>(line)? {
-            Line::Head { position, tools_changed, servers_changed } => {
+    pub fn put_back(&mut self, text: &[u8]) -> Result<bool, serde_json::Error> {
+        match serde_json::from_slice::<Part<Job>>(text)? {
+            Part::Head { position, tools_changed, servers_changed } => {
                 (self.position, self.tools_changed) = (position, tools_changed);
                 self.servers_changed = servers_changed;
             }
-            Line::Server(server) => self.put_back_server(*server),
-            Line::Job(job) => {
+            Part::Server(server) => self.put_back_server(*server),
+            Part::Job(job) => {
                 let known = |name: &ServerName| self.servers.get_key_value(name).map(|(known, _)| known.clone());
                 let server = job.server.as_ref().and_then(known);
                 self.jobs.put_back(job, server);
             }
-            Line::Dead(letter) => self.dead.kept(&DeadKept { letter }),
-            Line::Request(request) => self.requests.insert(request),
-            Line::End => return Ok(true),
+            Part::Dead(letter) => self.dead.kept(&DeadKept { letter }),
+            Part::Request(request) => self.requests.insert(request),
+            Part::End => return Ok(true),
         }
         Ok(false)
     }

@@ -27,9 +27,13 @@ pub struct KeyUse {
     pub alone: bool,
 }
 
-/// Put everything that lies under an earlier key under the one that seals. Safe to run twice, and by several at once.
+/// Put everything that lies under another key under this one. Safe to run twice, and by several at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RotateKeys {}
+pub struct RotateKeys {
+    /// The id of the key that the facade seals with, which tells nothing of it. A worker that seals with another
+    /// one, because it was not started anew or was too early, must not turn everything round.
+    pub to: String,
+}
 
 /// What came of a rotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -41,7 +45,7 @@ pub struct Rotated {
     pub rewrapped: u64,
     /// Whether SECRETS_KEY is enough now: SECRETS_KEYS_OLD may be dropped.
     pub finished: bool,
-    /// The workers that still seal with another key.
+    /// The workers that seal with another key than the facade that was asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub waits_for: Vec<WorkerId>,

@@ -30,6 +30,11 @@ pub struct Accept {
 
 /// A job that is there already, by its id or its key, is accepted once.
 pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure> {
+    accept_among(catalog, command, 1)
+}
+
+/// One of several that come together and need a place each.
+fn accept_among(catalog: &Catalog, command: &Accept, together: usize) -> Result<Vec<Event>, Failure> {
     if catalog.jobs.get(command.job).is_some() {
         return Ok(vec![]);
     }
@@ -44,9 +49,10 @@ pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure
     if under_way(catalog, command.command).is_some() {
         return Ok(vec![]);
     }
-    if catalog.jobs.waiting_of(command.user.as_str()) >= command.most_waiting {
-        let (user, most) = (&command.user, command.most_waiting);
-        let many = format!("User {user} has {most} jobs waiting (MAX_WAITING_JOBS); ask again when some have ended");
+    let waiting = catalog.jobs.waiting_of(command.user.as_str());
+    if waiting + together > command.most_waiting {
+        let user = &command.user;
+        let many = format!("User {user} has {waiting} jobs waiting (MAX_WAITING_JOBS); ask again when some have ended");
         return Err(Failure { retry_after: Some(5), ..Failure::new(Code::RateLimited, many) });
     }
     let Accept { job, user, command, server, tool, arguments, key, .. } = command.clone();
@@ -55,7 +61,8 @@ pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure
 
 /// Accepts several jobs together: all, or none where one of them is there already.
 pub fn accept_all(catalog: &Catalog, commands: &[Accept]) -> Result<Vec<Event>, Failure> {
-    let each = commands.iter().map(|command| accept(catalog, command)).collect::<Result<Vec<_>, _>>()?;
+    let accepted = commands.iter().map(|command| accept_among(catalog, command, commands.len()));
+    let each = accepted.collect::<Result<Vec<_>, _>>()?;
     if each.iter().any(Vec::is_empty) { Ok(vec![]) } else { Ok(each.concat()) }
 }
 

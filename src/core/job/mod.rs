@@ -202,7 +202,7 @@ pub fn why_without_answer(state: JobState) -> Failure {
     if state == JobState::Cancelled {
         return cancelled();
     }
-    let lost = "The worker that had this job is gone, and its tool is not declared readOnlyHint or idempotentHint: whether it was done is unknown";
+    let lost = "The worker that had this job is gone, and it must not be done again: its tool is not declared readOnlyHint or idempotentHint, or too many workers were lost with it. Whether it was done is unknown";
     Failure::new(Code::OutcomeUnknown, lost).maybe_run()
 }
 
