@@ -277,7 +277,8 @@ fn fail(batch: Vec<Waiting>, failure: &Failure) -> Vec<Waiting> {
 
 fn away(error: &StoreError) -> Failure {
     tracing::warn!(%error, "a change failed");
-    Failure::unavailable("The store cannot be reached; the change was not made")
+    // Nearly always it was not made; a store that fell silent in the middle of it may still have it.
+    Failure::unavailable("The store does not answer; ask again, and look first whether the change was made")
 }
 
 /// Milliseconds since 1970.

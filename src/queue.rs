@@ -99,7 +99,7 @@ impl Queue {
         Ok((!done.events.is_empty()).then_some(ids))
     }
 
-    /// Their ids; and where none was accepted, nothing has happened.
+    /// Their ids; none of them is accepted where nothing has happened.
     async fn submit(&self, new: Vec<NewJob>) -> Result<(Vec<JobId>, Done), Failure> {
         let actor = new.first().map_or(Actor::Worker, |new| new.actor);
         let sealed = new.into_iter().map(|new| self.sealed(new)).collect::<Result<Vec<_>, _>>()?;
