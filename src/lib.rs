@@ -3,21 +3,18 @@
 
 pub mod adapters;
 pub mod app;
-pub mod ask;
-pub mod board;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod core;
-pub mod execute;
-pub mod follow;
+pub mod crypto;
+pub mod eventlog;
 pub mod http;
-pub mod metrics;
+pub mod jobs;
 pub mod ports;
-pub mod queue;
-pub mod seal;
-pub mod snapshots;
 pub mod telemetry;
-pub mod view;
+pub mod time;
+pub mod views;
 // The hands live beside `src`: they are a room of the house, not of the process.
 #[path = "../workers/mod.rs"]
 pub mod workers;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+
 use mcp_api::cli::{Cli, Command, run};
 use mcp_api::workers::guard;
 

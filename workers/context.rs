@@ -6,19 +6,21 @@ use quick_cache::sync::Cache;
 
 use super::google::Application;
 use super::install::Installer;
-use super::mcp::Keep;
-use super::mcp::pool::{Pool, PoolParts};
 use super::permits::Permits;
-use crate::ask::Asker;
-use crate::board::Board;
+use super::runtime::manager::{Pool, PoolParts};
+use super::sealed_store::Keep;
+use crate::cluster::command_client::Asker;
+use crate::cluster::membership::Board;
 use crate::config::{Google, Limits, Packages, Pools};
 use crate::core::names::{ValueId, WorkerId};
-use crate::execute::Execute;
-use crate::follow::Follow;
-use crate::metrics::Metrics;
-use crate::ports::{Bus, Leases, Sealed, Vault};
-use crate::queue::Queue;
-use crate::seal::{Opener, Sealer};
+use crate::crypto::seal::{Opener, Sealer};
+use crate::eventlog::appender::Execute;
+use crate::eventlog::projection::Follow;
+use crate::jobs::client::Queue;
+use crate::ports::bus::Bus;
+use crate::ports::leases::Leases;
+use crate::ports::vault::{Sealed, Vault};
+use crate::telemetry::metrics::Metrics;
 
 /// Sealed values kept in memory. They are useless without the key and never stale: a value does not
 /// change under its id, and one that was wrapped anew since opens as long as its earlier key is listed.

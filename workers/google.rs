@@ -12,16 +12,19 @@ use super::context::Context;
 use super::mcp::Secret;
 use super::tools::Masking;
 use super::{Trouble, secrets, tools};
-use crate::core::catalog::Server;
-use crate::core::command::{CallTool, ConnectGoogle};
+use crate::core::arguments::merge::Form;
+use crate::core::catalog::server::Server;
+use crate::core::command::ConnectGoogle;
+use crate::core::decide::google::connect as decide;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::google::{APPLICATION, EXCHANGE, TOKENS, connect as decide, keep_refresh_token, secrets_in, tokens};
+use crate::core::model::google::{APPLICATION, EXCHANGE, TOKENS, keep_refresh_token, secrets_in, tokens};
+use crate::core::model::tool_call::CallTool;
 use crate::core::names::{BadName, SecretName, ServerId, UserName, ValueId};
-use crate::core::secret::Form;
-use crate::ports::{Sealed, SealedAt};
-use crate::seal::{GoogleKind, GooglePlace, Opener, Plain, SealError, Sealer};
-use crate::telemetry::bug;
+use crate::crypto::context::{GoogleKind, GooglePlace};
+use crate::crypto::seal::{Opener, Plain, SealError, Sealer};
+use crate::ports::vault::{Sealed, SealedAt};
+use crate::telemetry::error::bug;
 
 /// What Google knows the deployment by, sealed: a call opens it as it opens a user's secrets.
 pub struct Application {

@@ -16,9 +16,8 @@ use super::secrets::away;
 use crate::core::command::{KeyUse, RotateKeys, Rotated};
 use crate::core::failure::{Code, Failure};
 use crate::core::names::{ValueId, WorkerId};
-use crate::ports;
-use crate::seal::SealError;
-use crate::telemetry::bug;
+use crate::crypto::seal::SealError;
+use crate::telemetry::error::bug;
 
 /// Values looked at between two words on how far it is.
 const PAGE: usize = 1000;
@@ -156,7 +155,7 @@ async fn put_anew(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result<u64,
     let mut changes = Vec::new();
     for (id, from) in page {
         match context.opener.rewrap(id, &from) {
-            Ok(Some(to)) => changes.push(ports::Rewrap { id, from, to }),
+            Ok(Some(to)) => changes.push(crate::ports::vault::Rewrap { id, from, to }),
             Ok(None) => {}
             // Under none of the keys, it is lost already, whatever becomes of the earlier ones.
             Err(SealError::UnknownKey | SealError::Damaged) => tracing::warn!(value = %id, "a value cannot be opened"),

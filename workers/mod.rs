@@ -5,17 +5,19 @@
 
 mod context;
 mod google;
-mod grants;
 pub mod guard;
+pub mod http_client;
+pub mod idempotency;
 mod install;
 mod jobs;
 mod keys;
 mod mcp;
-mod net;
 mod oauth;
-mod once;
 mod packages;
 mod permits;
+pub mod redact;
+pub mod runtime;
+pub mod sealed_store;
 mod secrets;
 mod servers;
 mod tools;
@@ -30,16 +32,17 @@ use futures::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::context::{Context, Parts};
 use crate::config::Pools;
 use crate::core::command::{
-    Area, BeginGrant, CallTool, CheckPackages, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery,
+    Area, BeginGrant, CheckPackages, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery,
     DisableServer, DropLetter, EnableServer, FinishGrant, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer,
     RetryLetter, SetSecret, SettleServer, StoreGrant, TellEnd, UpdateServer,
 };
 use crate::core::failure::Failure;
-use crate::ports::{Ask, Busy, Place, Reply, Serve, Serving};
-use crate::telemetry::bug;
-pub use context::{Context, Parts};
+use crate::core::model::tool_call::CallTool;
+use crate::ports::bus::{Ask, Busy, Place, Reply, Serve, Serving};
+use crate::telemetry::error::bug;
 
 /// How long a worker waits to see what its caller has already seen.
 const CATCH_UP: Duration = Duration::from_secs(2);
@@ -66,7 +69,7 @@ impl Workers {
         let mut loops = vec![tokio::spawn(packages::keep_clean(context.clone(), draining.clone()))];
         if pools.tools {
             places.push(Place::Worker(context.pool.worker));
-            loops.push(tokio::spawn(jobs::take(context.clone(), bus.jobs(), draining.clone())));
+            loops.push(tokio::spawn(self::jobs::ingest::take(context.clone(), bus.jobs(), draining.clone())));
             tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
         }
         if pools.packages {
@@ -74,7 +77,7 @@ impl Workers {
         }
         if pools.tools || pools.packages {
             context.pool.start(desk.clone(), pools.tools);
-            let runner = jobs::Runner::new(context.clone(), areas(&pools).collect(), draining.clone());
+            let runner = self::jobs::runner::Runner::new(context.clone(), areas(&pools).collect(), draining.clone());
             loops.push(tokio::spawn(runner.run()));
         }
         let serving = places.into_iter().map(|place| bus.serve(place, desk.clone())).collect();
@@ -157,9 +160,11 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         CallTool::NAME => tools::call(context, ask).await,
         ReadLogs::NAME => handle(ask, |command: ReadLogs| servers::logs(context.clone(), command)).await,
         ReadAnswer::NAME => handle(ask, |command| jobs::read_answer(context.clone(), command)).await,
-        TellEnd::NAME => handle(ask, |command| jobs::tell_end(context.clone(), command)).await,
-        RetryLetter::NAME => handle(ask, |command| jobs::letters::retry(context.clone(), command)).await,
-        DropLetter::NAME => handle(ask, |command| jobs::letters::drop_letter(context.clone(), command)).await,
+        TellEnd::NAME => handle(ask, |command| self::jobs::notify::tell_end(context.clone(), command)).await,
+        RetryLetter::NAME => handle(ask, |command| self::jobs::dead_letters::retry(context.clone(), command)).await,
+        DropLetter::NAME => {
+            handle(ask, |command| self::jobs::dead_letters::drop_letter(context.clone(), command)).await
+        }
         RegisterServer::NAME => handle(ask, |command| servers::register(context.clone(), command)).await,
         UpdateServer::NAME => handle(ask, |command| servers::update(context.clone(), command)).await,
         EnableServer::NAME => handle(ask, |command| servers::enable(context.clone(), command)).await,
@@ -168,10 +173,10 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         CheckPackages::NAME => handle(ask, |command| packages::check(context.clone(), command)).await,
         DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
         ConnectGoogle::NAME => handle(ask, |command| google::connect(context.clone(), command)).await,
-        StoreGrant::NAME => handle(ask, |command| grants::store(context.clone(), command)).await,
-        BeginGrant::NAME => handle(ask, |command| grants::begin(context.clone(), command)).await,
-        FinishGrant::NAME => handle(ask, |command| grants::finish(context.clone(), command)).await,
-        RefreshGrant::NAME => handle(ask, |command| grants::refresh(context.clone(), command)).await,
+        StoreGrant::NAME => handle(ask, |command| self::oauth::tokens::store(context.clone(), command)).await,
+        BeginGrant::NAME => handle(ask, |command| self::oauth::browser_flow::begin(context.clone(), command)).await,
+        FinishGrant::NAME => handle(ask, |command| self::oauth::browser_flow::finish(context.clone(), command)).await,
+        RefreshGrant::NAME => handle(ask, |command| oauth::refresh::refresh(context.clone(), command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,
         CountKeys::NAME => handle(ask, |_: CountKeys| keys::count(context.clone())).await,

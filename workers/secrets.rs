@@ -7,18 +7,20 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 
 use super::context::Context;
+use super::idempotency;
 use super::mcp::Secret;
-use super::once;
-use crate::core::catalog::{SecretRef, Server};
+use crate::core::arguments::merge::Form;
+use crate::core::catalog::server::{SecretRef, Server};
 use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
 use crate::core::event::Event;
 use crate::core::failure::Failure;
 use crate::core::names::{UserName, ValueId};
-use crate::core::secret::{self, Form};
-use crate::execute::now_ms;
-use crate::ports::{Sealed, SealedAt, StoreError};
-use crate::seal::{SealError, SecretPlace};
-use crate::telemetry::bug;
+use crate::crypto::context::SecretPlace;
+use crate::crypto::seal::SealError;
+use crate::ports::error::StoreError;
+use crate::ports::vault::{Sealed, SealedAt};
+use crate::telemetry::error::bug;
+use crate::time::clock::now_ms;
 
 /// A value is put before the event that names it: until then, and for a while, nothing may sweep it.
 const UNNAMED: Duration = Duration::from_secs(3600);
@@ -28,12 +30,15 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
     if command.if_absent && command.key.is_none() {
         // Where one is there already, nothing need be put. A key has to find what it has made before.
-        secret::set(&context.follow.catalog(), &command)?;
+        crate::core::decide::secret::set(&context.follow.catalog(), &command)?;
     }
     let values = vec![current(&context, command.value, &command.sealed)?];
     let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
     let (id, key) = (command.id, command.key);
-    let done = once::change_with(&context, id, key, values, move |catalog| secret::set(catalog, &command)).await?;
+    let done = idempotency::change_with(&context, id, key, values, move |catalog| {
+        crate::core::decide::secret::set(catalog, &command)
+    })
+    .await?;
     let before = done.before.and_then(|before| before.server_by_id(server).cloned());
     let old = before.iter().flat_map(|server| server.secrets_of(user.as_str())).find(|secret| secret.name == name);
     if let Some(SecretRef { value, .. }) = old {
@@ -57,8 +62,10 @@ pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<SealedAt,
 
 /// Append, drop, then answer: whoever is told that it is gone, it is gone.
 pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), Failure> {
-    let done =
-        once::change(&context, command.id, command.key, move |catalog| secret::delete(catalog, &command)).await?;
+    let done = idempotency::change(&context, command.id, command.key, move |catalog| {
+        crate::core::decide::secret::delete(catalog, &command)
+    })
+    .await?;
     let values: Vec<ValueId> = done.events.iter().filter_map(deleted).collect();
     context.vault.remove(&values).await.map_err(away)?;
     values.iter().for_each(|value| drop(context.sealed.remove(value)));

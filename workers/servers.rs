@@ -6,24 +6,28 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::context::Context;
-use super::{once, secrets};
-use crate::core::catalog::{Catalog, Server};
+use super::{idempotency, secrets};
+use crate::core::catalog::Catalog;
+use crate::core::catalog::server::Server;
 use crate::core::command::{
     DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, ServerLogs, SettleServer, Settled,
     UpdateServer,
 };
 use crate::core::failure::Failure;
+use crate::core::model::remote::SealedValue;
+use crate::core::model::server::Live;
 use crate::core::names::ServerName;
-use crate::core::remote::SealedValue;
-use crate::core::server::{self, Live};
-use crate::execute::Done;
-use crate::ports::{Sealed, SealedAt};
+use crate::eventlog::appender::Done;
+use crate::ports::vault::{Sealed, SealedAt};
 
 /// Registers a server and answers after its first attempt to connect, whatever came of that.
 pub async fn register(context: Arc<Context>, command: RegisterServer) -> Result<Live, Failure> {
     let name = command.name.clone();
     let (id, key, values) = (command.id, command.key, all_current(&context, &command.sealed)?);
-    once::change_with(&context, id, key, values, move |catalog| server::register(catalog, &command)).await?;
+    idempotency::change_with(&context, id, key, values, move |catalog| {
+        crate::core::decide::server::register(catalog, &command)
+    })
+    .await?;
     settle(&context, &name).await
 }
 
@@ -32,8 +36,8 @@ pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<
     let name = command.name.clone();
     keep_session(&context, &mut command).await;
     let values = all_current(&context, &command.sealed)?;
-    let change = move |catalog: &Catalog| server::update(catalog, &command);
-    let done = once::change_with(&context, id, key, values, change).await?;
+    let change = move |catalog: &Catalog| crate::core::decide::server::update(catalog, &command);
+    let done = idempotency::change_with(&context, id, key, values, change).await?;
     drop_replaced(&context, &name, &done).await;
     settle(&context, &name).await
 }
@@ -41,21 +45,29 @@ pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<
 /// Enabling a server that is enabled restarts it.
 pub async fn enable(context: Arc<Context>, command: EnableServer) -> Result<Live, Failure> {
     let name = command.name.clone();
-    once::change(&context, command.id, command.key, move |catalog| server::enable(catalog, &command)).await?;
+    idempotency::change(&context, command.id, command.key, move |catalog| {
+        crate::core::decide::server::enable(catalog, &command)
+    })
+    .await?;
     settle(&context, &name).await
 }
 
 pub async fn disable(context: Arc<Context>, command: DisableServer) -> Result<Live, Failure> {
     let name = command.name.clone();
-    once::change(&context, command.id, command.key, move |catalog| server::disable(catalog, &command)).await?;
+    idempotency::change(&context, command.id, command.key, move |catalog| {
+        crate::core::decide::server::disable(catalog, &command)
+    })
+    .await?;
     settle(&context, &name).await
 }
 
 /// Deletes a server: stops it, and drops its secrets from the Vault.
 pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), Failure> {
     let name = command.name.clone();
-    let done =
-        once::change(&context, command.id, command.key, move |catalog| server::delete(catalog, &command)).await?;
+    let done = idempotency::change(&context, command.id, command.key, move |catalog| {
+        crate::core::decide::server::delete(catalog, &command)
+    })
+    .await?;
     // The same command a second time finds its commit, and nothing is left to be done.
     let Some(gone) = done.before.and_then(|before| before.server(name.as_str()).cloned()) else { return Ok(()) };
     context.pool.settle(&gone).await;

@@ -9,17 +9,19 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::context::Context;
-use super::mcp::{CallError, Connection, Masker, RpcError, Secret, Slot, ToolCall};
+use super::mcp::{CallError, Connection, RpcError, Secret, ToolCall};
+use super::redact::Masker;
+use super::runtime::handle::Slot;
 use super::{Trouble, google, secrets};
-use crate::core::call::{check_args_text, is_traceparent};
-use crate::core::catalog::Server;
-use crate::core::command::CallTool;
+use crate::core::arguments::merge::Form;
+use crate::core::arguments::{check_args_text, is_traceparent};
+use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
-use crate::core::google::{needs_tokens, secrets_in};
+use crate::core::model::google::{needs_tokens, secrets_in};
+use crate::core::model::tool_call::CallTool;
 use crate::core::names::{UserName, ValueId};
-use crate::core::secret::Form;
-use crate::ports::Ask;
-use crate::telemetry::bug;
+use crate::ports::bus::Ask;
+use crate::telemetry::error::bug;
 
 /// JSON-RPC 2.0: the parameters are not what the method takes.
 const INVALID_PARAMS: i64 = -32602;

@@ -1,7 +1,7 @@
 //! The ports' adapters. Only `app` names one.
 
-pub mod bus_in_process;
+pub mod bus_local;
 pub mod bus_nats;
-pub mod original;
+pub mod predecessor_mongo;
 pub mod store_mongo;
 pub mod store_sqlite;

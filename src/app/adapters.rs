@@ -7,12 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::StartError;
-use crate::adapters::bus_in_process::InProcessBus;
+use crate::adapters::bus_local::InProcessBus;
 use crate::adapters::bus_nats::{NatsBus, NatsOptions};
 use crate::adapters::store_mongo::{MongoOptions, MongoStore};
 use crate::adapters::store_sqlite::SqliteStore;
 use crate::config::{Config, Limits, Mongo, Nats};
-use crate::ports::{Bus, EventLog, Leases, Vault};
+use crate::ports::bus::Bus;
+use crate::ports::event_log::EventLog;
+use crate::ports::leases::Leases;
+use crate::ports::vault::Vault;
 
 /// How long a service is waited for at start.
 const WAIT: Duration = Duration::from_secs(60);

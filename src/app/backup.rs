@@ -1,13 +1,13 @@
 //! A backup of the embedded store while it is in use, and back again.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::{StartError, adapters, keys, lock};
 use crate::adapters::store_sqlite::{Copied, copy};
 use crate::config::Config;
-use crate::ports::StoreError;
+use crate::ports::error::StoreError;
 
 /// Why there is no backup, or nothing was restored.
 #[derive(Debug, thiserror::Error)]

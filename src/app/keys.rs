@@ -1,14 +1,16 @@
 //! Finds the deployment's key, or makes one, and checks that it is the one its secrets were sealed with.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::StartError;
 use crate::config::Keys;
-use crate::ports::{KeyRecord, Vault};
-use crate::seal::{self, Opener, SealError, Sealer, SecretsKey};
+use crate::crypto::seal;
+use crate::crypto::seal::{Opener, SealError, Sealer, SecretsKey};
+use crate::ports::vault::{KeyRecord, Vault};
 
 /// The keyring: of `SECRETS_KEY`, or of the key file, which is made where nothing was ever sealed.
 pub async fn open(vault: &dyn Vault, keys: &Keys, data_dir: &Path) -> Result<(Sealer, Opener), StartError> {

@@ -4,15 +4,15 @@
 mod adapters;
 pub mod backup;
 mod keys;
-pub mod original;
+pub mod predecessor;
 
-use std::fs::{self, File, TryLockError};
-use std::io;
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
@@ -21,17 +21,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::board::Board;
+use self::adapters::Ports;
+use crate::cluster::membership::Board;
 use crate::config::Config;
-use crate::execute::Execute;
-use crate::follow::Follow;
-use crate::http::{self, Facade};
-use crate::metrics::Metrics;
-use crate::ports::StoreError;
-use crate::queue::Queue;
-use crate::seal::SealError;
-use crate::workers::{self, Workers};
-use adapters::Ports;
+use crate::crypto::seal::SealError;
+use crate::eventlog::appender::Execute;
+use crate::eventlog::projection::Follow;
+use crate::http::Facade;
+use crate::jobs::client::Queue;
+use crate::ports::error::StoreError;
+use crate::telemetry::metrics::Metrics;
+use crate::workers::Workers;
+use crate::{http, workers};
 
 /// How long what was answered may take to leave; who does not read is not waited for.
 const LINGER: Duration = Duration::from_secs(2);

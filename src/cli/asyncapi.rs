@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::core::command::{CallTool, Command, Delivery, known, schemas};
+use crate::core::command::{Command, Delivery, known, schemas};
+use crate::core::model::tool_call::CallTool;
 
 /// The headers of an ask; only the first is needed, and only by `tools.call`.
 const ASK_HEADERS: &[(&str, &str)] = &[

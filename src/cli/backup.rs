@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::Ended;
-use crate::app::backup::{self, Saved};
+use crate::app::backup;
+use crate::app::backup::Saved;
 use crate::config::{Config, Env};
 
 /// Saves what `DATA_DIR` holds, also while it is served.

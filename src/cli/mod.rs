@@ -4,7 +4,7 @@ mod asyncapi;
 mod backup;
 mod call;
 mod client;
-mod dead;
+pub mod dead_letters;
 mod demo;
 mod import;
 mod install;
@@ -71,7 +71,7 @@ pub enum Command {
     Restore { file: PathBuf },
     /// Look after messages of producers that nobody can read
     #[command(subcommand)]
-    Dead(dead::DeadCommand),
+    Dead(dead_letters::DeadCommand),
     /// Write schemas/ and example.env anew from the types
     #[command(hide = true)]
     Schemas { folder: PathBuf },
@@ -96,7 +96,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Import { apply, api } => import::run(&api, apply),
         Command::Backup { file } => backup::save(&file),
         Command::Restore { file } => backup::restore(&file),
-        Command::Dead(command) => dead::run(&command),
+        Command::Dead(command) => dead_letters::run(&command),
         Command::Schemas { folder } => schemas::run(&folder),
         Command::Guard { .. } => Err("the guard is started by a worker, not by hand".into()),
     };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Ended;
 use super::call::sentence;
 use super::client::{Api, ApiArgs, block_on, send, send_later};
-use crate::core::job::UPKEEP;
+use crate::core::model::job::UPKEEP;
 
 /// How often is asked what got no answer: the service may be starting again.
 const TRIES: u32 = 30;

@@ -4,12 +4,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::Ended;
+use crate::app;
 use crate::config::{Config, Env, LogFormat};
-use crate::{app, telemetry};
+use crate::telemetry::logging;
 
 pub fn run() -> Ended {
     let config = Config::read(&Env::of_process()?)?;
-    telemetry::start(&config.log);
+    logging::start(&config.log);
     let pretty = config.log.format != LogFormat::Json;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(app::serve(config, |url| {

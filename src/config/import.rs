@@ -1,8 +1,9 @@
 //! Where the data of an original is that is to be taken over.
 
 use super::env::{BadConfig, Env, Variable};
-use super::services::{self, Mongo};
-use crate::seal::SecretsKey;
+use super::services;
+use super::services::Mongo;
+use crate::crypto::seal::SecretsKey;
 
 const IMPORT_MONGO_URL: Variable = Variable {
     name: "IMPORT_MONGO_URL",

@@ -4,6 +4,7 @@
 
 mod access;
 mod client;
+pub mod data_dir;
 mod env;
 mod google;
 mod import;
@@ -12,23 +13,22 @@ mod limits;
 mod listen;
 mod log;
 mod packages;
-mod place;
 mod roles;
 mod services;
 
-pub use access::Access;
-pub use client::ClientConfig;
-pub use env::{BadConfig, Env, Variable};
-pub use google::Google;
-pub use import::ImportConfig;
-pub use keys::Keys;
-pub use limits::Limits;
-pub use listen::{Listen, PublicUrl};
-pub use log::{LogConfig, LogFormat};
-pub use packages::{OnStart, Packages};
-pub use place::Place;
-pub use roles::{Pools, Roles};
-pub use services::{Mongo, Nats, Services};
+pub use self::access::Access;
+pub use self::client::ClientConfig;
+pub use self::data_dir::Place;
+pub use self::env::{BadConfig, Env, Variable};
+pub use self::google::Google;
+pub use self::import::ImportConfig;
+pub use self::keys::Keys;
+pub use self::limits::Limits;
+pub use self::listen::{Listen, PublicUrl};
+pub use self::log::{LogConfig, LogFormat};
+pub use self::packages::{OnStart, Packages};
+pub use self::roles::{Pools, Roles};
+pub use self::services::{Mongo, Nats, Services};
 
 /// Everything the program is told from outside.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Config {
 pub fn variables() -> Vec<&'static Variable> {
     let all: [&[&Variable]; 12] = [
         listen::VARIABLES,
-        place::VARIABLES,
+        data_dir::VARIABLES,
         roles::VARIABLES,
         services::VARIABLES,
         access::VARIABLES,

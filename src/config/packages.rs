@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::data_dir::{DATA_DIR, Place};
 use super::env::{BadConfig, Env, Variable};
-use super::place::{DATA_DIR, Place};
+use crate::core::model::package::{Folders, split_index};
 use crate::core::names::{PackageName, ServerName, VersionTag};
-use crate::core::package::{Folders, split_index};
 
 const PACKAGES_DIR: Variable = Variable {
     name: "PACKAGES_DIR",

@@ -11,13 +11,14 @@ use futures::future::join_all;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::facade::Facade;
-use super::reply::{ErrorBody, Nothing, Refused, Success, success};
+use super::respond::json::{Nothing, Refused, Success, success};
+use super::state::Facade;
 use crate::core::command::{Area, ReadLogs};
 use crate::core::failure::Failure;
 use crate::core::names::Position;
-use crate::ports::Place;
-use crate::telemetry::bug;
+use crate::ports::bus::Place;
+use crate::telemetry::error::bug;
+use crate::views::failure::ErrorBody;
 
 /// How long each thing is waited for.
 const LIMIT: Duration = Duration::from_secs(1);

@@ -1,29 +1,22 @@
 //! The HTTP API: one file per resource. A handler parses, asks a worker or reads the catalogue, and
 //! replies; it decides nothing and touches nothing outside.
 
-mod authorize;
-mod body;
-mod dead;
-mod docs;
-mod door;
+pub mod dead_letters;
 mod events;
-mod facade;
+pub mod extract;
 mod google;
 mod health;
-mod idempotency;
 mod jobs;
 mod keys;
+pub mod middleware;
 mod oauth;
-mod package_fields;
+pub mod openapi;
 mod packages;
-mod page;
-mod past;
-mod reply;
+pub mod respond;
 mod secrets;
-mod server_fields;
 mod servers;
+pub mod state;
 mod tools;
-mod upgrade_all;
 
 use std::sync::Arc;
 
@@ -32,32 +25,31 @@ use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use docs::openapi;
-pub use facade::{Facade, Parts};
-
+pub use self::openapi::openapi;
+use self::respond::json::Refused;
+pub use self::state::{Facade, Parts};
 use crate::core::failure::{Code, Failure};
-use reply::Refused;
 
 /// All routes, and what they say about themselves.
 fn routes() -> OpenApiRouter<Arc<Facade>> {
-    OpenApiRouter::with_openapi(docs::about())
+    OpenApiRouter::with_openapi(openapi::about())
         .routes(routes!(tools::list))
         .routes(routes!(tools::call))
         .routes(routes!(servers::list, servers::register))
         .routes(routes!(servers::get, servers::update, servers::delete))
         .routes(routes!(servers::enable))
         .routes(routes!(servers::disable))
-        .routes(routes!(oauth::store))
-        .routes(routes!(authorize::start))
-        .routes(routes!(authorize::authorize))
-        .routes(routes!(authorize::callback))
-        .routes(routes!(authorize::document))
+        .routes(routes!(self::oauth::tokens::store))
+        .routes(routes!(self::oauth::browser_flow::start))
+        .routes(routes!(self::oauth::browser_flow::authorize))
+        .routes(routes!(self::oauth::browser_flow::callback))
+        .routes(routes!(self::oauth::browser_flow::document))
         .routes(routes!(packages::list))
         .routes(routes!(packages::install))
         .routes(routes!(packages::by_name))
         .routes(routes!(packages::by_id))
         .routes(routes!(packages::updates))
-        .routes(routes!(upgrade_all::upgrade_all))
+        .routes(routes!(self::packages::upgrade_all::upgrade_all))
         .routes(routes!(packages::upgrade))
         .routes(routes!(packages::enable))
         .routes(routes!(packages::disable))
@@ -68,12 +60,12 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(keys::rotate))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get, jobs::cancel))
-        .routes(routes!(google::link))
-        .routes(routes!(google::login))
-        .routes(routes!(google::callback))
-        .routes(routes!(dead::list))
-        .routes(routes!(dead::retry))
-        .routes(routes!(dead::drop_letter))
+        .routes(routes!(self::google::browser_flow::link))
+        .routes(routes!(self::google::browser_flow::login))
+        .routes(routes!(self::google::browser_flow::callback))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::retry))
+        .routes(routes!(dead_letters::drop_letter))
         .routes(routes!(events::read))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
@@ -97,7 +89,7 @@ pub fn health_router(facade: Arc<Facade>) -> Router {
 /// The whole API behind its door.
 pub fn router(facade: Arc<Facade>) -> Router {
     let (api, about) = routes().split_for_parts();
-    behind_the_door(api.merge(docs::page(docs::complete(about))), facade)
+    behind_the_door(api.merge(openapi::page(openapi::complete(about))), facade)
 }
 
 fn behind_the_door(routes: Router<Arc<Facade>>, facade: Arc<Facade>) -> Router {
@@ -106,6 +98,6 @@ fn behind_the_door(routes: Router<Arc<Facade>>, facade: Arc<Facade>) -> Router {
         .method_not_allowed_fallback(async || {
             Refused(Failure::new(Code::MethodNotAllowed, "The route exists, but not with this method; see GET /docs"))
         })
-        .layer(from_fn_with_state(facade.clone(), door::pass))
+        .layer(from_fn_with_state(facade.clone(), self::middleware::auth::pass))
         .with_state(facade)
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{App, Services, answer};
-use crate::process::Process;
+use crate::harness::{App, answer};
+use crate::process::{Process, Services};
 use crate::services::mongod::Mongod;
 
 const CHANGERS: usize = 6;

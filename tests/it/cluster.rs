@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, App, PATIENCE, Process, Services, answer};
+use crate::harness::{Answer, App, PATIENCE, answer};
+use crate::process::{Process, Services};
 use crate::processes::{eventually, is_alive, parent_of, signal};
 use crate::services::mongod::Mongod;
 

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 
-use mcp_api::config::{OF_COMPOSE, variables};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -13,6 +12,7 @@ use crate::process::Process;
 use crate::processes::{assert_nobody_left, signal};
 use crate::services::mongod::Mongod;
 use crate::services::{free_port, installed, spawn};
+use mcp_api::config::{OF_COMPOSE, variables};
 
 /// Variables of the images themselves.
 const OF_IMAGES: &[&str] = &["MONGO_INITDB_ROOT_USERNAME", "MONGO_INITDB_ROOT_PASSWORD"];

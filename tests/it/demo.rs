@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::harness::{PATIENCE, command};
+use crate::harness::PATIENCE;
+use crate::process::command;
 use crate::processes::{assert_nobody_left, signal};
 
 /// npm takes as long as the network does.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::process::owned;
-pub use crate::process::{Process, Services, binary, command};
+pub use crate::process::{Process, Services, command};
 use crate::processes::{assert_nobody_left, signal};
 
 /// How long anything in a test may take before it counts as never.

@@ -7,7 +7,8 @@ use mongodb::{Client, Database};
 use serde_json::{Value, json};
 
 use crate::harness::{App, fixture, python};
-use crate::packages::{self, MEMORY, MEMORY_OLD};
+use crate::packages;
+use crate::packages::{MEMORY, MEMORY_OLD};
 use crate::process::{command, owned};
 use crate::services::mongod::Mongod;
 

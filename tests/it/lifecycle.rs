@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{App, answer, binary, fixture, python};
+use crate::harness::{App, answer, fixture, python};
+use crate::process::binary;
 use crate::processes::{assert_nobody_left, eventually, is_alive, parent_of, signal, under_way, zombies_of};
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! One binary for all tests that need the world: real processes, real files, real servers.
 
+pub mod appender;
 mod harness;
 mod process;
 mod processes;
@@ -18,7 +19,6 @@ mod conformance;
 mod crowd;
 mod demo;
 mod events;
-mod execute;
 mod google;
 mod health;
 mod import;

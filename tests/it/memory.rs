@@ -3,12 +3,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use mcp_api::core::catalog::Catalog;
-use mcp_api::core::event::JobAccepted;
-use mcp_api::core::names::JobId;
 use uuid::Uuid;
 
 use crate::samples::{registered, restored, snapshot, value_id};
+use mcp_api::core::catalog::Catalog;
+use mcp_api::core::event::JobAccepted;
+use mcp_api::core::names::JobId;
 
 thread_local! {
     static BYTES: Cell<isize> = const { Cell::new(0) };

@@ -6,17 +6,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
-use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
-use mcp_api::core::names::{CommandId, LeaseId, Position, WorkerId};
-use mcp_api::ports::{AppendError, EventLog, Leases, Rewrap, Sealed, Vault};
-use mcp_api::snapshots;
 use mongodb::IndexModel;
-use mongodb::bson::{Binary, Document, doc, spec::BinarySubtype};
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Document, doc};
 use tempfile::TempDir;
 
 use crate::harness::PATIENCE;
 use crate::samples::{command_id, small_entry, value_id};
-use crate::services::mongod::{self, Mongod};
+use crate::services::mongod;
+use crate::services::mongod::Mongod;
+use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
+use mcp_api::core::names::{CommandId, LeaseId, Position, WorkerId};
+use mcp_api::eventlog::snapshot;
+use mcp_api::ports::event_log::{AppendError, EventLog};
+use mcp_api::ports::leases::Leases;
+use mcp_api::ports::vault::{Rewrap, Sealed, Vault};
 
 async fn connect(url: &str) -> Arc<MongoStore> {
     let until = Instant::now() + PATIENCE;
@@ -84,8 +88,8 @@ async fn a_snapshot_may_be_larger_than_a_document() {
     let store = connect(&Mongod::shared().replacen("/?", "/large?", 1)).await;
     let large = Arc::new(crate::memory::with_jobs(100_000));
     assert!(crate::samples::snapshot(&large).len() > 20 << 20);
-    snapshots::save(&*store, large.clone()).await.expect("saved");
-    let read = snapshots::load(&*store).await.expect("an answer").expect("a snapshot");
+    snapshot::save(&*store, large.clone()).await.expect("saved");
+    let read = snapshot::load(&*store).await.expect("an answer").expect("a snapshot");
     assert!(crate::samples::snapshot(&read) == crate::samples::snapshot(&large), "the newest, and whole");
 }
 

@@ -7,11 +7,6 @@ use std::time::{Duration, Instant};
 use async_nats::HeaderMap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
-use mcp_api::core::command::{Area, Command, DeleteServer};
-use mcp_api::core::failure::{Code, Failure};
-use mcp_api::core::names::Position;
-use mcp_api::ports::{Ask, Bus, BusError, Busy, Hint, Job, Place, Reply, Serve};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -19,6 +14,11 @@ use crate::bus_contract::ask;
 use crate::harness::PATIENCE;
 use crate::services::nats::{Nats, Version, shared};
 use crate::store_contract::until;
+use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
+use mcp_api::core::command::{Area, Command, DeleteServer};
+use mcp_api::core::failure::{Code, Failure};
+use mcp_api::core::names::Position;
+use mcp_api::ports::bus::{Ask, Bus, BusError, Busy, Hint, Job, Place, Reply, Serve};
 
 const POOL: Place = Place::Pool(Area::Tools);
 /// The default limit of a message.

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
-use mcp_api::core::command::Area;
-use mcp_api::core::names::Position;
-use mcp_api::ports::{Ask, Bus, Busy, Place, Reply, Serve};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
 use crate::bus_contract::ask;
 use crate::harness::PATIENCE;
 use crate::services::nats::{JETSTREAM, Nats, Version};
+use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
+use mcp_api::core::command::Area;
+use mcp_api::core::names::Position;
+use mcp_api::ports::bus::{Ask, Bus, Busy, Place, Reply, Serve};
 
 struct Echo;
 

@@ -144,7 +144,7 @@ async fn a_job_outlives_its_worker_and_the_stream_it_came_by() {
     }
     let jetstream = async_nats::jetstream::new(producer.client.clone());
     jetstream.delete_stream("MCP_JOBS").await.expect("deleted");
-    app.processes[1..].iter_mut().for_each(crate::harness::Process::kill);
+    app.processes[1..].iter_mut().for_each(crate::process::Process::kill);
     app.add("worker");
     let (status, said) = outcome(&mut lost).await;
     assert_eq!((&*status, &said["code"], &said["mayHaveRun"]), ("failed", &json!("outcome_unknown"), &json!(true)));
@@ -173,7 +173,7 @@ async fn a_producer_is_told_that_its_waiting_job_was_cancelled() {
 
     // Where no worker is there, it is told by the first that comes, and the facade need not be there any more.
     let other = app.add("api");
-    app.processes[1..other].iter_mut().for_each(crate::harness::Process::kill);
+    app.processes[1..other].iter_mut().for_each(crate::process::Process::kill);
     let cancel = app.http.delete(format!("{}/jobs/second?username=ana", app.processes[other].url));
     assert_eq!(crate::harness::answer(cancel).await.ok()["job"]["state"], "cancelled");
     app.processes[other].kill();
@@ -218,7 +218,7 @@ async fn what_nobody_can_read_is_set_aside_with_its_reason() {
     assert_eq!(serde_json::from_slice::<Value>(&note.payload).expect("JSON"), *letter);
 
     let cli = |args: &[&str]| {
-        let mut command = crate::harness::command(app.dir.path(), &[("MCP_API_URL".into(), app.url.clone())]);
+        let mut command = crate::process::command(app.dir.path(), &[("MCP_API_URL".into(), app.url.clone())]);
         let output = command.arg("dead").args(args).output().expect("the program");
         (
             output.status.success(),

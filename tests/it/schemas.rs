@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
 use crate::samples::snapshot;
 use mcp_api::cli::schemas::files;
 use mcp_api::config::{ClientConfig, Config, Env, ImportConfig, variables};
 use mcp_api::core::catalog::Catalog;
-use mcp_api::core::event::{self, Event, StoredEvent};
-use serde_json::Value;
-use sha2::{Digest, Sha256};
+use mcp_api::core::event;
+use mcp_api::core::event::{Event, StoredEvent};
 
 /// One stored event of every type and version there ever was, in an order that can be folded, and
 /// the digest of its file: old events are forever, and so are these.

@@ -8,7 +8,8 @@ mod orphans;
 mod process;
 
 use std::fs::File;
-use std::io::{self, PipeWriter, Write};
+use std::io;
+use std::io::{PipeWriter, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -18,8 +19,8 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-pub use orphans::adopt;
-pub use process::run;
+pub use self::orphans::adopt;
+pub use self::process::run;
 
 /// What of the host's environment a child sees; everything else is the server's own `env`.
 pub const PASSED_ON: [&str; 13] = [

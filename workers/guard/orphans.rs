@@ -1,10 +1,9 @@
 //! What a killed guard leaves behind comes to the worker, and ends there.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 

@@ -3,12 +3,12 @@
 //! [`npm`] and [`pip`] do it with the tools of that name, each run by [`tool`] under a guard; [`shelf`] keeps what was
 //! built, a folder a recipe. Everything here may be dropped at any moment and done again.
 
-mod cause;
-mod heal;
+pub mod build;
+pub mod diagnose;
 mod npm;
 mod pip;
-mod shelf;
-mod tool;
+pub mod process;
+pub mod store;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,16 +19,15 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use super::mcp::Masker;
+pub use self::build::{around, ready};
+pub use self::store::InUse;
+use self::store::{Shelf, drop_links};
+use super::redact::Masker;
 use crate::config::{OnStart, Packages};
 use crate::core::failure::{Code, Failure};
+use crate::core::model::package::{Entry, Folders, Source};
 use crate::core::names::{PackageName, ServerName};
-use crate::core::package::{Entry, Folders, Source};
-use crate::follow::Follow;
-pub use heal::{around, ready};
-pub use shelf::InUse;
-use shelf::Shelf;
-use shelf::drop_links;
+use crate::eventlog::projection::Follow;
 
 /// How long it may take to find out what is to be installed.
 const RESOLVE: Duration = Duration::from_secs(300);
@@ -170,7 +169,7 @@ impl Installer {
         };
         let bare = !command.contains('/') && !command.is_empty();
         let own = bare && built.folder.join(programs).join(command).exists();
-        own.then(|| format!("{}/{programs}/{command}", crate::core::package::FOLDER))
+        own.then(|| format!("{}/{programs}/{command}", crate::core::model::package::FOLDER))
     }
 
     /// The newest version there is.
@@ -187,14 +186,14 @@ impl Installer {
     /// Makes the server's link show its current version.
     pub fn link(&self, source: &Source, server: &ServerName, built: &InUse) {
         let link = self.folders().link(source, server);
-        if let Err(error) = shelf::link(&link, &built.folder) {
+        if let Err(error) = store::link(&link, &built.folder) {
             tracing::warn!(link = %link.display(), %error, "a package's link could not be made");
         }
     }
 
     /// Removes what nobody needs: neither the catalogue at the head of the log nor a process that runs it.
     pub async fn sweep(&self, follow: &Follow) {
-        let Some(catalog) = shelf::read(follow).await else { return };
+        let Some(catalog) = store::read(follow).await else { return };
         for (shelf, folder) in [(&self.node, &self.folders().node), (&self.python, &self.folders().python)] {
             drop_links(folder, &catalog);
             shelf.sweep(&catalog, follow).await;

@@ -7,12 +7,12 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::cause::{self, disk};
-use super::tool::{self, Ended, How};
-use super::{Around, Installer, Wanted};
+use super::diagnose::disk;
+use super::process::{Ended, How};
+use super::{Around, Installer, Wanted, diagnose, process};
 use crate::core::failure::{Code, Failure};
+use crate::core::model::package::{Entry, FOLDER};
 use crate::core::names::PackageName;
-use crate::core::package::{Entry, FOLDER};
 
 /// Each request is a line of progress; without a network it ends soon. What is said on the command line is no secret.
 const OPTIONS: [&str; 8] = [
@@ -34,7 +34,7 @@ pub async fn resolve(installer: &Installer, wanted: &Wanted<'_>, around: &Around
     let args = ["install", "--package-lock-only", "--package-lock", "--ignore-scripts"];
     let ended = npm(installer, around, &args, &scratch.folder).await?;
     if ended.how != How::Well {
-        return Err(cause::npm(wanted.name, wanted.version, &ended));
+        return Err(diagnose::npm(wanted.name, wanted.version, &ended));
     }
     let lock = fs::read(scratch.folder.join("package-lock.json")).map_err(|error| disk(&scratch.folder, &error))?;
     let (version, lock) = exact(&lock, wanted.name).ok_or_else(|| {
@@ -66,14 +66,14 @@ pub async fn build(
     write(folder, "package.json", &parsed["packages"][""].to_string())?;
     write(folder, "package-lock.json", lock)?;
     let ended = npm(installer, around, &["ci"], folder).await?;
-    if ended.how == How::Well { Ok(()) } else { Err(cause::npm(name, None, &ended)) }
+    if ended.how == How::Well { Ok(()) } else { Err(diagnose::npm(name, None, &ended)) }
 }
 
 pub async fn latest(installer: &Installer, name: &PackageName, around: &Around) -> Result<String, Failure> {
     let scratch = installer.node.scratch()?;
     let ended = npm(installer, around, &["view", name.as_str(), "dist-tags", "--json"], &scratch.folder).await?;
     if ended.how != How::Well {
-        return Err(cause::npm(name, None, &ended));
+        return Err(diagnose::npm(name, None, &ended));
     }
     let tags: BTreeMap<String, String> = serde_json::from_slice(&ended.answer).unwrap_or_default();
     let nothing = || Failure::new(Code::UpstreamError, format!("npm names no latest version of {name}"));
@@ -83,7 +83,7 @@ pub async fn latest(installer: &Installer, name: &PackageName, around: &Around) 
 async fn npm(installer: &Installer, around: &Around, args: &[&str], folder: &Path) -> Result<Ended, Failure> {
     let folder = folder.to_string_lossy();
     let args: Vec<_> = args.iter().copied().chain(["--prefix", &folder]).chain(OPTIONS).collect();
-    let ended = tool::run(installer, around, "npm", &args, &[]).await;
+    let ended = process::run(installer, around, "npm", &args, &[]).await;
     let ended = ended.map_err(|error| Failure::new(Code::UpstreamError, format!("npm cannot be run: {error}")))?;
     let missing = "npm was not found: packages of npm need Node.js 20 or newer with npm on the worker's PATH";
     if ended.how == How::Missing { Err(Failure::new(Code::UpstreamError, missing)) } else { Ok(ended) }

@@ -11,13 +11,13 @@ use futures::FutureExt;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::cause::{self, disk};
-use super::shelf::{InUse, KEPT};
-use super::tool::{self, Ended, How};
-use super::{Around, Installer, Wanted};
+use super::diagnose::disk;
+use super::process::{Ended, How};
+use super::store::{InUse, KEPT};
+use super::{Around, Installer, Wanted, diagnose, process};
 use crate::core::failure::{Code, Failure};
+use crate::core::model::package::{Entry, FOLDER, Python};
 use crate::core::names::PackageName;
-use crate::core::package::{Entry, FOLDER, Python};
 
 /// Nobody is there to be asked, and without a network it ends soon.
 const OPTIONS: [&str; 5] =
@@ -77,7 +77,7 @@ pub async fn resolve(
 }
 
 fn is(found: &PackageName, wanted: &PackageName) -> bool {
-    let normal = |name| crate::core::package::python_name(name).ok();
+    let normal = |name| crate::core::model::package::python_name(name).ok();
     normal(found).is_some() && normal(found) == normal(wanted)
 }
 
@@ -119,7 +119,7 @@ async fn report(
     args.extend(options.iter().chain(requirements));
     let ended = pip(installer, around, &tools, &[], &args).await?;
     if ended.how != How::Well {
-        return Err(cause::pip(name, version, &ended));
+        return Err(diagnose::pip(name, version, &ended));
     }
     let text = fs::read(&path).map_err(|error| disk(&path, &error))?;
     let broken = |error| Failure::new(Code::UpstreamError, format!("pip's report cannot be read: {error}"));
@@ -143,7 +143,7 @@ pub async fn build(
     let into = ["--python", &python.to_string_lossy()];
     let ended =
         pip(installer, around, &tools, &into, &["install", "--no-deps", "--requirement", &requirements]).await?;
-    if ended.how == How::Well { Ok(()) } else { Err(cause::pip(name, None, &ended)) }
+    if ended.how == How::Well { Ok(()) } else { Err(diagnose::pip(name, None, &ended)) }
 }
 
 pub async fn latest(installer: &Installer, name: &PackageName, around: &Around) -> Result<String, Failure> {
@@ -173,7 +173,7 @@ async fn tools(installer: &Installer, around: &Around) -> Result<InUse, Failure>
 async fn venv(installer: &Installer, around: &Around, folder: &Path, options: &[&str]) -> Result<(), Failure> {
     let (python, folder) = (installer.packages.python.as_str(), folder.to_string_lossy());
     let args: Vec<_> = ["-m", "venv"].into_iter().chain(options.iter().copied()).chain([&*folder]).collect();
-    let ended = tool::run(installer, around, python, &args, &[]).await.map_err(cannot)?;
+    let ended = process::run(installer, around, python, &args, &[]).await.map_err(cannot)?;
     match ended.how {
         How::Well => Ok(()),
         How::Missing => {
@@ -182,7 +182,7 @@ async fn venv(installer: &Installer, around: &Around, folder: &Path, options: &[
             );
             Err(Failure::new(Code::UpstreamError, missing))
         }
-        How::Badly => Err(cause::venv(python, &ended)),
+        How::Badly => Err(diagnose::venv(python, &ended)),
     }
 }
 
@@ -202,7 +202,7 @@ async fn pip(
     let mut env = Vec::new();
     env.extend(around.indexes.url.as_ref().map(|url| ("PIP_INDEX_URL", url.as_str())));
     env.extend(around.indexes.extra.as_ref().map(|url| ("PIP_EXTRA_INDEX_URL", url.as_str())));
-    tool::run(installer, around, &python.to_string_lossy(), &all, &env).await.map_err(cannot)
+    process::run(installer, around, &python.to_string_lossy(), &all, &env).await.map_err(cannot)
 }
 
 fn cannot(error: std::io::Error) -> Failure {

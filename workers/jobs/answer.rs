@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::core::command::ReadAnswer;
 use crate::core::failure::Failure;
-use crate::core::job;
+use crate::core::model::job;
 use crate::core::names::JobId;
-use crate::core::outcome::Outcome;
-use crate::seal::{JobPart, JobPlace};
-use crate::telemetry::bug;
+use crate::crypto::context::{JobPart, JobPlace};
+use crate::telemetry::error::bug;
+use crate::views::job_answer::Outcome;
 use crate::workers::context::Context;
 
 pub async fn read(context: Arc<Context>, ReadAnswer { job }: ReadAnswer) -> Result<Outcome, Failure> {

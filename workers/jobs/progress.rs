@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::core::event::Actor;
-use crate::core::job;
+use crate::core::model::job;
 use crate::core::names::{CommandId, JobId};
 use crate::workers::context::Context;
 use crate::workers::install;
@@ -30,7 +30,8 @@ impl Progress {
         let telling = tokio::spawn(async move {
             while news.changed().await.is_ok() {
                 let progress = news.borrow_and_update().clone();
-                let decide = move |catalog: &_| Ok(job::progress(catalog, job, worker, attempt, &progress));
+                let decide =
+                    move |catalog: &_| Ok(crate::core::decide::job::progress(catalog, job, worker, attempt, &progress));
                 // A word that is lost is followed by another.
                 let _ = execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
                 tokio::time::sleep(EVERY).await;

@@ -7,17 +7,18 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::frame::{CallFrame, Secret};
+use super::http::{Http, Sse, connect_remote};
+use super::jsonrpc::Hearing;
 use super::mux::{Answer, Closed, Mux};
-use super::remote::{Http, Memory, Sse, connect_remote};
 use super::stdio::Stdio;
-use super::wire::Hearing;
-use crate::core::catalog::Server;
+use crate::core::arguments::merge::Opened;
+use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
-use crate::core::secret::Opened;
-use crate::core::server::Transport;
-use crate::core::tool::Tools;
+use crate::core::model::server::Transport;
+use crate::core::model::tool::Tools;
 use crate::workers::guard;
 use crate::workers::install::InUse;
+use crate::workers::runtime::remote_state::Memory;
 
 /// What a server's connections have in common, whichever runs at the moment.
 #[derive(Clone)]

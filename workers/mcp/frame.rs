@@ -4,9 +4,9 @@ use std::io::Write as _;
 
 use zeroize::Zeroize;
 
+use crate::core::arguments::merge::{Form, Opened, merge, put_string};
 use crate::core::names::{SecretName, ValueId};
-use crate::core::secret::{Form, Opened, merge, put_string};
-use crate::seal::Plain;
+use crate::crypto::seal::Plain;
 
 /// A user's secret, opened for one call.
 pub struct Secret {

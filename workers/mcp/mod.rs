@@ -4,34 +4,15 @@
 //! A [`connection`] is a running server: [`stdio`], a child process, with rmcp for the protocol around and the
 //! [`mux`] for the calls themselves; or [`remote`], a server behind a URL.
 
-mod beside;
-mod change;
-mod connection;
-mod endings;
+pub mod connection;
 mod frame;
-mod lease;
-mod listing;
-mod mask;
+pub mod http;
+pub mod jsonrpc;
 mod mux;
-pub mod pool;
-mod record;
-mod remote;
-mod ring;
-mod slot;
-mod standby;
+pub mod rmcp_bridge;
 mod stdio;
-mod supervisor;
-mod tap;
-mod trial;
-mod users;
-mod wire;
+pub mod tool_list;
 
-pub use connection::{CallError, Connection, ToolCall};
-pub use frame::Secret;
-pub use lease::Lease;
-pub use mask::Masker;
-pub use remote::Keep;
-pub use ring::shorten;
-pub use slot::Slot;
-pub use trial::try_out;
-pub use wire::RpcError;
+pub use self::connection::{CallError, Connection, ToolCall};
+pub use self::frame::Secret;
+pub use self::jsonrpc::RpcError;

@@ -13,15 +13,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{CallError, Shared, ToolCall, call_over};
-use super::listing::list_over;
-use super::mask::Masker;
 use super::mux::Mux;
-use super::ring::Ring;
-use super::tap;
-use crate::core::tool::Tools;
-use crate::execute::now_ms;
-use crate::workers::guard::{self, Process};
+use super::rmcp_bridge;
+use super::tool_list::list_over;
+use crate::core::model::tool::Tools;
+use crate::time::clock::now_ms;
+use crate::workers::guard;
+use crate::workers::guard::Process;
 use crate::workers::install::InUse;
+use crate::workers::redact::Masker;
+use crate::workers::runtime::log_buffer::Ring;
 
 /// How long an ended child's last words are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -69,11 +70,11 @@ impl Stdio {
         let (mux, frames) = Mux::new();
         let Shared { hearing, result_limit, .. } = shared.clone();
         let (ring, masker) = (hearing.ring.clone(), hearing.masker.clone());
-        let (tap, reader) = tap::tap(mux.clone(), hearing, result_limit);
+        let (tap, reader) = rmcp_bridge::tap(mux.clone(), hearing, result_limit);
         let (silent, printed) = (CancellationToken::new(), read_stderr(child.stderr, ring, masker));
         let ended = silent.clone().drop_guard();
         let tasks = vec![
-            tokio::spawn(tap::write_all(child.stdin, mux.clone(), frames)),
+            tokio::spawn(rmcp_bridge::write_all(child.stdin, mux.clone(), frames)),
             tokio::spawn(reader.read_all(child.stdout)),
             tokio::spawn(async move {
                 printed.await;

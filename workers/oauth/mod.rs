@@ -1,16 +1,7 @@
-//! What is said to authorization servers (OAuth 2.1 as MCP has it, 2025-11-25): where they are, and how tokens are got.
 //!
-//! Written here and not taken from a library: the one at hand brings a second HTTP client and second versions of
-//! other libraries, bounds no answer, and does not tell a refused connection from one that broke off, on which it
-//! hangs whether a refresh token may be used again.
 
-mod challenge;
-mod discovery;
-mod fetch;
-mod register;
-mod token;
-
-pub use challenge::parameter;
-pub use discovery::{Site, allowed, discover};
-pub use register::register;
-pub use token::{Got, Tokens, exchange, header, refresh};
+pub mod browser_flow;
+pub mod client;
+pub mod refresh;
+pub mod token_source;
+pub mod tokens;

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::STOPS;
-use crate::ask::Question;
+use crate::cluster::command_client::Question;
 use crate::core::command::{Area, Command, SettleServer, Settled};
 use crate::core::failure::Failure;
+use crate::core::model::server::{Live, Status};
 use crate::core::names::ServerName;
-use crate::core::package;
-use crate::core::server::{Live, Status};
-use crate::telemetry::bug;
-use crate::view::{PackageView, ServerView, Told};
+use crate::telemetry::error::bug;
+use crate::views::package::PackageView;
+use crate::views::server::{ServerView, Told};
 use crate::workers::context::Context;
 use crate::workers::install::Progress;
 
@@ -29,7 +29,7 @@ pub async fn answer(context: &Context, progress: &Arc<dyn Progress>, name: &Serv
     progress.phase("connecting");
     let settled = settle(context, name).await;
     let catalog = Arc::clone(&context.follow.catalog());
-    let server = package::installed_by(&catalog, name.as_str())?;
+    let server = crate::core::decide::package::installed_by(&catalog, name.as_str())?;
     let folders = context.installer.folders();
     let told = Told { logs: settled.logs, session_id: None };
     let package = PackageView::new(server, folders).ok_or_else(Failure::internal)?;

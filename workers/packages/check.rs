@@ -5,15 +5,14 @@ use std::sync::Arc;
 use futures::{FutureExt, StreamExt};
 use uuid::Uuid;
 
-use crate::core::catalog::Server;
+use crate::core::catalog::server::Server;
 use crate::core::command::{CheckPackages, Checked};
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::names::CommandId;
-use crate::core::package;
 use crate::workers::context::Context;
 use crate::workers::install::{Around, Silence, around};
-use crate::workers::mcp::Masker;
+use crate::workers::redact::Masker;
 
 /// Registries asked at once.
 const AT_ONCE: usize = 4;
@@ -30,9 +29,12 @@ pub async fn check(context: Arc<Context>, command: CheckPackages) -> Result<Vec<
     let checked: Vec<Checked> = futures::stream::iter(checks).buffered(AT_ONCE).collect().await;
     let found = checked.iter().filter_map(|checked| Some((checked.server, checked.latest.as_ref().ok()?.clone())));
     let found: Vec<_> = found.collect();
-    if !package::record_latest(&catalog, &found).is_empty() {
+    if !crate::core::decide::package::record_latest(&catalog, &found).is_empty() {
         let id = CommandId(Uuid::now_v7());
-        context.execute.change(id, Actor::Worker, move |catalog| Ok(package::record_latest(catalog, &found))).await?;
+        context
+            .execute
+            .change(id, Actor::Worker, move |catalog| Ok(crate::core::decide::package::record_latest(catalog, &found)))
+            .await?;
     }
     Ok(checked)
 }

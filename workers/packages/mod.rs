@@ -2,8 +2,9 @@
 
 mod answer;
 mod check;
-mod known;
-mod upkeep;
+pub mod cleanup;
+pub mod on_start;
+pub mod resolve;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,25 +12,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use self::answer::answer;
+pub use self::check::check;
+pub use self::cleanup::keep_clean;
+pub use self::on_start::install_missing;
+use self::resolve::resolve;
 use super::context::Context;
 use super::install::{Progress, Resolved, Wanted, around};
-use super::mcp::try_out;
+use super::runtime::probe::try_out;
 use super::{secrets, servers};
 use crate::core::catalog::Catalog;
 use crate::core::command::{InstallPackage, UpgradePackage};
+use crate::core::decide::package::{Install, Upgrade};
 use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
+use crate::core::model::package::{FOLDER, Package, Recipe};
+use crate::core::model::server::Transport;
 use crate::core::names::{CommandId, ServerId, ValueId};
-use crate::core::package::{self, FOLDER, Install, Package, Recipe, Upgrade};
-use crate::core::server::Transport;
-use crate::execute::now_ms;
-use crate::ports::SealedAt;
-use crate::seal::{Kind, ServerPlace};
-use crate::telemetry::bug;
-use answer::answer;
-pub use check::check;
-use known::resolve;
-pub use upkeep::{install_missing, keep_clean};
+use crate::crypto::context::{Kind, ServerPlace};
+use crate::ports::vault::SealedAt;
+use crate::telemetry::error::bug;
+use crate::time::clock::now_ms;
 
 /// What stopping a server may take, and a little more.
 const STOPS: Duration = Duration::from_secs(20);
@@ -102,13 +105,16 @@ async fn build_and_register(
     let package = Package { name, version, source, recipe };
     let (id, server) = (register.id, register.name.clone());
     let install = Install { register, package, at: now_ms() };
-    let events = package::install(&context.follow.catalog(), &install)?;
+    let events = crate::core::decide::package::install(&context.follow.catalog(), &install)?;
     if install.register.enabled && is_child {
         progress.phase("starting");
         prove(context, install.register.server, &events, &install.package).await?;
     }
     let source = install.package.source.clone();
-    context.execute.change(id, Actor::Api, move |catalog| package::install(catalog, &install)).await?;
+    context
+        .execute
+        .change(id, Actor::Api, move |catalog| crate::core::decide::package::install(catalog, &install))
+        .await?;
     if let Some(built) = &built {
         context.installer.link(&source, &server, built);
     }
@@ -142,7 +148,7 @@ async fn build_and_switch(
     kept: &mut Vec<ValueId>,
 ) -> Result<bool, Failure> {
     let catalog = Arc::clone(&context.follow.catalog());
-    let server = package::installed_by(&catalog, command.name.as_str())?;
+    let server = crate::core::decide::package::installed_by(&catalog, command.name.as_str())?;
     let from = server.package.as_ref().map(|installed| installed.package.clone()).ok_or_else(Failure::internal)?;
     let around = around(&context.pool.keep, server.id, &from.source, progress.clone(), Arc::default()).await?;
     let version = command.version.as_ref().map(|version| version.as_str());
@@ -159,13 +165,16 @@ async fn build_and_switch(
     kept.push(lock);
     let package = Package { version, recipe: Some(Recipe { digest, lock, entry }), ..from.clone() };
     let upgrade = Upgrade { server: server.id, from: from.clone(), package, at: now_ms() };
-    let events = package::upgrade(&catalog, &upgrade)?;
+    let events = crate::core::decide::package::upgrade(&catalog, &upgrade)?;
     if server.enabled && server.remote().is_none() {
         progress.phase("starting");
         prove(context, server.id, &events, &upgrade.package).await?;
     }
     let package = upgrade.package.clone();
-    context.execute.change(command.id, Actor::Api, move |catalog| package::upgrade(catalog, &upgrade)).await?;
+    context
+        .execute
+        .change(command.id, Actor::Api, move |catalog| crate::core::decide::package::upgrade(catalog, &upgrade))
+        .await?;
     context.installer.link(&package.source, &command.name, &built);
     let old: Vec<_> = from.recipe.iter().map(|recipe| recipe.lock).collect();
     secrets::drop_values(context, &old).await;

@@ -11,7 +11,7 @@ use super::inbox::Inbox;
 use super::subjects::Subjects;
 use super::wire;
 use crate::core::names::Position;
-use crate::ports::Hint;
+use crate::ports::bus::Hint;
 
 /// Hints a listener may be behind; one that is further behind looks for itself.
 const HINTS: usize = 1024;

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::link::Link;
-use super::{parts, wire};
+use super::connection::Link;
+use super::{chunked, wire};
 
 /// How long an asker has to fetch a large answer, and how often is looked whether it has.
 const FETCHED: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ impl Inbox {
             }
             Some(Entry::Holds(..)) if letter.payload.is_empty() => drop(entries.remove(&number)),
             Some(Entry::Holds(body, size)) => {
-                let part = parts::part(body, &letter.payload, *size);
+                let part = chunked::part(body, &letter.payload, *size);
                 drop(entries);
                 if let (Some(payload), Some(reply)) = (part, letter.reply) {
                     self.link.send(OutboundMessage { subject: reply, reply: None, payload, headers: None });

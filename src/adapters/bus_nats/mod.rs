@@ -4,17 +4,17 @@
 //! What this process serves alone (a server it runs, the worker it is) is asked without a detour; so is
 //! every pool while NATS is away, which is how one process goes on by itself.
 
-mod calls;
+pub mod cancellation;
+pub mod chunked;
+pub mod clock_skew;
+pub mod connection;
 mod hints;
 mod inbox;
-mod jobs;
-mod lane;
-mod late;
-mod link;
-mod parts;
-mod running;
-mod serve;
+pub mod job_consumer;
+pub mod job_stream;
+pub mod pending_ask;
 mod subjects;
+pub mod subscription;
 mod wire;
 
 use std::sync::Arc;
@@ -25,18 +25,18 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::bus_in_process::InProcessBus;
-use crate::ports::{Ask, Bus, BusError, Hint, Job, Jobs, Place, Reply, Serve, Serving};
-use hints::Hints;
-use inbox::Inbox;
-use jobs::Puller;
-use lane::Lane;
-use late::Clocks;
-use link::Link;
-pub use link::NatsOptions;
-use running::Running;
-use serve::ROUND;
-use subjects::Subjects;
+use self::cancellation::Running;
+use self::clock_skew::Clocks;
+use self::connection::Link;
+pub use self::connection::NatsOptions;
+use self::hints::Hints;
+use self::inbox::Inbox;
+use self::job_consumer::Puller;
+use self::job_stream::Lane;
+use self::subjects::Subjects;
+use self::subscription::ROUND;
+use super::bus_local::InProcessBus;
+use crate::ports::bus::{Ask, Bus, BusError, Hint, Job, Jobs, Place, Reply, Serve, Serving};
 
 pub struct NatsBus {
     inbox: Arc<Inbox>,
@@ -110,7 +110,7 @@ impl Bus for NatsBus {
     }
 
     async fn tell(&self, reply: &str, outcome: Result<Bytes, Bytes>) {
-        jobs::answer(&self.inbox, wire::inbox(reply), outcome);
+        job_consumer::answer(&self.inbox, wire::inbox(reply), outcome);
     }
 
     async fn set_aside(&self, letter: String, note: Bytes) {

@@ -1,7 +1,7 @@
 //! Subjects, by what they are for. None holds a text of a user.
 
 use crate::core::command::Area;
-use crate::ports::Place;
+use crate::ports::bus::Place;
 
 #[derive(Clone)]
 pub struct Subjects {

@@ -8,12 +8,14 @@ use async_nats::message::OutboundMessage;
 use async_nats::{Message, StatusCode, Subject};
 use bytes::Bytes;
 
-use super::parts::Parts;
+use super::chunked::Parts;
 use super::subjects::Subjects;
-use crate::core::command::{self, CallTool, Command, Delivery};
+use crate::core::command;
+use crate::core::command::{Command, Delivery};
 use crate::core::failure::Failure;
+use crate::core::model::tool_call::CallTool;
 use crate::core::names::Position;
-use crate::ports::{Ask, BusError, Job, Place, Reply};
+use crate::ports::bus::{Ask, BusError, Job, Place, Reply};
 
 /// Milliseconds the sender waits.
 static TIME_LEFT: HeaderName = HeaderName::from_static("Mcp-Time-Left");

@@ -12,7 +12,8 @@ use mongodb::options::ReturnDocument;
 
 use super::{MongoStore, damaged, duplicate, failed, timely};
 use crate::core::names::{LeaseId, WorkerId};
-use crate::ports::{Leases, StoreError};
+use crate::ports::error::StoreError;
+use crate::ports::leases::Leases;
 
 #[async_trait]
 impl Leases for MongoStore {

@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use super::{MongoStore, damaged, duplicate, failed, timely};
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
-use crate::ports::{AppendError, EventLog, SealedAt, Snapshot, StoreError};
+use crate::ports::error::StoreError;
+use crate::ports::event_log::{AppendError, EventLog, Snapshot};
+use crate::ports::vault::SealedAt;
 
 /// How long an append whose outcome is unknown is looked into.
 const RESOLVE: Duration = Duration::from_secs(6);

@@ -19,7 +19,7 @@ use mongodb::options::{
 };
 use mongodb::{Client, Collection, IndexModel};
 
-use crate::ports::StoreError;
+use crate::ports::error::StoreError;
 
 /// How long a server is looked for. One that is away costs a request no more.
 const FIND: Duration = Duration::from_millis(800);

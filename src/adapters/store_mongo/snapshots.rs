@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::vault::binary;
 use super::{MongoStore, damaged, duplicate, timely};
 use crate::core::names::Position;
-use crate::ports::{Snapshot, StoreError};
+use crate::ports::error::StoreError;
+use crate::ports::event_log::Snapshot;
 
 impl MongoStore {
     pub(super) async fn head_of_snapshots(&self, fold: u32) -> Result<Option<Snapshot>, StoreError> {

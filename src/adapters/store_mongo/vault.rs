@@ -14,7 +14,8 @@ use mongodb::bson::{Binary, Document, doc};
 
 use super::{MongoStore, damaged, duplicate, failed, timely};
 use crate::core::names::ValueId;
-use crate::ports::{KeyRecord, Rewrap, Sealed, SealedAt, StoreError, Vault};
+use crate::ports::error::StoreError;
+use crate::ports::vault::{KeyRecord, Rewrap, Sealed, SealedAt, Vault};
 
 /// Values put, or wrappings replaced, at once.
 const AT_ONCE: usize = 32;

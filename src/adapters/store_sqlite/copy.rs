@@ -8,7 +8,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{SCHEMA, failed, private};
-use crate::ports::{KeyRecord, StoreError};
+use crate::ports::error::StoreError;
+use crate::ports::vault::KeyRecord;
 
 /// How long a copy waits for a writer that is just putting its log into the file.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::{SqliteStore, failed};
 use crate::core::names::{LeaseId, WorkerId};
-use crate::ports::{Leases, StoreError};
+use crate::ports::error::StoreError;
+use crate::ports::leases::Leases;
 
 /// Milliseconds since the first look at it.
 fn clock_ms() -> i64 {

@@ -8,7 +8,9 @@ use super::vault::put;
 use super::{SqliteStore, failed};
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
-use crate::ports::{AppendError, EventLog, SealedAt, Snapshot, StoreError};
+use crate::ports::error::StoreError;
+use crate::ports::event_log::{AppendError, EventLog, Snapshot};
+use crate::ports::vault::SealedAt;
 
 #[async_trait]
 impl EventLog for SqliteStore {

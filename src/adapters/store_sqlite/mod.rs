@@ -18,10 +18,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 
-use crate::ports::StoreError;
-pub use copy::{Copied, copy};
-use reader::Readers;
-use writer::Writer;
+pub use self::copy::{Copied, copy};
+use self::reader::Readers;
+use self::writer::Writer;
+use crate::ports::error::StoreError;
 
 /// The schema's version, in `PRAGMA user_version`.
 const SCHEMA: i64 = 1;

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::{connect, failed};
-use crate::ports::StoreError;
+use crate::ports::error::StoreError;
 
 /// Reads at once; the others wait.
 const READERS: usize = 4;

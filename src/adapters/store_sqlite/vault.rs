@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{SqliteStore, failed, now_ms};
 use crate::core::names::ValueId;
-use crate::ports::{KeyRecord, Rewrap, Sealed, SealedAt, StoreError, Vault};
+use crate::ports::error::StoreError;
+use crate::ports::vault::{KeyRecord, Rewrap, Sealed, SealedAt, Vault};
 
 /// The same put again, after a failure of unknown outcome, changes nothing.
 pub(super) fn put(t: &Transaction<'_>, SealedAt { id, sealed }: &SealedAt) -> Result<(), StoreError> {

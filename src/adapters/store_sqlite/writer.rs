@@ -6,7 +6,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::failed;
-use crate::ports::StoreError;
+use crate::ports::error::StoreError;
 
 /// Writes that may wait; a sender past that waits itself.
 const WAITING: usize = 1024;

@@ -13,19 +13,20 @@ use std::process::ExitCode;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use self::show::Show;
 use super::Ended;
 use super::client::Api;
-use crate::app::{self, StartError};
+use crate::app;
+use crate::app::StartError;
 use crate::config::{BadConfig, Config, Env, Keys, LogConfig};
-use crate::telemetry;
-use show::Show;
+use crate::telemetry::logging;
 
 /// Everything of the demo, so that deleting it leaves nothing behind.
 const FOLDER: &str = "data-demo";
 
 pub fn run() -> Ended {
     let env = Env::of_process()?;
-    telemetry::start(&log(&env)?);
+    logging::start(&log(&env)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(demo(&env))
 }

@@ -1,7 +1,8 @@
 //! What a viewer sees: numbered steps, the line that would do the same, and what came of it.
 
 use std::cell::Cell;
-use std::io::{self, IsTerminal, Write};
+use std::io;
+use std::io::{IsTerminal, Write};
 
 use serde_json::Value;
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt};
+use futures::stream;
+use futures::stream::StreamExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::plan::text;
 use crate::core::names::{ServerName, UserName};
-use crate::seal::OriginalKey;
+use crate::crypto::predecessor::OriginalKey;
 
 /// Fields that the original keeps sealed.
 const SEALED: [&str; 4] = ["accessToken", "refreshToken", "clientSecret", "codeVerifier"];
@@ -71,7 +71,7 @@ fn moment(value: &Value) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::SecretsKey;
+    use crate::crypto::seal::SecretsKey;
 
     const SEALED: &str = "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";
 

@@ -10,14 +10,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use self::packages::Package;
+use self::plan::{Plan, There};
 use super::Ended;
 use super::call::sentence;
 use super::client::{Api, ApiArgs, block_on, send};
-use crate::app::original;
+use crate::app::predecessor;
 use crate::config::{Env, ImportConfig};
-use crate::seal::OriginalKey;
-use packages::Package;
-use plan::{Plan, There};
+use crate::crypto::predecessor::OriginalKey;
 
 /// Says what would be done, or does it. What is there already stays as it is, so it may be run again.
 pub fn run(api: &ApiArgs, apply: bool) -> Ended {
@@ -29,7 +29,8 @@ pub fn run(api: &ApiArgs, apply: bool) -> Ended {
             servers: list(&api, "/mcp/servers", "servers").await?,
             packages: list(&api, "/packages", "packages").await?,
         };
-        let found = original::read(&config.mongo).await.map_err(|error| format!("the original's MongoDB: {error}"))?;
+        let found =
+            predecessor::read(&config.mongo).await.map_err(|error| format!("the original's MongoDB: {error}"))?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let mut plan = Plan::make(&found, &there, &key, now_ms);
         if apply {

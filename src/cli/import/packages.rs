@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::plan::{body, text};
-use crate::core::package::FOLDER;
+use crate::core::model::package::FOLDER;
 
 /// Fields that only a Python package has.
 const OF_PYTHON: [&str; 5] = ["pythonModule", "pythonArgs", "pipDependencies", "pipIndexUrl", "pipExtraIndexUrl"];

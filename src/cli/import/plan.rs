@@ -6,11 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::grants::{Grant, grant};
 use super::packages::{Package, package};
-use crate::app::original::Original;
+use crate::adapters::predecessor_mongo::Original;
+use crate::core::model::package::python_name;
+use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName};
-use crate::core::package::python_name;
-use crate::core::secret::plain_name;
-use crate::seal::{OriginalKey, Plain};
+use crate::crypto::predecessor::OriginalKey;
+use crate::crypto::seal::Plain;
 
 /// Fields of a server that are taken, by transport.
 const OF_ALL: [&str; 3] = ["name", "startupTimeout", "enabled"];

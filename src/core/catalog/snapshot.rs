@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, SecretRef, Server};
-use crate::core::dead::DeadLetter;
+use super::Catalog;
+use super::server::{SecretRef, Server};
 use crate::core::event::DeadKept;
-use crate::core::grant::Grant;
-use crate::core::job::Job;
+use crate::core::model::dead_letter::DeadLetter;
+use crate::core::model::grant::Grant;
+use crate::core::model::idempotency::Request;
+use crate::core::model::job::Job;
+use crate::core::model::package::Installed;
+use crate::core::model::remote::Era;
+use crate::core::model::server::ServerConfig;
+use crate::core::model::tool::Tools;
 use crate::core::names::{Position, ServerId, ServerName, UserName, ValueId};
-use crate::core::package::Installed;
-use crate::core::remote::Era;
-use crate::core::request::Request;
-use crate::core::server::ServerConfig;
-use crate::core::tool::Tools;
 
 /// A snapshot is JSON texts one after the other: so it is written and read with no more than one of them in memory.
 #[derive(Serialize, Deserialize)]

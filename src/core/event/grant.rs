@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::grant::GrantTokens;
+use crate::core::model::grant::GrantTokens;
 use crate::core::names::{ServerId, ServerName, UserName, ValueId};
 
 /// Tokens for a server were given: for that user alone, or for all where none is named.

@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::dead::DeadLetter;
-use crate::core::job::{JobKey, JobState, Progress};
+use crate::core::model::dead_letter::DeadLetter;
+use crate::core::model::idempotency::{JobKey, Request};
+use crate::core::model::job::{JobState, Progress};
 use crate::core::names::{Digest, JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
-use crate::core::request::Request;
 
 /// Somebody wants something done. What it is about lies in the Vault under `arguments`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

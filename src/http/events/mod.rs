@@ -1,8 +1,8 @@
 //! `GET /events`: the log, page by page or as a stream.
 
+pub mod broadcaster;
 mod pages;
 mod stream;
-mod tail;
 mod view;
 
 use std::sync::Arc;
@@ -15,12 +15,13 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::facade::Facade;
-use super::past::At;
-use super::reply::{ErrorBody, Refused, Success, success};
+pub use self::broadcaster::Tail;
+use self::view::{EventId, EventView};
+use super::respond::json::{Refused, Success, success};
+use super::state::Facade;
 use crate::core::failure::Failure;
-pub use tail::Tail;
-use view::{EventId, EventView};
+use crate::eventlog::history::At;
+use crate::views::failure::ErrorBody;
 
 const LIMIT: usize = 1000;
 /// How long this process may take to read what another facade has already told.

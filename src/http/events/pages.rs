@@ -4,7 +4,7 @@ use super::view::{EventId, EventView, views};
 use crate::core::event::Entry;
 use crate::core::failure::Failure;
 use crate::core::names::Position;
-use crate::follow::Follow;
+use crate::eventlog::projection::Follow;
 
 /// Appends read at once.
 const PAGE: usize = 200;

@@ -12,15 +12,16 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use futures::stream::{self, Stream, StreamExt};
+use futures::stream;
+use futures::stream::{Stream, StreamExt};
 use tokio::sync::broadcast::Receiver;
 
+use super::broadcaster::{Batch, read};
 use super::pages;
-use super::tail::{Batch, read};
 use super::view::EventId;
 use crate::core::names::Position;
-use crate::http::facade::Facade;
-use crate::metrics::Listening;
+use crate::http::state::Facade;
+use crate::telemetry::metrics::Listening;
 
 /// Silence after which a stream says that it is alive.
 const ALIVE: Duration = Duration::from_secs(15);

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::core::event::{Actor, Entry, Event};
 use crate::core::failure::Failure;
 use crate::core::names::{CommandId, Position};
-use crate::telemetry::bug;
+use crate::telemetry::error::bug;
 
 /// Where an event stands: `<position>.<index>`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

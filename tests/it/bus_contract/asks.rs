@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mcp_api::core::command::{Area, CallTool};
-use mcp_api::core::names::{Position, ServerId, WorkerId};
-use mcp_api::ports::{Ask, Bus, BusError, Busy, Place, Reply, Serve};
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use super::ask;
 use crate::harness::PATIENCE;
+use mcp_api::core::command::Area;
+use mcp_api::core::model::tool_call::CallTool;
+use mcp_api::core::names::{Position, ServerId, WorkerId};
+use mcp_api::ports::bus::{Ask, Bus, BusError, Busy, Place, Reply, Serve};
 
 const POOL: Place = Place::Pool(Area::Tools);
 

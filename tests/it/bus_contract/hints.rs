@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mcp_api::core::names::Position;
-use mcp_api::ports::{Bus, Hint};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::harness::PATIENCE;
+use mcp_api::core::names::Position;
+use mcp_api::ports::bus::{Bus, Hint};
 
 async fn heard(listener: &mut Receiver<Hint>) -> Result<Hint, RecvError> {
     tokio::time::timeout(PATIENCE, listener.recv()).await.expect("in time")

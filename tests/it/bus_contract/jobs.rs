@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mcp_api::ports::{Bus, BusError, Delivery, Job, Jobs};
 
 use crate::harness::PATIENCE;
+use mcp_api::ports::bus::{Bus, BusError, Delivery, Job, Jobs};
 
 /// Long enough to see that nothing comes that was on its way; a bus that is late passes unseen.
 const NOTHING: Duration = Duration::from_millis(50);

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_api::adapters::bus_in_process::InProcessBus;
-use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
-use mcp_api::core::command::{Command, DeleteServer};
-use mcp_api::core::names::Position;
-use mcp_api::ports::{Ask, Bus, Place};
 use uuid::Uuid;
 
 use crate::services::nats::{Version, shared};
+use mcp_api::adapters::bus_local::InProcessBus;
+use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
+use mcp_api::core::command::{Command, DeleteServer};
+use mcp_api::core::names::Position;
+use mcp_api::ports::bus::{Ask, Bus, Place};
 
 /// A bus with nobody on it; `None` where its server is not installed.
 pub async fn in_process() -> Option<Arc<dyn Bus>> {

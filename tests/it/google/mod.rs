@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
 use serde_json::{Value, json};
 
+use self::page::Google;
 use crate::harness::{Answer, App, fixture, python};
-use page::Google;
 
 pub const TOKEN: &str = crate::leaks::TOKEN;
 pub const CLIENT_SECRET: &str = "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b";

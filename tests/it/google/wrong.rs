@@ -3,9 +3,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
-use mcp_api::adapters::store_sqlite::SqliteStore;
-use mcp_api::ports::Vault;
-use mcp_api::seal::{Sealer, SecretsKey, open_ring};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -13,6 +10,9 @@ use super::page::Google;
 use super::{Begun, CLIENT_SECRET, CREDENTIALS, callback, connect, link, open, register, shown, with_token};
 use crate::harness::{App, refused};
 use crate::leaks::{clean, clean_everywhere};
+use mcp_api::adapters::store_sqlite::SqliteStore;
+use mcp_api::crypto::seal::{Sealer, SecretsKey, open_ring};
+use mcp_api::ports::vault::Vault;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 

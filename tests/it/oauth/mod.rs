@@ -14,8 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
-use browser::Browser;
-
+use self::browser::Browser;
 use crate::harness::{Answer, App, answer, fixture};
 use crate::remote::{Kind, Real, installed, register};
 

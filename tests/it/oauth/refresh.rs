@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Authority, echo, gated, give, with};
-use crate::harness::{Answer, App, Services, answer};
+use crate::harness::{Answer, App, answer};
+use crate::process::Services;
 
 /// The server connected, with tokens that are to be refreshed so soon.
 async fn connected(app: &App, authority: &Authority, client: &str, expires_in: Value) -> Value {

@@ -1,7 +1,5 @@
 //! A tool call's way in and out: secrets win, everything else stays as it was.
 
-use mcp_api::core::secret::{Form, Opened, merge};
-use mcp_api::core::tool::answer;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -9,6 +7,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{cases, json, nearly_json};
+use mcp_api::core::arguments::merge::{Form, Opened, merge};
+use mcp_api::core::tool_result::answer;
 
 /// An object's members in their order, repeated ones too.
 struct Members(Vec<(String, Value)>);

@@ -1,9 +1,9 @@
 //! Configuration: it never panics, and never repeats what it was given.
 
-use mcp_api::config::{Config, Env, variables};
 use proptest::prelude::*;
 
 use super::cases;
+use mcp_api::config::{Config, Env, variables};
 
 /// Stands for a secret that somebody put into any variable or line.
 const MARK: &str = "zQ7xSECRETx7Qz";

@@ -1,7 +1,5 @@
 //! Stored events: whatever is in the log, reading it ends with an event or a reason.
 
-use mcp_api::core::catalog::Catalog;
-use mcp_api::core::event::{Event, StoredEvent};
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -9,6 +7,8 @@ use serde_json::value::RawValue;
 use super::{cases, json, nearly_json};
 use crate::samples::{entry, restored, snapshot};
 use crate::schemas::samples;
+use mcp_api::core::catalog::Catalog;
+use mcp_api::core::event::{Event, StoredEvent};
 
 /// Decodes, and folds and stores again what could be decoded.
 fn digest(stored: StoredEvent) {

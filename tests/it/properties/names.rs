@@ -1,10 +1,10 @@
 //! Names: what is taken keeps its promise, what is refused is not repeated.
 
-use mcp_api::core::names::{SecretName, ServerName, UserName};
-use mcp_api::core::secret::plain_name;
 use proptest::prelude::*;
 
 use super::cases;
+use mcp_api::core::model::secret::plain_name;
+use mcp_api::core::names::{SecretName, ServerName, UserName};
 
 proptest! {
     #![proptest_config(cases(512))]

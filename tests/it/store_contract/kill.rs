@@ -7,13 +7,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_api::core::names::{CommandId, Position, ValueId};
-use mcp_api::ports::{AppendError, Sealed, SealedAt};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{Open, Store};
 use crate::samples::{command_id, small_entry};
+use mcp_api::core::names::{CommandId, Position, ValueId};
+use mcp_api::ports::event_log::AppendError;
+use mcp_api::ports::vault::{Sealed, SealedAt};
 
 /// Where the child's store is. Set, this process is the child.
 const PLACE: &str = "STORE_CONTRACT_PLACE";

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mcp_api::core::names::{LeaseId, WorkerId};
 use uuid::Uuid;
 
 use super::{Store, until};
+use mcp_api::core::names::{LeaseId, WorkerId};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(600);

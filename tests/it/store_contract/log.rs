@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::slice::from_ref;
 
 use bytes::Bytes;
-use mcp_api::core::names::Position;
-use mcp_api::ports::{AppendError, Sealed, SealedAt, Snapshot};
 use uuid::Uuid;
 
 use super::Store;
 use crate::samples::{command_id, commit, entry, registered, small_entry, value_id};
+use mcp_api::core::names::Position;
+use mcp_api::ports::event_log::{AppendError, Snapshot};
+use mcp_api::ports::vault::{Sealed, SealedAt};
 
 pub async fn an_empty_log_is_empty(store: Store) {
     assert_eq!(store.log.head().await.expect("a head"), Position(0));

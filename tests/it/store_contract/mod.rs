@@ -5,20 +5,22 @@ mod leases;
 mod log;
 mod vault;
 
-pub use log::finished;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
-use mcp_api::adapters::store_sqlite::SqliteStore;
-use mcp_api::ports::{EventLog, Leases, Vault};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+pub use self::log::finished;
 use crate::services::mongod::Mongod;
+use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
+use mcp_api::adapters::store_sqlite::SqliteStore;
+use mcp_api::ports::event_log::EventLog;
+use mcp_api::ports::leases::Leases;
+use mcp_api::ports::vault::Vault;
 
 /// One store behind its three ports.
 #[derive(Clone)]

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_api::core::names::ValueId;
-use mcp_api::ports::{KeyRecord, Rewrap, Sealed};
 
 use super::{Store, until};
 use crate::samples::value_id;
+use mcp_api::core::names::ValueId;
+use mcp_api::ports::vault::{KeyRecord, Rewrap, Sealed};
 
 async fn got(store: &Store, ids: &[ValueId]) -> Vec<Option<Vec<u8>>> {
     let sealed = store.vault.get(ids).await.expect("an answer");

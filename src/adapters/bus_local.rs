@@ -1,0 +1,208 @@
+//! The bus of one process: an ask runs on its caller's own task, so dropping the call cancels it,
+//! nothing is copied and nobody has to be woken.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{Notify, broadcast};
+
+use crate::ports::bus::{Ask, Bus, BusError, Busy, Delivery, Hint, Job, Jobs, Place, Reply, Serve, Serving, Settle};
+
+/// Hints a listener may be behind; one that is further behind looks for itself.
+const HINTS: usize = 1024;
+/// Jobs that may wait.
+const JOBS: usize = 10_000;
+
+type Takers = HashMap<Place, Vec<(u64, Arc<dyn Serve>)>>;
+
+pub struct InProcessBus {
+    takers: ArcSwap<Takers>,
+    hints: broadcast::Sender<Hint>,
+    lane: Arc<Lane>,
+    turn: AtomicUsize,
+    own: Weak<Self>,
+}
+
+impl InProcessBus {
+    pub fn new() -> Arc<Self> {
+        Arc::new_cyclic(|own| Self {
+            takers: ArcSwap::default(),
+            hints: broadcast::Sender::new(HINTS),
+            lane: Arc::default(),
+            turn: AtomicUsize::new(0),
+            own: own.clone(),
+        })
+    }
+
+    /// Whether anybody serves that place.
+    pub fn serves(&self, place: Place) -> bool {
+        self.takers.load().get(&place).is_some_and(|there| !there.is_empty())
+    }
+}
+
+#[async_trait]
+impl Bus for InProcessBus {
+    async fn call(&self, ask: Ask) -> Result<Reply, BusError> {
+        let takers = self.takers.load();
+        let Some(there) = takers.get(&ask.to).filter(|there| !there.is_empty()) else {
+            return Err(BusError::NobodyThere);
+        };
+        // One after the other, as a queue group does; a busy one passes it on by saying so to the caller.
+        let turn = if there.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) % there.len() } else { 0 };
+        let taker = there[turn].1.clone();
+        drop(takers);
+        match tokio::time::timeout(ask.time_left, taker.serve(ask)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(Busy)) => Err(BusError::Busy),
+            Err(_) => Err(BusError::TimedOut),
+        }
+    }
+
+    fn serve(&self, place: Place, taker: Arc<dyn Serve>) -> Serving {
+        let number = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
+        self.takers.rcu(|takers| {
+            let mut takers = Takers::clone(takers);
+            takers.entry(place).or_default().push((number, taker.clone()));
+            takers
+        });
+        let bus = self.own.clone();
+        Serving(Box::new(move || {
+            let Some(bus) = bus.upgrade() else { return };
+            bus.takers.rcu(|takers| {
+                let mut takers = Takers::clone(takers);
+                if let Some(there) = takers.get_mut(&place) {
+                    there.retain(|(n, _)| *n != number);
+                    if there.is_empty() {
+                        takers.remove(&place);
+                    }
+                }
+                takers
+            });
+        }))
+    }
+
+    async fn submit(&self, job: Job) -> Result<(), BusError> {
+        self.lane.push(job)
+    }
+
+    fn jobs(&self) -> Box<dyn Jobs> {
+        Box::new(Taker(self.lane.clone()))
+    }
+
+    async fn tell(&self, _: &str, _: Result<Bytes, Bytes>) {
+        // Senders in this process read their outcomes from the log.
+    }
+
+    async fn set_aside(&self, _: String, _: Bytes) {}
+
+    fn publish(&self, hint: Hint) {
+        // Nobody listening is no loss: hints are hints.
+        let _ = self.hints.send(hint);
+    }
+
+    fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.hints.subscribe()
+    }
+
+    async fn waiting(&self) -> usize {
+        self.lane.lock().waiting.len()
+    }
+}
+
+/// The jobs: those that wait, and the ids of all that are not settled.
+#[derive(Default)]
+struct Lane {
+    state: Mutex<LaneState>,
+    more: Notify,
+}
+
+#[derive(Default)]
+struct LaneState {
+    waiting: VecDeque<(Job, u32)>,
+    unsettled: HashSet<String>,
+}
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job) -> Result<(), BusError> {
+        let mut state = self.lock();
+        if state.unsettled.contains(&job.id) {
+            return Ok(());
+        }
+        if state.unsettled.len() >= JOBS {
+            return Err(BusError::Away);
+        }
+        state.unsettled.insert(job.id.clone());
+        state.waiting.push_back((job, 1));
+        self.more.notify_one();
+        Ok(())
+    }
+
+    fn back(&self, job: Job, attempt: u32) {
+        self.lock().waiting.push_back((job, attempt));
+        self.more.notify_one();
+    }
+}
+
+struct Taker(Arc<Lane>);
+
+#[async_trait]
+impl Jobs for Taker {
+    async fn next(&mut self) -> Option<Delivery> {
+        loop {
+            let more = self.0.more.notified();
+            let (first, left) = {
+                let mut state = self.0.lock();
+                (state.waiting.pop_front(), state.waiting.len())
+            };
+            if left > 0 {
+                self.0.more.notify_one();
+            }
+            if let Some((job, attempt)) = first {
+                let settle = Box::new(Unsettled { lane: self.0.clone(), job: Some((job.clone(), attempt)) });
+                return Some(Delivery { job, attempt, settle });
+            }
+            more.await;
+        }
+    }
+}
+
+/// A delivery nobody has settled yet; dropped so, it goes back to the end of the lane.
+struct Unsettled {
+    lane: Arc<Lane>,
+    job: Option<(Job, u32)>,
+}
+
+#[async_trait]
+impl Settle for Unsettled {
+    async fn done(mut self: Box<Self>, _: Option<Result<Bytes, Bytes>>) {
+        if let Some((job, _)) = self.job.take() {
+            self.lane.lock().unsettled.remove(&job.id);
+        }
+    }
+
+    async fn again(mut self: Box<Self>, after: Duration) {
+        let Some((job, attempt)) = self.job.take() else { return };
+        let lane = self.lane.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            lane.back(job, attempt + 1);
+        });
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if let Some((job, attempt)) = self.job.take() {
+            self.lane.back(job, attempt + 1);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Finds the worker for an ask, and asks again where nothing was begun.
+//!
+//! A server with one process is asked for where it runs, and where nobody runs it, of any worker: that
+//! one then takes it. Nothing that may have begun is ever sent twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::membership::Board;
+use crate::core::command::{Area, Command};
+use crate::core::failure::{Code, Failure};
+use crate::core::model::tool_call::CallTool;
+use crate::core::names::{Position, ServerId};
+use crate::eventlog::projection::Follow;
+use crate::ports::bus::{Ask, Bus, BusError, Place};
+use crate::telemetry::error::bug;
+
+/// How long somebody busy is asked again before the caller is sent away.
+const BUSY: Duration = Duration::from_secs(2);
+
+pub struct Asker {
+    pub bus: Arc<dyn Bus>,
+    pub follow: Arc<Follow>,
+    pub board: Arc<Board>,
+}
+
+/// What is asked, and of whom.
+pub struct Question {
+    pub area: Area,
+    /// The server it is about, where it has one process and that one must answer.
+    pub server: Option<ServerId>,
+    pub command: &'static str,
+    pub call: Option<CallTool>,
+    pub body: Bytes,
+    pub traceparent: Option<Arc<str>>,
+    pub time: Duration,
+}
+
+/// An answer, and how much of the log its worker had seen.
+pub struct Answered {
+    pub position: Position,
+    pub body: Bytes,
+}
+
+impl Asker {
+    /// Asks one place, once, and reads the answer.
+    pub async fn at<C: Command>(&self, to: Place, command: &C, time: Duration) -> Result<C::Answer, Failure> {
+        let body = Bytes::from(serde_json::to_vec(command).map_err(bug)?);
+        let seen = self.follow.position();
+        let ask = Ask { to, command: C::NAME, time_left: time, seen, traceparent: None, call: None, body };
+        let reply = self.bus.call(ask).await.map_err(unanswered)?;
+        let body = reply.outcome.map_err(|failure| serde_json::from_slice(&failure).unwrap_or_else(bug))?;
+        serde_json::from_slice(&body).map_err(bug)
+    }
+
+    pub async fn ask(&self, question: Question) -> Result<Answered, Failure> {
+        let Question { area, server, command, call, body, traceparent, time } = question;
+        let began = Instant::now();
+        let mut pauses: Option<backon::ExponentialBackoff> = None;
+        // Whether to look for the one who runs the server; where nobody does, anybody may take it.
+        let mut holder = server;
+        loop {
+            let to = self.place(area, holder);
+            let ask = Ask {
+                to,
+                command,
+                time_left: time.saturating_sub(began.elapsed()),
+                seen: self.follow.position(),
+                traceparent: traceparent.clone(),
+                call: call.clone(),
+                body: body.clone(),
+            };
+            match self.bus.call(ask).await {
+                Ok(reply) => match reply.outcome {
+                    Ok(body) => return Ok(Answered { position: reply.position, body }),
+                    Err(failure) => {
+                        let failure: Failure = serde_json::from_slice(&failure).unwrap_or_else(bug);
+                        if !failure.elsewhere || began.elapsed() >= time {
+                            return Err(failure);
+                        }
+                        // It is on its way from one worker to another: it will be somewhere soon.
+                        holder = server;
+                    }
+                },
+                Err(BusError::NobodyThere)
+                    if to != Place::Pool(area) && (holder.is_some() || began.elapsed() < BUSY) =>
+                {
+                    match holder.take() {
+                        Some(_) => continue,
+                        // The worker that was chosen has just gone.
+                        None => self.board.catch_up(),
+                    }
+                }
+                Err(BusError::Busy) if began.elapsed() < BUSY => {}
+                Err(error) => return Err(unanswered(error)),
+            }
+            let pause = pauses.get_or_insert_with(short_pauses).next().unwrap_or(BUSY);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn place(&self, area: Area, holder: Option<ServerId>) -> Place {
+        if !self.board.somebody_is_quiet() {
+            return holder.map_or(Place::Pool(area), Place::Holder);
+        }
+        // Whoever stands still has not left the bus: ask only those who are known to be there.
+        let known = match holder {
+            Some(server) => self.board.holder(server).or_else(|| self.board.some_worker()),
+            None => self.board.some_worker(),
+        };
+        known.map_or(Place::Pool(area), Place::Worker)
+    }
+}
+
+fn short_pauses() -> backon::ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(5))
+        .with_max_delay(Duration::from_millis(200))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+fn unanswered(error: BusError) -> Failure {
+    match error {
+        BusError::NobodyThere => Failure::unavailable("No worker is there to take the request; ask again"),
+        BusError::Busy => Failure::unavailable(
+            "Too many calls are under way (MAX_CALLS, MAX_CALLS_PER_SERVER, MAX_CALLS_PER_USER); ask again",
+        ),
+        BusError::Away => Failure::unavailable("The message bus cannot be reached; ask again"),
+        BusError::TimedOut => Failure::new(Code::Timeout, "No answer came in time").maybe_run(),
+        BusError::Silent => {
+            Failure::new(Code::OutcomeUnknown, "The worker fell silent; whether the work was done is unknown")
+                .maybe_run()
+        }
+    }
+}

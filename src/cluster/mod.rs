@@ -1,0 +1,4 @@
+//!
+
+pub mod command_client;
+pub mod membership;

@@ -1,0 +1,11 @@
+//!
+
+pub mod dead_letter;
+pub mod google;
+pub mod grant;
+pub mod idempotency;
+pub mod job;
+pub mod package;
+pub mod remote;
+pub mod secret;
+pub mod server;

@@ -1,0 +1,364 @@
+//! What has happened: every change of state there is, each with its wire name and version.
+//!
+//! Events are forever. A changed shape is a new version with an upcast in [`Event::decode`] and a
+//! sample in `schemas/history`; unknown fields of newer versions are ignored.
+
+mod jobs;
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+pub use self::grant::{GrantNotRefreshed, GrantRefreshed, GrantRefreshing, GrantStored};
+pub use self::jobs::{
+    DeadDropped, DeadKept, JobAccepted, JobCancelRequested, JobFinished, JobForgotten, JobProgressed, JobReturned,
+    JobStarted, RequestForgotten, RequestKept,
+};
+use super::model::package::Package;
+use super::model::remote::Era;
+use super::model::server::ServerConfig;
+use super::model::tool::Tool;
+use super::names::{CommandId, Position, SecretName, ServerId, ServerName, UserName, ValueId};
+
+mod grant;
+
+/// The wire name and version of one event, written once.
+pub trait EventType: Serialize + serde::de::DeserializeOwned + JsonSchema {
+    const TYPE: &'static str;
+    const VERSION: u16;
+}
+
+macro_rules! events {
+    ($($name:ident = $wire:literal v $version:literal),+ $(,)?) => {
+        /// One change of state.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Event { $($name($name)),+ }
+
+        $(impl EventType for $name {
+            const TYPE: &'static str = $wire;
+            const VERSION: u16 = $version;
+        }
+        impl From<$name> for Event {
+            fn from(event: $name) -> Self { Self::$name(event) }
+        })+
+
+        impl Event {
+            pub fn type_name(&self) -> &'static str {
+                match self { $(Self::$name(_) => $wire),+ }
+            }
+
+            /// The stored form. Fails only if a type's serializer does, which none can.
+            pub fn encode(&self) -> Result<StoredEvent, serde_json::Error> {
+                let (v, data) = match self {
+                    $(Self::$name(event) => ($version, serde_json::value::to_raw_value(event)?)),+
+                };
+                Ok(StoredEvent { type_name: self.type_name().into(), v, subject: self.subject(), data })
+            }
+
+            /// Reads a stored event of this or an earlier version. A type or version that this
+            /// program does not know is [`Unreadable::Unknown`]: it must not fold past it.
+            pub fn decode(stored: &StoredEvent) -> Result<Self, Unreadable> {
+                match (stored.type_name.as_str(), stored.v) {
+                    $(($wire, $version) => serde_json::from_str(stored.data.get()).map(Self::$name)
+                        .map_err(|e| Unreadable::Broken { type_name: $wire.into(), reason: e.to_string() }),)+
+                    _ => Err(Unreadable::Unknown { type_name: stored.type_name.clone(), v: stored.v }),
+                }
+            }
+        }
+
+        /// Every event's wire name, version and JSON Schema, for `schemas/events`.
+        pub fn schemas() -> Vec<(&'static str, u16, schemars::Schema)> {
+            vec![$(($wire, $version, schemars::schema_for!($name))),+]
+        }
+    };
+}
+
+events! {
+    ServerRegistered = "server.registered" v 1,
+    ServerUpdated = "server.updated" v 1,
+    ServerEnabled = "server.enabled" v 1,
+    ServerDisabled = "server.disabled" v 1,
+    ServerDeleted = "server.deleted" v 1,
+    ServerToolsDiscovered = "server.tools_discovered" v 1,
+    ServerEraFound = "server.era_found" v 1,
+    ServerSessionOpened = "server.session_opened" v 1,
+    ServerSessionEnded = "server.session_ended" v 1,
+    GrantStored = "grant.stored" v 1,
+    GrantRefreshing = "grant.refreshing" v 1,
+    GrantRefreshed = "grant.refreshed" v 1,
+    GrantNotRefreshed = "grant.not_refreshed" v 1,
+    PackageInstalled = "package.installed" v 1,
+    PackageUpgraded = "package.upgraded" v 1,
+    PackageLatestFound = "package.latest_found" v 1,
+    PackageRemoved = "package.removed" v 1,
+    SecretSet = "secret.set" v 1,
+    SecretDeleted = "secret.deleted" v 1,
+    JobAccepted = "job.accepted" v 1,
+    JobStarted = "job.started" v 1,
+    JobProgressed = "job.progressed" v 1,
+    JobReturned = "job.returned" v 1,
+    JobCancelRequested = "job.cancel_requested" v 1,
+    JobFinished = "job.finished" v 1,
+    JobForgotten = "job.forgotten" v 1,
+    GoogleConnected = "google.connected" v 1,
+    DeadKept = "dead.kept" v 1,
+    DeadDropped = "dead.dropped" v 1,
+    RequestKept = "request.kept" v 1,
+    RequestForgotten = "request.forgotten" v 1,
+}
+
+/// A server got a name, a configuration and a new id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerRegistered {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub config: ServerConfig,
+    pub enabled: bool,
+}
+
+/// A server's whole configuration was replaced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerUpdated {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub config: ServerConfig,
+}
+
+/// A server may run and be called again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerEnabled {
+    pub server: ServerId,
+    pub name: ServerName,
+}
+
+/// A server is stopped and refuses calls; everything of it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerDisabled {
+    pub server: ServerId,
+    pub name: ServerName,
+}
+
+/// A server is gone, and with it all its secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerDeleted {
+    pub server: ServerId,
+    pub name: ServerName,
+}
+
+/// The tools a server offers are other ones than last known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerToolsDiscovered {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub digest: String,
+    pub tools: Arc<Vec<Tool>>,
+}
+
+/// The way in which a server behind a URL speaks is another one than last known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerEraFound {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub era: Era,
+}
+
+/// A session with a server was opened. Its id is a credential and lies in the Vault under `value`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerSessionOpened {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub value: ValueId,
+}
+
+/// The session is over: the server does not know it any more, or a user wants a new one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerSessionEnded {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub value: ValueId,
+}
+
+/// A server runs what was installed from npm or PyPI.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PackageInstalled {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub package: Package,
+    /// Milliseconds since 1970.
+    pub at: u64,
+}
+
+/// A server runs another version of its package.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PackageUpgraded {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub package: Package,
+    /// Milliseconds since 1970.
+    pub at: u64,
+}
+
+/// The newest version of a server's package is another one than last known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PackageLatestFound {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub latest: String,
+}
+
+/// A server's package is gone, and its server with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PackageRemoved {
+    pub server: ServerId,
+    pub name: ServerName,
+}
+
+/// A user's secret has a new value, which lies in the Vault under `value`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretSet {
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    pub name: SecretName,
+    pub value: ValueId,
+}
+
+/// A user's secret is gone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretDeleted {
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    pub name: SecretName,
+    pub value: ValueId,
+}
+
+/// A user gave a server access to Google. The tokens lie in the Vault under `value`; earlier ones are void.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GoogleConnected {
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    pub value: ValueId,
+}
+
+impl Event {
+    /// What the event is about. Secrets belong to their server; their names are nobody's business.
+    pub fn subject(&self) -> String {
+        let name = match self {
+            Self::ServerRegistered(e) => &e.name,
+            Self::ServerUpdated(e) => &e.name,
+            Self::ServerEnabled(e) => &e.name,
+            Self::ServerDisabled(e) => &e.name,
+            Self::ServerDeleted(e) => &e.name,
+            Self::ServerToolsDiscovered(e) => &e.name,
+            Self::ServerEraFound(e) => &e.name,
+            Self::ServerSessionOpened(e) => &e.name,
+            Self::ServerSessionEnded(e) => &e.name,
+            Self::GrantStored(e) => &e.server_name,
+            Self::GrantRefreshing(e) => &e.server_name,
+            Self::GrantRefreshed(e) => &e.server_name,
+            Self::GrantNotRefreshed(e) => &e.server_name,
+            Self::PackageInstalled(e) => &e.name,
+            Self::PackageUpgraded(e) => &e.name,
+            Self::PackageLatestFound(e) => &e.name,
+            Self::PackageRemoved(e) => &e.name,
+            Self::SecretSet(e) => &e.server_name,
+            Self::SecretDeleted(e) => &e.server_name,
+            Self::JobAccepted(JobAccepted { job, .. })
+            | Self::JobStarted(JobStarted { job, .. })
+            | Self::JobProgressed(JobProgressed { job, .. })
+            | Self::JobReturned(JobReturned { job })
+            | Self::JobCancelRequested(JobCancelRequested { job })
+            | Self::JobFinished(JobFinished { job, .. }) => return format!("job/{job}"),
+            Self::JobForgotten(_) => return "jobs".to_owned(),
+            Self::GoogleConnected(e) => &e.server_name,
+            Self::DeadKept(_) | Self::DeadDropped(_) => return "dead".to_owned(),
+            Self::RequestKept(_) | Self::RequestForgotten(_) => return "requests".to_owned(),
+        };
+        format!("server/{name}")
+    }
+
+    /// The event's data for readers outside: without the names of secrets.
+    pub fn public_data(&self, stored: &StoredEvent) -> Result<Box<RawValue>, serde_json::Error> {
+        let mut shown: Value = match self {
+            Self::SecretSet(_)
+            | Self::SecretDeleted(_)
+            | Self::GoogleConnected(_)
+            | Self::JobAccepted(_)
+            | Self::JobFinished(_)
+            | Self::ServerRegistered(_)
+            | Self::ServerUpdated(_) => serde_json::from_str(stored.data.get())?,
+            _ => return Ok(stored.data.clone()),
+        };
+        if let Self::SecretSet(_) | Self::SecretDeleted(_) | Self::GoogleConnected(_) = self
+            && let Some(secret) = shown.as_object_mut()
+        {
+            secret.retain(|field, _| matches!(field.as_str(), "server" | "serverName" | "user"));
+        }
+        if let Self::JobAccepted(_) | Self::JobFinished(_) = self
+            && let Some(job) = shown.as_object_mut()
+        {
+            job.retain(|field, _| !matches!(field.as_str(), "arguments" | "key" | "answer"));
+        }
+        if let Some(config) = shown.get_mut("config").and_then(Value::as_object_mut) {
+            config.remove("secretNames");
+        }
+        serde_json::value::to_raw_value(&shown)
+    }
+}
+
+/// Why a stored event cannot be folded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    #[error("the log holds an event {type_name} v{v}, which this version of mcp-api does not know; start a newer one")]
+    Unknown { type_name: String, v: u16 },
+    #[error("the log holds an event {type_name} that cannot be read: {reason}")]
+    Broken { type_name: String, reason: String },
+}
+
+/// An event as the log holds it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredEvent {
+    #[serde(rename = "type")]
+    pub type_name: String,
+    pub v: u16,
+    pub subject: String,
+    pub data: Box<RawValue>,
+}
+
+/// Who made a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// Somebody at the HTTP API.
+    Api,
+    /// A worker that looked at the world.
+    Worker,
+}
+
+/// The events of one command: all of them happened, or none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Commit {
+    pub command_id: CommandId,
+    pub actor: Actor,
+    pub events: Vec<StoredEvent>,
+}
+
+/// One append: the commands that waited together, at one position.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub position: Position,
+    /// Milliseconds since 1970 by the appender's clock. For people: nothing is decided by it.
+    pub at: u64,
+    pub commits: Vec<Commit>,
+}

@@ -1,0 +1,293 @@
+//! Servers that act for their users at Google: which they are, what their tools say, and whose tokens are kept.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::server::{ServerConfig, Transport};
+use crate::core::arguments::merge::{Form, Opened, merge};
+use crate::core::failure::{Code, Failure};
+use crate::core::names::UserName;
+
+/// What a stdio server has in its `env` to be one of these.
+pub const MARK: (&str, &str) = ("MCP_AUTH_TYPE", "OAUTH2_GOOGLE");
+/// Tools whose names begin so are for the sign-in itself and need no tokens.
+const SIGN_IN: &str = "auth_";
+/// Gives the URL of the page where a user consents.
+pub const GET_URL: &str = "auth_get_authorization_url";
+/// Gives tokens for the code that the page has led to.
+pub const EXCHANGE: &str = "auth_exchange_code";
+/// The argument that becomes the user's tokens.
+pub const TOKENS: &str = "userCredentials";
+/// The argument that becomes what Google knows the deployment by.
+pub const APPLICATION: &str = "gauthFileContent";
+/// How deep an answer may be wrapped.
+const WRAPPED: usize = 4;
+/// Bytes of tokens that are kept.
+const LARGEST: usize = 64 * 1024;
+
+pub fn is_marked(config: &ServerConfig) -> bool {
+    match &config.transport {
+        Transport::Stdio { env, .. } => env.get(MARK.0).is_some_and(|value| value == MARK.1),
+        Transport::StreamableHttp(_) => false,
+    }
+}
+
+/// Whether a call of that tool needs the user's tokens.
+pub fn needs_tokens(config: &ServerConfig, tool: &str) -> bool {
+    is_marked(config) && !tool.starts_with(SIGN_IN)
+}
+
+/// What the exchange is asked with.
+#[derive(Serialize)]
+pub struct ExchangeArgs<'a> {
+    pub code: &'a str,
+    pub state: &'a str,
+}
+
+/// The user that a `state` names: its server made it, and Google gave it back.
+pub fn user_of(state: &str) -> Option<UserName> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct State<'a> {
+        #[serde(borrow)]
+        user_id: Cow<'a, str>,
+    }
+    is_object(state).then(|| serde_json::from_str::<State>(state).ok()?.user_id.parse().ok()).flatten()
+}
+
+/// Where a user consents, as the server's tool said it, and the `state` that will come back from there.
+pub fn consent(result: &[u8], user: &UserName) -> Result<(Url, String), Failure> {
+    let wrong = |what: &str| Failure::new(Code::UpstreamError, format!("The tool {GET_URL} of the server {what}"));
+    let url = answered(GET_URL, result, &url_in)?.ok_or_else(|| wrong("gave no https URL"))?;
+    let state = url.query_pairs().find_map(|(name, value)| (name == "state").then(|| value.into_owned()));
+    let state = state.ok_or_else(|| wrong("gave a URL without a state"))?;
+    if user_of(&state).as_ref() != Some(user) {
+        return Err(wrong("gave a URL whose state is not JSON with the user as userId"));
+    }
+    Ok((url, state))
+}
+
+/// The tokens that the server got for a code: a JSON object, as it said it.
+pub fn tokens(result: &[u8]) -> Result<Zeroizing<String>, Failure> {
+    let found = answered(EXCHANGE, result, &|json| {
+        (json.len() <= LARGEST && Tokens::of(json).is_some()).then(|| Zeroizing::new(json.trim().to_owned()))
+    })?;
+    found.ok_or_else(|| {
+        Failure::new(Code::UpstreamError, format!("The tool {EXCHANGE} of the server gave no access_token"))
+    })
+}
+
+/// Google gives a refresh token at the first consent only: one that was kept goes on being kept.
+pub fn keep_refresh_token(new: Zeroizing<String>, old: &str) -> Zeroizing<String> {
+    let refresh = |json| Tokens::of(json).and_then(|tokens| tokens.refresh_token).filter(|token| is_text(token));
+    match (refresh(&new), refresh(old)) {
+        (None, Some(token)) => {
+            // Growing would leave a copy behind.
+            let mut merged = Zeroizing::new(Vec::with_capacity(new.len() + token.get().len() + 32));
+            merge(&mut merged, &new, &[Opened { name: "refresh_token", value: token.get(), form: Form::Json }]);
+            String::from_utf8(std::mem::take(&mut *merged)).map_or(new, Zeroizing::new)
+        }
+        _ => new,
+    }
+}
+
+/// The parts of tokens, or of an application's credentials, that nobody may read in a log.
+pub fn secrets_in(json: &str) -> Vec<Zeroizing<String>> {
+    let mut found = Vec::new();
+    collect(json, WRAPPED, &mut found);
+    found
+}
+
+fn collect(json: &str, depth: usize, found: &mut Vec<Zeroizing<String>>) {
+    let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) else { return };
+    for (name, value) in members {
+        match name.as_str() {
+            "access_token" | "refresh_token" | "id_token" | "client_secret" => {
+                found.extend(serde_json::from_str::<Zeroizing<String>>(value.get()).ok());
+            }
+            _ if depth > 0 && is_object(value.get()) => collect(value.get(), depth - 1, found),
+            _ => {}
+        }
+    }
+}
+
+/// What of tokens is looked at, read where it lies.
+#[derive(Deserialize)]
+struct Tokens<'a> {
+    #[serde(borrow)]
+    access_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refresh_token: Option<&'a RawValue>,
+}
+
+impl<'a> Tokens<'a> {
+    fn of(json: &'a str) -> Option<Self> {
+        let tokens = is_object(json).then(|| serde_json::from_str::<Self>(json).ok()).flatten()?;
+        tokens.access_token.is_some_and(is_text).then_some(tokens)
+    }
+}
+
+fn url_in(text: &str) -> Option<Url> {
+    /// The names under which servers give it.
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(alias = "authorization_url", alias = "authorizationUrl", alias = "auth_url", alias = "authUrl")]
+        url: String,
+    }
+    if is_object(text) {
+        return url_in(&serde_json::from_str::<Named>(text).ok()?.url);
+    }
+    let url = Url::parse(text.trim()).ok()?;
+    // For a stand-in on the same machine.
+    let here = || url.scheme() == "http" && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    (url.scheme() == "https" || here()).then_some(url)
+}
+
+/// A CallToolResult, read where it lies.
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, default)]
+    content: Vec<Block<'a>>,
+    #[serde(borrow, rename = "structuredContent")]
+    structured: Option<&'a RawValue>,
+    #[serde(rename = "isError", default)]
+    is_error: bool,
+}
+
+#[derive(Deserialize)]
+struct Block<'a> {
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+}
+
+/// What fits of a tool's answer, in whichever form it gave that: structured, as text, or as JSON in a text.
+fn answered<T>(tool: &str, result: &[u8], fits: &impl Fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
+    let answer: Answer = serde_json::from_slice(result).map_err(|_| {
+        Failure::new(Code::UpstreamError, format!("The tool {tool} of the server answered with no tool result"))
+    })?;
+    let texts = answer.content.iter().filter_map(|block| block.text);
+    if answer.is_error {
+        let text = texts.clone().find_map(|text| serde_json::from_str::<String>(text.get()).ok());
+        let refused = format!("The tool {tool} of the server says that it failed");
+        return Err(Failure::new(Code::UpstreamError, refused).with_details(text));
+    }
+    Ok(answer.structured.into_iter().chain(texts).find_map(|value| look(value.get(), WRAPPED, fits)))
+}
+
+fn look<T>(json: &str, depth: usize, fits: &impl Fn(&str) -> Option<T>) -> Option<T> {
+    /// How libraries and servers wrap an answer.
+    #[derive(Deserialize)]
+    struct Wrapped<'a> {
+        #[serde(borrow, alias = "tokens")]
+        result: &'a RawValue,
+    }
+    if let Some(found) = fits(json) {
+        return Some(found);
+    }
+    let depth = depth.checked_sub(1)?;
+    if is_object(json) {
+        return look(serde_json::from_str::<Wrapped>(json).ok()?.result.get(), depth, fits);
+    }
+    let text = serde_json::from_str::<Zeroizing<String>>(json).ok()?;
+    look(&text, depth, fits)
+}
+
+fn is_object(json: &str) -> bool {
+    json.trim_start().starts_with('{')
+}
+
+/// A string that is not empty.
+fn is_text(json: &RawValue) -> bool {
+    json.get().len() > 2 && json.get().starts_with('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// An answer in every form in which servers give one.
+    fn forms(said: &Value) -> Vec<Value> {
+        let text = |text: &str| json!({ "content": [{ "type": "text", "text": text }] });
+        let plain = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
+        vec![
+            text(&plain),
+            text(&format!(" {plain}\n")),
+            text(&Value::String(plain).to_string()),
+            json!({ "content": [{ "type": "text", "text": "Here it is" }], "structuredContent": { "result": said } }),
+            json!({ "structuredContent": { "result": said.to_string() } }),
+        ]
+    }
+
+    #[test]
+    fn a_url_is_found_in_every_form() {
+        let user: UserName = "ana".parse().expect("a name");
+        let url = r#"https://accounts.google.com/o?state=%7B%22userId%22%3A%22ana%22%7D&x=1"#;
+        for result in forms(&json!(url)).into_iter().chain(forms(&json!({ "authorizationUrl": url }))) {
+            let (found, state) = consent(result.to_string().as_bytes(), &user).expect("a URL");
+            assert_eq!((found.as_str(), state.as_str()), (url, r#"{"userId":"ana"}"#), "{result}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_page_for_that_user_is_refused() {
+        let user: UserName = "ana".parse().expect("a name");
+        for (url, why) in [
+            ("http://accounts.google.com/?state={\"userId\":\"ana\"}", "https"),
+            ("javascript:alert(1)", "https"),
+            ("please visit https://accounts.google.com/", "https"),
+            ("https://accounts.google.com/", "without a state"),
+            ("https://accounts.google.com/?state={\"userId\":\"ben\"}", "userId"),
+            ("https://accounts.google.com/?state=ana", "userId"),
+            ("https://accounts.google.com/?state=[\"ana\"]", "userId"),
+        ] {
+            let result = json!({ "content": [{ "type": "text", "text": url }] }).to_string();
+            let failure = consent(result.as_bytes(), &user).expect_err(url);
+            assert!(failure.code == Code::UpstreamError && failure.message.contains(why), "{failure}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_in_every_form_and_kept_as_they_were() {
+        let said = json!({ "access_token": "a", "expiry_date": 1.50, "scope": "x y" });
+        for result in forms(&said).into_iter().chain(forms(&json!({ "tokens": said }))) {
+            let found = tokens(result.to_string().as_bytes()).expect("tokens");
+            assert_eq!(*found, said.to_string(), "{result}");
+        }
+        for said in [json!({}), json!({ "access_token": "" }), json!({ "access_token": 7 }), json!(["access_token"])] {
+            for result in forms(&said) {
+                assert!(tokens(result.to_string().as_bytes()).is_err(), "{result}");
+            }
+        }
+        let refused = json!({ "content": [{ "type": "text", "text": "invalid_grant" }], "isError": true }).to_string();
+        assert_eq!(tokens(refused.as_bytes()).expect_err("refused").details.as_deref(), Some("invalid_grant"));
+        assert!(tokens(b"[]").is_err() && tokens(b"{}").is_err());
+    }
+
+    #[test]
+    fn a_refresh_token_is_kept_until_there_is_a_new_one() {
+        let keep = |new: &str, old: &str| {
+            let kept = keep_refresh_token(Zeroizing::new(new.into()), old);
+            serde_json::from_str::<Value>(&kept).expect("JSON")["refresh_token"].clone()
+        };
+        let old = r#"{"access_token":"a","refresh_token":"old"}"#;
+        assert_eq!(keep(r#"{"access_token":"b"}"#, old), "old");
+        assert_eq!(keep(r#"{"access_token":"b","refresh_token":null}"#, old), "old");
+        assert_eq!(keep(r#"{"access_token":"b","refresh_token":"new"}"#, old), "new");
+        assert_eq!(keep(r#"{"access_token":"b"}"#, r#"{"access_token":"a"}"#), Value::Null);
+    }
+
+    #[test]
+    fn every_secret_part_is_named() {
+        let json = r#"{"access_token":"a\n","web":{"client_id":"i","client_secret":"s"},"token_type":"Bearer","id_token":"d"}"#;
+        let mut found: Vec<_> = secrets_in(json).iter().map(|text| text.to_string()).collect();
+        found.sort();
+        assert_eq!(found, ["a\n", "d", "s"]);
+        assert!(secrets_in("[]").is_empty());
+    }
+}

@@ -1,0 +1,27 @@
+//!
+
+use crate::core::names::{SecretName, ServerName};
+
+/// `"<serverName>.<NAME>"`, an older spelling, means the same secret as `"<NAME>"`.
+pub fn plain_name(server: &ServerName, name: SecretName) -> SecretName {
+    name.as_str()
+        .strip_prefix(server.as_str())
+        .and_then(|rest| rest.strip_prefix('.'))
+        .and_then(|rest| rest.parse().ok())
+        .unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dotted_form_is_the_same_secret() {
+        let server: ServerName = "mcp.github".parse().expect("name");
+        let plain = |text: &str| plain_name(&server, text.parse().expect("name")).as_str().to_owned();
+        assert_eq!(plain("mcp.github.TOKEN"), "TOKEN");
+        assert_eq!(plain("TOKEN"), "TOKEN");
+        assert_eq!(plain("mcp.github."), "mcp.github.");
+        assert_eq!(plain("other.TOKEN"), "other.TOKEN");
+    }
+}

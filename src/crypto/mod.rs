@@ -1,0 +1,6 @@
+//!
+
+pub mod context;
+pub mod keyring;
+pub mod predecessor;
+pub mod seal;

@@ -1,0 +1,178 @@
+//! The catalogue as it was: the log folded up to a position of the past.
+//!
+//! One is folded at a time. A few are kept, and the next begins at the nearest of them: who looks at one moment
+//! after another folds each part of the log once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::projection::Follow;
+use super::snapshot;
+use crate::core::catalog::Catalog;
+use crate::core::failure::Failure;
+use crate::core::names::Position;
+use crate::ports::error::StoreError;
+use crate::telemetry::error::bug;
+
+/// Catalogues that are kept.
+const KEPT: usize = 4;
+/// Appends read at once.
+const PAGE: usize = 1000;
+/// How long one request folds; the next one goes on from there.
+const FOLDS: Duration = Duration::from_secs(10);
+/// How long a request waits for those before it.
+const WAITS: Duration = Duration::from_secs(10);
+/// A snapshot is about as new as the head: it helps only for what is younger.
+const RECENT: u64 = 4000;
+
+/// A moment: a position, or a time in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    Position(Position),
+    Time(u64),
+}
+
+impl At {
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        if let Ok(position) = text.parse() {
+            return Ok(Self::Position(Position(position)));
+        }
+        let wanted = "at must be a position such as 12, or a time such as 2026-01-31T12:00:00Z";
+        time(text).map(Self::Time).ok_or_else(|| Failure::invalid(wanted))
+    }
+
+    /// The position that was the newest at this moment.
+    pub async fn position(self, follow: &Follow) -> Result<Position, Failure> {
+        let head = follow.position();
+        match self {
+            Self::Position(position) if position <= head => Ok(position),
+            Self::Position(_) => Err(Failure::invalid(format!("at is past the end of the log, which is at {head}"))),
+            Self::Time(time) if time > now_ms() => Err(Failure::invalid("at is in the future")),
+            Self::Time(time) => newest(follow, time, head).await.map_err(away),
+        }
+    }
+}
+
+/// A time of RFC 3339, with `Z` or with an offset.
+fn time(text: &str) -> Option<u64> {
+    let (time, ahead_ms) = match text.get(text.len().checked_sub(6)?..)?.as_bytes() {
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let two =
+                |a: &u8, b: &u8| Some(i64::from(char::from(*a).to_digit(10)? * 10 + char::from(*b).to_digit(10)?));
+            let minutes = two(h1, h2)? * 60 + two(m1, m2)?;
+            (format!("{}Z", &text[..text.len() - 6]), minutes * if *sign == b'+' { 60_000 } else { -60_000 })
+        }
+        _ => (text.to_owned(), 0),
+    };
+    let since = humantime::parse_rfc3339(&time).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(i64::try_from(since.as_millis()).ok()?.checked_sub(ahead_ms)?).ok()
+}
+
+/// The last append that is not younger. Appenders' clocks differ a little, and so much may this be wrong.
+async fn newest(follow: &Follow, time: u64, head: Position) -> Result<Position, StoreError> {
+    let (mut not_younger, mut younger) = (0, head.0 + 1);
+    while younger - not_younger > 1 {
+        let middle = not_younger + (younger - not_younger) / 2;
+        let entry = follow.log().read(Position(middle - 1), 1).await?.pop();
+        match entry.is_some_and(|entry| entry.at <= time) {
+            true => not_younger = middle,
+            false => younger = middle,
+        }
+    }
+    Ok(Position(not_younger))
+}
+
+/// What was folded last.
+pub struct Past {
+    turn: Semaphore,
+    kept: Mutex<Vec<Arc<Catalog>>>,
+}
+
+impl Default for Past {
+    fn default() -> Self {
+        Self { turn: Semaphore::new(1), kept: Mutex::default() }
+    }
+}
+
+impl Past {
+    /// The catalogue at a position that the log has reached.
+    pub async fn catalog(&self, follow: &Follow, at: Position) -> Result<Arc<Catalog>, Failure> {
+        let busy = || Failure::unavailable("Others look at the past right now; ask again in a moment");
+        let turn = tokio::time::timeout(WAITS, self.turn.acquire()).await.map_err(|_| busy())?;
+        let _turn = turn.map_err(bug)?;
+        let mut catalog = self.nearest(follow, at).await?;
+        let until = Instant::now() + FOLDS;
+        while catalog.position < at {
+            let entries = follow.log().read(catalog.position, PAGE).await.map_err(away)?;
+            if entries.is_empty() {
+                return Err(bug("the log is shorter than it was"));
+            }
+            for entry in entries.iter().take_while(|entry| entry.position <= at) {
+                catalog.fold(entry).map_err(bug)?;
+            }
+            if catalog.position < at && Instant::now() >= until {
+                self.keep(Arc::new(catalog));
+                return Err(Failure::unavailable("The log is long; ask again, and it is read on from where it is now"));
+            }
+            tokio::task::yield_now().await;
+        }
+        let catalog = Arc::new(catalog);
+        self.keep(catalog.clone());
+        Ok(catalog)
+    }
+
+    /// Where to begin.
+    async fn nearest(&self, follow: &Follow, at: Position) -> Result<Catalog, Failure> {
+        let now = follow.catalog().clone();
+        if now.position == at {
+            return Ok(Catalog::clone(&now));
+        }
+        let kept = {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.iter().filter(|catalog| catalog.position <= at).max_by_key(|catalog| catalog.position).cloned()
+        };
+        let kept = kept.map_or_else(Catalog::default, |catalog| Catalog::clone(&catalog));
+        if kept.position.0 + RECENT >= at.0 || at.0 + RECENT < now.position.0 {
+            return Ok(kept);
+        }
+        let snapshot = snapshot::load(follow.log()).await.map_err(away)?;
+        Ok(snapshot.filter(|catalog| catalog.position <= at).unwrap_or(kept))
+    }
+
+    fn keep(&self, catalog: Arc<Catalog>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|other| other.position != catalog.position);
+        kept.insert(0, catalog);
+        kept.truncate(KEPT);
+    }
+}
+
+fn away(error: StoreError) -> Failure {
+    tracing::warn!(%error, "the past could not be read");
+    Failure::unavailable("The store cannot be reached")
+}
+
+fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_positions_or_times() {
+        assert_eq!(At::parse("12").ok(), Some(At::Position(Position(12))));
+        let noon = Some(At::Time(1_769_860_800_000));
+        for text in ["2026-01-31T12:00:00Z", "2026-01-31T14:00:00+02:00", "2026-01-31T06:30:00-05:30"] {
+            assert_eq!(At::parse(text).ok(), noon, "{text}");
+        }
+        assert_eq!(At::parse("2026-01-31T12:00:00.250Z").ok(), Some(At::Time(1_769_860_800_250)));
+        for text in ["", "-1", "yesterday", "2026-01-31", "2026-13-31T12:00:00Z", "1.0", "é+02:00", "+02:00"] {
+            assert!(At::parse(text).expect_err(text).message.contains("2026-01-31T12:00:00Z"), "{text}");
+        }
+    }
+}

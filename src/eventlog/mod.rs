@@ -1,0 +1,6 @@
+//!
+
+pub mod appender;
+pub mod history;
+pub mod projection;
+pub mod snapshot;

@@ -1,0 +1,5 @@
+//!
+
+pub mod idempotency;
+pub mod json;
+pub mod path;

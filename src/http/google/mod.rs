@@ -1,0 +1,3 @@
+//!
+
+pub mod browser_flow;

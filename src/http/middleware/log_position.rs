@@ -1,0 +1,30 @@
+//!
+
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue};
+
+use crate::core::failure::Failure;
+use crate::core::names::Position;
+use crate::http::state::Facade;
+
+/// The newest position an answer has seen; sent back, the answer will have seen it too.
+pub static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
+/// How long a request waits for the position it has named.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+pub async fn seen(facade: &Facade, position: &HeaderValue) -> Result<(), Failure> {
+    let wrong = || Failure::invalid("Log-Position must be a position that an earlier answer has told");
+    let position = Position(position.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(wrong)?);
+    if facade.follow.position() >= position {
+        return Ok(());
+    }
+    let head = facade.follow.log().head().await.map_err(|_| Failure::unavailable("The store cannot be reached"))?;
+    if position > head {
+        return Err(Failure::invalid(format!("Log-Position is past the end of the log, which is at {head}")));
+    }
+    if facade.follow.reach(position, CATCH_UP).await {
+        return Ok(());
+    }
+    Err(Failure::unavailable("This process has not yet reached that Log-Position; ask again"))
+}

@@ -1,0 +1,5 @@
+//!
+
+pub mod auth;
+pub mod host_check;
+pub mod log_position;

@@ -1,0 +1,4 @@
+//!
+
+pub mod browser_flow;
+pub mod tokens;

@@ -1,0 +1,4 @@
+//!
+
+pub mod html;
+pub mod json;

@@ -1,0 +1,139 @@
+//! What handlers work with: the catalogue to read, the bus to ask, the sealer for what comes in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::events::Tail;
+use super::tools::ToolsAnswer;
+use crate::cluster::command_client::{Asker, Question};
+use crate::cluster::membership::Board;
+use crate::config::{Access, Limits};
+use crate::core::command::{Command, Delivery};
+use crate::core::failure::Failure;
+use crate::core::model::package::Folders;
+use crate::core::names::{CommandId, ServerId, ServerName};
+use crate::crypto::seal::Sealer;
+use crate::eventlog::history::Past;
+use crate::eventlog::projection::Follow;
+use crate::jobs::client::Queue;
+use crate::ports::bus::Bus;
+use crate::telemetry::error::bug;
+use crate::telemetry::metrics::Metrics;
+
+/// How long this process may take to read what a worker has just written.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+pub struct Facade {
+    pub follow: Arc<Follow>,
+    pub bus: Arc<dyn Bus>,
+    pub asker: Asker,
+    pub sealer: Sealer,
+    pub queue: Queue,
+    pub access: Access,
+    pub limits: Limits,
+    /// Where packages lie, to be shown.
+    pub folders: Folders,
+    pub metrics: Arc<Metrics>,
+    pub board: Arc<Board>,
+    pub tools: ToolsAnswer,
+    /// The end of the log, for those who listen.
+    pub events: Tail,
+    pub past: Past,
+    /// Cancelled when the process is to end: streams end with it.
+    pub ending: CancellationToken,
+    /// It will end in a moment.
+    pub leaving: AtomicBool,
+    /// The requests that have no answer yet.
+    pub requests: TaskTracker,
+}
+
+/// What the composition root hands to the facade.
+pub struct Parts {
+    pub follow: Arc<Follow>,
+    pub bus: Arc<dyn Bus>,
+    pub board: Arc<Board>,
+    pub sealer: Sealer,
+    pub queue: Queue,
+    pub access: Access,
+    pub limits: Limits,
+    pub folders: Folders,
+    pub metrics: Arc<Metrics>,
+    pub ending: CancellationToken,
+    pub requests: TaskTracker,
+}
+
+impl Facade {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { follow, bus, board, sealer, queue, access, limits, folders, metrics, ending, requests } = parts;
+        let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
+        let events = Tail::start(follow.clone(), metrics.clone(), ending.clone());
+        Arc::new(Self {
+            follow,
+            bus,
+            asker,
+            sealer,
+            queue,
+            access,
+            limits,
+            folders,
+            metrics,
+            board,
+            tools: ToolsAnswer::default(),
+            events,
+            past: Past::default(),
+            ending,
+            leaving: AtomicBool::new(false),
+            requests,
+        })
+    }
+
+    /// From now on `/readyz` sends requests elsewhere.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks any worker to carry out a command.
+    pub async fn ask<C: Command>(&self, command: &C, time: Duration) -> Result<C::Answer, Failure> {
+        self.ask_of(None, command, time).await
+    }
+
+    /// Asks the worker that runs the server, where one does and it alone may, to carry out a command.
+    pub async fn ask_holder<C: Command>(
+        &self,
+        server: &ServerName,
+        command: &C,
+        time: Duration,
+    ) -> Result<C::Answer, Failure> {
+        let held = self.follow.catalog().server(server.as_str()).and_then(|server| server.held());
+        self.ask_of(held, command, time).await
+    }
+
+    async fn ask_of<C: Command>(
+        &self,
+        server: Option<ServerId>,
+        command: &C,
+        time: Duration,
+    ) -> Result<C::Answer, Failure> {
+        let body = Bytes::from(serde_json::to_vec(command).map_err(bug)?);
+        let (area, command) = (C::AREA, C::NAME);
+        let question = Question { area, server, command, call: None, body, traceparent: None, time };
+        let answered = self.asker.ask(question).await?;
+        // Whoever has changed something sees it here at once.
+        if C::DELIVERY == Delivery::Change && !self.follow.reach(answered.position, CATCH_UP).await {
+            let behind = "The change was made, but this process cannot read it yet; look again in a moment";
+            return Err(Failure::unavailable(behind).maybe_run());
+        }
+        serde_json::from_slice(&answered.body).map_err(bug)
+    }
+}
+
+/// A fresh command id: ordered by time, so that indexes stay small.
+pub fn command_id() -> CommandId {
+    CommandId(Uuid::now_v7())
+}

@@ -1,0 +1,5 @@
+//!
+
+pub mod error;
+pub mod logging;
+pub mod metrics;

@@ -1,0 +1,90 @@
+//!
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::core::failure::{Code, Failure};
+
+/// The body of every failure.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({"success": false, "error": "Server everything not found", "code": "server_not_found"}))]
+pub struct ErrorBody<'a> {
+    #[schema(default = false)]
+    success: bool,
+    /// One sentence that says what is wrong and what would be right.
+    error: &'a str,
+    code: Code,
+    /// The last lines that the MCP server printed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a str>,
+    /// True where the MCP server may have done the work although no answer came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_have_run: Option<bool>,
+    /// The JSON-RPC error of the MCP server: `{code, message, data?}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    mcp_error: Option<&'a RawValue>,
+    /// True where a person has to give access, or to give it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reauth_required: Option<bool>,
+    /// Where that person does so, in a browser.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_url: Option<&'a str>,
+}
+
+impl<'a> ErrorBody<'a> {
+    pub fn of(failure: &'a Failure) -> Self {
+        let Failure {
+            code,
+            message,
+            details,
+            may_have_run,
+            mcp_error,
+            authorization_url,
+            scope: _,
+            retry_after: _,
+            elsewhere: _,
+        } = failure;
+        Self {
+            success: false,
+            error: message,
+            code: *code,
+            details: details.as_deref(),
+            may_have_run: may_have_run.then_some(true),
+            mcp_error: mcp_error.as_deref(),
+            reauth_required: (*code == Code::ReauthRequired).then_some(true),
+            authorization_url: authorization_url.as_deref(),
+        }
+    }
+
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+impl Code {
+    /// The status of HTTP that goes with it.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::InvalidRequest => 400,
+            Self::Unauthenticated | Self::ReauthRequired => 401,
+            Self::Forbidden => 403,
+            Self::ServerNotFound
+            | Self::PackageNotFound
+            | Self::SecretNotFound
+            | Self::JobNotFound
+            | Self::RouteNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::ServerAlreadyExists | Self::ServerDisabled | Self::Conflict => 409,
+            Self::PayloadTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::RateLimited => 429,
+            Self::Internal => 500,
+            Self::UpstreamError | Self::OutcomeUnknown | Self::ResultTooLarge => 502,
+            Self::Unavailable => 503,
+            Self::Timeout => 504,
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The one road for every change, through the ports: nothing lost, nothing twice, one order.
+
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::samples::{
+    command_id, commit, config, enabled, entry, registered, secret_set, server_id, small_entry, snapshot,
+};
+use crate::store_contract::{Store, finished, fresh, sqlite};
+use mcp_api::adapters::bus_local::InProcessBus;
+use mcp_api::core::catalog::{Catalog, FOLD_VERSION};
+use mcp_api::core::command::RegisterServer;
+use mcp_api::core::decide::server::register;
+use mcp_api::core::event::{Actor, Entry, Event, ServerToolsDiscovered, StoredEvent, Unreadable};
+use mcp_api::core::failure::{Code, Failure};
+use mcp_api::core::model::tool::Tools;
+use mcp_api::core::names::{CommandId, Position};
+use mcp_api::eventlog::appender::{Done, Execute};
+use mcp_api::eventlog::projection::Follow;
+use mcp_api::eventlog::snapshot;
+use mcp_api::ports::event_log::EventLog;
+
+/// What a process has of the road: its catalogue and its appender, on a bus of its own.
+struct Process {
+    follow: Arc<Follow>,
+    execute: Execute,
+}
+
+impl Process {
+    async fn start(log: &Arc<dyn EventLog>) -> Self {
+        let follow = Follow::open(log.clone(), InProcessBus::new()).await.expect("followed");
+        Self { execute: Execute::start(follow.clone()), follow }
+    }
+
+    async fn register(&self, id: CommandId, number: usize) -> Result<Done, Failure> {
+        let name = format!("server-{number}").parse().expect("a name");
+        let command = RegisterServer {
+            id,
+            key: None,
+            server: server_id(number),
+            name,
+            config: config(),
+            enabled: true,
+            session: None,
+            sealed: vec![],
+        };
+        self.execute.change(id, Actor::Api, move |catalog| register(catalog, &command)).await
+    }
+
+    fn shown(&self) -> String {
+        shown(&self.follow.catalog())
+    }
+}
+
+async fn start() -> (Store, TempDir, Process) {
+    let (store, place) = fresh(sqlite).await;
+    let process = Process::start(&store.log).await;
+    (store, place, process)
+}
+
+/// All of a catalogue.
+fn shown(catalog: &Catalog) -> String {
+    String::from_utf8(snapshot(catalog)).expect("JSON")
+}
+
+/// The whole log, which must have no gap and no command twice.
+async fn whole(log: &Arc<dyn EventLog>) -> Vec<Entry> {
+    let entries = log.read(Position(0), 1_000_000).await.expect("entries");
+    let positions: Vec<u64> = entries.iter().map(|entry| entry.position.0).collect();
+    assert_eq!(positions, (1..=entries.len() as u64).collect::<Vec<_>>());
+    let mut ids: Vec<_> = entries.iter().flat_map(|entry| &entry.commits).map(|commit| commit.command_id).collect();
+    ids.sort();
+    let all = ids.len();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "a command is in the log twice");
+    entries
+}
+
+fn folded(entries: &[Entry]) -> Catalog {
+    let mut catalog = Catalog::default();
+    entries.iter().for_each(|entry| catalog.fold(entry).expect("folded"));
+    catalog
+}
+
+/// Keeps a process's appender at deciding one change until the gate is dropped.
+async fn hold_up(process: &Process, number: usize) -> (mpsc::Sender<()>, JoinHandle<Result<Done, Failure>>) {
+    let (gate, opened) = mpsc::channel();
+    let (began, begun) = tokio::sync::oneshot::channel();
+    let (opened, began) = (Mutex::new(opened), Mutex::new(Some(began)));
+    let execute = process.execute.clone();
+    let held = tokio::spawn(async move {
+        let decide = move |_: &Catalog| {
+            began.lock().expect("a lock").take().into_iter().for_each(|began| began.send(()).expect("heard"));
+            let _ = opened.lock().expect("a lock").recv();
+            Ok(vec![registered(number)])
+        };
+        execute.change(command_id(), Actor::Api, decide).await
+    });
+    begun.await.expect("it decides");
+    (gate, held)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_wait_together_are_one_append() {
+    let (store, _place, process) = start().await;
+    let (gate, held) = hold_up(&process, 64).await;
+    let mut changes = Box::pin(futures::future::join_all((0..64).map(|n| process.register(command_id(), n))));
+    assert!(futures::poll!(&mut changes).is_pending());
+    drop(gate);
+    held.await.expect("a task").expect("made");
+    let positions: Vec<_> = changes.await.into_iter().map(|made| made.expect("made").position).collect();
+    let entries = whole(&store.log).await;
+    assert_eq!(entries.iter().map(|entry| entry.commits.len()).collect::<Vec<_>>(), [1, 64]);
+    assert_eq!(positions, vec![Position(2); 64]);
+    assert_eq!(process.follow.catalog().servers().len(), 65);
+    assert_eq!(process.shown(), shown(&folded(&entries)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_others_are_first_goes_along() {
+    let (store, _place, process) = start().await;
+    let (gate, held) = hold_up(&process, 64).await;
+    let mut changes = Box::pin(futures::future::join_all((0..16).map(|n| process.register(command_id(), n))));
+    assert!(futures::poll!(&mut changes).is_pending());
+    let winner = Process::start(&store.log).await.register(command_id(), 99).await.expect("made");
+    assert_eq!(winner.position, Position(1));
+    drop(gate);
+    held.await.expect("a task").expect("made");
+    assert!(changes.await.iter().all(Result::is_ok));
+    let entries = whole(&store.log).await;
+    assert_eq!(entries.iter().map(|entry| entry.commits.len()).collect::<Vec<_>>(), [1, 17]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_append_is_read_while_an_append_is_under_way() {
+    let (store, _place, process) = start().await;
+    let (gate, held) = hold_up(&process, 1).await;
+    let other = Process::start(&store.log).await.register(command_id(), 2).await.expect("made");
+    assert!(process.follow.reach(other.position, crate::harness::PATIENCE).await);
+    drop(gate);
+    assert_eq!(held.await.expect("a task").expect("made").position, Position(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_is_decided_after_the_one_before_it_in_the_same_append() {
+    let (store, _place, process) = start().await;
+    let changes = (0..32).map(|_| process.register(command_id(), 7));
+    let made = futures::future::join_all(changes).await;
+    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1, "a name is taken once");
+    let refused = made.into_iter().filter_map(Result::err);
+    refused.for_each(|failure| assert_eq!(failure.code, Code::ServerAlreadyExists));
+    assert_eq!(whole(&store.log).await.len(), 1, "what was refused is not in the log");
+}
+
+fn same(again: &Done, first: &Done) {
+    assert_eq!((again.position, &again.events), (first.position, &first.events));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_command_again_gets_the_same_answer() {
+    let (store, _place, process) = start().await;
+    let id = command_id();
+    let first = process.register(id, 1).await.expect("made");
+    assert_eq!((first.position, first.events.len()), (Position(1), 1));
+    process.register(command_id(), 2).await.expect("made");
+    // Decided now, it would be refused: the name is taken, by itself.
+    same(&process.register(id, 1).await.expect("it has happened"), &first);
+    // It would find nothing to do.
+    let idle = process.execute.change(id, Actor::Api, |_| Ok(vec![])).await;
+    same(&idle.expect("it has happened"), &first);
+    // It would be made once more.
+    let other = process.execute.change(id, Actor::Api, |_| Ok(vec![registered(3)])).await;
+    same(&other.expect("it has happened"), &first);
+    // And so it is for another process, and after a restart.
+    let restarted = Process::start(&store.log).await;
+    same(&restarted.register(id, 1).await.expect("it has happened"), &first);
+    assert_eq!(whole(&store.log).await.len(), 2);
+    // Somebody else's refusal stays one.
+    assert_eq!(process.register(command_id(), 1).await.expect_err("taken").code, Code::ServerAlreadyExists);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_command_at_the_same_time_is_made_once() {
+    let (store, _place, process) = start().await;
+    let other = Process::start(&store.log).await;
+    for round in 0..20 {
+        let id = command_id();
+        let made = futures::future::join_all(
+            (0..8)
+                .map(|n| if n % 2 == 0 { &process } else { &other })
+                .map(|at| at.execute.change(id, Actor::Api, move |_| Ok(vec![registered(round)]))),
+        );
+        let made: Vec<_> = made.await.into_iter().map(|made| made.expect("made")).collect();
+        made.iter().for_each(|again| same(again, &made[0]));
+    }
+    assert_eq!(whole(&store.log).await.iter().map(|entry| entry.commits.len()).sum::<usize>(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_to_change_is_not_in_the_log() {
+    let (store, _place, process) = start().await;
+    process.register(command_id(), 1).await.expect("made");
+    let idle = process.execute.change(command_id(), Actor::Api, |_| Ok(vec![])).await.expect("no change");
+    assert_eq!((idle.position, idle.events.len()), (Position(1), 0));
+    assert_eq!(whole(&store.log).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_contend_and_agree() {
+    let (store, _place, process) = start().await;
+    let processes = [Arc::new(process), Arc::new(Process::start(&store.log).await)];
+    let mut changes = Vec::new();
+    for sender in 0..8 {
+        let process = processes[sender % 2].clone();
+        changes.push(tokio::spawn(async move {
+            for n in 0..10 {
+                let done = process.register(command_id(), sender * 100 + n).await.expect("made");
+                assert!(process.follow.position() >= done.position, "a sender sees what it has changed");
+            }
+        }));
+    }
+    futures::future::join_all(changes).await.into_iter().for_each(|sender| sender.expect("a sender"));
+    let entries = whole(&store.log).await;
+    assert_eq!(entries.iter().map(|entry| entry.commits.len()).sum::<usize>(), 80);
+    let head = store.log.head().await.expect("a head");
+    for process in &processes {
+        assert!(process.follow.reach(head, crate::harness::PATIENCE).await);
+        assert_eq!(process.shown(), shown(&folded(&entries)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_catalogue_is_not_shown_again() {
+    let (_store, _place, process) = start().await;
+    process.register(command_id(), 1).await.expect("made");
+    let older = Catalog::clone(&process.follow.catalog());
+    process.register(command_id(), 2).await.expect("made");
+    // An appender may come to show its own entry when somebody has read on past it.
+    process.follow.publish(older);
+    assert_eq!(process.follow.position(), Position(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_past_the_head_is_not_reached() {
+    let (_store, _place, process) = start().await;
+    assert!(process.follow.reach(Position(0), Duration::ZERO).await);
+    assert!(!process.follow.reach(Position(1), Duration::from_millis(20)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_event_stops_changes_and_says_why() {
+    let (store, _place, process) = start().await;
+    process.register(command_id(), 1).await.expect("made");
+    let mut new = small_entry(2, command_id());
+    new.commits[0].events.push(from_the_future());
+    store.log.append(&new, &[]).await.expect("a newer version's append");
+
+    let refused = process.register(command_id(), 9).await.expect_err("nobody can decide past it");
+    assert_eq!(refused.code, Code::Unavailable);
+    assert!(refused.message.contains("server.cloned v3"), "{}", refused.message);
+    let unknown = Unreadable::Unknown { type_name: "server.cloned".into(), v: 3 };
+    assert_eq!(process.follow.stuck(), Some(&unknown));
+    // Reads go on with what is known: nothing of that append is half folded.
+    assert_eq!(process.follow.position(), Position(1));
+    assert_eq!(process.follow.catalog().servers().len(), 1);
+    assert_eq!(store.log.head().await.expect("a head"), Position(2));
+    assert_eq!(Process::start(&store.log).await.follow.stuck(), Some(&unknown), "a restart does not help");
+}
+
+fn from_the_future() -> StoredEvent {
+    let event = r#"{"type":"server.cloned","v":3,"subject":"server/x","data":{}}"#;
+    serde_json::from_str(event).expect("a stored event")
+}
+
+/// A year of changes to some servers: `of` commits in appends of 100.
+fn history(of: usize) -> Vec<Entry> {
+    const SERVERS: usize = 200;
+    let event = |n: usize| match n {
+        n if n < SERVERS => registered(n),
+        n if n % 3 == 0 => secret_set(n % SERVERS, &format!("user-{}", n % 7), "token"),
+        n => enabled(n % SERVERS, n % 2 == 0),
+    };
+    let commits: Vec<_> = (0..of).map(|n| commit(command_id(), &[event(n)])).collect();
+    let appends = commits.chunks(100).zip(1..);
+    appends.map(|(commits, position)| entry(position, commits.to_vec())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_and_the_tail_equal_a_full_fold() {
+    let (store, _place) = fresh(sqlite).await;
+    let entries = history(2_000);
+    for entry in &entries {
+        store.log.append(entry, &[]).await.expect("appended");
+    }
+    for at in [1, 13, entries.len()] {
+        snapshot::save(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
+        let process = Process::start(&store.log).await;
+        assert_eq!(process.shown(), shown(&folded(&entries)), "from a snapshot at {at}");
+    }
+    // One that cannot be read, and one of another fold version, are no reason not to start.
+    let head = entries.len() as u64 + 1;
+    for (fold, unreadable) in [(FOLD_VERSION, "{"), (FOLD_VERSION + 1, "{}")] {
+        finished(&store, fold, head, &[unreadable.as_bytes()]).await;
+    }
+    assert_eq!(Process::start(&store.log).await.shown(), shown(&folded(&entries)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_is_stored_as_its_server_wrote_it() {
+    let (store, _place) = fresh(sqlite).await;
+    let mut catalog = folded(&history(10));
+    let written = "{\n  \"name\": \"echo\",\r\n\t\"inputSchema\": {\"type\": \"object\"}\n}";
+    let tool: Box<RawValue> = serde_json::from_str(written).expect("JSON");
+    let (server, name) = catalog.servers().first().map(|server| (server.id, server.name.clone())).expect("a server");
+    let Tools { digest, tools } = Tools::new(vec![tool.into()]);
+    catalog.apply(&ServerToolsDiscovered { server, name: name.clone(), digest, tools }.into());
+    snapshot::save(&*store.log, Arc::new(catalog)).await.expect("saved");
+    let read = snapshot::load(&*store.log).await.expect("an answer").expect("it can be read");
+    let server = read.server(name.as_str()).expect("the server");
+    assert_eq!(server.tools.tools[0].raw().get(), written);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_long_log_is_quick() {
+    let (store, _place) = fresh(sqlite).await;
+    let mut entries = history(100_000);
+    // A beginning that this version cannot read: whoever folds it is stuck, so it is seen that nobody does.
+    let beginning: Vec<Event> = vec![registered(0)];
+    let known = std::mem::replace(&mut entries[0].commits[0], commit(command_id(), &beginning));
+    entries[0].commits[0].events.push(from_the_future());
+    for entry in &entries {
+        store.log.append(entry, &[]).await.expect("appended");
+    }
+    entries[0].commits[0] = known;
+    let whole = folded(&entries);
+    let at = entries.len() - 10;
+    snapshot::save(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
+
+    let began = Instant::now();
+    let process = Process::start(&store.log).await;
+    let took = began.elapsed();
+    println!("a start on 100,000 commits took {took:?}");
+    assert_eq!(process.follow.stuck(), None);
+    assert_eq!(process.shown(), shown(&whole));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_made_along_the_way() {
+    let (store, _place, process) = start().await;
+    for position in 1..=2_000 {
+        store.log.append(&small_entry(position, command_id()), &[]).await.expect("appended");
+    }
+    assert!(process.follow.reach(Position(2_000), crate::harness::PATIENCE).await);
+    crate::store_contract::until("a snapshot is stored", async || {
+        store.log.newest_snapshot(FOLD_VERSION).await.expect("an answer").is_some()
+    })
+    .await;
+    let stored = snapshot::load(&*store.log).await.expect("an answer").expect("a snapshot");
+    assert_eq!(shown(&stored), process.shown());
+}

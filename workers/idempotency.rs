@@ -1,0 +1,45 @@
+//! A change, made once however often it is asked for: by its command's id, and by the key its sender gave.
+
+use super::context::Context;
+use crate::core::catalog::Catalog;
+use crate::core::decide::idempotency;
+use crate::core::event::{Actor, Event};
+use crate::core::failure::{Code, Failure};
+use crate::core::model::idempotency::RequestKey;
+use crate::core::names::CommandId;
+use crate::eventlog::appender::Done;
+use crate::ports::vault::SealedAt;
+
+/// Decides and appends a change that somebody at the API wants.
+pub async fn change(
+    context: &Context,
+    id: CommandId,
+    key: Option<RequestKey>,
+    decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
+) -> Result<Done, Failure> {
+    change_with(context, id, key, vec![], decide).await
+}
+
+/// The same where its events name values.
+pub async fn change_with(
+    context: &Context,
+    id: CommandId,
+    key: Option<RequestKey>,
+    values: Vec<SealedAt>,
+    decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
+) -> Result<Done, Failure> {
+    let Some(key) = key else { return context.execute.change_with(id, Actor::Api, values, decide).await };
+    let until = context.queue.keep_keys_until();
+    let attempt = async |id| {
+        let (decide, values) = (decide.clone(), values.clone());
+        let keyed = move |catalog: &Catalog| idempotency::once(catalog, id, key, until, &decide);
+        context.execute.change_with(id, Actor::Api, values, keyed).await
+    };
+    let known = || idempotency::command_of(&context.follow.catalog(), key, id);
+    let first = known()?;
+    match attempt(first).await {
+        // Of two at the same moment the other was first: its change is this one.
+        Err(failure) if failure.code == Code::Unavailable && known()? != first => attempt(known()?).await,
+        made => made,
+    }
+}

@@ -1,0 +1,86 @@
+//! Builds what a server's recipe says where this worker has not got it: with the lock and the credentials that lie in
+//! the Vault.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::{Around, InUse, Indexes, Installer, Progress};
+use crate::core::failure::Failure;
+use crate::core::model::package::{Index, Package, Recipe, Source};
+use crate::core::model::remote::plain_url;
+use crate::core::names::ServerId;
+use crate::crypto::context::{Kind, ServerPlace};
+use crate::telemetry::error::bug;
+use crate::workers::redact::Masker;
+use crate::workers::sealed_store::Keep;
+
+/// What the server's package consists of; it is built first where it is not there. `None`: it consists of nothing.
+pub async fn ready(
+    installer: &Installer,
+    keep: &Keep,
+    server: ServerId,
+    package: &Package,
+    progress: Arc<dyn Progress>,
+    masker: Arc<Masker>,
+) -> Result<Option<InUse>, Failure> {
+    let Some(Recipe { digest, lock, .. }) = &package.recipe else { return Ok(None) };
+    if let Some(built) = installer.built(&package.source, digest) {
+        return Ok(Some(built));
+    }
+    let place = ServerPlace { server, kind: Kind::Lock, name: "", value: *lock };
+    let lock = keep.open(place).await.map_err(gone)?;
+    let around = around(keep, server, &package.source, progress, masker).await?;
+    let lock = lock.expose().map_err(bug)?;
+    Ok(Some(installer.build(&package.name, &package.source, digest, lock, &around).await?))
+}
+
+/// What an installation is surrounded by: credentials are opened, and hidden in all that is said.
+pub async fn around(
+    keep: &Keep,
+    server: ServerId,
+    source: &Source,
+    progress: Arc<dyn Progress>,
+    masker: Arc<Masker>,
+) -> Result<Around, Failure> {
+    let mut indexes = Indexes::default();
+    if let Source::Python(python) = source {
+        for (field, index) in python.indexes() {
+            let url = Some(opened(keep, server, field, index, &masker).await?);
+            if field == "pipIndexUrl" { indexes.url = url } else { indexes.extra = url }
+        }
+    }
+    Ok(Around { progress, masker, indexes: Arc::new(indexes) })
+}
+
+async fn opened(
+    keep: &Keep,
+    server: ServerId,
+    field: &str,
+    index: &Index,
+    masker: &Masker,
+) -> Result<Zeroizing<String>, Failure> {
+    let plain = plain_url(&index.url);
+    let Some(value) = index.user_info else { return Ok(Zeroizing::new(plain)) };
+    let place = ServerPlace { server, kind: Kind::Index, name: field, value };
+    let user_info = keep.open(place).await.map_err(gone)?;
+    let user_info = user_info.expose().map_err(bug)?;
+    // Held for as long as the masker lives: it is this installation's alone, or its server's.
+    masker.hold_all(value, &hidden(user_info));
+    Ok(Zeroizing::new(plain.replacen("://", &format!("://{user_info}@"), 1)))
+}
+
+/// It may be repeated whole, or its password alone, escaped or not.
+fn hidden(user_info: &str) -> Vec<Zeroizing<String>> {
+    let password = user_info.split_once(':').map_or(user_info, |(_, password)| password);
+    let plain = percent_encoding::percent_decode_str(password).decode_utf8_lossy();
+    [user_info, password, &plain]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .map(|part| Zeroizing::new(part.to_owned()))
+        .collect()
+}
+
+fn gone(reason: String) -> Failure {
+    Failure::unavailable(format!("What the package consists of could not be read: {reason}"))
+}

@@ -1,0 +1,96 @@
+//! Dead letters: put into the Vault with their reason in the log, tried again, dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::ingest;
+use crate::core::command::{DropLetter, RetryLetter};
+use crate::core::event::Actor;
+use crate::core::failure::Failure;
+use crate::core::model::dead_letter::DeadLetter;
+use crate::core::names::{CommandId, JobId, ValueId};
+use crate::crypto::context::{JobPart, JobPlace};
+use crate::ports::bus::Job;
+use crate::ports::vault::SealedAt;
+use crate::telemetry::error::bug;
+use crate::time::clock::now_ms;
+use crate::workers::context::Context;
+use crate::workers::secrets::{away, drop_values};
+
+/// How long a dead letter is kept.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// Characters of a producer's words that are shown.
+const WORDS: usize = 128;
+
+/// A message as it lies in the Vault: bytes need not be text.
+#[derive(Serialize, Deserialize)]
+struct Letter {
+    id: String,
+    command: String,
+    call: Option<String>,
+    reply: Option<String>,
+    body: String,
+}
+
+/// Keeps what nobody can read, and tells producers.
+pub async fn set_aside(context: &Context, job: &Job, why: &Failure) -> Result<(), Failure> {
+    let letter = ValueId(Uuid::now_v7());
+    let Job { id, command, call, reply, body } = job.clone();
+    let size = body.len() as u64;
+    let stored = Letter { id, command, call, reply, body: BASE64_STANDARD.encode(&body) };
+    let text = Zeroizing::new(serde_json::to_string(&stored).map_err(bug)?);
+    let sealed = context.queue.sealer.seal(place(letter), &text).map_err(bug)?;
+    let values = vec![SealedAt { id: letter, sealed }];
+    let words = |text: &str| text.chars().filter(|c| !c.is_control()).take(WORDS).collect();
+    let (id, command) = (words(&job.id), words(&job.command));
+    let until = now_ms() + KEPT.as_millis() as u64;
+    let dead = DeadLetter { letter, id, command, reason: why.message.clone(), size, until };
+    tracing::warn!(%letter, reason = dead.reason, size, "a producer's message was set aside");
+    let note = serde_json::to_vec(&dead).map_err(bug)?;
+    let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::keep(catalog, &dead));
+    context.execute.change_with(CommandId(Uuid::now_v7()), Actor::Worker, values, decide).await?;
+    context.bus.set_aside(letter.to_string(), note.into()).await;
+    Ok(())
+}
+
+/// Reads a letter once more, perhaps with a newer program. What can be read now is a job like any other.
+pub async fn retry(context: Arc<Context>, RetryLetter { letter }: RetryLetter) -> Result<(), Failure> {
+    if context.follow.catalog().dead.get(letter).is_none() {
+        return Err(crate::core::decide::dead_letter::not_found(letter));
+    }
+    let found = context.vault.get(&[letter]).await.map_err(away)?.pop().flatten();
+    let opened = context
+        .opener
+        .open(place(letter), &found.ok_or_else(|| crate::core::decide::dead_letter::not_found(letter))?)
+        .map_err(bug)?;
+    let Letter { id, command, call, reply, body } = serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)?;
+    let body = Bytes::from(BASE64_STANDARD.decode(body).map_err(bug)?);
+    let _ = ingest::accept(&context, &Job { id, command, call, reply, body }).await?;
+    forget(&context, vec![letter]).await
+}
+
+pub async fn drop_letter(context: Arc<Context>, DropLetter { letter }: DropLetter) -> Result<(), Failure> {
+    if context.follow.catalog().dead.get(letter).is_none() {
+        return Err(crate::core::decide::dead_letter::not_found(letter));
+    }
+    forget(&context, vec![letter]).await
+}
+
+/// Lets go of letters and of what they hold.
+pub async fn forget(context: &Context, letters: Vec<ValueId>) -> Result<(), Failure> {
+    let named = letters.clone();
+    let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::drop_letters(catalog, &named));
+    context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await?;
+    drop_values(context, &letters).await;
+    Ok(())
+}
+
+fn place(letter: ValueId) -> JobPlace {
+    JobPlace { job: JobId(letter.0), part: JobPart::Letter, value: letter }
+}

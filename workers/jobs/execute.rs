@@ -1,0 +1,216 @@
+//! One job from its arguments to its end.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::cleanup::Tidy;
+use super::progress::Progress;
+use super::tool_call;
+use crate::core::command::{Command, InstallPackage, RotateKeys, SweepVault, UpgradePackage};
+use crate::core::decide::job::End;
+use crate::core::event::Actor;
+use crate::core::failure::{Code, Failure};
+use crate::core::model::job;
+use crate::core::model::job::{Job, JobState, Work};
+use crate::core::model::tool_call::CallTool;
+use crate::core::names::{CommandId, ValueId};
+use crate::crypto::context::{JobPart, JobPlace};
+use crate::ports::vault::{Sealed, SealedAt};
+use crate::telemetry::error::bug;
+use crate::views::job_answer::Outcome;
+use crate::workers::context::Context;
+use crate::workers::install::Progress as Shown;
+use crate::workers::{encode, keys, packages, secrets};
+
+/// The pause after the store did not answer.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The largest answer that is kept: a document of MongoDB has 16 MiB, and JSON may grow a little.
+const LARGEST: usize = 14 << 20;
+
+/// A job in this worker's hands.
+pub struct Running {
+    pub job: Arc<Job>,
+    pub attempt: u32,
+    pub progress: Arc<Progress>,
+    /// Cancelled when it is to stop, because somebody wants it to or because it is in other hands.
+    pub stop: CancellationToken,
+    /// Cancelled when what was not begun is to be left to others.
+    pub draining: CancellationToken,
+}
+
+/// Why a job has no success to show.
+pub enum Unfinished {
+    /// Nothing was begun: whoever has room takes it.
+    NotBegun,
+    Failed(Failure),
+}
+
+impl From<Failure> for Unfinished {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// What a job has brought.
+pub struct Done {
+    /// The body of a successful answer over HTTP.
+    pub body: Bytes,
+    /// The same as a producer on the bus is told it.
+    pub raw: Bytes,
+}
+
+impl From<Bytes> for Done {
+    fn from(body: Bytes) -> Self {
+        Self { raw: body.clone(), body }
+    }
+}
+
+pub(super) async fn carry_out(context: &Arc<Context>, tidy: &Tidy, running: &Running) {
+    let work = open(context, &running.job).await;
+    let reply = work.as_ref().ok().and_then(|work| work.reply.clone());
+    let worked = async { do_it(context, running, work?).await };
+    let worked = AssertUnwindSafe(worked).catch_unwind().await;
+    let worked = worked.unwrap_or_else(|_| Err(bug("a job panicked and is given up").into()));
+    let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
+    let (state, outcome, told) = match worked {
+        Ok(Done { body, raw }) => {
+            let outcome = Outcome::done(body).unwrap_or_else(|error| Outcome::failed(&bug(error)));
+            (JobState::Succeeded, outcome, Ok(raw))
+        }
+        Err(Unfinished::NotBegun) => {
+            let decide = move |catalog: &_| Ok(crate::core::decide::job::give_back(catalog, job, worker, attempt));
+            // Should the log not take it, it is taken over with all else that this worker leaves behind.
+            let _ = context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+            return;
+        }
+        Err(Unfinished::Failed(failure)) => {
+            let (state, failure) = match failure.code {
+                _ if running.stop.is_cancelled() => (JobState::Cancelled, job::cancelled()),
+                Code::OutcomeUnknown => (JobState::Unknown, failure),
+                _ => (JobState::Failed, failure),
+            };
+            (state, Outcome::failed(&failure), Err(encode(&failure)))
+        }
+    };
+    if end(context, tidy, running, state, outcome).await
+        && let Some(reply) = reply
+    {
+        context.bus.tell(&reply, told).await;
+    }
+}
+
+/// What a job works on.
+async fn open(context: &Context, job: &Job) -> Result<Work, Failure> {
+    let Job { id, arguments, .. } = job;
+    let sealed = loop {
+        match context.vault.get(&[*arguments]).await {
+            Ok(found) => break found.into_iter().next().flatten(),
+            Err(error) if !context.pool.own.is_held() => return Err(bug(error)),
+            Err(error) => tracing::warn!(job = %id, %error, "a job waits for the store"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    let sealed = sealed.ok_or_else(|| bug(format!("the arguments of job {id} are gone")))?;
+    opened(context, job, &sealed)
+}
+
+/// The same of what was found in the Vault.
+pub(super) fn opened(context: &Context, job: &Job, sealed: &Sealed) -> Result<Work, Failure> {
+    let place = JobPlace { job: job.id, part: JobPart::Arguments, value: job.arguments };
+    let opened = context.opener.open(place, sealed).map_err(bug)?;
+    serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)
+}
+
+async fn do_it(context: &Arc<Context>, running: &Running, work: Work) -> Result<Done, Unfinished> {
+    match running.job.command.as_ref() {
+        CallTool::NAME => tool_call::call(context, running, work).await,
+        InstallPackage::NAME => {
+            let command = decoded(&work)?;
+            begin(running, |progress| packages::install(context.clone(), progress, command)).await
+        }
+        UpgradePackage::NAME => {
+            let command = decoded(&work)?;
+            begin(running, |progress| packages::upgrade(context.clone(), progress, command)).await
+        }
+        RotateKeys::NAME => {
+            let command = decoded(&work)?;
+            if keys::is_for_others(context, &command).await {
+                return Err(Unfinished::NotBegun);
+            }
+            begin(running, |progress| keys::rotate(context.clone(), progress, command)).await
+        }
+        SweepVault::NAME => {
+            running.progress.phase("sweeping");
+            secrets::sweep(context).await?;
+            Ok(Bytes::from_static(br#"{"success":true}"#).into())
+        }
+        unknown => Err(Failure::invalid(format!("This worker does not know the command {unknown}")).into()),
+    }
+}
+
+/// Carries a job out, unless somebody cancels it or this worker is to leave: it can be stopped anywhere, and done twice.
+async fn begin<F: Future<Output = Result<Bytes, Failure>> + Send + 'static>(
+    running: &Running,
+    work: impl FnOnce(Arc<dyn Shown>) -> F,
+) -> Result<Done, Unfinished> {
+    let work = work(running.progress.clone()).boxed();
+    tokio::select! {
+        done = work => Ok(done?.into()),
+        () = running.stop.cancelled() => Err(job::cancelled().into()),
+        () = running.draining.cancelled() => Err(Unfinished::NotBegun),
+    }
+}
+
+fn decoded<C: Command>(work: &Work) -> Result<C, Failure> {
+    let wrong = |error| Failure::invalid(format!("The job is no {} command: {error}", C::NAME));
+    serde_json::from_str(work.body.get()).map_err(wrong)
+}
+
+/// Puts the answer and ends the job: what the log names is there. False: it is not ours to end any more.
+async fn end(context: &Context, tidy: &Tidy, running: &Running, state: JobState, outcome: Outcome) -> bool {
+    let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
+    let outcome = if outcome.body.get().len() > LARGEST { too_large() } else { outcome };
+    let value = ValueId(Uuid::now_v7());
+    let place = JobPlace { job, part: JobPart::Answer, value };
+    let sealed = serde_json::to_string(&outcome).map(Zeroizing::new).map_err(bug);
+    let sealed = match sealed.and_then(|text| context.pool.keep.sealer.seal(place, &text).map_err(bug)) {
+        Ok(sealed) => sealed,
+        Err(_) => return false,
+    };
+    let id = CommandId(Uuid::now_v7());
+    // While it holds the lease nobody else ends it; after that it is somebody else's.
+    while context.pool.own.is_held() {
+        let end = End { state, answer: Some(value), until: context.queue.keep_until() };
+        let decide = move |catalog: &_| crate::core::decide::job::finish(catalog, job, worker, attempt, end);
+        let values = vec![SealedAt { id: value, sealed: sealed.clone() }];
+        match context.execute.change_with(id, Actor::Worker, values, decide).await {
+            Ok(_) => {
+                tidy.drop_value(running.job.arguments);
+                return true;
+            }
+            Err(failure) if failure.code == Code::Unavailable => {
+                tracing::warn!(%job, %failure, "a job cannot be ended yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(failure) => {
+                tracing::warn!(%job, %failure, "what came of a job is not wanted any more");
+                tidy.drop_value(value);
+                return false;
+            }
+        }
+    }
+    false
+}
+
+fn too_large() -> Outcome {
+    let large =
+        format!("The answer is larger than a job can keep ({LARGEST} bytes); make the call without waiting later");
+    Outcome::failed(&Failure::new(Code::ResultTooLarge, large).maybe_run())
+}

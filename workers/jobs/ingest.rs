@@ -1,0 +1,111 @@
+//! Takes the jobs that producers put on the bus into the log, and sets aside what nobody can read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::answer;
+use super::dead_letters;
+use crate::core::command::Command;
+use crate::core::event::Actor;
+use crate::core::failure::{Code, Failure};
+use crate::core::model::idempotency::RequestKey;
+use crate::core::model::job::Work;
+use crate::core::model::tool_call::CallTool;
+use crate::core::names::JobId;
+use crate::core::producer_message;
+use crate::jobs::client::{Accepted, NewJob};
+use crate::ports::bus::{Delivery, Job, Jobs};
+use crate::telemetry::error::bug;
+use crate::workers::context::Context;
+use crate::workers::encode;
+
+/// Jobs that one worker takes in at once.
+const AT_ONCE: usize = 64;
+/// How long a job stays on the bus that cannot be accepted now.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Takes jobs until the worker drains, then waits for those under way.
+pub async fn take(context: Arc<Context>, mut jobs: Box<dyn Jobs>, draining: CancellationToken) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await.ok()?;
+            Some((jobs.next().await?, place))
+        };
+        let taken = tokio::select! {
+            () = draining.cancelled() => break,
+            taken = next => taken,
+        };
+        let Some((delivery, place)) = taken else { break };
+        let context = context.clone();
+        tokio::spawn(async move {
+            take_in(&context, delivery).await;
+            drop(place);
+        });
+    }
+    let _ = places.acquire_many(AT_ONCE as u32).await;
+}
+
+async fn take_in(context: &Context, Delivery { job, settle, .. }: Delivery) {
+    match accept(context, &job).await {
+        // Its outcome is told when it has ended.
+        Ok(Accepted { new: true, .. }) => settle.done(None).await,
+        // The same message once more: perhaps its sender did not hear of the first.
+        Ok(Accepted { id, .. }) => match told(context, id).await {
+            Some(outcome) => settle.done(Some(outcome)).await,
+            None if job.reply.is_none() => settle.done(None).await,
+            None => settle.again(AGAIN).await,
+        },
+        Err(failure) if is_for_later(&failure) => settle.again(AGAIN).await,
+        Err(failure) if failure.code == Code::InvalidRequest => {
+            match dead_letters::set_aside(context, &job, &failure).await {
+                Ok(()) => settle.done(Some(Err(encode(&failure)))).await,
+                Err(_) => settle.again(AGAIN).await,
+            }
+        }
+        Err(failure) => settle.done(Some(Err(encode(&failure)))).await,
+    }
+}
+
+fn is_for_later(failure: &Failure) -> bool {
+    matches!(failure.code, Code::Unavailable | Code::RateLimited)
+}
+
+/// Accepts a producer's job. Its id is its key: the same message again is the same job.
+pub async fn accept(context: &Context, job: &Job) -> Result<Accepted, Failure> {
+    let Job { id, command, call, reply, body } = job;
+    let (called, args) = producer_message::read(command, call.as_deref(), body)?;
+    let scope = context.queue.key_of_producer(id)?;
+    let fields = call.as_deref().unwrap_or_default().as_bytes();
+    let body = context.queue.sealer.digest("body", &[fields, body]).map_err(bug)?;
+    let (user, server) = (called.user.clone(), Some(called.server.clone()));
+    let work = Work { call: Some(called), raw: true, reply: reply.clone(), body: args };
+    let key = Some(RequestKey { scope, body }.into());
+    let new = NewJob { user, command: CallTool::NAME, server, work, key, actor: Actor::Worker };
+    context.queue.accept(new).await
+}
+
+/// What a job that has ended is told as.
+async fn told(context: &Context, job: JobId) -> Option<Result<Bytes, Bytes>> {
+    let outcome = answer::of(context, job).await.ok()?;
+    if outcome.status != 200 {
+        // Over HTTP a failure says `error`, among us `message`; codes and all else are the same.
+        let mut body: Value = serde_json::from_str(outcome.body.get()).ok()?;
+        let message = body.get_mut("error").map(Value::take);
+        body.as_object_mut()?.insert("message".into(), message?);
+        return Some(Err(serde_json::to_vec(&body).ok()?.into()));
+    }
+    #[derive(Deserialize)]
+    struct Raw {
+        data: Box<RawValue>,
+    }
+    let Raw { data } = serde_json::from_str(outcome.body.get()).ok()?;
+    Some(Ok(String::from(Box::<str>::from(data)).into()))
+}

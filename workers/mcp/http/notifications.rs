@@ -1,0 +1,102 @@
+//! The server's own stream: what it says without being asked, first of all that its tools have changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+
+use super::endpoint::Hidden;
+use super::protocol::{EVENT_STREAM, Talk};
+use super::session::Session;
+use super::sse::Events;
+use super::transport::{Trouble, content_type};
+
+/// Listens until the connection is lost, or the server has no such stream.
+pub async fn listen(session: Arc<Session>) {
+    let (mut last, mut retry, mut attempt) = (None::<String>, None, 0u32);
+    loop {
+        let talk = session.talk();
+        let renewed = session.renewed.notified();
+        let opened = match talk.stateless {
+            true => subscribe(&session, &talk).await,
+            false => session.wire.open_stream(&talk, last.as_deref()).await,
+        };
+        let why = match opened {
+            Ok((mut events, _hidden)) => {
+                let heard = tokio::select! {
+                    heard = hear_all(&session, &talk, &mut events) => heard,
+                    () = renewed => {
+                        (last, attempt) = (None, 0);
+                        continue;
+                    }
+                };
+                last = events.last_id().map(str::to_owned).or(last);
+                retry = events.retry().or(retry);
+                if heard {
+                    attempt = 0;
+                }
+                "it closed its stream".to_owned()
+            }
+            Err(Trouble::Wrong { status: Some(status), .. }) if status.is_client_error() => {
+                // Either it has no such stream, or it does not know the session: then every request says so.
+                if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && talk.has_session() {
+                    let _ = session.request("ping", "").await;
+                    if session.talk().number != talk.number {
+                        last = None;
+                        continue;
+                    }
+                }
+                return;
+            }
+            Err(Trouble::Unreachable(reason)) => {
+                if attempt >= session.wire.options.max_retries {
+                    return session.lose(&reason);
+                }
+                reason
+            }
+            Err(trouble) => trouble.reason(),
+        };
+        if attempt >= session.wire.options.max_retries {
+            session.wire.hearing.note(&format!("it is not listened to any more: {why}"));
+            return;
+        }
+        pause(&session, session.wire.pause(attempt, retry)).await;
+        attempt += 1;
+    }
+}
+
+/// Waits, but not for a session that is gone.
+async fn pause(session: &Session, pause: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = session.renewed.notified() => {}
+    }
+}
+
+/// Whether anything was said before the stream ended.
+async fn hear_all(session: &Session, talk: &Talk, events: &mut Events) -> bool {
+    let mut heard = false;
+    while let Ok(Some(event)) = events.next().await {
+        heard = true;
+        if event.name == "message" {
+            let _ = session.wire.hear(talk, &event.data, None);
+        }
+    }
+    heard
+}
+
+/// Without sessions the stream is the answer to a request (2026-07-28, subscriptions).
+async fn subscribe(session: &Session, talk: &Talk) -> Result<(Events, Hidden), Trouble> {
+    let message = session.message(talk, "subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#);
+    let (wire, headers) = (&session.wire, talk.headers(message.method, None));
+    let sent = wire.endpoint.send(Method::POST, &wire.endpoint.place, &headers, message.body).await;
+    let (response, hidden) = sent?;
+    let status = response.status();
+    if !status.is_success() || content_type(&response) != EVENT_STREAM {
+        let reason = format!("HTTP {status}");
+        // What is answered with something else has no such stream, as 405 says it for the other kind.
+        let status = if status.is_success() { StatusCode::METHOD_NOT_ALLOWED } else { status };
+        return Err(Trouble::Wrong { reason, begun: false, status: Some(status) });
+    }
+    Ok((Events::new(response, wire.result_limit), hidden))
+}

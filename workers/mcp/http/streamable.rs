@@ -1,0 +1,155 @@
+//! A connected Streamable HTTP server: each call is a request of its own, any number at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::notifications::listen;
+use super::param_headers::Mirrored;
+use super::protocol::Talk;
+use super::session::Session;
+use super::transport::{Message, Trouble};
+use crate::core::model::tool::Tools;
+use crate::workers::mcp::connection::{CallError, ToolCall, Unconnected, in_time, opened, result};
+use crate::workers::mcp::frame::{CallFrame, cancelled};
+use crate::workers::mcp::tool_list::Pages;
+
+const CALL: &str = "tools/call";
+
+pub struct Http {
+    session: Arc<Session>,
+    /// Its own stream is read; not for a user's connection, whose news would concern nobody.
+    listening: Option<JoinHandle<()>>,
+    calls: AtomicUsize,
+}
+
+impl Http {
+    pub fn new(session: Arc<Session>) -> Self {
+        let listening = session.memory.user.is_none().then(|| tokio::spawn(listen(session.clone())));
+        Self { session, listening, calls: AtomicUsize::new(0) }
+    }
+
+    /// Calls a tool and gives the raw CallToolResult.
+    pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+        if self.is_closed() {
+            return Err(CallError::Closed { begun: false });
+        }
+        let _under_way = UnderWay::new(&self.calls);
+        let progress = call.reset_on_progress.then(Notify::new);
+        let (id, talk) = (self.session.next_id(), self.session.talk());
+        let frame = {
+            let opened = opened(call.secrets)?;
+            CallFrame {
+                id,
+                tool: call.tool,
+                args: call.args,
+                secrets: &opened,
+                progress: progress.is_some(),
+                traceparent: call.traceparent,
+                meta: talk.meta(),
+            }
+            .frame()
+        };
+        // Wiped when it was sent, or is not to be sent any more.
+        let body = Bytes::from_owner(frame);
+        let mirrored = self.session.mirrored.load().headers(call.tool, &body);
+        let progress_of = progress.as_ref();
+        let message = Message { id, body, method: CALL, name: Some(call.tool), progress: progress_of, mirrored };
+        let mut cancel = Cancel { session: &self.session, id, over: false };
+        let exchange = async { self.session.ask(&message).await.map_err(error) };
+        let answer = in_time(exchange, progress.as_ref(), call.timeout).await;
+        // On time out it runs on at the server.
+        cancel.over = !matches!(answer, Err(CallError::TimedOut));
+        answer.and_then(result)
+    }
+
+    pub async fn list_tools(&self) -> Result<Tools, Unconnected> {
+        list(&self.session).await
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.session.is_lost()
+    }
+
+    pub async fn closed(&self) {
+        self.session.lost().await;
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    pub fn why_it_ended(&self) -> String {
+        self.session.why_lost()
+    }
+
+    /// The session stays open at the server: it is taken up again at the next start.
+    pub fn stop(&self) {
+        self.session.lose(&"it was stopped");
+        self.listening.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        self.listening.iter().for_each(JoinHandle::abort);
+    }
+}
+
+pub async fn list(session: &Session) -> Result<Tools, Unconnected> {
+    let mut pages = Pages::new(session.wire.result_limit);
+    while let Some(params) = pages.next() {
+        pages.take(session.request("tools/list", &params).await?)?;
+    }
+    let tools = pages.tools();
+    if session.talk().stateless {
+        session.mirrored.store(Arc::new(Mirrored::of(&tools)));
+    }
+    Ok(tools)
+}
+
+fn error(trouble: Trouble) -> CallError {
+    match trouble {
+        Trouble::Unreachable(_) => CallError::Closed { begun: false },
+        Trouble::Stale => CallError::Wrong { reason: Trouble::Stale.reason(), begun: false },
+        Trouble::Denied(failure) | Trouble::TooNarrow(failure) => CallError::Denied(failure),
+        Trouble::Wrong { reason, begun, .. } => CallError::Wrong { reason, begun },
+    }
+}
+
+/// Counts a call while it is under way.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn new(calls: &'a AtomicUsize) -> Self {
+        calls.fetch_add(1, Ordering::Relaxed);
+        Self(calls)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Dropped before the answer, it tells the server that nobody waits for that any more. Without sessions the end of
+/// the connection says so.
+struct Cancel<'a> {
+    session: &'a Session,
+    id: u64,
+    over: bool,
+}
+
+impl Drop for Cancel<'_> {
+    fn drop(&mut self) {
+        let talk = self.session.talk();
+        if !self.over && !talk.stateless {
+            let frame = cancelled(self.id, "nobody waits for the answer any more");
+            self.session.wire.tell_aside(Talk::clone(&talk), "notifications/cancelled", Bytes::from_owner(frame));
+        }
+    }
+}

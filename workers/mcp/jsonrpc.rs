@@ -1,0 +1,89 @@
+//! JSON-RPC messages as servers write them, read where they lie, and what every server is heard to say.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+
+use crate::workers::redact::Masker;
+use crate::workers::runtime::log_buffer::{Ring, shorten};
+
+/// Of what a server logs, how much is looked at.
+const SAID: usize = 64 * 1024;
+
+/// One message of a server, as far as it matters here.
+#[derive(Deserialize)]
+pub struct Line<'a> {
+    #[serde(borrow)]
+    pub id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub method: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub error: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub params: Option<&'a RawValue>,
+}
+
+/// What a server answers where it has no result.
+#[derive(Deserialize, Serialize)]
+pub struct RpcError {
+    pub code: i64,
+    #[serde(default)]
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Box<RawValue>>,
+}
+
+/// Where the words of a server go that answer nothing.
+#[derive(Clone)]
+pub struct Hearing {
+    pub ring: Arc<Ring>,
+    pub masker: Arc<Masker>,
+    /// Rung when the server says that its tools have changed.
+    pub tools_changed: Arc<Notify>,
+}
+
+impl Hearing {
+    pub fn notification(&self, method: &str, params: Option<&RawValue>) {
+        match method {
+            "notifications/tools/list_changed" => self.tools_changed.notify_one(),
+            "notifications/message" => {
+                let said = params.map_or("", RawValue::get);
+                let kept = shorten(said, SAID);
+                let whole = kept.len() == said.len();
+                let said = if whole { self.masker.mask_json(kept) } else { self.masker.mask_cut(kept.as_bytes()) };
+                self.ring.push("server", &said);
+            }
+            // Others concern resources and prompts, which nobody here has asked for.
+            _ => {}
+        }
+    }
+
+    /// Something happened to the connection; `text` may hold what the server said.
+    pub fn note(&self, text: &str) {
+        self.ring.push("transport", &self.masker.mask(text));
+    }
+}
+
+pub fn part(line: &Bytes, raw: &RawValue) -> Bytes {
+    line.slice_ref(raw.get().as_bytes())
+}
+
+/// The number in `"c<number>"`.
+pub fn own_id(id: &RawValue) -> Option<u64> {
+    id.get().strip_prefix("\"c")?.strip_suffix('"')?.parse().ok()
+}
+
+pub fn progress_of(params: &RawValue) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Progress<'a> {
+        #[serde(borrow, rename = "progressToken")]
+        token: &'a RawValue,
+    }
+    serde_json::from_str::<Progress>(params.get()).ok().and_then(|progress| own_id(progress.token))
+}

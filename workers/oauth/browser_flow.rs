@@ -1,0 +1,166 @@
+//! An authorization by way of a browser: begun, so that its authorization server knows what to ask a person for, and
+//! finished with the code that the browser brings back. What lies between is in the Vault, and is taken once.
+
+use std::sync::Arc;
+
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
+use sha2::{Digest, Sha256};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::client;
+use super::client::{Got, Site};
+use super::tokens::{AGAIN, away, put, put_json, read, unseal, url_of};
+use crate::core::command::{BeginGrant, Begun, FinishGrant};
+use crate::core::event::Actor;
+use crate::core::failure::{Code, Failure};
+use crate::core::model::grant::{Authorization, Client, ClientAuth, GrantId, Renewal, TokenEndpoint};
+use crate::core::model::remote::SealedValue;
+use crate::crypto::context::GrantPart;
+use crate::ports::vault::Sealed;
+use crate::telemetry::error::bug;
+use crate::workers::context::Context;
+use crate::workers::servers;
+
+/// Requests for one exchange, all but the last not looked at by the authorization server.
+const TRIES: usize = 3;
+/// What an authorization server calls the scope with which it gives a refresh token.
+const OFFLINE: &str = "offline_access";
+
+pub async fn begin(context: Arc<Context>, command: BeginGrant) -> Result<Begun, Failure> {
+    let BeginGrant { grant: id, redirect_uri, scopes, client, client_document } = command;
+    let server = context.follow.catalog().server_by_id(id.server).cloned();
+    let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
+    let failed = |why: String| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name));
+    let site = client::discover(&url_of(&server)?).await.map_err(failed)?;
+    let page = site.metadata.authorization_endpoint.as_deref().and_then(|url| Url::parse(url).ok());
+    let mut page =
+        page.ok_or_else(|| failed(format!("has the authorization server {}, which has no page", site.issuer)))?;
+    client::allowed(&page, &url_of(&server)?).map_err(failed)?;
+    if site.metadata.code_challenge_methods_supported.as_ref().is_some_and(|all| !all.iter().any(|one| one == "S256")) {
+        return Err(failed(format!(
+            "has the authorization server {}, which does not know PKCE with S256",
+            site.issuer
+        )));
+    }
+    let scopes = scopes.unwrap_or_else(|| asked_for(&site));
+    let (client, auth) = match client {
+        Some(sealed) => {
+            let client: Client = read(&open(&context, &id, GrantPart::Client, &sealed)?)?;
+            let auth = site.metadata.auth(client.client_secret.is_some());
+            (client, auth)
+        }
+        None => be_a_client(&site, &redirect_uri, &scopes, client_document).await.map_err(failed)?,
+    };
+
+    let (verifier, state) = (random()?, random()?);
+    let challenge = URL_SAFE.encode(Sha256::digest(verifier.as_bytes()));
+    page.query_pairs_mut()
+        .append_pair("response_type", "code")
+        .append_pair("client_id", &client.client_id)
+        .append_pair("redirect_uri", &redirect_uri)
+        .append_pair("state", &state)
+        .append_pair("code_challenge", &challenge)
+        .append_pair("code_challenge_method", "S256")
+        .append_pair("resource", &site.resource);
+    if !scopes.is_empty() {
+        page.query_pairs_mut().append_pair("scope", &scopes.join(" "));
+    }
+    let endpoint = TokenEndpoint { url: site.token_endpoint.into(), auth, resource: site.resource };
+    let Client { client_id, client_secret } = client;
+    let renewal = Renewal {
+        refresh_token: None,
+        client_id,
+        client_secret,
+        redirect_uri,
+        code_verifier: Some(verifier),
+        scopes,
+        endpoint: Some(endpoint),
+    };
+    let says_issuer = site.metadata.authorization_response_iss_parameter_supported;
+    let begun = Authorization { issuer: site.issuer, says_issuer, renewal };
+    let value = put_json(&context, &id, GrantPart::Begun, &begun).await?;
+    Ok(Begun { value, url: page.into(), state: state.to_string() })
+}
+
+pub async fn finish(context: Arc<Context>, command: FinishGrant) -> Result<(), Failure> {
+    let FinishGrant { id: change, grant: id, begun, code, issuer } = command;
+    let server = context.follow.catalog().server_by_id(id.server).cloned();
+    let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
+    let used = || Failure::new(Code::Forbidden, "This authorization was finished already, or is too old; begin again");
+    let known = context.pool.keep.find(begun).await.map_err(away)?.ok_or_else(used)?;
+    let Authorization { issuer: expected, says_issuer, mut renewal } =
+        read(&unseal(&context, &id, GrantPart::Begun, begun, &known)?)?;
+    // Whatever comes of it: a code is good for one exchange.
+    context.vault.remove(&[begun]).await.map_err(away)?;
+    // RFC 9207: or a code of one authorization server could be sent to another.
+    if issuer.as_ref().map_or(says_issuer, |issuer| *issuer != expected) {
+        return Err(Failure::new(
+            Code::Forbidden,
+            "The browser came back from another authorization server; begin again",
+        ));
+    }
+    let code = open(&context, &id, GrantPart::Code, &code)?;
+    let failed = |why: String| {
+        Failure::new(
+            Code::UpstreamError,
+            format!("Server {} gave no tokens: its authorization server {why}", server.name),
+        )
+    };
+    let mut left = TRIES;
+    let tokens = loop {
+        left -= 1;
+        match client::exchange(&renewal, &code).await {
+            Got::Tokens(tokens) => break tokens,
+            Got::Away { pause, .. } if left > 0 => tokio::time::sleep(pause.unwrap_or(AGAIN)).await,
+            Got::Refused(why) | Got::Unknown(why) | Got::Away { why, .. } => return Err(failed(why)),
+        }
+    };
+    renewal.code_verifier = None;
+    renewal.refresh_token.clone_from(&tokens.refresh_token);
+    if let Some(scope) = &tokens.scope {
+        renewal.scopes = scope.split_ascii_whitespace().map(str::to_owned).collect();
+    }
+    let tokens = put(&context, &id, &renewal, &tokens).await?;
+    let done = context
+        .execute
+        .change(change, Actor::Api, move |catalog| crate::core::decide::grant::store(catalog, &id, tokens))
+        .await?;
+    servers::drop_replaced(&context, &server.name, &done).await;
+    Ok(())
+}
+
+/// What the server asks for, and a refresh token where that is a scope of its own.
+fn asked_for(site: &Site) -> Vec<String> {
+    let mut scopes = site.scopes.clone();
+    let known = site.metadata.scopes_supported.iter().any(|scope| scope == OFFLINE);
+    if known && !scopes.iter().any(|scope| scope == OFFLINE) {
+        scopes.push(OFFLINE.into());
+    }
+    scopes
+}
+
+/// Becomes a client: by a document of ours, or by registering one.
+async fn be_a_client(
+    site: &Site,
+    redirect_uri: &str,
+    scopes: &[String],
+    document: Option<String>,
+) -> Result<(Client, ClientAuth), String> {
+    if let Some(client_id) = document.filter(|_| site.metadata.client_id_metadata_document_supported) {
+        return Ok((Client { client_id, client_secret: None }, ClientAuth::None));
+    }
+    client::register(site, redirect_uri, scopes).await
+}
+
+fn open(context: &Context, id: &GrantId, part: GrantPart, given: &SealedValue) -> Result<Zeroizing<String>, Failure> {
+    let sealed = BASE64_STANDARD.decode(&given.sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
+    unseal(context, id, part, given.value, &Sealed(sealed.into()))
+}
+
+/// 256 random bits.
+fn random() -> Result<Zeroizing<String>, Failure> {
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    getrandom::fill(&mut *bytes).map_err(bug)?;
+    Ok(Zeroizing::new(URL_SAFE.encode(*bytes)))
+}

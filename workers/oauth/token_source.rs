@@ -1,0 +1,209 @@
+//! The token that goes with every request to a server: the grant's newest, refreshed in time, once for all who need it.
+//!
+//! A warm request touches no store: the token lies here sealed, as long as the catalogue names it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use quick_cache::sync::Cache;
+use tokio::sync::Mutex;
+
+use crate::cluster::command_client::{Answered, Asker, Question};
+use crate::core::command::{Command, RefreshGrant};
+use crate::core::decide::grant::reauth;
+use crate::core::failure::{Code, Failure};
+use crate::core::model::grant::{Grant, GrantId, GrantState};
+use crate::core::names::{ServerName, ValueId};
+use crate::crypto::context::{GrantPart, GrantPlace};
+use crate::crypto::seal::Plain;
+use crate::eventlog::projection::Follow;
+use crate::ports::vault::Sealed;
+use crate::telemetry::error::bug;
+use crate::time::clock::now_ms;
+use crate::workers::runtime::log_buffer::shorten;
+use crate::workers::sealed_store::Keep;
+
+/// How long new tokens are waited for.
+const RENEWAL: Duration = Duration::from_secs(60);
+/// After an attempt without an outcome the next one waits.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long this worker may take to read what another has just written.
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// New tokens that were refused are remembered; so many of them.
+const DOUBTED: usize = 10_000;
+
+/// What the bearers of a worker have in common.
+pub struct Grants {
+    follow: Arc<Follow>,
+    asker: Asker,
+    /// Tokens that had just been refreshed when the server refused them.
+    doubted: Cache<ValueId, ()>,
+}
+
+impl Grants {
+    pub fn new(follow: Arc<Follow>, asker: Asker) -> Self {
+        Self { follow, asker, doubted: Cache::new(DOUBTED) }
+    }
+}
+
+/// One connection's token.
+pub struct Bearer {
+    grants: Arc<Grants>,
+    keep: Keep,
+    id: GrantId,
+    server: ServerName,
+    held: ArcSwapOption<Token>,
+    /// Held by the one who has it refreshed; how the last attempt failed.
+    renewing: Mutex<Option<(Instant, ValueId, Failure)>>,
+}
+
+/// A token, sealed.
+pub struct Token {
+    pub value: ValueId,
+    sealed: Sealed,
+}
+
+impl Bearer {
+    pub fn new(grants: Arc<Grants>, keep: Keep, id: GrantId, server: ServerName) -> Self {
+        Self { grants, keep, id, server, held: ArcSwapOption::empty(), renewing: Mutex::default() }
+    }
+
+    /// The token for a request, which is not at its end.
+    pub async fn token(&self) -> Result<Arc<Token>, Failure> {
+        let mut renewed = false;
+        let mut behind = false;
+        loop {
+            let Grant { tokens, .. } = self.grant()?;
+            if tokens.refresh_at.is_some_and(|due| due <= now_ms()) && !renewed {
+                match self.renew(tokens.access).await {
+                    Ok(()) => {
+                        renewed = true;
+                        continue;
+                    }
+                    // It is of use for a little while yet.
+                    Err(failure) if failure.code != Code::ReauthRequired && tokens.expires_at > Some(now_ms()) => {}
+                    Err(failure) => return Err(failure),
+                }
+            }
+            if let Some(held) = self.held.load_full().filter(|held| held.value == tokens.access) {
+                return Ok(held);
+            }
+            match self.keep.find(tokens.access).await.map_err(away)? {
+                Some(sealed) => {
+                    let held = Arc::new(Token { value: tokens.access, sealed });
+                    self.held.store(Some(held.clone()));
+                    return Ok(held);
+                }
+                // It was replaced after this catalogue was read.
+                None if !behind => {
+                    behind = true;
+                    let head = self.grants.follow.log().head().await.map_err(away)?;
+                    self.grants.follow.reach(head, CATCH_UP).await;
+                }
+                None => return Err(Failure::unavailable("The tokens were being changed; ask again")),
+            }
+        }
+    }
+
+    /// The server has refused a token: from now on there is another one, or the reason why not.
+    pub async fn refused(&self, token: &Token) -> Result<(), Failure> {
+        let Grant { tokens, .. } = self.grant()?;
+        if tokens.access != token.value {
+            return Ok(());
+        }
+        if !tokens.refreshable {
+            return Err(self.reauth("it refuses the access token, and there is no refresh token"));
+        }
+        if self.grants.doubted.get(&token.value).is_some() {
+            return Err(self.doubt(token));
+        }
+        self.renew(token.value).await
+    }
+
+    /// The server refuses a token that has just been refreshed: another one would be of no more use.
+    pub fn doubt(&self, token: &Token) -> Failure {
+        self.grants.doubted.insert(token.value, ());
+        self.reauth("it refuses the access token also after that was refreshed")
+    }
+
+    /// What was asked needs these scopes too.
+    pub fn too_narrow(&self, scope: Option<String>) -> Failure {
+        let why = match &scope {
+            Some(scope) => format!("this needs {} to be allowed", shorten(scope, 300)),
+            None => "this needs more than was allowed".to_owned(),
+        };
+        Failure { scope: scope.map(String::into_boxed_str), ..self.reauth(&why) }
+    }
+
+    /// Opens a token for one request.
+    pub fn open(&self, token: &Token) -> Result<Plain, String> {
+        let place = GrantPlace { grant: &self.id, part: GrantPart::Access, value: token.value };
+        self.keep.opener.open(place, &token.sealed).map_err(|_| "its access token cannot be opened".into())
+    }
+
+    fn grant(&self) -> Result<Grant, Failure> {
+        let catalog = self.grants.follow.catalog();
+        let grant = catalog.server_by_id(self.id.server).and_then(|server| server.grant(self.id.user.as_ref()));
+        match grant {
+            None => Err(self.reauth("no tokens are stored for it")),
+            Some(Grant { state: GrantState::Refused, .. }) => Err(self.reauth("its access was withdrawn")),
+            Some(grant) => Ok(grant),
+        }
+    }
+
+    fn reauth(&self, why: &str) -> Failure {
+        reauth(&self.server, self.id.user.as_ref(), why)
+    }
+
+    /// Has new tokens got in the place of these, unless that has happened.
+    async fn renew(&self, access: ValueId) -> Result<(), Failure> {
+        let mut failed = self.renewing.lock().await;
+        if self.grant()?.tokens.access != access {
+            return Ok(());
+        }
+        if let Some((at, of, failure)) = &*failed
+            && *of == access
+            && at.elapsed() < PAUSE
+        {
+            return Err(failure.clone());
+        }
+        let body = serde_json::to_vec(&RefreshGrant { grant: self.id.clone(), access }).map_err(bug)?;
+        match self.ask(Bytes::from(body)).await {
+            Ok(answered) => {
+                self.grants.follow.reach(answered.position, CATCH_UP).await;
+                Ok(())
+            }
+            Err(failure) => {
+                *failed = Some((Instant::now(), access, failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Asks the pool. A worker that fell silent is no reason not to ask another one: what was begun is done once.
+    async fn ask(&self, body: Bytes) -> Result<Answered, Failure> {
+        let until = Instant::now() + RENEWAL;
+        loop {
+            let question = Question {
+                area: RefreshGrant::AREA,
+                server: None,
+                command: RefreshGrant::NAME,
+                call: None,
+                body: body.clone(),
+                traceparent: None,
+                time: until.saturating_duration_since(Instant::now()),
+            };
+            match self.grants.asker.ask(question).await {
+                Err(failure) if failure.code == Code::OutcomeUnknown && Instant::now() < until => {}
+                answered => return answered,
+            }
+        }
+    }
+}
+
+fn away(error: impl std::fmt::Display) -> Failure {
+    tracing::warn!(%error, "a token could not be looked up");
+    Failure::unavailable("The store cannot be reached")
+}

@@ -1,0 +1,32 @@
+//!
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::on_start::REST;
+use crate::workers::context::Context;
+
+/// How often is looked for what others have left behind.
+const SWEEP: Duration = Duration::from_secs(3600);
+
+/// Removes files that nobody needs, whenever there may be some: at start, after changes, and now and then.
+pub async fn keep_clean(context: Arc<Context>, draining: CancellationToken) {
+    let mut moves = context.follow.moves();
+    let mut known = None;
+    loop {
+        let changed = context.follow.catalog().servers_changed;
+        if known != Some(changed) {
+            known = Some(changed);
+            context.installer.sweep(&context.follow).await;
+        }
+        tokio::select! {
+            () = draining.cancelled() => return,
+            moved = moves.changed() => if moved.is_err() { return },
+            () = context.installer.freed.notified() => known = None,
+            () = tokio::time::sleep(SWEEP) => known = None,
+        }
+        tokio::time::sleep(REST).await;
+    }
+}

@@ -1,0 +1,62 @@
+//! Watches the servers that other workers run, to take over those that nobody runs.
+//!
+//! Of all who could, one goes first: workers and servers are hashed together, so servers spread over the
+//! workers and no store is stormed. The lease decides in any case.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::handle::Slot;
+use super::manager::Pool;
+use crate::core::names::{ServerId, WorkerId};
+
+const LOOK: Duration = Duration::from_millis(250);
+/// How much longer each further worker waits for its turn.
+const TURN: Duration = Duration::from_millis(700);
+/// Between two attempts.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Looks until the process ends.
+pub async fn watch(pool: Arc<Pool>) {
+    let mut every = tokio::time::interval(LOOK);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let waiting: Vec<_> = pool.slots().values().filter(|slot| slot.is_elsewhere()).cloned().collect();
+        if waiting.is_empty() {
+            continue;
+        }
+        let mut workers = pool.board.workers();
+        if !workers.contains(&pool.worker) {
+            workers.push(pool.worker);
+        }
+        for slot in waiting {
+            if due(&pool, &slot, &workers) {
+                slot.look_again();
+            }
+        }
+    }
+}
+
+fn due(pool: &Pool, slot: &Slot, workers: &[WorkerId]) -> bool {
+    let (since, tried) = slot.waiting_since();
+    let free = match pool.board.elsewhere(slot.id, pool.worker) {
+        // It may live without a word for as long as its lease.
+        Some((at, true)) => at + pool.limits.lease_ttl,
+        Some((at, false)) => at,
+        None => since,
+    };
+    let now = Instant::now();
+    now >= free + TURN * place(slot.id, workers, pool.worker) && tried.is_none_or(|tried| now >= tried + AGAIN)
+}
+
+/// How many workers come before this one for that server.
+fn place(server: ServerId, workers: &[WorkerId], me: WorkerId) -> u32 {
+    let weight = |worker: &WorkerId| {
+        let mut hasher = DefaultHasher::new();
+        (server, worker).hash(&mut hasher);
+        (hasher.finish(), *worker)
+    };
+    workers.iter().filter(|worker| weight(worker) > weight(&me)).count() as u32
+}

@@ -1,0 +1,130 @@
+//! A server's last lines: what it printed and what happened to it, kept across reconnects.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use zeroize::Zeroize;
+
+use crate::core::model::server::LogLine;
+use crate::time::clock::now_ms;
+use crate::workers::redact::Masker;
+
+/// Lines kept.
+const LINES: usize = 200;
+/// Characters of a line that are kept.
+const WIDTH: usize = 4096;
+
+#[derive(Default)]
+pub struct Ring(Mutex<Lines>);
+
+#[derive(Default)]
+struct Lines {
+    shown: VecDeque<LogLine>,
+    /// While somebody holds lines back they gather here, whole.
+    back: VecDeque<LogLine>,
+    holds: usize,
+}
+
+impl Lines {
+    fn show(&mut self, mut line: LogLine) {
+        line.text.truncate(line.text.floor_char_boundary(WIDTH));
+        if self.shown.len() == LINES {
+            self.shown.pop_front();
+        }
+        self.shown.push_back(line);
+    }
+}
+
+impl Ring {
+    /// Adds a line whose secrets are masked already.
+    pub fn push(&self, source: &str, text: &str) {
+        let mut lines = self.lock();
+        let held = lines.holds > 0;
+        let text = if held { text } else { shorten(text, WIDTH) }.to_owned();
+        let line = LogLine { at: now_ms(), source: source.to_owned(), text };
+        match held {
+            false => lines.show(line),
+            true if lines.back.len() < LINES => lines.back.push_back(line),
+            true => {}
+        }
+    }
+
+    /// Shows no line that comes from now on before the end of this hold: what is secret in it becomes known only
+    /// then.
+    pub fn hold_back<'a>(&'a self, masker: &'a Masker) -> HoldBack<'a> {
+        self.lock().holds += 1;
+        HoldBack { ring: self, masker }
+    }
+
+    pub fn lines(&self) -> Vec<LogLine> {
+        self.lock().shown.iter().cloned().collect()
+    }
+
+    /// The last lines of standard error since a moment, for an error's `details`.
+    pub fn stderr_since(&self, at: u64) -> Option<String> {
+        let lines = self.lock();
+        let mut tail: Vec<&str> = lines
+            .shown
+            .iter()
+            .rev()
+            .filter(|l| l.source == "stderr" && l.at >= at)
+            .map(|l| l.text.as_str())
+            .take(20)
+            .collect();
+        tail.reverse();
+        (!tail.is_empty()).then(|| tail.join("\n"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps lines back until it is dropped; then they are masked once more and shown.
+pub struct HoldBack<'a> {
+    ring: &'a Ring,
+    masker: &'a Masker,
+}
+
+impl Drop for HoldBack<'_> {
+    fn drop(&mut self) {
+        let mut lines = self.ring.lock();
+        lines.holds -= 1;
+        if lines.holds > 0 {
+            return;
+        }
+        for mut line in std::mem::take(&mut lines.back) {
+            let masked = self.masker.mask_json(&line.text);
+            std::mem::replace(&mut line.text, masked).zeroize();
+            lines.show(line);
+        }
+    }
+}
+
+/// At most `limit` bytes, cut between characters.
+pub fn shorten(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::names::ValueId;
+    use uuid::Uuid;
+
+    #[test]
+    fn lines_that_are_held_back_are_masked_before_they_are_shown() {
+        let (ring, masker) = (Ring::default(), Masker::default());
+        ring.push("stderr", "before");
+        let (first, second) = (ring.hold_back(&masker), ring.hold_back(&masker));
+        ring.push("stderr", &format!("{}got s3cret-token", "x".repeat(WIDTH - 8)));
+        drop(first);
+        masker.hold(ValueId(Uuid::nil()), "s3cret-token");
+        assert_eq!((ring.lines().len(), ring.stderr_since(0).as_deref()), (1, Some("before")));
+        drop(second);
+        ring.push("stderr", "after");
+        let shown: Vec<_> = ring.lines().into_iter().map(|line| line.text).collect();
+        assert!(shown[1].ends_with("xgot ***") && shown[1].len() == WIDTH - 1, "{}", shown[1]);
+        assert_eq!((shown[0].as_str(), shown[2].as_str()), ("before", "after"));
+    }
+}

@@ -1,0 +1,15 @@
+//!
+
+pub mod failover;
+pub mod handle;
+pub mod lease;
+pub mod log_buffer;
+pub mod manager;
+pub mod probe;
+pub mod reconcile;
+pub mod remote_state;
+pub mod shutdown;
+pub mod supervisor;
+pub mod tool_sync;
+pub mod upgrade;
+pub mod user_connections;

@@ -1,0 +1,47 @@
+//! Starts a server beside everything, to see whether it does start: it is asked for its tools, and for nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::log_buffer::Ring;
+use super::manager::Pool;
+use super::remote_state::Memory;
+use crate::core::catalog::server::Server;
+use crate::core::failure::{Code, Failure};
+use crate::workers::install::InUse;
+use crate::workers::mcp::connection::{Connection, Shared};
+use crate::workers::mcp::jsonrpc::Hearing;
+
+/// How much longer than its start may take it lives at most.
+const MORE: Duration = Duration::from_secs(30);
+
+/// An error is a sentence with the server's last lines.
+pub async fn try_out(pool: &Pool, server: &Server, package: InUse) -> Result<(), Failure> {
+    let ring = Arc::<Ring>::default();
+    let limit = Duration::from_millis(server.config.startup_timeout_ms());
+    let shared = Shared {
+        hearing: Hearing { ring: ring.clone(), masker: Arc::default(), tools_changed: Arc::default() },
+        result_limit: pool.limits.result,
+        child: Arc::default(),
+        ttl: limit + MORE,
+        memory: Memory {
+            keep: pool.keep.clone(),
+            execute: pool.execute.clone(),
+            grants: pool.grants.clone(),
+            server: server.id,
+            user: None,
+            url: "".into(),
+            session_id: Arc::default(),
+        },
+    };
+    let reason = match tokio::time::timeout(limit, Connection::open(server, Some(package), &shared)).await {
+        Ok(Ok((connection, _))) => {
+            connection.stop().await;
+            return Ok(());
+        }
+        Ok(Err(why)) => why.reason,
+        Err(_) => format!("it was not ready within {} ms (startupTimeout)", limit.as_millis()),
+    };
+    let sentence = format!("Server {} could not be started: {reason}", server.name);
+    Err(Failure::new(Code::UpstreamError, sentence).with_details(ring.stderr_since(0)))
+}

@@ -1,0 +1,97 @@
+//! What outlives a connection: the era found, and the session, whose id is a credential and lies sealed in the Vault.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use uuid::Uuid;
+
+use crate::core::decide::remote::{Found, record_found};
+use crate::core::event::Actor;
+use crate::core::model::remote::Session;
+use crate::core::names::{CommandId, ServerId, UserName, ValueId};
+use crate::crypto::context::{Kind, ServerPlace};
+use crate::eventlog::appender::Execute;
+use crate::workers::oauth::token_source::Grants;
+use crate::workers::sealed_store::Keep;
+
+pub fn session_place(server: ServerId, value: ValueId) -> ServerPlace<'static> {
+    ServerPlace { server, kind: Kind::Session, name: "", value }
+}
+
+/// The memory of one server, or of one user's connection to it, as long as it is at one URL.
+#[derive(Clone)]
+pub struct Memory {
+    pub keep: Keep,
+    pub execute: Execute,
+    pub grants: Arc<Grants>,
+    pub server: ServerId,
+    /// Whose connection it is, where he has given access of his own: its session is not kept.
+    pub user: Option<UserName>,
+    pub url: Arc<str>,
+    /// The id of the session, to be shown.
+    pub session_id: Arc<ArcSwapOption<String>>,
+}
+
+impl Memory {
+    /// The session that was opened last.
+    pub async fn session(&self, value: ValueId) -> Option<Session> {
+        let session = self.keep.session(self.server, value).await?;
+        self.show(Some(&session.id));
+        Some(session)
+    }
+
+    pub fn show(&self, session_id: Option<&str>) {
+        if self.user.is_some() {
+            return;
+        }
+        self.session_id.store(session_id.map(|id| Arc::new(id.to_owned())));
+    }
+
+    /// Keeps a session that was opened in the place of another: put, append, drop the old. Without it the
+    /// connection works all the same; after a restart a new one is opened.
+    pub async fn opened(&self, session: &Session, old: Option<ValueId>) -> Option<ValueId> {
+        if self.user.is_some() {
+            return None;
+        }
+        self.show(Some(&session.id));
+        let value = ValueId(Uuid::now_v7());
+        let place = session_place(self.server, value);
+        let text = zeroize::Zeroizing::new(serde_json::to_string(session).ok()?);
+        let sealed = self.keep.sealer.seal(place, &text).ok()?;
+        if let Err(error) = self.keep.vault.put(value, sealed).await {
+            tracing::warn!(server = %self.server, %error, "a session could not be kept");
+            return None;
+        }
+        self.found(Found::Session(value)).await;
+        self.drop_value(old).await;
+        Some(value)
+    }
+
+    /// The server does not know the session any more, and opened no other that has an id.
+    pub async fn ended(&self, old: Option<ValueId>) {
+        self.show(None);
+        if let Some(value) = old {
+            self.found(Found::NoSession(value)).await;
+            self.drop_value(old).await;
+        }
+    }
+
+    async fn drop_value(&self, old: Option<ValueId>) {
+        if let Some(old) = old
+            && let Err(error) = self.keep.vault.remove(&[old]).await
+        {
+            tracing::warn!(%error, "an old session is left to the sweep");
+        }
+    }
+
+    /// Tells the log what was found out, where that is news.
+    pub async fn found(&self, found: Found) {
+        let (server, url) = (self.server, self.url.clone());
+        let id = CommandId(Uuid::now_v7());
+        let recorded =
+            self.execute.change(id, Actor::Worker, move |catalog| Ok(record_found(catalog, server, &url, found)));
+        if let Err(failure) = recorded.await {
+            tracing::warn!(server = %self.server, %failure, "what was found out of a server could not be recorded");
+        }
+    }
+}

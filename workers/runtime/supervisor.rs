@@ -1,0 +1,375 @@
+//! Keeps one server as the catalogue wants it: started, started again after it ended, stopped.
+//!
+//! One task a server owns its connection, so a broken or slow server delays nobody else. After a
+//! crash the server comes back at once and calls wait for it; a server that cannot even start is
+//! `error`, calls fail fast, and it is tried again with backoff and jitter.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use tokio::sync::{Notify, mpsc};
+
+use super::handle::{Order, Slot, State};
+use super::manager::Pool;
+use super::reconcile::{matters, news, next_that_matters, upgraded};
+use super::shutdown::{backoff, finish_calls, retire};
+use super::tool_sync::{record, refresh};
+use super::upgrade::{Beside, Unopened, ready};
+use crate::core::catalog::server::Server;
+use crate::core::failure::{Code, Failure};
+use crate::core::model::server::{Live, Status};
+use crate::core::model::tool::Tools;
+use crate::time::clock::now_ms;
+use crate::workers::mcp::connection::{Connection, Shared, Unconnected};
+use crate::workers::mcp::jsonrpc::Hearing;
+
+/// How long a server must have run for its next end to count as its first.
+const STEADY: Duration = Duration::from_secs(60);
+/// How long a store that does not answer is left alone.
+const UNKNOWN: Duration = Duration::from_secs(2);
+
+/// Why a running or starting server is left.
+enum Left {
+    Ordered(Order),
+    /// The catalogue says something else.
+    News,
+    LeaseEnded,
+    Ended(String),
+}
+
+/// Whether the server may run here.
+enum Obtained {
+    Held,
+    Elsewhere,
+    /// The store does not say.
+    Unknown,
+    /// It is disabled.
+    NotWanted,
+}
+
+pub(super) struct Supervisor {
+    slot: Arc<Slot>,
+    pool: Arc<Pool>,
+    tools_changed: Arc<Notify>,
+    inbox: mpsc::Receiver<Order>,
+    /// Orders that are answered at the next settled state.
+    waiting: Vec<Order>,
+    /// The first attempt is left to others.
+    standby: bool,
+    /// Ends in a row, each soon after its start.
+    crashes: u32,
+    /// The last attempt to start it failed.
+    broken: bool,
+}
+
+impl Supervisor {
+    pub fn new(slot: Arc<Slot>, pool: Arc<Pool>, inbox: mpsc::Receiver<Order>, eager: bool) -> Self {
+        let (tools_changed, waiting) = (Arc::default(), Vec::new());
+        Self { slot, pool, tools_changed, inbox, waiting, standby: !eager, crashes: 0, broken: false }
+    }
+
+    pub async fn run(mut self) {
+        let mut failures = backoff(Duration::from_secs(60));
+        loop {
+            while let Ok(order) = self.inbox.try_recv() {
+                self.waiting.push(order);
+            }
+            if self.pool.ending.is_cancelled() || self.waiting.iter().any(|order| order.shut_down) {
+                break;
+            }
+            let Some(server) = self.pool.follow.catalog().server_by_id(self.slot.id).cloned() else { break };
+            let obtained = if server.enabled { self.obtain(&server).await } else { Obtained::NotWanted };
+            match obtained {
+                Obtained::Held => {}
+                Obtained::NotWanted | Obtained::Elsewhere => {
+                    failures = backoff(Duration::from_secs(60));
+                    (self.crashes, self.broken) = (0, false);
+                    self.rest(obtained).await;
+                    continue;
+                }
+                Obtained::Unknown => {
+                    let pause = failures.next().unwrap_or_default().min(UNKNOWN);
+                    self.pause(pause).await;
+                    continue;
+                }
+            }
+            match self.start(&server).await {
+                Ok((connection, tools)) => {
+                    failures = backoff(Duration::from_secs(60));
+                    self.broken = false;
+                    self.keep(&server, connection, tools).await;
+                }
+                Err(Left::Ordered(order)) => self.waiting.push(order),
+                Err(Left::News | Left::LeaseEnded) => {}
+                Err(Left::Ended(reason)) => {
+                    self.broken = true;
+                    let pause = failures.next().unwrap_or(Duration::from_secs(60));
+                    self.pause(pause).await;
+                    tracing::debug!(server = %server.name, reason, "trying again");
+                }
+            }
+        }
+        self.show(State::Off, Live::of(Status::Disconnected));
+        self.let_go().await;
+        self.pool.forget(&self.slot);
+    }
+
+    /// Takes the right to run the server.
+    async fn obtain(&mut self, server: &Server) -> Obtained {
+        if self.pool.leaving.is_cancelled() || (std::mem::take(&mut self.standby) && self.waiting.is_empty()) {
+            return Obtained::Elsewhere;
+        }
+        let (asked, ttl) = (tokio::time::Instant::now(), self.pool.limits.lease_ttl);
+        if server.held().is_none() {
+            if self.slot.serves() {
+                self.let_go().await;
+            }
+            self.slot.lease.granted(ttl);
+            return Obtained::Held;
+        }
+        match self.pool.leases.take(self.slot.id.into(), self.pool.worker, ttl).await {
+            Ok(Some(_)) => {
+                self.slot.lease.taken(asked, ttl);
+                if !self.slot.serves() {
+                    self.slot.serve(Some(self.pool.serve(self.slot.id)));
+                }
+                Obtained::Held
+            }
+            Ok(None) => Obtained::Elsewhere,
+            Err(error) => {
+                tracing::warn!(server = %server.name, %error, "whether a server may be started is not to be found out");
+                let failure = Failure::unavailable("The store cannot be reached, and without it no server is started");
+                let live = Live { error: Some(failure.message.clone()), ..Live::of(Status::Error) };
+                self.show(State::Broken(Box::new(failure)), live);
+                Obtained::Unknown
+            }
+        }
+    }
+
+    /// Waits while the server is not to run here.
+    async fn rest(&mut self, obtained: Obtained) {
+        let (wanted, live) = (!matches!(obtained, Obtained::NotWanted), Live::of(Status::Disconnected));
+        if self.slot.serves() || self.slot.lease.is_held() {
+            self.let_go().await;
+        }
+        if !wanted {
+            self.show(State::Off, live);
+        } else {
+            if !self.slot.is_elsewhere() {
+                self.slot.wait_from_now();
+                self.show_quietly(State::Elsewhere, live);
+            }
+            self.waiting.drain(..).for_each(|order| drop(order.done.send(None)));
+        }
+        tokio::select! {
+            order = self.inbox.recv() => match order {
+                Some(order) => self.waiting.push(order),
+                None => self.pool.ending.cancel(),
+            },
+            // Whoever has enabled it starts it, if somebody has; a moment later anybody may.
+            () = self.slot.news.notified() => self.standby = !wanted && !self.pool.alone,
+        }
+    }
+
+    /// Gives the server to whoever wants it.
+    async fn let_go(&mut self) {
+        self.slot.serve(None);
+        self.slot.users.clear();
+        self.slot.lease.end();
+        if let Err(error) = self.pool.leases.release(self.slot.id.into(), self.pool.worker).await {
+            tracing::warn!(server = %self.slot.name, %error, "a lease was not given back; it will expire");
+        }
+    }
+
+    /// One attempt to connect. Its outcome is shown before this returns.
+    async fn start(&mut self, server: &Server) -> Result<(Arc<Connection>, Tools), Left> {
+        let began = now_ms();
+        // A broken server is tried again unseen, so that calls go on failing fast, unless somebody waits for it.
+        if !self.waiting.is_empty() || (self.crashes == 0 && !self.broken) {
+            self.show(State::Starting, Live::of(Status::Connecting));
+        }
+        let opening = self.opening(server);
+        let connected = tokio::select! {
+            connected = opening => connected,
+            // What is being started is not what is wanted any more, or perhaps it is: look again.
+            order = next_that_matters(&mut self.inbox, &mut self.waiting, &self.pool, server) => return Err(Left::Ordered(order)),
+            () = news(&self.slot, &self.pool, server) => return Err(Left::News),
+            () = self.slot.lease.ended() => return Err(Left::LeaseEnded),
+        };
+        match connected {
+            Ok((connection, tools)) => Ok((Arc::new(connection), tools)),
+            Err(Unopened { why: Unconnected { reason, denied }, details }) => {
+                let reason = self.slot.masker.mask(&reason);
+                let details = details.or_else(|| self.slot.ring.stderr_since(began));
+                self.slot.ring.push("transport", &format!("could not be started: {reason}"));
+                tracing::warn!(server = %server.name, reason, "a server could not be started");
+                let message = || format!("Server {} could not be started: {reason}", server.name);
+                let failure = denied.map_or_else(|| Failure::new(Code::UpstreamError, message()), |denied| *denied);
+                let failure = failure.with_details(details.clone());
+                let live = Live { status: Status::Error, error: Some(reason.clone()), details };
+                self.show(State::Broken(Box::new(failure)), live);
+                Err(Left::Ended(reason))
+            }
+        }
+    }
+
+    /// Connects to what is installed, which it is first where this worker has not got it. That has its own limit.
+    fn opening(&self, server: &Server) -> impl Future<Output = Result<(Connection, Tools), Unopened>> + Send + use<> {
+        let (slot, pool, server) = (self.slot.clone(), self.pool.clone(), server.clone());
+        let (tools_changed, memory) = (self.tools_changed.clone(), self.pool.memory(&server, &self.slot, None));
+        async move {
+            let package = match &server.package {
+                Some(installed) => ready(&pool, &slot, &installed.package).await?,
+                None => None,
+            };
+            let limit = Duration::from_millis(server.config.startup_timeout_ms());
+            let shared = Shared {
+                hearing: Hearing { ring: slot.ring.clone(), masker: slot.masker.clone(), tools_changed },
+                result_limit: pool.limits.result,
+                child: slot.child.clone(),
+                ttl: slot.lease.left(),
+                memory,
+            };
+            match tokio::time::timeout(limit, Connection::open(&server, package, &shared)).await {
+                Ok(connected) => connected.map_err(Unopened::from),
+                Err(_) => Err(format!("it was not ready within {} ms (startupTimeout)", limit.as_millis()).into()),
+            }
+        }
+    }
+
+    /// Shows a connected server until it ends or is not wanted any more.
+    async fn keep(&mut self, server: &Server, mut connection: Arc<Connection>, tools: Tools) {
+        let (mut server, mut since) = (Arc::new(server.clone()), Instant::now());
+        self.slot.ring.push("transport", "connected");
+        tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
+        record(&self.pool, &self.slot, tools).await;
+        self.pool.metrics.children_alive.inc_by(i64::from(connection.has_child()));
+        self.slot.connection.store(Some(connection.clone()));
+        self.show(State::Up(connection.clone()), Live::of(Status::Connected));
+        // One at a time, so that an older list never replaces a newer one; never in an order's way.
+        let mut refreshing: Option<BoxFuture<'static, ()>> = None;
+        // Another version on its way, beside the one that runs.
+        let mut beside: Option<Beside> = None;
+        let left = loop {
+            if beside.as_ref().map(|beside| beside.server.changed) != upgraded(&self.pool, &server).map(|s| s.changed) {
+                beside = upgraded(&self.pool, &server).map(|newer| Beside::new(self.opening(&newer), newer));
+            }
+            tokio::select! {
+                () = connection.closed() => break Left::Ended(connection.why_it_ended().await),
+                () = self.slot.lease.ended() => break Left::LeaseEnded,
+                () = news(&self.slot, &self.pool, &server) => {
+                    if upgraded(&self.pool, &server).is_none() {
+                        break Left::News;
+                    }
+                }
+                Some(order) = self.inbox.recv() => {
+                    let upgrading = !order.shut_down && upgraded(&self.pool, &server).is_some();
+                    if matters(&order, &self.pool, &server) && !upgrading {
+                        break Left::Ordered(order);
+                    }
+                    self.waiting.push(order);
+                }
+                opened = Beside::opened(&mut beside) => match opened {
+                    Ok((newer, new, tools)) => {
+                        self.slot.ring.push("transport", "connected to the new version");
+                        tracing::info!(server = %newer.name, "a server was upgraded while it runs");
+                        record(&self.pool, &self.slot, tools).await;
+                        self.pool.metrics.children_alive.inc_by(i64::from(new.has_child()));
+                        self.slot.connection.store(Some(new.clone()));
+                        self.show_quietly(State::Up(new.clone()), Live::of(Status::Connected));
+                        let old = std::mem::replace(&mut connection, new);
+                        self.pool.tasks.spawn(retire(self.pool.clone(), self.slot.clone(), old));
+                        (server, since, beside) = (newer, Instant::now(), None);
+                    }
+                    Err(reason) => {
+                        let reason = self.slot.masker.mask(&reason);
+                        tracing::warn!(server = %server.name, reason, "a new version could not be started; the old one goes on");
+                        let live = Live { error: Some(format!("its new version cannot be started: {reason}")), ..Live::of(Status::Connected) };
+                        self.slot.ring.push("transport", &format!("the new version could not be started: {reason}"));
+                        self.show_quietly(State::Up(connection.clone()), live);
+                        if let Some(beside) = &mut beside {
+                            beside.again(self.opening(&beside.server));
+                        }
+                    }
+                },
+                () = self.tools_changed.notified(), if refreshing.is_none() => {
+                    let limit = Duration::from_millis(server.config.startup_timeout_ms());
+                    refreshing = Some(Box::pin(refresh(self.pool.clone(), self.slot.clone(), connection.clone(), limit)));
+                }
+                () = async { if let Some(refresh) = &mut refreshing { refresh.await } }, if refreshing.is_some() => refreshing = None,
+            }
+            // Only orders that change nothing were put aside: they see the server as it is, or as it becomes.
+            if beside.as_ref().is_none_or(Beside::has_failed) {
+                self.answer_waiting();
+            }
+        };
+        self.slot.connection.store(None);
+        match left {
+            Left::LeaseEnded => {
+                // Another may start it any moment: no time is left for a good end.
+                self.show_quietly(State::Starting, Live::of(Status::Connecting));
+                connection.kill().await;
+                self.slot.ring.push("transport", "stopped: the lease could not be renewed");
+                tracing::warn!(server = %server.name, "a server was stopped because its lease could not be renewed");
+            }
+            Left::Ordered(_) | Left::News => {
+                if let Left::Ordered(order) = left {
+                    self.waiting.push(order);
+                }
+                self.show_quietly(State::Starting, Live::of(Status::Connecting));
+                finish_calls(&connection).await;
+                connection.stop().await;
+                self.slot.ring.push("transport", "stopped");
+                self.crashes = 0;
+            }
+            Left::Ended(reason) => {
+                let reason = self.slot.masker.mask(&reason);
+                self.slot.ring.push("transport", &format!("ended: {reason}"));
+                tracing::warn!(server = %server.name, reason, "a server ended and is being restarted");
+                let details = self.slot.ring.stderr_since(connection.started_at());
+                let live = Live { status: Status::Connecting, error: Some(reason), details };
+                self.show(State::Starting, live);
+                self.pool.metrics.restarted(&server.name);
+                self.crashes = if since.elapsed() >= STEADY { 1 } else { self.crashes + 1 };
+            }
+        }
+        self.pool.metrics.children_alive.dec_by(i64::from(connection.has_child()));
+        drop(connection);
+        if self.crashes > 1 {
+            let pause =
+                backoff(Duration::from_secs(5)).nth(self.crashes as usize - 2).unwrap_or(Duration::from_secs(5));
+            self.pause(pause).await;
+        }
+    }
+
+    /// Waits before the next attempt, unless somebody wants it now.
+    async fn pause(&mut self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            order = self.inbox.recv() => self.waiting.extend(order),
+            () = self.slot.news.notified() => {}
+        }
+    }
+
+    /// Shows a settled state and answers those who waited for one.
+    fn show(&mut self, state: State, live: Live) {
+        let settled = !matches!(state, State::Starting);
+        self.show_quietly(state, live);
+        if settled {
+            self.answer_waiting();
+        }
+    }
+
+    fn show_quietly(&self, state: State, live: Live) {
+        self.slot.live.store(Arc::new(live));
+        self.slot.state.send_replace(state);
+        self.pool.tell(&self.slot);
+    }
+
+    fn answer_waiting(&mut self) {
+        for order in self.waiting.drain(..) {
+            let _ = order.done.send(Some(self.slot.live()));
+        }
+    }
+}

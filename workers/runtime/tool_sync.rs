@@ -1,0 +1,38 @@
+//! Tells the log which tools a server has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handle::Slot;
+use super::manager::Pool;
+use crate::core::command::RecordTools;
+use crate::core::decide::server::record_tools;
+use crate::core::event::Actor;
+use crate::core::model::tool::Tools;
+use crate::core::names::CommandId;
+use crate::workers::mcp::connection::Connection;
+
+pub async fn refresh(pool: Arc<Pool>, slot: Arc<Slot>, connection: Arc<Connection>, limit: Duration) {
+    match tokio::time::timeout(limit, connection.list_tools()).await {
+        Ok(Ok(tools)) => record(&pool, &slot, tools).await,
+        Ok(Err(reason)) => {
+            let reason = slot.masker.mask(&reason);
+            slot.ring.push("transport", &format!("the new list of tools was not to be had: {reason}"));
+        }
+        Err(_) => slot.ring.push("transport", "the new list of tools did not come in time"),
+    }
+}
+
+/// Tells the log what the server offers, where that is news. Without it the server works all the
+/// same; the next start tries again.
+pub async fn record(pool: &Pool, slot: &Slot, tools: Tools) {
+    let command = RecordTools { server: slot.id, tools };
+    if record_tools(&pool.follow.catalog(), &command).is_empty() {
+        return;
+    }
+    let id = CommandId(uuid::Uuid::now_v7());
+    let recorded = pool.execute.change(id, Actor::Worker, move |catalog| Ok(record_tools(catalog, &command)));
+    if let Err(failure) = recorded.await {
+        tracing::warn!(server = %slot.name, %failure, "the tools found could not be recorded");
+    }
+}

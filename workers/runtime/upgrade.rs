@@ -1,0 +1,108 @@
+//! Another version of a server's package, being started beside the one that runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::handle::Slot;
+use super::log_buffer::Ring;
+use super::manager::Pool;
+use super::shutdown::backoff;
+use crate::core::catalog::server::Server;
+use crate::core::failure::Failure;
+use crate::core::model::package::Package;
+use crate::core::model::tool::Tools;
+use crate::workers::install;
+use crate::workers::install::{InUse, Progress};
+use crate::workers::mcp::connection::{Connection, Unconnected};
+
+/// Between two attempts, at most.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Why a server is not connected to.
+pub struct Unopened {
+    pub why: Unconnected,
+    /// The installer's last lines.
+    pub details: Option<String>,
+}
+
+type Opening = BoxFuture<'static, Result<(Connection, Tools), Unopened>>;
+pub type Opened = (Arc<Server>, Arc<Connection>, Tools);
+
+pub struct Beside {
+    pub server: Arc<Server>,
+    opening: Opening,
+    /// Attempts that have failed.
+    failed: usize,
+}
+
+impl Beside {
+    pub fn new(
+        opening: impl Future<Output = Result<(Connection, Tools), Unopened>> + Send + 'static,
+        server: Arc<Server>,
+    ) -> Self {
+        Self { server, opening: opening.boxed(), failed: 0 }
+    }
+
+    /// Another attempt, after a while.
+    pub fn again(&mut self, opening: impl Future<Output = Result<(Connection, Tools), Unopened>> + Send + 'static) {
+        let pause = backoff(AGAIN).nth(self.failed).unwrap_or(AGAIN);
+        self.failed += 1;
+        self.opening = async move {
+            tokio::time::sleep(pause).await;
+            opening.await
+        }
+        .boxed();
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed > 0
+    }
+
+    /// Waits for the attempt, if there is one. It may be dropped and waited for again; one that failed is over.
+    pub async fn opened(beside: &mut Option<Self>) -> Result<Opened, String> {
+        let Some(Self { server, opening, .. }) = beside else { return std::future::pending().await };
+        let opened = opening.await;
+        opened
+            .map(|(connection, tools)| (server.clone(), Arc::new(connection), tools))
+            .map_err(|unopened| unopened.why.reason)
+    }
+}
+
+impl From<Unconnected> for Unopened {
+    fn from(why: Unconnected) -> Self {
+        Self { why, details: None }
+    }
+}
+
+impl From<String> for Unopened {
+    fn from(reason: String) -> Self {
+        Unconnected::from(reason).into()
+    }
+}
+
+/// The files of a server's package, built here where they were not.
+pub async fn ready(pool: &Pool, slot: &Arc<Slot>, package: &Package) -> Result<Option<InUse>, Unopened> {
+    let progress = Arc::new(InRing(slot.ring.clone()));
+    let ready = install::ready(&pool.installer, &pool.keep, slot.id, package, progress, slot.masker.clone()).await;
+    let unopened =
+        |Failure { message, details, .. }| Unopened { why: format!("its package: {message}").into(), details };
+    let ready = ready.map_err(unopened)?;
+    if let Some(built) = &ready {
+        pool.installer.link(&package.source, &slot.name, built);
+    }
+    Ok(ready)
+}
+
+/// What is installed for a server is told in its log.
+struct InRing(Arc<Ring>);
+
+impl Progress for InRing {
+    fn phase(&self, phase: &str) {
+        self.0.push("transport", &format!("its package: {phase}"));
+    }
+
+    fn line(&self, _: &str) {}
+}
