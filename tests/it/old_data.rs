@@ -6,7 +6,6 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use mongodb::bson::Document;
 use reqwest::Method;
@@ -15,29 +14,29 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Answer, App, PATIENCE, answer};
+use crate::harness::{Answer, App, answer};
 use crate::process::{Services, command, owned};
 use crate::remote::script::Script;
 
 const SECRETS_KEY: &str = "the passphrase of the old data";
-/// 2100-01-01: the data keep answers and keys until then. A job that ends in this test is kept for a shorter time.
+/// 2100-01-01, the expiry of answers and keys in the data. Jobs that end in this test expire earlier.
 const FAR: u64 = 4_102_444_800_000;
 const ZOE: &str = "zoë@example.com";
 
-/// How this program shows an event that has another name in the data.
+/// An event type that had another name when the data were written.
 struct Renamed {
     old: &'static str,
     new: &'static str,
-    /// The new subject, where the subject is another one too.
+    /// The new subject, if the subject changed too.
     subject: Option<&'static str>,
-    /// A field of the data, before and after.
+    /// The old and the new name of a field of `data`, if a field changed.
     field: Option<(&'static str, &'static str)>,
 }
 
-/// All events that have another name now.
+/// All renamed event types. The data contain the old names, and `GET /events` shows the new names.
 const RENAMED: &[Renamed] = &[];
 
-/// The fields that say how something is right now.
+/// Fields that show the present moment.
 const LIVE: &[&str] = &["status", "logs", "error", "details"];
 
 fn fixture(name: &str) -> PathBuf {
@@ -49,8 +48,8 @@ fn saved(name: &str) -> Vec<Value> {
     serde_json::from_reader(BufReader::new(file)).expect("JSON")
 }
 
-/// The saved event as this program shows it.
-fn shown_now(mut event: Value) -> Value {
+/// Returns the saved event in the form that this program shows.
+fn current_form(mut event: Value) -> Value {
     let Some(renamed) = RENAMED.iter().find(|renamed| event["type"] == renamed.old) else { return event };
     event["type"] = json!(renamed.new);
     if let Some(subject) = renamed.subject {
@@ -64,7 +63,7 @@ fn shown_now(mut event: Value) -> Value {
     event
 }
 
-/// The body without what is not compared.
+/// Returns the body without the values that the tests do not compare.
 fn masked(mut body: Value) -> Value {
     for field in ["server", "package", "job"] {
         if let Some(one) = body.get_mut(field) {
@@ -87,14 +86,14 @@ fn mask(one: &mut Value) {
     if !ended_before {
         fields.retain(|field, _| field != "expires" && field != "attempts");
     }
-    // A sentence that is stored stays; this program makes the others.
+    // Only a stored sentence is compared. This program makes the other sentences.
     if !is_stored && let Some(body) = one.pointer_mut("/answer/body").and_then(Value::as_object_mut) {
         body.remove("error");
     }
 }
 
-/// A proxy whose tunnels all lead to one address, whatever they ask for.
-async fn proxy(to: SocketAddr) -> String {
+/// Starts a proxy that connects every tunnel to one address, and returns the URL of the proxy.
+async fn start_proxy(to: SocketAddr) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -115,7 +114,7 @@ async fn tunnel(mut client: TcpStream, to: SocketAddr) -> io::Result<()> {
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
 
-/// What is around the program: the server behind `tools.example.com`, and the variables that lead there.
+/// The server behind `tools.example.com`, and the variables of the program.
 struct Surroundings {
     script: Script,
     env: Vec<(String, String)>,
@@ -125,8 +124,8 @@ impl Surroundings {
     async fn start() -> Self {
         let script = Script::start(|_| None).await;
         let address = script.url.trim_start_matches("http://").trim_end_matches("/mcp").parse().expect("an address");
-        let proxy = proxy(address).await;
-        // The job that installs a package fails before it asks an index.
+        let proxy = start_proxy(address).await;
+        // Without Python, the stored installation job fails before it asks a package index.
         let env = [("SECRETS_KEY", SECRETS_KEY), ("PYTHON_BIN", "no-such-python"), ("HTTP_PROXY", &proxy)];
         let env = owned(&env);
         Self { script, env }
@@ -137,15 +136,15 @@ impl Surroundings {
     }
 }
 
-/// A folder with what `stores.tar.gz` holds: `data`, and the collections in `mongo`.
-fn unpacked() -> TempDir {
+/// Unpacks `stores.tar.gz` and returns the folder: `data` is a `DATA_DIR`, `mongo` holds the dumped collections.
+fn unpack() -> TempDir {
     let dir = TempDir::new().expect("a temporary folder");
-    let unpack = Command::new("tar").arg("-xzf").arg(fixture("stores.tar.gz")).current_dir(dir.path()).status();
-    assert!(unpack.expect("tar").success());
+    let status = Command::new("tar").arg("-xzf").arg(fixture("stores.tar.gz")).current_dir(dir.path()).status();
+    assert!(status.expect("tar").success());
     dir
 }
 
-/// Puts the dumped collections into the database.
+/// Loads the dumped collections into the database.
 async fn load_dump(dump: &Path, url: &str) {
     let client = mongodb::Client::with_uri_str(url).await.expect("a client");
     let database = client.default_database().expect("a database");
@@ -161,30 +160,25 @@ async fn load_dump(dump: &Path, url: &str) {
     }
 }
 
-/// Asks until the answer is the saved one.
-async fn answers_as_before(app: &App) {
-    let until = Instant::now() + PATIENCE;
+/// Checks every saved answer. Jobs that the earlier program left running need a moment to end.
+async fn check_answers(app: &App) {
+    let data = app.data().display().to_string();
     for saved in saved("answers.json") {
         let path = saved["path"].as_str().expect("a path");
         let expected = masked(saved["body"].clone());
-        loop {
-            let answer = app.get(path).await;
-            let body = answer.body.to_string().replace(&app.data().display().to_string(), "DATA_DIR");
-            let found = (answer.status, masked(serde_json::from_str(&body).expect("JSON")));
-            if found == (200, expected.clone()) {
-                break;
-            }
-            assert!(Instant::now() < until, "{path}: {} {:#}\ninstead of {expected:#}", found.0, found.1);
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        let is_expected = |body: &Value| {
+            let body = body.to_string().replace(&data, "DATA_DIR");
+            masked(serde_json::from_str(&body).expect("JSON")) == expected
+        };
+        app.until(path, is_expected).await;
     }
 }
 
-/// The first events are the saved ones.
-async fn happened_as_before(app: &App) {
+/// Checks that the log begins with the saved events.
+async fn check_events(app: &App) {
     let mut page = app.get("/events?limit=1000&after=0.0").await.ok();
     let mut found = page["events"].as_array_mut().map(std::mem::take).expect("events");
-    let expected: Vec<_> = saved("events.json").into_iter().map(shown_now).collect();
+    let expected: Vec<_> = saved("events.json").into_iter().map(current_form).collect();
     found.truncate(expected.len());
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found, expected);
@@ -197,14 +191,14 @@ async fn happened_as_before(app: &App) {
     }
 }
 
-/// The arguments as the tool got them.
+/// Returns the arguments that the tool received.
 async fn arguments(app: &App, user: &str, server: &str) -> Value {
     let answer = app.call(user, server, "arguments", json!({})).await.ok();
     serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON")
 }
 
-/// What is sealed in the data still has its effect.
-async fn opens(app: &App, script: &Script) {
+/// Checks that the program opens the sealed values: secrets, Google tokens, headers and access tokens.
+async fn check_sealed_values(app: &App, script: &Script) {
     let ana = json!({ "token": "the secret of ana", "second": "another secret of ana" });
     assert_eq!(arguments(app, "ana", "notes").await, ana);
     assert_eq!(arguments(app, ZOE, "notes").await, json!({ "token": "the secret of zoë" }));
@@ -223,8 +217,8 @@ async fn opens(app: &App, script: &Script) {
     app.call(ZOE, "remote", "echo", json!({})).await.fails(401, "reauth_required");
 }
 
-/// The server behind a URL was not asked for a session: the stored one goes on.
-fn session_goes_on(script: &Script) {
+/// Checks that the program resumed the stored session of the server behind a URL.
+fn check_session(script: &Script) {
     let answers = saved("answers.json");
     let remote = answers.iter().find(|answer| answer["path"] == "/mcp/servers/remote").expect("a server");
     let session = remote["body"]["server"]["sessionId"].as_str().expect("a session");
@@ -234,9 +228,9 @@ fn session_goes_on(script: &Script) {
     assert_eq!(script.times("initialize"), 0);
 }
 
-/// The same requests under the same keys get their answers, and nothing is done.
-async fn repeats(app: &App) {
-    let events = app.happened().await.len();
+/// Checks that repeated requests with an `Idempotency-Key` get their stored answers and change nothing.
+async fn repeat_requests(app: &App) {
+    let before = count_executions(app).await;
     for repeat in saved("repeats.json") {
         let send = async |body: &str| -> Answer {
             let text = |field: &str| repeat[field].as_str().expect("a text");
@@ -253,11 +247,19 @@ async fn repeats(app: &App) {
         assert_eq!(masked(again.body), masked(repeat["answer"].clone()), "{repeat}");
         send(&format!("{body} ")).await.fails(409, "conflict");
     }
-    assert_eq!(app.happened().await.len(), events, "a repeat has changed something");
+    assert_eq!(count_executions(app).await, before, "a repeat has changed something");
 }
 
-/// What was stored can be changed, and removed.
-async fn goes_on(app: &App) {
+/// Returns how many servers and secrets were stored, and how many jobs user `ana` has.
+async fn count_executions(app: &App) -> (usize, usize) {
+    let events = app.happened().await;
+    let changes = events.iter().filter(|line| line.starts_with("server.registered") || line.starts_with("secret.set"));
+    let jobs = app.get("/jobs?username=ana").await.ok();
+    (changes.count(), jobs["jobs"].as_array().expect("jobs").len())
+}
+
+/// Changes and removes stored data.
+async fn change_data(app: &App) {
     app.set_secret("ana", "notes", "token", "a new value").await;
     app.set_secret(ZOE, "notes", "third", "another value").await;
     let gone = json!({ "username": "ana", "serverName": "notes", "secretName": "second" });
@@ -270,14 +272,14 @@ async fn goes_on(app: &App) {
     app.delete("/packages/packed").await.ok();
     let letters = app.get("/dead").await.ok();
     let letter = format!("/dead/{}", letters["letters"][0]["letter"].as_str().expect("a letter"));
-    // The letter opens, and what it holds still cannot be read.
+    // The program opens the letter and still cannot parse the message.
     app.post(&format!("{letter}/retry"), json!({})).await.fails(400, "invalid_request");
     app.delete(&letter).await.ok();
-    changed(app).await;
+    check_changes(app).await;
 }
 
-/// The changes are there.
-async fn changed(app: &App) {
+/// Checks the changes of [`change_data`].
+async fn check_changes(app: &App) {
     app.until("/readyz", |body| body["success"] == true).await;
     app.until("/mcp/servers/notes", |body| body["server"]["status"] == "connected").await;
     assert_eq!(arguments(app, "ana", "notes").await, json!({ "token": "a new value" }));
@@ -288,27 +290,27 @@ async fn changed(app: &App) {
     assert_eq!(app.server("notes").await["toolTimeout"], 20_000);
     app.get("/mcp/servers/off").await.fails(404, "server_not_found");
     app.until("/mcp/servers/fresh", |body| body["server"]["status"] == "connected").await;
-    happened_as_before(app).await;
+    check_events(app).await;
 }
 
-async fn works(app: &App, script: &Script) {
+async fn check_program(app: &App, script: &Script) {
     app.until("/readyz", |body| body["success"] == true).await;
-    answers_as_before(app).await;
-    happened_as_before(app).await;
-    session_goes_on(script);
-    opens(app, script).await;
-    repeats(app).await;
-    goes_on(app).await;
+    check_answers(app).await;
+    check_events(app).await;
+    check_session(script);
+    check_sealed_values(app, script).await;
+    repeat_requests(app).await;
+    change_data(app).await;
 }
 
 #[tokio::test]
 async fn a_data_folder_of_an_earlier_program_stays_usable() {
     let surroundings = Surroundings::start().await;
-    let mut app = App::start_in(unpacked(), None, 0, &surroundings.env());
-    works(&app, &surroundings.script).await;
+    let mut app = App::start_in(unpack(), None, 0, &surroundings.env());
+    check_program(&app, &surroundings.script).await;
     app.terminate();
     app.restart();
-    changed(&app).await;
+    check_changes(&app).await;
 
     let folder = app.dir.path().to_owned();
     let run = |args: &[&str]| {
@@ -324,17 +326,18 @@ async fn a_data_folder_of_an_earlier_program_stays_usable() {
     let said = run(&["restore", "copy"]);
     assert!(!said.contains("does not open"), "{said}");
     app.restart();
-    changed(&app).await;
+    check_changes(&app).await;
 }
 
 #[tokio::test]
 async fn a_database_of_an_earlier_program_stays_usable() {
     let surroundings = Surroundings::start().await;
-    let (dir, services) = (unpacked(), Services::start());
+    let dir = unpack();
+    let services = Services::start();
     load_dump(&dir.path().join("mongo"), &services.mongo_url).await;
     let mut app = App::start_in(dir, Some(services), 1, &surroundings.env());
-    works(&app, &surroundings.script).await;
+    check_program(&app, &surroundings.script).await;
     app.terminate();
     app.restart();
-    changed(&app).await;
+    check_changes(&app).await;
 }
