@@ -70,7 +70,11 @@ impl App {
     }
 
     pub fn start_on(services: Option<Services>, workers: usize, env: &[(&str, &str)]) -> Self {
-        let dir = TempDir::new().expect("a temporary folder");
+        Self::start_in(TempDir::new().expect("a temporary folder"), services, workers, env)
+    }
+
+    /// Starts on a folder that may hold data already.
+    pub fn start_in(dir: TempDir, services: Option<Services>, workers: usize, env: &[(&str, &str)]) -> Self {
         let mut app = Self {
             url: String::new(),
             dir,

@@ -33,6 +33,7 @@ mod mongo;
 mod nats;
 mod nats_access;
 mod oauth;
+mod old_data;
 mod packages;
 mod producers;
 mod properties;
