@@ -1,4 +1,5 @@
-# The program, with Node.js and Python for the MCP servers it runs.
+# Builds mcp-api and adds Node.js and Python for the MCP servers that it runs.
+# docker run -p 8080:8080 --env-file .env mcp-api needs ADMIN_TOKEN or ALLOW_UNAUTHENTICATED=true in .env.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
@@ -7,7 +8,7 @@ RUN cargo build --release --locked
 FROM node:22-bookworm-slim AS node
 
 FROM python:3.13-slim-bookworm
-# Node.js and npm as they are in their own image.
+# Copies Node.js and npm from the official Node.js image.
 COPY --from=node /usr/local/bin/node /usr/local/bin/node
 COPY --from=node /usr/local/lib/node_modules /usr/local/lib/node_modules
 RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm \
