@@ -14,8 +14,8 @@ use crate::cluster::membership::Board;
 use crate::config::{Google, Limits, Packages, Pools};
 use crate::core::names::{ValueId, WorkerId};
 use crate::crypto::seal::{Opener, Sealer};
-use crate::eventlog::appender::Execute;
-use crate::eventlog::projection::Follow;
+use crate::eventlog::appender::Appender;
+use crate::eventlog::projection::Projection;
 use crate::jobs::client::Queue;
 use crate::ports::bus::Bus;
 use crate::ports::leases::Leases;
@@ -27,8 +27,8 @@ use crate::telemetry::metrics::Metrics;
 const SEALED: usize = 10_000;
 
 pub struct Context {
-    pub follow: Arc<Follow>,
-    pub execute: Execute,
+    pub follow: Arc<Projection>,
+    pub execute: Appender,
     pub bus: Arc<dyn Bus>,
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
@@ -50,8 +50,8 @@ pub struct Context {
 
 /// What the composition root hands to the workers.
 pub struct Parts {
-    pub follow: Arc<Follow>,
-    pub execute: Execute,
+    pub follow: Arc<Projection>,
+    pub execute: Appender,
     pub queue: Queue,
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,

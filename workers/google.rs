@@ -23,7 +23,7 @@ use crate::core::model::tool_call::CallTool;
 use crate::core::names::{BadName, SecretName, ServerId, UserName, ValueId};
 use crate::crypto::context::{GoogleKind, GooglePlace};
 use crate::crypto::seal::{Opener, Plain, SealError, Sealer};
-use crate::ports::vault::{Sealed, SealedAt};
+use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::bug;
 
 /// What Google knows the deployment by, sealed: a call opens it as it opens a user's secrets.
@@ -79,10 +79,10 @@ pub async fn connect(context: Arc<Context>, command: ConnectGoogle) -> Result<()
         tokens = keep_refresh_token(tokens, old.value.expose().map_err(bug)?);
     }
     let sealed = context.pool.keep.sealer.seal(place(GoogleKind::Tokens), &tokens).map_err(bug)?;
-    let values = vec![SealedAt { id: command.value, sealed }];
+    let values = vec![VaultValue { id: command.value, sealed }];
     let (id, user) = (command.id, command.user.clone());
     let decide = move |catalog: &_| decide(catalog, &command);
-    let done = context.execute.change_with(id, Actor::Api, values, decide).await?;
+    let done = context.execute.commit_with_values(id, Actor::Api, values, decide).await?;
     let before = done.before.and_then(|before| before.server_by_id(server.id)?.google_tokens_of(user.as_str()));
     if let Some(old) = before {
         secrets::drop_values(&context, &[old]).await;

@@ -7,8 +7,8 @@ use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::idempotency::RequestKey;
 use crate::core::names::CommandId;
-use crate::eventlog::appender::Done;
-use crate::ports::vault::SealedAt;
+use crate::eventlog::appender::Committed;
+use crate::ports::vault::VaultValue;
 
 /// Decides and appends a change that somebody at the API wants.
 pub async fn change(
@@ -16,7 +16,7 @@ pub async fn change(
     id: CommandId,
     key: Option<RequestKey>,
     decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
-) -> Result<Done, Failure> {
+) -> Result<Committed, Failure> {
     change_with(context, id, key, vec![], decide).await
 }
 
@@ -25,15 +25,15 @@ pub async fn change_with(
     context: &Context,
     id: CommandId,
     key: Option<RequestKey>,
-    values: Vec<SealedAt>,
+    values: Vec<VaultValue>,
     decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
-) -> Result<Done, Failure> {
-    let Some(key) = key else { return context.execute.change_with(id, Actor::Api, values, decide).await };
+) -> Result<Committed, Failure> {
+    let Some(key) = key else { return context.execute.commit_with_values(id, Actor::Api, values, decide).await };
     let until = context.queue.keep_keys_until();
     let attempt = async |id| {
         let (decide, values) = (decide.clone(), values.clone());
         let keyed = move |catalog: &Catalog| idempotency::once(catalog, id, key, until, &decide);
-        context.execute.change_with(id, Actor::Api, values, keyed).await
+        context.execute.commit_with_values(id, Actor::Api, values, keyed).await
     };
     let known = || idempotency::command_of(&context.follow.catalog(), key, id);
     let first = known()?;

@@ -155,7 +155,7 @@ async fn put_anew(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result<u64,
     let mut changes = Vec::new();
     for (id, from) in page {
         match context.opener.rewrap(id, &from) {
-            Ok(Some(to)) => changes.push(crate::ports::vault::Rewrap { id, from, to }),
+            Ok(Some(to)) => changes.push(crate::ports::vault::WrappingChange { id, from, to }),
             Ok(None) => {}
             // Under none of the keys, it is lost already, whatever becomes of the earlier ones.
             Err(SealError::UnknownKey | SealError::Damaged) => tracing::warn!(value = %id, "a value cannot be opened"),

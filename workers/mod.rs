@@ -125,7 +125,7 @@ impl Serve for Desk {
             CallTool::NAME => Some(context.permits.call().ok_or(Busy)?),
             _ => Some(context.permits.change().ok_or(Busy)?),
         };
-        let outcome = if context.follow.reach(ask.seen, CATCH_UP).await {
+        let outcome = if context.follow.wait_for(ask.seen, CATCH_UP).await {
             match AssertUnwindSafe(dispatch(context, ask)).catch_unwind().await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Trouble::Failed(bug("a worker panicked"))),

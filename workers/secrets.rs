@@ -18,7 +18,7 @@ use crate::core::names::{UserName, ValueId};
 use crate::crypto::context::SecretPlace;
 use crate::crypto::seal::SealError;
 use crate::ports::error::StoreError;
-use crate::ports::vault::{Sealed, SealedAt};
+use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::bug;
 use crate::time::clock::now_ms;
 
@@ -48,7 +48,7 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
 }
 
 /// What was sealed at the door, for the Vault.
-pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<SealedAt, Failure> {
+pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValue, Failure> {
     let sealed = BASE64_STANDARD.decode(sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
     // A facade that was not started anew yet seals with the key before, or with one that nobody here has.
     let sealed = context.opener.current(id, Sealed(Bytes::from(sealed))).map_err(|error| match error {
@@ -57,7 +57,7 @@ pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<SealedAt,
         ),
         other => bug(other),
     })?;
-    Ok(SealedAt { id, sealed })
+    Ok(VaultValue { id, sealed })
 }
 
 /// Append, drop, then answer: whoever is told that it is gone, it is gone.
@@ -92,7 +92,7 @@ async fn unnamed(context: &Context) -> Result<Vec<ValueId>, Failure> {
     if old.is_empty() {
         return Ok(old);
     }
-    if !context.follow.reach(context.follow.log().head().await.map_err(away)?, UNNAMED).await {
+    if !context.follow.wait_for(context.follow.log().head().await.map_err(away)?, UNNAMED).await {
         return Err(Failure::unavailable("the log could not be read"));
     }
     let named = context.follow.catalog().values();

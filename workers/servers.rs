@@ -17,8 +17,8 @@ use crate::core::failure::Failure;
 use crate::core::model::remote::SealedValue;
 use crate::core::model::server::Live;
 use crate::core::names::ServerName;
-use crate::eventlog::appender::Done;
-use crate::ports::vault::{Sealed, SealedAt};
+use crate::eventlog::appender::Committed;
+use crate::ports::vault::{Sealed, VaultValue};
 
 /// Registers a server and answers after its first attempt to connect, whatever came of that.
 pub async fn register(context: Arc<Context>, command: RegisterServer) -> Result<Live, Failure> {
@@ -90,7 +90,7 @@ pub async fn logs(context: Arc<Context>, command: ReadLogs) -> Result<Vec<Server
 }
 
 /// What was sealed at the door, for the Vault.
-pub fn all_current(context: &Context, values: &[SealedValue]) -> Result<Vec<SealedAt>, Failure> {
+pub fn all_current(context: &Context, values: &[SealedValue]) -> Result<Vec<VaultValue>, Failure> {
     values.iter().map(|SealedValue { value, sealed }| secrets::current(context, *value, sealed)).collect()
 }
 
@@ -111,7 +111,7 @@ async fn keep_session(context: &Context, command: &mut UpdateServer) {
 }
 
 /// What an update has replaced is not needed any more.
-pub(super) async fn drop_replaced(context: &Context, name: &ServerName, done: &Done) {
+pub(super) async fn drop_replaced(context: &Context, name: &ServerName, done: &Committed) {
     let Some(before) = done.before.as_ref().and_then(|before| before.server(name.as_str())) else { return };
     let now: HashSet<_> = context.follow.catalog().values();
     let replaced: Vec<_> = before.values().filter(|value| !now.contains(value)).collect();

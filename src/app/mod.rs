@@ -25,8 +25,8 @@ use self::adapters::Ports;
 use crate::cluster::membership::Board;
 use crate::config::Config;
 use crate::crypto::seal::SealError;
-use crate::eventlog::appender::Execute;
-use crate::eventlog::projection::Follow;
+use crate::eventlog::appender::Appender;
+use crate::eventlog::projection::Projection;
 use crate::http::Facade;
 use crate::jobs::client::Queue;
 use crate::ports::error::StoreError;
@@ -101,8 +101,8 @@ pub async fn serve_until(
     };
     let Ports { log, vault, leases, bus } = opened;
     let (sealer, opener) = keys::open(&*vault, &config.keys, data_dir).await?;
-    let follow = Follow::open(log, bus.clone()).await?;
-    let execute = Execute::start(follow.clone());
+    let follow = Projection::open(log, bus.clone()).await?;
+    let execute = Appender::start(follow.clone());
     // Before the workers: it hears from the first moment how their servers are.
     let board = Arc::new(Board::new(bus.hints()));
     let queue = Queue {

@@ -15,7 +15,7 @@ use crate::core::command::{Area, Command};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{Position, ServerId};
-use crate::eventlog::projection::Follow;
+use crate::eventlog::projection::Projection;
 use crate::ports::bus::{Ask, Bus, BusError, Place};
 use crate::telemetry::error::bug;
 
@@ -24,7 +24,7 @@ const BUSY: Duration = Duration::from_secs(2);
 
 pub struct Asker {
     pub bus: Arc<dyn Bus>,
-    pub follow: Arc<Follow>,
+    pub follow: Arc<Projection>,
     pub board: Arc<Board>,
 }
 

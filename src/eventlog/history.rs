@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::projection::Follow;
+use super::projection::Projection;
 use super::snapshot;
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
@@ -30,12 +30,12 @@ const RECENT: u64 = 4000;
 
 /// A moment: a position, or a time in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum At {
+pub enum PointInTime {
     Position(Position),
     Time(u64),
 }
 
-impl At {
+impl PointInTime {
     pub fn parse(text: &str) -> Result<Self, Failure> {
         if let Ok(position) = text.parse() {
             return Ok(Self::Position(Position(position)));
@@ -45,13 +45,13 @@ impl At {
     }
 
     /// The position that was the newest at this moment.
-    pub async fn position(self, follow: &Follow) -> Result<Position, Failure> {
+    pub async fn position(self, follow: &Projection) -> Result<Position, Failure> {
         let head = follow.position();
         match self {
             Self::Position(position) if position <= head => Ok(position),
             Self::Position(_) => Err(Failure::invalid(format!("at is past the end of the log, which is at {head}"))),
             Self::Time(time) if time > now_ms() => Err(Failure::invalid("at is in the future")),
-            Self::Time(time) => newest(follow, time, head).await.map_err(away),
+            Self::Time(time) => newest_snapshot(follow, time, head).await.map_err(store_unavailable),
         }
     }
 }
@@ -72,7 +72,7 @@ fn time(text: &str) -> Option<u64> {
 }
 
 /// The last append that is not younger. Appenders' clocks differ a little, and so much may this be wrong.
-async fn newest(follow: &Follow, time: u64, head: Position) -> Result<Position, StoreError> {
+async fn newest_snapshot(follow: &Projection, time: u64, head: Position) -> Result<Position, StoreError> {
     let (mut not_younger, mut younger) = (0, head.0 + 1);
     while younger - not_younger > 1 {
         let middle = not_younger + (younger - not_younger) / 2;
@@ -86,27 +86,27 @@ async fn newest(follow: &Follow, time: u64, head: Position) -> Result<Position, 
 }
 
 /// What was folded last.
-pub struct Past {
+pub struct CatalogHistory {
     turn: Semaphore,
     kept: Mutex<Vec<Arc<Catalog>>>,
 }
 
-impl Default for Past {
+impl Default for CatalogHistory {
     fn default() -> Self {
         Self { turn: Semaphore::new(1), kept: Mutex::default() }
     }
 }
 
-impl Past {
+impl CatalogHistory {
     /// The catalogue at a position that the log has reached.
-    pub async fn catalog(&self, follow: &Follow, at: Position) -> Result<Arc<Catalog>, Failure> {
+    pub async fn catalog(&self, follow: &Projection, at: Position) -> Result<Arc<Catalog>, Failure> {
         let busy = || Failure::unavailable("Others look at the past right now; ask again in a moment");
         let turn = tokio::time::timeout(WAITS, self.turn.acquire()).await.map_err(|_| busy())?;
         let _turn = turn.map_err(bug)?;
         let mut catalog = self.nearest(follow, at).await?;
         let until = Instant::now() + FOLDS;
         while catalog.position < at {
-            let entries = follow.log().read(catalog.position, PAGE).await.map_err(away)?;
+            let entries = follow.log().read(catalog.position, PAGE).await.map_err(store_unavailable)?;
             if entries.is_empty() {
                 return Err(bug("the log is shorter than it was"));
             }
@@ -125,7 +125,7 @@ impl Past {
     }
 
     /// Where to begin.
-    async fn nearest(&self, follow: &Follow, at: Position) -> Result<Catalog, Failure> {
+    async fn nearest(&self, follow: &Projection, at: Position) -> Result<Catalog, Failure> {
         let now = follow.catalog().clone();
         if now.position == at {
             return Ok(Catalog::clone(&now));
@@ -138,7 +138,7 @@ impl Past {
         if kept.position.0 + RECENT >= at.0 || at.0 + RECENT < now.position.0 {
             return Ok(kept);
         }
-        let snapshot = snapshot::load(follow.log()).await.map_err(away)?;
+        let snapshot = snapshot::load_snapshot(follow.log()).await.map_err(store_unavailable)?;
         Ok(snapshot.filter(|catalog| catalog.position <= at).unwrap_or(kept))
     }
 
@@ -150,7 +150,7 @@ impl Past {
     }
 }
 
-fn away(error: StoreError) -> Failure {
+fn store_unavailable(error: StoreError) -> Failure {
     tracing::warn!(%error, "the past could not be read");
     Failure::unavailable("The store cannot be reached")
 }
@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn moments_are_positions_or_times() {
-        assert_eq!(At::parse("12").ok(), Some(At::Position(Position(12))));
-        let noon = Some(At::Time(1_769_860_800_000));
+        assert_eq!(PointInTime::parse("12").ok(), Some(PointInTime::Position(Position(12))));
+        let noon = Some(PointInTime::Time(1_769_860_800_000));
         for text in ["2026-01-31T12:00:00Z", "2026-01-31T14:00:00+02:00", "2026-01-31T06:30:00-05:30"] {
-            assert_eq!(At::parse(text).ok(), noon, "{text}");
+            assert_eq!(PointInTime::parse(text).ok(), noon, "{text}");
         }
-        assert_eq!(At::parse("2026-01-31T12:00:00.250Z").ok(), Some(At::Time(1_769_860_800_250)));
+        assert_eq!(PointInTime::parse("2026-01-31T12:00:00.250Z").ok(), Some(PointInTime::Time(1_769_860_800_250)));
         for text in ["", "-1", "yesterday", "2026-01-31", "2026-13-31T12:00:00Z", "1.0", "é+02:00", "+02:00"] {
-            assert!(At::parse(text).expect_err(text).message.contains("2026-01-31T12:00:00Z"), "{text}");
+            assert!(PointInTime::parse(text).expect_err(text).message.contains("2026-01-31T12:00:00Z"), "{text}");
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::snapshot;
 use crate::core::catalog::Catalog;
-use crate::core::event::Unreadable;
+use crate::core::event::DecodeError;
 use crate::core::names::Position;
 use crate::ports::bus::{Bus, Hint};
 use crate::ports::error::StoreError;
@@ -27,7 +27,7 @@ const ALL: Position = Position(u64::MAX);
 /// Appends between two snapshots.
 const SNAPSHOT_EVERY: u64 = 2000;
 
-pub struct Follow {
+pub struct Projection {
     log: Arc<dyn EventLog>,
     bus: Arc<dyn Bus>,
     catalog: ArcSwap<Catalog>,
@@ -38,13 +38,13 @@ pub struct Follow {
     snapshot: Mutex<Position>,
     /// One snapshot is made at a time, however fast the log grows.
     saving: Arc<Semaphore>,
-    stuck: OnceLock<Unreadable>,
+    stuck: OnceLock<DecodeError>,
 }
 
-impl Follow {
+impl Projection {
     /// Reads the newest snapshot and the log after it.
     pub async fn open(log: Arc<dyn EventLog>, bus: Arc<dyn Bus>) -> Result<Arc<Self>, StoreError> {
-        let catalog = snapshot::load(&*log).await?.unwrap_or_default();
+        let catalog = snapshot::load_snapshot(&*log).await?.unwrap_or_default();
         let position = catalog.position;
         let follow = Arc::new(Self {
             log,
@@ -94,21 +94,21 @@ impl Follow {
     }
 
     /// Tells of every move of the catalogue.
-    pub fn moves(&self) -> watch::Receiver<Position> {
+    pub fn subscribe(&self) -> watch::Receiver<Position> {
         self.moved.subscribe()
     }
 
     /// The event that this program cannot fold, if there is one: it changes nothing any more.
-    pub fn stuck(&self) -> Option<&Unreadable> {
+    pub fn halted(&self) -> Option<&DecodeError> {
         self.stuck.get()
     }
 
     /// Waits until the catalogue has reached a position, `limit` at most. False: it has not.
-    pub async fn reach(&self, position: Position, limit: Duration) -> bool {
+    pub async fn wait_for(&self, position: Position, limit: Duration) -> bool {
         if self.position() >= position {
             return true;
         }
-        let mut moves = self.moves();
+        let mut moves = self.subscribe();
         let mut moved = async || moves.wait_for(|at| *at >= position).await.is_ok();
         let arrived = async {
             tokio::select! {
@@ -124,13 +124,13 @@ impl Follow {
     /// Shows the catalogue after an append of this process, and tells the others.
     pub fn publish(&self, catalog: Catalog) {
         let position = catalog.position;
-        self.show(catalog);
+        self.replace_if_newer(catalog);
         self.bus.publish(Hint::LogMoved(position));
     }
 
     /// Reads what others have appended, where it has not been read as far as wanted meanwhile.
     async fn read(&self, wanted: Position) -> Result<(), StoreError> {
-        while self.position() < wanted && self.stuck().is_none() {
+        while self.position() < wanted && self.halted().is_none() {
             let mut catalog = Catalog::clone(&self.catalog.load());
             let entries = self.log.read(catalog.position, PAGE).await?;
             for entry in &entries {
@@ -140,7 +140,7 @@ impl Follow {
                     break;
                 }
             }
-            self.show(catalog);
+            self.replace_if_newer(catalog);
             if entries.len() < PAGE {
                 break;
             }
@@ -149,7 +149,7 @@ impl Follow {
     }
 
     /// Shows a catalogue, where there is no newer one.
-    fn show(&self, catalog: Catalog) {
+    fn replace_if_newer(&self, catalog: Catalog) {
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         let position = catalog.position;
         if position <= self.position() {
@@ -164,7 +164,7 @@ impl Follow {
             *snapshot = position;
             let log = self.log.clone();
             tokio::spawn(async move {
-                if let Err(error) = snapshot::save(&*log, catalog).await {
+                if let Err(error) = snapshot::save_snapshot(&*log, catalog).await {
                     tracing::warn!(%error, "a snapshot could not be stored; a later one will be");
                 }
                 drop(saving);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::core::catalog::{Catalog, FOLD_VERSION};
 use crate::ports::error::StoreError;
-use crate::ports::event_log::{EventLog, Snapshot};
+use crate::ports::event_log::{EventLog, SnapshotHead};
 
 /// Bytes of one piece, well below the size of a MongoDB document.
 const PIECE: usize = 1 << 20;
@@ -22,11 +22,11 @@ const END: u8 = 0x1e;
 const TRIES: u32 = 3;
 
 /// The newest catalogue that is stored and can be read.
-pub async fn load(log: &dyn EventLog) -> Result<Option<Catalog>, StoreError> {
+pub async fn load_snapshot(log: &dyn EventLog) -> Result<Option<Catalog>, StoreError> {
     for _ in 0..TRIES {
         let Some(snapshot) = log.newest_snapshot(FOLD_VERSION).await? else { return Ok(None) };
         let (pieces, read) = mpsc::channel(ON_THE_WAY);
-        let reading = spawn_blocking(move || read_from(Reader { pieces: read, piece: vec![], at: 0 }));
+        let reading = spawn_blocking(move || read_from(PieceReader { pieces: read, piece: vec![], at: 0 }));
         let whole = send_all(log, &snapshot, pieces).await?;
         let read = reading.await.map_err(|error| StoreError(error.to_string()))?;
         match read {
@@ -42,7 +42,11 @@ pub async fn load(log: &dyn EventLog) -> Result<Option<Catalog>, StoreError> {
 }
 
 /// False: it is not there any more, because a newer one is.
-async fn send_all(log: &dyn EventLog, snapshot: &Snapshot, pieces: mpsc::Sender<Vec<u8>>) -> Result<bool, StoreError> {
+async fn send_all(
+    log: &dyn EventLog,
+    snapshot: &SnapshotHead,
+    pieces: mpsc::Sender<Vec<u8>>,
+) -> Result<bool, StoreError> {
     for n in 0..snapshot.pieces {
         let Some(piece) = log.snapshot_piece(snapshot, n).await? else { return Ok(false) };
         // Whoever finds it unreadable reads no further.
@@ -54,11 +58,11 @@ async fn send_all(log: &dyn EventLog, snapshot: &Snapshot, pieces: mpsc::Sender<
 }
 
 /// Stores a catalogue, where no newer one is stored.
-pub async fn save(log: &dyn EventLog, catalog: Arc<Catalog>) -> Result<(), StoreError> {
-    let mut snapshot = Snapshot { id: Uuid::now_v7(), fold: FOLD_VERSION, at: catalog.position, pieces: 0 };
+pub async fn save_snapshot(log: &dyn EventLog, catalog: Arc<Catalog>) -> Result<(), StoreError> {
+    let mut snapshot = SnapshotHead { id: Uuid::now_v7(), fold: FOLD_VERSION, at: catalog.position, pieces: 0 };
     let (pieces, mut made) = mpsc::channel(ON_THE_WAY);
     let making = spawn_blocking(move || {
-        let mut writer = Writer { pieces, piece: Vec::with_capacity(PIECE) };
+        let mut writer = PieceWriter { pieces, piece: Vec::with_capacity(PIECE) };
         for text in catalog.snapshot() {
             writer.write_all(&text?)?;
             writer.write_all(&[END])?;
@@ -88,19 +92,19 @@ fn read_from(mut pieces: impl BufRead) -> io::Result<Catalog> {
     }
 }
 
-struct Writer {
+struct PieceWriter {
     pieces: mpsc::Sender<Vec<u8>>,
     piece: Vec<u8>,
 }
 
-impl Writer {
+impl PieceWriter {
     fn send(&mut self) -> io::Result<()> {
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
         self.pieces.blocking_send(piece).map_err(|_| io::Error::other("the store takes no more of it"))
     }
 }
 
-impl Write for Writer {
+impl Write for PieceWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.piece.len() == PIECE {
             self.send()?;
@@ -115,13 +119,13 @@ impl Write for Writer {
     }
 }
 
-struct Reader {
+struct PieceReader {
     pieces: mpsc::Receiver<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
 }
 
-impl BufRead for Reader {
+impl BufRead for PieceReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.piece.len() {
             (self.piece, self.at) = (self.pieces.blocking_recv().unwrap_or_default(), 0);
@@ -134,7 +138,7 @@ impl BufRead for Reader {
     }
 }
 
-impl Read for Reader {
+impl Read for PieceReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(into)?;
         self.consume(read);

@@ -47,7 +47,7 @@ pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refus
     if !matches!(tokio::time::timeout(LIMIT, facade.follow.log().head()).await, Ok(Ok(_))) {
         missing.push("the store does not answer".to_owned());
     }
-    if let Some(unreadable) = facade.follow.stuck() {
+    if let Some(unreadable) = facade.follow.halted() {
         missing.push(unreadable.to_string());
     }
     // A worker that has just started may be heard in one area before it is in another.

@@ -19,8 +19,8 @@ use crate::core::failure::Failure;
 use crate::core::model::package::Folders;
 use crate::core::names::{CommandId, ServerId, ServerName};
 use crate::crypto::seal::Sealer;
-use crate::eventlog::history::Past;
-use crate::eventlog::projection::Follow;
+use crate::eventlog::history::CatalogHistory;
+use crate::eventlog::projection::Projection;
 use crate::jobs::client::Queue;
 use crate::ports::bus::Bus;
 use crate::telemetry::error::bug;
@@ -30,7 +30,7 @@ use crate::telemetry::metrics::Metrics;
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 pub struct Facade {
-    pub follow: Arc<Follow>,
+    pub follow: Arc<Projection>,
     pub bus: Arc<dyn Bus>,
     pub asker: Asker,
     pub sealer: Sealer,
@@ -44,7 +44,7 @@ pub struct Facade {
     pub tools: ToolsAnswer,
     /// The end of the log, for those who listen.
     pub events: Tail,
-    pub past: Past,
+    pub past: CatalogHistory,
     /// Cancelled when the process is to end: streams end with it.
     pub ending: CancellationToken,
     /// It will end in a moment.
@@ -55,7 +55,7 @@ pub struct Facade {
 
 /// What the composition root hands to the facade.
 pub struct Parts {
-    pub follow: Arc<Follow>,
+    pub follow: Arc<Projection>,
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,
     pub sealer: Sealer,
@@ -86,7 +86,7 @@ impl Facade {
             board,
             tools: ToolsAnswer::default(),
             events,
-            past: Past::default(),
+            past: CatalogHistory::default(),
             ending,
             leaving: AtomicBool::new(false),
             requests,
@@ -125,7 +125,7 @@ impl Facade {
         let question = Question { area, server, command, call: None, body, traceparent: None, time };
         let answered = self.asker.ask(question).await?;
         // Whoever has changed something sees it here at once.
-        if C::DELIVERY == Delivery::Change && !self.follow.reach(answered.position, CATCH_UP).await {
+        if C::DELIVERY == Delivery::Change && !self.follow.wait_for(answered.position, CATCH_UP).await {
             let behind = "The change was made, but this process cannot read it yet; look again in a moment";
             return Err(Failure::unavailable(behind).maybe_run());
         }

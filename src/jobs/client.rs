@@ -21,9 +21,9 @@ use crate::core::model::tool_call::CallTool;
 use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
 use crate::crypto::context::{JobPart, JobPlace};
 use crate::crypto::seal::{SealError, Sealer};
-use crate::eventlog::appender::{Done, Execute};
-use crate::eventlog::projection::Follow;
-use crate::ports::vault::{Sealed, SealedAt, Vault};
+use crate::eventlog::appender::{Appender, Committed};
+use crate::eventlog::projection::Projection;
+use crate::ports::vault::{Sealed, Vault, VaultValue};
 use crate::telemetry::error::bug;
 use crate::time::clock::now_ms;
 
@@ -35,8 +35,8 @@ const OTHER_KEY: &str = "The workers seal with another key than this process has
 
 #[derive(Clone)]
 pub struct Queue {
-    pub execute: Execute,
-    pub follow: Arc<Follow>,
+    pub execute: Appender,
+    pub follow: Arc<Projection>,
     pub vault: Arc<dyn Vault>,
     pub sealer: Sealer,
     pub board: Arc<Board>,
@@ -105,7 +105,7 @@ impl Queue {
     }
 
     /// Their ids; none of them is accepted where nothing has happened.
-    async fn submit(&self, new: Vec<NewJob>) -> Result<(Vec<JobId>, Done), Failure> {
+    async fn submit(&self, new: Vec<NewJob>) -> Result<(Vec<JobId>, Committed), Failure> {
         let actor = new.first().map_or(Actor::Worker, |new| new.actor);
         let sealed = new.into_iter().map(|new| self.sealed(new)).collect::<Result<Vec<_>, _>>()?;
         let (accept, values): (Vec<_>, Vec<_>) = sealed.into_iter().unzip();
@@ -113,7 +113,7 @@ impl Queue {
         let arguments: Vec<_> = accept.iter().map(|accept| accept.arguments).collect();
         let first = CommandId(ids.first().map_or(Uuid::nil(), |id| id.0));
         let decide = move |catalog: &_| crate::core::decide::job::accept_all(catalog, &accept);
-        let accepted = self.execute.change_with(first, actor, values, decide).await;
+        let accepted = self.execute.commit_with_values(first, actor, values, decide).await;
         // Where the store does not answer, the log may name them, now or in a moment.
         let refused = |failure: &Failure| failure.code != Code::Unavailable;
         if accepted.as_ref().map_or_else(refused, |done| done.events.is_empty()) {
@@ -124,7 +124,7 @@ impl Queue {
     }
 
     /// Seals what a job works on.
-    fn sealed(&self, new: NewJob) -> Result<(Accept, SealedAt), Failure> {
+    fn sealed(&self, new: NewJob) -> Result<(Accept, VaultValue), Failure> {
         let NewJob { user, command, server, work, key, .. } = new;
         let (job, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
         let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
@@ -133,7 +133,7 @@ impl Queue {
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
         let most_waiting = self.limits.waiting_jobs;
         let accept = Accept { job, user, command, server, tool, arguments, key, most_waiting };
-        Ok((accept, SealedAt { id: arguments, sealed }))
+        Ok((accept, VaultValue { id: arguments, sealed }))
     }
 
     /// Seals with a key that workers have: this process may be the last one with an earlier key, and they open nothing
@@ -182,7 +182,7 @@ impl Queue {
     pub async fn cancel(&self, id: JobId, user: UserName) -> Result<Arc<Job>, Failure> {
         let until = self.keep_until();
         let decide = move |catalog: &_| crate::core::decide::job::cancel(catalog, id, &user, until);
-        self.execute.change(CommandId(Uuid::now_v7()), Actor::Api, decide).await?;
+        self.execute.commit(CommandId(Uuid::now_v7()), Actor::Api, decide).await?;
         let job = self.follow.catalog().jobs.get(id).cloned();
         job.ok_or_else(|| Failure::job_not_found(id))
     }

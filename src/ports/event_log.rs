@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::error::StoreError;
-use super::vault::SealedAt;
+use super::vault::VaultValue;
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
 
@@ -26,10 +26,10 @@ pub enum AppendError {
 pub trait EventLog: Send + Sync {
     /// Appends at `entry.position`, which must be the head's next: the position is the only lock. `values`, which
     /// its events name, are in the Vault before it can be read; where it is refused, they may be there too.
-    async fn append(&self, entry: &Entry, values: &[SealedAt]) -> Result<(), AppendError>;
+    async fn append(&self, entry: &Entry, values: &[VaultValue]) -> Result<(), AppendError>;
     /// Puts such values into the Vault before the append's turn has come, and gives back what is to go with the
     /// append itself: all of them, where the store does both at once.
-    async fn put_ahead(&self, values: Vec<SealedAt>) -> Result<Vec<SealedAt>, StoreError> {
+    async fn prepare_values(&self, values: Vec<VaultValue>) -> Result<Vec<VaultValue>, StoreError> {
         Ok(values)
     }
     /// The newest position, 0 of an empty log.
@@ -37,20 +37,20 @@ pub trait EventLog: Send + Sync {
     /// Up to `limit` appends after `after`, in order and without gaps.
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>, StoreError>;
     /// Where a command was committed.
-    async fn find(&self, command: CommandId) -> Result<Option<Position>, StoreError>;
+    async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError>;
     /// The newest finished snapshot of that fold version.
-    async fn newest_snapshot(&self, fold: u32) -> Result<Option<Snapshot>, StoreError>;
+    async fn newest_snapshot(&self, fold: u32) -> Result<Option<SnapshotHead>, StoreError>;
     /// One of its pieces; `None` where it has been replaced.
-    async fn snapshot_piece(&self, snapshot: &Snapshot, n: u32) -> Result<Option<Vec<u8>>, StoreError>;
+    async fn snapshot_piece(&self, snapshot: &SnapshotHead, n: u32) -> Result<Option<Vec<u8>>, StoreError>;
     /// Puts the next piece of a snapshot that is being made: it has `snapshot.pieces` already.
-    async fn put_snapshot_piece(&self, snapshot: &Snapshot, piece: Vec<u8>) -> Result<(), StoreError>;
+    async fn put_snapshot_piece(&self, snapshot: &SnapshotHead, piece: Vec<u8>) -> Result<(), StoreError>;
     /// Makes it the newest where none is as new, and drops all pieces that are in vain then.
-    async fn finish_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
+    async fn finish_snapshot(&self, snapshot: &SnapshotHead) -> Result<(), StoreError>;
 }
 
 /// A catalogue in the store; its bytes lie in pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct SnapshotHead {
     /// Two that are made of the same position are two.
     pub id: Uuid,
     pub fold: u32,

@@ -31,14 +31,14 @@ impl Sealed {
 
 /// A value for the Vault.
 #[derive(Clone)]
-pub struct SealedAt {
+pub struct VaultValue {
     pub id: ValueId,
     pub sealed: Sealed,
 }
 
 /// Another wrapping for a value, in the place of the one it was made from.
 #[derive(Clone)]
-pub struct Rewrap {
+pub struct WrappingChange {
     pub id: ValueId,
     pub from: Bytes,
     pub to: Bytes,
@@ -66,7 +66,7 @@ pub trait Vault: Send + Sync {
     async fn wrappings(&self, after: Option<ValueId>, limit: usize) -> Result<Vec<(ValueId, Bytes)>, StoreError>;
     /// Gives values another wrapping, each where it still has the one that was read, and says how many were
     /// given one. `from` and `to` are equally long.
-    async fn rewrap(&self, changes: Vec<Rewrap>) -> Result<usize, StoreError>;
+    async fn rewrap(&self, changes: Vec<WrappingChange>) -> Result<usize, StoreError>;
     /// The stored key record; `proposed` becomes it where there is none.
     async fn key_record(&self, proposed: Option<KeyRecord>) -> Result<Option<KeyRecord>, StoreError>;
     /// Puts another check value in the place of this record's. False: it is not the stored one.

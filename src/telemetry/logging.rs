@@ -1,6 +1,7 @@
 //! Logs: structured, on standard error; readable on a terminal, JSON elsewhere.
 
 use std::io::IsTerminal as _;
+
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;

@@ -15,28 +15,28 @@ use mcp_api::adapters::bus_local::InProcessBus;
 use mcp_api::core::catalog::{Catalog, FOLD_VERSION};
 use mcp_api::core::command::RegisterServer;
 use mcp_api::core::decide::server::register;
-use mcp_api::core::event::{Actor, Entry, Event, ServerToolsDiscovered, StoredEvent, Unreadable};
+use mcp_api::core::event::{Actor, DecodeError, Entry, Event, ServerToolsDiscovered, StoredEvent};
 use mcp_api::core::failure::{Code, Failure};
 use mcp_api::core::model::tool::Tools;
 use mcp_api::core::names::{CommandId, Position};
-use mcp_api::eventlog::appender::{Done, Execute};
-use mcp_api::eventlog::projection::Follow;
+use mcp_api::eventlog::appender::{Appender, Committed};
+use mcp_api::eventlog::projection::Projection;
 use mcp_api::eventlog::snapshot;
 use mcp_api::ports::event_log::EventLog;
 
 /// What a process has of the road: its catalogue and its appender, on a bus of its own.
 struct Process {
-    follow: Arc<Follow>,
-    execute: Execute,
+    follow: Arc<Projection>,
+    execute: Appender,
 }
 
 impl Process {
     async fn start(log: &Arc<dyn EventLog>) -> Self {
-        let follow = Follow::open(log.clone(), InProcessBus::new()).await.expect("followed");
-        Self { execute: Execute::start(follow.clone()), follow }
+        let follow = Projection::open(log.clone(), InProcessBus::new()).await.expect("followed");
+        Self { execute: Appender::start(follow.clone()), follow }
     }
 
-    async fn register(&self, id: CommandId, number: usize) -> Result<Done, Failure> {
+    async fn register(&self, id: CommandId, number: usize) -> Result<Committed, Failure> {
         let name = format!("server-{number}").parse().expect("a name");
         let command = RegisterServer {
             id,
@@ -48,7 +48,7 @@ impl Process {
             session: None,
             sealed: vec![],
         };
-        self.execute.change(id, Actor::Api, move |catalog| register(catalog, &command)).await
+        self.execute.commit(id, Actor::Api, move |catalog| register(catalog, &command)).await
     }
 
     fn shown(&self) -> String {
@@ -87,7 +87,7 @@ fn folded(entries: &[Entry]) -> Catalog {
 }
 
 /// Keeps a process's appender at deciding one change until the gate is dropped.
-async fn hold_up(process: &Process, number: usize) -> (mpsc::Sender<()>, JoinHandle<Result<Done, Failure>>) {
+async fn hold_up(process: &Process, number: usize) -> (mpsc::Sender<()>, JoinHandle<Result<Committed, Failure>>) {
     let (gate, opened) = mpsc::channel();
     let (began, begun) = tokio::sync::oneshot::channel();
     let (opened, began) = (Mutex::new(opened), Mutex::new(Some(began)));
@@ -98,7 +98,7 @@ async fn hold_up(process: &Process, number: usize) -> (mpsc::Sender<()>, JoinHan
             let _ = opened.lock().expect("a lock").recv();
             Ok(vec![registered(number)])
         };
-        execute.change(command_id(), Actor::Api, decide).await
+        execute.commit(command_id(), Actor::Api, decide).await
     });
     begun.await.expect("it decides");
     (gate, held)
@@ -140,7 +140,7 @@ async fn what_others_append_is_read_while_an_append_is_under_way() {
     let (store, _place, process) = start().await;
     let (gate, held) = hold_up(&process, 1).await;
     let other = Process::start(&store.log).await.register(command_id(), 2).await.expect("made");
-    assert!(process.follow.reach(other.position, crate::harness::PATIENCE).await);
+    assert!(process.follow.wait_for(other.position, crate::harness::PATIENCE).await);
     drop(gate);
     assert_eq!(held.await.expect("a task").expect("made").position, Position(2));
 }
@@ -156,7 +156,7 @@ async fn each_is_decided_after_the_one_before_it_in_the_same_append() {
     assert_eq!(whole(&store.log).await.len(), 1, "what was refused is not in the log");
 }
 
-fn same(again: &Done, first: &Done) {
+fn same(again: &Committed, first: &Committed) {
     assert_eq!((again.position, &again.events), (first.position, &first.events));
 }
 
@@ -170,10 +170,10 @@ async fn the_same_command_again_gets_the_same_answer() {
     // Decided now, it would be refused: the name is taken, by itself.
     same(&process.register(id, 1).await.expect("it has happened"), &first);
     // It would find nothing to do.
-    let idle = process.execute.change(id, Actor::Api, |_| Ok(vec![])).await;
+    let idle = process.execute.commit(id, Actor::Api, |_| Ok(vec![])).await;
     same(&idle.expect("it has happened"), &first);
     // It would be made once more.
-    let other = process.execute.change(id, Actor::Api, |_| Ok(vec![registered(3)])).await;
+    let other = process.execute.commit(id, Actor::Api, |_| Ok(vec![registered(3)])).await;
     same(&other.expect("it has happened"), &first);
     // And so it is for another process, and after a restart.
     let restarted = Process::start(&store.log).await;
@@ -192,7 +192,7 @@ async fn the_same_command_at_the_same_time_is_made_once() {
         let made = futures::future::join_all(
             (0..8)
                 .map(|n| if n % 2 == 0 { &process } else { &other })
-                .map(|at| at.execute.change(id, Actor::Api, move |_| Ok(vec![registered(round)]))),
+                .map(|at| at.execute.commit(id, Actor::Api, move |_| Ok(vec![registered(round)]))),
         );
         let made: Vec<_> = made.await.into_iter().map(|made| made.expect("made")).collect();
         made.iter().for_each(|again| same(again, &made[0]));
@@ -204,7 +204,7 @@ async fn the_same_command_at_the_same_time_is_made_once() {
 async fn nothing_to_change_is_not_in_the_log() {
     let (store, _place, process) = start().await;
     process.register(command_id(), 1).await.expect("made");
-    let idle = process.execute.change(command_id(), Actor::Api, |_| Ok(vec![])).await.expect("no change");
+    let idle = process.execute.commit(command_id(), Actor::Api, |_| Ok(vec![])).await.expect("no change");
     assert_eq!((idle.position, idle.events.len()), (Position(1), 0));
     assert_eq!(whole(&store.log).await.len(), 1);
 }
@@ -228,7 +228,7 @@ async fn two_processes_contend_and_agree() {
     assert_eq!(entries.iter().map(|entry| entry.commits.len()).sum::<usize>(), 80);
     let head = store.log.head().await.expect("a head");
     for process in &processes {
-        assert!(process.follow.reach(head, crate::harness::PATIENCE).await);
+        assert!(process.follow.wait_for(head, crate::harness::PATIENCE).await);
         assert_eq!(process.shown(), shown(&folded(&entries)));
     }
 }
@@ -247,8 +247,8 @@ async fn an_older_catalogue_is_not_shown_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_past_the_head_is_not_reached() {
     let (_store, _place, process) = start().await;
-    assert!(process.follow.reach(Position(0), Duration::ZERO).await);
-    assert!(!process.follow.reach(Position(1), Duration::from_millis(20)).await);
+    assert!(process.follow.wait_for(Position(0), Duration::ZERO).await);
+    assert!(!process.follow.wait_for(Position(1), Duration::from_millis(20)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,13 +262,13 @@ async fn an_unknown_event_stops_changes_and_says_why() {
     let refused = process.register(command_id(), 9).await.expect_err("nobody can decide past it");
     assert_eq!(refused.code, Code::Unavailable);
     assert!(refused.message.contains("server.cloned v3"), "{}", refused.message);
-    let unknown = Unreadable::Unknown { type_name: "server.cloned".into(), v: 3 };
-    assert_eq!(process.follow.stuck(), Some(&unknown));
+    let unknown = DecodeError::Unknown { type_name: "server.cloned".into(), v: 3 };
+    assert_eq!(process.follow.halted(), Some(&unknown));
     // Reads go on with what is known: nothing of that append is half folded.
     assert_eq!(process.follow.position(), Position(1));
     assert_eq!(process.follow.catalog().servers().len(), 1);
     assert_eq!(store.log.head().await.expect("a head"), Position(2));
-    assert_eq!(Process::start(&store.log).await.follow.stuck(), Some(&unknown), "a restart does not help");
+    assert_eq!(Process::start(&store.log).await.follow.halted(), Some(&unknown), "a restart does not help");
 }
 
 fn from_the_future() -> StoredEvent {
@@ -297,7 +297,7 @@ async fn a_snapshot_and_the_tail_equal_a_full_fold() {
         store.log.append(entry, &[]).await.expect("appended");
     }
     for at in [1, 13, entries.len()] {
-        snapshot::save(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
+        snapshot::save_snapshot(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
         let process = Process::start(&store.log).await;
         assert_eq!(process.shown(), shown(&folded(&entries)), "from a snapshot at {at}");
     }
@@ -318,8 +318,8 @@ async fn a_tool_is_stored_as_its_server_wrote_it() {
     let (server, name) = catalog.servers().first().map(|server| (server.id, server.name.clone())).expect("a server");
     let Tools { digest, tools } = Tools::new(vec![tool.into()]);
     catalog.apply(&ServerToolsDiscovered { server, name: name.clone(), digest, tools }.into());
-    snapshot::save(&*store.log, Arc::new(catalog)).await.expect("saved");
-    let read = snapshot::load(&*store.log).await.expect("an answer").expect("it can be read");
+    snapshot::save_snapshot(&*store.log, Arc::new(catalog)).await.expect("saved");
+    let read = snapshot::load_snapshot(&*store.log).await.expect("an answer").expect("it can be read");
     let server = read.server(name.as_str()).expect("the server");
     assert_eq!(server.tools.tools[0].raw().get(), written);
 }
@@ -338,13 +338,13 @@ async fn a_start_on_a_long_log_is_quick() {
     entries[0].commits[0] = known;
     let whole = folded(&entries);
     let at = entries.len() - 10;
-    snapshot::save(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
+    snapshot::save_snapshot(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
 
     let began = Instant::now();
     let process = Process::start(&store.log).await;
     let took = began.elapsed();
     println!("a start on 100,000 commits took {took:?}");
-    assert_eq!(process.follow.stuck(), None);
+    assert_eq!(process.follow.halted(), None);
     assert_eq!(process.shown(), shown(&whole));
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
@@ -355,11 +355,11 @@ async fn snapshots_are_made_along_the_way() {
     for position in 1..=2_000 {
         store.log.append(&small_entry(position, command_id()), &[]).await.expect("appended");
     }
-    assert!(process.follow.reach(Position(2_000), crate::harness::PATIENCE).await);
+    assert!(process.follow.wait_for(Position(2_000), crate::harness::PATIENCE).await);
     crate::store_contract::until("a snapshot is stored", async || {
         store.log.newest_snapshot(FOLD_VERSION).await.expect("an answer").is_some()
     })
     .await;
-    let stored = snapshot::load(&*store.log).await.expect("an answer").expect("a snapshot");
+    let stored = snapshot::load_snapshot(&*store.log).await.expect("an answer").expect("a snapshot");
     assert_eq!(shown(&stored), process.shown());
 }

@@ -20,7 +20,7 @@ use mcp_api::core::names::{CommandId, LeaseId, Position, WorkerId};
 use mcp_api::eventlog::snapshot;
 use mcp_api::ports::event_log::{AppendError, EventLog};
 use mcp_api::ports::leases::Leases;
-use mcp_api::ports::vault::{Rewrap, Sealed, Vault};
+use mcp_api::ports::vault::{Sealed, Vault, WrappingChange};
 
 async fn connect(url: &str) -> Arc<MongoStore> {
     let until = Instant::now() + PATIENCE;
@@ -88,8 +88,8 @@ async fn a_snapshot_may_be_larger_than_a_document() {
     let store = connect(&Mongod::shared().replacen("/?", "/large?", 1)).await;
     let large = Arc::new(crate::memory::with_jobs(100_000));
     assert!(crate::samples::snapshot(&large).len() > 20 << 20);
-    snapshot::save(&*store, large.clone()).await.expect("saved");
-    let read = snapshot::load(&*store).await.expect("an answer").expect("a snapshot");
+    snapshot::save_snapshot(&*store, large.clone()).await.expect("saved");
+    let read = snapshot::load_snapshot(&*store).await.expect("an answer").expect("a snapshot");
     assert!(crate::samples::snapshot(&read) == crate::samples::snapshot(&large), "the newest, and whole");
 }
 
@@ -217,7 +217,7 @@ async fn a_value_of_an_earlier_version_is_read_and_wrapped_anew() {
     assert!(store.wrappings(None, 2).await.expect("wrappings") == [(id, from.clone())]);
     let to = vec![2; Sealed::WRAPPING];
     for (given, from) in [(0, rest.slice(..Sealed::WRAPPING)), (1, from.clone()), (0, from)] {
-        let change = Rewrap { id, from, to: to.clone().into() };
+        let change = WrappingChange { id, from, to: to.clone().into() };
         assert_eq!(store.rewrap(vec![change]).await.expect("an answer"), given);
     }
     assert!(is(&[to, rest.to_vec()].concat()).await);

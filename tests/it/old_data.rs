@@ -1,11 +1,12 @@
 //! Tests that this program reads the data of an earlier program, answers as that program did, and goes on with the
 //! data. `fixtures/old_data/README.md` says how the data were made, and which values the tests do not compare.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 use mongodb::bson::Document;
 use reqwest::Method;

@@ -27,7 +27,7 @@ use crate::config::{OnStart, Packages};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{Entry, Folders, Source};
 use crate::core::names::{PackageName, ServerName};
-use crate::eventlog::projection::Follow;
+use crate::eventlog::projection::Projection;
 
 /// How long it may take to find out what is to be installed.
 const RESOLVE: Duration = Duration::from_secs(300);
@@ -192,7 +192,7 @@ impl Installer {
     }
 
     /// Removes what nobody needs: neither the catalogue at the head of the log nor a process that runs it.
-    pub async fn sweep(&self, follow: &Follow) {
+    pub async fn sweep(&self, follow: &Projection) {
         let Some(catalog) = store::read(follow).await else { return };
         for (shelf, folder) in [(&self.node, &self.folders().node), (&self.python, &self.folders().python)] {
             drop_links(folder, &catalog);

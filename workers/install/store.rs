@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::diagnose::disk;
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
-use crate::eventlog::projection::Follow;
+use crate::eventlog::projection::Projection;
 use crate::telemetry::error::bug;
 
 /// Between two looks at a lock that somebody else holds.
@@ -137,7 +137,7 @@ impl Shelf {
     }
 
     /// Removes what no catalogue names and nobody uses, and what was left half-made.
-    pub async fn sweep(&self, known: &Catalog, follow: &Follow) {
+    pub async fn sweep(&self, known: &Catalog, follow: &Projection) {
         for name in self.names() {
             let (folder, path) = (self.folder(&name), self.lock(&name));
             if is_complete(&folder) && (name.starts_with(KEPT) || is_named(known, &name)) {
@@ -196,9 +196,9 @@ impl Drop for Scratch {
 }
 
 /// The catalogue at the head of the log.
-pub async fn read(follow: &Follow) -> Option<Arc<Catalog>> {
+pub async fn read(follow: &Projection) -> Option<Arc<Catalog>> {
     let head = follow.log().head().await.ok()?;
-    let read = follow.reach(head, READ).await;
+    let read = follow.wait_for(head, READ).await;
     read.then(|| Arc::clone(&follow.catalog()))
 }
 

@@ -60,7 +60,7 @@ impl Tidy {
         let now = now_ms();
         if !self.context.follow.catalog().requests.expired(now, 1).is_empty() {
             let decide = move |catalog: &Catalog| Ok(idempotency::forget(catalog, now, AT_ONCE));
-            let _ = self.context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+            let _ = self.context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
         }
     }
 
@@ -80,7 +80,7 @@ impl Tidy {
             let _ = notify::tell(&self.context, job, job.state()).await;
         }
         let decide = move |catalog: &Catalog| Ok(crate::core::decide::job::forget(catalog, now, AT_ONCE));
-        let done = self.context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+        let done = self.context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
         // Where another worker was first, the values are its to drop.
         let Some(before) = done.ok().and_then(|done| done.before) else { return };
         let expired = before.jobs.expired(now, AT_ONCE);

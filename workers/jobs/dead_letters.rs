@@ -17,7 +17,7 @@ use crate::core::model::dead_letter::DeadLetter;
 use crate::core::names::{CommandId, JobId, ValueId};
 use crate::crypto::context::{JobPart, JobPlace};
 use crate::ports::bus::Job;
-use crate::ports::vault::SealedAt;
+use crate::ports::vault::VaultValue;
 use crate::telemetry::error::bug;
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
@@ -46,7 +46,7 @@ pub async fn set_aside(context: &Context, job: &Job, why: &Failure) -> Result<()
     let stored = Letter { id, command, call, reply, body: BASE64_STANDARD.encode(&body) };
     let text = Zeroizing::new(serde_json::to_string(&stored).map_err(bug)?);
     let sealed = context.queue.sealer.seal(place(letter), &text).map_err(bug)?;
-    let values = vec![SealedAt { id: letter, sealed }];
+    let values = vec![VaultValue { id: letter, sealed }];
     let words = |text: &str| text.chars().filter(|c| !c.is_control()).take(WORDS).collect();
     let (id, command) = (words(&job.id), words(&job.command));
     let until = now_ms() + KEPT.as_millis() as u64;
@@ -54,7 +54,7 @@ pub async fn set_aside(context: &Context, job: &Job, why: &Failure) -> Result<()
     tracing::warn!(%letter, reason = dead.reason, size, "a producer's message was set aside");
     let note = serde_json::to_vec(&dead).map_err(bug)?;
     let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::keep(catalog, &dead));
-    context.execute.change_with(CommandId(Uuid::now_v7()), Actor::Worker, values, decide).await?;
+    context.execute.commit_with_values(CommandId(Uuid::now_v7()), Actor::Worker, values, decide).await?;
     context.bus.set_aside(letter.to_string(), note.into()).await;
     Ok(())
 }
@@ -86,7 +86,7 @@ pub async fn drop_letter(context: Arc<Context>, DropLetter { letter }: DropLette
 pub async fn forget(context: &Context, letters: Vec<ValueId>) -> Result<(), Failure> {
     let named = letters.clone();
     let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::drop_letters(catalog, &named));
-    context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await?;
+    context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await?;
     drop_values(context, &letters).await;
     Ok(())
 }

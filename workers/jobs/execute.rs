@@ -22,7 +22,7 @@ use crate::core::model::job::{Job, JobState, Work};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{CommandId, ValueId};
 use crate::crypto::context::{JobPart, JobPlace};
-use crate::ports::vault::{Sealed, SealedAt};
+use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::bug;
 use crate::views::job_answer::Outcome;
 use crate::workers::context::Context;
@@ -87,7 +87,7 @@ pub(super) async fn carry_out(context: &Arc<Context>, tidy: &Tidy, running: &Run
         Err(Unfinished::NotBegun) => {
             let decide = move |catalog: &_| Ok(crate::core::decide::job::give_back(catalog, job, worker, attempt));
             // Should the log not take it, it is taken over with all else that this worker leaves behind.
-            let _ = context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+            let _ = context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
             return;
         }
         Err(Unfinished::Failed(failure)) => {
@@ -189,8 +189,8 @@ async fn end(context: &Context, tidy: &Tidy, running: &Running, state: JobState,
     while context.pool.own.is_held() {
         let end = End { state, answer: Some(value), until: context.queue.keep_until() };
         let decide = move |catalog: &_| crate::core::decide::job::finish(catalog, job, worker, attempt, end);
-        let values = vec![SealedAt { id: value, sealed: sealed.clone() }];
-        match context.execute.change_with(id, Actor::Worker, values, decide).await {
+        let values = vec![VaultValue { id: value, sealed: sealed.clone() }];
+        match context.execute.commit_with_values(id, Actor::Worker, values, decide).await {
             Ok(_) => {
                 tidy.drop_value(running.job.arguments);
                 return true;

@@ -10,8 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::answer;
-use super::dead_letters;
+use super::{answer, dead_letters};
 use crate::core::command::Command;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};

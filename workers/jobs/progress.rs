@@ -33,7 +33,7 @@ impl Progress {
                 let decide =
                     move |catalog: &_| Ok(crate::core::decide::job::progress(catalog, job, worker, attempt, &progress));
                 // A word that is lost is followed by another.
-                let _ = execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+                let _ = execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
                 tokio::time::sleep(EVERY).await;
             }
         });

@@ -62,7 +62,7 @@ impl Runner {
         tokio::spawn(self.draining.clone().run_until_cancelled_owned(super::notify::watch(self.context.clone())));
         tokio::spawn(self.draining.clone().run_until_cancelled_owned(self.tidy.clone().run()));
         let pool = self.context.pool.clone();
-        let mut moves = self.context.follow.moves();
+        let mut moves = self.context.follow.subscribe();
         let mut look = tokio::time::interval(LOOK);
         // Whoever was better for a job than this worker has had time enough.
         let mut overdue = JobId(Uuid::nil());
@@ -130,7 +130,7 @@ impl Runner {
             return false;
         }
         let id = CommandId(Uuid::now_v7());
-        let claimed = context.execute.change(id, Actor::Worker, move |catalog| Ok(decide(catalog))).await;
+        let claimed = context.execute.commit(id, Actor::Worker, move |catalog| Ok(decide(catalog))).await;
         let Ok(done) = claimed else {
             tokio::time::sleep(PAUSE).await;
             return true;

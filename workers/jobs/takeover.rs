@@ -39,7 +39,7 @@ pub async fn watch(context: Arc<Context>) {
 pub async fn take_over(context: &Context, worker: WorkerId) -> bool {
     let until = context.queue.keep_until();
     let decide = move |catalog: &_| Ok(crate::core::decide::job::take_over(catalog, worker, until));
-    let Ok(done) = context.execute.change(CommandId(Uuid::now_v7()), Actor::Worker, decide).await else {
+    let Ok(done) = context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await else {
         return false;
     };
     let Some(before) = &done.before else { return true };

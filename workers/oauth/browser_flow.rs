@@ -124,7 +124,7 @@ pub async fn finish(context: Arc<Context>, command: FinishGrant) -> Result<(), F
     let tokens = put(&context, &id, &renewal, &tokens).await?;
     let done = context
         .execute
-        .change(change, Actor::Api, move |catalog| crate::core::decide::grant::store(catalog, &id, tokens))
+        .commit(change, Actor::Api, move |catalog| crate::core::decide::grant::store(catalog, &id, tokens))
         .await?;
     servers::drop_replaced(&context, &server.name, &done).await;
     Ok(())

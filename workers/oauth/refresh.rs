@@ -23,7 +23,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::grant::{Grant, GrantId, GrantState, Renewal, TokenEndpoint};
 use crate::core::names::{CommandId, ValueId, WorkerId};
 use crate::crypto::context::GrantPart;
-use crate::eventlog::appender::Done;
+use crate::eventlog::appender::Committed;
 use crate::workers::context::Context;
 use crate::workers::runtime::lease::Lease;
 use crate::workers::secrets;
@@ -104,7 +104,7 @@ struct Refreshing<'a> {
 impl Refreshing<'_> {
     async fn run(&self) -> Result<(), Failure> {
         let head = self.context.follow.log().head().await.map_err(away)?;
-        if !self.context.follow.reach(head, CATCH_UP).await {
+        if !self.context.follow.wait_for(head, CATCH_UP).await {
             return Err(Failure::unavailable("The worker has not yet read what others have written; ask again"));
         }
         let Some((server, Grant { tokens, .. })) = current(self.context, self.id, self.access)? else { return Ok(()) };
@@ -176,7 +176,7 @@ impl Refreshing<'_> {
         Ok(())
     }
 
-    fn replaced(&self, done: &Done) -> [ValueId; 2] {
+    fn replaced(&self, done: &Committed) -> [ValueId; 2] {
         let before = done.before.as_ref().and_then(|before| before.server_by_id(self.id.server));
         let grant = before.and_then(|server| server.grant(self.id.user.as_ref()));
         grant.map_or([self.access; 2], |grant| [grant.tokens.access, grant.tokens.renewal])
@@ -197,9 +197,9 @@ impl Refreshing<'_> {
     async fn change(
         &self,
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Committed, Failure> {
         let id = CommandId(Uuid::now_v7());
-        persist(|| self.context.execute.change(id, Actor::Worker, decide.clone())).await
+        persist(|| self.context.execute.commit(id, Actor::Worker, decide.clone())).await
     }
 }
 

@@ -18,7 +18,7 @@ use crate::core::model::grant::{Grant, GrantId, GrantState};
 use crate::core::names::{ServerName, ValueId};
 use crate::crypto::context::{GrantPart, GrantPlace};
 use crate::crypto::seal::Plain;
-use crate::eventlog::projection::Follow;
+use crate::eventlog::projection::Projection;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::bug;
 use crate::time::clock::now_ms;
@@ -36,14 +36,14 @@ const DOUBTED: usize = 10_000;
 
 /// What the bearers of a worker have in common.
 pub struct Grants {
-    follow: Arc<Follow>,
+    follow: Arc<Projection>,
     asker: Asker,
     /// Tokens that had just been refreshed when the server refused them.
     doubted: Cache<ValueId, ()>,
 }
 
 impl Grants {
-    pub fn new(follow: Arc<Follow>, asker: Asker) -> Self {
+    pub fn new(follow: Arc<Projection>, asker: Asker) -> Self {
         Self { follow, asker, doubted: Cache::new(DOUBTED) }
     }
 }
@@ -100,7 +100,7 @@ impl Bearer {
                 None if !behind => {
                     behind = true;
                     let head = self.grants.follow.log().head().await.map_err(away)?;
-                    self.grants.follow.reach(head, CATCH_UP).await;
+                    self.grants.follow.wait_for(head, CATCH_UP).await;
                 }
                 None => return Err(Failure::unavailable("The tokens were being changed; ask again")),
             }
@@ -172,7 +172,7 @@ impl Bearer {
         let body = serde_json::to_vec(&RefreshGrant { grant: self.id.clone(), access }).map_err(bug)?;
         match self.ask(Bytes::from(body)).await {
             Ok(answered) => {
-                self.grants.follow.reach(answered.position, CATCH_UP).await;
+                self.grants.follow.wait_for(answered.position, CATCH_UP).await;
                 Ok(())
             }
             Err(failure) => {

@@ -55,7 +55,7 @@ async fn settle(context: &Context, name: &ServerName) -> Settled {
     match context.asker.ask(question).await {
         Ok(answered) => {
             // What that worker has told the log, the server's tools above all, is shown too.
-            context.follow.reach(answered.position, STOPS).await;
+            context.follow.wait_for(answered.position, STOPS).await;
             serde_json::from_slice(&answered.body).unwrap_or_else(|error| unknown(bug(error)))
         }
         Err(failure) => unknown(failure),

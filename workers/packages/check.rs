@@ -33,7 +33,7 @@ pub async fn check(context: Arc<Context>, command: CheckPackages) -> Result<Vec<
         let id = CommandId(Uuid::now_v7());
         context
             .execute
-            .change(id, Actor::Worker, move |catalog| Ok(crate::core::decide::package::record_latest(catalog, &found)))
+            .commit(id, Actor::Worker, move |catalog| Ok(crate::core::decide::package::record_latest(catalog, &found)))
             .await?;
     }
     Ok(checked)

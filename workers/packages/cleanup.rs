@@ -13,7 +13,7 @@ const SWEEP: Duration = Duration::from_secs(3600);
 
 /// Removes files that nobody needs, whenever there may be some: at start, after changes, and now and then.
 pub async fn keep_clean(context: Arc<Context>, draining: CancellationToken) {
-    let mut moves = context.follow.moves();
+    let mut moves = context.follow.subscribe();
     let mut known = None;
     loop {
         let changed = context.follow.catalog().servers_changed;

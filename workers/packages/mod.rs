@@ -30,7 +30,7 @@ use crate::core::model::package::{FOLDER, Package, Recipe};
 use crate::core::model::server::Transport;
 use crate::core::names::{CommandId, ServerId, ValueId};
 use crate::crypto::context::{Kind, ServerPlace};
-use crate::ports::vault::SealedAt;
+use crate::ports::vault::VaultValue;
 use crate::telemetry::error::bug;
 use crate::time::clock::now_ms;
 
@@ -68,7 +68,7 @@ async fn build_and_register(
         return Err(Failure::new(Code::ServerAlreadyExists, taken));
     }
     // Building reads them: the password of an index is among them.
-    for SealedAt { id, sealed } in servers::all_current(context, &register.sealed)? {
+    for VaultValue { id, sealed } in servers::all_current(context, &register.sealed)? {
         context.vault.put(id, sealed).await.map_err(secrets::away)?;
     }
     let around = around(&context.pool.keep, register.server, &source, progress.clone(), Arc::default()).await?;
@@ -113,7 +113,7 @@ async fn build_and_register(
     let source = install.package.source.clone();
     context
         .execute
-        .change(id, Actor::Api, move |catalog| crate::core::decide::package::install(catalog, &install))
+        .commit(id, Actor::Api, move |catalog| crate::core::decide::package::install(catalog, &install))
         .await?;
     if let Some(built) = &built {
         context.installer.link(&source, &server, built);
@@ -173,7 +173,7 @@ async fn build_and_switch(
     let package = upgrade.package.clone();
     context
         .execute
-        .change(command.id, Actor::Api, move |catalog| crate::core::decide::package::upgrade(catalog, &upgrade))
+        .commit(command.id, Actor::Api, move |catalog| crate::core::decide::package::upgrade(catalog, &upgrade))
         .await?;
     context.installer.link(&package.source, &command.name, &built);
     let old: Vec<_> = from.recipe.iter().map(|recipe| recipe.lock).collect();
@@ -211,9 +211,10 @@ async fn prove(context: &Context, server: ServerId, events: &[Event], package: &
 
 /// Whether the command was carried out already.
 async fn happened(context: &Context, id: CommandId) -> Result<bool, Failure> {
-    let found = context.follow.log().find(id).await.map_err(|_| Failure::unavailable("The store cannot be reached"))?;
+    let found =
+        context.follow.log().find_commit(id).await.map_err(|_| Failure::unavailable("The store cannot be reached"))?;
     match found {
-        Some(position) => Ok(context.follow.reach(position, STOPS).await),
+        Some(position) => Ok(context.follow.wait_for(position, STOPS).await),
         None => Ok(false),
     }
 }

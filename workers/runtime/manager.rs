@@ -19,8 +19,8 @@ use crate::core::catalog::server::Server;
 use crate::core::command::ServerLogs;
 use crate::core::model::server::{Live, Status, WorkerStatus};
 use crate::core::names::{LeaseId, ServerId, UserName, WorkerId};
-use crate::eventlog::appender::Execute;
-use crate::eventlog::projection::Follow;
+use crate::eventlog::appender::Appender;
+use crate::eventlog::projection::Projection;
 use crate::ports::bus::{Bus, Hint, Place, Serve, Serving};
 use crate::ports::leases::Leases;
 use crate::telemetry::metrics::Metrics;
@@ -37,8 +37,8 @@ const FORGET: Duration = Duration::from_secs(5);
 
 pub struct Pool {
     pub worker: WorkerId,
-    pub follow: Arc<Follow>,
-    pub execute: Execute,
+    pub follow: Arc<Projection>,
+    pub execute: Appender,
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,
     pub leases: Arc<dyn Leases>,
@@ -68,8 +68,8 @@ pub struct Pool {
 /// What a pool works with.
 pub struct PoolParts {
     pub worker: WorkerId,
-    pub follow: Arc<Follow>,
-    pub execute: Execute,
+    pub follow: Arc<Projection>,
+    pub execute: Appender,
     pub bus: Arc<dyn Bus>,
     pub board: Arc<Board>,
     pub leases: Arc<dyn Leases>,
@@ -276,7 +276,7 @@ async fn tell_all(pool: Arc<Pool>) {
 
 /// Makes slots for the servers that others have registered, and tells the supervisors of changes.
 async fn follow_catalog(pool: Arc<Pool>) {
-    let mut moves = pool.follow.moves();
+    let mut moves = pool.follow.subscribe();
     if !pool.alone {
         // Whoever runs something has told of it by then.
         tokio::time::sleep(TELL + Duration::from_millis(300)).await;

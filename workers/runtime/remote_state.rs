@@ -10,7 +10,7 @@ use crate::core::event::Actor;
 use crate::core::model::remote::Session;
 use crate::core::names::{CommandId, ServerId, UserName, ValueId};
 use crate::crypto::context::{Kind, ServerPlace};
-use crate::eventlog::appender::Execute;
+use crate::eventlog::appender::Appender;
 use crate::workers::oauth::token_source::Grants;
 use crate::workers::sealed_store::Keep;
 
@@ -22,7 +22,7 @@ pub fn session_place(server: ServerId, value: ValueId) -> ServerPlace<'static> {
 #[derive(Clone)]
 pub struct Memory {
     pub keep: Keep,
-    pub execute: Execute,
+    pub execute: Appender,
     pub grants: Arc<Grants>,
     pub server: ServerId,
     /// Whose connection it is, where he has given access of his own: its session is not kept.
@@ -89,7 +89,7 @@ impl Memory {
         let (server, url) = (self.server, self.url.clone());
         let id = CommandId(Uuid::now_v7());
         let recorded =
-            self.execute.change(id, Actor::Worker, move |catalog| Ok(record_found(catalog, server, &url, found)));
+            self.execute.commit(id, Actor::Worker, move |catalog| Ok(record_found(catalog, server, &url, found)));
         if let Err(failure) = recorded.await {
             tracing::warn!(server = %self.server, %failure, "what was found out of a server could not be recorded");
         }

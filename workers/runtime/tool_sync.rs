@@ -31,7 +31,7 @@ pub async fn record(pool: &Pool, slot: &Slot, tools: Tools) {
         return;
     }
     let id = CommandId(uuid::Uuid::now_v7());
-    let recorded = pool.execute.change(id, Actor::Worker, move |catalog| Ok(record_tools(catalog, &command)));
+    let recorded = pool.execute.commit(id, Actor::Worker, move |catalog| Ok(record_tools(catalog, &command)));
     if let Err(failure) = recorded.await {
         tracing::warn!(server = %slot.name, %failure, "the tools found could not be recorded");
     }

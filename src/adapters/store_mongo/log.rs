@@ -17,8 +17,8 @@ use super::{MongoStore, damaged, duplicate, failed, timely};
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
 use crate::ports::error::StoreError;
-use crate::ports::event_log::{AppendError, EventLog, Snapshot};
-use crate::ports::vault::SealedAt;
+use crate::ports::event_log::{AppendError, EventLog, SnapshotHead};
+use crate::ports::vault::VaultValue;
 
 /// How long an append whose outcome is unknown is looked into.
 const RESOLVE: Duration = Duration::from_secs(6);
@@ -42,7 +42,7 @@ enum Attempt {
 
 #[async_trait]
 impl EventLog for MongoStore {
-    async fn append(&self, entry: &Entry, values: &[SealedAt]) -> Result<(), AppendError> {
+    async fn append(&self, entry: &Entry, values: &[VaultValue]) -> Result<(), AppendError> {
         if entry.position == Position(0) {
             // Nothing is before the first.
             return Err(AppendError::Taken);
@@ -76,7 +76,7 @@ impl EventLog for MongoStore {
     }
 
     /// Without a transaction it cannot be done at once; and whoever waits for a turn may as well put meanwhile.
-    async fn put_ahead(&self, values: Vec<SealedAt>) -> Result<Vec<SealedAt>, StoreError> {
+    async fn prepare_values(&self, values: Vec<VaultValue>) -> Result<Vec<VaultValue>, StoreError> {
         self.put_all(&values).await.map(|()| vec![])
     }
 
@@ -105,25 +105,25 @@ impl EventLog for MongoStore {
         Ok(entries)
     }
 
-    async fn find(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
+    async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
         let named = doc! { "commits.commandId": command.to_string() };
         let found = timely(self.log.find_one(named).projection(doc! { "_id": 1 })).await?;
         found.map(|found| Ok(Position(found.get_i64("_id").map_err(damaged)? as u64))).transpose()
     }
 
-    async fn newest_snapshot(&self, fold: u32) -> Result<Option<Snapshot>, StoreError> {
+    async fn newest_snapshot(&self, fold: u32) -> Result<Option<SnapshotHead>, StoreError> {
         self.head_of_snapshots(fold).await
     }
 
-    async fn snapshot_piece(&self, snapshot: &Snapshot, n: u32) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn snapshot_piece(&self, snapshot: &SnapshotHead, n: u32) -> Result<Option<Vec<u8>>, StoreError> {
         self.piece(snapshot, n).await
     }
 
-    async fn put_snapshot_piece(&self, snapshot: &Snapshot, piece: Vec<u8>) -> Result<(), StoreError> {
+    async fn put_snapshot_piece(&self, snapshot: &SnapshotHead, piece: Vec<u8>) -> Result<(), StoreError> {
         self.put_piece(snapshot, &piece).await
     }
 
-    async fn finish_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+    async fn finish_snapshot(&self, snapshot: &SnapshotHead) -> Result<(), StoreError> {
         self.finish(snapshot).await
     }
 }
@@ -182,7 +182,7 @@ impl MongoStore {
     async fn repeated(&self, entry: &Entry, until: Instant) -> AppendError {
         loop {
             for commit in &entry.commits {
-                match self.find(commit.command_id).await {
+                match self.find_commit(commit.command_id).await {
                     Ok(Some(_)) => return AppendError::Repeated(commit.command_id),
                     Ok(None) => {}
                     Err(error) => return error.into(),

@@ -15,7 +15,7 @@ use mongodb::bson::{Binary, Document, doc};
 use super::{MongoStore, damaged, duplicate, failed, timely};
 use crate::core::names::ValueId;
 use crate::ports::error::StoreError;
-use crate::ports::vault::{KeyRecord, Rewrap, Sealed, SealedAt, Vault};
+use crate::ports::vault::{KeyRecord, Sealed, Vault, VaultValue, WrappingChange};
 
 /// Values put, or wrappings replaced, at once.
 const AT_ONCE: usize = 32;
@@ -75,7 +75,7 @@ impl Vault for MongoStore {
         found.iter().map(wrapping).collect()
     }
 
-    async fn rewrap(&self, changes: Vec<Rewrap>) -> Result<usize, StoreError> {
+    async fn rewrap(&self, changes: Vec<WrappingChange>) -> Result<usize, StoreError> {
         let given = stream::iter(changes).map(|change| self.rewrap_one(change)).buffer_unordered(AT_ONCE);
         given.try_fold(0, async |given, one| Ok(given + usize::from(one))).await
     }
@@ -104,12 +104,12 @@ impl Vault for MongoStore {
 }
 
 impl MongoStore {
-    pub(super) async fn put_all(&self, values: &[SealedAt]) -> Result<(), StoreError> {
-        let put = stream::iter(values.to_vec()).map(|SealedAt { id, sealed }| self.put(id, sealed));
+    pub(super) async fn put_all(&self, values: &[VaultValue]) -> Result<(), StoreError> {
+        let put = stream::iter(values.to_vec()).map(|VaultValue { id, sealed }| self.put(id, sealed));
         put.buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    async fn rewrap_one(&self, Rewrap { id, from, to }: Rewrap) -> Result<bool, StoreError> {
+    async fn rewrap_one(&self, WrappingChange { id, from, to }: WrappingChange) -> Result<bool, StoreError> {
         let replaced = async |there: Document, with: Document| {
             let replaced = timely(self.vault.update_one(there, doc! { "$set": with })).await?;
             Ok::<_, StoreError>(replaced.matched_count > 0)

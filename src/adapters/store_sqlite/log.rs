@@ -9,12 +9,12 @@ use super::{SqliteStore, failed};
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
 use crate::ports::error::StoreError;
-use crate::ports::event_log::{AppendError, EventLog, Snapshot};
-use crate::ports::vault::SealedAt;
+use crate::ports::event_log::{AppendError, EventLog, SnapshotHead};
+use crate::ports::vault::VaultValue;
 
 #[async_trait]
 impl EventLog for SqliteStore {
-    async fn append(&self, entry: &Entry, values: &[SealedAt]) -> Result<(), AppendError> {
+    async fn append(&self, entry: &Entry, values: &[VaultValue]) -> Result<(), AppendError> {
         let commits = serde_json::to_string(&entry.commits).map_err(|error| StoreError(error.to_string()))?;
         let ids: Vec<CommandId> = entry.commits.iter().map(|commit| commit.command_id).collect();
         let (position, at) = (entry.position.0 as i64, entry.at as i64);
@@ -75,7 +75,7 @@ impl EventLog for SqliteStore {
         Ok(entries)
     }
 
-    async fn find(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
+    async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
         let sql = "SELECT position FROM command WHERE id = ?1";
         let found = self.readers.read(move |c| {
             let mut statement = c.prepare_cached(sql)?;
@@ -84,37 +84,37 @@ impl EventLog for SqliteStore {
         Ok(found.await?.map(|position| Position(position as u64)))
     }
 
-    async fn newest_snapshot(&self, fold: u32) -> Result<Option<Snapshot>, StoreError> {
+    async fn newest_snapshot(&self, fold: u32) -> Result<Option<SnapshotHead>, StoreError> {
         let sql = "SELECT id, position, pieces FROM snapshot_head WHERE fold = ?1";
         let head = move |row: &Row<'_>| {
             let at = Position(row.get::<_, i64>(1)? as u64);
-            Ok(Snapshot { id: Uuid::from_bytes(row.get(0)?), fold, at, pieces: row.get(2)? })
+            Ok(SnapshotHead { id: Uuid::from_bytes(row.get(0)?), fold, at, pieces: row.get(2)? })
         };
         self.readers.read(move |c| c.query_row(sql, params![fold], head).optional()).await
     }
 
-    async fn snapshot_piece(&self, snapshot: &Snapshot, n: u32) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn snapshot_piece(&self, snapshot: &SnapshotHead, n: u32) -> Result<Option<Vec<u8>>, StoreError> {
         let (sql, id) = ("SELECT bytes FROM snapshot_piece WHERE id = ?1 AND n = ?2", snapshot.id);
         self.readers.read(move |c| c.query_row(sql, params![id.as_bytes(), n], |row| row.get(0)).optional()).await
     }
 
-    async fn put_snapshot_piece(&self, snapshot: &Snapshot, piece: Vec<u8>) -> Result<(), StoreError> {
+    async fn put_snapshot_piece(&self, snapshot: &SnapshotHead, piece: Vec<u8>) -> Result<(), StoreError> {
         let sql = "INSERT INTO snapshot_piece (id, n, fold, position, bytes) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let Snapshot { id, fold, at, pieces } = *snapshot;
+        let SnapshotHead { id, fold, at, pieces } = *snapshot;
         let write = move |t: &Transaction<'_>| {
             t.execute(sql, params![id.as_bytes(), pieces, fold, at.0 as i64, piece]).map(drop).map_err(failed)
         };
         self.writer.write(write).await
     }
 
-    async fn finish_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+    async fn finish_snapshot(&self, snapshot: &SnapshotHead) -> Result<(), StoreError> {
         // A slow older snapshot must not replace a newer one.
         let newest = "INSERT INTO snapshot_head (fold, id, position, pieces) VALUES (?1, ?2, ?3, ?4)
                       ON CONFLICT (fold) DO UPDATE SET id = excluded.id, position = excluded.position,
                       pieces = excluded.pieces WHERE excluded.position > snapshot_head.position";
         let others = "DELETE FROM snapshot_piece WHERE fold = ?1 AND position <= ?2
                       AND id <> (SELECT id FROM snapshot_head WHERE fold = ?1)";
-        let Snapshot { id, fold, at, pieces } = *snapshot;
+        let SnapshotHead { id, fold, at, pieces } = *snapshot;
         let write = move |t: &Transaction<'_>| {
             t.execute(newest, params![fold, id.as_bytes(), at.0 as i64, pieces]).map_err(failed)?;
             t.execute(others, params![fold, at.0 as i64]).map(drop).map_err(failed)

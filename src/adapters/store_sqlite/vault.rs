@@ -10,10 +10,10 @@ use uuid::Uuid;
 use super::{SqliteStore, failed, now_ms};
 use crate::core::names::ValueId;
 use crate::ports::error::StoreError;
-use crate::ports::vault::{KeyRecord, Rewrap, Sealed, SealedAt, Vault};
+use crate::ports::vault::{KeyRecord, Sealed, Vault, VaultValue, WrappingChange};
 
 /// The same put again, after a failure of unknown outcome, changes nothing.
-pub(super) fn put(t: &Transaction<'_>, SealedAt { id, sealed }: &SealedAt) -> Result<(), StoreError> {
+pub(super) fn put(t: &Transaction<'_>, VaultValue { id, sealed }: &VaultValue) -> Result<(), StoreError> {
     let sql = "INSERT OR IGNORE INTO vault (id, put_at, sealed) VALUES (?1, ?2, ?3)";
     let mut statement = t.prepare_cached(sql).map_err(failed)?;
     statement.execute(params![id.0.as_bytes(), now_ms(), &sealed.0[..]]).map(drop).map_err(failed)
@@ -22,7 +22,7 @@ pub(super) fn put(t: &Transaction<'_>, SealedAt { id, sealed }: &SealedAt) -> Re
 #[async_trait]
 impl Vault for SqliteStore {
     async fn put(&self, id: ValueId, sealed: Sealed) -> Result<(), StoreError> {
-        self.writer.write(move |t| put(t, &SealedAt { id, sealed })).await
+        self.writer.write(move |t| put(t, &VaultValue { id, sealed })).await
     }
 
     async fn get(&self, ids: &[ValueId]) -> Result<Vec<Option<Sealed>>, StoreError> {
@@ -74,14 +74,14 @@ impl Vault for SqliteStore {
             .await
     }
 
-    async fn rewrap(&self, changes: Vec<Rewrap>) -> Result<usize, StoreError> {
+    async fn rewrap(&self, changes: Vec<WrappingChange>) -> Result<usize, StoreError> {
         // Bytes joined are text to SQLite, until it is told otherwise.
         let sql = "UPDATE vault SET sealed = CAST(?3 || substr(sealed, ?4 + 1) AS BLOB)
                    WHERE id = ?1 AND substr(sealed, 1, ?4) = ?2";
         self.writer
             .write(move |t| {
                 let mut statement = t.prepare_cached(sql).map_err(failed)?;
-                let given = changes.iter().map(|Rewrap { id, from, to }| {
+                let given = changes.iter().map(|WrappingChange { id, from, to }| {
                     let values = params![id.0.as_bytes(), &from[..], &to[..], Sealed::WRAPPING as i64];
                     statement.execute(values).map_err(failed)
                 });

@@ -16,7 +16,7 @@ use self::dead_letter_table::DeadLetters;
 use self::idempotency_table::Requests;
 use self::job_table::Jobs;
 use self::server::{SecretRef, Server};
-use super::event::{Entry, Event, Unreadable};
+use super::event::{DecodeError, Entry, Event};
 use super::model::grant::{Grant, GrantState};
 use super::model::package::Installed;
 use super::model::remote::Remote;
@@ -72,7 +72,7 @@ impl Catalog {
     }
 
     /// Folds one append. An unreadable event leaves the catalogue as it was.
-    pub fn fold(&mut self, entry: &Entry) -> Result<(), Unreadable> {
+    pub fn fold(&mut self, entry: &Entry) -> Result<(), DecodeError> {
         let stored = entry.commits.iter().flat_map(|commit| &commit.events);
         let events = stored.map(Event::decode).collect::<Result<Vec<_>, _>>()?;
         self.position = entry.position;

@@ -59,12 +59,12 @@ macro_rules! events {
             }
 
             /// Reads a stored event of this or an earlier version. A type or version that this
-            /// program does not know is [`Unreadable::Unknown`]: it must not fold past it.
-            pub fn decode(stored: &StoredEvent) -> Result<Self, Unreadable> {
+            /// program does not know is [`DecodeError::Unknown`]: it must not fold past it.
+            pub fn decode(stored: &StoredEvent) -> Result<Self, DecodeError> {
                 match (stored.type_name.as_str(), stored.v) {
                     $(($wire, $version) => serde_json::from_str(stored.data.get()).map(Self::$name)
-                        .map_err(|e| Unreadable::Broken { type_name: $wire.into(), reason: e.to_string() }),)+
-                    _ => Err(Unreadable::Unknown { type_name: stored.type_name.clone(), v: stored.v }),
+                        .map_err(|e| DecodeError::Broken { type_name: $wire.into(), reason: e.to_string() }),)+
+                    _ => Err(DecodeError::Unknown { type_name: stored.type_name.clone(), v: stored.v }),
                 }
             }
         }
@@ -318,7 +318,7 @@ impl Event {
 
 /// Why a stored event cannot be folded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub enum DecodeError {
     #[error("the log holds an event {type_name} v{v}, which this version of mcp-api does not know; start a newer one")]
     Unknown { type_name: String, v: u16 },
     #[error("the log holds an event {type_name} that cannot be read: {reason}")]

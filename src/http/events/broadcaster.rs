@@ -12,7 +12,7 @@ use super::view::{EventId, EventView, views};
 use crate::core::event::Entry;
 use crate::core::failure::Failure;
 use crate::core::names::Position;
-use crate::eventlog::projection::Follow;
+use crate::eventlog::projection::Projection;
 use crate::telemetry::error::bug;
 use crate::telemetry::metrics::Metrics;
 
@@ -45,7 +45,7 @@ pub struct Frame {
 }
 
 impl Tail {
-    pub fn start(follow: Arc<Follow>, metrics: Arc<Metrics>, ending: CancellationToken) -> Self {
+    pub fn start(follow: Arc<Projection>, metrics: Arc<Metrics>, ending: CancellationToken) -> Self {
         let told = broadcast::Sender::new(KEPT);
         let tell = tell(follow, metrics, told.clone());
         tokio::spawn(async move { ending.run_until_cancelled(tell).await });
@@ -57,8 +57,8 @@ impl Tail {
     }
 }
 
-async fn tell(follow: Arc<Follow>, metrics: Arc<Metrics>, told: broadcast::Sender<Arc<Batch>>) {
-    let mut moves = follow.moves();
+async fn tell(follow: Arc<Projection>, metrics: Arc<Metrics>, told: broadcast::Sender<Arc<Batch>>) {
+    let mut moves = follow.subscribe();
     let mut at = follow.position();
     loop {
         if moves.changed().await.is_err() {
@@ -89,7 +89,7 @@ async fn tell(follow: Arc<Follow>, metrics: Arc<Metrics>, told: broadcast::Sende
 }
 
 /// What follows a position, in batches.
-pub async fn read(follow: &Follow, from: Position) -> Result<Vec<Batch>, Failure> {
+pub async fn read(follow: &Projection, from: Position) -> Result<Vec<Batch>, Failure> {
     let mut batches: Vec<Batch> = Vec::new();
     let (mut from, mut text, mut cuts) = (from, BytesMut::new(), Vec::new());
     let mut entries = pages::entries(follow, from).await?.into_iter().peekable();

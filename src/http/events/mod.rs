@@ -20,7 +20,7 @@ use self::view::{EventId, EventView};
 use super::respond::json::{Refused, Success, success};
 use super::state::Facade;
 use crate::core::failure::Failure;
-use crate::eventlog::history::At;
+use crate::eventlog::history::PointInTime;
 use crate::views::failure::ErrorBody;
 
 const LIMIT: usize = 1000;
@@ -67,7 +67,7 @@ pub async fn read(
         None => EventId::default(),
     };
     // Another facade may have told what this one is about to read.
-    if !facade.follow.reach(after.position, CATCH_UP).await {
+    if !facade.follow.wait_for(after.position, CATCH_UP).await {
         // Whoever waited there would miss what is appended until the log gets there.
         let head = facade.follow.position();
         return Err(Failure::invalid(format!("after is past the end of the log, which is at {head}")).into());
@@ -83,7 +83,7 @@ pub async fn read(
         return Err(Failure::invalid(format!("limit must be 1 to {LIMIT}")).into());
     }
     let until = match at {
-        Some(at) => Some(At::parse(&at)?.position(&facade.follow).await?),
+        Some(at) => Some(PointInTime::parse(&at)?.position(&facade.follow).await?),
         None => None,
     };
     let (events, next) = pages::read(&facade.follow, after, limit, subject.as_deref(), until).await?;

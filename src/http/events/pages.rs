@@ -4,7 +4,7 @@ use super::view::{EventId, EventView, views};
 use crate::core::event::Entry;
 use crate::core::failure::Failure;
 use crate::core::names::Position;
-use crate::eventlog::projection::Follow;
+use crate::eventlog::projection::Projection;
 
 /// Appends read at once.
 const PAGE: usize = 200;
@@ -13,7 +13,7 @@ const LOOKED_AT: usize = 20_000;
 
 /// Up to `limit` events after one, and the id after which the next page begins.
 pub async fn read(
-    follow: &Follow,
+    follow: &Projection,
     after: EventId,
     limit: usize,
     subject: Option<&str>,
@@ -55,7 +55,7 @@ pub fn before(after: EventId) -> Position {
 }
 
 /// The appends after a position, as far as this process has folded them: what it cannot read, it does not show.
-pub async fn entries(follow: &Follow, from: Position) -> Result<Vec<Entry>, Failure> {
+pub async fn entries(follow: &Projection, from: Position) -> Result<Vec<Entry>, Failure> {
     let head = follow.position();
     if from >= head {
         return Ok(vec![]);

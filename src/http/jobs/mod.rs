@@ -246,7 +246,7 @@ fn of_user(facade: &Facade, id: JobId, user: &UserName) -> Result<Arc<Job>, Fail
 
 /// Waits for the end of a job, or of this process.
 async fn ended(facade: &Facade, id: JobId) -> Option<Arc<Job>> {
-    let mut moves = facade.follow.moves();
+    let mut moves = facade.follow.subscribe();
     loop {
         moves.borrow_and_update();
         let job = facade.follow.catalog().jobs.get(id).cloned()?;

@@ -1,15 +1,14 @@
 //! The door: who may come in. Behind it every request is from somebody who may do everything.
 
-use axum::response::IntoResponse as _;
 use std::sync::Arc;
-use subtle::ConstantTimeEq as _;
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq as _;
 
 use super::host_check::same_site;
 use super::log_position::{LOG_POSITION, seen};

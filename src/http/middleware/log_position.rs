@@ -23,7 +23,7 @@ pub async fn seen(facade: &Facade, position: &HeaderValue) -> Result<(), Failure
     if position > head {
         return Err(Failure::invalid(format!("Log-Position is past the end of the log, which is at {head}")));
     }
-    if facade.follow.reach(position, CATCH_UP).await {
+    if facade.follow.wait_for(position, CATCH_UP).await {
         return Ok(());
     }
     Err(Failure::unavailable("This process has not yet reached that Log-Position; ask again"))

@@ -25,7 +25,7 @@ use crate::core::failure::Failure;
 use crate::core::model::idempotency::RequestKey;
 use crate::core::model::server::{DEFAULT_TIMEOUT_MS, Live};
 use crate::core::names::{Position, ServerId, ServerName, WorkerId};
-use crate::eventlog::history::At;
+use crate::eventlog::history::PointInTime;
 use crate::ports::bus::Place;
 use crate::views::failure::ErrorBody;
 use crate::views::server::{ServerView, Told};
@@ -69,7 +69,7 @@ pub async fn list(
 ) -> Result<Response, Refused> {
     let Query(Moment { at }) = moment.map_err(|error| Failure::invalid(error.body_text()))?;
     if let Some(at) = at {
-        let position = At::parse(&at)?.position(&facade.follow).await?;
+        let position = PointInTime::parse(&at)?.position(&facade.follow).await?;
         let catalog = facade.past.catalog(&facade.follow, position).await?;
         let servers = catalog.servers().into_iter().map(|server| ServerView::known(server, &facade.folders)).collect();
         return success(AllServers { servers, position: Some(position) });

@@ -14,7 +14,7 @@ use super::{Open, Store};
 use crate::samples::{command_id, small_entry};
 use mcp_api::core::names::{CommandId, Position, ValueId};
 use mcp_api::ports::event_log::AppendError;
-use mcp_api::ports::vault::{Sealed, SealedAt};
+use mcp_api::ports::vault::{Sealed, VaultValue};
 
 /// Where the child's store is. Set, this process is the child.
 const PLACE: &str = "STORE_CONTRACT_PLACE";
@@ -88,8 +88,8 @@ async fn append_for_ever(open: Open, place: &Path) {
 }
 
 /// A value that goes with that command.
-fn named_by(id: CommandId) -> [SealedAt; 1] {
-    [SealedAt { id: ValueId(id.0), sealed: Sealed(Bytes::from_static(b"named")) }]
+fn named_by(id: CommandId) -> [VaultValue; 1] {
+    [VaultValue { id: ValueId(id.0), sealed: Sealed(Bytes::from_static(b"named")) }]
 }
 
 async fn append(store: Store) {
@@ -113,7 +113,7 @@ async fn check(open: Open, place: &Path, acknowledged: &HashMap<CommandId, Posit
     let stored: HashMap<_, _> = read.iter().map(|entry| (entry.commits[0].command_id, entry.position)).collect();
     for (id, position) in acknowledged {
         assert_eq!(stored.get(id), Some(position), "the acknowledged commit {id} is where it was said to be");
-        assert_eq!(store.log.find(*id).await.expect("an answer"), Some(*position));
+        assert_eq!(store.log.find_commit(*id).await.expect("an answer"), Some(*position));
     }
     let named: Vec<_> = stored.keys().flat_map(|id| named_by(*id)).map(|value| value.id).collect();
     let there = store.vault.get(&named).await.expect("an answer");

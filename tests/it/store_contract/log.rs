@@ -9,13 +9,13 @@ use uuid::Uuid;
 use super::Store;
 use crate::samples::{command_id, commit, entry, registered, small_entry, value_id};
 use mcp_api::core::names::Position;
-use mcp_api::ports::event_log::{AppendError, Snapshot};
-use mcp_api::ports::vault::{Sealed, SealedAt};
+use mcp_api::ports::event_log::{AppendError, SnapshotHead};
+use mcp_api::ports::vault::{Sealed, VaultValue};
 
 pub async fn an_empty_log_is_empty(store: Store) {
     assert_eq!(store.log.head().await.expect("a head"), Position(0));
     assert!(store.log.read(Position(0), 10).await.expect("entries").is_empty());
-    assert_eq!(store.log.find(command_id()).await.expect("an answer"), None);
+    assert_eq!(store.log.find_commit(command_id()).await.expect("an answer"), None);
     assert_eq!(store.log.newest_snapshot(1).await.expect("an answer"), None);
 }
 
@@ -38,14 +38,14 @@ pub async fn commands_are_found(store: Store) {
     let two = entry(2, vec![commit(b, &[registered(1)]), commit(c, &[registered(2), registered(3)])]);
     store.log.append(&two, &[]).await.expect("appended");
     for (id, position) in [(a, Some(1)), (b, Some(2)), (c, Some(2)), (command_id(), None)] {
-        assert_eq!(store.log.find(id).await.expect("an answer"), position.map(Position));
+        assert_eq!(store.log.find_commit(id).await.expect("an answer"), position.map(Position));
     }
 }
 
 pub async fn values_are_put_with_the_append_that_names_them(store: Store) {
-    let value = |bytes| SealedAt { id: value_id(), sealed: Sealed(Bytes::from_static(bytes)) };
+    let value = |bytes| VaultValue { id: value_id(), sealed: Sealed(Bytes::from_static(bytes)) };
     let (a, b, ahead) = (value(b"a"), value(b"b"), value(b"ahead"));
-    let there = async |values: &[SealedAt]| {
+    let there = async |values: &[VaultValue]| {
         let ids: Vec<_> = values.iter().map(|value| value.id).collect();
         let found = store.vault.get(&ids).await.expect("an answer");
         values.iter().zip(found).all(|(value, found)| found.as_ref() == Some(&value.sealed))
@@ -53,7 +53,7 @@ pub async fn values_are_put_with_the_append_that_names_them(store: Store) {
     store.log.append(&small_entry(1, command_id()), &[a.clone(), b.clone()]).await.expect("appended");
     assert!(there(&[a.clone(), b.clone()]).await);
 
-    let left = store.log.put_ahead(vec![ahead.clone()]).await.expect("put, or left to the append");
+    let left = store.log.prepare_values(vec![ahead.clone()]).await.expect("put, or left to the append");
     assert_eq!(left.is_empty(), there(from_ref(&ahead)).await, "what is not given back is there");
     store.log.append(&small_entry(2, command_id()), &left).await.expect("appended");
     assert!(there(&[ahead]).await);
@@ -70,7 +70,7 @@ pub async fn a_taken_position_is_refused(store: Store) {
         let (late, entry) = (command_id(), position);
         let refused = store.log.append(&small_entry(entry, late), &[]).await;
         assert!(matches!(refused, Err(AppendError::Taken)), "{position}: {refused:?}");
-        assert_eq!(store.log.find(late).await.expect("an answer"), None, "nothing of it stays");
+        assert_eq!(store.log.find_commit(late).await.expect("an answer"), None, "nothing of it stays");
     }
     let read = store.log.read(Position(0), 10).await.expect("entries");
     assert_eq!((read.len(), read[0].commits[0].command_id), (2, first));
@@ -81,7 +81,7 @@ pub async fn a_gap_is_refused(store: Store) {
         let (early, entry) = (command_id(), position);
         let refused = store.log.append(&small_entry(entry, early), &[]).await;
         assert!(matches!(refused, Err(AppendError::Store(_))), "{position}: {refused:?}");
-        assert_eq!(store.log.find(early).await.expect("an answer"), None, "nothing of it stays");
+        assert_eq!(store.log.find_commit(early).await.expect("an answer"), None, "nothing of it stays");
     }
     assert_eq!(store.log.head().await.expect("a head"), Position(0));
     store.log.append(&small_entry(1, command_id()), &[]).await.expect("the next position is free");
@@ -94,9 +94,9 @@ pub async fn a_repeated_command_undoes_the_whole_append(store: Store) {
     let refused = store.log.append(&entry(2, commits), &[]).await;
     assert!(matches!(refused, Err(AppendError::Repeated(id)) if id == old), "{refused:?}");
     assert_eq!(store.log.head().await.expect("a head"), Position(1));
-    assert_eq!(store.log.find(old).await.expect("an answer"), Some(Position(1)));
+    assert_eq!(store.log.find_commit(old).await.expect("an answer"), Some(Position(1)));
     for id in [before, after] {
-        assert_eq!(store.log.find(id).await.expect("an answer"), None, "nothing of it stays");
+        assert_eq!(store.log.find_commit(id).await.expect("an answer"), None, "nothing of it stays");
     }
     // The position is still free, and so are the commands that had no fault.
     let commits = [before, after].map(|id| commit(id, &[registered(7)])).to_vec();
@@ -143,14 +143,14 @@ async fn append_some(store: Store, count: usize) -> Vec<(Position, mcp_api::core
 }
 
 /// A snapshot of these pieces, made as a process makes it.
-pub async fn finished(store: &Store, fold: u32, at: u64, pieces: &[&[u8]]) -> Snapshot {
+pub async fn finished(store: &Store, fold: u32, at: u64, pieces: &[&[u8]]) -> SnapshotHead {
     let snapshot = begun(store, fold, at, pieces).await;
     store.log.finish_snapshot(&snapshot).await.expect("finished");
     snapshot
 }
 
-async fn begun(store: &Store, fold: u32, at: u64, pieces: &[&[u8]]) -> Snapshot {
-    let mut snapshot = Snapshot { id: Uuid::now_v7(), fold, at: Position(at), pieces: 0 };
+async fn begun(store: &Store, fold: u32, at: u64, pieces: &[&[u8]]) -> SnapshotHead {
+    let mut snapshot = SnapshotHead { id: Uuid::now_v7(), fold, at: Position(at), pieces: 0 };
     for piece in pieces {
         store.log.put_snapshot_piece(&snapshot, piece.to_vec()).await.expect("put");
         snapshot.pieces += 1;
@@ -158,7 +158,7 @@ async fn begun(store: &Store, fold: u32, at: u64, pieces: &[&[u8]]) -> Snapshot 
     snapshot
 }
 
-async fn pieces(store: &Store, snapshot: &Snapshot) -> Vec<Option<Vec<u8>>> {
+async fn pieces(store: &Store, snapshot: &SnapshotHead) -> Vec<Option<Vec<u8>>> {
     let of = async |n| store.log.snapshot_piece(snapshot, n).await.expect("an answer");
     futures::future::join_all((0..snapshot.pieces).map(of)).await
 }

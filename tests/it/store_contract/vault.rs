@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Store, until};
 use crate::samples::value_id;
 use mcp_api::core::names::ValueId;
-use mcp_api::ports::vault::{KeyRecord, Rewrap, Sealed};
+use mcp_api::ports::vault::{KeyRecord, Sealed, WrappingChange};
 
 async fn got(store: &Store, ids: &[ValueId]) -> Vec<Option<Vec<u8>>> {
     let sealed = store.vault.get(ids).await.expect("an answer");
@@ -106,7 +106,7 @@ pub async fn another_wrapping_takes_the_place_of_the_one_it_was_made_from_only(s
     store.vault.put(b, wrapped(1)).await.expect("put");
     let change = |id, from: u8, to: u8| {
         let bytes = |byte| Bytes::from(vec![byte; Sealed::WRAPPING]);
-        Rewrap { id, from: bytes(from), to: bytes(to) }
+        WrappingChange { id, from: bytes(from), to: bytes(to) }
     };
     let rewrap = async |changes| store.vault.rewrap(changes).await.expect("an answer");
     assert_eq!(rewrap(vec![]).await, 0);
@@ -136,7 +136,7 @@ pub async fn a_removed_value_does_not_come_back_wrapped(store: Store) {
     store.vault.put(id, wrapped(1)).await.expect("put");
     store.vault.remove(&[id]).await.expect("removed");
     let (from, to) = (wrapped(1).split().0, wrapped(2).split().0);
-    assert_eq!(store.vault.rewrap(vec![Rewrap { id, from, to }]).await.expect("an answer"), 0);
+    assert_eq!(store.vault.rewrap(vec![WrappingChange { id, from, to }]).await.expect("an answer"), 0);
     assert_eq!(got(&store, &[id]).await, [None]);
 }
 
