@@ -12,13 +12,13 @@ use super::context::Context;
 use super::mcp::Secret;
 use super::tools::Masking;
 use super::{Trouble, secrets, tools};
-use crate::core::arguments::merge::Form;
+use crate::core::arguments::merge::ArgumentForm;
 use crate::core::catalog::server::Server;
-use crate::core::command::ConnectGoogle;
-use crate::core::decide::google::connect as decide;
+use crate::core::command::ExchangeGoogleCode;
+use crate::core::decide::google::store_google_tokens as decide;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::google::{APPLICATION, EXCHANGE, TOKENS, keep_refresh_token, secrets_in, tokens};
+use crate::core::model::google::{APPLICATION, EXCHANGE, TOKENS, keep_refresh_token, secret_parts, tokens};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{BadName, SecretName, ServerId, UserName, ValueId};
 use crate::crypto::context::{GoogleKind, GooglePlace};
@@ -49,7 +49,7 @@ impl Application {
 }
 
 /// Exchanges a code and keeps the tokens: put, append, drop the old.
-pub async fn connect(context: Arc<Context>, command: ConnectGoogle) -> Result<(), Failure> {
+pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Result<(), Failure> {
     let began = Instant::now();
     let server = context.follow.catalog().server_by_id(command.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&command.server_name))?;
@@ -73,7 +73,7 @@ pub async fn connect(context: Arc<Context>, command: ConnectGoogle) -> Result<()
         let details = failure.details.as_deref().map(|text| slot.masker.mask(text));
         failure.with_details(details)
     })?;
-    let _tokens = Masking::parts(&slot.masker, command.value, || secrets_in(&tokens));
+    let _tokens = Masking::parts(&slot.masker, command.value, || secret_parts(&tokens));
 
     if let Ok(old) = open_tokens(&context, &server, &command.user).await {
         tokens = keep_refresh_token(tokens, old.value.expose().map_err(bug)?);
@@ -108,7 +108,7 @@ pub async fn add(
     let mut hidden = vec![open_tokens(context, server, user).await?];
     if let Some(application) = &context.google {
         let value = application.open(&context.opener).map_err(bug)?;
-        hidden.push(Secret { name: argument(APPLICATION)?, id: application.value, value, form: Form::Json });
+        hidden.push(Secret { name: argument(APPLICATION)?, id: application.value, value, form: ArgumentForm::Json });
     }
     secrets.retain(|secret| hidden.iter().all(|hidden| hidden.name != secret.name));
     secrets.append(&mut hidden);
@@ -137,7 +137,7 @@ async fn open(context: &Context, server: ServerId, user: &UserName, id: ValueId)
     let place = GooglePlace { server, user, kind: GoogleKind::Tokens, value: id };
     let value = context.opener.open(place, &sealed).map_err(bug)?;
     context.metrics.secrets_opened.inc();
-    Ok(Some(Secret { name: argument(TOKENS)?, id, value, form: Form::Json }))
+    Ok(Some(Secret { name: argument(TOKENS)?, id, value, form: ArgumentForm::Json }))
 }
 
 fn argument(name: &str) -> Result<SecretName, Failure> {

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::context::Context;
 use super::install::Progress;
 use super::secrets::away;
-use crate::core::command::{KeyUse, RotateKeys, Rotated};
+use crate::core::command::{KeyUsage, RotateKeys, RotationReport};
 use crate::core::failure::{Code, Failure};
 use crate::core::names::{ValueId, WorkerId};
 use crate::crypto::seal::SealError;
@@ -28,17 +28,17 @@ const TRIES: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Goes through everything that is sealed and counts.
-pub async fn count(context: Arc<Context>) -> Result<KeyUse, Failure> {
+pub async fn count(context: Arc<Context>) -> Result<KeyUsage, Failure> {
     counted(&context).await
 }
 
-async fn counted(context: &Context) -> Result<KeyUse, Failure> {
+async fn counted(context: &Context) -> Result<KeyUsage, Failure> {
     let record = context.vault.key_record(None).await.map_err(away)?;
     let alone = match &record {
         Some(record) => context.opener.new_check(record).map_err(bug)?.is_none(),
         None => true,
     };
-    let mut found = KeyUse { alone, ..KeyUse::default() };
+    let mut found = KeyUsage { alone, ..KeyUsage::default() };
     let mut after = None;
     loop {
         let page = context.vault.wrappings(after, PAGE).await.map_err(away)?;
@@ -61,7 +61,7 @@ async fn counted(context: &Context) -> Result<KeyUse, Failure> {
 struct Answer {
     success: bool,
     #[serde(flatten)]
-    rotated: Rotated,
+    rotated: RotationReport,
 }
 
 /// Whether others have to do it, since they seal with that key and this worker does not. Decided slowly: it may well
@@ -85,10 +85,10 @@ pub async fn rotate(
     progress.phase("rewrapping");
     if context.key_id != to {
         let waits_for = context.asker.board.sealing_otherwise(&to);
-        return answer(Rotated { waits_for, ..Rotated::default() });
+        return answer(RotationReport { waits_for, ..RotationReport::default() });
     }
     let values = patiently(|| counted(context)).await?.values;
-    let mut rotated = Rotated::default();
+    let mut rotated = RotationReport::default();
     for pass in 0..PASSES {
         if pass > 0 {
             sleep(PAUSE).await;
@@ -103,7 +103,7 @@ pub async fn rotate(
     answer(rotated)
 }
 
-fn answer(rotated: Rotated) -> Result<Bytes, Failure> {
+fn answer(rotated: RotationReport) -> Result<Bytes, Failure> {
     Ok(serde_json::to_vec(&Answer { success: true, rotated }).map_err(bug)?.into())
 }
 
@@ -111,7 +111,7 @@ async fn once_through(
     context: &Context,
     progress: &dyn Progress,
     values: u64,
-    rotated: &mut Rotated,
+    rotated: &mut RotationReport,
 ) -> Result<(), Failure> {
     let (mut after, mut seen) = (None, 0);
     while let Some(some) = patiently(|| some_anew(context, after)).await? {

@@ -35,9 +35,10 @@ use tokio_util::sync::CancellationToken;
 pub use self::context::{Context, Parts};
 use crate::config::Pools;
 use crate::core::command::{
-    Area, BeginGrant, CheckPackages, Command, ConnectGoogle, CountKeys, DeleteSecret, DeleteServer, Delivery,
-    DisableServer, DropLetter, EnableServer, FinishGrant, ReadAnswer, ReadLogs, RefreshGrant, RegisterServer,
-    RetryLetter, SetSecret, SettleServer, StoreGrant, TellEnd, UpdateServer,
+    Area, BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys, DeleteSecret, DeleteServer,
+    DeliveryMode, DisableServer, DiscardDeadLetter, EnableServer, ExchangeGoogleCode, NotifyProducer, ReadJobAnswer,
+    ReadServerLogs, ReconcileServer, RefreshTokens, RegisterServer, RetryDeadLetter, SetSecret, StoreTokens,
+    UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
@@ -121,7 +122,7 @@ impl Serve for Desk {
         let context = &self.0;
         // What is answered from memory needs no place: a full worker still tells how its servers are.
         let _permit = match ask.command {
-            ReadLogs::NAME | ReadAnswer::NAME => None,
+            ReadServerLogs::NAME | ReadJobAnswer::NAME => None,
             CallTool::NAME => Some(context.permits.call().ok_or(Busy)?),
             _ => Some(context.permits.change().ok_or(Busy)?),
         };
@@ -158,25 +159,29 @@ impl From<Failure> for Trouble {
 async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
     match ask.command {
         CallTool::NAME => tools::call(context, ask).await,
-        ReadLogs::NAME => handle(ask, |command: ReadLogs| servers::logs(context.clone(), command)).await,
-        ReadAnswer::NAME => handle(ask, |command| jobs::read_answer(context.clone(), command)).await,
-        TellEnd::NAME => handle(ask, |command| self::jobs::notify::tell_end(context.clone(), command)).await,
-        RetryLetter::NAME => handle(ask, |command| self::jobs::dead_letters::retry(context.clone(), command)).await,
-        DropLetter::NAME => {
+        ReadServerLogs::NAME => handle(ask, |command: ReadServerLogs| servers::logs(context.clone(), command)).await,
+        ReadJobAnswer::NAME => handle(ask, |command| jobs::read_answer(context.clone(), command)).await,
+        NotifyProducer::NAME => handle(ask, |command| self::jobs::notify::tell_end(context.clone(), command)).await,
+        RetryDeadLetter::NAME => handle(ask, |command| self::jobs::dead_letters::retry(context.clone(), command)).await,
+        DiscardDeadLetter::NAME => {
             handle(ask, |command| self::jobs::dead_letters::drop_letter(context.clone(), command)).await
         }
         RegisterServer::NAME => handle(ask, |command| servers::register(context.clone(), command)).await,
         UpdateServer::NAME => handle(ask, |command| servers::update(context.clone(), command)).await,
         EnableServer::NAME => handle(ask, |command| servers::enable(context.clone(), command)).await,
         DisableServer::NAME => handle(ask, |command| servers::disable(context.clone(), command)).await,
-        SettleServer::NAME => handle(ask, |command| servers::settled(context.clone(), command)).await,
+        ReconcileServer::NAME => handle(ask, |command| servers::settled(context.clone(), command)).await,
         CheckPackages::NAME => handle(ask, |command| packages::check(context.clone(), command)).await,
         DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
-        ConnectGoogle::NAME => handle(ask, |command| google::connect(context.clone(), command)).await,
-        StoreGrant::NAME => handle(ask, |command| self::oauth::tokens::store(context.clone(), command)).await,
-        BeginGrant::NAME => handle(ask, |command| self::oauth::browser_flow::begin(context.clone(), command)).await,
-        FinishGrant::NAME => handle(ask, |command| self::oauth::browser_flow::finish(context.clone(), command)).await,
-        RefreshGrant::NAME => handle(ask, |command| oauth::refresh::refresh(context.clone(), command)).await,
+        ExchangeGoogleCode::NAME => handle(ask, |command| google::connect(context.clone(), command)).await,
+        StoreTokens::NAME => handle(ask, |command| self::oauth::tokens::store(context.clone(), command)).await,
+        BeginAuthorization::NAME => {
+            handle(ask, |command| self::oauth::browser_flow::begin(context.clone(), command)).await
+        }
+        CompleteAuthorization::NAME => {
+            handle(ask, |command| self::oauth::browser_flow::finish(context.clone(), command)).await
+        }
+        RefreshTokens::NAME => handle(ask, |command| oauth::refresh::refresh(context.clone(), command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,
         CountKeys::NAME => handle(ask, |_: CountKeys| keys::count(context.clone())).await,
@@ -195,8 +200,8 @@ where
     let command = serde_json::from_slice(&ask.body)
         .map_err(|error| Failure::invalid(format!("The message is no {} command: {error}", C::NAME)))?;
     let answer = match C::DELIVERY {
-        Delivery::Change => tokio::spawn(with(command)).await.map_err(bug)?,
-        Delivery::Ask | Delivery::Job => with(command).await,
+        DeliveryMode::Change => tokio::spawn(with(command)).await.map_err(bug)?,
+        DeliveryMode::Ask | DeliveryMode::Job => with(command).await,
     };
     Ok(serde_json::to_vec(&answer?).map_err(bug)?.into())
 }

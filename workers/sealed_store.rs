@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::runtime::remote_state::session_place;
-use crate::core::model::remote::Session;
+use crate::core::model::remote::StoredSession;
 use crate::core::names::{ServerId, ValueId};
 use crate::crypto::context::ServerPlace;
 use crate::crypto::seal::{Opener, Plain, Sealer};
@@ -39,11 +39,11 @@ impl Keep {
     }
 
     /// The session that lies there.
-    pub async fn session(&self, server: ServerId, value: ValueId) -> Option<Session> {
+    pub async fn session(&self, server: ServerId, value: ValueId) -> Option<StoredSession> {
         self.open_session(server, value, &self.sealed(value).await.ok()?)
     }
 
-    pub fn open_session(&self, server: ServerId, value: ValueId, sealed: &Sealed) -> Option<Session> {
+    pub fn open_session(&self, server: ServerId, value: ValueId, sealed: &Sealed) -> Option<StoredSession> {
         let opened = self.opener.open(session_place(server, value), sealed).ok()?;
         serde_json::from_str(opened.expose().ok()?).ok()
     }

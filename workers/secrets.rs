@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::context::Context;
 use super::idempotency;
 use super::mcp::Secret;
-use crate::core::arguments::merge::Form;
+use crate::core::arguments::merge::ArgumentForm;
 use crate::core::catalog::server::{SecretRef, Server};
 use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
 use crate::core::event::Event;
@@ -30,13 +30,13 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
     if command.if_absent && command.key.is_none() {
         // Where one is there already, nothing need be put. A key has to find what it has made before.
-        crate::core::decide::secret::set(&context.follow.catalog(), &command)?;
+        crate::core::decide::secret::set_secret(&context.follow.catalog(), &command)?;
     }
     let values = vec![current(&context, command.value, &command.sealed)?];
     let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
     let (id, key) = (command.id, command.key);
     let done = idempotency::change_with(&context, id, key, values, move |catalog| {
-        crate::core::decide::secret::set(catalog, &command)
+        crate::core::decide::secret::set_secret(catalog, &command)
     })
     .await?;
     let before = done.before.and_then(|before| before.server_by_id(server).cloned());
@@ -63,7 +63,7 @@ pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValu
 /// Append, drop, then answer: whoever is told that it is gone, it is gone.
 pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), Failure> {
     let done = idempotency::change(&context, command.id, command.key, move |catalog| {
-        crate::core::decide::secret::delete(catalog, &command)
+        crate::core::decide::secret::delete_secret(catalog, &command)
     })
     .await?;
     let values: Vec<ValueId> = done.events.iter().filter_map(deleted).collect();
@@ -152,7 +152,7 @@ async fn try_open(context: &Context, server: &Server, user: &UserName) -> Result
         let place = SecretPlace { server: server.id, user, name, value: *value };
         let opened = context.opener.open(place, &sealed).map_err(bug)?;
         context.metrics.secrets_opened.inc();
-        secrets.push(Secret { name: name.clone(), id: *value, value: opened, form: Form::Text });
+        secrets.push(Secret { name: name.clone(), id: *value, value: opened, form: ArgumentForm::Text });
     }
     Ok(Some(secrets))
 }

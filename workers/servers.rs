@@ -10,52 +10,52 @@ use super::{idempotency, secrets};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::{
-    DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, ServerLogs, SettleServer, Settled,
-    UpdateServer,
+    DeleteServer, DisableServer, EnableServer, ReadServerLogs, ReconcileServer, ReconciledServer, RegisterServer,
+    ServerLogs, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::core::model::remote::SealedValue;
-use crate::core::model::server::Live;
+use crate::core::model::server::ServerStatus;
 use crate::core::names::ServerName;
 use crate::eventlog::appender::Committed;
 use crate::ports::vault::{Sealed, VaultValue};
 
 /// Registers a server and answers after its first attempt to connect, whatever came of that.
-pub async fn register(context: Arc<Context>, command: RegisterServer) -> Result<Live, Failure> {
+pub async fn register(context: Arc<Context>, command: RegisterServer) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
     let (id, key, values) = (command.id, command.key, all_current(&context, &command.sealed)?);
     idempotency::change_with(&context, id, key, values, move |catalog| {
-        crate::core::decide::server::register(catalog, &command)
+        crate::core::decide::server::register_server(catalog, &command)
     })
     .await?;
     settle(&context, &name).await
 }
 
-pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<Live, Failure> {
+pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<ServerStatus, Failure> {
     let (id, key) = (command.id, command.key);
     let name = command.name.clone();
     keep_session(&context, &mut command).await;
     let values = all_current(&context, &command.sealed)?;
-    let change = move |catalog: &Catalog| crate::core::decide::server::update(catalog, &command);
+    let change = move |catalog: &Catalog| crate::core::decide::server::update_server(catalog, &command);
     let done = idempotency::change_with(&context, id, key, values, change).await?;
     drop_replaced(&context, &name, &done).await;
     settle(&context, &name).await
 }
 
 /// Enabling a server that is enabled restarts it.
-pub async fn enable(context: Arc<Context>, command: EnableServer) -> Result<Live, Failure> {
+pub async fn enable(context: Arc<Context>, command: EnableServer) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
     idempotency::change(&context, command.id, command.key, move |catalog| {
-        crate::core::decide::server::enable(catalog, &command)
+        crate::core::decide::server::enable_server(catalog, &command)
     })
     .await?;
     settle(&context, &name).await
 }
 
-pub async fn disable(context: Arc<Context>, command: DisableServer) -> Result<Live, Failure> {
+pub async fn disable(context: Arc<Context>, command: DisableServer) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
     idempotency::change(&context, command.id, command.key, move |catalog| {
-        crate::core::decide::server::disable(catalog, &command)
+        crate::core::decide::server::disable_server(catalog, &command)
     })
     .await?;
     settle(&context, &name).await
@@ -65,7 +65,7 @@ pub async fn disable(context: Arc<Context>, command: DisableServer) -> Result<Li
 pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), Failure> {
     let name = command.name.clone();
     let done = idempotency::change(&context, command.id, command.key, move |catalog| {
-        crate::core::decide::server::delete(catalog, &command)
+        crate::core::decide::server::delete_server(catalog, &command)
     })
     .await?;
     // The same command a second time finds its commit, and nothing is left to be done.
@@ -78,14 +78,14 @@ pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), 
 }
 
 /// What others have changed is made true here, and told.
-pub async fn settled(context: Arc<Context>, command: SettleServer) -> Result<Settled, Failure> {
+pub async fn settled(context: Arc<Context>, command: ReconcileServer) -> Result<ReconciledServer, Failure> {
     let live = settle(&context, &command.name).await?;
     let server = context.follow.catalog().server(command.name.as_str()).map(|server| server.id);
     let logs = context.pool.logs(server.as_slice()).pop().map(|told| told.logs).unwrap_or_default();
-    Ok(Settled { live, logs })
+    Ok(ReconciledServer { live, logs })
 }
 
-pub async fn logs(context: Arc<Context>, command: ReadLogs) -> Result<Vec<ServerLogs>, Failure> {
+pub async fn logs(context: Arc<Context>, command: ReadServerLogs) -> Result<Vec<ServerLogs>, Failure> {
     Ok(context.pool.logs(&command.servers))
 }
 
@@ -121,7 +121,7 @@ pub(super) async fn drop_replaced(context: &Context, name: &ServerName, done: &C
 }
 
 /// Makes the world follow the catalogue for one server.
-pub(super) async fn settle(context: &Context, name: &ServerName) -> Result<Live, Failure> {
+pub(super) async fn settle(context: &Context, name: &ServerName) -> Result<ServerStatus, Failure> {
     let server: Arc<Server> =
         context.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     // The same command again, where the server runs, finds itself done and sees what came of it.

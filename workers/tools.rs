@@ -13,11 +13,11 @@ use super::mcp::{CallError, Connection, RpcError, Secret, ToolCall};
 use super::redact::Masker;
 use super::runtime::handle::Slot;
 use super::{Trouble, google, secrets};
-use crate::core::arguments::merge::Form;
+use crate::core::arguments::merge::ArgumentForm;
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::google::{needs_tokens, secrets_in};
+use crate::core::model::google::{needs_tokens, secret_parts};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{UserName, ValueId};
 use crate::ports::bus::Ask;
@@ -162,8 +162,8 @@ impl<'a> Masking<'a> {
         for secret in secrets {
             let value = secret.value.expose().map_err(bug)?;
             match secret.form {
-                Form::Text => masker.hold(secret.id, value),
-                Form::Json => masker.hold_parts(secret.id, || secrets_in(value)),
+                ArgumentForm::Text => masker.hold(secret.id, value),
+                ArgumentForm::Json => masker.hold_parts(secret.id, || secret_parts(value)),
             }
             masking.ids.push(secret.id);
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::core::command::{Command, Delivery, known, schemas};
+use crate::core::command::{Command, DeliveryMode, known, schemas};
 use crate::core::model::tool_call::CallTool;
 
 /// The headers of an ask; only the first is needed, and only by `tools.call`.
@@ -33,7 +33,7 @@ pub fn document() -> String {
         let lanes: &[&str] = match known(name) {
             // Of producers a tool call alone is taken as a job; other jobs are begun over HTTP.
             _ if name == CallTool::NAME => &["ask", "job"],
-            Some((_, _, Delivery::Job)) => continue,
+            Some((_, _, DeliveryMode::Job)) => continue,
             _ => &["ask"],
         };
         for lane in lanes {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use crate::core::model::server::{Live, Status, WorkerStatus};
+use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
 use crate::core::names::{ServerId, WorkerId};
 use crate::ports::bus::Hint;
 
@@ -45,7 +45,7 @@ struct Told {
 #[derive(Clone)]
 struct Word {
     worker: WorkerId,
-    live: Live,
+    live: ServerStatus,
     at: Instant,
 }
 
@@ -58,14 +58,14 @@ impl Board {
     }
 
     /// How each of these servers looks, and the workers that have told of it.
-    pub fn look(&self, servers: &[ServerId]) -> Vec<(Live, Vec<WorkerId>)> {
+    pub fn look(&self, servers: &[ServerId]) -> Vec<(ServerStatus, Vec<WorkerId>)> {
         let told = self.read();
         let now = Instant::now();
         let look = |id| {
             let fresh = told.fresh(id, now);
             let workers = fresh.clone().map(|word| word.worker).collect();
             let best = fresh.max_by_key(|word| (rank(word.live.status), word.at));
-            (best.map_or(Live::of(Status::Disconnected), |word| word.live.clone()), workers)
+            (best.map_or(ServerStatus::of(ConnectionStatus::Disconnected), |word| word.live.clone()), workers)
         };
         servers.iter().map(look).collect()
     }
@@ -73,7 +73,8 @@ impl Board {
     /// Who runs the server, as far as anybody has told.
     pub fn holder(&self, server: ServerId) -> Option<WorkerId> {
         let told = self.read();
-        let running = told.fresh(&server, Instant::now()).filter(|word| word.live.status != Status::Disconnected);
+        let running =
+            told.fresh(&server, Instant::now()).filter(|word| word.live.status != ConnectionStatus::Disconnected);
         running.max_by_key(|word| word.at).map(|word| word.worker)
     }
 
@@ -81,7 +82,7 @@ impl Board {
     pub fn elsewhere(&self, server: ServerId, me: WorkerId) -> Option<(Instant, bool)> {
         let told = self.read();
         let others = told.servers.get(&server).into_iter().flatten().filter(|word| word.worker != me);
-        others.map(|word| (word.at, word.live.status != Status::Disconnected)).max()
+        others.map(|word| (word.at, word.live.status != ConnectionStatus::Disconnected)).max()
     }
 
     /// Whether a worker stands still, so that what is sent to all may get to it and stay there.
@@ -156,12 +157,12 @@ impl Board {
 }
 
 /// Of several words on one server, the one to be shown.
-fn rank(status: Status) -> u8 {
+fn rank(status: ConnectionStatus) -> u8 {
     match status {
-        Status::Connected => 3,
-        Status::Connecting => 2,
-        Status::Error => 1,
-        Status::Disconnected => 0,
+        ConnectionStatus::Connected => 3,
+        ConnectionStatus::Connecting => 2,
+        ConnectionStatus::Error => 1,
+        ConnectionStatus::Disconnected => 0,
     }
 }
 

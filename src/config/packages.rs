@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::data_dir::{DATA_DIR, Place};
 use super::env::{BadConfig, Env, Variable};
-use crate::core::model::package::{Folders, split_index};
+use crate::core::model::package::{PackageDirs, split_index};
 use crate::core::names::{PackageName, ServerName, VersionTag};
 
 const PACKAGES_DIR: Variable = Variable {
@@ -43,7 +43,7 @@ const OF_INSTALLERS: [&str; 6] = ["npm_config_", "node_", "pip_", "ssl_cert_", "
 
 #[derive(Clone)]
 pub struct Packages {
-    pub folders: Folders,
+    pub folders: PackageDirs,
     pub python: String,
     /// What installers are told by the environment; it may hold credentials.
     pub env: Vec<(String, String)>,
@@ -73,7 +73,7 @@ impl Packages {
     pub fn lie_in(&mut self, folder: &Path) -> Result<(), BadConfig> {
         let absolute = std::path::absolute(folder.join("packages"));
         let node = absolute.map_err(|error| BadConfig::new(PACKAGES_DIR.name, format!("cannot be used: {error}")))?;
-        self.folders = Folders { python: node.join("python"), node };
+        self.folders = PackageDirs { python: node.join("python"), node };
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl Packages {
         let shown = [shown_node, shown_python, url(&PIP_INDEX_URL)?, url(&PIP_EXTRA_INDEX_URL)?];
         let installers = env.beginning_with(&OF_INSTALLERS).into_iter().filter(|(_, value)| !value.trim().is_empty());
         Ok(Self {
-            folders: Folders { node, python },
+            folders: PackageDirs { node, python },
             python: env.parse(&PYTHON_BIN, "a program")?,
             env: installers.collect(),
             on_start: on_start(env)?,

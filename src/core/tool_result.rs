@@ -33,7 +33,7 @@ struct BlockView<'a> {
 }
 
 /// A tool's answer, ready to be written.
-pub struct Answer {
+pub struct ToolCallBody {
     /// The whole body, `{"success":true,"data":…}`.
     pub body: Vec<u8>,
     /// The tool says that it failed.
@@ -45,7 +45,7 @@ pub struct Answer {
 /// One text block is its string; one image or audio block its base64 string with its MIME type;
 /// no block but `structuredContent` is that; anything else is the array of blocks. With `raw` the
 /// result stands there untouched.
-pub fn answer(result: &[u8], raw: bool) -> Result<Answer, Failure> {
+pub fn shape_tool_result(result: &[u8], raw: bool) -> Result<ToolCallBody, Failure> {
     let nonsense = || {
         Failure::new(Code::UpstreamError, "The MCP server answered with something that is not a tool result")
             .maybe_run()
@@ -54,7 +54,7 @@ pub fn answer(result: &[u8], raw: bool) -> Result<Answer, Failure> {
     let mut body = Vec::with_capacity(result.len() + 128);
     if raw {
         put(&mut body, &[br#"{"success":true,"data":"#, result, b"}"]);
-        return Ok(Answer { body, is_error: view.is_error });
+        return Ok(ToolCallBody { body, is_error: view.is_error });
     }
     let single = match view.content.as_slice() {
         [block] => Some(serde_json::from_str::<BlockView>(block.get()).map_err(|_| nonsense())?),
@@ -86,7 +86,7 @@ pub fn answer(result: &[u8], raw: bool) -> Result<Answer, Failure> {
         }
     }
     put(&mut body, &[b"}}"]);
-    Ok(Answer { body, is_error: view.is_error })
+    Ok(ToolCallBody { body, is_error: view.is_error })
 }
 
 fn put(body: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -101,7 +101,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn data(result: Value) -> Value {
-        let body = answer(result.to_string().as_bytes(), false).expect("a result").body;
+        let body = shape_tool_result(result.to_string().as_bytes(), false).expect("a result").body;
         serde_json::from_slice::<Value>(&body).expect("JSON")["data"].take()
     }
 
@@ -145,14 +145,14 @@ mod tests {
     #[test]
     fn raw_is_untouched_to_the_byte() {
         let result = br#"{ "content" : [ {"text":"x","type":"text"} ] , "new":1.0 }"#;
-        let body = answer(result, true).expect("a result").body;
+        let body = shape_tool_result(result, true).expect("a result").body;
         assert_eq!(body, [br#"{"success":true,"data":"#, &result[..], b"}"].concat());
     }
 
     #[test]
     fn what_is_no_result_is_a_failure() {
         for bad in ["null", "[]", "3", r#"{"content":"text"}"#, r#"{"content":[3]}"#] {
-            assert!(answer(bad.as_bytes(), false).is_err(), "{bad}");
+            assert!(shape_tool_result(bad.as_bytes(), false).is_err(), "{bad}");
         }
     }
 }

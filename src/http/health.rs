@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::respond::json::{Nothing, Refused, Success, success};
 use super::state::Facade;
-use crate::core::command::{Area, ReadLogs};
+use crate::core::command::{Area, ReadServerLogs};
 use crate::core::failure::Failure;
 use crate::core::names::Position;
 use crate::ports::bus::Place;
@@ -51,7 +51,7 @@ pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refus
         missing.push(unreadable.to_string());
     }
     // A worker that has just started may be heard in one area before it is in another.
-    let question = ReadLogs { servers: vec![] };
+    let question = ReadServerLogs { servers: vec![] };
     // Without the pool of packages all else works.
     let asked =
         [Area::Servers, Area::Tools, Area::Secrets].map(|area| facade.asker.at(Place::Pool(area), &question, LIMIT));

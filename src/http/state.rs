@@ -14,9 +14,9 @@ use super::tools::ToolsAnswer;
 use crate::cluster::command_client::{Asker, Question};
 use crate::cluster::membership::Board;
 use crate::config::{Access, Limits};
-use crate::core::command::{Command, Delivery};
+use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::Failure;
-use crate::core::model::package::Folders;
+use crate::core::model::package::PackageDirs;
 use crate::core::names::{CommandId, ServerId, ServerName};
 use crate::crypto::seal::Sealer;
 use crate::eventlog::history::CatalogHistory;
@@ -38,7 +38,7 @@ pub struct Facade {
     pub access: Access,
     pub limits: Limits,
     /// Where packages lie, to be shown.
-    pub folders: Folders,
+    pub folders: PackageDirs,
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
     pub tools: ToolsAnswer,
@@ -62,7 +62,7 @@ pub struct Parts {
     pub queue: Queue,
     pub access: Access,
     pub limits: Limits,
-    pub folders: Folders,
+    pub folders: PackageDirs,
     pub metrics: Arc<Metrics>,
     pub ending: CancellationToken,
     pub requests: TaskTracker,
@@ -125,7 +125,7 @@ impl Facade {
         let question = Question { area, server, command, call: None, body, traceparent: None, time };
         let answered = self.asker.ask(question).await?;
         // Whoever has changed something sees it here at once.
-        if C::DELIVERY == Delivery::Change && !self.follow.wait_for(answered.position, CATCH_UP).await {
+        if C::DELIVERY == DeliveryMode::Change && !self.follow.wait_for(answered.position, CATCH_UP).await {
             let behind = "The change was made, but this process cannot read it yet; look again in a moment";
             return Err(Failure::unavailable(behind).maybe_run());
         }

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::server::time;
 use crate::core::catalog::server::Server;
-use crate::core::model::package::{Folders, Index, Source};
+use crate::core::model::package::{PackageDirs, PackageIndex, Source};
 use crate::core::names::{PackageName, ServerName};
 
 /// A package: what is installed, for which server, and whether there is something newer.
@@ -53,7 +53,7 @@ pub struct PackageView {
 
 impl PackageView {
     /// `None`: the server has no package.
-    pub fn new(server: &Server, folders: &Folders) -> Option<Self> {
+    pub fn new(server: &Server, folders: &PackageDirs) -> Option<Self> {
         let installed = server.package.as_ref()?;
         let package = &installed.package;
         let link = folders.link(&package.source, &server.name).to_string_lossy().into_owned();
@@ -78,7 +78,7 @@ impl PackageView {
             venv_path: None,
         };
         if let Source::Python(python) = package.source.clone() {
-            let shown = |index: Index| index.url;
+            let shown = |index: PackageIndex| index.url;
             (view.python_module, view.python_args) = (python.module, Some(python.args));
             view.pip_dependencies = Some(python.dependencies);
             (view.pip_index_url, view.pip_extra_index_url) =

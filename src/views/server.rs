@@ -8,9 +8,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::core::catalog::server::Server;
-use crate::core::model::package::Folders;
+use crate::core::model::package::PackageDirs;
 use crate::core::model::remote::{HIDDEN, HeaderValue, ReconnectionOptions, Remote};
-use crate::core::model::server::{Live, LogLine, Replicas, Status, Transport};
+use crate::core::model::server::{ConnectionStatus, LogLine, Replicas, ServerStatus, Transport};
 use crate::core::model::tool::Tool;
 use crate::core::names::{SecretName, ServerName};
 
@@ -53,7 +53,7 @@ pub struct ServerView {
     enabled: bool,
     /// Absent where the past is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
+    status: Option<ConnectionStatus>,
     /// Why it is not connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -77,7 +77,7 @@ pub struct Told {
 
 impl ServerView {
     /// `folders` is where packages lie.
-    pub fn new(server: &Server, live: Live, told: Told, folders: &Folders) -> Self {
+    pub fn new(server: &Server, live: ServerStatus, told: Told, folders: &PackageDirs) -> Self {
         let mut view = Self::known(server, folders);
         view.look(live);
         view.logs = Some(told.logs);
@@ -88,7 +88,7 @@ impl ServerView {
     }
 
     /// What the log knows of it.
-    pub fn known(server: &Server, folders: &Folders) -> Self {
+    pub fn known(server: &Server, folders: &PackageDirs) -> Self {
         let config = &server.config;
         let mut view = Self {
             name: server.name.clone(),
@@ -137,7 +137,7 @@ impl ServerView {
     }
 
     /// How it looks to whoever has just changed it.
-    pub fn look(&mut self, live: Live) {
+    pub fn look(&mut self, live: ServerStatus) {
         (self.status, self.error, self.details) = (Some(live.status), live.error, live.details);
     }
 }

@@ -14,7 +14,7 @@ use crate::store_contract::{Store, finished, fresh, sqlite};
 use mcp_api::adapters::bus_local::InProcessBus;
 use mcp_api::core::catalog::{Catalog, FOLD_VERSION};
 use mcp_api::core::command::RegisterServer;
-use mcp_api::core::decide::server::register;
+use mcp_api::core::decide::server::register_server;
 use mcp_api::core::event::{Actor, DecodeError, Entry, Event, ServerToolsDiscovered, StoredEvent};
 use mcp_api::core::failure::{Code, Failure};
 use mcp_api::core::model::tool::Tools;
@@ -48,7 +48,7 @@ impl Process {
             session: None,
             sealed: vec![],
         };
-        self.execute.commit(id, Actor::Api, move |catalog| register(catalog, &command)).await
+        self.execute.commit(id, Actor::Api, move |catalog| register_server(catalog, &command)).await
     }
 
     fn shown(&self) -> String {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{Around, InUse, Indexes, Installer, Progress};
 use crate::core::failure::Failure;
-use crate::core::model::package::{Index, Package, Recipe, Source};
+use crate::core::model::package::{Package, PackageIndex, Recipe, Source};
 use crate::core::model::remote::plain_url;
 use crate::core::names::ServerId;
 use crate::crypto::context::{Kind, ServerPlace};
@@ -57,7 +57,7 @@ async fn opened(
     keep: &Keep,
     server: ServerId,
     field: &str,
-    index: &Index,
+    index: &PackageIndex,
     masker: &Masker,
 ) -> Result<Zeroizing<String>, Failure> {
     let plain = plain_url(&index.url);

@@ -25,7 +25,7 @@ use self::store::{Shelf, drop_links};
 use super::redact::Masker;
 use crate::config::{OnStart, Packages};
 use crate::core::failure::{Code, Failure};
-use crate::core::model::package::{Entry, Folders, Source};
+use crate::core::model::package::{EntryPoint, PackageDirs, Source};
 use crate::core::names::{PackageName, ServerName};
 use crate::eventlog::projection::Projection;
 
@@ -98,7 +98,7 @@ impl Installer {
         &self.packages.on_start
     }
 
-    pub fn folders(&self) -> &Folders {
+    pub fn folders(&self) -> &PackageDirs {
         &self.packages.folders
     }
 
@@ -154,7 +154,7 @@ impl Installer {
     }
 
     /// How the package says it is to be started.
-    pub fn entry(&self, name: &PackageName, source: &Source, built: &InUse) -> Result<Entry, Failure> {
+    pub fn entry(&self, name: &PackageName, source: &Source, built: &InUse) -> Result<EntryPoint, Failure> {
         match source {
             Source::Node => npm::entry(name, &built.folder),
             Source::Python(python) => pip::entry(python),

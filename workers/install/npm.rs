@@ -11,7 +11,7 @@ use super::diagnose::disk;
 use super::process::{Ended, How};
 use super::{Around, Installer, Wanted, diagnose, process};
 use crate::core::failure::{Code, Failure};
-use crate::core::model::package::{Entry, FOLDER};
+use crate::core::model::package::{EntryPoint, FOLDER};
 use crate::core::names::PackageName;
 
 /// Each request is a line of progress; without a network it ends soon. What is said on the command line is no secret.
@@ -115,7 +115,7 @@ enum Bin {
 }
 
 /// Its program, or else its main module.
-pub fn entry(name: &PackageName, folder: &Path) -> Result<Entry, Failure> {
+pub fn entry(name: &PackageName, folder: &Path) -> Result<EntryPoint, Failure> {
     let own = name.as_str().rsplit('/').next().unwrap_or_default();
     let place = folder.join("node_modules").join(name.as_str());
     let text = fs::read(place.join("package.json")).map_err(|error| disk(&place, &error))?;
@@ -136,7 +136,7 @@ pub fn entry(name: &PackageName, folder: &Path) -> Result<Entry, Failure> {
     };
     let program = program.filter(|program| folder.join("node_modules/.bin").join(program).exists());
     if let Some(program) = program {
-        return Ok(Entry { command: format!("{FOLDER}/node_modules/.bin/{program}"), args: vec![] });
+        return Ok(EntryPoint { command: format!("{FOLDER}/node_modules/.bin/{program}"), args: vec![] });
     }
     let main = main.unwrap_or_else(|| "index.js".into());
     let main = main.trim_start_matches("./");
@@ -150,7 +150,7 @@ pub fn entry(name: &PackageName, folder: &Path) -> Result<Entry, Failure> {
         Failure::invalid(nothing)
     };
     let file = file.ok_or_else(nothing)?;
-    Ok(Entry { command: "node".into(), args: vec![format!("{FOLDER}/node_modules/{name}/{file}")] })
+    Ok(EntryPoint { command: "node".into(), args: vec![format!("{FOLDER}/node_modules/{name}/{file}")] })
 }
 
 #[cfg(test)]
@@ -170,14 +170,15 @@ mod tests {
                 .for_each(|file| fs::write(folder.path().join("node_modules").join(file), "").expect("written"));
             entry(&"@s/p".parse().expect("a name"), folder.path()).map_err(|failure| failure.message)
         };
-        let bin = |name: &str| Ok(Entry { command: format!("{FOLDER}/node_modules/.bin/{name}"), args: vec![] });
+        let bin = |name: &str| Ok(EntryPoint { command: format!("{FOLDER}/node_modules/.bin/{name}"), args: vec![] });
         assert_eq!(found(r#"{"bin":"x.js"}"#, &[".bin/p"]), bin("p"));
         assert_eq!(found(r#"{"bin":{"a":"x.js","p":"y.js"}}"#, &[".bin/a", ".bin/p"]), bin("p"));
         assert_eq!(found(r#"{"bin":{"q":"x.js"}}"#, &[".bin/q"]), bin("q"));
         let several = found(r#"{"bin":{"a":"x.js","b":"y.js"}}"#, &[".bin/a", ".bin/b"]).expect_err("several");
         assert!(several.contains("a, b"), "{several}");
-        let node =
-            |file: &str| Ok(Entry { command: "node".into(), args: vec![format!("{FOLDER}/node_modules/@s/p/{file}")] });
+        let node = |file: &str| {
+            Ok(EntryPoint { command: "node".into(), args: vec![format!("{FOLDER}/node_modules/@s/p/{file}")] })
+        };
         assert_eq!(found(r#"{"main":"./m"}"#, &["@s/p/m.js"]), node("m.js"));
         assert_eq!(found("{}", &["@s/p/index.js"]), node("index.js"));
         assert!(found(r#"{"main":"../../etc/x"}"#, &[]).expect_err("outside").contains("nothing to run"));

@@ -16,7 +16,7 @@ use super::process::{Ended, How};
 use super::store::{InUse, KEPT};
 use super::{Around, Installer, Wanted, diagnose, process};
 use crate::core::failure::{Code, Failure};
-use crate::core::model::package::{Entry, FOLDER, Python};
+use crate::core::model::package::{EntryPoint, FOLDER, PythonOptions};
 use crate::core::names::PackageName;
 
 /// Nobody is there to be asked, and without a network it ends soon.
@@ -59,7 +59,7 @@ struct ArchiveInfo {
 pub async fn resolve(
     installer: &Installer,
     wanted: &Wanted<'_>,
-    python: &Python,
+    python: &PythonOptions,
     around: &Around,
 ) -> Result<(String, String), Failure> {
     let version = wanted.version.filter(|version| *version != "latest");
@@ -152,13 +152,13 @@ pub async fn latest(installer: &Installer, name: &PackageName, around: &Around) 
     items.into_iter().next().map(|item| item.metadata.version).ok_or_else(nothing)
 }
 
-pub fn entry(python: &Python) -> Result<Entry, Failure> {
+pub fn entry(python: &PythonOptions) -> Result<EntryPoint, Failure> {
     let missing = || {
         Failure::invalid("pythonModule is missing: what python -m runs; or say with command and args what is started")
     };
     let module = python.module.clone().ok_or_else(missing)?;
     let args = ["-u".to_owned(), "-m".to_owned(), module].into_iter().chain(python.args.iter().cloned());
-    Ok(Entry { command: format!("{FOLDER}/bin/python"), args: args.collect() })
+    Ok(EntryPoint { command: format!("{FOLDER}/bin/python"), args: args.collect() })
 }
 
 /// This Python's pip.

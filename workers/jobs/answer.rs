@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::command::ReadAnswer;
+use crate::core::command::ReadJobAnswer;
 use crate::core::failure::Failure;
 use crate::core::model::job;
 use crate::core::names::JobId;
@@ -11,7 +11,7 @@ use crate::telemetry::error::bug;
 use crate::views::job_answer::Outcome;
 use crate::workers::context::Context;
 
-pub async fn read(context: Arc<Context>, ReadAnswer { job }: ReadAnswer) -> Result<Outcome, Failure> {
+pub async fn read(context: Arc<Context>, ReadJobAnswer { job }: ReadJobAnswer) -> Result<Outcome, Failure> {
     of(&context, job).await
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::ingest;
-use crate::core::command::{DropLetter, RetryLetter};
+use crate::core::command::{DiscardDeadLetter, RetryDeadLetter};
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::model::dead_letter::DeadLetter;
@@ -60,7 +60,7 @@ pub async fn set_aside(context: &Context, job: &Job, why: &Failure) -> Result<()
 }
 
 /// Reads a letter once more, perhaps with a newer program. What can be read now is a job like any other.
-pub async fn retry(context: Arc<Context>, RetryLetter { letter }: RetryLetter) -> Result<(), Failure> {
+pub async fn retry(context: Arc<Context>, RetryDeadLetter { letter }: RetryDeadLetter) -> Result<(), Failure> {
     if context.follow.catalog().dead.get(letter).is_none() {
         return Err(crate::core::decide::dead_letter::not_found(letter));
     }
@@ -75,7 +75,10 @@ pub async fn retry(context: Arc<Context>, RetryLetter { letter }: RetryLetter) -
     forget(&context, vec![letter]).await
 }
 
-pub async fn drop_letter(context: Arc<Context>, DropLetter { letter }: DropLetter) -> Result<(), Failure> {
+pub async fn drop_letter(
+    context: Arc<Context>,
+    DiscardDeadLetter { letter }: DiscardDeadLetter,
+) -> Result<(), Failure> {
     if context.follow.catalog().dead.get(letter).is_none() {
         return Err(crate::core::decide::dead_letter::not_found(letter));
     }

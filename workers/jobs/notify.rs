@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::execute;
-use crate::core::command::TellEnd;
+use crate::core::command::NotifyProducer;
 use crate::core::failure::Failure;
 use crate::core::model::job;
 use crate::core::model::job::{Job, JobState};
@@ -45,7 +45,7 @@ async fn tell_all(context: &Context) -> Result<(), Failure> {
 }
 
 /// A facade has cancelled one that waited.
-pub async fn tell_end(context: Arc<Context>, TellEnd { job }: TellEnd) -> Result<(), Failure> {
+pub async fn tell_end(context: Arc<Context>, NotifyProducer { job }: NotifyProducer) -> Result<(), Failure> {
     let job = context.follow.catalog().jobs.get(job).filter(|job| job.is_untold()).cloned();
     let Some(job) = job else { return Ok(()) };
     tell(&context, &job, job.state()).await

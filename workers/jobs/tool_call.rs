@@ -49,7 +49,7 @@ pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Resu
         };
         match answered {
             Ok(answered) => {
-                let body = tool_result::answer(&answered.body, work.raw)?.body.into();
+                let body = tool_result::shape_tool_result(&answered.body, work.raw)?.body.into();
                 return Ok(Done { body, raw: answered.body });
             }
             // Nothing was begun.

@@ -11,7 +11,7 @@ use super::http::{Http, Sse, connect_remote};
 use super::jsonrpc::Hearing;
 use super::mux::{Answer, Closed, Mux};
 use super::stdio::Stdio;
-use crate::core::arguments::merge::Opened;
+use crate::core::arguments::merge::SecretArgument;
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::model::server::Transport;
@@ -205,10 +205,10 @@ impl Connection {
 }
 
 /// The secrets of a call as they are merged.
-pub fn opened(secrets: &[Secret]) -> Result<Vec<Opened<'_>>, CallError> {
+pub fn opened(secrets: &[Secret]) -> Result<Vec<SecretArgument<'_>>, CallError> {
     let opened = secrets.iter().map(|secret| {
         let value = secret.value.expose().map_err(|_| CallError::BadSecret)?;
-        Ok(Opened { name: secret.name.as_str(), value, form: secret.form })
+        Ok(SecretArgument { name: secret.name.as_str(), value, form: secret.form })
     });
     opened.collect()
 }

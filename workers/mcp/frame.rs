@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use zeroize::Zeroize;
 
-use crate::core::arguments::merge::{Form, Opened, merge, put_string};
+use crate::core::arguments::merge::{ArgumentForm, SecretArgument, append_json_string, merge_arguments};
 use crate::core::names::{SecretName, ValueId};
 use crate::crypto::seal::Plain;
 
@@ -13,7 +13,7 @@ pub struct Secret {
     pub name: SecretName,
     pub id: ValueId,
     pub value: Plain,
-    pub form: Form,
+    pub form: ArgumentForm,
 }
 
 /// A line, ready to be written.
@@ -37,7 +37,7 @@ pub struct CallFrame<'a> {
     pub tool: &'a str,
     /// A JSON object, already checked.
     pub args: &'a str,
-    pub secrets: &'a [Opened<'a>],
+    pub secrets: &'a [SecretArgument<'a>],
     pub progress: bool,
     pub traceparent: Option<&'a str>,
     /// Further members of its `_meta`, as JSON.
@@ -53,10 +53,10 @@ impl CallFrame<'_> {
         let mut bytes = Vec::with_capacity(self.args.len() + self.tool.len() * 6 + secrets + self.meta.len() + 320);
         // Writing to a Vec cannot fail.
         let _ = write!(bytes, r#"{{"jsonrpc":"2.0","id":"c{}","method":"tools/call","params":{{"name":"#, self.id);
-        put_string(&mut bytes, self.tool);
+        append_json_string(&mut bytes, self.tool);
         bytes.extend_from_slice(br#","arguments":"#);
         let before = bytes.len();
-        merge(&mut bytes, self.args, self.secrets);
+        merge_arguments(&mut bytes, self.args, self.secrets);
         let secret = if self.secrets.is_empty() { 0 } else { (before + secrets).min(bytes.len()) };
         self.put_meta(&mut bytes);
         bytes.extend_from_slice(b"}}\n");

@@ -11,10 +11,12 @@ use zeroize::Zeroizing;
 use super::client;
 use super::client::{Got, Site};
 use super::tokens::{AGAIN, away, put, put_json, read, unseal, url_of};
-use crate::core::command::{BeginGrant, Begun, FinishGrant};
+use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAuthorization};
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::grant::{Authorization, Client, ClientAuth, GrantId, Renewal, TokenEndpoint};
+use crate::core::model::grant::{
+    ClientAuth, GrantId, OAuthClient, PendingAuthorization, RefreshCredentials, TokenEndpoint,
+};
 use crate::core::model::remote::SealedValue;
 use crate::crypto::context::GrantPart;
 use crate::ports::vault::Sealed;
@@ -27,8 +29,8 @@ const TRIES: usize = 3;
 /// What an authorization server calls the scope with which it gives a refresh token.
 const OFFLINE: &str = "offline_access";
 
-pub async fn begin(context: Arc<Context>, command: BeginGrant) -> Result<Begun, Failure> {
-    let BeginGrant { grant: id, redirect_uri, scopes, client, client_document } = command;
+pub async fn begin(context: Arc<Context>, command: BeginAuthorization) -> Result<AuthorizationStarted, Failure> {
+    let BeginAuthorization { grant: id, redirect_uri, scopes, client, client_document } = command;
     let server = context.follow.catalog().server_by_id(id.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
     let failed = |why: String| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name));
@@ -46,7 +48,7 @@ pub async fn begin(context: Arc<Context>, command: BeginGrant) -> Result<Begun, 
     let scopes = scopes.unwrap_or_else(|| asked_for(&site));
     let (client, auth) = match client {
         Some(sealed) => {
-            let client: Client = read(&open(&context, &id, GrantPart::Client, &sealed)?)?;
+            let client: OAuthClient = read(&open(&context, &id, GrantPart::Client, &sealed)?)?;
             let auth = site.metadata.auth(client.client_secret.is_some());
             (client, auth)
         }
@@ -67,8 +69,8 @@ pub async fn begin(context: Arc<Context>, command: BeginGrant) -> Result<Begun, 
         page.query_pairs_mut().append_pair("scope", &scopes.join(" "));
     }
     let endpoint = TokenEndpoint { url: site.token_endpoint.into(), auth, resource: site.resource };
-    let Client { client_id, client_secret } = client;
-    let renewal = Renewal {
+    let OAuthClient { client_id, client_secret } = client;
+    let renewal = RefreshCredentials {
         refresh_token: None,
         client_id,
         client_secret,
@@ -78,18 +80,18 @@ pub async fn begin(context: Arc<Context>, command: BeginGrant) -> Result<Begun, 
         endpoint: Some(endpoint),
     };
     let says_issuer = site.metadata.authorization_response_iss_parameter_supported;
-    let begun = Authorization { issuer: site.issuer, says_issuer, renewal };
+    let begun = PendingAuthorization { issuer: site.issuer, says_issuer, renewal };
     let value = put_json(&context, &id, GrantPart::Begun, &begun).await?;
-    Ok(Begun { value, url: page.into(), state: state.to_string() })
+    Ok(AuthorizationStarted { value, url: page.into(), state: state.to_string() })
 }
 
-pub async fn finish(context: Arc<Context>, command: FinishGrant) -> Result<(), Failure> {
-    let FinishGrant { id: change, grant: id, begun, code, issuer } = command;
+pub async fn finish(context: Arc<Context>, command: CompleteAuthorization) -> Result<(), Failure> {
+    let CompleteAuthorization { id: change, grant: id, begun, code, issuer } = command;
     let server = context.follow.catalog().server_by_id(id.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
     let used = || Failure::new(Code::Forbidden, "This authorization was finished already, or is too old; begin again");
     let known = context.pool.keep.find(begun).await.map_err(away)?.ok_or_else(used)?;
-    let Authorization { issuer: expected, says_issuer, mut renewal } =
+    let PendingAuthorization { issuer: expected, says_issuer, mut renewal } =
         read(&unseal(&context, &id, GrantPart::Begun, begun, &known)?)?;
     // Whatever comes of it: a code is good for one exchange.
     context.vault.remove(&[begun]).await.map_err(away)?;
@@ -124,7 +126,7 @@ pub async fn finish(context: Arc<Context>, command: FinishGrant) -> Result<(), F
     let tokens = put(&context, &id, &renewal, &tokens).await?;
     let done = context
         .execute
-        .commit(change, Actor::Api, move |catalog| crate::core::decide::grant::store(catalog, &id, tokens))
+        .commit(change, Actor::Api, move |catalog| crate::core::decide::grant::store_tokens(catalog, &id, tokens))
         .await?;
     servers::drop_replaced(&context, &server.name, &done).await;
     Ok(())
@@ -146,9 +148,9 @@ async fn be_a_client(
     redirect_uri: &str,
     scopes: &[String],
     document: Option<String>,
-) -> Result<(Client, ClientAuth), String> {
+) -> Result<(OAuthClient, ClientAuth), String> {
     if let Some(client_id) = document.filter(|_| site.metadata.client_id_metadata_document_supported) {
-        return Ok((Client { client_id, client_secret: None }, ClientAuth::None));
+        return Ok((OAuthClient { client_id, client_secret: None }, ClientAuth::None));
     }
     client::register(site, redirect_uri, scopes).await
 }

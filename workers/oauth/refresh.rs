@@ -16,11 +16,11 @@ use super::client::{Got, Tokens};
 use super::tokens::{away, open_json, persist, put, url_of};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
-use crate::core::command::RefreshGrant;
-use crate::core::decide::grant::reauth;
+use crate::core::command::RefreshTokens;
+use crate::core::decide::grant::reauth_required;
 use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
-use crate::core::model::grant::{Grant, GrantId, GrantState, Renewal, TokenEndpoint};
+use crate::core::model::grant::{Grant, GrantId, GrantState, RefreshCredentials, TokenEndpoint};
 use crate::core::names::{CommandId, ValueId, WorkerId};
 use crate::crypto::context::GrantPart;
 use crate::eventlog::appender::Committed;
@@ -38,8 +38,8 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 const TRIES: usize = 4;
 
 /// Gets new tokens, unless others have. Done is done: whoever asks reads the catalogue then.
-pub async fn refresh(context: Arc<Context>, command: RefreshGrant) -> Result<(), Failure> {
-    let RefreshGrant { grant, access } = command;
+pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<(), Failure> {
+    let RefreshTokens { grant, access } = command;
     let (began, ttl) = (Instant::now(), context.pool.limits.lease_ttl);
     // A holder of its own: two refreshes of one worker exclude each other, too.
     let (what, holder, lease) = (grant.lease(), WorkerId(Uuid::now_v7()), Lease::default());
@@ -81,7 +81,7 @@ pub async fn refresh(context: Arc<Context>, command: RefreshGrant) -> Result<(),
 fn current(context: &Context, id: &GrantId, access: ValueId) -> Result<Option<(Arc<Server>, Grant)>, Failure> {
     let server = context.follow.catalog().server_by_id(id.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
-    let denied = |why| reauth(&server.name, id.user.as_ref(), why);
+    let denied = |why| reauth_required(&server.name, id.user.as_ref(), why);
     let grant = server.grant(id.user.as_ref()).ok_or_else(|| denied("no tokens are stored for it"))?;
     if grant.tokens.access != access {
         return Ok(None);
@@ -108,7 +108,8 @@ impl Refreshing<'_> {
             return Err(Failure::unavailable("The worker has not yet read what others have written; ask again"));
         }
         let Some((server, Grant { tokens, .. })) = current(self.context, self.id, self.access)? else { return Ok(()) };
-        let mut renewal = open_json::<Renewal>(self.context, self.id, GrantPart::Renewal, tokens.renewal).await?;
+        let mut renewal =
+            open_json::<RefreshCredentials>(self.context, self.id, GrantPart::Renewal, tokens.renewal).await?;
         let endpoint = match renewal.endpoint.clone() {
             Some(endpoint) => endpoint,
             None => find(&server, &renewal).await?,
@@ -116,7 +117,8 @@ impl Refreshing<'_> {
         renewal.endpoint = Some(endpoint.clone());
 
         let (id, access) = (self.id.clone(), self.access);
-        let intent = self.change(move |catalog| crate::core::decide::grant::refreshing(catalog, &id, access)).await?;
+        let intent =
+            self.change(move |catalog| crate::core::decide::grant::start_refresh(catalog, &id, access)).await?;
         if intent.events.is_empty() {
             return Ok(());
         }
@@ -132,7 +134,7 @@ impl Refreshing<'_> {
                 Got::Refused(why) => {
                     self.tell(true).await;
                     let why = format!("its authorization server {why}");
-                    return Err(reauth(&server.name, self.id.user.as_ref(), &why));
+                    return Err(reauth_required(&server.name, self.id.user.as_ref(), &why));
                 }
                 Got::Unknown(why) => {
                     let unknown = format!(
@@ -155,7 +157,7 @@ impl Refreshing<'_> {
     }
 
     /// New tokens: put, append, drop the old. They are of use to nobody before that.
-    async fn keep(&self, server: &Server, mut renewal: Renewal, new: Tokens) -> Result<(), Failure> {
+    async fn keep(&self, server: &Server, mut renewal: RefreshCredentials, new: Tokens) -> Result<(), Failure> {
         if let Some(token) = &new.refresh_token {
             renewal.refresh_token = Some(token.clone());
         }
@@ -164,8 +166,9 @@ impl Refreshing<'_> {
         }
         let tokens = put(self.context, self.id, &renewal, &new).await?;
         let (id, access) = (self.id.clone(), self.access);
-        let done =
-            self.change(move |catalog| Ok(crate::core::decide::grant::refreshed(catalog, &id, access, tokens))).await?;
+        let done = self
+            .change(move |catalog| Ok(crate::core::decide::grant::record_refresh(catalog, &id, access, tokens)))
+            .await?;
         let unused = match done.events.is_empty() {
             // Others were given meanwhile.
             true => [tokens.access, tokens.renewal],
@@ -186,7 +189,9 @@ impl Refreshing<'_> {
     async fn tell(&self, refused: bool) {
         let (id, access) = (self.id.clone(), self.access);
         let told = self
-            .change(move |catalog| Ok(crate::core::decide::grant::not_refreshed(catalog, &id, access, refused)))
+            .change(move |catalog| {
+                Ok(crate::core::decide::grant::record_refresh_failure(catalog, &id, access, refused))
+            })
             .await;
         if let Err(failure) = told {
             tracing::warn!(%failure, "how a refresh ended could not be recorded");
@@ -204,7 +209,7 @@ impl Refreshing<'_> {
 }
 
 /// Where tokens for a server are got.
-async fn find(server: &Server, renewal: &Renewal) -> Result<TokenEndpoint, Failure> {
+async fn find(server: &Server, renewal: &RefreshCredentials) -> Result<TokenEndpoint, Failure> {
     let site = client::discover(&url_of(server)?).await;
     let site = site.map_err(|why| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name)))?;
     let auth = site.metadata.auth(renewal.client_secret.is_some());

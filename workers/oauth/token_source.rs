@@ -11,8 +11,8 @@ use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
 use crate::cluster::command_client::{Answered, Asker, Question};
-use crate::core::command::{Command, RefreshGrant};
-use crate::core::decide::grant::reauth;
+use crate::core::command::{Command, RefreshTokens};
+use crate::core::decide::grant::reauth_required;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::grant::{Grant, GrantId, GrantState};
 use crate::core::names::{ServerName, ValueId};
@@ -154,7 +154,7 @@ impl Bearer {
     }
 
     fn reauth(&self, why: &str) -> Failure {
-        reauth(&self.server, self.id.user.as_ref(), why)
+        reauth_required(&self.server, self.id.user.as_ref(), why)
     }
 
     /// Has new tokens got in the place of these, unless that has happened.
@@ -169,7 +169,7 @@ impl Bearer {
         {
             return Err(failure.clone());
         }
-        let body = serde_json::to_vec(&RefreshGrant { grant: self.id.clone(), access }).map_err(bug)?;
+        let body = serde_json::to_vec(&RefreshTokens { grant: self.id.clone(), access }).map_err(bug)?;
         match self.ask(Bytes::from(body)).await {
             Ok(answered) => {
                 self.grants.follow.wait_for(answered.position, CATCH_UP).await;
@@ -187,9 +187,9 @@ impl Bearer {
         let until = Instant::now() + RENEWAL;
         loop {
             let question = Question {
-                area: RefreshGrant::AREA,
+                area: RefreshTokens::AREA,
                 server: None,
-                command: RefreshGrant::NAME,
+                command: RefreshTokens::NAME,
                 call: None,
                 body: body.clone(),
                 traceparent: None,

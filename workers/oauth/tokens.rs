@@ -15,11 +15,11 @@ use super::client;
 use super::client::Tokens;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
-use crate::core::command::StoreGrant;
+use crate::core::command::StoreTokens;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::grant::{GrantId, GrantTokens, Renewal};
+use crate::core::model::grant::{GrantId, GrantTokens, RefreshCredentials};
 use crate::core::model::remote::plain_url;
-use crate::core::model::server::Live;
+use crate::core::model::server::ServerStatus;
 use crate::core::names::ValueId;
 use crate::crypto::context::{GrantPart, GrantPlace};
 use crate::ports::error::StoreError;
@@ -34,19 +34,19 @@ const KEEP: Duration = Duration::from_secs(60);
 pub const AGAIN: Duration = Duration::from_millis(300);
 
 /// Keeps tokens that were given, drops those before them, and starts anew what used them.
-pub async fn store(context: Arc<Context>, command: StoreGrant) -> Result<Live, Failure> {
-    let StoreGrant { id, key, grant, server_name, tokens, sealed, if_absent } = command;
+pub async fn store(context: Arc<Context>, command: StoreTokens) -> Result<ServerStatus, Failure> {
+    let StoreTokens { id, key, grant, server_name, tokens, sealed, if_absent } = command;
     // Under a key it may be its own success that is there.
     if if_absent && key.is_none() {
         // Where some are there already, nothing need be put.
-        crate::core::decide::grant::check_absent(&context.follow.catalog(), &grant)?;
+        crate::core::decide::grant::require_no_tokens(&context.follow.catalog(), &grant)?;
     }
     let values = servers::all_current(&context, &sealed)?;
     let decide = move |catalog: &Catalog| {
         if if_absent {
-            crate::core::decide::grant::check_absent(catalog, &grant)?;
+            crate::core::decide::grant::require_no_tokens(catalog, &grant)?;
         }
-        crate::core::decide::grant::store(catalog, &grant, tokens)
+        crate::core::decide::grant::store_tokens(catalog, &grant, tokens)
     };
     let done = idempotency::change_with(&context, id, key, values, decide).await?;
     servers::drop_replaced(&context, &server_name, &done).await;
@@ -60,7 +60,12 @@ pub fn url_of(server: &Server) -> Result<Url, Failure> {
 }
 
 /// Puts the two halves of new tokens into the Vault.
-pub async fn put(context: &Context, id: &GrantId, renewal: &Renewal, new: &Tokens) -> Result<GrantTokens, Failure> {
+pub async fn put(
+    context: &Context,
+    id: &GrantId,
+    renewal: &RefreshCredentials,
+    new: &Tokens,
+) -> Result<GrantTokens, Failure> {
     let access = put_text(context, id, GrantPart::Access, &client::header(new)).await?;
     let then = put_json(context, id, GrantPart::Renewal, renewal).await?;
     let expires_in = new.expires_in.map(|seconds| seconds.max(0.0) as u64);

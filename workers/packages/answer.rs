@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::STOPS;
 use crate::cluster::command_client::Question;
-use crate::core::command::{Area, Command, SettleServer, Settled};
+use crate::core::command::{Area, Command, ReconcileServer, ReconciledServer};
 use crate::core::failure::Failure;
-use crate::core::model::server::{Live, Status};
+use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::ServerName;
 use crate::telemetry::error::bug;
 use crate::views::package::PackageView;
@@ -29,7 +29,7 @@ pub async fn answer(context: &Context, progress: &Arc<dyn Progress>, name: &Serv
     progress.phase("connecting");
     let settled = settle(context, name).await;
     let catalog = Arc::clone(&context.follow.catalog());
-    let server = crate::core::decide::package::installed_by(&catalog, name.as_str())?;
+    let server = crate::core::decide::package::find_installed(&catalog, name.as_str())?;
     let folders = context.installer.folders();
     let told = Told { logs: settled.logs, session_id: None };
     let package = PackageView::new(server, folders).ok_or_else(Failure::internal)?;
@@ -38,19 +38,19 @@ pub async fn answer(context: &Context, progress: &Arc<dyn Progress>, name: &Serv
 }
 
 /// Asks the worker that runs the server, or is to run it. It is installed all the same where nobody answers.
-async fn settle(context: &Context, name: &ServerName) -> Settled {
-    let unknown = |why: Failure| Settled {
-        live: Live { error: Some(why.message), ..Live::of(Status::Connecting) },
+async fn settle(context: &Context, name: &ServerName) -> ReconciledServer {
+    let unknown = |why: Failure| ReconciledServer {
+        live: ServerStatus { error: Some(why.message), ..ServerStatus::of(ConnectionStatus::Connecting) },
         logs: vec![],
     };
     let catalog = Arc::clone(&context.follow.catalog());
     let Some(server) = catalog.server(name.as_str()) else { return unknown(Failure::server_not_found(name)) };
-    let body = match serde_json::to_vec(&SettleServer { name: name.clone() }) {
+    let body = match serde_json::to_vec(&ReconcileServer { name: name.clone() }) {
         Ok(body) => body.into(),
         Err(error) => return unknown(bug(error)),
     };
     let time = STOPS + Duration::from_millis(server.config.startup_timeout_ms());
-    let (area, held, command) = (Area::Servers, server.held(), SettleServer::NAME);
+    let (area, held, command) = (Area::Servers, server.held(), ReconcileServer::NAME);
     let question = Question { area, server: held, command, call: None, body, traceparent: None, time };
     match context.asker.ask(question).await {
         Ok(answered) => {

@@ -6,7 +6,7 @@ use futures::{FutureExt, StreamExt};
 use uuid::Uuid;
 
 use crate::core::catalog::server::Server;
-use crate::core::command::{CheckPackages, Checked};
+use crate::core::command::{CheckPackages, PackageCheck};
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::names::CommandId;
@@ -18,15 +18,15 @@ use crate::workers::redact::Masker;
 const AT_ONCE: usize = 4;
 
 /// Asks the registries for the newest versions, and tells the log what is news.
-pub async fn check(context: Arc<Context>, command: CheckPackages) -> Result<Vec<Checked>, Failure> {
+pub async fn check(context: Arc<Context>, command: CheckPackages) -> Result<Vec<PackageCheck>, Failure> {
     let catalog = Arc::clone(&context.follow.catalog());
     let servers: Vec<_> = command.servers.iter().filter_map(|id| catalog.server_by_id(*id).cloned()).collect();
     let checks = servers.into_iter().map(|server| {
         let context = context.clone();
-        async move { Checked { server: server.id, latest: latest(&context, &server).await } }.boxed()
+        async move { PackageCheck { server: server.id, latest: latest(&context, &server).await } }.boxed()
     });
     let checks: Vec<_> = checks.collect();
-    let checked: Vec<Checked> = futures::stream::iter(checks).buffered(AT_ONCE).collect().await;
+    let checked: Vec<PackageCheck> = futures::stream::iter(checks).buffered(AT_ONCE).collect().await;
     let found = checked.iter().filter_map(|checked| Some((checked.server, checked.latest.as_ref().ok()?.clone())));
     let found: Vec<_> = found.collect();
     if !crate::core::decide::package::record_latest(&catalog, &found).is_empty() {

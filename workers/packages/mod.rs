@@ -23,7 +23,7 @@ use super::runtime::probe::try_out;
 use super::{secrets, servers};
 use crate::core::catalog::Catalog;
 use crate::core::command::{InstallPackage, UpgradePackage};
-use crate::core::decide::package::{Install, Upgrade};
+use crate::core::decide::package::{InstallBuiltPackage, SwitchPackage};
 use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{FOLDER, Package, Recipe};
@@ -104,8 +104,8 @@ async fn build_and_register(
     };
     let package = Package { name, version, source, recipe };
     let (id, server) = (register.id, register.name.clone());
-    let install = Install { register, package, at: now_ms() };
-    let events = crate::core::decide::package::install(&context.follow.catalog(), &install)?;
+    let install = InstallBuiltPackage { register, package, at: now_ms() };
+    let events = crate::core::decide::package::install_package(&context.follow.catalog(), &install)?;
     if install.register.enabled && is_child {
         progress.phase("starting");
         prove(context, install.register.server, &events, &install.package).await?;
@@ -113,7 +113,7 @@ async fn build_and_register(
     let source = install.package.source.clone();
     context
         .execute
-        .commit(id, Actor::Api, move |catalog| crate::core::decide::package::install(catalog, &install))
+        .commit(id, Actor::Api, move |catalog| crate::core::decide::package::install_package(catalog, &install))
         .await?;
     if let Some(built) = &built {
         context.installer.link(&source, &server, built);
@@ -148,7 +148,7 @@ async fn build_and_switch(
     kept: &mut Vec<ValueId>,
 ) -> Result<bool, Failure> {
     let catalog = Arc::clone(&context.follow.catalog());
-    let server = crate::core::decide::package::installed_by(&catalog, command.name.as_str())?;
+    let server = crate::core::decide::package::find_installed(&catalog, command.name.as_str())?;
     let from = server.package.as_ref().map(|installed| installed.package.clone()).ok_or_else(Failure::internal)?;
     let around = around(&context.pool.keep, server.id, &from.source, progress.clone(), Arc::default()).await?;
     let version = command.version.as_ref().map(|version| version.as_str());
@@ -164,8 +164,8 @@ async fn build_and_switch(
     let lock = keep_lock(context, server.id, &lock).await?;
     kept.push(lock);
     let package = Package { version, recipe: Some(Recipe { digest, lock, entry }), ..from.clone() };
-    let upgrade = Upgrade { server: server.id, from: from.clone(), package, at: now_ms() };
-    let events = crate::core::decide::package::upgrade(&catalog, &upgrade)?;
+    let upgrade = SwitchPackage { server: server.id, from: from.clone(), package, at: now_ms() };
+    let events = crate::core::decide::package::upgrade_package(&catalog, &upgrade)?;
     if server.enabled && server.remote().is_none() {
         progress.phase("starting");
         prove(context, server.id, &events, &upgrade.package).await?;
@@ -173,7 +173,7 @@ async fn build_and_switch(
     let package = upgrade.package.clone();
     context
         .execute
-        .commit(command.id, Actor::Api, move |catalog| crate::core::decide::package::upgrade(catalog, &upgrade))
+        .commit(command.id, Actor::Api, move |catalog| crate::core::decide::package::upgrade_package(catalog, &upgrade))
         .await?;
     context.installer.link(&package.source, &command.name, &built);
     let old: Vec<_> = from.recipe.iter().map(|recipe| recipe.lock).collect();

@@ -13,7 +13,7 @@ use super::supervisor::Supervisor;
 use super::user_connections::Users;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::server::{Live, Status};
+use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::{ServerId, ServerName};
 use crate::ports::bus::Serving;
 use crate::workers::guard;
@@ -43,7 +43,7 @@ pub struct Slot {
     pub(super) news: Notify,
     pub(super) connection: ArcSwapOption<Connection>,
     pub(super) state: watch::Sender<State>,
-    pub(super) live: ArcSwap<Live>,
+    pub(super) live: ArcSwap<ServerStatus>,
     orders: mpsc::Sender<Order>,
 }
 
@@ -71,7 +71,7 @@ pub(super) enum State {
 pub(super) struct Order {
     /// End for good, whatever the catalogue says.
     pub shut_down: bool,
-    pub done: oneshot::Sender<Option<Live>>,
+    pub done: oneshot::Sender<Option<ServerStatus>>,
 }
 
 impl Slot {
@@ -94,7 +94,7 @@ impl Slot {
             news: Notify::new(),
             connection: ArcSwapOption::empty(),
             state: watch::Sender::new(if eager { State::Starting } else { State::Elsewhere }),
-            live: ArcSwap::from_pointee(Live::of(Status::Connecting)),
+            live: ArcSwap::from_pointee(ServerStatus::of(ConnectionStatus::Connecting)),
             orders,
         });
         pool.tasks.spawn(Supervisor::new(slot.clone(), pool.clone(), inbox, eager).run());
@@ -157,8 +157,8 @@ impl Slot {
         }
     }
 
-    pub fn live(&self) -> Live {
-        Live::clone(&self.live.load())
+    pub fn live(&self) -> ServerStatus {
+        ServerStatus::clone(&self.live.load())
     }
 
     pub fn is_elsewhere(&self) -> bool {
@@ -192,7 +192,7 @@ impl Slot {
 
     /// Makes the server as the catalogue says, and waits for its next start where it is to run. `None`:
     /// another worker runs it.
-    pub async fn settle(&self) -> Option<Live> {
+    pub async fn settle(&self) -> Option<ServerStatus> {
         self.order(false).await
     }
 
@@ -209,13 +209,13 @@ impl Slot {
         }
     }
 
-    async fn order(&self, shut_down: bool) -> Option<Live> {
+    async fn order(&self, shut_down: bool) -> Option<ServerStatus> {
         let (done, settled) = oneshot::channel();
         let sent = self.orders.send(Order { shut_down, done }).await;
         match (sent, settled.await) {
             (Ok(()), Ok(live)) => live,
             // The supervisor has ended: the server is gone.
-            _ => Some(Live::of(Status::Disconnected)),
+            _ => Some(ServerStatus::of(ConnectionStatus::Disconnected)),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::cluster::membership::Board;
 use crate::config::Limits;
 use crate::core::catalog::server::Server;
 use crate::core::command::ServerLogs;
-use crate::core::model::server::{Live, Status, WorkerStatus};
+use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
 use crate::core::names::{LeaseId, ServerId, UserName, WorkerId};
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
@@ -163,11 +163,11 @@ impl Pool {
 
     /// Makes a server as the catalogue says it is to be, and tells how it then looks. `None`: another worker
     /// runs it.
-    pub async fn settle(self: &Arc<Self>, server: &Server) -> Option<Live> {
+    pub async fn settle(self: &Arc<Self>, server: &Server) -> Option<ServerStatus> {
         let known = self.slots.load().get(&server.id).cloned();
         match known {
             Some(slot) => slot.settle().await,
-            None if !server.enabled => Some(Live::of(Status::Disconnected)),
+            None if !server.enabled => Some(ServerStatus::of(ConnectionStatus::Disconnected)),
             None => self.slot(server).settle().await,
         }
     }
@@ -248,7 +248,7 @@ impl Pool {
         self.publish(vec![(slot.id, slot.live())], self.leaving.is_cancelled());
     }
 
-    fn publish(&self, servers: Vec<(ServerId, Live)>, leaving: bool) {
+    fn publish(&self, servers: Vec<(ServerId, ServerStatus)>, leaving: bool) {
         let key = Some(self.keep.sealer.key_id());
         match serde_json::to_vec(&WorkerStatus { worker: self.worker, servers, leaving, key }) {
             Ok(status) => self.bus.publish(Hint::Status(status.into())),

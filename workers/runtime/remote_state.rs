@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use uuid::Uuid;
 
-use crate::core::decide::remote::{Found, record_found};
+use crate::core::decide::remote::{RemoteFinding, record_finding};
 use crate::core::event::Actor;
-use crate::core::model::remote::Session;
+use crate::core::model::remote::StoredSession;
 use crate::core::names::{CommandId, ServerId, UserName, ValueId};
 use crate::crypto::context::{Kind, ServerPlace};
 use crate::eventlog::appender::Appender;
@@ -34,7 +34,7 @@ pub struct Memory {
 
 impl Memory {
     /// The session that was opened last.
-    pub async fn session(&self, value: ValueId) -> Option<Session> {
+    pub async fn session(&self, value: ValueId) -> Option<StoredSession> {
         let session = self.keep.session(self.server, value).await?;
         self.show(Some(&session.id));
         Some(session)
@@ -49,7 +49,7 @@ impl Memory {
 
     /// Keeps a session that was opened in the place of another: put, append, drop the old. Without it the
     /// connection works all the same; after a restart a new one is opened.
-    pub async fn opened(&self, session: &Session, old: Option<ValueId>) -> Option<ValueId> {
+    pub async fn opened(&self, session: &StoredSession, old: Option<ValueId>) -> Option<ValueId> {
         if self.user.is_some() {
             return None;
         }
@@ -62,7 +62,7 @@ impl Memory {
             tracing::warn!(server = %self.server, %error, "a session could not be kept");
             return None;
         }
-        self.found(Found::Session(value)).await;
+        self.found(RemoteFinding::Session(value)).await;
         self.drop_value(old).await;
         Some(value)
     }
@@ -71,7 +71,7 @@ impl Memory {
     pub async fn ended(&self, old: Option<ValueId>) {
         self.show(None);
         if let Some(value) = old {
-            self.found(Found::NoSession(value)).await;
+            self.found(RemoteFinding::NoSession(value)).await;
             self.drop_value(old).await;
         }
     }
@@ -85,11 +85,11 @@ impl Memory {
     }
 
     /// Tells the log what was found out, where that is news.
-    pub async fn found(&self, found: Found) {
+    pub async fn found(&self, found: RemoteFinding) {
         let (server, url) = (self.server, self.url.clone());
         let id = CommandId(Uuid::now_v7());
         let recorded =
-            self.execute.commit(id, Actor::Worker, move |catalog| Ok(record_found(catalog, server, &url, found)));
+            self.execute.commit(id, Actor::Worker, move |catalog| Ok(record_finding(catalog, server, &url, found)));
         if let Err(failure) = recorded.await {
             tracing::warn!(server = %self.server, %failure, "what was found out of a server could not be recorded");
         }

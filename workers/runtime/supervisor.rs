@@ -18,7 +18,7 @@ use super::tool_sync::{record, refresh};
 use super::upgrade::{Beside, Unopened, ready};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::server::{Live, Status};
+use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
 use crate::time::clock::now_ms;
 use crate::workers::mcp::connection::{Connection, Shared, Unconnected};
@@ -110,7 +110,7 @@ impl Supervisor {
                 }
             }
         }
-        self.show(State::Off, Live::of(Status::Disconnected));
+        self.show(State::Off, ServerStatus::of(ConnectionStatus::Disconnected));
         self.let_go().await;
         self.pool.forget(&self.slot);
     }
@@ -140,7 +140,8 @@ impl Supervisor {
             Err(error) => {
                 tracing::warn!(server = %server.name, %error, "whether a server may be started is not to be found out");
                 let failure = Failure::unavailable("The store cannot be reached, and without it no server is started");
-                let live = Live { error: Some(failure.message.clone()), ..Live::of(Status::Error) };
+                let live =
+                    ServerStatus { error: Some(failure.message.clone()), ..ServerStatus::of(ConnectionStatus::Error) };
                 self.show(State::Broken(Box::new(failure)), live);
                 Obtained::Unknown
             }
@@ -149,7 +150,8 @@ impl Supervisor {
 
     /// Waits while the server is not to run here.
     async fn rest(&mut self, obtained: Obtained) {
-        let (wanted, live) = (!matches!(obtained, Obtained::NotWanted), Live::of(Status::Disconnected));
+        let (wanted, live) =
+            (!matches!(obtained, Obtained::NotWanted), ServerStatus::of(ConnectionStatus::Disconnected));
         if self.slot.serves() || self.slot.lease.is_held() {
             self.let_go().await;
         }
@@ -187,7 +189,7 @@ impl Supervisor {
         let began = now_ms();
         // A broken server is tried again unseen, so that calls go on failing fast, unless somebody waits for it.
         if !self.waiting.is_empty() || (self.crashes == 0 && !self.broken) {
-            self.show(State::Starting, Live::of(Status::Connecting));
+            self.show(State::Starting, ServerStatus::of(ConnectionStatus::Connecting));
         }
         let opening = self.opening(server);
         let connected = tokio::select! {
@@ -207,7 +209,7 @@ impl Supervisor {
                 let message = || format!("Server {} could not be started: {reason}", server.name);
                 let failure = denied.map_or_else(|| Failure::new(Code::UpstreamError, message()), |denied| *denied);
                 let failure = failure.with_details(details.clone());
-                let live = Live { status: Status::Error, error: Some(reason.clone()), details };
+                let live = ServerStatus { status: ConnectionStatus::Error, error: Some(reason.clone()), details };
                 self.show(State::Broken(Box::new(failure)), live);
                 Err(Left::Ended(reason))
             }
@@ -246,7 +248,7 @@ impl Supervisor {
         record(&self.pool, &self.slot, tools).await;
         self.pool.metrics.children_alive.inc_by(i64::from(connection.has_child()));
         self.slot.connection.store(Some(connection.clone()));
-        self.show(State::Up(connection.clone()), Live::of(Status::Connected));
+        self.show(State::Up(connection.clone()), ServerStatus::of(ConnectionStatus::Connected));
         // One at a time, so that an older list never replaces a newer one; never in an order's way.
         let mut refreshing: Option<BoxFuture<'static, ()>> = None;
         // Another version on its way, beside the one that runs.
@@ -277,7 +279,7 @@ impl Supervisor {
                         record(&self.pool, &self.slot, tools).await;
                         self.pool.metrics.children_alive.inc_by(i64::from(new.has_child()));
                         self.slot.connection.store(Some(new.clone()));
-                        self.show_quietly(State::Up(new.clone()), Live::of(Status::Connected));
+                        self.show_quietly(State::Up(new.clone()), ServerStatus::of(ConnectionStatus::Connected));
                         let old = std::mem::replace(&mut connection, new);
                         self.pool.tasks.spawn(retire(self.pool.clone(), self.slot.clone(), old));
                         (server, since, beside) = (newer, Instant::now(), None);
@@ -285,7 +287,7 @@ impl Supervisor {
                     Err(reason) => {
                         let reason = self.slot.masker.mask(&reason);
                         tracing::warn!(server = %server.name, reason, "a new version could not be started; the old one goes on");
-                        let live = Live { error: Some(format!("its new version cannot be started: {reason}")), ..Live::of(Status::Connected) };
+                        let live = ServerStatus { error: Some(format!("its new version cannot be started: {reason}")), ..ServerStatus::of(ConnectionStatus::Connected) };
                         self.slot.ring.push("transport", &format!("the new version could not be started: {reason}"));
                         self.show_quietly(State::Up(connection.clone()), live);
                         if let Some(beside) = &mut beside {
@@ -308,7 +310,7 @@ impl Supervisor {
         match left {
             Left::LeaseEnded => {
                 // Another may start it any moment: no time is left for a good end.
-                self.show_quietly(State::Starting, Live::of(Status::Connecting));
+                self.show_quietly(State::Starting, ServerStatus::of(ConnectionStatus::Connecting));
                 connection.kill().await;
                 self.slot.ring.push("transport", "stopped: the lease could not be renewed");
                 tracing::warn!(server = %server.name, "a server was stopped because its lease could not be renewed");
@@ -317,7 +319,7 @@ impl Supervisor {
                 if let Left::Ordered(order) = left {
                     self.waiting.push(order);
                 }
-                self.show_quietly(State::Starting, Live::of(Status::Connecting));
+                self.show_quietly(State::Starting, ServerStatus::of(ConnectionStatus::Connecting));
                 finish_calls(&connection).await;
                 connection.stop().await;
                 self.slot.ring.push("transport", "stopped");
@@ -328,7 +330,7 @@ impl Supervisor {
                 self.slot.ring.push("transport", &format!("ended: {reason}"));
                 tracing::warn!(server = %server.name, reason, "a server ended and is being restarted");
                 let details = self.slot.ring.stderr_since(connection.started_at());
-                let live = Live { status: Status::Connecting, error: Some(reason), details };
+                let live = ServerStatus { status: ConnectionStatus::Connecting, error: Some(reason), details };
                 self.show(State::Starting, live);
                 self.pool.metrics.restarted(&server.name);
                 self.crashes = if since.elapsed() >= STEADY { 1 } else { self.crashes + 1 };
@@ -353,7 +355,7 @@ impl Supervisor {
     }
 
     /// Shows a settled state and answers those who waited for one.
-    fn show(&mut self, state: State, live: Live) {
+    fn show(&mut self, state: State, live: ServerStatus) {
         let settled = !matches!(state, State::Starting);
         self.show_quietly(state, live);
         if settled {
@@ -361,7 +363,7 @@ impl Supervisor {
         }
     }
 
-    fn show_quietly(&self, state: State, live: Live) {
+    fn show_quietly(&self, state: State, live: ServerStatus) {
         self.slot.live.store(Arc::new(live));
         self.slot.state.send_replace(state);
         self.pool.tell(&self.slot);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::chunked::Parts;
 use super::subjects::Subjects;
 use crate::core::command;
-use crate::core::command::{Command, Delivery};
+use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::Position;
@@ -135,7 +135,7 @@ pub fn read_ask(message: &Message, to: Place, max_body: usize) -> Result<Asked, 
     let name = text(message, &COMMAND).or(of_subject.as_deref()).or(of_call);
     let name = name.ok_or_else(|| Failure::invalid(format!("The header {COMMAND} is missing")))?;
     let command = match command::known(name) {
-        Some((command, _, Delivery::Ask | Delivery::Change)) => command,
+        Some((command, _, DeliveryMode::Ask | DeliveryMode::Change)) => command,
         Some(_) => return Err(Failure::invalid(format!("The command {name} is taken as a job only"))),
         // During a rolling upgrade a new command may meet an old worker. That is rare; a misspelt one is
         // not, and its sender must not be told to ask again.

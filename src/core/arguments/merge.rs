@@ -6,15 +6,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// An opened secret on its way into one call.
-pub struct Opened<'a> {
+pub struct SecretArgument<'a> {
     pub name: &'a str,
     pub value: &'a str,
-    pub form: Form,
+    pub form: ArgumentForm,
 }
 
 /// What a value becomes as an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum ArgumentForm {
     /// A string.
     Text,
     /// What it is already: checked JSON.
@@ -26,20 +26,20 @@ pub enum Form {
 ///
 /// `args` must be a JSON object, already checked. The result has no line break outside strings,
 /// so that it can be framed as one line.
-pub fn merge(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
+pub fn merge_arguments(line: &mut Vec<u8>, args: &str, secrets: &[SecretArgument<'_>]) {
     if secrets.is_empty() {
-        return put_without_breaks(line, args.as_bytes());
+        return append_without_line_breaks(line, args.as_bytes());
     }
     line.push(b'{');
     for (n, secret) in secrets.iter().enumerate() {
         if n > 0 {
             line.push(b',');
         }
-        put_string(line, secret.name);
+        append_json_string(line, secret.name);
         line.push(b':');
         match secret.form {
-            Form::Text => put_string(line, secret.value),
-            Form::Json => put_without_breaks(line, secret.value.as_bytes()),
+            ArgumentForm::Text => append_json_string(line, secret.value),
+            ArgumentForm::Json => append_without_line_breaks(line, secret.value.as_bytes()),
         }
     }
     // The quick way: where no key can be a secret's name in disguise, the caller's object follows as it is.
@@ -52,17 +52,17 @@ pub fn merge(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
             if !rest.trim_start().starts_with('}') {
                 line.push(b',');
             }
-            put_without_breaks(line, rest.as_bytes());
+            append_without_line_breaks(line, rest.as_bytes());
         }
         None => {
-            put_others(line, args, secrets);
+            append_other_members(line, args, secrets);
             line.push(b'}');
         }
     }
 }
 
 /// The slow way: the caller's arguments one by one, without those that a secret replaces.
-fn put_others(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
+fn append_other_members(line: &mut Vec<u8>, args: &str, secrets: &[SecretArgument<'_>]) {
     // `args` was parsed at the door; a failure here could only mean that it was not, and then nothing of it passes.
     let Ok(Members(members)) = serde_json::from_str(args) else { return };
     for (key, value) in members {
@@ -74,7 +74,7 @@ fn put_others(line: &mut Vec<u8>, args: &str, secrets: &[Opened<'_>]) {
         line.push(b',');
         line.extend_from_slice(key.get().as_bytes());
         line.push(b':');
-        put_without_breaks(line, value.get().as_bytes());
+        append_without_line_breaks(line, value.get().as_bytes());
     }
 }
 
@@ -106,13 +106,13 @@ impl<'de> Deserialize<'de> for Members<'de> {
 }
 
 /// Appends a JSON string.
-pub fn put_string(line: &mut Vec<u8>, text: &str) {
+pub fn append_json_string(line: &mut Vec<u8>, text: &str) {
     // Writing to a Vec cannot fail.
     let _ = serde_json::to_writer(&mut *line, text);
 }
 
 /// In valid JSON a raw line break stands outside strings only, where a space means the same.
-fn put_without_breaks(line: &mut Vec<u8>, json: &[u8]) {
+fn append_without_line_breaks(line: &mut Vec<u8>, json: &[u8]) {
     let start = line.len();
     line.extend_from_slice(json);
     if memchr::memchr2(b'\n', b'\r', json).is_some() {
@@ -129,14 +129,14 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn text<'a>(name: &'a str, value: &'a str) -> Opened<'a> {
-        Opened { name, value, form: Form::Text }
+    fn text<'a>(name: &'a str, value: &'a str) -> SecretArgument<'a> {
+        SecretArgument { name, value, form: ArgumentForm::Text }
     }
 
     fn merged(args: &str, secrets: &[(&str, &str)]) -> Value {
         let opened: Vec<_> = secrets.iter().map(|&(name, value)| text(name, value)).collect();
         let mut line = Vec::new();
-        merge(&mut line, args, &opened);
+        merge_arguments(&mut line, args, &opened);
         assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
         serde_json::from_slice(&line).expect("merged arguments are JSON")
     }
@@ -161,7 +161,7 @@ mod tests {
             r#"{"github_pat":"x","a":1,"github_pat":"y","\u0067ithub_pat":{}}"#,
         ] {
             let mut line = Vec::new();
-            merge(&mut line, args, &[text("github_pat", "stored")]);
+            merge_arguments(&mut line, args, &[text("github_pat", "stored")]);
             let text = String::from_utf8(line).expect("UTF-8");
             assert_eq!(text, r#"{"github_pat":"stored","a":1}"#, "{args}");
         }
@@ -170,8 +170,8 @@ mod tests {
     #[test]
     fn json_stays_what_it_is() {
         let mut line = Vec::new();
-        let tokens = Opened { name: "t", value: "{\n\"a\": [1]}", form: Form::Json };
-        merge(&mut line, r#"{"\u0074":{"a":2},"b":3}"#, &[tokens, text("s", "{}")]);
+        let tokens = SecretArgument { name: "t", value: "{\n\"a\": [1]}", form: ArgumentForm::Json };
+        merge_arguments(&mut line, r#"{"\u0074":{"a":2},"b":3}"#, &[tokens, text("s", "{}")]);
         assert_eq!(String::from_utf8_lossy(&line), r#"{"t":{ "a": [1]},"s":"{}","b":3}"#);
     }
 
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_key_that_is_no_text_takes_nothing_with_it() {
         let mut line = Vec::new();
-        merge(&mut line, r#"{"\ud800":1,"a":2,"\u006b":3}"#, &[text("k", "s")]);
+        merge_arguments(&mut line, r#"{"\ud800":1,"a":2,"\u006b":3}"#, &[text("k", "s")]);
         assert_eq!(String::from_utf8_lossy(&line), r#"{"k":"s","\ud800":1,"a":2}"#);
     }
 }

@@ -2,7 +2,7 @@
 
 use imbl::OrdMap;
 
-use crate::core::event::{DeadDropped, DeadKept};
+use crate::core::event::{DeadLetterRemoved, DeadLetterStored};
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::names::ValueId;
 
@@ -27,11 +27,11 @@ impl DeadLetters {
         self.all().filter(|letter| letter.until <= now).map(|letter| letter.letter).collect()
     }
 
-    pub fn kept(&mut self, e: &DeadKept) {
+    pub fn kept(&mut self, e: &DeadLetterStored) {
         self.0.insert(e.letter.letter, e.letter.clone());
     }
 
-    pub fn dropped(&mut self, e: &DeadDropped) {
+    pub fn dropped(&mut self, e: &DeadLetterRemoved) {
         e.letters.iter().for_each(|letter| drop(self.0.remove(letter)));
     }
 }

@@ -6,7 +6,7 @@ use imbl::{HashMap, OrdMap, OrdSet};
 
 use super::scheduler::Line;
 use crate::core::event::{
-    JobAccepted, JobCancelRequested, JobFinished, JobForgotten, JobProgressed, JobReturned, JobStarted,
+    JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
 };
 use crate::core::model::job::{Ended, Job, JobState, Run, Stage, interned};
 use crate::core::names::{Digest, JobId, ServerName, ToolName, ValueId, WorkerId};
@@ -144,7 +144,7 @@ impl Jobs {
         }
     }
 
-    pub fn returned(&mut self, e: &JobReturned) {
+    pub fn returned(&mut self, e: &JobRequeued) {
         let Some(job) = self.take_from_worker(e.job) else { return };
         let attempts = job.attempts();
         Arc::make_mut(job).stage = Stage::Waiting { attempts };
@@ -182,7 +182,7 @@ impl Jobs {
         Some(job)
     }
 
-    pub fn forgotten(&mut self, e: &JobForgotten) {
+    pub fn forgotten(&mut self, e: &JobExpired) {
         for id in &e.jobs {
             let Some(job) = self.all.remove(id) else { continue };
             if let Some(tool) = &job.tool

@@ -18,7 +18,7 @@ use self::job_table::Jobs;
 use self::server::{SecretRef, Server};
 use super::event::{DecodeError, Entry, Event};
 use super::model::grant::{Grant, GrantState};
-use super::model::package::Installed;
+use super::model::package::InstalledPackage;
 use super::model::remote::Remote;
 use super::model::tool::Tools;
 use super::names::{Position, ServerId, ServerName, UserName, ValueId};
@@ -127,7 +127,7 @@ impl Catalog {
             Event::ServerToolsDiscovered(e) => self.change_tools(e.server, |server| {
                 server.tools = Tools { digest: e.digest.clone(), tools: e.tools.clone() };
             }),
-            Event::ServerEraFound(e) => self.change(e.server, |server| server.era = Some(e.era)),
+            Event::ServerProtocolDetected(e) => self.change(e.server, |server| server.era = Some(e.era)),
             Event::ServerSessionOpened(e) => self.change(e.server, |server| server.session = Some(e.value)),
             Event::ServerSessionEnded(e) => self.change(e.server, |server| {
                 server.session.take_if(|value| *value == e.value);
@@ -144,7 +144,7 @@ impl Catalog {
                     }),
                 }
             }
-            Event::GrantRefreshing(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
+            Event::GrantRefreshStarted(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
                 if grant.tokens.access == e.access {
                     grant.state = GrantState::Refreshing;
                 }
@@ -152,7 +152,7 @@ impl Catalog {
             Event::GrantRefreshed(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
                 (grant.tokens, grant.state) = (e.tokens, GrantState::Good);
             }),
-            Event::GrantNotRefreshed(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
+            Event::GrantRefreshFailed(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
                 if grant.tokens.access == e.access {
                     grant.state = if e.refused { GrantState::Refused } else { GrantState::Good };
                 }
@@ -164,11 +164,11 @@ impl Catalog {
                 (self.tools_changed, self.servers_changed) = (self.position, self.position);
             }
             Event::PackageInstalled(e) => self.change_package(e.server, |_| {
-                Some(Installed { package: e.package.clone(), installed: e.at, upgraded: None, latest: None })
+                Some(InstalledPackage { package: e.package.clone(), installed: e.at, upgraded: None, latest: None })
             }),
             Event::PackageUpgraded(e) => self.change_package(e.server, |old| {
                 let old = old?.clone();
-                Some(Installed { package: e.package.clone(), upgraded: Some(e.at), ..old })
+                Some(InstalledPackage { package: e.package.clone(), upgraded: Some(e.at), ..old })
             }),
             Event::PackageLatestFound(e) => self.change(e.server, |server| {
                 server.package.iter_mut().for_each(|installed| {
@@ -196,17 +196,17 @@ impl Catalog {
             }
             Event::JobStarted(e) => self.jobs.started(e),
             Event::JobProgressed(e) => self.jobs.progressed(e),
-            Event::JobReturned(e) => self.jobs.returned(e),
+            Event::JobRequeued(e) => self.jobs.returned(e),
             Event::JobCancelRequested(e) => self.jobs.cancel_requested(e),
             Event::JobFinished(e) => self.jobs.finished(e),
-            Event::JobForgotten(e) => self.jobs.forgotten(e),
+            Event::JobExpired(e) => self.jobs.forgotten(e),
             Event::GoogleConnected(e) => self.change(e.server, |server| {
                 server.google.insert(e.user.clone(), e.value);
             }),
-            Event::DeadKept(e) => self.dead.kept(e),
-            Event::DeadDropped(e) => self.dead.dropped(e),
-            Event::RequestKept(e) => self.requests.insert(e.request),
-            Event::RequestForgotten(e) => e.scopes.iter().for_each(|scope| self.requests.forget(*scope)),
+            Event::DeadLetterStored(e) => self.dead.kept(e),
+            Event::DeadLetterRemoved(e) => self.dead.dropped(e),
+            Event::IdempotencyRecorded(e) => self.requests.insert(e.request),
+            Event::IdempotencyExpired(e) => e.scopes.iter().for_each(|scope| self.requests.forget(*scope)),
         }
     }
 
@@ -239,7 +239,11 @@ impl Catalog {
         self.servers_changed = position;
     }
 
-    fn change_package(&mut self, id: ServerId, with: impl FnOnce(Option<&Installed>) -> Option<Installed>) {
+    fn change_package(
+        &mut self,
+        id: ServerId,
+        with: impl FnOnce(Option<&InstalledPackage>) -> Option<InstalledPackage>,
+    ) {
         self.change_run(id, |server| server.package = with(server.package.as_deref()).map(Arc::new));
     }
 

@@ -6,8 +6,8 @@ use imbl::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::core::model::grant::Grant;
-use crate::core::model::package::Installed;
-use crate::core::model::remote::{Era, Remote};
+use crate::core::model::package::InstalledPackage;
+use crate::core::model::remote::{ProtocolMode, Remote};
 use crate::core::model::server::{Replicas, ServerConfig};
 use crate::core::model::tool::Tools;
 use crate::core::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
@@ -24,7 +24,7 @@ pub struct Server {
     pub changed: Position,
     pub tools: Tools,
     /// How a server behind a URL was found to speak.
-    pub era: Option<Era>,
+    pub era: Option<ProtocolMode>,
     /// Where its session lies.
     pub session: Option<ValueId>,
     /// The access that was given for all its users.
@@ -32,7 +32,7 @@ pub struct Server {
     /// The access that users have given for themselves.
     pub user_grants: HashMap<UserName, Grant>,
     /// What it was installed from.
-    pub package: Option<Arc<Installed>>,
+    pub package: Option<Arc<InstalledPackage>>,
     pub secrets: HashMap<UserName, Arc<Vec<SecretRef>>>,
     /// Where the tokens lie that let it act for a user at Google.
     pub google: HashMap<UserName, ValueId>,

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Catalog;
 use super::server::{SecretRef, Server};
-use crate::core::event::DeadKept;
+use crate::core::event::DeadLetterStored;
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::model::grant::Grant;
 use crate::core::model::idempotency::Request;
 use crate::core::model::job::Job;
-use crate::core::model::package::Installed;
-use crate::core::model::remote::Era;
+use crate::core::model::package::InstalledPackage;
+use crate::core::model::remote::ProtocolMode;
 use crate::core::model::server::ServerConfig;
 use crate::core::model::tool::Tools;
 use crate::core::names::{Position, ServerId, ServerName, UserName, ValueId};
@@ -44,11 +44,11 @@ struct ServerSnapshot {
     enabled: bool,
     changed: Position,
     tools: Tools,
-    era: Option<Era>,
+    era: Option<ProtocolMode>,
     session: Option<ValueId>,
     grant: Option<Grant>,
     user_grants: Vec<(UserName, Grant)>,
-    package: Option<Arc<Installed>>,
+    package: Option<Arc<InstalledPackage>>,
     secrets: Vec<(UserName, Arc<Vec<SecretRef>>)>,
     google: Vec<(UserName, ValueId)>,
 }
@@ -80,7 +80,7 @@ impl Catalog {
                 let server = job.server.as_ref().and_then(known);
                 self.jobs.put_back(job, server);
             }
-            Part::Dead(letter) => self.dead.kept(&DeadKept { letter }),
+            Part::Dead(letter) => self.dead.kept(&DeadLetterStored { letter }),
             Part::Request(request) => self.requests.insert(request),
             Part::End => return Ok(true),
         }

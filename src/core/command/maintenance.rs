@@ -16,7 +16,7 @@ pub struct CountKeys {}
 
 /// What lies under which key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct KeyUse {
+pub struct KeyUsage {
     /// Values in the Vault.
     pub values: u64,
     /// Of these, the ones under a key of SECRETS_KEYS_OLD.
@@ -38,7 +38,7 @@ pub struct RotateKeys {
 /// What came of a rotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Rotated {
+pub struct RotationReport {
     /// Values that were looked at; those that were looked at again count again.
     pub seen: u64,
     /// Values that were given the new key.
@@ -53,24 +53,24 @@ pub struct Rotated {
 
 /// What a job that has ended has to say, opened for whoever may know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ReadAnswer {
+pub struct ReadJobAnswer {
     pub job: JobId,
 }
 
 /// Tell whoever sent a job that has ended without an answer what became of it, and drop its arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct TellEnd {
+pub struct NotifyProducer {
     pub job: JobId,
 }
 
 /// Read a dead letter once more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RetryLetter {
+pub struct RetryDeadLetter {
     pub letter: ValueId,
 }
 
 /// Drop a dead letter and what it holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DropLetter {
+pub struct DiscardDeadLetter {
     pub letter: ValueId,
 }

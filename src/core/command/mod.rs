@@ -7,13 +7,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::maintenance::{
-    CountKeys, DropLetter, KeyUse, ReadAnswer, RetryLetter, RotateKeys, Rotated, SweepVault, TellEnd,
+    CountKeys, DiscardDeadLetter, KeyUsage, NotifyProducer, ReadJobAnswer, RetryDeadLetter, RotateKeys, RotationReport,
+    SweepVault,
 };
-pub use self::package::{CheckPackages, Checked, InstallPackage, UpgradePackage};
+pub use self::package::{CheckPackages, InstallPackage, PackageCheck, UpgradePackage};
 use super::model::grant::{GrantId, GrantTokens};
 use super::model::idempotency::RequestKey;
 use super::model::remote::SealedValue;
-use super::model::server::{Live, LogLine, ServerChange, ServerConfig};
+use super::model::server::{LogLine, ServerChange, ServerConfig, ServerStatus};
 use super::model::tool::Tools;
 use super::model::tool_call::CallTool;
 use super::names::{CommandId, SecretName, ServerId, ServerName, UserName, ValueId};
@@ -47,7 +48,7 @@ impl Area {
 
 /// What a sender is promised. It belongs to the command's type: nobody chooses it per message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
+pub enum DeliveryMode {
     /// At most once, with an answer; dropping the question cancels the work.
     Ask,
     /// At most once, with an answer; once begun it is carried through, whether or not somebody still listens.
@@ -61,7 +62,7 @@ pub trait Command: Serialize + serde::de::DeserializeOwned + JsonSchema {
     const AREA: Area;
     const NAME: &'static str;
     const VERSION: u16;
-    const DELIVERY: Delivery;
+    const DELIVERY: DeliveryMode;
     type Answer: Serialize + serde::de::DeserializeOwned;
 }
 
@@ -71,14 +72,14 @@ macro_rules! commands {
             const AREA: Area = Area::$area;
             const NAME: &'static str = $wire;
             const VERSION: u16 = $version;
-            const DELIVERY: Delivery = Delivery::$delivery;
+            const DELIVERY: DeliveryMode = DeliveryMode::$delivery;
             type Answer = $answer;
         })+
 
         /// What is known of a command by the name a message gives.
-        pub fn known(name: &str) -> Option<(&'static str, Area, Delivery)> {
+        pub fn known(name: &str) -> Option<(&'static str, Area, DeliveryMode)> {
             match name {
-                $($wire => Some(($wire, Area::$area, Delivery::$delivery)),)+
+                $($wire => Some(($wire, Area::$area, DeliveryMode::$delivery)),)+
                 _ => None,
             }
         }
@@ -91,31 +92,31 @@ macro_rules! commands {
 }
 
 commands! {
-    RegisterServer = Servers "servers.register" v 1 Change -> Live,
-    UpdateServer = Servers "servers.update" v 1 Change -> Live,
-    EnableServer = Servers "servers.enable" v 1 Change -> Live,
-    DisableServer = Servers "servers.disable" v 1 Change -> Live,
+    RegisterServer = Servers "servers.register" v 1 Change -> ServerStatus,
+    UpdateServer = Servers "servers.update" v 1 Change -> ServerStatus,
+    EnableServer = Servers "servers.enable" v 1 Change -> ServerStatus,
+    DisableServer = Servers "servers.disable" v 1 Change -> ServerStatus,
     DeleteServer = Servers "servers.delete" v 1 Change -> (),
-    StoreGrant = Servers "servers.grant" v 1 Change -> Live,
-    SettleServer = Servers "servers.settle" v 1 Change -> Settled,
-    ReadLogs = Servers "servers.logs" v 1 Ask -> Vec<ServerLogs>,
+    StoreTokens = Servers "servers.grant" v 1 Change -> ServerStatus,
+    ReconcileServer = Servers "servers.settle" v 1 Change -> ReconciledServer,
+    ReadServerLogs = Servers "servers.logs" v 1 Ask -> Vec<ServerLogs>,
     CallTool = Tools "tools.call" v 1 Ask -> ToolResult,
-    ConnectGoogle = Tools "tools.connect_google" v 1 Change -> (),
-    RefreshGrant = Tokens "tokens.refresh" v 1 Change -> (),
-    BeginGrant = Tokens "tokens.begin" v 1 Change -> Begun,
-    FinishGrant = Tokens "tokens.finish" v 1 Change -> (),
+    ExchangeGoogleCode = Tools "tools.connect_google" v 1 Change -> (),
+    RefreshTokens = Tokens "tokens.refresh" v 1 Change -> (),
+    BeginAuthorization = Tokens "tokens.begin" v 1 Change -> AuthorizationStarted,
+    CompleteAuthorization = Tokens "tokens.finish" v 1 Change -> (),
     SetSecret = Secrets "secrets.set" v 1 Change -> (),
     DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
     InstallPackage = Packages "packages.install" v 1 Job -> (),
     UpgradePackage = Packages "packages.upgrade" v 1 Job -> (),
-    CheckPackages = Packages "packages.check" v 1 Change -> Vec<Checked>,
+    CheckPackages = Packages "packages.check" v 1 Change -> Vec<PackageCheck>,
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
-    CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUse,
-    RotateKeys = Secrets "secrets.rotate_keys" v 1 Job -> Rotated,
-    ReadAnswer = Jobs "jobs.answer" v 1 Ask -> Outcome,
-    TellEnd = Jobs "jobs.tell_end" v 1 Change -> (),
-    RetryLetter = Jobs "jobs.retry_letter" v 1 Change -> (),
-    DropLetter = Jobs "jobs.drop_letter" v 1 Change -> (),
+    CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUsage,
+    RotateKeys = Secrets "secrets.rotate_keys" v 1 Job -> RotationReport,
+    ReadJobAnswer = Jobs "jobs.answer" v 1 Ask -> Outcome,
+    NotifyProducer = Jobs "jobs.tell_end" v 1 Change -> (),
+    RetryDeadLetter = Jobs "jobs.retry_letter" v 1 Change -> (),
+    DiscardDeadLetter = Jobs "jobs.drop_letter" v 1 Change -> (),
 }
 
 /// Register a server under a name that is free, and connect it when enabled.
@@ -189,7 +190,7 @@ pub struct DeleteServer {
 /// Keep tokens for a server behind a URL; those for all its users start it anew. They were sealed at the door.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct StoreGrant {
+pub struct StoreTokens {
     pub id: CommandId,
     /// What the request is to be known by, where its sender may send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -206,21 +207,21 @@ pub struct StoreGrant {
 
 /// Make the world follow the catalogue for one server, and tell how it then looks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SettleServer {
+pub struct ReconcileServer {
     pub name: ServerName,
 }
 
 /// How a server looks to the worker that runs it.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settled {
-    pub live: Live,
+pub struct ReconciledServer {
+    pub live: ServerStatus,
     pub logs: Vec<LogLine>,
 }
 
 /// Get new tokens in the place of those with this access token, once for all who ask. Done as well where there are
 /// newer ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RefreshGrant {
+pub struct RefreshTokens {
     pub grant: GrantId,
     pub access: ValueId,
 }
@@ -228,7 +229,7 @@ pub struct RefreshGrant {
 /// Begin an authorization: find the authorization server, be its client, and say where the browser has to go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct BeginGrant {
+pub struct BeginAuthorization {
     pub grant: GrantId,
     /// Where the browser comes back to.
     pub redirect_uri: String,
@@ -246,7 +247,7 @@ pub struct BeginGrant {
 /// An authorization that a browser can take up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Begun {
+pub struct AuthorizationStarted {
     /// Where in the Vault the rest of it lies until then; no event names it, so it is swept when it is old.
     pub value: ValueId,
     /// The authorization server's page.
@@ -258,7 +259,7 @@ pub struct Begun {
 /// Exchange the code that a browser came back with, and keep the tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct FinishGrant {
+pub struct CompleteAuthorization {
     pub id: CommandId,
     pub grant: GrantId,
     /// Where the rest of what was begun lies.
@@ -272,7 +273,7 @@ pub struct FinishGrant {
 
 /// The log rings of servers, asked of the worker that runs them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ReadLogs {
+pub struct ReadServerLogs {
     pub servers: Vec<ServerId>,
 }
 
@@ -294,7 +295,7 @@ pub type ToolResult = Box<serde_json::value::RawValue>;
 /// the server: the tokens leave it sealed only.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ConnectGoogle {
+pub struct ExchangeGoogleCode {
     pub id: CommandId,
     pub server: ServerId,
     pub server_name: ServerName,

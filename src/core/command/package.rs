@@ -39,7 +39,7 @@ pub struct CheckPackages {
 
 /// What was found of one server's package.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Checked {
+pub struct PackageCheck {
     pub server: ServerId,
     pub latest: Result<String, Failure>,
 }

@@ -1,7 +1,7 @@
 //!
 
 use crate::core::catalog::Catalog;
-use crate::core::event::{DeadDropped, DeadKept, Event};
+use crate::core::event::{DeadLetterRemoved, DeadLetterStored, Event};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::names::ValueId;
@@ -11,10 +11,10 @@ const MOST: usize = 1000;
 
 /// Keeps a letter, in the place of the oldest where there are too many.
 pub fn keep(catalog: &Catalog, letter: &DeadLetter) -> Vec<Event> {
-    let mut events = vec![DeadKept { letter: letter.clone() }.into()];
+    let mut events = vec![DeadLetterStored { letter: letter.clone() }.into()];
     let too_many = (catalog.dead.0.len() + 1).saturating_sub(MOST);
     if too_many > 0 {
-        events.push(DeadDropped { letters: catalog.dead.values().take(too_many).collect() }.into());
+        events.push(DeadLetterRemoved { letters: catalog.dead.values().take(too_many).collect() }.into());
     }
     events
 }
@@ -22,7 +22,7 @@ pub fn keep(catalog: &Catalog, letter: &DeadLetter) -> Vec<Event> {
 /// Lets go of letters; of some that are not there, of none.
 pub fn drop_letters(catalog: &Catalog, letters: &[ValueId]) -> Vec<Event> {
     let letters: Vec<_> = letters.iter().copied().filter(|letter| catalog.dead.get(*letter).is_some()).collect();
-    if letters.is_empty() { vec![] } else { vec![DeadDropped { letters }.into()] }
+    if letters.is_empty() { vec![] } else { vec![DeadLetterRemoved { letters }.into()] }
 }
 
 pub fn not_found(letter: impl std::fmt::Display) -> Failure {

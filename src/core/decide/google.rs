@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
-use crate::core::command::ConnectGoogle;
+use crate::core::command::ExchangeGoogleCode;
 use crate::core::event::{Event, GoogleConnected};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::google::{MARK, is_marked};
 use crate::core::names::ServerName;
 
 /// The server that is named; where none is, the only one there is.
-pub fn server(catalog: &Catalog, name: Option<&ServerName>) -> Result<Arc<Server>, Failure> {
+pub fn find_google_server(catalog: &Catalog, name: Option<&ServerName>) -> Result<Arc<Server>, Failure> {
     let marked = || format!("{}={} in its env", MARK.0, MARK.1);
     if let Some(name) = name {
         let server = catalog.server(name.as_str()).ok_or_else(|| Failure::server_not_found(name))?;
@@ -28,7 +28,7 @@ pub fn server(catalog: &Catalog, name: Option<&ServerName>) -> Result<Arc<Server
     }
 }
 
-pub fn connect(catalog: &Catalog, command: &ConnectGoogle) -> Result<Vec<Event>, Failure> {
+pub fn store_google_tokens(catalog: &Catalog, command: &ExchangeGoogleCode) -> Result<Vec<Event>, Failure> {
     let server = catalog.server_by_id(command.server).ok_or_else(|| Failure::server_not_found(&command.server_name))?;
     let (server, server_name) = (server.id, server.name.clone());
     Ok(vec![GoogleConnected { server, server_name, user: command.user.clone(), value: command.value }.into()])

@@ -1,7 +1,7 @@
 //! Changes under an `Idempotency-Key`: the first makes the change and is remembered with it, the others find it.
 
 use crate::core::catalog::Catalog;
-use crate::core::event::{Event, RequestForgotten, RequestKept};
+use crate::core::event::{Event, IdempotencyExpired, IdempotencyRecorded};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::idempotency::{Request, RequestKey};
 use crate::core::names::CommandId;
@@ -30,7 +30,7 @@ pub fn once(
         None => {
             let mut events = decide(catalog)?;
             let RequestKey { scope, body } = key;
-            events.push(RequestKept { request: Request { scope, body, command: id, until } }.into());
+            events.push(IdempotencyRecorded { request: Request { scope, body, command: id, until } }.into());
             Ok(events)
         }
     }
@@ -39,7 +39,7 @@ pub fn once(
 /// Lets go of keys whose time is over.
 pub fn forget(catalog: &Catalog, now: u64, limit: usize) -> Vec<Event> {
     let scopes = catalog.requests.expired(now, limit);
-    if scopes.is_empty() { vec![] } else { vec![RequestForgotten { scopes }.into()] }
+    if scopes.is_empty() { vec![] } else { vec![IdempotencyExpired { scopes }.into()] }
 }
 
 pub fn used_otherwise() -> Failure {

@@ -5,7 +5,7 @@ use crate::core::catalog::Catalog;
 use crate::core::catalog::scheduler::Bounds;
 use crate::core::command::{Area, Command, RotateKeys};
 use crate::core::event::{
-    Event, JobAccepted, JobCancelRequested, JobFinished, JobForgotten, JobProgressed, JobReturned, JobStarted,
+    Event, JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
 };
 use crate::core::failure::{Code, Failure};
 use crate::core::model::idempotency::JobKey;
@@ -110,7 +110,7 @@ pub fn progress(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32, pr
 /// Nothing was begun: whoever has room takes it.
 pub fn give_back(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> Vec<Event> {
     let running = catalog.jobs.get(id).is_some_and(|job| job.is_run_by(worker, attempt));
-    if running { vec![JobReturned { job: id }.into()] } else { vec![] }
+    if running { vec![JobRequeued { job: id }.into()] } else { vec![] }
 }
 
 /// How a job ended.
@@ -145,7 +145,7 @@ pub fn take_over(catalog: &Catalog, dead: WorkerId, until: u64) -> Vec<Event> {
         let again = may_repeat(catalog, job) && job.attempts() < ATTEMPTS;
         match (again, cancelled) {
             (true, true) => finished(job, End { state: JobState::Cancelled, answer: None, until }),
-            (true, false) => JobReturned { job: job.id }.into(),
+            (true, false) => JobRequeued { job: job.id }.into(),
             (false, _) => finished(job, End { state: JobState::Unknown, answer: None, until }),
         }
     })
@@ -177,5 +177,5 @@ pub fn cancel(catalog: &Catalog, id: JobId, user: &UserName, until: u64) -> Resu
 /// Lets go of jobs whose answers have expired.
 pub fn forget(catalog: &Catalog, now: u64, limit: usize) -> Vec<Event> {
     let jobs = catalog.jobs.expired(now, limit);
-    if jobs.is_empty() { vec![] } else { vec![JobForgotten { jobs }.into()] }
+    if jobs.is_empty() { vec![] } else { vec![JobExpired { jobs }.into()] }
 }

@@ -5,13 +5,13 @@ use crate::core::catalog::server::Server;
 use crate::core::command::RegisterServer;
 use crate::core::event::{Event, PackageInstalled, PackageLatestFound, PackageRemoved, PackageUpgraded, ServerUpdated};
 use crate::core::failure::{Code, Failure};
-use crate::core::model::package::{Entry, Package};
+use crate::core::model::package::{EntryPoint, Package};
 use crate::core::model::server::{ServerConfig, Transport};
 use crate::core::names::ServerId;
 
 /// A package that was built and proven, and the server it is for.
 #[derive(Debug, Clone)]
-pub struct Install {
+pub struct InstallBuiltPackage {
     pub register: RegisterServer,
     pub package: Package,
     /// Milliseconds since 1970.
@@ -20,7 +20,7 @@ pub struct Install {
 
 /// Another version that was built and proven.
 #[derive(Debug, Clone)]
-pub struct Upgrade {
+pub struct SwitchPackage {
     pub server: ServerId,
     /// What it was built to take the place of.
     pub from: Package,
@@ -29,15 +29,15 @@ pub struct Upgrade {
     pub at: u64,
 }
 
-pub fn install(catalog: &Catalog, install: &Install) -> Result<Vec<Event>, Failure> {
-    let mut events = super::server::register(catalog, &install.register)?;
+pub fn install_package(catalog: &Catalog, install: &InstallBuiltPackage) -> Result<Vec<Event>, Failure> {
+    let mut events = super::server::register_server(catalog, &install.register)?;
     let (server, name) = (install.register.server, install.register.name.clone());
     events.push(PackageInstalled { server, name, package: install.package.clone(), at: install.at }.into());
     Ok(events)
 }
 
 /// The server is as it was, but for how the new version wants to be started.
-pub fn upgrade(catalog: &Catalog, upgrade: &Upgrade) -> Result<Vec<Event>, Failure> {
+pub fn upgrade_package(catalog: &Catalog, upgrade: &SwitchPackage) -> Result<Vec<Event>, Failure> {
     let gone = || Failure::new(Code::PackageNotFound, "The package was removed meanwhile");
     let server = catalog.server_by_id(upgrade.server).ok_or_else(gone)?;
     let installed = server.package.as_ref().ok_or_else(gone)?;
@@ -48,7 +48,7 @@ pub fn upgrade(catalog: &Catalog, upgrade: &Upgrade) -> Result<Vec<Event>, Failu
         let raced = format!("The package of server {} was changed meanwhile; ask again", server.name);
         return Err(Failure::new(Code::Conflict, raced));
     }
-    let config = started_as(&server.config, &upgrade.from, &upgrade.package);
+    let config = replace_entry(&server.config, &upgrade.from, &upgrade.package);
     let (id, name) = (server.id, server.name.clone());
     let mut events = Vec::new();
     if config != *server.config {
@@ -59,7 +59,7 @@ pub fn upgrade(catalog: &Catalog, upgrade: &Upgrade) -> Result<Vec<Event>, Failu
 }
 
 /// The configuration with the new version's own entry, unless a user has changed the command line.
-pub fn started_as(config: &ServerConfig, from: &Package, to: &Package) -> ServerConfig {
+pub fn replace_entry(config: &ServerConfig, from: &Package, to: &Package) -> ServerConfig {
     let entry = |package: &Package| package.recipe.as_ref().and_then(|recipe| recipe.entry.clone());
     let mut config = config.clone();
     let (Some(old), Some(new)) = (entry(from), entry(to)) else { return config };
@@ -67,7 +67,7 @@ pub fn started_as(config: &ServerConfig, from: &Package, to: &Package) -> Server
         && *command == old.command
         && args.starts_with(&old.args)
     {
-        let Entry { command: new_command, args: new_args } = new;
+        let EntryPoint { command: new_command, args: new_args } = new;
         args.splice(..old.args.len(), new_args);
         *command = new_command;
     }
@@ -86,12 +86,12 @@ pub fn record_latest(catalog: &Catalog, found: &[(ServerId, String)]) -> Vec<Eve
 }
 
 /// What else is gone with a server.
-pub fn removed(server: &Server) -> Option<Event> {
+pub fn package_removed(server: &Server) -> Option<Event> {
     server.package.as_ref().map(|_| PackageRemoved { server: server.id, name: server.name.clone() }.into())
 }
 
 /// The server of that name, with its package.
-pub fn installed_by<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server, Failure> {
+pub fn find_installed<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server, Failure> {
     let server = catalog.server(name).map(AsRef::as_ref).filter(|server| server.package.is_some());
     server.ok_or_else(|| Failure::new(Code::PackageNotFound, format!("Package of server {name} not found")))
 }

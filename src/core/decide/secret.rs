@@ -6,7 +6,7 @@ use crate::core::event::{Event, SecretDeleted, SecretSet};
 use crate::core::failure::{Code, Failure};
 
 /// A new value was put into the Vault; from here on it is the one.
-pub fn set(catalog: &Catalog, command: &SetSecret) -> Result<Vec<Event>, Failure> {
+pub fn set_secret(catalog: &Catalog, command: &SetSecret) -> Result<Vec<Event>, Failure> {
     let server = catalog.server_by_id(command.server).ok_or_else(|| Failure::server_not_found(&command.server_name))?;
     let there = server.secrets_of(command.user.as_str()).iter().any(|secret| secret.name == command.name);
     if command.if_absent && there {
@@ -25,7 +25,7 @@ pub fn set(catalog: &Catalog, command: &SetSecret) -> Result<Vec<Event>, Failure
     ])
 }
 
-pub fn delete(catalog: &Catalog, command: &DeleteSecret) -> Result<Vec<Event>, Failure> {
+pub fn delete_secret(catalog: &Catalog, command: &DeleteSecret) -> Result<Vec<Event>, Failure> {
     let server =
         catalog.server(command.server_name.as_str()).ok_or_else(|| Failure::server_not_found(&command.server_name))?;
     let found = server.secrets_of(command.user.as_str()).iter().find(|secret| secret.name == command.name);

@@ -12,7 +12,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::tool::Tools;
 use crate::core::names::ValueId;
 
-pub fn register(catalog: &Catalog, command: &RegisterServer) -> Result<Vec<Event>, Failure> {
+pub fn register_server(catalog: &Catalog, command: &RegisterServer) -> Result<Vec<Event>, Failure> {
     command.config.check()?;
     if catalog.server(command.name.as_str()).is_some() {
         let taken = format!("Server with name {} already exists", command.name);
@@ -26,8 +26,8 @@ pub fn register(catalog: &Catalog, command: &RegisterServer) -> Result<Vec<Event
 }
 
 /// Nothing changed is no event: the same update twice is one.
-pub fn update(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Event>, Failure> {
-    let server = known(catalog, command.name.as_str())?;
+pub fn update_server(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Event>, Failure> {
+    let server = find_server(catalog, command.name.as_str())?;
     if command.server.is_some_and(|sealed_for| sealed_for != server.id) {
         return Err(Failure::new(Code::Conflict, format!("Server {} was registered anew; ask again", server.name)));
     }
@@ -41,27 +41,27 @@ pub fn update(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Event>, F
     }
     events.extend(session.and_then(|session| change_session(server, session)));
     match command.change.enabled {
-        Some(true) if !server.enabled => events.push(enabled(server)),
-        Some(false) if server.enabled => events.push(disabled(server)),
+        Some(true) if !server.enabled => events.push(enabled_event(server)),
+        Some(false) if server.enabled => events.push(disabled_event(server)),
         _ => {}
     }
     Ok(events)
 }
 
-pub fn enable(catalog: &Catalog, command: &EnableServer) -> Result<Vec<Event>, Failure> {
-    let server = known(catalog, command.name.as_str())?;
-    Ok(vec![enabled(server)])
+pub fn enable_server(catalog: &Catalog, command: &EnableServer) -> Result<Vec<Event>, Failure> {
+    let server = find_server(catalog, command.name.as_str())?;
+    Ok(vec![enabled_event(server)])
 }
 
-pub fn disable(catalog: &Catalog, command: &DisableServer) -> Result<Vec<Event>, Failure> {
-    let server = known(catalog, command.name.as_str())?;
-    Ok(if server.enabled { vec![disabled(server)] } else { vec![] })
+pub fn disable_server(catalog: &Catalog, command: &DisableServer) -> Result<Vec<Event>, Failure> {
+    let server = find_server(catalog, command.name.as_str())?;
+    Ok(if server.enabled { vec![disabled_event(server)] } else { vec![] })
 }
 
-pub fn delete(catalog: &Catalog, command: &DeleteServer) -> Result<Vec<Event>, Failure> {
-    let server = known(catalog, command.name.as_str())?;
+pub fn delete_server(catalog: &Catalog, command: &DeleteServer) -> Result<Vec<Event>, Failure> {
+    let server = find_server(catalog, command.name.as_str())?;
     let deleted = ServerDeleted { server: server.id, name: server.name.clone() }.into();
-    Ok(crate::core::decide::package::removed(server).into_iter().chain([deleted]).collect())
+    Ok(super::package::package_removed(server).into_iter().chain([deleted]).collect())
 }
 
 /// What a holder saw is recorded only while that server is still there, and only when it is news.
@@ -82,14 +82,14 @@ fn change_session(server: &Server, session: Option<ValueId>) -> Option<Event> {
     }
 }
 
-fn known<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server, Failure> {
+fn find_server<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server, Failure> {
     catalog.server(name).map(AsRef::as_ref).ok_or_else(|| Failure::server_not_found(name))
 }
 
-pub fn enabled(server: &Server) -> Event {
+pub fn enabled_event(server: &Server) -> Event {
     ServerEnabled { server: server.id, name: server.name.clone() }.into()
 }
 
-fn disabled(server: &Server) -> Event {
+fn disabled_event(server: &Server) -> Event {
     ServerDisabled { server: server.id, name: server.name.clone() }.into()
 }

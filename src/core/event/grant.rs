@@ -21,7 +21,7 @@ pub struct GrantStored {
 /// without an outcome between: the worker of the first is dead.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct GrantRefreshing {
+pub struct GrantRefreshStarted {
     pub server: ServerId,
     pub server_name: ServerName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ pub struct GrantRefreshed {
 /// No new tokens came: where refused, a person has to give access again; else it can be tried again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct GrantNotRefreshed {
+pub struct GrantRefreshFailed {
     pub server: ServerId,
     pub server_name: ServerName,
     #[serde(default, skip_serializing_if = "Option::is_none")]

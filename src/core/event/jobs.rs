@@ -42,7 +42,7 @@ pub struct JobProgressed {
 
 /// A job waits again: nothing of it was begun, or its worker is gone and it may run twice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobReturned {
+pub struct JobRequeued {
     pub job: JobId,
 }
 
@@ -65,32 +65,32 @@ pub struct JobFinished {
 
 /// The answers of jobs have expired, and nothing is known of them any more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct JobForgotten {
+pub struct JobExpired {
     pub jobs: Vec<JobId>,
 }
 
 /// A producer's message was set aside, because nobody can read it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DeadKept {
+pub struct DeadLetterStored {
     #[serde(flatten)]
     pub letter: DeadLetter,
 }
 
 /// Dead letters are gone: read after all, dropped, or too old.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DeadDropped {
+pub struct DeadLetterRemoved {
     pub letters: Vec<ValueId>,
 }
 
 /// The change beside this event was made under an `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RequestKept {
+pub struct IdempotencyRecorded {
     #[serde(flatten)]
     pub request: Request,
 }
 
 /// Keys are not remembered any more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RequestForgotten {
+pub struct IdempotencyExpired {
     pub scopes: Vec<Digest>,
 }

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-pub use self::grant::{GrantNotRefreshed, GrantRefreshed, GrantRefreshing, GrantStored};
+pub use self::grant::{GrantRefreshFailed, GrantRefreshStarted, GrantRefreshed, GrantStored};
 pub use self::jobs::{
-    DeadDropped, DeadKept, JobAccepted, JobCancelRequested, JobFinished, JobForgotten, JobProgressed, JobReturned,
-    JobStarted, RequestForgotten, RequestKept,
+    DeadLetterRemoved, DeadLetterStored, IdempotencyExpired, IdempotencyRecorded, JobAccepted, JobCancelRequested,
+    JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
 };
 use super::model::package::Package;
-use super::model::remote::Era;
+use super::model::remote::ProtocolMode;
 use super::model::server::ServerConfig;
 use super::model::tool::Tool;
 use super::names::{CommandId, Position, SecretName, ServerId, ServerName, UserName, ValueId};
@@ -83,13 +83,13 @@ events! {
     ServerDisabled = "server.disabled" v 1,
     ServerDeleted = "server.deleted" v 1,
     ServerToolsDiscovered = "server.tools_discovered" v 1,
-    ServerEraFound = "server.era_found" v 1,
+    ServerProtocolDetected = "server.era_found" v 1,
     ServerSessionOpened = "server.session_opened" v 1,
     ServerSessionEnded = "server.session_ended" v 1,
     GrantStored = "grant.stored" v 1,
-    GrantRefreshing = "grant.refreshing" v 1,
+    GrantRefreshStarted = "grant.refreshing" v 1,
     GrantRefreshed = "grant.refreshed" v 1,
-    GrantNotRefreshed = "grant.not_refreshed" v 1,
+    GrantRefreshFailed = "grant.not_refreshed" v 1,
     PackageInstalled = "package.installed" v 1,
     PackageUpgraded = "package.upgraded" v 1,
     PackageLatestFound = "package.latest_found" v 1,
@@ -99,15 +99,15 @@ events! {
     JobAccepted = "job.accepted" v 1,
     JobStarted = "job.started" v 1,
     JobProgressed = "job.progressed" v 1,
-    JobReturned = "job.returned" v 1,
+    JobRequeued = "job.returned" v 1,
     JobCancelRequested = "job.cancel_requested" v 1,
     JobFinished = "job.finished" v 1,
-    JobForgotten = "job.forgotten" v 1,
+    JobExpired = "job.forgotten" v 1,
     GoogleConnected = "google.connected" v 1,
-    DeadKept = "dead.kept" v 1,
-    DeadDropped = "dead.dropped" v 1,
-    RequestKept = "request.kept" v 1,
-    RequestForgotten = "request.forgotten" v 1,
+    DeadLetterStored = "dead.kept" v 1,
+    DeadLetterRemoved = "dead.dropped" v 1,
+    IdempotencyRecorded = "request.kept" v 1,
+    IdempotencyExpired = "request.forgotten" v 1,
 }
 
 /// A server got a name, a configuration and a new id.
@@ -161,10 +161,10 @@ pub struct ServerToolsDiscovered {
 
 /// The way in which a server behind a URL speaks is another one than last known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ServerEraFound {
+pub struct ServerProtocolDetected {
     pub server: ServerId,
     pub name: ServerName,
-    pub era: Era,
+    pub era: ProtocolMode,
 }
 
 /// A session with a server was opened. Its id is a credential and lies in the Vault under `value`.
@@ -260,13 +260,13 @@ impl Event {
             Self::ServerDisabled(e) => &e.name,
             Self::ServerDeleted(e) => &e.name,
             Self::ServerToolsDiscovered(e) => &e.name,
-            Self::ServerEraFound(e) => &e.name,
+            Self::ServerProtocolDetected(e) => &e.name,
             Self::ServerSessionOpened(e) => &e.name,
             Self::ServerSessionEnded(e) => &e.name,
             Self::GrantStored(e) => &e.server_name,
-            Self::GrantRefreshing(e) => &e.server_name,
+            Self::GrantRefreshStarted(e) => &e.server_name,
             Self::GrantRefreshed(e) => &e.server_name,
-            Self::GrantNotRefreshed(e) => &e.server_name,
+            Self::GrantRefreshFailed(e) => &e.server_name,
             Self::PackageInstalled(e) => &e.name,
             Self::PackageUpgraded(e) => &e.name,
             Self::PackageLatestFound(e) => &e.name,
@@ -276,13 +276,13 @@ impl Event {
             Self::JobAccepted(JobAccepted { job, .. })
             | Self::JobStarted(JobStarted { job, .. })
             | Self::JobProgressed(JobProgressed { job, .. })
-            | Self::JobReturned(JobReturned { job })
+            | Self::JobRequeued(JobRequeued { job })
             | Self::JobCancelRequested(JobCancelRequested { job })
             | Self::JobFinished(JobFinished { job, .. }) => return format!("job/{job}"),
-            Self::JobForgotten(_) => return "jobs".to_owned(),
+            Self::JobExpired(_) => return "jobs".to_owned(),
             Self::GoogleConnected(e) => &e.server_name,
-            Self::DeadKept(_) | Self::DeadDropped(_) => return "dead".to_owned(),
-            Self::RequestKept(_) | Self::RequestForgotten(_) => return "requests".to_owned(),
+            Self::DeadLetterStored(_) | Self::DeadLetterRemoved(_) => return "dead".to_owned(),
+            Self::IdempotencyRecorded(_) | Self::IdempotencyExpired(_) => return "requests".to_owned(),
         };
         format!("server/{name}")
     }

@@ -9,7 +9,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::server::{ServerConfig, Transport};
-use crate::core::arguments::merge::{Form, Opened, merge};
+use crate::core::arguments::merge::{ArgumentForm, SecretArgument, merge_arguments};
 use crate::core::failure::{Code, Failure};
 use crate::core::names::UserName;
 
@@ -50,7 +50,7 @@ pub struct ExchangeArgs<'a> {
 }
 
 /// The user that a `state` names: its server made it, and Google gave it back.
-pub fn user_of(state: &str) -> Option<UserName> {
+pub fn user_in_state(state: &str) -> Option<UserName> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct State<'a> {
@@ -63,10 +63,10 @@ pub fn user_of(state: &str) -> Option<UserName> {
 /// Where a user consents, as the server's tool said it, and the `state` that will come back from there.
 pub fn consent(result: &[u8], user: &UserName) -> Result<(Url, String), Failure> {
     let wrong = |what: &str| Failure::new(Code::UpstreamError, format!("The tool {GET_URL} of the server {what}"));
-    let url = answered(GET_URL, result, &url_in)?.ok_or_else(|| wrong("gave no https URL"))?;
+    let url = parse_tool_result(GET_URL, result, &url_in)?.ok_or_else(|| wrong("gave no https URL"))?;
     let state = url.query_pairs().find_map(|(name, value)| (name == "state").then(|| value.into_owned()));
     let state = state.ok_or_else(|| wrong("gave a URL without a state"))?;
-    if user_of(&state).as_ref() != Some(user) {
+    if user_in_state(&state).as_ref() != Some(user) {
         return Err(wrong("gave a URL whose state is not JSON with the user as userId"));
     }
     Ok((url, state))
@@ -74,7 +74,7 @@ pub fn consent(result: &[u8], user: &UserName) -> Result<(Url, String), Failure>
 
 /// The tokens that the server got for a code: a JSON object, as it said it.
 pub fn tokens(result: &[u8]) -> Result<Zeroizing<String>, Failure> {
-    let found = answered(EXCHANGE, result, &|json| {
+    let found = parse_tool_result(EXCHANGE, result, &|json| {
         (json.len() <= LARGEST && Tokens::of(json).is_some()).then(|| Zeroizing::new(json.trim().to_owned()))
     })?;
     found.ok_or_else(|| {
@@ -89,7 +89,11 @@ pub fn keep_refresh_token(new: Zeroizing<String>, old: &str) -> Zeroizing<String
         (None, Some(token)) => {
             // Growing would leave a copy behind.
             let mut merged = Zeroizing::new(Vec::with_capacity(new.len() + token.get().len() + 32));
-            merge(&mut merged, &new, &[Opened { name: "refresh_token", value: token.get(), form: Form::Json }]);
+            merge_arguments(
+                &mut merged,
+                &new,
+                &[SecretArgument { name: "refresh_token", value: token.get(), form: ArgumentForm::Json }],
+            );
             String::from_utf8(std::mem::take(&mut *merged)).map_or(new, Zeroizing::new)
         }
         _ => new,
@@ -97,7 +101,7 @@ pub fn keep_refresh_token(new: Zeroizing<String>, old: &str) -> Zeroizing<String
 }
 
 /// The parts of tokens, or of an application's credentials, that nobody may read in a log.
-pub fn secrets_in(json: &str) -> Vec<Zeroizing<String>> {
+pub fn secret_parts(json: &str) -> Vec<Zeroizing<String>> {
     let mut found = Vec::new();
     collect(json, WRAPPED, &mut found);
     found
@@ -150,7 +154,7 @@ fn url_in(text: &str) -> Option<Url> {
 
 /// A CallToolResult, read where it lies.
 #[derive(Deserialize)]
-struct Answer<'a> {
+struct GoogleToolResult<'a> {
     #[serde(borrow, default)]
     content: Vec<Block<'a>>,
     #[serde(borrow, rename = "structuredContent")]
@@ -166,8 +170,8 @@ struct Block<'a> {
 }
 
 /// What fits of a tool's answer, in whichever form it gave that: structured, as text, or as JSON in a text.
-fn answered<T>(tool: &str, result: &[u8], fits: &impl Fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
-    let answer: Answer = serde_json::from_slice(result).map_err(|_| {
+fn parse_tool_result<T>(tool: &str, result: &[u8], fits: &impl Fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
+    let answer: GoogleToolResult = serde_json::from_slice(result).map_err(|_| {
         Failure::new(Code::UpstreamError, format!("The tool {tool} of the server answered with no tool result"))
     })?;
     let texts = answer.content.iter().filter_map(|block| block.text);
@@ -285,9 +289,9 @@ mod tests {
     #[test]
     fn every_secret_part_is_named() {
         let json = r#"{"access_token":"a\n","web":{"client_id":"i","client_secret":"s"},"token_type":"Bearer","id_token":"d"}"#;
-        let mut found: Vec<_> = secrets_in(json).iter().map(|text| text.to_string()).collect();
+        let mut found: Vec<_> = secret_parts(json).iter().map(|text| text.to_string()).collect();
         found.sort();
         assert_eq!(found, ["a\n", "d", "s"]);
-        assert!(secrets_in("[]").is_empty());
+        assert!(secret_parts("[]").is_empty());
     }
 }

@@ -84,7 +84,7 @@ pub enum GrantState {
 /// What new tokens are got with; the Vault has it, sealed.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Renewal {
+pub struct RefreshCredentials {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<Zeroizing<String>>,
     pub client_id: String,
@@ -123,17 +123,17 @@ pub enum ClientAuth {
 /// An authorization that was begun; the Vault has it, sealed, until the browser comes back.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Authorization {
+pub struct PendingAuthorization {
     pub issuer: String,
     /// The authorization server says with every code whose it is.
     pub says_issuer: bool,
-    pub renewal: Renewal,
+    pub renewal: RefreshCredentials,
 }
 
 /// The client that somebody wants us to be.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Client {
+pub struct OAuthClient {
     pub client_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<Zeroizing<String>>,

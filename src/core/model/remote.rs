@@ -83,7 +83,7 @@ impl Default for ReconnectionOptions {
 /// The way a server was found to speak, which spares the search next time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Era {
+pub enum ProtocolMode {
     /// 2026-07-28 and later: `server/discover`, no session.
     Stateless,
     /// 2025-03-26 to 2025-11-25: `initialize`, and a session where the server wants one.
@@ -108,7 +108,7 @@ impl std::fmt::Debug for SealedValue {
 
 /// A session as the Vault keeps it: its id is a credential.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct Session {
+pub struct StoredSession {
     pub id: String,
     /// The server's InitializeResult; absent where a user gave the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]

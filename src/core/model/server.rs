@@ -73,7 +73,7 @@ pub enum Replicas {
 /// Whether a server can be called right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum ConnectionStatus {
     Connected,
     /// It is being started, or started again; calls wait for it.
     Connecting,
@@ -85,8 +85,8 @@ pub enum Status {
 
 /// How a running server looks at this moment. Not state: nothing of it is in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Live {
-    pub status: Status,
+pub struct ServerStatus {
+    pub status: ConnectionStatus,
     /// Why the status is `error`, or why it is being restarted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -95,8 +95,8 @@ pub struct Live {
     pub details: Option<String>,
 }
 
-impl Live {
-    pub fn of(status: Status) -> Self {
+impl ServerStatus {
+    pub fn of(status: ConnectionStatus) -> Self {
         Self { status, error: None, details: None }
     }
 }
@@ -105,7 +105,7 @@ impl Live {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     pub worker: WorkerId,
-    pub servers: Vec<(ServerId, Live)>,
+    pub servers: Vec<(ServerId, ServerStatus)>,
     /// It drains and is not to be asked any more.
     #[serde(default)]
     pub leaving: bool,

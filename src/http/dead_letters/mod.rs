@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::respond::json::{Nothing, Refused, Success, success};
 use super::state::Facade;
-use crate::core::command::{DropLetter, RetryLetter};
+use crate::core::command::{DiscardDeadLetter, RetryDeadLetter};
 use crate::core::failure::Failure;
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::names::ValueId;
@@ -33,7 +33,7 @@ pub async fn list(State(facade): State<Arc<Facade>>) -> Result<Response, Refused
 #[utoipa::path(post, operation_id = "retry_dead_letter", path = "/dead/{letter}/retry", tag = "jobs", params(("letter" = String, Path)),
     responses((status = 200, description = "It is a job now", body = Success<Nothing>), (status = 400, description = "It still cannot be read; `error` says why", body = ErrorBody), (status = 404, description = "There is no such letter", body = ErrorBody)))]
 pub async fn retry(State(facade): State<Arc<Facade>>, Path(letter): Path<String>) -> Result<Response, Refused> {
-    facade.ask(&RetryLetter { letter: parse(&letter)? }, TIME).await?;
+    facade.ask(&RetryDeadLetter { letter: parse(&letter)? }, TIME).await?;
     success(Nothing {})
 }
 
@@ -41,7 +41,7 @@ pub async fn retry(State(facade): State<Arc<Facade>>, Path(letter): Path<String>
 #[utoipa::path(delete, operation_id = "drop_dead_letter", path = "/dead/{letter}", tag = "jobs", params(("letter" = String, Path)),
     responses((status = 200, description = "Done", body = Success<Nothing>), (status = 404, description = "There is no such letter", body = ErrorBody)))]
 pub async fn drop_letter(State(facade): State<Arc<Facade>>, Path(letter): Path<String>) -> Result<Response, Refused> {
-    facade.ask(&DropLetter { letter: parse(&letter)? }, TIME).await?;
+    facade.ask(&DiscardDeadLetter { letter: parse(&letter)? }, TIME).await?;
     success(Nothing {})
 }
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::cluster::command_client::Question;
 use crate::core::catalog::server::Server;
-use crate::core::command::{Area, Command, ConnectGoogle};
+use crate::core::command::{Area, Command, ExchangeGoogleCode};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::google;
 use crate::core::model::google::{ExchangeArgs, GET_URL};
@@ -105,7 +105,7 @@ pub async fn link(State(facade): State<Arc<Facade>>, request: Request) -> Result
     let host = request.headers().get(HOST).cloned();
     let body = json::read(request, facade.limits.payload).await?;
     let LinkBody { username, server_name } = json::parse(&body)?;
-    let server = crate::core::decide::google::server(&facade.follow.catalog(), server_name.as_ref())?;
+    let server = crate::core::decide::google::find_google_server(&facade.follow.catalog(), server_name.as_ref())?;
     success(Link { url: signed_link(&facade, host.as_ref(), &username, &server.name)? })
 }
 
@@ -120,7 +120,7 @@ pub async fn login(
     let Query(query) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     check_link(&facade, &query)?;
     let user = query.user_id;
-    let server = crate::core::decide::google::server(&facade.follow.catalog(), query.server.as_ref())?;
+    let server = crate::core::decide::google::find_google_server(&facade.follow.catalog(), query.server.as_ref())?;
     let body = serde_json::to_vec(&serde_json::json!({ "user_id": user })).map_err(bug)?;
     let call = CallTool {
         user: user.clone(),
@@ -172,7 +172,7 @@ pub async fn callback(
     let place = GooglePlace { server: server.id, user: &user, kind: GoogleKind::Code, value };
     let sealed = BASE64_STANDARD.encode(&facade.sealer.seal(place, &args).map_err(bug)?.0);
     let (id, server_name) = (command_id(), server.name.clone());
-    let command = ConnectGoogle { id, server: server.id, server_name, user: user.clone(), value, sealed };
+    let command = ExchangeGoogleCode { id, server: server.id, server_name, user: user.clone(), value, sealed };
     let time = Duration::from_millis(server.config.tool_timeout_ms()) + AROUND;
     facade.ask_holder(&server.name, &command, time).await?;
 
@@ -283,7 +283,7 @@ impl Started {
         if started.state != hash(state) {
             return Err(refused("This browser has begun another sign-in since"));
         }
-        if google::user_of(state).as_ref() != Some(&started.user) {
+        if google::user_in_state(state).as_ref() != Some(&started.user) {
             return Err(refused("This is another user's sign-in"));
         }
         Ok(started)

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::google::browser_flow::with_fresh_login;
 use super::respond::json::{Refused, Success, answered, json, success};
 use super::state::Facade;
-use crate::core::command::{Area, ReadAnswer, TellEnd};
+use crate::core::command::{Area, NotifyProducer, ReadJobAnswer};
 use crate::core::failure::Failure;
 use crate::core::model::job;
 use crate::core::model::job::{Job, JobState, Progress, Stage};
@@ -224,7 +224,7 @@ pub async fn cancel(
     let job = facade.queue.cancel(id, username).await?;
     if job.is_untold() {
         // Only a worker can open who wants to be told. Should this fail, one looks for it later.
-        tokio::spawn(async move { facade.ask(&TellEnd { job: id }, OPENS).await });
+        tokio::spawn(async move { facade.ask(&NotifyProducer { job: id }, OPENS).await });
     }
     success(OneJob { job: JobView::new(&job, None) })
 }
@@ -265,7 +265,7 @@ async fn answer(facade: &Facade, job: &Job) -> Result<Outcome, Failure> {
     match job.ended() {
         Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
         _ => {
-            let answer = facade.asker.at(Place::Pool(Area::Jobs), &ReadAnswer { job: job.id }, OPENS).await?;
+            let answer = facade.asker.at(Place::Pool(Area::Jobs), &ReadJobAnswer { job: job.id }, OPENS).await?;
             with_fresh_login(facade, job, answer)
         }
     }

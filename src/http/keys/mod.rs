@@ -10,7 +10,7 @@ use axum::response::Response;
 use super::jobs;
 use super::respond::json::{Refused, Success, success};
 use super::state::Facade;
-use crate::core::command::{CountKeys, KeyUse, RotateKeys, Rotated};
+use crate::core::command::{CountKeys, KeyUsage, RotateKeys, RotationReport};
 use crate::core::event::Actor;
 use crate::jobs::client::NewJob;
 use crate::views::failure::ErrorBody;
@@ -19,7 +19,7 @@ use crate::views::failure::ErrorBody;
 const TIME: Duration = Duration::from_secs(60);
 
 /// How many sealed values lie under SECRETS_KEY, and how many under an earlier key.
-#[utoipa::path(get, operation_id = "count_keys", path = "/keys", tag = "keys", responses((status = 200, description = "Done", body = Success<KeyUse>)))]
+#[utoipa::path(get, operation_id = "count_keys", path = "/keys", tag = "keys", responses((status = 200, description = "Done", body = Success<KeyUsage>)))]
 pub async fn count(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
     success(facade.ask(&CountKeys {}, TIME).await?)
 }
@@ -27,7 +27,7 @@ pub async fn count(State(facade): State<Arc<Facade>>) -> Result<Response, Refuse
 /// Put everything that lies under an earlier key under SECRETS_KEY. It is a job of the user `mcp-api`, one at a time:
 /// who asks while it waits or runs gets that one. `finished` says that SECRETS_KEYS_OLD can be dropped.
 #[utoipa::path(post, operation_id = "rotate_keys", path = "/keys/rotate", tag = "keys",
-    responses((status = 200, description = "Everything was looked at; `finished` says whether it is enough", body = Success<Rotated>), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 409, description = "Somebody has cancelled it", body = ErrorBody)))]
+    responses((status = 200, description = "Everything was looked at; `finished` says whether it is enough", body = Success<RotationReport>), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 409, description = "Somebody has cancelled it", body = ErrorBody)))]
 pub async fn rotate(State(facade): State<Arc<Facade>>, headers: HeaderMap) -> Result<Response, Refused> {
     let new = NewJob::upkeep(&RotateKeys { to: facade.sealer.key_id() }, Actor::Api)?;
     if jobs::wants_later(&headers) { jobs::later(&facade, new).await } else { jobs::now(&facade, new).await }

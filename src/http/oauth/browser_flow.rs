@@ -20,10 +20,10 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::core::catalog::server::Server;
-use crate::core::command::{BeginGrant, Begun, FinishGrant};
+use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAuthorization};
 use crate::core::decide::grant::not_remote;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::grant::{Client, GrantId, check_scopes, check_text};
+use crate::core::model::grant::{GrantId, OAuthClient, check_scopes, check_text};
 use crate::core::model::remote::SealedValue;
 use crate::core::names::{UserName, ValueId};
 use crate::crypto::context::{GrantPart, GrantPlace};
@@ -94,7 +94,7 @@ pub struct CallbackQuery {
 #[derive(Serialize, Deserialize)]
 struct Link {
     grant: GrantId,
-    begun: Option<Begun>,
+    begun: Option<AuthorizationStarted>,
     /// What is to be allowed; what the server asks for, where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scopes: Option<Vec<String>>,
@@ -135,7 +135,7 @@ pub async fn start(
         (Some(client_id), client_secret) => {
             check_text("clientId", Some(&client_id))?;
             check_text("clientSecret", client_secret.as_deref().map(String::as_str))?;
-            Some(sealed(&facade, &grant, GrantPart::Client, &json(&Client { client_id, client_secret })?)?)
+            Some(sealed(&facade, &grant, GrantPart::Client, &json(&OAuthClient { client_id, client_secret })?)?)
         }
         (None, Some(_)) => return Err(Failure::invalid("clientSecret needs a clientId beside it").into()),
         (None, None) => None,
@@ -160,7 +160,7 @@ pub async fn authorize(
     if link.until < now() {
         return Err(Failure::new(Code::Forbidden, "This link is more than ten minutes old; ask for a new one").into());
     }
-    let Begun { value, url, state } = match link.begun {
+    let AuthorizationStarted { value, url, state } = match link.begun {
         Some(begun) => begun,
         None => begin(&facade, headers.get(HOST), &link.grant, link.scopes, None).await?,
     };
@@ -202,7 +202,8 @@ pub async fn callback(
     let server = facade.follow.catalog().server_by_id(grant.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
     let code = sealed(&facade, &grant, GrantPart::Code, &code)?;
-    let command = FinishGrant { id: command_id(), grant: grant.clone(), begun: started.begun, code, issuer: iss };
+    let command =
+        CompleteAuthorization { id: command_id(), grant: grant.clone(), begun: started.begun, code, issuer: iss };
     facade.ask(&command, TIME).await?;
 
     let whose = grant.user.map_or(String::new(), |user| format!(" for user {user}"));
@@ -256,10 +257,10 @@ async fn begin(
     grant: &GrantId,
     scopes: Option<Vec<String>>,
     client: Option<SealedValue>,
-) -> Result<Begun, Failure> {
+) -> Result<AuthorizationStarted, Failure> {
     let redirect_uri = address(facade, host, CALLBACK);
     let (grant, client_document) = (grant.clone(), document_url(facade));
-    facade.ask(&BeginGrant { grant, redirect_uri, scopes, client, client_document }, TIME).await
+    facade.ask(&BeginAuthorization { grant, redirect_uri, scopes, client, client_document }, TIME).await
 }
 
 fn document_url(facade: &Facade) -> Option<String> {

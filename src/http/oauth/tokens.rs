@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::core::command::StoreGrant;
+use crate::core::command::StoreTokens;
 use crate::core::decide::grant::not_remote;
 use crate::core::failure::Failure;
-use crate::core::model::grant::{GrantId, GrantTokens, LONGEST, Renewal, check_scopes, check_text};
+use crate::core::model::grant::{GrantId, GrantTokens, LONGEST, RefreshCredentials, check_scopes, check_text};
 use crate::core::model::remote::SealedValue;
 use crate::core::names::{UserName, ValueId};
 use crate::crypto::context::{GrantPart, GrantPlace};
@@ -90,7 +90,7 @@ pub async fn store(
     };
     let (access, renewal) = (seal(GrantPart::Access, &access)?, seal(GrantPart::Renewal, &renewal)?);
     let tokens = GrantTokens::new(access, renewal, refreshable, now_ms(), expires_in);
-    let command = StoreGrant { id: command_id(), key, grant, server_name: name.clone(), tokens, sealed, if_absent };
+    let command = StoreTokens { id: command_id(), key, grant, server_name: name.clone(), tokens, sealed, if_absent };
     let live = facade.ask_holder(&name, &command, time_to_start(&facade, &name)).await?;
     shown(&facade, &name, live).await
 }
@@ -124,7 +124,7 @@ impl OauthBody {
 
     /// The access token as its header has it, and what a new one is got with.
     fn halves(self) -> Result<(Zeroizing<String>, Zeroizing<String>), Failure> {
-        let renewal = Renewal {
+        let renewal = RefreshCredentials {
             refresh_token: self.refresh_token,
             client_id: self.client_id,
             client_secret: self.client_secret,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::core::command::{InstallPackage, RegisterServer};
 use crate::core::failure::Failure;
-use crate::core::model::package::{FOLDER, Index, Python, Source, python_name, split_index};
+use crate::core::model::package::{FOLDER, PackageIndex, PythonOptions, Source, python_name, split_index};
 use crate::core::model::remote::{HIDDEN, ReconnectionOptions};
 use crate::core::model::server::Replicas;
 use crate::core::names::{PackageName, SecretName, ServerId, ServerName, UserName, VersionTag};
@@ -129,7 +129,7 @@ impl InstallBody {
         }
     }
 
-    fn python(&mut self, seal: &mut Seal<'_>) -> Result<Python, Failure> {
+    fn python(&mut self, seal: &mut Seal<'_>) -> Result<PythonOptions, Failure> {
         if self.python_module.is_none() && self.command.is_none() {
             return Err(Failure::invalid(
                 "pythonModule is missing: what python -m runs; or say with command what is started",
@@ -148,9 +148,9 @@ impl InstallBody {
                 Some(user_info) => Some(seal.seal(Kind::Index, field, &user_info)?),
                 None => None,
             };
-            Ok(Some(Index { url: shown, user_info }))
+            Ok(Some(PackageIndex { url: shown, user_info }))
         };
-        let python = Python {
+        let python = PythonOptions {
             index_url: index("pipIndexUrl", self.pip_index_url.take())?,
             extra_index_url: index("pipExtraIndexUrl", self.pip_extra_index_url.take())?,
             module: self.python_module.take(),

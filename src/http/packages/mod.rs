@@ -22,8 +22,8 @@ use super::servers::Mode;
 use super::state::{Facade, command_id};
 use super::{jobs, servers};
 use crate::core::catalog::server::Server;
-use crate::core::command::{CheckPackages, Checked, Command, UpgradePackage};
-use crate::core::decide::package::installed_by;
+use crate::core::command::{CheckPackages, Command, PackageCheck, UpgradePackage};
+use crate::core::decide::package::find_installed;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::idempotency::JobKey;
@@ -123,7 +123,7 @@ pub async fn install(
     let key = keyed.map(|keyed| keyed.job_key(&facade, &user, &bytes)).transpose()?;
     let command = body.command(&facade)?;
     if dry_run {
-        crate::core::decide::server::register(&facade.follow.catalog(), &command.register)?;
+        crate::core::decide::server::register_server(&facade.follow.catalog(), &command.register)?;
         return success(Nothing {});
     }
     // What would fail in any case is not begun; under a key it may be its own success that is in the way.
@@ -147,7 +147,7 @@ pub async fn upgrade(
     let bytes = json::read_or_nothing(request, facade.limits.payload).await?;
     let UpgradeBody { username, version } =
         if bytes.is_empty() { UpgradeBody::default() } else { json::parse(&bytes)? };
-    installed_by(&facade.follow.catalog(), name.as_str())?;
+    find_installed(&facade.follow.catalog(), name.as_str())?;
     let key = keyed.map(|keyed| keyed.job_key(&facade, &username, &bytes)).transpose()?;
     let command = UpgradePackage { id: command_id(), name: name.clone(), version };
     submit(&facade, later, job(username, name, key, &command)?).await
@@ -187,7 +187,7 @@ pub async fn by_id(
     Named(name): Named,
     query: Queried<CheckQuery>,
 ) -> Result<Response, Refused> {
-    installed_by(&facade.follow.catalog(), name.as_str())?;
+    find_installed(&facade.follow.catalog(), name.as_str())?;
     let package = views(&facade, query, |server| server.name == name).await?.pop();
     success(OnePackage { package: package.ok_or_else(|| Failure::server_not_found(&name))? })
 }
@@ -198,7 +198,7 @@ pub async fn by_id(
 pub async fn updates(State(facade): State<Arc<Facade>>, query: Queried<UpdatesQuery>) -> Result<Response, Refused> {
     let Query(UpdatesQuery { name }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     if let Some(name) = &name {
-        installed_by(&facade.follow.catalog(), name.as_str())?;
+        find_installed(&facade.follow.catalog(), name.as_str())?;
     }
     let mut servers = packaged(&facade);
     servers.retain(|server| name.as_ref().is_none_or(|name| server.name == *name));
@@ -229,7 +229,7 @@ pub async fn enable(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
-    installed_by(&facade.follow.catalog(), name.as_str())?;
+    find_installed(&facade.follow.catalog(), name.as_str())?;
     let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
     let server = servers::enabled(&facade, &name, key).await?;
     with_server(&facade, &name, server)
@@ -243,7 +243,7 @@ pub async fn disable(
     Named(name): Named,
     request: Request,
 ) -> Result<Response, Refused> {
-    installed_by(&facade.follow.catalog(), name.as_str())?;
+    find_installed(&facade.follow.catalog(), name.as_str())?;
     let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
     let server = servers::disabled(&facade, &name, key).await?;
     with_server(&facade, &name, server)
@@ -260,14 +260,14 @@ pub async fn delete(
     let keyed = Keyed::of(&request)?.is_some();
     // Under a key it may be its own success that is in the way.
     if !keyed {
-        installed_by(&facade.follow.catalog(), name.as_str())?;
+        find_installed(&facade.follow.catalog(), name.as_str())?;
     }
     servers::delete(State(facade), Named(name), request).await
 }
 
 fn with_server(facade: &Facade, name: &ServerName, server: ServerView) -> Result<Response, Refused> {
     let catalog = facade.follow.catalog();
-    let package = PackageView::new(installed_by(&catalog, name.as_str())?, &facade.folders);
+    let package = PackageView::new(find_installed(&catalog, name.as_str())?, &facade.folders);
     success(PackageAndServer { package: package.ok_or_else(Failure::internal)?, server })
 }
 
@@ -291,7 +291,7 @@ pub fn packaged(facade: &Facade) -> Vec<Arc<Server>> {
     catalog.servers().into_iter().filter(|server| server.package.is_some()).cloned().collect()
 }
 
-async fn check(facade: &Facade, servers: &[Arc<Server>]) -> Result<Vec<Checked>, Failure> {
+async fn check(facade: &Facade, servers: &[Arc<Server>]) -> Result<Vec<PackageCheck>, Failure> {
     if servers.is_empty() {
         return Ok(vec![]);
     }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::model::remote::{
-    HIDDEN, HeaderValue, ReconnectionOptions, Remote, RemoteChange, SealedValue, Session, check_header_value,
+    HIDDEN, HeaderValue, ReconnectionOptions, Remote, RemoteChange, SealedValue, StoredSession, check_header_value,
     check_session_id, is_credential, split_user_info,
 };
 use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, given, refuse};
@@ -281,7 +281,7 @@ impl<'a> Seal<'a> {
 
     fn session(&mut self, id: String) -> Result<ValueId, Failure> {
         check_session_id(&id)?;
-        let session = serde_json::to_string(&Session { id, initialize: None }).map_err(bug)?;
+        let session = serde_json::to_string(&StoredSession { id, initialize: None }).map_err(bug)?;
         self.seal(Kind::Session, "", &session)
     }
 

@@ -20,10 +20,10 @@ use super::extract::path::Named;
 use super::respond::json::{Nothing, Refused, Success, success};
 use super::state::{Facade, command_id};
 use crate::core::catalog::server::Server;
-use crate::core::command::{DeleteServer, DisableServer, EnableServer, ReadLogs, RegisterServer, UpdateServer};
+use crate::core::command::{DeleteServer, DisableServer, EnableServer, ReadServerLogs, RegisterServer, UpdateServer};
 use crate::core::failure::Failure;
 use crate::core::model::idempotency::RequestKey;
-use crate::core::model::server::{DEFAULT_TIMEOUT_MS, Live};
+use crate::core::model::server::{DEFAULT_TIMEOUT_MS, ServerStatus};
 use crate::core::names::{Position, ServerId, ServerName, WorkerId};
 use crate::eventlog::history::PointInTime;
 use crate::ports::bus::Place;
@@ -114,7 +114,7 @@ pub async fn register(
     let (id, named) = (command_id(), name.clone());
     let command = RegisterServer { id, key, server, name: named, config, enabled, session, sealed };
     if dry_run {
-        crate::core::decide::server::register(&facade.follow.catalog(), &command)?;
+        crate::core::decide::server::register_server(&facade.follow.catalog(), &command)?;
         return success(Nothing {});
     }
     let live = facade.ask(&command, time).await?;
@@ -219,11 +219,11 @@ async fn one(facade: &Facade, name: &ServerName) -> Result<Response, Refused> {
 }
 
 /// The server after a change, as the worker that made it has seen it.
-pub async fn shown(facade: &Facade, name: &ServerName, live: Live) -> Result<Response, Refused> {
+pub async fn shown(facade: &Facade, name: &ServerName, live: ServerStatus) -> Result<Response, Refused> {
     success(OneServer { server: changed(facade, name, live).await? })
 }
 
-async fn changed(facade: &Facade, name: &ServerName, live: Live) -> Result<ServerView, Refused> {
+async fn changed(facade: &Facade, name: &ServerName, live: ServerStatus) -> Result<ServerView, Refused> {
     let server =
         facade.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     let mut view = views(facade, &[server]).await.pop().ok_or_else(|| Failure::server_not_found(name))?;
@@ -240,7 +240,7 @@ async fn views(facade: &Facade, servers: &[Arc<Server>]) -> Vec<ServerView> {
         workers.iter().for_each(|worker| by_worker.entry(*worker).or_default().push(*id));
     }
     let asked = by_worker.into_iter().map(async |(worker, servers)| {
-        facade.asker.at(Place::Worker(worker), &ReadLogs { servers }, LOGS).await.unwrap_or_default()
+        facade.asker.at(Place::Worker(worker), &ReadServerLogs { servers }, LOGS).await.unwrap_or_default()
     });
     let told = futures::future::join_all(asked).await.into_iter().flatten();
     let mut by_server: HashMap<ServerId, Told> = HashMap::new();

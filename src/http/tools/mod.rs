@@ -210,7 +210,7 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     let (area, held, command) = (Area::Tools, server.held(), CallTool::NAME);
     let question = Question { area, server: held, command, call: Some(called), body: args, traceparent, time };
     let answered = facade.asker.ask(question).instrument(span.clone()).await;
-    let answered = answered.and_then(|answered| tool_result::answer(&answered.body, raw));
+    let answered = answered.and_then(|answered| tool_result::shape_tool_result(&answered.body, raw));
     let answered = answered.map_err(|failure| {
         let failure = with_login(&facade, host.as_ref(), &server, &of_user, failure);
         with_authorization(&facade, host.as_ref(), &server, &of_user, failure)

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{cases, json, nearly_json};
-use mcp_api::core::arguments::merge::{Form, Opened, merge};
-use mcp_api::core::tool_result::answer;
+use mcp_api::core::arguments::merge::{ArgumentForm, SecretArgument, merge_arguments};
+use mcp_api::core::tool_result::shape_tool_result;
 
 /// An object's members in their order, repeated ones too.
 struct Members(Vec<(String, Value)>);
@@ -81,9 +81,9 @@ proptest! {
         (args, members) in args(),
         secrets in prop::collection::btree_map(name(), ".{0,12}|[\\x00-\\x1f\"\\\\]{0,4}", 0..4),
     ) {
-        let opened: Vec<_> = secrets.iter().map(|(name, value)| Opened { name, value, form: Form::Text }).collect();
+        let opened: Vec<_> = secrets.iter().map(|(name, value)| SecretArgument { name, value, form: ArgumentForm::Text }).collect();
         let mut line = b"before".to_vec();
-        merge(&mut line, &args, &opened);
+        merge_arguments(&mut line, &args, &opened);
         let line = line.strip_prefix(b"before").expect("what was there stays");
         prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'), "a line break");
         let text = std::str::from_utf8(line).expect("UTF-8");
@@ -102,14 +102,14 @@ proptest! {
             return Ok(());
         }
         let mut line = Vec::new();
-        merge(&mut line, args.get(), &[Opened { name: &name, value: &value, form: Form::Text }]);
+        merge_arguments(&mut line, args.get(), &[SecretArgument { name: &name, value: &value, form: ArgumentForm::Text }]);
         prop_assert!(serde_json::from_slice::<&RawValue>(&line).is_ok(), "{}", String::from_utf8_lossy(&line));
     }
 
     #[test]
     fn any_bytes_are_an_answer_or_a_failure(result in nearly_json(), raw: bool) {
         // UTF-8 was checked where the result came in; anything else must do no worse than pass.
-        if let Ok(answer) = answer(&result, raw) && std::str::from_utf8(&result).is_ok() {
+        if let Ok(answer) = shape_tool_result(&result, raw) && std::str::from_utf8(&result).is_ok() {
             let body = serde_json::from_slice::<&RawValue>(&answer.body);
             prop_assert!(body.is_ok(), "{}", String::from_utf8_lossy(&answer.body));
         }
@@ -129,11 +129,11 @@ proptest! {
         }
         let text = result.to_string();
 
-        let raw = answer(text.as_bytes(), true).expect("an answer");
+        let raw = shape_tool_result(text.as_bytes(), true).expect("an answer");
         prop_assert_eq!(String::from_utf8(raw.body).expect("UTF-8"), format!("{{\"success\":true,\"data\":{text}}}"));
         prop_assert_eq!(raw.is_error, is_error);
 
-        let shaped = answer(text.as_bytes(), false).expect("an answer");
+        let shaped = shape_tool_result(text.as_bytes(), false).expect("an answer");
         prop_assert_eq!(shaped.is_error, is_error);
         let shaped: Value = serde_json::from_slice(&shaped.body).expect("JSON");
         let data = &shaped["data"];

@@ -14,7 +14,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::core::catalog::server::Server;
-use crate::core::decide::grant::reauth;
+use crate::core::decide::grant::reauth_required;
 use crate::core::failure::Failure;
 use crate::core::model::grant::GrantId;
 use crate::core::model::remote::{HeaderValue as Header, Remote, plain_url};
@@ -159,7 +159,9 @@ impl Endpoint {
                     }
                     Some((bearer, token)) => return Err(bearer.doubt(&token).into()),
                     None if self.credentials.is_empty() => {
-                        return Err(reauth(&self.name, None, "it wants a token, and none is stored for it").into());
+                        return Err(
+                            reauth_required(&self.name, None, "it wants a token, and none is stored for it").into()
+                        );
                     }
                     None => {}
                 }

@@ -21,8 +21,8 @@ pub use self::streamable::Http;
 use self::transport::Wire;
 use super::connection::{Connection, Shared, Unconnected};
 use crate::core::catalog::server::Server;
-use crate::core::decide::remote::Found;
-use crate::core::model::remote::{Era, Remote};
+use crate::core::decide::remote::RemoteFinding;
+use crate::core::model::remote::{ProtocolMode, Remote};
 use crate::core::model::tool::Tools;
 use crate::core::names::ValueId;
 
@@ -41,7 +41,7 @@ pub async fn connect_remote(
     let session = Session::new(wire, memory.clone());
     let connecting = Connecting { server, session };
     let (connection, tools, era) = connecting.find().await?;
-    memory.found(Found::Era(era)).await;
+    memory.found(RemoteFinding::Era(era)).await;
     Ok((connection, tools))
 }
 
@@ -53,14 +53,14 @@ struct Connecting<'a> {
 type Connected = (Connection, Tools);
 
 impl Connecting<'_> {
-    async fn find(&self) -> Result<(Connection, Tools, Era), Unconnected> {
+    async fn find(&self) -> Result<(Connection, Tools, ProtocolMode), Unconnected> {
         let with = |era| move |(connection, tools): Connected| (connection, tools, era);
         let remembered = self.server.era;
         if let Some(era) = remembered {
             let tried = match era {
-                Era::Stateless => self.stateless(true).await,
-                Era::Session => self.with_session().await,
-                Era::Sse => self.sse().await.map_err(Unopened::not_this),
+                ProtocolMode::Stateless => self.stateless(true).await,
+                ProtocolMode::Session => self.with_session().await,
+                ProtocolMode::Sse => self.sse().await.map_err(Unopened::not_this),
             };
             match tried {
                 Ok(connected) => return Ok(with(era)(connected)),
@@ -71,25 +71,25 @@ impl Connecting<'_> {
         } else if self.kept().is_some() {
             // Somebody knows a session: then it has sessions.
             match self.with_session().await {
-                Ok(connected) => return Ok(with(Era::Session)(connected)),
+                Ok(connected) => return Ok(with(ProtocolMode::Session)(connected)),
                 Err(Unopened::Failed(reason)) => return Err(reason),
                 Err(Unopened::NotThis(_) | Unopened::Stateless) => {}
             }
         }
         match self.stateless(false).await {
-            Ok(connected) => return Ok(with(Era::Stateless)(connected)),
+            Ok(connected) => return Ok(with(ProtocolMode::Stateless)(connected)),
             Err(Unopened::Failed(reason)) => return Err(reason),
             Err(Unopened::NotThis(_) | Unopened::Stateless) => {}
         }
         let reason = match self.with_session().await {
-            Ok(connected) => return Ok(with(Era::Session)(connected)),
+            Ok(connected) => return Ok(with(ProtocolMode::Session)(connected)),
             Err(Unopened::Failed(reason)) => return Err(reason),
             Err(Unopened::Stateless) => return Err("it wants to be asked without a session, and then is not".into()),
             Err(Unopened::NotThis(reason)) => reason,
         };
         let connected =
             self.sse().await.map_err(|sse| Unconnected { reason: format!("{reason}; {}", sse.reason), ..sse })?;
-        Ok(with(Era::Sse)(connected))
+        Ok(with(ProtocolMode::Sse)(connected))
     }
 
     /// 2026-07-28. What is remembered need not be asked again.

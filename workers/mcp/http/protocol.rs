@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::core::model::remote::Session;
+use crate::core::model::remote::StoredSession;
 use crate::core::names::ValueId;
 
 /// The newest version without sessions, and with them.
@@ -62,7 +62,7 @@ impl Talk {
     }
 
     /// Takes up a session that was opened earlier.
-    pub fn resume(session: &Session, kept: ValueId) -> Self {
+    pub fn resume(session: &StoredSession, kept: ValueId) -> Self {
         let version = session.initialize.as_ref().and_then(|initialize| initialize["protocolVersion"].as_str());
         Self { kept: Some(kept), ..Self::new(version, Some(&session.id)) }
     }

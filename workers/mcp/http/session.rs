@@ -14,7 +14,7 @@ use super::param_headers::Mirrored;
 use super::protocol::{NEWEST_WITH_SESSION, STATELESS, Talk, WITH_SESSION};
 use super::transport::{Message, Told, Trouble, Wire};
 use crate::core::failure::Code;
-use crate::core::model::remote::Session as Stored;
+use crate::core::model::remote::StoredSession as Stored;
 use crate::time::clock::now_ms;
 use crate::workers::mcp::connection::Unconnected;
 use crate::workers::mcp::jsonrpc::RpcError;

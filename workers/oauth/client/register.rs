@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::discovery::{Site, allowed};
 use super::fetch::{Unanswered, send};
-use crate::core::model::grant::{Client, ClientAuth};
+use crate::core::model::grant::{ClientAuth, OAuthClient};
 
 #[derive(Deserialize)]
 struct Registered {
@@ -20,7 +20,7 @@ struct Registered {
 }
 
 /// A new client. The sentence of a failure goes on after the server's name.
-pub async fn register(site: &Site, redirect_uri: &str, scopes: &[String]) -> Result<(Client, ClientAuth), String> {
+pub async fn register(site: &Site, redirect_uri: &str, scopes: &[String]) -> Result<(OAuthClient, ClientAuth), String> {
     let Site { issuer, metadata, token_endpoint, .. } = site;
     let url = metadata.registration_endpoint.as_deref().and_then(|url| Url::parse(url).ok());
     let url = url.ok_or_else(|| {
@@ -53,5 +53,5 @@ pub async fn register(site: &Site, redirect_uri: &str, scopes: &[String]) -> Res
     })?;
     let Registered { client_id, client_secret, token_endpoint_auth_method } = registered;
     let auth = token_endpoint_auth_method.unwrap_or_else(|| metadata.auth(client_secret.is_some()));
-    Ok((Client { client_id, client_secret }, auth))
+    Ok((OAuthClient { client_id, client_secret }, auth))
 }

@@ -12,7 +12,7 @@ use url::form_urlencoded::{Serializer, byte_serialize};
 use zeroize::Zeroizing;
 
 use super::fetch::{Answer, Unanswered, send};
-use crate::core::model::grant::{ClientAuth, Renewal, TokenEndpoint};
+use crate::core::model::grant::{ClientAuth, RefreshCredentials, TokenEndpoint};
 use crate::workers::redact::Masker;
 use crate::workers::runtime::log_buffer::shorten;
 
@@ -56,13 +56,13 @@ struct Refusal {
 }
 
 /// Asks for new tokens in the place of old ones.
-pub async fn refresh(endpoint: &TokenEndpoint, renewal: &Renewal) -> Got {
+pub async fn refresh(endpoint: &TokenEndpoint, renewal: &RefreshCredentials) -> Got {
     let refresh_token = renewal.refresh_token.as_deref().map_or("", |token| token);
     ask(endpoint, renewal, &[("grant_type", "refresh_token"), ("refresh_token", refresh_token)]).await
 }
 
 /// Asks for tokens with the code that a browser brought.
-pub async fn exchange(begun: &Renewal, code: &str) -> Got {
+pub async fn exchange(begun: &RefreshCredentials, code: &str) -> Got {
     let Some(endpoint) = &begun.endpoint else { return Got::Refused("has no token endpoint".into()) };
     let verifier = begun.code_verifier.as_deref().map_or("", |verifier| verifier);
     let what = [
@@ -74,7 +74,7 @@ pub async fn exchange(begun: &Renewal, code: &str) -> Got {
     ask(endpoint, begun, &what).await
 }
 
-async fn ask(endpoint: &TokenEndpoint, client: &Renewal, what: &[(&str, &str)]) -> Got {
+async fn ask(endpoint: &TokenEndpoint, client: &RefreshCredentials, what: &[(&str, &str)]) -> Got {
     let Ok(url) = Url::parse(&endpoint.url) else { return Got::Refused("has no token endpoint".into()) };
     let mut headers = HeaderMap::new();
     let mut fields = what.to_vec();
@@ -135,7 +135,7 @@ fn basic(client_id: &str, secret: &str) -> Option<HeaderValue> {
 }
 
 /// What it says to a refusal, without anything secret of what it was told.
-fn said(status: StatusCode, body: &[u8], client: &Renewal, what: &[(&str, &str)]) -> String {
+fn said(status: StatusCode, body: &[u8], client: &RefreshCredentials, what: &[(&str, &str)]) -> String {
     let Ok(Refusal { error, error_description }) = serde_json::from_slice(body) else {
         return format!("answered {status}");
     };

@@ -12,12 +12,12 @@ pub const FOLDER: &str = "${package}";
 
 /// Where this process keeps packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folders {
+pub struct PackageDirs {
     pub node: PathBuf,
     pub python: PathBuf,
 }
 
-impl Folders {
+impl PackageDirs {
     pub fn of(&self, source: &Source) -> &PathBuf {
         match source {
             Source::Node => &self.node,

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::check::{check_module, check_requirement, python_name};
-pub use self::folder::{FOLDER, Folders};
+pub use self::folder::{FOLDER, PackageDirs};
 pub use self::version::newer;
 use super::remote::split_user_info;
 use crate::core::failure::Failure;
@@ -35,13 +35,13 @@ pub enum Source {
     /// npm.
     Node,
     /// PyPI, or an index like it.
-    Python(Python),
+    Python(PythonOptions),
 }
 
 /// What a user says of a Python package.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Python {
+pub struct PythonOptions {
     /// What `python -m` runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
@@ -51,15 +51,15 @@ pub struct Python {
     #[serde(default)]
     pub dependencies: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index_url: Option<Index>,
+    pub index_url: Option<PackageIndex>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub extra_index_url: Option<Index>,
+    pub extra_index_url: Option<PackageIndex>,
 }
 
 /// A package index: its URL without user info (`***` stands where there is some), and where that lies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Index {
+pub struct PackageIndex {
     pub url: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_info: Option<ValueId>,
@@ -75,19 +75,19 @@ pub struct Recipe {
     pub lock: ValueId,
     /// How the package said it is to be started. Absent where a user said that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub entry: Option<Entry>,
+    pub entry: Option<EntryPoint>,
 }
 
 /// A command line within a package's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Entry {
+pub struct EntryPoint {
     pub command: String,
     pub args: Vec<String>,
 }
 
 /// A package of a server, as the catalogue knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Installed {
+pub struct InstalledPackage {
     pub package: Package,
     /// Milliseconds since 1970.
     pub installed: u64,
@@ -96,7 +96,7 @@ pub struct Installed {
     pub latest: Option<String>,
 }
 
-impl Installed {
+impl InstalledPackage {
     pub fn update_available(&self) -> bool {
         self.latest.as_deref().is_some_and(|latest| newer(&self.package.source, latest, &self.package.version))
     }
@@ -119,9 +119,9 @@ impl Source {
     }
 }
 
-impl Python {
+impl PythonOptions {
     /// The indexes with the fields they are given in.
-    pub fn indexes(&self) -> impl Iterator<Item = (&'static str, &Index)> {
+    pub fn indexes(&self) -> impl Iterator<Item = (&'static str, &PackageIndex)> {
         let first = self.index_url.iter().map(|index| ("pipIndexUrl", index));
         first.chain(self.extra_index_url.iter().map(|index| ("pipExtraIndexUrl", index)))
     }

@@ -18,11 +18,11 @@ fn compare<V: std::str::FromStr + Ord>(found: &str, installed: &str) -> Option<b
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::model::package::Python;
+    use crate::core::model::package::PythonOptions;
 
     #[test]
     fn each_registry_has_its_own_order() {
-        let python = Source::Python(Python::default());
+        let python = Source::Python(PythonOptions::default());
         for (source, found, installed, newer_is) in [
             (&Source::Node, "2026.8.31", "2026.1.26", true),
             (&Source::Node, "1.10.0", "1.9.0", true),
