@@ -9,8 +9,8 @@ use super::install::Installer;
 use super::permits::Permits;
 use super::runtime::manager::{Pool, PoolParts};
 use super::sealed_store::Keep;
-use crate::cluster::command_client::Asker;
-use crate::cluster::membership::Board;
+use crate::cluster::command_client::CommandClient;
+use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Google, Limits, Packages, Pools};
 use crate::core::names::{ValueId, WorkerId};
 use crate::crypto::seal::{Opener, Sealer};
@@ -36,7 +36,7 @@ pub struct Context {
     pub sealed: Cache<ValueId, Sealed>,
     pub metrics: Arc<Metrics>,
     pub permits: Permits,
-    pub asker: Asker,
+    pub asker: CommandClient,
     pub queue: Queue,
     pub pool: Arc<Pool>,
     /// The id of the key that this process seals with.
@@ -54,7 +54,7 @@ pub struct Parts {
     pub execute: Appender,
     pub queue: Queue,
     pub bus: Arc<dyn Bus>,
-    pub board: Arc<Board>,
+    pub board: Arc<WorkerRegistry>,
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
     pub opener: Opener,
@@ -87,7 +87,7 @@ impl Context {
             alone,
             ..
         } = parts;
-        let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
+        let asker = CommandClient { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let permits = Permits::new(&limits);
         let key_id = sealer.key_id();
         let google = google.credentials.as_deref().and_then(|credentials| Application::seal(credentials, &sealer));

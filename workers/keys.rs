@@ -72,7 +72,7 @@ pub async fn is_for_others(context: &Context, RotateKeys { to }: &RotateKeys) ->
     }
     sleep(PAUSE).await;
     let board = &context.asker.board;
-    board.sealing_otherwise(to).len() < board.workers().len()
+    board.workers_with_other_key(to).len() < board.live_workers().len()
 }
 
 /// Puts everything under the key that seals; at the end the key record, where nothing is left under an earlier key.
@@ -84,7 +84,7 @@ pub async fn rotate(
     let context = &*context;
     progress.phase("rewrapping");
     if context.key_id != to {
-        let waits_for = context.asker.board.sealing_otherwise(&to);
+        let waits_for = context.asker.board.workers_with_other_key(&to);
         return answer(RotationReport { waits_for, ..RotationReport::default() });
     }
     let values = patiently(|| counted(context)).await?.values;
@@ -172,8 +172,8 @@ async fn put_anew(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result<u64,
 async fn finish(context: &Context) -> Result<(bool, Vec<WorkerId>), Failure> {
     let board = &context.asker.board;
     if !context.alone {
-        tokio::time::sleep_until(board.complete_at().into()).await;
-        let waits_for = board.sealing_otherwise(&context.key_id);
+        tokio::time::sleep_until(board.all_reported_at().into()).await;
+        let waits_for = board.workers_with_other_key(&context.key_id);
         if !waits_for.is_empty() {
             return Ok((false, waits_for));
         }

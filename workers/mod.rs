@@ -42,7 +42,7 @@ use crate::core::command::{
 };
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
-use crate::ports::bus::{Ask, Busy, Place, Reply, Serve, Serving};
+use crate::ports::bus::{Ask, AskHandler, Busy, Reply, SubscriptionGuard, Target};
 use crate::telemetry::error::bug;
 
 /// How long a worker waits to see what its caller has already seen.
@@ -51,7 +51,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 /// The workers of this process.
 pub struct Workers {
     context: Arc<Context>,
-    serving: Vec<Serving>,
+    serving: Vec<SubscriptionGuard>,
     loops: Vec<JoinHandle<()>>,
     draining: CancellationToken,
 }
@@ -65,12 +65,12 @@ impl Workers {
         let (bus, pools) = (parts.bus.clone(), parts.pools.clone());
         let context = Arc::new(Context::new(parts));
         let desk = Arc::new(Desk(context.clone()));
-        let mut places: Vec<_> = areas(&pools).map(Place::Pool).collect();
+        let mut places: Vec<_> = areas(&pools).map(Target::Pool).collect();
         let draining = CancellationToken::new();
         let mut loops = vec![tokio::spawn(packages::keep_clean(context.clone(), draining.clone()))];
         if pools.tools {
-            places.push(Place::Worker(context.pool.worker));
-            loops.push(tokio::spawn(self::jobs::ingest::take(context.clone(), bus.jobs(), draining.clone())));
+            places.push(Target::Worker(context.pool.worker));
+            loops.push(tokio::spawn(self::jobs::ingest::take(context.clone(), bus.consume_jobs(), draining.clone())));
             tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
         }
         if pools.packages {
@@ -81,7 +81,7 @@ impl Workers {
             let runner = self::jobs::runner::Runner::new(context.clone(), areas(&pools).collect(), draining.clone());
             loops.push(tokio::spawn(runner.run()));
         }
-        let serving = places.into_iter().map(|place| bus.serve(place, desk.clone())).collect();
+        let serving = places.into_iter().map(|place| bus.subscribe(place, desk.clone())).collect();
         Self { context, serving, loops, draining }
     }
 
@@ -117,8 +117,8 @@ fn areas(pools: &Pools) -> impl Iterator<Item = Area> {
 struct Desk(Arc<Context>);
 
 #[async_trait]
-impl Serve for Desk {
-    async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+impl AskHandler for Desk {
+    async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
         let context = &self.0;
         // What is answered from memory needs no place: a full worker still tells how its servers are.
         let _permit = match ask.command {

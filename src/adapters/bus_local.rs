@@ -11,14 +11,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, broadcast};
 
-use crate::ports::bus::{Ask, Bus, BusError, Busy, Delivery, Hint, Job, Jobs, Place, Reply, Serve, Serving, Settle};
+use crate::ports::bus::{
+    Ask, AskHandler, Bus, BusError, Busy, Hint, JobAck, JobConsumer, JobDelivery, JobMessage, Reply, SubscriptionGuard,
+    Target,
+};
 
 /// Hints a listener may be behind; one that is further behind looks for itself.
 const HINTS: usize = 1024;
 /// Jobs that may wait.
 const JOBS: usize = 10_000;
 
-type Takers = HashMap<Place, Vec<(u64, Arc<dyn Serve>)>>;
+type Takers = HashMap<Target, Vec<(u64, Arc<dyn AskHandler>)>>;
 
 pub struct InProcessBus {
     takers: ArcSwap<Takers>,
@@ -40,14 +43,14 @@ impl InProcessBus {
     }
 
     /// Whether anybody serves that place.
-    pub fn serves(&self, place: Place) -> bool {
+    pub fn serves(&self, place: Target) -> bool {
         self.takers.load().get(&place).is_some_and(|there| !there.is_empty())
     }
 }
 
 #[async_trait]
 impl Bus for InProcessBus {
-    async fn call(&self, ask: Ask) -> Result<Reply, BusError> {
+    async fn request(&self, ask: Ask) -> Result<Reply, BusError> {
         let takers = self.takers.load();
         let Some(there) = takers.get(&ask.to).filter(|there| !there.is_empty()) else {
             return Err(BusError::NobodyThere);
@@ -56,14 +59,14 @@ impl Bus for InProcessBus {
         let turn = if there.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) % there.len() } else { 0 };
         let taker = there[turn].1.clone();
         drop(takers);
-        match tokio::time::timeout(ask.time_left, taker.serve(ask)).await {
+        match tokio::time::timeout(ask.time_left, taker.handle(ask)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(Busy)) => Err(BusError::Busy),
             Err(_) => Err(BusError::TimedOut),
         }
     }
 
-    fn serve(&self, place: Place, taker: Arc<dyn Serve>) -> Serving {
+    fn subscribe(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard {
         let number = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
         self.takers.rcu(|takers| {
             let mut takers = Takers::clone(takers);
@@ -71,7 +74,7 @@ impl Bus for InProcessBus {
             takers
         });
         let bus = self.own.clone();
-        Serving(Box::new(move || {
+        SubscriptionGuard(Box::new(move || {
             let Some(bus) = bus.upgrade() else { return };
             bus.takers.rcu(|takers| {
                 let mut takers = Takers::clone(takers);
@@ -86,19 +89,19 @@ impl Bus for InProcessBus {
         }))
     }
 
-    async fn submit(&self, job: Job) -> Result<(), BusError> {
+    async fn publish_job(&self, job: JobMessage) -> Result<(), BusError> {
         self.lane.push(job)
     }
 
-    fn jobs(&self) -> Box<dyn Jobs> {
+    fn consume_jobs(&self) -> Box<dyn JobConsumer> {
         Box::new(Taker(self.lane.clone()))
     }
 
-    async fn tell(&self, _: &str, _: Result<Bytes, Bytes>) {
+    async fn publish_outcome(&self, _: &str, _: Result<Bytes, Bytes>) {
         // Senders in this process read their outcomes from the log.
     }
 
-    async fn set_aside(&self, _: String, _: Bytes) {}
+    async fn publish_dead_letter(&self, _: String, _: Bytes) {}
 
     fn publish(&self, hint: Hint) {
         // Nobody listening is no loss: hints are hints.
@@ -109,7 +112,7 @@ impl Bus for InProcessBus {
         self.hints.subscribe()
     }
 
-    async fn waiting(&self) -> usize {
+    async fn pending_jobs(&self) -> usize {
         self.lane.lock().waiting.len()
     }
 }
@@ -123,7 +126,7 @@ struct Lane {
 
 #[derive(Default)]
 struct LaneState {
-    waiting: VecDeque<(Job, u32)>,
+    waiting: VecDeque<(JobMessage, u32)>,
     unsettled: HashSet<String>,
 }
 
@@ -132,7 +135,7 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, job: Job) -> Result<(), BusError> {
+    fn push(&self, job: JobMessage) -> Result<(), BusError> {
         let mut state = self.lock();
         if state.unsettled.contains(&job.id) {
             return Ok(());
@@ -146,7 +149,7 @@ impl Lane {
         Ok(())
     }
 
-    fn back(&self, job: Job, attempt: u32) {
+    fn back(&self, job: JobMessage, attempt: u32) {
         self.lock().waiting.push_back((job, attempt));
         self.more.notify_one();
     }
@@ -155,8 +158,8 @@ impl Lane {
 struct Taker(Arc<Lane>);
 
 #[async_trait]
-impl Jobs for Taker {
-    async fn next(&mut self) -> Option<Delivery> {
+impl JobConsumer for Taker {
+    async fn next(&mut self) -> Option<JobDelivery> {
         loop {
             let more = self.0.more.notified();
             let (first, left) = {
@@ -168,7 +171,7 @@ impl Jobs for Taker {
             }
             if let Some((job, attempt)) = first {
                 let settle = Box::new(Unsettled { lane: self.0.clone(), job: Some((job.clone(), attempt)) });
-                return Some(Delivery { job, attempt, settle });
+                return Some(JobDelivery { job, attempt, settle });
             }
             more.await;
         }
@@ -178,18 +181,18 @@ impl Jobs for Taker {
 /// A delivery nobody has settled yet; dropped so, it goes back to the end of the lane.
 struct Unsettled {
     lane: Arc<Lane>,
-    job: Option<(Job, u32)>,
+    job: Option<(JobMessage, u32)>,
 }
 
 #[async_trait]
-impl Settle for Unsettled {
-    async fn done(mut self: Box<Self>, _: Option<Result<Bytes, Bytes>>) {
+impl JobAck for Unsettled {
+    async fn ack(mut self: Box<Self>, _: Option<Result<Bytes, Bytes>>) {
         if let Some((job, _)) = self.job.take() {
             self.lane.lock().unsettled.remove(&job.id);
         }
     }
 
-    async fn again(mut self: Box<Self>, after: Duration) {
+    async fn nak_after(mut self: Box<Self>, after: Duration) {
         let Some((job, attempt)) = self.job.take() else { return };
         let lane = self.lane.clone();
         tokio::spawn(async move {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::adapters::Ports;
-use crate::cluster::membership::Board;
+use crate::cluster::membership::WorkerRegistry;
 use crate::config::Config;
 use crate::crypto::seal::SealError;
 use crate::eventlog::appender::Appender;
@@ -104,7 +104,7 @@ pub async fn serve_until(
     let follow = Projection::open(log, bus.clone()).await?;
     let execute = Appender::start(follow.clone());
     // Before the workers: it hears from the first moment how their servers are.
-    let board = Arc::new(Board::new(bus.hints()));
+    let board = Arc::new(WorkerRegistry::new(bus.hints()));
     let queue = Queue {
         execute: execute.clone(),
         follow: follow.clone(),
@@ -155,7 +155,7 @@ pub async fn serve_until(
 
     if workers.is_some() {
         // Whoever reads that this process listens may ask it at once.
-        served.settled().await;
+        served.flush().await;
     }
     let address = listener.local_addr().map_err(StartError::Serve)?;
     tracing::info!(addr = %address, "listening");
@@ -199,11 +199,11 @@ pub async fn serve_until(
 }
 
 /// Reads what workers tell, also when nobody looks.
-async fn keep_up(board: Arc<Board>) {
+async fn keep_up(board: Arc<WorkerRegistry>) {
     let mut every = tokio::time::interval(BOARD);
     loop {
         every.tick().await;
-        board.catch_up();
+        board.refresh();
     }
 }
 

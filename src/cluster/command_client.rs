@@ -10,26 +10,26 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::membership::Board;
+use super::membership::WorkerRegistry;
 use crate::core::command::{Area, Command};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{Position, ServerId};
 use crate::eventlog::projection::Projection;
-use crate::ports::bus::{Ask, Bus, BusError, Place};
+use crate::ports::bus::{Ask, Bus, BusError, Target};
 use crate::telemetry::error::bug;
 
 /// How long somebody busy is asked again before the caller is sent away.
 const BUSY: Duration = Duration::from_secs(2);
 
-pub struct Asker {
+pub struct CommandClient {
     pub bus: Arc<dyn Bus>,
     pub follow: Arc<Projection>,
-    pub board: Arc<Board>,
+    pub board: Arc<WorkerRegistry>,
 }
 
 /// What is asked, and of whom.
-pub struct Question {
+pub struct CommandRequest {
     pub area: Area,
     /// The server it is about, where it has one process and that one must answer.
     pub server: Option<ServerId>,
@@ -41,30 +41,30 @@ pub struct Question {
 }
 
 /// An answer, and how much of the log its worker had seen.
-pub struct Answered {
+pub struct CommandResponse {
     pub position: Position,
     pub body: Bytes,
 }
 
-impl Asker {
+impl CommandClient {
     /// Asks one place, once, and reads the answer.
-    pub async fn at<C: Command>(&self, to: Place, command: &C, time: Duration) -> Result<C::Answer, Failure> {
+    pub async fn send_to<C: Command>(&self, to: Target, command: &C, time: Duration) -> Result<C::Answer, Failure> {
         let body = Bytes::from(serde_json::to_vec(command).map_err(bug)?);
         let seen = self.follow.position();
         let ask = Ask { to, command: C::NAME, time_left: time, seen, traceparent: None, call: None, body };
-        let reply = self.bus.call(ask).await.map_err(unanswered)?;
+        let reply = self.bus.request(ask).await.map_err(unanswered_failure)?;
         let body = reply.outcome.map_err(|failure| serde_json::from_slice(&failure).unwrap_or_else(bug))?;
         serde_json::from_slice(&body).map_err(bug)
     }
 
-    pub async fn ask(&self, question: Question) -> Result<Answered, Failure> {
-        let Question { area, server, command, call, body, traceparent, time } = question;
+    pub async fn send(&self, question: CommandRequest) -> Result<CommandResponse, Failure> {
+        let CommandRequest { area, server, command, call, body, traceparent, time } = question;
         let began = Instant::now();
         let mut pauses: Option<backon::ExponentialBackoff> = None;
         // Whether to look for the one who runs the server; where nobody does, anybody may take it.
         let mut holder = server;
         loop {
-            let to = self.place(area, holder);
+            let to = self.choose_target(area, holder);
             let ask = Ask {
                 to,
                 command,
@@ -74,9 +74,9 @@ impl Asker {
                 call: call.clone(),
                 body: body.clone(),
             };
-            match self.bus.call(ask).await {
+            match self.bus.request(ask).await {
                 Ok(reply) => match reply.outcome {
-                    Ok(body) => return Ok(Answered { position: reply.position, body }),
+                    Ok(body) => return Ok(CommandResponse { position: reply.position, body }),
                     Err(failure) => {
                         let failure: Failure = serde_json::from_slice(&failure).unwrap_or_else(bug);
                         if !failure.elsewhere || began.elapsed() >= time {
@@ -87,36 +87,36 @@ impl Asker {
                     }
                 },
                 Err(BusError::NobodyThere)
-                    if to != Place::Pool(area) && (holder.is_some() || began.elapsed() < BUSY) =>
+                    if to != Target::Pool(area) && (holder.is_some() || began.elapsed() < BUSY) =>
                 {
                     match holder.take() {
                         Some(_) => continue,
                         // The worker that was chosen has just gone.
-                        None => self.board.catch_up(),
+                        None => self.board.refresh(),
                     }
                 }
                 Err(BusError::Busy) if began.elapsed() < BUSY => {}
-                Err(error) => return Err(unanswered(error)),
+                Err(error) => return Err(unanswered_failure(error)),
             }
-            let pause = pauses.get_or_insert_with(short_pauses).next().unwrap_or(BUSY);
+            let pause = pauses.get_or_insert_with(busy_pauses).next().unwrap_or(BUSY);
             tokio::time::sleep(pause).await;
         }
     }
 
-    fn place(&self, area: Area, holder: Option<ServerId>) -> Place {
-        if !self.board.somebody_is_quiet() {
-            return holder.map_or(Place::Pool(area), Place::Holder);
+    fn choose_target(&self, area: Area, holder: Option<ServerId>) -> Target {
+        if !self.board.has_silent_worker() {
+            return holder.map_or(Target::Pool(area), Target::Holder);
         }
         // Whoever stands still has not left the bus: ask only those who are known to be there.
         let known = match holder {
-            Some(server) => self.board.holder(server).or_else(|| self.board.some_worker()),
-            None => self.board.some_worker(),
+            Some(server) => self.board.owner_of(server).or_else(|| self.board.pick_worker()),
+            None => self.board.pick_worker(),
         };
-        known.map_or(Place::Pool(area), Place::Worker)
+        known.map_or(Target::Pool(area), Target::Worker)
     }
 }
 
-fn short_pauses() -> backon::ExponentialBackoff {
+fn busy_pauses() -> backon::ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(5))
         .with_max_delay(Duration::from_millis(200))
@@ -125,7 +125,7 @@ fn short_pauses() -> backon::ExponentialBackoff {
         .build()
 }
 
-fn unanswered(error: BusError) -> Failure {
+fn unanswered_failure(error: BusError) -> Failure {
     match error {
         BusError::NobodyThere => Failure::unavailable("No worker is there to take the request; ask again"),
         BusError::Busy => Failure::unavailable(

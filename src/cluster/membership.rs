@@ -22,15 +22,15 @@ const QUIET: Duration = Duration::from_secs(4);
 /// A bus may take minutes to notice that one of its takers stands still.
 const SUSPECTED: Duration = Duration::from_secs(600);
 
-pub struct Board {
-    told: Mutex<Told>,
+pub struct WorkerRegistry {
+    told: Mutex<RegistryState>,
     /// Since when it listens.
     since: Instant,
     quiet: AtomicBool,
     turn: AtomicUsize,
 }
 
-struct Told {
+struct RegistryState {
     hints: Receiver<Hint>,
     /// When each worker was last heard of, until it said that it leaves.
     workers: HashMap<WorkerId, Instant>,
@@ -38,27 +38,27 @@ struct Told {
     keys: HashMap<WorkerId, Option<String>>,
     /// The one that was told last, by whomever: who is there next has it too.
     last_key: Option<String>,
-    servers: HashMap<ServerId, Vec<Word>>,
+    servers: HashMap<ServerId, Vec<ServerReport>>,
 }
 
 /// What one worker has said of one server.
 #[derive(Clone)]
-struct Word {
+struct ServerReport {
     worker: WorkerId,
     live: ServerStatus,
     at: Instant,
 }
 
-impl Board {
+impl WorkerRegistry {
     pub fn new(hints: Receiver<Hint>) -> Self {
         let (workers, keys, servers) = Default::default();
-        let told = Told { hints, workers, keys, last_key: None, servers };
+        let told = RegistryState { hints, workers, keys, last_key: None, servers };
         let (quiet, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
         Self { told: Mutex::new(told), since: Instant::now(), quiet, turn }
     }
 
     /// How each of these servers looks, and the workers that have told of it.
-    pub fn look(&self, servers: &[ServerId]) -> Vec<(ServerStatus, Vec<WorkerId>)> {
+    pub fn server_statuses(&self, servers: &[ServerId]) -> Vec<(ServerStatus, Vec<WorkerId>)> {
         let told = self.read();
         let now = Instant::now();
         let look = |id| {
@@ -71,7 +71,7 @@ impl Board {
     }
 
     /// Who runs the server, as far as anybody has told.
-    pub fn holder(&self, server: ServerId) -> Option<WorkerId> {
+    pub fn owner_of(&self, server: ServerId) -> Option<WorkerId> {
         let told = self.read();
         let running =
             told.fresh(&server, Instant::now()).filter(|word| word.live.status != ConnectionStatus::Disconnected);
@@ -79,19 +79,19 @@ impl Board {
     }
 
     /// When somebody else than `me` last told of the server, and whether it runs it.
-    pub fn elsewhere(&self, server: ServerId, me: WorkerId) -> Option<(Instant, bool)> {
+    pub fn last_report_by_others(&self, server: ServerId, me: WorkerId) -> Option<(Instant, bool)> {
         let told = self.read();
         let others = told.servers.get(&server).into_iter().flatten().filter(|word| word.worker != me);
         others.map(|word| (word.at, word.live.status != ConnectionStatus::Disconnected)).max()
     }
 
     /// Whether a worker stands still, so that what is sent to all may get to it and stay there.
-    pub fn somebody_is_quiet(&self) -> bool {
+    pub fn has_silent_worker(&self) -> bool {
         self.quiet.load(Ordering::Relaxed)
     }
 
     /// The workers heard of lately, in the order of their ids.
-    pub fn workers(&self) -> Vec<WorkerId> {
+    pub fn live_workers(&self) -> Vec<WorkerId> {
         let now = Instant::now();
         let told = self.read();
         let lively = told.workers.iter().filter(|(_, at)| now.duration_since(**at) < QUIET);
@@ -101,20 +101,20 @@ impl Board {
     }
 
     /// One of the workers heard of lately, each in turn.
-    pub fn some_worker(&self) -> Option<WorkerId> {
-        let workers = self.workers();
+    pub fn pick_worker(&self) -> Option<WorkerId> {
+        let workers = self.live_workers();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         workers.get(turn % workers.len().max(1)).copied()
     }
 
     /// When everybody who is there has told of it.
-    pub fn complete_at(&self) -> Instant {
+    pub fn all_reported_at(&self) -> Instant {
         self.since + QUIET
     }
 
     /// The workers heard of lately that seal with another key than this, or do not say with which.
-    pub fn sealing_otherwise(&self, key: &str) -> Vec<WorkerId> {
-        let mut workers = self.workers();
+    pub fn workers_with_other_key(&self, key: &str) -> Vec<WorkerId> {
+        let mut workers = self.live_workers();
         let told = self.read();
         workers.retain(|worker| told.keys.get(worker).is_some_and(|its| its.as_deref() != Some(key)));
         workers
@@ -122,7 +122,7 @@ impl Board {
 
     /// The keys that workers seal with, where none of them does with this one. Empty where one does, does not say, or
     /// nobody was ever heard of.
-    pub fn keys_instead_of(&self, own: &str) -> Vec<String> {
+    pub fn fallback_keys(&self, own: &str) -> Vec<String> {
         let told = self.read();
         let now = Instant::now();
         let lively = told.workers.iter().filter(|(_, at)| now.duration_since(**at) < QUIET);
@@ -135,7 +135,7 @@ impl Board {
     }
 
     /// Reads what has been told meanwhile, so that nobody has to wake for every word of it.
-    pub fn catch_up(&self) {
+    pub fn refresh(&self) {
         let mut told = self.read();
         let now = Instant::now();
         told.workers.retain(|_, at| now.duration_since(*at) < SUSPECTED);
@@ -143,13 +143,13 @@ impl Board {
             words.retain(|word| now.duration_since(word.at) < SUSPECTED);
             !words.is_empty()
         });
-        let Told { workers, keys, .. } = &mut *told;
+        let RegistryState { workers, keys, .. } = &mut *told;
         keys.retain(|worker, _| workers.contains_key(worker));
         let quiet = told.workers.values().any(|at| now.duration_since(*at) >= QUIET);
         self.quiet.store(quiet, Ordering::Relaxed);
     }
 
-    fn read(&self) -> MutexGuard<'_, Told> {
+    fn read(&self) -> MutexGuard<'_, RegistryState> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.read();
         told
@@ -166,8 +166,8 @@ fn rank(status: ConnectionStatus) -> u8 {
     }
 }
 
-impl Told {
-    fn fresh(&self, server: &ServerId, now: Instant) -> impl Iterator<Item = &Word> + Clone {
+impl RegistryState {
+    fn fresh(&self, server: &ServerId, now: Instant) -> impl Iterator<Item = &ServerReport> + Clone {
         let words = self.servers.get(server).into_iter().flatten();
         words.filter(move |word| now.duration_since(word.at) < FRESH)
     }
@@ -176,7 +176,7 @@ impl Told {
         loop {
             match self.hints.try_recv() {
                 Ok(Hint::Status(status)) => match serde_json::from_slice(&status) {
-                    Ok(status) => self.hear(status),
+                    Ok(status) => self.apply_status(status),
                     Err(error) => tracing::debug!(%error, "a worker's status cannot be read"),
                 },
                 Ok(Hint::LogMoved(_)) => {}
@@ -187,12 +187,12 @@ impl Told {
         }
     }
 
-    fn hear(&mut self, WorkerStatus { worker, servers, leaving, key }: WorkerStatus) {
+    fn apply_status(&mut self, WorkerStatus { worker, servers, leaving, key }: WorkerStatus) {
         let at = Instant::now();
         for (id, live) in servers {
             let words = self.servers.entry(id).or_default();
             words.retain(|word| word.worker != worker);
-            words.push(Word { worker, live, at });
+            words.push(ServerReport { worker, live, at });
         }
         match leaving {
             true => self.workers.remove(&worker),

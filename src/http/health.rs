@@ -16,7 +16,7 @@ use super::state::Facade;
 use crate::core::command::{Area, ReadServerLogs};
 use crate::core::failure::Failure;
 use crate::core::names::Position;
-use crate::ports::bus::Place;
+use crate::ports::bus::Target;
 use crate::telemetry::error::bug;
 use crate::views::failure::ErrorBody;
 
@@ -53,8 +53,8 @@ pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refus
     // A worker that has just started may be heard in one area before it is in another.
     let question = ReadServerLogs { servers: vec![] };
     // Without the pool of packages all else works.
-    let asked =
-        [Area::Servers, Area::Tools, Area::Secrets].map(|area| facade.asker.at(Place::Pool(area), &question, LIMIT));
+    let asked = [Area::Servers, Area::Tools, Area::Secrets]
+        .map(|area| facade.asker.send_to(Target::Pool(area), &question, LIMIT));
     if let Some(failure) = join_all(asked).await.into_iter().find_map(Result::err) {
         missing.push(format!("no worker answers ({failure})"));
     }
@@ -71,7 +71,7 @@ pub async fn metrics(State(facade): State<Arc<Facade>>) -> Result<Response, Refu
     let (waiting, running) = (facade.follow.catalog().jobs.waiting(), facade.follow.catalog().jobs.running());
     facade.metrics.jobs_waiting.set(waiting as u64);
     facade.metrics.jobs_running.set(running as u64);
-    facade.metrics.jobs_arriving.set(facade.bus.waiting().await as u64);
+    facade.metrics.jobs_arriving.set(facade.bus.pending_jobs().await as u64);
     let text = facade.metrics.render().map_err(bug)?;
     Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }

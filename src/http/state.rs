@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::events::Tail;
 use super::tools::ToolsAnswer;
-use crate::cluster::command_client::{Asker, Question};
-use crate::cluster::membership::Board;
+use crate::cluster::command_client::{CommandClient, CommandRequest};
+use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Access, Limits};
 use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::Failure;
@@ -32,7 +32,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 pub struct Facade {
     pub follow: Arc<Projection>,
     pub bus: Arc<dyn Bus>,
-    pub asker: Asker,
+    pub asker: CommandClient,
     pub sealer: Sealer,
     pub queue: Queue,
     pub access: Access,
@@ -40,7 +40,7 @@ pub struct Facade {
     /// Where packages lie, to be shown.
     pub folders: PackageDirs,
     pub metrics: Arc<Metrics>,
-    pub board: Arc<Board>,
+    pub board: Arc<WorkerRegistry>,
     pub tools: ToolsAnswer,
     /// The end of the log, for those who listen.
     pub events: Tail,
@@ -57,7 +57,7 @@ pub struct Facade {
 pub struct Parts {
     pub follow: Arc<Projection>,
     pub bus: Arc<dyn Bus>,
-    pub board: Arc<Board>,
+    pub board: Arc<WorkerRegistry>,
     pub sealer: Sealer,
     pub queue: Queue,
     pub access: Access,
@@ -71,7 +71,7 @@ pub struct Parts {
 impl Facade {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { follow, bus, board, sealer, queue, access, limits, folders, metrics, ending, requests } = parts;
-        let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
+        let asker = CommandClient { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let events = Tail::start(follow.clone(), metrics.clone(), ending.clone());
         Arc::new(Self {
             follow,
@@ -122,8 +122,8 @@ impl Facade {
     ) -> Result<C::Answer, Failure> {
         let body = Bytes::from(serde_json::to_vec(command).map_err(bug)?);
         let (area, command) = (C::AREA, C::NAME);
-        let question = Question { area, server, command, call: None, body, traceparent: None, time };
-        let answered = self.asker.ask(question).await?;
+        let question = CommandRequest { area, server, command, call: None, body, traceparent: None, time };
+        let answered = self.asker.send(question).await?;
         // Whoever has changed something sees it here at once.
         if C::DELIVERY == DeliveryMode::Change && !self.follow.wait_for(answered.position, CATCH_UP).await {
             let behind = "The change was made, but this process cannot read it yet; look again in a moment";

@@ -9,7 +9,7 @@ use serde_json::value::to_raw_value;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::cluster::membership::Board;
+use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
 use crate::core::command::Command;
 use crate::core::decide::job::Accept;
@@ -39,7 +39,7 @@ pub struct Queue {
     pub follow: Arc<Projection>,
     pub vault: Arc<dyn Vault>,
     pub sealer: Sealer,
-    pub board: Arc<Board>,
+    pub board: Arc<WorkerRegistry>,
     pub limits: Limits,
 }
 
@@ -139,7 +139,7 @@ impl Queue {
     /// Seals with a key that workers have: this process may be the last one with an earlier key, and they open nothing
     /// under that any more once it was dropped.
     fn seal(&self, place: JobPlace, text: &str) -> Result<Sealed, Failure> {
-        let keys = self.board.keys_instead_of(&self.sealer.key_id());
+        let keys = self.board.fallback_keys(&self.sealer.key_id());
         let sealed = match keys.is_empty() {
             true => self.sealer.seal(place, text),
             false => self.sealer.seal_with(&keys, place, text),

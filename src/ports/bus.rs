@@ -13,7 +13,7 @@ use crate::core::names::{Position, ServerId, WorkerId};
 
 /// Where an ask goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum Target {
     /// Any one worker of the area's pool.
     Pool(Area),
     /// The worker that runs this server.
@@ -24,7 +24,7 @@ pub enum Place {
 
 /// A question on the bus.
 pub struct Ask {
-    pub to: Place,
+    pub to: Target,
     /// The command's name.
     pub command: &'static str,
     /// How long the sender waits. It travels as a length of time, never as a time of day.
@@ -70,8 +70,8 @@ pub enum BusError {
 
 /// Takes asks: `Err(Busy)` where no permit is free. Dropping the future cancels an ask.
 #[async_trait]
-pub trait Serve: Send + Sync {
-    async fn serve(&self, ask: Ask) -> Result<Reply, Busy>;
+pub trait AskHandler: Send + Sync {
+    async fn handle(&self, ask: Ask) -> Result<Reply, Busy>;
 }
 
 /// All permits are taken; nothing was begun.
@@ -79,9 +79,9 @@ pub trait Serve: Send + Sync {
 pub struct Busy;
 
 /// Ends the serving of a place when dropped; asks under way go on.
-pub struct Serving(pub Box<dyn FnOnce() + Send + Sync>);
+pub struct SubscriptionGuard(pub Box<dyn FnOnce() + Send + Sync>);
 
-impl Drop for Serving {
+impl Drop for SubscriptionGuard {
     fn drop(&mut self) {
         std::mem::replace(&mut self.0, Box::new(|| {}))();
     }
@@ -89,7 +89,7 @@ impl Drop for Serving {
 
 /// A job on its way in, as its sender wrote it: whoever takes it reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
+pub struct JobMessage {
     /// The same id again, while the first is not settled, is the same job.
     pub id: String,
     /// The command's name.
@@ -102,28 +102,28 @@ pub struct Job {
 }
 
 /// A job in a worker's hands. Dropped unsettled, it comes back to somebody.
-pub struct Delivery {
-    pub job: Job,
+pub struct JobDelivery {
+    pub job: JobMessage,
     /// How often it was handed out, this time included.
     pub attempt: u32,
-    pub settle: Box<dyn Settle>,
+    pub settle: Box<dyn JobAck>,
 }
 
 /// What becomes of a delivery. Silence means "again".
 #[async_trait]
-pub trait Settle: Send + Sync {
+pub trait JobAck: Send + Sync {
     /// It does not come back. A sender that named a place for it is told the outcome, where there is one yet;
     /// else whoever has taken the job tells it later ([`Bus::tell`]).
-    async fn done(self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>);
+    async fn ack(self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>);
     /// It comes back after that time.
-    async fn again(self: Box<Self>, after: Duration);
+    async fn nak_after(self: Box<Self>, after: Duration);
 }
 
 /// The workers' side of the job lane.
 #[async_trait]
-pub trait Jobs: Send + Sync {
+pub trait JobConsumer: Send + Sync {
     /// The next job; waits until there is one. `None`: the bus has ended.
-    async fn next(&mut self) -> Option<Delivery>;
+    async fn next(&mut self) -> Option<JobDelivery>;
 }
 
 /// News for everybody. A lost hint is a short delay, never a lost update.
@@ -140,21 +140,21 @@ pub enum Hint {
 pub trait Bus: Send + Sync {
     /// Sends an ask to one taker and waits for its answer, `time_left` at most. Dropping the future
     /// cancels the ask.
-    async fn call(&self, ask: Ask) -> Result<Reply, BusError>;
+    async fn request(&self, ask: Ask) -> Result<Reply, BusError>;
     /// Waits until others can reach what is served so far, a second at most.
-    async fn settled(&self) {}
+    async fn flush(&self) {}
     /// Serves a place until the returned guard is dropped.
-    fn serve(&self, place: Place, taker: Arc<dyn Serve>) -> Serving;
+    fn subscribe(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard;
     /// Puts a job on its lane.
-    async fn submit(&self, job: Job) -> Result<(), BusError>;
+    async fn publish_job(&self, job: JobMessage) -> Result<(), BusError>;
     /// Joins the takers of jobs.
-    fn jobs(&self) -> Box<dyn Jobs>;
+    fn consume_jobs(&self) -> Box<dyn JobConsumer>;
     /// Tells the outcome of a job where its sender wanted it told. Nobody may be there any more.
-    async fn tell(&self, reply: &str, outcome: Result<Bytes, Bytes>);
+    async fn publish_outcome(&self, reply: &str, outcome: Result<Bytes, Bytes>);
     /// Shows producers that a message was set aside, and why. Nothing depends on it.
-    async fn set_aside(&self, letter: String, note: Bytes);
+    async fn publish_dead_letter(&self, letter: String, note: Bytes);
     fn publish(&self, hint: Hint);
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
     /// Jobs that wait, for the metrics; 0 where nobody can tell.
-    async fn waiting(&self) -> usize;
+    async fn pending_jobs(&self) -> usize;
 }

@@ -98,7 +98,7 @@ async fn a_lease_whose_document_is_gone_does_not_start_again() {
     let url = Mongod::shared().replacen("/?", "/forgotten?", 1);
     let store = connect(&url).await;
     let (what, holder) = (LeaseId(value_id().0), WorkerId(value_id().0));
-    let take = async || store.take(what, holder, PATIENCE).await.expect("an answer").expect("it is free");
+    let take = async || store.acquire(what, holder, PATIENCE).await.expect("an answer").expect("it is free");
     let first = take().await;
     store.release(what, holder).await.expect("released");
     let client = mongodb::Client::with_uri_str(&url).await.expect("connected");

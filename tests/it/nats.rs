@@ -18,9 +18,9 @@ use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
 use mcp_api::core::command::{Area, Command, DeleteServer};
 use mcp_api::core::failure::{Code, Failure};
 use mcp_api::core::names::Position;
-use mcp_api::ports::bus::{Ask, Bus, BusError, Busy, Hint, Job, Place, Reply, Serve};
+use mcp_api::ports::bus::{Ask, AskHandler, Bus, BusError, Busy, Hint, JobMessage, Reply, Target};
 
-const POOL: Place = Place::Pool(Area::Tools);
+const POOL: Target = Target::Pool(Area::Tools);
 /// The default limit of a message.
 const MAX_PAYLOAD: usize = 1 << 20;
 
@@ -41,8 +41,8 @@ async fn bus(options: &NatsOptions) -> Arc<NatsBus> {
 struct Echo(Arc<AtomicUsize>);
 
 #[async_trait]
-impl Serve for Echo {
-    async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+impl AskHandler for Echo {
+    async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok(Reply { position: Position(3), outcome: Ok(ask.body) })
     }
@@ -52,8 +52,8 @@ impl Serve for Echo {
 struct Hang;
 
 #[async_trait]
-impl Serve for Hang {
-    async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+impl AskHandler for Hang {
+    async fn handle(&self, _: Ask) -> Result<Reply, Busy> {
         std::future::pending().await
     }
 }
@@ -61,20 +61,26 @@ impl Serve for Hang {
 /// Waits for a level: until an ask is answered.
 async fn answered(bus: &Arc<NatsBus>) {
     let until = Instant::now() + PATIENCE;
-    while let Err(error) = bus.call(ask(POOL, "again", PATIENCE)).await {
+    while let Err(error) = bus.request(ask(POOL, "again", PATIENCE)).await {
         assert!(Instant::now() < until, "{error}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Waits until somebody who has just begun to serve can be reached from elsewhere.
-async fn served(from: &Arc<NatsBus>, place: Place) {
-    let asked = async || from.call(ask(place, "{}", Duration::from_millis(200))).await;
+async fn served(from: &Arc<NatsBus>, place: Target) {
+    let asked = async || from.request(ask(place, "{}", Duration::from_millis(200))).await;
     until("it is served", async || !matches!(asked().await, Err(BusError::NobodyThere))).await;
 }
 
-fn job(id: &str) -> Job {
-    Job { id: id.into(), command: "secrets.sweep".into(), call: None, reply: None, body: Bytes::from_static(b"{}") }
+fn job(id: &str) -> JobMessage {
+    JobMessage {
+        id: id.into(),
+        command: "secrets.sweep".into(),
+        call: None,
+        reply: None,
+        body: Bytes::from_static(b"{}"),
+    }
 }
 
 fn failure(body: &[u8]) -> Failure {
@@ -86,8 +92,8 @@ async fn bodies_larger_than_a_message_travel_in_parts() {
     /// Answers with 10 MB and checks what it was asked.
     struct Large(Bytes, Bytes);
     #[async_trait]
-    impl Serve for Large {
-        async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+    impl AskHandler for Large {
+        async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
             let outcome = if ask.body == self.0 { Ok(self.1.clone()) } else { Err(Bytes::from_static(b"not that")) };
             Ok(Reply { position: Position(0), outcome })
         }
@@ -96,28 +102,28 @@ async fn bodies_larger_than_a_message_travel_in_parts() {
     let options = shared_options();
     let (asking, serving) = (bus(&options).await, bus(&options).await);
     let (arguments, result) = (bytes(6_000_000), bytes(10_000_000));
-    let _serving = serving.serve(POOL, Arc::new(Large(arguments.clone(), result.clone())));
+    let _serving = serving.subscribe(POOL, Arc::new(Large(arguments.clone(), result.clone())));
     served(&asking, POOL).await;
     let calls = (0..3).map(|_| {
         let asking = asking.clone();
         let question = Ask { body: arguments.clone(), ..ask(POOL, "", PATIENCE) };
-        async move { asking.call(question).await.expect("an answer").outcome.expect("a success") }
+        async move { asking.request(question).await.expect("an answer").outcome.expect("a success") }
     });
     for answer in futures::future::join_all(calls).await {
         assert!(answer == result, "{} bytes came", answer.len());
     }
     // At the edges of what one message takes.
-    let _echo = serving.serve(Place::Pool(Area::Servers), Arc::new(Echo::default()));
-    served(&asking, Place::Pool(Area::Servers)).await;
+    let _echo = serving.subscribe(Target::Pool(Area::Servers), Arc::new(Echo::default()));
+    served(&asking, Target::Pool(Area::Servers)).await;
     let part = MAX_PAYLOAD / 4 * 3;
     for length in [0, part - 1, part, part + 1, 2 * part, 2 * part + 1] {
-        let question = Ask { body: bytes(length), ..ask(Place::Pool(Area::Servers), "", PATIENCE) };
-        let answer = asking.call(question).await.expect("an answer").outcome.expect("a success");
+        let question = Ask { body: bytes(length), ..ask(Target::Pool(Area::Servers), "", PATIENCE) };
+        let answer = asking.request(question).await.expect("an answer").outcome.expect("a success");
         assert!(answer == bytes(length), "{length}");
     }
     // More than is taken.
     let question = Ask { body: bytes(NatsOptions::MAX_BODY + 1), ..ask(POOL, "", PATIENCE) };
-    let refused = asking.call(question).await.expect("an answer").outcome.expect_err("a failure");
+    let refused = asking.request(question).await.expect("an answer").outcome.expect_err("a failure");
     assert!(failure(&refused).message.contains("Mcp-Parts"), "{refused:?}");
 }
 
@@ -127,39 +133,39 @@ async fn without_its_server_the_bus_is_away_at_once_and_heals() {
     let options = options(&server.url());
     let (asking, serving) = (bus(&options).await, bus(&options).await);
     let echo = Echo::default();
-    let _serving = serving.serve(POOL, Arc::new(echo.clone()));
-    let mut jobs = serving.jobs();
+    let _serving = serving.subscribe(POOL, Arc::new(echo.clone()));
+    let mut jobs = serving.consume_jobs();
     answered(&asking).await;
-    asking.submit(job("kept")).await.expect("submitted");
+    asking.publish_job(job("kept")).await.expect("submitted");
     let begun = echo.0.load(Ordering::SeqCst);
     server.kill();
     let until = Instant::now() + PATIENCE;
     // The first may have been on its way when the server died.
-    while asking.call(ask(POOL, "lost", PATIENCE)).await.map(drop) != Err(BusError::Away) {
+    while asking.request(ask(POOL, "lost", PATIENCE)).await.map(drop) != Err(BusError::Away) {
         assert!(Instant::now() < until);
     }
     for _ in 0..100 {
         let began = Instant::now();
-        assert_eq!(asking.call(ask(POOL, "lost", PATIENCE)).await.map(drop), Err(BusError::Away));
-        assert_eq!(asking.submit(job("lost")).await, Err(BusError::Away));
+        assert_eq!(asking.request(ask(POOL, "lost", PATIENCE)).await.map(drop), Err(BusError::Away));
+        assert_eq!(asking.publish_job(job("lost")).await, Err(BusError::Away));
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
     asking.publish(Hint::LogMoved(Position(9)));
-    assert_eq!(asking.waiting().await, 0);
+    assert_eq!(asking.pending_jobs().await, 0);
     server.restart();
     answered(&asking).await;
     // What was refused was not kept for later.
     assert!(echo.0.load(Ordering::SeqCst) <= begun + 1, "an ask that was refused was sent later");
     let kept = tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job");
     assert_eq!(kept.job.id, "kept");
-    kept.settle.done(Some(Ok(Bytes::new()))).await;
-    assert_eq!(asking.waiting().await, 0);
+    kept.settle.ack(Some(Ok(Bytes::new()))).await;
+    assert_eq!(asking.pending_jobs().await, 0);
     // It may even have lost everything.
     server.kill();
     std::fs::remove_dir_all(server.folder.join("store")).expect("removed");
     server.restart();
     answered(&asking).await;
-    while asking.submit(job("new")).await.is_err() {
+    while asking.publish_job(job("new")).await.is_err() {
         assert!(Instant::now() < until);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -175,7 +181,7 @@ fn what_a_hanging_server_kept_is_not_begun_later() {
     let (dying, living) = (runtime(), runtime());
     let echo = Echo::default();
     let (serving, asking) = living.block_on(async { (bus(&options).await, bus(&options).await) });
-    let _serving = living.block_on(async { serving.serve(POOL, Arc::new(echo.clone())) });
+    let _serving = living.block_on(async { serving.subscribe(POOL, Arc::new(echo.clone())) });
     let doomed = dying.block_on(async { bus(&options).await });
     living.block_on(answered(&asking));
     dying.block_on(answered(&doomed));
@@ -200,28 +206,28 @@ fn what_a_hanging_server_kept_is_not_begun_later() {
 }
 
 async fn doomed_call(bus: &Arc<NatsBus>) -> Result<(), BusError> {
-    bus.call(ask(POOL, "late", Duration::from_secs(1))).await.map(drop)
+    bus.request(ask(POOL, "late", Duration::from_secs(1))).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_leaves_a_place_loses_no_ask() {
     let options = shared_options();
     let (asking, staying, leaving) = (bus(&options).await, bus(&options).await, bus(&options).await);
-    let _staying = staying.serve(POOL, Arc::new(Echo::default()));
+    let _staying = staying.subscribe(POOL, Arc::new(Echo::default()));
     answered(&asking).await;
     let left = Arc::new(AtomicUsize::new(0));
     let askers = (0..32).map(|_| {
         let (asking, left) = (asking.clone(), left.clone());
         tokio::spawn(async move {
             while left.load(Ordering::SeqCst) < 50 {
-                asking.call(ask(POOL, "", PATIENCE)).await.expect("an answer");
+                asking.request(ask(POOL, "", PATIENCE)).await.expect("an answer");
             }
         })
     });
     let askers: Vec<_> = askers.collect();
     let echo = Echo::default();
     while left.load(Ordering::SeqCst) < 50 {
-        let serving = leaving.serve(POOL, Arc::new(echo.clone()));
+        let serving = leaving.subscribe(POOL, Arc::new(echo.clone()));
         let asked = echo.0.load(Ordering::SeqCst) + 20;
         while echo.0.load(Ordering::SeqCst) < asked {
             tokio::task::yield_now().await;
@@ -239,12 +245,12 @@ fn a_taker_that_dies_is_silent_after_three_seconds() {
     let options = shared_options();
     taker.block_on(async {
         let bus = bus(&options).await;
-        std::mem::forget(bus.serve(POOL, Arc::new(Hang)));
+        std::mem::forget(bus.subscribe(POOL, Arc::new(Hang)));
         std::mem::forget(bus);
     });
     caller.block_on(async {
         let asking = bus(&options).await;
-        let call = tokio::spawn(async move { asking.call(ask(POOL, "", PATIENCE)).await });
+        let call = tokio::spawn(async move { asking.request(ask(POOL, "", PATIENCE)).await });
         tokio::time::sleep(Duration::from_millis(700)).await;
         assert!(!call.is_finished());
         // Its connection is gone, and it said nothing.
@@ -260,12 +266,12 @@ fn a_taker_that_dies_is_silent_after_three_seconds() {
 async fn rubbish_is_refused_and_the_bus_lives_on() {
     let options = shared_options();
     let (serving, prefix) = (bus(&options).await, &options.prefix);
-    let _serving = serving.serve(POOL, Arc::new(Echo::default()));
-    let _holder = serving.serve(Place::Pool(Area::Secrets), Arc::new(Echo::default()));
+    let _serving = serving.subscribe(POOL, Arc::new(Echo::default()));
+    let _holder = serving.subscribe(Target::Pool(Area::Secrets), Arc::new(Echo::default()));
     let client = async_nats::connect(&options.urls[0]).await.expect("a client");
     let other = bus(&options).await;
     served(&other, POOL).await;
-    served(&other, Place::Pool(Area::Secrets)).await;
+    served(&other, Target::Pool(Area::Secrets)).await;
     let call = r#"{"user":"u","server":"s","tool":"t"}"#;
     for (subject, headers, named) in [
         ("ask.tools.call", vec![], "Mcp-Call"),
@@ -290,8 +296,8 @@ async fn rubbish_is_refused_and_the_bus_lives_on() {
         assert!(failure.code == Code::InvalidRequest && failure.message.contains(named), "{failure}");
     }
     // Time is up for a sender that keeps none, and an answer goes into an inbox or nowhere.
-    let _hanging = serving.serve(Place::Pool(Area::Servers), Arc::new(Hang));
-    served(&other, Place::Pool(Area::Servers)).await;
+    let _hanging = serving.subscribe(Target::Pool(Area::Servers), Arc::new(Hang));
+    served(&other, Target::Pool(Area::Servers)).await;
     let headers: HeaderMap = [("Mcp-Time-Left".parse().expect("a name"), "20".into())].into_iter().collect();
     let asked = client.request_with_headers(format!("{prefix}.ask.servers.delete"), headers, "{}".into());
     assert_eq!(failure(&asked.await.expect("a reply").payload).code, Code::Timeout);
@@ -301,10 +307,10 @@ async fn rubbish_is_refused_and_the_bus_lives_on() {
     // Jobs come as they are, however wrong: whoever takes them reads them.
     let jetstream = async_nats::jetstream::new(client.clone());
     let (mut jobs, wrong) =
-        (serving.jobs(), ["job.secrets.dance.1", "job.secrets.sweep", "job.secrets", "job.tools.call.1"]);
-    serving.submit(job("first")).await.expect("submitted");
+        (serving.consume_jobs(), ["job.secrets.dance.1", "job.secrets.sweep", "job.secrets", "job.tools.call.1"]);
+    serving.publish_job(job("first")).await.expect("submitted");
     let first = tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job");
-    first.settle.done(None).await;
+    first.settle.ack(None).await;
     for subject in wrong {
         let stored = jetstream.publish(format!("{prefix}.{subject}"), "\0".into()).await.expect("published").await;
         stored.expect("stored");
@@ -317,7 +323,7 @@ async fn rubbish_is_refused_and_the_bus_lives_on() {
     ] {
         let next = tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job");
         assert_eq!((&*next.job.command, &*next.job.id, &next.job.body[..]), (named.0, named.1, &b"\0"[..]));
-        next.settle.done(Some(Err(Bytes::new()))).await;
+        next.settle.ack(Some(Err(Bytes::new()))).await;
     }
     answered(&serving).await;
 }
@@ -328,7 +334,7 @@ async fn hints_reach_other_processes_and_nobody_twice() {
     let (here, there) = (bus(&options).await, bus(&options).await);
     let (mut own, mut other) = (here.hints(), there.hints());
     // The subscriptions of a connection are made in order, so what one of its own answers is a sign.
-    let _serving = there.serve(POOL, Arc::new(Echo::default()));
+    let _serving = there.subscribe(POOL, Arc::new(Echo::default()));
     answered(&here).await;
     here.publish(Hint::LogMoved(Position(7)));
     here.publish(Hint::Status(Bytes::from(json!({"a": 1}).to_string())));
@@ -352,11 +358,11 @@ async fn hints_reach_other_processes_and_nobody_twice() {
 async fn a_server_without_jetstream_serves_asks() {
     let server = Nats::with_config(Version::Newest, |_| String::new());
     let bus = bus(&options(&server.url())).await;
-    let _serving = bus.serve(POOL, Arc::new(Echo::default()));
+    let _serving = bus.subscribe(POOL, Arc::new(Echo::default()));
     answered(&bus).await;
-    assert_eq!(bus.submit(job("x")).await, Err(BusError::Away));
-    assert!(tokio::time::timeout(Duration::from_millis(100), bus.jobs().next()).await.is_err());
-    assert_eq!(bus.waiting().await, 0);
-    assert!(bus.call(ask(Place::Pool(Area::Servers), DeleteServer::NAME, PATIENCE)).await.is_err());
+    assert_eq!(bus.publish_job(job("x")).await, Err(BusError::Away));
+    assert!(tokio::time::timeout(Duration::from_millis(100), bus.consume_jobs().next()).await.is_err());
+    assert_eq!(bus.pending_jobs().await, 0);
+    assert!(bus.request(ask(Target::Pool(Area::Servers), DeleteServer::NAME, PATIENCE)).await.is_err());
     answered(&bus).await;
 }

@@ -18,21 +18,21 @@ use crate::services::nats::{JETSTREAM, Nats, Version};
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
 use mcp_api::core::command::Area;
 use mcp_api::core::names::Position;
-use mcp_api::ports::bus::{Ask, Bus, Busy, Place, Reply, Serve};
+use mcp_api::ports::bus::{Ask, AskHandler, Bus, Busy, Reply, Target};
 
 struct Echo;
 
 #[async_trait]
-impl Serve for Echo {
-    async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+impl AskHandler for Echo {
+    async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
         Ok(Reply { position: Position(0), outcome: Ok(ask.body) })
     }
 }
 
 async fn works(options: NatsOptions) {
     let bus = NatsBus::connect(options).await.expect("let in");
-    let _serving = bus.serve(Place::Pool(Area::Tools), Arc::new(Echo));
-    let answer = bus.call(ask(Place::Pool(Area::Tools), "hello", PATIENCE)).await.expect("an answer");
+    let _serving = bus.subscribe(Target::Pool(Area::Tools), Arc::new(Echo));
+    let answer = bus.request(ask(Target::Pool(Area::Tools), "hello", PATIENCE)).await.expect("an answer");
     assert_eq!(answer.outcome.expect("a success"), "hello");
 }
 

@@ -16,7 +16,7 @@ use crate::core::failure::Failure;
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::names::{CommandId, JobId, ValueId};
 use crate::crypto::context::{JobPart, JobPlace};
-use crate::ports::bus::Job;
+use crate::ports::bus::JobMessage;
 use crate::ports::vault::VaultValue;
 use crate::telemetry::error::bug;
 use crate::time::clock::now_ms;
@@ -39,9 +39,9 @@ struct Letter {
 }
 
 /// Keeps what nobody can read, and tells producers.
-pub async fn set_aside(context: &Context, job: &Job, why: &Failure) -> Result<(), Failure> {
+pub async fn set_aside(context: &Context, job: &JobMessage, why: &Failure) -> Result<(), Failure> {
     let letter = ValueId(Uuid::now_v7());
-    let Job { id, command, call, reply, body } = job.clone();
+    let JobMessage { id, command, call, reply, body } = job.clone();
     let size = body.len() as u64;
     let stored = Letter { id, command, call, reply, body: BASE64_STANDARD.encode(&body) };
     let text = Zeroizing::new(serde_json::to_string(&stored).map_err(bug)?);
@@ -55,7 +55,7 @@ pub async fn set_aside(context: &Context, job: &Job, why: &Failure) -> Result<()
     let note = serde_json::to_vec(&dead).map_err(bug)?;
     let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::keep(catalog, &dead));
     context.execute.commit_with_values(CommandId(Uuid::now_v7()), Actor::Worker, values, decide).await?;
-    context.bus.set_aside(letter.to_string(), note.into()).await;
+    context.bus.publish_dead_letter(letter.to_string(), note.into()).await;
     Ok(())
 }
 
@@ -71,7 +71,7 @@ pub async fn retry(context: Arc<Context>, RetryDeadLetter { letter }: RetryDeadL
         .map_err(bug)?;
     let Letter { id, command, call, reply, body } = serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)?;
     let body = Bytes::from(BASE64_STANDARD.decode(body).map_err(bug)?);
-    let _ = ingest::accept(&context, &Job { id, command, call, reply, body }).await?;
+    let _ = ingest::accept(&context, &JobMessage { id, command, call, reply, body }).await?;
     forget(&context, vec![letter]).await
 }
 

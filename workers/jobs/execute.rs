@@ -102,7 +102,7 @@ pub(super) async fn carry_out(context: &Arc<Context>, tidy: &Tidy, running: &Run
     if end(context, tidy, running, state, outcome).await
         && let Some(reply) = reply
     {
-        context.bus.tell(&reply, told).await;
+        context.bus.publish_outcome(&reply, told).await;
     }
 }
 

@@ -20,7 +20,7 @@ use crate::core::model::tool_call::CallTool;
 use crate::core::names::JobId;
 use crate::core::producer_message;
 use crate::jobs::client::{Accepted, NewJob};
-use crate::ports::bus::{Delivery, Job, Jobs};
+use crate::ports::bus::{JobConsumer, JobDelivery, JobMessage};
 use crate::telemetry::error::bug;
 use crate::workers::context::Context;
 use crate::workers::encode;
@@ -31,7 +31,7 @@ const AT_ONCE: usize = 64;
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Takes jobs until the worker drains, then waits for those under way.
-pub async fn take(context: Arc<Context>, mut jobs: Box<dyn Jobs>, draining: CancellationToken) {
+pub async fn take(context: Arc<Context>, mut jobs: Box<dyn JobConsumer>, draining: CancellationToken) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let next = async {
@@ -52,24 +52,24 @@ pub async fn take(context: Arc<Context>, mut jobs: Box<dyn Jobs>, draining: Canc
     let _ = places.acquire_many(AT_ONCE as u32).await;
 }
 
-async fn take_in(context: &Context, Delivery { job, settle, .. }: Delivery) {
+async fn take_in(context: &Context, JobDelivery { job, settle, .. }: JobDelivery) {
     match accept(context, &job).await {
         // Its outcome is told when it has ended.
-        Ok(Accepted { new: true, .. }) => settle.done(None).await,
+        Ok(Accepted { new: true, .. }) => settle.ack(None).await,
         // The same message once more: perhaps its sender did not hear of the first.
         Ok(Accepted { id, .. }) => match told(context, id).await {
-            Some(outcome) => settle.done(Some(outcome)).await,
-            None if job.reply.is_none() => settle.done(None).await,
-            None => settle.again(AGAIN).await,
+            Some(outcome) => settle.ack(Some(outcome)).await,
+            None if job.reply.is_none() => settle.ack(None).await,
+            None => settle.nak_after(AGAIN).await,
         },
-        Err(failure) if is_for_later(&failure) => settle.again(AGAIN).await,
+        Err(failure) if is_for_later(&failure) => settle.nak_after(AGAIN).await,
         Err(failure) if failure.code == Code::InvalidRequest => {
             match dead_letters::set_aside(context, &job, &failure).await {
-                Ok(()) => settle.done(Some(Err(encode(&failure)))).await,
-                Err(_) => settle.again(AGAIN).await,
+                Ok(()) => settle.ack(Some(Err(encode(&failure)))).await,
+                Err(_) => settle.nak_after(AGAIN).await,
             }
         }
-        Err(failure) => settle.done(Some(Err(encode(&failure)))).await,
+        Err(failure) => settle.ack(Some(Err(encode(&failure)))).await,
     }
 }
 
@@ -78,8 +78,8 @@ fn is_for_later(failure: &Failure) -> bool {
 }
 
 /// Accepts a producer's job. Its id is its key: the same message again is the same job.
-pub async fn accept(context: &Context, job: &Job) -> Result<Accepted, Failure> {
-    let Job { id, command, call, reply, body } = job;
+pub async fn accept(context: &Context, job: &JobMessage) -> Result<Accepted, Failure> {
+    let JobMessage { id, command, call, reply, body } = job;
     let (called, args) = producer_message::read(command, call.as_deref(), body)?;
     let scope = context.queue.key_of_producer(id)?;
     let fields = call.as_deref().unwrap_or_default().as_bytes();

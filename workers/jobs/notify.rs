@@ -56,7 +56,7 @@ pub async fn tell_end(context: Arc<Context>, NotifyProducer { job }: NotifyProdu
 pub async fn tell(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
     // Two of one worker exclude each other, too.
     let (lease, holder) = (LeaseId::from(job.id), WorkerId(Uuid::now_v7()));
-    if context.leases.take(lease, holder, context.pool.limits.lease_ttl).await.map_err(away)?.is_none() {
+    if context.leases.acquire(lease, holder, context.pool.limits.lease_ttl).await.map_err(away)?.is_none() {
         return Ok(());
     }
     let told = tell_sender(context, job, state).await;
@@ -69,7 +69,7 @@ async fn tell_sender(context: &Context, job: &Job, state: JobState) -> Result<()
         return Ok(());
     };
     if let Some(reply) = execute::opened(context, job, &sealed)?.reply {
-        context.bus.tell(&reply, Err(encode(&job::why_without_answer(state)))).await;
+        context.bus.publish_outcome(&reply, Err(encode(&job::why_without_answer(state)))).await;
     }
     drop_values(context, &[job.arguments]).await;
     Ok(())

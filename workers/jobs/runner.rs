@@ -96,7 +96,7 @@ impl Runner {
         }
         self.drop_all().await;
         let asked = tokio::time::Instant::now();
-        match pool.leases.take(pool.own_id(), pool.worker, pool.limits.lease_ttl).await {
+        match pool.leases.acquire(pool.own_id(), pool.worker, pool.limits.lease_ttl).await {
             Ok(Some(_)) => {
                 pool.own.taken(asked, pool.limits.lease_ttl);
                 super::takeover::take_over(&self.context, pool.worker).await
@@ -192,9 +192,9 @@ impl Context {
         }
         let catalog = self.follow.catalog();
         let server = job.server.as_ref().and_then(|name| catalog.server(name.as_str()));
-        let holder = server.and_then(|server| server.held()).and_then(|id| self.pool.board.holder(id));
+        let holder = server.and_then(|server| server.held()).and_then(|id| self.pool.board.owner_of(id));
         let best = holder.filter(|_| job.area() == Some(Area::Tools)).or_else(|| {
-            let workers = self.pool.board.workers();
+            let workers = self.pool.board.live_workers();
             let turn = job.id.0.as_u128() as usize;
             workers.get(turn % workers.len().max(1)).copied()
         });

@@ -17,11 +17,11 @@ pub async fn watch(context: Arc<Context>) {
     let mut every = tokio::time::interval(pool.limits.lease_ttl / 4);
     loop {
         every.tick().await;
-        let lively = pool.board.workers();
+        let lively = pool.board.live_workers();
         let having: Vec<_> = context.follow.catalog().jobs.workers().collect();
         for worker in having.into_iter().filter(|worker| *worker != pool.worker && !lively.contains(worker)) {
             let lease = LeaseId::from(worker);
-            match pool.leases.take(lease, pool.worker, pool.limits.lease_ttl).await {
+            match pool.leases.acquire(lease, pool.worker, pool.limits.lease_ttl).await {
                 Ok(Some(_)) => {
                     if take_over(&context, worker).await {
                         tracing::info!(%worker, "the jobs of a worker that is gone were taken over");

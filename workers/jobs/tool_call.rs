@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::execute::{Done, Running, Unfinished};
-use crate::cluster::command_client::Question;
+use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::check_args;
 use crate::core::command::{Area, Command};
 use crate::core::failure::{Code, Failure};
@@ -33,7 +33,7 @@ pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Resu
         let server = context.follow.catalog().server(command.server.as_str()).cloned();
         let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
         let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
-        let question = Question {
+        let question = CommandRequest {
             area: Area::Tools,
             server: server.held(),
             command: CallTool::NAME,
@@ -44,7 +44,7 @@ pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Resu
         };
         // Dropping the question cancels the call at its server.
         let answered = tokio::select! {
-            answered = context.asker.ask(question) => answered,
+            answered = context.asker.send(question) => answered,
             () = running.stop.cancelled() => return Err(job::cancelled().into()),
         };
         match answered {

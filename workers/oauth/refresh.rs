@@ -48,7 +48,7 @@ pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<()
             return Ok(());
         }
         let asked = Instant::now();
-        if context.leases.take(what, holder, ttl).await.map_err(away)?.is_some() {
+        if context.leases.acquire(what, holder, ttl).await.map_err(away)?.is_some() {
             lease.taken(asked, ttl);
             break;
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
-use crate::cluster::command_client::{Answered, Asker, Question};
+use crate::cluster::command_client::{CommandClient, CommandRequest, CommandResponse};
 use crate::core::command::{Command, RefreshTokens};
 use crate::core::decide::grant::reauth_required;
 use crate::core::failure::{Code, Failure};
@@ -37,13 +37,13 @@ const DOUBTED: usize = 10_000;
 /// What the bearers of a worker have in common.
 pub struct Grants {
     follow: Arc<Projection>,
-    asker: Asker,
+    asker: CommandClient,
     /// Tokens that had just been refreshed when the server refused them.
     doubted: Cache<ValueId, ()>,
 }
 
 impl Grants {
-    pub fn new(follow: Arc<Projection>, asker: Asker) -> Self {
+    pub fn new(follow: Arc<Projection>, asker: CommandClient) -> Self {
         Self { follow, asker, doubted: Cache::new(DOUBTED) }
     }
 }
@@ -183,10 +183,10 @@ impl Bearer {
     }
 
     /// Asks the pool. A worker that fell silent is no reason not to ask another one: what was begun is done once.
-    async fn ask(&self, body: Bytes) -> Result<Answered, Failure> {
+    async fn ask(&self, body: Bytes) -> Result<CommandResponse, Failure> {
         let until = Instant::now() + RENEWAL;
         loop {
-            let question = Question {
+            let question = CommandRequest {
                 area: RefreshTokens::AREA,
                 server: None,
                 command: RefreshTokens::NAME,
@@ -195,7 +195,7 @@ impl Bearer {
                 traceparent: None,
                 time: until.saturating_duration_since(Instant::now()),
             };
-            match self.grants.asker.ask(question).await {
+            match self.grants.asker.send(question).await {
                 Err(failure) if failure.code == Code::OutcomeUnknown && Instant::now() < until => {}
                 answered => return answered,
             }

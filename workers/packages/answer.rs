@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::STOPS;
-use crate::cluster::command_client::Question;
+use crate::cluster::command_client::CommandRequest;
 use crate::core::command::{Area, Command, ReconcileServer, ReconciledServer};
 use crate::core::failure::Failure;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
@@ -51,8 +51,8 @@ async fn settle(context: &Context, name: &ServerName) -> ReconciledServer {
     };
     let time = STOPS + Duration::from_millis(server.config.startup_timeout_ms());
     let (area, held, command) = (Area::Servers, server.held(), ReconcileServer::NAME);
-    let question = Question { area, server: held, command, call: None, body, traceparent: None, time };
-    match context.asker.ask(question).await {
+    let question = CommandRequest { area, server: held, command, call: None, body, traceparent: None, time };
+    match context.asker.send(question).await {
         Ok(answered) => {
             // What that worker has told the log, the server's tools above all, is shown too.
             context.follow.wait_for(answered.position, STOPS).await;

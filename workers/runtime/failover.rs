@@ -27,7 +27,7 @@ pub async fn watch(pool: Arc<Pool>) {
         if waiting.is_empty() {
             continue;
         }
-        let mut workers = pool.board.workers();
+        let mut workers = pool.board.live_workers();
         if !workers.contains(&pool.worker) {
             workers.push(pool.worker);
         }
@@ -41,7 +41,7 @@ pub async fn watch(pool: Arc<Pool>) {
 
 fn due(pool: &Pool, slot: &Slot, workers: &[WorkerId]) -> bool {
     let (since, tried) = slot.waiting_since();
-    let free = match pool.board.elsewhere(slot.id, pool.worker) {
+    let free = match pool.board.last_report_by_others(slot.id, pool.worker) {
         // It may live without a word for as long as its lease.
         Some((at, true)) => at + pool.limits.lease_ttl,
         Some((at, false)) => at,

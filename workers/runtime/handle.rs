@@ -15,7 +15,7 @@ use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::{ServerId, ServerName};
-use crate::ports::bus::Serving;
+use crate::ports::bus::SubscriptionGuard;
 use crate::workers::guard;
 use crate::workers::mcp::connection::Connection;
 use crate::workers::redact::Masker;
@@ -37,7 +37,7 @@ pub struct Slot {
     pub users: Users,
     pub lease: Lease,
     /// Whether it is asked for by its id, because it alone runs the server.
-    serving: Mutex<Option<Serving>>,
+    serving: Mutex<Option<SubscriptionGuard>>,
     waiting: Mutex<Waiting>,
     /// The catalogue has changed, or the lease may be free.
     pub(super) news: Notify,
@@ -182,7 +182,7 @@ impl Slot {
     }
 
     /// Takes the asks for this server from now on, or nobody's any more.
-    pub(super) fn serve(&self, serving: Option<Serving>) {
+    pub(super) fn serve(&self, serving: Option<SubscriptionGuard>) {
         *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = serving;
     }
 

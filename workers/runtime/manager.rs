@@ -12,8 +12,8 @@ use super::failover;
 use super::handle::Slot;
 use super::lease::Lease;
 use super::remote_state::Memory;
-use crate::cluster::command_client::Asker;
-use crate::cluster::membership::Board;
+use crate::cluster::command_client::CommandClient;
+use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
 use crate::core::catalog::server::Server;
 use crate::core::command::ServerLogs;
@@ -21,7 +21,7 @@ use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
 use crate::core::names::{LeaseId, ServerId, UserName, WorkerId};
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
-use crate::ports::bus::{Bus, Hint, Place, Serve, Serving};
+use crate::ports::bus::{AskHandler, Bus, Hint, SubscriptionGuard, Target};
 use crate::ports::leases::Leases;
 use crate::telemetry::metrics::Metrics;
 use crate::workers::install::Installer;
@@ -40,7 +40,7 @@ pub struct Pool {
     pub follow: Arc<Projection>,
     pub execute: Appender,
     pub bus: Arc<dyn Bus>,
-    pub board: Arc<Board>,
+    pub board: Arc<WorkerRegistry>,
     pub leases: Arc<dyn Leases>,
     /// This worker's own lease: what stands for all its jobs.
     pub own: Lease,
@@ -58,7 +58,7 @@ pub struct Pool {
     /// Held by the one who adds or removes a slot.
     changing: Mutex<()>,
     /// Takes the asks for the servers that run here.
-    desk: OnceLock<Arc<dyn Serve>>,
+    desk: OnceLock<Arc<dyn AskHandler>>,
     /// Cancelled when others are to take the servers over: none is started any more.
     pub leaving: CancellationToken,
     /// Cancelled when all servers are to stop: one that is added later does not start.
@@ -71,7 +71,7 @@ pub struct PoolParts {
     pub follow: Arc<Projection>,
     pub execute: Appender,
     pub bus: Arc<dyn Bus>,
-    pub board: Arc<Board>,
+    pub board: Arc<WorkerRegistry>,
     pub leases: Arc<dyn Leases>,
     /// Where secrets of servers are kept.
     pub keep: Keep,
@@ -84,7 +84,7 @@ pub struct PoolParts {
 impl Pool {
     pub fn new(parts: PoolParts) -> Arc<Self> {
         let PoolParts { worker, follow, execute, bus, board, leases, keep, installer, metrics, limits, alone } = parts;
-        let asker = Asker { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
+        let asker = CommandClient { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let grants = Arc::new(Grants::new(follow.clone(), asker));
         Arc::new(Self {
             worker,
@@ -111,7 +111,7 @@ impl Pool {
 
     /// Starts the enabled servers, side by side, and returns at once. `desk` takes the asks for them. Without servers
     /// only its lease is kept.
-    pub fn start(self: &Arc<Self>, desk: Arc<dyn Serve>, runs_servers: bool) {
+    pub fn start(self: &Arc<Self>, desk: Arc<dyn AskHandler>, runs_servers: bool) {
         let _ = self.desk.set(desk);
         tokio::spawn(renew_all(self.clone()));
         if !runs_servers {
@@ -173,10 +173,10 @@ impl Pool {
     }
 
     /// Takes the asks for one server.
-    pub fn serve(&self, server: ServerId) -> Serving {
+    pub fn serve(&self, server: ServerId) -> SubscriptionGuard {
         match self.desk.get() {
-            Some(desk) => self.bus.serve(Place::Holder(server), desk.clone()),
-            None => Serving(Box::new(|| {})),
+            Some(desk) => self.bus.subscribe(Target::Holder(server), desk.clone()),
+            None => SubscriptionGuard(Box::new(|| {})),
         }
     }
 

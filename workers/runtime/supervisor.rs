@@ -128,7 +128,7 @@ impl Supervisor {
             self.slot.lease.granted(ttl);
             return Obtained::Held;
         }
-        match self.pool.leases.take(self.slot.id.into(), self.pool.worker, ttl).await {
+        match self.pool.leases.acquire(self.slot.id.into(), self.pool.worker, ttl).await {
             Ok(Some(_)) => {
                 self.slot.lease.taken(asked, ttl);
                 if !self.slot.serves() {

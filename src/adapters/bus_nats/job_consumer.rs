@@ -16,7 +16,7 @@ use super::job_stream::{ACK_WAIT, Lane};
 use super::subscription::{NO_MORE, ROUND};
 use super::{chunked, wire};
 use crate::core::names::Position;
-use crate::ports::bus::{Delivery, Jobs, Reply, Settle};
+use crate::ports::bus::{JobAck, JobConsumer, JobDelivery, Reply};
 
 /// How long the server keeps a pull; one that it forgot is noticed a little later.
 const PULL: Duration = Duration::from_secs(5);
@@ -63,20 +63,20 @@ impl Puller {
         Some(pull)
     }
 
-    fn delivery(&self, message: Message) -> Option<Delivery> {
+    fn delivery(&self, message: Message) -> Option<JobDelivery> {
         let lane = &self.lane;
         let attempt = attempt(&message)?;
         let token = message.reply.clone()?;
         let job = wire::read_job(&message);
         let reply = job.reply.as_deref().and_then(wire::inbox);
         let settle = Unsettled::new(lane.inbox.clone(), token, reply);
-        Some(Delivery { job, attempt, settle: Box::new(settle) })
+        Some(JobDelivery { job, attempt, settle: Box::new(settle) })
     }
 }
 
 #[async_trait]
-impl Jobs for Puller {
-    async fn next(&mut self) -> Option<Delivery> {
+impl JobConsumer for Puller {
+    async fn next(&mut self) -> Option<JobDelivery> {
         // Whoever leaves while he waits leaves no pull behind.
         let waiting = Leaving(self);
         loop {
@@ -206,8 +206,8 @@ impl Unsettled {
 }
 
 #[async_trait]
-impl Settle for Unsettled {
-    async fn done(mut self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>) {
+impl JobAck for Unsettled {
+    async fn ack(mut self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>) {
         let Some(token) = self.token.take() else { return };
         if let Some(outcome) = outcome {
             answer(&self.inbox, self.reply.take(), outcome);
@@ -218,7 +218,7 @@ impl Settle for Unsettled {
         }
     }
 
-    async fn again(mut self: Box<Self>, after: Duration) {
+    async fn nak_after(mut self: Box<Self>, after: Duration) {
         let Some(token) = self.token.take() else { return };
         self.inbox.link.send(ack(token, format!("-NAK {{\"delay\": {}}}", after.as_nanos())));
     }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::inbox::Inbox;
 use super::subjects::Subjects;
 use super::wire;
-use crate::ports::bus::{BusError, Job};
+use crate::ports::bus::{BusError, JobMessage};
 
 /// The durable consumer of all workers.
 const TAKERS: &str = "workers";
@@ -96,7 +96,7 @@ impl Lane {
 
     /// Puts a job in. Whoever hears that the lane is away may submit it again under its id: should the
     /// first have arrived after all, it is the same job.
-    pub async fn put(&self, job: Job) -> Result<(), BusError> {
+    pub async fn put(&self, job: JobMessage) -> Result<(), BusError> {
         if !self.inbox.link.up() {
             return Err(BusError::Away);
         }

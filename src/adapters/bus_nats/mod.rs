@@ -36,7 +36,9 @@ use self::job_stream::Lane;
 use self::subjects::Subjects;
 use self::subscription::ROUND;
 use super::bus_local::InProcessBus;
-use crate::ports::bus::{Ask, Bus, BusError, Hint, Job, Jobs, Place, Reply, Serve, Serving};
+use crate::ports::bus::{
+    Ask, AskHandler, Bus, BusError, Hint, JobConsumer, JobMessage, Reply, SubscriptionGuard, Target,
+};
 
 pub struct NatsBus {
     inbox: Arc<Inbox>,
@@ -84,36 +86,36 @@ impl Drop for NatsBus {
 
 #[async_trait]
 impl Bus for NatsBus {
-    async fn call(&self, ask: Ask) -> Result<Reply, BusError> {
-        let of_many = matches!(ask.to, Place::Pool(_));
+    async fn request(&self, ask: Ask) -> Result<Reply, BusError> {
+        let of_many = matches!(ask.to, Target::Pool(_));
         if self.local.serves(ask.to) && !(of_many && self.inbox.link.up()) {
-            return self.local.call(ask).await;
+            return self.local.request(ask).await;
         }
         self.ask(ask).await
     }
 
-    async fn settled(&self) {
+    async fn flush(&self) {
         self.inbox.round_trip(ROUND).await;
     }
 
-    fn serve(&self, place: Place, taker: Arc<dyn Serve>) -> Serving {
-        let (near, far) = (self.local.serve(place, taker.clone()), self.seat(place, taker));
-        Serving(Box::new(move || drop((near, far))))
+    fn subscribe(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard {
+        let (near, far) = (self.local.subscribe(place, taker.clone()), self.seat(place, taker));
+        SubscriptionGuard(Box::new(move || drop((near, far))))
     }
 
-    async fn submit(&self, job: Job) -> Result<(), BusError> {
+    async fn publish_job(&self, job: JobMessage) -> Result<(), BusError> {
         self.lane.put(job).await
     }
 
-    fn jobs(&self) -> Box<dyn Jobs> {
+    fn consume_jobs(&self) -> Box<dyn JobConsumer> {
         Box::new(Puller::new(self.lane.clone()))
     }
 
-    async fn tell(&self, reply: &str, outcome: Result<Bytes, Bytes>) {
+    async fn publish_outcome(&self, reply: &str, outcome: Result<Bytes, Bytes>) {
         job_consumer::answer(&self.inbox, wire::inbox(reply), outcome);
     }
 
-    async fn set_aside(&self, letter: String, note: Bytes) {
+    async fn publish_dead_letter(&self, letter: String, note: Bytes) {
         self.lane.set_aside(&letter, note).await;
     }
 
@@ -125,7 +127,7 @@ impl Bus for NatsBus {
         self.hints.listen()
     }
 
-    async fn waiting(&self) -> usize {
+    async fn pending_jobs(&self) -> usize {
         self.lane.waiting().await
     }
 }

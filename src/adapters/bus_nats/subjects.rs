@@ -1,7 +1,7 @@
 //! Subjects, by what they are for. None holds a text of a user.
 
 use crate::core::command::Area;
-use crate::ports::bus::Place;
+use crate::ports::bus::Target;
 
 #[derive(Clone)]
 pub struct Subjects {
@@ -14,21 +14,21 @@ impl Subjects {
     }
 
     /// Where an ask for a place goes.
-    pub fn ask(&self, to: Place, command: &str) -> String {
+    pub fn ask(&self, to: Target, command: &str) -> String {
         let prefix = &self.prefix;
         match to {
-            Place::Pool(area) => format!("{prefix}.ask.{}.{}", area.as_str(), verb(command)),
-            Place::Holder(server) => format!("{prefix}.ask.run.{server}"),
-            Place::Worker(worker) => format!("{prefix}.ask.worker.{worker}"),
+            Target::Pool(area) => format!("{prefix}.ask.{}.{}", area.as_str(), verb(command)),
+            Target::Holder(server) => format!("{prefix}.ask.run.{server}"),
+            Target::Worker(worker) => format!("{prefix}.ask.worker.{worker}"),
         }
     }
 
     /// What serves a place: a subject and a queue group.
-    pub fn place(&self, place: Place) -> (String, String) {
+    pub fn place(&self, place: Target) -> (String, String) {
         let group = match place {
-            Place::Pool(area) => pool(area),
-            Place::Holder(_) => "run".into(),
-            Place::Worker(_) => "worker".into(),
+            Target::Pool(area) => pool(area),
+            Target::Holder(_) => "run".into(),
+            Target::Worker(_) => "worker".into(),
         };
         (self.ask(place, "any.*"), group)
     }

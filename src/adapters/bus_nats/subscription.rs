@@ -18,7 +18,7 @@ use super::wire::{Asked, Asker};
 use super::{NatsBus, chunked, wire};
 use crate::core::failure::{Code, Failure};
 use crate::core::names::Position;
-use crate::ports::bus::{Busy, Place, Reply, Serve, Serving};
+use crate::ports::bus::{AskHandler, Busy, Reply, SubscriptionGuard, Target};
 
 /// Asks of one place in this process's hands; the workers' own permits are fewer.
 const IN_HAND: usize = 4096;
@@ -35,7 +35,7 @@ pub const ROUND: Duration = Duration::from_secs(1);
 pub const NO_MORE: u64 = 1_000_000_000_000;
 
 impl NatsBus {
-    pub(super) fn seat(&self, place: Place, taker: Arc<dyn Serve>) -> Serving {
+    pub(super) fn seat(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard {
         let (inbox, running, max_body) = (self.inbox.clone(), self.running.clone(), self.max_body);
         let clocks = self.clocks.clone();
         let desk =
@@ -57,7 +57,7 @@ impl NatsBus {
             }
         });
         let inbox = self.inbox.clone();
-        Serving(Box::new(move || {
+        SubscriptionGuard(Box::new(move || {
             seat.lock().left = true;
             let leaving = inbox.clone();
             inbox.link.now_or_later(async move { seat.leave(leaving).await });
@@ -105,8 +105,8 @@ impl Seat {
 
 /// What it takes to answer the asks of one place.
 struct Desk {
-    place: Place,
-    taker: Arc<dyn Serve>,
+    place: Target,
+    taker: Arc<dyn AskHandler>,
     inbox: Arc<Inbox>,
     running: Arc<Running>,
     clocks: Arc<Clocks>,
@@ -176,7 +176,7 @@ impl Desk {
                 };
                 ask.body = body;
             }
-            self.taker.serve(ask).await
+            self.taker.handle(ask).await
         };
         tokio::pin!(work);
         let mut sign = Instant::now() + FIRST_SIGN;

@@ -15,7 +15,7 @@ use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::Position;
-use crate::ports::bus::{Ask, BusError, Job, Place, Reply};
+use crate::ports::bus::{Ask, BusError, JobMessage, Reply, Target};
 
 /// Milliseconds the sender waits.
 static TIME_LEFT: HeaderName = HeaderName::from_static("Mcp-Time-Left");
@@ -54,7 +54,7 @@ pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
         headers.insert(TRACEPARENT.clone(), traceparent);
     }
     put_call(&mut headers, ask.call.as_ref());
-    let named = matches!(ask.to, Place::Pool(area) if ask.command.strip_prefix(area.as_str()).is_some_and(|rest| rest.starts_with('.')));
+    let named = matches!(ask.to, Target::Pool(area) if ask.command.strip_prefix(area.as_str()).is_some_and(|rest| rest.starts_with('.')));
     // A call says by itself what it is.
     let named = named || (ask.call.is_some() && ask.command == CallTool::NAME);
     if !named {
@@ -125,10 +125,10 @@ fn parts(message: &Message, max_body: usize) -> Result<Option<Parts>, Failure> {
 }
 
 /// Reads an ask. Unknown headers are ignored, so that versions can run side by side.
-pub fn read_ask(message: &Message, to: Place, max_body: usize) -> Result<Asked, Failure> {
+pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<Asked, Failure> {
     let of_subject = match to {
-        Place::Pool(area) => message.subject.rsplit_once('.').map(|(_, verb)| format!("{}.{verb}", area.as_str())),
-        Place::Holder(_) | Place::Worker(_) => None,
+        Target::Pool(area) => message.subject.rsplit_once('.').map(|(_, verb)| format!("{}.{verb}", area.as_str())),
+        Target::Holder(_) | Target::Worker(_) => None,
     };
     let call = call(message)?;
     let of_call = call.as_ref().map(|_| CallTool::NAME);
@@ -169,7 +169,7 @@ fn required(command: &str, call: Option<CallTool>) -> Result<Option<CallTool>, F
 }
 
 /// A job as a message, without its body.
-pub fn job(subjects: &Subjects, job: &Job) -> OutboundMessage {
+pub fn job(subjects: &Subjects, job: &JobMessage) -> OutboundMessage {
     let mut headers = HeaderMap::new();
     job.call.as_deref().inspect(|call| headers.insert(CALL.clone(), *call));
     job.reply.as_deref().inspect(|reply| headers.insert(REPLY.clone(), *reply));
@@ -206,7 +206,7 @@ fn untoken(token: &str) -> Option<String> {
 }
 
 /// Reads a job of `<prefix>.job.<area>.<verb>.<id>`, whatever else it says.
-pub fn read_job(message: &Message) -> Job {
+pub fn read_job(message: &Message) -> JobMessage {
     let subject = message.subject.as_str();
     let (rest, id) = subject.rsplit_once('.').unwrap_or(("", subject));
     let mut words = rest.rsplit('.');
@@ -214,7 +214,7 @@ pub fn read_job(message: &Message) -> Job {
     // An id of somebody else's making may hold what is no escape of ours.
     let id = untoken(id).unwrap_or_else(|| id.to_owned());
     let owned = |name| text(message, name).map(str::to_owned);
-    Job {
+    JobMessage {
         id,
         command: format!("{area}.{verb}"),
         call: owned(&CALL),

@@ -17,7 +17,7 @@ use crate::ports::leases::Leases;
 
 #[async_trait]
 impl Leases for MongoStore {
-    async fn take(&self, what: LeaseId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
+    async fn acquire(&self, what: LeaseId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
         if let Some(token) = self.take_free(what, holder, ttl).await? {
             return Ok(Some(token));
         }

@@ -23,7 +23,7 @@ fn clock_ms() -> i64 {
 
 #[async_trait]
 impl Leases for SqliteStore {
-    async fn take(&self, what: LeaseId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
+    async fn acquire(&self, what: LeaseId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
         self.writer
             .write(move |t| {
                 let (what, holder, now) = (what.0.as_bytes(), holder.0.as_bytes(), clock_ms());

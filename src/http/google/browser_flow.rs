@@ -21,7 +21,7 @@ use url::form_urlencoded::Serializer;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::cluster::command_client::Question;
+use crate::cluster::command_client::CommandRequest;
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command, ExchangeGoogleCode};
 use crate::core::failure::{Code, Failure};
@@ -128,7 +128,7 @@ pub async fn login(
         tool: GET_URL.parse().map_err(|error: crate::core::names::BadName| bug(error))?,
         timeout_ms: Some(ANSWERS.as_millis() as u64),
     };
-    let question = Question {
+    let question = CommandRequest {
         area: Area::Tools,
         server: server.held(),
         command: CallTool::NAME,
@@ -137,7 +137,7 @@ pub async fn login(
         traceparent: None,
         time: ANSWERS + AROUND,
     };
-    let answered = facade.asker.ask(question).await?;
+    let answered = facade.asker.send(question).await?;
     let (url, state) = google::consent(&answered.body, &user)?;
     let started = Started { user, server: server.id, state: hash(&state), until: now() + VALID.as_secs() };
     let mut response = redirect(HeaderValue::from_str(url.as_str()).map_err(bug)?);

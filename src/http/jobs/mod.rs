@@ -21,7 +21,7 @@ use crate::core::model::job;
 use crate::core::model::job::{Job, JobState, Progress, Stage};
 use crate::core::names::{JobId, ServerName, ToolName, UserName};
 use crate::jobs::client::NewJob;
-use crate::ports::bus::Place;
+use crate::ports::bus::Target;
 use crate::telemetry::error::bug;
 use crate::views::failure::ErrorBody;
 use crate::views::job_answer::Outcome;
@@ -265,7 +265,7 @@ async fn answer(facade: &Facade, job: &Job) -> Result<Outcome, Failure> {
     match job.ended() {
         Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
         _ => {
-            let answer = facade.asker.at(Place::Pool(Area::Jobs), &ReadJobAnswer { job: job.id }, OPENS).await?;
+            let answer = facade.asker.send_to(Target::Pool(Area::Jobs), &ReadJobAnswer { job: job.id }, OPENS).await?;
             with_fresh_login(facade, job, answer)
         }
     }

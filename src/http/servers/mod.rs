@@ -26,7 +26,7 @@ use crate::core::model::idempotency::RequestKey;
 use crate::core::model::server::{DEFAULT_TIMEOUT_MS, ServerStatus};
 use crate::core::names::{Position, ServerId, ServerName, WorkerId};
 use crate::eventlog::history::PointInTime;
-use crate::ports::bus::Place;
+use crate::ports::bus::Target;
 use crate::views::failure::ErrorBody;
 use crate::views::server::{ServerView, Told};
 
@@ -234,13 +234,13 @@ async fn changed(facade: &Facade, name: &ServerName, live: ServerStatus) -> Resu
 /// Servers with their status, and the logs of those workers that answer in time.
 async fn views(facade: &Facade, servers: &[Arc<Server>]) -> Vec<ServerView> {
     let ids: Vec<ServerId> = servers.iter().map(|server| server.id).collect();
-    let looks = facade.board.look(&ids);
+    let looks = facade.board.server_statuses(&ids);
     let mut by_worker: HashMap<WorkerId, Vec<ServerId>> = HashMap::new();
     for (id, (_, workers)) in ids.iter().zip(&looks) {
         workers.iter().for_each(|worker| by_worker.entry(*worker).or_default().push(*id));
     }
     let asked = by_worker.into_iter().map(async |(worker, servers)| {
-        facade.asker.at(Place::Worker(worker), &ReadServerLogs { servers }, LOGS).await.unwrap_or_default()
+        facade.asker.send_to(Target::Worker(worker), &ReadServerLogs { servers }, LOGS).await.unwrap_or_default()
     });
     let told = futures::future::join_all(asked).await.into_iter().flatten();
     let mut by_server: HashMap<ServerId, Told> = HashMap::new();

@@ -23,7 +23,7 @@ use super::jobs;
 use super::oauth::browser_flow::with_authorization;
 use super::respond::json::{Refused, json};
 use super::state::Facade;
-use crate::cluster::command_client::Question;
+use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::{check_args, is_traceparent};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
@@ -208,8 +208,8 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     let time = time_for(&server, timeout_ms);
     let tool = called.tool.clone();
     let (area, held, command) = (Area::Tools, server.held(), CallTool::NAME);
-    let question = Question { area, server: held, command, call: Some(called), body: args, traceparent, time };
-    let answered = facade.asker.ask(question).instrument(span.clone()).await;
+    let question = CommandRequest { area, server: held, command, call: Some(called), body: args, traceparent, time };
+    let answered = facade.asker.send(question).instrument(span.clone()).await;
     let answered = answered.and_then(|answered| tool_result::shape_tool_result(&answered.body, raw));
     let answered = answered.map_err(|failure| {
         let failure = with_login(&facade, host.as_ref(), &server, &of_user, failure);

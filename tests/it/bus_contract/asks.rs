@@ -14,16 +14,16 @@ use crate::harness::PATIENCE;
 use mcp_api::core::command::Area;
 use mcp_api::core::model::tool_call::CallTool;
 use mcp_api::core::names::{Position, ServerId, WorkerId};
-use mcp_api::ports::bus::{Ask, Bus, BusError, Busy, Place, Reply, Serve};
+use mcp_api::ports::bus::{Ask, AskHandler, Bus, BusError, Busy, Reply, Target};
 
-const POOL: Place = Place::Pool(Area::Tools);
+const POOL: Target = Target::Pool(Area::Tools);
 
 /// Answers with a text of its own and what it was asked.
 struct Echo(&'static str);
 
 #[async_trait]
-impl Serve for Echo {
-    async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+impl AskHandler for Echo {
+    async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
         let said = [self.0.as_bytes(), &ask.body].concat();
         Ok(Reply { position: ask.seen.next(), outcome: Ok(said.into()) })
     }
@@ -52,8 +52,8 @@ impl Work {
 }
 
 #[async_trait]
-impl Serve for Work {
-    async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+impl AskHandler for Work {
+    async fn handle(&self, _: Ask) -> Result<Reply, Busy> {
         struct Ended(watch::Sender<usize>);
         impl Drop for Ended {
             fn drop(&mut self) {
@@ -68,37 +68,37 @@ impl Serve for Work {
     }
 }
 
-async fn said(bus: &Arc<dyn Bus>, to: Place, body: &'static str) -> Result<String, BusError> {
-    let reply = bus.call(ask(to, body, PATIENCE)).await?;
+async fn said(bus: &Arc<dyn Bus>, to: Target, body: &'static str) -> Result<String, BusError> {
+    let reply = bus.request(ask(to, body, PATIENCE)).await?;
     Ok(String::from_utf8(reply.outcome.expect("a success").to_vec()).expect("a text"))
 }
 
 pub async fn an_ask_is_answered(bus: Arc<dyn Bus>) {
     struct Refuses;
     #[async_trait]
-    impl Serve for Refuses {
-        async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+    impl AskHandler for Refuses {
+        async fn handle(&self, _: Ask) -> Result<Reply, Busy> {
             Ok(Reply { position: Position(7), outcome: Err(Bytes::from_static(b"a failure")) })
         }
     }
-    let _serving = bus.serve(POOL, Arc::new(Echo("you said ")));
-    let _refusing = bus.serve(Place::Pool(Area::Servers), Arc::new(Refuses));
+    let _serving = bus.subscribe(POOL, Arc::new(Echo("you said ")));
+    let _refusing = bus.subscribe(Target::Pool(Area::Servers), Arc::new(Refuses));
     assert_eq!(said(&bus, POOL, "hello").await, Ok("you said hello".into()));
-    let refused = bus.call(ask(Place::Pool(Area::Servers), "", PATIENCE)).await.expect("an answer");
+    let refused = bus.request(ask(Target::Pool(Area::Servers), "", PATIENCE)).await.expect("an answer");
     assert_eq!((refused.position, refused.outcome), (Position(7), Err(Bytes::from_static(b"a failure"))));
 }
 
 pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
     struct Keep(watch::Sender<Option<Ask>>);
     #[async_trait]
-    impl Serve for Keep {
-        async fn serve(&self, ask: Ask) -> Result<Reply, Busy> {
+    impl AskHandler for Keep {
+        async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
             self.0.send_replace(Some(ask));
             Ok(Reply { position: Position(0), outcome: Ok(Bytes::new()) })
         }
     }
     let kept = watch::Sender::new(None);
-    let _serving = bus.serve(POOL, Arc::new(Keep(kept.clone())));
+    let _serving = bus.subscribe(POOL, Arc::new(Keep(kept.clone())));
     let call = CallTool {
         user: "Ünal \"1\"".parse().expect("a name"),
         server: "s".parse().expect("a name"),
@@ -108,7 +108,7 @@ pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
     let mut sent = ask(POOL, "body", Duration::from_secs(20));
     (sent.seen, sent.traceparent, sent.call) = (Position(41), Some("00-1-2-00".into()), Some(call.clone()));
     let command = sent.command;
-    bus.call(sent).await.expect("an answer");
+    bus.request(sent).await.expect("an answer");
     let got = kept.send_replace(None).expect("an ask");
     assert_eq!((got.to, got.command, got.seen), (POOL, command, Position(41)));
     assert_eq!((got.traceparent.as_deref(), got.call, &got.body[..]), (Some("00-1-2-00"), Some(call), &b"body"[..]));
@@ -116,7 +116,7 @@ pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
 }
 
 pub async fn an_ask_of_many_is_answered_with_its_own(bus: Arc<dyn Bus>) {
-    let _serving = bus.serve(POOL, Arc::new(Echo("")));
+    let _serving = bus.subscribe(POOL, Arc::new(Echo("")));
     let bodies: Vec<&'static str> = (0..200).map(|n| &*n.to_string().leak()).collect();
     let answers = futures::future::join_all(bodies.iter().map(|&body| said(&bus, POOL, body))).await;
     answers.into_iter().zip(bodies).for_each(|(answer, body)| assert_eq!(answer.as_deref(), Ok(body)));
@@ -124,7 +124,7 @@ pub async fn an_ask_of_many_is_answered_with_its_own(bus: Arc<dyn Bus>) {
 
 pub async fn nobody_there_is_said_at_once(bus: Arc<dyn Bus>) {
     let worker = WorkerId(Uuid::now_v7());
-    for to in [POOL, Place::Holder(ServerId(Uuid::now_v7())), Place::Worker(worker)] {
+    for to in [POOL, Target::Holder(ServerId(Uuid::now_v7())), Target::Worker(worker)] {
         let began = Instant::now();
         assert_eq!(said(&bus, to, "").await, Err(BusError::NobodyThere));
         assert!(began.elapsed() < PATIENCE / 2, "it was waited for");
@@ -134,20 +134,20 @@ pub async fn nobody_there_is_said_at_once(bus: Arc<dyn Bus>) {
 pub async fn busy_is_passed_on(bus: Arc<dyn Bus>) {
     struct Full;
     #[async_trait]
-    impl Serve for Full {
-        async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+    impl AskHandler for Full {
+        async fn handle(&self, _: Ask) -> Result<Reply, Busy> {
             Err(Busy)
         }
     }
-    let _serving = bus.serve(POOL, Arc::new(Full));
+    let _serving = bus.subscribe(POOL, Arc::new(Full));
     assert_eq!(said(&bus, POOL, "").await, Err(BusError::Busy));
 }
 
 pub async fn a_hanging_taker_costs_time_left_and_is_cancelled(bus: Arc<dyn Bus>) {
     let work = Work::new();
-    let _serving = bus.serve(POOL, Arc::new(work.clone()));
+    let _serving = bus.subscribe(POOL, Arc::new(work.clone()));
     let began = Instant::now();
-    let answer = bus.call(ask(POOL, "", Duration::from_millis(200))).await;
+    let answer = bus.request(ask(POOL, "", Duration::from_millis(200))).await;
     assert_eq!(answer.map(drop), Err(BusError::TimedOut));
     assert!(began.elapsed() >= Duration::from_millis(200), "all of its time is given to it");
     assert!(began.elapsed() < PATIENCE);
@@ -157,10 +157,10 @@ pub async fn a_hanging_taker_costs_time_left_and_is_cancelled(bus: Arc<dyn Bus>)
 
 pub async fn dropping_the_call_cancels_the_work(bus: Arc<dyn Bus>) {
     let work = Work::new();
-    let _serving = bus.serve(POOL, Arc::new(work.clone()));
+    let _serving = bus.subscribe(POOL, Arc::new(work.clone()));
     let (caller, kept) = (bus.clone(), bus.clone());
-    let dropped = tokio::spawn(async move { caller.call(ask(POOL, "", PATIENCE)).await });
-    let other = tokio::spawn(async move { kept.call(ask(POOL, "", PATIENCE)).await });
+    let dropped = tokio::spawn(async move { caller.request(ask(POOL, "", PATIENCE)).await });
+    let other = tokio::spawn(async move { kept.request(ask(POOL, "", PATIENCE)).await });
     Work::reached(&work.begun, 2).await;
     dropped.abort();
     Work::reached(&work.ended, 1).await;
@@ -175,20 +175,21 @@ pub async fn a_place_reaches_those_who_serve_it_and_nobody_else(bus: Arc<dyn Bus
     let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
     // A server and a worker with the same id are two places.
     let places = [
-        (Place::Pool(Area::Tools), "pool of tools"),
-        (Place::Pool(Area::Secrets), "pool of secrets"),
-        (Place::Holder(ServerId(a)), "holder of a"),
-        (Place::Holder(ServerId(b)), "holder of b"),
-        (Place::Worker(WorkerId(a)), "worker a"),
-        (Place::Worker(WorkerId(b)), "worker b"),
+        (Target::Pool(Area::Tools), "pool of tools"),
+        (Target::Pool(Area::Secrets), "pool of secrets"),
+        (Target::Holder(ServerId(a)), "holder of a"),
+        (Target::Holder(ServerId(b)), "holder of b"),
+        (Target::Worker(WorkerId(a)), "worker a"),
+        (Target::Worker(WorkerId(b)), "worker b"),
     ];
-    let serving: Vec<_> = places.iter().map(|&(place, name)| (place, bus.serve(place, Arc::new(Echo(name))))).collect();
+    let serving: Vec<_> =
+        places.iter().map(|&(place, name)| (place, bus.subscribe(place, Arc::new(Echo(name))))).collect();
     for (place, name) in places {
         for _ in 0..5 {
             assert_eq!(said(&bus, place, "").await.as_deref(), Ok(name));
         }
     }
-    assert_eq!(said(&bus, Place::Pool(Area::Servers), "").await, Err(BusError::NobodyThere));
+    assert_eq!(said(&bus, Target::Pool(Area::Servers), "").await, Err(BusError::NobodyThere));
     for (place, guard) in serving {
         drop(guard);
         assert_eq!(said(&bus, place, "").await, Err(BusError::NobodyThere));
@@ -196,8 +197,8 @@ pub async fn a_place_reaches_those_who_serve_it_and_nobody_else(bus: Arc<dyn Bus
 }
 
 pub async fn the_takers_of_a_pool_share_the_work(bus: Arc<dyn Bus>) {
-    let first = bus.serve(POOL, Arc::new(Echo("a")));
-    let _second = bus.serve(POOL, Arc::new(Echo("b")));
+    let first = bus.subscribe(POOL, Arc::new(Echo("a")));
+    let _second = bus.subscribe(POOL, Arc::new(Echo("b")));
     let answers = futures::future::join_all((0..100).map(|_| said(&bus, POOL, ""))).await;
     for taker in ["a", "b"] {
         let share = answers.iter().filter(|answer| answer.as_deref() == Ok(taker)).count();
@@ -213,9 +214,9 @@ pub async fn the_takers_of_a_pool_share_the_work(bus: Arc<dyn Bus>) {
 
 pub async fn serving_ends_while_asks_under_way_finish(bus: Arc<dyn Bus>) {
     let work = Work::new();
-    let serving = bus.serve(POOL, Arc::new(work.clone()));
+    let serving = bus.subscribe(POOL, Arc::new(work.clone()));
     let caller = bus.clone();
-    let under_way = tokio::spawn(async move { caller.call(ask(POOL, "", PATIENCE)).await });
+    let under_way = tokio::spawn(async move { caller.request(ask(POOL, "", PATIENCE)).await });
     Work::reached(&work.begun, 1).await;
     drop(serving);
     assert_eq!(said(&bus, POOL, "").await, Err(BusError::NobodyThere));
@@ -228,12 +229,12 @@ pub async fn serving_ends_while_asks_under_way_finish(bus: Arc<dyn Bus>) {
 pub async fn a_long_ask_is_not_taken_for_dead(bus: Arc<dyn Bus>) {
     struct Slow;
     #[async_trait]
-    impl Serve for Slow {
-        async fn serve(&self, _: Ask) -> Result<Reply, Busy> {
+    impl AskHandler for Slow {
+        async fn handle(&self, _: Ask) -> Result<Reply, Busy> {
             tokio::time::sleep(Duration::from_secs(4)).await;
             Ok(Reply { position: Position(0), outcome: Ok(Bytes::from_static(b"done")) })
         }
     }
-    let _serving = bus.serve(POOL, Arc::new(Slow));
+    let _serving = bus.subscribe(POOL, Arc::new(Slow));
     assert_eq!(said(&bus, POOL, "").await.as_deref(), Ok("done"));
 }

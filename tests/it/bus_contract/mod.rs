@@ -15,7 +15,7 @@ use mcp_api::adapters::bus_local::InProcessBus;
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
 use mcp_api::core::command::{Command, DeleteServer};
 use mcp_api::core::names::Position;
-use mcp_api::ports::bus::{Ask, Bus, Place};
+use mcp_api::ports::bus::{Ask, Bus, Target};
 
 /// A bus with nobody on it; `None` where its server is not installed.
 pub async fn in_process() -> Option<Arc<dyn Bus>> {
@@ -40,7 +40,7 @@ async fn on_nats(version: Version) -> Option<Arc<dyn Bus>> {
 }
 
 /// A question with a body, by somebody who waits so long.
-pub fn ask(to: Place, body: &'static str, time_left: Duration) -> Ask {
+pub fn ask(to: Target, body: &'static str, time_left: Duration) -> Ask {
     Ask {
         to,
         command: DeleteServer::NAME,

@@ -21,7 +21,7 @@ fn server() -> LeaseId {
 }
 
 async fn take(store: &Store, server: LeaseId, holder: WorkerId, ttl: Duration) -> Option<u64> {
-    store.leases.take(server, holder, ttl).await.expect("an answer")
+    store.leases.acquire(server, holder, ttl).await.expect("an answer")
 }
 
 pub async fn a_held_lease_is_not_given_away(store: Store) {
@@ -120,7 +120,7 @@ pub async fn of_racing_takers_one_wins(store: Store) {
     let racers: Vec<_> = (0..32)
         .map(|_| {
             let leases = store.leases.clone();
-            tokio::spawn(async move { leases.take(s, worker(), LONG).await.expect("an answer") })
+            tokio::spawn(async move { leases.acquire(s, worker(), LONG).await.expect("an answer") })
         })
         .collect();
     let told = futures::future::join_all(racers).await;
