@@ -16,7 +16,7 @@ use crate::core::names::{ValueId, WorkerId};
 use crate::crypto::seal::{Opener, Sealer};
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
-use crate::jobs::client::Queue;
+use crate::jobs::client::JobClient;
 use crate::ports::bus::Bus;
 use crate::ports::leases::Leases;
 use crate::ports::vault::{Sealed, Vault};
@@ -37,7 +37,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub permits: Permits,
     pub asker: CommandClient,
-    pub queue: Queue,
+    pub queue: JobClient,
     pub pool: Arc<Pool>,
     /// The id of the key that this process seals with.
     pub key_id: String,
@@ -52,7 +52,7 @@ pub struct Context {
 pub struct Parts {
     pub follow: Arc<Projection>,
     pub execute: Appender,
-    pub queue: Queue,
+    pub queue: JobClient,
     pub bus: Arc<dyn Bus>,
     pub board: Arc<WorkerRegistry>,
     pub vault: Arc<dyn Vault>,

@@ -5,37 +5,37 @@ use crate::core::catalog::Catalog;
 use crate::core::decide::idempotency;
 use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
-use crate::core::model::idempotency::RequestKey;
+use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::names::CommandId;
 use crate::eventlog::appender::Committed;
 use crate::ports::vault::VaultValue;
 
 /// Decides and appends a change that somebody at the API wants.
-pub async fn change(
+pub async fn commit_once(
     context: &Context,
     id: CommandId,
-    key: Option<RequestKey>,
+    key: Option<IdempotencyKey>,
     decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
 ) -> Result<Committed, Failure> {
-    change_with(context, id, key, vec![], decide).await
+    commit_once_with_values(context, id, key, vec![], decide).await
 }
 
 /// The same where its events name values.
-pub async fn change_with(
+pub async fn commit_once_with_values(
     context: &Context,
     id: CommandId,
-    key: Option<RequestKey>,
+    key: Option<IdempotencyKey>,
     values: Vec<VaultValue>,
     decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
 ) -> Result<Committed, Failure> {
     let Some(key) = key else { return context.execute.commit_with_values(id, Actor::Api, values, decide).await };
-    let until = context.queue.keep_keys_until();
+    let until = context.queue.idempotency_expiry();
     let attempt = async |id| {
         let (decide, values) = (decide.clone(), values.clone());
-        let keyed = move |catalog: &Catalog| idempotency::once(catalog, id, key, until, &decide);
+        let keyed = move |catalog: &Catalog| idempotency::decide_once(catalog, id, key, until, &decide);
         context.execute.commit_with_values(id, Actor::Api, values, keyed).await
     };
-    let known = || idempotency::command_of(&context.follow.catalog(), key, id);
+    let known = || idempotency::command_for_key(&context.follow.catalog(), key, id);
     let first = known()?;
     match attempt(first).await {
         // Of two at the same moment the other was first: its change is this one.

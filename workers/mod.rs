@@ -70,7 +70,11 @@ impl Workers {
         let mut loops = vec![tokio::spawn(packages::keep_clean(context.clone(), draining.clone()))];
         if pools.tools {
             places.push(Target::Worker(context.pool.worker));
-            loops.push(tokio::spawn(self::jobs::ingest::take(context.clone(), bus.consume_jobs(), draining.clone())));
+            loops.push(tokio::spawn(self::jobs::ingest::ingest_messages(
+                context.clone(),
+                bus.consume_jobs(),
+                draining.clone(),
+            )));
             tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
         }
         if pools.packages {
@@ -78,7 +82,7 @@ impl Workers {
         }
         if pools.tools || pools.packages {
             context.pool.start(desk.clone(), pools.tools);
-            let runner = self::jobs::runner::Runner::new(context.clone(), areas(&pools).collect(), draining.clone());
+            let runner = self::jobs::runner::JobRunner::new(context.clone(), areas(&pools).collect(), draining.clone());
             loops.push(tokio::spawn(runner.run()));
         }
         let serving = places.into_iter().map(|place| bus.subscribe(place, desk.clone())).collect();
@@ -161,10 +165,12 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         CallTool::NAME => tools::call(context, ask).await,
         ReadServerLogs::NAME => handle(ask, |command: ReadServerLogs| servers::logs(context.clone(), command)).await,
         ReadJobAnswer::NAME => handle(ask, |command| jobs::read_answer(context.clone(), command)).await,
-        NotifyProducer::NAME => handle(ask, |command| self::jobs::notify::tell_end(context.clone(), command)).await,
-        RetryDeadLetter::NAME => handle(ask, |command| self::jobs::dead_letters::retry(context.clone(), command)).await,
+        NotifyProducer::NAME => handle(ask, |command| self::jobs::notify::notify_end(context.clone(), command)).await,
+        RetryDeadLetter::NAME => {
+            handle(ask, |command| self::jobs::dead_letters::retry_dead_letter(context.clone(), command)).await
+        }
         DiscardDeadLetter::NAME => {
-            handle(ask, |command| self::jobs::dead_letters::drop_letter(context.clone(), command)).await
+            handle(ask, |command| self::jobs::dead_letters::discard_dead_letter(context.clone(), command)).await
         }
         RegisterServer::NAME => handle(ask, |command| servers::register(context.clone(), command)).await,
         UpdateServer::NAME => handle(ask, |command| servers::update(context.clone(), command)).await,

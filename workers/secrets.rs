@@ -35,7 +35,7 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
     let values = vec![current(&context, command.value, &command.sealed)?];
     let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
     let (id, key) = (command.id, command.key);
-    let done = idempotency::change_with(&context, id, key, values, move |catalog| {
+    let done = idempotency::commit_once_with_values(&context, id, key, values, move |catalog| {
         crate::core::decide::secret::set_secret(catalog, &command)
     })
     .await?;
@@ -62,7 +62,7 @@ pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValu
 
 /// Append, drop, then answer: whoever is told that it is gone, it is gone.
 pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), Failure> {
-    let done = idempotency::change(&context, command.id, command.key, move |catalog| {
+    let done = idempotency::commit_once(&context, command.id, command.key, move |catalog| {
         crate::core::decide::secret::delete_secret(catalog, &command)
     })
     .await?;
@@ -107,7 +107,7 @@ pub async fn schedule(context: Arc<Context>) {
             Ok(unnamed) if unnamed.is_empty() => {}
             Ok(_) => {
                 let hour = (now_ms() / SWEEP_EVERY.as_millis() as u64).to_string();
-                let submitted = context.queue.upkeep(&SweepVault {}, &hour).await;
+                let submitted = context.queue.submit_maintenance(&SweepVault {}, &hour).await;
                 if let Err(failure) = submitted {
                     tracing::warn!(%failure, "a sweep could not be begun; the next one will be");
                 }

@@ -24,7 +24,7 @@ use crate::ports::vault::{Sealed, VaultValue};
 pub async fn register(context: Arc<Context>, command: RegisterServer) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
     let (id, key, values) = (command.id, command.key, all_current(&context, &command.sealed)?);
-    idempotency::change_with(&context, id, key, values, move |catalog| {
+    idempotency::commit_once_with_values(&context, id, key, values, move |catalog| {
         crate::core::decide::server::register_server(catalog, &command)
     })
     .await?;
@@ -37,7 +37,7 @@ pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<
     keep_session(&context, &mut command).await;
     let values = all_current(&context, &command.sealed)?;
     let change = move |catalog: &Catalog| crate::core::decide::server::update_server(catalog, &command);
-    let done = idempotency::change_with(&context, id, key, values, change).await?;
+    let done = idempotency::commit_once_with_values(&context, id, key, values, change).await?;
     drop_replaced(&context, &name, &done).await;
     settle(&context, &name).await
 }
@@ -45,7 +45,7 @@ pub async fn update(context: Arc<Context>, mut command: UpdateServer) -> Result<
 /// Enabling a server that is enabled restarts it.
 pub async fn enable(context: Arc<Context>, command: EnableServer) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
-    idempotency::change(&context, command.id, command.key, move |catalog| {
+    idempotency::commit_once(&context, command.id, command.key, move |catalog| {
         crate::core::decide::server::enable_server(catalog, &command)
     })
     .await?;
@@ -54,7 +54,7 @@ pub async fn enable(context: Arc<Context>, command: EnableServer) -> Result<Serv
 
 pub async fn disable(context: Arc<Context>, command: DisableServer) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
-    idempotency::change(&context, command.id, command.key, move |catalog| {
+    idempotency::commit_once(&context, command.id, command.key, move |catalog| {
         crate::core::decide::server::disable_server(catalog, &command)
     })
     .await?;
@@ -64,7 +64,7 @@ pub async fn disable(context: Arc<Context>, command: DisableServer) -> Result<Se
 /// Deletes a server: stops it, and drops its secrets from the Vault.
 pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), Failure> {
     let name = command.name.clone();
-    let done = idempotency::change(&context, command.id, command.key, move |catalog| {
+    let done = idempotency::commit_once(&context, command.id, command.key, move |catalog| {
         crate::core::decide::server::delete_server(catalog, &command)
     })
     .await?;

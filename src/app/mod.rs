@@ -28,7 +28,7 @@ use crate::crypto::seal::SealError;
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
 use crate::http::Facade;
-use crate::jobs::client::Queue;
+use crate::jobs::client::JobClient;
 use crate::ports::error::StoreError;
 use crate::telemetry::metrics::Metrics;
 use crate::workers::Workers;
@@ -105,7 +105,7 @@ pub async fn serve_until(
     let execute = Appender::start(follow.clone());
     // Before the workers: it hears from the first moment how their servers are.
     let board = Arc::new(WorkerRegistry::new(bus.hints()));
-    let queue = Queue {
+    let queue = JobClient {
         execute: execute.clone(),
         follow: follow.clone(),
         vault: vault.clone(),

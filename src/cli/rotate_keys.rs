@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Ended;
 use super::call::sentence;
 use super::client::{Api, ApiArgs, block_on, send, send_later};
-use crate::core::model::job::UPKEEP;
+use crate::core::model::job::SYSTEM_USER;
 
 /// How often is asked what got no answer: the service may be starting again.
 const TRIES: u32 = 30;
@@ -35,7 +35,7 @@ pub fn run(api: &ApiArgs) -> Ended {
             answer = follow(&api, job) => end(&answer?),
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted?;
-                println!("The job goes on; run this again to follow it, or DELETE /jobs/{job}?username={UPKEEP} to stop it.");
+                println!("The job goes on; run this again to follow it, or DELETE /jobs/{job}?username={SYSTEM_USER} to stop it.");
                 Ok(ExitCode::from(INTERRUPTED))
             }
         }
@@ -44,7 +44,7 @@ pub fn run(api: &ApiArgs) -> Ended {
 
 /// Prints how far the job is until it has ended, and gives its answer.
 async fn follow(api: &Api, job: &str) -> Result<Value, String> {
-    let path = format!("/jobs/{job}?username={UPKEEP}&wait=1s");
+    let path = format!("/jobs/{job}?username={SYSTEM_USER}&wait=1s");
     let mut last = Value::Null;
     loop {
         let job = ask(async || send(api, "GET", &path, None).await).await?["job"].take();

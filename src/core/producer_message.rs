@@ -12,7 +12,11 @@ const WORDS: usize = 64;
 
 /// Reads a message: `call` are the fields of a tool call, the body its arguments. What is wrong is said without
 /// the words it was said in: a secret may be among them.
-pub fn read(command: &str, call: Option<&str>, body: &[u8]) -> Result<(CallTool, Box<RawValue>), Failure> {
+pub fn parse_producer_message(
+    command: &str,
+    call: Option<&str>,
+    body: &[u8],
+) -> Result<(CallTool, Box<RawValue>), Failure> {
     if command != CallTool::NAME {
         let command: String = command.chars().filter(|c| !c.is_control()).take(WORDS).collect();
         return Err(Failure::invalid(format!("The command {command:?} is not taken as a job; tools.call is")));
@@ -42,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_call_is_read_with_its_arguments() {
-        let (call, args) = read("tools.call", Some(CALL), br#" {"a": 1} "#).expect("a call");
+        let (call, args) = parse_producer_message("tools.call", Some(CALL), br#" {"a": 1} "#).expect("a call");
         assert_eq!((call.tool.as_str(), args.get()), ("t", r#"{"a": 1}"#));
     }
 
@@ -57,7 +61,7 @@ mod tests {
             ("tools.call", Some(CALL), r#"{"s3cret": }"#, "The body must be JSON"),
             ("tools.call", Some(CALL), r#"["s3cret"]"#, "args must be an object"),
         ] {
-            let failure = read(command, call, body.as_bytes()).expect_err("it is wrong");
+            let failure = parse_producer_message(command, call, body.as_bytes()).expect_err("it is wrong");
             assert!(failure.message.contains(named) && !failure.message.contains("s3cret"), "{failure}");
         }
     }

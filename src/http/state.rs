@@ -21,7 +21,7 @@ use crate::core::names::{CommandId, ServerId, ServerName};
 use crate::crypto::seal::Sealer;
 use crate::eventlog::history::CatalogHistory;
 use crate::eventlog::projection::Projection;
-use crate::jobs::client::Queue;
+use crate::jobs::client::JobClient;
 use crate::ports::bus::Bus;
 use crate::telemetry::error::bug;
 use crate::telemetry::metrics::Metrics;
@@ -34,7 +34,7 @@ pub struct Facade {
     pub bus: Arc<dyn Bus>,
     pub asker: CommandClient,
     pub sealer: Sealer,
-    pub queue: Queue,
+    pub queue: JobClient,
     pub access: Access,
     pub limits: Limits,
     /// Where packages lie, to be shown.
@@ -59,7 +59,7 @@ pub struct Parts {
     pub bus: Arc<dyn Bus>,
     pub board: Arc<WorkerRegistry>,
     pub sealer: Sealer,
-    pub queue: Queue,
+    pub queue: JobClient,
     pub access: Access,
     pub limits: Limits,
     pub folders: PackageDirs,

@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
 use crate::core::command::Command;
-use crate::core::decide::job::Accept;
+use crate::core::decide::job::AcceptJob;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::idempotency::{JobKey, RequestKey};
-use crate::core::model::job::{Job, UPKEEP, Work};
+use crate::core::model::idempotency::{IdempotencyKey, JobIdempotencyKey};
+use crate::core::model::job::{Job, JobArguments, SYSTEM_USER};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
 use crate::crypto::context::{JobPart, JobPlace};
@@ -34,7 +34,7 @@ const KEYS: Duration = Duration::from_secs(86_400);
 const OTHER_KEY: &str = "The workers seal with another key than this process has; start it anew with their SECRETS_KEY";
 
 #[derive(Clone)]
-pub struct Queue {
+pub struct JobClient {
     pub execute: Appender,
     pub follow: Arc<Projection>,
     pub vault: Arc<dyn Vault>,
@@ -50,14 +50,14 @@ pub struct NewJob {
     pub command: &'static str,
     /// The server it is about.
     pub server: Option<ServerName>,
-    pub work: Work,
-    pub key: Option<JobKey>,
+    pub work: JobArguments,
+    pub key: Option<JobIdempotencyKey>,
     pub actor: Actor,
 }
 
 /// A job that is in the log.
 #[derive(Debug, Clone, Copy)]
-pub struct Accepted {
+pub struct Submitted {
     pub id: JobId,
     /// It was not there before.
     pub new: bool,
@@ -65,54 +65,54 @@ pub struct Accepted {
 
 impl NewJob {
     /// One by which the program looks after itself.
-    pub fn upkeep<C: Command>(command: &C, actor: Actor) -> Result<Self, Failure> {
-        let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
-        let user = UPKEEP.parse().map_err(bug)?;
+    pub fn maintenance<C: Command>(command: &C, actor: Actor) -> Result<Self, Failure> {
+        let work = JobArguments { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
+        let user = SYSTEM_USER.parse().map_err(bug)?;
         Ok(Self { user, command: C::NAME, server: None, work, key: None, actor })
     }
 }
 
 /// What whoever used a key is told where its job was there a moment ago.
-pub fn expired() -> Failure {
+pub fn key_expired() -> Failure {
     Failure::unavailable("What this key was used for has just expired; ask again")
 }
 
-impl Queue {
+impl JobClient {
     /// Accepts a job. One with a key that was used before is the job of that time, and one that must not begin beside
     /// another of its kind is that other.
-    pub async fn accept(&self, new: NewJob) -> Result<Accepted, Failure> {
+    pub async fn submit(&self, new: NewJob) -> Result<Submitted, Failure> {
         let (key, command) = (new.key, new.command);
-        let (ids, done) = self.submit(vec![new]).await?;
+        let (ids, done) = self.append_jobs(vec![new]).await?;
         if let Some(id) = ids.first().filter(|_| !done.events.is_empty()) {
-            return Ok(Accepted { id: *id, new: true });
+            return Ok(Submitted { id: *id, new: true });
         }
-        let other = done.before.as_ref().and_then(|before| crate::core::decide::job::under_way(before, command));
+        let other = done.before.as_ref().and_then(|before| crate::core::decide::job::active_singleton(before, command));
         if let Some(other) = other {
-            return Ok(Accepted { id: other.id, new: false });
+            return Ok(Submitted { id: other.id, new: false });
         }
         let known = key.and_then(|key| self.follow.catalog().jobs.of_key(key.request.scope).map(|job| job.id));
-        let known = known.map(|id| Accepted { id, new: false });
-        known.ok_or_else(expired)
+        let known = known.map(|id| Submitted { id, new: false });
+        known.ok_or_else(key_expired)
     }
 
     /// Accepts jobs of one sender together. `None`: none of them, since the key of one was used before.
-    pub async fn accept_all(&self, new: Vec<NewJob>) -> Result<Option<Vec<JobId>>, Failure> {
+    pub async fn submit_all(&self, new: Vec<NewJob>) -> Result<Option<Vec<JobId>>, Failure> {
         if new.is_empty() {
             return Ok(Some(vec![]));
         }
-        let (ids, done) = self.submit(new).await?;
+        let (ids, done) = self.append_jobs(new).await?;
         Ok((!done.events.is_empty()).then_some(ids))
     }
 
     /// Their ids; none of them is accepted where nothing has happened.
-    async fn submit(&self, new: Vec<NewJob>) -> Result<(Vec<JobId>, Committed), Failure> {
+    async fn append_jobs(&self, new: Vec<NewJob>) -> Result<(Vec<JobId>, Committed), Failure> {
         let actor = new.first().map_or(Actor::Worker, |new| new.actor);
         let sealed = new.into_iter().map(|new| self.sealed(new)).collect::<Result<Vec<_>, _>>()?;
         let (accept, values): (Vec<_>, Vec<_>) = sealed.into_iter().unzip();
         let ids: Vec<_> = accept.iter().map(|accept| accept.job).collect();
         let arguments: Vec<_> = accept.iter().map(|accept| accept.arguments).collect();
         let first = CommandId(ids.first().map_or(Uuid::nil(), |id| id.0));
-        let decide = move |catalog: &_| crate::core::decide::job::accept_all(catalog, &accept);
+        let decide = move |catalog: &_| crate::core::decide::job::accept_jobs(catalog, &accept);
         let accepted = self.execute.commit_with_values(first, actor, values, decide).await;
         // Where the store does not answer, the log may name them, now or in a moment.
         let refused = |failure: &Failure| failure.code != Code::Unavailable;
@@ -124,7 +124,7 @@ impl Queue {
     }
 
     /// Seals what a job works on.
-    fn sealed(&self, new: NewJob) -> Result<(Accept, VaultValue), Failure> {
+    fn sealed(&self, new: NewJob) -> Result<(AcceptJob, VaultValue), Failure> {
         let NewJob { user, command, server, work, key, .. } = new;
         let (job, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
         let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
@@ -132,7 +132,7 @@ impl Queue {
         let sealed = self.seal(place, &text)?;
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
         let most_waiting = self.limits.waiting_jobs;
-        let accept = Accept { job, user, command, server, tool, arguments, key, most_waiting };
+        let accept = AcceptJob { job, user, command, server, tool, arguments, key, most_waiting };
         Ok((accept, VaultValue { id: arguments, sealed }))
     }
 
@@ -151,54 +151,54 @@ impl Queue {
     }
 
     /// Has the program look after itself: once for every `when`, however many processes want it.
-    pub async fn upkeep<C: Command>(&self, command: &C, when: &str) -> Result<Accepted, Failure> {
-        self.upkeep_for(None, command, when).await
+    pub async fn submit_maintenance<C: Command>(&self, command: &C, when: &str) -> Result<Submitted, Failure> {
+        self.submit_maintenance_for(None, command, when).await
     }
 
     /// The same for one server.
-    pub async fn upkeep_of<C: Command>(
+    pub async fn submit_server_maintenance<C: Command>(
         &self,
         server: &ServerName,
         command: &C,
         when: &str,
-    ) -> Result<Accepted, Failure> {
-        self.upkeep_for(Some(server.clone()), command, when).await
+    ) -> Result<Submitted, Failure> {
+        self.submit_maintenance_for(Some(server.clone()), command, when).await
     }
 
-    async fn upkeep_for<C: Command>(
+    async fn submit_maintenance_for<C: Command>(
         &self,
         server: Option<ServerName>,
         command: &C,
         when: &str,
-    ) -> Result<Accepted, Failure> {
+    ) -> Result<Submitted, Failure> {
         let of = server.as_ref().map(ServerName::as_str).unwrap_or_default();
         let parts = [C::NAME.as_bytes(), when.as_bytes(), of.as_bytes()];
         let scope = self.sealer.digest("upkeep", &parts).map_err(bug)?;
-        let key = Some(RequestKey { scope, body: scope }.into());
-        self.accept(NewJob { server, key, ..NewJob::upkeep(command, Actor::Worker)? }).await
+        let key = Some(IdempotencyKey { scope, body: scope }.into());
+        self.submit(NewJob { server, key, ..NewJob::maintenance(command, Actor::Worker)? }).await
     }
 
     /// Cancels a job of that user. One that waits never runs; one that runs is told to stop.
     pub async fn cancel(&self, id: JobId, user: UserName) -> Result<Arc<Job>, Failure> {
-        let until = self.keep_until();
-        let decide = move |catalog: &_| crate::core::decide::job::cancel(catalog, id, &user, until);
+        let until = self.answer_expiry();
+        let decide = move |catalog: &_| crate::core::decide::job::cancel_job(catalog, id, &user, until);
         self.execute.commit(CommandId(Uuid::now_v7()), Actor::Api, decide).await?;
         let job = self.follow.catalog().jobs.get(id).cloned();
         job.ok_or_else(|| Failure::job_not_found(id))
     }
 
     /// What a producer's own id of a job is known by.
-    pub fn key_of_producer(&self, id: &str) -> Result<Digest, Failure> {
+    pub fn producer_key(&self, id: &str) -> Result<Digest, Failure> {
         self.sealer.digest("producer's id", &[id.as_bytes()]).map_err(bug)
     }
 
     /// How long the key of a change made now is remembered: milliseconds since 1970.
-    pub fn keep_keys_until(&self) -> u64 {
+    pub fn idempotency_expiry(&self) -> u64 {
         now_ms() + KEYS.as_millis() as u64
     }
 
     /// How long the answer of a job that ends now is kept: milliseconds since 1970.
-    pub fn keep_until(&self) -> u64 {
+    pub fn answer_expiry(&self) -> u64 {
         now_ms() + self.limits.job_result_ttl.as_millis() as u64
     }
 }

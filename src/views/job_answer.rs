@@ -11,7 +11,7 @@ use crate::core::failure::Failure;
 /// A whole answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Outcome {
+pub struct JobAnswer {
     /// Of HTTP (RFC 9110, section 15).
     pub status: u16,
     /// Seconds after which asking again makes sense.
@@ -20,7 +20,7 @@ pub struct Outcome {
     pub body: Box<RawValue>,
 }
 
-impl Outcome {
+impl JobAnswer {
     /// `body` must be JSON.
     pub fn done(body: Bytes) -> Result<Self, serde_json::Error> {
         let body = RawValue::from_string(String::from_utf8_lossy(&body).into_owned())?;

@@ -8,15 +8,15 @@ use crate::core::model::job;
 use crate::core::names::JobId;
 use crate::crypto::context::{JobPart, JobPlace};
 use crate::telemetry::error::bug;
-use crate::views::job_answer::Outcome;
+use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
 
-pub async fn read(context: Arc<Context>, ReadJobAnswer { job }: ReadJobAnswer) -> Result<Outcome, Failure> {
-    of(&context, job).await
+pub async fn read_answer(context: Arc<Context>, ReadJobAnswer { job }: ReadJobAnswer) -> Result<JobAnswer, Failure> {
+    load_answer(&context, job).await
 }
 
 /// The answer of a job that has ended.
-pub async fn of(context: &Context, id: JobId) -> Result<Outcome, Failure> {
+pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Failure> {
     let gone = || Failure::job_not_found(id);
     let ended = {
         let catalog = context.follow.catalog();

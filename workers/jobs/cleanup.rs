@@ -18,12 +18,12 @@ const EVERY: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 1000;
 
 #[derive(Clone)]
-pub struct Tidy {
+pub struct JobCleanup {
     context: Arc<Context>,
     values: Arc<Mutex<Vec<ValueId>>>,
 }
 
-impl Tidy {
+impl JobCleanup {
     pub fn new(context: Arc<Context>) -> Self {
         Self { context, values: Arc::default() }
     }
@@ -42,7 +42,7 @@ impl Tidy {
             self.forget_requests().await;
             let dead = self.context.follow.catalog().dead.expired(now_ms());
             if !dead.is_empty() {
-                let _ = dead_letters::forget(&self.context, dead).await;
+                let _ = dead_letters::expire_dead_letters(&self.context, dead).await;
             }
         }
     }
@@ -59,7 +59,7 @@ impl Tidy {
     async fn forget_requests(&self) {
         let now = now_ms();
         if !self.context.follow.catalog().requests.expired(now, 1).is_empty() {
-            let decide = move |catalog: &Catalog| Ok(idempotency::forget(catalog, now, AT_ONCE));
+            let decide = move |catalog: &Catalog| Ok(idempotency::expire_records(catalog, now, AT_ONCE));
             let _ = self.context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
         }
     }
@@ -75,11 +75,11 @@ impl Tidy {
         if expired.is_empty() {
             return;
         }
-        for job in expired.iter().filter(|job| job.is_untold()) {
+        for job in expired.iter().filter(|job| job.needs_notification()) {
             // The last moment: after that nobody knows that there was one.
-            let _ = notify::tell(&self.context, job, job.state()).await;
+            let _ = notify::notify_producer(&self.context, job, job.state()).await;
         }
-        let decide = move |catalog: &Catalog| Ok(crate::core::decide::job::forget(catalog, now, AT_ONCE));
+        let decide = move |catalog: &Catalog| Ok(crate::core::decide::job::expire(catalog, now, AT_ONCE));
         let done = self.context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
         // Where another worker was first, the values are its to drop.
         let Some(before) = done.ok().and_then(|done| done.before) else { return };

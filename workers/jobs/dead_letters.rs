@@ -30,7 +30,7 @@ const WORDS: usize = 128;
 
 /// A message as it lies in the Vault: bytes need not be text.
 #[derive(Serialize, Deserialize)]
-struct Letter {
+struct StoredMessage {
     id: String,
     command: String,
     call: Option<String>,
@@ -39,13 +39,13 @@ struct Letter {
 }
 
 /// Keeps what nobody can read, and tells producers.
-pub async fn set_aside(context: &Context, job: &JobMessage, why: &Failure) -> Result<(), Failure> {
+pub async fn store_dead_letter(context: &Context, job: &JobMessage, why: &Failure) -> Result<(), Failure> {
     let letter = ValueId(Uuid::now_v7());
     let JobMessage { id, command, call, reply, body } = job.clone();
     let size = body.len() as u64;
-    let stored = Letter { id, command, call, reply, body: BASE64_STANDARD.encode(&body) };
+    let stored = StoredMessage { id, command, call, reply, body: BASE64_STANDARD.encode(&body) };
     let text = Zeroizing::new(serde_json::to_string(&stored).map_err(bug)?);
-    let sealed = context.queue.sealer.seal(place(letter), &text).map_err(bug)?;
+    let sealed = context.queue.sealer.seal(message_context(letter), &text).map_err(bug)?;
     let values = vec![VaultValue { id: letter, sealed }];
     let words = |text: &str| text.chars().filter(|c| !c.is_control()).take(WORDS).collect();
     let (id, command) = (words(&job.id), words(&job.command));
@@ -53,47 +53,54 @@ pub async fn set_aside(context: &Context, job: &JobMessage, why: &Failure) -> Re
     let dead = DeadLetter { letter, id, command, reason: why.message.clone(), size, until };
     tracing::warn!(%letter, reason = dead.reason, size, "a producer's message was set aside");
     let note = serde_json::to_vec(&dead).map_err(bug)?;
-    let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::keep(catalog, &dead));
+    let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::store_dead_letter(catalog, &dead));
     context.execute.commit_with_values(CommandId(Uuid::now_v7()), Actor::Worker, values, decide).await?;
     context.bus.publish_dead_letter(letter.to_string(), note.into()).await;
     Ok(())
 }
 
 /// Reads a letter once more, perhaps with a newer program. What can be read now is a job like any other.
-pub async fn retry(context: Arc<Context>, RetryDeadLetter { letter }: RetryDeadLetter) -> Result<(), Failure> {
+pub async fn retry_dead_letter(
+    context: Arc<Context>,
+    RetryDeadLetter { letter }: RetryDeadLetter,
+) -> Result<(), Failure> {
     if context.follow.catalog().dead.get(letter).is_none() {
-        return Err(crate::core::decide::dead_letter::not_found(letter));
+        return Err(crate::core::decide::dead_letter::dead_letter_not_found(letter));
     }
     let found = context.vault.get(&[letter]).await.map_err(away)?.pop().flatten();
     let opened = context
         .opener
-        .open(place(letter), &found.ok_or_else(|| crate::core::decide::dead_letter::not_found(letter))?)
+        .open(
+            message_context(letter),
+            &found.ok_or_else(|| crate::core::decide::dead_letter::dead_letter_not_found(letter))?,
+        )
         .map_err(bug)?;
-    let Letter { id, command, call, reply, body } = serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)?;
+    let StoredMessage { id, command, call, reply, body } =
+        serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)?;
     let body = Bytes::from(BASE64_STANDARD.decode(body).map_err(bug)?);
-    let _ = ingest::accept(&context, &JobMessage { id, command, call, reply, body }).await?;
-    forget(&context, vec![letter]).await
+    let _ = ingest::submit_message(&context, &JobMessage { id, command, call, reply, body }).await?;
+    expire_dead_letters(&context, vec![letter]).await
 }
 
-pub async fn drop_letter(
+pub async fn discard_dead_letter(
     context: Arc<Context>,
     DiscardDeadLetter { letter }: DiscardDeadLetter,
 ) -> Result<(), Failure> {
     if context.follow.catalog().dead.get(letter).is_none() {
-        return Err(crate::core::decide::dead_letter::not_found(letter));
+        return Err(crate::core::decide::dead_letter::dead_letter_not_found(letter));
     }
-    forget(&context, vec![letter]).await
+    expire_dead_letters(&context, vec![letter]).await
 }
 
 /// Lets go of letters and of what they hold.
-pub async fn forget(context: &Context, letters: Vec<ValueId>) -> Result<(), Failure> {
+pub async fn expire_dead_letters(context: &Context, letters: Vec<ValueId>) -> Result<(), Failure> {
     let named = letters.clone();
-    let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::drop_letters(catalog, &named));
+    let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::remove_dead_letters(catalog, &named));
     context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await?;
     drop_values(context, &letters).await;
     Ok(())
 }
 
-fn place(letter: ValueId) -> JobPlace {
+fn message_context(letter: ValueId) -> JobPlace {
     JobPlace { job: JobId(letter.0), part: JobPart::Letter, value: letter }
 }

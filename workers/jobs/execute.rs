@@ -10,21 +10,21 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::cleanup::Tidy;
-use super::progress::Progress;
+use super::cleanup::JobCleanup;
+use super::progress::ProgressReporter;
 use super::tool_call;
 use crate::core::command::{Command, InstallPackage, RotateKeys, SweepVault, UpgradePackage};
-use crate::core::decide::job::End;
+use crate::core::decide::job::JobEnd;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::job;
-use crate::core::model::job::{Job, JobState, Work};
+use crate::core::model::job::{Job, JobArguments, JobState};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{CommandId, ValueId};
 use crate::crypto::context::{JobPart, JobPlace};
 use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::bug;
-use crate::views::job_answer::Outcome;
+use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
 use crate::workers::install::Progress as Shown;
 use crate::workers::{encode, keys, packages, secrets};
@@ -35,10 +35,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LARGEST: usize = 14 << 20;
 
 /// A job in this worker's hands.
-pub struct Running {
+pub struct JobExecution {
     pub job: Arc<Job>,
     pub attempt: u32,
-    pub progress: Arc<Progress>,
+    pub progress: Arc<ProgressReporter>,
     /// Cancelled when it is to stop, because somebody wants it to or because it is in other hands.
     pub stop: CancellationToken,
     /// Cancelled when what was not begun is to be left to others.
@@ -46,60 +46,60 @@ pub struct Running {
 }
 
 /// Why a job has no success to show.
-pub enum Unfinished {
+pub enum JobFailure {
     /// Nothing was begun: whoever has room takes it.
     NotBegun,
     Failed(Failure),
 }
 
-impl From<Failure> for Unfinished {
+impl From<Failure> for JobFailure {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
 }
 
 /// What a job has brought.
-pub struct Done {
+pub struct JobOutput {
     /// The body of a successful answer over HTTP.
     pub body: Bytes,
     /// The same as a producer on the bus is told it.
     pub raw: Bytes,
 }
 
-impl From<Bytes> for Done {
+impl From<Bytes> for JobOutput {
     fn from(body: Bytes) -> Self {
         Self { raw: body.clone(), body }
     }
 }
 
-pub(super) async fn carry_out(context: &Arc<Context>, tidy: &Tidy, running: &Running) {
-    let work = open(context, &running.job).await;
+pub(super) async fn execute_job(context: &Arc<Context>, tidy: &JobCleanup, running: &JobExecution) {
+    let work = open_arguments(context, &running.job).await;
     let reply = work.as_ref().ok().and_then(|work| work.reply.clone());
-    let worked = async { do_it(context, running, work?).await };
+    let worked = async { dispatch_job(context, running, work?).await };
     let worked = AssertUnwindSafe(worked).catch_unwind().await;
     let worked = worked.unwrap_or_else(|_| Err(bug("a job panicked and is given up").into()));
     let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
     let (state, outcome, told) = match worked {
-        Ok(Done { body, raw }) => {
-            let outcome = Outcome::done(body).unwrap_or_else(|error| Outcome::failed(&bug(error)));
+        Ok(JobOutput { body, raw }) => {
+            let outcome = JobAnswer::done(body).unwrap_or_else(|error| JobAnswer::failed(&bug(error)));
             (JobState::Succeeded, outcome, Ok(raw))
         }
-        Err(Unfinished::NotBegun) => {
-            let decide = move |catalog: &_| Ok(crate::core::decide::job::give_back(catalog, job, worker, attempt));
+        Err(JobFailure::NotBegun) => {
+            let decide = move |catalog: &_| Ok(crate::core::decide::job::requeue(catalog, job, worker, attempt));
             // Should the log not take it, it is taken over with all else that this worker leaves behind.
             let _ = context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
             return;
         }
-        Err(Unfinished::Failed(failure)) => {
+        Err(JobFailure::Failed(failure)) => {
             let (state, failure) = match failure.code {
-                _ if running.stop.is_cancelled() => (JobState::Cancelled, job::cancelled()),
+                _ if running.stop.is_cancelled() => (JobState::Cancelled, job::job_cancelled()),
                 Code::OutcomeUnknown => (JobState::Unknown, failure),
                 _ => (JobState::Failed, failure),
             };
-            (state, Outcome::failed(&failure), Err(encode(&failure)))
+            (state, JobAnswer::failed(&failure), Err(encode(&failure)))
         }
     };
-    if end(context, tidy, running, state, outcome).await
+    if end_job(context, tidy, running, state, outcome).await
         && let Some(reply) = reply
     {
         context.bus.publish_outcome(&reply, told).await;
@@ -107,7 +107,7 @@ pub(super) async fn carry_out(context: &Arc<Context>, tidy: &Tidy, running: &Run
 }
 
 /// What a job works on.
-async fn open(context: &Context, job: &Job) -> Result<Work, Failure> {
+async fn open_arguments(context: &Context, job: &Job) -> Result<JobArguments, Failure> {
     let Job { id, arguments, .. } = job;
     let sealed = loop {
         match context.vault.get(&[*arguments]).await {
@@ -122,29 +122,33 @@ async fn open(context: &Context, job: &Job) -> Result<Work, Failure> {
 }
 
 /// The same of what was found in the Vault.
-pub(super) fn opened(context: &Context, job: &Job, sealed: &Sealed) -> Result<Work, Failure> {
+pub(super) fn opened(context: &Context, job: &Job, sealed: &Sealed) -> Result<JobArguments, Failure> {
     let place = JobPlace { job: job.id, part: JobPart::Arguments, value: job.arguments };
     let opened = context.opener.open(place, sealed).map_err(bug)?;
     serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)
 }
 
-async fn do_it(context: &Arc<Context>, running: &Running, work: Work) -> Result<Done, Unfinished> {
+async fn dispatch_job(
+    context: &Arc<Context>,
+    running: &JobExecution,
+    work: JobArguments,
+) -> Result<JobOutput, JobFailure> {
     match running.job.command.as_ref() {
-        CallTool::NAME => tool_call::call(context, running, work).await,
+        CallTool::NAME => tool_call::call_tool(context, running, work).await,
         InstallPackage::NAME => {
             let command = decoded(&work)?;
-            begin(running, |progress| packages::install(context.clone(), progress, command)).await
+            run_cancellable(running, |progress| packages::install(context.clone(), progress, command)).await
         }
         UpgradePackage::NAME => {
             let command = decoded(&work)?;
-            begin(running, |progress| packages::upgrade(context.clone(), progress, command)).await
+            run_cancellable(running, |progress| packages::upgrade(context.clone(), progress, command)).await
         }
         RotateKeys::NAME => {
             let command = decoded(&work)?;
             if keys::is_for_others(context, &command).await {
-                return Err(Unfinished::NotBegun);
+                return Err(JobFailure::NotBegun);
             }
-            begin(running, |progress| keys::rotate(context.clone(), progress, command)).await
+            run_cancellable(running, |progress| keys::rotate(context.clone(), progress, command)).await
         }
         SweepVault::NAME => {
             running.progress.phase("sweeping");
@@ -156,25 +160,31 @@ async fn do_it(context: &Arc<Context>, running: &Running, work: Work) -> Result<
 }
 
 /// Carries a job out, unless somebody cancels it or this worker is to leave: it can be stopped anywhere, and done twice.
-async fn begin<F: Future<Output = Result<Bytes, Failure>> + Send + 'static>(
-    running: &Running,
+async fn run_cancellable<F: Future<Output = Result<Bytes, Failure>> + Send + 'static>(
+    running: &JobExecution,
     work: impl FnOnce(Arc<dyn Shown>) -> F,
-) -> Result<Done, Unfinished> {
+) -> Result<JobOutput, JobFailure> {
     let work = work(running.progress.clone()).boxed();
     tokio::select! {
         done = work => Ok(done?.into()),
-        () = running.stop.cancelled() => Err(job::cancelled().into()),
-        () = running.draining.cancelled() => Err(Unfinished::NotBegun),
+        () = running.stop.cancelled() => Err(job::job_cancelled().into()),
+        () = running.draining.cancelled() => Err(JobFailure::NotBegun),
     }
 }
 
-fn decoded<C: Command>(work: &Work) -> Result<C, Failure> {
+fn decoded<C: Command>(work: &JobArguments) -> Result<C, Failure> {
     let wrong = |error| Failure::invalid(format!("The job is no {} command: {error}", C::NAME));
     serde_json::from_str(work.body.get()).map_err(wrong)
 }
 
 /// Puts the answer and ends the job: what the log names is there. False: it is not ours to end any more.
-async fn end(context: &Context, tidy: &Tidy, running: &Running, state: JobState, outcome: Outcome) -> bool {
+async fn end_job(
+    context: &Context,
+    tidy: &JobCleanup,
+    running: &JobExecution,
+    state: JobState,
+    outcome: JobAnswer,
+) -> bool {
     let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
     let outcome = if outcome.body.get().len() > LARGEST { too_large() } else { outcome };
     let value = ValueId(Uuid::now_v7());
@@ -187,8 +197,8 @@ async fn end(context: &Context, tidy: &Tidy, running: &Running, state: JobState,
     let id = CommandId(Uuid::now_v7());
     // While it holds the lease nobody else ends it; after that it is somebody else's.
     while context.pool.own.is_held() {
-        let end = End { state, answer: Some(value), until: context.queue.keep_until() };
-        let decide = move |catalog: &_| crate::core::decide::job::finish(catalog, job, worker, attempt, end);
+        let end = JobEnd { state, answer: Some(value), until: context.queue.answer_expiry() };
+        let decide = move |catalog: &_| crate::core::decide::job::finish_job(catalog, job, worker, attempt, end);
         let values = vec![VaultValue { id: value, sealed: sealed.clone() }];
         match context.execute.commit_with_values(id, Actor::Worker, values, decide).await {
             Ok(_) => {
@@ -209,8 +219,8 @@ async fn end(context: &Context, tidy: &Tidy, running: &Running, state: JobState,
     false
 }
 
-fn too_large() -> Outcome {
+fn too_large() -> JobAnswer {
     let large =
         format!("The answer is larger than a job can keep ({LARGEST} bytes); make the call without waiting later");
-    Outcome::failed(&Failure::new(Code::ResultTooLarge, large).maybe_run())
+    JobAnswer::failed(&Failure::new(Code::ResultTooLarge, large).maybe_run())
 }

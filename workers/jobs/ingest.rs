@@ -14,12 +14,12 @@ use super::{answer, dead_letters};
 use crate::core::command::Command;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::idempotency::RequestKey;
-use crate::core::model::job::Work;
+use crate::core::model::idempotency::IdempotencyKey;
+use crate::core::model::job::JobArguments;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::JobId;
 use crate::core::producer_message;
-use crate::jobs::client::{Accepted, NewJob};
+use crate::jobs::client::{NewJob, Submitted};
 use crate::ports::bus::{JobConsumer, JobDelivery, JobMessage};
 use crate::telemetry::error::bug;
 use crate::workers::context::Context;
@@ -31,7 +31,7 @@ const AT_ONCE: usize = 64;
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Takes jobs until the worker drains, then waits for those under way.
-pub async fn take(context: Arc<Context>, mut jobs: Box<dyn JobConsumer>, draining: CancellationToken) {
+pub async fn ingest_messages(context: Arc<Context>, mut jobs: Box<dyn JobConsumer>, draining: CancellationToken) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let next = async {
@@ -45,26 +45,26 @@ pub async fn take(context: Arc<Context>, mut jobs: Box<dyn JobConsumer>, drainin
         let Some((delivery, place)) = taken else { break };
         let context = context.clone();
         tokio::spawn(async move {
-            take_in(&context, delivery).await;
+            ingest_message(&context, delivery).await;
             drop(place);
         });
     }
     let _ = places.acquire_many(AT_ONCE as u32).await;
 }
 
-async fn take_in(context: &Context, JobDelivery { job, settle, .. }: JobDelivery) {
-    match accept(context, &job).await {
+async fn ingest_message(context: &Context, JobDelivery { job, settle, .. }: JobDelivery) {
+    match submit_message(context, &job).await {
         // Its outcome is told when it has ended.
-        Ok(Accepted { new: true, .. }) => settle.ack(None).await,
+        Ok(Submitted { new: true, .. }) => settle.ack(None).await,
         // The same message once more: perhaps its sender did not hear of the first.
-        Ok(Accepted { id, .. }) => match told(context, id).await {
+        Ok(Submitted { id, .. }) => match producer_outcome(context, id).await {
             Some(outcome) => settle.ack(Some(outcome)).await,
             None if job.reply.is_none() => settle.ack(None).await,
             None => settle.nak_after(AGAIN).await,
         },
         Err(failure) if is_for_later(&failure) => settle.nak_after(AGAIN).await,
         Err(failure) if failure.code == Code::InvalidRequest => {
-            match dead_letters::set_aside(context, &job, &failure).await {
+            match dead_letters::store_dead_letter(context, &job, &failure).await {
                 Ok(()) => settle.ack(Some(Err(encode(&failure)))).await,
                 Err(_) => settle.nak_after(AGAIN).await,
             }
@@ -78,22 +78,22 @@ fn is_for_later(failure: &Failure) -> bool {
 }
 
 /// Accepts a producer's job. Its id is its key: the same message again is the same job.
-pub async fn accept(context: &Context, job: &JobMessage) -> Result<Accepted, Failure> {
+pub async fn submit_message(context: &Context, job: &JobMessage) -> Result<Submitted, Failure> {
     let JobMessage { id, command, call, reply, body } = job;
-    let (called, args) = producer_message::read(command, call.as_deref(), body)?;
-    let scope = context.queue.key_of_producer(id)?;
+    let (called, args) = producer_message::parse_producer_message(command, call.as_deref(), body)?;
+    let scope = context.queue.producer_key(id)?;
     let fields = call.as_deref().unwrap_or_default().as_bytes();
     let body = context.queue.sealer.digest("body", &[fields, body]).map_err(bug)?;
     let (user, server) = (called.user.clone(), Some(called.server.clone()));
-    let work = Work { call: Some(called), raw: true, reply: reply.clone(), body: args };
-    let key = Some(RequestKey { scope, body }.into());
+    let work = JobArguments { call: Some(called), raw: true, reply: reply.clone(), body: args };
+    let key = Some(IdempotencyKey { scope, body }.into());
     let new = NewJob { user, command: CallTool::NAME, server, work, key, actor: Actor::Worker };
-    context.queue.accept(new).await
+    context.queue.submit(new).await
 }
 
 /// What a job that has ended is told as.
-async fn told(context: &Context, job: JobId) -> Option<Result<Bytes, Bytes>> {
-    let outcome = answer::of(context, job).await.ok()?;
+async fn producer_outcome(context: &Context, job: JobId) -> Option<Result<Bytes, Bytes>> {
+    let outcome = answer::load_answer(context, job).await.ok()?;
     if outcome.status != 200 {
         // Over HTTP a failure says `error`, among us `message`; codes and all else are the same.
         let mut body: Value = serde_json::from_str(outcome.body.get()).ok()?;

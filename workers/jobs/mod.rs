@@ -11,4 +11,4 @@ pub mod runner;
 pub mod takeover;
 pub mod tool_call;
 
-pub use self::answer::read as read_answer;
+pub use self::answer::read_answer;

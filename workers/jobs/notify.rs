@@ -27,44 +27,45 @@ pub async fn watch(context: Arc<Context>) {
     loop {
         every.tick().await;
         // What fails is said where it does, and tried again.
-        let _ = tell_all(&context).await;
+        let _ = notify_all(&context).await;
     }
 }
 
-async fn tell_all(context: &Context) -> Result<(), Failure> {
-    let untold: Vec<_> = context.follow.catalog().jobs.newest_first().filter(|job| job.is_untold()).cloned().collect();
+async fn notify_all(context: &Context) -> Result<(), Failure> {
+    let untold: Vec<_> =
+        context.follow.catalog().jobs.newest_first().filter(|job| job.needs_notification()).cloned().collect();
     for some in untold.chunks(AT_ONCE) {
         let arguments: Vec<_> = some.iter().map(|job| job.arguments).collect();
         // Nearly always all were told, and nothing of them is there.
         let there = context.vault.get(&arguments).await.map_err(away)?;
         for (job, _) in some.iter().zip(there).filter(|(_, there)| there.is_some()) {
-            let _ = tell(context, job, job.state()).await;
+            let _ = notify_producer(context, job, job.state()).await;
         }
     }
     Ok(())
 }
 
 /// A facade has cancelled one that waited.
-pub async fn tell_end(context: Arc<Context>, NotifyProducer { job }: NotifyProducer) -> Result<(), Failure> {
-    let job = context.follow.catalog().jobs.get(job).filter(|job| job.is_untold()).cloned();
+pub async fn notify_end(context: Arc<Context>, NotifyProducer { job }: NotifyProducer) -> Result<(), Failure> {
+    let job = context.follow.catalog().jobs.get(job).filter(|job| job.needs_notification()).cloned();
     let Some(job) = job else { return Ok(()) };
-    tell(&context, &job, job.state()).await
+    notify_producer(&context, &job, job.state()).await
 }
 
 /// Tells a producer what became of its job, and drops the job's arguments. A lease sees to it that of several who
 /// want to, one does.
-pub async fn tell(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
+pub async fn notify_producer(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
     // Two of one worker exclude each other, too.
     let (lease, holder) = (LeaseId::from(job.id), WorkerId(Uuid::now_v7()));
     if context.leases.acquire(lease, holder, context.pool.limits.lease_ttl).await.map_err(away)?.is_none() {
         return Ok(());
     }
-    let told = tell_sender(context, job, state).await;
+    let told = publish_outcome(context, job, state).await;
     let _ = context.leases.release(lease, holder).await;
     told
 }
 
-async fn tell_sender(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
+async fn publish_outcome(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
     let Some(sealed) = context.vault.get(&[job.arguments]).await.map_err(away)?.pop().flatten() else {
         return Ok(());
     };

@@ -18,20 +18,21 @@ const EVERY: Duration = Duration::from_secs(1);
 const LINE: usize = 200;
 
 /// Tells how far one job is, until dropped.
-pub struct Progress {
-    now: watch::Sender<job::Progress>,
+pub struct ProgressReporter {
+    now: watch::Sender<job::JobProgress>,
     telling: JoinHandle<()>,
 }
 
-impl Progress {
+impl ProgressReporter {
     pub(super) fn start(context: &Arc<Context>, job: JobId, attempt: u32) -> Self {
-        let (now, mut news) = watch::channel(job::Progress { phase: String::new(), line: None });
+        let (now, mut news) = watch::channel(job::JobProgress { phase: String::new(), line: None });
         let (execute, worker) = (context.execute.clone(), context.pool.worker);
         let telling = tokio::spawn(async move {
             while news.changed().await.is_ok() {
                 let progress = news.borrow_and_update().clone();
-                let decide =
-                    move |catalog: &_| Ok(crate::core::decide::job::progress(catalog, job, worker, attempt, &progress));
+                let decide = move |catalog: &_| {
+                    Ok(crate::core::decide::job::record_progress(catalog, job, worker, attempt, &progress))
+                };
                 // A word that is lost is followed by another.
                 let _ = execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
                 tokio::time::sleep(EVERY).await;
@@ -41,10 +42,10 @@ impl Progress {
     }
 }
 
-impl install::Progress for Progress {
+impl install::Progress for ProgressReporter {
     /// Something else is being done now.
     fn phase(&self, phase: &str) {
-        self.now.send_replace(job::Progress { phase: phase.to_owned(), line: None });
+        self.now.send_replace(job::JobProgress { phase: phase.to_owned(), line: None });
     }
 
     /// What the tool at work has printed, secrets masked.
@@ -54,7 +55,7 @@ impl install::Progress for Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressReporter {
     fn drop(&mut self) {
         self.telling.abort();
     }

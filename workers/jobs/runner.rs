@@ -11,42 +11,42 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::execute::Running;
-use super::progress::Progress;
+use super::execute::JobExecution;
+use super::progress::ProgressReporter;
 use crate::core::catalog::Catalog;
-use crate::core::catalog::job_table::Jobs;
-use crate::core::catalog::scheduler::Bounds;
+use crate::core::catalog::job_table::JobTable;
+use crate::core::catalog::scheduler::ConcurrencyLimits;
 use crate::core::command::Area;
-use crate::core::decide::job::Claim;
+use crate::core::decide::job::ClaimJobs;
 use crate::core::event::{Actor, Event};
-use crate::core::model::job::{Job, Stage};
+use crate::core::model::job::{Job, JobStage};
 use crate::core::names::{CommandId, JobId};
 use crate::workers::context::Context;
 
 /// Jobs under way in one worker.
 const AT_ONCE: usize = 256;
 /// Jobs under way in the whole cluster.
-const BOUNDS: Bounds = Bounds { per_user: 128, per_server: 64 };
+const BOUNDS: ConcurrencyLimits = ConcurrencyLimits { per_user: 128, per_server: 64 };
 /// How long a job is left to the worker that is best for it.
 const LOOK: Duration = Duration::from_millis(300);
 /// The pause after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
-pub struct Runner {
+pub struct JobRunner {
     context: Arc<Context>,
     areas: Vec<Area>,
     /// What runs here, and how it is told to stop.
     running: Mutex<HashMap<JobId, CancellationToken>>,
     places: Arc<Semaphore>,
     freed: Notify,
-    tidy: super::cleanup::Tidy,
+    tidy: super::cleanup::JobCleanup,
     draining: CancellationToken,
 }
 
-impl Runner {
+impl JobRunner {
     pub fn new(context: Arc<Context>, areas: Vec<Area>, draining: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
-            tidy: super::cleanup::Tidy::new(context.clone()),
+            tidy: super::cleanup::JobCleanup::new(context.clone()),
             context,
             areas,
             running: Mutex::default(),
@@ -121,10 +121,11 @@ impl Runner {
         if places == 0 || context.follow.catalog().jobs.waiting() == 0 {
             return false;
         }
-        let claim = Claim { worker: context.pool.worker, areas: self.areas.clone(), places, bounds: BOUNDS };
+        let claim = ClaimJobs { worker: context.pool.worker, areas: self.areas.clone(), places, bounds: BOUNDS };
         let own = context.clone();
-        let decide =
-            move |catalog: &Catalog| crate::core::decide::job::claim(catalog, &claim, &|job| own.is_mine(job, overdue));
+        let decide = move |catalog: &Catalog| {
+            crate::core::decide::job::claim_jobs(catalog, &claim, &|job| own.is_mine(job, overdue))
+        };
         // Most often somebody else was meant, and nothing is to be written.
         if decide(&context.follow.catalog()).is_empty() {
             return false;
@@ -149,15 +150,15 @@ impl Runner {
     fn start(self: Arc<Self>, job: Arc<Job>, attempt: u32, place: OwnedSemaphorePermit) {
         let (stop, id) = (CancellationToken::new(), job.id);
         self.running().insert(id, stop.clone());
-        let running = Running {
-            progress: Arc::new(Progress::start(&self.context, id, attempt)),
+        let running = JobExecution {
+            progress: Arc::new(ProgressReporter::start(&self.context, id, attempt)),
             job,
             attempt,
             stop,
             draining: self.draining.clone(),
         };
         tokio::spawn(async move {
-            super::execute::carry_out(&self.context, &self.tidy, &running).await;
+            super::execute::execute_job(&self.context, &self.tidy, &running).await;
             self.running().remove(&id);
             drop(place);
             self.freed.notify_one();
@@ -179,8 +180,8 @@ impl Runner {
     }
 }
 
-fn is_cancelled(jobs: &Jobs, id: JobId) -> bool {
-    matches!(jobs.get(id).map(|job| &job.stage), Some(Stage::Running(run)) if run.cancelled)
+fn is_cancelled(jobs: &JobTable, id: JobId) -> bool {
+    matches!(jobs.get(id).map(|job| &job.stage), Some(JobStage::Running(run)) if run.cancelled)
 }
 
 impl Context {

@@ -37,7 +37,7 @@ pub async fn watch(context: Arc<Context>) {
 
 /// Decides for all jobs of a worker that has them no more. False: the store does not answer.
 pub async fn take_over(context: &Context, worker: WorkerId) -> bool {
-    let until = context.queue.keep_until();
+    let until = context.queue.answer_expiry();
     let decide = move |catalog: &_| Ok(crate::core::decide::job::take_over(catalog, worker, until));
     let Ok(done) = context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await else {
         return false;
@@ -45,7 +45,7 @@ pub async fn take_over(context: &Context, worker: WorkerId) -> bool {
     let Some(before) = &done.before else { return true };
     let told = done.events.iter().filter_map(|event| {
         let Event::JobFinished(finished) = event else { return None };
-        Some(notify::tell(context, before.jobs.get(finished.job)?, finished.state))
+        Some(notify::notify_producer(context, before.jobs.get(finished.job)?, finished.state))
     });
     // Where it fails, it is done later.
     join_all(told).await;

@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::execute::{Done, Running, Unfinished};
+use super::execute::{JobExecution, JobFailure, JobOutput};
 use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::check_args;
 use crate::core::command::{Area, Command};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::job;
-use crate::core::model::job::Work;
+use crate::core::model::job::JobArguments;
 use crate::core::model::tool_call::CallTool;
 use crate::core::tool_result;
 use crate::workers::context::Context;
@@ -24,7 +24,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Time for a worker to say itself that it timed out.
 const GRACE: Duration = Duration::from_secs(5);
 
-pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Result<Done, Unfinished> {
+pub async fn call_tool(
+    context: &Arc<Context>,
+    running: &JobExecution,
+    work: JobArguments,
+) -> Result<JobOutput, JobFailure> {
     let command = work.call.ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
     check_args(&work.body)?;
     let body = Bytes::from(String::from(Box::<str>::from(work.body)));
@@ -45,12 +49,12 @@ pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Resu
         // Dropping the question cancels the call at its server.
         let answered = tokio::select! {
             answered = context.asker.send(question) => answered,
-            () = running.stop.cancelled() => return Err(job::cancelled().into()),
+            () = running.stop.cancelled() => return Err(job::job_cancelled().into()),
         };
         match answered {
             Ok(answered) => {
                 let body = tool_result::shape_tool_result(&answered.body, work.raw)?.body.into();
-                return Ok(Done { body, raw: answered.body });
+                return Ok(JobOutput { body, raw: answered.body });
             }
             // Nothing was begun.
             Err(failure) if failure.code == Code::Unavailable && began.elapsed() < PATIENCE => {}
@@ -58,8 +62,8 @@ pub async fn call(context: &Arc<Context>, running: &Running, work: Work) -> Resu
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
-            () = running.stop.cancelled() => return Err(job::cancelled().into()),
-            () = running.draining.cancelled() => return Err(Unfinished::NotBegun),
+            () = running.stop.cancelled() => return Err(job::job_cancelled().into()),
+            () = running.draining.cancelled() => return Err(JobFailure::NotBegun),
         }
     }
 }

@@ -48,7 +48,7 @@ pub async fn store(context: Arc<Context>, command: StoreTokens) -> Result<Server
         }
         crate::core::decide::grant::store_tokens(catalog, &grant, tokens)
     };
-    let done = idempotency::change_with(&context, id, key, values, decide).await?;
+    let done = idempotency::commit_once_with_values(&context, id, key, values, decide).await?;
     servers::drop_replaced(&context, &server_name, &done).await;
     servers::settle(&context, &server_name).await
 }

@@ -43,7 +43,7 @@ pub async fn install_missing(context: Arc<Context>) {
         let command = InstallPackage { package, version, source, register };
         // Processes that start together want the same.
         let when = (now_ms() / TOGETHER.as_millis() as u64).to_string();
-        if let Err(failure) = context.queue.upkeep_of(name, &command, &when).await {
+        if let Err(failure) = context.queue.submit_server_maintenance(name, &command, &when).await {
             tracing::warn!(server = %name, %failure, "a package of INSTALL_ON_START is not being installed");
         }
     }

@@ -2,17 +2,17 @@
 
 use imbl::{HashMap, OrdSet};
 
-use crate::core::model::idempotency::Request;
+use crate::core::model::idempotency::IdempotencyRecord;
 use crate::core::names::Digest;
 
 #[derive(Debug, Clone, Default)]
-pub struct Requests {
-    known: HashMap<Digest, Request>,
+pub struct IdempotencyRecords {
+    known: HashMap<Digest, IdempotencyRecord>,
     ends: OrdSet<(u64, Digest)>,
 }
 
-impl Requests {
-    pub fn get(&self, scope: Digest) -> Option<&Request> {
+impl IdempotencyRecords {
+    pub fn get(&self, scope: Digest) -> Option<&IdempotencyRecord> {
         self.known.get(&scope)
     }
 
@@ -20,7 +20,7 @@ impl Requests {
         self.ends.iter().take_while(|(until, _)| *until <= now).take(limit).map(|(_, scope)| *scope).collect()
     }
 
-    pub fn insert(&mut self, request: Request) {
+    pub fn insert(&mut self, request: IdempotencyRecord) {
         self.forget(request.scope);
         self.ends.insert((request.until, request.scope));
         self.known.insert(request.scope, request);
@@ -33,7 +33,7 @@ impl Requests {
     }
 
     /// In the order in which they are forgotten.
-    pub fn all(&self) -> impl Iterator<Item = &Request> {
+    pub fn all(&self) -> impl Iterator<Item = &IdempotencyRecord> {
         self.ends.iter().filter_map(|(_, scope)| self.known.get(scope))
     }
 }

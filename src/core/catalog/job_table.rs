@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use imbl::{HashMap, OrdMap, OrdSet};
 
-use super::scheduler::Line;
+use super::scheduler::FairScheduler;
 use crate::core::event::{
     JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
 };
-use crate::core::model::job::{Ended, Job, JobState, Run, Stage, interned};
+use crate::core::model::job::{EndedJob, Job, JobStage, JobState, RunningJob, interned};
 use crate::core::names::{Digest, JobId, ServerName, ToolName, ValueId, WorkerId};
 
 #[derive(Debug, Clone, Default)]
-pub struct Jobs {
+pub struct JobTable {
     all: OrdMap<JobId, Arc<Job>>,
-    pub(in crate::core) line: Line,
+    pub(in crate::core) line: FairScheduler,
     /// What each worker has.
     running: HashMap<WorkerId, OrdSet<JobId>>,
     /// When the answers of those that have ended expire.
@@ -26,7 +26,7 @@ pub struct Jobs {
     pub cancels: u64,
 }
 
-impl Jobs {
+impl JobTable {
     pub fn get(&self, id: JobId) -> Option<&Arc<Job>> {
         self.all.get(&id)
     }
@@ -88,7 +88,7 @@ impl Jobs {
             tool: e.tool.as_ref().map(|tool| self.tool(tool)),
             arguments: e.arguments,
             key: e.key.map(Box::new),
-            stage: Stage::Waiting { attempts: 0 },
+            stage: JobStage::Waiting { attempts: 0 },
         };
         self.insert(job);
     }
@@ -103,12 +103,12 @@ impl Jobs {
             *self.tools.entry(tool.clone()).or_default() += 1;
         }
         match &job.stage {
-            Stage::Waiting { .. } => self.line.join(&job),
-            Stage::Running(run) => {
+            JobStage::Waiting { .. } => self.line.enqueue(&job),
+            JobStage::Running(run) => {
                 self.line.count_running(&job);
                 self.running.entry(run.worker).or_default().insert(job.id);
             }
-            Stage::Ended(ended) => drop(self.ends.insert((ended.until, job.id))),
+            JobStage::Ended(ended) => drop(self.ends.insert((ended.until, job.id))),
         }
         if let Some(key) = &job.key {
             self.keys.insert(key.request.scope, job.id);
@@ -118,12 +118,12 @@ impl Jobs {
 
     pub fn started(&mut self, e: &JobStarted) {
         let Some(job) = self.all.get_mut(&e.job) else { return };
-        if !matches!(job.stage, Stage::Waiting { .. }) {
+        if !matches!(job.stage, JobStage::Waiting { .. }) {
             return;
         }
-        self.line.start(job);
-        let run = Run { worker: e.worker, attempt: e.attempt, cancelled: false, progress: None };
-        Arc::make_mut(job).stage = Stage::Running(Box::new(run));
+        self.line.mark_running(job);
+        let run = RunningJob { worker: e.worker, attempt: e.attempt, cancelled: false, progress: None };
+        Arc::make_mut(job).stage = JobStage::Running(Box::new(run));
         self.running.entry(e.worker).or_default().insert(e.job);
     }
 
@@ -136,9 +136,9 @@ impl Jobs {
         self.change_run(e.job, |run| run.cancelled = true);
     }
 
-    fn change_run(&mut self, id: JobId, with: impl FnOnce(&mut Run)) {
+    fn change_run(&mut self, id: JobId, with: impl FnOnce(&mut RunningJob)) {
         if let Some(job) = self.all.get_mut(&id)
-            && let Stage::Running(run) = &mut Arc::make_mut(job).stage
+            && let JobStage::Running(run) = &mut Arc::make_mut(job).stage
         {
             with(run);
         }
@@ -147,38 +147,38 @@ impl Jobs {
     pub fn returned(&mut self, e: &JobRequeued) {
         let Some(job) = self.take_from_worker(e.job) else { return };
         let attempts = job.attempts();
-        Arc::make_mut(job).stage = Stage::Waiting { attempts };
+        Arc::make_mut(job).stage = JobStage::Waiting { attempts };
         let job = job.clone();
-        self.line.join(&job);
+        self.line.enqueue(&job);
     }
 
     pub fn finished(&mut self, e: &JobFinished) {
         match self.all.get(&e.job).map(|job| job.state()) {
             Some(JobState::Waiting) => {
                 let job = self.all[&e.job].clone();
-                self.line.leave(&job);
+                self.line.remove(&job);
             }
             Some(JobState::Running) => drop(self.take_from_worker(e.job)),
             _ => return,
         }
         let Some(job) = self.all.get_mut(&e.job) else { return };
         let attempts = job.attempts();
-        let ended = Ended { state: e.state, attempts, answer: e.answer, until: e.until };
-        Arc::make_mut(job).stage = Stage::Ended(Box::new(ended));
+        let ended = EndedJob { state: e.state, attempts, answer: e.answer, until: e.until };
+        Arc::make_mut(job).stage = JobStage::Ended(Box::new(ended));
         self.ends.insert((e.until, e.job));
     }
 
     /// Its worker has it no more.
     fn take_from_worker(&mut self, id: JobId) -> Option<&mut Arc<Job>> {
         let job = self.all.get_mut(&id)?;
-        let Stage::Running(run) = &job.stage else { return None };
+        let JobStage::Running(run) = &job.stage else { return None };
         if let Some(of_worker) = self.running.get_mut(&run.worker) {
             of_worker.remove(&id);
             if of_worker.is_empty() {
                 self.running.remove(&run.worker);
             }
         }
-        self.line.stop(job);
+        self.line.mark_stopped(job);
         Some(job)
     }
 
@@ -194,9 +194,9 @@ impl Jobs {
                 }
             }
             match &job.stage {
-                Stage::Ended(ended) => drop(self.ends.remove(&(ended.until, *id))),
-                Stage::Waiting { .. } => drop(self.line.leave(&job)),
-                Stage::Running(_) => {}
+                JobStage::Ended(ended) => drop(self.ends.remove(&(ended.until, *id))),
+                JobStage::Waiting { .. } => drop(self.line.remove(&job)),
+                JobStage::Running(_) => {}
             }
             if let Some(key) = &job.key
                 && self.keys.get(&key.request.scope) == Some(id)

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use imbl::HashMap;
 
 use self::dead_letter_table::DeadLetters;
-use self::idempotency_table::Requests;
-use self::job_table::Jobs;
+use self::idempotency_table::IdempotencyRecords;
+use self::job_table::JobTable;
 use self::server::{SecretRef, Server};
 use super::event::{DecodeError, Entry, Event};
 use super::model::grant::{Grant, GrantState};
@@ -34,9 +34,9 @@ pub struct Catalog {
     pub tools_changed: Position,
     /// Where what is to run last changed.
     pub servers_changed: Position,
-    pub jobs: Jobs,
+    pub jobs: JobTable,
     pub dead: DeadLetters,
-    pub requests: Requests,
+    pub requests: IdempotencyRecords,
     servers: HashMap<ServerName, Arc<Server>>,
     names: HashMap<ServerId, ServerName>,
 }

@@ -11,16 +11,16 @@ use crate::core::names::{JobId, ServerName, UserName};
 
 /// How many jobs may run at once in the whole cluster.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct ConcurrencyLimits {
     pub per_user: usize,
     pub per_server: usize,
 }
 
-impl Bounds {
+impl ConcurrencyLimits {
     /// Packages of one server are changed one after the other.
-    fn of(&self, lane: &Lane) -> usize {
+    fn of(&self, lane: &QueueKey) -> usize {
         match lane {
-            Lane { area: Some(Area::Packages), server: Some(_) } => 1,
+            QueueKey { area: Some(Area::Packages), server: Some(_) } => 1,
             _ => self.per_server,
         }
     }
@@ -28,12 +28,12 @@ impl Bounds {
 
 /// One area's work for one server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane {
+pub struct QueueKey {
     area: Option<Area>,
     server: Option<ServerName>,
 }
 
-impl Lane {
+impl QueueKey {
     pub fn of(job: &Job) -> Self {
         Self { area: job.area(), server: job.server.clone() }
     }
@@ -41,7 +41,7 @@ impl Lane {
 
 /// A user's place.
 #[derive(Debug, Clone, Copy, Default)]
-struct Share {
+struct UserShare {
     /// Where the user stands in the turns.
     turn: u64,
     waiting: u32,
@@ -50,19 +50,19 @@ struct Share {
 
 /// The jobs that wait, and how many run.
 #[derive(Debug, Clone, Default)]
-pub struct Line {
+pub struct FairScheduler {
     /// Grows by one with every job that starts.
     clock: u64,
-    users: HashMap<UserName, Share>,
+    users: HashMap<UserName, UserShare>,
     /// The users for whom something waits, in the order in which they are served.
     turns: OrdSet<(u64, UserName)>,
     /// What waits in each lane of each user, the oldest first.
-    backlog: OrdMap<(UserName, Lane), Vector<JobId>>,
+    backlog: OrdMap<(UserName, QueueKey), Vector<JobId>>,
     waiting: usize,
-    running: HashMap<Lane, u32>,
+    running: HashMap<QueueKey, u32>,
 }
 
-impl Line {
+impl FairScheduler {
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -76,7 +76,7 @@ impl Line {
         self.users.get_key_value(user).map_or(user, |(known, _)| known).clone()
     }
 
-    pub fn join(&mut self, job: &Job) {
+    pub fn enqueue(&mut self, job: &Job) {
         let clock = self.clock;
         let share = self.users.entry(job.user.clone()).or_default();
         if share.waiting == 0 {
@@ -86,7 +86,7 @@ impl Line {
         }
         share.waiting += 1;
         self.waiting += 1;
-        let lane = self.backlog.entry((job.user.clone(), Lane::of(job))).or_default();
+        let lane = self.backlog.entry((job.user.clone(), QueueKey::of(job))).or_default();
         // Nearly always it is the newest.
         match lane.last() {
             Some(last) if *last >= job.id => {
@@ -99,8 +99,8 @@ impl Line {
     }
 
     /// It waits no more. False: it did not wait.
-    pub fn leave(&mut self, job: &Job) -> bool {
-        let place = (job.user.clone(), Lane::of(job));
+    pub fn remove(&mut self, job: &Job) -> bool {
+        let place = (job.user.clone(), QueueKey::of(job));
         let Some(lane) = self.backlog.get_mut(&place) else { return false };
         let Ok(at) = lane.binary_search(&job.id) else { return false };
         // Whoever is next stands first.
@@ -123,8 +123,8 @@ impl Line {
         true
     }
 
-    pub fn start(&mut self, job: &Job) {
-        if !self.leave(job) {
+    pub fn mark_running(&mut self, job: &Job) {
+        if !self.remove(job) {
             return;
         }
         self.clock += 1;
@@ -135,12 +135,12 @@ impl Line {
             share.turn = 2 * self.clock + 1;
             self.turns.insert((share.turn, job.user.clone()));
         }
-        *self.running.entry(Lane::of(job)).or_default() += 1;
+        *self.running.entry(QueueKey::of(job)).or_default() += 1;
     }
 
     /// It runs no more.
-    pub fn stop(&mut self, job: &Job) {
-        let lane = Lane::of(job);
+    pub fn mark_stopped(&mut self, job: &Job) {
+        let lane = QueueKey::of(job);
         if let Some(running) = self.running.get_mut(&lane) {
             *running = running.saturating_sub(1);
             if *running == 0 {
@@ -156,7 +156,7 @@ impl Line {
     /// One that runs without having waited here: it is read from a snapshot.
     pub fn count_running(&mut self, job: &Job) {
         self.users.entry(job.user.clone()).or_default().running += 1;
-        *self.running.entry(Lane::of(job)).or_default() += 1;
+        *self.running.entry(QueueKey::of(job)).or_default() += 1;
     }
 
     fn tidy(&mut self, user: &UserName) {
@@ -167,8 +167,8 @@ impl Line {
 
     /// The next job of one of the areas that the bounds allow and `mine` takes: that of the user who has waited
     /// longest, and of that user the oldest.
-    pub fn next(&self, areas: &[Area], bounds: &Bounds, mine: &impl Fn(JobId) -> bool) -> Option<JobId> {
-        let may = |lane: &Lane| {
+    pub fn next_job(&self, areas: &[Area], bounds: &ConcurrencyLimits, mine: &impl Fn(JobId) -> bool) -> Option<JobId> {
+        let may = |lane: &QueueKey| {
             let running = self.running.get(lane).map_or(0, |running| *running as usize);
             lane.area.is_some_and(|area| areas.contains(&area)) && running < bounds.of(lane)
         };
@@ -177,15 +177,15 @@ impl Line {
             .iter()
             .filter(|(_, user)| self.users.get(user).is_some_and(|share| (share.running as usize) < bounds.per_user));
         free.filter_map(|(_, user)| {
-            let heads = self.heads(user).filter(|(lane, head)| may(lane) && mine(*head));
+            let heads = self.oldest_per_queue(user).filter(|(lane, head)| may(lane) && mine(*head));
             heads.map(|(_, head)| head).min()
         })
         .next()
     }
 
     /// The oldest job of each of a user's lanes.
-    fn heads<'a>(&'a self, user: &'a UserName) -> impl Iterator<Item = (&'a Lane, JobId)> {
-        let first = (user.clone(), Lane { area: None, server: None });
+    fn oldest_per_queue<'a>(&'a self, user: &'a UserName) -> impl Iterator<Item = (&'a QueueKey, JobId)> {
+        let first = (user.clone(), QueueKey { area: None, server: None });
         let of_user = self.backlog.range(first..).take_while(move |((of, _), _)| of == user);
         of_user.filter_map(|((_, lane), jobs)| Some((lane, *jobs.front()?)))
     }
@@ -195,12 +195,12 @@ impl Line {
 mod tests {
     use super::*;
     use crate::core::command::Command;
-    use crate::core::model::job::Stage;
+    use crate::core::model::job::JobStage;
     use crate::core::model::tool_call::CallTool;
     use crate::core::names::ValueId;
     use uuid::Uuid;
 
-    const BOUNDS: Bounds = Bounds { per_user: 4, per_server: 3 };
+    const BOUNDS: ConcurrencyLimits = ConcurrencyLimits { per_user: 4, per_server: 3 };
 
     fn job(number: u128, user: &str, server: &str) -> Job {
         Job {
@@ -211,16 +211,16 @@ mod tests {
             tool: None,
             arguments: ValueId(Uuid::nil()),
             key: None,
-            stage: Stage::Waiting { attempts: 0 },
+            stage: JobStage::Waiting { attempts: 0 },
         }
     }
 
     /// Starts whatever may start, and gives the numbers in their order.
-    fn start_all(line: &mut Line, jobs: &[Job], most: usize) -> Vec<u128> {
+    fn start_all(line: &mut FairScheduler, jobs: &[Job], most: usize) -> Vec<u128> {
         let mut started = Vec::new();
         while started.len() < most {
-            let Some(next) = line.next(&[Area::Tools], &BOUNDS, &|_| true) else { break };
-            line.start(jobs.iter().find(|job| job.id == next).expect("a job"));
+            let Some(next) = line.next_job(&[Area::Tools], &BOUNDS, &|_| true) else { break };
+            line.mark_running(jobs.iter().find(|job| job.id == next).expect("a job"));
             started.push(next.0.as_u128());
         }
         started
@@ -230,12 +230,12 @@ mod tests {
     fn users_take_turns_whatever_they_have_waiting() {
         let mut jobs: Vec<_> = (1..=100).map(|n| job(n, "much", &format!("s{}", n % 50))).collect();
         jobs.extend([job(101, "little", "s1"), job(102, "little", "s2"), job(103, "other", "s3")]);
-        let mut line = Line::default();
-        jobs.iter().for_each(|job| line.join(job));
+        let mut line = FairScheduler::default();
+        jobs.iter().for_each(|job| line.enqueue(job));
         assert_eq!(start_all(&mut line, &jobs, 5), [101, 1, 103, 102, 2]);
         // Who comes now waits for nobody who was served after having come.
         let late = job(104, "late", "s4");
-        line.join(&late);
+        line.enqueue(&late);
         jobs.push(late);
         assert_eq!(start_all(&mut line, &jobs, 1), [104]);
     }
@@ -245,13 +245,13 @@ mod tests {
         let mut jobs: Vec<_> = (1..=9).map(|n| job(n, "a", "slow")).collect();
         jobs.extend((11..=19).map(|n| job(n, "b", "slow")));
         jobs.extend((21..=29).map(|n| job(n, "a", "quick")));
-        let mut line = Line::default();
-        jobs.iter().for_each(|job| line.join(job));
+        let mut line = FairScheduler::default();
+        jobs.iter().for_each(|job| line.enqueue(job));
         let started = start_all(&mut line, &jobs, 99);
         assert_eq!(started.iter().filter(|n| **n < 20).count(), 3, "a server has its bound: {started:?}");
         assert_eq!(started.iter().filter(|n| **n < 10 || **n > 20).count(), 4, "a user has one too: {started:?}");
         let first = jobs.iter().find(|job| job.id.0.as_u128() == started[0]).expect("a job");
-        line.stop(first);
+        line.mark_stopped(first);
         let room = "what has ended makes room at its server, and for its user elsewhere";
         assert_eq!(start_all(&mut line, &jobs, 99), [12, 23], "{room}");
     }
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn packages_of_one_server_are_changed_one_after_the_other() {
         let bounds = |area, server: Option<&str>| {
-            BOUNDS.of(&Lane { area: Some(area), server: server.map(|name| name.parse().expect("a name")) })
+            BOUNDS.of(&QueueKey { area: Some(area), server: server.map(|name| name.parse().expect("a name")) })
         };
         assert_eq!(bounds(Area::Packages, Some("a")), 1);
         assert_eq!((bounds(Area::Packages, None), bounds(Area::Tools, Some("a"))), (3, 3));
@@ -267,11 +267,11 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_who_has_nothing() {
-        let (mut line, jobs) = (Line::default(), [job(1, "a", "s"), job(2, "a", "s")]);
-        jobs.iter().for_each(|job| line.join(job));
+        let (mut line, jobs) = (FairScheduler::default(), [job(1, "a", "s"), job(2, "a", "s")]);
+        jobs.iter().for_each(|job| line.enqueue(job));
         start_all(&mut line, &jobs, 1);
-        line.leave(&jobs[1]);
-        line.stop(&jobs[0]);
+        line.remove(&jobs[1]);
+        line.mark_stopped(&jobs[0]);
         assert!(line.users.is_empty() && line.turns.is_empty() && line.backlog.is_empty() && line.running.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use super::server::{SecretRef, Server};
 use crate::core::event::DeadLetterStored;
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::model::grant::Grant;
-use crate::core::model::idempotency::Request;
+use crate::core::model::idempotency::IdempotencyRecord;
 use crate::core::model::job::Job;
 use crate::core::model::package::InstalledPackage;
 use crate::core::model::remote::ProtocolMode;
@@ -31,7 +31,7 @@ enum Part<J> {
     Server(Box<ServerSnapshot>),
     Job(J),
     Dead(DeadLetter),
-    Request(Request),
+    Request(IdempotencyRecord),
     /// Without it, it was cut off.
     End,
 }

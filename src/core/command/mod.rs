@@ -12,13 +12,13 @@ pub use self::maintenance::{
 };
 pub use self::package::{CheckPackages, InstallPackage, PackageCheck, UpgradePackage};
 use super::model::grant::{GrantId, GrantTokens};
-use super::model::idempotency::RequestKey;
+use super::model::idempotency::IdempotencyKey;
 use super::model::remote::SealedValue;
 use super::model::server::{LogLine, ServerChange, ServerConfig, ServerStatus};
 use super::model::tool::Tools;
 use super::model::tool_call::CallTool;
 use super::names::{CommandId, SecretName, ServerId, ServerName, UserName, ValueId};
-use crate::views::job_answer::Outcome;
+use crate::views::job_answer::JobAnswer;
 
 /// The group of workers that takes a command. A process serves the areas of the `POOLS` it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,7 +113,7 @@ commands! {
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
     CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUsage,
     RotateKeys = Secrets "secrets.rotate_keys" v 1 Job -> RotationReport,
-    ReadJobAnswer = Jobs "jobs.answer" v 1 Ask -> Outcome,
+    ReadJobAnswer = Jobs "jobs.answer" v 1 Ask -> JobAnswer,
     NotifyProducer = Jobs "jobs.tell_end" v 1 Change -> (),
     RetryDeadLetter = Jobs "jobs.retry_letter" v 1 Change -> (),
     DiscardDeadLetter = Jobs "jobs.drop_letter" v 1 Change -> (),
@@ -126,7 +126,7 @@ pub struct RegisterServer {
     pub id: CommandId,
     /// What the request is to be known by, where its sender may send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
+    pub key: Option<IdempotencyKey>,
     /// The id the server will have.
     pub server: ServerId,
     pub name: ServerName,
@@ -146,7 +146,7 @@ pub struct UpdateServer {
     pub id: CommandId,
     /// What the request is to be known by, where its sender may send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
+    pub key: Option<IdempotencyKey>,
     pub name: ServerName,
     pub change: ServerChange,
     /// Whom the values were sealed for.
@@ -163,7 +163,7 @@ pub struct EnableServer {
     pub id: CommandId,
     /// What the request is to be known by, where its sender may send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
+    pub key: Option<IdempotencyKey>,
     pub name: ServerName,
 }
 
@@ -173,7 +173,7 @@ pub struct DisableServer {
     pub id: CommandId,
     /// What the request is to be known by, where its sender may send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
+    pub key: Option<IdempotencyKey>,
     pub name: ServerName,
 }
 
@@ -183,7 +183,7 @@ pub struct DeleteServer {
     pub id: CommandId,
     /// What the request is to be known by, where its sender may send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
+    pub key: Option<IdempotencyKey>,
     pub name: ServerName,
 }
 
@@ -194,7 +194,7 @@ pub struct StoreTokens {
     pub id: CommandId,
     /// What the request is to be known by, where its sender may send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
+    pub key: Option<IdempotencyKey>,
     pub grant: GrantId,
     pub server_name: ServerName,
     pub tokens: GrantTokens,
@@ -313,7 +313,7 @@ pub struct SetSecret {
     pub id: CommandId,
     /// What the request is to be known by, where its sender may send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
+    pub key: Option<IdempotencyKey>,
     pub server: ServerId,
     pub server_name: ServerName,
     pub user: UserName,
@@ -333,7 +333,7 @@ pub struct DeleteSecret {
     pub id: CommandId,
     /// What the request is to be known by, where its sender may send it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<RequestKey>,
+    pub key: Option<IdempotencyKey>,
     pub server_name: ServerName,
     pub user: UserName,
     pub name: SecretName,

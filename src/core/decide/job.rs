@@ -1,15 +1,15 @@
 //! What may happen to a job.
 
-use super::idempotency::used_otherwise;
+use super::idempotency::key_conflict;
 use crate::core::catalog::Catalog;
-use crate::core::catalog::scheduler::Bounds;
+use crate::core::catalog::scheduler::ConcurrencyLimits;
 use crate::core::command::{Area, Command, RotateKeys};
 use crate::core::event::{
     Event, JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
 };
 use crate::core::failure::{Code, Failure};
-use crate::core::model::idempotency::JobKey;
-use crate::core::model::job::{Job, JobState, Progress, Stage};
+use crate::core::model::idempotency::JobIdempotencyKey;
+use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
 
@@ -18,25 +18,25 @@ const ATTEMPTS: u32 = 5;
 
 /// A job at the door. Its arguments lie in the Vault already.
 #[derive(Debug, Clone)]
-pub struct Accept {
+pub struct AcceptJob {
     pub job: JobId,
     pub user: UserName,
     pub command: &'static str,
     pub server: Option<ServerName>,
     pub tool: Option<ToolName>,
     pub arguments: ValueId,
-    pub key: Option<JobKey>,
+    pub key: Option<JobIdempotencyKey>,
     /// Jobs that may wait for one user.
     pub most_waiting: usize,
 }
 
 /// A job that is there already, by its id or its key, is accepted once.
-pub fn accept(catalog: &Catalog, command: &Accept) -> Result<Vec<Event>, Failure> {
+pub fn accept_job(catalog: &Catalog, command: &AcceptJob) -> Result<Vec<Event>, Failure> {
     accept_among(catalog, command, 1)
 }
 
 /// One of several that come together and need a place each.
-fn accept_among(catalog: &Catalog, command: &Accept, together: usize) -> Result<Vec<Event>, Failure> {
+fn accept_among(catalog: &Catalog, command: &AcceptJob, together: usize) -> Result<Vec<Event>, Failure> {
     if catalog.jobs.get(command.job).is_some() {
         return Ok(vec![]);
     }
@@ -45,10 +45,10 @@ fn accept_among(catalog: &Catalog, command: &Accept, together: usize) -> Result<
     {
         return match known.key.as_deref() {
             Some(first) if first.request.body == key.request.body => Ok(vec![]),
-            _ => Err(used_otherwise()),
+            _ => Err(key_conflict()),
         };
     }
-    if under_way(catalog, command.command).is_some() {
+    if active_singleton(catalog, command.command).is_some() {
         return Ok(vec![]);
     }
     let waiting = catalog.jobs.waiting_of(command.user.as_str());
@@ -57,12 +57,12 @@ fn accept_among(catalog: &Catalog, command: &Accept, together: usize) -> Result<
         let many = format!("User {user} has {waiting} jobs waiting (MAX_WAITING_JOBS); ask again when some have ended");
         return Err(Failure { retry_after: Some(5), ..Failure::new(Code::RateLimited, many) });
     }
-    let Accept { job, user, command, server, tool, arguments, key, .. } = command.clone();
+    let AcceptJob { job, user, command, server, tool, arguments, key, .. } = command.clone();
     Ok(vec![JobAccepted { job, user, command: command.to_owned(), server, tool, arguments, key }.into()])
 }
 
 /// Accepts several jobs together: all, or none where one of them is there already.
-pub fn accept_all(catalog: &Catalog, commands: &[Accept]) -> Result<Vec<Event>, Failure> {
+pub fn accept_jobs(catalog: &Catalog, commands: &[AcceptJob]) -> Result<Vec<Event>, Failure> {
     let accepted = commands.iter().map(|command| accept_among(catalog, command, commands.len()));
     let each = accepted.collect::<Result<Vec<_>, _>>()?;
     if each.iter().any(Vec::is_empty) { Ok(vec![]) } else { Ok(each.concat()) }
@@ -70,7 +70,7 @@ pub fn accept_all(catalog: &Catalog, commands: &[Accept]) -> Result<Vec<Event>, 
 
 /// The job that whoever asks for this command gets as long as it has not ended: of rotations there is one at a time.
 /// What has ended is in nobody's way, and a key would be: keys are made with `SECRETS_KEY`, which changes here.
-pub fn under_way<'a>(catalog: &'a Catalog, command: &str) -> Option<&'a Job> {
+pub fn active_singleton<'a>(catalog: &'a Catalog, command: &str) -> Option<&'a Job> {
     // Looked for among all, since it is asked for some times a year.
     let alone = command == RotateKeys::NAME;
     let mut jobs = alone.then(|| catalog.jobs.newest_first()).into_iter().flatten();
@@ -79,43 +79,49 @@ pub fn under_way<'a>(catalog: &'a Catalog, command: &str) -> Option<&'a Job> {
 
 /// What a worker takes.
 #[derive(Debug, Clone)]
-pub struct Claim {
+pub struct ClaimJobs {
     pub worker: WorkerId,
     pub areas: Vec<Area>,
     /// How many more it has room for.
     pub places: usize,
-    pub bounds: Bounds,
+    pub bounds: ConcurrencyLimits,
 }
 
 /// Takes the next jobs that `mine` says are for this worker.
-pub fn claim(catalog: &Catalog, claim: &Claim, mine: &impl Fn(&Job) -> bool) -> Vec<Event> {
+pub fn claim_jobs(catalog: &Catalog, claim: &ClaimJobs, mine: &impl Fn(&Job) -> bool) -> Vec<Event> {
     let jobs = &catalog.jobs;
     let mut line = jobs.line.clone();
     let mine = |id| jobs.get(id).is_some_and(|job| mine(job));
     let mut events = Vec::new();
     while events.len() < claim.places {
-        let Some(job) = line.next(&claim.areas, &claim.bounds, &mine).and_then(|id| jobs.get(id)) else { break };
-        line.start(job);
+        let Some(job) = line.next_job(&claim.areas, &claim.bounds, &mine).and_then(|id| jobs.get(id)) else { break };
+        line.mark_running(job);
         events.push(JobStarted { job: job.id, attempt: job.attempts() + 1, worker: claim.worker }.into());
     }
     events
 }
 
 /// How far it is; of interest only while that worker has it.
-pub fn progress(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32, progress: &Progress) -> Vec<Event> {
+pub fn record_progress(
+    catalog: &Catalog,
+    id: JobId,
+    worker: WorkerId,
+    attempt: u32,
+    progress: &JobProgress,
+) -> Vec<Event> {
     let running = catalog.jobs.get(id).is_some_and(|job| job.is_run_by(worker, attempt));
     if running { vec![JobProgressed { job: id, progress: progress.clone() }.into()] } else { vec![] }
 }
 
 /// Nothing was begun: whoever has room takes it.
-pub fn give_back(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> Vec<Event> {
+pub fn requeue(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> Vec<Event> {
     let running = catalog.jobs.get(id).is_some_and(|job| job.is_run_by(worker, attempt));
     if running { vec![JobRequeued { job: id }.into()] } else { vec![] }
 }
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy)]
-pub struct End {
+pub struct JobEnd {
     pub state: JobState,
     /// Where its answer lies.
     pub answer: Option<ValueId>,
@@ -124,15 +130,21 @@ pub struct End {
 }
 
 /// Only whoever has it ends it: one that was taken over is somebody else's.
-pub fn finish(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32, end: End) -> Result<Vec<Event>, Failure> {
+pub fn finish_job(
+    catalog: &Catalog,
+    id: JobId,
+    worker: WorkerId,
+    attempt: u32,
+    end: JobEnd,
+) -> Result<Vec<Event>, Failure> {
     match catalog.jobs.get(id) {
-        Some(job) if job.is_run_by(worker, attempt) => Ok(vec![finished(job, end)]),
+        Some(job) if job.is_run_by(worker, attempt) => Ok(vec![finished_event(job, end)]),
         _ => Err(Failure::new(Code::Conflict, "The job is in other hands")),
     }
 }
 
 /// It is kept as long as its answer, and one under a key as long as that: else the same request would do it again.
-fn finished(job: &Job, End { state, answer, until }: End) -> Event {
+fn finished_event(job: &Job, JobEnd { state, answer, until }: JobEnd) -> Event {
     let of_key = job.key.as_ref().and_then(|key| key.until).unwrap_or_default();
     JobFinished { job: job.id, state, answer, until: until.max(of_key) }.into()
 }
@@ -141,12 +153,12 @@ fn finished(job: &Job, End { state, answer, until }: End) -> Event {
 pub fn take_over(catalog: &Catalog, dead: WorkerId, until: u64) -> Vec<Event> {
     let jobs = catalog.jobs.of_worker(dead);
     jobs.map(|job| {
-        let cancelled = matches!(&job.stage, Stage::Running(run) if run.cancelled);
+        let cancelled = matches!(&job.stage, JobStage::Running(run) if run.cancelled);
         let again = may_repeat(catalog, job) && job.attempts() < ATTEMPTS;
         match (again, cancelled) {
-            (true, true) => finished(job, End { state: JobState::Cancelled, answer: None, until }),
+            (true, true) => finished_event(job, JobEnd { state: JobState::Cancelled, answer: None, until }),
             (true, false) => JobRequeued { job: job.id }.into(),
-            (false, _) => finished(job, End { state: JobState::Unknown, answer: None, until }),
+            (false, _) => finished_event(job, JobEnd { state: JobState::Unknown, answer: None, until }),
         }
     })
     .collect()
@@ -164,18 +176,20 @@ fn may_repeat(catalog: &Catalog, job: &Job) -> bool {
 }
 
 /// One that waits will never run; one that runs is told to stop.
-pub fn cancel(catalog: &Catalog, id: JobId, user: &UserName, until: u64) -> Result<Vec<Event>, Failure> {
+pub fn cancel_job(catalog: &Catalog, id: JobId, user: &UserName, until: u64) -> Result<Vec<Event>, Failure> {
     let job = catalog.jobs.get(id).filter(|job| job.user == *user).ok_or_else(|| Failure::job_not_found(id))?;
     match &job.stage {
-        Stage::Waiting { .. } => Ok(vec![finished(job, End { state: JobState::Cancelled, answer: None, until })]),
-        Stage::Running(run) if run.cancelled => Ok(vec![]),
-        Stage::Running(_) => Ok(vec![JobCancelRequested { job: id }.into()]),
-        Stage::Ended(_) => Err(Failure::new(Code::Conflict, format!("Job {id} has ended already"))),
+        JobStage::Waiting { .. } => {
+            Ok(vec![finished_event(job, JobEnd { state: JobState::Cancelled, answer: None, until })])
+        }
+        JobStage::Running(run) if run.cancelled => Ok(vec![]),
+        JobStage::Running(_) => Ok(vec![JobCancelRequested { job: id }.into()]),
+        JobStage::Ended(_) => Err(Failure::new(Code::Conflict, format!("Job {id} has ended already"))),
     }
 }
 
 /// Lets go of jobs whose answers have expired.
-pub fn forget(catalog: &Catalog, now: u64, limit: usize) -> Vec<Event> {
+pub fn expire(catalog: &Catalog, now: u64, limit: usize) -> Vec<Event> {
     let jobs = catalog.jobs.expired(now, limit);
     if jobs.is_empty() { vec![] } else { vec![JobExpired { jobs }.into()] }
 }

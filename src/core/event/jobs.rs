@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::model::dead_letter::DeadLetter;
-use crate::core::model::idempotency::{JobKey, Request};
-use crate::core::model::job::{JobState, Progress};
+use crate::core::model::idempotency::{IdempotencyRecord, JobIdempotencyKey};
+use crate::core::model::job::{JobProgress, JobState};
 use crate::core::names::{Digest, JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
 
 /// Somebody wants something done. What it is about lies in the Vault under `arguments`.
@@ -21,7 +21,7 @@ pub struct JobAccepted {
     pub tool: Option<ToolName>,
     pub arguments: ValueId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<JobKey>,
+    pub key: Option<JobIdempotencyKey>,
 }
 
 /// A worker has a job, for as long as it holds its lease.
@@ -37,7 +37,7 @@ pub struct JobStarted {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobProgressed {
     pub job: JobId,
-    pub progress: Progress,
+    pub progress: JobProgress,
 }
 
 /// A job waits again: nothing of it was begun, or its worker is gone and it may run twice.
@@ -86,7 +86,7 @@ pub struct DeadLetterRemoved {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct IdempotencyRecorded {
     #[serde(flatten)]
-    pub request: Request,
+    pub request: IdempotencyRecord,
 }
 
 /// Keys are not remembered any more.

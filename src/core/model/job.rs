@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::idempotency::JobKey;
+use super::idempotency::JobIdempotencyKey;
 use super::tool_call::CallTool;
 use crate::core::command::{Area, known};
 use crate::core::failure::{Code, Failure};
 use crate::core::names::{JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
-use crate::views::job_answer::Outcome;
+use crate::views::job_answer::JobAnswer;
 
 /// Whose jobs those are by which the program looks after itself.
-pub const UPKEEP: &str = "mcp-api";
+pub const SYSTEM_USER: &str = "mcp-api";
 
 /// How a job stands, as users see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -45,13 +45,13 @@ pub struct Job {
     pub tool: Option<ToolName>,
     /// Where its arguments lie.
     pub arguments: ValueId,
-    pub key: Option<Box<JobKey>>,
-    pub stage: Stage,
+    pub key: Option<Box<JobIdempotencyKey>>,
+    pub stage: JobStage,
 }
 
 /// What a job works on. It is sealed whole: arguments are nobody's business.
 #[derive(Serialize, Deserialize)]
-pub struct Work {
+pub struct JobArguments {
     /// The fields of a tool call, whose body is its arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<CallTool>,
@@ -68,28 +68,28 @@ pub struct Work {
 /// Where a job is on its way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub enum JobStage {
     Waiting {
         /// How often it was claimed already.
         attempts: u32,
     },
-    Running(Box<Run>),
-    Ended(Box<Ended>),
+    Running(Box<RunningJob>),
+    Ended(Box<EndedJob>),
 }
 
 /// A job in a worker's hands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct RunningJob {
     pub worker: WorkerId,
     pub attempt: u32,
     /// Somebody wants it to stop.
     pub cancelled: bool,
-    pub progress: Option<Progress>,
+    pub progress: Option<JobProgress>,
 }
 
 /// How far a running job is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
-pub struct Progress {
+pub struct JobProgress {
     /// What is being done, in one word.
     pub phase: String,
     /// The last line that the tool at work printed.
@@ -99,7 +99,7 @@ pub struct Progress {
 
 /// A job that is over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct EndedJob {
     pub state: JobState,
     pub attempts: u32,
     /// Where its answer lies; there is none where its worker died or it never ran.
@@ -115,35 +115,35 @@ impl Job {
 
     pub fn state(&self) -> JobState {
         match &self.stage {
-            Stage::Waiting { .. } => JobState::Waiting,
-            Stage::Running(_) => JobState::Running,
-            Stage::Ended(ended) => ended.state,
+            JobStage::Waiting { .. } => JobState::Waiting,
+            JobStage::Running(_) => JobState::Running,
+            JobStage::Ended(ended) => ended.state,
         }
     }
 
     /// How often it was claimed.
     pub fn attempts(&self) -> u32 {
         match &self.stage {
-            Stage::Waiting { attempts } => *attempts,
-            Stage::Running(run) => run.attempt,
-            Stage::Ended(ended) => ended.attempts,
+            JobStage::Waiting { attempts } => *attempts,
+            JobStage::Running(run) => run.attempt,
+            JobStage::Ended(ended) => ended.attempts,
         }
     }
 
-    pub fn ended(&self) -> Option<&Ended> {
+    pub fn ended(&self) -> Option<&EndedJob> {
         match &self.stage {
-            Stage::Ended(ended) => Some(ended),
+            JobStage::Ended(ended) => Some(ended),
             _ => None,
         }
     }
 
     /// Whether that worker has it, at that attempt.
     pub fn is_run_by(&self, by: WorkerId, at: u32) -> bool {
-        matches!(&self.stage, Stage::Running(run) if run.worker == by && run.attempt == at)
+        matches!(&self.stage, JobStage::Running(run) if run.worker == by && run.attempt == at)
     }
 
     /// Whether it has ended where nobody could open its arguments: they say who wants to be told.
-    pub fn is_untold(&self) -> bool {
+    pub fn needs_notification(&self) -> bool {
         self.ended().is_some_and(|ended| ended.answer.is_none())
     }
 
@@ -151,28 +151,28 @@ impl Job {
     pub fn values(&self) -> impl Iterator<Item = ValueId> {
         let answer = self.ended().and_then(|ended| ended.answer);
         // Of one that has an answer the arguments may go; of the others, once somebody has been told.
-        let arguments = (self.ended().is_none() || self.is_untold()).then_some(self.arguments);
+        let arguments = (self.ended().is_none() || self.needs_notification()).then_some(self.arguments);
         arguments.into_iter().chain(answer)
     }
 }
 
 /// What a job says that was cancelled.
-pub fn cancelled() -> Failure {
+pub fn job_cancelled() -> Failure {
     Failure::new(Code::Conflict, "The job was cancelled")
 }
 
 /// Why there is no answer of a job that has ended.
 pub fn why_without_answer(state: JobState) -> Failure {
     if state == JobState::Cancelled {
-        return cancelled();
+        return job_cancelled();
     }
     let lost = "The worker that had this job is gone, and it must not be done again: its tool is not declared readOnlyHint or idempotentHint, or too many workers were lost with it. Whether it was done is unknown";
     Failure::new(Code::OutcomeUnknown, lost).maybe_run()
 }
 
 /// What a job says for which nobody could say anything.
-pub fn without_answer(state: JobState) -> Outcome {
-    Outcome::failed(&why_without_answer(state))
+pub fn without_answer(state: JobState) -> JobAnswer {
+    JobAnswer::failed(&why_without_answer(state))
 }
 
 /// A command's name as the program itself has it, where it does.

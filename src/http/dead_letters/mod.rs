@@ -47,5 +47,5 @@ pub async fn drop_letter(State(facade): State<Arc<Facade>>, Path(letter): Path<S
 
 /// What is no id is the id of no letter.
 fn parse(letter: &str) -> Result<ValueId, Failure> {
-    letter.parse().map(ValueId).map_err(|_| crate::core::decide::dead_letter::not_found("of that id"))
+    letter.parse().map(ValueId).map_err(|_| crate::core::decide::dead_letter::dead_letter_not_found("of that id"))
 }

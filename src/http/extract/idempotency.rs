@@ -4,7 +4,7 @@
 use axum::extract::Request;
 
 use crate::core::failure::Failure;
-use crate::core::model::idempotency::{JobKey, RequestKey};
+use crate::core::model::idempotency::{IdempotencyKey, JobIdempotencyKey};
 use crate::core::names::{ServerName, UserName};
 use crate::http::state::Facade;
 use crate::telemetry::error::bug;
@@ -32,28 +32,28 @@ impl Keyed {
     }
 
     /// The key among all keys: of this method, path and user.
-    pub fn key(&self, facade: &Facade, user: &UserName, body: &[u8]) -> Result<RequestKey, Failure> {
+    pub fn key(&self, facade: &Facade, user: &UserName, body: &[u8]) -> Result<IdempotencyKey, Failure> {
         let digest = |what, parts: &[&[u8]]| facade.sealer.digest(what, parts).map_err(bug);
         let scope = digest("request", &[self.of.as_bytes(), user.as_str().as_bytes(), self.key.as_bytes()])?;
-        Ok(RequestKey { scope, body: digest("body", &[body])? })
+        Ok(IdempotencyKey { scope, body: digest("body", &[body])? })
     }
 
     /// The same of a job.
-    pub fn job_key(&self, facade: &Facade, user: &UserName, body: &[u8]) -> Result<JobKey, Failure> {
-        let until = Some(facade.queue.keep_keys_until());
-        Ok(JobKey { request: self.key(facade, user, body)?, until })
+    pub fn job_key(&self, facade: &Facade, user: &UserName, body: &[u8]) -> Result<JobIdempotencyKey, Failure> {
+        let until = Some(facade.queue.idempotency_expiry());
+        Ok(JobIdempotencyKey { request: self.key(facade, user, body)?, until })
     }
 }
 
 /// The key of one of the jobs that a request makes, each for another server.
-pub fn of_server(facade: &Facade, key: JobKey, server: &ServerName) -> Result<JobKey, Failure> {
-    let JobKey { request: RequestKey { scope, body }, until } = key;
+pub fn of_server(facade: &Facade, key: JobIdempotencyKey, server: &ServerName) -> Result<JobIdempotencyKey, Failure> {
+    let JobIdempotencyKey { request: IdempotencyKey { scope, body }, until } = key;
     let parts = [scope.0.as_bytes(), server.as_str().as_bytes()];
     let scope = facade.sealer.digest("request for a server", &parts).map_err(bug)?;
-    Ok(JobKey { request: RequestKey { scope, body }, until })
+    Ok(JobIdempotencyKey { request: IdempotencyKey { scope, body }, until })
 }
 
 /// The key of a change that is nobody's in particular.
-pub fn key(facade: &Facade, keyed: Option<&Keyed>, body: &[u8]) -> Result<Option<RequestKey>, Failure> {
+pub fn key(facade: &Facade, keyed: Option<&Keyed>, body: &[u8]) -> Result<Option<IdempotencyKey>, Failure> {
     keyed.map(|keyed| keyed.key(facade, &UserName::default(), body)).transpose()
 }

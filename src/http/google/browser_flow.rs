@@ -38,7 +38,7 @@ use crate::http::respond::json::{Refused, Success, success};
 use crate::http::state::{Facade, command_id};
 use crate::telemetry::error::bug;
 use crate::views::failure::ErrorBody;
-use crate::views::job_answer::Outcome;
+use crate::views::job_answer::JobAnswer;
 
 const COOKIE: &str = "mcp_api_google";
 const LOGIN: &str = "/auth/google/login";
@@ -201,14 +201,14 @@ pub fn with_login(
 }
 
 /// The same for an answer that was kept as a job's: a link of that time would be too old.
-pub fn with_fresh_login(facade: &Facade, job: &Job, answer: Outcome) -> Result<Outcome, Failure> {
+pub fn with_fresh_login(facade: &Facade, job: &Job, answer: JobAnswer) -> Result<JobAnswer, Failure> {
     let missing = answer.status == Code::ReauthRequired.status();
     let catalog = facade.follow.catalog();
     let server = job.server.as_ref().filter(|_| missing).and_then(|name| catalog.server(name.as_str()));
     let Some(server) = server.filter(|server| google::is_marked(&server.config)) else { return Ok(answer) };
     let mut body: BTreeMap<String, Value> = serde_json::from_str(answer.body.get()).map_err(bug)?;
     body.insert("authorizationUrl".into(), signed_link(facade, None, &job.user, &server.name)?.into());
-    Ok(Outcome { body: to_raw_value(&body).map_err(bug)?, ..answer })
+    Ok(JobAnswer { body: to_raw_value(&body).map_err(bug)?, ..answer })
 }
 
 fn signed_link(

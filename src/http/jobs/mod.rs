@@ -18,13 +18,13 @@ use super::state::Facade;
 use crate::core::command::{Area, NotifyProducer, ReadJobAnswer};
 use crate::core::failure::Failure;
 use crate::core::model::job;
-use crate::core::model::job::{Job, JobState, Progress, Stage};
+use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
 use crate::core::names::{JobId, ServerName, ToolName, UserName};
 use crate::jobs::client::NewJob;
 use crate::ports::bus::Target;
 use crate::telemetry::error::bug;
 use crate::views::failure::ErrorBody;
-use crate::views::job_answer::Outcome;
+use crate::views::job_answer::JobAnswer;
 
 /// The longest that may be waited for a job in one request.
 const WAIT: Duration = Duration::from_secs(300);
@@ -60,7 +60,7 @@ pub struct JobView {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cancelling: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    progress: Option<Progress>,
+    progress: Option<JobProgress>,
     /// What the request would have been answered without waiting later; only of one job, and only once it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<AnswerView>,
@@ -79,9 +79,9 @@ pub struct AnswerView {
 }
 
 impl JobView {
-    fn new(job: &Job, answer: Option<Outcome>) -> Self {
+    fn new(job: &Job, answer: Option<JobAnswer>) -> Self {
         let (progress, cancelling) = match &job.stage {
-            Stage::Running(run) => (run.progress.clone(), run.cancelled),
+            JobStage::Running(run) => (run.progress.clone(), run.cancelled),
             _ => (None, false),
         };
         Self {
@@ -95,7 +95,7 @@ impl JobView {
             attempts: job.attempts(),
             cancelling,
             progress,
-            answer: answer.map(|Outcome { status, body, .. }| AnswerView { status, body }),
+            answer: answer.map(|JobAnswer { status, body, .. }| AnswerView { status, body }),
             expires: job.ended().map(|ended| ended.until),
         }
     }
@@ -222,7 +222,7 @@ pub async fn cancel(
 ) -> Result<Response, Refused> {
     let (id, OfUser { username, .. }) = one(&facade, &id, of)?;
     let job = facade.queue.cancel(id, username).await?;
-    if job.is_untold() {
+    if job.needs_notification() {
         // Only a worker can open who wants to be told. Should this fail, one looks for it later.
         tokio::spawn(async move { facade.ask(&NotifyProducer { job: id }, OPENS).await });
     }
@@ -232,7 +232,7 @@ pub async fn cancel(
 fn one(facade: &Facade, id: &str, of: Result<Query<OfUser>, QueryRejection>) -> Result<(JobId, OfUser), Failure> {
     let Query(of) = of.map_err(|error| Failure::invalid(error.body_text()))?;
     // A producer on the bus knows its job by the id that it gave.
-    let scope = facade.queue.key_of_producer(id)?;
+    let scope = facade.queue.producer_key(id)?;
     let own = facade.follow.catalog().jobs.of_key(scope).map(|job| job.id);
     // What is no id is the id of no job.
     let id = own.or_else(|| id.parse().ok()).ok_or_else(|| Failure::job_not_found("of that id"))?;
@@ -261,7 +261,7 @@ async fn ended(facade: &Facade, id: JobId) -> Option<Arc<Job>> {
 }
 
 /// What a job that has ended has to say; a worker opens it.
-async fn answer(facade: &Facade, job: &Job) -> Result<Outcome, Failure> {
+async fn answer(facade: &Facade, job: &Job) -> Result<JobAnswer, Failure> {
     match job.ended() {
         Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
         _ => {
@@ -280,7 +280,7 @@ pub fn wants_later(headers: &HeaderMap) -> bool {
 
 /// Accepts a job and says where its answer will be.
 pub async fn later(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
-    let id = facade.queue.accept(new).await?.id;
+    let id = facade.queue.submit(new).await?.id;
     let body = serde_json::to_vec(&Accepted { success: true, job_id: id }).map_err(bug)?;
     let mut response = as_preferred(json(StatusCode::ACCEPTED, body));
     response.headers_mut().insert(LOCATION, HeaderValue::try_from(location(id)).map_err(bug)?);
@@ -300,12 +300,12 @@ pub fn as_preferred(mut response: Response) -> Response {
 
 /// Accepts a job and waits for its end: the answer is the job's own, whoever hangs up meanwhile.
 pub async fn now(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
-    let id = facade.queue.accept(new).await?.id;
+    let id = facade.queue.submit(new).await?.id;
     Ok(answered(end_of(facade, id).await?))
 }
 
 /// Waits for the end of a job and gives what it has brought.
-pub async fn end_of(facade: &Facade, id: JobId) -> Result<Outcome, Failure> {
+pub async fn end_of(facade: &Facade, id: JobId) -> Result<JobAnswer, Failure> {
     let Some(job) = ended(facade, id).await else {
         let leaving = format!("This process is stopping; GET /jobs/{id} on another one tells what becomes of it");
         return Err(Failure::unavailable(leaving).maybe_run());

@@ -29,6 +29,6 @@ pub async fn count(State(facade): State<Arc<Facade>>) -> Result<Response, Refuse
 #[utoipa::path(post, operation_id = "rotate_keys", path = "/keys/rotate", tag = "keys",
     responses((status = 200, description = "Everything was looked at; `finished` says whether it is enough", body = Success<RotationReport>), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 409, description = "Somebody has cancelled it", body = ErrorBody)))]
 pub async fn rotate(State(facade): State<Arc<Facade>>, headers: HeaderMap) -> Result<Response, Refused> {
-    let new = NewJob::upkeep(&RotateKeys { to: facade.sealer.key_id() }, Actor::Api)?;
+    let new = NewJob::maintenance(&RotateKeys { to: facade.sealer.key_id() }, Actor::Api)?;
     if jobs::wants_later(&headers) { jobs::later(&facade, new).await } else { jobs::now(&facade, new).await }
 }

@@ -26,8 +26,8 @@ use crate::core::command::{CheckPackages, Command, PackageCheck, UpgradePackage}
 use crate::core::decide::package::find_installed;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::idempotency::JobKey;
-use crate::core::model::job::Work;
+use crate::core::model::idempotency::JobIdempotencyKey;
+use crate::core::model::job::JobArguments;
 use crate::core::model::package::{newer, python_name};
 use crate::core::names::{PackageName, ServerName, UserName};
 use crate::jobs::client::NewJob;
@@ -278,10 +278,10 @@ async fn submit(facade: &Facade, later: bool, new: NewJob) -> Result<Response, R
 pub fn job<C: Command>(
     user: UserName,
     server: ServerName,
-    key: Option<JobKey>,
+    key: Option<JobIdempotencyKey>,
     command: &C,
 ) -> Result<NewJob, Failure> {
-    let work = Work { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
+    let work = JobArguments { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
     Ok(NewJob { user, command: C::NAME, server: Some(server), work, key, actor: Actor::Api })
 }
 

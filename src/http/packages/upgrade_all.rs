@@ -11,16 +11,16 @@ use utoipa::ToSchema;
 
 use super::{job, packaged};
 use crate::core::command::{Command, UpgradePackage};
-use crate::core::decide::idempotency::used_otherwise;
+use crate::core::decide::idempotency::key_conflict;
 use crate::core::failure::Failure;
-use crate::core::model::idempotency::JobKey;
+use crate::core::model::idempotency::JobIdempotencyKey;
 use crate::core::names::{JobId, ServerName, UserName};
 use crate::http::extract::idempotency::{Keyed, of_server};
 use crate::http::extract::json;
 use crate::http::jobs;
 use crate::http::respond::json::{Refused, Success, success, success_as};
 use crate::http::state::{Facade, command_id};
-use crate::jobs::client::expired;
+use crate::jobs::client::key_expired;
 use crate::views::failure::ErrorBody;
 
 /// What an upgrade of all may say.
@@ -87,7 +87,11 @@ pub async fn upgrade_all(State(facade): State<Arc<Facade>>, request: Request) ->
 
 /// The job of each package. Under a key that was used before they are those of that time, whichever packages there
 /// are now.
-async fn accept(facade: &Facade, user: &UserName, key: Option<JobKey>) -> Result<Vec<(ServerName, JobId)>, Failure> {
+async fn accept(
+    facade: &Facade,
+    user: &UserName,
+    key: Option<JobIdempotencyKey>,
+) -> Result<Vec<(ServerName, JobId)>, Failure> {
     let known = || key.map(|key| of_key(facade, key)).transpose().map(Option::unwrap_or_default);
     let before = known()?;
     if !before.is_empty() {
@@ -99,15 +103,15 @@ async fn accept(facade: &Facade, user: &UserName, key: Option<JobKey>) -> Result
         let command = UpgradePackage { id: command_id(), name: name.clone(), version: None };
         job(user.clone(), name.clone(), key, &command)
     });
-    match facade.queue.accept_all(new.collect::<Result<_, _>>()?).await? {
+    match facade.queue.submit_all(new.collect::<Result<_, _>>()?).await? {
         Some(jobs) => Ok(servers.into_iter().zip(jobs).collect()),
         // The same request came at the same moment, and was first.
-        None => known().and_then(|jobs| if jobs.is_empty() { Err(expired()) } else { Ok(jobs) }),
+        None => known().and_then(|jobs| if jobs.is_empty() { Err(key_expired()) } else { Ok(jobs) }),
     }
 }
 
 /// The jobs that a request under that key has made, in the order of their servers.
-fn of_key(facade: &Facade, key: JobKey) -> Result<Vec<(ServerName, JobId)>, Failure> {
+fn of_key(facade: &Facade, key: JobIdempotencyKey) -> Result<Vec<(ServerName, JobId)>, Failure> {
     let mut known = Vec::new();
     for job in facade.follow.catalog().jobs.newest_first().filter(|job| job.command == UpgradePackage::NAME) {
         let (Some(server), Some(own)) = (&job.server, &job.key) else { continue };
@@ -116,7 +120,7 @@ fn of_key(facade: &Facade, key: JobKey) -> Result<Vec<(ServerName, JobId)>, Fail
             continue;
         }
         if own.request.body != same.body {
-            return Err(used_otherwise());
+            return Err(key_conflict());
         }
         known.push((server.clone(), job.id));
     }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::core::failure::{Code, Failure};
 use crate::telemetry::error::bug;
 use crate::views::failure::ErrorBody;
-use crate::views::job_answer::Outcome;
+use crate::views::job_answer::JobAnswer;
 
 /// A successful answer.
 #[derive(Serialize, ToSchema)]
@@ -66,8 +66,8 @@ impl IntoResponse for Refused {
 }
 
 /// The answer that a job has brought, as the request itself would have been answered.
-pub fn answered(outcome: Outcome) -> Response {
-    let Outcome { status: code, retry_after, body } = outcome;
+pub fn answered(outcome: JobAnswer) -> Response {
+    let JobAnswer { status: code, retry_after, body } = outcome;
     let mut response = json(status(code), String::from(Box::<str>::from(body)));
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -22,7 +22,7 @@ use super::state::{Facade, command_id};
 use crate::core::catalog::server::Server;
 use crate::core::command::{DeleteServer, DisableServer, EnableServer, ReadServerLogs, RegisterServer, UpdateServer};
 use crate::core::failure::Failure;
-use crate::core::model::idempotency::RequestKey;
+use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::server::{DEFAULT_TIMEOUT_MS, ServerStatus};
 use crate::core::names::{Position, ServerId, ServerName, WorkerId};
 use crate::eventlog::history::PointInTime;
@@ -176,7 +176,7 @@ pub async fn enable(
     success(OneServer { server: enabled(&facade, &name, key).await? })
 }
 
-pub async fn enabled(facade: &Facade, name: &ServerName, key: Option<RequestKey>) -> Result<ServerView, Refused> {
+pub async fn enabled(facade: &Facade, name: &ServerName, key: Option<IdempotencyKey>) -> Result<ServerView, Refused> {
     let time = time_to_start(facade, name);
     let live = facade.ask_holder(name, &EnableServer { id: command_id(), key, name: name.clone() }, time).await?;
     changed(facade, name, live).await
@@ -194,7 +194,7 @@ pub async fn disable(
     success(OneServer { server: disabled(&facade, &name, key).await? })
 }
 
-pub async fn disabled(facade: &Facade, name: &ServerName, key: Option<RequestKey>) -> Result<ServerView, Refused> {
+pub async fn disabled(facade: &Facade, name: &ServerName, key: Option<IdempotencyKey>) -> Result<ServerView, Refused> {
     let live = facade.ask_holder(name, &DisableServer { id: command_id(), key, name: name.clone() }, STOPS).await?;
     changed(facade, name, live).await
 }

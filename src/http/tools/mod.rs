@@ -30,7 +30,7 @@ use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command};
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
-use crate::core::model::job::Work;
+use crate::core::model::job::JobArguments;
 use crate::core::model::server::check_timeout;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{Position, ServerName, ToolName, UserName};
@@ -191,7 +191,7 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
         let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.name.clone());
         let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
         let call = CallTool { user: user.clone(), server: server_name, tool, timeout_ms };
-        let work = Work { call: Some(call), raw, reply: None, body: args.to_owned() };
+        let work = JobArguments { call: Some(call), raw, reply: None, body: args.to_owned() };
         let (command, server) = (CallTool::NAME, Some(server));
         let new = NewJob { user, command, server, work, key, actor: Actor::Api };
         return if later { jobs::later(&facade, new).await } else { jobs::now(&facade, new).await };
