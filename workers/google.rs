@@ -21,8 +21,8 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::google::{APPLICATION, EXCHANGE, TOKENS, keep_refresh_token, secret_parts, tokens};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{BadName, SecretName, ServerId, UserName, ValueId};
-use crate::crypto::context::{GoogleKind, GooglePlace};
-use crate::crypto::seal::{Opener, Plain, SealError, Sealer};
+use crate::crypto::context::{GoogleContext, GoogleValueKind};
+use crate::crypto::seal::{Opener, Plaintext, SealError, Sealer};
 use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::bug;
 
@@ -39,12 +39,12 @@ impl Application {
         Some(Self { value, sealed })
     }
 
-    fn open(&self, opener: &Opener) -> Result<Plain, SealError> {
+    fn open(&self, opener: &Opener) -> Result<Plaintext, SealError> {
         opener.open(Self::place(self.value, &UserName::default()), &self.sealed)
     }
 
-    fn place(value: ValueId, user: &UserName) -> GooglePlace<'_> {
-        GooglePlace { server: ServerId(Uuid::nil()), user, kind: GoogleKind::Application, value }
+    fn place(value: ValueId, user: &UserName) -> GoogleContext<'_> {
+        GoogleContext { server: ServerId(Uuid::nil()), user, kind: GoogleValueKind::Application, value }
     }
 }
 
@@ -53,9 +53,9 @@ pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Resu
     let began = Instant::now();
     let server = context.follow.catalog().server_by_id(command.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&command.server_name))?;
-    let place = |kind| GooglePlace { server: server.id, user: &command.user, kind, value: command.value };
+    let place = |kind| GoogleContext { server: server.id, user: &command.user, kind, value: command.value };
     let sealed = BASE64_STANDARD.decode(&command.sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
-    let args = context.opener.open(place(GoogleKind::Code), &Sealed(sealed.into()));
+    let args = context.opener.open(place(GoogleValueKind::Code), &Sealed(sealed.into()));
     let args = args.map_err(|_| Failure::invalid("sealed cannot be opened in its place"))?;
     let args = args.expose().map_err(bug)?;
 
@@ -78,7 +78,7 @@ pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Resu
     if let Ok(old) = open_tokens(&context, &server, &command.user).await {
         tokens = keep_refresh_token(tokens, old.value.expose().map_err(bug)?);
     }
-    let sealed = context.pool.keep.sealer.seal(place(GoogleKind::Tokens), &tokens).map_err(bug)?;
+    let sealed = context.pool.keep.sealer.seal(place(GoogleValueKind::Tokens), &tokens).map_err(bug)?;
     let values = vec![VaultValue { id: command.value, sealed }];
     let (id, user) = (command.id, command.user.clone());
     let decide = move |catalog: &_| decide(catalog, &command);
@@ -134,7 +134,7 @@ async fn open_tokens(context: &Context, server: &Arc<Server>, user: &UserName) -
 
 async fn open(context: &Context, server: ServerId, user: &UserName, id: ValueId) -> Result<Option<Secret>, Failure> {
     let Some(sealed) = secrets::sealed(context, id).await? else { return Ok(None) };
-    let place = GooglePlace { server, user, kind: GoogleKind::Tokens, value: id };
+    let place = GoogleContext { server, user, kind: GoogleValueKind::Tokens, value: id };
     let value = context.opener.open(place, &sealed).map_err(bug)?;
     context.metrics.secrets_opened.inc();
     Ok(Some(Secret { name: argument(TOKENS)?, id, value, form: ArgumentForm::Json }))

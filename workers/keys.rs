@@ -28,11 +28,11 @@ const TRIES: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Goes through everything that is sealed and counts.
-pub async fn count(context: Arc<Context>) -> Result<KeyUsage, Failure> {
-    counted(&context).await
+pub async fn count_keys(context: Arc<Context>) -> Result<KeyUsage, Failure> {
+    count_values(&context).await
 }
 
-async fn counted(context: &Context) -> Result<KeyUsage, Failure> {
+async fn count_values(context: &Context) -> Result<KeyUsage, Failure> {
     let record = context.vault.key_record(None).await.map_err(away)?;
     let alone = match &record {
         Some(record) => context.opener.new_check(record).map_err(bug)?.is_none(),
@@ -58,7 +58,7 @@ async fn counted(context: &Context) -> Result<KeyUsage, Failure> {
 
 /// The body of its answer over HTTP.
 #[derive(Serialize)]
-struct Answer {
+struct RotationBody {
     success: bool,
     #[serde(flatten)]
     rotated: RotationReport,
@@ -66,7 +66,7 @@ struct Answer {
 
 /// Whether others have to do it, since they seal with that key and this worker does not. Decided slowly: it may well
 /// come back.
-pub async fn is_for_others(context: &Context, RotateKeys { to }: &RotateKeys) -> bool {
+pub async fn must_requeue(context: &Context, RotateKeys { to }: &RotateKeys) -> bool {
     if context.alone || context.key_id == *to {
         return false;
     }
@@ -76,7 +76,7 @@ pub async fn is_for_others(context: &Context, RotateKeys { to }: &RotateKeys) ->
 }
 
 /// Puts everything under the key that seals; at the end the key record, where nothing is left under an earlier key.
-pub async fn rotate(
+pub async fn rotate_keys(
     context: Arc<Context>,
     progress: Arc<dyn Progress>,
     RotateKeys { to }: RotateKeys,
@@ -85,36 +85,36 @@ pub async fn rotate(
     progress.phase("rewrapping");
     if context.key_id != to {
         let waits_for = context.asker.board.workers_with_other_key(&to);
-        return answer(RotationReport { waits_for, ..RotationReport::default() });
+        return rotation_body(RotationReport { waits_for, ..RotationReport::default() });
     }
-    let values = patiently(|| counted(context)).await?.values;
+    let values = retry_store(|| count_values(context)).await?.values;
     let mut rotated = RotationReport::default();
     for pass in 0..PASSES {
         if pass > 0 {
             sleep(PAUSE).await;
         }
-        once_through(context, &*progress, values, &mut rotated).await?;
-        (rotated.finished, rotated.waits_for) = patiently(|| finish(context)).await?;
+        single_pass(context, &*progress, values, &mut rotated).await?;
+        (rotated.finished, rotated.waits_for) = retry_store(|| finish_rotation(context)).await?;
         if rotated.finished {
             break;
         }
     }
     tracing::info!(?rotated, "everything sealed was looked at");
-    answer(rotated)
+    rotation_body(rotated)
 }
 
-fn answer(rotated: RotationReport) -> Result<Bytes, Failure> {
-    Ok(serde_json::to_vec(&Answer { success: true, rotated }).map_err(bug)?.into())
+fn rotation_body(rotated: RotationReport) -> Result<Bytes, Failure> {
+    Ok(serde_json::to_vec(&RotationBody { success: true, rotated }).map_err(bug)?.into())
 }
 
-async fn once_through(
+async fn single_pass(
     context: &Context,
     progress: &dyn Progress,
     values: u64,
     rotated: &mut RotationReport,
 ) -> Result<(), Failure> {
     let (mut after, mut seen) = (None, 0);
-    while let Some(some) = patiently(|| some_anew(context, after)).await? {
+    while let Some(some) = retry_store(|| rewrap_page(context, after)).await? {
         after = Some(some.last);
         seen += some.seen;
         rotated.seen += some.seen;
@@ -125,7 +125,7 @@ async fn once_through(
 }
 
 /// What the store does not do now it may do in a moment.
-async fn patiently<T, F: Future<Output = Result<T, Failure>>>(mut work: impl FnMut() -> F) -> Result<T, Failure> {
+async fn retry_store<T, F: Future<Output = Result<T, Failure>>>(mut work: impl FnMut() -> F) -> Result<T, Failure> {
     let mut tried = 1;
     loop {
         match work().await {
@@ -137,21 +137,21 @@ async fn patiently<T, F: Future<Output = Result<T, Failure>>>(mut work: impl FnM
 }
 
 /// Some values that were looked at.
-struct Page {
+struct RewrapPage {
     last: ValueId,
     seen: u64,
     rewrapped: u64,
 }
 
 /// Gives the new key to the values after this one, as many as are looked at at once. `None`: there are no more.
-async fn some_anew(context: &Context, after: Option<ValueId>) -> Result<Option<Page>, Failure> {
+async fn rewrap_page(context: &Context, after: Option<ValueId>) -> Result<Option<RewrapPage>, Failure> {
     let page = context.vault.wrappings(after, PAGE).await.map_err(away)?;
     let Some(&(last, _)) = page.last() else { return Ok(None) };
     let seen = page.len() as u64;
-    Ok(Some(Page { last, seen, rewrapped: put_anew(context, page).await? }))
+    Ok(Some(RewrapPage { last, seen, rewrapped: rewrap_values(context, page).await? }))
 }
 
-async fn put_anew(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result<u64, Failure> {
+async fn rewrap_values(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result<u64, Failure> {
     let mut changes = Vec::new();
     for (id, from) in page {
         match context.opener.rewrap(id, &from) {
@@ -169,7 +169,7 @@ async fn put_anew(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result<u64,
 }
 
 /// Whether from here on the new key is enough, and the workers that may still put what is sealed with another one.
-async fn finish(context: &Context) -> Result<(bool, Vec<WorkerId>), Failure> {
+async fn finish_rotation(context: &Context) -> Result<(bool, Vec<WorkerId>), Failure> {
     let board = &context.asker.board;
     if !context.alone {
         tokio::time::sleep_until(board.all_reported_at().into()).await;
@@ -179,12 +179,12 @@ async fn finish(context: &Context) -> Result<(bool, Vec<WorkerId>), Failure> {
         }
     }
     // Only now, when nobody puts such values any more, can none be missed.
-    let finished = counted(context).await?.earlier == 0 && accept_alone(context).await?;
+    let finished = count_values(context).await?.earlier == 0 && drop_old_keys(context).await?;
     Ok((finished, vec![]))
 }
 
 /// Has the key record accept the new key alone. False: somebody else has changed it meanwhile.
-async fn accept_alone(context: &Context) -> Result<bool, Failure> {
+async fn drop_old_keys(context: &Context) -> Result<bool, Failure> {
     let Some(record) = context.vault.key_record(None).await.map_err(away)? else { return Ok(false) };
     match context.opener.new_check(&record).map_err(bug)? {
         Some(check) => context.vault.renew_key_record(&record, check).await.map_err(away),

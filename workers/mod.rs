@@ -190,7 +190,7 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
         RefreshTokens::NAME => handle(ask, |command| oauth::refresh::refresh(context.clone(), command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,
-        CountKeys::NAME => handle(ask, |_: CountKeys| keys::count(context.clone())).await,
+        CountKeys::NAME => handle(ask, |_: CountKeys| keys::count_keys(context.clone())).await,
         unknown => Err(Failure::unavailable(format!("This worker does not know the command {unknown}")).into()),
     }
 }

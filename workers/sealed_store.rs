@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::runtime::remote_state::session_place;
 use crate::core::model::remote::StoredSession;
 use crate::core::names::{ServerId, ValueId};
-use crate::crypto::context::ServerPlace;
-use crate::crypto::seal::{Opener, Plain, Sealer};
+use crate::crypto::context::ServerValueContext;
+use crate::crypto::seal::{Opener, Plaintext, Sealer};
 use crate::ports::error::StoreError;
 use crate::ports::vault::{Sealed, Vault};
 
@@ -28,12 +28,12 @@ impl Keep {
         found.ok_or_else(|| "a sealed value of it is gone; give it anew".to_owned())
     }
 
-    pub async fn open(&self, place: ServerPlace<'_>) -> Result<Plain, String> {
+    pub async fn open(&self, place: ServerValueContext<'_>) -> Result<Plaintext, String> {
         let sealed = self.sealed(place.value).await?;
         self.opener.open(place, &sealed).map_err(|error| error.to_string())
     }
 
-    pub async fn put(&self, place: ServerPlace<'_>, text: &str) -> Result<(), String> {
+    pub async fn put(&self, place: ServerValueContext<'_>, text: &str) -> Result<(), String> {
         let sealed = self.sealer.seal(place, text).map_err(|error| error.to_string())?;
         self.vault.put(place.value, sealed).await.map_err(|error| error.to_string())
     }

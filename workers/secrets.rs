@@ -15,7 +15,7 @@ use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
 use crate::core::event::Event;
 use crate::core::failure::Failure;
 use crate::core::names::{UserName, ValueId};
-use crate::crypto::context::SecretPlace;
+use crate::crypto::context::SecretContext;
 use crate::crypto::seal::SealError;
 use crate::ports::error::StoreError;
 use crate::ports::vault::{Sealed, VaultValue};
@@ -149,7 +149,7 @@ async fn try_open(context: &Context, server: &Server, user: &UserName) -> Result
     let mut secrets = Vec::new();
     for SecretRef { name, value } in refs {
         let Some(sealed) = sealed(context, *value).await? else { return Ok(None) };
-        let place = SecretPlace { server: server.id, user, name, value: *value };
+        let place = SecretContext { server: server.id, user, name, value: *value };
         let opened = context.opener.open(place, &sealed).map_err(bug)?;
         context.metrics.secrets_opened.inc();
         secrets.push(Secret { name: name.clone(), id: *value, value: opened, form: ArgumentForm::Text });

@@ -36,7 +36,7 @@ pub async fn open(vault: &dyn Vault, keys: &Keys, data_dir: &Path) -> Result<(Se
             vault.key_record(Some(proposed.clone())).await?.unwrap_or(proposed)
         }
     };
-    seal::open_ring(&record, current, &keys.old).map_err(|error| match error {
+    seal::open_keyring(&record, current, &keys.old).map_err(|error| match error {
         SealError::UnknownKey | SealError::Damaged => StartError::WrongKey,
         other => StartError::Seal(other),
     })
@@ -53,7 +53,7 @@ pub fn look(record: Option<&KeyRecord>, keys: &Keys, data_dir: &Path) -> (String
         },
     };
     let key = keys.current.as_ref().or(from_file.as_ref());
-    let fits = |record| key.is_some_and(|key| seal::open_ring(record, key, &keys.old).is_ok());
+    let fits = |record| key.is_some_and(|key| seal::open_keyring(record, key, &keys.old).is_ok());
     (name, record.is_none_or(fits))
 }
 

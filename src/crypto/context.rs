@@ -5,14 +5,14 @@ use crate::core::model::grant::GrantId;
 use crate::core::names::{JobId, SecretName, ServerId, UserName, ValueId};
 
 /// What a sealed value is for; it opens for nothing else.
-pub trait Place {
+pub trait SealContext {
     fn value(&self) -> ValueId;
     fn associated_data(&self) -> Vec<u8>;
 }
 
 /// A user's secret for a server.
 #[derive(Clone, Copy)]
-pub struct SecretPlace<'a> {
+pub struct SecretContext<'a> {
     pub server: ServerId,
     pub user: &'a UserName,
     pub name: &'a SecretName,
@@ -21,9 +21,9 @@ pub struct SecretPlace<'a> {
 
 /// What a server is told with every request, or its session.
 #[derive(Clone, Copy)]
-pub struct ServerPlace<'a> {
+pub struct ServerValueContext<'a> {
     pub server: ServerId,
-    pub kind: Kind,
+    pub kind: ServerValueKind,
     /// A header's name in lower case, or an index's field; nothing else has one.
     pub name: &'a str,
     pub value: ValueId,
@@ -31,7 +31,7 @@ pub struct ServerPlace<'a> {
 
 /// What of a server is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ServerValueKind {
     Header,
     UserInfo,
     Session,
@@ -43,30 +43,30 @@ pub enum Kind {
 
 /// What a job works on, or what came of it.
 #[derive(Clone, Copy)]
-pub struct JobPlace {
+pub struct JobValueContext {
     pub job: JobId,
-    pub part: JobPart,
+    pub part: JobValueKind,
     pub value: ValueId,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobPart {
+pub enum JobValueKind {
     Arguments,
     Answer,
     /// A dead letter.
     Letter,
 }
 
-impl Place for JobPlace {
+impl SealContext for JobValueContext {
     fn value(&self) -> ValueId {
         self.value
     }
 
     fn associated_data(&self) -> Vec<u8> {
         let part: &[u8] = match self.part {
-            JobPart::Arguments => b"job arguments",
-            JobPart::Answer => b"job answer",
-            JobPart::Letter => b"dead letter",
+            JobValueKind::Arguments => b"job arguments",
+            JobValueKind::Answer => b"job answer",
+            JobValueKind::Letter => b"dead letter",
         };
         length_prefixed(&[&[FORMAT], part, self.job.0.as_bytes(), self.value.0.as_bytes()])
     }
@@ -74,16 +74,16 @@ impl Place for JobPlace {
 
 /// What lets a server act at Google for a user.
 #[derive(Clone, Copy)]
-pub struct GooglePlace<'a> {
+pub struct GoogleContext<'a> {
     pub server: ServerId,
     pub user: &'a UserName,
-    pub kind: GoogleKind,
+    pub kind: GoogleValueKind,
     pub value: ValueId,
 }
 
 /// What of a user's access to Google is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GoogleKind {
+pub enum GoogleValueKind {
     /// The arguments of an exchange, on their way to the worker that makes it.
     Code,
     Tokens,
@@ -93,14 +93,14 @@ pub enum GoogleKind {
 
 /// What of a grant is sealed, for all users of a server or for one.
 #[derive(Clone, Copy)]
-pub struct GrantPlace<'a> {
+pub struct GrantContext<'a> {
     pub grant: &'a GrantId,
-    pub part: GrantPart,
+    pub part: GrantValueKind,
     pub value: ValueId,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GrantPart {
+pub enum GrantValueKind {
     /// The access token, as its header has it.
     Access,
     /// What a new one is got with.
@@ -113,18 +113,18 @@ pub enum GrantPart {
     Code,
 }
 
-impl Place for GrantPlace<'_> {
+impl SealContext for GrantContext<'_> {
     fn value(&self) -> ValueId {
         self.value
     }
 
     fn associated_data(&self) -> Vec<u8> {
         let part: &[u8] = match self.part {
-            GrantPart::Access => b"grant access",
-            GrantPart::Renewal => b"grant renewal",
-            GrantPart::Client => b"grant client",
-            GrantPart::Begun => b"grant begun",
-            GrantPart::Code => b"grant code",
+            GrantValueKind::Access => b"grant access",
+            GrantValueKind::Renewal => b"grant renewal",
+            GrantValueKind::Client => b"grant client",
+            GrantValueKind::Begun => b"grant begun",
+            GrantValueKind::Code => b"grant code",
         };
         let user = self.grant.user.as_ref().map_or("", |user| user.as_str());
         let parts: [&[u8]; 5] =
@@ -133,18 +133,18 @@ impl Place for GrantPlace<'_> {
     }
 }
 
-impl Place for ServerPlace<'_> {
+impl SealContext for ServerValueContext<'_> {
     fn value(&self) -> ValueId {
         self.value
     }
 
     fn associated_data(&self) -> Vec<u8> {
         let kind: &[u8] = match self.kind {
-            Kind::Header => b"header",
-            Kind::UserInfo => b"user info",
-            Kind::Session => b"session",
-            Kind::Index => b"package index",
-            Kind::Lock => b"package lock",
+            ServerValueKind::Header => b"header",
+            ServerValueKind::UserInfo => b"user info",
+            ServerValueKind::Session => b"session",
+            ServerValueKind::Index => b"package index",
+            ServerValueKind::Lock => b"package lock",
         };
         let parts: [&[u8]; 5] =
             [&[FORMAT], kind, self.server.0.as_bytes(), self.name.as_bytes(), self.value.0.as_bytes()];
@@ -152,23 +152,23 @@ impl Place for ServerPlace<'_> {
     }
 }
 
-impl Place for GooglePlace<'_> {
+impl SealContext for GoogleContext<'_> {
     fn value(&self) -> ValueId {
         self.value
     }
 
     fn associated_data(&self) -> Vec<u8> {
         let kind: &[u8] = match self.kind {
-            GoogleKind::Code => b"google code",
-            GoogleKind::Tokens => b"google tokens",
-            GoogleKind::Application => b"google application",
+            GoogleValueKind::Code => b"google code",
+            GoogleValueKind::Tokens => b"google tokens",
+            GoogleValueKind::Application => b"google application",
         };
         let user = self.user.as_str().as_bytes();
         length_prefixed(&[&[FORMAT], kind, self.server.0.as_bytes(), user, self.value.0.as_bytes()])
     }
 }
 
-impl Place for SecretPlace<'_> {
+impl SealContext for SecretContext<'_> {
     fn value(&self) -> ValueId {
         self.value
     }

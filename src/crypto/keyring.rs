@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::context::Place;
+use super::context::SealContext;
 use super::seal::{CHECK_PLACE, KEY_ID, Opener, SealError, Sealer};
 use crate::core::names::ValueId;
 use crate::ports::vault::{KeyRecord, Sealed};
@@ -14,7 +14,7 @@ impl Sealer {
     }
 
     /// Seals with the first of these keys that it has; [`SealError::UnknownKey`] where it has none of them.
-    pub fn seal_with(&self, keys: &[String], place: impl Place, plain: &str) -> Result<Sealed, SealError> {
+    pub fn seal_with(&self, keys: &[String], place: impl SealContext, plain: &str) -> Result<Sealed, SealError> {
         let listed = |id: &String| self.0.0.iter().find(|key| hex::encode(key.id) == *id);
         let key = keys.iter().find_map(listed).ok_or(SealError::UnknownKey)?;
         key.seal(&place.associated_data(), place.value().0.as_bytes(), plain.as_bytes())
@@ -56,8 +56,8 @@ mod tests {
 
     use super::*;
     use crate::core::names::{ServerId, UserName};
-    use crate::crypto::context::SecretPlace;
-    use crate::crypto::seal::{SecretsKey, new_record, open_ring};
+    use crate::crypto::context::SecretContext;
+    use crate::crypto::seal::{SecretsKey, new_record, open_keyring};
 
     fn key(digit: char) -> SecretsKey {
         SecretsKey::new(digit.to_string().repeat(64))
@@ -66,13 +66,13 @@ mod tests {
     #[test]
     fn what_was_wrapped_anew_opens_with_the_new_key_alone() {
         let record = new_record(&key('a')).expect("record");
-        let (old_sealer, old_opener) = open_ring(&record, &key('a'), &[]).expect("ring");
-        let (sealer, opener) = open_ring(&record, &key('b'), &[key('a')]).expect("ring");
+        let (old_sealer, old_opener) = open_keyring(&record, &key('a'), &[]).expect("ring");
+        let (sealer, opener) = open_keyring(&record, &key('b'), &[key('a')]).expect("ring");
         assert_ne!(old_sealer.key_id(), sealer.key_id());
 
         let (user, name) = (UserName::default(), "n".parse().expect("name"));
         let value = ValueId(Uuid::max());
-        let place = SecretPlace { server: ServerId(Uuid::nil()), user: &user, name: &name, value };
+        let place = SecretContext { server: ServerId(Uuid::nil()), user: &user, name: &name, value };
         let sealed = old_sealer.seal(place, "s3cret").expect("sealed");
         let renewed = opener.current(value, sealed.clone()).expect("wrapped anew");
         assert!(renewed.0[Sealed::WRAPPING..] == sealed.0[Sealed::WRAPPING..] && renewed != sealed);
@@ -81,20 +81,20 @@ mod tests {
         let check = opener.new_check(&record).expect("a check").expect("a new one");
         let renewed_record = KeyRecord { check, ..record };
         assert_eq!(opener.new_check(&renewed_record), Ok(None));
-        let (_, alone) = open_ring(&renewed_record, &key('b'), &[]).expect("the new key is enough");
+        let (_, alone) = open_keyring(&renewed_record, &key('b'), &[]).expect("the new key is enough");
         assert_eq!(alone.open(place, &renewed).expect("opened").expose(), Ok("s3cret"));
-        assert_eq!(open_ring(&renewed_record, &key('a'), &[]).err(), Some(SealError::UnknownKey));
+        assert_eq!(open_keyring(&renewed_record, &key('a'), &[]).err(), Some(SealError::UnknownKey));
         assert_eq!(old_opener.open(place, &renewed).err(), Some(SealError::UnknownKey));
     }
 
     #[test]
     fn another_key_that_is_listed_seals_where_it_is_named() {
         let record = new_record(&key('a')).expect("record");
-        let (sealer, _) = open_ring(&record, &key('a'), &[key('b')]).expect("ring");
-        let (named, opener) = open_ring(&record, &key('b'), &[key('a')]).expect("ring");
+        let (sealer, _) = open_keyring(&record, &key('a'), &[key('b')]).expect("ring");
+        let (named, opener) = open_keyring(&record, &key('b'), &[key('a')]).expect("ring");
         let (user, name) = (UserName::default(), "n".parse().expect("name"));
         let value = ValueId(Uuid::max());
-        let place = SecretPlace { server: ServerId(Uuid::nil()), user: &user, name: &name, value };
+        let place = SecretContext { server: ServerId(Uuid::nil()), user: &user, name: &name, value };
         let keys = ["00".repeat(KEY_ID), named.key_id()];
         let sealed = sealer.seal_with(&keys, place, "s3cret").expect("sealed");
         assert_eq!(opener.rewrap(value, &sealed.split().0), Ok(None), "it lies under that key");
@@ -105,11 +105,11 @@ mod tests {
     #[test]
     fn only_what_opens_is_wrapped_anew() {
         let record = new_record(&key('a')).expect("record");
-        let (_, opener) = open_ring(&record, &key('b'), &[key('a')]).expect("ring");
-        let (stranger, _) = open_ring(&new_record(&key('c')).expect("record"), &key('c'), &[]).expect("ring");
+        let (_, opener) = open_keyring(&record, &key('b'), &[key('a')]).expect("ring");
+        let (stranger, _) = open_keyring(&new_record(&key('c')).expect("record"), &key('c'), &[]).expect("ring");
         let (user, name) = (UserName::default(), "n".parse().expect("name"));
         let value = ValueId(Uuid::max());
-        let place = SecretPlace { server: ServerId(Uuid::nil()), user: &user, name: &name, value };
+        let place = SecretContext { server: ServerId(Uuid::nil()), user: &user, name: &name, value };
         let (wrapping, _) = stranger.seal(place, "x").expect("sealed").split();
         assert_eq!(opener.rewrap(value, &wrapping), Err(SealError::UnknownKey));
         for wrong in [&b""[..], b"garbage", &[1; Sealed::WRAPPING - 1]] {

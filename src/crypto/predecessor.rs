@@ -6,24 +6,24 @@ use aes_gcm::Aes256Gcm;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::seal::{Plain, SealError, SecretsKey, cipher, decrypt};
+use super::seal::{Plaintext, SealError, SecretsKey, cipher, decrypt};
 
-pub struct OriginalKey(Aes256Gcm);
+pub struct PredecessorKey(Aes256Gcm);
 
-impl OriginalKey {
+impl PredecessorKey {
     pub fn new(key: &SecretsKey) -> Result<Self, SealError> {
         let digest = Zeroizing::new(<[u8; 32]>::from(Sha256::digest(key.0.as_bytes())));
         cipher(&*digest).map(Self)
     }
 
-    pub fn open(&self, sealed: &str) -> Result<Plain, SealError> {
+    pub fn open(&self, sealed: &str) -> Result<Plaintext, SealError> {
         let mut parts = sealed.split(':').map(|part| hex::decode(part).map_err(|_| SealError::Damaged));
         let mut part = || parts.next().unwrap_or(Err(SealError::Damaged));
         let (iv, tag, text) = (part()?, part()?, part()?);
         if parts.next().is_some() || tag.len() != 16 {
             return Err(SealError::Damaged);
         }
-        decrypt(&self.0, &iv, &[text, tag].concat(), &[]).map(Plain)
+        decrypt(&self.0, &iv, &[text, tag].concat(), &[]).map(Plaintext)
     }
 }
 
@@ -33,8 +33,8 @@ mod tests {
 
     const SEALED: &str = "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";
 
-    fn key(text: &str) -> OriginalKey {
-        OriginalKey::new(&SecretsKey::new(text.into())).expect("a key")
+    fn key(text: &str) -> PredecessorKey {
+        PredecessorKey::new(&SecretsKey::new(text.into())).expect("a key")
     }
 
     #[test]

@@ -19,7 +19,7 @@ use sha2::Sha256;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::context::Place;
+use super::context::SealContext;
 use crate::core::names::Digest;
 use crate::ports::vault::{KeyRecord, Sealed};
 
@@ -122,9 +122,9 @@ pub fn length_prefixed(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// An opened value: cannot be printed, cloned or serialized, and is wiped when dropped.
-pub struct Plain(pub(super) Zeroizing<Vec<u8>>);
+pub struct Plaintext(pub(super) Zeroizing<Vec<u8>>);
 
-impl Plain {
+impl Plaintext {
     /// The value for the one place it is meant for. It was text when it was sealed.
     pub fn expose(&self) -> Result<&str, SealError> {
         std::str::from_utf8(&self.0).map_err(|_| SealError::Damaged)
@@ -140,7 +140,7 @@ pub struct Sealer(pub(super) Arc<Keyring>);
 pub struct Opener(pub(super) Arc<Keyring>);
 
 impl Sealer {
-    pub fn seal(&self, place: impl Place, plain: &str) -> Result<Sealed, SealError> {
+    pub fn seal(&self, place: impl SealContext, plain: &str) -> Result<Sealed, SealError> {
         self.0.seal(&place.associated_data(), place.value().0.as_bytes(), plain.as_bytes())
     }
 
@@ -166,7 +166,7 @@ impl Sealer {
 }
 
 impl Opener {
-    pub fn open(&self, place: impl Place, sealed: &Sealed) -> Result<Plain, SealError> {
+    pub fn open(&self, place: impl SealContext, sealed: &Sealed) -> Result<Plaintext, SealError> {
         self.0.open(&place.associated_data(), place.value().0.as_bytes(), sealed)
     }
 }
@@ -176,7 +176,7 @@ impl Keyring {
         self.0.first().ok_or(SealError::Key)?.seal(place, id, plain)
     }
 
-    fn open(&self, place: &[u8], id: &[u8], sealed: &Sealed) -> Result<Plain, SealError> {
+    fn open(&self, place: &[u8], id: &[u8], sealed: &Sealed) -> Result<Plaintext, SealError> {
         let bytes = &sealed.0[..];
         if bytes.len() < HEADER {
             return Err(SealError::Damaged);
@@ -184,7 +184,7 @@ impl Keyring {
         let (wrapping, rest) = bytes.split_at(Sealed::WRAPPING);
         let (nonce, text) = rest.split_at(NONCE);
         let key = self.unwrap(id, wrapping)?;
-        decrypt(&cipher(&key)?, nonce, text, place).map(Plain)
+        decrypt(&cipher(&key)?, nonce, text, place).map(Plaintext)
     }
 
     /// The value's own key.
@@ -246,7 +246,7 @@ pub fn new_record(key: &SecretsKey) -> Result<KeyRecord, SealError> {
 
 /// The two halves of the keyring, or [`SealError::UnknownKey`] where none of the keys is the
 /// deployment's own: with another key every stored secret would be lost without a word.
-pub fn open_ring(record: &KeyRecord, key: &SecretsKey, old: &[SecretsKey]) -> Result<(Sealer, Opener), SealError> {
+pub fn open_keyring(record: &KeyRecord, key: &SecretsKey, old: &[SecretsKey]) -> Result<(Sealer, Opener), SealError> {
     let keys = std::iter::once(key).chain(old).map(|key| key.derive(&record.salt)).collect::<Result<_, _>>()?;
     let ring = Arc::new(Keyring(keys));
     ring.open(CHECK_PLACE, CHECK_PLACE, &Sealed(record.check.clone().into()))?;
@@ -257,7 +257,7 @@ pub fn open_ring(record: &KeyRecord, key: &SecretsKey, old: &[SecretsKey]) -> Re
 mod tests {
     use super::*;
     use crate::core::names::{SecretName, ServerId, UserName, ValueId};
-    use crate::crypto::context::{GoogleKind, GooglePlace, Kind, SecretPlace, ServerPlace};
+    use crate::crypto::context::{GoogleContext, GoogleValueKind, SecretContext, ServerValueContext, ServerValueKind};
 
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
@@ -267,7 +267,7 @@ mod tests {
 
     fn ring(text: &str) -> (KeyRecord, Sealer, Opener) {
         let record = new_record(&key(text)).expect("record");
-        let (sealer, opener) = open_ring(&record, &key(text), &[]).expect("ring");
+        let (sealer, opener) = open_keyring(&record, &key(text), &[]).expect("ring");
         (record, sealer, opener)
     }
 
@@ -277,13 +277,13 @@ mod tests {
         let (user, other): (UserName, UserName) = ("ana".parse().expect("name"), "ben".parse().expect("name"));
         let name: SecretName = "token".parse().expect("name");
         let place =
-            SecretPlace { server: ServerId(Uuid::nil()), user: &user, name: &name, value: ValueId(Uuid::max()) };
+            SecretContext { server: ServerId(Uuid::nil()), user: &user, name: &name, value: ValueId(Uuid::max()) };
         let sealed = sealer.seal(place, "s3cret").expect("sealed");
         assert!(memchr::memmem::find(&sealed.0, b"s3cret").is_none());
         assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("s3cret"));
-        let moved = SecretPlace { user: &other, ..place };
+        let moved = SecretContext { user: &other, ..place };
         assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
-        let moved = SecretPlace { value: ValueId(Uuid::nil()), ..place };
+        let moved = SecretContext { value: ValueId(Uuid::nil()), ..place };
         assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
         for at in 0..sealed.0.len() {
             let mut bytes = sealed.0.to_vec();
@@ -297,13 +297,13 @@ mod tests {
     fn a_server_value_opens_as_what_it_is_only() {
         let (_, sealer, opener) = ring(HEX);
         let (server, value) = (ServerId(Uuid::nil()), ValueId(Uuid::max()));
-        let place = ServerPlace { server, kind: Kind::Header, name: "cookie", value };
+        let place = ServerValueContext { server, kind: ServerValueKind::Header, name: "cookie", value };
         let sealed = sealer.seal(place, "s3cret").expect("sealed");
         assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("s3cret"));
         for moved in [
-            ServerPlace { kind: Kind::Session, ..place },
-            ServerPlace { name: "x-api-key", ..place },
-            ServerPlace { server: ServerId(Uuid::max()), ..place },
+            ServerValueContext { kind: ServerValueKind::Session, ..place },
+            ServerValueContext { name: "x-api-key", ..place },
+            ServerValueContext { server: ServerId(Uuid::max()), ..place },
         ] {
             assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
         }
@@ -314,10 +314,10 @@ mod tests {
         let (_, sealer, opener) = ring(HEX);
         let (user, other): (UserName, UserName) = ("ana".parse().expect("name"), "ben".parse().expect("name"));
         let (server, value) = (ServerId(Uuid::nil()), ValueId(Uuid::max()));
-        let place = GooglePlace { server, user: &user, kind: GoogleKind::Tokens, value };
+        let place = GoogleContext { server, user: &user, kind: GoogleValueKind::Tokens, value };
         let sealed = sealer.seal(place, "{}").expect("sealed");
         assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("{}"));
-        for moved in [GooglePlace { user: &other, ..place }, GooglePlace { kind: GoogleKind::Code, ..place }] {
+        for moved in [GoogleContext { user: &other, ..place }, GoogleContext { kind: GoogleValueKind::Code, ..place }] {
             assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
         }
     }
@@ -329,22 +329,22 @@ mod tests {
         assert!(sealer.is_signed("link", "ana", &signature));
         assert!(!sealer.is_signed("link", "ben", &signature) && !sealer.is_signed("cookie", "ana", &signature));
         assert!(!sealer.is_signed("link", "ana", &signature[..31]) && !sealer.is_signed("link", "ana", b""));
-        let (newer, _) = open_ring(&record, &key("the next one"), &[key(HEX)]).expect("ring");
+        let (newer, _) = open_keyring(&record, &key("the next one"), &[key(HEX)]).expect("ring");
         assert!(newer.is_signed("link", "ana", &signature), "a new key takes what the old one signed");
     }
 
     #[test]
     fn another_key_is_refused_and_a_listed_old_one_accepted() {
         let (record, ..) = ring("correct horse battery staple");
-        assert_eq!(open_ring(&record, &key("wrong"), &[]).err(), Some(SealError::UnknownKey));
-        assert!(open_ring(&record, &key("wrong"), &[key("correct horse battery staple")]).is_ok());
+        assert_eq!(open_keyring(&record, &key("wrong"), &[]).err(), Some(SealError::UnknownKey));
+        assert!(open_keyring(&record, &key("wrong"), &[key("correct horse battery staple")]).is_ok());
     }
 
     #[test]
     fn hex_and_base64_of_the_same_bytes_are_the_same_key() {
         let (record, ..) = ring(HEX);
         let base64 = BASE64_STANDARD.encode(hex::decode(HEX).expect("hex"));
-        assert!(open_ring(&record, &key(&base64), &[]).is_ok());
+        assert!(open_keyring(&record, &key(&base64), &[]).is_ok());
         assert!(key("not 32 bytes").bytes().is_none());
     }
 
@@ -353,7 +353,7 @@ mod tests {
         let (_, sealer, _) = ring(HEX);
         let (user, name) = (UserName::default(), "n".parse().expect("name"));
         let place =
-            SecretPlace { server: ServerId(Uuid::nil()), user: &user, name: &name, value: ValueId(Uuid::nil()) };
+            SecretContext { server: ServerId(Uuid::nil()), user: &user, name: &name, value: ValueId(Uuid::nil()) };
         assert!(sealer.seal(place, "x").expect("sealed") != sealer.seal(place, "x").expect("sealed"));
     }
 }

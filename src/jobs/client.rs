@@ -19,7 +19,7 @@ use crate::core::model::idempotency::{IdempotencyKey, JobIdempotencyKey};
 use crate::core::model::job::{Job, JobArguments, SYSTEM_USER};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
-use crate::crypto::context::{JobPart, JobPlace};
+use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::crypto::seal::{SealError, Sealer};
 use crate::eventlog::appender::{Appender, Committed};
 use crate::eventlog::projection::Projection;
@@ -128,7 +128,7 @@ impl JobClient {
         let NewJob { user, command, server, work, key, .. } = new;
         let (job, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
         let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
-        let place = JobPlace { job, part: JobPart::Arguments, value: arguments };
+        let place = JobValueContext { job, part: JobValueKind::Arguments, value: arguments };
         let sealed = self.seal(place, &text)?;
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
         let most_waiting = self.limits.waiting_jobs;
@@ -138,7 +138,7 @@ impl JobClient {
 
     /// Seals with a key that workers have: this process may be the last one with an earlier key, and they open nothing
     /// under that any more once it was dropped.
-    fn seal(&self, place: JobPlace, text: &str) -> Result<Sealed, Failure> {
+    fn seal(&self, place: JobValueContext, text: &str) -> Result<Sealed, Failure> {
         let keys = self.board.fallback_keys(&self.sealer.key_id());
         let sealed = match keys.is_empty() {
             true => self.sealer.seal(place, text),

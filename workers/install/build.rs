@@ -10,7 +10,7 @@ use crate::core::failure::Failure;
 use crate::core::model::package::{Package, PackageIndex, Recipe, Source};
 use crate::core::model::remote::plain_url;
 use crate::core::names::ServerId;
-use crate::crypto::context::{Kind, ServerPlace};
+use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::telemetry::error::bug;
 use crate::workers::redact::Masker;
 use crate::workers::sealed_store::Keep;
@@ -28,7 +28,7 @@ pub async fn ready(
     if let Some(built) = installer.built(&package.source, digest) {
         return Ok(Some(built));
     }
-    let place = ServerPlace { server, kind: Kind::Lock, name: "", value: *lock };
+    let place = ServerValueContext { server, kind: ServerValueKind::Lock, name: "", value: *lock };
     let lock = keep.open(place).await.map_err(gone)?;
     let around = around(keep, server, &package.source, progress, masker).await?;
     let lock = lock.expose().map_err(bug)?;
@@ -62,7 +62,7 @@ async fn opened(
 ) -> Result<Zeroizing<String>, Failure> {
     let plain = plain_url(&index.url);
     let Some(value) = index.user_info else { return Ok(Zeroizing::new(plain)) };
-    let place = ServerPlace { server, kind: Kind::Index, name: field, value };
+    let place = ServerValueContext { server, kind: ServerValueKind::Index, name: field, value };
     let user_info = keep.open(place).await.map_err(gone)?;
     let user_info = user_info.expose().map_err(bug)?;
     // Held for as long as the masker lives: it is this installation's alone, or its server's.

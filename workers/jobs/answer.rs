@@ -6,7 +6,7 @@ use crate::core::command::ReadJobAnswer;
 use crate::core::failure::Failure;
 use crate::core::model::job;
 use crate::core::names::JobId;
-use crate::crypto::context::{JobPart, JobPlace};
+use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::telemetry::error::bug;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
@@ -28,6 +28,7 @@ pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Fail
         Failure::unavailable("The store cannot be reached")
     })?;
     let sealed = found.into_iter().next().flatten().ok_or_else(gone)?;
-    let opened = context.opener.open(JobPlace { job: id, part: JobPart::Answer, value }, &sealed).map_err(bug)?;
+    let opened =
+        context.opener.open(JobValueContext { job: id, part: JobValueKind::Answer, value }, &sealed).map_err(bug)?;
     serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)
 }

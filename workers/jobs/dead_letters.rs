@@ -15,7 +15,7 @@ use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::names::{CommandId, JobId, ValueId};
-use crate::crypto::context::{JobPart, JobPlace};
+use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::ports::bus::JobMessage;
 use crate::ports::vault::VaultValue;
 use crate::telemetry::error::bug;
@@ -101,6 +101,6 @@ pub async fn expire_dead_letters(context: &Context, letters: Vec<ValueId>) -> Re
     Ok(())
 }
 
-fn message_context(letter: ValueId) -> JobPlace {
-    JobPlace { job: JobId(letter.0), part: JobPart::Letter, value: letter }
+fn message_context(letter: ValueId) -> JobValueContext {
+    JobValueContext { job: JobId(letter.0), part: JobValueKind::Letter, value: letter }
 }

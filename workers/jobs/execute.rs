@@ -21,7 +21,7 @@ use crate::core::model::job;
 use crate::core::model::job::{Job, JobArguments, JobState};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{CommandId, ValueId};
-use crate::crypto::context::{JobPart, JobPlace};
+use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::bug;
 use crate::views::job_answer::JobAnswer;
@@ -123,7 +123,7 @@ async fn open_arguments(context: &Context, job: &Job) -> Result<JobArguments, Fa
 
 /// The same of what was found in the Vault.
 pub(super) fn opened(context: &Context, job: &Job, sealed: &Sealed) -> Result<JobArguments, Failure> {
-    let place = JobPlace { job: job.id, part: JobPart::Arguments, value: job.arguments };
+    let place = JobValueContext { job: job.id, part: JobValueKind::Arguments, value: job.arguments };
     let opened = context.opener.open(place, sealed).map_err(bug)?;
     serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)
 }
@@ -145,10 +145,10 @@ async fn dispatch_job(
         }
         RotateKeys::NAME => {
             let command = decoded(&work)?;
-            if keys::is_for_others(context, &command).await {
+            if keys::must_requeue(context, &command).await {
                 return Err(JobFailure::NotBegun);
             }
-            run_cancellable(running, |progress| keys::rotate(context.clone(), progress, command)).await
+            run_cancellable(running, |progress| keys::rotate_keys(context.clone(), progress, command)).await
         }
         SweepVault::NAME => {
             running.progress.phase("sweeping");
@@ -188,7 +188,7 @@ async fn end_job(
     let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
     let outcome = if outcome.body.get().len() > LARGEST { too_large() } else { outcome };
     let value = ValueId(Uuid::now_v7());
-    let place = JobPlace { job, part: JobPart::Answer, value };
+    let place = JobValueContext { job, part: JobValueKind::Answer, value };
     let sealed = serde_json::to_string(&outcome).map(Zeroizing::new).map_err(bug);
     let sealed = match sealed.and_then(|text| context.pool.keep.sealer.seal(place, &text).map_err(bug)) {
         Ok(sealed) => sealed,

@@ -6,13 +6,13 @@ use zeroize::Zeroize;
 
 use crate::core::arguments::merge::{ArgumentForm, SecretArgument, append_json_string, merge_arguments};
 use crate::core::names::{SecretName, ValueId};
-use crate::crypto::seal::Plain;
+use crate::crypto::seal::Plaintext;
 
 /// A user's secret, opened for one call.
 pub struct Secret {
     pub name: SecretName,
     pub id: ValueId,
-    pub value: Plain,
+    pub value: Plaintext,
     pub form: ArgumentForm,
 }
 

@@ -18,7 +18,7 @@ use crate::core::model::grant::{
     ClientAuth, GrantId, OAuthClient, PendingAuthorization, RefreshCredentials, TokenEndpoint,
 };
 use crate::core::model::remote::SealedValue;
-use crate::crypto::context::GrantPart;
+use crate::crypto::context::GrantValueKind;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::bug;
 use crate::workers::context::Context;
@@ -48,7 +48,7 @@ pub async fn begin(context: Arc<Context>, command: BeginAuthorization) -> Result
     let scopes = scopes.unwrap_or_else(|| asked_for(&site));
     let (client, auth) = match client {
         Some(sealed) => {
-            let client: OAuthClient = read(&open(&context, &id, GrantPart::Client, &sealed)?)?;
+            let client: OAuthClient = read(&open(&context, &id, GrantValueKind::Client, &sealed)?)?;
             let auth = site.metadata.auth(client.client_secret.is_some());
             (client, auth)
         }
@@ -81,7 +81,7 @@ pub async fn begin(context: Arc<Context>, command: BeginAuthorization) -> Result
     };
     let says_issuer = site.metadata.authorization_response_iss_parameter_supported;
     let begun = PendingAuthorization { issuer: site.issuer, says_issuer, renewal };
-    let value = put_json(&context, &id, GrantPart::Begun, &begun).await?;
+    let value = put_json(&context, &id, GrantValueKind::Begun, &begun).await?;
     Ok(AuthorizationStarted { value, url: page.into(), state: state.to_string() })
 }
 
@@ -92,7 +92,7 @@ pub async fn finish(context: Arc<Context>, command: CompleteAuthorization) -> Re
     let used = || Failure::new(Code::Forbidden, "This authorization was finished already, or is too old; begin again");
     let known = context.pool.keep.find(begun).await.map_err(away)?.ok_or_else(used)?;
     let PendingAuthorization { issuer: expected, says_issuer, mut renewal } =
-        read(&unseal(&context, &id, GrantPart::Begun, begun, &known)?)?;
+        read(&unseal(&context, &id, GrantValueKind::Begun, begun, &known)?)?;
     // Whatever comes of it: a code is good for one exchange.
     context.vault.remove(&[begun]).await.map_err(away)?;
     // RFC 9207: or a code of one authorization server could be sent to another.
@@ -102,7 +102,7 @@ pub async fn finish(context: Arc<Context>, command: CompleteAuthorization) -> Re
             "The browser came back from another authorization server; begin again",
         ));
     }
-    let code = open(&context, &id, GrantPart::Code, &code)?;
+    let code = open(&context, &id, GrantValueKind::Code, &code)?;
     let failed = |why: String| {
         Failure::new(
             Code::UpstreamError,
@@ -155,7 +155,12 @@ async fn be_a_client(
     client::register(site, redirect_uri, scopes).await
 }
 
-fn open(context: &Context, id: &GrantId, part: GrantPart, given: &SealedValue) -> Result<Zeroizing<String>, Failure> {
+fn open(
+    context: &Context,
+    id: &GrantId,
+    part: GrantValueKind,
+    given: &SealedValue,
+) -> Result<Zeroizing<String>, Failure> {
     let sealed = BASE64_STANDARD.decode(&given.sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
     unseal(context, id, part, given.value, &Sealed(sealed.into()))
 }

@@ -22,7 +22,7 @@ use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::grant::{Grant, GrantId, GrantState, RefreshCredentials, TokenEndpoint};
 use crate::core::names::{CommandId, ValueId, WorkerId};
-use crate::crypto::context::GrantPart;
+use crate::crypto::context::GrantValueKind;
 use crate::eventlog::appender::Committed;
 use crate::workers::context::Context;
 use crate::workers::runtime::lease::Lease;
@@ -109,7 +109,7 @@ impl Refreshing<'_> {
         }
         let Some((server, Grant { tokens, .. })) = current(self.context, self.id, self.access)? else { return Ok(()) };
         let mut renewal =
-            open_json::<RefreshCredentials>(self.context, self.id, GrantPart::Renewal, tokens.renewal).await?;
+            open_json::<RefreshCredentials>(self.context, self.id, GrantValueKind::Renewal, tokens.renewal).await?;
         let endpoint = match renewal.endpoint.clone() {
             Some(endpoint) => endpoint,
             None => find(&server, &renewal).await?,

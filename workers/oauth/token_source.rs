@@ -16,8 +16,8 @@ use crate::core::decide::grant::reauth_required;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::grant::{Grant, GrantId, GrantState};
 use crate::core::names::{ServerName, ValueId};
-use crate::crypto::context::{GrantPart, GrantPlace};
-use crate::crypto::seal::Plain;
+use crate::crypto::context::{GrantContext, GrantValueKind};
+use crate::crypto::seal::Plaintext;
 use crate::eventlog::projection::Projection;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::bug;
@@ -138,8 +138,8 @@ impl Bearer {
     }
 
     /// Opens a token for one request.
-    pub fn open(&self, token: &Token) -> Result<Plain, String> {
-        let place = GrantPlace { grant: &self.id, part: GrantPart::Access, value: token.value };
+    pub fn open(&self, token: &Token) -> Result<Plaintext, String> {
+        let place = GrantContext { grant: &self.id, part: GrantValueKind::Access, value: token.value };
         self.keep.opener.open(place, &token.sealed).map_err(|_| "its access token cannot be opened".into())
     }
 

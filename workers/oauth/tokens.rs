@@ -21,7 +21,7 @@ use crate::core::model::grant::{GrantId, GrantTokens, RefreshCredentials};
 use crate::core::model::remote::plain_url;
 use crate::core::model::server::ServerStatus;
 use crate::core::names::ValueId;
-use crate::crypto::context::{GrantPart, GrantPlace};
+use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::ports::error::StoreError;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::bug;
@@ -66,8 +66,8 @@ pub async fn put(
     renewal: &RefreshCredentials,
     new: &Tokens,
 ) -> Result<GrantTokens, Failure> {
-    let access = put_text(context, id, GrantPart::Access, &client::header(new)).await?;
-    let then = put_json(context, id, GrantPart::Renewal, renewal).await?;
+    let access = put_text(context, id, GrantValueKind::Access, &client::header(new)).await?;
+    let then = put_json(context, id, GrantValueKind::Renewal, renewal).await?;
     let expires_in = new.expires_in.map(|seconds| seconds.max(0.0) as u64);
     Ok(GrantTokens::new(access, then, renewal.refresh_token.is_some(), now_ms(), expires_in))
 }
@@ -75,16 +75,16 @@ pub async fn put(
 pub async fn put_json(
     context: &Context,
     id: &GrantId,
-    part: GrantPart,
+    part: GrantValueKind,
     what: &impl Serialize,
 ) -> Result<ValueId, Failure> {
     let text = Zeroizing::new(serde_json::to_string(what).map_err(bug)?);
     put_text(context, id, part, &text).await
 }
 
-async fn put_text(context: &Context, id: &GrantId, part: GrantPart, text: &str) -> Result<ValueId, Failure> {
+async fn put_text(context: &Context, id: &GrantId, part: GrantValueKind, text: &str) -> Result<ValueId, Failure> {
     let (value, keep) = (ValueId(Uuid::now_v7()), &context.pool.keep);
-    let sealed = keep.sealer.seal(GrantPlace { grant: id, part, value }, text).map_err(bug)?;
+    let sealed = keep.sealer.seal(GrantContext { grant: id, part, value }, text).map_err(bug)?;
     persist(|| keep.vault.put(value, sealed.clone()).map_err(away)).await?;
     Ok(value)
 }
@@ -93,7 +93,7 @@ async fn put_text(context: &Context, id: &GrantId, part: GrantPart, text: &str) 
 pub async fn open_json<T: DeserializeOwned>(
     context: &Context,
     id: &GrantId,
-    part: GrantPart,
+    part: GrantValueKind,
     value: ValueId,
 ) -> Result<T, Failure> {
     let sealed = context.pool.keep.find(value).await.map_err(away)?;
@@ -104,11 +104,11 @@ pub async fn open_json<T: DeserializeOwned>(
 pub fn unseal(
     context: &Context,
     id: &GrantId,
-    part: GrantPart,
+    part: GrantValueKind,
     value: ValueId,
     sealed: &Sealed,
 ) -> Result<Zeroizing<String>, Failure> {
-    let opened = context.pool.keep.opener.open(GrantPlace { grant: id, part, value }, sealed).map_err(bug)?;
+    let opened = context.pool.keep.opener.open(GrantContext { grant: id, part, value }, sealed).map_err(bug)?;
     Ok(Zeroizing::new(opened.expose().map_err(bug)?.to_owned()))
 }
 

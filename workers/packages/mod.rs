@@ -29,7 +29,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{FOLDER, Package, Recipe};
 use crate::core::model::server::Transport;
 use crate::core::names::{CommandId, ServerId, ValueId};
-use crate::crypto::context::{Kind, ServerPlace};
+use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::ports::vault::VaultValue;
 use crate::telemetry::error::bug;
 use crate::time::clock::now_ms;
@@ -192,7 +192,7 @@ async fn let_go(context: &Context, kept: &[ValueId], failure: Option<&Failure>) 
 
 async fn keep_lock(context: &Context, server: ServerId, lock: &str) -> Result<ValueId, Failure> {
     let value = ValueId(Uuid::now_v7());
-    let place = ServerPlace { server, kind: Kind::Lock, name: "", value };
+    let place = ServerValueContext { server, kind: ServerValueKind::Lock, name: "", value };
     let kept = context.pool.keep.put(place, lock).await;
     kept.map_err(|error| Failure::unavailable(format!("The package's lock could not be kept: {error}")))?;
     Ok(value)

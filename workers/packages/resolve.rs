@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::model::package::{Package, Source};
-use crate::crypto::context::{Kind, ServerPlace};
+use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::workers::context::Context;
 use crate::workers::install::{Around, Resolved, Wanted};
 
@@ -55,7 +55,7 @@ async fn version(context: &Context, wanted: &Wanted<'_>, around: &Around) -> Opt
 async fn recipe(context: &Context, server: &Server, wanted: &str) -> Option<Resolved> {
     let Package { version, recipe, .. } = &server.package.as_ref()?.package;
     let recipe = recipe.as_ref().filter(|_| version == wanted)?;
-    let place = ServerPlace { server: server.id, kind: Kind::Lock, name: "", value: recipe.lock };
+    let place = ServerValueContext { server: server.id, kind: ServerValueKind::Lock, name: "", value: recipe.lock };
     let lock = context.pool.keep.open(place).await.ok()?;
     let lock = lock.expose().ok()?.to_owned();
     Some(Resolved { version: version.clone(), lock, digest: recipe.digest.clone() })

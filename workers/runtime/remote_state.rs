@@ -9,13 +9,13 @@ use crate::core::decide::remote::{RemoteFinding, record_finding};
 use crate::core::event::Actor;
 use crate::core::model::remote::StoredSession;
 use crate::core::names::{CommandId, ServerId, UserName, ValueId};
-use crate::crypto::context::{Kind, ServerPlace};
+use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::eventlog::appender::Appender;
 use crate::workers::oauth::token_source::Grants;
 use crate::workers::sealed_store::Keep;
 
-pub fn session_place(server: ServerId, value: ValueId) -> ServerPlace<'static> {
-    ServerPlace { server, kind: Kind::Session, name: "", value }
+pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'static> {
+    ServerValueContext { server, kind: ServerValueKind::Session, name: "", value }
 }
 
 /// The memory of one server, or of one user's connection to it, as long as it is at one URL.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::plan::text;
 use crate::core::names::{ServerName, UserName};
-use crate::crypto::predecessor::OriginalKey;
+use crate::crypto::predecessor::PredecessorKey;
 
 /// Fields that the original keeps sealed.
 const SEALED: [&str; 4] = ["accessToken", "refreshToken", "clientSecret", "codeVerifier"];
@@ -18,7 +18,7 @@ pub struct Grant {
 }
 
 /// Tokens, or why they cannot be taken.
-pub fn grant(document: &Value, key: &OriginalKey, now_ms: u64) -> Result<Grant, String> {
+pub fn grant(document: &Value, key: &PredecessorKey, now_ms: u64) -> Result<Grant, String> {
     let (server, user) = (text(document, "serverName"), document["username"].as_str());
     let whose = user.map_or("of all users".to_owned(), |user| format!("of {user}"));
     let called = format!("the OAuth tokens {whose} for {server}");
@@ -75,8 +75,8 @@ mod tests {
 
     const SEALED: &str = "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";
 
-    fn key() -> OriginalKey {
-        OriginalKey::new(&SecretsKey::new("secret".into())).expect("a key")
+    fn key() -> PredecessorKey {
+        PredecessorKey::new(&SecretsKey::new("secret".into())).expect("a key")
     }
 
     #[test]

@@ -17,13 +17,13 @@ use super::call::sentence;
 use super::client::{Api, ApiArgs, block_on, send};
 use crate::app::predecessor;
 use crate::config::{Env, ImportConfig};
-use crate::crypto::predecessor::OriginalKey;
+use crate::crypto::predecessor::PredecessorKey;
 
 /// Says what would be done, or does it. What is there already stays as it is, so it may be run again.
 pub fn run(api: &ApiArgs, apply: bool) -> Ended {
     let config = ImportConfig::read(&Env::of_process()?)?;
     let api = api.api()?;
-    let key = OriginalKey::new(&config.key)?;
+    let key = PredecessorKey::new(&config.key)?;
     block_on(async {
         let there = There {
             servers: list(&api, "/mcp/servers", "servers").await?,

@@ -10,8 +10,8 @@ use crate::adapters::predecessor_mongo::Original;
 use crate::core::model::package::python_name;
 use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName};
-use crate::crypto::predecessor::OriginalKey;
-use crate::crypto::seal::Plain;
+use crate::crypto::predecessor::PredecessorKey;
+use crate::crypto::seal::Plaintext;
 
 /// Fields of a server that are taken, by transport.
 const OF_ALL: [&str; 3] = ["name", "startupTimeout", "enabled"];
@@ -47,7 +47,7 @@ pub struct Secret {
     pub user: UserName,
     pub server: ServerName,
     pub name: SecretName,
-    pub value: Plain,
+    pub value: Plaintext,
 }
 
 impl Secret {
@@ -57,7 +57,7 @@ impl Secret {
 }
 
 impl Plan {
-    pub fn make(found: &Original, there: &There, key: &OriginalKey, now_ms: u64) -> Self {
+    pub fn make(found: &Original, there: &There, key: &PredecessorKey, now_ms: u64) -> Self {
         let names = there.servers.iter().filter_map(|server| server["name"].as_str()).map(str::to_owned);
         let mut plan = Self {
             servers: vec![],
@@ -244,7 +244,7 @@ fn difference(body: &Value, shown: &Value) -> Option<String> {
 }
 
 /// A secret, or why it cannot be taken. Whose it is and what for is said, never guessed.
-fn secret(document: &Value, servers: &BTreeSet<String>, key: &OriginalKey) -> Result<Secret, String> {
+fn secret(document: &Value, servers: &BTreeSet<String>, key: &PredecessorKey) -> Result<Secret, String> {
     let (user, full) = (text(document, "username"), text(document, "key"));
     let called = format!("the secret {full} of {user}");
     let name = |text: &str| text.parse::<SecretName>().map_err(|why| format!("{called}: its name {why}"));

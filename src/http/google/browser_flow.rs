@@ -30,7 +30,7 @@ use crate::core::model::google::{ExchangeArgs, GET_URL};
 use crate::core::model::job::Job;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{ServerId, ServerName, UserName, ValueId};
-use crate::crypto::context::{GoogleKind, GooglePlace};
+use crate::crypto::context::{GoogleContext, GoogleValueKind};
 use crate::http::extract::json;
 use crate::http::respond::html;
 use crate::http::respond::html::{Shown, address, cookie, cookie_of, page, redirect};
@@ -169,7 +169,7 @@ pub async fn callback(
     let args =
         zeroize::Zeroizing::new(serde_json::to_string(&ExchangeArgs { code: &code, state: &state }).map_err(bug)?);
     let value = ValueId(Uuid::now_v7());
-    let place = GooglePlace { server: server.id, user: &user, kind: GoogleKind::Code, value };
+    let place = GoogleContext { server: server.id, user: &user, kind: GoogleValueKind::Code, value };
     let sealed = BASE64_STANDARD.encode(&facade.sealer.seal(place, &args).map_err(bug)?.0);
     let (id, server_name) = (command_id(), server.name.clone());
     let command = ExchangeGoogleCode { id, server: server.id, server_name, user: user.clone(), value, sealed };

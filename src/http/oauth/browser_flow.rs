@@ -26,7 +26,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::grant::{GrantId, OAuthClient, check_scopes, check_text};
 use crate::core::model::remote::SealedValue;
 use crate::core::names::{UserName, ValueId};
-use crate::crypto::context::{GrantPart, GrantPlace};
+use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::http::extract::json;
 use crate::http::extract::path::Named;
 use crate::http::respond::html::{Shown, address, cookie, cookie_of, page, redirect};
@@ -135,7 +135,7 @@ pub async fn start(
         (Some(client_id), client_secret) => {
             check_text("clientId", Some(&client_id))?;
             check_text("clientSecret", client_secret.as_deref().map(String::as_str))?;
-            Some(sealed(&facade, &grant, GrantPart::Client, &json(&OAuthClient { client_id, client_secret })?)?)
+            Some(sealed(&facade, &grant, GrantValueKind::Client, &json(&OAuthClient { client_id, client_secret })?)?)
         }
         (None, Some(_)) => return Err(Failure::invalid("clientSecret needs a clientId beside it").into()),
         (None, None) => None,
@@ -201,7 +201,7 @@ pub async fn callback(
     let grant = started.grant;
     let server = facade.follow.catalog().server_by_id(grant.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
-    let code = sealed(&facade, &grant, GrantPart::Code, &code)?;
+    let code = sealed(&facade, &grant, GrantValueKind::Code, &code)?;
     let command =
         CompleteAuthorization { id: command_id(), grant: grant.clone(), begun: started.begun, code, issuer: iss };
     facade.ask(&command, TIME).await?;
@@ -273,9 +273,9 @@ impl Link {
     }
 }
 
-fn sealed(facade: &Facade, grant: &GrantId, part: GrantPart, plain: &str) -> Result<SealedValue, Failure> {
+fn sealed(facade: &Facade, grant: &GrantId, part: GrantValueKind, plain: &str) -> Result<SealedValue, Failure> {
     let value = ValueId(Uuid::now_v7());
-    let sealed = facade.sealer.seal(GrantPlace { grant, part, value }, plain).map_err(bug)?;
+    let sealed = facade.sealer.seal(GrantContext { grant, part, value }, plain).map_err(bug)?;
     Ok(SealedValue { value, sealed: BASE64_STANDARD.encode(&sealed.0) })
 }
 

@@ -18,7 +18,7 @@ use crate::core::failure::Failure;
 use crate::core::model::grant::{GrantId, GrantTokens, LONGEST, RefreshCredentials, check_scopes, check_text};
 use crate::core::model::remote::SealedValue;
 use crate::core::names::{UserName, ValueId};
-use crate::crypto::context::{GrantPart, GrantPlace};
+use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::http::extract::idempotency::{Keyed, key};
 use crate::http::extract::json;
 use crate::http::extract::path::Named;
@@ -83,12 +83,12 @@ pub async fn store(
     let mut sealed = Vec::with_capacity(2);
     let mut seal = |part, plain: &str| {
         let value = ValueId(Uuid::now_v7());
-        let place = GrantPlace { grant: &grant, part, value };
+        let place = GrantContext { grant: &grant, part, value };
         let bytes = facade.sealer.seal(place, plain).map_err(bug)?;
         sealed.push(SealedValue { value, sealed: BASE64_STANDARD.encode(&bytes.0) });
         Ok::<_, Failure>(value)
     };
-    let (access, renewal) = (seal(GrantPart::Access, &access)?, seal(GrantPart::Renewal, &renewal)?);
+    let (access, renewal) = (seal(GrantValueKind::Access, &access)?, seal(GrantValueKind::Renewal, &renewal)?);
     let tokens = GrantTokens::new(access, renewal, refreshable, now_ms(), expires_in);
     let command = StoreTokens { id: command_id(), key, grant, server_name: name.clone(), tokens, sealed, if_absent };
     let live = facade.ask_holder(&name, &command, time_to_start(&facade, &name)).await?;

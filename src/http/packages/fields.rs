@@ -12,7 +12,7 @@ use crate::core::model::package::{FOLDER, PackageIndex, PythonOptions, Source, p
 use crate::core::model::remote::{HIDDEN, ReconnectionOptions};
 use crate::core::model::server::Replicas;
 use crate::core::names::{PackageName, SecretName, ServerId, ServerName, UserName, VersionTag};
-use crate::crypto::context::Kind;
+use crate::crypto::context::ServerValueKind;
 use crate::http::servers::fields::{RegisterBody, Seal};
 use crate::http::state::{Facade, command_id};
 
@@ -145,7 +145,7 @@ impl InstallBody {
                 Some(hidden) if hidden == HIDDEN => {
                     return Err(Failure::invalid(format!("{field} has *** for its user info, which is not known")));
                 }
-                Some(user_info) => Some(seal.seal(Kind::Index, field, &user_info)?),
+                Some(user_info) => Some(seal.seal(ServerValueKind::Index, field, &user_info)?),
                 None => None,
             };
             Ok(Some(PackageIndex { url: shown, user_info }))

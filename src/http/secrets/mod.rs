@@ -19,7 +19,7 @@ use crate::core::command::{DeleteSecret, SetSecret};
 use crate::core::failure::Failure;
 use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName, ValueId};
-use crate::crypto::context::SecretPlace;
+use crate::crypto::context::SecretContext;
 use crate::telemetry::error::bug;
 use crate::views::failure::ErrorBody;
 
@@ -72,7 +72,7 @@ pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<
     let name = plain_name(&server_name, secret_name);
     let value = ValueId(Uuid::now_v7());
     // Sealed at the door: from here on nobody has the value but the worker that injects it.
-    let place = SecretPlace { server, user: &user, name: &name, value };
+    let place = SecretContext { server, user: &user, name: &name, value };
     let sealed = facade.sealer.seal(place, &secret_value).map_err(bug)?;
     let sealed = BASE64_STANDARD.encode(&sealed.0);
     let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;

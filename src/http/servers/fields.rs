@@ -16,7 +16,7 @@ use crate::core::model::remote::{
 };
 use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, given, refuse};
 use crate::core::names::{SecretName, ServerId, ServerName, ValueId};
-use crate::crypto::context::{Kind, ServerPlace};
+use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::Sealer;
 use crate::telemetry::error::bug;
 
@@ -261,7 +261,7 @@ impl<'a> Seal<'a> {
         let place = match user_info.as_deref() {
             None => None,
             Some(HIDDEN) => Some(None),
-            Some(user_info) => Some(Some(self.seal(Kind::UserInfo, "", user_info)?)),
+            Some(user_info) => Some(Some(self.seal(ServerValueKind::UserInfo, "", user_info)?)),
         };
         Ok((shown, place))
     }
@@ -275,19 +275,19 @@ impl<'a> Seal<'a> {
             return Ok(None);
         }
         check_header_value(name, &value)?;
-        let sealed = self.seal(Kind::Header, &name.to_ascii_lowercase(), &value)?;
+        let sealed = self.seal(ServerValueKind::Header, &name.to_ascii_lowercase(), &value)?;
         Ok(Some(HeaderValue::Sealed { sealed }))
     }
 
     fn session(&mut self, id: String) -> Result<ValueId, Failure> {
         check_session_id(&id)?;
         let session = serde_json::to_string(&StoredSession { id, initialize: None }).map_err(bug)?;
-        self.seal(Kind::Session, "", &session)
+        self.seal(ServerValueKind::Session, "", &session)
     }
 
-    pub fn seal(&mut self, kind: Kind, name: &str, plain: &str) -> Result<ValueId, Failure> {
+    pub fn seal(&mut self, kind: ServerValueKind, name: &str, plain: &str) -> Result<ValueId, Failure> {
         let value = ValueId(Uuid::now_v7());
-        let place = ServerPlace { server: self.server, kind, name, value };
+        let place = ServerValueContext { server: self.server, kind, name, value };
         let sealed = self.sealer.seal(place, plain).map_err(bug)?;
         self.sealed.push(SealedValue { value, sealed: BASE64_STANDARD.encode(&sealed.0) });
         Ok(value)

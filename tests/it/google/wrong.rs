@@ -11,7 +11,7 @@ use super::{Begun, CLIENT_SECRET, CREDENTIALS, callback, connect, link, open, re
 use crate::harness::{App, refused};
 use crate::leaks::{clean, clean_everywhere};
 use mcp_api::adapters::store_sqlite::SqliteStore;
-use mcp_api::crypto::seal::{Sealer, SecretsKey, open_ring};
+use mcp_api::crypto::seal::{Sealer, SecretsKey, open_keyring};
 use mcp_api::ports::vault::Vault;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -24,7 +24,7 @@ fn now() -> u64 {
 async fn sealer(app: &App) -> Sealer {
     let store = SqliteStore::open(&app.data().join("mcp-api.sqlite")).expect("the store");
     let record = store.key_record(None).await.expect("read").expect("a record");
-    open_ring(&record, &SecretsKey::new(KEY.into()), &[]).expect("the ring").0
+    open_keyring(&record, &SecretsKey::new(KEY.into()), &[]).expect("the ring").0
 }
 
 fn signed_link(app: &App, sealer: &Sealer, user: &str, server: Option<&str>, expires: u64) -> String {

@@ -19,8 +19,8 @@ use crate::core::failure::Failure;
 use crate::core::model::grant::GrantId;
 use crate::core::model::remote::{HeaderValue as Header, Remote, plain_url};
 use crate::core::names::{ServerId, ServerName, ValueId};
-use crate::crypto::context::{Kind, ServerPlace};
-use crate::crypto::seal::{Opener, Plain};
+use crate::crypto::context::{ServerValueContext, ServerValueKind};
+use crate::crypto::seal::{Opener, Plaintext};
 use crate::ports::vault::Sealed;
 use crate::workers::http_client::{Client, Response, client, describe};
 use crate::workers::oauth::client::parameter;
@@ -59,7 +59,7 @@ impl Place {
 
 struct Credential {
     header: HeaderName,
-    kind: Kind,
+    kind: ServerValueKind,
     value: ValueId,
     sealed: Sealed,
 }
@@ -104,7 +104,7 @@ impl Endpoint {
                 }
                 Header::Sealed { sealed: value } => {
                     let sealed = memory.keep.sealed(*value).await?;
-                    credentials.push(Credential { header, kind: Kind::Header, value: *value, sealed });
+                    credentials.push(Credential { header, kind: ServerValueKind::Header, value: *value, sealed });
                 }
             }
         }
@@ -114,7 +114,7 @@ impl Endpoint {
             && !credentials.iter().any(|credential| credential.header == AUTHORIZATION)
         {
             let sealed = memory.keep.sealed(value).await?;
-            credentials.push(Credential { header: AUTHORIZATION, kind: Kind::UserInfo, value, sealed });
+            credentials.push(Credential { header: AUTHORIZATION, kind: ServerValueKind::UserInfo, value, sealed });
         }
         let (opener, place, name) = (memory.keep.opener.clone(), Place::new(url)?, server.name.clone());
         Ok(Self { client: client(), place, headers, credentials, bearer, server: server.id, name, opener, masker })
@@ -196,14 +196,14 @@ impl Endpoint {
     fn authorize(&self, headers: &mut HeaderMap, token: Option<&(&Bearer, Arc<Token>)>) -> Result<Hidden, String> {
         let mut hidden = Hidden { masker: self.masker.clone(), ids: Vec::with_capacity(self.credentials.len()) };
         for Credential { header, kind, value, sealed } in &self.credentials {
-            let name = if *kind == Kind::Header { header.as_str() } else { "" };
-            let place = ServerPlace { server: self.server, kind: *kind, name, value: *value };
+            let name = if *kind == ServerValueKind::Header { header.as_str() } else { "" };
+            let place = ServerValueContext { server: self.server, kind: *kind, name, value: *value };
             let broken = |_| format!("its {header} cannot be opened");
-            let plain: Plain = self.opener.open(place, sealed).map_err(broken)?;
+            let plain: Plaintext = self.opener.open(place, sealed).map_err(broken)?;
             let plain = plain.expose().map_err(broken)?;
             let (text, parts) = match kind {
-                Kind::UserInfo => basic(plain),
-                Kind::Header | Kind::Session | Kind::Index | Kind::Lock => {
+                ServerValueKind::UserInfo => basic(plain),
+                ServerValueKind::Header | ServerValueKind::Session | ServerValueKind::Index | ServerValueKind::Lock => {
                     (Zeroizing::new(plain.to_owned()), parts(plain))
                 }
             };
