@@ -24,7 +24,7 @@ use crate::core::names::{BadName, SecretName, ServerId, UserName, ValueId};
 use crate::crypto::context::{GoogleContext, GoogleValueKind};
 use crate::crypto::seal::{Opener, Plaintext, SealError, Sealer};
 use crate::ports::vault::{Sealed, VaultValue};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 
 /// What Google knows the deployment by, sealed: a call opens it as it opens a user's secrets.
 pub struct Application {
@@ -35,7 +35,7 @@ pub struct Application {
 impl Application {
     pub fn seal(credentials: &str, sealer: &Sealer) -> Option<Self> {
         let value = ValueId(Uuid::now_v7());
-        let sealed = sealer.seal(Self::place(value, &UserName::default()), credentials).map_err(bug).ok()?;
+        let sealed = sealer.seal(Self::place(value, &UserName::default()), credentials).map_err(internal_error).ok()?;
         Some(Self { value, sealed })
     }
 
@@ -57,13 +57,13 @@ pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Resu
     let sealed = BASE64_STANDARD.decode(&command.sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
     let args = context.opener.open(place(GoogleValueKind::Code), &Sealed(sealed.into()));
     let args = args.map_err(|_| Failure::invalid("sealed cannot be opened in its place"))?;
-    let args = args.expose().map_err(bug)?;
+    let args = args.expose().map_err(internal_error)?;
 
     let slot = context.pool.slot(&server);
     // The server has the tokens before anybody knows what is to be hidden of its words.
     let _back = slot.ring.hold_back(&slot.masker);
     let _code = Masking::parts(&slot.masker, ValueId(Uuid::now_v7()), || code_in(args));
-    let (user, name, tool) = (command.user.clone(), server.name.clone(), EXCHANGE.parse().map_err(bug)?);
+    let (user, name, tool) = (command.user.clone(), server.name.clone(), EXCHANGE.parse().map_err(internal_error)?);
     let call = CallTool { user, server: name, tool, timeout_ms: None };
     let result = tools::run(&context, &server, &call, args, None, began).await.map_err(|trouble| match trouble {
         Trouble::Busy => Failure::unavailable("Too many calls are under way; load this page again"),
@@ -76,9 +76,9 @@ pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Resu
     let _tokens = Masking::parts(&slot.masker, command.value, || secret_parts(&tokens));
 
     if let Ok(old) = open_tokens(&context, &server, &command.user).await {
-        tokens = keep_refresh_token(tokens, old.value.expose().map_err(bug)?);
+        tokens = keep_refresh_token(tokens, old.value.expose().map_err(internal_error)?);
     }
-    let sealed = context.pool.keep.sealer.seal(place(GoogleValueKind::Tokens), &tokens).map_err(bug)?;
+    let sealed = context.pool.keep.sealer.seal(place(GoogleValueKind::Tokens), &tokens).map_err(internal_error)?;
     let values = vec![VaultValue { id: command.value, sealed }];
     let (id, user) = (command.id, command.user.clone());
     let decide = move |catalog: &_| decide(catalog, &command);
@@ -107,7 +107,7 @@ pub async fn add(
 ) -> Result<(), Failure> {
     let mut hidden = vec![open_tokens(context, server, user).await?];
     if let Some(application) = &context.google {
-        let value = application.open(&context.opener).map_err(bug)?;
+        let value = application.open(&context.opener).map_err(internal_error)?;
         hidden.push(Secret { name: argument(APPLICATION)?, id: application.value, value, form: ArgumentForm::Json });
     }
     secrets.retain(|secret| hidden.iter().all(|hidden| hidden.name != secret.name));
@@ -135,11 +135,11 @@ async fn open_tokens(context: &Context, server: &Arc<Server>, user: &UserName) -
 async fn open(context: &Context, server: ServerId, user: &UserName, id: ValueId) -> Result<Option<Secret>, Failure> {
     let Some(sealed) = secrets::sealed(context, id).await? else { return Ok(None) };
     let place = GoogleContext { server, user, kind: GoogleValueKind::Tokens, value: id };
-    let value = context.opener.open(place, &sealed).map_err(bug)?;
+    let value = context.opener.open(place, &sealed).map_err(internal_error)?;
     context.metrics.secrets_opened.inc();
     Ok(Some(Secret { name: argument(TOKENS)?, id, value, form: ArgumentForm::Json }))
 }
 
 fn argument(name: &str) -> Result<SecretName, Failure> {
-    name.parse().map_err(|error: BadName| bug(error))
+    name.parse().map_err(|error: BadName| internal_error(error))
 }

@@ -17,7 +17,7 @@ use crate::core::command::{KeyUsage, RotateKeys, RotationReport};
 use crate::core::failure::{Code, Failure};
 use crate::core::names::{ValueId, WorkerId};
 use crate::crypto::seal::SealError;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 
 /// Values looked at between two words on how far it is.
 const PAGE: usize = 1000;
@@ -35,7 +35,7 @@ pub async fn count_keys(context: Arc<Context>) -> Result<KeyUsage, Failure> {
 async fn count_values(context: &Context) -> Result<KeyUsage, Failure> {
     let record = context.vault.key_record(None).await.map_err(away)?;
     let alone = match &record {
-        Some(record) => context.opener.new_check(record).map_err(bug)?.is_none(),
+        Some(record) => context.opener.new_check(record).map_err(internal_error)?.is_none(),
         None => true,
     };
     let mut found = KeyUsage { alone, ..KeyUsage::default() };
@@ -104,7 +104,7 @@ pub async fn rotate_keys(
 }
 
 fn rotation_body(rotated: RotationReport) -> Result<Bytes, Failure> {
-    Ok(serde_json::to_vec(&RotationBody { success: true, rotated }).map_err(bug)?.into())
+    Ok(serde_json::to_vec(&RotationBody { success: true, rotated }).map_err(internal_error)?.into())
 }
 
 async fn single_pass(
@@ -159,7 +159,7 @@ async fn rewrap_values(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result
             Ok(None) => {}
             // Under none of the keys, it is lost already, whatever becomes of the earlier ones.
             Err(SealError::UnknownKey | SealError::Damaged) => tracing::warn!(value = %id, "a value cannot be opened"),
-            Err(error) => return Err(bug(error)),
+            Err(error) => return Err(internal_error(error)),
         }
     }
     if changes.is_empty() {
@@ -186,7 +186,7 @@ async fn finish_rotation(context: &Context) -> Result<(bool, Vec<WorkerId>), Fai
 /// Has the key record accept the new key alone. False: somebody else has changed it meanwhile.
 async fn drop_old_keys(context: &Context) -> Result<bool, Failure> {
     let Some(record) = context.vault.key_record(None).await.map_err(away)? else { return Ok(false) };
-    match context.opener.new_check(&record).map_err(bug)? {
+    match context.opener.new_check(&record).map_err(internal_error)? {
         Some(check) => context.vault.renew_key_record(&record, check).await.map_err(away),
         None => Ok(true),
     }

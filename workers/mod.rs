@@ -43,7 +43,7 @@ use crate::core::command::{
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
 use crate::ports::bus::{Ask, AskHandler, Busy, Reply, SubscriptionGuard, Target};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 
 /// How long a worker waits to see what its caller has already seen.
 const CATCH_UP: Duration = Duration::from_secs(2);
@@ -133,7 +133,7 @@ impl AskHandler for Desk {
         let outcome = if context.follow.wait_for(ask.seen, CATCH_UP).await {
             match AssertUnwindSafe(dispatch(context, ask)).catch_unwind().await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(Trouble::Failed(bug("a worker panicked"))),
+                Err(_) => Err(Trouble::Failed(internal_error("a worker panicked"))),
             }
         } else {
             Err(Failure::unavailable("The worker has not yet seen what you have seen; ask again").into())
@@ -206,10 +206,10 @@ where
     let command = serde_json::from_slice(&ask.body)
         .map_err(|error| Failure::invalid(format!("The message is no {} command: {error}", C::NAME)))?;
     let answer = match C::DELIVERY {
-        DeliveryMode::Change => tokio::spawn(with(command)).await.map_err(bug)?,
+        DeliveryMode::Change => tokio::spawn(with(command)).await.map_err(internal_error)?,
         DeliveryMode::Ask | DeliveryMode::Job => with(command).await,
     };
-    Ok(serde_json::to_vec(&answer?).map_err(bug)?.into())
+    Ok(serde_json::to_vec(&answer?).map_err(internal_error)?.into())
 }
 
 fn encode(failure: &Failure) -> Bytes {

@@ -19,7 +19,7 @@ use crate::crypto::context::SecretContext;
 use crate::crypto::seal::SealError;
 use crate::ports::error::StoreError;
 use crate::ports::vault::{Sealed, VaultValue};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 
 /// A value is put before the event that names it: until then, and for a while, nothing may sweep it.
@@ -55,7 +55,7 @@ pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValu
         SealError::UnknownKey => Failure::unavailable(
             "The facade seals with a key that the worker does not have; list it in the worker's SECRETS_KEYS_OLD",
         ),
-        other => bug(other),
+        other => internal_error(other),
     })?;
     Ok(VaultValue { id, sealed })
 }
@@ -150,7 +150,7 @@ async fn try_open(context: &Context, server: &Server, user: &UserName) -> Result
     for SecretRef { name, value } in refs {
         let Some(sealed) = sealed(context, *value).await? else { return Ok(None) };
         let place = SecretContext { server: server.id, user, name, value: *value };
-        let opened = context.opener.open(place, &sealed).map_err(bug)?;
+        let opened = context.opener.open(place, &sealed).map_err(internal_error)?;
         context.metrics.secrets_opened.inc();
         secrets.push(Secret { name: name.clone(), id: *value, value: opened, form: ArgumentForm::Text });
     }

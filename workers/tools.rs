@@ -21,7 +21,7 @@ use crate::core::model::google::{needs_tokens, secret_parts};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{UserName, ValueId};
 use crate::ports::bus::Ask;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 
 /// JSON-RPC 2.0: the parameters are not what the method takes.
 const INVALID_PARAMS: i64 = -32602;
@@ -108,7 +108,7 @@ pub async fn run(
                 let large = format!("The result of server {} is larger than RESULT_LIMIT ({limit} bytes)", server.name);
                 Failure::new(Code::ResultTooLarge, large).maybe_run()
             }
-            CallError::BadSecret => bug("a secret is not UTF-8"),
+            CallError::BadSecret => internal_error("a secret is not UTF-8"),
         })
     })
 }
@@ -160,7 +160,7 @@ impl<'a> Masking<'a> {
     pub fn hold(masker: &'a Masker, secrets: &[Secret]) -> Result<Self, Failure> {
         let mut masking = Self { masker, ids: Vec::with_capacity(secrets.len()) };
         for secret in secrets {
-            let value = secret.value.expose().map_err(bug)?;
+            let value = secret.value.expose().map_err(internal_error)?;
             match secret.form {
                 ArgumentForm::Text => masker.hold(secret.id, value),
                 ArgumentForm::Json => masker.hold_parts(secret.id, || secret_parts(value)),

@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::crypto::seal::SealError;
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
-use crate::http::Facade;
+use crate::http::ApiState;
 use crate::jobs::client::JobClient;
 use crate::ports::error::StoreError;
 use crate::telemetry::metrics::Metrics;
@@ -118,7 +118,7 @@ pub async fn serve_until(
     let ending = CancellationToken::new();
     tokio::spawn(ending.clone().run_until_cancelled_owned(keep_up(board.clone())));
     let requests = TaskTracker::new();
-    let facade = Facade::new(http::Parts {
+    let facade = ApiState::new(http::ApiDeps {
         follow: follow.clone(),
         bus: bus.clone(),
         board: board.clone(),
@@ -174,7 +174,7 @@ pub async fn serve_until(
     );
     stop.await;
     tracing::info!("draining");
-    leaving.leave();
+    leaving.start_draining();
     if config.services.nats.is_some() && config.roles.api {
         // Others are there to be asked: who balances the load hears it of /readyz, and meanwhile what
         // comes is taken. A connection that nobody has accepted yet would be lost.

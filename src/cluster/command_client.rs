@@ -17,7 +17,7 @@ use crate::core::model::tool_call::CallTool;
 use crate::core::names::{Position, ServerId};
 use crate::eventlog::projection::Projection;
 use crate::ports::bus::{Ask, Bus, BusError, Target};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 
 /// How long somebody busy is asked again before the caller is sent away.
 const BUSY: Duration = Duration::from_secs(2);
@@ -49,12 +49,12 @@ pub struct CommandResponse {
 impl CommandClient {
     /// Asks one place, once, and reads the answer.
     pub async fn send_to<C: Command>(&self, to: Target, command: &C, time: Duration) -> Result<C::Answer, Failure> {
-        let body = Bytes::from(serde_json::to_vec(command).map_err(bug)?);
+        let body = Bytes::from(serde_json::to_vec(command).map_err(internal_error)?);
         let seen = self.follow.position();
         let ask = Ask { to, command: C::NAME, time_left: time, seen, traceparent: None, call: None, body };
         let reply = self.bus.request(ask).await.map_err(unanswered_failure)?;
-        let body = reply.outcome.map_err(|failure| serde_json::from_slice(&failure).unwrap_or_else(bug))?;
-        serde_json::from_slice(&body).map_err(bug)
+        let body = reply.outcome.map_err(|failure| serde_json::from_slice(&failure).unwrap_or_else(internal_error))?;
+        serde_json::from_slice(&body).map_err(internal_error)
     }
 
     pub async fn send(&self, question: CommandRequest) -> Result<CommandResponse, Failure> {
@@ -78,7 +78,7 @@ impl CommandClient {
                 Ok(reply) => match reply.outcome {
                     Ok(body) => return Ok(CommandResponse { position: reply.position, body }),
                     Err(failure) => {
-                        let failure: Failure = serde_json::from_slice(&failure).unwrap_or_else(bug);
+                        let failure: Failure = serde_json::from_slice(&failure).unwrap_or_else(internal_error);
                         if !failure.elsewhere || began.elapsed() >= time {
                             return Err(failure);
                         }

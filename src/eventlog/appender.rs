@@ -19,7 +19,7 @@ use crate::core::names::{CommandId, Position};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::AppendError;
 use crate::ports::vault::VaultValue;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 
 /// Commands that may wait for the appender; a sender past that waits itself.
@@ -166,7 +166,7 @@ async fn append(follow: &Projection, batch: Vec<PendingCommand>, turns: &mut Con
     }
     let plan = match decide_batch(&follow.catalog(), &batch) {
         Ok(plan) => plan,
-        Err(cause) => return fail_batch(batch, &bug(cause)),
+        Err(cause) => return fail_batch(batch, &internal_error(cause)),
     };
     if plan.commits.is_empty() {
         return answer_batch(follow, batch, plan.answers).await;
@@ -198,7 +198,7 @@ async fn append(follow: &Projection, batch: Vec<PendingCommand>, turns: &mut Con
                         follow.wait_for(done.position, CONFLICT_WAIT).await;
                         Ok(done)
                     }
-                    Ok(None) => Err(bug("a command is in the log and cannot be found there")),
+                    Ok(None) => Err(internal_error("a command is in the log and cannot be found there")),
                     Err(failure) => Err(failure),
                 };
                 let _ = waiting.answer.send(done);
@@ -270,7 +270,7 @@ async fn find_commit(follow: &Projection, id: CommandId) -> Result<Option<Commit
     let events = commit.map(|commit| commit.events.iter().map(Event::decode).collect::<Result<Vec<_>, _>>());
     match events {
         Some(Ok(events)) => Ok(Some(Committed { position, events: events.into(), before: None })),
-        Some(Err(cause)) => Err(bug(cause)),
+        Some(Err(cause)) => Err(internal_error(cause)),
         None => Ok(None),
     }
 }

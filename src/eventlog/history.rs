@@ -15,7 +15,7 @@ use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
 use crate::core::names::Position;
 use crate::ports::error::StoreError;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 
 /// Catalogues that are kept.
 const KEPT: usize = 4;
@@ -102,16 +102,16 @@ impl CatalogHistory {
     pub async fn catalog(&self, follow: &Projection, at: Position) -> Result<Arc<Catalog>, Failure> {
         let busy = || Failure::unavailable("Others look at the past right now; ask again in a moment");
         let turn = tokio::time::timeout(WAITS, self.turn.acquire()).await.map_err(|_| busy())?;
-        let _turn = turn.map_err(bug)?;
+        let _turn = turn.map_err(internal_error)?;
         let mut catalog = self.nearest(follow, at).await?;
         let until = Instant::now() + FOLDS;
         while catalog.position < at {
             let entries = follow.log().read(catalog.position, PAGE).await.map_err(store_unavailable)?;
             if entries.is_empty() {
-                return Err(bug("the log is shorter than it was"));
+                return Err(internal_error("the log is shorter than it was"));
             }
             for entry in entries.iter().take_while(|entry| entry.position <= at) {
-                catalog.fold(entry).map_err(bug)?;
+                catalog.fold(entry).map_err(internal_error)?;
             }
             if catalog.position < at && Instant::now() >= until {
                 self.keep(Arc::new(catalog));

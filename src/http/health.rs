@@ -11,13 +11,13 @@ use futures::future::join_all;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::respond::json::{Nothing, Refused, Success, success};
-use super::state::Facade;
+use super::respond::json::{ApiError, EmptyBody, Success, success};
+use super::state::ApiState;
 use crate::core::command::{Area, ReadServerLogs};
 use crate::core::failure::Failure;
 use crate::core::names::Position;
 use crate::ports::bus::Target;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
 /// How long each thing is waited for.
@@ -31,15 +31,15 @@ pub struct Ready {
 }
 
 /// The process is up.
-#[utoipa::path(get, operation_id = "healthz", path = "/healthz", tag = "health", security(()), responses((status = 200, description = "Done", body = Success<Nothing>)))]
-pub async fn healthz() -> Result<Response, Refused> {
-    success(Nothing {})
+#[utoipa::path(get, operation_id = "healthz", path = "/healthz", tag = "health", security(()), responses((status = 200, description = "Done", body = Success<EmptyBody>)))]
+pub async fn healthz() -> Result<Response, ApiError> {
+    success(EmptyBody {})
 }
 
 /// Bus, store and a worker can be reached; otherwise what is missing.
 #[utoipa::path(get, operation_id = "readyz", path = "/readyz", tag = "health", security(()),
     responses((status = 200, description = "Done", body = Success<Ready>), (status = 503, description = "Something is missing; `error` says what", body = ErrorBody)))]
-pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
+pub async fn readyz(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
     if facade.leaving.load(Ordering::Relaxed) {
         return Err(Failure::unavailable("Not ready: this process is draining").into());
     }
@@ -66,12 +66,12 @@ pub async fn readyz(State(facade): State<Arc<Facade>>) -> Result<Response, Refus
 
 /// Figures in the Prometheus text format.
 #[utoipa::path(get, operation_id = "metrics", path = "/metrics", tag = "health", responses((status = 200, description = "Done", body = String, content_type = "application/openmetrics-text")))]
-pub async fn metrics(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
+pub async fn metrics(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
     facade.metrics.log_position.set(facade.follow.position().0);
     let (waiting, running) = (facade.follow.catalog().jobs.waiting(), facade.follow.catalog().jobs.running());
     facade.metrics.jobs_waiting.set(waiting as u64);
     facade.metrics.jobs_running.set(running as u64);
     facade.metrics.jobs_arriving.set(facade.bus.pending_jobs().await as u64);
-    let text = facade.metrics.render().map_err(bug)?;
+    let text = facade.metrics.render().map_err(internal_error)?;
     Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }

@@ -26,12 +26,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use self::openapi::openapi;
-use self::respond::json::Refused;
-pub use self::state::{Facade, Parts};
+use self::respond::json::ApiError;
+pub use self::state::{ApiDeps, ApiState};
 use crate::core::failure::{Code, Failure};
 
 /// All routes, and what they say about themselves.
-fn routes() -> OpenApiRouter<Arc<Facade>> {
+fn routes() -> OpenApiRouter<Arc<ApiState>> {
     OpenApiRouter::with_openapi(openapi::about())
         .routes(routes!(tools::list))
         .routes(routes!(tools::call))
@@ -72,12 +72,12 @@ fn routes() -> OpenApiRouter<Arc<Facade>> {
         .routes(routes!(health::metrics))
 }
 
-fn no_such_route() -> Refused {
-    Refused(Failure::new(Code::RouteNotFound, "There is no such route; GET /docs shows which there are"))
+fn no_such_route() -> ApiError {
+    ApiError(Failure::new(Code::RouteNotFound, "There is no such route; GET /docs shows which there are"))
 }
 
 /// What a process answers that is only a worker: how it is.
-pub fn health_router(facade: Arc<Facade>) -> Router {
+pub fn health_router(facade: Arc<ApiState>) -> Router {
     let (health, _) = OpenApiRouter::new()
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
@@ -87,17 +87,17 @@ pub fn health_router(facade: Arc<Facade>) -> Router {
 }
 
 /// The whole API behind its door.
-pub fn router(facade: Arc<Facade>) -> Router {
+pub fn router(facade: Arc<ApiState>) -> Router {
     let (api, about) = routes().split_for_parts();
     behind_the_door(api.merge(openapi::page(openapi::complete(about))), facade)
 }
 
-fn behind_the_door(routes: Router<Arc<Facade>>, facade: Arc<Facade>) -> Router {
+fn behind_the_door(routes: Router<Arc<ApiState>>, facade: Arc<ApiState>) -> Router {
     routes
         .fallback(async || no_such_route())
         .method_not_allowed_fallback(async || {
-            Refused(Failure::new(Code::MethodNotAllowed, "The route exists, but not with this method; see GET /docs"))
+            ApiError(Failure::new(Code::MethodNotAllowed, "The route exists, but not with this method; see GET /docs"))
         })
-        .layer(from_fn_with_state(facade.clone(), self::middleware::auth::pass))
+        .layer(from_fn_with_state(facade.clone(), self::middleware::auth::authenticate_request))
         .with_state(facade)
 }

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::events::Tail;
-use super::tools::ToolsAnswer;
+use super::events::EventBroadcaster;
+use super::tools::ToolListCache;
 use crate::cluster::command_client::{CommandClient, CommandRequest};
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Access, Limits};
@@ -23,13 +23,13 @@ use crate::eventlog::history::CatalogHistory;
 use crate::eventlog::projection::Projection;
 use crate::jobs::client::JobClient;
 use crate::ports::bus::Bus;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::telemetry::metrics::Metrics;
 
 /// How long this process may take to read what a worker has just written.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-pub struct Facade {
+pub struct ApiState {
     pub follow: Arc<Projection>,
     pub bus: Arc<dyn Bus>,
     pub asker: CommandClient,
@@ -41,9 +41,9 @@ pub struct Facade {
     pub folders: PackageDirs,
     pub metrics: Arc<Metrics>,
     pub board: Arc<WorkerRegistry>,
-    pub tools: ToolsAnswer,
+    pub tools: ToolListCache,
     /// The end of the log, for those who listen.
-    pub events: Tail,
+    pub events: EventBroadcaster,
     pub past: CatalogHistory,
     /// Cancelled when the process is to end: streams end with it.
     pub ending: CancellationToken,
@@ -54,7 +54,7 @@ pub struct Facade {
 }
 
 /// What the composition root hands to the facade.
-pub struct Parts {
+pub struct ApiDeps {
     pub follow: Arc<Projection>,
     pub bus: Arc<dyn Bus>,
     pub board: Arc<WorkerRegistry>,
@@ -68,11 +68,11 @@ pub struct Parts {
     pub requests: TaskTracker,
 }
 
-impl Facade {
-    pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { follow, bus, board, sealer, queue, access, limits, folders, metrics, ending, requests } = parts;
+impl ApiState {
+    pub fn new(parts: ApiDeps) -> Arc<Self> {
+        let ApiDeps { follow, bus, board, sealer, queue, access, limits, folders, metrics, ending, requests } = parts;
         let asker = CommandClient { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
-        let events = Tail::start(follow.clone(), metrics.clone(), ending.clone());
+        let events = EventBroadcaster::start(follow.clone(), metrics.clone(), ending.clone());
         Arc::new(Self {
             follow,
             bus,
@@ -84,7 +84,7 @@ impl Facade {
             folders,
             metrics,
             board,
-            tools: ToolsAnswer::default(),
+            tools: ToolListCache::default(),
             events,
             past: CatalogHistory::default(),
             ending,
@@ -94,33 +94,33 @@ impl Facade {
     }
 
     /// From now on `/readyz` sends requests elsewhere.
-    pub fn leave(&self) {
+    pub fn start_draining(&self) {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// Asks any worker to carry out a command.
-    pub async fn ask<C: Command>(&self, command: &C, time: Duration) -> Result<C::Answer, Failure> {
-        self.ask_of(None, command, time).await
+    pub async fn send_command<C: Command>(&self, command: &C, time: Duration) -> Result<C::Answer, Failure> {
+        self.send_to(None, command, time).await
     }
 
     /// Asks the worker that runs the server, where one does and it alone may, to carry out a command.
-    pub async fn ask_holder<C: Command>(
+    pub async fn send_to_owner<C: Command>(
         &self,
         server: &ServerName,
         command: &C,
         time: Duration,
     ) -> Result<C::Answer, Failure> {
         let held = self.follow.catalog().server(server.as_str()).and_then(|server| server.held());
-        self.ask_of(held, command, time).await
+        self.send_to(held, command, time).await
     }
 
-    async fn ask_of<C: Command>(
+    async fn send_to<C: Command>(
         &self,
         server: Option<ServerId>,
         command: &C,
         time: Duration,
     ) -> Result<C::Answer, Failure> {
-        let body = Bytes::from(serde_json::to_vec(command).map_err(bug)?);
+        let body = Bytes::from(serde_json::to_vec(command).map_err(internal_error)?);
         let (area, command) = (C::AREA, C::NAME);
         let question = CommandRequest { area, server, command, call: None, body, traceparent: None, time };
         let answered = self.asker.send(question).await?;
@@ -129,11 +129,11 @@ impl Facade {
             let behind = "The change was made, but this process cannot read it yet; look again in a moment";
             return Err(Failure::unavailable(behind).maybe_run());
         }
-        serde_json::from_slice(&answered.body).map_err(bug)
+        serde_json::from_slice(&answered.body).map_err(internal_error)
     }
 }
 
 /// A fresh command id: ordered by time, so that indexes stay small.
-pub fn command_id() -> CommandId {
+pub fn new_command_id() -> CommandId {
     CommandId(Uuid::now_v7())
 }

@@ -24,7 +24,7 @@ use crate::crypto::seal::{SealError, Sealer};
 use crate::eventlog::appender::{Appender, Committed};
 use crate::eventlog::projection::Projection;
 use crate::ports::vault::{Sealed, Vault, VaultValue};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 
 /// How long an `Idempotency-Key` is remembered.
@@ -66,8 +66,9 @@ pub struct Submitted {
 impl NewJob {
     /// One by which the program looks after itself.
     pub fn maintenance<C: Command>(command: &C, actor: Actor) -> Result<Self, Failure> {
-        let work = JobArguments { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
-        let user = SYSTEM_USER.parse().map_err(bug)?;
+        let work =
+            JobArguments { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(internal_error)? };
+        let user = SYSTEM_USER.parse().map_err(internal_error)?;
         Ok(Self { user, command: C::NAME, server: None, work, key: None, actor })
     }
 }
@@ -127,7 +128,7 @@ impl JobClient {
     fn sealed(&self, new: NewJob) -> Result<(AcceptJob, VaultValue), Failure> {
         let NewJob { user, command, server, work, key, .. } = new;
         let (job, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
-        let text = Zeroizing::new(serde_json::to_string(&work).map_err(bug)?);
+        let text = Zeroizing::new(serde_json::to_string(&work).map_err(internal_error)?);
         let place = JobValueContext { job, part: JobValueKind::Arguments, value: arguments };
         let sealed = self.seal(place, &text)?;
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
@@ -146,7 +147,7 @@ impl JobClient {
         };
         sealed.map_err(|error| match error {
             SealError::UnknownKey => Failure::unavailable(OTHER_KEY),
-            other => bug(other),
+            other => internal_error(other),
         })
     }
 
@@ -173,7 +174,7 @@ impl JobClient {
     ) -> Result<Submitted, Failure> {
         let of = server.as_ref().map(ServerName::as_str).unwrap_or_default();
         let parts = [C::NAME.as_bytes(), when.as_bytes(), of.as_bytes()];
-        let scope = self.sealer.digest("upkeep", &parts).map_err(bug)?;
+        let scope = self.sealer.digest("upkeep", &parts).map_err(internal_error)?;
         let key = Some(IdempotencyKey { scope, body: scope }.into());
         self.submit(NewJob { server, key, ..NewJob::maintenance(command, Actor::Worker)? }).await
     }
@@ -189,7 +190,7 @@ impl JobClient {
 
     /// What a producer's own id of a job is known by.
     pub fn producer_key(&self, id: &str) -> Result<Digest, Failure> {
-        self.sealer.digest("producer's id", &[id.as_bytes()]).map_err(bug)
+        self.sealer.digest("producer's id", &[id.as_bytes()]).map_err(internal_error)
     }
 
     /// How long the key of a change made now is remembered: milliseconds since 1970.

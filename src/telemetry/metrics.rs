@@ -45,7 +45,7 @@ pub struct Metrics {
     calls: Family<CallLabels, Counter>,
     seconds: Family<ToolLabels, Histogram, fn() -> Histogram>,
     restarts: Family<ServerLabels, Counter>,
-    meters: RwLock<HashMap<String, HashMap<String, Arc<Meter>>>>,
+    meters: RwLock<HashMap<String, HashMap<String, Arc<ToolMeter>>>>,
     pub children_alive: Gauge,
     pub secrets_opened: Counter,
     pub log_position: Gauge<u64, AtomicU64>,
@@ -57,23 +57,23 @@ pub struct Metrics {
 }
 
 /// Somebody who listens to `GET /events`, counted for as long as this is held.
-pub struct Listening(Gauge);
+pub struct StreamGuard(Gauge);
 
-impl Listening {
+impl StreamGuard {
     pub fn new(metrics: &Metrics) -> Self {
         metrics.event_listeners.inc();
         Self(metrics.event_listeners.clone())
     }
 }
 
-impl Drop for Listening {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
 /// The handles of one tool.
-pub struct Meter {
+pub struct ToolMeter {
     pub seconds: Histogram,
     pub ok: Counter,
     pub tool_error: Counter,
@@ -81,7 +81,7 @@ pub struct Meter {
     calls: Family<CallLabels, Counter>,
 }
 
-impl Meter {
+impl ToolMeter {
     /// Counts a call that ended with that code.
     pub fn failed(&self, outcome: &'static str) {
         let ToolLabels { server, tool } = self.labels.clone();
@@ -130,7 +130,7 @@ impl Metrics {
     }
 
     /// The handles of a tool. `known` is asked once: whether the server has such a tool.
-    pub fn meter(&self, server: &str, tool: &str, known: impl FnOnce() -> bool) -> Arc<Meter> {
+    pub fn meter(&self, server: &str, tool: &str, known: impl FnOnce() -> bool) -> Arc<ToolMeter> {
         let meters = self.meters.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(meter) = meters.get(server).and_then(|tools| tools.get(tool)) {
             return meter.clone();
@@ -142,13 +142,13 @@ impl Metrics {
         tools.entry(tool.to_owned()).or_insert_with(|| self.new_meter(server, tool)).clone()
     }
 
-    fn new_meter(&self, server: &str, tool: &str) -> Arc<Meter> {
+    fn new_meter(&self, server: &str, tool: &str) -> Arc<ToolMeter> {
         let labels = ToolLabels { server: server.to_owned(), tool: tool.to_owned() };
         let call = |outcome| {
             let ToolLabels { server, tool } = labels.clone();
             self.calls.get_or_create_owned(&CallLabels { server, tool, outcome })
         };
-        Arc::new(Meter {
+        Arc::new(ToolMeter {
             seconds: self.seconds.get_or_create_owned(&labels),
             ok: call("ok"),
             tool_error: call("tool_error"),

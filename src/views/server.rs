@@ -70,16 +70,16 @@ pub struct ServerView {
 
 /// What the workers that run a server tell of it.
 #[derive(Default)]
-pub struct Told {
+pub struct LiveDetails {
     pub logs: Vec<LogLine>,
     pub session_id: Option<String>,
 }
 
 impl ServerView {
     /// `folders` is where packages lie.
-    pub fn new(server: &Server, live: ServerStatus, told: Told, folders: &PackageDirs) -> Self {
-        let mut view = Self::known(server, folders);
-        view.look(live);
+    pub fn new(server: &Server, live: ServerStatus, told: LiveDetails, folders: &PackageDirs) -> Self {
+        let mut view = Self::from_catalog(server, folders);
+        view.set_status(live);
         view.logs = Some(told.logs);
         if server.remote().is_some() {
             view.session_id = told.session_id;
@@ -88,7 +88,7 @@ impl ServerView {
     }
 
     /// What the log knows of it.
-    pub fn known(server: &Server, folders: &PackageDirs) -> Self {
+    pub fn from_catalog(server: &Server, folders: &PackageDirs) -> Self {
         let config = &server.config;
         let mut view = Self {
             name: server.name.clone(),
@@ -137,7 +137,7 @@ impl ServerView {
     }
 
     /// How it looks to whoever has just changed it.
-    pub fn look(&mut self, live: ServerStatus) {
+    pub fn set_status(&mut self, live: ServerStatus) {
         (self.status, self.error, self.details) = (Some(live.status), live.error, live.details);
     }
 }

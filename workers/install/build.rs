@@ -11,7 +11,7 @@ use crate::core::model::package::{Package, PackageIndex, Recipe, Source};
 use crate::core::model::remote::plain_url;
 use crate::core::names::ServerId;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::workers::redact::Masker;
 use crate::workers::sealed_store::Keep;
 
@@ -31,7 +31,7 @@ pub async fn ready(
     let place = ServerValueContext { server, kind: ServerValueKind::Lock, name: "", value: *lock };
     let lock = keep.open(place).await.map_err(gone)?;
     let around = around(keep, server, &package.source, progress, masker).await?;
-    let lock = lock.expose().map_err(bug)?;
+    let lock = lock.expose().map_err(internal_error)?;
     Ok(Some(installer.build(&package.name, &package.source, digest, lock, &around).await?))
 }
 
@@ -64,7 +64,7 @@ async fn opened(
     let Some(value) = index.user_info else { return Ok(Zeroizing::new(plain)) };
     let place = ServerValueContext { server, kind: ServerValueKind::Index, name: field, value };
     let user_info = keep.open(place).await.map_err(gone)?;
-    let user_info = user_info.expose().map_err(bug)?;
+    let user_info = user_info.expose().map_err(internal_error)?;
     // Held for as long as the masker lives: it is this installation's alone, or its server's.
     masker.hold_all(value, &hidden(user_info));
     Ok(Zeroizing::new(plain.replacen("://", &format!("://{user_info}@"), 1)))

@@ -20,7 +20,7 @@ use super::diagnose::disk;
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
 use crate::eventlog::projection::Projection;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 
 /// Between two looks at a lock that somebody else holds.
 const LOOK: Duration = Duration::from_millis(50);
@@ -131,7 +131,8 @@ impl Shelf {
         fs::create_dir_all(&self.place).map_err(unusable)?;
         let name = Uuid::now_v7().simple().to_string();
         let (folder, path) = (self.folder(&name), self.lock(&name));
-        let lock = try_lock(&path, true).map_err(unusable)?.ok_or_else(|| bug("a name of chance is taken"))?;
+        let lock =
+            try_lock(&path, true).map_err(unusable)?.ok_or_else(|| internal_error("a name of chance is taken"))?;
         fs::create_dir(&folder).map_err(unusable)?;
         Ok(Scratch { folder, lock: path, _lock: lock })
     }

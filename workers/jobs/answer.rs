@@ -7,7 +7,7 @@ use crate::core::failure::Failure;
 use crate::core::model::job;
 use crate::core::names::JobId;
 use crate::crypto::context::{JobValueContext, JobValueKind};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
 
@@ -28,7 +28,9 @@ pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Fail
         Failure::unavailable("The store cannot be reached")
     })?;
     let sealed = found.into_iter().next().flatten().ok_or_else(gone)?;
-    let opened =
-        context.opener.open(JobValueContext { job: id, part: JobValueKind::Answer, value }, &sealed).map_err(bug)?;
-    serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)
+    let opened = context
+        .opener
+        .open(JobValueContext { job: id, part: JobValueKind::Answer, value }, &sealed)
+        .map_err(internal_error)?;
+    serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)
 }

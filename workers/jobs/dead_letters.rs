@@ -18,7 +18,7 @@ use crate::core::names::{CommandId, JobId, ValueId};
 use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::ports::bus::JobMessage;
 use crate::ports::vault::VaultValue;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
 use crate::workers::secrets::{away, drop_values};
@@ -44,15 +44,15 @@ pub async fn store_dead_letter(context: &Context, job: &JobMessage, why: &Failur
     let JobMessage { id, command, call, reply, body } = job.clone();
     let size = body.len() as u64;
     let stored = StoredMessage { id, command, call, reply, body: BASE64_STANDARD.encode(&body) };
-    let text = Zeroizing::new(serde_json::to_string(&stored).map_err(bug)?);
-    let sealed = context.queue.sealer.seal(message_context(letter), &text).map_err(bug)?;
+    let text = Zeroizing::new(serde_json::to_string(&stored).map_err(internal_error)?);
+    let sealed = context.queue.sealer.seal(message_context(letter), &text).map_err(internal_error)?;
     let values = vec![VaultValue { id: letter, sealed }];
     let words = |text: &str| text.chars().filter(|c| !c.is_control()).take(WORDS).collect();
     let (id, command) = (words(&job.id), words(&job.command));
     let until = now_ms() + KEPT.as_millis() as u64;
     let dead = DeadLetter { letter, id, command, reason: why.message.clone(), size, until };
     tracing::warn!(%letter, reason = dead.reason, size, "a producer's message was set aside");
-    let note = serde_json::to_vec(&dead).map_err(bug)?;
+    let note = serde_json::to_vec(&dead).map_err(internal_error)?;
     let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::store_dead_letter(catalog, &dead));
     context.execute.commit_with_values(CommandId(Uuid::now_v7()), Actor::Worker, values, decide).await?;
     context.bus.publish_dead_letter(letter.to_string(), note.into()).await;
@@ -74,10 +74,10 @@ pub async fn retry_dead_letter(
             message_context(letter),
             &found.ok_or_else(|| crate::core::decide::dead_letter::dead_letter_not_found(letter))?,
         )
-        .map_err(bug)?;
+        .map_err(internal_error)?;
     let StoredMessage { id, command, call, reply, body } =
-        serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)?;
-    let body = Bytes::from(BASE64_STANDARD.decode(body).map_err(bug)?);
+        serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)?;
+    let body = Bytes::from(BASE64_STANDARD.decode(body).map_err(internal_error)?);
     let _ = ingest::submit_message(&context, &JobMessage { id, command, call, reply, body }).await?;
     expire_dead_letters(&context, vec![letter]).await
 }

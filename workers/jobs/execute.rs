@@ -23,7 +23,7 @@ use crate::core::model::tool_call::CallTool;
 use crate::core::names::{CommandId, ValueId};
 use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::ports::vault::{Sealed, VaultValue};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
 use crate::workers::install::Progress as Shown;
@@ -77,11 +77,11 @@ pub(super) async fn execute_job(context: &Arc<Context>, tidy: &JobCleanup, runni
     let reply = work.as_ref().ok().and_then(|work| work.reply.clone());
     let worked = async { dispatch_job(context, running, work?).await };
     let worked = AssertUnwindSafe(worked).catch_unwind().await;
-    let worked = worked.unwrap_or_else(|_| Err(bug("a job panicked and is given up").into()));
+    let worked = worked.unwrap_or_else(|_| Err(internal_error("a job panicked and is given up").into()));
     let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
     let (state, outcome, told) = match worked {
         Ok(JobOutput { body, raw }) => {
-            let outcome = JobAnswer::done(body).unwrap_or_else(|error| JobAnswer::failed(&bug(error)));
+            let outcome = JobAnswer::done(body).unwrap_or_else(|error| JobAnswer::failed(&internal_error(error)));
             (JobState::Succeeded, outcome, Ok(raw))
         }
         Err(JobFailure::NotBegun) => {
@@ -112,20 +112,20 @@ async fn open_arguments(context: &Context, job: &Job) -> Result<JobArguments, Fa
     let sealed = loop {
         match context.vault.get(&[*arguments]).await {
             Ok(found) => break found.into_iter().next().flatten(),
-            Err(error) if !context.pool.own.is_held() => return Err(bug(error)),
+            Err(error) if !context.pool.own.is_held() => return Err(internal_error(error)),
             Err(error) => tracing::warn!(job = %id, %error, "a job waits for the store"),
         }
         tokio::time::sleep(PAUSE).await;
     };
-    let sealed = sealed.ok_or_else(|| bug(format!("the arguments of job {id} are gone")))?;
+    let sealed = sealed.ok_or_else(|| internal_error(format!("the arguments of job {id} are gone")))?;
     opened(context, job, &sealed)
 }
 
 /// The same of what was found in the Vault.
 pub(super) fn opened(context: &Context, job: &Job, sealed: &Sealed) -> Result<JobArguments, Failure> {
     let place = JobValueContext { job: job.id, part: JobValueKind::Arguments, value: job.arguments };
-    let opened = context.opener.open(place, sealed).map_err(bug)?;
-    serde_json::from_str(opened.expose().map_err(bug)?).map_err(bug)
+    let opened = context.opener.open(place, sealed).map_err(internal_error)?;
+    serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)
 }
 
 async fn dispatch_job(
@@ -189,8 +189,8 @@ async fn end_job(
     let outcome = if outcome.body.get().len() > LARGEST { too_large() } else { outcome };
     let value = ValueId(Uuid::now_v7());
     let place = JobValueContext { job, part: JobValueKind::Answer, value };
-    let sealed = serde_json::to_string(&outcome).map(Zeroizing::new).map_err(bug);
-    let sealed = match sealed.and_then(|text| context.pool.keep.sealer.seal(place, &text).map_err(bug)) {
+    let sealed = serde_json::to_string(&outcome).map(Zeroizing::new).map_err(internal_error);
+    let sealed = match sealed.and_then(|text| context.pool.keep.sealer.seal(place, &text).map_err(internal_error)) {
         Ok(sealed) => sealed,
         Err(_) => return false,
     };

@@ -21,7 +21,7 @@ use crate::core::names::JobId;
 use crate::core::producer_message;
 use crate::jobs::client::{NewJob, Submitted};
 use crate::ports::bus::{JobConsumer, JobDelivery, JobMessage};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::workers::context::Context;
 use crate::workers::encode;
 
@@ -83,7 +83,7 @@ pub async fn submit_message(context: &Context, job: &JobMessage) -> Result<Submi
     let (called, args) = producer_message::parse_producer_message(command, call.as_deref(), body)?;
     let scope = context.queue.producer_key(id)?;
     let fields = call.as_deref().unwrap_or_default().as_bytes();
-    let body = context.queue.sealer.digest("body", &[fields, body]).map_err(bug)?;
+    let body = context.queue.sealer.digest("body", &[fields, body]).map_err(internal_error)?;
     let (user, server) = (called.user.clone(), Some(called.server.clone()));
     let work = JobArguments { call: Some(called), raw: true, reply: reply.clone(), body: args };
     let key = Some(IdempotencyKey { scope, body }.into());

@@ -20,7 +20,7 @@ use crate::core::model::grant::{
 use crate::core::model::remote::SealedValue;
 use crate::crypto::context::GrantValueKind;
 use crate::ports::vault::Sealed;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::workers::context::Context;
 use crate::workers::servers;
 
@@ -168,6 +168,6 @@ fn open(
 /// 256 random bits.
 fn random() -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new([0u8; 32]);
-    getrandom::fill(&mut *bytes).map_err(bug)?;
+    getrandom::fill(&mut *bytes).map_err(internal_error)?;
     Ok(Zeroizing::new(URL_SAFE.encode(*bytes)))
 }

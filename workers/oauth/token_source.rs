@@ -20,7 +20,7 @@ use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::crypto::seal::Plaintext;
 use crate::eventlog::projection::Projection;
 use crate::ports::vault::Sealed;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::workers::runtime::log_buffer::shorten;
 use crate::workers::sealed_store::Keep;
@@ -169,7 +169,7 @@ impl Bearer {
         {
             return Err(failure.clone());
         }
-        let body = serde_json::to_vec(&RefreshTokens { grant: self.id.clone(), access }).map_err(bug)?;
+        let body = serde_json::to_vec(&RefreshTokens { grant: self.id.clone(), access }).map_err(internal_error)?;
         match self.ask(Bytes::from(body)).await {
             Ok(answered) => {
                 self.grants.follow.wait_for(answered.position, CATCH_UP).await;

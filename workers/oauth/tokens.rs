@@ -24,7 +24,7 @@ use crate::core::names::ValueId;
 use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::ports::error::StoreError;
 use crate::ports::vault::Sealed;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
 use crate::workers::{idempotency, servers};
@@ -78,13 +78,13 @@ pub async fn put_json(
     part: GrantValueKind,
     what: &impl Serialize,
 ) -> Result<ValueId, Failure> {
-    let text = Zeroizing::new(serde_json::to_string(what).map_err(bug)?);
+    let text = Zeroizing::new(serde_json::to_string(what).map_err(internal_error)?);
     put_text(context, id, part, &text).await
 }
 
 async fn put_text(context: &Context, id: &GrantId, part: GrantValueKind, text: &str) -> Result<ValueId, Failure> {
     let (value, keep) = (ValueId(Uuid::now_v7()), &context.pool.keep);
-    let sealed = keep.sealer.seal(GrantContext { grant: id, part, value }, text).map_err(bug)?;
+    let sealed = keep.sealer.seal(GrantContext { grant: id, part, value }, text).map_err(internal_error)?;
     persist(|| keep.vault.put(value, sealed.clone()).map_err(away)).await?;
     Ok(value)
 }
@@ -108,13 +108,14 @@ pub fn unseal(
     value: ValueId,
     sealed: &Sealed,
 ) -> Result<Zeroizing<String>, Failure> {
-    let opened = context.pool.keep.opener.open(GrantContext { grant: id, part, value }, sealed).map_err(bug)?;
-    Ok(Zeroizing::new(opened.expose().map_err(bug)?.to_owned()))
+    let opened =
+        context.pool.keep.opener.open(GrantContext { grant: id, part, value }, sealed).map_err(internal_error)?;
+    Ok(Zeroizing::new(opened.expose().map_err(internal_error)?.to_owned()))
 }
 
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
     // An error of the parser could hold a piece of it.
-    serde_json::from_str(text).map_err(|_| bug("what was sealed of a grant is not what it was sealed as"))
+    serde_json::from_str(text).map_err(|_| internal_error("what was sealed of a grant is not what it was sealed as"))
 }
 
 /// Tries again while the store is away.

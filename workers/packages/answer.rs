@@ -12,9 +12,9 @@ use crate::core::command::{Area, Command, ReconcileServer, ReconciledServer};
 use crate::core::failure::Failure;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::ServerName;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::views::package::PackageView;
-use crate::views::server::{ServerView, Told};
+use crate::views::server::{LiveDetails, ServerView};
 use crate::workers::context::Context;
 use crate::workers::install::Progress;
 
@@ -31,10 +31,10 @@ pub async fn answer(context: &Context, progress: &Arc<dyn Progress>, name: &Serv
     let catalog = Arc::clone(&context.follow.catalog());
     let server = crate::core::decide::package::find_installed(&catalog, name.as_str())?;
     let folders = context.installer.folders();
-    let told = Told { logs: settled.logs, session_id: None };
+    let told = LiveDetails { logs: settled.logs, session_id: None };
     let package = PackageView::new(server, folders).ok_or_else(Failure::internal)?;
     let answer = Answer { success: true, package, server: ServerView::new(server, settled.live, told, folders) };
-    Ok(serde_json::to_vec(&answer).map_err(bug)?.into())
+    Ok(serde_json::to_vec(&answer).map_err(internal_error)?.into())
 }
 
 /// Asks the worker that runs the server, or is to run it. It is installed all the same where nobody answers.
@@ -47,7 +47,7 @@ async fn settle(context: &Context, name: &ServerName) -> ReconciledServer {
     let Some(server) = catalog.server(name.as_str()) else { return unknown(Failure::server_not_found(name)) };
     let body = match serde_json::to_vec(&ReconcileServer { name: name.clone() }) {
         Ok(body) => body.into(),
-        Err(error) => return unknown(bug(error)),
+        Err(error) => return unknown(internal_error(error)),
     };
     let time = STOPS + Duration::from_millis(server.config.startup_timeout_ms());
     let (area, held, command) = (Area::Servers, server.held(), ReconcileServer::NAME);
@@ -56,7 +56,7 @@ async fn settle(context: &Context, name: &ServerName) -> ReconciledServer {
         Ok(answered) => {
             // What that worker has told the log, the server's tools above all, is shown too.
             context.follow.wait_for(answered.position, STOPS).await;
-            serde_json::from_slice(&answered.body).unwrap_or_else(|error| unknown(bug(error)))
+            serde_json::from_slice(&answered.body).unwrap_or_else(|error| unknown(internal_error(error)))
         }
         Err(failure) => unknown(failure),
     }

@@ -31,7 +31,7 @@ use crate::core::model::server::Transport;
 use crate::core::names::{CommandId, ServerId, ValueId};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::ports::vault::VaultValue;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 
 /// What stopping a server may take, and a little more.
@@ -204,7 +204,7 @@ async fn prove(context: &Context, server: ServerId, events: &[Event], package: &
     events.iter().for_each(|event| after.apply(event));
     let server = after.server_by_id(server).cloned().ok_or_else(Failure::internal)?;
     let digest = package.recipe.as_ref().map(|recipe| recipe.digest.as_str()).unwrap_or_default();
-    let gone = || bug("what was just built is gone");
+    let gone = || internal_error("what was just built is gone");
     let built = context.installer.built(&package.source, digest).ok_or_else(gone)?;
     try_out(&context.pool, &server, built).await
 }

@@ -13,7 +13,7 @@ use crate::core::event::Entry;
 use crate::core::failure::Failure;
 use crate::core::names::Position;
 use crate::eventlog::projection::Projection;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::telemetry::metrics::Metrics;
 
 /// Batches kept for listeners; who is further behind than that is dropped, and comes back by itself.
@@ -24,7 +24,7 @@ const BATCH: usize = 256 << 10;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Tells listeners of every event, in batches.
-pub struct Tail(broadcast::Sender<Arc<Batch>>);
+pub struct EventBroadcaster(broadcast::Sender<Arc<Batch>>);
 
 /// The events of some appends that follow one another.
 pub struct Batch {
@@ -34,17 +34,17 @@ pub struct Batch {
     pub to: Position,
     /// All of them, one behind the other.
     pub text: Bytes,
-    pub events: Vec<Frame>,
+    pub events: Vec<EncodedEvent>,
 }
 
 /// One event as text.
-pub struct Frame {
+pub struct EncodedEvent {
     pub id: EventId,
     pub subject: String,
     pub text: Bytes,
 }
 
-impl Tail {
+impl EventBroadcaster {
     pub fn start(follow: Arc<Projection>, metrics: Arc<Metrics>, ending: CancellationToken) -> Self {
         let told = broadcast::Sender::new(KEPT);
         let tell = tell(follow, metrics, told.clone());
@@ -98,7 +98,7 @@ pub async fn read(follow: &Projection, from: Position) -> Result<Vec<Batch>, Fai
         put(entry, &mut text, &mut cuts)?;
         if text.len() >= BATCH || entries.peek().is_none() {
             let text = text.split().freeze();
-            let frame = |(id, subject, at): (EventId, String, std::ops::Range<usize>)| Frame {
+            let frame = |(id, subject, at): (EventId, String, std::ops::Range<usize>)| EncodedEvent {
                 id,
                 subject,
                 text: text.slice(at),
@@ -124,7 +124,7 @@ fn put(entry: Entry, text: &mut BytesMut, cuts: &mut Vec<Cut>) -> Result<(), Fai
 
 /// As an event stream has it. JSON has no line breaks of its own.
 fn write(id: EventId, event: &EventView, text: &mut BytesMut) -> Result<(), Failure> {
-    let data = serde_json::to_string(event).map_err(bug)?;
+    let data = serde_json::to_string(event).map_err(internal_error)?;
     text.extend_from_slice(format!("id: {id}\nevent: {}\ndata: {data}\n\n", event.type_name).as_bytes());
     Ok(())
 }

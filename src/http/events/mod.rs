@@ -15,10 +15,10 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-pub use self::broadcaster::Tail;
+pub use self::broadcaster::EventBroadcaster;
 use self::view::{EventId, EventView};
-use super::respond::json::{Refused, Success, success};
-use super::state::Facade;
+use super::respond::json::{ApiError, Success, success};
+use super::state::ApiState;
 use crate::core::failure::Failure;
 use crate::eventlog::history::PointInTime;
 use crate::views::failure::ErrorBody;
@@ -31,7 +31,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Part {
+pub struct EventsQuery {
     /// The id of the last event that is known already; all where absent.
     after: Option<String>,
     /// Events in the answer: 1 to 1000, 100 where absent; a stream has no limit.
@@ -51,14 +51,14 @@ pub struct Events {
 }
 
 /// What has happened, in order. With `Accept: text/event-stream` it goes on as it happens.
-#[utoipa::path(get, operation_id = "read_events", path = "/events", tag = "events", params(Part),
+#[utoipa::path(get, operation_id = "read_events", path = "/events", tag = "events", params(EventsQuery),
     responses((status = 200, description = "A page; or, as text/event-stream, the events as they happen", body = Success<Events>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody)))]
 pub async fn read(
-    State(facade): State<Arc<Facade>>,
-    part: Result<Query<Part>, QueryRejection>,
+    State(facade): State<Arc<ApiState>>,
+    part: Result<Query<EventsQuery>, QueryRejection>,
     request: Request,
-) -> Result<Response, Refused> {
-    let Query(Part { after, limit, subject, at }) = part.map_err(|error| Failure::invalid(error.body_text()))?;
+) -> Result<Response, ApiError> {
+    let Query(EventsQuery { after, limit, subject, at }) = part.map_err(|error| Failure::invalid(error.body_text()))?;
     let accepts = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let streams = accepts.contains("text/event-stream");
     let last = request.headers().get("last-event-id").filter(|_| streams).map(|id| id.to_str().unwrap_or_default());

@@ -20,14 +20,14 @@ use super::broadcaster::{Batch, read};
 use super::pages;
 use super::view::EventId;
 use crate::core::names::Position;
-use crate::http::state::Facade;
-use crate::telemetry::metrics::Listening;
+use crate::http::state::ApiState;
+use crate::telemetry::metrics::StreamGuard;
 
 /// Silence after which a stream says that it is alive.
 const ALIVE: Duration = Duration::from_secs(15);
 
-struct Listener {
-    facade: Arc<Facade>,
+struct StreamReader {
+    facade: Arc<ApiState>,
     subject: Option<String>,
     /// The last event that is known.
     last: EventId,
@@ -39,25 +39,25 @@ struct Listener {
     hears: bool,
     /// A batch that begins behind what was reached.
     waiting: Option<Arc<Batch>>,
-    _counted: Listening,
+    _counted: StreamGuard,
 }
 
-pub fn open(facade: Arc<Facade>, last: EventId, subject: Option<String>) -> Response {
+pub fn open(facade: Arc<ApiState>, last: EventId, subject: Option<String>) -> Response {
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
     let ending = facade.ending.clone();
     let told = follow(facade, last, subject).map(Ok::<_, Infallible>).take_until(ending.cancelled_owned());
     (headers, Body::from_stream(told)).into_response()
 }
 
-fn follow(facade: Arc<Facade>, last: EventId, subject: Option<String>) -> impl Stream<Item = Bytes> {
-    let counted = Listening::new(&facade.metrics);
+fn follow(facade: Arc<ApiState>, last: EventId, subject: Option<String>) -> impl Stream<Item = Bytes> {
+    let counted = StreamGuard::new(&facade.metrics);
     let reached = pages::before(last);
     let listener =
-        Listener { facade, subject, last, reached, told: None, hears: false, waiting: None, _counted: counted };
+        StreamReader { facade, subject, last, reached, told: None, hears: false, waiting: None, _counted: counted };
     stream::unfold(listener, async |mut listener| listener.next().await.map(|text| (text, listener)))
 }
 
-impl Listener {
+impl StreamReader {
     /// What comes next; `None`: it is dropped.
     async fn next(&mut self) -> Option<Bytes> {
         loop {

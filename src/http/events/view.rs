@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::core::event::{Actor, Entry, Event};
 use crate::core::failure::Failure;
 use crate::core::names::{CommandId, Position};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 
 /// Where an event stands: `<position>.<index>`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +70,7 @@ pub fn views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
         .flat_map(|commit| commit.events.into_iter().map(move |event| (commit.actor, commit.command_id, event)));
     let views = events.enumerate().map(|(index, (actor, command_id, stored))| {
         let id = EventId { position: entry.position, index };
-        let data = Event::decode(&stored).map_err(bug)?.public_data(&stored).map_err(bug)?;
+        let data = Event::decode(&stored).map_err(internal_error)?.public_data(&stored).map_err(internal_error)?;
         let view = EventView {
             id: id.to_string(),
             at: entry.at,

@@ -6,20 +6,20 @@ use axum::extract::Request;
 use crate::core::failure::Failure;
 use crate::core::model::idempotency::{IdempotencyKey, JobIdempotencyKey};
 use crate::core::names::{ServerName, UserName};
-use crate::http::state::Facade;
-use crate::telemetry::error::bug;
+use crate::http::state::ApiState;
+use crate::telemetry::error::internal_error;
 
 /// Characters of a key.
 const LONGEST: usize = 255;
 
 /// What a request says of itself that is to be known again. Read before its body is.
-pub struct Keyed {
+pub struct IdempotencyHeader {
     key: String,
     /// Method and path.
     of: String,
 }
 
-impl Keyed {
+impl IdempotencyHeader {
     /// `None`: its sender does not mean to send it again.
     pub fn of(request: &Request) -> Result<Option<Self>, Failure> {
         let mut given = request.headers().get_all("idempotency-key").iter();
@@ -32,28 +32,32 @@ impl Keyed {
     }
 
     /// The key among all keys: of this method, path and user.
-    pub fn key(&self, facade: &Facade, user: &UserName, body: &[u8]) -> Result<IdempotencyKey, Failure> {
-        let digest = |what, parts: &[&[u8]]| facade.sealer.digest(what, parts).map_err(bug);
+    pub fn key(&self, facade: &ApiState, user: &UserName, body: &[u8]) -> Result<IdempotencyKey, Failure> {
+        let digest = |what, parts: &[&[u8]]| facade.sealer.digest(what, parts).map_err(internal_error);
         let scope = digest("request", &[self.of.as_bytes(), user.as_str().as_bytes(), self.key.as_bytes()])?;
         Ok(IdempotencyKey { scope, body: digest("body", &[body])? })
     }
 
     /// The same of a job.
-    pub fn job_key(&self, facade: &Facade, user: &UserName, body: &[u8]) -> Result<JobIdempotencyKey, Failure> {
+    pub fn job_key(&self, facade: &ApiState, user: &UserName, body: &[u8]) -> Result<JobIdempotencyKey, Failure> {
         let until = Some(facade.queue.idempotency_expiry());
         Ok(JobIdempotencyKey { request: self.key(facade, user, body)?, until })
     }
 }
 
 /// The key of one of the jobs that a request makes, each for another server.
-pub fn of_server(facade: &Facade, key: JobIdempotencyKey, server: &ServerName) -> Result<JobIdempotencyKey, Failure> {
+pub fn of_server(facade: &ApiState, key: JobIdempotencyKey, server: &ServerName) -> Result<JobIdempotencyKey, Failure> {
     let JobIdempotencyKey { request: IdempotencyKey { scope, body }, until } = key;
     let parts = [scope.0.as_bytes(), server.as_str().as_bytes()];
-    let scope = facade.sealer.digest("request for a server", &parts).map_err(bug)?;
+    let scope = facade.sealer.digest("request for a server", &parts).map_err(internal_error)?;
     Ok(JobIdempotencyKey { request: IdempotencyKey { scope, body }, until })
 }
 
 /// The key of a change that is nobody's in particular.
-pub fn key(facade: &Facade, keyed: Option<&Keyed>, body: &[u8]) -> Result<Option<IdempotencyKey>, Failure> {
+pub fn key(
+    facade: &ApiState,
+    keyed: Option<&IdempotencyHeader>,
+    body: &[u8],
+) -> Result<Option<IdempotencyKey>, Failure> {
     keyed.map(|keyed| keyed.key(facade, &UserName::default(), body)).transpose()
 }

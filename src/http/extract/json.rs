@@ -14,14 +14,14 @@ use crate::core::failure::{Code, Failure};
 const ARRIVES: Duration = Duration::from_secs(30);
 
 /// The same where a body may be missing, its type too.
-pub async fn read_or_nothing(request: Request, limit: usize) -> Result<Bytes, Failure> {
+pub async fn read_optional_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
     let empty = request.headers().get(CONTENT_LENGTH).is_none_or(|length| length == "0");
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
-    if empty && !chunked { Ok(Bytes::new()) } else { read(request, limit).await }
+    if empty && !chunked { Ok(Bytes::new()) } else { read_json(request, limit).await }
 }
 
 /// Reads a JSON body of at most `limit` bytes.
-pub async fn read(request: Request, limit: usize) -> Result<Bytes, Failure> {
+pub async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
     let headers = request.headers();
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
@@ -48,7 +48,7 @@ fn is_limit(error: &axum::Error) -> bool {
 }
 
 /// Parses a body. Only where that fails is it parsed again, to find which field is wrong.
-pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
+pub fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
     // serde would also take an array, as the fields in their order.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(Failure::invalid("The body must be a JSON object, not an array"));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     fn sentence(body: &str) -> String {
-        parse::<Body>(body.as_bytes()).expect_err("it is wrong").message
+        parse_json::<Body>(body.as_bytes()).expect_err("it is wrong").message
     }
 
     #[test]

@@ -33,10 +33,10 @@ use crate::core::names::{ServerId, ServerName, UserName, ValueId};
 use crate::crypto::context::{GoogleContext, GoogleValueKind};
 use crate::http::extract::json;
 use crate::http::respond::html;
-use crate::http::respond::html::{Shown, address, cookie, cookie_of, page, redirect};
-use crate::http::respond::json::{Refused, Success, success};
-use crate::http::state::{Facade, command_id};
-use crate::telemetry::error::bug;
+use crate::http::respond::html::{HtmlError, cookie, cookie_of, html_page, public_url, redirect};
+use crate::http::respond::json::{ApiError, Success, success};
+use crate::http::state::{ApiState, new_command_id};
+use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 use crate::views::job_answer::JobAnswer;
 
@@ -101,10 +101,10 @@ pub struct CallbackQuery {
 /// Make a signed link that lets a user's browser begin.
 #[utoipa::path(post, operation_id = "link_google", path = "/auth/google/link", tag = "google", request_body = LinkBody,
     responses((status = 200, description = "Done", body = Success<Link>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody)))]
-pub async fn link(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+pub async fn link(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
     let host = request.headers().get(HOST).cloned();
-    let body = json::read(request, facade.limits.payload).await?;
-    let LinkBody { username, server_name } = json::parse(&body)?;
+    let body = json::read_json(request, facade.limits.payload).await?;
+    let LinkBody { username, server_name } = json::parse_json(&body)?;
     let server = crate::core::decide::google::find_google_server(&facade.follow.catalog(), server_name.as_ref())?;
     success(Link { url: signed_link(&facade, host.as_ref(), &username, &server.name)? })
 }
@@ -114,18 +114,18 @@ pub async fn link(State(facade): State<Arc<Facade>>, request: Request) -> Result
     responses((status = 302, description = "To Google's page, with a cookie for ten minutes"), (status = 400, description = "A page: the link is not whole", content_type = "text/html", body = String), (status = 403, description = "A page: the link is not signed, or too old", content_type = "text/html", body = String),
         (status = 404, description = "A page: there is no such server", content_type = "text/html", body = String), (status = 502, description = "A page: the server gave no URL", content_type = "text/html", body = String)))]
 pub async fn login(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     query: Result<Query<LoginQuery>, QueryRejection>,
-) -> Result<Response, Shown> {
+) -> Result<Response, HtmlError> {
     let Query(query) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     check_link(&facade, &query)?;
     let user = query.user_id;
     let server = crate::core::decide::google::find_google_server(&facade.follow.catalog(), query.server.as_ref())?;
-    let body = serde_json::to_vec(&serde_json::json!({ "user_id": user })).map_err(bug)?;
+    let body = serde_json::to_vec(&serde_json::json!({ "user_id": user })).map_err(internal_error)?;
     let call = CallTool {
         user: user.clone(),
         server: server.name.clone(),
-        tool: GET_URL.parse().map_err(|error: crate::core::names::BadName| bug(error))?,
+        tool: GET_URL.parse().map_err(|error: crate::core::names::BadName| internal_error(error))?,
         timeout_ms: Some(ANSWERS.as_millis() as u64),
     };
     let question = CommandRequest {
@@ -139,8 +139,8 @@ pub async fn login(
     };
     let answered = facade.asker.send(question).await?;
     let (url, state) = google::consent(&answered.body, &user)?;
-    let started = Started { user, server: server.id, state: hash(&state), until: now() + VALID.as_secs() };
-    let mut response = redirect(HeaderValue::from_str(url.as_str()).map_err(bug)?);
+    let started = LoginCookie { user, server: server.id, state: hash(&state), until: now() + VALID.as_secs() };
+    let mut response = redirect(HeaderValue::from_str(url.as_str()).map_err(internal_error)?);
     response.headers_mut().insert(SET_COOKIE, started.cookie(&facade)?);
     Ok(response)
 }
@@ -150,13 +150,13 @@ pub async fn login(
     responses((status = 200, description = "A page: the server has access", content_type = "text/html", body = String), (status = 400, description = "A page: what Google sent is not whole", content_type = "text/html", body = String), (status = 403, description = "A page: this browser did not begin this, or Google was not given access", content_type = "text/html", body = String),
         (status = 404, description = "A page: the server is gone", content_type = "text/html", body = String), (status = 502, description = "A page: the server got no tokens for the code", content_type = "text/html", body = String)))]
 pub async fn callback(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     headers: HeaderMap,
     query: Result<Query<CallbackQuery>, QueryRejection>,
-) -> Result<Response, Shown> {
+) -> Result<Response, HtmlError> {
     let Query(CallbackQuery { code, state, error }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     let state = state.filter(|state| state.len() <= LONGEST).ok_or_else(|| Failure::invalid("state is missing"))?;
-    let Started { user, server, .. } = Started::of(&facade, &headers, &state)?;
+    let LoginCookie { user, server, .. } = LoginCookie::of(&facade, &headers, &state)?;
     if let Some(error) = error {
         let plain = |c: char| c.is_ascii_lowercase() || c == '_';
         let reason: String = error.chars().filter(|c| plain(*c)).take(40).collect();
@@ -166,26 +166,27 @@ pub async fn callback(
     let server = facade.follow.catalog().server_by_id(server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this sign-in"))?;
 
-    let args =
-        zeroize::Zeroizing::new(serde_json::to_string(&ExchangeArgs { code: &code, state: &state }).map_err(bug)?);
+    let args = zeroize::Zeroizing::new(
+        serde_json::to_string(&ExchangeArgs { code: &code, state: &state }).map_err(internal_error)?,
+    );
     let value = ValueId(Uuid::now_v7());
     let place = GoogleContext { server: server.id, user: &user, kind: GoogleValueKind::Code, value };
-    let sealed = BASE64_STANDARD.encode(&facade.sealer.seal(place, &args).map_err(bug)?.0);
-    let (id, server_name) = (command_id(), server.name.clone());
+    let sealed = BASE64_STANDARD.encode(&facade.sealer.seal(place, &args).map_err(internal_error)?.0);
+    let (id, server_name) = (new_command_id(), server.name.clone());
     let command = ExchangeGoogleCode { id, server: server.id, server_name, user: user.clone(), value, sealed };
     let time = Duration::from_millis(server.config.tool_timeout_ms()) + AROUND;
-    facade.ask_holder(&server.name, &command, time).await?;
+    facade.send_to_owner(&server.name, &command, time).await?;
 
     let text = format!("Server {} now has access to Google for user {user}. This page can be closed.", server.name);
-    let mut response = page(StatusCode::OK, "Connected to Google", &text);
+    let mut response = html_page(StatusCode::OK, "Connected to Google", &text);
     let gone = cookie(&facade, COOKIE, "", PAGES, Duration::ZERO);
     response.headers_mut().extend(gone.map(|gone| (SET_COOKIE, gone)));
     Ok(response)
 }
 
 /// Adds to a failed call where its user gives access, if that is what is missing.
-pub fn with_login(
-    facade: &Facade,
+pub fn add_login_url(
+    facade: &ApiState,
     host: Option<&HeaderValue>,
     server: &Server,
     user: &UserName,
@@ -201,31 +202,32 @@ pub fn with_login(
 }
 
 /// The same for an answer that was kept as a job's: a link of that time would be too old.
-pub fn with_fresh_login(facade: &Facade, job: &Job, answer: JobAnswer) -> Result<JobAnswer, Failure> {
+pub fn add_fresh_login_url(facade: &ApiState, job: &Job, answer: JobAnswer) -> Result<JobAnswer, Failure> {
     let missing = answer.status == Code::ReauthRequired.status();
     let catalog = facade.follow.catalog();
     let server = job.server.as_ref().filter(|_| missing).and_then(|name| catalog.server(name.as_str()));
     let Some(server) = server.filter(|server| google::is_marked(&server.config)) else { return Ok(answer) };
-    let mut body: BTreeMap<String, Value> = serde_json::from_str(answer.body.get()).map_err(bug)?;
+    let mut body: BTreeMap<String, Value> = serde_json::from_str(answer.body.get()).map_err(internal_error)?;
     body.insert("authorizationUrl".into(), signed_link(facade, None, &job.user, &server.name)?.into());
-    Ok(JobAnswer { body: to_raw_value(&body).map_err(bug)?, ..answer })
+    Ok(JobAnswer { body: to_raw_value(&body).map_err(internal_error)?, ..answer })
 }
 
 fn signed_link(
-    facade: &Facade,
+    facade: &ApiState,
     host: Option<&HeaderValue>,
     user: &UserName,
     server: &ServerName,
 ) -> Result<String, Failure> {
     let expires = now() + VALID.as_secs();
-    let signature = facade.sealer.sign("google link", &link_text(user, Some(server), expires)).map_err(bug)?;
+    let signature =
+        facade.sealer.sign("google link", &link_text(user, Some(server), expires)).map_err(internal_error)?;
     let query = Serializer::new(String::new())
         .append_pair("user_id", user.as_str())
         .append_pair("server", server.as_str())
         .append_pair("expires", &expires.to_string())
         .append_pair("signature", &URL_SAFE.encode(signature))
         .finish();
-    Ok(address(facade, host, &format!("{LOGIN}?{query}")))
+    Ok(public_url(facade, host, &format!("{LOGIN}?{query}")))
 }
 
 /// What is signed of a link.
@@ -234,7 +236,7 @@ fn link_text(user: &UserName, server: Option<&ServerName>, expires: u64) -> Stri
 }
 
 /// Where there is a token a link has to be signed; a signature that is there has to be right anywhere.
-fn check_link(facade: &Facade, query: &LoginQuery) -> Result<(), Failure> {
+fn check_link(facade: &ApiState, query: &LoginQuery) -> Result<(), Failure> {
     if facade.access.admin_token.is_none() && query.signature.is_none() {
         return Ok(());
     }
@@ -252,7 +254,7 @@ fn check_link(facade: &Facade, query: &LoginQuery) -> Result<(), Failure> {
 
 /// A sign-in that a browser has begun: what its cookie says.
 #[derive(Serialize, Deserialize)]
-struct Started {
+struct LoginCookie {
     user: UserName,
     server: ServerId,
     /// The hash of `state`.
@@ -261,16 +263,16 @@ struct Started {
     until: u64,
 }
 
-impl Started {
-    fn cookie(&self, facade: &Facade) -> Result<HeaderValue, Failure> {
-        let text = URL_SAFE.encode(serde_json::to_vec(self).map_err(bug)?);
-        let signature = URL_SAFE.encode(facade.sealer.sign("google cookie", &text).map_err(bug)?);
+impl LoginCookie {
+    fn cookie(&self, facade: &ApiState) -> Result<HeaderValue, Failure> {
+        let text = URL_SAFE.encode(serde_json::to_vec(self).map_err(internal_error)?);
+        let signature = URL_SAFE.encode(facade.sealer.sign("google cookie", &text).map_err(internal_error)?);
         let cookie = html::cookie(facade, COOKIE, &format!("{text}.{signature}"), PAGES, VALID);
-        cookie.ok_or_else(|| bug("a cookie cannot be a header"))
+        cookie.ok_or_else(|| internal_error("a cookie cannot be a header"))
     }
 
     /// The sign-in that this browser began and that this `state` belongs to.
-    fn of(facade: &Facade, headers: &HeaderMap, state: &str) -> Result<Self, Failure> {
+    fn of(facade: &ApiState, headers: &HeaderMap, state: &str) -> Result<Self, Failure> {
         let refused = |why: &str| Failure::new(Code::Forbidden, format!("{why}; begin again"));
         let began = "This browser did not begin this within the last ten minutes";
         let started = cookie_of(headers, COOKIE).and_then(|value| {

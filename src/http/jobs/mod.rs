@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
-use super::google::browser_flow::with_fresh_login;
-use super::respond::json::{Refused, Success, answered, json, success};
-use super::state::Facade;
+use super::google::browser_flow::add_fresh_login_url;
+use super::respond::json::{ApiError, Success, job_answer_response, json, success};
+use super::state::ApiState;
 use crate::core::command::{Area, NotifyProducer, ReadJobAnswer};
 use crate::core::failure::Failure;
 use crate::core::model::job;
@@ -22,7 +22,7 @@ use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
 use crate::core::names::{JobId, ServerName, ToolName, UserName};
 use crate::jobs::client::NewJob;
 use crate::ports::bus::Target;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 use crate::views::job_answer::JobAnswer;
 
@@ -129,7 +129,7 @@ pub struct Accepted {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct OfUser {
+pub struct JobQuery {
     /// Whose job it is; `default` where absent.
     #[serde(default)]
     #[param(value_type = Option<String>)]
@@ -142,7 +142,7 @@ pub struct OfUser {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Page {
+pub struct ListJobsQuery {
     /// Whose jobs; `default` where absent.
     #[serde(default)]
     #[param(value_type = Option<String>)]
@@ -156,13 +156,14 @@ pub struct Page {
 }
 
 /// A user's jobs, the newest first.
-#[utoipa::path(get, operation_id = "list_jobs", path = "/jobs", tag = "jobs", params(Page),
+#[utoipa::path(get, operation_id = "list_jobs", path = "/jobs", tag = "jobs", params(ListJobsQuery),
     responses((status = 200, description = "Done", body = Success<SomeJobs>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody)))]
 pub async fn list(
-    State(facade): State<Arc<Facade>>,
-    page: Result<Query<Page>, QueryRejection>,
-) -> Result<Response, Refused> {
-    let Query(Page { username, state, limit, before }) = page.map_err(|error| Failure::invalid(error.body_text()))?;
+    State(facade): State<Arc<ApiState>>,
+    page: Result<Query<ListJobsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(ListJobsQuery { username, state, limit, before }) =
+        page.map_err(|error| Failure::invalid(error.body_text()))?;
     let limit = limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=LIMIT).contains(&limit) {
         return Err(Failure::invalid(format!("limit must be 1 to {LIMIT}")).into());
@@ -193,19 +194,19 @@ fn states(text: &str) -> Result<Vec<JobState>, Failure> {
 }
 
 /// One job, with its answer once it has ended.
-#[utoipa::path(get, operation_id = "get_job", path = "/jobs/{id}", tag = "jobs", params(("id" = String, Path), OfUser),
+#[utoipa::path(get, operation_id = "get_job", path = "/jobs/{id}", tag = "jobs", params(("id" = String, Path), JobQuery),
     responses((status = 200, description = "Done", body = Success<OneJob>), (status = 404, description = "The user has no such job", body = ErrorBody)))]
 pub async fn get(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     Path(id): Path<String>,
-    of: Result<Query<OfUser>, QueryRejection>,
-) -> Result<Response, Refused> {
-    let (id, OfUser { username, wait }) = one(&facade, &id, of)?;
+    of: Result<Query<JobQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let (id, JobQuery { username, wait }) = one(&facade, &id, of)?;
     let mut job = of_user(&facade, id, &username)?;
     if let Some(wait) = wait {
         let wait = humantime::parse_duration(&wait).ok().filter(|wait| *wait <= WAIT);
         let wait = wait.ok_or_else(|| Failure::invalid("wait must be a length of time such as 30s, 5m at most"))?;
-        let _ = timeout(wait, ended(&facade, id)).await;
+        let _ = timeout(wait, wait_for_end(&facade, id)).await;
         job = of_user(&facade, id, &username)?;
     }
     let answer = if job.ended().is_some() { Some(answer(&facade, &job).await?) } else { None };
@@ -213,23 +214,23 @@ pub async fn get(
 }
 
 /// Cancel a job: one that waits never runs, one that runs is told to stop.
-#[utoipa::path(delete, operation_id = "cancel_job", path = "/jobs/{id}", tag = "jobs", params(("id" = String, Path), OfUser),
+#[utoipa::path(delete, operation_id = "cancel_job", path = "/jobs/{id}", tag = "jobs", params(("id" = String, Path), JobQuery),
     responses((status = 200, description = "It is cancelled, or has been told to stop; `state` says which", body = Success<OneJob>), (status = 404, description = "The user has no such job", body = ErrorBody), (status = 409, description = "The job has ended already", body = ErrorBody)))]
 pub async fn cancel(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     Path(id): Path<String>,
-    of: Result<Query<OfUser>, QueryRejection>,
-) -> Result<Response, Refused> {
-    let (id, OfUser { username, .. }) = one(&facade, &id, of)?;
+    of: Result<Query<JobQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let (id, JobQuery { username, .. }) = one(&facade, &id, of)?;
     let job = facade.queue.cancel(id, username).await?;
     if job.needs_notification() {
         // Only a worker can open who wants to be told. Should this fail, one looks for it later.
-        tokio::spawn(async move { facade.ask(&NotifyProducer { job: id }, OPENS).await });
+        tokio::spawn(async move { facade.send_command(&NotifyProducer { job: id }, OPENS).await });
     }
     success(OneJob { job: JobView::new(&job, None) })
 }
 
-fn one(facade: &Facade, id: &str, of: Result<Query<OfUser>, QueryRejection>) -> Result<(JobId, OfUser), Failure> {
+fn one(facade: &ApiState, id: &str, of: Result<Query<JobQuery>, QueryRejection>) -> Result<(JobId, JobQuery), Failure> {
     let Query(of) = of.map_err(|error| Failure::invalid(error.body_text()))?;
     // A producer on the bus knows its job by the id that it gave.
     let scope = facade.queue.producer_key(id)?;
@@ -239,13 +240,13 @@ fn one(facade: &Facade, id: &str, of: Result<Query<OfUser>, QueryRejection>) -> 
     Ok((id, of))
 }
 
-fn of_user(facade: &Facade, id: JobId, user: &UserName) -> Result<Arc<Job>, Failure> {
+fn of_user(facade: &ApiState, id: JobId, user: &UserName) -> Result<Arc<Job>, Failure> {
     let job = facade.follow.catalog().jobs.get(id).filter(|job| job.user == *user).cloned();
     job.ok_or_else(|| Failure::job_not_found(id))
 }
 
 /// Waits for the end of a job, or of this process.
-async fn ended(facade: &Facade, id: JobId) -> Option<Arc<Job>> {
+async fn wait_for_end(facade: &ApiState, id: JobId) -> Option<Arc<Job>> {
     let mut moves = facade.follow.subscribe();
     loop {
         moves.borrow_and_update();
@@ -261,29 +262,29 @@ async fn ended(facade: &Facade, id: JobId) -> Option<Arc<Job>> {
 }
 
 /// What a job that has ended has to say; a worker opens it.
-async fn answer(facade: &Facade, job: &Job) -> Result<JobAnswer, Failure> {
+async fn answer(facade: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
     match job.ended() {
         Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
         _ => {
             let answer = facade.asker.send_to(Target::Pool(Area::Jobs), &ReadJobAnswer { job: job.id }, OPENS).await?;
-            with_fresh_login(facade, job, answer)
+            add_fresh_login_url(facade, job, answer)
         }
     }
 }
 
 /// Whether the caller wants to be answered later (RFC 7240, section 4.1).
-pub fn wants_later(headers: &HeaderMap) -> bool {
+pub fn prefers_async(headers: &HeaderMap) -> bool {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut words = preferences.flat_map(|value| value.split([',', ';']));
     words.any(|word| word.trim().eq_ignore_ascii_case("respond-async"))
 }
 
 /// Accepts a job and says where its answer will be.
-pub async fn later(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
+pub async fn submit_and_accept(facade: &ApiState, new: NewJob) -> Result<Response, ApiError> {
     let id = facade.queue.submit(new).await?.id;
-    let body = serde_json::to_vec(&Accepted { success: true, job_id: id }).map_err(bug)?;
-    let mut response = as_preferred(json(StatusCode::ACCEPTED, body));
-    response.headers_mut().insert(LOCATION, HeaderValue::try_from(location(id)).map_err(bug)?);
+    let body = serde_json::to_vec(&Accepted { success: true, job_id: id }).map_err(internal_error)?;
+    let mut response = respond_as_preferred(json(StatusCode::ACCEPTED, body));
+    response.headers_mut().insert(LOCATION, HeaderValue::try_from(location(id)).map_err(internal_error)?);
     Ok(response)
 }
 
@@ -293,20 +294,20 @@ pub fn location(id: JobId) -> String {
 }
 
 /// Says that the caller is answered later as it wanted.
-pub fn as_preferred(mut response: Response) -> Response {
+pub fn respond_as_preferred(mut response: Response) -> Response {
     response.headers_mut().insert("preference-applied", HeaderValue::from_static("respond-async"));
     response
 }
 
 /// Accepts a job and waits for its end: the answer is the job's own, whoever hangs up meanwhile.
-pub async fn now(facade: &Facade, new: NewJob) -> Result<Response, Refused> {
+pub async fn submit_and_wait(facade: &ApiState, new: NewJob) -> Result<Response, ApiError> {
     let id = facade.queue.submit(new).await?.id;
-    Ok(answered(end_of(facade, id).await?))
+    Ok(job_answer_response(wait_for_answer(facade, id).await?))
 }
 
 /// Waits for the end of a job and gives what it has brought.
-pub async fn end_of(facade: &Facade, id: JobId) -> Result<JobAnswer, Failure> {
-    let Some(job) = ended(facade, id).await else {
+pub async fn wait_for_answer(facade: &ApiState, id: JobId) -> Result<JobAnswer, Failure> {
+    let Some(job) = wait_for_end(facade, id).await else {
         let leaving = format!("This process is stopping; GET /jobs/{id} on another one tells what becomes of it");
         return Err(Failure::unavailable(leaving).maybe_run());
     };

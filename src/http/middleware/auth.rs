@@ -10,23 +10,23 @@ use axum::response::{IntoResponse as _, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::host_check::same_site;
-use super::log_position::{LOG_POSITION, seen};
+use super::host_check::check_host_and_origin;
+use super::log_position::{LOG_POSITION, wait_for_log_position};
 use crate::core::failure::{Code, Failure};
-use crate::http::respond::json::Refused;
-use crate::http::state::Facade;
+use crate::http::respond::json::ApiError;
+use crate::http::state::ApiState;
 
 /// Lets a request in, or says why not; every answer tells its position.
-pub async fn pass(State(facade): State<Arc<Facade>>, request: Request, next: Next) -> Response {
+pub async fn authenticate_request(State(facade): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
     let _under_way = facade.requests.token();
     // Nothing of the request is borrowed while something is waited for: its body is nobody's to share.
     let admitted = match admit(&facade, &request) {
         Ok(None) => Ok(()),
-        Ok(Some(position)) => seen(&facade, &position).await,
+        Ok(Some(position)) => wait_for_log_position(&facade, &position).await,
         Err(failure) => Err(failure),
     };
     if let Err(failure) = admitted {
-        return Refused(failure).into_response();
+        return ApiError(failure).into_response();
     }
     let mut response = next.run(request).await;
     let position = HeaderValue::from(facade.follow.position().0);
@@ -35,22 +35,22 @@ pub async fn pass(State(facade): State<Arc<Facade>>, request: Request, next: Nex
 }
 
 /// Whether the request may come in, and the position it has named.
-fn admit(facade: &Facade, request: &Request) -> Result<Option<HeaderValue>, Failure> {
+fn admit(facade: &ApiState, request: &Request) -> Result<Option<HeaderValue>, Failure> {
     let path = request.uri().path();
     if path == "/healthz" || path == "/readyz" {
         return Ok(None);
     }
     match &facade.access.admin_token {
-        Some(token) if !is_open(path) => authenticate(request.headers(), token)?,
+        Some(token) if !is_public_path(path) => authenticate(request.headers(), token)?,
         Some(_) => {}
-        None => same_site(request, &facade.access)?,
+        None => check_host_and_origin(request, &facade.access)?,
     }
     Ok(request.headers().get(&LOG_POSITION).cloned())
 }
 
 /// What anybody may open although there is a token: the documentation, and pages for a user's browser, which look
 /// at a signature themselves.
-fn is_open(path: &str) -> bool {
+fn is_public_path(path: &str) -> bool {
     let pages =
         ["/auth/google/login", "/auth/google/callback", "/oauth/authorize", "/oauth/callback", "/oauth/client.json"];
     matches!(path, "/openapi.json" | "/docs") || path.starts_with("/docs/") || pages.contains(&path)

@@ -8,10 +8,10 @@ use crate::config::Access;
 use crate::core::failure::{Code, Failure};
 
 /// Against DNS rebinding: a page in somebody's browser must not reach this API under a name of its own.
-pub fn same_site(request: &Request, access: &Access) -> Result<(), Failure> {
+pub fn check_host_and_origin(request: &Request, access: &Access) -> Result<(), Failure> {
     let headers = request.headers();
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).or(request.uri().host()).unwrap_or_default();
-    if !is_ours(host_name(host), access) {
+    if !is_allowed_host(host_name(host), access) {
         let refusal = format!(
             "The Host header names {}, which is not this API's; add that name to ALLOWED_HOSTS to allow it",
             printable(host)
@@ -21,7 +21,7 @@ pub fn same_site(request: &Request, access: &Access) -> Result<(), Failure> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
     let site = origin.parse::<Uri>().ok();
-    if site.as_ref().and_then(Uri::host).is_some_and(|host| is_ours(host, access)) {
+    if site.as_ref().and_then(Uri::host).is_some_and(|host| is_allowed_host(host, access)) {
         return Ok(());
     }
     let refusal = format!(
@@ -31,7 +31,7 @@ pub fn same_site(request: &Request, access: &Access) -> Result<(), Failure> {
     Err(Failure::new(Code::Forbidden, refusal))
 }
 
-pub fn is_ours(host: &str, access: &Access) -> bool {
+pub fn is_allowed_host(host: &str, access: &Access) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     loopback || access.hosts.contains(&host)
@@ -64,10 +64,10 @@ mod tests {
     fn loopback_in_every_spelling_is_ours() {
         let access = Access { admin_token: None, hosts: vec!["mcp.example.com".into()], public: None };
         for ours in ["localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "[::1]", "mcp.example.com"] {
-            assert!(is_ours(ours, &access), "{ours}");
+            assert!(is_allowed_host(ours, &access), "{ours}");
         }
         for foreign in ["", "evil.example", "localhost.evil.example", "10.0.0.1", "0.0.0.0"] {
-            assert!(!is_ours(foreign, &access), "{foreign}");
+            assert!(!is_allowed_host(foreign, &access), "{foreign}");
         }
     }
 }

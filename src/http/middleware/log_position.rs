@@ -6,14 +6,14 @@ use axum::http::{HeaderName, HeaderValue};
 
 use crate::core::failure::Failure;
 use crate::core::names::Position;
-use crate::http::state::Facade;
+use crate::http::state::ApiState;
 
 /// The newest position an answer has seen; sent back, the answer will have seen it too.
 pub static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
 /// How long a request waits for the position it has named.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
-pub async fn seen(facade: &Facade, position: &HeaderValue) -> Result<(), Failure> {
+pub async fn wait_for_log_position(facade: &ApiState, position: &HeaderValue) -> Result<(), Failure> {
     let wrong = || Failure::invalid("Log-Position must be a position that an earlier answer has told");
     let position = Position(position.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(wrong)?);
     if facade.follow.position() >= position {

@@ -28,11 +28,11 @@ use crate::core::model::remote::SealedValue;
 use crate::core::names::{UserName, ValueId};
 use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::http::extract::json;
-use crate::http::extract::path::Named;
-use crate::http::respond::html::{Shown, address, cookie, cookie_of, page, redirect};
-use crate::http::respond::json::{Refused, Success, success};
-use crate::http::state::{Facade, command_id};
-use crate::telemetry::error::bug;
+use crate::http::extract::path::ServerNamePath;
+use crate::http::respond::html::{HtmlError, cookie, cookie_of, html_page, public_url, redirect};
+use crate::http::respond::json::{ApiError, Success, success};
+use crate::http::state::{ApiState, new_command_id};
+use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
 const COOKIE: &str = "mcp_api_oauth";
@@ -92,7 +92,7 @@ pub struct CallbackQuery {
 
 /// A link: what was begun, or whose access is wanted.
 #[derive(Serialize, Deserialize)]
-struct Link {
+struct AuthorizationLink {
     grant: GrantId,
     begun: Option<AuthorizationStarted>,
     /// What is to be allowed; what the server asks for, where absent.
@@ -104,7 +104,7 @@ struct Link {
 
 /// An authorization that a browser has taken up: what its cookie says.
 #[derive(Serialize, Deserialize)]
-struct Started {
+struct AuthorizationCookie {
     grant: GrantId,
     begun: ValueId,
     /// The hash of `state`.
@@ -117,13 +117,13 @@ struct Started {
 #[utoipa::path(post, operation_id = "start_oauth", path = "/mcp/servers/{name}/oauth/start", tag = "servers", params(("name" = String, Path)), request_body = StartBody,
     responses((status = 200, description = "Done", body = Success<Start>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 502, description = "No authorization server was found, or it takes no clients; `error` says why", body = ErrorBody)))]
 pub async fn start(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let host = request.headers().get(HOST).cloned();
-    let body = json::read(request, facade.limits.payload).await?;
-    let body: StartBody = json::parse(&body)?;
+    let body = json::read_json(request, facade.limits.payload).await?;
+    let body: StartBody = json::parse_json(&body)?;
     check_scopes(body.scopes.as_deref())?;
     let server = facade.follow.catalog().server(name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
@@ -141,7 +141,7 @@ pub async fn start(
         (None, None) => None,
     };
     let begun = begin(&facade, host.as_ref(), &grant, body.scopes, client).await?;
-    let link = Link { grant, begun: Some(begun), scopes: None, until: now() + VALID.as_secs() };
+    let link = AuthorizationLink { grant, begun: Some(begun), scopes: None, until: now() + VALID.as_secs() };
     success(Start { authorization_url: link.url(&facade, host.as_ref())? })
 }
 
@@ -149,12 +149,12 @@ pub async fn start(
 #[utoipa::path(get, operation_id = "authorize_oauth", path = "/oauth/authorize", tag = "oauth", params(AuthorizeQuery), security(()),
     responses((status = 302, description = "To the authorization server's page, with a cookie for ten minutes"), (status = 400, description = "A page: the link is not whole", content_type = "text/html", body = String), (status = 403, description = "A page: the link was not made here, or is too old", content_type = "text/html", body = String), (status = 502, description = "A page: no authorization server was found", content_type = "text/html", body = String)))]
 pub async fn authorize(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     headers: HeaderMap,
     query: Result<Query<AuthorizeQuery>, QueryRejection>,
-) -> Result<Response, Shown> {
+) -> Result<Response, HtmlError> {
     let Query(AuthorizeQuery { link }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
-    let link: Link = signed(&facade, LINK, &link).ok_or_else(|| {
+    let link: AuthorizationLink = verify_text(&facade, LINK, &link).ok_or_else(|| {
         Failure::new(Code::Forbidden, "This link was not made here, or was changed; ask for a new one")
     })?;
     if link.until < now() {
@@ -165,10 +165,10 @@ pub async fn authorize(
         None => begin(&facade, headers.get(HOST), &link.grant, link.scopes, None).await?,
     };
     let until = now() + VALID.as_secs();
-    let started = Started { grant: link.grant, begun: value, state: hash(&state), until };
-    let cookie = cookie(&facade, COOKIE, &sign(&facade, STARTED, &started)?, PAGES, VALID);
-    let mut response = redirect(HeaderValue::from_str(&url).map_err(bug)?);
-    let cookie = cookie.ok_or_else(|| bug("a cookie cannot be a header"))?;
+    let started = AuthorizationCookie { grant: link.grant, begun: value, state: hash(&state), until };
+    let cookie = cookie(&facade, COOKIE, &sign_text(&facade, STARTED, &started)?, PAGES, VALID);
+    let mut response = redirect(HeaderValue::from_str(&url).map_err(internal_error)?);
+    let cookie = cookie.ok_or_else(|| internal_error("a cookie cannot be a header"))?;
     response.headers_mut().insert(SET_COOKIE, cookie);
     Ok(response)
 }
@@ -177,16 +177,17 @@ pub async fn authorize(
 #[utoipa::path(get, operation_id = "oauth_callback", path = "/oauth/callback", tag = "oauth", params(CallbackQuery), security(()),
     responses((status = 200, description = "A page: access was given", content_type = "text/html", body = String), (status = 400, description = "A page: what the browser brings is not whole", content_type = "text/html", body = String), (status = 403, description = "A page: this browser did not begin this, or access was not given", content_type = "text/html", body = String), (status = 502, description = "A page: there were no tokens for the code", content_type = "text/html", body = String)))]
 pub async fn callback(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     headers: HeaderMap,
     query: Result<Query<CallbackQuery>, QueryRejection>,
-) -> Result<Response, Shown> {
+) -> Result<Response, HtmlError> {
     let Query(CallbackQuery { code, state, iss, error }) =
         query.map_err(|error| Failure::invalid(error.body_text()))?;
     let short = |text: &String| text.len() <= LONGEST;
     let state = state.filter(short).ok_or_else(|| Failure::invalid("state is missing"))?;
     let refused = |why: &str| Failure::new(Code::Forbidden, format!("{why}; begin again"));
-    let started = cookie_of(&headers, COOKIE).and_then(|cookie| signed::<Started>(&facade, STARTED, cookie));
+    let started =
+        cookie_of(&headers, COOKIE).and_then(|cookie| verify_text::<AuthorizationCookie>(&facade, STARTED, cookie));
     let started = started.filter(|started| started.until >= now());
     let started = started.ok_or_else(|| refused("This browser did not begin this within the last ten minutes"))?;
     if started.state != hash(&state) {
@@ -203,12 +204,12 @@ pub async fn callback(
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
     let code = sealed(&facade, &grant, GrantValueKind::Code, &code)?;
     let command =
-        CompleteAuthorization { id: command_id(), grant: grant.clone(), begun: started.begun, code, issuer: iss };
-    facade.ask(&command, TIME).await?;
+        CompleteAuthorization { id: new_command_id(), grant: grant.clone(), begun: started.begun, code, issuer: iss };
+    facade.send_command(&command, TIME).await?;
 
     let whose = grant.user.map_or(String::new(), |user| format!(" for user {user}"));
     let text = format!("Server {} can be used now{whose}. This page can be closed.", server.name);
-    let mut response = page(StatusCode::OK, "Access was given", &text);
+    let mut response = html_page(StatusCode::OK, "Access was given", &text);
     let gone = cookie(&facade, COOKIE, "", PAGES, Duration::ZERO);
     response.headers_mut().extend(gone.map(|gone| (SET_COOKIE, gone)));
     Ok(response)
@@ -217,13 +218,13 @@ pub async fn callback(
 /// Who we are, for authorization servers that read it instead of registering clients.
 #[utoipa::path(get, operation_id = "oauth_client", path = "/oauth/client.json", tag = "oauth", security(()),
     responses((status = 200, description = "An OAuth Client ID Metadata Document", body = Object), (status = 404, description = "PUBLIC_URL is not https", body = ErrorBody)))]
-pub async fn document(State(facade): State<Arc<Facade>>) -> Result<Response, Refused> {
+pub async fn document(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
     let client_id = document_url(&facade)
         .ok_or_else(|| Failure::new(Code::RouteNotFound, "There is such a document where PUBLIC_URL is https"))?;
     let document = serde_json::json!({
         "client_id": client_id,
         "client_name": "MCP API",
-        "redirect_uris": [address(&facade, None, CALLBACK)],
+        "redirect_uris": [public_url(&facade, None, CALLBACK)],
         "grant_types": ["authorization_code", "refresh_token"],
         "response_types": ["code"],
         "token_endpoint_auth_method": "none",
@@ -232,8 +233,8 @@ pub async fn document(State(facade): State<Arc<Facade>>) -> Result<Response, Ref
 }
 
 /// Adds to a failed call where its user gives access, if that is what is missing.
-pub fn with_authorization(
-    facade: &Facade,
+pub fn add_authorization_url(
+    facade: &ApiState,
     host: Option<&HeaderValue>,
     server: &Server,
     user: &UserName,
@@ -245,52 +246,52 @@ pub fn with_authorization(
     let grant = GrantId { server: server.id, user: Some(user.clone()) };
     let words = |scope: &str| scope.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let scopes = failure.scope.as_deref().map(words).filter(|scopes| check_scopes(Some(scopes)).is_ok());
-    match (Link { grant, begun: None, scopes, until: now() + VALID.as_secs() }).url(facade, host) {
+    match (AuthorizationLink { grant, begun: None, scopes, until: now() + VALID.as_secs() }).url(facade, host) {
         Ok(url) => Failure { authorization_url: Some(url), ..failure },
         Err(broken) => broken,
     }
 }
 
 async fn begin(
-    facade: &Facade,
+    facade: &ApiState,
     host: Option<&HeaderValue>,
     grant: &GrantId,
     scopes: Option<Vec<String>>,
     client: Option<SealedValue>,
 ) -> Result<AuthorizationStarted, Failure> {
-    let redirect_uri = address(facade, host, CALLBACK);
+    let redirect_uri = public_url(facade, host, CALLBACK);
     let (grant, client_document) = (grant.clone(), document_url(facade));
-    facade.ask(&BeginAuthorization { grant, redirect_uri, scopes, client, client_document }, TIME).await
+    facade.send_command(&BeginAuthorization { grant, redirect_uri, scopes, client, client_document }, TIME).await
 }
 
-fn document_url(facade: &Facade) -> Option<String> {
+fn document_url(facade: &ApiState) -> Option<String> {
     facade.access.public.as_ref().filter(|public| public.secure).map(|public| format!("{}{DOCUMENT}", public.url))
 }
 
-impl Link {
-    fn url(&self, facade: &Facade, host: Option<&HeaderValue>) -> Result<String, Failure> {
-        Ok(address(facade, host, &format!("/oauth/authorize?link={}", sign(facade, LINK, self)?)))
+impl AuthorizationLink {
+    fn url(&self, facade: &ApiState, host: Option<&HeaderValue>) -> Result<String, Failure> {
+        Ok(public_url(facade, host, &format!("/oauth/authorize?link={}", sign_text(facade, LINK, self)?)))
     }
 }
 
-fn sealed(facade: &Facade, grant: &GrantId, part: GrantValueKind, plain: &str) -> Result<SealedValue, Failure> {
+fn sealed(facade: &ApiState, grant: &GrantId, part: GrantValueKind, plain: &str) -> Result<SealedValue, Failure> {
     let value = ValueId(Uuid::now_v7());
-    let sealed = facade.sealer.seal(GrantContext { grant, part, value }, plain).map_err(bug)?;
+    let sealed = facade.sealer.seal(GrantContext { grant, part, value }, plain).map_err(internal_error)?;
     Ok(SealedValue { value, sealed: BASE64_STANDARD.encode(&sealed.0) })
 }
 
 fn json(what: &impl Serialize) -> Result<Zeroizing<String>, Failure> {
-    serde_json::to_string(what).map(Zeroizing::new).map_err(bug)
+    serde_json::to_string(what).map(Zeroizing::new).map_err(internal_error)
 }
 
 /// A text that only this deployment can have made.
-fn sign(facade: &Facade, what: &str, content: &impl Serialize) -> Result<String, Failure> {
-    let text = URL_SAFE.encode(serde_json::to_vec(content).map_err(bug)?);
-    let signature = facade.sealer.sign(what, &text).map_err(bug)?;
+fn sign_text(facade: &ApiState, what: &str, content: &impl Serialize) -> Result<String, Failure> {
+    let text = URL_SAFE.encode(serde_json::to_vec(content).map_err(internal_error)?);
+    let signature = facade.sealer.sign(what, &text).map_err(internal_error)?;
     Ok(format!("{text}.{}", URL_SAFE.encode(signature)))
 }
 
-fn signed<T: DeserializeOwned>(facade: &Facade, what: &str, text: &str) -> Option<T> {
+fn verify_text<T: DeserializeOwned>(facade: &ApiState, what: &str, text: &str) -> Option<T> {
     let (text, signature) = text.split_once('.')?;
     let signature = URL_SAFE.decode(signature).ok()?;
     let content = facade.sealer.is_signed(what, text, &signature).then(|| URL_SAFE.decode(text).ok())??;

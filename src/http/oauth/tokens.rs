@@ -19,13 +19,13 @@ use crate::core::model::grant::{GrantId, GrantTokens, LONGEST, RefreshCredential
 use crate::core::model::remote::SealedValue;
 use crate::core::names::{UserName, ValueId};
 use crate::crypto::context::{GrantContext, GrantValueKind};
-use crate::http::extract::idempotency::{Keyed, key};
+use crate::http::extract::idempotency::{IdempotencyHeader, key};
 use crate::http::extract::json;
-use crate::http::extract::path::Named;
-use crate::http::respond::json::{Refused, Success};
+use crate::http::extract::path::ServerNamePath;
+use crate::http::respond::json::{ApiError, Success};
 use crate::http::servers::{OneServer, shown, time_to_start};
-use crate::http::state::{Facade, command_id};
-use crate::telemetry::error::bug;
+use crate::http::state::{ApiState, new_command_id};
+use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
 /// Tokens that an authorization server gave, and the client it gave them to.
@@ -63,14 +63,14 @@ pub struct OauthBody {
 #[utoipa::path(post, operation_id = "store_oauth_tokens", path = "/mcp/servers/{name}/oauth", tag = "servers", params(("name" = String, Path)), request_body = OauthBody,
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 409, description = "With `ifAbsent`: one is there already, and stays", body = ErrorBody)))]
 pub async fn store(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
-    let keyed = Keyed::of(&request)?;
-    let body = json::read(request, facade.limits.payload).await?;
+) -> Result<Response, ApiError> {
+    let keyed = IdempotencyHeader::of(&request)?;
+    let body = json::read_json(request, facade.limits.payload).await?;
     let key = key(&facade, keyed.as_ref(), &body)?;
-    let body: OauthBody = json::parse(&body)?;
+    let body: OauthBody = json::parse_json(&body)?;
     body.check()?;
     let server = facade.follow.catalog().server(name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
@@ -84,14 +84,15 @@ pub async fn store(
     let mut seal = |part, plain: &str| {
         let value = ValueId(Uuid::now_v7());
         let place = GrantContext { grant: &grant, part, value };
-        let bytes = facade.sealer.seal(place, plain).map_err(bug)?;
+        let bytes = facade.sealer.seal(place, plain).map_err(internal_error)?;
         sealed.push(SealedValue { value, sealed: BASE64_STANDARD.encode(&bytes.0) });
         Ok::<_, Failure>(value)
     };
     let (access, renewal) = (seal(GrantValueKind::Access, &access)?, seal(GrantValueKind::Renewal, &renewal)?);
     let tokens = GrantTokens::new(access, renewal, refreshable, now_ms(), expires_in);
-    let command = StoreTokens { id: command_id(), key, grant, server_name: name.clone(), tokens, sealed, if_absent };
-    let live = facade.ask_holder(&name, &command, time_to_start(&facade, &name)).await?;
+    let command =
+        StoreTokens { id: new_command_id(), key, grant, server_name: name.clone(), tokens, sealed, if_absent };
+    let live = facade.send_to_owner(&name, &command, time_to_start(&facade, &name)).await?;
     shown(&facade, &name, live).await
 }
 
@@ -133,7 +134,7 @@ impl OauthBody {
             scopes: self.scopes.unwrap_or_default(),
             endpoint: None,
         };
-        let renewal = Zeroizing::new(serde_json::to_string(&renewal).map_err(bug)?);
+        let renewal = Zeroizing::new(serde_json::to_string(&renewal).map_err(internal_error)?);
         Ok((Zeroizing::new(format!("Bearer {}", &*self.access_token)), renewal))
     }
 }

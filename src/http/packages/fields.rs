@@ -13,8 +13,8 @@ use crate::core::model::remote::{HIDDEN, ReconnectionOptions};
 use crate::core::model::server::Replicas;
 use crate::core::names::{PackageName, SecretName, ServerId, ServerName, UserName, VersionTag};
 use crate::crypto::context::ServerValueKind;
-use crate::http::servers::fields::{RegisterBody, Seal};
-use crate::http::state::{Facade, command_id};
+use crate::http::servers::fields::{CredentialSealer, RegisterBody};
+use crate::http::state::{ApiState, new_command_id};
 
 /// A package to be installed, and the server that it is.
 #[derive(Deserialize, ToSchema)]
@@ -78,10 +78,10 @@ pub struct InstallBody {
 
 impl InstallBody {
     /// The command that these fields mean.
-    pub fn command(mut self, facade: &Facade) -> Result<InstallPackage, Failure> {
+    pub fn command(mut self, facade: &ApiState) -> Result<InstallPackage, Failure> {
         let server = ServerId(Uuid::now_v7());
         let http = self.transport_type.as_deref() == Some("streamable_http");
-        let mut seal = Seal::new(&facade.sealer, server);
+        let mut seal = CredentialSealer::new(&facade.sealer, server);
         let (package, source) = match self.runtime.as_deref() {
             None | Some("node" | "npm") => {
                 self.refuse_python()?;
@@ -103,7 +103,8 @@ impl InstallBody {
         let (name, enabled, version) = (self.server_name.clone(), self.enabled.unwrap_or(true), self.version.take());
         let (config, session, mut sealed) = self.server(http).config(&facade.sealer, server)?;
         sealed.extend(seal.sealed);
-        let register = RegisterServer { id: command_id(), key: None, server, name, config, enabled, session, sealed };
+        let register =
+            RegisterServer { id: new_command_id(), key: None, server, name, config, enabled, session, sealed };
         Ok(InstallPackage { package, version, source, register })
     }
 
@@ -129,7 +130,7 @@ impl InstallBody {
         }
     }
 
-    fn python(&mut self, seal: &mut Seal<'_>) -> Result<PythonOptions, Failure> {
+    fn python(&mut self, seal: &mut CredentialSealer<'_>) -> Result<PythonOptions, Failure> {
         if self.python_module.is_none() && self.command.is_none() {
             return Err(Failure::invalid(
                 "pythonModule is missing: what python -m runs; or say with command what is started",

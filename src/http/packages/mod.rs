@@ -14,12 +14,12 @@ use serde_json::value::to_raw_value;
 use utoipa::{IntoParams, ToSchema};
 
 use self::fields::{InstallBody, UpgradeBody};
-use super::extract::idempotency::{Keyed, key};
+use super::extract::idempotency::{IdempotencyHeader, key};
 use super::extract::json;
-use super::extract::path::Named;
-use super::respond::json::{Nothing, Refused, Success, success};
+use super::extract::path::ServerNamePath;
+use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::servers::Mode;
-use super::state::{Facade, command_id};
+use super::state::{ApiState, new_command_id};
 use super::{jobs, servers};
 use crate::core::catalog::server::Server;
 use crate::core::command::{CheckPackages, Command, PackageCheck, UpgradePackage};
@@ -31,7 +31,7 @@ use crate::core::model::job::JobArguments;
 use crate::core::model::package::{newer, python_name};
 use crate::core::names::{PackageName, ServerName, UserName};
 use crate::jobs::client::NewJob;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 use crate::views::package::PackageView;
 use crate::views::server::ServerView;
@@ -111,20 +111,20 @@ type Queried<T> = Result<Query<T>, QueryRejection>;
     responses((status = 200, description = "The server has started and told its tools", body = Success<PackageAndServer>), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 400, description = "The request is wrong, or there is no such version", body = ErrorBody),
         (status = 404, description = "The registry has no such package", body = ErrorBody), (status = 409, description = "A server of that name exists already", body = ErrorBody), (status = 502, description = "It could not be installed, or its server does not start; `details` are the last lines of npm, pip or the server", body = ErrorBody)))]
 pub async fn install(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     mode: Queried<Mode>,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Query(Mode { dry_run }) = mode.map_err(|error| Failure::invalid(error.body_text()))?;
-    let (later, keyed) = (jobs::wants_later(request.headers()), Keyed::of(&request)?);
-    let bytes = json::read(request, facade.limits.payload).await?;
-    let body: InstallBody = json::parse(&bytes)?;
+    let (later, keyed) = (jobs::prefers_async(request.headers()), IdempotencyHeader::of(&request)?);
+    let bytes = json::read_json(request, facade.limits.payload).await?;
+    let body: InstallBody = json::parse_json(&bytes)?;
     let (user, name) = (body.username.clone(), body.server_name.clone());
     let key = keyed.map(|keyed| keyed.job_key(&facade, &user, &bytes)).transpose()?;
     let command = body.command(&facade)?;
     if dry_run {
         crate::core::decide::server::register_server(&facade.follow.catalog(), &command.register)?;
-        return success(Nothing {});
+        return success(EmptyBody {});
     }
     // What would fail in any case is not begun; under a key it may be its own success that is in the way.
     if key.is_none() && facade.follow.catalog().server(name.as_str()).is_some() {
@@ -139,23 +139,23 @@ pub async fn install(
     responses((status = 200, description = "The server runs that version", body = Success<PackageAndServer>), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 400, description = "The request is wrong, or there is no such version", body = ErrorBody),
         (status = 404, description = "The server has no package", body = ErrorBody), (status = 502, description = "It could not be installed, or does not start; the old version goes on running", body = ErrorBody)))]
 pub async fn upgrade(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
-    let (later, keyed) = (jobs::wants_later(request.headers()), Keyed::of(&request)?);
-    let bytes = json::read_or_nothing(request, facade.limits.payload).await?;
+) -> Result<Response, ApiError> {
+    let (later, keyed) = (jobs::prefers_async(request.headers()), IdempotencyHeader::of(&request)?);
+    let bytes = json::read_optional_json(request, facade.limits.payload).await?;
     let UpgradeBody { username, version } =
-        if bytes.is_empty() { UpgradeBody::default() } else { json::parse(&bytes)? };
+        if bytes.is_empty() { UpgradeBody::default() } else { json::parse_json(&bytes)? };
     find_installed(&facade.follow.catalog(), name.as_str())?;
     let key = keyed.map(|keyed| keyed.job_key(&facade, &username, &bytes)).transpose()?;
-    let command = UpgradePackage { id: command_id(), name: name.clone(), version };
+    let command = UpgradePackage { id: new_command_id(), name: name.clone(), version };
     submit(&facade, later, job(username, name, key, &command)?).await
 }
 
 /// All packages.
 #[utoipa::path(get, operation_id = "list_packages", path = "/packages", tag = "packages", params(CheckQuery), responses((status = 200, description = "Done", body = Success<AllPackages>)))]
-pub async fn list(State(facade): State<Arc<Facade>>, query: Queried<CheckQuery>) -> Result<Response, Refused> {
+pub async fn list(State(facade): State<Arc<ApiState>>, query: Queried<CheckQuery>) -> Result<Response, ApiError> {
     success(AllPackages { packages: views(&facade, query, |_| true).await? })
 }
 
@@ -163,10 +163,10 @@ pub async fn list(State(facade): State<Arc<Facade>>, query: Queried<CheckQuery>)
 #[utoipa::path(get, operation_id = "get_packages_by_name", path = "/packages/by-name/{name}", tag = "packages", params(("name" = String, Path, description = "The package's name"), CheckQuery),
     responses((status = 200, description = "Done", body = Success<NamedPackages>), (status = 404, description = "No server has such a package", body = ErrorBody)))]
 pub async fn by_name(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     Path(name): Path<String>,
     query: Queried<CheckQuery>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let unknown = || Failure::new(Code::PackageNotFound, "No package of that name is installed");
     let name: PackageName = name.parse().map_err(|_| unknown())?;
     let normal = python_name(&name).ok();
@@ -183,10 +183,10 @@ pub async fn by_name(
 #[utoipa::path(get, operation_id = "get_package", path = "/packages/by-id/{name}", tag = "packages", params(("name" = String, Path, description = "The server's name"), CheckQuery),
     responses((status = 200, description = "Done", body = Success<OnePackage>), (status = 404, description = "The server has no package", body = ErrorBody)))]
 pub async fn by_id(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     query: Queried<CheckQuery>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     find_installed(&facade.follow.catalog(), name.as_str())?;
     let package = views(&facade, query, |server| server.name == name).await?.pop();
     success(OnePackage { package: package.ok_or_else(|| Failure::server_not_found(&name))? })
@@ -195,7 +195,7 @@ pub async fn by_id(
 /// Ask the registries which packages have something newer.
 #[utoipa::path(get, operation_id = "check_packages", path = "/packages/updates", tag = "packages", params(UpdatesQuery),
     responses((status = 200, description = "Done", body = Success<Updates>), (status = 404, description = "The server has no package", body = ErrorBody)))]
-pub async fn updates(State(facade): State<Arc<Facade>>, query: Queried<UpdatesQuery>) -> Result<Response, Refused> {
+pub async fn updates(State(facade): State<Arc<ApiState>>, query: Queried<UpdatesQuery>) -> Result<Response, ApiError> {
     let Query(UpdatesQuery { name }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     if let Some(name) = &name {
         find_installed(&facade.follow.catalog(), name.as_str())?;
@@ -225,12 +225,12 @@ pub async fn updates(State(facade): State<Arc<Facade>>, query: Queried<UpdatesQu
 #[utoipa::path(put, operation_id = "enable_package", path = "/packages/{name}/enable", tag = "packages", params(("name" = String, Path, description = "The server's name")),
     responses((status = 200, description = "Done", body = Success<PackageAndServer>), (status = 404, description = "The server has no package", body = ErrorBody)))]
 pub async fn enable(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     find_installed(&facade.follow.catalog(), name.as_str())?;
-    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+    let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
     let server = servers::enabled(&facade, &name, key).await?;
     with_server(&facade, &name, server)
 }
@@ -239,40 +239,40 @@ pub async fn enable(
 #[utoipa::path(put, operation_id = "disable_package", path = "/packages/{name}/disable", tag = "packages", params(("name" = String, Path, description = "The server's name")),
     responses((status = 200, description = "Done", body = Success<PackageAndServer>), (status = 404, description = "The server has no package", body = ErrorBody)))]
 pub async fn disable(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     find_installed(&facade.follow.catalog(), name.as_str())?;
-    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+    let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
     let server = servers::disabled(&facade, &name, key).await?;
     with_server(&facade, &name, server)
 }
 
 /// Remove a package and its server with all its secrets. Its files go where no other server uses them.
 #[utoipa::path(delete, operation_id = "delete_package", path = "/packages/{name}", tag = "packages", params(("name" = String, Path, description = "The server's name")),
-    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 404, description = "The server has no package", body = ErrorBody)))]
+    responses((status = 200, description = "Done", body = Success<EmptyBody>), (status = 404, description = "The server has no package", body = ErrorBody)))]
 pub async fn delete(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
-    let keyed = Keyed::of(&request)?.is_some();
+) -> Result<Response, ApiError> {
+    let keyed = IdempotencyHeader::of(&request)?.is_some();
     // Under a key it may be its own success that is in the way.
     if !keyed {
         find_installed(&facade.follow.catalog(), name.as_str())?;
     }
-    servers::delete(State(facade), Named(name), request).await
+    servers::delete(State(facade), ServerNamePath(name), request).await
 }
 
-fn with_server(facade: &Facade, name: &ServerName, server: ServerView) -> Result<Response, Refused> {
+fn with_server(facade: &ApiState, name: &ServerName, server: ServerView) -> Result<Response, ApiError> {
     let catalog = facade.follow.catalog();
     let package = PackageView::new(find_installed(&catalog, name.as_str())?, &facade.folders);
     success(PackageAndServer { package: package.ok_or_else(Failure::internal)?, server })
 }
 
-async fn submit(facade: &Facade, later: bool, new: NewJob) -> Result<Response, Refused> {
-    if later { jobs::later(facade, new).await } else { jobs::now(facade, new).await }
+async fn submit(facade: &ApiState, later: bool, new: NewJob) -> Result<Response, ApiError> {
+    if later { jobs::submit_and_accept(facade, new).await } else { jobs::submit_and_wait(facade, new).await }
 }
 
 pub fn job<C: Command>(
@@ -281,26 +281,27 @@ pub fn job<C: Command>(
     key: Option<JobIdempotencyKey>,
     command: &C,
 ) -> Result<NewJob, Failure> {
-    let work = JobArguments { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(bug)? };
+    let work =
+        JobArguments { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(internal_error)? };
     Ok(NewJob { user, command: C::NAME, server: Some(server), work, key, actor: Actor::Api })
 }
 
 /// The servers that have a package, by name.
-pub fn packaged(facade: &Facade) -> Vec<Arc<Server>> {
+pub fn packaged(facade: &ApiState) -> Vec<Arc<Server>> {
     let catalog = facade.follow.catalog();
     catalog.servers().into_iter().filter(|server| server.package.is_some()).cloned().collect()
 }
 
-async fn check(facade: &Facade, servers: &[Arc<Server>]) -> Result<Vec<PackageCheck>, Failure> {
+async fn check(facade: &ApiState, servers: &[Arc<Server>]) -> Result<Vec<PackageCheck>, Failure> {
     if servers.is_empty() {
         return Ok(vec![]);
     }
-    facade.ask(&CheckPackages { servers: servers.iter().map(|server| server.id).collect() }, CHECK).await
+    facade.send_command(&CheckPackages { servers: servers.iter().map(|server| server.id).collect() }, CHECK).await
 }
 
 /// The packages of those servers; where asked for, with what the registries say now.
 async fn views(
-    facade: &Facade,
+    facade: &ApiState,
     query: Queried<CheckQuery>,
     wanted: impl Fn(&Server) -> bool,
 ) -> Result<Vec<PackageView>, Failure> {

@@ -15,11 +15,11 @@ use crate::core::decide::idempotency::key_conflict;
 use crate::core::failure::Failure;
 use crate::core::model::idempotency::JobIdempotencyKey;
 use crate::core::names::{JobId, ServerName, UserName};
-use crate::http::extract::idempotency::{Keyed, of_server};
+use crate::http::extract::idempotency::{IdempotencyHeader, of_server};
 use crate::http::extract::json;
 use crate::http::jobs;
-use crate::http::respond::json::{Refused, Success, success, success_as};
-use crate::http::state::{Facade, command_id};
+use crate::http::respond::json::{ApiError, Success, success, success_as};
+use crate::http::state::{ApiState, new_command_id};
 use crate::jobs::client::key_expired;
 use crate::views::failure::ErrorBody;
 
@@ -70,16 +70,17 @@ pub struct AllAccepted {
 #[utoipa::path(put, operation_id = "upgrade_all_packages", path = "/packages/upgrade-all", tag = "packages", request_body = Option<UpgradeAllBody>,
     responses((status = 200, description = "What came of each", body = Success<AllUpgraded>), (status = 202, description = "With Prefer: respond-async; each job says where its answer will be", body = Success<AllAccepted>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
         (status = 409, description = "Its Idempotency-Key was used with another body", body = ErrorBody), (status = 429, description = "The user has no room for so many waiting jobs (MAX_WAITING_JOBS); none was begun", body = ErrorBody)))]
-pub async fn upgrade_all(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
-    let (later, keyed) = (jobs::wants_later(request.headers()), Keyed::of(&request)?);
-    let bytes = json::read_or_nothing(request, facade.limits.payload).await?;
-    let UpgradeAllBody { username } = if bytes.is_empty() { UpgradeAllBody::default() } else { json::parse(&bytes)? };
+pub async fn upgrade_all(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
+    let (later, keyed) = (jobs::prefers_async(request.headers()), IdempotencyHeader::of(&request)?);
+    let bytes = json::read_optional_json(request, facade.limits.payload).await?;
+    let UpgradeAllBody { username } =
+        if bytes.is_empty() { UpgradeAllBody::default() } else { json::parse_json(&bytes)? };
     let key = keyed.map(|keyed| keyed.job_key(&facade, &username, &bytes)).transpose()?;
     let accepted = accept(&facade, &username, key).await?;
     if later {
         let job = |(server_name, job_id)| AcceptedUpgrade { server_name, job_id, location: jobs::location(job_id) };
         let accepted = success_as(StatusCode::ACCEPTED, AllAccepted { jobs: accepted.into_iter().map(job).collect() })?;
-        return Ok(jobs::as_preferred(accepted));
+        return Ok(jobs::respond_as_preferred(accepted));
     }
     let results = accepted.into_iter().map(|(server_name, job)| ended(&facade, server_name, job));
     success(AllUpgraded { results: join_all(results).await })
@@ -88,7 +89,7 @@ pub async fn upgrade_all(State(facade): State<Arc<Facade>>, request: Request) ->
 /// The job of each package. Under a key that was used before they are those of that time, whichever packages there
 /// are now.
 async fn accept(
-    facade: &Facade,
+    facade: &ApiState,
     user: &UserName,
     key: Option<JobIdempotencyKey>,
 ) -> Result<Vec<(ServerName, JobId)>, Failure> {
@@ -100,7 +101,7 @@ async fn accept(
     let servers: Vec<_> = packaged(facade).into_iter().map(|server| server.name.clone()).collect();
     let new = servers.iter().map(|name| {
         let key = key.map(|key| of_server(facade, key, name)).transpose()?;
-        let command = UpgradePackage { id: command_id(), name: name.clone(), version: None };
+        let command = UpgradePackage { id: new_command_id(), name: name.clone(), version: None };
         job(user.clone(), name.clone(), key, &command)
     });
     match facade.queue.submit_all(new.collect::<Result<_, _>>()?).await? {
@@ -111,7 +112,7 @@ async fn accept(
 }
 
 /// The jobs that a request under that key has made, in the order of their servers.
-fn of_key(facade: &Facade, key: JobIdempotencyKey) -> Result<Vec<(ServerName, JobId)>, Failure> {
+fn of_key(facade: &ApiState, key: JobIdempotencyKey) -> Result<Vec<(ServerName, JobId)>, Failure> {
     let mut known = Vec::new();
     for job in facade.follow.catalog().jobs.newest_first().filter(|job| job.command == UpgradePackage::NAME) {
         let (Some(server), Some(own)) = (&job.server, &job.key) else { continue };
@@ -128,8 +129,8 @@ fn of_key(facade: &Facade, key: JobIdempotencyKey) -> Result<Vec<(ServerName, Jo
     Ok(known)
 }
 
-async fn ended(facade: &Facade, server_name: ServerName, job: JobId) -> Upgraded {
-    let error = match jobs::end_of(facade, job).await {
+async fn ended(facade: &ApiState, server_name: ServerName, job: JobId) -> Upgraded {
+    let error = match jobs::wait_for_answer(facade, job).await {
         Ok(outcome) => outcome.error(),
         Err(failure) => Some(failure.message),
     };

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::json::status_of;
 use crate::core::failure::Failure;
-use crate::http::state::Facade;
+use crate::http::state::ApiState;
 
 /// What every answer to a browser says: it is kept nowhere, loads nothing, stands in no frame, and the address it was
 /// found at, which may hold a code, goes to nobody.
@@ -27,45 +27,45 @@ const SHUT: [(HeaderName, HeaderValue); 4] = [
 ];
 
 /// A page of one title and one text, neither of them HTML.
-pub fn page(status: StatusCode, title: &str, text: &str) -> Response {
+pub fn html_page(status: StatusCode, title: &str, text: &str) -> Response {
     let (title, text) = (escaped(title), escaped(text));
     let html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
     );
     let mut response = (status, html).into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    shut(response)
+    with_security_headers(response)
 }
 
 /// Sends the browser elsewhere.
 pub fn redirect(to: HeaderValue) -> Response {
     let mut response = StatusCode::FOUND.into_response();
     response.headers_mut().insert(header::LOCATION, to);
-    shut(response)
+    with_security_headers(response)
 }
 
-fn shut(mut response: Response) -> Response {
+fn with_security_headers(mut response: Response) -> Response {
     response.headers_mut().extend(SHUT);
     response
 }
 
 /// A failure as a person sees it, with the status that a program would get.
-pub struct Shown(pub Failure);
+pub struct HtmlError(pub Failure);
 
-impl From<Failure> for Shown {
+impl From<Failure> for HtmlError {
     fn from(failure: Failure) -> Self {
         Self(failure)
     }
 }
 
-impl IntoResponse for Shown {
+impl IntoResponse for HtmlError {
     fn into_response(self) -> Response {
         let Failure { code, message, details, retry_after, .. } = self.0;
         let text = match details {
             Some(details) => format!("{message}: {details}"),
             None => message,
         };
-        let mut response = page(status_of(code), "This did not work", &text);
+        let mut response = html_page(status_of(code), "This did not work", &text);
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -89,7 +89,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// Where a browser finds a path of ours: under `PUBLIC_URL`, else at the host that this request was sent to.
-pub fn address(facade: &Facade, host: Option<&HeaderValue>, path: &str) -> String {
+pub fn public_url(facade: &ApiState, host: Option<&HeaderValue>, path: &str) -> String {
     if let Some(public) = &facade.access.public {
         return format!("{}{path}", public.url);
     }
@@ -98,7 +98,7 @@ pub fn address(facade: &Facade, host: Option<&HeaderValue>, path: &str) -> Strin
 }
 
 /// A cookie that no script reads, for the pages under `path`, sent along when another site's page leads here.
-pub fn cookie(facade: &Facade, name: &str, value: &str, path: &str, lives: Duration) -> Option<HeaderValue> {
+pub fn cookie(facade: &ApiState, name: &str, value: &str, path: &str, lives: Duration) -> Option<HeaderValue> {
     let (prefix, secure) = facade.access.public.as_ref().map_or(("", ""), |public| {
         let secure = if public.secure { "; Secure" } else { "" };
         (&public.path, secure)

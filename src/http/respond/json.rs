@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::core::failure::{Code, Failure};
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 use crate::views::job_answer::JobAnswer;
 
@@ -23,15 +23,16 @@ pub struct Success<T> {
 
 /// An answer without fields of its own.
 #[derive(Serialize, ToSchema)]
-pub struct Nothing {}
+pub struct EmptyBody {}
 
-pub fn success<T: Serialize>(fields: T) -> Result<Response, Refused> {
+pub fn success<T: Serialize>(fields: T) -> Result<Response, ApiError> {
     success_as(StatusCode::OK, fields)
 }
 
 /// The same with another status.
-pub fn success_as<T: Serialize>(status: StatusCode, fields: T) -> Result<Response, Refused> {
-    let body = serde_json::to_vec(&Success { success: true, fields }).map_err(|error| Refused(bug(error)))?;
+pub fn success_as<T: Serialize>(status: StatusCode, fields: T) -> Result<Response, ApiError> {
+    let body =
+        serde_json::to_vec(&Success { success: true, fields }).map_err(|error| ApiError(internal_error(error)))?;
     Ok(json(status, body))
 }
 
@@ -44,15 +45,15 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
 }
 
 /// A failure as the caller sees it.
-pub struct Refused(pub Failure);
+pub struct ApiError(pub Failure);
 
-impl From<Failure> for Refused {
+impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         Self(failure)
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = json(status_of(self.0.code), ErrorBody::of(&self.0).to_json());
         if let Some(seconds) = self.0.retry_after {
@@ -66,7 +67,7 @@ impl IntoResponse for Refused {
 }
 
 /// The answer that a job has brought, as the request itself would have been answered.
-pub fn answered(outcome: JobAnswer) -> Response {
+pub fn job_answer_response(outcome: JobAnswer) -> Response {
     let JobAnswer { status: code, retry_after, body } = outcome;
     let mut response = json(status(code), String::from(Box::<str>::from(body)));
     if let Some(seconds) = retry_after {

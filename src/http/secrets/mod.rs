@@ -11,16 +11,16 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::extract::idempotency::Keyed;
+use super::extract::idempotency::IdempotencyHeader;
 use super::extract::json;
-use super::respond::json::{Nothing, Refused, Success, success};
-use super::state::{Facade, command_id};
+use super::respond::json::{ApiError, EmptyBody, Success, success};
+use super::state::{ApiState, new_command_id};
 use crate::core::command::{DeleteSecret, SetSecret};
 use crate::core::failure::Failure;
 use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName, ValueId};
 use crate::crypto::context::SecretContext;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
 const TIME: Duration = Duration::from_secs(15);
@@ -62,36 +62,39 @@ pub struct DeleteBody {
 
 /// Store a secret, encrypted; an earlier value of the same name is replaced.
 #[utoipa::path(post, operation_id = "set_secret", path = "/secrets/set", tag = "secrets", request_body = SetBody,
-    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 409, description = "With `ifAbsent`: one is there already, and stays", body = ErrorBody)))]
-pub async fn set(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
-    let keyed = Keyed::of(&request)?;
-    let body = json::read(request, facade.limits.payload).await?;
-    let SetBody { username: user, server_name, secret_name, secret_value, if_absent } = json::parse(&body)?;
+    responses((status = 200, description = "Done", body = Success<EmptyBody>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 409, description = "With `ifAbsent`: one is there already, and stays", body = ErrorBody)))]
+pub async fn set(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
+    let keyed = IdempotencyHeader::of(&request)?;
+    let body = json::read_json(request, facade.limits.payload).await?;
+    let SetBody { username: user, server_name, secret_name, secret_value, if_absent } = json::parse_json(&body)?;
     let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.id);
     let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
     let name = plain_name(&server_name, secret_name);
     let value = ValueId(Uuid::now_v7());
     // Sealed at the door: from here on nobody has the value but the worker that injects it.
     let place = SecretContext { server, user: &user, name: &name, value };
-    let sealed = facade.sealer.seal(place, &secret_value).map_err(bug)?;
+    let sealed = facade.sealer.seal(place, &secret_value).map_err(internal_error)?;
     let sealed = BASE64_STANDARD.encode(&sealed.0);
     let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;
     facade
-        .ask(&SetSecret { id: command_id(), key, server, server_name, user, name, value, sealed, if_absent }, TIME)
+        .send_command(
+            &SetSecret { id: new_command_id(), key, server, server_name, user, name, value, sealed, if_absent },
+            TIME,
+        )
         .await?;
-    success(Nothing {})
+    success(EmptyBody {})
 }
 
 /// Remove a secret: once this is answered its value is gone from the store.
 #[utoipa::path(post, operation_id = "delete_secret", path = "/secrets/delete", tag = "secrets", request_body = DeleteBody,
-    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
+    responses((status = 200, description = "Done", body = Success<EmptyBody>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
         (status = 404, description = "There is no such server or secret", body = ErrorBody)))]
-pub async fn delete(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
-    let keyed = Keyed::of(&request)?;
-    let body = json::read(request, facade.limits.payload).await?;
-    let DeleteBody { username: user, server_name, secret_name } = json::parse(&body)?;
+pub async fn delete(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
+    let keyed = IdempotencyHeader::of(&request)?;
+    let body = json::read_json(request, facade.limits.payload).await?;
+    let DeleteBody { username: user, server_name, secret_name } = json::parse_json(&body)?;
     let name = plain_name(&server_name, secret_name);
     let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;
-    facade.ask(&DeleteSecret { id: command_id(), key, server_name, user, name }, TIME).await?;
-    success(Nothing {})
+    facade.send_command(&DeleteSecret { id: new_command_id(), key, server_name, user, name }, TIME).await?;
+    success(EmptyBody {})
 }

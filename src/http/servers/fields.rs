@@ -18,7 +18,7 @@ use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport
 use crate::core::names::{SecretName, ServerId, ServerName, ValueId};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::Sealer;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 
 /// A server to be registered.
 #[derive(Deserialize, ToSchema)]
@@ -138,7 +138,7 @@ type Registered = (ServerConfig, Option<ValueId>, Vec<SealedValue>);
 impl RegisterBody {
     /// The configuration that these fields mean, credentials sealed for that server.
     pub fn config(self, sealer: &Sealer, server: ServerId) -> Result<Registered, Failure> {
-        let mut seal = Seal::new(sealer, server);
+        let mut seal = CredentialSealer::new(sealer, server);
         let (transport, session) = match self.transport_type.as_deref() {
             None | Some("stdio") => {
                 let given = [
@@ -205,7 +205,7 @@ impl UpdateBody {
         if self.name.is_some_and(|given| given != server.name) {
             return Err(Failure::invalid("name cannot be changed; register the server anew under the other name"));
         }
-        let mut seal = Seal::new(sealer, server.id);
+        let mut seal = CredentialSealer::new(sealer, server.id);
         let mut remote = RemoteChange { reconnection_options: self.reconnection_options, ..RemoteChange::default() };
         if let Some(url) = &self.url {
             let (url, user_info) = seal.url(url)?;
@@ -243,13 +243,13 @@ impl UpdateBody {
 }
 
 /// Seals what only workers may open, and keeps it for its command.
-pub struct Seal<'a> {
+pub struct CredentialSealer<'a> {
     sealer: &'a Sealer,
     server: ServerId,
     pub sealed: Vec<SealedValue>,
 }
 
-impl<'a> Seal<'a> {
+impl<'a> CredentialSealer<'a> {
     pub fn new(sealer: &'a Sealer, server: ServerId) -> Self {
         Self { sealer, server, sealed: vec![] }
     }
@@ -281,14 +281,14 @@ impl<'a> Seal<'a> {
 
     fn session(&mut self, id: String) -> Result<ValueId, Failure> {
         check_session_id(&id)?;
-        let session = serde_json::to_string(&StoredSession { id, initialize: None }).map_err(bug)?;
+        let session = serde_json::to_string(&StoredSession { id, initialize: None }).map_err(internal_error)?;
         self.seal(ServerValueKind::Session, "", &session)
     }
 
     pub fn seal(&mut self, kind: ServerValueKind, name: &str, plain: &str) -> Result<ValueId, Failure> {
         let value = ValueId(Uuid::now_v7());
         let place = ServerValueContext { server: self.server, kind, name, value };
-        let sealed = self.sealer.seal(place, plain).map_err(bug)?;
+        let sealed = self.sealer.seal(place, plain).map_err(internal_error)?;
         self.sealed.push(SealedValue { value, sealed: BASE64_STANDARD.encode(&sealed.0) });
         Ok(value)
     }

@@ -14,11 +14,11 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use self::fields::{RegisterBody, UpdateBody};
-use super::extract::idempotency::{Keyed, key};
+use super::extract::idempotency::{IdempotencyHeader, key};
 use super::extract::json;
-use super::extract::path::Named;
-use super::respond::json::{Nothing, Refused, Success, success};
-use super::state::{Facade, command_id};
+use super::extract::path::ServerNamePath;
+use super::respond::json::{ApiError, EmptyBody, Success, success};
+use super::state::{ApiState, new_command_id};
 use crate::core::catalog::server::Server;
 use crate::core::command::{DeleteServer, DisableServer, EnableServer, ReadServerLogs, RegisterServer, UpdateServer};
 use crate::core::failure::Failure;
@@ -28,7 +28,7 @@ use crate::core::names::{Position, ServerId, ServerName, WorkerId};
 use crate::eventlog::history::PointInTime;
 use crate::ports::bus::Target;
 use crate::views::failure::ErrorBody;
-use crate::views::server::{ServerView, Told};
+use crate::views::server::{LiveDetails, ServerView};
 
 /// What stopping a server may take, and a little more.
 const STOPS: Duration = Duration::from_secs(20);
@@ -64,14 +64,15 @@ pub struct Moment {
 #[utoipa::path(get, operation_id = "list_servers", path = "/mcp/servers", tag = "servers", params(Moment),
     responses((status = 200, description = "Done", body = Success<AllServers>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody)))]
 pub async fn list(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     moment: Result<Query<Moment>, QueryRejection>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Query(Moment { at }) = moment.map_err(|error| Failure::invalid(error.body_text()))?;
     if let Some(at) = at {
         let position = PointInTime::parse(&at)?.position(&facade.follow).await?;
         let catalog = facade.past.catalog(&facade.follow, position).await?;
-        let servers = catalog.servers().into_iter().map(|server| ServerView::known(server, &facade.folders)).collect();
+        let servers =
+            catalog.servers().into_iter().map(|server| ServerView::from_catalog(server, &facade.folders)).collect();
         return success(AllServers { servers, position: Some(position) });
     }
     let servers: Vec<_> = facade.follow.catalog().servers().into_iter().cloned().collect();
@@ -81,7 +82,10 @@ pub async fn list(
 /// One server.
 #[utoipa::path(get, operation_id = "get_server", path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
-pub async fn get(State(facade): State<Arc<Facade>>, Named(name): Named) -> Result<Response, Refused> {
+pub async fn get(
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
+) -> Result<Response, ApiError> {
     one(&facade, &name).await
 }
 
@@ -99,25 +103,25 @@ pub struct Mode {
 #[utoipa::path(post, operation_id = "register_server", path = "/mcp/servers", tag = "servers", params(Mode), request_body = RegisterBody,
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 409, description = "A server of that name exists already", body = ErrorBody)))]
 pub async fn register(
-    State(facade): State<Arc<Facade>>,
+    State(facade): State<Arc<ApiState>>,
     mode: Result<Query<Mode>, QueryRejection>,
     request: Request,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let Query(Mode { dry_run }) = mode.map_err(|error| Failure::invalid(error.body_text()))?;
-    let keyed = Keyed::of(&request)?;
-    let body = json::read(request, facade.limits.payload).await?;
+    let keyed = IdempotencyHeader::of(&request)?;
+    let body = json::read_json(request, facade.limits.payload).await?;
     let key = key(&facade, keyed.as_ref(), &body)?;
-    let body: RegisterBody = json::parse(&body)?;
+    let body: RegisterBody = json::parse_json(&body)?;
     let (server, name, enabled) = (ServerId(Uuid::now_v7()), body.name.clone(), body.enabled.unwrap_or(true));
     let (config, session, sealed) = body.config(&facade.sealer, server)?;
     let time = starts(config.startup_timeout_ms());
-    let (id, named) = (command_id(), name.clone());
+    let (id, named) = (new_command_id(), name.clone());
     let command = RegisterServer { id, key, server, name: named, config, enabled, session, sealed };
     if dry_run {
         crate::core::decide::server::register_server(&facade.follow.catalog(), &command)?;
-        return success(Nothing {});
+        return success(EmptyBody {});
     }
-    let live = facade.ask(&command, time).await?;
+    let live = facade.send_command(&command, time).await?;
     shown(&facade, &name, live).await
 }
 
@@ -125,14 +129,14 @@ pub async fn register(
 #[utoipa::path(put, operation_id = "update_server", path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)), request_body = UpdateBody,
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn update(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
-    let keyed = Keyed::of(&request)?;
-    let body = json::read(request, facade.limits.payload).await?;
+) -> Result<Response, ApiError> {
+    let keyed = IdempotencyHeader::of(&request)?;
+    let body = json::read_json(request, facade.limits.payload).await?;
     let key = key(&facade, keyed.as_ref(), &body)?;
-    let body: UpdateBody = json::parse(&body)?;
+    let body: UpdateBody = json::parse_json(&body)?;
     let server = facade.follow.catalog().server(name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
     let (change, sealed) = body.change(&facade.sealer, &server)?;
@@ -145,40 +149,45 @@ pub async fn update(
     };
     let asked = change.startup_timeout.flatten();
     let time = asked.map_or_else(|| time_to_start(&facade, &name), starts);
-    let (id, named) = (command_id(), name.clone());
+    let (id, named) = (new_command_id(), name.clone());
     let command = UpdateServer { id, key, name: named, change, server: Some(server.id), sealed };
-    let live = facade.ask_holder(&name, &command, time).await?;
+    let live = facade.send_to_owner(&name, &command, time).await?;
     shown(&facade, &name, live).await
 }
 
 /// Remove a server, its processes and all its secrets.
 #[utoipa::path(delete, operation_id = "delete_server", path = "/mcp/servers/{name}", tag = "servers", params(("name" = String, Path)),
-    responses((status = 200, description = "Done", body = Success<Nothing>), (status = 404, description = "There is no such server", body = ErrorBody)))]
+    responses((status = 200, description = "Done", body = Success<EmptyBody>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn delete(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
-    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
-    facade.ask_holder(&name, &DeleteServer { id: command_id(), key, name: name.clone() }, STOPS).await?;
-    success(Nothing {})
+) -> Result<Response, ApiError> {
+    let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
+    facade.send_to_owner(&name, &DeleteServer { id: new_command_id(), key, name: name.clone() }, STOPS).await?;
+    success(EmptyBody {})
 }
 
 /// Enable a server; one that is enabled is restarted.
 #[utoipa::path(put, operation_id = "enable_server", path = "/mcp/servers/{name}/enable", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn enable(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
-    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+) -> Result<Response, ApiError> {
+    let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
     success(OneServer { server: enabled(&facade, &name, key).await? })
 }
 
-pub async fn enabled(facade: &Facade, name: &ServerName, key: Option<IdempotencyKey>) -> Result<ServerView, Refused> {
+pub async fn enabled(
+    facade: &ApiState,
+    name: &ServerName,
+    key: Option<IdempotencyKey>,
+) -> Result<ServerView, ApiError> {
     let time = time_to_start(facade, name);
-    let live = facade.ask_holder(name, &EnableServer { id: command_id(), key, name: name.clone() }, time).await?;
+    let live =
+        facade.send_to_owner(name, &EnableServer { id: new_command_id(), key, name: name.clone() }, time).await?;
     changed(facade, name, live).await
 }
 
@@ -186,16 +195,21 @@ pub async fn enabled(facade: &Facade, name: &ServerName, key: Option<Idempotency
 #[utoipa::path(put, operation_id = "disable_server", path = "/mcp/servers/{name}/disable", tag = "servers", params(("name" = String, Path)),
     responses((status = 200, description = "Done", body = Success<OneServer>), (status = 404, description = "There is no such server", body = ErrorBody)))]
 pub async fn disable(
-    State(facade): State<Arc<Facade>>,
-    Named(name): Named,
+    State(facade): State<Arc<ApiState>>,
+    ServerNamePath(name): ServerNamePath,
     request: Request,
-) -> Result<Response, Refused> {
-    let key = key(&facade, Keyed::of(&request)?.as_ref(), &[])?;
+) -> Result<Response, ApiError> {
+    let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
     success(OneServer { server: disabled(&facade, &name, key).await? })
 }
 
-pub async fn disabled(facade: &Facade, name: &ServerName, key: Option<IdempotencyKey>) -> Result<ServerView, Refused> {
-    let live = facade.ask_holder(name, &DisableServer { id: command_id(), key, name: name.clone() }, STOPS).await?;
+pub async fn disabled(
+    facade: &ApiState,
+    name: &ServerName,
+    key: Option<IdempotencyKey>,
+) -> Result<ServerView, ApiError> {
+    let live =
+        facade.send_to_owner(name, &DisableServer { id: new_command_id(), key, name: name.clone() }, STOPS).await?;
     changed(facade, name, live).await
 }
 
@@ -204,14 +218,14 @@ fn starts(startup_timeout_ms: u64) -> Duration {
     STOPS + Duration::from_millis(startup_timeout_ms)
 }
 
-pub fn time_to_start(facade: &Facade, name: &ServerName) -> Duration {
+pub fn time_to_start(facade: &ApiState, name: &ServerName) -> Duration {
     let catalog = facade.follow.catalog();
     let Some(server) = catalog.server(name.as_str()) else { return starts(DEFAULT_TIMEOUT_MS) };
     let builds = if server.package.is_some() { BUILDS } else { Duration::ZERO };
     starts(server.config.startup_timeout_ms()) + builds
 }
 
-async fn one(facade: &Facade, name: &ServerName) -> Result<Response, Refused> {
+async fn one(facade: &ApiState, name: &ServerName) -> Result<Response, ApiError> {
     let server =
         facade.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     let server = views(facade, &[server]).await.pop().ok_or_else(|| Failure::server_not_found(name))?;
@@ -219,20 +233,20 @@ async fn one(facade: &Facade, name: &ServerName) -> Result<Response, Refused> {
 }
 
 /// The server after a change, as the worker that made it has seen it.
-pub async fn shown(facade: &Facade, name: &ServerName, live: ServerStatus) -> Result<Response, Refused> {
+pub async fn shown(facade: &ApiState, name: &ServerName, live: ServerStatus) -> Result<Response, ApiError> {
     success(OneServer { server: changed(facade, name, live).await? })
 }
 
-async fn changed(facade: &Facade, name: &ServerName, live: ServerStatus) -> Result<ServerView, Refused> {
+async fn changed(facade: &ApiState, name: &ServerName, live: ServerStatus) -> Result<ServerView, ApiError> {
     let server =
         facade.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     let mut view = views(facade, &[server]).await.pop().ok_or_else(|| Failure::server_not_found(name))?;
-    view.look(live);
+    view.set_status(live);
     Ok(view)
 }
 
 /// Servers with their status, and the logs of those workers that answer in time.
-async fn views(facade: &Facade, servers: &[Arc<Server>]) -> Vec<ServerView> {
+async fn views(facade: &ApiState, servers: &[Arc<Server>]) -> Vec<ServerView> {
     let ids: Vec<ServerId> = servers.iter().map(|server| server.id).collect();
     let looks = facade.board.server_statuses(&ids);
     let mut by_worker: HashMap<WorkerId, Vec<ServerId>> = HashMap::new();
@@ -243,7 +257,7 @@ async fn views(facade: &Facade, servers: &[Arc<Server>]) -> Vec<ServerView> {
         facade.asker.send_to(Target::Worker(worker), &ReadServerLogs { servers }, LOGS).await.unwrap_or_default()
     });
     let told = futures::future::join_all(asked).await.into_iter().flatten();
-    let mut by_server: HashMap<ServerId, Told> = HashMap::new();
+    let mut by_server: HashMap<ServerId, LiveDetails> = HashMap::new();
     for told in told {
         let of_server = by_server.entry(told.server).or_default();
         of_server.logs.extend(told.logs);

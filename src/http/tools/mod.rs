@@ -16,13 +16,13 @@ use sha2::{Digest, Sha256};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
-use super::extract::idempotency::Keyed;
+use super::extract::idempotency::IdempotencyHeader;
 use super::extract::json;
-use super::google::browser_flow::with_login;
+use super::google::browser_flow::add_login_url;
 use super::jobs;
-use super::oauth::browser_flow::with_authorization;
-use super::respond::json::{Refused, json};
-use super::state::Facade;
+use super::oauth::browser_flow::add_authorization_url;
+use super::respond::json::{ApiError, json};
+use super::state::ApiState;
 use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::{check_args, is_traceparent};
 use crate::core::catalog::Catalog;
@@ -36,7 +36,7 @@ use crate::core::model::tool_call::CallTool;
 use crate::core::names::{Position, ServerName, ToolName, UserName};
 use crate::core::tool_result;
 use crate::jobs::client::NewJob;
-use crate::telemetry::error::bug;
+use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
 /// Time for the worker to say itself that it timed out.
@@ -46,7 +46,7 @@ const WITH_PROGRESS: Duration = Duration::from_secs(3600);
 
 /// The answer of `GET /mcp/tools`, built when a tool list changes and not when it is asked for.
 #[derive(Default)]
-pub struct ToolsAnswer(ArcSwapOption<Built>);
+pub struct ToolListCache(ArcSwapOption<Built>);
 
 struct Built {
     at: Position,
@@ -54,7 +54,7 @@ struct Built {
     etag: HeaderValue,
 }
 
-impl ToolsAnswer {
+impl ToolListCache {
     fn get(&self, catalog: &Catalog) -> Result<Arc<Built>, Failure> {
         if let Some(built) = self.0.load_full()
             && built.at == catalog.tools_changed
@@ -71,10 +71,10 @@ impl Built {
     fn new(catalog: &Catalog) -> Result<Self, Failure> {
         let servers = catalog.servers().into_iter().filter(|server| server.enabled);
         let tools: Vec<_> = servers.map(|server| BTreeMap::from([(&server.name, &server.tools.tools)])).collect();
-        let tools = serde_json::to_string(&tools).map_err(bug)?;
+        let tools = serde_json::to_string(&tools).map_err(internal_error)?;
         let body = Bytes::from(format!(r#"{{"success":true,"tools":{tools}}}"#));
         let digest = hex::encode(&Sha256::digest(&body)[..16]);
-        let etag = HeaderValue::try_from(format!("\"{digest}\"")).map_err(bug)?;
+        let etag = HeaderValue::try_from(format!("\"{digest}\"")).map_err(internal_error)?;
         Ok(Self { at: catalog.tools_changed, body, etag })
     }
 }
@@ -93,7 +93,7 @@ pub struct ToolList {
 /// The tools of every enabled server.
 #[utoipa::path(get, operation_id = "list_tools", path = "/mcp/tools", tag = "tools",
     responses((status = 200, description = "The tools; their ETag is in the header of that name", body = ToolList), (status = 304, description = "Nothing has changed since the ETag in If-None-Match")))]
-pub async fn list(State(facade): State<Arc<Facade>>, headers: HeaderMap) -> Result<Response, Refused> {
+pub async fn list(State(facade): State<Arc<ApiState>>, headers: HeaderMap) -> Result<Response, ApiError> {
     let built = facade.tools.get(&facade.follow.catalog())?;
     let known = headers.get_all(IF_NONE_MATCH).iter().any(|known| names(known, &built.etag));
     let mut response =
@@ -177,12 +177,12 @@ pub struct CallData {
     responses((status = 200, description = "What the tool said, also where it says that it failed", body = CallAnswer), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 401, description = "ADMIN_TOKEN is missing; or `reauthRequired`: the user has to give access at `authorizationUrl`", body = ErrorBody), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody),
         (status = 409, description = "The server is disabled", body = ErrorBody), (status = 502, description = "The MCP server refused, failed or ended; see `details` and `mcpError`", body = ErrorBody), (status = 503, description = "Not possible right now, and nothing was begun; see `Retry-After`", body = ErrorBody),
         (status = 504, description = "No answer came in time; the call was cancelled", body = ErrorBody)))]
-pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result<Response, Refused> {
+pub async fn call(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
     let traceparent = request.headers().get("traceparent").and_then(traceparent);
-    let (later, keyed) = (jobs::wants_later(request.headers()), Keyed::of(&request)?);
+    let (later, keyed) = (jobs::prefers_async(request.headers()), IdempotencyHeader::of(&request)?);
     let host = request.headers().get(HOST).cloned();
-    let body = json::read(request, facade.limits.payload).await?;
-    let parsed: CallBody = json::parse(&body)?;
+    let body = json::read_json(request, facade.limits.payload).await?;
+    let parsed: CallBody = json::parse_json(&body)?;
     check_args(parsed.args)?;
     check_timeout("timeoutMs", parsed.timeout_ms)?;
     let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, args } = parsed;
@@ -194,9 +194,13 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
         let work = JobArguments { call: Some(call), raw, reply: None, body: args.to_owned() };
         let (command, server) = (CallTool::NAME, Some(server));
         let new = NewJob { user, command, server, work, key, actor: Actor::Api };
-        return if later { jobs::later(&facade, new).await } else { jobs::now(&facade, new).await };
+        return if later {
+            jobs::submit_and_accept(&facade, new).await
+        } else {
+            jobs::submit_and_wait(&facade, new).await
+        };
     }
-    let args = own(&body, args);
+    let args = detach_slice(&body, args);
     drop(body);
     let server = facade.follow.catalog().server(server_name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
@@ -212,8 +216,8 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
     let answered = facade.asker.send(question).instrument(span.clone()).await;
     let answered = answered.and_then(|answered| tool_result::shape_tool_result(&answered.body, raw));
     let answered = answered.map_err(|failure| {
-        let failure = with_login(&facade, host.as_ref(), &server, &of_user, failure);
-        with_authorization(&facade, host.as_ref(), &server, &of_user, failure)
+        let failure = add_login_url(&facade, host.as_ref(), &server, &of_user, failure);
+        add_authorization_url(&facade, host.as_ref(), &server, &of_user, failure)
     });
 
     let meter = facade.metrics.meter(server.name.as_str(), tool.as_str(), || has_tool(&server, tool.as_str()));
@@ -239,7 +243,7 @@ pub async fn call(State(facade): State<Arc<Facade>>, request: Request) -> Result
 
 /// A part of a body on its own. Small ones are copied, so that the connection's read buffer is free
 /// again; large ones are not.
-fn own(body: &Bytes, part: &RawValue) -> Bytes {
+fn detach_slice(body: &Bytes, part: &RawValue) -> Bytes {
     let part = part.get().as_bytes();
     if part.len() <= 4096 { Bytes::copy_from_slice(part) } else { body.slice_ref(part) }
 }
