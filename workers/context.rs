@@ -8,7 +8,7 @@ use super::google::Application;
 use super::install::Installer;
 use super::permits::Permits;
 use super::runtime::manager::{Pool, PoolParts};
-use super::sealed_store::Keep;
+use super::sealed_store::SealedStore;
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Google, Limits, Packages, Pools};
@@ -100,7 +100,7 @@ impl Context {
             bus: bus.clone(),
             board,
             leases: leases.clone(),
-            keep: Keep { vault: vault.clone(), opener: opener.clone(), sealer },
+            keep: SealedStore { vault: vault.clone(), opener: opener.clone(), sealer },
             installer: installer.clone(),
             metrics: metrics.clone(),
             limits,

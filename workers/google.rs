@@ -9,7 +9,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::context::Context;
-use super::mcp::Secret;
+use super::mcp::OpenedSecret;
 use super::tools::Masking;
 use super::{Trouble, secrets, tools};
 use crate::core::arguments::merge::ArgumentForm;
@@ -103,19 +103,24 @@ pub async fn add(
     context: &Context,
     server: &Arc<Server>,
     user: &UserName,
-    secrets: &mut Vec<Secret>,
+    secrets: &mut Vec<OpenedSecret>,
 ) -> Result<(), Failure> {
     let mut hidden = vec![open_tokens(context, server, user).await?];
     if let Some(application) = &context.google {
         let value = application.open(&context.opener).map_err(internal_error)?;
-        hidden.push(Secret { name: argument(APPLICATION)?, id: application.value, value, form: ArgumentForm::Json });
+        hidden.push(OpenedSecret {
+            name: argument(APPLICATION)?,
+            id: application.value,
+            value,
+            form: ArgumentForm::Json,
+        });
     }
     secrets.retain(|secret| hidden.iter().all(|hidden| hidden.name != secret.name));
     secrets.append(&mut hidden);
     Ok(())
 }
 
-async fn open_tokens(context: &Context, server: &Arc<Server>, user: &UserName) -> Result<Secret, Failure> {
+async fn open_tokens(context: &Context, server: &Arc<Server>, user: &UserName) -> Result<OpenedSecret, Failure> {
     let missing = || {
         let link = "authorizationUrl is the page for that, and POST /auth/google/link makes a new link to it";
         let sentence = format!("User {user} has not given server {} access to Google yet: {link}", server.name);
@@ -132,12 +137,17 @@ async fn open_tokens(context: &Context, server: &Arc<Server>, user: &UserName) -
     tokens.ok_or_else(|| Failure::unavailable("The access to Google was being renewed; ask again"))
 }
 
-async fn open(context: &Context, server: ServerId, user: &UserName, id: ValueId) -> Result<Option<Secret>, Failure> {
+async fn open(
+    context: &Context,
+    server: ServerId,
+    user: &UserName,
+    id: ValueId,
+) -> Result<Option<OpenedSecret>, Failure> {
     let Some(sealed) = secrets::sealed(context, id).await? else { return Ok(None) };
     let place = GoogleContext { server, user, kind: GoogleValueKind::Tokens, value: id };
     let value = context.opener.open(place, &sealed).map_err(internal_error)?;
     context.metrics.secrets_opened.inc();
-    Ok(Some(Secret { name: argument(TOKENS)?, id, value, form: ArgumentForm::Json }))
+    Ok(Some(OpenedSecret { name: argument(TOKENS)?, id, value, form: ArgumentForm::Json }))
 }
 
 fn argument(name: &str) -> Result<SecretName, Failure> {

@@ -30,10 +30,10 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// How long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(90);
 
-pub type Client = legacy::Client<HttpsConnector<Route>, Full<Bytes>>;
+pub type HttpClient = legacy::Client<HttpsConnector<ProxyConnector>, Full<Bytes>>;
 
 /// A client with connections of its own.
-pub fn client() -> Client {
+pub fn client() -> HttpClient {
     let mut direct = HttpConnector::new();
     direct.enforce_http(false);
     direct.set_nodelay(true);
@@ -42,7 +42,7 @@ pub fn client() -> Client {
         .with_tls_config(TLS.clone())
         .https_or_http()
         .enable_http1()
-        .wrap_connector(Route(direct));
+        .wrap_connector(ProxyConnector(direct));
     legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector)
 }
 
@@ -63,9 +63,9 @@ static PROXIES: LazyLock<Matcher> = LazyLock::new(Matcher::from_env);
 
 /// The way to a host: its own address, or a tunnel through a proxy.
 #[derive(Clone)]
-pub struct Route(HttpConnector);
+pub struct ProxyConnector(HttpConnector);
 
-impl Service<Uri> for Route {
+impl Service<Uri> for ProxyConnector {
     type Response = TokioIo<TcpStream>;
     type Error = Box<dyn Error + Send + Sync>;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
@@ -104,9 +104,9 @@ fn with_port(to: Uri) -> Uri {
 }
 
 /// What a server answered; its body is still on its way.
-pub struct Response(hyper::Response<Incoming>);
+pub struct StreamedResponse(hyper::Response<Incoming>);
 
-impl Response {
+impl StreamedResponse {
     pub fn new(response: hyper::Response<Incoming>) -> Self {
         Self(response)
     }

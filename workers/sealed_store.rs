@@ -12,13 +12,13 @@ use crate::ports::vault::{Sealed, Vault};
 
 /// What a worker needs to keep secrets of servers.
 #[derive(Clone)]
-pub struct Keep {
+pub struct SealedStore {
     pub vault: Arc<dyn Vault>,
     pub opener: Opener,
     pub sealer: Sealer,
 }
 
-impl Keep {
+impl SealedStore {
     pub async fn find(&self, value: ValueId) -> Result<Option<Sealed>, StoreError> {
         Ok(self.vault.get(&[value]).await?.pop().flatten())
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::context::Context;
 use super::idempotency;
-use super::mcp::Secret;
+use super::mcp::OpenedSecret;
 use crate::core::arguments::merge::ArgumentForm;
 use crate::core::catalog::server::{SecretRef, Server};
 use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
@@ -132,7 +132,7 @@ pub fn away(error: StoreError) -> Failure {
 }
 
 /// The user's secrets for a server, opened for one call.
-pub async fn open(context: &Context, server: &Server, user: &UserName) -> Result<Vec<Secret>, Failure> {
+pub async fn open(context: &Context, server: &Server, user: &UserName) -> Result<Vec<OpenedSecret>, Failure> {
     if let Some(secrets) = try_open(context, server, user).await? {
         return Ok(secrets);
     }
@@ -144,7 +144,7 @@ pub async fn open(context: &Context, server: &Server, user: &UserName) -> Result
 }
 
 /// `None`: a value that this catalogue names is gone.
-async fn try_open(context: &Context, server: &Server, user: &UserName) -> Result<Option<Vec<Secret>>, Failure> {
+async fn try_open(context: &Context, server: &Server, user: &UserName) -> Result<Option<Vec<OpenedSecret>>, Failure> {
     let refs = server.secrets_of(user.as_str()).iter().filter(|secret| server.config.takes(&secret.name));
     let mut secrets = Vec::new();
     for SecretRef { name, value } in refs {
@@ -152,7 +152,7 @@ async fn try_open(context: &Context, server: &Server, user: &UserName) -> Result
         let place = SecretContext { server: server.id, user, name, value: *value };
         let opened = context.opener.open(place, &sealed).map_err(internal_error)?;
         context.metrics.secrets_opened.inc();
-        secrets.push(Secret { name: name.clone(), id: *value, value: opened, form: ArgumentForm::Text });
+        secrets.push(OpenedSecret { name: name.clone(), id: *value, value: opened, form: ArgumentForm::Text });
     }
     Ok(Some(secrets))
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::context::Context;
-use super::mcp::{CallError, Connection, RpcError, Secret, ToolCall};
+use super::mcp::{CallError, Connection, OpenedSecret, RpcError, ToolCall};
 use super::redact::Masker;
 use super::runtime::handle::Slot;
 use super::{Trouble, google, secrets};
@@ -84,7 +84,7 @@ pub async fn run(
         }
     };
     if let Err(CallError::Closed { .. }) = outcome {
-        connection.last_words().await;
+        connection.drain_stderr().await;
     }
     outcome.map_err(|error| {
         let tail = || slot.ring.stderr_since(connection.started_at());
@@ -157,7 +157,7 @@ pub struct Masking<'a> {
 }
 
 impl<'a> Masking<'a> {
-    pub fn hold(masker: &'a Masker, secrets: &[Secret]) -> Result<Self, Failure> {
+    pub fn hold(masker: &'a Masker, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
         let mut masking = Self { masker, ids: Vec::with_capacity(secrets.len()) };
         for secret in secrets {
             let value = secret.value.expose().map_err(internal_error)?;

@@ -13,12 +13,12 @@ use crate::core::names::ServerId;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::telemetry::error::internal_error;
 use crate::workers::redact::Masker;
-use crate::workers::sealed_store::Keep;
+use crate::workers::sealed_store::SealedStore;
 
 /// What the server's package consists of; it is built first where it is not there. `None`: it consists of nothing.
 pub async fn ready(
     installer: &Installer,
-    keep: &Keep,
+    keep: &SealedStore,
     server: ServerId,
     package: &Package,
     progress: Arc<dyn Progress>,
@@ -37,7 +37,7 @@ pub async fn ready(
 
 /// What an installation is surrounded by: credentials are opened, and hidden in all that is said.
 pub async fn around(
-    keep: &Keep,
+    keep: &SealedStore,
     server: ServerId,
     source: &Source,
     progress: Arc<dyn Progress>,
@@ -54,7 +54,7 @@ pub async fn around(
 }
 
 async fn opened(
-    keep: &Keep,
+    keep: &SealedStore,
     server: ServerId,
     field: &str,
     index: &PackageIndex,

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::frame::{CallFrame, Secret};
-use super::http::{Http, Sse, connect_remote};
-use super::jsonrpc::Hearing;
-use super::mux::{Answer, Closed, Mux};
+use super::frame::{CallToolFrame, OpenedSecret};
+use super::http::{HttpSseConnection, StreamableHttpConnection, connect_remote};
+use super::jsonrpc::NotificationSink;
+use super::mux::{Closed, Mux, RpcReply};
 use super::stdio::Stdio;
 use crate::core::arguments::merge::SecretArgument;
 use crate::core::catalog::server::Server;
@@ -18,26 +18,26 @@ use crate::core::model::server::Transport;
 use crate::core::model::tool::Tools;
 use crate::workers::guard;
 use crate::workers::install::InUse;
-use crate::workers::runtime::remote_state::Memory;
+use crate::workers::runtime::remote_state::RemoteState;
 
 /// What a server's connections have in common, whichever runs at the moment.
 #[derive(Clone)]
-pub struct Shared {
-    pub hearing: Hearing,
+pub struct ConnectionDeps {
+    pub hearing: NotificationSink,
     pub result_limit: usize,
     /// The child that is to live on while the server's lease is renewed.
     pub child: Arc<guard::Current>,
     /// How long a child may live without a renewal.
     pub ttl: Duration,
     /// What is remembered of a server behind a URL.
-    pub memory: Memory,
+    pub memory: RemoteState,
 }
 
 /// A tool call as a server is to see it.
 pub struct ToolCall<'a> {
     pub tool: &'a str,
     pub args: &'a str,
-    pub secrets: &'a [Secret],
+    pub secrets: &'a [OpenedSecret],
     pub traceparent: Option<&'a str>,
     pub timeout: Duration,
     /// Progress starts the time anew.
@@ -68,19 +68,19 @@ pub enum CallError {
 
 /// Why a server is not connected. The sentence goes on after its name.
 #[derive(Debug)]
-pub struct Unconnected {
+pub struct ConnectError {
     pub reason: String,
     /// What callers are told, where access to it is denied.
     pub denied: Option<Box<Failure>>,
 }
 
-impl From<String> for Unconnected {
+impl From<String> for ConnectError {
     fn from(reason: String) -> Self {
         Self { reason, denied: None }
     }
 }
 
-impl From<&str> for Unconnected {
+impl From<&str> for ConnectError {
     fn from(reason: &str) -> Self {
         reason.to_owned().into()
     }
@@ -90,15 +90,19 @@ pub enum Connection {
     /// A child process.
     Stdio(Box<Stdio>),
     /// Streamable HTTP.
-    Http(Box<Http>),
+    Http(Box<StreamableHttpConnection>),
     /// HTTP and an event stream, as it was before that.
-    Sse(Box<Sse>),
+    Sse(Box<HttpSseConnection>),
 }
 
 impl Connection {
     /// Connects, opens the session and asks for the tools. The caller sets the time limit and may drop this at
     /// any moment. `package` is what the server was installed from, if it was.
-    pub async fn open(server: &Server, package: Option<InUse>, shared: &Shared) -> Result<(Self, Tools), Unconnected> {
+    pub async fn open(
+        server: &Server,
+        package: Option<InUse>,
+        shared: &ConnectionDeps,
+    ) -> Result<(Self, Tools), ConnectError> {
         let transport = server.config.transport.clone();
         let transport = match &package {
             Some(package) => transport.placed(&package.folder.to_string_lossy()),
@@ -166,7 +170,7 @@ impl Connection {
     }
 
     /// Waits until what an ended server has printed can be read in its ring.
-    pub async fn last_words(&self) {
+    pub async fn drain_stderr(&self) {
         if let Self::Stdio(stdio) = self {
             stdio.last_words().await;
         }
@@ -205,7 +209,7 @@ impl Connection {
 }
 
 /// The secrets of a call as they are merged.
-pub fn opened(secrets: &[Secret]) -> Result<Vec<SecretArgument<'_>>, CallError> {
+pub fn opened(secrets: &[OpenedSecret]) -> Result<Vec<SecretArgument<'_>>, CallError> {
     let opened = secrets.iter().map(|secret| {
         let value = secret.value.expose().map_err(|_| CallError::BadSecret)?;
         Ok(SecretArgument { name: secret.name.as_str(), value, form: secret.form })
@@ -216,9 +220,9 @@ pub fn opened(secrets: &[Secret]) -> Result<Vec<SecretArgument<'_>>, CallError> 
 /// Calls a tool of a server whose replies come back through a mux.
 pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, CallError> {
     let progress = call.reset_on_progress.then(|| Arc::new(Notify::new()));
-    let mut request = mux.begin(progress.clone()).map_err(|Closed| CallError::Closed { begun: false })?;
+    let mut request = mux.register(progress.clone()).map_err(|Closed| CallError::Closed { begun: false })?;
     let opened = opened(call.secrets)?;
-    let frame = CallFrame {
+    let frame = CallToolFrame {
         id: request.id,
         tool: call.tool,
         args: call.args,
@@ -236,11 +240,11 @@ pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, Call
 }
 
 /// The result of a call.
-pub fn result(answer: Answer) -> Result<Bytes, CallError> {
+pub fn result(answer: RpcReply) -> Result<Bytes, CallError> {
     match answer {
-        Answer::Result(result) => Ok(result),
-        Answer::Error(error) => Err(CallError::Rpc(error)),
-        Answer::TooLarge => Err(CallError::TooLarge),
+        RpcReply::Result(result) => Ok(result),
+        RpcReply::Error(error) => Err(CallError::Rpc(error)),
+        RpcReply::TooLarge => Err(CallError::TooLarge),
     }
 }
 

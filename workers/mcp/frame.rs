@@ -9,7 +9,7 @@ use crate::core::names::{SecretName, ValueId};
 use crate::crypto::seal::Plaintext;
 
 /// A user's secret, opened for one call.
-pub struct Secret {
+pub struct OpenedSecret {
     pub name: SecretName,
     pub id: ValueId,
     pub value: Plaintext,
@@ -32,7 +32,7 @@ impl Drop for Frame {
 }
 
 /// What a `tools/call` says.
-pub struct CallFrame<'a> {
+pub struct CallToolFrame<'a> {
     pub id: u64,
     pub tool: &'a str,
     /// A JSON object, already checked.
@@ -44,7 +44,7 @@ pub struct CallFrame<'a> {
     pub meta: &'a str,
 }
 
-impl CallFrame<'_> {
+impl CallToolFrame<'_> {
     /// The ids of calls are strings that begin with a letter: rmcp would take a number in a string
     /// for one of its own. The same string is the progress token.
     pub fn frame(&self) -> Frame {
@@ -64,7 +64,7 @@ impl CallFrame<'_> {
     }
 }
 
-impl CallFrame<'_> {
+impl CallToolFrame<'_> {
     fn put_meta(&self, bytes: &mut Vec<u8>) {
         const META: &[u8] = br#","_meta":{"#;
         if !self.progress && self.traceparent.is_none() && self.meta.is_empty() {

@@ -16,7 +16,7 @@ const SAID: usize = 64 * 1024;
 
 /// One message of a server, as far as it matters here.
 #[derive(Deserialize)]
-pub struct Line<'a> {
+pub struct RpcMessage<'a> {
     #[serde(borrow)]
     pub id: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -41,14 +41,14 @@ pub struct RpcError {
 
 /// Where the words of a server go that answer nothing.
 #[derive(Clone)]
-pub struct Hearing {
+pub struct NotificationSink {
     pub ring: Arc<Ring>,
     pub masker: Arc<Masker>,
     /// Rung when the server says that its tools have changed.
     pub tools_changed: Arc<Notify>,
 }
 
-impl Hearing {
+impl NotificationSink {
     pub fn notification(&self, method: &str, params: Option<&RawValue>) {
         match method {
             "notifications/tools/list_changed" => self.tools_changed.notify_one(),
@@ -70,12 +70,12 @@ impl Hearing {
     }
 }
 
-pub fn part(line: &Bytes, raw: &RawValue) -> Bytes {
+pub fn subslice(line: &Bytes, raw: &RawValue) -> Bytes {
     line.slice_ref(raw.get().as_bytes())
 }
 
 /// The number in `"c<number>"`.
-pub fn own_id(id: &RawValue) -> Option<u64> {
+pub fn call_id(id: &RawValue) -> Option<u64> {
     id.get().strip_prefix("\"c")?.strip_suffix('"')?.parse().ok()
 }
 
@@ -85,5 +85,5 @@ pub fn progress_of(params: &RawValue) -> Option<u64> {
         #[serde(borrow, rename = "progressToken")]
         token: &'a RawValue,
     }
-    serde_json::from_str::<Progress>(params.get()).ok().and_then(|progress| own_id(progress.token))
+    serde_json::from_str::<Progress>(params.get()).ok().and_then(|progress| call_id(progress.token))
 }

@@ -14,5 +14,5 @@ mod stdio;
 pub mod tool_list;
 
 pub use self::connection::{CallError, Connection, ToolCall};
-pub use self::frame::Secret;
+pub use self::frame::OpenedSecret;
 pub use self::jsonrpc::RpcError;

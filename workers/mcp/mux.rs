@@ -16,7 +16,7 @@ use super::frame::{Frame, cancelled};
 const OUTGOING: usize = 512;
 
 /// What came back for a request.
-pub enum Answer {
+pub enum RpcReply {
     /// The raw `result`.
     Result(Bytes),
     /// The raw `error`.
@@ -35,11 +35,11 @@ pub struct Mux {
 #[derive(Default)]
 struct Pending {
     closed: bool,
-    calls: HashMap<u64, Waiting>,
+    calls: HashMap<u64, PendingCall>,
 }
 
-struct Waiting {
-    answer: oneshot::Sender<Answer>,
+struct PendingCall {
+    answer: oneshot::Sender<RpcReply>,
     progress: Option<Arc<Notify>>,
     written: bool,
 }
@@ -58,16 +58,16 @@ impl Mux {
     }
 
     /// Begins a request: reserves an id for it.
-    pub fn begin(self: &Arc<Self>, progress: Option<Arc<Notify>>) -> Result<Call, Closed> {
+    pub fn register(self: &Arc<Self>, progress: Option<Arc<Notify>>) -> Result<PendingRequest, Closed> {
         let (answer, answered) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mut pending = self.lock();
         if pending.closed {
             return Err(Closed);
         }
-        pending.calls.insert(id, Waiting { answer, progress, written: false });
+        pending.calls.insert(id, PendingCall { answer, progress, written: false });
         drop(pending);
-        Ok(Call { mux: self.clone(), id, answered, over: false })
+        Ok(PendingRequest { mux: self.clone(), id, answered, over: false })
     }
 
     /// Queues a frame that belongs to no call.
@@ -76,7 +76,7 @@ impl Mux {
     }
 
     /// Hands an answer to whoever waits for it.
-    pub fn settle(&self, id: u64, answer: Answer) {
+    pub fn complete(&self, id: u64, answer: RpcReply) {
         if let Some(waiting) = self.lock().calls.remove(&id) {
             let _ = waiting.answer.send(answer);
         }
@@ -92,7 +92,7 @@ impl Mux {
     }
 
     pub fn progress(&self, id: u64) {
-        if let Some(Waiting { progress: Some(progress), .. }) = self.lock().calls.get(&id) {
+        if let Some(PendingCall { progress: Some(progress), .. }) = self.lock().calls.get(&id) {
             progress.notify_one();
         }
     }
@@ -137,28 +137,28 @@ impl Mux {
 }
 
 /// A request under way. Dropped before its answer, it is cancelled.
-pub struct Call {
+pub struct PendingRequest {
     mux: Arc<Mux>,
     pub id: u64,
-    answered: oneshot::Receiver<Answer>,
+    answered: oneshot::Receiver<RpcReply>,
     over: bool,
 }
 
-impl Call {
+impl PendingRequest {
     /// Sends the request's frame.
     pub async fn send(&self, frame: Frame) -> Result<(), Closed> {
         self.mux.send(frame).await
     }
 
     /// Waits for the answer; may be awaited again when it was interrupted.
-    pub async fn answer(&mut self) -> Result<Answer, Closed> {
+    pub async fn answer(&mut self) -> Result<RpcReply, Closed> {
         let answer = (&mut self.answered).await;
         self.over = true;
         answer.map_err(|_| Closed)
     }
 }
 
-impl Drop for Call {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
         if self.over {
             return;

@@ -12,8 +12,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWrite
 use tokio::sync::mpsc;
 
 use super::frame::{Frame, plain};
-use super::jsonrpc::{Hearing, Line, own_id, part, progress_of};
-use super::mux::{Answer, Mux};
+use super::jsonrpc::{NotificationSink, RpcMessage, call_id, progress_of, subslice};
+use super::mux::{Mux, RpcReply};
 use crate::workers::runtime::log_buffer::shorten;
 
 /// Messages that may wait for rmcp.
@@ -24,27 +24,27 @@ const BATCH: usize = 64;
 const EDGE: usize = 4096;
 
 /// rmcp's side of the tap: a transport that carries everything but our own requests.
-pub struct Tap {
+pub struct RmcpBridge {
     mux: Arc<Mux>,
     inbox: mpsc::Receiver<RxJsonRpcMessage<RoleClient>>,
 }
 
 /// The reader's side.
-pub struct Reader {
+pub struct LineReader {
     pub mux: Arc<Mux>,
-    pub hearing: Hearing,
+    pub hearing: NotificationSink,
     /// Bytes of a result; see `RESULT_LIMIT`.
     pub result_limit: usize,
     to_rmcp: mpsc::Sender<RxJsonRpcMessage<RoleClient>>,
 }
 
 /// Joins a mux with rmcp.
-pub fn tap(mux: Arc<Mux>, hearing: Hearing, result_limit: usize) -> (Tap, Reader) {
+pub fn new_bridge(mux: Arc<Mux>, hearing: NotificationSink, result_limit: usize) -> (RmcpBridge, LineReader) {
     let (to_rmcp, inbox) = mpsc::channel(FOR_RMCP);
-    (Tap { mux: mux.clone(), inbox }, Reader { mux, hearing, result_limit, to_rmcp })
+    (RmcpBridge { mux: mux.clone(), inbox }, LineReader { mux, hearing, result_limit, to_rmcp })
 }
 
-impl Transport<RoleClient> for Tap {
+impl Transport<RoleClient> for RmcpBridge {
     type Error = io::Error;
 
     fn send(&mut self, item: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
@@ -112,7 +112,7 @@ async fn write_batch(pipe: &mut (impl AsyncWrite + Unpin), batch: &[Frame]) -> i
     Ok(())
 }
 
-impl Reader {
+impl LineReader {
     /// Reads until the server closes its output; then every call has ended.
     pub async fn read_all(self, from: impl AsyncRead + Unpin) {
         let mut from = BufReader::with_capacity(64 * 1024, from);
@@ -133,23 +133,25 @@ impl Reader {
             return;
         }
         let bytes = Bytes::from(line);
-        let Ok(line) = serde_json::from_slice::<Line>(&bytes) else {
+        let Ok(line) = serde_json::from_slice::<RpcMessage>(&bytes) else {
             return self.reject(&bytes);
         };
-        match (line.method.as_deref(), line.id.and_then(own_id)) {
+        match (line.method.as_deref(), line.id.and_then(call_id)) {
             // A line with a method is never an answer, whatever its id.
             (Some(method), _) => self.hear(method, &line, &bytes),
             (None, Some(id)) => match (line.result, line.error) {
-                (Some(result), _) if result.get().len() > self.result_limit => self.mux.settle(id, Answer::TooLarge),
-                (Some(result), _) => self.mux.settle(id, Answer::Result(part(&bytes, result))),
-                (None, Some(error)) => self.mux.settle(id, Answer::Error(part(&bytes, error))),
-                (None, None) => self.mux.settle(id, Answer::Result(Bytes::from_static(b"null"))),
+                (Some(result), _) if result.get().len() > self.result_limit => {
+                    self.mux.complete(id, RpcReply::TooLarge)
+                }
+                (Some(result), _) => self.mux.complete(id, RpcReply::Result(subslice(&bytes, result))),
+                (None, Some(error)) => self.mux.complete(id, RpcReply::Error(subslice(&bytes, error))),
+                (None, None) => self.mux.complete(id, RpcReply::Result(Bytes::from_static(b"null"))),
             },
             (None, None) => self.pass_on(&bytes),
         }
     }
 
-    fn hear(&self, method: &str, line: &Line, bytes: &Bytes) {
+    fn hear(&self, method: &str, line: &RpcMessage, bytes: &Bytes) {
         match (method, line.id) {
             ("notifications/progress", None) => {
                 if let Some(id) = line.params.and_then(progress_of) {
@@ -186,7 +188,7 @@ impl Reader {
         {
             let id = [head, tail].into_iter().flat_map(ids_in).find(|id| self.mux.is_waiting(*id));
             // No result at all: whoever reads it says what is wrong.
-            id.into_iter().for_each(|id| self.mux.settle(id, Answer::Result(Bytes::from_static(b"null"))));
+            id.into_iter().for_each(|id| self.mux.complete(id, RpcReply::Result(Bytes::from_static(b"null"))));
         }
     }
 
@@ -194,7 +196,7 @@ impl Reader {
     fn refuse(&self, head: &[u8], tail: &[u8]) {
         let id = [head, tail].into_iter().flat_map(ids_in).find(|id| self.mux.is_waiting(*id));
         match id {
-            Some(id) => self.mux.settle(id, Answer::TooLarge),
+            Some(id) => self.mux.complete(id, RpcReply::TooLarge),
             None => self.note("sent a line that is too long", head),
         }
     }

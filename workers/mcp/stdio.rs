@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{CallError, Shared, ToolCall, call_over};
+use super::connection::{CallError, ConnectionDeps, ToolCall, call_over};
 use super::mux::Mux;
 use super::rmcp_bridge;
 use super::tool_list::list_over;
@@ -61,16 +61,16 @@ impl Stdio {
         args: &[String],
         env: &BTreeMap<String, String>,
         package: Option<InUse>,
-        shared: &Shared,
+        shared: &ConnectionDeps,
     ) -> Result<(Self, Tools), String> {
         let started_at = now_ms();
         let child = guard::spawn(command, args, env.iter(), shared.ttl)
             .map_err(|error| format!("it cannot be started: {error}"))?;
         shared.child.add(&child.process);
         let (mux, frames) = Mux::new();
-        let Shared { hearing, result_limit, .. } = shared.clone();
+        let ConnectionDeps { hearing, result_limit, .. } = shared.clone();
         let (ring, masker) = (hearing.ring.clone(), hearing.masker.clone());
-        let (tap, reader) = rmcp_bridge::tap(mux.clone(), hearing, result_limit);
+        let (tap, reader) = rmcp_bridge::new_bridge(mux.clone(), hearing, result_limit);
         let (silent, printed) = (CancellationToken::new(), read_stderr(child.stderr, ring, masker));
         let ended = silent.clone().drop_guard();
         let tasks = vec![

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::frame::request;
 use super::jsonrpc::RpcError;
-use super::mux::{Answer, Call, Closed, Mux};
+use super::mux::{Closed, Mux, PendingRequest, RpcReply};
 use crate::core::model::tool::{Tool, Tools};
 
 /// Pages of a tool list that are asked for at most.
@@ -18,7 +18,7 @@ const PAGES: usize = 1000;
 const TOOLS: usize = 10_000;
 
 /// All pages of `tools/list`, untouched, `limit` bytes at most: the log keeps them.
-pub struct Pages {
+pub struct ToolListPager {
     limit: usize,
     tools: Vec<Tool>,
     seen: HashSet<String>,
@@ -28,7 +28,7 @@ pub struct Pages {
     next: Option<String>,
 }
 
-impl Pages {
+impl ToolListPager {
     pub fn new(limit: usize) -> Self {
         Self { limit, tools: vec![], seen: HashSet::new(), size: 0, left: PAGES, next: Some(String::new()) }
     }
@@ -76,27 +76,27 @@ impl Pages {
 
 /// All tools of a server whose replies come back through a mux.
 pub async fn list_over(mux: &Arc<Mux>, limit: usize) -> Result<Tools, String> {
-    let mut pages = Pages::new(limit);
+    let mut pages = ToolListPager::new(limit);
     while let Some(params) = pages.next() {
         let method = "tools/list";
         let ended = |Closed| format!("it ended during {method}");
-        let mut call: Call = mux.begin(None).map_err(ended)?;
+        let mut call: PendingRequest = mux.register(None).map_err(ended)?;
         call.send(request(call.id, method, &format!("{{{params}}}"))).await.map_err(ended)?;
-        pages.take(result_of(method, call.answer().await.map_err(ended)?)?)?;
+        pages.take(method_result(method, call.answer().await.map_err(ended)?)?)?;
     }
     Ok(pages.tools())
 }
 
 /// The result of a request of ours. `None`: the server has no such method, so it offers none of it.
-pub fn result_of(method: &str, answer: Answer) -> Result<Option<Bytes>, String> {
+pub fn method_result(method: &str, answer: RpcReply) -> Result<Option<Bytes>, String> {
     const METHOD_NOT_FOUND: i64 = -32601;
     match answer {
-        Answer::Result(result) => Ok(Some(result)),
-        Answer::Error(error) => match serde_json::from_slice::<RpcError>(&error) {
+        RpcReply::Result(result) => Ok(Some(result)),
+        RpcReply::Error(error) => match serde_json::from_slice::<RpcError>(&error) {
             Ok(error) if error.code == METHOD_NOT_FOUND => Ok(None),
             Ok(error) => Err(format!("it refused {method}: {} ({})", error.message, error.code)),
             Err(_) => Err(format!("it refused {method} with something that is no JSON-RPC error")),
         },
-        Answer::TooLarge => Err(format!("its answer to {method} is too large")),
+        RpcReply::TooLarge => Err(format!("its answer to {method} is too large")),
     }
 }

@@ -23,7 +23,7 @@ use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::workers::runtime::log_buffer::shorten;
-use crate::workers::sealed_store::Keep;
+use crate::workers::sealed_store::SealedStore;
 
 /// How long new tokens are waited for.
 const RENEWAL: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ impl Grants {
 /// One connection's token.
 pub struct Bearer {
     grants: Arc<Grants>,
-    keep: Keep,
+    keep: SealedStore,
     id: GrantId,
     server: ServerName,
     held: ArcSwapOption<Token>,
@@ -66,7 +66,7 @@ pub struct Token {
 }
 
 impl Bearer {
-    pub fn new(grants: Arc<Grants>, keep: Keep, id: GrantId, server: ServerName) -> Self {
+    pub fn new(grants: Arc<Grants>, keep: SealedStore, id: GrantId, server: ServerName) -> Self {
         Self { grants, keep, id, server, held: ArcSwapOption::empty(), renewing: Mutex::default() }
     }
 

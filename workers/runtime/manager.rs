@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::failover;
 use super::handle::Slot;
 use super::lease::Lease;
-use super::remote_state::Memory;
+use super::remote_state::RemoteState;
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
@@ -26,7 +26,7 @@ use crate::ports::leases::Leases;
 use crate::telemetry::metrics::Metrics;
 use crate::workers::install::Installer;
 use crate::workers::oauth::token_source::Grants;
-use crate::workers::sealed_store::Keep;
+use crate::workers::sealed_store::SealedStore;
 
 /// How often facades are told what runs here.
 const TELL: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ pub struct Pool {
     /// This worker's own lease: what stands for all its jobs.
     pub own: Lease,
     /// Where secrets of servers are kept.
-    pub keep: Keep,
+    pub keep: SealedStore,
     pub grants: Arc<Grants>,
     /// Builds what servers were installed from.
     pub installer: Arc<Installer>,
@@ -74,7 +74,7 @@ pub struct PoolParts {
     pub board: Arc<WorkerRegistry>,
     pub leases: Arc<dyn Leases>,
     /// Where secrets of servers are kept.
-    pub keep: Keep,
+    pub keep: SealedStore,
     pub installer: Arc<Installer>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
@@ -181,8 +181,8 @@ impl Pool {
     }
 
     /// What is remembered of a server behind a URL, or of one user's connection to it.
-    pub fn memory(&self, server: &Server, slot: &Slot, user: Option<UserName>) -> Memory {
-        Memory {
+    pub fn memory(&self, server: &Server, slot: &Slot, user: Option<UserName>) -> RemoteState {
+        RemoteState {
             keep: self.keep.clone(),
             execute: self.execute.clone(),
             grants: self.grants.clone(),

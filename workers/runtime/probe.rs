@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::log_buffer::Ring;
 use super::manager::Pool;
-use super::remote_state::Memory;
+use super::remote_state::RemoteState;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::workers::install::InUse;
-use crate::workers::mcp::connection::{Connection, Shared};
-use crate::workers::mcp::jsonrpc::Hearing;
+use crate::workers::mcp::connection::{Connection, ConnectionDeps};
+use crate::workers::mcp::jsonrpc::NotificationSink;
 
 /// How much longer than its start may take it lives at most.
 const MORE: Duration = Duration::from_secs(30);
@@ -19,12 +19,12 @@ const MORE: Duration = Duration::from_secs(30);
 pub async fn try_out(pool: &Pool, server: &Server, package: InUse) -> Result<(), Failure> {
     let ring = Arc::<Ring>::default();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
-    let shared = Shared {
-        hearing: Hearing { ring: ring.clone(), masker: Arc::default(), tools_changed: Arc::default() },
+    let shared = ConnectionDeps {
+        hearing: NotificationSink { ring: ring.clone(), masker: Arc::default(), tools_changed: Arc::default() },
         result_limit: pool.limits.result,
         child: Arc::default(),
         ttl: limit + MORE,
-        memory: Memory {
+        memory: RemoteState {
             keep: pool.keep.clone(),
             execute: pool.execute.clone(),
             grants: pool.grants.clone(),

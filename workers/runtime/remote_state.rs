@@ -12,7 +12,7 @@ use crate::core::names::{CommandId, ServerId, UserName, ValueId};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::eventlog::appender::Appender;
 use crate::workers::oauth::token_source::Grants;
-use crate::workers::sealed_store::Keep;
+use crate::workers::sealed_store::SealedStore;
 
 pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'static> {
     ServerValueContext { server, kind: ServerValueKind::Session, name: "", value }
@@ -20,8 +20,8 @@ pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'st
 
 /// The memory of one server, or of one user's connection to it, as long as it is at one URL.
 #[derive(Clone)]
-pub struct Memory {
-    pub keep: Keep,
+pub struct RemoteState {
+    pub keep: SealedStore,
     pub execute: Appender,
     pub grants: Arc<Grants>,
     pub server: ServerId,
@@ -32,7 +32,7 @@ pub struct Memory {
     pub session_id: Arc<ArcSwapOption<String>>,
 }
 
-impl Memory {
+impl RemoteState {
     /// The session that was opened last.
     pub async fn session(&self, value: ValueId) -> Option<StoredSession> {
         let session = self.keep.session(self.server, value).await?;

@@ -21,8 +21,8 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
 use crate::time::clock::now_ms;
-use crate::workers::mcp::connection::{Connection, Shared, Unconnected};
-use crate::workers::mcp::jsonrpc::Hearing;
+use crate::workers::mcp::connection::{ConnectError, Connection, ConnectionDeps};
+use crate::workers::mcp::jsonrpc::NotificationSink;
 
 /// How long a server must have run for its next end to count as its first.
 const STEADY: Duration = Duration::from_secs(60);
@@ -201,7 +201,7 @@ impl Supervisor {
         };
         match connected {
             Ok((connection, tools)) => Ok((Arc::new(connection), tools)),
-            Err(Unopened { why: Unconnected { reason, denied }, details }) => {
+            Err(Unopened { why: ConnectError { reason, denied }, details }) => {
                 let reason = self.slot.masker.mask(&reason);
                 let details = details.or_else(|| self.slot.ring.stderr_since(began));
                 self.slot.ring.push("transport", &format!("could not be started: {reason}"));
@@ -226,8 +226,8 @@ impl Supervisor {
                 None => None,
             };
             let limit = Duration::from_millis(server.config.startup_timeout_ms());
-            let shared = Shared {
-                hearing: Hearing { ring: slot.ring.clone(), masker: slot.masker.clone(), tools_changed },
+            let shared = ConnectionDeps {
+                hearing: NotificationSink { ring: slot.ring.clone(), masker: slot.masker.clone(), tools_changed },
                 result_limit: pool.limits.result,
                 child: slot.child.clone(),
                 ttl: slot.lease.left(),

@@ -16,14 +16,14 @@ use crate::core::model::package::Package;
 use crate::core::model::tool::Tools;
 use crate::workers::install;
 use crate::workers::install::{InUse, Progress};
-use crate::workers::mcp::connection::{Connection, Unconnected};
+use crate::workers::mcp::connection::{ConnectError, Connection};
 
 /// Between two attempts, at most.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a server is not connected to.
 pub struct Unopened {
-    pub why: Unconnected,
+    pub why: ConnectError,
     /// The installer's last lines.
     pub details: Option<String>,
 }
@@ -71,15 +71,15 @@ impl Beside {
     }
 }
 
-impl From<Unconnected> for Unopened {
-    fn from(why: Unconnected) -> Self {
+impl From<ConnectError> for Unopened {
+    fn from(why: ConnectError) -> Self {
         Self { why, details: None }
     }
 }
 
 impl From<String> for Unopened {
     fn from(reason: String) -> Self {
-        Unconnected::from(reason).into()
+        ConnectError::from(reason).into()
     }
 }
 

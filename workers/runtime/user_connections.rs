@@ -17,8 +17,8 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::grant::Grant;
 use crate::core::names::{Position, UserName};
 use crate::time::clock::now_ms;
-use crate::workers::mcp::connection::{Connection, Shared, Unconnected};
-use crate::workers::mcp::jsonrpc::Hearing;
+use crate::workers::mcp::connection::{ConnectError, Connection, ConnectionDeps};
+use crate::workers::mcp::jsonrpc::NotificationSink;
 
 /// Users of one server that are connected at once; the one not heard of for longest goes first.
 const USERS: usize = 1000;
@@ -113,8 +113,12 @@ impl Own {
 }
 
 async fn connect(pool: &Pool, slot: &Slot, server: &Server, user: &UserName) -> Result<Arc<Connection>, Failure> {
-    let shared = Shared {
-        hearing: Hearing { ring: slot.ring.clone(), masker: slot.masker.clone(), tools_changed: Arc::default() },
+    let shared = ConnectionDeps {
+        hearing: NotificationSink {
+            ring: slot.ring.clone(),
+            masker: slot.masker.clone(),
+            tools_changed: Arc::default(),
+        },
         result_limit: pool.limits.result,
         child: slot.child.clone(),
         ttl: slot.lease.left(),
@@ -130,8 +134,8 @@ async fn connect(pool: &Pool, slot: &Slot, server: &Server, user: &UserName) -> 
             }
             Ok(Arc::new(connection))
         }
-        Ok(Err(Unconnected { denied: Some(denied), .. })) => Err(*denied),
-        Ok(Err(Unconnected { reason, denied: None })) => {
+        Ok(Err(ConnectError { denied: Some(denied), .. })) => Err(*denied),
+        Ok(Err(ConnectError { reason, denied: None })) => {
             let reason = slot.masker.mask(&reason);
             slot.ring.push("transport", &format!("a user could not be connected: {reason}"));
             let failed = format!("Server {} could not be connected for user {user}: {reason}", server.name);

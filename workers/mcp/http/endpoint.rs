@@ -22,20 +22,20 @@ use crate::core::names::{ServerId, ServerName, ValueId};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::{Opener, Plaintext};
 use crate::ports::vault::Sealed;
-use crate::workers::http_client::{Client, Response, client, describe};
+use crate::workers::http_client::{HttpClient, StreamedResponse, client, describe};
 use crate::workers::oauth::client::parameter;
 use crate::workers::oauth::token_source::{Bearer, Token};
 use crate::workers::redact::Masker;
-use crate::workers::runtime::remote_state::Memory;
+use crate::workers::runtime::remote_state::RemoteState;
 
 /// Redirects that are followed, all within one origin.
 const REDIRECTS: usize = 5;
 
-pub struct Endpoint {
-    client: Client,
-    pub place: Place,
+pub struct HttpEndpoint {
+    client: HttpClient,
+    pub place: EndpointUrl,
     headers: HeaderMap,
-    credentials: Vec<Credential>,
+    credentials: Vec<SealedHeader>,
     /// The token of a grant, in the place of what the headers say.
     bearer: Option<Bearer>,
     server: ServerId,
@@ -45,19 +45,19 @@ pub struct Endpoint {
 }
 
 /// A URL, parsed once for all requests.
-pub struct Place {
+pub struct EndpointUrl {
     pub url: Url,
     uri: Uri,
 }
 
-impl Place {
+impl EndpointUrl {
     pub fn new(url: Url) -> Result<Self, String> {
         let uri = url.as_str().parse().map_err(|error| format!("its URL cannot be used: {error}"))?;
         Ok(Self { url, uri })
     }
 }
 
-struct Credential {
+struct SealedHeader {
     header: HeaderName,
     kind: ServerValueKind,
     value: ValueId,
@@ -66,7 +66,7 @@ struct Credential {
 
 /// Why there is no answer to a request.
 #[derive(Debug)]
-pub enum Unsent {
+pub enum SendError {
     /// Nothing was begun: the server cannot be reached.
     Unreachable(String),
     /// It was begun, and may have been done.
@@ -77,15 +77,20 @@ pub enum Unsent {
     Denied(Box<Failure>),
 }
 
-impl From<Failure> for Unsent {
+impl From<Failure> for SendError {
     fn from(failure: Failure) -> Self {
         Self::Denied(Box::new(failure))
     }
 }
 
-impl Endpoint {
+impl HttpEndpoint {
     /// Looks up what the URL and the headers need; nothing is sent yet.
-    pub async fn open(server: &Server, remote: &Remote, memory: &Memory, masker: Arc<Masker>) -> Result<Self, String> {
+    pub async fn open(
+        server: &Server,
+        remote: &Remote,
+        memory: &RemoteState,
+        masker: Arc<Masker>,
+    ) -> Result<Self, String> {
         let url = Url::parse(&plain_url(&remote.url)).map_err(|error| format!("its URL cannot be used: {error}"))?;
         let bearer = server.grant(memory.user.as_ref()).map(|_| {
             let id = GrantId { server: server.id, user: memory.user.clone() };
@@ -104,7 +109,7 @@ impl Endpoint {
                 }
                 Header::Sealed { sealed: value } => {
                     let sealed = memory.keep.sealed(*value).await?;
-                    credentials.push(Credential { header, kind: ServerValueKind::Header, value: *value, sealed });
+                    credentials.push(SealedHeader { header, kind: ServerValueKind::Header, value: *value, sealed });
                 }
             }
         }
@@ -114,9 +119,9 @@ impl Endpoint {
             && !credentials.iter().any(|credential| credential.header == AUTHORIZATION)
         {
             let sealed = memory.keep.sealed(value).await?;
-            credentials.push(Credential { header: AUTHORIZATION, kind: ServerValueKind::UserInfo, value, sealed });
+            credentials.push(SealedHeader { header: AUTHORIZATION, kind: ServerValueKind::UserInfo, value, sealed });
         }
-        let (opener, place, name) = (memory.keep.opener.clone(), Place::new(url)?, server.name.clone());
+        let (opener, place, name) = (memory.keep.opener.clone(), EndpointUrl::new(url)?, server.name.clone());
         Ok(Self { client: client(), place, headers, credentials, bearer, server: server.id, name, opener, masker })
     }
 
@@ -125,11 +130,11 @@ impl Endpoint {
     pub async fn send(
         &self,
         method: Method,
-        to: &Place,
+        to: &EndpointUrl,
         own: &HeaderMap,
         body: Bytes,
-    ) -> Result<(Response, Hidden), Unsent> {
-        let (mut moved, mut redirects, mut renewed) = (None::<Place>, 0, false);
+    ) -> Result<(StreamedResponse, RedactionGuard), SendError> {
+        let (mut moved, mut redirects, mut renewed) = (None::<EndpointUrl>, 0, false);
         while redirects <= REDIRECTS {
             let to = moved.as_ref().unwrap_or(to);
             let mut request = Request::new(Full::new(body.clone()));
@@ -141,12 +146,12 @@ impl Endpoint {
                 Some(bearer) => Some((bearer, bearer.token().await?)),
                 None => None,
             };
-            let hidden = self.authorize(request.headers_mut(), token.as_ref()).map_err(Unsent::Refused)?;
+            let hidden = self.authorize(request.headers_mut(), token.as_ref()).map_err(SendError::Refused)?;
             let response = self.client.request(request).await.map_err(|error| {
                 let what = describe(&error);
                 match error.is_connect() {
-                    true => Unsent::Unreachable(format!("it cannot be connected to: {what}")),
-                    false => Unsent::Broken(what),
+                    true => SendError::Unreachable(format!("it cannot be connected to: {what}")),
+                    false => SendError::Broken(what),
                 }
             })?;
             if response.status() == StatusCode::UNAUTHORIZED {
@@ -167,25 +172,25 @@ impl Endpoint {
                 }
             }
             if !matches!(response.status().as_u16(), 301 | 302 | 307 | 308) {
-                return Ok((Response::new(response), hidden));
+                return Ok((StreamedResponse::new(response), hidden));
             }
             let next = response.headers().get(LOCATION).and_then(|next| to.url.join(next.to_str().ok()?).ok());
-            let next = next.ok_or_else(|| Unsent::Refused("it redirects to no URL".into()))?;
+            let next = next.ok_or_else(|| SendError::Refused("it redirects to no URL".into()))?;
             if next.origin() != to.url.origin() {
                 let (from, to) = (to.url.origin().ascii_serialization(), next.origin().ascii_serialization());
-                return Err(Unsent::Refused(format!(
+                return Err(SendError::Refused(format!(
                     "it redirects from {from} to {to}, and only redirects within one origin are followed"
                 )));
             }
-            moved = Some(Place::new(next).map_err(Unsent::Refused)?);
+            moved = Some(EndpointUrl::new(next).map_err(SendError::Refused)?);
             redirects += 1;
         }
-        Err(Unsent::Refused(format!("it redirects more than {REDIRECTS} times")))
+        Err(SendError::Refused(format!("it redirects more than {REDIRECTS} times")))
     }
 
     /// What somebody has to allow, where the server says that a request needs more than the grant has (RFC 6750,
     /// section 3.1). The grant stays as good as it is.
-    pub fn too_narrow(&self, response: &Response) -> Option<Failure> {
+    pub fn too_narrow(&self, response: &StreamedResponse) -> Option<Failure> {
         let bearer = self.bearer.as_ref().filter(|_| response.status() == StatusCode::FORBIDDEN)?;
         let challenge = response.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?;
         parameter(challenge, "error").filter(|error| error == "insufficient_scope")?;
@@ -193,9 +198,14 @@ impl Endpoint {
     }
 
     /// Opens the credentials for one request.
-    fn authorize(&self, headers: &mut HeaderMap, token: Option<&(&Bearer, Arc<Token>)>) -> Result<Hidden, String> {
-        let mut hidden = Hidden { masker: self.masker.clone(), ids: Vec::with_capacity(self.credentials.len()) };
-        for Credential { header, kind, value, sealed } in &self.credentials {
+    fn authorize(
+        &self,
+        headers: &mut HeaderMap,
+        token: Option<&(&Bearer, Arc<Token>)>,
+    ) -> Result<RedactionGuard, String> {
+        let mut hidden =
+            RedactionGuard { masker: self.masker.clone(), ids: Vec::with_capacity(self.credentials.len()) };
+        for SealedHeader { header, kind, value, sealed } in &self.credentials {
             let name = if *kind == ServerValueKind::Header { header.as_str() } else { "" };
             let place = ServerValueContext { server: self.server, kind: *kind, name, value: *value };
             let broken = |_| format!("its {header} cannot be opened");
@@ -219,12 +229,12 @@ impl Endpoint {
 }
 
 /// Keeps the masker watching for the credentials of one request.
-pub struct Hidden {
+pub struct RedactionGuard {
     masker: Arc<Masker>,
     ids: Vec<ValueId>,
 }
 
-impl Hidden {
+impl RedactionGuard {
     /// Puts a credential into the headers, and hides it and its parts from now on.
     fn put(
         &mut self,
@@ -243,7 +253,7 @@ impl Hidden {
     }
 }
 
-impl Drop for Hidden {
+impl Drop for RedactionGuard {
     fn drop(&mut self) {
         self.ids.iter().for_each(|id| self.masker.release(*id));
     }

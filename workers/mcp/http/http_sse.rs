@@ -10,22 +10,22 @@ use rmcp::service::{RoleClient, RunningService};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::endpoint::{Hidden, Place};
-use super::protocol::Talk;
-use super::sse::{Broken, Events};
-use super::transport::{Trouble, Wire};
+use super::endpoint::{EndpointUrl, RedactionGuard};
+use super::protocol::ProtocolContext;
+use super::sse::{SseError, SseReader};
+use super::transport::{HttpTransport, TransportError};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::connection::{CallError, ToolCall, Unconnected, call_over};
+use crate::workers::mcp::connection::{CallError, ConnectError, ToolCall, call_over};
 use crate::workers::mcp::frame::Frame;
 use crate::workers::mcp::mux::Mux;
-use crate::workers::mcp::rmcp_bridge::{Reader, tap};
+use crate::workers::mcp::rmcp_bridge::{LineReader, new_bridge};
 use crate::workers::mcp::stdio::client;
 use crate::workers::mcp::tool_list::list_over;
 
 /// Messages that are posted at once.
 const POSTS: usize = 64;
 
-pub struct Sse {
+pub struct HttpSseConnection {
     mux: Arc<Mux>,
     reason: Arc<OnceLock<String>>,
     tasks: Vec<JoinHandle<()>>,
@@ -46,12 +46,12 @@ impl Drop for Tasks {
     }
 }
 
-impl Sse {
-    pub async fn connect(wire: &Arc<Wire>) -> Result<(Self, Tools), Unconnected> {
-        let opened = wire.open_stream(&Talk::default(), None).await;
+impl HttpSseConnection {
+    pub async fn connect(wire: &Arc<HttpTransport>) -> Result<(Self, Tools), ConnectError> {
+        let opened = wire.open_stream(&ProtocolContext::default(), None).await;
         let (mut events, hidden) = opened.map_err(|trouble| match trouble {
-            Trouble::Wrong { reason, .. } => format!("its event stream was not opened: {reason}").into(),
-            trouble => Unconnected::from(trouble),
+            TransportError::Wrong { reason, .. } => format!("its event stream was not opened: {reason}").into(),
+            trouble => ConnectError::from(trouble),
         })?;
         let endpoint = loop {
             match events.next().await {
@@ -67,9 +67,13 @@ impl Sse {
         }
         let (mux, frames) = Mux::new();
         let reason = Arc::new(OnceLock::new());
-        let (tap, reader) = tap(mux.clone(), wire.hearing.clone(), wire.result_limit);
-        let posting =
-            Posting { wire: wire.clone(), endpoint: Place::new(endpoint)?, mux: mux.clone(), reason: reason.clone() };
+        let (tap, reader) = new_bridge(mux.clone(), wire.hearing.clone(), wire.result_limit);
+        let posting = Posting {
+            wire: wire.clone(),
+            endpoint: EndpointUrl::new(endpoint)?,
+            mux: mux.clone(),
+            reason: reason.clone(),
+        };
         let tasks = vec![
             tokio::spawn(read_all(events, hidden, reader, reason.clone())),
             tokio::spawn(Arc::new(posting).post_all(frames)),
@@ -114,21 +118,21 @@ impl Sse {
     }
 }
 
-impl Drop for Sse {
+impl Drop for HttpSseConnection {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
 /// Reads the stream until it ends: then every call has ended.
-async fn read_all(mut events: Events, hidden: Hidden, reader: Reader, reason: Arc<OnceLock<String>>) {
+async fn read_all(mut events: SseReader, hidden: RedactionGuard, reader: LineReader, reason: Arc<OnceLock<String>>) {
     let why = loop {
         match events.next().await {
             Ok(Some(event)) if event.name == "message" => reader.take(event.data.into()),
             Ok(Some(_)) => {}
             Ok(None) => break "it closed its event stream".to_owned(),
-            Err(Broken::TooLong) => break "it sent an event that is larger than RESULT_LIMIT".to_owned(),
-            Err(Broken::Cut(why)) => break format!("its event stream was cut off: {why}"),
+            Err(SseError::TooLong) => break "it sent an event that is larger than RESULT_LIMIT".to_owned(),
+            Err(SseError::Cut(why)) => break format!("its event stream was cut off: {why}"),
         }
     };
     let _ = reason.set(why);
@@ -137,8 +141,8 @@ async fn read_all(mut events: Events, hidden: Hidden, reader: Reader, reason: Ar
 }
 
 struct Posting {
-    wire: Arc<Wire>,
-    endpoint: Place,
+    wire: Arc<HttpTransport>,
+    endpoint: EndpointUrl,
     mux: Arc<Mux>,
     reason: Arc<OnceLock<String>>,
 }
@@ -175,7 +179,7 @@ impl Posting {
         let why = match self.wire.endpoint.send(Method::POST, &self.endpoint, &headers, body).await {
             Ok((response, _)) if response.status().is_success() => return,
             Ok((response, _)) => format!("it answered a message with HTTP {}", response.status()),
-            Err(unsent) => Trouble::from(unsent).reason(),
+            Err(unsent) => TransportError::from(unsent).reason(),
         };
         let _ = self.reason.set(why);
         self.mux.close();

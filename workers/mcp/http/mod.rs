@@ -13,13 +13,13 @@ pub mod transport;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::endpoint::Endpoint;
-pub use self::http_sse::Sse;
-use self::protocol::Talk;
-use self::session::{Session, Unopened, keep};
-pub use self::streamable::Http;
-use self::transport::Wire;
-use super::connection::{Connection, Shared, Unconnected};
+use self::endpoint::HttpEndpoint;
+pub use self::http_sse::HttpSseConnection;
+use self::protocol::ProtocolContext;
+use self::session::{HttpSession, OpenError, keep};
+pub use self::streamable::StreamableHttpConnection;
+use self::transport::HttpTransport;
+use super::connection::{ConnectError, Connection, ConnectionDeps};
 use crate::core::catalog::server::Server;
 use crate::core::decide::remote::RemoteFinding;
 use crate::core::model::remote::{ProtocolMode, Remote};
@@ -33,12 +33,12 @@ const DISCOVERY: Duration = Duration::from_secs(5);
 pub async fn connect_remote(
     server: &Server,
     remote: &Remote,
-    shared: &Shared,
-) -> Result<(Connection, Tools), Unconnected> {
+    shared: &ConnectionDeps,
+) -> Result<(Connection, Tools), ConnectError> {
     let (memory, hearing) = (&shared.memory, shared.hearing.clone());
-    let endpoint = Endpoint::open(server, remote, memory, hearing.masker.clone()).await?;
-    let wire = Wire::new(endpoint, hearing, shared.result_limit, remote.reconnection_options);
-    let session = Session::new(wire, memory.clone());
+    let endpoint = HttpEndpoint::open(server, remote, memory, hearing.masker.clone()).await?;
+    let wire = HttpTransport::new(endpoint, hearing, shared.result_limit, remote.reconnection_options);
+    let session = HttpSession::new(wire, memory.clone());
     let connecting = Connecting { server, session };
     let (connection, tools, era) = connecting.find().await?;
     memory.found(RemoteFinding::Era(era)).await;
@@ -47,74 +47,74 @@ pub async fn connect_remote(
 
 struct Connecting<'a> {
     server: &'a Server,
-    session: Arc<Session>,
+    session: Arc<HttpSession>,
 }
 
 type Connected = (Connection, Tools);
 
 impl Connecting<'_> {
-    async fn find(&self) -> Result<(Connection, Tools, ProtocolMode), Unconnected> {
+    async fn find(&self) -> Result<(Connection, Tools, ProtocolMode), ConnectError> {
         let with = |era| move |(connection, tools): Connected| (connection, tools, era);
         let remembered = self.server.era;
         if let Some(era) = remembered {
             let tried = match era {
                 ProtocolMode::Stateless => self.stateless(true).await,
                 ProtocolMode::Session => self.with_session().await,
-                ProtocolMode::Sse => self.sse().await.map_err(Unopened::not_this),
+                ProtocolMode::Sse => self.sse().await.map_err(OpenError::not_this),
             };
             match tried {
                 Ok(connected) => return Ok(with(era)(connected)),
-                Err(Unopened::Failed(reason)) => return Err(reason),
+                Err(OpenError::Failed(reason)) => return Err(reason),
                 // It speaks otherwise than it did.
-                Err(Unopened::NotThis(_) | Unopened::Stateless) => {}
+                Err(OpenError::NotThis(_) | OpenError::Stateless) => {}
             }
         } else if self.kept().is_some() {
             // Somebody knows a session: then it has sessions.
             match self.with_session().await {
                 Ok(connected) => return Ok(with(ProtocolMode::Session)(connected)),
-                Err(Unopened::Failed(reason)) => return Err(reason),
-                Err(Unopened::NotThis(_) | Unopened::Stateless) => {}
+                Err(OpenError::Failed(reason)) => return Err(reason),
+                Err(OpenError::NotThis(_) | OpenError::Stateless) => {}
             }
         }
         match self.stateless(false).await {
             Ok(connected) => return Ok(with(ProtocolMode::Stateless)(connected)),
-            Err(Unopened::Failed(reason)) => return Err(reason),
-            Err(Unopened::NotThis(_) | Unopened::Stateless) => {}
+            Err(OpenError::Failed(reason)) => return Err(reason),
+            Err(OpenError::NotThis(_) | OpenError::Stateless) => {}
         }
         let reason = match self.with_session().await {
             Ok(connected) => return Ok(with(ProtocolMode::Session)(connected)),
-            Err(Unopened::Failed(reason)) => return Err(reason),
-            Err(Unopened::Stateless) => return Err("it wants to be asked without a session, and then is not".into()),
-            Err(Unopened::NotThis(reason)) => reason,
+            Err(OpenError::Failed(reason)) => return Err(reason),
+            Err(OpenError::Stateless) => return Err("it wants to be asked without a session, and then is not".into()),
+            Err(OpenError::NotThis(reason)) => reason,
         };
         let connected =
-            self.sse().await.map_err(|sse| Unconnected { reason: format!("{reason}; {}", sse.reason), ..sse })?;
+            self.sse().await.map_err(|sse| ConnectError { reason: format!("{reason}; {}", sse.reason), ..sse })?;
         Ok(with(ProtocolMode::Sse)(connected))
     }
 
     /// 2026-07-28. What is remembered need not be asked again.
-    async fn stateless(&self, remembered: bool) -> Result<Connected, Unopened> {
+    async fn stateless(&self, remembered: bool) -> Result<Connected, OpenError> {
         if !remembered {
             let discovered = tokio::time::timeout(DISCOVERY, self.session.discover()).await;
-            let late = |_| Unopened::NotThis("server/discover was not answered".into());
+            let late = |_| OpenError::NotThis("server/discover was not answered".into());
             discovered.map_err(late)??;
         }
-        self.session.use_talk(Talk::stateless());
+        self.session.use_talk(ProtocolContext::stateless());
         match streamable::list(&self.session).await {
             Ok(tools) => Ok(self.http(tools)),
-            Err(Unconnected { reason, denied: None }) if remembered && !self.session.is_lost() => {
-                Err(Unopened::NotThis(reason))
+            Err(ConnectError { reason, denied: None }) if remembered && !self.session.is_lost() => {
+                Err(OpenError::NotThis(reason))
             }
-            Err(reason) => Err(Unopened::Failed(reason)),
+            Err(reason) => Err(OpenError::Failed(reason)),
         }
     }
 
     /// 2025-03-26 to 2025-11-25. A session of earlier is taken up again; a stale one is replaced in passing.
-    async fn with_session(&self) -> Result<Connected, Unopened> {
+    async fn with_session(&self) -> Result<Connected, OpenError> {
         if let Some(kept) = self.kept()
             && let Some(stored) = self.session.memory.session(kept).await
         {
-            self.session.use_talk(Talk::resume(&stored, kept));
+            self.session.use_talk(ProtocolContext::resume(&stored, kept));
             return match streamable::list(&self.session).await {
                 Ok(tools) => {
                     if self.session.talk().number == 0 {
@@ -122,19 +122,19 @@ impl Connecting<'_> {
                     }
                     Ok(self.http(tools))
                 }
-                Err(reason) => Err(Unopened::Failed(reason)),
+                Err(reason) => Err(OpenError::Failed(reason)),
             };
         }
         let (talk, stored) = self.session.initialize().await?;
         self.session.use_talk(talk);
-        let tools = streamable::list(&self.session).await.map_err(Unopened::Failed)?;
+        let tools = streamable::list(&self.session).await.map_err(OpenError::Failed)?;
         // Before anybody hears that it is connected: what was answered survives a kill.
         keep(self.session.memory.clone(), stored, self.kept()).await;
         Ok(self.http(tools))
     }
 
-    async fn sse(&self) -> Result<Connected, Unconnected> {
-        let (sse, tools) = Sse::connect(&self.session.wire).await?;
+    async fn sse(&self) -> Result<Connected, ConnectError> {
+        let (sse, tools) = HttpSseConnection::connect(&self.session.wire).await?;
         Ok((Connection::Sse(Box::new(sse)), tools))
     }
 
@@ -144,6 +144,6 @@ impl Connecting<'_> {
     }
 
     fn http(&self, tools: Tools) -> Connected {
-        (Connection::Http(Box::new(Http::new(self.session.clone()))), tools)
+        (Connection::Http(Box::new(StreamableHttpConnection::new(self.session.clone()))), tools)
     }
 }

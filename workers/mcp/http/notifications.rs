@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 
-use super::endpoint::Hidden;
-use super::protocol::{EVENT_STREAM, Talk};
-use super::session::Session;
-use super::sse::Events;
-use super::transport::{Trouble, content_type};
+use super::endpoint::RedactionGuard;
+use super::protocol::{EVENT_STREAM, ProtocolContext};
+use super::session::HttpSession;
+use super::sse::SseReader;
+use super::transport::{TransportError, content_type};
 
 /// Listens until the connection is lost, or the server has no such stream.
-pub async fn listen(session: Arc<Session>) {
+pub async fn listen(session: Arc<HttpSession>) {
     let (mut last, mut retry, mut attempt) = (None::<String>, None, 0u32);
     loop {
         let talk = session.talk();
@@ -37,7 +37,7 @@ pub async fn listen(session: Arc<Session>) {
                 }
                 "it closed its stream".to_owned()
             }
-            Err(Trouble::Wrong { status: Some(status), .. }) if status.is_client_error() => {
+            Err(TransportError::Wrong { status: Some(status), .. }) if status.is_client_error() => {
                 // Either it has no such stream, or it does not know the session: then every request says so.
                 if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && talk.has_session() {
                     let _ = session.request("ping", "").await;
@@ -48,9 +48,9 @@ pub async fn listen(session: Arc<Session>) {
                 }
                 return;
             }
-            Err(Trouble::Unreachable(reason)) => {
+            Err(TransportError::Unreachable(reason)) => {
                 if attempt >= session.wire.options.max_retries {
-                    return session.lose(&reason);
+                    return session.mark_lost(&reason);
                 }
                 reason
             }
@@ -66,7 +66,7 @@ pub async fn listen(session: Arc<Session>) {
 }
 
 /// Waits, but not for a session that is gone.
-async fn pause(session: &Session, pause: Duration) {
+async fn pause(session: &HttpSession, pause: Duration) {
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
         () = session.renewed.notified() => {}
@@ -74,19 +74,22 @@ async fn pause(session: &Session, pause: Duration) {
 }
 
 /// Whether anything was said before the stream ended.
-async fn hear_all(session: &Session, talk: &Talk, events: &mut Events) -> bool {
+async fn hear_all(session: &HttpSession, talk: &ProtocolContext, events: &mut SseReader) -> bool {
     let mut heard = false;
     while let Ok(Some(event)) = events.next().await {
         heard = true;
         if event.name == "message" {
-            let _ = session.wire.hear(talk, &event.data, None);
+            let _ = session.wire.on_message(talk, &event.data, None);
         }
     }
     heard
 }
 
 /// Without sessions the stream is the answer to a request (2026-07-28, subscriptions).
-async fn subscribe(session: &Session, talk: &Talk) -> Result<(Events, Hidden), Trouble> {
+async fn subscribe(
+    session: &HttpSession,
+    talk: &ProtocolContext,
+) -> Result<(SseReader, RedactionGuard), TransportError> {
     let message = session.message(talk, "subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#);
     let (wire, headers) = (&session.wire, talk.headers(message.method, None));
     let sent = wire.endpoint.send(Method::POST, &wire.endpoint.place, &headers, message.body).await;
@@ -96,7 +99,7 @@ async fn subscribe(session: &Session, talk: &Talk) -> Result<(Events, Hidden), T
         let reason = format!("HTTP {status}");
         // What is answered with something else has no such stream, as 405 says it for the other kind.
         let status = if status.is_success() { StatusCode::METHOD_NOT_ALLOWED } else { status };
-        return Err(Trouble::Wrong { reason, begun: false, status: Some(status) });
+        return Err(TransportError::Wrong { reason, begun: false, status: Some(status) });
     }
-    Ok((Events::new(response, wire.result_limit), hidden))
+    Ok((SseReader::new(response, wire.result_limit), hidden))
 }

@@ -13,9 +13,9 @@ const ANNOTATION: &str = "x-mcp-header";
 
 /// By tool: where in its arguments a value is, and the header it goes into.
 #[derive(Default)]
-pub struct Mirrored(HashMap<String, Vec<(Vec<String>, HeaderName)>>);
+pub struct ParamHeaders(HashMap<String, Vec<(Vec<String>, HeaderName)>>);
 
-impl Mirrored {
+impl ParamHeaders {
     pub fn of(tools: &Tools) -> Self {
         let annotated = |raw: &str| memchr::memmem::find(raw.as_bytes(), ANNOTATION.as_bytes()).is_some();
         let tools = tools.tools.iter().filter(|tool| annotated(tool.raw().get())).filter_map(|tool| {
@@ -71,7 +71,7 @@ mod tests {
             "list": { "items": { "x-mcp-header": "Never" } },
         } } });
         let raw = serde_json::value::to_raw_value(&tool).expect("JSON");
-        let mirrored = Mirrored::of(&Tools::new(vec![raw.into()]));
+        let mirrored = ParamHeaders::of(&Tools::new(vec![raw.into()]));
         let message = json!({ "params": { "arguments": { "region": "zürich", "in": { "n": 3 }, "list": ["x"] } } });
         let mut headers = mirrored.headers("t", message.to_string().as_bytes());
         headers.sort_by(|a, b| a.0.as_str().cmp(b.0.as_str()));

@@ -31,7 +31,7 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// How a server is spoken to at the moment.
 #[derive(Clone)]
-pub struct Talk {
+pub struct ProtocolContext {
     pub stateless: bool,
     /// What every message is sent with.
     base: HeaderMap,
@@ -41,7 +41,7 @@ pub struct Talk {
     pub number: u64,
 }
 
-impl Talk {
+impl ProtocolContext {
     /// A version is not named before it is agreed on.
     pub fn new(version: Option<&str>, session: Option<&str>) -> Self {
         let mut base = HeaderMap::with_capacity(8);
@@ -119,7 +119,7 @@ pub fn encoded(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(&format!("=?base64?{}?=", BASE64_STANDARD.encode(text))).ok()
 }
 
-impl Default for Talk {
+impl Default for ProtocolContext {
     fn default() -> Self {
         Self::new(None, None)
     }

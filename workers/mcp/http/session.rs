@@ -10,17 +10,17 @@ use hyper::StatusCode;
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify, watch};
 
-use super::param_headers::Mirrored;
-use super::protocol::{NEWEST_WITH_SESSION, STATELESS, Talk, WITH_SESSION};
-use super::transport::{Message, Told, Trouble, Wire};
+use super::param_headers::ParamHeaders;
+use super::protocol::{NEWEST_WITH_SESSION, ProtocolContext, STATELESS, WITH_SESSION};
+use super::transport::{HttpTransport, OutgoingRequest, Received, TransportError};
 use crate::core::failure::Code;
 use crate::core::model::remote::StoredSession as Stored;
 use crate::time::clock::now_ms;
-use crate::workers::mcp::connection::Unconnected;
+use crate::workers::mcp::connection::ConnectError;
 use crate::workers::mcp::jsonrpc::RpcError;
-use crate::workers::mcp::mux::Answer;
-use crate::workers::mcp::tool_list::result_of;
-use crate::workers::runtime::remote_state::Memory;
+use crate::workers::mcp::mux::RpcReply;
+use crate::workers::mcp::tool_list::method_result;
+use crate::workers::runtime::remote_state::RemoteState;
 
 /// Codes that only the stateless era has (2026-07-28): whoever answers with one speaks it.
 const MODERN: std::ops::RangeInclusive<i64> = -32099..=-32020;
@@ -30,14 +30,14 @@ const UNSUPPORTED_VERSION: i64 = -32022;
 /// Sessions that one request is tried in after the first: a server may be started again meanwhile.
 const RENEWALS: usize = 3;
 
-pub struct Session {
-    pub wire: Arc<Wire>,
-    pub memory: Memory,
-    talk: ArcSwap<Talk>,
+pub struct HttpSession {
+    pub wire: Arc<HttpTransport>,
+    pub memory: RemoteState,
+    talk: ArcSwap<ProtocolContext>,
     /// Held by the one who opens a session anew.
     renewing: Mutex<()>,
     /// Which arguments go into headers.
-    pub mirrored: ArcSwap<Mirrored>,
+    pub mirrored: ArcSwap<ParamHeaders>,
     /// Rung when another session was opened.
     pub renewed: Notify,
     ids: AtomicU64,
@@ -45,29 +45,29 @@ pub struct Session {
 }
 
 /// Why a conversation was not opened.
-pub enum Unopened {
+pub enum OpenError {
     /// The server does not speak like this; it may speak otherwise.
     NotThis(String),
     /// It is the stateless era that it speaks.
     Stateless,
-    Failed(Unconnected),
+    Failed(ConnectError),
 }
 
-impl Unopened {
+impl OpenError {
     /// Whoever is denied access finds out no more of how it speaks.
-    pub fn not_this(why: Unconnected) -> Self {
+    pub fn not_this(why: ConnectError) -> Self {
         if why.denied.is_some() { Self::Failed(why) } else { Self::NotThis(why.reason) }
     }
 }
 
-impl From<Trouble> for Unopened {
-    fn from(trouble: Trouble) -> Self {
+impl From<TransportError> for OpenError {
+    fn from(trouble: TransportError) -> Self {
         Self::Failed(trouble.into())
     }
 }
 
-impl Session {
-    pub fn new(wire: Arc<Wire>, memory: Memory) -> Arc<Self> {
+impl HttpSession {
+    pub fn new(wire: Arc<HttpTransport>, memory: RemoteState) -> Arc<Self> {
         Arc::new(Self {
             wire,
             memory,
@@ -81,11 +81,11 @@ impl Session {
         })
     }
 
-    pub fn talk(&self) -> Arc<Talk> {
+    pub fn talk(&self) -> Arc<ProtocolContext> {
         self.talk.load_full()
     }
 
-    pub fn use_talk(&self, talk: Talk) {
+    pub fn use_talk(&self, talk: ProtocolContext) {
         self.talk.store(Arc::new(talk));
     }
 
@@ -95,62 +95,64 @@ impl Session {
 
     /// Asks, in a session that is opened anew where the server does not know it any more: then nothing of the
     /// request was begun.
-    pub async fn ask(&self, message: &Message<'_>) -> Result<Answer, Trouble> {
+    pub async fn ask(&self, message: &OutgoingRequest<'_>) -> Result<RpcReply, TransportError> {
         let mut talk = self.talk();
-        let mut told = self.wire.ask(&talk, message).await;
+        let mut told = self.wire.send_request(&talk, message).await;
         for _ in 0..RENEWALS {
-            if !matches!(told, Err(Trouble::Stale)) {
+            if !matches!(told, Err(TransportError::Stale)) {
                 break;
             }
-            talk = self.renew(&talk).await?;
-            told = self.wire.ask(&talk, message).await;
+            talk = self.reinitialize(&talk).await?;
+            told = self.wire.send_request(&talk, message).await;
         }
         match &told {
-            Err(Trouble::Unreachable(reason)) => self.lose(reason),
+            Err(TransportError::Unreachable(reason)) => self.mark_lost(reason),
             // Whoever starts it again shows what has to be done.
-            Err(Trouble::Denied(failure)) if failure.code == Code::ReauthRequired => self.lose(&failure.message),
+            Err(TransportError::Denied(failure)) if failure.code == Code::ReauthRequired => {
+                self.mark_lost(&failure.message)
+            }
             _ => {}
         }
         Ok(told?.answer)
     }
 
     /// A request of ours that is no tool call, with these members in its `params`.
-    pub async fn request(&self, method: &'static str, members: &str) -> Result<Option<Bytes>, Unconnected> {
+    pub async fn request(&self, method: &'static str, members: &str) -> Result<Option<Bytes>, ConnectError> {
         let message = self.message(&self.talk(), method, members);
         let answer = self.ask(&message).await?;
-        Ok(result_of(method, answer)?)
+        Ok(method_result(method, answer)?)
     }
 
-    pub fn message(&self, talk: &Talk, method: &'static str, members: &str) -> Message<'static> {
+    pub fn message(&self, talk: &ProtocolContext, method: &'static str, members: &str) -> OutgoingRequest<'static> {
         self.message_of(method, &talk.params(members))
     }
 
-    fn message_of(&self, method: &'static str, params: &str) -> Message<'static> {
+    fn message_of(&self, method: &'static str, params: &str) -> OutgoingRequest<'static> {
         let id = self.next_id();
         let body = format!(r#"{{"jsonrpc":"2.0","id":"c{id}","method":"{method}","params":{params}}}"#);
-        Message { id, body: body.into(), method, name: None, progress: None, mirrored: vec![] }
+        OutgoingRequest { id, body: body.into(), method, name: None, progress: None, mirrored: vec![] }
     }
 
     /// Opens a session in the place of a stale one, once for all who found it so.
-    async fn renew(&self, stale: &Talk) -> Result<Arc<Talk>, Trouble> {
+    async fn reinitialize(&self, stale: &ProtocolContext) -> Result<Arc<ProtocolContext>, TransportError> {
         let _renewing = self.renewing.lock().await;
         let current = self.talk();
         if current.number != stale.number {
             return Ok(current);
         }
-        let wrong = |reason| Trouble::Wrong { reason, begun: false, status: None };
+        let wrong = |reason| TransportError::Wrong { reason, begun: false, status: None };
         let opened = self.initialize().await.map_err(|unopened| match unopened {
-            Unopened::Failed(Unconnected { denied: Some(failure), .. }) => Trouble::Denied(failure),
-            Unopened::NotThis(reason) | Unopened::Failed(Unconnected { reason, .. }) => {
+            OpenError::Failed(ConnectError { denied: Some(failure), .. }) => TransportError::Denied(failure),
+            OpenError::NotThis(reason) | OpenError::Failed(ConnectError { reason, .. }) => {
                 wrong(format!("it does not know its session any more, and opened no other: {reason}"))
             }
-            Unopened::Stateless => wrong("it has no sessions any more".into()),
+            OpenError::Stateless => wrong("it has no sessions any more".into()),
         });
         let (mut talk, stored) = match opened {
             Ok(opened) => opened,
             Err(trouble) => {
                 // Whoever starts it again finds out how it speaks now.
-                self.lose(&"it does not know its session any more");
+                self.mark_lost(&"it does not know its session any more");
                 return Err(trouble);
             }
         };
@@ -165,21 +167,22 @@ impl Session {
     }
 
     /// Opens a session; nothing of it is kept yet.
-    pub async fn initialize(&self) -> Result<(Talk, Option<Stored>), Unopened> {
+    pub async fn initialize(&self) -> Result<(ProtocolContext, Option<Stored>), OpenError> {
         let params = format!(
             r#"{{"protocolVersion":"{NEWEST_WITH_SESSION}","capabilities":{{}},"clientInfo":{{"name":"mcp-api","version":"{}"}}}}"#,
             env!("CARGO_PKG_VERSION")
         );
-        let told = match self.wire.ask(&Talk::default(), &self.message_of("initialize", &params)).await {
-            Err(Trouble::Wrong { reason, status: Some(status), .. }) if is_elsewhere(status) => {
-                return Err(Unopened::NotThis(reason));
-            }
-            told => told?,
-        };
-        let Told { status, answer, session } = told;
+        let told =
+            match self.wire.send_request(&ProtocolContext::default(), &self.message_of("initialize", &params)).await {
+                Err(TransportError::Wrong { reason, status: Some(status), .. }) if is_elsewhere(status) => {
+                    return Err(OpenError::NotThis(reason));
+                }
+                told => told?,
+            };
+        let Received { status, answer, session } = told;
         let result = match answer {
-            Answer::Error(error) => return Err(refusal("initialize", status, &error)),
-            answer => result_of("initialize", answer).map_err(failed)?.unwrap_or_default(),
+            RpcReply::Error(error) => return Err(refusal("initialize", status, &error)),
+            answer => method_result("initialize", answer).map_err(failed)?.unwrap_or_default(),
         };
         let no_result = |_| failed("its answer to initialize is no InitializeResult");
         let initialize: Value = serde_json::from_slice(&result).map_err(no_result)?;
@@ -190,36 +193,36 @@ impl Session {
         }
         let id = session.as_ref().and_then(|session| session.to_str().ok());
         let stored = id.map(|id| Stored { id: id.to_owned(), initialize: Some(initialize.clone()) });
-        let talk = Talk::new(Some(version), id);
+        let talk = ProtocolContext::new(Some(version), id);
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        self.wire.tell(&talk, "notifications/initialized", initialized).await?;
+        self.wire.send_notification(&talk, "notifications/initialized", initialized).await?;
         Ok((talk, stored))
     }
 
     /// Asks whether the server speaks without sessions.
-    pub async fn discover(&self) -> Result<Talk, Unopened> {
-        let talk = Talk::stateless();
-        let told = match self.wire.ask(&talk, &self.message(&talk, "server/discover", "")).await {
-            Err(trouble @ (Trouble::Unreachable(_) | Trouble::Denied(_))) => return Err(trouble.into()),
+    pub async fn discover(&self) -> Result<ProtocolContext, OpenError> {
+        let talk = ProtocolContext::stateless();
+        let told = match self.wire.send_request(&talk, &self.message(&talk, "server/discover", "")).await {
+            Err(trouble @ (TransportError::Unreachable(_) | TransportError::Denied(_))) => return Err(trouble.into()),
             // Whatever else it says to a method that it need not know.
-            Err(trouble) => return Err(Unopened::NotThis(trouble.reason())),
+            Err(trouble) => return Err(OpenError::NotThis(trouble.reason())),
             Ok(told) => told,
         };
         match told.answer {
-            Answer::Result(result) => {
+            RpcReply::Result(result) => {
                 let supported = serde_json::from_slice::<Value>(&result).unwrap_or_default();
                 let supported = supported["supportedVersions"].as_array().cloned().unwrap_or_default();
                 match supported.iter().any(|version| version == STATELESS) {
                     true => Ok(talk),
-                    false => Err(Unopened::NotThis("server/discover names other versions".into())),
+                    false => Err(OpenError::NotThis("server/discover names other versions".into())),
                 }
             }
-            _ => Err(Unopened::NotThis("it does not know server/discover".into())),
+            _ => Err(OpenError::NotThis("it does not know server/discover".into())),
         }
     }
 
     /// The connection is of no use any more.
-    pub fn lose(&self, reason: &impl ToString) {
+    pub fn mark_lost(&self, reason: &impl ToString) {
         self.lost.send_if_modified(|lost| {
             let first = lost.is_none();
             lost.get_or_insert_with(|| reason.to_string());
@@ -241,7 +244,7 @@ impl Session {
 }
 
 /// Keeps a session that was opened in the place of an old one. What it lies under is found in the catalogue.
-pub async fn keep(memory: Memory, stored: Option<Stored>, old: Option<crate::core::names::ValueId>) {
+pub async fn keep(memory: RemoteState, stored: Option<Stored>, old: Option<crate::core::names::ValueId>) {
     match stored {
         Some(stored) => drop(memory.opened(&stored, old).await),
         None => memory.ended(old).await,
@@ -254,7 +257,7 @@ fn is_elsewhere(status: StatusCode) -> bool {
 }
 
 /// What a JSON-RPC error to a beginning means.
-fn refusal(method: &str, status: StatusCode, error: &[u8]) -> Unopened {
+fn refusal(method: &str, status: StatusCode, error: &[u8]) -> OpenError {
     let Ok(error) = serde_json::from_slice::<RpcError>(error) else {
         return failed(format!("it refused {method} with something that is no JSON-RPC error"));
     };
@@ -262,14 +265,14 @@ fn refusal(method: &str, status: StatusCode, error: &[u8]) -> Unopened {
     if error.code == UNSUPPORTED_VERSION {
         let data: Value = error.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
         let stateless = data["supported"].as_array().is_some_and(|all| all.iter().any(|one| one == STATELESS));
-        return if stateless { Unopened::Stateless } else { failed(reason) };
+        return if stateless { OpenError::Stateless } else { failed(reason) };
     }
     if is_elsewhere(status) && !MODERN.contains(&error.code) {
-        return Unopened::NotThis(reason);
+        return OpenError::NotThis(reason);
     }
     failed(reason)
 }
 
-fn failed(reason: impl Into<Unconnected>) -> Unopened {
-    Unopened::Failed(reason.into())
+fn failed(reason: impl Into<ConnectError>) -> OpenError {
+    OpenError::Failed(reason.into())
 }

@@ -4,11 +4,11 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::workers::http_client::Response;
+use crate::workers::http_client::StreamedResponse;
 
 /// One event that says something.
 #[derive(Debug, PartialEq)]
-pub struct Event {
+pub struct SseEvent {
     /// `message` where none is given.
     pub name: String,
     pub data: Bytes,
@@ -16,7 +16,7 @@ pub struct Event {
 
 /// Why there are no more events.
 #[derive(Debug, PartialEq)]
-pub enum Broken {
+pub enum SseError {
     /// An event is above the limit.
     TooLong,
     /// The stream was cut off.
@@ -24,18 +24,18 @@ pub enum Broken {
 }
 
 /// The events of an answer.
-pub struct Events {
-    response: Response,
+pub struct SseReader {
+    response: StreamedResponse,
     parser: Parser,
 }
 
-impl Events {
-    pub fn new(response: Response, limit: usize) -> Self {
+impl SseReader {
+    pub fn new(response: StreamedResponse, limit: usize) -> Self {
         Self { response, parser: Parser::new(limit) }
     }
 
     /// The next event, nothing at the end. Dropped while it waits, it loses nothing.
-    pub async fn next(&mut self) -> Result<Option<Event>, Broken> {
+    pub async fn next(&mut self) -> Result<Option<SseEvent>, SseError> {
         loop {
             if let Some(event) = self.parser.next()? {
                 return Ok(Some(event));
@@ -43,10 +43,10 @@ impl Events {
             match self.response.chunk().await {
                 Ok(Some(chunk)) => self.parser.push(&chunk),
                 Ok(None) if self.parser.is_within_event() => {
-                    return Err(Broken::Cut("it ended in the middle of an event".into()));
+                    return Err(SseError::Cut("it ended in the middle of an event".into()));
                 }
                 Ok(None) => return Ok(None),
-                Err(error) => return Err(Broken::Cut(error)),
+                Err(error) => return Err(SseError::Cut(error)),
             }
         }
     }
@@ -103,24 +103,24 @@ impl Parser {
         !self.buffer.is_empty() || self.data.is_some()
     }
 
-    fn next(&mut self) -> Result<Option<Event>, Broken> {
+    fn next(&mut self) -> Result<Option<SseEvent>, SseError> {
         while let Some(line) = self.line() {
             if line.is_empty() {
                 self.last_id.clone_from(&self.id);
                 let name = std::mem::take(&mut self.name);
                 if let Some(data) = self.data.take() {
                     let name = if name.is_empty() { "message".into() } else { name };
-                    return Ok(Some(Event { name, data: data.freeze() }));
+                    return Ok(Some(SseEvent { name, data: data.freeze() }));
                 }
                 continue;
             }
             self.field(line);
             if self.data.as_ref().is_some_and(|data| data.len() > self.limit) {
-                return Err(Broken::TooLong);
+                return Err(SseError::TooLong);
             }
         }
         if self.buffer.len() + self.data.as_ref().map_or(0, BytesMut::len) > self.limit {
-            return Err(Broken::TooLong);
+            return Err(SseError::TooLong);
         }
         Ok(None)
     }
@@ -218,7 +218,7 @@ mod tests {
         for text in ["data: ".to_owned() + &"x".repeat(200), "data: 0123456789\n".repeat(20)] {
             let mut parser = Parser::new(100);
             parser.push(text.as_bytes());
-            assert_eq!(parser.next(), Err(Broken::TooLong));
+            assert_eq!(parser.next(), Err(SseError::TooLong));
         }
     }
 }

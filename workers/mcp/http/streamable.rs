@@ -8,26 +8,26 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::notifications::listen;
-use super::param_headers::Mirrored;
-use super::protocol::Talk;
-use super::session::Session;
-use super::transport::{Message, Trouble};
+use super::param_headers::ParamHeaders;
+use super::protocol::ProtocolContext;
+use super::session::HttpSession;
+use super::transport::{OutgoingRequest, TransportError};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::connection::{CallError, ToolCall, Unconnected, in_time, opened, result};
-use crate::workers::mcp::frame::{CallFrame, cancelled};
-use crate::workers::mcp::tool_list::Pages;
+use crate::workers::mcp::connection::{CallError, ConnectError, ToolCall, in_time, opened, result};
+use crate::workers::mcp::frame::{CallToolFrame, cancelled};
+use crate::workers::mcp::tool_list::ToolListPager;
 
 const CALL: &str = "tools/call";
 
-pub struct Http {
-    session: Arc<Session>,
+pub struct StreamableHttpConnection {
+    session: Arc<HttpSession>,
     /// Its own stream is read; not for a user's connection, whose news would concern nobody.
     listening: Option<JoinHandle<()>>,
     calls: AtomicUsize,
 }
 
-impl Http {
-    pub fn new(session: Arc<Session>) -> Self {
+impl StreamableHttpConnection {
+    pub fn new(session: Arc<HttpSession>) -> Self {
         let listening = session.memory.user.is_none().then(|| tokio::spawn(listen(session.clone())));
         Self { session, listening, calls: AtomicUsize::new(0) }
     }
@@ -42,7 +42,7 @@ impl Http {
         let (id, talk) = (self.session.next_id(), self.session.talk());
         let frame = {
             let opened = opened(call.secrets)?;
-            CallFrame {
+            CallToolFrame {
                 id,
                 tool: call.tool,
                 args: call.args,
@@ -57,7 +57,8 @@ impl Http {
         let body = Bytes::from_owner(frame);
         let mirrored = self.session.mirrored.load().headers(call.tool, &body);
         let progress_of = progress.as_ref();
-        let message = Message { id, body, method: CALL, name: Some(call.tool), progress: progress_of, mirrored };
+        let message =
+            OutgoingRequest { id, body, method: CALL, name: Some(call.tool), progress: progress_of, mirrored };
         let mut cancel = Cancel { session: &self.session, id, over: false };
         let exchange = async { self.session.ask(&message).await.map_err(error) };
         let answer = in_time(exchange, progress.as_ref(), call.timeout).await;
@@ -66,7 +67,7 @@ impl Http {
         answer.and_then(result)
     }
 
-    pub async fn list_tools(&self) -> Result<Tools, Unconnected> {
+    pub async fn list_tools(&self) -> Result<Tools, ConnectError> {
         list(&self.session).await
     }
 
@@ -88,35 +89,35 @@ impl Http {
 
     /// The session stays open at the server: it is taken up again at the next start.
     pub fn stop(&self) {
-        self.session.lose(&"it was stopped");
+        self.session.mark_lost(&"it was stopped");
         self.listening.iter().for_each(JoinHandle::abort);
     }
 }
 
-impl Drop for Http {
+impl Drop for StreamableHttpConnection {
     fn drop(&mut self) {
         self.listening.iter().for_each(JoinHandle::abort);
     }
 }
 
-pub async fn list(session: &Session) -> Result<Tools, Unconnected> {
-    let mut pages = Pages::new(session.wire.result_limit);
+pub async fn list(session: &HttpSession) -> Result<Tools, ConnectError> {
+    let mut pages = ToolListPager::new(session.wire.result_limit);
     while let Some(params) = pages.next() {
         pages.take(session.request("tools/list", &params).await?)?;
     }
     let tools = pages.tools();
     if session.talk().stateless {
-        session.mirrored.store(Arc::new(Mirrored::of(&tools)));
+        session.mirrored.store(Arc::new(ParamHeaders::of(&tools)));
     }
     Ok(tools)
 }
 
-fn error(trouble: Trouble) -> CallError {
+fn error(trouble: TransportError) -> CallError {
     match trouble {
-        Trouble::Unreachable(_) => CallError::Closed { begun: false },
-        Trouble::Stale => CallError::Wrong { reason: Trouble::Stale.reason(), begun: false },
-        Trouble::Denied(failure) | Trouble::TooNarrow(failure) => CallError::Denied(failure),
-        Trouble::Wrong { reason, begun, .. } => CallError::Wrong { reason, begun },
+        TransportError::Unreachable(_) => CallError::Closed { begun: false },
+        TransportError::Stale => CallError::Wrong { reason: TransportError::Stale.reason(), begun: false },
+        TransportError::Denied(failure) | TransportError::TooNarrow(failure) => CallError::Denied(failure),
+        TransportError::Wrong { reason, begun, .. } => CallError::Wrong { reason, begun },
     }
 }
 
@@ -139,7 +140,7 @@ impl Drop for UnderWay<'_> {
 /// Dropped before the answer, it tells the server that nobody waits for that any more. Without sessions the end of
 /// the connection says so.
 struct Cancel<'a> {
-    session: &'a Session,
+    session: &'a HttpSession,
     id: u64,
     over: bool,
 }
@@ -149,7 +150,11 @@ impl Drop for Cancel<'_> {
         let talk = self.session.talk();
         if !self.over && !talk.stateless {
             let frame = cancelled(self.id, "nobody waits for the answer any more");
-            self.session.wire.tell_aside(Talk::clone(&talk), "notifications/cancelled", Bytes::from_owner(frame));
+            self.session.wire.spawn_notification(
+                ProtocolContext::clone(&talk),
+                "notifications/cancelled",
+                Bytes::from_owner(frame),
+            );
         }
     }
 }

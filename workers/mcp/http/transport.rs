@@ -10,15 +10,15 @@ use hyper::{Method, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore};
 
-use super::endpoint::{Endpoint, Hidden, Unsent};
-use super::protocol::{EVENT_STREAM, SESSION_ID, Talk};
-use super::sse::{Broken, Events};
+use super::endpoint::{HttpEndpoint, RedactionGuard, SendError};
+use super::protocol::{EVENT_STREAM, ProtocolContext, SESSION_ID};
+use super::sse::{SseError, SseReader};
 use crate::core::failure::Failure;
 use crate::core::model::remote::ReconnectionOptions;
-use crate::workers::http_client::Response;
-use crate::workers::mcp::connection::Unconnected;
-use crate::workers::mcp::jsonrpc::{Hearing, Line, own_id, part, progress_of};
-use crate::workers::mcp::mux::Answer;
+use crate::workers::http_client::StreamedResponse;
+use crate::workers::mcp::connection::ConnectError;
+use crate::workers::mcp::jsonrpc::{NotificationSink, RpcMessage, call_id, progress_of, subslice};
+use crate::workers::mcp::mux::RpcReply;
 use crate::workers::runtime::log_buffer::shorten;
 
 /// Room for what stands around a result.
@@ -33,7 +33,7 @@ const QUESTIONS: usize = 16;
 const SHORTEST: Duration = Duration::from_millis(20);
 
 /// A request of ours.
-pub struct Message<'a> {
+pub struct OutgoingRequest<'a> {
     pub id: u64,
     pub body: Bytes,
     pub method: &'static str,
@@ -45,16 +45,16 @@ pub struct Message<'a> {
 }
 
 /// What came back.
-pub struct Told {
+pub struct Received {
     pub status: StatusCode,
-    pub answer: Answer,
+    pub answer: RpcReply,
     /// The session that the answer names.
     pub session: Option<HeaderValue>,
 }
 
 /// Why no answer came back.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum TransportError {
     /// The server cannot be reached; nothing was begun.
     Unreachable(String),
     /// The session is not known any more; nothing was begun.
@@ -67,7 +67,7 @@ pub enum Trouble {
     Wrong { reason: String, begun: bool, status: Option<StatusCode> },
 }
 
-impl Trouble {
+impl TransportError {
     pub fn reason(self) -> String {
         match self {
             Self::Unreachable(reason) | Self::Wrong { reason, .. } => reason,
@@ -77,47 +77,56 @@ impl Trouble {
     }
 }
 
-impl From<Trouble> for Unconnected {
-    fn from(trouble: Trouble) -> Self {
+impl From<TransportError> for ConnectError {
+    fn from(trouble: TransportError) -> Self {
         match trouble {
-            Trouble::Denied(failure) => Self { reason: failure.message.clone(), denied: Some(failure) },
+            TransportError::Denied(failure) => Self { reason: failure.message.clone(), denied: Some(failure) },
             trouble => trouble.reason().into(),
         }
     }
 }
 
-impl From<Unsent> for Trouble {
-    fn from(unsent: Unsent) -> Self {
+impl From<SendError> for TransportError {
+    fn from(unsent: SendError) -> Self {
         let wrong = |reason, begun| Self::Wrong { reason, begun, status: None };
         match unsent {
-            Unsent::Unreachable(reason) => Self::Unreachable(reason),
-            Unsent::Broken(reason) => wrong(format!("it broke the connection off: {reason}"), true),
-            Unsent::Refused(reason) => wrong(reason, false),
-            Unsent::Denied(failure) => Self::Denied(failure),
+            SendError::Unreachable(reason) => Self::Unreachable(reason),
+            SendError::Broken(reason) => wrong(format!("it broke the connection off: {reason}"), true),
+            SendError::Refused(reason) => wrong(reason, false),
+            SendError::Denied(failure) => Self::Denied(failure),
         }
     }
 }
 
-fn wrong(reason: String, status: StatusCode) -> Trouble {
-    Trouble::Wrong { reason, begun: !status.is_client_error(), status: Some(status) }
+fn wrong(reason: String, status: StatusCode) -> TransportError {
+    TransportError::Wrong { reason, begun: !status.is_client_error(), status: Some(status) }
 }
 
 /// What every exchange with one server needs.
-pub struct Wire {
-    pub endpoint: Endpoint,
-    pub hearing: Hearing,
+pub struct HttpTransport {
+    pub endpoint: HttpEndpoint,
+    pub hearing: NotificationSink,
     pub result_limit: usize,
     pub options: ReconnectionOptions,
     questions: Arc<Semaphore>,
 }
 
-impl Wire {
-    pub fn new(endpoint: Endpoint, hearing: Hearing, result_limit: usize, options: ReconnectionOptions) -> Arc<Self> {
+impl HttpTransport {
+    pub fn new(
+        endpoint: HttpEndpoint,
+        hearing: NotificationSink,
+        result_limit: usize,
+        options: ReconnectionOptions,
+    ) -> Arc<Self> {
         Arc::new(Self { endpoint, hearing, result_limit, options, questions: Arc::new(Semaphore::new(QUESTIONS)) })
     }
 
     /// Sends a request and waits for its answer.
-    pub async fn ask(self: &Arc<Self>, talk: &Talk, message: &Message<'_>) -> Result<Told, Trouble> {
+    pub async fn send_request(
+        self: &Arc<Self>,
+        talk: &ProtocolContext,
+        message: &OutgoingRequest<'_>,
+    ) -> Result<Received, TransportError> {
         let mut headers = talk.headers(message.method, message.name);
         if !message.mirrored.is_empty() {
             headers.to_mut().extend(message.mirrored.iter().cloned());
@@ -126,7 +135,7 @@ impl Wire {
         let (status, kind) = (response.status(), content_type(&response));
         let session = response.headers().get(SESSION_ID).cloned();
         let answer = if !status.is_success() {
-            self.refused(talk, message, response).await?
+            self.classify_refusal(talk, message, response).await?
         } else if kind == EVENT_STREAM {
             self.read_stream(talk, message, response).await?
         } else if kind == "application/json" {
@@ -134,7 +143,7 @@ impl Wire {
                 Ok(Some(body)) => self.find(message, &body).ok_or_else(|| {
                     wrong(format!("answered {} with JSON that is no answer to it", message.method), status)
                 })?,
-                Ok(None) => Answer::TooLarge,
+                Ok(None) => RpcReply::TooLarge,
                 Err(error) => return Err(cut_off(message, &error)),
             }
         } else {
@@ -144,52 +153,68 @@ impl Wire {
                 status,
             ));
         };
-        Ok(Told { status, answer, session })
+        Ok(Received { status, answer, session })
     }
 
     /// Tells the server something that has no answer.
-    pub async fn tell(&self, talk: &Talk, method: &'static str, body: Bytes) -> Result<StatusCode, Trouble> {
+    pub async fn send_notification(
+        &self,
+        talk: &ProtocolContext,
+        method: &'static str,
+        body: Bytes,
+    ) -> Result<StatusCode, TransportError> {
         Ok(self.post(&talk.headers(method, None), body).await?.0.status())
     }
 
     /// The same, when nobody waits for it.
-    pub fn tell_aside(self: &Arc<Self>, talk: Talk, method: &'static str, body: Bytes) {
+    pub fn spawn_notification(self: &Arc<Self>, talk: ProtocolContext, method: &'static str, body: Bytes) {
         let wire = self.clone();
-        tokio::spawn(async move { tokio::time::timeout(ASIDE, wire.tell(&talk, method, body)).await.is_ok() });
+        tokio::spawn(
+            async move { tokio::time::timeout(ASIDE, wire.send_notification(&talk, method, body)).await.is_ok() },
+        );
     }
 
-    async fn post(&self, headers: &HeaderMap, body: Bytes) -> Result<(Response, Hidden), Unsent> {
+    async fn post(&self, headers: &HeaderMap, body: Bytes) -> Result<(StreamedResponse, RedactionGuard), SendError> {
         self.endpoint.send(Method::POST, &self.endpoint.place, headers, body).await
     }
 
     /// Asks for the server's own stream, or for the rest of one that was cut off.
-    pub async fn open_stream(&self, talk: &Talk, last: Option<&str>) -> Result<(Events, Hidden), Trouble> {
+    pub async fn open_stream(
+        &self,
+        talk: &ProtocolContext,
+        last: Option<&str>,
+    ) -> Result<(SseReader, RedactionGuard), TransportError> {
         let headers = talk.stream_headers(last);
         let (response, hidden) = self.endpoint.send(Method::GET, &self.endpoint.place, &headers, Bytes::new()).await?;
         let (status, kind) = (response.status(), content_type(&response));
         if !status.is_success() || kind != EVENT_STREAM {
             return Err(wrong(format!("HTTP {status}"), status));
         }
-        Ok((Events::new(response, self.result_limit + AROUND), hidden))
+        Ok((SseReader::new(response, self.result_limit + AROUND), hidden))
     }
 
     /// An answer that is no success may still be one to our request.
-    async fn refused(&self, talk: &Talk, message: &Message<'_>, mut response: Response) -> Result<Answer, Trouble> {
+    async fn classify_refusal(
+        &self,
+        talk: &ProtocolContext,
+        message: &OutgoingRequest<'_>,
+        mut response: StreamedResponse,
+    ) -> Result<RpcReply, TransportError> {
         let status = response.status();
         if let Some(failure) = self.endpoint.too_narrow(&response) {
-            return Err(Trouble::TooNarrow(Box::new(failure)));
+            return Err(TransportError::TooNarrow(Box::new(failure)));
         }
         let body = read_body(&mut response, REFUSAL).await.ok().flatten().unwrap_or_default();
-        let line = serde_json::from_slice::<Line>(&body).ok().filter(|line| line.method.is_none());
-        let ours = line.as_ref().and_then(|line| line.id.and_then(own_id)) == Some(message.id);
+        let line = serde_json::from_slice::<RpcMessage>(&body).ok().filter(|line| line.method.is_none());
+        let ours = line.as_ref().and_then(|line| line.id.and_then(call_id)) == Some(message.id);
         let stale = status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && !ours);
         if talk.has_session() && stale {
-            return Err(Trouble::Stale);
+            return Err(TransportError::Stale);
         }
         // Some tell what is wrong before they have read whose request it was.
         let nobodys = line.as_ref().is_some_and(|line| line.id.is_none_or(|id| id.get() == "null"));
         match line.and_then(|line| line.error) {
-            Some(error) if ours || nobodys => Ok(Answer::Error(part(&body, error))),
+            Some(error) if ours || nobodys => Ok(RpcReply::Error(subslice(&body, error))),
             _ => Err(wrong(format!("answered {} with HTTP {status}", message.method), status)),
         }
     }
@@ -197,26 +222,26 @@ impl Wire {
     /// Reads a stream until the answer is there.
     async fn read_stream(
         self: &Arc<Self>,
-        talk: &Talk,
-        message: &Message<'_>,
-        response: Response,
-    ) -> Result<Answer, Trouble> {
-        let (mut events, mut hidden) = (Events::new(response, self.result_limit + AROUND), None);
+        talk: &ProtocolContext,
+        message: &OutgoingRequest<'_>,
+        response: StreamedResponse,
+    ) -> Result<RpcReply, TransportError> {
+        let (mut events, mut hidden) = (SseReader::new(response, self.result_limit + AROUND), None);
         let (mut last, mut retry, mut attempt) = (None, None, 0);
         loop {
             let mut why = match events.next().await {
                 Ok(Some(event)) => {
                     attempt = 0;
                     if event.name == "message"
-                        && let Some(answer) = self.hear(talk, &event.data, Some(message))?
+                        && let Some(answer) = self.on_message(talk, &event.data, Some(message))?
                     {
                         return Ok(answer);
                     }
                     continue;
                 }
                 Ok(None) => "it ended its stream before the answer".to_owned(),
-                Err(Broken::TooLong) => return Ok(Answer::TooLarge),
-                Err(Broken::Cut(why)) => why,
+                Err(SseError::TooLong) => return Ok(RpcReply::TooLarge),
+                Err(SseError::Cut(why)) => why,
             };
             last = events.last_id().map(str::to_owned).or(last);
             retry = events.retry().or(retry);
@@ -231,7 +256,7 @@ impl Wire {
                 attempt += 1;
                 match self.open_stream(talk, Some(last)).await {
                     Ok((events, hidden)) => break (events, Some(hidden)),
-                    Err(Trouble::Wrong { reason, status: Some(status), .. }) if status.is_client_error() => {
+                    Err(TransportError::Wrong { reason, status: Some(status), .. }) if status.is_client_error() => {
                         return Err(cut_off(message, &format!("it cannot be resumed ({reason})")));
                     }
                     Err(trouble) => why = trouble.reason(),
@@ -250,21 +275,22 @@ impl Wire {
     }
 
     /// Takes in one message of a stream; the answer to `message`, if it is that.
-    pub fn hear(
+    pub fn on_message(
         self: &Arc<Self>,
-        talk: &Talk,
+        talk: &ProtocolContext,
         data: &Bytes,
-        message: Option<&Message<'_>>,
-    ) -> Result<Option<Answer>, Trouble> {
+        message: Option<&OutgoingRequest<'_>>,
+    ) -> Result<Option<RpcReply>, TransportError> {
         if data.trim_ascii().is_empty() {
             // Its id alone matters: the stream can be resumed from here.
             return Ok(None);
         }
-        let Ok(line) = serde_json::from_slice::<Line>(data) else {
+        let Ok(line) = serde_json::from_slice::<RpcMessage>(data) else {
             let text = String::from_utf8_lossy(&data[..data.len().min(400)]).into_owned();
             self.hearing
                 .note(&format!("the server sent an event that is no JSON-RPC message: {}", shorten(&text, 200)));
-            let named = |message: &&Message<'_>| memchr::memmem::find(data, format!("\"c{}\"", message.id).as_bytes());
+            let named =
+                |message: &&OutgoingRequest<'_>| memchr::memmem::find(data, format!("\"c{}\"", message.id).as_bytes());
             return match message.filter(|message| named(message).is_some()) {
                 Some(message) => Err(cut_off(message, "its answer is no JSON")),
                 None => Ok(None),
@@ -292,28 +318,28 @@ impl Wire {
     }
 
     /// The answer in a body, which may be a batch (2025-03-26).
-    fn find(&self, message: &Message<'_>, body: &Bytes) -> Option<Answer> {
+    fn find(&self, message: &OutgoingRequest<'_>, body: &Bytes) -> Option<RpcReply> {
         if body.trim_ascii_start().starts_with(b"[") {
-            let lines: Vec<Line> = serde_json::from_slice(body).ok()?;
+            let lines: Vec<RpcMessage> = serde_json::from_slice(body).ok()?;
             return lines.iter().find_map(|line| self.answer_of(message, line, body));
         }
         self.answer_of(message, &serde_json::from_slice(body).ok()?, body)
     }
 
-    fn answer_of(&self, message: &Message<'_>, line: &Line, bytes: &Bytes) -> Option<Answer> {
-        if line.method.is_some() || line.id.and_then(own_id) != Some(message.id) {
+    fn answer_of(&self, message: &OutgoingRequest<'_>, line: &RpcMessage, bytes: &Bytes) -> Option<RpcReply> {
+        if line.method.is_some() || line.id.and_then(call_id) != Some(message.id) {
             return None;
         }
         Some(match (line.result, line.error) {
-            (Some(result), _) if result.get().len() > self.result_limit => Answer::TooLarge,
-            (Some(result), _) => Answer::Result(part(bytes, result)),
-            (None, Some(error)) => Answer::Error(part(bytes, error)),
-            (None, None) => Answer::Result(Bytes::from_static(b"null")),
+            (Some(result), _) if result.get().len() > self.result_limit => RpcReply::TooLarge,
+            (Some(result), _) => RpcReply::Result(subslice(bytes, result)),
+            (None, Some(error)) => RpcReply::Error(subslice(bytes, error)),
+            (None, None) => RpcReply::Result(Bytes::from_static(b"null")),
         })
     }
 
     /// Answers a question of the server, as a client without any abilities does.
-    fn reply(self: &Arc<Self>, talk: &Talk, method: &str, id: &RawValue) {
+    fn reply(self: &Arc<Self>, talk: &ProtocolContext, method: &str, id: &RawValue) {
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {
             self.hearing.note("the server asked too many questions at once; one was dropped");
             return;
@@ -328,22 +354,26 @@ impl Wire {
         let (wire, talk) = (self.clone(), talk.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            tokio::time::timeout(ASIDE, wire.tell(&talk, "", body)).await.is_ok()
+            tokio::time::timeout(ASIDE, wire.send_notification(&talk, "", body)).await.is_ok()
         });
     }
 }
 
-fn cut_off(message: &Message<'_>, why: &str) -> Trouble {
-    Trouble::Wrong { reason: format!("its answer to {} was cut off: {why}", message.method), begun: true, status: None }
+fn cut_off(message: &OutgoingRequest<'_>, why: &str) -> TransportError {
+    TransportError::Wrong {
+        reason: format!("its answer to {} was cut off: {why}", message.method),
+        begun: true,
+        status: None,
+    }
 }
 
-pub fn content_type(response: &Response) -> String {
+pub fn content_type(response: &StreamedResponse) -> String {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// A whole body, or nothing where it is larger than that.
-async fn read_body(response: &mut Response, limit: usize) -> Result<Option<Bytes>, String> {
+async fn read_body(response: &mut StreamedResponse, limit: usize) -> Result<Option<Bytes>, String> {
     if response.length().is_some_and(|length| length > limit as u64) {
         return Ok(None);
     }

@@ -9,7 +9,7 @@ use hyper::header::{ACCEPT, HeaderMap, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode};
 use url::Url;
 
-use crate::workers::http_client::{Response, client, describe};
+use crate::workers::http_client::{StreamedResponse, client, describe};
 
 /// How long a request may take in all.
 const TIME: Duration = Duration::from_secs(30);
@@ -70,13 +70,13 @@ pub async fn send(method: Method, url: &Url, headers: HeaderMap, body: Bytes) ->
             false => Unanswered::Broken(format!("broke the connection off: {}", describe(&error))),
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Answer { status, headers, body: read(Response::new(response)).await? })
+        Ok(Answer { status, headers, body: read(StreamedResponse::new(response)).await? })
     };
     let late = |_| Unanswered::Broken(format!("did not answer within {} seconds", TIME.as_secs()));
     tokio::time::timeout(TIME, answered).await.map_err(late)?
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>, Unanswered> {
+async fn read(mut response: StreamedResponse) -> Result<Vec<u8>, Unanswered> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|why| Unanswered::Broken(format!("broke off: {why}")))? {
         body.extend_from_slice(&chunk);
