@@ -7,7 +7,7 @@ use quick_cache::sync::Cache;
 use super::google::Application;
 use super::install::Installer;
 use super::permits::Permits;
-use super::runtime::manager::{Pool, PoolParts};
+use super::runtime::manager::{ManagerDeps, ServerManager};
 use super::sealed_store::SealedStore;
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
@@ -38,7 +38,7 @@ pub struct Context {
     pub permits: Permits,
     pub asker: CommandClient,
     pub queue: JobClient,
-    pub pool: Arc<Pool>,
+    pub pool: Arc<ServerManager>,
     /// The id of the key that this process seals with.
     pub key_id: String,
     /// No other worker can be there.
@@ -49,7 +49,7 @@ pub struct Context {
 }
 
 /// What the composition root hands to the workers.
-pub struct Parts {
+pub struct WorkerDeps {
     pub follow: Arc<Projection>,
     pub execute: Appender,
     pub queue: JobClient,
@@ -69,8 +69,8 @@ pub struct Parts {
 }
 
 impl Context {
-    pub fn new(parts: Parts) -> Self {
-        let Parts {
+    pub fn new(parts: WorkerDeps) -> Self {
+        let WorkerDeps {
             follow,
             execute,
             queue,
@@ -93,7 +93,7 @@ impl Context {
         let google = google.credentials.as_deref().and_then(|credentials| Application::seal(credentials, &sealer));
         let worker = WorkerId(uuid::Uuid::now_v7());
         let installer = Arc::new(Installer::new(packages));
-        let pool = Pool::new(PoolParts {
+        let pool = ServerManager::new(ManagerDeps {
             worker,
             follow: follow.clone(),
             execute: execute.clone(),

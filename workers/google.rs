@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::mcp::OpenedSecret;
-use super::tools::Masking;
-use super::{Trouble, secrets, tools};
+use super::tools::CallRedaction;
+use super::{HandlerError, secrets, tools};
 use crate::core::arguments::merge::ArgumentForm;
 use crate::core::catalog::server::Server;
 use crate::core::command::ExchangeGoogleCode;
@@ -62,18 +62,18 @@ pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Resu
     let slot = context.pool.slot(&server);
     // The server has the tokens before anybody knows what is to be hidden of its words.
     let _back = slot.ring.hold_back(&slot.masker);
-    let _code = Masking::parts(&slot.masker, ValueId(Uuid::now_v7()), || code_in(args));
+    let _code = CallRedaction::parts(&slot.masker, ValueId(Uuid::now_v7()), || code_in(args));
     let (user, name, tool) = (command.user.clone(), server.name.clone(), EXCHANGE.parse().map_err(internal_error)?);
     let call = CallTool { user, server: name, tool, timeout_ms: None };
     let result = tools::run(&context, &server, &call, args, None, began).await.map_err(|trouble| match trouble {
-        Trouble::Busy => Failure::unavailable("Too many calls are under way; load this page again"),
-        Trouble::Failed(failure) => failure,
+        HandlerError::Busy => Failure::unavailable("Too many calls are under way; load this page again"),
+        HandlerError::Failed(failure) => failure,
     })?;
     let mut tokens = tokens(&result).map_err(|failure| {
         let details = failure.details.as_deref().map(|text| slot.masker.mask(text));
         failure.with_details(details)
     })?;
-    let _tokens = Masking::parts(&slot.masker, command.value, || secret_parts(&tokens));
+    let _tokens = CallRedaction::parts(&slot.masker, command.value, || secret_parts(&tokens));
 
     if let Ok(old) = open_tokens(&context, &server, &command.user).await {
         tokens = keep_refresh_token(tokens, old.value.expose().map_err(internal_error)?);

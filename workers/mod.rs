@@ -32,7 +32,7 @@ use futures::FutureExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use self::context::{Context, Parts};
+pub use self::context::{Context, WorkerDeps};
 use crate::config::Pools;
 use crate::core::command::{
     Area, BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys, DeleteSecret, DeleteServer,
@@ -58,13 +58,13 @@ pub struct Workers {
 
 impl Workers {
     /// Starts the servers and takes the asks and jobs of its pools.
-    pub fn start(parts: Parts) -> Self {
-        if let Err(error) = guard::adopt() {
+    pub fn start(parts: WorkerDeps) -> Self {
+        if let Err(error) = guard::become_subreaper() {
             tracing::warn!(%error, "what a killed guard leaves behind will not be found");
         }
         let (bus, pools) = (parts.bus.clone(), parts.pools.clone());
         let context = Arc::new(Context::new(parts));
-        let desk = Arc::new(Desk(context.clone()));
+        let desk = Arc::new(Dispatcher(context.clone()));
         let mut places: Vec<_> = areas(&pools).map(Target::Pool).collect();
         let draining = CancellationToken::new();
         let mut loops = vec![tokio::spawn(packages::keep_clean(context.clone(), draining.clone()))];
@@ -94,7 +94,7 @@ impl Workers {
         drop(self.serving);
         self.draining.cancel();
         let finished = async {
-            self.context.pool.leave().await;
+            self.context.pool.hand_over().await;
             self.context.permits.all_free().await;
             futures::future::join_all(self.loops).await;
         };
@@ -103,7 +103,7 @@ impl Workers {
         }
         self.context.pool.shut_down().await;
         // Nothing runs here any more: what it had to leave is taken over at once.
-        self.context.pool.give_back().await;
+        self.context.pool.release_worker_lease().await;
     }
 }
 
@@ -118,10 +118,10 @@ fn areas(pools: &Pools) -> impl Iterator<Item = Area> {
 }
 
 /// Takes asks.
-struct Desk(Arc<Context>);
+struct Dispatcher(Arc<Context>);
 
 #[async_trait]
-impl AskHandler for Desk {
+impl AskHandler for Dispatcher {
     async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
         let context = &self.0;
         // What is answered from memory needs no place: a full worker still tells how its servers are.
@@ -133,34 +133,34 @@ impl AskHandler for Desk {
         let outcome = if context.follow.wait_for(ask.seen, CATCH_UP).await {
             match AssertUnwindSafe(dispatch(context, ask)).catch_unwind().await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(Trouble::Failed(internal_error("a worker panicked"))),
+                Err(_) => Err(HandlerError::Failed(internal_error("a worker panicked"))),
             }
         } else {
             Err(Failure::unavailable("The worker has not yet seen what you have seen; ask again").into())
         };
         let outcome = match outcome {
             Ok(bytes) => Ok(bytes),
-            Err(Trouble::Busy) => return Err(Busy),
-            Err(Trouble::Failed(failure)) => Err(encode(&failure)),
+            Err(HandlerError::Busy) => return Err(Busy),
+            Err(HandlerError::Failed(failure)) => Err(encode(&failure)),
         };
         Ok(Reply { position: context.follow.position(), outcome })
     }
 }
 
 /// Why an ask has no answer.
-enum Trouble {
+enum HandlerError {
     /// A permit of its own was missing; nothing was begun.
     Busy,
     Failed(Failure),
 }
 
-impl From<Failure> for Trouble {
+impl From<Failure> for HandlerError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
 }
 
-async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
+async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
     match ask.command {
         CallTool::NAME => tools::call(context, ask).await,
         ReadServerLogs::NAME => handle(ask, |command: ReadServerLogs| servers::logs(context.clone(), command)).await,
@@ -197,7 +197,7 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
 
 /// Decodes a command, handles it and encodes what came of it. A change is carried through on a task of its
 /// own: nobody can hang up in the middle of it.
-async fn handle<C, F>(ask: Ask, with: impl FnOnce(C) -> F) -> Result<Bytes, Trouble>
+async fn handle<C, F>(ask: Ask, with: impl FnOnce(C) -> F) -> Result<Bytes, HandlerError>
 where
     C: Command,
     C::Answer: Send + 'static,

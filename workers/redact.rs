@@ -17,7 +17,7 @@ const LINE: usize = 8;
 const MASK: &[u8] = b"***";
 
 #[derive(Default)]
-pub struct Masker(Mutex<HashMap<ValueId, Masked>>);
+pub struct Redactor(Mutex<HashMap<ValueId, Masked>>);
 
 struct Masked {
     /// The value as it is, and as JSON encoders write it; the longest first.
@@ -26,8 +26,8 @@ struct Masked {
     last: Instant,
 }
 
-impl Masker {
-    /// Hides a value from now on. [`Masker::release`] must follow.
+impl Redactor {
+    /// Hides a value from now on. [`Redactor::release`] must follow.
     pub fn hold(&self, id: ValueId, value: &str) {
         self.hold_with(id, || forms(value));
     }
@@ -181,7 +181,7 @@ mod tests {
     use uuid::Uuid;
 
     fn masked(value: &str, text: &str) -> String {
-        let masker = Masker::default();
+        let masker = Redactor::default();
         masker.hold(ValueId(Uuid::nil()), value);
         masker.mask(text)
     }
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn json_is_masked_in_every_spelling_and_stays_json() {
-        let masker = Masker::default();
+        let masker = Redactor::default();
         masker.hold(ValueId(Uuid::nil()), "a<b>/1234");
         masker.hold(ValueId(Uuid::max()), "5678");
         let spelled = r#"{"x a\u003Cb\u003e\/1234":["\u0061<b>/1234",5678,{"n":1.0}]}"#;
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_value_that_is_cut_off_is_hidden() {
-        let masker = Masker::default();
+        let masker = Redactor::default();
         masker.hold(ValueId(Uuid::nil()), "pässword");
         assert_eq!(masker.mask_cut(&"pässword, then pä".as_bytes()[..17]), "***, then ");
         assert_eq!(masker.mask_cut(b"nothing"), "nothing");
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_longer_value_goes_before_one_inside_it() {
-        let masker = Masker::default();
+        let masker = Redactor::default();
         masker.hold(ValueId(Uuid::nil()), "abc");
         masker.hold(ValueId(Uuid::max()), "abcdef");
         assert_eq!(masker.mask("abcdef abc"), "*** ***");
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_value_is_hidden_for_a_while_after_its_call() {
-        let (masker, id) = (Masker::default(), ValueId(Uuid::nil()));
+        let (masker, id) = (Redactor::default(), ValueId(Uuid::nil()));
         masker.hold(id, "abc");
         masker.release(id);
         masker.forget();

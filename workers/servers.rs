@@ -70,7 +70,7 @@ pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), 
     .await?;
     // The same command a second time finds its commit, and nothing is left to be done.
     let Some(gone) = done.before.and_then(|before| before.server(name.as_str()).cloned()) else { return Ok(()) };
-    context.pool.settle(&gone).await;
+    context.pool.reconcile(&gone).await;
     context.metrics.forget(&gone.name);
     let values: Vec<_> = gone.values().collect();
     secrets::drop_values(&context, &values).await;
@@ -125,5 +125,5 @@ pub(super) async fn settle(context: &Context, name: &ServerName) -> Result<Serve
     let server: Arc<Server> =
         context.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     // The same command again, where the server runs, finds itself done and sees what came of it.
-    context.pool.settle(&server).await.ok_or_else(|| Failure::elsewhere(name))
+    context.pool.reconcile(&server).await.ok_or_else(|| Failure::elsewhere(name))
 }

@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::mcp::{CallError, Connection, OpenedSecret, RpcError, ToolCall};
-use super::redact::Masker;
-use super::runtime::handle::Slot;
-use super::{Trouble, google, secrets};
+use super::redact::Redactor;
+use super::runtime::handle::ServerHandle;
+use super::{HandlerError, google, secrets};
 use crate::core::arguments::merge::ArgumentForm;
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
@@ -27,7 +27,7 @@ use crate::telemetry::error::internal_error;
 const INVALID_PARAMS: i64 = -32602;
 
 /// The ask's body is the arguments. The answer is the raw CallToolResult.
-pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Trouble> {
+pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
     let began = Instant::now();
     if !context.pool.alone {
         // It may come from anybody on the bus, and goes to a server as it is.
@@ -49,14 +49,14 @@ pub async fn run(
     args: &str,
     traceparent: Option<&str>,
     began: Instant,
-) -> Result<Bytes, Trouble> {
+) -> Result<Bytes, HandlerError> {
     if !server.enabled {
         let disabled = format!("Server {0} is disabled; enable it with PUT /mcp/servers/{0}/enable", server.name);
         return Err(Failure::new(Code::ServerDisabled, disabled).into());
     }
-    let _of_user = context.permits.user(&command.user).ok_or(Trouble::Busy)?;
+    let _of_user = context.permits.user(&command.user).ok_or(HandlerError::Busy)?;
     let slot = context.pool.slot(server);
-    let _of_server = slot.permits.try_acquire().map_err(|_| Trouble::Busy)?;
+    let _of_server = slot.permits.try_acquire().map_err(|_| HandlerError::Busy)?;
 
     let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
     let in_time = |what: &str| late(server, limit, what);
@@ -64,7 +64,7 @@ pub async fn run(
     if needs_tokens(&server.config, command.tool.as_str()) {
         google::add(context, server, &command.user, &mut secrets).await?;
     }
-    let _masked = Masking::hold(&slot.masker, &secrets)?;
+    let _masked = CallRedaction::hold(&slot.masker, &secrets)?;
     let (connection, outcome) = loop {
         let left = || limit.saturating_sub(began.elapsed());
         let connected = tokio::time::timeout(left(), connection(context, &slot, server, &command.user)).await;
@@ -88,7 +88,7 @@ pub async fn run(
     }
     outcome.map_err(|error| {
         let tail = || slot.ring.stderr_since(connection.started_at());
-        Trouble::Failed(match error {
+        HandlerError::Failed(match error {
             CallError::Rpc(error) => refused(server, &error, &slot.masker),
             CallError::TimedOut => in_time("did not answer").maybe_run(),
             CallError::Closed { begun } => {
@@ -116,14 +116,14 @@ pub async fn run(
 /// A user with access of his own has a connection of his own.
 async fn connection(
     context: &Context,
-    slot: &Slot,
+    slot: &ServerHandle,
     server: &Server,
     user: &UserName,
 ) -> Result<Arc<Connection>, Failure> {
     match server.grant(Some(user)) {
         None => slot.connection().await,
         Some(grant) => {
-            slot.here().await?;
+            slot.ensure_owned().await?;
             slot.users.connection(&context.pool, slot, server, user, grant).await
         }
     }
@@ -136,7 +136,7 @@ fn late(server: &Server, limit: Duration, what: &str) -> Failure {
 
 /// The server's own refusal, its secrets masked. Wrong arguments are the caller's affair, all else is the
 /// server's.
-fn refused(server: &Server, error: &[u8], masker: &Masker) -> Failure {
+fn refused(server: &Server, error: &[u8], masker: &Redactor) -> Failure {
     let Ok(rpc) = serde_json::from_slice::<RpcError>(error) else {
         let nonsense = format!("Server {} answered with something that is no JSON-RPC error", server.name);
         return Failure::new(Code::UpstreamError, nonsense).maybe_run();
@@ -151,13 +151,13 @@ fn refused(server: &Server, error: &[u8], masker: &Masker) -> Failure {
 }
 
 /// Keeps the masker watching for a call's secrets while the call runs.
-pub struct Masking<'a> {
-    masker: &'a Masker,
+pub struct CallRedaction<'a> {
+    masker: &'a Redactor,
     ids: Vec<ValueId>,
 }
 
-impl<'a> Masking<'a> {
-    pub fn hold(masker: &'a Masker, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
+impl<'a> CallRedaction<'a> {
+    pub fn hold(masker: &'a Redactor, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
         let mut masking = Self { masker, ids: Vec::with_capacity(secrets.len()) };
         for secret in secrets {
             let value = secret.value.expose().map_err(internal_error)?;
@@ -171,15 +171,15 @@ impl<'a> Masking<'a> {
     }
 }
 
-impl<'a> Masking<'a> {
+impl<'a> CallRedaction<'a> {
     /// Watches for parts of one value.
-    pub fn parts(masker: &'a Masker, id: ValueId, parts: impl FnOnce() -> Vec<Zeroizing<String>>) -> Self {
+    pub fn parts(masker: &'a Redactor, id: ValueId, parts: impl FnOnce() -> Vec<Zeroizing<String>>) -> Self {
         masker.hold_parts(id, parts);
         Self { masker, ids: vec![id] }
     }
 }
 
-impl Drop for Masking<'_> {
+impl Drop for CallRedaction<'_> {
     fn drop(&mut self) {
         self.ids.iter().for_each(|id| self.masker.release(*id));
     }

@@ -134,7 +134,7 @@ pub async fn serve_until(
     let pools = config.roles.worker.clone().filter(|pools| pools.tools || pools.packages || pools.tokens);
     let served = bus.clone();
     let workers = pools.map(|pools| {
-        Workers::start(workers::Parts {
+        Workers::start(workers::WorkerDeps {
             follow: follow.clone(),
             execute,
             queue,

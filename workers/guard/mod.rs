@@ -1,7 +1,7 @@
 //! Starts children under `mcp-api guard`, so that every child has an owner whatever happens to it.
 //!
 //! The worker holds one end of a pipe, the guard the other. On it the worker says how long the
-//! child may live on ([`Current::renew`]) or that it shall end ([`Process::stop`]); when the pipe closes
+//! child may live on ([`ChildSet::renew`]) or that it shall end ([`Process::stop`]); when the pipe closes
 //! because the worker is gone, killed or not, the guard kills the child and all it has started.
 
 mod orphans;
@@ -19,7 +19,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-pub use self::orphans::adopt;
+pub use self::orphans::become_subreaper;
 pub use self::process::run;
 
 /// What of the host's environment a child sees; everything else is the server's own `env`.
@@ -49,7 +49,7 @@ const RENEW: u8 = b'L';
 const TERMINATE: u8 = b'T';
 
 /// A child, its three streams and its life.
-pub struct Guarded {
+pub struct GuardedChild {
     pub stdin: pipe::Sender,
     pub stdout: ChildStdout,
     pub stderr: ChildStderr,
@@ -59,16 +59,16 @@ pub struct Guarded {
 /// A running child. Dropped, it is killed with all it has started.
 pub struct Process {
     guard: Child,
-    life: Arc<Life>,
-    _known: orphans::Known,
+    life: Arc<LifePipe>,
+    _known: orphans::GuardRegistration,
 }
 
 /// The children that a server has at the moment, starting or stopping or anything in between: usually one, and two
 /// while it gets another version. It keeps no child alive: the pipe closes when the [`Process`] goes.
 #[derive(Default)]
-pub struct Current(Mutex<Vec<Weak<Life>>>);
+pub struct ChildSet(Mutex<Vec<Weak<LifePipe>>>);
 
-impl Current {
+impl ChildSet {
     pub fn add(&self, process: &Process) {
         let mut lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lives.retain(|life| life.strong_count() > 0);
@@ -89,11 +89,11 @@ pub fn spawn<'a>(
     args: &[String],
     env: impl Iterator<Item = (&'a String, &'a String)>,
     ttl: Duration,
-) -> io::Result<Guarded> {
+) -> io::Result<GuardedChild> {
     let (life_read, life_write) = io::pipe()?;
     let (stdin_read, stdin_write) = io::pipe()?;
     let stdin = pipe::Sender::from_owned_fd(OwnedFd::from(stdin_write))?;
-    let life = Arc::new(Life::new(life_write)?);
+    let life = Arc::new(LifePipe::new(life_write)?);
     life.renew(ttl);
     // The binary itself, also when its file was replaced since.
     let mut guard = Command::new("/proc/self/exe");
@@ -115,7 +115,7 @@ pub fn spawn<'a>(
     let (Some(stdout), Some(stderr)) = (guard.stdout.take(), guard.stderr.take()) else {
         return Err(io::Error::other("a child's output was not piped"));
     };
-    Ok(Guarded { stdin, stdout, stderr, process: Process { guard, life, _known: known } })
+    Ok(GuardedChild { stdin, stdout, stderr, process: Process { guard, life, _known: known } })
 }
 
 impl Process {
@@ -144,9 +144,9 @@ impl Process {
 }
 
 /// The worker's end of the pipe to a guard.
-struct Life(File);
+struct LifePipe(File);
 
-impl Life {
+impl LifePipe {
     fn new(pipe: PipeWriter) -> io::Result<Self> {
         let pipe = OwnedFd::from(pipe);
         // A stopped guard must not stop the worker.

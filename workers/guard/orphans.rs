@@ -14,9 +14,9 @@ const LIMIT: Duration = Duration::from_secs(2);
 static GUARDS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 /// A guard's place among the known ones, until it is waited for.
-pub struct Known(i32);
+pub struct GuardRegistration(i32);
 
-impl Drop for Known {
+impl Drop for GuardRegistration {
     fn drop(&mut self) {
         guards().remove(&self.0);
     }
@@ -27,13 +27,13 @@ pub fn guards() -> MutexGuard<'static, BTreeSet<i32>> {
     GUARDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub fn known(guards: &mut BTreeSet<i32>, pid: i32) -> Known {
+pub fn known(guards: &mut BTreeSet<i32>, pid: i32) -> GuardRegistration {
     guards.insert(pid);
-    Known(pid)
+    GuardRegistration(pid)
 }
 
 /// From now on what loses its guard becomes this process's child.
-pub fn adopt() -> io::Result<()> {
+pub fn become_subreaper() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 

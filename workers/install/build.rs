@@ -12,7 +12,7 @@ use crate::core::model::remote::plain_url;
 use crate::core::names::ServerId;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::telemetry::error::internal_error;
-use crate::workers::redact::Masker;
+use crate::workers::redact::Redactor;
 use crate::workers::sealed_store::SealedStore;
 
 /// What the server's package consists of; it is built first where it is not there. `None`: it consists of nothing.
@@ -22,7 +22,7 @@ pub async fn ready(
     server: ServerId,
     package: &Package,
     progress: Arc<dyn Progress>,
-    masker: Arc<Masker>,
+    masker: Arc<Redactor>,
 ) -> Result<Option<InUse>, Failure> {
     let Some(Recipe { digest, lock, .. }) = &package.recipe else { return Ok(None) };
     if let Some(built) = installer.built(&package.source, digest) {
@@ -41,7 +41,7 @@ pub async fn around(
     server: ServerId,
     source: &Source,
     progress: Arc<dyn Progress>,
-    masker: Arc<Masker>,
+    masker: Arc<Redactor>,
 ) -> Result<Around, Failure> {
     let mut indexes = Indexes::default();
     if let Source::Python(python) = source {
@@ -58,7 +58,7 @@ async fn opened(
     server: ServerId,
     field: &str,
     index: &PackageIndex,
-    masker: &Masker,
+    masker: &Redactor,
 ) -> Result<Zeroizing<String>, Failure> {
     let plain = plain_url(&index.url);
     let Some(value) = index.user_info else { return Ok(Zeroizing::new(plain)) };

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 pub use self::build::{around, ready};
 pub use self::store::InUse;
 use self::store::{Shelf, drop_links};
-use super::redact::Masker;
+use super::redact::Redactor;
 use crate::config::{OnStart, Packages};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{EntryPoint, PackageDirs, Source};
@@ -64,7 +64,7 @@ pub struct Indexes {
 #[derive(Clone)]
 pub struct Around {
     pub progress: Arc<dyn Progress>,
-    pub masker: Arc<Masker>,
+    pub masker: Arc<Redactor>,
     pub indexes: Arc<Indexes>,
 }
 

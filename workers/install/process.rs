@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{Around, Installer};
 use crate::workers::guard;
-use crate::workers::guard::Guarded;
+use crate::workers::guard::GuardedChild;
 
 /// Last lines that are kept for whoever wants to know why.
 const LINES: usize = 30;
@@ -53,7 +53,7 @@ pub async fn run(
     let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
     let own: Vec<_> = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     let told = installer.packages.env.iter().chain(&own).map(|(name, value)| (name, value));
-    let Guarded { stdin, stdout, stderr, mut process } = guard::spawn(program, &args, told, LIFE)?;
+    let GuardedChild { stdin, stdout, stderr, mut process } = guard::spawn(program, &args, told, LIFE)?;
     drop(stdin);
     let hearing = Arc::new(Hearing { around: around.clone(), lines: Mutex::default() });
     let mut answer = Vec::new();

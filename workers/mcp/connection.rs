@@ -26,7 +26,7 @@ pub struct ConnectionDeps {
     pub hearing: NotificationSink,
     pub result_limit: usize,
     /// The child that is to live on while the server's lease is renewed.
-    pub child: Arc<guard::Current>,
+    pub child: Arc<guard::ChildSet>,
     /// How long a child may live without a renewal.
     pub ttl: Duration,
     /// What is remembered of a server behind a URL.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use crate::workers::redact::Masker;
-use crate::workers::runtime::log_buffer::{Ring, shorten};
+use crate::workers::redact::Redactor;
+use crate::workers::runtime::log_buffer::{LogBuffer, shorten};
 
 /// Of what a server logs, how much is looked at.
 const SAID: usize = 64 * 1024;
@@ -42,8 +42,8 @@ pub struct RpcError {
 /// Where the words of a server go that answer nothing.
 #[derive(Clone)]
 pub struct NotificationSink {
-    pub ring: Arc<Ring>,
-    pub masker: Arc<Masker>,
+    pub ring: Arc<LogBuffer>,
+    pub masker: Arc<Redactor>,
     /// Rung when the server says that its tools have changed.
     pub tools_changed: Arc<Notify>,
 }

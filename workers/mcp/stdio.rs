@@ -21,8 +21,8 @@ use crate::time::clock::now_ms;
 use crate::workers::guard;
 use crate::workers::guard::Process;
 use crate::workers::install::InUse;
-use crate::workers::redact::Masker;
-use crate::workers::runtime::log_buffer::Ring;
+use crate::workers::redact::Redactor;
+use crate::workers::runtime::log_buffer::LogBuffer;
 
 /// How long an ended child's last words are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -213,7 +213,7 @@ pub fn client() -> ClientConfig {
 
 /// Standard error, line by line, into the ring. A child that prints without end is slowed down, not
 /// followed.
-async fn read_stderr(from: impl AsyncRead + Unpin, ring: Arc<Ring>, masker: Arc<Masker>) {
+async fn read_stderr(from: impl AsyncRead + Unpin, ring: Arc<LogBuffer>, masker: Arc<Redactor>) {
     let mut from = BufReader::with_capacity(64 * 1024, from);
     let mut line = Vec::new();
     let (mut read, mut since) = (0, tokio::time::Instant::now());

@@ -25,7 +25,7 @@ use crate::core::names::{CommandId, ValueId, WorkerId};
 use crate::crypto::context::GrantValueKind;
 use crate::eventlog::appender::Committed;
 use crate::workers::context::Context;
-use crate::workers::runtime::lease::Lease;
+use crate::workers::runtime::lease::LocalLease;
 use crate::workers::secrets;
 
 /// How long another worker's refresh is waited for.
@@ -42,7 +42,7 @@ pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<()
     let RefreshTokens { grant, access } = command;
     let (began, ttl) = (Instant::now(), context.pool.limits.lease_ttl);
     // A holder of its own: two refreshes of one worker exclude each other, too.
-    let (what, holder, lease) = (grant.lease(), WorkerId(Uuid::now_v7()), Lease::default());
+    let (what, holder, lease) = (grant.lease(), WorkerId(Uuid::now_v7()), LocalLease::default());
     loop {
         if current(&context, &grant, access)?.is_none() {
             return Ok(());
@@ -98,7 +98,7 @@ struct Refreshing<'a> {
     context: &'a Context,
     id: &'a GrantId,
     access: ValueId,
-    lease: &'a Lease,
+    lease: &'a LocalLease,
 }
 
 impl Refreshing<'_> {

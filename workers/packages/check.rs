@@ -12,7 +12,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::names::CommandId;
 use crate::workers::context::Context;
 use crate::workers::install::{Around, Silence, around};
-use crate::workers::redact::Masker;
+use crate::workers::redact::Redactor;
 
 /// Registries asked at once.
 const AT_ONCE: usize = 4;
@@ -42,7 +42,7 @@ pub async fn check(context: Arc<Context>, command: CheckPackages) -> Result<Vec<
 async fn latest(context: &Context, server: &Server) -> Result<String, Failure> {
     let gone = || Failure::new(Code::PackageNotFound, format!("Package of server {} not found", server.name));
     let package = &server.package.as_ref().ok_or_else(gone)?.package;
-    let masker = Arc::<Masker>::default();
+    let masker = Arc::<Redactor>::default();
     let around: Around = around(&context.pool.keep, server.id, &package.source, Arc::new(Silence), masker).await?;
     context.installer.latest(&package.name, &package.source, &around).await
 }

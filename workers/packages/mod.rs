@@ -19,7 +19,7 @@ pub use self::on_start::install_missing;
 use self::resolve::resolve;
 use super::context::Context;
 use super::install::{Progress, Resolved, Wanted, around};
-use super::runtime::probe::try_out;
+use super::runtime::probe::probe_server;
 use super::{secrets, servers};
 use crate::core::catalog::Catalog;
 use crate::core::command::{InstallPackage, UpgradePackage};
@@ -206,7 +206,7 @@ async fn prove(context: &Context, server: ServerId, events: &[Event], package: &
     let digest = package.recipe.as_ref().map(|recipe| recipe.digest.as_str()).unwrap_or_default();
     let gone = || internal_error("what was just built is gone");
     let built = context.installer.built(&package.source, digest).ok_or_else(gone)?;
-    try_out(&context.pool, &server, built).await
+    probe_server(&context.pool, &server, built).await
 }
 
 /// Whether the command was carried out already.

@@ -7,8 +7,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::handle::Slot;
-use super::manager::Pool;
+use super::handle::ServerHandle;
+use super::manager::ServerManager;
 use crate::core::names::{ServerId, WorkerId};
 
 const LOOK: Duration = Duration::from_millis(250);
@@ -18,7 +18,7 @@ const TURN: Duration = Duration::from_millis(700);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Looks until the process ends.
-pub async fn watch(pool: Arc<Pool>) {
+pub async fn watch(pool: Arc<ServerManager>) {
     let mut every = tokio::time::interval(LOOK);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -32,14 +32,14 @@ pub async fn watch(pool: Arc<Pool>) {
             workers.push(pool.worker);
         }
         for slot in waiting {
-            if due(&pool, &slot, &workers) {
-                slot.look_again();
+            if is_turn(&pool, &slot, &workers) {
+                slot.retry_takeover();
             }
         }
     }
 }
 
-fn due(pool: &Pool, slot: &Slot, workers: &[WorkerId]) -> bool {
+fn is_turn(pool: &ServerManager, slot: &ServerHandle, workers: &[WorkerId]) -> bool {
     let (since, tried) = slot.waiting_since();
     let free = match pool.board.last_report_by_others(slot.id, pool.worker) {
         // It may live without a word for as long as its lease.
@@ -48,11 +48,11 @@ fn due(pool: &Pool, slot: &Slot, workers: &[WorkerId]) -> bool {
         None => since,
     };
     let now = Instant::now();
-    now >= free + TURN * place(slot.id, workers, pool.worker) && tried.is_none_or(|tried| now >= tried + AGAIN)
+    now >= free + TURN * takeover_rank(slot.id, workers, pool.worker) && tried.is_none_or(|tried| now >= tried + AGAIN)
 }
 
 /// How many workers come before this one for that server.
-fn place(server: ServerId, workers: &[WorkerId], me: WorkerId) -> u32 {
+fn takeover_rank(server: ServerId, workers: &[WorkerId], me: WorkerId) -> u32 {
     let weight = |worker: &WorkerId| {
         let mut hasher = DefaultHasher::new();
         (server, worker).hash(&mut hasher);

@@ -6,11 +6,11 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
-use super::lease::Lease;
-use super::log_buffer::Ring;
-use super::manager::Pool;
+use super::lease::LocalLease;
+use super::log_buffer::LogBuffer;
+use super::manager::ServerManager;
 use super::supervisor::Supervisor;
-use super::user_connections::Users;
+use super::user_connections::UserConnections;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
@@ -18,33 +18,33 @@ use crate::core::names::{ServerId, ServerName};
 use crate::ports::bus::SubscriptionGuard;
 use crate::workers::guard;
 use crate::workers::mcp::connection::Connection;
-use crate::workers::redact::Masker;
+use crate::workers::redact::Redactor;
 
 /// Orders that may wait for a supervisor.
 const ORDERS: usize = 64;
 
 /// One server in this worker.
-pub struct Slot {
+pub struct ServerHandle {
     pub id: ServerId,
     pub name: ServerName,
     pub permits: Arc<Semaphore>,
-    pub ring: Arc<Ring>,
-    pub masker: Arc<Masker>,
-    pub child: Arc<guard::Current>,
+    pub ring: Arc<LogBuffer>,
+    pub masker: Arc<Redactor>,
+    pub child: Arc<guard::ChildSet>,
     /// The id of the session with a server behind a URL.
     pub session_id: Arc<ArcSwapOption<String>>,
     /// Connections of users with access of their own.
-    pub users: Users,
-    pub lease: Lease,
+    pub users: UserConnections,
+    pub lease: LocalLease,
     /// Whether it is asked for by its id, because it alone runs the server.
     serving: Mutex<Option<SubscriptionGuard>>,
     waiting: Mutex<Waiting>,
     /// The catalogue has changed, or the lease may be free.
     pub(super) news: Notify,
     pub(super) connection: ArcSwapOption<Connection>,
-    pub(super) state: watch::Sender<State>,
+    pub(super) state: watch::Sender<RunState>,
     pub(super) live: ArcSwap<ServerStatus>,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<SupervisorCommand>,
 }
 
 /// Since when another worker has the server, and when it was last tried to take it.
@@ -55,7 +55,7 @@ struct Waiting {
 
 /// What a call finds.
 #[derive(Clone)]
-pub(super) enum State {
+pub(super) enum RunState {
     /// Wait for it.
     Starting,
     Up(Arc<Connection>),
@@ -68,16 +68,16 @@ pub(super) enum State {
 }
 
 /// Something has changed, or is to.
-pub(super) struct Order {
+pub(super) struct SupervisorCommand {
     /// End for good, whatever the catalogue says.
     pub shut_down: bool,
     pub done: oneshot::Sender<Option<ServerStatus>>,
 }
 
-impl Slot {
+impl ServerHandle {
     /// Makes the slot and its supervisor, which starts the server at once if it is `eager`; otherwise when
     /// it is asked to.
-    pub fn start(pool: &Arc<Pool>, server: &Server, eager: bool) -> Arc<Self> {
+    pub fn start(pool: &Arc<ServerManager>, server: &Server, eager: bool) -> Arc<Self> {
         let (orders, inbox) = mpsc::channel(ORDERS);
         let slot = Arc::new(Self {
             id: server.id,
@@ -87,13 +87,13 @@ impl Slot {
             masker: Arc::default(),
             child: Arc::default(),
             session_id: Arc::default(),
-            users: Users::default(),
-            lease: Lease::default(),
+            users: UserConnections::default(),
+            lease: LocalLease::default(),
             serving: Mutex::default(),
             waiting: Mutex::new(Waiting { since: Instant::now(), tried: None }),
             news: Notify::new(),
             connection: ArcSwapOption::empty(),
-            state: watch::Sender::new(if eager { State::Starting } else { State::Elsewhere }),
+            state: watch::Sender::new(if eager { RunState::Starting } else { RunState::Elsewhere }),
             live: ArcSwap::from_pointee(ServerStatus::of(ConnectionStatus::Connecting)),
             orders,
         });
@@ -114,18 +114,18 @@ impl Slot {
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                State::Up(connection) if !connection.is_closed() && self.lease.is_held() => return Ok(connection),
+                RunState::Up(connection) if !connection.is_closed() && self.lease.is_held() => return Ok(connection),
                 // Its supervisor sees it too, and shows another state.
-                State::Up(_) | State::Starting => {}
-                State::Broken(failure) => return Err(*failure),
-                State::Elsewhere if tried => return Err(Failure::elsewhere(&self.name)),
+                RunState::Up(_) | RunState::Starting => {}
+                RunState::Broken(failure) => return Err(*failure),
+                RunState::Elsewhere if tried => return Err(Failure::elsewhere(&self.name)),
                 // It was asked of anybody: perhaps nobody runs it.
-                State::Elsewhere => {
+                RunState::Elsewhere => {
                     self.order(false).await;
                     tried = true;
                     continue;
                 }
-                State::Off => return Err(off(&self.name)),
+                RunState::Off => return Err(off(&self.name)),
             }
             if states.changed().await.is_err() {
                 return Err(off(&self.name));
@@ -134,22 +134,22 @@ impl Slot {
     }
 
     /// Waits until this worker runs the server, whether or not that is connected. The caller limits the time.
-    pub async fn here(&self) -> Result<(), Failure> {
+    pub async fn ensure_owned(&self) -> Result<(), Failure> {
         let mut states = self.state.subscribe();
         let mut tried = false;
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                State::Off => return Err(off(&self.name)),
-                State::Elsewhere if tried => return Err(Failure::elsewhere(&self.name)),
-                State::Elsewhere => {
+                RunState::Off => return Err(off(&self.name)),
+                RunState::Elsewhere if tried => return Err(Failure::elsewhere(&self.name)),
+                RunState::Elsewhere => {
                     self.order(false).await;
                     tried = true;
                     continue;
                 }
                 _ if self.lease.is_held() => return Ok(()),
-                State::Broken(failure) => return Err(*failure),
-                State::Up(_) | State::Starting => {}
+                RunState::Broken(failure) => return Err(*failure),
+                RunState::Up(_) | RunState::Starting => {}
             }
             if states.changed().await.is_err() {
                 return Err(off(&self.name));
@@ -162,7 +162,7 @@ impl Slot {
     }
 
     pub fn is_elsewhere(&self) -> bool {
-        matches!(*self.state.borrow(), State::Elsewhere)
+        matches!(*self.state.borrow(), RunState::Elsewhere)
     }
 
     /// Since when somebody else was to have it, and when that was last doubted.
@@ -172,7 +172,7 @@ impl Slot {
     }
 
     /// The supervisor looks at the catalogue and the lease again.
-    pub fn look_again(&self) {
+    pub fn retry_takeover(&self) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).tried = Some(Instant::now());
         self.news.notify_one();
     }
@@ -201,7 +201,7 @@ impl Slot {
     }
 
     /// Takes no more calls, and waits for those it has.
-    pub async fn finish(&self, all_calls: usize) {
+    pub async fn drain_calls(&self, all_calls: usize) {
         self.serve(None);
         // Kept: who asks now is told that it is busy, and asks elsewhere.
         if let Ok(permits) = self.permits.acquire_many(all_calls as u32).await {
@@ -211,7 +211,7 @@ impl Slot {
 
     async fn order(&self, shut_down: bool) -> Option<ServerStatus> {
         let (done, settled) = oneshot::channel();
-        let sent = self.orders.send(Order { shut_down, done }).await;
+        let sent = self.orders.send(SupervisorCommand { shut_down, done }).await;
         match (sent, settled.await) {
             (Ok(()), Ok(live)) => live,
             // The supervisor has ended: the server is gone.

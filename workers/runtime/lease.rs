@@ -21,7 +21,7 @@ fn now_ms(at: Instant) -> u64 {
 }
 
 #[derive(Default)]
-pub struct Lease {
+pub struct LocalLease {
     until: AtomicU64,
     /// It is nobody's to give: every worker may run the server.
     free: AtomicBool,
@@ -29,7 +29,7 @@ pub struct Lease {
     shortened: Notify,
 }
 
-impl Lease {
+impl LocalLease {
     /// The store gave it to us, asked at that moment.
     pub fn taken(&self, asked: Instant, ttl: Duration) {
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);

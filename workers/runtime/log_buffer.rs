@@ -7,7 +7,7 @@ use zeroize::Zeroize;
 
 use crate::core::model::server::LogLine;
 use crate::time::clock::now_ms;
-use crate::workers::redact::Masker;
+use crate::workers::redact::Redactor;
 
 /// Lines kept.
 const LINES: usize = 200;
@@ -15,7 +15,7 @@ const LINES: usize = 200;
 const WIDTH: usize = 4096;
 
 #[derive(Default)]
-pub struct Ring(Mutex<Lines>);
+pub struct LogBuffer(Mutex<Lines>);
 
 #[derive(Default)]
 struct Lines {
@@ -35,7 +35,7 @@ impl Lines {
     }
 }
 
-impl Ring {
+impl LogBuffer {
     /// Adds a line whose secrets are masked already.
     pub fn push(&self, source: &str, text: &str) {
         let mut lines = self.lock();
@@ -51,9 +51,9 @@ impl Ring {
 
     /// Shows no line that comes from now on before the end of this hold: what is secret in it becomes known only
     /// then.
-    pub fn hold_back<'a>(&'a self, masker: &'a Masker) -> HoldBack<'a> {
+    pub fn hold_back<'a>(&'a self, masker: &'a Redactor) -> HoldGuard<'a> {
         self.lock().holds += 1;
-        HoldBack { ring: self, masker }
+        HoldGuard { ring: self, masker }
     }
 
     pub fn lines(&self) -> Vec<LogLine> {
@@ -81,12 +81,12 @@ impl Ring {
 }
 
 /// Keeps lines back until it is dropped; then they are masked once more and shown.
-pub struct HoldBack<'a> {
-    ring: &'a Ring,
-    masker: &'a Masker,
+pub struct HoldGuard<'a> {
+    ring: &'a LogBuffer,
+    masker: &'a Redactor,
 }
 
-impl Drop for HoldBack<'_> {
+impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
         let mut lines = self.ring.lock();
         lines.holds -= 1;
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn lines_that_are_held_back_are_masked_before_they_are_shown() {
-        let (ring, masker) = (Ring::default(), Masker::default());
+        let (ring, masker) = (LogBuffer::default(), Redactor::default());
         ring.push("stderr", "before");
         let (first, second) = (ring.hold_back(&masker), ring.hold_back(&masker));
         ring.push("stderr", &format!("{}got s3cret-token", "x".repeat(WIDTH - 8)));

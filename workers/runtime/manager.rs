@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::failover;
-use super::handle::Slot;
-use super::lease::Lease;
+use super::handle::ServerHandle;
+use super::lease::LocalLease;
 use super::remote_state::RemoteState;
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
@@ -35,7 +35,7 @@ const AT_ONCE: usize = 50;
 /// How often maskers forget what is not needed any more.
 const FORGET: Duration = Duration::from_secs(5);
 
-pub struct Pool {
+pub struct ServerManager {
     pub worker: WorkerId,
     pub follow: Arc<Projection>,
     pub execute: Appender,
@@ -43,7 +43,7 @@ pub struct Pool {
     pub board: Arc<WorkerRegistry>,
     pub leases: Arc<dyn Leases>,
     /// This worker's own lease: what stands for all its jobs.
-    pub own: Lease,
+    pub own: LocalLease,
     /// Where secrets of servers are kept.
     pub keep: SealedStore,
     pub grants: Arc<Grants>,
@@ -54,7 +54,7 @@ pub struct Pool {
     /// No other worker can be there.
     pub alone: bool,
     pub tasks: TaskTracker,
-    slots: ArcSwap<HashMap<ServerId, Arc<Slot>>>,
+    slots: ArcSwap<HashMap<ServerId, Arc<ServerHandle>>>,
     /// Held by the one who adds or removes a slot.
     changing: Mutex<()>,
     /// Takes the asks for the servers that run here.
@@ -66,7 +66,7 @@ pub struct Pool {
 }
 
 /// What a pool works with.
-pub struct PoolParts {
+pub struct ManagerDeps {
     pub worker: WorkerId,
     pub follow: Arc<Projection>,
     pub execute: Appender,
@@ -81,9 +81,10 @@ pub struct PoolParts {
     pub alone: bool,
 }
 
-impl Pool {
-    pub fn new(parts: PoolParts) -> Arc<Self> {
-        let PoolParts { worker, follow, execute, bus, board, leases, keep, installer, metrics, limits, alone } = parts;
+impl ServerManager {
+    pub fn new(parts: ManagerDeps) -> Arc<Self> {
+        let ManagerDeps { worker, follow, execute, bus, board, leases, keep, installer, metrics, limits, alone } =
+            parts;
         let asker = CommandClient { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
         let grants = Arc::new(Grants::new(follow.clone(), asker));
         Arc::new(Self {
@@ -93,7 +94,7 @@ impl Pool {
             bus,
             board,
             leases,
-            own: Lease::default(),
+            own: LocalLease::default(),
             keep,
             grants,
             installer,
@@ -118,8 +119,8 @@ impl Pool {
             // Nobody is told of it, so nobody asks it for servers.
             return;
         }
-        tokio::spawn(tell_all(self.clone()));
-        tokio::spawn(forget_all(self.clone()));
+        tokio::spawn(publish_statuses(self.clone()));
+        tokio::spawn(expire_idle(self.clone()));
         tokio::spawn(failover::watch(self.clone()));
         tokio::spawn(follow_catalog(self.clone()));
     }
@@ -130,7 +131,7 @@ impl Pool {
     }
 
     /// Gives the worker's own lease back: its jobs are anybody's.
-    pub async fn give_back(&self) {
+    pub async fn release_worker_lease(&self) {
         self.own.end();
         if let Err(error) = self.leases.release(self.own_id(), self.worker).await {
             tracing::warn!(%error, "the worker's lease was not given back; it will expire");
@@ -138,11 +139,11 @@ impl Pool {
     }
 
     /// The slot of a server; it is made, and the server started, where there is none.
-    pub fn slot(self: &Arc<Self>, server: &Server) -> Arc<Slot> {
+    pub fn slot(self: &Arc<Self>, server: &Server) -> Arc<ServerHandle> {
         self.slot_or(server, true)
     }
 
-    fn slot_or(self: &Arc<Self>, server: &Server, eager: bool) -> Arc<Slot> {
+    fn slot_or(self: &Arc<Self>, server: &Server, eager: bool) -> Arc<ServerHandle> {
         if let Some(slot) = self.slots.load().get(&server.id) {
             return slot.clone();
         }
@@ -150,20 +151,20 @@ impl Pool {
         if let Some(slot) = self.slots.load().get(&server.id) {
             return slot.clone();
         }
-        let slot = Slot::start(self, server, eager);
+        let slot = ServerHandle::start(self, server, eager);
         let mut slots = HashMap::clone(&self.slots.load());
         slots.insert(server.id, slot.clone());
         self.slots.store(Arc::new(slots));
         slot
     }
 
-    pub fn slots(&self) -> Guard<Arc<HashMap<ServerId, Arc<Slot>>>> {
+    pub fn slots(&self) -> Guard<Arc<HashMap<ServerId, Arc<ServerHandle>>>> {
         self.slots.load()
     }
 
     /// Makes a server as the catalogue says it is to be, and tells how it then looks. `None`: another worker
     /// runs it.
-    pub async fn settle(self: &Arc<Self>, server: &Server) -> Option<ServerStatus> {
+    pub async fn reconcile(self: &Arc<Self>, server: &Server) -> Option<ServerStatus> {
         let known = self.slots.load().get(&server.id).cloned();
         match known {
             Some(slot) => slot.settle().await,
@@ -181,7 +182,7 @@ impl Pool {
     }
 
     /// What is remembered of a server behind a URL, or of one user's connection to it.
-    pub fn memory(&self, server: &Server, slot: &Slot, user: Option<UserName>) -> RemoteState {
+    pub fn memory(&self, server: &Server, slot: &ServerHandle, user: Option<UserName>) -> RemoteState {
         RemoteState {
             keep: self.keep.clone(),
             execute: self.execute.clone(),
@@ -194,7 +195,7 @@ impl Pool {
     }
 
     /// Removes a slot whose supervisor has ended.
-    pub fn forget(&self, slot: &Slot) {
+    pub fn forget(&self, slot: &ServerHandle) {
         let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut slots = HashMap::clone(&self.slots.load());
         slots.remove(&slot.id);
@@ -202,7 +203,7 @@ impl Pool {
     }
 
     /// Hands the servers over: each is stopped as soon as its own calls are done.
-    pub async fn leave(&self) {
+    pub async fn hand_over(&self) {
         let slots: Vec<_> = {
             let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             self.leaving.cancel();
@@ -210,7 +211,7 @@ impl Pool {
         };
         self.publish(vec![], true);
         futures::future::join_all(slots.iter().map(async |slot| {
-            slot.finish(self.limits.calls_per_server).await;
+            slot.drain_calls(self.limits.calls_per_server).await;
             slot.shut_down().await;
         }))
         .await;
@@ -244,7 +245,7 @@ impl Pool {
     }
 
     /// Tells facades and other workers how one server looks now.
-    pub fn tell(&self, slot: &Slot) {
+    pub fn publish_status(&self, slot: &ServerHandle) {
         self.publish(vec![(slot.id, slot.live())], self.leaving.is_cancelled());
     }
 
@@ -257,7 +258,7 @@ impl Pool {
     }
 }
 
-async fn tell_all(pool: Arc<Pool>) {
+async fn publish_statuses(pool: Arc<ServerManager>) {
     let mut every = tokio::time::interval(TELL);
     loop {
         every.tick().await;
@@ -275,7 +276,7 @@ async fn tell_all(pool: Arc<Pool>) {
 }
 
 /// Makes slots for the servers that others have registered, and tells the supervisors of changes.
-async fn follow_catalog(pool: Arc<Pool>) {
+async fn follow_catalog(pool: Arc<ServerManager>) {
     let mut moves = pool.follow.subscribe();
     if !pool.alone {
         // Whoever runs something has told of it by then.
@@ -291,7 +292,7 @@ async fn follow_catalog(pool: Arc<Pool>) {
                 pool.slot_or(server, pool.alone || server.held().is_none());
             }
             // One that is elsewhere stays there, whatever has changed.
-            let here = |slot: &Arc<Slot>| !slot.is_elsewhere() || !pool.follow.catalog().is_enabled(slot.id);
+            let here = |slot: &Arc<ServerHandle>| !slot.is_elsewhere() || !pool.follow.catalog().is_enabled(slot.id);
             pool.slots().values().filter(|slot| here(slot)).for_each(|slot| slot.news.notify_one());
         }
         if moves.changed().await.is_err() {
@@ -302,7 +303,7 @@ async fn follow_catalog(pool: Arc<Pool>) {
 
 /// Renews the leases of this worker, and with them the lives of its children. Whose lease is not
 /// renewed is killed by its guard before the lease ends.
-async fn renew_all(pool: Arc<Pool>) {
+async fn renew_all(pool: Arc<ServerManager>) {
     let ttl = pool.limits.lease_ttl;
     let mut every = tokio::time::interval(ttl / 4);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -332,7 +333,7 @@ async fn renew_all(pool: Arc<Pool>) {
     }
 }
 
-async fn forget_all(pool: Arc<Pool>) {
+async fn expire_idle(pool: Arc<ServerManager>) {
     let mut every = tokio::time::interval(FORGET);
     loop {
         every.tick().await;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::log_buffer::Ring;
-use super::manager::Pool;
+use super::log_buffer::LogBuffer;
+use super::manager::ServerManager;
 use super::remote_state::RemoteState;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
@@ -16,8 +16,8 @@ use crate::workers::mcp::jsonrpc::NotificationSink;
 const MORE: Duration = Duration::from_secs(30);
 
 /// An error is a sentence with the server's last lines.
-pub async fn try_out(pool: &Pool, server: &Server, package: InUse) -> Result<(), Failure> {
-    let ring = Arc::<Ring>::default();
+pub async fn probe_server(pool: &ServerManager, server: &Server, package: InUse) -> Result<(), Failure> {
+    let ring = Arc::<LogBuffer>::default();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
     let shared = ConnectionDeps {
         hearing: NotificationSink { ring: ring.clone(), masker: Arc::default(), tools_changed: Arc::default() },

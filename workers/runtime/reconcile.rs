@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::handle::{Order, Slot};
-use super::manager::Pool;
+use super::handle::{ServerHandle, SupervisorCommand};
+use super::manager::ServerManager;
 use crate::core::catalog::server::Server;
 
 /// Whether the order asks for anything but the server as it was started.
-pub(super) fn matters(order: &Order, pool: &Pool, started: &Server) -> bool {
+pub(super) fn matters(order: &SupervisorCommand, pool: &ServerManager, started: &Server) -> bool {
     order.shut_down || has_changed(pool, started)
 }
 
-fn has_changed(pool: &Pool, started: &Server) -> bool {
+fn has_changed(pool: &ServerManager, started: &Server) -> bool {
     pool.follow.catalog().server_by_id(started.id).is_none_or(|server| server.changed != started.changed)
 }
 
 /// Waits until the catalogue says something else of a server than when it was started.
-pub(super) async fn news(slot: &Slot, pool: &Pool, started: &Server) {
+pub(super) async fn news(slot: &ServerHandle, pool: &ServerManager, started: &Server) {
     loop {
         slot.news.notified().await;
         if has_changed(pool, started) {
@@ -29,11 +29,11 @@ pub(super) async fn news(slot: &Slot, pool: &Pool, started: &Server) {
 
 /// The next order that the starting server does not already obey; the others wait for its start.
 pub(super) async fn next_that_matters(
-    inbox: &mut mpsc::Receiver<Order>,
-    waiting: &mut Vec<Order>,
-    pool: &Pool,
+    inbox: &mut mpsc::Receiver<SupervisorCommand>,
+    waiting: &mut Vec<SupervisorCommand>,
+    pool: &ServerManager,
     starting: &Server,
-) -> Order {
+) -> SupervisorCommand {
     while let Some(order) = inbox.recv().await {
         if matters(&order, pool, starting) {
             return order;
@@ -45,7 +45,7 @@ pub(super) async fn next_that_matters(
 
 /// The server as it is wanted, where nothing matters but that it has another version of its package: that one can be
 /// started beside the old one.
-pub(super) fn upgraded(pool: &Pool, started: &Server) -> Option<Arc<Server>> {
+pub(super) fn upgraded(pool: &ServerManager, started: &Server) -> Option<Arc<Server>> {
     let digest = |server: &Server| server.package.as_ref()?.package.recipe.as_ref().map(|recipe| recipe.digest.clone());
     let wanted = pool.follow.catalog().server_by_id(started.id).cloned()?;
     let another = digest(&wanted).is_some() && digest(started).is_some() && digest(&wanted) != digest(started);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-use super::handle::Slot;
-use super::manager::Pool;
+use super::handle::ServerHandle;
+use super::manager::ServerManager;
 use crate::workers::mcp::connection::Connection;
 
 /// How long calls under way may still take when their server is to stop.
@@ -21,7 +21,7 @@ pub(super) async fn finish_calls(connection: &Connection) {
 
 /// Lets an old version finish its calls, each within its own time, while the new one takes those that come; then stops
 /// it. It may live no longer than the lease.
-pub(super) async fn retire(pool: Arc<Pool>, slot: Arc<Slot>, old: Arc<Connection>) {
+pub(super) async fn retire(pool: Arc<ServerManager>, slot: Arc<ServerHandle>, old: Arc<Connection>) {
     let finished = async {
         while old.calls() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
-use super::handle::{Order, Slot, State};
-use super::manager::Pool;
+use super::handle::{RunState, ServerHandle, SupervisorCommand};
+use super::manager::ServerManager;
 use super::reconcile::{matters, news, next_that_matters, upgraded};
 use super::shutdown::{backoff, finish_calls, retire};
 use super::tool_sync::{record, refresh};
-use super::upgrade::{Beside, Unopened, ready};
+use super::upgrade::{PendingUpgrade, StartFailure, ready};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
@@ -30,8 +30,8 @@ const STEADY: Duration = Duration::from_secs(60);
 const UNKNOWN: Duration = Duration::from_secs(2);
 
 /// Why a running or starting server is left.
-enum Left {
-    Ordered(Order),
+enum StopCause {
+    Ordered(SupervisorCommand),
     /// The catalogue says something else.
     News,
     LeaseEnded,
@@ -39,7 +39,7 @@ enum Left {
 }
 
 /// Whether the server may run here.
-enum Obtained {
+enum Ownership {
     Held,
     Elsewhere,
     /// The store does not say.
@@ -49,12 +49,12 @@ enum Obtained {
 }
 
 pub(super) struct Supervisor {
-    slot: Arc<Slot>,
-    pool: Arc<Pool>,
+    slot: Arc<ServerHandle>,
+    pool: Arc<ServerManager>,
     tools_changed: Arc<Notify>,
-    inbox: mpsc::Receiver<Order>,
+    inbox: mpsc::Receiver<SupervisorCommand>,
     /// Orders that are answered at the next settled state.
-    waiting: Vec<Order>,
+    waiting: Vec<SupervisorCommand>,
     /// The first attempt is left to others.
     standby: bool,
     /// Ends in a row, each soon after its start.
@@ -64,7 +64,12 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub fn new(slot: Arc<Slot>, pool: Arc<Pool>, inbox: mpsc::Receiver<Order>, eager: bool) -> Self {
+    pub fn new(
+        slot: Arc<ServerHandle>,
+        pool: Arc<ServerManager>,
+        inbox: mpsc::Receiver<SupervisorCommand>,
+        eager: bool,
+    ) -> Self {
         let (tools_changed, waiting) = (Arc::default(), Vec::new());
         Self { slot, pool, tools_changed, inbox, waiting, standby: !eager, crashes: 0, broken: false }
     }
@@ -79,16 +84,16 @@ impl Supervisor {
                 break;
             }
             let Some(server) = self.pool.follow.catalog().server_by_id(self.slot.id).cloned() else { break };
-            let obtained = if server.enabled { self.obtain(&server).await } else { Obtained::NotWanted };
+            let obtained = if server.enabled { self.obtain(&server).await } else { Ownership::NotWanted };
             match obtained {
-                Obtained::Held => {}
-                Obtained::NotWanted | Obtained::Elsewhere => {
+                Ownership::Held => {}
+                Ownership::NotWanted | Ownership::Elsewhere => {
                     failures = backoff(Duration::from_secs(60));
                     (self.crashes, self.broken) = (0, false);
-                    self.rest(obtained).await;
+                    self.wait_while_stopped(obtained).await;
                     continue;
                 }
-                Obtained::Unknown => {
+                Ownership::Unknown => {
                     let pause = failures.next().unwrap_or_default().min(UNKNOWN);
                     self.pause(pause).await;
                     continue;
@@ -98,11 +103,11 @@ impl Supervisor {
                 Ok((connection, tools)) => {
                     failures = backoff(Duration::from_secs(60));
                     self.broken = false;
-                    self.keep(&server, connection, tools).await;
+                    self.supervise_running(&server, connection, tools).await;
                 }
-                Err(Left::Ordered(order)) => self.waiting.push(order),
-                Err(Left::News | Left::LeaseEnded) => {}
-                Err(Left::Ended(reason)) => {
+                Err(StopCause::Ordered(order)) => self.waiting.push(order),
+                Err(StopCause::News | StopCause::LeaseEnded) => {}
+                Err(StopCause::Ended(reason)) => {
                     self.broken = true;
                     let pause = failures.next().unwrap_or(Duration::from_secs(60));
                     self.pause(pause).await;
@@ -110,23 +115,23 @@ impl Supervisor {
                 }
             }
         }
-        self.show(State::Off, ServerStatus::of(ConnectionStatus::Disconnected));
-        self.let_go().await;
+        self.show(RunState::Off, ServerStatus::of(ConnectionStatus::Disconnected));
+        self.release_ownership().await;
         self.pool.forget(&self.slot);
     }
 
     /// Takes the right to run the server.
-    async fn obtain(&mut self, server: &Server) -> Obtained {
+    async fn obtain(&mut self, server: &Server) -> Ownership {
         if self.pool.leaving.is_cancelled() || (std::mem::take(&mut self.standby) && self.waiting.is_empty()) {
-            return Obtained::Elsewhere;
+            return Ownership::Elsewhere;
         }
         let (asked, ttl) = (tokio::time::Instant::now(), self.pool.limits.lease_ttl);
         if server.held().is_none() {
             if self.slot.serves() {
-                self.let_go().await;
+                self.release_ownership().await;
             }
             self.slot.lease.granted(ttl);
-            return Obtained::Held;
+            return Ownership::Held;
         }
         match self.pool.leases.acquire(self.slot.id.into(), self.pool.worker, ttl).await {
             Ok(Some(_)) => {
@@ -134,33 +139,33 @@ impl Supervisor {
                 if !self.slot.serves() {
                     self.slot.serve(Some(self.pool.serve(self.slot.id)));
                 }
-                Obtained::Held
+                Ownership::Held
             }
-            Ok(None) => Obtained::Elsewhere,
+            Ok(None) => Ownership::Elsewhere,
             Err(error) => {
                 tracing::warn!(server = %server.name, %error, "whether a server may be started is not to be found out");
                 let failure = Failure::unavailable("The store cannot be reached, and without it no server is started");
                 let live =
                     ServerStatus { error: Some(failure.message.clone()), ..ServerStatus::of(ConnectionStatus::Error) };
-                self.show(State::Broken(Box::new(failure)), live);
-                Obtained::Unknown
+                self.show(RunState::Broken(Box::new(failure)), live);
+                Ownership::Unknown
             }
         }
     }
 
     /// Waits while the server is not to run here.
-    async fn rest(&mut self, obtained: Obtained) {
+    async fn wait_while_stopped(&mut self, obtained: Ownership) {
         let (wanted, live) =
-            (!matches!(obtained, Obtained::NotWanted), ServerStatus::of(ConnectionStatus::Disconnected));
+            (!matches!(obtained, Ownership::NotWanted), ServerStatus::of(ConnectionStatus::Disconnected));
         if self.slot.serves() || self.slot.lease.is_held() {
-            self.let_go().await;
+            self.release_ownership().await;
         }
         if !wanted {
-            self.show(State::Off, live);
+            self.show(RunState::Off, live);
         } else {
             if !self.slot.is_elsewhere() {
                 self.slot.wait_from_now();
-                self.show_quietly(State::Elsewhere, live);
+                self.show_quietly(RunState::Elsewhere, live);
             }
             self.waiting.drain(..).for_each(|order| drop(order.done.send(None)));
         }
@@ -175,7 +180,7 @@ impl Supervisor {
     }
 
     /// Gives the server to whoever wants it.
-    async fn let_go(&mut self) {
+    async fn release_ownership(&mut self) {
         self.slot.serve(None);
         self.slot.users.clear();
         self.slot.lease.end();
@@ -185,23 +190,23 @@ impl Supervisor {
     }
 
     /// One attempt to connect. Its outcome is shown before this returns.
-    async fn start(&mut self, server: &Server) -> Result<(Arc<Connection>, Tools), Left> {
+    async fn start(&mut self, server: &Server) -> Result<(Arc<Connection>, Tools), StopCause> {
         let began = now_ms();
         // A broken server is tried again unseen, so that calls go on failing fast, unless somebody waits for it.
         if !self.waiting.is_empty() || (self.crashes == 0 && !self.broken) {
-            self.show(State::Starting, ServerStatus::of(ConnectionStatus::Connecting));
+            self.show(RunState::Starting, ServerStatus::of(ConnectionStatus::Connecting));
         }
         let opening = self.opening(server);
         let connected = tokio::select! {
             connected = opening => connected,
             // What is being started is not what is wanted any more, or perhaps it is: look again.
-            order = next_that_matters(&mut self.inbox, &mut self.waiting, &self.pool, server) => return Err(Left::Ordered(order)),
-            () = news(&self.slot, &self.pool, server) => return Err(Left::News),
-            () = self.slot.lease.ended() => return Err(Left::LeaseEnded),
+            order = next_that_matters(&mut self.inbox, &mut self.waiting, &self.pool, server) => return Err(StopCause::Ordered(order)),
+            () = news(&self.slot, &self.pool, server) => return Err(StopCause::News),
+            () = self.slot.lease.ended() => return Err(StopCause::LeaseEnded),
         };
         match connected {
             Ok((connection, tools)) => Ok((Arc::new(connection), tools)),
-            Err(Unopened { why: ConnectError { reason, denied }, details }) => {
+            Err(StartFailure { why: ConnectError { reason, denied }, details }) => {
                 let reason = self.slot.masker.mask(&reason);
                 let details = details.or_else(|| self.slot.ring.stderr_since(began));
                 self.slot.ring.push("transport", &format!("could not be started: {reason}"));
@@ -210,14 +215,17 @@ impl Supervisor {
                 let failure = denied.map_or_else(|| Failure::new(Code::UpstreamError, message()), |denied| *denied);
                 let failure = failure.with_details(details.clone());
                 let live = ServerStatus { status: ConnectionStatus::Error, error: Some(reason.clone()), details };
-                self.show(State::Broken(Box::new(failure)), live);
-                Err(Left::Ended(reason))
+                self.show(RunState::Broken(Box::new(failure)), live);
+                Err(StopCause::Ended(reason))
             }
         }
     }
 
     /// Connects to what is installed, which it is first where this worker has not got it. That has its own limit.
-    fn opening(&self, server: &Server) -> impl Future<Output = Result<(Connection, Tools), Unopened>> + Send + use<> {
+    fn opening(
+        &self,
+        server: &Server,
+    ) -> impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + use<> {
         let (slot, pool, server) = (self.slot.clone(), self.pool.clone(), server.clone());
         let (tools_changed, memory) = (self.tools_changed.clone(), self.pool.memory(&server, &self.slot, None));
         async move {
@@ -234,52 +242,52 @@ impl Supervisor {
                 memory,
             };
             match tokio::time::timeout(limit, Connection::open(&server, package, &shared)).await {
-                Ok(connected) => connected.map_err(Unopened::from),
+                Ok(connected) => connected.map_err(StartFailure::from),
                 Err(_) => Err(format!("it was not ready within {} ms (startupTimeout)", limit.as_millis()).into()),
             }
         }
     }
 
     /// Shows a connected server until it ends or is not wanted any more.
-    async fn keep(&mut self, server: &Server, mut connection: Arc<Connection>, tools: Tools) {
+    async fn supervise_running(&mut self, server: &Server, mut connection: Arc<Connection>, tools: Tools) {
         let (mut server, mut since) = (Arc::new(server.clone()), Instant::now());
         self.slot.ring.push("transport", "connected");
         tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
         record(&self.pool, &self.slot, tools).await;
         self.pool.metrics.children_alive.inc_by(i64::from(connection.has_child()));
         self.slot.connection.store(Some(connection.clone()));
-        self.show(State::Up(connection.clone()), ServerStatus::of(ConnectionStatus::Connected));
+        self.show(RunState::Up(connection.clone()), ServerStatus::of(ConnectionStatus::Connected));
         // One at a time, so that an older list never replaces a newer one; never in an order's way.
         let mut refreshing: Option<BoxFuture<'static, ()>> = None;
         // Another version on its way, beside the one that runs.
-        let mut beside: Option<Beside> = None;
+        let mut beside: Option<PendingUpgrade> = None;
         let left = loop {
             if beside.as_ref().map(|beside| beside.server.changed) != upgraded(&self.pool, &server).map(|s| s.changed) {
-                beside = upgraded(&self.pool, &server).map(|newer| Beside::new(self.opening(&newer), newer));
+                beside = upgraded(&self.pool, &server).map(|newer| PendingUpgrade::new(self.opening(&newer), newer));
             }
             tokio::select! {
-                () = connection.closed() => break Left::Ended(connection.why_it_ended().await),
-                () = self.slot.lease.ended() => break Left::LeaseEnded,
+                () = connection.closed() => break StopCause::Ended(connection.why_it_ended().await),
+                () = self.slot.lease.ended() => break StopCause::LeaseEnded,
                 () = news(&self.slot, &self.pool, &server) => {
                     if upgraded(&self.pool, &server).is_none() {
-                        break Left::News;
+                        break StopCause::News;
                     }
                 }
                 Some(order) = self.inbox.recv() => {
                     let upgrading = !order.shut_down && upgraded(&self.pool, &server).is_some();
                     if matters(&order, &self.pool, &server) && !upgrading {
-                        break Left::Ordered(order);
+                        break StopCause::Ordered(order);
                     }
                     self.waiting.push(order);
                 }
-                opened = Beside::opened(&mut beside) => match opened {
+                opened = PendingUpgrade::opened(&mut beside) => match opened {
                     Ok((newer, new, tools)) => {
                         self.slot.ring.push("transport", "connected to the new version");
                         tracing::info!(server = %newer.name, "a server was upgraded while it runs");
                         record(&self.pool, &self.slot, tools).await;
                         self.pool.metrics.children_alive.inc_by(i64::from(new.has_child()));
                         self.slot.connection.store(Some(new.clone()));
-                        self.show_quietly(State::Up(new.clone()), ServerStatus::of(ConnectionStatus::Connected));
+                        self.show_quietly(RunState::Up(new.clone()), ServerStatus::of(ConnectionStatus::Connected));
                         let old = std::mem::replace(&mut connection, new);
                         self.pool.tasks.spawn(retire(self.pool.clone(), self.slot.clone(), old));
                         (server, since, beside) = (newer, Instant::now(), None);
@@ -289,7 +297,7 @@ impl Supervisor {
                         tracing::warn!(server = %server.name, reason, "a new version could not be started; the old one goes on");
                         let live = ServerStatus { error: Some(format!("its new version cannot be started: {reason}")), ..ServerStatus::of(ConnectionStatus::Connected) };
                         self.slot.ring.push("transport", &format!("the new version could not be started: {reason}"));
-                        self.show_quietly(State::Up(connection.clone()), live);
+                        self.show_quietly(RunState::Up(connection.clone()), live);
                         if let Some(beside) = &mut beside {
                             beside.again(self.opening(&beside.server));
                         }
@@ -302,36 +310,36 @@ impl Supervisor {
                 () = async { if let Some(refresh) = &mut refreshing { refresh.await } }, if refreshing.is_some() => refreshing = None,
             }
             // Only orders that change nothing were put aside: they see the server as it is, or as it becomes.
-            if beside.as_ref().is_none_or(Beside::has_failed) {
+            if beside.as_ref().is_none_or(PendingUpgrade::has_failed) {
                 self.answer_waiting();
             }
         };
         self.slot.connection.store(None);
         match left {
-            Left::LeaseEnded => {
+            StopCause::LeaseEnded => {
                 // Another may start it any moment: no time is left for a good end.
-                self.show_quietly(State::Starting, ServerStatus::of(ConnectionStatus::Connecting));
+                self.show_quietly(RunState::Starting, ServerStatus::of(ConnectionStatus::Connecting));
                 connection.kill().await;
                 self.slot.ring.push("transport", "stopped: the lease could not be renewed");
                 tracing::warn!(server = %server.name, "a server was stopped because its lease could not be renewed");
             }
-            Left::Ordered(_) | Left::News => {
-                if let Left::Ordered(order) = left {
+            StopCause::Ordered(_) | StopCause::News => {
+                if let StopCause::Ordered(order) = left {
                     self.waiting.push(order);
                 }
-                self.show_quietly(State::Starting, ServerStatus::of(ConnectionStatus::Connecting));
+                self.show_quietly(RunState::Starting, ServerStatus::of(ConnectionStatus::Connecting));
                 finish_calls(&connection).await;
                 connection.stop().await;
                 self.slot.ring.push("transport", "stopped");
                 self.crashes = 0;
             }
-            Left::Ended(reason) => {
+            StopCause::Ended(reason) => {
                 let reason = self.slot.masker.mask(&reason);
                 self.slot.ring.push("transport", &format!("ended: {reason}"));
                 tracing::warn!(server = %server.name, reason, "a server ended and is being restarted");
                 let details = self.slot.ring.stderr_since(connection.started_at());
                 let live = ServerStatus { status: ConnectionStatus::Connecting, error: Some(reason), details };
-                self.show(State::Starting, live);
+                self.show(RunState::Starting, live);
                 self.pool.metrics.restarted(&server.name);
                 self.crashes = if since.elapsed() >= STEADY { 1 } else { self.crashes + 1 };
             }
@@ -355,18 +363,18 @@ impl Supervisor {
     }
 
     /// Shows a settled state and answers those who waited for one.
-    fn show(&mut self, state: State, live: ServerStatus) {
-        let settled = !matches!(state, State::Starting);
+    fn show(&mut self, state: RunState, live: ServerStatus) {
+        let settled = !matches!(state, RunState::Starting);
         self.show_quietly(state, live);
         if settled {
             self.answer_waiting();
         }
     }
 
-    fn show_quietly(&self, state: State, live: ServerStatus) {
+    fn show_quietly(&self, state: RunState, live: ServerStatus) {
         self.slot.live.store(Arc::new(live));
         self.slot.state.send_replace(state);
-        self.pool.tell(&self.slot);
+        self.pool.publish_status(&self.slot);
     }
 
     fn answer_waiting(&mut self) {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::Slot;
-use super::manager::Pool;
+use super::handle::ServerHandle;
+use super::manager::ServerManager;
 use crate::core::command::RecordTools;
 use crate::core::decide::server::record_tools;
 use crate::core::event::Actor;
@@ -12,7 +12,7 @@ use crate::core::model::tool::Tools;
 use crate::core::names::CommandId;
 use crate::workers::mcp::connection::Connection;
 
-pub async fn refresh(pool: Arc<Pool>, slot: Arc<Slot>, connection: Arc<Connection>, limit: Duration) {
+pub async fn refresh(pool: Arc<ServerManager>, slot: Arc<ServerHandle>, connection: Arc<Connection>, limit: Duration) {
     match tokio::time::timeout(limit, connection.list_tools()).await {
         Ok(Ok(tools)) => record(&pool, &slot, tools).await,
         Ok(Err(reason)) => {
@@ -25,7 +25,7 @@ pub async fn refresh(pool: Arc<Pool>, slot: Arc<Slot>, connection: Arc<Connectio
 
 /// Tells the log what the server offers, where that is news. Without it the server works all the
 /// same; the next start tries again.
-pub async fn record(pool: &Pool, slot: &Slot, tools: Tools) {
+pub async fn record(pool: &ServerManager, slot: &ServerHandle, tools: Tools) {
     let command = RecordTools { server: slot.id, tools };
     if record_tools(&pool.follow.catalog(), &command).is_empty() {
         return;

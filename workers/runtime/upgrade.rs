@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::handle::Slot;
-use super::log_buffer::Ring;
-use super::manager::Pool;
+use super::handle::ServerHandle;
+use super::log_buffer::LogBuffer;
+use super::manager::ServerManager;
 use super::shutdown::backoff;
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
@@ -22,32 +22,32 @@ use crate::workers::mcp::connection::{ConnectError, Connection};
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a server is not connected to.
-pub struct Unopened {
+pub struct StartFailure {
     pub why: ConnectError,
     /// The installer's last lines.
     pub details: Option<String>,
 }
 
-type Opening = BoxFuture<'static, Result<(Connection, Tools), Unopened>>;
+type Opening = BoxFuture<'static, Result<(Connection, Tools), StartFailure>>;
 pub type Opened = (Arc<Server>, Arc<Connection>, Tools);
 
-pub struct Beside {
+pub struct PendingUpgrade {
     pub server: Arc<Server>,
     opening: Opening,
     /// Attempts that have failed.
     failed: usize,
 }
 
-impl Beside {
+impl PendingUpgrade {
     pub fn new(
-        opening: impl Future<Output = Result<(Connection, Tools), Unopened>> + Send + 'static,
+        opening: impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + 'static,
         server: Arc<Server>,
     ) -> Self {
         Self { server, opening: opening.boxed(), failed: 0 }
     }
 
     /// Another attempt, after a while.
-    pub fn again(&mut self, opening: impl Future<Output = Result<(Connection, Tools), Unopened>> + Send + 'static) {
+    pub fn again(&mut self, opening: impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + 'static) {
         let pause = backoff(AGAIN).nth(self.failed).unwrap_or(AGAIN);
         self.failed += 1;
         self.opening = async move {
@@ -71,24 +71,28 @@ impl Beside {
     }
 }
 
-impl From<ConnectError> for Unopened {
+impl From<ConnectError> for StartFailure {
     fn from(why: ConnectError) -> Self {
         Self { why, details: None }
     }
 }
 
-impl From<String> for Unopened {
+impl From<String> for StartFailure {
     fn from(reason: String) -> Self {
         ConnectError::from(reason).into()
     }
 }
 
 /// The files of a server's package, built here where they were not.
-pub async fn ready(pool: &Pool, slot: &Arc<Slot>, package: &Package) -> Result<Option<InUse>, Unopened> {
+pub async fn ready(
+    pool: &ServerManager,
+    slot: &Arc<ServerHandle>,
+    package: &Package,
+) -> Result<Option<InUse>, StartFailure> {
     let progress = Arc::new(InRing(slot.ring.clone()));
     let ready = install::ready(&pool.installer, &pool.keep, slot.id, package, progress, slot.masker.clone()).await;
     let unopened =
-        |Failure { message, details, .. }| Unopened { why: format!("its package: {message}").into(), details };
+        |Failure { message, details, .. }| StartFailure { why: format!("its package: {message}").into(), details };
     let ready = ready.map_err(unopened)?;
     if let Some(built) = &ready {
         pool.installer.link(&package.source, &slot.name, built);
@@ -97,7 +101,7 @@ pub async fn ready(pool: &Pool, slot: &Arc<Slot>, package: &Package) -> Result<O
 }
 
 /// What is installed for a server is told in its log.
-struct InRing(Arc<Ring>);
+struct InRing(Arc<LogBuffer>);
 
 impl Progress for InRing {
     fn phase(&self, phase: &str) {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
-use super::handle::Slot;
-use super::manager::Pool;
+use super::handle::ServerHandle;
+use super::manager::ServerManager;
 use super::tool_sync::record;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
@@ -28,10 +28,10 @@ const IDLE: Duration = Duration::from_secs(600);
 const FAILED: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-pub struct Users(Mutex<HashMap<UserName, Arc<Own>>>);
+pub struct UserConnections(Mutex<HashMap<UserName, Arc<UserConnection>>>);
 
 /// One user's connection.
-struct Own {
+struct UserConnection {
     /// The server as it was configured, and the grant.
     of: (Position, Position),
     connection: ArcSwapOption<Connection>,
@@ -41,12 +41,12 @@ struct Own {
     used: AtomicU64,
 }
 
-impl Users {
+impl UserConnections {
     /// The user's connection, which is made where there is none. The caller limits the time.
     pub async fn connection(
         &self,
-        pool: &Pool,
-        slot: &Slot,
+        pool: &ServerManager,
+        slot: &ServerHandle,
         server: &Server,
         user: &UserName,
         grant: Grant,
@@ -72,7 +72,7 @@ impl Users {
         connected
     }
 
-    fn own(&self, user: &UserName, of: (Position, Position)) -> Arc<Own> {
+    fn own(&self, user: &UserName, of: (Position, Position)) -> Arc<UserConnection> {
         let mut users = self.lock();
         if let Some(own) = users.get(user).filter(|own| own.of == of) {
             own.used.store(now_ms(), Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl Users {
             users.remove(&oldest);
         }
         let (connection, connecting) = (ArcSwapOption::empty(), tokio::sync::Mutex::default());
-        let own = Arc::new(Own { of, connection, connecting, used: AtomicU64::new(now_ms()) });
+        let own = Arc::new(UserConnection { of, connection, connecting, used: AtomicU64::new(now_ms()) });
         users.insert(user.clone(), own.clone());
         own
     }
@@ -101,18 +101,23 @@ impl Users {
         self.lock().clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, Arc<Own>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, Arc<UserConnection>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Own {
+impl UserConnection {
     fn connected(&self) -> Option<Arc<Connection>> {
         self.connection.load_full().filter(|connection| !connection.is_closed())
     }
 }
 
-async fn connect(pool: &Pool, slot: &Slot, server: &Server, user: &UserName) -> Result<Arc<Connection>, Failure> {
+async fn connect(
+    pool: &ServerManager,
+    slot: &ServerHandle,
+    server: &Server,
+    user: &UserName,
+) -> Result<Arc<Connection>, Failure> {
     let shared = ConnectionDeps {
         hearing: NotificationSink {
             ring: slot.ring.clone(),

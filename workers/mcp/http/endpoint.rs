@@ -25,7 +25,7 @@ use crate::ports::vault::Sealed;
 use crate::workers::http_client::{HttpClient, StreamedResponse, client, describe};
 use crate::workers::oauth::client::parameter;
 use crate::workers::oauth::token_source::{Bearer, Token};
-use crate::workers::redact::Masker;
+use crate::workers::redact::Redactor;
 use crate::workers::runtime::remote_state::RemoteState;
 
 /// Redirects that are followed, all within one origin.
@@ -41,7 +41,7 @@ pub struct HttpEndpoint {
     server: ServerId,
     name: ServerName,
     opener: Opener,
-    masker: Arc<Masker>,
+    masker: Arc<Redactor>,
 }
 
 /// A URL, parsed once for all requests.
@@ -89,7 +89,7 @@ impl HttpEndpoint {
         server: &Server,
         remote: &Remote,
         memory: &RemoteState,
-        masker: Arc<Masker>,
+        masker: Arc<Redactor>,
     ) -> Result<Self, String> {
         let url = Url::parse(&plain_url(&remote.url)).map_err(|error| format!("its URL cannot be used: {error}"))?;
         let bearer = server.grant(memory.user.as_ref()).map(|_| {
@@ -230,7 +230,7 @@ impl HttpEndpoint {
 
 /// Keeps the masker watching for the credentials of one request.
 pub struct RedactionGuard {
-    masker: Arc<Masker>,
+    masker: Arc<Redactor>,
     ids: Vec<ValueId>,
 }
 

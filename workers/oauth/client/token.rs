@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::fetch::{Answer, Unanswered, send};
 use crate::core::model::grant::{ClientAuth, RefreshCredentials, TokenEndpoint};
-use crate::workers::redact::Masker;
+use crate::workers::redact::Redactor;
 use crate::workers::runtime::log_buffer::shorten;
 
 /// A pause that is asked for is kept, up to this.
@@ -139,7 +139,7 @@ fn said(status: StatusCode, body: &[u8], client: &RefreshCredentials, what: &[(&
     let Ok(Refusal { error, error_description }) = serde_json::from_slice(body) else {
         return format!("answered {status}");
     };
-    let masker = Masker::default();
+    let masker = Redactor::default();
     let secrets =
         what.iter().filter(|(name, _)| !matches!(*name, "grant_type" | "redirect_uri")).map(|(_, value)| *value);
     let id = crate::core::names::ValueId;
