@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::context::Context;
-use super::install::Progress;
+use super::install::ProgressSink;
 use super::secrets::away;
 use crate::core::command::{KeyUsage, RotateKeys, RotationReport};
 use crate::core::failure::{Code, Failure};
@@ -78,7 +78,7 @@ pub async fn must_requeue(context: &Context, RotateKeys { to }: &RotateKeys) -> 
 /// Puts everything under the key that seals; at the end the key record, where nothing is left under an earlier key.
 pub async fn rotate_keys(
     context: Arc<Context>,
-    progress: Arc<dyn Progress>,
+    progress: Arc<dyn ProgressSink>,
     RotateKeys { to }: RotateKeys,
 ) -> Result<Bytes, Failure> {
     let context = &*context;
@@ -109,7 +109,7 @@ fn rotation_body(rotated: RotationReport) -> Result<Bytes, Failure> {
 
 async fn single_pass(
     context: &Context,
-    progress: &dyn Progress,
+    progress: &dyn ProgressSink,
     values: u64,
     rotated: &mut RotationReport,
 ) -> Result<(), Failure> {

@@ -67,7 +67,7 @@ impl Workers {
         let desk = Arc::new(Dispatcher(context.clone()));
         let mut places: Vec<_> = areas(&pools).map(Target::Pool).collect();
         let draining = CancellationToken::new();
-        let mut loops = vec![tokio::spawn(packages::keep_clean(context.clone(), draining.clone()))];
+        let mut loops = vec![tokio::spawn(packages::remove_unused_files(context.clone(), draining.clone()))];
         if pools.tools {
             places.push(Target::Worker(context.pool.worker));
             loops.push(tokio::spawn(self::jobs::ingest::ingest_messages(
@@ -78,7 +78,7 @@ impl Workers {
             tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
         }
         if pools.packages {
-            tokio::spawn(draining.clone().run_until_cancelled_owned(packages::install_missing(context.clone())));
+            tokio::spawn(draining.clone().run_until_cancelled_owned(packages::install_on_start(context.clone())));
         }
         if pools.tools || pools.packages {
             context.pool.start(desk.clone(), pools.tools);
@@ -180,12 +180,12 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
         CheckPackages::NAME => handle(ask, |command| packages::check(context.clone(), command)).await,
         DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
         ExchangeGoogleCode::NAME => handle(ask, |command| google::connect(context.clone(), command)).await,
-        StoreTokens::NAME => handle(ask, |command| self::oauth::tokens::store(context.clone(), command)).await,
+        StoreTokens::NAME => handle(ask, |command| self::oauth::tokens::store_tokens(context.clone(), command)).await,
         BeginAuthorization::NAME => {
-            handle(ask, |command| self::oauth::browser_flow::begin(context.clone(), command)).await
+            handle(ask, |command| self::oauth::browser_flow::begin_authorization(context.clone(), command)).await
         }
         CompleteAuthorization::NAME => {
-            handle(ask, |command| self::oauth::browser_flow::finish(context.clone(), command)).await
+            handle(ask, |command| self::oauth::browser_flow::complete_authorization(context.clone(), command)).await
         }
         RefreshTokens::NAME => handle(ask, |command| oauth::refresh::refresh(context.clone(), command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,

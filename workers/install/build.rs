@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{Around, InUse, Indexes, Installer, Progress};
+use super::{Indexes, InstallContext, Installer, PackageHandle, ProgressSink};
 use crate::core::failure::Failure;
 use crate::core::model::package::{Package, PackageIndex, Recipe, Source};
 use crate::core::model::remote::plain_url;
@@ -16,33 +16,33 @@ use crate::workers::redact::Redactor;
 use crate::workers::sealed_store::SealedStore;
 
 /// What the server's package consists of; it is built first where it is not there. `None`: it consists of nothing.
-pub async fn ready(
+pub async fn ensure_built(
     installer: &Installer,
     keep: &SealedStore,
     server: ServerId,
     package: &Package,
-    progress: Arc<dyn Progress>,
+    progress: Arc<dyn ProgressSink>,
     masker: Arc<Redactor>,
-) -> Result<Option<InUse>, Failure> {
+) -> Result<Option<PackageHandle>, Failure> {
     let Some(Recipe { digest, lock, .. }) = &package.recipe else { return Ok(None) };
     if let Some(built) = installer.built(&package.source, digest) {
         return Ok(Some(built));
     }
     let place = ServerValueContext { server, kind: ServerValueKind::Lock, name: "", value: *lock };
     let lock = keep.open(place).await.map_err(gone)?;
-    let around = around(keep, server, &package.source, progress, masker).await?;
+    let around = open_install_context(keep, server, &package.source, progress, masker).await?;
     let lock = lock.expose().map_err(internal_error)?;
     Ok(Some(installer.build(&package.name, &package.source, digest, lock, &around).await?))
 }
 
 /// What an installation is surrounded by: credentials are opened, and hidden in all that is said.
-pub async fn around(
+pub async fn open_install_context(
     keep: &SealedStore,
     server: ServerId,
     source: &Source,
-    progress: Arc<dyn Progress>,
+    progress: Arc<dyn ProgressSink>,
     masker: Arc<Redactor>,
-) -> Result<Around, Failure> {
+) -> Result<InstallContext, Failure> {
     let mut indexes = Indexes::default();
     if let Source::Python(python) = source {
         for (field, index) in python.indexes() {
@@ -50,7 +50,7 @@ pub async fn around(
             if field == "pipIndexUrl" { indexes.url = url } else { indexes.extra = url }
         }
     }
-    Ok(Around { progress, masker, indexes: Arc::new(indexes) })
+    Ok(InstallContext { progress, masker, indexes: Arc::new(indexes) })
 }
 
 async fn opened(

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::process::Ended;
+use super::process::ProcessOutput;
 use crate::core::failure::{Code, Failure};
 use crate::core::names::PackageName;
 
@@ -30,8 +30,8 @@ const FULL: [&str; 3] = ["ENOSPC", "No space left on device", "Disk quota exceed
 const FORBIDDEN: [&str; 3] = ["EACCES", "EROFS", "Permission denied"];
 
 /// Why npm failed.
-pub fn npm(name: &PackageName, version: Option<&str>, ended: &Ended) -> Failure {
-    let says = Words(ended);
+pub fn npm(name: &PackageName, version: Option<&str>, ended: &ProcessOutput) -> Failure {
+    let says = Diagnosis(ended);
     let own = name.as_str();
     if let Some(failure) = says.of_the_machine("npm") {
         return failure;
@@ -73,8 +73,8 @@ pub fn npm(name: &PackageName, version: Option<&str>, ended: &Ended) -> Failure 
 }
 
 /// Why pip failed.
-pub fn pip(name: &PackageName, version: Option<&str>, ended: &Ended) -> Failure {
-    let says = Words(ended);
+pub fn pip(name: &PackageName, version: Option<&str>, ended: &ProcessOutput) -> Failure {
+    let says = Diagnosis(ended);
     let own = name.as_str();
     if let Some(failure) = says.of_the_machine("pip") {
         return failure;
@@ -132,8 +132,8 @@ pub fn pip(name: &PackageName, version: Option<&str>, ended: &Ended) -> Failure 
 }
 
 /// Why no virtual environment was made.
-pub fn venv(python: &str, ended: &Ended) -> Failure {
-    let says = Words(ended);
+pub fn venv(python: &str, ended: &ProcessOutput) -> Failure {
+    let says = Diagnosis(ended);
     if let Some(failure) = says.of_the_machine("Python") {
         return failure;
     }
@@ -155,9 +155,9 @@ pub fn disk(folder: &Path, error: &io::Error) -> Failure {
 }
 
 /// What a program said.
-struct Words<'a>(&'a Ended);
+struct Diagnosis<'a>(&'a ProcessOutput);
 
-impl Words<'_> {
+impl Diagnosis<'_> {
     fn line(&self, wanted: &str) -> Option<&str> {
         self.0.lines.iter().map(String::as_str).find(|line| line.contains(wanted))
     }
@@ -197,10 +197,10 @@ impl Words<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workers::install::process::How;
+    use crate::workers::install::process::ExitKind;
 
-    fn ended(text: &str) -> Ended {
-        Ended { answer: vec![], lines: text.lines().map(str::to_owned).collect(), how: How::Badly }
+    fn ended(text: &str) -> ProcessOutput {
+        ProcessOutput { answer: vec![], lines: text.lines().map(str::to_owned).collect(), how: ExitKind::Badly }
     }
 
     #[test]

@@ -19,9 +19,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-pub use self::build::{around, ready};
-pub use self::store::InUse;
-use self::store::{Shelf, drop_links};
+pub use self::build::{ensure_built, open_install_context};
+pub use self::store::PackageHandle;
+use self::store::{PackageStore, drop_links};
 use super::redact::Redactor;
 use crate::config::{OnStart, Packages};
 use crate::core::failure::{Code, Failure};
@@ -39,14 +39,14 @@ const LOOK: Duration = Duration::from_secs(60);
 const DIGEST: usize = 32;
 
 /// Hears how far an installation is.
-pub trait Progress: Send + Sync {
+pub trait ProgressSink: Send + Sync {
     fn phase(&self, phase: &str);
     /// A line of npm or pip, credentials masked.
     fn line(&self, line: &str);
 }
 
 /// What is to be installed.
-pub struct Wanted<'a> {
+pub struct PackageRequest<'a> {
     pub name: &'a PackageName,
     /// A version or a tag; the newest where absent.
     pub version: Option<&'a str>,
@@ -62,8 +62,8 @@ pub struct Indexes {
 
 /// Whom an installation tells, and what only it knows.
 #[derive(Clone)]
-pub struct Around {
-    pub progress: Arc<dyn Progress>,
+pub struct InstallContext {
+    pub progress: Arc<dyn ProgressSink>,
     pub masker: Arc<Redactor>,
     pub indexes: Arc<Indexes>,
 }
@@ -79,8 +79,8 @@ pub struct Resolved {
 /// This worker's packages.
 pub struct Installer {
     packages: Packages,
-    node: Shelf,
-    python: Shelf,
+    node: PackageStore,
+    python: PackageStore,
     /// Rung when something built is not used any more.
     pub freed: Arc<Notify>,
 }
@@ -88,7 +88,7 @@ pub struct Installer {
 impl Installer {
     pub fn new(packages: Packages) -> Self {
         let freed = Arc::<Notify>::default();
-        let shelf = |folder: &Path| Shelf::new(folder.join(".versions"), freed.clone());
+        let shelf = |folder: &Path| PackageStore::new(folder.join(".versions"), freed.clone());
         let (node, python) = (shelf(&packages.folders.node), shelf(&packages.folders.python));
         Self { node, python, packages, freed }
     }
@@ -102,7 +102,7 @@ impl Installer {
         &self.packages.folders
     }
 
-    fn shelf(&self, source: &Source) -> &Shelf {
+    fn shelf(&self, source: &Source) -> &PackageStore {
         match source {
             Source::Node => &self.node,
             Source::Python(_) => &self.python,
@@ -110,7 +110,7 @@ impl Installer {
     }
 
     /// Asks the registry which version that is, and which ones it needs.
-    pub async fn resolve(&self, wanted: &Wanted<'_>, around: &Around) -> Result<Resolved, Failure> {
+    pub async fn resolve(&self, wanted: &PackageRequest<'_>, around: &InstallContext) -> Result<Resolved, Failure> {
         around.progress.phase("resolving");
         let resolving = async {
             match wanted.source {
@@ -129,8 +129,8 @@ impl Installer {
     }
 
     /// What was built already. It stays as long as the answer is kept.
-    pub fn built(&self, source: &Source, digest: &str) -> Option<InUse> {
-        self.shelf(source).take(digest)
+    pub fn built(&self, source: &Source, digest: &str) -> Option<PackageHandle> {
+        self.shelf(source).acquire(digest)
     }
 
     /// What the recipe makes; it is built where it is not there. Whoever builds the same meanwhile is waited for.
@@ -140,8 +140,8 @@ impl Installer {
         source: &Source,
         digest: &str,
         lock: &str,
-        around: &Around,
-    ) -> Result<InUse, Failure> {
+        around: &InstallContext,
+    ) -> Result<PackageHandle, Failure> {
         let (shelf, folder) = (self.shelf(source), self.shelf(source).folder(digest));
         let build = async {
             around.progress.phase("installing");
@@ -150,11 +150,11 @@ impl Installer {
                 Source::Python(_) => pip::build(self, name, &folder, lock, around).await,
             }
         };
-        in_time(BUILD, name, shelf.take_or_build(digest, build.boxed())).await
+        in_time(BUILD, name, shelf.acquire_or_build(digest, build.boxed())).await
     }
 
     /// How the package says it is to be started.
-    pub fn entry(&self, name: &PackageName, source: &Source, built: &InUse) -> Result<EntryPoint, Failure> {
+    pub fn entry(&self, name: &PackageName, source: &Source, built: &PackageHandle) -> Result<EntryPoint, Failure> {
         match source {
             Source::Node => npm::entry(name, &built.folder),
             Source::Python(python) => pip::entry(python),
@@ -162,7 +162,7 @@ impl Installer {
     }
 
     /// A program by its bare name is the package's own where it has one of that name.
-    pub fn own_program(&self, source: &Source, built: &InUse, command: &str) -> Option<String> {
+    pub fn own_program(&self, source: &Source, built: &PackageHandle, command: &str) -> Option<String> {
         let programs = match source {
             Source::Node => "node_modules/.bin",
             Source::Python(_) => "bin",
@@ -173,7 +173,12 @@ impl Installer {
     }
 
     /// The newest version there is.
-    pub async fn latest(&self, name: &PackageName, source: &Source, around: &Around) -> Result<String, Failure> {
+    pub async fn latest(
+        &self,
+        name: &PackageName,
+        source: &Source,
+        around: &InstallContext,
+    ) -> Result<String, Failure> {
         let looking = async {
             match source {
                 Source::Node => npm::latest(self, name, around).await,
@@ -184,7 +189,7 @@ impl Installer {
     }
 
     /// Makes the server's link show its current version.
-    pub fn link(&self, source: &Source, server: &ServerName, built: &InUse) {
+    pub fn link(&self, source: &Source, server: &ServerName, built: &PackageHandle) {
         let link = self.folders().link(source, server);
         if let Err(error) = store::link(&link, &built.folder) {
             tracing::warn!(link = %link.display(), %error, "a package's link could not be made");
@@ -214,9 +219,9 @@ async fn in_time<T>(
 }
 
 /// Nobody listens.
-pub struct Silence;
+pub struct NoProgress;
 
-impl Progress for Silence {
+impl ProgressSink for NoProgress {
     fn phase(&self, _: &str) {}
     fn line(&self, _: &str) {}
 }

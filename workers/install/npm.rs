@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::diagnose::disk;
-use super::process::{Ended, How};
-use super::{Around, Installer, Wanted, diagnose, process};
+use super::process::{ExitKind, ProcessOutput};
+use super::{InstallContext, Installer, PackageRequest, diagnose, process};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{EntryPoint, FOLDER};
 use crate::core::names::PackageName;
@@ -27,13 +27,17 @@ const OPTIONS: [&str; 8] = [
 ];
 
 /// The exact version, and npm's own lock.
-pub async fn resolve(installer: &Installer, wanted: &Wanted<'_>, around: &Around) -> Result<(String, String), Failure> {
+pub async fn resolve(
+    installer: &Installer,
+    wanted: &PackageRequest<'_>,
+    around: &InstallContext,
+) -> Result<(String, String), Failure> {
     let scratch = installer.node.scratch()?;
     let version = wanted.version.unwrap_or("latest");
     write(&scratch.folder, "package.json", &project(wanted.name, version).to_string())?;
     let args = ["install", "--package-lock-only", "--package-lock", "--ignore-scripts"];
     let ended = npm(installer, around, &args, &scratch.folder).await?;
-    if ended.how != How::Well {
+    if ended.how != ExitKind::Well {
         return Err(diagnose::npm(wanted.name, wanted.version, &ended));
     }
     let lock = fs::read(scratch.folder.join("package-lock.json")).map_err(|error| disk(&scratch.folder, &error))?;
@@ -60,19 +64,19 @@ pub async fn build(
     name: &PackageName,
     folder: &Path,
     lock: &str,
-    around: &Around,
+    around: &InstallContext,
 ) -> Result<(), Failure> {
     let parsed: Value = serde_json::from_str(lock).unwrap_or_default();
     write(folder, "package.json", &parsed["packages"][""].to_string())?;
     write(folder, "package-lock.json", lock)?;
     let ended = npm(installer, around, &["ci"], folder).await?;
-    if ended.how == How::Well { Ok(()) } else { Err(diagnose::npm(name, None, &ended)) }
+    if ended.how == ExitKind::Well { Ok(()) } else { Err(diagnose::npm(name, None, &ended)) }
 }
 
-pub async fn latest(installer: &Installer, name: &PackageName, around: &Around) -> Result<String, Failure> {
+pub async fn latest(installer: &Installer, name: &PackageName, around: &InstallContext) -> Result<String, Failure> {
     let scratch = installer.node.scratch()?;
     let ended = npm(installer, around, &["view", name.as_str(), "dist-tags", "--json"], &scratch.folder).await?;
-    if ended.how != How::Well {
+    if ended.how != ExitKind::Well {
         return Err(diagnose::npm(name, None, &ended));
     }
     let tags: BTreeMap<String, String> = serde_json::from_slice(&ended.answer).unwrap_or_default();
@@ -80,13 +84,18 @@ pub async fn latest(installer: &Installer, name: &PackageName, around: &Around) 
     tags.get("latest").cloned().ok_or_else(nothing)
 }
 
-async fn npm(installer: &Installer, around: &Around, args: &[&str], folder: &Path) -> Result<Ended, Failure> {
+async fn npm(
+    installer: &Installer,
+    around: &InstallContext,
+    args: &[&str],
+    folder: &Path,
+) -> Result<ProcessOutput, Failure> {
     let folder = folder.to_string_lossy();
     let args: Vec<_> = args.iter().copied().chain(["--prefix", &folder]).chain(OPTIONS).collect();
     let ended = process::run(installer, around, "npm", &args, &[]).await;
     let ended = ended.map_err(|error| Failure::new(Code::UpstreamError, format!("npm cannot be run: {error}")))?;
     let missing = "npm was not found: packages of npm need Node.js 20 or newer with npm on the worker's PATH";
-    if ended.how == How::Missing { Err(Failure::new(Code::UpstreamError, missing)) } else { Ok(ended) }
+    if ended.how == ExitKind::Missing { Err(Failure::new(Code::UpstreamError, missing)) } else { Ok(ended) }
 }
 
 fn project(name: &PackageName, version: &str) -> Value {

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::diagnose::disk;
-use super::process::{Ended, How};
-use super::store::{InUse, KEPT};
-use super::{Around, Installer, Wanted, diagnose, process};
+use super::process::{ExitKind, ProcessOutput};
+use super::store::{KEPT, PackageHandle};
+use super::{InstallContext, Installer, PackageRequest, diagnose, process};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{EntryPoint, FOLDER, PythonOptions};
 use crate::core::names::PackageName;
@@ -58,9 +58,9 @@ struct ArchiveInfo {
 /// The exact version, and requirements for it and all it needs.
 pub async fn resolve(
     installer: &Installer,
-    wanted: &Wanted<'_>,
+    wanted: &PackageRequest<'_>,
     python: &PythonOptions,
-    around: &Around,
+    around: &InstallContext,
 ) -> Result<(String, String), Failure> {
     let version = wanted.version.filter(|version| *version != "latest");
     let requirement = match version {
@@ -109,7 +109,7 @@ async fn report(
     version: Option<&str>,
     requirements: &[&str],
     options: &[&str],
-    around: &Around,
+    around: &InstallContext,
 ) -> Result<Vec<Item>, Failure> {
     let tools = tools(installer, around).await?;
     let scratch = installer.python.scratch()?;
@@ -118,7 +118,7 @@ async fn report(
     let mut args = vec!["install", "--dry-run", "--ignore-installed", "--report", &told];
     args.extend(options.iter().chain(requirements));
     let ended = pip(installer, around, &tools, &[], &args).await?;
-    if ended.how != How::Well {
+    if ended.how != ExitKind::Well {
         return Err(diagnose::pip(name, version, &ended));
     }
     let text = fs::read(&path).map_err(|error| disk(&path, &error))?;
@@ -133,7 +133,7 @@ pub async fn build(
     name: &PackageName,
     folder: &Path,
     lock: &str,
-    around: &Around,
+    around: &InstallContext,
 ) -> Result<(), Failure> {
     let tools = tools(installer, around).await?;
     let requirements = folder.join("requirements.txt");
@@ -143,10 +143,10 @@ pub async fn build(
     let into = ["--python", &python.to_string_lossy()];
     let ended =
         pip(installer, around, &tools, &into, &["install", "--no-deps", "--requirement", &requirements]).await?;
-    if ended.how == How::Well { Ok(()) } else { Err(diagnose::pip(name, None, &ended)) }
+    if ended.how == ExitKind::Well { Ok(()) } else { Err(diagnose::pip(name, None, &ended)) }
 }
 
-pub async fn latest(installer: &Installer, name: &PackageName, around: &Around) -> Result<String, Failure> {
+pub async fn latest(installer: &Installer, name: &PackageName, around: &InstallContext) -> Result<String, Failure> {
     let items = report(installer, name, None, &[name.as_str()], &["--no-deps"], around).await?;
     let nothing = || Failure::new(Code::UpstreamError, format!("pip names no latest version of {name}"));
     items.into_iter().next().map(|item| item.metadata.version).ok_or_else(nothing)
@@ -162,38 +162,38 @@ pub fn entry(python: &PythonOptions) -> Result<EntryPoint, Failure> {
 }
 
 /// This Python's pip.
-async fn tools(installer: &Installer, around: &Around) -> Result<InUse, Failure> {
+async fn tools(installer: &Installer, around: &InstallContext) -> Result<PackageHandle, Failure> {
     let digest = hex::encode(Sha256::digest(&installer.packages.python));
     let name = format!("{KEPT}{}", &digest[..16]);
     let folder = installer.python.folder(&name);
     let build = async { venv(installer, around, &folder, &[]).await };
-    installer.python.take_or_build(&name, build.boxed()).await
+    installer.python.acquire_or_build(&name, build.boxed()).await
 }
 
-async fn venv(installer: &Installer, around: &Around, folder: &Path, options: &[&str]) -> Result<(), Failure> {
+async fn venv(installer: &Installer, around: &InstallContext, folder: &Path, options: &[&str]) -> Result<(), Failure> {
     let (python, folder) = (installer.packages.python.as_str(), folder.to_string_lossy());
     let args: Vec<_> = ["-m", "venv"].into_iter().chain(options.iter().copied()).chain([&*folder]).collect();
     let ended = process::run(installer, around, python, &args, &[]).await.map_err(cannot)?;
     match ended.how {
-        How::Well => Ok(()),
-        How::Missing => {
+        ExitKind::Well => Ok(()),
+        ExitKind::Missing => {
             let missing = format!(
                 "{python} was not found: packages of PyPI need Python 3.10 or newer; PYTHON_BIN says where it is"
             );
             Err(Failure::new(Code::UpstreamError, missing))
         }
-        How::Badly => Err(diagnose::venv(python, &ended)),
+        ExitKind::Badly => Err(diagnose::venv(python, &ended)),
     }
 }
 
 /// Credentials go the way of the environment, which other users cannot read.
 async fn pip(
     installer: &Installer,
-    around: &Around,
-    tools: &InUse,
+    around: &InstallContext,
+    tools: &PackageHandle,
     into: &[&str],
     args: &[&str],
-) -> Result<Ended, Failure> {
+) -> Result<ProcessOutput, Failure> {
     let python = tools.folder.join("bin/python");
     let mut all = vec!["-m", "pip"];
     all.extend(into.iter().chain(args.first()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{Around, Installer};
+use super::{InstallContext, Installer};
 use crate::workers::guard;
 use crate::workers::guard::GuardedChild;
 
@@ -21,41 +21,41 @@ const ANSWER: usize = 1 << 20;
 const LIFE: Duration = Duration::from_secs(3600);
 
 /// How a program ended.
-pub struct Ended {
+pub struct ProcessOutput {
     /// Its standard output, from the beginning.
     pub answer: Vec<u8>,
     /// The last lines of both its outputs, credentials masked.
     pub lines: Vec<String>,
-    pub how: How,
+    pub how: ExitKind,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum How {
+pub enum ExitKind {
     Well,
     /// There is no such program.
     Missing,
     Badly,
 }
 
-struct Hearing {
-    around: Around,
+struct OutputCollector {
+    around: InstallContext,
     lines: Mutex<VecDeque<String>>,
 }
 
 /// Runs it to its end. Dropped, it is killed with all it has started. An error is the system's.
 pub async fn run(
     installer: &Installer,
-    around: &Around,
+    around: &InstallContext,
     program: &str,
     args: &[&str],
     env: &[(&str, &str)],
-) -> std::io::Result<Ended> {
+) -> std::io::Result<ProcessOutput> {
     let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
     let own: Vec<_> = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     let told = installer.packages.env.iter().chain(&own).map(|(name, value)| (name, value));
     let GuardedChild { stdin, stdout, stderr, mut process } = guard::spawn(program, &args, told, LIFE)?;
     drop(stdin);
-    let hearing = Arc::new(Hearing { around: around.clone(), lines: Mutex::default() });
+    let hearing = Arc::new(OutputCollector { around: around.clone(), lines: Mutex::default() });
     let mut answer = Vec::new();
     let (told, complained) = tokio::join!(hear(stdout, Some(&mut answer), &hearing), hear(stderr, None, &hearing));
     told.and(complained)?;
@@ -63,19 +63,19 @@ pub async fn run(
     let lines: Vec<_> = hearing.lines.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
     let missing = status.code() == Some(127) && lines.iter().any(|line| line.starts_with("cannot start "));
     let how = if status.success() {
-        How::Well
+        ExitKind::Well
     } else if missing {
-        How::Missing
+        ExitKind::Missing
     } else {
-        How::Badly
+        ExitKind::Badly
     };
-    Ok(Ended { answer, lines, how })
+    Ok(ProcessOutput { answer, lines, how })
 }
 
 async fn hear(
     mut from: impl AsyncRead + Unpin,
     mut answer: Option<&mut Vec<u8>>,
-    hearing: &Hearing,
+    hearing: &OutputCollector,
 ) -> std::io::Result<()> {
     let (mut buffer, mut line) = (vec![0; 16 * 1024], Vec::new());
     loop {
@@ -99,7 +99,7 @@ async fn hear(
     }
 }
 
-impl Hearing {
+impl OutputCollector {
     fn line(&self, line: &[u8]) {
         let text = self.around.masker.mask_cut(line);
         let text: String = text.trim_end().chars().filter(|c| !c.is_control()).collect();

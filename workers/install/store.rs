@@ -35,27 +35,27 @@ const INTERPRETER: &str = "bin/python";
 /// What no recipe names and is kept all the same.
 pub const KEPT: &str = "pip-";
 
-pub struct Shelf {
+pub struct PackageStore {
     place: PathBuf,
     /// Rung when something is not used any more.
     freed: Arc<Notify>,
 }
 
 /// A folder that stays while this is kept.
-pub struct InUse {
+pub struct PackageHandle {
     pub folder: PathBuf,
     lock: Option<File>,
     freed: Arc<Notify>,
 }
 
 /// A folder for a moment. Dropped, it is gone.
-pub struct Scratch {
+pub struct ScratchDir {
     pub folder: PathBuf,
     lock: PathBuf,
     _lock: File,
 }
 
-impl Shelf {
+impl PackageStore {
     pub fn new(place: PathBuf, freed: Arc<Notify>) -> Self {
         Self { place, freed }
     }
@@ -69,23 +69,27 @@ impl Shelf {
     }
 
     /// What was built, if it was.
-    pub fn take(&self, name: &str) -> Option<InUse> {
+    pub fn acquire(&self, name: &str) -> Option<PackageHandle> {
         let folder = self.folder(name);
         if !is_complete(&folder) {
             return None;
         }
         let lock = try_lock(&self.lock(name), false).ok()??;
-        let in_use = InUse { folder, lock: Some(lock), freed: self.freed.clone() };
+        let in_use = PackageHandle { folder, lock: Some(lock), freed: self.freed.clone() };
         is_complete(&in_use.folder).then_some(in_use)
     }
 
-    /// What was built; where that was not done, `build` does it in its [`Shelf::folder`]. Dropped in between, the next
+    /// What was built; where that was not done, `build` does it in its [`PackageStore::folder`]. Dropped in between, the next
     /// one begins anew.
-    pub async fn take_or_build(&self, name: &str, build: BoxFuture<'_, Result<(), Failure>>) -> Result<InUse, Failure> {
+    pub async fn acquire_or_build(
+        &self,
+        name: &str,
+        build: BoxFuture<'_, Result<(), Failure>>,
+    ) -> Result<PackageHandle, Failure> {
         let unusable = |error| disk(&self.place, &error);
         let folder = self.folder(name);
         loop {
-            if let Some(taken) = self.take(name) {
+            if let Some(taken) = self.acquire(name) {
                 return Ok(taken);
             }
             fs::create_dir_all(&self.place).map_err(unusable)?;
@@ -97,7 +101,7 @@ impl Shelf {
             if is_complete(&folder) {
                 continue;
             }
-            let broken_off = Ring(&self.freed);
+            let broken_off = NotifyOnDrop(&self.freed);
             remove(&folder).await.map_err(unusable)?;
             fs::create_dir(&folder).map_err(unusable)?;
             let built = match build.await {
@@ -116,9 +120,9 @@ impl Shelf {
     }
 
     /// What was just built; for a moment somebody may look whether it is needed.
-    async fn again(&self, name: &str) -> Result<InUse, Failure> {
+    async fn again(&self, name: &str) -> Result<PackageHandle, Failure> {
         for _ in 0..AGAIN {
-            if let Some(taken) = self.take(name) {
+            if let Some(taken) = self.acquire(name) {
                 return Ok(taken);
             }
             tokio::time::sleep(LOOK).await;
@@ -126,7 +130,7 @@ impl Shelf {
         Err(Failure::unavailable("What was built could not be kept; ask again"))
     }
 
-    pub fn scratch(&self) -> Result<Scratch, Failure> {
+    pub fn scratch(&self) -> Result<ScratchDir, Failure> {
         let unusable = |error| disk(&self.place, &error);
         fs::create_dir_all(&self.place).map_err(unusable)?;
         let name = Uuid::now_v7().simple().to_string();
@@ -134,7 +138,7 @@ impl Shelf {
         let lock =
             try_lock(&path, true).map_err(unusable)?.ok_or_else(|| internal_error("a name of chance is taken"))?;
         fs::create_dir(&folder).map_err(unusable)?;
-        Ok(Scratch { folder, lock: path, _lock: lock })
+        Ok(ScratchDir { folder, lock: path, _lock: lock })
     }
 
     /// Removes what no catalogue names and nobody uses, and what was left half-made.
@@ -174,22 +178,22 @@ impl Shelf {
 }
 
 /// Rings when a build has ended, also one that nobody waits for any more.
-struct Ring<'a>(&'a Notify);
+struct NotifyOnDrop<'a>(&'a Notify);
 
-impl Drop for Ring<'_> {
+impl Drop for NotifyOnDrop<'_> {
     fn drop(&mut self) {
         self.0.notify_one();
     }
 }
 
-impl Drop for InUse {
+impl Drop for PackageHandle {
     fn drop(&mut self) {
         drop(self.lock.take());
         self.freed.notify_one();
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
         let _ = fs::remove_file(&self.lock);

@@ -26,7 +26,7 @@ use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
-use crate::workers::install::Progress as Shown;
+use crate::workers::install::ProgressSink as Shown;
 use crate::workers::{encode, keys, packages, secrets};
 
 /// The pause after the store did not answer.

@@ -42,7 +42,7 @@ impl ProgressReporter {
     }
 }
 
-impl install::Progress for ProgressReporter {
+impl install::ProgressSink for ProgressReporter {
     /// Something else is being done now.
     fn phase(&self, phase: &str) {
         self.now.send_replace(job::JobProgress { phase: phase.to_owned(), line: None });

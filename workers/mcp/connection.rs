@@ -17,7 +17,7 @@ use crate::core::failure::Failure;
 use crate::core::model::server::Transport;
 use crate::core::model::tool::Tools;
 use crate::workers::guard;
-use crate::workers::install::InUse;
+use crate::workers::install::PackageHandle;
 use crate::workers::runtime::remote_state::RemoteState;
 
 /// What a server's connections have in common, whichever runs at the moment.
@@ -100,7 +100,7 @@ impl Connection {
     /// any moment. `package` is what the server was installed from, if it was.
     pub async fn open(
         server: &Server,
-        package: Option<InUse>,
+        package: Option<PackageHandle>,
         shared: &ConnectionDeps,
     ) -> Result<(Self, Tools), ConnectError> {
         let transport = server.config.transport.clone();

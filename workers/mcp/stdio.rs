@@ -20,7 +20,7 @@ use crate::core::model::tool::Tools;
 use crate::time::clock::now_ms;
 use crate::workers::guard;
 use crate::workers::guard::Process;
-use crate::workers::install::InUse;
+use crate::workers::install::PackageHandle;
 use crate::workers::redact::Redactor;
 use crate::workers::runtime::log_buffer::LogBuffer;
 
@@ -41,7 +41,7 @@ pub struct Stdio {
     result_limit: usize,
     pub started_at: u64,
     /// Its files stay as long as it may read them.
-    _package: Option<InUse>,
+    _package: Option<PackageHandle>,
 }
 
 /// A child whose session is not open yet. Dropped, it is killed.
@@ -60,7 +60,7 @@ impl Stdio {
         command: &str,
         args: &[String],
         env: &BTreeMap<String, String>,
-        package: Option<InUse>,
+        package: Option<PackageHandle>,
         shared: &ConnectionDeps,
     ) -> Result<(Self, Tools), String> {
         let started_at = now_ms();

@@ -9,7 +9,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::client;
-use super::client::{Got, Site};
+use super::client::{AuthorizationServer, TokenOutcome};
 use super::tokens::{AGAIN, away, put, put_json, read, unseal, url_of};
 use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAuthorization};
 use crate::core::event::Actor;
@@ -29,7 +29,10 @@ const TRIES: usize = 3;
 /// What an authorization server calls the scope with which it gives a refresh token.
 const OFFLINE: &str = "offline_access";
 
-pub async fn begin(context: Arc<Context>, command: BeginAuthorization) -> Result<AuthorizationStarted, Failure> {
+pub async fn begin_authorization(
+    context: Arc<Context>,
+    command: BeginAuthorization,
+) -> Result<AuthorizationStarted, Failure> {
     let BeginAuthorization { grant: id, redirect_uri, scopes, client, client_document } = command;
     let server = context.follow.catalog().server_by_id(id.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
@@ -45,14 +48,14 @@ pub async fn begin(context: Arc<Context>, command: BeginAuthorization) -> Result
             site.issuer
         )));
     }
-    let scopes = scopes.unwrap_or_else(|| asked_for(&site));
+    let scopes = scopes.unwrap_or_else(|| requested_scopes(&site));
     let (client, auth) = match client {
         Some(sealed) => {
             let client: OAuthClient = read(&open(&context, &id, GrantValueKind::Client, &sealed)?)?;
             let auth = site.metadata.auth(client.client_secret.is_some());
             (client, auth)
         }
-        None => be_a_client(&site, &redirect_uri, &scopes, client_document).await.map_err(failed)?,
+        None => obtain_client(&site, &redirect_uri, &scopes, client_document).await.map_err(failed)?,
     };
 
     let (verifier, state) = (random()?, random()?);
@@ -85,7 +88,7 @@ pub async fn begin(context: Arc<Context>, command: BeginAuthorization) -> Result
     Ok(AuthorizationStarted { value, url: page.into(), state: state.to_string() })
 }
 
-pub async fn finish(context: Arc<Context>, command: CompleteAuthorization) -> Result<(), Failure> {
+pub async fn complete_authorization(context: Arc<Context>, command: CompleteAuthorization) -> Result<(), Failure> {
     let CompleteAuthorization { id: change, grant: id, begun, code, issuer } = command;
     let server = context.follow.catalog().server_by_id(id.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
@@ -113,9 +116,11 @@ pub async fn finish(context: Arc<Context>, command: CompleteAuthorization) -> Re
     let tokens = loop {
         left -= 1;
         match client::exchange(&renewal, &code).await {
-            Got::Tokens(tokens) => break tokens,
-            Got::Away { pause, .. } if left > 0 => tokio::time::sleep(pause.unwrap_or(AGAIN)).await,
-            Got::Refused(why) | Got::Unknown(why) | Got::Away { why, .. } => return Err(failed(why)),
+            TokenOutcome::Tokens(tokens) => break tokens,
+            TokenOutcome::Away { pause, .. } if left > 0 => tokio::time::sleep(pause.unwrap_or(AGAIN)).await,
+            TokenOutcome::Refused(why) | TokenOutcome::Unknown(why) | TokenOutcome::Away { why, .. } => {
+                return Err(failed(why));
+            }
         }
     };
     renewal.code_verifier = None;
@@ -133,7 +138,7 @@ pub async fn finish(context: Arc<Context>, command: CompleteAuthorization) -> Re
 }
 
 /// What the server asks for, and a refresh token where that is a scope of its own.
-fn asked_for(site: &Site) -> Vec<String> {
+fn requested_scopes(site: &AuthorizationServer) -> Vec<String> {
     let mut scopes = site.scopes.clone();
     let known = site.metadata.scopes_supported.iter().any(|scope| scope == OFFLINE);
     if known && !scopes.iter().any(|scope| scope == OFFLINE) {
@@ -143,8 +148,8 @@ fn asked_for(site: &Site) -> Vec<String> {
 }
 
 /// Becomes a client: by a document of ours, or by registering one.
-async fn be_a_client(
-    site: &Site,
+async fn obtain_client(
+    site: &AuthorizationServer,
     redirect_uri: &str,
     scopes: &[String],
     document: Option<String>,
@@ -152,7 +157,7 @@ async fn be_a_client(
     if let Some(client_id) = document.filter(|_| site.metadata.client_id_metadata_document_supported) {
         return Ok((OAuthClient { client_id, client_secret: None }, ClientAuth::None));
     }
-    client::register(site, redirect_uri, scopes).await
+    client::register_client(site, redirect_uri, scopes).await
 }
 
 fn open(

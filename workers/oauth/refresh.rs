@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::client;
-use super::client::{Got, Tokens};
-use super::tokens::{away, open_json, persist, put, url_of};
+use super::client::{TokenOutcome, TokenResponse};
+use super::tokens::{away, open_json, put, retry_store, url_of};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::RefreshTokens;
@@ -66,7 +66,7 @@ pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<()
             }
         }
     };
-    let refreshing = Refreshing { context: &context, id: &grant, access, lease: &lease };
+    let refreshing = RefreshRun { context: &context, id: &grant, access, lease: &lease };
     let outcome = tokio::select! {
         outcome = refreshing.run() => outcome,
         () = renewing => Ok(()),
@@ -94,14 +94,14 @@ fn current(context: &Context, id: &GrantId, access: ValueId) -> Result<Option<(A
 }
 
 /// A refresh by the one who holds the lease.
-struct Refreshing<'a> {
+struct RefreshRun<'a> {
     context: &'a Context,
     id: &'a GrantId,
     access: ValueId,
     lease: &'a LocalLease,
 }
 
-impl Refreshing<'_> {
+impl RefreshRun<'_> {
     async fn run(&self) -> Result<(), Failure> {
         let head = self.context.follow.log().head().await.map_err(away)?;
         if !self.context.follow.wait_for(head, CATCH_UP).await {
@@ -130,20 +130,20 @@ impl Refreshing<'_> {
                 return Err(Failure::unavailable("The tokens are being refreshed by another worker; ask again"));
             }
             match client::refresh(&endpoint, &renewal).await {
-                Got::Tokens(new) => return self.keep(&server, renewal, new).await,
-                Got::Refused(why) => {
+                TokenOutcome::Tokens(new) => return self.keep(&server, renewal, new).await,
+                TokenOutcome::Refused(why) => {
                     self.tell(true).await;
                     let why = format!("its authorization server {why}");
                     return Err(reauth_required(&server.name, self.id.user.as_ref(), &why));
                 }
-                Got::Unknown(why) => {
+                TokenOutcome::Unknown(why) => {
                     let unknown = format!(
                         "The tokens of server {} were not refreshed: its authorization server {why}",
                         server.name
                     );
                     return Err(Failure::new(Code::UpstreamError, unknown));
                 }
-                Got::Away { why, pause } => {
+                TokenOutcome::Away { why, pause } => {
                     last = why;
                     if left > 0 {
                         tokio::time::sleep(pause.or(pauses.next()).unwrap_or(Duration::from_secs(2))).await;
@@ -157,7 +157,7 @@ impl Refreshing<'_> {
     }
 
     /// New tokens: put, append, drop the old. They are of use to nobody before that.
-    async fn keep(&self, server: &Server, mut renewal: RefreshCredentials, new: Tokens) -> Result<(), Failure> {
+    async fn keep(&self, server: &Server, mut renewal: RefreshCredentials, new: TokenResponse) -> Result<(), Failure> {
         if let Some(token) = &new.refresh_token {
             renewal.refresh_token = Some(token.clone());
         }
@@ -204,7 +204,7 @@ impl Refreshing<'_> {
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
     ) -> Result<Committed, Failure> {
         let id = CommandId(Uuid::now_v7());
-        persist(|| self.context.execute.commit(id, Actor::Worker, decide.clone())).await
+        retry_store(|| self.context.execute.commit(id, Actor::Worker, decide.clone())).await
     }
 }
 

@@ -35,43 +35,43 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 const DOUBTED: usize = 10_000;
 
 /// What the bearers of a worker have in common.
-pub struct Grants {
+pub struct TokenSourceDeps {
     follow: Arc<Projection>,
     asker: CommandClient,
     /// Tokens that had just been refreshed when the server refused them.
     doubted: Cache<ValueId, ()>,
 }
 
-impl Grants {
+impl TokenSourceDeps {
     pub fn new(follow: Arc<Projection>, asker: CommandClient) -> Self {
         Self { follow, asker, doubted: Cache::new(DOUBTED) }
     }
 }
 
 /// One connection's token.
-pub struct Bearer {
-    grants: Arc<Grants>,
+pub struct TokenSource {
+    grants: Arc<TokenSourceDeps>,
     keep: SealedStore,
     id: GrantId,
     server: ServerName,
-    held: ArcSwapOption<Token>,
+    held: ArcSwapOption<SealedToken>,
     /// Held by the one who has it refreshed; how the last attempt failed.
     renewing: Mutex<Option<(Instant, ValueId, Failure)>>,
 }
 
 /// A token, sealed.
-pub struct Token {
+pub struct SealedToken {
     pub value: ValueId,
     sealed: Sealed,
 }
 
-impl Bearer {
-    pub fn new(grants: Arc<Grants>, keep: SealedStore, id: GrantId, server: ServerName) -> Self {
+impl TokenSource {
+    pub fn new(grants: Arc<TokenSourceDeps>, keep: SealedStore, id: GrantId, server: ServerName) -> Self {
         Self { grants, keep, id, server, held: ArcSwapOption::empty(), renewing: Mutex::default() }
     }
 
     /// The token for a request, which is not at its end.
-    pub async fn token(&self) -> Result<Arc<Token>, Failure> {
+    pub async fn token(&self) -> Result<Arc<SealedToken>, Failure> {
         let mut renewed = false;
         let mut behind = false;
         loop {
@@ -92,7 +92,7 @@ impl Bearer {
             }
             match self.keep.find(tokens.access).await.map_err(away)? {
                 Some(sealed) => {
-                    let held = Arc::new(Token { value: tokens.access, sealed });
+                    let held = Arc::new(SealedToken { value: tokens.access, sealed });
                     self.held.store(Some(held.clone()));
                     return Ok(held);
                 }
@@ -108,37 +108,37 @@ impl Bearer {
     }
 
     /// The server has refused a token: from now on there is another one, or the reason why not.
-    pub async fn refused(&self, token: &Token) -> Result<(), Failure> {
+    pub async fn refused(&self, token: &SealedToken) -> Result<(), Failure> {
         let Grant { tokens, .. } = self.grant()?;
         if tokens.access != token.value {
             return Ok(());
         }
         if !tokens.refreshable {
-            return Err(self.reauth("it refuses the access token, and there is no refresh token"));
+            return Err(self.reauth_required("it refuses the access token, and there is no refresh token"));
         }
         if self.grants.doubted.get(&token.value).is_some() {
-            return Err(self.doubt(token));
+            return Err(self.mark_rejected(token));
         }
         self.renew(token.value).await
     }
 
     /// The server refuses a token that has just been refreshed: another one would be of no more use.
-    pub fn doubt(&self, token: &Token) -> Failure {
+    pub fn mark_rejected(&self, token: &SealedToken) -> Failure {
         self.grants.doubted.insert(token.value, ());
-        self.reauth("it refuses the access token also after that was refreshed")
+        self.reauth_required("it refuses the access token also after that was refreshed")
     }
 
     /// What was asked needs these scopes too.
-    pub fn too_narrow(&self, scope: Option<String>) -> Failure {
+    pub fn insufficient_scope(&self, scope: Option<String>) -> Failure {
         let why = match &scope {
             Some(scope) => format!("this needs {} to be allowed", shorten(scope, 300)),
             None => "this needs more than was allowed".to_owned(),
         };
-        Failure { scope: scope.map(String::into_boxed_str), ..self.reauth(&why) }
+        Failure { scope: scope.map(String::into_boxed_str), ..self.reauth_required(&why) }
     }
 
     /// Opens a token for one request.
-    pub fn open(&self, token: &Token) -> Result<Plaintext, String> {
+    pub fn open(&self, token: &SealedToken) -> Result<Plaintext, String> {
         let place = GrantContext { grant: &self.id, part: GrantValueKind::Access, value: token.value };
         self.keep.opener.open(place, &token.sealed).map_err(|_| "its access token cannot be opened".into())
     }
@@ -147,13 +147,13 @@ impl Bearer {
         let catalog = self.grants.follow.catalog();
         let grant = catalog.server_by_id(self.id.server).and_then(|server| server.grant(self.id.user.as_ref()));
         match grant {
-            None => Err(self.reauth("no tokens are stored for it")),
-            Some(Grant { state: GrantState::Refused, .. }) => Err(self.reauth("its access was withdrawn")),
+            None => Err(self.reauth_required("no tokens are stored for it")),
+            Some(Grant { state: GrantState::Refused, .. }) => Err(self.reauth_required("its access was withdrawn")),
             Some(grant) => Ok(grant),
         }
     }
 
-    fn reauth(&self, why: &str) -> Failure {
+    fn reauth_required(&self, why: &str) -> Failure {
         reauth_required(&self.server, self.id.user.as_ref(), why)
     }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::client;
-use super::client::Tokens;
+use super::client::TokenResponse;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::StoreTokens;
@@ -34,7 +34,7 @@ const KEEP: Duration = Duration::from_secs(60);
 pub const AGAIN: Duration = Duration::from_millis(300);
 
 /// Keeps tokens that were given, drops those before them, and starts anew what used them.
-pub async fn store(context: Arc<Context>, command: StoreTokens) -> Result<ServerStatus, Failure> {
+pub async fn store_tokens(context: Arc<Context>, command: StoreTokens) -> Result<ServerStatus, Failure> {
     let StoreTokens { id, key, grant, server_name, tokens, sealed, if_absent } = command;
     // Under a key it may be its own success that is there.
     if if_absent && key.is_none() {
@@ -64,7 +64,7 @@ pub async fn put(
     context: &Context,
     id: &GrantId,
     renewal: &RefreshCredentials,
-    new: &Tokens,
+    new: &TokenResponse,
 ) -> Result<GrantTokens, Failure> {
     let access = put_text(context, id, GrantValueKind::Access, &client::header(new)).await?;
     let then = put_json(context, id, GrantValueKind::Renewal, renewal).await?;
@@ -85,7 +85,7 @@ pub async fn put_json(
 async fn put_text(context: &Context, id: &GrantId, part: GrantValueKind, text: &str) -> Result<ValueId, Failure> {
     let (value, keep) = (ValueId(Uuid::now_v7()), &context.pool.keep);
     let sealed = keep.sealer.seal(GrantContext { grant: id, part, value }, text).map_err(internal_error)?;
-    persist(|| keep.vault.put(value, sealed.clone()).map_err(away)).await?;
+    retry_store(|| keep.vault.put(value, sealed.clone()).map_err(away)).await?;
     Ok(value)
 }
 
@@ -119,7 +119,7 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
 }
 
 /// Tries again while the store is away.
-pub async fn persist<T, F: Future<Output = Result<T, Failure>>>(work: impl Fn() -> F) -> Result<T, Failure> {
+pub async fn retry_store<T, F: Future<Output = Result<T, Failure>>>(work: impl Fn() -> F) -> Result<T, Failure> {
     let until = Instant::now() + KEEP;
     loop {
         match work().await {

@@ -16,16 +16,16 @@ use crate::telemetry::error::internal_error;
 use crate::views::package::PackageView;
 use crate::views::server::{LiveDetails, ServerView};
 use crate::workers::context::Context;
-use crate::workers::install::Progress;
+use crate::workers::install::ProgressSink;
 
 #[derive(Serialize)]
-struct Answer {
+struct PackageJobBody {
     success: bool,
     package: PackageView,
     server: ServerView,
 }
 
-pub async fn answer(context: &Context, progress: &Arc<dyn Progress>, name: &ServerName) -> Result<Bytes, Failure> {
+pub async fn answer(context: &Context, progress: &Arc<dyn ProgressSink>, name: &ServerName) -> Result<Bytes, Failure> {
     progress.phase("connecting");
     let settled = settle(context, name).await;
     let catalog = Arc::clone(&context.follow.catalog());
@@ -33,7 +33,8 @@ pub async fn answer(context: &Context, progress: &Arc<dyn Progress>, name: &Serv
     let folders = context.installer.folders();
     let told = LiveDetails { logs: settled.logs, session_id: None };
     let package = PackageView::new(server, folders).ok_or_else(Failure::internal)?;
-    let answer = Answer { success: true, package, server: ServerView::new(server, settled.live, told, folders) };
+    let answer =
+        PackageJobBody { success: true, package, server: ServerView::new(server, settled.live, told, folders) };
     Ok(serde_json::to_vec(&answer).map_err(internal_error)?.into())
 }
 

@@ -11,7 +11,7 @@ use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::names::CommandId;
 use crate::workers::context::Context;
-use crate::workers::install::{Around, Silence, around};
+use crate::workers::install::{InstallContext, NoProgress, open_install_context};
 use crate::workers::redact::Redactor;
 
 /// Registries asked at once.
@@ -43,6 +43,7 @@ async fn latest(context: &Context, server: &Server) -> Result<String, Failure> {
     let gone = || Failure::new(Code::PackageNotFound, format!("Package of server {} not found", server.name));
     let package = &server.package.as_ref().ok_or_else(gone)?.package;
     let masker = Arc::<Redactor>::default();
-    let around: Around = around(&context.pool.keep, server.id, &package.source, Arc::new(Silence), masker).await?;
+    let around: InstallContext =
+        open_install_context(&context.pool.keep, server.id, &package.source, Arc::new(NoProgress), masker).await?;
     context.installer.latest(&package.name, &package.source, &around).await
 }

@@ -12,7 +12,7 @@ use crate::workers::context::Context;
 const SWEEP: Duration = Duration::from_secs(3600);
 
 /// Removes files that nobody needs, whenever there may be some: at start, after changes, and now and then.
-pub async fn keep_clean(context: Arc<Context>, draining: CancellationToken) {
+pub async fn remove_unused_files(context: Arc<Context>, draining: CancellationToken) {
     let mut moves = context.follow.subscribe();
     let mut known = None;
     loop {

@@ -14,11 +14,11 @@ use uuid::Uuid;
 
 use self::answer::answer;
 pub use self::check::check;
-pub use self::cleanup::keep_clean;
-pub use self::on_start::install_missing;
+pub use self::cleanup::remove_unused_files;
+pub use self::on_start::install_on_start;
 use self::resolve::resolve;
 use super::context::Context;
-use super::install::{Progress, Resolved, Wanted, around};
+use super::install::{PackageRequest, ProgressSink, Resolved, open_install_context};
 use super::runtime::probe::probe_server;
 use super::{secrets, servers};
 use crate::core::catalog::Catalog;
@@ -40,16 +40,16 @@ const STOPS: Duration = Duration::from_secs(20);
 /// Installs a package and registers the server that it is.
 pub async fn install(
     context: Arc<Context>,
-    progress: Arc<dyn Progress>,
+    progress: Arc<dyn ProgressSink>,
     command: InstallPackage,
 ) -> Result<Bytes, Failure> {
     let context = &*context;
     let name = command.register.name.clone();
     // Whoever was here before has perhaps not got as far as its answer.
-    if !happened(context, command.register.id).await? {
+    if !already_committed(context, command.register.id).await? {
         let mut kept: Vec<ValueId> = command.register.sealed.iter().map(|sealed| sealed.value).collect();
         if let Err(failure) = build_and_register(context, &progress, command, &mut kept).await {
-            let_go(context, &kept, Some(&failure)).await;
+            rollback(context, &kept, Some(&failure)).await;
             return Err(failure);
         }
     }
@@ -58,7 +58,7 @@ pub async fn install(
 
 async fn build_and_register(
     context: &Context,
-    progress: &Arc<dyn Progress>,
+    progress: &Arc<dyn ProgressSink>,
     command: InstallPackage,
     kept: &mut Vec<ValueId>,
 ) -> Result<(), Failure> {
@@ -71,8 +71,10 @@ async fn build_and_register(
     for VaultValue { id, sealed } in servers::all_current(context, &register.sealed)? {
         context.vault.put(id, sealed).await.map_err(secrets::away)?;
     }
-    let around = around(&context.pool.keep, register.server, &source, progress.clone(), Arc::default()).await?;
-    let wanted = Wanted { name: &name, version: version.as_ref().map(|version| version.as_str()), source: &source };
+    let around =
+        open_install_context(&context.pool.keep, register.server, &source, progress.clone(), Arc::default()).await?;
+    let wanted =
+        PackageRequest { name: &name, version: version.as_ref().map(|version| version.as_str()), source: &source };
     let is_child = matches!(register.config.transport, Transport::Stdio { .. });
     let (recipe, version, built) = match resolve(context, &wanted, &around).await {
         Ok(Resolved { version, lock, digest }) => {
@@ -108,7 +110,7 @@ async fn build_and_register(
     let events = crate::core::decide::package::install_package(&context.follow.catalog(), &install)?;
     if install.register.enabled && is_child {
         progress.phase("starting");
-        prove(context, install.register.server, &events, &install.package).await?;
+        probe_version(context, install.register.server, &events, &install.package).await?;
     }
     let source = install.package.source.clone();
     context
@@ -124,16 +126,16 @@ async fn build_and_register(
 /// Gives a package another version, while the old one runs.
 pub async fn upgrade(
     context: Arc<Context>,
-    progress: Arc<dyn Progress>,
+    progress: Arc<dyn ProgressSink>,
     command: UpgradePackage,
 ) -> Result<Bytes, Failure> {
     let context = &*context;
     let name = command.name.clone();
-    if !happened(context, command.id).await? {
+    if !already_committed(context, command.id).await? {
         let mut kept = Vec::new();
         let upgraded = build_and_switch(context, &progress, command, &mut kept).await;
         if !matches!(upgraded, Ok(true)) {
-            let_go(context, &kept, upgraded.as_ref().err()).await;
+            rollback(context, &kept, upgraded.as_ref().err()).await;
         }
         upgraded?;
     }
@@ -143,16 +145,17 @@ pub async fn upgrade(
 /// Whether there was anything to do.
 async fn build_and_switch(
     context: &Context,
-    progress: &Arc<dyn Progress>,
+    progress: &Arc<dyn ProgressSink>,
     command: UpgradePackage,
     kept: &mut Vec<ValueId>,
 ) -> Result<bool, Failure> {
     let catalog = Arc::clone(&context.follow.catalog());
     let server = crate::core::decide::package::find_installed(&catalog, command.name.as_str())?;
     let from = server.package.as_ref().map(|installed| installed.package.clone()).ok_or_else(Failure::internal)?;
-    let around = around(&context.pool.keep, server.id, &from.source, progress.clone(), Arc::default()).await?;
+    let around =
+        open_install_context(&context.pool.keep, server.id, &from.source, progress.clone(), Arc::default()).await?;
     let version = command.version.as_ref().map(|version| version.as_str());
-    let wanted = Wanted { name: &from.name, version, source: &from.source };
+    let wanted = PackageRequest { name: &from.name, version, source: &from.source };
     let Resolved { version, lock, digest } = resolve(context, &wanted, &around).await?;
     // The version that is there stays as it was proven, whatever has become of its dependencies.
     if from.version == version && from.recipe.is_some() {
@@ -168,7 +171,7 @@ async fn build_and_switch(
     let events = crate::core::decide::package::upgrade_package(&catalog, &upgrade)?;
     if server.enabled && server.remote().is_none() {
         progress.phase("starting");
-        prove(context, server.id, &events, &upgrade.package).await?;
+        probe_version(context, server.id, &events, &upgrade.package).await?;
     }
     let package = upgrade.package.clone();
     context
@@ -183,7 +186,7 @@ async fn build_and_switch(
 
 /// Leaves nothing behind. Where a store was away it may have got a change that names the values: then they are left to
 /// the sweep of what nothing names.
-async fn let_go(context: &Context, kept: &[ValueId], failure: Option<&Failure>) {
+async fn rollback(context: &Context, kept: &[ValueId], failure: Option<&Failure>) {
     if failure.is_none_or(|failure| failure.code != Code::Unavailable) {
         secrets::drop_values(context, kept).await;
     }
@@ -199,7 +202,12 @@ async fn keep_lock(context: &Context, server: ServerId, lock: &str) -> Result<Va
 }
 
 /// Starts the server as it would be after these events.
-async fn prove(context: &Context, server: ServerId, events: &[Event], package: &Package) -> Result<(), Failure> {
+async fn probe_version(
+    context: &Context,
+    server: ServerId,
+    events: &[Event],
+    package: &Package,
+) -> Result<(), Failure> {
     let mut after = Catalog::clone(&context.follow.catalog());
     events.iter().for_each(|event| after.apply(event));
     let server = after.server_by_id(server).cloned().ok_or_else(Failure::internal)?;
@@ -210,7 +218,7 @@ async fn prove(context: &Context, server: ServerId, events: &[Event], package: &
 }
 
 /// Whether the command was carried out already.
-async fn happened(context: &Context, id: CommandId) -> Result<bool, Failure> {
+async fn already_committed(context: &Context, id: CommandId) -> Result<bool, Failure> {
     let found =
         context.follow.log().find_commit(id).await.map_err(|_| Failure::unavailable("The store cannot be reached"))?;
     match found {

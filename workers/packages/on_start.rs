@@ -20,7 +20,7 @@ pub const REST: Duration = Duration::from_millis(500);
 const TOGETHER: Duration = Duration::from_secs(600);
 
 /// Has those packages installed that are to be there from the beginning; of many workers one does it.
-pub async fn install_missing(context: Arc<Context>) {
+pub async fn install_on_start(context: Arc<Context>) {
     let wanted = context.installer.on_start().iter();
     for OnStart { package, version, server: name } in wanted {
         if context.follow.catalog().server(name.as_str()).is_some() {

@@ -7,10 +7,14 @@ use crate::core::failure::Failure;
 use crate::core::model::package::{Package, Source};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::workers::context::Context;
-use crate::workers::install::{Around, Resolved, Wanted};
+use crate::workers::install::{InstallContext, PackageRequest, Resolved};
 
 /// The recipe of that version: another server's, where one has it, or else what the registry says.
-pub async fn resolve(context: &Context, wanted: &Wanted<'_>, around: &Around) -> Result<Resolved, Failure> {
+pub async fn resolve(
+    context: &Context,
+    wanted: &PackageRequest<'_>,
+    around: &InstallContext,
+) -> Result<Resolved, Failure> {
     let catalog = Arc::clone(&context.follow.catalog());
     let servers: Vec<_> = catalog.servers().into_iter().filter(|server| is_alike(server, wanted)).collect();
     if !servers.is_empty()
@@ -25,7 +29,7 @@ pub async fn resolve(context: &Context, wanted: &Wanted<'_>, around: &Around) ->
     context.installer.resolve(wanted, around).await
 }
 
-fn is_alike(server: &Server, wanted: &Wanted<'_>) -> bool {
+fn is_alike(server: &Server, wanted: &PackageRequest<'_>) -> bool {
     let package = server.package.as_ref().map(|installed| &installed.package);
     package.is_some_and(|package| package.name == *wanted.name && same_files(&package.source, wanted.source))
 }
@@ -44,7 +48,7 @@ fn same_files(one: &Source, other: &Source) -> bool {
 }
 
 /// The version that is meant, as far as that is to be found out quickly.
-async fn version(context: &Context, wanted: &Wanted<'_>, around: &Around) -> Option<String> {
+async fn version(context: &Context, wanted: &PackageRequest<'_>, around: &InstallContext) -> Option<String> {
     match wanted.version {
         Some(version) if version.starts_with(|c: char| c.is_ascii_digit()) => Some(version.to_owned()),
         None | Some("latest") => context.installer.latest(wanted.name, wanted.source, around).await.ok(),

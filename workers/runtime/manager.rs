@@ -25,7 +25,7 @@ use crate::ports::bus::{AskHandler, Bus, Hint, SubscriptionGuard, Target};
 use crate::ports::leases::Leases;
 use crate::telemetry::metrics::Metrics;
 use crate::workers::install::Installer;
-use crate::workers::oauth::token_source::Grants;
+use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::SealedStore;
 
 /// How often facades are told what runs here.
@@ -46,7 +46,7 @@ pub struct ServerManager {
     pub own: LocalLease,
     /// Where secrets of servers are kept.
     pub keep: SealedStore,
-    pub grants: Arc<Grants>,
+    pub grants: Arc<TokenSourceDeps>,
     /// Builds what servers were installed from.
     pub installer: Arc<Installer>,
     pub metrics: Arc<Metrics>,
@@ -86,7 +86,7 @@ impl ServerManager {
         let ManagerDeps { worker, follow, execute, bus, board, leases, keep, installer, metrics, limits, alone } =
             parts;
         let asker = CommandClient { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
-        let grants = Arc::new(Grants::new(follow.clone(), asker));
+        let grants = Arc::new(TokenSourceDeps::new(follow.clone(), asker));
         Arc::new(Self {
             worker,
             follow,

@@ -8,7 +8,7 @@ use super::manager::ServerManager;
 use super::remote_state::RemoteState;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
-use crate::workers::install::InUse;
+use crate::workers::install::PackageHandle;
 use crate::workers::mcp::connection::{Connection, ConnectionDeps};
 use crate::workers::mcp::jsonrpc::NotificationSink;
 
@@ -16,7 +16,7 @@ use crate::workers::mcp::jsonrpc::NotificationSink;
 const MORE: Duration = Duration::from_secs(30);
 
 /// An error is a sentence with the server's last lines.
-pub async fn probe_server(pool: &ServerManager, server: &Server, package: InUse) -> Result<(), Failure> {
+pub async fn probe_server(pool: &ServerManager, server: &Server, package: PackageHandle) -> Result<(), Failure> {
     let ring = Arc::<LogBuffer>::default();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
     let shared = ConnectionDeps {

@@ -11,7 +11,7 @@ use crate::core::model::remote::StoredSession;
 use crate::core::names::{CommandId, ServerId, UserName, ValueId};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::eventlog::appender::Appender;
-use crate::workers::oauth::token_source::Grants;
+use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::SealedStore;
 
 pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'static> {
@@ -23,7 +23,7 @@ pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'st
 pub struct RemoteState {
     pub keep: SealedStore,
     pub execute: Appender,
-    pub grants: Arc<Grants>,
+    pub grants: Arc<TokenSourceDeps>,
     pub server: ServerId,
     /// Whose connection it is, where he has given access of his own: its session is not kept.
     pub user: Option<UserName>,

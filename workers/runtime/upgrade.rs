@@ -15,7 +15,7 @@ use crate::core::failure::Failure;
 use crate::core::model::package::Package;
 use crate::core::model::tool::Tools;
 use crate::workers::install;
-use crate::workers::install::{InUse, Progress};
+use crate::workers::install::{PackageHandle, ProgressSink};
 use crate::workers::mcp::connection::{ConnectError, Connection};
 
 /// Between two attempts, at most.
@@ -88,9 +88,10 @@ pub async fn ready(
     pool: &ServerManager,
     slot: &Arc<ServerHandle>,
     package: &Package,
-) -> Result<Option<InUse>, StartFailure> {
+) -> Result<Option<PackageHandle>, StartFailure> {
     let progress = Arc::new(InRing(slot.ring.clone()));
-    let ready = install::ready(&pool.installer, &pool.keep, slot.id, package, progress, slot.masker.clone()).await;
+    let ready =
+        install::ensure_built(&pool.installer, &pool.keep, slot.id, package, progress, slot.masker.clone()).await;
     let unopened =
         |Failure { message, details, .. }| StartFailure { why: format!("its package: {message}").into(), details };
     let ready = ready.map_err(unopened)?;
@@ -103,7 +104,7 @@ pub async fn ready(
 /// What is installed for a server is told in its log.
 struct InRing(Arc<LogBuffer>);
 
-impl Progress for InRing {
+impl ProgressSink for InRing {
     fn phase(&self, phase: &str) {
         self.0.push("transport", &format!("its package: {phase}"));
     }

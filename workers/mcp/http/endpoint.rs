@@ -24,7 +24,7 @@ use crate::crypto::seal::{Opener, Plaintext};
 use crate::ports::vault::Sealed;
 use crate::workers::http_client::{HttpClient, StreamedResponse, client, describe};
 use crate::workers::oauth::client::parameter;
-use crate::workers::oauth::token_source::{Bearer, Token};
+use crate::workers::oauth::token_source::{SealedToken, TokenSource};
 use crate::workers::redact::Redactor;
 use crate::workers::runtime::remote_state::RemoteState;
 
@@ -37,7 +37,7 @@ pub struct HttpEndpoint {
     headers: HeaderMap,
     credentials: Vec<SealedHeader>,
     /// The token of a grant, in the place of what the headers say.
-    bearer: Option<Bearer>,
+    bearer: Option<TokenSource>,
     server: ServerId,
     name: ServerName,
     opener: Opener,
@@ -94,7 +94,7 @@ impl HttpEndpoint {
         let url = Url::parse(&plain_url(&remote.url)).map_err(|error| format!("its URL cannot be used: {error}"))?;
         let bearer = server.grant(memory.user.as_ref()).map(|_| {
             let id = GrantId { server: server.id, user: memory.user.clone() };
-            Bearer::new(memory.grants.clone(), memory.keep.clone(), id, server.name.clone())
+            TokenSource::new(memory.grants.clone(), memory.keep.clone(), id, server.name.clone())
         });
         let (mut headers, mut credentials) = (HeaderMap::new(), Vec::new());
         for (name, value) in &remote.headers {
@@ -162,7 +162,7 @@ impl HttpEndpoint {
                         renewed = true;
                         continue;
                     }
-                    Some((bearer, token)) => return Err(bearer.doubt(&token).into()),
+                    Some((bearer, token)) => return Err(bearer.mark_rejected(&token).into()),
                     None if self.credentials.is_empty() => {
                         return Err(
                             reauth_required(&self.name, None, "it wants a token, and none is stored for it").into()
@@ -194,14 +194,14 @@ impl HttpEndpoint {
         let bearer = self.bearer.as_ref().filter(|_| response.status() == StatusCode::FORBIDDEN)?;
         let challenge = response.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?;
         parameter(challenge, "error").filter(|error| error == "insufficient_scope")?;
-        Some(bearer.too_narrow(parameter(challenge, "scope")))
+        Some(bearer.insufficient_scope(parameter(challenge, "scope")))
     }
 
     /// Opens the credentials for one request.
     fn authorize(
         &self,
         headers: &mut HeaderMap,
-        token: Option<&(&Bearer, Arc<Token>)>,
+        token: Option<&(&TokenSource, Arc<SealedToken>)>,
     ) -> Result<RedactionGuard, String> {
         let mut hidden =
             RedactionGuard { masker: self.masker.clone(), ids: Vec::with_capacity(self.credentials.len()) };

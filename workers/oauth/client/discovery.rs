@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::{Host, Url};
 
-use super::fetch::{Answer, Unanswered, get, send};
+use super::fetch::{FetchError, HttpResponse, get, send};
 use super::www_authenticate::parameter;
 use crate::core::model::grant::ClientAuth;
 
@@ -17,20 +17,20 @@ const PROBE: &[u8] = br#"{"jsonrpc":"2.0","id":"c0","method":"ping"}"#;
 
 /// Where access to a server is given.
 #[derive(Debug)]
-pub struct Site {
+pub struct AuthorizationServer {
     pub issuer: String,
     /// What the tokens are for (RFC 8707).
     pub resource: String,
     /// The scopes that the server asks for.
     pub scopes: Vec<String>,
     pub token_endpoint: Url,
-    pub metadata: Metadata,
+    pub metadata: ServerMetadata,
 }
 
 /// What an authorization server says of itself, as far as it is used.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Metadata {
+pub struct ServerMetadata {
     issuer: String,
     pub authorization_endpoint: Option<String>,
     token_endpoint: Option<String>,
@@ -45,20 +45,20 @@ pub struct Metadata {
 /// What a server says of itself.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Resource {
+struct ResourceMetadata {
     resource: String,
     authorization_servers: Vec<String>,
     scopes_supported: Vec<String>,
 }
 
 /// The authorization server of the MCP server at that URL. The sentence of a failure goes on after the server's name.
-pub async fn discover(server: &Url) -> Result<Site, String> {
+pub async fn discover(server: &Url) -> Result<AuthorizationServer, String> {
     let challenge = challenge(server).await;
     let asked = challenge.as_deref().and_then(|challenge| parameter(challenge, "scope"));
     let place = challenge.as_deref().and_then(|challenge| parameter(challenge, "resource_metadata"));
     let resource = protected_resource(server, place.as_deref()).await?;
-    let Some(Resource { resource, authorization_servers, scopes_supported }) = resource else {
-        return at_its_origin(server, words(asked.as_deref())).await;
+    let Some(ResourceMetadata { resource, authorization_servers, scopes_supported }) = resource else {
+        return at_its_origin(server, scope_list(asked.as_deref())).await;
     };
     if !covers(&resource, server) {
         return Err("names another resource in its metadata than itself, which is refused".into());
@@ -73,21 +73,21 @@ pub async fn discover(server: &Url) -> Result<Site, String> {
     if metadata.issuer.trim_end_matches('/') != issuer.trim_end_matches('/') {
         return Err(format!("names the authorization server {issuer}, whose metadata are another one's"));
     }
-    let scopes = if asked.is_some() { words(asked.as_deref()) } else { scopes_supported };
+    let scopes = if asked.is_some() { scope_list(asked.as_deref()) } else { scopes_supported };
     site(server, issuer, resource, scopes, metadata)
 }
 
 /// Before 2025-06-18 the server was its own authorization server, with usual paths where it had no metadata.
-async fn at_its_origin(server: &Url, scopes: Vec<String>) -> Result<Site, String> {
+async fn at_its_origin(server: &Url, scopes: Vec<String>) -> Result<AuthorizationServer, String> {
     let mut root = server.clone();
     root.set_path("/");
     root.set_query(None);
     let at = |path: &str| root.join(path).map(String::from).ok();
-    let metadata = authorization_server(&root).await?.unwrap_or_else(|| Metadata {
+    let metadata = authorization_server(&root).await?.unwrap_or_else(|| ServerMetadata {
         authorization_endpoint: at("/authorize"),
         token_endpoint: at("/token"),
         registration_endpoint: at("/register"),
-        ..Metadata::default()
+        ..ServerMetadata::default()
     });
     let mut resource = server.clone();
     resource.set_fragment(None);
@@ -99,16 +99,16 @@ fn site(
     issuer: String,
     resource: String,
     scopes: Vec<String>,
-    metadata: Metadata,
-) -> Result<Site, String> {
+    metadata: ServerMetadata,
+) -> Result<AuthorizationServer, String> {
     let token_endpoint = metadata.token_endpoint.as_deref().and_then(|url| Url::parse(url).ok());
     let token_endpoint = token_endpoint
         .ok_or_else(|| format!("has the authorization server {issuer}, which names no token endpoint"))?;
     allowed(&token_endpoint, server)?;
-    Ok(Site { issuer, resource, scopes, token_endpoint, metadata })
+    Ok(AuthorizationServer { issuer, resource, scopes, token_endpoint, metadata })
 }
 
-impl Metadata {
+impl ServerMetadata {
     /// Whether a client may show who it is in that way.
     pub fn knows(&self, method: &str) -> bool {
         self.token_endpoint_auth_methods_supported.as_ref().is_some_and(|all| all.iter().any(|one| one == method))
@@ -135,7 +135,7 @@ async fn challenge(server: &Url) -> Option<String> {
 }
 
 /// What it says of itself: where it says, else at the well-known places.
-async fn protected_resource(server: &Url, place: Option<&str>) -> Result<Option<Resource>, String> {
+async fn protected_resource(server: &Url, place: Option<&str>) -> Result<Option<ResourceMetadata>, String> {
     let mut places = Vec::new();
     if let Some(place) = place {
         let place = server.join(place).ok().filter(|place| place.origin() == server.origin());
@@ -144,10 +144,10 @@ async fn protected_resource(server: &Url, place: Option<&str>) -> Result<Option<
     let path = server.path().trim_end_matches('/');
     places.extend(well_known(server, &format!("/.well-known/oauth-protected-resource{path}")));
     places.extend(well_known(server, "/.well-known/oauth-protected-resource"));
-    first(&places).await.map_err(|why| format!("has metadata that cannot be had: it {why}"))
+    first_document(&places).await.map_err(|why| format!("has metadata that cannot be had: it {why}"))
 }
 
-async fn authorization_server(issuer: &Url) -> Result<Option<Metadata>, String> {
+async fn authorization_server(issuer: &Url) -> Result<Option<ServerMetadata>, String> {
     let path = issuer.path().trim_end_matches('/');
     let mut places = vec![
         format!("/.well-known/oauth-authorization-server{path}"),
@@ -157,7 +157,9 @@ async fn authorization_server(issuer: &Url) -> Result<Option<Metadata>, String> 
         places.push(format!("{path}/.well-known/openid-configuration"));
     }
     let places: Vec<_> = places.iter().filter_map(|path| well_known(issuer, path)).collect();
-    first(&places).await.map_err(|why| format!("has an authorization server whose metadata cannot be had: it {why}"))
+    first_document(&places)
+        .await
+        .map_err(|why| format!("has an authorization server whose metadata cannot be had: it {why}"))
 }
 
 fn well_known(of: &Url, path: &str) -> Option<Url> {
@@ -169,9 +171,9 @@ fn well_known(of: &Url, path: &str) -> Option<Url> {
 }
 
 /// The first of these documents that there is.
-async fn first<T: DeserializeOwned>(places: &[Url]) -> Result<Option<T>, String> {
+async fn first_document<T: DeserializeOwned>(places: &[Url]) -> Result<Option<T>, String> {
     for place in places {
-        let Answer { status, body, .. } = get(place).await.map_err(Unanswered::reason)?;
+        let HttpResponse { status, body, .. } = get(place).await.map_err(FetchError::reason)?;
         if status.is_server_error() {
             return Err(format!("answered {status}"));
         }
@@ -207,7 +209,7 @@ pub fn allowed(url: &Url, server: &Url) -> Result<(), String> {
     }
 }
 
-fn words(text: Option<&str>) -> Vec<String> {
+fn scope_list(text: Option<&str>) -> Vec<String> {
     text.into_iter().flat_map(str::split_ascii_whitespace).map(str::to_owned).collect()
 }
 
@@ -243,7 +245,7 @@ mod tests {
     fn a_client_shows_itself_as_the_server_wants_it() {
         let of = |methods: Option<&[&str]>, secret| {
             let methods = methods.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
-            Metadata { token_endpoint_auth_methods_supported: methods, ..Metadata::default() }.auth(secret)
+            ServerMetadata { token_endpoint_auth_methods_supported: methods, ..ServerMetadata::default() }.auth(secret)
         };
         assert_eq!(of(None, true), ClientAuth::Basic);
         assert_eq!(of(Some(&["client_secret_post"]), true), ClientAuth::Post);

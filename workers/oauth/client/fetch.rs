@@ -18,7 +18,7 @@ const SIZE: usize = 256 * 1024;
 /// Redirects of a GET that are followed, all within one origin.
 const REDIRECTS: usize = 3;
 
-pub struct Answer {
+pub struct HttpResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
@@ -26,14 +26,14 @@ pub struct Answer {
 
 /// Why there is no answer. The sentence goes on after the name of whoever was asked.
 #[derive(Debug)]
-pub enum Unanswered {
+pub enum FetchError {
     /// Nothing was begun.
     Unreachable(String),
     /// It was begun, and may have been done.
     Broken(String),
 }
 
-impl Unanswered {
+impl FetchError {
     pub fn reason(self) -> String {
         match self {
             Self::Unreachable(reason) | Self::Broken(reason) => reason,
@@ -42,7 +42,7 @@ impl Unanswered {
 }
 
 /// Gets a JSON document.
-pub async fn get(url: &Url) -> Result<Answer, Unanswered> {
+pub async fn get(url: &Url) -> Result<HttpResponse, FetchError> {
     let mut url = url.clone();
     for _ in 0..=REDIRECTS {
         let answer = send(Method::GET, &url, HeaderMap::new(), Bytes::new()).await?;
@@ -51,37 +51,37 @@ pub async fn get(url: &Url) -> Result<Answer, Unanswered> {
         }
         let next = answer.headers.get(LOCATION).and_then(|next| url.join(next.to_str().ok()?).ok());
         let next = next.filter(|next| next.origin() == url.origin());
-        url = next.ok_or_else(|| Unanswered::Broken("redirects to another origin".into()))?;
+        url = next.ok_or_else(|| FetchError::Broken("redirects to another origin".into()))?;
     }
-    Err(Unanswered::Broken(format!("redirects more than {REDIRECTS} times")))
+    Err(FetchError::Broken(format!("redirects more than {REDIRECTS} times")))
 }
 
 /// Sends one request. Redirects are not followed: what is sent is meant for nobody else.
-pub async fn send(method: Method, url: &Url, headers: HeaderMap, body: Bytes) -> Result<Answer, Unanswered> {
+pub async fn send(method: Method, url: &Url, headers: HeaderMap, body: Bytes) -> Result<HttpResponse, FetchError> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.uri_mut() =
-        url.as_str().parse().map_err(|_| Unanswered::Unreachable("has a URL that cannot be used".into()))?;
+        url.as_str().parse().map_err(|_| FetchError::Unreachable("has a URL that cannot be used".into()))?;
     *request.headers_mut() = headers;
     request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
     let answered = async {
         let response = client().request(request).await.map_err(|error| match error.is_connect() {
-            true => Unanswered::Unreachable(format!("cannot be connected to: {}", describe(&error))),
-            false => Unanswered::Broken(format!("broke the connection off: {}", describe(&error))),
+            true => FetchError::Unreachable(format!("cannot be connected to: {}", describe(&error))),
+            false => FetchError::Broken(format!("broke the connection off: {}", describe(&error))),
         })?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Answer { status, headers, body: read(StreamedResponse::new(response)).await? })
+        Ok(HttpResponse { status, headers, body: read(StreamedResponse::new(response)).await? })
     };
-    let late = |_| Unanswered::Broken(format!("did not answer within {} seconds", TIME.as_secs()));
+    let late = |_| FetchError::Broken(format!("did not answer within {} seconds", TIME.as_secs()));
     tokio::time::timeout(TIME, answered).await.map_err(late)?
 }
 
-async fn read(mut response: StreamedResponse) -> Result<Vec<u8>, Unanswered> {
+async fn read(mut response: StreamedResponse) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|why| Unanswered::Broken(format!("broke off: {why}")))? {
+    while let Some(chunk) = response.chunk().await.map_err(|why| FetchError::Broken(format!("broke off: {why}")))? {
         body.extend_from_slice(&chunk);
         if body.len() > SIZE {
-            return Err(Unanswered::Broken(format!("answered with more than {} KiB", SIZE / 1024)));
+            return Err(FetchError::Broken(format!("answered with more than {} KiB", SIZE / 1024)));
         }
     }
     Ok(body)

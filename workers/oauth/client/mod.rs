@@ -10,7 +10,7 @@ mod register;
 mod token;
 pub mod www_authenticate;
 
-pub use self::discovery::{Site, allowed, discover};
-pub use self::register::register;
-pub use self::token::{Got, Tokens, exchange, header, refresh};
+pub use self::discovery::{AuthorizationServer, allowed, discover};
+pub use self::register::register_client;
+pub use self::token::{TokenOutcome, TokenResponse, exchange, header, refresh};
 pub use self::www_authenticate::parameter;

@@ -11,7 +11,7 @@ use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 use zeroize::Zeroizing;
 
-use super::fetch::{Answer, Unanswered, send};
+use super::fetch::{FetchError, HttpResponse, send};
 use crate::core::model::grant::{ClientAuth, RefreshCredentials, TokenEndpoint};
 use crate::workers::redact::Redactor;
 use crate::workers::runtime::log_buffer::shorten;
@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// New tokens.
 #[derive(Deserialize)]
-pub struct Tokens {
+pub struct TokenResponse {
     pub access_token: Zeroizing<String>,
     #[serde(default = "bearer")]
     pub token_type: String,
@@ -35,8 +35,8 @@ fn bearer() -> String {
 }
 
 /// What came of asking for tokens. The sentences go on after "its authorization server".
-pub enum Got {
-    Tokens(Tokens),
+pub enum TokenOutcome {
+    Tokens(TokenResponse),
     /// It gives none, and will give none.
     Refused(String),
     /// It did not look at what was asked: the same can be asked again.
@@ -56,14 +56,14 @@ struct Refusal {
 }
 
 /// Asks for new tokens in the place of old ones.
-pub async fn refresh(endpoint: &TokenEndpoint, renewal: &RefreshCredentials) -> Got {
+pub async fn refresh(endpoint: &TokenEndpoint, renewal: &RefreshCredentials) -> TokenOutcome {
     let refresh_token = renewal.refresh_token.as_deref().map_or("", |token| token);
     ask(endpoint, renewal, &[("grant_type", "refresh_token"), ("refresh_token", refresh_token)]).await
 }
 
 /// Asks for tokens with the code that a browser brought.
-pub async fn exchange(begun: &RefreshCredentials, code: &str) -> Got {
-    let Some(endpoint) = &begun.endpoint else { return Got::Refused("has no token endpoint".into()) };
+pub async fn exchange(begun: &RefreshCredentials, code: &str) -> TokenOutcome {
+    let Some(endpoint) = &begun.endpoint else { return TokenOutcome::Refused("has no token endpoint".into()) };
     let verifier = begun.code_verifier.as_deref().map_or("", |verifier| verifier);
     let what = [
         ("grant_type", "authorization_code"),
@@ -74,8 +74,8 @@ pub async fn exchange(begun: &RefreshCredentials, code: &str) -> Got {
     ask(endpoint, begun, &what).await
 }
 
-async fn ask(endpoint: &TokenEndpoint, client: &RefreshCredentials, what: &[(&str, &str)]) -> Got {
-    let Ok(url) = Url::parse(&endpoint.url) else { return Got::Refused("has no token endpoint".into()) };
+async fn ask(endpoint: &TokenEndpoint, client: &RefreshCredentials, what: &[(&str, &str)]) -> TokenOutcome {
+    let Ok(url) = Url::parse(&endpoint.url) else { return TokenOutcome::Refused("has no token endpoint".into()) };
     let mut headers = HeaderMap::new();
     let mut fields = what.to_vec();
     fields.push(("resource", &endpoint.resource));
@@ -83,7 +83,7 @@ async fn ask(endpoint: &TokenEndpoint, client: &RefreshCredentials, what: &[(&st
     match endpoint.auth {
         ClientAuth::Basic => match basic(&client.client_id, secret) {
             Some(value) => drop(headers.insert(AUTHORIZATION, value)),
-            None => return Got::Refused("cannot be told the client's secret".into()),
+            None => return TokenOutcome::Refused("cannot be told the client's secret".into()),
         },
         ClientAuth::Post => fields.extend([("client_id", client.client_id.as_str()), ("client_secret", secret)]),
         ClientAuth::None => fields.push(("client_id", &client.client_id)),
@@ -93,33 +93,33 @@ async fn ask(endpoint: &TokenEndpoint, client: &RefreshCredentials, what: &[(&st
     let body = Bytes::from_owner(Zeroizing::new(form.into_bytes()));
     let answer = match send(Method::POST, &url, headers, body).await {
         Ok(answer) => answer,
-        Err(Unanswered::Unreachable(why)) => return Got::Away { why, pause: None },
-        Err(Unanswered::Broken(why)) => return Got::Unknown(why),
+        Err(FetchError::Unreachable(why)) => return TokenOutcome::Away { why, pause: None },
+        Err(FetchError::Broken(why)) => return TokenOutcome::Unknown(why),
     };
     let body = Zeroizing::new(answer.body);
-    let Answer { status, headers, .. } = Answer { body: vec![], ..answer };
+    let HttpResponse { status, headers, .. } = HttpResponse { body: vec![], ..answer };
     match status {
-        status if status.is_success() => match serde_json::from_slice::<Tokens>(&body) {
-            Ok(tokens) if usable(&tokens) => Got::Tokens(tokens),
-            Ok(_) => Got::Refused("gave a token that is no bearer token".into()),
-            Err(_) => Got::Unknown("answered with something that is no tokens".into()),
+        status if status.is_success() => match serde_json::from_slice::<TokenResponse>(&body) {
+            Ok(tokens) if usable(&tokens) => TokenOutcome::Tokens(tokens),
+            Ok(_) => TokenOutcome::Refused("gave a token that is no bearer token".into()),
+            Err(_) => TokenOutcome::Unknown("answered with something that is no tokens".into()),
         },
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             let pause = headers.get(RETRY_AFTER).and_then(|pause| pause.to_str().ok()?.parse().ok());
             let pause = pause.map(|seconds| Duration::from_secs(seconds).min(LONGEST_PAUSE));
-            Got::Away { why: format!("answered {status}"), pause }
+            TokenOutcome::Away { why: format!("answered {status}"), pause }
         }
-        status if status.is_client_error() => Got::Refused(said(status, &body, client, what)),
-        status => Got::Unknown(format!("answered {status}")),
+        status if status.is_client_error() => TokenOutcome::Refused(error_text(status, &body, client, what)),
+        status => TokenOutcome::Unknown(format!("answered {status}")),
     }
 }
 
 /// The token as a header has it.
-pub fn header(tokens: &Tokens) -> Zeroizing<String> {
+pub fn header(tokens: &TokenResponse) -> Zeroizing<String> {
     Zeroizing::new(format!("Bearer {}", &*tokens.access_token))
 }
 
-fn usable(tokens: &Tokens) -> bool {
+fn usable(tokens: &TokenResponse) -> bool {
     let visible = tokens.access_token.bytes().all(|b| b.is_ascii_graphic());
     tokens.token_type.eq_ignore_ascii_case("bearer") && visible && !tokens.access_token.is_empty()
 }
@@ -135,7 +135,7 @@ fn basic(client_id: &str, secret: &str) -> Option<HeaderValue> {
 }
 
 /// What it says to a refusal, without anything secret of what it was told.
-fn said(status: StatusCode, body: &[u8], client: &RefreshCredentials, what: &[(&str, &str)]) -> String {
+fn error_text(status: StatusCode, body: &[u8], client: &RefreshCredentials, what: &[(&str, &str)]) -> String {
     let Ok(Refusal { error, error_description }) = serde_json::from_slice(body) else {
         return format!("answered {status}");
     };
