@@ -23,15 +23,15 @@ const JOBS: usize = 10_000;
 
 type Takers = HashMap<Target, Vec<(u64, Arc<dyn AskHandler>)>>;
 
-pub struct InProcessBus {
+pub struct LocalBus {
     takers: ArcSwap<Takers>,
     hints: broadcast::Sender<Hint>,
-    lane: Arc<Lane>,
+    lane: Arc<LocalJobQueue>,
     turn: AtomicUsize,
     own: Weak<Self>,
 }
 
-impl InProcessBus {
+impl LocalBus {
     pub fn new() -> Arc<Self> {
         Arc::new_cyclic(|own| Self {
             takers: ArcSwap::default(),
@@ -49,7 +49,7 @@ impl InProcessBus {
 }
 
 #[async_trait]
-impl Bus for InProcessBus {
+impl Bus for LocalBus {
     async fn request(&self, ask: Ask) -> Result<Reply, BusError> {
         let takers = self.takers.load();
         let Some(there) = takers.get(&ask.to).filter(|there| !there.is_empty()) else {
@@ -94,7 +94,7 @@ impl Bus for InProcessBus {
     }
 
     fn consume_jobs(&self) -> Box<dyn JobConsumer> {
-        Box::new(Taker(self.lane.clone()))
+        Box::new(LocalJobConsumer(self.lane.clone()))
     }
 
     async fn publish_outcome(&self, _: &str, _: Result<Bytes, Bytes>) {
@@ -119,7 +119,7 @@ impl Bus for InProcessBus {
 
 /// The jobs: those that wait, and the ids of all that are not settled.
 #[derive(Default)]
-struct Lane {
+struct LocalJobQueue {
     state: Mutex<LaneState>,
     more: Notify,
 }
@@ -130,7 +130,7 @@ struct LaneState {
     unsettled: HashSet<String>,
 }
 
-impl Lane {
+impl LocalJobQueue {
     fn lock(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,10 +155,10 @@ impl Lane {
     }
 }
 
-struct Taker(Arc<Lane>);
+struct LocalJobConsumer(Arc<LocalJobQueue>);
 
 #[async_trait]
-impl JobConsumer for Taker {
+impl JobConsumer for LocalJobConsumer {
     async fn next(&mut self) -> Option<JobDelivery> {
         loop {
             let more = self.0.more.notified();
@@ -170,7 +170,7 @@ impl JobConsumer for Taker {
                 self.0.more.notify_one();
             }
             if let Some((job, attempt)) = first {
-                let settle = Box::new(Unsettled { lane: self.0.clone(), job: Some((job.clone(), attempt)) });
+                let settle = Box::new(LocalUnackedJob { lane: self.0.clone(), job: Some((job.clone(), attempt)) });
                 return Some(JobDelivery { job, attempt, settle });
             }
             more.await;
@@ -179,13 +179,13 @@ impl JobConsumer for Taker {
 }
 
 /// A delivery nobody has settled yet; dropped so, it goes back to the end of the lane.
-struct Unsettled {
-    lane: Arc<Lane>,
+struct LocalUnackedJob {
+    lane: Arc<LocalJobQueue>,
     job: Option<(JobMessage, u32)>,
 }
 
 #[async_trait]
-impl JobAck for Unsettled {
+impl JobAck for LocalUnackedJob {
     async fn ack(mut self: Box<Self>, _: Option<Result<Bytes, Bytes>>) {
         if let Some((job, _)) = self.job.take() {
             self.lane.lock().unsettled.remove(&job.id);
@@ -202,7 +202,7 @@ impl JobAck for Unsettled {
     }
 }
 
-impl Drop for Unsettled {
+impl Drop for LocalUnackedJob {
     fn drop(&mut self) {
         if let Some((job, attempt)) = self.job.take() {
             self.lane.back(job, attempt + 1);

@@ -17,14 +17,14 @@ const FIND: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(300);
 
 /// The documents of its collections, as JSON.
-pub struct Original {
+pub struct PredecessorData {
     pub servers: Vec<Value>,
     pub secrets: Vec<Value>,
     pub packages: Vec<Value>,
     pub tokens: Vec<Value>,
 }
 
-impl Original {
+impl PredecessorData {
     /// Reads everything it has. `secrets` of the options names its collection as it is.
     pub async fn read(options: MongoOptions) -> Result<Self, StoreError> {
         let unusable = |_| StoreError("the URL is no URL of MongoDB".to_owned());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::StartError;
-use crate::adapters::bus_local::InProcessBus;
+use crate::adapters::bus_local::LocalBus;
 use crate::adapters::bus_nats::{NatsBus, NatsOptions};
 use crate::adapters::store_mongo::{MongoOptions, MongoStore};
 use crate::adapters::store_sqlite::SqliteStore;
@@ -23,28 +23,28 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Room for what stands around a body.
 const AROUND: usize = 1 << 20;
 
-pub struct Ports {
+pub struct Adapters {
     pub log: Arc<dyn EventLog>,
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
     pub bus: Arc<dyn Bus>,
 }
 
-pub async fn open(config: &Config) -> Result<Ports, StartError> {
+pub async fn open(config: &Config) -> Result<Adapters, StartError> {
     let bus: Arc<dyn Bus> = match &config.services.nats {
         Some(nats) => wait("NATS (NATS_URL)", async || NatsBus::connect(of_nats(nats, &config.limits)).await).await?,
-        None => InProcessBus::new(),
+        None => LocalBus::new(),
     };
     match &config.services.mongo {
         Some(mongo) => {
             let connect = async || MongoStore::connect(of_mongo(mongo)).await.map_err(|error| error.0);
-            Ok(Ports::new(Arc::new(wait("MongoDB (MONGO_URL)", connect).await?), bus))
+            Ok(Adapters::new(Arc::new(wait("MongoDB (MONGO_URL)", connect).await?), bus))
         }
-        None => Ok(Ports::new(Arc::new(sqlite(&config.place.data_dir)?), bus)),
+        None => Ok(Adapters::new(Arc::new(sqlite(&config.place.data_dir)?), bus)),
     }
 }
 
-impl Ports {
+impl Adapters {
     fn new<S: EventLog + Vault + Leases + 'static>(store: Arc<S>, bus: Arc<dyn Bus>) -> Self {
         Self { log: store.clone(), vault: store.clone(), leases: store, bus }
     }

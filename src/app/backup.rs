@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::{StartError, adapters, keys, lock};
-use crate::adapters::store_sqlite::{Copied, copy};
+use crate::adapters::store_sqlite::{CopySummary, copy};
 use crate::config::Config;
 use crate::ports::error::StoreError;
 
@@ -27,7 +27,7 @@ pub enum BackupError {
 }
 
 /// What was saved or restored, in figures, and whether the key that is set opens it.
-pub struct Saved {
+pub struct BackupSummary {
     pub position: u64,
     pub values: u64,
     /// Where the key is looked for: a variable or a file.
@@ -36,7 +36,7 @@ pub struct Saved {
 }
 
 /// Saves the store of `DATA_DIR` as it is now. The process that serves it needs not stop.
-pub fn save(config: &Config, to: &Path) -> Result<Saved, BackupError> {
+pub fn save(config: &Config, to: &Path) -> Result<BackupSummary, BackupError> {
     let from = store(config)?;
     if !from.exists() {
         let nothing = StoreError("there is no store yet; is DATA_DIR the right folder?".into());
@@ -56,7 +56,7 @@ pub fn save(config: &Config, to: &Path) -> Result<Saved, BackupError> {
 }
 
 /// Puts a backup into a `DATA_DIR` that has no store.
-pub fn restore(config: &Config, from: &Path) -> Result<Saved, BackupError> {
+pub fn restore(config: &Config, from: &Path) -> Result<BackupSummary, BackupError> {
     let to = store(config)?;
     let _lock = lock(&config.place.data_dir)?;
     // A log beside a file that is not its own would be played into it.
@@ -77,7 +77,7 @@ fn store(config: &Config) -> Result<PathBuf, BackupError> {
 }
 
 /// Under another name first: what has the name is whole.
-fn take(config: &Config, from: &Path, to: &Path) -> Result<Saved, BackupError> {
+fn take(config: &Config, from: &Path, to: &Path) -> Result<BackupSummary, BackupError> {
     let part = beside(to, ".part");
     let copied = fresh(&part)
         .and_then(|()| copy(from, &part).map_err(|cause| BackupError::From { path: from.to_owned(), cause }));
@@ -88,9 +88,9 @@ fn take(config: &Config, from: &Path, to: &Path) -> Result<Saved, BackupError> {
     if put.is_err() {
         let _ = fs::remove_file(&part);
     }
-    let Copied { position, values, key: record } = put?;
+    let CopySummary { position, values, key: record } = put?;
     let (key, key_fits) = keys::look(record.as_ref(), &config.keys, &config.place.data_dir);
-    Ok(Saved { position, values, key, key_fits })
+    Ok(BackupSummary { position, values, key, key_fits })
 }
 
 /// What an interrupted copy has left is not added to.

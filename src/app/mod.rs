@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::adapters::Ports;
+use self::adapters::Adapters;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::Config;
 use crate::crypto::seal::SealError;
@@ -99,7 +99,7 @@ pub async fn serve_until(
         opened = adapters::open(&config) => opened?,
         () = &mut stop => return Ok(()),
     };
-    let Ports { log, vault, leases, bus } = opened;
+    let Adapters { log, vault, leases, bus } = opened;
     let (sealer, opener) = keys::open(&*vault, &config.keys, data_dir).await?;
     let follow = Projection::open(log, bus.clone()).await?;
     let execute = Appender::start(follow.clone());

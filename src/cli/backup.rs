@@ -3,23 +3,23 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::Ended;
+use super::CommandResult;
 use crate::app::backup;
-use crate::app::backup::Saved;
+use crate::app::backup::BackupSummary;
 use crate::config::{Config, Env};
 
 /// Saves what `DATA_DIR` holds, also while it is served.
-pub fn save(file: &Path) -> Ended {
-    let Saved { position, values, key, .. } = backup::save(&Config::read(&Env::of_process()?)?, file)?;
+pub fn save(file: &Path) -> CommandResult {
+    let BackupSummary { position, values, key, .. } = backup::save(&Config::read(&Env::of_process()?)?, file)?;
     println!("{} holds the log up to position {position}, and {values} sealed values.", file.display());
     println!("The key is not in it: keep a copy of {key} somewhere else. Without it all secrets are lost.");
     Ok(ExitCode::SUCCESS)
 }
 
 /// Puts it into a `DATA_DIR` that has no store.
-pub fn restore(file: &Path) -> Ended {
+pub fn restore(file: &Path) -> CommandResult {
     let config = Config::read(&Env::of_process()?)?;
-    let Saved { position, values, key, key_fits } = backup::restore(&config, file)?;
+    let BackupSummary { position, values, key, key_fits } = backup::restore(&config, file)?;
     let data_dir = config.place.data_dir.display();
     println!("{data_dir} holds the log up to position {position}, and {values} sealed values.");
     match key_fits {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use clap::Args;
 use serde_json::Value;
 
-use super::Ended;
+use super::CommandResult;
 use crate::config::{BadConfig, ClientConfig, Env};
 
 /// Where the API is.
@@ -18,13 +18,13 @@ pub struct ApiArgs {
 }
 
 /// An API to speak to.
-pub struct Api {
+pub struct ApiClient {
     pub url: String,
     pub token: Option<String>,
     http: OnceLock<reqwest::Client>,
 }
 
-impl Api {
+impl ApiClient {
     pub fn new(url: String, token: Option<String>) -> Self {
         Self { url, token, http: OnceLock::new() }
     }
@@ -40,20 +40,20 @@ impl Api {
 
 impl ApiArgs {
     /// The variables say what the arguments do not, in the environment or in `.env`.
-    pub fn api(&self) -> Result<Api, BadConfig> {
+    pub fn api(&self) -> Result<ApiClient, BadConfig> {
         let ClientConfig { url, token } = ClientConfig::read(&Env::of_process()?)?;
-        Ok(Api::new(self.url.clone().unwrap_or(url), token))
+        Ok(ApiClient::new(self.url.clone().unwrap_or(url), token))
     }
 }
 
 /// Sends one request and gives its status and body.
-pub async fn send(api: &Api, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), String> {
+pub async fn send(api: &ApiClient, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), String> {
     answer(api, request(api, method, path, body)?).await
 }
 
 /// Sends a request that is to be answered later, as a job. Under the same key it may be sent again.
 pub async fn send_later(
-    api: &Api,
+    api: &ApiClient,
     method: &str,
     path: &str,
     body: Value,
@@ -66,7 +66,7 @@ pub async fn send_later(
     answer(api, request).await
 }
 
-fn request(api: &Api, method: &str, path: &str, body: Option<Value>) -> Result<reqwest::RequestBuilder, String> {
+fn request(api: &ApiClient, method: &str, path: &str, body: Option<Value>) -> Result<reqwest::RequestBuilder, String> {
     let url = format!("{}{path}", api.url.trim_end_matches('/'));
     let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
     let mut request = api.http(&url)?.request(method, &url);
@@ -79,7 +79,7 @@ fn request(api: &Api, method: &str, path: &str, body: Option<Value>) -> Result<r
     Ok(request)
 }
 
-async fn answer(api: &Api, request: reqwest::RequestBuilder) -> Result<(u16, Value), String> {
+async fn answer(api: &ApiClient, request: reqwest::RequestBuilder) -> Result<(u16, Value), String> {
     let response = request.send().await;
     let response = response.map_err(|_| format!("{} cannot be reached; is `mcp-api serve` running there?", api.url))?;
     let status = response.status().as_u16();
@@ -102,6 +102,6 @@ fn http(url: &str) -> Result<reqwest::Client, String> {
 }
 
 /// Runs a client on a runtime of its own.
-pub fn block_on(work: impl Future<Output = Ended>) -> Ended {
+pub fn block_on(work: impl Future<Output = CommandResult>) -> CommandResult {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::Ended;
-use super::call::sentence;
+use super::CommandResult;
+use super::call::error_text;
 use super::client::{ApiArgs, block_on, send};
 
 #[derive(Subcommand)]
@@ -29,7 +29,7 @@ pub enum DeadCommand {
     },
 }
 
-pub fn run(command: &DeadCommand) -> Ended {
+pub fn run(command: &DeadCommand) -> CommandResult {
     let (api, method, path) = match command {
         DeadCommand::List { api } => (api, "GET", "/dead".to_owned()),
         DeadCommand::Retry { letter, api } => (api, "POST", format!("/dead/{letter}/retry")),
@@ -39,7 +39,7 @@ pub fn run(command: &DeadCommand) -> Ended {
     block_on(async {
         let (_, answer) = send(&api, method, &path, None).await?;
         if answer["success"] != true {
-            return Err(sentence(&answer).into());
+            return Err(error_text(&answer).into());
         }
         for letter in answer["letters"].as_array().into_iter().flatten() {
             let text = |field: &str| letter[field].as_str().unwrap_or_default().to_owned();

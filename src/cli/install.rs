@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Ended;
-use super::call::sentence;
-use super::client::{Api, ApiArgs, block_on, send, send_later};
+use super::CommandResult;
+use super::call::error_text;
+use super::client::{ApiArgs, ApiClient, block_on, send, send_later};
 
 /// What an installation does, in this order.
 const PHASES: [&str; 4] = ["resolving", "installing", "starting", "connecting"];
@@ -40,16 +40,16 @@ pub struct InstallArgs {
     api: ApiArgs,
 }
 
-pub fn run(args: &InstallArgs) -> Ended {
+pub fn run(args: &InstallArgs) -> CommandResult {
     let api = args.api.api()?;
     block_on(async {
         let (_, accepted) = send_later(&api, "POST", "/packages/install", args.body(), None).await?;
-        let Some(job) = accepted["jobId"].as_str() else { return Err(sentence(&accepted).into()) };
+        let Some(job) = accepted["jobId"].as_str() else { return Err(error_text(&accepted).into()) };
         let mut bar = Bar { drawn: std::io::stdout().is_terminal(), last: String::new() };
         let answer = follow(&api, job, |progress| bar.show(progress)).await?;
         bar.end();
         if answer["success"] != true {
-            return Err(sentence(&answer).into());
+            return Err(error_text(&answer).into());
         }
         let (package, server) = (&answer["package"], &answer["server"]);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -89,12 +89,12 @@ impl InstallArgs {
 }
 
 /// Shows how far the job is until it has ended, and gives its answer.
-pub async fn follow(api: &Api, job: &str, mut show: impl FnMut(&Value)) -> Result<Value, String> {
+pub async fn follow(api: &ApiClient, job: &str, mut show: impl FnMut(&Value)) -> Result<Value, String> {
     loop {
         let (_, told) = send(api, "GET", &format!("/jobs/{job}?wait=300ms"), None).await?;
         let job = &told["job"];
         if !job.is_object() {
-            return Err(sentence(&told));
+            return Err(error_text(&told));
         }
         if job["answer"].is_object() {
             return Ok(job["answer"]["body"].clone());

@@ -110,4 +110,4 @@ pub fn run(command: Command) -> ExitCode {
 }
 
 /// How a command ends: with a code, or with a sentence for the one who typed it.
-pub type Ended = Result<ExitCode, Box<dyn std::error::Error>>;
+pub type CommandResult = Result<ExitCode, Box<dyn std::error::Error>>;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Ended;
-use super::call::sentence;
-use super::client::{Api, ApiArgs, block_on, send, send_later};
+use super::CommandResult;
+use super::call::error_text;
+use super::client::{ApiArgs, ApiClient, block_on, send, send_later};
 use crate::core::model::job::SYSTEM_USER;
 
 /// How often is asked what got no answer: the service may be starting again.
@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const INTERRUPTED: u8 = 130;
 
 /// Begins the job that does it, or finds the one that is there, and shows how far that is.
-pub fn run(api: &ApiArgs) -> Ended {
+pub fn run(api: &ApiArgs) -> CommandResult {
     let api = api.api()?;
     block_on(async {
         let before = ask(async || send(&api, "GET", "/keys", None).await).await?;
@@ -30,7 +30,7 @@ pub fn run(api: &ApiArgs) -> Ended {
         }
         // Asked for again, it is the same job.
         let begun = ask(async || send_later(&api, "POST", "/keys/rotate", Value::Null, None).await).await?;
-        let Some(job) = begun["jobId"].as_str() else { return Err(sentence(&begun).into()) };
+        let Some(job) = begun["jobId"].as_str() else { return Err(error_text(&begun).into()) };
         tokio::select! {
             answer = follow(&api, job) => end(&answer?),
             interrupted = tokio::signal::ctrl_c() => {
@@ -43,7 +43,7 @@ pub fn run(api: &ApiArgs) -> Ended {
 }
 
 /// Prints how far the job is until it has ended, and gives its answer.
-async fn follow(api: &Api, job: &str) -> Result<Value, String> {
+async fn follow(api: &ApiClient, job: &str) -> Result<Value, String> {
     let path = format!("/jobs/{job}?username={SYSTEM_USER}&wait=1s");
     let mut last = Value::Null;
     loop {
@@ -59,9 +59,9 @@ async fn follow(api: &Api, job: &str) -> Result<Value, String> {
 }
 
 /// Says what came of it.
-fn end(answer: &Value) -> Ended {
+fn end(answer: &Value) -> CommandResult {
     if answer["success"] != true {
-        return Err(format!("{}; run this again", sentence(answer)).into());
+        return Err(format!("{}; run this again", error_text(answer)).into());
     }
     println!("{} seen, {} put under the new key", answer["seen"], answer["rewrapped"]);
     if answer["finished"] == true {
@@ -85,8 +85,8 @@ async fn ask(request: impl AsyncFn() -> Result<(u16, Value), String>) -> Result<
     loop {
         let error = match request().await {
             Ok((200 | 202, answer)) => return Ok(answer),
-            Ok((status @ 502..=504, answer)) => format!("{status}: {}", sentence(&answer)),
-            Ok((_, answer)) => return Err(sentence(&answer)),
+            Ok((status @ 502..=504, answer)) => format!("{status}: {}", error_text(&answer)),
+            Ok((_, answer)) => return Err(error_text(&answer)),
             Err(error) => error,
         };
         if tried == TRIES {

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Ended, asyncapi};
+use super::{CommandResult, asyncapi};
 use crate::{config, core, http};
 
-pub fn run(folder: &Path) -> Ended {
+pub fn run(folder: &Path) -> CommandResult {
     for (path, text) in files() {
         let path = folder.join(path);
         fs::create_dir_all(path.parent().unwrap_or(folder))?;

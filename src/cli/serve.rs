@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::Ended;
+use super::CommandResult;
 use crate::app;
 use crate::config::{Config, Env, LogFormat};
 use crate::telemetry::logging;
 
-pub fn run() -> Ended {
+pub fn run() -> CommandResult {
     let config = Config::read(&Env::of_process()?)?;
     logging::start(&config.log);
     let pretty = config.log.format != LogFormat::Json;

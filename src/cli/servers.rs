@@ -4,16 +4,16 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::Ended;
-use super::call::sentence;
+use super::CommandResult;
+use super::call::error_text;
 use super::client::{ApiArgs, block_on, send};
 
 /// Prints a line a server: its name, status, number of tools, and what is wrong with it.
-pub fn run(api: &ApiArgs) -> Ended {
+pub fn run(api: &ApiArgs) -> CommandResult {
     let api = api.api()?;
     block_on(async {
         let (_, answer) = send(&api, "GET", "/mcp/servers", None).await?;
-        let Some(servers) = answer["servers"].as_array() else { return Err(sentence(&answer).into()) };
+        let Some(servers) = answer["servers"].as_array() else { return Err(error_text(&answer).into()) };
         if servers.is_empty() {
             println!("No servers yet: POST /mcp/servers registers one.");
         }

@@ -13,11 +13,11 @@ pub const DATA_DIR: Variable = Variable {
 pub const VARIABLES: &[&Variable] = &[&DATA_DIR];
 
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct DataDir {
     pub data_dir: PathBuf,
 }
 
-impl Place {
+impl DataDir {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
         Ok(Self { data_dir: env.parse(&DATA_DIR, "a folder")? })
     }

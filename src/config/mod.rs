@@ -18,7 +18,7 @@ mod services;
 
 pub use self::access::Access;
 pub use self::client::ClientConfig;
-pub use self::data_dir::Place;
+pub use self::data_dir::DataDir;
 pub use self::env::{BadConfig, Env, Variable};
 pub use self::google::Google;
 pub use self::import::ImportConfig;
@@ -26,7 +26,7 @@ pub use self::keys::Keys;
 pub use self::limits::Limits;
 pub use self::listen::{Listen, PublicUrl};
 pub use self::log::{LogConfig, LogFormat};
-pub use self::packages::{OnStart, Packages};
+pub use self::packages::{InstallOnStart, Packages};
 pub use self::roles::{Pools, Roles};
 pub use self::services::{Mongo, Nats, Services};
 
@@ -35,7 +35,7 @@ pub use self::services::{Mongo, Nats, Services};
 pub struct Config {
     pub listen: Listen,
     pub access: Access,
-    pub place: Place,
+    pub place: DataDir,
     pub roles: Roles,
     pub services: Services,
     pub keys: Keys,
@@ -50,7 +50,7 @@ impl Config {
         let listen = Listen::read(env)?;
         let roles = Roles::read(env)?;
         let access = Access::read(env, &listen)?;
-        let place = Place::read(env)?;
+        let place = DataDir::read(env)?;
         Ok(Self {
             access,
             packages: Packages::read(env, &place)?,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::data_dir::{DATA_DIR, Place};
+use super::data_dir::{DATA_DIR, DataDir};
 use super::env::{BadConfig, Env, Variable};
 use crate::core::model::package::{PackageDirs, split_index};
 use crate::core::names::{PackageName, ServerName, VersionTag};
@@ -47,14 +47,14 @@ pub struct Packages {
     pub python: String,
     /// What installers are told by the environment; it may hold credentials.
     pub env: Vec<(String, String)>,
-    pub on_start: Vec<OnStart>,
+    pub on_start: Vec<InstallOnStart>,
     /// For people.
     shown: [String; 4],
 }
 
 /// A package that is to be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OnStart {
+pub struct InstallOnStart {
     pub package: PackageName,
     pub version: Option<VersionTag>,
     pub server: ServerName,
@@ -77,7 +77,7 @@ impl Packages {
         Ok(())
     }
 
-    pub fn read(env: &Env, place: &Place) -> Result<Self, BadConfig> {
+    pub fn read(env: &Env, place: &DataDir) -> Result<Self, BadConfig> {
         let base = if env.has(DATA_DIR.name) { place.data_dir.clone() } else { PathBuf::new() };
         let folder = |variable: &Variable| {
             let given: PathBuf = env.parse(variable, "a folder")?;
@@ -115,7 +115,7 @@ impl Packages {
     }
 }
 
-fn on_start(env: &Env) -> Result<Vec<OnStart>, BadConfig> {
+fn on_start(env: &Env) -> Result<Vec<InstallOnStart>, BadConfig> {
     let text = env.text(&INSTALL_ON_START).unwrap_or_default();
     let each = text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(|word| {
         let (package, server) = word.split_once('|')?;
@@ -125,7 +125,7 @@ fn on_start(env: &Env) -> Result<Vec<OnStart>, BadConfig> {
             None => (package.trim(), None),
         };
         let version = version.map(|version| version.parse()).transpose().ok()?;
-        Some(OnStart { package: package.parse().ok()?, version, server: server.trim().parse().ok()? })
+        Some(InstallOnStart { package: package.parse().ok()?, version, server: server.trim().parse().ok()? })
     });
     let why = "must be package|server, comma-separated, such as @modelcontextprotocol/server-memory|memory";
     let all: Option<Vec<_>> = each.collect();
@@ -138,7 +138,7 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> Result<Packages, BadConfig> {
         let env = Env::from_pairs(pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())));
-        Packages::read(&env, &Place::read(&env)?)
+        Packages::read(&env, &DataDir::read(&env)?)
     }
 
     #[test]

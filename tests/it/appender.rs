@@ -11,7 +11,7 @@ use crate::samples::{
     command_id, commit, config, enabled, entry, registered, secret_set, server_id, small_entry, snapshot,
 };
 use crate::store_contract::{Store, finished, fresh, sqlite};
-use mcp_api::adapters::bus_local::InProcessBus;
+use mcp_api::adapters::bus_local::LocalBus;
 use mcp_api::core::catalog::{Catalog, FOLD_VERSION};
 use mcp_api::core::command::RegisterServer;
 use mcp_api::core::decide::server::register_server;
@@ -32,7 +32,7 @@ struct Process {
 
 impl Process {
     async fn start(log: &Arc<dyn EventLog>) -> Self {
-        let follow = Projection::open(log.clone(), InProcessBus::new()).await.expect("followed");
+        let follow = Projection::open(log.clone(), LocalBus::new()).await.expect("followed");
         Self { execute: Appender::start(follow.clone()), follow }
     }
 

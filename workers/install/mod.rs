@@ -23,7 +23,7 @@ pub use self::build::{ensure_built, open_install_context};
 pub use self::store::PackageHandle;
 use self::store::{PackageStore, drop_links};
 use super::redact::Redactor;
-use crate::config::{OnStart, Packages};
+use crate::config::{InstallOnStart, Packages};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{EntryPoint, PackageDirs, Source};
 use crate::core::names::{PackageName, ServerName};
@@ -94,7 +94,7 @@ impl Installer {
     }
 
     /// What is to be there from the beginning.
-    pub fn on_start(&self) -> &[OnStart] {
+    pub fn on_start(&self) -> &[InstallOnStart] {
         &self.packages.on_start
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::config::OnStart;
+use crate::config::InstallOnStart;
 use crate::core::command::{InstallPackage, RegisterServer};
 use crate::core::model::package::{FOLDER, Source};
 use crate::core::model::server::{ServerConfig, Transport};
@@ -22,7 +22,7 @@ const TOGETHER: Duration = Duration::from_secs(600);
 /// Has those packages installed that are to be there from the beginning; of many workers one does it.
 pub async fn install_on_start(context: Arc<Context>) {
     let wanted = context.installer.on_start().iter();
-    for OnStart { package, version, server: name } in wanted {
+    for InstallOnStart { package, version, server: name } in wanted {
         if context.follow.catalog().server(name.as_str()).is_some() {
             continue;
         }

@@ -11,7 +11,7 @@ use futures::stream::{AbortHandle, AbortRegistration};
 const EARLY: usize = 1024;
 
 #[derive(Default)]
-pub struct Running(Mutex<State>);
+pub struct RunningAsks(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -21,13 +21,13 @@ struct State {
     early: VecDeque<String>,
 }
 
-impl Running {
+impl RunningAsks {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Enters an ask; `None` for one that is cancelled already.
-    pub fn begin(self: &Arc<Self>, id: Arc<str>) -> Option<(Begun, AbortRegistration)> {
+    pub fn begin(self: &Arc<Self>, id: Arc<str>) -> Option<(RunningGuard, AbortRegistration)> {
         let (abort, registration) = AbortHandle::new_pair();
         let mut state = self.lock();
         if let Some(at) = state.early.iter().position(|early| **early == *id) {
@@ -35,7 +35,7 @@ impl Running {
             return None;
         }
         state.asks.insert(id.clone(), abort);
-        Some((Begun { running: self.clone(), id }, registration))
+        Some((RunningGuard { running: self.clone(), id }, registration))
     }
 
     fn cancel(&self, id: String) {
@@ -60,12 +60,12 @@ impl Running {
 }
 
 /// An ask under way; dropped, it is no more.
-pub struct Begun {
-    running: Arc<Running>,
+pub struct RunningGuard {
+    running: Arc<RunningAsks>,
     id: Arc<str>,
 }
 
-impl Drop for Begun {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.running.lock().asks.remove(&self.id);
     }

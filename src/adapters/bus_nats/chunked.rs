@@ -11,8 +11,8 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::connection::Link;
-use super::inbox::{Held, Inbox};
+use super::connection::NatsConnection;
+use super::inbox::{HeldBody, Inbox};
 use super::wire;
 
 /// Parts that are on their way at once.
@@ -24,7 +24,7 @@ const SMALLEST: usize = 1024;
 
 /// Where a body is and how it can be known to be whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Parts {
+pub struct ChunkedBody {
     inbox: String,
     length: usize,
     /// The length of each part but the last.
@@ -32,7 +32,7 @@ pub struct Parts {
     sha256: String,
 }
 
-impl Parts {
+impl ChunkedBody {
     pub fn parse(text: &str, max_body: usize) -> Result<Self, String> {
         let parts: Self = serde_json::from_str(text).map_err(|error| format!("cannot be read: {error}"))?;
         if !parts.inbox.starts_with("_INBOX.") {
@@ -74,7 +74,7 @@ impl Parts {
     }
 }
 
-impl fmt::Display for Parts {
+impl fmt::Display for ChunkedBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).unwrap_or_default())
     }
@@ -85,7 +85,7 @@ fn digest(body: &[u8]) -> String {
 }
 
 /// The longest body that travels in a message; the rest of it is for headers.
-pub fn size(link: &Link) -> usize {
+pub fn size(link: &NatsConnection) -> usize {
     (link.client.max_payload() / 4 * 3).max(SMALLEST)
 }
 
@@ -97,7 +97,7 @@ pub fn part(body: &Bytes, offset: &[u8], size: usize) -> Option<Bytes> {
 }
 
 /// Gives a message its body: inside where there is room, else to be fetched while the guard lives.
-pub fn load(inbox: &Arc<Inbox>, message: &mut OutboundMessage, body: Bytes) -> Option<Held> {
+pub fn load(inbox: &Arc<Inbox>, message: &mut OutboundMessage, body: Bytes) -> Option<HeldBody> {
     let part = size(&inbox.link);
     if body.len() <= part {
         message.payload = body;
@@ -105,6 +105,6 @@ pub fn load(inbox: &Arc<Inbox>, message: &mut OutboundMessage, body: Bytes) -> O
     }
     let (length, sha256) = (body.len(), digest(&body));
     let held = inbox.hold(body, part);
-    wire::put_parts(message, &Parts { inbox: held.subject(), length, part, sha256 });
+    wire::put_parts(message, &ChunkedBody { inbox: held.subject(), length, part, sha256 });
     Some(held)
 }

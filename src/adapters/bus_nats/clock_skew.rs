@@ -25,7 +25,7 @@ const WINDOW: i64 = 30_000;
 const SENDERS: usize = 4096;
 
 /// This process's clock and what is known of the others'.
-pub struct Clocks {
+pub struct SenderClocks {
     own: String,
     began: Instant,
     heard: Mutex<HashMap<String, Heard>>,
@@ -38,7 +38,7 @@ struct Heard {
     before: i64,
 }
 
-impl Clocks {
+impl SenderClocks {
     pub fn new(own: String) -> Self {
         Self { own, began: Instant::now(), heard: Mutex::default() }
     }
@@ -56,7 +56,7 @@ impl Clocks {
     pub async fn tick(self: Arc<Self>, inbox: Arc<Inbox>, subject: String) {
         let mut connected = inbox.link.connected.clone();
         loop {
-            if inbox.link.up() {
+            if inbox.link.is_connected() {
                 inbox.link.send(wire::tick(subject.clone(), self.stamp()));
             }
             let _ = tokio::time::timeout(TICK, connected.changed()).await;
@@ -65,12 +65,12 @@ impl Clocks {
 
     pub async fn listen(self: Arc<Self>, mut ticks: Subscriber) {
         while let Some(tick) = ticks.next().await {
-            self.late(wire::sent(&tick));
+            self.delay(wire::sent(&tick));
         }
     }
 
     /// How long a message with that stamp was on its way, beyond what is usual.
-    pub fn late(&self, stamp: Option<&str>) -> Duration {
+    pub fn delay(&self, stamp: Option<&str>) -> Duration {
         self.late_at(self.now(), stamp)
     }
 
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
 
     /// How late messages are that were sent and heard at these times.
-    fn late(messages: &[(i64, i64)]) -> Vec<u128> {
-        let clocks = Clocks::new("me".into());
+    fn delay(messages: &[(i64, i64)]) -> Vec<u128> {
+        let clocks = SenderClocks::new("me".into());
         messages.iter().map(|(sent, now)| clocks.late_at(*now, Some(&format!("it {sent}"))).as_millis()).collect()
     }
 
@@ -113,29 +113,29 @@ mod tests {
     fn what_exceeds_the_least_difference_was_spent_on_the_way() {
         // Its clock is 1,000 ahead; the quickest way takes 2.
         assert_eq!(
-            late(&[(1_000, 5), (1_100, 102), (1_200, 202), (1_300, 9_302), (10_400, 9_402)]),
+            delay(&[(1_000, 5), (1_100, 102), (1_200, 202), (1_300, 9_302), (10_400, 9_402)]),
             [0, 0, 0, 9_000, 0]
         );
     }
 
     #[test]
     fn after_a_long_silence_the_first_to_come_is_late_nevertheless() {
-        assert_eq!(late(&[(0, 0), (100, 600_100), (600_200, 600_200)]), [0, 600_000, 0]);
+        assert_eq!(delay(&[(0, 0), (100, 600_100), (600_200, 600_200)]), [0, 600_000, 0]);
     }
 
     #[test]
     fn a_clock_that_stopped_for_a_while_is_believed_again() {
         let stopped: Vec<_> = (1..20).map(|n| (n * 5_000, n * 5_000 + 4_000)).collect();
-        let late = late(&[&[(0, 0)], &stopped[..]].concat());
+        let late = delay(&[&[(0, 0)], &stopped[..]].concat());
         assert_eq!((late[1], late[late.len() - 1]), (4_000, 0));
     }
 
     #[test]
     fn whoever_says_nothing_of_its_clock_is_in_time() {
-        let clocks = Clocks::new("me".into());
+        let clocks = SenderClocks::new("me".into());
         for stamp in [None, Some(""), Some("it"), Some("it x")] {
             assert_eq!(clocks.late_at(9, stamp), Duration::ZERO);
         }
-        assert_eq!(clocks.late(Some(&clocks.stamp())), Duration::ZERO);
+        assert_eq!(clocks.delay(Some(&clocks.stamp())), Duration::ZERO);
     }
 }

@@ -46,14 +46,14 @@ impl NatsOptions {
     }
 }
 
-pub struct Link {
+pub struct NatsConnection {
     pub client: Client,
     runtime: Handle,
     /// Changes with every connection made.
     pub connected: watch::Receiver<u64>,
 }
 
-impl Link {
+impl NatsConnection {
     pub async fn connect(options: &NatsOptions) -> Result<Self, String> {
         let (servers, user) = addresses(&options.urls)?;
         let (made, connected) = watch::channel(0);
@@ -95,7 +95,7 @@ impl Link {
 
     /// Whether the connection stands. What is published while it does not would be sent when it stands
     /// again, long after its sender has gone.
-    pub fn up(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 

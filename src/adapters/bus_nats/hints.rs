@@ -26,7 +26,7 @@ pub struct Hints {
 }
 
 /// The two subscriptions, and what waits to be sent.
-pub struct Wire {
+pub struct HintForwarder {
     moved: Subscriber,
     status: Subscriber,
     position_out: watch::Receiver<Position>,
@@ -35,14 +35,14 @@ pub struct Wire {
 }
 
 impl Hints {
-    pub async fn open(inbox: &Inbox, subjects: &Subjects) -> Result<(Self, Wire), String> {
+    pub async fn open(inbox: &Inbox, subjects: &Subjects) -> Result<(Self, HintForwarder), String> {
         let client = &inbox.link.client;
         let moved = client.subscribe(subjects.log_moved()).await.map_err(|error| error.to_string())?;
         let heard = client.subscribe(subjects.status()).await.map_err(|error| error.to_string())?;
         let here = broadcast::Sender::new(HINTS);
         let (position, position_out) = watch::channel(Position(0));
         let (status, status_out) = mpsc::channel(STATUS);
-        let wire = Wire { moved, status: heard, position_out, status_out, here: here.clone() };
+        let wire = HintForwarder { moved, status: heard, position_out, status_out, here: here.clone() };
         Ok((Self { here, position, status }, wire))
     }
 
@@ -61,12 +61,12 @@ impl Hints {
     }
 }
 
-impl Wire {
+impl HintForwarder {
     /// Sends what this process has to say and tells it what the others say.
     pub async fn run(mut self, inbox: Arc<Inbox>, subjects: Subjects, process: String) {
         // A hint that comes late is no hint, so none waits for the connection.
         let send = |subject: String, body: Bytes| {
-            if inbox.link.up() {
+            if inbox.link.is_connected() {
                 inbox.link.send(wire::hint(subject, &process, body));
             }
         };

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::connection::Link;
+use super::connection::NatsConnection;
 use super::{chunked, wire};
 
 /// How long an asker has to fetch a large answer, and how often is looked whether it has.
@@ -21,14 +21,14 @@ const FETCHED: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(200);
 
 pub struct Inbox {
-    pub link: Link,
+    pub link: NatsConnection,
     /// `_INBOX.<process>.`: what follows is the number of whoever waits.
     prefix: String,
     next: AtomicU64,
-    entries: Mutex<HashMap<u64, Entry>>,
+    entries: Mutex<HashMap<u64, InboxEntry>>,
 }
 
-enum Entry {
+enum InboxEntry {
     /// Somebody waits for one message.
     Waits { heard: Instant, answer: oneshot::Sender<Message> },
     /// A body that is fetched in parts of that size.
@@ -36,7 +36,7 @@ enum Entry {
 }
 
 impl Inbox {
-    pub async fn open(link: Link) -> Result<(Arc<Self>, Subscriber), String> {
+    pub async fn open(link: NatsConnection) -> Result<(Arc<Self>, Subscriber), String> {
         let prefix = format!("_INBOX.{}.", Uuid::new_v4().simple());
         let letters = link.client.subscribe(format!("{prefix}*")).await.map_err(|error| error.to_string())?;
         Ok((Arc::new(Self { link, prefix, next: AtomicU64::new(0), entries: Mutex::default() }), letters))
@@ -55,14 +55,14 @@ impl Inbox {
         };
         let mut entries = self.lock();
         match entries.get_mut(&number) {
-            Some(Entry::Waits { heard, .. }) if wire::is_working(&letter) => *heard = Instant::now(),
-            Some(Entry::Waits { .. }) => {
-                let Some(Entry::Waits { answer, .. }) = entries.remove(&number) else { return };
+            Some(InboxEntry::Waits { heard, .. }) if wire::is_working(&letter) => *heard = Instant::now(),
+            Some(InboxEntry::Waits { .. }) => {
+                let Some(InboxEntry::Waits { answer, .. }) = entries.remove(&number) else { return };
                 drop(entries);
                 let _ = answer.send(letter);
             }
-            Some(Entry::Holds(..)) if letter.payload.is_empty() => drop(entries.remove(&number)),
-            Some(Entry::Holds(body, size)) => {
+            Some(InboxEntry::Holds(..)) if letter.payload.is_empty() => drop(entries.remove(&number)),
+            Some(InboxEntry::Holds(body, size)) => {
                 let part = chunked::part(body, &letter.payload, *size);
                 drop(entries);
                 if let (Some(payload), Some(reply)) = (part, letter.reply) {
@@ -75,18 +75,18 @@ impl Inbox {
     }
 
     /// A place for one message to come back to.
-    pub fn wait(self: &Arc<Self>) -> Waiting {
+    pub fn wait(self: &Arc<Self>) -> ReplyWaiter {
         let (answer, rx) = oneshot::channel();
-        let number = self.enter(Entry::Waits { heard: Instant::now(), answer });
-        Waiting { inbox: self.clone(), number, answer: rx }
+        let number = self.enter(InboxEntry::Waits { heard: Instant::now(), answer });
+        ReplyWaiter { inbox: self.clone(), number, answer: rx }
     }
 
     /// Keeps a body to be fetched, until the guard is dropped or somebody says that he has it.
-    pub fn hold(self: &Arc<Self>, body: Bytes, size: usize) -> Held {
-        Held { inbox: self.clone(), number: self.enter(Entry::Holds(body, size)) }
+    pub fn hold(self: &Arc<Self>, body: Bytes, size: usize) -> HeldBody {
+        HeldBody { inbox: self.clone(), number: self.enter(InboxEntry::Holds(body, size)) }
     }
 
-    fn enter(&self, entry: Entry) -> u64 {
+    fn enter(&self, entry: InboxEntry) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, entry);
         number
@@ -101,7 +101,7 @@ impl Inbox {
         format!("{}{word}.{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, InboxEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,13 +123,13 @@ impl Inbox {
 }
 
 /// Somebody who waits; dropped, nobody does.
-pub struct Waiting {
+pub struct ReplyWaiter {
     inbox: Arc<Inbox>,
     number: u64,
     answer: oneshot::Receiver<Message>,
 }
 
-impl Waiting {
+impl ReplyWaiter {
     pub fn subject(&self) -> String {
         self.inbox.subject(self.number)
     }
@@ -142,25 +142,25 @@ impl Waiting {
     /// When the last sign of life came.
     pub fn heard(&self) -> Option<Instant> {
         match self.inbox.lock().get(&self.number) {
-            Some(Entry::Waits { heard, .. }) => Some(*heard),
+            Some(InboxEntry::Waits { heard, .. }) => Some(*heard),
             _ => None,
         }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for ReplyWaiter {
     fn drop(&mut self) {
         self.inbox.lock().remove(&self.number);
     }
 }
 
 /// A body that can be fetched while this lives.
-pub struct Held {
+pub struct HeldBody {
     inbox: Arc<Inbox>,
     number: u64,
 }
 
-impl Held {
+impl HeldBody {
     pub fn subject(&self) -> String {
         self.inbox.subject(self.number)
     }
@@ -174,7 +174,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBody {
     fn drop(&mut self) {
         self.inbox.lock().remove(&self.number);
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::inbox::Inbox;
-use super::job_stream::{ACK_WAIT, Lane};
+use super::job_stream::{ACK_WAIT, JobStream};
 use super::subscription::{NO_MORE, ROUND};
 use super::{chunked, wire};
 use crate::core::names::Position;
@@ -29,15 +29,15 @@ const PROGRESS: Duration = ACK_WAIT.checked_div(3).expect("not zero");
 const CONFIRM: Duration = Duration::from_secs(5);
 
 /// A worker's side of the lane.
-pub struct Puller {
-    lane: Arc<Lane>,
+pub struct JobPuller {
+    lane: Arc<JobStream>,
     /// Whether the lane has been seen since the connection was made.
     seen: Option<u64>,
     pull: Option<Pull>,
 }
 
-impl Puller {
-    pub fn new(lane: Arc<Lane>) -> Self {
+impl JobPuller {
+    pub fn new(lane: Arc<JobStream>) -> Self {
         Self { lane, seen: None, pull: None }
     }
 
@@ -69,13 +69,13 @@ impl Puller {
         let token = message.reply.clone()?;
         let job = wire::read_job(&message);
         let reply = job.reply.as_deref().and_then(wire::inbox);
-        let settle = Unsettled::new(lane.inbox.clone(), token, reply);
+        let settle = UnackedJob::new(lane.inbox.clone(), token, reply);
         Some(JobDelivery { job, attempt, settle: Box::new(settle) })
     }
 }
 
 #[async_trait]
-impl JobConsumer for Puller {
+impl JobConsumer for JobPuller {
     async fn next(&mut self) -> Option<JobDelivery> {
         // Whoever leaves while he waits leaves no pull behind.
         let waiting = Leaving(self);
@@ -111,7 +111,7 @@ impl JobConsumer for Puller {
 }
 
 /// Ends the pull of somebody who goes away.
-struct Leaving<'a>(&'a mut Puller);
+struct Leaving<'a>(&'a mut JobPuller);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
@@ -123,7 +123,7 @@ impl Drop for Leaving<'_> {
 
 /// A subscription that jobs are pulled into.
 struct Pull {
-    lane: Arc<Lane>,
+    lane: Arc<JobStream>,
     inbox: String,
     subscriber: Option<Subscriber>,
     /// When the pull under way is over.
@@ -185,14 +185,14 @@ pub fn answer(inbox: &Arc<Inbox>, to: Option<Subject>, outcome: Result<Bytes, By
 }
 
 /// A delivery nobody has settled yet; dropped so, it comes back at once.
-struct Unsettled {
+struct UnackedJob {
     inbox: Arc<Inbox>,
     token: Option<Subject>,
     reply: Option<Subject>,
     progress: JoinHandle<()>,
 }
 
-impl Unsettled {
+impl UnackedJob {
     fn new(inbox: Arc<Inbox>, token: Subject, reply: Option<Subject>) -> Self {
         let (telling, to) = (inbox.clone(), token.clone());
         let progress = inbox.link.spawn(async move {
@@ -206,7 +206,7 @@ impl Unsettled {
 }
 
 #[async_trait]
-impl JobAck for Unsettled {
+impl JobAck for UnackedJob {
     async fn ack(mut self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>) {
         let Some(token) = self.token.take() else { return };
         if let Some(outcome) = outcome {
@@ -224,7 +224,7 @@ impl JobAck for Unsettled {
     }
 }
 
-impl Drop for Unsettled {
+impl Drop for UnackedJob {
     fn drop(&mut self) {
         self.progress.abort();
         if let Some(token) = self.token.take() {

@@ -30,7 +30,7 @@ pub const ACK_WAIT: Duration = Duration::from_secs(30);
 /// How long the server may take for one thing.
 const LIMIT: Duration = Duration::from_secs(3);
 
-pub struct Lane {
+pub struct JobStream {
     pub inbox: Arc<Inbox>,
     subjects: Subjects,
     context: Context,
@@ -39,7 +39,7 @@ pub struct Lane {
     complained: AtomicBool,
 }
 
-impl Lane {
+impl JobStream {
     pub fn new(inbox: Arc<Inbox>, subjects: Subjects) -> Self {
         let context = ContextBuilder::new().timeout(LIMIT).build(inbox.link.client.clone());
         Self { inbox, subjects, context, making: tokio::sync::Mutex::default(), complained: AtomicBool::new(false) }
@@ -49,7 +49,7 @@ impl Lane {
     /// replicas say, keeps what he has made.
     pub async fn ensure(&self) -> Result<(), BusError> {
         let _making = self.making.lock().await;
-        if !self.inbox.link.up() {
+        if !self.inbox.link.is_connected() {
             return Err(BusError::Away);
         }
         match self.make().await {
@@ -97,7 +97,7 @@ impl Lane {
     /// Puts a job in. Whoever hears that the lane is away may submit it again under its id: should the
     /// first have arrived after all, it is the same job.
     pub async fn put(&self, job: JobMessage) -> Result<(), BusError> {
-        if !self.inbox.link.up() {
+        if !self.inbox.link.is_connected() {
             return Err(BusError::Away);
         }
         let mut message = wire::job(&self.subjects, &job);
@@ -121,7 +121,7 @@ impl Lane {
 
     /// Shows that a message was set aside: its reason, id and size lie in a stream of their own for a week.
     pub async fn set_aside(&self, letter: &str, note: Bytes) {
-        if !self.inbox.link.up() {
+        if !self.inbox.link.is_connected() {
             return;
         }
         let config = Config {
@@ -149,7 +149,7 @@ impl Lane {
 
     /// Jobs that nobody has in hand.
     pub async fn waiting(&self) -> usize {
-        if !self.inbox.link.up() {
+        if !self.inbox.link.is_connected() {
             return 0;
         }
         tokio::time::timeout(LIMIT, self.count()).await.ok().flatten().unwrap_or(0)

@@ -25,17 +25,17 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use self::cancellation::Running;
-use self::clock_skew::Clocks;
-use self::connection::Link;
+use self::cancellation::RunningAsks;
+use self::clock_skew::SenderClocks;
+use self::connection::NatsConnection;
 pub use self::connection::NatsOptions;
 use self::hints::Hints;
 use self::inbox::Inbox;
-use self::job_consumer::Puller;
-use self::job_stream::Lane;
+use self::job_consumer::JobPuller;
+use self::job_stream::JobStream;
 use self::subjects::Subjects;
 use self::subscription::ROUND;
-use super::bus_local::InProcessBus;
+use super::bus_local::LocalBus;
 use crate::ports::bus::{
     Ask, AskHandler, Bus, BusError, Hint, JobConsumer, JobMessage, Reply, SubscriptionGuard, Target,
 };
@@ -43,28 +43,28 @@ use crate::ports::bus::{
 pub struct NatsBus {
     inbox: Arc<Inbox>,
     subjects: Subjects,
-    running: Arc<Running>,
+    running: Arc<RunningAsks>,
     hints: Hints,
-    lane: Arc<Lane>,
-    clocks: Arc<Clocks>,
+    lane: Arc<JobStream>,
+    clocks: Arc<SenderClocks>,
     max_body: usize,
     tasks: Vec<JoinHandle<()>>,
-    local: Arc<InProcessBus>,
+    local: Arc<LocalBus>,
 }
 
 impl NatsBus {
     /// Connects, or says in a sentence why that cannot be. Once made, the connection is made again
     /// whenever it is lost.
     pub async fn connect(options: NatsOptions) -> Result<Arc<Self>, String> {
-        let link = Link::connect(&options).await?;
+        let link = NatsConnection::connect(&options).await?;
         let subjects = Subjects::new(&options.prefix);
         let (inbox, letters) = Inbox::open(link).await?;
         let cancels = inbox.link.client.subscribe(subjects.cancel()).await.map_err(|error| error.to_string())?;
         let ticks = inbox.link.client.subscribe(subjects.clock()).await.map_err(|error| error.to_string())?;
         let (hints, wire) = Hints::open(&inbox, &subjects).await?;
-        let running = Arc::new(Running::default());
+        let running = Arc::new(RunningAsks::default());
         let process = Uuid::new_v4().simple().to_string();
-        let clocks = Arc::new(Clocks::new(process.clone()));
+        let clocks = Arc::new(SenderClocks::new(process.clone()));
         let tasks = vec![
             tokio::spawn(clocks.clone().tick(inbox.clone(), subjects.clock())),
             tokio::spawn(clocks.clone().listen(ticks)),
@@ -72,8 +72,8 @@ impl NatsBus {
             tokio::spawn(running.clone().listen(cancels)),
             tokio::spawn(wire.run(inbox.clone(), subjects.clone(), process)),
         ];
-        let lane = Arc::new(Lane::new(inbox.clone(), subjects.clone()));
-        let (local, max_body) = (InProcessBus::new(), options.max_body);
+        let lane = Arc::new(JobStream::new(inbox.clone(), subjects.clone()));
+        let (local, max_body) = (LocalBus::new(), options.max_body);
         Ok(Arc::new(Self { inbox, subjects, running, hints, lane, clocks, max_body, tasks, local }))
     }
 }
@@ -88,7 +88,7 @@ impl Drop for NatsBus {
 impl Bus for NatsBus {
     async fn request(&self, ask: Ask) -> Result<Reply, BusError> {
         let of_many = matches!(ask.to, Target::Pool(_));
-        if self.local.serves(ask.to) && !(of_many && self.inbox.link.up()) {
+        if self.local.serves(ask.to) && !(of_many && self.inbox.link.is_connected()) {
             return self.local.request(ask).await;
         }
         self.ask(ask).await
@@ -108,7 +108,7 @@ impl Bus for NatsBus {
     }
 
     fn consume_jobs(&self) -> Box<dyn JobConsumer> {
-        Box::new(Puller::new(self.lane.clone()))
+        Box::new(JobPuller::new(self.lane.clone()))
     }
 
     async fn publish_outcome(&self, reply: &str, outcome: Result<Bytes, Bytes>) {

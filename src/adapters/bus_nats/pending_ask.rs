@@ -7,7 +7,7 @@ use async_nats::client::traits::Publisher;
 use async_nats::message::OutboundMessage;
 use tokio::time::{Instant, timeout_at};
 
-use super::inbox::{Inbox, Waiting};
+use super::inbox::{Inbox, ReplyWaiter};
 use super::subjects::Subjects;
 use super::{NatsBus, chunked, wire};
 use crate::ports::bus::{Ask, BusError, Reply};
@@ -19,13 +19,14 @@ impl NatsBus {
     pub(super) async fn ask(&self, ask: Ask) -> Result<Reply, BusError> {
         // Nothing is published into a connection that is down: it would be sent when that is up again,
         // and done for somebody who was told that it is not.
-        if !self.inbox.link.up() {
+        if !self.inbox.link.is_connected() {
             return Err(BusError::Away);
         }
         let until = Instant::now() + ask.time_left;
         let mut message = wire::ask(&self.subjects, &ask, self.clocks.stamp());
         let _held = chunked::load(&self.inbox, &mut message, ask.body);
-        let mut call = Call { waiting: self.inbox.wait(), inbox: &self.inbox, subjects: &self.subjects, over: false };
+        let mut call =
+            PendingAsk { waiting: self.inbox.wait(), inbox: &self.inbox, subjects: &self.subjects, over: false };
         message.reply = Some(call.waiting.subject().into());
         let sent = timeout_at(until, self.inbox.link.client.publish_message(message)).await;
         match sent {
@@ -46,15 +47,19 @@ impl NatsBus {
 }
 
 /// An ask under way. Dropped without an answer, it is cancelled.
-struct Call<'a> {
-    waiting: Waiting,
+struct PendingAsk<'a> {
+    waiting: ReplyWaiter,
     inbox: &'a Arc<Inbox>,
     subjects: &'a Subjects,
     over: bool,
 }
 
-impl Call<'_> {
-    async fn answer(&mut self, until: Instant, max_body: usize) -> Result<(Reply, Option<chunked::Parts>), BusError> {
+impl PendingAsk<'_> {
+    async fn answer(
+        &mut self,
+        until: Instant,
+        max_body: usize,
+    ) -> Result<(Reply, Option<chunked::ChunkedBody>), BusError> {
         let mut heard = Instant::now();
         loop {
             match timeout_at(until.min(heard + SILENCE), self.waiting.answer()).await {
@@ -74,7 +79,7 @@ impl Call<'_> {
     }
 }
 
-impl Drop for Call<'_> {
+impl Drop for PendingAsk<'_> {
     fn drop(&mut self) {
         if !self.over {
             let (subject, payload) = (self.subjects.cancel().into(), self.waiting.subject().into());

@@ -10,11 +10,11 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::cancellation::Running;
-use super::clock_skew::Clocks;
+use super::cancellation::RunningAsks;
+use super::clock_skew::SenderClocks;
 use super::inbox::Inbox;
 use super::pending_ask::SILENCE;
-use super::wire::{Asked, Asker};
+use super::wire::{AskSender, ReceivedAsk};
 use super::{NatsBus, chunked, wire};
 use crate::core::failure::{Code, Failure};
 use crate::core::names::Position;
@@ -38,8 +38,15 @@ impl NatsBus {
     pub(super) fn seat(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard {
         let (inbox, running, max_body) = (self.inbox.clone(), self.running.clone(), self.max_body);
         let clocks = self.clocks.clone();
-        let desk =
-            Arc::new(Desk { place, taker, inbox, running, clocks, max_body, room: Arc::new(Semaphore::new(IN_HAND)) });
+        let desk = Arc::new(AskServer {
+            place,
+            taker,
+            inbox,
+            running,
+            clocks,
+            max_body,
+            room: Arc::new(Semaphore::new(IN_HAND)),
+        });
         let seat = Arc::new(Seat::default());
         let (client, (subject, group)) = (self.inbox.link.client.clone(), self.subjects.place(place));
         let taken = seat.clone();
@@ -104,20 +111,20 @@ impl Seat {
 }
 
 /// What it takes to answer the asks of one place.
-struct Desk {
+struct AskServer {
     place: Target,
     taker: Arc<dyn AskHandler>,
     inbox: Arc<Inbox>,
-    running: Arc<Running>,
-    clocks: Arc<Clocks>,
+    running: Arc<RunningAsks>,
+    clocks: Arc<SenderClocks>,
     max_body: usize,
     room: Arc<Semaphore>,
 }
 
-impl Desk {
+impl AskServer {
     async fn work(self: Arc<Self>, seat: Arc<Seat>) {
         while let Some(message) = seat.next().await {
-            let asker = Asker::of(&message);
+            let asker = AskSender::of(&message);
             let Ok(room) = self.room.clone().try_acquire_owned() else {
                 self.inbox.link.send_to(asker.reply, wire::busy);
                 continue;
@@ -137,8 +144,8 @@ impl Desk {
         }
     }
 
-    async fn answer(self: Arc<Self>, message: Message, asker: Asker) {
-        let late = self.clocks.late(wire::sent(&message));
+    async fn answer(self: Arc<Self>, message: Message, asker: AskSender) {
+        let late = self.clocks.delay(wire::sent(&message));
         let asked = match wire::read_ask(&message, self.place, self.max_body) {
             Ok(asked) => asked,
             Err(failure) => return self.reply(asker.reply, failed(&failure), Position(0)),
@@ -165,8 +172,8 @@ impl Desk {
     /// Does the work until the time is up, and shows signs of life meanwhile.
     async fn serve(
         &self,
-        Asked { mut ask, parts }: Asked,
-        asker: &Asker,
+        ReceivedAsk { mut ask, parts }: ReceivedAsk,
+        asker: &AskSender,
         until: Instant,
     ) -> Option<Result<Reply, Busy>> {
         let work = async {

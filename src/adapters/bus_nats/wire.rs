@@ -8,7 +8,7 @@ use async_nats::message::OutboundMessage;
 use async_nats::{Message, StatusCode, Subject};
 use bytes::Bytes;
 
-use super::chunked::Parts;
+use super::chunked::ChunkedBody;
 use super::subjects::Subjects;
 use crate::core::command;
 use crate::core::command::{Command, DeliveryMode};
@@ -74,13 +74,13 @@ fn put_call(headers: &mut HeaderMap, call: Option<&CallTool>) {
 }
 
 /// A message as an ask, its body still to be fetched where it has parts.
-pub struct Asked {
+pub struct ReceivedAsk {
     pub ask: Ask,
-    pub parts: Option<Parts>,
+    pub parts: Option<ChunkedBody>,
 }
 
 /// What an asker is told in any case, however wrong the rest of its message is.
-pub struct Asker {
+pub struct AskSender {
     /// What a cancel names.
     pub id: Option<Arc<str>>,
     /// Where the answer goes: nowhere but into an inbox.
@@ -89,7 +89,7 @@ pub struct Asker {
     pub patient: bool,
 }
 
-impl Asker {
+impl AskSender {
     pub fn of(message: &Message) -> Self {
         let reply = message.reply.clone().filter(|reply| reply.starts_with("_INBOX."));
         let named = text(message, &ASK).filter(|id| id.len() <= 256);
@@ -119,13 +119,13 @@ fn call(message: &Message) -> Result<Option<CallTool>, Failure> {
     text(message, &CALL).map(|text| serde_json::from_str(text).map_err(wrong)).transpose()
 }
 
-fn parts(message: &Message, max_body: usize) -> Result<Option<Parts>, Failure> {
+fn parts(message: &Message, max_body: usize) -> Result<Option<ChunkedBody>, Failure> {
     let wrong = |why| Failure::invalid(format!("The header {PARTS} {why}"));
-    text(message, &PARTS).map(|text| Parts::parse(text, max_body).map_err(wrong)).transpose()
+    text(message, &PARTS).map(|text| ChunkedBody::parse(text, max_body).map_err(wrong)).transpose()
 }
 
 /// Reads an ask. Unknown headers are ignored, so that versions can run side by side.
-pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<Asked, Failure> {
+pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<ReceivedAsk, Failure> {
     let of_subject = match to {
         Target::Pool(area) => message.subject.rsplit_once('.').map(|(_, verb)| format!("{}.{verb}", area.as_str())),
         Target::Holder(_) | Target::Worker(_) => None,
@@ -153,7 +153,7 @@ pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<Asked,
     let traceparent = text(message, &TRACEPARENT).map(Into::into);
     let parts = parts(message, max_body)?;
     let body = message.payload.clone();
-    Ok(Asked { ask: Ask { to, command, time_left, seen, traceparent, call, body }, parts })
+    Ok(ReceivedAsk { ask: Ask { to, command, time_left, seen, traceparent, call, body }, parts })
 }
 
 fn unknown(name: &str) -> Failure {
@@ -257,7 +257,7 @@ pub fn is_working(message: &Message) -> bool {
 }
 
 /// Reads an answer, its body still to be fetched where it has parts.
-pub fn read_reply(message: Message, max_body: usize) -> Result<(Reply, Option<Parts>), BusError> {
+pub fn read_reply(message: Message, max_body: usize) -> Result<(Reply, Option<ChunkedBody>), BusError> {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(BusError::NobodyThere);
     }
@@ -274,7 +274,7 @@ pub fn read_reply(message: Message, max_body: usize) -> Result<(Reply, Option<Pa
 }
 
 /// Says where the body is.
-pub fn put_parts(message: &mut OutboundMessage, parts: &Parts) {
+pub fn put_parts(message: &mut OutboundMessage, parts: &ChunkedBody) {
     message.headers.get_or_insert_default().insert(PARTS.clone(), parts.to_string());
 }
 

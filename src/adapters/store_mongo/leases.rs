@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
-use super::{MongoStore, damaged, duplicate, failed, timely};
+use super::{MongoStore, damaged, duplicate, failed, with_timeout};
 use crate::core::names::{LeaseId, WorkerId};
 use crate::ports::error::StoreError;
 use crate::ports::leases::Leases;
@@ -37,13 +37,13 @@ impl Leases for MongoStore {
     async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<LeaseId>, StoreError> {
         let held = doc! { "holder": holder.to_string(), "$expr": { "$gt": ["$until", "$$NOW"] } };
         let later = vec![doc! { "$set": { "until": until(ttl) } }];
-        let renewed = timely(self.leases.update_many(held.clone(), later)).await?;
+        let renewed = with_timeout(self.leases.update_many(held.clone(), later)).await?;
         if renewed.matched_count == 0 {
             return Ok(vec![]);
         }
         // All that are held now were held then: whoever loses one does not get it back by renewing.
         let found = self.leases.find(held).projection(doc! { "_id": 1 });
-        let found: Vec<Document> = timely(async { found.await?.try_collect().await }).await?;
+        let found: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
         let id = |lease: &Document| lease.get_str("_id").map_err(damaged)?.parse().map(LeaseId).map_err(damaged);
         found.iter().map(id).collect()
     }
@@ -51,7 +51,7 @@ impl Leases for MongoStore {
     async fn release(&self, what: LeaseId, holder: WorkerId) -> Result<(), StoreError> {
         let own = doc! { "_id": what.to_string(), "holder": holder.to_string() };
         let free = vec![doc! { "$set": { "holder": Bson::Null, "until": "$$NOW" } }];
-        timely(self.leases.update_one(own, free)).await.map(drop)
+        with_timeout(self.leases.update_one(own, free)).await.map(drop)
     }
 }
 
@@ -66,7 +66,7 @@ impl MongoStore {
         let token = doc! { "$cond": [own, "$token", next] };
         let taken = vec![doc! { "$set": { "token": token, "holder": holder, "until": until(ttl) } }];
         let lease = self.leases.find_one_and_update(mine, taken).return_document(ReturnDocument::After);
-        let Some(lease) = timely(lease).await? else { return Ok(None) };
+        let Some(lease) = with_timeout(lease).await? else { return Ok(None) };
         Ok(Some(lease.get_i64("token").map_err(damaged)? as u64))
     }
 }

@@ -13,7 +13,7 @@ use mongodb::error::{Error, ErrorKind};
 use mongodb::options::ReadConcern;
 use tokio::time::Instant;
 
-use super::{MongoStore, damaged, duplicate, failed, timely};
+use super::{MongoStore, damaged, duplicate, failed, with_timeout};
 use crate::core::event::Entry;
 use crate::core::names::{CommandId, Position};
 use crate::ports::error::StoreError;
@@ -29,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 const LARGEST: usize = 15 << 20;
 
 /// What one attempt to insert has shown.
-enum Attempt {
+enum InsertOutcome {
     Done,
     Taken,
     /// One of its commands is in the log already.
@@ -55,14 +55,14 @@ impl EventLog for MongoStore {
         loop {
             // Inserting the same again is how an unknown outcome becomes known: its keys are unique.
             match self.insert(&document, sent).await {
-                Attempt::Done => {
+                InsertOutcome::Done => {
                     self.known.fetch_max(entry.position.0, Ordering::AcqRel);
                     return Ok(());
                 }
-                Attempt::Taken => return Err(AppendError::Taken),
-                Attempt::Repeated => return Err(self.repeated(entry, until).await),
-                Attempt::Away(error) if !sent => return Err(error.into()),
-                Attempt::Away(error) | Attempt::Unknown(error) => {
+                InsertOutcome::Taken => return Err(AppendError::Taken),
+                InsertOutcome::Repeated => return Err(self.repeated(entry, until).await),
+                InsertOutcome::Away(error) if !sent => return Err(error.into()),
+                InsertOutcome::Away(error) | InsertOutcome::Unknown(error) => {
                     sent = true;
                     if Instant::now() >= until {
                         let unknown = format!("whether the change was made is not known yet: {}", error.0);
@@ -81,7 +81,8 @@ impl EventLog for MongoStore {
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        let newest = timely(self.log.find_one(doc! {}).sort(doc! { "_id": -1 }).projection(doc! { "_id": 1 })).await?;
+        let newest =
+            with_timeout(self.log.find_one(doc! {}).sort(doc! { "_id": -1 }).projection(doc! { "_id": 1 })).await?;
         let head = match newest {
             Some(newest) => newest.get_i64("_id").map_err(damaged)? as u64,
             None => 0,
@@ -97,7 +98,7 @@ impl EventLog for MongoStore {
             .sort(doc! { "_id": 1 })
             .limit(i64::try_from(limit).unwrap_or(i64::MAX))
             .projection(doc! { "at": 1, "body": 1 });
-        let documents: Vec<Document> = timely(async { found.await?.try_collect().await }).await?;
+        let documents: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
         let entries = documents.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
         if let Some(newest) = entries.last() {
             self.known.fetch_max(newest.position.0, Ordering::AcqRel);
@@ -107,7 +108,7 @@ impl EventLog for MongoStore {
 
     async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
         let named = doc! { "commits.commandId": command.to_string() };
-        let found = timely(self.log.find_one(named).projection(doc! { "_id": 1 })).await?;
+        let found = with_timeout(self.log.find_one(named).projection(doc! { "_id": 1 })).await?;
         found.map(|found| Ok(Position(found.get_i64("_id").map_err(damaged)? as u64))).transpose()
     }
 
@@ -144,34 +145,35 @@ impl MongoStore {
 
     /// Inserts, for the first time or again: then a duplicate may be one's own. (What the driver itself sends again
     /// the server knows by the number of the write.)
-    async fn insert(&self, document: &Document, again: bool) -> Attempt {
+    async fn insert(&self, document: &Document, again: bool) -> InsertOutcome {
         let error = match tokio::time::timeout(ATTEMPT, self.log.insert_one(document).into_future()).await {
-            Ok(Ok(_)) => return Attempt::Done,
+            Ok(Ok(_)) => return InsertOutcome::Done,
             Ok(Err(error)) => error,
-            Err(_) => return Attempt::Unknown(StoreError("MongoDB did not answer".to_owned())),
+            Err(_) => return InsertOutcome::Unknown(StoreError("MongoDB did not answer".to_owned())),
         };
         match duplicate(&error) {
             Some(words) => {
-                let other = if words.contains("commits.commandId") { Attempt::Repeated } else { Attempt::Taken };
+                let other =
+                    if words.contains("commits.commandId") { InsertOutcome::Repeated } else { InsertOutcome::Taken };
                 if again { self.own_or(document, other).await } else { other }
             }
-            None if matches!(&*error.kind, ErrorKind::ServerSelection { .. }) => Attempt::Away(failed(&error)),
-            None if was_refused(&error) => Attempt::Away(failed(&error)),
-            None => Attempt::Unknown(failed(&error)),
+            None if matches!(&*error.kind, ErrorKind::ServerSelection { .. }) => InsertOutcome::Away(failed(&error)),
+            None if was_refused(&error) => InsertOutcome::Away(failed(&error)),
+            None => InsertOutcome::Unknown(failed(&error)),
         }
     }
 
     /// Whether a duplicate is one's own. It counts once a majority has it.
-    async fn own_or(&self, document: &Document, other: Attempt) -> Attempt {
+    async fn own_or(&self, document: &Document, other: InsertOutcome) -> InsertOutcome {
         let here = doc! { "_id": document.get("_id") };
-        let there = timely(self.log.find_one(here.clone()).read_concern(ReadConcern::local())).await;
+        let there = with_timeout(self.log.find_one(here.clone()).read_concern(ReadConcern::local())).await;
         match there {
-            Err(error) => Attempt::Unknown(error),
+            Err(error) => InsertOutcome::Unknown(error),
             Ok(Some(there)) if there.get("body") == document.get("body") => {
-                match timely(self.log.find_one(here).projection(doc! { "_id": 1 })).await {
-                    Ok(Some(_)) => Attempt::Done,
-                    Ok(None) => Attempt::Unknown(StoreError("a majority has not stored it yet".to_owned())),
-                    Err(error) => Attempt::Unknown(error),
+                match with_timeout(self.log.find_one(here).projection(doc! { "_id": 1 })).await {
+                    Ok(Some(_)) => InsertOutcome::Done,
+                    Ok(None) => InsertOutcome::Unknown(StoreError("a majority has not stored it yet".to_owned())),
+                    Err(error) => InsertOutcome::Unknown(error),
                 }
             }
             Ok(_) => other,

@@ -104,7 +104,7 @@ impl MongoStore {
 }
 
 /// Bounds an operation.
-async fn timely<T>(operation: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, StoreError> {
+async fn with_timeout<T>(operation: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, StoreError> {
     match tokio::time::timeout(OPERATION, operation.into_future()).await {
         Ok(done) => done.map_err(|error| failed(&error)),
         Err(_) => Err(StoreError(format!("MongoDB did not answer within {} ms", OPERATION.as_millis()))),

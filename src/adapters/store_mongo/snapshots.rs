@@ -4,14 +4,16 @@ use mongodb::bson::{Document, doc};
 use uuid::Uuid;
 
 use super::vault::binary;
-use super::{MongoStore, damaged, duplicate, timely};
+use super::{MongoStore, damaged, duplicate, with_timeout};
 use crate::core::names::Position;
 use crate::ports::error::StoreError;
 use crate::ports::event_log::SnapshotHead;
 
 impl MongoStore {
     pub(super) async fn head_of_snapshots(&self, fold: u32) -> Result<Option<SnapshotHead>, StoreError> {
-        let Some(head) = timely(self.snapshots.find_one(doc! { "_id": head_id(fold) })).await? else { return Ok(None) };
+        let Some(head) = with_timeout(self.snapshots.find_one(doc! { "_id": head_id(fold) })).await? else {
+            return Ok(None);
+        };
         // One that an earlier version has written says nothing of pieces.
         let (Ok(id), Ok(pieces)) = (head.get_str("snapshot"), head.get_i64("pieces")) else { return Ok(None) };
         let at = Position(head.get_i64("position").map_err(damaged)? as u64);
@@ -19,7 +21,7 @@ impl MongoStore {
     }
 
     pub(super) async fn piece(&self, snapshot: &SnapshotHead, n: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        let piece = timely(self.snapshots.find_one(doc! { "_id": piece_id(snapshot.id, n) })).await?;
+        let piece = with_timeout(self.snapshots.find_one(doc! { "_id": piece_id(snapshot.id, n) })).await?;
         piece.map(|piece| piece.get_binary_generic("bytes").cloned().map_err(damaged)).transpose()
     }
 
@@ -28,7 +30,7 @@ impl MongoStore {
         let of = doc! { "fold": i64::from(fold), "position": at.0 as i64, "snapshot": id.to_string() };
         let mut piece = doc! { "_id": piece_id(id, pieces), "bytes": binary(bytes) };
         piece.extend(of);
-        timely(self.snapshots.insert_one(piece)).await.map(drop)
+        with_timeout(self.snapshots.insert_one(piece)).await.map(drop)
     }
 
     pub(super) async fn finish(&self, snapshot: &SnapshotHead) -> Result<(), StoreError> {
@@ -47,7 +49,7 @@ impl MongoStore {
             true => doc! { "fold": { "$lte": fold }, "position": { "$lte": position }, "snapshot": { "$ne": &id } },
             false => doc! { "fold": fold, "snapshot": &id },
         };
-        timely(self.snapshots.delete_many(in_vain)).await.map(drop)
+        with_timeout(self.snapshots.delete_many(in_vain)).await.map(drop)
     }
 }
 

@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Document, doc};
 
-use super::{MongoStore, damaged, duplicate, failed, timely};
+use super::{MongoStore, damaged, duplicate, failed, with_timeout};
 use crate::core::names::ValueId;
 use crate::ports::error::StoreError;
 use crate::ports::vault::{KeyRecord, Sealed, Vault, VaultValue, WrappingChange};
@@ -35,13 +35,13 @@ impl Vault for MongoStore {
             "sealed": first("$sealed", &rest),
         };
         let put = self.vault.update_one(doc! { "_id": id.to_string() }, vec![doc! { "$set": value }]).upsert(true);
-        timely(put).await.map(drop)
+        with_timeout(put).await.map(drop)
     }
 
     async fn get(&self, ids: &[ValueId]) -> Result<Vec<Option<Sealed>>, StoreError> {
         let wanted: Vec<_> = ids.iter().map(ToString::to_string).collect();
         let found = self.vault.find(doc! { "_id": { "$in": &wanted } }).projection(doc! { "wrapping": 1, "sealed": 1 });
-        let found: Vec<Document> = timely(async { found.await?.try_collect().await }).await?;
+        let found: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
         let mut values = HashMap::with_capacity(found.len());
         for value in &found {
             values.insert(value.get_str("_id").map_err(damaged)?, whole(value)?);
@@ -55,14 +55,14 @@ impl Vault for MongoStore {
             return Ok(());
         }
         let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
-        timely(self.vault.delete_many(doc! { "_id": { "$in": ids } })).await.map(drop)
+        with_timeout(self.vault.delete_many(doc! { "_id": { "$in": ids } })).await.map(drop)
     }
 
     async fn older_than(&self, age: Duration) -> Result<Vec<ValueId>, StoreError> {
         let before = doc! { "$subtract": ["$$NOW", age.as_millis() as i64] };
         let old = doc! { "$expr": { "$lt": ["$putAt", before] } };
         let found = self.vault.find(old).projection(doc! { "_id": 1 });
-        let found: Vec<Document> = timely(async { found.await?.try_collect().await }).await?;
+        let found: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
         found.iter().map(id_of).collect()
     }
 
@@ -70,7 +70,7 @@ impl Vault for MongoStore {
         let after = after.map_or(doc! {}, |id| doc! { "_id": { "$gt": id.to_string() } });
         let found = self.vault.find(after).sort(doc! { "_id": 1 }).limit(i64::try_from(limit).unwrap_or(i64::MAX));
         let found = found.projection(doc! { "wrapping": { "$ifNull": ["$wrapping", "$sealed"] } });
-        let found: Vec<Document> = timely(async { found.await?.try_collect().await }).await?;
+        let found: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
         let wrapping = |value: &Document| Ok((id_of(value)?, Sealed(bytes_of(value, "wrapping")?).split().0));
         found.iter().map(wrapping).collect()
     }
@@ -90,7 +90,7 @@ impl Vault for MongoStore {
                 _ => {}
             }
         }
-        let Some(record) = timely(self.keys.find_one(one)).await? else { return Ok(None) };
+        let Some(record) = with_timeout(self.keys.find_one(one)).await? else { return Ok(None) };
         let salt = record.get_binary_generic("salt").map_err(damaged)?.as_slice().try_into().map_err(damaged)?;
         let check = record.get_binary_generic("check").map_err(damaged)?.clone();
         Ok(Some(KeyRecord { salt, check }))
@@ -98,7 +98,7 @@ impl Vault for MongoStore {
 
     async fn renew_key_record(&self, from: &KeyRecord, check: Vec<u8>) -> Result<bool, StoreError> {
         let stored = doc! { "_id": "key", "salt": binary(&from.salt), "check": binary(&from.check) };
-        let renewed = timely(self.keys.update_one(stored, doc! { "$set": { "check": binary(&check) } })).await?;
+        let renewed = with_timeout(self.keys.update_one(stored, doc! { "$set": { "check": binary(&check) } })).await?;
         Ok(renewed.matched_count > 0)
     }
 }
@@ -111,7 +111,7 @@ impl MongoStore {
 
     async fn rewrap_one(&self, WrappingChange { id, from, to }: WrappingChange) -> Result<bool, StoreError> {
         let replaced = async |there: Document, with: Document| {
-            let replaced = timely(self.vault.update_one(there, doc! { "$set": with })).await?;
+            let replaced = with_timeout(self.vault.update_one(there, doc! { "$set": with })).await?;
             Ok::<_, StoreError>(replaced.matched_count > 0)
         };
         let there = doc! { "_id": id.to_string(), "wrapping": binary(&from) };
@@ -119,7 +119,7 @@ impl MongoStore {
             return Ok(true);
         }
         let earlier = doc! { "_id": id.to_string(), "wrapping": { "$exists": false } };
-        let Some(value) = timely(self.vault.find_one(earlier.clone())).await? else { return Ok(false) };
+        let Some(value) = with_timeout(self.vault.find_one(earlier.clone())).await? else { return Ok(false) };
         let sealed = whole(&value)?;
         let (wrapping, rest) = sealed.split();
         if wrapping != from {

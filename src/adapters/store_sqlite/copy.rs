@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a copy holds.
-pub struct Copied {
+pub struct CopySummary {
     /// The newest position of the log.
     pub position: u64,
     pub values: u64,
@@ -25,7 +25,7 @@ pub struct Copied {
 
 /// Copies a store that may be in use, by another process too, into a new file that nobody else reads. What was
 /// copied is checked; a copy that fails is not to be used.
-pub fn copy(from: &Path, to: &Path) -> Result<Copied, StoreError> {
+pub fn copy(from: &Path, to: &Path) -> Result<CopySummary, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let source = Connection::open_with_flags(from, flags).map_err(failed)?;
     source.busy_timeout(PATIENCE).map_err(failed)?;
@@ -66,7 +66,7 @@ fn check_kind(connection: &Connection) -> Result<(), StoreError> {
     Err(StoreError("it is not the store of an mcp-api".into()))
 }
 
-fn look(copy: &Connection) -> Result<Copied, StoreError> {
+fn look(copy: &Connection) -> Result<CopySummary, StoreError> {
     let sound: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if sound != "ok" {
         return Err(StoreError(format!("it is damaged: {sound}")));
@@ -74,7 +74,7 @@ fn look(copy: &Connection) -> Result<Copied, StoreError> {
     let number = |sql| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(failed);
     let record = |row: &rusqlite::Row<'_>| Ok(KeyRecord { salt: row.get(0)?, check: row.get(1)? });
     let key = copy.query_row(r#"SELECT salt, "check" FROM key_record"#, [], record);
-    Ok(Copied {
+    Ok(CopySummary {
         position: number("SELECT coalesce(max(position), 0) FROM log")? as u64,
         values: number("SELECT count(*) FROM vault")? as u64,
         key: rusqlite::OptionalExtension::optional(key).map_err(failed)?,

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 
-pub use self::copy::{Copied, copy};
+pub use self::copy::{CopySummary, copy};
 use self::reader::Readers;
 use self::writer::Writer;
 use crate::ports::error::StoreError;

@@ -14,9 +14,9 @@ const WAITING: usize = 1024;
 const BATCH: usize = 256;
 
 /// One write: does its work inside the transaction, and returns what answers it after the commit.
-type Write = Box<dyn FnOnce(&Transaction<'_>) -> Answer + Send>;
+type Write = Box<dyn FnOnce(&Transaction<'_>) -> WriteResult + Send>;
 /// Told whether the transaction was committed.
-type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+type WriteResult = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 pub struct Writer {
     queue: mpsc::Sender<Write>,
@@ -87,7 +87,7 @@ fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Write>) {
 fn commit(
     connection: &mut Connection,
     batch: impl Iterator<Item = Write>,
-    answers: &mut Vec<Answer>,
+    answers: &mut Vec<WriteResult>,
 ) -> Result<(), StoreError> {
     let transaction = connection.transaction().map_err(failed)?;
     answers.extend(batch.map(|write| write(&transaction)));

@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use self::show::Show;
-use super::Ended;
-use super::client::Api;
+use super::CommandResult;
+use super::client::ApiClient;
 use crate::app;
 use crate::app::StartError;
 use crate::config::{BadConfig, Config, Env, Keys, LogConfig};
@@ -24,14 +24,14 @@ use crate::telemetry::logging;
 /// Everything of the demo, so that deleting it leaves nothing behind.
 const FOLDER: &str = "data-demo";
 
-pub fn run() -> Ended {
+pub fn run() -> CommandResult {
     let env = Env::of_process()?;
     logging::start(&log(&env)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(demo(&env))
 }
 
-async fn demo(env: &Env) -> Ended {
+async fn demo(env: &Env) -> CommandResult {
     let mut stop = pin!(app::stop_signal()?);
     let show = Show::new();
     show.title("One API in front of a real MCP server, for two users with a secret each.");
@@ -75,7 +75,7 @@ async fn serve(
         // It could not start: there is nothing to tell.
         let Ok(url) = told.await else { return Ok(()) };
         show.result(&format!("it listens on {url}"));
-        let api = Api::new(url, token);
+        let api = ApiClient::new(url, token);
         tokio::select! {
             biased;
             () = end.cancelled() => Ok(()),

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::Value;
 
-use crate::cli::client::{Api, send};
+use crate::cli::client::{ApiClient, send};
 
 const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";
@@ -49,7 +49,13 @@ impl Show {
     }
 
     /// Shows the curl line of a request and sends it.
-    pub async fn ask(&self, api: &Api, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), String> {
+    pub async fn ask(
+        &self,
+        api: &ApiClient,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(u16, Value), String> {
         self.command(&curl(api, method, path, body.as_ref()));
         send(api, method, path, body).await
     }
@@ -61,7 +67,7 @@ pub fn program() -> String {
 }
 
 /// The line that sends the same request from a shell.
-pub fn curl(api: &Api, method: &str, path: &str, body: Option<&Value>) -> String {
+pub fn curl(api: &ApiClient, method: &str, path: &str, body: Option<&Value>) -> String {
     let url = format!("{}{path}", api.url);
     let mut line = format!("curl -s {}", if url.contains('?') { quoted(&url) } else { url });
     if api.token.is_some() {
@@ -87,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_curl_line_can_be_copied() {
-        let mut api = Api::new("http://h:1".into(), None);
+        let mut api = ApiClient::new("http://h:1".into(), None);
         assert_eq!(curl(&api, "GET", "/events?limit=9", None), "curl -s 'http://h:1/events?limit=9'");
         assert_eq!(
             curl(&api, "POST", "/p", Some(&json!({ "a": "it's" }))),

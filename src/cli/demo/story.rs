@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::FOLDER;
 use super::show::{Show, curl, program};
-use crate::cli::call::sentence;
-use crate::cli::client::Api;
+use crate::cli::call::error_text;
+use crate::cli::client::ApiClient;
 use crate::config::ClientConfig;
 use crate::workers::guard::PASSED_ON;
 
@@ -22,7 +22,7 @@ const STRANGER: &str = "cem";
 /// Events that are shown.
 const EVENTS: usize = 8;
 
-pub async fn tell(api: &Api, show: &Show) -> Result<(), String> {
+pub async fn tell(api: &ApiClient, show: &Show) -> Result<(), String> {
     install(api, show).await?;
     store(api, show).await?;
     call(api, show).await?;
@@ -33,7 +33,7 @@ pub async fn tell(api: &Api, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn install(api: &Api, show: &Show) -> Result<(), String> {
+async fn install(api: &ApiClient, show: &Show) -> Result<(), String> {
     show.step("Install a real MCP server from npm");
     let began = Instant::now();
     let package = json!({ "name": PACKAGE, "version": VERSION, "serverName": SERVER });
@@ -46,7 +46,7 @@ async fn install(api: &Api, show: &Show) -> Result<(), String> {
     }
     let server = &succeeded(answer)?["server"];
     if server["status"] != "connected" {
-        return Err(format!("the server did not start: {}", sentence(server)));
+        return Err(format!("the server did not start: {}", error_text(server)));
     }
     let tools = server["toolsList"].as_array().map(Vec::as_slice).unwrap_or_default();
     let names: Vec<_> = tools.iter().filter_map(|tool| tool["name"].as_str()).take(4).collect();
@@ -54,7 +54,7 @@ async fn install(api: &Api, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn store(api: &Api, show: &Show) -> Result<(), String> {
+async fn store(api: &ApiClient, show: &Show) -> Result<(), String> {
     show.step("Store a secret named message for ana, and another one for ben");
     for (user, value) in SECRETS {
         let secret = json!({ "username": user, "serverName": SERVER, "secretName": "message", "secretValue": value });
@@ -64,7 +64,7 @@ async fn store(api: &Api, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn call(api: &Api, show: &Show) -> Result<(), String> {
+async fn call(api: &ApiClient, show: &Show) -> Result<(), String> {
     show.step(&format!("Call echo with the same arguments as ana, as ben, and as {STRANGER}, who has no secret"));
     let args = json!({ "message": "hello" });
     for (user, own) in SECRETS.into_iter().chain([(STRANGER, "hello")]) {
@@ -77,7 +77,7 @@ async fn call(api: &Api, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn environment(api: &Api, show: &Show) -> Result<(), String> {
+async fn environment(api: &ApiClient, show: &Show) -> Result<(), String> {
     show.step("Ask the server which variables of this process it can see");
     let body = json!({ "serverName": SERVER, "methodName": "get-env", "args": {} });
     let answer = succeeded(show.ask(api, "POST", "/mcp/tool/call", Some(body)).await?.1)?;
@@ -92,7 +92,7 @@ async fn environment(api: &Api, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn events(api: &Api, show: &Show) -> Result<(), String> {
+async fn events(api: &ApiClient, show: &Show) -> Result<(), String> {
     show.step("Read the log: what has changed, and none of the values");
     let answer = succeeded(show.ask(api, "GET", "/events?limit=1000", None).await?.1)?;
     let events = answer["events"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -137,7 +137,7 @@ fn look(show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-fn what_next(api: &Api, show: &Show) {
+fn what_next(api: &ApiClient, show: &Show) {
     let at = if api.url == ClientConfig::DEFAULT_URL { String::new() } else { format!(" --url {}", api.url) };
     let program = program();
     show.line("", "");
@@ -149,7 +149,7 @@ fn what_next(api: &Api, show: &Show) {
 }
 
 fn succeeded(answer: Value) -> Result<Value, String> {
-    if answer["success"] == true { Ok(answer) } else { Err(sentence(&answer)) }
+    if answer["success"] == true { Ok(answer) } else { Err(error_text(&answer)) }
 }
 
 fn holds(true_: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {

@@ -7,10 +7,10 @@ use futures::stream::StreamExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::packages::Package;
-use super::plan::{Plan, Secret};
-use crate::cli::call::sentence;
-use crate::cli::client::{Api, send, send_later};
+use super::packages::PackageImport;
+use super::plan::{ImportPlan, SecretImport};
+use crate::cli::call::error_text;
+use crate::cli::client::{ApiClient, send, send_later};
 use crate::cli::install::follow;
 
 /// Servers registered at once: each is started, and may take its time.
@@ -25,15 +25,15 @@ const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Has the API check the servers as it would when they are registered.
-pub async fn check_servers(api: &Api, plan: &mut Plan) -> Result<(), String> {
+pub async fn check_servers(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
     register(api, plan, "/mcp/servers?dryRun=true").await
 }
 
-pub async fn servers(api: &Api, plan: &mut Plan) -> Result<(), String> {
+pub async fn servers(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
     register(api, plan, "/mcp/servers").await
 }
 
-async fn register(api: &Api, plan: &mut Plan, path: &str) -> Result<(), String> {
+async fn register(api: &ApiClient, plan: &mut ImportPlan, path: &str) -> Result<(), String> {
     let bodies = plan.servers.clone();
     let mut answers = stream::iter(bodies)
         .map(async |body| {
@@ -44,25 +44,25 @@ async fn register(api: &Api, plan: &mut Plan, path: &str) -> Result<(), String> 
     while let Some((name, answer)) = answers.next().await {
         match answer? {
             (200, _) => {}
-            (_, answer) => plan.refuse(&name, &sentence(&answer)),
+            (_, answer) => plan.refuse(&name, &error_text(&answer)),
         }
     }
     Ok(())
 }
 
 /// Has the API check the packages, without looking for them at their registries.
-pub async fn check_packages(api: &Api, plan: &mut Plan) -> Result<(), String> {
+pub async fn check_packages(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
     for package in std::mem::take(&mut plan.packages) {
         match ask(api, "/packages/install?dryRun=true", package.body.clone()).await? {
             (200, _) => plan.packages.push(package),
-            (_, answer) => plan.refuse_package(&package, &sentence(&answer)),
+            (_, answer) => plan.refuse_package(&package, &error_text(&answer)),
         }
     }
     Ok(())
 }
 
 /// Tells of each as it goes. One that fails stops no other.
-pub async fn packages(api: &Api, plan: &mut Plan) {
+pub async fn packages(api: &ApiClient, plan: &mut ImportPlan) {
     let packages = std::mem::take(&mut plan.packages);
     let mut ends = stream::iter(packages)
         .map(async |package| {
@@ -86,11 +86,11 @@ pub async fn packages(api: &Api, plan: &mut Plan) {
 }
 
 /// Gives the version that was installed. What was accepted goes on also where nobody waits: hence a job, and a key.
-async fn install(api: &Api, package: &Package) -> Result<String, String> {
+async fn install(api: &ApiClient, package: &PackageImport) -> Result<String, String> {
     let key = Uuid::now_v7().to_string();
     let accept = async || send_later(api, "POST", "/packages/install", package.body.clone(), Some(&key)).await;
     let (_, accepted) = persist(accept).await?;
-    let Some(job) = accepted["jobId"].as_str() else { return Err(sentence(&accepted)) };
+    let Some(job) = accepted["jobId"].as_str() else { return Err(error_text(&accepted)) };
     let followed = persist(async || follow(api, job, |_| {}).await.map(|answer| (200, answer)));
     let unknown = |why: String| format!("{why}; GET /jobs/{job} tells what becomes of it");
     let followed = tokio::time::timeout(INSTALLS, followed).await;
@@ -99,12 +99,12 @@ async fn install(api: &Api, package: &Package) -> Result<String, String> {
         .map_err(unknown)?;
     match answer["package"]["version"].as_str() {
         Some(version) => Ok(version.to_owned()),
-        None => Err(sentence(&answer)),
+        None => Err(error_text(&answer)),
     }
 }
 
 /// A value that is there already is newer than the original's, and stays.
-pub async fn secrets(api: &Api, plan: &mut Plan) -> Result<(), String> {
+pub async fn secrets(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
     let secrets = std::mem::take(&mut plan.secrets);
     let mut answers = stream::iter(secrets)
         .map(async |secret| {
@@ -116,31 +116,31 @@ pub async fn secrets(api: &Api, plan: &mut Plan) -> Result<(), String> {
         match answer? {
             (200, _) => plan.secrets.push(secret),
             (409, answer) if answer["code"] == "conflict" => plan.secrets_there += 1,
-            (_, answer) => plan.not_taken.push(format!("{}: {}", secret.called(), sentence(&answer))),
+            (_, answer) => plan.not_taken.push(format!("{}: {}", secret.called(), error_text(&answer))),
         }
     }
     Ok(())
 }
 
 /// Tokens that are there already may have been refreshed since: then the original's would end them all.
-pub async fn grants(api: &Api, plan: &mut Plan) -> Result<(), String> {
+pub async fn grants(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
     for grant in std::mem::take(&mut plan.grants) {
         let path = format!("/mcp/servers/{}/oauth", grant.server);
         match ask(api, &path, grant.body.clone()).await? {
             (200, _) => plan.grants.push(grant),
             (409, answer) if answer["code"] == "conflict" => plan.grants_there += 1,
-            (_, answer) => plan.not_taken.push(format!("{}: {}", grant.called, sentence(&answer))),
+            (_, answer) => plan.not_taken.push(format!("{}: {}", grant.called, error_text(&answer))),
         }
     }
     Ok(())
 }
 
-fn body(Secret { user, server, name, value }: &Secret) -> Value {
+fn body(SecretImport { user, server, name, value }: &SecretImport) -> Value {
     let value = value.expose().unwrap_or_default();
     json!({ "username": user, "serverName": server, "secretName": name, "secretValue": value, "ifAbsent": true })
 }
 
-async fn ask(api: &Api, path: &str, body: Value) -> Result<(u16, Value), String> {
+async fn ask(api: &ApiClient, path: &str, body: Value) -> Result<(u16, Value), String> {
     persist(async || send(api, "POST", path, Some(body.clone())).await).await
 }
 

@@ -10,7 +10,7 @@ use crate::crypto::predecessor::PredecessorKey;
 const SEALED: [&str; 4] = ["accessToken", "refreshToken", "clientSecret", "codeVerifier"];
 const PLAIN: [&str; 3] = ["tokenType", "clientId", "redirectUri"];
 
-pub struct Grant {
+pub struct GrantImport {
     pub server: ServerName,
     pub called: String,
     /// With the tokens in it: never shown.
@@ -18,7 +18,7 @@ pub struct Grant {
 }
 
 /// Tokens, or why they cannot be taken.
-pub fn grant(document: &Value, key: &PredecessorKey, now_ms: u64) -> Result<Grant, String> {
+pub fn grant(document: &Value, key: &PredecessorKey, now_ms: u64) -> Result<GrantImport, String> {
     let (server, user) = (text(document, "serverName"), document["username"].as_str());
     let whose = user.map_or("of all users".to_owned(), |user| format!("of {user}"));
     let called = format!("the OAuth tokens {whose} for {server}");
@@ -53,7 +53,7 @@ pub fn grant(document: &Value, key: &PredecessorKey, now_ms: u64) -> Result<Gran
         body.insert("expiresIn".into(), (at.saturating_sub(now_ms) / 1000).max(1).into());
     }
     body.insert("ifAbsent".into(), true.into());
-    Ok(Grant { server, called, body: body.into() })
+    Ok(GrantImport { server, called, body: body.into() })
 }
 
 /// Milliseconds since 1970, of a date, a text or a number; a small number counts seconds.

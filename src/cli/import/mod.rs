@@ -10,29 +10,29 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use self::packages::Package;
-use self::plan::{Plan, There};
-use super::Ended;
-use super::call::sentence;
-use super::client::{Api, ApiArgs, block_on, send};
+use self::packages::PackageImport;
+use self::plan::{ExistingState, ImportPlan};
+use super::CommandResult;
+use super::call::error_text;
+use super::client::{ApiArgs, ApiClient, block_on, send};
 use crate::app::predecessor;
 use crate::config::{Env, ImportConfig};
 use crate::crypto::predecessor::PredecessorKey;
 
 /// Says what would be done, or does it. What is there already stays as it is, so it may be run again.
-pub fn run(api: &ApiArgs, apply: bool) -> Ended {
+pub fn run(api: &ApiArgs, apply: bool) -> CommandResult {
     let config = ImportConfig::read(&Env::of_process()?)?;
     let api = api.api()?;
     let key = PredecessorKey::new(&config.key)?;
     block_on(async {
-        let there = There {
+        let there = ExistingState {
             servers: list(&api, "/mcp/servers", "servers").await?,
             packages: list(&api, "/packages", "packages").await?,
         };
         let found =
             predecessor::read(&config.mongo).await.map_err(|error| format!("the original's MongoDB: {error}"))?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        let mut plan = Plan::make(&found, &there, &key, now_ms);
+        let mut plan = ImportPlan::make(&found, &there, &key, now_ms);
         if apply {
             apply::servers(&api, &mut plan).await?;
             apply::packages(&api, &mut plan).await;
@@ -49,15 +49,15 @@ pub fn run(api: &ApiArgs, apply: bool) -> Ended {
 }
 
 /// What the API has.
-async fn list(api: &Api, path: &str, field: &str) -> Result<Vec<Value>, String> {
+async fn list(api: &ApiClient, path: &str, field: &str) -> Result<Vec<Value>, String> {
     let (status, mut answer) = send(api, "GET", path, None).await?;
     match (status, answer[field].take()) {
         (200, Value::Array(all)) => Ok(all),
-        _ => Err(sentence(&answer)),
+        _ => Err(error_text(&answer)),
     }
 }
 
-fn tell(plan: &Plan, applied: bool) -> ExitCode {
+fn tell(plan: &ImportPlan, applied: bool) -> ExitCode {
     let to_do = if applied { "taken over" } else { "to be taken over" };
     println!("servers: {} {to_do}, {} there already", plan.servers.len(), plan.servers_there);
     let to_install = if applied { "installed" } else { "to be installed" };
@@ -73,7 +73,7 @@ fn tell(plan: &Plan, applied: bool) -> ExitCode {
     if plan.wrong_key {
         println!("none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?");
     }
-    let differences: Vec<_> = plan.packages.iter().flat_map(Package::differences).collect();
+    let differences: Vec<_> = plan.packages.iter().flat_map(PackageImport::differences).collect();
     if !differences.is_empty() {
         println!("not quite as they were:");
         differences.iter().for_each(|what| println!("  {what}"));

@@ -18,7 +18,7 @@ const MADE: [&str; 2] = ["/node_modules", "/bin/"];
 const BEFORE: [char; 4] = ['=', ':', ',', ' '];
 
 /// A package, and its server with it. Shown without its body.
-pub struct Package {
+pub struct PackageImport {
     pub name: String,
     pub server: String,
     /// With the credentials of an index in it: never shown.
@@ -27,13 +27,13 @@ pub struct Package {
     different: Vec<String>,
 }
 
-impl fmt::Display for Package {
+impl fmt::Display for PackageImport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} as {}", self.name, self.server)
     }
 }
 
-impl Package {
+impl PackageImport {
     pub fn called(&self) -> String {
         format!("the package {} of the server {}", self.name, self.server)
     }
@@ -45,7 +45,7 @@ impl Package {
 }
 
 /// What would install the package with the settings of its server, or why it cannot be taken.
-pub fn package(document: &Value, servers: &HashMap<&str, &Value>) -> Result<Package, String> {
+pub fn package(document: &Value, servers: &HashMap<&str, &Value>) -> Result<PackageImport, String> {
     let (name, server) = (text(document, "name"), text(document, "mcpServerId"));
     let status = document["status"].as_str().unwrap_or("installed");
     if server.is_empty() {
@@ -53,8 +53,8 @@ pub fn package(document: &Value, servers: &HashMap<&str, &Value>) -> Result<Pack
             "the package {name}: it was never installed; its status is {status}, and it has no server"
         ));
     }
-    let mut package = Package { name, server, body: Value::Null, different: vec![] };
-    let refused = |package: &Package, why: &str| format!("{}: {why}", package.called());
+    let mut package = PackageImport { name, server, body: Value::Null, different: vec![] };
+    let refused = |package: &PackageImport, why: &str| format!("{}: {why}", package.called());
     if !INSTALLED.contains(&status) {
         return Err(refused(&package, &format!("its status is {status}, and so neither is taken")));
     }
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn taken(document: &Value, server: &Value) -> Result<Package, String> {
+    fn taken(document: &Value, server: &Value) -> Result<PackageImport, String> {
         package(document, &[("s", server)].into())
     }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
-use super::grants::{Grant, grant};
-use super::packages::{Package, package};
-use crate::adapters::predecessor_mongo::Original;
+use super::grants::{GrantImport, grant};
+use super::packages::{PackageImport, package};
+use crate::adapters::predecessor_mongo::PredecessorData;
 use crate::core::model::package::python_name;
 use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName};
@@ -19,23 +19,23 @@ const OF_STDIO: [&str; 3] = ["command", "args", "env"];
 const OF_HTTP: [&str; 4] = ["url", "headers", "sessionId", "reconnectionOptions"];
 
 /// What the API has.
-pub struct There {
+pub struct ExistingState {
     pub servers: Vec<Value>,
     pub packages: Vec<Value>,
 }
 
-pub struct Plan {
+pub struct ImportPlan {
     /// To be registered: the bodies of the requests.
     pub servers: Vec<Value>,
     pub servers_there: usize,
     /// To be installed, each with its server.
-    pub packages: Vec<Package>,
+    pub packages: Vec<PackageImport>,
     pub packages_there: usize,
     /// The servers that are there, or will be.
     pub names: BTreeSet<String>,
-    pub secrets: Vec<Secret>,
+    pub secrets: Vec<SecretImport>,
     pub secrets_there: usize,
-    pub grants: Vec<Grant>,
+    pub grants: Vec<GrantImport>,
     pub grants_there: usize,
     /// A sentence each. Never with a value.
     pub not_taken: Vec<String>,
@@ -43,21 +43,21 @@ pub struct Plan {
     pub wrong_key: bool,
 }
 
-pub struct Secret {
+pub struct SecretImport {
     pub user: UserName,
     pub server: ServerName,
     pub name: SecretName,
     pub value: Plaintext,
 }
 
-impl Secret {
+impl SecretImport {
     pub fn called(&self) -> String {
         format!("the secret {} of {} for {}", self.name, self.user, self.server)
     }
 }
 
-impl Plan {
-    pub fn make(found: &Original, there: &There, key: &PredecessorKey, now_ms: u64) -> Self {
+impl ImportPlan {
+    pub fn make(found: &PredecessorData, there: &ExistingState, key: &PredecessorKey, now_ms: u64) -> Self {
         let names = there.servers.iter().filter_map(|server| server["name"].as_str()).map(str::to_owned);
         let mut plan = Self {
             servers: vec![],
@@ -92,7 +92,7 @@ impl Plan {
     }
 
     /// A package brings its server: the original's own starts from folders that are not there.
-    fn servers_and_packages(&mut self, found: &Original, there: &There) {
+    fn servers_and_packages(&mut self, found: &PredecessorData, there: &ExistingState) {
         let mut servers = HashMap::new();
         for document in &found.servers {
             servers.entry(document["name"].as_str().unwrap_or_default()).or_insert(document);
@@ -115,7 +115,7 @@ impl Plan {
         }
     }
 
-    fn package(&mut self, package: Package, there: &There) {
+    fn package(&mut self, package: PackageImport, there: &ExistingState) {
         let normal = |name: &str| python_name(&name.parse().ok()?).ok();
         let same = |shown: &Value| {
             shown["name"] == *package.name
@@ -155,9 +155,10 @@ impl Plan {
         }
     }
 
-    fn secret(&mut self, secret: Secret) {
-        let same =
-            |other: &&Secret| (&other.user, &other.server, &other.name) == (&secret.user, &secret.server, &secret.name);
+    fn secret(&mut self, secret: SecretImport) {
+        let same = |other: &&SecretImport| {
+            (&other.user, &other.server, &other.name) == (&secret.user, &secret.server, &secret.name)
+        };
         match self.secrets.iter().find(same) {
             None => self.secrets.push(secret),
             Some(first) if first.value.expose() == secret.value.expose() => {}
@@ -171,7 +172,8 @@ impl Plan {
         let (secrets, no_secrets): (Vec<_>, Vec<_>) = self.secrets.drain(..).partition(|secret| there(&secret.server));
         let (grants, no_grants): (Vec<_>, Vec<_>) = self.grants.drain(..).partition(|grant| there(&grant.server));
         (self.secrets, self.grants) = (secrets, grants);
-        let left = no_secrets.iter().map(Secret::called).chain(no_grants.iter().map(|grant| grant.called.clone()));
+        let left =
+            no_secrets.iter().map(SecretImport::called).chain(no_grants.iter().map(|grant| grant.called.clone()));
         self.not_taken.extend(left.map(|called| format!("{called}: the server is not there")));
     }
 
@@ -183,7 +185,7 @@ impl Plan {
     }
 
     /// A package that was refused, and its server with it.
-    pub fn refuse_package(&mut self, package: &Package, why: &str) {
+    pub fn refuse_package(&mut self, package: &PackageImport, why: &str) {
         self.names.remove(&package.server);
         self.not_taken.push(format!("{}: {why}", package.called()));
     }
@@ -244,7 +246,7 @@ fn difference(body: &Value, shown: &Value) -> Option<String> {
 }
 
 /// A secret, or why it cannot be taken. Whose it is and what for is said, never guessed.
-fn secret(document: &Value, servers: &BTreeSet<String>, key: &PredecessorKey) -> Result<Secret, String> {
+fn secret(document: &Value, servers: &BTreeSet<String>, key: &PredecessorKey) -> Result<SecretImport, String> {
     let (user, full) = (text(document, "username"), text(document, "key"));
     let called = format!("the secret {full} of {user}");
     let name = |text: &str| text.parse::<SecretName>().map_err(|why| format!("{called}: its name {why}"));
@@ -269,7 +271,7 @@ fn secret(document: &Value, servers: &BTreeSet<String>, key: &PredecessorKey) ->
     let sealed = document["value"].as_str().ok_or_else(|| format!("{called}: it has no value"))?;
     let value = key.open(sealed).map_err(|_| format!("{called}: the original's SECRETS_KEY does not open it"))?;
     value.expose().map_err(|_| format!("{called}: its value is no text"))?;
-    Ok(Secret { user: owner, server, name: secret, value })
+    Ok(SecretImport { user: owner, server, name: secret, value })
 }
 
 pub fn text(document: &Value, field: &str) -> String {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::services::nats::{Version, shared};
-use mcp_api::adapters::bus_local::InProcessBus;
+use mcp_api::adapters::bus_local::LocalBus;
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
 use mcp_api::core::command::{Command, DeleteServer};
 use mcp_api::core::names::Position;
@@ -19,7 +19,7 @@ use mcp_api::ports::bus::{Ask, Bus, Target};
 
 /// A bus with nobody on it; `None` where its server is not installed.
 pub async fn in_process() -> Option<Arc<dyn Bus>> {
-    Some(InProcessBus::new())
+    Some(LocalBus::new())
 }
 
 pub async fn nats() -> Option<Arc<dyn Bus>> {
