@@ -27,8 +27,8 @@ use crate::telemetry::metrics::Metrics;
 const SEALED: usize = 10_000;
 
 pub struct Context {
-    pub follow: Arc<Projection>,
-    pub execute: Appender,
+    pub projection: Arc<Projection>,
+    pub appender: Appender,
     pub bus: Arc<dyn Bus>,
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
@@ -36,9 +36,9 @@ pub struct Context {
     pub sealed: Cache<ValueId, Sealed>,
     pub metrics: Arc<Metrics>,
     pub permits: Permits,
-    pub asker: CommandClient,
-    pub queue: JobClient,
-    pub pool: Arc<ServerManager>,
+    pub commands: CommandClient,
+    pub job_client: JobClient,
+    pub manager: Arc<ServerManager>,
     /// The id of the key that this process seals with.
     pub key_id: String,
     /// No other worker can be there.
@@ -50,11 +50,11 @@ pub struct Context {
 
 /// What the composition root hands to the workers.
 pub struct WorkerDeps {
-    pub follow: Arc<Projection>,
-    pub execute: Appender,
-    pub queue: JobClient,
+    pub projection: Arc<Projection>,
+    pub appender: Appender,
+    pub job_client: JobClient,
     pub bus: Arc<dyn Bus>,
-    pub board: Arc<WorkerRegistry>,
+    pub registry: Arc<WorkerRegistry>,
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
     pub opener: Opener,
@@ -71,11 +71,11 @@ pub struct WorkerDeps {
 impl Context {
     pub fn new(parts: WorkerDeps) -> Self {
         let WorkerDeps {
-            follow,
-            execute,
-            queue,
+            projection,
+            appender,
+            job_client,
             bus,
-            board,
+            registry,
             vault,
             leases,
             opener,
@@ -87,20 +87,20 @@ impl Context {
             alone,
             ..
         } = parts;
-        let asker = CommandClient { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
+        let commands = CommandClient { bus: bus.clone(), projection: projection.clone(), registry: registry.clone() };
         let permits = Permits::new(&limits);
         let key_id = sealer.key_id();
         let google = google.credentials.as_deref().and_then(|credentials| Application::seal(credentials, &sealer));
         let worker = WorkerId(uuid::Uuid::now_v7());
         let installer = Arc::new(Installer::new(packages));
-        let pool = ServerManager::new(ManagerDeps {
+        let manager = ServerManager::new(ManagerDeps {
             worker,
-            follow: follow.clone(),
-            execute: execute.clone(),
+            projection: projection.clone(),
+            appender: appender.clone(),
             bus: bus.clone(),
-            board,
+            registry,
             leases: leases.clone(),
-            keep: SealedStore { vault: vault.clone(), opener: opener.clone(), sealer },
+            sealed_store: SealedStore { vault: vault.clone(), opener: opener.clone(), sealer },
             installer: installer.clone(),
             metrics: metrics.clone(),
             limits,
@@ -108,8 +108,8 @@ impl Context {
         });
         let sealed = Cache::new(SEALED);
         Self {
-            follow,
-            execute,
+            projection,
+            appender,
             bus,
             vault,
             leases,
@@ -117,9 +117,9 @@ impl Context {
             sealed,
             metrics,
             permits,
-            asker,
-            queue,
-            pool,
+            commands,
+            job_client,
+            manager,
             installer,
             google,
             key_id,

@@ -51,7 +51,7 @@ impl Application {
 /// Exchanges a code and keeps the tokens: put, append, drop the old.
 pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Result<(), Failure> {
     let began = Instant::now();
-    let server = context.follow.catalog().server_by_id(command.server).cloned();
+    let server = context.projection.catalog().server_by_id(command.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&command.server_name))?;
     let place = |kind| GoogleContext { server: server.id, user: &command.user, kind, value: command.value };
     let sealed = BASE64_STANDARD.decode(&command.sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
@@ -59,10 +59,10 @@ pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Resu
     let args = args.map_err(|_| Failure::invalid("sealed cannot be opened in its place"))?;
     let args = args.expose().map_err(internal_error)?;
 
-    let slot = context.pool.slot(&server);
+    let handle = context.manager.handle(&server);
     // The server has the tokens before anybody knows what is to be hidden of its words.
-    let _back = slot.ring.hold_back(&slot.masker);
-    let _code = CallRedaction::parts(&slot.masker, ValueId(Uuid::now_v7()), || code_in(args));
+    let _back = handle.log_buffer.hold_back(&handle.redactor);
+    let _code = CallRedaction::parts(&handle.redactor, ValueId(Uuid::now_v7()), || code_in(args));
     let (user, name, tool) = (command.user.clone(), server.name.clone(), EXCHANGE.parse().map_err(internal_error)?);
     let call = CallTool { user, server: name, tool, timeout_ms: None };
     let result = tools::run(&context, &server, &call, args, None, began).await.map_err(|trouble| match trouble {
@@ -70,19 +70,20 @@ pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Resu
         HandlerError::Failed(failure) => failure,
     })?;
     let mut tokens = tokens(&result).map_err(|failure| {
-        let details = failure.details.as_deref().map(|text| slot.masker.mask(text));
+        let details = failure.details.as_deref().map(|text| handle.redactor.mask(text));
         failure.with_details(details)
     })?;
-    let _tokens = CallRedaction::parts(&slot.masker, command.value, || secret_parts(&tokens));
+    let _tokens = CallRedaction::parts(&handle.redactor, command.value, || secret_parts(&tokens));
 
     if let Ok(old) = open_tokens(&context, &server, &command.user).await {
         tokens = keep_refresh_token(tokens, old.value.expose().map_err(internal_error)?);
     }
-    let sealed = context.pool.keep.sealer.seal(place(GoogleValueKind::Tokens), &tokens).map_err(internal_error)?;
+    let sealed =
+        context.manager.sealed_store.sealer.seal(place(GoogleValueKind::Tokens), &tokens).map_err(internal_error)?;
     let values = vec![VaultValue { id: command.value, sealed }];
     let (id, user) = (command.id, command.user.clone());
     let decide = move |catalog: &_| decide(catalog, &command);
-    let done = context.execute.commit_with_values(id, Actor::Api, values, decide).await?;
+    let done = context.appender.commit_with_values(id, Actor::Api, values, decide).await?;
     let before = done.before.and_then(|before| before.server_by_id(server.id)?.google_tokens_of(user.as_str()));
     if let Some(old) = before {
         secrets::drop_values(&context, &[old]).await;
@@ -131,7 +132,7 @@ async fn open_tokens(context: &Context, server: &Arc<Server>, user: &UserName) -
         return Ok(tokens);
     }
     // They were replaced after this catalogue was read: a newer one names their successor.
-    let newer = context.follow.catalog().server_by_id(server.id).cloned();
+    let newer = context.projection.catalog().server_by_id(server.id).cloned();
     let id = newer.and_then(|newer| newer.google_tokens_of(user.as_str())).ok_or_else(missing)?;
     let tokens = open(context, server.id, user, id).await?;
     tokens.ok_or_else(|| Failure::unavailable("The access to Google was being renewed; ask again"))

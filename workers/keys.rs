@@ -71,8 +71,8 @@ pub async fn must_requeue(context: &Context, RotateKeys { to }: &RotateKeys) -> 
         return false;
     }
     sleep(PAUSE).await;
-    let board = &context.asker.board;
-    board.workers_with_other_key(to).len() < board.live_workers().len()
+    let registry = &context.commands.registry;
+    registry.workers_with_other_key(to).len() < registry.live_workers().len()
 }
 
 /// Puts everything under the key that seals; at the end the key record, where nothing is left under an earlier key.
@@ -84,7 +84,7 @@ pub async fn rotate_keys(
     let context = &*context;
     progress.phase("rewrapping");
     if context.key_id != to {
-        let waits_for = context.asker.board.workers_with_other_key(&to);
+        let waits_for = context.commands.registry.workers_with_other_key(&to);
         return rotation_body(RotationReport { waits_for, ..RotationReport::default() });
     }
     let values = retry_store(|| count_values(context)).await?.values;
@@ -170,10 +170,10 @@ async fn rewrap_values(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result
 
 /// Whether from here on the new key is enough, and the workers that may still put what is sealed with another one.
 async fn finish_rotation(context: &Context) -> Result<(bool, Vec<WorkerId>), Failure> {
-    let board = &context.asker.board;
+    let registry = &context.commands.registry;
     if !context.alone {
-        tokio::time::sleep_until(board.all_reported_at().into()).await;
-        let waits_for = board.workers_with_other_key(&context.key_id);
+        tokio::time::sleep_until(registry.all_reported_at().into()).await;
+        let waits_for = registry.workers_with_other_key(&context.key_id);
         if !waits_for.is_empty() {
             return Ok((false, waits_for));
         }

@@ -64,12 +64,12 @@ impl Workers {
         }
         let (bus, pools) = (parts.bus.clone(), parts.pools.clone());
         let context = Arc::new(Context::new(parts));
-        let desk = Arc::new(Dispatcher(context.clone()));
-        let mut places: Vec<_> = areas(&pools).map(Target::Pool).collect();
+        let dispatcher = Arc::new(Dispatcher(context.clone()));
+        let mut places: Vec<_> = areas(&pools).map(Target::AnyWorker).collect();
         let draining = CancellationToken::new();
         let mut loops = vec![tokio::spawn(packages::remove_unused_files(context.clone(), draining.clone()))];
         if pools.tools {
-            places.push(Target::Worker(context.pool.worker));
+            places.push(Target::Worker(context.manager.worker));
             loops.push(tokio::spawn(self::jobs::ingest::ingest_messages(
                 context.clone(),
                 bus.consume_jobs(),
@@ -81,11 +81,11 @@ impl Workers {
             tokio::spawn(draining.clone().run_until_cancelled_owned(packages::install_on_start(context.clone())));
         }
         if pools.tools || pools.packages {
-            context.pool.start(desk.clone(), pools.tools);
+            context.manager.start(dispatcher.clone(), pools.tools);
             let runner = self::jobs::runner::JobRunner::new(context.clone(), areas(&pools).collect(), draining.clone());
             loops.push(tokio::spawn(runner.run()));
         }
-        let serving = places.into_iter().map(|place| bus.subscribe(place, desk.clone())).collect();
+        let serving = places.into_iter().map(|place| bus.subscribe(place, dispatcher.clone())).collect();
         Self { context, serving, loops, draining }
     }
 
@@ -94,16 +94,16 @@ impl Workers {
         drop(self.serving);
         self.draining.cancel();
         let finished = async {
-            self.context.pool.hand_over().await;
+            self.context.manager.hand_over().await;
             self.context.permits.all_free().await;
             futures::future::join_all(self.loops).await;
         };
         if tokio::time::timeout(limit, finished).await.is_err() {
             tracing::warn!("calls were still running at the end of DRAIN_TIMEOUT and are cut off");
         }
-        self.context.pool.shut_down().await;
+        self.context.manager.shut_down().await;
         // Nothing runs here any more: what it had to leave is taken over at once.
-        self.context.pool.release_worker_lease().await;
+        self.context.manager.release_worker_lease().await;
     }
 }
 
@@ -130,7 +130,7 @@ impl AskHandler for Dispatcher {
             CallTool::NAME => Some(context.permits.call().ok_or(Busy)?),
             _ => Some(context.permits.change().ok_or(Busy)?),
         };
-        let outcome = if context.follow.wait_for(ask.seen, CATCH_UP).await {
+        let outcome = if context.projection.wait_for(ask.seen, CATCH_UP).await {
             match AssertUnwindSafe(dispatch(context, ask)).catch_unwind().await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(HandlerError::Failed(internal_error("a worker panicked"))),
@@ -143,7 +143,7 @@ impl AskHandler for Dispatcher {
             Err(HandlerError::Busy) => return Err(Busy),
             Err(HandlerError::Failed(failure)) => Err(encode(&failure)),
         };
-        Ok(Reply { position: context.follow.position(), outcome })
+        Ok(Reply { position: context.projection.position(), outcome })
     }
 }
 

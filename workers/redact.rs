@@ -181,9 +181,9 @@ mod tests {
     use uuid::Uuid;
 
     fn masked(value: &str, text: &str) -> String {
-        let masker = Redactor::default();
-        masker.hold(ValueId(Uuid::nil()), value);
-        masker.mask(text)
+        let redactor = Redactor::default();
+        redactor.hold(ValueId(Uuid::nil()), value);
+        redactor.mask(text)
     }
 
     #[test]
@@ -198,40 +198,40 @@ mod tests {
 
     #[test]
     fn json_is_masked_in_every_spelling_and_stays_json() {
-        let masker = Redactor::default();
-        masker.hold(ValueId(Uuid::nil()), "a<b>/1234");
-        masker.hold(ValueId(Uuid::max()), "5678");
+        let redactor = Redactor::default();
+        redactor.hold(ValueId(Uuid::nil()), "a<b>/1234");
+        redactor.hold(ValueId(Uuid::max()), "5678");
         let spelled = r#"{"x a\u003Cb\u003e\/1234":["\u0061<b>/1234",5678,{"n":1.0}]}"#;
-        assert_eq!(masker.mask_json(spelled), r#"{"x ***":["***","***",{"n":1.0}]}"#);
-        assert_eq!(masker.mask_json(r#"{ "untouched": 1.00 }"#), r#"{ "untouched": 1.00 }"#);
-        assert_eq!(masker.mask_json("cut off: a<b>/1234"), "cut off: ***");
+        assert_eq!(redactor.mask_json(spelled), r#"{"x ***":["***","***",{"n":1.0}]}"#);
+        assert_eq!(redactor.mask_json(r#"{ "untouched": 1.00 }"#), r#"{ "untouched": 1.00 }"#);
+        assert_eq!(redactor.mask_json("cut off: a<b>/1234"), "cut off: ***");
     }
 
     #[test]
     fn a_value_that_is_cut_off_is_hidden() {
-        let masker = Redactor::default();
-        masker.hold(ValueId(Uuid::nil()), "pässword");
-        assert_eq!(masker.mask_cut(&"pässword, then pä".as_bytes()[..17]), "***, then ");
-        assert_eq!(masker.mask_cut(b"nothing"), "nothing");
+        let redactor = Redactor::default();
+        redactor.hold(ValueId(Uuid::nil()), "pässword");
+        assert_eq!(redactor.mask_cut(&"pässword, then pä".as_bytes()[..17]), "***, then ");
+        assert_eq!(redactor.mask_cut(b"nothing"), "nothing");
     }
 
     #[test]
     fn a_longer_value_goes_before_one_inside_it() {
-        let masker = Redactor::default();
-        masker.hold(ValueId(Uuid::nil()), "abc");
-        masker.hold(ValueId(Uuid::max()), "abcdef");
-        assert_eq!(masker.mask("abcdef abc"), "*** ***");
+        let redactor = Redactor::default();
+        redactor.hold(ValueId(Uuid::nil()), "abc");
+        redactor.hold(ValueId(Uuid::max()), "abcdef");
+        assert_eq!(redactor.mask("abcdef abc"), "*** ***");
     }
 
     #[test]
     fn a_value_is_hidden_for_a_while_after_its_call() {
-        let (masker, id) = (Redactor::default(), ValueId(Uuid::nil()));
-        masker.hold(id, "abc");
-        masker.release(id);
-        masker.forget();
-        assert_eq!(masker.mask("abc"), "***");
-        masker.lock().values_mut().for_each(|masked| masked.last -= KEEP);
-        masker.forget();
-        assert_eq!(masker.mask("abc"), "abc");
+        let (redactor, id) = (Redactor::default(), ValueId(Uuid::nil()));
+        redactor.hold(id, "abc");
+        redactor.release(id);
+        redactor.forget();
+        assert_eq!(redactor.mask("abc"), "***");
+        redactor.lock().values_mut().for_each(|masked| masked.last -= KEEP);
+        redactor.forget();
+        assert_eq!(redactor.mask("abc"), "abc");
     }
 }

@@ -30,7 +30,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
     if command.if_absent && command.key.is_none() {
         // Where one is there already, nothing need be put. A key has to find what it has made before.
-        crate::core::decide::secret::set_secret(&context.follow.catalog(), &command)?;
+        crate::core::decide::secret::set_secret(&context.projection.catalog(), &command)?;
     }
     let values = vec![current(&context, command.value, &command.sealed)?];
     let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
@@ -92,10 +92,10 @@ async fn unnamed(context: &Context) -> Result<Vec<ValueId>, Failure> {
     if old.is_empty() {
         return Ok(old);
     }
-    if !context.follow.wait_for(context.follow.log().head().await.map_err(away)?, UNNAMED).await {
+    if !context.projection.wait_for(context.projection.log().head().await.map_err(away)?, UNNAMED).await {
         return Err(Failure::unavailable("the log could not be read"));
     }
-    let named = context.follow.catalog().values();
+    let named = context.projection.catalog().values();
     Ok(old.into_iter().filter(|id| !named.contains(id)).collect())
 }
 
@@ -107,7 +107,7 @@ pub async fn schedule(context: Arc<Context>) {
             Ok(unnamed) if unnamed.is_empty() => {}
             Ok(_) => {
                 let hour = (now_ms() / SWEEP_EVERY.as_millis() as u64).to_string();
-                let submitted = context.queue.submit_maintenance(&SweepVault {}, &hour).await;
+                let submitted = context.job_client.submit_maintenance(&SweepVault {}, &hour).await;
                 if let Err(failure) = submitted {
                     tracing::warn!(%failure, "a sweep could not be begun; the next one will be");
                 }
@@ -137,7 +137,7 @@ pub async fn open(context: &Context, server: &Server, user: &UserName) -> Result
         return Ok(secrets);
     }
     // A value was dropped after this catalogue was read: a newer one names its successor.
-    let newer = context.follow.catalog().server_by_id(server.id).cloned();
+    let newer = context.projection.catalog().server_by_id(server.id).cloned();
     let newer = newer.ok_or_else(|| Failure::server_not_found(&server.name))?;
     let secrets = try_open(context, &newer, user).await?;
     secrets.ok_or_else(|| Failure::unavailable("A secret was being changed; ask again"))

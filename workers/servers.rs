@@ -70,7 +70,7 @@ pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), 
     .await?;
     // The same command a second time finds its commit, and nothing is left to be done.
     let Some(gone) = done.before.and_then(|before| before.server(name.as_str()).cloned()) else { return Ok(()) };
-    context.pool.reconcile(&gone).await;
+    context.manager.reconcile(&gone).await;
     context.metrics.forget(&gone.name);
     let values: Vec<_> = gone.values().collect();
     secrets::drop_values(&context, &values).await;
@@ -80,13 +80,13 @@ pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), 
 /// What others have changed is made true here, and told.
 pub async fn settled(context: Arc<Context>, command: ReconcileServer) -> Result<ReconciledServer, Failure> {
     let live = settle(&context, &command.name).await?;
-    let server = context.follow.catalog().server(command.name.as_str()).map(|server| server.id);
-    let logs = context.pool.logs(server.as_slice()).pop().map(|told| told.logs).unwrap_or_default();
+    let server = context.projection.catalog().server(command.name.as_str()).map(|server| server.id);
+    let logs = context.manager.logs(server.as_slice()).pop().map(|told| told.logs).unwrap_or_default();
     Ok(ReconciledServer { live, logs })
 }
 
 pub async fn logs(context: Arc<Context>, command: ReadServerLogs) -> Result<Vec<ServerLogs>, Failure> {
-    Ok(context.pool.logs(&command.servers))
+    Ok(context.manager.logs(&command.servers))
 }
 
 /// What was sealed at the door, for the Vault.
@@ -97,13 +97,13 @@ pub fn all_current(context: &Context, values: &[SealedValue]) -> Result<Vec<Vaul
 /// The session that a server has already is no other one: its answers show it, and it is put back with them.
 async fn keep_session(context: &Context, command: &mut UpdateServer) {
     let Some(Some(value)) = command.change.remote.session else { return };
-    let Some(server) = context.follow.catalog().server(command.name.as_str()).cloned() else { return };
+    let Some(server) = context.projection.catalog().server(command.name.as_str()).cloned() else { return };
     let Some(given) = command.sealed.iter().find(|sealed| sealed.value == value) else { return };
     let Ok(given) = BASE64_STANDARD.decode(&given.sealed) else { return };
-    let keep = &context.pool.keep;
-    let given = keep.open_session(server.id, value, &Sealed(given.into())).map(|session| session.id);
+    let sealed_store = &context.manager.sealed_store;
+    let given = sealed_store.open_session(server.id, value, &Sealed(given.into())).map(|session| session.id);
     let Some(stored) = server.session else { return };
-    let has = keep.session(server.id, stored).await.map(|session| session.id);
+    let has = sealed_store.session(server.id, stored).await.map(|session| session.id);
     if has.is_some() && has == given {
         command.change.remote.session = None;
         command.sealed.retain(|sealed| sealed.value != value);
@@ -113,7 +113,7 @@ async fn keep_session(context: &Context, command: &mut UpdateServer) {
 /// What an update has replaced is not needed any more.
 pub(super) async fn drop_replaced(context: &Context, name: &ServerName, done: &Committed) {
     let Some(before) = done.before.as_ref().and_then(|before| before.server(name.as_str())) else { return };
-    let now: HashSet<_> = context.follow.catalog().values();
+    let now: HashSet<_> = context.projection.catalog().values();
     let replaced: Vec<_> = before.values().filter(|value| !now.contains(value)).collect();
     if !replaced.is_empty() {
         secrets::drop_values(context, &replaced).await;
@@ -123,7 +123,7 @@ pub(super) async fn drop_replaced(context: &Context, name: &ServerName, done: &C
 /// Makes the world follow the catalogue for one server.
 pub(super) async fn settle(context: &Context, name: &ServerName) -> Result<ServerStatus, Failure> {
     let server: Arc<Server> =
-        context.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
+        context.projection.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     // The same command again, where the server runs, finds itself done and sees what came of it.
-    context.pool.reconcile(&server).await.ok_or_else(|| Failure::elsewhere(name))
+    context.manager.reconcile(&server).await.ok_or_else(|| Failure::elsewhere(name))
 }

@@ -29,13 +29,13 @@ const INVALID_PARAMS: i64 = -32602;
 /// The ask's body is the arguments. The answer is the raw CallToolResult.
 pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
     let began = Instant::now();
-    if !context.pool.alone {
+    if !context.manager.alone {
         // It may come from anybody on the bus, and goes to a server as it is.
         check_args_text(&ask.body)?;
     }
     let traceparent = ask.traceparent.as_deref().filter(|text| is_traceparent(text));
     let command = ask.call.ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
-    let server = context.follow.catalog().server(command.server.as_str()).cloned();
+    let server = context.projection.catalog().server(command.server.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
     let args = std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
     run(context, &server, &command, args, traceparent, began).await
@@ -55,8 +55,8 @@ pub async fn run(
         return Err(Failure::new(Code::ServerDisabled, disabled).into());
     }
     let _of_user = context.permits.user(&command.user).ok_or(HandlerError::Busy)?;
-    let slot = context.pool.slot(server);
-    let _of_server = slot.permits.try_acquire().map_err(|_| HandlerError::Busy)?;
+    let handle = context.manager.handle(server);
+    let _of_server = handle.permits.try_acquire().map_err(|_| HandlerError::Busy)?;
 
     let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
     let in_time = |what: &str| late(server, limit, what);
@@ -64,10 +64,10 @@ pub async fn run(
     if needs_tokens(&server.config, command.tool.as_str()) {
         google::add(context, server, &command.user, &mut secrets).await?;
     }
-    let _masked = CallRedaction::hold(&slot.masker, &secrets)?;
+    let _masked = CallRedaction::hold(&handle.redactor, &secrets)?;
     let (connection, outcome) = loop {
         let left = || limit.saturating_sub(began.elapsed());
-        let connected = tokio::time::timeout(left(), connection(context, &slot, server, &command.user)).await;
+        let connected = tokio::time::timeout(left(), connection(context, &handle, server, &command.user)).await;
         let connection = connected.map_err(|_| in_time("was not connected"))??;
         let call = ToolCall {
             tool: command.tool.as_str(),
@@ -87,9 +87,9 @@ pub async fn run(
         connection.drain_stderr().await;
     }
     outcome.map_err(|error| {
-        let tail = || slot.ring.stderr_since(connection.started_at());
+        let tail = || handle.log_buffer.stderr_since(connection.started_at());
         HandlerError::Failed(match error {
-            CallError::Rpc(error) => refused(server, &error, &slot.masker),
+            CallError::Rpc(error) => refused(server, &error, &handle.redactor),
             CallError::TimedOut => in_time("did not answer").maybe_run(),
             CallError::Closed { begun } => {
                 let ended = format!("Server {} ended before it answered", server.name);
@@ -98,13 +98,13 @@ pub async fn run(
             }
             CallError::Wrong { reason, begun } => {
                 // The sentence is the connection's, but for what the server said in it.
-                let reason = slot.masker.mask(&reason);
+                let reason = handle.redactor.mask(&reason);
                 let failure = Failure::new(Code::UpstreamError, format!("Server {}: {reason}", server.name));
                 if begun { failure.maybe_run() } else { failure }
             }
             CallError::Denied(denied) => *denied,
             CallError::TooLarge => {
-                let limit = context.pool.limits.result;
+                let limit = context.manager.limits.result;
                 let large = format!("The result of server {} is larger than RESULT_LIMIT ({limit} bytes)", server.name);
                 Failure::new(Code::ResultTooLarge, large).maybe_run()
             }
@@ -116,15 +116,15 @@ pub async fn run(
 /// A user with access of his own has a connection of his own.
 async fn connection(
     context: &Context,
-    slot: &ServerHandle,
+    handle: &ServerHandle,
     server: &Server,
     user: &UserName,
 ) -> Result<Arc<Connection>, Failure> {
     match server.grant(Some(user)) {
-        None => slot.connection().await,
+        None => handle.connection().await,
         Some(grant) => {
-            slot.ensure_owned().await?;
-            slot.users.connection(&context.pool, slot, server, user, grant).await
+            handle.ensure_owned().await?;
+            handle.users.connection(&context.manager, handle, server, user, grant).await
         }
     }
 }
@@ -136,51 +136,51 @@ fn late(server: &Server, limit: Duration, what: &str) -> Failure {
 
 /// The server's own refusal, its secrets masked. Wrong arguments are the caller's affair, all else is the
 /// server's.
-fn refused(server: &Server, error: &[u8], masker: &Redactor) -> Failure {
+fn refused(server: &Server, error: &[u8], redactor: &Redactor) -> Failure {
     let Ok(rpc) = serde_json::from_slice::<RpcError>(error) else {
         let nonsense = format!("Server {} answered with something that is no JSON-RPC error", server.name);
         return Failure::new(Code::UpstreamError, nonsense).maybe_run();
     };
     let code = if rpc.code == INVALID_PARAMS { Code::InvalidRequest } else { Code::UpstreamError };
     // What was escaped is masked after it was read: every encoder has its own spelling.
-    let message = masker.mask(&rpc.message);
+    let message = redactor.mask(&rpc.message);
     let sentence = format!("Server {} refused the call: {message}", server.name);
-    let data = rpc.data.and_then(|data| RawValue::from_string(masker.mask_json(data.get())).ok());
+    let data = rpc.data.and_then(|data| RawValue::from_string(redactor.mask_json(data.get())).ok());
     let shown = RpcError { code: rpc.code, message, data };
     Failure { mcp_error: serde_json::value::to_raw_value(&shown).ok(), ..Failure::new(code, sentence) }
 }
 
 /// Keeps the masker watching for a call's secrets while the call runs.
 pub struct CallRedaction<'a> {
-    masker: &'a Redactor,
+    redactor: &'a Redactor,
     ids: Vec<ValueId>,
 }
 
 impl<'a> CallRedaction<'a> {
-    pub fn hold(masker: &'a Redactor, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
-        let mut masking = Self { masker, ids: Vec::with_capacity(secrets.len()) };
+    pub fn hold(redactor: &'a Redactor, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
+        let mut redaction = Self { redactor, ids: Vec::with_capacity(secrets.len()) };
         for secret in secrets {
             let value = secret.value.expose().map_err(internal_error)?;
             match secret.form {
-                ArgumentForm::Text => masker.hold(secret.id, value),
-                ArgumentForm::Json => masker.hold_parts(secret.id, || secret_parts(value)),
+                ArgumentForm::Text => redactor.hold(secret.id, value),
+                ArgumentForm::Json => redactor.hold_parts(secret.id, || secret_parts(value)),
             }
-            masking.ids.push(secret.id);
+            redaction.ids.push(secret.id);
         }
-        Ok(masking)
+        Ok(redaction)
     }
 }
 
 impl<'a> CallRedaction<'a> {
     /// Watches for parts of one value.
-    pub fn parts(masker: &'a Redactor, id: ValueId, parts: impl FnOnce() -> Vec<Zeroizing<String>>) -> Self {
-        masker.hold_parts(id, parts);
-        Self { masker, ids: vec![id] }
+    pub fn parts(redactor: &'a Redactor, id: ValueId, parts: impl FnOnce() -> Vec<Zeroizing<String>>) -> Self {
+        redactor.hold_parts(id, parts);
+        Self { redactor, ids: vec![id] }
     }
 }
 
 impl Drop for CallRedaction<'_> {
     fn drop(&mut self) {
-        self.ids.iter().for_each(|id| self.masker.release(*id));
+        self.ids.iter().for_each(|id| self.redactor.release(*id));
     }
 }

@@ -53,7 +53,7 @@ impl Bus for LocalBus {
     async fn request(&self, ask: Ask) -> Result<Reply, BusError> {
         let takers = self.takers.load();
         let Some(there) = takers.get(&ask.to).filter(|there| !there.is_empty()) else {
-            return Err(BusError::NobodyThere);
+            return Err(BusError::NoResponders);
         };
         // One after the other, as a queue group does; a busy one passes it on by saying so to the caller.
         let turn = if there.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) % there.len() } else { 0 };
@@ -141,7 +141,7 @@ impl LocalJobQueue {
             return Ok(());
         }
         if state.unsettled.len() >= JOBS {
-            return Err(BusError::Away);
+            return Err(BusError::Unavailable);
         }
         state.unsettled.insert(job.id.clone());
         state.waiting.push_back((job, 1));

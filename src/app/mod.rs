@@ -101,29 +101,29 @@ pub async fn serve_until(
     };
     let Adapters { log, vault, leases, bus } = opened;
     let (sealer, opener) = keys::open(&*vault, &config.keys, data_dir).await?;
-    let follow = Projection::open(log, bus.clone()).await?;
-    let execute = Appender::start(follow.clone());
+    let projection = Projection::open(log, bus.clone()).await?;
+    let appender = Appender::start(projection.clone());
     // Before the workers: it hears from the first moment how their servers are.
-    let board = Arc::new(WorkerRegistry::new(bus.hints()));
-    let queue = JobClient {
-        execute: execute.clone(),
-        follow: follow.clone(),
+    let registry = Arc::new(WorkerRegistry::new(bus.hints()));
+    let job_client = JobClient {
+        appender: appender.clone(),
+        projection: projection.clone(),
         vault: vault.clone(),
         sealer: sealer.clone(),
-        board: board.clone(),
+        registry: registry.clone(),
         limits: config.limits.clone(),
     };
     let metrics = Metrics::new();
-    tokio::spawn(follow.clone().run());
+    tokio::spawn(projection.clone().run());
     let ending = CancellationToken::new();
-    tokio::spawn(ending.clone().run_until_cancelled_owned(keep_up(board.clone())));
+    tokio::spawn(ending.clone().run_until_cancelled_owned(keep_up(registry.clone())));
     let requests = TaskTracker::new();
     let facade = ApiState::new(http::ApiDeps {
-        follow: follow.clone(),
+        projection: projection.clone(),
         bus: bus.clone(),
-        board: board.clone(),
+        registry: registry.clone(),
         sealer: sealer.clone(),
-        queue: queue.clone(),
+        job_client: job_client.clone(),
         access: config.access.clone(),
         limits: config.limits.clone(),
         folders: config.packages.folders.clone(),
@@ -135,11 +135,11 @@ pub async fn serve_until(
     let served = bus.clone();
     let workers = pools.map(|pools| {
         Workers::start(workers::WorkerDeps {
-            follow: follow.clone(),
-            execute,
-            queue,
+            projection: projection.clone(),
+            appender,
+            job_client,
             bus,
-            board,
+            registry,
             vault,
             leases,
             opener,
@@ -199,11 +199,11 @@ pub async fn serve_until(
 }
 
 /// Reads what workers tell, also when nobody looks.
-async fn keep_up(board: Arc<WorkerRegistry>) {
+async fn keep_up(registry: Arc<WorkerRegistry>) {
     let mut every = tokio::time::interval(BOARD);
     loop {
         every.tick().await;
-        board.refresh();
+        registry.refresh();
     }
 }
 

@@ -24,8 +24,8 @@ const BUSY: Duration = Duration::from_secs(2);
 
 pub struct CommandClient {
     pub bus: Arc<dyn Bus>,
-    pub follow: Arc<Projection>,
-    pub board: Arc<WorkerRegistry>,
+    pub projection: Arc<Projection>,
+    pub registry: Arc<WorkerRegistry>,
 }
 
 /// What is asked, and of whom.
@@ -50,7 +50,7 @@ impl CommandClient {
     /// Asks one place, once, and reads the answer.
     pub async fn send_to<C: Command>(&self, to: Target, command: &C, time: Duration) -> Result<C::Answer, Failure> {
         let body = Bytes::from(serde_json::to_vec(command).map_err(internal_error)?);
-        let seen = self.follow.position();
+        let seen = self.projection.position();
         let ask = Ask { to, command: C::NAME, time_left: time, seen, traceparent: None, call: None, body };
         let reply = self.bus.request(ask).await.map_err(unanswered_failure)?;
         let body = reply.outcome.map_err(|failure| serde_json::from_slice(&failure).unwrap_or_else(internal_error))?;
@@ -69,7 +69,7 @@ impl CommandClient {
                 to,
                 command,
                 time_left: time.saturating_sub(began.elapsed()),
-                seen: self.follow.position(),
+                seen: self.projection.position(),
                 traceparent: traceparent.clone(),
                 call: call.clone(),
                 body: body.clone(),
@@ -86,13 +86,13 @@ impl CommandClient {
                         holder = server;
                     }
                 },
-                Err(BusError::NobodyThere)
-                    if to != Target::Pool(area) && (holder.is_some() || began.elapsed() < BUSY) =>
+                Err(BusError::NoResponders)
+                    if to != Target::AnyWorker(area) && (holder.is_some() || began.elapsed() < BUSY) =>
                 {
                     match holder.take() {
                         Some(_) => continue,
                         // The worker that was chosen has just gone.
-                        None => self.board.refresh(),
+                        None => self.registry.refresh(),
                     }
                 }
                 Err(BusError::Busy) if began.elapsed() < BUSY => {}
@@ -104,15 +104,15 @@ impl CommandClient {
     }
 
     fn choose_target(&self, area: Area, holder: Option<ServerId>) -> Target {
-        if !self.board.has_silent_worker() {
-            return holder.map_or(Target::Pool(area), Target::Holder);
+        if !self.registry.has_silent_worker() {
+            return holder.map_or(Target::AnyWorker(area), Target::Owner);
         }
         // Whoever stands still has not left the bus: ask only those who are known to be there.
         let known = match holder {
-            Some(server) => self.board.owner_of(server).or_else(|| self.board.pick_worker()),
-            None => self.board.pick_worker(),
+            Some(server) => self.registry.owner_of(server).or_else(|| self.registry.pick_worker()),
+            None => self.registry.pick_worker(),
         };
-        known.map_or(Target::Pool(area), Target::Worker)
+        known.map_or(Target::AnyWorker(area), Target::Worker)
     }
 }
 
@@ -127,13 +127,13 @@ fn busy_pauses() -> backon::ExponentialBackoff {
 
 fn unanswered_failure(error: BusError) -> Failure {
     match error {
-        BusError::NobodyThere => Failure::unavailable("No worker is there to take the request; ask again"),
+        BusError::NoResponders => Failure::unavailable("No worker is there to take the request; ask again"),
         BusError::Busy => Failure::unavailable(
             "Too many calls are under way (MAX_CALLS, MAX_CALLS_PER_SERVER, MAX_CALLS_PER_USER); ask again",
         ),
-        BusError::Away => Failure::unavailable("The message bus cannot be reached; ask again"),
+        BusError::Unavailable => Failure::unavailable("The message bus cannot be reached; ask again"),
         BusError::TimedOut => Failure::new(Code::Timeout, "No answer came in time").maybe_run(),
-        BusError::Silent => {
+        BusError::WorkerLost => {
             Failure::new(Code::OutcomeUnknown, "The worker fell silent; whether the work was done is unknown")
                 .maybe_run()
         }

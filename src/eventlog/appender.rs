@@ -59,15 +59,15 @@ struct PendingCommand {
 /// Hands changes to the process's appender.
 #[derive(Clone)]
 pub struct Appender {
-    follow: Arc<Projection>,
+    projection: Arc<Projection>,
     queue: mpsc::Sender<PendingCommand>,
 }
 
 impl Appender {
-    pub fn start(follow: Arc<Projection>) -> Self {
+    pub fn start(projection: Arc<Projection>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_LENGTH);
-        tokio::spawn(append_all(follow.clone(), waiting));
-        Self { follow, queue }
+        tokio::spawn(append_all(projection.clone(), waiting));
+        Self { projection, queue }
     }
 
     /// Makes a change, once: the same `id` again finds its own commit and gets the same answer.
@@ -92,7 +92,7 @@ impl Appender {
     ) -> Result<Committed, Failure> {
         let values = match values.is_empty() {
             true => values,
-            false => self.follow.log().prepare_values(values).await.map_err(|error| store_unavailable(&error))?,
+            false => self.projection.log().prepare_values(values).await.map_err(|error| store_unavailable(&error))?,
         };
         let (answer, answered) = oneshot::channel();
         let until = Instant::now() + CONTENTION_WINDOW;
@@ -103,9 +103,9 @@ impl Appender {
     }
 }
 
-async fn append_all(follow: Arc<Projection>, mut queue: mpsc::Receiver<PendingCommand>) {
+async fn append_all(projection: Arc<Projection>, mut queue: mpsc::Receiver<PendingCommand>) {
     let mut batch = Vec::with_capacity(BATCH);
-    let (mut turns, mut moves) = (ConflictBackoff::default(), follow.subscribe());
+    let (mut turns, mut moves) = (ConflictBackoff::default(), projection.subscribe());
     while !batch.is_empty() || queue.recv_many(&mut batch, BATCH).await > 0 {
         turns.wait_for_turn(&mut moves).await;
         // Whoever has come while others were first goes along.
@@ -114,7 +114,7 @@ async fn append_all(follow: Arc<Projection>, mut queue: mpsc::Receiver<PendingCo
         {
             batch.push(waiting);
         }
-        batch = append(&follow, batch, &mut turns).await;
+        batch = append(&projection, batch, &mut turns).await;
     }
 }
 
@@ -160,30 +160,34 @@ struct DecidedBatch {
 
 /// Decides a batch, appends it and answers. What is to be decided again, after what others have made, is
 /// given back.
-async fn append(follow: &Projection, batch: Vec<PendingCommand>, turns: &mut ConflictBackoff) -> Vec<PendingCommand> {
-    if let Some(unreadable) = follow.halted() {
+async fn append(
+    projection: &Projection,
+    batch: Vec<PendingCommand>,
+    turns: &mut ConflictBackoff,
+) -> Vec<PendingCommand> {
+    if let Some(unreadable) = projection.halted() {
         return fail_batch(batch, &Failure::unavailable(format!("No change is possible: {unreadable}")));
     }
-    let plan = match decide_batch(&follow.catalog(), &batch) {
+    let plan = match decide_batch(&projection.catalog(), &batch) {
         Ok(plan) => plan,
         Err(cause) => return fail_batch(batch, &internal_error(cause)),
     };
     if plan.commits.is_empty() {
-        return answer_batch(follow, batch, plan.answers).await;
+        return answer_batch(projection, batch, plan.answers).await;
     }
     let position = plan.after.position;
     let entry = Entry { position, at: now_ms(), commits: plan.commits };
     let began = Instant::now();
-    match follow.log().append(&entry, &plan.values).await {
+    match projection.log().append(&entry, &plan.values).await {
         Ok(()) => {
             turns.record_append(position, began.elapsed());
-            follow.publish(plan.after);
-            answer_batch(follow, batch, plan.answers).await
+            projection.publish(plan.after);
+            answer_batch(projection, batch, plan.answers).await
         }
         Err(AppendError::Taken) => {
             turns.record_conflict();
             // Until the winner's entry is here, the same would be tried in vain.
-            follow.wait_for(position, CONFLICT_WAIT).await;
+            projection.wait_for(position, CONFLICT_WAIT).await;
             let now = Instant::now();
             let (late, again): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.until <= now);
             fail_batch(late, &Failure::unavailable("Too many changes at once; ask again"));
@@ -192,10 +196,10 @@ async fn append(follow: &Projection, batch: Vec<PendingCommand>, turns: &mut Con
         Err(AppendError::Repeated(id)) => {
             let (repeated, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.id == id);
             for waiting in repeated {
-                let done = match find_commit(follow, id).await {
+                let done = match find_commit(projection, id).await {
                     Ok(Some(done)) => {
                         // The commit may be one that this process has not read yet.
-                        follow.wait_for(done.position, CONFLICT_WAIT).await;
+                        projection.wait_for(done.position, CONFLICT_WAIT).await;
                         Ok(done)
                     }
                     Ok(None) => Err(internal_error("a command is in the log and cannot be found there")),
@@ -243,14 +247,14 @@ fn decide_batch(base: &Catalog, batch: &[PendingCommand]) -> Result<DecidedBatch
 
 /// A command that is refused, or finds nothing to do, may be one that has already happened.
 async fn answer_batch(
-    follow: &Projection,
+    projection: &Projection,
     batch: Vec<PendingCommand>,
     answers: Vec<Result<Committed, Failure>>,
 ) -> Vec<PendingCommand> {
     for (waiting, answer) in batch.into_iter().zip(answers) {
         let answer = match answer {
             Ok(done) if !done.events.is_empty() => Ok(done),
-            refused_or_nothing => match find_commit(follow, waiting.id).await {
+            refused_or_nothing => match find_commit(projection, waiting.id).await {
                 Ok(Some(done)) => Ok(done),
                 Ok(None) => refused_or_nothing,
                 Err(failure) => Err(failure),
@@ -262,8 +266,8 @@ async fn answer_batch(
     vec![]
 }
 
-async fn find_commit(follow: &Projection, id: CommandId) -> Result<Option<Committed>, Failure> {
-    let log = follow.log();
+async fn find_commit(projection: &Projection, id: CommandId) -> Result<Option<Committed>, Failure> {
+    let log = projection.log();
     let Some(position) = log.find_commit(id).await.map_err(|error| store_unavailable(&error))? else { return Ok(None) };
     let entries = log.read(Position(position.0 - 1), 1).await.map_err(|error| store_unavailable(&error))?;
     let commit = entries.iter().flat_map(|entry| &entry.commits).find(|commit| commit.command_id == id);

@@ -45,13 +45,13 @@ impl PointInTime {
     }
 
     /// The position that was the newest at this moment.
-    pub async fn position(self, follow: &Projection) -> Result<Position, Failure> {
-        let head = follow.position();
+    pub async fn position(self, projection: &Projection) -> Result<Position, Failure> {
+        let head = projection.position();
         match self {
             Self::Position(position) if position <= head => Ok(position),
             Self::Position(_) => Err(Failure::invalid(format!("at is past the end of the log, which is at {head}"))),
             Self::Time(time) if time > now_ms() => Err(Failure::invalid("at is in the future")),
-            Self::Time(time) => newest_snapshot(follow, time, head).await.map_err(store_unavailable),
+            Self::Time(time) => newest_snapshot(projection, time, head).await.map_err(store_unavailable),
         }
     }
 }
@@ -72,11 +72,11 @@ fn time(text: &str) -> Option<u64> {
 }
 
 /// The last append that is not younger. Appenders' clocks differ a little, and so much may this be wrong.
-async fn newest_snapshot(follow: &Projection, time: u64, head: Position) -> Result<Position, StoreError> {
+async fn newest_snapshot(projection: &Projection, time: u64, head: Position) -> Result<Position, StoreError> {
     let (mut not_younger, mut younger) = (0, head.0 + 1);
     while younger - not_younger > 1 {
         let middle = not_younger + (younger - not_younger) / 2;
-        let entry = follow.log().read(Position(middle - 1), 1).await?.pop();
+        let entry = projection.log().read(Position(middle - 1), 1).await?.pop();
         match entry.is_some_and(|entry| entry.at <= time) {
             true => not_younger = middle,
             false => younger = middle,
@@ -99,14 +99,14 @@ impl Default for CatalogHistory {
 
 impl CatalogHistory {
     /// The catalogue at a position that the log has reached.
-    pub async fn catalog(&self, follow: &Projection, at: Position) -> Result<Arc<Catalog>, Failure> {
+    pub async fn catalog(&self, projection: &Projection, at: Position) -> Result<Arc<Catalog>, Failure> {
         let busy = || Failure::unavailable("Others look at the past right now; ask again in a moment");
         let turn = tokio::time::timeout(WAITS, self.turn.acquire()).await.map_err(|_| busy())?;
         let _turn = turn.map_err(internal_error)?;
-        let mut catalog = self.nearest(follow, at).await?;
+        let mut catalog = self.nearest(projection, at).await?;
         let until = Instant::now() + FOLDS;
         while catalog.position < at {
-            let entries = follow.log().read(catalog.position, PAGE).await.map_err(store_unavailable)?;
+            let entries = projection.log().read(catalog.position, PAGE).await.map_err(store_unavailable)?;
             if entries.is_empty() {
                 return Err(internal_error("the log is shorter than it was"));
             }
@@ -125,8 +125,8 @@ impl CatalogHistory {
     }
 
     /// Where to begin.
-    async fn nearest(&self, follow: &Projection, at: Position) -> Result<Catalog, Failure> {
-        let now = follow.catalog().clone();
+    async fn nearest(&self, projection: &Projection, at: Position) -> Result<Catalog, Failure> {
+        let now = projection.catalog().clone();
         if now.position == at {
             return Ok(Catalog::clone(&now));
         }
@@ -138,7 +138,7 @@ impl CatalogHistory {
         if kept.position.0 + RECENT >= at.0 || at.0 + RECENT < now.position.0 {
             return Ok(kept);
         }
-        let snapshot = snapshot::load_snapshot(follow.log()).await.map_err(store_unavailable)?;
+        let snapshot = snapshot::load_snapshot(projection.log()).await.map_err(store_unavailable)?;
         Ok(snapshot.filter(|catalog| catalog.position <= at).unwrap_or(kept))
     }
 

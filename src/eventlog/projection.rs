@@ -46,7 +46,7 @@ impl Projection {
     pub async fn open(log: Arc<dyn EventLog>, bus: Arc<dyn Bus>) -> Result<Arc<Self>, StoreError> {
         let catalog = snapshot::load_snapshot(&*log).await?.unwrap_or_default();
         let position = catalog.position;
-        let follow = Arc::new(Self {
+        let projection = Arc::new(Self {
             log,
             bus,
             catalog: ArcSwap::from_pointee(catalog),
@@ -56,8 +56,8 @@ impl Projection {
             saving: Arc::new(Semaphore::new(1)),
             stuck: OnceLock::new(),
         });
-        follow.read(ALL).await?;
-        Ok(follow)
+        projection.read(ALL).await?;
+        Ok(projection)
     }
 
     /// Follows what other processes append, until the process ends.

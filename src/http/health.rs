@@ -44,22 +44,22 @@ pub async fn readyz(State(facade): State<Arc<ApiState>>) -> Result<Response, Api
         return Err(Failure::unavailable("Not ready: this process is draining").into());
     }
     let mut missing = Vec::new();
-    if !matches!(tokio::time::timeout(LIMIT, facade.follow.log().head()).await, Ok(Ok(_))) {
+    if !matches!(tokio::time::timeout(LIMIT, facade.projection.log().head()).await, Ok(Ok(_))) {
         missing.push("the store does not answer".to_owned());
     }
-    if let Some(unreadable) = facade.follow.halted() {
+    if let Some(unreadable) = facade.projection.halted() {
         missing.push(unreadable.to_string());
     }
     // A worker that has just started may be heard in one area before it is in another.
     let question = ReadServerLogs { servers: vec![] };
     // Without the pool of packages all else works.
     let asked = [Area::Servers, Area::Tools, Area::Secrets]
-        .map(|area| facade.asker.send_to(Target::Pool(area), &question, LIMIT));
+        .map(|area| facade.commands.send_to(Target::AnyWorker(area), &question, LIMIT));
     if let Some(failure) = join_all(asked).await.into_iter().find_map(Result::err) {
         missing.push(format!("no worker answers ({failure})"));
     }
     if missing.is_empty() {
-        return success(Ready { position: facade.follow.position() });
+        return success(Ready { position: facade.projection.position() });
     }
     Err(Failure::unavailable(format!("Not ready: {}", missing.join("; "))).into())
 }
@@ -67,8 +67,8 @@ pub async fn readyz(State(facade): State<Arc<ApiState>>) -> Result<Response, Api
 /// Figures in the Prometheus text format.
 #[utoipa::path(get, operation_id = "metrics", path = "/metrics", tag = "health", responses((status = 200, description = "Done", body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    facade.metrics.log_position.set(facade.follow.position().0);
-    let (waiting, running) = (facade.follow.catalog().jobs.waiting(), facade.follow.catalog().jobs.running());
+    facade.metrics.log_position.set(facade.projection.position().0);
+    let (waiting, running) = (facade.projection.catalog().jobs.waiting(), facade.projection.catalog().jobs.running());
     facade.metrics.jobs_waiting.set(waiting as u64);
     facade.metrics.jobs_running.set(running as u64);
     facade.metrics.jobs_arriving.set(facade.bus.pending_jobs().await as u64);

@@ -30,17 +30,17 @@ use crate::telemetry::metrics::Metrics;
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 pub struct ApiState {
-    pub follow: Arc<Projection>,
+    pub projection: Arc<Projection>,
     pub bus: Arc<dyn Bus>,
-    pub asker: CommandClient,
+    pub commands: CommandClient,
     pub sealer: Sealer,
-    pub queue: JobClient,
+    pub job_client: JobClient,
     pub access: Access,
     pub limits: Limits,
     /// Where packages lie, to be shown.
     pub folders: PackageDirs,
     pub metrics: Arc<Metrics>,
-    pub board: Arc<WorkerRegistry>,
+    pub registry: Arc<WorkerRegistry>,
     pub tools: ToolListCache,
     /// The end of the log, for those who listen.
     pub events: EventBroadcaster,
@@ -55,11 +55,11 @@ pub struct ApiState {
 
 /// What the composition root hands to the facade.
 pub struct ApiDeps {
-    pub follow: Arc<Projection>,
+    pub projection: Arc<Projection>,
     pub bus: Arc<dyn Bus>,
-    pub board: Arc<WorkerRegistry>,
+    pub registry: Arc<WorkerRegistry>,
     pub sealer: Sealer,
-    pub queue: JobClient,
+    pub job_client: JobClient,
     pub access: Access,
     pub limits: Limits,
     pub folders: PackageDirs,
@@ -70,20 +70,32 @@ pub struct ApiDeps {
 
 impl ApiState {
     pub fn new(parts: ApiDeps) -> Arc<Self> {
-        let ApiDeps { follow, bus, board, sealer, queue, access, limits, folders, metrics, ending, requests } = parts;
-        let asker = CommandClient { bus: bus.clone(), follow: follow.clone(), board: board.clone() };
-        let events = EventBroadcaster::start(follow.clone(), metrics.clone(), ending.clone());
-        Arc::new(Self {
-            follow,
+        let ApiDeps {
+            projection,
             bus,
-            asker,
+            registry,
             sealer,
-            queue,
+            job_client,
             access,
             limits,
             folders,
             metrics,
-            board,
+            ending,
+            requests,
+        } = parts;
+        let commands = CommandClient { bus: bus.clone(), projection: projection.clone(), registry: registry.clone() };
+        let events = EventBroadcaster::start(projection.clone(), metrics.clone(), ending.clone());
+        Arc::new(Self {
+            projection,
+            bus,
+            commands,
+            sealer,
+            job_client,
+            access,
+            limits,
+            folders,
+            metrics,
+            registry,
             tools: ToolListCache::default(),
             events,
             past: CatalogHistory::default(),
@@ -110,7 +122,7 @@ impl ApiState {
         command: &C,
         time: Duration,
     ) -> Result<C::Answer, Failure> {
-        let held = self.follow.catalog().server(server.as_str()).and_then(|server| server.held());
+        let held = self.projection.catalog().server(server.as_str()).and_then(|server| server.held());
         self.send_to(held, command, time).await
     }
 
@@ -123,9 +135,9 @@ impl ApiState {
         let body = Bytes::from(serde_json::to_vec(command).map_err(internal_error)?);
         let (area, command) = (C::AREA, C::NAME);
         let question = CommandRequest { area, server, command, call: None, body, traceparent: None, time };
-        let answered = self.asker.send(question).await?;
+        let answered = self.commands.send(question).await?;
         // Whoever has changed something sees it here at once.
-        if C::DELIVERY == DeliveryMode::Change && !self.follow.wait_for(answered.position, CATCH_UP).await {
+        if C::DELIVERY == DeliveryMode::Change && !self.projection.wait_for(answered.position, CATCH_UP).await {
             let behind = "The change was made, but this process cannot read it yet; look again in a moment";
             return Err(Failure::unavailable(behind).maybe_run());
         }

@@ -35,11 +35,11 @@ const OTHER_KEY: &str = "The workers seal with another key than this process has
 
 #[derive(Clone)]
 pub struct JobClient {
-    pub execute: Appender,
-    pub follow: Arc<Projection>,
+    pub appender: Appender,
+    pub projection: Arc<Projection>,
     pub vault: Arc<dyn Vault>,
     pub sealer: Sealer,
-    pub board: Arc<WorkerRegistry>,
+    pub registry: Arc<WorkerRegistry>,
     pub limits: Limits,
 }
 
@@ -91,7 +91,7 @@ impl JobClient {
         if let Some(other) = other {
             return Ok(Submitted { id: other.id, new: false });
         }
-        let known = key.and_then(|key| self.follow.catalog().jobs.of_key(key.request.scope).map(|job| job.id));
+        let known = key.and_then(|key| self.projection.catalog().jobs.of_key(key.request.scope).map(|job| job.id));
         let known = known.map(|id| Submitted { id, new: false });
         known.ok_or_else(key_expired)
     }
@@ -114,7 +114,7 @@ impl JobClient {
         let arguments: Vec<_> = accept.iter().map(|accept| accept.arguments).collect();
         let first = CommandId(ids.first().map_or(Uuid::nil(), |id| id.0));
         let decide = move |catalog: &_| crate::core::decide::job::accept_jobs(catalog, &accept);
-        let accepted = self.execute.commit_with_values(first, actor, values, decide).await;
+        let accepted = self.appender.commit_with_values(first, actor, values, decide).await;
         // Where the store does not answer, the log may name them, now or in a moment.
         let refused = |failure: &Failure| failure.code != Code::Unavailable;
         if accepted.as_ref().map_or_else(refused, |done| done.events.is_empty()) {
@@ -140,7 +140,7 @@ impl JobClient {
     /// Seals with a key that workers have: this process may be the last one with an earlier key, and they open nothing
     /// under that any more once it was dropped.
     fn seal(&self, place: JobValueContext, text: &str) -> Result<Sealed, Failure> {
-        let keys = self.board.fallback_keys(&self.sealer.key_id());
+        let keys = self.registry.fallback_keys(&self.sealer.key_id());
         let sealed = match keys.is_empty() {
             true => self.sealer.seal(place, text),
             false => self.sealer.seal_with(&keys, place, text),
@@ -183,8 +183,8 @@ impl JobClient {
     pub async fn cancel(&self, id: JobId, user: UserName) -> Result<Arc<Job>, Failure> {
         let until = self.answer_expiry();
         let decide = move |catalog: &_| crate::core::decide::job::cancel_job(catalog, id, &user, until);
-        self.execute.commit(CommandId(Uuid::now_v7()), Actor::Api, decide).await?;
-        let job = self.follow.catalog().jobs.get(id).cloned();
+        self.appender.commit(CommandId(Uuid::now_v7()), Actor::Api, decide).await?;
+        let job = self.projection.catalog().jobs.get(id).cloned();
         job.ok_or_else(|| Failure::job_not_found(id))
     }
 

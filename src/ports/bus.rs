@@ -15,9 +15,9 @@ use crate::core::names::{Position, ServerId, WorkerId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Any one worker of the area's pool.
-    Pool(Area),
+    AnyWorker(Area),
     /// The worker that runs this server.
-    Holder(ServerId),
+    Owner(ServerId),
     /// That one worker.
     Worker(WorkerId),
 }
@@ -53,7 +53,7 @@ pub struct Reply {
 pub enum BusError {
     /// Nobody serves that place; nothing was begun.
     #[error("nobody is there to take it")]
-    NobodyThere,
+    NoResponders,
     /// Everybody there has as much work as is allowed; nothing was begun.
     #[error("everybody there is busy")]
     Busy,
@@ -62,10 +62,10 @@ pub enum BusError {
     TimedOut,
     /// The worker that had begun it fell silent: whether it was done is unknown.
     #[error("the worker fell silent")]
-    Silent,
+    WorkerLost,
     /// The bus itself is away or full; nothing was begun.
     #[error("the bus is away")]
-    Away,
+    Unavailable,
 }
 
 /// Takes asks: `Err(Busy)` where no permit is free. Dropping the future cancels an ask.

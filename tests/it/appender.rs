@@ -26,14 +26,14 @@ use mcp_api::ports::event_log::EventLog;
 
 /// What a process has of the road: its catalogue and its appender, on a bus of its own.
 struct Process {
-    follow: Arc<Projection>,
-    execute: Appender,
+    projection: Arc<Projection>,
+    appender: Appender,
 }
 
 impl Process {
     async fn start(log: &Arc<dyn EventLog>) -> Self {
-        let follow = Projection::open(log.clone(), LocalBus::new()).await.expect("followed");
-        Self { execute: Appender::start(follow.clone()), follow }
+        let projection = Projection::open(log.clone(), LocalBus::new()).await.expect("followed");
+        Self { appender: Appender::start(projection.clone()), projection }
     }
 
     async fn register(&self, id: CommandId, number: usize) -> Result<Committed, Failure> {
@@ -48,11 +48,11 @@ impl Process {
             session: None,
             sealed: vec![],
         };
-        self.execute.commit(id, Actor::Api, move |catalog| register_server(catalog, &command)).await
+        self.appender.commit(id, Actor::Api, move |catalog| register_server(catalog, &command)).await
     }
 
     fn shown(&self) -> String {
-        shown(&self.follow.catalog())
+        shown(&self.projection.catalog())
     }
 }
 
@@ -91,14 +91,14 @@ async fn hold_up(process: &Process, number: usize) -> (mpsc::Sender<()>, JoinHan
     let (gate, opened) = mpsc::channel();
     let (began, begun) = tokio::sync::oneshot::channel();
     let (opened, began) = (Mutex::new(opened), Mutex::new(Some(began)));
-    let execute = process.execute.clone();
+    let appender = process.appender.clone();
     let held = tokio::spawn(async move {
         let decide = move |_: &Catalog| {
             began.lock().expect("a lock").take().into_iter().for_each(|began| began.send(()).expect("heard"));
             let _ = opened.lock().expect("a lock").recv();
             Ok(vec![registered(number)])
         };
-        execute.commit(command_id(), Actor::Api, decide).await
+        appender.commit(command_id(), Actor::Api, decide).await
     });
     begun.await.expect("it decides");
     (gate, held)
@@ -116,7 +116,7 @@ async fn changes_that_wait_together_are_one_append() {
     let entries = whole(&store.log).await;
     assert_eq!(entries.iter().map(|entry| entry.commits.len()).collect::<Vec<_>>(), [1, 64]);
     assert_eq!(positions, vec![Position(2); 64]);
-    assert_eq!(process.follow.catalog().servers().len(), 65);
+    assert_eq!(process.projection.catalog().servers().len(), 65);
     assert_eq!(process.shown(), shown(&folded(&entries)));
 }
 
@@ -140,7 +140,7 @@ async fn what_others_append_is_read_while_an_append_is_under_way() {
     let (store, _place, process) = start().await;
     let (gate, held) = hold_up(&process, 1).await;
     let other = Process::start(&store.log).await.register(command_id(), 2).await.expect("made");
-    assert!(process.follow.wait_for(other.position, crate::harness::PATIENCE).await);
+    assert!(process.projection.wait_for(other.position, crate::harness::PATIENCE).await);
     drop(gate);
     assert_eq!(held.await.expect("a task").expect("made").position, Position(2));
 }
@@ -170,10 +170,10 @@ async fn the_same_command_again_gets_the_same_answer() {
     // Decided now, it would be refused: the name is taken, by itself.
     same(&process.register(id, 1).await.expect("it has happened"), &first);
     // It would find nothing to do.
-    let idle = process.execute.commit(id, Actor::Api, |_| Ok(vec![])).await;
+    let idle = process.appender.commit(id, Actor::Api, |_| Ok(vec![])).await;
     same(&idle.expect("it has happened"), &first);
     // It would be made once more.
-    let other = process.execute.commit(id, Actor::Api, |_| Ok(vec![registered(3)])).await;
+    let other = process.appender.commit(id, Actor::Api, |_| Ok(vec![registered(3)])).await;
     same(&other.expect("it has happened"), &first);
     // And so it is for another process, and after a restart.
     let restarted = Process::start(&store.log).await;
@@ -192,7 +192,7 @@ async fn the_same_command_at_the_same_time_is_made_once() {
         let made = futures::future::join_all(
             (0..8)
                 .map(|n| if n % 2 == 0 { &process } else { &other })
-                .map(|at| at.execute.commit(id, Actor::Api, move |_| Ok(vec![registered(round)]))),
+                .map(|at| at.appender.commit(id, Actor::Api, move |_| Ok(vec![registered(round)]))),
         );
         let made: Vec<_> = made.await.into_iter().map(|made| made.expect("made")).collect();
         made.iter().for_each(|again| same(again, &made[0]));
@@ -204,7 +204,7 @@ async fn the_same_command_at_the_same_time_is_made_once() {
 async fn nothing_to_change_is_not_in_the_log() {
     let (store, _place, process) = start().await;
     process.register(command_id(), 1).await.expect("made");
-    let idle = process.execute.commit(command_id(), Actor::Api, |_| Ok(vec![])).await.expect("no change");
+    let idle = process.appender.commit(command_id(), Actor::Api, |_| Ok(vec![])).await.expect("no change");
     assert_eq!((idle.position, idle.events.len()), (Position(1), 0));
     assert_eq!(whole(&store.log).await.len(), 1);
 }
@@ -219,7 +219,7 @@ async fn two_processes_contend_and_agree() {
         changes.push(tokio::spawn(async move {
             for n in 0..10 {
                 let done = process.register(command_id(), sender * 100 + n).await.expect("made");
-                assert!(process.follow.position() >= done.position, "a sender sees what it has changed");
+                assert!(process.projection.position() >= done.position, "a sender sees what it has changed");
             }
         }));
     }
@@ -228,7 +228,7 @@ async fn two_processes_contend_and_agree() {
     assert_eq!(entries.iter().map(|entry| entry.commits.len()).sum::<usize>(), 80);
     let head = store.log.head().await.expect("a head");
     for process in &processes {
-        assert!(process.follow.wait_for(head, crate::harness::PATIENCE).await);
+        assert!(process.projection.wait_for(head, crate::harness::PATIENCE).await);
         assert_eq!(process.shown(), shown(&folded(&entries)));
     }
 }
@@ -237,18 +237,18 @@ async fn two_processes_contend_and_agree() {
 async fn an_older_catalogue_is_not_shown_again() {
     let (_store, _place, process) = start().await;
     process.register(command_id(), 1).await.expect("made");
-    let older = Catalog::clone(&process.follow.catalog());
+    let older = Catalog::clone(&process.projection.catalog());
     process.register(command_id(), 2).await.expect("made");
     // An appender may come to show its own entry when somebody has read on past it.
-    process.follow.publish(older);
-    assert_eq!(process.follow.position(), Position(2));
+    process.projection.publish(older);
+    assert_eq!(process.projection.position(), Position(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_past_the_head_is_not_reached() {
     let (_store, _place, process) = start().await;
-    assert!(process.follow.wait_for(Position(0), Duration::ZERO).await);
-    assert!(!process.follow.wait_for(Position(1), Duration::from_millis(20)).await);
+    assert!(process.projection.wait_for(Position(0), Duration::ZERO).await);
+    assert!(!process.projection.wait_for(Position(1), Duration::from_millis(20)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,12 +263,12 @@ async fn an_unknown_event_stops_changes_and_says_why() {
     assert_eq!(refused.code, Code::Unavailable);
     assert!(refused.message.contains("server.cloned v3"), "{}", refused.message);
     let unknown = DecodeError::Unknown { type_name: "server.cloned".into(), v: 3 };
-    assert_eq!(process.follow.halted(), Some(&unknown));
+    assert_eq!(process.projection.halted(), Some(&unknown));
     // Reads go on with what is known: nothing of that append is half folded.
-    assert_eq!(process.follow.position(), Position(1));
-    assert_eq!(process.follow.catalog().servers().len(), 1);
+    assert_eq!(process.projection.position(), Position(1));
+    assert_eq!(process.projection.catalog().servers().len(), 1);
     assert_eq!(store.log.head().await.expect("a head"), Position(2));
-    assert_eq!(Process::start(&store.log).await.follow.halted(), Some(&unknown), "a restart does not help");
+    assert_eq!(Process::start(&store.log).await.projection.halted(), Some(&unknown), "a restart does not help");
 }
 
 fn from_the_future() -> StoredEvent {
@@ -344,7 +344,7 @@ async fn a_start_on_a_long_log_is_quick() {
     let process = Process::start(&store.log).await;
     let took = began.elapsed();
     println!("a start on 100,000 commits took {took:?}");
-    assert_eq!(process.follow.halted(), None);
+    assert_eq!(process.projection.halted(), None);
     assert_eq!(process.shown(), shown(&whole));
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
@@ -355,7 +355,7 @@ async fn snapshots_are_made_along_the_way() {
     for position in 1..=2_000 {
         store.log.append(&small_entry(position, command_id()), &[]).await.expect("appended");
     }
-    assert!(process.follow.wait_for(Position(2_000), crate::harness::PATIENCE).await);
+    assert!(process.projection.wait_for(Position(2_000), crate::harness::PATIENCE).await);
     crate::store_contract::until("a snapshot is stored", async || {
         store.log.newest_snapshot(FOLD_VERSION).await.expect("an answer").is_some()
     })

@@ -20,7 +20,7 @@ use mcp_api::core::failure::{Code, Failure};
 use mcp_api::core::names::Position;
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, BusError, Busy, Hint, JobMessage, Reply, Target};
 
-const POOL: Target = Target::Pool(Area::Tools);
+const POOL: Target = Target::AnyWorker(Area::Tools);
 /// The default limit of a message.
 const MAX_PAYLOAD: usize = 1 << 20;
 
@@ -70,7 +70,7 @@ async fn answered(bus: &Arc<NatsBus>) {
 /// Waits until somebody who has just begun to serve can be reached from elsewhere.
 async fn served(from: &Arc<NatsBus>, place: Target) {
     let asked = async || from.request(ask(place, "{}", Duration::from_millis(200))).await;
-    until("it is served", async || !matches!(asked().await, Err(BusError::NobodyThere))).await;
+    until("it is served", async || !matches!(asked().await, Err(BusError::NoResponders))).await;
 }
 
 fn job(id: &str) -> JobMessage {
@@ -113,11 +113,11 @@ async fn bodies_larger_than_a_message_travel_in_parts() {
         assert!(answer == result, "{} bytes came", answer.len());
     }
     // At the edges of what one message takes.
-    let _echo = serving.subscribe(Target::Pool(Area::Servers), Arc::new(Echo::default()));
-    served(&asking, Target::Pool(Area::Servers)).await;
+    let _echo = serving.subscribe(Target::AnyWorker(Area::Servers), Arc::new(Echo::default()));
+    served(&asking, Target::AnyWorker(Area::Servers)).await;
     let part = MAX_PAYLOAD / 4 * 3;
     for length in [0, part - 1, part, part + 1, 2 * part, 2 * part + 1] {
-        let question = Ask { body: bytes(length), ..ask(Target::Pool(Area::Servers), "", PATIENCE) };
+        let question = Ask { body: bytes(length), ..ask(Target::AnyWorker(Area::Servers), "", PATIENCE) };
         let answer = asking.request(question).await.expect("an answer").outcome.expect("a success");
         assert!(answer == bytes(length), "{length}");
     }
@@ -141,13 +141,13 @@ async fn without_its_server_the_bus_is_away_at_once_and_heals() {
     server.kill();
     let until = Instant::now() + PATIENCE;
     // The first may have been on its way when the server died.
-    while asking.request(ask(POOL, "lost", PATIENCE)).await.map(drop) != Err(BusError::Away) {
+    while asking.request(ask(POOL, "lost", PATIENCE)).await.map(drop) != Err(BusError::Unavailable) {
         assert!(Instant::now() < until);
     }
     for _ in 0..100 {
         let began = Instant::now();
-        assert_eq!(asking.request(ask(POOL, "lost", PATIENCE)).await.map(drop), Err(BusError::Away));
-        assert_eq!(asking.publish_job(job("lost")).await, Err(BusError::Away));
+        assert_eq!(asking.request(ask(POOL, "lost", PATIENCE)).await.map(drop), Err(BusError::Unavailable));
+        assert_eq!(asking.publish_job(job("lost")).await, Err(BusError::Unavailable));
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
     asking.publish(Hint::LogMoved(Position(9)));
@@ -235,7 +235,7 @@ async fn whoever_leaves_a_place_loses_no_ask() {
         drop(serving);
         left.fetch_add(1, Ordering::SeqCst);
     }
-    futures::future::join_all(askers).await.into_iter().for_each(|asker| asker.expect("none was lost"));
+    futures::future::join_all(askers).await.into_iter().for_each(|commands| commands.expect("none was lost"));
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_taker_that_dies_is_silent_after_three_seconds() {
         // Its connection is gone, and it said nothing.
         taker.shutdown_background();
         let began = Instant::now();
-        assert_eq!(call.await.expect("a caller").map(drop), Err(BusError::Silent));
+        assert_eq!(call.await.expect("a caller").map(drop), Err(BusError::WorkerLost));
         let after = began.elapsed();
         assert!((Duration::from_secs(2)..Duration::from_secs(6)).contains(&after), "{after:?}");
     });
@@ -267,11 +267,11 @@ async fn rubbish_is_refused_and_the_bus_lives_on() {
     let options = shared_options();
     let (serving, prefix) = (bus(&options).await, &options.prefix);
     let _serving = serving.subscribe(POOL, Arc::new(Echo::default()));
-    let _holder = serving.subscribe(Target::Pool(Area::Secrets), Arc::new(Echo::default()));
+    let _holder = serving.subscribe(Target::AnyWorker(Area::Secrets), Arc::new(Echo::default()));
     let client = async_nats::connect(&options.urls[0]).await.expect("a client");
     let other = bus(&options).await;
     served(&other, POOL).await;
-    served(&other, Target::Pool(Area::Secrets)).await;
+    served(&other, Target::AnyWorker(Area::Secrets)).await;
     let call = r#"{"user":"u","server":"s","tool":"t"}"#;
     for (subject, headers, named) in [
         ("ask.tools.call", vec![], "Mcp-Call"),
@@ -296,8 +296,8 @@ async fn rubbish_is_refused_and_the_bus_lives_on() {
         assert!(failure.code == Code::InvalidRequest && failure.message.contains(named), "{failure}");
     }
     // Time is up for a sender that keeps none, and an answer goes into an inbox or nowhere.
-    let _hanging = serving.subscribe(Target::Pool(Area::Servers), Arc::new(Hang));
-    served(&other, Target::Pool(Area::Servers)).await;
+    let _hanging = serving.subscribe(Target::AnyWorker(Area::Servers), Arc::new(Hang));
+    served(&other, Target::AnyWorker(Area::Servers)).await;
     let headers: HeaderMap = [("Mcp-Time-Left".parse().expect("a name"), "20".into())].into_iter().collect();
     let asked = client.request_with_headers(format!("{prefix}.ask.servers.delete"), headers, "{}".into());
     assert_eq!(failure(&asked.await.expect("a reply").payload).code, Code::Timeout);
@@ -360,9 +360,9 @@ async fn a_server_without_jetstream_serves_asks() {
     let bus = bus(&options(&server.url())).await;
     let _serving = bus.subscribe(POOL, Arc::new(Echo::default()));
     answered(&bus).await;
-    assert_eq!(bus.publish_job(job("x")).await, Err(BusError::Away));
+    assert_eq!(bus.publish_job(job("x")).await, Err(BusError::Unavailable));
     assert!(tokio::time::timeout(Duration::from_millis(100), bus.consume_jobs().next()).await.is_err());
     assert_eq!(bus.pending_jobs().await, 0);
-    assert!(bus.request(ask(Target::Pool(Area::Servers), DeleteServer::NAME, PATIENCE)).await.is_err());
+    assert!(bus.request(ask(Target::AnyWorker(Area::Servers), DeleteServer::NAME, PATIENCE)).await.is_err());
     answered(&bus).await;
 }

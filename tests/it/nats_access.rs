@@ -31,8 +31,8 @@ impl AskHandler for Echo {
 
 async fn works(options: NatsOptions) {
     let bus = NatsBus::connect(options).await.expect("let in");
-    let _serving = bus.subscribe(Target::Pool(Area::Tools), Arc::new(Echo));
-    let answer = bus.request(ask(Target::Pool(Area::Tools), "hello", PATIENCE)).await.expect("an answer");
+    let _serving = bus.subscribe(Target::AnyWorker(Area::Tools), Arc::new(Echo));
+    let answer = bus.request(ask(Target::AnyWorker(Area::Tools), "hello", PATIENCE)).await.expect("an answer");
     assert_eq!(answer.outcome.expect("a success"), "hello");
 }
 

@@ -18,55 +18,55 @@ use crate::workers::sealed_store::SealedStore;
 /// What the server's package consists of; it is built first where it is not there. `None`: it consists of nothing.
 pub async fn ensure_built(
     installer: &Installer,
-    keep: &SealedStore,
+    sealed_store: &SealedStore,
     server: ServerId,
     package: &Package,
     progress: Arc<dyn ProgressSink>,
-    masker: Arc<Redactor>,
+    redactor: Arc<Redactor>,
 ) -> Result<Option<PackageHandle>, Failure> {
     let Some(Recipe { digest, lock, .. }) = &package.recipe else { return Ok(None) };
     if let Some(built) = installer.built(&package.source, digest) {
         return Ok(Some(built));
     }
     let place = ServerValueContext { server, kind: ServerValueKind::Lock, name: "", value: *lock };
-    let lock = keep.open(place).await.map_err(gone)?;
-    let around = open_install_context(keep, server, &package.source, progress, masker).await?;
+    let lock = sealed_store.open(place).await.map_err(gone)?;
+    let around = open_install_context(sealed_store, server, &package.source, progress, redactor).await?;
     let lock = lock.expose().map_err(internal_error)?;
     Ok(Some(installer.build(&package.name, &package.source, digest, lock, &around).await?))
 }
 
 /// What an installation is surrounded by: credentials are opened, and hidden in all that is said.
 pub async fn open_install_context(
-    keep: &SealedStore,
+    sealed_store: &SealedStore,
     server: ServerId,
     source: &Source,
     progress: Arc<dyn ProgressSink>,
-    masker: Arc<Redactor>,
+    redactor: Arc<Redactor>,
 ) -> Result<InstallContext, Failure> {
     let mut indexes = Indexes::default();
     if let Source::Python(python) = source {
         for (field, index) in python.indexes() {
-            let url = Some(opened(keep, server, field, index, &masker).await?);
+            let url = Some(opened(sealed_store, server, field, index, &redactor).await?);
             if field == "pipIndexUrl" { indexes.url = url } else { indexes.extra = url }
         }
     }
-    Ok(InstallContext { progress, masker, indexes: Arc::new(indexes) })
+    Ok(InstallContext { progress, redactor, indexes: Arc::new(indexes) })
 }
 
 async fn opened(
-    keep: &SealedStore,
+    sealed_store: &SealedStore,
     server: ServerId,
     field: &str,
     index: &PackageIndex,
-    masker: &Redactor,
+    redactor: &Redactor,
 ) -> Result<Zeroizing<String>, Failure> {
     let plain = plain_url(&index.url);
     let Some(value) = index.user_info else { return Ok(Zeroizing::new(plain)) };
     let place = ServerValueContext { server, kind: ServerValueKind::Index, name: field, value };
-    let user_info = keep.open(place).await.map_err(gone)?;
+    let user_info = sealed_store.open(place).await.map_err(gone)?;
     let user_info = user_info.expose().map_err(internal_error)?;
     // Held for as long as the masker lives: it is this installation's alone, or its server's.
-    masker.hold_all(value, &hidden(user_info));
+    redactor.hold_all(value, &hidden(user_info));
     Ok(Zeroizing::new(plain.replacen("://", &format!("://{user_info}@"), 1)))
 }
 

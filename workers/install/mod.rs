@@ -64,7 +64,7 @@ pub struct Indexes {
 #[derive(Clone)]
 pub struct InstallContext {
     pub progress: Arc<dyn ProgressSink>,
-    pub masker: Arc<Redactor>,
+    pub redactor: Arc<Redactor>,
     pub indexes: Arc<Indexes>,
 }
 
@@ -197,11 +197,11 @@ impl Installer {
     }
 
     /// Removes what nobody needs: neither the catalogue at the head of the log nor a process that runs it.
-    pub async fn sweep(&self, follow: &Projection) {
-        let Some(catalog) = store::read(follow).await else { return };
+    pub async fn sweep(&self, projection: &Projection) {
+        let Some(catalog) = store::read(projection).await else { return };
         for (shelf, folder) in [(&self.node, &self.folders().node), (&self.python, &self.folders().python)] {
             drop_links(folder, &catalog);
-            shelf.sweep(&catalog, follow).await;
+            shelf.sweep(&catalog, projection).await;
         }
     }
 }

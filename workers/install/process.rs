@@ -101,7 +101,7 @@ async fn hear(
 
 impl OutputCollector {
     fn line(&self, line: &[u8]) {
-        let text = self.around.masker.mask_cut(line);
+        let text = self.around.redactor.mask_cut(line);
         let text: String = text.trim_end().chars().filter(|c| !c.is_control()).collect();
         if text.trim().is_empty() {
             return;

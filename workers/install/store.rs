@@ -142,7 +142,7 @@ impl PackageStore {
     }
 
     /// Removes what no catalogue names and nobody uses, and what was left half-made.
-    pub async fn sweep(&self, known: &Catalog, follow: &Projection) {
+    pub async fn sweep(&self, known: &Catalog, projection: &Projection) {
         for name in self.names() {
             let (folder, path) = (self.folder(&name), self.lock(&name));
             if is_complete(&folder) && (name.starts_with(KEPT) || is_named(known, &name)) {
@@ -151,7 +151,7 @@ impl PackageStore {
             let Ok(Some(_lock)) = try_lock(&path, true) else { continue };
             // Nobody uses it, and whoever has used it to prove an installation has told the log what came of that.
             if is_complete(&folder) {
-                let Some(catalog) = read(follow).await else { return };
+                let Some(catalog) = read(projection).await else { return };
                 if is_named(&catalog, &name) {
                     continue;
                 }
@@ -201,10 +201,10 @@ impl Drop for ScratchDir {
 }
 
 /// The catalogue at the head of the log.
-pub async fn read(follow: &Projection) -> Option<Arc<Catalog>> {
-    let head = follow.log().head().await.ok()?;
-    let read = follow.wait_for(head, READ).await;
-    read.then(|| Arc::clone(&follow.catalog()))
+pub async fn read(projection: &Projection) -> Option<Arc<Catalog>> {
+    let head = projection.log().head().await.ok()?;
+    let read = projection.wait_for(head, READ).await;
+    read.then(|| Arc::clone(&projection.catalog()))
 }
 
 fn is_named(catalog: &Catalog, digest: &str) -> bool {

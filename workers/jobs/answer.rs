@@ -19,7 +19,7 @@ pub async fn read_answer(context: Arc<Context>, ReadJobAnswer { job }: ReadJobAn
 pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Failure> {
     let gone = || Failure::job_not_found(id);
     let ended = {
-        let catalog = context.follow.catalog();
+        let catalog = context.projection.catalog();
         catalog.jobs.get(id).and_then(|job| job.ended().cloned()).ok_or_else(gone)?
     };
     let Some(value) = ended.answer else { return Ok(job::without_answer(ended.state)) };

@@ -40,7 +40,7 @@ impl JobCleanup {
             self.flush().await;
             self.forget().await;
             self.forget_requests().await;
-            let dead = self.context.follow.catalog().dead.expired(now_ms());
+            let dead = self.context.projection.catalog().dead.expired(now_ms());
             if !dead.is_empty() {
                 let _ = dead_letters::expire_dead_letters(&self.context, dead).await;
             }
@@ -58,9 +58,9 @@ impl JobCleanup {
 
     async fn forget_requests(&self) {
         let now = now_ms();
-        if !self.context.follow.catalog().requests.expired(now, 1).is_empty() {
+        if !self.context.projection.catalog().requests.expired(now, 1).is_empty() {
             let decide = move |catalog: &Catalog| Ok(idempotency::expire_records(catalog, now, AT_ONCE));
-            let _ = self.context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+            let _ = self.context.appender.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
         }
     }
 
@@ -68,7 +68,7 @@ impl JobCleanup {
     async fn forget(&self) {
         let now = now_ms();
         let expired: Vec<_> = {
-            let catalog = self.context.follow.catalog();
+            let catalog = self.context.projection.catalog();
             let ids = catalog.jobs.expired(now, AT_ONCE);
             ids.iter().filter_map(|id| catalog.jobs.get(*id)).cloned().collect()
         };
@@ -80,7 +80,7 @@ impl JobCleanup {
             let _ = notify::notify_producer(&self.context, job, job.state()).await;
         }
         let decide = move |catalog: &Catalog| Ok(crate::core::decide::job::expire(catalog, now, AT_ONCE));
-        let done = self.context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+        let done = self.context.appender.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
         // Where another worker was first, the values are its to drop.
         let Some(before) = done.ok().and_then(|done| done.before) else { return };
         let expired = before.jobs.expired(now, AT_ONCE);

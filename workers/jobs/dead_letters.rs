@@ -45,7 +45,7 @@ pub async fn store_dead_letter(context: &Context, job: &JobMessage, why: &Failur
     let size = body.len() as u64;
     let stored = StoredMessage { id, command, call, reply, body: BASE64_STANDARD.encode(&body) };
     let text = Zeroizing::new(serde_json::to_string(&stored).map_err(internal_error)?);
-    let sealed = context.queue.sealer.seal(message_context(letter), &text).map_err(internal_error)?;
+    let sealed = context.job_client.sealer.seal(message_context(letter), &text).map_err(internal_error)?;
     let values = vec![VaultValue { id: letter, sealed }];
     let words = |text: &str| text.chars().filter(|c| !c.is_control()).take(WORDS).collect();
     let (id, command) = (words(&job.id), words(&job.command));
@@ -54,7 +54,7 @@ pub async fn store_dead_letter(context: &Context, job: &JobMessage, why: &Failur
     tracing::warn!(%letter, reason = dead.reason, size, "a producer's message was set aside");
     let note = serde_json::to_vec(&dead).map_err(internal_error)?;
     let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::store_dead_letter(catalog, &dead));
-    context.execute.commit_with_values(CommandId(Uuid::now_v7()), Actor::Worker, values, decide).await?;
+    context.appender.commit_with_values(CommandId(Uuid::now_v7()), Actor::Worker, values, decide).await?;
     context.bus.publish_dead_letter(letter.to_string(), note.into()).await;
     Ok(())
 }
@@ -64,7 +64,7 @@ pub async fn retry_dead_letter(
     context: Arc<Context>,
     RetryDeadLetter { letter }: RetryDeadLetter,
 ) -> Result<(), Failure> {
-    if context.follow.catalog().dead.get(letter).is_none() {
+    if context.projection.catalog().dead.get(letter).is_none() {
         return Err(crate::core::decide::dead_letter::dead_letter_not_found(letter));
     }
     let found = context.vault.get(&[letter]).await.map_err(away)?.pop().flatten();
@@ -86,7 +86,7 @@ pub async fn discard_dead_letter(
     context: Arc<Context>,
     DiscardDeadLetter { letter }: DiscardDeadLetter,
 ) -> Result<(), Failure> {
-    if context.follow.catalog().dead.get(letter).is_none() {
+    if context.projection.catalog().dead.get(letter).is_none() {
         return Err(crate::core::decide::dead_letter::dead_letter_not_found(letter));
     }
     expire_dead_letters(&context, vec![letter]).await
@@ -96,7 +96,7 @@ pub async fn discard_dead_letter(
 pub async fn expire_dead_letters(context: &Context, letters: Vec<ValueId>) -> Result<(), Failure> {
     let named = letters.clone();
     let decide = move |catalog: &_| Ok(crate::core::decide::dead_letter::remove_dead_letters(catalog, &named));
-    context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await?;
+    context.appender.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await?;
     drop_values(context, &letters).await;
     Ok(())
 }

@@ -78,7 +78,7 @@ pub(super) async fn execute_job(context: &Arc<Context>, tidy: &JobCleanup, runni
     let worked = async { dispatch_job(context, running, work?).await };
     let worked = AssertUnwindSafe(worked).catch_unwind().await;
     let worked = worked.unwrap_or_else(|_| Err(internal_error("a job panicked and is given up").into()));
-    let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
+    let (job, attempt, worker) = (running.job.id, running.attempt, context.manager.worker);
     let (state, outcome, told) = match worked {
         Ok(JobOutput { body, raw }) => {
             let outcome = JobAnswer::done(body).unwrap_or_else(|error| JobAnswer::failed(&internal_error(error)));
@@ -87,7 +87,7 @@ pub(super) async fn execute_job(context: &Arc<Context>, tidy: &JobCleanup, runni
         Err(JobFailure::NotBegun) => {
             let decide = move |catalog: &_| Ok(crate::core::decide::job::requeue(catalog, job, worker, attempt));
             // Should the log not take it, it is taken over with all else that this worker leaves behind.
-            let _ = context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+            let _ = context.appender.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
             return;
         }
         Err(JobFailure::Failed(failure)) => {
@@ -112,7 +112,7 @@ async fn open_arguments(context: &Context, job: &Job) -> Result<JobArguments, Fa
     let sealed = loop {
         match context.vault.get(&[*arguments]).await {
             Ok(found) => break found.into_iter().next().flatten(),
-            Err(error) if !context.pool.own.is_held() => return Err(internal_error(error)),
+            Err(error) if !context.manager.own.is_held() => return Err(internal_error(error)),
             Err(error) => tracing::warn!(job = %id, %error, "a job waits for the store"),
         }
         tokio::time::sleep(PAUSE).await;
@@ -185,22 +185,23 @@ async fn end_job(
     state: JobState,
     outcome: JobAnswer,
 ) -> bool {
-    let (job, attempt, worker) = (running.job.id, running.attempt, context.pool.worker);
+    let (job, attempt, worker) = (running.job.id, running.attempt, context.manager.worker);
     let outcome = if outcome.body.get().len() > LARGEST { too_large() } else { outcome };
     let value = ValueId(Uuid::now_v7());
     let place = JobValueContext { job, part: JobValueKind::Answer, value };
     let sealed = serde_json::to_string(&outcome).map(Zeroizing::new).map_err(internal_error);
-    let sealed = match sealed.and_then(|text| context.pool.keep.sealer.seal(place, &text).map_err(internal_error)) {
-        Ok(sealed) => sealed,
-        Err(_) => return false,
-    };
+    let sealed =
+        match sealed.and_then(|text| context.manager.sealed_store.sealer.seal(place, &text).map_err(internal_error)) {
+            Ok(sealed) => sealed,
+            Err(_) => return false,
+        };
     let id = CommandId(Uuid::now_v7());
     // While it holds the lease nobody else ends it; after that it is somebody else's.
-    while context.pool.own.is_held() {
-        let end = JobEnd { state, answer: Some(value), until: context.queue.answer_expiry() };
+    while context.manager.own.is_held() {
+        let end = JobEnd { state, answer: Some(value), until: context.job_client.answer_expiry() };
         let decide = move |catalog: &_| crate::core::decide::job::finish_job(catalog, job, worker, attempt, end);
         let values = vec![VaultValue { id: value, sealed: sealed.clone() }];
-        match context.execute.commit_with_values(id, Actor::Worker, values, decide).await {
+        match context.appender.commit_with_values(id, Actor::Worker, values, decide).await {
             Ok(_) => {
                 tidy.drop_value(running.job.arguments);
                 return true;

@@ -81,14 +81,14 @@ fn is_for_later(failure: &Failure) -> bool {
 pub async fn submit_message(context: &Context, job: &JobMessage) -> Result<Submitted, Failure> {
     let JobMessage { id, command, call, reply, body } = job;
     let (called, args) = producer_message::parse_producer_message(command, call.as_deref(), body)?;
-    let scope = context.queue.producer_key(id)?;
+    let scope = context.job_client.producer_key(id)?;
     let fields = call.as_deref().unwrap_or_default().as_bytes();
-    let body = context.queue.sealer.digest("body", &[fields, body]).map_err(internal_error)?;
+    let body = context.job_client.sealer.digest("body", &[fields, body]).map_err(internal_error)?;
     let (user, server) = (called.user.clone(), Some(called.server.clone()));
     let work = JobArguments { call: Some(called), raw: true, reply: reply.clone(), body: args };
     let key = Some(IdempotencyKey { scope, body }.into());
     let new = NewJob { user, command: CallTool::NAME, server, work, key, actor: Actor::Worker };
-    context.queue.submit(new).await
+    context.job_client.submit(new).await
 }
 
 /// What a job that has ended is told as.

@@ -33,7 +33,7 @@ pub async fn watch(context: Arc<Context>) {
 
 async fn notify_all(context: &Context) -> Result<(), Failure> {
     let untold: Vec<_> =
-        context.follow.catalog().jobs.newest_first().filter(|job| job.needs_notification()).cloned().collect();
+        context.projection.catalog().jobs.newest_first().filter(|job| job.needs_notification()).cloned().collect();
     for some in untold.chunks(AT_ONCE) {
         let arguments: Vec<_> = some.iter().map(|job| job.arguments).collect();
         // Nearly always all were told, and nothing of them is there.
@@ -47,7 +47,7 @@ async fn notify_all(context: &Context) -> Result<(), Failure> {
 
 /// A facade has cancelled one that waited.
 pub async fn notify_end(context: Arc<Context>, NotifyProducer { job }: NotifyProducer) -> Result<(), Failure> {
-    let job = context.follow.catalog().jobs.get(job).filter(|job| job.needs_notification()).cloned();
+    let job = context.projection.catalog().jobs.get(job).filter(|job| job.needs_notification()).cloned();
     let Some(job) = job else { return Ok(()) };
     notify_producer(&context, &job, job.state()).await
 }
@@ -57,7 +57,7 @@ pub async fn notify_end(context: Arc<Context>, NotifyProducer { job }: NotifyPro
 pub async fn notify_producer(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
     // Two of one worker exclude each other, too.
     let (lease, holder) = (LeaseId::from(job.id), WorkerId(Uuid::now_v7()));
-    if context.leases.acquire(lease, holder, context.pool.limits.lease_ttl).await.map_err(away)?.is_none() {
+    if context.leases.acquire(lease, holder, context.manager.limits.lease_ttl).await.map_err(away)?.is_none() {
         return Ok(());
     }
     let told = publish_outcome(context, job, state).await;

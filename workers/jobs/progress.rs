@@ -26,7 +26,7 @@ pub struct ProgressReporter {
 impl ProgressReporter {
     pub(super) fn start(context: &Arc<Context>, job: JobId, attempt: u32) -> Self {
         let (now, mut news) = watch::channel(job::JobProgress { phase: String::new(), line: None });
-        let (execute, worker) = (context.execute.clone(), context.pool.worker);
+        let (execute, worker) = (context.appender.clone(), context.manager.worker);
         let telling = tokio::spawn(async move {
             while news.changed().await.is_ok() {
                 let progress = news.borrow_and_update().clone();

@@ -61,8 +61,8 @@ impl JobRunner {
         tokio::spawn(self.draining.clone().run_until_cancelled_owned(super::takeover::watch(self.context.clone())));
         tokio::spawn(self.draining.clone().run_until_cancelled_owned(super::notify::watch(self.context.clone())));
         tokio::spawn(self.draining.clone().run_until_cancelled_owned(self.tidy.clone().run()));
-        let pool = self.context.pool.clone();
-        let mut moves = self.context.follow.subscribe();
+        let manager = self.context.manager.clone();
+        let mut moves = self.context.projection.subscribe();
         let mut look = tokio::time::interval(LOOK);
         // Whoever was better for a job than this worker has had time enough.
         let mut overdue = JobId(Uuid::nil());
@@ -77,11 +77,11 @@ impl JobRunner {
             let more = self.claim(overdue).await;
             tokio::select! {
                 () = self.draining.cancelled() => {}
-                () = pool.own.ended() => self.drop_all().await,
+                () = manager.own.ended() => self.drop_all().await,
                 () = std::future::ready(()), if more => {}
                 _ = moves.changed() => {}
                 () = self.freed.notified() => {}
-                _ = look.tick() => overdue = self.context.follow.catalog().jobs.newest_first().next().map_or(overdue, |job| job.id),
+                _ = look.tick() => overdue = self.context.projection.catalog().jobs.newest_first().next().map_or(overdue, |job| job.id),
             }
         }
         let _ = self.places.acquire_many(AT_ONCE as u32).await;
@@ -90,16 +90,16 @@ impl JobRunner {
 
     /// The right to have jobs. Whoever has lost it has lost them all.
     async fn hold_lease(&self) -> bool {
-        let pool = &self.context.pool;
-        if pool.own.is_held() {
+        let manager = &self.context.manager;
+        if manager.own.is_held() {
             return true;
         }
         self.drop_all().await;
         let asked = tokio::time::Instant::now();
-        match pool.leases.acquire(pool.own_id(), pool.worker, pool.limits.lease_ttl).await {
+        match manager.leases.acquire(manager.own_id(), manager.worker, manager.limits.lease_ttl).await {
             Ok(Some(_)) => {
-                pool.own.taken(asked, pool.limits.lease_ttl);
-                super::takeover::take_over(&self.context, pool.worker).await
+                manager.own.taken(asked, manager.limits.lease_ttl);
+                super::takeover::take_over(&self.context, manager.worker).await
             }
             Ok(None) => false,
             Err(error) => {
@@ -118,27 +118,27 @@ impl JobRunner {
     /// Claims and starts what there is room for. True: there may be more at once.
     async fn claim(self: &Arc<Self>, overdue: JobId) -> bool {
         let (context, places) = (&self.context, self.places.available_permits());
-        if places == 0 || context.follow.catalog().jobs.waiting() == 0 {
+        if places == 0 || context.projection.catalog().jobs.waiting() == 0 {
             return false;
         }
-        let claim = ClaimJobs { worker: context.pool.worker, areas: self.areas.clone(), places, bounds: BOUNDS };
+        let claim = ClaimJobs { worker: context.manager.worker, areas: self.areas.clone(), places, bounds: BOUNDS };
         let own = context.clone();
         let decide = move |catalog: &Catalog| {
             crate::core::decide::job::claim_jobs(catalog, &claim, &|job| own.is_mine(job, overdue))
         };
         // Most often somebody else was meant, and nothing is to be written.
-        if decide(&context.follow.catalog()).is_empty() {
+        if decide(&context.projection.catalog()).is_empty() {
             return false;
         }
         let id = CommandId(Uuid::now_v7());
-        let claimed = context.execute.commit(id, Actor::Worker, move |catalog| Ok(decide(catalog))).await;
+        let claimed = context.appender.commit(id, Actor::Worker, move |catalog| Ok(decide(catalog))).await;
         let Ok(done) = claimed else {
             tokio::time::sleep(PAUSE).await;
             return true;
         };
         for event in done.events.iter() {
             if let Event::JobStarted(started) = event
-                && let Some(job) = context.follow.catalog().jobs.get(started.job).cloned()
+                && let Some(job) = context.projection.catalog().jobs.get(started.job).cloned()
                 && let Ok(place) = self.places.clone().try_acquire_owned()
             {
                 self.clone().start(job, started.attempt, place);
@@ -167,7 +167,7 @@ impl JobRunner {
 
     /// Tells those to stop that somebody has cancelled.
     fn stop_cancelled(&self, seen: &mut u64) {
-        let catalog = self.context.follow.catalog();
+        let catalog = self.context.projection.catalog();
         if std::mem::replace(seen, catalog.jobs.cancels) == catalog.jobs.cancels {
             return;
         }
@@ -188,17 +188,17 @@ impl Context {
     /// Whether a job is for this worker: it runs the server, or is the one whose turn it is. What is overdue is
     /// for everybody.
     fn is_mine(&self, job: &Job, overdue: JobId) -> bool {
-        if self.pool.alone || job.id <= overdue {
+        if self.manager.alone || job.id <= overdue {
             return true;
         }
-        let catalog = self.follow.catalog();
+        let catalog = self.projection.catalog();
         let server = job.server.as_ref().and_then(|name| catalog.server(name.as_str()));
-        let holder = server.and_then(|server| server.held()).and_then(|id| self.pool.board.owner_of(id));
+        let holder = server.and_then(|server| server.held()).and_then(|id| self.manager.registry.owner_of(id));
         let best = holder.filter(|_| job.area() == Some(Area::Tools)).or_else(|| {
-            let workers = self.pool.board.live_workers();
+            let workers = self.manager.registry.live_workers();
             let turn = job.id.0.as_u128() as usize;
             workers.get(turn % workers.len().max(1)).copied()
         });
-        best.is_none_or(|best| best == self.pool.worker)
+        best.is_none_or(|best| best == self.manager.worker)
     }
 }

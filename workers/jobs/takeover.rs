@@ -13,20 +13,20 @@ use crate::workers::context::Context;
 
 /// Looks for workers that have jobs and are not heard of, for ever.
 pub async fn watch(context: Arc<Context>) {
-    let pool = &context.pool;
-    let mut every = tokio::time::interval(pool.limits.lease_ttl / 4);
+    let manager = &context.manager;
+    let mut every = tokio::time::interval(manager.limits.lease_ttl / 4);
     loop {
         every.tick().await;
-        let lively = pool.board.live_workers();
-        let having: Vec<_> = context.follow.catalog().jobs.workers().collect();
-        for worker in having.into_iter().filter(|worker| *worker != pool.worker && !lively.contains(worker)) {
+        let lively = manager.registry.live_workers();
+        let having: Vec<_> = context.projection.catalog().jobs.workers().collect();
+        for worker in having.into_iter().filter(|worker| *worker != manager.worker && !lively.contains(worker)) {
             let lease = LeaseId::from(worker);
-            match pool.leases.acquire(lease, pool.worker, pool.limits.lease_ttl).await {
+            match manager.leases.acquire(lease, manager.worker, manager.limits.lease_ttl).await {
                 Ok(Some(_)) => {
                     if take_over(&context, worker).await {
                         tracing::info!(%worker, "the jobs of a worker that is gone were taken over");
                     }
-                    let _ = pool.leases.release(lease, pool.worker).await;
+                    let _ = manager.leases.release(lease, manager.worker).await;
                 }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "whether a worker still lives is not to be found out"),
@@ -37,9 +37,9 @@ pub async fn watch(context: Arc<Context>) {
 
 /// Decides for all jobs of a worker that has them no more. False: the store does not answer.
 pub async fn take_over(context: &Context, worker: WorkerId) -> bool {
-    let until = context.queue.answer_expiry();
+    let until = context.job_client.answer_expiry();
     let decide = move |catalog: &_| Ok(crate::core::decide::job::take_over(catalog, worker, until));
-    let Ok(done) = context.execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await else {
+    let Ok(done) = context.appender.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await else {
         return false;
     };
     let Some(before) = &done.before else { return true };

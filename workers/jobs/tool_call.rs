@@ -34,7 +34,7 @@ pub async fn call_tool(
     let body = Bytes::from(String::from(Box::<str>::from(work.body)));
     let began = Instant::now();
     loop {
-        let server = context.follow.catalog().server(command.server.as_str()).cloned();
+        let server = context.projection.catalog().server(command.server.as_str()).cloned();
         let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
         let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
         let question = CommandRequest {
@@ -48,7 +48,7 @@ pub async fn call_tool(
         };
         // Dropping the question cancels the call at its server.
         let answered = tokio::select! {
-            answered = context.asker.send(question) => answered,
+            answered = context.commands.send(question) => answered,
             () = running.stop.cancelled() => return Err(job::job_cancelled().into()),
         };
         match answered {

@@ -42,8 +42,8 @@ pub struct RpcError {
 /// Where the words of a server go that answer nothing.
 #[derive(Clone)]
 pub struct NotificationSink {
-    pub ring: Arc<LogBuffer>,
-    pub masker: Arc<Redactor>,
+    pub log_buffer: Arc<LogBuffer>,
+    pub redactor: Arc<Redactor>,
     /// Rung when the server says that its tools have changed.
     pub tools_changed: Arc<Notify>,
 }
@@ -56,8 +56,8 @@ impl NotificationSink {
                 let said = params.map_or("", RawValue::get);
                 let kept = shorten(said, SAID);
                 let whole = kept.len() == said.len();
-                let said = if whole { self.masker.mask_json(kept) } else { self.masker.mask_cut(kept.as_bytes()) };
-                self.ring.push("server", &said);
+                let said = if whole { self.redactor.mask_json(kept) } else { self.redactor.mask_cut(kept.as_bytes()) };
+                self.log_buffer.push("server", &said);
             }
             // Others concern resources and prompts, which nobody here has asked for.
             _ => {}
@@ -66,7 +66,7 @@ impl NotificationSink {
 
     /// Something happened to the connection; `text` may hold what the server said.
     pub fn note(&self, text: &str) {
-        self.ring.push("transport", &self.masker.mask(text));
+        self.log_buffer.push("transport", &self.redactor.mask(text));
     }
 }
 

@@ -169,7 +169,9 @@ impl LineReader {
             Ok(message) => {
                 // Without room for the answers they would pile up in memory.
                 if !self.mux.has_room() || self.to_rmcp.try_send(message).is_err() {
-                    self.hearing.ring.push("transport", "the server asked too many questions at once; one was dropped");
+                    self.hearing
+                        .log_buffer
+                        .push("transport", "the server asked too many questions at once; one was dropped");
                 }
             }
             Err(_) => self.note("sent an answer to no question of ours", bytes),
@@ -204,12 +206,12 @@ impl LineReader {
     fn note(&self, what: &str, bytes: &[u8]) {
         let (kept, cut) = (&bytes[..bytes.len().min(EDGE)], bytes.len() > EDGE);
         let text = if cut {
-            self.hearing.masker.mask_cut(kept)
+            self.hearing.redactor.mask_cut(kept)
         } else {
-            self.hearing.masker.mask(&String::from_utf8_lossy(kept))
+            self.hearing.redactor.mask(&String::from_utf8_lossy(kept))
         };
         let text = text.trim_end();
-        self.hearing.ring.push("transport", &format!("the server {what}: {}", shorten(text, 200)));
+        self.hearing.log_buffer.push("transport", &format!("the server {what}: {}", shorten(text, 200)));
     }
 }
 

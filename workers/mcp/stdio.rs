@@ -69,9 +69,9 @@ impl Stdio {
         shared.child.add(&child.process);
         let (mux, frames) = Mux::new();
         let ConnectionDeps { hearing, result_limit, .. } = shared.clone();
-        let (ring, masker) = (hearing.ring.clone(), hearing.masker.clone());
+        let (log_buffer, redactor) = (hearing.log_buffer.clone(), hearing.redactor.clone());
         let (tap, reader) = rmcp_bridge::new_bridge(mux.clone(), hearing, result_limit);
-        let (silent, printed) = (CancellationToken::new(), read_stderr(child.stderr, ring, masker));
+        let (silent, printed) = (CancellationToken::new(), read_stderr(child.stderr, log_buffer, redactor));
         let ended = silent.clone().drop_guard();
         let tasks = vec![
             tokio::spawn(rmcp_bridge::write_all(child.stdin, mux.clone(), frames)),
@@ -213,7 +213,7 @@ pub fn client() -> ClientConfig {
 
 /// Standard error, line by line, into the ring. A child that prints without end is slowed down, not
 /// followed.
-async fn read_stderr(from: impl AsyncRead + Unpin, ring: Arc<LogBuffer>, masker: Arc<Redactor>) {
+async fn read_stderr(from: impl AsyncRead + Unpin, log_buffer: Arc<LogBuffer>, redactor: Arc<Redactor>) {
     let mut from = BufReader::with_capacity(64 * 1024, from);
     let mut line = Vec::new();
     let (mut read, mut since) = (0, tokio::time::Instant::now());
@@ -221,7 +221,7 @@ async fn read_stderr(from: impl AsyncRead + Unpin, ring: Arc<LogBuffer>, masker:
         let Ok(buffer) = from.fill_buf().await else { return };
         if buffer.is_empty() {
             if !line.is_empty() {
-                ring.push("stderr", &masker.mask(&String::from_utf8_lossy(&line)));
+                log_buffer.push("stderr", &redactor.mask(&String::from_utf8_lossy(&line)));
             }
             return;
         }
@@ -235,14 +235,14 @@ async fn read_stderr(from: impl AsyncRead + Unpin, ring: Arc<LogBuffer>, masker:
         if newline.is_some() {
             let text = String::from_utf8_lossy(&line);
             if !text.trim().is_empty() {
-                ring.push("stderr", &masker.mask(text.trim_end()));
+                log_buffer.push("stderr", &redactor.mask(text.trim_end()));
             }
             line.clear();
         }
         if since.elapsed() >= Duration::from_secs(1) {
             (read, since) = (0, tokio::time::Instant::now());
         } else if read > STDERR_PER_SECOND {
-            ring.push("transport", "the server floods its standard error; it is being slowed down");
+            log_buffer.push("transport", "the server floods its standard error; it is being slowed down");
             tokio::time::sleep_until(since + Duration::from_secs(1)).await;
         }
     }

@@ -34,7 +34,7 @@ pub async fn begin_authorization(
     command: BeginAuthorization,
 ) -> Result<AuthorizationStarted, Failure> {
     let BeginAuthorization { grant: id, redirect_uri, scopes, client, client_document } = command;
-    let server = context.follow.catalog().server_by_id(id.server).cloned();
+    let server = context.projection.catalog().server_by_id(id.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
     let failed = |why: String| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name));
     let site = client::discover(&url_of(&server)?).await.map_err(failed)?;
@@ -90,10 +90,10 @@ pub async fn begin_authorization(
 
 pub async fn complete_authorization(context: Arc<Context>, command: CompleteAuthorization) -> Result<(), Failure> {
     let CompleteAuthorization { id: change, grant: id, begun, code, issuer } = command;
-    let server = context.follow.catalog().server_by_id(id.server).cloned();
+    let server = context.projection.catalog().server_by_id(id.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
     let used = || Failure::new(Code::Forbidden, "This authorization was finished already, or is too old; begin again");
-    let known = context.pool.keep.find(begun).await.map_err(away)?.ok_or_else(used)?;
+    let known = context.manager.sealed_store.find(begun).await.map_err(away)?.ok_or_else(used)?;
     let PendingAuthorization { issuer: expected, says_issuer, mut renewal } =
         read(&unseal(&context, &id, GrantValueKind::Begun, begun, &known)?)?;
     // Whatever comes of it: a code is good for one exchange.
@@ -130,7 +130,7 @@ pub async fn complete_authorization(context: Arc<Context>, command: CompleteAuth
     }
     let tokens = put(&context, &id, &renewal, &tokens).await?;
     let done = context
-        .execute
+        .appender
         .commit(change, Actor::Api, move |catalog| crate::core::decide::grant::store_tokens(catalog, &id, tokens))
         .await?;
     servers::drop_replaced(&context, &server.name, &done).await;

@@ -40,7 +40,7 @@ const TRIES: usize = 4;
 /// Gets new tokens, unless others have. Done is done: whoever asks reads the catalogue then.
 pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<(), Failure> {
     let RefreshTokens { grant, access } = command;
-    let (began, ttl) = (Instant::now(), context.pool.limits.lease_ttl);
+    let (began, ttl) = (Instant::now(), context.manager.limits.lease_ttl);
     // A holder of its own: two refreshes of one worker exclude each other, too.
     let (what, holder, lease) = (grant.lease(), WorkerId(Uuid::now_v7()), LocalLease::default());
     loop {
@@ -79,7 +79,7 @@ pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<()
 
 /// The grant, if its tokens are still these.
 fn current(context: &Context, id: &GrantId, access: ValueId) -> Result<Option<(Arc<Server>, Grant)>, Failure> {
-    let server = context.follow.catalog().server_by_id(id.server).cloned();
+    let server = context.projection.catalog().server_by_id(id.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
     let denied = |why| reauth_required(&server.name, id.user.as_ref(), why);
     let grant = server.grant(id.user.as_ref()).ok_or_else(|| denied("no tokens are stored for it"))?;
@@ -103,8 +103,8 @@ struct RefreshRun<'a> {
 
 impl RefreshRun<'_> {
     async fn run(&self) -> Result<(), Failure> {
-        let head = self.context.follow.log().head().await.map_err(away)?;
-        if !self.context.follow.wait_for(head, CATCH_UP).await {
+        let head = self.context.projection.log().head().await.map_err(away)?;
+        if !self.context.projection.wait_for(head, CATCH_UP).await {
             return Err(Failure::unavailable("The worker has not yet read what others have written; ask again"));
         }
         let Some((server, Grant { tokens, .. })) = current(self.context, self.id, self.access)? else { return Ok(()) };
@@ -204,7 +204,7 @@ impl RefreshRun<'_> {
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
     ) -> Result<Committed, Failure> {
         let id = CommandId(Uuid::now_v7());
-        retry_store(|| self.context.execute.commit(id, Actor::Worker, decide.clone())).await
+        retry_store(|| self.context.appender.commit(id, Actor::Worker, decide.clone())).await
     }
 }
 

@@ -36,22 +36,22 @@ const DOUBTED: usize = 10_000;
 
 /// What the bearers of a worker have in common.
 pub struct TokenSourceDeps {
-    follow: Arc<Projection>,
-    asker: CommandClient,
+    projection: Arc<Projection>,
+    commands: CommandClient,
     /// Tokens that had just been refreshed when the server refused them.
     doubted: Cache<ValueId, ()>,
 }
 
 impl TokenSourceDeps {
-    pub fn new(follow: Arc<Projection>, asker: CommandClient) -> Self {
-        Self { follow, asker, doubted: Cache::new(DOUBTED) }
+    pub fn new(projection: Arc<Projection>, commands: CommandClient) -> Self {
+        Self { projection, commands, doubted: Cache::new(DOUBTED) }
     }
 }
 
 /// One connection's token.
 pub struct TokenSource {
     grants: Arc<TokenSourceDeps>,
-    keep: SealedStore,
+    sealed_store: SealedStore,
     id: GrantId,
     server: ServerName,
     held: ArcSwapOption<SealedToken>,
@@ -66,8 +66,8 @@ pub struct SealedToken {
 }
 
 impl TokenSource {
-    pub fn new(grants: Arc<TokenSourceDeps>, keep: SealedStore, id: GrantId, server: ServerName) -> Self {
-        Self { grants, keep, id, server, held: ArcSwapOption::empty(), renewing: Mutex::default() }
+    pub fn new(grants: Arc<TokenSourceDeps>, sealed_store: SealedStore, id: GrantId, server: ServerName) -> Self {
+        Self { grants, sealed_store, id, server, held: ArcSwapOption::empty(), renewing: Mutex::default() }
     }
 
     /// The token for a request, which is not at its end.
@@ -90,7 +90,7 @@ impl TokenSource {
             if let Some(held) = self.held.load_full().filter(|held| held.value == tokens.access) {
                 return Ok(held);
             }
-            match self.keep.find(tokens.access).await.map_err(away)? {
+            match self.sealed_store.find(tokens.access).await.map_err(away)? {
                 Some(sealed) => {
                     let held = Arc::new(SealedToken { value: tokens.access, sealed });
                     self.held.store(Some(held.clone()));
@@ -99,8 +99,8 @@ impl TokenSource {
                 // It was replaced after this catalogue was read.
                 None if !behind => {
                     behind = true;
-                    let head = self.grants.follow.log().head().await.map_err(away)?;
-                    self.grants.follow.wait_for(head, CATCH_UP).await;
+                    let head = self.grants.projection.log().head().await.map_err(away)?;
+                    self.grants.projection.wait_for(head, CATCH_UP).await;
                 }
                 None => return Err(Failure::unavailable("The tokens were being changed; ask again")),
             }
@@ -140,11 +140,11 @@ impl TokenSource {
     /// Opens a token for one request.
     pub fn open(&self, token: &SealedToken) -> Result<Plaintext, String> {
         let place = GrantContext { grant: &self.id, part: GrantValueKind::Access, value: token.value };
-        self.keep.opener.open(place, &token.sealed).map_err(|_| "its access token cannot be opened".into())
+        self.sealed_store.opener.open(place, &token.sealed).map_err(|_| "its access token cannot be opened".into())
     }
 
     fn grant(&self) -> Result<Grant, Failure> {
-        let catalog = self.grants.follow.catalog();
+        let catalog = self.grants.projection.catalog();
         let grant = catalog.server_by_id(self.id.server).and_then(|server| server.grant(self.id.user.as_ref()));
         match grant {
             None => Err(self.reauth_required("no tokens are stored for it")),
@@ -172,7 +172,7 @@ impl TokenSource {
         let body = serde_json::to_vec(&RefreshTokens { grant: self.id.clone(), access }).map_err(internal_error)?;
         match self.ask(Bytes::from(body)).await {
             Ok(answered) => {
-                self.grants.follow.wait_for(answered.position, CATCH_UP).await;
+                self.grants.projection.wait_for(answered.position, CATCH_UP).await;
                 Ok(())
             }
             Err(failure) => {
@@ -195,7 +195,7 @@ impl TokenSource {
                 traceparent: None,
                 time: until.saturating_duration_since(Instant::now()),
             };
-            match self.grants.asker.send(question).await {
+            match self.grants.commands.send(question).await {
                 Err(failure) if failure.code == Code::OutcomeUnknown && Instant::now() < until => {}
                 answered => return answered,
             }

@@ -39,7 +39,7 @@ pub async fn store_tokens(context: Arc<Context>, command: StoreTokens) -> Result
     // Under a key it may be its own success that is there.
     if if_absent && key.is_none() {
         // Where some are there already, nothing need be put.
-        crate::core::decide::grant::require_no_tokens(&context.follow.catalog(), &grant)?;
+        crate::core::decide::grant::require_no_tokens(&context.projection.catalog(), &grant)?;
     }
     let values = servers::all_current(&context, &sealed)?;
     let decide = move |catalog: &Catalog| {
@@ -83,9 +83,9 @@ pub async fn put_json(
 }
 
 async fn put_text(context: &Context, id: &GrantId, part: GrantValueKind, text: &str) -> Result<ValueId, Failure> {
-    let (value, keep) = (ValueId(Uuid::now_v7()), &context.pool.keep);
-    let sealed = keep.sealer.seal(GrantContext { grant: id, part, value }, text).map_err(internal_error)?;
-    retry_store(|| keep.vault.put(value, sealed.clone()).map_err(away)).await?;
+    let (value, sealed_store) = (ValueId(Uuid::now_v7()), &context.manager.sealed_store);
+    let sealed = sealed_store.sealer.seal(GrantContext { grant: id, part, value }, text).map_err(internal_error)?;
+    retry_store(|| sealed_store.vault.put(value, sealed.clone()).map_err(away)).await?;
     Ok(value)
 }
 
@@ -96,7 +96,7 @@ pub async fn open_json<T: DeserializeOwned>(
     part: GrantValueKind,
     value: ValueId,
 ) -> Result<T, Failure> {
-    let sealed = context.pool.keep.find(value).await.map_err(away)?;
+    let sealed = context.manager.sealed_store.find(value).await.map_err(away)?;
     let sealed = sealed.ok_or_else(|| Failure::unavailable("The tokens were being changed; ask again"))?;
     read(&unseal(context, id, part, value, &sealed)?)
 }
@@ -108,8 +108,12 @@ pub fn unseal(
     value: ValueId,
     sealed: &Sealed,
 ) -> Result<Zeroizing<String>, Failure> {
-    let opened =
-        context.pool.keep.opener.open(GrantContext { grant: id, part, value }, sealed).map_err(internal_error)?;
+    let opened = context
+        .manager
+        .sealed_store
+        .opener
+        .open(GrantContext { grant: id, part, value }, sealed)
+        .map_err(internal_error)?;
     Ok(Zeroizing::new(opened.expose().map_err(internal_error)?.to_owned()))
 }
 

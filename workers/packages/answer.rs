@@ -28,7 +28,7 @@ struct PackageJobBody {
 pub async fn answer(context: &Context, progress: &Arc<dyn ProgressSink>, name: &ServerName) -> Result<Bytes, Failure> {
     progress.phase("connecting");
     let settled = settle(context, name).await;
-    let catalog = Arc::clone(&context.follow.catalog());
+    let catalog = Arc::clone(&context.projection.catalog());
     let server = crate::core::decide::package::find_installed(&catalog, name.as_str())?;
     let folders = context.installer.folders();
     let told = LiveDetails { logs: settled.logs, session_id: None };
@@ -44,7 +44,7 @@ async fn settle(context: &Context, name: &ServerName) -> ReconciledServer {
         live: ServerStatus { error: Some(why.message), ..ServerStatus::of(ConnectionStatus::Connecting) },
         logs: vec![],
     };
-    let catalog = Arc::clone(&context.follow.catalog());
+    let catalog = Arc::clone(&context.projection.catalog());
     let Some(server) = catalog.server(name.as_str()) else { return unknown(Failure::server_not_found(name)) };
     let body = match serde_json::to_vec(&ReconcileServer { name: name.clone() }) {
         Ok(body) => body.into(),
@@ -53,10 +53,10 @@ async fn settle(context: &Context, name: &ServerName) -> ReconciledServer {
     let time = STOPS + Duration::from_millis(server.config.startup_timeout_ms());
     let (area, held, command) = (Area::Servers, server.held(), ReconcileServer::NAME);
     let question = CommandRequest { area, server: held, command, call: None, body, traceparent: None, time };
-    match context.asker.send(question).await {
+    match context.commands.send(question).await {
         Ok(answered) => {
             // What that worker has told the log, the server's tools above all, is shown too.
-            context.follow.wait_for(answered.position, STOPS).await;
+            context.projection.wait_for(answered.position, STOPS).await;
             serde_json::from_slice(&answered.body).unwrap_or_else(|error| unknown(internal_error(error)))
         }
         Err(failure) => unknown(failure),

@@ -19,7 +19,7 @@ const AT_ONCE: usize = 4;
 
 /// Asks the registries for the newest versions, and tells the log what is news.
 pub async fn check(context: Arc<Context>, command: CheckPackages) -> Result<Vec<PackageCheck>, Failure> {
-    let catalog = Arc::clone(&context.follow.catalog());
+    let catalog = Arc::clone(&context.projection.catalog());
     let servers: Vec<_> = command.servers.iter().filter_map(|id| catalog.server_by_id(*id).cloned()).collect();
     let checks = servers.into_iter().map(|server| {
         let context = context.clone();
@@ -32,7 +32,7 @@ pub async fn check(context: Arc<Context>, command: CheckPackages) -> Result<Vec<
     if !crate::core::decide::package::record_latest(&catalog, &found).is_empty() {
         let id = CommandId(Uuid::now_v7());
         context
-            .execute
+            .appender
             .commit(id, Actor::Worker, move |catalog| Ok(crate::core::decide::package::record_latest(catalog, &found)))
             .await?;
     }
@@ -42,8 +42,9 @@ pub async fn check(context: Arc<Context>, command: CheckPackages) -> Result<Vec<
 async fn latest(context: &Context, server: &Server) -> Result<String, Failure> {
     let gone = || Failure::new(Code::PackageNotFound, format!("Package of server {} not found", server.name));
     let package = &server.package.as_ref().ok_or_else(gone)?.package;
-    let masker = Arc::<Redactor>::default();
+    let redactor = Arc::<Redactor>::default();
     let around: InstallContext =
-        open_install_context(&context.pool.keep, server.id, &package.source, Arc::new(NoProgress), masker).await?;
+        open_install_context(&context.manager.sealed_store, server.id, &package.source, Arc::new(NoProgress), redactor)
+            .await?;
     context.installer.latest(&package.name, &package.source, &around).await
 }

@@ -13,13 +13,13 @@ const SWEEP: Duration = Duration::from_secs(3600);
 
 /// Removes files that nobody needs, whenever there may be some: at start, after changes, and now and then.
 pub async fn remove_unused_files(context: Arc<Context>, draining: CancellationToken) {
-    let mut moves = context.follow.subscribe();
+    let mut moves = context.projection.subscribe();
     let mut known = None;
     loop {
-        let changed = context.follow.catalog().servers_changed;
+        let changed = context.projection.catalog().servers_changed;
         if known != Some(changed) {
             known = Some(changed);
-            context.installer.sweep(&context.follow).await;
+            context.installer.sweep(&context.projection).await;
         }
         tokio::select! {
             () = draining.cancelled() => return,

@@ -63,7 +63,7 @@ async fn build_and_register(
     kept: &mut Vec<ValueId>,
 ) -> Result<(), Failure> {
     let InstallPackage { package: name, version, source, mut register } = command;
-    if context.follow.catalog().server(register.name.as_str()).is_some() {
+    if context.projection.catalog().server(register.name.as_str()).is_some() {
         let taken = format!("Server with name {} already exists", register.name);
         return Err(Failure::new(Code::ServerAlreadyExists, taken));
     }
@@ -72,7 +72,8 @@ async fn build_and_register(
         context.vault.put(id, sealed).await.map_err(secrets::away)?;
     }
     let around =
-        open_install_context(&context.pool.keep, register.server, &source, progress.clone(), Arc::default()).await?;
+        open_install_context(&context.manager.sealed_store, register.server, &source, progress.clone(), Arc::default())
+            .await?;
     let wanted =
         PackageRequest { name: &name, version: version.as_ref().map(|version| version.as_str()), source: &source };
     let is_child = matches!(register.config.transport, Transport::Stdio { .. });
@@ -107,14 +108,14 @@ async fn build_and_register(
     let package = Package { name, version, source, recipe };
     let (id, server) = (register.id, register.name.clone());
     let install = InstallBuiltPackage { register, package, at: now_ms() };
-    let events = crate::core::decide::package::install_package(&context.follow.catalog(), &install)?;
+    let events = crate::core::decide::package::install_package(&context.projection.catalog(), &install)?;
     if install.register.enabled && is_child {
         progress.phase("starting");
         probe_version(context, install.register.server, &events, &install.package).await?;
     }
     let source = install.package.source.clone();
     context
-        .execute
+        .appender
         .commit(id, Actor::Api, move |catalog| crate::core::decide::package::install_package(catalog, &install))
         .await?;
     if let Some(built) = &built {
@@ -149,11 +150,12 @@ async fn build_and_switch(
     command: UpgradePackage,
     kept: &mut Vec<ValueId>,
 ) -> Result<bool, Failure> {
-    let catalog = Arc::clone(&context.follow.catalog());
+    let catalog = Arc::clone(&context.projection.catalog());
     let server = crate::core::decide::package::find_installed(&catalog, command.name.as_str())?;
     let from = server.package.as_ref().map(|installed| installed.package.clone()).ok_or_else(Failure::internal)?;
     let around =
-        open_install_context(&context.pool.keep, server.id, &from.source, progress.clone(), Arc::default()).await?;
+        open_install_context(&context.manager.sealed_store, server.id, &from.source, progress.clone(), Arc::default())
+            .await?;
     let version = command.version.as_ref().map(|version| version.as_str());
     let wanted = PackageRequest { name: &from.name, version, source: &from.source };
     let Resolved { version, lock, digest } = resolve(context, &wanted, &around).await?;
@@ -175,7 +177,7 @@ async fn build_and_switch(
     }
     let package = upgrade.package.clone();
     context
-        .execute
+        .appender
         .commit(command.id, Actor::Api, move |catalog| crate::core::decide::package::upgrade_package(catalog, &upgrade))
         .await?;
     context.installer.link(&package.source, &command.name, &built);
@@ -190,13 +192,13 @@ async fn rollback(context: &Context, kept: &[ValueId], failure: Option<&Failure>
     if failure.is_none_or(|failure| failure.code != Code::Unavailable) {
         secrets::drop_values(context, kept).await;
     }
-    context.installer.sweep(&context.follow).await;
+    context.installer.sweep(&context.projection).await;
 }
 
 async fn keep_lock(context: &Context, server: ServerId, lock: &str) -> Result<ValueId, Failure> {
     let value = ValueId(Uuid::now_v7());
     let place = ServerValueContext { server, kind: ServerValueKind::Lock, name: "", value };
-    let kept = context.pool.keep.put(place, lock).await;
+    let kept = context.manager.sealed_store.put(place, lock).await;
     kept.map_err(|error| Failure::unavailable(format!("The package's lock could not be kept: {error}")))?;
     Ok(value)
 }
@@ -208,21 +210,25 @@ async fn probe_version(
     events: &[Event],
     package: &Package,
 ) -> Result<(), Failure> {
-    let mut after = Catalog::clone(&context.follow.catalog());
+    let mut after = Catalog::clone(&context.projection.catalog());
     events.iter().for_each(|event| after.apply(event));
     let server = after.server_by_id(server).cloned().ok_or_else(Failure::internal)?;
     let digest = package.recipe.as_ref().map(|recipe| recipe.digest.as_str()).unwrap_or_default();
     let gone = || internal_error("what was just built is gone");
     let built = context.installer.built(&package.source, digest).ok_or_else(gone)?;
-    probe_server(&context.pool, &server, built).await
+    probe_server(&context.manager, &server, built).await
 }
 
 /// Whether the command was carried out already.
 async fn already_committed(context: &Context, id: CommandId) -> Result<bool, Failure> {
-    let found =
-        context.follow.log().find_commit(id).await.map_err(|_| Failure::unavailable("The store cannot be reached"))?;
+    let found = context
+        .projection
+        .log()
+        .find_commit(id)
+        .await
+        .map_err(|_| Failure::unavailable("The store cannot be reached"))?;
     match found {
-        Some(position) => Ok(context.follow.wait_for(position, STOPS).await),
+        Some(position) => Ok(context.projection.wait_for(position, STOPS).await),
         None => Ok(false),
     }
 }

@@ -23,7 +23,7 @@ const TOGETHER: Duration = Duration::from_secs(600);
 pub async fn install_on_start(context: Arc<Context>) {
     let wanted = context.installer.on_start().iter();
     for InstallOnStart { package, version, server: name } in wanted {
-        if context.follow.catalog().server(name.as_str()).is_some() {
+        if context.projection.catalog().server(name.as_str()).is_some() {
             continue;
         }
         let transport = Transport::Stdio { command: FOLDER.into(), args: vec![], env: BTreeMap::new() };
@@ -43,7 +43,7 @@ pub async fn install_on_start(context: Arc<Context>) {
         let command = InstallPackage { package, version, source, register };
         // Processes that start together want the same.
         let when = (now_ms() / TOGETHER.as_millis() as u64).to_string();
-        if let Err(failure) = context.queue.submit_server_maintenance(name, &command, &when).await {
+        if let Err(failure) = context.job_client.submit_server_maintenance(name, &command, &when).await {
             tracing::warn!(server = %name, %failure, "a package of INSTALL_ON_START is not being installed");
         }
     }

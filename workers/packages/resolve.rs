@@ -15,7 +15,7 @@ pub async fn resolve(
     wanted: &PackageRequest<'_>,
     around: &InstallContext,
 ) -> Result<Resolved, Failure> {
-    let catalog = Arc::clone(&context.follow.catalog());
+    let catalog = Arc::clone(&context.projection.catalog());
     let servers: Vec<_> = catalog.servers().into_iter().filter(|server| is_alike(server, wanted)).collect();
     if !servers.is_empty()
         && let Some(version) = version(context, wanted, around).await
@@ -60,7 +60,7 @@ async fn recipe(context: &Context, server: &Server, wanted: &str) -> Option<Reso
     let Package { version, recipe, .. } = &server.package.as_ref()?.package;
     let recipe = recipe.as_ref().filter(|_| version == wanted)?;
     let place = ServerValueContext { server: server.id, kind: ServerValueKind::Lock, name: "", value: recipe.lock };
-    let lock = context.pool.keep.open(place).await.ok()?;
+    let lock = context.manager.sealed_store.open(place).await.ok()?;
     let lock = lock.expose().ok()?.to_owned();
     Some(Resolved { version: version.clone(), lock, digest: recipe.digest.clone() })
 }

@@ -18,37 +18,38 @@ const TURN: Duration = Duration::from_millis(700);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Looks until the process ends.
-pub async fn watch(pool: Arc<ServerManager>) {
+pub async fn watch(manager: Arc<ServerManager>) {
     let mut every = tokio::time::interval(LOOK);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let waiting: Vec<_> = pool.slots().values().filter(|slot| slot.is_elsewhere()).cloned().collect();
+        let waiting: Vec<_> = manager.handles().values().filter(|handle| handle.is_elsewhere()).cloned().collect();
         if waiting.is_empty() {
             continue;
         }
-        let mut workers = pool.board.live_workers();
-        if !workers.contains(&pool.worker) {
-            workers.push(pool.worker);
+        let mut workers = manager.registry.live_workers();
+        if !workers.contains(&manager.worker) {
+            workers.push(manager.worker);
         }
-        for slot in waiting {
-            if is_turn(&pool, &slot, &workers) {
-                slot.retry_takeover();
+        for handle in waiting {
+            if is_turn(&manager, &handle, &workers) {
+                handle.retry_takeover();
             }
         }
     }
 }
 
-fn is_turn(pool: &ServerManager, slot: &ServerHandle, workers: &[WorkerId]) -> bool {
-    let (since, tried) = slot.waiting_since();
-    let free = match pool.board.last_report_by_others(slot.id, pool.worker) {
+fn is_turn(manager: &ServerManager, handle: &ServerHandle, workers: &[WorkerId]) -> bool {
+    let (since, tried) = handle.waiting_since();
+    let free = match manager.registry.last_report_by_others(handle.id, manager.worker) {
         // It may live without a word for as long as its lease.
-        Some((at, true)) => at + pool.limits.lease_ttl,
+        Some((at, true)) => at + manager.limits.lease_ttl,
         Some((at, false)) => at,
         None => since,
     };
     let now = Instant::now();
-    now >= free + TURN * takeover_rank(slot.id, workers, pool.worker) && tried.is_none_or(|tried| now >= tried + AGAIN)
+    now >= free + TURN * takeover_rank(handle.id, workers, manager.worker)
+        && tried.is_none_or(|tried| now >= tried + AGAIN)
 }
 
 /// How many workers come before this one for that server.

@@ -28,8 +28,8 @@ pub struct ServerHandle {
     pub id: ServerId,
     pub name: ServerName,
     pub permits: Arc<Semaphore>,
-    pub ring: Arc<LogBuffer>,
-    pub masker: Arc<Redactor>,
+    pub log_buffer: Arc<LogBuffer>,
+    pub redactor: Arc<Redactor>,
     pub child: Arc<guard::ChildSet>,
     /// The id of the session with a server behind a URL.
     pub session_id: Arc<ArcSwapOption<String>>,
@@ -58,13 +58,13 @@ struct Waiting {
 pub(super) enum RunState {
     /// Wait for it.
     Starting,
-    Up(Arc<Connection>),
+    Running(Arc<Connection>),
     /// Fail at once.
-    Broken(Box<Failure>),
+    Failed(Box<Failure>),
     /// Another worker runs it, or nobody does yet.
-    Elsewhere,
+    OwnedElsewhere,
     /// It is not to run.
-    Off,
+    Stopped,
 }
 
 /// Something has changed, or is to.
@@ -77,14 +77,14 @@ pub(super) struct SupervisorCommand {
 impl ServerHandle {
     /// Makes the slot and its supervisor, which starts the server at once if it is `eager`; otherwise when
     /// it is asked to.
-    pub fn start(pool: &Arc<ServerManager>, server: &Server, eager: bool) -> Arc<Self> {
+    pub fn start(manager: &Arc<ServerManager>, server: &Server, eager: bool) -> Arc<Self> {
         let (orders, inbox) = mpsc::channel(ORDERS);
-        let slot = Arc::new(Self {
+        let handle = Arc::new(Self {
             id: server.id,
             name: server.name.clone(),
-            permits: Arc::new(Semaphore::new(pool.limits.calls_per_server)),
-            ring: Arc::default(),
-            masker: Arc::default(),
+            permits: Arc::new(Semaphore::new(manager.limits.calls_per_server)),
+            log_buffer: Arc::default(),
+            redactor: Arc::default(),
             child: Arc::default(),
             session_id: Arc::default(),
             users: UserConnections::default(),
@@ -93,12 +93,12 @@ impl ServerHandle {
             waiting: Mutex::new(Waiting { since: Instant::now(), tried: None }),
             news: Notify::new(),
             connection: ArcSwapOption::empty(),
-            state: watch::Sender::new(if eager { RunState::Starting } else { RunState::Elsewhere }),
+            state: watch::Sender::new(if eager { RunState::Starting } else { RunState::OwnedElsewhere }),
             live: ArcSwap::from_pointee(ServerStatus::of(ConnectionStatus::Connecting)),
             orders,
         });
-        pool.tasks.spawn(Supervisor::new(slot.clone(), pool.clone(), inbox, eager).run());
-        slot
+        manager.tasks.spawn(Supervisor::new(handle.clone(), manager.clone(), inbox, eager).run());
+        handle
     }
 
     /// The connection for a call; waits while the server is being started. The caller limits the time.
@@ -114,18 +114,20 @@ impl ServerHandle {
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                RunState::Up(connection) if !connection.is_closed() && self.lease.is_held() => return Ok(connection),
+                RunState::Running(connection) if !connection.is_closed() && self.lease.is_held() => {
+                    return Ok(connection);
+                }
                 // Its supervisor sees it too, and shows another state.
-                RunState::Up(_) | RunState::Starting => {}
-                RunState::Broken(failure) => return Err(*failure),
-                RunState::Elsewhere if tried => return Err(Failure::elsewhere(&self.name)),
+                RunState::Running(_) | RunState::Starting => {}
+                RunState::Failed(failure) => return Err(*failure),
+                RunState::OwnedElsewhere if tried => return Err(Failure::elsewhere(&self.name)),
                 // It was asked of anybody: perhaps nobody runs it.
-                RunState::Elsewhere => {
+                RunState::OwnedElsewhere => {
                     self.order(false).await;
                     tried = true;
                     continue;
                 }
-                RunState::Off => return Err(off(&self.name)),
+                RunState::Stopped => return Err(off(&self.name)),
             }
             if states.changed().await.is_err() {
                 return Err(off(&self.name));
@@ -140,16 +142,16 @@ impl ServerHandle {
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                RunState::Off => return Err(off(&self.name)),
-                RunState::Elsewhere if tried => return Err(Failure::elsewhere(&self.name)),
-                RunState::Elsewhere => {
+                RunState::Stopped => return Err(off(&self.name)),
+                RunState::OwnedElsewhere if tried => return Err(Failure::elsewhere(&self.name)),
+                RunState::OwnedElsewhere => {
                     self.order(false).await;
                     tried = true;
                     continue;
                 }
                 _ if self.lease.is_held() => return Ok(()),
-                RunState::Broken(failure) => return Err(*failure),
-                RunState::Up(_) | RunState::Starting => {}
+                RunState::Failed(failure) => return Err(*failure),
+                RunState::Running(_) | RunState::Starting => {}
             }
             if states.changed().await.is_err() {
                 return Err(off(&self.name));
@@ -162,7 +164,7 @@ impl ServerHandle {
     }
 
     pub fn is_elsewhere(&self) -> bool {
-        matches!(*self.state.borrow(), RunState::Elsewhere)
+        matches!(*self.state.borrow(), RunState::OwnedElsewhere)
     }
 
     /// Since when somebody else was to have it, and when that was last doubted.

@@ -51,9 +51,9 @@ impl LogBuffer {
 
     /// Shows no line that comes from now on before the end of this hold: what is secret in it becomes known only
     /// then.
-    pub fn hold_back<'a>(&'a self, masker: &'a Redactor) -> HoldGuard<'a> {
+    pub fn hold_back<'a>(&'a self, redactor: &'a Redactor) -> HoldGuard<'a> {
         self.lock().holds += 1;
-        HoldGuard { ring: self, masker }
+        HoldGuard { log_buffer: self, redactor }
     }
 
     pub fn lines(&self) -> Vec<LogLine> {
@@ -82,19 +82,19 @@ impl LogBuffer {
 
 /// Keeps lines back until it is dropped; then they are masked once more and shown.
 pub struct HoldGuard<'a> {
-    ring: &'a LogBuffer,
-    masker: &'a Redactor,
+    log_buffer: &'a LogBuffer,
+    redactor: &'a Redactor,
 }
 
 impl Drop for HoldGuard<'_> {
     fn drop(&mut self) {
-        let mut lines = self.ring.lock();
+        let mut lines = self.log_buffer.lock();
         lines.holds -= 1;
         if lines.holds > 0 {
             return;
         }
         for mut line in std::mem::take(&mut lines.back) {
-            let masked = self.masker.mask_json(&line.text);
+            let masked = self.redactor.mask_json(&line.text);
             std::mem::replace(&mut line.text, masked).zeroize();
             lines.show(line);
         }
@@ -114,16 +114,16 @@ mod tests {
 
     #[test]
     fn lines_that_are_held_back_are_masked_before_they_are_shown() {
-        let (ring, masker) = (LogBuffer::default(), Redactor::default());
-        ring.push("stderr", "before");
-        let (first, second) = (ring.hold_back(&masker), ring.hold_back(&masker));
-        ring.push("stderr", &format!("{}got s3cret-token", "x".repeat(WIDTH - 8)));
+        let (log_buffer, redactor) = (LogBuffer::default(), Redactor::default());
+        log_buffer.push("stderr", "before");
+        let (first, second) = (log_buffer.hold_back(&redactor), log_buffer.hold_back(&redactor));
+        log_buffer.push("stderr", &format!("{}got s3cret-token", "x".repeat(WIDTH - 8)));
         drop(first);
-        masker.hold(ValueId(Uuid::nil()), "s3cret-token");
-        assert_eq!((ring.lines().len(), ring.stderr_since(0).as_deref()), (1, Some("before")));
+        redactor.hold(ValueId(Uuid::nil()), "s3cret-token");
+        assert_eq!((log_buffer.lines().len(), log_buffer.stderr_since(0).as_deref()), (1, Some("before")));
         drop(second);
-        ring.push("stderr", "after");
-        let shown: Vec<_> = ring.lines().into_iter().map(|line| line.text).collect();
+        log_buffer.push("stderr", "after");
+        let shown: Vec<_> = log_buffer.lines().into_iter().map(|line| line.text).collect();
         assert!(shown[1].ends_with("xgot ***") && shown[1].len() == WIDTH - 1, "{}", shown[1]);
         assert_eq!((shown[0].as_str(), shown[2].as_str()), ("before", "after"));
     }

@@ -16,18 +16,22 @@ use crate::workers::mcp::jsonrpc::NotificationSink;
 const MORE: Duration = Duration::from_secs(30);
 
 /// An error is a sentence with the server's last lines.
-pub async fn probe_server(pool: &ServerManager, server: &Server, package: PackageHandle) -> Result<(), Failure> {
-    let ring = Arc::<LogBuffer>::default();
+pub async fn probe_server(manager: &ServerManager, server: &Server, package: PackageHandle) -> Result<(), Failure> {
+    let log_buffer = Arc::<LogBuffer>::default();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
     let shared = ConnectionDeps {
-        hearing: NotificationSink { ring: ring.clone(), masker: Arc::default(), tools_changed: Arc::default() },
-        result_limit: pool.limits.result,
+        hearing: NotificationSink {
+            log_buffer: log_buffer.clone(),
+            redactor: Arc::default(),
+            tools_changed: Arc::default(),
+        },
+        result_limit: manager.limits.result,
         child: Arc::default(),
         ttl: limit + MORE,
         memory: RemoteState {
-            keep: pool.keep.clone(),
-            execute: pool.execute.clone(),
-            grants: pool.grants.clone(),
+            sealed_store: manager.sealed_store.clone(),
+            appender: manager.appender.clone(),
+            grants: manager.grants.clone(),
             server: server.id,
             user: None,
             url: "".into(),
@@ -43,5 +47,5 @@ pub async fn probe_server(pool: &ServerManager, server: &Server, package: Packag
         Err(_) => format!("it was not ready within {} ms (startupTimeout)", limit.as_millis()),
     };
     let sentence = format!("Server {} could not be started: {reason}", server.name);
-    Err(Failure::new(Code::UpstreamError, sentence).with_details(ring.stderr_since(0)))
+    Err(Failure::new(Code::UpstreamError, sentence).with_details(log_buffer.stderr_since(0)))
 }

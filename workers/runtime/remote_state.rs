@@ -21,8 +21,8 @@ pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'st
 /// The memory of one server, or of one user's connection to it, as long as it is at one URL.
 #[derive(Clone)]
 pub struct RemoteState {
-    pub keep: SealedStore,
-    pub execute: Appender,
+    pub sealed_store: SealedStore,
+    pub appender: Appender,
     pub grants: Arc<TokenSourceDeps>,
     pub server: ServerId,
     /// Whose connection it is, where he has given access of his own: its session is not kept.
@@ -35,7 +35,7 @@ pub struct RemoteState {
 impl RemoteState {
     /// The session that was opened last.
     pub async fn session(&self, value: ValueId) -> Option<StoredSession> {
-        let session = self.keep.session(self.server, value).await?;
+        let session = self.sealed_store.session(self.server, value).await?;
         self.show(Some(&session.id));
         Some(session)
     }
@@ -57,8 +57,8 @@ impl RemoteState {
         let value = ValueId(Uuid::now_v7());
         let place = session_place(self.server, value);
         let text = zeroize::Zeroizing::new(serde_json::to_string(session).ok()?);
-        let sealed = self.keep.sealer.seal(place, &text).ok()?;
-        if let Err(error) = self.keep.vault.put(value, sealed).await {
+        let sealed = self.sealed_store.sealer.seal(place, &text).ok()?;
+        if let Err(error) = self.sealed_store.vault.put(value, sealed).await {
             tracing::warn!(server = %self.server, %error, "a session could not be kept");
             return None;
         }
@@ -78,7 +78,7 @@ impl RemoteState {
 
     async fn drop_value(&self, old: Option<ValueId>) {
         if let Some(old) = old
-            && let Err(error) = self.keep.vault.remove(&[old]).await
+            && let Err(error) = self.sealed_store.vault.remove(&[old]).await
         {
             tracing::warn!(%error, "an old session is left to the sweep");
         }
@@ -89,7 +89,7 @@ impl RemoteState {
         let (server, url) = (self.server, self.url.clone());
         let id = CommandId(Uuid::now_v7());
         let recorded =
-            self.execute.commit(id, Actor::Worker, move |catalog| Ok(record_finding(catalog, server, &url, found)));
+            self.appender.commit(id, Actor::Worker, move |catalog| Ok(record_finding(catalog, server, &url, found)));
         if let Err(failure) = recorded.await {
             tracing::warn!(server = %self.server, %failure, "what was found out of a server could not be recorded");
         }

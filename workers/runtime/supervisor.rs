@@ -49,8 +49,8 @@ enum Ownership {
 }
 
 pub(super) struct Supervisor {
-    slot: Arc<ServerHandle>,
-    pool: Arc<ServerManager>,
+    handle: Arc<ServerHandle>,
+    manager: Arc<ServerManager>,
     tools_changed: Arc<Notify>,
     inbox: mpsc::Receiver<SupervisorCommand>,
     /// Orders that are answered at the next settled state.
@@ -65,13 +65,13 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     pub fn new(
-        slot: Arc<ServerHandle>,
-        pool: Arc<ServerManager>,
+        handle: Arc<ServerHandle>,
+        manager: Arc<ServerManager>,
         inbox: mpsc::Receiver<SupervisorCommand>,
         eager: bool,
     ) -> Self {
         let (tools_changed, waiting) = (Arc::default(), Vec::new());
-        Self { slot, pool, tools_changed, inbox, waiting, standby: !eager, crashes: 0, broken: false }
+        Self { handle, manager, tools_changed, inbox, waiting, standby: !eager, crashes: 0, broken: false }
     }
 
     pub async fn run(mut self) {
@@ -80,10 +80,10 @@ impl Supervisor {
             while let Ok(order) = self.inbox.try_recv() {
                 self.waiting.push(order);
             }
-            if self.pool.ending.is_cancelled() || self.waiting.iter().any(|order| order.shut_down) {
+            if self.manager.ending.is_cancelled() || self.waiting.iter().any(|order| order.shut_down) {
                 break;
             }
-            let Some(server) = self.pool.follow.catalog().server_by_id(self.slot.id).cloned() else { break };
+            let Some(server) = self.manager.projection.catalog().server_by_id(self.handle.id).cloned() else { break };
             let obtained = if server.enabled { self.obtain(&server).await } else { Ownership::NotWanted };
             match obtained {
                 Ownership::Held => {}
@@ -115,29 +115,29 @@ impl Supervisor {
                 }
             }
         }
-        self.show(RunState::Off, ServerStatus::of(ConnectionStatus::Disconnected));
+        self.show(RunState::Stopped, ServerStatus::of(ConnectionStatus::Disconnected));
         self.release_ownership().await;
-        self.pool.forget(&self.slot);
+        self.manager.forget(&self.handle);
     }
 
     /// Takes the right to run the server.
     async fn obtain(&mut self, server: &Server) -> Ownership {
-        if self.pool.leaving.is_cancelled() || (std::mem::take(&mut self.standby) && self.waiting.is_empty()) {
+        if self.manager.leaving.is_cancelled() || (std::mem::take(&mut self.standby) && self.waiting.is_empty()) {
             return Ownership::Elsewhere;
         }
-        let (asked, ttl) = (tokio::time::Instant::now(), self.pool.limits.lease_ttl);
+        let (asked, ttl) = (tokio::time::Instant::now(), self.manager.limits.lease_ttl);
         if server.held().is_none() {
-            if self.slot.serves() {
+            if self.handle.serves() {
                 self.release_ownership().await;
             }
-            self.slot.lease.granted(ttl);
+            self.handle.lease.granted(ttl);
             return Ownership::Held;
         }
-        match self.pool.leases.acquire(self.slot.id.into(), self.pool.worker, ttl).await {
+        match self.manager.leases.acquire(self.handle.id.into(), self.manager.worker, ttl).await {
             Ok(Some(_)) => {
-                self.slot.lease.taken(asked, ttl);
-                if !self.slot.serves() {
-                    self.slot.serve(Some(self.pool.serve(self.slot.id)));
+                self.handle.lease.taken(asked, ttl);
+                if !self.handle.serves() {
+                    self.handle.serve(Some(self.manager.serve(self.handle.id)));
                 }
                 Ownership::Held
             }
@@ -147,7 +147,7 @@ impl Supervisor {
                 let failure = Failure::unavailable("The store cannot be reached, and without it no server is started");
                 let live =
                     ServerStatus { error: Some(failure.message.clone()), ..ServerStatus::of(ConnectionStatus::Error) };
-                self.show(RunState::Broken(Box::new(failure)), live);
+                self.show(RunState::Failed(Box::new(failure)), live);
                 Ownership::Unknown
             }
         }
@@ -157,35 +157,35 @@ impl Supervisor {
     async fn wait_while_stopped(&mut self, obtained: Ownership) {
         let (wanted, live) =
             (!matches!(obtained, Ownership::NotWanted), ServerStatus::of(ConnectionStatus::Disconnected));
-        if self.slot.serves() || self.slot.lease.is_held() {
+        if self.handle.serves() || self.handle.lease.is_held() {
             self.release_ownership().await;
         }
         if !wanted {
-            self.show(RunState::Off, live);
+            self.show(RunState::Stopped, live);
         } else {
-            if !self.slot.is_elsewhere() {
-                self.slot.wait_from_now();
-                self.show_quietly(RunState::Elsewhere, live);
+            if !self.handle.is_elsewhere() {
+                self.handle.wait_from_now();
+                self.show_quietly(RunState::OwnedElsewhere, live);
             }
             self.waiting.drain(..).for_each(|order| drop(order.done.send(None)));
         }
         tokio::select! {
             order = self.inbox.recv() => match order {
                 Some(order) => self.waiting.push(order),
-                None => self.pool.ending.cancel(),
+                None => self.manager.ending.cancel(),
             },
             // Whoever has enabled it starts it, if somebody has; a moment later anybody may.
-            () = self.slot.news.notified() => self.standby = !wanted && !self.pool.alone,
+            () = self.handle.news.notified() => self.standby = !wanted && !self.manager.alone,
         }
     }
 
     /// Gives the server to whoever wants it.
     async fn release_ownership(&mut self) {
-        self.slot.serve(None);
-        self.slot.users.clear();
-        self.slot.lease.end();
-        if let Err(error) = self.pool.leases.release(self.slot.id.into(), self.pool.worker).await {
-            tracing::warn!(server = %self.slot.name, %error, "a lease was not given back; it will expire");
+        self.handle.serve(None);
+        self.handle.users.clear();
+        self.handle.lease.end();
+        if let Err(error) = self.manager.leases.release(self.handle.id.into(), self.manager.worker).await {
+            tracing::warn!(server = %self.handle.name, %error, "a lease was not given back; it will expire");
         }
     }
 
@@ -200,22 +200,22 @@ impl Supervisor {
         let connected = tokio::select! {
             connected = opening => connected,
             // What is being started is not what is wanted any more, or perhaps it is: look again.
-            order = next_that_matters(&mut self.inbox, &mut self.waiting, &self.pool, server) => return Err(StopCause::Ordered(order)),
-            () = news(&self.slot, &self.pool, server) => return Err(StopCause::News),
-            () = self.slot.lease.ended() => return Err(StopCause::LeaseEnded),
+            order = next_that_matters(&mut self.inbox, &mut self.waiting, &self.manager, server) => return Err(StopCause::Ordered(order)),
+            () = news(&self.handle, &self.manager, server) => return Err(StopCause::News),
+            () = self.handle.lease.ended() => return Err(StopCause::LeaseEnded),
         };
         match connected {
             Ok((connection, tools)) => Ok((Arc::new(connection), tools)),
             Err(StartFailure { why: ConnectError { reason, denied }, details }) => {
-                let reason = self.slot.masker.mask(&reason);
-                let details = details.or_else(|| self.slot.ring.stderr_since(began));
-                self.slot.ring.push("transport", &format!("could not be started: {reason}"));
+                let reason = self.handle.redactor.mask(&reason);
+                let details = details.or_else(|| self.handle.log_buffer.stderr_since(began));
+                self.handle.log_buffer.push("transport", &format!("could not be started: {reason}"));
                 tracing::warn!(server = %server.name, reason, "a server could not be started");
                 let message = || format!("Server {} could not be started: {reason}", server.name);
                 let failure = denied.map_or_else(|| Failure::new(Code::UpstreamError, message()), |denied| *denied);
                 let failure = failure.with_details(details.clone());
                 let live = ServerStatus { status: ConnectionStatus::Error, error: Some(reason.clone()), details };
-                self.show(RunState::Broken(Box::new(failure)), live);
+                self.show(RunState::Failed(Box::new(failure)), live);
                 Err(StopCause::Ended(reason))
             }
         }
@@ -226,19 +226,23 @@ impl Supervisor {
         &self,
         server: &Server,
     ) -> impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + use<> {
-        let (slot, pool, server) = (self.slot.clone(), self.pool.clone(), server.clone());
-        let (tools_changed, memory) = (self.tools_changed.clone(), self.pool.memory(&server, &self.slot, None));
+        let (handle, manager, server) = (self.handle.clone(), self.manager.clone(), server.clone());
+        let (tools_changed, memory) = (self.tools_changed.clone(), self.manager.memory(&server, &self.handle, None));
         async move {
             let package = match &server.package {
-                Some(installed) => ready(&pool, &slot, &installed.package).await?,
+                Some(installed) => ready(&manager, &handle, &installed.package).await?,
                 None => None,
             };
             let limit = Duration::from_millis(server.config.startup_timeout_ms());
             let shared = ConnectionDeps {
-                hearing: NotificationSink { ring: slot.ring.clone(), masker: slot.masker.clone(), tools_changed },
-                result_limit: pool.limits.result,
-                child: slot.child.clone(),
-                ttl: slot.lease.left(),
+                hearing: NotificationSink {
+                    log_buffer: handle.log_buffer.clone(),
+                    redactor: handle.redactor.clone(),
+                    tools_changed,
+                },
+                result_limit: manager.limits.result,
+                child: handle.child.clone(),
+                ttl: handle.lease.left(),
                 memory,
             };
             match tokio::time::timeout(limit, Connection::open(&server, package, &shared)).await {
@@ -251,53 +255,55 @@ impl Supervisor {
     /// Shows a connected server until it ends or is not wanted any more.
     async fn supervise_running(&mut self, server: &Server, mut connection: Arc<Connection>, tools: Tools) {
         let (mut server, mut since) = (Arc::new(server.clone()), Instant::now());
-        self.slot.ring.push("transport", "connected");
+        self.handle.log_buffer.push("transport", "connected");
         tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
-        record(&self.pool, &self.slot, tools).await;
-        self.pool.metrics.children_alive.inc_by(i64::from(connection.has_child()));
-        self.slot.connection.store(Some(connection.clone()));
-        self.show(RunState::Up(connection.clone()), ServerStatus::of(ConnectionStatus::Connected));
+        record(&self.manager, &self.handle, tools).await;
+        self.manager.metrics.children_alive.inc_by(i64::from(connection.has_child()));
+        self.handle.connection.store(Some(connection.clone()));
+        self.show(RunState::Running(connection.clone()), ServerStatus::of(ConnectionStatus::Connected));
         // One at a time, so that an older list never replaces a newer one; never in an order's way.
         let mut refreshing: Option<BoxFuture<'static, ()>> = None;
         // Another version on its way, beside the one that runs.
         let mut beside: Option<PendingUpgrade> = None;
         let left = loop {
-            if beside.as_ref().map(|beside| beside.server.changed) != upgraded(&self.pool, &server).map(|s| s.changed) {
-                beside = upgraded(&self.pool, &server).map(|newer| PendingUpgrade::new(self.opening(&newer), newer));
+            if beside.as_ref().map(|beside| beside.server.changed)
+                != upgraded(&self.manager, &server).map(|s| s.changed)
+            {
+                beside = upgraded(&self.manager, &server).map(|newer| PendingUpgrade::new(self.opening(&newer), newer));
             }
             tokio::select! {
                 () = connection.closed() => break StopCause::Ended(connection.why_it_ended().await),
-                () = self.slot.lease.ended() => break StopCause::LeaseEnded,
-                () = news(&self.slot, &self.pool, &server) => {
-                    if upgraded(&self.pool, &server).is_none() {
+                () = self.handle.lease.ended() => break StopCause::LeaseEnded,
+                () = news(&self.handle, &self.manager, &server) => {
+                    if upgraded(&self.manager, &server).is_none() {
                         break StopCause::News;
                     }
                 }
                 Some(order) = self.inbox.recv() => {
-                    let upgrading = !order.shut_down && upgraded(&self.pool, &server).is_some();
-                    if matters(&order, &self.pool, &server) && !upgrading {
+                    let upgrading = !order.shut_down && upgraded(&self.manager, &server).is_some();
+                    if matters(&order, &self.manager, &server) && !upgrading {
                         break StopCause::Ordered(order);
                     }
                     self.waiting.push(order);
                 }
                 opened = PendingUpgrade::opened(&mut beside) => match opened {
                     Ok((newer, new, tools)) => {
-                        self.slot.ring.push("transport", "connected to the new version");
+                        self.handle.log_buffer.push("transport", "connected to the new version");
                         tracing::info!(server = %newer.name, "a server was upgraded while it runs");
-                        record(&self.pool, &self.slot, tools).await;
-                        self.pool.metrics.children_alive.inc_by(i64::from(new.has_child()));
-                        self.slot.connection.store(Some(new.clone()));
-                        self.show_quietly(RunState::Up(new.clone()), ServerStatus::of(ConnectionStatus::Connected));
+                        record(&self.manager, &self.handle, tools).await;
+                        self.manager.metrics.children_alive.inc_by(i64::from(new.has_child()));
+                        self.handle.connection.store(Some(new.clone()));
+                        self.show_quietly(RunState::Running(new.clone()), ServerStatus::of(ConnectionStatus::Connected));
                         let old = std::mem::replace(&mut connection, new);
-                        self.pool.tasks.spawn(retire(self.pool.clone(), self.slot.clone(), old));
+                        self.manager.tasks.spawn(retire(self.manager.clone(), self.handle.clone(), old));
                         (server, since, beside) = (newer, Instant::now(), None);
                     }
                     Err(reason) => {
-                        let reason = self.slot.masker.mask(&reason);
+                        let reason = self.handle.redactor.mask(&reason);
                         tracing::warn!(server = %server.name, reason, "a new version could not be started; the old one goes on");
                         let live = ServerStatus { error: Some(format!("its new version cannot be started: {reason}")), ..ServerStatus::of(ConnectionStatus::Connected) };
-                        self.slot.ring.push("transport", &format!("the new version could not be started: {reason}"));
-                        self.show_quietly(RunState::Up(connection.clone()), live);
+                        self.handle.log_buffer.push("transport", &format!("the new version could not be started: {reason}"));
+                        self.show_quietly(RunState::Running(connection.clone()), live);
                         if let Some(beside) = &mut beside {
                             beside.again(self.opening(&beside.server));
                         }
@@ -305,7 +311,7 @@ impl Supervisor {
                 },
                 () = self.tools_changed.notified(), if refreshing.is_none() => {
                     let limit = Duration::from_millis(server.config.startup_timeout_ms());
-                    refreshing = Some(Box::pin(refresh(self.pool.clone(), self.slot.clone(), connection.clone(), limit)));
+                    refreshing = Some(Box::pin(refresh(self.manager.clone(), self.handle.clone(), connection.clone(), limit)));
                 }
                 () = async { if let Some(refresh) = &mut refreshing { refresh.await } }, if refreshing.is_some() => refreshing = None,
             }
@@ -314,13 +320,13 @@ impl Supervisor {
                 self.answer_waiting();
             }
         };
-        self.slot.connection.store(None);
+        self.handle.connection.store(None);
         match left {
             StopCause::LeaseEnded => {
                 // Another may start it any moment: no time is left for a good end.
                 self.show_quietly(RunState::Starting, ServerStatus::of(ConnectionStatus::Connecting));
                 connection.kill().await;
-                self.slot.ring.push("transport", "stopped: the lease could not be renewed");
+                self.handle.log_buffer.push("transport", "stopped: the lease could not be renewed");
                 tracing::warn!(server = %server.name, "a server was stopped because its lease could not be renewed");
             }
             StopCause::Ordered(_) | StopCause::News => {
@@ -330,21 +336,21 @@ impl Supervisor {
                 self.show_quietly(RunState::Starting, ServerStatus::of(ConnectionStatus::Connecting));
                 finish_calls(&connection).await;
                 connection.stop().await;
-                self.slot.ring.push("transport", "stopped");
+                self.handle.log_buffer.push("transport", "stopped");
                 self.crashes = 0;
             }
             StopCause::Ended(reason) => {
-                let reason = self.slot.masker.mask(&reason);
-                self.slot.ring.push("transport", &format!("ended: {reason}"));
+                let reason = self.handle.redactor.mask(&reason);
+                self.handle.log_buffer.push("transport", &format!("ended: {reason}"));
                 tracing::warn!(server = %server.name, reason, "a server ended and is being restarted");
-                let details = self.slot.ring.stderr_since(connection.started_at());
+                let details = self.handle.log_buffer.stderr_since(connection.started_at());
                 let live = ServerStatus { status: ConnectionStatus::Connecting, error: Some(reason), details };
                 self.show(RunState::Starting, live);
-                self.pool.metrics.restarted(&server.name);
+                self.manager.metrics.restarted(&server.name);
                 self.crashes = if since.elapsed() >= STEADY { 1 } else { self.crashes + 1 };
             }
         }
-        self.pool.metrics.children_alive.dec_by(i64::from(connection.has_child()));
+        self.manager.metrics.children_alive.dec_by(i64::from(connection.has_child()));
         drop(connection);
         if self.crashes > 1 {
             let pause =
@@ -358,7 +364,7 @@ impl Supervisor {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             order = self.inbox.recv() => self.waiting.extend(order),
-            () = self.slot.news.notified() => {}
+            () = self.handle.news.notified() => {}
         }
     }
 
@@ -372,14 +378,14 @@ impl Supervisor {
     }
 
     fn show_quietly(&self, state: RunState, live: ServerStatus) {
-        self.slot.live.store(Arc::new(live));
-        self.slot.state.send_replace(state);
-        self.pool.publish_status(&self.slot);
+        self.handle.live.store(Arc::new(live));
+        self.handle.state.send_replace(state);
+        self.manager.publish_status(&self.handle);
     }
 
     fn answer_waiting(&mut self) {
         for order in self.waiting.drain(..) {
-            let _ = order.done.send(Some(self.slot.live()));
+            let _ = order.done.send(Some(self.handle.live()));
         }
     }
 }

@@ -12,27 +12,32 @@ use crate::core::model::tool::Tools;
 use crate::core::names::CommandId;
 use crate::workers::mcp::connection::Connection;
 
-pub async fn refresh(pool: Arc<ServerManager>, slot: Arc<ServerHandle>, connection: Arc<Connection>, limit: Duration) {
+pub async fn refresh(
+    manager: Arc<ServerManager>,
+    handle: Arc<ServerHandle>,
+    connection: Arc<Connection>,
+    limit: Duration,
+) {
     match tokio::time::timeout(limit, connection.list_tools()).await {
-        Ok(Ok(tools)) => record(&pool, &slot, tools).await,
+        Ok(Ok(tools)) => record(&manager, &handle, tools).await,
         Ok(Err(reason)) => {
-            let reason = slot.masker.mask(&reason);
-            slot.ring.push("transport", &format!("the new list of tools was not to be had: {reason}"));
+            let reason = handle.redactor.mask(&reason);
+            handle.log_buffer.push("transport", &format!("the new list of tools was not to be had: {reason}"));
         }
-        Err(_) => slot.ring.push("transport", "the new list of tools did not come in time"),
+        Err(_) => handle.log_buffer.push("transport", "the new list of tools did not come in time"),
     }
 }
 
 /// Tells the log what the server offers, where that is news. Without it the server works all the
 /// same; the next start tries again.
-pub async fn record(pool: &ServerManager, slot: &ServerHandle, tools: Tools) {
-    let command = RecordTools { server: slot.id, tools };
-    if record_tools(&pool.follow.catalog(), &command).is_empty() {
+pub async fn record(manager: &ServerManager, handle: &ServerHandle, tools: Tools) {
+    let command = RecordTools { server: handle.id, tools };
+    if record_tools(&manager.projection.catalog(), &command).is_empty() {
         return;
     }
     let id = CommandId(uuid::Uuid::now_v7());
-    let recorded = pool.execute.commit(id, Actor::Worker, move |catalog| Ok(record_tools(catalog, &command)));
+    let recorded = manager.appender.commit(id, Actor::Worker, move |catalog| Ok(record_tools(catalog, &command)));
     if let Err(failure) = recorded.await {
-        tracing::warn!(server = %slot.name, %failure, "the tools found could not be recorded");
+        tracing::warn!(server = %handle.name, %failure, "the tools found could not be recorded");
     }
 }

@@ -85,18 +85,25 @@ impl From<String> for StartFailure {
 
 /// The files of a server's package, built here where they were not.
 pub async fn ready(
-    pool: &ServerManager,
-    slot: &Arc<ServerHandle>,
+    manager: &ServerManager,
+    handle: &Arc<ServerHandle>,
     package: &Package,
 ) -> Result<Option<PackageHandle>, StartFailure> {
-    let progress = Arc::new(InRing(slot.ring.clone()));
-    let ready =
-        install::ensure_built(&pool.installer, &pool.keep, slot.id, package, progress, slot.masker.clone()).await;
+    let progress = Arc::new(InRing(handle.log_buffer.clone()));
+    let ready = install::ensure_built(
+        &manager.installer,
+        &manager.sealed_store,
+        handle.id,
+        package,
+        progress,
+        handle.redactor.clone(),
+    )
+    .await;
     let unopened =
         |Failure { message, details, .. }| StartFailure { why: format!("its package: {message}").into(), details };
     let ready = ready.map_err(unopened)?;
     if let Some(built) = &ready {
-        pool.installer.link(&package.source, &slot.name, built);
+        manager.installer.link(&package.source, &handle.name, built);
     }
     Ok(ready)
 }

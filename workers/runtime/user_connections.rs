@@ -45,8 +45,8 @@ impl UserConnections {
     /// The user's connection, which is made where there is none. The caller limits the time.
     pub async fn connection(
         &self,
-        pool: &ServerManager,
-        slot: &ServerHandle,
+        manager: &ServerManager,
+        handle: &ServerHandle,
         server: &Server,
         user: &UserName,
         grant: Grant,
@@ -64,7 +64,7 @@ impl UserConnections {
         {
             return Err(failure.clone());
         }
-        let connected = connect(pool, slot, server, user).await;
+        let connected = connect(manager, handle, server, user).await;
         match &connected {
             Ok(connection) => own.connection.store(Some(connection.clone())),
             Err(failure) => *failed = Some((Instant::now(), failure.clone())),
@@ -113,21 +113,21 @@ impl UserConnection {
 }
 
 async fn connect(
-    pool: &ServerManager,
-    slot: &ServerHandle,
+    manager: &ServerManager,
+    handle: &ServerHandle,
     server: &Server,
     user: &UserName,
 ) -> Result<Arc<Connection>, Failure> {
     let shared = ConnectionDeps {
         hearing: NotificationSink {
-            ring: slot.ring.clone(),
-            masker: slot.masker.clone(),
+            log_buffer: handle.log_buffer.clone(),
+            redactor: handle.redactor.clone(),
             tools_changed: Arc::default(),
         },
-        result_limit: pool.limits.result,
-        child: slot.child.clone(),
-        ttl: slot.lease.left(),
-        memory: pool.memory(server, slot, Some(user.clone())),
+        result_limit: manager.limits.result,
+        child: handle.child.clone(),
+        ttl: handle.lease.left(),
+        memory: manager.memory(server, handle, Some(user.clone())),
     };
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
     let connected = tokio::time::timeout(limit, Connection::open(server, None, &shared)).await;
@@ -135,14 +135,14 @@ async fn connect(
         Ok(Ok((connection, tools))) => {
             // Where nobody else can list them, a user's tools are better than none.
             if server.tools.tools.is_empty() {
-                record(pool, slot, tools).await;
+                record(manager, handle, tools).await;
             }
             Ok(Arc::new(connection))
         }
         Ok(Err(ConnectError { denied: Some(denied), .. })) => Err(*denied),
         Ok(Err(ConnectError { reason, denied: None })) => {
-            let reason = slot.masker.mask(&reason);
-            slot.ring.push("transport", &format!("a user could not be connected: {reason}"));
+            let reason = handle.redactor.mask(&reason);
+            handle.log_buffer.push("transport", &format!("a user could not be connected: {reason}"));
             let failed = format!("Server {} could not be connected for user {user}: {reason}", server.name);
             Err(Failure::new(Code::UpstreamError, failed))
         }

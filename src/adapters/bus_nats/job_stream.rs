@@ -50,7 +50,7 @@ impl JobStream {
     pub async fn ensure(&self) -> Result<(), BusError> {
         let _making = self.making.lock().await;
         if !self.inbox.link.is_connected() {
-            return Err(BusError::Away);
+            return Err(BusError::Unavailable);
         }
         match self.make().await {
             Ok(()) => {
@@ -62,7 +62,7 @@ impl JobStream {
                     tracing::error!(%error, stream = self.subjects.stream(),
                         "jobs cannot be taken: JetStream must be on, and the stream ours to make");
                 }
-                Err(BusError::Away)
+                Err(BusError::Unavailable)
             }
         }
     }
@@ -98,17 +98,17 @@ impl JobStream {
     /// first have arrived after all, it is the same job.
     pub async fn put(&self, job: JobMessage) -> Result<(), BusError> {
         if !self.inbox.link.is_connected() {
-            return Err(BusError::Away);
+            return Err(BusError::Unavailable);
         }
         let mut message = wire::job(&self.subjects, &job);
         message.payload = job.body;
         // A job waits for longer than its sender lives, so its body cannot stay behind.
         if message.payload.len() > super::chunked::size(&self.inbox.link) {
             tracing::error!(job = job.id, bytes = message.payload.len(), "a job is too large for NATS");
-            return Err(BusError::Away);
+            return Err(BusError::Unavailable);
         }
         for first in [true, false] {
-            let answer = self.inbox.request(message.clone(), LIMIT).await.ok_or(BusError::Away)?;
+            let answer = self.inbox.request(message.clone(), LIMIT).await.ok_or(BusError::Unavailable)?;
             if answer.status != Some(StatusCode::NO_RESPONDERS) {
                 return stored(&answer.payload);
             }
@@ -116,7 +116,7 @@ impl JobStream {
                 self.ensure().await?;
             }
         }
-        Err(BusError::Away)
+        Err(BusError::Unavailable)
     }
 
     /// Shows that a message was set aside: its reason, id and size lie in a stream of their own for a week.
@@ -176,14 +176,14 @@ struct Refused {
 }
 
 fn stored(answer: &[u8]) -> Result<(), BusError> {
-    let stored: Stored = serde_json::from_slice(answer).map_err(|_| BusError::Away)?;
+    let stored: Stored = serde_json::from_slice(answer).map_err(|_| BusError::Unavailable)?;
     match stored.error {
         None => Ok(()),
         // The same job, not settled yet. The code is the same for a lane that is full.
         Some(refused) if refused.description.contains("per subject") => Ok(()),
         Some(refused) => {
             tracing::warn!(reason = refused.description, "NATS does not take a job");
-            Err(BusError::Away)
+            Err(BusError::Unavailable)
         }
     }
 }

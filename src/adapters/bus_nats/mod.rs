@@ -87,7 +87,7 @@ impl Drop for NatsBus {
 #[async_trait]
 impl Bus for NatsBus {
     async fn request(&self, ask: Ask) -> Result<Reply, BusError> {
-        let of_many = matches!(ask.to, Target::Pool(_));
+        let of_many = matches!(ask.to, Target::AnyWorker(_));
         if self.local.serves(ask.to) && !(of_many && self.inbox.link.is_connected()) {
             return self.local.request(ask).await;
         }

@@ -20,7 +20,7 @@ impl NatsBus {
         // Nothing is published into a connection that is down: it would be sent when that is up again,
         // and done for somebody who was told that it is not.
         if !self.inbox.link.is_connected() {
-            return Err(BusError::Away);
+            return Err(BusError::Unavailable);
         }
         let until = Instant::now() + ask.time_left;
         let mut message = wire::ask(&self.subjects, &ask, self.clocks.stamp());
@@ -34,13 +34,13 @@ impl NatsBus {
             // It waited for room and has not left.
             Ok(Err(_)) | Err(_) => {
                 call.over = true;
-                return Err(BusError::Away);
+                return Err(BusError::Unavailable);
             }
         }
         let (reply, parts) = call.answer(until, self.max_body).await?;
         let Some(parts) = parts else { return Ok(reply) };
         let body = timeout_at(until, parts.fetch(&self.inbox)).await.map_err(|_| BusError::TimedOut)?;
-        let body = body.ok_or(BusError::Silent)?;
+        let body = body.ok_or(BusError::WorkerLost)?;
         let outcome = if reply.outcome.is_ok() { Ok(body) } else { Err(body) };
         Ok(Reply { outcome, ..reply })
     }
@@ -67,13 +67,13 @@ impl PendingAsk<'_> {
                     self.over = true;
                     return wire::read_reply(letter, max_body);
                 }
-                Ok(None) => return Err(BusError::Silent),
+                Ok(None) => return Err(BusError::WorkerLost),
                 Err(_) if Instant::now() >= until => return Err(BusError::TimedOut),
                 Err(_) => {}
             }
             heard = heard.max(self.waiting.heard().unwrap_or(heard));
             if heard.elapsed() >= SILENCE {
-                return Err(BusError::Silent);
+                return Err(BusError::WorkerLost);
             }
         }
     }

@@ -17,8 +17,8 @@ impl Subjects {
     pub fn ask(&self, to: Target, command: &str) -> String {
         let prefix = &self.prefix;
         match to {
-            Target::Pool(area) => format!("{prefix}.ask.{}.{}", area.as_str(), verb(command)),
-            Target::Holder(server) => format!("{prefix}.ask.run.{server}"),
+            Target::AnyWorker(area) => format!("{prefix}.ask.{}.{}", area.as_str(), verb(command)),
+            Target::Owner(server) => format!("{prefix}.ask.run.{server}"),
             Target::Worker(worker) => format!("{prefix}.ask.worker.{worker}"),
         }
     }
@@ -26,8 +26,8 @@ impl Subjects {
     /// What serves a place: a subject and a queue group.
     pub fn place(&self, place: Target) -> (String, String) {
         let group = match place {
-            Target::Pool(area) => pool(area),
-            Target::Holder(_) => "run".into(),
+            Target::AnyWorker(area) => pool(area),
+            Target::Owner(_) => "run".into(),
             Target::Worker(_) => "worker".into(),
         };
         (self.ask(place, "any.*"), group)

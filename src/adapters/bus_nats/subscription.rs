@@ -124,19 +124,19 @@ struct AskServer {
 impl AskServer {
     async fn work(self: Arc<Self>, seat: Arc<Seat>) {
         while let Some(message) = seat.next().await {
-            let asker = AskSender::of(&message);
+            let commands = AskSender::of(&message);
             let Ok(room) = self.room.clone().try_acquire_owned() else {
-                self.inbox.link.send_to(asker.reply, wire::busy);
+                self.inbox.link.send_to(commands.reply, wire::busy);
                 continue;
             };
-            let (begun, registration) = match asker.id.clone().map(|id| self.running.begin(id)) {
+            let (begun, registration) = match commands.id.clone().map(|id| self.running.begin(id)) {
                 // Cancelled before it came.
                 Some(None) => continue,
                 Some(Some((begun, registration))) => (Some(begun), registration),
                 // Nobody can cancel it, as nobody can name it.
                 None => (None, AbortHandle::new_pair().1),
             };
-            let answering = Abortable::new(self.clone().answer(message, asker), registration);
+            let answering = Abortable::new(self.clone().answer(message, commands), registration);
             tokio::spawn(async move {
                 let _ = answering.await;
                 drop((begun, room));
@@ -144,27 +144,27 @@ impl AskServer {
         }
     }
 
-    async fn answer(self: Arc<Self>, message: Message, asker: AskSender) {
+    async fn answer(self: Arc<Self>, message: Message, commands: AskSender) {
         let late = self.clocks.delay(wire::sent(&message));
         let asked = match wire::read_ask(&message, self.place, self.max_body) {
             Ok(asked) => asked,
-            Err(failure) => return self.reply(asker.reply, failed(&failure), Position(0)),
+            Err(failure) => return self.reply(commands.reply, failed(&failure), Position(0)),
         };
         drop(message);
         // Its asker has given up, or does so at any moment.
         if late >= TOO_LATE.min(asked.ask.time_left) {
             tracing::warn!(command = asked.ask.command, ?late, "an ask came too late and is not begun");
-            return self.inbox.link.send_to(asker.reply, wire::busy);
+            return self.inbox.link.send_to(commands.reply, wire::busy);
         }
         let (seen, until) = (asked.ask.seen, Instant::now() + asked.ask.time_left.saturating_sub(late));
-        match self.serve(asked, &asker, until).await {
-            Some(Ok(reply)) => self.reply(asker.reply, reply, seen),
-            Some(Err(Busy)) => self.inbox.link.send_to(asker.reply, wire::busy),
+        match self.serve(asked, &commands, until).await {
+            Some(Ok(reply)) => self.reply(commands.reply, reply, seen),
+            Some(Err(Busy)) => self.inbox.link.send_to(commands.reply, wire::busy),
             // Our own askers keep the time themselves.
-            None if asker.patient => {}
+            None if commands.patient => {}
             None => {
                 let late = Failure::new(Code::Timeout, "The work took longer than Mcp-Time-Left").maybe_run();
-                self.reply(asker.reply, failed(&late), seen);
+                self.reply(commands.reply, failed(&late), seen);
             }
         }
     }
@@ -173,7 +173,7 @@ impl AskServer {
     async fn serve(
         &self,
         ReceivedAsk { mut ask, parts }: ReceivedAsk,
-        asker: &AskSender,
+        commands: &AskSender,
         until: Instant,
     ) -> Option<Result<Reply, Busy>> {
         let work = async {
@@ -189,11 +189,11 @@ impl AskServer {
         let mut sign = Instant::now() + FIRST_SIGN;
         loop {
             // One timer for both: most asks are done before it rings.
-            let next = if asker.patient { sign.min(until) } else { until };
+            let next = if commands.patient { sign.min(until) } else { until };
             match timeout_at(next, &mut work).await {
                 Ok(outcome) => return Some(outcome),
                 Err(_) if next == until => return None,
-                Err(_) => self.inbox.link.send_to(asker.reply.clone(), wire::working),
+                Err(_) => self.inbox.link.send_to(commands.reply.clone(), wire::working),
             }
             sign += NEXT_SIGN;
         }

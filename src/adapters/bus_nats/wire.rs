@@ -54,7 +54,7 @@ pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
         headers.insert(TRACEPARENT.clone(), traceparent);
     }
     put_call(&mut headers, ask.call.as_ref());
-    let named = matches!(ask.to, Target::Pool(area) if ask.command.strip_prefix(area.as_str()).is_some_and(|rest| rest.starts_with('.')));
+    let named = matches!(ask.to, Target::AnyWorker(area) if ask.command.strip_prefix(area.as_str()).is_some_and(|rest| rest.starts_with('.')));
     // A call says by itself what it is.
     let named = named || (ask.call.is_some() && ask.command == CallTool::NAME);
     if !named {
@@ -127,8 +127,10 @@ fn parts(message: &Message, max_body: usize) -> Result<Option<ChunkedBody>, Fail
 /// Reads an ask. Unknown headers are ignored, so that versions can run side by side.
 pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<ReceivedAsk, Failure> {
     let of_subject = match to {
-        Target::Pool(area) => message.subject.rsplit_once('.').map(|(_, verb)| format!("{}.{verb}", area.as_str())),
-        Target::Holder(_) | Target::Worker(_) => None,
+        Target::AnyWorker(area) => {
+            message.subject.rsplit_once('.').map(|(_, verb)| format!("{}.{verb}", area.as_str()))
+        }
+        Target::Owner(_) | Target::Worker(_) => None,
     };
     let call = call(message)?;
     let of_call = call.as_ref().map(|_| CallTool::NAME);
@@ -259,16 +261,16 @@ pub fn is_working(message: &Message) -> bool {
 /// Reads an answer, its body still to be fetched where it has parts.
 pub fn read_reply(message: Message, max_body: usize) -> Result<(Reply, Option<ChunkedBody>), BusError> {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Err(BusError::NobodyThere);
+        return Err(BusError::NoResponders);
     }
     let position = Position(number(&message, &POSITION).ok().flatten().unwrap_or(0));
     // An answer nobody can read is as good as none: what was done is unknown.
-    let parts = parts(&message, max_body).map_err(|_| BusError::Silent)?;
+    let parts = parts(&message, max_body).map_err(|_| BusError::WorkerLost)?;
     let outcome = match text(&message, &STATUS) {
         Some("ok") => Ok(message.payload),
         Some("failed") => Err(message.payload),
         Some("busy") => return Err(BusError::Busy),
-        _ => return Err(BusError::Silent),
+        _ => return Err(BusError::WorkerLost),
     };
     Ok((Reply { position, outcome }, parts))
 }

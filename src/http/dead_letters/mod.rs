@@ -26,7 +26,7 @@ pub struct DeadLettersView {
 /// The dead letters, the newest first. What they hold is not shown.
 #[utoipa::path(get, operation_id = "list_dead_letters", path = "/dead", tag = "jobs", responses((status = 200, description = "Done", body = Success<DeadLettersView>)))]
 pub async fn list(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    success(DeadLettersView { letters: facade.follow.catalog().dead.all().rev().cloned().collect() })
+    success(DeadLettersView { letters: facade.projection.catalog().dead.all().rev().cloned().collect() })
 }
 
 /// Read a dead letter once more; what can be read now is a job, and the letter is gone.

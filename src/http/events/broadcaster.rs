@@ -45,9 +45,9 @@ pub struct EncodedEvent {
 }
 
 impl EventBroadcaster {
-    pub fn start(follow: Arc<Projection>, metrics: Arc<Metrics>, ending: CancellationToken) -> Self {
+    pub fn start(projection: Arc<Projection>, metrics: Arc<Metrics>, ending: CancellationToken) -> Self {
         let told = broadcast::Sender::new(KEPT);
-        let tell = tell(follow, metrics, told.clone());
+        let tell = tell(projection, metrics, told.clone());
         tokio::spawn(async move { ending.run_until_cancelled(tell).await });
         Self(told)
     }
@@ -57,9 +57,9 @@ impl EventBroadcaster {
     }
 }
 
-async fn tell(follow: Arc<Projection>, metrics: Arc<Metrics>, told: broadcast::Sender<Arc<Batch>>) {
-    let mut moves = follow.subscribe();
-    let mut at = follow.position();
+async fn tell(projection: Arc<Projection>, metrics: Arc<Metrics>, told: broadcast::Sender<Arc<Batch>>) {
+    let mut moves = projection.subscribe();
+    let mut at = projection.position();
     loop {
         if moves.changed().await.is_err() {
             return;
@@ -72,7 +72,7 @@ async fn tell(follow: Arc<Projection>, metrics: Arc<Metrics>, told: broadcast::S
                 break;
             }
             metrics.event_reads.inc();
-            match read(&follow, at).await {
+            match read(&projection, at).await {
                 Ok(batches) => {
                     for batch in batches {
                         at = batch.to;
@@ -89,10 +89,10 @@ async fn tell(follow: Arc<Projection>, metrics: Arc<Metrics>, told: broadcast::S
 }
 
 /// What follows a position, in batches.
-pub async fn read(follow: &Projection, from: Position) -> Result<Vec<Batch>, Failure> {
+pub async fn read(projection: &Projection, from: Position) -> Result<Vec<Batch>, Failure> {
     let mut batches: Vec<Batch> = Vec::new();
     let (mut from, mut text, mut cuts) = (from, BytesMut::new(), Vec::new());
-    let mut entries = pages::entries(follow, from).await?.into_iter().peekable();
+    let mut entries = pages::entries(projection, from).await?.into_iter().peekable();
     while let Some(entry) = entries.next() {
         let to = entry.position;
         put(entry, &mut text, &mut cuts)?;

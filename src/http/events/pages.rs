@@ -13,7 +13,7 @@ const LOOKED_AT: usize = 20_000;
 
 /// Up to `limit` events after one, and the id after which the next page begins.
 pub async fn read(
-    follow: &Projection,
+    projection: &Projection,
     after: EventId,
     limit: usize,
     subject: Option<&str>,
@@ -23,7 +23,7 @@ pub async fn read(
     let mut from = before(after);
     let mut looked_at = 0;
     'reading: while looked_at < LOOKED_AT {
-        let entries = entries(follow, from).await?;
+        let entries = entries(projection, from).await?;
         let Some(last) = entries.last() else { break };
         from = last.position;
         looked_at += entries.len();
@@ -55,12 +55,12 @@ pub fn before(after: EventId) -> Position {
 }
 
 /// The appends after a position, as far as this process has folded them: what it cannot read, it does not show.
-pub async fn entries(follow: &Projection, from: Position) -> Result<Vec<Entry>, Failure> {
-    let head = follow.position();
+pub async fn entries(projection: &Projection, from: Position) -> Result<Vec<Entry>, Failure> {
+    let head = projection.position();
     if from >= head {
         return Ok(vec![]);
     }
-    let entries = follow.log().read(from, PAGE).await;
+    let entries = projection.log().read(from, PAGE).await;
     let mut entries = entries.map_err(|_| Failure::unavailable("The store cannot be reached"))?;
     entries.retain(|entry| entry.position <= head);
     Ok(entries)

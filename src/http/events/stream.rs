@@ -68,7 +68,7 @@ impl StreamReader {
                     self.waiting = Some(batch);
                     self.read().await?
                 }
-                None if self.facade.follow.position() > self.reached && !self.hears => self.read().await?,
+                None if self.facade.projection.position() > self.reached && !self.hears => self.read().await?,
                 None => self.hear().await?,
             };
             if !text.is_empty() {
@@ -80,7 +80,7 @@ impl StreamReader {
     /// Reads the log itself, a page of it. Where that fails, the listener is to come back.
     async fn read(&mut self) -> Option<Bytes> {
         self.facade.metrics.event_reads.inc();
-        let batches = read(&self.facade.follow, self.reached).await.ok()?;
+        let batches = read(&self.facade.projection, self.reached).await.ok()?;
         batches.first()?;
         let mut all = BytesMut::new();
         for batch in batches {

@@ -40,7 +40,7 @@ impl IdempotencyHeader {
 
     /// The same of a job.
     pub fn job_key(&self, facade: &ApiState, user: &UserName, body: &[u8]) -> Result<JobIdempotencyKey, Failure> {
-        let until = Some(facade.queue.idempotency_expiry());
+        let until = Some(facade.job_client.idempotency_expiry());
         Ok(JobIdempotencyKey { request: self.key(facade, user, body)?, until })
     }
 }

@@ -105,7 +105,7 @@ pub async fn link(State(facade): State<Arc<ApiState>>, request: Request) -> Resu
     let host = request.headers().get(HOST).cloned();
     let body = json::read_json(request, facade.limits.payload).await?;
     let LinkBody { username, server_name } = json::parse_json(&body)?;
-    let server = crate::core::decide::google::find_google_server(&facade.follow.catalog(), server_name.as_ref())?;
+    let server = crate::core::decide::google::find_google_server(&facade.projection.catalog(), server_name.as_ref())?;
     success(Link { url: signed_link(&facade, host.as_ref(), &username, &server.name)? })
 }
 
@@ -120,7 +120,7 @@ pub async fn login(
     let Query(query) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     check_link(&facade, &query)?;
     let user = query.user_id;
-    let server = crate::core::decide::google::find_google_server(&facade.follow.catalog(), query.server.as_ref())?;
+    let server = crate::core::decide::google::find_google_server(&facade.projection.catalog(), query.server.as_ref())?;
     let body = serde_json::to_vec(&serde_json::json!({ "user_id": user })).map_err(internal_error)?;
     let call = CallTool {
         user: user.clone(),
@@ -137,7 +137,7 @@ pub async fn login(
         traceparent: None,
         time: ANSWERS + AROUND,
     };
-    let answered = facade.asker.send(question).await?;
+    let answered = facade.commands.send(question).await?;
     let (url, state) = google::consent(&answered.body, &user)?;
     let started = LoginCookie { user, server: server.id, state: hash(&state), until: now() + VALID.as_secs() };
     let mut response = redirect(HeaderValue::from_str(url.as_str()).map_err(internal_error)?);
@@ -163,7 +163,7 @@ pub async fn callback(
         return Err(Failure::new(Code::Forbidden, format!("Google gives no access ({reason}); begin again")).into());
     }
     let code = code.filter(|code| code.len() <= LONGEST).ok_or_else(|| Failure::invalid("code is missing"))?;
-    let server = facade.follow.catalog().server_by_id(server).cloned();
+    let server = facade.projection.catalog().server_by_id(server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this sign-in"))?;
 
     let args = zeroize::Zeroizing::new(
@@ -204,7 +204,7 @@ pub fn add_login_url(
 /// The same for an answer that was kept as a job's: a link of that time would be too old.
 pub fn add_fresh_login_url(facade: &ApiState, job: &Job, answer: JobAnswer) -> Result<JobAnswer, Failure> {
     let missing = answer.status == Code::ReauthRequired.status();
-    let catalog = facade.follow.catalog();
+    let catalog = facade.projection.catalog();
     let server = job.server.as_ref().filter(|_| missing).and_then(|name| catalog.server(name.as_str()));
     let Some(server) = server.filter(|server| google::is_marked(&server.config)) else { return Ok(answer) };
     let mut body: BTreeMap<String, Value> = serde_json::from_str(answer.body.get()).map_err(internal_error)?;

@@ -171,7 +171,7 @@ pub async fn list(
     let states = state.as_deref().map(states).transpose()?;
     let before = before.as_deref().map(str::parse::<JobId>).transpose();
     let before = before.map_err(|why| Failure::invalid(format!("before {why}")))?;
-    let catalog = facade.follow.catalog();
+    let catalog = facade.projection.catalog();
     let all: Box<dyn Iterator<Item = &Arc<Job>>> = match before {
         Some(id) => Box::new(catalog.jobs.before(id)),
         None => Box::new(catalog.jobs.newest_first()),
@@ -222,7 +222,7 @@ pub async fn cancel(
     of: Result<Query<JobQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let (id, JobQuery { username, .. }) = one(&facade, &id, of)?;
-    let job = facade.queue.cancel(id, username).await?;
+    let job = facade.job_client.cancel(id, username).await?;
     if job.needs_notification() {
         // Only a worker can open who wants to be told. Should this fail, one looks for it later.
         tokio::spawn(async move { facade.send_command(&NotifyProducer { job: id }, OPENS).await });
@@ -233,24 +233,24 @@ pub async fn cancel(
 fn one(facade: &ApiState, id: &str, of: Result<Query<JobQuery>, QueryRejection>) -> Result<(JobId, JobQuery), Failure> {
     let Query(of) = of.map_err(|error| Failure::invalid(error.body_text()))?;
     // A producer on the bus knows its job by the id that it gave.
-    let scope = facade.queue.producer_key(id)?;
-    let own = facade.follow.catalog().jobs.of_key(scope).map(|job| job.id);
+    let scope = facade.job_client.producer_key(id)?;
+    let own = facade.projection.catalog().jobs.of_key(scope).map(|job| job.id);
     // What is no id is the id of no job.
     let id = own.or_else(|| id.parse().ok()).ok_or_else(|| Failure::job_not_found("of that id"))?;
     Ok((id, of))
 }
 
 fn of_user(facade: &ApiState, id: JobId, user: &UserName) -> Result<Arc<Job>, Failure> {
-    let job = facade.follow.catalog().jobs.get(id).filter(|job| job.user == *user).cloned();
+    let job = facade.projection.catalog().jobs.get(id).filter(|job| job.user == *user).cloned();
     job.ok_or_else(|| Failure::job_not_found(id))
 }
 
 /// Waits for the end of a job, or of this process.
 async fn wait_for_end(facade: &ApiState, id: JobId) -> Option<Arc<Job>> {
-    let mut moves = facade.follow.subscribe();
+    let mut moves = facade.projection.subscribe();
     loop {
         moves.borrow_and_update();
-        let job = facade.follow.catalog().jobs.get(id).cloned()?;
+        let job = facade.projection.catalog().jobs.get(id).cloned()?;
         if job.ended().is_some() {
             return Some(job);
         }
@@ -266,7 +266,8 @@ async fn answer(facade: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
     match job.ended() {
         Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
         _ => {
-            let answer = facade.asker.send_to(Target::Pool(Area::Jobs), &ReadJobAnswer { job: job.id }, OPENS).await?;
+            let answer =
+                facade.commands.send_to(Target::AnyWorker(Area::Jobs), &ReadJobAnswer { job: job.id }, OPENS).await?;
             add_fresh_login_url(facade, job, answer)
         }
     }
@@ -281,7 +282,7 @@ pub fn prefers_async(headers: &HeaderMap) -> bool {
 
 /// Accepts a job and says where its answer will be.
 pub async fn submit_and_accept(facade: &ApiState, new: NewJob) -> Result<Response, ApiError> {
-    let id = facade.queue.submit(new).await?.id;
+    let id = facade.job_client.submit(new).await?.id;
     let body = serde_json::to_vec(&Accepted { success: true, job_id: id }).map_err(internal_error)?;
     let mut response = respond_as_preferred(json(StatusCode::ACCEPTED, body));
     response.headers_mut().insert(LOCATION, HeaderValue::try_from(location(id)).map_err(internal_error)?);
@@ -301,7 +302,7 @@ pub fn respond_as_preferred(mut response: Response) -> Response {
 
 /// Accepts a job and waits for its end: the answer is the job's own, whoever hangs up meanwhile.
 pub async fn submit_and_wait(facade: &ApiState, new: NewJob) -> Result<Response, ApiError> {
-    let id = facade.queue.submit(new).await?.id;
+    let id = facade.job_client.submit(new).await?.id;
     Ok(job_answer_response(wait_for_answer(facade, id).await?))
 }
 

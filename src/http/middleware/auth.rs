@@ -29,7 +29,7 @@ pub async fn authenticate_request(State(facade): State<Arc<ApiState>>, request: 
         return ApiError(failure).into_response();
     }
     let mut response = next.run(request).await;
-    let position = HeaderValue::from(facade.follow.position().0);
+    let position = HeaderValue::from(facade.projection.position().0);
     response.headers_mut().insert(LOG_POSITION.clone(), position);
     response
 }

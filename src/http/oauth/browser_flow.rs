@@ -125,7 +125,7 @@ pub async fn start(
     let body = json::read_json(request, facade.limits.payload).await?;
     let body: StartBody = json::parse_json(&body)?;
     check_scopes(body.scopes.as_deref())?;
-    let server = facade.follow.catalog().server(name.as_str()).cloned();
+    let server = facade.projection.catalog().server(name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
     if server.remote().is_none() {
         return Err(not_remote(&server).into());
@@ -200,7 +200,7 @@ pub async fn callback(
     }
     let code = code.filter(short).ok_or_else(|| Failure::invalid("code is missing"))?;
     let grant = started.grant;
-    let server = facade.follow.catalog().server_by_id(grant.server).cloned();
+    let server = facade.projection.catalog().server_by_id(grant.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
     let code = sealed(&facade, &grant, GrantValueKind::Code, &code)?;
     let command =

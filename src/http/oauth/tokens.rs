@@ -72,7 +72,7 @@ pub async fn store(
     let key = key(&facade, keyed.as_ref(), &body)?;
     let body: OauthBody = json::parse_json(&body)?;
     body.check()?;
-    let server = facade.follow.catalog().server(name.as_str()).cloned();
+    let server = facade.projection.catalog().server(name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
     if server.remote().is_none() {
         return Err(not_remote(&server).into());

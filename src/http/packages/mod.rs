@@ -123,11 +123,11 @@ pub async fn install(
     let key = keyed.map(|keyed| keyed.job_key(&facade, &user, &bytes)).transpose()?;
     let command = body.command(&facade)?;
     if dry_run {
-        crate::core::decide::server::register_server(&facade.follow.catalog(), &command.register)?;
+        crate::core::decide::server::register_server(&facade.projection.catalog(), &command.register)?;
         return success(EmptyBody {});
     }
     // What would fail in any case is not begun; under a key it may be its own success that is in the way.
-    if key.is_none() && facade.follow.catalog().server(name.as_str()).is_some() {
+    if key.is_none() && facade.projection.catalog().server(name.as_str()).is_some() {
         let taken = format!("Server with name {name} already exists");
         return Err(Failure::new(Code::ServerAlreadyExists, taken).into());
     }
@@ -147,7 +147,7 @@ pub async fn upgrade(
     let bytes = json::read_optional_json(request, facade.limits.payload).await?;
     let UpgradeBody { username, version } =
         if bytes.is_empty() { UpgradeBody::default() } else { json::parse_json(&bytes)? };
-    find_installed(&facade.follow.catalog(), name.as_str())?;
+    find_installed(&facade.projection.catalog(), name.as_str())?;
     let key = keyed.map(|keyed| keyed.job_key(&facade, &username, &bytes)).transpose()?;
     let command = UpgradePackage { id: new_command_id(), name: name.clone(), version };
     submit(&facade, later, job(username, name, key, &command)?).await
@@ -187,7 +187,7 @@ pub async fn by_id(
     ServerNamePath(name): ServerNamePath,
     query: Queried<CheckQuery>,
 ) -> Result<Response, ApiError> {
-    find_installed(&facade.follow.catalog(), name.as_str())?;
+    find_installed(&facade.projection.catalog(), name.as_str())?;
     let package = views(&facade, query, |server| server.name == name).await?.pop();
     success(OnePackage { package: package.ok_or_else(|| Failure::server_not_found(&name))? })
 }
@@ -198,7 +198,7 @@ pub async fn by_id(
 pub async fn updates(State(facade): State<Arc<ApiState>>, query: Queried<UpdatesQuery>) -> Result<Response, ApiError> {
     let Query(UpdatesQuery { name }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     if let Some(name) = &name {
-        find_installed(&facade.follow.catalog(), name.as_str())?;
+        find_installed(&facade.projection.catalog(), name.as_str())?;
     }
     let mut servers = packaged(&facade);
     servers.retain(|server| name.as_ref().is_none_or(|name| server.name == *name));
@@ -229,7 +229,7 @@ pub async fn enable(
     ServerNamePath(name): ServerNamePath,
     request: Request,
 ) -> Result<Response, ApiError> {
-    find_installed(&facade.follow.catalog(), name.as_str())?;
+    find_installed(&facade.projection.catalog(), name.as_str())?;
     let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
     let server = servers::enabled(&facade, &name, key).await?;
     with_server(&facade, &name, server)
@@ -243,7 +243,7 @@ pub async fn disable(
     ServerNamePath(name): ServerNamePath,
     request: Request,
 ) -> Result<Response, ApiError> {
-    find_installed(&facade.follow.catalog(), name.as_str())?;
+    find_installed(&facade.projection.catalog(), name.as_str())?;
     let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
     let server = servers::disabled(&facade, &name, key).await?;
     with_server(&facade, &name, server)
@@ -260,13 +260,13 @@ pub async fn delete(
     let keyed = IdempotencyHeader::of(&request)?.is_some();
     // Under a key it may be its own success that is in the way.
     if !keyed {
-        find_installed(&facade.follow.catalog(), name.as_str())?;
+        find_installed(&facade.projection.catalog(), name.as_str())?;
     }
     servers::delete(State(facade), ServerNamePath(name), request).await
 }
 
 fn with_server(facade: &ApiState, name: &ServerName, server: ServerView) -> Result<Response, ApiError> {
-    let catalog = facade.follow.catalog();
+    let catalog = facade.projection.catalog();
     let package = PackageView::new(find_installed(&catalog, name.as_str())?, &facade.folders);
     success(PackageAndServer { package: package.ok_or_else(Failure::internal)?, server })
 }
@@ -288,7 +288,7 @@ pub fn job<C: Command>(
 
 /// The servers that have a package, by name.
 pub fn packaged(facade: &ApiState) -> Vec<Arc<Server>> {
-    let catalog = facade.follow.catalog();
+    let catalog = facade.projection.catalog();
     catalog.servers().into_iter().filter(|server| server.package.is_some()).cloned().collect()
 }
 

@@ -104,7 +104,7 @@ async fn accept(
         let command = UpgradePackage { id: new_command_id(), name: name.clone(), version: None };
         job(user.clone(), name.clone(), key, &command)
     });
-    match facade.queue.submit_all(new.collect::<Result<_, _>>()?).await? {
+    match facade.job_client.submit_all(new.collect::<Result<_, _>>()?).await? {
         Some(jobs) => Ok(servers.into_iter().zip(jobs).collect()),
         // The same request came at the same moment, and was first.
         None => known().and_then(|jobs| if jobs.is_empty() { Err(key_expired()) } else { Ok(jobs) }),
@@ -114,7 +114,7 @@ async fn accept(
 /// The jobs that a request under that key has made, in the order of their servers.
 fn of_key(facade: &ApiState, key: JobIdempotencyKey) -> Result<Vec<(ServerName, JobId)>, Failure> {
     let mut known = Vec::new();
-    for job in facade.follow.catalog().jobs.newest_first().filter(|job| job.command == UpgradePackage::NAME) {
+    for job in facade.projection.catalog().jobs.newest_first().filter(|job| job.command == UpgradePackage::NAME) {
         let (Some(server), Some(own)) = (&job.server, &job.key) else { continue };
         let same = of_server(facade, key, server)?.request;
         if own.request.scope != same.scope {

@@ -67,7 +67,7 @@ pub async fn set(State(facade): State<Arc<ApiState>>, request: Request) -> Resul
     let keyed = IdempotencyHeader::of(&request)?;
     let body = json::read_json(request, facade.limits.payload).await?;
     let SetBody { username: user, server_name, secret_name, secret_value, if_absent } = json::parse_json(&body)?;
-    let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.id);
+    let server = facade.projection.catalog().server(server_name.as_str()).map(|server| server.id);
     let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
     let name = plain_name(&server_name, secret_name);
     let value = ValueId(Uuid::now_v7());

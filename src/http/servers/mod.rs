@@ -69,13 +69,13 @@ pub async fn list(
 ) -> Result<Response, ApiError> {
     let Query(Moment { at }) = moment.map_err(|error| Failure::invalid(error.body_text()))?;
     if let Some(at) = at {
-        let position = PointInTime::parse(&at)?.position(&facade.follow).await?;
-        let catalog = facade.past.catalog(&facade.follow, position).await?;
+        let position = PointInTime::parse(&at)?.position(&facade.projection).await?;
+        let catalog = facade.past.catalog(&facade.projection, position).await?;
         let servers =
             catalog.servers().into_iter().map(|server| ServerView::from_catalog(server, &facade.folders)).collect();
         return success(AllServers { servers, position: Some(position) });
     }
-    let servers: Vec<_> = facade.follow.catalog().servers().into_iter().cloned().collect();
+    let servers: Vec<_> = facade.projection.catalog().servers().into_iter().cloned().collect();
     success(AllServers { servers: views(&facade, &servers).await, position: None })
 }
 
@@ -118,7 +118,7 @@ pub async fn register(
     let (id, named) = (new_command_id(), name.clone());
     let command = RegisterServer { id, key, server, name: named, config, enabled, session, sealed };
     if dry_run {
-        crate::core::decide::server::register_server(&facade.follow.catalog(), &command)?;
+        crate::core::decide::server::register_server(&facade.projection.catalog(), &command)?;
         return success(EmptyBody {});
     }
     let live = facade.send_command(&command, time).await?;
@@ -137,7 +137,7 @@ pub async fn update(
     let body = json::read_json(request, facade.limits.payload).await?;
     let key = key(&facade, keyed.as_ref(), &body)?;
     let body: UpdateBody = json::parse_json(&body)?;
-    let server = facade.follow.catalog().server(name.as_str()).cloned();
+    let server = facade.projection.catalog().server(name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
     let (change, sealed) = body.change(&facade.sealer, &server)?;
     let change = match &server.package {
@@ -219,7 +219,7 @@ fn starts(startup_timeout_ms: u64) -> Duration {
 }
 
 pub fn time_to_start(facade: &ApiState, name: &ServerName) -> Duration {
-    let catalog = facade.follow.catalog();
+    let catalog = facade.projection.catalog();
     let Some(server) = catalog.server(name.as_str()) else { return starts(DEFAULT_TIMEOUT_MS) };
     let builds = if server.package.is_some() { BUILDS } else { Duration::ZERO };
     starts(server.config.startup_timeout_ms()) + builds
@@ -227,7 +227,7 @@ pub fn time_to_start(facade: &ApiState, name: &ServerName) -> Duration {
 
 async fn one(facade: &ApiState, name: &ServerName) -> Result<Response, ApiError> {
     let server =
-        facade.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
+        facade.projection.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     let server = views(facade, &[server]).await.pop().ok_or_else(|| Failure::server_not_found(name))?;
     success(OneServer { server })
 }
@@ -239,7 +239,7 @@ pub async fn shown(facade: &ApiState, name: &ServerName, live: ServerStatus) -> 
 
 async fn changed(facade: &ApiState, name: &ServerName, live: ServerStatus) -> Result<ServerView, ApiError> {
     let server =
-        facade.follow.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
+        facade.projection.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
     let mut view = views(facade, &[server]).await.pop().ok_or_else(|| Failure::server_not_found(name))?;
     view.set_status(live);
     Ok(view)
@@ -248,13 +248,13 @@ async fn changed(facade: &ApiState, name: &ServerName, live: ServerStatus) -> Re
 /// Servers with their status, and the logs of those workers that answer in time.
 async fn views(facade: &ApiState, servers: &[Arc<Server>]) -> Vec<ServerView> {
     let ids: Vec<ServerId> = servers.iter().map(|server| server.id).collect();
-    let looks = facade.board.server_statuses(&ids);
+    let looks = facade.registry.server_statuses(&ids);
     let mut by_worker: HashMap<WorkerId, Vec<ServerId>> = HashMap::new();
     for (id, (_, workers)) in ids.iter().zip(&looks) {
         workers.iter().for_each(|worker| by_worker.entry(*worker).or_default().push(*id));
     }
     let asked = by_worker.into_iter().map(async |(worker, servers)| {
-        facade.asker.send_to(Target::Worker(worker), &ReadServerLogs { servers }, LOGS).await.unwrap_or_default()
+        facade.commands.send_to(Target::Worker(worker), &ReadServerLogs { servers }, LOGS).await.unwrap_or_default()
     });
     let told = futures::future::join_all(asked).await.into_iter().flatten();
     let mut by_server: HashMap<ServerId, LiveDetails> = HashMap::new();

@@ -94,7 +94,7 @@ pub struct ToolList {
 #[utoipa::path(get, operation_id = "list_tools", path = "/mcp/tools", tag = "tools",
     responses((status = 200, description = "The tools; their ETag is in the header of that name", body = ToolList), (status = 304, description = "Nothing has changed since the ETag in If-None-Match")))]
 pub async fn list(State(facade): State<Arc<ApiState>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let built = facade.tools.get(&facade.follow.catalog())?;
+    let built = facade.tools.get(&facade.projection.catalog())?;
     let known = headers.get_all(IF_NONE_MATCH).iter().any(|known| names(known, &built.etag));
     let mut response =
         if known { StatusCode::NOT_MODIFIED.into_response() } else { json(StatusCode::OK, built.body.clone()) };
@@ -188,7 +188,7 @@ pub async fn call(State(facade): State<Arc<ApiState>>, request: Request) -> Resu
     let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, args } = parsed;
     if later || keyed.is_some() {
         let key = keyed.map(|keyed| keyed.job_key(&facade, &user, &body)).transpose()?;
-        let server = facade.follow.catalog().server(server_name.as_str()).map(|server| server.name.clone());
+        let server = facade.projection.catalog().server(server_name.as_str()).map(|server| server.name.clone());
         let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
         let call = CallTool { user: user.clone(), server: server_name, tool, timeout_ms };
         let work = JobArguments { call: Some(call), raw, reply: None, body: args.to_owned() };
@@ -202,7 +202,7 @@ pub async fn call(State(facade): State<Arc<ApiState>>, request: Request) -> Resu
     }
     let args = detach_slice(&body, args);
     drop(body);
-    let server = facade.follow.catalog().server(server_name.as_str()).cloned();
+    let server = facade.projection.catalog().server(server_name.as_str()).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
 
     let began = Instant::now();
@@ -213,7 +213,7 @@ pub async fn call(State(facade): State<Arc<ApiState>>, request: Request) -> Resu
     let tool = called.tool.clone();
     let (area, held, command) = (Area::Tools, server.held(), CallTool::NAME);
     let question = CommandRequest { area, server: held, command, call: Some(called), body: args, traceparent, time };
-    let answered = facade.asker.send(question).instrument(span.clone()).await;
+    let answered = facade.commands.send(question).instrument(span.clone()).await;
     let answered = answered.and_then(|answered| tool_result::shape_tool_result(&answered.body, raw));
     let answered = answered.map_err(|failure| {
         let failure = add_login_url(&facade, host.as_ref(), &server, &of_user, failure);

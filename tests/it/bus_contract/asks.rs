@@ -16,7 +16,7 @@ use mcp_api::core::model::tool_call::CallTool;
 use mcp_api::core::names::{Position, ServerId, WorkerId};
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, BusError, Busy, Reply, Target};
 
-const POOL: Target = Target::Pool(Area::Tools);
+const POOL: Target = Target::AnyWorker(Area::Tools);
 
 /// Answers with a text of its own and what it was asked.
 struct Echo(&'static str);
@@ -82,9 +82,9 @@ pub async fn an_ask_is_answered(bus: Arc<dyn Bus>) {
         }
     }
     let _serving = bus.subscribe(POOL, Arc::new(Echo("you said ")));
-    let _refusing = bus.subscribe(Target::Pool(Area::Servers), Arc::new(Refuses));
+    let _refusing = bus.subscribe(Target::AnyWorker(Area::Servers), Arc::new(Refuses));
     assert_eq!(said(&bus, POOL, "hello").await, Ok("you said hello".into()));
-    let refused = bus.request(ask(Target::Pool(Area::Servers), "", PATIENCE)).await.expect("an answer");
+    let refused = bus.request(ask(Target::AnyWorker(Area::Servers), "", PATIENCE)).await.expect("an answer");
     assert_eq!((refused.position, refused.outcome), (Position(7), Err(Bytes::from_static(b"a failure"))));
 }
 
@@ -124,9 +124,9 @@ pub async fn an_ask_of_many_is_answered_with_its_own(bus: Arc<dyn Bus>) {
 
 pub async fn nobody_there_is_said_at_once(bus: Arc<dyn Bus>) {
     let worker = WorkerId(Uuid::now_v7());
-    for to in [POOL, Target::Holder(ServerId(Uuid::now_v7())), Target::Worker(worker)] {
+    for to in [POOL, Target::Owner(ServerId(Uuid::now_v7())), Target::Worker(worker)] {
         let began = Instant::now();
-        assert_eq!(said(&bus, to, "").await, Err(BusError::NobodyThere));
+        assert_eq!(said(&bus, to, "").await, Err(BusError::NoResponders));
         assert!(began.elapsed() < PATIENCE / 2, "it was waited for");
     }
 }
@@ -175,10 +175,10 @@ pub async fn a_place_reaches_those_who_serve_it_and_nobody_else(bus: Arc<dyn Bus
     let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
     // A server and a worker with the same id are two places.
     let places = [
-        (Target::Pool(Area::Tools), "pool of tools"),
-        (Target::Pool(Area::Secrets), "pool of secrets"),
-        (Target::Holder(ServerId(a)), "holder of a"),
-        (Target::Holder(ServerId(b)), "holder of b"),
+        (Target::AnyWorker(Area::Tools), "pool of tools"),
+        (Target::AnyWorker(Area::Secrets), "pool of secrets"),
+        (Target::Owner(ServerId(a)), "holder of a"),
+        (Target::Owner(ServerId(b)), "holder of b"),
         (Target::Worker(WorkerId(a)), "worker a"),
         (Target::Worker(WorkerId(b)), "worker b"),
     ];
@@ -189,10 +189,10 @@ pub async fn a_place_reaches_those_who_serve_it_and_nobody_else(bus: Arc<dyn Bus
             assert_eq!(said(&bus, place, "").await.as_deref(), Ok(name));
         }
     }
-    assert_eq!(said(&bus, Target::Pool(Area::Servers), "").await, Err(BusError::NobodyThere));
+    assert_eq!(said(&bus, Target::AnyWorker(Area::Servers), "").await, Err(BusError::NoResponders));
     for (place, guard) in serving {
         drop(guard);
-        assert_eq!(said(&bus, place, "").await, Err(BusError::NobodyThere));
+        assert_eq!(said(&bus, place, "").await, Err(BusError::NoResponders));
     }
 }
 
@@ -219,7 +219,7 @@ pub async fn serving_ends_while_asks_under_way_finish(bus: Arc<dyn Bus>) {
     let under_way = tokio::spawn(async move { caller.request(ask(POOL, "", PATIENCE)).await });
     Work::reached(&work.begun, 1).await;
     drop(serving);
-    assert_eq!(said(&bus, POOL, "").await, Err(BusError::NobodyThere));
+    assert_eq!(said(&bus, POOL, "").await, Err(BusError::NoResponders));
     work.go.add_permits(1);
     under_way.await.expect("a caller").expect("what was under way is answered");
     assert_eq!(work.finished.load(Ordering::SeqCst), 1);

@@ -168,12 +168,12 @@ pub async fn the_lane_is_bounded(bus: Arc<dyn Bus>) {
         }
         assert!(taken < TOO_MANY, "nobody says stop");
     };
-    assert_eq!(refused, BusError::Away);
+    assert_eq!(refused, BusError::Unavailable);
     assert_eq!(bus.pending_jobs().await, taken);
     // A job in a worker's hands may come back, so its place is not free before it is settled.
     let mut jobs = bus.consume_jobs();
     let delivery = next(&mut jobs).await;
-    assert_eq!(bus.publish_job(job("one more")).await, Err(BusError::Away));
+    assert_eq!(bus.publish_job(job("one more")).await, Err(BusError::Unavailable));
     delivery.settle.ack(Some(Ok(Bytes::new()))).await;
     bus.publish_job(job("one more")).await.expect("there is room again");
 }

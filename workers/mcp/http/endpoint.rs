@@ -41,7 +41,7 @@ pub struct HttpEndpoint {
     server: ServerId,
     name: ServerName,
     opener: Opener,
-    masker: Arc<Redactor>,
+    redactor: Arc<Redactor>,
 }
 
 /// A URL, parsed once for all requests.
@@ -89,12 +89,12 @@ impl HttpEndpoint {
         server: &Server,
         remote: &Remote,
         memory: &RemoteState,
-        masker: Arc<Redactor>,
+        redactor: Arc<Redactor>,
     ) -> Result<Self, String> {
         let url = Url::parse(&plain_url(&remote.url)).map_err(|error| format!("its URL cannot be used: {error}"))?;
         let bearer = server.grant(memory.user.as_ref()).map(|_| {
             let id = GrantId { server: server.id, user: memory.user.clone() };
-            TokenSource::new(memory.grants.clone(), memory.keep.clone(), id, server.name.clone())
+            TokenSource::new(memory.grants.clone(), memory.sealed_store.clone(), id, server.name.clone())
         });
         let (mut headers, mut credentials) = (HeaderMap::new(), Vec::new());
         for (name, value) in &remote.headers {
@@ -108,7 +108,7 @@ impl HttpEndpoint {
                     headers.insert(header, value);
                 }
                 Header::Sealed { sealed: value } => {
-                    let sealed = memory.keep.sealed(*value).await?;
+                    let sealed = memory.sealed_store.sealed(*value).await?;
                     credentials.push(SealedHeader { header, kind: ServerValueKind::Header, value: *value, sealed });
                 }
             }
@@ -118,11 +118,11 @@ impl HttpEndpoint {
             && bearer.is_none()
             && !credentials.iter().any(|credential| credential.header == AUTHORIZATION)
         {
-            let sealed = memory.keep.sealed(value).await?;
+            let sealed = memory.sealed_store.sealed(value).await?;
             credentials.push(SealedHeader { header: AUTHORIZATION, kind: ServerValueKind::UserInfo, value, sealed });
         }
-        let (opener, place, name) = (memory.keep.opener.clone(), EndpointUrl::new(url)?, server.name.clone());
-        Ok(Self { client: client(), place, headers, credentials, bearer, server: server.id, name, opener, masker })
+        let (opener, place, name) = (memory.sealed_store.opener.clone(), EndpointUrl::new(url)?, server.name.clone());
+        Ok(Self { client: client(), place, headers, credentials, bearer, server: server.id, name, opener, redactor })
     }
 
     /// Sends one request. Redirects are followed within the origin, with the same method and body: whoever
@@ -204,7 +204,7 @@ impl HttpEndpoint {
         token: Option<&(&TokenSource, Arc<SealedToken>)>,
     ) -> Result<RedactionGuard, String> {
         let mut hidden =
-            RedactionGuard { masker: self.masker.clone(), ids: Vec::with_capacity(self.credentials.len()) };
+            RedactionGuard { redactor: self.redactor.clone(), ids: Vec::with_capacity(self.credentials.len()) };
         for SealedHeader { header, kind, value, sealed } in &self.credentials {
             let name = if *kind == ServerValueKind::Header { header.as_str() } else { "" };
             let place = ServerValueContext { server: self.server, kind: *kind, name, value: *value };
@@ -230,7 +230,7 @@ impl HttpEndpoint {
 
 /// Keeps the masker watching for the credentials of one request.
 pub struct RedactionGuard {
-    masker: Arc<Redactor>,
+    redactor: Arc<Redactor>,
     ids: Vec<ValueId>,
 }
 
@@ -247,7 +247,7 @@ impl RedactionGuard {
         let mut content = HeaderValue::from_str(text).map_err(|_| format!("its {header} is no header's value"))?;
         content.set_sensitive(true);
         headers.insert(header.clone(), content);
-        self.masker.hold_all(value, parts);
+        self.redactor.hold_all(value, parts);
         self.ids.push(value);
         Ok(())
     }
@@ -255,7 +255,7 @@ impl RedactionGuard {
 
 impl Drop for RedactionGuard {
     fn drop(&mut self) {
-        self.ids.iter().for_each(|id| self.masker.release(*id));
+        self.ids.iter().for_each(|id| self.redactor.release(*id));
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn connect_remote(
     shared: &ConnectionDeps,
 ) -> Result<(Connection, Tools), ConnectError> {
     let (memory, hearing) = (&shared.memory, shared.hearing.clone());
-    let endpoint = HttpEndpoint::open(server, remote, memory, hearing.masker.clone()).await?;
+    let endpoint = HttpEndpoint::open(server, remote, memory, hearing.redactor.clone()).await?;
     let wire = HttpTransport::new(endpoint, hearing, shared.result_limit, remote.reconnection_options);
     let session = HttpSession::new(wire, memory.clone());
     let connecting = Connecting { server, session };

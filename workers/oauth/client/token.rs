@@ -139,17 +139,17 @@ fn error_text(status: StatusCode, body: &[u8], client: &RefreshCredentials, what
     let Ok(Refusal { error, error_description }) = serde_json::from_slice(body) else {
         return format!("answered {status}");
     };
-    let masker = Redactor::default();
+    let redactor = Redactor::default();
     let secrets =
         what.iter().filter(|(name, _)| !matches!(*name, "grant_type" | "redirect_uri")).map(|(_, value)| *value);
     let id = crate::core::names::ValueId;
     for secret in secrets.chain(client.client_secret.as_ref().map(|secret| secret.as_str())) {
-        masker.hold(id(uuid::Uuid::now_v7()), secret);
+        redactor.hold(id(uuid::Uuid::now_v7()), secret);
     }
     let text = match error_description.as_str() {
         "" => error,
         description => format!("{error}: {description}"),
     };
     let text: String = text.chars().filter(|c| !c.is_control()).collect();
-    format!("refused: {}", shorten(&masker.mask(&text), 300))
+    format!("refused: {}", shorten(&redactor.mask(&text), 300))
 }
