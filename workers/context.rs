@@ -87,10 +87,17 @@ impl Context {
             alone,
             ..
         } = parts;
-        let commands = CommandClient { bus: bus.clone(), projection: projection.clone(), registry: registry.clone() };
+        let commands = CommandClient {
+            bus: bus.clone(),
+            projection: projection.clone(),
+            registry: registry.clone(),
+        };
         let permits = Permits::new(&limits);
         let key_id = sealer.key_id();
-        let google = google.credentials.as_deref().and_then(|credentials| Application::seal(credentials, &sealer));
+        let google = google
+            .credentials
+            .as_deref()
+            .and_then(|credentials| Application::seal(credentials, &sealer));
         let worker = WorkerId(uuid::Uuid::now_v7());
         let installer = Arc::new(Installer::new(packages));
         let manager = ServerManager::new(ManagerDeps {
@@ -100,7 +107,11 @@ impl Context {
             bus: bus.clone(),
             registry,
             leases: leases.clone(),
-            sealed_store: SealedStore { vault: vault.clone(), opener: opener.clone(), sealer },
+            sealed_store: SealedStore {
+                vault: vault.clone(),
+                opener: opener.clone(),
+                sealer,
+            },
             installer: installer.clone(),
             metrics: metrics.clone(),
             limits,

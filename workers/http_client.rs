@@ -43,20 +43,29 @@ pub fn client() -> HttpClient {
         .https_or_http()
         .enable_http1()
         .wrap_connector(ProxyConnector(direct));
-    legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector)
+    legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(connector)
 }
 
 static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
         tracing::warn!(%error, "certificates of the system could not be read");
     }
     roots.add_parsable_certificates(native.certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let versions =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     // The provider knows every version that is the default: nothing at run time can change that.
-    versions.expect("ring knows TLS 1.2 and 1.3").with_root_certificates(roots).with_no_client_auth()
+    versions
+        .expect("ring knows TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 });
 
 static PROXIES: LazyLock<Matcher> = LazyLock::new(Matcher::from_env);
@@ -76,7 +85,11 @@ impl Service<Uri> for ProxyConnector {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         match PROXIES.intercept(&to).filter(|_| !is_near(&to)) {
-            None => self.0.call(to).map(|connected| connected.map_err(Into::into)).boxed(),
+            None => self
+                .0
+                .call(to)
+                .map(|connected| connected.map_err(Into::into))
+                .boxed(),
             Some(proxy) => {
                 let mut tunnel = Tunnel::new(proxy.uri().clone(), self.0.clone());
                 if let Some(auth) = proxy.basic_auth() {
@@ -84,7 +97,10 @@ impl Service<Uri> for ProxyConnector {
                 }
                 // A tunnel is for TLS; without a port it would go to 443.
                 let to = with_port(to);
-                tunnel.call(to).map(|connected| connected.map_err(Into::into)).boxed()
+                tunnel
+                    .call(to)
+                    .map(|connected| connected.map_err(Into::into))
+                    .boxed()
             }
         }
     }
@@ -93,7 +109,8 @@ impl Service<Uri> for ProxyConnector {
 /// A proxy's loopback is not ours: what listens on this machine is spoken to directly.
 fn is_near(to: &Uri) -> bool {
     let host = to.host().unwrap_or_default().trim_matches(['[', ']']);
-    host.parse().map_or(host == "localhost", |ip: std::net::IpAddr| ip.is_loopback())
+    host.parse()
+        .map_or(host == "localhost", |ip: std::net::IpAddr| ip.is_loopback())
 }
 
 fn with_port(to: Uri) -> Uri {

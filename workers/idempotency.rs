@@ -28,18 +28,29 @@ pub async fn commit_once_with_values(
     values: Vec<VaultValue>,
     decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
 ) -> Result<Committed, Failure> {
-    let Some(key) = key else { return context.appender.commit_with_values(id, Actor::Api, values, decide).await };
+    let Some(key) = key else {
+        return context
+            .appender
+            .commit_with_values(id, Actor::Api, values, decide)
+            .await;
+    };
     let until = context.job_client.idempotency_expiry();
     let attempt = async |id| {
         let (decide, values) = (decide.clone(), values.clone());
-        let keyed = move |catalog: &Catalog| idempotency::decide_once(catalog, id, key, until, &decide);
-        context.appender.commit_with_values(id, Actor::Api, values, keyed).await
+        let keyed =
+            move |catalog: &Catalog| idempotency::decide_once(catalog, id, key, until, &decide);
+        context
+            .appender
+            .commit_with_values(id, Actor::Api, values, keyed)
+            .await
     };
     let known = || idempotency::command_for_key(&context.projection.catalog(), key, id);
     let first = known()?;
     match attempt(first).await {
         // Of two at the same moment the other was first: its change is this one.
-        Err(failure) if failure.code == Code::Unavailable && known()? != first => attempt(known()?).await,
+        Err(failure) if failure.code == Code::Unavailable && known()? != first => {
+            attempt(known()?).await
+        }
         made => made,
     }
 }

@@ -35,10 +35,17 @@ pub async fn count_keys(context: Arc<Context>) -> Result<KeyUsage, Failure> {
 async fn count_values(context: &Context) -> Result<KeyUsage, Failure> {
     let record = context.vault.key_record(None).await.map_err(away)?;
     let alone = match &record {
-        Some(record) => context.opener.new_check(record).map_err(internal_error)?.is_none(),
+        Some(record) => context
+            .opener
+            .new_check(record)
+            .map_err(internal_error)?
+            .is_none(),
         None => true,
     };
-    let mut found = KeyUsage { alone, ..KeyUsage::default() };
+    let mut found = KeyUsage {
+        alone,
+        ..KeyUsage::default()
+    };
     let mut after = None;
     loop {
         let page = context.vault.wrappings(after, PAGE).await.map_err(away)?;
@@ -85,7 +92,10 @@ pub async fn rotate_keys(
     progress.phase("rewrapping");
     if context.key_id != to {
         let waits_for = context.commands.registry.workers_with_other_key(&to);
-        return rotation_body(RotationReport { waits_for, ..RotationReport::default() });
+        return rotation_body(RotationReport {
+            waits_for,
+            ..RotationReport::default()
+        });
     }
     let values = retry_store(|| count_values(context)).await?.values;
     let mut rotated = RotationReport::default();
@@ -104,7 +114,12 @@ pub async fn rotate_keys(
 }
 
 fn rotation_body(rotated: RotationReport) -> Result<Bytes, Failure> {
-    Ok(serde_json::to_vec(&RotationBody { success: true, rotated }).map_err(internal_error)?.into())
+    Ok(serde_json::to_vec(&RotationBody {
+        success: true,
+        rotated,
+    })
+    .map_err(internal_error)?
+    .into())
 }
 
 async fn single_pass(
@@ -125,11 +140,15 @@ async fn single_pass(
 }
 
 /// What the store does not do now it may do in a moment.
-async fn retry_store<T, F: Future<Output = Result<T, Failure>>>(mut work: impl FnMut() -> F) -> Result<T, Failure> {
+async fn retry_store<T, F: Future<Output = Result<T, Failure>>>(
+    mut work: impl FnMut() -> F,
+) -> Result<T, Failure> {
     let mut tried = 1;
     loop {
         match work().await {
-            Err(failure) if failure.code == Code::Unavailable && tried < TRIES => sleep(PAUSE).await,
+            Err(failure) if failure.code == Code::Unavailable && tried < TRIES => {
+                sleep(PAUSE).await
+            }
             done => return done,
         }
         tried += 1;
@@ -144,11 +163,20 @@ struct RewrapPage {
 }
 
 /// Gives the new key to the values after this one, as many as are looked at at once. `None`: there are no more.
-async fn rewrap_page(context: &Context, after: Option<ValueId>) -> Result<Option<RewrapPage>, Failure> {
+async fn rewrap_page(
+    context: &Context,
+    after: Option<ValueId>,
+) -> Result<Option<RewrapPage>, Failure> {
     let page = context.vault.wrappings(after, PAGE).await.map_err(away)?;
-    let Some(&(last, _)) = page.last() else { return Ok(None) };
+    let Some(&(last, _)) = page.last() else {
+        return Ok(None);
+    };
     let seen = page.len() as u64;
-    Ok(Some(RewrapPage { last, seen, rewrapped: rewrap_values(context, page).await? }))
+    Ok(Some(RewrapPage {
+        last,
+        seen,
+        rewrapped: rewrap_values(context, page).await?,
+    }))
 }
 
 async fn rewrap_values(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result<u64, Failure> {
@@ -158,7 +186,9 @@ async fn rewrap_values(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result
             Ok(Some(to)) => changes.push(crate::ports::vault::WrappingChange { id, from, to }),
             Ok(None) => {}
             // Under none of the keys, it is lost already, whatever becomes of the earlier ones.
-            Err(SealError::UnknownKey | SealError::Damaged) => tracing::warn!(value = %id, "a value cannot be opened"),
+            Err(SealError::UnknownKey | SealError::Damaged) => {
+                tracing::warn!(value = %id, "a value cannot be opened")
+            }
             Err(error) => return Err(internal_error(error)),
         }
     }
@@ -185,9 +215,15 @@ async fn finish_rotation(context: &Context) -> Result<(bool, Vec<WorkerId>), Fai
 
 /// Has the key record accept the new key alone. False: somebody else has changed it meanwhile.
 async fn drop_old_keys(context: &Context) -> Result<bool, Failure> {
-    let Some(record) = context.vault.key_record(None).await.map_err(away)? else { return Ok(false) };
+    let Some(record) = context.vault.key_record(None).await.map_err(away)? else {
+        return Ok(false);
+    };
     match context.opener.new_check(&record).map_err(internal_error)? {
-        Some(check) => context.vault.renew_key_record(&record, check).await.map_err(away),
+        Some(check) => context
+            .vault
+            .renew_key_record(&record, check)
+            .await
+            .map_err(away),
         None => Ok(true),
     }
 }

@@ -35,10 +35,10 @@ use tokio_util::sync::CancellationToken;
 pub use self::context::{Context, WorkerDeps};
 use crate::config::Pools;
 use crate::core::command::{
-    Area, BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys, DeleteSecret, DeleteServer,
-    DeliveryMode, DisableServer, DiscardDeadLetter, EnableServer, ExchangeGoogleCode, NotifyProducer, ReadJobAnswer,
-    ReadServerLogs, ReconcileServer, RefreshTokens, RegisterServer, RetryDeadLetter, SetSecret, StoreTokens,
-    UpdateServer,
+    Area, BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys,
+    DeleteSecret, DeleteServer, DeliveryMode, DisableServer, DiscardDeadLetter, EnableServer,
+    ExchangeGoogleCode, NotifyProducer, ReadJobAnswer, ReadServerLogs, ReconcileServer,
+    RefreshTokens, RegisterServer, RetryDeadLetter, SetSecret, StoreTokens, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
@@ -67,7 +67,10 @@ impl Workers {
         let dispatcher = Arc::new(Dispatcher(context.clone()));
         let mut places: Vec<_> = areas(&pools).map(Target::AnyWorker).collect();
         let draining = CancellationToken::new();
-        let mut loops = vec![tokio::spawn(packages::remove_unused_files(context.clone(), draining.clone()))];
+        let mut loops = vec![tokio::spawn(packages::remove_unused_files(
+            context.clone(),
+            draining.clone(),
+        ))];
         if pools.tools {
             places.push(Target::Worker(context.manager.worker));
             loops.push(tokio::spawn(self::jobs::ingest::ingest_messages(
@@ -75,18 +78,38 @@ impl Workers {
                 bus.consume_jobs(),
                 draining.clone(),
             )));
-            tokio::spawn(draining.clone().run_until_cancelled_owned(secrets::schedule(context.clone())));
+            tokio::spawn(
+                draining
+                    .clone()
+                    .run_until_cancelled_owned(secrets::schedule(context.clone())),
+            );
         }
         if pools.packages {
-            tokio::spawn(draining.clone().run_until_cancelled_owned(packages::install_on_start(context.clone())));
+            tokio::spawn(
+                draining
+                    .clone()
+                    .run_until_cancelled_owned(packages::install_on_start(context.clone())),
+            );
         }
         if pools.tools || pools.packages {
             context.manager.start(dispatcher.clone(), pools.tools);
-            let runner = self::jobs::runner::JobRunner::new(context.clone(), areas(&pools).collect(), draining.clone());
+            let runner = self::jobs::runner::JobRunner::new(
+                context.clone(),
+                areas(&pools).collect(),
+                draining.clone(),
+            );
             loops.push(tokio::spawn(runner.run()));
         }
-        let serving = places.into_iter().map(|place| bus.subscribe(place, dispatcher.clone())).collect();
-        Self { context, serving, loops, draining }
+        let serving = places
+            .into_iter()
+            .map(|place| bus.subscribe(place, dispatcher.clone()))
+            .collect();
+        Self {
+            context,
+            serving,
+            loops,
+            draining,
+        }
     }
 
     /// Takes nothing new, lets what is running finish within `limit`, then stops all children.
@@ -109,7 +132,11 @@ impl Workers {
 
 /// The areas that a worker of these pools serves.
 fn areas(pools: &Pools) -> impl Iterator<Item = Area> {
-    let Pools { tools, packages, tokens } = *pools;
+    let Pools {
+        tools,
+        packages,
+        tokens,
+    } = *pools;
     Area::ALL.into_iter().filter(move |area| match area {
         Area::Servers | Area::Tools | Area::Secrets | Area::Jobs => tools,
         Area::Packages => packages,
@@ -131,19 +158,28 @@ impl AskHandler for Dispatcher {
             _ => Some(context.permits.change().ok_or(Busy)?),
         };
         let outcome = if context.projection.wait_for(ask.seen, CATCH_UP).await {
-            match AssertUnwindSafe(dispatch(context, ask)).catch_unwind().await {
+            match AssertUnwindSafe(dispatch(context, ask))
+                .catch_unwind()
+                .await
+            {
                 Ok(outcome) => outcome,
                 Err(_) => Err(HandlerError::Failed(internal_error("a worker panicked"))),
             }
         } else {
-            Err(Failure::unavailable("The worker has not yet seen what you have seen; ask again").into())
+            Err(
+                Failure::unavailable("The worker has not yet seen what you have seen; ask again")
+                    .into(),
+            )
         };
         let outcome = match outcome {
             Ok(bytes) => Ok(bytes),
             Err(HandlerError::Busy) => return Err(Busy),
             Err(HandlerError::Failed(failure)) => Err(encode(&failure)),
         };
-        Ok(Reply { position: context.projection.position(), outcome })
+        Ok(Reply {
+            position: context.projection.position(),
+            outcome,
+        })
     }
 }
 
@@ -163,35 +199,90 @@ impl From<Failure> for HandlerError {
 async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
     match ask.command {
         CallTool::NAME => tools::call(context, ask).await,
-        ReadServerLogs::NAME => handle(ask, |command: ReadServerLogs| servers::logs(context.clone(), command)).await,
-        ReadJobAnswer::NAME => handle(ask, |command| jobs::read_answer(context.clone(), command)).await,
-        NotifyProducer::NAME => handle(ask, |command| self::jobs::notify::notify_end(context.clone(), command)).await,
+        ReadServerLogs::NAME => {
+            handle(ask, |command: ReadServerLogs| {
+                servers::logs(context.clone(), command)
+            })
+            .await
+        }
+        ReadJobAnswer::NAME => {
+            handle(ask, |command| jobs::read_answer(context.clone(), command)).await
+        }
+        NotifyProducer::NAME => {
+            handle(ask, |command| {
+                self::jobs::notify::notify_end(context.clone(), command)
+            })
+            .await
+        }
         RetryDeadLetter::NAME => {
-            handle(ask, |command| self::jobs::dead_letters::retry_dead_letter(context.clone(), command)).await
+            handle(ask, |command| {
+                self::jobs::dead_letters::retry_dead_letter(context.clone(), command)
+            })
+            .await
         }
         DiscardDeadLetter::NAME => {
-            handle(ask, |command| self::jobs::dead_letters::discard_dead_letter(context.clone(), command)).await
+            handle(ask, |command| {
+                self::jobs::dead_letters::discard_dead_letter(context.clone(), command)
+            })
+            .await
         }
-        RegisterServer::NAME => handle(ask, |command| servers::register(context.clone(), command)).await,
-        UpdateServer::NAME => handle(ask, |command| servers::update(context.clone(), command)).await,
-        EnableServer::NAME => handle(ask, |command| servers::enable(context.clone(), command)).await,
-        DisableServer::NAME => handle(ask, |command| servers::disable(context.clone(), command)).await,
-        ReconcileServer::NAME => handle(ask, |command| servers::settled(context.clone(), command)).await,
-        CheckPackages::NAME => handle(ask, |command| packages::check(context.clone(), command)).await,
-        DeleteServer::NAME => handle(ask, |command| servers::delete(context.clone(), command)).await,
-        ExchangeGoogleCode::NAME => handle(ask, |command| google::connect(context.clone(), command)).await,
-        StoreTokens::NAME => handle(ask, |command| self::oauth::tokens::store_tokens(context.clone(), command)).await,
+        RegisterServer::NAME => {
+            handle(ask, |command| servers::register(context.clone(), command)).await
+        }
+        UpdateServer::NAME => {
+            handle(ask, |command| servers::update(context.clone(), command)).await
+        }
+        EnableServer::NAME => {
+            handle(ask, |command| servers::enable(context.clone(), command)).await
+        }
+        DisableServer::NAME => {
+            handle(ask, |command| servers::disable(context.clone(), command)).await
+        }
+        ReconcileServer::NAME => {
+            handle(ask, |command| servers::settled(context.clone(), command)).await
+        }
+        CheckPackages::NAME => {
+            handle(ask, |command| packages::check(context.clone(), command)).await
+        }
+        DeleteServer::NAME => {
+            handle(ask, |command| servers::delete(context.clone(), command)).await
+        }
+        ExchangeGoogleCode::NAME => {
+            handle(ask, |command| google::connect(context.clone(), command)).await
+        }
+        StoreTokens::NAME => {
+            handle(ask, |command| {
+                self::oauth::tokens::store_tokens(context.clone(), command)
+            })
+            .await
+        }
         BeginAuthorization::NAME => {
-            handle(ask, |command| self::oauth::browser_flow::begin_authorization(context.clone(), command)).await
+            handle(ask, |command| {
+                self::oauth::browser_flow::begin_authorization(context.clone(), command)
+            })
+            .await
         }
         CompleteAuthorization::NAME => {
-            handle(ask, |command| self::oauth::browser_flow::complete_authorization(context.clone(), command)).await
+            handle(ask, |command| {
+                self::oauth::browser_flow::complete_authorization(context.clone(), command)
+            })
+            .await
         }
-        RefreshTokens::NAME => handle(ask, |command| oauth::refresh::refresh(context.clone(), command)).await,
+        RefreshTokens::NAME => {
+            handle(ask, |command| {
+                oauth::refresh::refresh(context.clone(), command)
+            })
+            .await
+        }
         SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
-        DeleteSecret::NAME => handle(ask, |command| secrets::delete(context.clone(), command)).await,
+        DeleteSecret::NAME => {
+            handle(ask, |command| secrets::delete(context.clone(), command)).await
+        }
         CountKeys::NAME => handle(ask, |_: CountKeys| keys::count_keys(context.clone())).await,
-        unknown => Err(Failure::unavailable(format!("This worker does not know the command {unknown}")).into()),
+        unknown => Err(Failure::unavailable(format!(
+            "This worker does not know the command {unknown}"
+        ))
+        .into()),
     }
 }
 
@@ -203,8 +294,9 @@ where
     C::Answer: Send + 'static,
     F: Future<Output = Result<C::Answer, Failure>> + Send + 'static,
 {
-    let command = serde_json::from_slice(&ask.body)
-        .map_err(|error| Failure::invalid(format!("The message is no {} command: {error}", C::NAME)))?;
+    let command = serde_json::from_slice(&ask.body).map_err(|error| {
+        Failure::invalid(format!("The message is no {} command: {error}", C::NAME))
+    })?;
     let answer = match C::DELIVERY {
         DeliveryMode::Change => tokio::spawn(with(command)).await.map_err(internal_error)?,
         DeliveryMode::Ask | DeliveryMode::Job => with(command).await,

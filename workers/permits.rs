@@ -56,7 +56,10 @@ impl Permits {
             return None;
         }
         *running += 1;
-        Some(UserPermit { users: self.users.clone(), user: user.clone() })
+        Some(UserPermit {
+            users: self.users.clone(),
+            user: user.clone(),
+        })
     }
 
     /// Waits until nothing is under way.

@@ -34,7 +34,9 @@ impl Redactor {
 
     /// Hides a value that has parts which may be shown alone.
     pub fn hold_all(&self, id: ValueId, values: &[Zeroizing<String>]) {
-        self.hold_with(id, || values.iter().flat_map(|value| forms(value)).collect());
+        self.hold_with(id, || {
+            values.iter().flat_map(|value| forms(value)).collect()
+        });
     }
 
     /// Hides the secret parts of a value, which are looked for only where that is not held already.
@@ -44,7 +46,11 @@ impl Redactor {
 
     fn hold_with(&self, id: ValueId, forms: impl FnOnce() -> Vec<Zeroizing<Vec<u8>>>) {
         let mut held = self.lock();
-        let masked = held.entry(id).or_insert_with(|| Masked { forms: forms(), calls: 0, last: Instant::now() });
+        let masked = held.entry(id).or_insert_with(|| Masked {
+            forms: forms(),
+            calls: 0,
+            last: Instant::now(),
+        });
         masked.calls += 1;
     }
 
@@ -58,7 +64,8 @@ impl Redactor {
 
     /// Forgets what is not needed any more. To be called now and then.
     pub fn forget(&self) {
-        self.lock().retain(|_, masked| masked.calls > 0 || masked.last.elapsed() < KEEP);
+        self.lock()
+            .retain(|_, masked| masked.calls > 0 || masked.last.elapsed() < KEEP);
     }
 
     /// The text with every value hidden.
@@ -81,7 +88,8 @@ impl Redactor {
         let end = {
             let held = self.lock();
             let forms = held.values().flat_map(|masked| &masked.forms);
-            let begun = forms.filter_map(|form| (1..=form.len()).rev().find(|n| cut.ends_with(&form[..*n])));
+            let begun = forms
+                .filter_map(|form| (1..=form.len()).rev().find(|n| cut.ends_with(&form[..*n])));
             cut.len() - begun.max().unwrap_or(0)
         };
         self.mask(&String::from_utf8_lossy(&cut[..end]))
@@ -90,8 +98,14 @@ impl Redactor {
     /// JSON with every value hidden, however its strings are escaped. It stays JSON, so it can be shown
     /// as such.
     pub fn mask_json(&self, json: &str) -> String {
-        let Ok(mut value) = serde_json::from_str::<Value>(json) else { return self.mask(json) };
-        if self.mask_within(&mut value) { value.to_string() } else { json.to_owned() }
+        let Ok(mut value) = serde_json::from_str::<Value>(json) else {
+            return self.mask(json);
+        };
+        if self.mask_within(&mut value) {
+            value.to_string()
+        } else {
+            json.to_owned()
+        }
     }
 
     /// Whether there was something to hide.
@@ -110,7 +124,9 @@ impl Redactor {
                 let masked = self.mask(text);
                 std::mem::replace(text, masked) != *text
             }
-            Value::Array(values) => values.iter_mut().fold(false, |hidden, value| self.mask_within(value) | hidden),
+            Value::Array(values) => values
+                .iter_mut()
+                .fold(false, |hidden, value| self.mask_within(value) | hidden),
             Value::Object(members) => {
                 let mut hidden = false;
                 for (key, mut value) in std::mem::take(members) {
@@ -132,12 +148,28 @@ fn forms(value: &str) -> Vec<Zeroizing<Vec<u8>>> {
     let json = Zeroizing::new(serde_json::to_string(value).unwrap_or_default());
     let json = json.trim_matches('"');
     let ascii = ascii_json(json);
-    let mut forms = vec![value.to_owned(), json.to_owned(), html_json(json), html_json(&ascii), ascii];
+    let mut forms = vec![
+        value.to_owned(),
+        json.to_owned(),
+        html_json(json),
+        html_json(&ascii),
+        ascii,
+    ];
     // Standard error comes line by line, and so does a key of many lines.
-    forms.extend(value.lines().map(str::trim).filter(|line| line.len() >= LINE).map(str::to_owned));
+    forms.extend(
+        value
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.len() >= LINE)
+            .map(str::to_owned),
+    );
     forms.sort();
     forms.dedup();
-    forms.into_iter().filter(|form| !form.is_empty()).map(|form| Zeroizing::new(form.into_bytes())).collect()
+    forms
+        .into_iter()
+        .filter(|form| !form.is_empty())
+        .map(|form| Zeroizing::new(form.into_bytes()))
+        .collect()
 }
 
 /// As encoders write it that escape whatever is not ASCII, Python's among them.
@@ -148,7 +180,9 @@ fn ascii_json(json: &str) -> String {
             text.push(c);
         } else {
             let mut units = [0u16; 2];
-            c.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+            c.encode_utf16(&mut units)
+                .iter()
+                .for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
         }
     }
     text
@@ -156,7 +190,9 @@ fn ascii_json(json: &str) -> String {
 
 /// As encoders write it that make JSON safe within HTML, Go's among them.
 fn html_json(json: &str) -> String {
-    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    json.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
 }
 
 fn replace(bytes: Vec<u8>, form: &[u8]) -> Vec<u8> {
@@ -190,9 +226,18 @@ mod tests {
     fn values_are_hidden_in_every_form() {
         assert_eq!(masked("ghp_x", "token ghp_x, ghp_x!"), "token ***, ***!");
         assert_eq!(masked("a\"b\nc", r#"{"k":"a\"b\nc"}"#), r#"{"k":"***"}"#);
-        assert_eq!(masked("pässwörd", r#"{"k": "p\u00e4ssw\u00f6rd"}"#), r#"{"k": "***"}"#);
-        assert_eq!(masked("a&b<c>", r#"{"k":"a\u0026b\u003cc\u003e"}"#), r#"{"k":"***"}"#);
-        assert_eq!(masked("-----BEGIN-----\nabcdefghij\nklm\n", "read abcdefghij"), "read ***");
+        assert_eq!(
+            masked("pässwörd", r#"{"k": "p\u00e4ssw\u00f6rd"}"#),
+            r#"{"k": "***"}"#
+        );
+        assert_eq!(
+            masked("a&b<c>", r#"{"k":"a\u0026b\u003cc\u003e"}"#),
+            r#"{"k":"***"}"#
+        );
+        assert_eq!(
+            masked("-----BEGIN-----\nabcdefghij\nklm\n", "read abcdefghij"),
+            "read ***"
+        );
         assert_eq!(masked("x", "nothing to hide"), "nothing to hide");
     }
 
@@ -202,8 +247,14 @@ mod tests {
         redactor.hold(ValueId(Uuid::nil()), "a<b>/1234");
         redactor.hold(ValueId(Uuid::max()), "5678");
         let spelled = r#"{"x a\u003Cb\u003e\/1234":["\u0061<b>/1234",5678,{"n":1.0}]}"#;
-        assert_eq!(redactor.mask_json(spelled), r#"{"x ***":["***","***",{"n":1.0}]}"#);
-        assert_eq!(redactor.mask_json(r#"{ "untouched": 1.00 }"#), r#"{ "untouched": 1.00 }"#);
+        assert_eq!(
+            redactor.mask_json(spelled),
+            r#"{"x ***":["***","***",{"n":1.0}]}"#
+        );
+        assert_eq!(
+            redactor.mask_json(r#"{ "untouched": 1.00 }"#),
+            r#"{ "untouched": 1.00 }"#
+        );
         assert_eq!(redactor.mask_json("cut off: a<b>/1234"), "cut off: ***");
     }
 
@@ -211,7 +262,10 @@ mod tests {
     fn a_value_that_is_cut_off_is_hidden() {
         let redactor = Redactor::default();
         redactor.hold(ValueId(Uuid::nil()), "pässword");
-        assert_eq!(redactor.mask_cut(&"pässword, then pä".as_bytes()[..17]), "***, then ");
+        assert_eq!(
+            redactor.mask_cut(&"pässword, then pä".as_bytes()[..17]),
+            "***, then "
+        );
         assert_eq!(redactor.mask_cut(b"nothing"), "nothing");
     }
 
@@ -230,7 +284,10 @@ mod tests {
         redactor.release(id);
         redactor.forget();
         assert_eq!(redactor.mask("abc"), "***");
-        redactor.lock().values_mut().for_each(|masked| masked.last -= KEEP);
+        redactor
+            .lock()
+            .values_mut()
+            .for_each(|masked| masked.last -= KEEP);
         redactor.forget();
         assert_eq!(redactor.mask("abc"), "abc");
     }

@@ -30,12 +30,20 @@ impl SealedStore {
 
     pub async fn open(&self, place: ServerValueContext<'_>) -> Result<Plaintext, String> {
         let sealed = self.sealed(place.value).await?;
-        self.opener.open(place, &sealed).map_err(|error| error.to_string())
+        self.opener
+            .open(place, &sealed)
+            .map_err(|error| error.to_string())
     }
 
     pub async fn put(&self, place: ServerValueContext<'_>, text: &str) -> Result<(), String> {
-        let sealed = self.sealer.seal(place, text).map_err(|error| error.to_string())?;
-        self.vault.put(place.value, sealed).await.map_err(|error| error.to_string())
+        let sealed = self
+            .sealer
+            .seal(place, text)
+            .map_err(|error| error.to_string())?;
+        self.vault
+            .put(place.value, sealed)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// The session that lies there.
@@ -43,8 +51,16 @@ impl SealedStore {
         self.open_session(server, value, &self.sealed(value).await.ok()?)
     }
 
-    pub fn open_session(&self, server: ServerId, value: ValueId, sealed: &Sealed) -> Option<StoredSession> {
-        let opened = self.opener.open(session_place(server, value), sealed).ok()?;
+    pub fn open_session(
+        &self,
+        server: ServerId,
+        value: ValueId,
+        sealed: &Sealed,
+    ) -> Option<StoredSession> {
+        let opened = self
+            .opener
+            .open(session_place(server, value), sealed)
+            .ok()?;
         serde_json::from_str(opened.expose().ok()?).ok()
     }
 }

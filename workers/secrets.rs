@@ -39,8 +39,13 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
         crate::core::decide::secret::set_secret(catalog, &command)
     })
     .await?;
-    let before = done.before.and_then(|before| before.server_by_id(server).cloned());
-    let old = before.iter().flat_map(|server| server.secrets_of(user.as_str())).find(|secret| secret.name == name);
+    let before = done
+        .before
+        .and_then(|before| before.server_by_id(server).cloned());
+    let old = before
+        .iter()
+        .flat_map(|server| server.secrets_of(user.as_str()))
+        .find(|secret| secret.name == name);
     if let Some(SecretRef { value, .. }) = old {
         drop_values(&context, &[*value]).await;
     }
@@ -49,7 +54,9 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
 
 /// What was sealed at the door, for the Vault.
 pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValue, Failure> {
-    let sealed = BASE64_STANDARD.decode(sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
+    let sealed = BASE64_STANDARD
+        .decode(sealed)
+        .map_err(|_| Failure::invalid("sealed must be base64"))?;
     // A facade that was not started anew yet seals with the key before, or with one that nobody here has.
     let sealed = context.opener.current(id, Sealed(Bytes::from(sealed))).map_err(|error| match error {
         SealError::UnknownKey => Failure::unavailable(
@@ -68,7 +75,9 @@ pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), 
     .await?;
     let values: Vec<ValueId> = done.events.iter().filter_map(deleted).collect();
     context.vault.remove(&values).await.map_err(away)?;
-    values.iter().for_each(|value| drop(context.sealed.remove(value)));
+    values
+        .iter()
+        .for_each(|value| drop(context.sealed.remove(value)));
     Ok(())
 }
 
@@ -92,7 +101,14 @@ async fn unnamed(context: &Context) -> Result<Vec<ValueId>, Failure> {
     if old.is_empty() {
         return Ok(old);
     }
-    if !context.projection.wait_for(context.projection.log().head().await.map_err(away)?, UNNAMED).await {
+    if !context
+        .projection
+        .wait_for(
+            context.projection.log().head().await.map_err(away)?,
+            UNNAMED,
+        )
+        .await
+    {
         return Err(Failure::unavailable("the log could not be read"));
     }
     let named = context.projection.catalog().values();
@@ -107,7 +123,10 @@ pub async fn schedule(context: Arc<Context>) {
             Ok(unnamed) if unnamed.is_empty() => {}
             Ok(_) => {
                 let hour = (now_ms() / SWEEP_EVERY.as_millis() as u64).to_string();
-                let submitted = context.job_client.submit_maintenance(&SweepVault {}, &hour).await;
+                let submitted = context
+                    .job_client
+                    .submit_maintenance(&SweepVault {}, &hour)
+                    .await;
                 if let Err(failure) = submitted {
                     tracing::warn!(%failure, "a sweep could not be begun; the next one will be");
                 }
@@ -120,7 +139,9 @@ pub async fn schedule(context: Arc<Context>) {
 
 /// Drops what no event names any more; what cannot be dropped now is left to the sweep.
 pub async fn drop_values(context: &Context, values: &[ValueId]) {
-    values.iter().for_each(|value| drop(context.sealed.remove(value)));
+    values
+        .iter()
+        .for_each(|value| drop(context.sealed.remove(value)));
     if let Err(error) = context.vault.remove(values).await {
         tracing::warn!(%error, "old values are left to the sweep");
     }
@@ -132,27 +153,57 @@ pub fn away(error: StoreError) -> Failure {
 }
 
 /// The user's secrets for a server, opened for one call.
-pub async fn open(context: &Context, server: &Server, user: &UserName) -> Result<Vec<OpenedSecret>, Failure> {
+pub async fn open(
+    context: &Context,
+    server: &Server,
+    user: &UserName,
+) -> Result<Vec<OpenedSecret>, Failure> {
     if let Some(secrets) = try_open(context, server, user).await? {
         return Ok(secrets);
     }
     // A value was dropped after this catalogue was read: a newer one names its successor.
-    let newer = context.projection.catalog().server_by_id(server.id).cloned();
+    let newer = context
+        .projection
+        .catalog()
+        .server_by_id(server.id)
+        .cloned();
     let newer = newer.ok_or_else(|| Failure::server_not_found(&server.name))?;
     let secrets = try_open(context, &newer, user).await?;
     secrets.ok_or_else(|| Failure::unavailable("A secret was being changed; ask again"))
 }
 
 /// `None`: a value that this catalogue names is gone.
-async fn try_open(context: &Context, server: &Server, user: &UserName) -> Result<Option<Vec<OpenedSecret>>, Failure> {
-    let refs = server.secrets_of(user.as_str()).iter().filter(|secret| server.config.takes(&secret.name));
+async fn try_open(
+    context: &Context,
+    server: &Server,
+    user: &UserName,
+) -> Result<Option<Vec<OpenedSecret>>, Failure> {
+    let refs = server
+        .secrets_of(user.as_str())
+        .iter()
+        .filter(|secret| server.config.takes(&secret.name));
     let mut secrets = Vec::new();
     for SecretRef { name, value } in refs {
-        let Some(sealed) = sealed(context, *value).await? else { return Ok(None) };
-        let place = SecretContext { server: server.id, user, name, value: *value };
-        let opened = context.opener.open(place, &sealed).map_err(internal_error)?;
+        let Some(sealed) = sealed(context, *value).await? else {
+            return Ok(None);
+        };
+        let place = SecretContext {
+            server: server.id,
+            user,
+            name,
+            value: *value,
+        };
+        let opened = context
+            .opener
+            .open(place, &sealed)
+            .map_err(internal_error)?;
         context.metrics.secrets_opened.inc();
-        secrets.push(OpenedSecret { name: name.clone(), id: *value, value: opened, form: ArgumentForm::Text });
+        secrets.push(OpenedSecret {
+            name: name.clone(),
+            id: *value,
+            value: opened,
+            form: ArgumentForm::Text,
+        });
     }
     Ok(Some(secrets))
 }
@@ -162,7 +213,13 @@ pub async fn sealed(context: &Context, value: ValueId) -> Result<Option<Sealed>,
     if let Some(sealed) = context.sealed.get(&value) {
         return Ok(Some(sealed));
     }
-    let found = context.vault.get(&[value]).await.map_err(away)?.pop().flatten();
+    let found = context
+        .vault
+        .get(&[value])
+        .await
+        .map_err(away)?
+        .pop()
+        .flatten();
     if let Some(sealed) = &found {
         context.sealed.insert(value, sealed.clone());
     }

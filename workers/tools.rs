@@ -33,11 +33,21 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
         // It may come from anybody on the bus, and goes to a server as it is.
         check_args_text(&ask.body)?;
     }
-    let traceparent = ask.traceparent.as_deref().filter(|text| is_traceparent(text));
-    let command = ask.call.ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
-    let server = context.projection.catalog().server(command.server.as_str()).cloned();
+    let traceparent = ask
+        .traceparent
+        .as_deref()
+        .filter(|text| is_traceparent(text));
+    let command = ask
+        .call
+        .ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
+    let server = context
+        .projection
+        .catalog()
+        .server(command.server.as_str())
+        .cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
-    let args = std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
+    let args =
+        std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
     run(context, &server, &command, args, traceparent, began).await
 }
 
@@ -51,14 +61,27 @@ pub async fn run(
     began: Instant,
 ) -> Result<Bytes, HandlerError> {
     if !server.enabled {
-        let disabled = format!("Server {0} is disabled; enable it with PUT /mcp/servers/{0}/enable", server.name);
+        let disabled = format!(
+            "Server {0} is disabled; enable it with PUT /mcp/servers/{0}/enable",
+            server.name
+        );
         return Err(Failure::new(Code::ServerDisabled, disabled).into());
     }
-    let _of_user = context.permits.user(&command.user).ok_or(HandlerError::Busy)?;
+    let _of_user = context
+        .permits
+        .user(&command.user)
+        .ok_or(HandlerError::Busy)?;
     let handle = context.manager.handle(server);
-    let _of_server = handle.permits.try_acquire().map_err(|_| HandlerError::Busy)?;
+    let _of_server = handle
+        .permits
+        .try_acquire()
+        .map_err(|_| HandlerError::Busy)?;
 
-    let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
+    let limit = Duration::from_millis(
+        command
+            .timeout_ms
+            .unwrap_or(server.config.tool_timeout_ms()),
+    );
     let in_time = |what: &str| late(server, limit, what);
     let mut secrets = secrets::open(context, server, &command.user).await?;
     if needs_tokens(&server.config, command.tool.as_str()) {
@@ -67,7 +90,8 @@ pub async fn run(
     let _masked = CallRedaction::hold(&handle.redactor, &secrets)?;
     let (connection, outcome) = loop {
         let left = || limit.saturating_sub(began.elapsed());
-        let connected = tokio::time::timeout(left(), connection(context, &handle, server, &command.user)).await;
+        let connected =
+            tokio::time::timeout(left(), connection(context, &handle, server, &command.user)).await;
         let connection = connected.map_err(|_| in_time("was not connected"))??;
         let call = ToolCall {
             tool: command.tool.as_str(),
@@ -99,13 +123,19 @@ pub async fn run(
             CallError::Wrong { reason, begun } => {
                 // The sentence is the connection's, but for what the server said in it.
                 let reason = handle.redactor.mask(&reason);
-                let failure = Failure::new(Code::UpstreamError, format!("Server {}: {reason}", server.name));
+                let failure = Failure::new(
+                    Code::UpstreamError,
+                    format!("Server {}: {reason}", server.name),
+                );
                 if begun { failure.maybe_run() } else { failure }
             }
             CallError::Denied(denied) => *denied,
             CallError::TooLarge => {
                 let limit = context.manager.limits.result;
-                let large = format!("The result of server {} is larger than RESULT_LIMIT ({limit} bytes)", server.name);
+                let large = format!(
+                    "The result of server {} is larger than RESULT_LIMIT ({limit} bytes)",
+                    server.name
+                );
                 Failure::new(Code::ResultTooLarge, large).maybe_run()
             }
             CallError::BadSecret => internal_error("a secret is not UTF-8"),
@@ -124,13 +154,20 @@ async fn connection(
         None => handle.connection().await,
         Some(grant) => {
             handle.ensure_owned().await?;
-            handle.users.connection(&context.manager, handle, server, user, grant).await
+            handle
+                .users
+                .connection(&context.manager, handle, server, user, grant)
+                .await
         }
     }
 }
 
 fn late(server: &Server, limit: Duration, what: &str) -> Failure {
-    let late = format!("Server {} {what} within {} ms", server.name, limit.as_millis());
+    let late = format!(
+        "Server {} {what} within {} ms",
+        server.name,
+        limit.as_millis()
+    );
     Failure::new(Code::Timeout, late)
 }
 
@@ -138,16 +175,32 @@ fn late(server: &Server, limit: Duration, what: &str) -> Failure {
 /// server's.
 fn refused(server: &Server, error: &[u8], redactor: &Redactor) -> Failure {
     let Ok(rpc) = serde_json::from_slice::<RpcError>(error) else {
-        let nonsense = format!("Server {} answered with something that is no JSON-RPC error", server.name);
+        let nonsense = format!(
+            "Server {} answered with something that is no JSON-RPC error",
+            server.name
+        );
         return Failure::new(Code::UpstreamError, nonsense).maybe_run();
     };
-    let code = if rpc.code == INVALID_PARAMS { Code::InvalidRequest } else { Code::UpstreamError };
+    let code = if rpc.code == INVALID_PARAMS {
+        Code::InvalidRequest
+    } else {
+        Code::UpstreamError
+    };
     // What was escaped is masked after it was read: every encoder has its own spelling.
     let message = redactor.mask(&rpc.message);
     let sentence = format!("Server {} refused the call: {message}", server.name);
-    let data = rpc.data.and_then(|data| RawValue::from_string(redactor.mask_json(data.get())).ok());
-    let shown = RpcError { code: rpc.code, message, data };
-    Failure { mcp_error: serde_json::value::to_raw_value(&shown).ok(), ..Failure::new(code, sentence) }
+    let data = rpc
+        .data
+        .and_then(|data| RawValue::from_string(redactor.mask_json(data.get())).ok());
+    let shown = RpcError {
+        code: rpc.code,
+        message,
+        data,
+    };
+    Failure {
+        mcp_error: serde_json::value::to_raw_value(&shown).ok(),
+        ..Failure::new(code, sentence)
+    }
 }
 
 /// Keeps the masker watching for a call's secrets while the call runs.
@@ -158,7 +211,10 @@ pub struct CallRedaction<'a> {
 
 impl<'a> CallRedaction<'a> {
     pub fn hold(redactor: &'a Redactor, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
-        let mut redaction = Self { redactor, ids: Vec::with_capacity(secrets.len()) };
+        let mut redaction = Self {
+            redactor,
+            ids: Vec::with_capacity(secrets.len()),
+        };
         for secret in secrets {
             let value = secret.value.expose().map_err(internal_error)?;
             match secret.form {
@@ -173,9 +229,16 @@ impl<'a> CallRedaction<'a> {
 
 impl<'a> CallRedaction<'a> {
     /// Watches for parts of one value.
-    pub fn parts(redactor: &'a Redactor, id: ValueId, parts: impl FnOnce() -> Vec<Zeroizing<String>>) -> Self {
+    pub fn parts(
+        redactor: &'a Redactor,
+        id: ValueId,
+        parts: impl FnOnce() -> Vec<Zeroizing<String>>,
+    ) -> Self {
         redactor.hold_parts(id, parts);
-        Self { redactor, ids: vec![id] }
+        Self {
+            redactor,
+            ids: vec![id],
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, broadcast};
 
 use crate::ports::bus::{
-    Ask, AskHandler, Bus, BusError, Busy, Hint, JobAck, JobConsumer, JobDelivery, JobMessage, Reply, SubscriptionGuard,
-    Target,
+    Ask, AskHandler, Bus, BusError, Busy, Hint, JobAck, JobConsumer, JobDelivery, JobMessage,
+    Reply, SubscriptionGuard, Target,
 };
 
 /// Hints a listener may be behind; one that is further behind looks for itself.
@@ -44,7 +44,10 @@ impl LocalBus {
 
     /// Whether anybody serves that place.
     pub fn serves(&self, place: Target) -> bool {
-        self.takers.load().get(&place).is_some_and(|there| !there.is_empty())
+        self.takers
+            .load()
+            .get(&place)
+            .is_some_and(|there| !there.is_empty())
     }
 }
 
@@ -56,7 +59,11 @@ impl Bus for LocalBus {
             return Err(BusError::NoResponders);
         };
         // One after the other, as a queue group does; a busy one passes it on by saying so to the caller.
-        let turn = if there.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) % there.len() } else { 0 };
+        let turn = if there.len() > 1 {
+            self.turn.fetch_add(1, Ordering::Relaxed) % there.len()
+        } else {
+            0
+        };
         let taker = there[turn].1.clone();
         drop(takers);
         match tokio::time::timeout(ask.time_left, taker.handle(ask)).await {
@@ -70,7 +77,10 @@ impl Bus for LocalBus {
         let number = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
         self.takers.rcu(|takers| {
             let mut takers = Takers::clone(takers);
-            takers.entry(place).or_default().push((number, taker.clone()));
+            takers
+                .entry(place)
+                .or_default()
+                .push((number, taker.clone()));
             takers
         });
         let bus = self.own.clone();
@@ -170,8 +180,15 @@ impl JobConsumer for LocalJobConsumer {
                 self.0.more.notify_one();
             }
             if let Some((job, attempt)) = first {
-                let settle = Box::new(LocalUnackedJob { lane: self.0.clone(), job: Some((job.clone(), attempt)) });
-                return Some(JobDelivery { job, attempt, settle });
+                let settle = Box::new(LocalUnackedJob {
+                    lane: self.0.clone(),
+                    job: Some((job.clone(), attempt)),
+                });
+                return Some(JobDelivery {
+                    job,
+                    attempt,
+                    settle,
+                });
             }
             more.await;
         }
@@ -193,7 +210,9 @@ impl JobAck for LocalUnackedJob {
     }
 
     async fn nak_after(mut self: Box<Self>, after: Duration) {
-        let Some((job, attempt)) = self.job.take() else { return };
+        let Some((job, attempt)) = self.job.take() else {
+            return;
+        };
         let lane = self.lane.clone();
         tokio::spawn(async move {
             tokio::time::sleep(after).await;

@@ -29,11 +29,15 @@ impl PredecessorData {
     pub async fn read(options: MongoOptions) -> Result<Self, StoreError> {
         let unusable = |_| StoreError("the URL is no URL of MongoDB".to_owned());
         let mut client = ClientOptions::parse(&options.url).await.map_err(unusable)?;
-        client.app_name.get_or_insert_with(|| "mcp-api import".to_owned());
+        client
+            .app_name
+            .get_or_insert_with(|| "mcp-api import".to_owned());
         client.server_selection_timeout = Some(FIND);
         client.connect_timeout = Some(FIND);
         let client = Client::with_options(client).map_err(unusable)?;
-        let database = client.default_database().unwrap_or_else(|| client.database(&options.database));
+        let database = client
+            .default_database()
+            .unwrap_or_else(|| client.database(&options.database));
         Ok(Self {
             servers: all(&database, "mcp").await?,
             secrets: all(&database, &options.secrets).await?,
@@ -46,25 +50,39 @@ impl PredecessorData {
 /// A collection in the order it was filled in; one that is not there is empty.
 async fn all(database: &Database, collection: &str) -> Result<Vec<Value>, StoreError> {
     let read = async {
-        let found = database.collection::<Document>(collection).find(doc! {}).sort(doc! { "_id": 1 }).await?;
+        let found = database
+            .collection::<Document>(collection)
+            .find(doc! {})
+            .sort(doc! { "_id": 1 })
+            .await?;
         found.try_collect::<Vec<_>>().await
     };
     let documents = tokio::time::timeout(READ, read).await;
-    let documents = documents.map_err(|_| StoreError(format!("the collection {collection} does not end")))?;
-    let documents = documents.map_err(|error| StoreError(error.to_string().chars().take(500).collect()))?;
-    Ok(documents.into_iter().map(|document| json(Bson::Document(document))).collect())
+    let documents =
+        documents.map_err(|_| StoreError(format!("the collection {collection} does not end")))?;
+    let documents =
+        documents.map_err(|error| StoreError(error.to_string().chars().take(500).collect()))?;
+    Ok(documents
+        .into_iter()
+        .map(|document| json(Bson::Document(document)))
+        .collect())
 }
 
 /// JavaScript knows one kind of number, and MongoDB several: whole ones are whole here.
 fn json(value: Bson) -> Value {
     match value {
-        Bson::Document(fields) => fields.into_iter().map(|(name, value)| (name, json(value))).collect(),
+        Bson::Document(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name, json(value)))
+            .collect(),
         Bson::Array(values) => values.into_iter().map(json).collect(),
         Bson::String(text) => Value::String(text),
         Bson::Boolean(yes) => Value::Bool(yes),
         Bson::Int32(number) => number.into(),
         Bson::Int64(number) => number.into(),
-        Bson::Double(number) if number.fract() == 0.0 && number.abs() < 9e15 => (number as i64).into(),
+        Bson::Double(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
+            (number as i64).into()
+        }
         Bson::Double(number) => number.into(),
         Bson::Null | Bson::Undefined => Value::Null,
         Bson::DateTime(at) => at.timestamp_millis().into(),

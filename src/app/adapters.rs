@@ -32,21 +32,41 @@ pub struct Adapters {
 
 pub async fn open(config: &Config) -> Result<Adapters, StartError> {
     let bus: Arc<dyn Bus> = match &config.services.nats {
-        Some(nats) => wait("NATS (NATS_URL)", async || NatsBus::connect(of_nats(nats, &config.limits)).await).await?,
+        Some(nats) => {
+            wait("NATS (NATS_URL)", async || {
+                NatsBus::connect(of_nats(nats, &config.limits)).await
+            })
+            .await?
+        }
         None => LocalBus::new(),
     };
     match &config.services.mongo {
         Some(mongo) => {
-            let connect = async || MongoStore::connect(of_mongo(mongo)).await.map_err(|error| error.0);
-            Ok(Adapters::new(Arc::new(wait("MongoDB (MONGO_URL)", connect).await?), bus))
+            let connect = async || {
+                MongoStore::connect(of_mongo(mongo))
+                    .await
+                    .map_err(|error| error.0)
+            };
+            Ok(Adapters::new(
+                Arc::new(wait("MongoDB (MONGO_URL)", connect).await?),
+                bus,
+            ))
         }
-        None => Ok(Adapters::new(Arc::new(sqlite(&config.place.data_dir)?), bus)),
+        None => Ok(Adapters::new(
+            Arc::new(sqlite(&config.place.data_dir)?),
+            bus,
+        )),
     }
 }
 
 impl Adapters {
     fn new<S: EventLog + Vault + Leases + 'static>(store: Arc<S>, bus: Arc<dyn Bus>) -> Self {
-        Self { log: store.clone(), vault: store.clone(), leases: store, bus }
+        Self {
+            log: store.clone(),
+            vault: store.clone(),
+            leases: store,
+            bus,
+        }
     }
 }
 
@@ -70,17 +90,30 @@ fn of_nats(nats: &Nats, limits: &Limits) -> NatsOptions {
 }
 
 fn of_mongo(mongo: &Mongo) -> MongoOptions {
-    MongoOptions { url: mongo.url.clone(), database: mongo.database.clone(), secrets: mongo.secrets.clone() }
+    MongoOptions {
+        url: mongo.url.clone(),
+        database: mongo.database.clone(),
+        secrets: mongo.secrets.clone(),
+    }
 }
 
 /// Tries until it works or the time is over, and says what is waited for.
-async fn wait<T>(service: &'static str, connect: impl AsyncFn() -> Result<T, String>) -> Result<T, StartError> {
+async fn wait<T>(
+    service: &'static str,
+    connect: impl AsyncFn() -> Result<T, String>,
+) -> Result<T, StartError> {
     let until = Instant::now() + WAIT;
     let mut told = false;
     loop {
         match connect().await {
             Ok(connected) => return Ok(connected),
-            Err(why) if Instant::now() >= until => return Err(StartError::Away { service, limit: WAIT, why }),
+            Err(why) if Instant::now() >= until => {
+                return Err(StartError::Away {
+                    service,
+                    limit: WAIT,
+                    why,
+                });
+            }
             Err(why) if !told => tracing::warn!(service, why, "waiting for a service"),
             Err(_) => {}
         }

@@ -40,13 +40,23 @@ pub fn save(config: &Config, to: &Path) -> Result<BackupSummary, BackupError> {
     let from = store(config)?;
     if !from.exists() {
         let nothing = StoreError("there is no store yet; is DATA_DIR the right folder?".into());
-        return Err(BackupError::From { path: from, cause: nothing });
+        return Err(BackupError::From {
+            path: from,
+            cause: nothing,
+        });
     }
     // Ours from here on: whoever else wants the same name is told that it is there.
     match File::options().write(true).create_new(true).open(to) {
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(BackupError::Exists(to.to_owned())),
-        Err(cause) => return Err(BackupError::To { path: to.to_owned(), cause }),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(BackupError::Exists(to.to_owned()));
+        }
+        Err(cause) => {
+            return Err(BackupError::To {
+                path: to.to_owned(),
+                cause,
+            });
+        }
     }
     let saved = take(config, &from, to);
     if saved.is_err() {
@@ -79,30 +89,52 @@ fn store(config: &Config) -> Result<PathBuf, BackupError> {
 /// Under another name first: what has the name is whole.
 fn take(config: &Config, from: &Path, to: &Path) -> Result<BackupSummary, BackupError> {
     let part = beside(to, ".part");
-    let copied = fresh(&part)
-        .and_then(|()| copy(from, &part).map_err(|cause| BackupError::From { path: from.to_owned(), cause }));
+    let copied = fresh(&part).and_then(|()| {
+        copy(from, &part).map_err(|cause| BackupError::From {
+            path: from.to_owned(),
+            cause,
+        })
+    });
     let put = copied.and_then(|copied| {
         let put = fs::rename(&part, to).and_then(|()| sync_folder(to));
-        put.map(|()| copied).map_err(|cause| BackupError::To { path: to.to_owned(), cause })
+        put.map(|()| copied).map_err(|cause| BackupError::To {
+            path: to.to_owned(),
+            cause,
+        })
     });
     if put.is_err() {
         let _ = fs::remove_file(&part);
     }
-    let CopySummary { position, values, key: record } = put?;
+    let CopySummary {
+        position,
+        values,
+        key: record,
+    } = put?;
     let (key, key_fits) = keys::look(record.as_ref(), &config.keys, &config.place.data_dir);
-    Ok(BackupSummary { position, values, key, key_fits })
+    Ok(BackupSummary {
+        position,
+        values,
+        key,
+        key_fits,
+    })
 }
 
 /// What an interrupted copy has left is not added to.
 fn fresh(part: &Path) -> Result<(), BackupError> {
     match fs::remove_file(part) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(BackupError::To { path: part.to_owned(), cause }),
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(BackupError::To {
+            path: part.to_owned(),
+            cause,
+        }),
         _ => Ok(()),
     }
 }
 
 fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 

@@ -13,17 +13,28 @@ use crate::crypto::seal::{Opener, SealError, Sealer, SecretsKey};
 use crate::ports::vault::{KeyRecord, Vault};
 
 /// The keyring: of `SECRETS_KEY`, or of the key file, which is made where nothing was ever sealed.
-pub async fn open(vault: &dyn Vault, keys: &Keys, data_dir: &Path) -> Result<(Sealer, Opener), StartError> {
+pub async fn open(
+    vault: &dyn Vault,
+    keys: &Keys,
+    data_dir: &Path,
+) -> Result<(Sealer, Opener), StartError> {
     let record = vault.key_record(None).await?;
     let file = key_file(data_dir);
-    let unusable = |cause| StartError::DataDir { path: data_dir.display().to_string(), cause };
+    let unusable = |cause| StartError::DataDir {
+        path: data_dir.display().to_string(),
+        cause,
+    };
     let from_file;
     let current = match &keys.current {
         Some(key) => key,
         None => {
             from_file = match read(&file).map_err(unusable)? {
                 Some(key) => key,
-                None if record.is_some() => return Err(StartError::NoKey { path: file.display().to_string() }),
+                None if record.is_some() => {
+                    return Err(StartError::NoKey {
+                        path: file.display().to_string(),
+                    });
+                }
                 None => make(&file).map_err(unusable)?,
             };
             &from_file
@@ -33,7 +44,10 @@ pub async fn open(vault: &dyn Vault, keys: &Keys, data_dir: &Path) -> Result<(Se
         Some(record) => record,
         None => {
             let proposed = seal::new_record(current).map_err(StartError::Seal)?;
-            vault.key_record(Some(proposed.clone())).await?.unwrap_or(proposed)
+            vault
+                .key_record(Some(proposed.clone()))
+                .await?
+                .unwrap_or(proposed)
         }
     };
     seal::open_keyring(&record, current, &keys.old).map_err(|error| match error {
@@ -77,7 +91,12 @@ fn make(path: &Path) -> io::Result<SecretsKey> {
     let key = hex::encode(key.as_slice());
     // Written whole or not at all: half a key would seal what nobody can open later.
     let fresh = path.with_extension("key.new");
-    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+    let mut file = File::options()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&fresh)?;
     writeln!(file, "{key}")?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;

@@ -50,24 +50,36 @@ const BOARD: Duration = Duration::from_millis(500);
 /// Why the program cannot start. A sentence for the one who started it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("DATA_DIR {path} is in use by another mcp-api; stop that one, or give this one a folder of its own")]
+    #[error(
+        "DATA_DIR {path} is in use by another mcp-api; stop that one, or give this one a folder of its own"
+    )]
     InUse { path: String },
     #[error("DATA_DIR {path} cannot be used: {cause}")]
     DataDir { path: String, cause: io::Error },
     #[error("HOST {host} and PORT {port} cannot be listened on: {cause}")]
-    Listen { host: String, port: u16, cause: io::Error },
+    Listen {
+        host: String,
+        port: u16,
+        cause: io::Error,
+    },
     #[error(
         "SECRETS_KEY is not the key that this deployment's secrets were sealed with; set that one, or list it in SECRETS_KEYS_OLD"
     )]
     WrongKey,
-    #[error("SECRETS_KEY is missing: this deployment's secrets were sealed with one, and there is no {path}")]
+    #[error(
+        "SECRETS_KEY is missing: this deployment's secrets were sealed with one, and there is no {path}"
+    )]
     NoKey { path: String },
     #[error("SECRETS_KEY cannot be used: {0}")]
     Seal(SealError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{service} could not be reached within {} seconds: {why}", limit.as_secs())]
-    Away { service: &'static str, limit: Duration, why: String },
+    Away {
+        service: &'static str,
+        limit: Duration,
+        why: String,
+    },
     #[error("mcp-api cannot serve: {0}")]
     Serve(io::Error),
 }
@@ -87,7 +99,11 @@ pub async fn serve_until(
     let data_dir = &config.place.data_dir;
     // What is embedded lies in DATA_DIR, for one process at a time; the services look after themselves.
     let embedded = config.services.mongo.is_none();
-    let _lock = if embedded { Some(lock(data_dir)?) } else { None };
+    let _lock = if embedded {
+        Some(lock(data_dir)?)
+    } else {
+        None
+    };
     forbid_looking();
     allow_files();
     let (host, port) = (config.listen.host.clone(), config.listen.port);
@@ -99,7 +115,12 @@ pub async fn serve_until(
         opened = adapters::open(&config) => opened?,
         () = &mut stop => return Ok(()),
     };
-    let Adapters { log, vault, leases, bus } = opened;
+    let Adapters {
+        log,
+        vault,
+        leases,
+        bus,
+    } = opened;
     let (sealer, opener) = keys::open(&*vault, &config.keys, data_dir).await?;
     let projection = Projection::open(log, bus.clone()).await?;
     let appender = Appender::start(projection.clone());
@@ -116,7 +137,11 @@ pub async fn serve_until(
     let metrics = Metrics::new();
     tokio::spawn(projection.clone().run());
     let ending = CancellationToken::new();
-    tokio::spawn(ending.clone().run_until_cancelled_owned(keep_up(registry.clone())));
+    tokio::spawn(
+        ending
+            .clone()
+            .run_until_cancelled_owned(keep_up(registry.clone())),
+    );
     let requests = TaskTracker::new();
     let facade = ApiState::new(http::ApiDeps {
         projection: projection.clone(),
@@ -131,7 +156,11 @@ pub async fn serve_until(
         ending: ending.clone(),
         requests: requests.clone(),
     });
-    let pools = config.roles.worker.clone().filter(|pools| pools.tools || pools.packages || pools.tokens);
+    let pools = config
+        .roles
+        .worker
+        .clone()
+        .filter(|pools| pools.tools || pools.packages || pools.tokens);
     let served = bus.clone();
     let workers = pools.map(|pools| {
         Workers::start(workers::WorkerDeps {
@@ -167,10 +196,16 @@ pub async fn serve_until(
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&*stream, UNREAD.as_millis() as u32);
     });
     let leaving = facade.clone();
-    let router = if config.roles.api { http::router(facade) } else { http::health_router(facade) };
+    let router = if config.roles.api {
+        http::router(facade)
+    } else {
+        http::health_router(facade)
+    };
     let stopping = ending.clone();
     let serving = tokio::spawn(
-        axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await }).into_future(),
+        axum::serve(listener, router)
+            .with_graceful_shutdown(async move { stopping.cancelled().await })
+            .into_future(),
     );
     stop.await;
     tracing::info!("draining");
@@ -193,7 +228,9 @@ pub async fn serve_until(
         tracing::warn!("connections were still open and are cut off");
     }
     if let Some(workers) = workers {
-        workers.drain(until.saturating_duration_since(Instant::now())).await;
+        workers
+            .drain(until.saturating_duration_since(Instant::now()))
+            .await;
     }
     Ok(())
 }
@@ -209,7 +246,10 @@ async fn keep_up(registry: Arc<WorkerRegistry>) {
 
 /// Ends at SIGTERM or Ctrl-C, from this call on.
 pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -221,15 +261,29 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 /// Makes the folder and locks it for as long as the file is open.
 fn lock(data_dir: &Path) -> Result<File, StartError> {
     let path = data_dir.display().to_string();
-    let unusable = |cause| StartError::DataDir { path: path.clone(), cause };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable)?;
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(data_dir.join("lock"));
+    let unusable = |cause| StartError::DataDir {
+        path: path.clone(),
+        cause,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(unusable)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(data_dir.join("lock"));
     let file = file.map_err(unusable)?;
     let until = std::time::Instant::now() + RELEASED;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if std::time::Instant::now() < until => std::thread::sleep(LOOK),
+            Err(TryLockError::WouldBlock) if std::time::Instant::now() < until => {
+                std::thread::sleep(LOOK)
+            }
             Err(TryLockError::WouldBlock) => return Err(StartError::InUse { path }),
             Err(TryLockError::Error(cause)) => return Err(unusable(cause)),
         }
@@ -252,7 +306,13 @@ fn allow_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(FILES).min(FILES);
     if current.is_some_and(|current| current < wanted)
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+        && let Err(error) = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(wanted),
+                maximum,
+            },
+        )
     {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }

@@ -6,7 +6,18 @@ use crate::config::Mongo;
 use crate::ports::error::StoreError;
 
 /// Everything that it has, read and not changed.
-pub async fn read(Mongo { url, database, secrets }: &Mongo) -> Result<PredecessorData, StoreError> {
+pub async fn read(
+    Mongo {
+        url,
+        database,
+        secrets,
+    }: &Mongo,
+) -> Result<PredecessorData, StoreError> {
     let (url, database, secrets) = (url.clone(), database.clone(), secrets.clone());
-    PredecessorData::read(MongoOptions { url, database, secrets }).await
+    PredecessorData::read(MongoOptions {
+        url,
+        database,
+        secrets,
+    })
+    .await
 }

@@ -7,20 +7,40 @@ use crate::core::model::tool_call::CallTool;
 
 /// The headers of an ask; only the first is needed, and only by `tools.call`.
 const ASK_HEADERS: &[(&str, &str)] = &[
-    ("Mcp-Call", "The JSON of a tool call (commands/tools.call.v1.json); the body is then its arguments alone."),
-    ("Mcp-Time-Left", "Milliseconds the sender waits; 60000 where absent."),
-    ("Mcp-Seen", "The newest Mcp-Position the sender has seen: the worker reads the log so far before it acts."),
-    ("Mcp-Working", "1: the sender wants a message with Mcp-Status working after 500 ms and then every second."),
+    (
+        "Mcp-Call",
+        "The JSON of a tool call (commands/tools.call.v1.json); the body is then its arguments alone.",
+    ),
+    (
+        "Mcp-Time-Left",
+        "Milliseconds the sender waits; 60000 where absent.",
+    ),
+    (
+        "Mcp-Seen",
+        "The newest Mcp-Position the sender has seen: the worker reads the log so far before it acts.",
+    ),
+    (
+        "Mcp-Working",
+        "1: the sender wants a message with Mcp-Status working after 500 ms and then every second.",
+    ),
     ("traceparent", "W3C Trace Context, version 00."),
 ];
-const JOB_HEADERS: &[(&str, &str)] =
-    &[("Mcp-Call", "As with an ask."), ("Mcp-Reply", "A subject that begins with _INBOX. and is told the outcome.")];
+const JOB_HEADERS: &[(&str, &str)] = &[
+    ("Mcp-Call", "As with an ask."),
+    (
+        "Mcp-Reply",
+        "A subject that begins with _INBOX. and is told the outcome.",
+    ),
+];
 const REPLY_HEADERS: &[(&str, &str)] = &[
     (
         "Mcp-Status",
         "ok; failed: the body says why; busy: nothing was begun; working: it was begun, and more will come.",
     ),
-    ("Mcp-Position", "The newest position of the log that the worker has seen, where it is newer than Mcp-Seen."),
+    (
+        "Mcp-Position",
+        "The newest position of the log that the worker has seen, where it is newer than Mcp-Seen.",
+    ),
 ];
 
 /// The text of `schemas/asyncapi.yaml`.
@@ -28,7 +48,8 @@ pub fn document() -> String {
     let mut text = String::from(
         "# Made by `cargo run -- schemas .`; schemas/README.md says it in words.\nasyncapi: 3.0.0\ninfo:\n  title: MCP API on NATS\n  version: ",
     );
-    let (mut channels, mut operations, mut messages) = (String::new(), String::new(), String::new());
+    let (mut channels, mut operations, mut messages) =
+        (String::new(), String::new(), String::new());
     for (name, version, _) in schemas() {
         let lanes: &[&str] = match known(name) {
             // Of producers a tool call alone is taken as a job; other jobs are begun over HTTP.
@@ -50,11 +71,19 @@ pub fn document() -> String {
                 "  {id}:\n    address: {address}{parameters}\n    messages:\n      {id}:\n        $ref: '#/components/messages/{id}'\n"
             );
             let reply = "\n    reply:\n      channel:\n        $ref: '#/channels/reply'";
-            let _ =
-                write!(operations, "  {id}:\n    action: send\n    channel:\n      $ref: '#/channels/{id}'{reply}\n");
-            let headers = if *lane == "job" { JOB_HEADERS } else { ASK_HEADERS };
+            let _ = write!(
+                operations,
+                "  {id}:\n    action: send\n    channel:\n      $ref: '#/channels/{id}'{reply}\n"
+            );
+            let headers = if *lane == "job" {
+                JOB_HEADERS
+            } else {
+                ASK_HEADERS
+            };
             let payload = match name == CallTool::NAME {
-                true => "\n        type: object\n        description: The tool's arguments.".to_owned(),
+                true => {
+                    "\n        type: object\n        description: The tool's arguments.".to_owned()
+                }
                 false => format!("\n        $ref: ./commands/{name}.v{version}.json"),
             };
             let _ = write!(
@@ -75,7 +104,11 @@ pub fn document() -> String {
     text += &operations;
     text += "components:\n  messages:\n";
     text += &messages;
-    let _ = write!(text, "    reply:\n      contentType: application/json\n{}", headers_of(REPLY_HEADERS));
+    let _ = write!(
+        text,
+        "    reply:\n      contentType: application/json\n{}",
+        headers_of(REPLY_HEADERS)
+    );
     text += "      payload:\n        description: The answer; where Mcp-Status is failed, an object with code and message. Of tools.call, the raw MCP CallToolResult.\n";
     text
 }
@@ -83,7 +116,10 @@ pub fn document() -> String {
 fn headers_of(headers: &[(&str, &str)]) -> String {
     let mut text = String::from("      headers:\n        type: object\n        properties:\n");
     for (name, about) in headers {
-        let _ = write!(text, "          {name}:\n            type: string\n            description: '{about}'\n");
+        let _ = write!(
+            text,
+            "          {name}:\n            type: string\n            description: '{about}'\n"
+        );
     }
     text
 }

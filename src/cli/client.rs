@@ -26,7 +26,11 @@ pub struct ApiClient {
 
 impl ApiClient {
     pub fn new(url: String, token: Option<String>) -> Self {
-        Self { url, token, http: OnceLock::new() }
+        Self {
+            url,
+            token,
+            http: OnceLock::new(),
+        }
     }
 
     /// Made with the first request; its connections serve the others.
@@ -47,7 +51,12 @@ impl ApiArgs {
 }
 
 /// Sends one request and gives its status and body.
-pub async fn send(api: &ApiClient, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), String> {
+pub async fn send(
+    api: &ApiClient,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+) -> Result<(u16, Value), String> {
     answer(api, request(api, method, path, body)?).await
 }
 
@@ -66,9 +75,15 @@ pub async fn send_later(
     answer(api, request).await
 }
 
-fn request(api: &ApiClient, method: &str, path: &str, body: Option<Value>) -> Result<reqwest::RequestBuilder, String> {
+fn request(
+    api: &ApiClient,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+) -> Result<reqwest::RequestBuilder, String> {
     let url = format!("{}{path}", api.url.trim_end_matches('/'));
-    let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
+    let method =
+        reqwest::Method::from_bytes(method.as_bytes()).map_err(|error| error.to_string())?;
     let mut request = api.http(&url)?.request(method, &url);
     if let Some(token) = &api.token {
         request = request.bearer_auth(token);
@@ -81,10 +96,20 @@ fn request(api: &ApiClient, method: &str, path: &str, body: Option<Value>) -> Re
 
 async fn answer(api: &ApiClient, request: reqwest::RequestBuilder) -> Result<(u16, Value), String> {
     let response = request.send().await;
-    let response = response.map_err(|_| format!("{} cannot be reached; is `mcp-api serve` running there?", api.url))?;
+    let response = response.map_err(|_| {
+        format!(
+            "{} cannot be reached; is `mcp-api serve` running there?",
+            api.url
+        )
+    })?;
     let status = response.status().as_u16();
     let body = response.json().await;
-    let body = body.map_err(|_| format!("{} answered {status} with something that is not JSON", api.url))?;
+    let body = body.map_err(|_| {
+        format!(
+            "{} answered {status} with something that is not JSON",
+            api.url
+        )
+    })?;
     Ok((status, body))
 }
 
@@ -92,10 +117,14 @@ async fn answer(api: &ApiClient, request: reqwest::RequestBuilder) -> Result<(u1
 fn http(url: &str) -> Result<reqwest::Client, String> {
     let url = reqwest::Url::parse(url).map_err(|error| format!("{url} is not a URL: {error}"))?;
     if url.scheme() != "http" {
-        return Err(format!("{url} cannot be spoken to: this client speaks http:// only"));
+        return Err(format!(
+            "{url} cannot be spoken to: this client speaks http:// only"
+        ));
     }
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let near = host.parse().map_or(host == "localhost", |ip: IpAddr| ip.is_loopback() || ip.is_unspecified());
+    let near = host.parse().map_or(host == "localhost", |ip: IpAddr| {
+        ip.is_loopback() || ip.is_unspecified()
+    });
     let client = reqwest::Client::builder();
     let client = if near { client.no_proxy() } else { client };
     client.build().map_err(|error| error.to_string())
@@ -103,5 +132,8 @@ fn http(url: &str) -> Result<reqwest::Client, String> {
 
 /// Runs a client on a runtime of its own.
 pub fn block_on(work: impl Future<Output = CommandResult>) -> CommandResult {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }

@@ -44,7 +44,13 @@ pub fn run(command: &DeadCommand) -> CommandResult {
         for letter in answer["letters"].as_array().into_iter().flatten() {
             let text = |field: &str| letter[field].as_str().unwrap_or_default().to_owned();
             let size = letter["size"].as_u64().unwrap_or_default();
-            println!("{}  {} {} ({size} bytes): {}", text("letter"), text("command"), text("id"), text("reason"));
+            println!(
+                "{}  {} {} ({size} bytes): {}",
+                text("letter"),
+                text("command"),
+                text("id"),
+                text("reason")
+            );
         }
         if answer["letters"].as_array().is_some_and(Vec::is_empty) {
             println!("There are none.");

@@ -43,9 +43,15 @@ pub struct InstallArgs {
 pub fn run(args: &InstallArgs) -> CommandResult {
     let api = args.api.api()?;
     block_on(async {
-        let (_, accepted) = send_later(&api, "POST", "/packages/install", args.body(), None).await?;
-        let Some(job) = accepted["jobId"].as_str() else { return Err(error_text(&accepted).into()) };
-        let mut bar = Bar { drawn: std::io::stdout().is_terminal(), last: String::new() };
+        let (_, accepted) =
+            send_later(&api, "POST", "/packages/install", args.body(), None).await?;
+        let Some(job) = accepted["jobId"].as_str() else {
+            return Err(error_text(&accepted).into());
+        };
+        let mut bar = Bar {
+            drawn: std::io::stdout().is_terminal(),
+            last: String::new(),
+        };
         let answer = follow(&api, job, |progress| bar.show(progress)).await?;
         bar.end();
         if answer["success"] != true {
@@ -55,8 +61,16 @@ pub fn run(args: &InstallArgs) -> CommandResult {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let tools = server["toolsList"].as_array().map_or(0, Vec::len);
         let (name, version) = (text(&package["name"]), text(&package["version"]));
-        println!("{name} {version} is {} and {} with {tools} tools", args.server, text(&server["status"]));
-        Ok(if server["status"] == "error" { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        println!(
+            "{name} {version} is {} and {} with {tools} tools",
+            args.server,
+            text(&server["status"])
+        );
+        Ok(if server["status"] == "error" {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     })
 }
 
@@ -82,14 +96,25 @@ impl InstallArgs {
             set("command", program.as_str().into());
         }
         if !self.args.is_empty() {
-            set(if self.python.is_some() { "pythonArgs" } else { "args" }, json!(self.args));
+            set(
+                if self.python.is_some() {
+                    "pythonArgs"
+                } else {
+                    "args"
+                },
+                json!(self.args),
+            );
         }
         body
     }
 }
 
 /// Shows how far the job is until it has ended, and gives its answer.
-pub async fn follow(api: &ApiClient, job: &str, mut show: impl FnMut(&Value)) -> Result<Value, String> {
+pub async fn follow(
+    api: &ApiClient,
+    job: &str,
+    mut show: impl FnMut(&Value),
+) -> Result<Value, String> {
     loop {
         let (_, told) = send(api, "GET", &format!("/jobs/{job}?wait=300ms"), None).await?;
         let job = &told["job"];
@@ -119,9 +144,17 @@ impl Bar {
             }
             return;
         }
-        let done = PHASES.iter().position(|known| *known == phase).map_or(0, |at| at * STEP + STEP / 2);
+        let done = PHASES
+            .iter()
+            .position(|known| *known == phase)
+            .map_or(0, |at| at * STEP + STEP / 2);
         let bar = "█".repeat(done) + &"░".repeat(PHASES.len() * STEP - done);
-        let line: String = progress["line"].as_str().unwrap_or_default().chars().take(WIDTH).collect();
+        let line: String = progress["line"]
+            .as_str()
+            .unwrap_or_default()
+            .chars()
+            .take(WIDTH)
+            .collect();
         print!("\r\x1b[K{bar} {phase:10} {line}");
         let _ = std::io::stdout().flush();
     }
@@ -146,9 +179,19 @@ mod tests {
 
     #[test]
     fn a_package_may_name_its_version() {
-        let body = |line: &str| Line::try_parse_from(line.split(' ')).ok().map(|line| line.install.body());
-        assert_eq!(body("x @a/b@1.2 --as m"), Some(json!({ "name": "@a/b", "version": "1.2", "serverName": "m" })));
-        assert_eq!(body("x @a/b --as m --arg -v"), Some(json!({ "name": "@a/b", "serverName": "m", "args": ["-v"] })));
+        let body = |line: &str| {
+            Line::try_parse_from(line.split(' '))
+                .ok()
+                .map(|line| line.install.body())
+        };
+        assert_eq!(
+            body("x @a/b@1.2 --as m"),
+            Some(json!({ "name": "@a/b", "version": "1.2", "serverName": "m" }))
+        );
+        assert_eq!(
+            body("x @a/b --as m --arg -v"),
+            Some(json!({ "name": "@a/b", "serverName": "m", "args": ["-v"] }))
+        );
         let python = json!({ "name": "t", "serverName": "m", "runtime": "python", "pythonModule": "t_t", "pipDependencies": ["mcp<2"] });
         assert_eq!(body("x t --as m --python t_t --with mcp<2"), Some(python));
     }

@@ -20,7 +20,11 @@ use clap::{Parser, Subcommand};
 
 /// Any number of MCP servers behind one HTTP API, for any number of users.
 #[derive(Parser)]
-#[command(name = "mcp-api", version, after_help = "Its variables stand in example.env; its API at /docs.")]
+#[command(
+    name = "mcp-api",
+    version,
+    after_help = "Its variables stand in example.env; its API at /docs."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -89,7 +93,13 @@ pub fn run(command: Command) -> ExitCode {
     let ended = match command {
         Command::Serve => serve::run(),
         Command::Demo => demo::run(),
-        Command::Call { server, tool, args, user, api } => call::run(&api, &server, &tool, &args, &user),
+        Command::Call {
+            server,
+            tool,
+            args,
+            user,
+            api,
+        } => call::run(&api, &server, &tool, &args, &user),
         Command::Install(args) => install::run(&args),
         Command::Servers { api } => servers::run(&api),
         Command::RotateKeys { api } => rotate_keys::run(&api),

@@ -21,7 +21,10 @@ pub fn run(api: &ApiArgs) -> CommandResult {
     let api = api.api()?;
     block_on(async {
         let before = ask(async || send(&api, "GET", "/keys", None).await).await?;
-        println!("{} sealed values, {} of them under an earlier key", before["values"], before["earlier"]);
+        println!(
+            "{} sealed values, {} of them under an earlier key",
+            before["values"], before["earlier"]
+        );
         if before["unreadable"] != 0 {
             println!(
                 "{} lie under a key that is neither SECRETS_KEY nor in SECRETS_KEYS_OLD, and stay as they are",
@@ -29,8 +32,11 @@ pub fn run(api: &ApiArgs) -> CommandResult {
             );
         }
         // Asked for again, it is the same job.
-        let begun = ask(async || send_later(&api, "POST", "/keys/rotate", Value::Null, None).await).await?;
-        let Some(job) = begun["jobId"].as_str() else { return Err(error_text(&begun).into()) };
+        let begun =
+            ask(async || send_later(&api, "POST", "/keys/rotate", Value::Null, None).await).await?;
+        let Some(job) = begun["jobId"].as_str() else {
+            return Err(error_text(&begun).into());
+        };
         tokio::select! {
             answer = follow(&api, job) => end(&answer?),
             interrupted = tokio::signal::ctrl_c() => {
@@ -51,7 +57,10 @@ async fn follow(api: &ApiClient, job: &str) -> Result<Value, String> {
         if job["answer"].is_object() {
             return Ok(job["answer"]["body"].clone());
         }
-        if let Some(line) = job["progress"]["line"].as_str().filter(|line| last != *line) {
+        if let Some(line) = job["progress"]["line"]
+            .as_str()
+            .filter(|line| last != *line)
+        {
             println!("{line}");
             last = line.into();
         }
@@ -63,12 +72,20 @@ fn end(answer: &Value) -> CommandResult {
     if answer["success"] != true {
         return Err(format!("{}; run this again", error_text(answer)).into());
     }
-    println!("{} seen, {} put under the new key", answer["seen"], answer["rewrapped"]);
+    println!(
+        "{} seen, {} put under the new key",
+        answer["seen"], answer["rewrapped"]
+    );
     if answer["finished"] == true {
         println!("Everything is under SECRETS_KEY: SECRETS_KEYS_OLD can be dropped.");
         return Ok(ExitCode::SUCCESS);
     }
-    let workers: Vec<_> = answer["waitsFor"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let workers: Vec<_> = answer["waitsFor"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     Err(match workers.is_empty() {
         true => "values keep coming under an earlier key; run this again".to_owned(),
         false => format!(

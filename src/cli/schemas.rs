@@ -18,11 +18,20 @@ pub fn run(folder: &Path) -> CommandResult {
 
 /// The files and what they hold, by their paths from the project's root.
 pub fn files() -> Vec<(PathBuf, String)> {
-    let commands = core::command::schemas().into_iter().map(|schema| ("commands", schema));
-    let events = core::event::schemas().into_iter().map(|schema| ("events", schema));
+    let commands = core::command::schemas()
+        .into_iter()
+        .map(|schema| ("commands", schema));
+    let events = core::event::schemas()
+        .into_iter()
+        .map(|schema| ("events", schema));
     let mut files: Vec<_> = commands
         .chain(events)
-        .map(|(kind, (name, v, schema))| (format!("schemas/{kind}/{name}.v{v}.json").into(), pretty(&schema)))
+        .map(|(kind, (name, v, schema))| {
+            (
+                format!("schemas/{kind}/{name}.v{v}.json").into(),
+                pretty(&schema),
+            )
+        })
         .collect();
     files.push(("schemas/openapi.json".into(), pretty(&http::openapi())));
     files.push(("schemas/asyncapi.yaml".into(), asyncapi::document()));

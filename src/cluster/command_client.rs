@@ -48,17 +48,40 @@ pub struct CommandResponse {
 
 impl CommandClient {
     /// Asks one place, once, and reads the answer.
-    pub async fn send_to<C: Command>(&self, to: Target, command: &C, time: Duration) -> Result<C::Answer, Failure> {
+    pub async fn send_to<C: Command>(
+        &self,
+        to: Target,
+        command: &C,
+        time: Duration,
+    ) -> Result<C::Answer, Failure> {
         let body = Bytes::from(serde_json::to_vec(command).map_err(internal_error)?);
         let seen = self.projection.position();
-        let ask = Ask { to, command: C::NAME, time_left: time, seen, traceparent: None, call: None, body };
+        let ask = Ask {
+            to,
+            command: C::NAME,
+            time_left: time,
+            seen,
+            traceparent: None,
+            call: None,
+            body,
+        };
         let reply = self.bus.request(ask).await.map_err(unanswered_failure)?;
-        let body = reply.outcome.map_err(|failure| serde_json::from_slice(&failure).unwrap_or_else(internal_error))?;
+        let body = reply
+            .outcome
+            .map_err(|failure| serde_json::from_slice(&failure).unwrap_or_else(internal_error))?;
         serde_json::from_slice(&body).map_err(internal_error)
     }
 
     pub async fn send(&self, question: CommandRequest) -> Result<CommandResponse, Failure> {
-        let CommandRequest { area, server, command, call, body, traceparent, time } = question;
+        let CommandRequest {
+            area,
+            server,
+            command,
+            call,
+            body,
+            traceparent,
+            time,
+        } = question;
         let began = Instant::now();
         let mut pauses: Option<backon::ExponentialBackoff> = None;
         // Whether to look for the one who runs the server; where nobody does, anybody may take it.
@@ -76,9 +99,15 @@ impl CommandClient {
             };
             match self.bus.request(ask).await {
                 Ok(reply) => match reply.outcome {
-                    Ok(body) => return Ok(CommandResponse { position: reply.position, body }),
+                    Ok(body) => {
+                        return Ok(CommandResponse {
+                            position: reply.position,
+                            body,
+                        });
+                    }
                     Err(failure) => {
-                        let failure: Failure = serde_json::from_slice(&failure).unwrap_or_else(internal_error);
+                        let failure: Failure =
+                            serde_json::from_slice(&failure).unwrap_or_else(internal_error);
                         if !failure.elsewhere || began.elapsed() >= time {
                             return Err(failure);
                         }
@@ -87,7 +116,8 @@ impl CommandClient {
                     }
                 },
                 Err(BusError::NoResponders)
-                    if to != Target::AnyWorker(area) && (holder.is_some() || began.elapsed() < BUSY) =>
+                    if to != Target::AnyWorker(area)
+                        && (holder.is_some() || began.elapsed() < BUSY) =>
                 {
                     match holder.take() {
                         Some(_) => continue,
@@ -98,7 +128,10 @@ impl CommandClient {
                 Err(BusError::Busy) if began.elapsed() < BUSY => {}
                 Err(error) => return Err(unanswered_failure(error)),
             }
-            let pause = pauses.get_or_insert_with(busy_pauses).next().unwrap_or(BUSY);
+            let pause = pauses
+                .get_or_insert_with(busy_pauses)
+                .next()
+                .unwrap_or(BUSY);
             tokio::time::sleep(pause).await;
         }
     }
@@ -109,7 +142,10 @@ impl CommandClient {
         }
         // Whoever stands still has not left the bus: ask only those who are known to be there.
         let known = match holder {
-            Some(server) => self.registry.owner_of(server).or_else(|| self.registry.pick_worker()),
+            Some(server) => self
+                .registry
+                .owner_of(server)
+                .or_else(|| self.registry.pick_worker()),
             None => self.registry.pick_worker(),
         };
         known.map_or(Target::AnyWorker(area), Target::Worker)
@@ -127,15 +163,20 @@ fn busy_pauses() -> backon::ExponentialBackoff {
 
 fn unanswered_failure(error: BusError) -> Failure {
     match error {
-        BusError::NoResponders => Failure::unavailable("No worker is there to take the request; ask again"),
+        BusError::NoResponders => {
+            Failure::unavailable("No worker is there to take the request; ask again")
+        }
         BusError::Busy => Failure::unavailable(
             "Too many calls are under way (MAX_CALLS, MAX_CALLS_PER_SERVER, MAX_CALLS_PER_USER); ask again",
         ),
-        BusError::Unavailable => Failure::unavailable("The message bus cannot be reached; ask again"),
-        BusError::TimedOut => Failure::new(Code::Timeout, "No answer came in time").maybe_run(),
-        BusError::WorkerLost => {
-            Failure::new(Code::OutcomeUnknown, "The worker fell silent; whether the work was done is unknown")
-                .maybe_run()
+        BusError::Unavailable => {
+            Failure::unavailable("The message bus cannot be reached; ask again")
         }
+        BusError::TimedOut => Failure::new(Code::Timeout, "No answer came in time").maybe_run(),
+        BusError::WorkerLost => Failure::new(
+            Code::OutcomeUnknown,
+            "The worker fell silent; whether the work was done is unknown",
+        )
+        .maybe_run(),
     }
 }

@@ -52,9 +52,20 @@ struct ServerReport {
 impl WorkerRegistry {
     pub fn new(hints: Receiver<Hint>) -> Self {
         let (workers, keys, servers) = Default::default();
-        let told = RegistryState { hints, workers, keys, last_key: None, servers };
+        let told = RegistryState {
+            hints,
+            workers,
+            keys,
+            last_key: None,
+            servers,
+        };
         let (quiet, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { told: Mutex::new(told), since: Instant::now(), quiet, turn }
+        Self {
+            told: Mutex::new(told),
+            since: Instant::now(),
+            quiet,
+            turn,
+        }
     }
 
     /// How each of these servers looks, and the workers that have told of it.
@@ -65,7 +76,12 @@ impl WorkerRegistry {
             let fresh = told.fresh(id, now);
             let workers = fresh.clone().map(|word| word.worker).collect();
             let best = fresh.max_by_key(|word| (rank(word.live.status), word.at));
-            (best.map_or(ServerStatus::of(ConnectionStatus::Disconnected), |word| word.live.clone()), workers)
+            (
+                best.map_or(ServerStatus::of(ConnectionStatus::Disconnected), |word| {
+                    word.live.clone()
+                }),
+                workers,
+            )
         };
         servers.iter().map(look).collect()
     }
@@ -73,16 +89,24 @@ impl WorkerRegistry {
     /// Who runs the server, as far as anybody has told.
     pub fn owner_of(&self, server: ServerId) -> Option<WorkerId> {
         let told = self.read();
-        let running =
-            told.fresh(&server, Instant::now()).filter(|word| word.live.status != ConnectionStatus::Disconnected);
+        let running = told
+            .fresh(&server, Instant::now())
+            .filter(|word| word.live.status != ConnectionStatus::Disconnected);
         running.max_by_key(|word| word.at).map(|word| word.worker)
     }
 
     /// When somebody else than `me` last told of the server, and whether it runs it.
     pub fn last_report_by_others(&self, server: ServerId, me: WorkerId) -> Option<(Instant, bool)> {
         let told = self.read();
-        let others = told.servers.get(&server).into_iter().flatten().filter(|word| word.worker != me);
-        others.map(|word| (word.at, word.live.status != ConnectionStatus::Disconnected)).max()
+        let others = told
+            .servers
+            .get(&server)
+            .into_iter()
+            .flatten()
+            .filter(|word| word.worker != me);
+        others
+            .map(|word| (word.at, word.live.status != ConnectionStatus::Disconnected))
+            .max()
     }
 
     /// Whether a worker stands still, so that what is sent to all may get to it and stay there.
@@ -94,7 +118,10 @@ impl WorkerRegistry {
     pub fn live_workers(&self) -> Vec<WorkerId> {
         let now = Instant::now();
         let told = self.read();
-        let lively = told.workers.iter().filter(|(_, at)| now.duration_since(**at) < QUIET);
+        let lively = told
+            .workers
+            .iter()
+            .filter(|(_, at)| now.duration_since(**at) < QUIET);
         let mut workers: Vec<_> = lively.map(|(worker, _)| *worker).collect();
         workers.sort_unstable();
         workers
@@ -116,7 +143,11 @@ impl WorkerRegistry {
     pub fn workers_with_other_key(&self, key: &str) -> Vec<WorkerId> {
         let mut workers = self.live_workers();
         let told = self.read();
-        workers.retain(|worker| told.keys.get(worker).is_some_and(|its| its.as_deref() != Some(key)));
+        workers.retain(|worker| {
+            told.keys
+                .get(worker)
+                .is_some_and(|its| its.as_deref() != Some(key))
+        });
         workers
     }
 
@@ -125,12 +156,20 @@ impl WorkerRegistry {
     pub fn fallback_keys(&self, own: &str) -> Vec<String> {
         let told = self.read();
         let now = Instant::now();
-        let lively = told.workers.iter().filter(|(_, at)| now.duration_since(**at) < QUIET);
-        let mut keys: Vec<_> = lively.filter_map(|(worker, _)| told.keys.get(worker)).map(Option::as_deref).collect();
+        let lively = told
+            .workers
+            .iter()
+            .filter(|(_, at)| now.duration_since(**at) < QUIET);
+        let mut keys: Vec<_> = lively
+            .filter_map(|(worker, _)| told.keys.get(worker))
+            .map(Option::as_deref)
+            .collect();
         if keys.is_empty() {
             keys.extend(told.last_key.as_deref().map(Some));
         }
-        let others = keys.into_iter().map(|key| key.filter(|key| *key != own).map(str::to_owned));
+        let others = keys
+            .into_iter()
+            .map(|key| key.filter(|key| *key != own).map(str::to_owned));
         others.collect::<Option<_>>().unwrap_or_default()
     }
 
@@ -138,14 +177,18 @@ impl WorkerRegistry {
     pub fn refresh(&self) {
         let mut told = self.read();
         let now = Instant::now();
-        told.workers.retain(|_, at| now.duration_since(*at) < SUSPECTED);
+        told.workers
+            .retain(|_, at| now.duration_since(*at) < SUSPECTED);
         told.servers.retain(|_, words| {
             words.retain(|word| now.duration_since(word.at) < SUSPECTED);
             !words.is_empty()
         });
         let RegistryState { workers, keys, .. } = &mut *told;
         keys.retain(|worker, _| workers.contains_key(worker));
-        let quiet = told.workers.values().any(|at| now.duration_since(*at) >= QUIET);
+        let quiet = told
+            .workers
+            .values()
+            .any(|at| now.duration_since(*at) >= QUIET);
         self.quiet.store(quiet, Ordering::Relaxed);
     }
 
@@ -167,7 +210,11 @@ fn rank(status: ConnectionStatus) -> u8 {
 }
 
 impl RegistryState {
-    fn fresh(&self, server: &ServerId, now: Instant) -> impl Iterator<Item = &ServerReport> + Clone {
+    fn fresh(
+        &self,
+        server: &ServerId,
+        now: Instant,
+    ) -> impl Iterator<Item = &ServerReport> + Clone {
         let words = self.servers.get(server).into_iter().flatten();
         words.filter(move |word| now.duration_since(word.at) < FRESH)
     }
@@ -187,7 +234,15 @@ impl RegistryState {
         }
     }
 
-    fn apply_status(&mut self, WorkerStatus { worker, servers, leaving, key }: WorkerStatus) {
+    fn apply_status(
+        &mut self,
+        WorkerStatus {
+            worker,
+            servers,
+            leaving,
+            key,
+        }: WorkerStatus,
+    ) {
         let at = Instant::now();
         for (id, live) in servers {
             let words = self.servers.entry(id).or_default();

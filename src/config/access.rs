@@ -34,25 +34,45 @@ pub struct Access {
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let token = self.admin_token.as_ref().map(|_| "***");
-        f.debug_struct("Access").field("admin_token", &token).field("hosts", &self.hosts).finish()
+        f.debug_struct("Access")
+            .field("admin_token", &token)
+            .field("hosts", &self.hosts)
+            .finish()
     }
 }
 
 impl Access {
     pub fn read(env: &Env, listen: &Listen) -> Result<Self, BadConfig> {
         let admin_token = env.text(&ADMIN_TOKEN).map(Zeroizing::new);
-        if admin_token.as_ref().is_some_and(|token| token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err(BadConfig::new(ADMIN_TOKEN.name, "must be 16 or more visible ASCII characters"));
+        if admin_token
+            .as_ref()
+            .is_some_and(|token| token.len() < 16 || !token.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Err(BadConfig::new(
+                ADMIN_TOKEN.name,
+                "must be 16 or more visible ASCII characters",
+            ));
         }
-        if admin_token.is_none() && !env.flag(&ALLOW_UNAUTHENTICATED)? && !listen.address.is_loopback() {
+        if admin_token.is_none()
+            && !env.flag(&ALLOW_UNAUTHENTICATED)?
+            && !listen.address.is_loopback()
+        {
             let why = "must be a loopback address unless ADMIN_TOKEN is set (or ALLOW_UNAUTHENTICATED=true): whoever reaches this API runs commands on the host";
             return Err(BadConfig::new("HOST", why));
         }
         let allowed = env.text(&ALLOWED_HOSTS).unwrap_or_default();
-        let mut hosts: Vec<String> =
-            allowed.split(',').map(str::trim).filter(|h| !h.is_empty()).map(str::to_ascii_lowercase).collect();
+        let mut hosts: Vec<String> = allowed
+            .split(',')
+            .map(str::trim)
+            .filter(|h| !h.is_empty())
+            .map(str::to_ascii_lowercase)
+            .collect();
         hosts.extend(listen.public.as_ref().map(|public| public.host.clone()));
         hosts.push(listen.host.to_ascii_lowercase());
-        Ok(Self { admin_token, hosts, public: listen.public.clone() })
+        Ok(Self {
+            admin_token,
+            hosts,
+            public: listen.public.clone(),
+        })
     }
 }

@@ -22,6 +22,9 @@ impl ClientConfig {
     pub const DEFAULT_URL: &str = MCP_API_URL.default;
 
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
-        Ok(Self { url: env.parse(&MCP_API_URL, "a URL")?, token: env.text(&ADMIN_TOKEN) })
+        Ok(Self {
+            url: env.parse(&MCP_API_URL, "a URL")?,
+            token: env.text(&ADMIN_TOKEN),
+        })
     }
 }

@@ -19,6 +19,8 @@ pub struct DataDir {
 
 impl DataDir {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
-        Ok(Self { data_dir: env.parse(&DATA_DIR, "a folder")? })
+        Ok(Self {
+            data_dir: env.parse(&DATA_DIR, "a folder")?,
+        })
     }
 }

@@ -21,7 +21,9 @@ pub struct Google {
 
 impl std::fmt::Debug for Google {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Google").field("credentials", &self.credentials.as_ref().map(|_| "***")).finish()
+        f.debug_struct("Google")
+            .field("credentials", &self.credentials.as_ref().map(|_| "***"))
+            .finish()
     }
 }
 
@@ -32,8 +34,11 @@ impl Google {
             let of_a_client = |client: &Value| client["client_id"].is_string();
             let client = serde_json::from_str::<Map<String, Value>>(text).ok();
             // A web client and an installed one have different names for the same.
-            let known = client
-                .is_some_and(|all| ["web", "installed"].iter().any(|kind| all.get(*kind).is_some_and(of_a_client)));
+            let known = client.is_some_and(|all| {
+                ["web", "installed"]
+                    .iter()
+                    .any(|kind| all.get(*kind).is_some_and(of_a_client))
+            });
             if !known {
                 let why = "must be the JSON of an OAuth client from Google's console, {\"web\":{\"client_id\":…}}; in .env it stands in 'single quotes'";
                 return Err(BadConfig::new(GOOGLE_OAUTH_CREDENTIALS.name, why));

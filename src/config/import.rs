@@ -29,11 +29,19 @@ pub struct ImportConfig {
 impl ImportConfig {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
         let mongo = services::mongo(env, &IMPORT_MONGO_URL)?.ok_or_else(|| {
-            BadConfig::new(IMPORT_MONGO_URL.name, "is missing: the MongoDB that the original works with")
+            BadConfig::new(
+                IMPORT_MONGO_URL.name,
+                "is missing: the MongoDB that the original works with",
+            )
         })?;
-        let key = env.text(&IMPORT_SECRETS_KEY).or_else(|| env.text(&super::keys::SECRETS_KEY));
+        let key = env
+            .text(&IMPORT_SECRETS_KEY)
+            .or_else(|| env.text(&super::keys::SECRETS_KEY));
         let key = key.map(SecretsKey::new).ok_or_else(|| {
-            BadConfig::new(IMPORT_SECRETS_KEY.name, "is missing: the SECRETS_KEY that the original works with")
+            BadConfig::new(
+                IMPORT_SECRETS_KEY.name,
+                "is missing: the SECRETS_KEY that the original works with",
+            )
         })?;
         Ok(Self { mongo, key })
     }

@@ -25,8 +25,14 @@ pub struct Keys {
 impl Keys {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
         let old = env.text(&SECRETS_KEYS_OLD).unwrap_or_default();
-        let old =
-            old.split(',').map(str::trim).filter(|key| !key.is_empty()).map(|key| SecretsKey::new(key.to_owned()));
-        Ok(Self { current: env.text(&SECRETS_KEY).map(SecretsKey::new), old: old.collect() })
+        let old = old
+            .split(',')
+            .map(str::trim)
+            .filter(|key| !key.is_empty())
+            .map(|key| SecretsKey::new(key.to_owned()));
+        Ok(Self {
+            current: env.text(&SECRETS_KEY).map(SecretsKey::new),
+            old: old.collect(),
+        })
     }
 }

@@ -4,18 +4,36 @@ use std::time::Duration;
 
 use super::env::{BadConfig, Env, Variable};
 
-const PAYLOAD_LIMIT: Variable =
-    Variable { name: "PAYLOAD_LIMIT", default: "6mb", about: "The largest request body; mb is 1024 times 1024 bytes." };
-const RESULT_LIMIT: Variable =
-    Variable { name: "RESULT_LIMIT", default: "12mb", about: "The largest result of a tool call." };
-const MAX_CALLS: Variable =
-    Variable { name: "MAX_CALLS", default: "1024", about: "Tool calls a worker has under way at once." };
-const MAX_CALLS_PER_SERVER: Variable =
-    Variable { name: "MAX_CALLS_PER_SERVER", default: "256", about: "Tool calls to one server at once." };
-const MAX_CALLS_PER_USER: Variable =
-    Variable { name: "MAX_CALLS_PER_USER", default: "256", about: "Tool calls of one user at once." };
-const MAX_WAITING_JOBS: Variable =
-    Variable { name: "MAX_WAITING_JOBS", default: "20000", about: "Jobs that may wait for one user." };
+const PAYLOAD_LIMIT: Variable = Variable {
+    name: "PAYLOAD_LIMIT",
+    default: "6mb",
+    about: "The largest request body; mb is 1024 times 1024 bytes.",
+};
+const RESULT_LIMIT: Variable = Variable {
+    name: "RESULT_LIMIT",
+    default: "12mb",
+    about: "The largest result of a tool call.",
+};
+const MAX_CALLS: Variable = Variable {
+    name: "MAX_CALLS",
+    default: "1024",
+    about: "Tool calls a worker has under way at once.",
+};
+const MAX_CALLS_PER_SERVER: Variable = Variable {
+    name: "MAX_CALLS_PER_SERVER",
+    default: "256",
+    about: "Tool calls to one server at once.",
+};
+const MAX_CALLS_PER_USER: Variable = Variable {
+    name: "MAX_CALLS_PER_USER",
+    default: "256",
+    about: "Tool calls of one user at once.",
+};
+const MAX_WAITING_JOBS: Variable = Variable {
+    name: "MAX_WAITING_JOBS",
+    default: "20000",
+    about: "Jobs that may wait for one user.",
+};
 const JOB_RESULT_TTL: Variable = Variable {
     name: "JOB_RESULT_TTL",
     default: "24h",
@@ -26,8 +44,11 @@ const LEASE_TTL: Variable = Variable {
     default: "12s",
     about: "How long a worker that stands still may keep its servers; then their processes are killed.",
 };
-const DRAIN_TIMEOUT: Variable =
-    Variable { name: "DRAIN_TIMEOUT", default: "30s", about: "How long running calls may still take after SIGTERM." };
+const DRAIN_TIMEOUT: Variable = Variable {
+    name: "DRAIN_TIMEOUT",
+    default: "30s",
+    about: "How long running calls may still take after SIGTERM.",
+};
 
 pub const VARIABLES: &[&Variable] = &[
     &PAYLOAD_LIMIT,
@@ -67,8 +88,14 @@ impl Limits {
             calls_per_server: env.number(&MAX_CALLS_PER_SERVER, 1..=1_000_000)?,
             calls_per_user: env.number(&MAX_CALLS_PER_USER, 1..=1_000_000)?,
             waiting_jobs: env.number(&MAX_WAITING_JOBS, 1..=10_000_000)?,
-            job_result_ttl: env.duration(&JOB_RESULT_TTL, Duration::from_secs(1)..=Duration::from_secs(30 * 86_400))?,
-            lease_ttl: env.duration(&LEASE_TTL, Duration::from_secs(1)..=Duration::from_secs(3600))?,
+            job_result_ttl: env.duration(
+                &JOB_RESULT_TTL,
+                Duration::from_secs(1)..=Duration::from_secs(30 * 86_400),
+            )?,
+            lease_ttl: env.duration(
+                &LEASE_TTL,
+                Duration::from_secs(1)..=Duration::from_secs(3600),
+            )?,
             drain: env.duration(&DRAIN_TIMEOUT, Duration::ZERO..=Duration::from_secs(3600))?,
         })
     }

@@ -11,7 +11,11 @@ const HOST: Variable = Variable {
     default: "127.0.0.1",
     about: "The address to listen on; 0.0.0.0 is every one and needs ADMIN_TOKEN.",
 };
-const PORT: Variable = Variable { name: "PORT", default: "8080", about: "The port to listen on; 0 picks a free one." };
+const PORT: Variable = Variable {
+    name: "PORT",
+    default: "8080",
+    about: "The port to listen on; 0 picks a free one.",
+};
 const PUBLIC_URL: Variable = Variable {
     name: "PUBLIC_URL",
     default: "",
@@ -45,28 +49,47 @@ pub struct PublicUrl {
 impl Listen {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
         let host: String = env.parse(&HOST, "an address")?;
-        let address = (host.as_str(), 0).to_socket_addrs().ok().and_then(|mut found| found.next());
-        let address = address
-            .ok_or_else(|| BadConfig::new(HOST.name, "must be an address of this machine, such as 127.0.0.1"))?;
+        let address = (host.as_str(), 0)
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut found| found.next());
+        let address = address.ok_or_else(|| {
+            BadConfig::new(
+                HOST.name,
+                "must be an address of this machine, such as 127.0.0.1",
+            )
+        })?;
         let public = match env.text(&PUBLIC_URL) {
             Some(url) => Some(PublicUrl::parse(&url)?),
             None => None,
         };
-        Ok(Self { host, address: address.ip(), port: env.parse(&PORT, "a port number")?, public })
+        Ok(Self {
+            host,
+            address: address.ip(),
+            port: env.parse(&PORT, "a port number")?,
+            public,
+        })
     }
 }
 
 impl PublicUrl {
     fn parse(text: &str) -> Result<Self, BadConfig> {
-        let wrong =
-            || BadConfig::new(PUBLIC_URL.name, "must be a URL such as https://mcp.example.com, without a query");
+        let wrong = || {
+            BadConfig::new(
+                PUBLIC_URL.name,
+                "must be a URL such as https://mcp.example.com, without a query",
+            )
+        };
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let secure = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
             _ => return Err(wrong()),
         };
-        let authority = uri.authority().filter(|_| uri.query().is_none()).ok_or_else(wrong)?;
+        let authority = uri
+            .authority()
+            .filter(|_| uri.query().is_none())
+            .ok_or_else(wrong)?;
         let path = uri.path().trim_end_matches('/').to_owned();
         let scheme = if secure { "https" } else { "http" };
         Ok(Self {

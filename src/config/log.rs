@@ -2,8 +2,11 @@
 
 use super::env::{BadConfig, Env, Variable};
 
-const LOG_FORMAT: Variable =
-    Variable { name: "LOG_FORMAT", default: "auto", about: "pretty, json, or auto: pretty on a terminal, else json." };
+const LOG_FORMAT: Variable = Variable {
+    name: "LOG_FORMAT",
+    default: "auto",
+    about: "pretty, json, or auto: pretty on a terminal, else json.",
+};
 const RUST_LOG: Variable = Variable {
     name: "RUST_LOG",
     default: "info,rmcp=warn",
@@ -32,11 +35,22 @@ impl LogConfig {
             "auto" => LogFormat::Auto,
             "pretty" => LogFormat::Pretty,
             "json" => LogFormat::Json,
-            _ => return Err(BadConfig::new(LOG_FORMAT.name, "must be pretty, json or auto")),
+            _ => {
+                return Err(BadConfig::new(
+                    LOG_FORMAT.name,
+                    "must be pretty, json or auto",
+                ));
+            }
         };
         let filter: String = env.parse(&RUST_LOG, "a filter")?;
-        if tracing_subscriber::EnvFilter::builder().parse(&filter).is_err() {
-            return Err(BadConfig::new(RUST_LOG.name, "must be a filter such as info,mcp_api=debug"));
+        if tracing_subscriber::EnvFilter::builder()
+            .parse(&filter)
+            .is_err()
+        {
+            return Err(BadConfig::new(
+                RUST_LOG.name,
+                "must be a filter such as info,mcp_api=debug",
+            ));
         }
         Ok(Self { format, filter })
     }

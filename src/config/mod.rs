@@ -90,10 +90,17 @@ pub fn example_env() -> String {
     let mut text = String::from(
         "# Copy this file to .env in the folder the program is started in. The environment wins over it. Put a value\n# that holds $, # or blanks in 'single quotes'.\n",
     );
-    for Variable { name, default, about } in variables() {
+    for Variable {
+        name,
+        default,
+        about,
+    } in variables()
+    {
         text.push_str(&format!("\n# {about}\n# {name}={default}\n"));
     }
-    text.push_str("\n# For docker-compose.yml alone: the program knows these in NATS_URL and MONGO_PASS.\n");
+    text.push_str(
+        "\n# For docker-compose.yml alone: the program knows these in NATS_URL and MONGO_PASS.\n",
+    );
     for (name, about) in OF_COMPOSE {
         text.push_str(&format!("\n# {about}\n#   {name}\n"));
     }
@@ -102,6 +109,9 @@ pub fn example_env() -> String {
 
 /// What `docker-compose.yml` reads beside the program's own variables.
 pub const OF_COMPOSE: [(&str, &str); 2] = [
-    ("NATS_PASSWORD", "The password of NATS: letters and digits, such as openssl rand -hex 24 gives."),
+    (
+        "NATS_PASSWORD",
+        "The password of NATS: letters and digits, such as openssl rand -hex 24 gives.",
+    ),
     ("MONGO_PASSWORD", "The password of MongoDB's user mcp."),
 ];

@@ -12,8 +12,11 @@ const PACKAGES_DIR: Variable = Variable {
     default: "packages",
     about: "The folder for installed packages, one deployment's alone; a relative one lies in DATA_DIR where that is set.",
 };
-const PYTHON_BIN: Variable =
-    Variable { name: "PYTHON_BIN", default: "python3", about: "The Python that virtual environments are made with." };
+const PYTHON_BIN: Variable = Variable {
+    name: "PYTHON_BIN",
+    default: "python3",
+    about: "The Python that virtual environments are made with.",
+};
 const PYTHON_VENV_DIR: Variable = Variable {
     name: "PYTHON_VENV_DIR",
     default: "packages/python",
@@ -35,11 +38,24 @@ const INSTALL_ON_START: Variable = Variable {
     about: "Packages of npm to be installed where no server of that name is there yet: package|server, comma-separated.",
 };
 
-pub const VARIABLES: &[&Variable] =
-    &[&PACKAGES_DIR, &PYTHON_BIN, &PYTHON_VENV_DIR, &PIP_INDEX_URL, &PIP_EXTRA_INDEX_URL, &INSTALL_ON_START];
+pub const VARIABLES: &[&Variable] = &[
+    &PACKAGES_DIR,
+    &PYTHON_BIN,
+    &PYTHON_VENV_DIR,
+    &PIP_INDEX_URL,
+    &PIP_EXTRA_INDEX_URL,
+    &INSTALL_ON_START,
+];
 
 /// The beginnings of what npm, pip and their helpers are told by the environment: registries, certificates.
-const OF_INSTALLERS: [&str; 6] = ["npm_config_", "node_", "pip_", "ssl_cert_", "requests_ca_bundle", "curl_ca_bundle"];
+const OF_INSTALLERS: [&str; 6] = [
+    "npm_config_",
+    "node_",
+    "pip_",
+    "ssl_cert_",
+    "requests_ca_bundle",
+    "curl_ca_bundle",
+];
 
 #[derive(Clone)]
 pub struct Packages {
@@ -63,8 +79,17 @@ pub struct InstallOnStart {
 // What installers are told may be secret.
 impl std::fmt::Debug for Packages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { python, on_start, shown, .. } = self;
-        f.debug_struct("Packages").field("from", shown).field("python", python).field("on_start", on_start).finish()
+        let Self {
+            python,
+            on_start,
+            shown,
+            ..
+        } = self;
+        f.debug_struct("Packages")
+            .field("from", shown)
+            .field("python", python)
+            .field("on_start", on_start)
+            .finish()
     }
 }
 
@@ -72,24 +97,37 @@ impl Packages {
     /// Has everything lie in that folder.
     pub fn lie_in(&mut self, folder: &Path) -> Result<(), BadConfig> {
         let absolute = std::path::absolute(folder.join("packages"));
-        let node = absolute.map_err(|error| BadConfig::new(PACKAGES_DIR.name, format!("cannot be used: {error}")))?;
-        self.folders = PackageDirs { python: node.join("python"), node };
+        let node = absolute.map_err(|error| {
+            BadConfig::new(PACKAGES_DIR.name, format!("cannot be used: {error}"))
+        })?;
+        self.folders = PackageDirs {
+            python: node.join("python"),
+            node,
+        };
         Ok(())
     }
 
     pub fn read(env: &Env, place: &DataDir) -> Result<Self, BadConfig> {
-        let base = if env.has(DATA_DIR.name) { place.data_dir.clone() } else { PathBuf::new() };
+        let base = if env.has(DATA_DIR.name) {
+            place.data_dir.clone()
+        } else {
+            PathBuf::new()
+        };
         let folder = |variable: &Variable| {
             let given: PathBuf = env.parse(variable, "a folder")?;
             let absolute = std::path::absolute(base.join(&given));
-            let absolute =
-                absolute.map_err(|error| BadConfig::new(variable.name, format!("cannot be used: {error}")))?;
+            let absolute = absolute.map_err(|error| {
+                BadConfig::new(variable.name, format!("cannot be used: {error}"))
+            })?;
             // It stands in command lines, which are text.
-            let text = absolute.to_str().map(|text| text.trim_end_matches('/').to_owned());
+            let text = absolute
+                .to_str()
+                .map(|text| text.trim_end_matches('/').to_owned());
             let text = text.ok_or_else(|| BadConfig::new(variable.name, "must be UTF-8"))?;
             Ok((PathBuf::from(text), given.display().to_string()))
         };
-        let ((node, shown_node), (python, shown_python)) = (folder(&PACKAGES_DIR)?, folder(&PYTHON_VENV_DIR)?);
+        let ((node, shown_node), (python, shown_python)) =
+            (folder(&PACKAGES_DIR)?, folder(&PYTHON_VENV_DIR)?);
         if node == python {
             return Err(BadConfig::new(
                 PYTHON_VENV_DIR.name,
@@ -97,14 +135,27 @@ impl Packages {
             ));
         }
         let url = |variable: &Variable| {
-            let Some(url) = env.text(variable) else { return Ok(String::new()) };
+            let Some(url) = env.text(variable) else {
+                return Ok(String::new());
+            };
             let (shown, _) = split_index(variable.name, &url).map_err(|_| {
-                BadConfig::new(variable.name, "must be an http:// or https:// URL, such as https://example.com/simple")
+                BadConfig::new(
+                    variable.name,
+                    "must be an http:// or https:// URL, such as https://example.com/simple",
+                )
             })?;
             Ok(shown)
         };
-        let shown = [shown_node, shown_python, url(&PIP_INDEX_URL)?, url(&PIP_EXTRA_INDEX_URL)?];
-        let installers = env.beginning_with(&OF_INSTALLERS).into_iter().filter(|(_, value)| !value.trim().is_empty());
+        let shown = [
+            shown_node,
+            shown_python,
+            url(&PIP_INDEX_URL)?,
+            url(&PIP_EXTRA_INDEX_URL)?,
+        ];
+        let installers = env
+            .beginning_with(&OF_INSTALLERS)
+            .into_iter()
+            .filter(|(_, value)| !value.trim().is_empty());
         Ok(Self {
             folders: PackageDirs { node, python },
             python: env.parse(&PYTHON_BIN, "a program")?,
@@ -117,16 +168,25 @@ impl Packages {
 
 fn on_start(env: &Env) -> Result<Vec<InstallOnStart>, BadConfig> {
     let text = env.text(&INSTALL_ON_START).unwrap_or_default();
-    let each = text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(|word| {
-        let (package, server) = word.split_once('|')?;
-        // A scope begins with the sign that a version does.
-        let (package, version) = match package.trim().get(1..).and_then(|rest| rest.rfind('@')) {
-            Some(at) => (&package.trim()[..=at], Some(&package.trim()[at + 2..])),
-            None => (package.trim(), None),
-        };
-        let version = version.map(|version| version.parse()).transpose().ok()?;
-        Some(InstallOnStart { package: package.parse().ok()?, version, server: server.trim().parse().ok()? })
-    });
+    let each = text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            let (package, server) = word.split_once('|')?;
+            // A scope begins with the sign that a version does.
+            let (package, version) = match package.trim().get(1..).and_then(|rest| rest.rfind('@'))
+            {
+                Some(at) => (&package.trim()[..=at], Some(&package.trim()[at + 2..])),
+                None => (package.trim(), None),
+            };
+            let version = version.map(|version| version.parse()).transpose().ok()?;
+            Some(InstallOnStart {
+                package: package.parse().ok()?,
+                version,
+                server: server.trim().parse().ok()?,
+            })
+        });
     let why = "must be package|server, comma-separated, such as @modelcontextprotocol/server-memory|memory";
     let all: Option<Vec<_>> = each.collect();
     all.ok_or_else(|| BadConfig::new(INSTALL_ON_START.name, why))
@@ -143,22 +203,43 @@ mod tests {
 
     #[test]
     fn folders_lie_in_the_data_folder_where_that_is_given() {
-        let folders = read(&[("DATA_DIR", "/d")]).expect("a configuration").folders;
-        assert_eq!((folders.node, folders.python), ("/d/packages".into(), "/d/packages/python".into()));
-        let here = std::env::current_dir().expect("a folder");
-        assert_eq!(read(&[]).expect("a configuration").folders.node, here.join("packages"));
+        let folders = read(&[("DATA_DIR", "/d")])
+            .expect("a configuration")
+            .folders;
         assert_eq!(
-            read(&[("DATA_DIR", "/d"), ("PACKAGES_DIR", "/e/")]).expect("a configuration").folders.node,
+            (folders.node, folders.python),
+            ("/d/packages".into(), "/d/packages/python".into())
+        );
+        let here = std::env::current_dir().expect("a folder");
+        assert_eq!(
+            read(&[]).expect("a configuration").folders.node,
+            here.join("packages")
+        );
+        assert_eq!(
+            read(&[("DATA_DIR", "/d"), ("PACKAGES_DIR", "/e/")])
+                .expect("a configuration")
+                .folders
+                .node,
             PathBuf::from("/e")
         );
     }
 
     #[test]
     fn packages_of_the_beginning_have_a_server_and_perhaps_a_version() {
-        let one = |text: &str| read(&[("INSTALL_ON_START", text)]).map(|packages| packages.on_start);
+        let one =
+            |text: &str| read(&[("INSTALL_ON_START", text)]).map(|packages| packages.on_start);
         let all = one("@a/b@1.2.3|x, c | y").expect("two");
-        assert_eq!((all[0].package.as_str(), all[0].version.as_ref().map(VersionTag::as_str)), ("@a/b", Some("1.2.3")));
-        assert_eq!((all[1].package.as_str(), all[1].server.as_str()), ("c", "y"));
+        assert_eq!(
+            (
+                all[0].package.as_str(),
+                all[0].version.as_ref().map(VersionTag::as_str)
+            ),
+            ("@a/b", Some("1.2.3"))
+        );
+        assert_eq!(
+            (all[1].package.as_str(), all[1].server.as_str()),
+            ("c", "y")
+        );
         for bad in ["a", "a|", "|b", "-a|b", "a@^1|b", "a|b c"] {
             assert_eq!(one(bad).expect_err(bad).name, "INSTALL_ON_START");
         }
@@ -166,10 +247,19 @@ mod tests {
 
     #[test]
     fn credentials_are_not_printed_and_reach_the_installers() {
-        let packages = read(&[("PIP_INDEX_URL", "https://u:hush@h/simple"), ("npm_config_x", "1"), ("OTHER", "2")]);
+        let packages = read(&[
+            ("PIP_INDEX_URL", "https://u:hush@h/simple"),
+            ("npm_config_x", "1"),
+            ("OTHER", "2"),
+        ]);
         let packages = packages.expect("a configuration");
         assert!(!format!("{packages:?}").contains("hush"));
         assert_eq!(packages.env.len(), 2);
-        assert_eq!(read(&[("PIP_INDEX_URL", "ftp://h")]).expect_err("refused").name, "PIP_INDEX_URL");
+        assert_eq!(
+            read(&[("PIP_INDEX_URL", "ftp://h")])
+                .expect_err("refused")
+                .name,
+            "PIP_INDEX_URL"
+        );
     }
 }

@@ -40,11 +40,18 @@ impl Roles {
             packages: has(&pools, "packages"),
             tokens: has(&pools, "tokens"),
         });
-        Ok(Self { api: has(&roles, "api"), worker })
+        Ok(Self {
+            api: has(&roles, "api"),
+            worker,
+        })
     }
 
     /// Whether this process can do everything by itself.
     pub fn are_all(&self) -> bool {
-        self.api && self.worker.as_ref().is_some_and(|pools| pools.tools && pools.packages && pools.tokens)
+        self.api
+            && self
+                .worker
+                .as_ref()
+                .is_some_and(|pools| pools.tools && pools.packages && pools.tokens)
     }
 }

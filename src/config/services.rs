@@ -10,8 +10,11 @@ const NATS_URL: Variable = Variable {
     default: "",
     about: "NATS servers, comma-separated, such as nats://user:password@nats:4222 or tls://nats:4222; needs MongoDB too.",
 };
-const NATS_CREDS: Variable =
-    Variable { name: "NATS_CREDS", default: "", about: "A .creds file for NATS, made by nsc or an operator." };
+const NATS_CREDS: Variable = Variable {
+    name: "NATS_CREDS",
+    default: "",
+    about: "A .creds file for NATS, made by nsc or an operator.",
+};
 const NATS_CA: Variable = Variable {
     name: "NATS_CA",
     default: "",
@@ -22,14 +25,31 @@ const MONGO_URL: Variable = Variable {
     default: "",
     about: "MongoDB, as mongodb:// or mongodb+srv:// with all its options; wins over the five below.",
 };
-const MONGO_HOST: Variable =
-    Variable { name: "MONGO_HOST", default: "", about: "MongoDB's host, host:port, or several, comma-separated." };
-const MONGO_USER: Variable = Variable { name: "MONGO_USER", default: "", about: "The user for MONGO_HOST." };
-const MONGO_PASS: Variable = Variable { name: "MONGO_PASS", default: "", about: "The password of MONGO_USER." };
-const MONGO_DBNAME: Variable =
-    Variable { name: "MONGO_DBNAME", default: "mcp", about: "The database, where MONGO_URL names none." };
-const MONGO_REPLICASET: Variable =
-    Variable { name: "MONGO_REPLICASET", default: "", about: "The name of MONGO_HOST's replica set." };
+const MONGO_HOST: Variable = Variable {
+    name: "MONGO_HOST",
+    default: "",
+    about: "MongoDB's host, host:port, or several, comma-separated.",
+};
+const MONGO_USER: Variable = Variable {
+    name: "MONGO_USER",
+    default: "",
+    about: "The user for MONGO_HOST.",
+};
+const MONGO_PASS: Variable = Variable {
+    name: "MONGO_PASS",
+    default: "",
+    about: "The password of MONGO_USER.",
+};
+const MONGO_DBNAME: Variable = Variable {
+    name: "MONGO_DBNAME",
+    default: "mcp",
+    about: "The database, where MONGO_URL names none.",
+};
+const MONGO_REPLICASET: Variable = Variable {
+    name: "MONGO_REPLICASET",
+    default: "",
+    about: "The name of MONGO_HOST's replica set.",
+};
 const SECRETS_DBNAME: Variable = Variable {
     name: "SECRETS_DBNAME",
     default: "secrets",
@@ -75,14 +95,27 @@ pub struct Mongo {
 impl std::fmt::Debug for Nats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let urls: Vec<_> = self.urls.iter().map(|url| without_login(url)).collect();
-        f.debug_struct("Nats").field("urls", &urls).field("creds", &self.creds).field("ca", &self.ca).finish()
+        f.debug_struct("Nats")
+            .field("urls", &urls)
+            .field("creds", &self.creds)
+            .field("ca", &self.ca)
+            .finish()
     }
 }
 
 impl std::fmt::Debug for Mongo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (url, Self { database, secrets, .. }) = (without_login(&self.url), self);
-        f.debug_struct("Mongo").field("url", &url).field("database", database).field("secrets", secrets).finish()
+        let (
+            url,
+            Self {
+                database, secrets, ..
+            },
+        ) = (without_login(&self.url), self);
+        f.debug_struct("Mongo")
+            .field("url", &url)
+            .field("database", database)
+            .field("secrets", secrets)
+            .finish()
     }
 }
 
@@ -96,10 +129,12 @@ fn without_login(url: &str) -> String {
 
 impl Services {
     pub fn read(env: &Env, roles: &Roles) -> Result<Self, BadConfig> {
-        let services = Self { nats: nats(env)?, mongo: mongo(env, &MONGO_URL)? };
+        let services = Self {
+            nats: nats(env)?,
+            mongo: mongo(env, &MONGO_URL)?,
+        };
         if services.nats.is_some() && services.mongo.is_none() {
-            let why =
-                "needs a store that many processes share; set MONGO_URL too, or remove NATS_URL to run in one process";
+            let why = "needs a store that many processes share; set MONGO_URL too, or remove NATS_URL to run in one process";
             return Err(BadConfig::new(NATS_URL.name, why));
         }
         if services.nats.is_none() && !roles.are_all() {
@@ -115,56 +150,95 @@ impl Services {
 }
 
 fn nats(env: &Env) -> Result<Option<Nats>, BadConfig> {
-    let Some(text) = env.text(&NATS_URL) else { return Ok(None) };
-    let urls: Vec<_> = text.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect();
+    let Some(text) = env.text(&NATS_URL) else {
+        return Ok(None);
+    };
+    let urls: Vec<_> = text
+        .split(',')
+        .map(|url| url.trim().to_owned())
+        .filter(|url| !url.is_empty())
+        .collect();
     let known = |url: &String| url.starts_with("nats://") || url.starts_with("tls://");
     if urls.is_empty() || !urls.iter().all(known) {
-        return Err(BadConfig::new(NATS_URL.name, "must be URLs such as nats://127.0.0.1:4222 or tls://nats:4222"));
+        return Err(BadConfig::new(
+            NATS_URL.name,
+            "must be URLs such as nats://127.0.0.1:4222 or tls://nats:4222",
+        ));
     }
-    Ok(Some(Nats { urls, creds: file(env, &NATS_CREDS)?, ca: file(env, &NATS_CA)? }))
+    Ok(Some(Nats {
+        urls,
+        creds: file(env, &NATS_CREDS)?,
+        ca: file(env, &NATS_CA)?,
+    }))
 }
 
 fn file(env: &Env, variable: &Variable) -> Result<Option<PathBuf>, BadConfig> {
-    let Some(path) = env.text(variable).map(PathBuf::from) else { return Ok(None) };
+    let Some(path) = env.text(variable).map(PathBuf::from) else {
+        return Ok(None);
+    };
     match std::fs::File::open(&path) {
         Ok(_) => Ok(Some(path)),
-        Err(error) => Err(BadConfig::new(variable.name, format!("cannot be read: {error}"))),
+        Err(error) => Err(BadConfig::new(
+            variable.name,
+            format!("cannot be read: {error}"),
+        )),
     }
 }
 
 /// MongoDB by the variable that is asked first, or the others.
 pub(super) fn mongo(env: &Env, first: &Variable) -> Result<Option<Mongo>, BadConfig> {
-    let named = [first, &MONGO_URL].into_iter().find_map(|variable| Some((variable, env.text(variable)?)));
+    let named = [first, &MONGO_URL]
+        .into_iter()
+        .find_map(|variable| Some((variable, env.text(variable)?)));
     let (variable, url) = match (named, env.text(&MONGO_HOST)) {
         (Some(named), _) => named,
         (None, Some(hosts)) => (&MONGO_HOST, url_of_parts(env, &hosts)?),
         (None, None) => {
-            let without = [&MONGO_USER, &MONGO_PASS, &MONGO_REPLICASET].into_iter().find(|v| env.has(v.name));
+            let without = [&MONGO_USER, &MONGO_PASS, &MONGO_REPLICASET]
+                .into_iter()
+                .find(|v| env.has(v.name));
             return match without {
-                Some(variable) => {
-                    Err(BadConfig::new(variable.name, "is set without MONGO_HOST; set that or MONGO_URL"))
-                }
+                Some(variable) => Err(BadConfig::new(
+                    variable.name,
+                    "is set without MONGO_HOST; set that or MONGO_URL",
+                )),
                 None => Ok(None),
             };
         }
     };
     if !url.starts_with("mongodb://") && !url.starts_with("mongodb+srv://") {
-        return Err(BadConfig::new(variable.name, "must begin with mongodb:// or mongodb+srv://"));
+        return Err(BadConfig::new(
+            variable.name,
+            "must begin with mongodb:// or mongodb+srv://",
+        ));
     }
     let name = |variable| {
         let name: String = env.parse(variable, "a name")?;
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) && name.len() <= 38;
+        let plain = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+            && name.len() <= 38;
         let why = "must be 1 to 38 letters, digits, '_' or '-'";
-        if plain { Ok(name) } else { Err(BadConfig::new(variable.name, why)) }
+        if plain {
+            Ok(name)
+        } else {
+            Err(BadConfig::new(variable.name, why))
+        }
     };
-    Ok(Some(Mongo { url, database: name(&MONGO_DBNAME)?, secrets: name(&SECRETS_DBNAME)? }))
+    Ok(Some(Mongo {
+        url,
+        database: name(&MONGO_DBNAME)?,
+        secrets: name(&SECRETS_DBNAME)?,
+    }))
 }
 
 /// The original's variables as the URL they stand for.
 fn url_of_parts(env: &Env, hosts: &str) -> Result<String, BadConfig> {
     let escape = |text: &str| {
         let byte = |b: u8| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => (b as char).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                (b as char).to_string()
+            }
             _ => format!("%{b:02X}"),
         };
         text.bytes().map(byte).collect::<String>()
@@ -172,8 +246,12 @@ fn url_of_parts(env: &Env, hosts: &str) -> Result<String, BadConfig> {
     let login = match (env.text(&MONGO_USER), env.text(&MONGO_PASS)) {
         (Some(user), Some(password)) => format!("{}:{}@", escape(&user), escape(&password)),
         (None, None) => String::new(),
-        (Some(_), None) => return Err(BadConfig::new(MONGO_PASS.name, "is missing for MONGO_USER")),
-        (None, Some(_)) => return Err(BadConfig::new(MONGO_USER.name, "is missing for MONGO_PASS")),
+        (Some(_), None) => {
+            return Err(BadConfig::new(MONGO_PASS.name, "is missing for MONGO_USER"));
+        }
+        (None, Some(_)) => {
+            return Err(BadConfig::new(MONGO_USER.name, "is missing for MONGO_PASS"));
+        }
     };
     let mut options = Vec::new();
     if let Some(set) = env.text(&MONGO_REPLICASET) {
@@ -183,7 +261,11 @@ fn url_of_parts(env: &Env, hosts: &str) -> Result<String, BadConfig> {
         // Where MongoDB keeps its users, whatever database they use.
         options.push("authSource=admin".to_owned());
     }
-    let options = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
+    let options = if options.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", options.join("&"))
+    };
     Ok(format!("mongodb://{login}{}/{options}", hosts.trim()))
 }
 
@@ -206,8 +288,14 @@ mod tests {
             ("SECRETS_KEY", "k"),
         ]);
         let mongo = services.expect("a configuration").mongo.expect("MongoDB");
-        assert_eq!(mongo.url, "mongodb://me:p%40ss%2Fword@a:27017,b/?replicaSet=rs0&authSource=admin");
-        assert_eq!((mongo.database.as_str(), mongo.secrets.as_str()), ("mcp", "secrets"));
+        assert_eq!(
+            mongo.url,
+            "mongodb://me:p%40ss%2Fword@a:27017,b/?replicaSet=rs0&authSource=admin"
+        );
+        assert_eq!(
+            (mongo.database.as_str(), mongo.secrets.as_str()),
+            ("mcp", "secrets")
+        );
     }
 
     #[test]
@@ -222,9 +310,23 @@ mod tests {
             (vec![("ROLES", "boss")], "ROLES"),
             (vec![("MONGO_USER", "u")], "MONGO_USER"),
             (vec![("MONGO_HOST", "h"), ("MONGO_USER", "u")], "MONGO_PASS"),
-            (vec![("MONGO_URL", "http://h"), ("SECRETS_KEY", "k")], "MONGO_URL"),
-            (vec![mongo, ("SECRETS_KEY", "k"), ("MONGO_DBNAME", "a/b")], "MONGO_DBNAME"),
-            (vec![mongo, ("SECRETS_KEY", "k"), ("NATS_URL", "nats://h"), ("NATS_CREDS", "/nowhere")], "NATS_CREDS"),
+            (
+                vec![("MONGO_URL", "http://h"), ("SECRETS_KEY", "k")],
+                "MONGO_URL",
+            ),
+            (
+                vec![mongo, ("SECRETS_KEY", "k"), ("MONGO_DBNAME", "a/b")],
+                "MONGO_DBNAME",
+            ),
+            (
+                vec![
+                    mongo,
+                    ("SECRETS_KEY", "k"),
+                    ("NATS_URL", "nats://h"),
+                    ("NATS_CREDS", "/nowhere"),
+                ],
+                "NATS_CREDS",
+            ),
         ] {
             assert_eq!(read(&pairs).expect_err("refused").name, name, "{pairs:?}");
         }
@@ -232,7 +334,11 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let pairs = [("MONGO_URL", "mongodb://u:hush@h"), ("NATS_URL", "nats://u:hush@h"), ("SECRETS_KEY", "hush")];
+        let pairs = [
+            ("MONGO_URL", "mongodb://u:hush@h"),
+            ("NATS_URL", "nats://u:hush@h"),
+            ("SECRETS_KEY", "hush"),
+        ];
         assert!(!format!("{:?}", read(&pairs).expect("a configuration")).contains("hush"));
     }
 }

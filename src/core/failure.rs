@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// The stable code of a failure, spelled in `snake_case` on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     InvalidRequest,
@@ -141,18 +143,27 @@ impl Failure {
 
     /// Nothing was begun; asking again in a second may help.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self { retry_after: Some(1), ..Self::new(Code::Unavailable, message) }
+        Self {
+            retry_after: Some(1),
+            ..Self::new(Code::Unavailable, message)
+        }
     }
 
     /// This worker does not run the server and must not.
     pub fn elsewhere(server: impl std::fmt::Display) -> Self {
         let moving = format!("Server {server} is being moved to another worker; ask again");
-        Self { elsewhere: true, ..Self::unavailable(moving) }
+        Self {
+            elsewhere: true,
+            ..Self::unavailable(moving)
+        }
     }
 
     /// Our bug. The caller learns nothing of our insides: see `telemetry::bug`, which logs the cause.
     pub fn internal() -> Self {
-        Self::new(Code::Internal, "The request failed because of a bug in mcp-api; its log says more")
+        Self::new(
+            Code::Internal,
+            "The request failed because of a bug in mcp-api; its log says more",
+        )
     }
 
     pub fn server_not_found(name: impl std::fmt::Display) -> Self {

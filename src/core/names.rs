@@ -108,32 +108,50 @@ impl Default for UserName {
 }
 
 fn server_name(text: &str) -> Result<(), BadName> {
-    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    let first = text
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if first && rest && text.len() <= 64 {
         return Ok(());
     }
-    Err(BadName("must be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or a digit"))
+    Err(BadName(
+        "must be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or a digit",
+    ))
 }
 
 fn package_name(text: &str) -> Result<(), BadName> {
     let part = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~'))
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~'))
     };
     let good = match text.strip_prefix('@') {
-        Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name)),
+        Some(scoped) => scoped
+            .split_once('/')
+            .is_some_and(|(scope, name)| part(scope) && part(name)),
         None => part(text),
     };
     if good && text.len() <= 214 {
         return Ok(());
     }
-    Err(BadName("must be a package's name, such as mcp-server-time or @modelcontextprotocol/server-memory"))
+    Err(BadName(
+        "must be a package's name, such as mcp-server-time or @modelcontextprotocol/server-memory",
+    ))
 }
 
 fn version_tag(text: &str) -> Result<(), BadName> {
-    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+' | b'!'));
+    let first = text
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+' | b'!'));
     if first && rest && text.len() <= 128 {
         return Ok(());
     }
@@ -146,7 +164,9 @@ fn text_name(text: &str) -> Result<(), BadName> {
     if short && !text.is_empty() && !text.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(BadName("must be 1 to 256 characters without control characters"))
+    Err(BadName(
+        "must be 1 to 256 characters without control characters",
+    ))
 }
 
 macro_rules! id {
@@ -205,7 +225,9 @@ impl JobId {
 impl FromStr for JobId {
     type Err = BadName;
     fn from_str(text: &str) -> Result<Self, BadName> {
-        text.parse().map(Self).map_err(|_| BadName("must be the id of a job"))
+        text.parse()
+            .map(Self)
+            .map_err(|_| BadName("must be the id of a job"))
     }
 }
 
@@ -228,7 +250,20 @@ impl From<WorkerId> for LeaseId {
 }
 
 /// How many appends the log holds up to and including this one. The first is 1; 0 is the empty log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Position(pub u64);
 
@@ -254,7 +289,17 @@ mod tests {
         for good in ["a", "7", "mcp-github", "a.b_c-d", &"x".repeat(64)] {
             assert!(good.parse::<ServerName>().is_ok(), "{good}");
         }
-        for bad in ["", ".", "-x", "_x", "a/b", "a b", "ä", "a\0", &"x".repeat(65)] {
+        for bad in [
+            "",
+            ".",
+            "-x",
+            "_x",
+            "a/b",
+            "a b",
+            "ä",
+            "a\0",
+            &"x".repeat(65),
+        ] {
             assert!(bad.parse::<ServerName>().is_err(), "{bad:?}");
         }
     }
@@ -294,7 +339,9 @@ mod tests {
         for good in ["latest", "1.2.3", "2026.1.26", "1.0.0-beta.1+x", "1!2.0"] {
             assert!(good.parse::<VersionTag>().is_ok(), "{good}");
         }
-        for bad in ["", "-1", "^1", ">=1", "1 || 2", "file:x", "npm:a@1", "*", "a/b"] {
+        for bad in [
+            "", "-1", "^1", ">=1", "1 || 2", "file:x", "npm:a@1", "*", "a/b",
+        ] {
             assert!(bad.parse::<VersionTag>().is_err(), "{bad:?}");
         }
     }

@@ -18,8 +18,14 @@ pub fn parse_producer_message(
     body: &[u8],
 ) -> Result<(CallTool, Box<RawValue>), Failure> {
     if command != CallTool::NAME {
-        let command: String = command.chars().filter(|c| !c.is_control()).take(WORDS).collect();
-        return Err(Failure::invalid(format!("The command {command:?} is not taken as a job; tools.call is")));
+        let command: String = command
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(WORDS)
+            .collect();
+        return Err(Failure::invalid(format!(
+            "The command {command:?} is not taken as a job; tools.call is"
+        )));
     }
     let call = call.ok_or_else(|| Failure::invalid("The header Mcp-Call is missing"))?;
     let call: CallTool = serde_json::from_str(call).map_err(|error| {
@@ -46,7 +52,8 @@ mod tests {
 
     #[test]
     fn a_call_is_read_with_its_arguments() {
-        let (call, args) = parse_producer_message("tools.call", Some(CALL), br#" {"a": 1} "#).expect("a call");
+        let (call, args) =
+            parse_producer_message("tools.call", Some(CALL), br#" {"a": 1} "#).expect("a call");
         assert_eq!((call.tool.as_str(), args.get()), ("t", r#"{"a": 1}"#));
     }
 
@@ -57,12 +64,31 @@ mod tests {
             ("tools.dance", Some(CALL), "{}", "tools.dance"),
             ("tools.call", None, "{}", "Mcp-Call is missing"),
             ("tools.call", Some(secret), "{}", "Mcp-Call must be"),
-            ("tools.call", Some(r#"{"user":"a","server":"s3cret/","tool":"t"}"#), "{}", "Mcp-Call must be"),
-            ("tools.call", Some(CALL), r#"{"s3cret": }"#, "The body must be JSON"),
-            ("tools.call", Some(CALL), r#"["s3cret"]"#, "args must be an object"),
+            (
+                "tools.call",
+                Some(r#"{"user":"a","server":"s3cret/","tool":"t"}"#),
+                "{}",
+                "Mcp-Call must be",
+            ),
+            (
+                "tools.call",
+                Some(CALL),
+                r#"{"s3cret": }"#,
+                "The body must be JSON",
+            ),
+            (
+                "tools.call",
+                Some(CALL),
+                r#"["s3cret"]"#,
+                "args must be an object",
+            ),
         ] {
-            let failure = parse_producer_message(command, call, body.as_bytes()).expect_err("it is wrong");
-            assert!(failure.message.contains(named) && !failure.message.contains("s3cret"), "{failure}");
+            let failure =
+                parse_producer_message(command, call, body.as_bytes()).expect_err("it is wrong");
+            assert!(
+                failure.message.contains(named) && !failure.message.contains("s3cret"),
+                "{failure}"
+            );
         }
     }
 }

@@ -47,14 +47,20 @@ pub struct ToolCallBody {
 /// result stands there untouched.
 pub fn shape_tool_result(result: &[u8], raw: bool) -> Result<ToolCallBody, Failure> {
     let nonsense = || {
-        Failure::new(Code::UpstreamError, "The MCP server answered with something that is not a tool result")
-            .maybe_run()
+        Failure::new(
+            Code::UpstreamError,
+            "The MCP server answered with something that is not a tool result",
+        )
+        .maybe_run()
     };
     let view: ResultView = serde_json::from_slice(result).map_err(|_| nonsense())?;
     let mut body = Vec::with_capacity(result.len() + 128);
     if raw {
         put(&mut body, &[br#"{"success":true,"data":"#, result, b"}"]);
-        return Ok(ToolCallBody { body, is_error: view.is_error });
+        return Ok(ToolCallBody {
+            body,
+            is_error: view.is_error,
+        });
     }
     let single = match view.content.as_slice() {
         [block] => Some(serde_json::from_str::<BlockView>(block.get()).map_err(|_| nonsense())?),
@@ -62,31 +68,77 @@ pub fn shape_tool_result(result: &[u8], raw: bool) -> Result<ToolCallBody, Failu
     };
     put(&mut body, &[br#"{"success":true,"data":{"content":"#]);
     match (&single, view.structured) {
-        (Some(BlockView { kind, text: Some(text), .. }), _) if kind == "text" => {
-            put(&mut body, &[text.get().as_bytes(), br#","contentType":"text/plain""#]);
+        (
+            Some(BlockView {
+                kind,
+                text: Some(text),
+                ..
+            }),
+            _,
+        ) if kind == "text" => {
+            put(
+                &mut body,
+                &[text.get().as_bytes(), br#","contentType":"text/plain""#],
+            );
         }
-        (Some(BlockView { kind, data: Some(data), mime: Some(mime), .. }), _) if kind == "image" || kind == "audio" => {
-            put(&mut body, &[data.get().as_bytes(), br#","contentType":"#, mime.get().as_bytes()]);
+        (
+            Some(BlockView {
+                kind,
+                data: Some(data),
+                mime: Some(mime),
+                ..
+            }),
+            _,
+        ) if kind == "image" || kind == "audio" => {
+            put(
+                &mut body,
+                &[
+                    data.get().as_bytes(),
+                    br#","contentType":"#,
+                    mime.get().as_bytes(),
+                ],
+            );
         }
         (None, Some(structured)) if view.content.is_empty() => {
-            put(&mut body, &[structured.get().as_bytes(), br#","contentType":"application/json""#]);
+            put(
+                &mut body,
+                &[
+                    structured.get().as_bytes(),
+                    br#","contentType":"application/json""#,
+                ],
+            );
         }
         _ => {
             body.push(b'[');
             for (n, block) in view.content.iter().enumerate() {
-                put(&mut body, &[if n > 0 { b"," } else { b"" }, block.get().as_bytes()]);
+                put(
+                    &mut body,
+                    &[if n > 0 { b"," } else { b"" }, block.get().as_bytes()],
+                );
             }
             put(&mut body, &[br#"],"contentType":"application/json""#]);
         }
     }
-    put(&mut body, &[br#","isError":"#, if view.is_error { b"true" } else { b"false" }]);
-    for (key, value) in [(&br#","structuredContent":"#[..], view.structured), (br#","meta":"#, view.meta)] {
+    put(
+        &mut body,
+        &[
+            br#","isError":"#,
+            if view.is_error { b"true" } else { b"false" },
+        ],
+    );
+    for (key, value) in [
+        (&br#","structuredContent":"#[..], view.structured),
+        (br#","meta":"#, view.meta),
+    ] {
         if let Some(value) = value {
             put(&mut body, &[key, value.get().as_bytes()]);
         }
     }
     put(&mut body, &[b"}}"]);
-    Ok(ToolCallBody { body, is_error: view.is_error })
+    Ok(ToolCallBody {
+        body,
+        is_error: view.is_error,
+    })
 }
 
 fn put(body: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -101,20 +153,28 @@ mod tests {
     use serde_json::{Value, json};
 
     fn data(result: Value) -> Value {
-        let body = shape_tool_result(result.to_string().as_bytes(), false).expect("a result").body;
+        let body = shape_tool_result(result.to_string().as_bytes(), false)
+            .expect("a result")
+            .body;
         serde_json::from_slice::<Value>(&body).expect("JSON")["data"].take()
     }
 
     #[test]
     fn one_text_block_is_its_string() {
         let got = data(json!({"content":[{"type":"text","text":"a\"b\n"}]}));
-        assert_eq!(got, json!({"content":"a\"b\n","contentType":"text/plain","isError":false}));
+        assert_eq!(
+            got,
+            json!({"content":"a\"b\n","contentType":"text/plain","isError":false})
+        );
     }
 
     #[test]
     fn one_image_is_its_data_with_its_type() {
         let got = data(json!({"content":[{"type":"image","data":"AAA=","mimeType":"image/png"}]}));
-        assert_eq!(got, json!({"content":"AAA=","contentType":"image/png","isError":false}));
+        assert_eq!(
+            got,
+            json!({"content":"AAA=","contentType":"image/png","isError":false})
+        );
     }
 
     #[test]
@@ -124,7 +184,8 @@ mod tests {
             alone,
             json!({"content":{"a":1},"contentType":"application/json","isError":false,"structuredContent":{"a":1}})
         );
-        let beside = data(json!({"content":[{"type":"text","text":"x"}],"structuredContent":{"a":1}}));
+        let beside =
+            data(json!({"content":[{"type":"text","text":"x"}],"structuredContent":{"a":1}}));
         assert_eq!(
             beside,
             json!({"content":"x","contentType":"text/plain","isError":false,"structuredContent":{"a":1}})
@@ -133,11 +194,18 @@ mod tests {
 
     #[test]
     fn several_blocks_are_an_array_and_meta_is_kept() {
-        let blocks = json!([{"type":"text","text":"a"},{"type":"resource_link","uri":"x://y","name":"n"}]);
+        let blocks =
+            json!([{"type":"text","text":"a"},{"type":"resource_link","uri":"x://y","name":"n"}]);
         let got = data(json!({"content":blocks,"isError":true,"_meta":{"k":1}}));
-        assert_eq!(got, json!({"content":blocks,"contentType":"application/json","isError":true,"meta":{"k":1}}));
+        assert_eq!(
+            got,
+            json!({"content":blocks,"contentType":"application/json","isError":true,"meta":{"k":1}})
+        );
         let empty = data(json!({"content":[]}));
-        assert_eq!(empty, json!({"content":[],"contentType":"application/json","isError":false}));
+        assert_eq!(
+            empty,
+            json!({"content":[],"contentType":"application/json","isError":false})
+        );
         let link = json!([{"type":"resource_link","uri":"x://y","name":"n"}]);
         assert_eq!(data(json!({"content":link}))["content"], link);
     }
@@ -146,12 +214,21 @@ mod tests {
     fn raw_is_untouched_to_the_byte() {
         let result = br#"{ "content" : [ {"text":"x","type":"text"} ] , "new":1.0 }"#;
         let body = shape_tool_result(result, true).expect("a result").body;
-        assert_eq!(body, [br#"{"success":true,"data":"#, &result[..], b"}"].concat());
+        assert_eq!(
+            body,
+            [br#"{"success":true,"data":"#, &result[..], b"}"].concat()
+        );
     }
 
     #[test]
     fn what_is_no_result_is_a_failure() {
-        for bad in ["null", "[]", "3", r#"{"content":"text"}"#, r#"{"content":[3]}"#] {
+        for bad in [
+            "null",
+            "[]",
+            "3",
+            r#"{"content":"text"}"#,
+            r#"{"content":[3]}"#,
+        ] {
             assert!(shape_tool_result(bad.as_bytes(), false).is_err(), "{bad}");
         }
     }

@@ -68,7 +68,12 @@ impl SealContext for JobValueContext {
             JobValueKind::Answer => b"job answer",
             JobValueKind::Letter => b"dead letter",
         };
-        length_prefixed(&[&[FORMAT], part, self.job.0.as_bytes(), self.value.0.as_bytes()])
+        length_prefixed(&[
+            &[FORMAT],
+            part,
+            self.job.0.as_bytes(),
+            self.value.0.as_bytes(),
+        ])
     }
 }
 
@@ -127,8 +132,13 @@ impl SealContext for GrantContext<'_> {
             GrantValueKind::Code => b"grant code",
         };
         let user = self.grant.user.as_ref().map_or("", |user| user.as_str());
-        let parts: [&[u8]; 5] =
-            [&[FORMAT], part, self.grant.server.0.as_bytes(), user.as_bytes(), self.value.0.as_bytes()];
+        let parts: [&[u8]; 5] = [
+            &[FORMAT],
+            part,
+            self.grant.server.0.as_bytes(),
+            user.as_bytes(),
+            self.value.0.as_bytes(),
+        ];
         length_prefixed(&parts)
     }
 }
@@ -146,8 +156,13 @@ impl SealContext for ServerValueContext<'_> {
             ServerValueKind::Index => b"package index",
             ServerValueKind::Lock => b"package lock",
         };
-        let parts: [&[u8]; 5] =
-            [&[FORMAT], kind, self.server.0.as_bytes(), self.name.as_bytes(), self.value.0.as_bytes()];
+        let parts: [&[u8]; 5] = [
+            &[FORMAT],
+            kind,
+            self.server.0.as_bytes(),
+            self.name.as_bytes(),
+            self.value.0.as_bytes(),
+        ];
         length_prefixed(&parts)
     }
 }
@@ -164,7 +179,13 @@ impl SealContext for GoogleContext<'_> {
             GoogleValueKind::Application => b"google application",
         };
         let user = self.user.as_str().as_bytes();
-        length_prefixed(&[&[FORMAT], kind, self.server.0.as_bytes(), user, self.value.0.as_bytes()])
+        length_prefixed(&[
+            &[FORMAT],
+            kind,
+            self.server.0.as_bytes(),
+            user,
+            self.value.0.as_bytes(),
+        ])
     }
 }
 

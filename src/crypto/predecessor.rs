@@ -17,7 +17,9 @@ impl PredecessorKey {
     }
 
     pub fn open(&self, sealed: &str) -> Result<Plaintext, SealError> {
-        let mut parts = sealed.split(':').map(|part| hex::decode(part).map_err(|_| SealError::Damaged));
+        let mut parts = sealed
+            .split(':')
+            .map(|part| hex::decode(part).map_err(|_| SealError::Damaged));
         let mut part = || parts.next().unwrap_or(Err(SealError::Damaged));
         let (iv, tag, text) = (part()?, part()?, part()?);
         if parts.next().is_some() || tag.len() != 16 {
@@ -31,7 +33,8 @@ impl PredecessorKey {
 mod tests {
     use super::*;
 
-    const SEALED: &str = "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";
+    const SEALED: &str =
+        "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";
 
     fn key(text: &str) -> PredecessorKey {
         PredecessorKey::new(&SecretsKey::new(text.into())).expect("a key")
@@ -39,15 +42,30 @@ mod tests {
 
     #[test]
     fn the_originals_own_value_opens() {
-        assert_eq!(key("secret").open(SEALED).expect("opened").expose(), Ok("ghp_test"));
+        assert_eq!(
+            key("secret").open(SEALED).expect("opened").expose(),
+            Ok("ghp_test")
+        );
     }
 
     #[test]
     fn nothing_else_does() {
         assert_eq!(key("secret ").open(SEALED).err(), Some(SealError::Damaged));
         let short_tag = SEALED.replacen("c85e1392ad5356a43f59a8f276f475a3", "c85e1392", 1);
-        for wrong in ["", "::", "plain text", &SEALED[1..], &SEALED[..60], &format!("{SEALED}:00"), &short_tag] {
-            assert_eq!(key("secret").open(wrong).err(), Some(SealError::Damaged), "{wrong}");
+        for wrong in [
+            "",
+            "::",
+            "plain text",
+            &SEALED[1..],
+            &SEALED[..60],
+            &format!("{SEALED}:00"),
+            &short_tag,
+        ] {
+            assert_eq!(
+                key("secret").open(wrong).err(),
+                Some(SealError::Damaged),
+                "{wrong}"
+            );
         }
     }
 }

@@ -65,10 +65,17 @@ impl SecretsKey {
         let hkdf = Hkdf::<Sha256>::new(Some(salt), &*material);
         let (mut key, mut id) = (Zeroizing::new([0u8; 32]), [0u8; KEY_ID]);
         let mut signing = Zeroizing::new([0u8; SIGNING]);
-        hkdf.expand(b"mcp-api key-encryption key v1", &mut *key).map_err(|_| SealError::Key)?;
-        hkdf.expand(b"mcp-api signing key v1", &mut *signing).map_err(|_| SealError::Key)?;
-        hkdf.expand(b"mcp-api key id v1", &mut id).map_err(|_| SealError::Key)?;
-        Ok(WrappingKey { id, cipher: cipher(&*key)?, signing })
+        hkdf.expand(b"mcp-api key-encryption key v1", &mut *key)
+            .map_err(|_| SealError::Key)?;
+        hkdf.expand(b"mcp-api signing key v1", &mut *signing)
+            .map_err(|_| SealError::Key)?;
+        hkdf.expand(b"mcp-api key id v1", &mut id)
+            .map_err(|_| SealError::Key)?;
+        Ok(WrappingKey {
+            id,
+            cipher: cipher(&*key)?,
+            signing,
+        })
     }
 }
 
@@ -85,7 +92,9 @@ pub enum SealError {
     Key,
     #[error("the operating system gave no random bytes")]
     Random,
-    #[error("the sealed value was made with a key that is not among SECRETS_KEY and SECRETS_KEYS_OLD")]
+    #[error(
+        "the sealed value was made with a key that is not among SECRETS_KEY and SECRETS_KEYS_OLD"
+    )]
     UnknownKey,
     #[error("the sealed value is damaged or was moved from its place")]
     Damaged,
@@ -141,7 +150,11 @@ pub struct Opener(pub(super) Arc<Keyring>);
 
 impl Sealer {
     pub fn seal(&self, place: impl SealContext, plain: &str) -> Result<Sealed, SealError> {
-        self.0.seal(&place.associated_data(), place.value().0.as_bytes(), plain.as_bytes())
+        self.0.seal(
+            &place.associated_data(),
+            place.value().0.as_bytes(),
+            plain.as_bytes(),
+        )
     }
 
     /// A signature that every process of the deployment can check. `what` keeps signatures of one kind of text from
@@ -155,19 +168,28 @@ impl Sealer {
     /// that can tell what they were.
     pub fn digest(&self, what: &str, parts: &[&[u8]]) -> Result<Digest, SealError> {
         let key = self.0.0.first().ok_or(SealError::Key)?;
-        let mac = key.mac_of(what, &length_prefixed(parts)).finalize().into_bytes();
-        Uuid::from_slice(&mac[..16]).map(Digest).map_err(|_| SealError::Key)
+        let mac = key
+            .mac_of(what, &length_prefixed(parts))
+            .finalize()
+            .into_bytes();
+        Uuid::from_slice(&mac[..16])
+            .map(Digest)
+            .map_err(|_| SealError::Key)
     }
 
     /// Whether it is the signature of that text, with any of the keys; compared in constant time.
     pub fn is_signed(&self, what: &str, text: &str, signature: &[u8]) -> bool {
-        self.0.0.iter().any(|key| key.mac(what, text).verify_slice(signature).is_ok())
+        self.0
+            .0
+            .iter()
+            .any(|key| key.mac(what, text).verify_slice(signature).is_ok())
     }
 }
 
 impl Opener {
     pub fn open(&self, place: impl SealContext, sealed: &Sealed) -> Result<Plaintext, SealError> {
-        self.0.open(&place.associated_data(), place.value().0.as_bytes(), sealed)
+        self.0
+            .open(&place.associated_data(), place.value().0.as_bytes(), sealed)
     }
 }
 
@@ -194,7 +216,11 @@ impl Keyring {
         }
         let (key_id, rest) = wrapping[1..].split_at(KEY_ID);
         let (nonce, wrapped) = rest.split_at(NONCE);
-        let key = self.0.iter().find(|key| key.id == key_id).ok_or(SealError::UnknownKey)?;
+        let key = self
+            .0
+            .iter()
+            .find(|key| key.id == key_id)
+            .ok_or(SealError::UnknownKey)?;
         decrypt(&key.cipher, nonce, wrapped, &length_prefixed(&[id, key_id]))
     }
 }
@@ -227,13 +253,28 @@ fn nonce() -> Result<[u8; NONCE], SealError> {
     Ok(nonce)
 }
 
-fn encrypt(cipher: &Aes256Gcm, nonce: &[u8; NONCE], msg: &[u8], aad: &[u8]) -> Result<Vec<u8>, SealError> {
-    cipher.encrypt(&Nonce::<Aes256Gcm>::from(*nonce), Payload { msg, aad }).map_err(|_| SealError::Key)
+fn encrypt(
+    cipher: &Aes256Gcm,
+    nonce: &[u8; NONCE],
+    msg: &[u8],
+    aad: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    cipher
+        .encrypt(&Nonce::<Aes256Gcm>::from(*nonce), Payload { msg, aad })
+        .map_err(|_| SealError::Key)
 }
 
-pub fn decrypt(cipher: &Aes256Gcm, nonce: &[u8], msg: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+pub fn decrypt(
+    cipher: &Aes256Gcm,
+    nonce: &[u8],
+    msg: &[u8],
+    aad: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
     let nonce: &Nonce<Aes256Gcm> = nonce.try_into().map_err(|_| SealError::Damaged)?;
-    cipher.decrypt(nonce, Payload { msg, aad }).map(Zeroizing::new).map_err(|_| SealError::Damaged)
+    cipher
+        .decrypt(nonce, Payload { msg, aad })
+        .map(Zeroizing::new)
+        .map_err(|_| SealError::Damaged)
 }
 
 /// The record a fresh deployment stores: a random salt and a check value of this key.
@@ -241,15 +282,29 @@ pub fn new_record(key: &SecretsKey) -> Result<KeyRecord, SealError> {
     let mut salt = [0u8; 16];
     getrandom::fill(&mut salt).map_err(|_| SealError::Random)?;
     let ring = Keyring(vec![key.derive(&salt)?]);
-    Ok(KeyRecord { salt, check: ring.seal(CHECK_PLACE, CHECK_PLACE, b"ok")?.0.to_vec() })
+    Ok(KeyRecord {
+        salt,
+        check: ring.seal(CHECK_PLACE, CHECK_PLACE, b"ok")?.0.to_vec(),
+    })
 }
 
 /// The two halves of the keyring, or [`SealError::UnknownKey`] where none of the keys is the
 /// deployment's own: with another key every stored secret would be lost without a word.
-pub fn open_keyring(record: &KeyRecord, key: &SecretsKey, old: &[SecretsKey]) -> Result<(Sealer, Opener), SealError> {
-    let keys = std::iter::once(key).chain(old).map(|key| key.derive(&record.salt)).collect::<Result<_, _>>()?;
+pub fn open_keyring(
+    record: &KeyRecord,
+    key: &SecretsKey,
+    old: &[SecretsKey],
+) -> Result<(Sealer, Opener), SealError> {
+    let keys = std::iter::once(key)
+        .chain(old)
+        .map(|key| key.derive(&record.salt))
+        .collect::<Result<_, _>>()?;
     let ring = Arc::new(Keyring(keys));
-    ring.open(CHECK_PLACE, CHECK_PLACE, &Sealed(record.check.clone().into()))?;
+    ring.open(
+        CHECK_PLACE,
+        CHECK_PLACE,
+        &Sealed(record.check.clone().into()),
+    )?;
     Ok((Sealer(ring.clone()), Opener(ring)))
 }
 
@@ -257,7 +312,9 @@ pub fn open_keyring(record: &KeyRecord, key: &SecretsKey, old: &[SecretsKey]) ->
 mod tests {
     use super::*;
     use crate::core::names::{SecretName, ServerId, UserName, ValueId};
-    use crate::crypto::context::{GoogleContext, GoogleValueKind, SecretContext, ServerValueContext, ServerValueKind};
+    use crate::crypto::context::{
+        GoogleContext, GoogleValueKind, SecretContext, ServerValueContext, ServerValueKind,
+    };
 
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
@@ -274,36 +331,74 @@ mod tests {
     #[test]
     fn a_value_opens_in_its_place_only() {
         let (_, sealer, opener) = ring(HEX);
-        let (user, other): (UserName, UserName) = ("ana".parse().expect("name"), "ben".parse().expect("name"));
+        let (user, other): (UserName, UserName) =
+            ("ana".parse().expect("name"), "ben".parse().expect("name"));
         let name: SecretName = "token".parse().expect("name");
-        let place =
-            SecretContext { server: ServerId(Uuid::nil()), user: &user, name: &name, value: ValueId(Uuid::max()) };
+        let place = SecretContext {
+            server: ServerId(Uuid::nil()),
+            user: &user,
+            name: &name,
+            value: ValueId(Uuid::max()),
+        };
         let sealed = sealer.seal(place, "s3cret").expect("sealed");
         assert!(memchr::memmem::find(&sealed.0, b"s3cret").is_none());
-        assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("s3cret"));
-        let moved = SecretContext { user: &other, ..place };
+        assert_eq!(
+            opener.open(place, &sealed).expect("opened").expose(),
+            Ok("s3cret")
+        );
+        let moved = SecretContext {
+            user: &other,
+            ..place
+        };
         assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
-        let moved = SecretContext { value: ValueId(Uuid::nil()), ..place };
+        let moved = SecretContext {
+            value: ValueId(Uuid::nil()),
+            ..place
+        };
         assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
         for at in 0..sealed.0.len() {
             let mut bytes = sealed.0.to_vec();
             bytes[at] ^= 1;
-            assert!(opener.open(place, &Sealed(bytes.into())).is_err(), "byte {at}");
+            assert!(
+                opener.open(place, &Sealed(bytes.into())).is_err(),
+                "byte {at}"
+            );
         }
-        assert!(opener.open(place, &Sealed(sealed.0.slice(..HEADER))).is_err());
+        assert!(
+            opener
+                .open(place, &Sealed(sealed.0.slice(..HEADER)))
+                .is_err()
+        );
     }
 
     #[test]
     fn a_server_value_opens_as_what_it_is_only() {
         let (_, sealer, opener) = ring(HEX);
         let (server, value) = (ServerId(Uuid::nil()), ValueId(Uuid::max()));
-        let place = ServerValueContext { server, kind: ServerValueKind::Header, name: "cookie", value };
+        let place = ServerValueContext {
+            server,
+            kind: ServerValueKind::Header,
+            name: "cookie",
+            value,
+        };
         let sealed = sealer.seal(place, "s3cret").expect("sealed");
-        assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("s3cret"));
+        assert_eq!(
+            opener.open(place, &sealed).expect("opened").expose(),
+            Ok("s3cret")
+        );
         for moved in [
-            ServerValueContext { kind: ServerValueKind::Session, ..place },
-            ServerValueContext { name: "x-api-key", ..place },
-            ServerValueContext { server: ServerId(Uuid::max()), ..place },
+            ServerValueContext {
+                kind: ServerValueKind::Session,
+                ..place
+            },
+            ServerValueContext {
+                name: "x-api-key",
+                ..place
+            },
+            ServerValueContext {
+                server: ServerId(Uuid::max()),
+                ..place
+            },
         ] {
             assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
         }
@@ -312,12 +407,30 @@ mod tests {
     #[test]
     fn google_tokens_open_for_their_user_only() {
         let (_, sealer, opener) = ring(HEX);
-        let (user, other): (UserName, UserName) = ("ana".parse().expect("name"), "ben".parse().expect("name"));
+        let (user, other): (UserName, UserName) =
+            ("ana".parse().expect("name"), "ben".parse().expect("name"));
         let (server, value) = (ServerId(Uuid::nil()), ValueId(Uuid::max()));
-        let place = GoogleContext { server, user: &user, kind: GoogleValueKind::Tokens, value };
+        let place = GoogleContext {
+            server,
+            user: &user,
+            kind: GoogleValueKind::Tokens,
+            value,
+        };
         let sealed = sealer.seal(place, "{}").expect("sealed");
-        assert_eq!(opener.open(place, &sealed).expect("opened").expose(), Ok("{}"));
-        for moved in [GoogleContext { user: &other, ..place }, GoogleContext { kind: GoogleValueKind::Code, ..place }] {
+        assert_eq!(
+            opener.open(place, &sealed).expect("opened").expose(),
+            Ok("{}")
+        );
+        for moved in [
+            GoogleContext {
+                user: &other,
+                ..place
+            },
+            GoogleContext {
+                kind: GoogleValueKind::Code,
+                ..place
+            },
+        ] {
             assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
         }
     }
@@ -327,17 +440,36 @@ mod tests {
         let (record, sealer, _) = ring(HEX);
         let signature = sealer.sign("link", "ana").expect("signed");
         assert!(sealer.is_signed("link", "ana", &signature));
-        assert!(!sealer.is_signed("link", "ben", &signature) && !sealer.is_signed("cookie", "ana", &signature));
-        assert!(!sealer.is_signed("link", "ana", &signature[..31]) && !sealer.is_signed("link", "ana", b""));
+        assert!(
+            !sealer.is_signed("link", "ben", &signature)
+                && !sealer.is_signed("cookie", "ana", &signature)
+        );
+        assert!(
+            !sealer.is_signed("link", "ana", &signature[..31])
+                && !sealer.is_signed("link", "ana", b"")
+        );
         let (newer, _) = open_keyring(&record, &key("the next one"), &[key(HEX)]).expect("ring");
-        assert!(newer.is_signed("link", "ana", &signature), "a new key takes what the old one signed");
+        assert!(
+            newer.is_signed("link", "ana", &signature),
+            "a new key takes what the old one signed"
+        );
     }
 
     #[test]
     fn another_key_is_refused_and_a_listed_old_one_accepted() {
         let (record, ..) = ring("correct horse battery staple");
-        assert_eq!(open_keyring(&record, &key("wrong"), &[]).err(), Some(SealError::UnknownKey));
-        assert!(open_keyring(&record, &key("wrong"), &[key("correct horse battery staple")]).is_ok());
+        assert_eq!(
+            open_keyring(&record, &key("wrong"), &[]).err(),
+            Some(SealError::UnknownKey)
+        );
+        assert!(
+            open_keyring(
+                &record,
+                &key("wrong"),
+                &[key("correct horse battery staple")]
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -352,8 +484,14 @@ mod tests {
     fn the_same_value_seals_differently_each_time() {
         let (_, sealer, _) = ring(HEX);
         let (user, name) = (UserName::default(), "n".parse().expect("name"));
-        let place =
-            SecretContext { server: ServerId(Uuid::nil()), user: &user, name: &name, value: ValueId(Uuid::nil()) };
-        assert!(sealer.seal(place, "x").expect("sealed") != sealer.seal(place, "x").expect("sealed"));
+        let place = SecretContext {
+            server: ServerId(Uuid::nil()),
+            user: &user,
+            name: &name,
+            value: ValueId(Uuid::nil()),
+        };
+        assert!(
+            sealer.seal(place, "x").expect("sealed") != sealer.seal(place, "x").expect("sealed")
+        );
     }
 }

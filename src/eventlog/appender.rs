@@ -92,11 +92,23 @@ impl Appender {
     ) -> Result<Committed, Failure> {
         let values = match values.is_empty() {
             true => values,
-            false => self.projection.log().prepare_values(values).await.map_err(|error| store_unavailable(&error))?,
+            false => self
+                .projection
+                .log()
+                .prepare_values(values)
+                .await
+                .map_err(|error| store_unavailable(&error))?,
         };
         let (answer, answered) = oneshot::channel();
         let until = Instant::now() + CONTENTION_WINDOW;
-        let waiting = PendingCommand { id, actor, values, decide: Box::new(decide), until, answer };
+        let waiting = PendingCommand {
+            id,
+            actor,
+            values,
+            decide: Box::new(decide),
+            until,
+            answer,
+        };
         let closed = || Failure::unavailable("mcp-api is stopping and makes no more changes");
         self.queue.send(waiting).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
@@ -131,9 +143,14 @@ struct ConflictBackoff {
 
 impl ConflictBackoff {
     async fn wait_for_turn(&mut self, moves: &mut watch::Receiver<Position>) {
-        let Some(until) = self.until.take() else { return };
+        let Some(until) = self.until.take() else {
+            return;
+        };
         let passed = |at: &Position| at.0.saturating_sub(self.own.0);
-        if timeout_at(until, moves.wait_for(|at| passed(at) >= self.others)).await.is_err() {
+        if timeout_at(until, moves.wait_for(|at| passed(at) >= self.others))
+            .await
+            .is_err()
+        {
             self.others = self.others.min(passed(&moves.borrow()));
         }
     }
@@ -166,7 +183,10 @@ async fn append(
     turns: &mut ConflictBackoff,
 ) -> Vec<PendingCommand> {
     if let Some(unreadable) = projection.halted() {
-        return fail_batch(batch, &Failure::unavailable(format!("No change is possible: {unreadable}")));
+        return fail_batch(
+            batch,
+            &Failure::unavailable(format!("No change is possible: {unreadable}")),
+        );
     }
     let plan = match decide_batch(&projection.catalog(), &batch) {
         Ok(plan) => plan,
@@ -176,7 +196,11 @@ async fn append(
         return answer_batch(projection, batch, plan.answers).await;
     }
     let position = plan.after.position;
-    let entry = Entry { position, at: now_ms(), commits: plan.commits };
+    let entry = Entry {
+        position,
+        at: now_ms(),
+        commits: plan.commits,
+    };
     let began = Instant::now();
     match projection.log().append(&entry, &plan.values).await {
         Ok(()) => {
@@ -189,12 +213,17 @@ async fn append(
             // Until the winner's entry is here, the same would be tried in vain.
             projection.wait_for(position, CONFLICT_WAIT).await;
             let now = Instant::now();
-            let (late, again): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.until <= now);
-            fail_batch(late, &Failure::unavailable("Too many changes at once; ask again"));
+            let (late, again): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|waiting| waiting.until <= now);
+            fail_batch(
+                late,
+                &Failure::unavailable("Too many changes at once; ask again"),
+            );
             again
         }
         Err(AppendError::Repeated(id)) => {
-            let (repeated, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.id == id);
+            let (repeated, rest): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|waiting| waiting.id == id);
             for waiting in repeated {
                 let done = match find_commit(projection, id).await {
                     Ok(Some(done)) => {
@@ -202,7 +231,9 @@ async fn append(
                         projection.wait_for(done.position, CONFLICT_WAIT).await;
                         Ok(done)
                     }
-                    Ok(None) => Err(internal_error("a command is in the log and cannot be found there")),
+                    Ok(None) => Err(internal_error(
+                        "a command is in the log and cannot be found there",
+                    )),
                     Err(failure) => Err(failure),
                 };
                 let _ = waiting.answer.send(done);
@@ -213,7 +244,10 @@ async fn append(
     }
 }
 
-fn decide_batch(base: &Catalog, batch: &[PendingCommand]) -> Result<DecidedBatch, serde_json::Error> {
+fn decide_batch(
+    base: &Catalog,
+    batch: &[PendingCommand],
+) -> Result<DecidedBatch, serde_json::Error> {
     let mut after = base.clone();
     after.position = base.position.next();
     let (mut commits, mut values): (Vec<Commit>, Vec<VaultValue>) = Default::default();
@@ -223,7 +257,10 @@ fn decide_batch(base: &Catalog, batch: &[PendingCommand]) -> Result<DecidedBatch
         // The same command twice in one batch is one change, and both senders get its answer.
         let first = *planned.entry(waiting.id).or_insert(n);
         if first < n {
-            answers.push(answers[first].clone().map(|done| Committed { before: None, ..done }));
+            answers.push(answers[first].clone().map(|done| Committed {
+                before: None,
+                ..done
+            }));
             continue;
         }
         let before = Arc::new(after.clone());
@@ -232,17 +269,33 @@ fn decide_batch(base: &Catalog, batch: &[PendingCommand]) -> Result<DecidedBatch
             && !events.is_empty()
         {
             let stored = events.iter().map(Event::encode).collect::<Result<_, _>>()?;
-            commits.push(Commit { command_id: waiting.id, actor: waiting.actor, events: stored });
+            commits.push(Commit {
+                command_id: waiting.id,
+                actor: waiting.actor,
+                events: stored,
+            });
             values.extend_from_slice(&waiting.values);
             events.iter().for_each(|event| after.apply(event));
         }
-        answers.push(decided.map(|events| Committed { position: after.position, events, before: Some(before) }));
+        answers.push(decided.map(|events| Committed {
+            position: after.position,
+            events,
+            before: Some(before),
+        }));
     }
     if commits.is_empty() {
         after.position = base.position;
-        answers.iter_mut().flatten().for_each(|done| done.position = base.position);
+        answers
+            .iter_mut()
+            .flatten()
+            .for_each(|done| done.position = base.position);
     }
-    Ok(DecidedBatch { after, commits, values, answers })
+    Ok(DecidedBatch {
+        after,
+        commits,
+        values,
+        answers,
+    })
 }
 
 /// A command that is refused, or finds nothing to do, may be one that has already happened.
@@ -268,12 +321,34 @@ async fn answer_batch(
 
 async fn find_commit(projection: &Projection, id: CommandId) -> Result<Option<Committed>, Failure> {
     let log = projection.log();
-    let Some(position) = log.find_commit(id).await.map_err(|error| store_unavailable(&error))? else { return Ok(None) };
-    let entries = log.read(Position(position.0 - 1), 1).await.map_err(|error| store_unavailable(&error))?;
-    let commit = entries.iter().flat_map(|entry| &entry.commits).find(|commit| commit.command_id == id);
-    let events = commit.map(|commit| commit.events.iter().map(Event::decode).collect::<Result<Vec<_>, _>>());
+    let Some(position) = log
+        .find_commit(id)
+        .await
+        .map_err(|error| store_unavailable(&error))?
+    else {
+        return Ok(None);
+    };
+    let entries = log
+        .read(Position(position.0 - 1), 1)
+        .await
+        .map_err(|error| store_unavailable(&error))?;
+    let commit = entries
+        .iter()
+        .flat_map(|entry| &entry.commits)
+        .find(|commit| commit.command_id == id);
+    let events = commit.map(|commit| {
+        commit
+            .events
+            .iter()
+            .map(Event::decode)
+            .collect::<Result<Vec<_>, _>>()
+    });
     match events {
-        Some(Ok(events)) => Ok(Some(Committed { position, events: events.into(), before: None })),
+        Some(Ok(events)) => Ok(Some(Committed {
+            position,
+            events: events.into(),
+            before: None,
+        })),
         Some(Err(cause)) => Err(internal_error(cause)),
         None => Ok(None),
     }
@@ -289,7 +364,9 @@ fn fail_batch(batch: Vec<PendingCommand>, failure: &Failure) -> Vec<PendingComma
 fn store_unavailable(error: &StoreError) -> Failure {
     tracing::warn!(%error, "a change failed");
     // Nearly always it was not made; a store that fell silent in the middle of it may still have it.
-    Failure::unavailable("The store does not answer; ask again, and look first whether the change was made")
+    Failure::unavailable(
+        "The store does not answer; ask again, and look first whether the change was made",
+    )
 }
 
 #[cfg(test)]

@@ -41,7 +41,9 @@ impl PointInTime {
             return Ok(Self::Position(Position(position)));
         }
         let wanted = "at must be a position such as 12, or a time such as 2026-01-31T12:00:00Z";
-        time(text).map(Self::Time).ok_or_else(|| Failure::invalid(wanted))
+        time(text)
+            .map(Self::Time)
+            .ok_or_else(|| Failure::invalid(wanted))
     }
 
     /// The position that was the newest at this moment.
@@ -49,9 +51,13 @@ impl PointInTime {
         let head = projection.position();
         match self {
             Self::Position(position) if position <= head => Ok(position),
-            Self::Position(_) => Err(Failure::invalid(format!("at is past the end of the log, which is at {head}"))),
+            Self::Position(_) => Err(Failure::invalid(format!(
+                "at is past the end of the log, which is at {head}"
+            ))),
             Self::Time(time) if time > now_ms() => Err(Failure::invalid("at is in the future")),
-            Self::Time(time) => newest_snapshot(projection, time, head).await.map_err(store_unavailable),
+            Self::Time(time) => newest_snapshot(projection, time, head)
+                .await
+                .map_err(store_unavailable),
         }
     }
 }
@@ -60,19 +66,37 @@ impl PointInTime {
 fn time(text: &str) -> Option<u64> {
     let (time, ahead_ms) = match text.get(text.len().checked_sub(6)?..)?.as_bytes() {
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let two =
-                |a: &u8, b: &u8| Some(i64::from(char::from(*a).to_digit(10)? * 10 + char::from(*b).to_digit(10)?));
+            let two = |a: &u8, b: &u8| {
+                Some(i64::from(
+                    char::from(*a).to_digit(10)? * 10 + char::from(*b).to_digit(10)?,
+                ))
+            };
             let minutes = two(h1, h2)? * 60 + two(m1, m2)?;
-            (format!("{}Z", &text[..text.len() - 6]), minutes * if *sign == b'+' { 60_000 } else { -60_000 })
+            (
+                format!("{}Z", &text[..text.len() - 6]),
+                minutes * if *sign == b'+' { 60_000 } else { -60_000 },
+            )
         }
         _ => (text.to_owned(), 0),
     };
-    let since = humantime::parse_rfc3339(&time).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    u64::try_from(i64::try_from(since.as_millis()).ok()?.checked_sub(ahead_ms)?).ok()
+    let since = humantime::parse_rfc3339(&time)
+        .ok()?
+        .duration_since(std::time::UNIX_EPOCH)
+        .ok()?;
+    u64::try_from(
+        i64::try_from(since.as_millis())
+            .ok()?
+            .checked_sub(ahead_ms)?,
+    )
+    .ok()
 }
 
 /// The last append that is not younger. Appenders' clocks differ a little, and so much may this be wrong.
-async fn newest_snapshot(projection: &Projection, time: u64, head: Position) -> Result<Position, StoreError> {
+async fn newest_snapshot(
+    projection: &Projection,
+    time: u64,
+    head: Position,
+) -> Result<Position, StoreError> {
     let (mut not_younger, mut younger) = (0, head.0 + 1);
     while younger - not_younger > 1 {
         let middle = not_younger + (younger - not_younger) / 2;
@@ -93,20 +117,34 @@ pub struct CatalogHistory {
 
 impl Default for CatalogHistory {
     fn default() -> Self {
-        Self { turn: Semaphore::new(1), kept: Mutex::default() }
+        Self {
+            turn: Semaphore::new(1),
+            kept: Mutex::default(),
+        }
     }
 }
 
 impl CatalogHistory {
     /// The catalogue at a position that the log has reached.
-    pub async fn catalog(&self, projection: &Projection, at: Position) -> Result<Arc<Catalog>, Failure> {
-        let busy = || Failure::unavailable("Others look at the past right now; ask again in a moment");
-        let turn = tokio::time::timeout(WAITS, self.turn.acquire()).await.map_err(|_| busy())?;
+    pub async fn catalog(
+        &self,
+        projection: &Projection,
+        at: Position,
+    ) -> Result<Arc<Catalog>, Failure> {
+        let busy =
+            || Failure::unavailable("Others look at the past right now; ask again in a moment");
+        let turn = tokio::time::timeout(WAITS, self.turn.acquire())
+            .await
+            .map_err(|_| busy())?;
         let _turn = turn.map_err(internal_error)?;
         let mut catalog = self.nearest(projection, at).await?;
         let until = Instant::now() + FOLDS;
         while catalog.position < at {
-            let entries = projection.log().read(catalog.position, PAGE).await.map_err(store_unavailable)?;
+            let entries = projection
+                .log()
+                .read(catalog.position, PAGE)
+                .await
+                .map_err(store_unavailable)?;
             if entries.is_empty() {
                 return Err(internal_error("the log is shorter than it was"));
             }
@@ -115,7 +153,9 @@ impl CatalogHistory {
             }
             if catalog.position < at && Instant::now() >= until {
                 self.keep(Arc::new(catalog));
-                return Err(Failure::unavailable("The log is long; ask again, and it is read on from where it is now"));
+                return Err(Failure::unavailable(
+                    "The log is long; ask again, and it is read on from where it is now",
+                ));
             }
             tokio::task::yield_now().await;
         }
@@ -132,14 +172,21 @@ impl CatalogHistory {
         }
         let kept = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.iter().filter(|catalog| catalog.position <= at).max_by_key(|catalog| catalog.position).cloned()
+            kept.iter()
+                .filter(|catalog| catalog.position <= at)
+                .max_by_key(|catalog| catalog.position)
+                .cloned()
         };
         let kept = kept.map_or_else(Catalog::default, |catalog| Catalog::clone(&catalog));
         if kept.position.0 + RECENT >= at.0 || at.0 + RECENT < now.position.0 {
             return Ok(kept);
         }
-        let snapshot = snapshot::load_snapshot(projection.log()).await.map_err(store_unavailable)?;
-        Ok(snapshot.filter(|catalog| catalog.position <= at).unwrap_or(kept))
+        let snapshot = snapshot::load_snapshot(projection.log())
+            .await
+            .map_err(store_unavailable)?;
+        Ok(snapshot
+            .filter(|catalog| catalog.position <= at)
+            .unwrap_or(kept))
     }
 
     fn keep(&self, catalog: Arc<Catalog>) {
@@ -156,7 +203,9 @@ fn store_unavailable(error: StoreError) -> Failure {
 }
 
 fn now_ms() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -165,14 +214,39 @@ mod tests {
 
     #[test]
     fn moments_are_positions_or_times() {
-        assert_eq!(PointInTime::parse("12").ok(), Some(PointInTime::Position(Position(12))));
+        assert_eq!(
+            PointInTime::parse("12").ok(),
+            Some(PointInTime::Position(Position(12)))
+        );
         let noon = Some(PointInTime::Time(1_769_860_800_000));
-        for text in ["2026-01-31T12:00:00Z", "2026-01-31T14:00:00+02:00", "2026-01-31T06:30:00-05:30"] {
+        for text in [
+            "2026-01-31T12:00:00Z",
+            "2026-01-31T14:00:00+02:00",
+            "2026-01-31T06:30:00-05:30",
+        ] {
             assert_eq!(PointInTime::parse(text).ok(), noon, "{text}");
         }
-        assert_eq!(PointInTime::parse("2026-01-31T12:00:00.250Z").ok(), Some(PointInTime::Time(1_769_860_800_250)));
-        for text in ["", "-1", "yesterday", "2026-01-31", "2026-13-31T12:00:00Z", "1.0", "é+02:00", "+02:00"] {
-            assert!(PointInTime::parse(text).expect_err(text).message.contains("2026-01-31T12:00:00Z"), "{text}");
+        assert_eq!(
+            PointInTime::parse("2026-01-31T12:00:00.250Z").ok(),
+            Some(PointInTime::Time(1_769_860_800_250))
+        );
+        for text in [
+            "",
+            "-1",
+            "yesterday",
+            "2026-01-31",
+            "2026-13-31T12:00:00Z",
+            "1.0",
+            "é+02:00",
+            "+02:00",
+        ] {
+            assert!(
+                PointInTime::parse(text)
+                    .expect_err(text)
+                    .message
+                    .contains("2026-01-31T12:00:00Z"),
+                "{text}"
+            );
         }
     }
 }

@@ -24,11 +24,21 @@ const TRIES: u32 = 3;
 /// The newest catalogue that is stored and can be read.
 pub async fn load_snapshot(log: &dyn EventLog) -> Result<Option<Catalog>, StoreError> {
     for _ in 0..TRIES {
-        let Some(snapshot) = log.newest_snapshot(FOLD_VERSION).await? else { return Ok(None) };
+        let Some(snapshot) = log.newest_snapshot(FOLD_VERSION).await? else {
+            return Ok(None);
+        };
         let (pieces, read) = mpsc::channel(ON_THE_WAY);
-        let reading = spawn_blocking(move || read_from(PieceReader { pieces: read, piece: vec![], at: 0 }));
+        let reading = spawn_blocking(move || {
+            read_from(PieceReader {
+                pieces: read,
+                piece: vec![],
+                at: 0,
+            })
+        });
         let whole = send_all(log, &snapshot, pieces).await?;
-        let read = reading.await.map_err(|error| StoreError(error.to_string()))?;
+        let read = reading
+            .await
+            .map_err(|error| StoreError(error.to_string()))?;
         match read {
             Ok(catalog) => return Ok(Some(catalog)),
             Err(error) if whole => {
@@ -48,7 +58,9 @@ async fn send_all(
     pieces: mpsc::Sender<Vec<u8>>,
 ) -> Result<bool, StoreError> {
     for n in 0..snapshot.pieces {
-        let Some(piece) = log.snapshot_piece(snapshot, n).await? else { return Ok(false) };
+        let Some(piece) = log.snapshot_piece(snapshot, n).await? else {
+            return Ok(false);
+        };
         // Whoever finds it unreadable reads no further.
         if pieces.send(piece).await.is_err() {
             break;
@@ -59,10 +71,18 @@ async fn send_all(
 
 /// Stores a catalogue, where no newer one is stored.
 pub async fn save_snapshot(log: &dyn EventLog, catalog: Arc<Catalog>) -> Result<(), StoreError> {
-    let mut snapshot = SnapshotHead { id: Uuid::now_v7(), fold: FOLD_VERSION, at: catalog.position, pieces: 0 };
+    let mut snapshot = SnapshotHead {
+        id: Uuid::now_v7(),
+        fold: FOLD_VERSION,
+        at: catalog.position,
+        pieces: 0,
+    };
     let (pieces, mut made) = mpsc::channel(ON_THE_WAY);
     let making = spawn_blocking(move || {
-        let mut writer = PieceWriter { pieces, piece: Vec::with_capacity(PIECE) };
+        let mut writer = PieceWriter {
+            pieces,
+            piece: Vec::with_capacity(PIECE),
+        };
         for text in catalog.snapshot() {
             writer.write_all(&text?)?;
             writer.write_all(&[END])?;
@@ -73,7 +93,9 @@ pub async fn save_snapshot(log: &dyn EventLog, catalog: Arc<Catalog>) -> Result<
         log.put_snapshot_piece(&snapshot, piece).await?;
         snapshot.pieces += 1;
     }
-    let made = making.await.map_err(|error| StoreError(error.to_string()))?;
+    let made = making
+        .await
+        .map_err(|error| StoreError(error.to_string()))?;
     made.map_err(|error| StoreError(format!("it could not be made: {error}")))?;
     log.finish_snapshot(&snapshot).await
 }
@@ -100,7 +122,9 @@ struct PieceWriter {
 impl PieceWriter {
     fn send(&mut self) -> io::Result<()> {
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        self.pieces.blocking_send(piece).map_err(|_| io::Error::other("the store takes no more of it"))
+        self.pieces
+            .blocking_send(piece)
+            .map_err(|_| io::Error::other("the store takes no more of it"))
     }
 }
 

@@ -44,7 +44,10 @@ pub async fn readyz(State(facade): State<Arc<ApiState>>) -> Result<Response, Api
         return Err(Failure::unavailable("Not ready: this process is draining").into());
     }
     let mut missing = Vec::new();
-    if !matches!(tokio::time::timeout(LIMIT, facade.projection.log().head()).await, Ok(Ok(_))) {
+    if !matches!(
+        tokio::time::timeout(LIMIT, facade.projection.log().head()).await,
+        Ok(Ok(_))
+    ) {
         missing.push("the store does not answer".to_owned());
     }
     if let Some(unreadable) = facade.projection.halted() {
@@ -53,13 +56,18 @@ pub async fn readyz(State(facade): State<Arc<ApiState>>) -> Result<Response, Api
     // A worker that has just started may be heard in one area before it is in another.
     let question = ReadServerLogs { servers: vec![] };
     // Without the pool of packages all else works.
-    let asked = [Area::Servers, Area::Tools, Area::Secrets]
-        .map(|area| facade.commands.send_to(Target::AnyWorker(area), &question, LIMIT));
+    let asked = [Area::Servers, Area::Tools, Area::Secrets].map(|area| {
+        facade
+            .commands
+            .send_to(Target::AnyWorker(area), &question, LIMIT)
+    });
     if let Some(failure) = join_all(asked).await.into_iter().find_map(Result::err) {
         missing.push(format!("no worker answers ({failure})"));
     }
     if missing.is_empty() {
-        return success(Ready { position: facade.projection.position() });
+        return success(Ready {
+            position: facade.projection.position(),
+        });
     }
     Err(Failure::unavailable(format!("Not ready: {}", missing.join("; "))).into())
 }
@@ -67,11 +75,27 @@ pub async fn readyz(State(facade): State<Arc<ApiState>>) -> Result<Response, Api
 /// Figures in the Prometheus text format.
 #[utoipa::path(get, operation_id = "metrics", path = "/metrics", tag = "health", responses((status = 200, description = "Done", body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    facade.metrics.log_position.set(facade.projection.position().0);
-    let (waiting, running) = (facade.projection.catalog().jobs.waiting(), facade.projection.catalog().jobs.running());
+    facade
+        .metrics
+        .log_position
+        .set(facade.projection.position().0);
+    let (waiting, running) = (
+        facade.projection.catalog().jobs.waiting(),
+        facade.projection.catalog().jobs.running(),
+    );
     facade.metrics.jobs_waiting.set(waiting as u64);
     facade.metrics.jobs_running.set(running as u64);
-    facade.metrics.jobs_arriving.set(facade.bus.pending_jobs().await as u64);
+    facade
+        .metrics
+        .jobs_arriving
+        .set(facade.bus.pending_jobs().await as u64);
     let text = facade.metrics.render().map_err(internal_error)?;
-    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    Ok((
+        [(
+            CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response())
 }

@@ -73,7 +73,10 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
 }
 
 fn no_such_route() -> ApiError {
-    ApiError(Failure::new(Code::RouteNotFound, "There is no such route; GET /docs shows which there are"))
+    ApiError(Failure::new(
+        Code::RouteNotFound,
+        "There is no such route; GET /docs shows which there are",
+    ))
 }
 
 /// What a process answers that is only a worker: how it is.
@@ -96,8 +99,14 @@ fn behind_the_door(routes: Router<Arc<ApiState>>, facade: Arc<ApiState>) -> Rout
     routes
         .fallback(async || no_such_route())
         .method_not_allowed_fallback(async || {
-            ApiError(Failure::new(Code::MethodNotAllowed, "The route exists, but not with this method; see GET /docs"))
+            ApiError(Failure::new(
+                Code::MethodNotAllowed,
+                "The route exists, but not with this method; see GET /docs",
+            ))
         })
-        .layer(from_fn_with_state(facade.clone(), self::middleware::auth::authenticate_request))
+        .layer(from_fn_with_state(
+            facade.clone(),
+            self::middleware::auth::authenticate_request,
+        ))
         .with_state(facade)
 }

@@ -83,7 +83,11 @@ impl ApiState {
             ending,
             requests,
         } = parts;
-        let commands = CommandClient { bus: bus.clone(), projection: projection.clone(), registry: registry.clone() };
+        let commands = CommandClient {
+            bus: bus.clone(),
+            projection: projection.clone(),
+            registry: registry.clone(),
+        };
         let events = EventBroadcaster::start(projection.clone(), metrics.clone(), ending.clone());
         Arc::new(Self {
             projection,
@@ -111,7 +115,11 @@ impl ApiState {
     }
 
     /// Asks any worker to carry out a command.
-    pub async fn send_command<C: Command>(&self, command: &C, time: Duration) -> Result<C::Answer, Failure> {
+    pub async fn send_command<C: Command>(
+        &self,
+        command: &C,
+        time: Duration,
+    ) -> Result<C::Answer, Failure> {
         self.send_to(None, command, time).await
     }
 
@@ -122,7 +130,11 @@ impl ApiState {
         command: &C,
         time: Duration,
     ) -> Result<C::Answer, Failure> {
-        let held = self.projection.catalog().server(server.as_str()).and_then(|server| server.held());
+        let held = self
+            .projection
+            .catalog()
+            .server(server.as_str())
+            .and_then(|server| server.held());
         self.send_to(held, command, time).await
     }
 
@@ -134,11 +146,22 @@ impl ApiState {
     ) -> Result<C::Answer, Failure> {
         let body = Bytes::from(serde_json::to_vec(command).map_err(internal_error)?);
         let (area, command) = (C::AREA, C::NAME);
-        let question = CommandRequest { area, server, command, call: None, body, traceparent: None, time };
+        let question = CommandRequest {
+            area,
+            server,
+            command,
+            call: None,
+            body,
+            traceparent: None,
+            time,
+        };
         let answered = self.commands.send(question).await?;
         // Whoever has changed something sees it here at once.
-        if C::DELIVERY == DeliveryMode::Change && !self.projection.wait_for(answered.position, CATCH_UP).await {
-            let behind = "The change was made, but this process cannot read it yet; look again in a moment";
+        if C::DELIVERY == DeliveryMode::Change
+            && !self.projection.wait_for(answered.position, CATCH_UP).await
+        {
+            let behind =
+                "The change was made, but this process cannot read it yet; look again in a moment";
             return Err(Failure::unavailable(behind).maybe_run());
         }
         serde_json::from_slice(&answered.body).map_err(internal_error)

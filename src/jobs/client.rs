@@ -31,7 +31,8 @@ use crate::time::clock::now_ms;
 const KEYS: Duration = Duration::from_secs(86_400);
 
 /// What a job is refused with that nobody could open.
-const OTHER_KEY: &str = "The workers seal with another key than this process has; start it anew with their SECRETS_KEY";
+const OTHER_KEY: &str =
+    "The workers seal with another key than this process has; start it anew with their SECRETS_KEY";
 
 #[derive(Clone)]
 pub struct JobClient {
@@ -66,10 +67,21 @@ pub struct Submitted {
 impl NewJob {
     /// One by which the program looks after itself.
     pub fn maintenance<C: Command>(command: &C, actor: Actor) -> Result<Self, Failure> {
-        let work =
-            JobArguments { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(internal_error)? };
+        let work = JobArguments {
+            call: None,
+            raw: false,
+            reply: None,
+            body: to_raw_value(command).map_err(internal_error)?,
+        };
         let user = SYSTEM_USER.parse().map_err(internal_error)?;
-        Ok(Self { user, command: C::NAME, server: None, work, key: None, actor })
+        Ok(Self {
+            user,
+            command: C::NAME,
+            server: None,
+            work,
+            key: None,
+            actor,
+        })
     }
 }
 
@@ -87,11 +99,23 @@ impl JobClient {
         if let Some(id) = ids.first().filter(|_| !done.events.is_empty()) {
             return Ok(Submitted { id: *id, new: true });
         }
-        let other = done.before.as_ref().and_then(|before| crate::core::decide::job::active_singleton(before, command));
+        let other = done
+            .before
+            .as_ref()
+            .and_then(|before| crate::core::decide::job::active_singleton(before, command));
         if let Some(other) = other {
-            return Ok(Submitted { id: other.id, new: false });
+            return Ok(Submitted {
+                id: other.id,
+                new: false,
+            });
         }
-        let known = key.and_then(|key| self.projection.catalog().jobs.of_key(key.request.scope).map(|job| job.id));
+        let known = key.and_then(|key| {
+            self.projection
+                .catalog()
+                .jobs
+                .of_key(key.request.scope)
+                .map(|job| job.id)
+        });
         let known = known.map(|id| Submitted { id, new: false });
         known.ok_or_else(key_expired)
     }
@@ -108,16 +132,25 @@ impl JobClient {
     /// Their ids; none of them is accepted where nothing has happened.
     async fn append_jobs(&self, new: Vec<NewJob>) -> Result<(Vec<JobId>, Committed), Failure> {
         let actor = new.first().map_or(Actor::Worker, |new| new.actor);
-        let sealed = new.into_iter().map(|new| self.sealed(new)).collect::<Result<Vec<_>, _>>()?;
+        let sealed = new
+            .into_iter()
+            .map(|new| self.sealed(new))
+            .collect::<Result<Vec<_>, _>>()?;
         let (accept, values): (Vec<_>, Vec<_>) = sealed.into_iter().unzip();
         let ids: Vec<_> = accept.iter().map(|accept| accept.job).collect();
         let arguments: Vec<_> = accept.iter().map(|accept| accept.arguments).collect();
         let first = CommandId(ids.first().map_or(Uuid::nil(), |id| id.0));
         let decide = move |catalog: &_| crate::core::decide::job::accept_jobs(catalog, &accept);
-        let accepted = self.appender.commit_with_values(first, actor, values, decide).await;
+        let accepted = self
+            .appender
+            .commit_with_values(first, actor, values, decide)
+            .await;
         // Where the store does not answer, the log may name them, now or in a moment.
         let refused = |failure: &Failure| failure.code != Code::Unavailable;
-        if accepted.as_ref().map_or_else(refused, |done| done.events.is_empty()) {
+        if accepted
+            .as_ref()
+            .map_or_else(refused, |done| done.events.is_empty())
+        {
             // What may have been put for them is not needed; should this fail, it is left to the sweep.
             let _ = self.vault.remove(&arguments).await;
         }
@@ -126,15 +159,41 @@ impl JobClient {
 
     /// Seals what a job works on.
     fn sealed(&self, new: NewJob) -> Result<(AcceptJob, VaultValue), Failure> {
-        let NewJob { user, command, server, work, key, .. } = new;
+        let NewJob {
+            user,
+            command,
+            server,
+            work,
+            key,
+            ..
+        } = new;
         let (job, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
         let text = Zeroizing::new(serde_json::to_string(&work).map_err(internal_error)?);
-        let place = JobValueContext { job, part: JobValueKind::Arguments, value: arguments };
+        let place = JobValueContext {
+            job,
+            part: JobValueKind::Arguments,
+            value: arguments,
+        };
         let sealed = self.seal(place, &text)?;
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
         let most_waiting = self.limits.waiting_jobs;
-        let accept = AcceptJob { job, user, command, server, tool, arguments, key, most_waiting };
-        Ok((accept, VaultValue { id: arguments, sealed }))
+        let accept = AcceptJob {
+            job,
+            user,
+            command,
+            server,
+            tool,
+            arguments,
+            key,
+            most_waiting,
+        };
+        Ok((
+            accept,
+            VaultValue {
+                id: arguments,
+                sealed,
+            },
+        ))
     }
 
     /// Seals with a key that workers have: this process may be the last one with an earlier key, and they open nothing
@@ -152,7 +211,11 @@ impl JobClient {
     }
 
     /// Has the program look after itself: once for every `when`, however many processes want it.
-    pub async fn submit_maintenance<C: Command>(&self, command: &C, when: &str) -> Result<Submitted, Failure> {
+    pub async fn submit_maintenance<C: Command>(
+        &self,
+        command: &C,
+        when: &str,
+    ) -> Result<Submitted, Failure> {
         self.submit_maintenance_for(None, command, when).await
     }
 
@@ -163,7 +226,8 @@ impl JobClient {
         command: &C,
         when: &str,
     ) -> Result<Submitted, Failure> {
-        self.submit_maintenance_for(Some(server.clone()), command, when).await
+        self.submit_maintenance_for(Some(server.clone()), command, when)
+            .await
     }
 
     async fn submit_maintenance_for<C: Command>(
@@ -174,23 +238,36 @@ impl JobClient {
     ) -> Result<Submitted, Failure> {
         let of = server.as_ref().map(ServerName::as_str).unwrap_or_default();
         let parts = [C::NAME.as_bytes(), when.as_bytes(), of.as_bytes()];
-        let scope = self.sealer.digest("upkeep", &parts).map_err(internal_error)?;
+        let scope = self
+            .sealer
+            .digest("upkeep", &parts)
+            .map_err(internal_error)?;
         let key = Some(IdempotencyKey { scope, body: scope }.into());
-        self.submit(NewJob { server, key, ..NewJob::maintenance(command, Actor::Worker)? }).await
+        self.submit(NewJob {
+            server,
+            key,
+            ..NewJob::maintenance(command, Actor::Worker)?
+        })
+        .await
     }
 
     /// Cancels a job of that user. One that waits never runs; one that runs is told to stop.
     pub async fn cancel(&self, id: JobId, user: UserName) -> Result<Arc<Job>, Failure> {
         let until = self.answer_expiry();
-        let decide = move |catalog: &_| crate::core::decide::job::cancel_job(catalog, id, &user, until);
-        self.appender.commit(CommandId(Uuid::now_v7()), Actor::Api, decide).await?;
+        let decide =
+            move |catalog: &_| crate::core::decide::job::cancel_job(catalog, id, &user, until);
+        self.appender
+            .commit(CommandId(Uuid::now_v7()), Actor::Api, decide)
+            .await?;
         let job = self.projection.catalog().jobs.get(id).cloned();
         job.ok_or_else(|| Failure::job_not_found(id))
     }
 
     /// What a producer's own id of a job is known by.
     pub fn producer_key(&self, id: &str) -> Result<Digest, Failure> {
-        self.sealer.digest("producer's id", &[id.as_bytes()]).map_err(internal_error)
+        self.sealer
+            .digest("producer's id", &[id.as_bytes()])
+            .map_err(internal_error)
     }
 
     /// How long the key of a change made now is remembered: milliseconds since 1970.

@@ -41,9 +41,17 @@ pub trait EventLog: Send + Sync {
     /// The newest finished snapshot of that fold version.
     async fn newest_snapshot(&self, fold: u32) -> Result<Option<SnapshotHead>, StoreError>;
     /// One of its pieces; `None` where it has been replaced.
-    async fn snapshot_piece(&self, snapshot: &SnapshotHead, n: u32) -> Result<Option<Vec<u8>>, StoreError>;
+    async fn snapshot_piece(
+        &self,
+        snapshot: &SnapshotHead,
+        n: u32,
+    ) -> Result<Option<Vec<u8>>, StoreError>;
     /// Puts the next piece of a snapshot that is being made: it has `snapshot.pieces` already.
-    async fn put_snapshot_piece(&self, snapshot: &SnapshotHead, piece: Vec<u8>) -> Result<(), StoreError>;
+    async fn put_snapshot_piece(
+        &self,
+        snapshot: &SnapshotHead,
+        piece: Vec<u8>,
+    ) -> Result<(), StoreError>;
     /// Makes it the newest where none is as new, and drops all pieces that are in vain then.
     async fn finish_snapshot(&self, snapshot: &SnapshotHead) -> Result<(), StoreError>;
 }

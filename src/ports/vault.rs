@@ -63,12 +63,19 @@ pub trait Vault: Send + Sync {
     /// The ids of values put longer ago than `age`, by the store's clock.
     async fn older_than(&self, age: Duration) -> Result<Vec<ValueId>, StoreError>;
     /// The wrappings of up to `limit` values after an id, in the order of their ids.
-    async fn wrappings(&self, after: Option<ValueId>, limit: usize) -> Result<Vec<(ValueId, Bytes)>, StoreError>;
+    async fn wrappings(
+        &self,
+        after: Option<ValueId>,
+        limit: usize,
+    ) -> Result<Vec<(ValueId, Bytes)>, StoreError>;
     /// Gives values another wrapping, each where it still has the one that was read, and says how many were
     /// given one. `from` and `to` are equally long.
     async fn rewrap(&self, changes: Vec<WrappingChange>) -> Result<usize, StoreError>;
     /// The stored key record; `proposed` becomes it where there is none.
-    async fn key_record(&self, proposed: Option<KeyRecord>) -> Result<Option<KeyRecord>, StoreError>;
+    async fn key_record(
+        &self,
+        proposed: Option<KeyRecord>,
+    ) -> Result<Option<KeyRecord>, StoreError>;
     /// Puts another check value in the place of this record's. False: it is not the stored one.
     async fn renew_key_record(&self, from: &KeyRecord, check: Vec<u8>) -> Result<bool, StoreError>;
 }

@@ -25,11 +25,23 @@ pub fn start(config: &LogConfig) {
         // It would be told on standard error, and that panics where nobody reads it any more.
         .log_internal_errors(false);
     let lines = if json {
-        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+        lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .boxed()
     } else {
-        lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed()
+        lines
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .boxed()
     };
-    let _ = tracing_subscriber::registry().with(filter).with(filter_fn(is_harmless)).with(lines).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(filter_fn(is_harmless))
+        .with(lines)
+        .try_init();
 }
 
 /// Libraries that tell whole messages at these levels and below, with what users say and servers answer in them.
@@ -37,6 +49,7 @@ const TALKATIVE: [(&str, Level); 2] = [("async_nats", Level::DEBUG), ("rmcp", Le
 
 /// Whatever `RUST_LOG` says: nobody's secrets are in the log.
 fn is_harmless(of: &Metadata<'_>) -> bool {
-    let tells = |(library, level): &(&str, Level)| of.target().starts_with(library) && of.level() >= level;
+    let tells =
+        |(library, level): &(&str, Level)| of.target().starts_with(library) && of.level() >= level;
     !TALKATIVE.iter().any(tells)
 }

@@ -16,8 +16,9 @@ use crate::core::failure::Code;
 use crate::core::names::ServerName;
 
 /// Seconds: from a warm echo to the longest default timeout.
-const BUCKETS: [f64; 14] =
-    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0];
+const BUCKETS: [f64; 14] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0,
+];
 /// The tool's name where a call named one that its server does not have: nobody can fill the memory
 /// with made-up names.
 pub const UNKNOWN: &str = "unknown";
@@ -85,7 +86,13 @@ impl ToolMeter {
     /// Counts a call that ended with that code.
     pub fn failed(&self, outcome: &'static str) {
         let ToolLabels { server, tool } = self.labels.clone();
-        self.calls.get_or_create(&CallLabels { server, tool, outcome }).inc();
+        self.calls
+            .get_or_create(&CallLabels {
+                server,
+                tool,
+                outcome,
+            })
+            .inc();
     }
 }
 
@@ -107,25 +114,61 @@ impl Metrics {
             event_reads: Counter::default(),
         };
         let registry = &mut metrics.registry;
-        registry.register("calls", "Tool calls by server, tool and outcome", metrics.calls.clone());
-        registry.register("call_seconds", "How long tool calls took", metrics.seconds.clone());
-        registry.register("server_restarts", "Servers that ended and were started again", metrics.restarts.clone());
-        registry.register("children_alive", "Child processes of MCP servers that run", metrics.children_alive.clone());
-        registry.register("secrets_opened", "Secrets opened for calls", metrics.secrets_opened.clone());
+        registry.register(
+            "calls",
+            "Tool calls by server, tool and outcome",
+            metrics.calls.clone(),
+        );
+        registry.register(
+            "call_seconds",
+            "How long tool calls took",
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "server_restarts",
+            "Servers that ended and were started again",
+            metrics.restarts.clone(),
+        );
+        registry.register(
+            "children_alive",
+            "Child processes of MCP servers that run",
+            metrics.children_alive.clone(),
+        );
+        registry.register(
+            "secrets_opened",
+            "Secrets opened for calls",
+            metrics.secrets_opened.clone(),
+        );
         registry.register(
             "log_position",
             "The log's position that this process has reached",
             metrics.log_position.clone(),
         );
-        registry.register("jobs_waiting", "Jobs that wait for a worker", metrics.jobs_waiting.clone());
+        registry.register(
+            "jobs_waiting",
+            "Jobs that wait for a worker",
+            metrics.jobs_waiting.clone(),
+        );
         registry.register(
             "jobs_arriving",
             "Jobs that producers have sent and the log has not taken in",
             metrics.jobs_arriving.clone(),
         );
-        registry.register("jobs_running", "Jobs that workers have", metrics.jobs_running.clone());
-        registry.register("event_listeners", "Streams of GET /events that are open", metrics.event_listeners.clone());
-        registry.register("event_reads", "Reads of the log for these streams", metrics.event_reads.clone());
+        registry.register(
+            "jobs_running",
+            "Jobs that workers have",
+            metrics.jobs_running.clone(),
+        );
+        registry.register(
+            "event_listeners",
+            "Streams of GET /events that are open",
+            metrics.event_listeners.clone(),
+        );
+        registry.register(
+            "event_reads",
+            "Reads of the log for these streams",
+            metrics.event_reads.clone(),
+        );
         Arc::new(metrics)
     }
 
@@ -139,14 +182,24 @@ impl Metrics {
         let tool = if known() { tool } else { UNKNOWN };
         let mut meters = self.meters.write().unwrap_or_else(PoisonError::into_inner);
         let tools = meters.entry(server.to_owned()).or_default();
-        tools.entry(tool.to_owned()).or_insert_with(|| self.new_meter(server, tool)).clone()
+        tools
+            .entry(tool.to_owned())
+            .or_insert_with(|| self.new_meter(server, tool))
+            .clone()
     }
 
     fn new_meter(&self, server: &str, tool: &str) -> Arc<ToolMeter> {
-        let labels = ToolLabels { server: server.to_owned(), tool: tool.to_owned() };
+        let labels = ToolLabels {
+            server: server.to_owned(),
+            tool: tool.to_owned(),
+        };
         let call = |outcome| {
             let ToolLabels { server, tool } = labels.clone();
-            self.calls.get_or_create_owned(&CallLabels { server, tool, outcome })
+            self.calls.get_or_create_owned(&CallLabels {
+                server,
+                tool,
+                outcome,
+            })
         };
         Arc::new(ToolMeter {
             seconds: self.seconds.get_or_create_owned(&labels),
@@ -158,20 +211,41 @@ impl Metrics {
     }
 
     pub fn restarted(&self, server: &ServerName) {
-        self.restarts.get_or_create(&ServerLabels { server: server.as_str().to_owned() }).inc();
+        self.restarts
+            .get_or_create(&ServerLabels {
+                server: server.as_str().to_owned(),
+            })
+            .inc();
     }
 
     /// A deleted server's figures go with it.
     pub fn forget(&self, server: &ServerName) {
         let server = server.as_str();
-        let tools = self.meters.write().unwrap_or_else(PoisonError::into_inner).remove(server);
+        let tools = self
+            .meters
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(server);
         for tool in tools.into_iter().flat_map(HashMap::into_keys) {
-            for outcome in Code::ALL.map(Code::as_str).into_iter().chain(["ok", "tool_error"]) {
-                self.calls.remove(&CallLabels { server: server.to_owned(), tool: tool.clone(), outcome });
+            for outcome in Code::ALL
+                .map(Code::as_str)
+                .into_iter()
+                .chain(["ok", "tool_error"])
+            {
+                self.calls.remove(&CallLabels {
+                    server: server.to_owned(),
+                    tool: tool.clone(),
+                    outcome,
+                });
             }
-            self.seconds.remove(&ToolLabels { server: server.to_owned(), tool });
+            self.seconds.remove(&ToolLabels {
+                server: server.to_owned(),
+                tool,
+            });
         }
-        self.restarts.remove(&ServerLabels { server: server.to_owned() });
+        self.restarts.remove(&ServerLabels {
+            server: server.to_owned(),
+        });
     }
 
     /// The Prometheus text format.

@@ -24,7 +24,11 @@ impl JobAnswer {
     /// `body` must be JSON.
     pub fn done(body: Bytes) -> Result<Self, serde_json::Error> {
         let body = RawValue::from_string(String::from_utf8_lossy(&body).into_owned())?;
-        Ok(Self { status: 200, retry_after: None, body })
+        Ok(Self {
+            status: 200,
+            retry_after: None,
+            body,
+        })
     }
 
     /// What it says, where it is a failure.
@@ -33,12 +37,17 @@ impl JobAnswer {
         struct Said {
             error: String,
         }
-        (self.status != 200)
-            .then(|| serde_json::from_str::<Said>(self.body.get()).map_or(String::new(), |said| said.error))
+        (self.status != 200).then(|| {
+            serde_json::from_str::<Said>(self.body.get()).map_or(String::new(), |said| said.error)
+        })
     }
 
     pub fn failed(failure: &Failure) -> Self {
         let body = serde_json::value::to_raw_value(&ErrorBody::of(failure)).unwrap_or_default();
-        Self { status: failure.code.status(), retry_after: failure.retry_after, body }
+        Self {
+            status: failure.code.status(),
+            retry_after: failure.retry_after,
+            body,
+        }
     }
 }

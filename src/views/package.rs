@@ -56,7 +56,10 @@ impl PackageView {
     pub fn new(server: &Server, folders: &PackageDirs) -> Option<Self> {
         let installed = server.package.as_ref()?;
         let package = &installed.package;
-        let link = folders.link(&package.source, &server.name).to_string_lossy().into_owned();
+        let link = folders
+            .link(&package.source, &server.name)
+            .to_string_lossy()
+            .into_owned();
         let install_path = package.recipe.as_ref().map(|_| link);
         let mut view = Self {
             name: package.name.clone(),
@@ -81,8 +84,10 @@ impl PackageView {
             let shown = |index: PackageIndex| index.url;
             (view.python_module, view.python_args) = (python.module, Some(python.args));
             view.pip_dependencies = Some(python.dependencies);
-            (view.pip_index_url, view.pip_extra_index_url) =
-                (python.index_url.map(shown), python.extra_index_url.map(shown));
+            (view.pip_index_url, view.pip_extra_index_url) = (
+                python.index_url.map(shown),
+                python.extra_index_url.map(shown),
+            );
             view.venv_path.clone_from(&view.install_path);
         }
         Some(view)

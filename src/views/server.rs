@@ -77,7 +77,12 @@ pub struct LiveDetails {
 
 impl ServerView {
     /// `folders` is where packages lie.
-    pub fn new(server: &Server, live: ServerStatus, told: LiveDetails, folders: &PackageDirs) -> Self {
+    pub fn new(
+        server: &Server,
+        live: ServerStatus,
+        told: LiveDetails,
+        folders: &PackageDirs,
+    ) -> Self {
         let mut view = Self::from_catalog(server, folders);
         view.set_status(live);
         view.logs = Some(told.logs);
@@ -124,12 +129,22 @@ impl ServerView {
                 (view.command, view.args, view.env) = (Some(command), Some(args), Some(env));
                 view.replicas = Some(config.replicas);
             }
-            Transport::StreamableHttp(Remote { url, headers, reconnection_options, .. }) => {
+            Transport::StreamableHttp(Remote {
+                url,
+                headers,
+                reconnection_options,
+                ..
+            }) => {
                 let shown = |value| match value {
                     HeaderValue::Plain(value) => value,
                     HeaderValue::Sealed { .. } => HIDDEN.to_owned(),
                 };
-                view.headers = Some(headers.into_iter().map(|(name, value)| (name, shown(value))).collect());
+                view.headers = Some(
+                    headers
+                        .into_iter()
+                        .map(|(name, value)| (name, shown(value)))
+                        .collect(),
+                );
                 (view.url, view.reconnection_options) = (Some(url), Some(reconnection_options));
             }
         }

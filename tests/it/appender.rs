@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::samples::{
-    command_id, commit, config, enabled, entry, registered, secret_set, server_id, small_entry, snapshot,
+    command_id, commit, config, enabled, entry, registered, secret_set, server_id, small_entry,
+    snapshot,
 };
 use crate::store_contract::{Store, finished, fresh, sqlite};
 use mcp_api::adapters::bus_local::LocalBus;
@@ -32,8 +33,13 @@ struct Process {
 
 impl Process {
     async fn start(log: &Arc<dyn EventLog>) -> Self {
-        let projection = Projection::open(log.clone(), LocalBus::new()).await.expect("followed");
-        Self { appender: Appender::start(projection.clone()), projection }
+        let projection = Projection::open(log.clone(), LocalBus::new())
+            .await
+            .expect("followed");
+        Self {
+            appender: Appender::start(projection.clone()),
+            projection,
+        }
     }
 
     async fn register(&self, id: CommandId, number: usize) -> Result<Committed, Failure> {
@@ -48,7 +54,11 @@ impl Process {
             session: None,
             sealed: vec![],
         };
-        self.appender.commit(id, Actor::Api, move |catalog| register_server(catalog, &command)).await
+        self.appender
+            .commit(id, Actor::Api, move |catalog| {
+                register_server(catalog, &command)
+            })
+            .await
     }
 
     fn shown(&self) -> String {
@@ -72,7 +82,11 @@ async fn whole(log: &Arc<dyn EventLog>) -> Vec<Entry> {
     let entries = log.read(Position(0), 1_000_000).await.expect("entries");
     let positions: Vec<u64> = entries.iter().map(|entry| entry.position.0).collect();
     assert_eq!(positions, (1..=entries.len() as u64).collect::<Vec<_>>());
-    let mut ids: Vec<_> = entries.iter().flat_map(|entry| &entry.commits).map(|commit| commit.command_id).collect();
+    let mut ids: Vec<_> = entries
+        .iter()
+        .flat_map(|entry| &entry.commits)
+        .map(|commit| commit.command_id)
+        .collect();
     ids.sort();
     let all = ids.len();
     ids.dedup();
@@ -82,19 +96,29 @@ async fn whole(log: &Arc<dyn EventLog>) -> Vec<Entry> {
 
 fn folded(entries: &[Entry]) -> Catalog {
     let mut catalog = Catalog::default();
-    entries.iter().for_each(|entry| catalog.fold(entry).expect("folded"));
+    entries
+        .iter()
+        .for_each(|entry| catalog.fold(entry).expect("folded"));
     catalog
 }
 
 /// Keeps a process's appender at deciding one change until the gate is dropped.
-async fn hold_up(process: &Process, number: usize) -> (mpsc::Sender<()>, JoinHandle<Result<Committed, Failure>>) {
+async fn hold_up(
+    process: &Process,
+    number: usize,
+) -> (mpsc::Sender<()>, JoinHandle<Result<Committed, Failure>>) {
     let (gate, opened) = mpsc::channel();
     let (began, begun) = tokio::sync::oneshot::channel();
     let (opened, began) = (Mutex::new(opened), Mutex::new(Some(began)));
     let appender = process.appender.clone();
     let held = tokio::spawn(async move {
         let decide = move |_: &Catalog| {
-            began.lock().expect("a lock").take().into_iter().for_each(|began| began.send(()).expect("heard"));
+            began
+                .lock()
+                .expect("a lock")
+                .take()
+                .into_iter()
+                .for_each(|began| began.send(()).expect("heard"));
             let _ = opened.lock().expect("a lock").recv();
             Ok(vec![registered(number)])
         };
@@ -108,13 +132,25 @@ async fn hold_up(process: &Process, number: usize) -> (mpsc::Sender<()>, JoinHan
 async fn changes_that_wait_together_are_one_append() {
     let (store, _place, process) = start().await;
     let (gate, held) = hold_up(&process, 64).await;
-    let mut changes = Box::pin(futures::future::join_all((0..64).map(|n| process.register(command_id(), n))));
+    let mut changes = Box::pin(futures::future::join_all(
+        (0..64).map(|n| process.register(command_id(), n)),
+    ));
     assert!(futures::poll!(&mut changes).is_pending());
     drop(gate);
     held.await.expect("a task").expect("made");
-    let positions: Vec<_> = changes.await.into_iter().map(|made| made.expect("made").position).collect();
+    let positions: Vec<_> = changes
+        .await
+        .into_iter()
+        .map(|made| made.expect("made").position)
+        .collect();
     let entries = whole(&store.log).await;
-    assert_eq!(entries.iter().map(|entry| entry.commits.len()).collect::<Vec<_>>(), [1, 64]);
+    assert_eq!(
+        entries
+            .iter()
+            .map(|entry| entry.commits.len())
+            .collect::<Vec<_>>(),
+        [1, 64]
+    );
     assert_eq!(positions, vec![Position(2); 64]);
     assert_eq!(process.projection.catalog().servers().len(), 65);
     assert_eq!(process.shown(), shown(&folded(&entries)));
@@ -124,25 +160,49 @@ async fn changes_that_wait_together_are_one_append() {
 async fn what_comes_while_others_are_first_goes_along() {
     let (store, _place, process) = start().await;
     let (gate, held) = hold_up(&process, 64).await;
-    let mut changes = Box::pin(futures::future::join_all((0..16).map(|n| process.register(command_id(), n))));
+    let mut changes = Box::pin(futures::future::join_all(
+        (0..16).map(|n| process.register(command_id(), n)),
+    ));
     assert!(futures::poll!(&mut changes).is_pending());
-    let winner = Process::start(&store.log).await.register(command_id(), 99).await.expect("made");
+    let winner = Process::start(&store.log)
+        .await
+        .register(command_id(), 99)
+        .await
+        .expect("made");
     assert_eq!(winner.position, Position(1));
     drop(gate);
     held.await.expect("a task").expect("made");
     assert!(changes.await.iter().all(Result::is_ok));
     let entries = whole(&store.log).await;
-    assert_eq!(entries.iter().map(|entry| entry.commits.len()).collect::<Vec<_>>(), [1, 17]);
+    assert_eq!(
+        entries
+            .iter()
+            .map(|entry| entry.commits.len())
+            .collect::<Vec<_>>(),
+        [1, 17]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_append_is_read_while_an_append_is_under_way() {
     let (store, _place, process) = start().await;
     let (gate, held) = hold_up(&process, 1).await;
-    let other = Process::start(&store.log).await.register(command_id(), 2).await.expect("made");
-    assert!(process.projection.wait_for(other.position, crate::harness::PATIENCE).await);
+    let other = Process::start(&store.log)
+        .await
+        .register(command_id(), 2)
+        .await
+        .expect("made");
+    assert!(
+        process
+            .projection
+            .wait_for(other.position, crate::harness::PATIENCE)
+            .await
+    );
     drop(gate);
-    assert_eq!(held.await.expect("a task").expect("made").position, Position(2));
+    assert_eq!(
+        held.await.expect("a task").expect("made").position,
+        Position(2)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,14 +210,25 @@ async fn each_is_decided_after_the_one_before_it_in_the_same_append() {
     let (store, _place, process) = start().await;
     let changes = (0..32).map(|_| process.register(command_id(), 7));
     let made = futures::future::join_all(changes).await;
-    assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 1, "a name is taken once");
+    assert_eq!(
+        made.iter().filter(|made| made.is_ok()).count(),
+        1,
+        "a name is taken once"
+    );
     let refused = made.into_iter().filter_map(Result::err);
     refused.for_each(|failure| assert_eq!(failure.code, Code::ServerAlreadyExists));
-    assert_eq!(whole(&store.log).await.len(), 1, "what was refused is not in the log");
+    assert_eq!(
+        whole(&store.log).await.len(),
+        1,
+        "what was refused is not in the log"
+    );
 }
 
 fn same(again: &Committed, first: &Committed) {
-    assert_eq!((again.position, &again.events), (first.position, &first.events));
+    assert_eq!(
+        (again.position, &again.events),
+        (first.position, &first.events)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,19 +239,38 @@ async fn the_same_command_again_gets_the_same_answer() {
     assert_eq!((first.position, first.events.len()), (Position(1), 1));
     process.register(command_id(), 2).await.expect("made");
     // Decided now, it would be refused: the name is taken, by itself.
-    same(&process.register(id, 1).await.expect("it has happened"), &first);
+    same(
+        &process.register(id, 1).await.expect("it has happened"),
+        &first,
+    );
     // It would find nothing to do.
-    let idle = process.appender.commit(id, Actor::Api, |_| Ok(vec![])).await;
+    let idle = process
+        .appender
+        .commit(id, Actor::Api, |_| Ok(vec![]))
+        .await;
     same(&idle.expect("it has happened"), &first);
     // It would be made once more.
-    let other = process.appender.commit(id, Actor::Api, |_| Ok(vec![registered(3)])).await;
+    let other = process
+        .appender
+        .commit(id, Actor::Api, |_| Ok(vec![registered(3)]))
+        .await;
     same(&other.expect("it has happened"), &first);
     // And so it is for another process, and after a restart.
     let restarted = Process::start(&store.log).await;
-    same(&restarted.register(id, 1).await.expect("it has happened"), &first);
+    same(
+        &restarted.register(id, 1).await.expect("it has happened"),
+        &first,
+    );
     assert_eq!(whole(&store.log).await.len(), 2);
     // Somebody else's refusal stays one.
-    assert_eq!(process.register(command_id(), 1).await.expect_err("taken").code, Code::ServerAlreadyExists);
+    assert_eq!(
+        process
+            .register(command_id(), 1)
+            .await
+            .expect_err("taken")
+            .code,
+        Code::ServerAlreadyExists
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,19 +282,37 @@ async fn the_same_command_at_the_same_time_is_made_once() {
         let made = futures::future::join_all(
             (0..8)
                 .map(|n| if n % 2 == 0 { &process } else { &other })
-                .map(|at| at.appender.commit(id, Actor::Api, move |_| Ok(vec![registered(round)]))),
+                .map(|at| {
+                    at.appender
+                        .commit(id, Actor::Api, move |_| Ok(vec![registered(round)]))
+                }),
         );
-        let made: Vec<_> = made.await.into_iter().map(|made| made.expect("made")).collect();
+        let made: Vec<_> = made
+            .await
+            .into_iter()
+            .map(|made| made.expect("made"))
+            .collect();
         made.iter().for_each(|again| same(again, &made[0]));
     }
-    assert_eq!(whole(&store.log).await.iter().map(|entry| entry.commits.len()).sum::<usize>(), 20);
+    assert_eq!(
+        whole(&store.log)
+            .await
+            .iter()
+            .map(|entry| entry.commits.len())
+            .sum::<usize>(),
+        20
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_to_change_is_not_in_the_log() {
     let (store, _place, process) = start().await;
     process.register(command_id(), 1).await.expect("made");
-    let idle = process.appender.commit(command_id(), Actor::Api, |_| Ok(vec![])).await.expect("no change");
+    let idle = process
+        .appender
+        .commit(command_id(), Actor::Api, |_| Ok(vec![]))
+        .await
+        .expect("no change");
     assert_eq!((idle.position, idle.events.len()), (Position(1), 0));
     assert_eq!(whole(&store.log).await.len(), 1);
 }
@@ -212,23 +320,46 @@ async fn nothing_to_change_is_not_in_the_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_contend_and_agree() {
     let (store, _place, process) = start().await;
-    let processes = [Arc::new(process), Arc::new(Process::start(&store.log).await)];
+    let processes = [
+        Arc::new(process),
+        Arc::new(Process::start(&store.log).await),
+    ];
     let mut changes = Vec::new();
     for sender in 0..8 {
         let process = processes[sender % 2].clone();
         changes.push(tokio::spawn(async move {
             for n in 0..10 {
-                let done = process.register(command_id(), sender * 100 + n).await.expect("made");
-                assert!(process.projection.position() >= done.position, "a sender sees what it has changed");
+                let done = process
+                    .register(command_id(), sender * 100 + n)
+                    .await
+                    .expect("made");
+                assert!(
+                    process.projection.position() >= done.position,
+                    "a sender sees what it has changed"
+                );
             }
         }));
     }
-    futures::future::join_all(changes).await.into_iter().for_each(|sender| sender.expect("a sender"));
+    futures::future::join_all(changes)
+        .await
+        .into_iter()
+        .for_each(|sender| sender.expect("a sender"));
     let entries = whole(&store.log).await;
-    assert_eq!(entries.iter().map(|entry| entry.commits.len()).sum::<usize>(), 80);
+    assert_eq!(
+        entries
+            .iter()
+            .map(|entry| entry.commits.len())
+            .sum::<usize>(),
+        80
+    );
     let head = store.log.head().await.expect("a head");
     for process in &processes {
-        assert!(process.projection.wait_for(head, crate::harness::PATIENCE).await);
+        assert!(
+            process
+                .projection
+                .wait_for(head, crate::harness::PATIENCE)
+                .await
+        );
         assert_eq!(process.shown(), shown(&folded(&entries)));
     }
 }
@@ -247,8 +378,18 @@ async fn an_older_catalogue_is_not_shown_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_past_the_head_is_not_reached() {
     let (_store, _place, process) = start().await;
-    assert!(process.projection.wait_for(Position(0), Duration::ZERO).await);
-    assert!(!process.projection.wait_for(Position(1), Duration::from_millis(20)).await);
+    assert!(
+        process
+            .projection
+            .wait_for(Position(0), Duration::ZERO)
+            .await
+    );
+    assert!(
+        !process
+            .projection
+            .wait_for(Position(1), Duration::from_millis(20))
+            .await
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,18 +398,36 @@ async fn an_unknown_event_stops_changes_and_says_why() {
     process.register(command_id(), 1).await.expect("made");
     let mut new = small_entry(2, command_id());
     new.commits[0].events.push(from_the_future());
-    store.log.append(&new, &[]).await.expect("a newer version's append");
+    store
+        .log
+        .append(&new, &[])
+        .await
+        .expect("a newer version's append");
 
-    let refused = process.register(command_id(), 9).await.expect_err("nobody can decide past it");
+    let refused = process
+        .register(command_id(), 9)
+        .await
+        .expect_err("nobody can decide past it");
     assert_eq!(refused.code, Code::Unavailable);
-    assert!(refused.message.contains("server.cloned v3"), "{}", refused.message);
-    let unknown = DecodeError::Unknown { type_name: "server.cloned".into(), v: 3 };
+    assert!(
+        refused.message.contains("server.cloned v3"),
+        "{}",
+        refused.message
+    );
+    let unknown = DecodeError::Unknown {
+        type_name: "server.cloned".into(),
+        v: 3,
+    };
     assert_eq!(process.projection.halted(), Some(&unknown));
     // Reads go on with what is known: nothing of that append is half folded.
     assert_eq!(process.projection.position(), Position(1));
     assert_eq!(process.projection.catalog().servers().len(), 1);
     assert_eq!(store.log.head().await.expect("a head"), Position(2));
-    assert_eq!(Process::start(&store.log).await.projection.halted(), Some(&unknown), "a restart does not help");
+    assert_eq!(
+        Process::start(&store.log).await.projection.halted(),
+        Some(&unknown),
+        "a restart does not help"
+    );
 }
 
 fn from_the_future() -> StoredEvent {
@@ -286,7 +445,9 @@ fn history(of: usize) -> Vec<Entry> {
     };
     let commits: Vec<_> = (0..of).map(|n| commit(command_id(), &[event(n)])).collect();
     let appends = commits.chunks(100).zip(1..);
-    appends.map(|(commits, position)| entry(position, commits.to_vec())).collect()
+    appends
+        .map(|(commits, position)| entry(position, commits.to_vec()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,16 +458,25 @@ async fn a_snapshot_and_the_tail_equal_a_full_fold() {
         store.log.append(entry, &[]).await.expect("appended");
     }
     for at in [1, 13, entries.len()] {
-        snapshot::save_snapshot(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
+        snapshot::save_snapshot(&*store.log, folded(&entries[..at]).into())
+            .await
+            .expect("saved");
         let process = Process::start(&store.log).await;
-        assert_eq!(process.shown(), shown(&folded(&entries)), "from a snapshot at {at}");
+        assert_eq!(
+            process.shown(),
+            shown(&folded(&entries)),
+            "from a snapshot at {at}"
+        );
     }
     // One that cannot be read, and one of another fold version, are no reason not to start.
     let head = entries.len() as u64 + 1;
     for (fold, unreadable) in [(FOLD_VERSION, "{"), (FOLD_VERSION + 1, "{}")] {
         finished(&store, fold, head, &[unreadable.as_bytes()]).await;
     }
-    assert_eq!(Process::start(&store.log).await.shown(), shown(&folded(&entries)));
+    assert_eq!(
+        Process::start(&store.log).await.shown(),
+        shown(&folded(&entries))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,11 +485,28 @@ async fn a_tool_is_stored_as_its_server_wrote_it() {
     let mut catalog = folded(&history(10));
     let written = "{\n  \"name\": \"echo\",\r\n\t\"inputSchema\": {\"type\": \"object\"}\n}";
     let tool: Box<RawValue> = serde_json::from_str(written).expect("JSON");
-    let (server, name) = catalog.servers().first().map(|server| (server.id, server.name.clone())).expect("a server");
+    let (server, name) = catalog
+        .servers()
+        .first()
+        .map(|server| (server.id, server.name.clone()))
+        .expect("a server");
     let Tools { digest, tools } = Tools::new(vec![tool.into()]);
-    catalog.apply(&ServerToolsDiscovered { server, name: name.clone(), digest, tools }.into());
-    snapshot::save_snapshot(&*store.log, Arc::new(catalog)).await.expect("saved");
-    let read = snapshot::load_snapshot(&*store.log).await.expect("an answer").expect("it can be read");
+    catalog.apply(
+        &ServerToolsDiscovered {
+            server,
+            name: name.clone(),
+            digest,
+            tools,
+        }
+        .into(),
+    );
+    snapshot::save_snapshot(&*store.log, Arc::new(catalog))
+        .await
+        .expect("saved");
+    let read = snapshot::load_snapshot(&*store.log)
+        .await
+        .expect("an answer")
+        .expect("it can be read");
     let server = read.server(name.as_str()).expect("the server");
     assert_eq!(server.tools.tools[0].raw().get(), written);
 }
@@ -338,7 +525,9 @@ async fn a_start_on_a_long_log_is_quick() {
     entries[0].commits[0] = known;
     let whole = folded(&entries);
     let at = entries.len() - 10;
-    snapshot::save_snapshot(&*store.log, folded(&entries[..at]).into()).await.expect("saved");
+    snapshot::save_snapshot(&*store.log, folded(&entries[..at]).into())
+        .await
+        .expect("saved");
 
     let began = Instant::now();
     let process = Process::start(&store.log).await;
@@ -353,13 +542,30 @@ async fn a_start_on_a_long_log_is_quick() {
 async fn snapshots_are_made_along_the_way() {
     let (store, _place, process) = start().await;
     for position in 1..=2_000 {
-        store.log.append(&small_entry(position, command_id()), &[]).await.expect("appended");
+        store
+            .log
+            .append(&small_entry(position, command_id()), &[])
+            .await
+            .expect("appended");
     }
-    assert!(process.projection.wait_for(Position(2_000), crate::harness::PATIENCE).await);
+    assert!(
+        process
+            .projection
+            .wait_for(Position(2_000), crate::harness::PATIENCE)
+            .await
+    );
     crate::store_contract::until("a snapshot is stored", async || {
-        store.log.newest_snapshot(FOLD_VERSION).await.expect("an answer").is_some()
+        store
+            .log
+            .newest_snapshot(FOLD_VERSION)
+            .await
+            .expect("an answer")
+            .is_some()
     })
     .await;
-    let stored = snapshot::load_snapshot(&*store.log).await.expect("an answer").expect("a snapshot");
+    let stored = snapshot::load_snapshot(&*store.log)
+        .await
+        .expect("an answer")
+        .expect("a snapshot");
     assert_eq!(shown(&stored), process.shown());
 }

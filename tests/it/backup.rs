@@ -19,7 +19,11 @@ fn run(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
 }
 
 fn ok(output: Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
@@ -32,8 +36,14 @@ fn wrong(output: Output) -> String {
 async fn events(app: &App) -> Vec<Value> {
     let (mut all, mut after) = (Vec::new(), "0.0".to_owned());
     loop {
-        let mut page = app.get(&format!("/events?limit=1000&after={after}")).await.ok();
-        let found = page["events"].as_array_mut().map(std::mem::take).expect("events");
+        let mut page = app
+            .get(&format!("/events?limit=1000&after={after}"))
+            .await
+            .ok();
+        let found = page["events"]
+            .as_array_mut()
+            .map(std::mem::take)
+            .expect("events");
         if found.is_empty() {
             return all;
         }
@@ -44,7 +54,10 @@ async fn events(app: &App) -> Vec<Value> {
 
 async fn servers(app: &App) -> Vec<Value> {
     let mut servers = app.get("/mcp/servers").await.ok();
-    let servers = servers["servers"].as_array_mut().map(std::mem::take).expect("servers");
+    let servers = servers["servers"]
+        .as_array_mut()
+        .map(std::mem::take)
+        .expect("servers");
     let known = |mut server: Value| {
         // How it looks right now is no part of what is kept.
         let fields = server.as_object_mut().expect("a server");
@@ -62,10 +75,14 @@ fn writer(app: &App, user: usize, stop: Arc<AtomicBool>) -> tokio::task::JoinHan
         while !stop.load(Ordering::Relaxed) {
             n += 1;
             let secret = json!({ "username": format!("u{user}"), "serverName": "fixture", "secretName": "token", "secretValue": format!("{n}") });
-            answer(http.post(format!("{url}/secrets/set")).json(&secret)).await.ok();
+            answer(http.post(format!("{url}/secrets/set")).json(&secret))
+                .await
+                .ok();
             if n % 7 == 0 {
                 let server = json!({ "name": format!("off-{user}-{n}"), "command": "true", "enabled": false });
-                answer(http.post(format!("{url}/mcp/servers")).json(&server)).await.ok();
+                answer(http.post(format!("{url}/mcp/servers")).json(&server))
+                    .await
+                    .ok();
             }
         }
         n
@@ -77,12 +94,20 @@ async fn a_backup_under_load_is_one_moment_of_it() {
     let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..8).map(|user| writer(&app, user, stop.clone())).collect();
+    let writers: Vec<_> = (0..8)
+        .map(|user| writer(&app, user, stop.clone()))
+        .collect();
     let dir = app.dir.path().to_owned();
     for n in 0..3 {
-        app.until("/events?limit=1000", |page| page["events"].as_array().is_some_and(|all| all.len() > 40 * (n + 1)))
-            .await;
-        let said = ok(tokio::task::block_in_place(|| run(&dir, &["backup", &format!("copy-{n}")], &[])));
+        app.until("/events?limit=1000", |page| {
+            page["events"]
+                .as_array()
+                .is_some_and(|all| all.len() > 40 * (n + 1))
+        })
+        .await;
+        let said = ok(tokio::task::block_in_place(|| {
+            run(&dir, &["backup", &format!("copy-{n}")], &[])
+        }));
         assert!(said.contains("secrets.key somewhere else"), "{said}");
     }
     stop.store(true, Ordering::Relaxed);
@@ -96,7 +121,10 @@ async fn a_backup_under_load_is_one_moment_of_it() {
     let mut lengths = vec![];
     for n in 0..4 {
         let copy = dir.join(format!("copy-{n}"));
-        assert_eq!(fs::metadata(&copy).expect("a copy").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&copy).expect("a copy").permissions().mode() & 0o777,
+            0o600
+        );
         for ending in ["-wal", "-shm", ".part"] {
             assert!(!dir.join(format!("copy-{n}{ending}")).exists(), "{ending}");
         }
@@ -106,7 +134,10 @@ async fn a_backup_under_load_is_one_moment_of_it() {
         let said = ok(run(&dir, &["restore", copy.to_str().expect("UTF-8")], &[]));
         assert!(said.contains("secrets.key opens them"), "{said}");
         let store = app.data().join("mcp-api.sqlite");
-        assert_eq!(fs::metadata(&store).expect("a store").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&store).expect("a store").permissions().mode() & 0o777,
+            0o600
+        );
         app.restart();
         let after = events(&app).await;
         // The fixture has told its tools in the meantime: all else is what it was.
@@ -116,10 +147,22 @@ async fn a_backup_under_load_is_one_moment_of_it() {
         // Every secret that the log names is there, and opens.
         for user in 0..8 {
             let told = format!("\"user\":\"u{user}\"");
-            let set = after.iter().filter(|event| event.to_string().contains(&told)).count();
-            let args = app.call(&format!("u{user}"), "fixture", "arguments", json!({})).await.ok();
-            let args: Value = serde_json::from_str(args["data"]["content"].as_str().expect("a text")).expect("JSON");
-            let expected = if set == 0 { Value::Null } else { json!(set.to_string()) };
+            let set = after
+                .iter()
+                .filter(|event| event.to_string().contains(&told))
+                .count();
+            let args = app
+                .call(&format!("u{user}"), "fixture", "arguments", json!({}))
+                .await
+                .ok();
+            let args: Value =
+                serde_json::from_str(args["data"]["content"].as_str().expect("a text"))
+                    .expect("JSON");
+            let expected = if set == 0 {
+                Value::Null
+            } else {
+                json!(set.to_string())
+            };
             assert_eq!(args["token"], expected);
         }
         if n == 3 {
@@ -127,14 +170,19 @@ async fn a_backup_under_load_is_one_moment_of_it() {
         }
         app.terminate();
     }
-    assert!(lengths.is_sorted() && lengths[0] < lengths[3], "{lengths:?}");
+    assert!(
+        lengths.is_sorted() && lengths[0] < lengths[3],
+        "{lengths:?}"
+    );
     app.restart();
 }
 
 #[tokio::test]
 async fn nothing_is_overwritten_and_what_is_wrong_is_said() {
     let mut app = App::embedded();
-    app.register("fixture", json!({ "enabled": false })).await.ok();
+    app.register("fixture", json!({ "enabled": false }))
+        .await
+        .ok();
     app.set_secret("ana", "fixture", "token", "v-a-l-u-e").await;
     let dir = app.dir.path().to_owned();
     let elsewhere = TempDir::new().expect("a folder");
@@ -157,24 +205,49 @@ async fn nothing_is_overwritten_and_what_is_wrong_is_said() {
     fs::write(away.join("data/mcp-api.sqlite-wal"), "of another").expect("written");
     assert!(wrong(run(&away, &["restore", &copy], &[])).contains("sqlite-wal is there already"));
     fs::remove_file(away.join("data/mcp-api.sqlite-wal")).expect("removed");
-    let said = ok(run(&away, &["restore", &copy], &[("SECRETS_KEY", key.trim())]));
-    assert!(said.contains("SECRETS_KEY opens them") && !said.contains(key.trim()), "{said}");
+    let said = ok(run(
+        &away,
+        &["restore", &copy],
+        &[("SECRETS_KEY", key.trim())],
+    ));
+    assert!(
+        said.contains("SECRETS_KEY opens them") && !said.contains(key.trim()),
+        "{said}"
+    );
 
     // What is no backup of ours, and what is half of one.
     let whole = fs::read(&copy).expect("a copy");
-    for (name, bytes) in [("text", &b"hello"[..]), ("empty", b""), ("half", &whole[..whole.len() / 2])] {
+    for (name, bytes) in [
+        ("text", &b"hello"[..]),
+        ("empty", b""),
+        ("half", &whole[..whole.len() / 2]),
+    ] {
         let there = TempDir::new().expect("a folder");
         let file = there.path().join(name);
         fs::write(&file, bytes).expect("written");
-        let said = wrong(run(there.path(), &["restore", file.to_str().expect("UTF-8")], &[]));
-        assert!(said.contains(name) && said.contains("cannot be copied"), "{said}");
-        let left: Vec<_> =
-            fs::read_dir(there.path().join("data")).expect("a folder").flatten().map(|f| f.file_name()).collect();
+        let said = wrong(run(
+            there.path(),
+            &["restore", file.to_str().expect("UTF-8")],
+            &[],
+        ));
+        assert!(
+            said.contains(name) && said.contains("cannot be copied"),
+            "{said}"
+        );
+        let left: Vec<_> = fs::read_dir(there.path().join("data"))
+            .expect("a folder")
+            .flatten()
+            .map(|f| f.file_name())
+            .collect();
         assert_eq!(left, ["lock"]);
     }
     assert!(
-        wrong(run(&away, &["backup", "x"], &[("MONGO_URL", "mongodb://127.0.0.1/"), ("SECRETS_KEY", "k")]))
-            .contains("mongodump")
+        wrong(run(
+            &away,
+            &["backup", "x"],
+            &[("MONGO_URL", "mongodb://127.0.0.1/"), ("SECRETS_KEY", "k")]
+        ))
+        .contains("mongodump")
     );
     let nothing = TempDir::new().expect("a folder");
     assert!(wrong(run(nothing.path(), &["backup", "x"], &[])).contains("there is no store yet"));

@@ -13,25 +13,47 @@ async fn servers_and_their_tools_come_back() {
     let mut app = App::embedded();
     let script = app.dir.path().join("server.py");
     fs::copy(fixture("server.py"), &script).expect("copied");
-    app.register("fixture", json!({ "args": ["-u", script], "toolTimeout": 5000 })).await.ok();
+    app.register(
+        "fixture",
+        json!({ "args": ["-u", script], "toolTimeout": 5000 }),
+    )
+    .await
+    .ok();
     app.register("off", json!({ "enabled": false })).await.ok();
-    let (tools, mut shown) = (app.get("/mcp/tools").await.ok(), app.server("fixture").await);
+    let (tools, mut shown) = (
+        app.get("/mcp/tools").await.ok(),
+        app.server("fixture").await,
+    );
 
     // From here on the server never answers again: what is listed is what was known.
     fs::write(&script, "import sys\nsys.stdin.read()\n").expect("written");
     app.kill_and_restart();
-    assert_eq!(app.get("/mcp/tools").await.ok()["tools"], tools["tools"], "listed while nothing is connected");
+    assert_eq!(
+        app.get("/mcp/tools").await.ok()["tools"],
+        tools["tools"],
+        "listed while nothing is connected"
+    );
     let cold = app.server("fixture").await;
-    assert_eq!((&cold["status"], &cold["toolsList"]), (&json!("connecting"), &shown["toolsList"]));
+    assert_eq!(
+        (&cold["status"], &cold["toolsList"]),
+        (&json!("connecting"), &shown["toolsList"])
+    );
     assert_eq!(app.server("off").await["status"], "disconnected");
 
     fs::copy(fixture("server.py"), &script).expect("copied");
     app.kill_and_restart();
-    app.until("/mcp/servers/fixture", |body| body["server"]["status"] == "connected").await;
+    app.until("/mcp/servers/fixture", |body| {
+        body["server"]["status"] == "connected"
+    })
+    .await;
     let mut back = app.server("fixture").await;
     (shown["logs"], back["logs"]) = (Value::Null, Value::Null);
     assert_eq!(back, shown);
-    assert_eq!(app.text("fixture", "echo", json!({ "message": "back" })).await, "back");
+    assert_eq!(
+        app.text("fixture", "echo", json!({ "message": "back" }))
+            .await,
+        "back"
+    );
 }
 
 #[tokio::test]
@@ -39,26 +61,47 @@ async fn a_broken_and_a_hanging_server_delay_nobody() {
     let mut app = App::embedded();
     let hanging = json!({ "env": { "FIXTURE_START": "silent" }, "enabled": false });
     app.register("hanging", hanging).await.ok();
-    app.register("broken", json!({ "command": "there-is-no-such-program" })).await.ok();
+    app.register("broken", json!({ "command": "there-is-no-such-program" }))
+        .await
+        .ok();
     app.register_fixture("good").await.ok();
     // Its start is not waited for: nobody listens any more when it is enabled.
-    let enable = app.http.put(format!("{}/mcp/servers/hanging/enable", app.url)).send();
+    let enable = app
+        .http
+        .put(format!("{}/mcp/servers/hanging/enable", app.url))
+        .send();
     let _ = tokio::time::timeout(Duration::from_millis(1), enable).await;
-    app.until("/mcp/servers/hanging", |body| body["server"]["enabled"] == true).await;
+    app.until("/mcp/servers/hanging", |body| {
+        body["server"]["enabled"] == true
+    })
+    .await;
 
     app.kill();
     let began = Instant::now();
     app.restart();
     let open = began.elapsed();
-    assert_eq!(app.text("good", "echo", json!({ "message": "here" })).await, "here");
+    assert_eq!(
+        app.text("good", "echo", json!({ "message": "here" })).await,
+        "here"
+    );
     let answered = began.elapsed();
-    assert!(open < Duration::from_secs(5) && answered < Duration::from_secs(10), "{open:?} {answered:?}");
+    assert!(
+        open < Duration::from_secs(5) && answered < Duration::from_secs(10),
+        "{open:?} {answered:?}"
+    );
     assert_eq!(app.server("hanging").await["status"], "connecting");
-    app.until("/mcp/servers/broken", |body| body["server"]["status"] == "error").await;
+    app.until("/mcp/servers/broken", |body| {
+        body["server"]["status"] == "error"
+    })
+    .await;
     // A call to what hangs fails within its own time.
-    let body = json!({ "serverName": "hanging", "methodName": "echo", "args": {}, "timeoutMs": 200 });
+    let body =
+        json!({ "serverName": "hanging", "methodName": "echo", "args": {}, "timeoutMs": 200 });
     let error = app.post("/mcp/tool/call", body).await.fails(504, "timeout");
-    assert!(error.contains("hanging") && error.contains("200 ms"), "{error}");
+    assert!(
+        error.contains("hanging") && error.contains("200 ms"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -80,7 +123,9 @@ async fn nothing_is_lost_by_a_kill_right_after_an_answer() {
     }
     app.delete("/mcp/servers/server-0").await.ok();
     app.kill_and_restart();
-    app.get("/mcp/servers/server-0").await.fails(404, "server_not_found");
+    app.get("/mcp/servers/server-0")
+        .await
+        .fails(404, "server_not_found");
 }
 
 #[tokio::test]
@@ -91,7 +136,10 @@ async fn the_children_of_a_killed_program_are_gone_before_its_successor_needs_th
     let guard = parent_of(pid);
     assert_eq!(parent_of(guard), app.pid());
     app.kill_and_restart();
-    eventually("the old server and its guard ended", || !is_alive(pid) && !is_alive(guard)).await;
+    eventually("the old server and its guard ended", || {
+        !is_alive(pid) && !is_alive(guard)
+    })
+    .await;
     assert_ne!(app.pid_of("fixture").await, pid);
 }
 
@@ -107,8 +155,13 @@ async fn calls_to_a_broken_server_fail_at_once_also_while_it_is_tried_again() {
     let mut calls = 0;
     while began.elapsed() < Duration::from_secs(4) {
         let asked = Instant::now();
-        app.call("ana", "silent", "echo", json!({})).await.fails(502, "upstream_error");
-        assert!(asked.elapsed() < Duration::from_secs(1), "a call waited for a broken server");
+        app.call("ana", "silent", "echo", json!({}))
+            .await
+            .fails(502, "upstream_error");
+        assert!(
+            asked.elapsed() < Duration::from_secs(1),
+            "a call waited for a broken server"
+        );
         calls += 1;
     }
     assert!(calls > 10, "{calls} calls");
@@ -116,5 +169,8 @@ async fn calls_to_a_broken_server_fail_at_once_also_while_it_is_tried_again() {
     let asked = Instant::now();
     let answer = app.put("/mcp/servers/silent/enable", json!({})).await.ok();
     assert_eq!(answer["server"]["status"], "error");
-    assert!(asked.elapsed() >= Duration::from_millis(1500), "the answer came before the try had ended");
+    assert!(
+        asked.elapsed() >= Duration::from_millis(1500),
+        "the answer came before the try had ended"
+    );
 }

@@ -53,9 +53,15 @@ impl Load {
 
     /// The status and the body; 0 where nobody answered.
     async fn send(&self, method: reqwest::Method, path: &str, body: Value) -> (u16, Value) {
-        let request = self.http.request(method, format!("{}{path}", self.url())).json(&body);
+        let request = self
+            .http
+            .request(method, format!("{}{path}", self.url()))
+            .json(&body);
         match request.timeout(Duration::from_secs(40)).send().await {
-            Ok(told) => (told.status().as_u16(), told.json().await.unwrap_or_default()),
+            Ok(told) => (
+                told.status().as_u16(),
+                told.json().await.unwrap_or_default(),
+            ),
             Err(_) => (0, Value::Null),
         }
     }
@@ -67,7 +73,9 @@ impl Load {
                 return;
             }
             let path = format!("/mcp/servers/changed-{n}");
-            let (status, body) = self.send(reqwest::Method::PUT, &path, json!({ "toolTimeout": limit })).await;
+            let (status, body) = self
+                .send(reqwest::Method::PUT, &path, json!({ "toolTimeout": limit }))
+                .await;
             match status {
                 200 => self.changed.lock().expect("changes").push((n, limit)),
                 0 | 502 | 503 | 504 => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -86,7 +94,9 @@ impl Load {
             let args = json!({ "path": path, "line": line });
             let server = if turn % 3 == 0 { "each" } else { "one" };
             let body = json!({ "serverName": server, "methodName": "note", "args": args, "timeoutMs": 30_000 });
-            let (status, body) = self.send(reqwest::Method::POST, "/mcp/tool/call", body).await;
+            let (status, body) = self
+                .send(reqwest::Method::POST, "/mcp/tool/call", body)
+                .await;
             match status {
                 200 => assert_eq!(body["data"]["content"], "noted", "{body}"),
                 0 | 502 | 503 | 504 => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -103,7 +113,11 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     if std::env::var_os("MCP_TEST_DISTRIBUTED").is_none() {
         return println!("left out: it runs with MCP_TEST_DISTRIBUTED");
     }
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
     let seconds = number("MCP_TEST_CHAOS").unwrap_or(150);
     let seed = number("MCP_TEST_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u128() as u64);
     println!("MCP_TEST_SEED={seed}");
@@ -118,11 +132,16 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
         app.register(name, more).await.ok();
     }
     for n in 0..CHANGERS {
-        app.register(&format!("changed-{n}"), json!({ "enabled": false })).await.ok();
+        app.register(&format!("changed-{n}"), json!({ "enabled": false }))
+            .await
+            .ok();
     }
     let notes = app.dir.path().join("notes").display().to_string();
     let load = Arc::new(Load {
-        http: reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client"),
+        http: reqwest::Client::builder()
+            .pool_max_idle_per_host(0)
+            .build()
+            .expect("a client"),
         urls: Mutex::new(facades.map(|n| app.processes[n].url.clone()).to_vec()),
         stop: AtomicBool::new(false),
         changed: Mutex::default(),
@@ -164,9 +183,11 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
                 let dir = app.dir.path().to_owned();
                 let process = &mut app.processes[victim];
                 let (log, env) = (process.log.clone(), process.env.clone());
-                let started = tokio::task::spawn_blocking(move || Process::start(&dir, log, env)).await;
+                let started =
+                    tokio::task::spawn_blocking(move || Process::start(&dir, log, env)).await;
                 app.processes[victim] = started.expect("started again");
-                *load.urls.lock().expect("urls") = facades.map(|n| app.processes[n].url.clone()).to_vec();
+                *load.urls.lock().expect("urls") =
+                    facades.map(|n| app.processes[n].url.clone()).to_vec();
             }
         }
         tokio::time::sleep(PAUSE.mul_f64(0.5 + dice.roll(100) as f64 / 100.0)).await;
@@ -179,8 +200,16 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     let changed = std::mem::take(&mut *load.changed.lock().expect("changes"));
     let called = std::mem::take(&mut *load.called.lock().expect("calls"));
     let done = called.values().filter(|status| **status == 200).count();
-    println!("killed {kills:?}; {} changes acknowledged; {done} of {} calls done", changed.len(), called.len());
-    assert!(seconds < 100 || changed.len() >= 1000, "too little was changed to show anything: {}", changed.len());
+    println!(
+        "killed {kills:?}; {} changes acknowledged; {done} of {} calls done",
+        changed.len(),
+        called.len()
+    );
+    assert!(
+        seconds < 100 || changed.len() >= 1000,
+        "too little was changed to show anything: {}",
+        changed.len()
+    );
 
     heals(&app).await;
     every_acknowledged_change_is_there(&app, &changed).await;
@@ -194,11 +223,16 @@ async fn heals(app: &App) {
         let works = async || app.call("default", server, "pid", json!({})).await.status == 200;
         crate::store_contract::until("calls work again", works).await;
     }
-    crate::store_contract::until("there is one process of the server and three of the other", async || {
-        let alive = crate::processes::left_of(app.dir.path());
-        let servers = alive.iter().filter(|(_, line)| line.contains("server.py") && !line.contains("guard"));
-        servers.count() == 4
-    })
+    crate::store_contract::until(
+        "there is one process of the server and three of the other",
+        async || {
+            let alive = crate::processes::left_of(app.dir.path());
+            let servers = alive
+                .iter()
+                .filter(|(_, line)| line.contains("server.py") && !line.contains("guard"));
+            servers.count() == 4
+        },
+    )
     .await;
 }
 
@@ -209,12 +243,27 @@ async fn every_acknowledged_change_is_there(app: &App, changed: &[(usize, u64)])
         let events = page["events"].as_array().expect("events");
         for event in events {
             let id = event["id"].as_str().expect("an id");
-            let position: u64 = id.split('.').next().expect("a position").parse().expect("a number");
-            assert!(position == at || position == at + 1, "a gap between {at} and {position}");
+            let position: u64 = id
+                .split('.')
+                .next()
+                .expect("a position")
+                .parse()
+                .expect("a number");
+            assert!(
+                position == at || position == at + 1,
+                "a gap between {at} and {position}"
+            );
             at = position;
             if event["type"] == "server.updated" {
-                let limit = event["data"]["config"]["toolTimeout"].as_u64().expect("a limit");
-                *seen.entry((event["subject"].as_str().expect("a subject").to_owned(), limit)).or_default() += 1;
+                let limit = event["data"]["config"]["toolTimeout"]
+                    .as_u64()
+                    .expect("a limit");
+                *seen
+                    .entry((
+                        event["subject"].as_str().expect("a subject").to_owned(),
+                        limit,
+                    ))
+                    .or_default() += 1;
             }
         }
         if events.is_empty() {
@@ -223,32 +272,51 @@ async fn every_acknowledged_change_is_there(app: &App, changed: &[(usize, u64)])
         after = format!("&after={}", page["next"].as_str().expect("a next"));
     }
     for (n, limit) in changed {
-        let times = seen.get(&(format!("server/changed-{n}"), *limit)).copied().unwrap_or_default();
-        assert_eq!(times, 1, "the change of changed-{n} to {limit} was acknowledged");
+        let times = seen
+            .get(&(format!("server/changed-{n}"), *limit))
+            .copied()
+            .unwrap_or_default();
+        assert_eq!(
+            times, 1,
+            "the change of changed-{n} to {limit} was acknowledged"
+        );
     }
 }
 
 fn no_call_ran_twice(notes: &str, called: &HashMap<String, u16>) {
     let text = std::fs::read_to_string(notes).expect("notes");
     let mut times = HashMap::<&str, usize>::new();
-    text.lines().for_each(|line| *times.entry(line).or_default() += 1);
+    text.lines()
+        .for_each(|line| *times.entry(line).or_default() += 1);
     for (line, times) in &times {
         assert_eq!(*times, 1, "the call {line} ran {times} times");
-        assert_ne!(called.get(*line), Some(&503), "the call {line} ran, and was said not to have begun");
+        assert_ne!(
+            called.get(*line),
+            Some(&503),
+            "the call {line} ran, and was said not to have begun"
+        );
     }
     for (line, status) in called {
-        assert!(*status != 200 || times.contains_key(line.as_str()), "the call {line} was answered and never ran");
+        assert!(
+            *status != 200 || times.contains_key(line.as_str()),
+            "the call {line} was answered and never ran"
+        );
     }
 }
 
 /// Two facades that lived through it and one that folds the log anew show the same servers.
 async fn every_catalogue_is_equal(app: &mut App, second: usize) {
     let fresh = app.add("api");
-    let position = app.get("/mcp/tools").await.headers["log-position"].to_str().expect("a position").to_owned();
+    let position = app.get("/mcp/tools").await.headers["log-position"]
+        .to_str()
+        .expect("a position")
+        .to_owned();
     let mut shown = Vec::new();
     for n in [0, second, fresh] {
         let url = format!("{}/mcp/servers", app.processes[n].url);
-        let mut body = answer(app.http.get(url).header("log-position", &position)).await.ok();
+        let mut body = answer(app.http.get(url).header("log-position", &position))
+            .await
+            .ok();
         for server in body["servers"].as_array_mut().expect("servers") {
             // How they look right now is nobody's state.
             for live in ["status", "error", "details", "logs"] {
@@ -257,5 +325,8 @@ async fn every_catalogue_is_equal(app: &mut App, second: usize) {
         }
         shown.push(body);
     }
-    assert!(shown[0] == shown[1] && shown[1] == shown[2], "the catalogues differ");
+    assert!(
+        shown[0] == shown[1] && shown[1] == shown[2],
+        "the catalogues differ"
+    );
 }

@@ -20,18 +20,28 @@ const AT_ONCE: Duration = Duration::from_millis(1800);
 /// The worker that runs the process of a server.
 fn worker_of(app: &App, pid: u32) -> usize {
     let worker = parent_of(parent_of(pid));
-    app.processes.iter().position(|process| process.pid() == worker).expect("one of ours")
+    app.processes
+        .iter()
+        .position(|process| process.pid() == worker)
+        .expect("one of ours")
 }
 
 /// The processes of the fixture server that are alive.
 fn fixtures(app: &App) -> Vec<u32> {
     let ours = crate::processes::left_of(app.dir.path()).into_iter();
-    ours.filter(|(_, line)| line.contains("server.py") && !line.contains("guard")).map(|(pid, _)| pid).collect()
+    ours.filter(|(_, line)| line.contains("server.py") && !line.contains("guard"))
+        .map(|(pid, _)| pid)
+        .collect()
 }
 
 async fn call(http: &reqwest::Client, url: &str, tool: &str, args: Value) -> Answer {
     let body = json!({ "serverName": "fixture", "methodName": tool, "args": args });
-    answer(http.post(format!("{url}/mcp/tool/call")).json(&body).timeout(PATIENCE * 3)).await
+    answer(
+        http.post(format!("{url}/mcp/tool/call"))
+            .json(&body)
+            .timeout(PATIENCE * 3),
+    )
+    .await
 }
 
 #[tokio::test]
@@ -47,18 +57,35 @@ async fn the_servers_of_a_killed_worker_move() {
     let first = app.call("default", "fixture", "pid", json!({})).await;
     let moved = match first.body["code"] == "outcome_unknown" {
         true => app.pid_of("fixture").await,
-        false => first.ok()["data"]["content"].as_str().expect("a text").parse().expect("a pid"),
+        false => first.ok()["data"]["content"]
+            .as_str()
+            .expect("a text")
+            .parse()
+            .expect("a pid"),
     };
-    println!("a killed worker's server was called again after {:?}", began.elapsed());
+    println!(
+        "a killed worker's server was called again after {:?}",
+        began.elapsed()
+    );
     assert!(began.elapsed() < MOVED, "{:?}", began.elapsed());
     assert!(moved != pid && !is_alive(pid));
     // And without being asked.
     let worker = worker_of(&app, moved);
     app.processes[worker].kill();
     let began = Instant::now();
-    eventually("another worker has started it", || fixtures(&app).iter().any(|pid| *pid != moved)).await;
-    println!("a killed worker's server ran again after {:?}", began.elapsed());
-    assert!(began.elapsed() < MOVED + Duration::from_secs(2), "{:?}", began.elapsed());
+    eventually("another worker has started it", || {
+        fixtures(&app).iter().any(|pid| *pid != moved)
+    })
+    .await;
+    println!(
+        "a killed worker's server ran again after {:?}",
+        began.elapsed()
+    );
+    assert!(
+        began.elapsed() < MOVED + Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -68,7 +95,8 @@ async fn the_servers_of_a_draining_worker_move_at_once() {
     let pid = app.idle("fixture").await;
     let worker = worker_of(&app, pid);
     let (url, http) = (app.url.clone(), app.http.clone());
-    let running = tokio::spawn(async move { call(&http, &url, "sleep", json!({ "ms": 1000 })).await });
+    let running =
+        tokio::spawn(async move { call(&http, &url, "sleep", json!({ "ms": 1000 })).await });
     crate::processes::under_way(pid, 1).await;
     signal(app.processes[worker].pid(), "TERM");
     let began = Instant::now();
@@ -79,8 +107,16 @@ async fn the_servers_of_a_draining_worker_move_at_once() {
         moved != pid
     })
     .await;
-    assert_eq!(running.await.expect("a caller").ok()["data"]["content"], "slept 1000", "what ran was finished first");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(
+        running.await.expect("a caller").ok()["data"]["content"],
+        "slept 1000",
+        "what ran was finished first"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(moved != pid && !is_alive(pid));
     assert_eq!(app.processes[worker].wait().code(), Some(0));
 }
@@ -94,12 +130,18 @@ async fn a_worker_that_stood_still_does_not_run_what_was_taken_over() {
     signal(stopped, "STOP");
     // Watched all the time: never are there two.
     let most = Arc::new(AtomicUsize::new(0));
-    let (seen, dir, done) = (most.clone(), app.dir.path().to_owned(), Arc::new(AtomicBool::new(false)));
+    let (seen, dir, done) = (
+        most.clone(),
+        app.dir.path().to_owned(),
+        Arc::new(AtomicBool::new(false)),
+    );
     let end = done.clone();
     let watching = std::thread::spawn(move || {
         while !end.load(Ordering::Relaxed) {
             let alive = crate::processes::left_of(&dir);
-            let servers = alive.iter().filter(|(_, line)| line.contains("server.py") && !line.contains("guard"));
+            let servers = alive
+                .iter()
+                .filter(|(_, line)| line.contains("server.py") && !line.contains("guard"));
             seen.fetch_max(servers.count(), Ordering::Relaxed);
         }
     });
@@ -108,9 +150,17 @@ async fn a_worker_that_stood_still_does_not_run_what_was_taken_over() {
         // What was sent to the one that stands still is lost, and said to be.
         let told = call(&app.http, &app.url, "pid", json!({})).await;
         if told.status == 200 {
-            break told.ok()["data"]["content"].as_str().expect("a pid").parse::<u32>().expect("a pid");
+            break told.ok()["data"]["content"]
+                .as_str()
+                .expect("a pid")
+                .parse::<u32>()
+                .expect("a pid");
         }
-        assert!(Instant::now() < until, "nobody takes it over: {}", told.body);
+        assert!(
+            Instant::now() < until,
+            "nobody takes it over: {}",
+            told.body
+        );
     };
     assert!(moved != pid && !is_alive(pid));
     signal(stopped, "CONT");
@@ -120,19 +170,28 @@ async fn a_worker_that_stood_still_does_not_run_what_was_taken_over() {
     }
     done.store(true, Ordering::Relaxed);
     watching.join().expect("a watcher");
-    assert_eq!(most.load(Ordering::Relaxed), 1, "two processes of one server were there at once");
+    assert_eq!(
+        most.load(Ordering::Relaxed),
+        1,
+        "two processes of one server were there at once"
+    );
 }
 
 #[tokio::test]
 async fn replicas_each_spread_the_load() {
     let app = App::distributed(3, &[]);
-    app.register("fixture", json!({ "replicas": "each" })).await.ok();
+    app.register("fixture", json!({ "replicas": "each" }))
+        .await
+        .ok();
     let calls = (0..60).map(|_| async { app.pid_of("fixture").await });
     let pids: HashSet<_> = futures::future::join_all(calls).await.into_iter().collect();
     assert_eq!(pids.len(), 3, "a process in each worker");
     // All of them hear of a restart, whoever was told of it.
     app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
-    eventually("all were restarted", || pids.iter().all(|pid| !is_alive(*pid))).await;
+    eventually("all were restarted", || {
+        pids.iter().all(|pid| !is_alive(*pid))
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -141,14 +200,25 @@ async fn what_one_facade_has_changed_another_shows() {
     let other = app.add("api");
     let other = app.processes[other].url.clone();
     for n in 0..20 {
-        let made = app.register(&format!("s{n}"), json!({ "enabled": false })).await;
-        let position = made.headers["log-position"].to_str().expect("a position").to_owned();
+        let made = app
+            .register(&format!("s{n}"), json!({ "enabled": false }))
+            .await;
+        let position = made.headers["log-position"]
+            .to_str()
+            .expect("a position")
+            .to_owned();
         made.ok();
         app.server(&format!("s{n}")).await;
-        let asked = app.http.get(format!("{other}/mcp/servers/s{n}")).header("log-position", position);
+        let asked = app
+            .http
+            .get(format!("{other}/mcp/servers/s{n}"))
+            .header("log-position", position);
         answer(asked).await.ok();
     }
-    let ahead = app.http.get(format!("{other}/mcp/servers")).header("log-position", "1000000");
+    let ahead = app
+        .http
+        .get(format!("{other}/mcp/servers"))
+        .header("log-position", "1000000");
     answer(ahead).await.fails(400, "invalid_request");
 }
 
@@ -157,8 +227,18 @@ async fn large_bodies_pass() {
     let app = App::distributed(1, &[]);
     app.register_fixture("fixture").await.ok();
     let text = "x".repeat(5_900_000);
-    assert_eq!(app.text("fixture", "echo", json!({ "message": text })).await.len(), text.len());
-    assert_eq!(app.text("fixture", "big", json!({ "size": 10_000_000 })).await.len(), 10_000_000);
+    assert_eq!(
+        app.text("fixture", "echo", json!({ "message": text }))
+            .await
+            .len(),
+        text.len()
+    );
+    assert_eq!(
+        app.text("fixture", "big", json!({ "size": 10_000_000 }))
+            .await
+            .len(),
+        10_000_000
+    );
 }
 
 /// Calls all the time, through all facades in turn, and counts; a facade that takes no connection is passed over.
@@ -170,7 +250,10 @@ struct Load {
 
 impl Load {
     fn start(urls: Arc<Mutex<Vec<String>>>) -> Self {
-        let (stop, outcomes) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<BTreeMap<String, usize>>>::default());
+        let (stop, outcomes) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::<Mutex<BTreeMap<String, usize>>>::default(),
+        );
         let callers = (0..8).map(|n| {
             let (stop, outcomes, urls) = (stop.clone(), outcomes.clone(), urls.clone());
             tokio::spawn(async move {
@@ -197,7 +280,11 @@ impl Load {
             })
         });
         let callers = callers.collect();
-        Self { stop, callers, outcomes }
+        Self {
+            stop,
+            callers,
+            outcomes,
+        }
     }
 
     async fn stop(self) -> BTreeMap<String, usize> {
@@ -214,14 +301,19 @@ async fn a_rolling_restart_fails_no_call() {
     let mut app = App::distributed(3, &[]);
     let second = app.add("api");
     app.register_fixture("fixture").await.ok();
-    let urls = Arc::new(Mutex::new(vec![app.url.clone(), app.processes[second].url.clone()]));
+    let urls = Arc::new(Mutex::new(vec![
+        app.url.clone(),
+        app.processes[second].url.clone(),
+    ]));
     let load = Load::start(urls.clone());
     let dir = app.dir.path().to_owned();
     let count = app.processes.len();
     for n in (0..count).chain(0..count) {
         // As whatever balances the load does: no new requests for the one that ends.
         let facades = [0, second].into_iter().filter(|facade| *facade != n);
-        *urls.lock().expect("urls") = facades.map(|facade| app.processes[facade].url.clone()).collect();
+        *urls.lock().expect("urls") = facades
+            .map(|facade| app.processes[facade].url.clone())
+            .collect();
         signal(app.processes[n].pid(), "TERM");
         // Waited for on a thread that may be blocked.
         let process = &mut app.processes[n];
@@ -229,7 +321,8 @@ async fn a_rolling_restart_fails_no_call() {
             let pid = process.pid();
             move || {
                 while is_alive(pid)
-                    && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "))
+                    && std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                        .is_ok_and(|s| !s.contains(") Z "))
                 {
                     std::thread::sleep(Duration::from_millis(10));
                 }
@@ -238,13 +331,19 @@ async fn a_rolling_restart_fails_no_call() {
         status.await.expect("ended");
         assert_eq!(process.wait().code(), Some(0));
         process.restart(&dir);
-        *urls.lock().expect("urls") = vec![app.processes[0].url.clone(), app.processes[second].url.clone()];
+        *urls.lock().expect("urls") = vec![
+            app.processes[0].url.clone(),
+            app.processes[second].url.clone(),
+        ];
     }
     let outcomes = load.stop().await;
     println!("{outcomes:?}");
     let done = outcomes.get("done").copied().unwrap_or_default();
     assert!(done > 50, "{outcomes:?}");
-    let failed: Vec<_> = outcomes.keys().filter(|outcome| *outcome != "done" && *outcome != "not taken").collect();
+    let failed: Vec<_> = outcomes
+        .keys()
+        .filter(|outcome| *outcome != "done" && *outcome != "not taken")
+        .collect();
     assert!(failed.is_empty(), "{failed:?}");
     app.url = app.processes[0].url.clone();
 }
@@ -257,14 +356,26 @@ async fn without_nats_reads_go_on_and_all_heals() {
     app.services.as_mut().expect("services").nats.kill();
     let gone = async || app.get("/readyz").await.status == 503;
     crate::store_contract::until("it is noticed", gone).await;
-    assert!(!app.get("/mcp/tools").await.ok()["tools"].as_array().expect("tools").is_empty());
+    assert!(
+        !app.get("/mcp/tools").await.ok()["tools"]
+            .as_array()
+            .expect("tools")
+            .is_empty()
+    );
     for _ in 0..3 {
         let began = Instant::now();
-        app.call("default", "fixture", "pid", json!({})).await.fails(503, "unavailable");
+        app.call("default", "fixture", "pid", json!({}))
+            .await
+            .fails(503, "unavailable");
         assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     }
     app.services.as_mut().expect("services").nats.restart();
-    let heals = async || app.call("default", "fixture", "pid", json!({})).await.status == 200;
+    let heals = async || {
+        app.call("default", "fixture", "pid", json!({}))
+            .await
+            .status
+            == 200
+    };
     crate::store_contract::until("it heals", heals).await;
 }
 
@@ -283,16 +394,30 @@ async fn without_mongo_warm_calls_go_on_and_all_heals() {
     }
     app.get("/mcp/servers/fixture").await.ok();
     let asked = Instant::now();
-    app.register("new", json!({})).await.fails(503, "unavailable");
+    app.register("new", json!({}))
+        .await
+        .fails(503, "unavailable");
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
     // When its lease is over the server ends; then its calls say why, and at once.
-    let over = async || app.call("default", "fixture", "pid", json!({})).await.status == 503;
+    let over = async || {
+        app.call("default", "fixture", "pid", json!({}))
+            .await
+            .status
+            == 503
+    };
     crate::store_contract::until("the lease is over", over).await;
     let asked = Instant::now();
-    app.call("default", "fixture", "pid", json!({})).await.fails(503, "unavailable");
+    app.call("default", "fixture", "pid", json!({}))
+        .await
+        .fails(503, "unavailable");
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
     set[0].restart();
-    let heals = async || app.call("default", "fixture", "pid", json!({})).await.status == 200;
+    let heals = async || {
+        app.call("default", "fixture", "pid", json!({}))
+            .await
+            .status
+            == 200
+    };
     crate::store_contract::until("it heals", heals).await;
     let heals = async || app.register("new", json!({})).await.status == 200;
     crate::store_contract::until("changes are made again", heals).await;
@@ -303,13 +428,19 @@ async fn a_start_waits_for_its_services_and_says_so() {
     let dir = tempfile::TempDir::new().expect("a temporary folder");
     let mut services = Services::start();
     services.nats.kill();
-    let (env, log, place) = (services.env(), dir.path().join("log"), dir.path().to_owned());
+    let (env, log, place) = (
+        services.env(),
+        dir.path().join("log"),
+        dir.path().to_owned(),
+    );
     let starting = tokio::task::spawn_blocking({
         let log = log.clone();
         move || Process::start(&place, log, env)
     });
-    let waits =
-        || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("waiting for a service") && log.contains("NATS"));
+    let waits = || {
+        std::fs::read_to_string(&log)
+            .is_ok_and(|log| log.contains("waiting for a service") && log.contains("NATS"))
+    };
     eventually("it says what it waits for", waits).await;
     services.nats.restart();
     let mut process = starting.await.expect("it has started");

@@ -28,7 +28,9 @@ fn compose(env: &HashMap<&str, String>) -> (Value, BTreeSet<String>) {
     while let Some((before, after)) = rest.split_once("${") {
         let (inside, after) = after.split_once('}').expect("a variable ends");
         let name = inside.split(':').next().expect("a name");
-        let default = inside.split_once(":-").map(|(_, default)| default.to_owned());
+        let default = inside
+            .split_once(":-")
+            .map(|(_, default)| default.to_owned());
         let value = env.get(name).cloned().or(default);
         asked.insert(name.to_owned());
         done += before;
@@ -54,7 +56,9 @@ fn secrets() -> HashMap<&'static str, String> {
 
 fn environment(service: &Value) -> BTreeMap<String, String> {
     let pairs = service["environment"].as_object().into_iter().flatten();
-    pairs.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+    pairs
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 #[test]
@@ -62,13 +66,26 @@ fn every_variable_is_known_and_only_the_api_is_published() {
     let (file, asked) = compose(&secrets());
     let known: BTreeSet<_> = variables().iter().map(|variable| variable.name).collect();
     let services = file["services"].as_object().expect("services");
-    assert_eq!(services.keys().collect::<Vec<_>>(), ["api", "mongo", "nats", "worker"]);
+    assert_eq!(
+        services.keys().collect::<Vec<_>>(),
+        ["api", "mongo", "nats", "worker"]
+    );
     for (name, service) in services {
         for variable in environment(service).keys() {
-            assert!(known.contains(variable.as_str()) || OF_IMAGES.contains(&variable.as_str()), "{name}: {variable}");
+            assert!(
+                known.contains(variable.as_str()) || OF_IMAGES.contains(&variable.as_str()),
+                "{name}: {variable}"
+            );
         }
-        assert_eq!(service.get("ports").is_some(), name == "api", "{name} publishes a port");
-        assert!(service.get("container_name").is_none(), "{name} could not be scaled");
+        assert_eq!(
+            service.get("ports").is_some(),
+            name == "api",
+            "{name} publishes a port"
+        );
+        assert!(
+            service.get("container_name").is_none(),
+            "{name} could not be scaled"
+        );
         assert_eq!(service["restart"], "unless-stopped", "{name}");
         if ["api", "worker"].contains(&name.as_str()) {
             assert_eq!(service["init"], true, "{name}");
@@ -76,17 +93,36 @@ fn every_variable_is_known_and_only_the_api_is_published() {
             assert_eq!(service["stop_grace_period"], "40s", "{name}");
         }
         for volume in service["volumes"].as_array().into_iter().flatten() {
-            let volume = volume.as_str().expect("a text").split(':').next().expect("a name");
-            assert!(file["volumes"].as_object().expect("volumes").contains_key(volume), "{volume}");
+            let volume = volume
+                .as_str()
+                .expect("a text")
+                .split(':')
+                .next()
+                .expect("a name");
+            assert!(
+                file["volumes"]
+                    .as_object()
+                    .expect("volumes")
+                    .contains_key(volume),
+                "{volume}"
+            );
         }
         if ["nats", "mongo"].contains(&name.as_str()) {
             assert!(service["healthcheck"]["test"].is_array(), "{name}");
-            assert_eq!(services["worker"]["depends_on"][name]["condition"], "service_healthy");
+            assert_eq!(
+                services["worker"]["depends_on"][name]["condition"],
+                "service_healthy"
+            );
         }
     }
     assert_eq!(services["mongo"]["volumes"], json!(["mongo:/data/db"]));
     assert_eq!(services["nats"]["volumes"], json!(["nats:/data"]));
-    assert!(file["configs"]["nats"]["content"].as_str().expect("a text").contains("store_dir: \"/data\""));
+    assert!(
+        file["configs"]["nats"]["content"]
+            .as_str()
+            .expect("a text")
+            .contains("store_dir: \"/data\"")
+    );
     let published = services["api"]["ports"][0].as_str().expect("a port");
     assert!(published.starts_with("127.0.0.1:"), "{published}");
     assert_eq!(services["worker"]["deploy"]["replicas"], 2);
@@ -94,11 +130,17 @@ fn every_variable_is_known_and_only_the_api_is_published() {
     let source = text("docker-compose.yml");
     for secret in secrets().into_keys() {
         let all = source.matches(&format!("${{{secret}")).count();
-        assert!(all > 0 && all == source.matches(&format!("${{{secret}:?")).count(), "{secret} is not required");
+        assert!(
+            all > 0 && all == source.matches(&format!("${{{secret}:?")).count(),
+            "{secret} is not required"
+        );
     }
     for name in asked {
         let of_compose = OF_COMPOSE.iter().any(|(own, _)| *own == name);
-        assert!(of_compose || known.contains(name.as_str()), "{name} is in neither list");
+        assert!(
+            of_compose || known.contains(name.as_str()),
+            "{name} is in neither list"
+        );
         assert!(example.contains(&name), "example.env does not say {name}");
     }
 }
@@ -107,16 +149,32 @@ fn every_variable_is_known_and_only_the_api_is_published() {
 fn the_image_knows_its_variables_and_is_not_root() {
     let file = text("Dockerfile");
     let known: BTreeSet<_> = variables().iter().map(|variable| variable.name).collect();
-    let set = file.lines().filter_map(|line| line.strip_prefix("ENV ")).flat_map(str::split_whitespace);
-    let names: Vec<_> = set.map(|pair| pair.split('=').next().expect("a name")).collect();
+    let set = file
+        .lines()
+        .filter_map(|line| line.strip_prefix("ENV "))
+        .flat_map(str::split_whitespace);
+    let names: Vec<_> = set
+        .map(|pair| pair.split('=').next().expect("a name"))
+        .collect();
     assert!(names.contains(&"HOST"), "{names:?}");
-    names.iter().for_each(|name| assert!(known.contains(name), "{name}"));
-    let user = file.lines().rev().find_map(|line| line.strip_prefix("USER ")).expect("a user");
+    names
+        .iter()
+        .for_each(|name| assert!(known.contains(name), "{name}"));
+    let user = file
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("USER "))
+        .expect("a user");
     assert_ne!(user, "root");
     assert!(file.contains("HEALTHCHECK") && file.contains("CMD [\"mcp-api\", \"serve\"]"));
     // Two versions of Rust would be one too many.
-    let rust = text("Cargo.toml").lines().find_map(|line| line.strip_prefix("rust-version = ").map(str::to_owned));
-    assert!(file.contains(&format!("rust:{}", rust.expect("a version").trim_matches('"'))));
+    let rust = text("Cargo.toml")
+        .lines()
+        .find_map(|line| line.strip_prefix("rust-version = ").map(str::to_owned));
+    assert!(file.contains(&format!(
+        "rust:{}",
+        rust.expect("a version").trim_matches('"')
+    )));
 }
 
 /// The services as compose would start them, on ports of this machine.
@@ -127,20 +185,40 @@ async fn the_commands_and_variables_of_every_service_work_together() {
     let dir = TempDir::new().expect("a folder");
 
     let nats_port = free_port();
-    let args = services["nats"]["command"].as_array().expect("a command").iter();
-    let mut args: Vec<String> = args.map(|arg| arg.as_str().expect("a text").to_owned()).collect();
+    let args = services["nats"]["command"]
+        .as_array()
+        .expect("a command")
+        .iter();
+    let mut args: Vec<String> = args
+        .map(|arg| arg.as_str().expect("a text").to_owned())
+        .collect();
     let mount = &services["nats"]["configs"][0];
-    let config = file["configs"][mount["source"].as_str().expect("a name")]["content"].as_str().expect("a text");
+    let config = file["configs"][mount["source"].as_str().expect("a name")]["content"]
+        .as_str()
+        .expect("a text");
     // The volume, and the ports that a container has for itself.
     let store = dir.path().join("nats").display().to_string();
-    let config = config.replace("/data", &store).replace("8222", &free_port().to_string());
+    let config = config
+        .replace("/data", &store)
+        .replace("8222", &free_port().to_string());
     let placed = dir.path().join("nats.conf");
     fs::write(&placed, config).expect("a file");
     let target = mount["target"].as_str().expect("a path");
-    args.iter_mut().filter(|arg| *arg == target).for_each(|arg| *arg = placed.display().to_string());
-    args.extend(["--addr".into(), "127.0.0.1".into(), "--port".into(), nats_port.to_string()]);
+    args.iter_mut()
+        .filter(|arg| *arg == target)
+        .for_each(|arg| *arg = placed.display().to_string());
+    args.extend([
+        "--addr".into(),
+        "127.0.0.1".into(),
+        "--port".into(),
+        nats_port.to_string(),
+    ]);
     fs::create_dir(dir.path().join("nats")).expect("a folder");
-    let _nats = spawn(&dir.path().join("nats"), &installed("nats/nats-server"), &args);
+    let _nats = spawn(
+        &dir.path().join("nats"),
+        &installed("nats/nats-server"),
+        &args,
+    );
 
     // The image makes this user on an empty volume, and asks for it from then on.
     let root = environment(&services["mongo"]);
@@ -159,7 +237,10 @@ async fn the_commands_and_variables_of_every_service_work_together() {
             *value = value.replace("mongo:27017", &format!("127.0.0.1:{}", mongo.port));
         }
         // What the image sets; the port is free where compose gives each container its own.
-        env.extend([("HOST".into(), "0.0.0.0".into()), ("PORT".into(), "0".into())]);
+        env.extend([
+            ("HOST".into(), "0.0.0.0".into()),
+            ("PORT".into(), "0".into()),
+        ]);
         let (place, log) = (dir.path().to_owned(), dir.path().join(format!("log.{n}")));
         tokio::task::spawn_blocking(move || Process::start(&place, log, env))
     };
@@ -171,19 +252,28 @@ async fn the_commands_and_variables_of_every_service_work_together() {
     let url = processes[0].url.replace("0.0.0.0", "127.0.0.1");
     let http = reqwest::Client::new();
     let send = async |method: reqwest::Method, path: &str, body: Value| {
-        let request = http.request(method, format!("{url}{path}")).bearer_auth("0123456789abcdef");
+        let request = http
+            .request(method, format!("{url}{path}"))
+            .bearer_auth("0123456789abcdef");
         answer(request.json(&body)).await
     };
     let post = reqwest::Method::POST;
-    answer(http.get(format!("{url}/mcp/servers"))).await.fails(401, "unauthenticated");
-    let server = json!({ "name": "fixture", "command": python(), "args": ["-u", fixture("server.py")] });
-    assert_eq!(send(post.clone(), "/mcp/servers", server).await.ok()["server"]["status"], "connected");
+    answer(http.get(format!("{url}/mcp/servers")))
+        .await
+        .fails(401, "unauthenticated");
+    let server =
+        json!({ "name": "fixture", "command": python(), "args": ["-u", fixture("server.py")] });
+    assert_eq!(
+        send(post.clone(), "/mcp/servers", server).await.ok()["server"]["status"],
+        "connected"
+    );
     for user in ["ana", "ben"] {
         let secret = json!({ "username": user, "serverName": "fixture", "secretName": "message", "secretValue": format!("for {user}") });
         send(post.clone(), "/secrets/set", secret).await.ok();
     }
     for user in ["ana", "ben"] {
-        let call = json!({ "username": user, "serverName": "fixture", "methodName": "echo", "args": {} });
+        let call =
+            json!({ "username": user, "serverName": "fixture", "methodName": "echo", "args": {} });
         let said = send(post.clone(), "/mcp/tool/call", call).await.ok();
         assert_eq!(said["data"]["content"], format!("for {user}"));
     }
@@ -191,8 +281,9 @@ async fn the_commands_and_variables_of_every_service_work_together() {
         signal(process.pid(), "TERM");
         assert_eq!(process.wait().code(), Some(0));
     }
-    let logs: String =
-        (0..3).map(|n| fs::read_to_string(dir.path().join(format!("log.{n}"))).expect("a log")).collect();
+    let logs: String = (0..3)
+        .map(|n| fs::read_to_string(dir.path().join(format!("log.{n}"))).expect("a log"))
+        .collect();
     for (name, secret) in secrets() {
         assert!(!logs.contains(&secret), "a log holds {name}");
     }

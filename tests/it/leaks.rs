@@ -20,11 +20,32 @@ pub const TOKEN: &str = "admin-token-of-this-test-c55d";
 
 /// The forms of a secret in which somebody could read it.
 fn forms(secret: &str) -> Vec<String> {
-    let json = serde_json::to_string(secret).expect("JSON").trim_matches('"').to_owned();
-    let escaped: String = json.chars().map(|c| if c.is_ascii() { c.to_string() } else { utf16(c) }).collect();
-    let html = escaped.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
-    let mut forms =
-        vec![secret.to_owned(), json.clone(), escaped, html, hex::encode(secret), hex::encode_upper(secret)];
+    let json = serde_json::to_string(secret)
+        .expect("JSON")
+        .trim_matches('"')
+        .to_owned();
+    let escaped: String = json
+        .chars()
+        .map(|c| {
+            if c.is_ascii() {
+                c.to_string()
+            } else {
+                utf16(c)
+            }
+        })
+        .collect();
+    let html = escaped
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026");
+    let mut forms = vec![
+        secret.to_owned(),
+        json.clone(),
+        escaped,
+        html,
+        hex::encode(secret),
+        hex::encode_upper(secret),
+    ];
     // A text within base64 begins at one of three places in its group of three bytes.
     forms.extend((0..3).map(|shift| {
         let encoded = BASE64_STANDARD_NO_PAD.encode(["\0".repeat(shift).as_str(), secret].concat());
@@ -32,39 +53,79 @@ fn forms(secret: &str) -> Vec<String> {
     }));
     forms.push(BASE64_STANDARD.encode(secret));
     // Each line alone, and twice escaped, as JSON in JSON is.
-    forms.extend(secret.lines().filter(|line| line.len() > 10).map(str::to_owned));
-    forms.push(serde_json::to_string(&json).expect("JSON").trim_matches('"').to_owned());
+    forms.extend(
+        secret
+            .lines()
+            .filter(|line| line.len() > 10)
+            .map(str::to_owned),
+    );
+    forms.push(
+        serde_json::to_string(&json)
+            .expect("JSON")
+            .trim_matches('"')
+            .to_owned(),
+    );
     forms
 }
 
 fn utf16(c: char) -> String {
-    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    c.encode_utf16(&mut [0; 2])
+        .iter()
+        .map(|unit| format!("\\u{unit:04x}"))
+        .collect()
 }
 
 /// Fails if any form of any secret is in there.
 pub fn clean(place: &str, bytes: &[u8], secrets: &[&str]) {
     for secret in secrets {
         for form in forms(secret) {
-            let found = bytes.windows(form.len()).position(|window| window == form.as_bytes());
+            let found = bytes
+                .windows(form.len())
+                .position(|window| window == form.as_bytes());
             if let Some(at) = found {
-                let around = &bytes[at.saturating_sub(100)..(at + form.len() + 20).min(bytes.len())];
-                panic!("{place} holds {form:?}: …{}…", String::from_utf8_lossy(around));
+                let around =
+                    &bytes[at.saturating_sub(100)..(at + form.len() + 20).min(bytes.len())];
+                panic!(
+                    "{place} holds {form:?}: …{}…",
+                    String::from_utf8_lossy(around)
+                );
             }
         }
     }
 }
 
 pub async fn clean_everywhere(app: &App, secrets: &[&str]) {
-    for path in ["/events?limit=1000", "/mcp/servers", "/mcp/tools", "/metrics", "/mcp/servers/fixture"] {
-        let request = app.http.get(format!("{}{path}", app.url)).bearer_auth(TOKEN);
-        let text = request.send().await.expect("an answer").text().await.expect("a text");
+    for path in [
+        "/events?limit=1000",
+        "/mcp/servers",
+        "/mcp/tools",
+        "/metrics",
+        "/mcp/servers/fixture",
+    ] {
+        let request = app
+            .http
+            .get(format!("{}{path}", app.url))
+            .bearer_auth(TOKEN);
+        let text = request
+            .send()
+            .await
+            .expect("an answer")
+            .text()
+            .await
+            .expect("a text");
         assert!(text.len() > 50, "{path}: {text}");
         clean(path, text.as_bytes(), secrets);
     }
     clean("the log", app.log().as_bytes(), secrets);
     // Where all is in one process.
     if app.services.is_none() {
-        files(&app.data(), &mut |path| clean(&path.display().to_string(), &fs::read(path).expect("a file"), secrets));
+        files(&app.data(), &mut |path| {
+            clean(
+                &path.display().to_string(),
+                &fs::read(path).expect("a file"),
+                secrets,
+            )
+        });
     }
     for process in fs::read_dir("/proc").expect("/proc").flatten() {
         let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
@@ -82,17 +143,31 @@ fn files(dir: &Path, look: &mut impl FnMut(&Path)) {
 }
 
 async fn post(app: &App, path: &str, body: &Value) -> (u16, String) {
-    let request = app.http.post(format!("{}{path}", app.url)).bearer_auth(TOKEN).json(body);
+    let request = app
+        .http
+        .post(format!("{}{path}", app.url))
+        .bearer_auth(TOKEN)
+        .json(body);
     let response = request.send().await.expect("an answer");
-    (response.status().as_u16(), response.text().await.expect("a text"))
+    (
+        response.status().as_u16(),
+        response.text().await.expect("a text"),
+    )
 }
 
 async fn start() -> App {
-    let app = App::start_with(&[("RUST_LOG", "trace"), ("SECRETS_KEY", KEY), ("ADMIN_TOKEN", TOKEN)]);
+    let app = App::start_with(&[
+        ("RUST_LOG", "trace"),
+        ("SECRETS_KEY", KEY),
+        ("ADMIN_TOKEN", TOKEN),
+    ]);
     let args = ["-u", &crate::harness::fixture("server.py")];
-    let (status, text) =
-        post(&app, "/mcp/servers", &json!({ "name": "fixture", "command": crate::harness::python(), "args": args }))
-            .await;
+    let (status, text) = post(
+        &app,
+        "/mcp/servers",
+        &json!({ "name": "fixture", "command": crate::harness::python(), "args": args }),
+    )
+    .await;
     assert_eq!(status, 200, "{text}");
     app
 }
@@ -108,21 +183,38 @@ async fn what_a_server_gives_away_is_masked() {
     for (n, secret) in SECRETS.iter().enumerate() {
         assert_eq!(post(&app, "/secrets/set", &secret_of(n)).await.0, 200);
         // A value that begins where a text is cut off is not shown in part either.
-        for how in ["stderr", "error", "go error", "no error", "no result", "message", "rubbish", "list", "crash"] {
+        for how in [
+            "stderr",
+            "error",
+            "go error",
+            "no error",
+            "no result",
+            "message",
+            "rubbish",
+            "list",
+            "crash",
+        ] {
             let args = json!({ "how": how, "before": if how == "message" { "m".repeat(4060) } else { String::new() } });
-            let body =
-                json!({ "username": format!("user-{n}"), "serverName": "fixture", "methodName": "leak", "args": args });
+            let body = json!({ "username": format!("user-{n}"), "serverName": "fixture", "methodName": "leak", "args": args });
             let (status, text) = post(&app, "/mcp/tool/call", &body).await;
             match how {
                 "stderr" | "message" | "rubbish" | "list" => {
                     let answer: Value = serde_json::from_str(&text).expect("JSON");
-                    assert_eq!((status, &answer["data"]["content"]), (200, &json!(secret)), "{how}: {text}");
+                    assert_eq!(
+                        (status, &answer["data"]["content"]),
+                        (200, &json!(secret)),
+                        "{how}: {text}"
+                    );
                 }
                 _ => {
                     assert_eq!(status, 502, "{how}: {text}");
                     clean(how, text.as_bytes(), &SECRETS);
                     let answer: Value = serde_json::from_str(&text).expect("JSON");
-                    clean(how, answer["error"].as_str().expect("a sentence").as_bytes(), &SECRETS);
+                    clean(
+                        how,
+                        answer["error"].as_str().expect("a sentence").as_bytes(),
+                        &SECRETS,
+                    );
                     assert_eq!(
                         how.ends_with("error") && how != "no error",
                         answer["mcpError"].is_object(),
@@ -132,16 +224,29 @@ async fn what_a_server_gives_away_is_masked() {
             }
         }
     }
-    let request = || app.http.get(format!("{}/mcp/servers/fixture", app.url)).bearer_auth(TOKEN);
+    let request = || {
+        app.http
+            .get(format!("{}/mcp/servers/fixture", app.url))
+            .bearer_auth(TOKEN)
+    };
     let logs = crate::harness::answer(request()).await.ok()["server"]["logs"].to_string();
-    for kept in ["the secret is ***", "Traceback: ***", "new list of tools", "no JSON-RPC message", "could not be"] {
+    for kept in [
+        "the secret is ***",
+        "Traceback: ***",
+        "new list of tools",
+        "no JSON-RPC message",
+        "could not be",
+    ] {
         let kept = kept
             .replace("Traceback: ***", "Traceback: the secret is ***")
             .replace("could not be", "exited with code 1");
         assert!(logs.contains(&kept), "{kept}: {logs}");
     }
     let prefix = format!("{}plant", "m".repeat(8));
-    assert!(!logs.contains(&prefix), "a secret was cut off and shown in part");
+    assert!(
+        !logs.contains(&prefix),
+        "a secret was cut off and shown in part"
+    );
     clean_everywhere(&app, &[&SECRETS[..], &[KEY, TOKEN]].concat()).await;
 }
 
@@ -154,14 +259,30 @@ async fn what_was_put_into_a_wrong_field_is_not_repeated() {
         let call = json!({ "serverName": "fixture", "methodName": "echo", "args": {} });
         let server = json!({ "name": "new", "command": "true" });
         let wrong = [json!(secret), json!([secret]), json!({ secret: secret })];
-        for (path, good) in
-            [("/secrets/set", set), ("/secrets/delete", json!({})), ("/mcp/tool/call", call), ("/mcp/servers", server)]
-        {
+        for (path, good) in [
+            ("/secrets/set", set),
+            ("/secrets/delete", json!({})),
+            ("/mcp/tool/call", call),
+            ("/mcp/servers", server),
+        ] {
             // A name that is well formed is a name: it is repeated, as the answer must say who was not found.
-            let fields =
-                ["serverName", "secretValue", "args", "timeoutMs", "raw", "enabled", "replicas", "env", "toolTimeout"];
-            for (field, value) in fields.iter().flat_map(|field| wrong.iter().map(move |value| (field, value))) {
-                let named = *field == "serverName" && value.as_str().is_some_and(|text| text == SECRETS[0]);
+            let fields = [
+                "serverName",
+                "secretValue",
+                "args",
+                "timeoutMs",
+                "raw",
+                "enabled",
+                "replicas",
+                "env",
+                "toolTimeout",
+            ];
+            for (field, value) in fields
+                .iter()
+                .flat_map(|field| wrong.iter().map(move |value| (field, value)))
+            {
+                let named =
+                    *field == "serverName" && value.as_str().is_some_and(|text| text == SECRETS[0]);
                 let mut body = good.clone();
                 body[*field] = value.clone();
                 let (status, text) = post(&app, path, &body).await;
@@ -170,14 +291,39 @@ async fn what_was_put_into_a_wrong_field_is_not_repeated() {
                 }
             }
         }
-        let request = app.http.post(format!("{}/secrets/set", app.url)).bearer_auth(TOKEN);
-        let broken = format!("{{\"secretValue\":{},", serde_json::to_string(secret).expect("JSON"));
-        let broken = request.header("content-type", "application/json").body(broken).send().await.expect("an answer");
-        clean("bad JSON", broken.text().await.expect("a text").as_bytes(), &SECRETS);
-        let refused = app.http.get(format!("{}/mcp/servers", app.url)).bearer_auth(hex::encode(secret));
+        let request = app
+            .http
+            .post(format!("{}/secrets/set", app.url))
+            .bearer_auth(TOKEN);
+        let broken = format!(
+            "{{\"secretValue\":{},",
+            serde_json::to_string(secret).expect("JSON")
+        );
+        let broken = request
+            .header("content-type", "application/json")
+            .body(broken)
+            .send()
+            .await
+            .expect("an answer");
+        clean(
+            "bad JSON",
+            broken.text().await.expect("a text").as_bytes(),
+            &SECRETS,
+        );
+        let refused = app
+            .http
+            .get(format!("{}/mcp/servers", app.url))
+            .bearer_auth(hex::encode(secret));
         clean(
             "401",
-            refused.send().await.expect("an answer").text().await.expect("a text").as_bytes(),
+            refused
+                .send()
+                .await
+                .expect("an answer")
+                .text()
+                .await
+                .expect("a text")
+                .as_bytes(),
             &[secret, TOKEN],
         );
     }
@@ -185,7 +331,11 @@ async fn what_was_put_into_a_wrong_field_is_not_repeated() {
         let read = fs::read(app.data().join("mcp-api.sqlite")).expect("the store");
         clean("the store", &read, &[KEY, TOKEN]);
     }
-    clean("the log", app.log().as_bytes(), &[&SECRETS[1..], &[KEY, TOKEN]].concat());
+    clean(
+        "the log",
+        app.log().as_bytes(),
+        &[&SECRETS[1..], &[KEY, TOKEN]].concat(),
+    );
 }
 
 /// The search itself must find what there is to find.

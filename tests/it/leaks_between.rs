@@ -23,12 +23,18 @@ impl Tap {
     async fn before(nats: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("nats://{}", listener.local_addr().expect("an address"));
-        let (to, heard) = (nats.replace("nats://", ""), Arc::<Mutex<Vec<Vec<u8>>>>::default());
+        let (to, heard) = (
+            nats.replace("nats://", ""),
+            Arc::<Mutex<Vec<Vec<u8>>>>::default(),
+        );
         let all = heard.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (from_client, to_client) = client.into_split();
-                let (from_server, to_server) = TcpStream::connect(&to).await.expect("the server").into_split();
+                let (from_server, to_server) = TcpStream::connect(&to)
+                    .await
+                    .expect("the server")
+                    .into_split();
                 tokio::spawn(hear(from_client, to_server, all.clone()));
                 tokio::spawn(hear(from_server, to_client, all.clone()));
             }
@@ -54,7 +60,13 @@ async fn hear(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, all: Arc<Mutex<Ve
 }
 
 async fn post(app: &App, path: &str, body: Value) -> Answer {
-    answer(app.http.post(format!("{}{path}", app.url)).bearer_auth(TOKEN).json(&body)).await
+    answer(
+        app.http
+            .post(format!("{}{path}", app.url))
+            .bearer_auth(TOKEN)
+            .json(&body),
+    )
+    .await
 }
 
 /// Sets it, has the server use it, and give it away where the API has to hide it.
@@ -63,17 +75,35 @@ async fn live_with(app: &App, n: usize, secret: &str) {
     let set = json!({ "username": user, "serverName": "fixture", "secretName": "token", "secretValue": secret });
     post(app, "/secrets/set", set).await.ok();
     let call = |tool: &str, args: Value| json!({ "username": user, "serverName": "fixture", "methodName": tool, "args": args });
-    let echo = post(app, "/mcp/tool/call", call("echo", json!({ "message": format!("spied-{n}") }))).await;
+    let echo = post(
+        app,
+        "/mcp/tool/call",
+        call("echo", json!({ "message": format!("spied-{n}") })),
+    )
+    .await;
     assert_eq!(echo.ok()["data"]["content"], format!("spied-{n}"));
     // What it gives as its result is its user's, and crosses the bus as it is.
     for how in ["error", "go error", "no error", "crash"] {
-        post(app, "/mcp/tool/call", call("leak", json!({ "how": how }))).await.fails(502, "upstream_error");
+        post(app, "/mcp/tool/call", call("leak", json!({ "how": how })))
+            .await
+            .fails(502, "upstream_error");
     }
-    let later = app.http.post(format!("{}/mcp/tool/call", app.url)).header("Prefer", "respond-async");
-    let later =
-        later.bearer_auth(TOKEN).json(&call("leak", json!({ "how": "error" }))).send().await.expect("an answer");
+    let later = app
+        .http
+        .post(format!("{}/mcp/tool/call", app.url))
+        .header("Prefer", "respond-async");
+    let later = later
+        .bearer_auth(TOKEN)
+        .json(&call("leak", json!({ "how": "error" })))
+        .send()
+        .await
+        .expect("an answer");
     let job: Value = later.json().await.expect("JSON");
-    let path = format!("{}/jobs/{}?username={user}&wait=30s", app.url, job["jobId"].as_str().expect("an id"));
+    let path = format!(
+        "{}/jobs/{}?username={user}&wait=30s",
+        app.url,
+        job["jobId"].as_str().expect("an id")
+    );
     let ended = answer(app.http.get(path).bearer_auth(TOKEN)).await.ok();
     assert_eq!(ended["job"]["state"], "failed", "{ended}");
 }
@@ -85,9 +115,17 @@ async fn documents(app: &App) -> Vec<(String, Vec<u8>)> {
     let database = client.default_database().expect("a database");
     let mut all = vec![];
     for name in database.list_collection_names().await.expect("names") {
-        let found = database.collection::<Document>(&name).find(doc! {}).await.expect("documents");
+        let found = database
+            .collection::<Document>(&name)
+            .find(doc! {})
+            .await
+            .expect("documents");
         let found: Vec<Document> = found.try_collect().await.expect("documents");
-        all.extend(found.iter().map(|document| (name.clone(), document.to_vec().expect("BSON"))));
+        all.extend(
+            found
+                .iter()
+                .map(|document| (name.clone(), document.to_vec().expect("BSON"))),
+        );
     }
     all
 }
@@ -96,7 +134,12 @@ async fn documents(app: &App) -> Vec<(String, Vec<u8>)> {
 async fn neither_the_bus_nor_mongodb_sees_a_secret() {
     let services = Services::start();
     let tap = Tap::before(&services.nats.url()).await;
-    let env = [("RUST_LOG", "trace"), ("SECRETS_KEY", KEY), ("ADMIN_TOKEN", TOKEN), ("NATS_URL", &tap.url)];
+    let env = [
+        ("RUST_LOG", "trace"),
+        ("SECRETS_KEY", KEY),
+        ("ADMIN_TOKEN", TOKEN),
+        ("NATS_URL", &tap.url),
+    ];
     let app = App::start_on(Some(services), 2, &env);
     let child = json!({ "name": "fixture", "command": crate::harness::python(), "args": ["-u", crate::harness::fixture("server.py")] });
     post(&app, "/mcp/servers", child).await.ok();
@@ -110,13 +153,24 @@ async fn neither_the_bus_nor_mongodb_sees_a_secret() {
     }
     let hidden = [&SECRETS[..], &[KEY, TOKEN]].concat();
     let heard = tap.heard.lock().expect("heard").clone();
-    let found = |text: &str| heard.iter().any(|stream| stream.windows(text.len()).any(|at| at == text.as_bytes()));
+    let found = |text: &str| {
+        heard
+            .iter()
+            .any(|stream| stream.windows(text.len()).any(|at| at == text.as_bytes()))
+    };
     assert!(found("spied-0") && found("spied-3"), "it hears");
-    heard.iter().for_each(|stream| clean("the bus", stream, &hidden));
+    heard
+        .iter()
+        .for_each(|stream| clean("the bus", stream, &hidden));
     let documents = documents(&app).await;
     for kind in ["mcpapi_log", "mcpapi_secrets", "mcpapi_keys"] {
-        assert!(documents.iter().any(|(name, _)| name == kind), "{kind} is looked through");
+        assert!(
+            documents.iter().any(|(name, _)| name == kind),
+            "{kind} is looked through"
+        );
     }
-    documents.iter().for_each(|(name, bytes)| clean(name, bytes, &hidden));
+    documents
+        .iter()
+        .for_each(|(name, bytes)| clean(name, bytes, &hidden));
     clean_everywhere(&app, &hidden).await;
 }

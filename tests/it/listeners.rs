@@ -29,16 +29,25 @@ enum Told {
 
 impl Listener {
     async fn open(url: &str, last: Option<&str>, query: &str) -> Self {
-        let address = url.strip_prefix("http://").expect("a URL").parse().expect("an address");
+        let address = url
+            .strip_prefix("http://")
+            .expect("a URL")
+            .parse()
+            .expect("an address");
         let socket = TcpSocket::new_v4().expect("a socket");
         // What waits, waits with the program and not in the kernel.
         socket.set_recv_buffer_size(64 << 10).expect("a buffer");
         let mut stream = socket.connect(address).await.expect("connected");
         let last = last.map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
-        let head = format!("GET /events{query} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n");
+        let head = format!(
+            "GET /events{query} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n"
+        );
         let head = format!("{head}Connection: close\r\n{last}\r\n");
         stream.write_all(head.as_bytes()).await.expect("sent");
-        let mut listener = Self { stream, text: vec![] };
+        let mut listener = Self {
+            stream,
+            text: vec![],
+        };
         let line = listener.line().await.expect("a status");
         assert_eq!(line, "HTTP/1.1 200 OK");
         listener
@@ -88,12 +97,19 @@ impl Listener {
 async fn all(app: &App) -> Vec<String> {
     let (mut all, mut after) = (Vec::new(), "0.0".to_owned());
     loop {
-        let page = app.get(&format!("/events?limit=1000&after={after}")).await.ok();
+        let page = app
+            .get(&format!("/events?limit=1000&after={after}"))
+            .await
+            .ok();
         let events = page["events"].as_array().expect("events");
         if events.is_empty() {
             return all;
         }
-        all.extend(events.iter().map(|event| event["id"].as_str().expect("an id").to_owned()));
+        all.extend(
+            events
+                .iter()
+                .map(|event| event["id"].as_str().expect("an id").to_owned()),
+        );
         after = page["next"].as_str().expect("next").to_owned();
     }
 }
@@ -101,20 +117,29 @@ async fn all(app: &App) -> Vec<String> {
 /// Milliseconds of CPU a process has used.
 fn cpu(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let fields: Vec<_> = stat
+        .rsplit_once(')')
+        .expect("a name")
+        .1
+        .split_whitespace()
+        .collect();
     (fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")) * 10
 }
 
 async fn toggle(app: &App, times: usize) {
     for n in 0..times {
         let verb = if n % 2 == 0 { "disable" } else { "enable" };
-        app.put(&format!("/mcp/servers/off/{verb}"), json!({})).await.ok();
+        app.put(&format!("/mcp/servers/off/{verb}"), json!({}))
+            .await
+            .ok();
     }
 }
 
 async fn app() -> App {
     let app = App::embedded();
-    app.register("off", json!({ "command": "/nowhere", "enabled": false })).await.ok();
+    app.register("off", json!({ "command": "/nowhere", "enabled": false }))
+        .await
+        .ok();
     app
 }
 
@@ -127,20 +152,47 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
         listeners.extend(join_all((0..50).map(|_| Listener::open(&app.url, None, ""))).await);
     }
     let first = all(&app).await;
-    join_all(listeners.iter_mut().map(|listener| listener.until(&first[first.len() - 1]))).await;
-    assert_eq!(app.metric("mcp_api_event_listeners", &[]).await, Some(LISTENERS as f64));
-    let reads = app.metric("mcp_api_event_reads_total", &[]).await.expect("a figure");
+    join_all(
+        listeners
+            .iter_mut()
+            .map(|listener| listener.until(&first[first.len() - 1])),
+    )
+    .await;
+    assert_eq!(
+        app.metric("mcp_api_event_listeners", &[]).await,
+        Some(LISTENERS as f64)
+    );
+    let reads = app
+        .metric("mcp_api_event_reads_total", &[])
+        .await
+        .expect("a figure");
     let (began, used) = (Instant::now(), cpu(app.pid()));
     toggle(&app, 20).await;
     let ids = all(&app).await;
     let wanted = &ids[first.len()..];
-    let told = join_all(listeners.iter_mut().map(|listener| listener.until(&ids[ids.len() - 1]))).await;
+    let told = join_all(
+        listeners
+            .iter_mut()
+            .map(|listener| listener.until(&ids[ids.len() - 1])),
+    )
+    .await;
     assert!(told.iter().all(|told| told == wanted));
     // One a move, and a few for those that had not yet heard of the last one.
-    let reads = app.metric("mcp_api_event_reads_total", &[]).await.expect("a figure") - reads;
-    assert!(reads <= 2.0 * wanted.len() as f64, "{reads} reads for {} moves", wanted.len());
+    let reads = app
+        .metric("mcp_api_event_reads_total", &[])
+        .await
+        .expect("a figure")
+        - reads;
+    assert!(
+        reads <= 2.0 * wanted.len() as f64,
+        "{reads} reads for {} moves",
+        wanted.len()
+    );
     let (took, used) = (began.elapsed(), cpu(app.pid()) - used);
-    println!("{} events to {LISTENERS} listeners: {took:?}, {used} ms of CPU", wanted.len());
+    println!(
+        "{} events to {LISTENERS} listeners: {took:?}, {used} ms of CPU",
+        wanted.len()
+    );
 }
 
 /// Who begins to listen while much happens neither misses what came in between nor hears it twice.
@@ -148,13 +200,18 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
 async fn listeners_that_come_in_the_middle_hear_everything_once() {
     let app = app().await;
     let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..16).map(|user| secrets(&app, user, stop.clone())).collect();
+    let writers: Vec<_> = (0..16)
+        .map(|user| secrets(&app, user, stop.clone()))
+        .collect();
     let mut listeners = Vec::new();
     for _ in 0..40 {
         listeners.extend(join_all((0..5).map(|_| Listener::open(&app.url, None, ""))).await);
     }
     stop.store(true, Ordering::Relaxed);
-    join_all(writers).await.into_iter().for_each(|writer| writer.expect("no change failed"));
+    join_all(writers)
+        .await
+        .into_iter()
+        .for_each(|writer| writer.expect("no change failed"));
     let ids = all(&app).await;
     for listener in &mut listeners {
         assert_eq!(listener.until(&ids[ids.len() - 1]).await, ids);
@@ -177,7 +234,9 @@ fn secrets(app: &App, user: usize, stop: Arc<AtomicBool>) -> tokio::task::JoinHa
 async fn a_facade_that_is_behind_reads_on_first() {
     let mut app = App::distributed(1, &[]);
     let second = app.add("api");
-    app.register("off", json!({ "command": "/nowhere", "enabled": false })).await.ok();
+    app.register("off", json!({ "command": "/nowhere", "enabled": false }))
+        .await
+        .ok();
     let behind = &app.processes[second];
     for _ in 0..5 {
         signal(behind.pid(), "STOP");
@@ -191,17 +250,29 @@ async fn a_facade_that_is_behind_reads_on_first() {
         });
         let mut listener = listener;
         app.put("/mcp/servers/off/enable", json!({})).await.ok();
-        assert_eq!(listener.next().await, Told::Event(all(&app).await.pop().expect("an id")));
+        assert_eq!(
+            listener.next().await,
+            Told::Event(all(&app).await.pop().expect("an id"))
+        );
     }
 }
 
 /// Changes one server again and again, until told to stop.
-fn writer(http: &reqwest::Client, url: &str, name: usize, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
+fn writer(
+    http: &reqwest::Client,
+    url: &str,
+    name: usize,
+    stop: Arc<AtomicBool>,
+) -> tokio::task::JoinHandle<()> {
     let (http, url) = (http.clone(), url.to_owned());
     tokio::spawn(async move {
         while !stop.load(Ordering::Relaxed) {
             for verb in ["disable", "enable"] {
-                let changed = http.put(format!("{url}/mcp/servers/off-{name}/{verb}")).json(&json!({})).send().await;
+                let changed = http
+                    .put(format!("{url}/mcp/servers/off-{name}/{verb}"))
+                    .json(&json!({}))
+                    .send()
+                    .await;
                 // The facade it writes through is killed and comes back.
                 if changed.is_err() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -220,7 +291,10 @@ async fn follow(
     let (mut told, mut ends) = (Vec::<String>::new(), until.subscribe());
     for turn in 0.. {
         let url = &urls[turn % urls.len()];
-        if TcpStream::connect(url.strip_prefix("http://").expect("a URL")).await.is_err() {
+        if TcpStream::connect(url.strip_prefix("http://").expect("a URL"))
+            .await
+            .is_err()
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         }
@@ -246,11 +320,21 @@ async fn a_listener_goes_from_facade_to_facade_and_misses_nothing() {
     let second = app.add("api");
     app.until("/readyz", |body| body["success"] == true).await;
     for n in 0..3 {
-        app.register(&format!("off-{n}"), json!({ "command": "/nowhere", "enabled": false })).await.ok();
+        app.register(
+            &format!("off-{n}"),
+            json!({ "command": "/nowhere", "enabled": false }),
+        )
+        .await
+        .ok();
     }
     let urls = vec![app.url.clone(), app.processes[second].url.clone()];
-    let (stop, end) = (Arc::new(AtomicBool::new(false)), Arc::new(tokio::sync::watch::Sender::new(String::new())));
-    let writers: Vec<_> = (0..3).map(|n| writer(&app.http, &urls[n % 2], n, stop.clone())).collect();
+    let (stop, end) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(tokio::sync::watch::Sender::new(String::new())),
+    );
+    let writers: Vec<_> = (0..3)
+        .map(|n| writer(&app.http, &urls[n % 2], n, stop.clone()))
+        .collect();
     let followers: Vec<_> = ["", "", "?subject=server/off-1"]
         .into_iter()
         .map(|subject| tokio::spawn(follow(urls.clone(), subject, end.clone())))
@@ -278,13 +362,43 @@ async fn a_listener_goes_from_facade_to_facade_and_misses_nothing() {
     // The last word is about the server that everybody follows.
     app.put("/mcp/servers/off-1/enable", json!({})).await.ok();
     let ids = all(&app).await;
-    let page = app.get("/events?subject=server/off-1&limit=1000").await.ok();
-    let of_one: Vec<_> = page["events"].as_array().expect("events").iter().map(|event| event["id"].clone()).collect();
-    end.send_replace(of_one.last().and_then(Value::as_str).expect("an id").to_owned());
-    let told = join_all(followers).await.into_iter().map(|told| told.expect("a follower")).collect::<Vec<_>>();
-    let last = ids.iter().position(|id| json!(id) == of_one[of_one.len() - 1]).expect("it is there");
-    assert!(told[0] == ids[..=last] && told[1] == told[0], "a gap or a repeat in {told:?}");
-    assert_eq!(told[2], of_one.iter().map(|id| id.as_str().expect("an id")).collect::<Vec<_>>());
+    let page = app
+        .get("/events?subject=server/off-1&limit=1000")
+        .await
+        .ok();
+    let of_one: Vec<_> = page["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .map(|event| event["id"].clone())
+        .collect();
+    end.send_replace(
+        of_one
+            .last()
+            .and_then(Value::as_str)
+            .expect("an id")
+            .to_owned(),
+    );
+    let told = join_all(followers)
+        .await
+        .into_iter()
+        .map(|told| told.expect("a follower"))
+        .collect::<Vec<_>>();
+    let last = ids
+        .iter()
+        .position(|id| json!(id) == of_one[of_one.len() - 1])
+        .expect("it is there");
+    assert!(
+        told[0] == ids[..=last] && told[1] == told[0],
+        "a gap or a repeat in {told:?}"
+    );
+    assert_eq!(
+        told[2],
+        of_one
+            .iter()
+            .map(|id| id.as_str().expect("an id"))
+            .collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -300,14 +414,20 @@ async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
         let began = Instant::now();
         let change = json!({ "args": [format!("{n}{large}")] });
         app.put("/mcp/servers/off", change).await.ok();
-        assert!(began.elapsed() < Duration::from_secs(5), "who does not read holds up who writes");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "who does not read holds up who writes"
+        );
     }
     let ids = all(&app).await;
     let mut told = vec![];
     while let Told::Event(id) = slow.next().await {
         told.push(id);
     }
-    assert!(told.len() < ids.len() && told == ids[..told.len()], "it was dropped before the end");
+    assert!(
+        told.len() < ids.len() && told == ids[..told.len()],
+        "it was dropped before the end"
+    );
     let mut again = Listener::open(&app.url, told.last().map(String::as_str), "").await;
     told.extend(again.until(&ids[ids.len() - 1]).await);
     assert_eq!(told, ids);
@@ -317,6 +437,15 @@ async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
         assert!(Instant::now() < until, "{:?}", listeners().await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let answer = answer(app.http.get(format!("{}/events?at=1", app.url)).header("accept", "text/event-stream")).await;
-    assert!(answer.fails(400, "invalid_request").contains("at is of pages"));
+    let answer = answer(
+        app.http
+            .get(format!("{}/events?at=1", app.url))
+            .header("accept", "text/event-stream"),
+    )
+    .await;
+    assert!(
+        answer
+            .fails(400, "invalid_request")
+            .contains("at is of pages")
+    );
 }

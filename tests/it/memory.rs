@@ -45,7 +45,9 @@ pub fn with_jobs(jobs: u64) -> Catalog {
     for n in 0..jobs {
         let event = JobAccepted {
             job: JobId(Uuid::now_v7()),
-            user: format!("user-{}@example.com", n % 100).parse().expect("a name"),
+            user: format!("user-{}@example.com", n % 100)
+                .parse()
+                .expect("a name"),
             command: "tools.call".into(),
             server: Some("server-1".parse().expect("a name")),
             tool: Some("a-tool-with-a-long-name".parse().expect("a name")),

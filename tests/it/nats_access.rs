@@ -25,14 +25,20 @@ struct Echo;
 #[async_trait]
 impl AskHandler for Echo {
     async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
-        Ok(Reply { position: Position(0), outcome: Ok(ask.body) })
+        Ok(Reply {
+            position: Position(0),
+            outcome: Ok(ask.body),
+        })
     }
 }
 
 async fn works(options: NatsOptions) {
     let bus = NatsBus::connect(options).await.expect("let in");
     let _serving = bus.subscribe(Target::AnyWorker(Area::Tools), Arc::new(Echo));
-    let answer = bus.request(ask(Target::AnyWorker(Area::Tools), "hello", PATIENCE)).await.expect("an answer");
+    let answer = bus
+        .request(ask(Target::AnyWorker(Area::Tools), "hello", PATIENCE))
+        .await
+        .expect("an answer");
     assert_eq!(answer.outcome.expect("a success"), "hello");
 }
 
@@ -40,7 +46,11 @@ async fn works(options: NatsOptions) {
 async fn refused(options: NatsOptions) -> String {
     let began = Instant::now();
     let said = NatsBus::connect(options).await.err().expect("refused");
-    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(said.contains("NATS") && !said.contains("hunter2"), "{said}");
     said
 }
@@ -50,7 +60,8 @@ async fn a_password_in_the_address_is_used_and_never_shown() {
     let server = Nats::with_config(Version::Newest, |_| {
         format!("{JETSTREAM}\nauthorization {{ user: me, password: \"hunter2@home\" }}")
     });
-    let url = |user: &str| NatsOptions::new(vec![format!("nats://{user}127.0.0.1:{}", server.port)]);
+    let url =
+        |user: &str| NatsOptions::new(vec![format!("nats://{user}127.0.0.1:{}", server.port)]);
     works(url("me:hunter2%40home@")).await;
     for user in ["", "me:hunter2@", "hunter2@"] {
         let said = refused(url(user)).await;
@@ -58,10 +69,15 @@ async fn a_password_in_the_address_is_used_and_never_shown() {
     }
     // The second address will do.
     let mut both = url("me:hunter2%40home@");
-    both.urls.insert(0, "nats://me:hunter2%40home@127.0.0.1:1".into());
+    both.urls
+        .insert(0, "nats://me:hunter2%40home@127.0.0.1:1".into());
     works(both).await;
     let nobody = NatsOptions::new(vec!["nats://me:hunter2@127.0.0.1:1".into()]);
-    assert!(refused(nobody).await.starts_with("NATS at 127.0.0.1:1 cannot be reached"));
+    assert!(
+        refused(nobody)
+            .await
+            .starts_with("NATS at 127.0.0.1:1 cannot be reached")
+    );
 }
 
 /// A claim in a JWT, signed as NATS wants it.
@@ -77,8 +93,12 @@ fn jwt(issuer: &KeyPair, name: &str, subject: &KeyPair, nats: &Value) -> String 
 
 #[tokio::test]
 async fn a_credentials_file_opens_the_door() {
-    let [operator, system, account, user] =
-        [KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user()];
+    let [operator, system, account, user] = [
+        KeyPair::new_operator(),
+        KeyPair::new_account(),
+        KeyPair::new_account(),
+        KeyPair::new_user(),
+    ];
     let mut unlimited = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1,
         "wildcards": true, "conn": -1, "leaf": -1});
     let of_system = json!({"type": "account", "version": 2, "limits": unlimited});
@@ -86,7 +106,8 @@ async fn a_credentials_file_opens_the_door() {
         unlimited[kept] = json!(-1);
     }
     let of_account = json!({"type": "account", "version": 2, "limits": unlimited});
-    let of_operator = json!({"type": "operator", "version": 2, "system_account": system.public_key()});
+    let of_operator =
+        json!({"type": "operator", "version": 2, "system_account": system.public_key()});
     let of_user = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
     let mut creds = Default::default();
     let server = Nats::with_config(Version::Newest, |folder| {
@@ -108,16 +129,32 @@ async fn a_credentials_file_opens_the_door() {
             jwt(&operator, "account", &account, &of_account),
         )
     });
-    works(NatsOptions { creds: Some(creds.clone()), ..NatsOptions::new(vec![server.url()]) }).await;
+    works(NatsOptions {
+        creds: Some(creds.clone()),
+        ..NatsOptions::new(vec![server.url()])
+    })
+    .await;
     refused(NatsOptions::new(vec![server.url()])).await;
     let missing = creds.with_file_name("none.creds");
-    let said = refused(NatsOptions { creds: Some(missing), ..NatsOptions::new(vec![server.url()]) }).await;
+    let said = refused(NatsOptions {
+        creds: Some(missing),
+        ..NatsOptions::new(vec![server.url()])
+    })
+    .await;
     assert!(said.contains("none.creds"), "{said}");
 }
 
 fn openssl(folder: &Path, line: &str) {
-    let ran = Command::new("openssl").current_dir(folder).args(line.split(' ')).output().expect("openssl");
-    assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
+    let ran = Command::new("openssl")
+        .current_dir(folder)
+        .args(line.split(' '))
+        .output()
+        .expect("openssl");
+    assert!(
+        ran.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
 }
 
 #[tokio::test]
@@ -127,7 +164,10 @@ async fn tls_is_spoken_and_checked() {
         certificates = folder.to_owned();
         let key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
         for ca in ["ca", "other"] {
-            openssl(folder, &format!("{key} -keyout {ca}.key -out {ca}.pem -subj /CN={ca}"));
+            openssl(
+                folder,
+                &format!("{key} -keyout {ca}.key -out {ca}.pem -subj /CN={ca}"),
+            );
         }
         openssl(
             folder,
@@ -145,7 +185,11 @@ async fn tls_is_spoken_and_checked() {
     works(with("tls", "localhost", Some("ca.pem"))).await;
     // A server that wants TLS gets it.
     works(with("nats", "localhost", Some("ca.pem"))).await;
-    for (host, ca) in [("localhost", Some("other.pem")), ("localhost", None), ("127.0.0.1", Some("ca.pem"))] {
+    for (host, ca) in [
+        ("localhost", Some("other.pem")),
+        ("localhost", None),
+        ("127.0.0.1", Some("ca.pem")),
+    ] {
         refused(with("tls", host, ca)).await;
     }
     // One without TLS is not spoken to in the clear where TLS was asked for.

@@ -41,7 +41,9 @@ const RENAMED: &[Renamed] = &[];
 const LIVE: &[&str] = &["status", "logs", "error", "details"];
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/old_data").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/fixtures/old_data")
+        .join(name)
 }
 
 fn saved(name: &str) -> Vec<Value> {
@@ -51,7 +53,9 @@ fn saved(name: &str) -> Vec<Value> {
 
 /// Returns the saved event in the form that this program shows.
 fn current_form(mut event: Value) -> Value {
-    let Some(renamed) = RENAMED.iter().find(|renamed| event["type"] == renamed.old) else { return event };
+    let Some(renamed) = RENAMED.iter().find(|renamed| event["type"] == renamed.old) else {
+        return event;
+    };
     event["type"] = json!(renamed.new);
     if let Some(subject) = renamed.subject {
         event["subject"] = json!(subject);
@@ -88,7 +92,11 @@ fn mask(one: &mut Value) {
         fields.retain(|field, _| field != "expires" && field != "attempts");
     }
     // Only a stored sentence is compared. This program makes the other sentences.
-    if !is_stored && let Some(body) = one.pointer_mut("/answer/body").and_then(Value::as_object_mut) {
+    if !is_stored
+        && let Some(body) = one
+            .pointer_mut("/answer/body")
+            .and_then(Value::as_object_mut)
+    {
         body.remove("error");
     }
 }
@@ -124,23 +132,39 @@ struct Surroundings {
 impl Surroundings {
     async fn start() -> Self {
         let script = Script::start(|_| None).await;
-        let address = script.url.trim_start_matches("http://").trim_end_matches("/mcp").parse().expect("an address");
+        let address = script
+            .url
+            .trim_start_matches("http://")
+            .trim_end_matches("/mcp")
+            .parse()
+            .expect("an address");
         let proxy = start_proxy(address).await;
         // Without Python, the stored installation job fails before it asks a package index.
-        let env = [("SECRETS_KEY", SECRETS_KEY), ("PYTHON_BIN", "no-such-python"), ("HTTP_PROXY", &proxy)];
+        let env = [
+            ("SECRETS_KEY", SECRETS_KEY),
+            ("PYTHON_BIN", "no-such-python"),
+            ("HTTP_PROXY", &proxy),
+        ];
         let env = owned(&env);
         Self { script, env }
     }
 
     fn env(&self) -> Vec<(&str, &str)> {
-        self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+        self.env
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
     }
 }
 
 /// Unpacks `stores.tar.gz` and returns the folder: `data` is a `DATA_DIR`, `mongo` holds the dumped collections.
 fn unpack() -> TempDir {
     let dir = TempDir::new().expect("a temporary folder");
-    let status = Command::new("tar").arg("-xzf").arg(fixture("stores.tar.gz")).current_dir(dir.path()).status();
+    let status = Command::new("tar")
+        .arg("-xzf")
+        .arg(fixture("stores.tar.gz"))
+        .current_dir(dir.path())
+        .status();
     assert!(status.expect("tar").success());
     dir
 }
@@ -156,8 +180,15 @@ async fn load_dump(dump: &Path, url: &str) {
         while !file.fill_buf().expect("a dump").is_empty() {
             documents.push(Document::from_reader(&mut file).expect("a document"));
         }
-        let name = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
-        database.collection::<Document>(name).insert_many(documents).await.expect("inserted");
+        let name = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .expect("a name");
+        database
+            .collection::<Document>(name)
+            .insert_many(documents)
+            .await
+            .expect("inserted");
     }
 }
 
@@ -178,17 +209,34 @@ async fn check_answers(app: &App) {
 /// Checks that the log begins with the saved events.
 async fn check_events(app: &App) {
     let mut page = app.get("/events?limit=1000&after=0.0").await.ok();
-    let mut found = page["events"].as_array_mut().map(std::mem::take).expect("events");
+    let mut found = page["events"]
+        .as_array_mut()
+        .map(std::mem::take)
+        .expect("events");
     let expected: Vec<_> = saved("events.json").into_iter().map(current_form).collect();
     found.truncate(expected.len());
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found, expected);
     }
     assert_eq!(found.len(), expected.len());
-    if let Some(Renamed { new, subject: Some(subject), .. }) = RENAMED.iter().find(|renamed| renamed.subject.is_some())
+    if let Some(Renamed {
+        new,
+        subject: Some(subject),
+        ..
+    }) = RENAMED.iter().find(|renamed| renamed.subject.is_some())
     {
-        let some = app.get(&format!("/events?limit=1000&after=0.0&subject={subject}")).await.ok();
-        assert!(some["events"].as_array().expect("events").iter().any(|event| event["type"] == *new), "{some}");
+        let some = app
+            .get(&format!("/events?limit=1000&after=0.0&subject={subject}"))
+            .await
+            .ok();
+        assert!(
+            some["events"]
+                .as_array()
+                .expect("events")
+                .iter()
+                .any(|event| event["type"] == *new),
+            "{some}"
+        );
     }
 }
 
@@ -202,29 +250,57 @@ async fn arguments(app: &App, user: &str, server: &str) -> Value {
 async fn check_sealed_values(app: &App, script: &Script) {
     let ana = json!({ "token": "the secret of ana", "second": "another secret of ana" });
     assert_eq!(arguments(app, "ana", "notes").await, ana);
-    assert_eq!(arguments(app, ZOE, "notes").await, json!({ "token": "the secret of zoë" }));
+    assert_eq!(
+        arguments(app, ZOE, "notes").await,
+        json!({ "token": "the secret of zoë" })
+    );
     assert_eq!(arguments(app, "ben", "notes").await, json!({}));
     let google = json!({ "userCredentials": { "access_token": "google-access-of-code-of-zoe" } });
     assert_eq!(arguments(app, ZOE, "calendar").await, google);
     let keys = app.get("/keys").await.ok();
-    assert_eq!((&keys["unreadable"], &keys["earlier"]), (&json!(0), &json!(0)), "{keys}");
+    assert_eq!(
+        (&keys["unreadable"], &keys["earlier"]),
+        (&json!(0), &json!(0)),
+        "{keys}"
+    );
 
-    for (user, token) in [("default", "Bearer access-of-all"), ("ana", "Bearer refreshed-of-ana")] {
+    for (user, token) in [
+        ("default", "Bearer access-of-all"),
+        ("ana", "Bearer refreshed-of-ana"),
+    ] {
         app.call(user, "remote", "echo", json!({})).await.ok();
-        let call = script.seen().into_iter().rfind(|seen| seen.about() == "tools/call").expect("a call");
-        let sent = ["authorization", "x-api-key", "x-team"].map(|name| call.header(name).map(str::to_owned));
-        assert_eq!(sent, [token, "the sealed header", "blue"].map(|value| Some(value.to_owned())));
+        let call = script
+            .seen()
+            .into_iter()
+            .rfind(|seen| seen.about() == "tools/call")
+            .expect("a call");
+        let sent = ["authorization", "x-api-key", "x-team"]
+            .map(|name| call.header(name).map(str::to_owned));
+        assert_eq!(
+            sent,
+            [token, "the sealed header", "blue"].map(|value| Some(value.to_owned()))
+        );
     }
-    app.call(ZOE, "remote", "echo", json!({})).await.fails(401, "reauth_required");
+    app.call(ZOE, "remote", "echo", json!({}))
+        .await
+        .fails(401, "reauth_required");
 }
 
 /// Checks that the program resumed the stored session of the server behind a URL.
 fn check_session(script: &Script) {
     let answers = saved("answers.json");
-    let remote = answers.iter().find(|answer| answer["path"] == "/mcp/servers/remote").expect("a server");
-    let session = remote["body"]["server"]["sessionId"].as_str().expect("a session");
+    let remote = answers
+        .iter()
+        .find(|answer| answer["path"] == "/mcp/servers/remote")
+        .expect("a server");
+    let session = remote["body"]["server"]["sessionId"]
+        .as_str()
+        .expect("a session");
     let seen = script.seen();
-    let first = seen.iter().find(|seen| seen.about() == "tools/list").expect("a request");
+    let first = seen
+        .iter()
+        .find(|seen| seen.about() == "tools/list")
+        .expect("a request");
     assert_eq!(first.header("mcp-session-id"), Some(session), "{first:?}");
     assert_eq!(script.times("initialize"), 0);
 }
@@ -236,7 +312,9 @@ async fn repeat_requests(app: &App) {
         let send = async |body: &str| -> Answer {
             let text = |field: &str| repeat[field].as_str().expect("a text");
             let method: Method = text("method").parse().expect("a method");
-            let mut request = app.http.request(method, format!("{}{}", app.url, text("path")));
+            let mut request = app
+                .http
+                .request(method, format!("{}{}", app.url, text("path")));
             for (name, value) in repeat["headers"].as_object().expect("headers") {
                 request = request.header(name, value.as_str().expect("a text"));
             }
@@ -245,18 +323,31 @@ async fn repeat_requests(app: &App) {
         let body = repeat["body"].as_str().expect("a text");
         let again = send(body).await;
         assert_eq!(json!(again.status), repeat["status"], "{}", again.body);
-        assert_eq!(masked(again.body), masked(repeat["answer"].clone()), "{repeat}");
+        assert_eq!(
+            masked(again.body),
+            masked(repeat["answer"].clone()),
+            "{repeat}"
+        );
         send(&format!("{body} ")).await.fails(409, "conflict");
     }
-    assert_eq!(count_executions(app).await, before, "a repeat has changed something");
+    assert_eq!(
+        count_executions(app).await,
+        before,
+        "a repeat has changed something"
+    );
 }
 
 /// Returns how many servers and secrets were stored, and how many jobs user `ana` has.
 async fn count_executions(app: &App) -> (usize, usize) {
     let events = app.happened().await;
-    let changes = events.iter().filter(|line| line.starts_with("server.registered") || line.starts_with("secret.set"));
+    let changes = events
+        .iter()
+        .filter(|line| line.starts_with("server.registered") || line.starts_with("secret.set"));
     let jobs = app.get("/jobs?username=ana").await.ok();
-    (changes.count(), jobs["jobs"].as_array().expect("jobs").len())
+    (
+        changes.count(),
+        jobs["jobs"].as_array().expect("jobs").len(),
+    )
 }
 
 /// Changes and removes stored data.
@@ -266,15 +357,25 @@ async fn change_data(app: &App) {
     let gone = json!({ "username": "ana", "serverName": "notes", "secretName": "second" });
     app.post("/secrets/delete", gone).await.ok();
     app.register_fixture("fresh").await.ok();
-    assert_eq!(app.text("fresh", "echo", json!({ "message": "hi" })).await, "hi");
-    app.put("/mcp/servers/notes", json!({ "toolTimeout": 20_000 })).await.ok();
+    assert_eq!(
+        app.text("fresh", "echo", json!({ "message": "hi" })).await,
+        "hi"
+    );
+    app.put("/mcp/servers/notes", json!({ "toolTimeout": 20_000 }))
+        .await
+        .ok();
     app.delete("/mcp/servers/off").await.ok();
     app.put("/mcp/servers/each/disable", json!({})).await.ok();
     app.delete("/packages/packed").await.ok();
     let letters = app.get("/dead").await.ok();
-    let letter = format!("/dead/{}", letters["letters"][0]["letter"].as_str().expect("a letter"));
+    let letter = format!(
+        "/dead/{}",
+        letters["letters"][0]["letter"].as_str().expect("a letter")
+    );
     // The program opens the letter and still cannot parse the message.
-    app.post(&format!("{letter}/retry"), json!({})).await.fails(400, "invalid_request");
+    app.post(&format!("{letter}/retry"), json!({}))
+        .await
+        .fails(400, "invalid_request");
     app.delete(&letter).await.ok();
     check_changes(app).await;
 }
@@ -282,15 +383,26 @@ async fn change_data(app: &App) {
 /// Checks the changes of [`change_data`].
 async fn check_changes(app: &App) {
     app.until("/readyz", |body| body["success"] == true).await;
-    app.until("/mcp/servers/notes", |body| body["server"]["status"] == "connected").await;
-    assert_eq!(arguments(app, "ana", "notes").await, json!({ "token": "a new value" }));
+    app.until("/mcp/servers/notes", |body| {
+        body["server"]["status"] == "connected"
+    })
+    .await;
+    assert_eq!(
+        arguments(app, "ana", "notes").await,
+        json!({ "token": "a new value" })
+    );
     let zoe = json!({ "token": "the secret of zoë", "third": "another value" });
     assert_eq!(arguments(app, ZOE, "notes").await, zoe);
     assert_eq!(app.get("/dead").await.ok()["letters"], json!([]));
     assert_eq!(app.get("/packages").await.ok()["packages"], json!([]));
     assert_eq!(app.server("notes").await["toolTimeout"], 20_000);
-    app.get("/mcp/servers/off").await.fails(404, "server_not_found");
-    app.until("/mcp/servers/fresh", |body| body["server"]["status"] == "connected").await;
+    app.get("/mcp/servers/off")
+        .await
+        .fails(404, "server_not_found");
+    app.until("/mcp/servers/fresh", |body| {
+        body["server"]["status"] == "connected"
+    })
+    .await;
     check_events(app).await;
 }
 
@@ -315,8 +427,15 @@ async fn a_data_folder_of_an_earlier_program_stays_usable() {
 
     let folder = app.dir.path().to_owned();
     let run = |args: &[&str]| {
-        let output = command(&folder, &surroundings.env).args(args).output().expect("run");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = command(&folder, &surroundings.env)
+            .args(args)
+            .output()
+            .expect("run");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).expect("UTF-8")
     };
     run(&["backup", "copy"]);

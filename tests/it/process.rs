@@ -34,12 +34,19 @@ impl Services {
     pub fn start() -> Self {
         let database = format!("t{}", uuid::Uuid::new_v4().simple());
         let mongo_url = Mongod::shared().replacen("/?", &format!("/{database}?"), 1);
-        Self { nats: Nats::start(Version::Newest), mongo_url }
+        Self {
+            nats: Nats::start(Version::Newest),
+            mongo_url,
+        }
     }
 
     /// The variables every process needs.
     pub fn env(&self) -> Vec<(String, String)> {
-        owned(&[("NATS_URL", &self.nats.url()), ("MONGO_URL", &self.mongo_url), ("SECRETS_KEY", KEY)])
+        owned(&[
+            ("NATS_URL", &self.nats.url()),
+            ("MONGO_URL", &self.mongo_url),
+            ("SECRETS_KEY", KEY),
+        ])
     }
 }
 
@@ -54,18 +61,32 @@ impl Drop for Process {
 impl Process {
     /// Starts the program and waits until it listens.
     pub fn start(dir: &Path, log: PathBuf, env: Vec<(String, String)>) -> Self {
-        let file = File::options().create(true).append(true).open(&log).expect("a log");
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log");
         let before = file.metadata().expect("a log").len();
         // To serve is what the program does when nothing is said.
-        let child = command(dir, &env).stdout(Stdio::null()).stderr(file).spawn().expect("the program");
-        let mut process = Self { child, url: String::new(), env, log };
+        let child = command(dir, &env)
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("the program");
+        let mut process = Self {
+            child,
+            url: String::new(),
+            env,
+            log,
+        };
         let until = Instant::now() + PATIENCE;
         loop {
             let mut lines = BufReader::new(File::open(&process.log).expect("the log"));
             lines.seek_relative(before as i64).expect("the log");
             let listening = lines.lines().map_while(Result::ok).find_map(|line| {
                 let line: Value = serde_json::from_str(&line).ok()?;
-                (line["message"] == "listening").then(|| line["addr"].as_str().map(str::to_owned))?
+                (line["message"] == "listening")
+                    .then(|| line["addr"].as_str().map(str::to_owned))?
             });
             if let Some(address) = listening {
                 process.url = format!("http://{address}");
@@ -102,7 +123,10 @@ impl Process {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return status;
             }
-            assert!(Instant::now() < until, "the program does not end after SIGTERM");
+            assert!(
+                Instant::now() < until,
+                "the program does not end after SIGTERM"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -121,11 +145,17 @@ pub fn command(dir: &Path, env: &[(String, String)]) -> Command {
         command.envs(std::env::var_os(name).map(|value| (name, value)));
     }
     // Every process of this test has the folder in its environment: that is how a survivor is found.
-    command.env("DATA_DIR", dir.join("data")).env("PORT", "0").env("LOG_FORMAT", "json").env("TMPDIR", dir);
+    command
+        .env("DATA_DIR", dir.join("data"))
+        .env("PORT", "0")
+        .env("LOG_FORMAT", "json")
+        .env("TMPDIR", dir);
     command.envs(env.iter().map(|(k, v)| (k, v)));
     command
 }
 
 pub fn owned(env: &[(&str, &str)]) -> Vec<(String, String)> {
-    env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
+    env.iter()
+        .map(|&(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
 }

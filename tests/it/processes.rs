@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use crate::harness::PATIENCE;
 
 pub fn signal(pid: u32, name: &str) {
-    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill");
+    let sent = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status()
+        .expect("kill");
     assert!(sent.success(), "signal {name} to {pid}");
 }
 
@@ -45,7 +48,9 @@ pub async fn idle(pid: u32) {
 
 fn threads(pid: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let threads = status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok());
+    let threads = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok());
     threads.unwrap_or(0)
 }
 
@@ -54,14 +59,20 @@ pub fn parent_of(pid: u32) -> u32 {
 }
 
 fn pids() -> impl Iterator<Item = u32> {
-    fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Ended processes that a parent has not reaped, among the program's children and theirs.
 pub fn zombies_of(program: u32) -> Vec<u32> {
-    let children = |of: u32| pids().filter(move |pid| stat(*pid).is_some_and(|(_, parent)| parent == of));
+    let children =
+        |of: u32| pids().filter(move |pid| stat(*pid).is_some_and(|(_, parent)| parent == of));
     let family = children(program).chain(children(program).flat_map(children));
-    family.filter(|pid| stat(*pid).is_some_and(|(state, _)| state == 'Z')).collect()
+    family
+        .filter(|pid| stat(*pid).is_some_and(|(state, _)| state == 'Z'))
+        .collect()
 }
 
 /// Processes that have this folder in their environment: the program's children and theirs.
@@ -69,7 +80,9 @@ pub fn left_of(dir: &Path) -> Vec<(u32, String)> {
     let needle = format!("TMPDIR={}", dir.display());
     let ours = pids().filter(|pid| {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environ.split(|byte| *byte == 0).any(|variable| variable == needle.as_bytes())
+        environ
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == needle.as_bytes())
     });
     ours.map(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -86,7 +99,10 @@ pub fn assert_nobody_left(dir: &Path) {
         if left.is_empty() {
             return;
         }
-        assert!(Instant::now() < until, "processes outlived the program: {left:?}");
+        assert!(
+            Instant::now() < until,
+            "processes outlived the program: {left:?}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -11,22 +11,45 @@ use crate::services::nats::{JETSTREAM, Nats, Version};
 
 /// The example's text, for another server and another NATS.
 fn example(url: &str, call: &str, args: &str) -> String {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/README.md")).expect("the README");
-    let code = text.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/README.md"))
+        .expect("the README");
+    let code = text
+        .split("```python\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("an example");
     let code = code.replace("nats://127.0.0.1:4222", url);
     let old = r#"{"user": "ana", "server": "everything", "tool": "echo"}"#;
-    assert!(code.contains(old) && code.contains(r#"b'{"message": "hi"}'"#), "{code}");
+    assert!(
+        code.contains(old) && code.contains(r#"b'{"message": "hi"}'"#),
+        "{code}"
+    );
     // A job's id is that of one job; the next one has another.
     let code = code.replace("my-first-job", &uuid::Uuid::now_v7().to_string());
-    code.replace(old, call).replace(r#"b'{"message": "hi"}'"#, args).replace(r#"b'{"message": "later"}'"#, args)
+    code.replace(old, call)
+        .replace(r#"b'{"message": "hi"}'"#, args)
+        .replace(r#"b'{"message": "later"}'"#, args)
 }
 
 /// The status and the body of the ask and of the job.
 async fn run(code: &str) -> Vec<(String, Value)> {
-    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/services/python/bin/python");
-    let run = tokio::process::Command::new(python).args(["-c", code]).kill_on_drop(true).output();
-    let output = tokio::time::timeout(crate::harness::PATIENCE, run).await.expect("in time").expect("python");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let python = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/target/services/python/bin/python"
+    );
+    let run = tokio::process::Command::new(python)
+        .args(["-c", code])
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(crate::harness::PATIENCE, run)
+        .await
+        .expect("in time")
+        .expect("python");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     let line = |line: &str| {
         let (status, body) = line.split_once(' ').expect("a status and a body");
@@ -44,34 +67,65 @@ async fn the_example_asks_and_posts_a_job() {
             { user: "producer", password: "some", permissions: {
                 publish: ["mcp.v1.job.>", "mcp.v1.ask.tools.call", "$JS.API.INFO"], subscribe: ["_INBOX.>"] } } ] }"#;
     let nats = Nats::with_config(Version::Newest, |_| format!("{JETSTREAM}\n{users}"));
-    let (all, some) = (nats.url().replace("//", "//mcp:all@"), nats.url().replace("//", "//producer:some@"));
-    let services = Services { nats, ..Services::start() };
+    let (all, some) = (
+        nats.url().replace("//", "//mcp:all@"),
+        nats.url().replace("//", "//producer:some@"),
+    );
+    let services = Services {
+        nats,
+        ..Services::start()
+    };
     // The later of two values of one variable counts.
     let app = App::start_on(Some(services), 1, &[("NATS_URL", &all)]);
     app.register_fixture("fixture").await.ok();
-    app.set_secret("ana", "fixture", "message", "hers alone").await;
+    app.set_secret("ana", "fixture", "message", "hers alone")
+        .await;
 
     let ana = r#"{"user": "ana", "server": "fixture", "tool": "echo"}"#;
     let told = run(&example(&some, ana, "b'{}'")).await;
     assert_eq!(told.len(), 2, "{told:?}");
     for (status, body) in told {
-        assert_eq!((status.as_str(), &body["content"][0]["text"]), ("ok", &json!("hers alone")), "{body}");
+        assert_eq!(
+            (status.as_str(), &body["content"][0]["text"]),
+            ("ok", &json!("hers alone")),
+            "{body}"
+        );
     }
     for (call, args, code) in [
-        (ana.replace("fixture", "nobody"), "b'{}'", "server_not_found"),
+        (
+            ana.replace("fixture", "nobody"),
+            "b'{}'",
+            "server_not_found",
+        ),
         (ana.into(), "b'[]'", "invalid_request"),
         (ana.into(), "b'{}{}'", "invalid_request"),
-        (r#"{"user": "ana", "server": "../x", "tool": "echo"}"#.into(), "b'{}'", "invalid_request"),
+        (
+            r#"{"user": "ana", "server": "../x", "tool": "echo"}"#.into(),
+            "b'{}'",
+            "invalid_request",
+        ),
     ] {
         for (status, body) in run(&example(&some, &call, args)).await {
-            assert_eq!((status.as_str(), &body["code"]), ("failed", &json!(code)), "{call} {args}: {body}");
+            assert_eq!(
+                (status.as_str(), &body["code"]),
+                ("failed", &json!(code)),
+                "{call} {args}: {body}"
+            );
         }
     }
     // What it may not do does not reach anybody.
-    let forbidden = example(&some, ana, "b'{}'").replace("mcp.v1.ask.tools.call", "mcp.v1.ask.servers.disable");
+    let forbidden =
+        example(&some, ana, "b'{}'").replace("mcp.v1.ask.tools.call", "mcp.v1.ask.servers.disable");
     let forbidden = forbidden.replace("timeout=60, headers", "timeout=1, headers");
-    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/services/python/bin/python");
-    let run = tokio::process::Command::new(python).args(["-c", &forbidden]).output().await.expect("python");
+    let python = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/target/services/python/bin/python"
+    );
+    let run = tokio::process::Command::new(python)
+        .args(["-c", &forbidden])
+        .output()
+        .await
+        .expect("python");
     assert!(!run.status.success(), "it was answered");
     assert_eq!(app.server("fixture").await["enabled"], true);
 }
@@ -83,29 +137,47 @@ struct Producer {
 
 impl Producer {
     async fn connect(nats: &Nats) -> Self {
-        Self { client: async_nats::connect(nats.url()).await.expect("connected") }
+        Self {
+            client: async_nats::connect(nats.url()).await.expect("connected"),
+        }
     }
 
     /// Puts a job on the lane; its outcome comes to the subscription.
     async fn put(&self, id: &str, call: &str, body: &str) -> async_nats::Subscriber {
         let inbox = self.client.new_inbox();
-        let outcome = self.client.subscribe(inbox.clone()).await.expect("subscribed");
+        let outcome = self
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .expect("subscribed");
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Mcp-Call", call);
         headers.insert("Mcp-Reply", inbox);
         let jetstream = async_nats::jetstream::new(self.client.clone());
         let subject = format!("mcp.v1.job.tools.call.{id}");
-        let stored = jetstream.publish_with_headers(subject, headers, body.to_owned().into()).await;
+        let stored = jetstream
+            .publish_with_headers(subject, headers, body.to_owned().into())
+            .await;
         stored.expect("published").await.expect("stored");
         outcome
     }
 }
 
 async fn outcome(from: &mut async_nats::Subscriber) -> (String, Value) {
-    let message =
-        tokio::time::timeout(crate::harness::PATIENCE, from.next()).await.expect("in time").expect("an outcome");
-    let status = message.headers.expect("headers").get("Mcp-Status").expect("a status").to_string();
-    (status, serde_json::from_slice(&message.payload).expect("JSON"))
+    let message = tokio::time::timeout(crate::harness::PATIENCE, from.next())
+        .await
+        .expect("in time")
+        .expect("an outcome");
+    let status = message
+        .headers
+        .expect("headers")
+        .get("Mcp-Status")
+        .expect("a status")
+        .to_string();
+    (
+        status,
+        serde_json::from_slice(&message.payload).expect("JSON"),
+    )
 }
 
 #[tokio::test]
@@ -118,13 +190,25 @@ async fn a_producers_job_is_one_job_however_often_it_is_sent() {
     let body = json!({ "path": notes, "line": "once", "ms": 100 }).to_string();
     let mut first = producer.put("order-7", call, &body).await;
     let (status, said) = outcome(&mut first).await;
-    assert_eq!((&*status, &said["content"][0]["text"]), ("ok", &json!("noted slowly")));
+    assert_eq!(
+        (&*status, &said["content"][0]["text"]),
+        ("ok", &json!("noted slowly"))
+    );
     // Once more, as a sender does that has heard nothing: the same outcome, and nothing done.
     let mut second = producer.put("order-7", call, &body).await;
     assert_eq!(outcome(&mut second).await, ("ok".into(), said.clone()));
     assert_eq!(std::fs::read_to_string(&notes).expect("notes"), "once\n");
-    let job = app.until("/jobs/order-7?username=ana", |body| body["job"]["answer"].is_object()).await["job"].take();
-    assert_eq!((&job["state"], &job["answer"]["body"]["data"]), (&json!("succeeded"), &said), "{job}");
+    let job = app
+        .until("/jobs/order-7?username=ana", |body| {
+            body["job"]["answer"].is_object()
+        })
+        .await["job"]
+        .take();
+    assert_eq!(
+        (&job["state"], &job["answer"]["body"]["data"]),
+        (&json!("succeeded"), &said),
+        "{job}"
+    );
     // Another body under its id is refused, and told so.
     let mut other = producer.put("order-7", call, "{}").await;
     assert_eq!(outcome(&mut other).await.1["code"], "conflict");
@@ -137,17 +221,34 @@ async fn a_job_outlives_its_worker_and_the_stream_it_came_by() {
     let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
     let notes = app.dir.path().join("notes");
     let body = json!({ "path": notes, "line": "x", "ms": 60_000 }).to_string();
-    let mut lost = producer.put("lost", r#"{"user": "ana", "server": "fixture", "tool": "note_slowly"}"#, &body).await;
-    app.until("/jobs/lost?username=ana", |body| body["job"]["state"] == "running").await;
-    while std::fs::read_to_string(&notes).unwrap_or_default().is_empty() {
+    let mut lost = producer
+        .put(
+            "lost",
+            r#"{"user": "ana", "server": "fixture", "tool": "note_slowly"}"#,
+            &body,
+        )
+        .await;
+    app.until("/jobs/lost?username=ana", |body| {
+        body["job"]["state"] == "running"
+    })
+    .await;
+    while std::fs::read_to_string(&notes)
+        .unwrap_or_default()
+        .is_empty()
+    {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     let jetstream = async_nats::jetstream::new(producer.client.clone());
     jetstream.delete_stream("MCP_JOBS").await.expect("deleted");
-    app.processes[1..].iter_mut().for_each(crate::process::Process::kill);
+    app.processes[1..]
+        .iter_mut()
+        .for_each(crate::process::Process::kill);
     app.add("worker");
     let (status, said) = outcome(&mut lost).await;
-    assert_eq!((&*status, &said["code"], &said["mayHaveRun"]), ("failed", &json!("outcome_unknown"), &json!(true)));
+    assert_eq!(
+        (&*status, &said["code"], &said["mayHaveRun"]),
+        ("failed", &json!("outcome_unknown"), &json!(true))
+    );
     assert_eq!(std::fs::read_to_string(&notes).expect("notes"), "x\n");
 }
 
@@ -161,21 +262,44 @@ async fn a_producer_is_told_that_its_waiting_job_was_cancelled() {
     for n in 0..64 {
         places.push(producer.put(&format!("never-{n}"), never, "{}").await);
     }
-    app.until("/metrics", |text| text.as_str().expect("a text").contains("jobs_running 64")).await;
-    let cancelled = ("failed".to_owned(), json!({ "code": "conflict", "message": "The job was cancelled" }));
+    app.until("/metrics", |text| {
+        text.as_str().expect("a text").contains("jobs_running 64")
+    })
+    .await;
+    let cancelled = (
+        "failed".to_owned(),
+        json!({ "code": "conflict", "message": "The job was cancelled" }),
+    );
 
-    let mut waiting = [producer.put("first", never, "{}").await, producer.put("second", never, "{}").await];
+    let mut waiting = [
+        producer.put("first", never, "{}").await,
+        producer.put("second", never, "{}").await,
+    ];
     for id in ["first", "second"] {
-        app.until(&format!("/jobs/{id}?username=ana"), |body| body["job"]["state"] == "waiting").await;
+        app.until(&format!("/jobs/{id}?username=ana"), |body| {
+            body["job"]["state"] == "waiting"
+        })
+        .await;
     }
-    assert_eq!(app.delete("/jobs/first?username=ana").await.ok()["job"]["state"], "cancelled");
+    assert_eq!(
+        app.delete("/jobs/first?username=ana").await.ok()["job"]["state"],
+        "cancelled"
+    );
     assert_eq!(outcome(&mut waiting[0]).await, cancelled);
 
     // Where no worker is there, it is told by the first that comes, and the facade need not be there any more.
     let other = app.add("api");
-    app.processes[1..other].iter_mut().for_each(crate::process::Process::kill);
-    let cancel = app.http.delete(format!("{}/jobs/second?username=ana", app.processes[other].url));
-    assert_eq!(crate::harness::answer(cancel).await.ok()["job"]["state"], "cancelled");
+    app.processes[1..other]
+        .iter_mut()
+        .for_each(crate::process::Process::kill);
+    let cancel = app.http.delete(format!(
+        "{}/jobs/second?username=ana",
+        app.processes[other].url
+    ));
+    assert_eq!(
+        crate::harness::answer(cancel).await.ok()["job"]["state"],
+        "cancelled"
+    );
     app.processes[other].kill();
     app.add("worker");
     app.add("worker");
@@ -186,7 +310,10 @@ async fn a_producer_is_told_that_its_waiting_job_was_cancelled() {
         assert_eq!(outcome(&mut lost).await.1["code"], "outcome_unknown");
     }
     let mut running = producer.put("running", never, "{}").await;
-    app.until("/jobs/running?username=ana", |body| body["job"]["state"] == "running").await;
+    app.until("/jobs/running?username=ana", |body| {
+        body["job"]["state"] == "running"
+    })
+    .await;
     app.delete("/jobs/running?username=ana").await.ok();
     assert_eq!(outcome(&mut running).await, cancelled);
     for told in &mut waiting {
@@ -199,11 +326,18 @@ async fn what_nobody_can_read_is_set_aside_with_its_reason() {
     let app = App::distributed(1, &[]);
     app.register_fixture("fixture").await.ok();
     let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
-    let mut rubbish = producer.put("rubbish", "{", r#"{"token":"planted-in-rubbish"}"#).await;
+    let mut rubbish = producer
+        .put("rubbish", "{", r#"{"token":"planted-in-rubbish"}"#)
+        .await;
     let (status, said) = outcome(&mut rubbish).await;
-    assert_eq!((&*status, &said["code"]), ("failed", &json!("invalid_request")));
+    assert_eq!(
+        (&*status, &said["code"]),
+        ("failed", &json!("invalid_request"))
+    );
     // The producer may hear of it before this facade has read the log.
-    let listed = app.until("/dead", |body| body["letters"][0].is_object()).await;
+    let listed = app
+        .until("/dead", |body| body["letters"][0].is_object())
+        .await;
     let letter = &listed["letters"][0];
     assert_eq!(
         (&letter["id"], &letter["size"], &letter["reason"]),
@@ -215,23 +349,40 @@ async fn what_nobody_can_read_is_set_aside_with_its_reason() {
     let jetstream = async_nats::jetstream::new(producer.client.clone());
     let stream = jetstream.get_stream("MCP_DEAD").await.expect("a stream");
     let note = stream.get_raw_message(1).await.expect("a message");
-    assert_eq!(serde_json::from_slice::<Value>(&note.payload).expect("JSON"), *letter);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&note.payload).expect("JSON"),
+        *letter
+    );
 
     let cli = |args: &[&str]| {
-        let mut command = crate::process::command(app.dir.path(), &[("MCP_API_URL".into(), app.url.clone())]);
-        let output = command.arg("dead").args(args).output().expect("the program");
+        let mut command =
+            crate::process::command(app.dir.path(), &[("MCP_API_URL".into(), app.url.clone())]);
+        let output = command
+            .arg("dead")
+            .args(args)
+            .output()
+            .expect("the program");
         (
             output.status.success(),
-            String::from_utf8(output.stdout).expect("UTF-8") + &String::from_utf8(output.stderr).expect("UTF-8"),
+            String::from_utf8(output.stdout).expect("UTF-8")
+                + &String::from_utf8(output.stderr).expect("UTF-8"),
         )
     };
     let id = letter["letter"].as_str().expect("an id");
     let (well, text) = cli(&["list"]);
-    assert!(well && text.contains(id) && text.contains("Mcp-Call"), "{text}");
+    assert!(
+        well && text.contains(id) && text.contains("Mcp-Call"),
+        "{text}"
+    );
     let (well, text) = cli(&["retry", id]);
-    assert!(!well && text.contains("Mcp-Call"), "it still cannot be read: {text}");
+    assert!(
+        !well && text.contains("Mcp-Call"),
+        "it still cannot be read: {text}"
+    );
     assert!(cli(&["drop", id]).0);
     assert_eq!(app.get("/dead").await.ok()["letters"], json!([]));
-    app.delete(&format!("/dead/{id}")).await.fails(404, "job_not_found");
+    app.delete(&format!("/dead/{id}"))
+        .await
+        .fails(404, "job_not_found");
     assert!(cli(&["list"]).1.contains("none"));
 }

@@ -21,14 +21,22 @@ async fn two() -> App {
 
 async fn quick(app: &App, user: &str, server: &str) {
     let began = Instant::now();
-    let answer = app.call(user, server, "echo", json!({ "message": user })).await.ok();
+    let answer = app
+        .call(user, server, "echo", json!({ "message": user }))
+        .await
+        .ok();
     assert_eq!(answer["data"]["content"], user);
-    assert!(began.elapsed() < QUICK, "{server} kept {user} waiting: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < QUICK,
+        "{server} kept {user} waiting: {:?}",
+        began.elapsed()
+    );
 }
 
 /// Calls the rogue with little time, and its neighbour and the rogue itself meanwhile.
 async fn among_others(app: &App, tool: &str, args: Value, same_server: bool) -> Answer {
-    let body = json!({ "serverName": "rogue", "methodName": tool, "args": args, "timeoutMs": 20_000 });
+    let body =
+        json!({ "serverName": "rogue", "methodName": tool, "args": args, "timeoutMs": 20_000 });
     let others = async {
         for _ in 0..10 {
             quick(app, "ana", "good").await;
@@ -46,8 +54,14 @@ async fn rubbish_between_messages_is_noted_and_passed_over() {
     let answer = among_others(&app, "rubbish", json!({}), true).await.ok();
     assert_eq!(answer["data"]["content"], "after rubbish");
     let logs = app.server("rogue").await["logs"].to_string();
-    assert!(logs.contains("this is not JSON") && logs.contains("no JSON-RPC message"), "{logs}");
-    assert_eq!(app.server("good").await["logs"].as_array().map(Vec::len), Some(1));
+    assert!(
+        logs.contains("this is not JSON") && logs.contains("no JSON-RPC message"),
+        "{logs}"
+    );
+    assert_eq!(
+        app.server("good").await["logs"].as_array().map(Vec::len),
+        Some(1)
+    );
 }
 
 #[tokio::test]
@@ -67,7 +81,12 @@ async fn a_line_without_end_is_too_large_and_not_the_end() {
     for dense in [false, true] {
         // The pipe carries one line at a time, so others on this server wait while it is read.
         let refused = among_others(&app, "long_line", json!({ "dense": dense }), false).await;
-        assert!(refused.fails(502, "result_too_large").contains("RESULT_LIMIT"), "dense: {dense}");
+        assert!(
+            refused
+                .fails(502, "result_too_large")
+                .contains("RESULT_LIMIT"),
+            "dense: {dense}"
+        );
         quick(&app, "ben", "rogue").await;
     }
     assert_eq!(app.pid_of("rogue").await, pid, "nothing was restarted");
@@ -76,7 +95,8 @@ async fn a_line_without_end_is_too_large_and_not_the_end() {
 #[tokio::test]
 async fn one_who_never_answers_holds_up_nobody() {
     let app = two().await;
-    let body = json!({ "serverName": "rogue", "methodName": "never", "args": {}, "timeoutMs": 2000 });
+    let body =
+        json!({ "serverName": "rogue", "methodName": "never", "args": {}, "timeoutMs": 2000 });
     let (late, ()) = tokio::join!(app.post("/mcp/tool/call", body), async {
         for _ in 0..10 {
             quick(&app, "ana", "good").await;
@@ -90,13 +110,22 @@ async fn one_who_never_answers_holds_up_nobody() {
 #[tokio::test]
 async fn dying_in_a_call_is_told_with_the_last_words() {
     let app = two().await;
-    for (args, reason) in [(json!({ "code": 3 }), "code 3"), (json!({ "signal": 11 }), "signal 11")] {
+    for (args, reason) in [
+        (json!({ "code": 3 }), "code 3"),
+        (json!({ "signal": 11 }), "signal 11"),
+    ] {
         let refused = among_others(&app, "crash", args, false).await;
-        assert_eq!((&refused.body["mayHaveRun"], &refused.body["details"]), (&json!(true), &json!("about to crash")));
+        assert_eq!(
+            (&refused.body["mayHaveRun"], &refused.body["details"]),
+            (&json!(true), &json!("about to crash"))
+        );
         refused.fails(502, "upstream_error");
         // Its pipe ends a moment before it does: only then there is a reason.
         let told = |server: &Value| server["logs"].to_string().contains(reason);
-        app.until("/mcp/servers/rogue", |body| body["server"]["status"] == "connected" && told(&body["server"])).await;
+        app.until("/mcp/servers/rogue", |body| {
+            body["server"]["status"] == "connected" && told(&body["server"])
+        })
+        .await;
         quick(&app, "ben", "rogue").await;
     }
 }
@@ -108,13 +137,20 @@ async fn closing_its_output_is_an_end() {
     let refused = among_others(&app, "close_output", json!({}), false).await;
     refused.fails(502, "upstream_error");
     assert_ne!(app.pid_of("rogue").await, pid);
-    assert!(!is_alive(pid), "the old process is gone before there is a new one");
+    assert!(
+        !is_alive(pid),
+        "the old process is gone before there is a new one"
+    );
 }
 
 #[tokio::test]
 async fn a_forgotten_child_ends_with_its_server() {
     let app = two().await;
-    let forgotten: u32 = app.text("rogue", "fork", json!({})).await.parse().expect("a pid");
+    let forgotten: u32 = app
+        .text("rogue", "fork", json!({}))
+        .await
+        .parse()
+        .expect("a pid");
     quick(&app, "ben", "rogue").await;
     assert!(is_alive(forgotten), "it may live as long as its server");
     app.put("/mcp/servers/rogue/disable", json!({})).await.ok();
@@ -124,12 +160,23 @@ async fn a_forgotten_child_ends_with_its_server() {
 #[tokio::test]
 async fn a_flood_on_standard_error_is_slowed_down() {
     let app = two().await;
-    let answer = among_others(&app, "flood", json!({ "lines": 3000 }), true).await.ok();
+    let answer = among_others(&app, "flood", json!({ "lines": 3000 }), true)
+        .await
+        .ok();
     assert_eq!(answer["data"]["content"], "flooded");
     let logs = app.server("rogue").await["logs"].clone();
-    assert!(logs.as_array().is_some_and(|lines| lines.len() <= 200), "the ring is bounded");
-    app.text("rogue", "stderr", json!({ "text": "after the flood" })).await;
-    app.until("/mcp/servers/rogue", |body| body["server"]["logs"].to_string().contains("after the flood")).await;
+    assert!(
+        logs.as_array().is_some_and(|lines| lines.len() <= 200),
+        "the ring is bounded"
+    );
+    app.text("rogue", "stderr", json!({ "text": "after the flood" }))
+        .await;
+    app.until("/mcp/servers/rogue", |body| {
+        body["server"]["logs"]
+            .to_string()
+            .contains("after the flood")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -144,7 +191,8 @@ async fn a_server_that_stops_reading_times_out_and_can_be_restarted() {
             quick(&app, "ana", "good").await;
         }
     });
-    late.into_iter().for_each(|answer| drop(answer.fails(504, "timeout")));
+    late.into_iter()
+        .for_each(|answer| drop(answer.fails(504, "timeout")));
     app.put("/mcp/servers/rogue/enable", json!({})).await.ok();
     quick(&app, "ben", "rogue").await;
 }
@@ -152,7 +200,9 @@ async fn a_server_that_stops_reading_times_out_and_can_be_restarted() {
 #[tokio::test]
 async fn a_server_that_asks_too_much_is_answered_as_far_as_that_goes() {
     let app = two().await;
-    let answer = among_others(&app, "ask_roots", json!({ "times": 5000 }), true).await.ok();
+    let answer = among_others(&app, "ask_roots", json!({ "times": 5000 }), true)
+        .await
+        .ok();
     assert_eq!(answer["data"]["content"], "asked");
     quick(&app, "ben", "rogue").await;
 }
@@ -161,8 +211,12 @@ async fn a_server_that_asks_too_much_is_answered_as_far_as_that_goes() {
 async fn a_list_that_is_refused_changes_nothing() {
     let app = two().await;
     let tools = app.get("/mcp/tools").await.ok();
-    app.text("rogue", "refuse_list", json!({ "text": "not today" })).await;
-    app.until("/mcp/servers/rogue", |body| body["server"]["logs"].to_string().contains("not today")).await;
+    app.text("rogue", "refuse_list", json!({ "text": "not today" }))
+        .await;
+    app.until("/mcp/servers/rogue", |body| {
+        body["server"]["logs"].to_string().contains("not today")
+    })
+    .await;
     assert_eq!(app.get("/mcp/tools").await.ok()["tools"], tools["tools"]);
     quick(&app, "ben", "rogue").await;
 }
@@ -176,14 +230,31 @@ async fn an_answer_that_cannot_be_read_is_told_at_once() {
         "{\"jsonrpc\": \"2.0\", \"id\": \"ID\", \"result\": {\"content\": [{\"type\": \"text\", \"text\": \"\u{ff}\"}]}}",
         r#"{"result":{"content":[]},"id":"ID","id":"ID"}"#,
     ] {
-        let answer = app.call("ana", "rogue", "unreadable", json!({ "line": line })).await;
+        let answer = app
+            .call("ana", "rogue", "unreadable", json!({ "line": line }))
+            .await;
         assert_eq!(answer.body["mayHaveRun"], true);
         answer.fails(502, "upstream_error");
     }
-    assert!(began.elapsed() < Duration::from_secs(20), "it was waited for: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "it was waited for: {:?}",
+        began.elapsed()
+    );
     // What is printed of the question is no answer.
-    for line in [r#"got {"id":"ID","result":1"#, r#"{"id":"ID","method":"tools/call","params":{"result":NaN}}"#] {
-        let answer = app.call("ana", "rogue", "unreadable", json!({ "line": line, "answer": true })).await.ok();
+    for line in [
+        r#"got {"id":"ID","result":1"#,
+        r#"{"id":"ID","method":"tools/call","params":{"result":NaN}}"#,
+    ] {
+        let answer = app
+            .call(
+                "ana",
+                "rogue",
+                "unreadable",
+                json!({ "line": line, "answer": true }),
+            )
+            .await
+            .ok();
         assert_eq!(answer["data"]["content"], "after it");
     }
 }
@@ -192,10 +263,13 @@ async fn an_answer_that_cannot_be_read_is_told_at_once() {
 async fn closing_its_input_is_an_end() {
     let app = two().await;
     let pid = app.pid_of("rogue").await;
-    app.call("ana", "rogue", "close_input", json!({})).await.ok();
+    app.call("ana", "rogue", "close_input", json!({}))
+        .await
+        .ok();
     // The first is read and not answered, the second cannot be written any more.
     for _ in 0..2 {
-        let echo = json!({ "serverName": "rogue", "methodName": "echo", "args": {}, "timeoutMs": 500 });
+        let echo =
+            json!({ "serverName": "rogue", "methodName": "echo", "args": {}, "timeoutMs": 500 });
         assert_ne!(app.post("/mcp/tool/call", echo).await.status, 200);
     }
     assert_ne!(app.pid_of("rogue").await, pid, "it was started again");
@@ -216,8 +290,14 @@ async fn questions_without_end_take_no_memory() {
 /// Kilobytes of a process that are in memory.
 fn memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("a figure");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
 }
 
 #[tokio::test]
@@ -225,9 +305,20 @@ async fn a_list_of_many_pages_has_a_limit_as_a_whole() {
     let app = App::start_with(&[("RESULT_LIMIT", "64kb")]);
     app.register_fixture("rogue").await.ok();
     for n in 0..30 {
-        app.call("ana", "rogue", "add_tool", json!({ "name": format!("{n}{}", "x".repeat(4000)) })).await.ok();
+        app.call(
+            "ana",
+            "rogue",
+            "add_tool",
+            json!({ "name": format!("{n}{}", "x".repeat(4000)) }),
+        )
+        .await
+        .ok();
     }
-    let large = |body: &Value| body["server"]["logs"].to_string().contains("larger than RESULT_LIMIT");
+    let large = |body: &Value| {
+        body["server"]["logs"]
+            .to_string()
+            .contains("larger than RESULT_LIMIT")
+    };
     app.until("/mcp/servers/rogue", large).await;
     quick(&app, "ben", "rogue").await;
 }

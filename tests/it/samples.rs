@@ -4,7 +4,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use mcp_api::core::catalog::Catalog;
-use mcp_api::core::event::{Actor, Commit, Entry, Event, SecretSet, ServerDisabled, ServerEnabled, ServerRegistered};
+use mcp_api::core::event::{
+    Actor, Commit, Entry, Event, SecretSet, ServerDisabled, ServerEnabled, ServerRegistered,
+};
 use mcp_api::core::model::server::ServerConfig;
 use mcp_api::core::names::{CommandId, Position, ServerId, ValueId};
 
@@ -18,7 +20,11 @@ pub fn value_id() -> ValueId {
 
 /// All of a catalogue, as it is stored.
 pub fn snapshot(catalog: &Catalog) -> Vec<u8> {
-    catalog.snapshot().map(|text| text.expect("a text")).collect::<Vec<_>>().join(&0x1e)
+    catalog
+        .snapshot()
+        .map(|text| text.expect("a text"))
+        .collect::<Vec<_>>()
+        .join(&0x1e)
 }
 
 /// A catalogue that was stored so.
@@ -36,17 +42,31 @@ pub fn server_id(number: usize) -> ServerId {
 }
 
 pub fn config() -> ServerConfig {
-    serde_json::from_value(json!({ "transportType": "stdio", "command": "true" })).expect("a configuration")
+    serde_json::from_value(json!({ "transportType": "stdio", "command": "true" }))
+        .expect("a configuration")
 }
 
 pub fn registered(number: usize) -> Event {
     let name = format!("server-{number}").parse().expect("a name");
-    ServerRegistered { server: server_id(number), name, config: config(), enabled: true }.into()
+    ServerRegistered {
+        server: server_id(number),
+        name,
+        config: config(),
+        enabled: true,
+    }
+    .into()
 }
 
 pub fn enabled(number: usize, yes: bool) -> Event {
-    let (server, name) = (server_id(number), format!("server-{number}").parse().expect("a name"));
-    if yes { ServerEnabled { server, name }.into() } else { ServerDisabled { server, name }.into() }
+    let (server, name) = (
+        server_id(number),
+        format!("server-{number}").parse().expect("a name"),
+    );
+    if yes {
+        ServerEnabled { server, name }.into()
+    } else {
+        ServerDisabled { server, name }.into()
+    }
 }
 
 pub fn secret_set(number: usize, user: &str, name: &str) -> Event {
@@ -62,12 +82,23 @@ pub fn secret_set(number: usize, user: &str, name: &str) -> Event {
 
 /// One command's commit of these events.
 pub fn commit(id: CommandId, events: &[Event]) -> Commit {
-    let events = events.iter().map(|event| event.encode().expect("an event")).collect();
-    Commit { command_id: id, actor: Actor::Api, events }
+    let events = events
+        .iter()
+        .map(|event| event.encode().expect("an event"))
+        .collect();
+    Commit {
+        command_id: id,
+        actor: Actor::Api,
+        events,
+    }
 }
 
 pub fn entry(position: u64, commits: Vec<Commit>) -> Entry {
-    Entry { position: Position(position), at: 1_700_000_000_000 + position, commits }
+    Entry {
+        position: Position(position),
+        at: 1_700_000_000_000 + position,
+        commits,
+    }
 }
 
 /// An append of one command with one event.

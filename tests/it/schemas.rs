@@ -17,37 +17,130 @@ use mcp_api::core::event::{Event, StoredEvent};
 /// One stored event of every type and version there ever was, in an order that can be folded, and
 /// the digest of its file: old events are forever, and so are these.
 const HISTORY: &[(&str, &str)] = &[
-    ("server.registered.v1", "cd9507ea17da9bb23234ac8e8a772c6add820c8c097a55533480562d136b506d"),
-    ("server.updated.v1", "953b7a270de81a00428c5a3b66c741a314859af62a6decd821c9873da0f49803"),
-    ("server.tools_discovered.v1", "b1635db060df334e074a444b805d6498d1676eba81696640d6e463641cde1d39"),
-    ("server.era_found.v1", "8997a0d8e0fae151628d9bb485765dfdd38e8765ca15af394e744e46365b4239"),
-    ("server.session_opened.v1", "7ae2b10d657dfbbc2ca2826862a741ad75c48466166478dcb202ead9600e8127"),
-    ("server.session_ended.v1", "ad11500511e5e95a18b0e7ebb66963478bc86415327438015abdd417df5e3551"),
-    ("grant.stored.v1", "407bab7571dbbfe3a7b952a7f82a48aba527d46cc7d40a2b0edf5bf702507449"),
-    ("grant.refreshing.v1", "a42ccf7d652268f001a46c1c58e5634383e0c883c5c691694fcb3b73ccfbfedf"),
-    ("grant.not_refreshed.v1", "740bd1210df1673da8b8a0e8ef30962add43e41a3e8c3c1c07b82f13de67813a"),
-    ("grant.refreshed.v1", "d2a4ab9a01bbd7f1082ab7ecbafabb2b7cd4961eb063185f624b3bfb37b8dc81"),
-    ("server.disabled.v1", "f8209f658e0e9a1f9f78c2449959d6b7c57d29cb34ccc991b7f38f6e4d6bdbcc"),
-    ("server.enabled.v1", "a161525714439392e476bc463cf42df51647b0d84280b4e822aacb3d37cc97be"),
-    ("secret.set.v1", "dbef0d2361c3c0ecba995feccb59f0f55611e0cb2636a43c0e595569c27574da"),
-    ("secret.deleted.v1", "1e04e9c443dc58ba6a2a6a3a37b8c72d29cdc157494c4634d66bf30e4271c0c0"),
-    ("job.accepted.v1", "2ebae92d6b494445abed414c19323ec81a9d435cd46b37457e500be9b65d98c3"),
-    ("job.started.v1", "601c0ac198fb87e8dcb85dd13d4d4c14451701ffe17ebcb104494cb9989d4ba0"),
-    ("job.progressed.v1", "e7bd32da19f02558dd70d9dbe9032fb4361bee37998972f115c49be9adf35c5e"),
-    ("job.cancel_requested.v1", "e99f5f9aaf1e11cd946c4ddb252c40cb93789731e0412abd0d4f45cdac187083"),
-    ("job.returned.v1", "f0a2ae6f755f36419694dabfc03f54bde80b437329fa457eddec7652d8d39af4"),
-    ("job.finished.v1", "eea6f6a5f122f85665705737ef5b82c17ab83abd811dcfcf9534bcedef2195da"),
-    ("job.forgotten.v1", "cf2acffed9954906c85a7278c3692a894686e7625b635888e706d283450bf2aa"),
-    ("google.connected.v1", "8e812ff7782fd3f5a07079252186d518ad1f16e82d592b4e556838911e4b3d01"),
-    ("dead.kept.v1", "e1bf4e4065c4ed3867d1a122a342a165dcbb260b3f3801f12a5af41d5ffe2d2e"),
-    ("dead.dropped.v1", "f69d20f858243200ee6b9073c097253d3caeb782c2dfbe86630778ff06061aa9"),
-    ("request.kept.v1", "3d4e5b36cfbc4ee5a738a5f6e80b7d3886ac11e8f98cd242cd8c5549a06fecd5"),
-    ("request.forgotten.v1", "54230ad1f750f650bc9966a46668a422c2f72c48ffe3055994471a21346327fe"),
-    ("package.installed.v1", "0c2b2fed97fab76dc765100c96fff593891bb31aa00c14064cc18c77db7fae7c"),
-    ("package.upgraded.v1", "2dc289794e83667d2b7d953f2dcd033ece2ae1a28b84453ad3652c072d7ae2f8"),
-    ("package.latest_found.v1", "ae038e18ea0c358f5215d483aa5d921a771c7274af7daf721432b29b0b7db9e5"),
-    ("package.removed.v1", "5c52e415716f45df7849fd444f33c99acf9b88c425f2b1e3cb1d9c88a361b32e"),
-    ("server.deleted.v1", "57e7921fe0736d206229c3153869750554193df41d0fc43f7dd251f6e0dfb3a5"),
+    (
+        "server.registered.v1",
+        "cd9507ea17da9bb23234ac8e8a772c6add820c8c097a55533480562d136b506d",
+    ),
+    (
+        "server.updated.v1",
+        "953b7a270de81a00428c5a3b66c741a314859af62a6decd821c9873da0f49803",
+    ),
+    (
+        "server.tools_discovered.v1",
+        "b1635db060df334e074a444b805d6498d1676eba81696640d6e463641cde1d39",
+    ),
+    (
+        "server.era_found.v1",
+        "8997a0d8e0fae151628d9bb485765dfdd38e8765ca15af394e744e46365b4239",
+    ),
+    (
+        "server.session_opened.v1",
+        "7ae2b10d657dfbbc2ca2826862a741ad75c48466166478dcb202ead9600e8127",
+    ),
+    (
+        "server.session_ended.v1",
+        "ad11500511e5e95a18b0e7ebb66963478bc86415327438015abdd417df5e3551",
+    ),
+    (
+        "grant.stored.v1",
+        "407bab7571dbbfe3a7b952a7f82a48aba527d46cc7d40a2b0edf5bf702507449",
+    ),
+    (
+        "grant.refreshing.v1",
+        "a42ccf7d652268f001a46c1c58e5634383e0c883c5c691694fcb3b73ccfbfedf",
+    ),
+    (
+        "grant.not_refreshed.v1",
+        "740bd1210df1673da8b8a0e8ef30962add43e41a3e8c3c1c07b82f13de67813a",
+    ),
+    (
+        "grant.refreshed.v1",
+        "d2a4ab9a01bbd7f1082ab7ecbafabb2b7cd4961eb063185f624b3bfb37b8dc81",
+    ),
+    (
+        "server.disabled.v1",
+        "f8209f658e0e9a1f9f78c2449959d6b7c57d29cb34ccc991b7f38f6e4d6bdbcc",
+    ),
+    (
+        "server.enabled.v1",
+        "a161525714439392e476bc463cf42df51647b0d84280b4e822aacb3d37cc97be",
+    ),
+    (
+        "secret.set.v1",
+        "dbef0d2361c3c0ecba995feccb59f0f55611e0cb2636a43c0e595569c27574da",
+    ),
+    (
+        "secret.deleted.v1",
+        "1e04e9c443dc58ba6a2a6a3a37b8c72d29cdc157494c4634d66bf30e4271c0c0",
+    ),
+    (
+        "job.accepted.v1",
+        "2ebae92d6b494445abed414c19323ec81a9d435cd46b37457e500be9b65d98c3",
+    ),
+    (
+        "job.started.v1",
+        "601c0ac198fb87e8dcb85dd13d4d4c14451701ffe17ebcb104494cb9989d4ba0",
+    ),
+    (
+        "job.progressed.v1",
+        "e7bd32da19f02558dd70d9dbe9032fb4361bee37998972f115c49be9adf35c5e",
+    ),
+    (
+        "job.cancel_requested.v1",
+        "e99f5f9aaf1e11cd946c4ddb252c40cb93789731e0412abd0d4f45cdac187083",
+    ),
+    (
+        "job.returned.v1",
+        "f0a2ae6f755f36419694dabfc03f54bde80b437329fa457eddec7652d8d39af4",
+    ),
+    (
+        "job.finished.v1",
+        "eea6f6a5f122f85665705737ef5b82c17ab83abd811dcfcf9534bcedef2195da",
+    ),
+    (
+        "job.forgotten.v1",
+        "cf2acffed9954906c85a7278c3692a894686e7625b635888e706d283450bf2aa",
+    ),
+    (
+        "google.connected.v1",
+        "8e812ff7782fd3f5a07079252186d518ad1f16e82d592b4e556838911e4b3d01",
+    ),
+    (
+        "dead.kept.v1",
+        "e1bf4e4065c4ed3867d1a122a342a165dcbb260b3f3801f12a5af41d5ffe2d2e",
+    ),
+    (
+        "dead.dropped.v1",
+        "f69d20f858243200ee6b9073c097253d3caeb782c2dfbe86630778ff06061aa9",
+    ),
+    (
+        "request.kept.v1",
+        "3d4e5b36cfbc4ee5a738a5f6e80b7d3886ac11e8f98cd242cd8c5549a06fecd5",
+    ),
+    (
+        "request.forgotten.v1",
+        "54230ad1f750f650bc9966a46668a422c2f72c48ffe3055994471a21346327fe",
+    ),
+    (
+        "package.installed.v1",
+        "0c2b2fed97fab76dc765100c96fff593891bb31aa00c14064cc18c77db7fae7c",
+    ),
+    (
+        "package.upgraded.v1",
+        "2dc289794e83667d2b7d953f2dcd033ece2ae1a28b84453ad3652c072d7ae2f8",
+    ),
+    (
+        "package.latest_found.v1",
+        "ae038e18ea0c358f5215d483aa5d921a771c7274af7daf721432b29b0b7db9e5",
+    ),
+    (
+        "package.removed.v1",
+        "5c52e415716f45df7849fd444f33c99acf9b88c425f2b1e3cb1d9c88a361b32e",
+    ),
+    (
+        "server.deleted.v1",
+        "57e7921fe0736d206229c3153869750554193df41d0fc43f7dd251f6e0dfb3a5",
+    ),
 ];
 
 fn root() -> PathBuf {
@@ -60,10 +153,18 @@ fn read(path: &str) -> String {
 
 /// The names of a folder's files, without their ending.
 fn names_in(folder: &str) -> BTreeSet<String> {
-    let names = fs::read_dir(root().join(folder)).expect("a folder").map(|entry| {
-        let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
-        name.strip_suffix(".json").unwrap_or_else(|| panic!("{folder}/{name} is not JSON")).to_owned()
-    });
+    let names = fs::read_dir(root().join(folder))
+        .expect("a folder")
+        .map(|entry| {
+            let name = entry
+                .expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("UTF-8");
+            name.strip_suffix(".json")
+                .unwrap_or_else(|| panic!("{folder}/{name} is not JSON"))
+                .to_owned()
+        });
     names.collect()
 }
 
@@ -78,7 +179,8 @@ pub fn samples() -> Vec<StoredEvent> {
 
 /// The validator of an event type's data, from the committed schema.
 fn validator(name: &str) -> jsonschema::Validator {
-    let schema: Value = serde_json::from_str(&read(&format!("schemas/events/{name}.json"))).expect("JSON");
+    let schema: Value =
+        serde_json::from_str(&read(&format!("schemas/events/{name}.json"))).expect("JSON");
     jsonschema::validator_for(&schema).expect("a schema")
 }
 
@@ -93,7 +195,11 @@ fn what_is_committed_is_what_the_types_say() {
         .filter(|(path, text)| fs::read_to_string(root().join(path)).ok().as_ref() != Some(text))
         .map(|(path, _)| path.display().to_string())
         .collect();
-    assert!(stale.is_empty(), "run `cargo run -- schemas .` and commit: {}", stale.join(", "));
+    assert!(
+        stale.is_empty(),
+        "run `cargo run -- schemas .` and commit: {}",
+        stale.join(", ")
+    );
 }
 
 #[test]
@@ -102,9 +208,15 @@ fn nothing_is_committed_that_no_type_says() {
     for folder in ["schemas/commands", "schemas/events"] {
         for name in names_in(folder) {
             let path = PathBuf::from(format!("{folder}/{name}.json"));
-            assert!(made.contains(&path), "{} is of no type any more; delete it", path.display());
-            jsonschema::validator_for(&serde_json::from_str(&read(path.to_str().expect("UTF-8"))).expect("JSON"))
-                .unwrap_or_else(|error| panic!("{} is no JSON Schema: {error}", path.display()));
+            assert!(
+                made.contains(&path),
+                "{} is of no type any more; delete it",
+                path.display()
+            );
+            jsonschema::validator_for(
+                &serde_json::from_str(&read(path.to_str().expect("UTF-8"))).expect("JSON"),
+            )
+            .unwrap_or_else(|error| panic!("{} is no JSON Schema: {error}", path.display()));
         }
     }
 }
@@ -113,17 +225,30 @@ fn nothing_is_committed_that_no_type_says() {
 fn every_version_of_every_event_has_a_sample() {
     let wanted: BTreeSet<String> = event::schemas()
         .iter()
-        .flat_map(|(name, newest, _)| (1..=*newest).map(move |version| format!("{name}.v{version}")))
+        .flat_map(|(name, newest, _)| {
+            (1..=*newest).map(move |version| format!("{name}.v{version}"))
+        })
         .collect();
     assert_eq!(names_in("schemas/history"), wanted);
-    assert_eq!(HISTORY.iter().map(|(name, _)| (*name).to_owned()).collect::<BTreeSet<_>>(), wanted);
+    assert_eq!(
+        HISTORY
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect::<BTreeSet<_>>(),
+        wanted
+    );
 }
 
 #[test]
 fn samples_are_never_edited() {
     for (name, digest) in HISTORY {
-        let found = hex::encode(Sha256::digest(read(&format!("schemas/history/{name}.json"))));
-        assert_eq!(&found, digest, "{name} was edited: an old event is forever, a new shape is a new version");
+        let found = hex::encode(Sha256::digest(read(&format!(
+            "schemas/history/{name}.json"
+        ))));
+        assert_eq!(
+            &found, digest,
+            "{name} was edited: an old event is forever, a new shape is a new version"
+        );
     }
 }
 
@@ -133,22 +258,34 @@ fn every_sample_still_means_something() {
     for stored in samples() {
         let name = format!("{}.v{}", stored.type_name, stored.v);
         let event = Event::decode(&stored).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!((event.type_name(), event.subject()), (stored.type_name.as_str(), stored.subject.clone()));
+        assert_eq!(
+            (event.type_name(), event.subject()),
+            (stored.type_name.as_str(), stored.subject.clone())
+        );
         let before = snapshot(&catalog);
         catalog.apply(&event);
         assert_ne!(snapshot(&catalog), before, "{name} changes nothing");
     }
-    assert!(catalog.servers().is_empty(), "the last sample deletes the server");
+    assert!(
+        catalog.servers().is_empty(),
+        "the last sample deletes the server"
+    );
 }
 
 #[test]
 fn samples_and_what_is_written_today_obey_the_schemas() {
     for stored in samples() {
         let name = format!("{}.v{}", stored.type_name, stored.v);
-        let today = Event::decode(&stored).expect("an event").encode().expect("encoded");
+        let today = Event::decode(&stored)
+            .expect("an event")
+            .encode()
+            .expect("encoded");
         for (event, which) in [(&stored, "the sample"), (&today, "what is written today")] {
             let validator = validator(&format!("{}.v{}", event.type_name, event.v));
-            let faults: Vec<_> = validator.iter_errors(&data(event)).map(|fault| fault.to_string()).collect();
+            let faults: Vec<_> = validator
+                .iter_errors(&data(event))
+                .map(|fault| fault.to_string())
+                .collect();
             assert!(faults.is_empty(), "{name}, {which}: {faults:?}");
         }
         // And a schema says no where the type does: to a required field that is missing or of another type.
@@ -156,9 +293,16 @@ fn samples_and_what_is_written_today_obey_the_schemas() {
         for field in data(&stored).as_object().expect("an object").keys() {
             let (mut missing, mut other) = (data(&stored), data(&stored));
             missing.as_object_mut().expect("an object").remove(field);
-            other[field] = if other[field].is_number() { "7".into() } else { 7.into() };
+            other[field] = if other[field].is_number() {
+                "7".into()
+            } else {
+                7.into()
+            };
             assert!(!validator.is_valid(&missing), "{name} needs no {field}");
-            assert!(!validator.is_valid(&other), "{name} takes another type for {field}");
+            assert!(
+                !validator.is_valid(&other),
+                "{name} takes another type for {field}"
+            );
         }
     }
 }
@@ -166,7 +310,11 @@ fn samples_and_what_is_written_today_obey_the_schemas() {
 type Pairs = &'static [(&'static str, &'static str)];
 
 /// Another value of every variable, and what else must be set for the difference to be seen.
-const SERVICES: Pairs = &[("NATS_URL", "nats://h"), ("MONGO_URL", "mongodb://h"), ("SECRETS_KEY", "k")];
+const SERVICES: Pairs = &[
+    ("NATS_URL", "nats://h"),
+    ("MONGO_URL", "mongodb://h"),
+    ("SECRETS_KEY", "k"),
+];
 const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("HOST", "127.0.0.2", &[]),
     ("PORT", "9999", &[]),
@@ -179,10 +327,30 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("NATS_CA", "/dev/null", SERVICES),
     ("MONGO_URL", "mongodb://elsewhere", SERVICES),
     ("MONGO_HOST", "elsewhere", &[("SECRETS_KEY", "k")]),
-    ("MONGO_USER", "u", &[("SECRETS_KEY", "k"), ("MONGO_HOST", "h"), ("MONGO_PASS", "p")]),
-    ("MONGO_PASS", "p", &[("SECRETS_KEY", "k"), ("MONGO_HOST", "h"), ("MONGO_USER", "u")]),
+    (
+        "MONGO_USER",
+        "u",
+        &[
+            ("SECRETS_KEY", "k"),
+            ("MONGO_HOST", "h"),
+            ("MONGO_PASS", "p"),
+        ],
+    ),
+    (
+        "MONGO_PASS",
+        "p",
+        &[
+            ("SECRETS_KEY", "k"),
+            ("MONGO_HOST", "h"),
+            ("MONGO_USER", "u"),
+        ],
+    ),
     ("MONGO_DBNAME", "other", SERVICES),
-    ("MONGO_REPLICASET", "rs0", &[("SECRETS_KEY", "k"), ("MONGO_HOST", "h")]),
+    (
+        "MONGO_REPLICASET",
+        "rs0",
+        &[("SECRETS_KEY", "k"), ("MONGO_HOST", "h")],
+    ),
     ("SECRETS_DBNAME", "other", SERVICES),
     ("ADMIN_TOKEN", "0123456789abcdef", &[]),
     ("ALLOW_UNAUTHENTICATED", "true", &[("HOST", "0.0.0.0")]),
@@ -198,17 +366,33 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("JOB_RESULT_TTL", "7s", &[]),
     ("LEASE_TTL", "7s", &[]),
     ("DRAIN_TIMEOUT", "7s", &[]),
-    ("GOOGLE_OAUTH_CREDENTIALS", r#"{"web":{"client_id":"i"}}"#, &[]),
+    (
+        "GOOGLE_OAUTH_CREDENTIALS",
+        r#"{"web":{"client_id":"i"}}"#,
+        &[],
+    ),
     ("PACKAGES_DIR", "/elsewhere", &[]),
     ("PYTHON_BIN", "/usr/bin/python3", &[]),
     ("PYTHON_VENV_DIR", "/elsewhere", &[]),
     ("PIP_INDEX_URL", "https://pypi.example.com/simple", &[]),
-    ("PIP_EXTRA_INDEX_URL", "https://pypi.example.com/simple", &[]),
+    (
+        "PIP_EXTRA_INDEX_URL",
+        "https://pypi.example.com/simple",
+        &[],
+    ),
     ("INSTALL_ON_START", "a|b", &[]),
     ("LOG_FORMAT", "pretty", &[]),
     ("RUST_LOG", "trace", &[]),
-    ("IMPORT_MONGO_URL", "mongodb://h/db", &[("SECRETS_KEY", "k")]),
-    ("IMPORT_SECRETS_KEY", "k", &[("IMPORT_MONGO_URL", "mongodb://h/db")]),
+    (
+        "IMPORT_MONGO_URL",
+        "mongodb://h/db",
+        &[("SECRETS_KEY", "k")],
+    ),
+    (
+        "IMPORT_SECRETS_KEY",
+        "k",
+        &[("IMPORT_MONGO_URL", "mongodb://h/db")],
+    ),
     ("MCP_API_URL", "http://127.0.0.1:9999", &[]),
 ];
 
@@ -222,14 +406,31 @@ fn every_variable_of_example_env_is_read() {
         .collect();
     let readme = read("README.md");
     for name in &named {
-        assert!(readme.contains(&format!("| `{name}` |")), "README.md does not list {name}");
+        assert!(
+            readme.contains(&format!("| `{name}` |")),
+            "README.md does not list {name}"
+        );
     }
-    assert_eq!(named, OTHER_VALUES.iter().map(|(name, ..)| (*name).to_owned()).collect(), "give it another value here");
+    assert_eq!(
+        named,
+        OTHER_VALUES
+            .iter()
+            .map(|(name, ..)| (*name).to_owned())
+            .collect(),
+        "give it another value here"
+    );
     for (name, other, needs) in OTHER_VALUES {
         let config = |pairs: &[(&str, &str)]| {
-            let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let env = Env::from_pairs(pairs);
-            format!("{:?} {:?} {:?}", Config::read(&env), ClientConfig::read(&env), ImportConfig::read(&env))
+            format!(
+                "{:?} {:?} {:?}",
+                Config::read(&env),
+                ClientConfig::read(&env),
+                ImportConfig::read(&env)
+            )
         };
         let with = [*needs, &[(name, other)]].concat();
         assert_ne!(config(needs), config(&with), "{name} is not read");
@@ -238,13 +439,24 @@ fn every_variable_of_example_env_is_read() {
 
 #[test]
 fn every_default_is_what_example_env_says() {
-    let defaults = format!("{:?}", Config::read(&Env::default()).expect("a configuration"));
-    let of_a_variable = |line: &&str| variables().iter().any(|v| line.starts_with(&format!("{}=", v.name)));
+    let defaults = format!(
+        "{:?}",
+        Config::read(&Env::default()).expect("a configuration")
+    );
+    let of_a_variable = |line: &&str| {
+        variables()
+            .iter()
+            .any(|v| line.starts_with(&format!("{}=", v.name)))
+    };
     let example = read("example.env");
-    let uncommented: Vec<_> =
-        example.lines().filter_map(|line| line.strip_prefix("# ")).filter(of_a_variable).collect();
+    let uncommented: Vec<_> = example
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(of_a_variable)
+        .collect();
     assert_eq!(uncommented.len(), variables().len());
-    let written = Config::read(&Env::from_text(uncommented.join("\n").as_bytes()).expect("a .env file"));
+    let written =
+        Config::read(&Env::from_text(uncommented.join("\n").as_bytes()).expect("a .env file"));
     assert_eq!(format!("{:?}", written.expect("a configuration")), defaults);
 }
 
@@ -255,9 +467,16 @@ fn every_variable_that_is_read_is_in_example_env() {
     for entry in fs::read_dir(root().join("src/config")).expect("a folder") {
         let text = fs::read_to_string(entry.expect("an entry").path()).expect("a source");
         // `name: "NAME"` of a `Variable`, written in one line or in several.
-        for name in text.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        for name in text
+            .split("name: \"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+        {
             found += 1;
-            assert!(example.contains(&format!("\n# {name}=")), "{name} is not in VARIABLES of its file");
+            assert!(
+                example.contains(&format!("\n# {name}=")),
+                "{name} is not in VARIABLES of its file"
+            );
         }
     }
     assert_eq!(found, variables().len());
@@ -269,18 +488,30 @@ fn the_api_says_enough_about_itself() {
     let api: Value = serde_json::from_str(&read("schemas/openapi.json")).expect("JSON");
     let mut ids = BTreeSet::new();
     let operations = api["paths"].as_object().expect("paths").iter();
-    for (path, operation) in
-        operations.flat_map(|(path, item)| item.as_object().expect("a path").values().map(move |o| (path, o)))
-    {
+    for (path, operation) in operations.flat_map(|(path, item)| {
+        item.as_object()
+            .expect("a path")
+            .values()
+            .map(move |o| (path, o))
+    }) {
         let id = operation["operationId"].as_str().expect("an operationId");
         assert!(ids.insert(id.to_owned()), "{id} twice");
         for (status, response) in operation["responses"].as_object().expect("responses") {
-            assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{id} {status}");
+            assert!(
+                response["description"]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{id} {status}"
+            );
         }
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
             let name = parameter["name"].as_str().expect("a name");
             let in_path = path.contains(&format!("{{{name}}}"));
-            assert_eq!(parameter["in"], if in_path { "path" } else { "query" }, "{id} {name}");
+            assert_eq!(
+                parameter["in"],
+                if in_path { "path" } else { "query" },
+                "{id} {name}"
+            );
         }
     }
 }

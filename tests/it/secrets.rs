@@ -13,7 +13,8 @@ const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1
 /// What the tool sees as `token` when this user calls it.
 async fn seen(app: &App, user: &str) -> Value {
     let answer = app.call(user, "fixture", "arguments", json!({})).await.ok();
-    let args: Value = serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
+    let args: Value =
+        serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON");
     args["token"].clone()
 }
 
@@ -32,14 +33,28 @@ async fn secrets_are_set_replaced_and_deleted() {
         assert_eq!(seen(&app, "ben").await, Value::Null);
     }
     app.set_secret("ben", "fixture", "token", "ben's").await;
-    app.post("/secrets/delete", request("ana", "token")).await.ok();
-    assert_eq!((seen(&app, "ana").await, seen(&app, "ben").await), (Value::Null, json!("ben's")));
-    app.post("/secrets/delete", request("ana", "token")).await.fails(404, "secret_not_found");
+    app.post("/secrets/delete", request("ana", "token"))
+        .await
+        .ok();
+    assert_eq!(
+        (seen(&app, "ana").await, seen(&app, "ben").await),
+        (Value::Null, json!("ben's"))
+    );
+    app.post("/secrets/delete", request("ana", "token"))
+        .await
+        .fails(404, "secret_not_found");
     // The dotted form is the same secret, to delete it too.
-    app.post("/secrets/delete", request("ben", "fixture.token")).await.ok();
+    app.post("/secrets/delete", request("ben", "fixture.token"))
+        .await
+        .ok();
     assert_eq!(seen(&app, "ben").await, Value::Null);
     // Nobody named is the user called default.
-    app.post("/secrets/set", json!({ "serverName": "fixture", "secretName": "token", "secretValue": "d" })).await.ok();
+    app.post(
+        "/secrets/set",
+        json!({ "serverName": "fixture", "secretName": "token", "secretValue": "d" }),
+    )
+    .await
+    .ok();
     assert_eq!(seen(&app, "default").await, "d");
 }
 
@@ -48,14 +63,17 @@ async fn a_secret_of_one_server_is_not_anothers() {
     let app = App::start();
     app.register_fixture("fixture").await.ok();
     app.register_fixture("other").await.ok();
-    app.set_secret("ana", "other", "token", "for the other").await;
+    app.set_secret("ana", "other", "token", "for the other")
+        .await;
     assert_eq!(seen(&app, "ana").await, Value::Null);
 }
 
 #[tokio::test]
 async fn what_is_wrong_is_named_without_the_value() {
     let app = App::start();
-    app.register("fixture", json!({ "enabled": false })).await.ok();
+    app.register("fixture", json!({ "enabled": false }))
+        .await
+        .ok();
     let good = json!({ "username": "ana", "serverName": "fixture", "secretName": "token", "secretValue": "v-a-l-u-e" });
     for (field, value, status, code) in [
         ("serverName", json!("nobody"), 404, "server_not_found"),
@@ -63,35 +81,69 @@ async fn what_is_wrong_is_named_without_the_value() {
         ("secretName", json!(""), 400, "invalid_request"),
         ("secretName", json!("v-a-l-u-e\n"), 400, "invalid_request"),
         ("username", json!(["v-a-l-u-e"]), 400, "invalid_request"),
-        ("secretValue", json!({ "v-a-l-u-e": 1 }), 400, "invalid_request"),
+        (
+            "secretValue",
+            json!({ "v-a-l-u-e": 1 }),
+            400,
+            "invalid_request",
+        ),
         ("secretValue", json!(12345678), 400, "invalid_request"),
         ("value", json!("v-a-l-u-e"), 400, "invalid_request"),
     ] {
         let mut body = good.clone();
         body[field] = value;
-        let error = app.post("/secrets/set", body.clone()).await.fails(status, code);
-        assert!(!error.contains("v-a-l-u-e") && !error.contains("12345678"), "{error}");
+        let error = app
+            .post("/secrets/set", body.clone())
+            .await
+            .fails(status, code);
+        assert!(
+            !error.contains("v-a-l-u-e") && !error.contains("12345678"),
+            "{error}"
+        );
         assert!(status == 404 || error.contains(field), "{field}: {error}");
     }
     let body = json!({ "username": "ana", "serverName": "nobody", "secretName": "token" });
-    app.post("/secrets/delete", body).await.fails(404, "server_not_found");
-    app.post("/secrets/delete", request("ana", "token")).await.fails(404, "secret_not_found");
+    app.post("/secrets/delete", body)
+        .await
+        .fails(404, "server_not_found");
+    app.post("/secrets/delete", request("ana", "token"))
+        .await
+        .fails(404, "secret_not_found");
 }
 
 #[tokio::test]
 async fn there_is_no_way_to_read_a_secret_back() {
     let app = App::start();
-    app.register("fixture", json!({ "enabled": false })).await.ok();
+    app.register("fixture", json!({ "enabled": false }))
+        .await
+        .ok();
     app.set_secret("ana", "fixture", "token", "v-a-l-u-e").await;
-    for path in ["/secrets", "/secrets/set", "/secrets/ana", "/secrets/ana/fixture/token"] {
+    for path in [
+        "/secrets",
+        "/secrets/set",
+        "/secrets/ana",
+        "/secrets/ana/fixture/token",
+    ] {
         let answer = app.get(path).await;
-        assert!([404, 405].contains(&answer.status), "{path}: {}", answer.body);
+        assert!(
+            [404, 405].contains(&answer.status),
+            "{path}: {}",
+            answer.body
+        );
     }
     let paths = app.get("/openapi.json").await.body;
-    let paths: Vec<_> = paths["paths"].as_object().expect("paths").keys().filter(|p| p.contains("secret")).collect();
+    let paths: Vec<_> = paths["paths"]
+        .as_object()
+        .expect("paths")
+        .keys()
+        .filter(|p| p.contains("secret"))
+        .collect();
     assert_eq!(paths, ["/secrets/delete", "/secrets/set"]);
     let shown = app.server("fixture").await.to_string();
-    assert!(!shown.contains("v-a-l-u-e") && !shown.contains("token"), "{shown}");
+    assert!(
+        !shown.contains("v-a-l-u-e") && !shown.contains("token"),
+        "{shown}"
+    );
 }
 
 #[tokio::test]
@@ -100,23 +152,50 @@ async fn secrets_survive_a_kill_with_the_key_that_was_made() {
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "token", "kept").await;
     let key = app.data().join("secrets.key");
-    assert_eq!(fs::metadata(&key).expect("a key file").permissions().mode() & 0o777, 0o600);
-    assert_eq!(fs::metadata(app.data()).expect("a folder").permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(&key).expect("a key file").permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(
+        fs::metadata(app.data())
+            .expect("a folder")
+            .permissions()
+            .mode()
+            & 0o777,
+        0o700
+    );
     for file in ["mcp-api.sqlite", "mcp-api.sqlite-wal"] {
-        assert_eq!(fs::metadata(app.data().join(file)).expect("a file").permissions().mode() & 0o777, 0o600, "{file}");
+        assert_eq!(
+            fs::metadata(app.data().join(file))
+                .expect("a file")
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600,
+            "{file}"
+        );
     }
     let text = fs::read_to_string(&key).expect("a key");
-    assert!(text.trim().len() == 64 && !app.log().contains(text.trim()), "32 bytes in hex, and nowhere else");
+    assert!(
+        text.trim().len() == 64 && !app.log().contains(text.trim()),
+        "32 bytes in hex, and nowhere else"
+    );
     app.kill_and_restart();
     assert_eq!(seen(&app, "ana").await, "kept");
 
     app.kill();
     fs::write(&key, HEX).expect("written");
     let said = refused(app.dir.path(), &[]);
-    assert!(said.contains("SECRETS_KEY is not the key") && !said.contains(HEX), "{said}");
+    assert!(
+        said.contains("SECRETS_KEY is not the key") && !said.contains(HEX),
+        "{said}"
+    );
     fs::write(&key, "").expect("written");
     let said = refused(app.dir.path(), &[]);
-    assert!(said.contains("secrets.key") || said.contains("SECRETS_KEY"), "{said}");
+    assert!(
+        said.contains("secrets.key") || said.contains("SECRETS_KEY"),
+        "{said}"
+    );
     fs::write(&key, text).expect("written");
     app.restart();
     assert_eq!(seen(&app, "ana").await, "kept");
@@ -127,17 +206,26 @@ async fn a_passphrase_is_a_key_and_another_is_refused() {
     let mut app = App::embedded_with(&[("SECRETS_KEY", "correct horse battery staple")]);
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "token", "kept").await;
-    assert!(!app.data().join("secrets.key").exists(), "no key is made where one was given");
+    assert!(
+        !app.data().join("secrets.key").exists(),
+        "no key is made where one was given"
+    );
     app.kill_and_restart();
     assert_eq!(seen(&app, "ana").await, "kept");
     app.kill();
     let said = refused(app.dir.path(), &[("SECRETS_KEY", "wrong horse")]);
-    assert!(said.contains("SECRETS_KEY is not the key") && said.contains("SECRETS_KEYS_OLD"), "{said}");
+    assert!(
+        said.contains("SECRETS_KEY is not the key") && said.contains("SECRETS_KEYS_OLD"),
+        "{said}"
+    );
     assert!(!said.contains("horse"), "{said}");
     // Without it, the one that would be made is not the right one either; and none is left behind as if it were.
     let said = refused(app.dir.path(), &[]);
     assert!(said.contains("SECRETS_KEY is missing"), "{said}");
-    assert!(!app.data().join("secrets.key").exists(), "a refused start leaves no key");
+    assert!(
+        !app.data().join("secrets.key").exists(),
+        "a refused start leaves no key"
+    );
     app.restart();
     assert_eq!(seen(&app, "ana").await, "kept");
 }
@@ -146,14 +234,22 @@ async fn a_passphrase_is_a_key_and_another_is_refused() {
 async fn a_new_key_opens_what_the_old_one_sealed() {
     let mut app = App::start_with(&[("SECRETS_KEY", "the first passphrase")]);
     app.register_fixture("fixture").await.ok();
-    app.set_secret("ana", "fixture", "token", "of the first key").await;
+    app.set_secret("ana", "fixture", "token", "of the first key")
+        .await;
     app.kill();
-    app.restart_with(&[("SECRETS_KEY", HEX), ("SECRETS_KEYS_OLD", "another, the first passphrase")]);
+    app.restart_with(&[
+        ("SECRETS_KEY", HEX),
+        ("SECRETS_KEYS_OLD", "another, the first passphrase"),
+    ]);
     assert_eq!(seen(&app, "ana").await, "of the first key");
-    app.set_secret("ben", "fixture", "token", "of the second key").await;
+    app.set_secret("ben", "fixture", "token", "of the second key")
+        .await;
     app.kill();
     // The old one again, with the new one listed: as while it is rolled out.
-    app.restart_with(&[("SECRETS_KEY", "the first passphrase"), ("SECRETS_KEYS_OLD", HEX)]);
+    app.restart_with(&[
+        ("SECRETS_KEY", "the first passphrase"),
+        ("SECRETS_KEYS_OLD", HEX),
+    ]);
     assert_eq!(
         (seen(&app, "ana").await, seen(&app, "ben").await),
         (json!("of the first key"), json!("of the second key"))

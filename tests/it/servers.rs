@@ -8,27 +8,55 @@ use crate::processes::{eventually, is_alive};
 #[tokio::test]
 async fn a_server_is_registered_and_shown_with_its_true_status() {
     let app = App::start();
-    let server = app.register("fixture", json!({ "env": { "A": "1" }, "secretNames": ["token"] })).await.ok();
+    let server = app
+        .register(
+            "fixture",
+            json!({ "env": { "A": "1" }, "secretNames": ["token"] }),
+        )
+        .await
+        .ok();
     let server = &server["server"];
     assert_eq!(server["status"], "connected");
     assert_eq!(server["enabled"], true);
     assert_eq!(server["transportType"], "stdio");
     assert_eq!(server["env"], json!({ "A": "1" }));
     assert_eq!(server["secretNames"], json!(["token"]));
-    assert_eq!((&server["startupTimeout"], &server["toolTimeout"]), (&json!(60000), &json!(60000)));
-    assert_eq!((&server["replicas"], &server["resetTimeoutOnProgress"]), (&json!("one"), &json!(false)));
+    assert_eq!(
+        (&server["startupTimeout"], &server["toolTimeout"]),
+        (&json!(60000), &json!(60000))
+    );
+    assert_eq!(
+        (&server["replicas"], &server["resetTimeoutOnProgress"]),
+        (&json!("one"), &json!(false))
+    );
     assert!(server.get("error").is_none(), "{server}");
 
     let one = app.server("fixture").await;
-    assert_eq!((&one["status"], &one["toolsList"]), (&server["status"], &server["toolsList"]));
-    assert!(one["logs"].as_array().expect("logs").iter().any(|line| line["source"] == "transport"), "{one}");
+    assert_eq!(
+        (&one["status"], &one["toolsList"]),
+        (&server["status"], &server["toolsList"])
+    );
+    assert!(
+        one["logs"]
+            .as_array()
+            .expect("logs")
+            .iter()
+            .any(|line| line["source"] == "transport"),
+        "{one}"
+    );
     let all = app.get("/mcp/servers").await.ok();
     assert_eq!(all["servers"].as_array().map(Vec::len), Some(1));
     assert_eq!(all["servers"][0]["name"], "fixture");
     assert_eq!(all["servers"][0]["status"], "connected");
 
-    app.register_fixture("fixture").await.fails(409, "server_already_exists");
-    for path in ["/mcp/servers/other", "/mcp/servers/no%20name", "/mcp/servers/%ff"] {
+    app.register_fixture("fixture")
+        .await
+        .fails(409, "server_already_exists");
+    for path in [
+        "/mcp/servers/other",
+        "/mcp/servers/no%20name",
+        "/mcp/servers/%ff",
+    ] {
         app.get(path).await.fails(404, "server_not_found");
     }
 }
@@ -39,25 +67,63 @@ async fn a_server_that_cannot_start_stays_and_says_why() {
     let crash = json!({ "env": { "FIXTURE_START": "crash" } });
     let silent = json!({ "env": { "FIXTURE_START": "silent" }, "startupTimeout": 400 });
     let absent = json!({ "command": "there-is-no-such-program" });
-    let (crash, silent, absent) =
-        tokio::join!(app.register("crash", crash), app.register("silent", silent), app.register("absent", absent));
+    let (crash, silent, absent) = tokio::join!(
+        app.register("crash", crash),
+        app.register("silent", silent),
+        app.register("absent", absent)
+    );
     let told = [
-        ("crash", crash, "it exited with code 1", "Traceback: no such module"),
-        ("silent", silent, "it was not ready within 400 ms (startupTimeout)", ""),
-        ("absent", absent, "there is no such program", "there-is-no-such-program"),
+        (
+            "crash",
+            crash,
+            "it exited with code 1",
+            "Traceback: no such module",
+        ),
+        (
+            "silent",
+            silent,
+            "it was not ready within 400 ms (startupTimeout)",
+            "",
+        ),
+        (
+            "absent",
+            absent,
+            "there is no such program",
+            "there-is-no-such-program",
+        ),
     ];
     for (name, answer, reason, printed) in told {
         let server = &answer.ok()["server"];
-        assert_eq!((&server["status"], &server["enabled"]), (&json!("error"), &json!(true)), "{name}");
-        assert!(server["error"].as_str().expect("a reason").contains(reason), "{server}");
-        assert!(server["details"].as_str().unwrap_or_default().contains(printed), "{server}");
+        assert_eq!(
+            (&server["status"], &server["enabled"]),
+            (&json!("error"), &json!(true)),
+            "{name}"
+        );
+        assert!(
+            server["error"].as_str().expect("a reason").contains(reason),
+            "{server}"
+        );
+        assert!(
+            server["details"]
+                .as_str()
+                .unwrap_or_default()
+                .contains(printed),
+            "{server}"
+        );
         // The next attempt is under way soon, and in between the status is error again.
-        let shown = app.until(&format!("/mcp/servers/{name}"), |body| body["server"]["status"] == "error").await;
+        let shown = app
+            .until(&format!("/mcp/servers/{name}"), |body| {
+                body["server"]["status"] == "error"
+            })
+            .await;
         let logs = shown["server"]["logs"].to_string();
         assert!(logs.contains(reason) && logs.contains(printed), "{logs}");
 
         let answer = app.call("default", name, "echo", json!({})).await;
-        let details = answer.body["details"].as_str().unwrap_or_default().to_owned();
+        let details = answer.body["details"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         assert!(details.contains(printed), "{details}");
         assert!(answer.fails(502, "upstream_error").contains(reason));
     }
@@ -66,7 +132,9 @@ async fn a_server_that_cannot_start_stays_and_says_why() {
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_named() {
     let app = App::start();
-    app.register("fixture", json!({ "enabled": false })).await.ok();
+    app.register("fixture", json!({ "enabled": false }))
+        .await
+        .ok();
     for (more, said) in [
         (json!({ "comand": "x" }), "comand"),
         (json!({ "args": "x" }), "args: must be"),
@@ -78,24 +146,48 @@ async fn what_is_wrong_with_a_request_is_named() {
         (json!({ "startupTimeout": "60" }), "startupTimeout: must be"),
         (json!({ "replicas": "two" }), "replicas: must be"),
         (json!({ "enabled": "yes" }), "enabled: must be"),
-        (json!({ "transportType": "carrier_pigeon" }), "transportType"),
-        (json!({ "url": "http://localhost", "headers": {} }), "url, headers"),
-        (json!({ "sessionId": "x", "reconnectionOptions": {} }), "sessionId, reconnectionOptions"),
+        (
+            json!({ "transportType": "carrier_pigeon" }),
+            "transportType",
+        ),
+        (
+            json!({ "url": "http://localhost", "headers": {} }),
+            "url, headers",
+        ),
+        (
+            json!({ "sessionId": "x", "reconnectionOptions": {} }),
+            "sessionId, reconnectionOptions",
+        ),
         (json!({ "command": "" }), "command"),
         (json!({ "command": "a\0b" }), "command"),
     ] {
-        let error = app.register("new", more.clone()).await.fails(400, "invalid_request");
+        let error = app
+            .register("new", more.clone())
+            .await
+            .fails(400, "invalid_request");
         assert!(error.contains(said), "{more}: {error}");
-        let error = app.put("/mcp/servers/fixture", more.clone()).await.fails(400, "invalid_request");
+        let error = app
+            .put("/mcp/servers/fixture", more.clone())
+            .await
+            .fails(400, "invalid_request");
         assert!(error.contains(said), "{more}: {error}");
     }
     for name in ["", "a b", ".a", "a/b", &"a".repeat(65)] {
-        let error = app.register(name, json!({})).await.fails(400, "invalid_request");
+        let error = app
+            .register(name, json!({}))
+            .await
+            .fails(400, "invalid_request");
         assert!(error.starts_with("name: "), "{error}");
     }
-    let error = app.post("/mcp/servers", json!({ "name": "new" })).await.fails(400, "invalid_request");
+    let error = app
+        .post("/mcp/servers", json!({ "name": "new" }))
+        .await
+        .fails(400, "invalid_request");
     assert!(error.contains("command"), "{error}");
-    let error = app.put("/mcp/servers/fixture", json!({ "name": "other" })).await.fails(400, "invalid_request");
+    let error = app
+        .put("/mcp/servers/fixture", json!({ "name": "other" }))
+        .await
+        .fails(400, "invalid_request");
     assert!(error.contains("name"), "{error}");
     assert_eq!(app.happened().await, ["server.registered server/fixture"]);
 }
@@ -103,12 +195,22 @@ async fn what_is_wrong_with_a_request_is_named() {
 #[tokio::test]
 async fn what_was_read_can_be_put_back_and_changes_nothing() {
     let app = App::start();
-    app.register("fixture", json!({ "env": { "A": "1" } })).await.ok();
-    app.register("set", json!({ "startupTimeout": 60000, "toolTimeout": 1234, "replicas": "each" })).await.ok();
+    app.register("fixture", json!({ "env": { "A": "1" } }))
+        .await
+        .ok();
+    app.register(
+        "set",
+        json!({ "startupTimeout": 60000, "toolTimeout": 1234, "replicas": "each" }),
+    )
+    .await
+    .ok();
     let before = app.happened().await;
     for name in ["fixture", "set"] {
         let (pid, shown) = (app.pid_of(name).await, app.server(name).await);
-        let answer = app.put(&format!("/mcp/servers/{name}"), shown.clone()).await.ok();
+        let answer = app
+            .put(&format!("/mcp/servers/{name}"), shown.clone())
+            .await
+            .ok();
         assert_eq!(answer["server"]["status"], "connected");
         if name == "fixture" {
             // The other one may have a process in each worker.
@@ -127,35 +229,66 @@ async fn a_field_replaces_the_whole_value_and_null_resets() {
     let change = json!({ "env": { "B": "3" }, "secretNames": ["z"], "toolTimeout": null, "startupTimeout": null });
     let changed = app.put("/mcp/servers/fixture", change).await.ok();
     let server = &changed["server"];
-    assert_eq!((&server["env"], &server["secretNames"]), (&json!({ "B": "3" }), &json!(["z"])));
-    assert_eq!((&server["toolTimeout"], &server["startupTimeout"]), (&json!(60000), &json!(60000)));
+    assert_eq!(
+        (&server["env"], &server["secretNames"]),
+        (&json!({ "B": "3" }), &json!(["z"]))
+    );
+    assert_eq!(
+        (&server["toolTimeout"], &server["startupTimeout"]),
+        (&json!(60000), &json!(60000))
+    );
     assert_eq!(server["status"], "connected");
-    assert_ne!(app.pid_of("fixture").await, pid, "what changed was restarted");
+    assert_ne!(
+        app.pid_of("fixture").await,
+        pid,
+        "what changed was restarted"
+    );
     assert!(!is_alive(pid));
-    let environment: Value = serde_json::from_str(&app.text("fixture", "environment", json!({})).await).expect("JSON");
-    assert_eq!((&environment["A"], &environment["B"]), (&Value::Null, &json!("3")));
-    assert_eq!(app.happened().await.last().map(String::as_str), Some("server.updated server/fixture"));
-    app.put("/mcp/servers/other", json!({})).await.fails(404, "server_not_found");
+    let environment: Value =
+        serde_json::from_str(&app.text("fixture", "environment", json!({})).await).expect("JSON");
+    assert_eq!(
+        (&environment["A"], &environment["B"]),
+        (&Value::Null, &json!("3"))
+    );
+    assert_eq!(
+        app.happened().await.last().map(String::as_str),
+        Some("server.updated server/fixture")
+    );
+    app.put("/mcp/servers/other", json!({}))
+        .await
+        .fails(404, "server_not_found");
 }
 
 #[tokio::test]
 async fn a_deleted_server_leaves_nothing_to_its_successor() {
     let app = App::start();
     app.register_fixture("fixture").await.ok();
-    app.set_secret("ana", "fixture", "message", "of the first").await;
+    app.set_secret("ana", "fixture", "message", "of the first")
+        .await;
     let pid = app.pid_of("fixture").await;
     app.delete("/mcp/servers/fixture").await.ok();
     assert!(!is_alive(pid), "its process is gone when the answer comes");
-    app.get("/mcp/servers/fixture").await.fails(404, "server_not_found");
-    app.call("ana", "fixture", "echo", json!({})).await.fails(404, "server_not_found");
-    app.delete("/mcp/servers/fixture").await.fails(404, "server_not_found");
+    app.get("/mcp/servers/fixture")
+        .await
+        .fails(404, "server_not_found");
+    app.call("ana", "fixture", "echo", json!({}))
+        .await
+        .fails(404, "server_not_found");
+    app.delete("/mcp/servers/fixture")
+        .await
+        .fails(404, "server_not_found");
     assert_eq!(app.get("/mcp/tools").await.ok()["tools"], json!([]));
 
     app.register_fixture("fixture").await.ok();
-    let answer = app.call("ana", "fixture", "echo", json!({ "message": "own" })).await.ok();
+    let answer = app
+        .call("ana", "fixture", "echo", json!({ "message": "own" }))
+        .await
+        .ok();
     assert_eq!(answer["data"]["content"], "own");
     let gone = json!({ "username": "ana", "serverName": "fixture", "secretName": "message" });
-    app.post("/secrets/delete", gone).await.fails(404, "secret_not_found");
+    app.post("/secrets/delete", gone)
+        .await
+        .fails(404, "secret_not_found");
 }
 
 #[tokio::test]
@@ -163,27 +296,59 @@ async fn disabling_stops_and_enabling_starts_or_restarts() {
     let app = App::start();
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
-    let answer = app.put("/mcp/servers/fixture/disable", json!({})).await.ok();
-    assert_eq!((&answer["server"]["status"], &answer["server"]["enabled"]), (&json!("disconnected"), &json!(false)));
+    let answer = app
+        .put("/mcp/servers/fixture/disable", json!({}))
+        .await
+        .ok();
+    assert_eq!(
+        (&answer["server"]["status"], &answer["server"]["enabled"]),
+        (&json!("disconnected"), &json!(false))
+    );
     assert!(!is_alive(pid), "its process is gone when the answer comes");
-    let error = app.call("default", "fixture", "echo", json!({})).await.fails(409, "server_disabled");
+    let error = app
+        .call("default", "fixture", "echo", json!({}))
+        .await
+        .fails(409, "server_disabled");
     assert!(error.contains("/mcp/servers/fixture/enable"), "{error}");
     assert_eq!(app.get("/mcp/tools").await.ok()["tools"], json!([]));
-    app.put("/mcp/servers/fixture/disable", json!({})).await.ok();
+    app.put("/mcp/servers/fixture/disable", json!({}))
+        .await
+        .ok();
 
     let answer = app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
-    assert_eq!((&answer["server"]["status"], &answer["server"]["enabled"]), (&json!("connected"), &json!(true)));
+    assert_eq!(
+        (&answer["server"]["status"], &answer["server"]["enabled"]),
+        (&json!("connected"), &json!(true))
+    );
     let pid = app.pid_of("fixture").await;
     app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
-    assert_ne!(app.pid_of("fixture").await, pid, "enabling what is enabled restarts it");
+    assert_ne!(
+        app.pid_of("fixture").await,
+        pid,
+        "enabling what is enabled restarts it"
+    );
     assert!(!is_alive(pid));
 
-    app.put("/mcp/servers/fixture", json!({ "enabled": false })).await.ok();
+    app.put("/mcp/servers/fixture", json!({ "enabled": false }))
+        .await
+        .ok();
     assert_eq!(app.server("fixture").await["status"], "disconnected");
-    let wanted = ["registered", "tools_discovered", "disabled", "enabled", "enabled", "disabled"];
-    assert_eq!(app.happened().await, wanted.map(|what| format!("server.{what} server/fixture")));
+    let wanted = [
+        "registered",
+        "tools_discovered",
+        "disabled",
+        "enabled",
+        "enabled",
+        "disabled",
+    ];
+    assert_eq!(
+        app.happened().await,
+        wanted.map(|what| format!("server.{what} server/fixture"))
+    );
     for verb in ["enable", "disable"] {
-        app.put(&format!("/mcp/servers/other/{verb}"), json!({})).await.fails(404, "server_not_found");
+        app.put(&format!("/mcp/servers/other/{verb}"), json!({}))
+            .await
+            .fails(404, "server_not_found");
     }
 }
 
@@ -192,17 +357,39 @@ async fn every_page_of_tools_is_listed_and_changes_appear() {
     let app = App::start();
     app.register_fixture("fixture").await.ok();
     let names = |body: &Value| -> Vec<String> {
-        let tools = body["tools"][0]["fixture"].as_array().cloned().unwrap_or_default();
-        tools.iter().filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect()
+        let tools = body["tools"][0]["fixture"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        tools
+            .iter()
+            .filter_map(|tool| tool["name"].as_str().map(str::to_owned))
+            .collect()
     };
     let first = names(&app.get("/mcp/tools").await.ok());
-    assert!(first.len() > 20 && first.contains(&"echo".into()), "three pages and more: {first:?}");
-    app.text("fixture", "add_tool", json!({ "name": "newcomer" })).await;
-    let body = app.until("/mcp/tools", |body| names(body).contains(&"newcomer".into())).await;
+    assert!(
+        first.len() > 20 && first.contains(&"echo".into()),
+        "three pages and more: {first:?}"
+    );
+    app.text("fixture", "add_tool", json!({ "name": "newcomer" }))
+        .await;
+    let body = app
+        .until("/mcp/tools", |body| {
+            names(body).contains(&"newcomer".into())
+        })
+        .await;
     assert_eq!(names(&body).len(), first.len() + 1);
     let shown = app.server("fixture").await;
-    assert_eq!(shown["toolsList"].as_array().map(Vec::len), Some(first.len() + 1));
-    let found = app.happened().await.iter().filter(|event| event.starts_with("server.tools_discovered")).count();
+    assert_eq!(
+        shown["toolsList"].as_array().map(Vec::len),
+        Some(first.len() + 1)
+    );
+    let found = app
+        .happened()
+        .await
+        .iter()
+        .filter(|event| event.starts_with("server.tools_discovered"))
+        .count();
     assert_eq!(found, 2);
 }
 
@@ -211,8 +398,13 @@ async fn a_starting_server_is_connecting_and_calls_wait_for_it() {
     let app = App::start();
     let slow = json!({ "env": { "FIXTURE_START": "slow", "FIXTURE_DELAY": "1" } });
     let waits = async {
-        app.until("/mcp/servers", |body| body["servers"][0]["status"] == "connecting").await;
-        app.call("default", "slow", "echo", json!({ "message": "waited" })).await.ok()
+        app.until("/mcp/servers", |body| {
+            body["servers"][0]["status"] == "connecting"
+        })
+        .await;
+        app.call("default", "slow", "echo", json!({ "message": "waited" }))
+            .await
+            .ok()
     };
     let (registered, called) = tokio::join!(app.register("slow", slow), waits);
     assert_eq!(registered.ok()["server"]["status"], "connected");
@@ -221,8 +413,13 @@ async fn a_starting_server_is_connecting_and_calls_wait_for_it() {
     let pid = app.pid_of("slow").await;
     let stuck = json!({ "env": { "FIXTURE_START": "silent" } });
     let (_, ()) = tokio::join!(app.put("/mcp/servers/slow", stuck), async {
-        app.until("/mcp/servers/slow", |body| body["server"]["env"]["FIXTURE_START"] == "silent").await;
-        app.put("/mcp/servers/slow", json!({ "env": {} })).await.ok();
+        app.until("/mcp/servers/slow", |body| {
+            body["server"]["env"]["FIXTURE_START"] == "silent"
+        })
+        .await;
+        app.put("/mcp/servers/slow", json!({ "env": {} }))
+            .await
+            .ok();
     });
     eventually("the first process ended", || !is_alive(pid)).await;
     app.pid_of("slow").await;

@@ -78,7 +78,10 @@ impl ChildSet {
     /// What is there may live for that long from now.
     pub fn renew(&self, ttl: Duration) {
         let lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lives.iter().filter_map(Weak::upgrade).for_each(|life| life.renew(ttl));
+        lives
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|life| life.renew(ttl));
     }
 }
 
@@ -97,11 +100,24 @@ pub fn spawn<'a>(
     life.renew(ttl);
     // The binary itself, also when its file was replaced since.
     let mut guard = Command::new("/proc/self/exe");
-    guard.arg0("mcp-api").arg("guard").arg(life_read.as_raw_fd().to_string()).arg("--").arg(command).args(args);
+    guard
+        .arg0("mcp-api")
+        .arg("guard")
+        .arg(life_read.as_raw_fd().to_string())
+        .arg("--")
+        .arg(command)
+        .args(args);
     guard.env_clear();
-    guard.envs(PASSED_ON.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
+    guard.envs(
+        PASSED_ON
+            .iter()
+            .filter_map(|name| std::env::var_os(name).map(|value| (name, value))),
+    );
     guard.envs(env).process_group(0);
-    guard.stdin(Stdio::from(OwnedFd::from(stdin_read))).stdout(Stdio::piped()).stderr(Stdio::piped());
+    guard
+        .stdin(Stdio::from(OwnedFd::from(stdin_read)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let (mut guard, known) = {
         // Only while this lock is held is the pipe's end inherited, and only by this guard.
         let mut guards = orphans::guards();
@@ -109,13 +125,24 @@ pub fn spawn<'a>(
         let guard = guard.spawn();
         drop(life_read);
         let guard = guard?;
-        let pid = guard.id().ok_or_else(|| io::Error::other("a guard without a process"))?;
+        let pid = guard
+            .id()
+            .ok_or_else(|| io::Error::other("a guard without a process"))?;
         (guard, orphans::known(&mut guards, pid as i32))
     };
     let (Some(stdout), Some(stderr)) = (guard.stdout.take(), guard.stderr.take()) else {
         return Err(io::Error::other("a child's output was not piped"));
     };
-    Ok(GuardedChild { stdin, stdout, stderr, process: Process { guard, life, _known: known } })
+    Ok(GuardedChild {
+        stdin,
+        stdout,
+        stderr,
+        process: Process {
+            guard,
+            life,
+            _known: known,
+        },
+    })
 }
 
 impl Process {
@@ -132,12 +159,18 @@ impl Process {
     /// Ends it: its standard input must be closed already. After two seconds SIGTERM to its process
     /// group, after five more SIGKILL to everything.
     pub async fn stop(mut self) {
-        if tokio::time::timeout(STDIN_GRACE, self.ended()).await.is_ok() {
+        if tokio::time::timeout(STDIN_GRACE, self.ended())
+            .await
+            .is_ok()
+        {
             return;
         }
         self.life.terminate();
         // The guard keeps the time from here on; a guard that does not is killed itself.
-        if tokio::time::timeout(TERM_GRACE * 2, self.ended()).await.is_err() {
+        if tokio::time::timeout(TERM_GRACE * 2, self.ended())
+            .await
+            .is_err()
+        {
             let _ = self.guard.kill().await;
         }
     }

@@ -5,7 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
+};
 
 /// How long they may take to die of SIGKILL.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -42,8 +44,10 @@ pub fn kill() {
     let guards = guards();
     let give_up = Instant::now() + LIMIT;
     loop {
-        let orphans: Vec<Pid> =
-            children().into_iter().filter(|pid| !guards.contains(&pid.as_raw_nonzero().get())).collect();
+        let orphans: Vec<Pid> = children()
+            .into_iter()
+            .filter(|pid| !guards.contains(&pid.as_raw_nonzero().get()))
+            .collect();
         if orphans.is_empty() || Instant::now() > give_up {
             return;
         }
@@ -59,11 +63,18 @@ pub fn children() -> Vec<Pid> {
     let own = getpid().as_raw_nonzero().get();
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| parent(*pid) == Some(own)).filter_map(Pid::from_raw).collect()
+    pids.filter(|pid| parent(*pid) == Some(own))
+        .filter_map(Pid::from_raw)
+        .collect()
 }
 
 fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; the parent is the second field after it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
 }

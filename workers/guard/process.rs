@@ -15,8 +15,8 @@ use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetA
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, kill_process_group, pidfd_open,
-    set_child_subreaper, set_parent_process_death_signal, wait,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, kill_process_group,
+    pidfd_open, set_child_subreaper, set_parent_process_death_signal, wait,
 };
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
@@ -30,10 +30,14 @@ const REAP: Duration = Duration::from_secs(2);
 
 /// Runs as the guard. `pipe` is the descriptor on which the worker speaks.
 pub fn run(pipe: RawFd, command_line: &[String]) -> ExitCode {
-    let Some((command, args)) = command_line.split_first() else { return ExitCode::from(CANNOT_START) };
+    let Some((command, args)) = command_line.split_first() else {
+        return ExitCode::from(CANNOT_START);
+    };
     match guard(pipe, command, args) {
         Ok(status) => {
-            let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+            let code = status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
             ExitCode::from(code as u8)
         }
         Err(error) => {
@@ -45,7 +49,9 @@ pub fn run(pipe: RawFd, command_line: &[String]) -> ExitCode {
 
 fn guard(pipe: RawFd, command: &str, args: &[String]) -> std::io::Result<ExitStatus> {
     if pipe <= 2 {
-        return Err(std::io::Error::other("the guard is started by a worker, not by hand"));
+        return Err(std::io::Error::other(
+            "the guard is started by a worker, not by hand",
+        ));
     }
     // SAFETY: the worker left this descriptor open for us and nothing else in this process knows it.
     #[allow(unsafe_code)]
@@ -70,7 +76,10 @@ fn guard(pipe: RawFd, command: &str, args: &[String]) -> std::io::Result<ExitSta
     let child = child.spawn()?;
     let child = Pid::from_child(&child);
     // The streams are the child's alone: their ends must be seen when it closes them.
-    let nothing = fs::File::options().read(true).write(true).open("/dev/null")?;
+    let nothing = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     rustix::stdio::dup2_stdin(&nothing)?;
     rustix::stdio::dup2_stdout(&nothing)?;
     rustix::stdio::dup2_stderr(&nothing)?;
@@ -82,7 +91,11 @@ fn guard(pipe: RawFd, command: &str, args: &[String]) -> std::io::Result<ExitSta
 /// of any process past Landlock: to trace, to measure, and the one that stands for both. Who is not root
 /// has none of them and is refused, which is as good.
 fn leave_looking() {
-    for capability in [CapabilitySet::SYS_PTRACE, CapabilitySet::SYS_ADMIN, CapabilitySet::PERFMON] {
+    for capability in [
+        CapabilitySet::SYS_PTRACE,
+        CapabilitySet::SYS_ADMIN,
+        CapabilitySet::PERFMON,
+    ] {
         let _ = remove_capability_from_bounding_set(capability);
     }
 }
@@ -140,11 +153,24 @@ fn wait_for(
     until: Instant,
 ) -> std::io::Result<(bool, bool)> {
     let left = until.saturating_duration_since(Instant::now());
-    let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-    let pipe_events = if speaking { PollFlags::IN } else { PollFlags::empty() };
-    let mut fds = [PollFd::from_borrowed_fd(pipe, pipe_events), PollFd::from_borrowed_fd(child, PollFlags::IN)];
+    let limit = Timespec {
+        tv_sec: left.as_secs() as i64,
+        tv_nsec: i64::from(left.subsec_nanos()),
+    };
+    let pipe_events = if speaking {
+        PollFlags::IN
+    } else {
+        PollFlags::empty()
+    };
+    let mut fds = [
+        PollFd::from_borrowed_fd(pipe, pipe_events),
+        PollFd::from_borrowed_fd(child, PollFlags::IN),
+    ];
     match poll(&mut fds, Some(&limit)) {
-        Ok(_) => Ok((speaking && !fds[0].revents().is_empty(), !fds[1].revents().is_empty())),
+        Ok(_) => Ok((
+            speaking && !fds[0].revents().is_empty(),
+            !fds[1].revents().is_empty(),
+        )),
         Err(rustix::io::Errno::INTR) => Ok((false, false)),
         Err(error) => Err(error.into()),
     }
@@ -156,7 +182,12 @@ fn hear(pipe: BorrowedFd<'_>) -> Option<(u8, Duration)> {
     // A message is far below PIPE_BUF: it comes whole or not at all.
     let length = rustix::io::read(pipe, &mut message).ok()?;
     let [what, ms @ ..] = message;
-    (length == MESSAGE).then(|| (what, Duration::from_millis(u64::from(u32::from_be_bytes(ms)))))
+    (length == MESSAGE).then(|| {
+        (
+            what,
+            Duration::from_millis(u64::from(u32::from_be_bytes(ms))),
+        )
+    })
 }
 
 fn reap(child: Pid) -> Option<ExitStatus> {

@@ -89,8 +89,16 @@ impl Installer {
     pub fn new(packages: Packages) -> Self {
         let freed = Arc::<Notify>::default();
         let shelf = |folder: &Path| PackageStore::new(folder.join(".versions"), freed.clone());
-        let (node, python) = (shelf(&packages.folders.node), shelf(&packages.folders.python));
-        Self { node, python, packages, freed }
+        let (node, python) = (
+            shelf(&packages.folders.node),
+            shelf(&packages.folders.python),
+        );
+        Self {
+            node,
+            python,
+            packages,
+            freed,
+        }
     }
 
     /// What is to be there from the beginning.
@@ -110,7 +118,11 @@ impl Installer {
     }
 
     /// Asks the registry which version that is, and which ones it needs.
-    pub async fn resolve(&self, wanted: &PackageRequest<'_>, around: &InstallContext) -> Result<Resolved, Failure> {
+    pub async fn resolve(
+        &self,
+        wanted: &PackageRequest<'_>,
+        around: &InstallContext,
+    ) -> Result<Resolved, Failure> {
         around.progress.phase("resolving");
         let resolving = async {
             match wanted.source {
@@ -120,12 +132,21 @@ impl Installer {
         };
         let (version, lock) = in_time(RESOLVE, wanted.name, resolving).await?;
         let mut hash = Sha256::new();
-        for part in [wanted.source.runtime(), wanted.name.as_str(), &version, &lock] {
+        for part in [
+            wanted.source.runtime(),
+            wanted.name.as_str(),
+            &version,
+            &lock,
+        ] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
         let digest = hex::encode(hash.finalize())[..DIGEST].to_owned();
-        Ok(Resolved { version, lock, digest })
+        Ok(Resolved {
+            version,
+            lock,
+            digest,
+        })
     }
 
     /// What was built already. It stays as long as the answer is kept.
@@ -154,7 +175,12 @@ impl Installer {
     }
 
     /// How the package says it is to be started.
-    pub fn entry(&self, name: &PackageName, source: &Source, built: &PackageHandle) -> Result<EntryPoint, Failure> {
+    pub fn entry(
+        &self,
+        name: &PackageName,
+        source: &Source,
+        built: &PackageHandle,
+    ) -> Result<EntryPoint, Failure> {
         match source {
             Source::Node => npm::entry(name, &built.folder),
             Source::Python(python) => pip::entry(python),
@@ -162,14 +188,24 @@ impl Installer {
     }
 
     /// A program by its bare name is the package's own where it has one of that name.
-    pub fn own_program(&self, source: &Source, built: &PackageHandle, command: &str) -> Option<String> {
+    pub fn own_program(
+        &self,
+        source: &Source,
+        built: &PackageHandle,
+        command: &str,
+    ) -> Option<String> {
         let programs = match source {
             Source::Node => "node_modules/.bin",
             Source::Python(_) => "bin",
         };
         let bare = !command.contains('/') && !command.is_empty();
         let own = bare && built.folder.join(programs).join(command).exists();
-        own.then(|| format!("{}/{programs}/{command}", crate::core::model::package::FOLDER))
+        own.then(|| {
+            format!(
+                "{}/{programs}/{command}",
+                crate::core::model::package::FOLDER
+            )
+        })
     }
 
     /// The newest version there is.
@@ -198,8 +234,13 @@ impl Installer {
 
     /// Removes what nobody needs: neither the catalogue at the head of the log nor a process that runs it.
     pub async fn sweep(&self, projection: &Projection) {
-        let Some(catalog) = store::read(projection).await else { return };
-        for (shelf, folder) in [(&self.node, &self.folders().node), (&self.python, &self.folders().python)] {
+        let Some(catalog) = store::read(projection).await else {
+            return;
+        };
+        for (shelf, folder) in [
+            (&self.node, &self.folders().node),
+            (&self.python, &self.folders().python),
+        ] {
             drop_links(folder, &catalog);
             shelf.sweep(&catalog, projection).await;
         }
@@ -213,9 +254,14 @@ async fn in_time<T>(
 ) -> Result<T, Failure> {
     let late = || {
         let minutes = limit.as_secs() / 60;
-        Failure::new(Code::Timeout, format!("Package {name} was not ready after {minutes} minutes"))
+        Failure::new(
+            Code::Timeout,
+            format!("Package {name} was not ready after {minutes} minutes"),
+        )
     };
-    tokio::time::timeout(limit, work).await.map_err(|_| late())?
+    tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| late())?
 }
 
 /// Nobody listens.

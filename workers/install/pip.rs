@@ -20,8 +20,13 @@ use crate::core::model::package::{EntryPoint, FOLDER, PythonOptions};
 use crate::core::names::PackageName;
 
 /// Nobody is there to be asked, and without a network it ends soon.
-const OPTIONS: [&str; 5] =
-    ["--disable-pip-version-check", "--no-input", "--no-color", "--retries=2", "--progress-bar=off"];
+const OPTIONS: [&str; 5] = [
+    "--disable-pip-version-check",
+    "--no-input",
+    "--no-color",
+    "--retries=2",
+    "--progress-bar=off",
+];
 
 /// What pip would install.
 #[derive(Deserialize)]
@@ -67,12 +72,21 @@ pub async fn resolve(
         Some(version) => format!("{}=={version}", wanted.name),
         None => wanted.name.to_string(),
     };
-    let requirements: Vec<&str> =
-        [requirement.as_str()].into_iter().chain(python.dependencies.iter().map(String::as_str)).collect();
+    let requirements: Vec<&str> = [requirement.as_str()]
+        .into_iter()
+        .chain(python.dependencies.iter().map(String::as_str))
+        .collect();
     let items = report(installer, wanted.name, version, &requirements, &[], around).await?;
-    let version =
-        items.iter().find(|item| is(&item.metadata.name, wanted.name)).map(|item| item.metadata.version.clone());
-    let nothing = || Failure::new(Code::UpstreamError, format!("pip would not install {}", wanted.name));
+    let version = items
+        .iter()
+        .find(|item| is(&item.metadata.name, wanted.name))
+        .map(|item| item.metadata.version.clone());
+    let nothing = || {
+        Failure::new(
+            Code::UpstreamError,
+            format!("pip would not install {}", wanted.name),
+        )
+    };
     Ok((version.ok_or_else(nothing)?, pinned(&items)?))
 }
 
@@ -84,11 +98,20 @@ fn is(found: &PackageName, wanted: &PackageName) -> bool {
 /// Requirements in the order of their names; with hashes where every one has its own.
 fn pinned(items: &[Item]) -> Result<String, Failure> {
     if let Some(item) = items.iter().find(|item| item.is_direct) {
-        let direct =
-            format!("{} comes from a URL and not from the package index; that cannot be installed", item.metadata.name);
+        let direct = format!(
+            "{} comes from a URL and not from the package index; that cannot be installed",
+            item.metadata.name
+        );
         return Err(Failure::new(Code::UpstreamError, direct));
     }
-    let hash = |item: &Item| item.download_info.archive_info.as_ref()?.hashes.get("sha256").cloned();
+    let hash = |item: &Item| {
+        item.download_info
+            .archive_info
+            .as_ref()?
+            .hashes
+            .get("sha256")
+            .cloned()
+    };
     let hashed = items.iter().all(|item| hash(item).is_some());
     let line = |item: &Item| {
         let pin = format!("{}=={}", item.metadata.name, item.metadata.version);
@@ -115,14 +138,25 @@ async fn report(
     let scratch = installer.python.scratch()?;
     let path = scratch.folder.join("report.json");
     let told = path.to_string_lossy();
-    let mut args = vec!["install", "--dry-run", "--ignore-installed", "--report", &told];
+    let mut args = vec![
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--report",
+        &told,
+    ];
     args.extend(options.iter().chain(requirements));
     let ended = pip(installer, around, &tools, &[], &args).await?;
     if ended.how != ExitKind::Well {
         return Err(diagnose::pip(name, version, &ended));
     }
     let text = fs::read(&path).map_err(|error| disk(&path, &error))?;
-    let broken = |error| Failure::new(Code::UpstreamError, format!("pip's report cannot be read: {error}"));
+    let broken = |error| {
+        Failure::new(
+            Code::UpstreamError,
+            format!("pip's report cannot be read: {error}"),
+        )
+    };
     let report: Report = serde_json::from_slice(&text).map_err(broken)?;
     Ok(report.install)
 }
@@ -141,24 +175,62 @@ pub async fn build(
     venv(installer, around, folder, &["--without-pip"]).await?;
     let (python, requirements) = (folder.join("bin/python"), requirements.to_string_lossy());
     let into = ["--python", &python.to_string_lossy()];
-    let ended =
-        pip(installer, around, &tools, &into, &["install", "--no-deps", "--requirement", &requirements]).await?;
-    if ended.how == ExitKind::Well { Ok(()) } else { Err(diagnose::pip(name, None, &ended)) }
+    let ended = pip(
+        installer,
+        around,
+        &tools,
+        &into,
+        &["install", "--no-deps", "--requirement", &requirements],
+    )
+    .await?;
+    if ended.how == ExitKind::Well {
+        Ok(())
+    } else {
+        Err(diagnose::pip(name, None, &ended))
+    }
 }
 
-pub async fn latest(installer: &Installer, name: &PackageName, around: &InstallContext) -> Result<String, Failure> {
-    let items = report(installer, name, None, &[name.as_str()], &["--no-deps"], around).await?;
-    let nothing = || Failure::new(Code::UpstreamError, format!("pip names no latest version of {name}"));
-    items.into_iter().next().map(|item| item.metadata.version).ok_or_else(nothing)
+pub async fn latest(
+    installer: &Installer,
+    name: &PackageName,
+    around: &InstallContext,
+) -> Result<String, Failure> {
+    let items = report(
+        installer,
+        name,
+        None,
+        &[name.as_str()],
+        &["--no-deps"],
+        around,
+    )
+    .await?;
+    let nothing = || {
+        Failure::new(
+            Code::UpstreamError,
+            format!("pip names no latest version of {name}"),
+        )
+    };
+    items
+        .into_iter()
+        .next()
+        .map(|item| item.metadata.version)
+        .ok_or_else(nothing)
 }
 
 pub fn entry(python: &PythonOptions) -> Result<EntryPoint, Failure> {
     let missing = || {
-        Failure::invalid("pythonModule is missing: what python -m runs; or say with command and args what is started")
+        Failure::invalid(
+            "pythonModule is missing: what python -m runs; or say with command and args what is started",
+        )
     };
     let module = python.module.clone().ok_or_else(missing)?;
-    let args = ["-u".to_owned(), "-m".to_owned(), module].into_iter().chain(python.args.iter().cloned());
-    Ok(EntryPoint { command: format!("{FOLDER}/bin/python"), args: args.collect() })
+    let args = ["-u".to_owned(), "-m".to_owned(), module]
+        .into_iter()
+        .chain(python.args.iter().cloned());
+    Ok(EntryPoint {
+        command: format!("{FOLDER}/bin/python"),
+        args: args.collect(),
+    })
 }
 
 /// This Python's pip.
@@ -167,13 +239,27 @@ async fn tools(installer: &Installer, around: &InstallContext) -> Result<Package
     let name = format!("{KEPT}{}", &digest[..16]);
     let folder = installer.python.folder(&name);
     let build = async { venv(installer, around, &folder, &[]).await };
-    installer.python.acquire_or_build(&name, build.boxed()).await
+    installer
+        .python
+        .acquire_or_build(&name, build.boxed())
+        .await
 }
 
-async fn venv(installer: &Installer, around: &InstallContext, folder: &Path, options: &[&str]) -> Result<(), Failure> {
+async fn venv(
+    installer: &Installer,
+    around: &InstallContext,
+    folder: &Path,
+    options: &[&str],
+) -> Result<(), Failure> {
     let (python, folder) = (installer.packages.python.as_str(), folder.to_string_lossy());
-    let args: Vec<_> = ["-m", "venv"].into_iter().chain(options.iter().copied()).chain([&*folder]).collect();
-    let ended = process::run(installer, around, python, &args, &[]).await.map_err(cannot)?;
+    let args: Vec<_> = ["-m", "venv"]
+        .into_iter()
+        .chain(options.iter().copied())
+        .chain([&*folder])
+        .collect();
+    let ended = process::run(installer, around, python, &args, &[])
+        .await
+        .map_err(cannot)?;
     match ended.how {
         ExitKind::Well => Ok(()),
         ExitKind::Missing => {
@@ -200,11 +286,28 @@ async fn pip(
     all.extend(OPTIONS);
     all.extend(args.iter().skip(1));
     let mut env = Vec::new();
-    env.extend(around.indexes.url.as_ref().map(|url| ("PIP_INDEX_URL", url.as_str())));
-    env.extend(around.indexes.extra.as_ref().map(|url| ("PIP_EXTRA_INDEX_URL", url.as_str())));
-    process::run(installer, around, &python.to_string_lossy(), &all, &env).await.map_err(cannot)
+    env.extend(
+        around
+            .indexes
+            .url
+            .as_ref()
+            .map(|url| ("PIP_INDEX_URL", url.as_str())),
+    );
+    env.extend(
+        around
+            .indexes
+            .extra
+            .as_ref()
+            .map(|url| ("PIP_EXTRA_INDEX_URL", url.as_str())),
+    );
+    process::run(installer, around, &python.to_string_lossy(), &all, &env)
+        .await
+        .map_err(cannot)
 }
 
 fn cannot(error: std::io::Error) -> Failure {
-    Failure::new(Code::UpstreamError, format!("Python cannot be run: {error}"))
+    Failure::new(
+        Code::UpstreamError,
+        format!("Python cannot be run: {error}"),
+    )
 }

@@ -51,17 +51,42 @@ pub async fn run(
     env: &[(&str, &str)],
 ) -> std::io::Result<ProcessOutput> {
     let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
-    let own: Vec<_> = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let told = installer.packages.env.iter().chain(&own).map(|(name, value)| (name, value));
-    let GuardedChild { stdin, stdout, stderr, mut process } = guard::spawn(program, &args, told, LIFE)?;
+    let own: Vec<_> = env
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let told = installer
+        .packages
+        .env
+        .iter()
+        .chain(&own)
+        .map(|(name, value)| (name, value));
+    let GuardedChild {
+        stdin,
+        stdout,
+        stderr,
+        mut process,
+    } = guard::spawn(program, &args, told, LIFE)?;
     drop(stdin);
-    let hearing = Arc::new(OutputCollector { around: around.clone(), lines: Mutex::default() });
+    let hearing = Arc::new(OutputCollector {
+        around: around.clone(),
+        lines: Mutex::default(),
+    });
     let mut answer = Vec::new();
-    let (told, complained) = tokio::join!(hear(stdout, Some(&mut answer), &hearing), hear(stderr, None, &hearing));
+    let (told, complained) = tokio::join!(
+        hear(stdout, Some(&mut answer), &hearing),
+        hear(stderr, None, &hearing)
+    );
     told.and(complained)?;
     let status = process.ended().await?;
-    let lines: Vec<_> = hearing.lines.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-    let missing = status.code() == Some(127) && lines.iter().any(|line| line.starts_with("cannot start "));
+    let lines: Vec<_> = hearing
+        .lines
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .drain(..)
+        .collect();
+    let missing =
+        status.code() == Some(127) && lines.iter().any(|line| line.starts_with("cannot start "));
     let how = if status.success() {
         ExitKind::Well
     } else if missing {
@@ -102,7 +127,11 @@ async fn hear(
 impl OutputCollector {
     fn line(&self, line: &[u8]) {
         let text = self.around.redactor.mask_cut(line);
-        let text: String = text.trim_end().chars().filter(|c| !c.is_control()).collect();
+        let text: String = text
+            .trim_end()
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect();
         if text.trim().is_empty() {
             return;
         }

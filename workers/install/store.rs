@@ -75,7 +75,11 @@ impl PackageStore {
             return None;
         }
         let lock = try_lock(&self.lock(name), false).ok()??;
-        let in_use = PackageHandle { folder, lock: Some(lock), freed: self.freed.clone() };
+        let in_use = PackageHandle {
+            folder,
+            lock: Some(lock),
+            freed: self.freed.clone(),
+        };
         is_complete(&in_use.folder).then_some(in_use)
     }
 
@@ -127,7 +131,9 @@ impl PackageStore {
             }
             tokio::time::sleep(LOOK).await;
         }
-        Err(Failure::unavailable("What was built could not be kept; ask again"))
+        Err(Failure::unavailable(
+            "What was built could not be kept; ask again",
+        ))
     }
 
     pub fn scratch(&self) -> Result<ScratchDir, Failure> {
@@ -135,10 +141,15 @@ impl PackageStore {
         fs::create_dir_all(&self.place).map_err(unusable)?;
         let name = Uuid::now_v7().simple().to_string();
         let (folder, path) = (self.folder(&name), self.lock(&name));
-        let lock =
-            try_lock(&path, true).map_err(unusable)?.ok_or_else(|| internal_error("a name of chance is taken"))?;
+        let lock = try_lock(&path, true)
+            .map_err(unusable)?
+            .ok_or_else(|| internal_error("a name of chance is taken"))?;
         fs::create_dir(&folder).map_err(unusable)?;
-        Ok(ScratchDir { folder, lock: path, _lock: lock })
+        Ok(ScratchDir {
+            folder,
+            lock: path,
+            _lock: lock,
+        })
     }
 
     /// Removes what no catalogue names and nobody uses, and what was left half-made.
@@ -148,10 +159,14 @@ impl PackageStore {
             if is_complete(&folder) && (name.starts_with(KEPT) || is_named(known, &name)) {
                 continue;
             }
-            let Ok(Some(_lock)) = try_lock(&path, true) else { continue };
+            let Ok(Some(_lock)) = try_lock(&path, true) else {
+                continue;
+            };
             // Nobody uses it, and whoever has used it to prove an installation has told the log what came of that.
             if is_complete(&folder) {
-                let Some(catalog) = read(projection).await else { return };
+                let Some(catalog) = read(projection).await else {
+                    return;
+                };
                 if is_named(&catalog, &name) {
                     continue;
                 }
@@ -161,7 +176,9 @@ impl PackageStore {
                     let _ = fs::remove_file(&path);
                     tracing::info!(folder = %folder.display(), "a package that nobody needs was removed");
                 }
-                Err(error) => tracing::warn!(folder = %folder.display(), %error, "a package could not be removed"),
+                Err(error) => {
+                    tracing::warn!(folder = %folder.display(), %error, "a package could not be removed")
+                }
             }
         }
     }
@@ -170,7 +187,9 @@ impl PackageStore {
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.place).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<_> = names.map(|name| name.trim_end_matches(".lock").to_owned()).collect();
+        let mut names: Vec<_> = names
+            .map(|name| name.trim_end_matches(".lock").to_owned())
+            .collect();
         names.sort();
         names.dedup();
         names
@@ -209,7 +228,9 @@ pub async fn read(projection: &Projection) -> Option<Arc<Catalog>> {
 
 fn is_named(catalog: &Catalog, digest: &str) -> bool {
     let servers = catalog.servers();
-    let mut recipes = servers.iter().filter_map(|server| server.package.as_ref()?.package.recipe.as_ref());
+    let mut recipes = servers
+        .iter()
+        .filter_map(|server| server.package.as_ref()?.package.recipe.as_ref());
     recipes.any(|recipe| recipe.digest == digest)
 }
 
@@ -217,15 +238,25 @@ fn is_named(catalog: &Catalog, digest: &str) -> bool {
 /// one's no more.
 fn try_lock(path: &Path, alone: bool) -> io::Result<Option<File>> {
     loop {
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        match if alone { file.try_lock() } else { file.try_lock_shared() } {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        match if alone {
+            file.try_lock()
+        } else {
+            file.try_lock_shared()
+        } {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let held = file.metadata()?;
         match fs::metadata(path) {
-            Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => return Ok(Some(file)),
+            Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => {
+                return Ok(Some(file));
+            }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -239,7 +270,8 @@ fn is_complete(folder: &Path) -> bool {
 }
 
 fn interpreter(folder: &Path) -> String {
-    fs::canonicalize(folder.join(INTERPRETER)).map_or(String::new(), |path| path.display().to_string())
+    fs::canonicalize(folder.join(INTERPRETER))
+        .map_or(String::new(), |path| path.display().to_string())
 }
 
 /// Everything on the disk first, the mark last.
@@ -263,8 +295,9 @@ async fn remove(folder: &Path) -> io::Result<()> {
     let mut tries = 0;
     loop {
         let doomed = folder.to_owned();
-        let removed =
-            tokio::task::spawn_blocking(move || fs::remove_dir_all(doomed)).await.map_err(io::Error::other)?;
+        let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(doomed))
+            .await
+            .map_err(io::Error::other)?;
         match removed {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -293,8 +326,12 @@ pub fn link(link: &Path, folder: &Path) -> io::Result<()> {
 pub fn drop_links(folder: &Path, catalog: &Catalog) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let ours = fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(folder.join(".versions")));
-        let kept = name.to_str().and_then(|name| catalog.server(name)).is_some_and(|server| server.package.is_some());
+        let ours =
+            fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(folder.join(".versions")));
+        let kept = name
+            .to_str()
+            .and_then(|name| catalog.server(name))
+            .is_some_and(|server| server.package.is_some());
         if ours && !kept {
             let _ = fs::remove_file(entry.path());
         }

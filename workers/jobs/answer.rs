@@ -11,7 +11,10 @@ use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
 
-pub async fn read_answer(context: Arc<Context>, ReadJobAnswer { job }: ReadJobAnswer) -> Result<JobAnswer, Failure> {
+pub async fn read_answer(
+    context: Arc<Context>,
+    ReadJobAnswer { job }: ReadJobAnswer,
+) -> Result<JobAnswer, Failure> {
     load_answer(&context, job).await
 }
 
@@ -20,9 +23,15 @@ pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Fail
     let gone = || Failure::job_not_found(id);
     let ended = {
         let catalog = context.projection.catalog();
-        catalog.jobs.get(id).and_then(|job| job.ended().cloned()).ok_or_else(gone)?
+        catalog
+            .jobs
+            .get(id)
+            .and_then(|job| job.ended().cloned())
+            .ok_or_else(gone)?
     };
-    let Some(value) = ended.answer else { return Ok(job::without_answer(ended.state)) };
+    let Some(value) = ended.answer else {
+        return Ok(job::without_answer(ended.state));
+    };
     let found = context.vault.get(&[value]).await.map_err(|error| {
         tracing::warn!(%error, "the Vault failed");
         Failure::unavailable("The store cannot be reached")
@@ -30,7 +39,14 @@ pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Fail
     let sealed = found.into_iter().next().flatten().ok_or_else(gone)?;
     let opened = context
         .opener
-        .open(JobValueContext { job: id, part: JobValueKind::Answer, value }, &sealed)
+        .open(
+            JobValueContext {
+                job: id,
+                part: JobValueKind::Answer,
+                value,
+            },
+            &sealed,
+        )
         .map_err(internal_error)?;
     serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)
 }

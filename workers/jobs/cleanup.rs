@@ -25,12 +25,18 @@ pub struct JobCleanup {
 
 impl JobCleanup {
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, values: Arc::default() }
+        Self {
+            context,
+            values: Arc::default(),
+        }
     }
 
     /// Drops it a little later, together with others.
     pub fn drop_value(&self, value: ValueId) {
-        self.values.lock().unwrap_or_else(PoisonError::into_inner).push(value);
+        self.values
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(value);
     }
 
     pub async fn run(self) {
@@ -48,7 +54,8 @@ impl JobCleanup {
     }
 
     pub async fn flush(&self) {
-        let values = std::mem::take(&mut *self.values.lock().unwrap_or_else(PoisonError::into_inner));
+        let values =
+            std::mem::take(&mut *self.values.lock().unwrap_or_else(PoisonError::into_inner));
         if !values.is_empty()
             && let Err(error) = self.context.vault.remove(&values).await
         {
@@ -58,9 +65,21 @@ impl JobCleanup {
 
     async fn forget_requests(&self) {
         let now = now_ms();
-        if !self.context.projection.catalog().requests.expired(now, 1).is_empty() {
-            let decide = move |catalog: &Catalog| Ok(idempotency::expire_records(catalog, now, AT_ONCE));
-            let _ = self.context.appender.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+        if !self
+            .context
+            .projection
+            .catalog()
+            .requests
+            .expired(now, 1)
+            .is_empty()
+        {
+            let decide =
+                move |catalog: &Catalog| Ok(idempotency::expire_records(catalog, now, AT_ONCE));
+            let _ = self
+                .context
+                .appender
+                .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+                .await;
         }
     }
 
@@ -70,7 +89,10 @@ impl JobCleanup {
         let expired: Vec<_> = {
             let catalog = self.context.projection.catalog();
             let ids = catalog.jobs.expired(now, AT_ONCE);
-            ids.iter().filter_map(|id| catalog.jobs.get(*id)).cloned().collect()
+            ids.iter()
+                .filter_map(|id| catalog.jobs.get(*id))
+                .cloned()
+                .collect()
         };
         if expired.is_empty() {
             return;
@@ -79,12 +101,20 @@ impl JobCleanup {
             // The last moment: after that nobody knows that there was one.
             let _ = notify::notify_producer(&self.context, job, job.state()).await;
         }
-        let decide = move |catalog: &Catalog| Ok(crate::core::decide::job::expire(catalog, now, AT_ONCE));
-        let done = self.context.appender.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+        let decide =
+            move |catalog: &Catalog| Ok(crate::core::decide::job::expire(catalog, now, AT_ONCE));
+        let done = self
+            .context
+            .appender
+            .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+            .await;
         // Where another worker was first, the values are its to drop.
-        let Some(before) = done.ok().and_then(|done| done.before) else { return };
+        let Some(before) = done.ok().and_then(|done| done.before) else {
+            return;
+        };
         let expired = before.jobs.expired(now, AT_ONCE);
         let jobs = expired.iter().filter_map(|id| before.jobs.get(*id));
-        jobs.filter_map(|job| job.ended()?.answer).for_each(|value| self.drop_value(value));
+        jobs.filter_map(|job| job.ended()?.answer)
+            .for_each(|value| self.drop_value(value));
     }
 }

@@ -68,7 +68,10 @@ pub struct JobOutput {
 
 impl From<Bytes> for JobOutput {
     fn from(body: Bytes) -> Self {
-        Self { raw: body.clone(), body }
+        Self {
+            raw: body.clone(),
+            body,
+        }
     }
 }
 
@@ -77,17 +80,26 @@ pub(super) async fn execute_job(context: &Arc<Context>, tidy: &JobCleanup, runni
     let reply = work.as_ref().ok().and_then(|work| work.reply.clone());
     let worked = async { dispatch_job(context, running, work?).await };
     let worked = AssertUnwindSafe(worked).catch_unwind().await;
-    let worked = worked.unwrap_or_else(|_| Err(internal_error("a job panicked and is given up").into()));
+    let worked =
+        worked.unwrap_or_else(|_| Err(internal_error("a job panicked and is given up").into()));
     let (job, attempt, worker) = (running.job.id, running.attempt, context.manager.worker);
     let (state, outcome, told) = match worked {
         Ok(JobOutput { body, raw }) => {
-            let outcome = JobAnswer::done(body).unwrap_or_else(|error| JobAnswer::failed(&internal_error(error)));
+            let outcome = JobAnswer::done(body)
+                .unwrap_or_else(|error| JobAnswer::failed(&internal_error(error)));
             (JobState::Succeeded, outcome, Ok(raw))
         }
         Err(JobFailure::NotBegun) => {
-            let decide = move |catalog: &_| Ok(crate::core::decide::job::requeue(catalog, job, worker, attempt));
+            let decide = move |catalog: &_| {
+                Ok(crate::core::decide::job::requeue(
+                    catalog, job, worker, attempt,
+                ))
+            };
             // Should the log not take it, it is taken over with all else that this worker leaves behind.
-            let _ = context.appender.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+            let _ = context
+                .appender
+                .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+                .await;
             return;
         }
         Err(JobFailure::Failed(failure)) => {
@@ -117,13 +129,22 @@ async fn open_arguments(context: &Context, job: &Job) -> Result<JobArguments, Fa
         }
         tokio::time::sleep(PAUSE).await;
     };
-    let sealed = sealed.ok_or_else(|| internal_error(format!("the arguments of job {id} are gone")))?;
+    let sealed =
+        sealed.ok_or_else(|| internal_error(format!("the arguments of job {id} are gone")))?;
     opened(context, job, &sealed)
 }
 
 /// The same of what was found in the Vault.
-pub(super) fn opened(context: &Context, job: &Job, sealed: &Sealed) -> Result<JobArguments, Failure> {
-    let place = JobValueContext { job: job.id, part: JobValueKind::Arguments, value: job.arguments };
+pub(super) fn opened(
+    context: &Context,
+    job: &Job,
+    sealed: &Sealed,
+) -> Result<JobArguments, Failure> {
+    let place = JobValueContext {
+        job: job.id,
+        part: JobValueKind::Arguments,
+        value: job.arguments,
+    };
     let opened = context.opener.open(place, sealed).map_err(internal_error)?;
     serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)
 }
@@ -137,25 +158,36 @@ async fn dispatch_job(
         CallTool::NAME => tool_call::call_tool(context, running, work).await,
         InstallPackage::NAME => {
             let command = decoded(&work)?;
-            run_cancellable(running, |progress| packages::install(context.clone(), progress, command)).await
+            run_cancellable(running, |progress| {
+                packages::install(context.clone(), progress, command)
+            })
+            .await
         }
         UpgradePackage::NAME => {
             let command = decoded(&work)?;
-            run_cancellable(running, |progress| packages::upgrade(context.clone(), progress, command)).await
+            run_cancellable(running, |progress| {
+                packages::upgrade(context.clone(), progress, command)
+            })
+            .await
         }
         RotateKeys::NAME => {
             let command = decoded(&work)?;
             if keys::must_requeue(context, &command).await {
                 return Err(JobFailure::NotBegun);
             }
-            run_cancellable(running, |progress| keys::rotate_keys(context.clone(), progress, command)).await
+            run_cancellable(running, |progress| {
+                keys::rotate_keys(context.clone(), progress, command)
+            })
+            .await
         }
         SweepVault::NAME => {
             running.progress.phase("sweeping");
             secrets::sweep(context).await?;
             Ok(Bytes::from_static(br#"{"success":true}"#).into())
         }
-        unknown => Err(Failure::invalid(format!("This worker does not know the command {unknown}")).into()),
+        unknown => {
+            Err(Failure::invalid(format!("This worker does not know the command {unknown}")).into())
+        }
     }
 }
 
@@ -186,22 +218,51 @@ async fn end_job(
     outcome: JobAnswer,
 ) -> bool {
     let (job, attempt, worker) = (running.job.id, running.attempt, context.manager.worker);
-    let outcome = if outcome.body.get().len() > LARGEST { too_large() } else { outcome };
+    let outcome = if outcome.body.get().len() > LARGEST {
+        too_large()
+    } else {
+        outcome
+    };
     let value = ValueId(Uuid::now_v7());
-    let place = JobValueContext { job, part: JobValueKind::Answer, value };
-    let sealed = serde_json::to_string(&outcome).map(Zeroizing::new).map_err(internal_error);
-    let sealed =
-        match sealed.and_then(|text| context.manager.sealed_store.sealer.seal(place, &text).map_err(internal_error)) {
-            Ok(sealed) => sealed,
-            Err(_) => return false,
-        };
+    let place = JobValueContext {
+        job,
+        part: JobValueKind::Answer,
+        value,
+    };
+    let sealed = serde_json::to_string(&outcome)
+        .map(Zeroizing::new)
+        .map_err(internal_error);
+    let sealed = match sealed.and_then(|text| {
+        context
+            .manager
+            .sealed_store
+            .sealer
+            .seal(place, &text)
+            .map_err(internal_error)
+    }) {
+        Ok(sealed) => sealed,
+        Err(_) => return false,
+    };
     let id = CommandId(Uuid::now_v7());
     // While it holds the lease nobody else ends it; after that it is somebody else's.
     while context.manager.own.is_held() {
-        let end = JobEnd { state, answer: Some(value), until: context.job_client.answer_expiry() };
-        let decide = move |catalog: &_| crate::core::decide::job::finish_job(catalog, job, worker, attempt, end);
-        let values = vec![VaultValue { id: value, sealed: sealed.clone() }];
-        match context.appender.commit_with_values(id, Actor::Worker, values, decide).await {
+        let end = JobEnd {
+            state,
+            answer: Some(value),
+            until: context.job_client.answer_expiry(),
+        };
+        let decide = move |catalog: &_| {
+            crate::core::decide::job::finish_job(catalog, job, worker, attempt, end)
+        };
+        let values = vec![VaultValue {
+            id: value,
+            sealed: sealed.clone(),
+        }];
+        match context
+            .appender
+            .commit_with_values(id, Actor::Worker, values, decide)
+            .await
+        {
             Ok(_) => {
                 tidy.drop_value(running.job.arguments);
                 return true;
@@ -221,7 +282,8 @@ async fn end_job(
 }
 
 fn too_large() -> JobAnswer {
-    let large =
-        format!("The answer is larger than a job can keep ({LARGEST} bytes); make the call without waiting later");
+    let large = format!(
+        "The answer is larger than a job can keep ({LARGEST} bytes); make the call without waiting later"
+    );
     JobAnswer::failed(&Failure::new(Code::ResultTooLarge, large).maybe_run())
 }

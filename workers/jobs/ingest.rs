@@ -31,7 +31,11 @@ const AT_ONCE: usize = 64;
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Takes jobs until the worker drains, then waits for those under way.
-pub async fn ingest_messages(context: Arc<Context>, mut jobs: Box<dyn JobConsumer>, draining: CancellationToken) {
+pub async fn ingest_messages(
+    context: Arc<Context>,
+    mut jobs: Box<dyn JobConsumer>,
+    draining: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let next = async {
@@ -42,7 +46,9 @@ pub async fn ingest_messages(context: Arc<Context>, mut jobs: Box<dyn JobConsume
             () = draining.cancelled() => break,
             taken = next => taken,
         };
-        let Some((delivery, place)) = taken else { break };
+        let Some((delivery, place)) = taken else {
+            break;
+        };
         let context = context.clone();
         tokio::spawn(async move {
             ingest_message(&context, delivery).await;
@@ -79,15 +85,37 @@ fn is_for_later(failure: &Failure) -> bool {
 
 /// Accepts a producer's job. Its id is its key: the same message again is the same job.
 pub async fn submit_message(context: &Context, job: &JobMessage) -> Result<Submitted, Failure> {
-    let JobMessage { id, command, call, reply, body } = job;
+    let JobMessage {
+        id,
+        command,
+        call,
+        reply,
+        body,
+    } = job;
     let (called, args) = producer_message::parse_producer_message(command, call.as_deref(), body)?;
     let scope = context.job_client.producer_key(id)?;
     let fields = call.as_deref().unwrap_or_default().as_bytes();
-    let body = context.job_client.sealer.digest("body", &[fields, body]).map_err(internal_error)?;
+    let body = context
+        .job_client
+        .sealer
+        .digest("body", &[fields, body])
+        .map_err(internal_error)?;
     let (user, server) = (called.user.clone(), Some(called.server.clone()));
-    let work = JobArguments { call: Some(called), raw: true, reply: reply.clone(), body: args };
+    let work = JobArguments {
+        call: Some(called),
+        raw: true,
+        reply: reply.clone(),
+        body: args,
+    };
     let key = Some(IdempotencyKey { scope, body }.into());
-    let new = NewJob { user, command: CallTool::NAME, server, work, key, actor: Actor::Worker };
+    let new = NewJob {
+        user,
+        command: CallTool::NAME,
+        server,
+        work,
+        key,
+        actor: Actor::Worker,
+    };
     context.job_client.submit(new).await
 }
 

@@ -32,8 +32,14 @@ pub async fn watch(context: Arc<Context>) {
 }
 
 async fn notify_all(context: &Context) -> Result<(), Failure> {
-    let untold: Vec<_> =
-        context.projection.catalog().jobs.newest_first().filter(|job| job.needs_notification()).cloned().collect();
+    let untold: Vec<_> = context
+        .projection
+        .catalog()
+        .jobs
+        .newest_first()
+        .filter(|job| job.needs_notification())
+        .cloned()
+        .collect();
     for some in untold.chunks(AT_ONCE) {
         let arguments: Vec<_> = some.iter().map(|job| job.arguments).collect();
         // Nearly always all were told, and nothing of them is there.
@@ -46,8 +52,17 @@ async fn notify_all(context: &Context) -> Result<(), Failure> {
 }
 
 /// A facade has cancelled one that waited.
-pub async fn notify_end(context: Arc<Context>, NotifyProducer { job }: NotifyProducer) -> Result<(), Failure> {
-    let job = context.projection.catalog().jobs.get(job).filter(|job| job.needs_notification()).cloned();
+pub async fn notify_end(
+    context: Arc<Context>,
+    NotifyProducer { job }: NotifyProducer,
+) -> Result<(), Failure> {
+    let job = context
+        .projection
+        .catalog()
+        .jobs
+        .get(job)
+        .filter(|job| job.needs_notification())
+        .cloned();
     let Some(job) = job else { return Ok(()) };
     notify_producer(&context, &job, job.state()).await
 }
@@ -57,7 +72,13 @@ pub async fn notify_end(context: Arc<Context>, NotifyProducer { job }: NotifyPro
 pub async fn notify_producer(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
     // Two of one worker exclude each other, too.
     let (lease, holder) = (LeaseId::from(job.id), WorkerId(Uuid::now_v7()));
-    if context.leases.acquire(lease, holder, context.manager.limits.lease_ttl).await.map_err(away)?.is_none() {
+    if context
+        .leases
+        .acquire(lease, holder, context.manager.limits.lease_ttl)
+        .await
+        .map_err(away)?
+        .is_none()
+    {
         return Ok(());
     }
     let told = publish_outcome(context, job, state).await;
@@ -66,11 +87,21 @@ pub async fn notify_producer(context: &Context, job: &Job, state: JobState) -> R
 }
 
 async fn publish_outcome(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
-    let Some(sealed) = context.vault.get(&[job.arguments]).await.map_err(away)?.pop().flatten() else {
+    let Some(sealed) = context
+        .vault
+        .get(&[job.arguments])
+        .await
+        .map_err(away)?
+        .pop()
+        .flatten()
+    else {
         return Ok(());
     };
     if let Some(reply) = execute::opened(context, job, &sealed)?.reply {
-        context.bus.publish_outcome(&reply, Err(encode(&job::why_without_answer(state)))).await;
+        context
+            .bus
+            .publish_outcome(&reply, Err(encode(&job::why_without_answer(state))))
+            .await;
     }
     drop_values(context, &[job.arguments]).await;
     Ok(())

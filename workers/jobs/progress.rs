@@ -25,16 +25,23 @@ pub struct ProgressReporter {
 
 impl ProgressReporter {
     pub(super) fn start(context: &Arc<Context>, job: JobId, attempt: u32) -> Self {
-        let (now, mut news) = watch::channel(job::JobProgress { phase: String::new(), line: None });
+        let (now, mut news) = watch::channel(job::JobProgress {
+            phase: String::new(),
+            line: None,
+        });
         let (execute, worker) = (context.appender.clone(), context.manager.worker);
         let telling = tokio::spawn(async move {
             while news.changed().await.is_ok() {
                 let progress = news.borrow_and_update().clone();
                 let decide = move |catalog: &_| {
-                    Ok(crate::core::decide::job::record_progress(catalog, job, worker, attempt, &progress))
+                    Ok(crate::core::decide::job::record_progress(
+                        catalog, job, worker, attempt, &progress,
+                    ))
                 };
                 // A word that is lost is followed by another.
-                let _ = execute.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await;
+                let _ = execute
+                    .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+                    .await;
                 tokio::time::sleep(EVERY).await;
             }
         });
@@ -45,12 +52,19 @@ impl ProgressReporter {
 impl install::ProgressSink for ProgressReporter {
     /// Something else is being done now.
     fn phase(&self, phase: &str) {
-        self.now.send_replace(job::JobProgress { phase: phase.to_owned(), line: None });
+        self.now.send_replace(job::JobProgress {
+            phase: phase.to_owned(),
+            line: None,
+        });
     }
 
     /// What the tool at work has printed, secrets masked.
     fn line(&self, line: &str) {
-        let line = line.chars().filter(|c| !c.is_control()).take(LINE).collect();
+        let line = line
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(LINE)
+            .collect();
         self.now.send_modify(|now| now.line = Some(line));
     }
 }

@@ -26,7 +26,10 @@ use crate::workers::context::Context;
 /// Jobs under way in one worker.
 const AT_ONCE: usize = 256;
 /// Jobs under way in the whole cluster.
-const BOUNDS: ConcurrencyLimits = ConcurrencyLimits { per_user: 128, per_server: 64 };
+const BOUNDS: ConcurrencyLimits = ConcurrencyLimits {
+    per_user: 128,
+    per_server: 64,
+};
 /// How long a job is left to the worker that is best for it.
 const LOOK: Duration = Duration::from_millis(300);
 /// The pause after the store did not answer.
@@ -58,9 +61,21 @@ impl JobRunner {
 
     /// Works until the worker drains, then waits for what is under way.
     pub async fn run(self: Arc<Self>) {
-        tokio::spawn(self.draining.clone().run_until_cancelled_owned(super::takeover::watch(self.context.clone())));
-        tokio::spawn(self.draining.clone().run_until_cancelled_owned(super::notify::watch(self.context.clone())));
-        tokio::spawn(self.draining.clone().run_until_cancelled_owned(self.tidy.clone().run()));
+        tokio::spawn(
+            self.draining
+                .clone()
+                .run_until_cancelled_owned(super::takeover::watch(self.context.clone())),
+        );
+        tokio::spawn(
+            self.draining
+                .clone()
+                .run_until_cancelled_owned(super::notify::watch(self.context.clone())),
+        );
+        tokio::spawn(
+            self.draining
+                .clone()
+                .run_until_cancelled_owned(self.tidy.clone().run()),
+        );
         let manager = self.context.manager.clone();
         let mut moves = self.context.projection.subscribe();
         let mut look = tokio::time::interval(LOOK);
@@ -96,7 +111,11 @@ impl JobRunner {
         }
         self.drop_all().await;
         let asked = tokio::time::Instant::now();
-        match manager.leases.acquire(manager.own_id(), manager.worker, manager.limits.lease_ttl).await {
+        match manager
+            .leases
+            .acquire(manager.own_id(), manager.worker, manager.limits.lease_ttl)
+            .await
+        {
             Ok(Some(_)) => {
                 manager.own.taken(asked, manager.limits.lease_ttl);
                 super::takeover::take_over(&self.context, manager.worker).await
@@ -121,7 +140,12 @@ impl JobRunner {
         if places == 0 || context.projection.catalog().jobs.waiting() == 0 {
             return false;
         }
-        let claim = ClaimJobs { worker: context.manager.worker, areas: self.areas.clone(), places, bounds: BOUNDS };
+        let claim = ClaimJobs {
+            worker: context.manager.worker,
+            areas: self.areas.clone(),
+            places,
+            bounds: BOUNDS,
+        };
         let own = context.clone();
         let decide = move |catalog: &Catalog| {
             crate::core::decide::job::claim_jobs(catalog, &claim, &|job| own.is_mine(job, overdue))
@@ -131,7 +155,10 @@ impl JobRunner {
             return false;
         }
         let id = CommandId(Uuid::now_v7());
-        let claimed = context.appender.commit(id, Actor::Worker, move |catalog| Ok(decide(catalog))).await;
+        let claimed = context
+            .appender
+            .commit(id, Actor::Worker, move |catalog| Ok(decide(catalog)))
+            .await;
         let Ok(done) = claimed else {
             tokio::time::sleep(PAUSE).await;
             return true;
@@ -172,7 +199,10 @@ impl JobRunner {
             return;
         }
         let running = self.running();
-        running.iter().filter(|(id, _)| is_cancelled(&catalog.jobs, **id)).for_each(|(_, stop)| stop.cancel());
+        running
+            .iter()
+            .filter(|(id, _)| is_cancelled(&catalog.jobs, **id))
+            .for_each(|(_, stop)| stop.cancel());
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<JobId, CancellationToken>> {
@@ -192,13 +222,20 @@ impl Context {
             return true;
         }
         let catalog = self.projection.catalog();
-        let server = job.server.as_ref().and_then(|name| catalog.server(name.as_str()));
-        let holder = server.and_then(|server| server.held()).and_then(|id| self.manager.registry.owner_of(id));
-        let best = holder.filter(|_| job.area() == Some(Area::Tools)).or_else(|| {
-            let workers = self.manager.registry.live_workers();
-            let turn = job.id.0.as_u128() as usize;
-            workers.get(turn % workers.len().max(1)).copied()
-        });
+        let server = job
+            .server
+            .as_ref()
+            .and_then(|name| catalog.server(name.as_str()));
+        let holder = server
+            .and_then(|server| server.held())
+            .and_then(|id| self.manager.registry.owner_of(id));
+        let best = holder
+            .filter(|_| job.area() == Some(Area::Tools))
+            .or_else(|| {
+                let workers = self.manager.registry.live_workers();
+                let turn = job.id.0.as_u128() as usize;
+                workers.get(turn % workers.len().max(1)).copied()
+            });
         best.is_none_or(|best| best == self.manager.worker)
     }
 }

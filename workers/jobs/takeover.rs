@@ -19,9 +19,16 @@ pub async fn watch(context: Arc<Context>) {
         every.tick().await;
         let lively = manager.registry.live_workers();
         let having: Vec<_> = context.projection.catalog().jobs.workers().collect();
-        for worker in having.into_iter().filter(|worker| *worker != manager.worker && !lively.contains(worker)) {
+        for worker in having
+            .into_iter()
+            .filter(|worker| *worker != manager.worker && !lively.contains(worker))
+        {
             let lease = LeaseId::from(worker);
-            match manager.leases.acquire(lease, manager.worker, manager.limits.lease_ttl).await {
+            match manager
+                .leases
+                .acquire(lease, manager.worker, manager.limits.lease_ttl)
+                .await
+            {
                 Ok(Some(_)) => {
                     if take_over(&context, worker).await {
                         tracing::info!(%worker, "the jobs of a worker that is gone were taken over");
@@ -29,7 +36,9 @@ pub async fn watch(context: Arc<Context>) {
                     let _ = manager.leases.release(lease, manager.worker).await;
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "whether a worker still lives is not to be found out"),
+                Err(error) => {
+                    tracing::warn!(%error, "whether a worker still lives is not to be found out")
+                }
             }
         }
     }
@@ -39,13 +48,25 @@ pub async fn watch(context: Arc<Context>) {
 pub async fn take_over(context: &Context, worker: WorkerId) -> bool {
     let until = context.job_client.answer_expiry();
     let decide = move |catalog: &_| Ok(crate::core::decide::job::take_over(catalog, worker, until));
-    let Ok(done) = context.appender.commit(CommandId(Uuid::now_v7()), Actor::Worker, decide).await else {
+    let Ok(done) = context
+        .appender
+        .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+        .await
+    else {
         return false;
     };
-    let Some(before) = &done.before else { return true };
+    let Some(before) = &done.before else {
+        return true;
+    };
     let told = done.events.iter().filter_map(|event| {
-        let Event::JobFinished(finished) = event else { return None };
-        Some(notify::notify_producer(context, before.jobs.get(finished.job)?, finished.state))
+        let Event::JobFinished(finished) = event else {
+            return None;
+        };
+        Some(notify::notify_producer(
+            context,
+            before.jobs.get(finished.job)?,
+            finished.state,
+        ))
     });
     // Where it fails, it is done later.
     join_all(told).await;

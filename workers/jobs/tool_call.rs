@@ -29,14 +29,24 @@ pub async fn call_tool(
     running: &JobExecution,
     work: JobArguments,
 ) -> Result<JobOutput, JobFailure> {
-    let command = work.call.ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
+    let command = work
+        .call
+        .ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
     check_args(&work.body)?;
     let body = Bytes::from(String::from(Box::<str>::from(work.body)));
     let began = Instant::now();
     loop {
-        let server = context.projection.catalog().server(command.server.as_str()).cloned();
+        let server = context
+            .projection
+            .catalog()
+            .server(command.server.as_str())
+            .cloned();
         let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
-        let limit = Duration::from_millis(command.timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
+        let limit = Duration::from_millis(
+            command
+                .timeout_ms
+                .unwrap_or(server.config.tool_timeout_ms()),
+        );
         let question = CommandRequest {
             area: Area::Tools,
             server: server.held(),
@@ -53,8 +63,13 @@ pub async fn call_tool(
         };
         match answered {
             Ok(answered) => {
-                let body = tool_result::shape_tool_result(&answered.body, work.raw)?.body.into();
-                return Ok(JobOutput { body, raw: answered.body });
+                let body = tool_result::shape_tool_result(&answered.body, work.raw)?
+                    .body
+                    .into();
+                return Ok(JobOutput {
+                    body,
+                    raw: answered.body,
+                });
             }
             // Nothing was begun.
             Err(failure) if failure.code == Code::Unavailable && began.elapsed() < PATIENCE => {}

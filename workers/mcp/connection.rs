@@ -76,7 +76,10 @@ pub struct ConnectError {
 
 impl From<String> for ConnectError {
     fn from(reason: String) -> Self {
-        Self { reason, denied: None }
+        Self {
+            reason,
+            denied: None,
+        }
     }
 }
 
@@ -129,7 +132,10 @@ impl Connection {
     pub async fn list_tools(&self) -> Result<Tools, String> {
         match self {
             Self::Stdio(stdio) => stdio.list_tools().await,
-            Self::Http(http) => http.list_tools().await.map_err(|unconnected| unconnected.reason),
+            Self::Http(http) => http
+                .list_tools()
+                .await
+                .map_err(|unconnected| unconnected.reason),
             Self::Sse(sse) => sse.list_tools().await,
         }
     }
@@ -212,7 +218,11 @@ impl Connection {
 pub fn opened(secrets: &[OpenedSecret]) -> Result<Vec<SecretArgument<'_>>, CallError> {
     let opened = secrets.iter().map(|secret| {
         let value = secret.value.expose().map_err(|_| CallError::BadSecret)?;
-        Ok(SecretArgument { name: secret.name.as_str(), value, form: secret.form })
+        Ok(SecretArgument {
+            name: secret.name.as_str(),
+            value,
+            form: secret.form,
+        })
     });
     opened.collect()
 }
@@ -220,7 +230,9 @@ pub fn opened(secrets: &[OpenedSecret]) -> Result<Vec<SecretArgument<'_>>, CallE
 /// Calls a tool of a server whose replies come back through a mux.
 pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, CallError> {
     let progress = call.reset_on_progress.then(|| Arc::new(Notify::new()));
-    let mut request = mux.register(progress.clone()).map_err(|Closed| CallError::Closed { begun: false })?;
+    let mut request = mux
+        .register(progress.clone())
+        .map_err(|Closed| CallError::Closed { begun: false })?;
     let opened = opened(call.secrets)?;
     let frame = CallToolFrame {
         id: request.id,
@@ -233,10 +245,18 @@ pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, Call
     };
     let frame = frame.frame();
     let exchange = async {
-        request.send(frame).await.map_err(|Closed| CallError::Closed { begun: false })?;
-        request.answer().await.map_err(|Closed| CallError::Closed { begun: true })
+        request
+            .send(frame)
+            .await
+            .map_err(|Closed| CallError::Closed { begun: false })?;
+        request
+            .answer()
+            .await
+            .map_err(|Closed| CallError::Closed { begun: true })
     };
-    in_time(exchange, progress.as_deref(), call.timeout).await.and_then(result)
+    in_time(exchange, progress.as_deref(), call.timeout)
+        .await
+        .and_then(result)
 }
 
 /// The result of a call.
@@ -255,7 +275,9 @@ pub async fn in_time<T>(
     limit: Duration,
 ) -> Result<T, CallError> {
     let Some(progress) = progress else {
-        return tokio::time::timeout(limit, exchange).await.map_err(|_| CallError::TimedOut)?;
+        return tokio::time::timeout(limit, exchange)
+            .await
+            .map_err(|_| CallError::TimedOut)?;
     };
     let mut exchange = std::pin::pin!(exchange);
     loop {

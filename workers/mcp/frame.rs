@@ -4,7 +4,9 @@ use std::io::Write as _;
 
 use zeroize::Zeroize;
 
-use crate::core::arguments::merge::{ArgumentForm, SecretArgument, append_json_string, merge_arguments};
+use crate::core::arguments::merge::{
+    ArgumentForm, SecretArgument, append_json_string, merge_arguments,
+};
 use crate::core::names::{SecretName, ValueId};
 use crate::crypto::seal::Plaintext;
 
@@ -49,18 +51,36 @@ impl CallToolFrame<'_> {
     /// for one of its own. The same string is the progress token.
     pub fn frame(&self) -> Frame {
         // Escaping makes a text six times as long at worst. Growing would leave copies of secrets behind.
-        let secrets: usize = self.secrets.iter().map(|s| (s.name.len() + s.value.len()) * 6 + 8).sum();
-        let mut bytes = Vec::with_capacity(self.args.len() + self.tool.len() * 6 + secrets + self.meta.len() + 320);
+        let secrets: usize = self
+            .secrets
+            .iter()
+            .map(|s| (s.name.len() + s.value.len()) * 6 + 8)
+            .sum();
+        let mut bytes = Vec::with_capacity(
+            self.args.len() + self.tool.len() * 6 + secrets + self.meta.len() + 320,
+        );
         // Writing to a Vec cannot fail.
-        let _ = write!(bytes, r#"{{"jsonrpc":"2.0","id":"c{}","method":"tools/call","params":{{"name":"#, self.id);
+        let _ = write!(
+            bytes,
+            r#"{{"jsonrpc":"2.0","id":"c{}","method":"tools/call","params":{{"name":"#,
+            self.id
+        );
         append_json_string(&mut bytes, self.tool);
         bytes.extend_from_slice(br#","arguments":"#);
         let before = bytes.len();
         merge_arguments(&mut bytes, self.args, self.secrets);
-        let secret = if self.secrets.is_empty() { 0 } else { (before + secrets).min(bytes.len()) };
+        let secret = if self.secrets.is_empty() {
+            0
+        } else {
+            (before + secrets).min(bytes.len())
+        };
         self.put_meta(&mut bytes);
         bytes.extend_from_slice(b"}}\n");
-        Frame { bytes, call: Some(self.id), secret }
+        Frame {
+            bytes,
+            call: Some(self.id),
+            secret,
+        }
     }
 }
 
@@ -96,8 +116,14 @@ impl AsRef<[u8]> for Frame {
 
 /// A request of ours that is no tool call. `params` is JSON.
 pub fn request(id: u64, method: &str, params: &str) -> Frame {
-    let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"c{id}\",\"method\":\"{method}\",\"params\":{params}}}\n");
-    Frame { bytes: line.into_bytes(), call: Some(id), secret: 0 }
+    let line = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":\"c{id}\",\"method\":\"{method}\",\"params\":{params}}}\n"
+    );
+    Frame {
+        bytes: line.into_bytes(),
+        call: Some(id),
+        secret: 0,
+    }
 }
 
 /// Tells the server that nobody waits for a call any more.
@@ -110,5 +136,9 @@ pub fn cancelled(id: u64, reason: &str) -> Frame {
 
 /// A whole line without secrets.
 pub fn plain(bytes: Vec<u8>) -> Frame {
-    Frame { bytes, call: None, secret: 0 }
+    Frame {
+        bytes,
+        call: None,
+        secret: 0,
+    }
 }

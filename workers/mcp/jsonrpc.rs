@@ -56,7 +56,11 @@ impl NotificationSink {
                 let said = params.map_or("", RawValue::get);
                 let kept = shorten(said, SAID);
                 let whole = kept.len() == said.len();
-                let said = if whole { self.redactor.mask_json(kept) } else { self.redactor.mask_cut(kept.as_bytes()) };
+                let said = if whole {
+                    self.redactor.mask_json(kept)
+                } else {
+                    self.redactor.mask_cut(kept.as_bytes())
+                };
                 self.log_buffer.push("server", &said);
             }
             // Others concern resources and prompts, which nobody here has asked for.
@@ -76,7 +80,11 @@ pub fn subslice(line: &Bytes, raw: &RawValue) -> Bytes {
 
 /// The number in `"c<number>"`.
 pub fn call_id(id: &RawValue) -> Option<u64> {
-    id.get().strip_prefix("\"c")?.strip_suffix('"')?.parse().ok()
+    id.get()
+        .strip_prefix("\"c")?
+        .strip_suffix('"')?
+        .parse()
+        .ok()
 }
 
 pub fn progress_of(params: &RawValue) -> Option<u64> {
@@ -85,5 +93,7 @@ pub fn progress_of(params: &RawValue) -> Option<u64> {
         #[serde(borrow, rename = "progressToken")]
         token: &'a RawValue,
     }
-    serde_json::from_str::<Progress>(params.get()).ok().and_then(|progress| call_id(progress.token))
+    serde_json::from_str::<Progress>(params.get())
+        .ok()
+        .and_then(|progress| call_id(progress.token))
 }

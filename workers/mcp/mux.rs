@@ -52,22 +52,41 @@ impl Mux {
     /// The mux, and the frames that its writer is to write.
     pub fn new() -> (Arc<Self>, mpsc::Receiver<Frame>) {
         let (outgoing, frames) = mpsc::channel(OUTGOING);
-        let mux =
-            Self { pending: Mutex::default(), next: AtomicU64::new(1), outgoing, closed: watch::Sender::new(false) };
+        let mux = Self {
+            pending: Mutex::default(),
+            next: AtomicU64::new(1),
+            outgoing,
+            closed: watch::Sender::new(false),
+        };
         (Arc::new(mux), frames)
     }
 
     /// Begins a request: reserves an id for it.
-    pub fn register(self: &Arc<Self>, progress: Option<Arc<Notify>>) -> Result<PendingRequest, Closed> {
+    pub fn register(
+        self: &Arc<Self>,
+        progress: Option<Arc<Notify>>,
+    ) -> Result<PendingRequest, Closed> {
         let (answer, answered) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let mut pending = self.lock();
         if pending.closed {
             return Err(Closed);
         }
-        pending.calls.insert(id, PendingCall { answer, progress, written: false });
+        pending.calls.insert(
+            id,
+            PendingCall {
+                answer,
+                progress,
+                written: false,
+            },
+        );
         drop(pending);
-        Ok(PendingRequest { mux: self.clone(), id, answered, over: false })
+        Ok(PendingRequest {
+            mux: self.clone(),
+            id,
+            answered,
+            over: false,
+        })
     }
 
     /// Queues a frame that belongs to no call.
@@ -92,7 +111,11 @@ impl Mux {
     }
 
     pub fn progress(&self, id: u64) {
-        if let Some(PendingCall { progress: Some(progress), .. }) = self.lock().calls.get(&id) {
+        if let Some(PendingCall {
+            progress: Some(progress),
+            ..
+        }) = self.lock().calls.get(&id)
+        {
             progress.notify_one();
         }
     }
@@ -166,7 +189,10 @@ impl Drop for PendingRequest {
         let waiting = self.mux.lock().calls.remove(&self.id);
         if waiting.is_some_and(|waiting| waiting.written) {
             // Where the queue is full the child has stopped reading, and would not read this either.
-            let _ = self.mux.outgoing.try_send(cancelled(self.id, "nobody waits for the answer any more"));
+            let _ = self
+                .mux
+                .outgoing
+                .try_send(cancelled(self.id, "nobody waits for the answer any more"));
         }
     }
 }

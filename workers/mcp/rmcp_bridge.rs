@@ -39,20 +39,40 @@ pub struct LineReader {
 }
 
 /// Joins a mux with rmcp.
-pub fn new_bridge(mux: Arc<Mux>, hearing: NotificationSink, result_limit: usize) -> (RmcpBridge, LineReader) {
+pub fn new_bridge(
+    mux: Arc<Mux>,
+    hearing: NotificationSink,
+    result_limit: usize,
+) -> (RmcpBridge, LineReader) {
     let (to_rmcp, inbox) = mpsc::channel(FOR_RMCP);
-    (RmcpBridge { mux: mux.clone(), inbox }, LineReader { mux, hearing, result_limit, to_rmcp })
+    (
+        RmcpBridge {
+            mux: mux.clone(),
+            inbox,
+        },
+        LineReader {
+            mux,
+            hearing,
+            result_limit,
+            to_rmcp,
+        },
+    )
 }
 
 impl Transport<RoleClient> for RmcpBridge {
     type Error = io::Error;
 
-    fn send(&mut self, item: TxJsonRpcMessage<RoleClient>) -> impl Future<Output = io::Result<()>> + Send + 'static {
+    fn send(
+        &mut self,
+        item: TxJsonRpcMessage<RoleClient>,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
         let mux = self.mux.clone();
         async move {
             let mut line = serde_json::to_vec(&item)?;
             line.push(b'\n');
-            mux.send(plain(line)).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            mux.send(plain(line))
+                .await
+                .map_err(|_| io::ErrorKind::BrokenPipe.into())
         }
     }
 
@@ -66,7 +86,11 @@ impl Transport<RoleClient> for RmcpBridge {
 }
 
 /// Writes frames until the connection ends, as many at once as wait.
-pub async fn write_all(mut pipe: impl AsyncWrite + Unpin, mux: Arc<Mux>, mut frames: mpsc::Receiver<Frame>) {
+pub async fn write_all(
+    mut pipe: impl AsyncWrite + Unpin,
+    mux: Arc<Mux>,
+    mut frames: mpsc::Receiver<Frame>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut closed = std::pin::pin!(mux.closed());
     loop {
@@ -100,7 +124,10 @@ pub async fn write_all(mut pipe: impl AsyncWrite + Unpin, mux: Arc<Mux>, mut fra
 }
 
 async fn write_batch(pipe: &mut (impl AsyncWrite + Unpin), batch: &[Frame]) -> io::Result<()> {
-    let mut slices: Vec<_> = batch.iter().map(|frame| io::IoSlice::new(&frame.bytes)).collect();
+    let mut slices: Vec<_> = batch
+        .iter()
+        .map(|frame| io::IoSlice::new(&frame.bytes))
+        .collect();
     let mut left = &mut slices[..];
     while !left.is_empty() {
         let written = pipe.write_vectored(left).await?;
@@ -143,9 +170,15 @@ impl LineReader {
                 (Some(result), _) if result.get().len() > self.result_limit => {
                     self.mux.complete(id, RpcReply::TooLarge)
                 }
-                (Some(result), _) => self.mux.complete(id, RpcReply::Result(subslice(&bytes, result))),
-                (None, Some(error)) => self.mux.complete(id, RpcReply::Error(subslice(&bytes, error))),
-                (None, None) => self.mux.complete(id, RpcReply::Result(Bytes::from_static(b"null"))),
+                (Some(result), _) => self
+                    .mux
+                    .complete(id, RpcReply::Result(subslice(&bytes, result))),
+                (None, Some(error)) => self
+                    .mux
+                    .complete(id, RpcReply::Error(subslice(&bytes, error))),
+                (None, None) => self
+                    .mux
+                    .complete(id, RpcReply::Result(Bytes::from_static(b"null"))),
             },
             (None, None) => self.pass_on(&bytes),
         }
@@ -169,9 +202,10 @@ impl LineReader {
             Ok(message) => {
                 // Without room for the answers they would pile up in memory.
                 if !self.mux.has_room() || self.to_rmcp.try_send(message).is_err() {
-                    self.hearing
-                        .log_buffer
-                        .push("transport", "the server asked too many questions at once; one was dropped");
+                    self.hearing.log_buffer.push(
+                        "transport",
+                        "the server asked too many questions at once; one was dropped",
+                    );
                 }
             }
             Err(_) => self.note("sent an answer to no question of ours", bytes),
@@ -182,21 +216,37 @@ impl LineReader {
     /// that are no UTF-8), the call ends with it; what a server merely prints is nobody's answer.
     fn reject(&self, line: &[u8]) {
         self.note("sent a line that is no JSON-RPC message", line);
-        let (head, tail) = (&line[..line.len().min(EDGE)], &line[line.len().saturating_sub(EDGE)..]);
-        let has = |key: &[u8]| [head, tail].iter().any(|edge| memchr::memmem::find(edge, key).is_some());
+        let (head, tail) = (
+            &line[..line.len().min(EDGE)],
+            &line[line.len().saturating_sub(EDGE)..],
+        );
+        let has = |key: &[u8]| {
+            [head, tail]
+                .iter()
+                .any(|edge| memchr::memmem::find(edge, key).is_some())
+        };
         if line.trim_ascii_start().starts_with(b"{")
             && !has(br#""method""#)
             && (has(br#""result""#) || has(br#""error""#))
         {
-            let id = [head, tail].into_iter().flat_map(ids_in).find(|id| self.mux.is_waiting(*id));
+            let id = [head, tail]
+                .into_iter()
+                .flat_map(ids_in)
+                .find(|id| self.mux.is_waiting(*id));
             // No result at all: whoever reads it says what is wrong.
-            id.into_iter().for_each(|id| self.mux.complete(id, RpcReply::Result(Bytes::from_static(b"null"))));
+            id.into_iter().for_each(|id| {
+                self.mux
+                    .complete(id, RpcReply::Result(Bytes::from_static(b"null")))
+            });
         }
     }
 
     /// A line too long to be kept is the answer of one call, if its id can be found at either end.
     fn refuse(&self, head: &[u8], tail: &[u8]) {
-        let id = [head, tail].into_iter().flat_map(ids_in).find(|id| self.mux.is_waiting(*id));
+        let id = [head, tail]
+            .into_iter()
+            .flat_map(ids_in)
+            .find(|id| self.mux.is_waiting(*id));
         match id {
             Some(id) => self.mux.complete(id, RpcReply::TooLarge),
             None => self.note("sent a line that is too long", head),
@@ -211,7 +261,10 @@ impl LineReader {
             self.hearing.redactor.mask(&String::from_utf8_lossy(kept))
         };
         let text = text.trim_end();
-        self.hearing.log_buffer.push("transport", &format!("the server {what}: {}", shorten(text, 200)));
+        self.hearing.log_buffer.push(
+            "transport",
+            &format!("the server {what}: {}", shorten(text, 200)),
+        );
     }
 }
 
@@ -219,7 +272,9 @@ fn ids_in(bytes: &[u8]) -> Vec<u64> {
     const KEY: &[u8] = br#""id""#;
     let ids = memchr::memmem::find_iter(bytes, KEY).filter_map(|at| {
         // Not every encoder writes without blanks.
-        let value = bytes[at + KEY.len()..].trim_ascii_start().strip_prefix(b":")?;
+        let value = bytes[at + KEY.len()..]
+            .trim_ascii_start()
+            .strip_prefix(b":")?;
         let digits = value.trim_ascii_start().strip_prefix(b"\"c")?;
         let end = digits.iter().position(|b| !b.is_ascii_digit())?;
         std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
@@ -233,7 +288,10 @@ enum ReadLine {
 }
 
 /// The next line, without keeping more of it than `limit` bytes. `None` at the end.
-async fn read_line(from: &mut (impl AsyncBufRead + Unpin), limit: usize) -> io::Result<Option<ReadLine>> {
+async fn read_line(
+    from: &mut (impl AsyncBufRead + Unpin),
+    limit: usize,
+) -> io::Result<Option<ReadLine>> {
     let mut line = Vec::new();
     let mut tail: Option<Vec<u8>> = None;
     loop {

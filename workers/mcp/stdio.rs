@@ -68,10 +68,17 @@ impl Stdio {
             .map_err(|error| format!("it cannot be started: {error}"))?;
         shared.child.add(&child.process);
         let (mux, frames) = Mux::new();
-        let ConnectionDeps { hearing, result_limit, .. } = shared.clone();
+        let ConnectionDeps {
+            hearing,
+            result_limit,
+            ..
+        } = shared.clone();
         let (log_buffer, redactor) = (hearing.log_buffer.clone(), hearing.redactor.clone());
         let (tap, reader) = rmcp_bridge::new_bridge(mux.clone(), hearing, result_limit);
-        let (silent, printed) = (CancellationToken::new(), read_stderr(child.stderr, log_buffer, redactor));
+        let (silent, printed) = (
+            CancellationToken::new(),
+            read_stderr(child.stderr, log_buffer, redactor),
+        );
         let ended = silent.clone().drop_guard();
         let tasks = vec![
             tokio::spawn(rmcp_bridge::write_all(child.stdin, mux.clone(), frames)),
@@ -81,18 +88,40 @@ impl Stdio {
                 drop(ended);
             }),
         ];
-        let mut starting = Starting { mux: mux.clone(), process: Some(child.process), tasks, silent };
+        let mut starting = Starting {
+            mux: mux.clone(),
+            process: Some(child.process),
+            tasks,
+            silent,
+        };
         let opened = async {
-            let session = rmcp::serve_client(client(), tap).await.map_err(|error| error.to_string())?;
+            let session = rmcp::serve_client(client(), tap)
+                .await
+                .map_err(|error| error.to_string())?;
             let tools = list_over(&mux, result_limit).await?;
             Ok::<_, String>((session, tools))
         };
         match opened.await {
             Ok((session, tools)) => {
-                let (process, tasks) = (starting.process.take().into(), std::mem::take(&mut starting.tasks));
+                let (process, tasks) = (
+                    starting.process.take().into(),
+                    std::mem::take(&mut starting.tasks),
+                );
                 let silent = starting.silent.clone();
                 let (_session, _package) = (session, package);
-                Ok((Self { mux, process, tasks, silent, _session, result_limit, started_at, _package }, tools))
+                Ok((
+                    Self {
+                        mux,
+                        process,
+                        tasks,
+                        silent,
+                        _session,
+                        result_limit,
+                        started_at,
+                        _package,
+                    },
+                    tools,
+                ))
             }
             Err(reason) => match starting.why_it_ended().await {
                 Some(ended) => Err(ended),
@@ -127,7 +156,9 @@ impl Stdio {
 
     /// Why it ended, once its output is closed. Whatever is left of it is stopped.
     pub async fn why_it_ended(&self) -> String {
-        let Some(process) = self.process.lock().await.take() else { return "it was stopped".into() };
+        let Some(process) = self.process.lock().await.take() else {
+            return "it was stopped".into();
+        };
         why(process, &self.silent).await
     }
 
@@ -165,7 +196,10 @@ impl Starting {
         if !self.mux.is_closed() {
             return None;
         }
-        let status = tokio::time::timeout(LAST_WORDS, self.process.as_mut()?.ended()).await.ok()?.ok()?;
+        let status = tokio::time::timeout(LAST_WORDS, self.process.as_mut()?.ended())
+            .await
+            .ok()?
+            .ok()?;
         last_words(&self.silent).await;
         Some(exited(status))
     }
@@ -207,18 +241,27 @@ fn exited(status: std::process::ExitStatus) -> String {
 }
 
 pub fn client() -> ClientConfig {
-    ClientConfig::new(ClientCapabilities::default(), Implementation::new("mcp-api", env!("CARGO_PKG_VERSION")))
-        .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
+    ClientConfig::new(
+        ClientCapabilities::default(),
+        Implementation::new("mcp-api", env!("CARGO_PKG_VERSION")),
+    )
+    .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
 }
 
 /// Standard error, line by line, into the ring. A child that prints without end is slowed down, not
 /// followed.
-async fn read_stderr(from: impl AsyncRead + Unpin, log_buffer: Arc<LogBuffer>, redactor: Arc<Redactor>) {
+async fn read_stderr(
+    from: impl AsyncRead + Unpin,
+    log_buffer: Arc<LogBuffer>,
+    redactor: Arc<Redactor>,
+) {
     let mut from = BufReader::with_capacity(64 * 1024, from);
     let mut line = Vec::new();
     let (mut read, mut since) = (0, tokio::time::Instant::now());
     loop {
-        let Ok(buffer) = from.fill_buf().await else { return };
+        let Ok(buffer) = from.fill_buf().await else {
+            return;
+        };
         if buffer.is_empty() {
             if !line.is_empty() {
                 log_buffer.push("stderr", &redactor.mask(&String::from_utf8_lossy(&line)));
@@ -228,7 +271,9 @@ async fn read_stderr(from: impl AsyncRead + Unpin, log_buffer: Arc<LogBuffer>, r
         let newline = memchr::memchr(b'\n', buffer);
         let taken = newline.map_or(buffer.len(), |at| at + 1);
         // What is beyond a buffer's length of one line is not kept, nor could a secret in it be shown.
-        let room = (64 * 1024usize).saturating_sub(line.len()).min(newline.unwrap_or(taken));
+        let room = (64 * 1024usize)
+            .saturating_sub(line.len())
+            .min(newline.unwrap_or(taken));
         line.extend_from_slice(&buffer[..room]);
         from.consume(taken);
         read += taken;
@@ -242,7 +287,10 @@ async fn read_stderr(from: impl AsyncRead + Unpin, log_buffer: Arc<LogBuffer>, r
         if since.elapsed() >= Duration::from_secs(1) {
             (read, since) = (0, tokio::time::Instant::now());
         } else if read > STDERR_PER_SECOND {
-            log_buffer.push("transport", "the server floods its standard error; it is being slowed down");
+            log_buffer.push(
+                "transport",
+                "the server floods its standard error; it is being slowed down",
+            );
             tokio::time::sleep_until(since + Duration::from_secs(1)).await;
         }
     }

@@ -30,7 +30,14 @@ pub struct ToolListPager {
 
 impl ToolListPager {
     pub fn new(limit: usize) -> Self {
-        Self { limit, tools: vec![], seen: HashSet::new(), size: 0, left: PAGES, next: Some(String::new()) }
+        Self {
+            limit,
+            tools: vec![],
+            seen: HashSet::new(),
+            size: 0,
+            left: PAGES,
+            next: Some(String::new()),
+        }
     }
 
     /// What to ask next; nothing when all pages are there.
@@ -49,23 +56,32 @@ impl ToolListPager {
             next_cursor: Option<String>,
         }
         let Some(page) = page else { return Ok(()) };
-        let page: Page =
-            serde_json::from_slice(&page).map_err(|e| format!("its tools/list is no list of tools: {e}"))?;
+        let page: Page = serde_json::from_slice(&page)
+            .map_err(|e| format!("its tools/list is no list of tools: {e}"))?;
         let tools: Vec<_> = page.tools.into_iter().map(Tool::from).collect();
         if tools.iter().any(|tool| tool.name().is_none()) {
             return Err("its tools/list has a tool without a name".into());
         }
-        self.size += tools.iter().map(|tool| tool.raw().get().len()).sum::<usize>();
+        self.size += tools
+            .iter()
+            .map(|tool| tool.raw().get().len())
+            .sum::<usize>();
         self.tools.extend(tools);
         if self.tools.len() > TOOLS {
             return Err(format!("it has more than {TOOLS} tools"));
         }
         if self.size > self.limit {
-            return Err(format!("its tools are larger than RESULT_LIMIT ({} bytes) together", self.limit));
+            return Err(format!(
+                "its tools are larger than RESULT_LIMIT ({} bytes) together",
+                self.limit
+            ));
         }
         // A cursor that comes again would go round for ever.
-        let cursor = page.next_cursor.filter(|cursor| self.seen.insert(cursor.clone()));
-        self.next = cursor.map(|cursor| format!("\"cursor\":{}", serde_json::Value::String(cursor)));
+        let cursor = page
+            .next_cursor
+            .filter(|cursor| self.seen.insert(cursor.clone()));
+        self.next =
+            cursor.map(|cursor| format!("\"cursor\":{}", serde_json::Value::String(cursor)));
         Ok(())
     }
 
@@ -81,7 +97,9 @@ pub async fn list_over(mux: &Arc<Mux>, limit: usize) -> Result<Tools, String> {
         let method = "tools/list";
         let ended = |Closed| format!("it ended during {method}");
         let mut call: PendingRequest = mux.register(None).map_err(ended)?;
-        call.send(request(call.id, method, &format!("{{{params}}}"))).await.map_err(ended)?;
+        call.send(request(call.id, method, &format!("{{{params}}}")))
+            .await
+            .map_err(ended)?;
         pages.take(method_result(method, call.answer().await.map_err(ended)?)?)?;
     }
     Ok(pages.tools())
@@ -94,8 +112,13 @@ pub fn method_result(method: &str, answer: RpcReply) -> Result<Option<Bytes>, St
         RpcReply::Result(result) => Ok(Some(result)),
         RpcReply::Error(error) => match serde_json::from_slice::<RpcError>(&error) {
             Ok(error) if error.code == METHOD_NOT_FOUND => Ok(None),
-            Ok(error) => Err(format!("it refused {method}: {} ({})", error.message, error.code)),
-            Err(_) => Err(format!("it refused {method} with something that is no JSON-RPC error")),
+            Ok(error) => Err(format!(
+                "it refused {method}: {} ({})",
+                error.message, error.code
+            )),
+            Err(_) => Err(format!(
+                "it refused {method} with something that is no JSON-RPC error"
+            )),
         },
         RpcReply::TooLarge => Err(format!("its answer to {method} is too large")),
     }

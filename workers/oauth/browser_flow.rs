@@ -33,16 +33,40 @@ pub async fn begin_authorization(
     context: Arc<Context>,
     command: BeginAuthorization,
 ) -> Result<AuthorizationStarted, Failure> {
-    let BeginAuthorization { grant: id, redirect_uri, scopes, client, client_document } = command;
-    let server = context.projection.catalog().server_by_id(id.server).cloned();
+    let BeginAuthorization {
+        grant: id,
+        redirect_uri,
+        scopes,
+        client,
+        client_document,
+    } = command;
+    let server = context
+        .projection
+        .catalog()
+        .server_by_id(id.server)
+        .cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
-    let failed = |why: String| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name));
+    let failed =
+        |why: String| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name));
     let site = client::discover(&url_of(&server)?).await.map_err(failed)?;
-    let page = site.metadata.authorization_endpoint.as_deref().and_then(|url| Url::parse(url).ok());
-    let mut page =
-        page.ok_or_else(|| failed(format!("has the authorization server {}, which has no page", site.issuer)))?;
+    let page = site
+        .metadata
+        .authorization_endpoint
+        .as_deref()
+        .and_then(|url| Url::parse(url).ok());
+    let mut page = page.ok_or_else(|| {
+        failed(format!(
+            "has the authorization server {}, which has no page",
+            site.issuer
+        ))
+    })?;
     client::allowed(&page, &url_of(&server)?).map_err(failed)?;
-    if site.metadata.code_challenge_methods_supported.as_ref().is_some_and(|all| !all.iter().any(|one| one == "S256")) {
+    if site
+        .metadata
+        .code_challenge_methods_supported
+        .as_ref()
+        .is_some_and(|all| !all.iter().any(|one| one == "S256"))
+    {
         return Err(failed(format!(
             "has the authorization server {}, which does not know PKCE with S256",
             site.issuer
@@ -55,7 +79,9 @@ pub async fn begin_authorization(
             let auth = site.metadata.auth(client.client_secret.is_some());
             (client, auth)
         }
-        None => obtain_client(&site, &redirect_uri, &scopes, client_document).await.map_err(failed)?,
+        None => obtain_client(&site, &redirect_uri, &scopes, client_document)
+            .await
+            .map_err(failed)?,
     };
 
     let (verifier, state) = (random()?, random()?);
@@ -69,10 +95,18 @@ pub async fn begin_authorization(
         .append_pair("code_challenge_method", "S256")
         .append_pair("resource", &site.resource);
     if !scopes.is_empty() {
-        page.query_pairs_mut().append_pair("scope", &scopes.join(" "));
+        page.query_pairs_mut()
+            .append_pair("scope", &scopes.join(" "));
     }
-    let endpoint = TokenEndpoint { url: site.token_endpoint.into(), auth, resource: site.resource };
-    let OAuthClient { client_id, client_secret } = client;
+    let endpoint = TokenEndpoint {
+        url: site.token_endpoint.into(),
+        auth,
+        resource: site.resource,
+    };
+    let OAuthClient {
+        client_id,
+        client_secret,
+    } = client;
     let renewal = RefreshCredentials {
         refresh_token: None,
         client_id,
@@ -83,23 +117,67 @@ pub async fn begin_authorization(
         endpoint: Some(endpoint),
     };
     let says_issuer = site.metadata.authorization_response_iss_parameter_supported;
-    let begun = PendingAuthorization { issuer: site.issuer, says_issuer, renewal };
+    let begun = PendingAuthorization {
+        issuer: site.issuer,
+        says_issuer,
+        renewal,
+    };
     let value = put_json(&context, &id, GrantValueKind::Begun, &begun).await?;
-    Ok(AuthorizationStarted { value, url: page.into(), state: state.to_string() })
+    Ok(AuthorizationStarted {
+        value,
+        url: page.into(),
+        state: state.to_string(),
+    })
 }
 
-pub async fn complete_authorization(context: Arc<Context>, command: CompleteAuthorization) -> Result<(), Failure> {
-    let CompleteAuthorization { id: change, grant: id, begun, code, issuer } = command;
-    let server = context.projection.catalog().server_by_id(id.server).cloned();
+pub async fn complete_authorization(
+    context: Arc<Context>,
+    command: CompleteAuthorization,
+) -> Result<(), Failure> {
+    let CompleteAuthorization {
+        id: change,
+        grant: id,
+        begun,
+        code,
+        issuer,
+    } = command;
+    let server = context
+        .projection
+        .catalog()
+        .server_by_id(id.server)
+        .cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
-    let used = || Failure::new(Code::Forbidden, "This authorization was finished already, or is too old; begin again");
-    let known = context.manager.sealed_store.find(begun).await.map_err(away)?.ok_or_else(used)?;
-    let PendingAuthorization { issuer: expected, says_issuer, mut renewal } =
-        read(&unseal(&context, &id, GrantValueKind::Begun, begun, &known)?)?;
+    let used = || {
+        Failure::new(
+            Code::Forbidden,
+            "This authorization was finished already, or is too old; begin again",
+        )
+    };
+    let known = context
+        .manager
+        .sealed_store
+        .find(begun)
+        .await
+        .map_err(away)?
+        .ok_or_else(used)?;
+    let PendingAuthorization {
+        issuer: expected,
+        says_issuer,
+        mut renewal,
+    } = read(&unseal(
+        &context,
+        &id,
+        GrantValueKind::Begun,
+        begun,
+        &known,
+    )?)?;
     // Whatever comes of it: a code is good for one exchange.
     context.vault.remove(&[begun]).await.map_err(away)?;
     // RFC 9207: or a code of one authorization server could be sent to another.
-    if issuer.as_ref().map_or(says_issuer, |issuer| *issuer != expected) {
+    if issuer
+        .as_ref()
+        .map_or(says_issuer, |issuer| *issuer != expected)
+    {
         return Err(Failure::new(
             Code::Forbidden,
             "The browser came back from another authorization server; begin again",
@@ -109,7 +187,10 @@ pub async fn complete_authorization(context: Arc<Context>, command: CompleteAuth
     let failed = |why: String| {
         Failure::new(
             Code::UpstreamError,
-            format!("Server {} gave no tokens: its authorization server {why}", server.name),
+            format!(
+                "Server {} gave no tokens: its authorization server {why}",
+                server.name
+            ),
         )
     };
     let mut left = TRIES;
@@ -117,8 +198,12 @@ pub async fn complete_authorization(context: Arc<Context>, command: CompleteAuth
         left -= 1;
         match client::exchange(&renewal, &code).await {
             TokenOutcome::Tokens(tokens) => break tokens,
-            TokenOutcome::Away { pause, .. } if left > 0 => tokio::time::sleep(pause.unwrap_or(AGAIN)).await,
-            TokenOutcome::Refused(why) | TokenOutcome::Unknown(why) | TokenOutcome::Away { why, .. } => {
+            TokenOutcome::Away { pause, .. } if left > 0 => {
+                tokio::time::sleep(pause.unwrap_or(AGAIN)).await
+            }
+            TokenOutcome::Refused(why)
+            | TokenOutcome::Unknown(why)
+            | TokenOutcome::Away { why, .. } => {
                 return Err(failed(why));
             }
         }
@@ -131,7 +216,9 @@ pub async fn complete_authorization(context: Arc<Context>, command: CompleteAuth
     let tokens = put(&context, &id, &renewal, &tokens).await?;
     let done = context
         .appender
-        .commit(change, Actor::Api, move |catalog| crate::core::decide::grant::store_tokens(catalog, &id, tokens))
+        .commit(change, Actor::Api, move |catalog| {
+            crate::core::decide::grant::store_tokens(catalog, &id, tokens)
+        })
         .await?;
     servers::drop_replaced(&context, &server.name, &done).await;
     Ok(())
@@ -140,7 +227,11 @@ pub async fn complete_authorization(context: Arc<Context>, command: CompleteAuth
 /// What the server asks for, and a refresh token where that is a scope of its own.
 fn requested_scopes(site: &AuthorizationServer) -> Vec<String> {
     let mut scopes = site.scopes.clone();
-    let known = site.metadata.scopes_supported.iter().any(|scope| scope == OFFLINE);
+    let known = site
+        .metadata
+        .scopes_supported
+        .iter()
+        .any(|scope| scope == OFFLINE);
     if known && !scopes.iter().any(|scope| scope == OFFLINE) {
         scopes.push(OFFLINE.into());
     }
@@ -154,8 +245,16 @@ async fn obtain_client(
     scopes: &[String],
     document: Option<String>,
 ) -> Result<(OAuthClient, ClientAuth), String> {
-    if let Some(client_id) = document.filter(|_| site.metadata.client_id_metadata_document_supported) {
-        return Ok((OAuthClient { client_id, client_secret: None }, ClientAuth::None));
+    if let Some(client_id) =
+        document.filter(|_| site.metadata.client_id_metadata_document_supported)
+    {
+        return Ok((
+            OAuthClient {
+                client_id,
+                client_secret: None,
+            },
+            ClientAuth::None,
+        ));
     }
     client::register_client(site, redirect_uri, scopes).await
 }
@@ -166,7 +265,9 @@ fn open(
     part: GrantValueKind,
     given: &SealedValue,
 ) -> Result<Zeroizing<String>, Failure> {
-    let sealed = BASE64_STANDARD.decode(&given.sealed).map_err(|_| Failure::invalid("sealed must be base64"))?;
+    let sealed = BASE64_STANDARD
+        .decode(&given.sealed)
+        .map_err(|_| Failure::invalid("sealed must be base64"))?;
     unseal(context, id, part, given.value, &Sealed(sealed.into()))
 }
 

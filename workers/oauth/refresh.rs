@@ -42,18 +42,30 @@ pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<()
     let RefreshTokens { grant, access } = command;
     let (began, ttl) = (Instant::now(), context.manager.limits.lease_ttl);
     // A holder of its own: two refreshes of one worker exclude each other, too.
-    let (what, holder, lease) = (grant.lease(), WorkerId(Uuid::now_v7()), LocalLease::default());
+    let (what, holder, lease) = (
+        grant.lease(),
+        WorkerId(Uuid::now_v7()),
+        LocalLease::default(),
+    );
     loop {
         if current(&context, &grant, access)?.is_none() {
             return Ok(());
         }
         let asked = Instant::now();
-        if context.leases.acquire(what, holder, ttl).await.map_err(away)?.is_some() {
+        if context
+            .leases
+            .acquire(what, holder, ttl)
+            .await
+            .map_err(away)?
+            .is_some()
+        {
             lease.taken(asked, ttl);
             break;
         }
         if began.elapsed() > PATIENCE {
-            return Err(Failure::unavailable("The tokens are still being refreshed by another worker; ask again"));
+            return Err(Failure::unavailable(
+                "The tokens are still being refreshed by another worker; ask again",
+            ));
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -61,12 +73,22 @@ pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<()
         loop {
             tokio::time::sleep(ttl / 4).await;
             let asked = Instant::now();
-            if context.leases.renew(holder, ttl).await.is_ok_and(|held| held.contains(&what)) {
+            if context
+                .leases
+                .renew(holder, ttl)
+                .await
+                .is_ok_and(|held| held.contains(&what))
+            {
                 lease.extend(asked, ttl);
             }
         }
     };
-    let refreshing = RefreshRun { context: &context, id: &grant, access, lease: &lease };
+    let refreshing = RefreshRun {
+        context: &context,
+        id: &grant,
+        access,
+        lease: &lease,
+    };
     let outcome = tokio::select! {
         outcome = refreshing.run() => outcome,
         () = renewing => Ok(()),
@@ -78,11 +100,21 @@ pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<()
 }
 
 /// The grant, if its tokens are still these.
-fn current(context: &Context, id: &GrantId, access: ValueId) -> Result<Option<(Arc<Server>, Grant)>, Failure> {
-    let server = context.projection.catalog().server_by_id(id.server).cloned();
+fn current(
+    context: &Context,
+    id: &GrantId,
+    access: ValueId,
+) -> Result<Option<(Arc<Server>, Grant)>, Failure> {
+    let server = context
+        .projection
+        .catalog()
+        .server_by_id(id.server)
+        .cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
     let denied = |why| reauth_required(&server.name, id.user.as_ref(), why);
-    let grant = server.grant(id.user.as_ref()).ok_or_else(|| denied("no tokens are stored for it"))?;
+    let grant = server
+        .grant(id.user.as_ref())
+        .ok_or_else(|| denied("no tokens are stored for it"))?;
     if grant.tokens.access != access {
         return Ok(None);
     }
@@ -105,11 +137,21 @@ impl RefreshRun<'_> {
     async fn run(&self) -> Result<(), Failure> {
         let head = self.context.projection.log().head().await.map_err(away)?;
         if !self.context.projection.wait_for(head, CATCH_UP).await {
-            return Err(Failure::unavailable("The worker has not yet read what others have written; ask again"));
+            return Err(Failure::unavailable(
+                "The worker has not yet read what others have written; ask again",
+            ));
         }
-        let Some((server, Grant { tokens, .. })) = current(self.context, self.id, self.access)? else { return Ok(()) };
-        let mut renewal =
-            open_json::<RefreshCredentials>(self.context, self.id, GrantValueKind::Renewal, tokens.renewal).await?;
+        let Some((server, Grant { tokens, .. })) = current(self.context, self.id, self.access)?
+        else {
+            return Ok(());
+        };
+        let mut renewal = open_json::<RefreshCredentials>(
+            self.context,
+            self.id,
+            GrantValueKind::Renewal,
+            tokens.renewal,
+        )
+        .await?;
         let endpoint = match renewal.endpoint.clone() {
             Some(endpoint) => endpoint,
             None => find(&server, &renewal).await?,
@@ -117,17 +159,23 @@ impl RefreshRun<'_> {
         renewal.endpoint = Some(endpoint.clone());
 
         let (id, access) = (self.id.clone(), self.access);
-        let intent =
-            self.change(move |catalog| crate::core::decide::grant::start_refresh(catalog, &id, access)).await?;
+        let intent = self
+            .change(move |catalog| crate::core::decide::grant::start_refresh(catalog, &id, access))
+            .await?;
         if intent.events.is_empty() {
             return Ok(());
         }
-        let mut pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(500)).with_jitter().build();
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(500))
+            .with_jitter()
+            .build();
         let mut last = String::new();
         for left in (0..TRIES).rev() {
             if !self.lease.is_held() {
                 // Whoever has it now has found the intent, and tries for itself.
-                return Err(Failure::unavailable("The tokens are being refreshed by another worker; ask again"));
+                return Err(Failure::unavailable(
+                    "The tokens are being refreshed by another worker; ask again",
+                ));
             }
             match client::refresh(&endpoint, &renewal).await {
                 TokenOutcome::Tokens(new) => return self.keep(&server, renewal, new).await,
@@ -146,18 +194,32 @@ impl RefreshRun<'_> {
                 TokenOutcome::Away { why, pause } => {
                     last = why;
                     if left > 0 {
-                        tokio::time::sleep(pause.or(pauses.next()).unwrap_or(Duration::from_secs(2))).await;
+                        tokio::time::sleep(
+                            pause.or(pauses.next()).unwrap_or(Duration::from_secs(2)),
+                        )
+                        .await;
                     }
                 }
             }
         }
         self.tell(false).await;
-        let away = format!("The tokens of server {} cannot be refreshed: its authorization server {last}", server.name);
-        Err(Failure { retry_after: Some(5), ..Failure::unavailable(away) })
+        let away = format!(
+            "The tokens of server {} cannot be refreshed: its authorization server {last}",
+            server.name
+        );
+        Err(Failure {
+            retry_after: Some(5),
+            ..Failure::unavailable(away)
+        })
     }
 
     /// New tokens: put, append, drop the old. They are of use to nobody before that.
-    async fn keep(&self, server: &Server, mut renewal: RefreshCredentials, new: TokenResponse) -> Result<(), Failure> {
+    async fn keep(
+        &self,
+        server: &Server,
+        mut renewal: RefreshCredentials,
+        new: TokenResponse,
+    ) -> Result<(), Failure> {
         if let Some(token) = &new.refresh_token {
             renewal.refresh_token = Some(token.clone());
         }
@@ -167,7 +229,11 @@ impl RefreshRun<'_> {
         let tokens = put(self.context, self.id, &renewal, &new).await?;
         let (id, access) = (self.id.clone(), self.access);
         let done = self
-            .change(move |catalog| Ok(crate::core::decide::grant::record_refresh(catalog, &id, access, tokens)))
+            .change(move |catalog| {
+                Ok(crate::core::decide::grant::record_refresh(
+                    catalog, &id, access, tokens,
+                ))
+            })
             .await?;
         let unused = match done.events.is_empty() {
             // Others were given meanwhile.
@@ -180,9 +246,14 @@ impl RefreshRun<'_> {
     }
 
     fn replaced(&self, done: &Committed) -> [ValueId; 2] {
-        let before = done.before.as_ref().and_then(|before| before.server_by_id(self.id.server));
+        let before = done
+            .before
+            .as_ref()
+            .and_then(|before| before.server_by_id(self.id.server));
         let grant = before.and_then(|server| server.grant(self.id.user.as_ref()));
-        grant.map_or([self.access; 2], |grant| [grant.tokens.access, grant.tokens.renewal])
+        grant.map_or([self.access; 2], |grant| {
+            [grant.tokens.access, grant.tokens.renewal]
+        })
     }
 
     /// Tells the log that no new tokens came.
@@ -190,7 +261,9 @@ impl RefreshRun<'_> {
         let (id, access) = (self.id.clone(), self.access);
         let told = self
             .change(move |catalog| {
-                Ok(crate::core::decide::grant::record_refresh_failure(catalog, &id, access, refused))
+                Ok(crate::core::decide::grant::record_refresh_failure(
+                    catalog, &id, access, refused,
+                ))
             })
             .await;
         if let Err(failure) = told {
@@ -204,14 +277,25 @@ impl RefreshRun<'_> {
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
     ) -> Result<Committed, Failure> {
         let id = CommandId(Uuid::now_v7());
-        retry_store(|| self.context.appender.commit(id, Actor::Worker, decide.clone())).await
+        retry_store(|| {
+            self.context
+                .appender
+                .commit(id, Actor::Worker, decide.clone())
+        })
+        .await
     }
 }
 
 /// Where tokens for a server are got.
 async fn find(server: &Server, renewal: &RefreshCredentials) -> Result<TokenEndpoint, Failure> {
     let site = client::discover(&url_of(server)?).await;
-    let site = site.map_err(|why| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name)))?;
+    let site = site.map_err(|why| {
+        Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name))
+    })?;
     let auth = site.metadata.auth(renewal.client_secret.is_some());
-    Ok(TokenEndpoint { url: site.token_endpoint.into(), auth, resource: site.resource })
+    Ok(TokenEndpoint {
+        url: site.token_endpoint.into(),
+        auth,
+        resource: site.resource,
+    })
 }

@@ -44,7 +44,11 @@ pub struct TokenSourceDeps {
 
 impl TokenSourceDeps {
     pub fn new(projection: Arc<Projection>, commands: CommandClient) -> Self {
-        Self { projection, commands, doubted: Cache::new(DOUBTED) }
+        Self {
+            projection,
+            commands,
+            doubted: Cache::new(DOUBTED),
+        }
     }
 }
 
@@ -66,8 +70,20 @@ pub struct SealedToken {
 }
 
 impl TokenSource {
-    pub fn new(grants: Arc<TokenSourceDeps>, sealed_store: SealedStore, id: GrantId, server: ServerName) -> Self {
-        Self { grants, sealed_store, id, server, held: ArcSwapOption::empty(), renewing: Mutex::default() }
+    pub fn new(
+        grants: Arc<TokenSourceDeps>,
+        sealed_store: SealedStore,
+        id: GrantId,
+        server: ServerName,
+    ) -> Self {
+        Self {
+            grants,
+            sealed_store,
+            id,
+            server,
+            held: ArcSwapOption::empty(),
+            renewing: Mutex::default(),
+        }
     }
 
     /// The token for a request, which is not at its end.
@@ -83,16 +99,25 @@ impl TokenSource {
                         continue;
                     }
                     // It is of use for a little while yet.
-                    Err(failure) if failure.code != Code::ReauthRequired && tokens.expires_at > Some(now_ms()) => {}
+                    Err(failure)
+                        if failure.code != Code::ReauthRequired
+                            && tokens.expires_at > Some(now_ms()) => {}
                     Err(failure) => return Err(failure),
                 }
             }
-            if let Some(held) = self.held.load_full().filter(|held| held.value == tokens.access) {
+            if let Some(held) = self
+                .held
+                .load_full()
+                .filter(|held| held.value == tokens.access)
+            {
                 return Ok(held);
             }
             match self.sealed_store.find(tokens.access).await.map_err(away)? {
                 Some(sealed) => {
-                    let held = Arc::new(SealedToken { value: tokens.access, sealed });
+                    let held = Arc::new(SealedToken {
+                        value: tokens.access,
+                        sealed,
+                    });
                     self.held.store(Some(held.clone()));
                     return Ok(held);
                 }
@@ -102,7 +127,11 @@ impl TokenSource {
                     let head = self.grants.projection.log().head().await.map_err(away)?;
                     self.grants.projection.wait_for(head, CATCH_UP).await;
                 }
-                None => return Err(Failure::unavailable("The tokens were being changed; ask again")),
+                None => {
+                    return Err(Failure::unavailable(
+                        "The tokens were being changed; ask again",
+                    ));
+                }
             }
         }
     }
@@ -114,7 +143,9 @@ impl TokenSource {
             return Ok(());
         }
         if !tokens.refreshable {
-            return Err(self.reauth_required("it refuses the access token, and there is no refresh token"));
+            return Err(
+                self.reauth_required("it refuses the access token, and there is no refresh token")
+            );
         }
         if self.grants.doubted.get(&token.value).is_some() {
             return Err(self.mark_rejected(token));
@@ -134,21 +165,36 @@ impl TokenSource {
             Some(scope) => format!("this needs {} to be allowed", shorten(scope, 300)),
             None => "this needs more than was allowed".to_owned(),
         };
-        Failure { scope: scope.map(String::into_boxed_str), ..self.reauth_required(&why) }
+        Failure {
+            scope: scope.map(String::into_boxed_str),
+            ..self.reauth_required(&why)
+        }
     }
 
     /// Opens a token for one request.
     pub fn open(&self, token: &SealedToken) -> Result<Plaintext, String> {
-        let place = GrantContext { grant: &self.id, part: GrantValueKind::Access, value: token.value };
-        self.sealed_store.opener.open(place, &token.sealed).map_err(|_| "its access token cannot be opened".into())
+        let place = GrantContext {
+            grant: &self.id,
+            part: GrantValueKind::Access,
+            value: token.value,
+        };
+        self.sealed_store
+            .opener
+            .open(place, &token.sealed)
+            .map_err(|_| "its access token cannot be opened".into())
     }
 
     fn grant(&self) -> Result<Grant, Failure> {
         let catalog = self.grants.projection.catalog();
-        let grant = catalog.server_by_id(self.id.server).and_then(|server| server.grant(self.id.user.as_ref()));
+        let grant = catalog
+            .server_by_id(self.id.server)
+            .and_then(|server| server.grant(self.id.user.as_ref()));
         match grant {
             None => Err(self.reauth_required("no tokens are stored for it")),
-            Some(Grant { state: GrantState::Refused, .. }) => Err(self.reauth_required("its access was withdrawn")),
+            Some(Grant {
+                state: GrantState::Refused,
+                ..
+            }) => Err(self.reauth_required("its access was withdrawn")),
             Some(grant) => Ok(grant),
         }
     }
@@ -169,10 +215,17 @@ impl TokenSource {
         {
             return Err(failure.clone());
         }
-        let body = serde_json::to_vec(&RefreshTokens { grant: self.id.clone(), access }).map_err(internal_error)?;
+        let body = serde_json::to_vec(&RefreshTokens {
+            grant: self.id.clone(),
+            access,
+        })
+        .map_err(internal_error)?;
         match self.ask(Bytes::from(body)).await {
             Ok(answered) => {
-                self.grants.projection.wait_for(answered.position, CATCH_UP).await;
+                self.grants
+                    .projection
+                    .wait_for(answered.position, CATCH_UP)
+                    .await;
                 Ok(())
             }
             Err(failure) => {

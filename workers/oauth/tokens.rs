@@ -34,8 +34,19 @@ const KEEP: Duration = Duration::from_secs(60);
 pub const AGAIN: Duration = Duration::from_millis(300);
 
 /// Keeps tokens that were given, drops those before them, and starts anew what used them.
-pub async fn store_tokens(context: Arc<Context>, command: StoreTokens) -> Result<ServerStatus, Failure> {
-    let StoreTokens { id, key, grant, server_name, tokens, sealed, if_absent } = command;
+pub async fn store_tokens(
+    context: Arc<Context>,
+    command: StoreTokens,
+) -> Result<ServerStatus, Failure> {
+    let StoreTokens {
+        id,
+        key,
+        grant,
+        server_name,
+        tokens,
+        sealed,
+        if_absent,
+    } = command;
     // Under a key it may be its own success that is there.
     if if_absent && key.is_none() {
         // Where some are there already, nothing need be put.
@@ -55,7 +66,9 @@ pub async fn store_tokens(context: Arc<Context>, command: StoreTokens) -> Result
 
 /// Where a server is.
 pub fn url_of(server: &Server) -> Result<Url, Failure> {
-    let url = server.remote().and_then(|remote| Url::parse(&plain_url(&remote.url)).ok());
+    let url = server
+        .remote()
+        .and_then(|remote| Url::parse(&plain_url(&remote.url)).ok());
     url.ok_or_else(|| crate::core::decide::grant::not_remote(server))
 }
 
@@ -69,7 +82,13 @@ pub async fn put(
     let access = put_text(context, id, GrantValueKind::Access, &client::header(new)).await?;
     let then = put_json(context, id, GrantValueKind::Renewal, renewal).await?;
     let expires_in = new.expires_in.map(|seconds| seconds.max(0.0) as u64);
-    Ok(GrantTokens::new(access, then, renewal.refresh_token.is_some(), now_ms(), expires_in))
+    Ok(GrantTokens::new(
+        access,
+        then,
+        renewal.refresh_token.is_some(),
+        now_ms(),
+        expires_in,
+    ))
 }
 
 pub async fn put_json(
@@ -82,9 +101,24 @@ pub async fn put_json(
     put_text(context, id, part, &text).await
 }
 
-async fn put_text(context: &Context, id: &GrantId, part: GrantValueKind, text: &str) -> Result<ValueId, Failure> {
+async fn put_text(
+    context: &Context,
+    id: &GrantId,
+    part: GrantValueKind,
+    text: &str,
+) -> Result<ValueId, Failure> {
     let (value, sealed_store) = (ValueId(Uuid::now_v7()), &context.manager.sealed_store);
-    let sealed = sealed_store.sealer.seal(GrantContext { grant: id, part, value }, text).map_err(internal_error)?;
+    let sealed = sealed_store
+        .sealer
+        .seal(
+            GrantContext {
+                grant: id,
+                part,
+                value,
+            },
+            text,
+        )
+        .map_err(internal_error)?;
     retry_store(|| sealed_store.vault.put(value, sealed.clone()).map_err(away)).await?;
     Ok(value)
 }
@@ -96,8 +130,14 @@ pub async fn open_json<T: DeserializeOwned>(
     part: GrantValueKind,
     value: ValueId,
 ) -> Result<T, Failure> {
-    let sealed = context.manager.sealed_store.find(value).await.map_err(away)?;
-    let sealed = sealed.ok_or_else(|| Failure::unavailable("The tokens were being changed; ask again"))?;
+    let sealed = context
+        .manager
+        .sealed_store
+        .find(value)
+        .await
+        .map_err(away)?;
+    let sealed =
+        sealed.ok_or_else(|| Failure::unavailable("The tokens were being changed; ask again"))?;
     read(&unseal(context, id, part, value, &sealed)?)
 }
 
@@ -112,18 +152,30 @@ pub fn unseal(
         .manager
         .sealed_store
         .opener
-        .open(GrantContext { grant: id, part, value }, sealed)
+        .open(
+            GrantContext {
+                grant: id,
+                part,
+                value,
+            },
+            sealed,
+        )
         .map_err(internal_error)?;
-    Ok(Zeroizing::new(opened.expose().map_err(internal_error)?.to_owned()))
+    Ok(Zeroizing::new(
+        opened.expose().map_err(internal_error)?.to_owned(),
+    ))
 }
 
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
     // An error of the parser could hold a piece of it.
-    serde_json::from_str(text).map_err(|_| internal_error("what was sealed of a grant is not what it was sealed as"))
+    serde_json::from_str(text)
+        .map_err(|_| internal_error("what was sealed of a grant is not what it was sealed as"))
 }
 
 /// Tries again while the store is away.
-pub async fn retry_store<T, F: Future<Output = Result<T, Failure>>>(work: impl Fn() -> F) -> Result<T, Failure> {
+pub async fn retry_store<T, F: Future<Output = Result<T, Failure>>>(
+    work: impl Fn() -> F,
+) -> Result<T, Failure> {
     let until = Instant::now() + KEEP;
     loop {
         match work().await {

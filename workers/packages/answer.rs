@@ -25,39 +25,63 @@ struct PackageJobBody {
     server: ServerView,
 }
 
-pub async fn answer(context: &Context, progress: &Arc<dyn ProgressSink>, name: &ServerName) -> Result<Bytes, Failure> {
+pub async fn answer(
+    context: &Context,
+    progress: &Arc<dyn ProgressSink>,
+    name: &ServerName,
+) -> Result<Bytes, Failure> {
     progress.phase("connecting");
     let settled = settle(context, name).await;
     let catalog = Arc::clone(&context.projection.catalog());
     let server = crate::core::decide::package::find_installed(&catalog, name.as_str())?;
     let folders = context.installer.folders();
-    let told = LiveDetails { logs: settled.logs, session_id: None };
+    let told = LiveDetails {
+        logs: settled.logs,
+        session_id: None,
+    };
     let package = PackageView::new(server, folders).ok_or_else(Failure::internal)?;
-    let answer =
-        PackageJobBody { success: true, package, server: ServerView::new(server, settled.live, told, folders) };
+    let answer = PackageJobBody {
+        success: true,
+        package,
+        server: ServerView::new(server, settled.live, told, folders),
+    };
     Ok(serde_json::to_vec(&answer).map_err(internal_error)?.into())
 }
 
 /// Asks the worker that runs the server, or is to run it. It is installed all the same where nobody answers.
 async fn settle(context: &Context, name: &ServerName) -> ReconciledServer {
     let unknown = |why: Failure| ReconciledServer {
-        live: ServerStatus { error: Some(why.message), ..ServerStatus::of(ConnectionStatus::Connecting) },
+        live: ServerStatus {
+            error: Some(why.message),
+            ..ServerStatus::of(ConnectionStatus::Connecting)
+        },
         logs: vec![],
     };
     let catalog = Arc::clone(&context.projection.catalog());
-    let Some(server) = catalog.server(name.as_str()) else { return unknown(Failure::server_not_found(name)) };
+    let Some(server) = catalog.server(name.as_str()) else {
+        return unknown(Failure::server_not_found(name));
+    };
     let body = match serde_json::to_vec(&ReconcileServer { name: name.clone() }) {
         Ok(body) => body.into(),
         Err(error) => return unknown(internal_error(error)),
     };
     let time = STOPS + Duration::from_millis(server.config.startup_timeout_ms());
     let (area, held, command) = (Area::Servers, server.held(), ReconcileServer::NAME);
-    let question = CommandRequest { area, server: held, command, call: None, body, traceparent: None, time };
+    let question = CommandRequest {
+        area,
+        server: held,
+        command,
+        call: None,
+        body,
+        traceparent: None,
+        time,
+    };
     match context.commands.send(question).await {
         Ok(answered) => {
             // What that worker has told the log, the server's tools above all, is shown too.
             context.projection.wait_for(answered.position, STOPS).await;
-            serde_json::from_slice(&answered.body).unwrap_or_else(|error| unknown(internal_error(error)))
+            serde_json::from_slice(&answered.body)
+                .unwrap_or_else(|error| unknown(internal_error(error)))
         }
         Err(failure) => unknown(failure),
     }

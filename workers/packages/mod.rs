@@ -47,7 +47,12 @@ pub async fn install(
     let name = command.register.name.clone();
     // Whoever was here before has perhaps not got as far as its answer.
     if !already_committed(context, command.register.id).await? {
-        let mut kept: Vec<ValueId> = command.register.sealed.iter().map(|sealed| sealed.value).collect();
+        let mut kept: Vec<ValueId> = command
+            .register
+            .sealed
+            .iter()
+            .map(|sealed| sealed.value)
+            .collect();
         if let Err(failure) = build_and_register(context, &progress, command, &mut kept).await {
             rollback(context, &kept, Some(&failure)).await;
             return Err(failure);
@@ -62,8 +67,18 @@ async fn build_and_register(
     command: InstallPackage,
     kept: &mut Vec<ValueId>,
 ) -> Result<(), Failure> {
-    let InstallPackage { package: name, version, source, mut register } = command;
-    if context.projection.catalog().server(register.name.as_str()).is_some() {
+    let InstallPackage {
+        package: name,
+        version,
+        source,
+        mut register,
+    } = command;
+    if context
+        .projection
+        .catalog()
+        .server(register.name.as_str())
+        .is_some()
+    {
         let taken = format!("Server with name {} already exists", register.name);
         return Err(Failure::new(Code::ServerAlreadyExists, taken));
     }
@@ -71,15 +86,30 @@ async fn build_and_register(
     for VaultValue { id, sealed } in servers::all_current(context, &register.sealed)? {
         context.vault.put(id, sealed).await.map_err(secrets::away)?;
     }
-    let around =
-        open_install_context(&context.manager.sealed_store, register.server, &source, progress.clone(), Arc::default())
-            .await?;
-    let wanted =
-        PackageRequest { name: &name, version: version.as_ref().map(|version| version.as_str()), source: &source };
+    let around = open_install_context(
+        &context.manager.sealed_store,
+        register.server,
+        &source,
+        progress.clone(),
+        Arc::default(),
+    )
+    .await?;
+    let wanted = PackageRequest {
+        name: &name,
+        version: version.as_ref().map(|version| version.as_str()),
+        source: &source,
+    };
     let is_child = matches!(register.config.transport, Transport::Stdio { .. });
     let (recipe, version, built) = match resolve(context, &wanted, &around).await {
-        Ok(Resolved { version, lock, digest }) => {
-            let built = context.installer.build(&name, &source, &digest, &lock, &around).await?;
+        Ok(Resolved {
+            version,
+            lock,
+            digest,
+        }) => {
+            let built = context
+                .installer
+                .build(&name, &source, &digest, &lock, &around)
+                .await?;
             let entry = match &mut register.config.transport {
                 Transport::Stdio { command, args, .. } if command == FOLDER => {
                     let entry = context.installer.entry(&name, &source, &built)?;
@@ -97,18 +127,38 @@ async fn build_and_register(
             };
             let lock = keep_lock(context, register.server, &lock).await?;
             kept.push(lock);
-            (Some(Recipe { digest, lock, entry }), version, Some(built))
+            (
+                Some(Recipe {
+                    digest,
+                    lock,
+                    entry,
+                }),
+                version,
+                Some(built),
+            )
         }
         // A server behind a URL is there already, whatever registries know of it.
-        Err(failure) if failure.code == Code::PackageNotFound && !is_child => {
-            (None, version.map_or_else(|| "unknown".into(), |version| version.to_string()), None)
-        }
+        Err(failure) if failure.code == Code::PackageNotFound && !is_child => (
+            None,
+            version.map_or_else(|| "unknown".into(), |version| version.to_string()),
+            None,
+        ),
         Err(failure) => return Err(failure),
     };
-    let package = Package { name, version, source, recipe };
+    let package = Package {
+        name,
+        version,
+        source,
+        recipe,
+    };
     let (id, server) = (register.id, register.name.clone());
-    let install = InstallBuiltPackage { register, package, at: now_ms() };
-    let events = crate::core::decide::package::install_package(&context.projection.catalog(), &install)?;
+    let install = InstallBuiltPackage {
+        register,
+        package,
+        at: now_ms(),
+    };
+    let events =
+        crate::core::decide::package::install_package(&context.projection.catalog(), &install)?;
     if install.register.enabled && is_child {
         progress.phase("starting");
         probe_version(context, install.register.server, &events, &install.package).await?;
@@ -116,7 +166,9 @@ async fn build_and_register(
     let source = install.package.source.clone();
     context
         .appender
-        .commit(id, Actor::Api, move |catalog| crate::core::decide::package::install_package(catalog, &install))
+        .commit(id, Actor::Api, move |catalog| {
+            crate::core::decide::package::install_package(catalog, &install)
+        })
         .await?;
     if let Some(built) = &built {
         context.installer.link(&source, &server, built);
@@ -152,24 +204,64 @@ async fn build_and_switch(
 ) -> Result<bool, Failure> {
     let catalog = Arc::clone(&context.projection.catalog());
     let server = crate::core::decide::package::find_installed(&catalog, command.name.as_str())?;
-    let from = server.package.as_ref().map(|installed| installed.package.clone()).ok_or_else(Failure::internal)?;
-    let around =
-        open_install_context(&context.manager.sealed_store, server.id, &from.source, progress.clone(), Arc::default())
-            .await?;
+    let from = server
+        .package
+        .as_ref()
+        .map(|installed| installed.package.clone())
+        .ok_or_else(Failure::internal)?;
+    let around = open_install_context(
+        &context.manager.sealed_store,
+        server.id,
+        &from.source,
+        progress.clone(),
+        Arc::default(),
+    )
+    .await?;
     let version = command.version.as_ref().map(|version| version.as_str());
-    let wanted = PackageRequest { name: &from.name, version, source: &from.source };
-    let Resolved { version, lock, digest } = resolve(context, &wanted, &around).await?;
+    let wanted = PackageRequest {
+        name: &from.name,
+        version,
+        source: &from.source,
+    };
+    let Resolved {
+        version,
+        lock,
+        digest,
+    } = resolve(context, &wanted, &around).await?;
     // The version that is there stays as it was proven, whatever has become of its dependencies.
     if from.version == version && from.recipe.is_some() {
         return Ok(false);
     }
-    let built = context.installer.build(&from.name, &from.source, &digest, &lock, &around).await?;
-    let found = from.recipe.as_ref().is_some_and(|recipe| recipe.entry.is_some());
-    let entry = if found { Some(context.installer.entry(&from.name, &from.source, &built)?) } else { None };
+    let built = context
+        .installer
+        .build(&from.name, &from.source, &digest, &lock, &around)
+        .await?;
+    let found = from
+        .recipe
+        .as_ref()
+        .is_some_and(|recipe| recipe.entry.is_some());
+    let entry = if found {
+        Some(context.installer.entry(&from.name, &from.source, &built)?)
+    } else {
+        None
+    };
     let lock = keep_lock(context, server.id, &lock).await?;
     kept.push(lock);
-    let package = Package { version, recipe: Some(Recipe { digest, lock, entry }), ..from.clone() };
-    let upgrade = SwitchPackage { server: server.id, from: from.clone(), package, at: now_ms() };
+    let package = Package {
+        version,
+        recipe: Some(Recipe {
+            digest,
+            lock,
+            entry,
+        }),
+        ..from.clone()
+    };
+    let upgrade = SwitchPackage {
+        server: server.id,
+        from: from.clone(),
+        package,
+        at: now_ms(),
+    };
     let events = crate::core::decide::package::upgrade_package(&catalog, &upgrade)?;
     if server.enabled && server.remote().is_none() {
         progress.phase("starting");
@@ -178,9 +270,13 @@ async fn build_and_switch(
     let package = upgrade.package.clone();
     context
         .appender
-        .commit(command.id, Actor::Api, move |catalog| crate::core::decide::package::upgrade_package(catalog, &upgrade))
+        .commit(command.id, Actor::Api, move |catalog| {
+            crate::core::decide::package::upgrade_package(catalog, &upgrade)
+        })
         .await?;
-    context.installer.link(&package.source, &command.name, &built);
+    context
+        .installer
+        .link(&package.source, &command.name, &built);
     let old: Vec<_> = from.recipe.iter().map(|recipe| recipe.lock).collect();
     secrets::drop_values(context, &old).await;
     Ok(true)
@@ -197,9 +293,16 @@ async fn rollback(context: &Context, kept: &[ValueId], failure: Option<&Failure>
 
 async fn keep_lock(context: &Context, server: ServerId, lock: &str) -> Result<ValueId, Failure> {
     let value = ValueId(Uuid::now_v7());
-    let place = ServerValueContext { server, kind: ServerValueKind::Lock, name: "", value };
+    let place = ServerValueContext {
+        server,
+        kind: ServerValueKind::Lock,
+        name: "",
+        value,
+    };
     let kept = context.manager.sealed_store.put(place, lock).await;
-    kept.map_err(|error| Failure::unavailable(format!("The package's lock could not be kept: {error}")))?;
+    kept.map_err(|error| {
+        Failure::unavailable(format!("The package's lock could not be kept: {error}"))
+    })?;
     Ok(value)
 }
 
@@ -212,10 +315,20 @@ async fn probe_version(
 ) -> Result<(), Failure> {
     let mut after = Catalog::clone(&context.projection.catalog());
     events.iter().for_each(|event| after.apply(event));
-    let server = after.server_by_id(server).cloned().ok_or_else(Failure::internal)?;
-    let digest = package.recipe.as_ref().map(|recipe| recipe.digest.as_str()).unwrap_or_default();
+    let server = after
+        .server_by_id(server)
+        .cloned()
+        .ok_or_else(Failure::internal)?;
+    let digest = package
+        .recipe
+        .as_ref()
+        .map(|recipe| recipe.digest.as_str())
+        .unwrap_or_default();
     let gone = || internal_error("what was just built is gone");
-    let built = context.installer.built(&package.source, digest).ok_or_else(gone)?;
+    let built = context
+        .installer
+        .built(&package.source, digest)
+        .ok_or_else(gone)?;
     probe_server(&context.manager, &server, built).await
 }
 

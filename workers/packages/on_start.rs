@@ -22,11 +22,20 @@ const TOGETHER: Duration = Duration::from_secs(600);
 /// Has those packages installed that are to be there from the beginning; of many workers one does it.
 pub async fn install_on_start(context: Arc<Context>) {
     let wanted = context.installer.on_start().iter();
-    for InstallOnStart { package, version, server: name } in wanted {
+    for InstallOnStart {
+        package,
+        version,
+        server: name,
+    } in wanted
+    {
         if context.projection.catalog().server(name.as_str()).is_some() {
             continue;
         }
-        let transport = Transport::Stdio { command: FOLDER.into(), args: vec![], env: BTreeMap::new() };
+        let transport = Transport::Stdio {
+            command: FOLDER.into(),
+            args: vec![],
+            env: BTreeMap::new(),
+        };
         let config = ServerConfig::new(transport);
         let (id, server) = (CommandId(Uuid::now_v7()), ServerId(Uuid::now_v7()));
         let register = RegisterServer {
@@ -40,10 +49,19 @@ pub async fn install_on_start(context: Arc<Context>) {
             sealed: vec![],
         };
         let (package, version, source) = (package.clone(), version.clone(), Source::Node);
-        let command = InstallPackage { package, version, source, register };
+        let command = InstallPackage {
+            package,
+            version,
+            source,
+            register,
+        };
         // Processes that start together want the same.
         let when = (now_ms() / TOGETHER.as_millis() as u64).to_string();
-        if let Err(failure) = context.job_client.submit_server_maintenance(name, &command, &when).await {
+        if let Err(failure) = context
+            .job_client
+            .submit_server_maintenance(name, &command, &when)
+            .await
+        {
             tracing::warn!(server = %name, %failure, "a package of INSTALL_ON_START is not being installed");
         }
     }

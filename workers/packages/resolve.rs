@@ -16,7 +16,11 @@ pub async fn resolve(
     around: &InstallContext,
 ) -> Result<Resolved, Failure> {
     let catalog = Arc::clone(&context.projection.catalog());
-    let servers: Vec<_> = catalog.servers().into_iter().filter(|server| is_alike(server, wanted)).collect();
+    let servers: Vec<_> = catalog
+        .servers()
+        .into_iter()
+        .filter(|server| is_alike(server, wanted))
+        .collect();
     if !servers.is_empty()
         && let Some(version) = version(context, wanted, around).await
     {
@@ -31,7 +35,9 @@ pub async fn resolve(
 
 fn is_alike(server: &Server, wanted: &PackageRequest<'_>) -> bool {
     let package = server.package.as_ref().map(|installed| &installed.package);
-    package.is_some_and(|package| package.name == *wanted.name && same_files(&package.source, wanted.source))
+    package.is_some_and(|package| {
+        package.name == *wanted.name && same_files(&package.source, wanted.source)
+    })
 }
 
 /// Whether the same version from both is the same. Who has credentials may see something else.
@@ -39,8 +45,12 @@ fn same_files(one: &Source, other: &Source) -> bool {
     match (one, other) {
         (Source::Node, Source::Node) => true,
         (Source::Python(one), Source::Python(other)) => {
-            let open = one.indexes().chain(other.indexes()).all(|(_, index)| index.user_info.is_none());
-            let indexes = (&one.index_url, &one.extra_index_url) == (&other.index_url, &other.extra_index_url);
+            let open = one
+                .indexes()
+                .chain(other.indexes())
+                .all(|(_, index)| index.user_info.is_none());
+            let indexes = (&one.index_url, &one.extra_index_url)
+                == (&other.index_url, &other.extra_index_url);
             open && indexes && one.dependencies == other.dependencies
         }
         _ => false,
@@ -48,19 +58,40 @@ fn same_files(one: &Source, other: &Source) -> bool {
 }
 
 /// The version that is meant, as far as that is to be found out quickly.
-async fn version(context: &Context, wanted: &PackageRequest<'_>, around: &InstallContext) -> Option<String> {
+async fn version(
+    context: &Context,
+    wanted: &PackageRequest<'_>,
+    around: &InstallContext,
+) -> Option<String> {
     match wanted.version {
-        Some(version) if version.starts_with(|c: char| c.is_ascii_digit()) => Some(version.to_owned()),
-        None | Some("latest") => context.installer.latest(wanted.name, wanted.source, around).await.ok(),
+        Some(version) if version.starts_with(|c: char| c.is_ascii_digit()) => {
+            Some(version.to_owned())
+        }
+        None | Some("latest") => context
+            .installer
+            .latest(wanted.name, wanted.source, around)
+            .await
+            .ok(),
         Some(_) => None,
     }
 }
 
 async fn recipe(context: &Context, server: &Server, wanted: &str) -> Option<Resolved> {
-    let Package { version, recipe, .. } = &server.package.as_ref()?.package;
+    let Package {
+        version, recipe, ..
+    } = &server.package.as_ref()?.package;
     let recipe = recipe.as_ref().filter(|_| version == wanted)?;
-    let place = ServerValueContext { server: server.id, kind: ServerValueKind::Lock, name: "", value: recipe.lock };
+    let place = ServerValueContext {
+        server: server.id,
+        kind: ServerValueKind::Lock,
+        name: "",
+        value: recipe.lock,
+    };
     let lock = context.manager.sealed_store.open(place).await.ok()?;
     let lock = lock.expose().ok()?.to_owned();
-    Some(Resolved { version: version.clone(), lock, digest: recipe.digest.clone() })
+    Some(Resolved {
+        version: version.clone(),
+        lock,
+        digest: recipe.digest.clone(),
+    })
 }

@@ -23,7 +23,12 @@ pub async fn watch(manager: Arc<ServerManager>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let waiting: Vec<_> = manager.handles().values().filter(|handle| handle.is_elsewhere()).cloned().collect();
+        let waiting: Vec<_> = manager
+            .handles()
+            .values()
+            .filter(|handle| handle.is_elsewhere())
+            .cloned()
+            .collect();
         if waiting.is_empty() {
             continue;
         }
@@ -41,7 +46,10 @@ pub async fn watch(manager: Arc<ServerManager>) {
 
 fn is_turn(manager: &ServerManager, handle: &ServerHandle, workers: &[WorkerId]) -> bool {
     let (since, tried) = handle.waiting_since();
-    let free = match manager.registry.last_report_by_others(handle.id, manager.worker) {
+    let free = match manager
+        .registry
+        .last_report_by_others(handle.id, manager.worker)
+    {
         // It may live without a word for as long as its lease.
         Some((at, true)) => at + manager.limits.lease_ttl,
         Some((at, false)) => at,
@@ -59,5 +67,8 @@ fn takeover_rank(server: ServerId, workers: &[WorkerId], me: WorkerId) -> u32 {
         (server, worker).hash(&mut hasher);
         (hasher.finish(), *worker)
     };
-    workers.iter().filter(|worker| weight(worker) > weight(&me)).count() as u32
+    workers
+        .iter()
+        .filter(|worker| weight(worker) > weight(&me))
+        .count() as u32
 }

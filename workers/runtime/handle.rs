@@ -90,14 +90,23 @@ impl ServerHandle {
             users: UserConnections::default(),
             lease: LocalLease::default(),
             serving: Mutex::default(),
-            waiting: Mutex::new(Waiting { since: Instant::now(), tried: None }),
+            waiting: Mutex::new(Waiting {
+                since: Instant::now(),
+                tried: None,
+            }),
             news: Notify::new(),
             connection: ArcSwapOption::empty(),
-            state: watch::Sender::new(if eager { RunState::Starting } else { RunState::OwnedElsewhere }),
+            state: watch::Sender::new(if eager {
+                RunState::Starting
+            } else {
+                RunState::OwnedElsewhere
+            }),
             live: ArcSwap::from_pointee(ServerStatus::of(ConnectionStatus::Connecting)),
             orders,
         });
-        manager.tasks.spawn(Supervisor::new(handle.clone(), manager.clone(), inbox, eager).run());
+        manager
+            .tasks
+            .spawn(Supervisor::new(handle.clone(), manager.clone(), inbox, eager).run());
         handle
     }
 
@@ -114,7 +123,9 @@ impl ServerHandle {
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                RunState::Running(connection) if !connection.is_closed() && self.lease.is_held() => {
+                RunState::Running(connection)
+                    if !connection.is_closed() && self.lease.is_held() =>
+                {
                     return Ok(connection);
                 }
                 // Its supervisor sees it too, and shows another state.
@@ -175,12 +186,18 @@ impl ServerHandle {
 
     /// The supervisor looks at the catalogue and the lease again.
     pub fn retry_takeover(&self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).tried = Some(Instant::now());
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tried = Some(Instant::now());
         self.news.notify_one();
     }
 
     pub(super) fn wait_from_now(&self) {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting { since: Instant::now(), tried: None };
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting {
+            since: Instant::now(),
+            tried: None,
+        };
     }
 
     /// Takes the asks for this server from now on, or nobody's any more.
@@ -189,7 +206,10 @@ impl ServerHandle {
     }
 
     pub(super) fn serves(&self) -> bool {
-        self.serving.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.serving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 
     /// Makes the server as the catalogue says, and waits for its next start where it is to run. `None`:
@@ -213,7 +233,10 @@ impl ServerHandle {
 
     async fn order(&self, shut_down: bool) -> Option<ServerStatus> {
         let (done, settled) = oneshot::channel();
-        let sent = self.orders.send(SupervisorCommand { shut_down, done }).await;
+        let sent = self
+            .orders
+            .send(SupervisorCommand { shut_down, done })
+            .await;
         match (sent, settled.await) {
             (Ok(()), Ok(live)) => live,
             // The supervisor has ended: the server is gone.

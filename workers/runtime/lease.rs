@@ -48,7 +48,8 @@ impl LocalLease {
     }
 
     pub fn extend(&self, asked: Instant, ttl: Duration) {
-        self.until.fetch_max(now_ms(asked + ttl - ttl / MARGIN), Ordering::Release);
+        self.until
+            .fetch_max(now_ms(asked + ttl - ttl / MARGIN), Ordering::Release);
     }
 
     /// It is given up, or was never had.

@@ -41,7 +41,11 @@ impl LogBuffer {
         let mut lines = self.lock();
         let held = lines.holds > 0;
         let text = if held { text } else { shorten(text, WIDTH) }.to_owned();
-        let line = LogLine { at: now_ms(), source: source.to_owned(), text };
+        let line = LogLine {
+            at: now_ms(),
+            source: source.to_owned(),
+            text,
+        };
         match held {
             false => lines.show(line),
             true if lines.back.len() < LINES => lines.back.push_back(line),
@@ -53,7 +57,10 @@ impl LogBuffer {
     /// then.
     pub fn hold_back<'a>(&'a self, redactor: &'a Redactor) -> HoldGuard<'a> {
         self.lock().holds += 1;
-        HoldGuard { log_buffer: self, redactor }
+        HoldGuard {
+            log_buffer: self,
+            redactor,
+        }
     }
 
     pub fn lines(&self) -> Vec<LogLine> {
@@ -116,15 +123,35 @@ mod tests {
     fn lines_that_are_held_back_are_masked_before_they_are_shown() {
         let (log_buffer, redactor) = (LogBuffer::default(), Redactor::default());
         log_buffer.push("stderr", "before");
-        let (first, second) = (log_buffer.hold_back(&redactor), log_buffer.hold_back(&redactor));
-        log_buffer.push("stderr", &format!("{}got s3cret-token", "x".repeat(WIDTH - 8)));
+        let (first, second) = (
+            log_buffer.hold_back(&redactor),
+            log_buffer.hold_back(&redactor),
+        );
+        log_buffer.push(
+            "stderr",
+            &format!("{}got s3cret-token", "x".repeat(WIDTH - 8)),
+        );
         drop(first);
         redactor.hold(ValueId(Uuid::nil()), "s3cret-token");
-        assert_eq!((log_buffer.lines().len(), log_buffer.stderr_since(0).as_deref()), (1, Some("before")));
+        assert_eq!(
+            (
+                log_buffer.lines().len(),
+                log_buffer.stderr_since(0).as_deref()
+            ),
+            (1, Some("before"))
+        );
         drop(second);
         log_buffer.push("stderr", "after");
-        let shown: Vec<_> = log_buffer.lines().into_iter().map(|line| line.text).collect();
-        assert!(shown[1].ends_with("xgot ***") && shown[1].len() == WIDTH - 1, "{}", shown[1]);
+        let shown: Vec<_> = log_buffer
+            .lines()
+            .into_iter()
+            .map(|line| line.text)
+            .collect();
+        assert!(
+            shown[1].ends_with("xgot ***") && shown[1].len() == WIDTH - 1,
+            "{}",
+            shown[1]
+        );
         assert_eq!((shown[0].as_str(), shown[2].as_str()), ("before", "after"));
     }
 }

@@ -96,7 +96,11 @@ impl ServerManager {
             limits,
             alone,
         } = parts;
-        let commands = CommandClient { bus: bus.clone(), projection: projection.clone(), registry: registry.clone() };
+        let commands = CommandClient {
+            bus: bus.clone(),
+            projection: projection.clone(),
+            registry: registry.clone(),
+        };
         let grants = Arc::new(TokenSourceDeps::new(projection.clone(), commands));
         Arc::new(Self {
             worker,
@@ -158,7 +162,10 @@ impl ServerManager {
         if let Some(handle) = self.handles.load().get(&server.id) {
             return handle.clone();
         }
-        let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _changing = self
+            .changing
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(handle) = self.handles.load().get(&server.id) {
             return handle.clone();
         }
@@ -187,13 +194,20 @@ impl ServerManager {
     /// Takes the asks for one server.
     pub fn serve(&self, server: ServerId) -> SubscriptionGuard {
         match self.dispatcher.get() {
-            Some(dispatcher) => self.bus.subscribe(Target::Owner(server), dispatcher.clone()),
+            Some(dispatcher) => self
+                .bus
+                .subscribe(Target::Owner(server), dispatcher.clone()),
             None => SubscriptionGuard(Box::new(|| {})),
         }
     }
 
     /// What is remembered of a server behind a URL, or of one user's connection to it.
-    pub fn memory(&self, server: &Server, handle: &ServerHandle, user: Option<UserName>) -> RemoteState {
+    pub fn memory(
+        &self,
+        server: &Server,
+        handle: &ServerHandle,
+        user: Option<UserName>,
+    ) -> RemoteState {
         RemoteState {
             sealed_store: self.sealed_store.clone(),
             appender: self.appender.clone(),
@@ -207,7 +221,10 @@ impl ServerManager {
 
     /// Removes a slot whose supervisor has ended.
     pub fn forget(&self, handle: &ServerHandle) {
-        let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _changing = self
+            .changing
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut handles = HashMap::clone(&self.handles.load());
         handles.remove(&handle.id);
         self.handles.store(Arc::new(handles));
@@ -216,7 +233,10 @@ impl ServerManager {
     /// Hands the servers over: each is stopped as soon as its own calls are done.
     pub async fn hand_over(&self) {
         let handles: Vec<_> = {
-            let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _changing = self
+                .changing
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             self.leaving.cancel();
             self.handles.load().values().cloned().collect()
         };
@@ -232,7 +252,10 @@ impl ServerManager {
     pub async fn shut_down(&self) {
         let handles: Vec<_> = {
             // A change that nobody waits for may add a slot even now: it is seen here, or sees the end itself.
-            let _changing = self.changing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _changing = self
+                .changing
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             self.leaving.cancel();
             self.ending.cancel();
             self.handles.load().values().cloned().collect()
@@ -257,12 +280,20 @@ impl ServerManager {
 
     /// Tells facades and other workers how one server looks now.
     pub fn publish_status(&self, handle: &ServerHandle) {
-        self.publish(vec![(handle.id, handle.live())], self.leaving.is_cancelled());
+        self.publish(
+            vec![(handle.id, handle.live())],
+            self.leaving.is_cancelled(),
+        );
     }
 
     fn publish(&self, servers: Vec<(ServerId, ServerStatus)>, leaving: bool) {
         let key = Some(self.sealed_store.sealer.key_id());
-        match serde_json::to_vec(&WorkerStatus { worker: self.worker, servers, leaving, key }) {
+        match serde_json::to_vec(&WorkerStatus {
+            worker: self.worker,
+            servers,
+            leaving,
+            key,
+        }) {
             Ok(status) => self.bus.publish(Hint::Status(status.into())),
             Err(error) => tracing::error!(%error, "a status could not be written"),
         }
@@ -275,14 +306,19 @@ async fn publish_statuses(manager: Arc<ServerManager>) {
         every.tick().await;
         let told: Vec<_> = {
             let handles = manager.handles.load();
-            handles.values().filter(|handle| !handle.is_elsewhere()).map(|handle| (handle.id, handle.live())).collect()
+            handles
+                .values()
+                .filter(|handle| !handle.is_elsewhere())
+                .map(|handle| (handle.id, handle.live()))
+                .collect()
         };
         let leaving = manager.leaving.is_cancelled();
         // The empty word is a word too: that this worker is there.
         if told.is_empty() {
             manager.publish(vec![], leaving);
         }
-        told.chunks(AT_ONCE).for_each(|some| manager.publish(some.to_vec(), leaving));
+        told.chunks(AT_ONCE)
+            .for_each(|some| manager.publish(some.to_vec(), leaving));
     }
 }
 
@@ -298,15 +334,28 @@ async fn follow_catalog(manager: Arc<ServerManager>) {
         let changed = manager.projection.catalog().servers_changed;
         if known != Some(changed) {
             known = Some(changed);
-            let servers: Vec<_> = manager.projection.catalog().servers().into_iter().cloned().collect();
-            for server in servers.iter().filter(|server| server.enabled && !manager.leaving.is_cancelled()) {
+            let servers: Vec<_> = manager
+                .projection
+                .catalog()
+                .servers()
+                .into_iter()
+                .cloned()
+                .collect();
+            for server in servers
+                .iter()
+                .filter(|server| server.enabled && !manager.leaving.is_cancelled())
+            {
                 manager.handle_or(server, manager.alone || server.held().is_none());
             }
             // One that is elsewhere stays there, whatever has changed.
             let here = |handle: &Arc<ServerHandle>| {
                 !handle.is_elsewhere() || !manager.projection.catalog().is_enabled(handle.id)
             };
-            manager.handles().values().filter(|handle| here(handle)).for_each(|handle| handle.news.notify_one());
+            manager
+                .handles()
+                .values()
+                .filter(|handle| here(handle))
+                .for_each(|handle| handle.news.notify_one());
         }
         if moves.changed().await.is_err() {
             return;
@@ -336,7 +385,9 @@ async fn renew_all(manager: Arc<ServerManager>) {
         for handle in manager.handles().values() {
             match &renewed {
                 // It needs no lease, only a worker that does not stand still.
-                _ if handle.lease.is_free() && handle.lease.is_held() => handle.lease.extend(asked, ttl),
+                _ if handle.lease.is_free() && handle.lease.is_held() => {
+                    handle.lease.extend(asked, ttl)
+                }
                 Ok(held) if held.contains(&handle.id.into()) => handle.lease.extend(asked, ttl),
                 Ok(_) => handle.lease.denied(asked),
                 Err(_) => continue,

@@ -16,7 +16,11 @@ use crate::workers::mcp::jsonrpc::NotificationSink;
 const MORE: Duration = Duration::from_secs(30);
 
 /// An error is a sentence with the server's last lines.
-pub async fn probe_server(manager: &ServerManager, server: &Server, package: PackageHandle) -> Result<(), Failure> {
+pub async fn probe_server(
+    manager: &ServerManager,
+    server: &Server,
+    package: PackageHandle,
+) -> Result<(), Failure> {
     let log_buffer = Arc::<LogBuffer>::default();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
     let shared = ConnectionDeps {
@@ -38,14 +42,18 @@ pub async fn probe_server(manager: &ServerManager, server: &Server, package: Pac
             session_id: Arc::default(),
         },
     };
-    let reason = match tokio::time::timeout(limit, Connection::open(server, Some(package), &shared)).await {
-        Ok(Ok((connection, _))) => {
-            connection.stop().await;
-            return Ok(());
-        }
-        Ok(Err(why)) => why.reason,
-        Err(_) => format!("it was not ready within {} ms (startupTimeout)", limit.as_millis()),
-    };
+    let reason =
+        match tokio::time::timeout(limit, Connection::open(server, Some(package), &shared)).await {
+            Ok(Ok((connection, _))) => {
+                connection.stop().await;
+                return Ok(());
+            }
+            Ok(Err(why)) => why.reason,
+            Err(_) => format!(
+                "it was not ready within {} ms (startupTimeout)",
+                limit.as_millis()
+            ),
+        };
     let sentence = format!("Server {} could not be started: {reason}", server.name);
     Err(Failure::new(Code::UpstreamError, sentence).with_details(log_buffer.stderr_since(0)))
 }

@@ -9,12 +9,20 @@ use super::manager::ServerManager;
 use crate::core::catalog::server::Server;
 
 /// Whether the order asks for anything but the server as it was started.
-pub(super) fn matters(order: &SupervisorCommand, manager: &ServerManager, started: &Server) -> bool {
+pub(super) fn matters(
+    order: &SupervisorCommand,
+    manager: &ServerManager,
+    started: &Server,
+) -> bool {
     order.shut_down || has_changed(manager, started)
 }
 
 fn has_changed(manager: &ServerManager, started: &Server) -> bool {
-    manager.projection.catalog().server_by_id(started.id).is_none_or(|server| server.changed != started.changed)
+    manager
+        .projection
+        .catalog()
+        .server_by_id(started.id)
+        .is_none_or(|server| server.changed != started.changed)
 }
 
 /// Waits until the catalogue says something else of a server than when it was started.
@@ -46,9 +54,23 @@ pub(super) async fn next_that_matters(
 /// The server as it is wanted, where nothing matters but that it has another version of its package: that one can be
 /// started beside the old one.
 pub(super) fn upgraded(manager: &ServerManager, started: &Server) -> Option<Arc<Server>> {
-    let digest = |server: &Server| server.package.as_ref()?.package.recipe.as_ref().map(|recipe| recipe.digest.clone());
-    let wanted = manager.projection.catalog().server_by_id(started.id).cloned()?;
-    let another = digest(&wanted).is_some() && digest(started).is_some() && digest(&wanted) != digest(started);
+    let digest = |server: &Server| {
+        server
+            .package
+            .as_ref()?
+            .package
+            .recipe
+            .as_ref()
+            .map(|recipe| recipe.digest.clone())
+    };
+    let wanted = manager
+        .projection
+        .catalog()
+        .server_by_id(started.id)
+        .cloned()?;
+    let another = digest(&wanted).is_some()
+        && digest(started).is_some()
+        && digest(&wanted) != digest(started);
     let alike = wanted.enabled && wanted.config.replicas == started.config.replicas;
     (another && alike).then_some(wanted)
 }

@@ -15,7 +15,12 @@ use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::SealedStore;
 
 pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'static> {
-    ServerValueContext { server, kind: ServerValueKind::Session, name: "", value }
+    ServerValueContext {
+        server,
+        kind: ServerValueKind::Session,
+        name: "",
+        value,
+    }
 }
 
 /// The memory of one server, or of one user's connection to it, as long as it is at one URL.
@@ -44,7 +49,8 @@ impl RemoteState {
         if self.user.is_some() {
             return;
         }
-        self.session_id.store(session_id.map(|id| Arc::new(id.to_owned())));
+        self.session_id
+            .store(session_id.map(|id| Arc::new(id.to_owned())));
     }
 
     /// Keeps a session that was opened in the place of another: put, append, drop the old. Without it the
@@ -88,8 +94,9 @@ impl RemoteState {
     pub async fn found(&self, found: RemoteFinding) {
         let (server, url) = (self.server, self.url.clone());
         let id = CommandId(Uuid::now_v7());
-        let recorded =
-            self.appender.commit(id, Actor::Worker, move |catalog| Ok(record_finding(catalog, server, &url, found)));
+        let recorded = self.appender.commit(id, Actor::Worker, move |catalog| {
+            Ok(record_finding(catalog, server, &url, found))
+        });
         if let Err(failure) = recorded.await {
             tracing::warn!(server = %self.server, %failure, "what was found out of a server could not be recorded");
         }

@@ -21,7 +21,11 @@ pub(super) async fn finish_calls(connection: &Connection) {
 
 /// Lets an old version finish its calls, each within its own time, while the new one takes those that come; then stops
 /// it. It may live no longer than the lease.
-pub(super) async fn retire(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, old: Arc<Connection>) {
+pub(super) async fn retire(
+    manager: Arc<ServerManager>,
+    handle: Arc<ServerHandle>,
+    old: Arc<Connection>,
+) {
     let finished = async {
         while old.calls() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -36,8 +40,13 @@ pub(super) async fn retire(manager: Arc<ServerManager>, handle: Arc<ServerHandle
             old.stop().await;
         }
     }
-    handle.log_buffer.push("transport", "the old version was stopped");
-    manager.metrics.children_alive.dec_by(i64::from(old.has_child()));
+    handle
+        .log_buffer
+        .push("transport", "the old version was stopped");
+    manager
+        .metrics
+        .children_alive
+        .dec_by(i64::from(old.has_child()));
 }
 
 pub(super) fn backoff(max: Duration) -> impl Iterator<Item = Duration> {

@@ -71,7 +71,16 @@ impl Supervisor {
         eager: bool,
     ) -> Self {
         let (tools_changed, waiting) = (Arc::default(), Vec::new());
-        Self { handle, manager, tools_changed, inbox, waiting, standby: !eager, crashes: 0, broken: false }
+        Self {
+            handle,
+            manager,
+            tools_changed,
+            inbox,
+            waiting,
+            standby: !eager,
+            crashes: 0,
+            broken: false,
+        }
     }
 
     pub async fn run(mut self) {
@@ -80,11 +89,25 @@ impl Supervisor {
             while let Ok(order) = self.inbox.try_recv() {
                 self.waiting.push(order);
             }
-            if self.manager.ending.is_cancelled() || self.waiting.iter().any(|order| order.shut_down) {
+            if self.manager.ending.is_cancelled()
+                || self.waiting.iter().any(|order| order.shut_down)
+            {
                 break;
             }
-            let Some(server) = self.manager.projection.catalog().server_by_id(self.handle.id).cloned() else { break };
-            let obtained = if server.enabled { self.obtain(&server).await } else { Ownership::NotWanted };
+            let Some(server) = self
+                .manager
+                .projection
+                .catalog()
+                .server_by_id(self.handle.id)
+                .cloned()
+            else {
+                break;
+            };
+            let obtained = if server.enabled {
+                self.obtain(&server).await
+            } else {
+                Ownership::NotWanted
+            };
             match obtained {
                 Ownership::Held => {}
                 Ownership::NotWanted | Ownership::Elsewhere => {
@@ -115,14 +138,19 @@ impl Supervisor {
                 }
             }
         }
-        self.show(RunState::Stopped, ServerStatus::of(ConnectionStatus::Disconnected));
+        self.show(
+            RunState::Stopped,
+            ServerStatus::of(ConnectionStatus::Disconnected),
+        );
         self.release_ownership().await;
         self.manager.forget(&self.handle);
     }
 
     /// Takes the right to run the server.
     async fn obtain(&mut self, server: &Server) -> Ownership {
-        if self.manager.leaving.is_cancelled() || (std::mem::take(&mut self.standby) && self.waiting.is_empty()) {
+        if self.manager.leaving.is_cancelled()
+            || (std::mem::take(&mut self.standby) && self.waiting.is_empty())
+        {
             return Ownership::Elsewhere;
         }
         let (asked, ttl) = (tokio::time::Instant::now(), self.manager.limits.lease_ttl);
@@ -133,7 +161,12 @@ impl Supervisor {
             self.handle.lease.granted(ttl);
             return Ownership::Held;
         }
-        match self.manager.leases.acquire(self.handle.id.into(), self.manager.worker, ttl).await {
+        match self
+            .manager
+            .leases
+            .acquire(self.handle.id.into(), self.manager.worker, ttl)
+            .await
+        {
             Ok(Some(_)) => {
                 self.handle.lease.taken(asked, ttl);
                 if !self.handle.serves() {
@@ -144,9 +177,13 @@ impl Supervisor {
             Ok(None) => Ownership::Elsewhere,
             Err(error) => {
                 tracing::warn!(server = %server.name, %error, "whether a server may be started is not to be found out");
-                let failure = Failure::unavailable("The store cannot be reached, and without it no server is started");
-                let live =
-                    ServerStatus { error: Some(failure.message.clone()), ..ServerStatus::of(ConnectionStatus::Error) };
+                let failure = Failure::unavailable(
+                    "The store cannot be reached, and without it no server is started",
+                );
+                let live = ServerStatus {
+                    error: Some(failure.message.clone()),
+                    ..ServerStatus::of(ConnectionStatus::Error)
+                };
                 self.show(RunState::Failed(Box::new(failure)), live);
                 Ownership::Unknown
             }
@@ -155,8 +192,10 @@ impl Supervisor {
 
     /// Waits while the server is not to run here.
     async fn wait_while_stopped(&mut self, obtained: Ownership) {
-        let (wanted, live) =
-            (!matches!(obtained, Ownership::NotWanted), ServerStatus::of(ConnectionStatus::Disconnected));
+        let (wanted, live) = (
+            !matches!(obtained, Ownership::NotWanted),
+            ServerStatus::of(ConnectionStatus::Disconnected),
+        );
         if self.handle.serves() || self.handle.lease.is_held() {
             self.release_ownership().await;
         }
@@ -167,7 +206,9 @@ impl Supervisor {
                 self.handle.wait_from_now();
                 self.show_quietly(RunState::OwnedElsewhere, live);
             }
-            self.waiting.drain(..).for_each(|order| drop(order.done.send(None)));
+            self.waiting
+                .drain(..)
+                .for_each(|order| drop(order.done.send(None)));
         }
         tokio::select! {
             order = self.inbox.recv() => match order {
@@ -184,7 +225,12 @@ impl Supervisor {
         self.handle.serve(None);
         self.handle.users.clear();
         self.handle.lease.end();
-        if let Err(error) = self.manager.leases.release(self.handle.id.into(), self.manager.worker).await {
+        if let Err(error) = self
+            .manager
+            .leases
+            .release(self.handle.id.into(), self.manager.worker)
+            .await
+        {
             tracing::warn!(server = %self.handle.name, %error, "a lease was not given back; it will expire");
         }
     }
@@ -194,7 +240,10 @@ impl Supervisor {
         let began = now_ms();
         // A broken server is tried again unseen, so that calls go on failing fast, unless somebody waits for it.
         if !self.waiting.is_empty() || (self.crashes == 0 && !self.broken) {
-            self.show(RunState::Starting, ServerStatus::of(ConnectionStatus::Connecting));
+            self.show(
+                RunState::Starting,
+                ServerStatus::of(ConnectionStatus::Connecting),
+            );
         }
         let opening = self.opening(server);
         let connected = tokio::select! {
@@ -206,15 +255,27 @@ impl Supervisor {
         };
         match connected {
             Ok((connection, tools)) => Ok((Arc::new(connection), tools)),
-            Err(StartFailure { why: ConnectError { reason, denied }, details }) => {
+            Err(StartFailure {
+                why: ConnectError { reason, denied },
+                details,
+            }) => {
                 let reason = self.handle.redactor.mask(&reason);
                 let details = details.or_else(|| self.handle.log_buffer.stderr_since(began));
-                self.handle.log_buffer.push("transport", &format!("could not be started: {reason}"));
+                self.handle
+                    .log_buffer
+                    .push("transport", &format!("could not be started: {reason}"));
                 tracing::warn!(server = %server.name, reason, "a server could not be started");
                 let message = || format!("Server {} could not be started: {reason}", server.name);
-                let failure = denied.map_or_else(|| Failure::new(Code::UpstreamError, message()), |denied| *denied);
+                let failure = denied.map_or_else(
+                    || Failure::new(Code::UpstreamError, message()),
+                    |denied| *denied,
+                );
                 let failure = failure.with_details(details.clone());
-                let live = ServerStatus { status: ConnectionStatus::Error, error: Some(reason.clone()), details };
+                let live = ServerStatus {
+                    status: ConnectionStatus::Error,
+                    error: Some(reason.clone()),
+                    details,
+                };
                 self.show(RunState::Failed(Box::new(failure)), live);
                 Err(StopCause::Ended(reason))
             }
@@ -227,7 +288,10 @@ impl Supervisor {
         server: &Server,
     ) -> impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + use<> {
         let (handle, manager, server) = (self.handle.clone(), self.manager.clone(), server.clone());
-        let (tools_changed, memory) = (self.tools_changed.clone(), self.manager.memory(&server, &self.handle, None));
+        let (tools_changed, memory) = (
+            self.tools_changed.clone(),
+            self.manager.memory(&server, &self.handle, None),
+        );
         async move {
             let package = match &server.package {
                 Some(installed) => ready(&manager, &handle, &installed.package).await?,
@@ -247,20 +311,35 @@ impl Supervisor {
             };
             match tokio::time::timeout(limit, Connection::open(&server, package, &shared)).await {
                 Ok(connected) => connected.map_err(StartFailure::from),
-                Err(_) => Err(format!("it was not ready within {} ms (startupTimeout)", limit.as_millis()).into()),
+                Err(_) => Err(format!(
+                    "it was not ready within {} ms (startupTimeout)",
+                    limit.as_millis()
+                )
+                .into()),
             }
         }
     }
 
     /// Shows a connected server until it ends or is not wanted any more.
-    async fn supervise_running(&mut self, server: &Server, mut connection: Arc<Connection>, tools: Tools) {
+    async fn supervise_running(
+        &mut self,
+        server: &Server,
+        mut connection: Arc<Connection>,
+        tools: Tools,
+    ) {
         let (mut server, mut since) = (Arc::new(server.clone()), Instant::now());
         self.handle.log_buffer.push("transport", "connected");
         tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
         record(&self.manager, &self.handle, tools).await;
-        self.manager.metrics.children_alive.inc_by(i64::from(connection.has_child()));
+        self.manager
+            .metrics
+            .children_alive
+            .inc_by(i64::from(connection.has_child()));
         self.handle.connection.store(Some(connection.clone()));
-        self.show(RunState::Running(connection.clone()), ServerStatus::of(ConnectionStatus::Connected));
+        self.show(
+            RunState::Running(connection.clone()),
+            ServerStatus::of(ConnectionStatus::Connected),
+        );
         // One at a time, so that an older list never replaces a newer one; never in an order's way.
         let mut refreshing: Option<BoxFuture<'static, ()>> = None;
         // Another version on its way, beside the one that runs.
@@ -269,7 +348,8 @@ impl Supervisor {
             if beside.as_ref().map(|beside| beside.server.changed)
                 != upgraded(&self.manager, &server).map(|s| s.changed)
             {
-                beside = upgraded(&self.manager, &server).map(|newer| PendingUpgrade::new(self.opening(&newer), newer));
+                beside = upgraded(&self.manager, &server)
+                    .map(|newer| PendingUpgrade::new(self.opening(&newer), newer));
             }
             tokio::select! {
                 () = connection.closed() => break StopCause::Ended(connection.why_it_ended().await),
@@ -324,16 +404,24 @@ impl Supervisor {
         match left {
             StopCause::LeaseEnded => {
                 // Another may start it any moment: no time is left for a good end.
-                self.show_quietly(RunState::Starting, ServerStatus::of(ConnectionStatus::Connecting));
+                self.show_quietly(
+                    RunState::Starting,
+                    ServerStatus::of(ConnectionStatus::Connecting),
+                );
                 connection.kill().await;
-                self.handle.log_buffer.push("transport", "stopped: the lease could not be renewed");
+                self.handle
+                    .log_buffer
+                    .push("transport", "stopped: the lease could not be renewed");
                 tracing::warn!(server = %server.name, "a server was stopped because its lease could not be renewed");
             }
             StopCause::Ordered(_) | StopCause::News => {
                 if let StopCause::Ordered(order) = left {
                     self.waiting.push(order);
                 }
-                self.show_quietly(RunState::Starting, ServerStatus::of(ConnectionStatus::Connecting));
+                self.show_quietly(
+                    RunState::Starting,
+                    ServerStatus::of(ConnectionStatus::Connecting),
+                );
                 finish_calls(&connection).await;
                 connection.stop().await;
                 self.handle.log_buffer.push("transport", "stopped");
@@ -341,20 +429,34 @@ impl Supervisor {
             }
             StopCause::Ended(reason) => {
                 let reason = self.handle.redactor.mask(&reason);
-                self.handle.log_buffer.push("transport", &format!("ended: {reason}"));
+                self.handle
+                    .log_buffer
+                    .push("transport", &format!("ended: {reason}"));
                 tracing::warn!(server = %server.name, reason, "a server ended and is being restarted");
                 let details = self.handle.log_buffer.stderr_since(connection.started_at());
-                let live = ServerStatus { status: ConnectionStatus::Connecting, error: Some(reason), details };
+                let live = ServerStatus {
+                    status: ConnectionStatus::Connecting,
+                    error: Some(reason),
+                    details,
+                };
                 self.show(RunState::Starting, live);
                 self.manager.metrics.restarted(&server.name);
-                self.crashes = if since.elapsed() >= STEADY { 1 } else { self.crashes + 1 };
+                self.crashes = if since.elapsed() >= STEADY {
+                    1
+                } else {
+                    self.crashes + 1
+                };
             }
         }
-        self.manager.metrics.children_alive.dec_by(i64::from(connection.has_child()));
+        self.manager
+            .metrics
+            .children_alive
+            .dec_by(i64::from(connection.has_child()));
         drop(connection);
         if self.crashes > 1 {
-            let pause =
-                backoff(Duration::from_secs(5)).nth(self.crashes as usize - 2).unwrap_or(Duration::from_secs(5));
+            let pause = backoff(Duration::from_secs(5))
+                .nth(self.crashes as usize - 2)
+                .unwrap_or(Duration::from_secs(5));
             self.pause(pause).await;
         }
     }

@@ -22,21 +22,31 @@ pub async fn refresh(
         Ok(Ok(tools)) => record(&manager, &handle, tools).await,
         Ok(Err(reason)) => {
             let reason = handle.redactor.mask(&reason);
-            handle.log_buffer.push("transport", &format!("the new list of tools was not to be had: {reason}"));
+            handle.log_buffer.push(
+                "transport",
+                &format!("the new list of tools was not to be had: {reason}"),
+            );
         }
-        Err(_) => handle.log_buffer.push("transport", "the new list of tools did not come in time"),
+        Err(_) => handle
+            .log_buffer
+            .push("transport", "the new list of tools did not come in time"),
     }
 }
 
 /// Tells the log what the server offers, where that is news. Without it the server works all the
 /// same; the next start tries again.
 pub async fn record(manager: &ServerManager, handle: &ServerHandle, tools: Tools) {
-    let command = RecordTools { server: handle.id, tools };
+    let command = RecordTools {
+        server: handle.id,
+        tools,
+    };
     if record_tools(&manager.projection.catalog(), &command).is_empty() {
         return;
     }
     let id = CommandId(uuid::Uuid::now_v7());
-    let recorded = manager.appender.commit(id, Actor::Worker, move |catalog| Ok(record_tools(catalog, &command)));
+    let recorded = manager.appender.commit(id, Actor::Worker, move |catalog| {
+        Ok(record_tools(catalog, &command))
+    });
     if let Err(failure) = recorded.await {
         tracing::warn!(server = %handle.name, %failure, "the tools found could not be recorded");
     }

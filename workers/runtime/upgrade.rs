@@ -43,11 +43,18 @@ impl PendingUpgrade {
         opening: impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + 'static,
         server: Arc<Server>,
     ) -> Self {
-        Self { server, opening: opening.boxed(), failed: 0 }
+        Self {
+            server,
+            opening: opening.boxed(),
+            failed: 0,
+        }
     }
 
     /// Another attempt, after a while.
-    pub fn again(&mut self, opening: impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + 'static) {
+    pub fn again(
+        &mut self,
+        opening: impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + 'static,
+    ) {
         let pause = backoff(AGAIN).nth(self.failed).unwrap_or(AGAIN);
         self.failed += 1;
         self.opening = async move {
@@ -63,7 +70,12 @@ impl PendingUpgrade {
 
     /// Waits for the attempt, if there is one. It may be dropped and waited for again; one that failed is over.
     pub async fn opened(beside: &mut Option<Self>) -> Result<Opened, String> {
-        let Some(Self { server, opening, .. }) = beside else { return std::future::pending().await };
+        let Some(Self {
+            server, opening, ..
+        }) = beside
+        else {
+            return std::future::pending().await;
+        };
         let opened = opening.await;
         opened
             .map(|(connection, tools)| (server.clone(), Arc::new(connection), tools))
@@ -99,8 +111,12 @@ pub async fn ready(
         handle.redactor.clone(),
     )
     .await;
-    let unopened =
-        |Failure { message, details, .. }| StartFailure { why: format!("its package: {message}").into(), details };
+    let unopened = |Failure {
+                        message, details, ..
+                    }| StartFailure {
+        why: format!("its package: {message}").into(),
+        details,
+    };
     let ready = ready.map_err(unopened)?;
     if let Some(built) = &ready {
         manager.installer.link(&package.source, &handle.name, built);

@@ -79,13 +79,20 @@ impl UserConnections {
             return own.clone();
         }
         if users.len() >= USERS
-            && let Some(oldest) = users.iter().min_by_key(|(_, own)| own.used.load(Ordering::Relaxed))
+            && let Some(oldest) = users
+                .iter()
+                .min_by_key(|(_, own)| own.used.load(Ordering::Relaxed))
         {
             let oldest = oldest.0.clone();
             users.remove(&oldest);
         }
         let (connection, connecting) = (ArcSwapOption::empty(), tokio::sync::Mutex::default());
-        let own = Arc::new(UserConnection { of, connection, connecting, used: AtomicU64::new(now_ms()) });
+        let own = Arc::new(UserConnection {
+            of,
+            connection,
+            connecting,
+            used: AtomicU64::new(now_ms()),
+        });
         users.insert(user.clone(), own.clone());
         own
     }
@@ -93,7 +100,8 @@ impl UserConnections {
     /// Drops what nobody uses. To be called now and then.
     pub fn forget(&self) {
         let old = now_ms().saturating_sub(IDLE.as_millis() as u64);
-        self.lock().retain(|_, own| own.used.load(Ordering::Relaxed) > old);
+        self.lock()
+            .retain(|_, own| own.used.load(Ordering::Relaxed) > old);
     }
 
     /// Another worker is to run the server. Calls under way end with their answers.
@@ -108,7 +116,9 @@ impl UserConnections {
 
 impl UserConnection {
     fn connected(&self) -> Option<Arc<Connection>> {
-        self.connection.load_full().filter(|connection| !connection.is_closed())
+        self.connection
+            .load_full()
+            .filter(|connection| !connection.is_closed())
     }
 }
 
@@ -139,15 +149,31 @@ async fn connect(
             }
             Ok(Arc::new(connection))
         }
-        Ok(Err(ConnectError { denied: Some(denied), .. })) => Err(*denied),
-        Ok(Err(ConnectError { reason, denied: None })) => {
+        Ok(Err(ConnectError {
+            denied: Some(denied),
+            ..
+        })) => Err(*denied),
+        Ok(Err(ConnectError {
+            reason,
+            denied: None,
+        })) => {
             let reason = handle.redactor.mask(&reason);
-            handle.log_buffer.push("transport", &format!("a user could not be connected: {reason}"));
-            let failed = format!("Server {} could not be connected for user {user}: {reason}", server.name);
+            handle.log_buffer.push(
+                "transport",
+                &format!("a user could not be connected: {reason}"),
+            );
+            let failed = format!(
+                "Server {} could not be connected for user {user}: {reason}",
+                server.name
+            );
             Err(Failure::new(Code::UpstreamError, failed))
         }
         Err(_) => {
-            let late = format!("Server {} was not ready within {} ms (startupTimeout)", server.name, limit.as_millis());
+            let late = format!(
+                "Server {} was not ready within {} ms (startupTimeout)",
+                server.name,
+                limit.as_millis()
+            );
             Err(Failure::new(Code::UpstreamError, late))
         }
     }

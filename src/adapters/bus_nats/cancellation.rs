@@ -35,7 +35,13 @@ impl RunningAsks {
             return None;
         }
         state.asks.insert(id.clone(), abort);
-        Some((RunningGuard { running: self.clone(), id }, registration))
+        Some((
+            RunningGuard {
+                running: self.clone(),
+                id,
+            },
+            registration,
+        ))
     }
 
     fn cancel(&self, id: String) {

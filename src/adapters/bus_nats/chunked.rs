@@ -34,15 +34,22 @@ pub struct ChunkedBody {
 
 impl ChunkedBody {
     pub fn parse(text: &str, max_body: usize) -> Result<Self, String> {
-        let parts: Self = serde_json::from_str(text).map_err(|error| format!("cannot be read: {error}"))?;
+        let parts: Self =
+            serde_json::from_str(text).map_err(|error| format!("cannot be read: {error}"))?;
         if !parts.inbox.starts_with("_INBOX.") {
             return Err("names an inbox that is none".into());
         }
         if parts.length > max_body {
-            return Err(format!("announces {} bytes; at most {max_body} are taken", parts.length));
+            return Err(format!(
+                "announces {} bytes; at most {max_body} are taken",
+                parts.length
+            ));
         }
         if parts.part < SMALLEST {
-            return Err(format!("announces parts of {} bytes, which is too small", parts.part));
+            return Err(format!(
+                "announces parts of {} bytes, which is too small",
+                parts.part
+            ));
         }
         Ok(parts)
     }
@@ -55,14 +62,19 @@ impl ChunkedBody {
             payload: payload.into(),
             headers: None,
         };
-        let parts = (0..self.length).step_by(self.part).map(|offset| async move {
-            let part = inbox.request(ask(offset.to_string()), SILENCE).await.ok_or(())?;
-            let expected = self.part.min(self.length - offset);
-            if part.status.is_some() || part.payload.len() != expected {
-                return Err(());
-            }
-            Ok(part.payload)
-        });
+        let parts = (0..self.length)
+            .step_by(self.part)
+            .map(|offset| async move {
+                let part = inbox
+                    .request(ask(offset.to_string()), SILENCE)
+                    .await
+                    .ok_or(())?;
+                let expected = self.part.min(self.length - offset);
+                if part.status.is_some() || part.payload.len() != expected {
+                    return Err(());
+                }
+                Ok(part.payload)
+            });
         let mut body = BytesMut::with_capacity(self.length);
         let mut parts = futures::stream::iter(parts).buffered(AT_ONCE);
         while let Some(part) = parts.try_next().await.ok()? {
@@ -105,6 +117,14 @@ pub fn load(inbox: &Arc<Inbox>, message: &mut OutboundMessage, body: Bytes) -> O
     }
     let (length, sha256) = (body.len(), digest(&body));
     let held = inbox.hold(body, part);
-    wire::put_parts(message, &ChunkedBody { inbox: held.subject(), length, part, sha256 });
+    wire::put_parts(
+        message,
+        &ChunkedBody {
+            inbox: held.subject(),
+            length,
+            part,
+            sha256,
+        },
+    );
     Some(held)
 }

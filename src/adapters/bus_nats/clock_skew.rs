@@ -40,7 +40,11 @@ struct Heard {
 
 impl SenderClocks {
     pub fn new(own: String) -> Self {
-        Self { own, began: Instant::now(), heard: Mutex::default() }
+        Self {
+            own,
+            began: Instant::now(),
+            heard: Mutex::default(),
+        }
     }
 
     fn now(&self) -> i64 {
@@ -76,8 +80,12 @@ impl SenderClocks {
 
     fn late_at(&self, now: i64, stamp: Option<&str>) -> Duration {
         let mut words = stamp.unwrap_or_default().split(' ');
-        let (Some(sender), Some(sent)) = (words.next(), words.next()) else { return Duration::ZERO };
-        let Ok(sent) = sent.parse::<i64>() else { return Duration::ZERO };
+        let (Some(sender), Some(sent)) = (words.next(), words.next()) else {
+            return Duration::ZERO;
+        };
+        let Ok(sent) = sent.parse::<i64>() else {
+            return Duration::ZERO;
+        };
         let difference = now.saturating_sub(sent);
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(clock) = heard.get_mut(sender) else {
@@ -85,13 +93,24 @@ impl SenderClocks {
                 heard.retain(|_, clock| now - clock.since < 2 * WINDOW);
             }
             if heard.len() < SENDERS {
-                heard.insert(sender.to_owned(), Heard { since: now, least: difference, before: difference });
+                heard.insert(
+                    sender.to_owned(),
+                    Heard {
+                        since: now,
+                        least: difference,
+                        before: difference,
+                    },
+                );
             }
             return Duration::ZERO;
         };
         let usual = clock.least.min(clock.before);
         if now - clock.since >= WINDOW {
-            *clock = Heard { since: now, least: difference, before: clock.least };
+            *clock = Heard {
+                since: now,
+                least: difference,
+                before: clock.least,
+            };
         } else {
             clock.least = clock.least.min(difference);
         }
@@ -106,21 +125,37 @@ mod tests {
     /// How late messages are that were sent and heard at these times.
     fn delay(messages: &[(i64, i64)]) -> Vec<u128> {
         let clocks = SenderClocks::new("me".into());
-        messages.iter().map(|(sent, now)| clocks.late_at(*now, Some(&format!("it {sent}"))).as_millis()).collect()
+        messages
+            .iter()
+            .map(|(sent, now)| {
+                clocks
+                    .late_at(*now, Some(&format!("it {sent}")))
+                    .as_millis()
+            })
+            .collect()
     }
 
     #[test]
     fn what_exceeds_the_least_difference_was_spent_on_the_way() {
         // Its clock is 1,000 ahead; the quickest way takes 2.
         assert_eq!(
-            delay(&[(1_000, 5), (1_100, 102), (1_200, 202), (1_300, 9_302), (10_400, 9_402)]),
+            delay(&[
+                (1_000, 5),
+                (1_100, 102),
+                (1_200, 202),
+                (1_300, 9_302),
+                (10_400, 9_402)
+            ]),
             [0, 0, 0, 9_000, 0]
         );
     }
 
     #[test]
     fn after_a_long_silence_the_first_to_come_is_late_nevertheless() {
-        assert_eq!(delay(&[(0, 0), (100, 600_100), (600_200, 600_200)]), [0, 600_000, 0]);
+        assert_eq!(
+            delay(&[(0, 0), (100, 600_100), (600_200, 600_200)]),
+            [0, 600_000, 0]
+        );
     }
 
     #[test]

@@ -42,7 +42,13 @@ impl NatsOptions {
     pub const MAX_BODY: usize = 17 << 20;
 
     pub fn new(urls: Vec<String>) -> Self {
-        Self { urls, creds: None, ca: None, prefix: Self::PREFIX.into(), max_body: Self::MAX_BODY }
+        Self {
+            urls,
+            creds: None,
+            ca: None,
+            prefix: Self::PREFIX.into(),
+            max_body: Self::MAX_BODY,
+        }
     }
 }
 
@@ -76,18 +82,27 @@ impl NatsConnection {
             None => connecting,
         };
         if let Some(creds) = &options.creds {
-            connecting = connecting
-                .credentials_file(creds)
-                .await
-                .map_err(|error| format!("the NATS credentials file {} cannot be used: {error}", creds.display()))?;
+            connecting = connecting.credentials_file(creds).await.map_err(|error| {
+                format!(
+                    "the NATS credentials file {} cannot be used: {error}",
+                    creds.display()
+                )
+            })?;
         }
         if let Some(ca) = &options.ca {
             connecting = connecting.add_root_certificates(ca.clone());
         }
-        let places = servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect::<Vec<_>>();
+        let places = servers
+            .iter()
+            .map(|server| format!("{}:{}", server.host(), server.port()))
+            .collect::<Vec<_>>();
         let places = places.join(", ");
         match tokio::time::timeout(CONNECT_ALL, connecting.connect(servers)).await {
-            Ok(Ok(client)) => Ok(Self { client, runtime: Handle::current(), connected }),
+            Ok(Ok(client)) => Ok(Self {
+                client,
+                runtime: Handle::current(),
+                connected,
+            }),
             Ok(Err(error)) => Err(format!("NATS at {places} {}", reason(&error))),
             Err(_) => Err(format!("NATS at {places} does not answer")),
         }
@@ -127,12 +142,18 @@ impl NatsConnection {
         // It may be called where there is no runtime: by whoever drops a guard last.
         let _inside = self.runtime.enter();
         let mut work = Box::pin(work);
-        if tokio::task::unconstrained(&mut work).now_or_never().is_none() {
+        if tokio::task::unconstrained(&mut work)
+            .now_or_never()
+            .is_none()
+        {
             self.runtime.spawn(work);
         }
     }
 
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
+    pub fn spawn(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
         self.runtime.spawn(work)
     }
 }
@@ -148,7 +169,9 @@ fn tell(event: &Event) {
     match event {
         Event::Connected => tracing::info!("NATS is connected"),
         Event::Disconnected => tracing::warn!("the connection to NATS is lost"),
-        Event::SlowConsumer(_) => tracing::error!("messages of NATS are dropped: too many came at once"),
+        Event::SlowConsumer(_) => {
+            tracing::error!("messages of NATS are dropped: too many came at once")
+        }
         Event::ServerError(error) => tracing::warn!(%error, "NATS complains"),
         Event::ClientError(error) => tracing::debug!(%error, "an attempt to reach NATS failed"),
         Event::LameDuckMode => tracing::info!("NATS will soon close the connection"),
@@ -176,7 +199,12 @@ fn addresses(urls: &[String]) -> Result<(Vec<ServerAddr>, Option<User>), String>
     let (mut servers, mut user) = (Vec::new(), None);
     for (n, url) in urls.iter().enumerate() {
         // The text itself is not repeated: it may hold a password.
-        let bad = || format!("address {} of NATS is none: it looks like nats://host:4222 or tls://host:4222", n + 1);
+        let bad = || {
+            format!(
+                "address {} of NATS is none: it looks like nats://host:4222 or tls://host:4222",
+                n + 1
+            )
+        };
         let full: ServerAddr = url.trim().parse().map_err(|_| bad())?;
         if !matches!(full.scheme(), "nats" | "tls") || full.host().is_empty() {
             return Err(bad());
@@ -184,7 +212,10 @@ fn addresses(urls: &[String]) -> Result<(Vec<ServerAddr>, Option<User>), String>
         if let Some(name) = full.username() {
             let own = (decoded(name), full.password().map(decoded));
             if user.get_or_insert_with(|| own.clone()) != &own {
-                return Err("the addresses of NATS name different users: one is used for all of them".into());
+                return Err(
+                    "the addresses of NATS name different users: one is used for all of them"
+                        .into(),
+                );
             }
         }
         let host = match full.host() {
@@ -206,7 +237,9 @@ fn decoded(text: &str) -> String {
     let (mut plain, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while at < bytes.len() {
         let hex = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
-        let byte = hex.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let byte = hex
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         plain.push(byte.unwrap_or(bytes[at]));
         at += if byte.is_some() { 3 } else { 1 };
     }
@@ -220,20 +253,38 @@ mod tests {
     fn of(urls: &[&str]) -> Result<(Vec<String>, Option<User>), String> {
         let urls: Vec<_> = urls.iter().map(|url| (*url).to_owned()).collect();
         let (servers, user) = addresses(&urls)?;
-        Ok((servers.into_iter().map(|server| server.into_inner().to_string()).collect(), user))
+        Ok((
+            servers
+                .into_iter()
+                .map(|server| server.into_inner().to_string())
+                .collect(),
+            user,
+        ))
     }
 
     #[test]
     fn addresses_lose_their_secrets() {
-        let (servers, user) = of(&["nats://me:p%40ss@one:4000", "tls://[::1]", "three"]).expect("addresses");
-        assert_eq!(servers, ["nats://one:4000", "tls://[::1]:4222", "nats://three:4222"]);
+        let (servers, user) =
+            of(&["nats://me:p%40ss@one:4000", "tls://[::1]", "three"]).expect("addresses");
+        assert_eq!(
+            servers,
+            ["nats://one:4000", "tls://[::1]:4222", "nats://three:4222"]
+        );
         assert_eq!(user, Some(("me".into(), Some("p@ss".into()))));
-        assert_eq!(of(&["token@one"]).expect("an address").1, Some(("token".into(), None)));
+        assert_eq!(
+            of(&["token@one"]).expect("an address").1,
+            Some(("token".into(), None))
+        );
     }
 
     #[test]
     fn a_bad_address_is_not_repeated() {
-        for bad in [&["http://me:hunter2@one"][..], &["nats://me:hunter2@one:port"], &["a", "me:hunter2@:1:2"], &[]] {
+        for bad in [
+            &["http://me:hunter2@one"][..],
+            &["nats://me:hunter2@one:port"],
+            &["a", "me:hunter2@:1:2"],
+            &[],
+        ] {
             let said = of(bad).expect_err("no address");
             assert!(!said.contains("hunter2") && said.contains("NATS"), "{said}");
         }

@@ -37,13 +37,32 @@ pub struct HintForwarder {
 impl Hints {
     pub async fn open(inbox: &Inbox, subjects: &Subjects) -> Result<(Self, HintForwarder), String> {
         let client = &inbox.link.client;
-        let moved = client.subscribe(subjects.log_moved()).await.map_err(|error| error.to_string())?;
-        let heard = client.subscribe(subjects.status()).await.map_err(|error| error.to_string())?;
+        let moved = client
+            .subscribe(subjects.log_moved())
+            .await
+            .map_err(|error| error.to_string())?;
+        let heard = client
+            .subscribe(subjects.status())
+            .await
+            .map_err(|error| error.to_string())?;
         let here = broadcast::Sender::new(HINTS);
         let (position, position_out) = watch::channel(Position(0));
         let (status, status_out) = mpsc::channel(STATUS);
-        let wire = HintForwarder { moved, status: heard, position_out, status_out, here: here.clone() };
-        Ok((Self { here, position, status }, wire))
+        let wire = HintForwarder {
+            moved,
+            status: heard,
+            position_out,
+            status_out,
+            here: here.clone(),
+        };
+        Ok((
+            Self {
+                here,
+                position,
+                status,
+            },
+            wire,
+        ))
     }
 
     pub fn publish(&self, hint: Hint) {

@@ -30,7 +30,10 @@ pub struct Inbox {
 
 enum InboxEntry {
     /// Somebody waits for one message.
-    Waits { heard: Instant, answer: oneshot::Sender<Message> },
+    Waits {
+        heard: Instant,
+        answer: oneshot::Sender<Message>,
+    },
     /// A body that is fetched in parts of that size.
     Holds(Bytes, usize),
 }
@@ -38,8 +41,20 @@ enum InboxEntry {
 impl Inbox {
     pub async fn open(link: NatsConnection) -> Result<(Arc<Self>, Subscriber), String> {
         let prefix = format!("_INBOX.{}.", Uuid::new_v4().simple());
-        let letters = link.client.subscribe(format!("{prefix}*")).await.map_err(|error| error.to_string())?;
-        Ok((Arc::new(Self { link, prefix, next: AtomicU64::new(0), entries: Mutex::default() }), letters))
+        let letters = link
+            .client
+            .subscribe(format!("{prefix}*"))
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok((
+            Arc::new(Self {
+                link,
+                prefix,
+                next: AtomicU64::new(0),
+                entries: Mutex::default(),
+            }),
+            letters,
+        ))
     }
 
     /// Hands out what comes.
@@ -50,23 +65,38 @@ impl Inbox {
     }
 
     fn deliver(&self, letter: Message) {
-        let Some(number) = letter.subject.strip_prefix(self.prefix.as_str()).and_then(|n| n.parse().ok()) else {
+        let Some(number) = letter
+            .subject
+            .strip_prefix(self.prefix.as_str())
+            .and_then(|n| n.parse().ok())
+        else {
             return;
         };
         let mut entries = self.lock();
         match entries.get_mut(&number) {
-            Some(InboxEntry::Waits { heard, .. }) if wire::is_working(&letter) => *heard = Instant::now(),
+            Some(InboxEntry::Waits { heard, .. }) if wire::is_working(&letter) => {
+                *heard = Instant::now()
+            }
             Some(InboxEntry::Waits { .. }) => {
-                let Some(InboxEntry::Waits { answer, .. }) = entries.remove(&number) else { return };
+                let Some(InboxEntry::Waits { answer, .. }) = entries.remove(&number) else {
+                    return;
+                };
                 drop(entries);
                 let _ = answer.send(letter);
             }
-            Some(InboxEntry::Holds(..)) if letter.payload.is_empty() => drop(entries.remove(&number)),
+            Some(InboxEntry::Holds(..)) if letter.payload.is_empty() => {
+                drop(entries.remove(&number))
+            }
             Some(InboxEntry::Holds(body, size)) => {
                 let part = chunked::part(body, &letter.payload, *size);
                 drop(entries);
                 if let (Some(payload), Some(reply)) = (part, letter.reply) {
-                    self.link.send(OutboundMessage { subject: reply, reply: None, payload, headers: None });
+                    self.link.send(OutboundMessage {
+                        subject: reply,
+                        reply: None,
+                        payload,
+                        headers: None,
+                    });
                 }
             }
             // A late answer is nobody's.
@@ -77,13 +107,23 @@ impl Inbox {
     /// A place for one message to come back to.
     pub fn wait(self: &Arc<Self>) -> ReplyWaiter {
         let (answer, rx) = oneshot::channel();
-        let number = self.enter(InboxEntry::Waits { heard: Instant::now(), answer });
-        ReplyWaiter { inbox: self.clone(), number, answer: rx }
+        let number = self.enter(InboxEntry::Waits {
+            heard: Instant::now(),
+            answer,
+        });
+        ReplyWaiter {
+            inbox: self.clone(),
+            number,
+            answer: rx,
+        }
     }
 
     /// Keeps a body to be fetched, until the guard is dropped or somebody says that he has it.
     pub fn hold(self: &Arc<Self>, body: Bytes, size: usize) -> HeldBody {
-        HeldBody { inbox: self.clone(), number: self.enter(InboxEntry::Holds(body, size)) }
+        HeldBody {
+            inbox: self.clone(),
+            number: self.enter(InboxEntry::Holds(body, size)),
+        }
     }
 
     fn enter(&self, entry: InboxEntry) -> u64 {
@@ -98,7 +138,11 @@ impl Inbox {
 
     /// A subject below the inbox that the inbox itself does not hear.
     pub fn new_subject(&self, word: &str) -> String {
-        format!("{}{word}.{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
+        format!(
+            "{}{word}.{}",
+            self.prefix,
+            self.next.fetch_add(1, Ordering::Relaxed)
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, InboxEntry>> {
@@ -106,18 +150,30 @@ impl Inbox {
     }
 
     /// A question of one message with an answer of one message.
-    pub async fn request(self: &Arc<Self>, mut question: OutboundMessage, limit: Duration) -> Option<Message> {
+    pub async fn request(
+        self: &Arc<Self>,
+        mut question: OutboundMessage,
+        limit: Duration,
+    ) -> Option<Message> {
         let mut waiting = self.wait();
         question.reply = Some(waiting.subject().into());
         self.link.send(question);
-        tokio::time::timeout(limit, waiting.answer()).await.ok().flatten()
+        tokio::time::timeout(limit, waiting.answer())
+            .await
+            .ok()
+            .flatten()
     }
 
     /// Waits until all that was sent before has been at the server, and what the server sent meanwhile is here.
     pub async fn round_trip(self: &Arc<Self>, limit: Duration) {
         let mut waiting = self.wait();
         let subject = waiting.subject().into();
-        self.link.send(OutboundMessage { subject, reply: None, payload: Bytes::new(), headers: None });
+        self.link.send(OutboundMessage {
+            subject,
+            reply: None,
+            payload: Bytes::new(),
+            headers: None,
+        });
         let _ = tokio::time::timeout(limit, waiting.answer()).await;
     }
 }

@@ -38,7 +38,11 @@ pub struct JobPuller {
 
 impl JobPuller {
     pub fn new(lane: Arc<JobStream>) -> Self {
-        Self { lane, seen: None, pull: None }
+        Self {
+            lane,
+            seen: None,
+            pull: None,
+        }
     }
 
     /// Asks for one job, under an inbox of its own: the server gives nothing to an inbox that nobody
@@ -53,11 +57,19 @@ impl JobPuller {
         if self.pull.is_none() {
             let inbox = lane.inbox.new_subject("job");
             let subscriber = lane.inbox.link.client.subscribe(inbox.clone()).await.ok()?;
-            self.pull = Some(Pull { lane, inbox, subscriber: Some(subscriber), until: None });
+            self.pull = Some(Pull {
+                lane,
+                inbox,
+                subscriber: Some(subscriber),
+                until: None,
+            });
         }
         let pull = self.pull.as_mut()?;
         if pull.until.is_none() {
-            pull.lane.inbox.link.send(pull.lane.pull(PULL, pull.inbox.as_str().into()));
+            pull.lane
+                .inbox
+                .link
+                .send(pull.lane.pull(PULL, pull.inbox.as_str().into()));
             pull.until = Some(Instant::now() + PULL + FORGOTTEN);
         }
         Some(pull)
@@ -70,7 +82,11 @@ impl JobPuller {
         let job = wire::read_job(&message);
         let reply = job.reply.as_deref().and_then(wire::inbox);
         let settle = UnackedJob::new(lane.inbox.clone(), token, reply);
-        Some(JobDelivery { job, attempt, settle: Box::new(settle) })
+        Some(JobDelivery {
+            job,
+            attempt,
+            settle: Box::new(settle),
+        })
     }
 }
 
@@ -115,7 +131,12 @@ struct Leaving<'a>(&'a mut JobPuller);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        if self.0.pull.as_ref().is_some_and(|pull| pull.until.is_some()) {
+        if self
+            .0
+            .pull
+            .as_ref()
+            .is_some_and(|pull| pull.until.is_some())
+        {
             self.0.pull = None;
         }
     }
@@ -133,7 +154,10 @@ struct Pull {
 impl Pull {
     /// What comes; `None`: nothing has come, not even that time is up.
     async fn next(&mut self) -> Option<Message> {
-        let message = timeout_at(self.until?, self.subscriber.as_mut()?.next()).await.ok().flatten();
+        let message = timeout_at(self.until?, self.subscriber.as_mut()?.next())
+            .await
+            .ok()
+            .flatten();
         self.until = None;
         message
     }
@@ -141,10 +165,15 @@ impl Pull {
 
 impl Drop for Pull {
     fn drop(&mut self) {
-        let (Some(mut subscriber), inbox) = (self.subscriber.take(), self.lane.inbox.clone()) else { return };
+        let (Some(mut subscriber), inbox) = (self.subscriber.take(), self.lane.inbox.clone())
+        else {
+            return;
+        };
         // A job that is on its way here goes back at once.
         let link = &self.lane.inbox.link;
-        let said = tokio::task::unconstrained(subscriber.unsubscribe_after(NO_MORE)).now_or_never().is_some();
+        let said = tokio::task::unconstrained(subscriber.unsubscribe_after(NO_MORE))
+            .now_or_never()
+            .is_some();
         link.spawn(async move {
             if !said {
                 let _ = subscriber.unsubscribe_after(NO_MORE).await;
@@ -163,18 +192,31 @@ impl Drop for Pull {
 /// How often a message was handed out: the fifth word of its token, or the seventh of a longer one,
 /// which names a domain and an account too.
 fn attempt(message: &Message) -> Option<u32> {
-    let words: Vec<_> = message.reply.as_ref()?.strip_prefix("$JS.ACK.")?.split('.').collect();
+    let words: Vec<_> = message
+        .reply
+        .as_ref()?
+        .strip_prefix("$JS.ACK.")?
+        .split('.')
+        .collect();
     words.get(if words.len() > 7 { 4 } else { 2 })?.parse().ok()
 }
 
 fn ack(token: Subject, what: impl Into<Bytes>) -> OutboundMessage {
-    OutboundMessage { subject: token, reply: None, payload: what.into(), headers: None }
+    OutboundMessage {
+        subject: token,
+        reply: None,
+        payload: what.into(),
+        headers: None,
+    }
 }
 
 /// Tells the outcome to a sender who wants it.
 pub fn answer(inbox: &Arc<Inbox>, to: Option<Subject>, outcome: Result<Bytes, Bytes>) {
     let Some(to) = to else { return };
-    let reply = Reply { position: Position(0), outcome };
+    let reply = Reply {
+        position: Position(0),
+        outcome,
+    };
     let mut message = wire::reply(to, &reply, Position(0));
     let (Ok(body) | Err(body)) = reply.outcome;
     let held = chunked::load(inbox, &mut message, body);
@@ -201,26 +243,43 @@ impl UnackedJob {
                 telling.link.send(ack(to.clone(), "+WPI"));
             }
         });
-        Self { inbox, token: Some(token), reply, progress }
+        Self {
+            inbox,
+            token: Some(token),
+            reply,
+            progress,
+        }
     }
 }
 
 #[async_trait]
 impl JobAck for UnackedJob {
     async fn ack(mut self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>) {
-        let Some(token) = self.token.take() else { return };
+        let Some(token) = self.token.take() else {
+            return;
+        };
         if let Some(outcome) = outcome {
             answer(&self.inbox, self.reply.take(), outcome);
         }
         // Confirmed, so that whoever submits the id again submits a new job.
-        if self.inbox.request(ack(token, "+ACK"), CONFIRM).await.is_none() {
+        if self
+            .inbox
+            .request(ack(token, "+ACK"), CONFIRM)
+            .await
+            .is_none()
+        {
             tracing::warn!("NATS has not confirmed that a job is done; it may come again");
         }
     }
 
     async fn nak_after(mut self: Box<Self>, after: Duration) {
-        let Some(token) = self.token.take() else { return };
-        self.inbox.link.send(ack(token, format!("-NAK {{\"delay\": {}}}", after.as_nanos())));
+        let Some(token) = self.token.take() else {
+            return;
+        };
+        self.inbox.link.send(ack(
+            token,
+            format!("-NAK {{\"delay\": {}}}", after.as_nanos()),
+        ));
     }
 }
 

@@ -41,8 +41,16 @@ pub struct JobStream {
 
 impl JobStream {
     pub fn new(inbox: Arc<Inbox>, subjects: Subjects) -> Self {
-        let context = ContextBuilder::new().timeout(LIMIT).build(inbox.link.client.clone());
-        Self { inbox, subjects, context, making: tokio::sync::Mutex::default(), complained: AtomicBool::new(false) }
+        let context = ContextBuilder::new()
+            .timeout(LIMIT)
+            .build(inbox.link.client.clone());
+        Self {
+            inbox,
+            subjects,
+            context,
+            making: tokio::sync::Mutex::default(),
+            complained: AtomicBool::new(false),
+        }
     }
 
     /// Makes the stream and its consumer where they are missing. Who has made them himself, with more
@@ -80,7 +88,11 @@ impl JobStream {
             discard_new_per_subject: true,
             ..Config::default()
         };
-        let stream = self.context.get_or_create_stream(config).await.map_err(|error| error.to_string())?;
+        let stream = self
+            .context
+            .get_or_create_stream(config)
+            .await
+            .map_err(|error| error.to_string())?;
         let config = pull::Config {
             durable_name: Some(TAKERS.to_owned()),
             ack_policy: AckPolicy::Explicit,
@@ -90,7 +102,10 @@ impl JobStream {
             max_ack_pending: JOBS,
             ..pull::Config::default()
         };
-        stream.get_or_create_consumer(TAKERS, config).await.map_err(|error| error.to_string())?;
+        stream
+            .get_or_create_consumer(TAKERS, config)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(())
     }
 
@@ -104,11 +119,19 @@ impl JobStream {
         message.payload = job.body;
         // A job waits for longer than its sender lives, so its body cannot stay behind.
         if message.payload.len() > super::chunked::size(&self.inbox.link) {
-            tracing::error!(job = job.id, bytes = message.payload.len(), "a job is too large for NATS");
+            tracing::error!(
+                job = job.id,
+                bytes = message.payload.len(),
+                "a job is too large for NATS"
+            );
             return Err(BusError::Unavailable);
         }
         for first in [true, false] {
-            let answer = self.inbox.request(message.clone(), LIMIT).await.ok_or(BusError::Unavailable)?;
+            let answer = self
+                .inbox
+                .request(message.clone(), LIMIT)
+                .await
+                .ok_or(BusError::Unavailable)?;
             if answer.status != Some(StatusCode::NO_RESPONDERS) {
                 return stored(&answer.payload);
             }
@@ -134,17 +157,35 @@ impl JobStream {
         };
         let made = self.context.get_or_create_stream(config).await;
         let subject = self.subjects.dead(letter).into();
-        let message = OutboundMessage { subject, reply: None, payload: note, headers: None };
+        let message = OutboundMessage {
+            subject,
+            reply: None,
+            payload: note,
+            headers: None,
+        };
         if made.is_err() || self.inbox.request(message, LIMIT).await.is_none() {
-            tracing::warn!(stream = self.subjects.dead_stream(), "NATS was not told of a message that was set aside");
+            tracing::warn!(
+                stream = self.subjects.dead_stream(),
+                "NATS was not told of a message that was set aside"
+            );
         }
     }
 
     /// The message that asks for one job.
     pub fn pull(&self, expires: Duration, inbox: Subject) -> OutboundMessage {
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.subjects.stream(), TAKERS).into();
+        let subject = format!(
+            "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
+            self.subjects.stream(),
+            TAKERS
+        )
+        .into();
         let payload = format!("{{\"batch\": 1, \"expires\": {}}}", expires.as_nanos()).into();
-        OutboundMessage { subject, reply: Some(inbox), payload, headers: None }
+        OutboundMessage {
+            subject,
+            reply: Some(inbox),
+            payload,
+            headers: None,
+        }
     }
 
     /// Jobs that nobody has in hand.
@@ -152,13 +193,20 @@ impl JobStream {
         if !self.inbox.link.is_connected() {
             return 0;
         }
-        tokio::time::timeout(LIMIT, self.count()).await.ok().flatten().unwrap_or(0)
+        tokio::time::timeout(LIMIT, self.count())
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or(0)
     }
 
     async fn count(&self) -> Option<usize> {
         let stream = self.context.get_stream(self.subjects.stream()).await.ok()?;
         let stored = usize::try_from(stream.cached_info().state.messages).ok()?;
-        let in_hand = stream.consumer_info(TAKERS).await.map_or(0, |consumer| consumer.num_ack_pending);
+        let in_hand = stream
+            .consumer_info(TAKERS)
+            .await
+            .map_or(0, |consumer| consumer.num_ack_pending);
         Some(stored.saturating_sub(in_hand))
     }
 }

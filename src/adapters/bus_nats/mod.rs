@@ -59,8 +59,18 @@ impl NatsBus {
         let link = NatsConnection::connect(&options).await?;
         let subjects = Subjects::new(&options.prefix);
         let (inbox, letters) = Inbox::open(link).await?;
-        let cancels = inbox.link.client.subscribe(subjects.cancel()).await.map_err(|error| error.to_string())?;
-        let ticks = inbox.link.client.subscribe(subjects.clock()).await.map_err(|error| error.to_string())?;
+        let cancels = inbox
+            .link
+            .client
+            .subscribe(subjects.cancel())
+            .await
+            .map_err(|error| error.to_string())?;
+        let ticks = inbox
+            .link
+            .client
+            .subscribe(subjects.clock())
+            .await
+            .map_err(|error| error.to_string())?;
         let (hints, wire) = Hints::open(&inbox, &subjects).await?;
         let running = Arc::new(RunningAsks::default());
         let process = Uuid::new_v4().simple().to_string();
@@ -74,7 +84,17 @@ impl NatsBus {
         ];
         let lane = Arc::new(JobStream::new(inbox.clone(), subjects.clone()));
         let (local, max_body) = (LocalBus::new(), options.max_body);
-        Ok(Arc::new(Self { inbox, subjects, running, hints, lane, clocks, max_body, tasks, local }))
+        Ok(Arc::new(Self {
+            inbox,
+            subjects,
+            running,
+            hints,
+            lane,
+            clocks,
+            max_body,
+            tasks,
+            local,
+        }))
     }
 }
 
@@ -99,7 +119,10 @@ impl Bus for NatsBus {
     }
 
     fn subscribe(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard {
-        let (near, far) = (self.local.subscribe(place, taker.clone()), self.seat(place, taker));
+        let (near, far) = (
+            self.local.subscribe(place, taker.clone()),
+            self.seat(place, taker),
+        );
         SubscriptionGuard(Box::new(move || drop((near, far))))
     }
 

@@ -25,8 +25,12 @@ impl NatsBus {
         let until = Instant::now() + ask.time_left;
         let mut message = wire::ask(&self.subjects, &ask, self.clocks.stamp());
         let _held = chunked::load(&self.inbox, &mut message, ask.body);
-        let mut call =
-            PendingAsk { waiting: self.inbox.wait(), inbox: &self.inbox, subjects: &self.subjects, over: false };
+        let mut call = PendingAsk {
+            waiting: self.inbox.wait(),
+            inbox: &self.inbox,
+            subjects: &self.subjects,
+            over: false,
+        };
         message.reply = Some(call.waiting.subject().into());
         let sent = timeout_at(until, self.inbox.link.client.publish_message(message)).await;
         match sent {
@@ -39,9 +43,15 @@ impl NatsBus {
         }
         let (reply, parts) = call.answer(until, self.max_body).await?;
         let Some(parts) = parts else { return Ok(reply) };
-        let body = timeout_at(until, parts.fetch(&self.inbox)).await.map_err(|_| BusError::TimedOut)?;
+        let body = timeout_at(until, parts.fetch(&self.inbox))
+            .await
+            .map_err(|_| BusError::TimedOut)?;
         let body = body.ok_or(BusError::WorkerLost)?;
-        let outcome = if reply.outcome.is_ok() { Ok(body) } else { Err(body) };
+        let outcome = if reply.outcome.is_ok() {
+            Ok(body)
+        } else {
+            Err(body)
+        };
         Ok(Reply { outcome, ..reply })
     }
 }
@@ -83,7 +93,12 @@ impl Drop for PendingAsk<'_> {
     fn drop(&mut self) {
         if !self.over {
             let (subject, payload) = (self.subjects.cancel().into(), self.waiting.subject().into());
-            self.inbox.link.send(OutboundMessage { subject, reply: None, payload, headers: None });
+            self.inbox.link.send(OutboundMessage {
+                subject,
+                reply: None,
+                payload,
+                headers: None,
+            });
         }
     }
 }

@@ -10,7 +10,9 @@ pub struct Subjects {
 
 impl Subjects {
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        Self {
+            prefix: prefix.to_owned(),
+        }
     }
 
     /// Where an ask for a place goes.
@@ -57,7 +59,10 @@ impl Subjects {
 
     fn stream_of(&self, what: &str) -> String {
         let name = self.prefix.strip_suffix(".v1").unwrap_or(&self.prefix);
-        let safe: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let safe: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .collect();
         format!("{}_{what}", safe.to_ascii_uppercase())
     }
 

@@ -48,7 +48,8 @@ impl NatsBus {
             room: Arc::new(Semaphore::new(IN_HAND)),
         });
         let seat = Arc::new(Seat::default());
-        let (client, (subject, group)) = (self.inbox.link.client.clone(), self.subjects.place(place));
+        let (client, (subject, group)) =
+            (self.inbox.link.client.clone(), self.subjects.place(place));
         let taken = seat.clone();
         self.inbox.link.now_or_later(async move {
             match client.queue_subscribe(subject, group).await {
@@ -67,7 +68,9 @@ impl NatsBus {
         SubscriptionGuard(Box::new(move || {
             seat.lock().left = true;
             let leaving = inbox.clone();
-            inbox.link.now_or_later(async move { seat.leave(leaving).await });
+            inbox
+                .link
+                .now_or_later(async move { seat.leave(leaving).await });
         }))
     }
 }
@@ -97,9 +100,16 @@ impl Seat {
 
     /// Takes no new asks; those on their way are still read.
     async fn leave(&self, inbox: Arc<Inbox>) {
-        self.insist(|subscriber| subscriber.unsubscribe_after(NO_MORE).now_or_never().is_some()).await;
+        self.insist(|subscriber| {
+            subscriber
+                .unsubscribe_after(NO_MORE)
+                .now_or_never()
+                .is_some()
+        })
+        .await;
         inbox.round_trip(ROUND).await;
-        self.insist(|subscriber| subscriber.unsubscribe().now_or_never().is_some()).await;
+        self.insist(|subscriber| subscriber.unsubscribe().now_or_never().is_some())
+            .await;
     }
 
     /// Tells the client something, again where it has no room for it.
@@ -153,17 +163,25 @@ impl AskServer {
         drop(message);
         // Its asker has given up, or does so at any moment.
         if late >= TOO_LATE.min(asked.ask.time_left) {
-            tracing::warn!(command = asked.ask.command, ?late, "an ask came too late and is not begun");
+            tracing::warn!(
+                command = asked.ask.command,
+                ?late,
+                "an ask came too late and is not begun"
+            );
             return self.inbox.link.send_to(commands.reply, wire::busy);
         }
-        let (seen, until) = (asked.ask.seen, Instant::now() + asked.ask.time_left.saturating_sub(late));
+        let (seen, until) = (
+            asked.ask.seen,
+            Instant::now() + asked.ask.time_left.saturating_sub(late),
+        );
         match self.serve(asked, &commands, until).await {
             Some(Ok(reply)) => self.reply(commands.reply, reply, seen),
             Some(Err(Busy)) => self.inbox.link.send_to(commands.reply, wire::busy),
             // Our own askers keep the time themselves.
             None if commands.patient => {}
             None => {
-                let late = Failure::new(Code::Timeout, "The work took longer than Mcp-Time-Left").maybe_run();
+                let late = Failure::new(Code::Timeout, "The work took longer than Mcp-Time-Left")
+                    .maybe_run();
                 self.reply(commands.reply, failed(&late), seen);
             }
         }
@@ -179,7 +197,9 @@ impl AskServer {
         let work = async {
             if let Some(parts) = parts {
                 let Some(body) = parts.fetch(&self.inbox).await else {
-                    return Ok(failed(&Failure::invalid("The body could not be fetched in parts as it was announced")));
+                    return Ok(failed(&Failure::invalid(
+                        "The body could not be fetched in parts as it was announced",
+                    )));
                 };
                 ask.body = body;
             }
@@ -189,11 +209,18 @@ impl AskServer {
         let mut sign = Instant::now() + FIRST_SIGN;
         loop {
             // One timer for both: most asks are done before it rings.
-            let next = if commands.patient { sign.min(until) } else { until };
+            let next = if commands.patient {
+                sign.min(until)
+            } else {
+                until
+            };
             match timeout_at(next, &mut work).await {
                 Ok(outcome) => return Some(outcome),
                 Err(_) if next == until => return None,
-                Err(_) => self.inbox.link.send_to(commands.reply.clone(), wire::working),
+                Err(_) => self
+                    .inbox
+                    .link
+                    .send_to(commands.reply.clone(), wire::working),
             }
             sign += NEXT_SIGN;
         }
@@ -213,5 +240,8 @@ impl AskServer {
 }
 
 fn failed(failure: &Failure) -> Reply {
-    Reply { position: Position(0), outcome: Err(serde_json::to_vec(failure).unwrap_or_default().into()) }
+    Reply {
+        position: Position(0),
+        outcome: Err(serde_json::to_vec(failure).unwrap_or_default().into()),
+    }
 }

@@ -49,8 +49,15 @@ const LONGEST_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// An ask as a message, without its body and its reply subject.
 pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
     let mut headers = HeaderMap::new();
-    headers.insert(SENT.clone(), format!("{clock} {} {}", ask.time_left.as_millis(), ask.seen));
-    if let Some(traceparent) = ask.traceparent.as_deref().and_then(|text| text.parse::<HeaderValue>().ok()) {
+    headers.insert(
+        SENT.clone(),
+        format!("{clock} {} {}", ask.time_left.as_millis(), ask.seen),
+    );
+    if let Some(traceparent) = ask
+        .traceparent
+        .as_deref()
+        .and_then(|text| text.parse::<HeaderValue>().ok())
+    {
         headers.insert(TRACEPARENT.clone(), traceparent);
     }
     put_call(&mut headers, ask.call.as_ref());
@@ -61,7 +68,12 @@ pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
         headers.insert(COMMAND.clone(), ask.command);
     }
     let subject = subjects.ask(ask.to, ask.command).into();
-    OutboundMessage { subject, reply: None, payload: Bytes::new(), headers: Some(headers) }
+    OutboundMessage {
+        subject,
+        reply: None,
+        payload: Bytes::new(),
+        headers: Some(headers),
+    }
 }
 
 type HeaderValue = async_nats::HeaderValue;
@@ -91,54 +103,81 @@ pub struct AskSender {
 
 impl AskSender {
     pub fn of(message: &Message) -> Self {
-        let reply = message.reply.clone().filter(|reply| reply.starts_with("_INBOX."));
+        let reply = message
+            .reply
+            .clone()
+            .filter(|reply| reply.starts_with("_INBOX."));
         let named = text(message, &ASK).filter(|id| id.len() <= 256);
         let id = named.or(reply.as_deref()).map(Arc::from);
-        Self { id, reply, patient: of_ours(message).is_some() || text(message, &WORKING) == Some("1") }
+        Self {
+            id,
+            reply,
+            patient: of_ours(message).is_some() || text(message, &WORKING) == Some("1"),
+        }
     }
 }
 
 fn text<'a>(message: &'a Message, name: &HeaderName) -> Option<&'a str> {
-    message.headers.as_ref()?.get(name.clone()).map(async_nats::HeaderValue::as_str)
+    message
+        .headers
+        .as_ref()?
+        .get(name.clone())
+        .map(async_nats::HeaderValue::as_str)
 }
 
 /// A number in a header; its absence is no fault.
 fn number(message: &Message, name: &HeaderName) -> Result<Option<u64>, Failure> {
     let wrong = || Failure::invalid(format!("The header {name} must be a whole number"));
-    text(message, name).map(|text| text.trim().parse().map_err(|_| wrong())).transpose()
+    text(message, name)
+        .map(|text| text.trim().parse().map_err(|_| wrong()))
+        .transpose()
 }
 
 /// What an ask of ours says beside its clock.
 fn of_ours(message: &Message) -> Option<(Duration, Position)> {
     let mut words = sent(message)?.split(' ').skip(2).map(str::parse);
-    Some((Duration::from_millis(words.next()?.ok()?), Position(words.next()?.ok()?)))
+    Some((
+        Duration::from_millis(words.next()?.ok()?),
+        Position(words.next()?.ok()?),
+    ))
 }
 
 fn call(message: &Message) -> Result<Option<CallTool>, Failure> {
     let wrong = |error| Failure::invalid(format!("The header {CALL} is no tool call: {error}"));
-    text(message, &CALL).map(|text| serde_json::from_str(text).map_err(wrong)).transpose()
+    text(message, &CALL)
+        .map(|text| serde_json::from_str(text).map_err(wrong))
+        .transpose()
 }
 
 fn parts(message: &Message, max_body: usize) -> Result<Option<ChunkedBody>, Failure> {
     let wrong = |why| Failure::invalid(format!("The header {PARTS} {why}"));
-    text(message, &PARTS).map(|text| ChunkedBody::parse(text, max_body).map_err(wrong)).transpose()
+    text(message, &PARTS)
+        .map(|text| ChunkedBody::parse(text, max_body).map_err(wrong))
+        .transpose()
 }
 
 /// Reads an ask. Unknown headers are ignored, so that versions can run side by side.
 pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<ReceivedAsk, Failure> {
     let of_subject = match to {
-        Target::AnyWorker(area) => {
-            message.subject.rsplit_once('.').map(|(_, verb)| format!("{}.{verb}", area.as_str()))
-        }
+        Target::AnyWorker(area) => message
+            .subject
+            .rsplit_once('.')
+            .map(|(_, verb)| format!("{}.{verb}", area.as_str())),
         Target::Owner(_) | Target::Worker(_) => None,
     };
     let call = call(message)?;
     let of_call = call.as_ref().map(|_| CallTool::NAME);
-    let name = text(message, &COMMAND).or(of_subject.as_deref()).or(of_call);
+    let name = text(message, &COMMAND)
+        .or(of_subject.as_deref())
+        .or(of_call);
     let name = name.ok_or_else(|| Failure::invalid(format!("The header {COMMAND} is missing")))?;
     let command = match command::known(name) {
         Some((command, _, DeliveryMode::Ask | DeliveryMode::Change)) => command,
-        Some(_) => return Err(Failure::invalid(format!("The command {name} is taken as a job only"))),
+        Some(_) => {
+            return Err(Failure::invalid(format!(
+                "The command {name} is taken as a job only"
+            )));
+        }
         // During a rolling upgrade a new command may meet an old worker. That is rare; a misspelt one is
         // not, and its sender must not be told to ask again.
         None => return Err(unknown(name)),
@@ -155,7 +194,18 @@ pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<Receiv
     let traceparent = text(message, &TRACEPARENT).map(Into::into);
     let parts = parts(message, max_body)?;
     let body = message.payload.clone();
-    Ok(ReceivedAsk { ask: Ask { to, command, time_left, seen, traceparent, call, body }, parts })
+    Ok(ReceivedAsk {
+        ask: Ask {
+            to,
+            command,
+            time_left,
+            seen,
+            traceparent,
+            call,
+            body,
+        },
+        parts,
+    })
 }
 
 fn unknown(name: &str) -> Failure {
@@ -173,10 +223,19 @@ fn required(command: &str, call: Option<CallTool>) -> Result<Option<CallTool>, F
 /// A job as a message, without its body.
 pub fn job(subjects: &Subjects, job: &JobMessage) -> OutboundMessage {
     let mut headers = HeaderMap::new();
-    job.call.as_deref().inspect(|call| headers.insert(CALL.clone(), *call));
-    job.reply.as_deref().inspect(|reply| headers.insert(REPLY.clone(), *reply));
+    job.call
+        .as_deref()
+        .inspect(|call| headers.insert(CALL.clone(), *call));
+    job.reply
+        .as_deref()
+        .inspect(|reply| headers.insert(REPLY.clone(), *reply));
     let subject = subjects.job(&job.command, &token(&job.id)).into();
-    OutboundMessage { subject, reply: None, payload: Bytes::new(), headers: Some(headers) }
+    OutboundMessage {
+        subject,
+        reply: None,
+        payload: Bytes::new(),
+        headers: Some(headers),
+    }
 }
 
 /// A job's id as a part of its subject: what has no place in one is written `=XX`.
@@ -212,7 +271,10 @@ pub fn read_job(message: &Message) -> JobMessage {
     let subject = message.subject.as_str();
     let (rest, id) = subject.rsplit_once('.').unwrap_or(("", subject));
     let mut words = rest.rsplit('.');
-    let (verb, area) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (verb, area) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     // An id of somebody else's making may hold what is no escape of ours.
     let id = untoken(id).unwrap_or_else(|| id.to_owned());
     let owned = |name| text(message, name).map(str::to_owned);
@@ -232,7 +294,14 @@ pub fn inbox(reply: &str) -> Option<Subject> {
 
 /// An answer as a message, without its body, to somebody who has seen so much of the log.
 pub fn reply(to: Subject, reply: &Reply, seen: Position) -> OutboundMessage {
-    let mut message = state(to, if reply.outcome.is_ok() { "ok" } else { "failed" });
+    let mut message = state(
+        to,
+        if reply.outcome.is_ok() {
+            "ok"
+        } else {
+            "failed"
+        },
+    );
     if let Some(headers) = message.headers.as_mut().filter(|_| reply.position > seen) {
         headers.insert(POSITION.clone(), reply.position.to_string());
     }
@@ -243,7 +312,12 @@ pub fn reply(to: Subject, reply: &Reply, seen: Position) -> OutboundMessage {
 fn state(to: Subject, status: &'static str) -> OutboundMessage {
     let mut headers = HeaderMap::new();
     headers.insert(STATUS.clone(), status);
-    OutboundMessage { subject: to, reply: None, payload: Bytes::new(), headers: Some(headers) }
+    OutboundMessage {
+        subject: to,
+        reply: None,
+        payload: Bytes::new(),
+        headers: Some(headers),
+    }
 }
 
 pub fn busy(to: Subject) -> OutboundMessage {
@@ -259,7 +333,10 @@ pub fn is_working(message: &Message) -> bool {
 }
 
 /// Reads an answer, its body still to be fetched where it has parts.
-pub fn read_reply(message: Message, max_body: usize) -> Result<(Reply, Option<ChunkedBody>), BusError> {
+pub fn read_reply(
+    message: Message,
+    max_body: usize,
+) -> Result<(Reply, Option<ChunkedBody>), BusError> {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(BusError::NoResponders);
     }
@@ -277,7 +354,10 @@ pub fn read_reply(message: Message, max_body: usize) -> Result<(Reply, Option<Ch
 
 /// Says where the body is.
 pub fn put_parts(message: &mut OutboundMessage, parts: &ChunkedBody) {
-    message.headers.get_or_insert_default().insert(PARTS.clone(), parts.to_string());
+    message
+        .headers
+        .get_or_insert_default()
+        .insert(PARTS.clone(), parts.to_string());
 }
 
 /// What a message says of its sender's clock.
@@ -289,14 +369,24 @@ pub fn sent(message: &Message) -> Option<&str> {
 pub fn tick(subject: String, clock: String) -> OutboundMessage {
     let mut headers = HeaderMap::new();
     headers.insert(SENT.clone(), clock);
-    OutboundMessage { subject: subject.into(), reply: None, payload: Bytes::new(), headers: Some(headers) }
+    OutboundMessage {
+        subject: subject.into(),
+        reply: None,
+        payload: Bytes::new(),
+        headers: Some(headers),
+    }
 }
 
 /// A hint of this process.
 pub fn hint(subject: String, from: &str, payload: Bytes) -> OutboundMessage {
     let mut headers = HeaderMap::new();
     headers.insert(FROM.clone(), from);
-    OutboundMessage { subject: subject.into(), reply: None, payload, headers: Some(headers) }
+    OutboundMessage {
+        subject: subject.into(),
+        reply: None,
+        payload,
+        headers: Some(headers),
+    }
 }
 
 pub fn is_from(message: &Message, process: &str) -> bool {
@@ -311,7 +401,12 @@ mod tests {
     fn an_id_is_one_word_of_a_subject_and_comes_back() {
         for id in ["a", "0f-_Z", "a.b", "*", ">", "ä =41", "a b\r\n"] {
             let token = token(id);
-            assert!(token.bytes().all(|b| b.is_ascii_graphic() && !b".*>".contains(&b)), "{token}");
+            assert!(
+                token
+                    .bytes()
+                    .all(|b| b.is_ascii_graphic() && !b".*>".contains(&b)),
+                "{token}"
+            );
             assert_eq!(untoken(&token).as_deref(), Some(id));
         }
         assert_eq!(untoken("=4"), None);

@@ -65,7 +65,8 @@ impl EventLog for MongoStore {
                 InsertOutcome::Away(error) | InsertOutcome::Unknown(error) => {
                     sent = true;
                     if Instant::now() >= until {
-                        let unknown = format!("whether the change was made is not known yet: {}", error.0);
+                        let unknown =
+                            format!("whether the change was made is not known yet: {}", error.0);
                         return Err(StoreError(unknown).into());
                     }
                     tracing::warn!(%error, position = %entry.position, "an append has no answer; asking again");
@@ -81,8 +82,13 @@ impl EventLog for MongoStore {
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        let newest =
-            with_timeout(self.log.find_one(doc! {}).sort(doc! { "_id": -1 }).projection(doc! { "_id": 1 })).await?;
+        let newest = with_timeout(
+            self.log
+                .find_one(doc! {})
+                .sort(doc! { "_id": -1 })
+                .projection(doc! { "_id": 1 }),
+        )
+        .await?;
         let head = match newest {
             Some(newest) => newest.get_i64("_id").map_err(damaged)? as u64,
             None => 0,
@@ -98,8 +104,12 @@ impl EventLog for MongoStore {
             .sort(doc! { "_id": 1 })
             .limit(i64::try_from(limit).unwrap_or(i64::MAX))
             .projection(doc! { "at": 1, "body": 1 });
-        let documents: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
-        let entries = documents.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+        let documents: Vec<Document> =
+            with_timeout(async { found.await?.try_collect().await }).await?;
+        let entries = documents
+            .into_iter()
+            .map(decode)
+            .collect::<Result<Vec<_>, _>>()?;
         if let Some(newest) = entries.last() {
             self.known.fetch_max(newest.position.0, Ordering::AcqRel);
         }
@@ -109,18 +119,28 @@ impl EventLog for MongoStore {
     async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
         let named = doc! { "commits.commandId": command.to_string() };
         let found = with_timeout(self.log.find_one(named).projection(doc! { "_id": 1 })).await?;
-        found.map(|found| Ok(Position(found.get_i64("_id").map_err(damaged)? as u64))).transpose()
+        found
+            .map(|found| Ok(Position(found.get_i64("_id").map_err(damaged)? as u64)))
+            .transpose()
     }
 
     async fn newest_snapshot(&self, fold: u32) -> Result<Option<SnapshotHead>, StoreError> {
         self.head_of_snapshots(fold).await
     }
 
-    async fn snapshot_piece(&self, snapshot: &SnapshotHead, n: u32) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn snapshot_piece(
+        &self,
+        snapshot: &SnapshotHead,
+        n: u32,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.piece(snapshot, n).await
     }
 
-    async fn put_snapshot_piece(&self, snapshot: &SnapshotHead, piece: Vec<u8>) -> Result<(), StoreError> {
+    async fn put_snapshot_piece(
+        &self,
+        snapshot: &SnapshotHead,
+        piece: Vec<u8>,
+    ) -> Result<(), StoreError> {
         self.put_piece(snapshot, &piece).await
     }
 
@@ -140,24 +160,39 @@ impl MongoStore {
         if before <= head.0 {
             return Ok(());
         }
-        Err(StoreError(format!("append at {position} after {head} would leave a gap")))
+        Err(StoreError(format!(
+            "append at {position} after {head} would leave a gap"
+        )))
     }
 
     /// Inserts, for the first time or again: then a duplicate may be one's own. (What the driver itself sends again
     /// the server knows by the number of the write.)
     async fn insert(&self, document: &Document, again: bool) -> InsertOutcome {
-        let error = match tokio::time::timeout(ATTEMPT, self.log.insert_one(document).into_future()).await {
+        let error = match tokio::time::timeout(ATTEMPT, self.log.insert_one(document).into_future())
+            .await
+        {
             Ok(Ok(_)) => return InsertOutcome::Done,
             Ok(Err(error)) => error,
-            Err(_) => return InsertOutcome::Unknown(StoreError("MongoDB did not answer".to_owned())),
+            Err(_) => {
+                return InsertOutcome::Unknown(StoreError("MongoDB did not answer".to_owned()));
+            }
         };
         match duplicate(&error) {
             Some(words) => {
-                let other =
-                    if words.contains("commits.commandId") { InsertOutcome::Repeated } else { InsertOutcome::Taken };
-                if again { self.own_or(document, other).await } else { other }
+                let other = if words.contains("commits.commandId") {
+                    InsertOutcome::Repeated
+                } else {
+                    InsertOutcome::Taken
+                };
+                if again {
+                    self.own_or(document, other).await
+                } else {
+                    other
+                }
             }
-            None if matches!(&*error.kind, ErrorKind::ServerSelection { .. }) => InsertOutcome::Away(failed(&error)),
+            None if matches!(&*error.kind, ErrorKind::ServerSelection { .. }) => {
+                InsertOutcome::Away(failed(&error))
+            }
             None if was_refused(&error) => InsertOutcome::Away(failed(&error)),
             None => InsertOutcome::Unknown(failed(&error)),
         }
@@ -166,13 +201,20 @@ impl MongoStore {
     /// Whether a duplicate is one's own. It counts once a majority has it.
     async fn own_or(&self, document: &Document, other: InsertOutcome) -> InsertOutcome {
         let here = doc! { "_id": document.get("_id") };
-        let there = with_timeout(self.log.find_one(here.clone()).read_concern(ReadConcern::local())).await;
+        let there = with_timeout(
+            self.log
+                .find_one(here.clone())
+                .read_concern(ReadConcern::local()),
+        )
+        .await;
         match there {
             Err(error) => InsertOutcome::Unknown(error),
             Ok(Some(there)) if there.get("body") == document.get("body") => {
                 match with_timeout(self.log.find_one(here).projection(doc! { "_id": 1 })).await {
                     Ok(Some(_)) => InsertOutcome::Done,
-                    Ok(None) => InsertOutcome::Unknown(StoreError("a majority has not stored it yet".to_owned())),
+                    Ok(None) => InsertOutcome::Unknown(StoreError(
+                        "a majority has not stored it yet".to_owned(),
+                    )),
                     Err(error) => InsertOutcome::Unknown(error),
                 }
             }
@@ -203,13 +245,20 @@ fn was_refused(error: &Error) -> bool {
     /// Unauthorized, AuthenticationFailed, BSONObjectTooLarge, IllegalOperation: no later attempt differs.
     const REFUSED: [i32; 4] = [13, 18, 10334, 20];
     matches!(&*error.kind, ErrorKind::Command(error) if REFUSED.contains(&error.code))
-        || matches!(&*error.kind, ErrorKind::Authentication { .. } | ErrorKind::InvalidArgument { .. })
+        || matches!(
+            &*error.kind,
+            ErrorKind::Authentication { .. } | ErrorKind::InvalidArgument { .. }
+        )
 }
 
 fn encode(entry: &Entry) -> Result<Document, AppendError> {
-    let body = serde_json::to_string(&entry.commits).map_err(|error| StoreError(error.to_string()))?;
+    let body =
+        serde_json::to_string(&entry.commits).map_err(|error| StoreError(error.to_string()))?;
     if body.len() > LARGEST {
-        let large = format!("the change has {} bytes, and MongoDB takes {LARGEST} in one document", body.len());
+        let large = format!(
+            "the change has {} bytes, and MongoDB takes {LARGEST} in one document",
+            body.len()
+        );
         return Err(StoreError(large).into());
     }
     let mut ids = std::collections::HashSet::new();
@@ -219,17 +268,34 @@ fn encode(entry: &Entry) -> Result<Document, AppendError> {
         if !ids.insert(commit.command_id) {
             return Err(AppendError::Repeated(commit.command_id));
         }
-        let types: Vec<_> = commit.events.iter().map(|event| Bson::from(event.type_name.clone())).collect();
-        commits.push(Bson::from(doc! { "commandId": commit.command_id.to_string(), "events": types }));
+        let types: Vec<_> = commit
+            .events
+            .iter()
+            .map(|event| Bson::from(event.type_name.clone()))
+            .collect();
+        commits.push(Bson::from(
+            doc! { "commandId": commit.command_id.to_string(), "events": types },
+        ));
     }
-    Ok(doc! { "_id": entry.position.0 as i64, "at": entry.at as i64, "commits": commits, "body": body })
+    Ok(
+        doc! { "_id": entry.position.0 as i64, "at": entry.at as i64, "commits": commits, "body": body },
+    )
 }
 
 fn decode(document: Document) -> Result<Entry, StoreError> {
     let position = document.get_i64("_id").map_err(damaged)? as u64;
-    let broken = |what: String| StoreError(format!("the log's document {position} is damaged: {what}"));
-    let at = document.get_i64("at").map_err(|error| broken(error.to_string()))? as u64;
-    let body = document.get_str("body").map_err(|error| broken(error.to_string()))?;
+    let broken =
+        |what: String| StoreError(format!("the log's document {position} is damaged: {what}"));
+    let at = document
+        .get_i64("at")
+        .map_err(|error| broken(error.to_string()))? as u64;
+    let body = document
+        .get_str("body")
+        .map_err(|error| broken(error.to_string()))?;
     let commits = serde_json::from_str(body).map_err(|error| broken(error.to_string()))?;
-    Ok(Entry { position: Position(position), at, commits })
+    Ok(Entry {
+        position: Position(position),
+        at,
+        commits,
+    })
 }

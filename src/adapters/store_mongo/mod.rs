@@ -14,8 +14,8 @@ use std::time::Duration;
 use mongodb::bson::{Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{
-    Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria,
-    WriteConcern,
+    Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReadConcern, ReadPreference,
+    SelectionCriteria, WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
 
@@ -66,7 +66,10 @@ impl MongoStore {
             None => client.database(&options.database),
         };
         // The URL may say otherwise for other programs; ours must not lose what it has acknowledged.
-        let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
+        let durable = WriteConcern::builder()
+            .w(Acknowledgment::Majority)
+            .journal(true)
+            .build();
         let collection = |name: &str| {
             let options = CollectionOptions::builder()
                 .write_concern(durable.clone())
@@ -89,32 +92,51 @@ impl MongoStore {
 
     async fn make_indexes(&self) -> Result<(), StoreError> {
         let unique = IndexOptions::builder().unique(true).build();
-        let commands = IndexModel::builder().keys(doc! { "commits.commandId": 1 }).options(unique).build();
+        let commands = IndexModel::builder()
+            .keys(doc! { "commits.commandId": 1 })
+            .options(unique)
+            .build();
         let holder = IndexModel::builder().keys(doc! { "holder": 1 }).build();
         let put_at = IndexModel::builder().keys(doc! { "putAt": 1 }).build();
         let forgotten = IndexOptions::builder().expire_after(FORGOTTEN).build();
-        let until = IndexModel::builder().keys(doc! { "until": 1 }).options(forgotten).build();
+        let until = IndexModel::builder()
+            .keys(doc! { "until": 1 })
+            .options(forgotten)
+            .build();
         let of_leases = [(&self.leases, holder), (&self.leases, until)];
-        for (collection, index) in [(&self.log, commands), (&self.vault, put_at)].into_iter().chain(of_leases) {
+        for (collection, index) in [(&self.log, commands), (&self.vault, put_at)]
+            .into_iter()
+            .chain(of_leases)
+        {
             // The first process to start makes them on an empty store, however long an old server takes.
-            collection.create_index(index).await.map_err(|error| failed(&error))?;
+            collection
+                .create_index(index)
+                .await
+                .map_err(|error| failed(&error))?;
         }
         Ok(())
     }
 }
 
 /// Bounds an operation.
-async fn with_timeout<T>(operation: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, StoreError> {
+async fn with_timeout<T>(
+    operation: impl IntoFuture<Output = Result<T, Error>>,
+) -> Result<T, StoreError> {
     match tokio::time::timeout(OPERATION, operation.into_future()).await {
         Ok(done) => done.map_err(|error| failed(&error)),
-        Err(_) => Err(StoreError(format!("MongoDB did not answer within {} ms", OPERATION.as_millis()))),
+        Err(_) => Err(StoreError(format!(
+            "MongoDB did not answer within {} ms",
+            OPERATION.as_millis()
+        ))),
     }
 }
 
 /// The driver's errors name servers and commands, and neither users nor passwords.
 fn failed(error: &Error) -> StoreError {
     let text = match &*error.kind {
-        ErrorKind::ServerSelection { .. } => "no MongoDB server can be reached that takes writes".to_owned(),
+        ErrorKind::ServerSelection { .. } => {
+            "no MongoDB server can be reached that takes writes".to_owned()
+        }
         ErrorKind::Authentication { .. } => "MongoDB refuses the user or the password".to_owned(),
         _ => error.to_string().chars().take(500).collect(),
     };
@@ -124,7 +146,9 @@ fn failed(error: &Error) -> StoreError {
 /// The words of a server that found a unique key taken.
 fn duplicate(error: &Error) -> Option<&str> {
     match &*error.kind {
-        ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == DUPLICATE => Some(&error.message),
+        ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == DUPLICATE => {
+            Some(&error.message)
+        }
         ErrorKind::Command(error) if error.code == DUPLICATE => Some(&error.message),
         _ => None,
     }

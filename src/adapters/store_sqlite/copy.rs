@@ -34,10 +34,13 @@ pub fn copy(from: &Path, to: &Path) -> Result<CopySummary, StoreError> {
     let mut copy = Connection::open(to).map_err(failed)?;
     whole(&source, &mut copy)?;
     // One file, with nothing beside it.
-    copy.pragma_update(None, "journal_mode", "DELETE").map_err(failed)?;
+    copy.pragma_update(None, "journal_mode", "DELETE")
+        .map_err(failed)?;
     let found = look(&copy)?;
     copy.close().map_err(|(_, error)| failed(error))?;
-    File::open(to).and_then(|file| file.sync_all()).map_err(|error| StoreError(error.to_string()))?;
+    File::open(to)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| StoreError(error.to_string()))?;
     Ok(found)
 }
 
@@ -48,7 +51,9 @@ fn whole(source: &Connection, copy: &mut Connection) -> Result<(), StoreError> {
     loop {
         match backup.step(-1).map_err(failed)? {
             StepResult::Done => return Ok(()),
-            _ if Instant::now() >= until => return Err(StoreError("it is locked by another program".into())),
+            _ if Instant::now() >= until => {
+                return Err(StoreError("it is locked by another program".into()));
+            }
             _ => std::thread::sleep(PAUSE),
         }
     }
@@ -59,7 +64,9 @@ fn check_kind(connection: &Connection) -> Result<(), StoreError> {
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     if number(tables).is_ok_and(|tables| tables == 4) {
         return match number("PRAGMA user_version").map_err(failed)? {
-            version if version > SCHEMA => Err(StoreError("it was written by a newer mcp-api; use that one".into())),
+            version if version > SCHEMA => Err(StoreError(
+                "it was written by a newer mcp-api; use that one".into(),
+            )),
             _ => Ok(()),
         };
     }
@@ -67,12 +74,22 @@ fn check_kind(connection: &Connection) -> Result<(), StoreError> {
 }
 
 fn look(copy: &Connection) -> Result<CopySummary, StoreError> {
-    let sound: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
+    let sound: String = copy
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(failed)?;
     if sound != "ok" {
         return Err(StoreError(format!("it is damaged: {sound}")));
     }
-    let number = |sql| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(failed);
-    let record = |row: &rusqlite::Row<'_>| Ok(KeyRecord { salt: row.get(0)?, check: row.get(1)? });
+    let number = |sql| {
+        copy.query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map_err(failed)
+    };
+    let record = |row: &rusqlite::Row<'_>| {
+        Ok(KeyRecord {
+            salt: row.get(0)?,
+            check: row.get(1)?,
+        })
+    };
     let key = copy.query_row(r#"SELECT salt, "check" FROM key_record"#, [], record);
     Ok(CopySummary {
         position: number("SELECT coalesce(max(position), 0) FROM log")? as u64,

@@ -23,7 +23,12 @@ fn clock_ms() -> i64 {
 
 #[async_trait]
 impl Leases for SqliteStore {
-    async fn acquire(&self, what: LeaseId, holder: WorkerId, ttl: Duration) -> Result<Option<u64>, StoreError> {
+    async fn acquire(
+        &self,
+        what: LeaseId,
+        holder: WorkerId,
+        ttl: Duration,
+    ) -> Result<Option<u64>, StoreError> {
         self.writer
             .write(move |t| {
                 let (what, holder, now) = (what.0.as_bytes(), holder.0.as_bytes(), clock_ms());
@@ -54,13 +59,21 @@ impl Leases for SqliteStore {
         self.writer
             .write(move |t| {
                 let now = clock_ms();
-                let sql = "UPDATE lease SET until = ?2 WHERE holder = ?1 AND until > ?3 RETURNING server";
+                let sql =
+                    "UPDATE lease SET until = ?2 WHERE holder = ?1 AND until > ?3 RETURNING server";
                 let mut statement = t.prepare_cached(sql).map_err(failed)?;
                 let until = now + ttl.as_millis() as i64;
                 let renewed = statement
-                    .query_map(params![holder.0.as_bytes(), until, now], |row| row.get::<_, [u8; 16]>(0))
+                    .query_map(params![holder.0.as_bytes(), until, now], |row| {
+                        row.get::<_, [u8; 16]>(0)
+                    })
                     .map_err(failed)?;
-                renewed.map(|id| id.map(|bytes| LeaseId(Uuid::from_bytes(bytes))).map_err(failed)).collect()
+                renewed
+                    .map(|id| {
+                        id.map(|bytes| LeaseId(Uuid::from_bytes(bytes)))
+                            .map_err(failed)
+                    })
+                    .collect()
             })
             .await
     }
@@ -68,7 +81,11 @@ impl Leases for SqliteStore {
     async fn release(&self, what: LeaseId, holder: WorkerId) -> Result<(), StoreError> {
         let sql = "DELETE FROM lease WHERE server = ?1 AND holder = ?2";
         self.writer
-            .write(move |t| t.execute(sql, params![what.0.as_bytes(), holder.0.as_bytes()]).map(drop).map_err(failed))
+            .write(move |t| {
+                t.execute(sql, params![what.0.as_bytes(), holder.0.as_bytes()])
+                    .map(drop)
+                    .map_err(failed)
+            })
             .await
     }
 }

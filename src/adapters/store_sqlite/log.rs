@@ -15,8 +15,13 @@ use crate::ports::vault::VaultValue;
 #[async_trait]
 impl EventLog for SqliteStore {
     async fn append(&self, entry: &Entry, values: &[VaultValue]) -> Result<(), AppendError> {
-        let commits = serde_json::to_string(&entry.commits).map_err(|error| StoreError(error.to_string()))?;
-        let ids: Vec<CommandId> = entry.commits.iter().map(|commit| commit.command_id).collect();
+        let commits =
+            serde_json::to_string(&entry.commits).map_err(|error| StoreError(error.to_string()))?;
+        let ids: Vec<CommandId> = entry
+            .commits
+            .iter()
+            .map(|commit| commit.command_id)
+            .collect();
         let (position, at) = (entry.position.0 as i64, entry.at as i64);
         let values = values.to_vec();
         self.writer
@@ -28,11 +33,16 @@ impl EventLog for SqliteStore {
                     return Err(AppendError::Taken);
                 }
                 if head + 1 != position {
-                    return Err(StoreError(format!("append at {position} after {head} would leave a gap")).into());
+                    return Err(StoreError(format!(
+                        "append at {position} after {head} would leave a gap"
+                    ))
+                    .into());
                 }
                 let insert = "INSERT INTO log (position, at, commits) VALUES (?1, ?2, ?3)";
                 let mut statement = transaction.prepare_cached(insert).map_err(failed)?;
-                statement.execute(params![position, at, commits]).map_err(failed)?;
+                statement
+                    .execute(params![position, at, commits])
+                    .map_err(failed)?;
                 let insert = "INSERT INTO command (id, position) VALUES (?1, ?2)";
                 let mut statement = transaction.prepare_cached(insert).map_err(failed)?;
                 for id in ids {
@@ -44,19 +54,25 @@ impl EventLog for SqliteStore {
                         Err(e) => return Err(failed(e).into()),
                     }
                 }
-                Ok(values.iter().try_for_each(|value| put(transaction, value))?)
+                Ok(values
+                    .iter()
+                    .try_for_each(|value| put(transaction, value))?)
             })
             .await
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
         let sql = "SELECT coalesce(max(position), 0) FROM log";
-        let head = self.readers.read(move |c| c.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)));
+        let head = self.readers.read(move |c| {
+            c.prepare_cached(sql)?
+                .query_row([], |row| row.get::<_, i64>(0))
+        });
         Ok(Position(head.await? as u64))
     }
 
     async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let sql = "SELECT position, at, commits FROM log WHERE position > ?1 ORDER BY position LIMIT ?2";
+        let sql =
+            "SELECT position, at, commits FROM log WHERE position > ?1 ORDER BY position LIMIT ?2";
         let rows = self.readers.read(move |c| {
             let mut statement = c.prepare_cached(sql)?;
             let rows = statement.query_map(params![after.0 as i64, limit as i64], |row| {
@@ -68,9 +84,14 @@ impl EventLog for SqliteStore {
         });
         let mut entries = Vec::new();
         for (position, at, commits) in rows.await? {
-            let commits =
-                commits.map_err(|error| StoreError(format!("the log's row {position} is damaged: {error}")))?;
-            entries.push(Entry { position: Position(position as u64), at: at as u64, commits });
+            let commits = commits.map_err(|error| {
+                StoreError(format!("the log's row {position} is damaged: {error}"))
+            })?;
+            entries.push(Entry {
+                position: Position(position as u64),
+                at: at as u64,
+                commits,
+            });
         }
         Ok(entries)
     }
@@ -79,7 +100,9 @@ impl EventLog for SqliteStore {
         let sql = "SELECT position FROM command WHERE id = ?1";
         let found = self.readers.read(move |c| {
             let mut statement = c.prepare_cached(sql)?;
-            statement.query_row(params![command.0.as_bytes()], |row| row.get::<_, i64>(0)).optional()
+            statement
+                .query_row(params![command.0.as_bytes()], |row| row.get::<_, i64>(0))
+                .optional()
         });
         Ok(found.await?.map(|position| Position(position as u64)))
     }
@@ -88,21 +111,55 @@ impl EventLog for SqliteStore {
         let sql = "SELECT id, position, pieces FROM snapshot_head WHERE fold = ?1";
         let head = move |row: &Row<'_>| {
             let at = Position(row.get::<_, i64>(1)? as u64);
-            Ok(SnapshotHead { id: Uuid::from_bytes(row.get(0)?), fold, at, pieces: row.get(2)? })
+            Ok(SnapshotHead {
+                id: Uuid::from_bytes(row.get(0)?),
+                fold,
+                at,
+                pieces: row.get(2)?,
+            })
         };
-        self.readers.read(move |c| c.query_row(sql, params![fold], head).optional()).await
+        self.readers
+            .read(move |c| c.query_row(sql, params![fold], head).optional())
+            .await
     }
 
-    async fn snapshot_piece(&self, snapshot: &SnapshotHead, n: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        let (sql, id) = ("SELECT bytes FROM snapshot_piece WHERE id = ?1 AND n = ?2", snapshot.id);
-        self.readers.read(move |c| c.query_row(sql, params![id.as_bytes(), n], |row| row.get(0)).optional()).await
+    async fn snapshot_piece(
+        &self,
+        snapshot: &SnapshotHead,
+        n: u32,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let (sql, id) = (
+            "SELECT bytes FROM snapshot_piece WHERE id = ?1 AND n = ?2",
+            snapshot.id,
+        );
+        self.readers
+            .read(move |c| {
+                c.query_row(sql, params![id.as_bytes(), n], |row| row.get(0))
+                    .optional()
+            })
+            .await
     }
 
-    async fn put_snapshot_piece(&self, snapshot: &SnapshotHead, piece: Vec<u8>) -> Result<(), StoreError> {
-        let sql = "INSERT INTO snapshot_piece (id, n, fold, position, bytes) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let SnapshotHead { id, fold, at, pieces } = *snapshot;
+    async fn put_snapshot_piece(
+        &self,
+        snapshot: &SnapshotHead,
+        piece: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let sql =
+            "INSERT INTO snapshot_piece (id, n, fold, position, bytes) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let SnapshotHead {
+            id,
+            fold,
+            at,
+            pieces,
+        } = *snapshot;
         let write = move |t: &Transaction<'_>| {
-            t.execute(sql, params![id.as_bytes(), pieces, fold, at.0 as i64, piece]).map(drop).map_err(failed)
+            t.execute(
+                sql,
+                params![id.as_bytes(), pieces, fold, at.0 as i64, piece],
+            )
+            .map(drop)
+            .map_err(failed)
         };
         self.writer.write(write).await
     }
@@ -114,10 +171,18 @@ impl EventLog for SqliteStore {
                       pieces = excluded.pieces WHERE excluded.position > snapshot_head.position";
         let others = "DELETE FROM snapshot_piece WHERE fold = ?1 AND position <= ?2
                       AND id <> (SELECT id FROM snapshot_head WHERE fold = ?1)";
-        let SnapshotHead { id, fold, at, pieces } = *snapshot;
+        let SnapshotHead {
+            id,
+            fold,
+            at,
+            pieces,
+        } = *snapshot;
         let write = move |t: &Transaction<'_>| {
-            t.execute(newest, params![fold, id.as_bytes(), at.0 as i64, pieces]).map_err(failed)?;
-            t.execute(others, params![fold, at.0 as i64]).map(drop).map_err(failed)
+            t.execute(newest, params![fold, id.as_bytes(), at.0 as i64, pieces])
+                .map_err(failed)?;
+            t.execute(others, params![fold, at.0 as i64])
+                .map(drop)
+                .map_err(failed)
         };
         self.writer.write(write).await
     }

@@ -40,19 +40,29 @@ impl SqliteStore {
         private(file).map_err(|error| StoreError(error.to_string()))?;
         let mut connection = connect(file)?;
         prepare(&mut connection)?;
-        Ok(Self { writer: Arc::new(Writer::start(connection)?), readers: Arc::new(Readers::new(file)) })
+        Ok(Self {
+            writer: Arc::new(Writer::start(connection)?),
+            readers: Arc::new(Readers::new(file)),
+        })
     }
 }
 
 /// Nobody else reads the file; SQLite makes those beside it with the same mode.
 fn private(file: &Path) -> std::io::Result<()> {
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(file)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(file)?;
     file.set_permissions(Permissions::from_mode(0o600))
 }
 
 fn connect(file: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(file).map_err(failed)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    connection
+        .busy_timeout(Duration::from_secs(5))
+        .map_err(failed)?;
     connection
         .execute_batch(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=ON;",
@@ -62,15 +72,21 @@ fn connect(file: &Path) -> Result<Connection, StoreError> {
 }
 
 fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    let version: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(failed)?;
     if version > SCHEMA {
         return Err(StoreError(format!(
             "the file was written by a newer mcp-api (schema {version}, this one knows {SCHEMA})"
         )));
     }
     let transaction = connection.transaction().map_err(failed)?;
-    transaction.execute_batch(include_str!("schema.sql")).map_err(failed)?;
-    transaction.pragma_update(None, "user_version", SCHEMA).map_err(failed)?;
+    transaction
+        .execute_batch(include_str!("schema.sql"))
+        .map_err(failed)?;
+    transaction
+        .pragma_update(None, "user_version", SCHEMA)
+        .map_err(failed)?;
     transaction.commit().map_err(failed)?;
     // Leases end with the process, so they need no disk; their tokens must not start again, so those do.
     connection
@@ -84,5 +100,7 @@ fn failed(error: rusqlite::Error) -> StoreError {
 
 /// The store's clock, in milliseconds since 1970.
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
 }

@@ -20,7 +20,11 @@ pub struct Readers {
 
 impl Readers {
     pub fn new(file: &Path) -> Self {
-        Self { file: file.to_owned(), permits: Semaphore::new(READERS), idle: Mutex::default() }
+        Self {
+            file: file.to_owned(),
+            permits: Semaphore::new(READERS),
+            idle: Mutex::default(),
+        }
     }
 
     /// Runs `work` on a free connection, off the async threads.
@@ -28,7 +32,11 @@ impl Readers {
         self: &std::sync::Arc<Self>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _permit = self.permits.acquire().await.map_err(|error| StoreError(error.to_string()))?;
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .map_err(|error| StoreError(error.to_string()))?;
         let readers = self.clone();
         let run = move || {
             let idle = readers.lock().pop();
@@ -37,10 +45,14 @@ impl Readers {
             readers.lock().push(connection);
             result
         };
-        tokio::task::spawn_blocking(run).await.map_err(|error| StoreError(error.to_string()))?
+        tokio::task::spawn_blocking(run)
+            .await
+            .map_err(|error| StoreError(error.to_string()))?
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.idle
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

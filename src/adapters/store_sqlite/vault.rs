@@ -13,16 +13,24 @@ use crate::ports::error::StoreError;
 use crate::ports::vault::{KeyRecord, Sealed, Vault, VaultValue, WrappingChange};
 
 /// The same put again, after a failure of unknown outcome, changes nothing.
-pub(super) fn put(t: &Transaction<'_>, VaultValue { id, sealed }: &VaultValue) -> Result<(), StoreError> {
+pub(super) fn put(
+    t: &Transaction<'_>,
+    VaultValue { id, sealed }: &VaultValue,
+) -> Result<(), StoreError> {
     let sql = "INSERT OR IGNORE INTO vault (id, put_at, sealed) VALUES (?1, ?2, ?3)";
     let mut statement = t.prepare_cached(sql).map_err(failed)?;
-    statement.execute(params![id.0.as_bytes(), now_ms(), &sealed.0[..]]).map(drop).map_err(failed)
+    statement
+        .execute(params![id.0.as_bytes(), now_ms(), &sealed.0[..]])
+        .map(drop)
+        .map_err(failed)
 }
 
 #[async_trait]
 impl Vault for SqliteStore {
     async fn put(&self, id: ValueId, sealed: Sealed) -> Result<(), StoreError> {
-        self.writer.write(move |t| put(t, &VaultValue { id, sealed })).await
+        self.writer
+            .write(move |t| put(t, &VaultValue { id, sealed }))
+            .await
     }
 
     async fn get(&self, ids: &[ValueId]) -> Result<Vec<Option<Sealed>>, StoreError> {
@@ -30,8 +38,17 @@ impl Vault for SqliteStore {
         self.readers
             .read(move |c| {
                 let mut statement = c.prepare_cached(sql)?;
-                let sealed = |row: &Row<'_>| row.get::<_, Vec<u8>>(0).map(|bytes| Sealed(Bytes::from(bytes)));
-                ids.iter().map(|id| statement.query_row(params![id.0.as_bytes()], sealed).optional()).collect()
+                let sealed = |row: &Row<'_>| {
+                    row.get::<_, Vec<u8>>(0)
+                        .map(|bytes| Sealed(Bytes::from(bytes)))
+                };
+                ids.iter()
+                    .map(|id| {
+                        statement
+                            .query_row(params![id.0.as_bytes()], sealed)
+                            .optional()
+                    })
+                    .collect()
             })
             .await
     }
@@ -41,7 +58,9 @@ impl Vault for SqliteStore {
         self.writer
             .write(move |t| {
                 let mut statement = t.prepare_cached(sql).map_err(failed)?;
-                ids.iter().try_for_each(|id| statement.execute(params![id.0.as_bytes()]).map(drop)).map_err(failed)
+                ids.iter()
+                    .try_for_each(|id| statement.execute(params![id.0.as_bytes()]).map(drop))
+                    .map_err(failed)
             })
             .await
     }
@@ -53,22 +72,30 @@ impl Vault for SqliteStore {
             .read(move |c| {
                 let mut statement = c.prepare_cached(sql)?;
                 let ids = statement.query_map(params![before], |row| row.get::<_, [u8; 16]>(0))?;
-                ids.map(|id| id.map(|bytes| ValueId(Uuid::from_bytes(bytes)))).collect()
+                ids.map(|id| id.map(|bytes| ValueId(Uuid::from_bytes(bytes))))
+                    .collect()
             })
             .await
     }
 
-    async fn wrappings(&self, after: Option<ValueId>, limit: usize) -> Result<Vec<(ValueId, Bytes)>, StoreError> {
+    async fn wrappings(
+        &self,
+        after: Option<ValueId>,
+        limit: usize,
+    ) -> Result<Vec<(ValueId, Bytes)>, StoreError> {
         let sql = "SELECT id, coalesce(substr(sealed, 1, ?3), x'') FROM vault WHERE id > ?1 ORDER BY id LIMIT ?2";
         // Nothing is before no bytes at all; and a part of none is NULL to SQLite.
         let after = after.map_or(vec![], |id| id.0.as_bytes().to_vec());
         self.readers
             .read(move |c| {
                 let mut statement = c.prepare_cached(sql)?;
-                let found = statement.query_map(params![after, limit as i64, Sealed::WRAPPING as i64], |row| {
-                    let id = ValueId(Uuid::from_bytes(row.get(0)?));
-                    Ok((id, Bytes::from(row.get::<_, Vec<u8>>(1)?)))
-                })?;
+                let found = statement.query_map(
+                    params![after, limit as i64, Sealed::WRAPPING as i64],
+                    |row| {
+                        let id = ValueId(Uuid::from_bytes(row.get(0)?));
+                        Ok((id, Bytes::from(row.get::<_, Vec<u8>>(1)?)))
+                    },
+                )?;
                 found.collect()
             })
             .await
@@ -82,7 +109,8 @@ impl Vault for SqliteStore {
             .write(move |t| {
                 let mut statement = t.prepare_cached(sql).map_err(failed)?;
                 let given = changes.iter().map(|WrappingChange { id, from, to }| {
-                    let values = params![id.0.as_bytes(), &from[..], &to[..], Sealed::WRAPPING as i64];
+                    let values =
+                        params![id.0.as_bytes(), &from[..], &to[..], Sealed::WRAPPING as i64];
                     statement.execute(values).map_err(failed)
                 });
                 given.sum()
@@ -90,7 +118,10 @@ impl Vault for SqliteStore {
             .await
     }
 
-    async fn key_record(&self, proposed: Option<KeyRecord>) -> Result<Option<KeyRecord>, StoreError> {
+    async fn key_record(
+        &self,
+        proposed: Option<KeyRecord>,
+    ) -> Result<Option<KeyRecord>, StoreError> {
         self.writer
             .write(move |t| {
                 if let Some(KeyRecord { salt, check }) = proposed {
@@ -108,7 +139,11 @@ impl Vault for SqliteStore {
         let sql = r#"UPDATE key_record SET "check" = ?3 WHERE salt = ?1 AND "check" = ?2"#;
         let KeyRecord { salt, check: old } = from.clone();
         self.writer
-            .write(move |t| t.execute(sql, params![salt, old, check]).map(|renewed| renewed > 0).map_err(failed))
+            .write(move |t| {
+                t.execute(sql, params![salt, old, check])
+                    .map(|renewed| renewed > 0)
+                    .map_err(failed)
+            })
             .await
     }
 }

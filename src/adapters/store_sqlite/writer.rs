@@ -60,7 +60,12 @@ fn isolated<T, E: From<StoreError>>(
     transaction: &Transaction<'_>,
     work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
-    let run = |sql| transaction.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(|e| E::from(failed(e)));
+    let run = |sql| {
+        transaction
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute([]))
+            .map_err(|e| E::from(failed(e)))
+    };
     run("SAVEPOINT one")?;
     let result = work(transaction);
     if result.is_err() {

@@ -27,7 +27,9 @@ const FOLDER: &str = "data-demo";
 pub fn run() -> CommandResult {
     let env = Env::of_process()?;
     logging::start(&log(&env)?);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(demo(&env))
 }
 
@@ -41,7 +43,9 @@ async fn demo(env: &Env) -> CommandResult {
     show.step("Start mcp-api: the whole program, in this very process");
     show.command(&format!("DATA_DIR={FOLDER} {} serve", show::program()));
     let shown = match serve(config(env)?, stop.as_mut(), &show).await {
-        Err(StartError::Listen { port, cause, .. }) if port != 0 && cause.kind() == io::ErrorKind::AddrInUse => {
+        Err(StartError::Listen { port, cause, .. })
+            if port != 0 && cause.kind() == io::ErrorKind::AddrInUse =>
+        {
             show.result(&format!("port {port} is taken, so a free one is used"));
             let mut config = config(env)?;
             config.listen.port = 0;
@@ -59,7 +63,11 @@ async fn serve(
     stop: Pin<&mut impl Future<Output = ()>>,
     show: &Show,
 ) -> Result<Result<(), String>, StartError> {
-    let token = config.access.admin_token.as_ref().map(|token| token.to_string());
+    let token = config
+        .access
+        .admin_token
+        .as_ref()
+        .map(|token| token.to_string());
     let end = CancellationToken::new();
     let (tell, told) = oneshot::channel();
     let stop = async {
@@ -96,7 +104,10 @@ fn config(env: &Env) -> Result<Config, BadConfig> {
     let mut config = Config::read(env)?;
     config.place.data_dir = FOLDER.into();
     config.packages.lie_in(Path::new(FOLDER))?;
-    config.keys = Keys { current: None, old: Vec::new() };
+    config.keys = Keys {
+        current: None,
+        old: Vec::new(),
+    };
     Ok(config)
 }
 

@@ -20,7 +20,10 @@ pub struct Show {
 
 impl Show {
     pub fn new() -> Self {
-        Self { styled: io::stdout().is_terminal(), steps: Cell::new(0) }
+        Self {
+            styled: io::stdout().is_terminal(),
+            steps: Cell::new(0),
+        }
     }
 
     pub fn title(&self, text: &str) {
@@ -43,7 +46,11 @@ impl Show {
     }
 
     pub fn line(&self, style: &str, text: &str) {
-        let (on, off) = if self.styled && !style.is_empty() { (style, PLAIN) } else { ("", "") };
+        let (on, off) = if self.styled && !style.is_empty() {
+            (style, PLAIN)
+        } else {
+            ("", "")
+        };
         // Whoever has closed our output does not want to see more; the program serves on.
         let _ = writeln!(io::stdout(), "{on}{text}{off}");
     }
@@ -69,7 +76,10 @@ pub fn program() -> String {
 /// The line that sends the same request from a shell.
 pub fn curl(api: &ApiClient, method: &str, path: &str, body: Option<&Value>) -> String {
     let url = format!("{}{path}", api.url);
-    let mut line = format!("curl -s {}", if url.contains('?') { quoted(&url) } else { url });
+    let mut line = format!(
+        "curl -s {}",
+        if url.contains('?') { quoted(&url) } else { url }
+    );
     if api.token.is_some() {
         line += r#" -H "Authorization: Bearer $ADMIN_TOKEN""#;
     }
@@ -77,7 +87,10 @@ pub fn curl(api: &ApiClient, method: &str, path: &str, body: Option<&Value>) -> 
         line += &format!(" -X {method}");
     }
     if let Some(body) = body {
-        line += &format!(" -H 'Content-Type: application/json' -d {}", quoted(&body.to_string()));
+        line += &format!(
+            " -H 'Content-Type: application/json' -d {}",
+            quoted(&body.to_string())
+        );
     }
     line
 }
@@ -94,7 +107,10 @@ mod tests {
     #[test]
     fn a_curl_line_can_be_copied() {
         let mut api = ApiClient::new("http://h:1".into(), None);
-        assert_eq!(curl(&api, "GET", "/events?limit=9", None), "curl -s 'http://h:1/events?limit=9'");
+        assert_eq!(
+            curl(&api, "GET", "/events?limit=9", None),
+            "curl -s 'http://h:1/events?limit=9'"
+        );
         assert_eq!(
             curl(&api, "POST", "/p", Some(&json!({ "a": "it's" }))),
             r#"curl -s http://h:1/p -H 'Content-Type: application/json' -d '{"a":"it'\''s"}'"#

@@ -88,14 +88,30 @@ pub async fn packages(api: &ApiClient, plan: &mut ImportPlan) {
 /// Gives the version that was installed. What was accepted goes on also where nobody waits: hence a job, and a key.
 async fn install(api: &ApiClient, package: &PackageImport) -> Result<String, String> {
     let key = Uuid::now_v7().to_string();
-    let accept = async || send_later(api, "POST", "/packages/install", package.body.clone(), Some(&key)).await;
+    let accept = async || {
+        send_later(
+            api,
+            "POST",
+            "/packages/install",
+            package.body.clone(),
+            Some(&key),
+        )
+        .await
+    };
     let (_, accepted) = persist(accept).await?;
-    let Some(job) = accepted["jobId"].as_str() else { return Err(error_text(&accepted)) };
+    let Some(job) = accepted["jobId"].as_str() else {
+        return Err(error_text(&accepted));
+    };
     let followed = persist(async || follow(api, job, |_| {}).await.map(|answer| (200, answer)));
     let unknown = |why: String| format!("{why}; GET /jobs/{job} tells what becomes of it");
     let followed = tokio::time::timeout(INSTALLS, followed).await;
     let (_, answer) = followed
-        .map_err(|_| unknown(format!("it has not ended within {} minutes", INSTALLS.as_secs() / 60)))?
+        .map_err(|_| {
+            unknown(format!(
+                "it has not ended within {} minutes",
+                INSTALLS.as_secs() / 60
+            ))
+        })?
         .map_err(unknown)?;
     match answer["package"]["version"].as_str() {
         Some(version) => Ok(version.to_owned()),
@@ -116,7 +132,10 @@ pub async fn secrets(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), Strin
         match answer? {
             (200, _) => plan.secrets.push(secret),
             (409, answer) if answer["code"] == "conflict" => plan.secrets_there += 1,
-            (_, answer) => plan.not_taken.push(format!("{}: {}", secret.called(), error_text(&answer))),
+            (_, answer) => {
+                plan.not_taken
+                    .push(format!("{}: {}", secret.called(), error_text(&answer)))
+            }
         }
     }
     Ok(())
@@ -129,13 +148,23 @@ pub async fn grants(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String
         match ask(api, &path, grant.body.clone()).await? {
             (200, _) => plan.grants.push(grant),
             (409, answer) if answer["code"] == "conflict" => plan.grants_there += 1,
-            (_, answer) => plan.not_taken.push(format!("{}: {}", grant.called, error_text(&answer))),
+            (_, answer) => {
+                plan.not_taken
+                    .push(format!("{}: {}", grant.called, error_text(&answer)))
+            }
         }
     }
     Ok(())
 }
 
-fn body(SecretImport { user, server, name, value }: &SecretImport) -> Value {
+fn body(
+    SecretImport {
+        user,
+        server,
+        name,
+        value,
+    }: &SecretImport,
+) -> Value {
     let value = value.expose().unwrap_or_default();
     json!({ "username": user, "serverName": server, "secretName": name, "secretValue": value, "ifAbsent": true })
 }
@@ -145,7 +174,9 @@ async fn ask(api: &ApiClient, path: &str, body: Value) -> Result<(u16, Value), S
 }
 
 /// Asks until there is an answer that will stay the same.
-async fn persist(ask: impl AsyncFn() -> Result<(u16, Value), String>) -> Result<(u16, Value), String> {
+async fn persist(
+    ask: impl AsyncFn() -> Result<(u16, Value), String>,
+) -> Result<(u16, Value), String> {
     for _ in 1..TRIES {
         match ask().await {
             Ok((429 | 503, _)) | Err(_) => tokio::time::sleep(PAUSE).await,

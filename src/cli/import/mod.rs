@@ -29,9 +29,12 @@ pub fn run(api: &ApiArgs, apply: bool) -> CommandResult {
             servers: list(&api, "/mcp/servers", "servers").await?,
             packages: list(&api, "/packages", "packages").await?,
         };
-        let found =
-            predecessor::read(&config.mongo).await.map_err(|error| format!("the original's MongoDB: {error}"))?;
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let found = predecessor::read(&config.mongo)
+            .await
+            .map_err(|error| format!("the original's MongoDB: {error}"))?;
+        let now_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
         let mut plan = ImportPlan::make(&found, &there, &key, now_ms);
         if apply {
             apply::servers(&api, &mut plan).await?;
@@ -58,13 +61,30 @@ async fn list(api: &ApiClient, path: &str, field: &str) -> Result<Vec<Value>, St
 }
 
 fn tell(plan: &ImportPlan, applied: bool) -> ExitCode {
-    let to_do = if applied { "taken over" } else { "to be taken over" };
-    println!("servers: {} {to_do}, {} there already", plan.servers.len(), plan.servers_there);
-    let to_install = if applied { "installed" } else { "to be installed" };
-    println!("packages: {} {to_install}, {} there already", plan.packages.len(), plan.packages_there);
-    for (what, taken, there) in
-        [("secrets", plan.secrets.len(), plan.secrets_there), ("OAuth tokens", plan.grants.len(), plan.grants_there)]
-    {
+    let to_do = if applied {
+        "taken over"
+    } else {
+        "to be taken over"
+    };
+    println!(
+        "servers: {} {to_do}, {} there already",
+        plan.servers.len(),
+        plan.servers_there
+    );
+    let to_install = if applied {
+        "installed"
+    } else {
+        "to be installed"
+    };
+    println!(
+        "packages: {} {to_install}, {} there already",
+        plan.packages.len(),
+        plan.packages_there
+    );
+    for (what, taken, there) in [
+        ("secrets", plan.secrets.len(), plan.secrets_there),
+        ("OAuth tokens", plan.grants.len(), plan.grants_there),
+    ] {
         match applied {
             true => println!("{what}: {taken} {to_do}, {there} there already"),
             false => println!("{what}: {taken} {to_do}; what is there already stays"),
@@ -73,7 +93,11 @@ fn tell(plan: &ImportPlan, applied: bool) -> ExitCode {
     if plan.wrong_key {
         println!("none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?");
     }
-    let differences: Vec<_> = plan.packages.iter().flat_map(PackageImport::differences).collect();
+    let differences: Vec<_> = plan
+        .packages
+        .iter()
+        .flat_map(PackageImport::differences)
+        .collect();
     if !differences.is_empty() {
         println!("not quite as they were:");
         differences.iter().for_each(|what| println!("  {what}"));
@@ -81,10 +105,16 @@ fn tell(plan: &ImportPlan, applied: bool) -> ExitCode {
     if !plan.not_taken.is_empty() {
         println!("not taken over:");
         // Some have the last lines of npm, pip or a server with them.
-        plan.not_taken.iter().for_each(|what| println!("  {}", what.replace('\n', "\n      ")));
+        plan.not_taken
+            .iter()
+            .for_each(|what| println!("  {}", what.replace('\n', "\n      ")));
     }
     if !applied {
         println!("Nothing was changed. mcp-api import --apply does it.");
     }
-    if plan.not_taken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if plan.not_taken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

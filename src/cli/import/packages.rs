@@ -9,7 +9,13 @@ use super::plan::{body, text};
 use crate::core::model::package::FOLDER;
 
 /// Fields that only a Python package has.
-const OF_PYTHON: [&str; 5] = ["pythonModule", "pythonArgs", "pipDependencies", "pipIndexUrl", "pipExtraIndexUrl"];
+const OF_PYTHON: [&str; 5] = [
+    "pythonModule",
+    "pythonArgs",
+    "pipDependencies",
+    "pipIndexUrl",
+    "pipExtraIndexUrl",
+];
 /// States of what has been installed once: an upgrade that failed has left its server in use.
 const INSTALLED: [&str; 4] = ["installed", "installing", "upgrading", "error"];
 /// What an installation makes in its folder, and so will be there again.
@@ -40,7 +46,9 @@ impl PackageImport {
 
     /// A sentence each.
     pub fn differences(&self) -> impl Iterator<Item = String> {
-        self.different.iter().map(|what| format!("{}: {what}", self.called()))
+        self.different
+            .iter()
+            .map(|what| format!("{}: {what}", self.called()))
     }
 }
 
@@ -53,26 +61,44 @@ pub fn package(document: &Value, servers: &HashMap<&str, &Value>) -> Result<Pack
             "the package {name}: it was never installed; its status is {status}, and it has no server"
         ));
     }
-    let mut package = PackageImport { name, server, body: Value::Null, different: vec![] };
+    let mut package = PackageImport {
+        name,
+        server,
+        body: Value::Null,
+        different: vec![],
+    };
     let refused = |package: &PackageImport, why: &str| format!("{}: {why}", package.called());
     if !INSTALLED.contains(&status) {
-        return Err(refused(&package, &format!("its status is {status}, and so neither is taken")));
+        return Err(refused(
+            &package,
+            &format!("its status is {status}, and so neither is taken"),
+        ));
     }
-    let of = servers.get(&*package.server).ok_or_else(|| refused(&package, "there is no such server any more"))?;
+    let of = servers
+        .get(&*package.server)
+        .ok_or_else(|| refused(&package, "there is no such server any more"))?;
     let mut body = body(of).map_err(|why| refused(&package, &why))?;
     body.insert("serverName".into(), package.server.clone().into());
     body.insert("name".into(), package.name.clone().into());
     let python = document["runtime"] == "python";
-    let fields = ["version", "runtime", "enabled"].iter().chain(if python { &OF_PYTHON[..] } else { &[] });
+    let fields =
+        ["version", "runtime", "enabled"]
+            .iter()
+            .chain(if python { &OF_PYTHON[..] } else { &[] });
     for field in fields.filter(|field| !document[**field].is_null()) {
         // Whether it is enabled, its server knows better.
-        body.entry(*field).or_insert_with(|| document[*field].clone());
+        body.entry(*field)
+            .or_insert_with(|| document[*field].clone());
     }
     if status != "installed" {
-        package.different.push(format!("its status is {status}, and it is installed all the same"));
+        package.different.push(format!(
+            "its status is {status}, and it is installed all the same"
+        ));
     }
     if matches!(document["version"].as_str(), None | Some("" | "latest")) {
-        package.different.push("which version it has is not written down, and the newest is installed".into());
+        package
+            .different
+            .push("which version it has is not written down, and the newest is installed".into());
         body.remove("version");
     }
     let folder = text(document, "installPath");
@@ -106,7 +132,9 @@ fn place(body: &mut Map<String, Value>, folder: &str) -> Vec<String> {
             }
         }
         if names {
-            left.push(format!("its {field} names {folder}, and what lies there is not taken along"));
+            left.push(format!(
+                "its {field} names {folder}, and what lies there is not taken along"
+            ));
         }
     }
     left
@@ -115,20 +143,30 @@ fn place(body: &mut Map<String, Value>, folder: &str) -> Vec<String> {
 fn placed(text: &str, folder: &str) -> String {
     let placed = |piece: &str| match piece.split_once(folder) {
         Some((before, rest))
-            if (matches!(before, "" | "./") || (before.starts_with('/') && before.ends_with('/')))
+            if (matches!(before, "" | "./")
+                || (before.starts_with('/') && before.ends_with('/')))
                 && MADE.iter().any(|made| rest.starts_with(made)) =>
         {
             format!("{FOLDER}{rest}")
         }
         _ => piece.to_owned(),
     };
-    if folder.is_empty() { text.to_owned() } else { text.split_inclusive(BEFORE).map(placed).collect() }
+    if folder.is_empty() {
+        text.to_owned()
+    } else {
+        text.split_inclusive(BEFORE).map(placed).collect()
+    }
 }
 
 /// Whether it has a path into that folder: `packages/a` is not the beginning of `packages/ab`.
 fn mentions(text: &str, folder: &str) -> bool {
-    let whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    !folder.is_empty() && text.match_indices(folder).any(|(at, _)| whole(&text[at + folder.len()..]))
+    let whole = |rest: &str| {
+        !rest.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-'))
+    };
+    !folder.is_empty()
+        && text
+            .match_indices(folder)
+            .any(|(at, _)| whole(&text[at + folder.len()..]))
 }
 
 /// How the original starts a package of npm by itself is left out: the package says it, also after an upgrade.
@@ -145,9 +183,13 @@ fn without_node(body: &mut Map<String, Value>, name: &str) {
 /// The same of a Python package: its module is started, with what follows it.
 fn without_python(body: &mut Map<String, Value>) {
     let args = strings(body, "args");
-    let Some(at) = args.iter().position(|arg| arg == "-m") else { return };
+    let Some(at) = args.iter().position(|arg| arg == "-m") else {
+        return;
+    };
     let options = args[..at].iter().all(|arg| arg.starts_with('-'));
-    let module = args.get(at + 1).is_some_and(|module| body.get("pythonModule") == Some(&module.as_str().into()));
+    let module = args
+        .get(at + 1)
+        .is_some_and(|module| body.get("pythonModule") == Some(&module.as_str().into()));
     if program(body).starts_with("python") && options && module {
         body.remove("command");
         body.remove("args");
@@ -157,14 +199,21 @@ fn without_python(body: &mut Map<String, Value>) {
 
 /// The last part of the command.
 fn program(body: &Map<String, Value>) -> String {
-    let command = body.get("command").and_then(Value::as_str).unwrap_or_default();
+    let command = body
+        .get("command")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     command.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// Nothing, where one of them is no text: whoever takes the body says so.
 fn strings(body: &Map<String, Value>, field: &str) -> Vec<String> {
     let all = body.get(field).and_then(Value::as_array);
-    let texts = all.map(|all| all.iter().map(|text| text.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>());
+    let texts = all.map(|all| {
+        all.iter()
+            .map(|text| text.as_str().map(str::to_owned))
+            .collect::<Option<Vec<_>>>()
+    });
     texts.flatten().unwrap_or_default()
 }
 
@@ -201,7 +250,10 @@ mod tests {
         let package = taken(&document, &server).expect("taken");
         assert_eq!(package.body["command"], "node");
         let args = json!(["--inspect", "${package}/node_modules/@a/b/dist/index.js"]);
-        assert_eq!((&package.body["args"], &package.body["enabled"]), (&args, &json!(true)));
+        assert_eq!(
+            (&package.body["args"], &package.body["enabled"]),
+            (&args, &json!(true))
+        );
         assert!(package.body.get("version").is_none());
         let said: Vec<_> = package.differences().collect();
         assert_eq!(said.len(), 3, "{said:?}");
@@ -220,11 +272,16 @@ mod tests {
             "runtime": "python", "pythonModule": "p_p", "pythonArgs": ["--new"],
             "pipIndexUrl": "https://u:p@h/simple" });
         assert_eq!(taken(&document, &server).expect("taken").body, wanted);
-        let server = json!({ "name": "s", "command": "packages/python/s/bin/p", "args": ["-m", "other"] });
+        let server =
+            json!({ "name": "s", "command": "packages/python/s/bin/p", "args": ["-m", "other"] });
         let body = taken(&document, &server).expect("taken").body;
         assert_eq!(
             (&body["command"], &body["args"], &body["pythonArgs"]),
-            (&json!("${package}/bin/p"), &json!(["-m", "other"]), &json!(["--old"]))
+            (
+                &json!("${package}/bin/p"),
+                &json!(["-m", "other"]),
+                &json!(["--old"])
+            )
         );
     }
 
@@ -232,9 +289,18 @@ mod tests {
     fn what_has_no_server_or_goes_is_not_taken() {
         let server = json!({ "name": "s", "command": "node" });
         for (document, why) in [
-            (json!({ "name": "p", "status": "installing" }), "the package p: it was never installed; its status is i"),
-            (json!({ "name": "p", "mcpServerId": "t" }), "the package p of the server t: there is no such server"),
-            (json!({ "name": "p", "mcpServerId": "s", "status": "removing" }), "server s: its status is removing"),
+            (
+                json!({ "name": "p", "status": "installing" }),
+                "the package p: it was never installed; its status is i",
+            ),
+            (
+                json!({ "name": "p", "mcpServerId": "t" }),
+                "the package p of the server t: there is no such server",
+            ),
+            (
+                json!({ "name": "p", "mcpServerId": "s", "status": "removing" }),
+                "server s: its status is removing",
+            ),
         ] {
             let said = taken(&document, &server).err().expect("refused");
             assert!(said.contains(why), "{said}");

@@ -52,13 +52,25 @@ pub struct SecretImport {
 
 impl SecretImport {
     pub fn called(&self) -> String {
-        format!("the secret {} of {} for {}", self.name, self.user, self.server)
+        format!(
+            "the secret {} of {} for {}",
+            self.name, self.user, self.server
+        )
     }
 }
 
 impl ImportPlan {
-    pub fn make(found: &PredecessorData, there: &ExistingState, key: &PredecessorKey, now_ms: u64) -> Self {
-        let names = there.servers.iter().filter_map(|server| server["name"].as_str()).map(str::to_owned);
+    pub fn make(
+        found: &PredecessorData,
+        there: &ExistingState,
+        key: &PredecessorKey,
+        now_ms: u64,
+    ) -> Self {
+        let names = there
+            .servers
+            .iter()
+            .filter_map(|server| server["name"].as_str())
+            .map(str::to_owned);
         let mut plan = Self {
             servers: vec![],
             servers_there: 0,
@@ -95,7 +107,9 @@ impl ImportPlan {
     fn servers_and_packages(&mut self, found: &PredecessorData, there: &ExistingState) {
         let mut servers = HashMap::new();
         for document in &found.servers {
-            servers.entry(document["name"].as_str().unwrap_or_default()).or_insert(document);
+            servers
+                .entry(document["name"].as_str().unwrap_or_default())
+                .or_insert(document);
         }
         for document in &found.packages {
             match package(document, &servers) {
@@ -103,8 +117,16 @@ impl ImportPlan {
                 Err(why) => self.not_taken.push(why),
             }
         }
-        let of_packages: HashSet<_> = found.packages.iter().filter_map(|one| one["mcpServerId"].as_str()).collect();
-        let there = there.servers.iter().filter_map(|server| Some((server["name"].as_str()?, server))).collect();
+        let of_packages: HashSet<_> = found
+            .packages
+            .iter()
+            .filter_map(|one| one["mcpServerId"].as_str())
+            .collect();
+        let there = there
+            .servers
+            .iter()
+            .filter_map(|server| Some((server["name"].as_str()?, server)))
+            .collect();
         for document in &found.servers {
             let name = document["name"].as_str().unwrap_or_default();
             if !of_packages.contains(name) {
@@ -121,7 +143,10 @@ impl ImportPlan {
             shown["name"] == *package.name
                 || (normal(&package.name).is_some_and(|name| shown["name"] == *name.as_str()))
         };
-        let shown = there.packages.iter().find(|shown| shown["mcpServerId"] == *package.server);
+        let shown = there
+            .packages
+            .iter()
+            .find(|shown| shown["mcpServerId"] == *package.server);
         let server = &package.server;
         if shown.is_some_and(same) {
             self.packages_there += 1;
@@ -131,7 +156,10 @@ impl ImportPlan {
                 package.called()
             ));
         } else if !self.names.insert(server.clone()) {
-            self.not_taken.push(format!("{}: the server has two packages, and the first is taken", package.called()));
+            self.not_taken.push(format!(
+                "{}: the server has two packages, and the first is taken",
+                package.called()
+            ));
         } else {
             self.packages.push(package);
         }
@@ -140,7 +168,11 @@ impl ImportPlan {
     fn server(&mut self, document: &Value, there: &HashMap<&str, &Value>) {
         let body = match body(document) {
             Ok(body) => Value::from(body),
-            Err(why) => return self.not_taken.push(format!("the server {}: {why}", text(document, "name"))),
+            Err(why) => {
+                return self
+                    .not_taken
+                    .push(format!("the server {}: {why}", text(document, "name")));
+            }
         };
         let name = body["name"].as_str().unwrap_or_default().to_owned();
         match there.get(name.as_str()) {
@@ -157,24 +189,37 @@ impl ImportPlan {
 
     fn secret(&mut self, secret: SecretImport) {
         let same = |other: &&SecretImport| {
-            (&other.user, &other.server, &other.name) == (&secret.user, &secret.server, &secret.name)
+            (&other.user, &other.server, &other.name)
+                == (&secret.user, &secret.server, &secret.name)
         };
         match self.secrets.iter().find(same) {
             None => self.secrets.push(secret),
             Some(first) if first.value.expose() == secret.value.expose() => {}
-            Some(_) => self.not_taken.push(format!("{}: it is there twice, and the first is taken", secret.called())),
+            Some(_) => self.not_taken.push(format!(
+                "{}: it is there twice, and the first is taken",
+                secret.called()
+            )),
         }
     }
 
     /// What belongs to servers that are not there cannot be taken.
     pub fn settle(&mut self) {
         let there = |server: &ServerName| self.names.contains(server.as_str());
-        let (secrets, no_secrets): (Vec<_>, Vec<_>) = self.secrets.drain(..).partition(|secret| there(&secret.server));
-        let (grants, no_grants): (Vec<_>, Vec<_>) = self.grants.drain(..).partition(|grant| there(&grant.server));
+        let (secrets, no_secrets): (Vec<_>, Vec<_>) = self
+            .secrets
+            .drain(..)
+            .partition(|secret| there(&secret.server));
+        let (grants, no_grants): (Vec<_>, Vec<_>) = self
+            .grants
+            .drain(..)
+            .partition(|grant| there(&grant.server));
         (self.secrets, self.grants) = (secrets, grants);
-        let left =
-            no_secrets.iter().map(SecretImport::called).chain(no_grants.iter().map(|grant| grant.called.clone()));
-        self.not_taken.extend(left.map(|called| format!("{called}: the server is not there")));
+        let left = no_secrets
+            .iter()
+            .map(SecretImport::called)
+            .chain(no_grants.iter().map(|grant| grant.called.clone()));
+        self.not_taken
+            .extend(left.map(|called| format!("{called}: the server is not there")));
     }
 
     /// A server that was refused.
@@ -197,7 +242,9 @@ fn twice(name: &str) -> String {
 
 /// What would register the server.
 pub fn body(document: &Value) -> Result<Map<String, Value>, String> {
-    let name: ServerName = text(document, "name").parse().map_err(|why| format!("its name {why}"))?;
+    let name: ServerName = text(document, "name")
+        .parse()
+        .map_err(|why| format!("its name {why}"))?;
     let transport = document["transportType"].as_str().unwrap_or("stdio");
     let own: &[&str] = match transport {
         "stdio" => &OF_STDIO,
@@ -212,11 +259,22 @@ pub fn body(document: &Value) -> Result<Map<String, Value>, String> {
             value => drop(body.insert((*field).into(), value.clone())),
         }
     }
-    let names = document["secretNames"].as_array().cloned().unwrap_or_default();
-    let names = names.iter().chain([&document["secretName"]]).filter_map(Value::as_str);
+    let names = document["secretNames"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let names = names
+        .iter()
+        .chain([&document["secretName"]])
+        .filter_map(Value::as_str);
     let mut taken: Vec<String> = vec![];
     for secret in names {
-        let secret = plain_name(&name, secret.parse().map_err(|why| format!("one of its secretNames {why}"))?);
+        let secret = plain_name(
+            &name,
+            secret
+                .parse()
+                .map_err(|why| format!("one of its secretNames {why}"))?,
+        );
         if !taken.iter().any(|there| there == secret.as_str()) {
             taken.push(secret.as_str().to_owned());
         }
@@ -234,44 +292,76 @@ fn difference(body: &Value, shown: &Value) -> Option<String> {
         ("enabled" | "sessionId", _) => false,
         // What is sealed cannot be compared.
         ("url", shown) if hidden(shown) => false,
-        ("headers", shown) => ours
-            .as_object()
-            .is_some_and(|ours| ours.iter().any(|(name, value)| &shown[name] != value && !hidden(&shown[name]))),
-        ("reconnectionOptions", shown) => {
-            ours.as_object().is_some_and(|ours| ours.iter().any(|(name, value)| shown[name].as_f64() != value.as_f64()))
-        }
+        ("headers", shown) => ours.as_object().is_some_and(|ours| {
+            ours.iter()
+                .any(|(name, value)| &shown[name] != value && !hidden(&shown[name]))
+        }),
+        ("reconnectionOptions", shown) => ours.as_object().is_some_and(|ours| {
+            ours.iter()
+                .any(|(name, value)| shown[name].as_f64() != value.as_f64())
+        }),
         (_, shown) => shown != ours,
     };
-    body.as_object()?.iter().find(|(field, ours)| differs(field, ours)).map(|(field, _)| field.clone())
+    body.as_object()?
+        .iter()
+        .find(|(field, ours)| differs(field, ours))
+        .map(|(field, _)| field.clone())
 }
 
 /// A secret, or why it cannot be taken. Whose it is and what for is said, never guessed.
-fn secret(document: &Value, servers: &BTreeSet<String>, key: &PredecessorKey) -> Result<SecretImport, String> {
+fn secret(
+    document: &Value,
+    servers: &BTreeSet<String>,
+    key: &PredecessorKey,
+) -> Result<SecretImport, String> {
     let (user, full) = (text(document, "username"), text(document, "key"));
     let called = format!("the secret {full} of {user}");
-    let name = |text: &str| text.parse::<SecretName>().map_err(|why| format!("{called}: its name {why}"));
+    let name = |text: &str| {
+        text.parse::<SecretName>()
+            .map_err(|why| format!("{called}: its name {why}"))
+    };
     let (server, secret) = match document["server"].as_str() {
         Some(server) => {
-            let server: ServerName = server.parse().map_err(|why| format!("{called}: its server's name {why}"))?;
+            let server: ServerName = server
+                .parse()
+                .map_err(|why| format!("{called}: its server's name {why}"))?;
             let plain = plain_name(&server, name(&full)?);
             (server, plain)
         }
         None => {
             // A server's name may have dots of its own: of those that fit, the longest is meant.
             let fits = |server: &&String| {
-                full.strip_prefix(server.as_str()).is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
+                full.strip_prefix(server.as_str())
+                    .is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
             };
-            let server = servers.iter().filter(fits).max_by_key(|server| server.len());
-            let server = server.ok_or_else(|| format!("{called}: it does not say for which server it is"))?;
+            let server = servers
+                .iter()
+                .filter(fits)
+                .max_by_key(|server| server.len());
+            let server = server
+                .ok_or_else(|| format!("{called}: it does not say for which server it is"))?;
             let server: ServerName = server.parse().map_err(|why| format!("{called}: {why}"))?;
             (server.clone(), name(&full[server.as_str().len() + 1..])?)
         }
     };
-    let owner: UserName = user.parse().map_err(|why| format!("{called}: its user's name {why}"))?;
-    let sealed = document["value"].as_str().ok_or_else(|| format!("{called}: it has no value"))?;
-    let value = key.open(sealed).map_err(|_| format!("{called}: the original's SECRETS_KEY does not open it"))?;
-    value.expose().map_err(|_| format!("{called}: its value is no text"))?;
-    Ok(SecretImport { user: owner, server, name: secret, value })
+    let owner: UserName = user
+        .parse()
+        .map_err(|why| format!("{called}: its user's name {why}"))?;
+    let sealed = document["value"]
+        .as_str()
+        .ok_or_else(|| format!("{called}: it has no value"))?;
+    let value = key
+        .open(sealed)
+        .map_err(|_| format!("{called}: the original's SECRETS_KEY does not open it"))?;
+    value
+        .expose()
+        .map_err(|_| format!("{called}: its value is no text"))?;
+    Ok(SecretImport {
+        user: owner,
+        server,
+        name: secret,
+        value,
+    })
 }
 
 pub fn text(document: &Value, field: &str) -> String {

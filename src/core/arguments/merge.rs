@@ -45,8 +45,14 @@ pub fn merge_arguments(line: &mut Vec<u8>, args: &str, secrets: &[SecretArgument
     // The quick way: where no key can be a secret's name in disguise, the caller's object follows as it is.
     let bytes = args.as_bytes();
     let disguised = memchr::memchr(b'\\', bytes).is_some()
-        || secrets.iter().any(|secret| memchr::memmem::find(bytes, secret.name.as_bytes()).is_some());
-    let rest = if disguised { None } else { args.trim_start().strip_prefix('{') };
+        || secrets
+            .iter()
+            .any(|secret| memchr::memmem::find(bytes, secret.name.as_bytes()).is_some());
+    let rest = if disguised {
+        None
+    } else {
+        args.trim_start().strip_prefix('{')
+    };
     match rest {
         Some(rest) => {
             if !rest.trim_start().starts_with('}') {
@@ -64,7 +70,9 @@ pub fn merge_arguments(line: &mut Vec<u8>, args: &str, secrets: &[SecretArgument
 /// The slow way: the caller's arguments one by one, without those that a secret replaces.
 fn append_other_members(line: &mut Vec<u8>, args: &str, secrets: &[SecretArgument<'_>]) {
     // `args` was parsed at the door; a failure here could only mean that it was not, and then nothing of it passes.
-    let Ok(Members(members)) = serde_json::from_str(args) else { return };
+    let Ok(Members(members)) = serde_json::from_str(args) else {
+        return;
+    };
     for (key, value) in members {
         // A key that is no Unicode text, such as "\ud800", is nobody's name; it passes as it was spelled.
         let decoded = serde_json::from_str::<Key>(key.get());
@@ -93,7 +101,10 @@ impl<'de> Deserialize<'de> for Members<'de> {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object")
             }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
@@ -130,11 +141,18 @@ mod tests {
     use serde_json::{Value, json};
 
     fn text<'a>(name: &'a str, value: &'a str) -> SecretArgument<'a> {
-        SecretArgument { name, value, form: ArgumentForm::Text }
+        SecretArgument {
+            name,
+            value,
+            form: ArgumentForm::Text,
+        }
     }
 
     fn merged(args: &str, secrets: &[(&str, &str)]) -> Value {
-        let opened: Vec<_> = secrets.iter().map(|&(name, value)| text(name, value)).collect();
+        let opened: Vec<_> = secrets
+            .iter()
+            .map(|&(name, value)| text(name, value))
+            .collect();
         let mut line = Vec::new();
         merge_arguments(&mut line, args, &opened);
         assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
@@ -150,7 +168,10 @@ mod tests {
     fn a_secret_is_added() {
         assert_eq!(merged("{}", &[("k", "v")]), json!({"k":"v"}));
         assert_eq!(merged(" { \n } ", &[("k", "v")]), json!({"k":"v"}));
-        assert_eq!(merged(r#"{"a":{"b":1}}"#, &[("k", "v\"\n")]), json!({"a":{"b":1},"k":"v\"\n"}));
+        assert_eq!(
+            merged(r#"{"a":{"b":1}}"#, &[("k", "v\"\n")]),
+            json!({"a":{"b":1},"k":"v\"\n"})
+        );
     }
 
     #[test]
@@ -170,27 +191,57 @@ mod tests {
     #[test]
     fn json_stays_what_it_is() {
         let mut line = Vec::new();
-        let tokens = SecretArgument { name: "t", value: "{\n\"a\": [1]}", form: ArgumentForm::Json };
-        merge_arguments(&mut line, r#"{"\u0074":{"a":2},"b":3}"#, &[tokens, text("s", "{}")]);
-        assert_eq!(String::from_utf8_lossy(&line), r#"{"t":{ "a": [1]},"s":"{}","b":3}"#);
+        let tokens = SecretArgument {
+            name: "t",
+            value: "{\n\"a\": [1]}",
+            form: ArgumentForm::Json,
+        };
+        merge_arguments(
+            &mut line,
+            r#"{"\u0074":{"a":2},"b":3}"#,
+            &[tokens, text("s", "{}")],
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&line),
+            r#"{"t":{ "a": [1]},"s":"{}","b":3}"#
+        );
     }
 
     #[test]
     fn a_name_inside_a_value_stays() {
-        let got = merged(r#"{"q":"about github_pat","n":{"github_pat":1}}"#, &[("github_pat", "s")]);
-        assert_eq!(got, json!({"github_pat":"s","q":"about github_pat","n":{"github_pat":1}}));
+        let got = merged(
+            r#"{"q":"about github_pat","n":{"github_pat":1}}"#,
+            &[("github_pat", "s")],
+        );
+        assert_eq!(
+            got,
+            json!({"github_pat":"s","q":"about github_pat","n":{"github_pat":1}})
+        );
     }
 
     #[test]
     fn names_that_need_escapes_are_found() {
-        assert_eq!(merged(r#"{"a\"b":1}"#, &[("a\"b", "s")]), json!({"a\"b":"s"}));
-        assert_eq!(merged(r#"{"ü":1,"z":2}"#, &[("ü", "s")]), json!({"ü":"s","z":2}));
+        assert_eq!(
+            merged(r#"{"a\"b":1}"#, &[("a\"b", "s")]),
+            json!({"a\"b":"s"})
+        );
+        assert_eq!(
+            merged(r#"{"ü":1,"z":2}"#, &[("ü", "s")]),
+            json!({"ü":"s","z":2})
+        );
     }
 
     #[test]
     fn a_key_that_is_no_text_takes_nothing_with_it() {
         let mut line = Vec::new();
-        merge_arguments(&mut line, r#"{"\ud800":1,"a":2,"\u006b":3}"#, &[text("k", "s")]);
-        assert_eq!(String::from_utf8_lossy(&line), r#"{"k":"s","\ud800":1,"a":2}"#);
+        merge_arguments(
+            &mut line,
+            r#"{"\ud800":1,"a":2,"\u006b":3}"#,
+            &[text("k", "s")],
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&line),
+            r#"{"k":"s","\ud800":1,"a":2}"#
+        );
     }
 }

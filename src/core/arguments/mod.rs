@@ -16,15 +16,17 @@ pub fn check_args(args: &RawValue) -> Result<(), Failure> {
         return Err(Failure::invalid("args must be an object"));
     }
     if is_deep(args.get().as_bytes()) {
-        return Err(Failure::invalid(format!("args must not be nested deeper than {DEPTH} levels")));
+        return Err(Failure::invalid(format!(
+            "args must not be nested deeper than {DEPTH} levels"
+        )));
     }
     Ok(())
 }
 
 /// The same of a text that nobody has parsed yet.
 pub fn check_args_text(args: &[u8]) -> Result<(), Failure> {
-    let args: &RawValue =
-        serde_json::from_slice(args).map_err(|error| Failure::invalid(format!("args must be JSON: {error}")))?;
+    let args: &RawValue = serde_json::from_slice(args)
+        .map_err(|error| Failure::invalid(format!("args must be JSON: {error}")))?;
     check_args(args)
 }
 
@@ -52,9 +54,14 @@ fn is_deep(json: &[u8]) -> bool {
 pub fn is_traceparent(text: &str) -> bool {
     let mut parts = text.split('-');
     let hex = |part: Option<&str>, length: usize| {
-        part.is_some_and(|p| p.len() == length && p.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+        part.is_some_and(|p| {
+            p.len() == length && p.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
     };
-    let valid = parts.next() == Some("00") && hex(parts.next(), 32) && hex(parts.next(), 16) && hex(parts.next(), 2);
+    let valid = parts.next() == Some("00")
+        && hex(parts.next(), 32)
+        && hex(parts.next(), 16)
+        && hex(parts.next(), 2);
     valid && parts.next().is_none()
 }
 
@@ -73,15 +80,30 @@ mod tests {
     #[test]
     fn only_one_whole_object_is_arguments() {
         assert!(check_args_text(br#" {"a":1} "#).is_ok());
-        for bad in ["", "[]", "1", "{", "{}{}", "{}\n{\"jsonrpc\":\"2.0\"}", "\u{feff}{}"] {
+        for bad in [
+            "",
+            "[]",
+            "1",
+            "{",
+            "{}{}",
+            "{}\n{\"jsonrpc\":\"2.0\"}",
+            "\u{feff}{}",
+        ] {
             assert!(check_args_text(bad.as_bytes()).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn only_a_whole_trace_context_is_handed_on() {
-        assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
-        for bad in ["", "00-xyz", "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", "00-\"},\"x\":\"-1-01"] {
+        assert!(is_traceparent(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        ));
+        for bad in [
+            "",
+            "00-xyz",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-\"},\"x\":\"-1-01",
+        ] {
             assert!(!is_traceparent(bad), "{bad}");
         }
     }

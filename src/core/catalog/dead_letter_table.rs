@@ -24,7 +24,10 @@ impl DeadLetters {
     }
 
     pub fn expired(&self, now: u64) -> Vec<ValueId> {
-        self.all().filter(|letter| letter.until <= now).map(|letter| letter.letter).collect()
+        self.all()
+            .filter(|letter| letter.until <= now)
+            .map(|letter| letter.letter)
+            .collect()
     }
 
     pub fn kept(&mut self, e: &DeadLetterStored) {
@@ -32,6 +35,8 @@ impl DeadLetters {
     }
 
     pub fn dropped(&mut self, e: &DeadLetterRemoved) {
-        e.letters.iter().for_each(|letter| drop(self.0.remove(letter)));
+        e.letters
+            .iter()
+            .for_each(|letter| drop(self.0.remove(letter)));
     }
 }

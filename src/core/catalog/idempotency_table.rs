@@ -17,7 +17,12 @@ impl IdempotencyRecords {
     }
 
     pub fn expired(&self, now: u64, limit: usize) -> Vec<Digest> {
-        self.ends.iter().take_while(|(until, _)| *until <= now).take(limit).map(|(_, scope)| *scope).collect()
+        self.ends
+            .iter()
+            .take_while(|(until, _)| *until <= now)
+            .take(limit)
+            .map(|(_, scope)| *scope)
+            .collect()
     }
 
     pub fn insert(&mut self, request: IdempotencyRecord) {
@@ -34,6 +39,8 @@ impl IdempotencyRecords {
 
     /// In the order in which they are forgotten.
     pub fn all(&self) -> impl Iterator<Item = &IdempotencyRecord> {
-        self.ends.iter().filter_map(|(_, scope)| self.known.get(scope))
+        self.ends
+            .iter()
+            .filter_map(|(_, scope)| self.known.get(scope))
     }
 }

@@ -6,7 +6,8 @@ use imbl::{HashMap, OrdMap, OrdSet};
 
 use super::scheduler::FairScheduler;
 use crate::core::event::{
-    JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
+    JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued,
+    JobStarted,
 };
 use crate::core::model::job::{EndedJob, Job, JobStage, JobState, RunningJob, interned};
 use crate::core::names::{Digest, JobId, ServerName, ToolName, ValueId, WorkerId};
@@ -64,7 +65,11 @@ impl JobTable {
 
     /// What a worker has, the oldest first.
     pub fn of_worker(&self, worker: WorkerId) -> impl Iterator<Item = &Arc<Job>> {
-        self.running.get(&worker).into_iter().flatten().filter_map(|id| self.get(*id))
+        self.running
+            .get(&worker)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.get(*id))
     }
 
     /// Those whose answers have expired by then, `limit` at most.
@@ -95,7 +100,10 @@ impl JobTable {
 
     /// The tool's name as it is kept here already.
     fn tool(&self, tool: &ToolName) -> ToolName {
-        self.tools.get_key_value(tool).map_or(tool, |(known, _)| known).clone()
+        self.tools
+            .get_key_value(tool)
+            .map_or(tool, |(known, _)| known)
+            .clone()
     }
 
     fn insert(&mut self, job: Job) {
@@ -117,12 +125,19 @@ impl JobTable {
     }
 
     pub fn started(&mut self, e: &JobStarted) {
-        let Some(job) = self.all.get_mut(&e.job) else { return };
+        let Some(job) = self.all.get_mut(&e.job) else {
+            return;
+        };
         if !matches!(job.stage, JobStage::Waiting { .. }) {
             return;
         }
         self.line.mark_running(job);
-        let run = RunningJob { worker: e.worker, attempt: e.attempt, cancelled: false, progress: None };
+        let run = RunningJob {
+            worker: e.worker,
+            attempt: e.attempt,
+            cancelled: false,
+            progress: None,
+        };
         Arc::make_mut(job).stage = JobStage::Running(Box::new(run));
         self.running.entry(e.worker).or_default().insert(e.job);
     }
@@ -145,7 +160,9 @@ impl JobTable {
     }
 
     pub fn returned(&mut self, e: &JobRequeued) {
-        let Some(job) = self.take_from_worker(e.job) else { return };
+        let Some(job) = self.take_from_worker(e.job) else {
+            return;
+        };
         let attempts = job.attempts();
         Arc::make_mut(job).stage = JobStage::Waiting { attempts };
         let job = job.clone();
@@ -161,9 +178,16 @@ impl JobTable {
             Some(JobState::Running) => drop(self.take_from_worker(e.job)),
             _ => return,
         }
-        let Some(job) = self.all.get_mut(&e.job) else { return };
+        let Some(job) = self.all.get_mut(&e.job) else {
+            return;
+        };
         let attempts = job.attempts();
-        let ended = EndedJob { state: e.state, attempts, answer: e.answer, until: e.until };
+        let ended = EndedJob {
+            state: e.state,
+            attempts,
+            answer: e.answer,
+            until: e.until,
+        };
         Arc::make_mut(job).stage = JobStage::Ended(Box::new(ended));
         self.ends.insert((e.until, e.job));
     }
@@ -171,7 +195,9 @@ impl JobTable {
     /// Its worker has it no more.
     fn take_from_worker(&mut self, id: JobId) -> Option<&mut Arc<Job>> {
         let job = self.all.get_mut(&id)?;
-        let JobStage::Running(run) = &job.stage else { return None };
+        let JobStage::Running(run) = &job.stage else {
+            return None;
+        };
         if let Some(of_worker) = self.running.get_mut(&run.worker) {
             of_worker.remove(&id);
             if of_worker.is_empty() {
@@ -184,7 +210,9 @@ impl JobTable {
 
     pub fn forgotten(&mut self, e: &JobExpired) {
         for id in &e.jobs {
-            let Some(job) = self.all.remove(id) else { continue };
+            let Some(job) = self.all.remove(id) else {
+                continue;
+            };
             if let Some(tool) = &job.tool
                 && let Some(jobs) = self.tools.get_mut(tool)
             {

@@ -47,7 +47,9 @@ impl Catalog {
     }
 
     pub fn server_by_id(&self, id: ServerId) -> Option<&Arc<Server>> {
-        self.names.get(&id).and_then(|name| self.servers.get(name.as_str()))
+        self.names
+            .get(&id)
+            .and_then(|name| self.servers.get(name.as_str()))
     }
 
     pub fn is_enabled(&self, id: ServerId) -> bool {
@@ -108,7 +110,9 @@ impl Catalog {
             Event::ServerUpdated(e) => self.change_run(e.server, |server| {
                 let before = std::mem::replace(&mut server.config, e.config.clone().into());
                 // At another place nothing is known of the old one.
-                if server.remote().map(|remote| &remote.url) != before.remote().map(|remote| &remote.url) {
+                if server.remote().map(|remote| &remote.url)
+                    != before.remote().map(|remote| &remote.url)
+                {
                     (server.era, server.session) = (None, None);
                 }
                 // Nor is another site given the tokens that were meant for it.
@@ -125,15 +129,26 @@ impl Catalog {
                 self.tools_changed = self.position;
             }
             Event::ServerToolsDiscovered(e) => self.change_tools(e.server, |server| {
-                server.tools = Tools { digest: e.digest.clone(), tools: e.tools.clone() };
+                server.tools = Tools {
+                    digest: e.digest.clone(),
+                    tools: e.tools.clone(),
+                };
             }),
-            Event::ServerProtocolDetected(e) => self.change(e.server, |server| server.era = Some(e.era)),
-            Event::ServerSessionOpened(e) => self.change(e.server, |server| server.session = Some(e.value)),
+            Event::ServerProtocolDetected(e) => {
+                self.change(e.server, |server| server.era = Some(e.era))
+            }
+            Event::ServerSessionOpened(e) => {
+                self.change(e.server, |server| server.session = Some(e.value))
+            }
             Event::ServerSessionEnded(e) => self.change(e.server, |server| {
                 server.session.take_if(|value| *value == e.value);
             }),
             Event::GrantStored(e) => {
-                let grant = Grant { tokens: e.tokens, since: self.position, state: GrantState::Good };
+                let grant = Grant {
+                    tokens: e.tokens,
+                    since: self.position,
+                    state: GrantState::Good,
+                };
                 match &e.user {
                     Some(user) => self.change(e.server, |server| {
                         server.user_grants.insert(user.clone(), grant);
@@ -144,17 +159,23 @@ impl Catalog {
                     }),
                 }
             }
-            Event::GrantRefreshStarted(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
-                if grant.tokens.access == e.access {
-                    grant.state = GrantState::Refreshing;
-                }
-            }),
+            Event::GrantRefreshStarted(e) => {
+                self.change_grant(e.server, e.user.as_ref(), |grant| {
+                    if grant.tokens.access == e.access {
+                        grant.state = GrantState::Refreshing;
+                    }
+                })
+            }
             Event::GrantRefreshed(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
                 (grant.tokens, grant.state) = (e.tokens, GrantState::Good);
             }),
             Event::GrantRefreshFailed(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
                 if grant.tokens.access == e.access {
-                    grant.state = if e.refused { GrantState::Refused } else { GrantState::Good };
+                    grant.state = if e.refused {
+                        GrantState::Refused
+                    } else {
+                        GrantState::Good
+                    };
                 }
             }),
             Event::ServerDeleted(e) => {
@@ -164,11 +185,20 @@ impl Catalog {
                 (self.tools_changed, self.servers_changed) = (self.position, self.position);
             }
             Event::PackageInstalled(e) => self.change_package(e.server, |_| {
-                Some(InstalledPackage { package: e.package.clone(), installed: e.at, upgraded: None, latest: None })
+                Some(InstalledPackage {
+                    package: e.package.clone(),
+                    installed: e.at,
+                    upgraded: None,
+                    latest: None,
+                })
             }),
             Event::PackageUpgraded(e) => self.change_package(e.server, |old| {
                 let old = old?.clone();
-                Some(InstalledPackage { package: e.package.clone(), upgraded: Some(e.at), ..old })
+                Some(InstalledPackage {
+                    package: e.package.clone(),
+                    upgraded: Some(e.at),
+                    ..old
+                })
             }),
             Event::PackageLatestFound(e) => self.change(e.server, |server| {
                 server.package.iter_mut().for_each(|installed| {
@@ -179,10 +209,15 @@ impl Catalog {
             Event::SecretSet(e) => self.change(e.server, |server| {
                 let secrets = Arc::make_mut(server.secrets.entry(e.user.clone()).or_default());
                 secrets.retain(|secret| secret.name != e.name);
-                secrets.push(SecretRef { name: e.name.clone(), value: e.value });
+                secrets.push(SecretRef {
+                    name: e.name.clone(),
+                    value: e.value,
+                });
             }),
             Event::SecretDeleted(e) => self.change(e.server, |server| {
-                let Some(secrets) = server.secrets.get_mut(e.user.as_str()) else { return };
+                let Some(secrets) = server.secrets.get_mut(e.user.as_str()) else {
+                    return;
+                };
                 Arc::make_mut(secrets).retain(|secret| secret.name != e.name);
                 if secrets.is_empty() {
                     server.secrets.remove(e.user.as_str());
@@ -190,7 +225,10 @@ impl Catalog {
             }),
             Event::JobAccepted(e) => {
                 // Of one name there is one text, however many jobs there are.
-                let known = e.server.as_ref().and_then(|name| self.servers.get_key_value(name));
+                let known = e
+                    .server
+                    .as_ref()
+                    .and_then(|name| self.servers.get_key_value(name));
                 let server = known.map(|(name, _)| name).or(e.server.as_ref()).cloned();
                 self.jobs.accepted(e, server);
             }
@@ -206,18 +244,29 @@ impl Catalog {
             Event::DeadLetterStored(e) => self.dead.kept(e),
             Event::DeadLetterRemoved(e) => self.dead.dropped(e),
             Event::IdempotencyRecorded(e) => self.requests.insert(e.request),
-            Event::IdempotencyExpired(e) => e.scopes.iter().for_each(|scope| self.requests.forget(*scope)),
+            Event::IdempotencyExpired(e) => e
+                .scopes
+                .iter()
+                .for_each(|scope| self.requests.forget(*scope)),
         }
     }
 
     fn change(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
-        let server = self.names.get(&id).and_then(|name| self.servers.get_mut(name.as_str()));
+        let server = self
+            .names
+            .get(&id)
+            .and_then(|name| self.servers.get_mut(name.as_str()));
         if let Some(server) = server {
             with(Arc::make_mut(server));
         }
     }
 
-    fn change_grant(&mut self, id: ServerId, user: Option<&UserName>, with: impl FnOnce(&mut Grant)) {
+    fn change_grant(
+        &mut self,
+        id: ServerId,
+        user: Option<&UserName>,
+        with: impl FnOnce(&mut Grant),
+    ) {
         self.change(id, |server| {
             let grant = match user {
                 Some(user) => server.user_grants.get_mut(user),
@@ -244,7 +293,9 @@ impl Catalog {
         id: ServerId,
         with: impl FnOnce(Option<&InstalledPackage>) -> Option<InstalledPackage>,
     ) {
-        self.change_run(id, |server| server.package = with(server.package.as_deref()).map(Arc::new));
+        self.change_run(id, |server| {
+            server.package = with(server.package.as_deref()).map(Arc::new)
+        });
     }
 
     fn change_tools(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {

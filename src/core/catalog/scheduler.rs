@@ -20,7 +20,10 @@ impl ConcurrencyLimits {
     /// Packages of one server are changed one after the other.
     fn of(&self, lane: &QueueKey) -> usize {
         match lane {
-            QueueKey { area: Some(Area::Packages), server: Some(_) } => 1,
+            QueueKey {
+                area: Some(Area::Packages),
+                server: Some(_),
+            } => 1,
             _ => self.per_server,
         }
     }
@@ -35,7 +38,10 @@ pub struct QueueKey {
 
 impl QueueKey {
     pub fn of(job: &Job) -> Self {
-        Self { area: job.area(), server: job.server.clone() }
+        Self {
+            area: job.area(),
+            server: job.server.clone(),
+        }
     }
 }
 
@@ -68,12 +74,17 @@ impl FairScheduler {
     }
 
     pub fn waiting_of(&self, user: &str) -> usize {
-        self.users.get(user).map_or(0, |share| share.waiting as usize)
+        self.users
+            .get(user)
+            .map_or(0, |share| share.waiting as usize)
     }
 
     /// The user's name as it is kept here already, so that many jobs share one text.
     pub fn user(&self, user: &UserName) -> UserName {
-        self.users.get_key_value(user).map_or(user, |(known, _)| known).clone()
+        self.users
+            .get_key_value(user)
+            .map_or(user, |(known, _)| known)
+            .clone()
     }
 
     pub fn enqueue(&mut self, job: &Job) {
@@ -86,7 +97,10 @@ impl FairScheduler {
         }
         share.waiting += 1;
         self.waiting += 1;
-        let lane = self.backlog.entry((job.user.clone(), QueueKey::of(job))).or_default();
+        let lane = self
+            .backlog
+            .entry((job.user.clone(), QueueKey::of(job)))
+            .or_default();
         // Nearly always it is the newest.
         match lane.last() {
             Some(last) if *last >= job.id => {
@@ -101,8 +115,12 @@ impl FairScheduler {
     /// It waits no more. False: it did not wait.
     pub fn remove(&mut self, job: &Job) -> bool {
         let place = (job.user.clone(), QueueKey::of(job));
-        let Some(lane) = self.backlog.get_mut(&place) else { return false };
-        let Ok(at) = lane.binary_search(&job.id) else { return false };
+        let Some(lane) = self.backlog.get_mut(&place) else {
+            return false;
+        };
+        let Ok(at) = lane.binary_search(&job.id) else {
+            return false;
+        };
         // Whoever is next stands first.
         if at == 0 {
             lane.pop_front()
@@ -160,33 +178,60 @@ impl FairScheduler {
     }
 
     fn tidy(&mut self, user: &UserName) {
-        if self.users.get(user).is_some_and(|share| share.waiting == 0 && share.running == 0) {
+        if self
+            .users
+            .get(user)
+            .is_some_and(|share| share.waiting == 0 && share.running == 0)
+        {
             self.users.remove(user);
         }
     }
 
     /// The next job of one of the areas that the bounds allow and `mine` takes: that of the user who has waited
     /// longest, and of that user the oldest.
-    pub fn next_job(&self, areas: &[Area], bounds: &ConcurrencyLimits, mine: &impl Fn(JobId) -> bool) -> Option<JobId> {
+    pub fn next_job(
+        &self,
+        areas: &[Area],
+        bounds: &ConcurrencyLimits,
+        mine: &impl Fn(JobId) -> bool,
+    ) -> Option<JobId> {
         let may = |lane: &QueueKey| {
-            let running = self.running.get(lane).map_or(0, |running| *running as usize);
+            let running = self
+                .running
+                .get(lane)
+                .map_or(0, |running| *running as usize);
             lane.area.is_some_and(|area| areas.contains(&area)) && running < bounds.of(lane)
         };
-        let free = self
-            .turns
-            .iter()
-            .filter(|(_, user)| self.users.get(user).is_some_and(|share| (share.running as usize) < bounds.per_user));
+        let free = self.turns.iter().filter(|(_, user)| {
+            self.users
+                .get(user)
+                .is_some_and(|share| (share.running as usize) < bounds.per_user)
+        });
         free.filter_map(|(_, user)| {
-            let heads = self.oldest_per_queue(user).filter(|(lane, head)| may(lane) && mine(*head));
+            let heads = self
+                .oldest_per_queue(user)
+                .filter(|(lane, head)| may(lane) && mine(*head));
             heads.map(|(_, head)| head).min()
         })
         .next()
     }
 
     /// The oldest job of each of a user's lanes.
-    fn oldest_per_queue<'a>(&'a self, user: &'a UserName) -> impl Iterator<Item = (&'a QueueKey, JobId)> {
-        let first = (user.clone(), QueueKey { area: None, server: None });
-        let of_user = self.backlog.range(first..).take_while(move |((of, _), _)| of == user);
+    fn oldest_per_queue<'a>(
+        &'a self,
+        user: &'a UserName,
+    ) -> impl Iterator<Item = (&'a QueueKey, JobId)> {
+        let first = (
+            user.clone(),
+            QueueKey {
+                area: None,
+                server: None,
+            },
+        );
+        let of_user = self
+            .backlog
+            .range(first..)
+            .take_while(move |((of, _), _)| of == user);
         of_user.filter_map(|((_, lane), jobs)| Some((lane, *jobs.front()?)))
     }
 }
@@ -200,7 +245,10 @@ mod tests {
     use crate::core::names::ValueId;
     use uuid::Uuid;
 
-    const BOUNDS: ConcurrencyLimits = ConcurrencyLimits { per_user: 4, per_server: 3 };
+    const BOUNDS: ConcurrencyLimits = ConcurrencyLimits {
+        per_user: 4,
+        per_server: 3,
+    };
 
     fn job(number: u128, user: &str, server: &str) -> Job {
         Job {
@@ -219,7 +267,9 @@ mod tests {
     fn start_all(line: &mut FairScheduler, jobs: &[Job], most: usize) -> Vec<u128> {
         let mut started = Vec::new();
         while started.len() < most {
-            let Some(next) = line.next_job(&[Area::Tools], &BOUNDS, &|_| true) else { break };
+            let Some(next) = line.next_job(&[Area::Tools], &BOUNDS, &|_| true) else {
+                break;
+            };
             line.mark_running(jobs.iter().find(|job| job.id == next).expect("a job"));
             started.push(next.0.as_u128());
         }
@@ -228,8 +278,14 @@ mod tests {
 
     #[test]
     fn users_take_turns_whatever_they_have_waiting() {
-        let mut jobs: Vec<_> = (1..=100).map(|n| job(n, "much", &format!("s{}", n % 50))).collect();
-        jobs.extend([job(101, "little", "s1"), job(102, "little", "s2"), job(103, "other", "s3")]);
+        let mut jobs: Vec<_> = (1..=100)
+            .map(|n| job(n, "much", &format!("s{}", n % 50)))
+            .collect();
+        jobs.extend([
+            job(101, "little", "s1"),
+            job(102, "little", "s2"),
+            job(103, "other", "s3"),
+        ]);
         let mut line = FairScheduler::default();
         jobs.iter().for_each(|job| line.enqueue(job));
         assert_eq!(start_all(&mut line, &jobs, 5), [101, 1, 103, 102, 2]);
@@ -248,9 +304,20 @@ mod tests {
         let mut line = FairScheduler::default();
         jobs.iter().for_each(|job| line.enqueue(job));
         let started = start_all(&mut line, &jobs, 99);
-        assert_eq!(started.iter().filter(|n| **n < 20).count(), 3, "a server has its bound: {started:?}");
-        assert_eq!(started.iter().filter(|n| **n < 10 || **n > 20).count(), 4, "a user has one too: {started:?}");
-        let first = jobs.iter().find(|job| job.id.0.as_u128() == started[0]).expect("a job");
+        assert_eq!(
+            started.iter().filter(|n| **n < 20).count(),
+            3,
+            "a server has its bound: {started:?}"
+        );
+        assert_eq!(
+            started.iter().filter(|n| **n < 10 || **n > 20).count(),
+            4,
+            "a user has one too: {started:?}"
+        );
+        let first = jobs
+            .iter()
+            .find(|job| job.id.0.as_u128() == started[0])
+            .expect("a job");
         line.mark_stopped(first);
         let room = "what has ended makes room at its server, and for its user elsewhere";
         assert_eq!(start_all(&mut line, &jobs, 99), [12, 23], "{room}");
@@ -259,19 +326,33 @@ mod tests {
     #[test]
     fn packages_of_one_server_are_changed_one_after_the_other() {
         let bounds = |area, server: Option<&str>| {
-            BOUNDS.of(&QueueKey { area: Some(area), server: server.map(|name| name.parse().expect("a name")) })
+            BOUNDS.of(&QueueKey {
+                area: Some(area),
+                server: server.map(|name| name.parse().expect("a name")),
+            })
         };
         assert_eq!(bounds(Area::Packages, Some("a")), 1);
-        assert_eq!((bounds(Area::Packages, None), bounds(Area::Tools, Some("a"))), (3, 3));
+        assert_eq!(
+            (bounds(Area::Packages, None), bounds(Area::Tools, Some("a"))),
+            (3, 3)
+        );
     }
 
     #[test]
     fn nothing_is_left_of_who_has_nothing() {
-        let (mut line, jobs) = (FairScheduler::default(), [job(1, "a", "s"), job(2, "a", "s")]);
+        let (mut line, jobs) = (
+            FairScheduler::default(),
+            [job(1, "a", "s"), job(2, "a", "s")],
+        );
         jobs.iter().for_each(|job| line.enqueue(job));
         start_all(&mut line, &jobs, 1);
         line.remove(&jobs[1]);
         line.mark_stopped(&jobs[0]);
-        assert!(line.users.is_empty() && line.turns.is_empty() && line.backlog.is_empty() && line.running.is_empty());
+        assert!(
+            line.users.is_empty()
+                && line.turns.is_empty()
+                && line.backlog.is_empty()
+                && line.running.is_empty()
+        );
     }
 }

@@ -52,7 +52,9 @@ impl Server {
     }
 
     pub fn secrets_of(&self, user: &str) -> &[SecretRef] {
-        self.secrets.get(user).map_or(&[], |secrets| secrets.as_slice())
+        self.secrets
+            .get(user)
+            .map_or(&[], |secrets| secrets.as_slice())
     }
 
     /// Where it is, if it is behind a URL.
@@ -75,12 +77,23 @@ impl Server {
 
     /// Where every secret of this server lies, whosever it is, tokens too; its own credentials and its session.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
-        let secrets = self.secrets.values().flat_map(|secrets| secrets.iter().map(|secret| secret.value));
+        let secrets = self
+            .secrets
+            .values()
+            .flat_map(|secrets| secrets.iter().map(|secret| secret.value));
         let secrets = secrets.chain(self.google.values().copied());
         let grants = self.grant.iter().chain(self.user_grants.values());
         let grants = grants.flat_map(|grant| [grant.tokens.access, grant.tokens.renewal]);
-        let package = self.package.iter().flat_map(|installed| installed.package.values());
-        let own = self.remote().into_iter().flat_map(Remote::values).chain(self.session).chain(package);
+        let package = self
+            .package
+            .iter()
+            .flat_map(|installed| installed.package.values());
+        let own = self
+            .remote()
+            .into_iter()
+            .flat_map(Remote::values)
+            .chain(self.session)
+            .chain(package);
         secrets.chain(own).chain(grants)
     }
 }

@@ -56,13 +56,30 @@ struct ServerSnapshot {
 impl Catalog {
     /// All there is, servers before jobs, as texts of JSON. A tool is kept as its server wrote it, line feeds and all.
     pub fn snapshot(&self) -> impl Iterator<Item = Result<Vec<u8>, serde_json::Error>> {
-        let Self { position, tools_changed, servers_changed, .. } = *self;
-        let head = Part::Head { position, tools_changed, servers_changed };
-        let servers = self.servers().into_iter().map(|server| Part::Server(Box::new(stored(server))));
+        let Self {
+            position,
+            tools_changed,
+            servers_changed,
+            ..
+        } = *self;
+        let head = Part::Head {
+            position,
+            tools_changed,
+            servers_changed,
+        };
+        let servers = self
+            .servers()
+            .into_iter()
+            .map(|server| Part::Server(Box::new(stored(server))));
         let jobs = self.jobs.all().map(Part::Job);
         let dead = self.dead.all().cloned().map(Part::Dead);
         let requests = self.requests.all().copied().map(Part::Request);
-        let parts = once(head).chain(servers).chain(jobs).chain(dead).chain(requests).chain(once(Part::End));
+        let parts = once(head)
+            .chain(servers)
+            .chain(jobs)
+            .chain(dead)
+            .chain(requests)
+            .chain(once(Part::End));
         parts.map(|part| serde_json::to_vec(&part))
     }
 
@@ -70,13 +87,21 @@ impl Catalog {
     /// was the last.
     pub fn put_back(&mut self, text: &[u8]) -> Result<bool, serde_json::Error> {
         match serde_json::from_slice::<Part<Job>>(text)? {
-            Part::Head { position, tools_changed, servers_changed } => {
+            Part::Head {
+                position,
+                tools_changed,
+                servers_changed,
+            } => {
                 (self.position, self.tools_changed) = (position, tools_changed);
                 self.servers_changed = servers_changed;
             }
             Part::Server(server) => self.put_back_server(*server),
             Part::Job(job) => {
-                let known = |name: &ServerName| self.servers.get_key_value(name).map(|(known, _)| known.clone());
+                let known = |name: &ServerName| {
+                    self.servers
+                        .get_key_value(name)
+                        .map(|(known, _)| known.clone())
+                };
                 let server = job.server.as_ref().and_then(known);
                 self.jobs.put_back(job, server);
             }
@@ -119,10 +144,25 @@ fn stored(server: &Server) -> ServerSnapshot {
         era: server.era,
         session: server.session,
         grant: server.grant,
-        user_grants: by_user(server.user_grants.iter().map(|(user, grant)| (user.clone(), *grant))),
+        user_grants: by_user(
+            server
+                .user_grants
+                .iter()
+                .map(|(user, grant)| (user.clone(), *grant)),
+        ),
         package: server.package.clone(),
-        secrets: by_user(server.secrets.iter().map(|(user, refs)| (user.clone(), refs.clone()))),
-        google: by_user(server.google.iter().map(|(user, value)| (user.clone(), *value))),
+        secrets: by_user(
+            server
+                .secrets
+                .iter()
+                .map(|(user, refs)| (user.clone(), refs.clone())),
+        ),
+        google: by_user(
+            server
+                .google
+                .iter()
+                .map(|(user, value)| (user.clone(), *value)),
+        ),
     }
 }
 

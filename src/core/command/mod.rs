@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::maintenance::{
-    CountKeys, DiscardDeadLetter, KeyUsage, NotifyProducer, ReadJobAnswer, RetryDeadLetter, RotateKeys, RotationReport,
-    SweepVault,
+    CountKeys, DiscardDeadLetter, KeyUsage, NotifyProducer, ReadJobAnswer, RetryDeadLetter,
+    RotateKeys, RotationReport, SweepVault,
 };
 pub use self::package::{CheckPackages, InstallPackage, PackageCheck, UpgradePackage};
 use super::model::grant::{GrantId, GrantTokens};
@@ -32,7 +32,14 @@ pub enum Area {
 }
 
 impl Area {
-    pub const ALL: [Self; 6] = [Self::Servers, Self::Tools, Self::Secrets, Self::Packages, Self::Tokens, Self::Jobs];
+    pub const ALL: [Self; 6] = [
+        Self::Servers,
+        Self::Tools,
+        Self::Secrets,
+        Self::Packages,
+        Self::Tokens,
+        Self::Jobs,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {

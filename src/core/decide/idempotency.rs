@@ -7,7 +7,11 @@ use crate::core::model::idempotency::{IdempotencyKey, IdempotencyRecord};
 use crate::core::names::CommandId;
 
 /// The command that a key stands for: that of the first request under it, else `id`.
-pub fn command_for_key(catalog: &Catalog, key: IdempotencyKey, id: CommandId) -> Result<CommandId, Failure> {
+pub fn command_for_key(
+    catalog: &Catalog,
+    key: IdempotencyKey,
+    id: CommandId,
+) -> Result<CommandId, Failure> {
     match catalog.requests.get(key.scope) {
         Some(first) if first.body != key.body => Err(key_conflict()),
         first => Ok(first.map_or(id, |request| request.command)),
@@ -26,11 +30,23 @@ pub fn decide_once(
         Some(first) if first.body != key.body => Err(key_conflict()),
         // The first finds its own commit by its id; another has to take that one's.
         Some(first) if first.command == id => Ok(vec![]),
-        Some(_) => Err(Failure::unavailable("The same request is being carried out; ask again")),
+        Some(_) => Err(Failure::unavailable(
+            "The same request is being carried out; ask again",
+        )),
         None => {
             let mut events = decide(catalog)?;
             let IdempotencyKey { scope, body } = key;
-            events.push(IdempotencyRecorded { request: IdempotencyRecord { scope, body, command: id, until } }.into());
+            events.push(
+                IdempotencyRecorded {
+                    request: IdempotencyRecord {
+                        scope,
+                        body,
+                        command: id,
+                        until,
+                    },
+                }
+                .into(),
+            );
             Ok(events)
         }
     }
@@ -39,10 +55,15 @@ pub fn decide_once(
 /// Lets go of keys whose time is over.
 pub fn expire_records(catalog: &Catalog, now: u64, limit: usize) -> Vec<Event> {
     let scopes = catalog.requests.expired(now, limit);
-    if scopes.is_empty() { vec![] } else { vec![IdempotencyExpired { scopes }.into()] }
+    if scopes.is_empty() {
+        vec![]
+    } else {
+        vec![IdempotencyExpired { scopes }.into()]
+    }
 }
 
 pub fn key_conflict() -> Failure {
-    let used = "This Idempotency-Key was used with another body; send that one again, or take a new key";
+    let used =
+        "This Idempotency-Key was used with another body; send that one again, or take a new key";
     Failure::new(Code::Conflict, used)
 }

@@ -5,7 +5,8 @@ use crate::core::catalog::Catalog;
 use crate::core::catalog::scheduler::ConcurrencyLimits;
 use crate::core::command::{Area, Command, RotateKeys};
 use crate::core::event::{
-    Event, JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
+    Event, JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued,
+    JobStarted,
 };
 use crate::core::failure::{Code, Failure};
 use crate::core::model::idempotency::JobIdempotencyKey;
@@ -36,7 +37,11 @@ pub fn accept_job(catalog: &Catalog, command: &AcceptJob) -> Result<Vec<Event>, 
 }
 
 /// One of several that come together and need a place each.
-fn accept_among(catalog: &Catalog, command: &AcceptJob, together: usize) -> Result<Vec<Event>, Failure> {
+fn accept_among(
+    catalog: &Catalog,
+    command: &AcceptJob,
+    together: usize,
+) -> Result<Vec<Event>, Failure> {
     if catalog.jobs.get(command.job).is_some() {
         return Ok(vec![]);
     }
@@ -54,18 +59,49 @@ fn accept_among(catalog: &Catalog, command: &AcceptJob, together: usize) -> Resu
     let waiting = catalog.jobs.waiting_of(command.user.as_str());
     if waiting + together > command.most_waiting {
         let user = &command.user;
-        let many = format!("User {user} has {waiting} jobs waiting (MAX_WAITING_JOBS); ask again when some have ended");
-        return Err(Failure { retry_after: Some(5), ..Failure::new(Code::RateLimited, many) });
+        let many = format!(
+            "User {user} has {waiting} jobs waiting (MAX_WAITING_JOBS); ask again when some have ended"
+        );
+        return Err(Failure {
+            retry_after: Some(5),
+            ..Failure::new(Code::RateLimited, many)
+        });
     }
-    let AcceptJob { job, user, command, server, tool, arguments, key, .. } = command.clone();
-    Ok(vec![JobAccepted { job, user, command: command.to_owned(), server, tool, arguments, key }.into()])
+    let AcceptJob {
+        job,
+        user,
+        command,
+        server,
+        tool,
+        arguments,
+        key,
+        ..
+    } = command.clone();
+    Ok(vec![
+        JobAccepted {
+            job,
+            user,
+            command: command.to_owned(),
+            server,
+            tool,
+            arguments,
+            key,
+        }
+        .into(),
+    ])
 }
 
 /// Accepts several jobs together: all, or none where one of them is there already.
 pub fn accept_jobs(catalog: &Catalog, commands: &[AcceptJob]) -> Result<Vec<Event>, Failure> {
-    let accepted = commands.iter().map(|command| accept_among(catalog, command, commands.len()));
+    let accepted = commands
+        .iter()
+        .map(|command| accept_among(catalog, command, commands.len()));
     let each = accepted.collect::<Result<Vec<_>, _>>()?;
-    if each.iter().any(Vec::is_empty) { Ok(vec![]) } else { Ok(each.concat()) }
+    if each.iter().any(Vec::is_empty) {
+        Ok(vec![])
+    } else {
+        Ok(each.concat())
+    }
 }
 
 /// The job that whoever asks for this command gets as long as it has not ended: of rotations there is one at a time.
@@ -73,8 +109,12 @@ pub fn accept_jobs(catalog: &Catalog, commands: &[AcceptJob]) -> Result<Vec<Even
 pub fn active_singleton<'a>(catalog: &'a Catalog, command: &str) -> Option<&'a Job> {
     // Looked for among all, since it is asked for some times a year.
     let alone = command == RotateKeys::NAME;
-    let mut jobs = alone.then(|| catalog.jobs.newest_first()).into_iter().flatten();
-    jobs.find(|job| job.command == command && job.ended().is_none()).map(AsRef::as_ref)
+    let mut jobs = alone
+        .then(|| catalog.jobs.newest_first())
+        .into_iter()
+        .flatten();
+    jobs.find(|job| job.command == command && job.ended().is_none())
+        .map(AsRef::as_ref)
 }
 
 /// What a worker takes.
@@ -88,15 +128,31 @@ pub struct ClaimJobs {
 }
 
 /// Takes the next jobs that `mine` says are for this worker.
-pub fn claim_jobs(catalog: &Catalog, claim: &ClaimJobs, mine: &impl Fn(&Job) -> bool) -> Vec<Event> {
+pub fn claim_jobs(
+    catalog: &Catalog,
+    claim: &ClaimJobs,
+    mine: &impl Fn(&Job) -> bool,
+) -> Vec<Event> {
     let jobs = &catalog.jobs;
     let mut line = jobs.line.clone();
     let mine = |id| jobs.get(id).is_some_and(|job| mine(job));
     let mut events = Vec::new();
     while events.len() < claim.places {
-        let Some(job) = line.next_job(&claim.areas, &claim.bounds, &mine).and_then(|id| jobs.get(id)) else { break };
+        let Some(job) = line
+            .next_job(&claim.areas, &claim.bounds, &mine)
+            .and_then(|id| jobs.get(id))
+        else {
+            break;
+        };
         line.mark_running(job);
-        events.push(JobStarted { job: job.id, attempt: job.attempts() + 1, worker: claim.worker }.into());
+        events.push(
+            JobStarted {
+                job: job.id,
+                attempt: job.attempts() + 1,
+                worker: claim.worker,
+            }
+            .into(),
+        );
     }
     events
 }
@@ -109,14 +165,34 @@ pub fn record_progress(
     attempt: u32,
     progress: &JobProgress,
 ) -> Vec<Event> {
-    let running = catalog.jobs.get(id).is_some_and(|job| job.is_run_by(worker, attempt));
-    if running { vec![JobProgressed { job: id, progress: progress.clone() }.into()] } else { vec![] }
+    let running = catalog
+        .jobs
+        .get(id)
+        .is_some_and(|job| job.is_run_by(worker, attempt));
+    if running {
+        vec![
+            JobProgressed {
+                job: id,
+                progress: progress.clone(),
+            }
+            .into(),
+        ]
+    } else {
+        vec![]
+    }
 }
 
 /// Nothing was begun: whoever has room takes it.
 pub fn requeue(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> Vec<Event> {
-    let running = catalog.jobs.get(id).is_some_and(|job| job.is_run_by(worker, attempt));
-    if running { vec![JobRequeued { job: id }.into()] } else { vec![] }
+    let running = catalog
+        .jobs
+        .get(id)
+        .is_some_and(|job| job.is_run_by(worker, attempt));
+    if running {
+        vec![JobRequeued { job: id }.into()]
+    } else {
+        vec![]
+    }
 }
 
 /// How a job ended.
@@ -144,9 +220,26 @@ pub fn finish_job(
 }
 
 /// It is kept as long as its answer, and one under a key as long as that: else the same request would do it again.
-fn finished_event(job: &Job, JobEnd { state, answer, until }: JobEnd) -> Event {
-    let of_key = job.key.as_ref().and_then(|key| key.until).unwrap_or_default();
-    JobFinished { job: job.id, state, answer, until: until.max(of_key) }.into()
+fn finished_event(
+    job: &Job,
+    JobEnd {
+        state,
+        answer,
+        until,
+    }: JobEnd,
+) -> Event {
+    let of_key = job
+        .key
+        .as_ref()
+        .and_then(|key| key.until)
+        .unwrap_or_default();
+    JobFinished {
+        job: job.id,
+        state,
+        answer,
+        until: until.max(of_key),
+    }
+    .into()
 }
 
 /// What becomes of a dead worker's jobs: those that may run twice wait again, of the others nobody knows.
@@ -156,9 +249,23 @@ pub fn take_over(catalog: &Catalog, dead: WorkerId, until: u64) -> Vec<Event> {
         let cancelled = matches!(&job.stage, JobStage::Running(run) if run.cancelled);
         let again = may_repeat(catalog, job) && job.attempts() < ATTEMPTS;
         match (again, cancelled) {
-            (true, true) => finished_event(job, JobEnd { state: JobState::Cancelled, answer: None, until }),
+            (true, true) => finished_event(
+                job,
+                JobEnd {
+                    state: JobState::Cancelled,
+                    answer: None,
+                    until,
+                },
+            ),
             (true, false) => JobRequeued { job: job.id }.into(),
-            (false, _) => finished_event(job, JobEnd { state: JobState::Unknown, answer: None, until }),
+            (false, _) => finished_event(
+                job,
+                JobEnd {
+                    state: JobState::Unknown,
+                    answer: None,
+                    until,
+                },
+            ),
         }
     })
     .collect()
@@ -169,27 +276,55 @@ fn may_repeat(catalog: &Catalog, job: &Job) -> bool {
     if job.command != CallTool::NAME {
         return true;
     }
-    let server = job.server.as_ref().and_then(|name| catalog.server(name.as_str()));
-    let tools = server.into_iter().flat_map(|server| server.tools.tools.iter());
+    let server = job
+        .server
+        .as_ref()
+        .and_then(|name| catalog.server(name.as_str()));
+    let tools = server
+        .into_iter()
+        .flat_map(|server| server.tools.tools.iter());
     let wanted = job.tool.as_ref().map(ToolName::as_str);
-    tools.filter(|tool| tool.name().as_deref() == wanted).any(|tool| tool.may_repeat())
+    tools
+        .filter(|tool| tool.name().as_deref() == wanted)
+        .any(|tool| tool.may_repeat())
 }
 
 /// One that waits will never run; one that runs is told to stop.
-pub fn cancel_job(catalog: &Catalog, id: JobId, user: &UserName, until: u64) -> Result<Vec<Event>, Failure> {
-    let job = catalog.jobs.get(id).filter(|job| job.user == *user).ok_or_else(|| Failure::job_not_found(id))?;
+pub fn cancel_job(
+    catalog: &Catalog,
+    id: JobId,
+    user: &UserName,
+    until: u64,
+) -> Result<Vec<Event>, Failure> {
+    let job = catalog
+        .jobs
+        .get(id)
+        .filter(|job| job.user == *user)
+        .ok_or_else(|| Failure::job_not_found(id))?;
     match &job.stage {
-        JobStage::Waiting { .. } => {
-            Ok(vec![finished_event(job, JobEnd { state: JobState::Cancelled, answer: None, until })])
-        }
+        JobStage::Waiting { .. } => Ok(vec![finished_event(
+            job,
+            JobEnd {
+                state: JobState::Cancelled,
+                answer: None,
+                until,
+            },
+        )]),
         JobStage::Running(run) if run.cancelled => Ok(vec![]),
         JobStage::Running(_) => Ok(vec![JobCancelRequested { job: id }.into()]),
-        JobStage::Ended(_) => Err(Failure::new(Code::Conflict, format!("Job {id} has ended already"))),
+        JobStage::Ended(_) => Err(Failure::new(
+            Code::Conflict,
+            format!("Job {id} has ended already"),
+        )),
     }
 }
 
 /// Lets go of jobs whose answers have expired.
 pub fn expire(catalog: &Catalog, now: u64, limit: usize) -> Vec<Event> {
     let jobs = catalog.jobs.expired(now, limit);
-    if jobs.is_empty() { vec![] } else { vec![JobExpired { jobs }.into()] }
+    if jobs.is_empty() {
+        vec![]
+    } else {
+        vec![JobExpired { jobs }.into()]
+    }
 }

@@ -3,7 +3,9 @@
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::RegisterServer;
-use crate::core::event::{Event, PackageInstalled, PackageLatestFound, PackageRemoved, PackageUpgraded, ServerUpdated};
+use crate::core::event::{
+    Event, PackageInstalled, PackageLatestFound, PackageRemoved, PackageUpgraded, ServerUpdated,
+};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{EntryPoint, Package};
 use crate::core::model::server::{ServerConfig, Transport};
@@ -29,10 +31,21 @@ pub struct SwitchPackage {
     pub at: u64,
 }
 
-pub fn install_package(catalog: &Catalog, install: &InstallBuiltPackage) -> Result<Vec<Event>, Failure> {
+pub fn install_package(
+    catalog: &Catalog,
+    install: &InstallBuiltPackage,
+) -> Result<Vec<Event>, Failure> {
     let mut events = super::server::register_server(catalog, &install.register)?;
     let (server, name) = (install.register.server, install.register.name.clone());
-    events.push(PackageInstalled { server, name, package: install.package.clone(), at: install.at }.into());
+    events.push(
+        PackageInstalled {
+            server,
+            name,
+            package: install.package.clone(),
+            at: install.at,
+        }
+        .into(),
+    );
     Ok(events)
 }
 
@@ -45,29 +58,57 @@ pub fn upgrade_package(catalog: &Catalog, upgrade: &SwitchPackage) -> Result<Vec
         return Ok(vec![]);
     }
     if installed.package != upgrade.from {
-        let raced = format!("The package of server {} was changed meanwhile; ask again", server.name);
+        let raced = format!(
+            "The package of server {} was changed meanwhile; ask again",
+            server.name
+        );
         return Err(Failure::new(Code::Conflict, raced));
     }
     let config = replace_entry(&server.config, &upgrade.from, &upgrade.package);
     let (id, name) = (server.id, server.name.clone());
     let mut events = Vec::new();
     if config != *server.config {
-        events.push(ServerUpdated { server: id, name: name.clone(), config }.into());
+        events.push(
+            ServerUpdated {
+                server: id,
+                name: name.clone(),
+                config,
+            }
+            .into(),
+        );
     }
-    events.push(PackageUpgraded { server: id, name, package: upgrade.package.clone(), at: upgrade.at }.into());
+    events.push(
+        PackageUpgraded {
+            server: id,
+            name,
+            package: upgrade.package.clone(),
+            at: upgrade.at,
+        }
+        .into(),
+    );
     Ok(events)
 }
 
 /// The configuration with the new version's own entry, unless a user has changed the command line.
 pub fn replace_entry(config: &ServerConfig, from: &Package, to: &Package) -> ServerConfig {
-    let entry = |package: &Package| package.recipe.as_ref().and_then(|recipe| recipe.entry.clone());
+    let entry = |package: &Package| {
+        package
+            .recipe
+            .as_ref()
+            .and_then(|recipe| recipe.entry.clone())
+    };
     let mut config = config.clone();
-    let (Some(old), Some(new)) = (entry(from), entry(to)) else { return config };
+    let (Some(old), Some(new)) = (entry(from), entry(to)) else {
+        return config;
+    };
     if let Transport::Stdio { command, args, .. } = &mut config.transport
         && *command == old.command
         && args.starts_with(&old.args)
     {
-        let EntryPoint { command: new_command, args: new_args } = new;
+        let EntryPoint {
+            command: new_command,
+            args: new_args,
+        } = new;
         args.splice(..old.args.len(), new_args);
         *command = new_command;
     }
@@ -79,7 +120,11 @@ pub fn record_latest(catalog: &Catalog, found: &[(ServerId, String)]) -> Vec<Eve
     let news = found.iter().filter_map(|(id, latest)| {
         let server = catalog.server_by_id(*id)?;
         let known = server.package.as_ref()?.latest.as_ref();
-        let event = PackageLatestFound { server: *id, name: server.name.clone(), latest: latest.clone() };
+        let event = PackageLatestFound {
+            server: *id,
+            name: server.name.clone(),
+            latest: latest.clone(),
+        };
         (known != Some(latest)).then(|| event.into())
     });
     news.collect()
@@ -87,11 +132,25 @@ pub fn record_latest(catalog: &Catalog, found: &[(ServerId, String)]) -> Vec<Eve
 
 /// What else is gone with a server.
 pub fn package_removed(server: &Server) -> Option<Event> {
-    server.package.as_ref().map(|_| PackageRemoved { server: server.id, name: server.name.clone() }.into())
+    server.package.as_ref().map(|_| {
+        PackageRemoved {
+            server: server.id,
+            name: server.name.clone(),
+        }
+        .into()
+    })
 }
 
 /// The server of that name, with its package.
 pub fn find_installed<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server, Failure> {
-    let server = catalog.server(name).map(AsRef::as_ref).filter(|server| server.package.is_some());
-    server.ok_or_else(|| Failure::new(Code::PackageNotFound, format!("Package of server {name} not found")))
+    let server = catalog
+        .server(name)
+        .map(AsRef::as_ref)
+        .filter(|server| server.package.is_some());
+    server.ok_or_else(|| {
+        Failure::new(
+            Code::PackageNotFound,
+            format!("Package of server {name} not found"),
+        )
+    })
 }

@@ -17,8 +17,15 @@ pub enum RemoteFinding {
 }
 
 /// What was found is recorded only while that server is still there, and only when it is news.
-pub fn record_finding(catalog: &Catalog, server: ServerId, url: &str, found: RemoteFinding) -> Vec<Event> {
-    let Some(server) = catalog.server_by_id(server) else { return vec![] };
+pub fn record_finding(
+    catalog: &Catalog,
+    server: ServerId,
+    url: &str,
+    found: RemoteFinding,
+) -> Vec<Event> {
+    let Some(server) = catalog.server_by_id(server) else {
+        return vec![];
+    };
     // It was found at another place than the one that is asked for now.
     if server.remote().is_none_or(|remote| remote.url != url) {
         return vec![];
@@ -26,16 +33,37 @@ pub fn record_finding(catalog: &Catalog, server: ServerId, url: &str, found: Rem
     let (id, name) = (server.id, server.name.clone());
     match found {
         RemoteFinding::Era(era) if server.era != Some(era) => {
-            vec![ServerProtocolDetected { server: id, name, era }.into()]
+            vec![
+                ServerProtocolDetected {
+                    server: id,
+                    name,
+                    era,
+                }
+                .into(),
+            ]
         }
         RemoteFinding::Session(value) if server.session != Some(value) => {
-            vec![ServerSessionOpened { server: id, name, value }.into()]
+            vec![
+                ServerSessionOpened {
+                    server: id,
+                    name,
+                    value,
+                }
+                .into(),
+            ]
         }
-        RemoteFinding::NoSession(value) if server.session == Some(value) => vec![session_ended(server, value)],
+        RemoteFinding::NoSession(value) if server.session == Some(value) => {
+            vec![session_ended(server, value)]
+        }
         _ => vec![],
     }
 }
 
 pub fn session_ended(server: &Server, value: ValueId) -> Event {
-    ServerSessionEnded { server: server.id, name: server.name.clone(), value }.into()
+    ServerSessionEnded {
+        server: server.id,
+        name: server.name.clone(),
+        value,
+    }
+    .into()
 }

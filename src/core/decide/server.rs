@@ -3,10 +3,12 @@
 use super::remote::session_ended;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
-use crate::core::command::{DeleteServer, DisableServer, EnableServer, RecordTools, RegisterServer, UpdateServer};
+use crate::core::command::{
+    DeleteServer, DisableServer, EnableServer, RecordTools, RegisterServer, UpdateServer,
+};
 use crate::core::event::{
-    Event, ServerDeleted, ServerDisabled, ServerEnabled, ServerRegistered, ServerSessionOpened, ServerToolsDiscovered,
-    ServerUpdated,
+    Event, ServerDeleted, ServerDisabled, ServerEnabled, ServerRegistered, ServerSessionOpened,
+    ServerToolsDiscovered, ServerUpdated,
 };
 use crate::core::failure::{Code, Failure};
 use crate::core::model::tool::Tools;
@@ -20,16 +22,37 @@ pub fn register_server(catalog: &Catalog, command: &RegisterServer) -> Result<Ve
     }
     let (server, name) = (command.server, command.name.clone());
     let config = command.config.clone();
-    let mut events = vec![ServerRegistered { server, name: name.clone(), config, enabled: command.enabled }.into()];
-    events.extend(command.session.map(|value| ServerSessionOpened { server, name, value }.into()));
+    let mut events = vec![
+        ServerRegistered {
+            server,
+            name: name.clone(),
+            config,
+            enabled: command.enabled,
+        }
+        .into(),
+    ];
+    events.extend(command.session.map(|value| {
+        ServerSessionOpened {
+            server,
+            name,
+            value,
+        }
+        .into()
+    }));
     Ok(events)
 }
 
 /// Nothing changed is no event: the same update twice is one.
 pub fn update_server(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Event>, Failure> {
     let server = find_server(catalog, command.name.as_str())?;
-    if command.server.is_some_and(|sealed_for| sealed_for != server.id) {
-        return Err(Failure::new(Code::Conflict, format!("Server {} was registered anew; ask again", server.name)));
+    if command
+        .server
+        .is_some_and(|sealed_for| sealed_for != server.id)
+    {
+        return Err(Failure::new(
+            Code::Conflict,
+            format!("Server {} was registered anew; ask again", server.name),
+        ));
     }
     let config = command.change.apply(server)?;
     config.check()?;
@@ -37,7 +60,14 @@ pub fn update_server(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Ev
     let session = command.change.remote.session;
     // Another session is another run.
     if config != *server.config || session.is_some_and(|session| session != server.session) {
-        events.push(ServerUpdated { server: server.id, name: server.name.clone(), config }.into());
+        events.push(
+            ServerUpdated {
+                server: server.id,
+                name: server.name.clone(),
+                config,
+            }
+            .into(),
+        );
     }
     events.extend(session.and_then(|session| change_session(server, session)));
     match command.change.enabled {
@@ -55,13 +85,24 @@ pub fn enable_server(catalog: &Catalog, command: &EnableServer) -> Result<Vec<Ev
 
 pub fn disable_server(catalog: &Catalog, command: &DisableServer) -> Result<Vec<Event>, Failure> {
     let server = find_server(catalog, command.name.as_str())?;
-    Ok(if server.enabled { vec![disabled_event(server)] } else { vec![] })
+    Ok(if server.enabled {
+        vec![disabled_event(server)]
+    } else {
+        vec![]
+    })
 }
 
 pub fn delete_server(catalog: &Catalog, command: &DeleteServer) -> Result<Vec<Event>, Failure> {
     let server = find_server(catalog, command.name.as_str())?;
-    let deleted = ServerDeleted { server: server.id, name: server.name.clone() }.into();
-    Ok(super::package::package_removed(server).into_iter().chain([deleted]).collect())
+    let deleted = ServerDeleted {
+        server: server.id,
+        name: server.name.clone(),
+    }
+    .into();
+    Ok(super::package::package_removed(server)
+        .into_iter()
+        .chain([deleted])
+        .collect())
 }
 
 /// What a holder saw is recorded only while that server is still there, and only when it is news.
@@ -69,7 +110,15 @@ pub fn record_tools(catalog: &Catalog, command: &RecordTools) -> Vec<Event> {
     match catalog.server_by_id(command.server) {
         Some(server) if server.tools.digest != command.tools.digest => {
             let Tools { digest, tools } = command.tools.clone();
-            vec![ServerToolsDiscovered { server: server.id, name: server.name.clone(), digest, tools }.into()]
+            vec![
+                ServerToolsDiscovered {
+                    server: server.id,
+                    name: server.name.clone(),
+                    digest,
+                    tools,
+                }
+                .into(),
+            ]
         }
         _ => vec![],
     }
@@ -77,19 +126,37 @@ pub fn record_tools(catalog: &Catalog, command: &RecordTools) -> Vec<Event> {
 
 fn change_session(server: &Server, session: Option<ValueId>) -> Option<Event> {
     match session {
-        Some(value) => Some(ServerSessionOpened { server: server.id, name: server.name.clone(), value }.into()),
+        Some(value) => Some(
+            ServerSessionOpened {
+                server: server.id,
+                name: server.name.clone(),
+                value,
+            }
+            .into(),
+        ),
         None => server.session.map(|value| session_ended(server, value)),
     }
 }
 
 fn find_server<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server, Failure> {
-    catalog.server(name).map(AsRef::as_ref).ok_or_else(|| Failure::server_not_found(name))
+    catalog
+        .server(name)
+        .map(AsRef::as_ref)
+        .ok_or_else(|| Failure::server_not_found(name))
 }
 
 pub fn enabled_event(server: &Server) -> Event {
-    ServerEnabled { server: server.id, name: server.name.clone() }.into()
+    ServerEnabled {
+        server: server.id,
+        name: server.name.clone(),
+    }
+    .into()
 }
 
 fn disabled_event(server: &Server) -> Event {
-    ServerDisabled { server: server.id, name: server.name.clone() }.into()
+    ServerDisabled {
+        server: server.id,
+        name: server.name.clone(),
+    }
+    .into()
 }

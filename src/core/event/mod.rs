@@ -14,8 +14,8 @@ use serde_json::value::RawValue;
 
 pub use self::grant::{GrantRefreshFailed, GrantRefreshStarted, GrantRefreshed, GrantStored};
 pub use self::jobs::{
-    DeadLetterRemoved, DeadLetterStored, IdempotencyExpired, IdempotencyRecorded, JobAccepted, JobCancelRequested,
-    JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
+    DeadLetterRemoved, DeadLetterStored, IdempotencyExpired, IdempotencyRecorded, JobAccepted,
+    JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
 };
 use super::model::package::Package;
 use super::model::remote::ProtocolMode;
@@ -282,7 +282,9 @@ impl Event {
             Self::JobExpired(_) => return "jobs".to_owned(),
             Self::GoogleConnected(e) => &e.server_name,
             Self::DeadLetterStored(_) | Self::DeadLetterRemoved(_) => return "dead".to_owned(),
-            Self::IdempotencyRecorded(_) | Self::IdempotencyExpired(_) => return "requests".to_owned(),
+            Self::IdempotencyRecorded(_) | Self::IdempotencyExpired(_) => {
+                return "requests".to_owned();
+            }
         };
         format!("server/{name}")
     }
@@ -319,7 +321,9 @@ impl Event {
 /// Why a stored event cannot be folded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    #[error("the log holds an event {type_name} v{v}, which this version of mcp-api does not know; start a newer one")]
+    #[error(
+        "the log holds an event {type_name} v{v}, which this version of mcp-api does not know; start a newer one"
+    )]
     Unknown { type_name: String, v: u16 },
     #[error("the log holds an event {type_name} that cannot be read: {reason}")]
     Broken { type_name: String, reason: String },

@@ -57,17 +57,35 @@ pub fn user_in_state(state: &str) -> Option<UserName> {
         #[serde(borrow)]
         user_id: Cow<'a, str>,
     }
-    is_object(state).then(|| serde_json::from_str::<State>(state).ok()?.user_id.parse().ok()).flatten()
+    is_object(state)
+        .then(|| {
+            serde_json::from_str::<State>(state)
+                .ok()?
+                .user_id
+                .parse()
+                .ok()
+        })
+        .flatten()
 }
 
 /// Where a user consents, as the server's tool said it, and the `state` that will come back from there.
 pub fn consent(result: &[u8], user: &UserName) -> Result<(Url, String), Failure> {
-    let wrong = |what: &str| Failure::new(Code::UpstreamError, format!("The tool {GET_URL} of the server {what}"));
-    let url = parse_tool_result(GET_URL, result, &url_in)?.ok_or_else(|| wrong("gave no https URL"))?;
-    let state = url.query_pairs().find_map(|(name, value)| (name == "state").then(|| value.into_owned()));
+    let wrong = |what: &str| {
+        Failure::new(
+            Code::UpstreamError,
+            format!("The tool {GET_URL} of the server {what}"),
+        )
+    };
+    let url =
+        parse_tool_result(GET_URL, result, &url_in)?.ok_or_else(|| wrong("gave no https URL"))?;
+    let state = url
+        .query_pairs()
+        .find_map(|(name, value)| (name == "state").then(|| value.into_owned()));
     let state = state.ok_or_else(|| wrong("gave a URL without a state"))?;
     if user_in_state(&state).as_ref() != Some(user) {
-        return Err(wrong("gave a URL whose state is not JSON with the user as userId"));
+        return Err(wrong(
+            "gave a URL whose state is not JSON with the user as userId",
+        ));
     }
     Ok((url, state))
 }
@@ -75,16 +93,24 @@ pub fn consent(result: &[u8], user: &UserName) -> Result<(Url, String), Failure>
 /// The tokens that the server got for a code: a JSON object, as it said it.
 pub fn tokens(result: &[u8]) -> Result<Zeroizing<String>, Failure> {
     let found = parse_tool_result(EXCHANGE, result, &|json| {
-        (json.len() <= LARGEST && Tokens::of(json).is_some()).then(|| Zeroizing::new(json.trim().to_owned()))
+        (json.len() <= LARGEST && Tokens::of(json).is_some())
+            .then(|| Zeroizing::new(json.trim().to_owned()))
     })?;
     found.ok_or_else(|| {
-        Failure::new(Code::UpstreamError, format!("The tool {EXCHANGE} of the server gave no access_token"))
+        Failure::new(
+            Code::UpstreamError,
+            format!("The tool {EXCHANGE} of the server gave no access_token"),
+        )
     })
 }
 
 /// Google gives a refresh token at the first consent only: one that was kept goes on being kept.
 pub fn keep_refresh_token(new: Zeroizing<String>, old: &str) -> Zeroizing<String> {
-    let refresh = |json| Tokens::of(json).and_then(|tokens| tokens.refresh_token).filter(|token| is_text(token));
+    let refresh = |json| {
+        Tokens::of(json)
+            .and_then(|tokens| tokens.refresh_token)
+            .filter(|token| is_text(token))
+    };
     match (refresh(&new), refresh(old)) {
         (None, Some(token)) => {
             // Growing would leave a copy behind.
@@ -92,7 +118,11 @@ pub fn keep_refresh_token(new: Zeroizing<String>, old: &str) -> Zeroizing<String
             merge_arguments(
                 &mut merged,
                 &new,
-                &[SecretArgument { name: "refresh_token", value: token.get(), form: ArgumentForm::Json }],
+                &[SecretArgument {
+                    name: "refresh_token",
+                    value: token.get(),
+                    form: ArgumentForm::Json,
+                }],
             );
             String::from_utf8(std::mem::take(&mut *merged)).map_or(new, Zeroizing::new)
         }
@@ -108,7 +138,9 @@ pub fn secret_parts(json: &str) -> Vec<Zeroizing<String>> {
 }
 
 fn collect(json: &str, depth: usize, found: &mut Vec<Zeroizing<String>>) {
-    let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) else { return };
+    let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) else {
+        return;
+    };
     for (name, value) in members {
         match name.as_str() {
             "access_token" | "refresh_token" | "id_token" | "client_secret" => {
@@ -131,7 +163,9 @@ struct Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     fn of(json: &'a str) -> Option<Self> {
-        let tokens = is_object(json).then(|| serde_json::from_str::<Self>(json).ok()).flatten()?;
+        let tokens = is_object(json)
+            .then(|| serde_json::from_str::<Self>(json).ok())
+            .flatten()?;
         tokens.access_token.is_some_and(is_text).then_some(tokens)
     }
 }
@@ -140,7 +174,12 @@ fn url_in(text: &str) -> Option<Url> {
     /// The names under which servers give it.
     #[derive(Deserialize)]
     struct Named {
-        #[serde(alias = "authorization_url", alias = "authorizationUrl", alias = "auth_url", alias = "authUrl")]
+        #[serde(
+            alias = "authorization_url",
+            alias = "authorizationUrl",
+            alias = "auth_url",
+            alias = "authUrl"
+        )]
         url: String,
     }
     if is_object(text) {
@@ -148,7 +187,10 @@ fn url_in(text: &str) -> Option<Url> {
     }
     let url = Url::parse(text.trim()).ok()?;
     // For a stand-in on the same machine.
-    let here = || url.scheme() == "http" && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let here = || {
+        url.scheme() == "http"
+            && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+    };
     (url.scheme() == "https" || here()).then_some(url)
 }
 
@@ -170,17 +212,30 @@ struct Block<'a> {
 }
 
 /// What fits of a tool's answer, in whichever form it gave that: structured, as text, or as JSON in a text.
-fn parse_tool_result<T>(tool: &str, result: &[u8], fits: &impl Fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
+fn parse_tool_result<T>(
+    tool: &str,
+    result: &[u8],
+    fits: &impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, Failure> {
     let answer: GoogleToolResult = serde_json::from_slice(result).map_err(|_| {
-        Failure::new(Code::UpstreamError, format!("The tool {tool} of the server answered with no tool result"))
+        Failure::new(
+            Code::UpstreamError,
+            format!("The tool {tool} of the server answered with no tool result"),
+        )
     })?;
     let texts = answer.content.iter().filter_map(|block| block.text);
     if answer.is_error {
-        let text = texts.clone().find_map(|text| serde_json::from_str::<String>(text.get()).ok());
+        let text = texts
+            .clone()
+            .find_map(|text| serde_json::from_str::<String>(text.get()).ok());
         let refused = format!("The tool {tool} of the server says that it failed");
         return Err(Failure::new(Code::UpstreamError, refused).with_details(text));
     }
-    Ok(answer.structured.into_iter().chain(texts).find_map(|value| look(value.get(), WRAPPED, fits)))
+    Ok(answer
+        .structured
+        .into_iter()
+        .chain(texts)
+        .find_map(|value| look(value.get(), WRAPPED, fits)))
 }
 
 fn look<T>(json: &str, depth: usize, fits: &impl Fn(&str) -> Option<T>) -> Option<T> {
@@ -195,7 +250,11 @@ fn look<T>(json: &str, depth: usize, fits: &impl Fn(&str) -> Option<T>) -> Optio
     }
     let depth = depth.checked_sub(1)?;
     if is_object(json) {
-        return look(serde_json::from_str::<Wrapped>(json).ok()?.result.get(), depth, fits);
+        return look(
+            serde_json::from_str::<Wrapped>(json).ok()?.result.get(),
+            depth,
+            fits,
+        );
     }
     let text = serde_json::from_str::<Zeroizing<String>>(json).ok()?;
     look(&text, depth, fits)
@@ -218,7 +277,9 @@ mod tests {
     /// An answer in every form in which servers give one.
     fn forms(said: &Value) -> Vec<Value> {
         let text = |text: &str| json!({ "content": [{ "type": "text", "text": text }] });
-        let plain = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
+        let plain = said
+            .as_str()
+            .map_or_else(|| said.to_string(), str::to_owned);
         vec![
             text(&plain),
             text(&format!(" {plain}\n")),
@@ -232,9 +293,16 @@ mod tests {
     fn a_url_is_found_in_every_form() {
         let user: UserName = "ana".parse().expect("a name");
         let url = r#"https://accounts.google.com/o?state=%7B%22userId%22%3A%22ana%22%7D&x=1"#;
-        for result in forms(&json!(url)).into_iter().chain(forms(&json!({ "authorizationUrl": url }))) {
+        for result in forms(&json!(url))
+            .into_iter()
+            .chain(forms(&json!({ "authorizationUrl": url })))
+        {
             let (found, state) = consent(result.to_string().as_bytes(), &user).expect("a URL");
-            assert_eq!((found.as_str(), state.as_str()), (url, r#"{"userId":"ana"}"#), "{result}");
+            assert_eq!(
+                (found.as_str(), state.as_str()),
+                (url, r#"{"userId":"ana"}"#),
+                "{result}"
+            );
         }
     }
 
@@ -242,34 +310,59 @@ mod tests {
     fn what_is_no_page_for_that_user_is_refused() {
         let user: UserName = "ana".parse().expect("a name");
         for (url, why) in [
-            ("http://accounts.google.com/?state={\"userId\":\"ana\"}", "https"),
+            (
+                "http://accounts.google.com/?state={\"userId\":\"ana\"}",
+                "https",
+            ),
             ("javascript:alert(1)", "https"),
             ("please visit https://accounts.google.com/", "https"),
             ("https://accounts.google.com/", "without a state"),
-            ("https://accounts.google.com/?state={\"userId\":\"ben\"}", "userId"),
+            (
+                "https://accounts.google.com/?state={\"userId\":\"ben\"}",
+                "userId",
+            ),
             ("https://accounts.google.com/?state=ana", "userId"),
             ("https://accounts.google.com/?state=[\"ana\"]", "userId"),
         ] {
             let result = json!({ "content": [{ "type": "text", "text": url }] }).to_string();
             let failure = consent(result.as_bytes(), &user).expect_err(url);
-            assert!(failure.code == Code::UpstreamError && failure.message.contains(why), "{failure}");
+            assert!(
+                failure.code == Code::UpstreamError && failure.message.contains(why),
+                "{failure}"
+            );
         }
     }
 
     #[test]
     fn tokens_are_found_in_every_form_and_kept_as_they_were() {
         let said = json!({ "access_token": "a", "expiry_date": 1.50, "scope": "x y" });
-        for result in forms(&said).into_iter().chain(forms(&json!({ "tokens": said }))) {
+        for result in forms(&said)
+            .into_iter()
+            .chain(forms(&json!({ "tokens": said })))
+        {
             let found = tokens(result.to_string().as_bytes()).expect("tokens");
             assert_eq!(*found, said.to_string(), "{result}");
         }
-        for said in [json!({}), json!({ "access_token": "" }), json!({ "access_token": 7 }), json!(["access_token"])] {
+        for said in [
+            json!({}),
+            json!({ "access_token": "" }),
+            json!({ "access_token": 7 }),
+            json!(["access_token"]),
+        ] {
             for result in forms(&said) {
                 assert!(tokens(result.to_string().as_bytes()).is_err(), "{result}");
             }
         }
-        let refused = json!({ "content": [{ "type": "text", "text": "invalid_grant" }], "isError": true }).to_string();
-        assert_eq!(tokens(refused.as_bytes()).expect_err("refused").details.as_deref(), Some("invalid_grant"));
+        let refused =
+            json!({ "content": [{ "type": "text", "text": "invalid_grant" }], "isError": true })
+                .to_string();
+        assert_eq!(
+            tokens(refused.as_bytes())
+                .expect_err("refused")
+                .details
+                .as_deref(),
+            Some("invalid_grant")
+        );
         assert!(tokens(b"[]").is_err() && tokens(b"{}").is_err());
     }
 
@@ -281,15 +374,27 @@ mod tests {
         };
         let old = r#"{"access_token":"a","refresh_token":"old"}"#;
         assert_eq!(keep(r#"{"access_token":"b"}"#, old), "old");
-        assert_eq!(keep(r#"{"access_token":"b","refresh_token":null}"#, old), "old");
-        assert_eq!(keep(r#"{"access_token":"b","refresh_token":"new"}"#, old), "new");
-        assert_eq!(keep(r#"{"access_token":"b"}"#, r#"{"access_token":"a"}"#), Value::Null);
+        assert_eq!(
+            keep(r#"{"access_token":"b","refresh_token":null}"#, old),
+            "old"
+        );
+        assert_eq!(
+            keep(r#"{"access_token":"b","refresh_token":"new"}"#, old),
+            "new"
+        );
+        assert_eq!(
+            keep(r#"{"access_token":"b"}"#, r#"{"access_token":"a"}"#),
+            Value::Null
+        );
     }
 
     #[test]
     fn every_secret_part_is_named() {
         let json = r#"{"access_token":"a\n","web":{"client_id":"i","client_secret":"s"},"token_type":"Bearer","id_token":"d"}"#;
-        let mut found: Vec<_> = secret_parts(json).iter().map(|text| text.to_string()).collect();
+        let mut found: Vec<_> = secret_parts(json)
+            .iter()
+            .map(|text| text.to_string())
+            .collect();
         found.sort();
         assert_eq!(found, ["a\n", "d", "s"]);
         assert!(secret_parts("[]").is_empty());

@@ -27,8 +27,15 @@ pub struct GrantId {
 impl GrantId {
     /// What the one who refreshes it holds.
     pub fn lease(&self) -> LeaseId {
-        let user = self.user.as_ref().map_or(String::new(), |user| format!("user {user}"));
-        let digest = Sha256::new().chain_update(b"grant").chain_update(self.server.0).chain_update(user).finalize();
+        let user = self
+            .user
+            .as_ref()
+            .map_or(String::new(), |user| format!("user {user}"));
+        let digest = Sha256::new()
+            .chain_update(b"grant")
+            .chain_update(self.server.0)
+            .chain_update(user)
+            .finalize();
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
         LeaseId(Builder::from_custom_bytes(bytes).into_uuid())
@@ -55,11 +62,23 @@ pub struct GrantTokens {
 
 impl GrantTokens {
     /// Tokens of which the first was given at `now` and lives for so many seconds.
-    pub fn new(access: ValueId, renewal: ValueId, refreshable: bool, now: u64, expires_in: Option<u64>) -> Self {
+    pub fn new(
+        access: ValueId,
+        renewal: ValueId,
+        refreshable: bool,
+        now: u64,
+        expires_in: Option<u64>,
+    ) -> Self {
         let life = expires_in.map(|seconds| seconds.saturating_mul(1000));
         let expires_at = life.map(|life| now.saturating_add(life));
         let early = |life: u64| now.saturating_add(life - MARGIN_MS.min(life / 4));
-        Self { access, renewal, refreshable, expires_at, refresh_at: life.filter(|_| refreshable).map(early) }
+        Self {
+            access,
+            renewal,
+            refreshable,
+            expires_at,
+            refresh_at: life.filter(|_| refreshable).map(early),
+        }
     }
 }
 
@@ -144,7 +163,9 @@ pub const LONGEST: usize = 16 * 1024;
 
 /// No sentence repeats the text: it may be a secret.
 pub fn check_text(field: &str, text: Option<&str>) -> Result<(), Failure> {
-    if text.is_some_and(|text| text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control)) {
+    if text.is_some_and(|text| {
+        text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control)
+    }) {
         let right = format!("{field} must be 1 to {LONGEST} characters without control characters");
         return Err(Failure::invalid(right));
     }
@@ -175,7 +196,10 @@ mod tests {
         assert_eq!(tokens(true, Some(3600)), (Some(4_600_000), Some(4_540_000)));
         assert_eq!(tokens(true, Some(20)), (Some(1_020_000), Some(1_015_000)));
         assert_eq!(tokens(true, Some(0)), (Some(1_000_000), Some(1_000_000)));
-        assert_eq!(tokens(true, Some(u64::MAX)), (Some(u64::MAX), Some(u64::MAX)));
+        assert_eq!(
+            tokens(true, Some(u64::MAX)),
+            (Some(u64::MAX), Some(u64::MAX))
+        );
         assert_eq!(tokens(false, Some(3600)), (Some(4_600_000), None));
         assert_eq!(tokens(true, None), (None, None));
     }
@@ -184,7 +208,11 @@ mod tests {
     fn each_grant_has_a_lease_of_its_own() {
         let of = |server: u128, user: Option<&str>| {
             let user = user.map(|user| user.parse().expect("a name"));
-            GrantId { server: ServerId(Uuid::from_u128(server)), user }.lease()
+            GrantId {
+                server: ServerId(Uuid::from_u128(server)),
+                user,
+            }
+            .lease()
         };
         assert_eq!(of(1, Some("ana")), of(1, Some("ana")));
         assert!(of(1, None) != of(1, Some("ana")) && of(1, Some("ana")) != of(2, Some("ana")));

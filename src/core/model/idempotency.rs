@@ -28,7 +28,10 @@ pub struct JobIdempotencyKey {
 impl From<IdempotencyKey> for JobIdempotencyKey {
     /// One that is known as long as the answer.
     fn from(request: IdempotencyKey) -> Self {
-        Self { request, until: None }
+        Self {
+            request,
+            until: None,
+        }
     }
 }
 

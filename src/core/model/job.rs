@@ -151,7 +151,8 @@ impl Job {
     pub fn values(&self) -> impl Iterator<Item = ValueId> {
         let answer = self.ended().and_then(|ended| ended.answer);
         // Of one that has an answer the arguments may go; of the others, once somebody has been told.
-        let arguments = (self.ended().is_none() || self.needs_notification()).then_some(self.arguments);
+        let arguments =
+            (self.ended().is_none() || self.needs_notification()).then_some(self.arguments);
         arguments.into_iter().chain(answer)
     }
 }
@@ -177,7 +178,10 @@ pub fn without_answer(state: JobState) -> JobAnswer {
 
 /// A command's name as the program itself has it, where it does.
 pub fn interned(name: &str) -> Cow<'static, str> {
-    known(name).map_or_else(|| Cow::Owned(name.to_owned()), |(name, ..)| Cow::Borrowed(name))
+    known(name).map_or_else(
+        || Cow::Owned(name.to_owned()),
+        |(name, ..)| Cow::Borrowed(name),
+    )
 }
 
 fn command_name<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Cow<'static, str>, D::Error> {

@@ -14,7 +14,12 @@ use crate::core::names::ValueId;
 /// What stands in answers where something is sealed; in an update it keeps the value.
 pub const HIDDEN: &str = "***";
 /// Headers whose values are sealed.
-const CREDENTIALS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-api-key"];
+const CREDENTIALS: [&str; 4] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "x-api-key",
+];
 /// Headers that belong to the protocol or to the connection.
 const RESERVED: [&str; 13] = [
     "accept",
@@ -122,12 +127,16 @@ impl Remote {
             HeaderValue::Plain(_) => None,
             HeaderValue::Sealed { sealed } => Some(*sealed),
         };
-        self.user_info.into_iter().chain(self.headers.values().filter_map(sealed))
+        self.user_info
+            .into_iter()
+            .chain(self.headers.values().filter_map(sealed))
     }
 
     /// The site it is at.
     pub fn origin(&self) -> Option<String> {
-        Url::parse(&plain_url(&self.url)).ok().map(|url| url.origin().ascii_serialization())
+        Url::parse(&plain_url(&self.url))
+            .ok()
+            .map(|url| url.origin().ascii_serialization())
     }
 
     pub fn check(&self) -> Result<(), Failure> {
@@ -135,15 +144,23 @@ impl Remote {
         let mut seen = Vec::new();
         for (name, value) in &self.headers {
             check_header(name, value)?;
-            if seen.iter().any(|seen: &&String| seen.eq_ignore_ascii_case(name)) {
-                return Err(Failure::invalid(format!("headers has {name} twice; upper and lower case are the same")));
+            if seen
+                .iter()
+                .any(|seen: &&String| seen.eq_ignore_ascii_case(name))
+            {
+                return Err(Failure::invalid(format!(
+                    "headers has {name} twice; upper and lower case are the same"
+                )));
             }
             seen.push(name);
         }
         let options = &self.reconnection_options;
-        let delays = options.initial_reconnection_delay.max(options.max_reconnection_delay);
+        let delays = options
+            .initial_reconnection_delay
+            .max(options.max_reconnection_delay);
         let factor = options.reconnection_delay_grow_factor;
-        if delays > MAX_TIMEOUT_MS || !(1.0..=100.0).contains(&factor) || options.max_retries > 1000 {
+        if delays > MAX_TIMEOUT_MS || !(1.0..=100.0).contains(&factor) || options.max_retries > 1000
+        {
             return Err(Failure::invalid(format!(
                 "reconnectionOptions must have delays of at most {MAX_TIMEOUT_MS} milliseconds, a grow factor of 1 to 100 and at most 1000 retries"
             )));
@@ -158,17 +175,29 @@ impl Remote {
             match change.user_info {
                 Some(new) => self.user_info = new,
                 None if self.user_info.is_some() => {}
-                None => return Err(Failure::invalid("url has *** for its user info, and none is stored")),
+                None => {
+                    return Err(Failure::invalid(
+                        "url has *** for its user info, and none is stored",
+                    ));
+                }
             }
         }
         if let Some(headers) = &change.headers {
             let old = std::mem::take(&mut self.headers);
             for (name, value) in headers {
-                let kept =
-                    || old.iter().find(|(old, _)| old.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
+                let kept = || {
+                    old.iter()
+                        .find(|(old, _)| old.eq_ignore_ascii_case(name))
+                        .map(|(_, value)| value.clone())
+                };
                 let value = value.clone().or_else(kept);
-                let nothing = || Failure::invalid(format!("headers.{name} is ***, and no value of it is stored"));
-                self.headers.insert(name.clone(), value.ok_or_else(nothing)?);
+                let nothing = || {
+                    Failure::invalid(format!(
+                        "headers.{name} is ***, and no value of it is stored"
+                    ))
+                };
+                self.headers
+                    .insert(name.clone(), value.ok_or_else(nothing)?);
             }
         }
         if let Some(options) = change.reconnection_options {
@@ -185,15 +214,24 @@ pub struct RemoteChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Beside a URL: where its user info lies, `null` where it has none; absent keeps the old one.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::server::given")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::server::given"
+    )]
     pub user_info: Option<Option<ValueId>>,
     /// All headers; `null` keeps a sealed one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<BTreeMap<String, Option<HeaderValue>>>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::server::given")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::server::given"
+    )]
     pub reconnection_options: Option<Option<ReconnectionOptions>>,
     /// Where the session to be resumed lies; `null` begins a new one.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::server::given")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::server::given"
+    )]
     pub session: Option<Option<ValueId>>,
 }
 
@@ -211,14 +249,20 @@ impl RemoteChange {
 
 /// Whether a header's value is sealed and never shown.
 pub fn is_credential(header: &str) -> bool {
-    CREDENTIALS.iter().any(|name| header.eq_ignore_ascii_case(name))
+    CREDENTIALS
+        .iter()
+        .any(|name| header.eq_ignore_ascii_case(name))
 }
 
 /// The URL as it may be shown, and its user info. No sentence of it holds the URL: there may be a password in it.
 pub fn split_user_info(text: &str) -> Result<(String, Option<String>), Failure> {
-    let wrong = || Failure::invalid("url must be an absolute http:// or https:// URL without a fragment");
+    let wrong =
+        || Failure::invalid("url must be an absolute http:// or https:// URL without a fragment");
     let mut url = Url::parse(text).map_err(|_| wrong())?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || url.fragment().is_some() {
+    if !matches!(url.scheme(), "http" | "https")
+        || url.host_str().is_none()
+        || url.fragment().is_some()
+    {
         return Err(wrong());
     }
     if url.username().is_empty() && url.password().is_none() {
@@ -243,10 +287,17 @@ pub fn plain_url(shown: &str) -> String {
 fn check_header(name: &str, value: &HeaderValue) -> Result<(), Failure> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || name.len() > 256 || !name.bytes().all(token) {
-        return Err(Failure::invalid("headers must map names of HTTP headers to texts"));
+        return Err(Failure::invalid(
+            "headers must map names of HTTP headers to texts",
+        ));
     }
-    if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
-        return Err(Failure::invalid(format!("headers must not set {name}: it belongs to the protocol")));
+    if RESERVED
+        .iter()
+        .any(|reserved| name.eq_ignore_ascii_case(reserved))
+    {
+        return Err(Failure::invalid(format!(
+            "headers must not set {name}: it belongs to the protocol"
+        )));
     }
     match value {
         HeaderValue::Plain(value) => check_header_value(name, value),
@@ -257,7 +308,9 @@ fn check_header(name: &str, value: &HeaderValue) -> Result<(), Failure> {
 /// A text that can be a header's value. The sentence does not show it.
 pub fn check_header_value(name: &str, value: &str) -> Result<(), Failure> {
     if value.len() > 16 * 1024 || value.chars().any(|c| c.is_control() && c != '\t') {
-        return Err(Failure::invalid(format!("headers.{name} must be one line of at most 16 KiB")));
+        return Err(Failure::invalid(format!(
+            "headers.{name} must be one line of at most 16 KiB"
+        )));
     }
     Ok(())
 }
@@ -265,7 +318,9 @@ pub fn check_header_value(name: &str, value: &str) -> Result<(), Failure> {
 /// A session id is visible ASCII (MCP 2025-11-25, transports).
 pub fn check_session_id(id: &str) -> Result<(), Failure> {
     if id.is_empty() || id.len() > 1024 || !id.bytes().all(|b| (0x21..=0x7e).contains(&b)) {
-        return Err(Failure::invalid("sessionId must be 1 to 1024 visible ASCII characters"));
+        return Err(Failure::invalid(
+            "sessionId must be 1 to 1024 visible ASCII characters",
+        ));
     }
     Ok(())
 }
@@ -277,11 +332,28 @@ mod tests {
     #[test]
     fn user_info_is_taken_out_of_a_url() {
         let split = |text: &str| split_user_info(text).map_err(|failure| failure.message);
-        assert_eq!(split("https://h/mcp?a=b"), Ok(("https://h/mcp?a=b".into(), None)));
-        assert_eq!(split("https://u:p%40@h:1/mcp"), Ok(("https://***@h:1/mcp".into(), Some("u:p%40".into()))));
-        assert_eq!(split("http://u@h"), Ok(("http://***@h/".into(), Some("u".into()))));
+        assert_eq!(
+            split("https://h/mcp?a=b"),
+            Ok(("https://h/mcp?a=b".into(), None))
+        );
+        assert_eq!(
+            split("https://u:p%40@h:1/mcp"),
+            Ok(("https://***@h:1/mcp".into(), Some("u:p%40".into())))
+        );
+        assert_eq!(
+            split("http://u@h"),
+            Ok(("http://***@h/".into(), Some("u".into())))
+        );
         assert_eq!(plain_url("https://***@h:1/mcp"), "https://h:1/mcp");
-        for bad in ["", "h/mcp", "ftp://h", "http://", "http://h/#x", "unix:/x", "http://u:secret@ h"] {
+        for bad in [
+            "",
+            "h/mcp",
+            "ftp://h",
+            "http://",
+            "http://h/#x",
+            "unix:/x",
+            "http://u:secret@ h",
+        ] {
             let refused = split(bad).expect_err(bad);
             assert!(!refused.contains("secret"), "{refused}");
         }
@@ -291,7 +363,13 @@ mod tests {
     fn headers_of_the_protocol_and_broken_ones_are_refused() {
         let plain = |value: &str| HeaderValue::Plain(value.into());
         assert!(check_header("X-Custom", &plain("a b")).is_ok());
-        for (name, value) in [("Mcp-Session-Id", "x"), ("host", "x"), ("a b", "x"), ("", "x"), ("x", "a\r\nb: c")] {
+        for (name, value) in [
+            ("Mcp-Session-Id", "x"),
+            ("host", "x"),
+            ("a b", "x"),
+            ("", "x"),
+            ("x", "a\r\nb: c"),
+        ] {
             assert!(check_header(name, &plain(value)).is_err(), "{name}");
         }
     }

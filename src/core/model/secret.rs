@@ -18,7 +18,11 @@ mod tests {
     #[test]
     fn the_dotted_form_is_the_same_secret() {
         let server: ServerName = "mcp.github".parse().expect("name");
-        let plain = |text: &str| plain_name(&server, text.parse().expect("name")).as_str().to_owned();
+        let plain = |text: &str| {
+            plain_name(&server, text.parse().expect("name"))
+                .as_str()
+                .to_owned()
+        };
         assert_eq!(plain("mcp.github.TOKEN"), "TOKEN");
         assert_eq!(plain("TOKEN"), "TOKEN");
         assert_eq!(plain("mcp.github."), "mcp.github.");

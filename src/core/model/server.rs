@@ -60,7 +60,9 @@ impl Transport {
 }
 
 /// How many processes of a stdio server there are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Replicas {
     /// One in the whole cluster: a server with state is one truth.
@@ -97,7 +99,11 @@ pub struct ServerStatus {
 
 impl ServerStatus {
     pub fn of(status: ConnectionStatus) -> Self {
-        Self { status, error: None, details: None }
+        Self {
+            status,
+            error: None,
+            details: None,
+        }
     }
 }
 
@@ -170,27 +176,40 @@ impl ServerConfig {
             Transport::StreamableHttp(remote) => {
                 remote.check()?;
                 if self.replicas != Replicas::One {
-                    return Err(Failure::invalid("A streamable_http server has no replicas; leave that out"));
+                    return Err(Failure::invalid(
+                        "A streamable_http server has no replicas; leave that out",
+                    ));
                 }
             }
         }
-        for (field, value) in [("startupTimeout", self.startup_timeout), ("toolTimeout", self.tool_timeout)] {
+        for (field, value) in [
+            ("startupTimeout", self.startup_timeout),
+            ("toolTimeout", self.tool_timeout),
+        ] {
             check_timeout(field, value)?;
         }
         Ok(())
     }
 }
 
-fn check_stdio(command: &str, args: &[String], env: &BTreeMap<String, String>) -> Result<(), Failure> {
+fn check_stdio(
+    command: &str,
+    args: &[String],
+    env: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
     if command.trim().is_empty() || command.contains('\0') {
-        return Err(Failure::invalid("command must be the program to start, not empty and without NUL"));
+        return Err(Failure::invalid(
+            "command must be the program to start, not empty and without NUL",
+        ));
     }
     if args.iter().any(|arg| arg.contains('\0')) {
         return Err(Failure::invalid("args must not contain NUL"));
     }
     for (key, value) in env {
         if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            return Err(Failure::invalid("env must map names without '=' and NUL to values without NUL"));
+            return Err(Failure::invalid(
+                "env must map names without '=' and NUL to values without NUL",
+            ));
         }
     }
     Ok(())
@@ -199,9 +218,9 @@ fn check_stdio(command: &str, args: &[String], env: &BTreeMap<String, String>) -
 /// A limit in milliseconds that a user asked for.
 pub fn check_timeout(field: &str, value: Option<u64>) -> Result<(), Failure> {
     match value {
-        Some(ms) if !(1..=MAX_TIMEOUT_MS).contains(&ms) => {
-            Err(Failure::invalid(format!("{field} must be 1 to {MAX_TIMEOUT_MS} milliseconds")))
-        }
+        Some(ms) if !(1..=MAX_TIMEOUT_MS).contains(&ms) => Err(Failure::invalid(format!(
+            "{field} must be 1 to {MAX_TIMEOUT_MS} milliseconds"
+        ))),
         _ => Ok(()),
     }
 }
@@ -233,7 +252,9 @@ pub struct ServerChange {
 }
 
 /// Tells `null` from absent, for a field that has `#[serde(default)]`.
-pub fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+pub fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(from).map(Some)
 }
 
@@ -255,7 +276,10 @@ impl ServerChange {
         replace(&mut config.secret_names, &self.secret_names);
         replace_timeout(&mut config.startup_timeout, self.startup_timeout);
         replace_timeout(&mut config.tool_timeout, self.tool_timeout);
-        replace(&mut config.reset_timeout_on_progress, &self.reset_timeout_on_progress);
+        replace(
+            &mut config.reset_timeout_on_progress,
+            &self.reset_timeout_on_progress,
+        );
         replace(&mut config.replicas, &self.replicas);
         Ok(config)
     }
@@ -272,11 +296,17 @@ impl ServerChange {
 
 /// Refuses those of the other transport's fields that are given.
 pub fn refuse(transport: &str, fields: [(&str, bool); 4]) -> Result<(), Failure> {
-    let given: Vec<_> = fields.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
+    let given: Vec<_> = fields
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect();
     if given.is_empty() {
         return Ok(());
     }
-    Err(Failure::invalid(format!("A {transport} server has no {}; leave that out", given.join(", "))))
+    Err(Failure::invalid(format!(
+        "A {transport} server has no {}; leave that out",
+        given.join(", ")
+    )))
 }
 
 /// Answers show the default as a number: put back, it is still the default and no change.

@@ -35,7 +35,8 @@ impl Tool {
             idempotent_hint: bool,
         }
         let declared = serde_json::from_str::<Declared>(self.0.get());
-        declared.is_ok_and(|tool| tool.annotations.read_only_hint || tool.annotations.idempotent_hint)
+        declared
+            .is_ok_and(|tool| tool.annotations.read_only_hint || tool.annotations.idempotent_hint)
     }
 
     pub fn name(&self) -> Option<String> {
@@ -43,7 +44,9 @@ impl Tool {
         struct Named {
             name: String,
         }
-        serde_json::from_str::<Named>(self.0.get()).ok().map(|tool| tool.name)
+        serde_json::from_str::<Named>(self.0.get())
+            .ok()
+            .map(|tool| tool.name)
     }
 }
 
@@ -89,7 +92,10 @@ impl Tools {
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text);
         }
-        Self { digest: hex::encode(hash.finalize()), tools: tools.into() }
+        Self {
+            digest: hex::encode(hash.finalize()),
+            tools: tools.into(),
+        }
     }
 }
 
@@ -101,7 +107,10 @@ mod tests {
     fn the_digest_ignores_the_order() {
         let tool = |text: &str| Tool::from(RawValue::from_string(text.into()).expect("JSON"));
         let (a, b) = (tool(r#"{"name":"a"}"#), tool(r#"{"name":"b"}"#));
-        assert_eq!(Tools::new(vec![a.clone(), b.clone()]).digest, Tools::new(vec![b.clone(), a]).digest);
+        assert_eq!(
+            Tools::new(vec![a.clone(), b.clone()]).digest,
+            Tools::new(vec![b.clone(), a]).digest
+        );
         assert_ne!(Tools::new(vec![b]).digest, Tools::new(vec![]).digest);
     }
 }

@@ -26,14 +26,33 @@ pub struct DeadLettersView {
 /// The dead letters, the newest first. What they hold is not shown.
 #[utoipa::path(get, operation_id = "list_dead_letters", path = "/dead", tag = "jobs", responses((status = 200, description = "Done", body = Success<DeadLettersView>)))]
 pub async fn list(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    success(DeadLettersView { letters: facade.projection.catalog().dead.all().rev().cloned().collect() })
+    success(DeadLettersView {
+        letters: facade
+            .projection
+            .catalog()
+            .dead
+            .all()
+            .rev()
+            .cloned()
+            .collect(),
+    })
 }
 
 /// Read a dead letter once more; what can be read now is a job, and the letter is gone.
 #[utoipa::path(post, operation_id = "retry_dead_letter", path = "/dead/{letter}/retry", tag = "jobs", params(("letter" = String, Path)),
     responses((status = 200, description = "It is a job now", body = Success<EmptyBody>), (status = 400, description = "It still cannot be read; `error` says why", body = ErrorBody), (status = 404, description = "There is no such letter", body = ErrorBody)))]
-pub async fn retry(State(facade): State<Arc<ApiState>>, Path(letter): Path<String>) -> Result<Response, ApiError> {
-    facade.send_command(&RetryDeadLetter { letter: parse(&letter)? }, TIME).await?;
+pub async fn retry(
+    State(facade): State<Arc<ApiState>>,
+    Path(letter): Path<String>,
+) -> Result<Response, ApiError> {
+    facade
+        .send_command(
+            &RetryDeadLetter {
+                letter: parse(&letter)?,
+            },
+            TIME,
+        )
+        .await?;
     success(EmptyBody {})
 }
 
@@ -44,11 +63,21 @@ pub async fn drop_letter(
     State(facade): State<Arc<ApiState>>,
     Path(letter): Path<String>,
 ) -> Result<Response, ApiError> {
-    facade.send_command(&DiscardDeadLetter { letter: parse(&letter)? }, TIME).await?;
+    facade
+        .send_command(
+            &DiscardDeadLetter {
+                letter: parse(&letter)?,
+            },
+            TIME,
+        )
+        .await?;
     success(EmptyBody {})
 }
 
 /// What is no id is the id of no letter.
 fn parse(letter: &str) -> Result<ValueId, Failure> {
-    letter.parse().map(ValueId).map_err(|_| crate::core::decide::dead_letter::dead_letter_not_found("of that id"))
+    letter
+        .parse()
+        .map(ValueId)
+        .map_err(|_| crate::core::decide::dead_letter::dead_letter_not_found("of that id"))
 }

@@ -45,7 +45,11 @@ pub struct EncodedEvent {
 }
 
 impl EventBroadcaster {
-    pub fn start(projection: Arc<Projection>, metrics: Arc<Metrics>, ending: CancellationToken) -> Self {
+    pub fn start(
+        projection: Arc<Projection>,
+        metrics: Arc<Metrics>,
+        ending: CancellationToken,
+    ) -> Self {
         let told = broadcast::Sender::new(KEPT);
         let tell = tell(projection, metrics, told.clone());
         tokio::spawn(async move { ending.run_until_cancelled(tell).await });
@@ -57,7 +61,11 @@ impl EventBroadcaster {
     }
 }
 
-async fn tell(projection: Arc<Projection>, metrics: Arc<Metrics>, told: broadcast::Sender<Arc<Batch>>) {
+async fn tell(
+    projection: Arc<Projection>,
+    metrics: Arc<Metrics>,
+    told: broadcast::Sender<Arc<Batch>>,
+) {
     let mut moves = projection.subscribe();
     let mut at = projection.position();
     loop {
@@ -92,19 +100,28 @@ async fn tell(projection: Arc<Projection>, metrics: Arc<Metrics>, told: broadcas
 pub async fn read(projection: &Projection, from: Position) -> Result<Vec<Batch>, Failure> {
     let mut batches: Vec<Batch> = Vec::new();
     let (mut from, mut text, mut cuts) = (from, BytesMut::new(), Vec::new());
-    let mut entries = pages::entries(projection, from).await?.into_iter().peekable();
+    let mut entries = pages::entries(projection, from)
+        .await?
+        .into_iter()
+        .peekable();
     while let Some(entry) = entries.next() {
         let to = entry.position;
         put(entry, &mut text, &mut cuts)?;
         if text.len() >= BATCH || entries.peek().is_none() {
             let text = text.split().freeze();
-            let frame = |(id, subject, at): (EventId, String, std::ops::Range<usize>)| EncodedEvent {
-                id,
-                subject,
-                text: text.slice(at),
-            };
+            let frame =
+                |(id, subject, at): (EventId, String, std::ops::Range<usize>)| EncodedEvent {
+                    id,
+                    subject,
+                    text: text.slice(at),
+                };
             let events = cuts.drain(..).map(frame).collect();
-            batches.push(Batch { from, to, text, events });
+            batches.push(Batch {
+                from,
+                to,
+                text,
+                events,
+            });
             from = to;
         }
     }
@@ -125,6 +142,8 @@ fn put(entry: Entry, text: &mut BytesMut, cuts: &mut Vec<Cut>) -> Result<(), Fai
 /// As an event stream has it. JSON has no line breaks of its own.
 fn write(id: EventId, event: &EventView, text: &mut BytesMut) -> Result<(), Failure> {
     let data = serde_json::to_string(event).map_err(internal_error)?;
-    text.extend_from_slice(format!("id: {id}\nevent: {}\ndata: {data}\n\n", event.type_name).as_bytes());
+    text.extend_from_slice(
+        format!("id: {id}\nevent: {}\ndata: {data}\n\n", event.type_name).as_bytes(),
+    );
     Ok(())
 }

@@ -58,10 +58,23 @@ pub async fn read(
     part: Result<Query<EventsQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let Query(EventsQuery { after, limit, subject, at }) = part.map_err(|error| Failure::invalid(error.body_text()))?;
-    let accepts = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let Query(EventsQuery {
+        after,
+        limit,
+        subject,
+        at,
+    }) = part.map_err(|error| Failure::invalid(error.body_text()))?;
+    let accepts = request
+        .headers()
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or_default();
     let streams = accepts.contains("text/event-stream");
-    let last = request.headers().get("last-event-id").filter(|_| streams).map(|id| id.to_str().unwrap_or_default());
+    let last = request
+        .headers()
+        .get("last-event-id")
+        .filter(|_| streams)
+        .map(|id| id.to_str().unwrap_or_default());
     let after: EventId = match last.or(after.as_deref()) {
         Some(id) => id.parse()?,
         None => EventId::default(),
@@ -70,11 +83,16 @@ pub async fn read(
     if !facade.projection.wait_for(after.position, CATCH_UP).await {
         // Whoever waited there would miss what is appended until the log gets there.
         let head = facade.projection.position();
-        return Err(Failure::invalid(format!("after is past the end of the log, which is at {head}")).into());
+        return Err(Failure::invalid(format!(
+            "after is past the end of the log, which is at {head}"
+        ))
+        .into());
     }
     if streams {
         if at.is_some() {
-            return Err(Failure::invalid("at is of pages: a stream goes on with what will happen").into());
+            return Err(
+                Failure::invalid("at is of pages: a stream goes on with what will happen").into(),
+            );
         }
         return Ok(stream::open(facade, after, subject));
     }
@@ -83,9 +101,17 @@ pub async fn read(
         return Err(Failure::invalid(format!("limit must be 1 to {LIMIT}")).into());
     }
     let until = match at {
-        Some(at) => Some(PointInTime::parse(&at)?.position(&facade.projection).await?),
+        Some(at) => Some(
+            PointInTime::parse(&at)?
+                .position(&facade.projection)
+                .await?,
+        ),
         None => None,
     };
-    let (events, next) = pages::read(&facade.projection, after, limit, subject.as_deref(), until).await?;
-    success(Events { events, next: next.to_string() })
+    let (events, next) =
+        pages::read(&facade.projection, after, limit, subject.as_deref(), until).await?;
+    success(Events {
+        events,
+        next: next.to_string(),
+    })
 }

@@ -43,18 +43,37 @@ struct StreamReader {
 }
 
 pub fn open(facade: Arc<ApiState>, last: EventId, subject: Option<String>) -> Response {
-    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-cache"),
+    ];
     let ending = facade.ending.clone();
-    let told = follow(facade, last, subject).map(Ok::<_, Infallible>).take_until(ending.cancelled_owned());
+    let told = follow(facade, last, subject)
+        .map(Ok::<_, Infallible>)
+        .take_until(ending.cancelled_owned());
     (headers, Body::from_stream(told)).into_response()
 }
 
-fn follow(facade: Arc<ApiState>, last: EventId, subject: Option<String>) -> impl Stream<Item = Bytes> {
+fn follow(
+    facade: Arc<ApiState>,
+    last: EventId,
+    subject: Option<String>,
+) -> impl Stream<Item = Bytes> {
     let counted = StreamGuard::new(&facade.metrics);
     let reached = pages::before(last);
-    let listener =
-        StreamReader { facade, subject, last, reached, told: None, hears: false, waiting: None, _counted: counted };
-    stream::unfold(listener, async |mut listener| listener.next().await.map(|text| (text, listener)))
+    let listener = StreamReader {
+        facade,
+        subject,
+        last,
+        reached,
+        told: None,
+        hears: false,
+        waiting: None,
+        _counted: counted,
+    };
+    stream::unfold(listener, async |mut listener| {
+        listener.next().await.map(|text| (text, listener))
+    })
 }
 
 impl StreamReader {
@@ -68,7 +87,9 @@ impl StreamReader {
                     self.waiting = Some(batch);
                     self.read().await?
                 }
-                None if self.facade.projection.position() > self.reached && !self.hears => self.read().await?,
+                None if self.facade.projection.position() > self.reached && !self.hears => {
+                    self.read().await?
+                }
                 None => self.hear().await?,
             };
             if !text.is_empty() {
@@ -109,15 +130,25 @@ impl StreamReader {
     /// What is new of a batch, and asked for.
     fn text(&mut self, batch: &Batch) -> Bytes {
         self.reached = self.reached.max(batch.to);
-        let (Some(first), Some(end)) = (batch.events.first(), batch.events.last()) else { return Bytes::new() };
+        let (Some(first), Some(end)) = (batch.events.first(), batch.events.last()) else {
+            return Bytes::new();
+        };
         let last = self.last;
         self.last = last.max(end.id);
         if last.is_before(first.id) && self.subject.is_none() {
             return batch.text.clone();
         }
-        let wanted = |subject: &str| self.subject.as_deref().is_none_or(|wanted| wanted == subject);
+        let wanted = |subject: &str| {
+            self.subject
+                .as_deref()
+                .is_none_or(|wanted| wanted == subject)
+        };
         let mut text = BytesMut::new();
-        for event in batch.events.iter().filter(|event| last.is_before(event.id) && wanted(&event.subject)) {
+        for event in batch
+            .events
+            .iter()
+            .filter(|event| last.is_before(event.id) && wanted(&event.subject))
+        {
             text.extend_from_slice(&event.text);
         }
         text.freeze()

@@ -35,10 +35,16 @@ impl fmt::Display for EventId {
 impl FromStr for EventId {
     type Err = Failure;
     fn from_str(text: &str) -> Result<Self, Failure> {
-        let parsed = text.split_once('.').and_then(|(p, i)| Some((p.parse().ok()?, i.parse().ok()?)));
-        let (position, index) = parsed
-            .ok_or_else(|| Failure::invalid("after (or Last-Event-ID) must be the id of an event, such as 12.0"))?;
-        Ok(Self { position: Position(position), index })
+        let parsed = text
+            .split_once('.')
+            .and_then(|(p, i)| Some((p.parse().ok()?, i.parse().ok()?)));
+        let (position, index) = parsed.ok_or_else(|| {
+            Failure::invalid("after (or Last-Event-ID) must be the id of an event, such as 12.0")
+        })?;
+        Ok(Self {
+            position: Position(position),
+            index,
+        })
     }
 }
 
@@ -64,24 +70,34 @@ pub struct EventView {
 
 /// The events of one append.
 pub fn views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
-    let events = entry
-        .commits
-        .into_iter()
-        .flat_map(|commit| commit.events.into_iter().map(move |event| (commit.actor, commit.command_id, event)));
-    let views = events.enumerate().map(|(index, (actor, command_id, stored))| {
-        let id = EventId { position: entry.position, index };
-        let data = Event::decode(&stored).map_err(internal_error)?.public_data(&stored).map_err(internal_error)?;
-        let view = EventView {
-            id: id.to_string(),
-            at: entry.at,
-            type_name: stored.type_name,
-            v: stored.v,
-            subject: stored.subject,
-            actor,
-            command_id,
-            data,
-        };
-        Ok((id, view))
+    let events = entry.commits.into_iter().flat_map(|commit| {
+        commit
+            .events
+            .into_iter()
+            .map(move |event| (commit.actor, commit.command_id, event))
     });
+    let views = events
+        .enumerate()
+        .map(|(index, (actor, command_id, stored))| {
+            let id = EventId {
+                position: entry.position,
+                index,
+            };
+            let data = Event::decode(&stored)
+                .map_err(internal_error)?
+                .public_data(&stored)
+                .map_err(internal_error)?;
+            let view = EventView {
+                id: id.to_string(),
+                at: entry.at,
+                type_name: stored.type_name,
+                v: stored.v,
+                subject: stored.subject,
+                actor,
+                command_id,
+                data,
+            };
+            Ok((id, view))
+        });
     views.collect()
 }

@@ -101,12 +101,23 @@ pub struct CallbackQuery {
 /// Make a signed link that lets a user's browser begin.
 #[utoipa::path(post, operation_id = "link_google", path = "/auth/google/link", tag = "google", request_body = LinkBody,
     responses((status = 200, description = "Done", body = Success<Link>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody)))]
-pub async fn link(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
+pub async fn link(
+    State(facade): State<Arc<ApiState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let host = request.headers().get(HOST).cloned();
     let body = json::read_json(request, facade.limits.payload).await?;
-    let LinkBody { username, server_name } = json::parse_json(&body)?;
-    let server = crate::core::decide::google::find_google_server(&facade.projection.catalog(), server_name.as_ref())?;
-    success(Link { url: signed_link(&facade, host.as_ref(), &username, &server.name)? })
+    let LinkBody {
+        username,
+        server_name,
+    } = json::parse_json(&body)?;
+    let server = crate::core::decide::google::find_google_server(
+        &facade.projection.catalog(),
+        server_name.as_ref(),
+    )?;
+    success(Link {
+        url: signed_link(&facade, host.as_ref(), &username, &server.name)?,
+    })
 }
 
 /// Begin: ask the server where the user consents, and send the browser there.
@@ -120,12 +131,18 @@ pub async fn login(
     let Query(query) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     check_link(&facade, &query)?;
     let user = query.user_id;
-    let server = crate::core::decide::google::find_google_server(&facade.projection.catalog(), query.server.as_ref())?;
-    let body = serde_json::to_vec(&serde_json::json!({ "user_id": user })).map_err(internal_error)?;
+    let server = crate::core::decide::google::find_google_server(
+        &facade.projection.catalog(),
+        query.server.as_ref(),
+    )?;
+    let body =
+        serde_json::to_vec(&serde_json::json!({ "user_id": user })).map_err(internal_error)?;
     let call = CallTool {
         user: user.clone(),
         server: server.name.clone(),
-        tool: GET_URL.parse().map_err(|error: crate::core::names::BadName| internal_error(error))?,
+        tool: GET_URL
+            .parse()
+            .map_err(|error: crate::core::names::BadName| internal_error(error))?,
         timeout_ms: Some(ANSWERS.as_millis() as u64),
     };
     let question = CommandRequest {
@@ -139,9 +156,16 @@ pub async fn login(
     };
     let answered = facade.commands.send(question).await?;
     let (url, state) = google::consent(&answered.body, &user)?;
-    let started = LoginCookie { user, server: server.id, state: hash(&state), until: now() + VALID.as_secs() };
+    let started = LoginCookie {
+        user,
+        server: server.id,
+        state: hash(&state),
+        until: now() + VALID.as_secs(),
+    };
     let mut response = redirect(HeaderValue::from_str(url.as_str()).map_err(internal_error)?);
-    response.headers_mut().insert(SET_COOKIE, started.cookie(&facade)?);
+    response
+        .headers_mut()
+        .insert(SET_COOKIE, started.cookie(&facade)?);
     Ok(response)
 }
 
@@ -154,33 +178,64 @@ pub async fn callback(
     headers: HeaderMap,
     query: Result<Query<CallbackQuery>, QueryRejection>,
 ) -> Result<Response, HtmlError> {
-    let Query(CallbackQuery { code, state, error }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
-    let state = state.filter(|state| state.len() <= LONGEST).ok_or_else(|| Failure::invalid("state is missing"))?;
+    let Query(CallbackQuery { code, state, error }) =
+        query.map_err(|error| Failure::invalid(error.body_text()))?;
+    let state = state
+        .filter(|state| state.len() <= LONGEST)
+        .ok_or_else(|| Failure::invalid("state is missing"))?;
     let LoginCookie { user, server, .. } = LoginCookie::of(&facade, &headers, &state)?;
     if let Some(error) = error {
         let plain = |c: char| c.is_ascii_lowercase() || c == '_';
         let reason: String = error.chars().filter(|c| plain(*c)).take(40).collect();
-        return Err(Failure::new(Code::Forbidden, format!("Google gives no access ({reason}); begin again")).into());
+        return Err(Failure::new(
+            Code::Forbidden,
+            format!("Google gives no access ({reason}); begin again"),
+        )
+        .into());
     }
-    let code = code.filter(|code| code.len() <= LONGEST).ok_or_else(|| Failure::invalid("code is missing"))?;
+    let code = code
+        .filter(|code| code.len() <= LONGEST)
+        .ok_or_else(|| Failure::invalid("code is missing"))?;
     let server = facade.projection.catalog().server_by_id(server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this sign-in"))?;
 
     let args = zeroize::Zeroizing::new(
-        serde_json::to_string(&ExchangeArgs { code: &code, state: &state }).map_err(internal_error)?,
+        serde_json::to_string(&ExchangeArgs {
+            code: &code,
+            state: &state,
+        })
+        .map_err(internal_error)?,
     );
     let value = ValueId(Uuid::now_v7());
-    let place = GoogleContext { server: server.id, user: &user, kind: GoogleValueKind::Code, value };
-    let sealed = BASE64_STANDARD.encode(&facade.sealer.seal(place, &args).map_err(internal_error)?.0);
+    let place = GoogleContext {
+        server: server.id,
+        user: &user,
+        kind: GoogleValueKind::Code,
+        value,
+    };
+    let sealed =
+        BASE64_STANDARD.encode(&facade.sealer.seal(place, &args).map_err(internal_error)?.0);
     let (id, server_name) = (new_command_id(), server.name.clone());
-    let command = ExchangeGoogleCode { id, server: server.id, server_name, user: user.clone(), value, sealed };
+    let command = ExchangeGoogleCode {
+        id,
+        server: server.id,
+        server_name,
+        user: user.clone(),
+        value,
+        sealed,
+    };
     let time = Duration::from_millis(server.config.tool_timeout_ms()) + AROUND;
     facade.send_to_owner(&server.name, &command, time).await?;
 
-    let text = format!("Server {} now has access to Google for user {user}. This page can be closed.", server.name);
+    let text = format!(
+        "Server {} now has access to Google for user {user}. This page can be closed.",
+        server.name
+    );
     let mut response = html_page(StatusCode::OK, "Connected to Google", &text);
     let gone = cookie(&facade, COOKIE, "", PAGES, Duration::ZERO);
-    response.headers_mut().extend(gone.map(|gone| (SET_COOKIE, gone)));
+    response
+        .headers_mut()
+        .extend(gone.map(|gone| (SET_COOKIE, gone)));
     Ok(response)
 }
 
@@ -196,20 +251,40 @@ pub fn add_login_url(
         return failure;
     }
     match signed_link(facade, host, user, &server.name) {
-        Ok(url) => Failure { authorization_url: Some(url), ..failure },
+        Ok(url) => Failure {
+            authorization_url: Some(url),
+            ..failure
+        },
         Err(broken) => broken,
     }
 }
 
 /// The same for an answer that was kept as a job's: a link of that time would be too old.
-pub fn add_fresh_login_url(facade: &ApiState, job: &Job, answer: JobAnswer) -> Result<JobAnswer, Failure> {
+pub fn add_fresh_login_url(
+    facade: &ApiState,
+    job: &Job,
+    answer: JobAnswer,
+) -> Result<JobAnswer, Failure> {
     let missing = answer.status == Code::ReauthRequired.status();
     let catalog = facade.projection.catalog();
-    let server = job.server.as_ref().filter(|_| missing).and_then(|name| catalog.server(name.as_str()));
-    let Some(server) = server.filter(|server| google::is_marked(&server.config)) else { return Ok(answer) };
-    let mut body: BTreeMap<String, Value> = serde_json::from_str(answer.body.get()).map_err(internal_error)?;
-    body.insert("authorizationUrl".into(), signed_link(facade, None, &job.user, &server.name)?.into());
-    Ok(JobAnswer { body: to_raw_value(&body).map_err(internal_error)?, ..answer })
+    let server = job
+        .server
+        .as_ref()
+        .filter(|_| missing)
+        .and_then(|name| catalog.server(name.as_str()));
+    let Some(server) = server.filter(|server| google::is_marked(&server.config)) else {
+        return Ok(answer);
+    };
+    let mut body: BTreeMap<String, Value> =
+        serde_json::from_str(answer.body.get()).map_err(internal_error)?;
+    body.insert(
+        "authorizationUrl".into(),
+        signed_link(facade, None, &job.user, &server.name)?.into(),
+    );
+    Ok(JobAnswer {
+        body: to_raw_value(&body).map_err(internal_error)?,
+        ..answer
+    })
 }
 
 fn signed_link(
@@ -219,8 +294,10 @@ fn signed_link(
     server: &ServerName,
 ) -> Result<String, Failure> {
     let expires = now() + VALID.as_secs();
-    let signature =
-        facade.sealer.sign("google link", &link_text(user, Some(server), expires)).map_err(internal_error)?;
+    let signature = facade
+        .sealer
+        .sign("google link", &link_text(user, Some(server), expires))
+        .map_err(internal_error)?;
     let query = Serializer::new(String::new())
         .append_pair("user_id", user.as_str())
         .append_pair("server", server.as_str())
@@ -240,16 +317,27 @@ fn check_link(facade: &ApiState, query: &LoginQuery) -> Result<(), Failure> {
     if facade.access.admin_token.is_none() && query.signature.is_none() {
         return Ok(());
     }
-    let refused = |why: &str| Failure::new(Code::Forbidden, format!("This link {why}; ask for a new one"));
+    let refused = |why: &str| {
+        Failure::new(
+            Code::Forbidden,
+            format!("This link {why}; ask for a new one"),
+        )
+    };
     let (Some(expires), Some(signature)) = (query.expires, &query.signature) else {
-        return Err(refused("is not signed, as POST /auth/google/link makes them"));
+        return Err(refused(
+            "is not signed, as POST /auth/google/link makes them",
+        ));
     };
     let signature = URL_SAFE.decode(signature).unwrap_or_default();
     let text = link_text(&query.user_id, query.server.as_ref(), expires);
     if !facade.sealer.is_signed("google link", &text, &signature) {
         return Err(refused("was not made here, or was changed"));
     }
-    if expires < now() { Err(refused("is more than ten minutes old")) } else { Ok(()) }
+    if expires < now() {
+        Err(refused("is more than ten minutes old"))
+    } else {
+        Ok(())
+    }
 }
 
 /// A sign-in that a browser has begun: what its cookie says.
@@ -266,7 +354,12 @@ struct LoginCookie {
 impl LoginCookie {
     fn cookie(&self, facade: &ApiState) -> Result<HeaderValue, Failure> {
         let text = URL_SAFE.encode(serde_json::to_vec(self).map_err(internal_error)?);
-        let signature = URL_SAFE.encode(facade.sealer.sign("google cookie", &text).map_err(internal_error)?);
+        let signature = URL_SAFE.encode(
+            facade
+                .sealer
+                .sign("google cookie", &text)
+                .map_err(internal_error)?,
+        );
         let cookie = html::cookie(facade, COOKIE, &format!("{text}.{signature}"), PAGES, VALID);
         cookie.ok_or_else(|| internal_error("a cookie cannot be a header"))
     }
@@ -281,7 +374,9 @@ impl LoginCookie {
             let signed = facade.sealer.is_signed("google cookie", text, &signature);
             serde_json::from_slice::<Self>(&URL_SAFE.decode(text).ok().filter(|_| signed)?).ok()
         });
-        let started = started.filter(|started| started.until >= now()).ok_or_else(|| refused(began))?;
+        let started = started
+            .filter(|started| started.until >= now())
+            .ok_or_else(|| refused(began))?;
         if started.state != hash(state) {
             return Err(refused("This browser has begun another sign-in since"));
         }
@@ -298,5 +393,7 @@ fn hash(state: &str) -> String {
 
 /// Seconds since 1970.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs())
 }

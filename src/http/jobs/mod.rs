@@ -162,8 +162,12 @@ pub async fn list(
     State(facade): State<Arc<ApiState>>,
     page: Result<Query<ListJobsQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let Query(ListJobsQuery { username, state, limit, before }) =
-        page.map_err(|error| Failure::invalid(error.body_text()))?;
+    let Query(ListJobsQuery {
+        username,
+        state,
+        limit,
+        before,
+    }) = page.map_err(|error| Failure::invalid(error.body_text()))?;
     let limit = limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=LIMIT).contains(&limit) {
         return Err(Failure::invalid(format!("limit must be 1 to {LIMIT}")).into());
@@ -176,16 +180,26 @@ pub async fn list(
         Some(id) => Box::new(catalog.jobs.before(id)),
         None => Box::new(catalog.jobs.newest_first()),
     };
-    let wanted =
-        |job: &&Arc<Job>| job.user == username && states.as_ref().is_none_or(|states| states.contains(&job.state()));
+    let wanted = |job: &&Arc<Job>| {
+        job.user == username
+            && states
+                .as_ref()
+                .is_none_or(|states| states.contains(&job.state()))
+    };
     let mut found = all.filter(wanted);
-    let jobs: Vec<_> = found.by_ref().take(limit).map(|job| JobView::new(job, None)).collect();
+    let jobs: Vec<_> = found
+        .by_ref()
+        .take(limit)
+        .map(|job| JobView::new(job, None))
+        .collect();
     let next = found.next().and(jobs.last()).map(|job| job.id);
     success(SomeJobs { jobs, next })
 }
 
 fn states(text: &str) -> Result<Vec<JobState>, Failure> {
-    let states = text.split(',').map(|word| serde_json::from_value(word.trim().into()));
+    let states = text
+        .split(',')
+        .map(|word| serde_json::from_value(word.trim().into()));
     states.collect::<Result<_, _>>().map_err(|_| {
         Failure::invalid(
             "state must be some of waiting, running, succeeded, failed, cancelled, unknown, comma-separated",
@@ -204,13 +218,23 @@ pub async fn get(
     let (id, JobQuery { username, wait }) = one(&facade, &id, of)?;
     let mut job = of_user(&facade, id, &username)?;
     if let Some(wait) = wait {
-        let wait = humantime::parse_duration(&wait).ok().filter(|wait| *wait <= WAIT);
-        let wait = wait.ok_or_else(|| Failure::invalid("wait must be a length of time such as 30s, 5m at most"))?;
+        let wait = humantime::parse_duration(&wait)
+            .ok()
+            .filter(|wait| *wait <= WAIT);
+        let wait = wait.ok_or_else(|| {
+            Failure::invalid("wait must be a length of time such as 30s, 5m at most")
+        })?;
         let _ = timeout(wait, wait_for_end(&facade, id)).await;
         job = of_user(&facade, id, &username)?;
     }
-    let answer = if job.ended().is_some() { Some(answer(&facade, &job).await?) } else { None };
-    success(OneJob { job: JobView::new(&job, answer) })
+    let answer = if job.ended().is_some() {
+        Some(answer(&facade, &job).await?)
+    } else {
+        None
+    };
+    success(OneJob {
+        job: JobView::new(&job, answer),
+    })
 }
 
 /// Cancel a job: one that waits never runs, one that runs is told to stop.
@@ -225,23 +249,46 @@ pub async fn cancel(
     let job = facade.job_client.cancel(id, username).await?;
     if job.needs_notification() {
         // Only a worker can open who wants to be told. Should this fail, one looks for it later.
-        tokio::spawn(async move { facade.send_command(&NotifyProducer { job: id }, OPENS).await });
+        tokio::spawn(async move {
+            facade
+                .send_command(&NotifyProducer { job: id }, OPENS)
+                .await
+        });
     }
-    success(OneJob { job: JobView::new(&job, None) })
+    success(OneJob {
+        job: JobView::new(&job, None),
+    })
 }
 
-fn one(facade: &ApiState, id: &str, of: Result<Query<JobQuery>, QueryRejection>) -> Result<(JobId, JobQuery), Failure> {
+fn one(
+    facade: &ApiState,
+    id: &str,
+    of: Result<Query<JobQuery>, QueryRejection>,
+) -> Result<(JobId, JobQuery), Failure> {
     let Query(of) = of.map_err(|error| Failure::invalid(error.body_text()))?;
     // A producer on the bus knows its job by the id that it gave.
     let scope = facade.job_client.producer_key(id)?;
-    let own = facade.projection.catalog().jobs.of_key(scope).map(|job| job.id);
+    let own = facade
+        .projection
+        .catalog()
+        .jobs
+        .of_key(scope)
+        .map(|job| job.id);
     // What is no id is the id of no job.
-    let id = own.or_else(|| id.parse().ok()).ok_or_else(|| Failure::job_not_found("of that id"))?;
+    let id = own
+        .or_else(|| id.parse().ok())
+        .ok_or_else(|| Failure::job_not_found("of that id"))?;
     Ok((id, of))
 }
 
 fn of_user(facade: &ApiState, id: JobId, user: &UserName) -> Result<Arc<Job>, Failure> {
-    let job = facade.projection.catalog().jobs.get(id).filter(|job| job.user == *user).cloned();
+    let job = facade
+        .projection
+        .catalog()
+        .jobs
+        .get(id)
+        .filter(|job| job.user == *user)
+        .cloned();
     job.ok_or_else(|| Failure::job_not_found(id))
 }
 
@@ -266,8 +313,14 @@ async fn answer(facade: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
     match job.ended() {
         Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
         _ => {
-            let answer =
-                facade.commands.send_to(Target::AnyWorker(Area::Jobs), &ReadJobAnswer { job: job.id }, OPENS).await?;
+            let answer = facade
+                .commands
+                .send_to(
+                    Target::AnyWorker(Area::Jobs),
+                    &ReadJobAnswer { job: job.id },
+                    OPENS,
+                )
+                .await?;
             add_fresh_login_url(facade, job, answer)
         }
     }
@@ -275,7 +328,10 @@ async fn answer(facade: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
 
 /// Whether the caller wants to be answered later (RFC 7240, section 4.1).
 pub fn prefers_async(headers: &HeaderMap) -> bool {
-    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let preferences = headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let mut words = preferences.flat_map(|value| value.split([',', ';']));
     words.any(|word| word.trim().eq_ignore_ascii_case("respond-async"))
 }
@@ -283,9 +339,16 @@ pub fn prefers_async(headers: &HeaderMap) -> bool {
 /// Accepts a job and says where its answer will be.
 pub async fn submit_and_accept(facade: &ApiState, new: NewJob) -> Result<Response, ApiError> {
     let id = facade.job_client.submit(new).await?.id;
-    let body = serde_json::to_vec(&Accepted { success: true, job_id: id }).map_err(internal_error)?;
+    let body = serde_json::to_vec(&Accepted {
+        success: true,
+        job_id: id,
+    })
+    .map_err(internal_error)?;
     let mut response = respond_as_preferred(json(StatusCode::ACCEPTED, body));
-    response.headers_mut().insert(LOCATION, HeaderValue::try_from(location(id)).map_err(internal_error)?);
+    response.headers_mut().insert(
+        LOCATION,
+        HeaderValue::try_from(location(id)).map_err(internal_error)?,
+    );
     Ok(response)
 }
 
@@ -296,7 +359,10 @@ pub fn location(id: JobId) -> String {
 
 /// Says that the caller is answered later as it wanted.
 pub fn respond_as_preferred(mut response: Response) -> Response {
-    response.headers_mut().insert("preference-applied", HeaderValue::from_static("respond-async"));
+    response.headers_mut().insert(
+        "preference-applied",
+        HeaderValue::from_static("respond-async"),
+    );
     response
 }
 
@@ -309,7 +375,9 @@ pub async fn submit_and_wait(facade: &ApiState, new: NewJob) -> Result<Response,
 /// Waits for the end of a job and gives what it has brought.
 pub async fn wait_for_answer(facade: &ApiState, id: JobId) -> Result<JobAnswer, Failure> {
     let Some(job) = wait_for_end(facade, id).await else {
-        let leaving = format!("This process is stopping; GET /jobs/{id} on another one tells what becomes of it");
+        let leaving = format!(
+            "This process is stopping; GET /jobs/{id} on another one tells what becomes of it"
+        );
         return Err(Failure::unavailable(leaving).maybe_run());
     };
     answer(facade, &job).await

@@ -28,8 +28,16 @@ pub async fn count(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiE
 /// who asks while it waits or runs gets that one. `finished` says that SECRETS_KEYS_OLD can be dropped.
 #[utoipa::path(post, operation_id = "rotate_keys", path = "/keys/rotate", tag = "keys",
     responses((status = 200, description = "Everything was looked at; `finished` says whether it is enough", body = Success<RotationReport>), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 409, description = "Somebody has cancelled it", body = ErrorBody)))]
-pub async fn rotate(State(facade): State<Arc<ApiState>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let new = NewJob::maintenance(&RotateKeys { to: facade.sealer.key_id() }, Actor::Api)?;
+pub async fn rotate(
+    State(facade): State<Arc<ApiState>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let new = NewJob::maintenance(
+        &RotateKeys {
+            to: facade.sealer.key_id(),
+        },
+        Actor::Api,
+    )?;
     if jobs::prefers_async(&headers) {
         jobs::submit_and_accept(&facade, new).await
     } else {

@@ -17,7 +17,11 @@ use crate::http::respond::json::ApiError;
 use crate::http::state::ApiState;
 
 /// Lets a request in, or says why not; every answer tells its position.
-pub async fn authenticate_request(State(facade): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
+pub async fn authenticate_request(
+    State(facade): State<Arc<ApiState>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let _under_way = facade.requests.token();
     // Nothing of the request is borrowed while something is waited for: its body is nobody's to share.
     let admitted = match admit(&facade, &request) {
@@ -30,7 +34,9 @@ pub async fn authenticate_request(State(facade): State<Arc<ApiState>>, request: 
     }
     let mut response = next.run(request).await;
     let position = HeaderValue::from(facade.projection.position().0);
-    response.headers_mut().insert(LOG_POSITION.clone(), position);
+    response
+        .headers_mut()
+        .insert(LOG_POSITION.clone(), position);
     response
 }
 
@@ -51,18 +57,33 @@ fn admit(facade: &ApiState, request: &Request) -> Result<Option<HeaderValue>, Fa
 /// What anybody may open although there is a token: the documentation, and pages for a user's browser, which look
 /// at a signature themselves.
 fn is_public_path(path: &str) -> bool {
-    let pages =
-        ["/auth/google/login", "/auth/google/callback", "/oauth/authorize", "/oauth/callback", "/oauth/client.json"];
+    let pages = [
+        "/auth/google/login",
+        "/auth/google/callback",
+        "/oauth/authorize",
+        "/oauth/callback",
+        "/oauth/client.json",
+    ];
     matches!(path, "/openapi.json" | "/docs") || path.starts_with("/docs/") || pages.contains(&path)
 }
 
 fn authenticate(headers: &HeaderMap, token: &str) -> Result<(), Failure> {
-    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+    let given = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let given = given
+        .and_then(|value| value.split_once(' '))
+        .filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
     // Digests are of one length, so the comparison tells nothing about the token's.
-    let (given, wanted) = (Sha256::digest(given.map_or("", |(_, token)| token.trim())), Sha256::digest(token));
+    let (given, wanted) = (
+        Sha256::digest(given.map_or("", |(_, token)| token.trim())),
+        Sha256::digest(token),
+    );
     if bool::from(given[..].ct_eq(&wanted[..])) {
         return Ok(());
     }
-    Err(Failure::new(Code::Unauthenticated, "The header Authorization: Bearer <ADMIN_TOKEN> is missing or wrong"))
+    Err(Failure::new(
+        Code::Unauthenticated,
+        "The header Authorization: Bearer <ADMIN_TOKEN> is missing or wrong",
+    ))
 }

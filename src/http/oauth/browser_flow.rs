@@ -130,19 +130,39 @@ pub async fn start(
     if server.remote().is_none() {
         return Err(not_remote(&server).into());
     }
-    let grant = GrantId { server: server.id, user: body.username };
+    let grant = GrantId {
+        server: server.id,
+        user: body.username,
+    };
     let client = match (body.client_id, body.client_secret) {
         (Some(client_id), client_secret) => {
             check_text("clientId", Some(&client_id))?;
             check_text("clientSecret", client_secret.as_deref().map(String::as_str))?;
-            Some(sealed(&facade, &grant, GrantValueKind::Client, &json(&OAuthClient { client_id, client_secret })?)?)
+            Some(sealed(
+                &facade,
+                &grant,
+                GrantValueKind::Client,
+                &json(&OAuthClient {
+                    client_id,
+                    client_secret,
+                })?,
+            )?)
         }
-        (None, Some(_)) => return Err(Failure::invalid("clientSecret needs a clientId beside it").into()),
+        (None, Some(_)) => {
+            return Err(Failure::invalid("clientSecret needs a clientId beside it").into());
+        }
         (None, None) => None,
     };
     let begun = begin(&facade, host.as_ref(), &grant, body.scopes, client).await?;
-    let link = AuthorizationLink { grant, begun: Some(begun), scopes: None, until: now() + VALID.as_secs() };
-    success(Start { authorization_url: link.url(&facade, host.as_ref())? })
+    let link = AuthorizationLink {
+        grant,
+        begun: Some(begun),
+        scopes: None,
+        until: now() + VALID.as_secs(),
+    };
+    success(Start {
+        authorization_url: link.url(&facade, host.as_ref())?,
+    })
 }
 
 /// The link's page: sends the browser on, with the cookie that it has to come back with.
@@ -153,20 +173,39 @@ pub async fn authorize(
     headers: HeaderMap,
     query: Result<Query<AuthorizeQuery>, QueryRejection>,
 ) -> Result<Response, HtmlError> {
-    let Query(AuthorizeQuery { link }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
+    let Query(AuthorizeQuery { link }) =
+        query.map_err(|error| Failure::invalid(error.body_text()))?;
     let link: AuthorizationLink = verify_text(&facade, LINK, &link).ok_or_else(|| {
-        Failure::new(Code::Forbidden, "This link was not made here, or was changed; ask for a new one")
+        Failure::new(
+            Code::Forbidden,
+            "This link was not made here, or was changed; ask for a new one",
+        )
     })?;
     if link.until < now() {
-        return Err(Failure::new(Code::Forbidden, "This link is more than ten minutes old; ask for a new one").into());
+        return Err(Failure::new(
+            Code::Forbidden,
+            "This link is more than ten minutes old; ask for a new one",
+        )
+        .into());
     }
     let AuthorizationStarted { value, url, state } = match link.begun {
         Some(begun) => begun,
         None => begin(&facade, headers.get(HOST), &link.grant, link.scopes, None).await?,
     };
     let until = now() + VALID.as_secs();
-    let started = AuthorizationCookie { grant: link.grant, begun: value, state: hash(&state), until };
-    let cookie = cookie(&facade, COOKIE, &sign_text(&facade, STARTED, &started)?, PAGES, VALID);
+    let started = AuthorizationCookie {
+        grant: link.grant,
+        begun: value,
+        state: hash(&state),
+        until,
+    };
+    let cookie = cookie(
+        &facade,
+        COOKIE,
+        &sign_text(&facade, STARTED, &started)?,
+        PAGES,
+        VALID,
+    );
     let mut response = redirect(HeaderValue::from_str(&url).map_err(internal_error)?);
     let cookie = cookie.ok_or_else(|| internal_error("a cookie cannot be a header"))?;
     response.headers_mut().insert(SET_COOKIE, cookie);
@@ -181,37 +220,65 @@ pub async fn callback(
     headers: HeaderMap,
     query: Result<Query<CallbackQuery>, QueryRejection>,
 ) -> Result<Response, HtmlError> {
-    let Query(CallbackQuery { code, state, iss, error }) =
-        query.map_err(|error| Failure::invalid(error.body_text()))?;
+    let Query(CallbackQuery {
+        code,
+        state,
+        iss,
+        error,
+    }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     let short = |text: &String| text.len() <= LONGEST;
-    let state = state.filter(short).ok_or_else(|| Failure::invalid("state is missing"))?;
+    let state = state
+        .filter(short)
+        .ok_or_else(|| Failure::invalid("state is missing"))?;
     let refused = |why: &str| Failure::new(Code::Forbidden, format!("{why}; begin again"));
-    let started =
-        cookie_of(&headers, COOKIE).and_then(|cookie| verify_text::<AuthorizationCookie>(&facade, STARTED, cookie));
+    let started = cookie_of(&headers, COOKIE)
+        .and_then(|cookie| verify_text::<AuthorizationCookie>(&facade, STARTED, cookie));
     let started = started.filter(|started| started.until >= now());
-    let started = started.ok_or_else(|| refused("This browser did not begin this within the last ten minutes"))?;
+    let started = started
+        .ok_or_else(|| refused("This browser did not begin this within the last ten minutes"))?;
     if started.state != hash(&state) {
         return Err(refused("This browser has begun another authorization since").into());
     }
     if let Some(error) = error {
         let plain = |c: &char| c.is_ascii_lowercase() || *c == '_';
         let reason: String = error.chars().filter(plain).take(40).collect();
-        return Err(refused(&format!("The authorization server gives no access ({reason})")).into());
+        return Err(refused(&format!(
+            "The authorization server gives no access ({reason})"
+        ))
+        .into());
     }
-    let code = code.filter(short).ok_or_else(|| Failure::invalid("code is missing"))?;
+    let code = code
+        .filter(short)
+        .ok_or_else(|| Failure::invalid("code is missing"))?;
     let grant = started.grant;
-    let server = facade.projection.catalog().server_by_id(grant.server).cloned();
+    let server = facade
+        .projection
+        .catalog()
+        .server_by_id(grant.server)
+        .cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
     let code = sealed(&facade, &grant, GrantValueKind::Code, &code)?;
-    let command =
-        CompleteAuthorization { id: new_command_id(), grant: grant.clone(), begun: started.begun, code, issuer: iss };
+    let command = CompleteAuthorization {
+        id: new_command_id(),
+        grant: grant.clone(),
+        begun: started.begun,
+        code,
+        issuer: iss,
+    };
     facade.send_command(&command, TIME).await?;
 
-    let whose = grant.user.map_or(String::new(), |user| format!(" for user {user}"));
-    let text = format!("Server {} can be used now{whose}. This page can be closed.", server.name);
+    let whose = grant
+        .user
+        .map_or(String::new(), |user| format!(" for user {user}"));
+    let text = format!(
+        "Server {} can be used now{whose}. This page can be closed.",
+        server.name
+    );
     let mut response = html_page(StatusCode::OK, "Access was given", &text);
     let gone = cookie(&facade, COOKIE, "", PAGES, Duration::ZERO);
-    response.headers_mut().extend(gone.map(|gone| (SET_COOKIE, gone)));
+    response
+        .headers_mut()
+        .extend(gone.map(|gone| (SET_COOKIE, gone)));
     Ok(response)
 }
 
@@ -219,8 +286,12 @@ pub async fn callback(
 #[utoipa::path(get, operation_id = "oauth_client", path = "/oauth/client.json", tag = "oauth", security(()),
     responses((status = 200, description = "An OAuth Client ID Metadata Document", body = Object), (status = 404, description = "PUBLIC_URL is not https", body = ErrorBody)))]
 pub async fn document(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    let client_id = document_url(&facade)
-        .ok_or_else(|| Failure::new(Code::RouteNotFound, "There is such a document where PUBLIC_URL is https"))?;
+    let client_id = document_url(&facade).ok_or_else(|| {
+        Failure::new(
+            Code::RouteNotFound,
+            "There is such a document where PUBLIC_URL is https",
+        )
+    })?;
     let document = serde_json::json!({
         "client_id": client_id,
         "client_name": "MCP API",
@@ -243,11 +314,33 @@ pub fn add_authorization_url(
     if failure.code != Code::ReauthRequired || server.remote().is_none() {
         return failure;
     }
-    let grant = GrantId { server: server.id, user: Some(user.clone()) };
-    let words = |scope: &str| scope.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let scopes = failure.scope.as_deref().map(words).filter(|scopes| check_scopes(Some(scopes)).is_ok());
-    match (AuthorizationLink { grant, begun: None, scopes, until: now() + VALID.as_secs() }).url(facade, host) {
-        Ok(url) => Failure { authorization_url: Some(url), ..failure },
+    let grant = GrantId {
+        server: server.id,
+        user: Some(user.clone()),
+    };
+    let words = |scope: &str| {
+        scope
+            .split_ascii_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let scopes = failure
+        .scope
+        .as_deref()
+        .map(words)
+        .filter(|scopes| check_scopes(Some(scopes)).is_ok());
+    match (AuthorizationLink {
+        grant,
+        begun: None,
+        scopes,
+        until: now() + VALID.as_secs(),
+    })
+    .url(facade, host)
+    {
+        Ok(url) => Failure {
+            authorization_url: Some(url),
+            ..failure
+        },
         Err(broken) => broken,
     }
 }
@@ -261,27 +354,60 @@ async fn begin(
 ) -> Result<AuthorizationStarted, Failure> {
     let redirect_uri = public_url(facade, host, CALLBACK);
     let (grant, client_document) = (grant.clone(), document_url(facade));
-    facade.send_command(&BeginAuthorization { grant, redirect_uri, scopes, client, client_document }, TIME).await
+    facade
+        .send_command(
+            &BeginAuthorization {
+                grant,
+                redirect_uri,
+                scopes,
+                client,
+                client_document,
+            },
+            TIME,
+        )
+        .await
 }
 
 fn document_url(facade: &ApiState) -> Option<String> {
-    facade.access.public.as_ref().filter(|public| public.secure).map(|public| format!("{}{DOCUMENT}", public.url))
+    facade
+        .access
+        .public
+        .as_ref()
+        .filter(|public| public.secure)
+        .map(|public| format!("{}{DOCUMENT}", public.url))
 }
 
 impl AuthorizationLink {
     fn url(&self, facade: &ApiState, host: Option<&HeaderValue>) -> Result<String, Failure> {
-        Ok(public_url(facade, host, &format!("/oauth/authorize?link={}", sign_text(facade, LINK, self)?)))
+        Ok(public_url(
+            facade,
+            host,
+            &format!("/oauth/authorize?link={}", sign_text(facade, LINK, self)?),
+        ))
     }
 }
 
-fn sealed(facade: &ApiState, grant: &GrantId, part: GrantValueKind, plain: &str) -> Result<SealedValue, Failure> {
+fn sealed(
+    facade: &ApiState,
+    grant: &GrantId,
+    part: GrantValueKind,
+    plain: &str,
+) -> Result<SealedValue, Failure> {
     let value = ValueId(Uuid::now_v7());
-    let sealed = facade.sealer.seal(GrantContext { grant, part, value }, plain).map_err(internal_error)?;
-    Ok(SealedValue { value, sealed: BASE64_STANDARD.encode(&sealed.0) })
+    let sealed = facade
+        .sealer
+        .seal(GrantContext { grant, part, value }, plain)
+        .map_err(internal_error)?;
+    Ok(SealedValue {
+        value,
+        sealed: BASE64_STANDARD.encode(&sealed.0),
+    })
 }
 
 fn json(what: &impl Serialize) -> Result<Zeroizing<String>, Failure> {
-    serde_json::to_string(what).map(Zeroizing::new).map_err(internal_error)
+    serde_json::to_string(what)
+        .map(Zeroizing::new)
+        .map_err(internal_error)
 }
 
 /// A text that only this deployment can have made.
@@ -294,7 +420,10 @@ fn sign_text(facade: &ApiState, what: &str, content: &impl Serialize) -> Result<
 fn verify_text<T: DeserializeOwned>(facade: &ApiState, what: &str, text: &str) -> Option<T> {
     let (text, signature) = text.split_once('.')?;
     let signature = URL_SAFE.decode(signature).ok()?;
-    let content = facade.sealer.is_signed(what, text, &signature).then(|| URL_SAFE.decode(text).ok())??;
+    let content = facade
+        .sealer
+        .is_signed(what, text, &signature)
+        .then(|| URL_SAFE.decode(text).ok())??;
     serde_json::from_slice(&content).ok()
 }
 
@@ -304,5 +433,7 @@ fn hash(state: &str) -> String {
 
 /// Seconds since 1970.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs())
 }

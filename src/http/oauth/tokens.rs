@@ -15,7 +15,9 @@ use zeroize::Zeroizing;
 use crate::core::command::StoreTokens;
 use crate::core::decide::grant::not_remote;
 use crate::core::failure::Failure;
-use crate::core::model::grant::{GrantId, GrantTokens, LONGEST, RefreshCredentials, check_scopes, check_text};
+use crate::core::model::grant::{
+    GrantId, GrantTokens, LONGEST, RefreshCredentials, check_scopes, check_text,
+};
 use crate::core::model::remote::SealedValue;
 use crate::core::names::{UserName, ValueId};
 use crate::crypto::context::{GrantContext, GrantValueKind};
@@ -77,35 +79,69 @@ pub async fn store(
     if server.remote().is_none() {
         return Err(not_remote(&server).into());
     }
-    let grant = GrantId { server: server.id, user: body.username.clone() };
-    let (expires_in, refreshable, if_absent) = (body.expires_in, body.refresh_token.is_some(), body.if_absent);
+    let grant = GrantId {
+        server: server.id,
+        user: body.username.clone(),
+    };
+    let (expires_in, refreshable, if_absent) = (
+        body.expires_in,
+        body.refresh_token.is_some(),
+        body.if_absent,
+    );
     let (access, renewal) = body.halves()?;
     let mut sealed = Vec::with_capacity(2);
     let mut seal = |part, plain: &str| {
         let value = ValueId(Uuid::now_v7());
-        let place = GrantContext { grant: &grant, part, value };
+        let place = GrantContext {
+            grant: &grant,
+            part,
+            value,
+        };
         let bytes = facade.sealer.seal(place, plain).map_err(internal_error)?;
-        sealed.push(SealedValue { value, sealed: BASE64_STANDARD.encode(&bytes.0) });
+        sealed.push(SealedValue {
+            value,
+            sealed: BASE64_STANDARD.encode(&bytes.0),
+        });
         Ok::<_, Failure>(value)
     };
-    let (access, renewal) = (seal(GrantValueKind::Access, &access)?, seal(GrantValueKind::Renewal, &renewal)?);
+    let (access, renewal) = (
+        seal(GrantValueKind::Access, &access)?,
+        seal(GrantValueKind::Renewal, &renewal)?,
+    );
     let tokens = GrantTokens::new(access, renewal, refreshable, now_ms(), expires_in);
-    let command =
-        StoreTokens { id: new_command_id(), key, grant, server_name: name.clone(), tokens, sealed, if_absent };
-    let live = facade.send_to_owner(&name, &command, time_to_start(&facade, &name)).await?;
+    let command = StoreTokens {
+        id: new_command_id(),
+        key,
+        grant,
+        server_name: name.clone(),
+        tokens,
+        sealed,
+        if_absent,
+    };
+    let live = facade
+        .send_to_owner(&name, &command, time_to_start(&facade, &name))
+        .await?;
     shown(&facade, &name, live).await
 }
 
 impl OauthBody {
     /// No sentence repeats a value: it may be a secret.
     fn check(&self) -> Result<(), Failure> {
-        if self.token_type.as_ref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        if self
+            .token_type
+            .as_ref()
+            .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
+        {
             return Err(Failure::invalid("tokenType must be Bearer"));
         }
-        for (field, token) in [("accessToken", Some(&self.access_token)), ("refreshToken", self.refresh_token.as_ref())]
-        {
+        for (field, token) in [
+            ("accessToken", Some(&self.access_token)),
+            ("refreshToken", self.refresh_token.as_ref()),
+        ] {
             let visible = |token: &str| token.bytes().all(|b| b.is_ascii_graphic());
-            if token.is_some_and(|token| token.is_empty() || token.len() > LONGEST || !visible(token)) {
+            if token
+                .is_some_and(|token| token.is_empty() || token.len() > LONGEST || !visible(token))
+            {
                 return Err(Failure::invalid(format!(
                     "{field} must be 1 to {LONGEST} visible ASCII characters without blanks"
                 )));
@@ -116,7 +152,9 @@ impl OauthBody {
             ("clientSecret", self.client_secret.as_deref()),
             ("codeVerifier", self.code_verifier.as_deref()),
         ];
-        texts.into_iter().try_for_each(|(field, text)| check_text(field, text.map(String::as_str)))?;
+        texts
+            .into_iter()
+            .try_for_each(|(field, text)| check_text(field, text.map(String::as_str)))?;
         if Url::parse(&self.redirect_uri).is_err() {
             return Err(Failure::invalid("redirectUri must be an absolute URL"));
         }
@@ -135,10 +173,15 @@ impl OauthBody {
             endpoint: None,
         };
         let renewal = Zeroizing::new(serde_json::to_string(&renewal).map_err(internal_error)?);
-        Ok((Zeroizing::new(format!("Bearer {}", &*self.access_token)), renewal))
+        Ok((
+            Zeroizing::new(format!("Bearer {}", &*self.access_token)),
+            renewal,
+        ))
     }
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }

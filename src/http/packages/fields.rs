@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use crate::core::command::{InstallPackage, RegisterServer};
 use crate::core::failure::Failure;
-use crate::core::model::package::{FOLDER, PackageIndex, PythonOptions, Source, python_name, split_index};
+use crate::core::model::package::{
+    FOLDER, PackageIndex, PythonOptions, Source, python_name, split_index,
+};
 use crate::core::model::remote::{HIDDEN, ReconnectionOptions};
 use crate::core::model::server::Replicas;
 use crate::core::names::{PackageName, SecretName, ServerId, ServerName, UserName, VersionTag};
@@ -88,24 +90,49 @@ impl InstallBody {
                 (self.name.clone(), Source::Node)
             }
             Some("python") if http => {
-                return Err(Failure::invalid("transportType must be stdio for the runtime python"));
+                return Err(Failure::invalid(
+                    "transportType must be stdio for the runtime python",
+                ));
             }
-            Some("python") => (python_name(&self.name)?, Source::Python(self.python(&mut seal)?)),
+            Some("python") => (
+                python_name(&self.name)?,
+                Source::Python(self.python(&mut seal)?),
+            ),
             Some(_) => return Err(Failure::invalid("runtime must be node or python")),
         };
         let folders = &facade.folders;
-        if folders.python.starts_with(folders.link(&source, &self.server_name)) {
+        if folders
+            .python
+            .starts_with(folders.link(&source, &self.server_name))
+        {
             return Err(Failure::invalid(format!(
                 "serverName must not be {}: PYTHON_VENV_DIR lies there",
                 self.server_name
             )));
         }
-        let (name, enabled, version) = (self.server_name.clone(), self.enabled.unwrap_or(true), self.version.take());
+        let (name, enabled, version) = (
+            self.server_name.clone(),
+            self.enabled.unwrap_or(true),
+            self.version.take(),
+        );
         let (config, session, mut sealed) = self.server(http).config(&facade.sealer, server)?;
         sealed.extend(seal.sealed);
-        let register =
-            RegisterServer { id: new_command_id(), key: None, server, name, config, enabled, session, sealed };
-        Ok(InstallPackage { package, version, source, register })
+        let register = RegisterServer {
+            id: new_command_id(),
+            key: None,
+            server,
+            name,
+            config,
+            enabled,
+            session,
+            sealed,
+        };
+        Ok(InstallPackage {
+            package,
+            version,
+            source,
+            register,
+        })
     }
 
     /// The server's own part. What is of the other transport is ignored.
@@ -140,16 +167,23 @@ impl InstallBody {
             return Err(Failure::invalid("command must not be empty"));
         }
         let mut index = |field: &'static str, url: Option<String>| {
-            let Some(url) = url.filter(|url| !url.is_empty()) else { return Ok(None) };
+            let Some(url) = url.filter(|url| !url.is_empty()) else {
+                return Ok(None);
+            };
             let (shown, user_info) = split_index(field, &url)?;
             let user_info = match user_info {
                 Some(hidden) if hidden == HIDDEN => {
-                    return Err(Failure::invalid(format!("{field} has *** for its user info, which is not known")));
+                    return Err(Failure::invalid(format!(
+                        "{field} has *** for its user info, which is not known"
+                    )));
                 }
                 Some(user_info) => Some(seal.seal(ServerValueKind::Index, field, &user_info)?),
                 None => None,
             };
-            Ok(Some(PackageIndex { url: shown, user_info }))
+            Ok(Some(PackageIndex {
+                url: shown,
+                user_info,
+            }))
         };
         let python = PythonOptions {
             index_url: index("pipIndexUrl", self.pip_index_url.take())?,
@@ -170,11 +204,17 @@ impl InstallBody {
             ("pipIndexUrl", self.pip_index_url.is_some()),
             ("pipExtraIndexUrl", self.pip_extra_index_url.is_some()),
         ];
-        let given: Vec<_> = given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
+        let given: Vec<_> = given
+            .into_iter()
+            .filter_map(|(name, given)| given.then_some(name))
+            .collect();
         if given.is_empty() {
             return Ok(());
         }
-        Err(Failure::invalid(format!("A package of the runtime node has no {}; leave that out", given.join(", "))))
+        Err(Failure::invalid(format!(
+            "A package of the runtime node has no {}; leave that out",
+            given.join(", ")
+        )))
     }
 }
 

@@ -116,14 +116,22 @@ pub async fn install(
     request: Request,
 ) -> Result<Response, ApiError> {
     let Query(Mode { dry_run }) = mode.map_err(|error| Failure::invalid(error.body_text()))?;
-    let (later, keyed) = (jobs::prefers_async(request.headers()), IdempotencyHeader::of(&request)?);
+    let (later, keyed) = (
+        jobs::prefers_async(request.headers()),
+        IdempotencyHeader::of(&request)?,
+    );
     let bytes = json::read_json(request, facade.limits.payload).await?;
     let body: InstallBody = json::parse_json(&bytes)?;
     let (user, name) = (body.username.clone(), body.server_name.clone());
-    let key = keyed.map(|keyed| keyed.job_key(&facade, &user, &bytes)).transpose()?;
+    let key = keyed
+        .map(|keyed| keyed.job_key(&facade, &user, &bytes))
+        .transpose()?;
     let command = body.command(&facade)?;
     if dry_run {
-        crate::core::decide::server::register_server(&facade.projection.catalog(), &command.register)?;
+        crate::core::decide::server::register_server(
+            &facade.projection.catalog(),
+            &command.register,
+        )?;
         return success(EmptyBody {});
     }
     // What would fail in any case is not begun; under a key it may be its own success that is in the way.
@@ -143,20 +151,37 @@ pub async fn upgrade(
     ServerNamePath(name): ServerNamePath,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (later, keyed) = (jobs::prefers_async(request.headers()), IdempotencyHeader::of(&request)?);
+    let (later, keyed) = (
+        jobs::prefers_async(request.headers()),
+        IdempotencyHeader::of(&request)?,
+    );
     let bytes = json::read_optional_json(request, facade.limits.payload).await?;
-    let UpgradeBody { username, version } =
-        if bytes.is_empty() { UpgradeBody::default() } else { json::parse_json(&bytes)? };
+    let UpgradeBody { username, version } = if bytes.is_empty() {
+        UpgradeBody::default()
+    } else {
+        json::parse_json(&bytes)?
+    };
     find_installed(&facade.projection.catalog(), name.as_str())?;
-    let key = keyed.map(|keyed| keyed.job_key(&facade, &username, &bytes)).transpose()?;
-    let command = UpgradePackage { id: new_command_id(), name: name.clone(), version };
+    let key = keyed
+        .map(|keyed| keyed.job_key(&facade, &username, &bytes))
+        .transpose()?;
+    let command = UpgradePackage {
+        id: new_command_id(),
+        name: name.clone(),
+        version,
+    };
     submit(&facade, later, job(username, name, key, &command)?).await
 }
 
 /// All packages.
 #[utoipa::path(get, operation_id = "list_packages", path = "/packages", tag = "packages", params(CheckQuery), responses((status = 200, description = "Done", body = Success<AllPackages>)))]
-pub async fn list(State(facade): State<Arc<ApiState>>, query: Queried<CheckQuery>) -> Result<Response, ApiError> {
-    success(AllPackages { packages: views(&facade, query, |_| true).await? })
+pub async fn list(
+    State(facade): State<Arc<ApiState>>,
+    query: Queried<CheckQuery>,
+) -> Result<Response, ApiError> {
+    success(AllPackages {
+        packages: views(&facade, query, |_| true).await?,
+    })
 }
 
 /// The packages of a name at npm or PyPI, URL-encoded.
@@ -167,11 +192,19 @@ pub async fn by_name(
     Path(name): Path<String>,
     query: Queried<CheckQuery>,
 ) -> Result<Response, ApiError> {
-    let unknown = || Failure::new(Code::PackageNotFound, "No package of that name is installed");
+    let unknown = || {
+        Failure::new(
+            Code::PackageNotFound,
+            "No package of that name is installed",
+        )
+    };
     let name: PackageName = name.parse().map_err(|_| unknown())?;
     let normal = python_name(&name).ok();
     let same = |server: &Server| {
-        let installed = server.package.as_ref().map(|installed| &installed.package.name);
+        let installed = server
+            .package
+            .as_ref()
+            .map(|installed| &installed.package.name);
         installed == Some(&name) || (normal.is_some() && installed == normal.as_ref())
     };
     let packages = views(&facade, query, same).await?;
@@ -188,15 +221,23 @@ pub async fn by_id(
     query: Queried<CheckQuery>,
 ) -> Result<Response, ApiError> {
     find_installed(&facade.projection.catalog(), name.as_str())?;
-    let package = views(&facade, query, |server| server.name == name).await?.pop();
-    success(OnePackage { package: package.ok_or_else(|| Failure::server_not_found(&name))? })
+    let package = views(&facade, query, |server| server.name == name)
+        .await?
+        .pop();
+    success(OnePackage {
+        package: package.ok_or_else(|| Failure::server_not_found(&name))?,
+    })
 }
 
 /// Ask the registries which packages have something newer.
 #[utoipa::path(get, operation_id = "check_packages", path = "/packages/updates", tag = "packages", params(UpdatesQuery),
     responses((status = 200, description = "Done", body = Success<Updates>), (status = 404, description = "The server has no package", body = ErrorBody)))]
-pub async fn updates(State(facade): State<Arc<ApiState>>, query: Queried<UpdatesQuery>) -> Result<Response, ApiError> {
-    let Query(UpdatesQuery { name }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
+pub async fn updates(
+    State(facade): State<Arc<ApiState>>,
+    query: Queried<UpdatesQuery>,
+) -> Result<Response, ApiError> {
+    let Query(UpdatesQuery { name }) =
+        query.map_err(|error| Failure::invalid(error.body_text()))?;
     if let Some(name) = &name {
         find_installed(&facade.projection.catalog(), name.as_str())?;
     }
@@ -213,12 +254,16 @@ pub async fn updates(State(facade): State<Arc<ApiState>>, query: Queried<Updates
         Some(Update {
             server_name: server.name.clone(),
             current_version: package.version.clone(),
-            update_available: latest.as_deref().is_some_and(|latest| newer(&package.source, latest, &package.version)),
+            update_available: latest
+                .as_deref()
+                .is_some_and(|latest| newer(&package.source, latest, &package.version)),
             latest_version: latest,
             error,
         })
     });
-    success(Updates { updates: updates.collect() })
+    success(Updates {
+        updates: updates.collect(),
+    })
 }
 
 /// Enable a package's server; one that is enabled is restarted.
@@ -265,14 +310,25 @@ pub async fn delete(
     servers::delete(State(facade), ServerNamePath(name), request).await
 }
 
-fn with_server(facade: &ApiState, name: &ServerName, server: ServerView) -> Result<Response, ApiError> {
+fn with_server(
+    facade: &ApiState,
+    name: &ServerName,
+    server: ServerView,
+) -> Result<Response, ApiError> {
     let catalog = facade.projection.catalog();
     let package = PackageView::new(find_installed(&catalog, name.as_str())?, &facade.folders);
-    success(PackageAndServer { package: package.ok_or_else(Failure::internal)?, server })
+    success(PackageAndServer {
+        package: package.ok_or_else(Failure::internal)?,
+        server,
+    })
 }
 
 async fn submit(facade: &ApiState, later: bool, new: NewJob) -> Result<Response, ApiError> {
-    if later { jobs::submit_and_accept(facade, new).await } else { jobs::submit_and_wait(facade, new).await }
+    if later {
+        jobs::submit_and_accept(facade, new).await
+    } else {
+        jobs::submit_and_wait(facade, new).await
+    }
 }
 
 pub fn job<C: Command>(
@@ -281,22 +337,45 @@ pub fn job<C: Command>(
     key: Option<JobIdempotencyKey>,
     command: &C,
 ) -> Result<NewJob, Failure> {
-    let work =
-        JobArguments { call: None, raw: false, reply: None, body: to_raw_value(command).map_err(internal_error)? };
-    Ok(NewJob { user, command: C::NAME, server: Some(server), work, key, actor: Actor::Api })
+    let work = JobArguments {
+        call: None,
+        raw: false,
+        reply: None,
+        body: to_raw_value(command).map_err(internal_error)?,
+    };
+    Ok(NewJob {
+        user,
+        command: C::NAME,
+        server: Some(server),
+        work,
+        key,
+        actor: Actor::Api,
+    })
 }
 
 /// The servers that have a package, by name.
 pub fn packaged(facade: &ApiState) -> Vec<Arc<Server>> {
     let catalog = facade.projection.catalog();
-    catalog.servers().into_iter().filter(|server| server.package.is_some()).cloned().collect()
+    catalog
+        .servers()
+        .into_iter()
+        .filter(|server| server.package.is_some())
+        .cloned()
+        .collect()
 }
 
 async fn check(facade: &ApiState, servers: &[Arc<Server>]) -> Result<Vec<PackageCheck>, Failure> {
     if servers.is_empty() {
         return Ok(vec![]);
     }
-    facade.send_command(&CheckPackages { servers: servers.iter().map(|server| server.id).collect() }, CHECK).await
+    facade
+        .send_command(
+            &CheckPackages {
+                servers: servers.iter().map(|server| server.id).collect(),
+            },
+            CHECK,
+        )
+        .await
 }
 
 /// The packages of those servers; where asked for, with what the registries say now.
@@ -305,13 +384,19 @@ async fn views(
     query: Queried<CheckQuery>,
     wanted: impl Fn(&Server) -> bool,
 ) -> Result<Vec<PackageView>, Failure> {
-    let Query(CheckQuery { check_updates }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
+    let Query(CheckQuery { check_updates }) =
+        query.map_err(|error| Failure::invalid(error.body_text()))?;
     if check_updates {
-        let servers: Vec<_> = packaged(facade).into_iter().filter(|server| wanted(server)).collect();
+        let servers: Vec<_> = packaged(facade)
+            .into_iter()
+            .filter(|server| wanted(server))
+            .collect();
         check(facade, &servers).await?;
     }
     let servers = packaged(facade);
-    let views =
-        servers.iter().filter(|server| wanted(server)).filter_map(|server| PackageView::new(server, &facade.folders));
+    let views = servers
+        .iter()
+        .filter(|server| wanted(server))
+        .filter_map(|server| PackageView::new(server, &facade.folders));
     Ok(views.collect())
 }

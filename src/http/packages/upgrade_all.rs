@@ -70,20 +70,44 @@ pub struct AllAccepted {
 #[utoipa::path(put, operation_id = "upgrade_all_packages", path = "/packages/upgrade-all", tag = "packages", request_body = Option<UpgradeAllBody>,
     responses((status = 200, description = "What came of each", body = Success<AllUpgraded>), (status = 202, description = "With Prefer: respond-async; each job says where its answer will be", body = Success<AllAccepted>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
         (status = 409, description = "Its Idempotency-Key was used with another body", body = ErrorBody), (status = 429, description = "The user has no room for so many waiting jobs (MAX_WAITING_JOBS); none was begun", body = ErrorBody)))]
-pub async fn upgrade_all(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
-    let (later, keyed) = (jobs::prefers_async(request.headers()), IdempotencyHeader::of(&request)?);
+pub async fn upgrade_all(
+    State(facade): State<Arc<ApiState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (later, keyed) = (
+        jobs::prefers_async(request.headers()),
+        IdempotencyHeader::of(&request)?,
+    );
     let bytes = json::read_optional_json(request, facade.limits.payload).await?;
-    let UpgradeAllBody { username } =
-        if bytes.is_empty() { UpgradeAllBody::default() } else { json::parse_json(&bytes)? };
-    let key = keyed.map(|keyed| keyed.job_key(&facade, &username, &bytes)).transpose()?;
+    let UpgradeAllBody { username } = if bytes.is_empty() {
+        UpgradeAllBody::default()
+    } else {
+        json::parse_json(&bytes)?
+    };
+    let key = keyed
+        .map(|keyed| keyed.job_key(&facade, &username, &bytes))
+        .transpose()?;
     let accepted = accept(&facade, &username, key).await?;
     if later {
-        let job = |(server_name, job_id)| AcceptedUpgrade { server_name, job_id, location: jobs::location(job_id) };
-        let accepted = success_as(StatusCode::ACCEPTED, AllAccepted { jobs: accepted.into_iter().map(job).collect() })?;
+        let job = |(server_name, job_id)| AcceptedUpgrade {
+            server_name,
+            job_id,
+            location: jobs::location(job_id),
+        };
+        let accepted = success_as(
+            StatusCode::ACCEPTED,
+            AllAccepted {
+                jobs: accepted.into_iter().map(job).collect(),
+            },
+        )?;
         return Ok(jobs::respond_as_preferred(accepted));
     }
-    let results = accepted.into_iter().map(|(server_name, job)| ended(&facade, server_name, job));
-    success(AllUpgraded { results: join_all(results).await })
+    let results = accepted
+        .into_iter()
+        .map(|(server_name, job)| ended(&facade, server_name, job));
+    success(AllUpgraded {
+        results: join_all(results).await,
+    })
 }
 
 /// The job of each package. Under a key that was used before they are those of that time, whichever packages there
@@ -93,29 +117,58 @@ async fn accept(
     user: &UserName,
     key: Option<JobIdempotencyKey>,
 ) -> Result<Vec<(ServerName, JobId)>, Failure> {
-    let known = || key.map(|key| of_key(facade, key)).transpose().map(Option::unwrap_or_default);
+    let known = || {
+        key.map(|key| of_key(facade, key))
+            .transpose()
+            .map(Option::unwrap_or_default)
+    };
     let before = known()?;
     if !before.is_empty() {
         return Ok(before);
     }
-    let servers: Vec<_> = packaged(facade).into_iter().map(|server| server.name.clone()).collect();
+    let servers: Vec<_> = packaged(facade)
+        .into_iter()
+        .map(|server| server.name.clone())
+        .collect();
     let new = servers.iter().map(|name| {
         let key = key.map(|key| of_server(facade, key, name)).transpose()?;
-        let command = UpgradePackage { id: new_command_id(), name: name.clone(), version: None };
+        let command = UpgradePackage {
+            id: new_command_id(),
+            name: name.clone(),
+            version: None,
+        };
         job(user.clone(), name.clone(), key, &command)
     });
-    match facade.job_client.submit_all(new.collect::<Result<_, _>>()?).await? {
+    match facade
+        .job_client
+        .submit_all(new.collect::<Result<_, _>>()?)
+        .await?
+    {
         Some(jobs) => Ok(servers.into_iter().zip(jobs).collect()),
         // The same request came at the same moment, and was first.
-        None => known().and_then(|jobs| if jobs.is_empty() { Err(key_expired()) } else { Ok(jobs) }),
+        None => known().and_then(|jobs| {
+            if jobs.is_empty() {
+                Err(key_expired())
+            } else {
+                Ok(jobs)
+            }
+        }),
     }
 }
 
 /// The jobs that a request under that key has made, in the order of their servers.
 fn of_key(facade: &ApiState, key: JobIdempotencyKey) -> Result<Vec<(ServerName, JobId)>, Failure> {
     let mut known = Vec::new();
-    for job in facade.projection.catalog().jobs.newest_first().filter(|job| job.command == UpgradePackage::NAME) {
-        let (Some(server), Some(own)) = (&job.server, &job.key) else { continue };
+    for job in facade
+        .projection
+        .catalog()
+        .jobs
+        .newest_first()
+        .filter(|job| job.command == UpgradePackage::NAME)
+    {
+        let (Some(server), Some(own)) = (&job.server, &job.key) else {
+            continue;
+        };
         let same = of_server(facade, key, server)?.request;
         if own.request.scope != same.scope {
             continue;
@@ -134,5 +187,9 @@ async fn ended(facade: &ApiState, server_name: ServerName, job: JobId) -> Upgrad
         Ok(outcome) => outcome.error(),
         Err(failure) => Some(failure.message),
     };
-    Upgraded { server_name, success: error.is_none(), error }
+    Upgraded {
+        server_name,
+        success: error.is_none(),
+        error,
+    }
 }

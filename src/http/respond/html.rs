@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
-    RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::uri::Authority;
 use axum::http::{StatusCode, header};
@@ -20,7 +20,9 @@ const SHUT: [(HeaderName, HeaderValue); 4] = [
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
         CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+        HeaderValue::from_static(
+            "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
     ),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -33,7 +35,10 @@ pub fn html_page(status: StatusCode, title: &str, text: &str) -> Response {
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<h1>{title}</h1>\n<p>{text}</p>\n</html>\n"
     );
     let mut response = (status, html).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
     with_security_headers(response)
 }
 
@@ -60,14 +65,22 @@ impl From<Failure> for HtmlError {
 
 impl IntoResponse for HtmlError {
     fn into_response(self) -> Response {
-        let Failure { code, message, details, retry_after, .. } = self.0;
+        let Failure {
+            code,
+            message,
+            details,
+            retry_after,
+            ..
+        } = self.0;
         let text = match details {
             Some(details) => format!("{message}: {details}"),
             None => message,
         };
         let mut response = html_page(status_of(code), "This did not work", &text);
         if let Some(seconds) = retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -98,20 +111,33 @@ pub fn public_url(facade: &ApiState, host: Option<&HeaderValue>, path: &str) -> 
 }
 
 /// A cookie that no script reads, for the pages under `path`, sent along when another site's page leads here.
-pub fn cookie(facade: &ApiState, name: &str, value: &str, path: &str, lives: Duration) -> Option<HeaderValue> {
+pub fn cookie(
+    facade: &ApiState,
+    name: &str,
+    value: &str,
+    path: &str,
+    lives: Duration,
+) -> Option<HeaderValue> {
     let (prefix, secure) = facade.access.public.as_ref().map_or(("", ""), |public| {
         let secure = if public.secure { "; Secure" } else { "" };
         (&public.path, secure)
     });
     let seconds = lives.as_secs();
-    let cookie = format!("{name}={value}; Path={prefix}{path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    let cookie = format!(
+        "{name}={value}; Path={prefix}{path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+    );
     HeaderValue::from_str(&cookie).ok()
 }
 
 /// What a request brings of a cookie.
 pub fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let pairs = headers.get_all(header::COOKIE).into_iter().filter_map(|cookies| cookies.to_str().ok());
-    let mut pairs = pairs.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let pairs = headers
+        .get_all(header::COOKIE)
+        .into_iter()
+        .filter_map(|cookies| cookies.to_str().ok());
+    let mut pairs = pairs
+        .flat_map(|cookies| cookies.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
     pairs.find_map(|(found, value)| (found == name).then_some(value))
 }
 
@@ -121,7 +147,10 @@ mod tests {
 
     #[test]
     fn a_page_shows_text_as_text() {
-        assert_eq!(escaped("<b a='\"'>&amp;"), "&lt;b a=&#39;&quot;&#39;&gt;&amp;amp;");
+        assert_eq!(
+            escaped("<b a='\"'>&amp;"),
+            "&lt;b a=&#39;&quot;&#39;&gt;&amp;amp;"
+        );
     }
 
     #[test]
@@ -130,7 +159,10 @@ mod tests {
         headers.append(header::COOKIE, HeaderValue::from_static("xa=1; a=2=3;b="));
         headers.append(header::COOKIE, HeaderValue::from_static("c=4"));
         assert_eq!(cookie_of(&headers, "a"), Some("2=3"));
-        assert_eq!((cookie_of(&headers, "b"), cookie_of(&headers, "c")), (Some(""), Some("4")));
+        assert_eq!(
+            (cookie_of(&headers, "b"), cookie_of(&headers, "c")),
+            (Some(""), Some("4"))
+        );
         assert_eq!(cookie_of(&headers, "x"), None);
     }
 }

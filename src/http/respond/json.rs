@@ -31,8 +31,11 @@ pub fn success<T: Serialize>(fields: T) -> Result<Response, ApiError> {
 
 /// The same with another status.
 pub fn success_as<T: Serialize>(status: StatusCode, fields: T) -> Result<Response, ApiError> {
-    let body =
-        serde_json::to_vec(&Success { success: true, fields }).map_err(|error| ApiError(internal_error(error)))?;
+    let body = serde_json::to_vec(&Success {
+        success: true,
+        fields,
+    })
+    .map_err(|error| ApiError(internal_error(error)))?;
     Ok(json(status, body))
 }
 
@@ -40,7 +43,9 @@ pub fn success_as<T: Serialize>(status: StatusCode, fields: T) -> Result<Respons
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(axum::body::Body::from(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -57,10 +62,14 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = json(status_of(self.0.code), ErrorBody::of(&self.0).to_json());
         if let Some(seconds) = self.0.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.0.code == Code::Unauthenticated {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -68,10 +77,16 @@ impl IntoResponse for ApiError {
 
 /// The answer that a job has brought, as the request itself would have been answered.
 pub fn job_answer_response(outcome: JobAnswer) -> Response {
-    let JobAnswer { status: code, retry_after, body } = outcome;
+    let JobAnswer {
+        status: code,
+        retry_after,
+        body,
+    } = outcome;
     let mut response = json(status(code), String::from(Box::<str>::from(body)));
     if let Some(seconds) = retry_after {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

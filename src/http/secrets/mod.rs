@@ -63,22 +63,55 @@ pub struct DeleteBody {
 /// Store a secret, encrypted; an earlier value of the same name is replaced.
 #[utoipa::path(post, operation_id = "set_secret", path = "/secrets/set", tag = "secrets", request_body = SetBody,
     responses((status = 200, description = "Done", body = Success<EmptyBody>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 409, description = "With `ifAbsent`: one is there already, and stays", body = ErrorBody)))]
-pub async fn set(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
+pub async fn set(
+    State(facade): State<Arc<ApiState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let keyed = IdempotencyHeader::of(&request)?;
     let body = json::read_json(request, facade.limits.payload).await?;
-    let SetBody { username: user, server_name, secret_name, secret_value, if_absent } = json::parse_json(&body)?;
-    let server = facade.projection.catalog().server(server_name.as_str()).map(|server| server.id);
+    let SetBody {
+        username: user,
+        server_name,
+        secret_name,
+        secret_value,
+        if_absent,
+    } = json::parse_json(&body)?;
+    let server = facade
+        .projection
+        .catalog()
+        .server(server_name.as_str())
+        .map(|server| server.id);
     let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
     let name = plain_name(&server_name, secret_name);
     let value = ValueId(Uuid::now_v7());
     // Sealed at the door: from here on nobody has the value but the worker that injects it.
-    let place = SecretContext { server, user: &user, name: &name, value };
-    let sealed = facade.sealer.seal(place, &secret_value).map_err(internal_error)?;
+    let place = SecretContext {
+        server,
+        user: &user,
+        name: &name,
+        value,
+    };
+    let sealed = facade
+        .sealer
+        .seal(place, &secret_value)
+        .map_err(internal_error)?;
     let sealed = BASE64_STANDARD.encode(&sealed.0);
-    let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;
+    let key = keyed
+        .map(|keyed| keyed.key(&facade, &user, &body))
+        .transpose()?;
     facade
         .send_command(
-            &SetSecret { id: new_command_id(), key, server, server_name, user, name, value, sealed, if_absent },
+            &SetSecret {
+                id: new_command_id(),
+                key,
+                server,
+                server_name,
+                user,
+                name,
+                value,
+                sealed,
+                if_absent,
+            },
             TIME,
         )
         .await?;
@@ -89,12 +122,32 @@ pub async fn set(State(facade): State<Arc<ApiState>>, request: Request) -> Resul
 #[utoipa::path(post, operation_id = "delete_secret", path = "/secrets/delete", tag = "secrets", request_body = DeleteBody,
     responses((status = 200, description = "Done", body = Success<EmptyBody>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
         (status = 404, description = "There is no such server or secret", body = ErrorBody)))]
-pub async fn delete(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
+pub async fn delete(
+    State(facade): State<Arc<ApiState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let keyed = IdempotencyHeader::of(&request)?;
     let body = json::read_json(request, facade.limits.payload).await?;
-    let DeleteBody { username: user, server_name, secret_name } = json::parse_json(&body)?;
+    let DeleteBody {
+        username: user,
+        server_name,
+        secret_name,
+    } = json::parse_json(&body)?;
     let name = plain_name(&server_name, secret_name);
-    let key = keyed.map(|keyed| keyed.key(&facade, &user, &body)).transpose()?;
-    facade.send_command(&DeleteSecret { id: new_command_id(), key, server_name, user, name }, TIME).await?;
+    let key = keyed
+        .map(|keyed| keyed.key(&facade, &user, &body))
+        .transpose()?;
+    facade
+        .send_command(
+            &DeleteSecret {
+                id: new_command_id(),
+                key,
+                server_name,
+                user,
+                name,
+            },
+            TIME,
+        )
+        .await?;
     success(EmptyBody {})
 }

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::model::remote::{
-    HIDDEN, HeaderValue, ReconnectionOptions, Remote, RemoteChange, SealedValue, StoredSession, check_header_value,
-    check_session_id, is_credential, split_user_info,
+    HIDDEN, HeaderValue, ReconnectionOptions, Remote, RemoteChange, SealedValue, StoredSession,
+    check_header_value, check_session_id, is_credential, split_user_info,
 };
 use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, given, refuse};
 use crate::core::names::{SecretName, ServerId, ServerName, ValueId};
@@ -148,8 +148,9 @@ impl RegisterBody {
                     ("reconnectionOptions", self.reconnection_options.is_some()),
                 ];
                 refuse("stdio", given)?;
-                let command =
-                    self.command.ok_or_else(|| Failure::invalid("command is missing: the program to start"))?;
+                let command = self
+                    .command
+                    .ok_or_else(|| Failure::invalid("command is missing: the program to start"))?;
                 let (args, env) = (self.args.unwrap_or_default(), self.env.unwrap_or_default());
                 (Transport::Stdio { command, args, env }, None)
             }
@@ -161,24 +162,41 @@ impl RegisterBody {
                     ("replicas", self.replicas.is_some()),
                 ];
                 refuse("streamable_http", given)?;
-                let missing = || Failure::invalid("url is missing: the MCP endpoint, http:// or https://");
+                let missing =
+                    || Failure::invalid("url is missing: the MCP endpoint, http:// or https://");
                 let (url, user_info) = seal.url(&self.url.ok_or_else(missing)?)?;
                 let mut headers = BTreeMap::new();
                 for (name, value) in self.headers.unwrap_or_default() {
                     let value = seal.header(&name, value)?.ok_or_else(|| {
-                        Failure::invalid(format!("headers.{name} is ***, which stands for a value that is not known"))
+                        Failure::invalid(format!(
+                            "headers.{name} is ***, which stands for a value that is not known"
+                        ))
                     })?;
                     headers.insert(name, value);
                 }
                 if user_info == Some(None) {
-                    return Err(Failure::invalid("url has *** for its user info, which is not known"));
+                    return Err(Failure::invalid(
+                        "url has *** for its user info, which is not known",
+                    ));
                 }
                 let user_info = user_info.flatten();
                 let reconnection_options = self.reconnection_options.unwrap_or_default();
                 let session = self.session_id.map(|id| seal.session(id)).transpose()?;
-                (Transport::StreamableHttp(Remote { url, user_info, headers, reconnection_options }), session)
+                (
+                    Transport::StreamableHttp(Remote {
+                        url,
+                        user_info,
+                        headers,
+                        reconnection_options,
+                    }),
+                    session,
+                )
             }
-            Some(_) => return Err(Failure::invalid("transportType must be stdio or streamable_http")),
+            Some(_) => {
+                return Err(Failure::invalid(
+                    "transportType must be stdio or streamable_http",
+                ));
+            }
         };
         let config = ServerConfig {
             transport,
@@ -195,7 +213,11 @@ impl RegisterBody {
 
 impl UpdateBody {
     /// The change that these fields mean, credentials sealed for that server.
-    pub fn change(self, sealer: &Sealer, server: &Server) -> Result<(ServerChange, Vec<SealedValue>), Failure> {
+    pub fn change(
+        self,
+        sealer: &Sealer,
+        server: &Server,
+    ) -> Result<(ServerChange, Vec<SealedValue>), Failure> {
         let transport = server.config.transport.as_str();
         if self.transport_type.is_some_and(|given| given != transport) {
             return Err(Failure::invalid(format!(
@@ -203,10 +225,15 @@ impl UpdateBody {
             )));
         }
         if self.name.is_some_and(|given| given != server.name) {
-            return Err(Failure::invalid("name cannot be changed; register the server anew under the other name"));
+            return Err(Failure::invalid(
+                "name cannot be changed; register the server anew under the other name",
+            ));
         }
         let mut seal = CredentialSealer::new(sealer, server.id);
-        let mut remote = RemoteChange { reconnection_options: self.reconnection_options, ..RemoteChange::default() };
+        let mut remote = RemoteChange {
+            reconnection_options: self.reconnection_options,
+            ..RemoteChange::default()
+        };
         if let Some(url) = &self.url {
             let (url, user_info) = seal.url(url)?;
             remote.url = Some(url);
@@ -218,7 +245,9 @@ impl UpdateBody {
             };
         }
         if let Some(headers) = self.headers {
-            let sealed = headers.into_iter().map(|(name, value)| Ok((name.clone(), seal.header(&name, value)?)));
+            let sealed = headers
+                .into_iter()
+                .map(|(name, value)| Ok((name.clone(), seal.header(&name, value)?)));
             remote.headers = Some(sealed.collect::<Result<_, Failure>>()?);
         }
         remote.session = match self.session_id {
@@ -251,7 +280,11 @@ pub struct CredentialSealer<'a> {
 
 impl<'a> CredentialSealer<'a> {
     pub fn new(sealer: &'a Sealer, server: ServerId) -> Self {
-        Self { sealer, server, sealed: vec![] }
+        Self {
+            sealer,
+            server,
+            sealed: vec![],
+        }
     }
 
     /// The URL as it may be shown; beside it the place of its user info, if it has some, and nothing where that is
@@ -281,15 +314,32 @@ impl<'a> CredentialSealer<'a> {
 
     fn session(&mut self, id: String) -> Result<ValueId, Failure> {
         check_session_id(&id)?;
-        let session = serde_json::to_string(&StoredSession { id, initialize: None }).map_err(internal_error)?;
+        let session = serde_json::to_string(&StoredSession {
+            id,
+            initialize: None,
+        })
+        .map_err(internal_error)?;
         self.seal(ServerValueKind::Session, "", &session)
     }
 
-    pub fn seal(&mut self, kind: ServerValueKind, name: &str, plain: &str) -> Result<ValueId, Failure> {
+    pub fn seal(
+        &mut self,
+        kind: ServerValueKind,
+        name: &str,
+        plain: &str,
+    ) -> Result<ValueId, Failure> {
         let value = ValueId(Uuid::now_v7());
-        let place = ServerValueContext { server: self.server, kind, name, value };
+        let place = ServerValueContext {
+            server: self.server,
+            kind,
+            name,
+            value,
+        };
         let sealed = self.sealer.seal(place, plain).map_err(internal_error)?;
-        self.sealed.push(SealedValue { value, sealed: BASE64_STANDARD.encode(&sealed.0) });
+        self.sealed.push(SealedValue {
+            value,
+            sealed: BASE64_STANDARD.encode(&sealed.0),
+        });
         Ok(value)
     }
 }

@@ -20,7 +20,9 @@ use super::extract::path::ServerNamePath;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::{ApiState, new_command_id};
 use crate::core::catalog::server::Server;
-use crate::core::command::{DeleteServer, DisableServer, EnableServer, ReadServerLogs, RegisterServer, UpdateServer};
+use crate::core::command::{
+    DeleteServer, DisableServer, EnableServer, ReadServerLogs, RegisterServer, UpdateServer,
+};
 use crate::core::failure::Failure;
 use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::server::{DEFAULT_TIMEOUT_MS, ServerStatus};
@@ -69,14 +71,31 @@ pub async fn list(
 ) -> Result<Response, ApiError> {
     let Query(Moment { at }) = moment.map_err(|error| Failure::invalid(error.body_text()))?;
     if let Some(at) = at {
-        let position = PointInTime::parse(&at)?.position(&facade.projection).await?;
+        let position = PointInTime::parse(&at)?
+            .position(&facade.projection)
+            .await?;
         let catalog = facade.past.catalog(&facade.projection, position).await?;
-        let servers =
-            catalog.servers().into_iter().map(|server| ServerView::from_catalog(server, &facade.folders)).collect();
-        return success(AllServers { servers, position: Some(position) });
+        let servers = catalog
+            .servers()
+            .into_iter()
+            .map(|server| ServerView::from_catalog(server, &facade.folders))
+            .collect();
+        return success(AllServers {
+            servers,
+            position: Some(position),
+        });
     }
-    let servers: Vec<_> = facade.projection.catalog().servers().into_iter().cloned().collect();
-    success(AllServers { servers: views(&facade, &servers).await, position: None })
+    let servers: Vec<_> = facade
+        .projection
+        .catalog()
+        .servers()
+        .into_iter()
+        .cloned()
+        .collect();
+    success(AllServers {
+        servers: views(&facade, &servers).await,
+        position: None,
+    })
 }
 
 /// One server.
@@ -112,11 +131,24 @@ pub async fn register(
     let body = json::read_json(request, facade.limits.payload).await?;
     let key = key(&facade, keyed.as_ref(), &body)?;
     let body: RegisterBody = json::parse_json(&body)?;
-    let (server, name, enabled) = (ServerId(Uuid::now_v7()), body.name.clone(), body.enabled.unwrap_or(true));
+    let (server, name, enabled) = (
+        ServerId(Uuid::now_v7()),
+        body.name.clone(),
+        body.enabled.unwrap_or(true),
+    );
     let (config, session, sealed) = body.config(&facade.sealer, server)?;
     let time = starts(config.startup_timeout_ms());
     let (id, named) = (new_command_id(), name.clone());
-    let command = RegisterServer { id, key, server, name: named, config, enabled, session, sealed };
+    let command = RegisterServer {
+        id,
+        key,
+        server,
+        name: named,
+        config,
+        enabled,
+        session,
+        sealed,
+    };
     if dry_run {
         crate::core::decide::server::register_server(&facade.projection.catalog(), &command)?;
         return success(EmptyBody {});
@@ -142,15 +174,25 @@ pub async fn update(
     let (change, sealed) = body.change(&facade.sealer, &server)?;
     let change = match &server.package {
         // What an answer has shown is put back.
-        Some(installed) => {
-            change.unplaced(&facade.folders.link(&installed.package.source, &server.name).to_string_lossy())
-        }
+        Some(installed) => change.unplaced(
+            &facade
+                .folders
+                .link(&installed.package.source, &server.name)
+                .to_string_lossy(),
+        ),
         None => change,
     };
     let asked = change.startup_timeout.flatten();
     let time = asked.map_or_else(|| time_to_start(&facade, &name), starts);
     let (id, named) = (new_command_id(), name.clone());
-    let command = UpdateServer { id, key, name: named, change, server: Some(server.id), sealed };
+    let command = UpdateServer {
+        id,
+        key,
+        name: named,
+        change,
+        server: Some(server.id),
+        sealed,
+    };
     let live = facade.send_to_owner(&name, &command, time).await?;
     shown(&facade, &name, live).await
 }
@@ -164,7 +206,17 @@ pub async fn delete(
     request: Request,
 ) -> Result<Response, ApiError> {
     let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
-    facade.send_to_owner(&name, &DeleteServer { id: new_command_id(), key, name: name.clone() }, STOPS).await?;
+    facade
+        .send_to_owner(
+            &name,
+            &DeleteServer {
+                id: new_command_id(),
+                key,
+                name: name.clone(),
+            },
+            STOPS,
+        )
+        .await?;
     success(EmptyBody {})
 }
 
@@ -177,7 +229,9 @@ pub async fn enable(
     request: Request,
 ) -> Result<Response, ApiError> {
     let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
-    success(OneServer { server: enabled(&facade, &name, key).await? })
+    success(OneServer {
+        server: enabled(&facade, &name, key).await?,
+    })
 }
 
 pub async fn enabled(
@@ -186,8 +240,17 @@ pub async fn enabled(
     key: Option<IdempotencyKey>,
 ) -> Result<ServerView, ApiError> {
     let time = time_to_start(facade, name);
-    let live =
-        facade.send_to_owner(name, &EnableServer { id: new_command_id(), key, name: name.clone() }, time).await?;
+    let live = facade
+        .send_to_owner(
+            name,
+            &EnableServer {
+                id: new_command_id(),
+                key,
+                name: name.clone(),
+            },
+            time,
+        )
+        .await?;
     changed(facade, name, live).await
 }
 
@@ -200,7 +263,9 @@ pub async fn disable(
     request: Request,
 ) -> Result<Response, ApiError> {
     let key = key(&facade, IdempotencyHeader::of(&request)?.as_ref(), &[])?;
-    success(OneServer { server: disabled(&facade, &name, key).await? })
+    success(OneServer {
+        server: disabled(&facade, &name, key).await?,
+    })
 }
 
 pub async fn disabled(
@@ -208,8 +273,17 @@ pub async fn disabled(
     name: &ServerName,
     key: Option<IdempotencyKey>,
 ) -> Result<ServerView, ApiError> {
-    let live =
-        facade.send_to_owner(name, &DisableServer { id: new_command_id(), key, name: name.clone() }, STOPS).await?;
+    let live = facade
+        .send_to_owner(
+            name,
+            &DisableServer {
+                id: new_command_id(),
+                key,
+                name: name.clone(),
+            },
+            STOPS,
+        )
+        .await?;
     changed(facade, name, live).await
 }
 
@@ -220,27 +294,57 @@ fn starts(startup_timeout_ms: u64) -> Duration {
 
 pub fn time_to_start(facade: &ApiState, name: &ServerName) -> Duration {
     let catalog = facade.projection.catalog();
-    let Some(server) = catalog.server(name.as_str()) else { return starts(DEFAULT_TIMEOUT_MS) };
-    let builds = if server.package.is_some() { BUILDS } else { Duration::ZERO };
+    let Some(server) = catalog.server(name.as_str()) else {
+        return starts(DEFAULT_TIMEOUT_MS);
+    };
+    let builds = if server.package.is_some() {
+        BUILDS
+    } else {
+        Duration::ZERO
+    };
     starts(server.config.startup_timeout_ms()) + builds
 }
 
 async fn one(facade: &ApiState, name: &ServerName) -> Result<Response, ApiError> {
-    let server =
-        facade.projection.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
-    let server = views(facade, &[server]).await.pop().ok_or_else(|| Failure::server_not_found(name))?;
+    let server = facade
+        .projection
+        .catalog()
+        .server(name.as_str())
+        .cloned()
+        .ok_or_else(|| Failure::server_not_found(name))?;
+    let server = views(facade, &[server])
+        .await
+        .pop()
+        .ok_or_else(|| Failure::server_not_found(name))?;
     success(OneServer { server })
 }
 
 /// The server after a change, as the worker that made it has seen it.
-pub async fn shown(facade: &ApiState, name: &ServerName, live: ServerStatus) -> Result<Response, ApiError> {
-    success(OneServer { server: changed(facade, name, live).await? })
+pub async fn shown(
+    facade: &ApiState,
+    name: &ServerName,
+    live: ServerStatus,
+) -> Result<Response, ApiError> {
+    success(OneServer {
+        server: changed(facade, name, live).await?,
+    })
 }
 
-async fn changed(facade: &ApiState, name: &ServerName, live: ServerStatus) -> Result<ServerView, ApiError> {
-    let server =
-        facade.projection.catalog().server(name.as_str()).cloned().ok_or_else(|| Failure::server_not_found(name))?;
-    let mut view = views(facade, &[server]).await.pop().ok_or_else(|| Failure::server_not_found(name))?;
+async fn changed(
+    facade: &ApiState,
+    name: &ServerName,
+    live: ServerStatus,
+) -> Result<ServerView, ApiError> {
+    let server = facade
+        .projection
+        .catalog()
+        .server(name.as_str())
+        .cloned()
+        .ok_or_else(|| Failure::server_not_found(name))?;
+    let mut view = views(facade, &[server])
+        .await
+        .pop()
+        .ok_or_else(|| Failure::server_not_found(name))?;
     view.set_status(live);
     Ok(view)
 }
@@ -251,10 +355,16 @@ async fn views(facade: &ApiState, servers: &[Arc<Server>]) -> Vec<ServerView> {
     let looks = facade.registry.server_statuses(&ids);
     let mut by_worker: HashMap<WorkerId, Vec<ServerId>> = HashMap::new();
     for (id, (_, workers)) in ids.iter().zip(&looks) {
-        workers.iter().for_each(|worker| by_worker.entry(*worker).or_default().push(*id));
+        workers
+            .iter()
+            .for_each(|worker| by_worker.entry(*worker).or_default().push(*id));
     }
     let asked = by_worker.into_iter().map(async |(worker, servers)| {
-        facade.commands.send_to(Target::Worker(worker), &ReadServerLogs { servers }, LOGS).await.unwrap_or_default()
+        facade
+            .commands
+            .send_to(Target::Worker(worker), &ReadServerLogs { servers }, LOGS)
+            .await
+            .unwrap_or_default()
     });
     let told = futures::future::join_all(asked).await.into_iter().flatten();
     let mut by_server: HashMap<ServerId, LiveDetails> = HashMap::new();
@@ -265,7 +375,12 @@ async fn views(facade: &ApiState, servers: &[Arc<Server>]) -> Vec<ServerView> {
         of_server.session_id = of_server.session_id.take().or(told.session_id);
     }
     let views = servers.iter().zip(looks).map(|(server, (live, _))| {
-        ServerView::new(server, live, by_server.remove(&server.id).unwrap_or_default(), &facade.folders)
+        ServerView::new(
+            server,
+            live,
+            by_server.remove(&server.id).unwrap_or_default(),
+            &facade.folders,
+        )
     });
     views.collect()
 }

@@ -69,13 +69,22 @@ impl ToolListCache {
 
 impl Built {
     fn new(catalog: &Catalog) -> Result<Self, Failure> {
-        let servers = catalog.servers().into_iter().filter(|server| server.enabled);
-        let tools: Vec<_> = servers.map(|server| BTreeMap::from([(&server.name, &server.tools.tools)])).collect();
+        let servers = catalog
+            .servers()
+            .into_iter()
+            .filter(|server| server.enabled);
+        let tools: Vec<_> = servers
+            .map(|server| BTreeMap::from([(&server.name, &server.tools.tools)]))
+            .collect();
         let tools = serde_json::to_string(&tools).map_err(internal_error)?;
         let body = Bytes::from(format!(r#"{{"success":true,"tools":{tools}}}"#));
         let digest = hex::encode(&Sha256::digest(&body)[..16]);
         let etag = HeaderValue::try_from(format!("\"{digest}\"")).map_err(internal_error)?;
-        Ok(Self { at: catalog.tools_changed, body, etag })
+        Ok(Self {
+            at: catalog.tools_changed,
+            body,
+            etag,
+        })
     }
 }
 
@@ -93,11 +102,20 @@ pub struct ToolList {
 /// The tools of every enabled server.
 #[utoipa::path(get, operation_id = "list_tools", path = "/mcp/tools", tag = "tools",
     responses((status = 200, description = "The tools; their ETag is in the header of that name", body = ToolList), (status = 304, description = "Nothing has changed since the ETag in If-None-Match")))]
-pub async fn list(State(facade): State<Arc<ApiState>>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn list(
+    State(facade): State<Arc<ApiState>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let built = facade.tools.get(&facade.projection.catalog())?;
-    let known = headers.get_all(IF_NONE_MATCH).iter().any(|known| names(known, &built.etag));
-    let mut response =
-        if known { StatusCode::NOT_MODIFIED.into_response() } else { json(StatusCode::OK, built.body.clone()) };
+    let known = headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .any(|known| names(known, &built.etag));
+    let mut response = if known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        json(StatusCode::OK, built.body.clone())
+    };
     response.headers_mut().insert(ETAG, built.etag.clone());
     Ok(response)
 }
@@ -105,7 +123,8 @@ pub async fn list(State(facade): State<Arc<ApiState>>, headers: HeaderMap) -> Re
 /// Whether one of the tags is this one; proxies make tags weak (RFC 9110, section 13.1.2).
 fn names(tags: &HeaderValue, etag: &HeaderValue) -> bool {
     let tags = tags.to_str().unwrap_or_default().split(',').map(str::trim);
-    tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag)).any(|tag| tag == "*" || etag == tag)
+    tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag))
+        .any(|tag| tag == "*" || etag == tag)
 }
 
 /// A tool call.
@@ -177,23 +196,59 @@ pub struct CallData {
     responses((status = 200, description = "What the tool said, also where it says that it failed", body = CallAnswer), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 401, description = "ADMIN_TOKEN is missing; or `reauthRequired`: the user has to give access at `authorizationUrl`", body = ErrorBody), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody),
         (status = 409, description = "The server is disabled", body = ErrorBody), (status = 502, description = "The MCP server refused, failed or ended; see `details` and `mcpError`", body = ErrorBody), (status = 503, description = "Not possible right now, and nothing was begun; see `Retry-After`", body = ErrorBody),
         (status = 504, description = "No answer came in time; the call was cancelled", body = ErrorBody)))]
-pub async fn call(State(facade): State<Arc<ApiState>>, request: Request) -> Result<Response, ApiError> {
+pub async fn call(
+    State(facade): State<Arc<ApiState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let traceparent = request.headers().get("traceparent").and_then(traceparent);
-    let (later, keyed) = (jobs::prefers_async(request.headers()), IdempotencyHeader::of(&request)?);
+    let (later, keyed) = (
+        jobs::prefers_async(request.headers()),
+        IdempotencyHeader::of(&request)?,
+    );
     let host = request.headers().get(HOST).cloned();
     let body = json::read_json(request, facade.limits.payload).await?;
     let parsed: CallBody = json::parse_json(&body)?;
     check_args(parsed.args)?;
     check_timeout("timeoutMs", parsed.timeout_ms)?;
-    let CallBody { username: user, server_name, method_name: tool, raw, timeout_ms, args } = parsed;
+    let CallBody {
+        username: user,
+        server_name,
+        method_name: tool,
+        raw,
+        timeout_ms,
+        args,
+    } = parsed;
     if later || keyed.is_some() {
-        let key = keyed.map(|keyed| keyed.job_key(&facade, &user, &body)).transpose()?;
-        let server = facade.projection.catalog().server(server_name.as_str()).map(|server| server.name.clone());
+        let key = keyed
+            .map(|keyed| keyed.job_key(&facade, &user, &body))
+            .transpose()?;
+        let server = facade
+            .projection
+            .catalog()
+            .server(server_name.as_str())
+            .map(|server| server.name.clone());
         let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
-        let call = CallTool { user: user.clone(), server: server_name, tool, timeout_ms };
-        let work = JobArguments { call: Some(call), raw, reply: None, body: args.to_owned() };
+        let call = CallTool {
+            user: user.clone(),
+            server: server_name,
+            tool,
+            timeout_ms,
+        };
+        let work = JobArguments {
+            call: Some(call),
+            raw,
+            reply: None,
+            body: args.to_owned(),
+        };
         let (command, server) = (CallTool::NAME, Some(server));
-        let new = NewJob { user, command, server, work, key, actor: Actor::Api };
+        let new = NewJob {
+            user,
+            command,
+            server,
+            work,
+            key,
+            actor: Actor::Api,
+        };
         return if later {
             jobs::submit_and_accept(&facade, new).await
         } else {
@@ -202,25 +257,51 @@ pub async fn call(State(facade): State<Arc<ApiState>>, request: Request) -> Resu
     }
     let args = detach_slice(&body, args);
     drop(body);
-    let server = facade.projection.catalog().server(server_name.as_str()).cloned();
+    let server = facade
+        .projection
+        .catalog()
+        .server(server_name.as_str())
+        .cloned();
     let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
 
     let began = Instant::now();
     let span = tracing::info_span!("tool_call", %user, server = %server.name, %tool);
     let of_user = user.clone();
-    let called = CallTool { user, server: server_name, tool, timeout_ms };
+    let called = CallTool {
+        user,
+        server: server_name,
+        tool,
+        timeout_ms,
+    };
     let time = time_for(&server, timeout_ms);
     let tool = called.tool.clone();
     let (area, held, command) = (Area::Tools, server.held(), CallTool::NAME);
-    let question = CommandRequest { area, server: held, command, call: Some(called), body: args, traceparent, time };
-    let answered = facade.commands.send(question).instrument(span.clone()).await;
-    let answered = answered.and_then(|answered| tool_result::shape_tool_result(&answered.body, raw));
+    let question = CommandRequest {
+        area,
+        server: held,
+        command,
+        call: Some(called),
+        body: args,
+        traceparent,
+        time,
+    };
+    let answered = facade
+        .commands
+        .send(question)
+        .instrument(span.clone())
+        .await;
+    let answered =
+        answered.and_then(|answered| tool_result::shape_tool_result(&answered.body, raw));
     let answered = answered.map_err(|failure| {
         let failure = add_login_url(&facade, host.as_ref(), &server, &of_user, failure);
         add_authorization_url(&facade, host.as_ref(), &server, &of_user, failure)
     });
 
-    let meter = facade.metrics.meter(server.name.as_str(), tool.as_str(), || has_tool(&server, tool.as_str()));
+    let meter = facade
+        .metrics
+        .meter(server.name.as_str(), tool.as_str(), || {
+            has_tool(&server, tool.as_str())
+        });
     let seconds = began.elapsed().as_secs_f64();
     meter.seconds.observe(seconds);
     let outcome = match &answered {
@@ -245,18 +326,34 @@ pub async fn call(State(facade): State<Arc<ApiState>>, request: Request) -> Resu
 /// again; large ones are not.
 fn detach_slice(body: &Bytes, part: &RawValue) -> Bytes {
     let part = part.get().as_bytes();
-    if part.len() <= 4096 { Bytes::copy_from_slice(part) } else { body.slice_ref(part) }
+    if part.len() <= 4096 {
+        Bytes::copy_from_slice(part)
+    } else {
+        body.slice_ref(part)
+    }
 }
 
 fn time_for(server: &Server, timeout_ms: Option<u64>) -> Duration {
     let limit = Duration::from_millis(timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
-    if server.config.reset_timeout_on_progress { limit.max(WITH_PROGRESS) + GRACE } else { limit + GRACE }
+    if server.config.reset_timeout_on_progress {
+        limit.max(WITH_PROGRESS) + GRACE
+    } else {
+        limit + GRACE
+    }
 }
 
 fn has_tool(server: &Server, tool: &str) -> bool {
-    server.tools.tools.iter().any(|known| known.name().as_deref() == Some(tool))
+    server
+        .tools
+        .tools
+        .iter()
+        .any(|known| known.name().as_deref() == Some(tool))
 }
 
 fn traceparent(value: &HeaderValue) -> Option<Arc<str>> {
-    value.to_str().ok().filter(|text| is_traceparent(text)).map(Into::into)
+    value
+        .to_str()
+        .ok()
+        .filter(|text| is_traceparent(text))
+        .map(Into::into)
 }

@@ -25,7 +25,10 @@ struct Echo(&'static str);
 impl AskHandler for Echo {
     async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
         let said = [self.0.as_bytes(), &ask.body].concat();
-        Ok(Reply { position: ask.seen.next(), outcome: Ok(said.into()) })
+        Ok(Reply {
+            position: ask.seen.next(),
+            outcome: Ok(said.into()),
+        })
     }
 }
 
@@ -41,13 +44,21 @@ struct Work {
 impl Work {
     fn new() -> Self {
         let (begun, ended) = (watch::Sender::new(0), watch::Sender::new(0));
-        Self { begun, ended, finished: Arc::default(), go: Arc::new(Semaphore::new(0)) }
+        Self {
+            begun,
+            ended,
+            finished: Arc::default(),
+            go: Arc::new(Semaphore::new(0)),
+        }
     }
 
     async fn reached(of: &watch::Sender<usize>, count: usize) {
         let mut seen = of.subscribe();
         let reached = seen.wait_for(|n| *n >= count);
-        tokio::time::timeout(PATIENCE, reached).await.expect("in time").expect("a sender");
+        tokio::time::timeout(PATIENCE, reached)
+            .await
+            .expect("in time")
+            .expect("a sender");
     }
 }
 
@@ -64,7 +75,10 @@ impl AskHandler for Work {
         self.begun.send_modify(|n| *n += 1);
         self.go.acquire().await.expect("a semaphore").forget();
         self.finished.fetch_add(1, Ordering::SeqCst);
-        Ok(Reply { position: Position(0), outcome: Ok(Bytes::new()) })
+        Ok(Reply {
+            position: Position(0),
+            outcome: Ok(Bytes::new()),
+        })
     }
 }
 
@@ -78,14 +92,23 @@ pub async fn an_ask_is_answered(bus: Arc<dyn Bus>) {
     #[async_trait]
     impl AskHandler for Refuses {
         async fn handle(&self, _: Ask) -> Result<Reply, Busy> {
-            Ok(Reply { position: Position(7), outcome: Err(Bytes::from_static(b"a failure")) })
+            Ok(Reply {
+                position: Position(7),
+                outcome: Err(Bytes::from_static(b"a failure")),
+            })
         }
     }
     let _serving = bus.subscribe(POOL, Arc::new(Echo("you said ")));
     let _refusing = bus.subscribe(Target::AnyWorker(Area::Servers), Arc::new(Refuses));
     assert_eq!(said(&bus, POOL, "hello").await, Ok("you said hello".into()));
-    let refused = bus.request(ask(Target::AnyWorker(Area::Servers), "", PATIENCE)).await.expect("an answer");
-    assert_eq!((refused.position, refused.outcome), (Position(7), Err(Bytes::from_static(b"a failure"))));
+    let refused = bus
+        .request(ask(Target::AnyWorker(Area::Servers), "", PATIENCE))
+        .await
+        .expect("an answer");
+    assert_eq!(
+        (refused.position, refused.outcome),
+        (Position(7), Err(Bytes::from_static(b"a failure")))
+    );
 }
 
 pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
@@ -94,7 +117,10 @@ pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
     impl AskHandler for Keep {
         async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
             self.0.send_replace(Some(ask));
-            Ok(Reply { position: Position(0), outcome: Ok(Bytes::new()) })
+            Ok(Reply {
+                position: Position(0),
+                outcome: Ok(Bytes::new()),
+            })
         }
     }
     let kept = watch::Sender::new(None);
@@ -106,25 +132,40 @@ pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
         timeout_ms: Some(5),
     };
     let mut sent = ask(POOL, "body", Duration::from_secs(20));
-    (sent.seen, sent.traceparent, sent.call) = (Position(41), Some("00-1-2-00".into()), Some(call.clone()));
+    (sent.seen, sent.traceparent, sent.call) =
+        (Position(41), Some("00-1-2-00".into()), Some(call.clone()));
     let command = sent.command;
     bus.request(sent).await.expect("an answer");
     let got = kept.send_replace(None).expect("an ask");
-    assert_eq!((got.to, got.command, got.seen), (POOL, command, Position(41)));
-    assert_eq!((got.traceparent.as_deref(), got.call, &got.body[..]), (Some("00-1-2-00"), Some(call), &b"body"[..]));
+    assert_eq!(
+        (got.to, got.command, got.seen),
+        (POOL, command, Position(41))
+    );
+    assert_eq!(
+        (got.traceparent.as_deref(), got.call, &got.body[..]),
+        (Some("00-1-2-00"), Some(call), &b"body"[..])
+    );
     assert!(got.time_left <= Duration::from_secs(20) && got.time_left > Duration::from_secs(10));
 }
 
 pub async fn an_ask_of_many_is_answered_with_its_own(bus: Arc<dyn Bus>) {
     let _serving = bus.subscribe(POOL, Arc::new(Echo("")));
     let bodies: Vec<&'static str> = (0..200).map(|n| &*n.to_string().leak()).collect();
-    let answers = futures::future::join_all(bodies.iter().map(|&body| said(&bus, POOL, body))).await;
-    answers.into_iter().zip(bodies).for_each(|(answer, body)| assert_eq!(answer.as_deref(), Ok(body)));
+    let answers =
+        futures::future::join_all(bodies.iter().map(|&body| said(&bus, POOL, body))).await;
+    answers
+        .into_iter()
+        .zip(bodies)
+        .for_each(|(answer, body)| assert_eq!(answer.as_deref(), Ok(body)));
 }
 
 pub async fn nobody_there_is_said_at_once(bus: Arc<dyn Bus>) {
     let worker = WorkerId(Uuid::now_v7());
-    for to in [POOL, Target::Owner(ServerId(Uuid::now_v7())), Target::Worker(worker)] {
+    for to in [
+        POOL,
+        Target::Owner(ServerId(Uuid::now_v7())),
+        Target::Worker(worker),
+    ] {
         let began = Instant::now();
         assert_eq!(said(&bus, to, "").await, Err(BusError::NoResponders));
         assert!(began.elapsed() < PATIENCE / 2, "it was waited for");
@@ -149,7 +190,10 @@ pub async fn a_hanging_taker_costs_time_left_and_is_cancelled(bus: Arc<dyn Bus>)
     let began = Instant::now();
     let answer = bus.request(ask(POOL, "", Duration::from_millis(200))).await;
     assert_eq!(answer.map(drop), Err(BusError::TimedOut));
-    assert!(began.elapsed() >= Duration::from_millis(200), "all of its time is given to it");
+    assert!(
+        began.elapsed() >= Duration::from_millis(200),
+        "all of its time is given to it"
+    );
     assert!(began.elapsed() < PATIENCE);
     Work::reached(&work.ended, 1).await;
     assert_eq!(work.finished.load(Ordering::SeqCst), 0);
@@ -164,11 +208,18 @@ pub async fn dropping_the_call_cancels_the_work(bus: Arc<dyn Bus>) {
     Work::reached(&work.begun, 2).await;
     dropped.abort();
     Work::reached(&work.ended, 1).await;
-    assert_eq!(work.finished.load(Ordering::SeqCst), 0, "it was cancelled, not finished");
+    assert_eq!(
+        work.finished.load(Ordering::SeqCst),
+        0,
+        "it was cancelled, not finished"
+    );
     // It alone.
     work.go.add_permits(1);
     other.await.expect("a caller").expect("an answer");
-    assert_eq!((*work.ended.borrow(), work.finished.load(Ordering::SeqCst)), (2, 1));
+    assert_eq!(
+        (*work.ended.borrow(), work.finished.load(Ordering::SeqCst)),
+        (2, 1)
+    );
 }
 
 pub async fn a_place_reaches_those_who_serve_it_and_nobody_else(bus: Arc<dyn Bus>) {
@@ -182,14 +233,19 @@ pub async fn a_place_reaches_those_who_serve_it_and_nobody_else(bus: Arc<dyn Bus
         (Target::Worker(WorkerId(a)), "worker a"),
         (Target::Worker(WorkerId(b)), "worker b"),
     ];
-    let serving: Vec<_> =
-        places.iter().map(|&(place, name)| (place, bus.subscribe(place, Arc::new(Echo(name))))).collect();
+    let serving: Vec<_> = places
+        .iter()
+        .map(|&(place, name)| (place, bus.subscribe(place, Arc::new(Echo(name)))))
+        .collect();
     for (place, name) in places {
         for _ in 0..5 {
             assert_eq!(said(&bus, place, "").await.as_deref(), Ok(name));
         }
     }
-    assert_eq!(said(&bus, Target::AnyWorker(Area::Servers), "").await, Err(BusError::NoResponders));
+    assert_eq!(
+        said(&bus, Target::AnyWorker(Area::Servers), "").await,
+        Err(BusError::NoResponders)
+    );
     for (place, guard) in serving {
         drop(guard);
         assert_eq!(said(&bus, place, "").await, Err(BusError::NoResponders));
@@ -201,7 +257,10 @@ pub async fn the_takers_of_a_pool_share_the_work(bus: Arc<dyn Bus>) {
     let _second = bus.subscribe(POOL, Arc::new(Echo("b")));
     let answers = futures::future::join_all((0..100).map(|_| said(&bus, POOL, ""))).await;
     for taker in ["a", "b"] {
-        let share = answers.iter().filter(|answer| answer.as_deref() == Ok(taker)).count();
+        let share = answers
+            .iter()
+            .filter(|answer| answer.as_deref() == Ok(taker))
+            .count();
         assert!(share >= 10, "{taker} was asked {share} times of 100");
     }
     assert!(answers.iter().all(Result::is_ok));
@@ -221,7 +280,10 @@ pub async fn serving_ends_while_asks_under_way_finish(bus: Arc<dyn Bus>) {
     drop(serving);
     assert_eq!(said(&bus, POOL, "").await, Err(BusError::NoResponders));
     work.go.add_permits(1);
-    under_way.await.expect("a caller").expect("what was under way is answered");
+    under_way
+        .await
+        .expect("a caller")
+        .expect("what was under way is answered");
     assert_eq!(work.finished.load(Ordering::SeqCst), 1);
 }
 
@@ -232,7 +294,10 @@ pub async fn a_long_ask_is_not_taken_for_dead(bus: Arc<dyn Bus>) {
     impl AskHandler for Slow {
         async fn handle(&self, _: Ask) -> Result<Reply, Busy> {
             tokio::time::sleep(Duration::from_secs(4)).await;
-            Ok(Reply { position: Position(0), outcome: Ok(Bytes::from_static(b"done")) })
+            Ok(Reply {
+                position: Position(0),
+                outcome: Ok(Bytes::from_static(b"done")),
+            })
         }
     }
     let _serving = bus.subscribe(POOL, Arc::new(Slow));

@@ -11,7 +11,9 @@ use mcp_api::core::names::Position;
 use mcp_api::ports::bus::{Bus, Hint};
 
 async fn heard(listener: &mut Receiver<Hint>) -> Result<Hint, RecvError> {
-    tokio::time::timeout(PATIENCE, listener.recv()).await.expect("in time")
+    tokio::time::timeout(PATIENCE, listener.recv())
+        .await
+        .expect("in time")
 }
 
 pub async fn every_listener_hears_every_hint(bus: Arc<dyn Bus>) {
@@ -19,7 +21,10 @@ pub async fn every_listener_hears_every_hint(bus: Arc<dyn Bus>) {
     bus.publish(Hint::LogMoved(Position(7)));
     bus.publish(Hint::Status(Bytes::from_static(b"{}")));
     for listener in [&mut a, &mut b] {
-        assert!(matches!(heard(listener).await, Ok(Hint::LogMoved(Position(7)))));
+        assert!(matches!(
+            heard(listener).await,
+            Ok(Hint::LogMoved(Position(7)))
+        ));
         assert!(matches!(heard(listener).await, Ok(Hint::Status(status)) if status == "{}"));
     }
 }
@@ -28,7 +33,10 @@ pub async fn a_hint_without_listeners_is_no_error(bus: Arc<dyn Bus>) {
     bus.publish(Hint::LogMoved(Position(1)));
     let mut late = bus.hints();
     bus.publish(Hint::LogMoved(Position(2)));
-    assert!(matches!(heard(&mut late).await, Ok(Hint::LogMoved(Position(2)))), "what was before is not repeated");
+    assert!(
+        matches!(heard(&mut late).await, Ok(Hint::LogMoved(Position(2)))),
+        "what was before is not repeated"
+    );
 }
 
 pub async fn a_lagging_listener_is_told_so(bus: Arc<dyn Bus>) {
@@ -44,5 +52,8 @@ pub async fn a_lagging_listener_is_told_so(bus: Arc<dyn Bus>) {
             Err(RecvError::Closed) => panic!("the bus has ended"),
         }
     }
-    assert!(lagged, "{MANY} hints were kept for a listener that did not listen");
+    assert!(
+        lagged,
+        "{MANY} hints were kept for a listener that did not listen"
+    );
 }

@@ -14,11 +14,20 @@ const NOTHING: Duration = Duration::from_millis(50);
 
 fn job(id: impl Into<String>) -> JobMessage {
     let body = Bytes::from_static(b"{}");
-    JobMessage { id: id.into(), command: "secrets.sweep".into(), call: None, reply: None, body }
+    JobMessage {
+        id: id.into(),
+        command: "secrets.sweep".into(),
+        call: None,
+        reply: None,
+        body,
+    }
 }
 
 async fn next(jobs: &mut Box<dyn JobConsumer>) -> JobDelivery {
-    tokio::time::timeout(PATIENCE, jobs.next()).await.expect("in time").expect("a job")
+    tokio::time::timeout(PATIENCE, jobs.next())
+        .await
+        .expect("in time")
+        .expect("a job")
 }
 
 async fn nothing_comes(jobs: &mut Box<dyn JobConsumer>) {
@@ -30,12 +39,19 @@ async fn nothing_comes(jobs: &mut Box<dyn JobConsumer>) {
 pub async fn a_job_is_handed_out_once_and_done(bus: Arc<dyn Bus>) {
     bus.publish_job(job("one")).await.expect("submitted");
     bus.publish_job(job("two")).await.expect("submitted");
-    assert_eq!(bus.pending_jobs().await, 2, "they wait, although nobody is there yet");
+    assert_eq!(
+        bus.pending_jobs().await,
+        2,
+        "they wait, although nobody is there yet"
+    );
     let mut jobs = bus.consume_jobs();
     for id in ["one", "two"] {
         let delivery = next(&mut jobs).await;
         assert_eq!((delivery.job.id.as_str(), delivery.attempt), (id, 1));
-        assert_eq!((&*delivery.job.command, &delivery.job.body[..]), ("secrets.sweep", &b"{}"[..]));
+        assert_eq!(
+            (&*delivery.job.command, &delivery.job.body[..]),
+            ("secrets.sweep", &b"{}"[..])
+        );
         delivery.settle.ack(Some(Ok(Bytes::new()))).await;
     }
     nothing_comes(&mut jobs).await;
@@ -49,15 +65,26 @@ pub async fn a_job_is_handed_out_once_and_done(bus: Arc<dyn Bus>) {
 
 pub async fn a_job_comes_as_its_sender_wrote_it(bus: Arc<dyn Bus>) {
     let body = Bytes::from_static(b"\0 not JSON");
-    let (call, reply) = (Some("{\"no\": tool".to_owned()), Some("_INBOX.x.1".to_owned()));
-    let job = JobMessage { id: "ä.b c".into(), command: "dance.tango".into(), call, reply, body };
+    let (call, reply) = (
+        Some("{\"no\": tool".to_owned()),
+        Some("_INBOX.x.1".to_owned()),
+    );
+    let job = JobMessage {
+        id: "ä.b c".into(),
+        command: "dance.tango".into(),
+        call,
+        reply,
+        body,
+    };
     bus.publish_job(job.clone()).await.expect("submitted");
     let delivery = next(&mut bus.consume_jobs()).await;
     assert_eq!(delivery.job, job);
     // Told later, where its sender wanted it; nobody is there, and that is nobody's trouble.
     delivery.settle.ack(None).await;
-    bus.publish_outcome("_INBOX.x.1", Ok(Bytes::from_static(b"{}"))).await;
-    bus.publish_dead_letter("x".into(), Bytes::from_static(b"{}")).await;
+    bus.publish_outcome("_INBOX.x.1", Ok(Bytes::from_static(b"{}")))
+        .await;
+    bus.publish_dead_letter("x".into(), Bytes::from_static(b"{}"))
+        .await;
     nothing_comes(&mut bus.consume_jobs()).await;
 }
 
@@ -74,7 +101,11 @@ pub async fn a_delivery_dropped_unsettled_comes_back(bus: Arc<dyn Bus>) {
         });
         let _ = holder.await;
     }
-    next(&mut jobs).await.settle.ack(Some(Ok(Bytes::new()))).await;
+    next(&mut jobs)
+        .await
+        .settle
+        .ack(Some(Ok(Bytes::new())))
+        .await;
     nothing_comes(&mut jobs).await;
 }
 
@@ -92,7 +123,11 @@ pub async fn again_comes_back_later(bus: Arc<dyn Bus>) {
     bus.publish_job(job("x")).await.expect("submitted");
     let delivery = next(&mut jobs).await;
     assert_eq!((delivery.job.id.as_str(), delivery.attempt), ("x", 2));
-    assert!(began.elapsed() >= after, "it came back after {:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= after,
+        "it came back after {:?}",
+        began.elapsed()
+    );
     delivery.settle.ack(Some(Ok(Bytes::new()))).await;
     nothing_comes(&mut jobs).await;
 }
@@ -103,7 +138,9 @@ pub async fn the_same_id_unsettled_is_one_job(bus: Arc<dyn Bus>) {
         bus.publish_job(job("x")).await.expect("the same job");
     }
     let delivery = next(&mut jobs).await;
-    bus.publish_job(job("x")).await.expect("the same job, in a worker's hands");
+    bus.publish_job(job("x"))
+        .await
+        .expect("the same job, in a worker's hands");
     nothing_comes(&mut jobs).await;
     delivery.settle.ack(Some(Ok(Bytes::new()))).await;
     nothing_comes(&mut jobs).await;
@@ -117,8 +154,14 @@ pub async fn whoever_waits_for_a_job_can_leave(bus: Arc<dyn Bus>) {
             let _ = tokio::time::timeout(Duration::from_micros(n * 20), leaving.next()).await;
             leaving
         });
-        bus.publish_job(job(format!("{n}"))).await.expect("submitted");
-        next(&mut staying).await.settle.ack(Some(Ok(Bytes::new()))).await;
+        bus.publish_job(job(format!("{n}")))
+            .await
+            .expect("submitted");
+        next(&mut staying)
+            .await
+            .settle
+            .ack(Some(Ok(Bytes::new())))
+            .await;
         leaving = left.await.expect("a taker");
     }
 }
@@ -147,11 +190,16 @@ pub async fn takers_share_the_jobs(bus: Arc<dyn Bus>) {
         })
     });
     for n in 0..JOBS {
-        bus.publish_job(job(n.to_string())).await.expect("submitted");
+        bus.publish_job(job(n.to_string()))
+            .await
+            .expect("submitted");
     }
     let mut ids = HashSet::new();
     while ids.len() < JOBS {
-        let id = tokio::time::timeout(PATIENCE, handed.recv()).await.expect("in time").expect("a taker");
+        let id = tokio::time::timeout(PATIENCE, handed.recv())
+            .await
+            .expect("in time")
+            .expect("a taker");
         assert!(ids.insert(id), "a job was handed out twice");
     }
     takers.iter().for_each(|taker| taker.abort());
@@ -173,7 +221,12 @@ pub async fn the_lane_is_bounded(bus: Arc<dyn Bus>) {
     // A job in a worker's hands may come back, so its place is not free before it is settled.
     let mut jobs = bus.consume_jobs();
     let delivery = next(&mut jobs).await;
-    assert_eq!(bus.publish_job(job("one more")).await, Err(BusError::Unavailable));
+    assert_eq!(
+        bus.publish_job(job("one more")).await,
+        Err(BusError::Unavailable)
+    );
     delivery.settle.ack(Some(Ok(Bytes::new()))).await;
-    bus.publish_job(job("one more")).await.expect("there is room again");
+    bus.publish_job(job("one more"))
+        .await
+        .expect("there is room again");
 }

@@ -35,7 +35,10 @@ async fn on_nats(version: Version) -> Option<Arc<dyn Bus>> {
         println!("skipped: {version:?}'s nats-server is not installed");
         return None;
     };
-    let options = NatsOptions { prefix: format!("test.{}", Uuid::new_v4().simple()), ..NatsOptions::new(vec![url]) };
+    let options = NatsOptions {
+        prefix: format!("test.{}", Uuid::new_v4().simple()),
+        ..NatsOptions::new(vec![url])
+    };
     Some(NatsBus::connect(options).await.expect("a bus"))
 }
 

@@ -29,8 +29,14 @@ struct Browser {
 impl Browser {
     /// `None`: there is none on this machine. Where everything has to be tested, that is a failure.
     async fn start() -> Option<Self> {
-        if ![CHROMIUM, DRIVER].iter().all(|program| Path::new(program).exists()) {
-            assert!(std::env::var_os("CI").is_none(), "CI has to have {CHROMIUM} and {DRIVER}");
+        if ![CHROMIUM, DRIVER]
+            .iter()
+            .all(|program| Path::new(program).exists())
+        {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "CI has to have {CHROMIUM} and {DRIVER}"
+            );
             eprintln!(
                 "skipped: {CHROMIUM} and {DRIVER} are not on this machine; ./tests/run installs them where apt works"
             );
@@ -39,13 +45,33 @@ impl Browser {
         let profile = TempDir::new().expect("a folder");
         let mut command = Command::new(DRIVER);
         // Its own group: the browser ends with it.
-        command.args(["--port=0"]).env("TMPDIR", profile.path()).process_group(0);
-        let mut driver = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("chromedriver");
+        command
+            .args(["--port=0"])
+            .env("TMPDIR", profile.path())
+            .process_group(0);
+        let mut driver = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver");
         let mut output = BufReader::new(driver.stdout.take().expect("its output")).lines();
-        let started = |line: String| line.split_once("successfully on port ").map(|(_, port)| port.to_owned());
-        let port = output.by_ref().map_while(Result::ok).find_map(started).expect("a port");
+        let started = |line: String| {
+            line.split_once("successfully on port ")
+                .map(|(_, port)| port.to_owned())
+        };
+        let port = output
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(started)
+            .expect("a port");
         let session = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
-        let mut browser = Self { driver, session, http: reqwest::Client::new(), profile, _output: output };
+        let mut browser = Self {
+            driver,
+            session,
+            http: reqwest::Client::new(),
+            profile,
+            _output: output,
+        };
         let mut flags: Vec<String> = [
             "headless",
             "no-sandbox",
@@ -59,9 +85,13 @@ impl Browser {
         .iter()
         .map(|flag| format!("--{flag}"))
         .collect();
-        flags.push(format!("--user-data-dir={}", browser.profile.path().join("profile").display()));
+        flags.push(format!(
+            "--user-data-dir={}",
+            browser.profile.path().join("profile").display()
+        ));
         let options = json!({ "binary": CHROMIUM, "args": flags });
-        let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        let wanted =
+            json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
         let session = browser.post("/session", wanted).await;
         let id = session["sessionId"].as_str().expect("a session");
         browser.session = format!("{}/session/{id}", browser.session);
@@ -74,7 +104,12 @@ impl Browser {
     }
 
     async fn try_post(&self, path: &str, body: Value) -> Result<Value, Value> {
-        answer(self.http.post(format!("{}{path}", self.session)).json(&body)).await
+        answer(
+            self.http
+                .post(format!("{}{path}", self.session))
+                .json(&body),
+        )
+        .await
     }
 
     async fn try_get(&self, path: &str) -> Result<Value, Value> {
@@ -86,14 +121,23 @@ impl Browser {
     }
 
     async fn find(&self, selector: &str) -> Result<String, Value> {
-        let found = self.try_post("/element", json!({ "using": "css selector", "value": selector })).await?;
-        let found = found.as_object().and_then(|element| element.values().next()).and_then(Value::as_str);
+        let found = self
+            .try_post(
+                "/element",
+                json!({ "using": "css selector", "value": selector }),
+            )
+            .await?;
+        let found = found
+            .as_object()
+            .and_then(|element| element.values().next())
+            .and_then(Value::as_str);
         Ok(found.expect("an element").to_owned())
     }
 
     async fn click(&self, selector: &str) {
         let element = self.find(selector).await.expect("an element");
-        self.post(&format!("/element/{element}/click"), json!({})).await;
+        self.post(&format!("/element/{element}/click"), json!({}))
+            .await;
     }
 
     /// What a person reads; an error while one page goes and another comes.
@@ -110,7 +154,10 @@ impl Browser {
             let text = self.text().await;
             match text {
                 Ok(text) if text.contains(wanted) => return text,
-                text => assert!(Instant::now() < until, "{wanted} is never read, but {text:?}"),
+                text => assert!(
+                    Instant::now() < until,
+                    "{wanted} is never read, but {text:?}"
+                ),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -119,48 +166,83 @@ impl Browser {
 
 /// An answer of chromedriver's, or its error.
 async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Value> {
-    let answer = request.timeout(PATIENCE).send().await.expect("an answer of chromedriver");
+    let answer = request
+        .timeout(PATIENCE)
+        .send()
+        .await
+        .expect("an answer of chromedriver");
     let mut answer: Value = answer.json().await.expect("JSON");
     let value = answer["value"].take();
-    if value["error"].is_null() { Ok(value) } else { Err(value["error"].clone()) }
+    if value["error"].is_null() {
+        Ok(value)
+    } else {
+        Err(value["error"].clone())
+    }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.driver.id())]).status();
+        let _ = Command::new("kill")
+            .args(["-KILL", "--", &format!("-{}", self.driver.id())])
+            .status();
         let _ = self.driver.wait();
     }
 }
 
 #[tokio::test]
 async fn a_user_gives_access_by_a_click() {
-    let Some(browser) = Browser::start().await else { return };
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
     let google = Google::start().await;
     let app = start(&[]);
     register(&app, &google, "workspace", &[]).await.ok();
 
     // The call itself says where to go.
     let refused = app.call("ana", "workspace", "show", json!({})).await;
-    let page = refused.body["authorizationUrl"].as_str().expect("a URL").to_owned();
+    let page = refused.body["authorizationUrl"]
+        .as_str()
+        .expect("a URL")
+        .to_owned();
     refused.fails(401, "reauth_required");
     browser.open(&page).await;
     let url = browser.try_get("/url").await.expect("a URL");
-    assert!(url.as_str().is_some_and(|url| url.starts_with(&google.url)), "{url}");
+    assert!(
+        url.as_str().is_some_and(|url| url.starts_with(&google.url)),
+        "{url}"
+    );
     browser.click("#allow").await;
     let text = browser.reads("Connected to Google").await;
     assert!(text.contains("ana") && text.contains("workspace"), "{text}");
-    assert_eq!(browser.try_get("/cookie").await, Ok(json!([])), "what is done needs no cookie");
-    let args = shown(&app, "ana", "workspace", json!({ "userCredentials": "mine", "q": 1 })).await;
+    assert_eq!(
+        browser.try_get("/cookie").await,
+        Ok(json!([])),
+        "what is done needs no cookie"
+    );
+    let args = shown(
+        &app,
+        "ana",
+        "workspace",
+        json!({ "userCredentials": "mine", "q": 1 }),
+    )
+    .await;
     let application: Value = serde_json::from_str(&CREDENTIALS).expect("JSON");
-    assert_eq!(args, json!({ "userCredentials": google.tokens(), "gauthFileContent": application, "q": 1 }));
+    assert_eq!(
+        args,
+        json!({ "userCredentials": google.tokens(), "gauthFileContent": application, "q": 1 })
+    );
 
     // Loaded once more, it is nobody's sign-in.
     browser.post("/refresh", json!({})).await;
     browser.reads("did not begin this").await;
 
     let refused = app.call("ben", "workspace", "show", json!({})).await;
-    browser.open(refused.body["authorizationUrl"].as_str().expect("a URL")).await;
+    browser
+        .open(refused.body["authorizationUrl"].as_str().expect("a URL"))
+        .await;
     browser.click("#deny").await;
     browser.reads("access_denied").await;
-    app.call("ben", "workspace", "show", json!({})).await.fails(401, "reauth_required");
+    app.call("ben", "workspace", "show", json!({}))
+        .await
+        .fails(401, "reauth_required");
 }

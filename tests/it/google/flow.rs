@@ -19,24 +19,47 @@ async fn hidden_arguments_are_the_users_and_win() {
     assert_eq!(page.status, 200, "{}", page.text);
     let ana = google.tokens();
     google.set_tokens(fresh());
-    assert_eq!(connect(&app, &google, "zoë <b>&", Some("workspace")).await.status, 200);
+    assert_eq!(
+        connect(&app, &google, "zoë <b>&", Some("workspace"))
+            .await
+            .status,
+        200
+    );
     // A secret of that name is not what the server means; others go their way.
-    app.set_secret("ana", "workspace", "userCredentials", "a secret").await;
+    app.set_secret("ana", "workspace", "userCredentials", "a secret")
+        .await;
     app.set_secret("ana", "workspace", "other", "of ana").await;
-    for args in ["{}", r#"{"userCredentials":{},"user\u0043redentials":1,"gauthFileContent":"mine"}"#] {
+    for args in [
+        "{}",
+        r#"{"userCredentials":{},"user\u0043redentials":1,"gauthFileContent":"mine"}"#,
+    ] {
         let args = serde_json::from_str(args).expect("JSON");
         let got = shown(&app, "ana", "workspace", args).await;
-        assert_eq!(got, json!({ "userCredentials": ana, "gauthFileContent": application(), "other": "of ana" }));
+        assert_eq!(
+            got,
+            json!({ "userCredentials": ana, "gauthFileContent": application(), "other": "of ana" })
+        );
     }
     let got = shown(&app, "zoë <b>&", "workspace", json!({})).await;
     assert_eq!(got["userCredentials"], google.tokens());
-    app.call("nobody", "workspace", "show", json!({})).await.fails(401, "reauth_required");
+    app.call("nobody", "workspace", "show", json!({}))
+        .await
+        .fails(401, "reauth_required");
     // The sign-in's own tools get neither.
-    let answer = app.call("ana", "workspace", "auth_show", json!({ "q": 1 })).await.ok();
-    assert_eq!(answer["data"]["content"], r#"{"other": "of ana", "q": 1, "userCredentials": "a secret"}"#);
+    let answer = app
+        .call("ana", "workspace", "auth_show", json!({ "q": 1 }))
+        .await
+        .ok();
+    assert_eq!(
+        answer["data"]["content"],
+        r#"{"other": "of ana", "q": 1, "userCredentials": "a secret"}"#
+    );
     // Nor does a server that is not marked.
     app.register_fixture("fixture").await.ok();
-    let answer = app.call("ana", "fixture", "arguments", json!({})).await.ok();
+    let answer = app
+        .call("ana", "fixture", "arguments", json!({}))
+        .await
+        .ok();
     assert_eq!(answer["data"]["content"], "{}");
 }
 
@@ -45,10 +68,16 @@ async fn every_form_of_an_answer_is_understood() {
     let google = Google::start().await;
     let app = start(&[]);
     for shape in ["text", "json", "structured"] {
-        register(&app, &google, shape, &[("SHAPE", shape)]).await.ok();
+        register(&app, &google, shape, &[("SHAPE", shape)])
+            .await
+            .ok();
         let page = connect(&app, &google, "ana", Some(shape)).await;
         assert_eq!(page.status, 200, "{shape}: {}", page.text);
-        assert_eq!(shown(&app, "ana", shape, json!({})).await["userCredentials"], google.tokens(), "{shape}");
+        assert_eq!(
+            shown(&app, "ana", shape, json!({})).await["userCredentials"],
+            google.tokens(),
+            "{shape}"
+        );
     }
 }
 
@@ -59,25 +88,48 @@ async fn tokens_live_as_long_as_their_server() {
     register(&app, &google, "workspace", &[]).await.ok();
     assert_eq!(connect(&app, &google, "ana", None).await.status, 200);
     app.kill_and_restart();
-    assert_eq!(shown(&app, "ana", "workspace", json!({})).await["userCredentials"], google.tokens());
+    assert_eq!(
+        shown(&app, "ana", "workspace", json!({})).await["userCredentials"],
+        google.tokens()
+    );
     // Given anew, without a refresh token: that is given at the first time only.
     let first = google.tokens();
     let mut second = fresh();
-    second.as_object_mut().expect("an object").remove("refresh_token");
+    second
+        .as_object_mut()
+        .expect("an object")
+        .remove("refresh_token");
     google.set_tokens(second.clone());
     assert_eq!(connect(&app, &google, "ana", None).await.status, 200);
     second["refresh_token"] = first["refresh_token"].clone();
-    assert_eq!(shown(&app, "ana", "workspace", json!({})).await["userCredentials"], second);
+    assert_eq!(
+        shown(&app, "ana", "workspace", json!({})).await["userCredentials"],
+        second
+    );
     let events = app.get("/events?limit=1000").await.ok();
-    let connected: Vec<_> =
-        events["events"].as_array().expect("events").iter().filter(|e| e["type"] == "google.connected").collect();
+    let connected: Vec<_> = events["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .filter(|e| e["type"] == "google.connected")
+        .collect();
     assert_eq!(connected.len(), 2);
-    let fields: Vec<_> = connected[1]["data"].as_object().expect("data").keys().collect();
-    assert_eq!(fields, ["server", "serverName", "user"], "and not where they lie");
+    let fields: Vec<_> = connected[1]["data"]
+        .as_object()
+        .expect("data")
+        .keys()
+        .collect();
+    assert_eq!(
+        fields,
+        ["server", "serverName", "user"],
+        "and not where they lie"
+    );
 
     app.delete("/mcp/servers/workspace").await.ok();
     register(&app, &google, "workspace", &[]).await.ok();
-    app.call("ana", "workspace", "show", json!({})).await.fails(401, "reauth_required");
+    app.call("ana", "workspace", "show", json!({}))
+        .await
+        .fails(401, "reauth_required");
 }
 
 #[tokio::test]
@@ -86,9 +138,19 @@ async fn without_a_token_the_login_is_the_link() {
     let app = App::start();
     register(&app, &google, "workspace", &[]).await.ok();
     let begun = super::Begun::at(&format!("{}/auth/google/login?user_id=ana", app.url)).await;
-    let page = open(&super::callback(&app, &google.code(), &begun.state()), Some(&begun.cookie)).await;
+    let page = open(
+        &super::callback(&app, &google.code(), &begun.state()),
+        Some(&begun.cookie),
+    )
+    .await;
     assert_eq!(page.status, 200, "{}", page.text);
-    let got = shown(&app, "ana", "workspace", json!({ "gauthFileContent": "mine" })).await;
+    let got = shown(
+        &app,
+        "ana",
+        "workspace",
+        json!({ "gauthFileContent": "mine" }),
+    )
+    .await;
     assert_eq!(
         got,
         json!({ "userCredentials": google.tokens(), "gauthFileContent": "mine" }),
@@ -102,15 +164,28 @@ async fn behind_a_proxy_links_and_cookies_are_of_the_public_address() {
     let app = start(&[("PUBLIC_URL", "https://mcp.example.com/api/")]);
     register(&app, &google, "workspace", &[]).await.ok();
     let link = super::link(&app, "ana", None).await;
-    let path = link.strip_prefix("https://mcp.example.com/api").expect("the public address");
+    let path = link
+        .strip_prefix("https://mcp.example.com/api")
+        .expect("the public address");
     let page = open(&format!("{}{path}", app.url), None).await;
     let cookie = page.headers["set-cookie"].to_str().expect("text");
-    for attribute in ["Path=/api/auth/google;", "Max-Age=600;", "HttpOnly;", "SameSite=Lax;", "Secure"] {
+    for attribute in [
+        "Path=/api/auth/google;",
+        "Max-Age=600;",
+        "HttpOnly;",
+        "SameSite=Lax;",
+        "Secure",
+    ] {
         assert!(cookie.contains(attribute), "{attribute}: {cookie}");
     }
     let refused = app.call("ana", "workspace", "show", json!({})).await;
     let url = refused.body["authorizationUrl"].as_str().expect("a URL");
-    assert!(url.starts_with("https://mcp.example.com/api/auth/google/login?user_id=ana&server=workspace&"), "{url}");
+    assert!(
+        url.starts_with(
+            "https://mcp.example.com/api/auth/google/login?user_id=ana&server=workspace&"
+        ),
+        "{url}"
+    );
 }
 
 /// A job's answer is the call's own, and its link is as fresh as the question.
@@ -119,18 +194,39 @@ async fn a_job_says_where_access_is_given() {
     let google = Google::start().await;
     let app = start(&[]);
     register(&app, &google, "workspace", &[]).await.ok();
-    let call = json!({ "username": "ana", "serverName": "workspace", "methodName": "show", "args": {} });
-    let request = app.http.post(format!("{}/mcp/tool/call", app.url)).header("prefer", "respond-async").json(&call);
+    let call =
+        json!({ "username": "ana", "serverName": "workspace", "methodName": "show", "args": {} });
+    let request = app
+        .http
+        .post(format!("{}/mcp/tool/call", app.url))
+        .header("prefer", "respond-async")
+        .json(&call);
     let accepted = crate::harness::answer(request).await;
-    let path = format!("/jobs/{}?username=ana&wait=30s", accepted.body["jobId"].as_str().expect("a job"));
+    let path = format!(
+        "/jobs/{}?username=ana&wait=30s",
+        accepted.body["jobId"].as_str().expect("a job")
+    );
     let answer = app.get(&path).await.ok()["job"]["answer"].take();
-    assert_eq!((&answer["status"], &answer["body"]["code"]), (&json!(401), &json!("reauth_required")), "{answer}");
+    assert_eq!(
+        (&answer["status"], &answer["body"]["code"]),
+        (&json!(401), &json!("reauth_required")),
+        "{answer}"
+    );
     let link = answer["body"]["authorizationUrl"].as_str().expect("a link");
     assert_eq!(open(&format!("{}{link}", app.url), None).await.status, 302);
     assert_eq!(connect(&app, &google, "ana", None).await.status, 200);
-    let keyed = app.http.post(format!("{}/mcp/tool/call", app.url)).header("idempotency-key", "once").json(&call);
+    let keyed = app
+        .http
+        .post(format!("{}/mcp/tool/call", app.url))
+        .header("idempotency-key", "once")
+        .json(&call);
     let answer = crate::harness::answer(keyed).await.ok();
-    assert!(answer["data"]["content"].as_str().is_some_and(|text| text.contains("userCredentials")), "{answer}");
+    assert!(
+        answer["data"]["content"]
+            .as_str()
+            .is_some_and(|text| text.contains("userCredentials")),
+        "{answer}"
+    );
 }
 
 /// Calls of a user whose tokens are replaced meanwhile never miss them.
@@ -152,5 +248,8 @@ async fn tokens_are_replaced_under_calls() {
         }
     };
     tokio::join!(calls, renewals);
-    assert_eq!(shown(&app, "ana", "workspace", json!({})).await["userCredentials"], google.tokens());
+    assert_eq!(
+        shown(&app, "ana", "workspace", json!({})).await["userCredentials"],
+        google.tokens()
+    );
 }

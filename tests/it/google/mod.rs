@@ -22,14 +22,24 @@ pub static CREDENTIALS: LazyLock<String> = LazyLock::new(|| {
 
 /// The program with a token, credentials of an application, and whatever else.
 pub fn start(more: &[(&str, &str)]) -> App {
-    let env = [&[("ADMIN_TOKEN", TOKEN), ("GOOGLE_OAUTH_CREDENTIALS", CREDENTIALS.as_str())], more].concat();
+    let env = [
+        &[
+            ("ADMIN_TOKEN", TOKEN),
+            ("GOOGLE_OAUTH_CREDENTIALS", CREDENTIALS.as_str()),
+        ],
+        more,
+    ]
+    .concat();
     with_token(App::start_with(&env))
 }
 
 /// Its requests bring the token from now on, and follow no redirect.
 pub fn with_token(mut app: App) -> App {
     let mut headers = HeaderMap::new();
-    headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {TOKEN}")).expect("a header"));
+    headers.insert(
+        AUTHORIZATION,
+        HeaderValue::from_str(&format!("Bearer {TOKEN}")).expect("a header"),
+    );
     app.http = client().default_headers(headers).build().expect("a client");
     app
 }
@@ -47,7 +57,8 @@ pub async fn register(app: &App, google: &Google, name: &str, more: &[(&str, &st
         "GOOGLE_TOKENS": format!("{}/token", google.url),
         "GOOGLE_CALLBACK": format!("{}/auth/google/callback", app.url),
     });
-    more.iter().for_each(|(name, value)| env[*name] = json!(value));
+    more.iter()
+        .for_each(|(name, value)| env[*name] = json!(value));
     let body = json!({ "name": name, "command": python(), "args": ["-u", fixture("google.py")], "env": env });
     app.post("/mcp/servers", body).await
 }
@@ -66,12 +77,22 @@ pub async fn open(url: &str, cookie: Option<&str>) -> Page {
     }
     let response = request.send().await.expect("an answer");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Page { status, headers, text: response.text().await.expect("a text") }
+    Page {
+        status,
+        headers,
+        text: response.text().await.expect("a text"),
+    }
 }
 
 /// The link for a user's browser.
 pub async fn link(app: &App, user: &str, server: Option<&str>) -> String {
-    let answer = app.post("/auth/google/link", json!({ "username": user, "serverName": server })).await.ok();
+    let answer = app
+        .post(
+            "/auth/google/link",
+            json!({ "username": user, "serverName": server }),
+        )
+        .await
+        .ok();
     answer["url"].as_str().expect("a URL").to_owned()
 }
 
@@ -87,25 +108,48 @@ impl Begun {
         let page = open(link, None).await;
         assert_eq!(page.status, 302, "{}", page.text);
         let header = |name| page.headers[name].to_str().expect("text").to_owned();
-        let cookie = header(SET_COOKIE).split(';').next().expect("a cookie").to_owned();
-        Self { page: header(LOCATION).parse().expect("a URL"), cookie }
+        let cookie = header(SET_COOKIE)
+            .split(';')
+            .next()
+            .expect("a cookie")
+            .to_owned();
+        Self {
+            page: header(LOCATION).parse().expect("a URL"),
+            cookie,
+        }
     }
 
     pub fn state(&self) -> String {
-        self.page.query_pairs().find(|(name, _)| name == "state").expect("a state").1.into_owned()
+        self.page
+            .query_pairs()
+            .find(|(name, _)| name == "state")
+            .expect("a state")
+            .1
+            .into_owned()
     }
 }
 
 /// Where Google sends a browser after consent.
 pub fn callback(app: &App, code: &str, state: &str) -> String {
-    let query = [("code", code), ("state", state), ("scope", "mail"), ("authuser", "0")];
-    reqwest::Url::parse_with_params(&format!("{}/auth/google/callback", app.url), query).expect("a URL").into()
+    let query = [
+        ("code", code),
+        ("state", state),
+        ("scope", "mail"),
+        ("authuser", "0"),
+    ];
+    reqwest::Url::parse_with_params(&format!("{}/auth/google/callback", app.url), query)
+        .expect("a URL")
+        .into()
 }
 
 /// A user gives access, with a client instead of a browser.
 pub async fn connect(app: &App, google: &Google, user: &str, server: Option<&str>) -> Page {
     let begun = Begun::at(&link(app, user, server).await).await;
-    open(&callback(app, &google.code(), &begun.state()), Some(&begun.cookie)).await
+    open(
+        &callback(app, &google.code(), &begun.state()),
+        Some(&begun.cookie),
+    )
+    .await
 }
 
 /// The arguments that a tool of the fixture got.

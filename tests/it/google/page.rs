@@ -23,11 +23,24 @@ pub struct Google {
 
 impl Google {
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://localhost:{}", listener.local_addr().expect("an address").port());
-        let google = Self { url, codes: Arc::default(), tokens: Arc::new(Mutex::new(fresh())) };
-        let router = Router::new().route("/consent", get(consent)).route("/answer", post(answer));
-        let router = router.route("/token", post(token)).with_state(google.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let url = format!(
+            "http://localhost:{}",
+            listener.local_addr().expect("an address").port()
+        );
+        let google = Self {
+            url,
+            codes: Arc::default(),
+            tokens: Arc::new(Mutex::new(fresh())),
+        };
+        let router = Router::new()
+            .route("/consent", get(consent))
+            .route("/answer", post(answer));
+        let router = router
+            .route("/token", post(token))
+            .with_state(google.clone());
         tokio::spawn(axum::serve(listener, router).into_future());
         google
     }
@@ -86,9 +99,17 @@ async fn consent(Query(asked): Query<Asked>) -> Html<String> {
 async fn answer(State(google): State<Google>, body: String) -> Redirect {
     let asked: Asked = form(&body);
     let code = google.code();
-    let said = if asked.answer == "allow" { ("code", code.as_str()) } else { ("error", "access_denied") };
+    let said = if asked.answer == "allow" {
+        ("code", code.as_str())
+    } else {
+        ("error", "access_denied")
+    };
     let query = [said, ("state", &asked.state), ("scope", "mail")];
-    Redirect::to(reqwest::Url::parse_with_params(&asked.redirect_uri, query).expect("a URL").as_str())
+    Redirect::to(
+        reqwest::Url::parse_with_params(&asked.redirect_uri, query)
+            .expect("a URL")
+            .as_str(),
+    )
 }
 
 #[derive(Deserialize)]
@@ -101,7 +122,11 @@ async fn token(State(google): State<Google>, body: String) -> Response {
     if google.codes.lock().expect("codes").remove(&exchange.code) {
         return Json(google.tokens()).into_response();
     }
-    (StatusCode::BAD_REQUEST, format!("no such code: {}", exchange.code)).into_response()
+    (
+        StatusCode::BAD_REQUEST,
+        format!("no such code: {}", exchange.code),
+    )
+        .into_response()
 }
 
 /// A body as HTML forms send it is spelled like a query.

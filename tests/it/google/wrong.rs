@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::page::Google;
-use super::{Begun, CLIENT_SECRET, CREDENTIALS, callback, connect, link, open, register, shown, with_token};
+use super::{
+    Begun, CLIENT_SECRET, CREDENTIALS, callback, connect, link, open, register, shown, with_token,
+};
 use crate::harness::{App, refused};
 use crate::leaks::{clean, clean_everywhere};
 use mcp_api::adapters::store_sqlite::SqliteStore;
@@ -17,45 +19,97 @@ use mcp_api::ports::vault::Vault;
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a time")
+        .as_secs()
 }
 
 /// Signs as the program does: a test cannot wait for ten minutes.
 async fn sealer(app: &App) -> Sealer {
     let store = SqliteStore::open(&app.data().join("mcp-api.sqlite")).expect("the store");
-    let record = store.key_record(None).await.expect("read").expect("a record");
-    open_keyring(&record, &SecretsKey::new(KEY.into()), &[]).expect("the ring").0
+    let record = store
+        .key_record(None)
+        .await
+        .expect("read")
+        .expect("a record");
+    open_keyring(&record, &SecretsKey::new(KEY.into()), &[])
+        .expect("the ring")
+        .0
 }
 
-fn signed_link(app: &App, sealer: &Sealer, user: &str, server: Option<&str>, expires: u64) -> String {
-    let signature = sealer.sign("google link", &json!([user, server, expires]).to_string()).expect("signed");
+fn signed_link(
+    app: &App,
+    sealer: &Sealer,
+    user: &str,
+    server: Option<&str>,
+    expires: u64,
+) -> String {
+    let signature = sealer
+        .sign("google link", &json!([user, server, expires]).to_string())
+        .expect("signed");
     let server = server.map_or(String::new(), |server| format!("&server={server}"));
     let signature = URL_SAFE.encode(signature);
-    format!("{}/auth/google/login?user_id={user}{server}&expires={expires}&signature={signature}", app.url)
+    format!(
+        "{}/auth/google/login?user_id={user}{server}&expires={expires}&signature={signature}",
+        app.url
+    )
 }
 
 #[tokio::test]
 async fn only_a_fresh_link_of_ours_begins() {
     let google = Google::start().await;
-    let app = with_token(App::embedded_with(&[("ADMIN_TOKEN", super::TOKEN), ("SECRETS_KEY", KEY)]));
+    let app = with_token(App::embedded_with(&[
+        ("ADMIN_TOKEN", super::TOKEN),
+        ("SECRETS_KEY", KEY),
+    ]));
     register(&app, &google, "workspace", &[]).await.ok();
     let sealer = sealer(&app).await;
-    assert_eq!(open(&signed_link(&app, &sealer, "ana", None, now() + 60), None).await.status, 302, "as ours are");
+    assert_eq!(
+        open(&signed_link(&app, &sealer, "ana", None, now() + 60), None)
+            .await
+            .status,
+        302,
+        "as ours are"
+    );
     let good = link(&app, "ana", None).await;
     assert_eq!(open(&good, None).await.status, 302);
     let (head, signature) = good.split_once("signature=").expect("a signature");
     for (bad, why) in [
-        (signed_link(&app, &sealer, "ana", None, now() - 1), "more than ten minutes old"),
-        (signed_link(&app, &sealer, "ana", Some("workspace"), now() + 60).replace("ana", "ben"), "was changed"),
+        (
+            signed_link(&app, &sealer, "ana", None, now() - 1),
+            "more than ten minutes old",
+        ),
+        (
+            signed_link(&app, &sealer, "ana", Some("workspace"), now() + 60).replace("ana", "ben"),
+            "was changed",
+        ),
         (good.replace("&server=workspace", ""), "was changed"),
         (good.replace("expires=1", "expires=2"), "was changed"),
         (format!("{head}signature="), "was changed"),
-        (format!("{head}signature=AAAA{}", &signature[4..]), "was changed"),
-        (format!("{}/auth/google/login?user_id=ana", app.url), "is not signed"),
-        (format!("{}/auth/google/login?user_id=ana&signature={signature}", app.url), "is not signed"),
+        (
+            format!("{head}signature=AAAA{}", &signature[4..]),
+            "was changed",
+        ),
+        (
+            format!("{}/auth/google/login?user_id=ana", app.url),
+            "is not signed",
+        ),
+        (
+            format!(
+                "{}/auth/google/login?user_id=ana&signature={signature}",
+                app.url
+            ),
+            "is not signed",
+        ),
     ] {
         let page = open(&bad, None).await;
-        assert!(page.status == 403 && page.text.contains(why), "{bad}: {} {}", page.status, page.text);
+        assert!(
+            page.status == 403 && page.text.contains(why),
+            "{bad}: {} {}",
+            page.status,
+            page.text
+        );
         assert!(page.headers.get("set-cookie").is_none(), "{bad}");
     }
     // A cookie is no link and a link no cookie.
@@ -68,19 +122,37 @@ async fn only_a_fresh_link_of_ours_begins() {
     );
     assert_eq!(open(&mixed, None).await.status, 403);
     // Nobody without the token gets a link.
-    let asked = super::client().build().expect("a client").post(format!("{}/auth/google/link", app.url));
-    crate::harness::answer(asked.json(&json!({}))).await.fails(401, "unauthenticated");
+    let asked = super::client()
+        .build()
+        .expect("a client")
+        .post(format!("{}/auth/google/link", app.url));
+    crate::harness::answer(asked.json(&json!({})))
+        .await
+        .fails(401, "unauthenticated");
 }
 
 #[tokio::test]
 async fn a_code_is_taken_from_the_browser_that_began_only() {
     let google = Google::start().await;
-    let app = with_token(App::embedded_with(&[("ADMIN_TOKEN", super::TOKEN), ("SECRETS_KEY", KEY)]));
+    let app = with_token(App::embedded_with(&[
+        ("ADMIN_TOKEN", super::TOKEN),
+        ("SECRETS_KEY", KEY),
+    ]));
     register(&app, &google, "workspace", &[]).await.ok();
-    let (ana, ben) = (Begun::at(&link(&app, "ana", None).await).await, Begun::at(&link(&app, "ben", None).await).await);
+    let (ana, ben) = (
+        Begun::at(&link(&app, "ana", None).await).await,
+        Begun::at(&link(&app, "ben", None).await).await,
+    );
     let again = Begun::at(&link(&app, "ana", None).await).await;
     let payload = |cookie: &str| {
-        let text = cookie.split_once('=').expect("a value").1.split_once('.').expect("a signature").0.to_owned();
+        let text = cookie
+            .split_once('=')
+            .expect("a value")
+            .1
+            .split_once('.')
+            .expect("a signature")
+            .0
+            .to_owned();
         serde_json::from_slice::<Value>(&URL_SAFE.decode(text).expect("base64")).expect("JSON")
     };
     let sealer = sealer(&app).await;
@@ -95,7 +167,10 @@ async fn a_code_is_taken_from_the_browser_that_began_only() {
     let as_ben = with(&|said| said["user"] = json!("ben"), "google cookie");
     let unsigned = with(&|said| said["user"] = json!("ana"), "google link");
     let late = with(&|said| said["until"] = json!(now() - 1), "google cookie");
-    let gone = with(&|said| said["server"] = json!(uuid::Uuid::new_v4()), "google cookie");
+    let gone = with(
+        &|said| said["server"] = json!(uuid::Uuid::new_v4()),
+        "google cookie",
+    );
     for (cookie, status, why) in [
         (None, 403, "did not begin this"),
         (Some("mcp_api_google="), 403, "did not begin this"),
@@ -108,16 +183,32 @@ async fn a_code_is_taken_from_the_browser_that_began_only() {
         (Some(gone.as_str()), 404, "not found"),
     ] {
         let page = open(&url, cookie).await;
-        assert!(page.status == status && page.text.contains(why), "{cookie:?}: {} {}", page.status, page.text);
+        assert!(
+            page.status == status && page.text.contains(why),
+            "{cookie:?}: {} {}",
+            page.status,
+            page.text
+        );
     }
     for user in ["ana", "ben"] {
-        app.call(user, "workspace", "show", json!({})).await.fails(401, "reauth_required");
+        app.call(user, "workspace", "show", json!({}))
+            .await
+            .fails(401, "reauth_required");
     }
     // The code itself was still good, and is so once.
     assert_eq!(open(&url, Some(&ana.cookie)).await.status, 200);
     let page = open(&url, Some(&ana.cookie)).await;
-    assert!(page.status == 502 && page.text.contains("invalid_grant"), "{} {}", page.status, page.text);
-    assert!(page.text.contains("&lt;b&gt;no such code: ***&lt;/b&gt;"), "{}", page.text);
+    assert!(
+        page.status == 502 && page.text.contains("invalid_grant"),
+        "{} {}",
+        page.status,
+        page.text
+    );
+    assert!(
+        page.text.contains("&lt;b&gt;no such code: ***&lt;/b&gt;"),
+        "{}",
+        page.text
+    );
     assert_eq!(
         shown(&app, "ana", "workspace", json!({})).await["userCredentials"],
         google.tokens(),
@@ -131,57 +222,107 @@ async fn what_is_wrong_is_shown_as_a_page() {
     let app = App::start();
     let login = |query: &str| format!("{}/auth/google/login?{query}", app.url);
     let back = |query: &str| format!("{}/auth/google/callback?{query}", app.url);
-    assert_eq!(open(&login("user_id=ana"), None).await.status, 404, "there is none");
+    assert_eq!(
+        open(&login("user_id=ana"), None).await.status,
+        404,
+        "there is none"
+    );
     app.register_fixture("fixture").await.ok();
     register(&app, &google, "first", &[]).await.ok();
-    register(&app, &google, "second", &[("STATE_USER", "somebody else")]).await.ok();
-    register(&app, &google, "third", &[("GOOGLE_PAGE", "ftp://files.example/")]).await.ok();
+    register(&app, &google, "second", &[("STATE_USER", "somebody else")])
+        .await
+        .ok();
+    register(
+        &app,
+        &google,
+        "third",
+        &[("GOOGLE_PAGE", "ftp://files.example/")],
+    )
+    .await
+    .ok();
     for (url, status, why) in [
         (login(""), 400, "user_id"),
         (login("user_id="), 400, "1 to 256 characters"),
         (login("user_id=ana&other=1"), 400, "other"),
         (login("user_id=ana"), 400, "say which one"),
-        (login("user_id=ana&server=fixture"), 400, "MCP_AUTH_TYPE=OAUTH2_GOOGLE"),
+        (
+            login("user_id=ana&server=fixture"),
+            400,
+            "MCP_AUTH_TYPE=OAUTH2_GOOGLE",
+        ),
         (login("user_id=ana&server=nobody"), 404, "nobody"),
         (login("user_id=ana&server=second"), 502, "userId"),
         (login("user_id=ana&server=third"), 502, "https URL"),
-        (login("user_id=ana&server=first&signature=AAAA&expires=99999999999"), 403, "was changed"),
+        (
+            login("user_id=ana&server=first&signature=AAAA&expires=99999999999"),
+            403,
+            "was changed",
+        ),
         (back("code=x"), 400, "state is missing"),
         (back("code=x&state=y"), 403, "did not begin this"),
-        (back(&format!("code=x&state={}", "y".repeat(5000))), 400, "state"),
+        (
+            back(&format!("code=x&state={}", "y".repeat(5000))),
+            400,
+            "state",
+        ),
         (back("error=%3Cscript%3E"), 400, "state is missing"),
     ] {
         let page = open(&url, None).await;
-        assert!(page.status == status && page.text.contains(why), "{url}: {} {}", page.status, page.text);
+        assert!(
+            page.status == status && page.text.contains(why),
+            "{url}: {} {}",
+            page.status,
+            page.text
+        );
         let header = |name: &str| page.headers[name].to_str().expect("text").to_owned();
         assert_eq!(header("content-type"), "text/html; charset=utf-8");
-        assert_eq!((header("cache-control"), header("referrer-policy")), ("no-store".into(), "no-referrer".into()));
+        assert_eq!(
+            (header("cache-control"), header("referrer-policy")),
+            ("no-store".into(), "no-referrer".into())
+        );
         assert!(header("content-security-policy").starts_with("default-src 'none'"));
     }
-    let begun = Begun::at(&login("user_id=%3Cscript%3Ealert(1)%3C/script%3E&server=first")).await;
-    let page = open(&callback(&app, &google.code(), &begun.state()), Some(&begun.cookie)).await;
+    let begun = Begun::at(&login(
+        "user_id=%3Cscript%3Ealert(1)%3C/script%3E&server=first",
+    ))
+    .await;
+    let page = open(
+        &callback(&app, &google.code(), &begun.state()),
+        Some(&begun.cookie),
+    )
+    .await;
     assert!(
-        page.status == 200 && page.text.contains("&lt;script&gt;") && !page.text.contains("<script"),
+        page.status == 200
+            && page.text.contains("&lt;script&gt;")
+            && !page.text.contains("<script"),
         "{}",
         page.text
     );
     app.put("/mcp/servers/first/disable", json!({})).await.ok();
-    assert_eq!(open(&login("user_id=ana&server=first"), None).await.status, 409);
+    assert_eq!(
+        open(&login("user_id=ana&server=first"), None).await.status,
+        409
+    );
     for (body, status, code) in [
         (json!({}), 400, "invalid_request"),
         (json!({ "serverName": "nobody" }), 404, "server_not_found"),
         (json!({ "serverName": "fixture" }), 400, "invalid_request"),
         (json!({ "user": "ana" }), 400, "invalid_request"),
     ] {
-        app.post("/auth/google/link", body).await.fails(status, code);
+        app.post("/auth/google/link", body)
+            .await
+            .fails(status, code);
     }
 }
 
 #[tokio::test]
 async fn tokens_are_seen_nowhere() {
     let google = Google::start().await;
-    let env =
-        [("RUST_LOG", "trace"), ("ADMIN_TOKEN", super::TOKEN), ("GOOGLE_OAUTH_CREDENTIALS", CREDENTIALS.as_str())];
+    let env = [
+        ("RUST_LOG", "trace"),
+        ("ADMIN_TOKEN", super::TOKEN),
+        ("GOOGLE_OAUTH_CREDENTIALS", CREDENTIALS.as_str()),
+    ];
     let app = with_token(App::embedded_with(&env));
     register(&app, &google, "fixture", &[]).await.ok();
     let code = google.code();
@@ -195,13 +336,20 @@ async fn tokens_are_seen_nowhere() {
         .collect();
     planted.extend([CLIENT_SECRET, code.as_str()]);
     for crash in [false, true] {
-        let answer = app.call("ana", "fixture", "leak", json!({ "crash": crash })).await;
+        let answer = app
+            .call("ana", "fixture", "leak", json!({ "crash": crash }))
+            .await;
         assert_eq!(answer.status, 502, "{}", answer.body);
         clean("the answer", answer.body.to_string().as_bytes(), &planted);
         assert!(answer.body.to_string().contains("***"), "{}", answer.body);
     }
     let logs = app.server("fixture").await["logs"].to_string();
-    for kept in ["exchanging", "got ....", "leak: ", "\\\"access_token\\\":\\\"***"] {
+    for kept in [
+        "exchanging",
+        "got ....",
+        "leak: ",
+        "\\\"access_token\\\":\\\"***",
+    ] {
         assert!(logs.contains(kept), "{kept}: {logs}");
     }
     clean_everywhere(&app, &planted).await;
@@ -212,23 +360,47 @@ async fn tokens_are_seen_nowhere() {
 #[test]
 fn credentials_that_are_none_are_refused_at_start() {
     let dir = TempDir::new().expect("a folder");
-    for bad in ["s3cret", "{}", "[]", r#"{"web":"s3cret"}"#, r#"{"web":{"client_secret":"s3cret"}}"#, "'{\"web\":{}}'"]
-    {
+    for bad in [
+        "s3cret",
+        "{}",
+        "[]",
+        r#"{"web":"s3cret"}"#,
+        r#"{"web":{"client_secret":"s3cret"}}"#,
+        "'{\"web\":{}}'",
+    ] {
         let said = refused(dir.path(), &[("GOOGLE_OAUTH_CREDENTIALS", bad)]);
-        assert!(said.contains("GOOGLE_OAUTH_CREDENTIALS") && !said.contains("s3cret"), "{said}");
+        assert!(
+            said.contains("GOOGLE_OAUTH_CREDENTIALS") && !said.contains("s3cret"),
+            "{said}"
+        );
     }
 }
 
 /// A server that hangs in its sign-in keeps nobody waiting for ever.
 #[tokio::test]
 async fn an_exchange_has_its_time() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let silent = format!("http://{}/token", listener.local_addr().expect("an address"));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let silent = format!(
+        "http://{}/token",
+        listener.local_addr().expect("an address")
+    );
     let google = Google::start().await;
     let app = App::start();
-    register(&app, &google, "workspace", &[("GOOGLE_TOKENS", &silent)]).await.ok();
-    app.put("/mcp/servers/workspace", json!({ "toolTimeout": 300 })).await.ok();
-    let page =
-        tokio::time::timeout(Duration::from_secs(20), connect(&app, &google, "ana", None)).await.expect("in time");
-    assert!(page.status == 504 && page.text.contains("300 ms"), "{} {}", page.status, page.text);
+    register(&app, &google, "workspace", &[("GOOGLE_TOKENS", &silent)])
+        .await
+        .ok();
+    app.put("/mcp/servers/workspace", json!({ "toolTimeout": 300 }))
+        .await
+        .ok();
+    let page = tokio::time::timeout(Duration::from_secs(20), connect(&app, &google, "ana", None))
+        .await
+        .expect("in time");
+    assert!(
+        page.status == 504 && page.text.contains("300 ms"),
+        "{} {}",
+        page.status,
+        page.text
+    );
 }

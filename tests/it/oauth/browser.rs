@@ -18,8 +18,14 @@ pub struct Page {
 
 impl Browser {
     pub fn new() -> Self {
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
-        Self { http, cookies: HashMap::new() }
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client");
+        Self {
+            http,
+            cookies: HashMap::new(),
+        }
     }
 
     /// Goes there and on, to the first page that sends nobody further.
@@ -32,15 +38,34 @@ impl Browser {
         let mut url = Url::parse(from).expect("a URL");
         for _ in 0..15 {
             if stop(&url) {
-                return Page { url, status: 0, text: String::new() };
+                return Page {
+                    url,
+                    status: 0,
+                    text: String::new(),
+                };
             }
-            let site = self.cookies.entry(url.origin().ascii_serialization()).or_default();
-            let sent: Vec<_> = site.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let response =
-                self.http.get(url.clone()).header("cookie", sent.join("; ")).send().await.expect("an answer");
+            let site = self
+                .cookies
+                .entry(url.origin().ascii_serialization())
+                .or_default();
+            let sent: Vec<_> = site
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            let response = self
+                .http
+                .get(url.clone())
+                .header("cookie", sent.join("; "))
+                .send()
+                .await
+                .expect("an answer");
             for cookie in response.headers().get_all("set-cookie") {
                 let cookie = cookie.to_str().expect("a text");
-                let (name, value) = cookie.split(';').next().and_then(|pair| pair.split_once('=')).expect("a cookie");
+                let (name, value) = cookie
+                    .split(';')
+                    .next()
+                    .and_then(|pair| pair.split_once('='))
+                    .expect("a cookie");
                 match cookie.contains("Max-Age=0") {
                     true => site.remove(name),
                     false => site.insert(name.to_owned(), value.to_owned()),
@@ -48,7 +73,11 @@ impl Browser {
             }
             let status = response.status().as_u16();
             let Some(next) = response.headers().get("location") else {
-                return Page { url, status, text: response.text().await.expect("a text") };
+                return Page {
+                    url,
+                    status,
+                    text: response.text().await.expect("a text"),
+                };
             };
             url = url.join(next.to_str().expect("a text")).expect("a URL");
         }

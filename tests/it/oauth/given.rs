@@ -24,7 +24,10 @@ async fn tokens_that_are_given_heal_the_server_at_once() {
     for user in ["ana", "ben"] {
         assert_eq!(echo(&app, user).await.ok()["data"]["content"], "Echo: hi");
     }
-    assert_eq!(authority.asked("tokens").await, json!([tokens["accessToken"]]));
+    assert_eq!(
+        authority.asked("tokens").await,
+        json!([tokens["accessToken"]])
+    );
     assert_eq!(authority.refreshes().await, 0, "they were new");
     nowhere(&app, &[&tokens]).await;
 }
@@ -32,22 +35,42 @@ async fn tokens_that_are_given_heal_the_server_at_once() {
 /// Looks for the secrets of these tokens wherever they must not be.
 async fn nowhere(app: &App, all: &[&Value]) {
     let mut places = vec![("the log".to_owned(), app.log())];
-    for path in ["/events?limit=1000", "/mcp/servers", "/mcp/servers/gated", "/metrics", "/mcp/tools"] {
+    for path in [
+        "/events?limit=1000",
+        "/mcp/servers",
+        "/mcp/servers/gated",
+        "/metrics",
+        "/mcp/tools",
+    ] {
         places.push((path.to_owned(), app.get(path).await.body.to_string()));
     }
     for file in fs::read_dir(app.data()).into_iter().flatten().flatten() {
         let bytes = fs::read(file.path()).expect("a file");
-        places.push((file.path().display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
+        places.push((
+            file.path().display().to_string(),
+            String::from_utf8_lossy(&bytes).into_owned(),
+        ));
     }
     for (place, text) in &places {
         for tokens in all {
-            for field in ["accessToken", "refreshToken", "clientSecret", "codeVerifier"] {
-                let found = tokens[field].as_str().is_some_and(|secret| text.contains(secret));
+            for field in [
+                "accessToken",
+                "refreshToken",
+                "clientSecret",
+                "codeVerifier",
+            ] {
+                let found = tokens[field]
+                    .as_str()
+                    .is_some_and(|secret| text.contains(secret));
                 assert!(!found, "{place} holds the {field}");
             }
         }
     }
-    assert!(places.iter().any(|(place, text)| place.starts_with("/events") && text.contains("grant.stored")));
+    assert!(
+        places
+            .iter()
+            .any(|(place, text)| place.starts_with("/events") && text.contains("grant.stored"))
+    );
 }
 
 #[tokio::test]
@@ -55,24 +78,50 @@ async fn a_grant_wins_over_headers_and_a_users_own_over_that_of_all() {
     let (app, authority) = (App::start(), Authority::start().await);
     let headers = json!({ "headers": { "Authorization": "Bearer of-the-headers" } });
     register(&app, "gated", &authority.mcp, headers).await.ok();
-    let (of_all, of_ana) = (authority.tokens("public", "all").await, authority.tokens("public", "ana").await);
+    let (of_all, of_ana) = (
+        authority.tokens("public", "all").await,
+        authority.tokens("public", "ana").await,
+    );
     let server = give(&app, of_all.clone()).await.ok()["server"].take();
     assert_eq!(server["status"], "connected", "{server}");
     let shown = server["sessionId"].as_str().expect("a session").to_owned();
-    give(&app, with(of_ana.clone(), json!({ "username": "ana" }))).await.ok();
+    give(&app, with(of_ana.clone(), json!({ "username": "ana" })))
+        .await
+        .ok();
     for user in ["ana", "ben", "ana"] {
         echo(&app, user).await.ok();
     }
     let tokens = authority.asked("tokens").await;
-    assert_eq!(tokens, json!([of_all["accessToken"], of_ana["accessToken"]]));
-    assert_eq!(app.server("gated").await["sessionId"], shown, "the session shown is the one of all");
+    assert_eq!(
+        tokens,
+        json!([of_all["accessToken"], of_ana["accessToken"]])
+    );
+    assert_eq!(
+        app.server("gated").await["sessionId"],
+        shown,
+        "the session shown is the one of all"
+    );
     // Hers is refused: nobody else's is used in its place.
-    authority.set(json!({ "refuse": of_ana["accessToken"], "status": 400, "times": 9 })).await;
+    authority
+        .set(json!({ "refuse": of_ana["accessToken"], "status": 400, "times": 9 }))
+        .await;
     let denied = echo(&app, "ana").await;
-    assert!(denied.fails(401, "reauth_required").contains("for user ana"));
+    assert!(
+        denied
+            .fails(401, "reauth_required")
+            .contains("for user ana")
+    );
     echo(&app, "ben").await.ok();
     authority.set(json!({ "times": 0 })).await;
-    give(&app, with(authority.tokens("public", "ana").await, json!({ "username": "ana" }))).await.ok();
+    give(
+        &app,
+        with(
+            authority.tokens("public", "ana").await,
+            json!({ "username": "ana" }),
+        ),
+    )
+    .await
+    .ok();
     echo(&app, "ana").await.ok();
     nowhere(&app, &[&of_all, &of_ana]).await;
 }
@@ -82,29 +131,57 @@ async fn tokens_given_again_under_a_key_do_not_come_back() {
     let (mut app, authority) = (App::start(), Authority::start().await);
     gated(&app, &authority).await;
     let keyed = async |app: &App, key: &str, tokens: &Value| {
-        let request = app.http.post(format!("{}/mcp/servers/gated/oauth", app.url)).json(tokens);
+        let request = app
+            .http
+            .post(format!("{}/mcp/servers/gated/oauth", app.url))
+            .json(tokens);
         answer(request.header("Idempotency-Key", key)).await
     };
-    let (first, second) = (authority.tokens("public", "one").await, authority.tokens("public", "two").await);
+    let (first, second) = (
+        authority.tokens("public", "one").await,
+        authority.tokens("public", "two").await,
+    );
     let once = with(first.clone(), json!({ "ifAbsent": true }));
     let both = tokio::join!(keyed(&app, "k1", &once), keyed(&app, "k1", &once));
-    assert_eq!((both.0.status, both.1.status), (200, 200), "{} {}", both.0.body, both.1.body);
+    assert_eq!(
+        (both.0.status, both.1.status),
+        (200, 200),
+        "{} {}",
+        both.0.body,
+        both.1.body
+    );
     keyed(&app, "k2", &second).await.ok();
     app.kill_and_restart();
     keyed(&app, "k1", &once).await.ok();
     keyed(&app, "k1", &second).await.fails(409, "conflict");
-    let stored = app.happened().await.into_iter().filter(|line| line.starts_with("grant.stored"));
+    let stored = app
+        .happened()
+        .await
+        .into_iter()
+        .filter(|line| line.starts_with("grant.stored"));
     assert_eq!(stored.count(), 2);
     echo(&app, "ana").await.ok();
-    assert_eq!(authority.asked("tokens").await.as_array().expect("tokens").last(), Some(&second["accessToken"]));
+    assert_eq!(
+        authority
+            .asked("tokens")
+            .await
+            .as_array()
+            .expect("tokens")
+            .last(),
+        Some(&second["accessToken"])
+    );
 }
 
 #[tokio::test]
 async fn what_cannot_be_a_grant_is_refused_by_the_field_and_not_repeated() {
     let app = App::start();
-    app.register("child", json!({ "enabled": false })).await.ok();
+    app.register("child", json!({ "enabled": false }))
+        .await
+        .ok();
     let remote = json!({ "enabled": false });
-    register(&app, "gated", "http://127.0.0.1:9/mcp", remote).await.ok();
+    register(&app, "gated", "http://127.0.0.1:9/mcp", remote)
+        .await
+        .ok();
     let good = json!({ "accessToken": "a-token-to-be-kept", "clientId": "c", "redirectUri": "https://p.example/cb" });
     for (field, value) in [
         ("accessToken", Value::Null),
@@ -128,9 +205,19 @@ async fn what_cannot_be_a_grant_is_refused_by_the_field_and_not_repeated() {
     ] {
         let refused = give(&app, with(good.clone(), json!({ field: value }))).await;
         let why = refused.fails(400, "invalid_request");
-        assert!(why.contains(field) && !why.contains("s3cret"), "{field} {value}: {why}");
+        assert!(
+            why.contains(field) && !why.contains("s3cret"),
+            "{field} {value}: {why}"
+        );
     }
     give(&app, good.clone()).await.ok();
-    assert!(app.post("/mcp/servers/child/oauth", good.clone()).await.fails(400, "invalid_request").contains("stdio"));
-    app.post("/mcp/servers/nobody/oauth", good).await.fails(404, "server_not_found");
+    assert!(
+        app.post("/mcp/servers/child/oauth", good.clone())
+            .await
+            .fails(400, "invalid_request")
+            .contains("stdio")
+    );
+    app.post("/mcp/servers/nobody/oauth", good)
+        .await
+        .fails(404, "server_not_found");
 }

@@ -40,14 +40,31 @@ impl Authority {
     pub async fn knowing(methods: &str) -> Self {
         let behind = Real::start(Kind::Everything("streamableHttp", "/mcp")).await;
         let mut command = Command::new("node");
-        command.args([fixture("oauth.mjs"), installed("npm/node_modules"), behind.url(), methods.to_owned()]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("node");
+        command.args([
+            fixture("oauth.mjs"),
+            installed("npm/node_modules"),
+            behind.url(),
+            methods.to_owned(),
+        ]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("node");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        BufReader::new(child.stdout.take().expect("its output"))
+            .read_line(&mut line)
+            .expect("a line");
         let told: Value = serde_json::from_str(&line).expect("where it listens");
         let text = |name: &str| told[name].as_str().expect("a URL").to_owned();
         let http = reqwest::Client::new();
-        Self { child, issuer: text("issuer"), mcp: text("mcp"), http, _behind: behind }
+        Self {
+            child,
+            issuer: text("issuer"),
+            mcp: text("mcp"),
+            http,
+            _behind: behind,
+        }
     }
 
     /// Changes how it behaves.
@@ -58,7 +75,10 @@ impl Authority {
 
     /// What it was asked.
     pub async fn asked(&self, what: &str) -> Value {
-        answer(self.http.get(format!("{}/control", self.issuer))).await.body[what].take()
+        answer(self.http.get(format!("{}/control", self.issuer)))
+            .await
+            .body[what]
+            .take()
     }
 
     /// How often tokens were refreshed.
@@ -81,10 +101,19 @@ impl Authority {
             ("login_hint", user),
         ]);
         let page = format!("{}/auth?{query}", self.issuer);
-        let back = Browser::new().open_until(&page, |url| url.as_str().starts_with(CALLBACK)).await.url;
-        let code =
-            back.query_pairs().find(|(name, _)| name == "code").unwrap_or_else(|| panic!("{back}")).1.into_owned();
-        let secret = client.strip_prefix("client ").map(|how| format!("s3cret:of/{how}+client"));
+        let back = Browser::new()
+            .open_until(&page, |url| url.as_str().starts_with(CALLBACK))
+            .await
+            .url;
+        let code = back
+            .query_pairs()
+            .find(|(name, _)| name == "code")
+            .unwrap_or_else(|| panic!("{back}"))
+            .1
+            .into_owned();
+        let secret = client
+            .strip_prefix("client ")
+            .map(|how| format!("s3cret:of/{how}+client"));
         let mut fields = vec![
             ("grant_type", "authorization_code"),
             ("code", &code),
@@ -95,13 +124,17 @@ impl Authority {
         let mut request = self.http.post(format!("{}/token", self.issuer));
         match &secret {
             Some(secret) if client.ends_with("basic") => {
-                let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+                let encoded = |text: &str| {
+                    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>()
+                };
                 request = request.basic_auth(encoded(client), Some(encoded(secret)));
             }
             Some(secret) => fields.extend([("client_id", client), ("client_secret", secret)]),
             None => fields.push(("client_id", client)),
         }
-        let request = request.header("content-type", "application/x-www-form-urlencoded").body(form(&fields));
+        let request = request
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form(&fields));
         let told = answer(request).await;
         assert_eq!(told.status, 200, "{}", told.body);
         json!({
@@ -120,7 +153,9 @@ impl Drop for Authority {
 }
 
 fn form(fields: &[(&str, &str)]) -> String {
-    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(fields)
+        .finish()
 }
 
 /// Registers the server `gated`, which wants a token.
@@ -134,11 +169,14 @@ async fn give(app: &App, tokens: Value) -> Answer {
 }
 
 async fn echo(app: &App, user: &str) -> Answer {
-    app.call(user, "gated", "echo", json!({ "message": "hi" })).await
+    app.call(user, "gated", "echo", json!({ "message": "hi" }))
+        .await
 }
 
 /// Fields over those of a body.
 fn with(mut body: Value, more: Value) -> Value {
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    body.as_object_mut()
+        .expect("an object")
+        .extend(more.as_object().expect("an object").clone());
     body
 }

@@ -12,7 +12,13 @@ use crate::process::Services;
 async fn connected(app: &App, authority: &Authority, client: &str, expires_in: Value) -> Value {
     let tokens = authority.tokens(client, "ana").await;
     gated(app, authority).await;
-    let server = give(app, with(tokens.clone(), json!({ "expiresIn": expires_in }))).await.ok()["server"].take();
+    let server = give(
+        app,
+        with(tokens.clone(), json!({ "expiresIn": expires_in })),
+    )
+    .await
+    .ok()["server"]
+        .take();
     assert_eq!(server["status"], "connected", "{server}");
     tokens
 }
@@ -23,7 +29,10 @@ async fn a_hundred_calls_at_the_end_of_a_token_make_one_request() {
     let authority = Authority::start().await;
     let tokens = connected(&app, &authority, "client basic", json!(4)).await;
     for user in ["u1", "u2"] {
-        let own = with(authority.tokens("client post", user).await, json!({ "username": user, "expiresIn": 4 }));
+        let own = with(
+            authority.tokens("client post", user).await,
+            json!({ "username": user, "expiresIn": 4 }),
+        );
         give(&app, own).await.ok();
         echo(&app, user).await.ok();
     }
@@ -37,7 +46,14 @@ async fn a_hundred_calls_at_the_end_of_a_token_make_one_request() {
     }
     assert_eq!(authority.refreshes().await, 3, "one for each grant");
     assert_eq!(authority.asked("resource").await, authority.mcp.as_str());
-    assert!(authority.asked("tokens").await.as_array().expect("tokens").contains(&tokens["accessToken"]));
+    assert!(
+        authority
+            .asked("tokens")
+            .await
+            .as_array()
+            .expect("tokens")
+            .contains(&tokens["accessToken"])
+    );
 }
 
 #[tokio::test]
@@ -45,14 +61,19 @@ async fn a_token_that_is_refused_is_refreshed_and_the_call_made_once() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", Value::Null).await;
     echo(&app, "ana").await.ok();
-    authority.set(json!({ "refuse": tokens["accessToken"] })).await;
+    authority
+        .set(json!({ "refuse": tokens["accessToken"] }))
+        .await;
     let before = authority.asked("calls").await.as_u64();
     let calls = (0..20).map(|_| echo(&app, "ana"));
     for called in futures::future::join_all(calls).await {
         called.ok();
     }
     assert_eq!(authority.refreshes().await, 1);
-    assert_eq!(authority.asked("calls").await.as_u64(), before.map(|calls| calls + 20));
+    assert_eq!(
+        authority.asked("calls").await.as_u64(),
+        before.map(|calls| calls + 20)
+    );
     // Its refresh token was used up, and the new one is kept: also by a process that starts anew.
     let second = authority.asked("tokens").await[1].clone();
     let mut app = app;
@@ -73,7 +94,9 @@ async fn a_server_that_always_wants_another_token_gets_one_more() {
     }
     assert_eq!(authority.refreshes().await, 1);
     authority.set(json!({ "refuse": false })).await;
-    give(&app, authority.tokens("public", "ana").await).await.ok();
+    give(&app, authority.tokens("public", "ana").await)
+        .await
+        .ok();
     echo(&app, "ana").await.ok();
 }
 
@@ -81,7 +104,9 @@ async fn a_server_that_always_wants_another_token_gets_one_more() {
 async fn a_refusal_is_final_and_new_tokens_heal() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", json!(3600)).await;
-    authority.set(json!({ "refuse": tokens["accessToken"], "status": 400, "times": 99 })).await;
+    authority
+        .set(json!({ "refuse": tokens["accessToken"], "status": 400, "times": 99 }))
+        .await;
     for _ in 0..3 {
         let denied = echo(&app, "ana").await;
         assert_eq!(denied.body["reauthRequired"], true, "{}", denied.body);
@@ -89,9 +114,15 @@ async fn a_refusal_is_final_and_new_tokens_heal() {
     }
     assert_eq!(authority.asked("failed").await, 1, "it is not asked again");
     let events = app.happened().await;
-    assert!(events.contains(&"grant.not_refreshed server/gated".to_owned()), "{events:?}");
+    assert!(
+        events.contains(&"grant.not_refreshed server/gated".to_owned()),
+        "{events:?}"
+    );
     authority.set(json!({ "refuse": false, "times": 0 })).await;
-    let server = give(&app, authority.tokens("public", "ana").await).await.ok()["server"].take();
+    let server = give(&app, authority.tokens("public", "ana").await)
+        .await
+        .ok()["server"]
+        .take();
     assert_eq!(server["status"], "connected", "{server}");
     echo(&app, "ana").await.ok();
 }
@@ -101,9 +132,14 @@ async fn a_busy_authorization_server_is_asked_again() {
     for status in [429, 503] {
         let (app, authority) = (App::start(), Authority::start().await);
         let tokens = connected(&app, &authority, "public", json!(3600)).await;
-        authority.set(json!({ "refuse": tokens["accessToken"], "status": status, "times": 2 })).await;
+        authority
+            .set(json!({ "refuse": tokens["accessToken"], "status": status, "times": 2 }))
+            .await;
         echo(&app, "ana").await.ok();
-        assert_eq!((authority.asked("failed").await, authority.refreshes().await), (json!(2), 1));
+        assert_eq!(
+            (authority.asked("failed").await, authority.refreshes().await),
+            (json!(2), 1)
+        );
     }
 }
 
@@ -111,7 +147,9 @@ async fn a_busy_authorization_server_is_asked_again() {
 async fn an_authorization_server_that_is_away_ends_nothing() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", json!(3600)).await;
-    authority.set(json!({ "refuse": tokens["accessToken"], "status": 503, "times": 4 })).await;
+    authority
+        .set(json!({ "refuse": tokens["accessToken"], "status": 503, "times": 4 }))
+        .await;
     let why = echo(&app, "ana").await.fails(503, "unavailable");
     assert!(why.contains("503"), "{why}");
     // What was not looked at is not used up.
@@ -129,7 +167,10 @@ async fn a_client_shows_itself_in_a_way_the_authorization_server_knows() {
     ] {
         let (app, authority) = (App::start(), Authority::knowing(methods).await);
         connected(&app, &authority, client, json!(0)).await;
-        assert_eq!((authority.asked("auth").await, authority.refreshes().await), (json!([how, how]), 1));
+        assert_eq!(
+            (authority.asked("auth").await, authority.refreshes().await),
+            (json!([how, how]), 1)
+        );
     }
 }
 
@@ -146,10 +187,13 @@ fn apart() -> App {
 async fn killed_in_the_middle(how: Value) -> (App, Authority, Answer) {
     let (mut app, authority) = (apart(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", Value::Null).await;
-    authority.set(with(how, json!({ "refuse": tokens["accessToken"] }))).await;
+    authority
+        .set(with(how, json!({ "refuse": tokens["accessToken"] })))
+        .await;
     let calling = {
         let (http, url) = (app.http.clone(), format!("{}/mcp/tool/call", app.url));
-        let body = json!({ "serverName": "gated", "methodName": "echo", "args": { "message": "hi" } });
+        let body =
+            json!({ "serverName": "gated", "methodName": "echo", "args": { "message": "hi" } });
         tokio::spawn(async move { answer(http.post(url).json(&body)).await })
     };
     let begun = async || authority.asked("begun").await == 2;
@@ -166,7 +210,10 @@ async fn a_worker_killed_before_the_token_was_used_costs_one_more_try() {
     let (app, authority, called) = killed_in_the_middle(json!({ "before": 60_000 })).await;
     called.ok();
     echo(&app, "ana").await.ok();
-    assert_eq!((authority.refreshes().await, authority.asked("begun").await), (1, json!(3)));
+    assert_eq!(
+        (authority.refreshes().await, authority.asked("begun").await),
+        (1, json!(3))
+    );
 }
 
 #[tokio::test]
@@ -174,9 +221,15 @@ async fn a_worker_killed_with_the_new_tokens_makes_the_user_come_again() {
     let (app, authority, called) = killed_in_the_middle(json!({ "after": 60_000 })).await;
     called.fails(401, "reauth_required");
     echo(&app, "ana").await.fails(401, "reauth_required");
-    assert_eq!(authority.asked("begun").await, 3, "one more try, and no other");
+    assert_eq!(
+        authority.asked("begun").await,
+        3,
+        "one more try, and no other"
+    );
     authority.set(json!({ "refuse": false })).await;
-    give(&app, authority.tokens("public", "ana").await).await.ok();
+    give(&app, authority.tokens("public", "ana").await)
+        .await
+        .ok();
     echo(&app, "ana").await.ok();
 }
 
@@ -187,16 +240,31 @@ async fn many_workers_asked_at_once_refresh_once() {
     connected(&app, &authority, "public", Value::Null).await;
     authority.set(json!({ "before": 1000 })).await;
     let events = app.get("/events?limit=1000").await.ok();
-    let stored = events["events"].as_array().expect("events").iter().find(|event| event["type"] == "grant.stored");
+    let stored = events["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .find(|event| event["type"] == "grant.stored");
     let data = &stored.expect("an event")["data"];
-    let ask = json!({ "grant": { "server": data["server"] }, "access": data["tokens"]["access"] }).to_string();
-    let nats = async_nats::connect(app.services.as_ref().expect("services").nats.url()).await.expect("NATS");
+    let ask = json!({ "grant": { "server": data["server"] }, "access": data["tokens"]["access"] })
+        .to_string();
+    let nats = async_nats::connect(app.services.as_ref().expect("services").nats.url())
+        .await
+        .expect("NATS");
     let asks = (0..10).map(|_| nats.request("mcp.v1.ask.tokens.refresh", ask.clone().into()));
     for answer in futures::future::join_all(asks).await {
         let answer = answer.expect("an answer");
-        let status =
-            answer.headers.as_ref().and_then(|headers| headers.get("Mcp-Status")).map(|status| status.as_str());
-        assert_eq!(status, Some("ok"), "{}", String::from_utf8_lossy(&answer.payload));
+        let status = answer
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get("Mcp-Status"))
+            .map(|status| status.as_str());
+        assert_eq!(
+            status,
+            Some("ok"),
+            "{}",
+            String::from_utf8_lossy(&answer.payload)
+        );
     }
     assert_eq!(authority.refreshes().await, 1);
     echo(&app, "ana").await.ok();

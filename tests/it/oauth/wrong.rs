@@ -18,7 +18,9 @@ async fn server(wrong: impl Fn(&Seen, &str) -> Option<Response> + Send + Sync + 
     Script::start(move |seen| {
         let origin = format!("http://{}", seen.header("host").expect("a host"));
         let good = || match seen.path.as_str() {
-            RESOURCE => body(json!({ "resource": format!("{origin}/mcp"), "authorization_servers": [origin] })),
+            RESOURCE => body(
+                json!({ "resource": format!("{origin}/mcp"), "authorization_servers": [origin] }),
+            ),
             METADATA => body(metadata(&origin)),
             "/mcp" => StatusCode::UNAUTHORIZED.into_response(),
             _ => StatusCode::NOT_FOUND.into_response(),
@@ -40,13 +42,23 @@ fn body(body: Value) -> Response {
 }
 
 /// Begins an authorization that cannot be, and gives why.
-async fn refused(app: &App, wrong: impl Fn(&Seen, &str) -> Option<Response> + Send + Sync + 'static) -> String {
+async fn refused(
+    app: &App,
+    wrong: impl Fn(&Seen, &str) -> Option<Response> + Send + Sync + 'static,
+) -> String {
     let script = server(wrong).await;
     app.delete("/mcp/servers/gated").await;
     register(app, "gated", &script.url, json!({})).await.ok();
     let began = Instant::now();
-    let why = app.post("/mcp/servers/gated/oauth/start", json!({})).await.fails(502, "upstream_error");
-    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    let why = app
+        .post("/mcp/servers/gated/oauth/start", json!({}))
+        .await
+        .fails(502, "upstream_error");
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "it took {:?}",
+        began.elapsed()
+    );
     why
 }
 
@@ -55,12 +67,14 @@ async fn wrong_metadata_are_refused() {
     let app = App::start();
     let elsewhere = |seen: &Seen, _: &str| {
         let to = r#"Bearer resource_metadata="http://127.0.0.1:9/metadata""#;
-        (seen.path == "/mcp").then(|| (StatusCode::UNAUTHORIZED, [("www-authenticate", to)]).into_response())
+        (seen.path == "/mcp")
+            .then(|| (StatusCode::UNAUTHORIZED, [("www-authenticate", to)]).into_response())
     };
     let why = refused(&app, elsewhere).await;
     assert!(why.contains("another origin"), "{why}");
     let other = |seen: &Seen, origin: &str| {
-        let other = json!({ "resource": "https://other.example/mcp", "authorization_servers": [origin] });
+        let other =
+            json!({ "resource": "https://other.example/mcp", "authorization_servers": [origin] });
         (seen.path == RESOURCE).then(|| body(other))
     };
     let why = refused(&app, other).await;
@@ -76,15 +90,24 @@ async fn wrong_metadata_are_refused() {
     for (field, value, said) in [
         ("issuer", json!("https://other.example"), "another one's"),
         ("token_endpoint", Value::Null, "no token endpoint"),
-        ("token_endpoint", json!("file:///etc/passwd"), "without https"),
-        ("authorization_endpoint", json!("javascript:alert(1)"), "without https"),
+        (
+            "token_endpoint",
+            json!("file:///etc/passwd"),
+            "without https",
+        ),
+        (
+            "authorization_endpoint",
+            json!("javascript:alert(1)"),
+            "without https",
+        ),
         ("code_challenge_methods_supported", json!(["plain"]), "S256"),
         ("registration_endpoint", Value::Null, "clientId"),
     ] {
         let why = refused(&app, of_metadata(field, value)).await;
         assert!(why.contains(said), "{field}: {why}");
     }
-    let large = |seen: &Seen, _: &str| (seen.path == METADATA).then(|| "x".repeat(1 << 20).into_response());
+    let large =
+        |seen: &Seen, _: &str| (seen.path == METADATA).then(|| "x".repeat(1 << 20).into_response());
     let why = refused(&app, large).await;
     assert!(why.contains("more than 256 KiB"), "{why}");
     let away = |seen: &Seen, _: &str| {
@@ -115,12 +138,25 @@ async fn what_an_authorization_server_repeats_of_a_token_is_hidden() {
     let server = give(&app, tokens).await.ok()["server"].to_string();
     let denied = super::echo(&app, "ana").await;
     let events = app.get("/events?limit=1000").await.body.to_string();
-    for (place, text) in
-        [("server", &server), ("call", &denied.body.to_string()), ("log", &app.log()), ("events", &events)]
-    {
+    for (place, text) in [
+        ("server", &server),
+        ("call", &denied.body.to_string()),
+        ("log", &app.log()),
+        ("events", &events),
+    ] {
         assert!(!text.contains("to-be-hidden"), "{place}: {text}");
     }
-    assert!(server.contains("invalid_grant: no '***' with ***"), "{server}");
+    assert!(
+        server.contains("invalid_grant: no '***' with ***"),
+        "{server}"
+    );
     denied.fails(401, "reauth_required");
-    assert_eq!(script.seen().iter().filter(|seen| seen.path == "/token").count(), 1);
+    assert_eq!(
+        script
+            .seen()
+            .iter()
+            .filter(|seen| seen.path == "/token")
+            .count(),
+        1
+    );
 }

@@ -14,65 +14,138 @@ async fn a_package_is_installed_shown_and_removed() {
     let app = start();
     let installed = app.install_memory("memory", MEMORY_NEW).await.ok();
     let (package, server) = (&installed["package"], &installed["server"]);
-    assert_eq!((&package["name"], &package["version"]), (&json!(MEMORY), &json!(MEMORY_NEW)));
-    assert_eq!((&package["mcpServerId"], &package["status"]), (&json!("memory"), &json!("installed")));
-    assert_eq!((&server["status"], &server["enabled"]), (&json!("connected"), &json!(true)), "{server}");
-    assert!(server["toolsList"].as_array().is_some_and(|tools| tools.len() > 3), "{server}");
+    assert_eq!(
+        (&package["name"], &package["version"]),
+        (&json!(MEMORY), &json!(MEMORY_NEW))
+    );
+    assert_eq!(
+        (&package["mcpServerId"], &package["status"]),
+        (&json!("memory"), &json!("installed"))
+    );
+    assert_eq!(
+        (&server["status"], &server["enabled"]),
+        (&json!("connected"), &json!(true)),
+        "{server}"
+    );
+    assert!(
+        server["toolsList"]
+            .as_array()
+            .is_some_and(|tools| tools.len() > 3),
+        "{server}"
+    );
     let path = package["installPath"].as_str().expect("a path");
     assert_eq!(path, app.packages().join("memory").to_str().expect("UTF-8"));
     let command = server["command"].as_str().expect("a command");
-    assert!(command.starts_with(path) && fs::metadata(command).is_ok(), "{command}");
+    assert!(
+        command.starts_with(path) && fs::metadata(command).is_ok(),
+        "{command}"
+    );
 
     // The second of that version reuses what was built.
     let began = Instant::now();
     let again = app.install_memory("again", MEMORY_NEW).await.ok();
     eprintln!("the second installation took {:?}", began.elapsed());
     assert_eq!(again["package"]["version"], MEMORY_NEW);
-    let versions: Vec<_> = app.versions().into_iter().filter(|name| !name.ends_with(".lock")).collect();
+    let versions: Vec<_> = app
+        .versions()
+        .into_iter()
+        .filter(|name| !name.ends_with(".lock"))
+        .collect();
     assert_eq!(versions.len(), 1, "{versions:?}");
 
     // Every way to read it.
-    assert_eq!(app.get("/packages").await.ok()["packages"].as_array().map(Vec::len), Some(2));
-    assert_eq!(app.get("/packages/by-id/memory").await.ok()["package"]["version"], MEMORY_NEW);
-    let named = app.get("/packages/by-name/@modelcontextprotocol%2Fserver-memory").await.ok();
-    assert_eq!((named["packages"].as_array().map(Vec::len), &named["package"]["name"]), (Some(2), &json!(MEMORY)));
-    app.get("/packages/by-id/nobody").await.fails(404, "package_not_found");
-    app.get("/packages/by-name/nobody").await.fails(404, "package_not_found");
-    app.get("/packages?chekUpdates=true").await.fails(400, "invalid_request");
+    assert_eq!(
+        app.get("/packages").await.ok()["packages"]
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
+    assert_eq!(
+        app.get("/packages/by-id/memory").await.ok()["package"]["version"],
+        MEMORY_NEW
+    );
+    let named = app
+        .get("/packages/by-name/@modelcontextprotocol%2Fserver-memory")
+        .await
+        .ok();
+    assert_eq!(
+        (
+            named["packages"].as_array().map(Vec::len),
+            &named["package"]["name"]
+        ),
+        (Some(2), &json!(MEMORY))
+    );
+    app.get("/packages/by-id/nobody")
+        .await
+        .fails(404, "package_not_found");
+    app.get("/packages/by-name/nobody")
+        .await
+        .fails(404, "package_not_found");
+    app.get("/packages?chekUpdates=true")
+        .await
+        .fails(400, "invalid_request");
 
     // What GET gave is put back and changes nothing.
     let mut shown = app.server("memory").await;
     let before = app.happened().await.len();
     shown = app.put("/mcp/servers/memory", shown).await.ok()["server"].take();
-    assert_eq!((app.happened().await.len(), &shown["command"]), (before, &json!(command)));
+    assert_eq!(
+        (app.happened().await.len(), &shown["command"]),
+        (before, &json!(command))
+    );
 
     // One enabled, for both.
     let disabled = app.put("/packages/memory/disable", json!({})).await.ok();
-    assert_eq!((&disabled["package"]["enabled"], &disabled["server"]["enabled"]), (&json!(false), &json!(false)));
+    assert_eq!(
+        (
+            &disabled["package"]["enabled"],
+            &disabled["server"]["enabled"]
+        ),
+        (&json!(false), &json!(false))
+    );
     app.put("/mcp/servers/memory/enable", json!({})).await.ok();
-    assert_eq!(app.get("/packages/by-id/memory").await.ok()["package"]["enabled"], true);
+    assert_eq!(
+        app.get("/packages/by-id/memory").await.ok()["package"]["enabled"],
+        true
+    );
 
     // Its files stay while another uses them, and go with the last.
     app.delete("/packages/memory").await.ok();
-    app.get("/mcp/servers/memory").await.fails(404, "server_not_found");
+    app.get("/mcp/servers/memory")
+        .await
+        .fails(404, "server_not_found");
     app.text("again", "read_graph", json!({})).await;
     assert!(app.versions().len() >= 2);
     app.delete("/mcp/servers/again").await.ok();
     app.nothing_is_left().await;
     assert!(fs::read_link(app.packages().join("memory")).is_err());
-    app.get("/packages/by-id/again").await.fails(404, "package_not_found");
+    app.get("/packages/by-id/again")
+        .await
+        .fails(404, "package_not_found");
 }
 
 #[tokio::test]
 async fn an_installation_that_nobody_waits_for_is_watched() {
     let app = start();
-    let body = json!({ "name": "@modelcontextprotocol/server-everything", "serverName": "everything" });
-    let request = app.http.post(format!("{}/packages/install", app.url)).header("prefer", "respond-async").json(&body);
+    let body =
+        json!({ "name": "@modelcontextprotocol/server-everything", "serverName": "everything" });
+    let request = app
+        .http
+        .post(format!("{}/packages/install", app.url))
+        .header("prefer", "respond-async")
+        .json(&body);
     let accepted = answer(request).await;
     assert_eq!(accepted.status, 202, "{}", accepted.body);
     let job = accepted.body["jobId"].as_str().expect("an id").to_owned();
-    let done = app.slowly(Method::GET, &format!("/jobs/{job}?wait=240s"), None).await.ok();
-    assert_eq!((&done["job"]["state"], &done["job"]["answer"]["status"]), (&json!("succeeded"), &json!(200)), "{done}");
+    let done = app
+        .slowly(Method::GET, &format!("/jobs/{job}?wait=240s"), None)
+        .await
+        .ok();
+    assert_eq!(
+        (&done["job"]["state"], &done["job"]["answer"]["status"]),
+        (&json!("succeeded"), &json!(200)),
+        "{done}"
+    );
     let body = &done["job"]["answer"]["body"];
     assert_eq!(body["server"]["status"], "connected", "{body}");
     let events = app.get("/events?limit=1000").await.ok();
@@ -83,7 +156,11 @@ async fn an_installation_that_nobody_waits_for_is_watched() {
         .filter_map(|event| event["data"]["progress"]["phase"].as_str())
         .collect();
     assert!(phases.contains(&"installing"), "{phases:?}");
-    assert_eq!(app.text("everything", "echo", json!({ "message": "hi" })).await, "Echo: hi");
+    assert_eq!(
+        app.text("everything", "echo", json!({ "message": "hi" }))
+            .await,
+        "Echo: hi"
+    );
 }
 
 #[tokio::test]
@@ -93,36 +170,64 @@ async fn packages_of_the_beginning_are_there_once() {
     let wanted = |body: &Value| body["server"]["status"] == "connected";
     let until = Instant::now() + Duration::from_secs(240);
     while !wanted(&app.get("/mcp/servers/memory").await.body) {
-        assert!(Instant::now() < until, "it was not installed: {}", app.log());
+        assert!(
+            Instant::now() < until,
+            "it was not installed: {}",
+            app.log()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     app.terminate();
     app.restart();
     app.until("/mcp/servers/memory", wanted).await;
     let happened = app.happened().await;
-    assert_eq!(happened.iter().filter(|line| line.starts_with("package.installed")).count(), 1, "{happened:?}");
+    assert_eq!(
+        happened
+            .iter()
+            .filter(|line| line.starts_with("package.installed"))
+            .count(),
+        1,
+        "{happened:?}"
+    );
 }
 
 #[tokio::test]
 async fn one_that_is_killed_in_the_middle_is_done_by_the_next() {
     let mut app = start();
     let body = json!({ "name": MEMORY, "version": MEMORY_NEW, "serverName": "memory" });
-    let request = app.http.post(format!("{}/packages/install", app.url)).header("prefer", "respond-async").json(&body);
+    let request = app
+        .http
+        .post(format!("{}/packages/install", app.url))
+        .header("prefer", "respond-async")
+        .json(&body);
     let accepted = answer(request).await;
     // A build has begun: its folder is there, and has no mark.
     let until = Instant::now() + PATIENCE;
-    while !app
-        .versions()
-        .iter()
-        .any(|name| app.packages().join(".versions").join(name).join("package-lock.json").exists())
-    {
-        assert!(Instant::now() < until, "nothing is being built: {:?}", app.versions());
+    while !app.versions().iter().any(|name| {
+        app.packages()
+            .join(".versions")
+            .join(name)
+            .join("package-lock.json")
+            .exists()
+    }) {
+        assert!(
+            Instant::now() < until,
+            "nothing is being built: {:?}",
+            app.versions()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     app.kill_and_restart();
     let job = accepted.body["jobId"].as_str().expect("an id");
-    let done = app.slowly(Method::GET, &format!("/jobs/{job}?wait=240s"), None).await.ok();
-    assert_eq!((&done["job"]["state"], &done["job"]["attempts"]), (&json!("succeeded"), &json!(2)), "{done}");
+    let done = app
+        .slowly(Method::GET, &format!("/jobs/{job}?wait=240s"), None)
+        .await
+        .ok();
+    assert_eq!(
+        (&done["job"]["state"], &done["job"]["attempts"]),
+        (&json!("succeeded"), &json!(2)),
+        "{done}"
+    );
     app.text("memory", "read_graph", json!({})).await;
     app.delete("/packages/memory").await.ok();
     app.nothing_is_left().await;

@@ -19,15 +19,32 @@ pub const MEMORY_NEW: &str = "2026.8.31";
 
 /// What installers are told on this machine, and caches that all tests share.
 pub fn env() -> Vec<(String, String)> {
-    let passed = ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "PIP_CERT", "PIP_DEFAULT_TIMEOUT"];
-    let passed = passed.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-    let cache = |name: &str| format!("{}/target/services/cache/{name}", env!("CARGO_MANIFEST_DIR"));
+    let passed = [
+        "NODE_EXTRA_CA_CERTS",
+        "SSL_CERT_FILE",
+        "PIP_CERT",
+        "PIP_DEFAULT_TIMEOUT",
+    ];
+    let passed = passed
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let cache = |name: &str| {
+        format!(
+            "{}/target/services/cache/{name}",
+            env!("CARGO_MANIFEST_DIR")
+        )
+    };
     let own = [
         ("npm_config_cache", cache("npm")),
         ("npm_config_prefer_offline", "true".to_owned()),
         ("PIP_CACHE_DIR", cache("pip")),
     ];
-    passed.chain(own.into_iter().map(|(name, value)| (name.to_owned(), value))).collect()
+    passed
+        .chain(
+            own.into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        )
+        .collect()
 }
 
 /// Starts the program where it can install.
@@ -37,18 +54,24 @@ pub fn start() -> App {
 
 pub fn start_with(more: &[(&str, &str)]) -> App {
     let env = env();
-    let env: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).chain(more.iter().copied()).collect();
+    let env: Vec<_> = env
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .chain(more.iter().copied())
+        .collect();
     App::start_with(&env)
 }
 
 impl App {
     /// Installs a package and waits for it, as long as networks are slow.
     pub async fn install(&self, body: Value) -> Answer {
-        self.slowly(Method::POST, "/packages/install", Some(body)).await
+        self.slowly(Method::POST, "/packages/install", Some(body))
+            .await
     }
 
     pub async fn upgrade(&self, server: &str, body: Option<Value>) -> Answer {
-        self.slowly(Method::PUT, &format!("/packages/{server}/upgrade"), body).await
+        self.slowly(Method::PUT, &format!("/packages/{server}/upgrade"), body)
+            .await
     }
 
     pub async fn slowly(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
@@ -62,7 +85,10 @@ impl App {
     pub async fn install_memory(&self, server: &str, version: &str) -> Answer {
         let file = self.dir.path().join(format!("{server}.json"));
         let env = json!({ "MEMORY_FILE_PATH": file });
-        self.install(json!({ "name": MEMORY, "version": version, "serverName": server, "env": env })).await
+        self.install(
+            json!({ "name": MEMORY, "version": version, "serverName": server, "env": env }),
+        )
+        .await
     }
 
     pub fn packages(&self) -> PathBuf {
@@ -71,8 +97,13 @@ impl App {
 
     /// The folders of what was built, of npm and of Python.
     pub fn versions(&self) -> Vec<String> {
-        let shelves = [self.packages().join(".versions"), self.packages().join("python/.versions")];
-        let entries = shelves.iter().flat_map(|shelf| std::fs::read_dir(shelf).into_iter().flatten().flatten());
+        let shelves = [
+            self.packages().join(".versions"),
+            self.packages().join("python/.versions"),
+        ];
+        let entries = shelves
+            .iter()
+            .flat_map(|shelf| std::fs::read_dir(shelf).into_iter().flatten().flatten());
         let names = entries.map(|entry| entry.file_name().into_string().expect("UTF-8"));
         names.filter(|name| !name.starts_with("pip-")).collect()
     }
@@ -81,7 +112,11 @@ impl App {
     pub async fn nothing_is_left(&self) {
         let until = std::time::Instant::now() + crate::harness::PATIENCE;
         while !self.versions().is_empty() {
-            assert!(std::time::Instant::now() < until, "left behind: {:?}", self.versions());
+            assert!(
+                std::time::Instant::now() < until,
+                "left behind: {:?}",
+                self.versions()
+            );
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }

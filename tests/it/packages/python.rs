@@ -12,17 +12,37 @@ async fn a_module_is_installed_and_upgraded() {
         "pythonModule": "mcp_server_time", "pythonArgs": ["--local-timezone", "Europe/Vienna"] });
     let installed = app.install(body).await.ok();
     let package = &installed["package"];
-    assert_eq!((&package["name"], &package["version"]), (&json!("mcp-server-time"), &json!("2026.10.10")));
+    assert_eq!(
+        (&package["name"], &package["version"]),
+        (&json!("mcp-server-time"), &json!("2026.10.10"))
+    );
     assert_eq!(package["venvPath"], package["installPath"]);
     assert_eq!(installed["server"]["args"][2], "mcp_server_time");
-    let said = app.text("time", "get_current_time", json!({ "timezone": "Europe/Vienna" })).await;
+    let said = app
+        .text(
+            "time",
+            "get_current_time",
+            json!({ "timezone": "Europe/Vienna" }),
+        )
+        .await;
     assert!(said.contains("Europe/Vienna"), "{said}");
 
-    let checked = app.slowly(Method::GET, "/packages?checkUpdates=true", None).await.ok();
+    let checked = app
+        .slowly(Method::GET, "/packages?checkUpdates=true", None)
+        .await
+        .ok();
     assert_eq!(checked["packages"][0]["updateAvailable"], true, "{checked}");
-    let upgraded = app.upgrade("time", Some(json!({ "version": "2026.10.19" }))).await.ok();
+    let upgraded = app
+        .upgrade("time", Some(json!({ "version": "2026.10.19" })))
+        .await
+        .ok();
     assert_eq!(upgraded["package"]["version"], "2026.10.19");
-    app.text("time", "get_current_time", json!({ "timezone": "Europe/Vienna" })).await;
+    app.text(
+        "time",
+        "get_current_time",
+        json!({ "timezone": "Europe/Vienna" }),
+    )
+    .await;
     app.delete("/packages/time").await.ok();
     app.nothing_is_left().await;
 }
@@ -34,16 +54,27 @@ async fn a_console_script_may_need_something_else() {
     let body = json!({ "name": "mcp-server-sqlite", "serverName": "sqlite", "runtime": "python",
         "command": "mcp-server-sqlite", "args": ["--db-path", database] });
     let failed = app.install(body.clone()).await;
-    assert!(failed.body["details"].as_str().is_some_and(|text| text.contains("Traceback")), "{}", failed.body);
+    assert!(
+        failed.body["details"]
+            .as_str()
+            .is_some_and(|text| text.contains("Traceback")),
+        "{}",
+        failed.body
+    );
     failed.fails(502, "upstream_error");
-    app.get("/mcp/servers/sqlite").await.fails(404, "server_not_found");
+    app.get("/mcp/servers/sqlite")
+        .await
+        .fails(404, "server_not_found");
     app.nothing_is_left().await;
 
     let mut with = body;
     with["pipDependencies"] = json!(["mcp<2"]);
     let installed = app.install(with).await.ok();
     assert_eq!(
-        (&installed["server"]["status"], &installed["package"]["pipDependencies"]),
+        (
+            &installed["server"]["status"],
+            &installed["package"]["pipDependencies"]
+        ),
         (&json!("connected"), &json!(["mcp<2"]))
     );
     let said = app.text("sqlite", "list_tables", json!({})).await;
@@ -53,8 +84,7 @@ async fn a_console_script_may_need_something_else() {
 #[tokio::test]
 async fn git_is_spoken_to() {
     let app = start();
-    let body =
-        json!({ "name": "mcp-server-git", "serverName": "git", "runtime": "python", "pythonModule": "mcp_server_git" });
+    let body = json!({ "name": "mcp-server-git", "serverName": "git", "runtime": "python", "pythonModule": "mcp_server_git" });
     let installed = app.install(body).await.ok();
     assert_eq!(installed["server"]["status"], "connected", "{installed}");
 }

@@ -15,10 +15,23 @@ async fn every_worker_builds_what_it_needs() {
     let mut app = App::distributed(0, &env);
     // Workers with disks of their own, and one that only installs.
     let add = |app: &mut App, name: &str, pools: &str| {
-        let mut env: Vec<_> = app.processes[0].env.iter().filter(|(k, _)| k != "ROLES").cloned().collect();
+        let mut env: Vec<_> = app.processes[0]
+            .env
+            .iter()
+            .filter(|(k, _)| k != "ROLES")
+            .cloned()
+            .collect();
         env.push(("ROLES".into(), "worker".into()));
         env.push(("POOLS".into(), pools.into()));
-        env.push(("PACKAGES_DIR".into(), app.dir.path().join(name).join("packages").display().to_string()));
+        env.push((
+            "PACKAGES_DIR".into(),
+            app.dir
+                .path()
+                .join(name)
+                .join("packages")
+                .display()
+                .to_string(),
+        ));
         let log = app.dir.path().join(format!("log.{name}"));
         app.processes.push(Process::start(app.dir.path(), log, env));
     };
@@ -44,14 +57,29 @@ async fn every_worker_builds_what_it_needs() {
     add(&mut app, "b", "tools");
     app.processes[2].kill();
     let until = Instant::now() + Duration::from_secs(120);
-    while app.call("default", "memory", "read_graph", json!({})).await.status != 200 {
-        assert!(Instant::now() < until, "nobody has taken the server over: {}", app.log());
+    while app
+        .call("default", "memory", "read_graph", json!({}))
+        .await
+        .status
+        != 200
+    {
+        assert!(
+            Instant::now() < until,
+            "nobody has taken the server over: {}",
+            app.log()
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(built(&app, "b"), built(&app, "installs"));
     let locks = |name: &str| {
-        let folder = app.dir.path().join(name).join("packages/.versions").join(&built(&app, name)[0]);
-        std::fs::read_to_string(folder.join("node_modules/.package-lock.json")).expect("npm's own account")
+        let folder = app
+            .dir
+            .path()
+            .join(name)
+            .join("packages/.versions")
+            .join(&built(&app, name)[0]);
+        std::fs::read_to_string(folder.join("node_modules/.package-lock.json"))
+            .expect("npm's own account")
     };
     assert_eq!(locks("b"), locks("installs"));
 }

@@ -26,13 +26,16 @@ async fn bad_requests_are_refused_at_the_door() {
         let said = app.install(body).await.fails(400, "invalid_request");
         assert!(said.contains(says), "{field}: {said}");
     }
-    let python =
-        json!({ "name": "mcp-server-time", "serverName": "t", "runtime": "python", "pythonModule": "mcp_server_time" });
+    let python = json!({ "name": "mcp-server-time", "serverName": "t", "runtime": "python", "pythonModule": "mcp_server_time" });
     for (field, value, says) in [
         ("pythonModule", Value::Null, "pythonModule"),
         ("pythonModule", json!("-c"), "pythonModule"),
         ("pipDependencies", json!(["-r x"]), "pipDependencies"),
-        ("pipDependencies", json!(["x @ https://h/x"]), "pipDependencies"),
+        (
+            "pipDependencies",
+            json!(["x @ https://h/x"]),
+            "pipDependencies",
+        ),
         ("pipIndexUrl", json!("-x"), "pipIndexUrl"),
         ("pipExtraIndexUrl", json!("file:///x"), "pipExtraIndexUrl"),
         ("transportType", json!("streamable_http"), "transportType"),
@@ -49,22 +52,56 @@ async fn bad_requests_are_refused_at_the_door() {
 #[tokio::test]
 async fn what_registries_do_not_have_is_said() {
     let app = start();
-    let unknown =
-        app.install(json!({ "name": "@modelcontextprotocol/server-nope-not-there", "serverName": "m" })).await;
-    assert!(unknown.body["details"].as_str().is_some_and(|text| text.contains("E404")), "{}", unknown.body);
-    assert!(unknown.fails(404, "package_not_found").contains("npm has no package"));
-    let said = app.install(json!({ "name": MEMORY, "version": "9.9.9", "serverName": "m" })).await;
-    assert!(said.fails(400, "invalid_request").contains("no version 9.9.9"));
+    let unknown = app
+        .install(
+            json!({ "name": "@modelcontextprotocol/server-nope-not-there", "serverName": "m" }),
+        )
+        .await;
+    assert!(
+        unknown.body["details"]
+            .as_str()
+            .is_some_and(|text| text.contains("E404")),
+        "{}",
+        unknown.body
+    );
+    assert!(
+        unknown
+            .fails(404, "package_not_found")
+            .contains("npm has no package")
+    );
+    let said = app
+        .install(json!({ "name": MEMORY, "version": "9.9.9", "serverName": "m" }))
+        .await;
+    assert!(
+        said.fails(400, "invalid_request")
+            .contains("no version 9.9.9")
+    );
     let python = |name: &str, version: &str| json!({ "name": name, "version": version, "serverName": "m", "runtime": "python", "pythonModule": "m" });
-    let said = app.install(python("mcp-server-nope-not-there", "latest")).await.fails(404, "package_not_found");
+    let said = app
+        .install(python("mcp-server-nope-not-there", "latest"))
+        .await
+        .fails(404, "package_not_found");
     assert!(said.contains("mcp-server-nope-not-there"), "{said}");
-    let said = app.install(python("mcp-server-time", "9.9")).await.fails(400, "invalid_request");
+    let said = app
+        .install(python("mcp-server-time", "9.9"))
+        .await
+        .fails(400, "invalid_request");
     assert!(said.contains("no version 9.9"), "{said}");
     // A wrong module: it is installed, and does not start.
     let said = app.install(python("mcp-server-time", "2026.10.19")).await;
-    assert!(said.body["details"].as_str().is_some_and(|text| text.contains("No module named m")), "{}", said.body);
+    assert!(
+        said.body["details"]
+            .as_str()
+            .is_some_and(|text| text.contains("No module named m")),
+        "{}",
+        said.body
+    );
     said.fails(502, "upstream_error");
-    assert!(app.get("/mcp/servers").await.ok()["servers"].as_array().is_some_and(Vec::is_empty));
+    assert!(
+        app.get("/mcp/servers").await.ok()["servers"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+    );
     app.nothing_is_left().await;
 }
 
@@ -74,8 +111,17 @@ async fn a_server_behind_a_url_needs_no_package_of_any_registry() {
     let body = json!({ "name": "@modelcontextprotocol/server-nope-not-there", "version": "1.0.0", "serverName": "m",
         "transportType": "streamable_http", "url": "http://127.0.0.1:9/mcp", "command": "ignored", "enabled": true });
     let installed = app.install(body).await.ok();
-    assert_eq!((&installed["package"]["version"], &installed["server"]["status"]), (&json!("1.0.0"), &json!("error")));
-    assert!(installed["package"]["installPath"].is_null() && installed["server"]["command"].is_null(), "{installed}");
+    assert_eq!(
+        (
+            &installed["package"]["version"],
+            &installed["server"]["status"]
+        ),
+        (&json!("1.0.0"), &json!("error"))
+    );
+    assert!(
+        installed["package"]["installPath"].is_null() && installed["server"]["command"].is_null(),
+        "{installed}"
+    );
 }
 
 /// A registry that nobody can reach, a Python that is not there, credentials that nobody may see.
@@ -87,20 +133,36 @@ async fn causes_on_this_machine_are_named() {
         ("PYTHON_BIN", "no-such-python"),
     ];
     let app = start_with(&nowhere);
-    let said = app.install(json!({ "name": MEMORY, "serverName": "m" })).await.fails(502, "upstream_error");
+    let said = app
+        .install(json!({ "name": MEMORY, "serverName": "m" }))
+        .await
+        .fails(502, "upstream_error");
     assert!(said.contains("cannot reach its registry"), "{said}");
-    let python =
-        json!({ "name": "mcp-server-time", "serverName": "t", "runtime": "python", "pythonModule": "mcp_server_time" });
-    let said = app.install(python.clone()).await.fails(502, "upstream_error");
-    assert!(said.contains("no-such-python was not found") && said.contains("PYTHON_BIN"), "{said}");
+    let python = json!({ "name": "mcp-server-time", "serverName": "t", "runtime": "python", "pythonModule": "mcp_server_time" });
+    let said = app
+        .install(python.clone())
+        .await
+        .fails(502, "upstream_error");
+    assert!(
+        said.contains("no-such-python was not found") && said.contains("PYTHON_BIN"),
+        "{said}"
+    );
     drop(app);
 
     let app = start();
     let mut secret = python;
     secret["pipIndexUrl"] = json!("http://ana:hush-hush-7@127.0.0.1:9/simple");
     let failed = app.install(secret.clone()).await;
-    assert!(!failed.body.to_string().contains("hush-hush-7"), "{}", failed.body);
-    assert!(failed.fails(502, "upstream_error").contains("cannot reach its registry"));
+    assert!(
+        !failed.body.to_string().contains("hush-hush-7"),
+        "{}",
+        failed.body
+    );
+    assert!(
+        failed
+            .fails(502, "upstream_error")
+            .contains("cannot reach its registry")
+    );
     secret["enabled"] = json!(false);
     assert!(!app.log().contains("hush-hush-7"));
     let events = app.get("/events?limit=1000").await.body.to_string();

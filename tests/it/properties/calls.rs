@@ -51,7 +51,9 @@ fn spelled(text: &str, escaped: &[bool]) -> String {
             '/' if *escape && text.len().is_multiple_of(2) => json.push_str("\\/"),
             c if *escape || c < ' ' => {
                 let mut units = [0; 2];
-                c.encode_utf16(&mut units).iter().for_each(|unit| json.push_str(&format!("\\u{unit:04X}")));
+                c.encode_utf16(&mut units)
+                    .iter()
+                    .for_each(|unit| json.push_str(&format!("\\u{unit:04X}")));
             }
             c => json.push(c),
         }
@@ -61,15 +63,27 @@ fn spelled(text: &str, escaped: &[bool]) -> String {
 
 /// An object as somebody may write it: keys repeated, escaped and spaced at will.
 fn args() -> impl Strategy<Value = (String, Vec<(String, Value)>)> {
-    let escaped = prop_oneof![3 => Just(vec![false]), 1 => prop::collection::vec(any::<bool>(), 1..6)];
+    let escaped =
+        prop_oneof![3 => Just(vec![false]), 1 => prop::collection::vec(any::<bool>(), 1..6)];
     let member = (name(), escaped, json());
     (prop::collection::vec(member, 0..6), "[ \n\r\t]{0,3}").prop_map(|(members, space)| {
         let texts: Vec<_> = members
             .iter()
-            .map(|(name, escaped, value)| format!("{space}{}{space}:{space}{value:#}{space}", spelled(name, escaped)))
+            .map(|(name, escaped, value)| {
+                format!(
+                    "{space}{}{space}:{space}{value:#}{space}",
+                    spelled(name, escaped)
+                )
+            })
             .collect();
         let text = format!("{space}{{{space}{}}}{space}", texts.join(","));
-        (text, members.into_iter().map(|(name, _, value)| (name, value)).collect())
+        (
+            text,
+            members
+                .into_iter()
+                .map(|(name, _, value)| (name, value))
+                .collect(),
+        )
     })
 }
 
@@ -156,15 +170,27 @@ proptest! {
 
 /// A content block: of a known kind, of an unknown one, with members in all forms.
 fn block() -> impl Strategy<Value = Value> {
-    let kind = prop::sample::select(vec!["text", "image", "audio", "resource", "resource_link", "hologram"]);
+    let kind = prop::sample::select(vec![
+        "text",
+        "image",
+        "audio",
+        "resource",
+        "resource_link",
+        "hologram",
+    ]);
     let text = prop_oneof![3 => ".{0,12}".prop_map(Value::from), 1 => json()];
-    (kind, prop::option::of(text.clone()), prop::option::of(text), prop::option::of(".{0,8}")).prop_map(
-        |(kind, text, data, mime)| {
+    (
+        kind,
+        prop::option::of(text.clone()),
+        prop::option::of(text),
+        prop::option::of(".{0,8}"),
+    )
+        .prop_map(|(kind, text, data, mime)| {
             let mut block = json!({ "type": kind });
             text.into_iter().for_each(|text| block["text"] = text);
             data.into_iter().for_each(|data| block["data"] = data);
-            mime.into_iter().for_each(|mime| block["mimeType"] = mime.into());
+            mime.into_iter()
+                .for_each(|mime| block["mimeType"] = mime.into());
             block
-        },
-    )
+        })
 }

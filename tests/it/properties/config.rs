@@ -10,7 +10,11 @@ const MARK: &str = "zQ7xSECRETx7Qz";
 
 /// A variable, but `HOST`: a name there would be looked up, which takes the network.
 fn name() -> impl Strategy<Value = &'static str> {
-    let names: Vec<_> = variables().iter().map(|variable| variable.name).filter(|name| *name != "HOST").collect();
+    let names: Vec<_> = variables()
+        .iter()
+        .map(|variable| variable.name)
+        .filter(|name| *name != "HOST")
+        .collect();
     prop::sample::select(names)
 }
 

@@ -12,9 +12,14 @@ use mcp_api::core::event::{Event, StoredEvent};
 
 /// Decodes, and folds and stores again what could be decoded.
 fn digest(stored: StoredEvent) {
-    let Ok(event) = Event::decode(&stored) else { return };
+    let Ok(event) = Event::decode(&stored) else {
+        return;
+    };
     let again = event.encode().expect("encoded");
-    assert_eq!(Event::decode(&again).expect("what we write we can read"), event);
+    assert_eq!(
+        Event::decode(&again).expect("what we write we can read"),
+        event
+    );
     let _ = (event.subject(), event.public_data(&stored));
     let mut catalog = Catalog::default();
     let commit = crate::samples::commit(crate::samples::command_id(), &[event]);
@@ -26,29 +31,42 @@ fn digest(stored: StoredEvent) {
 
 /// A sample in which one value, somewhere, is another one or missing.
 fn mutated() -> impl Strategy<Value = Value> {
-    let stored: Vec<Value> = samples().iter().map(|event| serde_json::to_value(event).expect("JSON")).collect();
+    let stored: Vec<Value> = samples()
+        .iter()
+        .map(|event| serde_json::to_value(event).expect("JSON"))
+        .collect();
     let change = prop::option::weighted(0.8, json());
-    (prop::sample::select(stored), any::<prop::sample::Index>(), change).prop_map(|(mut stored, at, change)| {
-        let mut paths = Vec::new();
-        collect(&stored, String::new(), &mut paths);
-        let path = at.get(&paths);
-        match (change, path.rsplit_once('/')) {
-            (Some(other), _) => *stored.pointer_mut(path).expect("a place") = other,
-            (None, Some((above, name))) => match stored.pointer_mut(above) {
-                Some(Value::Object(map)) => drop(map.remove(name)),
-                Some(Value::Array(list)) => drop(list.pop()),
-                _ => {}
-            },
-            (None, None) => {}
-        }
-        stored
-    })
+    (
+        prop::sample::select(stored),
+        any::<prop::sample::Index>(),
+        change,
+    )
+        .prop_map(|(mut stored, at, change)| {
+            let mut paths = Vec::new();
+            collect(&stored, String::new(), &mut paths);
+            let path = at.get(&paths);
+            match (change, path.rsplit_once('/')) {
+                (Some(other), _) => *stored.pointer_mut(path).expect("a place") = other,
+                (None, Some((above, name))) => match stored.pointer_mut(above) {
+                    Some(Value::Object(map)) => drop(map.remove(name)),
+                    Some(Value::Array(list)) => drop(list.pop()),
+                    _ => {}
+                },
+                (None, None) => {}
+            }
+            stored
+        })
 }
 
 fn collect(value: &Value, path: String, into: &mut Vec<String>) {
     match value {
-        Value::Object(map) => map.iter().for_each(|(name, value)| collect(value, format!("{path}/{name}"), into)),
-        Value::Array(list) => list.iter().enumerate().for_each(|(n, v)| collect(v, format!("{path}/{n}"), into)),
+        Value::Object(map) => map
+            .iter()
+            .for_each(|(name, value)| collect(value, format!("{path}/{name}"), into)),
+        Value::Array(list) => list
+            .iter()
+            .enumerate()
+            .for_each(|(n, v)| collect(v, format!("{path}/{n}"), into)),
         _ => {}
     }
     into.push(path);

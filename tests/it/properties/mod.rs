@@ -11,7 +11,11 @@ use serde_json::Value;
 /// How many inputs a property is tried on.
 pub fn cases(count: u32) -> ProptestConfig {
     // A failure is printed whole; a file of them beside the sources would only be forgotten.
-    ProptestConfig { cases: count, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: count,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 /// Any JSON value, as `serde_json` understands it.
@@ -26,7 +30,8 @@ pub fn json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 24, 5, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            prop::collection::hash_map(".{0,6}", inner, 0..5).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::hash_map(".{0,6}", inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }

@@ -16,7 +16,8 @@ use crate::processes::eventually;
 const STREAMABLE: Kind = Kind::Everything("streamableHttp", "/mcp");
 
 async fn echo(app: &App, server: &str, message: &str) -> String {
-    app.text(server, "echo", json!({ "message": message })).await
+    app.text(server, "echo", json!({ "message": message }))
+        .await
 }
 
 #[tokio::test]
@@ -26,25 +27,52 @@ async fn a_real_server_is_called_with_secrets_and_its_session_outlives_a_kill() 
     let server = connected(&app, "everything", &everything.url()).await;
     let session = server["sessionId"].as_str().expect("a session").to_owned();
     assert_eq!(server["url"], everything.url());
-    assert!(server["toolsList"].as_array().expect("tools").len() > 5, "{server}");
-    app.set_secret("ana", "everything", "message", "ana's own").await;
-    let answer = app.call("ana", "everything", "echo", json!({ "message": "x" })).await.ok();
+    assert!(
+        server["toolsList"].as_array().expect("tools").len() > 5,
+        "{server}"
+    );
+    app.set_secret("ana", "everything", "message", "ana's own")
+        .await;
+    let answer = app
+        .call("ana", "everything", "echo", json!({ "message": "x" }))
+        .await
+        .ok();
     assert_eq!(answer["data"]["content"], "Echo: ana's own");
     assert_eq!(eras(&app).await, ["session"]);
-    assert_eq!(app.metric("mcp_api_children_alive", &[]).await, Some(0.0), "it is no child of ours");
+    assert_eq!(
+        app.metric("mcp_api_children_alive", &[]).await,
+        Some(0.0),
+        "it is no child of ours"
+    );
 
     app.kill_and_restart();
     assert_eq!(echo(&app, "everything", "again").await, "Echo: again");
     let server = app.server("everything").await;
     assert_eq!(server["sessionId"], session.as_str(), "{server}");
     assert!(server["logs"].to_string().contains("resumed"), "{server}");
-    let opened = app.happened().await.iter().filter(|line| line.starts_with("server.session_opened")).count();
+    let opened = app
+        .happened()
+        .await
+        .iter()
+        .filter(|line| line.starts_with("server.session_opened"))
+        .count();
     assert_eq!(opened, 1, "a session was opened again");
-    for file in std::fs::read_dir(app.data()).into_iter().flatten().flatten() {
+    for file in std::fs::read_dir(app.data())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let bytes = std::fs::read(file.path()).expect("a file");
-        assert!(!String::from_utf8_lossy(&bytes).contains(&session), "{} has the session", file.path().display());
+        assert!(
+            !String::from_utf8_lossy(&bytes).contains(&session),
+            "{} has the session",
+            file.path().display()
+        );
     }
-    assert!(!app.log().contains(&session), "the session stands in the log");
+    assert!(
+        !app.log().contains(&session),
+        "the session stands in the log"
+    );
 }
 
 #[tokio::test]
@@ -57,7 +85,10 @@ async fn a_server_started_again_costs_no_call() {
     for (n, said) in join_all(calls).await.into_iter().enumerate() {
         assert_eq!(said, format!("Echo: {n}"));
     }
-    app.until("/mcp/servers/everything", |body| body["server"]["sessionId"] != before).await;
+    app.until("/mcp/servers/everything", |body| {
+        body["server"]["sessionId"] != before
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -68,19 +99,32 @@ async fn a_server_killed_under_calls_loses_only_what_had_begun() {
     let path = app.dir.path().join("held");
     let begun = app.call("ana", "python", "hold", json!({ "path": path }));
     let kill = async {
-        eventually("the call has begun", || std::fs::read_to_string(&path).is_ok_and(|said| said == "begun")).await;
+        eventually("the call has begun", || {
+            std::fs::read_to_string(&path).is_ok_and(|said| said == "begun")
+        })
+        .await;
         python.kill();
     };
     let (begun, ()) = tokio::join!(begun, kill);
     assert_eq!(begun.body["mayHaveRun"], true, "{}", begun.body);
     begun.fails(502, "upstream_error");
     // None of these is begun before it is back: they say so, or succeed.
-    let calls = join_all((0..8).map(async |_| app.call("ana", "python", "echo", json!({ "message": "x" })).await));
+    let calls = join_all((0..8).map(async |_| {
+        app.call("ana", "python", "echo", json!({ "message": "x" }))
+            .await
+    }));
     let (calls, ()) = tokio::join!(calls, python.restart());
     for call in calls {
-        assert!(call.status == 200 || call.body.get("mayHaveRun").is_none(), "{}", call.body);
+        assert!(
+            call.status == 200 || call.body.get("mayHaveRun").is_none(),
+            "{}",
+            call.body
+        );
     }
-    app.until("/mcp/servers/python", |body| body["server"]["status"] == "connected").await;
+    app.until("/mcp/servers/python", |body| {
+        body["server"]["status"] == "connected"
+    })
+    .await;
     assert_eq!(echo(&app, "python", "back").await, "Echo: back");
 }
 
@@ -90,12 +134,20 @@ async fn a_server_that_is_away_is_an_error_and_comes_back() {
     let mut everything = Real::start(STREAMABLE).await;
     connected(&app, "everything", &everything.url()).await;
     everything.kill();
-    let failed = app.call("ana", "everything", "echo", json!({ "message": "x" })).await;
+    let failed = app
+        .call("ana", "everything", "echo", json!({ "message": "x" }))
+        .await;
     let error = failed.fails(502, "upstream_error");
     assert!(error.contains("cannot be connected to"), "{error}");
-    app.until("/mcp/servers/everything", |body| body["server"]["status"] == "error").await;
+    app.until("/mcp/servers/everything", |body| {
+        body["server"]["status"] == "error"
+    })
+    .await;
     everything.restart().await;
-    app.until("/mcp/servers/everything", |body| body["server"]["status"] == "connected").await;
+    app.until("/mcp/servers/everything", |body| {
+        body["server"]["status"] == "connected"
+    })
+    .await;
     assert_eq!(echo(&app, "everything", "back").await, "Echo: back");
 }
 
@@ -109,10 +161,15 @@ async fn the_first_transport_is_found_and_remembered() {
     app.kill_and_restart();
     assert_eq!(echo(&app, "everything", "y").await, "Echo: y");
     everything.restart().await;
-    app.until("/mcp/servers/everything", |body| body["server"]["status"] == "connected").await;
+    app.until("/mcp/servers/everything", |body| {
+        body["server"]["status"] == "connected"
+    })
+    .await;
     // The first may find that the old connection is none any more.
     let heals = async || {
-        let said = app.call("ana", "everything", "echo", json!({ "message": "z" })).await;
+        let said = app
+            .call("ana", "everything", "echo", json!({ "message": "z" }))
+            .await;
         assert!(matches!(said.status, 200 | 502), "{}", said.body);
         said.status == 200
     };
@@ -128,16 +185,26 @@ async fn a_server_without_sessions_is_spoken_to_without_one() {
     assert_eq!(eras(&app).await, ["stateless"]);
     assert_eq!(echo(&app, "python", "x").await, "Echo: x");
     // One argument must be among the headers, or the server refuses the call.
-    assert_eq!(app.text("python", "routed", json!({ "region": "zürich" })).await, "to zürich");
+    assert_eq!(
+        app.text("python", "routed", json!({ "region": "zürich" }))
+            .await,
+        "to zürich"
+    );
     // Its stream tells of a tool that was not there before.
     app.text("python", "grow", json!({})).await;
-    app.until("/mcp/servers/python", |body| body["server"]["toolsList"].to_string().contains("grown")).await;
+    app.until("/mcp/servers/python", |body| {
+        body["server"]["toolsList"].to_string().contains("grown")
+    })
+    .await;
     assert_eq!(app.text("python", "grown", json!({})).await, "grown");
 
     let path = app.dir.path().join("held");
     let call = json!({ "serverName": "python", "methodName": "hold", "args": { "path": path }, "timeoutMs": 1500 });
     app.post("/mcp/tool/call", call).await.fails(504, "timeout");
-    eventually("the call is cancelled", || std::fs::read_to_string(&path).is_ok_and(|said| said == "cancelled")).await;
+    eventually("the call is cancelled", || {
+        std::fs::read_to_string(&path).is_ok_and(|said| said == "cancelled")
+    })
+    .await;
 
     app.kill_and_restart();
     assert_eq!(echo(&app, "python", "y").await, "Echo: y");
@@ -151,7 +218,10 @@ async fn a_stale_session_costs_one_quiet_beginning() {
     for (status, body) in [
         (404, ""),
         (400, "no such session"),
-        (400, r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no"}}"#),
+        (
+            400,
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no"}}"#,
+        ),
     ] {
         let (newest, forgotten) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let before = forgotten.clone();
@@ -159,7 +229,10 @@ async fn a_stale_session_costs_one_quiet_beginning() {
             if seen.about() == "initialize" {
                 return Some(session_of(seen, newest.fetch_add(1, Ordering::SeqCst) + 1));
             }
-            let session = seen.header("mcp-session-id")?.parse::<usize>().expect("a number");
+            let session = seen
+                .header("mcp-session-id")?
+                .parse::<usize>()
+                .expect("a number");
             let stale = session <= before.load(Ordering::SeqCst);
             stale.then(|| (StatusCode::from_u16(status).expect("a status"), body).into_response())
         })
@@ -172,7 +245,10 @@ async fn a_stale_session_costs_one_quiet_beginning() {
         assert!(calls.iter().all(|said| said == "echoed"), "{calls:?}");
         // Whoever found it stale, it was opened once.
         assert_eq!(script.times("initialize"), 2);
-        app.until("/mcp/servers/script", |body| body["server"]["sessionId"] == "2").await;
+        app.until("/mcp/servers/script", |body| {
+            body["server"]["sessionId"] == "2"
+        })
+        .await;
     }
 }
 
@@ -185,8 +261,13 @@ async fn a_refusal_of_our_own_request_is_no_stale_session() {
     .await;
     let app = App::start();
     connected(&app, "script", &script.url).await;
-    app.call("ana", "script", "echo", json!({})).await.fails(400, "invalid_request");
-    assert_eq!((script.times("initialize"), script.times("tools/call")), (1, 1));
+    app.call("ana", "script", "echo", json!({}))
+        .await
+        .fails(400, "invalid_request");
+    assert_eq!(
+        (script.times("initialize"), script.times("tools/call")),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -195,21 +276,44 @@ async fn a_given_session_is_resumed_and_another_may_be_given() {
     let app = App::start();
     let given = json!({ "sessionId": "given-1" });
     let server = register(&app, "script", &script.url, given).await.ok()["server"].take();
-    assert_eq!((&server["status"], &server["sessionId"]), (&json!("connected"), &json!("given-1")), "{server}");
+    assert_eq!(
+        (&server["status"], &server["sessionId"]),
+        (&json!("connected"), &json!("given-1")),
+        "{server}"
+    );
     assert_eq!(script.times("initialize"), 0);
-    assert!(script.seen().iter().all(|seen| seen.header("mcp-session-id") == Some("given-1")));
+    assert!(
+        script
+            .seen()
+            .iter()
+            .all(|seen| seen.header("mcp-session-id") == Some("given-1"))
+    );
 
     let before = app.happened().await.len();
     let server = app.put("/mcp/servers/script", server).await.ok()["server"].take();
-    assert_eq!(app.happened().await.len(), before, "what was read and put back changed something");
+    assert_eq!(
+        app.happened().await.len(),
+        before,
+        "what was read and put back changed something"
+    );
     assert_eq!(server["sessionId"], "given-1");
 
-    let server = app.put("/mcp/servers/script", json!({ "sessionId": "given-2" })).await.ok()["server"].take();
+    let server = app
+        .put("/mcp/servers/script", json!({ "sessionId": "given-2" }))
+        .await
+        .ok()["server"]
+        .take();
     assert_eq!(server["sessionId"], "given-2", "{server}");
-    let server = app.put("/mcp/servers/script", json!({ "sessionId": null })).await.ok()["server"].take();
+    let server = app
+        .put("/mcp/servers/script", json!({ "sessionId": null }))
+        .await
+        .ok()["server"]
+        .take();
     assert_eq!(server["sessionId"], "the-session", "{server}");
     assert_eq!(script.times("initialize"), 1);
-    app.put("/mcp/servers/script", json!({ "sessionId": "a b" })).await.fails(400, "invalid_request");
+    app.put("/mcp/servers/script", json!({ "sessionId": "a b" }))
+        .await
+        .fails(400, "invalid_request");
 }
 
 #[tokio::test]
@@ -236,11 +340,19 @@ async fn an_answer_that_is_cut_off_is_resumed_and_not_asked_for_again() {
     assert_eq!(app.text("script", "echo", json!({})).await, "kept");
     assert_eq!(script.times("tools/call"), 1, "the call was made twice");
 
-    let failed = app.call("ana", "script", "echo", json!({ "lost": true })).await;
+    let failed = app
+        .call("ana", "script", "echo", json!({ "lost": true }))
+        .await;
     assert_eq!(failed.body["mayHaveRun"], true, "{}", failed.body);
     let error = failed.fails(502, "upstream_error");
     assert!(error.contains("cut off"), "{error}");
-    assert!(script.seen().iter().any(|seen| seen.header("last-event-id") == Some("41")), "it was not resumed");
+    assert!(
+        script
+            .seen()
+            .iter()
+            .any(|seen| seen.header("last-event-id") == Some("41")),
+        "it was not resumed"
+    );
     assert_eq!(script.times("tools/call"), 2, "the call was made twice");
 }
 
@@ -261,35 +373,66 @@ async fn questions_of_a_server_are_answered_and_its_words_are_kept() {
     .await;
     let app = App::start();
     connected(&app, "script", &script.url).await;
-    app.set_secret("ana", "script", "key", "hunter2hunter2").await;
+    app.set_secret("ana", "script", "key", "hunter2hunter2")
+        .await;
     let answer = app.call("ana", "script", "echo", json!({})).await.ok();
     assert_eq!(answer["data"]["content"], "done");
     let answered = |id: serde_json::Value| {
-        script.seen().into_iter().find(|seen| seen.body["id"] == id && seen.body.get("method").is_none())
+        script
+            .seen()
+            .into_iter()
+            .find(|seen| seen.body["id"] == id && seen.body.get("method").is_none())
     };
-    eventually("both are answered", || answered(json!(7)).is_some() && answered(json!("8")).is_some()).await;
-    assert_eq!(answered(json!(7)).expect("an answer").body["result"], json!({}));
-    assert_eq!(answered(json!("8")).expect("an answer").body["error"]["code"], -32601);
+    eventually("both are answered", || {
+        answered(json!(7)).is_some() && answered(json!("8")).is_some()
+    })
+    .await;
+    assert_eq!(
+        answered(json!(7)).expect("an answer").body["result"],
+        json!({})
+    );
+    assert_eq!(
+        answered(json!("8")).expect("an answer").body["error"]["code"],
+        -32601
+    );
     let server = app.server("script").await;
-    assert!(server["logs"].to_string().contains("***") && !server.to_string().contains("hunter2"), "{server}");
+    assert!(
+        server["logs"].to_string().contains("***") && !server.to_string().contains("hunter2"),
+        "{server}"
+    );
 }
 
 #[tokio::test]
 async fn a_call_past_its_time_is_cancelled_at_the_server() {
     let script = Script::start(|seen| {
         (seen.about() == "tools/call").then(|| {
-            stream(axum::body::Body::from_stream(futures::stream::pending::<Result<String, std::io::Error>>()))
+            stream(axum::body::Body::from_stream(futures::stream::pending::<
+                Result<String, std::io::Error>,
+            >()))
         })
     })
     .await;
     let app = App::start();
     connected(&app, "script", &script.url).await;
-    let call = json!({ "serverName": "script", "methodName": "echo", "args": {}, "timeoutMs": 300 });
+    let call =
+        json!({ "serverName": "script", "methodName": "echo", "args": {}, "timeoutMs": 300 });
     app.post("/mcp/tool/call", call).await.fails(504, "timeout");
-    eventually("it is cancelled", || script.times("notifications/cancelled") == 1).await;
+    eventually("it is cancelled", || {
+        script.times("notifications/cancelled") == 1
+    })
+    .await;
     let seen = script.seen();
-    let of = |about: &str| seen.iter().find(|seen| seen.about() == about).expect("a message").body.clone();
-    assert_eq!(of("notifications/cancelled")["params"]["requestId"], of("tools/call")["id"]);
+    let of = |about: &str| {
+        seen.iter()
+            .find(|seen| seen.about() == about)
+            .expect("a message")
+            .body
+            .clone()
+    };
+    assert_eq!(
+        of("notifications/cancelled")["params"]["requestId"],
+        of("tools/call")["id"]
+    );
 }
 
 #[tokio::test]
@@ -299,15 +442,21 @@ async fn the_servers_own_stream_tells_of_new_tools() {
     let script = Script::start(move |seen| match seen.about() {
         "GET" => {
             known.fetch_add(1, Ordering::SeqCst);
-            Some(stream(cut_off("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n")))
+            Some(stream(cut_off(
+                "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n",
+            )))
         }
-        "tools/list" if known.load(Ordering::SeqCst) > 0 => {
-            Some(result_of(seen, json!({ "tools": [{ "name": "grown", "inputSchema": {} }] })))
-        }
+        "tools/list" if known.load(Ordering::SeqCst) > 0 => Some(result_of(
+            seen,
+            json!({ "tools": [{ "name": "grown", "inputSchema": {} }] }),
+        )),
         _ => None,
     })
     .await;
     let app = App::start();
     connected(&app, "script", &script.url).await;
-    app.until("/mcp/servers/script", |body| body["server"]["toolsList"][0]["name"] == "grown").await;
+    app.until("/mcp/servers/script", |body| {
+        body["server"]["toolsList"][0]["name"] == "grown"
+    })
+    .await;
 }

@@ -31,8 +31,16 @@ pub enum Kind {
 
 impl Real {
     pub async fn start(kind: Kind) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-        let mut real = Self { port, kind, child: None };
+        let port = TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("an address")
+            .port();
+        let mut real = Self {
+            port,
+            kind,
+            child: None,
+        };
         real.restart().await;
         real
     }
@@ -58,7 +66,8 @@ impl Real {
         let mut command = match self.kind {
             Kind::Everything(mode, _) => {
                 let mut command = Command::new("node");
-                let server = "npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
+                let server =
+                    "npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
                 command
                     .args(["-r", &fixture("loopback.cjs"), &installed(server), mode])
                     .env("PORT", self.port.to_string());
@@ -70,9 +79,18 @@ impl Real {
                 command
             }
         };
-        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a server"));
+        self.child = Some(
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("a server"),
+        );
         let until = Instant::now() + PATIENCE;
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+            .await
+            .is_err()
+        {
             assert!(Instant::now() < until, "the server never listened");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -86,15 +104,23 @@ impl Drop for Real {
 }
 
 pub fn installed(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services").join(path);
-    assert!(path.exists(), "run ./tests/run once: it installs the real MCP servers, and {} is missing", path.display());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/services")
+        .join(path);
+    assert!(
+        path.exists(),
+        "run ./tests/run once: it installs the real MCP servers, and {} is missing",
+        path.display()
+    );
     path.display().to_string()
 }
 
 /// Registers a server behind a URL, with further fields.
 pub async fn register(app: &App, name: &str, url: &str, more: Value) -> Answer {
     let mut body = json!({ "name": name, "transportType": "streamable_http", "url": url });
-    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    body.as_object_mut()
+        .expect("an object")
+        .extend(more.as_object().expect("an object").clone());
     app.post("/mcp/servers", body).await
 }
 
@@ -109,5 +135,8 @@ pub async fn connected(app: &App, name: &str, url: &str) -> Value {
 pub async fn eras(app: &App) -> Vec<Value> {
     let events = app.get("/events?limit=1000").await.ok();
     let events = events["events"].as_array().expect("events").iter();
-    events.filter(|event| event["type"] == "server.era_found").map(|event| event["data"]["era"].clone()).collect()
+    events
+        .filter(|event| event["type"] == "server.era_found")
+        .map(|event| event["data"]["era"].clone())
+        .collect()
 }

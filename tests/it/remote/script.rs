@@ -41,10 +41,18 @@ pub struct Script {
 
 impl Script {
     /// Answers as `answering` says, and where that says nothing as a well-made server with sessions does.
-    pub async fn start(answering: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    pub async fn start(
+        answering: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
-        let script = Self { url, seen: Arc::default(), answering: Arc::new(answering) };
+        let script = Self {
+            url,
+            seen: Arc::default(),
+            answering: Arc::new(answering),
+        };
         let router = Router::new().fallback(answer).with_state(script.clone());
         tokio::spawn(axum::serve(listener, router).into_future());
         script
@@ -56,7 +64,10 @@ impl Script {
 
     /// How often it was asked that.
     pub fn times(&self, about: &str) -> usize {
-        self.seen().iter().filter(|seen| seen.about() == about).count()
+        self.seen()
+            .iter()
+            .filter(|seen| seen.about() == about)
+            .count()
     }
 }
 
@@ -64,8 +75,17 @@ async fn answer(State(script): State<Script>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
     let body = serde_json::from_slice(&body).unwrap_or_default();
-    let seen = Seen { path: parts.uri.path().to_owned(), method: parts.method, headers: parts.headers, body };
-    script.seen.lock().expect("what was seen").push(seen.clone());
+    let seen = Seen {
+        path: parts.uri.path().to_owned(),
+        method: parts.method,
+        headers: parts.headers,
+        body,
+    };
+    script
+        .seen
+        .lock()
+        .expect("what was seen")
+        .push(seen.clone());
     (script.answering)(&seen).unwrap_or_else(|| usual(&seen))
 }
 
@@ -73,7 +93,10 @@ async fn answer(State(script): State<Script>, request: Request) -> Response {
 fn usual(seen: &Seen) -> Response {
     match seen.about() {
         "initialize" => session_of(seen, "the-session"),
-        "tools/list" => result_of(seen, json!({ "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] })),
+        "tools/list" => result_of(
+            seen,
+            json!({ "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] }),
+        ),
         "tools/call" => result_of(seen, text("echoed")),
         "ping" => result_of(seen, json!({})),
         "GET" => StatusCode::METHOD_NOT_ALLOWED.into_response(),
@@ -87,7 +110,9 @@ pub fn session_of(seen: &Seen, id: impl ToString) -> Response {
     let server = json!({ "name": "script", "version": "1" });
     let result = json!({ "protocolVersion": "2025-06-18", "capabilities": { "tools": {} }, "serverInfo": server });
     let mut response = result_of(seen, result);
-    response.headers_mut().insert("mcp-session-id", id.to_string().parse().expect("a header"));
+    response
+        .headers_mut()
+        .insert("mcp-session-id", id.to_string().parse().expect("a header"));
     response
 }
 
@@ -108,11 +133,14 @@ pub fn stream(bytes: impl Into<Body>) -> Response {
 pub fn cut_off(text: &str) -> Body {
     let chunks = [Ok(text.to_owned()), Err(std::io::Error::other("cut"))];
     // A moment between the two, or the first would never leave.
-    let chunks = futures::stream::unfold((chunks.into_iter(), false), |(mut chunks, late)| async move {
-        if late {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        chunks.next().map(|chunk| (chunk, (chunks, true)))
-    });
+    let chunks = futures::stream::unfold(
+        (chunks.into_iter(), false),
+        |(mut chunks, late)| async move {
+            if late {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            chunks.next().map(|chunk| (chunk, (chunks, true)))
+        },
+    );
     Body::from_stream(chunks)
 }

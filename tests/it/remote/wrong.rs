@@ -24,11 +24,18 @@ async fn refused(url: &str) -> String {
 async fn refused_with(url: &str, env: &[(&str, &str)]) -> String {
     let app = App::start_with(env);
     let began = Instant::now();
-    let fields =
-        json!({ "startupTimeout": 8000, "headers": { "X-Api-Key": KEY, "Authorization": format!("Bearer {KEY}") } });
+    let fields = json!({ "startupTimeout": 8000, "headers": { "X-Api-Key": KEY, "Authorization": format!("Bearer {KEY}") } });
     let server = register(&app, "wrong", url, fields).await.ok()["server"].take();
-    assert!(began.elapsed() < Duration::from_secs(12), "it took {:?}", began.elapsed());
-    assert_eq!((&server["status"], &server["enabled"]), (&json!("error"), &json!(true)), "{server}");
+    assert!(
+        began.elapsed() < Duration::from_secs(12),
+        "it took {:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        (&server["status"], &server["enabled"]),
+        (&json!("error"), &json!(true)),
+        "{server}"
+    );
     assert!(!server.to_string().contains(KEY), "{server}");
     let failed = app.call("ana", "wrong", "echo", json!({})).await;
     assert!(!failed.body.to_string().contains(KEY), "{}", failed.body);
@@ -38,16 +45,24 @@ async fn refused_with(url: &str, env: &[(&str, &str)]) -> String {
 }
 
 /// Calls a tool of a server that is well until then.
-async fn failed(answering: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static) -> (u16, Value) {
-    let script = Script::start(move |seen| (seen.about() == "tools/call").then(|| answering(seen))).await;
+async fn failed(
+    answering: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static,
+) -> (u16, Value) {
+    let script =
+        Script::start(move |seen| (seen.about() == "tools/call").then(|| answering(seen))).await;
     let app = App::start_with(&[("RESULT_LIMIT", "1mb")]);
     let headers = json!({ "headers": { "Authorization": format!("Bearer {KEY}") } });
     let server = register(&app, "wrong", &script.url, headers).await.ok()["server"].take();
     assert_eq!(server["status"], "connected", "{server}");
-    let call = json!({ "serverName": "wrong", "methodName": "echo", "args": {}, "timeoutMs": 3000 });
+    let call =
+        json!({ "serverName": "wrong", "methodName": "echo", "args": {}, "timeoutMs": 3000 });
     let began = Instant::now();
     let answer = app.post("/mcp/tool/call", call).await;
-    assert!(began.elapsed() < Duration::from_secs(6), "it took {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "it took {:?}",
+        began.elapsed()
+    );
     assert!(!answer.body.to_string().contains(KEY), "{}", answer.body);
     assert!(!app.log().contains(KEY), "the key stands in the log");
     assert_eq!(script.times("tools/call"), 1, "the call was made twice");
@@ -58,9 +73,10 @@ async fn failed(answering: impl Fn(&Seen) -> axum::response::Response + Send + S
 async fn a_redirect_to_another_host_is_not_followed() {
     let other = Script::start(|_| None).await;
     let to = other.url.clone();
-    let script =
-        Script::start(move |_| Some((StatusCode::TEMPORARY_REDIRECT, [("location", to.clone())]).into_response()))
-            .await;
+    let script = Script::start(move |_| {
+        Some((StatusCode::TEMPORARY_REDIRECT, [("location", to.clone())]).into_response())
+    })
+    .await;
     let error = refused(&script.url).await;
     assert!(error.contains("redirect"), "{error}");
     assert!(other.seen().is_empty(), "the redirect was followed");
@@ -69,14 +85,18 @@ async fn a_redirect_to_another_host_is_not_followed() {
 #[tokio::test]
 async fn a_redirect_within_the_origin_is_followed() {
     let script = Script::start(|seen| {
-        (seen.path == "/mcp").then(|| (StatusCode::TEMPORARY_REDIRECT, [("location", "/mcp/")]).into_response())
+        (seen.path == "/mcp")
+            .then(|| (StatusCode::TEMPORARY_REDIRECT, [("location", "/mcp/")]).into_response())
     })
     .await;
     let app = App::start();
     let server = register(&app, "script", &script.url, json!({})).await.ok();
     assert_eq!(server["server"]["status"], "connected");
     app.call("ana", "script", "echo", json!({})).await.ok();
-    let round = Script::start(|_| Some((StatusCode::TEMPORARY_REDIRECT, [("location", "/mcp")]).into_response())).await;
+    let round = Script::start(|_| {
+        Some((StatusCode::TEMPORARY_REDIRECT, [("location", "/mcp")]).into_response())
+    })
+    .await;
     let error = refused(&round.url).await;
     assert!(error.contains("redirects more than"), "{error}");
 }
@@ -84,10 +104,17 @@ async fn a_redirect_within_the_origin_is_followed() {
 #[tokio::test]
 async fn a_certificate_that_has_expired() {
     let dir = tempfile::TempDir::new().expect("a folder");
-    let made = Command::new(installed("python/bin/python")).arg(fixture("expired.py")).arg(dir.path()).output();
+    let made = Command::new(installed("python/bin/python"))
+        .arg(fixture("expired.py"))
+        .arg(dir.path())
+        .output();
     let made = made.expect("python");
     assert!(made.status.success(), "{made:?}");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("an address")
+        .port();
     let server = "s_server -quiet -www -cert cert.pem -key key.pem -accept";
     let mut server = Command::new("openssl")
         .current_dir(dir.path())
@@ -98,32 +125,68 @@ async fn a_certificate_that_has_expired() {
         .stderr(Stdio::null())
         .spawn()
         .expect("a server");
-    eventually("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    eventually("it listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    })
+    .await;
     let cert = dir.path().join("cert.pem").display().to_string();
     // Trusted, but for its age.
-    let error = refused_with(&format!("https://127.0.0.1:{port}/mcp"), &[("SSL_CERT_FILE", &cert)]).await;
+    let error = refused_with(
+        &format!("https://127.0.0.1:{port}/mcp"),
+        &[("SSL_CERT_FILE", &cert)],
+    )
+    .await;
     server.kill().expect("killed");
     server.wait().expect("ended");
-    assert!(error.contains("certificate") && error.contains("expired"), "{error}");
+    assert!(
+        error.contains("certificate") && error.contains("expired"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn html_is_no_mcp() {
-    let html = || ([("content-type", "text/html; charset=utf-8")], "<h1>hello</h1>").into_response();
+    let html = || {
+        (
+            [("content-type", "text/html; charset=utf-8")],
+            "<h1>hello</h1>",
+        )
+            .into_response()
+    };
     let script = Script::start(move |_| Some(html())).await;
     let error = refused(&script.url).await;
     assert!(error.contains("text/html"), "{error}");
     let (status, body) = failed(move |_| html()).await;
-    assert_eq!((status, &body["code"]), (502, &json!("upstream_error")), "{body}");
-    assert!(body["error"].as_str().expect("a sentence").contains("text/html"), "{body}");
+    assert_eq!(
+        (status, &body["code"]),
+        (502, &json!("upstream_error")),
+        "{body}"
+    );
+    assert!(
+        body["error"]
+            .as_str()
+            .expect("a sentence")
+            .contains("text/html"),
+        "{body}"
+    );
 }
 
 #[tokio::test]
 async fn a_stream_cut_in_the_middle_of_an_event() {
     let (status, body) = failed(|_| stream(cut_off("data: {\"jsonrpc\":\"2.0\",\"id\":"))).await;
-    assert_eq!((status, &body["code"], &body["mayHaveRun"]), (502, &json!("upstream_error"), &json!(true)), "{body}");
-    let (status, body) =
-        failed(|_| ([("content-type", "application/json")], cut_off("{\"jsonrpc\"")).into_response()).await;
+    assert_eq!(
+        (status, &body["code"], &body["mayHaveRun"]),
+        (502, &json!("upstream_error"), &json!(true)),
+        "{body}"
+    );
+    let (status, body) = failed(|_| {
+        (
+            [("content-type", "application/json")],
+            cut_off("{\"jsonrpc\""),
+        )
+            .into_response()
+    })
+    .await;
     assert_eq!((status, &body["mayHaveRun"]), (502, &json!(true)), "{body}");
 }
 
@@ -134,15 +197,26 @@ async fn a_hundred_megabytes_are_too_much() {
         let chunks = futures::stream::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone()));
         Body::from_stream(futures::StreamExt::take(chunks, 1600))
     };
-    let (status, body) = failed(move |_| ([("content-type", "application/json")], endless()).into_response()).await;
-    assert_eq!((status, &body["code"]), (502, &json!("result_too_large")), "{body}");
+    let (status, body) =
+        failed(move |_| ([("content-type", "application/json")], endless()).into_response()).await;
+    assert_eq!(
+        (status, &body["code"]),
+        (502, &json!("result_too_large")),
+        "{body}"
+    );
     let (status, body) = failed(move |_| stream(endless())).await;
-    assert_eq!((status, &body["code"]), (502, &json!("result_too_large")), "{body}");
+    assert_eq!(
+        (status, &body["code"]),
+        (502, &json!("result_too_large")),
+        "{body}"
+    );
 }
 
 #[tokio::test]
 async fn headers_without_end_end_in_time() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
     let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -157,14 +231,23 @@ async fn headers_without_end_end_in_time() {
         }
     });
     let error = refused(&url).await;
-    assert!(error.contains("startupTimeout") || error.contains("header"), "{error}");
+    assert!(
+        error.contains("startupTimeout") || error.contains("header"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn what_answers_nothing_or_refuses_is_named() {
     for (status, wanted) in [(401, "HTTP 401"), (500, "HTTP 500"), (202, "202")] {
-        let script =
-            Script::start(move |_| Some(StatusCode::from_u16(status).expect("a status").into_response())).await;
+        let script = Script::start(move |_| {
+            Some(
+                StatusCode::from_u16(status)
+                    .expect("a status")
+                    .into_response(),
+            )
+        })
+        .await;
         let error = refused(&script.url).await;
         assert!(error.contains(wanted), "{error}");
     }
@@ -175,13 +258,20 @@ async fn what_answers_nothing_or_refuses_is_named() {
 #[tokio::test]
 async fn credentials_that_a_server_repeats_are_hidden() {
     let (_, body) = failed(|seen| {
-        let said = format!("bad token {}", seen.header("authorization").expect("a token"));
+        let said = format!(
+            "bad token {}",
+            seen.header("authorization").expect("a token")
+        );
         let bare = said.replace("Bearer ", "");
         let error = json!({ "code": -32000, "message": said, "data": { "token": bare } });
-        axum::Json(json!({ "jsonrpc": "2.0", "id": seen.body["id"], "error": error })).into_response()
+        axum::Json(json!({ "jsonrpc": "2.0", "id": seen.body["id"], "error": error }))
+            .into_response()
     })
     .await;
-    assert!(body["error"].as_str().expect("a sentence").contains("***"), "{body}");
+    assert!(
+        body["error"].as_str().expect("a sentence").contains("***"),
+        "{body}"
+    );
 }
 
 #[tokio::test]

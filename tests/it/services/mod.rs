@@ -11,7 +11,11 @@ use std::process::{Child, Command, Stdio};
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port()
+    TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("its address")
+        .port()
 }
 
 /// Where `tests/services/install` has put a program.
@@ -25,8 +29,18 @@ pub fn spawn(dir: &Path, program: &str, args: &[String]) -> Service {
     let script = r#"dir=$1; shift; "$@" </dev/null >"$dir.log" 2>&1 & child=$!
         read word; kill -9 $child; wait; [ "$word" = keep ] || rm -rf "$dir" "$dir.log""#;
     let mut shell = Command::new("sh");
-    shell.args(["-c", script, "sh"]).arg(dir).arg(program).args(args).process_group(0).stderr(Stdio::null());
-    let shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a shell");
+    shell
+        .args(["-c", script, "sh"])
+        .arg(dir)
+        .arg(program)
+        .args(args)
+        .process_group(0)
+        .stderr(Stdio::null());
+    let shell = shell
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a shell");
     Service(shell)
 }
 

@@ -31,25 +31,36 @@ impl Mongod {
 
     pub fn start_with(more: &[&str]) -> Self {
         let more = more.iter().map(|text| text.to_string()).collect();
-        let mut mongod =
-            Self { port: free_port(), more, dir: TempDir::new().expect("a temporary folder"), service: None };
+        let mut mongod = Self {
+            port: free_port(),
+            more,
+            dir: TempDir::new().expect("a temporary folder"),
+            service: None,
+        };
         mongod.restart();
         mongod
     }
 
     /// Starts a replica set of so many members.
     pub async fn set(members: usize) -> Vec<Self> {
-        let set: Vec<_> = (0..members).map(|_| Self::start_with(&["--replSet", "rs0"])).collect();
+        let set: Vec<_> = (0..members)
+            .map(|_| Self::start_with(&["--replSet", "rs0"]))
+            .collect();
         let hosts = set.iter().enumerate();
-        let hosts: Vec<_> =
-            hosts.map(|(n, m)| doc! { "_id": n as i32, "host": format!("127.0.0.1:{}", m.port) }).collect();
+        let hosts: Vec<_> = hosts
+            .map(|(n, m)| doc! { "_id": n as i32, "host": format!("127.0.0.1:{}", m.port) })
+            .collect();
         // A short election, so that tests need not wait for long.
         let settings = doc! { "electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500 };
         let config = doc! { "_id": "rs0", "members": hosts, "settings": settings };
         let one = format!("mongodb://127.0.0.1:{}/?directConnection=true", set[0].port);
         command(&one, doc! { "replSetInitiate": config }).await;
         let until = Instant::now() + PATIENCE;
-        while command(&one, doc! { "hello": 1 }).await.get("primary").is_none() {
+        while command(&one, doc! { "hello": 1 })
+            .await
+            .get("primary")
+            .is_none()
+        {
             assert!(Instant::now() < until, "no primary is elected");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -64,7 +75,9 @@ impl Mongod {
             }
             // On a thread of its own: a test's runtime must not be blocked on another.
             let start = || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
                 runtime.expect("a runtime").block_on(Mongod::set(1))
             };
             let set = std::thread::spawn(start).join().expect("a replica set");
@@ -76,8 +89,15 @@ impl Mongod {
 
     /// The URL of a set, or of one alone.
     pub fn url(set: &[Self]) -> String {
-        let hosts: Vec<_> = set.iter().map(|m| format!("127.0.0.1:{}", m.port)).collect();
-        let options = if set[0].more.is_empty() { "" } else { "?replicaSet=rs0" };
+        let hosts: Vec<_> = set
+            .iter()
+            .map(|m| format!("127.0.0.1:{}", m.port))
+            .collect();
+        let options = if set[0].more.is_empty() {
+            ""
+        } else {
+            "?replicaSet=rs0"
+        };
         format!("mongodb://{}/{options}", hosts.join(","))
     }
 
@@ -103,5 +123,9 @@ impl Mongod {
 /// Runs an administrator's command.
 pub async fn command(url: &str, command: Document) -> Document {
     let client = mongodb::Client::with_uri_str(url).await.expect("a client");
-    client.database("admin").run_command(command).await.expect("an answer")
+    client
+        .database("admin")
+        .run_command(command)
+        .await
+        .expect("an answer")
 }

@@ -29,7 +29,10 @@ impl Version {
             Self::Newest => "nats",
             Self::Debian => "nats-debian",
         };
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services").join(folder).join("nats-server")
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("target/services")
+            .join(folder)
+            .join("nats-server")
     }
 
     pub fn is_there(self) -> bool {
@@ -59,12 +62,20 @@ impl Nats {
 
     /// Starts a server with more lines in its configuration; they may name files put into its folder.
     pub fn with_config(version: Version, config: impl FnOnce(&Path) -> String) -> Self {
-        assert!(version.is_there(), "{version:?}: nats-server is missing; tests/services/install brings it");
+        assert!(
+            version.is_there(),
+            "{version:?}: nats-server is missing; tests/services/install brings it"
+        );
         let folder = tempfile::tempdir().expect("a folder").keep();
         let port = free_port();
         let text = format!("listen: \"127.0.0.1:{port}\"\n{}\n", config(&folder));
         fs::write(folder.join("nats.conf"), text).expect("a configuration");
-        let mut nats = Self { port, folder, version, running: None };
+        let mut nats = Self {
+            port,
+            folder,
+            version,
+            running: None,
+        };
         nats.restart();
         nats
     }
@@ -92,7 +103,11 @@ impl Nats {
             .spawn()
             .expect("nats-server");
         let mut watchdog = Command::new("sh")
-            .args(["-c", r#"read -r word; kill -9 "$1"; [ "$word" = keep ] || rm -rf "$2""#, "watchdog"])
+            .args([
+                "-c",
+                r#"read -r word; kill -9 "$1"; [ "$word" = keep ] || rm -rf "$2""#,
+                "watchdog",
+            ])
             .arg(server.id().to_string())
             .arg(&self.folder)
             .stdin(Stdio::piped())
@@ -100,19 +115,31 @@ impl Nats {
             .spawn()
             .expect("sh");
         let leash = watchdog.stdin.take();
-        self.running = Some(Running { server, watchdog, leash });
+        self.running = Some(Running {
+            server,
+            watchdog,
+            leash,
+        });
         let until = Instant::now() + PATIENCE;
         while !self.greets() {
             let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            let ended =
-                self.running.as_mut().is_some_and(|running| running.server.try_wait().is_ok_and(|is| is.is_some()));
-            assert!(!ended && Instant::now() < until, "nats-server does not start:\n{}", log());
+            let ended = self
+                .running
+                .as_mut()
+                .is_some_and(|running| running.server.try_wait().is_ok_and(|is| is.is_some()));
+            assert!(
+                !ended && Instant::now() < until,
+                "nats-server does not start:\n{}",
+                log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     fn greets(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
+            return false;
+        };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
         let mut word = [0; 4];
         stream.read_exact(&mut word).is_ok() && word == *b"INFO"
@@ -125,11 +152,16 @@ impl Nats {
         let running = self.running.as_ref().expect("a running server");
         let tasks = format!("/proc/{}/task", running.server.id());
         let until = Instant::now() + Duration::from_secs(10);
-        while !fs::read_dir(&tasks).expect("its threads").flatten().all(|task| {
-            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            // The state stands behind the name, which is in brackets.
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
-        }) {
+        while !fs::read_dir(&tasks)
+            .expect("its threads")
+            .flatten()
+            .all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // The state stands behind the name, which is in brackets.
+                stat.rsplit_once(") ")
+                    .is_none_or(|(_, rest)| rest.starts_with('T'))
+            })
+        {
             assert!(Instant::now() < until, "the server does not stop");
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -146,7 +178,9 @@ impl Nats {
 
     fn end(&mut self, word: &str) {
         use std::io::Write;
-        let Some(mut running) = self.running.take() else { return };
+        let Some(mut running) = self.running.take() else {
+            return;
+        };
         if let Some(mut leash) = running.leash.take() {
             let _ = writeln!(leash, "{word}");
         }

@@ -35,7 +35,10 @@ pub fn loses_nothing_acknowledged(open: Open, own: &str) {
     for round in 0..ROUNDS {
         let moment = seed.rotate_left(16 * round as u32) & 0xffff;
         let new = append_until_killed(place.path(), own, moment);
-        println!("round {round}: killed after {} acknowledged appends", new.len());
+        println!(
+            "round {round}: killed after {} acknowledged appends",
+            new.len()
+        );
         assert!(!new.is_empty(), "the child appended nothing");
         acknowledged.extend(new);
         runtime().block_on(check(open, place.path(), &acknowledged));
@@ -43,7 +46,11 @@ pub fn loses_nothing_acknowledged(open: Open, own: &str) {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 /// Starts a child and kills it some microseconds after some acknowledgements, both by chance.
@@ -59,7 +66,10 @@ fn append_until_killed(place: &Path, own: &str, moment: u64) -> HashMap<CommandI
     let (mut told, mut first) = (HashMap::new(), String::new());
     while told.len() as u64 <= moment % 64 {
         first.clear();
-        assert!(said.read_line(&mut first).expect("a line") > 0, "the child ended by itself");
+        assert!(
+            said.read_line(&mut first).expect("a line") > 0,
+            "the child ended by itself"
+        );
         told.extend(acknowledgement(&first));
     }
     // Not waiting for anything: the moment itself is what is tried.
@@ -77,7 +87,10 @@ fn append_until_killed(place: &Path, own: &str, moment: u64) -> HashMap<CommandI
 /// `acknowledged <position> <command>`; the test framework prints other lines.
 fn acknowledgement(line: &str) -> Option<(CommandId, Position)> {
     let (position, id) = line.trim().strip_prefix("acknowledged ")?.split_once(' ')?;
-    Some((CommandId(id.parse().expect("an id")), Position(position.parse().expect("a position"))))
+    Some((
+        CommandId(id.parse().expect("an id")),
+        Position(position.parse().expect("a position")),
+    ))
 }
 
 /// The child: appends from several tasks and says each position after it was acknowledged.
@@ -89,15 +102,24 @@ async fn append_for_ever(open: Open, place: &Path) {
 
 /// A value that goes with that command.
 fn named_by(id: CommandId) -> [VaultValue; 1] {
-    [VaultValue { id: ValueId(id.0), sealed: Sealed(Bytes::from_static(b"named")) }]
+    [VaultValue {
+        id: ValueId(id.0),
+        sealed: Sealed(Bytes::from_static(b"named")),
+    }]
 }
 
 async fn append(store: Store) {
     loop {
         let (next, id) = (store.log.head().await.expect("a head").next(), command_id());
-        match store.log.append(&small_entry(next.0, id), &named_by(id)).await {
+        match store
+            .log
+            .append(&small_entry(next.0, id), &named_by(id))
+            .await
+        {
             // One write, so that a kill cuts a line off and never into two.
-            Ok(()) => std::io::stdout().write_all(format!("acknowledged {next} {id}\n").as_bytes()).expect("a parent"),
+            Ok(()) => std::io::stdout()
+                .write_all(format!("acknowledged {next} {id}\n").as_bytes())
+                .expect("a parent"),
             Err(AppendError::Taken) => {}
             Err(error) => panic!("{error}"),
         }
@@ -107,17 +129,42 @@ async fn append(store: Store) {
 async fn check(open: Open, place: &Path, acknowledged: &HashMap<CommandId, Position>) {
     let store = open(place).await;
     let head = store.log.head().await.expect("a head");
-    let read = store.log.read(Position(0), usize::MAX >> 1).await.expect("entries");
+    let read = store
+        .log
+        .read(Position(0), usize::MAX >> 1)
+        .await
+        .expect("entries");
     let positions: Vec<u64> = read.iter().map(|entry| entry.position.0).collect();
     assert_eq!(positions, (1..=head.0).collect::<Vec<_>>(), "no gap");
-    let stored: HashMap<_, _> = read.iter().map(|entry| (entry.commits[0].command_id, entry.position)).collect();
+    let stored: HashMap<_, _> = read
+        .iter()
+        .map(|entry| (entry.commits[0].command_id, entry.position))
+        .collect();
     for (id, position) in acknowledged {
-        assert_eq!(stored.get(id), Some(position), "the acknowledged commit {id} is where it was said to be");
-        assert_eq!(store.log.find_commit(*id).await.expect("an answer"), Some(*position));
+        assert_eq!(
+            stored.get(id),
+            Some(position),
+            "the acknowledged commit {id} is where it was said to be"
+        );
+        assert_eq!(
+            store.log.find_commit(*id).await.expect("an answer"),
+            Some(*position)
+        );
     }
-    let named: Vec<_> = stored.keys().flat_map(|id| named_by(*id)).map(|value| value.id).collect();
+    let named: Vec<_> = stored
+        .keys()
+        .flat_map(|id| named_by(*id))
+        .map(|value| value.id)
+        .collect();
     let there = store.vault.get(&named).await.expect("an answer");
-    assert!(there.iter().all(Option::is_some), "what the log names is in the Vault, acknowledged or not");
+    assert!(
+        there.iter().all(Option::is_some),
+        "what the log names is in the Vault, acknowledged or not"
+    );
     let id = command_id();
-    store.log.append(&small_entry(head.0 + 1, id), &named_by(id)).await.expect("and it goes on");
+    store
+        .log
+        .append(&small_entry(head.0 + 1, id), &named_by(id))
+        .await
+        .expect("and it goes on");
 }

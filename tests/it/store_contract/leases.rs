@@ -21,16 +21,31 @@ fn server() -> LeaseId {
 }
 
 async fn take(store: &Store, server: LeaseId, holder: WorkerId, ttl: Duration) -> Option<u64> {
-    store.leases.acquire(server, holder, ttl).await.expect("an answer")
+    store
+        .leases
+        .acquire(server, holder, ttl)
+        .await
+        .expect("an answer")
 }
 
 pub async fn a_held_lease_is_not_given_away(store: Store) {
     let (a, b, s, other) = (worker(), worker(), server(), server());
     let token = take(&store, s, a, LONG).await.expect("it is free");
     assert_eq!(take(&store, s, b, LONG).await, None);
-    assert_eq!(store.leases.renew(b, LONG).await.expect("an answer"), [], "nothing of it became b's");
-    assert!(take(&store, other, b, LONG).await.is_some(), "another server's lease is another");
-    assert_eq!(take(&store, s, a, LONG).await, Some(token), "a still has it");
+    assert_eq!(
+        store.leases.renew(b, LONG).await.expect("an answer"),
+        [],
+        "nothing of it became b's"
+    );
+    assert!(
+        take(&store, other, b, LONG).await.is_some(),
+        "another server's lease is another"
+    );
+    assert_eq!(
+        take(&store, s, a, LONG).await,
+        Some(token),
+        "a still has it"
+    );
 }
 
 pub async fn the_own_lease_is_taken_again(store: Store) {
@@ -42,7 +57,10 @@ pub async fn the_own_lease_is_taken_again(store: Store) {
     }
     assert_eq!(take(&store, s, b, LONG).await, None);
     take(&store, s, a, SHORT).await.expect("its own");
-    until("the shortened lease ends", async || take(&store, s, b, SHORT).await.is_some()).await;
+    until("the shortened lease ends", async || {
+        take(&store, s, b, SHORT).await.is_some()
+    })
+    .await;
     // Lost and won back, it has: its former self must be told apart.
     let mut back = None;
     until("b's lease ends", async || {
@@ -59,7 +77,10 @@ pub async fn a_released_lease_is_free(store: Store) {
     store.leases.release(s, a).await.expect("released");
     assert_eq!(store.leases.renew(a, LONG).await.expect("an answer"), []);
     let second = take(&store, s, b, LONG).await.expect("it is free again");
-    assert!(second > first, "the token grows with the change of hands: {first}, {second}");
+    assert!(
+        second > first,
+        "the token grows with the change of hands: {first}, {second}"
+    );
 }
 
 pub async fn only_the_holder_can_release(store: Store) {
@@ -80,10 +101,21 @@ pub async fn an_expired_lease_is_free_and_cannot_be_renewed(store: Store) {
         second.is_some()
     })
     .await;
-    assert!(second.expect("taken") > token, "the token grows with the change of hands");
+    assert!(
+        second.expect("taken") > token,
+        "the token grows with the change of hands"
+    );
     assert_eq!(store.leases.renew(a, LONG).await.expect("an answer"), []);
     // Nor when nobody has taken it since.
-    until("b's lease ends", async || store.leases.renew(b, SHORT).await.expect("an answer").is_empty()).await;
+    until("b's lease ends", async || {
+        store
+            .leases
+            .renew(b, SHORT)
+            .await
+            .expect("an answer")
+            .is_empty()
+    })
+    .await;
     assert_eq!(store.leases.renew(b, LONG).await.expect("an answer"), []);
     token = second.expect("taken");
     assert!(take(&store, s, a, LONG).await.expect("it is free") > token);
@@ -124,5 +156,10 @@ pub async fn of_racing_takers_one_wins(store: Store) {
         })
         .collect();
     let told = futures::future::join_all(racers).await;
-    assert_eq!(told.into_iter().filter(|told| told.as_ref().expect("a racer").is_some()).count(), 1);
+    assert_eq!(
+        told.into_iter()
+            .filter(|told| told.as_ref().expect("a racer").is_some())
+            .count(),
+        1
+    );
 }

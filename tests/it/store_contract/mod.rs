@@ -37,7 +37,11 @@ pub type Open = fn(&Path) -> BoxFuture<'_, Store>;
 pub fn sqlite(place: &Path) -> BoxFuture<'_, Store> {
     Box::pin(async move {
         let store = Arc::new(SqliteStore::open(&place.join("store.sqlite")).expect("a store"));
-        Store { log: store.clone(), vault: store.clone(), leases: store }
+        Store {
+            log: store.clone(),
+            vault: store.clone(),
+            leases: store,
+        }
     })
 }
 
@@ -49,7 +53,9 @@ pub fn mongo(place: &Path) -> BoxFuture<'_, Store> {
 /// The same where there is no replica set.
 pub fn mongo_standalone(place: &Path) -> BoxFuture<'_, Store> {
     static ALONE: OnceCell<Vec<Mongod>> = OnceCell::const_new();
-    Box::pin(mongo_at(place, async || Mongod::url(ALONE.get_or_init(async || vec![Mongod::standalone()]).await)))
+    Box::pin(mongo_at(place, async || {
+        Mongod::url(ALONE.get_or_init(async || vec![Mongod::standalone()]).await)
+    }))
 }
 
 async fn mongo_at(place: &Path, start: impl AsyncFn() -> String) -> Store {
@@ -64,13 +70,21 @@ async fn mongo_at(place: &Path, start: impl AsyncFn() -> String) -> Store {
     let patience = Instant::now() + crate::harness::PATIENCE;
     // On a busy machine its first look may be too short.
     let store = loop {
-        let options = MongoOptions { url: url.clone(), database: format!("t{digest}"), secrets: "secrets".into() };
+        let options = MongoOptions {
+            url: url.clone(),
+            database: format!("t{digest}"),
+            secrets: "secrets".into(),
+        };
         match MongoStore::connect(options).await {
             Ok(store) => break Arc::new(store),
             Err(error) => assert!(Instant::now() < patience, "{error}"),
         }
     };
-    Store { log: store.clone(), vault: store.clone(), leases: store }
+    Store {
+        log: store.clone(),
+        vault: store.clone(),
+        leases: store,
+    }
 }
 
 /// An empty store, and the place it lives in for as long as that is held.

@@ -50,17 +50,23 @@ impl HttpSseConnection {
     pub async fn connect(wire: &Arc<HttpTransport>) -> Result<(Self, Tools), ConnectError> {
         let opened = wire.open_stream(&ProtocolContext::default(), None).await;
         let (mut events, hidden) = opened.map_err(|trouble| match trouble {
-            TransportError::Wrong { reason, .. } => format!("its event stream was not opened: {reason}").into(),
+            TransportError::Wrong { reason, .. } => {
+                format!("its event stream was not opened: {reason}").into()
+            }
             trouble => ConnectError::from(trouble),
         })?;
         let endpoint = loop {
             match events.next().await {
                 Ok(Some(event)) if event.name == "endpoint" => break event.data,
                 Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return Err("its event stream ended before it said where to post".into()),
+                Ok(None) | Err(_) => {
+                    return Err("its event stream ended before it said where to post".into());
+                }
             }
         };
-        let endpoint = std::str::from_utf8(&endpoint).ok().and_then(|to| wire.endpoint.place.url.join(to.trim()).ok());
+        let endpoint = std::str::from_utf8(&endpoint)
+            .ok()
+            .and_then(|to| wire.endpoint.place.url.join(to.trim()).ok());
         let endpoint = endpoint.ok_or("its endpoint event has no URL")?;
         if endpoint.origin() != wire.endpoint.place.url.origin() {
             return Err("its endpoint event points to another origin, which is refused".into());
@@ -85,7 +91,16 @@ impl HttpSseConnection {
             .map_err(|error| format!("its session was not opened: {}", why(error.to_string())))?;
         let tools = list_over(&mux, wire.result_limit).await.map_err(why)?;
         let tasks = std::mem::take(&mut tasks.0);
-        Ok((Self { mux, reason, tasks, _session: session, result_limit: wire.result_limit }, tools))
+        Ok((
+            Self {
+                mux,
+                reason,
+                tasks,
+                _session: session,
+                result_limit: wire.result_limit,
+            },
+            tools,
+        ))
     }
 
     pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
@@ -109,7 +124,10 @@ impl HttpSseConnection {
     }
 
     pub fn why_it_ended(&self) -> String {
-        self.reason.get().cloned().unwrap_or_else(|| "it was closed".into())
+        self.reason
+            .get()
+            .cloned()
+            .unwrap_or_else(|| "it was closed".into())
     }
 
     pub fn stop(&self) {
@@ -125,13 +143,20 @@ impl Drop for HttpSseConnection {
 }
 
 /// Reads the stream until it ends: then every call has ended.
-async fn read_all(mut events: SseReader, hidden: RedactionGuard, reader: LineReader, reason: Arc<OnceLock<String>>) {
+async fn read_all(
+    mut events: SseReader,
+    hidden: RedactionGuard,
+    reader: LineReader,
+    reason: Arc<OnceLock<String>>,
+) {
     let why = loop {
         match events.next().await {
             Ok(Some(event)) if event.name == "message" => reader.take(event.data.into()),
             Ok(Some(_)) => {}
             Ok(None) => break "it closed its event stream".to_owned(),
-            Err(SseError::TooLong) => break "it sent an event that is larger than RESULT_LIMIT".to_owned(),
+            Err(SseError::TooLong) => {
+                break "it sent an event that is larger than RESULT_LIMIT".to_owned();
+            }
             Err(SseError::Cut(why)) => break format!("its event stream was cut off: {why}"),
         }
     };
@@ -159,7 +184,9 @@ impl Posting {
                 self.post(frame).await;
                 continue;
             }
-            let Ok(permit) = posts.clone().acquire_owned().await else { return };
+            let Ok(permit) = posts.clone().acquire_owned().await else {
+                return;
+            };
             let posting = self.clone();
             tokio::spawn(async move {
                 let _permit = permit;
@@ -176,7 +203,12 @@ impl Posting {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let body = Bytes::from_owner(frame);
-        let why = match self.wire.endpoint.send(Method::POST, &self.endpoint, &headers, body).await {
+        let why = match self
+            .wire
+            .endpoint
+            .send(Method::POST, &self.endpoint, &headers, body)
+            .await
+        {
             Ok((response, _)) if response.status().is_success() => return,
             Ok((response, _)) => format!("it answered a message with HTTP {}", response.status()),
             Err(unsent) => TransportError::from(unsent).reason(),

@@ -37,7 +37,12 @@ pub async fn connect_remote(
 ) -> Result<(Connection, Tools), ConnectError> {
     let (memory, hearing) = (&shared.memory, shared.hearing.clone());
     let endpoint = HttpEndpoint::open(server, remote, memory, hearing.redactor.clone()).await?;
-    let wire = HttpTransport::new(endpoint, hearing, shared.result_limit, remote.reconnection_options);
+    let wire = HttpTransport::new(
+        endpoint,
+        hearing,
+        shared.result_limit,
+        remote.reconnection_options,
+    );
     let session = HttpSession::new(wire, memory.clone());
     let connecting = Connecting { server, session };
     let (connection, tools, era) = connecting.find().await?;
@@ -84,11 +89,15 @@ impl Connecting<'_> {
         let reason = match self.with_session().await {
             Ok(connected) => return Ok(with(ProtocolMode::Session)(connected)),
             Err(OpenError::Failed(reason)) => return Err(reason),
-            Err(OpenError::Stateless) => return Err("it wants to be asked without a session, and then is not".into()),
+            Err(OpenError::Stateless) => {
+                return Err("it wants to be asked without a session, and then is not".into());
+            }
             Err(OpenError::NotThis(reason)) => reason,
         };
-        let connected =
-            self.sse().await.map_err(|sse| ConnectError { reason: format!("{reason}; {}", sse.reason), ..sse })?;
+        let connected = self.sse().await.map_err(|sse| ConnectError {
+            reason: format!("{reason}; {}", sse.reason),
+            ..sse
+        })?;
         Ok(with(ProtocolMode::Sse)(connected))
     }
 
@@ -102,9 +111,10 @@ impl Connecting<'_> {
         self.session.use_talk(ProtocolContext::stateless());
         match streamable::list(&self.session).await {
             Ok(tools) => Ok(self.http(tools)),
-            Err(ConnectError { reason, denied: None }) if remembered && !self.session.is_lost() => {
-                Err(OpenError::NotThis(reason))
-            }
+            Err(ConnectError {
+                reason,
+                denied: None,
+            }) if remembered && !self.session.is_lost() => Err(OpenError::NotThis(reason)),
             Err(reason) => Err(OpenError::Failed(reason)),
         }
     }
@@ -114,7 +124,8 @@ impl Connecting<'_> {
         if let Some(kept) = self.kept()
             && let Some(stored) = self.session.memory.session(kept).await
         {
-            self.session.use_talk(ProtocolContext::resume(&stored, kept));
+            self.session
+                .use_talk(ProtocolContext::resume(&stored, kept));
             return match streamable::list(&self.session).await {
                 Ok(tools) => {
                     if self.session.talk().number == 0 {
@@ -127,7 +138,9 @@ impl Connecting<'_> {
         }
         let (talk, stored) = self.session.initialize().await?;
         self.session.use_talk(talk);
-        let tools = streamable::list(&self.session).await.map_err(OpenError::Failed)?;
+        let tools = streamable::list(&self.session)
+            .await
+            .map_err(OpenError::Failed)?;
         // Before anybody hears that it is connected: what was answered survives a kill.
         keep(self.session.memory.clone(), stored, self.kept()).await;
         Ok(self.http(tools))
@@ -140,10 +153,17 @@ impl Connecting<'_> {
 
     /// The session of earlier; users' own are not kept.
     fn kept(&self) -> Option<ValueId> {
-        self.server.session.filter(|_| self.session.memory.user.is_none())
+        self.server
+            .session
+            .filter(|_| self.session.memory.user.is_none())
     }
 
     fn http(&self, tools: Tools) -> Connected {
-        (Connection::Http(Box::new(StreamableHttpConnection::new(self.session.clone()))), tools)
+        (
+            Connection::Http(Box::new(StreamableHttpConnection::new(
+                self.session.clone(),
+            ))),
+            tools,
+        )
     }
 }

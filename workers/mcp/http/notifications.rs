@@ -37,9 +37,14 @@ pub async fn listen(session: Arc<HttpSession>) {
                 }
                 "it closed its stream".to_owned()
             }
-            Err(TransportError::Wrong { status: Some(status), .. }) if status.is_client_error() => {
+            Err(TransportError::Wrong {
+                status: Some(status),
+                ..
+            }) if status.is_client_error() => {
                 // Either it has no such stream, or it does not know the session: then every request says so.
-                if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) && talk.has_session() {
+                if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+                    && talk.has_session()
+                {
                     let _ = session.request("ping", "").await;
                     if session.talk().number != talk.number {
                         last = None;
@@ -57,7 +62,10 @@ pub async fn listen(session: Arc<HttpSession>) {
             Err(trouble) => trouble.reason(),
         };
         if attempt >= session.wire.options.max_retries {
-            session.wire.hearing.note(&format!("it is not listened to any more: {why}"));
+            session
+                .wire
+                .hearing
+                .note(&format!("it is not listened to any more: {why}"));
             return;
         }
         pause(&session, session.wire.pause(attempt, retry)).await;
@@ -90,16 +98,31 @@ async fn subscribe(
     session: &HttpSession,
     talk: &ProtocolContext,
 ) -> Result<(SseReader, RedactionGuard), TransportError> {
-    let message = session.message(talk, "subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#);
+    let message = session.message(
+        talk,
+        "subscriptions/listen",
+        r#""notifications":{"toolsListChanged":true}"#,
+    );
     let (wire, headers) = (&session.wire, talk.headers(message.method, None));
-    let sent = wire.endpoint.send(Method::POST, &wire.endpoint.place, &headers, message.body).await;
+    let sent = wire
+        .endpoint
+        .send(Method::POST, &wire.endpoint.place, &headers, message.body)
+        .await;
     let (response, hidden) = sent?;
     let status = response.status();
     if !status.is_success() || content_type(&response) != EVENT_STREAM {
         let reason = format!("HTTP {status}");
         // What is answered with something else has no such stream, as 405 says it for the other kind.
-        let status = if status.is_success() { StatusCode::METHOD_NOT_ALLOWED } else { status };
-        return Err(TransportError::Wrong { reason, begun: false, status: Some(status) });
+        let status = if status.is_success() {
+            StatusCode::METHOD_NOT_ALLOWED
+        } else {
+            status
+        };
+        return Err(TransportError::Wrong {
+            reason,
+            begun: false,
+            status: Some(status),
+        });
     }
     Ok((SseReader::new(response, wire.result_limit), hidden))
 }

@@ -13,7 +13,12 @@ use crate::core::names::ValueId;
 pub const STATELESS: &str = "2026-07-28";
 pub const NEWEST_WITH_SESSION: &str = "2025-11-25";
 /// Versions that begin with `initialize`.
-pub const WITH_SESSION: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", NEWEST_WITH_SESSION];
+pub const WITH_SESSION: [&str; 4] = [
+    "2024-11-05",
+    "2025-03-26",
+    "2025-06-18",
+    NEWEST_WITH_SESSION,
+];
 
 /// Who asks, in every body of the stateless era.
 pub const META: &str = concat!(
@@ -45,7 +50,10 @@ impl ProtocolContext {
     /// A version is not named before it is agreed on.
     pub fn new(version: Option<&str>, session: Option<&str>) -> Self {
         let mut base = HeaderMap::with_capacity(8);
-        base.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        base.insert(
+            ACCEPT,
+            HeaderValue::from_static("application/json, text/event-stream"),
+        );
         base.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(version) = version.and_then(|version| HeaderValue::from_str(version).ok()) {
             base.insert(VERSION, version);
@@ -54,17 +62,31 @@ impl ProtocolContext {
             session.set_sensitive(true);
             base.insert(SESSION_ID, session);
         }
-        Self { stateless: false, base, kept: None, number: 0 }
+        Self {
+            stateless: false,
+            base,
+            kept: None,
+            number: 0,
+        }
     }
 
     pub fn stateless() -> Self {
-        Self { stateless: true, ..Self::new(Some(STATELESS), None) }
+        Self {
+            stateless: true,
+            ..Self::new(Some(STATELESS), None)
+        }
     }
 
     /// Takes up a session that was opened earlier.
     pub fn resume(session: &StoredSession, kept: ValueId) -> Self {
-        let version = session.initialize.as_ref().and_then(|initialize| initialize["protocolVersion"].as_str());
-        Self { kept: Some(kept), ..Self::new(version, Some(&session.id)) }
+        let version = session
+            .initialize
+            .as_ref()
+            .and_then(|initialize| initialize["protocolVersion"].as_str());
+        Self {
+            kept: Some(kept),
+            ..Self::new(version, Some(&session.id))
+        }
     }
 
     pub fn has_session(&self) -> bool {

@@ -56,7 +56,11 @@ pub enum OpenError {
 impl OpenError {
     /// Whoever is denied access finds out no more of how it speaks.
     pub fn not_this(why: ConnectError) -> Self {
-        if why.denied.is_some() { Self::Failed(why) } else { Self::NotThis(why.reason) }
+        if why.denied.is_some() {
+            Self::Failed(why)
+        } else {
+            Self::NotThis(why.reason)
+        }
     }
 }
 
@@ -117,35 +121,62 @@ impl HttpSession {
     }
 
     /// A request of ours that is no tool call, with these members in its `params`.
-    pub async fn request(&self, method: &'static str, members: &str) -> Result<Option<Bytes>, ConnectError> {
+    pub async fn request(
+        &self,
+        method: &'static str,
+        members: &str,
+    ) -> Result<Option<Bytes>, ConnectError> {
         let message = self.message(&self.talk(), method, members);
         let answer = self.ask(&message).await?;
         Ok(method_result(method, answer)?)
     }
 
-    pub fn message(&self, talk: &ProtocolContext, method: &'static str, members: &str) -> OutgoingRequest<'static> {
+    pub fn message(
+        &self,
+        talk: &ProtocolContext,
+        method: &'static str,
+        members: &str,
+    ) -> OutgoingRequest<'static> {
         self.message_of(method, &talk.params(members))
     }
 
     fn message_of(&self, method: &'static str, params: &str) -> OutgoingRequest<'static> {
         let id = self.next_id();
-        let body = format!(r#"{{"jsonrpc":"2.0","id":"c{id}","method":"{method}","params":{params}}}"#);
-        OutgoingRequest { id, body: body.into(), method, name: None, progress: None, mirrored: vec![] }
+        let body =
+            format!(r#"{{"jsonrpc":"2.0","id":"c{id}","method":"{method}","params":{params}}}"#);
+        OutgoingRequest {
+            id,
+            body: body.into(),
+            method,
+            name: None,
+            progress: None,
+            mirrored: vec![],
+        }
     }
 
     /// Opens a session in the place of a stale one, once for all who found it so.
-    async fn reinitialize(&self, stale: &ProtocolContext) -> Result<Arc<ProtocolContext>, TransportError> {
+    async fn reinitialize(
+        &self,
+        stale: &ProtocolContext,
+    ) -> Result<Arc<ProtocolContext>, TransportError> {
         let _renewing = self.renewing.lock().await;
         let current = self.talk();
         if current.number != stale.number {
             return Ok(current);
         }
-        let wrong = |reason| TransportError::Wrong { reason, begun: false, status: None };
+        let wrong = |reason| TransportError::Wrong {
+            reason,
+            begun: false,
+            status: None,
+        };
         let opened = self.initialize().await.map_err(|unopened| match unopened {
-            OpenError::Failed(ConnectError { denied: Some(failure), .. }) => TransportError::Denied(failure),
-            OpenError::NotThis(reason) | OpenError::Failed(ConnectError { reason, .. }) => {
-                wrong(format!("it does not know its session any more, and opened no other: {reason}"))
-            }
+            OpenError::Failed(ConnectError {
+                denied: Some(failure),
+                ..
+            }) => TransportError::Denied(failure),
+            OpenError::NotThis(reason) | OpenError::Failed(ConnectError { reason, .. }) => wrong(
+                format!("it does not know its session any more, and opened no other: {reason}"),
+            ),
             OpenError::Stateless => wrong("it has no sessions any more".into()),
         });
         let (mut talk, stored) = match opened {
@@ -160,7 +191,9 @@ impl HttpSession {
         let talk = Arc::new(talk);
         self.talk.store(talk.clone());
         self.renewed.notify_waiters();
-        self.wire.hearing.note("its session was not known any more; another one was opened");
+        self.wire
+            .hearing
+            .note("its session was not known any more; another one was opened");
         // Calls do not wait for what only a restart needs.
         tokio::spawn(keep(self.memory.clone(), stored, stale.kept));
         Ok(talk)
@@ -172,38 +205,68 @@ impl HttpSession {
             r#"{{"protocolVersion":"{NEWEST_WITH_SESSION}","capabilities":{{}},"clientInfo":{{"name":"mcp-api","version":"{}"}}}}"#,
             env!("CARGO_PKG_VERSION")
         );
-        let told =
-            match self.wire.send_request(&ProtocolContext::default(), &self.message_of("initialize", &params)).await {
-                Err(TransportError::Wrong { reason, status: Some(status), .. }) if is_elsewhere(status) => {
-                    return Err(OpenError::NotThis(reason));
-                }
-                told => told?,
-            };
-        let Received { status, answer, session } = told;
+        let told = match self
+            .wire
+            .send_request(
+                &ProtocolContext::default(),
+                &self.message_of("initialize", &params),
+            )
+            .await
+        {
+            Err(TransportError::Wrong {
+                reason,
+                status: Some(status),
+                ..
+            }) if is_elsewhere(status) => {
+                return Err(OpenError::NotThis(reason));
+            }
+            told => told?,
+        };
+        let Received {
+            status,
+            answer,
+            session,
+        } = told;
         let result = match answer {
             RpcReply::Error(error) => return Err(refusal("initialize", status, &error)),
-            answer => method_result("initialize", answer).map_err(failed)?.unwrap_or_default(),
+            answer => method_result("initialize", answer)
+                .map_err(failed)?
+                .unwrap_or_default(),
         };
         let no_result = |_| failed("its answer to initialize is no InitializeResult");
         let initialize: Value = serde_json::from_slice(&result).map_err(no_result)?;
         let version = initialize["protocolVersion"].as_str().unwrap_or_default();
         if !WITH_SESSION.contains(&version) {
             let known = WITH_SESSION.join(", ");
-            return Err(failed(format!("it speaks none of the protocol versions {STATELESS}, {known}")));
+            return Err(failed(format!(
+                "it speaks none of the protocol versions {STATELESS}, {known}"
+            )));
         }
         let id = session.as_ref().and_then(|session| session.to_str().ok());
-        let stored = id.map(|id| Stored { id: id.to_owned(), initialize: Some(initialize.clone()) });
+        let stored = id.map(|id| Stored {
+            id: id.to_owned(),
+            initialize: Some(initialize.clone()),
+        });
         let talk = ProtocolContext::new(Some(version), id);
-        let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        self.wire.send_notification(&talk, "notifications/initialized", initialized).await?;
+        let initialized =
+            Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        self.wire
+            .send_notification(&talk, "notifications/initialized", initialized)
+            .await?;
         Ok((talk, stored))
     }
 
     /// Asks whether the server speaks without sessions.
     pub async fn discover(&self) -> Result<ProtocolContext, OpenError> {
         let talk = ProtocolContext::stateless();
-        let told = match self.wire.send_request(&talk, &self.message(&talk, "server/discover", "")).await {
-            Err(trouble @ (TransportError::Unreachable(_) | TransportError::Denied(_))) => return Err(trouble.into()),
+        let told = match self
+            .wire
+            .send_request(&talk, &self.message(&talk, "server/discover", ""))
+            .await
+        {
+            Err(trouble @ (TransportError::Unreachable(_) | TransportError::Denied(_))) => {
+                return Err(trouble.into());
+            }
             // Whatever else it says to a method that it need not know.
             Err(trouble) => return Err(OpenError::NotThis(trouble.reason())),
             Ok(told) => told,
@@ -211,13 +274,20 @@ impl HttpSession {
         match told.answer {
             RpcReply::Result(result) => {
                 let supported = serde_json::from_slice::<Value>(&result).unwrap_or_default();
-                let supported = supported["supportedVersions"].as_array().cloned().unwrap_or_default();
+                let supported = supported["supportedVersions"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
                 match supported.iter().any(|version| version == STATELESS) {
                     true => Ok(talk),
-                    false => Err(OpenError::NotThis("server/discover names other versions".into())),
+                    false => Err(OpenError::NotThis(
+                        "server/discover names other versions".into(),
+                    )),
                 }
             }
-            _ => Err(OpenError::NotThis("it does not know server/discover".into())),
+            _ => Err(OpenError::NotThis(
+                "it does not know server/discover".into(),
+            )),
         }
     }
 
@@ -235,7 +305,10 @@ impl HttpSession {
     }
 
     pub fn why_lost(&self) -> String {
-        self.lost.borrow().clone().unwrap_or_else(|| "it was closed".into())
+        self.lost
+            .borrow()
+            .clone()
+            .unwrap_or_else(|| "it was closed".into())
     }
 
     pub async fn lost(&self) {
@@ -244,7 +317,11 @@ impl HttpSession {
 }
 
 /// Keeps a session that was opened in the place of an old one. What it lies under is found in the catalogue.
-pub async fn keep(memory: RemoteState, stored: Option<Stored>, old: Option<crate::core::names::ValueId>) {
+pub async fn keep(
+    memory: RemoteState,
+    stored: Option<Stored>,
+    old: Option<crate::core::names::ValueId>,
+) {
     match stored {
         Some(stored) => drop(memory.opened(&stored, old).await),
         None => memory.ended(old).await,
@@ -253,19 +330,33 @@ pub async fn keep(memory: RemoteState, stored: Option<Stored>, old: Option<crate
 
 /// The statuses with which servers of the first era answer `initialize`.
 fn is_elsewhere(status: StatusCode) -> bool {
-    matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
+    )
 }
 
 /// What a JSON-RPC error to a beginning means.
 fn refusal(method: &str, status: StatusCode, error: &[u8]) -> OpenError {
     let Ok(error) = serde_json::from_slice::<RpcError>(error) else {
-        return failed(format!("it refused {method} with something that is no JSON-RPC error"));
+        return failed(format!(
+            "it refused {method} with something that is no JSON-RPC error"
+        ));
     };
     let reason = format!("it refused {method}: {} ({})", error.message, error.code);
     if error.code == UNSUPPORTED_VERSION {
-        let data: Value = error.data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
-        let stateless = data["supported"].as_array().is_some_and(|all| all.iter().any(|one| one == STATELESS));
-        return if stateless { OpenError::Stateless } else { failed(reason) };
+        let data: Value = error
+            .data
+            .and_then(|data| serde_json::from_str(data.get()).ok())
+            .unwrap_or_default();
+        let stateless = data["supported"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one == STATELESS));
+        return if stateless {
+            OpenError::Stateless
+        } else {
+            failed(reason)
+        };
     }
     if is_elsewhere(status) && !MODERN.contains(&error.code) {
         return OpenError::NotThis(reason);

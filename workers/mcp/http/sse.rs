@@ -31,7 +31,10 @@ pub struct SseReader {
 
 impl SseReader {
     pub fn new(response: StreamedResponse, limit: usize) -> Self {
-        Self { response, parser: Parser::new(limit) }
+        Self {
+            response,
+            parser: Parser::new(limit),
+        }
     }
 
     /// The next event, nothing at the end. Dropped while it waits, it loses nothing.
@@ -109,13 +112,24 @@ impl Parser {
                 self.last_id.clone_from(&self.id);
                 let name = std::mem::take(&mut self.name);
                 if let Some(data) = self.data.take() {
-                    let name = if name.is_empty() { "message".into() } else { name };
-                    return Ok(Some(SseEvent { name, data: data.freeze() }));
+                    let name = if name.is_empty() {
+                        "message".into()
+                    } else {
+                        name
+                    };
+                    return Ok(Some(SseEvent {
+                        name,
+                        data: data.freeze(),
+                    }));
                 }
                 continue;
             }
             self.field(line);
-            if self.data.as_ref().is_some_and(|data| data.len() > self.limit) {
+            if self
+                .data
+                .as_ref()
+                .is_some_and(|data| data.len() > self.limit)
+            {
                 return Err(SseError::TooLong);
             }
         }
@@ -167,7 +181,11 @@ impl Parser {
             },
             b"event" => self.name = text(&line).unwrap_or_default(),
             b"id" if !line.contains(&0) => self.id = text(&line).filter(|id| !id.is_empty()),
-            b"retry" => self.retry = text(&line).and_then(|line| line.parse().ok()).or(self.retry),
+            b"retry" => {
+                self.retry = text(&line)
+                    .and_then(|line| line.parse().ok())
+                    .or(self.retry)
+            }
             _ => {}
         }
     }
@@ -184,7 +202,10 @@ mod tests {
             for chunk in text.as_bytes().chunks(size) {
                 parser.push(chunk);
                 while let Some(event) = parser.next().expect("short events") {
-                    events.push((event.name, String::from_utf8(event.data.to_vec()).expect("UTF-8")));
+                    events.push((
+                        event.name,
+                        String::from_utf8(event.data.to_vec()).expect("UTF-8"),
+                    ));
                 }
             }
             events
@@ -201,21 +222,36 @@ mod tests {
     #[test]
     fn events_are_read_as_the_standard_has_it() {
         let text = "\u{feff}data: a\n\n: a comment\nevent: endpoint\ndata:/x\r\n\r\ndata\ndata: b\rdata:  c\r\r\nid: 7\n\ndata: cut";
-        assert_eq!(events(text), [named("message", "a"), named("endpoint", "/x"), named("message", "\nb\n c")]);
+        assert_eq!(
+            events(text),
+            [
+                named("message", "a"),
+                named("endpoint", "/x"),
+                named("message", "\nb\n c")
+            ]
+        );
     }
 
     #[test]
     fn ids_and_retries_are_kept() {
         let mut parser = Parser::new(100);
-        parser.push(b"id: 7\nretry: 20\ndata: x\n\nid: a\0b\nretry: soon\ndata: y\n\nid: 8\ndata: cut");
+        parser.push(
+            b"id: 7\nretry: 20\ndata: x\n\nid: a\0b\nretry: soon\ndata: y\n\nid: 8\ndata: cut",
+        );
         while parser.next().expect("events").is_some() {}
-        assert_eq!((parser.last_id.as_deref(), parser.retry), (Some("7"), Some(20)));
+        assert_eq!(
+            (parser.last_id.as_deref(), parser.retry),
+            (Some("7"), Some(20))
+        );
         assert!(parser.is_within_event());
     }
 
     #[test]
     fn no_event_is_kept_beyond_the_limit() {
-        for text in ["data: ".to_owned() + &"x".repeat(200), "data: 0123456789\n".repeat(20)] {
+        for text in [
+            "data: ".to_owned() + &"x".repeat(200),
+            "data: 0123456789\n".repeat(20),
+        ] {
             let mut parser = Parser::new(100);
             parser.push(text.as_bytes());
             assert_eq!(parser.next(), Err(SseError::TooLong));

@@ -28,8 +28,16 @@ pub struct StreamableHttpConnection {
 
 impl StreamableHttpConnection {
     pub fn new(session: Arc<HttpSession>) -> Self {
-        let listening = session.memory.user.is_none().then(|| tokio::spawn(listen(session.clone())));
-        Self { session, listening, calls: AtomicUsize::new(0) }
+        let listening = session
+            .memory
+            .user
+            .is_none()
+            .then(|| tokio::spawn(listen(session.clone())));
+        Self {
+            session,
+            listening,
+            calls: AtomicUsize::new(0),
+        }
     }
 
     /// Calls a tool and gives the raw CallToolResult.
@@ -57,9 +65,19 @@ impl StreamableHttpConnection {
         let body = Bytes::from_owner(frame);
         let mirrored = self.session.mirrored.load().headers(call.tool, &body);
         let progress_of = progress.as_ref();
-        let message =
-            OutgoingRequest { id, body, method: CALL, name: Some(call.tool), progress: progress_of, mirrored };
-        let mut cancel = Cancel { session: &self.session, id, over: false };
+        let message = OutgoingRequest {
+            id,
+            body,
+            method: CALL,
+            name: Some(call.tool),
+            progress: progress_of,
+            mirrored,
+        };
+        let mut cancel = Cancel {
+            session: &self.session,
+            id,
+            over: false,
+        };
         let exchange = async { self.session.ask(&message).await.map_err(error) };
         let answer = in_time(exchange, progress.as_ref(), call.timeout).await;
         // On time out it runs on at the server.
@@ -115,8 +133,13 @@ pub async fn list(session: &HttpSession) -> Result<Tools, ConnectError> {
 fn error(trouble: TransportError) -> CallError {
     match trouble {
         TransportError::Unreachable(_) => CallError::Closed { begun: false },
-        TransportError::Stale => CallError::Wrong { reason: TransportError::Stale.reason(), begun: false },
-        TransportError::Denied(failure) | TransportError::TooNarrow(failure) => CallError::Denied(failure),
+        TransportError::Stale => CallError::Wrong {
+            reason: TransportError::Stale.reason(),
+            begun: false,
+        },
+        TransportError::Denied(failure) | TransportError::TooNarrow(failure) => {
+            CallError::Denied(failure)
+        }
         TransportError::Wrong { reason, begun, .. } => CallError::Wrong { reason, begun },
     }
 }

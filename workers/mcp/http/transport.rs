@@ -64,7 +64,11 @@ pub enum TransportError {
     /// This request needs more access than was given; nothing was begun.
     TooNarrow(Box<Failure>),
     /// What came back is no MCP, or broke off.
-    Wrong { reason: String, begun: bool, status: Option<StatusCode> },
+    Wrong {
+        reason: String,
+        begun: bool,
+        status: Option<StatusCode>,
+    },
 }
 
 impl TransportError {
@@ -80,7 +84,10 @@ impl TransportError {
 impl From<TransportError> for ConnectError {
     fn from(trouble: TransportError) -> Self {
         match trouble {
-            TransportError::Denied(failure) => Self { reason: failure.message.clone(), denied: Some(failure) },
+            TransportError::Denied(failure) => Self {
+                reason: failure.message.clone(),
+                denied: Some(failure),
+            },
             trouble => trouble.reason().into(),
         }
     }
@@ -88,10 +95,16 @@ impl From<TransportError> for ConnectError {
 
 impl From<SendError> for TransportError {
     fn from(unsent: SendError) -> Self {
-        let wrong = |reason, begun| Self::Wrong { reason, begun, status: None };
+        let wrong = |reason, begun| Self::Wrong {
+            reason,
+            begun,
+            status: None,
+        };
         match unsent {
             SendError::Unreachable(reason) => Self::Unreachable(reason),
-            SendError::Broken(reason) => wrong(format!("it broke the connection off: {reason}"), true),
+            SendError::Broken(reason) => {
+                wrong(format!("it broke the connection off: {reason}"), true)
+            }
             SendError::Refused(reason) => wrong(reason, false),
             SendError::Denied(failure) => Self::Denied(failure),
         }
@@ -99,7 +112,11 @@ impl From<SendError> for TransportError {
 }
 
 fn wrong(reason: String, status: StatusCode) -> TransportError {
-    TransportError::Wrong { reason, begun: !status.is_client_error(), status: Some(status) }
+    TransportError::Wrong {
+        reason,
+        begun: !status.is_client_error(),
+        status: Some(status),
+    }
 }
 
 /// What every exchange with one server needs.
@@ -118,7 +135,13 @@ impl HttpTransport {
         result_limit: usize,
         options: ReconnectionOptions,
     ) -> Arc<Self> {
-        Arc::new(Self { endpoint, hearing, result_limit, options, questions: Arc::new(Semaphore::new(QUESTIONS)) })
+        Arc::new(Self {
+            endpoint,
+            hearing,
+            result_limit,
+            options,
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+        })
     }
 
     /// Sends a request and waits for its answer.
@@ -141,19 +164,36 @@ impl HttpTransport {
         } else if kind == "application/json" {
             match read_body(&mut response, self.result_limit + AROUND).await {
                 Ok(Some(body)) => self.find(message, &body).ok_or_else(|| {
-                    wrong(format!("answered {} with JSON that is no answer to it", message.method), status)
+                    wrong(
+                        format!(
+                            "answered {} with JSON that is no answer to it",
+                            message.method
+                        ),
+                        status,
+                    )
                 })?,
                 Ok(None) => RpcReply::TooLarge,
                 Err(error) => return Err(cut_off(message, &error)),
             }
         } else {
-            let what = if kind.is_empty() { "nothing".to_owned() } else { shorten(&kind, 100).to_owned() };
+            let what = if kind.is_empty() {
+                "nothing".to_owned()
+            } else {
+                shorten(&kind, 100).to_owned()
+            };
             return Err(wrong(
-                format!("answered {} with {what}, which is no MCP (HTTP {status})", message.method),
+                format!(
+                    "answered {} with {what}, which is no MCP (HTTP {status})",
+                    message.method
+                ),
                 status,
             ));
         };
-        Ok(Received { status, answer, session })
+        Ok(Received {
+            status,
+            answer,
+            session,
+        })
     }
 
     /// Tells the server something that has no answer.
@@ -163,19 +203,36 @@ impl HttpTransport {
         method: &'static str,
         body: Bytes,
     ) -> Result<StatusCode, TransportError> {
-        Ok(self.post(&talk.headers(method, None), body).await?.0.status())
+        Ok(self
+            .post(&talk.headers(method, None), body)
+            .await?
+            .0
+            .status())
     }
 
     /// The same, when nobody waits for it.
-    pub fn spawn_notification(self: &Arc<Self>, talk: ProtocolContext, method: &'static str, body: Bytes) {
+    pub fn spawn_notification(
+        self: &Arc<Self>,
+        talk: ProtocolContext,
+        method: &'static str,
+        body: Bytes,
+    ) {
         let wire = self.clone();
-        tokio::spawn(
-            async move { tokio::time::timeout(ASIDE, wire.send_notification(&talk, method, body)).await.is_ok() },
-        );
+        tokio::spawn(async move {
+            tokio::time::timeout(ASIDE, wire.send_notification(&talk, method, body))
+                .await
+                .is_ok()
+        });
     }
 
-    async fn post(&self, headers: &HeaderMap, body: Bytes) -> Result<(StreamedResponse, RedactionGuard), SendError> {
-        self.endpoint.send(Method::POST, &self.endpoint.place, headers, body).await
+    async fn post(
+        &self,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<(StreamedResponse, RedactionGuard), SendError> {
+        self.endpoint
+            .send(Method::POST, &self.endpoint.place, headers, body)
+            .await
     }
 
     /// Asks for the server's own stream, or for the rest of one that was cut off.
@@ -185,7 +242,10 @@ impl HttpTransport {
         last: Option<&str>,
     ) -> Result<(SseReader, RedactionGuard), TransportError> {
         let headers = talk.stream_headers(last);
-        let (response, hidden) = self.endpoint.send(Method::GET, &self.endpoint.place, &headers, Bytes::new()).await?;
+        let (response, hidden) = self
+            .endpoint
+            .send(Method::GET, &self.endpoint.place, &headers, Bytes::new())
+            .await?;
         let (status, kind) = (response.status(), content_type(&response));
         if !status.is_success() || kind != EVENT_STREAM {
             return Err(wrong(format!("HTTP {status}"), status));
@@ -204,18 +264,29 @@ impl HttpTransport {
         if let Some(failure) = self.endpoint.too_narrow(&response) {
             return Err(TransportError::TooNarrow(Box::new(failure)));
         }
-        let body = read_body(&mut response, REFUSAL).await.ok().flatten().unwrap_or_default();
-        let line = serde_json::from_slice::<RpcMessage>(&body).ok().filter(|line| line.method.is_none());
+        let body = read_body(&mut response, REFUSAL)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or_default();
+        let line = serde_json::from_slice::<RpcMessage>(&body)
+            .ok()
+            .filter(|line| line.method.is_none());
         let ours = line.as_ref().and_then(|line| line.id.and_then(call_id)) == Some(message.id);
         let stale = status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && !ours);
         if talk.has_session() && stale {
             return Err(TransportError::Stale);
         }
         // Some tell what is wrong before they have read whose request it was.
-        let nobodys = line.as_ref().is_some_and(|line| line.id.is_none_or(|id| id.get() == "null"));
+        let nobodys = line
+            .as_ref()
+            .is_some_and(|line| line.id.is_none_or(|id| id.get() == "null"));
         match line.and_then(|line| line.error) {
             Some(error) if ours || nobodys => Ok(RpcReply::Error(subslice(&body, error))),
-            _ => Err(wrong(format!("answered {} with HTTP {status}", message.method), status)),
+            _ => Err(wrong(
+                format!("answered {} with HTTP {status}", message.method),
+                status,
+            )),
         }
     }
 
@@ -248,7 +319,9 @@ impl HttpTransport {
             drop(hidden.take());
             // What is resumed is the answer: the request itself is never sent again.
             (events, hidden) = loop {
-                let Some(last) = last.as_deref().filter(|_| !talk.stateless && attempt < self.options.max_retries)
+                let Some(last) = last
+                    .as_deref()
+                    .filter(|_| !talk.stateless && attempt < self.options.max_retries)
                 else {
                     return Err(cut_off(message, &why));
                 };
@@ -256,8 +329,15 @@ impl HttpTransport {
                 attempt += 1;
                 match self.open_stream(talk, Some(last)).await {
                     Ok((events, hidden)) => break (events, Some(hidden)),
-                    Err(TransportError::Wrong { reason, status: Some(status), .. }) if status.is_client_error() => {
-                        return Err(cut_off(message, &format!("it cannot be resumed ({reason})")));
+                    Err(TransportError::Wrong {
+                        reason,
+                        status: Some(status),
+                        ..
+                    }) if status.is_client_error() => {
+                        return Err(cut_off(
+                            message,
+                            &format!("it cannot be resumed ({reason})"),
+                        ));
                     }
                     Err(trouble) => why = trouble.reason(),
                 }
@@ -267,10 +347,18 @@ impl HttpTransport {
 
     /// The pause before an attempt to take a stream up again.
     pub fn pause(&self, attempt: u32, retry: Option<u64>) -> Duration {
-        let ReconnectionOptions { initial_reconnection_delay: first, max_reconnection_delay: longest, .. } =
-            self.options;
-        let factor = self.options.reconnection_delay_grow_factor.powi(attempt.min(1000) as i32);
-        let pause = retry.map_or(first as f64 * factor, |retry| retry as f64).min(longest as f64);
+        let ReconnectionOptions {
+            initial_reconnection_delay: first,
+            max_reconnection_delay: longest,
+            ..
+        } = self.options;
+        let factor = self
+            .options
+            .reconnection_delay_grow_factor
+            .powi(attempt.min(1000) as i32);
+        let pause = retry
+            .map_or(first as f64 * factor, |retry| retry as f64)
+            .min(longest as f64);
         Duration::from_millis(pause as u64).max(SHORTEST)
     }
 
@@ -287,10 +375,13 @@ impl HttpTransport {
         }
         let Ok(line) = serde_json::from_slice::<RpcMessage>(data) else {
             let text = String::from_utf8_lossy(&data[..data.len().min(400)]).into_owned();
-            self.hearing
-                .note(&format!("the server sent an event that is no JSON-RPC message: {}", shorten(&text, 200)));
-            let named =
-                |message: &&OutgoingRequest<'_>| memchr::memmem::find(data, format!("\"c{}\"", message.id).as_bytes());
+            self.hearing.note(&format!(
+                "the server sent an event that is no JSON-RPC message: {}",
+                shorten(&text, 200)
+            ));
+            let named = |message: &&OutgoingRequest<'_>| {
+                memchr::memmem::find(data, format!("\"c{}\"", message.id).as_bytes())
+            };
             return match message.filter(|message| named(message).is_some()) {
                 Some(message) => Err(cut_off(message, "its answer is no JSON")),
                 None => Ok(None),
@@ -321,12 +412,19 @@ impl HttpTransport {
     fn find(&self, message: &OutgoingRequest<'_>, body: &Bytes) -> Option<RpcReply> {
         if body.trim_ascii_start().starts_with(b"[") {
             let lines: Vec<RpcMessage> = serde_json::from_slice(body).ok()?;
-            return lines.iter().find_map(|line| self.answer_of(message, line, body));
+            return lines
+                .iter()
+                .find_map(|line| self.answer_of(message, line, body));
         }
         self.answer_of(message, &serde_json::from_slice(body).ok()?, body)
     }
 
-    fn answer_of(&self, message: &OutgoingRequest<'_>, line: &RpcMessage, bytes: &Bytes) -> Option<RpcReply> {
+    fn answer_of(
+        &self,
+        message: &OutgoingRequest<'_>,
+        line: &RpcMessage,
+        bytes: &Bytes,
+    ) -> Option<RpcReply> {
         if line.method.is_some() || line.id.and_then(call_id) != Some(message.id) {
             return None;
         }
@@ -341,7 +439,8 @@ impl HttpTransport {
     /// Answers a question of the server, as a client without any abilities does.
     fn reply(self: &Arc<Self>, talk: &ProtocolContext, method: &str, id: &RawValue) {
         let Ok(permit) = self.questions.clone().try_acquire_owned() else {
-            self.hearing.note("the server asked too many questions at once; one was dropped");
+            self.hearing
+                .note("the server asked too many questions at once; one was dropped");
             return;
         };
         let outcome = match method {
@@ -350,11 +449,16 @@ impl HttpTransport {
             "elicitation/create" => r#""result":{"action":"decline"}"#,
             _ => r#""error":{"code":-32601,"message":"this client has no such method"}"#,
         };
-        let body = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{},{outcome}}}"#, id.get()));
+        let body = Bytes::from(format!(
+            r#"{{"jsonrpc":"2.0","id":{},{outcome}}}"#,
+            id.get()
+        ));
         let (wire, talk) = (self.clone(), talk.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            tokio::time::timeout(ASIDE, wire.send_notification(&talk, "", body)).await.is_ok()
+            tokio::time::timeout(ASIDE, wire.send_notification(&talk, "", body))
+                .await
+                .is_ok()
         });
     }
 }
@@ -368,13 +472,24 @@ fn cut_off(message: &OutgoingRequest<'_>, why: &str) -> TransportError {
 }
 
 pub fn content_type(response: &StreamedResponse) -> String {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let kind = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    kind.split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 /// A whole body, or nothing where it is larger than that.
 async fn read_body(response: &mut StreamedResponse, limit: usize) -> Result<Option<Bytes>, String> {
-    if response.length().is_some_and(|length| length > limit as u64) {
+    if response
+        .length()
+        .is_some_and(|length| length > limit as u64)
+    {
         return Ok(None);
     }
     let mut first = Bytes::new();

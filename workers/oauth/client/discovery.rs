@@ -54,16 +54,28 @@ struct ResourceMetadata {
 /// The authorization server of the MCP server at that URL. The sentence of a failure goes on after the server's name.
 pub async fn discover(server: &Url) -> Result<AuthorizationServer, String> {
     let challenge = challenge(server).await;
-    let asked = challenge.as_deref().and_then(|challenge| parameter(challenge, "scope"));
-    let place = challenge.as_deref().and_then(|challenge| parameter(challenge, "resource_metadata"));
+    let asked = challenge
+        .as_deref()
+        .and_then(|challenge| parameter(challenge, "scope"));
+    let place = challenge
+        .as_deref()
+        .and_then(|challenge| parameter(challenge, "resource_metadata"));
     let resource = protected_resource(server, place.as_deref()).await?;
-    let Some(ResourceMetadata { resource, authorization_servers, scopes_supported }) = resource else {
+    let Some(ResourceMetadata {
+        resource,
+        authorization_servers,
+        scopes_supported,
+    }) = resource
+    else {
         return at_its_origin(server, scope_list(asked.as_deref())).await;
     };
     if !covers(&resource, server) {
         return Err("names another resource in its metadata than itself, which is refused".into());
     }
-    let issuer = authorization_servers.into_iter().next().ok_or("names no authorization server in its metadata")?;
+    let issuer = authorization_servers
+        .into_iter()
+        .next()
+        .ok_or("names no authorization server in its metadata")?;
     let url = Url::parse(&issuer).map_err(|_| "names an authorization server that is no URL")?;
     allowed(&url, server)?;
     let metadata = authorization_server(&url)
@@ -71,9 +83,15 @@ pub async fn discover(server: &Url) -> Result<AuthorizationServer, String> {
         .ok_or_else(|| format!("names the authorization server {issuer}, which has no metadata"))?;
     // RFC 8414, section 3.3: or one could pass itself off as another.
     if metadata.issuer.trim_end_matches('/') != issuer.trim_end_matches('/') {
-        return Err(format!("names the authorization server {issuer}, whose metadata are another one's"));
+        return Err(format!(
+            "names the authorization server {issuer}, whose metadata are another one's"
+        ));
     }
-    let scopes = if asked.is_some() { scope_list(asked.as_deref()) } else { scopes_supported };
+    let scopes = if asked.is_some() {
+        scope_list(asked.as_deref())
+    } else {
+        scopes_supported
+    };
     site(server, issuer, resource, scopes, metadata)
 }
 
@@ -83,15 +101,23 @@ async fn at_its_origin(server: &Url, scopes: Vec<String>) -> Result<Authorizatio
     root.set_path("/");
     root.set_query(None);
     let at = |path: &str| root.join(path).map(String::from).ok();
-    let metadata = authorization_server(&root).await?.unwrap_or_else(|| ServerMetadata {
-        authorization_endpoint: at("/authorize"),
-        token_endpoint: at("/token"),
-        registration_endpoint: at("/register"),
-        ..ServerMetadata::default()
-    });
+    let metadata = authorization_server(&root)
+        .await?
+        .unwrap_or_else(|| ServerMetadata {
+            authorization_endpoint: at("/authorize"),
+            token_endpoint: at("/token"),
+            registration_endpoint: at("/register"),
+            ..ServerMetadata::default()
+        });
     let mut resource = server.clone();
     resource.set_fragment(None);
-    site(server, root.origin().ascii_serialization(), resource.into(), scopes, metadata)
+    site(
+        server,
+        root.origin().ascii_serialization(),
+        resource.into(),
+        scopes,
+        metadata,
+    )
 }
 
 fn site(
@@ -101,17 +127,29 @@ fn site(
     scopes: Vec<String>,
     metadata: ServerMetadata,
 ) -> Result<AuthorizationServer, String> {
-    let token_endpoint = metadata.token_endpoint.as_deref().and_then(|url| Url::parse(url).ok());
-    let token_endpoint = token_endpoint
-        .ok_or_else(|| format!("has the authorization server {issuer}, which names no token endpoint"))?;
+    let token_endpoint = metadata
+        .token_endpoint
+        .as_deref()
+        .and_then(|url| Url::parse(url).ok());
+    let token_endpoint = token_endpoint.ok_or_else(|| {
+        format!("has the authorization server {issuer}, which names no token endpoint")
+    })?;
     allowed(&token_endpoint, server)?;
-    Ok(AuthorizationServer { issuer, resource, scopes, token_endpoint, metadata })
+    Ok(AuthorizationServer {
+        issuer,
+        resource,
+        scopes,
+        token_endpoint,
+        metadata,
+    })
 }
 
 impl ServerMetadata {
     /// Whether a client may show who it is in that way.
     pub fn knows(&self, method: &str) -> bool {
-        self.token_endpoint_auth_methods_supported.as_ref().is_some_and(|all| all.iter().any(|one| one == method))
+        self.token_endpoint_auth_methods_supported
+            .as_ref()
+            .is_some_and(|all| all.iter().any(|one| one == method))
     }
 
     /// How a client shows who it is.
@@ -119,7 +157,9 @@ impl ServerMetadata {
         match has_secret {
             false => ClientAuth::None,
             // The default (RFC 8414, section 2), where both are known too.
-            true if self.knows("client_secret_post") && !self.knows("client_secret_basic") => ClientAuth::Post,
+            true if self.knows("client_secret_post") && !self.knows("client_secret_basic") => {
+                ClientAuth::Post
+            }
             true => ClientAuth::Basic,
         }
     }
@@ -129,22 +169,45 @@ impl ServerMetadata {
 async fn challenge(server: &Url) -> Option<String> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert("accept", HeaderValue::from_static("application/json, text/event-stream"));
-    let answer = send(Method::POST, server, headers, Bytes::from_static(PROBE)).await.ok()?;
-    Some(answer.headers.get(WWW_AUTHENTICATE)?.to_str().ok()?.to_owned())
+    headers.insert(
+        "accept",
+        HeaderValue::from_static("application/json, text/event-stream"),
+    );
+    let answer = send(Method::POST, server, headers, Bytes::from_static(PROBE))
+        .await
+        .ok()?;
+    Some(
+        answer
+            .headers
+            .get(WWW_AUTHENTICATE)?
+            .to_str()
+            .ok()?
+            .to_owned(),
+    )
 }
 
 /// What it says of itself: where it says, else at the well-known places.
-async fn protected_resource(server: &Url, place: Option<&str>) -> Result<Option<ResourceMetadata>, String> {
+async fn protected_resource(
+    server: &Url,
+    place: Option<&str>,
+) -> Result<Option<ResourceMetadata>, String> {
     let mut places = Vec::new();
     if let Some(place) = place {
-        let place = server.join(place).ok().filter(|place| place.origin() == server.origin());
+        let place = server
+            .join(place)
+            .ok()
+            .filter(|place| place.origin() == server.origin());
         places.push(place.ok_or("names metadata at another origin, which is refused")?);
     }
     let path = server.path().trim_end_matches('/');
-    places.extend(well_known(server, &format!("/.well-known/oauth-protected-resource{path}")));
+    places.extend(well_known(
+        server,
+        &format!("/.well-known/oauth-protected-resource{path}"),
+    ));
     places.extend(well_known(server, "/.well-known/oauth-protected-resource"));
-    first_document(&places).await.map_err(|why| format!("has metadata that cannot be had: it {why}"))
+    first_document(&places)
+        .await
+        .map_err(|why| format!("has metadata that cannot be had: it {why}"))
 }
 
 async fn authorization_server(issuer: &Url) -> Result<Option<ServerMetadata>, String> {
@@ -156,10 +219,13 @@ async fn authorization_server(issuer: &Url) -> Result<Option<ServerMetadata>, St
     if !path.is_empty() {
         places.push(format!("{path}/.well-known/openid-configuration"));
     }
-    let places: Vec<_> = places.iter().filter_map(|path| well_known(issuer, path)).collect();
-    first_document(&places)
-        .await
-        .map_err(|why| format!("has an authorization server whose metadata cannot be had: it {why}"))
+    let places: Vec<_> = places
+        .iter()
+        .filter_map(|path| well_known(issuer, path))
+        .collect();
+    first_document(&places).await.map_err(|why| {
+        format!("has an authorization server whose metadata cannot be had: it {why}")
+    })
 }
 
 fn well_known(of: &Url, path: &str) -> Option<Url> {
@@ -188,9 +254,16 @@ async fn first_document<T: DeserializeOwned>(places: &[Url]) -> Result<Option<T>
 
 /// A resource is the server itself, or a path that it is under (RFC 9728, section 3.3).
 fn covers(resource: &str, server: &Url) -> bool {
-    let Ok(resource) = Url::parse(resource) else { return false };
-    let (above, path) = (resource.path().trim_end_matches('/'), server.path().trim_end_matches('/'));
-    let under = path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let Ok(resource) = Url::parse(resource) else {
+        return false;
+    };
+    let (above, path) = (
+        resource.path().trim_end_matches('/'),
+        server.path().trim_end_matches('/'),
+    );
+    let under = path
+        .strip_prefix(above)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     resource.origin() == server.origin() && under
 }
 
@@ -210,7 +283,10 @@ pub fn allowed(url: &Url, server: &Url) -> Result<(), String> {
 }
 
 fn scope_list(text: Option<&str>) -> Vec<String> {
-    text.into_iter().flat_map(str::split_ascii_whitespace).map(str::to_owned).collect()
+    text.into_iter()
+        .flat_map(str::split_ascii_whitespace)
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -224,11 +300,23 @@ mod tests {
     #[test]
     fn a_resource_is_the_server_or_above_it() {
         let server = url("https://h/a/mcp");
-        for good in ["https://h/a/mcp", "https://h/a/mcp/", "https://h/a", "https://h", "https://h:443/"] {
+        for good in [
+            "https://h/a/mcp",
+            "https://h/a/mcp/",
+            "https://h/a",
+            "https://h",
+            "https://h:443/",
+        ] {
             assert!(covers(good, &server), "{good}");
         }
-        for bad in ["", "https://other/a/mcp", "http://h/a/mcp", "https://h/a/mc", "https://h/a/mcp/x", "https://h:1/"]
-        {
+        for bad in [
+            "",
+            "https://other/a/mcp",
+            "http://h/a/mcp",
+            "https://h/a/mc",
+            "https://h/a/mcp/x",
+            "https://h:1/",
+        ] {
             assert!(!covers(bad, &server), "{bad}");
         }
     }
@@ -236,8 +324,13 @@ mod tests {
     #[test]
     fn tokens_go_over_tls() {
         let (far, near) = (url("https://h/mcp"), url("http://127.0.0.1:1/mcp"));
-        assert!(allowed(&url("https://as"), &far).is_ok() && allowed(&url("http://[::1]:1"), &far).is_ok());
-        assert!(allowed(&url("http://as"), &near).is_ok() && allowed(&url("http://as"), &far).is_err());
+        assert!(
+            allowed(&url("https://as"), &far).is_ok()
+                && allowed(&url("http://[::1]:1"), &far).is_ok()
+        );
+        assert!(
+            allowed(&url("http://as"), &near).is_ok() && allowed(&url("http://as"), &far).is_err()
+        );
         assert!(allowed(&url("file:///x"), &near).is_err());
     }
 
@@ -245,11 +338,21 @@ mod tests {
     fn a_client_shows_itself_as_the_server_wants_it() {
         let of = |methods: Option<&[&str]>, secret| {
             let methods = methods.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
-            ServerMetadata { token_endpoint_auth_methods_supported: methods, ..ServerMetadata::default() }.auth(secret)
+            ServerMetadata {
+                token_endpoint_auth_methods_supported: methods,
+                ..ServerMetadata::default()
+            }
+            .auth(secret)
         };
         assert_eq!(of(None, true), ClientAuth::Basic);
         assert_eq!(of(Some(&["client_secret_post"]), true), ClientAuth::Post);
-        assert_eq!(of(Some(&["client_secret_post", "client_secret_basic"]), true), ClientAuth::Basic);
-        assert_eq!(of(Some(&["client_secret_post", "none"]), false), ClientAuth::None);
+        assert_eq!(
+            of(Some(&["client_secret_post", "client_secret_basic"]), true),
+            ClientAuth::Basic
+        );
+        assert_eq!(
+            of(Some(&["client_secret_post", "none"]), false),
+            ClientAuth::None
+        );
     }
 }

@@ -49,28 +49,57 @@ pub async fn get(url: &Url) -> Result<HttpResponse, FetchError> {
         if !answer.status.is_redirection() {
             return Ok(answer);
         }
-        let next = answer.headers.get(LOCATION).and_then(|next| url.join(next.to_str().ok()?).ok());
+        let next = answer
+            .headers
+            .get(LOCATION)
+            .and_then(|next| url.join(next.to_str().ok()?).ok());
         let next = next.filter(|next| next.origin() == url.origin());
         url = next.ok_or_else(|| FetchError::Broken("redirects to another origin".into()))?;
     }
-    Err(FetchError::Broken(format!("redirects more than {REDIRECTS} times")))
+    Err(FetchError::Broken(format!(
+        "redirects more than {REDIRECTS} times"
+    )))
 }
 
 /// Sends one request. Redirects are not followed: what is sent is meant for nobody else.
-pub async fn send(method: Method, url: &Url, headers: HeaderMap, body: Bytes) -> Result<HttpResponse, FetchError> {
+pub async fn send(
+    method: Method,
+    url: &Url,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<HttpResponse, FetchError> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
-    *request.uri_mut() =
-        url.as_str().parse().map_err(|_| FetchError::Unreachable("has a URL that cannot be used".into()))?;
+    *request.uri_mut() = url
+        .as_str()
+        .parse()
+        .map_err(|_| FetchError::Unreachable("has a URL that cannot be used".into()))?;
     *request.headers_mut() = headers;
-    request.headers_mut().entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+    request
+        .headers_mut()
+        .entry(ACCEPT)
+        .or_insert(HeaderValue::from_static("application/json"));
     let answered = async {
-        let response = client().request(request).await.map_err(|error| match error.is_connect() {
-            true => FetchError::Unreachable(format!("cannot be connected to: {}", describe(&error))),
-            false => FetchError::Broken(format!("broke the connection off: {}", describe(&error))),
-        })?;
+        let response =
+            client()
+                .request(request)
+                .await
+                .map_err(|error| match error.is_connect() {
+                    true => FetchError::Unreachable(format!(
+                        "cannot be connected to: {}",
+                        describe(&error)
+                    )),
+                    false => FetchError::Broken(format!(
+                        "broke the connection off: {}",
+                        describe(&error)
+                    )),
+                })?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(HttpResponse { status, headers, body: read(StreamedResponse::new(response)).await? })
+        Ok(HttpResponse {
+            status,
+            headers,
+            body: read(StreamedResponse::new(response)).await?,
+        })
     };
     let late = |_| FetchError::Broken(format!("did not answer within {} seconds", TIME.as_secs()));
     tokio::time::timeout(TIME, answered).await.map_err(late)?
@@ -78,10 +107,17 @@ pub async fn send(method: Method, url: &Url, headers: HeaderMap, body: Bytes) ->
 
 async fn read(mut response: StreamedResponse) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|why| FetchError::Broken(format!("broke off: {why}")))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|why| FetchError::Broken(format!("broke off: {why}")))?
+    {
         body.extend_from_slice(&chunk);
         if body.len() > SIZE {
-            return Err(FetchError::Broken(format!("answered with more than {} KiB", SIZE / 1024)));
+            return Err(FetchError::Broken(format!(
+                "answered with more than {} KiB",
+                SIZE / 1024
+            )));
         }
     }
     Ok(body)

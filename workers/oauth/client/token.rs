@@ -58,13 +58,26 @@ struct Refusal {
 /// Asks for new tokens in the place of old ones.
 pub async fn refresh(endpoint: &TokenEndpoint, renewal: &RefreshCredentials) -> TokenOutcome {
     let refresh_token = renewal.refresh_token.as_deref().map_or("", |token| token);
-    ask(endpoint, renewal, &[("grant_type", "refresh_token"), ("refresh_token", refresh_token)]).await
+    ask(
+        endpoint,
+        renewal,
+        &[
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+        ],
+    )
+    .await
 }
 
 /// Asks for tokens with the code that a browser brought.
 pub async fn exchange(begun: &RefreshCredentials, code: &str) -> TokenOutcome {
-    let Some(endpoint) = &begun.endpoint else { return TokenOutcome::Refused("has no token endpoint".into()) };
-    let verifier = begun.code_verifier.as_deref().map_or("", |verifier| verifier);
+    let Some(endpoint) = &begun.endpoint else {
+        return TokenOutcome::Refused("has no token endpoint".into());
+    };
+    let verifier = begun
+        .code_verifier
+        .as_deref()
+        .map_or("", |verifier| verifier);
     let what = [
         ("grant_type", "authorization_code"),
         ("redirect_uri", begun.redirect_uri.as_str()),
@@ -74,8 +87,14 @@ pub async fn exchange(begun: &RefreshCredentials, code: &str) -> TokenOutcome {
     ask(endpoint, begun, &what).await
 }
 
-async fn ask(endpoint: &TokenEndpoint, client: &RefreshCredentials, what: &[(&str, &str)]) -> TokenOutcome {
-    let Ok(url) = Url::parse(&endpoint.url) else { return TokenOutcome::Refused("has no token endpoint".into()) };
+async fn ask(
+    endpoint: &TokenEndpoint,
+    client: &RefreshCredentials,
+    what: &[(&str, &str)],
+) -> TokenOutcome {
+    let Ok(url) = Url::parse(&endpoint.url) else {
+        return TokenOutcome::Refused("has no token endpoint".into());
+    };
     let mut headers = HeaderMap::new();
     let mut fields = what.to_vec();
     fields.push(("resource", &endpoint.resource));
@@ -85,10 +104,16 @@ async fn ask(endpoint: &TokenEndpoint, client: &RefreshCredentials, what: &[(&st
             Some(value) => drop(headers.insert(AUTHORIZATION, value)),
             None => return TokenOutcome::Refused("cannot be told the client's secret".into()),
         },
-        ClientAuth::Post => fields.extend([("client_id", client.client_id.as_str()), ("client_secret", secret)]),
+        ClientAuth::Post => fields.extend([
+            ("client_id", client.client_id.as_str()),
+            ("client_secret", secret),
+        ]),
         ClientAuth::None => fields.push(("client_id", &client.client_id)),
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    );
     let form = Serializer::new(String::new()).extend_pairs(fields).finish();
     let body = Bytes::from_owner(Zeroizing::new(form.into_bytes()));
     let answer = match send(Method::POST, &url, headers, body).await {
@@ -97,7 +122,12 @@ async fn ask(endpoint: &TokenEndpoint, client: &RefreshCredentials, what: &[(&st
         Err(FetchError::Broken(why)) => return TokenOutcome::Unknown(why),
     };
     let body = Zeroizing::new(answer.body);
-    let HttpResponse { status, headers, .. } = HttpResponse { body: vec![], ..answer };
+    let HttpResponse {
+        status, headers, ..
+    } = HttpResponse {
+        body: vec![],
+        ..answer
+    };
     match status {
         status if status.is_success() => match serde_json::from_slice::<TokenResponse>(&body) {
             Ok(tokens) if usable(&tokens) => TokenOutcome::Tokens(tokens),
@@ -105,11 +135,18 @@ async fn ask(endpoint: &TokenEndpoint, client: &RefreshCredentials, what: &[(&st
             Err(_) => TokenOutcome::Unknown("answered with something that is no tokens".into()),
         },
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            let pause = headers.get(RETRY_AFTER).and_then(|pause| pause.to_str().ok()?.parse().ok());
+            let pause = headers
+                .get(RETRY_AFTER)
+                .and_then(|pause| pause.to_str().ok()?.parse().ok());
             let pause = pause.map(|seconds| Duration::from_secs(seconds).min(LONGEST_PAUSE));
-            TokenOutcome::Away { why: format!("answered {status}"), pause }
+            TokenOutcome::Away {
+                why: format!("answered {status}"),
+                pause,
+            }
         }
-        status if status.is_client_error() => TokenOutcome::Refused(error_text(status, &body, client, what)),
+        status if status.is_client_error() => {
+            TokenOutcome::Refused(error_text(status, &body, client, what))
+        }
         status => TokenOutcome::Unknown(format!("answered {status}")),
     }
 }
@@ -135,13 +172,24 @@ fn basic(client_id: &str, secret: &str) -> Option<HeaderValue> {
 }
 
 /// What it says to a refusal, without anything secret of what it was told.
-fn error_text(status: StatusCode, body: &[u8], client: &RefreshCredentials, what: &[(&str, &str)]) -> String {
-    let Ok(Refusal { error, error_description }) = serde_json::from_slice(body) else {
+fn error_text(
+    status: StatusCode,
+    body: &[u8],
+    client: &RefreshCredentials,
+    what: &[(&str, &str)],
+) -> String {
+    let Ok(Refusal {
+        error,
+        error_description,
+    }) = serde_json::from_slice(body)
+    else {
         return format!("answered {status}");
     };
     let redactor = Redactor::default();
-    let secrets =
-        what.iter().filter(|(name, _)| !matches!(*name, "grant_type" | "redirect_uri")).map(|(_, value)| *value);
+    let secrets = what
+        .iter()
+        .filter(|(name, _)| !matches!(*name, "grant_type" | "redirect_uri"))
+        .map(|(_, value)| *value);
     let id = crate::core::names::ValueId;
     for secret in secrets.chain(client.client_secret.as_ref().map(|secret| secret.as_str())) {
         redactor.hold(id(uuid::Uuid::now_v7()), secret);

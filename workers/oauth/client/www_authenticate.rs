@@ -11,7 +11,11 @@ pub fn parameter(challenge: &str, name: &str) -> Option<String> {
             rest = quoted(after).1;
             continue;
         }
-        let found = before.trim_end().rsplit([' ', ',', '\t']).next().unwrap_or_default();
+        let found = before
+            .trim_end()
+            .rsplit([' ', ',', '\t'])
+            .next()
+            .unwrap_or_default();
         let (value, next) = match after.trim_start().strip_prefix('"') {
             Some(after) => quoted(after),
             None => {
@@ -53,9 +57,20 @@ mod tests {
         let of = |name| parameter(challenge, name);
         assert_eq!(of("scope").as_deref(), Some("a b"));
         assert_eq!(of("error").as_deref(), Some("invalid_token"));
-        assert_eq!(of("resource_metadata").as_deref(), Some("https://h/m?a=b,c"));
+        assert_eq!(
+            of("resource_metadata").as_deref(),
+            Some("https://h/m?a=b,c")
+        );
         assert_eq!(of("x"), None);
-        for broken in ["", "Bearer", "Bearer scope", "Bearer x=\"", "=", "\"", "Bearer ="] {
+        for broken in [
+            "",
+            "Bearer",
+            "Bearer scope",
+            "Bearer x=\"",
+            "=",
+            "\"",
+            "Bearer =",
+        ] {
             assert_eq!(parameter(broken, "scope"), None, "{broken}");
         }
     }

@@ -7,11 +7,18 @@ use crate::core::names::PackageName;
 pub fn python_name(name: &PackageName) -> Result<PackageName, Failure> {
     let text = name.as_str();
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    let inside = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    let inside = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if !inside || !ends(text.chars().next()) || !ends(text.chars().last()) {
-        return Err(Failure::invalid("name must be a package of PyPI, such as mcp-server-time"));
+        return Err(Failure::invalid(
+            "name must be a package of PyPI, such as mcp-server-time",
+        ));
     }
-    let words: Vec<_> = text.split(['.', '_', '-']).filter(|word| !word.is_empty()).collect();
+    let words: Vec<_> = text
+        .split(['.', '_', '-'])
+        .filter(|word| !word.is_empty())
+        .collect();
     let name = words.join("-").to_ascii_lowercase().parse();
     name.map_err(|error| Failure::invalid(format!("name {error}")))
 }
@@ -19,12 +26,19 @@ pub fn python_name(name: &PackageName) -> Result<PackageName, Failure> {
 /// A module that `python -m` can run.
 pub fn check_module(module: &str) -> Result<(), Failure> {
     let identifier = |part: &str| {
-        part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !part.starts_with(|c: char| c.is_ascii_digit())
+        part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !part.starts_with(|c: char| c.is_ascii_digit())
     };
-    if module.len() <= 256 && module.split('.').all(|part| !part.is_empty() && identifier(part)) {
+    if module.len() <= 256
+        && module
+            .split('.')
+            .all(|part| !part.is_empty() && identifier(part))
+    {
         return Ok(());
     }
-    Err(Failure::invalid("pythonModule must be the name of a module, such as mcp_server_time"))
+    Err(Failure::invalid(
+        "pythonModule must be the name of a module, such as mcp_server_time",
+    ))
 }
 
 /// A requirement with its extras, versions and markers (PEP 508), and no URL.
@@ -45,8 +59,12 @@ mod tests {
 
     #[test]
     fn python_names_are_normalised() {
-        let name = |text: &str| python_name(&text.parse().expect("a name")).map(|name| name.to_string());
-        assert_eq!(name("Mcp_Server.Time").ok().as_deref(), Some("mcp-server-time"));
+        let name =
+            |text: &str| python_name(&text.parse().expect("a name")).map(|name| name.to_string());
+        assert_eq!(
+            name("Mcp_Server.Time").ok().as_deref(),
+            Some("mcp-server-time")
+        );
         assert_eq!(name("a--b").ok().as_deref(), Some("a-b"));
         for bad in ["@scope/name", "a-", "a~b"] {
             assert!(name(bad).is_err(), "{bad}");
@@ -55,12 +73,25 @@ mod tests {
 
     #[test]
     fn options_paths_and_urls_are_no_requirements() {
-        for good in ["mcp<2", "httpx[http2] >= 0.27, < 1", "tomli; python_version < \"3.11\""] {
+        for good in [
+            "mcp<2",
+            "httpx[http2] >= 0.27, < 1",
+            "tomli; python_version < \"3.11\"",
+        ] {
             assert!(check_requirement(good).is_ok(), "{good}");
         }
-        for bad in
-            ["", "-r x", "--index-url=x", "./x", "/etc/x", "mcp @ https://h/x", "a\nb", "git+https://h", "${X}", "a#b"]
-        {
+        for bad in [
+            "",
+            "-r x",
+            "--index-url=x",
+            "./x",
+            "/etc/x",
+            "mcp @ https://h/x",
+            "a\nb",
+            "git+https://h",
+            "${X}",
+            "a#b",
+        ] {
             assert!(check_requirement(bad).is_err(), "{bad:?}");
         }
         for bad in ["", "-c", "a b", "a..b", "1a", "a-b", "a;import os"] {

@@ -47,7 +47,10 @@ impl ServerChange {
     /// As it is with the word in the folder's place.
     #[must_use]
     pub fn unplaced(mut self, folder: &str) -> Self {
-        let texts = self.command.iter_mut().chain(self.args.iter_mut().flatten());
+        let texts = self
+            .command
+            .iter_mut()
+            .chain(self.args.iter_mut().flatten());
         texts
             .chain(self.env.iter_mut().flat_map(|env| env.values_mut()))
             .for_each(|text| *text = unplaced(text, folder));
@@ -61,7 +64,8 @@ pub fn unplaced(text: &str, folder: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find(folder) {
         let after = &rest[at + folder.len()..];
-        let whole = !after.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-'));
+        let whole =
+            !after.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-'));
         out.push_str(&rest[..at]);
         out.push_str(if whole { FOLDER } else { folder });
         rest = after;
@@ -83,8 +87,14 @@ mod tests {
         let stored = config("${package}/bin/x", "--at=${package}:/y");
         let shown = config("/p/a/bin/x", "--at=/p/a:/y");
         assert_eq!(stored.placed("/p/a"), shown);
-        let change = |command: &str| ServerChange { command: Some(command.into()), ..ServerChange::default() };
-        assert_eq!(change("/p/a/bin/x").unplaced("/p/a"), change("${package}/bin/x"));
+        let change = |command: &str| ServerChange {
+            command: Some(command.into()),
+            ..ServerChange::default()
+        };
+        assert_eq!(
+            change("/p/a/bin/x").unplaced("/p/a"),
+            change("${package}/bin/x")
+        );
         assert_eq!(unplaced("/p/ab/x /p/a", "/p/a"), "/p/ab/x ${package}");
     }
 }

@@ -98,7 +98,9 @@ pub struct InstalledPackage {
 
 impl InstalledPackage {
     pub fn update_available(&self) -> bool {
-        self.latest.as_deref().is_some_and(|latest| newer(&self.package.source, latest, &self.package.version))
+        self.latest
+            .as_deref()
+            .is_some_and(|latest| newer(&self.package.source, latest, &self.package.version))
     }
 }
 
@@ -123,14 +125,20 @@ impl PythonOptions {
     /// The indexes with the fields they are given in.
     pub fn indexes(&self) -> impl Iterator<Item = (&'static str, &PackageIndex)> {
         let first = self.index_url.iter().map(|index| ("pipIndexUrl", index));
-        first.chain(self.extra_index_url.iter().map(|index| ("pipExtraIndexUrl", index)))
+        first.chain(
+            self.extra_index_url
+                .iter()
+                .map(|index| ("pipExtraIndexUrl", index)),
+        )
     }
 
     pub fn check(&self) -> Result<(), Failure> {
         if let Some(module) = &self.module {
             check_module(module)?;
         }
-        self.dependencies.iter().try_for_each(|requirement| check_requirement(requirement))?;
+        self.dependencies
+            .iter()
+            .try_for_each(|requirement| check_requirement(requirement))?;
         for (field, index) in self.indexes() {
             split_index(field, &index.url)?;
         }
@@ -145,7 +153,9 @@ impl Package {
             Source::Node => None,
             Source::Python(python) => Some(python),
         };
-        let indexes = python.into_iter().flat_map(|python| python.indexes().filter_map(|(_, index)| index.user_info));
+        let indexes = python
+            .into_iter()
+            .flat_map(|python| python.indexes().filter_map(|(_, index)| index.user_info));
         indexes.chain(self.recipe.iter().map(|recipe| recipe.lock))
     }
 }
@@ -158,5 +168,9 @@ pub fn split_index(field: &str, url: &str) -> Result<(String, Option<String>), F
         ))
     };
     let blank = url.contains(|c: char| c.is_whitespace() || c.is_control());
-    if blank { Err(wrong(Failure::invalid(""))) } else { split_user_info(url).map_err(wrong) }
+    if blank {
+        Err(wrong(Failure::invalid("")))
+    } else {
+        split_user_info(url).map_err(wrong)
+    }
 }

@@ -35,7 +35,11 @@ mod tests {
             (&python, "1.0", "1.0.0", false),
             (&Source::Node, "rubbish", "1.0.0", false),
         ] {
-            assert_eq!(newer(source, found, installed), newer_is, "{found} {installed}");
+            assert_eq!(
+                newer(source, found, installed),
+                newer_is,
+                "{found} {installed}"
+            );
         }
     }
 }
