@@ -13,7 +13,7 @@ use super::projection::Projection;
 use super::snapshot;
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::error::StoreError;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
