@@ -41,9 +41,14 @@ pub enum CallError {
     /// The server replied with this JSON-RPC error object.
     Rpc(Bytes),
     /// The connection ended. `begun` says whether the server may have started the call.
-    Closed { begun: bool },
+    Closed {
+        begun: bool,
+    },
     /// The server broke the protocol or the connection. The reason continues a sentence that begins with the server.
-    Wrong { reason: String, begun: bool },
+    Wrong {
+        reason: String,
+        begun: bool,
+    },
     /// The user must authorize the server, or no token can be obtained now. The server has not started the call.
     Denied(Box<Failure>),
     /// The result is larger than `RESULT_LIMIT`.

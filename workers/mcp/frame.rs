@@ -105,8 +105,9 @@ impl CallToolFrame<'_> {
 
 /// Returns a request that is no tool call. `params` is JSON.
 pub fn request(id: u64, method: &str, params: &str) -> Frame {
-    let line =
-        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{params}}}\n");
+    let line = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{params}}}\n"
+    );
     Frame {
         bytes: line.into_bytes(),
         request: Some(id),
@@ -159,13 +160,19 @@ mod tests {
         let message: Value = serde_json::from_slice(&frame.bytes).expect("JSON");
         assert_eq!(message["id"], json!(1000));
         assert_eq!(message["params"]["name"], "a\"tool");
-        assert_eq!(message["params"]["arguments"]["key"], "quote \" and \n line");
+        assert_eq!(
+            message["params"]["arguments"]["key"],
+            "quote \" and \n line"
+        );
         assert_eq!(
             message["params"]["_meta"],
             json!({ "progressToken": 1000, "traceparent": "00-ab-cd-01", "more": true })
         );
         let secret = String::from_utf8_lossy(&frame.bytes[..frame.secret]).into_owned();
-        assert!(secret.contains("and"), "the secret lies outside the wiped bytes");
+        assert!(
+            secret.contains("and"),
+            "the secret lies outside the wiped bytes"
+        );
         assert_eq!(frame.bytes.last(), Some(&b'\n'));
     }
 

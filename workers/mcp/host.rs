@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use hyper::header::HeaderMap;
 
 use crate::core::failure::Failure;
+use crate::core::ids::ValueId;
 use crate::core::model::remote::{ProtocolMode, StoredSession};
-use crate::core::names::ValueId;
 
 /// The origin of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +142,10 @@ pub enum CredentialError {
 
 /// Keeps the credentials of one request redacted until it is dropped.
 #[derive(Default)]
-pub struct RedactionGuard(#[expect(dead_code, reason = "dropping the value ends the redaction")] Option<Box<dyn Send + Sync>>);
+pub struct RedactionGuard(
+    #[expect(dead_code, reason = "dropping the value ends the redaction")]
+    Option<Box<dyn Send + Sync>>,
+);
 
 impl RedactionGuard {
     /// Returns a guard that drops `redaction` with itself.

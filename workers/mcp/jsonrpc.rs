@@ -211,9 +211,6 @@ mod tests {
     fn first_ids_fit_into_31_bits() {
         let late = first_request_id(((1 << 14) - 1) * 1000);
         assert!(late + 0xffff <= 0x7fff_ffff);
-        assert_ne!(
-            first_request_id(100_000),
-            first_request_id(101_000)
-        );
+        assert_ne!(first_request_id(100_000), first_request_id(101_000));
     }
 }

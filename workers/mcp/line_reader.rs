@@ -9,9 +9,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
 
 use super::host::{LogSource, LogText, NotificationSink};
-use super::jsonrpc::{
-    RpcMessage, note, notify, progress_token, request_id, scan_ids, subslice,
-};
+use super::jsonrpc::{RpcMessage, note, notify, progress_token, request_id, scan_ids, subslice};
 use super::mux::{FIRST_REQUEST_ID, Mux, RpcReply};
 use super::rmcp_bridge::{RmcpInbox, RmcpRefusal};
 
@@ -102,7 +100,9 @@ impl LineReader {
                 self.mux
                     .complete(id, reply(result, error, bytes, self.result_limit));
             }
-            (None, _, Some(error)) if message.id.is_none() => self.on_error_without_id(error, bytes),
+            (None, _, Some(error)) if message.id.is_none() => {
+                self.on_error_without_id(error, bytes)
+            }
             (None, None, None) => self.log_line(bytes),
             _ => self.pass_to_rmcp(bytes),
         }
@@ -312,7 +312,9 @@ mod tests {
         for _ in 0..2 {
             let mut pending = peer.send().await;
             let id = pending.id;
-            peer.print(format!("\u{feff}{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}"));
+            peer.print(format!(
+                "\u{feff}{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}"
+            ));
             assert_eq!(result(&mut pending).await, "{}");
         }
         assert!(peer.sink.lines().is_empty());
@@ -353,7 +355,11 @@ mod tests {
     #[test]
     fn lines_that_are_no_messages_are_log_lines() {
         let peer = peer();
-        for line in ["Required command was not provided.\r", "[1,2]", r#"{"level":"info"}"#] {
+        for line in [
+            "Required command was not provided.\r",
+            "[1,2]",
+            r#"{"level":"info"}"#,
+        ] {
             peer.print(line);
         }
         let wanted = [
@@ -376,7 +382,11 @@ mod tests {
     async fn a_result_above_the_limit_is_too_large() {
         let peer = peer();
         let mut pending = peer.send().await;
-        peer.print(format!(r#"{{"id":{},"result":"{}"}}"#, pending.id, "x".repeat(1000)));
+        peer.print(format!(
+            r#"{{"id":{},"result":"{}"}}"#,
+            pending.id,
+            "x".repeat(1000)
+        ));
         assert_eq!(result(&mut pending).await, "too large");
     }
 

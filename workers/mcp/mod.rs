@@ -13,10 +13,10 @@ pub mod jsonrpc;
 mod line_reader;
 mod mux;
 mod rmcp_bridge;
-mod writer;
 mod stderr;
 pub mod stdio;
 pub mod tool_list;
+mod writer;
 
 pub use self::connection::{CallError, ConnectError, Connection, ToolCall};
 pub use self::host::{

@@ -358,7 +358,10 @@ mod tests {
         let mut batch = Vec::new();
         mux.next_batch(&mut batch).await.expect("open");
         let text = |queued: &QueuedFrame| String::from_utf8(queued.frame.bytes.clone());
-        batch.iter().map(|queued| text(queued).expect("UTF-8")).collect()
+        batch
+            .iter()
+            .map(|queued| text(queued).expect("UTF-8"))
+            .collect()
     }
 
     #[tokio::test]
@@ -385,7 +388,11 @@ mod tests {
         let kept = send(&mux).await;
         let lines = written(&mux).await;
         assert_eq!(lines.len(), 1);
-        assert!(lines[0].contains(&format!("\"id\":{}", kept.id)), "{}", lines[0]);
+        assert!(
+            lines[0].contains(&format!("\"id\":{}", kept.id)),
+            "{}",
+            lines[0]
+        );
     }
 
     #[tokio::test]
@@ -408,7 +415,9 @@ mod tests {
         let mux = Mux::new();
         let large = mux.register(None).expect("open");
         let room = large.reserve(QUEUE_LIMIT).await.expect("open");
-        large.send(request(large.id, "ping", "{}"), room).expect("open");
+        large
+            .send(request(large.id, "ping", "{}"), room)
+            .expect("open");
         assert!(!mux.has_room());
         let second = mux.register(None).expect("open");
         let mut waiting = Box::pin(second.reserve(10));

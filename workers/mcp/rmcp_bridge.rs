@@ -167,7 +167,10 @@ mod tests {
         } });
         inbox.pass(message.to_string().as_bytes()).expect("passed");
         let received = bridge.receive().await.expect("a message");
-        assert!(matches!(received, JsonRpcMessage::Response(_)), "{received:?}");
+        assert!(
+            matches!(received, JsonRpcMessage::Response(_)),
+            "{received:?}"
+        );
     }
 
     #[tokio::test]
@@ -176,7 +179,9 @@ mod tests {
         let (bridge, inbox) = new_bridge(mux.clone());
         let server = async {
             let mut batch = Vec::new();
-            mux.next_batch(&mut batch).await.expect("the initialize request");
+            mux.next_batch(&mut batch)
+                .await
+                .expect("the initialize request");
             let error = r#"{"code":-32600,"message":"not today"}"#.to_owned();
             assert!(inbox.fail_waiting_request(&RawValue::from_string(error).expect("JSON")));
         };

@@ -34,7 +34,10 @@ pub enum ToolListError {
     #[error("its tools/list has a cursor of more than {MAX_CURSOR} bytes")]
     CursorTooLarge,
     #[error("it refused {method}: {} ({})", .error.message, .error.code)]
-    Refused { method: &'static str, error: RpcError },
+    Refused {
+        method: &'static str,
+        error: RpcError,
+    },
     #[error("it refused {method} with something that is no JSON-RPC error")]
     RefusedUnreadably { method: &'static str },
     #[error("its answer to {method} is too large")]
@@ -252,7 +255,10 @@ mod tests {
 
     #[test]
     fn a_cursor_above_the_limit_is_refused() {
-        let page = format!(r#"{{"tools":[],"nextCursor":"{}"}}"#, "c".repeat(MAX_CURSOR));
+        let page = format!(
+            r#"{{"tools":[],"nextCursor":"{}"}}"#,
+            "c".repeat(MAX_CURSOR)
+        );
         let error = collect(&[&page]).expect_err("the cursor is too large");
         assert!(error.contains("cursor"), "{error}");
     }

@@ -13,11 +13,12 @@ use super::supervisor::Supervisor;
 use super::user_connections::UserConnections;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ServerId;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
-use crate::core::names::{ServerId, ServerName};
+use crate::core::names::ServerName;
 use crate::ports::bus::SubscriptionGuard;
 use crate::workers::guard;
-use crate::workers::mcp::connection::Connection;
+use crate::workers::mcp::Connection;
 use crate::workers::redact::Redactor;
 
 /// Orders that may wait for a supervisor.

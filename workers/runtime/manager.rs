@@ -17,8 +17,9 @@ use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
 use crate::core::catalog::server::Server;
 use crate::core::command::ServerLogs;
+use crate::core::ids::{LeaseId, ServerId, WorkerId};
 use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
-use crate::core::names::{LeaseId, ServerId, UserName, WorkerId};
+use crate::core::names::UserName;
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
 use crate::ports::bus::{AskHandler, Bus, Hint, SubscriptionGuard, Target};
@@ -216,6 +217,7 @@ impl ServerManager {
             user,
             url: server.remote().map_or("", |remote| &remote.url).into(),
             session_id: handle.session_id.clone(),
+            stored: Arc::default(),
         }
     }
 

@@ -7,8 +7,8 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use crate::core::catalog::server::Server;
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::{HeaderValue as Header, Remote};
-use crate::core::names::{ServerId, ValueId};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::{Opener, Plaintext};
 use crate::ports::vault::Sealed;
@@ -152,10 +152,10 @@ impl Credentials for SealedHeaders {
     }
 }
 
-/// Releases redacted values when it is dropped.
-pub struct Redaction {
-    pub redactor: Arc<Redactor>,
-    pub values: Arc<[ValueId]>,
+/// Ends the redaction of the credentials of one request when it is dropped.
+struct Redaction {
+    redactor: Arc<Redactor>,
+    values: Arc<[ValueId]>,
 }
 
 impl Drop for Redaction {

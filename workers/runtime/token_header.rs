@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
 
-use super::sealed_headers::{Redaction, parts, put_header};
+use super::sealed_headers::{parts, put_header};
 use crate::core::failure::Failure;
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 use crate::workers::mcp::host::TokenError;
 use crate::workers::mcp::{AccessTokens, AppliedToken, RedactionGuard};
 use crate::workers::oauth::client::parameter;
@@ -19,19 +19,34 @@ pub struct TokenHeader {
     pub redactor: Arc<Redactor>,
 }
 
+/// Ends the redaction of a token when it is dropped.
+struct TokenRedaction {
+    redactor: Arc<Redactor>,
+    value: ValueId,
+}
+
+impl Drop for TokenRedaction {
+    fn drop(&mut self) {
+        self.redactor.release(self.value);
+    }
+}
+
 impl TokenHeader {
     fn apply_token(
         &self,
         token: &SealedToken,
         headers: &mut HeaderMap,
     ) -> Result<AppliedToken, TokenError> {
-        let plain = self.source.open(token).map_err(|_| TokenError::Unreadable)?;
+        let plain = self
+            .source
+            .open(token)
+            .map_err(|_| TokenError::Unreadable)?;
         let text = plain.expose().map_err(|_| TokenError::Unreadable)?;
         put_header(headers, &AUTHORIZATION, text).map_err(|_| TokenError::Unreadable)?;
         self.redactor.hold_all(token.value, &parts(text));
-        let redaction = Redaction {
+        let redaction = TokenRedaction {
             redactor: self.redactor.clone(),
-            values: Arc::new([token.value]),
+            value: token.value,
         };
         Ok(AppliedToken {
             id: token.value,

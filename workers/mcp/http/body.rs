@@ -40,7 +40,11 @@ impl ContentKind {
 pub fn unreadable_encoding(response: &StreamedResponse) -> Option<String> {
     let encodings = response.headers().get_all(CONTENT_ENCODING).iter();
     let encodings: Vec<_> = encodings
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase())
+        .map(|value| {
+            String::from_utf8_lossy(value.as_bytes())
+                .trim()
+                .to_ascii_lowercase()
+        })
         .filter(|encoding| !encoding.is_empty() && encoding != "identity")
         .collect();
     (!encodings.is_empty()).then(|| encodings.join(", "))
@@ -93,7 +97,12 @@ mod tests {
 
     #[test]
     fn a_missing_type_counts_as_json_and_html_does_not() {
-        for header in ["", "application/json; charset=utf-8", "application/problem+json", "text/plain"] {
+        for header in [
+            "",
+            "application/json; charset=utf-8",
+            "application/problem+json",
+            "text/plain",
+        ] {
             assert_eq!(ContentKind::parse(header), ContentKind::Json, "{header}");
         }
         assert_eq!(

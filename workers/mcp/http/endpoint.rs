@@ -15,7 +15,8 @@ use url::Url;
 use super::HttpTarget;
 use crate::core::decide::grant::reauth_required;
 use crate::core::failure::Failure;
-use crate::core::names::{ServerName, ValueId};
+use crate::core::ids::ValueId;
+use crate::core::names::ServerName;
 use crate::workers::http_client::{HttpClient, StreamedResponse, client, describe};
 use crate::workers::mcp::host::{
     AccessTokens, AppliedToken, Credentials, RedactionGuard, TokenError,
@@ -209,12 +210,10 @@ impl HttpEndpoint {
         token: Option<ValueId>,
     ) -> Result<Next, SendError> {
         let failure = match (&self.tokens, token) {
-            (Some(tokens), Some(token)) if !token_is_fresh => {
-                match tokens.rejected(token).await {
-                    Ok(()) => return Ok(Next::Retry),
-                    Err(failure) => failure,
-                }
-            }
+            (Some(tokens), Some(token)) if !token_is_fresh => match tokens.rejected(token).await {
+                Ok(()) => return Ok(Next::Retry),
+                Err(failure) => failure,
+            },
             (Some(tokens), Some(token)) => tokens.rejected_again(token),
             _ if !self.has_static_credentials() => reauth_required(
                 &self.server,

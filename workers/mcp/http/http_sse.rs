@@ -146,7 +146,8 @@ impl Drop for HttpSseConnection {
 async fn open_events(
     transport: &Arc<HttpTransport>,
 ) -> Result<(SseReader, RedactionGuards), ConnectError> {
-    let opened = transport.open_stream(&ProtocolContext::default(), None);
+    let context = ProtocolContext::default();
+    let opened = transport.open_stream(&context, None);
     opened.await.map_err(|error| match error {
         TransportError::Protocol { reason, .. } => {
             format!("its event stream was not opened: {reason}").into()

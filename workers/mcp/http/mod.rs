@@ -154,8 +154,7 @@ impl Connecting {
     }
 
     async fn discover_stateless(&self) -> Result<Connected, OpenError> {
-        let discovered =
-            tokio::time::timeout(DISCOVERY_TIMEOUT, self.session.discover()).await;
+        let discovered = tokio::time::timeout(DISCOVERY_TIMEOUT, self.session.discover()).await;
         let context = discovered
             .map_err(|_| OpenError::OtherMode("server/discover was not answered".into()))??;
         self.session.use_context(context);

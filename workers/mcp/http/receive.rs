@@ -116,7 +116,9 @@ impl HttpTransport {
         }
         let is_ours = match message.id {
             Some(id) => request_id(id) == Some(request.id),
-            None => message.error.is_some_and(|error| error.get().starts_with('{')),
+            None => message
+                .error
+                .is_some_and(|error| error.get().starts_with('{')),
         };
         is_ours.then(|| reply(message.result, message.error, bytes, self.result_limit))
     }

@@ -53,9 +53,7 @@ impl HttpTransport {
                 position.last_event = Some(id.to_owned());
             }
             position.retry = events.retry().or(position.retry);
-            let (resumed, redaction) = self
-                .resume(context, request, &mut position, reason)
-                .await?;
+            let (resumed, redaction) = self.resume(context, request, &mut position, reason).await?;
             events = resumed;
             _redaction = Some(redaction);
         }

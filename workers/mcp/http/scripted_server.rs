@@ -103,7 +103,9 @@ impl ScriptedServer {
     /// Returns how many requests had that method.
     pub fn count(&self, method: &str) -> usize {
         let seen = self.seen.lock();
-        seen.iter().filter(|request| request.method() == method).count()
+        seen.iter()
+            .filter(|request| request.method() == method)
+            .count()
     }
 
     pub fn seen(&self) -> Vec<SeenRequest> {
