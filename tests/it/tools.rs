@@ -204,7 +204,7 @@ async fn cancelled(app: &App, wanted: usize) -> usize {
     let until = Instant::now() + crate::harness::PATIENCE;
     loop {
         let told = app.text("fixture", "cancellations", json!({})).await;
-        let ids: Vec<String> = serde_json::from_str(&told).expect("ids");
+        let ids: Vec<u64> = serde_json::from_str(&told).expect("integers");
         if ids.len() >= wanted || Instant::now() > until {
             return ids.len();
         }

@@ -93,6 +93,12 @@ enum Verdict {
     SessionRefused { token_is_fresh: bool },
 }
 
+impl Verdict {
+    const REFUSED: Self = Self::SessionRefused {
+        token_is_fresh: false,
+    };
+}
+
 impl HttpSession {
     pub fn new(transport: Arc<HttpTransport>, store: Arc<dyn SessionStore>) -> Arc<Self> {
         Arc::new(Self {
@@ -172,15 +178,12 @@ impl HttpSession {
         method: &str,
         outcome: &Result<Received, TransportError>,
     ) -> Verdict {
-        const REFUSED: Verdict = Verdict::SessionRefused {
-            token_is_fresh: false,
-        };
         if !context.has_session() {
             return Verdict::Final;
         }
         let is_call = method == "tools/call";
         match outcome {
-            Err(TransportError::SessionUnknown) => REFUSED,
+            Err(TransportError::SessionUnknown) => Verdict::REFUSED,
             Err(TransportError::Unauthorized { token_is_fresh, .. }) => Verdict::SessionRefused {
                 token_is_fresh: *token_is_fresh,
             },
@@ -189,23 +192,11 @@ impl HttpSession {
                 status: Some(status),
                 begun: false,
                 ..
-            }) if status.is_client_error() => {
-                if self.is_session_alive(context).await {
-                    Verdict::Final
-                } else {
-                    REFUSED
-                }
-            }
+            }) if status.is_client_error() => self.verdict_by_ping(context).await,
             Err(TransportError::Protocol {
                 status: Some(status),
                 ..
-            }) if status.is_server_error() && !is_call => {
-                if self.is_session_alive(context).await {
-                    Verdict::Final
-                } else {
-                    REFUSED
-                }
-            }
+            }) if status.is_server_error() && !is_call => self.verdict_by_ping(context).await,
             Err(TransportError::Protocol {
                 status: Some(status),
                 ..
@@ -214,15 +205,26 @@ impl HttpSession {
                 self.check_in_background(context.clone());
                 Verdict::Final
             }
-            Ok(received) if is_session_error(&received.reply) => {
-                if !is_call {
-                    return REFUSED;
-                }
-                // A tool may use the same code.
+            Ok(received) if is_session_error(&received.reply) && !is_call => Verdict::REFUSED,
+            Ok(received) if !received.status.is_success() && !is_call => {
+                self.verdict_by_ping(context).await
+            }
+            // A tool may use the same code, and the server may have executed the call.
+            Ok(received)
+                if is_session_error(&received.reply) || received.status.is_server_error() =>
+            {
                 self.check_in_background(context.clone());
                 Verdict::Final
             }
             Ok(_) | Err(_) => Verdict::Final,
+        }
+    }
+
+    async fn verdict_by_ping(&self, context: &ProtocolContext) -> Verdict {
+        if self.is_session_alive(context).await {
+            Verdict::Final
+        } else {
+            Verdict::REFUSED
         }
     }
 
