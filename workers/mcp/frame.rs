@@ -105,11 +105,11 @@ impl CallToolFrame<'_> {
 
 /// Returns a request that is no tool call. `params` is JSON.
 pub fn request(id: u64, method: &str, params: &str) -> Frame {
-    let line = format!(
+    let text = format!(
         "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{params}}}\n"
     );
     Frame {
-        bytes: line.into_bytes(),
+        bytes: text.into_bytes(),
         request: Some(id),
         secret: 0,
     }
@@ -117,10 +117,10 @@ pub fn request(id: u64, method: &str, params: &str) -> Frame {
 
 /// Returns the notification that cancels a request.
 pub fn cancelled(id: u64, reason: &str) -> Frame {
-    let line = format!(
+    let text = format!(
         "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{id},\"reason\":\"{reason}\"}}}}\n"
     );
-    plain(line.into_bytes())
+    plain(text.into_bytes())
 }
 
 /// Returns a frame of a whole line without secrets.

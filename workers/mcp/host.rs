@@ -193,8 +193,9 @@ pub mod tests {
                 LogText::Plain(text) | LogText::Json(text) => text.to_owned(),
                 LogText::Cut(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             };
-            let line = format!("{}: {text}", source.as_str());
-            self.lines.lock().push(line);
+            self.lines
+                .lock()
+                .push(format!("{}: {text}", source.as_str()));
         }
 
         fn excerpt(&self, text: &[u8], limit: usize) -> String {

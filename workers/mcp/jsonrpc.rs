@@ -7,7 +7,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::host::{LogSource, LogText, NotificationSink};
-use super::shorten;
 
 /// Bytes of a log message of a server that are kept.
 const LOG_MESSAGE_LIMIT: usize = 64 * 1024;
@@ -82,7 +81,7 @@ pub fn notify(sink: &dyn NotificationSink, method: &str, params: Option<&RawValu
         "notifications/tools/list_changed" => sink.tools_changed(),
         "notifications/message" => {
             let text = params.map_or("", RawValue::get);
-            let kept = shorten(text, LOG_MESSAGE_LIMIT);
+            let kept = &text[..text.floor_char_boundary(LOG_MESSAGE_LIMIT)];
             let text = if kept.len() == text.len() {
                 LogText::Json(kept)
             } else {

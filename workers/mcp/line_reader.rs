@@ -37,7 +37,7 @@ impl LineReader {
         let limit = self.result_limit + ENVELOPE;
         loop {
             match read_line(&mut output, limit).await {
-                Ok(Some(ReadLine::Whole(line))) => self.on_line(line.into()),
+                Ok(Some(ReadLine::Whole(bytes))) => self.on_line(bytes.into()),
                 Ok(Some(ReadLine::TooLong { head, tail })) => self.on_long_line(&head, &tail),
                 Ok(None) | Err(_) => break,
             }
@@ -46,27 +46,27 @@ impl LineReader {
     }
 
     /// Handles one line: a message, a batch of messages (2025-03-26), or text.
-    pub fn on_line(&self, line: Bytes) {
-        let line = match line.strip_prefix(BYTE_ORDER_MARK) {
-            Some(rest) => line.slice_ref(rest),
-            None => line,
+    pub fn on_line(&self, bytes: Bytes) {
+        let bytes = match bytes.strip_prefix(BYTE_ORDER_MARK) {
+            Some(rest) => bytes.slice_ref(rest),
+            None => bytes,
         };
-        let text = line.trim_ascii_start();
+        let text = bytes.trim_ascii_start();
         match text.first() {
             None => {}
-            Some(b'{') => self.on_message(&line),
-            Some(b'[') => self.on_batch(&line),
-            Some(_) => self.log_line(&line),
+            Some(b'{') => self.on_message(&bytes),
+            Some(b'[') => self.on_batch(&bytes),
+            Some(_) => self.log_line(&bytes),
         }
     }
 
-    fn on_batch(&self, line: &Bytes) {
-        let batch: Vec<&RawValue> = serde_json::from_slice(line).unwrap_or_default();
+    fn on_batch(&self, bytes: &Bytes) {
+        let batch: Vec<&RawValue> = serde_json::from_slice(bytes).unwrap_or_default();
         if !batch.iter().any(|entry| entry.get().starts_with('{')) {
-            return self.log_line(line);
+            return self.log_line(bytes);
         }
         for entry in batch {
-            self.on_message(&subslice(line, entry));
+            self.on_message(&subslice(bytes, entry));
         }
     }
 
@@ -134,9 +134,9 @@ impl LineReader {
 
     /// Handles a JSON object that cannot be read. If it was meant as the reply to a request (for example with a `NaN`
     /// in it, or with bytes that are no UTF-8), the request ends, because no other reply will come.
-    fn on_broken_message(&self, line: &[u8]) {
-        self.note("sent a line that is no JSON-RPC message", line);
-        let edges = edges(line);
+    fn on_broken_message(&self, bytes: &[u8]) {
+        self.note("sent a line that is no JSON-RPC message", bytes);
+        let edges = edges(bytes);
         let has = |key: &[u8]| {
             edges
                 .iter()
@@ -166,10 +166,10 @@ impl LineReader {
     }
 
     /// Stores a line that is no message. A server often prints there why it cannot start.
-    fn log_line(&self, line: &[u8]) {
-        let text = String::from_utf8_lossy(line);
-        let text = if line.len() > ENVELOPE {
-            LogText::Cut(&line[..ENVELOPE])
+    fn log_line(&self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        let text = if bytes.len() > ENVELOPE {
+            LogText::Cut(&bytes[..ENVELOPE])
         } else {
             LogText::Plain(text.trim_end())
         };
@@ -200,10 +200,10 @@ pub fn reply(
     }
 }
 
-fn edges(line: &[u8]) -> [&[u8]; 2] {
+fn edges(bytes: &[u8]) -> [&[u8]; 2] {
     [
-        &line[..line.len().min(EDGE)],
-        &line[line.len().saturating_sub(EDGE)..],
+        &bytes[..bytes.len().min(EDGE)],
+        &bytes[bytes.len().saturating_sub(EDGE)..],
     ]
 }
 
@@ -218,33 +218,33 @@ async fn read_line(
     output: &mut (impl AsyncBufRead + Unpin),
     limit: usize,
 ) -> io::Result<Option<ReadLine>> {
-    let mut line = Vec::new();
+    let mut bytes = Vec::new();
     let mut tail: Option<Vec<u8>> = None;
     loop {
         let buffer = output.fill_buf().await?;
         if buffer.is_empty() {
-            let rest = (!line.is_empty() && tail.is_none()).then_some(ReadLine::Whole(line));
+            let rest = (!bytes.is_empty() && tail.is_none()).then_some(ReadLine::Whole(bytes));
             return Ok(rest);
         }
         let newline = memchr::memchr(b'\n', buffer);
         let length = newline.unwrap_or(buffer.len());
         match &mut tail {
-            None => line.extend_from_slice(&buffer[..length]),
+            None => bytes.extend_from_slice(&buffer[..length]),
             Some(tail) => {
                 tail.extend_from_slice(&buffer[..length]);
                 tail.drain(..tail.len().saturating_sub(EDGE));
             }
         }
         output.consume(length + usize::from(newline.is_some()));
-        if tail.is_none() && line.len() > limit {
-            tail = Some(line.split_off(line.len() - EDGE));
-            line.truncate(EDGE);
-            line.shrink_to_fit();
+        if tail.is_none() && bytes.len() > limit {
+            tail = Some(bytes.split_off(bytes.len() - EDGE));
+            bytes.truncate(EDGE);
+            bytes.shrink_to_fit();
         }
         if newline.is_some() {
             return Ok(Some(match tail {
-                None => ReadLine::Whole(line),
-                Some(tail) => ReadLine::TooLong { head: line, tail },
+                None => ReadLine::Whole(bytes),
+                Some(tail) => ReadLine::TooLong { head: bytes, tail },
             }));
         }
     }
@@ -287,14 +287,14 @@ mod tests {
             let mux = &self.reader.mux;
             let pending = mux.register(None).expect("open");
             let frame = request(pending.id, "tools/call", "{}");
-            let room = pending.reserve(frame.bytes.len()).await.expect("open");
-            pending.send(frame, room).expect("open");
+            let space = pending.reserve(frame.bytes.len()).await.expect("open");
+            pending.send(frame, space).expect("open");
             mux.next_batch(&mut Vec::new()).await.expect("open");
             pending
         }
 
-        fn print(&self, line: impl Into<Vec<u8>>) {
-            self.reader.on_line(Bytes::from(line.into()));
+        fn print(&self, text: impl Into<Vec<u8>>) {
+            self.reader.on_line(Bytes::from(text.into()));
         }
     }
 

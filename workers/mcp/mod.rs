@@ -5,6 +5,7 @@
 //! `guard` and `http_client`. The traits of [`host`] give it sessions, access tokens and credentials, and receive
 //! notifications and log lines.
 
+pub mod call;
 pub mod connection;
 mod frame;
 pub mod host;
@@ -18,7 +19,8 @@ pub mod stdio;
 pub mod tool_list;
 mod writer;
 
-pub use self::connection::{CallError, ConnectError, Connection, ToolCall};
+pub use self::call::{CallError, ClientOptions, ConnectError, ToolCall};
+pub use self::connection::Connection;
 pub use self::host::{
     AccessTokens, AppliedToken, Credentials, LogSource, LogText, NotificationSink, RedactionGuard,
     SessionStore,
@@ -26,8 +28,3 @@ pub use self::host::{
 pub use self::http::HttpTarget;
 pub use self::jsonrpc::RpcError;
 pub use self::stdio::StdioTarget;
-
-/// Returns at most `limit` bytes of `text`, cut between characters.
-fn shorten(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
-}

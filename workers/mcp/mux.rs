@@ -41,8 +41,8 @@ pub enum RpcReply {
 pub struct Mux {
     state: Mutex<State>,
     next_id: AtomicU64,
-    /// Free room of the queue, in units of [`PERMIT_BYTES`].
-    room: Arc<Semaphore>,
+    /// Free space of the queue, in units of [`PERMIT_BYTES`].
+    space: Arc<Semaphore>,
     queued: Notify,
     closed: watch::Sender<bool>,
 }
@@ -68,14 +68,14 @@ struct PendingCall {
     written: bool,
 }
 
-/// A frame and its room in the queue.
+/// A frame and its space in the queue.
 pub struct QueuedFrame {
     pub frame: Frame,
-    _room: OwnedSemaphorePermit,
+    _space: OwnedSemaphorePermit,
 }
 
-/// Room for one frame in the queue.
-pub struct Room(OwnedSemaphorePermit);
+/// QueueSpace for one frame in the queue.
+pub struct QueueSpace(OwnedSemaphorePermit);
 
 /// The connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -87,7 +87,7 @@ impl Mux {
         Arc::new(Self {
             state: Mutex::default(),
             next_id: AtomicU64::new(FIRST_REQUEST_ID),
-            room: Arc::new(Semaphore::new(QUEUE_LIMIT / PERMIT_BYTES)),
+            space: Arc::new(Semaphore::new(QUEUE_LIMIT / PERMIT_BYTES)),
             queued: Notify::new(),
             closed: watch::Sender::new(false),
         })
@@ -123,23 +123,23 @@ impl Mux {
         })
     }
 
-    /// Waits for room in the queue.
-    async fn reserve(&self, bytes: usize) -> Result<Room, Closed> {
-        let permits = self.room.clone().acquire_many_owned(permits_for(bytes));
-        permits.await.map(Room).map_err(|_| Closed)
+    /// Waits for space in the queue.
+    async fn reserve(&self, bytes: usize) -> Result<QueueSpace, Closed> {
+        let permits = self.space.clone().acquire_many_owned(permits_for(bytes));
+        permits.await.map(QueueSpace).map_err(|_| Closed)
     }
 
     /// Queues a frame that belongs to no request.
     pub async fn send(&self, frame: Frame) -> Result<(), Closed> {
-        let room = self.reserve(frame.bytes.len()).await?;
-        self.enqueue(frame, room)
+        let space = self.reserve(frame.bytes.len()).await?;
+        self.enqueue(frame, space)
     }
 
-    fn enqueue(&self, frame: Frame, room: Room) -> Result<(), Closed> {
+    fn enqueue(&self, frame: Frame, space: QueueSpace) -> Result<(), Closed> {
         let request = frame.request;
         let queued = QueuedFrame {
             frame,
-            _room: room.0,
+            _space: space.0,
         };
         let mut state = self.state.lock();
         if state.closed {
@@ -175,7 +175,7 @@ impl Mux {
         }
     }
 
-    /// Moves waiting frames into `batch`, as far as there is room in it.
+    /// Moves waiting frames into `batch`, as far as there is space in it.
     pub fn fill_batch(&self, batch: &mut Vec<QueuedFrame>) -> Result<(), Closed> {
         let mut bytes: usize = batch.iter().map(|queued| queued.frame.bytes.len()).sum();
         let mut state = self.state.lock();
@@ -221,8 +221,8 @@ impl Mux {
     }
 
     /// Whether half of the queue is free. The other half is reserved for calls.
-    pub fn has_room(&self) -> bool {
-        self.room.available_permits() > QUEUE_LIMIT / PERMIT_BYTES / 2
+    pub fn has_space(&self) -> bool {
+        self.space.available_permits() > QUEUE_LIMIT / PERMIT_BYTES / 2
     }
 
     pub fn is_waiting(&self, id: u64) -> bool {
@@ -250,7 +250,7 @@ impl Mux {
         drop(state);
         drop(calls);
         drop(queue);
-        self.room.close();
+        self.space.close();
         self.queued.notify_one();
         self.closed.send_replace(true);
     }
@@ -291,12 +291,12 @@ impl Mux {
         }
         let frame = cancelled(id, "the caller no longer waits for the result");
         // If the queue is full, the server does not read, and it would not read the cancellation either.
-        if let Ok(room) = self
-            .room
+        if let Ok(space) = self
+            .space
             .clone()
             .try_acquire_many_owned(permits_for(frame.bytes.len()))
         {
-            let _ = self.enqueue(frame, Room(room));
+            let _ = self.enqueue(frame, QueueSpace(space));
         }
     }
 }
@@ -314,15 +314,15 @@ pub struct PendingRequest {
 }
 
 impl PendingRequest {
-    /// Waits for room for a frame of that many bytes. The caller builds the frame afterwards, so that a waiting call
+    /// Waits for space for a frame of that many bytes. The caller builds the frame afterwards, so that a waiting call
     /// holds no frame.
-    pub async fn reserve(&self, bytes: usize) -> Result<Room, Closed> {
+    pub async fn reserve(&self, bytes: usize) -> Result<QueueSpace, Closed> {
         self.mux.reserve(bytes).await
     }
 
     /// Queues the frame of the request.
-    pub fn send(&self, frame: Frame, room: Room) -> Result<(), Closed> {
-        self.mux.enqueue(frame, room)
+    pub fn send(&self, frame: Frame, space: QueueSpace) -> Result<(), Closed> {
+        self.mux.enqueue(frame, space)
     }
 
     /// Waits for the reply. The caller may interrupt the wait and repeat it.
@@ -349,8 +349,8 @@ mod tests {
     async fn send(mux: &Arc<Mux>) -> PendingRequest {
         let pending = mux.register(None).expect("open");
         let frame = request(pending.id, "ping", "{}");
-        let room = pending.reserve(frame.bytes.len()).await.expect("open");
-        pending.send(frame, room).expect("open");
+        let space = pending.reserve(frame.bytes.len()).await.expect("open");
+        pending.send(frame, space).expect("open");
         pending
     }
 
@@ -411,20 +411,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_queue_is_bounded_in_bytes_and_a_dropped_request_frees_its_room() {
+    async fn the_queue_is_bounded_in_bytes_and_a_dropped_request_frees_its_space() {
         let mux = Mux::new();
         let large = mux.register(None).expect("open");
-        let room = large.reserve(QUEUE_LIMIT).await.expect("open");
+        let space = large.reserve(QUEUE_LIMIT).await.expect("open");
         large
-            .send(request(large.id, "ping", "{}"), room)
+            .send(request(large.id, "ping", "{}"), space)
             .expect("open");
-        assert!(!mux.has_room());
+        assert!(!mux.has_space());
         let second = mux.register(None).expect("open");
         let mut waiting = Box::pin(second.reserve(10));
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(large);
         assert!(futures::poll!(&mut waiting).is_ready());
-        assert!(mux.has_room());
+        assert!(mux.has_space());
     }
 
     #[tokio::test]

@@ -83,9 +83,9 @@ impl Transport<RoleClient> for RmcpBridge {
         }
         let mux = self.mux.clone();
         async move {
-            let mut line = serde_json::to_vec(&item)?;
-            line.push(b'\n');
-            mux.send(plain(line))
+            let mut bytes = serde_json::to_vec(&item)?;
+            bytes.push(b'\n');
+            mux.send(plain(bytes))
                 .await
                 .map_err(|_| io::ErrorKind::BrokenPipe.into())
         }
@@ -134,7 +134,7 @@ impl RmcpInbox {
         ) {
             self.waiting.lock().take();
         }
-        if !self.mux.has_room() || self.sender.try_send(message).is_err() {
+        if !self.mux.has_space() || self.sender.try_send(message).is_err() {
             return Err(RmcpRefusal::Full);
         }
         Ok(())
@@ -195,7 +195,7 @@ mod tests {
         let (_bridge, inbox) = new_bridge(Mux::new());
         let ping = br#"{"jsonrpc":"2.0","id":"q","method":"ping"}"#;
         for _ in 0..INBOX_LIMIT {
-            inbox.pass(ping).expect("room");
+            inbox.pass(ping).expect("space");
         }
         assert!(matches!(inbox.pass(ping), Err(RmcpRefusal::Full)));
     }

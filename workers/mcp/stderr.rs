@@ -17,7 +17,7 @@ const LINE_LIMIT: usize = 64 * 1024;
 /// Logs every line until the standard error ends.
 pub async fn read_stderr(stderr: impl AsyncRead + Unpin, sink: Arc<dyn NotificationSink>) {
     let mut stderr = BufReader::with_capacity(LINE_LIMIT, stderr);
-    let mut line = Vec::new();
+    let mut text = Vec::new();
     let mut bytes_read = 0;
     let mut second_start = Instant::now();
     loop {
@@ -25,20 +25,20 @@ pub async fn read_stderr(stderr: impl AsyncRead + Unpin, sink: Arc<dyn Notificat
             return;
         };
         if buffer.is_empty() {
-            log_line(&*sink, &line);
+            log_line(&*sink, &text);
             return;
         }
         let newline = memchr::memchr(b'\n', buffer);
         let length = newline.map_or(buffer.len(), |end| end + 1);
-        let room = LINE_LIMIT
-            .saturating_sub(line.len())
+        let space = LINE_LIMIT
+            .saturating_sub(text.len())
             .min(newline.unwrap_or(length));
-        line.extend_from_slice(&buffer[..room]);
+        text.extend_from_slice(&buffer[..space]);
         stderr.consume(length);
         bytes_read += length;
         if newline.is_some() {
-            log_line(&*sink, &line);
-            line.clear();
+            log_line(&*sink, &text);
+            text.clear();
         }
         if second_start.elapsed() >= Duration::from_secs(1) {
             bytes_read = 0;
@@ -53,17 +53,17 @@ pub async fn read_stderr(stderr: impl AsyncRead + Unpin, sink: Arc<dyn Notificat
     }
 }
 
-fn log_line(sink: &dyn NotificationSink, line: &[u8]) {
-    let line = line.trim_ascii_end();
-    if line.is_empty() {
+fn log_line(sink: &dyn NotificationSink, bytes: &[u8]) {
+    let bytes = bytes.trim_ascii_end();
+    if bytes.is_empty() {
         return;
     }
-    if line.len() >= LINE_LIMIT {
-        return sink.log(LogSource::Stderr, LogText::Cut(line));
+    if bytes.len() >= LINE_LIMIT {
+        return sink.log(LogSource::Stderr, LogText::Cut(bytes));
     }
     sink.log(
         LogSource::Stderr,
-        LogText::Plain(&String::from_utf8_lossy(line)),
+        LogText::Plain(&String::from_utf8_lossy(bytes)),
     );
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{CallError, ClientOptions, ConnectError, ToolCall, call_over};
+use super::call::{CallError, ClientOptions, ConnectError, ToolCall, call_over};
 use super::host::NotificationSink;
 use super::line_reader::LineReader;
 use super::mux::Mux;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::connection::ConnectError;
+use super::call::ConnectError;
 use super::frame::request;
 use super::host::NotificationSink;
 use super::jsonrpc::{RpcError, note, null_as_default};
@@ -169,8 +169,8 @@ pub async fn list_over(
     while let Some(params) = pager.next_params() {
         let mut pending = mux.register(None).map_err(ended)?;
         let frame = request(pending.id, METHOD, &format!("{{{params}}}"));
-        let room = pending.reserve(frame.bytes.len()).await.map_err(ended)?;
-        pending.send(frame, room).map_err(ended)?;
+        let space = pending.reserve(frame.bytes.len()).await.map_err(ended)?;
+        pending.send(frame, space).map_err(ended)?;
         let reply = pending.reply().await.map_err(ended)?;
         pager.add_page(method_result(METHOD, reply)?)?;
     }

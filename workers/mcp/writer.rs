@@ -146,12 +146,12 @@ mod tests {
             let pending = mux.register(None).expect("open");
             let mut frame = request(pending.id, "tools/call", "{}");
             frame.bytes.resize(2 << 20, b' ');
-            let room = pending.reserve(frame.bytes.len()).await.expect("open");
-            pending.send(frame, room).expect("open");
+            let space = pending.reserve(frame.bytes.len()).await.expect("open");
+            pending.send(frame, space).expect("open");
             calls.push(pending);
         }
-        assert!(!mux.has_room());
+        assert!(!mux.has_space());
         drop(calls);
-        assert!(mux.has_room());
+        assert!(mux.has_space());
     }
 }

@@ -19,10 +19,9 @@ use crate::core::model::server::Transport;
 use crate::core::model::tool::Tools;
 use crate::workers::guard;
 use crate::workers::install::PackageHandle;
-use crate::workers::mcp::connection::ClientOptions;
 use crate::workers::mcp::{
-    AccessTokens, ConnectError, Connection, HttpTarget, LogSource, LogText, NotificationSink,
-    StdioTarget,
+    AccessTokens, ClientOptions, ConnectError, Connection, HttpTarget, LogSource, LogText,
+    NotificationSink, StdioTarget,
 };
 use crate::workers::oauth::token_source::TokenSource;
 use crate::workers::redact::Redactor;

@@ -17,7 +17,7 @@ use super::protocol::ProtocolContext;
 use super::sse::{SseError, SseReader};
 use super::transport::{HttpTransport, TransportError};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::connection::{CallError, ConnectError, ToolCall, call_over};
+use crate::workers::mcp::call::{CallError, ConnectError, ToolCall, call_over};
 use crate::workers::mcp::frame::Frame;
 use crate::workers::mcp::line_reader::LineReader;
 use crate::workers::mcp::mux::{Mux, QueuedFrame};
@@ -278,5 +278,64 @@ impl Poster {
             )),
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted_server::{ScriptedResponse, ScriptedServer};
+    use super::*;
+    use crate::workers::mcp::frame::{plain, request};
+    use crate::workers::mcp::host::tests::RecordingSink;
+
+    fn poster(server: &ScriptedServer) -> Arc<Poster> {
+        Arc::new(Poster {
+            transport: server.transport(Arc::<RecordingSink>::default()),
+            endpoint: EndpointUrl::new(server.url.parse().expect("a URL")).expect("usable"),
+            mux: Mux::new(),
+            timeout: Duration::from_millis(50),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_not_accepted_in_time_ends_the_connection() {
+        let server = ScriptedServer::start(|_| Some(ScriptedResponse::hanging())).await;
+        let poster = poster(&server);
+        let mux = poster.mux.clone();
+        tokio::spawn(poster.post_all());
+        mux.send(plain(b"{}".to_vec())).await.expect("open");
+        mux.closed().await;
+        let reason = mux.close_reason().expect("a reason");
+        assert!(
+            reason.contains("did not accept a message within 50 ms"),
+            "{reason}"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_post_of_a_call_may_last_as_long_as_the_call() {
+        let (seen, mut requests) = tokio::sync::mpsc::unbounded_channel();
+        let server = ScriptedServer::start(move |request| {
+            let _ = seen.send(());
+            let is_call = request.method() == "tools/call";
+            Some(if is_call {
+                ScriptedResponse::hanging()
+            } else {
+                ScriptedResponse::new(202, "")
+            })
+        })
+        .await;
+        let poster = poster(&server);
+        let mux = poster.mux.clone();
+        tokio::spawn(poster.post_all());
+        let pending = mux.register(None).expect("open");
+        let frame = request(pending.id, "tools/call", "{}");
+        let space = pending.reserve(frame.bytes.len()).await.expect("open");
+        pending.send(frame, space).expect("open");
+        mux.send(plain(b"{}".to_vec())).await.expect("open");
+        for _ in 0..2 {
+            requests.recv().await.expect("the call and the message");
+        }
+        assert!(!mux.is_closed());
     }
 }

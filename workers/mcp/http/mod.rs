@@ -29,7 +29,7 @@ use self::protocol::ProtocolContext;
 use self::session::HttpSession;
 pub use self::streamable::StreamableHttpConnection;
 use self::transport::{HttpTransport, TransportError};
-use super::connection::{ClientOptions, ConnectError, Connection};
+use super::call::{ClientOptions, ConnectError};
 use super::host::{AccessTokens, Credentials, NotificationSink, SessionStore};
 use super::jsonrpc::note;
 use super::tool_list::{ToolListError, ToolListPager, method_result};
@@ -57,11 +57,19 @@ pub struct HttpTarget {
     pub reconnection_options: ReconnectionOptions,
 }
 
+/// A connection to a server behind a URL.
+pub enum HttpConnection {
+    /// 2025-03-26 and later.
+    Streamable(Box<StreamableHttpConnection>),
+    /// 2024-11-05.
+    Sse(Box<HttpSseConnection>),
+}
+
 /// Connects in the protocol mode of the last connection. If the server speaks another mode now, all modes are tried.
 pub async fn connect_http(
     target: HttpTarget,
     options: ClientOptions,
-) -> Result<(Connection, Tools), ConnectError> {
+) -> Result<(HttpConnection, Tools), ConnectError> {
     let endpoint =
         HttpEndpoint::new(&target).map_err(|error| ConnectError::from(error.to_string()))?;
     let transport = HttpTransport::new(
@@ -86,13 +94,13 @@ struct Connecting {
     listen: bool,
 }
 
-type Connected = (Connection, Tools);
+type Connected = (HttpConnection, Tools);
 
 impl Connecting {
     async fn find_mode(
         &self,
         known: Option<ProtocolMode>,
-    ) -> Result<(Connection, Tools, ProtocolMode), ConnectError> {
+    ) -> Result<(HttpConnection, Tools, ProtocolMode), ConnectError> {
         let stored = match known {
             None | Some(ProtocolMode::Session) => self.session.store.load().await.is_some(),
             Some(ProtocolMode::Stateless | ProtocolMode::Sse) => false,
@@ -118,7 +126,7 @@ impl Connecting {
         }
     }
 
-    async fn try_all_modes(&self) -> Result<(Connection, Tools, ProtocolMode), ConnectError> {
+    async fn try_all_modes(&self) -> Result<(HttpConnection, Tools, ProtocolMode), ConnectError> {
         match self.discover_stateless().await {
             Ok((connection, tools)) => return Ok((connection, tools, ProtocolMode::Stateless)),
             Err(OpenError::Failed(error)) => return Err(error),
@@ -224,12 +232,12 @@ impl Connecting {
 
     async fn connect_sse(&self) -> Result<Connected, ConnectError> {
         let (sse, tools) = HttpSseConnection::connect(&self.session.transport).await?;
-        Ok((Connection::Sse(Box::new(sse)), tools))
+        Ok((HttpConnection::Sse(Box::new(sse)), tools))
     }
 
     fn streamable(&self, tools: Tools) -> Connected {
         let connection = StreamableHttpConnection::new(self.session.clone(), self.listen);
-        (Connection::Http(Box::new(connection)), tools)
+        (HttpConnection::Streamable(Box::new(connection)), tools)
     }
 }
 

@@ -166,3 +166,48 @@ async fn subscribe(
     let events = transport.stream_of(response)?;
     Ok((events, redaction))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::open::OpenedSession;
+    use super::super::scripted_server::{RecordingStore, ScriptedResponse, ScriptedServer};
+    use super::*;
+    use crate::workers::mcp::host::tests::RecordingSink;
+
+    /// Opens a session and reads the server's own stream to its end.
+    async fn listen_to(server: &ScriptedServer) -> Arc<RecordingSink> {
+        let sink = Arc::<RecordingSink>::default();
+        let transport = server.transport(sink.clone());
+        let session = HttpSession::new(transport, Arc::<RecordingStore>::default());
+        let opened = session.initialize(false).await;
+        let OpenedSession { context, .. } =
+            opened.map_err(|error| error.to_string()).expect("opened");
+        session.use_context(context);
+        listen(session).await;
+        sink
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_at_once_is_given_up() {
+        let server = ScriptedServer::start(|request| {
+            let is_stream = request.method() == "GET";
+            is_stream.then(|| ScriptedResponse::stream("id: 1\nretry: 20\ndata:\n\n"))
+        })
+        .await;
+        let sink = listen_to(&server).await;
+        assert_eq!(server.count("GET"), 3, "the first attempt and two more");
+        let lines = sink.lines();
+        assert!(
+            lines.iter().any(|text| text.contains("no longer")),
+            "{lines:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_without_such_a_stream_is_asked_once() {
+        let server = ScriptedServer::start(|_| None).await;
+        let sink = listen_to(&server).await;
+        assert_eq!(server.count("GET"), 1);
+        assert!(sink.lines().is_empty());
+    }
+}

@@ -10,7 +10,7 @@ use super::protocol::{NEWEST_WITH_SESSION, ProtocolContext, STATELESS, WITH_SESS
 use super::session::HttpSession;
 use super::transport::{Received, TransportError};
 use crate::core::model::remote::StoredSession;
-use crate::workers::mcp::connection::ConnectError;
+use crate::workers::mcp::call::ConnectError;
 use crate::workers::mcp::jsonrpc::RpcError;
 use crate::workers::mcp::mux::RpcReply;
 use crate::workers::mcp::tool_list::method_result;

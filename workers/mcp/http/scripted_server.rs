@@ -12,7 +12,7 @@ use super::HttpTarget;
 use super::endpoint::HttpEndpoint;
 use super::transport::HttpTransport;
 use crate::core::model::remote::{ReconnectionOptions, StoredSession};
-use crate::workers::mcp::connection::ClientOptions;
+use crate::workers::mcp::call::ClientOptions;
 use crate::workers::mcp::host::tests::RecordingSink;
 use crate::workers::mcp::host::{CredentialError, Credentials, RedactionGuard, SessionStore};
 
@@ -47,6 +47,7 @@ pub struct ScriptedResponse {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
+    hangs: bool,
 }
 
 impl ScriptedResponse {
@@ -55,6 +56,15 @@ impl ScriptedResponse {
             status,
             headers: vec![],
             body: body.into(),
+            hangs: false,
+        }
+    }
+
+    /// Never answers.
+    pub fn hanging() -> Self {
+        Self {
+            hangs: true,
+            ..Self::new(200, "")
         }
     }
 
@@ -149,6 +159,9 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, seen: Arc<Mutex<Vec<S
     while let Some(request) = read_request(&mut stream, &mut buffer).await {
         seen.lock().push(request.clone());
         let response = script(&request).unwrap_or_else(|| usual_response(&request));
+        if response.hangs {
+            std::future::pending::<()>().await;
+        }
         let mut head = format!("HTTP/1.1 {} Scripted\r\n", response.status);
         for (name, value) in &response.headers {
             head.push_str(&format!("{name}: {value}\r\n"));

@@ -16,7 +16,7 @@ use super::transport::{HttpTransport, OutgoingRequest, Received, TransportError}
 use crate::core::failure::Code;
 use crate::core::model::remote::StoredSession;
 use crate::time::clock::now_ms;
-use crate::workers::mcp::connection::ConnectError;
+use crate::workers::mcp::call::ConnectError;
 use crate::workers::mcp::host::SessionStore;
 use crate::workers::mcp::jsonrpc::{RpcError, first_request_id, note, wrap_request_id};
 use crate::workers::mcp::mux::RpcReply;
@@ -410,12 +410,12 @@ fn reopen_error(error: OpenError) -> TransportError {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use super::super::connect_http;
     use super::super::open::OpenedSession;
     use super::super::scripted_server::{
         RecordingStore, ScriptedResponse, ScriptedServer, SeenRequest, options, session_response,
     };
     use super::*;
-    use crate::workers::mcp::connection::Connection;
     use crate::workers::mcp::host::tests::RecordingSink;
 
     /// The refusals with which servers answer an unknown session.
@@ -461,8 +461,7 @@ mod tests {
             .await;
             let store = RecordingStore::with_session("stale");
             let sink = Arc::<RecordingSink>::default();
-            let connected =
-                Connection::connect_http(server.target(store.clone()), options(sink)).await;
+            let connected = connect_http(server.target(store.clone()), options(sink)).await;
             assert!(connected.is_ok(), "{status} {body}");
             let stale = server.seen();
             let stale = stale

@@ -108,8 +108,8 @@ impl Parser {
     }
 
     fn next(&mut self) -> Result<Option<SseEvent>, SseError> {
-        while let Some(line) = self.next_line() {
-            if line.is_empty() {
+        while let Some(text) = self.next_line() {
+            if text.is_empty() {
                 self.last_id.clone_from(&self.id);
                 let name = std::mem::take(&mut self.name);
                 if let Some(data) = self.data.take() {
@@ -125,7 +125,7 @@ impl Parser {
                 }
                 continue;
             }
-            self.on_field(line);
+            self.on_field(text);
             if self
                 .data
                 .as_ref()
@@ -154,37 +154,37 @@ impl Parser {
         let end = self.scanned + offset;
         self.scanned = 0;
         self.after_cr = self.buffer[end] == b'\r';
-        let mut line = self.buffer.split_to(end);
+        let mut text = self.buffer.split_to(end);
         self.buffer.advance(1);
-        if std::mem::take(&mut self.is_first_line) && line.starts_with("\u{feff}".as_bytes()) {
-            line.advance(3);
+        if std::mem::take(&mut self.is_first_line) && text.starts_with("\u{feff}".as_bytes()) {
+            text.advance(3);
         }
-        Some(line)
+        Some(text)
     }
 
-    fn on_field(&mut self, mut line: BytesMut) {
-        let colon = memchr::memchr(b':', &line);
-        let field = line.split_to(colon.unwrap_or(line.len()));
+    fn on_field(&mut self, mut value: BytesMut) {
+        let colon = memchr::memchr(b':', &value);
+        let field = value.split_to(colon.unwrap_or(value.len()));
         if colon.is_some() {
-            line.advance(1);
-            if line.first() == Some(&b' ') {
-                line.advance(1);
+            value.advance(1);
+            if value.first() == Some(&b' ') {
+                value.advance(1);
             }
         }
-        let text = |line: &BytesMut| String::from_utf8(line.to_vec()).ok();
+        let as_text = |value: &BytesMut| String::from_utf8(value.to_vec()).ok();
         match &field[..] {
             b"data" => match &mut self.data {
-                None => self.data = Some(line),
+                None => self.data = Some(value),
                 Some(data) => {
                     data.extend_from_slice(b"\n");
-                    data.extend_from_slice(&line);
+                    data.extend_from_slice(&value);
                 }
             },
-            b"event" => self.name = text(&line).unwrap_or_default(),
-            b"id" if !line.contains(&0) => self.id = text(&line).filter(|id| !id.is_empty()),
+            b"event" => self.name = as_text(&value).unwrap_or_default(),
+            b"id" if !value.contains(&0) => self.id = as_text(&value).filter(|id| !id.is_empty()),
             b"retry" => {
-                self.retry = text(&line)
-                    .and_then(|line| line.parse().ok())
+                self.retry = as_text(&value)
+                    .and_then(|text| text.parse().ok())
                     .or(self.retry)
             }
             _ => {}

@@ -13,9 +13,7 @@ use super::protocol::ProtocolContext;
 use super::session::HttpSession;
 use super::transport::{OutgoingRequest, TransportError};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::connection::{
-    CallError, ConnectError, ToolCall, call_result, within_timeout,
-};
+use crate::workers::mcp::call::{CallError, ConnectError, ToolCall, call_result, within_timeout};
 use crate::workers::mcp::frame::{CallToolFrame, cancelled};
 use crate::workers::mcp::tool_list::ToolListPager;
 

@@ -15,7 +15,7 @@ use super::sse::SseReader;
 use crate::core::failure::Failure;
 use crate::core::model::remote::ReconnectionOptions;
 use crate::workers::http_client::StreamedResponse;
-use crate::workers::mcp::connection::ConnectError;
+use crate::workers::mcp::call::ConnectError;
 use crate::workers::mcp::host::NotificationSink;
 use crate::workers::mcp::jsonrpc::{ErrorReply, request_id, subslice};
 use crate::workers::mcp::mux::RpcReply;
