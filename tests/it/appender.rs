@@ -12,6 +12,7 @@ use crate::samples::{
     snapshot,
 };
 use crate::store_contract::{Store, finished, fresh, sqlite};
+use crate::wait::wait_until;
 use mcp_api::adapters::bus_local::LocalBus;
 use mcp_api::core::catalog::{Catalog, FOLD_VERSION};
 use mcp_api::core::command::RegisterServer;
@@ -559,7 +560,7 @@ async fn snapshots_are_made_along_the_way() {
             .wait_for(Position(2_000), crate::harness::PATIENCE)
             .await
     );
-    crate::store_contract::until("a snapshot is stored", async || {
+    wait_until("a snapshot is stored", async || {
         store
             .log
             .newest_snapshot(FOLD_VERSION)
