@@ -180,7 +180,7 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
         Some(LISTENERS as f64)
     );
     let reads = app
-        .metric("mcp_api_event_reads_total", &[])
+        .metric("mcp_api_event_stream_reads_total", &[])
         .await
         .expect("a figure");
     let (began, used) = (Instant::now(), cpu(app.pid()));
@@ -196,7 +196,7 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
     assert!(told.iter().all(|told| told == wanted));
     // One a move, and a few for those that had not yet heard of the last one.
     let reads = app
-        .metric("mcp_api_event_reads_total", &[])
+        .metric("mcp_api_event_stream_reads_total", &[])
         .await
         .expect("a figure")
         - reads;
@@ -469,6 +469,6 @@ async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
     assert!(
         answer
             .fails(400, "invalid_request")
-            .contains("at is of pages")
+            .contains("at cannot be used with a stream")
     );
 }
