@@ -52,9 +52,9 @@ pub struct Metrics {
     pub log_position: Gauge<u64, AtomicU64>,
     pub jobs_waiting: Gauge<u64, AtomicU64>,
     pub jobs_running: Gauge<u64, AtomicU64>,
-    pub jobs_arriving: Gauge<u64, AtomicU64>,
+    pub jobs_on_bus: Gauge<u64, AtomicU64>,
     pub event_listeners: Gauge,
-    pub event_reads: Counter,
+    pub event_stream_reads: Counter,
 }
 
 /// Somebody who listens to `GET /events`, counted for as long as this is held.
@@ -109,9 +109,9 @@ impl Metrics {
             log_position: Gauge::default(),
             jobs_waiting: Gauge::default(),
             jobs_running: Gauge::default(),
-            jobs_arriving: Gauge::default(),
+            jobs_on_bus: Gauge::default(),
             event_listeners: Gauge::default(),
-            event_reads: Counter::default(),
+            event_stream_reads: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -150,9 +150,9 @@ impl Metrics {
             metrics.jobs_waiting.clone(),
         );
         registry.register(
-            "jobs_arriving",
+            "jobs_on_bus",
             "Jobs that producers have sent and the log has not taken in",
-            metrics.jobs_arriving.clone(),
+            metrics.jobs_on_bus.clone(),
         );
         registry.register(
             "jobs_running",
@@ -165,9 +165,9 @@ impl Metrics {
             metrics.event_listeners.clone(),
         );
         registry.register(
-            "event_reads",
+            "event_stream_reads",
             "Reads of the log for these streams",
-            metrics.event_reads.clone(),
+            metrics.event_stream_reads.clone(),
         );
         Arc::new(metrics)
     }

@@ -163,7 +163,7 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
         Some(LISTENERS as f64)
     );
     let reads = app
-        .metric("mcp_api_event_reads_total", &[])
+        .metric("mcp_api_event_stream_reads_total", &[])
         .await
         .expect("a figure");
     let (began, used) = (Instant::now(), cpu(app.pid()));
@@ -179,7 +179,7 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
     assert!(told.iter().all(|told| told == wanted));
     // One a move, and a few for those that had not yet heard of the last one.
     let reads = app
-        .metric("mcp_api_event_reads_total", &[])
+        .metric("mcp_api_event_stream_reads_total", &[])
         .await
         .expect("a figure")
         - reads;

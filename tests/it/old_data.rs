@@ -35,7 +35,62 @@ struct Renamed {
 }
 
 /// All renamed event types. The data contain the old names, and `GET /events` shows the new names.
-const RENAMED: &[Renamed] = &[];
+const RENAMED: &[Renamed] = &[
+    Renamed {
+        old: "server.era_found",
+        new: "server.protocol_detected",
+        subject: None,
+        field: Some(("era", "protocol")),
+    },
+    Renamed {
+        old: "grant.refreshing",
+        new: "grant.refresh_started",
+        subject: None,
+        field: None,
+    },
+    Renamed {
+        old: "grant.not_refreshed",
+        new: "grant.refresh_failed",
+        subject: None,
+        field: None,
+    },
+    Renamed {
+        old: "job.returned",
+        new: "job.requeued",
+        subject: None,
+        field: None,
+    },
+    Renamed {
+        old: "job.forgotten",
+        new: "job.expired",
+        subject: None,
+        field: None,
+    },
+    Renamed {
+        old: "dead.kept",
+        new: "dead_letter.stored",
+        subject: Some("dead_letters"),
+        field: None,
+    },
+    Renamed {
+        old: "dead.dropped",
+        new: "dead_letter.removed",
+        subject: Some("dead_letters"),
+        field: None,
+    },
+    Renamed {
+        old: "request.kept",
+        new: "idempotency.recorded",
+        subject: Some("idempotency"),
+        field: None,
+    },
+    Renamed {
+        old: "request.forgotten",
+        new: "idempotency.expired",
+        subject: Some("idempotency"),
+        field: None,
+    },
+];
 
 /// Fields that show the present moment.
 const LIVE: &[&str] = &["status", "logs", "error", "details"];

@@ -79,7 +79,7 @@ async fn tell(
                 at = head;
                 break;
             }
-            metrics.event_reads.inc();
+            metrics.event_stream_reads.inc();
             match read(&projection, at).await {
                 Ok(batches) => {
                     for batch in batches {

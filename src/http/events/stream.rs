@@ -100,7 +100,7 @@ impl StreamReader {
 
     /// Reads the log itself, a page of it. Where that fails, the listener is to come back.
     async fn read(&mut self) -> Option<Bytes> {
-        self.facade.metrics.event_reads.inc();
+        self.facade.metrics.event_stream_reads.inc();
         let batches = read(&self.facade.projection, self.reached).await.ok()?;
         batches.first()?;
         let mut all = BytesMut::new();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::core::event::{Actor, Entry, Event};
+use crate::core::event::{Actor, Entry, Event, upcast};
 use crate::core::failure::Failure;
 use crate::core::names::{CommandId, Position};
 use crate::telemetry::error::internal_error;
@@ -83,6 +83,9 @@ pub fn views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
                 position: entry.position,
                 index,
             };
+            let stored = upcast::current_form(&stored)
+                .map_err(internal_error)?
+                .into_owned();
             let data = Event::decode(&stored)
                 .map_err(internal_error)?
                 .public_data(&stored)

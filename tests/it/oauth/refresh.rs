@@ -115,7 +115,7 @@ async fn a_refusal_is_final_and_new_tokens_heal() {
     assert_eq!(authority.asked("failed").await, 1, "it is not asked again");
     let events = app.happened().await;
     assert!(
-        events.contains(&"grant.not_refreshed server/gated".to_owned()),
+        events.contains(&"grant.refresh_failed server/gated".to_owned()),
         "{events:?}"
     );
     authority.set(json!({ "refuse": false, "times": 0 })).await;
@@ -251,7 +251,7 @@ async fn many_workers_asked_at_once_refresh_once() {
     let nats = async_nats::connect(app.services.as_ref().expect("services").nats.url())
         .await
         .expect("NATS");
-    let asks = (0..10).map(|_| nats.request("mcp.v1.ask.tokens.refresh", ask.clone().into()));
+    let asks = (0..10).map(|_| nats.request("mcp.v1.ask.oauth.refresh_tokens", ask.clone().into()));
     for answer in futures::future::join_all(asks).await {
         let answer = answer.expect("an answer");
         let status = answer
