@@ -5,6 +5,7 @@
 
 mod grant;
 mod jobs;
+pub mod public;
 pub mod upcast;
 
 use std::borrow::Cow;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub use self::grant::{GrantRefreshFailed, GrantRefreshStarted, GrantRefreshed, GrantStored};
@@ -298,34 +298,6 @@ impl Event {
             }
         };
         format!("server/{name}")
-    }
-
-    /// The event's data for readers outside: without the names of secrets.
-    pub fn public_data(&self, stored: &StoredEvent) -> Result<Box<RawValue>, serde_json::Error> {
-        let mut shown: Value = match self {
-            Self::SecretSet(_)
-            | Self::SecretDeleted(_)
-            | Self::GoogleConnected(_)
-            | Self::JobAccepted(_)
-            | Self::JobFinished(_)
-            | Self::ServerRegistered(_)
-            | Self::ServerUpdated(_) => serde_json::from_str(stored.data.get())?,
-            _ => return Ok(stored.data.clone()),
-        };
-        if let Self::SecretSet(_) | Self::SecretDeleted(_) | Self::GoogleConnected(_) = self
-            && let Some(secret) = shown.as_object_mut()
-        {
-            secret.retain(|field, _| matches!(field.as_str(), "server" | "serverName" | "user"));
-        }
-        if let Self::JobAccepted(_) | Self::JobFinished(_) = self
-            && let Some(job) = shown.as_object_mut()
-        {
-            job.retain(|field, _| !matches!(field.as_str(), "arguments" | "key" | "answer"));
-        }
-        if let Some(config) = shown.get_mut("config").and_then(Value::as_object_mut) {
-            config.remove("secretNames");
-        }
-        serde_json::value::to_raw_value(&shown)
     }
 }
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::core::event::{Actor, Entry, Event, upcast};
+use crate::core::event::public::public_data;
+use crate::core::event::{Actor, Entry, upcast};
 use crate::core::failure::Failure;
 use crate::core::names::{CommandId, Position};
 use crate::telemetry::error::internal_error;
@@ -86,10 +87,7 @@ pub fn views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
             let stored = upcast::current_form(&stored)
                 .map_err(internal_error)?
                 .into_owned();
-            let data = Event::decode(&stored)
-                .map_err(internal_error)?
-                .public_data(&stored)
-                .map_err(internal_error)?;
+            let data = public_data(&stored).map_err(internal_error)?;
             let view = EventView {
                 id: id.to_string(),
                 at: entry.at,

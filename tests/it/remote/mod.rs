@@ -137,6 +137,6 @@ pub async fn eras(app: &App) -> Vec<Value> {
     let events = events["events"].as_array().expect("events").iter();
     events
         .filter(|event| event["type"] == "server.protocol_detected")
-        .map(|event| event["data"]["era"].clone())
+        .map(|event| event["data"]["protocol"].clone())
         .collect()
 }
