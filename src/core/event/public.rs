@@ -51,11 +51,7 @@ const GRANT_TOKENS: Fields = &[
     ("user", All),
     (
         "tokens",
-        Shown::Fields(&[
-            ("refreshable", All),
-            ("expiresAt", All),
-            ("refreshAt", All),
-        ]),
+        Shown::Fields(&[("refreshable", All), ("expiresAt", All), ("refreshAt", All)]),
     ),
 ];
 
@@ -324,7 +320,10 @@ mod tests {
         for (name, _, schema) in event::schemas() {
             let schema = serde_json::to_value(schema).expect("JSON");
             let fields = PUBLIC.iter().find(|(listed, _)| *listed == name);
-            let shown: Vec<_> = fields.map_or(&[][..], |(_, fields)| *fields).iter().collect();
+            let shown: Vec<_> = fields
+                .map_or(&[][..], |(_, fields)| *fields)
+                .iter()
+                .collect();
             for (field, shown) in shown {
                 let property = &schema["properties"][*field];
                 let text = property.to_string();
