@@ -12,14 +12,15 @@ use crate::samples::{
     snapshot,
 };
 use crate::store_contract::{Store, finished, fresh, sqlite};
+use crate::wait::wait_until;
 use mcp_api::adapters::bus_local::LocalBus;
 use mcp_api::core::catalog::{Catalog, FOLD_VERSION};
 use mcp_api::core::command::RegisterServer;
 use mcp_api::core::decide::server::register_server;
 use mcp_api::core::event::{Actor, DecodeError, Entry, Event, ServerToolsDiscovered, StoredEvent};
 use mcp_api::core::failure::{Code, Failure};
+use mcp_api::core::ids::{CommandId, Position};
 use mcp_api::core::model::tool::Tools;
-use mcp_api::core::names::{CommandId, Position};
 use mcp_api::eventlog::appender::{Appender, Committed};
 use mcp_api::eventlog::projection::Projection;
 use mcp_api::eventlog::snapshot;
@@ -554,7 +555,7 @@ async fn snapshots_are_made_along_the_way() {
             .wait_for(Position(2_000), crate::harness::PATIENCE)
             .await
     );
-    crate::store_contract::until("a snapshot is stored", async || {
+    wait_until("a snapshot is stored", async || {
         store
             .log
             .newest_snapshot(FOLD_VERSION)

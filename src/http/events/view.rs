@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::core::event::public::public_data;
 use crate::core::event::{Actor, Entry, upcast};
 use crate::core::failure::Failure;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 use crate::telemetry::error::internal_error;
 
 /// Where an event stands: `<position>.<index>`.
