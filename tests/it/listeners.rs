@@ -469,6 +469,6 @@ async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
     assert!(
         answer
             .fails(400, "invalid_request")
-            .contains("at is of pages")
+            .contains("at cannot be used with a stream")
     );
 }

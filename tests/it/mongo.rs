@@ -19,7 +19,7 @@ use crate::wait::wait_until;
 use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
 use mcp_api::core::ids::{CommandId, LeaseId, Position, WorkerId};
 use mcp_api::eventlog::snapshot;
-use mcp_api::ports::event_log::{AppendError, EventLog};
+use mcp_api::ports::event_log::{AppendError, EventLog, ReadLimit};
 use mcp_api::ports::leases::Leases;
 use mcp_api::ports::vault::{Sealed, Vault, WrappingChange};
 
@@ -98,7 +98,10 @@ async fn a_killed_primary_takes_nothing_acknowledged_along() {
     }
     set[primary].restart();
     let store = connect(&url).await;
-    let read = store.read(Position(0), 1_000_000).await.expect("entries");
+    let read = store
+        .read(Position(0), ReadLimit::entries(1_000_000))
+        .await
+        .expect("entries");
     let positions: Vec<u64> = read.iter().map(|entry| entry.position.0).collect();
     assert_eq!(
         positions,

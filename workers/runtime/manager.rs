@@ -97,11 +97,7 @@ impl ServerManager {
             limits,
             alone,
         } = parts;
-        let commands = CommandClient {
-            bus: bus.clone(),
-            projection: projection.clone(),
-            registry: registry.clone(),
-        };
+        let commands = CommandClient::new(bus.clone(), projection.clone(), registry.clone());
         let grants = Arc::new(TokenSourceDeps::new(projection.clone(), commands));
         Arc::new(Self {
             worker,
@@ -217,6 +213,7 @@ impl ServerManager {
             user,
             url: server.remote().map_or("", |remote| &remote.url).into(),
             session_id: handle.session_id.clone(),
+            stored: Arc::default(),
         }
     }
 
