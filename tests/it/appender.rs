@@ -161,7 +161,7 @@ async fn changes_that_wait_together_are_one_append() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_while_others_are_first_goes_along() {
+async fn commands_that_arrive_during_a_conflict_join_the_next_append() {
     let (store, _place, process) = start().await;
     let (gate, held) = hold_up(&process, 64).await;
     let mut changes = Box::pin(futures::future::join_all(
@@ -188,7 +188,7 @@ async fn what_comes_while_others_are_first_goes_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_append_is_read_while_an_append_is_under_way() {
+async fn entries_of_other_processes_are_read_during_an_append() {
     let (store, _place, process) = start().await;
     let (gate, held) = hold_up(&process, 1).await;
     let other = Process::start(&store.log)

@@ -178,7 +178,7 @@ async fn a_backup_under_load_is_one_moment_of_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_overwritten_and_what_is_wrong_is_said() {
+async fn a_backup_overwrites_no_file_and_names_the_problem() {
     let mut app = App::embedded();
     app.register("fixture", json!({ "enabled": false }))
         .await

@@ -58,7 +58,7 @@ async fn servers_and_their_tools_come_back() {
 }
 
 #[tokio::test]
-async fn a_broken_and_a_hanging_server_delay_nobody() {
+async fn a_broken_and_a_hanging_server_delay_no_other_server() {
     let mut app = App::embedded();
     let hanging = json!({ "env": { "FIXTURE_START": "silent" }, "enabled": false });
     app.register("hanging", hanging).await.ok();

@@ -123,7 +123,7 @@ async fn the_servers_of_a_draining_worker_move_at_once() {
 }
 
 #[tokio::test]
-async fn a_worker_that_stood_still_does_not_run_what_was_taken_over() {
+async fn a_worker_that_stood_still_does_not_run_a_server_of_another_owner() {
     let app = App::distributed(2, &[("LEASE_TTL", "4s")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
@@ -196,7 +196,7 @@ async fn replicas_each_spread_the_load() {
 }
 
 #[tokio::test]
-async fn what_one_facade_has_changed_another_shows() {
+async fn a_change_through_one_facade_is_visible_through_another() {
     let mut app = App::distributed(1, &[]);
     let other = app.add("api");
     let other = app.processes[other].url.clone();

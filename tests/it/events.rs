@@ -105,7 +105,7 @@ async fn pages_hold_everything_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn neither_names_nor_values_of_secrets_are_told() {
+async fn events_contain_no_secret_names_and_no_secret_values() {
     let app = app().await;
     app.set_secret("ana", "fixture", "name-of-it", "value-of-it")
         .await;
@@ -289,7 +289,7 @@ async fn no_event_names_a_secret() {
 }
 
 #[tokio::test]
-async fn nobody_waits_past_the_end_of_the_log() {
+async fn a_page_after_the_head_of_the_log_does_not_wait() {
     let app = app().await;
     app.get("/events?after=1.0").await.ok();
     assert!(

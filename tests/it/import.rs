@@ -228,7 +228,7 @@ async fn an_original_is_taken_over_into_many_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
+async fn unusable_data_is_reported_and_the_other_data_is_imported() {
     let app = App::embedded();
     let secret = |key: &str, more: Document| {
         let mut secret = doc! { "username": "ana", "key": key, "value": GHP_TEST };
@@ -393,7 +393,7 @@ async fn with_packages(app: &App) -> Original {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn packages_are_installed_anew_with_their_servers() {
+async fn packages_are_installed_again_with_their_servers() {
     let app = packages::start();
     app.register_fixture("taken").await.ok();
     let original = with_packages(&app).await;

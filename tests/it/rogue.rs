@@ -93,7 +93,7 @@ async fn a_line_without_end_is_too_large_and_not_the_end() {
 }
 
 #[tokio::test]
-async fn one_who_never_answers_holds_up_nobody() {
+async fn a_server_that_never_answers_delays_no_other_call() {
     let app = two().await;
     let body =
         json!({ "serverName": "rogue", "methodName": "never", "args": {}, "timeoutMs": 2000 });
@@ -108,7 +108,7 @@ async fn one_who_never_answers_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn dying_in_a_call_is_told_with_the_last_words() {
+async fn a_server_that_dies_in_a_call_is_reported_with_its_last_lines() {
     let app = two().await;
     for (args, reason) in [
         (json!({ "code": 3 }), "code 3"),
@@ -222,7 +222,7 @@ async fn a_list_that_is_refused_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_told_at_once() {
+async fn an_unreadable_answer_is_reported_at_once() {
     let app = two().await;
     let began = Instant::now();
     for line in [

@@ -173,7 +173,7 @@ async fn tokens_given_again_under_a_key_do_not_come_back() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_grant_is_refused_by_the_field_and_not_repeated() {
+async fn an_invalid_grant_is_refused_by_field_and_not_repeated() {
     let app = App::start();
     app.register("child", json!({ "enabled": false }))
         .await

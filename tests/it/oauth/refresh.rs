@@ -156,7 +156,7 @@ async fn a_busy_authorization_server_is_asked_again() {
 }
 
 #[tokio::test]
-async fn an_authorization_server_that_is_away_ends_nothing() {
+async fn an_unreachable_authorization_server_ends_no_grant() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", json!(3600)).await;
     authority

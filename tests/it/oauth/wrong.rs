@@ -122,7 +122,7 @@ async fn wrong_metadata_are_refused() {
 }
 
 #[tokio::test]
-async fn what_an_authorization_server_repeats_of_a_token_is_hidden() {
+async fn a_token_that_an_authorization_server_repeats_is_redacted() {
     let app = App::start();
     let script = server(|seen, _| {
         let described = "no 'a-refresh-token-to-be-hidden' with a-client-secret-to-be-hidden";

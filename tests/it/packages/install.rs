@@ -126,7 +126,7 @@ async fn a_package_is_installed_shown_and_removed() {
 }
 
 #[tokio::test]
-async fn an_installation_that_nobody_waits_for_is_watched() {
+async fn an_installation_without_a_waiting_client_is_visible() {
     let app = start();
     let body =
         json!({ "name": "@modelcontextprotocol/server-everything", "serverName": "everything" });

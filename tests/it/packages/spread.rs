@@ -10,7 +10,7 @@ use crate::process::Process;
 use crate::wait::wait_at_most;
 
 #[tokio::test]
-async fn every_worker_builds_what_it_needs() {
+async fn every_worker_builds_the_packages_of_its_servers() {
     let env = env();
     let env: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let mut app = App::distributed(0, &env);

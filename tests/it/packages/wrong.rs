@@ -50,7 +50,7 @@ async fn bad_requests_are_refused_at_the_door() {
 }
 
 #[tokio::test]
-async fn what_registries_do_not_have_is_said() {
+async fn a_package_that_no_registry_has_is_reported() {
     let app = start();
     let unknown = app
         .install(

@@ -92,7 +92,7 @@ async fn a_server_started_again_costs_no_call() {
 }
 
 #[tokio::test]
-async fn a_server_killed_under_calls_loses_only_what_had_begun() {
+async fn a_server_killed_during_calls_loses_only_started_calls() {
     let app = App::start();
     let mut python = Real::start(Kind::Python).await;
     connected(&app, "python", &python.url()).await;
@@ -129,7 +129,7 @@ async fn a_server_killed_under_calls_loses_only_what_had_begun() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_an_error_and_comes_back() {
+async fn an_unreachable_server_is_an_error_until_it_returns() {
     let app = App::start();
     let mut everything = Real::start(STREAMABLE).await;
     connected(&app, "everything", &everything.url()).await;

@@ -238,7 +238,7 @@ async fn headers_without_end_end_in_time() {
 }
 
 #[tokio::test]
-async fn what_answers_nothing_or_refuses_is_named() {
+async fn a_server_that_refuses_or_sends_no_answer_is_named() {
     for (status, wanted) in [(401, "HTTP 401"), (500, "HTTP 500"), (202, "202")] {
         let script = Script::start(move |_| {
             Some(
