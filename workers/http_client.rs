@@ -17,8 +17,9 @@ use hyper::header::HeaderMap;
 use hyper::{StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
@@ -30,23 +31,40 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// How long a connection that nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(90);
 
-pub type HttpClient = legacy::Client<HttpsConnector<ProxyConnector>, Full<Bytes>>;
+pub type HttpClient<R = GaiResolver> =
+    legacy::Client<HttpsConnector<ProxyConnector<R>>, Full<Bytes>>;
 
 /// A client with connections of its own.
 pub fn client() -> HttpClient {
-    let mut direct = HttpConnector::new();
-    direct.enforce_http(false);
-    direct.set_nodelay(true);
-    direct.set_connect_timeout(Some(CONNECT));
+    client_with_resolver(GaiResolver::new())
+}
+
+/// Returns a client that connects directly only to the addresses that `resolver` returns. A proxy is
+/// found with the resolver of the system, because the operator names it.
+pub fn client_with_resolver<R>(resolver: R) -> HttpClient<R>
+where
+    HttpsConnector<ProxyConnector<R>>: Connect + Clone,
+{
+    let direct = connector_settings(HttpConnector::new_with_resolver(resolver));
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(TLS.clone())
         .https_or_http()
         .enable_http1()
-        .wrap_connector(ProxyConnector(direct));
+        .wrap_connector(ProxyConnector {
+            direct,
+            to_proxy: connector_settings(HttpConnector::new()),
+        });
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
         .build(connector)
+}
+
+fn connector_settings<R>(mut connector: HttpConnector<R>) -> HttpConnector<R> {
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT));
+    connector
 }
 
 static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
@@ -72,26 +90,34 @@ static PROXIES: LazyLock<Matcher> = LazyLock::new(Matcher::from_env);
 
 /// The way to a host: its own address, or a tunnel through a proxy.
 #[derive(Clone)]
-pub struct ProxyConnector(HttpConnector);
+pub struct ProxyConnector<R = GaiResolver> {
+    direct: HttpConnector<R>,
+    to_proxy: HttpConnector,
+}
 
-impl Service<Uri> for ProxyConnector {
+impl<R> Service<Uri> for ProxyConnector<R>
+where
+    HttpConnector<R>: Service<Uri, Response = TokioIo<TcpStream>>,
+    <HttpConnector<R> as Service<Uri>>::Error: Into<Box<dyn Error + Send + Sync>>,
+    <HttpConnector<R> as Service<Uri>>::Future: Send + 'static,
+{
     type Response = TokioIo<TcpStream>;
     type Error = Box<dyn Error + Send + Sync>;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context).map_err(Into::into)
+        self.direct.poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
         match PROXIES.intercept(&to).filter(|_| !is_near(&to)) {
             None => self
-                .0
+                .direct
                 .call(to)
                 .map(|connected| connected.map_err(Into::into))
                 .boxed(),
             Some(proxy) => {
-                let mut tunnel = Tunnel::new(proxy.uri().clone(), self.0.clone());
+                let mut tunnel = Tunnel::new(proxy.uri().clone(), self.to_proxy.clone());
                 if let Some(auth) = proxy.basic_auth() {
                     tunnel = tunnel.with_auth(auth.clone());
                 }
@@ -104,6 +130,11 @@ impl Service<Uri> for ProxyConnector {
             }
         }
     }
+}
+
+/// Returns whether requests to `to` go through a proxy, which then resolves the name of the host.
+pub fn uses_proxy(to: &Uri) -> bool {
+    !is_near(to) && PROXIES.intercept(to).is_some()
 }
 
 /// A proxy's loopback is not ours: what listens on this machine is spoken to directly.

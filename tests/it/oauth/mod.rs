@@ -4,6 +4,7 @@ mod browser;
 mod given;
 mod refresh;
 mod start;
+mod unusual;
 mod wrong;
 
 use std::io::{BufRead, BufReader};

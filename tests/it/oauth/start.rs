@@ -183,6 +183,28 @@ async fn only_the_browser_that_began_can_end_it_and_once() {
 }
 
 #[tokio::test]
+async fn two_callbacks_at_the_same_moment_exclude_each_other() {
+    let (app, authority) = (App::start(), Authority::start().await);
+    gated(&app, &authority).await;
+    let link = start(&app, json!({})).await;
+    let mut first = Browser::new();
+    let back = first.open_until(&link, is_callback).await.url;
+    let mut second = first.clone();
+    authority.set(json!({ "before": 500 })).await;
+    let (first, second) =
+        tokio::join!(first.open(back.as_str()), second.open(back.as_str()));
+    let (completed, excluded) = if first.status == 200 {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    assert_eq!(completed.status, 200, "{}", completed.text);
+    refused(&excluded, "finished already");
+    assert_eq!(authority.asked("begun").await, 1, "one exchange");
+    echo(&app, "ana").await.ok();
+}
+
+#[tokio::test]
 async fn a_client_is_given_or_described_or_registered() {
     let app = App::start_with(&[("PUBLIC_URL", "https://mcp.example.com/api/")]);
     let authority = Authority::start().await;

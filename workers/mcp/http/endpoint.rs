@@ -8,9 +8,7 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{
-    AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE,
-};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use hyper::{Method, Request, StatusCode, Uri};
 use url::Url;
 use zeroize::Zeroizing;
@@ -25,7 +23,7 @@ use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::{Opener, Plaintext};
 use crate::ports::vault::Sealed;
 use crate::workers::http_client::{HttpClient, StreamedResponse, client, describe};
-use crate::workers::oauth::client::parameter;
+use crate::workers::oauth::client::www_authenticate::Challenges;
 use crate::workers::oauth::token_source::{SealedToken, TokenSource};
 use crate::workers::redact::Redactor;
 use crate::workers::runtime::remote_state::RemoteState;
@@ -255,9 +253,10 @@ impl HttpEndpoint {
             .bearer
             .as_ref()
             .filter(|_| response.status() == StatusCode::FORBIDDEN)?;
-        let challenge = response.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?;
-        parameter(challenge, "error").filter(|error| error == "insufficient_scope")?;
-        Some(bearer.insufficient_scope(parameter(challenge, "scope")))
+        let challenges = Challenges::from_headers(response.headers());
+        let challenge = challenges.bearer_with_error("insufficient_scope")?;
+        let scope = challenge.parameter("scope").map(str::to_owned);
+        Some(bearer.insufficient_scope(scope))
     }
 
     /// Opens the credentials for one request.
