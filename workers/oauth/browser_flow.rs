@@ -21,11 +21,11 @@ use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAut
 use crate::core::decide::grant as decide;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::{LeaseId, ValueId, WorkerId};
 use crate::core::model::grant::{
     ClientAuth, GrantId, OAuthClient, PendingAuthorization, RefreshCredentials, TokenEndpoint,
 };
 use crate::core::model::remote::SealedValue;
-use crate::core::names::{LeaseId, ValueId, WorkerId};
 use crate::crypto::context::GrantValueKind;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;

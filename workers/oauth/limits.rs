@@ -89,7 +89,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::core::names::ServerId;
+    use crate::core::ids::ServerId;
 
     fn grant(server: u128) -> GrantId {
         GrantId {

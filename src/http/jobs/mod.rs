@@ -17,9 +17,10 @@ use super::respond::json::{ApiError, Success, job_answer_response, json, success
 use super::state::ApiState;
 use crate::core::command::{Area, NotifyProducer, ReadJobAnswer};
 use crate::core::failure::Failure;
+use crate::core::ids::JobId;
 use crate::core::model::job;
 use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
-use crate::core::names::{JobId, ServerName, ToolName, UserName};
+use crate::core::names::{ServerName, ToolName, UserName};
 use crate::jobs::client::NewJob;
 use crate::ports::bus::Target;
 use crate::telemetry::error::internal_error;

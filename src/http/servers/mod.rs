@@ -24,9 +24,10 @@ use crate::core::command::{
     DeleteServer, DisableServer, EnableServer, ReadServerLogs, RegisterServer, UpdateServer,
 };
 use crate::core::failure::Failure;
+use crate::core::ids::{Position, ServerId, WorkerId};
 use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::server::{DEFAULT_TIMEOUT_MS, ServerStatus};
-use crate::core::names::{Position, ServerId, ServerName, WorkerId};
+use crate::core::names::ServerName;
 use crate::eventlog::history::PointInTime;
 use crate::ports::bus::Target;
 use crate::views::failure::ErrorBody;

@@ -191,8 +191,7 @@ async fn two_callbacks_at_the_same_moment_exclude_each_other() {
     let back = first.open_until(&link, is_callback).await.url;
     let mut second = first.clone();
     authority.set(json!({ "before": 500 })).await;
-    let (first, second) =
-        tokio::join!(first.open(back.as_str()), second.open(back.as_str()));
+    let (first, second) = tokio::join!(first.open(back.as_str()), second.open(back.as_str()));
     let (completed, excluded) = if first.status == 200 {
         (first, second)
     } else {

@@ -51,7 +51,10 @@ async fn a_refusal_with_status_200_is_final_and_shows_its_reason() {
     let (app, authority) = connected().await;
     expire_token(&authority, "refusal_has_status_200").await;
     let reason = echo(&app, "ana").await.fails(401, "reauth_required");
-    assert!(reason.contains("bad_refresh_token: The refresh token is wrong."), "{reason}");
+    assert!(
+        reason.contains("bad_refresh_token: The refresh token is wrong."),
+        "{reason}"
+    );
     for _ in 0..3 {
         echo(&app, "ana").await.fails(401, "reauth_required");
     }
@@ -91,11 +94,19 @@ async fn an_authorization_server_that_hangs_blocks_no_change() {
     let app = App::start();
     let authority = Authority::start().await;
     gated(&app, &authority).await;
-    register(&app, "other", "http://127.0.0.1:9/mcp", json!({ "enabled": false }))
-        .await
-        .ok();
+    register(
+        &app,
+        "other",
+        "http://127.0.0.1:9/mcp",
+        json!({ "enabled": false }),
+    )
+    .await
+    .ok();
     let denied = echo(&app, "ana").await;
-    let link = denied.body["authorizationUrl"].as_str().expect("a URL").to_owned();
+    let link = denied.body["authorizationUrl"]
+        .as_str()
+        .expect("a URL")
+        .to_owned();
     authority
         .set(json!({ "behavior": "metadata_never_arrive" }))
         .await;
@@ -103,14 +114,25 @@ async fn an_authorization_server_that_hangs_blocks_no_change() {
     let mut opened = tokio::task::JoinSet::new();
     for _ in 0..300 {
         let request = app.http.get(&link);
-        opened.spawn(async move { request.send().await.map(|response| response.status().as_u16()) });
+        opened.spawn(async move {
+            request
+                .send()
+                .await
+                .map(|response| response.status().as_u16())
+        });
     }
     // One grant gets a bounded share, and the other requests fail at once.
     for _ in 0..200 {
-        let status = opened.join_next().await.expect("a request").expect("a task");
+        let status = opened
+            .join_next()
+            .await
+            .expect("a request")
+            .expect("a task");
         assert_eq!(status.expect("a response"), 503);
     }
-    app.put("/mcp/servers/other", json!({ "enabled": false })).await.ok();
+    app.put("/mcp/servers/other", json!({ "enabled": false }))
+        .await
+        .ok();
     app.delete("/mcp/servers/other").await.ok();
     let waiting = authority.asked("waiting").await.as_u64().expect("a number");
     assert!(waiting > 0, "no authorization waits for the metadata");

@@ -241,15 +241,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_of_the_internet_causes_no_request_to_this_machine() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let port = listener.local_addr().expect("an address").port();
         for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0x7f.1"] {
             let url = Url::parse(&format!("http://{host}:{port}/register")).expect("a URL");
-            let remote = Fetcher::for_server(&Url::parse("https://8.8.8.8/mcp").expect("a URL"));
-            let sent = remote.await.send(Method::POST, &url, HeaderMap::new(), Bytes::new());
+            let remote = Url::parse("https://8.8.8.8/mcp").expect("a URL");
+            let fetcher = Fetcher::for_server(&remote).await;
+            let sent = fetcher.send(Method::POST, &url, HeaderMap::new(), Bytes::new());
             let error = sent.await.err().expect("refused");
             assert!(!error.may_have_run(), "{host}: {error:?}");
-            assert!(error_text(&error).contains("loopback, private or link-local"), "{error:?}");
+            assert!(
+                error_text(&error).contains("loopback, private or link-local"),
+                "{error:?}"
+            );
         }
         let accepted = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
         assert!(accepted.is_err(), "a connection was opened");

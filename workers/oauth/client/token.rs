@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use super::fetch::{FetchError, Fetcher, HttpResponse, error_text};
 use super::lenient::LenientText;
 use super::shorten;
+use crate::core::ids::ValueId;
 use crate::core::model::grant::{ClientAuth, RefreshCredentials, TokenEndpoint};
-use crate::core::names::ValueId;
 use crate::workers::redact::Redactor;
 
 /// The longest pause that a `Retry-After` header can cause.
