@@ -245,7 +245,10 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
             handle(ask, |command| servers::settled(context.clone(), command)).await
         }
         CheckPackages::NAME => {
-            handle(ask, |command| packages::check(context.clone(), command)).await
+            handle(ask, |command| {
+                packages::check_packages(context.clone(), command)
+            })
+            .await
         }
         DeleteServer::NAME => {
             handle(ask, |command| servers::delete(context.clone(), command)).await

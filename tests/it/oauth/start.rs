@@ -200,6 +200,10 @@ async fn two_callbacks_at_the_same_moment_exclude_each_other() {
     assert_eq!(completed.status, 200, "{}", completed.text);
     refused(&excluded, "finished already");
     assert_eq!(authority.asked("begun").await, 1, "one exchange");
+    app.until("/mcp/servers/gated", |answer| {
+        answer["server"]["status"] == "connected"
+    })
+    .await;
     echo(&app, "ana").await.ok();
 }
 

@@ -80,11 +80,16 @@ async fn metadata_and_challenges_of_unusual_servers_lead_to_tokens() {
         let authority = Authority::start().await;
         authority.set(json!({ "behavior": behavior })).await;
         gated(&app, &authority).await;
-        let started = app.post("/mcp/servers/gated/oauth/start", json!({})).await;
+        let body = json!({ "scopes": ["openid", "offline_access", "mcp"] });
+        let started = app.post("/mcp/servers/gated/oauth/start", body).await;
         assert_eq!(started.status, 200, "{behavior}: {}", started.body);
         let link = started.body["authorizationUrl"].as_str().expect("a URL");
         let page = Browser::new().open(link).await;
         assert_eq!(page.status, 200, "{behavior}: {}", page.text);
+        app.until("/mcp/servers/gated", |answer| {
+            answer["server"]["status"] == "connected"
+        })
+        .await;
         echo(&app, "ana").await.ok();
     }
 }

@@ -232,3 +232,21 @@ async fn one_that_is_killed_in_the_middle_is_done_by_the_next() {
     app.delete("/packages/memory").await.ok();
     app.nothing_is_left().await;
 }
+
+#[tokio::test]
+async fn optional_packages_that_the_registry_does_not_offer_are_left_out() {
+    let app = start();
+    let body = json!({ "name": "kubernetes-mcp-server", "version": "0.0.67", "serverName": "kubernetes", "enabled": false });
+    let installed = app.install(body).await.ok();
+    assert_eq!(installed["package"]["version"], "0.0.67", "{installed}");
+    let path = installed["package"]["installPath"]
+        .as_str()
+        .expect("a path");
+    let command = format!("{path}/node_modules/.bin/kubernetes-mcp-server");
+    assert_eq!(installed["server"]["command"], command.as_str());
+    let version = std::process::Command::new(&command)
+        .arg("--version")
+        .output();
+    let version = version.expect("the program runs");
+    assert!(version.status.success(), "{version:?}");
+}

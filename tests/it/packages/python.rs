@@ -88,3 +88,27 @@ async fn git_is_spoken_to() {
     let installed = app.install(body).await.ok();
     assert_eq!(installed["server"]["status"], "connected", "{installed}");
 }
+
+#[tokio::test]
+async fn without_a_module_the_console_script_is_started() {
+    let app = start();
+    let body = json!({ "name": "mcp_server_time", "version": "2026.10.10", "serverName": "time", "runtime": "python",
+        "pythonArgs": ["--local-timezone", "Europe/Vienna"] });
+    let installed = app.install(body).await.ok();
+    let command = installed["server"]["command"].as_str().expect("a command");
+    assert!(command.ends_with("/bin/mcp-server-time"), "{command}");
+    assert_eq!(installed["server"]["status"], "connected", "{installed}");
+    let upgraded = app
+        .upgrade("time", Some(json!({ "version": "2026.10.19" })))
+        .await
+        .ok();
+    assert_eq!(upgraded["server"]["status"], "connected", "{upgraded}");
+    // Several scripts, and none of them has the name of the package.
+    let body = json!({ "name": "pip-tools", "serverName": "several", "runtime": "python", "enabled": false });
+    let failed = app.install(body).await;
+    let reason = failed.fails(400, "invalid_request");
+    assert!(
+        reason.contains("command: pip-compile, pip-sync"),
+        "{reason}"
+    );
+}

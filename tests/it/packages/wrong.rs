@@ -1,6 +1,6 @@
 //! What cannot be installed: one sentence that names the cause, the tool's own words, and nothing left behind.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{MEMORY, start, start_with};
 
@@ -28,7 +28,7 @@ async fn bad_requests_are_refused_at_the_door() {
     }
     let python = json!({ "name": "mcp-server-time", "serverName": "t", "runtime": "python", "pythonModule": "mcp_server_time" });
     for (field, value, says) in [
-        ("pythonModule", Value::Null, "pythonModule"),
+        ("name", json!("mcp[cli]"), "pipDependencies"),
         ("pythonModule", json!("-c"), "pythonModule"),
         ("pipDependencies", json!(["-r x"]), "pipDependencies"),
         (
@@ -47,6 +47,29 @@ async fn bad_requests_are_refused_at_the_door() {
     }
     app.register_fixture("m").await.ok();
     app.install(good).await.fails(409, "server_already_exists");
+}
+
+#[tokio::test]
+async fn a_failed_install_script_is_named_and_no_registry_is_blamed() {
+    // Every install script of npm fails with this shell.
+    let app = start_with(&[("npm_config_script_shell", "/bin/false")]);
+    let body = json!({ "name": "es5-ext", "version": "0.10.64", "serverName": "m" });
+    let failed = app.install(body).await;
+    let details = failed.body["details"].as_str().unwrap_or_default();
+    assert!(details.contains("npm error command"), "{}", failed.body);
+    let reason = failed.fails(502, "upstream_error");
+    assert!(
+        reason.contains("an install script of es5-ext failed: node -e"),
+        "{reason}"
+    );
+    // The build of this package always fails.
+    let body = json!({ "name": "sklearn", "version": "0.0.post12", "serverName": "m", "runtime": "python",
+        "pythonModule": "m" });
+    let failed = app.install(body).await;
+    let reason = failed.fails(502, "upstream_error");
+    assert!(reason.contains("of sklearn failed"), "{reason}");
+    assert!(!reason.contains("registry"), "{reason}");
+    app.nothing_is_left().await;
 }
 
 #[tokio::test]
