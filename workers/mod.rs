@@ -254,7 +254,10 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
             handle(ask, |command| servers::delete(context.clone(), command)).await
         }
         ExchangeGoogleCode::NAME => {
-            handle(ask, |command| google::connect(context.clone(), command)).await
+            handle(ask, |command| {
+                google::exchange_code(context.clone(), command)
+            })
+            .await
         }
         StoreTokens::NAME => {
             handle(ask, |command| {

@@ -100,7 +100,7 @@ pub async fn submit_message(context: &Context, message: &JobMessage) -> Result<S
     let (call, arguments) = parse_producer_message(&message.command, call_fields, &message.body)?;
     let body_digest = context
         .job_client
-        .sealer
+        .sealer()
         .digest(
             "body",
             &[call_fields.unwrap_or_default().as_bytes(), &message.body],

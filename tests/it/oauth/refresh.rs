@@ -1,12 +1,12 @@
-//! Tokens are refreshed once for all who use them, whatever becomes of the workers.
-
-use std::time::Duration;
+//! Tokens are refreshed once for all connections, also if workers die.
 
 use serde_json::{Value, json};
 
 use super::{Authority, echo, gated, give, with};
 use crate::harness::{Answer, App, answer};
 use crate::process::Services;
+use crate::wait::wait_until;
+use mcp_api::time::clock::now_ms;
 
 /// The server connected, with tokens that are to be refreshed so soon.
 async fn connected(app: &App, authority: &Authority, client: &str, expires_in: Value) -> Value {
@@ -27,18 +27,21 @@ async fn connected(app: &App, authority: &Authority, client: &str, expires_in: V
 async fn a_hundred_calls_at_the_end_of_a_token_make_one_request() {
     let app = App::distributed(3, &[]);
     let authority = Authority::start().await;
-    let tokens = connected(&app, &authority, "client basic", json!(4)).await;
+    // Long enough to give all tokens before the first one is due, also on a busy machine.
+    let life = json!(16);
+    let tokens = connected(&app, &authority, "client basic", life.clone()).await;
     for user in ["u1", "u2"] {
         let own = with(
             authority.tokens("client post", user).await,
-            json!({ "username": user, "expiresIn": 4 }),
+            json!({ "username": user, "expiresIn": life }),
         );
         give(&app, own).await.ok();
         echo(&app, user).await.ok();
     }
     assert_eq!(authority.refreshes().await, 0);
     authority.set(json!({ "before": 1500 })).await;
-    tokio::time::sleep(Duration::from_millis(3200)).await;
+    let due = last_refresh_time(&app).await;
+    wait_until("all tokens are due", async || now_ms() >= due).await;
     let users = ["ana", "ben", "u1", "u2"];
     let calls = (0..100).map(|n| echo(&app, users[n % users.len()]));
     for called in futures::future::join_all(calls).await {
@@ -56,8 +59,17 @@ async fn a_hundred_calls_at_the_end_of_a_token_make_one_request() {
     );
 }
 
+/// Returns the latest time at which a stored grant is due for a refresh, in milliseconds since 1970.
+async fn last_refresh_time(app: &App) -> u64 {
+    let events = app.get("/events?limit=1000").await.ok();
+    let events = events["events"].as_array().expect("events").iter();
+    let stored = events.filter(|event| event["type"] == "grant.stored");
+    let times = stored.filter_map(|event| event["data"]["tokens"]["refreshAt"].as_u64());
+    times.max().expect("a stored grant has a refresh time")
+}
+
 #[tokio::test]
-async fn a_token_that_is_refused_is_refreshed_and_the_call_made_once() {
+async fn a_refused_token_is_refreshed_and_the_call_runs_once() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", Value::Null).await;
     echo(&app, "ana").await.ok();
@@ -84,7 +96,7 @@ async fn a_token_that_is_refused_is_refreshed_and_the_call_made_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_always_wants_another_token_gets_one_more() {
+async fn a_server_that_refuses_every_token_causes_one_refresh() {
     let (app, authority) = (App::start(), Authority::start().await);
     connected(&app, &authority, "public", json!(3600)).await;
     authority.set(json!({ "refuse": true })).await;
@@ -101,7 +113,7 @@ async fn a_server_that_always_wants_another_token_gets_one_more() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_final_and_new_tokens_heal() {
+async fn a_refusal_is_final_until_new_tokens_are_stored() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", json!(3600)).await;
     authority
@@ -128,7 +140,7 @@ async fn a_refusal_is_final_and_new_tokens_heal() {
 }
 
 #[tokio::test]
-async fn a_busy_authorization_server_is_asked_again() {
+async fn a_request_to_a_busy_authorization_server_is_repeated() {
     for status in [429, 503] {
         let (app, authority) = (App::start(), Authority::start().await);
         let tokens = connected(&app, &authority, "public", json!(3600)).await;
@@ -144,7 +156,7 @@ async fn a_busy_authorization_server_is_asked_again() {
 }
 
 #[tokio::test]
-async fn an_authorization_server_that_is_away_ends_nothing() {
+async fn an_unavailable_authorization_server_leaves_the_grant_valid() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", json!(3600)).await;
     authority
@@ -154,18 +166,18 @@ async fn an_authorization_server_that_is_away_ends_nothing() {
     assert!(why.contains("503"), "{why}");
     // What was not looked at is not used up.
     let heals = async || echo(&app, "ana").await.status == 200;
-    crate::store_contract::until("it is tried again", heals).await;
+    wait_until("it is tried again", heals).await;
     assert_eq!(authority.refreshes().await, 1);
 }
 
 #[tokio::test]
-async fn a_client_shows_itself_in_a_way_the_authorization_server_knows() {
+async fn a_client_authenticates_with_a_supported_method() {
     for (methods, client, how) in [
         ("client_secret_basic,none", "client basic", "basic"),
         ("client_secret_post,none", "client post", "post"),
         ("none", "public", "none"),
     ] {
-        let (app, authority) = (App::start(), Authority::knowing(methods).await);
+        let (app, authority) = (App::start(), Authority::with_auth_methods(methods).await);
         connected(&app, &authority, client, json!(0)).await;
         assert_eq!(
             (authority.asked("auth").await, authority.refreshes().await),
@@ -197,7 +209,7 @@ async fn killed_in_the_middle(how: Value) -> (App, Authority, Answer) {
         tokio::spawn(async move { answer(http.post(url).json(&body)).await })
     };
     let begun = async || authority.asked("begun").await == 2;
-    crate::store_contract::until("the refresh has begun", begun).await;
+    wait_until("the refresh has begun", begun).await;
     app.add_with("worker", &[("POOLS", "tokens")]);
     app.processes[2].kill();
     authority.set(json!({ "before": 0, "after": 0 })).await;
@@ -206,7 +218,7 @@ async fn killed_in_the_middle(how: Value) -> (App, Authority, Answer) {
 }
 
 #[tokio::test]
-async fn a_worker_killed_before_the_token_was_used_costs_one_more_try() {
+async fn a_worker_killed_before_the_request_causes_one_more_request() {
     let (app, authority, called) = killed_in_the_middle(json!({ "before": 60_000 })).await;
     called.ok();
     echo(&app, "ana").await.ok();
@@ -217,7 +229,7 @@ async fn a_worker_killed_before_the_token_was_used_costs_one_more_try() {
 }
 
 #[tokio::test]
-async fn a_worker_killed_with_the_new_tokens_makes_the_user_come_again() {
+async fn a_worker_killed_with_the_new_tokens_requires_a_new_authorization() {
     let (app, authority, called) = killed_in_the_middle(json!({ "after": 60_000 })).await;
     called.fails(401, "reauth_required");
     echo(&app, "ana").await.fails(401, "reauth_required");
@@ -234,7 +246,7 @@ async fn a_worker_killed_with_the_new_tokens_makes_the_user_come_again() {
 }
 
 #[tokio::test]
-async fn many_workers_asked_at_once_refresh_once() {
+async fn many_workers_refresh_once() {
     let app = App::distributed(3, &[]);
     let authority = Authority::start().await;
     connected(&app, &authority, "public", Value::Null).await;

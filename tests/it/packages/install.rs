@@ -1,4 +1,4 @@
-//! Installing from npm: what is answered, what lies on the disk, and what is left when it is gone.
+//! Installation from npm: the answer, the files on the disk, and their removal.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{MEMORY, MEMORY_NEW, MEMORY_OLD, start, start_with};
-use crate::harness::{PATIENCE, answer};
+use crate::harness::answer;
+use crate::wait::{wait_at_most, wait_until};
 
 #[tokio::test]
 async fn a_package_is_installed_shown_and_removed() {
@@ -117,7 +118,7 @@ async fn a_package_is_installed_shown_and_removed() {
     app.text("again", "read_graph", json!({})).await;
     assert!(app.versions().len() >= 2);
     app.delete("/mcp/servers/again").await.ok();
-    app.nothing_is_left().await;
+    app.until_no_package_is_left().await;
     assert!(fs::read_link(app.packages().join("memory")).is_err());
     app.get("/packages/by-id/again")
         .await
@@ -125,7 +126,7 @@ async fn a_package_is_installed_shown_and_removed() {
 }
 
 #[tokio::test]
-async fn an_installation_that_nobody_waits_for_is_watched() {
+async fn an_asynchronous_installation_shows_its_progress() {
     let app = start();
     let body =
         json!({ "name": "@modelcontextprotocol/server-everything", "serverName": "everything" });
@@ -164,19 +165,14 @@ async fn an_installation_that_nobody_waits_for_is_watched() {
 }
 
 #[tokio::test]
-async fn packages_of_the_beginning_are_there_once() {
+async fn packages_of_install_on_start_are_installed_once() {
     let package = format!("{MEMORY}@{MEMORY_OLD}|memory");
     let mut app = start_with(&[("INSTALL_ON_START", &package)]);
     let wanted = |body: &Value| body["server"]["status"] == "connected";
-    let until = Instant::now() + Duration::from_secs(240);
-    while !wanted(&app.get("/mcp/servers/memory").await.body) {
-        assert!(
-            Instant::now() < until,
-            "it was not installed: {}",
-            app.log()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let installed = wait_at_most(Duration::from_secs(300), async || {
+        wanted(&app.get("/mcp/servers/memory").await.body).then_some(())
+    });
+    assert!(installed.await.is_some(), "the package was not installed");
     app.terminate();
     app.restart();
     app.until("/mcp/servers/memory", wanted).await;
@@ -192,7 +188,7 @@ async fn packages_of_the_beginning_are_there_once() {
 }
 
 #[tokio::test]
-async fn one_that_is_killed_in_the_middle_is_done_by_the_next() {
+async fn an_installation_survives_a_killed_process() {
     let mut app = start();
     let body = json!({ "name": MEMORY, "version": MEMORY_NEW, "serverName": "memory" });
     let request = app
@@ -202,21 +198,15 @@ async fn one_that_is_killed_in_the_middle_is_done_by_the_next() {
         .json(&body);
     let accepted = answer(request).await;
     // A build has begun: its folder is there, and has no mark.
-    let until = Instant::now() + PATIENCE;
-    while !app.versions().iter().any(|name| {
-        app.packages()
-            .join(".versions")
-            .join(name)
-            .join("package-lock.json")
-            .exists()
-    }) {
-        assert!(
-            Instant::now() < until,
-            "nothing is being built: {:?}",
-            app.versions()
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let folder = app.packages().join(".versions");
+    wait_until("a build has begun", async || {
+        let versions = app.versions();
+        let mut locks = versions
+            .iter()
+            .map(|name| folder.join(name).join("package-lock.json"));
+        locks.any(|lock| lock.exists())
+    })
+    .await;
     app.kill_and_restart();
     let job = accepted.body["jobId"].as_str().expect("an id");
     let done = app
@@ -230,7 +220,7 @@ async fn one_that_is_killed_in_the_middle_is_done_by_the_next() {
     );
     app.text("memory", "read_graph", json!({})).await;
     app.delete("/packages/memory").await.ok();
-    app.nothing_is_left().await;
+    app.until_no_package_is_left().await;
 }
 
 #[tokio::test]
