@@ -22,7 +22,7 @@ use crate::core::ids::ValueId;
 use crate::core::model::grant::{Grant, GrantId, GrantState};
 use crate::core::names::ServerName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
-use crate::crypto::seal::Plaintext;
+use crate::crypto::seal::{Plaintext, SealError};
 use crate::eventlog::projection::Projection;
 use crate::ports::error::StoreError;
 use crate::ports::vault::Sealed;
@@ -100,6 +100,19 @@ impl TokenSource {
         }
     }
 
+    /// Returns the current token, or `None` if it must be loaded or refreshed first. Never waits.
+    ///
+    /// # Errors
+    /// Fails with `reauth_required` if the grant has no usable token.
+    pub fn current(&self) -> Result<Option<Arc<SealedToken>>, Failure> {
+        let grant = self.grant()?;
+        if is_due(&grant) {
+            return Ok(None);
+        }
+        let cached = self.cached.load_full();
+        Ok(cached.filter(|token| token.value == grant.tokens.access))
+    }
+
     /// Returns the token for a request. Refreshes it first if it expires soon.
     ///
     /// # Errors
@@ -157,9 +170,9 @@ impl TokenSource {
     ///
     /// # Errors
     /// Fails with `reauth_required` if there is no other token.
-    pub async fn refused(&self, token: &SealedToken) -> Result<(), Failure> {
+    pub async fn refused(&self, token: ValueId) -> Result<(), Failure> {
         let Grant { tokens, .. } = self.grant()?;
-        if tokens.access != token.value {
+        if tokens.access != token {
             return Ok(());
         }
         if !tokens.refreshable {
@@ -167,16 +180,16 @@ impl TokenSource {
                 self.reauth_required("it refuses the access token, and there is no refresh token")
             );
         }
-        if self.deps.rejected.get(&token.value).is_some() {
+        if self.deps.rejected.get(&token).is_some() {
             return Err(self.mark_rejected(token));
         }
-        self.refresh(token.value).await
+        self.refresh(token).await
     }
 
     /// Records that the server has refused a new token, so another refresh would not help, and
     /// returns the failure.
-    pub fn mark_rejected(&self, token: &SealedToken) -> Failure {
-        self.deps.rejected.insert(token.value, ());
+    pub fn mark_rejected(&self, token: ValueId) -> Failure {
+        self.deps.rejected.insert(token, ());
         self.reauth_required("it refuses the access token also after that was refreshed")
     }
 
@@ -196,16 +209,13 @@ impl TokenSource {
     ///
     /// # Errors
     /// Fails if the token was sealed with an unknown key.
-    pub fn open(&self, token: &SealedToken) -> Result<Plaintext, String> {
+    pub fn open(&self, token: &SealedToken) -> Result<Plaintext, SealError> {
         let context = GrantContext {
             grant: &self.grant,
             part: GrantValueKind::Access,
             value: token.value,
         };
-        self.sealed_store
-            .opener
-            .open(context, &token.sealed)
-            .map_err(|_| "its access token cannot be opened".into())
+        self.sealed_store.opener.open(context, &token.sealed)
     }
 
     fn grant(&self) -> Result<Grant, Failure> {

@@ -192,7 +192,9 @@ async fn read_body(mut response: StreamedResponse) -> Result<Zeroizing<Vec<u8>>,
     while let Some(chunk) = response
         .chunk()
         .await
-        .map_err(|reason| FetchError::BodyInterrupted { reason })?
+        .map_err(|error| FetchError::BodyInterrupted {
+            reason: error.to_string(),
+        })?
     {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_BODY {
