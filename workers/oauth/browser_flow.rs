@@ -245,7 +245,7 @@ pub async fn complete_authorization(
     let _permit = context.oauth_limits.start(&command.grant)?;
     let grant = command.grant;
     let server = find_server(&context, &grant)?;
-    let pending = take_pending(&context, &grant, command.begun).await?;
+    let pending = take_pending(&context, &grant, command.authorization).await?;
     check_issuer(&pending, command.issuer.as_deref())?;
     let mut credentials = pending.renewal;
     let code = open_argument(&context, &grant, GrantValueKind::Code, &command.code)?;
