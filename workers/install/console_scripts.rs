@@ -82,12 +82,12 @@ fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 fn parse_console_scripts(text: &str) -> Vec<String> {
     let mut is_in_section = false;
     let mut names = Vec::new();
-    for line in text.lines().map(str::trim) {
-        if line.starts_with('[') {
-            is_in_section = line == "[console_scripts]";
+    for entry in text.lines().map(str::trim) {
+        if entry.starts_with('[') {
+            is_in_section = entry == "[console_scripts]";
         } else if is_in_section
-            && !line.starts_with(['#', ';'])
-            && let Some((script, _)) = line.split_once('=')
+            && !entry.starts_with(['#', ';'])
+            && let Some((script, _)) = entry.split_once('=')
         {
             names.push(script.trim().to_owned());
         }

@@ -19,9 +19,9 @@ pub struct Challenge {
 impl Challenges {
     /// Returns the challenges of all `WWW-Authenticate` lines.
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let lines = headers.get_all(WWW_AUTHENTICATE).into_iter();
-        let texts = lines.map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned());
-        Self(texts.flat_map(|text| parse_line(&text)).collect())
+        let values = headers.get_all(WWW_AUTHENTICATE).into_iter();
+        let texts = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        Self(texts.flat_map(|text| parse_header(&text)).collect())
     }
 
     /// Returns a parameter of a Bearer challenge. Without one, returns it from any other challenge,
@@ -58,9 +58,9 @@ impl Challenge {
 }
 
 /// Parses one header line. A word before `=` is a parameter, every other word begins a challenge.
-fn parse_line(line: &str) -> Vec<Challenge> {
+fn parse_header(text: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
-    let mut rest = line;
+    let mut rest = text;
     loop {
         rest = rest.trim_start_matches([' ', '\t', ',', '=']);
         if rest.is_empty() {
@@ -72,7 +72,7 @@ fn parse_line(line: &str) -> Vec<Challenge> {
             continue;
         }
         let end = rest.find([' ', '\t', ',', '=', '"']).unwrap_or(rest.len());
-        let word = &rest[..end];
+        let token = &rest[..end];
         let after = &rest[end..];
         match after.trim_start().strip_prefix('=') {
             Some(value) => {
@@ -82,13 +82,13 @@ fn parse_line(line: &str) -> Vec<Challenge> {
                     challenges.push(Challenge::default());
                 }
                 if let Some(challenge) = challenges.last_mut() {
-                    challenge.parameters.push((word.to_owned(), value));
+                    challenge.parameters.push((token.to_owned(), value));
                 }
             }
             None => {
                 rest = after;
                 challenges.push(Challenge {
-                    scheme: word.to_owned(),
+                    scheme: token.to_owned(),
                     parameters: Vec::new(),
                 });
             }
@@ -131,8 +131,8 @@ mod tests {
 
     fn challenges(lines: &[&'static str]) -> Challenges {
         let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(line));
+        for value in lines {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
         }
         Challenges::from_headers(&headers)
     }
