@@ -1,4 +1,4 @@
-//! Many workers: what one has installed, any of them runs, each from its own disk.
+//! Many workers: one worker installs a package, and every worker runs it from its own disk.
 
 use std::time::Duration;
 
