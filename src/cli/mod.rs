@@ -18,6 +18,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::telemetry::error::error_chain;
+
 /// Any number of MCP servers behind one HTTP API, for any number of users.
 #[derive(Parser)]
 #[command(
@@ -113,7 +115,7 @@ pub fn run(command: Command) -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("mcp-api: {error}");
+            eprintln!("mcp-api: {}", error_chain(&*error));
             ExitCode::FAILURE
         }
     }

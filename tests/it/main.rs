@@ -17,6 +17,7 @@ mod chaos;
 mod cluster;
 mod compose;
 mod conformance;
+mod connections;
 mod crowd;
 mod demo;
 mod events;
