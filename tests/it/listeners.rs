@@ -212,6 +212,30 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_that_replay_share_the_reads_of_the_log() {
+    const LISTENERS: usize = 100;
+    let app = app().await;
+    toggle(&app, 300).await;
+    let ids = all(&app).await;
+    let reads = async || {
+        let reads = app.metric("mcp_api_event_stream_reads_total", &[]).await;
+        reads.expect("a figure")
+    };
+    let before = reads().await;
+    let replay = async || {
+        let mut listener = Listener::open(&app.url, None, "").await;
+        listener.until(&ids[ids.len() - 1]).await
+    };
+    let replays = join_all((0..LISTENERS).map(|_| replay())).await;
+    assert!(replays.iter().all(|replayed| *replayed == ids));
+    let cost = reads().await - before;
+    assert!(
+        cost < LISTENERS as f64 / 2.0,
+        "{cost} reads for {LISTENERS} replays"
+    );
+}
+
 /// Who begins to listen while much happens neither misses what came in between nor hears it twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listeners_that_come_in_the_middle_hear_everything_once() {
