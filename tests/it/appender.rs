@@ -442,14 +442,16 @@ fn from_the_future() -> StoredEvent {
 }
 
 /// Returns a year of changes: this many commits, 100 in each entry.
-fn history(commits: usize) -> Vec<Entry> {
+fn history(count: usize) -> Vec<Entry> {
     const SERVERS: usize = 200;
     let event = |n: usize| match n {
         n if n < SERVERS => registered(n),
         n if n % 3 == 0 => secret_set(n % SERVERS, &format!("user-{}", n % 7), "token"),
         n => enabled(n % SERVERS, n % 2 == 0),
     };
-    let commits: Vec<_> = (0..of).map(|n| commit(command_id(), &[event(n)])).collect();
+    let commits: Vec<_> = (0..count)
+        .map(|n| commit(command_id(), &[event(n)]))
+        .collect();
     let appends = commits.chunks(100).zip(1..);
     appends
         .map(|(commits, position)| entry(position, commits.to_vec()))

@@ -189,15 +189,13 @@ async fn a_backup_overwrites_nothing_and_names_the_error() {
     let other = elsewhere.path().to_owned();
     let copy = other.join("copy").display().to_string();
     ok(run(&dir, &["backup", &copy], &[]));
-    assert!(wrong(run(&dir, &["backup", &copy], &[])).contains("is target already"));
+    assert!(wrong(run(&dir, &["backup", &copy], &[])).contains("exists already"));
     assert!(wrong(run(&dir, &["backup", "/nowhere/copy"], &[])).contains("cannot be written"));
     assert!(wrong(run(&dir, &["restore", &copy], &[])).contains("in use by another mcp-api"));
     app.terminate();
     // A backup needs no running process.
     ok(run(&dir, &["backup", "copy"], &[]));
-    assert!(
-        wrong(run(&dir, &["restore", &copy], &[])).contains("mcp-api.sqlite is target already")
-    );
+    assert!(wrong(run(&dir, &["restore", &copy], &[])).contains("mcp-api.sqlite exists already"));
 
     // A restore into another folder creates no key.
     let error = ok(run(&other, &["restore", &copy], &[]));
@@ -205,7 +203,7 @@ async fn a_backup_overwrites_nothing_and_names_the_error() {
     let key = fs::read_to_string(app.data().join("secrets.key")).expect("a key");
     fs::remove_file(other.join("data/mcp-api.sqlite")).expect("removed");
     fs::write(other.join("data/mcp-api.sqlite-wal"), "of another").expect("written");
-    assert!(wrong(run(&other, &["restore", &copy], &[])).contains("sqlite-wal is target already"));
+    assert!(wrong(run(&other, &["restore", &copy], &[])).contains("sqlite-wal exists already"));
     fs::remove_file(other.join("data/mcp-api.sqlite-wal")).expect("removed");
     let error = ok(run(
         &other,

@@ -34,11 +34,11 @@ async fn response(stream: &mut TcpStream) -> (String, Value) {
 
 fn resident_bytes(pid: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status
+    let figure = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|field| field.strip_prefix("VmRSS:"))
         .expect("a figure");
-    let kib: usize = line
+    let kib: usize = figure
         .split_whitespace()
         .next()
         .and_then(|kib| kib.parse().ok())

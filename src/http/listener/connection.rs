@@ -88,9 +88,8 @@ async fn serve_requests(
                 if connection.is_evicted() && !connection.has_request() {
                     return;
                 }
-                if connection.is_draining() {
-                    Pin::new(&mut http).graceful_shutdown();
-                }
+                // A running request finishes first.
+                Pin::new(&mut http).graceful_shutdown();
             }
             expired = timers.expired() => match expired {
                 Expired::Head => {

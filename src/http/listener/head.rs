@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_target_and_long_headers_are_told_apart() {
+    async fn a_long_target_and_long_headers_get_different_rejections() {
         let target = format!("GET /{}", "a".repeat(MAX_HEAD));
         let (result, _) = read(target.as_bytes()).await;
         assert_eq!(result, Err(Rejection::TargetTooLong));

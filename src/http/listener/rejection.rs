@@ -46,7 +46,7 @@ impl Rejection {
                 Failure::invalid("The URL is longer than 64 KiB; send a shorter URL")
             }
             Self::HeadersTooLarge => Failure::invalid(
-                "The headers are larger than 64 KiB; send fewer or shorter headers",
+                "The headers are larger than 64 KiB or more than 100; send fewer or shorter headers",
             ),
             Self::TooManyConnections => Failure::unavailable(
                 "Too many connections are open (MAX_CONNECTIONS); retry in a moment",
@@ -76,11 +76,11 @@ impl Rejection {
         if answer.len() > HYPER_ANSWER_LENGTH || !answer.ends_with(b"\r\n\r\n") {
             return None;
         }
-        let line = answer.strip_prefix(b"HTTP/1.1 ")?;
+        let status_and_headers = answer.strip_prefix(b"HTTP/1.1 ")?;
         let rejection = HYPER_REJECTIONS
             .into_iter()
-            .find(|rejection| line.starts_with(rejection.status().as_bytes()))?;
-        memchr::memmem::find(line, b"\r\ncontent-length: 0\r\n")?;
+            .find(|rejection| status_and_headers.starts_with(rejection.status().as_bytes()))?;
+        memchr::memmem::find(status_and_headers, b"\r\ncontent-length: 0\r\n")?;
         Some(rejection)
     }
 }
