@@ -15,6 +15,6 @@ pub mod ports;
 pub mod telemetry;
 pub mod time;
 pub mod views;
-// The workers have a top-level folder of their own.
+// The workers are at the top level of the repository, beside `src`.
 #[path = "../workers/mod.rs"]
 pub mod workers;

@@ -1,4 +1,4 @@
-//! The entry point: parses the command line and runs the command.
+//! `mcp-api`: parses the command line and runs the command.
 
 use std::process::ExitCode;
 
@@ -7,13 +7,13 @@ use clap::Parser;
 use mcp_api::cli::{Cli, Command, run};
 use mcp_api::workers::guard;
 
-/// The bytes of a call are often allocated on one thread and freed on another. mimalloc is fast at this.
+/// mimalloc, because one thread allocates a call and another thread frees it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or(Command::Serve) {
-        // A guard starts no thread, so that it stays small.
+        // The guard starts before any thread exists, because a guard must stay small.
         Command::Guard { pipe, command_line } => guard::run(pipe, &command_line),
         command => run(command),
     }

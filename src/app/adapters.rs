@@ -39,7 +39,7 @@ pub async fn open_adapters(config: &Config) -> Result<Adapters, StartError> {
     match &config.services.mongo {
         Some(mongo) => Ok(Adapters::new(connect_mongo(mongo).await?, bus)),
         None => {
-            let store = SqliteStore::open(&store_file(&config.place.data_dir))?;
+            let store = SqliteStore::open(&store_file(&config.data_dir.path))?;
             Ok(Adapters::new(Arc::new(store), bus))
         }
     }

@@ -84,7 +84,7 @@ fn reserve_name(target: &Path) -> Result<(), BackupError> {
 /// Returns an error if another process uses `DATA_DIR`, a store exists, or the copy fails.
 pub fn restore(config: &Config, backup: &Path) -> Result<BackupSummary, BackupError> {
     let store = embedded_store(config)?;
-    let _lock = lock_data_dir(&config.place.data_dir)?;
+    let _lock = lock_data_dir(&config.data_dir.path)?;
     // SQLite would apply the write-ahead log of another file to the restored one.
     for suffix in ["", "-wal", "-journal"] {
         let existing = with_suffix(&store, suffix);
@@ -99,7 +99,7 @@ fn embedded_store(config: &Config) -> Result<PathBuf, BackupError> {
     if config.services.mongo.is_some() {
         return Err(BackupError::InMongo);
     }
-    Ok(adapters::store_file(&config.place.data_dir))
+    Ok(adapters::store_file(&config.data_dir.path))
 }
 
 /// Copies a store under a temporary name first, so that the target is always complete.
@@ -120,7 +120,7 @@ fn copy_store(config: &Config, source: &Path, target: &Path) -> Result<BackupSum
     }
     let summary = copied?;
     let record = summary.key.as_ref();
-    let (key, key_fits) = keys::inspect_key(record, &config.keys, &config.place.data_dir);
+    let (key, key_fits) = keys::inspect_key(record, &config.keys, &config.data_dir.path);
     Ok(BackupSummary {
         position: summary.position,
         values: summary.values,

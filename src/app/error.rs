@@ -34,6 +34,10 @@ pub enum StartError {
         "SECRETS_KEY is missing: a key has sealed the secrets of this deployment, and there is no {path}"
     )]
     NoKey { path: String },
+    #[error(
+        "SECRETS_KEY is too short for new data; create a key with openssl rand -hex 32, or use a passphrase of at least 12 characters"
+    )]
+    WeakKey,
     #[error("SECRETS_KEY cannot be used")]
     Seal(#[source] SealError),
     #[error(transparent)]

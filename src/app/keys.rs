@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::StartError;
@@ -15,8 +15,9 @@ use crate::ports::vault::{KeyRecord, Vault};
 /// ever sealed.
 ///
 /// # Errors
-/// Returns `NoKey` or `WrongKey` if the secrets of the deployment cannot be opened, `DataDir` if
-/// the key file cannot be used, and `Store` if the Vault cannot be read.
+/// Returns `NoKey` or `WrongKey` if the secrets of the deployment cannot be opened, `WeakKey` for a
+/// weak key without a stored record, `DataDir` if the key file cannot be used, and `Store` if the
+/// Vault cannot be read.
 pub async fn open_keyring(
     vault: &dyn Vault,
     keys: &Keys,
@@ -32,7 +33,15 @@ pub async fn open_keyring(
         }
     };
     let record = match stored {
-        Some(record) => record,
+        Some(record) => {
+            if keys.is_weak {
+                tracing::warn!(
+                    "SECRETS_KEY is short enough to guess; rotate to a key from openssl rand -hex 32 with mcp-api rotate-keys"
+                );
+            }
+            record
+        }
+        None if keys.is_weak => return Err(StartError::WeakKey),
         None => store_record(vault, current).await?,
     };
     seal::open_keyring(&record, current, &keys.old).map_err(|error| match error {
@@ -85,10 +94,26 @@ fn load_key(file: &Path) -> io::Result<Option<SecretsKey>> {
     match fs::read_to_string(file) {
         // An empty passphrase would protect nothing.
         Ok(key) if key.trim().is_empty() => Err(io::Error::other("secrets.key is empty")),
-        Ok(key) => Ok(Some(SecretsKey::new(key.trim().to_owned()))),
+        Ok(key) => {
+            check_mode(file)?;
+            Ok(Some(SecretsKey::new(key.trim().to_owned())))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Refuses a key file that the group may change, or that other users may read.
+fn check_mode(file: &Path) -> io::Result<()> {
+    const FORBIDDEN: u32 = 0o027;
+    let mode = fs::metadata(file)?.mode() & 0o777;
+    if mode & FORBIDDEN == 0 {
+        return Ok(());
+    }
+    let path = file.display();
+    Err(io::Error::other(format!(
+        "other users may read or change the key file (mode {mode:o}); run chmod 600 {path}"
+    )))
 }
 
 fn create_key(path: &Path) -> io::Result<SecretsKey> {

@@ -82,7 +82,7 @@ fn lock_embedded_store(config: &Config) -> Result<Option<File>, StartError> {
     if config.services.mongo.is_some() {
         return Ok(None);
     }
-    lock_data_dir(&config.place.data_dir).map(Some)
+    lock_data_dir(&config.data_dir.path).map(Some)
 }
 
 async fn bind_listener(config: &Config) -> Result<TcpListener, StartError> {

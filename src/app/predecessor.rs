@@ -1,7 +1,7 @@
 //! The data of the predecessor, for the import.
 
 use super::adapters::mongo_options;
-use crate::adapters::predecessor_mongo::PredecessorData;
+pub use crate::adapters::predecessor_mongo::PredecessorData;
 use crate::config::Mongo;
 use crate::ports::error::StoreError;
 

@@ -41,7 +41,7 @@ pub(super) struct Services {
 impl Services {
     /// Opens the keyring, folds the log and starts the background tasks.
     pub(super) async fn start(adapters: Adapters, config: &Config) -> Result<Self, StartError> {
-        let data_dir = &config.place.data_dir;
+        let data_dir = &config.data_dir.path;
         let (sealer, opener) = keys::open_keyring(&*adapters.vault, &config.keys, data_dir).await?;
         let projection = Projection::open(adapters.log.clone(), adapters.bus.clone()).await?;
         let appender = Appender::start(projection.clone());

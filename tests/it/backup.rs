@@ -108,7 +108,7 @@ async fn a_backup_under_load_shows_one_point_in_time() {
         let error = ok(tokio::task::block_in_place(|| {
             run(&dir, &["backup", &format!("copy-{n}")], &[])
         }));
-        assert!(error.contains("secrets.key somewhere else"), "{error}");
+        assert!(error.contains("secrets.key in another place"), "{error}");
     }
     stop.store(true, Ordering::Relaxed);
     for writer in join_all(writers).await {
