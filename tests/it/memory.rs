@@ -1,5 +1,8 @@
 //! The memory of large structures. The allocator counts the bytes of each thread, because the kernel counts pages.
 
+// An allocator is unsafe code.
+#![allow(unsafe_code)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
