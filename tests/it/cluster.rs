@@ -436,8 +436,9 @@ async fn a_start_waits_for_its_services_and_says_so() {
         move || Process::start(&data_dir, log, env)
     });
     let waits = || {
-        std::fs::read_to_string(&log)
-            .is_ok_and(|log| log.contains("the program waits for a service") && log.contains("NATS"))
+        std::fs::read_to_string(&log).is_ok_and(|log| {
+            log.contains("the program waits for a service") && log.contains("NATS")
+        })
     };
     wait_until("the process logs that it waits for NATS", async || waits()).await;
     services.nats.restart();
