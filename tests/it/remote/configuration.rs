@@ -1,4 +1,4 @@
-//! The fields of servers behind a URL: checked, sealed where they are credentials, shown and put back.
+//! The fields of servers behind a URL: the program checks them, seals credentials, and accepts its own replies.
 
 use serde_json::json;
 
@@ -26,13 +26,13 @@ async fn credentials_are_sealed_sent_and_never_shown() {
     let sent = |times: usize| {
         let seen = script.seen().split_off(times);
         assert!(!seen.is_empty());
-        let of = |name: &str| {
+        let values_of = |name: &str| {
             seen.iter()
                 .map(|seen| seen.header(name).unwrap_or_default().to_owned())
                 .collect::<Vec<_>>()
         };
         ["authorization", "x-api-key", "cookie", "x-custom"].map(|name| {
-            let values = of(name);
+            let values = values_of(name);
             assert!(
                 values.iter().all(|value| *value == values[0]),
                 "{name}: {values:?}"
