@@ -226,7 +226,7 @@ impl HttpTransport {
             );
             return Err(TransportError::protocol(reason, status));
         }
-        match ContentKind::of(&response) {
+        match ContentKind::from_response(&response) {
             ContentKind::EventStream => self.read_stream(context, request, response).await,
             ContentKind::Json => match read_body(&mut response, self.message_limit()).await {
                 Ok(Some(body)) => self
@@ -388,7 +388,7 @@ impl HttpTransport {
                 self.sink.excerpt(encoding.as_bytes(), 100)
             )));
         }
-        if ContentKind::of(&response) != ContentKind::EventStream {
+        if ContentKind::from_response(&response) != ContentKind::EventStream {
             return Err(no_stream(format!("HTTP {status} and no event stream")));
         }
         Ok(SseReader::new(response, self.message_limit()))
