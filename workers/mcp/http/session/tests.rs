@@ -38,6 +38,9 @@ async fn forgetful_server(
             return Some(session_response(request, number));
         }
         request.header("mcp-session-id")?;
+        if request.method() == "notifications/initialized" {
+            return None;
+        }
         is_forgotten(request, newest.load(Ordering::SeqCst))
             .then(|| ScriptedResponse::json(status, &body))
     })
