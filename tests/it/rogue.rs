@@ -8,7 +8,7 @@ use crate::harness::{Answer, App};
 use crate::processes::is_alive;
 
 /// The longest time for a call that no other call delays, on a busy machine.
-const QUICK: Duration = Duration::from_secs(3);
+const QUICK: Duration = Duration::from_secs(15);
 
 /// Starts a server that will misbehave, and a correct one.
 async fn two() -> App {
@@ -237,7 +237,7 @@ async fn an_unreadable_reply_fails_its_call_at_once() {
         answer.fails(502, "upstream_error");
     }
     assert!(
-        began.elapsed() < Duration::from_secs(20),
+        began.elapsed() < Duration::from_secs(50),
         "it was waited for: {:?}",
         began.elapsed()
     );
