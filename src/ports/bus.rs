@@ -157,4 +157,8 @@ pub trait Bus: Send + Sync {
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
     /// Jobs that wait, for the metrics; 0 where nobody can tell.
     async fn pending_jobs(&self) -> usize;
+    /// Returns the number of received asks whose command did not belong to their subject.
+    fn refused_asks(&self) -> u64 {
+        0
+    }
 }
