@@ -210,8 +210,8 @@ const USERS: &str = r#"
             publish: ["mcp.v1.ask.owner.*"], subscribe: ["_INBOX.>"] } } ] }"#;
 
 async fn connect_as(nats: &Nats, user: &str) -> async_nats::Client {
-    let url = nats.url().replace("//", &format!("//{user}:some@"));
-    async_nats::connect(url).await.expect("a connection")
+    let options = async_nats::ConnectOptions::with_user_and_password(user.into(), "some".into());
+    options.connect(nats.url()).await.expect("a connection")
 }
 
 /// Sends an ask that names a command in its header, and returns its status and its body.
