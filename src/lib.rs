@@ -1,5 +1,4 @@
 #![doc = include_str!("README.md")]
-#![deny(unsafe_code)]
 
 pub mod adapters;
 pub mod app;
@@ -15,6 +14,6 @@ pub mod ports;
 pub mod telemetry;
 pub mod time;
 pub mod views;
-// The hands live beside `src`: they are a room of the house, not of the process.
+// The workers are at the top level of the repository, beside `src`.
 #[path = "../workers/mod.rs"]
 pub mod workers;

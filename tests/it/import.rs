@@ -18,12 +18,12 @@ const KEY: &str = "secret";
 /// algorithm (AES-256-GCM under SHA-256 of the key, no associated data).
 const GHP_TEST: &str = "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";
 
-struct Original {
+struct Predecessor {
     database: Database,
     url: String,
 }
 
-impl Original {
+impl Predecessor {
     async fn fill(more: &[(&str, Vec<Document>)]) -> Self {
         let server = |name: &str| doc! { "name": name, "command": python(), "args": ["-u", fixture("server.py")] };
         let mut all = server("all.of-it");
@@ -54,11 +54,11 @@ impl Original {
             ("secrets", secrets),
             ("mcpOAuthTokens", tokens),
         ];
-        Self::of(&[&all, more].concat()).await
+        Self::with_collections(&[&all, more].concat()).await
     }
 
     /// One that has nothing else.
-    async fn of(collections: &[(&str, Vec<Document>)]) -> Self {
+    async fn with_collections(collections: &[(&str, Vec<Document>)]) -> Self {
         let name = format!("o{}", uuid::Uuid::new_v4().simple());
         let url = Mongod::shared().replacen("/?", &format!("/{name}?"), 1);
         let database = Client::with_uri_str(&url)
@@ -128,29 +128,29 @@ async fn argument(app: &App, user: &str, server: &str, name: &str) -> Value {
     args[name].clone()
 }
 
-async fn is_taken_over(app: &App) {
-    let original = Original::fill(&[]).await;
+async fn assert_imported(app: &App) {
+    let original = Predecessor::fill(&[]).await;
     let before = original.all().await;
     let (well, said) = original.import(app, &[]);
     assert!(
-        well && said.contains("servers: 4 to be taken over, 0 there already"),
+        well && said.contains("servers: 4 to import, 0 exist already"),
         "{said}"
     );
     assert!(
-        said.contains("secrets: 3 to be taken over") && said.contains("Nothing was changed"),
+        said.contains("secrets: 3 to import") && said.contains("Nothing was changed"),
         "{said}"
     );
-    assert!(said.contains("OAuth tokens: 1 to be taken over"), "{said}");
+    assert!(said.contains("OAuth tokens: 1 to import"), "{said}");
     assert_eq!(app.get("/mcp/servers").await.ok()["servers"], json!([]));
 
     let (well, said) = original.import(app, &["--apply"]);
     assert!(
-        said.contains("OAuth tokens: 1 taken over, 0 there already"),
+        said.contains("OAuth tokens: 1 imported, 0 exist already"),
         "{said}"
     );
     assert!(
-        well && said.contains("servers: 4 taken over")
-            && said.contains("secrets: 3 taken over, 0 there"),
+        well && said.contains("servers: 4 imported")
+            && said.contains("secrets: 3 imported, 0 exist"),
         "{said}"
     );
     let all = app.server("all.of-it").await;
@@ -186,15 +186,15 @@ async fn is_taken_over(app: &App) {
     let events = app.happened().await;
     let (well, said) = original.import(app, &["--apply"]);
     assert!(
-        well && said.contains("servers: 0 taken over, 4 there already"),
+        well && said.contains("servers: 0 imported, 4 exist already"),
         "{said}"
     );
     assert!(
-        said.contains("secrets: 0 taken over, 3 there already"),
+        said.contains("secrets: 0 imported, 3 exist already"),
         "{said}"
     );
     assert!(
-        said.contains("OAuth tokens: 0 taken over, 1 there already"),
+        said.contains("OAuth tokens: 0 imported, 1 exist already"),
         "{said}"
     );
     assert_eq!(argument(app, "ana", "plain", "token").await, "newer");
@@ -209,27 +209,26 @@ async fn is_taken_over(app: &App) {
     let (well, said) = original.import(app, &[]);
     assert!(
         !well
-            && said
-                .contains("the server plain: one of that name is there already, with another args"),
+            && said.contains("the server plain: a server of this name exists with another `args`"),
         "{said}"
     );
     assert_eq!(original.all().await, before, "it is only read");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_original_is_taken_over_into_one_process() {
-    is_taken_over(&App::embedded()).await;
+async fn a_predecessor_is_imported_into_one_process() {
+    assert_imported(&App::embedded()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_original_is_taken_over_into_many_processes() {
+async fn a_predecessor_is_imported_into_many_processes() {
     let app = App::distributed(2, &[]);
     app.until("/readyz", |body| body["success"] == true).await;
-    is_taken_over(&app).await;
+    assert_imported(&app).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
+async fn data_that_cannot_be_imported_is_reported_and_the_rest_is_imported() {
     let app = App::embedded();
     let secret = |key: &str, more: Document| {
         let mut secret = doc! { "username": "ana", "key": key, "value": GHP_TEST };
@@ -277,24 +276,24 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
             vec![doc! { "serverName": "remote", "accessToken": "nothing that opens" }],
         ),
     ];
-    let original = Original::fill(&more).await;
+    let original = Predecessor::fill(&more).await;
     let wanted = [
-        "the server a b: its name must be 1 to 64 letters",
+        "the server a b: the name must be 1 to 64 letters",
         "the server nothing: command is missing",
         "the server odd: args[0]: must be a string",
-        "the server ws: its transportType websocket",
-        "the server plain: the name is there twice",
-        "the secret alone of ana: it does not say for which server",
-        "the secret nobody.token of ana: it does not say for which server",
-        "the secret token of ana for odd: the server is not there",
-        "the secret token of ana for elsewhere: the server is not there",
-        "the secret plain.other of ana: the original's SECRETS_KEY does not open it",
-        "the secret plain.third of : its user's name must be",
-        "the package half: it was never installed; its status is error, and it has no server",
-        "the package pkg of the server gone: there is no such server any more",
+        "the server ws: the transportType websocket",
+        "the server plain: the name exists twice",
+        "the secret alone of ana: it names no server",
+        "the secret nobody.token of ana: it names no server",
+        "the secret token of ana for odd: the server does not exist",
+        "the secret token of ana for elsewhere: the server does not exist",
+        "the secret plain.other of ana: the SECRETS_KEY of the predecessor does not open it",
+        "the secret plain.third of : the name of the user must be",
+        "the package half: it was never installed (status error) and has no server",
+        "the package pkg of the server gone: this server does not exist any more",
         "the package ^pkg of the server odder: name: must be the name of a package",
-        "the secret token of ana for odder: the server is not there",
-        "the OAuth tokens of all users for remote: the original's SECRETS_KEY does not open its accessToken",
+        "the secret token of ana for odder: the server does not exist",
+        "the OAuth tokens of all users for remote: the SECRETS_KEY of the predecessor does not open `accessToken`",
     ];
     for args in [&[][..], &["--apply"]] {
         let (well, said) = original.import(&app, args);
@@ -334,15 +333,13 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
         .expect("run");
     let said = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(
-        said.contains(
-            "none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?"
-        ),
+        said.contains("IMPORT_SECRETS_KEY opens none of the secrets"),
         "{said}"
     );
 }
 
 /// Packages as the original writes them down, each with its server.
-async fn with_packages(app: &App) -> Original {
+async fn with_packages(app: &App) -> Predecessor {
     let folder = "packages/modelcontextprotocol-server-memory";
     let memory = |server: &str| {
         doc! { "name": MEMORY, "version": MEMORY_OLD, "installPath": folder, "status": "installed",
@@ -373,7 +370,7 @@ async fn with_packages(app: &App) -> Original {
     let mut hidden = time("hidden");
     hidden.extend(doc! { "pipIndexUrl": "http://ana:h-u-s-h@127.0.0.1:9/simple" });
     let secret = |key: &str| doc! { "username": "ana", "key": key, "value": GHP_TEST };
-    Original::of(&[
+    Predecessor::with_collections(&[
         (
             "packages",
             vec![memory("memory"), memory("taken"), time("time"), hidden],
@@ -396,21 +393,19 @@ async fn with_packages(app: &App) -> Original {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn packages_are_installed_anew_with_their_servers() {
+async fn imported_packages_are_installed_with_their_servers() {
     let app = packages::start();
     app.register_fixture("taken").await.ok();
     let original = with_packages(&app).await;
     let before = original.all().await;
-    let taken =
-        format!("the package {MEMORY} of the server taken: a server of that name is there already");
+    let taken = format!("the package {MEMORY} of the server taken: a server of this name exists");
     let (_, said) = original.import(&app, &[]);
     assert!(
-        said.contains("packages: 3 to be installed, 0 there already") && said.contains(&taken),
+        said.contains("packages: 3 to install, 0 exist already") && said.contains(&taken),
         "{said}"
     );
     assert!(
-        said.contains("servers: 0 to be taken over")
-            && said.contains("secrets: 2 to be taken over"),
+        said.contains("servers: 0 to import") && said.contains("secrets: 2 to import"),
         "{said}"
     );
     assert!(
@@ -423,7 +418,7 @@ async fn packages_are_installed_anew_with_their_servers() {
 
     let (well, said) = original.import(&app, &["--apply"]);
     assert!(
-        !well && said.contains("packages: 2 installed, 0 there already") && said.contains(&taken),
+        !well && said.contains("packages: 2 installed, 0 exist already") && said.contains(&taken),
         "{said}"
     );
     assert!(
@@ -439,10 +434,10 @@ async fn packages_are_installed_anew_with_their_servers() {
         "{said}"
     );
     assert!(
-        said.contains("the secret token of ana for hidden: the server is not there"),
+        said.contains("the secret token of ana for hidden: the server does not exist"),
         "{said}"
     );
-    assert!(said.contains("secrets: 1 taken over"), "{said}");
+    assert!(said.contains("secrets: 1 imported"), "{said}");
     let memory = app.server("memory").await;
     assert_eq!(
         (&memory["status"], &memory["startupTimeout"]),
@@ -469,11 +464,11 @@ async fn packages_are_installed_anew_with_their_servers() {
 
     let (_, said) = original.import(&app, &["--apply"]);
     assert!(
-        said.contains("packages: 0 installed, 2 there already"),
+        said.contains("packages: 0 installed, 2 exist already"),
         "{said}"
     );
     assert!(
-        said.contains("secrets: 0 taken over, 1 there already"),
+        said.contains("secrets: 0 imported, 1 exist already"),
         "{said}"
     );
     assert_eq!(original.all().await, before, "it is only read");
