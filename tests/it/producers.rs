@@ -388,5 +388,5 @@ async fn what_nobody_can_read_is_set_aside_with_its_reason() {
     app.delete(&format!("/dead/{id}"))
         .await
         .fails(404, "job_not_found");
-    assert!(cli(&["list"]).1.contains("none"));
+    assert!(cli(&["list"]).1.contains("There are no dead letters."));
 }
