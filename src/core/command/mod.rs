@@ -95,6 +95,9 @@ macro_rules! commands {
             }
         }
 
+        /// The names of all commands.
+        pub const NAMES: &[&str] = &[$($wire),+];
+
         /// Every command's name, version and JSON Schema, for `schemas/commands`.
         pub fn schemas() -> Vec<(&'static str, u16, schemars::Schema)> {
             vec![$(($wire, $version, schemars::schema_for!($name))),+]

@@ -267,19 +267,23 @@ fn one(
     of: Result<Query<JobQuery>, QueryRejection>,
 ) -> Result<(JobId, JobQuery), Failure> {
     let Query(of) = of.map_err(|error| Failure::invalid(error.body_text()))?;
-    // A producer on the bus knows its job by the id that it gave.
-    let scope = facade.job_client.producer_key(id)?;
-    let own = facade
-        .projection
-        .catalog()
-        .jobs
-        .of_key(scope)
-        .map(|job| job.id);
-    // What is no id is the id of no job.
-    let id = own
-        .or_else(|| id.parse().ok())
-        .ok_or_else(|| Failure::job_not_found("of that id"))?;
+    let id = find_job_id(facade, id)?;
     Ok((id, of))
+}
+
+/// Returns the id of the job that a client names by the id of the job or by the id that a producer chose.
+/// The id of a job comes first, so a producer's choice hides no job.
+fn find_job_id(facade: &ApiState, id: &str) -> Result<JobId, Failure> {
+    let parsed: Option<JobId> = id.parse().ok();
+    let catalog = facade.projection.catalog();
+    if let Some(job) = parsed.filter(|job| catalog.jobs.get(*job).is_some()) {
+        return Ok(job);
+    }
+    let scope = facade.job_client.producer_key(id)?;
+    let chosen = catalog.jobs.of_key(scope).map(|job| job.id);
+    chosen
+        .or(parsed)
+        .ok_or_else(|| Failure::job_not_found("of that id"))
 }
 
 fn of_user(facade: &ApiState, id: JobId, user: &UserName) -> Result<Arc<Job>, Failure> {
