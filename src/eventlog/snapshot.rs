@@ -108,7 +108,7 @@ fn read_from(mut pieces: impl BufRead) -> io::Result<Catalog> {
         if text.pop() != Some(END) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if catalog.put_back(&text)? {
+        if catalog.restore_part(&text)? {
             return Ok(catalog);
         }
     }

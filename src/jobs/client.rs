@@ -114,7 +114,7 @@ impl JobClient {
             self.projection
                 .catalog()
                 .jobs
-                .of_key(key.request.scope)
+                .find_by_key(key.request.scope)
                 .map(|job| job.id)
         });
         let known = known.map(|id| Submitted { id, new: false });
@@ -177,7 +177,7 @@ impl JobClient {
         };
         let sealed = self.seal(place, &text)?;
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
-        let most_waiting = self.limits.waiting_jobs;
+        let max_waiting = self.limits.waiting_jobs;
         let accept = AcceptJob {
             job,
             user,
@@ -186,7 +186,7 @@ impl JobClient {
             tool,
             arguments,
             key,
-            most_waiting,
+            max_waiting,
         };
         Ok((
             accept,

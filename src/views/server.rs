@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 
 use crate::core::catalog::server::Server;
 use crate::core::model::package::PackageDirs;
-use crate::core::model::remote::{HIDDEN, HeaderValue, ReconnectionOptions, Remote};
+use crate::core::model::remote::{
+    HIDDEN, HeaderValue, ReconnectionOptions, Remote, is_credential_header,
+};
 use crate::core::model::server::{ConnectionStatus, LogLine, Replicas, ServerStatus, Transport};
 use crate::core::model::tool::Tool;
 use crate::core::names::{SecretName, ServerName};
@@ -135,17 +137,9 @@ impl ServerView {
                 reconnection_options,
                 ..
             }) => {
-                let shown = |value| match value {
-                    HeaderValue::Plain(value) => value,
-                    HeaderValue::Sealed { .. } => HIDDEN.to_owned(),
-                };
-                view.headers = Some(
-                    headers
-                        .into_iter()
-                        .map(|(name, value)| (name, shown(value)))
-                        .collect(),
-                );
-                (view.url, view.reconnection_options) = (Some(url), Some(reconnection_options));
+                view.headers = Some(shown_headers(headers));
+                view.url = Some(url);
+                view.reconnection_options = Some(reconnection_options);
             }
         }
         view
@@ -159,4 +153,16 @@ impl ServerView {
 
 pub fn time(ms: u64) -> String {
     humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+}
+
+/// Returns the headers that a response may show. Earlier versions stored some credentials in plain text; they are
+/// hidden too.
+fn shown_headers(headers: BTreeMap<String, HeaderValue>) -> BTreeMap<String, String> {
+    headers
+        .into_iter()
+        .map(|(name, value)| match value {
+            HeaderValue::Plain(value) if !is_credential_header(&name) => (name, value),
+            HeaderValue::Plain(_) | HeaderValue::Sealed { .. } => (name, HIDDEN.to_owned()),
+        })
+        .collect()
 }

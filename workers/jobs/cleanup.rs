@@ -46,7 +46,12 @@ impl JobCleanup {
             self.flush().await;
             self.forget().await;
             self.forget_requests().await;
-            let dead = self.context.projection.catalog().dead.expired(now_ms());
+            let dead = self
+                .context
+                .projection
+                .catalog()
+                .dead_letters
+                .expired(now_ms());
             if !dead.is_empty() {
                 let _ = dead_letters::expire_dead_letters(&self.context, dead).await;
             }
@@ -69,7 +74,7 @@ impl JobCleanup {
             .context
             .projection
             .catalog()
-            .requests
+            .idempotency
             .expired(now, 1)
             .is_empty()
         {

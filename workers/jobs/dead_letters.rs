@@ -106,7 +106,13 @@ pub async fn retry_dead_letter(
     context: Arc<Context>,
     RetryDeadLetter { letter }: RetryDeadLetter,
 ) -> Result<(), Failure> {
-    if context.projection.catalog().dead.get(letter).is_none() {
+    if context
+        .projection
+        .catalog()
+        .dead_letters
+        .get(letter)
+        .is_none()
+    {
         return Err(crate::core::decide::dead_letter::dead_letter_not_found(
             letter,
         ));
@@ -152,7 +158,13 @@ pub async fn discard_dead_letter(
     context: Arc<Context>,
     DiscardDeadLetter { letter }: DiscardDeadLetter,
 ) -> Result<(), Failure> {
-    if context.projection.catalog().dead.get(letter).is_none() {
+    if context
+        .projection
+        .catalog()
+        .dead_letters
+        .get(letter)
+        .is_none()
+    {
         return Err(crate::core::decide::dead_letter::dead_letter_not_found(
             letter,
         ));

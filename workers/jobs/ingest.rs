@@ -92,7 +92,12 @@ pub async fn submit_message(context: &Context, job: &JobMessage) -> Result<Submi
         reply,
         body,
     } = job;
-    let (called, args) = producer_message::parse_producer_message(command, call.as_deref(), body)?;
+    let (called, args) = producer_message::parse_producer_message::<CallTool>(
+        CallTool::NAME,
+        command,
+        call.as_deref(),
+        body,
+    )?;
     let scope = context.job_client.producer_key(id)?;
     let fields = call.as_deref().unwrap_or_default().as_bytes();
     let body = context

@@ -100,7 +100,7 @@ async fn publish_outcome(context: &Context, job: &Job, state: JobState) -> Resul
     if let Some(reply) = execute::opened(context, job, &sealed)?.reply {
         context
             .bus
-            .publish_outcome(&reply, Err(encode(&job::why_without_answer(state))))
+            .publish_outcome(&reply, Err(encode(&job::failure_without_answer(state))))
             .await;
     }
     drop_values(context, &[job.arguments]).await;

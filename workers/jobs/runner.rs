@@ -15,7 +15,7 @@ use super::execute::JobExecution;
 use super::progress::ProgressReporter;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::job_table::JobTable;
-use crate::core::catalog::scheduler::ConcurrencyLimits;
+use crate::core::catalog::scheduler::{ConcurrencyLimits, job_area};
 use crate::core::command::Area;
 use crate::core::decide::job::ClaimJobs;
 use crate::core::event::{Actor, Event};
@@ -144,7 +144,7 @@ impl JobRunner {
             worker: context.manager.worker,
             areas: self.areas.clone(),
             places,
-            bounds: BOUNDS,
+            limits: BOUNDS,
         };
         let own = context.clone();
         let decide = move |catalog: &Catalog| {
@@ -227,10 +227,10 @@ impl Context {
             .as_ref()
             .and_then(|name| catalog.server(name.as_str()));
         let holder = server
-            .and_then(|server| server.held())
+            .and_then(|server| server.exclusive_id())
             .and_then(|id| self.manager.registry.owner_of(id));
         let best = holder
-            .filter(|_| job.area() == Some(Area::Tools))
+            .filter(|_| job_area(job) == Some(Area::Tools))
             .or_else(|| {
                 let workers = self.manager.registry.live_workers();
                 let turn = job.id.0.as_u128() as usize;

@@ -49,7 +49,7 @@ pub async fn call_tool(
         );
         let question = CommandRequest {
             area: Area::Tools,
-            server: server.held(),
+            server: server.exclusive_id(),
             command: CallTool::NAME,
             call: Some(command.clone()),
             body: body.clone(),

@@ -66,7 +66,7 @@ async fn settle(context: &Context, name: &ServerName) -> ReconciledServer {
         Err(error) => return unknown(internal_error(error)),
     };
     let time = STOPS + Duration::from_millis(server.config.startup_timeout_ms());
-    let (area, held, command) = (Area::Servers, server.held(), ReconcileServer::NAME);
+    let (area, held, command) = (Area::Servers, server.exclusive_id(), ReconcileServer::NAME);
     let question = CommandRequest {
         area,
         server: held,

@@ -1,4 +1,4 @@
-//!
+//! The decisions about servers that act for a user at Google.
 
 use std::sync::Arc;
 
@@ -10,12 +10,15 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::google::{MARK, is_marked};
 use crate::core::names::ServerName;
 
-/// The server that is named; where none is, the only one there is.
+/// Returns the named Google server, or the only Google server if `name` is `None`.
+///
+/// # Errors
+/// Fails if the server does not exist or is no Google server, and if no name is given but there are several.
 pub fn find_google_server(
     catalog: &Catalog,
     name: Option<&ServerName>,
 ) -> Result<Arc<Server>, Failure> {
-    let marked = || format!("{}={} in its env", MARK.0, MARK.1);
+    let (variable, value) = MARK;
     if let Some(name) = name {
         let server = catalog
             .server(name.as_str())
@@ -24,26 +27,29 @@ pub fn find_google_server(
             return Ok(server.clone());
         }
         return Err(Failure::invalid(format!(
-            "Server {name} does not sign in to Google: it has no {}",
-            marked()
+            "Server {name} does not sign in to Google; a server that does has {variable}={value} in its env"
         )));
     }
-    let mut all = catalog
+    let mut marked = catalog
         .servers()
         .into_iter()
         .filter(|server| is_marked(&server.config));
-    match (all.next(), all.next()) {
+    match (marked.next(), marked.next()) {
         (Some(server), None) => Ok(server.clone()),
         (None, _) => Err(Failure::new(
             Code::ServerNotFound,
-            format!("There is no server with {}", marked()),
+            format!("No server has {variable}={value} in its env; register one"),
         )),
         _ => Err(Failure::invalid(
-            "Several servers sign in to Google; say which one",
+            "Several servers sign in to Google; name one of them",
         )),
     }
 }
 
+/// Stores the Google tokens of a user.
+///
+/// # Errors
+/// Fails if the server does not exist.
 pub fn store_google_tokens(
     catalog: &Catalog,
     command: &ExchangeGoogleCode,
@@ -51,14 +57,11 @@ pub fn store_google_tokens(
     let server = catalog
         .server_by_id(command.server)
         .ok_or_else(|| Failure::server_not_found(&command.server_name))?;
-    let (server, server_name) = (server.id, server.name.clone());
-    Ok(vec![
-        GoogleConnected {
-            server,
-            server_name,
-            user: command.user.clone(),
-            value: command.value,
-        }
-        .into(),
-    ])
+    let connected = GoogleConnected {
+        server: server.id,
+        server_name: server.name.clone(),
+        user: command.user.clone(),
+        value: command.value,
+    };
+    Ok(vec![connected.into()])
 }

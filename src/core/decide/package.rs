@@ -1,4 +1,4 @@
-//! The decisions: what installing, upgrading and checking make of a catalogue.
+//! The decisions about packages: installing, upgrading and checking them.
 
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
@@ -11,146 +11,153 @@ use crate::core::ids::ServerId;
 use crate::core::model::package::{EntryPoint, Package};
 use crate::core::model::server::{ServerConfig, Transport};
 
-/// A package that was built and proven, and the server it is for.
+/// A package that a worker has built and started once, and its server.
 #[derive(Debug, Clone)]
 pub struct InstallBuiltPackage {
     pub register: RegisterServer,
     pub package: Package,
-    /// Milliseconds since 1970.
+    /// The time of the installation, in milliseconds since 1970.
     pub at: u64,
 }
 
-/// Another version that was built and proven.
+/// Another version of a package that a worker has built and started once.
 #[derive(Debug, Clone)]
 pub struct SwitchPackage {
     pub server: ServerId,
-    /// What it was built to take the place of.
+    /// The package that the new version replaces.
     pub from: Package,
     pub package: Package,
-    /// Milliseconds since 1970.
+    /// The time of the upgrade, in milliseconds since 1970.
     pub at: u64,
 }
 
+/// Registers the server of a built package.
+///
+/// # Errors
+/// Fails if the server cannot be registered.
 pub fn install_package(
     catalog: &Catalog,
     install: &InstallBuiltPackage,
 ) -> Result<Vec<Event>, Failure> {
     let mut events = super::server::register_server(catalog, &install.register)?;
-    let (server, name) = (install.register.server, install.register.name.clone());
-    events.push(
-        PackageInstalled {
-            server,
-            name,
-            package: install.package.clone(),
-            at: install.at,
-        }
-        .into(),
-    );
+    let installed = PackageInstalled {
+        server: install.register.server,
+        name: install.register.name.clone(),
+        package: install.package.clone(),
+        at: install.at,
+    };
+    events.push(installed.into());
     Ok(events)
 }
 
-/// The server is as it was, but for how the new version wants to be started.
+/// Switches a server to another version of its package. Returns no event if the server has this version already.
+///
+/// # Errors
+/// Fails if the package is gone or if another command has changed it.
 pub fn upgrade_package(catalog: &Catalog, upgrade: &SwitchPackage) -> Result<Vec<Event>, Failure> {
-    let gone = || Failure::new(Code::PackageNotFound, "The package was removed meanwhile");
-    let server = catalog.server_by_id(upgrade.server).ok_or_else(gone)?;
-    let installed = server.package.as_ref().ok_or_else(gone)?;
+    let removed = || Failure::new(Code::PackageNotFound, "The package was removed meanwhile");
+    let server = catalog.server_by_id(upgrade.server).ok_or_else(removed)?;
+    let installed = server.package.as_ref().ok_or_else(removed)?;
     if installed.package == upgrade.package {
         return Ok(vec![]);
     }
     if installed.package != upgrade.from {
-        let raced = format!(
-            "The package of server {} was changed meanwhile; ask again",
-            server.name
-        );
-        return Err(Failure::new(Code::Conflict, raced));
+        return Err(Failure::new(
+            Code::Conflict,
+            format!(
+                "The package of server {} was changed meanwhile; retry",
+                server.name
+            ),
+        ));
     }
     let config = replace_entry(&server.config, &upgrade.from, &upgrade.package);
-    let (id, name) = (server.id, server.name.clone());
     let mut events = Vec::new();
     if config != *server.config {
-        events.push(
-            ServerUpdated {
-                server: id,
-                name: name.clone(),
-                config,
-            }
-            .into(),
-        );
+        let updated = ServerUpdated {
+            server: server.id,
+            name: server.name.clone(),
+            config,
+        };
+        events.push(updated.into());
     }
-    events.push(
-        PackageUpgraded {
-            server: id,
-            name,
-            package: upgrade.package.clone(),
-            at: upgrade.at,
-        }
-        .into(),
-    );
+    let upgraded = PackageUpgraded {
+        server: server.id,
+        name: server.name.clone(),
+        package: upgrade.package.clone(),
+        at: upgrade.at,
+    };
+    events.push(upgraded.into());
     Ok(events)
 }
 
-/// The configuration with the new version's own entry, unless a user has changed the command line.
+/// Returns the configuration with the entry point of the new version. A command line that a user has changed stays.
 pub fn replace_entry(config: &ServerConfig, from: &Package, to: &Package) -> ServerConfig {
-    let entry = |package: &Package| {
-        package
-            .recipe
-            .as_ref()
-            .and_then(|recipe| recipe.entry.clone())
-    };
     let mut config = config.clone();
-    let (Some(old), Some(new)) = (entry(from), entry(to)) else {
+    let (Some(old_entry), Some(new_entry)) = (entry_point(from), entry_point(to)) else {
         return config;
     };
     if let Transport::Stdio { command, args, .. } = &mut config.transport
-        && *command == old.command
-        && args.starts_with(&old.args)
+        && *command == old_entry.command
+        && args.starts_with(&old_entry.args)
     {
-        let EntryPoint {
-            command: new_command,
-            args: new_args,
-        } = new;
-        args.splice(..old.args.len(), new_args);
-        *command = new_command;
+        command.clone_from(&new_entry.command);
+        args.splice(..old_entry.args.len(), new_entry.args.iter().cloned());
     }
     config
 }
 
-/// What a check found is recorded only while that package is still there, and only when it is news.
+fn entry_point(package: &Package) -> Option<&EntryPoint> {
+    package
+        .recipe
+        .as_ref()
+        .and_then(|recipe| recipe.entry.as_ref())
+}
+
+/// Records the newest versions that a check has found. A version that is recorded already gives no event.
 pub fn record_latest(catalog: &Catalog, found: &[(ServerId, String)]) -> Vec<Event> {
-    let news = found.iter().filter_map(|(id, latest)| {
-        let server = catalog.server_by_id(*id)?;
-        let known = server.package.as_ref()?.latest.as_ref();
-        let event = PackageLatestFound {
-            server: *id,
-            name: server.name.clone(),
-            latest: latest.clone(),
+    let mut events = Vec::new();
+    for (id, latest) in found {
+        let Some(server) = catalog.server_by_id(*id) else {
+            continue;
         };
-        (known != Some(latest)).then(|| event.into())
-    });
-    news.collect()
-}
-
-/// What else is gone with a server.
-pub fn package_removed(server: &Server) -> Option<Event> {
-    server.package.as_ref().map(|_| {
-        PackageRemoved {
-            server: server.id,
-            name: server.name.clone(),
+        let Some(installed) = &server.package else {
+            continue;
+        };
+        if installed.latest.as_ref() != Some(latest) {
+            let latest_found = PackageLatestFound {
+                server: *id,
+                name: server.name.clone(),
+                latest: latest.clone(),
+            };
+            events.push(latest_found.into());
         }
-        .into()
-    })
+    }
+    events
 }
 
-/// The server of that name, with its package.
+/// Returns the event for the package of a deleted server, if the server has a package.
+pub fn package_removed(server: &Server) -> Option<Event> {
+    server.package.as_ref()?;
+    let removed = PackageRemoved {
+        server: server.id,
+        name: server.name.clone(),
+    };
+    Some(removed.into())
+}
+
+/// Returns the server with this name and a package.
+///
+/// # Errors
+/// Fails if the server does not exist or has no package.
 pub fn find_installed<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server, Failure> {
-    let server = catalog
+    catalog
         .server(name)
         .map(AsRef::as_ref)
-        .filter(|server| server.package.is_some());
-    server.ok_or_else(|| {
-        Failure::new(
-            Code::PackageNotFound,
-            format!("Package of server {name} not found"),
-        )
-    })
+        .filter(|server| server.package.is_some())
+        .ok_or_else(|| {
+            Failure::new(
+                Code::PackageNotFound,
+                format!("Package of server {name} not found"),
+            )
+        })
 }

@@ -1,4 +1,4 @@
-//!
+//! The decisions about findings of a connection to a server behind a URL.
 
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
@@ -6,51 +6,41 @@ use crate::core::event::{Event, ServerProtocolDetected, ServerSessionEnded, Serv
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::ProtocolMode;
 
-/// What a connection found out, decided where it was seen; it crosses no bus.
+/// A finding of a connection. The worker that runs the connection decides it, so no bus carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteFinding {
-    Era(ProtocolMode),
-    /// A session was opened, and lies there.
+    Protocol(ProtocolMode),
+    /// The connection has opened a session. The Vault holds it under this id.
     Session(ValueId),
-    /// The session that lay there is not known to the server any more, and no other was opened.
+    /// The server has ended the session with this id, and the connection has not opened another one.
     NoSession(ValueId),
 }
 
-/// What was found is recorded only while that server is still there, and only when it is news.
+/// Records a finding of a connection to `url`. Returns no event if the server is gone, has another URL or is recorded
+/// with this finding already.
 pub fn record_finding(
     catalog: &Catalog,
     server: ServerId,
     url: &str,
-    found: RemoteFinding,
+    finding: RemoteFinding,
 ) -> Vec<Event> {
     let Some(server) = catalog.server_by_id(server) else {
         return vec![];
     };
-    // It was found at another place than the one that is asked for now.
     if server.remote().is_none_or(|remote| remote.url != url) {
         return vec![];
     }
-    let (id, name) = (server.id, server.name.clone());
-    match found {
-        RemoteFinding::Era(era) if server.era != Some(era) => {
-            vec![
-                ServerProtocolDetected {
-                    server: id,
-                    name,
-                    era,
-                }
-                .into(),
-            ]
+    match finding {
+        RemoteFinding::Protocol(protocol) if server.protocol != Some(protocol) => {
+            let detected = ServerProtocolDetected {
+                server: server.id,
+                name: server.name.clone(),
+                era: protocol,
+            };
+            vec![detected.into()]
         }
         RemoteFinding::Session(value) if server.session != Some(value) => {
-            vec![
-                ServerSessionOpened {
-                    server: id,
-                    name,
-                    value,
-                }
-                .into(),
-            ]
+            vec![session_opened(server, value)]
         }
         RemoteFinding::NoSession(value) if server.session == Some(value) => {
             vec![session_ended(server, value)]
@@ -59,6 +49,17 @@ pub fn record_finding(
     }
 }
 
+/// Returns the event of a new session.
+pub fn session_opened(server: &Server, value: ValueId) -> Event {
+    ServerSessionOpened {
+        server: server.id,
+        name: server.name.clone(),
+        value,
+    }
+    .into()
+}
+
+/// Returns the event of the end of a session.
 pub fn session_ended(server: &Server, value: ValueId) -> Event {
     ServerSessionEnded {
         server: server.id,

@@ -46,7 +46,7 @@ pub async fn connect_remote(
     let session = HttpSession::new(wire, memory.clone());
     let connecting = Connecting { server, session };
     let (connection, tools, era) = connecting.find().await?;
-    memory.found(RemoteFinding::Era(era)).await;
+    memory.found(RemoteFinding::Protocol(era)).await;
     Ok((connection, tools))
 }
 
@@ -60,7 +60,7 @@ type Connected = (Connection, Tools);
 impl Connecting<'_> {
     async fn find(&self) -> Result<(Connection, Tools, ProtocolMode), ConnectError> {
         let with = |era| move |(connection, tools): Connected| (connection, tools, era);
-        let remembered = self.server.era;
+        let remembered = self.server.protocol;
         if let Some(era) = remembered {
             let tried = match era {
                 ProtocolMode::Stateless => self.stateless(true).await,
