@@ -45,3 +45,72 @@ pub fn dead_letter_not_found(letter: impl std::fmt::Display) -> Failure {
         format!("Dead letter {letter} not found; GET /dead lists all dead letters"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decide::testing::given;
+    use crate::core::decide::testing::samples::*;
+
+    fn letter(number: u128, until: u64) -> DeadLetter {
+        DeadLetter {
+            letter: value(number),
+            id: "1".into(),
+            command: "tools.dance".into(),
+            reason: "The command is unknown".into(),
+            size: 2,
+            until,
+        }
+    }
+
+    fn stored(number: u128) -> Event {
+        DeadLetterStored {
+            letter: letter(number, 9),
+        }
+        .into()
+    }
+
+    fn removed(numbers: &[u128]) -> Event {
+        DeadLetterRemoved {
+            letters: numbers.iter().map(|number| value(*number)).collect(),
+        }
+        .into()
+    }
+
+    #[test]
+    fn a_dead_letter_is_stored() {
+        let catalog = given([])
+            .when(|catalog| store_dead_letter(catalog, &letter(1, 9)))
+            .then([stored(1)]);
+        assert_eq!(catalog.values(), [value(1)].into());
+    }
+
+    #[test]
+    fn the_letter_above_the_limit_removes_the_oldest_one() {
+        let full = || (1..=1000).map(stored);
+        let catalog = given(full())
+            .when(|catalog| store_dead_letter(catalog, &letter(1001, 9)))
+            .then([stored(1001), removed(&[1])]);
+        assert_eq!(catalog.dead_letters.len(), 1000);
+        given(full().take(999))
+            .when(|catalog| store_dead_letter(catalog, &letter(1001, 9)))
+            .then([stored(1001)]);
+    }
+
+    #[test]
+    fn only_existing_letters_are_removed() {
+        given([stored(1), stored(2)])
+            .when(|catalog| remove_dead_letters(catalog, &[value(2), value(3)]))
+            .then([removed(&[2])]);
+        given([stored(1)])
+            .when(|catalog| remove_dead_letters(catalog, &[value(3)]))
+            .then_nothing();
+    }
+
+    #[test]
+    fn a_letter_expires_at_its_time() {
+        let catalog = given([stored(1)]).catalog;
+        assert!(catalog.dead_letters.expired(8).is_empty());
+        assert_eq!(catalog.dead_letters.expired(9), [value(1)]);
+    }
+}

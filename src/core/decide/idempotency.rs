@@ -71,3 +71,88 @@ pub fn key_conflict() -> Failure {
         "This Idempotency-Key was used with another body; send the first body again, or use a new key",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decide::testing::given;
+    use crate::core::decide::testing::samples::*;
+
+    fn recorded(scope: u128, body: u128, command: u128, until: u64) -> Event {
+        let key = key(scope, body);
+        let request = IdempotencyRecord {
+            scope: key.scope,
+            body: key.body,
+            command: command_id(command),
+            until,
+        };
+        IdempotencyRecorded { request }.into()
+    }
+
+    fn register(_: &Catalog) -> Result<Vec<Event>, Failure> {
+        Ok(vec![server_registered("memory")])
+    }
+
+    #[test]
+    fn the_first_request_makes_the_change_and_records_its_key() {
+        given([])
+            .when(|catalog| decide_once(catalog, command_id(5), key(1, 2), 9, register))
+            .then([server_registered("memory"), recorded(1, 2, 5, 9)]);
+    }
+
+    #[test]
+    fn a_refused_change_records_no_key() {
+        let catalog = given([]).catalog;
+        let refuse = |_: &Catalog| Err(Failure::invalid("no"));
+        let result = decide_once(&catalog, command_id(5), key(1, 2), 9, refuse);
+        assert_eq!(result.expect_err("a failure").code, Code::InvalidRequest);
+    }
+
+    #[test]
+    fn the_same_command_changes_nothing_again() {
+        given([recorded(1, 2, 5, 9)])
+            .when(|catalog| decide_once(catalog, command_id(5), key(1, 2), 9, register))
+            .then_nothing();
+    }
+
+    #[test]
+    fn another_command_for_the_same_request_retries() {
+        let failure = given([recorded(1, 2, 5, 9)])
+            .when(|catalog| decide_once(catalog, command_id(6), key(1, 2), 9, register))
+            .then_fails_with(Code::Unavailable);
+        assert!(failure.retry_after.is_some());
+    }
+
+    #[test]
+    fn a_key_with_another_body_is_a_conflict() {
+        given([recorded(1, 2, 5, 9)])
+            .when(|catalog| decide_once(catalog, command_id(6), key(1, 3), 9, register))
+            .then_fails_with(Code::Conflict);
+    }
+
+    #[test]
+    fn a_repeat_stands_for_the_command_of_the_first_request() {
+        let catalog = given([recorded(1, 2, 5, 9)]).catalog;
+        let command = |scope, body| {
+            command_for_key(&catalog, key(scope, body), command_id(6))
+                .map_err(|failure| failure.code)
+        };
+        assert_eq!(command(1, 2), Ok(command_id(5)));
+        assert_eq!(command(7, 2), Ok(command_id(6)));
+        assert_eq!(command(1, 3), Err(Code::Conflict));
+    }
+
+    #[test]
+    fn records_expire_at_their_time() {
+        let scopes = vec![key(1, 2).scope];
+        let events = || [recorded(1, 2, 5, 9), recorded(3, 2, 6, 20)];
+        let catalog = given(events())
+            .when(|catalog| expire_records(catalog, 9, 100))
+            .then([IdempotencyExpired { scopes }.into()]);
+        assert!(catalog.idempotency.get(key(1, 2).scope).is_none());
+        assert!(catalog.idempotency.get(key(3, 2).scope).is_some());
+        given(events())
+            .when(|catalog| expire_records(catalog, 8, 100))
+            .then_nothing();
+    }
+}

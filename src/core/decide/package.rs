@@ -161,3 +161,206 @@ pub fn find_installed<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server
             )
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decide::testing::given;
+    use crate::core::decide::testing::samples::*;
+    use crate::core::model::package::Recipe;
+
+    /// Returns a package whose recipe has the entry point `<command> <args>`.
+    fn with_entry(version: &str, command: &str, args: &[&str]) -> Package {
+        Package {
+            recipe: Some(Recipe {
+                digest: version.into(),
+                lock: value(50),
+                entry: Some(EntryPoint {
+                    command: command.into(),
+                    args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+                }),
+            }),
+            ..package(version)
+        }
+    }
+
+    fn config(command: &str, args: &[&str]) -> ServerConfig {
+        ServerConfig::new(Transport::Stdio {
+            command: command.into(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: [].into(),
+        })
+    }
+
+    fn installed(package: Package) -> Event {
+        PackageInstalled {
+            server: server_id("memory"),
+            name: name("memory"),
+            package,
+            at: 1,
+        }
+        .into()
+    }
+
+    fn upgraded(package: Package) -> Event {
+        PackageUpgraded {
+            server: server_id("memory"),
+            name: name("memory"),
+            package,
+            at: 2,
+        }
+        .into()
+    }
+
+    fn updated(config: ServerConfig) -> Event {
+        ServerUpdated {
+            server: server_id("memory"),
+            name: name("memory"),
+            config,
+        }
+        .into()
+    }
+
+    fn latest_found(latest: &str) -> Event {
+        PackageLatestFound {
+            server: server_id("memory"),
+            name: name("memory"),
+            latest: latest.into(),
+        }
+        .into()
+    }
+
+    fn install() -> InstallBuiltPackage {
+        InstallBuiltPackage {
+            register: RegisterServer {
+                id: command_id(1),
+                key: None,
+                server: server_id("memory"),
+                name: name("memory"),
+                config: stdio_config("npx"),
+                enabled: true,
+                session: None,
+                sealed: vec![],
+            },
+            package: package("1.0.0"),
+            at: 1,
+        }
+    }
+
+    fn switch(from: Package, to: Package) -> SwitchPackage {
+        SwitchPackage {
+            server: server_id("memory"),
+            from,
+            package: to,
+            at: 2,
+        }
+    }
+
+    #[test]
+    fn an_installation_registers_the_server() {
+        let catalog = given([])
+            .when(|catalog| install_package(catalog, &install()))
+            .then([server_registered("memory"), installed(package("1.0.0"))]);
+        assert!(find_installed(&catalog, "memory").is_ok());
+    }
+
+    #[test]
+    fn an_installation_under_a_used_name_is_a_conflict() {
+        given([server_registered("memory")])
+            .when(|catalog| install_package(catalog, &install()))
+            .then_fails_with(Code::ServerAlreadyExists);
+    }
+
+    #[test]
+    fn an_upgrade_switches_the_version() {
+        let catalog = given([server_registered("memory"), installed(package("1.0.0"))])
+            .when(|catalog| upgrade_package(catalog, &switch(package("1.0.0"), package("2.0.0"))))
+            .then([upgraded(package("2.0.0"))]);
+        let server = catalog.server("memory").expect("a server");
+        let installed = server.package.as_ref().expect("a package");
+        assert_eq!((installed.installed, installed.upgraded), (1, Some(2)));
+        assert_eq!(server.changed, catalog.position);
+    }
+
+    #[test]
+    fn a_repeated_upgrade_changes_nothing() {
+        given([server_registered("memory"), installed(package("2.0.0"))])
+            .when(|catalog| upgrade_package(catalog, &switch(package("1.0.0"), package("2.0.0"))))
+            .then_nothing();
+    }
+
+    #[test]
+    fn an_upgrade_of_a_changed_package_is_a_conflict() {
+        given([server_registered("memory"), installed(package("1.5.0"))])
+            .when(|catalog| upgrade_package(catalog, &switch(package("1.0.0"), package("2.0.0"))))
+            .then_fails_with(Code::Conflict);
+    }
+
+    #[test]
+    fn an_upgrade_of_a_removed_package_fails() {
+        for events in [vec![], vec![server_registered("memory")]] {
+            given(events)
+                .when(|catalog| {
+                    upgrade_package(catalog, &switch(package("1.0.0"), package("2.0.0")))
+                })
+                .then_fails_with(Code::PackageNotFound);
+        }
+    }
+
+    #[test]
+    fn an_upgrade_follows_the_entry_point_of_the_new_version() {
+        let old = with_entry("1.0.0", "node", &["${package}/old.js"]);
+        let new = with_entry("2.0.0", "node", &["${package}/new.js"]);
+        let before = config("node", &["${package}/old.js", "--verbose"]);
+        let after = config("node", &["${package}/new.js", "--verbose"]);
+        given([registered("memory", before), installed(old.clone())])
+            .when(|catalog| upgrade_package(catalog, &switch(old, new.clone())))
+            .then([updated(after), upgraded(new.clone())]);
+    }
+
+    #[test]
+    fn an_upgrade_keeps_a_command_line_that_a_user_has_changed() {
+        let old = with_entry("1.0.0", "node", &["${package}/old.js"]);
+        let new = with_entry("2.0.0", "node", &["${package}/new.js"]);
+        for own in [
+            config("bun", &["${package}/old.js"]),
+            config("node", &["${package}/own.js"]),
+        ] {
+            given([registered("memory", own), installed(old.clone())])
+                .when(|catalog| upgrade_package(catalog, &switch(old.clone(), new.clone())))
+                .then([upgraded(new.clone())]);
+        }
+    }
+
+    #[test]
+    fn the_newest_version_is_recorded_once() {
+        let found = [(server_id("memory"), "3.0.0".to_owned())];
+        let catalog = given([server_registered("memory"), installed(package("1.0.0"))])
+            .when(|catalog| record_latest(catalog, &found))
+            .then([latest_found("3.0.0")]);
+        assert!(record_latest(&catalog, &found).is_empty());
+        let server = catalog.server("memory").expect("a server");
+        let installed = server.package.as_ref().expect("a package");
+        assert!(installed.update_available());
+    }
+
+    #[test]
+    fn the_newest_version_of_an_unknown_package_is_not_recorded() {
+        let found = [
+            (server_id("memory"), "3.0.0".to_owned()),
+            (server_id("time"), "3.0.0".to_owned()),
+        ];
+        given([server_registered("memory")])
+            .when(|catalog| record_latest(catalog, &found))
+            .then_nothing();
+    }
+
+    #[test]
+    fn a_server_without_a_package_is_no_package() {
+        let catalog = given([server_registered("memory")]).catalog;
+        for server in ["memory", "time"] {
+            let failure = find_installed(&catalog, server).expect_err(server);
+            assert_eq!(failure.code, Code::PackageNotFound);
+        }
+    }
+}

@@ -68,3 +68,97 @@ pub fn session_ended(server: &Server, value: ValueId) -> Event {
     }
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decide::testing::given;
+    use crate::core::decide::testing::samples::*;
+
+    fn detected(protocol: ProtocolMode) -> Event {
+        ServerProtocolDetected {
+            server: server_id("memory"),
+            name: name("memory"),
+            era: protocol,
+        }
+        .into()
+    }
+
+    fn opened(number: u128) -> Event {
+        ServerSessionOpened {
+            server: server_id("memory"),
+            name: name("memory"),
+            value: value(number),
+        }
+        .into()
+    }
+
+    fn ended(number: u128) -> Event {
+        ServerSessionEnded {
+            server: server_id("memory"),
+            name: name("memory"),
+            value: value(number),
+        }
+        .into()
+    }
+
+    fn record(catalog: &Catalog, finding: RemoteFinding) -> Vec<Event> {
+        record_finding(catalog, server_id("memory"), URL, finding)
+    }
+
+    #[test]
+    fn a_detected_protocol_is_recorded_once() {
+        let finding = RemoteFinding::Protocol(ProtocolMode::Session);
+        let catalog = given([remote_registered("memory")])
+            .when(|catalog| record(catalog, finding))
+            .then([detected(ProtocolMode::Session)]);
+        assert!(record(&catalog, finding).is_empty());
+    }
+
+    #[test]
+    fn another_protocol_replaces_the_recorded_one() {
+        given([remote_registered("memory"), detected(ProtocolMode::Session)])
+            .when(|catalog| record(catalog, RemoteFinding::Protocol(ProtocolMode::Sse)))
+            .then([detected(ProtocolMode::Sse)]);
+    }
+
+    #[test]
+    fn a_new_session_is_recorded_once() {
+        let catalog = given([remote_registered("memory"), opened(1)])
+            .when(|catalog| record(catalog, RemoteFinding::Session(value(2))))
+            .then([opened(2)]);
+        assert!(record(&catalog, RemoteFinding::Session(value(2))).is_empty());
+        assert!(!catalog.values().contains(&value(1)));
+    }
+
+    #[test]
+    fn the_end_of_the_recorded_session_is_recorded() {
+        given([remote_registered("memory"), opened(1)])
+            .when(|catalog| record(catalog, RemoteFinding::NoSession(value(1))))
+            .then([ended(1)]);
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_session_changes_nothing() {
+        given([remote_registered("memory"), opened(1), opened(2)])
+            .when(|catalog| record(catalog, RemoteFinding::NoSession(value(1))))
+            .then_nothing();
+    }
+
+    #[test]
+    fn a_finding_at_an_earlier_url_changes_nothing() {
+        given([registered("memory", remote_config("https://h/other"))])
+            .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
+            .then_nothing();
+    }
+
+    #[test]
+    fn a_finding_about_a_deleted_or_stdio_server_changes_nothing() {
+        given([])
+            .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
+            .then_nothing();
+        given([server_registered("memory")])
+            .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
+            .then_nothing();
+    }
+}

@@ -64,3 +64,126 @@ pub fn delete_secret(catalog: &Catalog, command: &DeleteSecret) -> Result<Vec<Ev
     };
     Ok(vec![deleted.into()])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decide::testing::given;
+    use crate::core::decide::testing::samples::*;
+
+    fn set(user: &str, secret: &str, number: u128, if_absent: bool) -> SetSecret {
+        SetSecret {
+            id: command_id(1),
+            key: None,
+            server: server_id("memory"),
+            server_name: name("memory"),
+            user: name(user),
+            name: name(secret),
+            value: value(number),
+            sealed: String::new(),
+            if_absent,
+        }
+    }
+
+    fn delete(user: &str, secret: &str) -> DeleteSecret {
+        DeleteSecret {
+            id: command_id(1),
+            key: None,
+            server_name: name("memory"),
+            user: name(user),
+            name: name(secret),
+        }
+    }
+
+    fn deleted(user: &str, secret: &str, number: u128) -> Event {
+        SecretDeleted {
+            server: server_id("memory"),
+            server_name: name("memory"),
+            user: name(user),
+            name: name(secret),
+            value: value(number),
+        }
+        .into()
+    }
+
+    #[test]
+    fn a_secret_is_set() {
+        given([server_registered("memory")])
+            .when(|catalog| set_secret(catalog, &set("ana", "TOKEN", 2, false)))
+            .then([secret_set("memory", "ana", "TOKEN", 2)]);
+    }
+
+    #[test]
+    fn a_new_value_replaces_the_old_one() {
+        let catalog = given([
+            server_registered("memory"),
+            secret_set("memory", "ana", "TOKEN", 2),
+        ])
+        .when(|catalog| set_secret(catalog, &set("ana", "TOKEN", 3, false)))
+        .then([secret_set("memory", "ana", "TOKEN", 3)]);
+        assert_eq!(catalog.values(), [value(3)].into());
+    }
+
+    #[test]
+    fn a_stored_secret_stays_if_the_command_says_so() {
+        given([
+            server_registered("memory"),
+            secret_set("memory", "ana", "TOKEN", 2),
+        ])
+        .when(|catalog| set_secret(catalog, &set("ana", "TOKEN", 3, true)))
+        .then_fails_with(Code::Conflict);
+    }
+
+    #[test]
+    fn a_secret_of_another_user_or_name_does_not_count_as_stored() {
+        for (user, secret) in [("ben", "TOKEN"), ("ana", "OTHER")] {
+            given([
+                server_registered("memory"),
+                secret_set("memory", "ana", "TOKEN", 2),
+            ])
+            .when(|catalog| set_secret(catalog, &set(user, secret, 3, true)))
+            .then([secret_set("memory", user, secret, 3)]);
+        }
+    }
+
+    #[test]
+    fn a_secret_of_an_unknown_server_is_refused() {
+        given([])
+            .when(|catalog| set_secret(catalog, &set("ana", "TOKEN", 2, false)))
+            .then_fails_with(Code::ServerNotFound);
+    }
+
+    #[test]
+    fn a_secret_is_deleted() {
+        let catalog = given([
+            server_registered("memory"),
+            secret_set("memory", "ana", "TOKEN", 2),
+        ])
+        .when(|catalog| delete_secret(catalog, &delete("ana", "TOKEN")))
+        .then([deleted("ana", "TOKEN", 2)]);
+        assert!(catalog.values().is_empty());
+    }
+
+    #[test]
+    fn an_unknown_secret_cannot_be_deleted() {
+        for (user, secret) in [("ben", "TOKEN"), ("ana", "OTHER")] {
+            given([
+                server_registered("memory"),
+                secret_set("memory", "ana", "TOKEN", 2),
+            ])
+            .when(|catalog| delete_secret(catalog, &delete(user, secret)))
+            .then_fails_with(Code::SecretNotFound);
+        }
+        given([])
+            .when(|catalog| delete_secret(catalog, &delete("ana", "TOKEN")))
+            .then_fails_with(Code::ServerNotFound);
+    }
+
+    #[test]
+    fn a_failure_never_names_the_secret() {
+        let failure = given([server_registered("memory")])
+            .when(|catalog| delete_secret(catalog, &delete("ana", "HUNTER2")))
+            .then_fails_with(Code::SecretNotFound);
+        assert!(!failure.message.contains("HUNTER2"), "{failure}");
+    }
+}

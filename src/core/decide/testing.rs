@@ -81,13 +81,14 @@ pub(super) mod samples {
     use uuid::Uuid;
 
     use crate::core::event::{
-        Event, GrantStored, JobAccepted, JobFinished, JobStarted, SecretSet, ServerRegistered,
-        ServerToolsDiscovered,
+        Event, GrantStored, JobAccepted, JobFinished, JobStarted, PackageInstalled, SecretSet,
+        ServerRegistered, ServerToolsDiscovered,
     };
     use crate::core::ids::{CommandId, Digest, JobId, ServerId, ValueId, WorkerId};
     use crate::core::model::grant::{GrantId, GrantTokens};
     use crate::core::model::idempotency::IdempotencyKey;
     use crate::core::model::job::JobState;
+    use crate::core::model::package::{Package, Source};
     use crate::core::model::remote::Remote;
     use crate::core::model::server::{ServerConfig, Transport};
     use crate::core::model::tool::{Tool, Tools};
@@ -158,6 +159,26 @@ pub(super) mod samples {
     /// Registers an enabled stdio server.
     pub(in crate::core::decide) fn server_registered(server: &str) -> Event {
         registered(server, stdio_config("npx"))
+    }
+
+    /// Returns an npm package without a recipe.
+    pub(in crate::core::decide) fn package(version: &str) -> Package {
+        Package {
+            name: name("mcp-memory"),
+            version: version.into(),
+            source: Source::Node,
+            recipe: None,
+        }
+    }
+
+    pub(in crate::core::decide) fn package_installed(server: &str, version: &str) -> Event {
+        PackageInstalled {
+            server: server_id(server),
+            name: name(server),
+            package: package(version),
+            at: 1,
+        }
+        .into()
     }
 
     /// Registers an enabled server at [`URL`].
