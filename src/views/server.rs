@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -152,7 +151,7 @@ impl ServerView {
 }
 
 pub fn time(ms: u64) -> String {
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+    crate::time::rfc3339::format_ms(ms)
 }
 
 /// Returns the headers that a response may show. Earlier versions stored some credentials in plain text; they are

@@ -1,7 +1,6 @@
 //! `/mcp/servers/:name/oauth`: tokens for a server behind a URL, sealed at the door.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -29,6 +28,7 @@ use crate::http::respond::json::{ApiError, Success};
 use crate::http::servers::{OneServer, shown, time_to_start};
 use crate::http::state::{ApiState, new_command_id};
 use crate::telemetry::error::internal_error;
+use crate::time::clock::now_ms;
 use crate::views::failure::ErrorBody;
 
 /// Tokens that an authorization server gave, and the client it gave them to.
@@ -179,10 +179,4 @@ impl OauthBody {
             renewal,
         ))
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }
