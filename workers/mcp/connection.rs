@@ -108,7 +108,7 @@ impl Connection {
     ) -> Result<(Self, Tools), ConnectError> {
         let transport = server.config.transport.clone();
         let transport = match &package {
-            Some(package) => transport.placed(&package.folder.to_string_lossy()),
+            Some(package) => transport.with_folder(&package.folder.to_string_lossy()),
             None => transport,
         };
         match &transport {

@@ -116,10 +116,10 @@ pub async fn begin_authorization(
         scopes,
         endpoint: Some(endpoint),
     };
-    let says_issuer = site.metadata.authorization_response_iss_parameter_supported;
+    let iss_supported = site.metadata.authorization_response_iss_parameter_supported;
     let begun = PendingAuthorization {
         issuer: site.issuer,
-        says_issuer,
+        iss_supported,
         renewal,
     };
     let value = put_json(&context, &id, GrantValueKind::Begun, &begun).await?;
@@ -162,7 +162,7 @@ pub async fn complete_authorization(
         .ok_or_else(used)?;
     let PendingAuthorization {
         issuer: expected,
-        says_issuer,
+        iss_supported,
         mut renewal,
     } = read(&unseal(
         &context,
@@ -176,7 +176,7 @@ pub async fn complete_authorization(
     // RFC 9207: or a code of one authorization server could be sent to another.
     if issuer
         .as_ref()
-        .map_or(says_issuer, |issuer| *issuer != expected)
+        .map_or(iss_supported, |issuer| *issuer != expected)
     {
         return Err(Failure::new(
             Code::Forbidden,

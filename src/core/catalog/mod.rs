@@ -9,6 +9,8 @@ pub mod job_table;
 pub mod scheduler;
 pub mod server;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::Arc;

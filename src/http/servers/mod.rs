@@ -176,7 +176,7 @@ pub async fn update(
     let (change, sealed) = body.change(&facade.sealer, &server)?;
     let change = match &server.package {
         // What an answer has shown is put back.
-        Some(installed) => change.unplaced(
+        Some(installed) => change.with_placeholder(
             &facade
                 .folders
                 .link(&installed.package.source, &server.name)

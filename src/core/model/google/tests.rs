@@ -3,18 +3,18 @@
 use super::*;
 use serde_json::{Value, json};
 
-/// An answer in every form in which servers give one.
-fn forms(said: &Value) -> Vec<Value> {
+/// Returns a tool result in every form that servers use.
+fn forms(value: &Value) -> Vec<Value> {
     let text = |text: &str| json!({ "content": [{ "type": "text", "text": text }] });
-    let plain = said
+    let plain = value
         .as_str()
-        .map_or_else(|| said.to_string(), str::to_owned);
+        .map_or_else(|| value.to_string(), str::to_owned);
     vec![
         text(&plain),
         text(&format!(" {plain}\n")),
         text(&Value::String(plain).to_string()),
-        json!({ "content": [{ "type": "text", "text": "Here it is" }], "structuredContent": { "result": said } }),
-        json!({ "structuredContent": { "result": said.to_string() } }),
+        json!({ "content": [{ "type": "text", "text": "Here it is" }], "structuredContent": { "result": value } }),
+        json!({ "structuredContent": { "result": value.to_string() } }),
     ]
 }
 
@@ -36,7 +36,7 @@ fn a_url_is_found_in_every_form() {
 }
 
 #[test]
-fn what_is_no_page_for_that_user_is_refused() {
+fn a_url_that_is_no_consent_page_of_the_user_is_refused() {
     let user: UserName = "ana".parse().expect("a name");
     for (url, why) in [
         (
@@ -63,7 +63,7 @@ fn what_is_no_page_for_that_user_is_refused() {
 }
 
 #[test]
-fn tokens_are_found_in_every_form_and_kept_as_they_were() {
+fn tokens_are_found_in_every_form_and_keep_their_spelling() {
     let said = json!({ "access_token": "a", "expiry_date": 1.50, "scope": "x y" });
     for result in forms(&said)
         .into_iter()
@@ -96,7 +96,7 @@ fn tokens_are_found_in_every_form_and_kept_as_they_were() {
 }
 
 #[test]
-fn a_refresh_token_is_kept_until_there_is_a_new_one() {
+fn a_refresh_token_stays_until_there_is_a_new_one() {
     let keep = |new: &str, old: &str| {
         let kept = keep_refresh_token(Zeroizing::new(new.into()), old);
         serde_json::from_str::<Value>(&kept).expect("JSON")["refresh_token"].clone()
@@ -118,7 +118,7 @@ fn a_refresh_token_is_kept_until_there_is_a_new_one() {
 }
 
 #[test]
-fn every_secret_part_is_named() {
+fn every_secret_part_is_found() {
     let json = r#"{"access_token":"a\n","web":{"client_id":"i","client_secret":"s"},"token_type":"Bearer","id_token":"d"}"#;
     let mut found: Vec<_> = secret_parts(json)
         .iter()
@@ -127,4 +127,16 @@ fn every_secret_part_is_named() {
     found.sort();
     assert_eq!(found, ["a\n", "d", "s"]);
     assert!(secret_parts("[]").is_empty());
+}
+
+#[test]
+fn null_fields_of_a_result_count_as_absent() {
+    let text = json!({ "access_token": "a" }).to_string();
+    let result = json!({
+        "content": [null, { "type": "text", "text": text }],
+        "structuredContent": null,
+        "isError": null
+    });
+    assert!(tokens(result.to_string().as_bytes()).is_ok());
+    assert!(tokens(br#"{"content":null}"#).is_err());
 }
