@@ -87,7 +87,7 @@ pub async fn metrics(State(facade): State<Arc<ApiState>>) -> Result<Response, Ap
     facade.metrics.jobs_running.set(running as u64);
     facade
         .metrics
-        .jobs_arriving
+        .jobs_on_bus
         .set(facade.bus.pending_jobs().await as u64);
     let text = facade.metrics.render().map_err(internal_error)?;
     Ok((

@@ -84,11 +84,7 @@ impl ApiState {
             ending,
             requests,
         } = parts;
-        let commands = CommandClient {
-            bus: bus.clone(),
-            projection: projection.clone(),
-            registry: registry.clone(),
-        };
+        let commands = CommandClient::new(bus.clone(), projection.clone(), registry.clone());
         let events = EventBroadcaster::start(projection.clone(), metrics.clone(), ending.clone());
         Arc::new(Self {
             projection,

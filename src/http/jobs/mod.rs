@@ -294,15 +294,14 @@ fn of_user(facade: &ApiState, id: JobId, user: &UserName) -> Result<Arc<Job>, Fa
 
 /// Waits for the end of a job, or of this process.
 async fn wait_for_end(facade: &ApiState, id: JobId) -> Option<Arc<Job>> {
-    let mut moves = facade.projection.subscribe();
+    let mut watch = facade.projection.watch_job(id);
     loop {
-        moves.borrow_and_update();
         let job = facade.projection.catalog().jobs.get(id).cloned()?;
         if job.ended().is_some() {
             return Some(job);
         }
         tokio::select! {
-            moved = moves.changed() => moved.ok()?,
+            () = watch.changed() => {}
             () = facade.ending.cancelled() => return None,
         }
     }
