@@ -25,6 +25,16 @@ const HARMLESS_HEADERS: [&str; 9] = [
     "referer",
     "user-agent",
 ];
+/// Parts of the names of headers with which a client authenticates.
+const AUTHENTICATION_NAMES: [&str; 7] = [
+    "auth",
+    "cookie",
+    "credential",
+    "key",
+    "password",
+    "secret",
+    "token",
+];
 /// Headers that the protocol or the connection sets.
 const RESERVED_HEADERS: [&str; 13] = [
     "accept",
@@ -293,6 +303,13 @@ pub fn is_credential_header(name: &str) -> bool {
     !HARMLESS_HEADERS
         .iter()
         .any(|harmless| name.eq_ignore_ascii_case(harmless))
+}
+
+/// Returns true if a server probably authenticates the client by this header. If such a server replies 401, the header
+/// is wrong, and OAuth tokens would not help.
+pub fn is_authentication_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    AUTHENTICATION_NAMES.iter().any(|part| name.contains(part))
 }
 
 /// Returns true if a stored header is a credential. Earlier versions stored some credentials in plain text.

@@ -20,7 +20,9 @@ use crate::core::decide::grant::reauth_required;
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::grant::GrantId;
-use crate::core::model::remote::{HeaderValue as Header, Remote, plain_url};
+use crate::core::model::remote::{
+    HeaderValue as Header, Remote, is_authentication_header, plain_url,
+};
 use crate::core::names::ServerName;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::{Opener, Plaintext};
@@ -213,7 +215,7 @@ impl HttpEndpoint {
                         continue;
                     }
                     Some((bearer, token)) => return Err(bearer.mark_rejected(&token).into()),
-                    None if self.credentials.is_empty() => {
+                    None if !self.has_static_credentials() => {
                         return Err(reauth_required(
                             &self.name,
                             None,
@@ -247,6 +249,13 @@ impl HttpEndpoint {
         Err(SendError::Refused(format!(
             "it redirects more than {REDIRECTS} times"
         )))
+    }
+
+    /// Returns true if the configuration has a credential that the server may refuse.
+    fn has_static_credentials(&self) -> bool {
+        self.credentials
+            .iter()
+            .any(|credential| is_authentication_header(credential.header.as_str()))
     }
 
     /// What somebody has to allow, where the server says that a request needs more than the grant has (RFC 6750,

@@ -92,6 +92,16 @@ fn all_headers_but_a_few_harmless_ones_are_credentials() {
 }
 
 #[test]
+fn a_header_that_names_the_client_does_not_authenticate_it() {
+    for name in ["Authorization", "Cookie", "X-Api-Key", "Private-Token"] {
+        assert!(is_authentication_header(name), "{name}");
+    }
+    for name in ["X-Client-Name", "X-Tenant", "X-Region"] {
+        assert!(!is_authentication_header(name), "{name}");
+    }
+}
+
+#[test]
 fn another_path_of_the_same_origin_keeps_credentials() {
     let remote = apply(r#"{"url":"https://***@h/other"}"#).expect("an endpoint");
     assert_eq!(remote.url, "https://***@h/other");
