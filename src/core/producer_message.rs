@@ -38,10 +38,10 @@ pub fn parse_producer_message<Call: DeserializeOwned>(
         ))
     })?;
     let args: Box<RawValue> = serde_json::from_slice(body).map_err(|error| {
-        let line = error.line();
+        let row = error.line();
         let column = error.column();
         Failure::invalid(format!(
-            "The body must be JSON, the args of the tool; it is wrong at line {line}, character {column}"
+            "The body must be JSON, the args of the tool; it is wrong at line {row}, character {column}"
         ))
     })?;
     check_args(&args)?;

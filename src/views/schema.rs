@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use schemars::{JsonSchema, schema_for};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -44,10 +45,14 @@ openapi_schemas!(
     RotationReport,
 );
 
-/// Converts the JSON Schema of a type without references to other types. A type whose schema OpenAPI cannot express
-/// gets an object without fields, and the unit test below fails.
+/// Converts the JSON Schema of a type. A type whose schema OpenAPI cannot express gets an object without fields, and the
+/// unit test below fails.
 fn convert<T: JsonSchema>() -> RefOr<Schema> {
-    let schema = openapi_form(schema_for!(T).to_value());
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.inline_subschemas = true;
+    });
+    let schema = settings.into_generator().into_root_schema_for::<T>();
+    let schema = openapi_form(schema.to_value());
     serde_json::from_value(schema).unwrap_or_else(|_| RefOr::T(Schema::default()))
 }
 
@@ -155,12 +160,12 @@ mod tests {
             ),
             (&json!("integer"), &json!("int64"), &json!(1000), &json!(0))
         );
-        let letter = schema::<DeadLetter>();
+        let dead_letter = schema::<DeadLetter>();
         assert_eq!(
-            letter["required"],
+            dead_letter["required"],
             json!(["letter", "id", "command", "reason", "size", "until"])
         );
-        assert_eq!(letter["properties"]["letter"]["type"], "string");
+        assert_eq!(dead_letter["properties"]["letter"]["type"], "string");
     }
 
     #[test]

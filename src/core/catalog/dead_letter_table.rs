@@ -9,48 +9,47 @@ use crate::core::model::dead_letter::DeadLetter;
 /// All dead letters, the oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct DeadLetters {
-    letters: OrdMap<ValueId, DeadLetter>,
+    by_id: OrdMap<ValueId, DeadLetter>,
 }
 
 impl DeadLetters {
     pub fn len(&self) -> usize {
-        self.letters.len()
+        self.by_id.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.letters.is_empty()
+        self.by_id.is_empty()
     }
 
     /// Returns all dead letters, the oldest first.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = &DeadLetter> {
-        self.letters.values()
+        self.by_id.values()
     }
 
-    pub fn get(&self, letter: ValueId) -> Option<&DeadLetter> {
-        self.letters.get(&letter)
+    pub fn get(&self, id: ValueId) -> Option<&DeadLetter> {
+        self.by_id.get(&id)
     }
 
     /// Returns the ids of all messages in the Vault, the oldest first.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
-        self.letters.keys().copied()
+        self.by_id.keys().copied()
     }
 
     /// Returns the dead letters that have expired at `now` (milliseconds since 1970).
     pub fn expired(&self, now: u64) -> Vec<ValueId> {
         self.all()
-            .filter(|letter| letter.until <= now)
-            .map(|letter| letter.letter)
+            .filter(|dead_letter| dead_letter.until <= now)
+            .map(|dead_letter| dead_letter.letter)
             .collect()
     }
 
     pub fn store(&mut self, event: &DeadLetterStored) {
-        self.letters
-            .insert(event.letter.letter, event.letter.clone());
+        self.by_id.insert(event.letter.letter, event.letter.clone());
     }
 
     pub fn remove(&mut self, event: &DeadLetterRemoved) {
-        for letter in &event.letters {
-            self.letters.remove(letter);
+        for id in &event.letters {
+            self.by_id.remove(id);
         }
     }
 }

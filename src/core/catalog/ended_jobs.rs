@@ -134,7 +134,10 @@ impl EndedJobs {
             .by_end
             .len()
             .saturating_sub(self.limits.jobs + expired.len());
-        let bytes = self.bytes.saturating_sub(self.limits.bytes + expired_bytes);
+        let bytes = self
+            .bytes
+            .saturating_sub(self.limits.bytes)
+            .saturating_sub(expired_bytes);
         add_oldest(&mut expired, &self.by_end, limit, (jobs, bytes), &size);
         expired
     }

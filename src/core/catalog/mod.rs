@@ -10,6 +10,8 @@ pub mod scheduler;
 pub mod server;
 mod snapshot;
 #[cfg(test)]
+mod snapshot_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;

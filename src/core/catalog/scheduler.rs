@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn users_take_turns_whatever_the_numbers_of_their_jobs() {
+    fn users_take_turns_regardless_of_their_numbers_of_jobs() {
         let mut jobs: Vec<_> = (1..=100)
             .map(|n| job(n, "much", &format!("s{}", n % 50)))
             .collect();

@@ -1,4 +1,4 @@
-//! Unit tests of the fold and of snapshots.
+//! Unit tests of the fold.
 
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ fn remote_config(url: &str) -> ServerConfig {
     ServerConfig::new(Transport::StreamableHttp(Remote::new(url)))
 }
 
-fn registered() -> Event {
+pub(super) fn registered() -> Event {
     ServerRegistered {
         server: SERVER,
         name: name(),
@@ -47,7 +47,7 @@ fn registered() -> Event {
     .into()
 }
 
-fn updated(url: &str) -> Event {
+pub(super) fn updated(url: &str) -> Event {
     ServerUpdated {
         server: SERVER,
         name: name(),
@@ -64,7 +64,7 @@ fn enabled() -> Event {
     .into()
 }
 
-fn disabled() -> Event {
+pub(super) fn disabled() -> Event {
     ServerDisabled {
         server: SERVER,
         name: name(),
@@ -160,7 +160,7 @@ fn job_accepted(number: u128) -> Event {
     .into()
 }
 
-fn job_started(number: u128) -> Event {
+pub(super) fn job_started(number: u128) -> Event {
     JobStarted {
         job: JobId(Uuid::from_u128(number)),
         attempt: 1,
@@ -169,7 +169,7 @@ fn job_started(number: u128) -> Event {
     .into()
 }
 
-fn job_finished(number: u128) -> Event {
+pub(super) fn job_finished(number: u128) -> Event {
     JobFinished {
         job: JobId(Uuid::from_u128(number)),
         state: JobState::Succeeded,
@@ -194,7 +194,7 @@ fn server(catalog: &Catalog) -> &Server {
 }
 
 /// Returns a catalog with a value of every kind.
-fn full_catalog() -> Catalog {
+pub(super) fn full_catalog() -> Catalog {
     let installed = PackageInstalled {
         server: SERVER,
         name: name(),
@@ -207,7 +207,7 @@ fn full_catalog() -> Catalog {
         user: parse("ana"),
         value: value(30),
     };
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         letter: value(40),
         id: "1".into(),
         command: "tools.dance".into(),
@@ -238,16 +238,12 @@ fn full_catalog() -> Catalog {
         job_accepted(3),
         job_started(3),
         job_finished(3),
-        DeadLetterStored { letter }.into(),
+        DeadLetterStored {
+            letter: dead_letter,
+        }
+        .into(),
         IdempotencyRecorded { request: record }.into(),
     ])
-}
-
-fn snapshot(catalog: &Catalog) -> Vec<Vec<u8>> {
-    catalog
-        .snapshot()
-        .collect::<Result<_, _>>()
-        .expect("a snapshot")
 }
 
 #[test]
@@ -430,7 +426,7 @@ fn the_vault_keeps_every_value_that_the_catalog_names() {
         .collect();
     values.sort_unstable();
     // Grants, session, secrets, Google tokens, dead letter, arguments of jobs 1 and 2, answer of job 3.
-    assert_eq!(values, [10, 11, 12, 13, 20, 21, 30, 40, 101, 102, 203]);
+    assert_eq!(values, [10, 11, 12, 13, 14, 20, 21, 30, 40, 101, 102, 203]);
 }
 
 #[test]
@@ -443,55 +439,6 @@ fn the_job_table_counts_waiting_and_running_jobs() {
     assert_eq!(catalog.jobs.newest_first().count(), 3);
     let before = catalog.jobs.before(JobId(Uuid::from_u128(2)));
     assert_eq!(before.count(), 1);
-}
-
-#[test]
-fn a_snapshot_restores_the_same_catalog() {
-    let catalog = full_catalog();
-    let parts = snapshot(&catalog);
-    let mut restored = Catalog::default();
-    let is_last: Vec<_> = parts
-        .iter()
-        .map(|part| restored.restore_part(part).expect("a part"))
-        .collect();
-    assert_eq!(is_last.iter().position(|last| *last), Some(parts.len() - 1));
-    assert_eq!(snapshot(&restored), parts);
-    assert_eq!(restored.values(), catalog.values());
-    assert_eq!(restored.position, catalog.position);
-    assert_eq!((restored.jobs.waiting(), restored.jobs.running()), (1, 1));
-    let key = restored.jobs.find_by_key(Digest(Uuid::from_u128(3)));
-    assert_eq!(key.map(|job| job.state()), Some(JobState::Succeeded));
-    assert_eq!(restored.jobs.expired(1000, 9).len(), 1);
-    assert_eq!(restored.dead_letters.len(), 1);
-    assert_eq!(restored.idempotency.all().count(), 1);
-}
-
-#[test]
-fn a_catalog_goes_on_after_a_snapshot_as_without_it() {
-    let mut restored = Catalog::default();
-    for part in snapshot(&full_catalog()) {
-        restored.restore_part(&part).expect("a part");
-    }
-    let mut original = full_catalog();
-    for event in [
-        job_finished(2),
-        job_started(1),
-        disabled(),
-        updated("https://x/"),
-    ] {
-        for catalog in [&mut original, &mut restored] {
-            catalog.position = catalog.position.next();
-            catalog.apply(&event);
-        }
-    }
-    assert_eq!(snapshot(&restored), snapshot(&original));
-}
-
-#[test]
-fn a_text_that_is_no_part_is_refused() {
-    for text in [&b"{"[..], b"{}", br#"{"server":{}}"#] {
-        assert!(Catalog::default().restore_part(text).is_err());
-    }
 }
 
 #[test]

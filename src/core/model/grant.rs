@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn each_grant_has_a_lease_of_its_own() {
-        let of = |server: u128, user: Option<&str>| {
+        let lease = |server: u128, user: Option<&str>| {
             let user = user.map(|user| user.parse().expect("a name"));
             GrantId {
                 server: ServerId(Uuid::from_u128(server)),
@@ -228,8 +228,9 @@ mod tests {
             }
             .lease()
         };
-        assert_eq!(of(1, Some("ana")), of(1, Some("ana")));
-        assert!(of(1, None) != of(1, Some("ana")) && of(1, Some("ana")) != of(2, Some("ana")));
+        assert_eq!(lease(1, Some("ana")), lease(1, Some("ana")));
+        assert!(lease(1, None) != lease(1, Some("ana")));
+        assert!(lease(1, Some("ana")) != lease(2, Some("ana")));
     }
 
     #[test]

@@ -97,6 +97,7 @@ pub struct ServerStatus {
 }
 
 impl ServerStatus {
+    /// Returns a status without an error.
     pub fn of(status: ConnectionStatus) -> Self {
         Self {
             status,
