@@ -124,7 +124,9 @@ impl Catalog {
                 self.tools_changed = self.position;
             }
             Event::ServerProtocolDetected(event) => {
-                self.change(event.server, |server| server.protocol = Some(event.era));
+                self.change(event.server, |server| {
+                    server.protocol = Some(event.protocol)
+                });
             }
             Event::ServerSessionOpened(event) => {
                 self.change(event.server, |server| server.session = Some(event.value));

@@ -76,7 +76,7 @@ fn protocol_detected() -> Event {
     ServerProtocolDetected {
         server: SERVER,
         name: name(),
-        era: ProtocolMode::Session,
+        protocol: ProtocolMode::Session,
     }
     .into()
 }

@@ -35,7 +35,7 @@ pub fn record_finding(
             let detected = ServerProtocolDetected {
                 server: server.id,
                 name: server.name.clone(),
-                era: protocol,
+                protocol,
             };
             vec![detected.into()]
         }
@@ -79,7 +79,7 @@ mod tests {
         ServerProtocolDetected {
             server: server_id("memory"),
             name: name("memory"),
-            era: protocol,
+            protocol,
         }
         .into()
     }
