@@ -130,6 +130,13 @@ pub struct TokenEndpoint {
     pub auth: ClientAuth,
     /// The resource that the tokens are for (RFC 8707).
     pub resource: String,
+    /// The authorization server refuses the parameter `resource`, and accepts requests without it.
+    #[serde(
+        default,
+        rename = "omitResource",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub omit_resource: bool,
 }
 
 /// The client authentication (RFC 6749, section 2.3.1, and RFC 7591, section 2).
