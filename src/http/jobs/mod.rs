@@ -18,7 +18,6 @@ use super::state::ApiState;
 use crate::core::command::{Area, NotifyProducer, ReadJobAnswer};
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
-use crate::core::model::job;
 use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
 use crate::core::names::{ServerName, ToolName, UserName};
 use crate::jobs::client::NewJob;
@@ -280,7 +279,7 @@ fn find_job_id(facade: &ApiState, id: &str) -> Result<JobId, Failure> {
         return Ok(job);
     }
     let scope = facade.job_client.producer_key(id)?;
-    let chosen = catalog.jobs.of_key(scope).map(|job| job.id);
+    let chosen = catalog.jobs.find_by_key(scope).map(|job| job.id);
     chosen
         .or(parsed)
         .ok_or_else(|| Failure::job_not_found("of that id"))
@@ -315,7 +314,7 @@ async fn wait_for_end(facade: &ApiState, id: JobId) -> Option<Arc<Job>> {
 /// What a job that has ended has to say; a worker opens it.
 async fn answer(facade: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
     match job.ended() {
-        Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
+        Some(ended) if ended.answer.is_none() => Ok(JobAnswer::missing(ended.state)),
         _ => {
             let answer = facade
                 .commands
@@ -325,6 +324,7 @@ async fn answer(facade: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
                     OPENS,
                 )
                 .await?;
+            let answer = JobAnswer::parse(&answer).map_err(internal_error)?;
             add_fresh_login_url(facade, job, answer)
         }
     }
