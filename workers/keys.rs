@@ -37,7 +37,7 @@ async fn count_values(context: &Context) -> Result<KeyUsage, Failure> {
     let alone = match &record {
         Some(record) => context
             .opener
-            .new_check(record)
+            .renewed_check(record)
             .map_err(internal_error)?
             .is_none(),
         None => true,
@@ -218,7 +218,11 @@ async fn drop_old_keys(context: &Context) -> Result<bool, Failure> {
     let Some(record) = context.vault.key_record(None).await.map_err(away)? else {
         return Ok(false);
     };
-    match context.opener.new_check(&record).map_err(internal_error)? {
+    match context
+        .opener
+        .renewed_check(&record)
+        .map_err(internal_error)?
+    {
         Some(check) => context
             .vault
             .renew_key_record(&record, check)

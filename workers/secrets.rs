@@ -58,7 +58,7 @@ pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValu
         .decode(sealed)
         .map_err(|_| Failure::invalid("sealed must be base64"))?;
     // A facade that was not started anew yet seals with the key before, or with one that nobody here has.
-    let sealed = context.opener.current(id, Sealed(Bytes::from(sealed))).map_err(|error| match error {
+    let sealed = context.opener.rewrap_value(id, Sealed(Bytes::from(sealed))).map_err(|error| match error {
         SealError::UnknownKey => Failure::unavailable(
             "The facade seals with a key that the worker does not have; list it in the worker's SECRETS_KEYS_OLD",
         ),

@@ -8,8 +8,9 @@ use std::{fs, io};
 
 use super::StartError;
 use crate::config::Keys;
-use crate::crypto::seal;
-use crate::crypto::seal::{Opener, SealError, Sealer, SecretsKey};
+use crate::crypto::keyring;
+use crate::crypto::keyring::SecretsKey;
+use crate::crypto::seal::{Opener, SealError, Sealer};
 use crate::ports::vault::{KeyRecord, Vault};
 
 /// The keyring: of `SECRETS_KEY`, or of the key file, which is made where nothing was ever sealed.
@@ -43,14 +44,14 @@ pub async fn open(
     let record = match record {
         Some(record) => record,
         None => {
-            let proposed = seal::new_record(current).map_err(StartError::Seal)?;
+            let proposed = keyring::new_record(current).map_err(StartError::Seal)?;
             vault
                 .key_record(Some(proposed.clone()))
                 .await?
                 .unwrap_or(proposed)
         }
     };
-    seal::open_keyring(&record, current, &keys.old).map_err(|error| match error {
+    keyring::open_keyring(&record, current, &keys.old).map_err(|error| match error {
         SealError::UnknownKey | SealError::Damaged => StartError::WrongKey,
         other => StartError::Seal(other),
     })
@@ -67,7 +68,8 @@ pub fn look(record: Option<&KeyRecord>, keys: &Keys, data_dir: &Path) -> (String
         },
     };
     let key = keys.current.as_ref().or(from_file.as_ref());
-    let fits = |record| key.is_some_and(|key| seal::open_keyring(record, key, &keys.old).is_ok());
+    let fits =
+        |record| key.is_some_and(|key| keyring::open_keyring(record, key, &keys.old).is_ok());
     (name, record.is_none_or(fits))
 }
 

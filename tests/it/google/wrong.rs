@@ -13,7 +13,8 @@ use super::{
 use crate::harness::{App, refused};
 use crate::leaks::{clean, clean_everywhere};
 use mcp_api::adapters::store_sqlite::SqliteStore;
-use mcp_api::crypto::seal::{Sealer, SecretsKey, open_keyring};
+use mcp_api::crypto::keyring::{SecretsKey, open_keyring};
+use mcp_api::crypto::seal::Sealer;
 use mcp_api::ports::vault::Vault;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
