@@ -1,7 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -20,82 +19,84 @@ use crate::ports::bus::Target;
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
-/// How long each thing is waited for.
-const LIMIT: Duration = Duration::from_secs(1);
+/// The longest wait of `/readyz` for the store and for each worker.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// The areas without which the API cannot work. Packages and OAuth are not among them.
+const REQUIRED_AREAS: [Area; 3] = [Area::Servers, Area::Tools, Area::Secrets];
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
+    /// The position of this process in the event log.
     #[schema(value_type = u64)]
     position: Position,
 }
 
-/// The process is up.
-#[utoipa::path(get, operation_id = "healthz", path = "/healthz", tag = "health", security(()), responses((status = 200, description = "Done", body = Success<EmptyBody>)))]
+/// Report that the process runs.
+#[utoipa::path(
+    get, operation_id = "healthz", path = "/healthz", tag = "health", security(()),
+    responses((status = 200, description = "The process runs", body = Success<EmptyBody>))
+)]
 pub async fn healthz() -> Result<Response, ApiError> {
     success(EmptyBody {})
 }
 
-/// Bus, store and a worker can be reached; otherwise what is missing.
-#[utoipa::path(get, operation_id = "readyz", path = "/readyz", tag = "health", security(()),
-    responses((status = 200, description = "Done", body = Success<Ready>), (status = 503, description = "Something is missing; `error` says what", body = ErrorBody)))]
-pub async fn readyz(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    if facade.leaving.load(Ordering::Relaxed) {
+/// Report whether the bus, the store and a worker answer.
+#[utoipa::path(
+    get, operation_id = "readyz", path = "/readyz", tag = "health", security(()),
+    responses(
+        (status = 200, description = "The process is ready", body = Success<Ready>),
+        (status = 503, description = "`error` names all missing parts", body = ErrorBody),
+    )
+)]
+pub async fn readyz(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+    if state.is_draining() {
         return Err(Failure::unavailable("Not ready: this process is draining").into());
     }
     let mut missing = Vec::new();
-    if !matches!(
-        tokio::time::timeout(LIMIT, facade.projection.log().head()).await,
-        Ok(Ok(_))
-    ) {
+    let head = tokio::time::timeout(PROBE_LIMIT, state.projection().log().head()).await;
+    if !matches!(head, Ok(Ok(_))) {
         missing.push("the store does not answer".to_owned());
     }
-    if let Some(unreadable) = facade.projection.halted() {
-        missing.push(unreadable.to_string());
+    if let Some(error) = state.projection().halted() {
+        missing.push(error.to_string());
     }
-    // A worker that has just started may be heard in one area before it is in another.
-    let question = ReadServerLogs { servers: vec![] };
-    // Without the pool of packages all else works.
-    let asked = [Area::Servers, Area::Tools, Area::Secrets].map(|area| {
-        facade
-            .commands
-            .send_to(Target::AnyWorker(area), &question, LIMIT)
-    });
-    if let Some(failure) = join_all(asked).await.into_iter().find_map(Result::err) {
+    if let Some(failure) = probe_workers(&state).await {
         missing.push(format!("no worker answers ({failure})"));
     }
     if missing.is_empty() {
         return success(Ready {
-            position: facade.projection.position(),
+            position: state.projection().position(),
         });
     }
     Err(Failure::unavailable(format!("Not ready: {}", missing.join("; "))).into())
 }
 
-/// Figures in the Prometheus text format.
-#[utoipa::path(get, operation_id = "metrics", path = "/metrics", tag = "health", responses((status = 200, description = "Done", body = String, content_type = "application/openmetrics-text")))]
-pub async fn metrics(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    facade
-        .metrics
-        .log_position
-        .set(facade.projection.position().0);
-    let (waiting, running) = (
-        facade.projection.catalog().jobs.waiting(),
-        facade.projection.catalog().jobs.running(),
-    );
-    facade.metrics.jobs_waiting.set(waiting as u64);
-    facade.metrics.jobs_running.set(running as u64);
-    facade
-        .metrics
-        .jobs_arriving
-        .set(facade.bus.pending_jobs().await as u64);
-    let text = facade.metrics.render().map_err(internal_error)?;
-    Ok((
-        [(
-            CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response())
+/// Asks each required area, because a new worker can subscribe to one area before another.
+async fn probe_workers(state: &ApiState) -> Option<Failure> {
+    let command = ReadServerLogs { servers: vec![] };
+    let probes =
+        REQUIRED_AREAS.map(|area| state.send_once(Target::AnyWorker(area), &command, PROBE_LIMIT));
+    join_all(probes).await.into_iter().find_map(Result::err)
+}
+
+/// Read the metrics in the OpenMetrics text format.
+#[utoipa::path(
+    get, operation_id = "metrics", path = "/metrics", tag = "health",
+    responses((
+        status = 200, description = "The metrics of this process",
+        body = String, content_type = "application/openmetrics-text",
+    ))
+)]
+pub async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+    let metrics = state.metrics();
+    metrics.log_position.set(state.projection().position().0);
+    let waiting = state.catalog().jobs.waiting();
+    metrics.jobs_waiting.set(waiting as u64);
+    let running = state.catalog().jobs.running();
+    metrics.jobs_running.set(running as u64);
+    metrics.jobs_arriving.set(state.pending_jobs().await as u64);
+    let text = metrics.render().map_err(internal_error)?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, content_type)], text).into_response())
 }

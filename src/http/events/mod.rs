@@ -80,9 +80,9 @@ pub async fn read(
         None => EventId::default(),
     };
     // Another facade may have told what this one is about to read.
-    if !facade.projection.wait_for(after.position, CATCH_UP).await {
+    if !facade.projection().wait_for(after.position, CATCH_UP).await {
         // Whoever waited there would miss what is appended until the log gets there.
-        let head = facade.projection.position();
+        let head = facade.projection().position();
         return Err(Failure::invalid(format!(
             "after is past the end of the log, which is at {head}"
         ))
@@ -103,13 +103,13 @@ pub async fn read(
     let until = match at {
         Some(at) => Some(
             PointInTime::parse(&at)?
-                .position(&facade.projection)
+                .position(facade.projection())
                 .await?,
         ),
         None => None,
     };
     let (events, next) =
-        pages::read(&facade.projection, after, limit, subject.as_deref(), until).await?;
+        pages::read(facade.projection(), after, limit, subject.as_deref(), until).await?;
     success(Events {
         events,
         next: next.to_string(),

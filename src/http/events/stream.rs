@@ -47,7 +47,7 @@ pub fn open(facade: Arc<ApiState>, last: EventId, subject: Option<String>) -> Re
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-cache"),
     ];
-    let ending = facade.ending.clone();
+    let ending = facade.shutdown().clone();
     let told = follow(facade, last, subject)
         .map(Ok::<_, Infallible>)
         .take_until(ending.cancelled_owned());
@@ -59,7 +59,7 @@ fn follow(
     last: EventId,
     subject: Option<String>,
 ) -> impl Stream<Item = Bytes> {
-    let counted = StreamGuard::new(&facade.metrics);
+    let counted = StreamGuard::new(facade.metrics());
     let reached = pages::before(last);
     let listener = StreamReader {
         facade,
@@ -87,7 +87,7 @@ impl StreamReader {
                     self.waiting = Some(batch);
                     self.read().await?
                 }
-                None if self.facade.projection.position() > self.reached && !self.hears => {
+                None if self.facade.projection().position() > self.reached && !self.hears => {
                     self.read().await?
                 }
                 None => self.hear().await?,
@@ -100,8 +100,8 @@ impl StreamReader {
 
     /// Reads the log itself, a page of it. Where that fails, the listener is to come back.
     async fn read(&mut self) -> Option<Bytes> {
-        self.facade.metrics.event_reads.inc();
-        let batches = read(&self.facade.projection, self.reached).await.ok()?;
+        self.facade.metrics().event_reads.inc();
+        let batches = read(self.facade.projection(), self.reached).await.ok()?;
         batches.first()?;
         let mut all = BytesMut::new();
         for batch in batches {
@@ -114,7 +114,7 @@ impl StreamReader {
     async fn hear(&mut self) -> Option<Bytes> {
         let Some(told) = &mut self.told else {
             // What has come since the last look is told to nobody else: it is looked once more.
-            self.told = Some(self.facade.events.listen());
+            self.told = Some(self.facade.events().listen());
             return Some(Bytes::new());
         };
         self.hears = true;
