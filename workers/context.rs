@@ -12,7 +12,7 @@ use super::sealed_store::SealedStore;
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Google, Limits, Packages, Pools};
-use crate::core::names::{ValueId, WorkerId};
+use crate::core::ids::{ValueId, WorkerId};
 use crate::crypto::seal::{Opener, Sealer};
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;

@@ -15,7 +15,7 @@ use super::install::ProgressSink;
 use super::secrets::away;
 use crate::core::command::{KeyUsage, RotateKeys, RotationReport};
 use crate::core::failure::{Code, Failure};
-use crate::core::names::{ValueId, WorkerId};
+use crate::core::ids::{ValueId, WorkerId};
 use crate::crypto::seal::SealError;
 use crate::telemetry::error::internal_error;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 
 const KEEP: Duration = Duration::from_secs(10);
 /// Lines of a value that are long enough to be looked for alone.

@@ -17,9 +17,10 @@ use crate::core::arguments::merge::ArgumentForm;
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ValueId;
 use crate::core::model::google::{needs_tokens, secret_parts};
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::{UserName, ValueId};
+use crate::core::names::UserName;
 use crate::ports::bus::Ask;
 use crate::telemetry::error::internal_error;
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
+use crate::core::ids::{ServerId, WorkerId};
 use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
-use crate::core::names::{ServerId, WorkerId};
 use crate::ports::bus::Hint;
 
 /// What was told so long ago is forgotten.

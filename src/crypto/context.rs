@@ -3,8 +3,9 @@
 //! The bytes of every context are stored data. A change makes stored values unreadable.
 
 use super::seal::{FORMAT, length_prefixed};
+use crate::core::ids::{JobId, ServerId, ValueId};
 use crate::core::model::grant::GrantId;
-use crate::core::names::{JobId, SecretName, ServerId, UserName, ValueId};
+use crate::core::names::{SecretName, UserName};
 
 /// The purpose of a sealed value. The value opens for no other purpose.
 pub trait SealContext {

@@ -11,7 +11,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::seal::{KEY_ID, Opener, SealError, Sealer, cipher};
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 use crate::ports::vault::{KeyRecord, Sealed};
 
 /// Bytes of a signing key: one block of SHA-256, which HMAC uses without hashing it.
@@ -191,7 +191,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::core::names::{ServerId, UserName};
+    use crate::core::ids::ServerId;
+    use crate::core::names::UserName;
     use crate::crypto::context::SecretContext;
 
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";

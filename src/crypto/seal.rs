@@ -226,7 +226,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::core::names::{SecretName, ServerId, UserName, ValueId};
+    use crate::core::ids::{ServerId, ValueId};
+    use crate::core::names::{SecretName, UserName};
     use crate::crypto::context::{
         GoogleContext, GoogleValueKind, SecretContext, ServerValueContext, ServerValueKind,
     };

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::keyring::WrappingKey;
 use super::seal::{SealError, Sealer, length_prefixed};
-use crate::core::names::Digest;
+use crate::core::ids::Digest;
 
 /// The reason why a text cannot be signed.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use super::projection::Projection;
 use crate::core::catalog::Catalog;
 use crate::core::event::{Actor, Commit, Entry, Event};
 use crate::core::failure::Failure;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::AppendError;
 use crate::ports::vault::VaultValue;

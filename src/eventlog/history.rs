@@ -13,9 +13,11 @@ use super::projection::Projection;
 use super::snapshot;
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::error::StoreError;
 use crate::telemetry::error::internal_error;
+use crate::time::clock::now_ms;
+use crate::time::rfc3339::parse_ms;
 
 /// Catalogues that are kept.
 const KEPT: usize = 4;
@@ -41,7 +43,7 @@ impl PointInTime {
             return Ok(Self::Position(Position(position)));
         }
         let wanted = "at must be a position such as 12, or a time such as 2026-01-31T12:00:00Z";
-        time(text)
+        parse_ms(text)
             .map(Self::Time)
             .ok_or_else(|| Failure::invalid(wanted))
     }
@@ -60,35 +62,6 @@ impl PointInTime {
                 .map_err(store_unavailable),
         }
     }
-}
-
-/// A time of RFC 3339, with `Z` or with an offset.
-fn time(text: &str) -> Option<u64> {
-    let (time, ahead_ms) = match text.get(text.len().checked_sub(6)?..)?.as_bytes() {
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let two = |a: &u8, b: &u8| {
-                Some(i64::from(
-                    char::from(*a).to_digit(10)? * 10 + char::from(*b).to_digit(10)?,
-                ))
-            };
-            let minutes = two(h1, h2)? * 60 + two(m1, m2)?;
-            (
-                format!("{}Z", &text[..text.len() - 6]),
-                minutes * if *sign == b'+' { 60_000 } else { -60_000 },
-            )
-        }
-        _ => (text.to_owned(), 0),
-    };
-    let since = humantime::parse_rfc3339(&time)
-        .ok()?
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok()?;
-    u64::try_from(
-        i64::try_from(since.as_millis())
-            .ok()?
-            .checked_sub(ahead_ms)?,
-    )
-    .ok()
 }
 
 /// The last append that is not younger. Appenders' clocks differ a little, and so much may this be wrong.
@@ -200,12 +173,6 @@ impl CatalogHistory {
 fn store_unavailable(error: StoreError) -> Failure {
     tracing::warn!(%error, "the past could not be read");
     Failure::unavailable("The store cannot be reached")
-}
-
-fn now_ms() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use super::snapshot;
 use crate::core::catalog::Catalog;
 use crate::core::event::DecodeError;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::bus::{Bus, Hint};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::EventLog;

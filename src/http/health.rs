@@ -14,7 +14,7 @@ use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::ApiState;
 use crate::core::command::{Area, ReadServerLogs};
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::bus::Target;
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;

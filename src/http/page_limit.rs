@@ -71,7 +71,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::core::names::ServerId;
+    use crate::core::ids::ServerId;
 
     fn grant(number: u128) -> GrantId {
         GrantId {

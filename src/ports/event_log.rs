@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::vault::VaultValue;
 use crate::core::event::Entry;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 
 /// Why an append did not happen.
 #[derive(Debug, Clone, thiserror::Error)]

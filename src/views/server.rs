@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -158,5 +157,5 @@ impl ServerView {
 }
 
 pub fn time(ms: u64) -> String {
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+    crate::time::rfc3339::format_ms(ms)
 }

@@ -16,7 +16,7 @@ use crate::samples::{command_id, small_entry, value_id};
 use crate::services::mongod;
 use crate::services::mongod::Mongod;
 use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
-use mcp_api::core::names::{CommandId, LeaseId, Position, WorkerId};
+use mcp_api::core::ids::{CommandId, LeaseId, Position, WorkerId};
 use mcp_api::eventlog::snapshot;
 use mcp_api::ports::event_log::{AppendError, EventLog};
 use mcp_api::ports::leases::Leases;

@@ -17,7 +17,7 @@ use crate::store_contract::until;
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
 use mcp_api::core::command::{Area, Command, DeleteServer};
 use mcp_api::core::failure::{Code, Failure};
-use mcp_api::core::names::Position;
+use mcp_api::core::ids::Position;
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, BusError, Busy, Hint, JobMessage, Reply, Target};
 
 const POOL: Target = Target::AnyWorker(Area::Tools);

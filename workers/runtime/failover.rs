@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
-use crate::core::names::{ServerId, WorkerId};
+use crate::core::ids::{ServerId, WorkerId};
 
 const LOOK: Duration = Duration::from_millis(250);
 /// How much longer each further worker waits for its turn.

@@ -8,8 +8,8 @@ use super::manager::ServerManager;
 use crate::core::command::RecordTools;
 use crate::core::decide::server::record_tools;
 use crate::core::event::Actor;
+use crate::core::ids::CommandId;
 use crate::core::model::tool::Tools;
-use crate::core::names::CommandId;
 use crate::workers::mcp::connection::Connection;
 
 pub async fn refresh(

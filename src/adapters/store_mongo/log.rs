@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{MongoStore, damaged, duplicate, failed, with_timeout};
 use crate::core::event::Entry;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::{AppendError, EventLog, SnapshotHead};
 use crate::ports::vault::VaultValue;

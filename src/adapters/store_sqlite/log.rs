@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::vault::put;
 use super::{SqliteStore, failed};
 use crate::core::event::Entry;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::{AppendError, EventLog, SnapshotHead};
 use crate::ports::vault::VaultValue;

@@ -13,8 +13,8 @@ use super::state::ApiState;
 use crate::core::command::{DiscardDeadLetter, RetryDeadLetter};
 use crate::core::decide::dead_letter::dead_letter_not_found;
 use crate::core::failure::Failure;
+use crate::core::ids::ValueId;
 use crate::core::model::dead_letter::DeadLetter;
-use crate::core::names::ValueId;
 use crate::views::failure::ErrorBody;
 
 /// The longest time for a retry or a removal.

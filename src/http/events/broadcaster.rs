@@ -11,7 +11,7 @@ use super::pages;
 use super::view::{EventId, EventView, views};
 use crate::core::event::Entry;
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
 use crate::telemetry::error::internal_error;
 use crate::telemetry::metrics::Metrics;

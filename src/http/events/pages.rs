@@ -3,7 +3,7 @@
 use super::view::{EventId, EventView, views};
 use crate::core::event::Entry;
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
 
 /// Appends read at once.

@@ -19,7 +19,7 @@ use tokio::sync::broadcast::Receiver;
 use super::broadcaster::{Batch, read};
 use super::pages;
 use super::view::EventId;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::http::state::ApiState;
 use crate::telemetry::metrics::StreamGuard;
 

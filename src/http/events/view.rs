@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::core::event::{Actor, Entry, Event};
 use crate::core::failure::Failure;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 use crate::telemetry::error::internal_error;
 
 /// Where an event stands: `<position>.<index>`.

@@ -214,7 +214,7 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     #[allow(dead_code)]
-    struct Body {
+    struct Example {
         name: crate::core::names::ServerName,
         #[serde(default)]
         limit: Option<u64>,
@@ -223,7 +223,7 @@ mod tests {
     }
 
     fn sentence(body: &str) -> String {
-        parse_json::<Body>(body.as_bytes())
+        parse_json::<Example>(body.as_bytes())
             .expect_err("a failure")
             .message
     }

@@ -11,13 +11,15 @@ use url::form_urlencoded::Serializer;
 
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ServerId;
 use crate::core::model::google;
 use crate::core::model::job::Job;
-use crate::core::names::{ServerId, ServerName, UserName};
-use crate::http::respond::cookie::{SignedCookie, now_seconds, sign_in_expiry};
+use crate::core::names::{ServerName, UserName};
+use crate::http::respond::cookie::{SignedCookie, sign_in_expiry};
 use crate::http::respond::html::public_url;
 use crate::http::state::ApiState;
 use crate::telemetry::error::internal_error;
+use crate::time::clock::now_seconds;
 use crate::views::job_answer::JobAnswer;
 
 /// The path that a link opens.

@@ -21,8 +21,9 @@ use super::respond::json::{ApiError, Success, success};
 use super::state::ApiState;
 use crate::core::command::NotifyProducer;
 use crate::core::failure::Failure;
+use crate::core::ids::JobId;
 use crate::core::model::job::{Job, JobState};
-use crate::core::names::{JobId, UserName};
+use crate::core::names::UserName;
 use crate::views::failure::ErrorBody;
 
 /// The longest `wait` of one request.

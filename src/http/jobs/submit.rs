@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::view::JobAccepted;
 pub use super::wait::wait_for_answer;
-use crate::core::names::JobId;
+use crate::core::ids::JobId;
 use crate::http::extract::headers::PreferAsync;
 use crate::http::respond::json::{ApiError, job_answer_response, json};
 use crate::http::state::ApiState;

@@ -4,8 +4,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::core::ids::JobId;
 use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
-use crate::core::names::{JobId, ServerName, ToolName, UserName};
+use crate::core::names::{ServerName, ToolName, UserName};
 use crate::views::job_answer::JobAnswer;
 
 /// A job.

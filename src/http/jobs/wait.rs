@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::core::command::{Area, ReadJobAnswer};
 use crate::core::failure::Failure;
+use crate::core::ids::JobId;
 use crate::core::model::job;
 use crate::core::model::job::Job;
-use crate::core::names::JobId;
 use crate::http::google::link::add_fresh_login_url;
 use crate::http::state::ApiState;
 use crate::ports::bus::Target;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::http::state::ApiState;
 
 /// The longest wait for the projection.

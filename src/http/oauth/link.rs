@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 use crate::core::catalog::server::Server;
 use crate::core::command::AuthorizationStarted;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ValueId;
 use crate::core::model::grant::{GrantId, check_scopes};
-use crate::core::names::{UserName, ValueId};
-use crate::http::respond::cookie::{SignedCookie, now_seconds, sign_in_expiry};
+use crate::core::names::UserName;
+use crate::http::respond::cookie::{SignedCookie, sign_in_expiry};
 use crate::http::respond::html::public_url;
 use crate::http::state::ApiState;
 use crate::telemetry::error::internal_error;
+use crate::time::clock::now_seconds;
 
 /// The purpose of a link's signature.
 const LINK_PURPOSE: &str = "oauth link";

@@ -13,10 +13,11 @@ use zeroize::Zeroizing;
 use crate::core::command::StoreTokens;
 use crate::core::decide::grant::not_remote;
 use crate::core::failure::Failure;
+use crate::core::ids::ValueId;
 use crate::core::model::grant::{
     GrantId, GrantTokens, LONGEST, RefreshCredentials, check_scopes, check_text,
 };
-use crate::core::names::{UserName, ValueId};
+use crate::core::names::UserName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::http::extract::idempotency::IdempotencyHeader;
 use crate::http::extract::json::JsonBody;

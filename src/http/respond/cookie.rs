@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::core::failure::Failure;
 use crate::http::state::ApiState;
 use crate::telemetry::error::internal_error;
-use crate::time::clock::now_ms;
+use crate::time::clock::now_seconds;
 
 /// The life of a signed link and of a sign-in.
 pub const SIGN_IN_LIFETIME: Duration = Duration::from_secs(600);
@@ -80,11 +80,6 @@ impl SignedCookie {
 /// Returns the seconds since 1970 at which a link or a sign-in that begins now expires.
 pub fn sign_in_expiry() -> u64 {
     now_seconds() + SIGN_IN_LIFETIME.as_secs()
-}
-
-/// Returns the seconds since 1970.
-pub fn now_seconds() -> u64 {
-    now_ms() / 1000
 }
 
 fn find_cookie(headers: &HeaderMap, name: &str) -> Option<String> {

@@ -15,8 +15,9 @@ use super::extract::json::JsonBody;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::{ApiState, new_command_id};
 use crate::core::command::{DeleteSecret, SetSecret};
+use crate::core::ids::ValueId;
 use crate::core::model::secret::plain_name;
-use crate::core::names::{SecretName, ServerName, UserName, ValueId};
+use crate::core::names::{SecretName, ServerName, UserName};
 use crate::crypto::context::SecretContext;
 use crate::views::failure::ErrorBody;
 

@@ -3,11 +3,11 @@
 use uuid::Uuid;
 
 use crate::core::failure::Failure;
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::{
     HIDDEN, HeaderValue, SealedValue, StoredSession, check_header_value, check_session_id,
     is_credential, split_user_info,
 };
-use crate::core::names::{ServerId, ValueId};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::Sealer;
 use crate::http::state::seal_value;

@@ -9,9 +9,10 @@ use utoipa::ToSchema;
 use super::credentials::{CredentialSealer, HeaderField, UserInfo};
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::{ReconnectionOptions, Remote, RemoteChange, SealedValue};
 use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, given, refuse};
-use crate::core::names::{SecretName, ServerId, ServerName, ValueId};
+use crate::core::names::{SecretName, ServerName};
 use crate::crypto::seal::Sealer;
 
 /// A new server.

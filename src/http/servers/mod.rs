@@ -27,9 +27,10 @@ use crate::core::command::{
 };
 use crate::core::decide::server::register_server;
 use crate::core::failure::Failure;
+use crate::core::ids::{Position, ServerId};
 use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::server::DEFAULT_TIMEOUT_MS;
-use crate::core::names::{Position, ServerId, ServerName};
+use crate::core::names::ServerName;
 use crate::eventlog::history::PointInTime;
 use crate::views::failure::ErrorBody;
 use crate::views::server::ServerView;

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::http::respond::json::{ApiError, json};
 use crate::http::state::ApiState;
 use crate::telemetry::error::internal_error;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Open, Store};
 use crate::samples::{command_id, small_entry};
-use mcp_api::core::names::{CommandId, Position, ValueId};
+use mcp_api::core::ids::{CommandId, Position, ValueId};
 use mcp_api::ports::event_log::AppendError;
 use mcp_api::ports::vault::{Sealed, VaultValue};
 

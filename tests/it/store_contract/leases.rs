@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Store, until};
-use mcp_api::core::names::{LeaseId, WorkerId};
+use mcp_api::core::ids::{LeaseId, WorkerId};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(600);

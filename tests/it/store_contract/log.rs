@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Store;
 use crate::samples::{command_id, commit, entry, registered, small_entry, value_id};
-use mcp_api::core::names::Position;
+use mcp_api::core::ids::Position;
 use mcp_api::ports::event_log::{AppendError, SnapshotHead};
 use mcp_api::ports::vault::{Sealed, VaultValue};
 
@@ -269,10 +269,7 @@ pub async fn concurrent_appenders_leave_no_gap(store: Store) {
     );
 }
 
-async fn append_some(
-    store: Store,
-    count: usize,
-) -> Vec<(Position, mcp_api::core::names::CommandId)> {
+async fn append_some(store: Store, count: usize) -> Vec<(Position, mcp_api::core::ids::CommandId)> {
     let mut done = Vec::new();
     while done.len() < count {
         let (next, id) = (store.log.head().await.expect("a head").next(), command_id());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Store, until};
 use crate::samples::value_id;
-use mcp_api::core::names::ValueId;
+use mcp_api::core::ids::ValueId;
 use mcp_api::ports::vault::{KeyRecord, Sealed, WrappingChange};
 
 async fn got(store: &Store, ids: &[ValueId]) -> Vec<Option<Vec<u8>>> {
