@@ -102,7 +102,7 @@ pub enum JobValueKind {
     Arguments,
     Answer,
     /// The message of a dead letter.
-    Letter,
+    DeadLetter,
 }
 
 impl SealContext for JobValueContext {
@@ -114,7 +114,7 @@ impl SealContext for JobValueContext {
         let kind: &[u8] = match self.part {
             JobValueKind::Arguments => b"job arguments",
             JobValueKind::Answer => b"job answer",
-            JobValueKind::Letter => b"dead letter",
+            JobValueKind::DeadLetter => b"dead letter",
         };
         let parts: [&[u8]; 4] = [
             &[FORMAT],

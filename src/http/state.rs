@@ -12,9 +12,9 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
-use super::events::EventBroadcaster;
+use super::events::broadcaster::EventBroadcaster;
 use super::page_limit::{PageLimit, PagePermit};
-use super::tools::ToolListCache;
+use super::tools::cache::ToolListCache;
 use crate::cluster::command_client::{CommandClient, CommandRequest, CommandResponse};
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Access, Limits};

@@ -34,6 +34,7 @@ mod nats;
 mod nats_access;
 mod oauth;
 mod old_data;
+mod openapi;
 mod packages;
 mod producers;
 mod properties;

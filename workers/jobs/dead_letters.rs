@@ -179,7 +179,7 @@ pub async fn expire_dead_letters(context: &Context, letters: Vec<ValueId>) -> Re
 fn message_context(letter: ValueId) -> JobValueContext {
     JobValueContext {
         job: JobId(letter.0),
-        part: JobValueKind::Letter,
+        part: JobValueKind::DeadLetter,
         value: letter,
     }
 }

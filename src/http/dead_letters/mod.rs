@@ -22,7 +22,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Serialize, ToSchema)]
 pub struct DeadLettersView {
-    letters: Vec<DeadLetter>,
+    #[serde(rename = "letters")]
+    dead_letters: Vec<DeadLetter>,
 }
 
 /// List the dead letters, newest first. The list shows no message.
@@ -31,8 +32,8 @@ pub struct DeadLettersView {
     responses((status = 200, description = "The dead letters", body = Success<DeadLettersView>))
 )]
 pub async fn list(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    let letters = state.catalog().dead.all().rev().cloned().collect();
-    success(DeadLettersView { letters })
+    let dead_letters = state.catalog().dead.all().rev().cloned().collect();
+    success(DeadLettersView { dead_letters })
 }
 
 /// Parse a dead letter again. A message that a worker can parse now becomes a job.
@@ -48,11 +49,11 @@ pub async fn list(State(state): State<Arc<ApiState>>) -> Result<Response, ApiErr
 )]
 pub async fn retry(
     State(state): State<Arc<ApiState>>,
-    Path(letter): Path<String>,
+    Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let letter = parse_letter_id(&letter)?;
+    let id = parse_letter_id(&id)?;
     state
-        .send_command(&RetryDeadLetter { letter }, COMMAND_LIMIT)
+        .send_command(&RetryDeadLetter { letter: id }, COMMAND_LIMIT)
         .await?;
     success(EmptyBody {})
 }
@@ -68,11 +69,11 @@ pub async fn retry(
 )]
 pub async fn discard(
     State(state): State<Arc<ApiState>>,
-    Path(letter): Path<String>,
+    Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let letter = parse_letter_id(&letter)?;
+    let id = parse_letter_id(&id)?;
     state
-        .send_command(&DiscardDeadLetter { letter }, COMMAND_LIMIT)
+        .send_command(&DiscardDeadLetter { letter: id }, COMMAND_LIMIT)
         .await?;
     success(EmptyBody {})
 }

@@ -32,7 +32,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
-    /// The id of the last event that is known already; all where absent.
+    /// The id of the last event that the client knows; the beginning of the log if absent or `0`.
     after: Option<String>,
     /// Events in the answer: 1 to 1000, 100 where absent; a stream has no limit.
     limit: Option<usize>,
@@ -76,8 +76,8 @@ pub async fn read(
         .filter(|_| streams)
         .map(|id| id.to_str().unwrap_or_default());
     let after: EventId = match last.or(after.as_deref()) {
+        None | Some("0") => EventId::default(),
         Some(id) => id.parse()?,
-        None => EventId::default(),
     };
     // Another facade may have told what this one is about to read.
     if !facade.projection().wait_for(after.position, CATCH_UP).await {

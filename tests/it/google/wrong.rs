@@ -1,4 +1,4 @@
-//! What a stranger tries, what a server gets wrong, and where tokens must never be seen.
+//! Forged links and cookies, failing servers, and leaks of tokens.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +26,7 @@ fn now() -> u64 {
         .as_secs()
 }
 
-/// Signs as the program does: a test cannot wait for ten minutes.
+/// Returns the sealer of the program, because a test cannot wait for ten minutes.
 async fn sealer(app: &App) -> Sealer {
     let store = SqliteStore::open(&app.data().join("mcp-api.sqlite")).expect("the store");
     let record = store
@@ -58,7 +58,7 @@ fn signed_link(
 }
 
 #[tokio::test]
-async fn only_a_fresh_link_of_ours_begins() {
+async fn only_a_valid_signed_link_begins_a_sign_in() {
     let google = Google::start().await;
     let app = with_token(App::embedded_with(&[
         ("ADMIN_TOKEN", super::TOKEN),
@@ -71,7 +71,7 @@ async fn only_a_fresh_link_of_ours_begins() {
             .await
             .status,
         302,
-        "as ours are"
+        "a link that the test signs is valid"
     );
     let good = link(&app, "ana", None).await;
     assert_eq!(open(&good, None).await.status, 302);
@@ -113,7 +113,7 @@ async fn only_a_fresh_link_of_ours_begins() {
         );
         assert!(page.headers.get("set-cookie").is_none(), "{bad}");
     }
-    // A cookie is no link and a link no cookie.
+    // The signature of a cookie is not valid for a link.
     let text = json!(["ana", "workspace", now() + 60]).to_string();
     let signature = URL_SAFE.encode(sealer.sign("google cookie", &text).expect("signed"));
     let mixed = format!(
@@ -122,7 +122,7 @@ async fn only_a_fresh_link_of_ours_begins() {
         now() + 60
     );
     assert_eq!(open(&mixed, None).await.status, 403);
-    // Nobody without the token gets a link.
+    // A request without the token gets no link.
     let asked = super::client()
         .build()
         .expect("a client")
@@ -133,7 +133,7 @@ async fn only_a_fresh_link_of_ours_begins() {
 }
 
 #[tokio::test]
-async fn a_code_is_taken_from_the_browser_that_began_only() {
+async fn a_code_is_accepted_only_from_the_browser_that_began() {
     let google = Google::start().await;
     let app = with_token(App::embedded_with(&[
         ("ADMIN_TOKEN", super::TOKEN),
@@ -196,7 +196,7 @@ async fn a_code_is_taken_from_the_browser_that_began_only() {
             .await
             .fails(401, "reauth_required");
     }
-    // The code itself was still good, and is so once.
+    // The code is still valid, once.
     assert_eq!(open(&url, Some(&ana.cookie)).await.status, 200);
     let page = open(&url, Some(&ana.cookie)).await;
     assert!(
@@ -213,12 +213,12 @@ async fn a_code_is_taken_from_the_browser_that_began_only() {
     assert_eq!(
         shown(&app, "ana", "workspace", json!({})).await["userCredentials"],
         google.tokens(),
-        "the first are kept"
+        "the first tokens stay"
     );
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_shown_as_a_page() {
+async fn a_failure_is_shown_as_a_page() {
     let google = Google::start().await;
     let app = App::start();
     let login = |query: &str| format!("{}/auth/google/login?{query}", app.url);
@@ -226,7 +226,7 @@ async fn what_is_wrong_is_shown_as_a_page() {
     assert_eq!(
         open(&login("user_id=ana"), None).await.status,
         404,
-        "there is none"
+        "no server signs in to Google"
     );
     app.register_fixture("fixture").await.ok();
     register(&app, &google, "first", &[]).await.ok();
@@ -317,7 +317,7 @@ async fn what_is_wrong_is_shown_as_a_page() {
 }
 
 #[tokio::test]
-async fn tokens_are_seen_nowhere() {
+async fn tokens_appear_in_no_log_and_no_answer() {
     let google = Google::start().await;
     let env = [
         ("RUST_LOG", "trace"),
@@ -355,11 +355,11 @@ async fn tokens_are_seen_nowhere() {
     }
     clean_everywhere(&app, &planted).await;
     let got = shown(&app, "ana", "fixture", json!({})).await;
-    assert_eq!(got["userCredentials"], tokens, "it works all the same");
+    assert_eq!(got["userCredentials"], tokens, "the call still works");
 }
 
 #[test]
-fn credentials_that_are_none_are_refused_at_start() {
+fn invalid_application_credentials_are_refused_at_start() {
     let dir = TempDir::new().expect("a folder");
     for bad in [
         "s3cret",
@@ -377,9 +377,9 @@ fn credentials_that_are_none_are_refused_at_start() {
     }
 }
 
-/// A server that hangs in its sign-in keeps nobody waiting for ever.
+/// A server that hangs during the exchange ends in a timeout.
 #[tokio::test]
-async fn an_exchange_has_its_time() {
+async fn an_exchange_has_a_timeout() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
