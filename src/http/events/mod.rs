@@ -15,7 +15,6 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-pub use self::broadcaster::EventBroadcaster;
 use self::view::{EventId, EventView};
 use super::respond::json::{ApiError, Success, success};
 use super::state::ApiState;

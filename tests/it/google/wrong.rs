@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -404,4 +406,33 @@ async fn an_exchange_has_a_timeout() {
         page.status,
         page.text
     );
+}
+
+/// Callers without a token cannot use up what signed-in callers need.
+#[tokio::test]
+async fn repeated_callbacks_of_one_sign_in_are_limited() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let silent = format!(
+        "http://{}/token",
+        listener.local_addr().expect("an address")
+    );
+    let google = Google::start().await;
+    let app = App::start();
+    register(&app, &google, "workspace", &[("GOOGLE_TOKENS", &silent)])
+        .await
+        .ok();
+    let begun = Begun::at(&format!("{}/auth/google/login?user_id=ana", app.url)).await;
+    let url = callback(&app, &google.code(), &begun.state());
+    let mut pages: FuturesUnordered<_> = (0..12)
+        .map(|_| open(&url, Some(begun.cookie.as_str())))
+        .collect();
+    // Four callbacks wait for the silent token endpoint. The other callbacks are refused at once.
+    for _ in 0..8 {
+        let page = pages.next().await.expect("a page");
+        assert_eq!(page.status, 503, "{}", page.text);
+        assert_eq!(page.headers["retry-after"], "1");
+    }
+    app.set_secret("ben", "workspace", "token", "value").await;
 }
