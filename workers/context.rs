@@ -87,11 +87,7 @@ impl Context {
             alone,
             ..
         } = parts;
-        let commands = CommandClient {
-            bus: bus.clone(),
-            projection: projection.clone(),
-            registry: registry.clone(),
-        };
+        let commands = CommandClient::new(bus.clone(), projection.clone(), registry.clone());
         let permits = Permits::new(&limits);
         let key_id = sealer.key_id();
         let google = google

@@ -90,7 +90,7 @@ pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), 
         return Ok(());
     };
     context.manager.reconcile(&gone).await;
-    context.metrics.forget(&gone.name);
+    context.metrics.remove_server(&gone.name);
     let values: Vec<_> = gone.values().collect();
     secrets::drop_values(&context, &values).await;
     Ok(())

@@ -95,7 +95,7 @@ pub async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Response, Api
     metrics.jobs_waiting.set(waiting as u64);
     let running = state.catalog().jobs.running();
     metrics.jobs_running.set(running as u64);
-    metrics.jobs_arriving.set(state.pending_jobs().await as u64);
+    metrics.jobs_on_bus.set(state.pending_jobs().await as u64);
     let text = metrics.render().map_err(internal_error)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, content_type)], text).into_response())

@@ -78,11 +78,11 @@ pub struct ApiDeps {
 impl ApiState {
     /// Creates the state and starts the task that broadcasts new events.
     pub fn new(deps: ApiDeps) -> Arc<Self> {
-        let commands = CommandClient {
-            bus: deps.bus.clone(),
-            projection: deps.projection.clone(),
-            registry: deps.registry.clone(),
-        };
+        let commands = CommandClient::new(
+            deps.bus.clone(),
+            deps.projection.clone(),
+            deps.registry.clone(),
+        );
         let events = EventBroadcaster::start(
             deps.projection.clone(),
             deps.metrics.clone(),

@@ -57,17 +57,25 @@ const fn exponential(first_ms: u64, longest_ms: u64) -> ExponentialBuilder {
 impl RetryPolicy {
     /// Starts the attempts of one operation now.
     pub fn start(&self) -> Attempts {
-        Attempts::started_at(self, clock::monotonic())
+        Attempts {
+            pauses: self.pauses(),
+            deadline: self.limit.map(|limit| clock::monotonic() + limit),
+        }
     }
 
-    /// Starts the attempts of an operation that began at `began`.
-    pub fn start_at(&self, began: Instant) -> Attempts {
-        Attempts::started_at(self, began)
+    /// Returns the pauses without the limit, for a caller that checks the limit itself.
+    pub fn pauses(&self) -> Pauses {
+        Pauses(self.pauses.build())
     }
 
     /// Returns the total time after which the last error is final.
     pub fn limit(&self) -> Option<Duration> {
         self.limit
+    }
+
+    /// Returns whether another attempt is allowed after this time.
+    pub fn allows(&self, elapsed: Duration) -> bool {
+        self.limit.is_none_or(|limit| elapsed < limit)
     }
 
     /// Repeats `operation` while it fails with an error that `is_retryable` accepts and the limit
@@ -93,20 +101,24 @@ impl RetryPolicy {
     }
 }
 
+/// The growing pauses between attempts. They never end.
+pub struct Pauses(ExponentialBackoff);
+
+impl Pauses {
+    /// Returns the pause before the next attempt.
+    pub fn next_pause(&mut self) -> Duration {
+        // A policy has no greatest number of attempts, so the iterator does not end.
+        self.0.next().unwrap_or_default()
+    }
+}
+
 /// The attempts of one operation.
 pub struct Attempts {
-    pauses: ExponentialBackoff,
+    pauses: Pauses,
     deadline: Option<Instant>,
 }
 
 impl Attempts {
-    fn started_at(policy: &RetryPolicy, began: Instant) -> Self {
-        Self {
-            pauses: policy.pauses.build(),
-            deadline: policy.limit.map(|limit| began + limit),
-        }
-    }
-
     /// Returns the pause before the next attempt, or `None` if the limit is reached.
     pub fn next_pause(&mut self) -> Option<Duration> {
         if self
@@ -115,7 +127,7 @@ impl Attempts {
         {
             return None;
         }
-        self.pauses.next()
+        Some(self.pauses.next_pause())
     }
 }
 

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{App, answer, fixture, python};
 use crate::process::binary;
-use crate::processes::{
-    assert_nobody_left, eventually, is_alive, parent_of, signal, under_way, zombies_of,
-};
+use crate::processes::{assert_nobody_left, is_alive, parent_of, signal, under_way, zombies_of};
+use crate::wait::wait_until;
 
 #[tokio::test]
 async fn nothing_outlives_a_killed_program() {
@@ -27,7 +26,10 @@ async fn nothing_outlives_a_killed_program() {
         .expect("a pid");
     assert!(is_alive(server) && is_alive(grandchild));
     app.kill();
-    eventually("all ended", || !is_alive(server) && !is_alive(grandchild)).await;
+    wait_until("all ended", async || {
+        !is_alive(server) && !is_alive(grandchild)
+    })
+    .await;
     assert_nobody_left(app.dir.path());
 }
 
@@ -43,7 +45,7 @@ async fn a_crash_takes_the_grandchildren_along() {
     app.call("default", "fixture", "crash", json!({}))
         .await
         .fails(502, "upstream_error");
-    eventually("the grandchild ended", || !is_alive(grandchild)).await;
+    wait_until("the grandchild ended", async || !is_alive(grandchild)).await;
     app.pid_of("fixture").await;
 }
 
@@ -58,7 +60,7 @@ async fn a_program_that_stands_still_loses_its_children_and_heals() {
         .parse()
         .expect("a pid");
     signal(app.pid(), "STOP");
-    eventually("the children ended", || {
+    wait_until("the children ended", async || {
         !is_alive(pid) && !is_alive(grandchild)
     })
     .await;
@@ -241,10 +243,11 @@ async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
         .parse()
         .expect("a pid");
     signal(parent_of(pid), "KILL");
-    eventually("the child ended", || !is_alive(pid)).await;
-    eventually("the grandchild ended, though it had left the group", || {
-        !is_alive(grandchild)
-    })
+    wait_until("the child ended", async || !is_alive(pid)).await;
+    wait_until(
+        "the grandchild ended, though it had left the group",
+        async || !is_alive(grandchild),
+    )
     .await;
     // Until the program has seen it too, a call would be one in flight.
     let noticed =
@@ -277,7 +280,7 @@ async fn nobody_is_left_unburied() {
     app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
     app.delete("/mcp/servers/silent").await.ok();
     app.put("/mcp/servers/broken/disable", json!({})).await.ok();
-    eventually("no zombies", || zombies_of(app.pid()).is_empty()).await;
+    wait_until("no zombies", async || zombies_of(app.pid()).is_empty()).await;
 }
 
 #[tokio::test]

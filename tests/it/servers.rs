@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::App;
-use crate::processes::{eventually, is_alive};
+use crate::processes::is_alive;
+use crate::wait::wait_until;
 
 #[tokio::test]
 async fn a_registered_server_has_its_live_status() {
@@ -421,6 +422,6 @@ async fn calls_wait_for_a_server_that_is_connecting() {
             .await
             .ok();
     });
-    eventually("the first process ended", || !is_alive(pid)).await;
+    wait_until("the first process ended", async || !is_alive(pid)).await;
     app.pid_of("slow").await;
 }

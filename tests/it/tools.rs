@@ -6,6 +6,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, App, answer};
+use crate::wait::wait_for;
 
 async fn fixture(more: Value) -> App {
     let app = App::start();
@@ -205,14 +206,12 @@ async fn a_call_is_cancelled_at_its_timeout() {
 
 /// Returns the number of cancelled calls, after the fixture has counted the wanted number.
 async fn cancelled(app: &App, wanted: usize) -> usize {
-    let until = Instant::now() + crate::harness::PATIENCE;
-    loop {
-        let told = app.text("fixture", "cancellations", json!({})).await;
-        let ids: Vec<String> = serde_json::from_str(&told).expect("ids");
-        if ids.len() >= wanted || Instant::now() > until {
-            return ids.len();
-        }
-    }
+    wait_for("the server knows the cancelled calls", async || {
+        let text = app.text("fixture", "cancellations", json!({})).await;
+        let ids: Vec<String> = serde_json::from_str(&text).expect("ids");
+        (ids.len() >= wanted).then_some(ids.len())
+    })
+    .await
 }
 
 #[tokio::test]

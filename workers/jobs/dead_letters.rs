@@ -63,7 +63,7 @@ pub async fn store_dead_letter(
     let text = Zeroizing::new(serde_json::to_string(&stored).map_err(internal_error)?);
     let sealed = context
         .job_client
-        .sealer
+        .sealer()
         .seal(message_context(letter), &text)
         .map_err(internal_error)?;
     let values = vec![VaultValue { id: letter, sealed }];

@@ -97,7 +97,7 @@ pub async fn submit_message(context: &Context, job: &JobMessage) -> Result<Submi
     let fields = call.as_deref().unwrap_or_default().as_bytes();
     let body = context
         .job_client
-        .sealer
+        .sealer()
         .digest("body", &[fields, body])
         .map_err(internal_error)?;
     let (user, server) = (called.user.clone(), Some(called.server.clone()));

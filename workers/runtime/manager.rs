@@ -97,11 +97,7 @@ impl ServerManager {
             limits,
             alone,
         } = parts;
-        let commands = CommandClient {
-            bus: bus.clone(),
-            projection: projection.clone(),
-            registry: registry.clone(),
-        };
+        let commands = CommandClient::new(bus.clone(), projection.clone(), registry.clone());
         let grants = Arc::new(TokenSourceDeps::new(projection.clone(), commands));
         Arc::new(Self {
             worker,

@@ -31,15 +31,14 @@ pub async fn wait_for_answer(state: &ApiState, id: JobId) -> Result<JobAnswer, F
 
 /// Waits for the end of a job. Returns `None` if the job expires or this process stops.
 pub async fn wait_for_end(state: &ApiState, id: JobId) -> Option<Arc<Job>> {
-    let mut positions = state.projection().subscribe();
+    let mut watch = state.projection().watch_job(id);
     loop {
-        positions.borrow_and_update();
         let job = state.catalog().jobs.get(id).cloned()?;
         if job.ended().is_some() {
             return Some(job);
         }
         tokio::select! {
-            changed = positions.changed() => changed.ok()?,
+            () = watch.changed() => {}
             () = state.shutdown().cancelled() => return None,
         }
     }

@@ -32,7 +32,7 @@ const ALLOWED_IMPORTS: &[(&str, May)] = &[
     ("crypto", Import(&["core::*", "ports"])),
     ("config", Import(&["core::*", "crypto"])),
     ("telemetry", Import(&["core::*", "config"])),
-    ("views", Import(&["core::*"])),
+    ("views", Import(&["core::*", "time"])),
     (
         "eventlog",
         Import(&["core::*", "ports", "time", "telemetry"]),

@@ -85,6 +85,19 @@ const STYLE: &[(&[&str], &str)] = &[
     (&["=>", "drop", "("], "`drop` as a match arm; use a block"),
 ];
 
+/// The files of `tests/it` that sleep, each with its reason. All other tests wait for a condition (`wait.rs`).
+const SLEEPS: &[&str] = &[
+    "tests/it/wait.rs",
+    // The moment of a kill or the pause between two faults is random.
+    "tests/it/chaos.rs",
+    "tests/it/keys.rs",
+    "tests/it/store_contract/kill.rs",
+    // A scripted peer is slow.
+    "tests/it/bus_contract/asks.rs",
+    "tests/it/remote/script.rs",
+    "tests/it/remote/wrong.rs",
+];
+
 /// The largest number of lines of a file.
 pub const MAX_LINES: usize = 500;
 
@@ -144,6 +157,10 @@ pub fn form_faults(path: &str, text: &str) -> Vec<String> {
     // The documentation of the library is src/README.md.
     if !first_paragraph.into_iter().any(|line| line.contains('.')) && path != "src/lib.rs" {
         faults.push("does not begin with a sentence on its purpose".into());
+    }
+    let sleeps = contains(&tokens(text), &["sleep", "("]);
+    if path.starts_with("tests/it/") && sleeps && !SLEEPS.contains(&path) {
+        faults.push("sleeps; wait for a condition with `wait_until`".into());
     }
     if text.lines().count() > MAX_LINES {
         faults.push(format!("has more than {MAX_LINES} lines; split it"));
@@ -238,6 +255,8 @@ mod tests {
                 "{text:?}"
             );
         }
+        let sleeping = form_faults("tests/it/jobs.rs", "//! A.\nfn f() { thread::sleep(a); }");
+        assert!(sleeping[0].contains("sleeps"));
         let long = format!("//! Long.\n{}", "\n".repeat(MAX_LINES));
         assert!(form_faults("src/core/ids.rs", &long)[0].contains("more than 500 lines"));
     }

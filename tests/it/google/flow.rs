@@ -170,8 +170,8 @@ async fn links_and_cookies_use_public_url() {
     let page = open(&format!("{}{path}", app.url), None).await;
     let cookie = page.headers["set-cookie"].to_str().expect("text");
     for attribute in [
-        "Path=/api/auth/google;",
-        "Max-Age=600;",
+        "Path=/api/auth/google",
+        "Max-Age=600",
         "HttpOnly;",
         "SameSite=Lax;",
         "Secure",

@@ -3,12 +3,12 @@
 mod idempotency;
 
 use std::fs;
-use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, App, answer};
+use crate::wait::wait_until;
 
 async fn fixture() -> App {
     let app = App::start();
@@ -71,15 +71,10 @@ impl App {
 
     /// Waits until the tools have written this number of lines.
     async fn noted(&self, lines: usize) {
-        let until = tokio::time::Instant::now() + crate::harness::PATIENCE;
-        while self.notes().len() < lines {
-            assert!(
-                tokio::time::Instant::now() < until,
-                "only {:?} were written",
-                self.notes()
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        wait_until("the tools have written their lines", async || {
+            self.notes().len() >= lines
+        })
+        .await;
     }
 }
 
