@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use serde_json::value::to_raw_value;
+use utoipa::ToSchema;
 
 use super::PackageAndServer;
 use super::fields::{InstallBody, UpgradeBody};
@@ -29,6 +30,18 @@ use crate::http::state::{ApiState, new_command_id};
 use crate::jobs::client::NewJob;
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
+use crate::views::package::PackageView;
+use crate::views::server::ServerView;
+
+/// The answer to an installation. With `dryRun` it has no further fields.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct InstallAnswer {
+    #[schema(default = true)]
+    success: bool,
+    package: Option<PackageView>,
+    server: Option<ServerView>,
+}
 
 /// Install a package and register its server.
 ///
@@ -38,8 +51,8 @@ use crate::views::failure::ErrorBody;
     post, operation_id = "install_package", path = "/packages/install", tag = "packages",
     params(DryRunQuery, PreferAsync, IdempotencyHeader), request_body = InstallBody,
     responses(
-        (status = 200, description = "The server has started and listed its tools; with \
-            `dryRun` no fields", body = Success<PackageAndServer>),
+        (status = 200, description = "The server has started and listed its tools",
+            body = InstallAnswer),
         (status = 202, description = "The job is accepted; see `Location`", body = JobAccepted),
         (status = 404, description = "The registry has no package with this name",
             body = ErrorBody),

@@ -45,6 +45,15 @@ pub struct OneServer {
     server: ServerView,
 }
 
+/// The answer to a registration. With `dryRun` it has no further fields.
+#[derive(ToSchema)]
+#[allow(dead_code)]
+pub struct RegisterAnswer {
+    #[schema(default = true)]
+    success: bool,
+    server: Option<ServerView>,
+}
+
 #[derive(Serialize, ToSchema)]
 pub struct ServerList {
     servers: Vec<ServerView>,
@@ -133,8 +142,7 @@ pub async fn get(
     post, operation_id = "register_server", path = "/mcp/servers", tag = "servers",
     params(DryRunQuery, IdempotencyHeader), request_body = RegisterBody,
     responses(
-        (status = 200, description = "The server; with `dryRun` no fields",
-            body = Success<OneServer>),
+        (status = 200, description = "The registered server", body = RegisterAnswer),
         (status = 409, description = "A server has this name already, or another request used \
             the Idempotency-Key with another body", body = ErrorBody),
     )
