@@ -9,11 +9,12 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::context::Context;
-use super::mcp::{CallError, Connection, OpenedSecret, RpcError, ToolCall};
+use super::mcp::{CallError, Connection, RpcError, ToolCall};
 use super::redact::Redactor;
 use super::runtime::handle::ServerHandle;
+use super::secrets::OpenedSecret;
 use super::{HandlerError, google, secrets};
-use crate::core::arguments::merge::ArgumentForm;
+use crate::core::arguments::merge::{ArgumentForm, SecretArgument};
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
@@ -89,6 +90,7 @@ pub async fn run(
         google::add(context, server, &command.user, &mut secrets).await?;
     }
     let _masked = CallRedaction::hold(&handle.redactor, &secrets)?;
+    let arguments = secret_arguments(&secrets)?;
     let (connection, outcome) = loop {
         let left = || limit.saturating_sub(began.elapsed());
         let connected =
@@ -97,7 +99,7 @@ pub async fn run(
         let call = ToolCall {
             tool: command.tool.as_str(),
             args,
-            secrets: &secrets,
+            secrets: &arguments,
             traceparent,
             timeout: left(),
             reset_on_progress: server.config.reset_timeout_on_progress,
@@ -139,9 +141,21 @@ pub async fn run(
                 );
                 Failure::new(Code::ResultTooLarge, large).maybe_run()
             }
-            CallError::BadSecret => internal_error("a secret is not UTF-8"),
         })
     })
+}
+
+/// Returns the secrets as arguments of a call.
+fn secret_arguments(secrets: &[OpenedSecret]) -> Result<Vec<SecretArgument<'_>>, Failure> {
+    let mut arguments = Vec::with_capacity(secrets.len());
+    for secret in secrets {
+        arguments.push(SecretArgument {
+            name: secret.name.as_str(),
+            value: secret.value.expose().map_err(internal_error)?,
+            form: secret.form,
+        });
+    }
+    Ok(arguments)
 }
 
 /// A user with access of his own has a connection of his own.

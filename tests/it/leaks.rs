@@ -234,7 +234,7 @@ async fn what_a_server_gives_away_is_masked() {
         "the secret is ***",
         "Traceback: ***",
         "new list of tools",
-        "no JSON-RPC message",
+        r#""source":"stdout""#,
         "could not be",
     ] {
         let kept = kept

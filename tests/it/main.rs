@@ -40,6 +40,7 @@ mod packages;
 mod producers;
 mod properties;
 mod real_servers;
+mod real_world;
 mod remote;
 mod rogue;
 mod schemas;

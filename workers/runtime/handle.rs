@@ -18,7 +18,7 @@ use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::ServerName;
 use crate::ports::bus::SubscriptionGuard;
 use crate::workers::guard;
-use crate::workers::mcp::connection::Connection;
+use crate::workers::mcp::Connection;
 use crate::workers::redact::Redactor;
 
 /// Orders that may wait for a supervisor.

@@ -67,14 +67,14 @@ impl LogBuffer {
         self.lock().shown.iter().cloned().collect()
     }
 
-    /// The last lines of standard error since a moment, for an error's `details`.
+    /// Returns the last lines that the server printed since a moment, for the `details` of an error.
     pub fn stderr_since(&self, at: u64) -> Option<String> {
         let lines = self.lock();
         let mut tail: Vec<&str> = lines
             .shown
             .iter()
             .rev()
-            .filter(|l| l.source == "stderr" && l.at >= at)
+            .filter(|line| matches!(line.source.as_str(), "stderr" | "stdout") && line.at >= at)
             .map(|l| l.text.as_str())
             .take(20)
             .collect();

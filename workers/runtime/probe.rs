@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connect::{ConnectionDeps, open_connection};
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
 use super::remote_state::RemoteState;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::workers::install::PackageHandle;
-use crate::workers::mcp::connection::{Connection, ConnectionDeps};
-use crate::workers::mcp::jsonrpc::NotificationSink;
 
 /// How much longer than its start may take it lives at most.
 const MORE: Duration = Duration::from_secs(30);
@@ -24,15 +23,13 @@ pub async fn probe_server(
     let log_buffer = Arc::<LogBuffer>::default();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
     let shared = ConnectionDeps {
-        hearing: NotificationSink {
-            log_buffer: log_buffer.clone(),
-            redactor: Arc::default(),
-            tools_changed: Arc::default(),
-        },
+        log_buffer: log_buffer.clone(),
+        redactor: Arc::default(),
+        tools_changed: Arc::default(),
         result_limit: manager.limits.result,
         child: Arc::default(),
         ttl: limit + MORE,
-        memory: RemoteState {
+        remote: RemoteState {
             sealed_store: manager.sealed_store.clone(),
             appender: manager.appender.clone(),
             grants: manager.grants.clone(),
@@ -40,10 +37,11 @@ pub async fn probe_server(
             user: None,
             url: "".into(),
             session_id: Arc::default(),
+            stored: Arc::default(),
         },
     };
     let reason =
-        match tokio::time::timeout(limit, Connection::open(server, Some(package), &shared)).await {
+        match tokio::time::timeout(limit, open_connection(server, Some(package), &shared)).await {
             Ok(Ok((connection, _))) => {
                 connection.stop().await;
                 return Ok(());

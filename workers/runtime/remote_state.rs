@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::core::decide::remote::{RemoteFinding, record_finding};
@@ -12,6 +14,7 @@ use crate::core::model::remote::StoredSession;
 use crate::core::names::UserName;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::eventlog::appender::Appender;
+use crate::workers::mcp::SessionStore;
 use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::SealedStore;
 
@@ -36,58 +39,34 @@ pub struct RemoteState {
     pub url: Arc<str>,
     /// The id of the session, to be shown.
     pub session_id: Arc<ArcSwapOption<String>>,
+    /// The sealed value of the stored session.
+    pub stored: Arc<Mutex<Option<ValueId>>>,
 }
 
 impl RemoteState {
-    /// The session that was opened last.
-    pub async fn session(&self, value: ValueId) -> Option<StoredSession> {
-        let session = self.sealed_store.session(self.server, value).await?;
-        self.show(Some(&session.id));
-        Some(session)
+    /// Begins a connection with the session that the catalog names.
+    pub fn begin(&self, session: Option<ValueId>) {
+        *self.stored.lock() = session.filter(|_| self.user.is_none());
     }
 
-    pub fn show(&self, session_id: Option<&str>) {
-        if self.user.is_some() {
-            return;
-        }
-        self.session_id
-            .store(session_id.map(|id| Arc::new(id.to_owned())));
-    }
-
-    /// Keeps a session that was opened in the place of another: put, append, drop the old. Without it the
-    /// connection works all the same; after a restart a new one is opened.
-    pub async fn opened(&self, session: &StoredSession, old: Option<ValueId>) -> Option<ValueId> {
-        if self.user.is_some() {
-            return None;
-        }
-        self.show(Some(&session.id));
+    /// Stores a session and returns the id of the sealed value: put the value, append the event, remove the old value.
+    /// Without the stored session a restart opens a new one.
+    async fn store_session(&self, session: &StoredSession) -> Option<ValueId> {
         let value = ValueId(Uuid::now_v7());
         let place = session_place(self.server, value);
         let text = zeroize::Zeroizing::new(serde_json::to_string(session).ok()?);
         let sealed = self.sealed_store.sealer.seal(place, &text).ok()?;
         if let Err(error) = self.sealed_store.vault.put(value, sealed).await {
-            tracing::warn!(server = %self.server, %error, "a session could not be kept");
+            tracing::warn!(server = %self.server, %error, "cannot store a session");
             return None;
         }
         self.found(RemoteFinding::Session(value)).await;
-        self.drop_value(old).await;
         Some(value)
     }
 
-    /// The server does not know the session any more, and opened no other that has an id.
-    pub async fn ended(&self, old: Option<ValueId>) {
-        self.show(None);
-        if let Some(value) = old {
-            self.found(RemoteFinding::NoSession(value)).await;
-            self.drop_value(old).await;
-        }
-    }
-
-    async fn drop_value(&self, old: Option<ValueId>) {
-        if let Some(old) = old
-            && let Err(error) = self.sealed_store.vault.remove(&[old]).await
-        {
-            tracing::warn!(%error, "an old session is left to the sweep");
+    async fn remove_value(&self, old: ValueId) {
+        if let Err(error) = self.sealed_store.vault.remove(&[old]).await {
+            tracing::warn!(%error, "cannot remove an old session; the sweep of the Vault removes it");
         }
     }
 
@@ -100,6 +79,48 @@ impl RemoteState {
         });
         if let Err(failure) = recorded.await {
             tracing::warn!(server = %self.server, %failure, "what was found out of a server could not be recorded");
+        }
+    }
+}
+
+/// A user's own connection stores and shows no session.
+#[async_trait]
+impl SessionStore for RemoteState {
+    async fn load(&self) -> Option<StoredSession> {
+        let value = (*self.stored.lock())?;
+        let session = self.sealed_store.session(self.server, value).await?;
+        self.show(Some(&session.id));
+        Some(session)
+    }
+
+    fn show(&self, session_id: Option<&str>) {
+        if self.user.is_some() {
+            return;
+        }
+        self.session_id
+            .store(session_id.map(|id| Arc::new(id.to_owned())));
+    }
+
+    async fn store(&self, session: &StoredSession) {
+        if self.user.is_some() {
+            return;
+        }
+        self.show(Some(&session.id));
+        let Some(value) = self.store_session(session).await else {
+            return;
+        };
+        let old = self.stored.lock().replace(value);
+        if let Some(old) = old {
+            self.remove_value(old).await;
+        }
+    }
+
+    async fn end(&self) {
+        self.show(None);
+        let old = self.stored.lock().take();
+        if let Some(old) = old {
+            self.found(RemoteFinding::NoSession(old)).await;
+            self.remove_value(old).await;
         }
     }
 }

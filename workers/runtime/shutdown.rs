@@ -7,7 +7,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
-use crate::workers::mcp::connection::Connection;
+use crate::workers::mcp::Connection;
 
 /// How long calls under way may still take when their server is to stop.
 const FINISH: Duration = Duration::from_secs(2);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc};
 
+use super::connect::{ConnectionDeps, open_connection};
 use super::handle::{RunState, ServerHandle, SupervisorCommand};
 use super::manager::ServerManager;
 use super::reconcile::{matters, news, next_that_matters, upgraded};
@@ -21,8 +22,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
 use crate::time::clock::now_ms;
-use crate::workers::mcp::connection::{ConnectError, Connection, ConnectionDeps};
-use crate::workers::mcp::jsonrpc::NotificationSink;
+use crate::workers::mcp::{ConnectError, Connection};
 
 /// How long a server must have run for its next end to count as its first.
 const STEADY: Duration = Duration::from_secs(60);
@@ -299,17 +299,15 @@ impl Supervisor {
             };
             let limit = Duration::from_millis(server.config.startup_timeout_ms());
             let shared = ConnectionDeps {
-                hearing: NotificationSink {
-                    log_buffer: handle.log_buffer.clone(),
-                    redactor: handle.redactor.clone(),
-                    tools_changed,
-                },
+                log_buffer: handle.log_buffer.clone(),
+                redactor: handle.redactor.clone(),
+                tools_changed,
                 result_limit: manager.limits.result,
                 child: handle.child.clone(),
                 ttl: handle.lease.left(),
-                memory,
+                remote: memory,
             };
-            match tokio::time::timeout(limit, Connection::open(&server, package, &shared)).await {
+            match tokio::time::timeout(limit, open_connection(&server, package, &shared)).await {
                 Ok(connected) => connected.map_err(StartFailure::from),
                 Err(_) => Err(format!(
                     "it was not ready within {} ms (startupTimeout)",

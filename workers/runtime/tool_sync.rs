@@ -10,7 +10,7 @@ use crate::core::decide::server::record_tools;
 use crate::core::event::Actor;
 use crate::core::ids::CommandId;
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::connection::Connection;
+use crate::workers::mcp::Connection;
 
 pub async fn refresh(
     manager: Arc<ServerManager>,
@@ -21,7 +21,7 @@ pub async fn refresh(
     match tokio::time::timeout(limit, connection.list_tools()).await {
         Ok(Ok(tools)) => record(&manager, &handle, tools).await,
         Ok(Err(reason)) => {
-            let reason = handle.redactor.mask(&reason);
+            let reason = handle.redactor.mask(&reason.to_string());
             handle.log_buffer.push(
                 "transport",
                 &format!("the new list of tools was not to be had: {reason}"),

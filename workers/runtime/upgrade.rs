@@ -16,7 +16,7 @@ use crate::core::model::package::Package;
 use crate::core::model::tool::Tools;
 use crate::workers::install;
 use crate::workers::install::{PackageHandle, ProgressSink};
-use crate::workers::mcp::connection::{ConnectError, Connection};
+use crate::workers::mcp::{ConnectError, Connection};
 
 /// Between two attempts, at most.
 const AGAIN: Duration = Duration::from_secs(60);

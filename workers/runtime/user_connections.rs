@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
+use super::connect::{ConnectionDeps, open_connection};
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
 use super::tool_sync::record;
@@ -18,8 +19,7 @@ use crate::core::ids::Position;
 use crate::core::model::grant::Grant;
 use crate::core::names::UserName;
 use crate::time::clock::now_ms;
-use crate::workers::mcp::connection::{ConnectError, Connection, ConnectionDeps};
-use crate::workers::mcp::jsonrpc::NotificationSink;
+use crate::workers::mcp::{ConnectError, Connection};
 
 /// Users of one server that are connected at once; the one not heard of for longest goes first.
 const USERS: usize = 1000;
@@ -130,18 +130,16 @@ async fn connect(
     user: &UserName,
 ) -> Result<Arc<Connection>, Failure> {
     let shared = ConnectionDeps {
-        hearing: NotificationSink {
-            log_buffer: handle.log_buffer.clone(),
-            redactor: handle.redactor.clone(),
-            tools_changed: Arc::default(),
-        },
+        log_buffer: handle.log_buffer.clone(),
+        redactor: handle.redactor.clone(),
+        tools_changed: Arc::default(),
         result_limit: manager.limits.result,
         child: handle.child.clone(),
         ttl: handle.lease.left(),
-        memory: manager.memory(server, handle, Some(user.clone())),
+        remote: manager.memory(server, handle, Some(user.clone())),
     };
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
-    let connected = tokio::time::timeout(limit, Connection::open(server, None, &shared)).await;
+    let connected = tokio::time::timeout(limit, open_connection(server, None, &shared)).await;
     match connected {
         Ok(Ok((connection, tools))) => {
             // Where nobody else can list them, a user's tools are better than none.
