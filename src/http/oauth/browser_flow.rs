@@ -208,7 +208,7 @@ pub async fn callback(
     let command = CompleteAuthorization {
         id: new_command_id(),
         grant: grant.clone(),
-        begun: cookie.authorization,
+        authorization: cookie.authorization,
         code: seal(&state, &grant, GrantValueKind::Code, &code)?,
         issuer: query.iss,
     };

@@ -429,7 +429,7 @@ async fn an_answer_expires() {
     assert!(
         app.happened()
             .await
-            .contains(&"job.forgotten jobs".to_owned())
+            .contains(&"job.expired jobs".to_owned())
     );
 }
 
