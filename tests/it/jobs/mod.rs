@@ -65,8 +65,8 @@ impl App {
     }
 
     /// Returns the arguments of a tool that writes a line and then sleeps.
-    fn noting(&self, line: &str, ms: u64) -> Value {
-        json!({ "path": self.dir.path().join("notes"), "line": line, "ms": ms })
+    fn noting(&self, text: &str, ms: u64) -> Value {
+        json!({ "path": self.dir.path().join("notes"), "line": text, "ms": ms })
     }
 
     /// Waits until the tools have written this number of lines.
@@ -267,10 +267,10 @@ async fn a_cancelled_job_never_starts_or_is_cancelled_at_its_server() {
     let app = fixture().await;
     let running = app.job("default", "never", json!({})).await;
     app.running(&running).await;
-    let told = app.delete(&format!("/jobs/{running}")).await.ok();
+    let cancelled_job = app.delete(&format!("/jobs/{running}")).await.ok();
     assert!(
-        told["job"]["cancelling"] == true || told["job"]["state"] == "cancelled",
-        "{told}"
+        cancelled_job["job"]["cancelling"] == true || cancelled_job["job"]["state"] == "cancelled",
+        "{cancelled_job}"
     );
     let job = app.end_of(&running).await;
     assert_eq!(
