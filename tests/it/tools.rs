@@ -418,14 +418,14 @@ async fn the_list_of_tools_has_an_etag() {
 async fn calls_to_one_server_run_at_the_same_time() {
     let app = fixture(json!({})).await;
     let began = Instant::now();
-    let calls = (0..100).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 200 })));
+    let calls = (0..100).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 1000 })));
     for answer in join_all(calls).await {
         answer.ok();
     }
     let took = began.elapsed();
     assert!(
-        took < Duration::from_secs(10),
-        "one after the other they take 20 seconds; they took {took:?}"
+        took < Duration::from_secs(50),
+        "one after the other they take 100 seconds; they took {took:?}"
     );
 }
 
