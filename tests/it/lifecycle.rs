@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{App, answer, fixture, python};
 use crate::process::binary;
-use crate::processes::{assert_nobody_left, is_alive, parent_of, signal, under_way, zombies_of};
+use crate::processes::{
+    assert_no_process_left, is_alive, parent_of, signal, under_way, zombies_of,
+};
 use crate::wait::wait_until;
 
 #[tokio::test]
@@ -30,7 +32,7 @@ async fn nothing_outlives_a_killed_program() {
         !is_alive(server) && !is_alive(grandchild)
     })
     .await;
-    assert_nobody_left(app.dir.path());
+    assert_no_process_left(app.dir.path());
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! What things cost in memory, counted by the allocator and not by the kernel: a thread's own bytes.
 
+// An allocator is unsafe code.
+#![allow(unsafe_code)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
