@@ -119,6 +119,7 @@ impl Workers {
         let finished = async {
             self.context.manager.hand_over().await;
             self.context.permits.all_free().await;
+            self.context.oauth_limits.wait_until_idle().await;
             futures::future::join_all(self.loops).await;
         };
         if tokio::time::timeout(limit, finished).await.is_err() {
@@ -154,6 +155,8 @@ impl AskHandler for Dispatcher {
         // What is answered from memory needs no place: a full worker still tells how its servers are.
         let _permit = match ask.command {
             ReadServerLogs::NAME | ReadJobAnswer::NAME => None,
+            // These commands may wait for an authorization server. `oauth_limits` bounds them.
+            BeginAuthorization::NAME | CompleteAuthorization::NAME | RefreshTokens::NAME => None,
             CallTool::NAME => Some(context.permits.call().ok_or(Busy)?),
             _ => Some(context.permits.change().ok_or(Busy)?),
         };
@@ -242,13 +245,19 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
             handle(ask, |command| servers::settled(context.clone(), command)).await
         }
         CheckPackages::NAME => {
-            handle(ask, |command| packages::check(context.clone(), command)).await
+            handle(ask, |command| {
+                packages::check_packages(context.clone(), command)
+            })
+            .await
         }
         DeleteServer::NAME => {
             handle(ask, |command| servers::delete(context.clone(), command)).await
         }
         ExchangeGoogleCode::NAME => {
-            handle(ask, |command| google::connect(context.clone(), command)).await
+            handle(ask, |command| {
+                google::exchange_code(context.clone(), command)
+            })
+            .await
         }
         StoreTokens::NAME => {
             handle(ask, |command| {

@@ -87,7 +87,7 @@ pub async fn run(
     let in_time = |what: &str| late(server, limit, what);
     let mut secrets = secrets::open(context, server, &command.user).await?;
     if needs_tokens(&server.config, command.tool.as_str()) {
-        google::add(context, server, &command.user, &mut secrets).await?;
+        google::add_google_secrets(context, server, &command.user, &mut secrets).await?;
     }
     let _masked = CallRedaction::hold(&handle.redactor, &secrets)?;
     let arguments = secret_arguments(&secrets)?;

@@ -67,10 +67,12 @@ pub struct InstallBody {
     headers: Option<BTreeMap<String, String>>,
     session_id: Option<String>,
     reconnection_options: Option<ReconnectionOptions>,
-    /// The module for `python -m`. Only for python, like the fields below.
+    /// The module for `python -m`. Only for python, like the fields below. Without this field and
+    /// `command`, the program starts the console script with the name of the package, or its only
+    /// console script.
     #[schema(example = "mcp_server_time")]
     python_module: Option<String>,
-    /// The arguments of the module.
+    /// The arguments of the module or of the console script.
     python_args: Option<Vec<String>>,
     /// Requirements that pip installs with the package, now and at upgrades.
     #[schema(example = json!(["mcp<2"]))]
@@ -177,12 +179,6 @@ impl InstallBody {
     }
 
     fn take_python(&mut self, seal: &mut CredentialSealer<'_>) -> Result<PythonOptions, Failure> {
-        if self.python_module.is_none() && self.command.is_none() {
-            return Err(Failure::invalid(
-                "pythonModule is missing: the module for python -m; \
-                 or name the program to start in command",
-            ));
-        }
         if self.command.as_deref() == Some("") {
             return Err(Failure::invalid("command must not be empty"));
         }
