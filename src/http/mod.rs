@@ -10,6 +10,7 @@ mod google;
 mod health;
 mod jobs;
 mod keys;
+pub mod listener;
 mod middleware;
 mod oauth;
 mod openapi;
