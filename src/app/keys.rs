@@ -83,7 +83,8 @@ pub fn inspect_key(record: Option<&KeyRecord>, keys: &Keys, data_dir: &Path) -> 
         (None, Some(key)) => (file.display().to_string(), Some(key)),
         (None, None) => (format!("SECRETS_KEY or {}", file.display()), None),
     };
-    let opens = |record| key.is_some_and(|key| keyring::open_keyring(record, key, &keys.old).is_ok());
+    let opens =
+        |record| key.is_some_and(|key| keyring::open_keyring(record, key, &keys.old).is_ok());
     (name, record.is_none_or(opens))
 }
 

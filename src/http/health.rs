@@ -1,12 +1,12 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use futures::future::join_all;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -21,8 +21,6 @@ use crate::views::failure::ErrorBody;
 
 /// The longest wait of `/readyz` for the store and for each worker.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
-/// The areas without which the API cannot work. Packages and OAuth are not among them.
-const REQUIRED_AREAS: [Area; 3] = [Area::Servers, Area::Tools, Area::Secrets];
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -61,7 +59,7 @@ pub async fn readyz(State(state): State<Arc<ApiState>>) -> Result<Response, ApiE
     if let Some(error) = state.projection().halted() {
         missing.push(error.to_string());
     }
-    if let Some(failure) = probe_workers(&state).await {
+    if let Err(failure) = probe_worker(&state).await {
         missing.push(format!("no worker answers ({failure})"));
     }
     if missing.is_empty() {
@@ -72,12 +70,13 @@ pub async fn readyz(State(state): State<Arc<ApiState>>) -> Result<Response, ApiE
     Err(Failure::unavailable(format!("Not ready: {}", missing.join("; "))).into())
 }
 
-/// Asks each required area, because a new worker can subscribe to one area before another.
-async fn probe_workers(state: &ApiState) -> Option<Failure> {
+/// Asks one worker. A worker subscribes to the area of servers last, so its other areas are ready
+/// too.
+async fn probe_worker(state: &ApiState) -> Result<(), Failure> {
+    let target = Target::AnyWorker(Area::Servers);
     let command = ReadServerLogs { servers: vec![] };
-    let probes =
-        REQUIRED_AREAS.map(|area| state.send_once(Target::AnyWorker(area), &command, PROBE_LIMIT));
-    join_all(probes).await.into_iter().find_map(Result::err)
+    state.send_once(target, &command, PROBE_LIMIT).await?;
+    Ok(())
 }
 
 /// Read the metrics in the OpenMetrics text format.
@@ -96,6 +95,10 @@ pub async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Response, Api
     let running = state.catalog().jobs.running();
     metrics.jobs_running.set(running as u64);
     metrics.jobs_on_bus.set(state.pending_jobs().await as u64);
+    metrics
+        .asks_refused
+        .inner()
+        .store(state.refused_asks(), Ordering::Relaxed);
     let text = metrics.render().map_err(internal_error)?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, content_type)], text).into_response())

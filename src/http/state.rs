@@ -191,6 +191,11 @@ impl ApiState {
         self.bus.pending_jobs().await
     }
 
+    /// Returns the number of asks that this process has refused on the bus.
+    pub fn refused_asks(&self) -> u64 {
+        self.bus.refused_asks()
+    }
+
     /// Returns a registered server.
     ///
     /// # Errors
@@ -237,7 +242,7 @@ impl ApiState {
         let owned = self
             .catalog()
             .server(server.as_str())
-            .and_then(|server| server.held());
+            .and_then(|server| server.exclusive_id());
         self.send_to_server(owned, command, limit).await
     }
 

@@ -32,7 +32,7 @@ pub struct DeadLettersView {
     responses((status = 200, description = "The dead letters", body = Success<DeadLettersView>))
 )]
 pub async fn list(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    let dead_letters = state.catalog().dead.all().rev().cloned().collect();
+    let dead_letters = state.catalog().dead_letters.all().rev().cloned().collect();
     success(DeadLettersView { dead_letters })
 }
 

@@ -158,7 +158,7 @@ async fn request_consent_url(
         .map_err(|error: BadName| internal_error(error))?;
     let request = CommandRequest {
         area: Area::Tools,
-        server: server.held(),
+        server: server.exclusive_id(),
         command: CallTool::NAME,
         call: Some(CallTool {
             user: user.clone(),

@@ -201,7 +201,7 @@ pub async fn cancel(
 /// Returns the id of the job that a path names: a job id, or a producer's own id of a job.
 fn resolve_job_id(state: &ApiState, text: &str) -> Result<JobId, Failure> {
     let key = state.job_client().producer_key(text)?;
-    let of_producer = state.catalog().jobs.of_key(key).map(|job| job.id);
+    let of_producer = state.catalog().jobs.find_by_key(key).map(|job| job.id);
     of_producer
         .or_else(|| text.parse().ok())
         .ok_or_else(|| Failure::job_not_found("of that id"))

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::core::command::{Area, ReadJobAnswer};
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
-use crate::core::model::job;
 use crate::core::model::job::Job;
 use crate::http::google::link::add_fresh_login_url;
 use crate::http::state::ApiState;
 use crate::ports::bus::Target;
+use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 
 /// The longest time for a worker to open an answer.
@@ -49,10 +49,11 @@ pub async fn load_answer(state: &ApiState, job: &Job) -> Result<JobAnswer, Failu
     if let Some(ended) = job.ended()
         && ended.answer.is_none()
     {
-        return Ok(job::without_answer(ended.state));
+        return Ok(JobAnswer::missing(ended.state));
     }
     let target = Target::AnyWorker(Area::Jobs);
     let command = ReadJobAnswer { job: job.id };
     let answer = state.send_once(target, &command, OPEN_LIMIT).await?;
+    let answer = JobAnswer::parse(&answer).map_err(internal_error)?;
     add_fresh_login_url(state, job, answer)
 }

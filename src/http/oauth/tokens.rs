@@ -15,7 +15,7 @@ use crate::core::decide::grant::not_remote;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::core::model::grant::{
-    GrantId, GrantTokens, LONGEST, RefreshCredentials, check_scopes, check_text,
+    GrantId, GrantTokens, MAX_TOKEN_LENGTH, RefreshCredentials, check_scopes, check_text,
 };
 use crate::core::names::UserName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
@@ -165,13 +165,13 @@ impl OauthBody {
 }
 
 fn check_token(field: &str, token: &str) -> Result<(), Failure> {
-    let is_valid =
-        (1..=LONGEST).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic());
+    let is_valid = (1..=MAX_TOKEN_LENGTH).contains(&token.len())
+        && token.bytes().all(|b| b.is_ascii_graphic());
     if is_valid {
         return Ok(());
     }
     Err(Failure::invalid(format!(
-        "{field} must be 1 to {LONGEST} visible ASCII characters without blanks"
+        "{field} must be 1 to {MAX_TOKEN_LENGTH} visible ASCII characters without blanks"
     )))
 }
 

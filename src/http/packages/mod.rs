@@ -22,7 +22,7 @@ use crate::core::catalog::server::Server;
 use crate::core::command::{CheckPackages, PackageCheck};
 use crate::core::decide::package::find_installed;
 use crate::core::failure::{Code, Failure};
-use crate::core::model::package::{newer, python_name};
+use crate::core::model::package::{is_newer, python_name};
 use crate::core::names::{PackageName, ServerName};
 use crate::views::failure::ErrorBody;
 use crate::views::package::PackageView;
@@ -201,7 +201,7 @@ fn update_of(server: &Server, check: &PackageCheck) -> Option<Update> {
     let package = &server.package.as_ref()?.package;
     let latest = check.latest.as_ref().ok();
     let update_available =
-        latest.is_some_and(|latest| newer(&package.source, latest, &package.version));
+        latest.is_some_and(|latest| is_newer(&package.source, latest, &package.version));
     Some(Update {
         server_name: server.name.clone(),
         current_version: package.version.clone(),

@@ -6,8 +6,9 @@ use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::{
     HIDDEN, HeaderValue, SealedValue, StoredSession, check_header_value, check_session_id,
-    is_credential, split_user_info,
+    is_credential_header, split_user_info,
 };
+use crate::core::model::update::Update;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::Sealer;
 use crate::http::state::seal_value;
@@ -18,14 +19,6 @@ pub struct CredentialSealer<'a> {
     sealer: &'a Sealer,
     server: ServerId,
     values: Vec<SealedValue>,
-}
-
-/// The user info of a URL in a request.
-pub enum UserInfo {
-    Absent,
-    /// `***`, which stands for the stored user info.
-    Hidden,
-    Sealed(ValueId),
 }
 
 /// The value of a header in a request.
@@ -49,16 +42,17 @@ impl<'a> CredentialSealer<'a> {
         self.values
     }
 
-    /// Returns the URL without credentials, and its user info.
+    /// Returns the URL without credentials, and the update of its user info. `***` keeps the stored
+    /// user info.
     ///
     /// # Errors
     /// `invalid_request`. The sentence never holds the URL, which can hold a password.
-    pub fn url(&mut self, url: &str) -> Result<(String, UserInfo), Failure> {
+    pub fn url(&mut self, url: &str) -> Result<(String, Update<ValueId>), Failure> {
         let (shown, user_info) = split_user_info(url)?;
         let user_info = match user_info.as_deref() {
-            None => UserInfo::Absent,
-            Some(HIDDEN) => UserInfo::Hidden,
-            Some(plain) => UserInfo::Sealed(self.seal(ServerValueKind::UserInfo, "", plain)?),
+            None => Update::Clear,
+            Some(HIDDEN) => Update::Keep,
+            Some(plain) => Update::Set(self.seal(ServerValueKind::UserInfo, "", plain)?),
         };
         Ok((shown, user_info))
     }
@@ -68,7 +62,7 @@ impl<'a> CredentialSealer<'a> {
     /// # Errors
     /// `invalid_request`.
     pub fn header(&mut self, name: &str, value: String) -> Result<HeaderField, Failure> {
-        if !is_credential(name) {
+        if !is_credential_header(name) {
             return Ok(HeaderField::Value(HeaderValue::Plain(value)));
         }
         if value == HIDDEN {

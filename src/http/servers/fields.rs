@@ -6,12 +6,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
-use super::credentials::{CredentialSealer, HeaderField, UserInfo};
+use super::credentials::{CredentialSealer, HeaderField};
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::{ReconnectionOptions, Remote, RemoteChange, SealedValue};
-use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, given, refuse};
+use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, refuse_fields};
+use crate::core::model::update::Update;
 use crate::core::names::{SecretName, ServerName};
 use crate::crypto::seal::Sealer;
 
@@ -63,8 +64,8 @@ pub struct RegisterBody {
     /// info and shows `***`.
     #[schema(example = "https://mcp.example.com/mcp")]
     pub url: Option<String>,
-    /// Headers of every request to the server. The program seals Authorization,
-    /// Proxy-Authorization, Cookie and X-Api-Key and shows `***`.
+    /// Headers of every request to the server. The program seals all values except those of a few
+    /// harmless headers, such as User-Agent and Accept-Language, and shows `***`.
     pub headers: Option<BTreeMap<String, String>>,
     /// The id of an MCP session to resume.
     pub session_id: Option<String>,
@@ -97,13 +98,13 @@ pub struct UpdateBody {
     #[schema(value_type = Option<Vec<String>>)]
     secret_names: Option<Vec<SecretName>>,
     /// `null` sets the default.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000)]
-    startup_timeout: Option<Option<u64>>,
+    startup_timeout: Update<u64>,
     /// `null` sets the default.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000)]
-    tool_timeout: Option<Option<u64>>,
+    tool_timeout: Update<u64>,
     #[serde(default)]
     reset_timeout_on_progress: Option<bool>,
     #[serde(default)]
@@ -114,16 +115,18 @@ pub struct UpdateBody {
     /// info and shows `***`.
     #[schema(example = "https://mcp.example.com/mcp")]
     url: Option<String>,
-    /// All headers of requests to the server. `***` keeps the sealed value.
+    /// All headers of requests to the server. `***` keeps the sealed value. If `url` has another
+    /// origin than before, send the values again, because the program never sends a stored
+    /// credential to another origin.
     headers: Option<BTreeMap<String, String>>,
     /// The id of an MCP session to resume; `null` begins a new session.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
-    session_id: Option<Option<String>>,
+    session_id: Update<String>,
     /// The retries after an interrupted event stream; `null` sets the default.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<ReconnectionOptions>)]
-    reconnection_options: Option<Option<ReconnectionOptions>>,
+    reconnection_options: Update<ReconnectionOptions>,
     #[serde(rename = "status")]
     #[schema(ignore)]
     _status: Option<IgnoredAny>,
@@ -197,7 +200,7 @@ impl RegisterBody {
             ("sessionId", self.session_id.is_some()),
             ("reconnectionOptions", self.reconnection_options.is_some()),
         ];
-        refuse("stdio", fields_of_http)?;
+        refuse_fields("stdio", fields_of_http)?;
         let command = self
             .command
             .take()
@@ -216,7 +219,7 @@ impl RegisterBody {
             ("env", self.env.is_some()),
             ("replicas", self.replicas.is_some()),
         ];
-        refuse("streamable_http", fields_of_stdio)?;
+        refuse_fields("streamable_http", fields_of_stdio)?;
         let url = self.url.take().ok_or_else(|| {
             Failure::invalid("url is missing: the MCP endpoint, http:// or https://")
         })?;
@@ -225,17 +228,17 @@ impl RegisterBody {
         for (name, value) in self.headers.take().unwrap_or_default() {
             let HeaderField::Value(value) = seal.header(&name, value)? else {
                 return Err(Failure::invalid(format!(
-                    "headers.{name} is ***, and no value of it is stored"
+                    "headers.{name} is ***; replace *** with the value"
                 )));
             };
             headers.insert(name, value);
         }
         let user_info = match user_info {
-            UserInfo::Absent => None,
-            UserInfo::Sealed(value) => Some(value),
-            UserInfo::Hidden => {
+            Update::Clear => None,
+            Update::Set(value) => Some(value),
+            Update::Keep => {
                 return Err(Failure::invalid(
-                    "url has *** for its user info, and none is stored",
+                    "url has *** as its user info; replace *** with the user info",
                 ));
             }
         };
@@ -311,11 +314,7 @@ impl UpdateBody {
         if let Some(url) = &self.url {
             let (url, user_info) = seal.url(url)?;
             change.url = Some(url);
-            change.user_info = match user_info {
-                UserInfo::Hidden => None,
-                UserInfo::Absent => Some(None),
-                UserInfo::Sealed(value) => Some(Some(value)),
-            };
+            change.user_info = user_info;
         }
         if let Some(fields) = self.headers.take() {
             let mut headers = BTreeMap::new();
@@ -328,11 +327,8 @@ impl UpdateBody {
             }
             change.headers = Some(headers);
         }
-        change.session = match self.session_id.take() {
-            Some(Some(id)) => Some(Some(seal.session(id)?)),
-            Some(None) => Some(None),
-            None => None,
-        };
+        let session_id = std::mem::take(&mut self.session_id);
+        change.session = session_id.try_map(|id| seal.session(id))?;
         Ok(change)
     }
 }

@@ -29,7 +29,7 @@ use crate::core::decide::server::register_server;
 use crate::core::failure::Failure;
 use crate::core::ids::{Position, ServerId};
 use crate::core::model::idempotency::IdempotencyKey;
-use crate::core::model::server::DEFAULT_TIMEOUT_MS;
+use crate::core::model::timeout::DEFAULT_TIMEOUT_MS;
 use crate::core::names::ServerName;
 use crate::eventlog::history::PointInTime;
 use crate::views::failure::ErrorBody;
@@ -199,11 +199,11 @@ pub async fn update(
     if let Some(installed) = &server.package {
         // The answers show the folder of the package. The change must keep its placeholder.
         let folder = state.package_dirs().link(&installed.package.source, name);
-        change = change.unplaced(&folder.to_string_lossy());
+        change = change.with_placeholder(&folder.to_string_lossy());
     }
     let limit = change
         .startup_timeout
-        .flatten()
+        .apply_to(None)
         .map_or_else(|| server_start_limit(&state, name), start_limit);
     let command = UpdateServer {
         id: new_command_id(),

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::core::arguments::check_args;
 use crate::core::failure::Failure;
-use crate::core::model::server::check_timeout;
+use crate::core::model::timeout::check_timeout;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{ServerName, ToolName, UserName};
 

@@ -79,7 +79,7 @@ pub async fn call(
     let user = body.username.clone();
     let request = CommandRequest {
         area: Area::Tools,
-        server: server.held(),
+        server: server.exclusive_id(),
         command: CallTool::NAME,
         time: call_limit(&server, body.timeout_ms),
         body: detach_slice(&bytes, body.args),
