@@ -97,7 +97,14 @@ pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Resu
         tool,
         timeout_ms: None,
     };
-    let result = tools::run(&context, &server, &call, args, None, began)
+    let request = tools::CallRequest {
+        server: &server,
+        command: &call,
+        args,
+        traceparent: None,
+        start: began,
+    };
+    let result = tools::run(&context, &request)
         .await
         .map_err(|trouble| match trouble {
             HandlerError::Busy => {

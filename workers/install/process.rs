@@ -15,6 +15,8 @@ use crate::workers::guard::GuardedChild;
 const LINES: usize = 30;
 /// Bytes of one line that are kept.
 const WIDTH: usize = 500;
+/// Bytes of a line that are masked before the line is cut to `WIDTH`.
+const MAX_LINE: usize = 8 * 1024;
 /// Bytes of an answer on standard output.
 const ANSWER: usize = 1 << 20;
 /// A guard that is told nothing ends its child after that time; the caller's limit is shorter.
@@ -113,7 +115,7 @@ async fn hear(
         for &byte in text {
             match byte {
                 b'\n' | b'\r' => hearing.line(&std::mem::take(&mut line)),
-                byte if line.len() < WIDTH => line.push(byte),
+                byte if line.len() < MAX_LINE => line.push(byte),
                 _ => {}
             }
         }
@@ -126,11 +128,17 @@ async fn hear(
 
 impl OutputCollector {
     fn line(&self, line: &[u8]) {
-        let text = self.around.redactor.mask_cut(line);
+        let redactor = &self.around.redactor;
+        let text = if line.len() < MAX_LINE {
+            redactor.mask(&String::from_utf8_lossy(line))
+        } else {
+            redactor.mask_cut(line)
+        };
         let text: String = text
             .trim_end()
             .chars()
             .filter(|c| !c.is_control())
+            .take(WIDTH)
             .collect();
         if text.trim().is_empty() {
             return;

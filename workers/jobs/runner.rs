@@ -117,7 +117,7 @@ impl JobRunner {
             .await
         {
             Ok(Some(_)) => {
-                manager.own.taken(asked, manager.limits.lease_ttl);
+                manager.own.start(asked, manager.limits.lease_ttl);
                 super::takeover::take_over(&self.context, manager.worker).await
             }
             Ok(None) => false,

@@ -157,12 +157,12 @@ impl Connection {
         }
     }
 
-    /// Calls under way.
-    pub fn calls(&self) -> usize {
+    /// Waits until the connection has no running calls.
+    pub async fn idle(&self) {
         match self {
-            Self::Stdio(stdio) => stdio.calls(),
-            Self::Http(http) => http.calls(),
-            Self::Sse(sse) => sse.calls(),
+            Self::Stdio(stdio) => stdio.idle().await,
+            Self::Http(http) => http.idle().await,
+            Self::Sse(sse) => sse.idle().await,
         }
     }
 

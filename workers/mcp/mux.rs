@@ -30,6 +30,8 @@ pub struct Mux {
     next: AtomicU64,
     outgoing: mpsc::Sender<Frame>,
     closed: watch::Sender<bool>,
+    /// Notified when the last pending call ends.
+    idle: Notify,
 }
 
 #[derive(Default)]
@@ -57,6 +59,7 @@ impl Mux {
             next: AtomicU64::new(1),
             outgoing,
             closed: watch::Sender::new(false),
+            idle: Notify::new(),
         };
         (Arc::new(mux), frames)
     }
@@ -96,7 +99,7 @@ impl Mux {
 
     /// Hands an answer to whoever waits for it.
     pub fn complete(&self, id: u64, answer: RpcReply) {
-        if let Some(waiting) = self.lock().calls.remove(&id) {
+        if let Some(waiting) = self.remove(id) {
             let _ = waiting.answer.send(answer);
         }
     }
@@ -138,6 +141,7 @@ impl Mux {
         pending.closed = true;
         pending.calls.clear();
         drop(pending);
+        self.idle.notify_waiters();
         self.closed.send_replace(true);
     }
 
@@ -152,6 +156,28 @@ impl Mux {
     /// Calls that wait for an answer.
     pub fn calls(&self) -> usize {
         self.lock().calls.len()
+    }
+
+    /// Waits until no call waits for an answer.
+    pub async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.lock().calls.is_empty() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    fn remove(&self, id: u64) -> Option<PendingCall> {
+        let mut pending = self.lock();
+        let removed = pending.calls.remove(&id);
+        let is_idle = pending.calls.is_empty();
+        drop(pending);
+        if is_idle {
+            self.idle.notify_waiters();
+        }
+        removed
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
@@ -186,7 +212,7 @@ impl Drop for PendingRequest {
         if self.over {
             return;
         }
-        let waiting = self.mux.lock().calls.remove(&self.id);
+        let waiting = self.mux.remove(self.id);
         if waiting.is_some_and(|waiting| waiting.written) {
             // Where the queue is full the child has stopped reading, and would not read this either.
             let _ = self

@@ -28,6 +28,8 @@ use crate::workers::runtime::log_buffer::LogBuffer;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Bytes of standard error read in a second; beyond, the child waits.
 const STDERR_PER_SECOND: usize = 1 << 20;
+/// Bytes of a line of standard error that are masked and logged. The rest of a longer line is dropped.
+const MAX_LINE: usize = 64 * 1024;
 
 /// A connected server.
 pub struct Stdio {
@@ -149,9 +151,9 @@ impl Stdio {
         self.mux.closed().await;
     }
 
-    /// Calls under way.
-    pub fn calls(&self) -> usize {
-        self.mux.calls()
+    /// Waits until no call is running.
+    pub async fn idle(&self) {
+        self.mux.idle().await;
     }
 
     /// Why it ended, once its output is closed. Whatever is left of it is stopped.
@@ -271,7 +273,7 @@ async fn read_stderr(
         let newline = memchr::memchr(b'\n', buffer);
         let taken = newline.map_or(buffer.len(), |at| at + 1);
         // What is beyond a buffer's length of one line is not kept, nor could a secret in it be shown.
-        let room = (64 * 1024usize)
+        let room = MAX_LINE
             .saturating_sub(line.len())
             .min(newline.unwrap_or(taken));
         line.extend_from_slice(&buffer[..room]);
@@ -280,7 +282,12 @@ async fn read_stderr(
         if newline.is_some() {
             let text = String::from_utf8_lossy(&line);
             if !text.trim().is_empty() {
-                log_buffer.push("stderr", &redactor.mask(text.trim_end()));
+                let masked = if line.len() < MAX_LINE {
+                    redactor.mask(text.trim_end())
+                } else {
+                    redactor.mask_cut(&line)
+                };
+                log_buffer.push("stderr", &masked);
             }
             line.clear();
         }

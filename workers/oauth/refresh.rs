@@ -59,7 +59,7 @@ pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<()
             .map_err(away)?
             .is_some()
         {
-            lease.taken(asked, ttl);
+            lease.start(asked, ttl);
             break;
         }
         if began.elapsed() > PATIENCE {

@@ -27,6 +27,7 @@ use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
+use crate::workers::permits::ChangePermit;
 use crate::workers::{idempotency, servers};
 
 /// How long new tokens are tried to be kept while the store is away: without that the access is lost.
@@ -37,6 +38,7 @@ pub const AGAIN: Duration = Duration::from_millis(300);
 pub async fn store_tokens(
     context: Arc<Context>,
     command: StoreTokens,
+    permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
     let StoreTokens {
         id,
@@ -52,7 +54,7 @@ pub async fn store_tokens(
         // Where some are there already, nothing need be put.
         crate::core::decide::grant::require_no_tokens(&context.projection.catalog(), &grant)?;
     }
-    let values = servers::all_current(&context, &sealed)?;
+    let values = servers::vault_values(&context, &sealed)?;
     let decide = move |catalog: &Catalog| {
         if if_absent {
             crate::core::decide::grant::require_no_tokens(catalog, &grant)?;
@@ -61,6 +63,7 @@ pub async fn store_tokens(
     };
     let done = idempotency::commit_once_with_values(&context, id, key, values, decide).await?;
     servers::drop_replaced(&context, &server_name, &done).await;
+    drop(permit);
     servers::settle(&context, &server_name).await
 }
 

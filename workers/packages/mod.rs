@@ -83,7 +83,7 @@ async fn build_and_register(
         return Err(Failure::new(Code::ServerAlreadyExists, taken));
     }
     // Building reads them: the password of an index is among them.
-    for VaultValue { id, sealed } in servers::all_current(context, &register.sealed)? {
+    for VaultValue { id, sealed } in servers::vault_values(context, &register.sealed)? {
         context.vault.put(id, sealed).await.map_err(secrets::away)?;
     }
     let around = open_install_context(

@@ -1,4 +1,4 @@
-//!
+//! Runs the MCP servers of this worker: ownership, supervision, failover, logs and tool lists.
 
 pub mod failover;
 pub mod handle;
@@ -8,7 +8,9 @@ pub mod manager;
 pub mod probe;
 pub mod reconcile;
 pub mod remote_state;
+mod running;
 pub mod shutdown;
+mod start;
 pub mod supervisor;
 pub mod tool_sync;
 pub mod upgrade;

@@ -24,6 +24,8 @@ pub struct StreamableHttpConnection {
     /// Its own stream is read; not for a user's connection, whose news would concern nobody.
     listening: Option<JoinHandle<()>>,
     calls: AtomicUsize,
+    /// Notified when the last running call ends.
+    idle: Notify,
 }
 
 impl StreamableHttpConnection {
@@ -37,6 +39,7 @@ impl StreamableHttpConnection {
             session,
             listening,
             calls: AtomicUsize::new(0),
+            idle: Notify::new(),
         }
     }
 
@@ -45,7 +48,7 @@ impl StreamableHttpConnection {
         if self.is_closed() {
             return Err(CallError::Closed { begun: false });
         }
-        let _under_way = UnderWay::new(&self.calls);
+        let _under_way = UnderWay::new(self);
         let progress = call.reset_on_progress.then(Notify::new);
         let (id, talk) = (self.session.next_id(), self.session.talk());
         let frame = {
@@ -97,8 +100,15 @@ impl StreamableHttpConnection {
         self.session.lost().await;
     }
 
-    pub fn calls(&self) -> usize {
-        self.calls.load(Ordering::Relaxed)
+    /// Waits until no call is running.
+    pub async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.calls.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
     }
 
     pub fn why_it_ended(&self) -> String {
@@ -145,18 +155,20 @@ fn error(trouble: TransportError) -> CallError {
 }
 
 /// Counts a call while it is under way.
-struct UnderWay<'a>(&'a AtomicUsize);
+struct UnderWay<'a>(&'a StreamableHttpConnection);
 
 impl<'a> UnderWay<'a> {
-    fn new(calls: &'a AtomicUsize) -> Self {
-        calls.fetch_add(1, Ordering::Relaxed);
-        Self(calls)
+    fn new(connection: &'a StreamableHttpConnection) -> Self {
+        connection.calls.fetch_add(1, Ordering::Relaxed);
+        Self(connection)
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 

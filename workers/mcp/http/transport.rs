@@ -374,7 +374,8 @@ impl HttpTransport {
             return Ok(None);
         }
         let Ok(line) = serde_json::from_slice::<RpcMessage>(data) else {
-            let text = String::from_utf8_lossy(&data[..data.len().min(400)]).into_owned();
+            let text = String::from_utf8_lossy(data);
+            let text = self.hearing.redactor.mask(&text);
             self.hearing.note(&format!(
                 "the server sent an event that is no JSON-RPC message: {}",
                 shorten(&text, 200)
