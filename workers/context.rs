@@ -12,7 +12,7 @@ use super::sealed_store::SealedStore;
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Google, Limits, Packages, Pools};
-use crate::core::names::{ValueId, WorkerId};
+use crate::core::ids::{ValueId, WorkerId};
 use crate::crypto::seal::{Opener, Sealer};
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
@@ -70,11 +70,11 @@ pub struct WorkerDeps {
 
 impl Context {
     pub fn new(deps: WorkerDeps) -> Self {
-        let commands = CommandClient {
-            bus: deps.bus.clone(),
-            projection: deps.projection.clone(),
-            registry: deps.registry.clone(),
-        };
+        let commands = CommandClient::new(
+            deps.bus.clone(),
+            deps.projection.clone(),
+            deps.registry.clone(),
+        );
         let permits = Permits::new(&deps.limits);
         let key_id = deps.sealer.key_id();
         let credentials = deps.google.credentials.as_deref();

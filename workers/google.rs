@@ -18,11 +18,12 @@ use crate::core::command::ExchangeGoogleCode;
 use crate::core::decide::google::store_google_tokens as decide;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::google::{
     APPLICATION, EXCHANGE, TOKENS, keep_refresh_token, secret_parts, tokens,
 };
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::{BadName, SecretName, ServerId, UserName, ValueId};
+use crate::core::names::{BadName, SecretName, UserName};
 use crate::crypto::context::{GoogleContext, GoogleValueKind};
 use crate::crypto::seal::{Opener, Plaintext, SealError, Sealer};
 use crate::ports::vault::{Sealed, VaultValue};

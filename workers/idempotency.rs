@@ -5,8 +5,8 @@ use crate::core::catalog::Catalog;
 use crate::core::decide::idempotency;
 use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::CommandId;
 use crate::core::model::idempotency::IdempotencyKey;
-use crate::core::names::CommandId;
 use crate::eventlog::appender::Committed;
 use crate::ports::vault::VaultValue;
 

@@ -15,7 +15,7 @@ use super::install::ProgressSink;
 use super::secrets::away;
 use crate::core::command::{KeyUsage, RotateKeys, RotationReport};
 use crate::core::failure::{Code, Failure};
-use crate::core::names::{ValueId, WorkerId};
+use crate::core::ids::{ValueId, WorkerId};
 use crate::crypto::seal::SealError;
 use crate::telemetry::error::internal_error;
 
@@ -78,7 +78,7 @@ pub async fn must_requeue(context: &Context, RotateKeys { to }: &RotateKeys) -> 
         return false;
     }
     sleep(PAUSE).await;
-    let registry = &context.commands.registry;
+    let registry = context.commands.registry();
     registry.workers_with_other_key(to).len() < registry.live_workers().len()
 }
 
@@ -91,7 +91,7 @@ pub async fn rotate_keys(
     let context = &*context;
     progress.phase("rewrapping");
     if context.key_id != to {
-        let waits_for = context.commands.registry.workers_with_other_key(&to);
+        let waits_for = context.commands.registry().workers_with_other_key(&to);
         return rotation_body(RotationReport {
             waits_for,
             ..RotationReport::default()
@@ -200,7 +200,7 @@ async fn rewrap_values(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result
 
 /// Whether from here on the new key is enough, and the workers that may still put what is sealed with another one.
 async fn finish_rotation(context: &Context) -> Result<(bool, Vec<WorkerId>), Failure> {
-    let registry = &context.commands.registry;
+    let registry = context.commands.registry();
     if !context.alone {
         tokio::time::sleep_until(registry.all_reported_at().into()).await;
         let waits_for = registry.workers_with_other_key(&context.key_id);

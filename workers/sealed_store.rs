@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::runtime::remote_state::session_context;
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
-use crate::core::names::{ServerId, ValueId};
 use crate::crypto::context::ServerValueContext;
 use crate::crypto::seal::{Opener, Plaintext, Sealer};
 use crate::ports::error::StoreError;

@@ -16,9 +16,10 @@ use crate::core::command::{
 };
 use crate::core::decide::server as decide;
 use crate::core::failure::Failure;
+use crate::core::ids::ValueId;
 use crate::core::model::remote::SealedValue;
 use crate::core::model::server::ServerStatus;
-use crate::core::names::{ServerName, ValueId};
+use crate::core::names::ServerName;
 use crate::eventlog::appender::Committed;
 use crate::ports::vault::{Sealed, VaultValue};
 
@@ -118,7 +119,7 @@ pub async fn delete(
         return Ok(());
     };
     context.manager.reconcile(&deleted).await;
-    context.metrics.forget(&deleted.name);
+    context.metrics.remove_server(&deleted.name);
     let values: Vec<_> = deleted.values().collect();
     secrets::drop_values(&context, &values).await;
     Ok(())

@@ -126,16 +126,16 @@ pub async fn serve_until(
     let appender = Appender::start(projection.clone());
     // Before the workers: it hears from the first moment how their servers are.
     let registry = Arc::new(WorkerRegistry::new(bus.hints()));
-    let job_client = JobClient {
-        appender: appender.clone(),
-        projection: projection.clone(),
-        vault: vault.clone(),
-        sealer: sealer.clone(),
-        registry: registry.clone(),
-        limits: config.limits.clone(),
-    };
+    let job_client = JobClient::new(
+        appender.clone(),
+        projection.clone(),
+        vault.clone(),
+        sealer.clone(),
+        registry.clone(),
+        config.limits.clone(),
+    );
     let metrics = Metrics::new();
-    tokio::spawn(projection.clone().run());
+    tokio::spawn(projection.clone().follow_log());
     let ending = CancellationToken::new();
     tokio::spawn(
         ending

@@ -1,181 +1,197 @@
-//! Finds the worker for an ask, and asks again where nothing was begun.
+//! Finds the worker for a command, and retries an ask that no worker has started.
 //!
-//! A server with one process is asked for where it runs, and where nobody runs it, of any worker: that
-//! one then takes it. Nothing that may have begun is ever sent twice.
+//! The owner of an exclusive server gets the commands of this server. If no worker owns the
+//! server, any worker gets the command and becomes the owner. The client never repeats an ask that
+//! may have started.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::membership::WorkerRegistry;
 use crate::core::command::{Area, Command};
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::{Position, ServerId};
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::{Position, ServerId};
 use crate::eventlog::projection::Projection;
-use crate::ports::bus::{Ask, Bus, BusError, Target};
+use crate::ports::bus::{Ask, Bus, BusError, Reply, Target};
 use crate::telemetry::error::internal_error;
+use crate::time::clock;
+use crate::time::retry::{ASK_NOT_STARTED, Pauses};
 
-/// How long somebody busy is asked again before the caller is sent away.
-const BUSY: Duration = Duration::from_secs(2);
-
+/// Sends commands to workers.
 pub struct CommandClient {
-    pub bus: Arc<dyn Bus>,
-    pub projection: Arc<Projection>,
-    pub registry: Arc<WorkerRegistry>,
+    bus: Arc<dyn Bus>,
+    projection: Arc<Projection>,
+    registry: Arc<WorkerRegistry>,
 }
 
-/// What is asked, and of whom.
+/// A command and its addressee.
 pub struct CommandRequest {
     pub area: Area,
-    /// The server it is about, where it has one process and that one must answer.
+    /// The exclusive server whose owner must execute the command.
     pub server: Option<ServerId>,
     pub command: &'static str,
     pub call: Option<CallTool>,
     pub body: Bytes,
     pub traceparent: Option<Arc<str>>,
+    /// The time limit, from the first attempt on.
     pub time: Duration,
 }
 
-/// An answer, and how much of the log its worker had seen.
+/// The reply of a worker, and the position that its catalog had reached.
 pub struct CommandResponse {
     pub position: Position,
     pub body: Bytes,
 }
 
 impl CommandClient {
-    /// Asks one place, once, and reads the answer.
+    /// Creates a client that sends over this bus.
+    pub fn new(
+        bus: Arc<dyn Bus>,
+        projection: Arc<Projection>,
+        registry: Arc<WorkerRegistry>,
+    ) -> Self {
+        Self {
+            bus,
+            projection,
+            registry,
+        }
+    }
+
+    /// Returns the registry of the workers that this client chooses from.
+    pub fn registry(&self) -> &WorkerRegistry {
+        &self.registry
+    }
+
+    /// Sends a command once to this target, and parses the reply.
+    ///
+    /// # Errors
+    /// Returns the failure of the command, or a failure that says why no reply came.
     pub async fn send_to<C: Command>(
         &self,
-        to: Target,
+        target: Target,
         command: &C,
         time: Duration,
     ) -> Result<C::Answer, Failure> {
-        let body = Bytes::from(serde_json::to_vec(command).map_err(internal_error)?);
-        let seen = self.projection.position();
+        let body = serde_json::to_vec(command).map_err(internal_error)?;
         let ask = Ask {
-            to,
+            to: target,
             command: C::NAME,
             time_left: time,
-            seen,
+            seen: self.projection.position(),
             traceparent: None,
             call: None,
-            body,
+            body: Bytes::from(body),
         };
-        let reply = self.bus.request(ask).await.map_err(unanswered_failure)?;
-        let body = reply
-            .outcome
-            .map_err(|failure| serde_json::from_slice(&failure).unwrap_or_else(internal_error))?;
-        serde_json::from_slice(&body).map_err(internal_error)
+        let reply = self.bus.request(ask).await.map_err(not_answered)?;
+        parse_json(&parse_reply(reply)?.body)
     }
 
-    pub async fn send(&self, question: CommandRequest) -> Result<CommandResponse, Failure> {
-        let CommandRequest {
-            area,
-            server,
-            command,
-            call,
-            body,
-            traceparent,
-            time,
-        } = question;
-        let began = Instant::now();
-        let mut pauses: Option<backon::ExponentialBackoff> = None;
-        // Whether to look for the one who runs the server; where nobody does, anybody may take it.
-        let mut holder = server;
+    /// Sends a command to the worker that must or may execute it. Retries while no worker has
+    /// started the command.
+    ///
+    /// # Errors
+    /// Returns the failure of the command, or a failure that says why no reply came.
+    pub async fn send(&self, request: CommandRequest) -> Result<CommandResponse, Failure> {
+        let began = clock::monotonic();
+        let mut pauses: Option<Pauses> = None;
+        let mut owned_server = request.server;
         loop {
-            let to = self.choose_target(area, holder);
-            let ask = Ask {
-                to,
-                command,
-                time_left: time.saturating_sub(began.elapsed()),
-                seen: self.projection.position(),
-                traceparent: traceparent.clone(),
-                call: call.clone(),
-                body: body.clone(),
-            };
-            match self.bus.request(ask).await {
-                Ok(reply) => match reply.outcome {
-                    Ok(body) => {
-                        return Ok(CommandResponse {
-                            position: reply.position,
-                            body,
-                        });
+            let target = self.choose_target(request.area, owned_server);
+            match self
+                .bus
+                .request(self.new_ask(&request, target, began))
+                .await
+            {
+                Ok(reply) => match parse_reply(reply) {
+                    // The server moves from one worker to another.
+                    Err(failure) if failure.elsewhere && began.elapsed() < request.time => {
+                        owned_server = request.server;
                     }
-                    Err(failure) => {
-                        let failure: Failure =
-                            serde_json::from_slice(&failure).unwrap_or_else(internal_error);
-                        if !failure.elsewhere || began.elapsed() >= time {
-                            return Err(failure);
-                        }
-                        // It is on its way from one worker to another: it will be somewhere soon.
-                        holder = server;
-                    }
+                    outcome => return outcome,
                 },
                 Err(BusError::NoResponders)
-                    if to != Target::AnyWorker(area)
-                        && (holder.is_some() || began.elapsed() < BUSY) =>
+                    if owned_server.is_some() && target != Target::AnyWorker(request.area) =>
                 {
-                    match holder.take() {
-                        Some(_) => continue,
-                        // The worker that was chosen has just gone.
-                        None => self.registry.refresh(),
-                    }
+                    // No worker owns the server, so any worker may start it.
+                    owned_server = None;
+                    continue;
                 }
-                Err(BusError::Busy) if began.elapsed() < BUSY => {}
-                Err(error) => return Err(unanswered_failure(error)),
+                Err(BusError::NoResponders)
+                    if target != Target::AnyWorker(request.area)
+                        && ASK_NOT_STARTED.allows(began.elapsed()) =>
+                {
+                    // The chosen worker has just left.
+                    self.registry.refresh();
+                }
+                Err(BusError::Busy) if ASK_NOT_STARTED.allows(began.elapsed()) => {}
+                Err(error) => return Err(not_answered(error)),
             }
-            let pause = pauses
-                .get_or_insert_with(busy_pauses)
-                .next()
-                .unwrap_or(BUSY);
-            tokio::time::sleep(pause).await;
+            let pauses = pauses.get_or_insert_with(|| ASK_NOT_STARTED.pauses());
+            tokio::time::sleep(pauses.next_pause()).await;
         }
     }
 
-    fn choose_target(&self, area: Area, holder: Option<ServerId>) -> Target {
+    fn new_ask(&self, request: &CommandRequest, target: Target, began: Instant) -> Ask {
+        Ask {
+            to: target,
+            command: request.command,
+            time_left: request.time.saturating_sub(began.elapsed()),
+            seen: self.projection.position(),
+            traceparent: request.traceparent.clone(),
+            call: request.call.clone(),
+            body: request.body.clone(),
+        }
+    }
+
+    fn choose_target(&self, area: Area, owned_server: Option<ServerId>) -> Target {
         if !self.registry.has_silent_worker() {
-            return holder.map_or(Target::AnyWorker(area), Target::Owner);
+            return owned_server.map_or(Target::AnyWorker(area), Target::Owner);
         }
-        // Whoever stands still has not left the bus: ask only those who are known to be there.
-        let known = match holder {
-            Some(server) => self
-                .registry
-                .owner_of(server)
-                .or_else(|| self.registry.pick_worker()),
-            None => self.registry.pick_worker(),
-        };
-        known.map_or(Target::AnyWorker(area), Target::Worker)
+        // The bus may still deliver to a worker that has stopped, so the client chooses a worker
+        // that reports.
+        let owner = owned_server.and_then(|server| self.registry.owner_of(server));
+        owner
+            .or_else(|| self.registry.pick_worker())
+            .map_or(Target::AnyWorker(area), Target::Worker)
     }
 }
 
-fn busy_pauses() -> backon::ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(5))
-        .with_max_delay(Duration::from_millis(200))
-        .with_jitter()
-        .without_max_times()
-        .build()
+fn parse_reply(reply: Reply) -> Result<CommandResponse, Failure> {
+    match reply.outcome {
+        Ok(body) => Ok(CommandResponse {
+            position: reply.position,
+            body,
+        }),
+        Err(failure) => Err(serde_json::from_slice(&failure).unwrap_or_else(internal_error)),
+    }
 }
 
-fn unanswered_failure(error: BusError) -> Failure {
+fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(internal_error)
+}
+
+fn not_answered(error: BusError) -> Failure {
     match error {
         BusError::NoResponders => {
-            Failure::unavailable("No worker is there to take the request; ask again")
+            Failure::unavailable("No worker can take the request; retry in a moment")
         }
         BusError::Busy => Failure::unavailable(
-            "Too many calls are under way (MAX_CALLS, MAX_CALLS_PER_SERVER, MAX_CALLS_PER_USER); ask again",
+            "Too many calls are running (MAX_CALLS, MAX_CALLS_PER_SERVER, MAX_CALLS_PER_USER); retry in a moment",
         ),
         BusError::Unavailable => {
-            Failure::unavailable("The message bus cannot be reached; ask again")
+            Failure::unavailable("The message bus cannot be reached; retry in a moment")
         }
-        BusError::TimedOut => Failure::new(Code::Timeout, "No answer came in time").maybe_run(),
+        BusError::TimedOut => {
+            Failure::new(Code::Timeout, "The worker did not answer in time").maybe_run()
+        }
         BusError::WorkerLost => Failure::new(
             Code::OutcomeUnknown,
-            "The worker fell silent; whether the work was done is unknown",
+            "The worker disconnected during the request; it is unknown whether the work was done",
         )
         .maybe_run(),
     }

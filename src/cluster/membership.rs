@@ -1,205 +1,205 @@
-//! What workers tell: who is there, and how the servers they run look right now.
+//! The reports of workers: which workers live, and the status of the servers that they run.
 //!
-//! None of it is state. A worker tells every two seconds and on every change; what is older is
-//! forgotten, so the board is right again a few seconds after anything.
+//! A report is not state. A worker reports every two seconds and on every change, and an older
+//! report expires. After any failure the registry is right again a few seconds later.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
+use crate::core::ids::{ServerId, WorkerId};
 use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
-use crate::core::names::{ServerId, WorkerId};
 use crate::ports::bus::Hint;
+use crate::time::clock;
 
-/// What was told so long ago is forgotten.
-const FRESH: Duration = Duration::from_secs(6);
-/// A worker that has told nothing for so long stands still or is dead.
-const QUIET: Duration = Duration::from_secs(4);
-/// A bus may take minutes to notice that one of its takers stands still.
-const SUSPECTED: Duration = Duration::from_secs(600);
+/// A report about a server counts for this long.
+const REPORT_LIFETIME: Duration = Duration::from_secs(6);
+/// A worker without a report for this long has stopped or is dead.
+const SILENCE_LIMIT: Duration = Duration::from_secs(4);
+/// The registry remembers a silent worker for this long, because the bus may need minutes to
+/// notice that a subscriber has stopped.
+const SILENT_WORKER_RETENTION: Duration = Duration::from_secs(600);
 
+/// The live workers and the servers that they run.
 pub struct WorkerRegistry {
-    told: Mutex<RegistryState>,
-    /// Since when it listens.
-    since: Instant,
-    quiet: AtomicBool,
-    turn: AtomicUsize,
+    state: Mutex<RegistryState>,
+    started: Instant,
+    has_silent_worker: AtomicBool,
+    /// Counts the picks, so that the workers are picked in turn.
+    picks: AtomicUsize,
 }
 
 struct RegistryState {
     hints: Receiver<Hint>,
-    /// When each worker was last heard of, until it said that it leaves.
-    workers: HashMap<WorkerId, Instant>,
-    /// The id of the key that each of them seals with.
-    keys: HashMap<WorkerId, Option<String>>,
-    /// The one that was told last, by whomever: who is there next has it too.
-    last_key: Option<String>,
+    /// The time of the last report of each worker that has not left.
+    last_reports: HashMap<WorkerId, Instant>,
+    /// The id of the key that each worker seals with. `None` if the worker does not report it.
+    key_ids: HashMap<WorkerId, Option<String>>,
+    /// The key id that any worker reported last. The next worker has this key too.
+    last_key_id: Option<String>,
     servers: HashMap<ServerId, Vec<ServerReport>>,
 }
 
-/// What one worker has said of one server.
+/// The newest report of one worker about one server.
 #[derive(Clone)]
 struct ServerReport {
     worker: WorkerId,
-    live: ServerStatus,
+    status: ServerStatus,
     at: Instant,
 }
 
+impl ServerReport {
+    fn is_running(&self) -> bool {
+        self.status.status != ConnectionStatus::Disconnected
+    }
+}
+
 impl WorkerRegistry {
+    /// Creates a registry that reads these hints.
     pub fn new(hints: Receiver<Hint>) -> Self {
-        let (workers, keys, servers) = Default::default();
-        let told = RegistryState {
-            hints,
-            workers,
-            keys,
-            last_key: None,
-            servers,
-        };
-        let (quiet, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
         Self {
-            told: Mutex::new(told),
-            since: Instant::now(),
-            quiet,
-            turn,
+            state: Mutex::new(RegistryState {
+                hints,
+                last_reports: HashMap::new(),
+                key_ids: HashMap::new(),
+                last_key_id: None,
+                servers: HashMap::new(),
+            }),
+            started: now(),
+            has_silent_worker: AtomicBool::new(false),
+            picks: AtomicUsize::new(0),
         }
     }
 
-    /// How each of these servers looks, and the workers that have told of it.
+    /// Returns the best status of each server, and the workers that report the server.
     pub fn server_statuses(&self, servers: &[ServerId]) -> Vec<(ServerStatus, Vec<WorkerId>)> {
-        let told = self.read();
-        let now = Instant::now();
-        let look = |id| {
-            let fresh = told.fresh(id, now);
-            let workers = fresh.clone().map(|word| word.worker).collect();
-            let best = fresh.max_by_key(|word| (rank(word.live.status), word.at));
-            (
-                best.map_or(ServerStatus::of(ConnectionStatus::Disconnected), |word| {
-                    word.live.clone()
-                }),
-                workers,
-            )
-        };
-        servers.iter().map(look).collect()
+        let state = self.current_state();
+        let now = now();
+        servers
+            .iter()
+            .map(|server| {
+                let reports = state.live_reports(server, now);
+                let workers = reports.clone().map(|report| report.worker).collect();
+                let best = reports.max_by_key(|report| (rank(report.status.status), report.at));
+                let status = best
+                    .map_or(ServerStatus::of(ConnectionStatus::Disconnected), |report| {
+                        report.status.clone()
+                    });
+                (status, workers)
+            })
+            .collect()
     }
 
-    /// Who runs the server, as far as anybody has told.
+    /// Returns the worker that reported last that it runs the server.
     pub fn owner_of(&self, server: ServerId) -> Option<WorkerId> {
-        let told = self.read();
-        let running = told
-            .fresh(&server, Instant::now())
-            .filter(|word| word.live.status != ConnectionStatus::Disconnected);
-        running.max_by_key(|word| word.at).map(|word| word.worker)
+        let state = self.current_state();
+        state
+            .live_reports(&server, now())
+            .filter(|report| report.is_running())
+            .max_by_key(|report| report.at)
+            .map(|report| report.worker)
     }
 
-    /// When somebody else than `me` last told of the server, and whether it runs it.
-    pub fn last_report_by_others(&self, server: ServerId, me: WorkerId) -> Option<(Instant, bool)> {
-        let told = self.read();
-        let others = told
-            .servers
-            .get(&server)
-            .into_iter()
-            .flatten()
-            .filter(|word| word.worker != me);
-        others
-            .map(|word| (word.at, word.live.status != ConnectionStatus::Disconnected))
+    /// Returns the time of the newest report about the server by another worker than `own`, and
+    /// whether that worker runs the server.
+    pub fn last_report_by_others(
+        &self,
+        server: ServerId,
+        own: WorkerId,
+    ) -> Option<(Instant, bool)> {
+        let state = self.current_state();
+        let reports = state.servers.get(&server).into_iter().flatten();
+        reports
+            .filter(|report| report.worker != own)
+            .map(|report| (report.at, report.is_running()))
             .max()
     }
 
-    /// Whether a worker stands still, so that what is sent to all may get to it and stay there.
+    /// Returns whether a worker has stopped without leaving. A message to any worker may reach
+    /// this one and get no reply.
     pub fn has_silent_worker(&self) -> bool {
-        self.quiet.load(Ordering::Relaxed)
+        self.has_silent_worker.load(Ordering::Relaxed)
     }
 
-    /// The workers heard of lately, in the order of their ids.
+    /// Returns the workers that reported in the last four seconds, in the order of their ids.
     pub fn live_workers(&self) -> Vec<WorkerId> {
-        let now = Instant::now();
-        let told = self.read();
-        let lively = told
-            .workers
-            .iter()
-            .filter(|(_, at)| now.duration_since(**at) < QUIET);
-        let mut workers: Vec<_> = lively.map(|(worker, _)| *worker).collect();
+        let state = self.current_state();
+        let mut workers: Vec<_> = state.live_workers(now()).collect();
         workers.sort_unstable();
         workers
     }
 
-    /// One of the workers heard of lately, each in turn.
+    /// Returns one of the live workers, each in turn.
     pub fn pick_worker(&self) -> Option<WorkerId> {
         let workers = self.live_workers();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        workers.get(turn % workers.len().max(1)).copied()
+        let pick = self.picks.fetch_add(1, Ordering::Relaxed);
+        workers.get(pick % workers.len().max(1)).copied()
     }
 
-    /// When everybody who is there has told of it.
+    /// Returns the time from which on every live worker has reported to this registry.
     pub fn all_reported_at(&self) -> Instant {
-        self.since + QUIET
+        self.started + SILENCE_LIMIT
     }
 
-    /// The workers heard of lately that seal with another key than this, or do not say with which.
-    pub fn workers_with_other_key(&self, key: &str) -> Vec<WorkerId> {
+    /// Returns the live workers that seal with another key than this one, or report no key.
+    pub fn workers_with_other_key(&self, key_id: &str) -> Vec<WorkerId> {
         let mut workers = self.live_workers();
-        let told = self.read();
+        let state = self.current_state();
         workers.retain(|worker| {
-            told.keys
+            state
+                .key_ids
                 .get(worker)
-                .is_some_and(|its| its.as_deref() != Some(key))
+                .is_some_and(|reported| reported.as_deref() != Some(key_id))
         });
         workers
     }
 
-    /// The keys that workers seal with, where none of them does with this one. Empty where one does, does not say, or
-    /// nobody was ever heard of.
-    pub fn fallback_keys(&self, own: &str) -> Vec<String> {
-        let told = self.read();
-        let now = Instant::now();
-        let lively = told
-            .workers
-            .iter()
-            .filter(|(_, at)| now.duration_since(**at) < QUIET);
-        let mut keys: Vec<_> = lively
-            .filter_map(|(worker, _)| told.keys.get(worker))
+    /// Returns the key ids of the live workers if none of them seals with `own_key_id`. Returns an
+    /// empty list if a worker seals with it, if a worker reports no key, or if no worker has ever
+    /// reported.
+    pub fn fallback_keys(&self, own_key_id: &str) -> Vec<String> {
+        let state = self.current_state();
+        let mut key_ids: Vec<_> = state
+            .live_workers(now())
+            .filter_map(|worker| state.key_ids.get(&worker))
             .map(Option::as_deref)
             .collect();
-        if keys.is_empty() {
-            keys.extend(told.last_key.as_deref().map(Some));
+        if key_ids.is_empty() {
+            key_ids.extend(state.last_key_id.as_deref().map(Some));
         }
-        let others = keys
+        let other_key_ids: Option<Vec<_>> = key_ids
             .into_iter()
-            .map(|key| key.filter(|key| *key != own).map(str::to_owned));
-        others.collect::<Option<_>>().unwrap_or_default()
+            .map(|key_id| key_id.filter(|key_id| *key_id != own_key_id))
+            .map(|key_id| key_id.map(str::to_owned))
+            .collect();
+        other_key_ids.unwrap_or_default()
     }
 
-    /// Reads what has been told meanwhile, so that nobody has to wake for every word of it.
+    /// Reads the reports that have arrived, and removes the expired ones. The process calls this
+    /// twice a second, so that no task must wake for each report.
     pub fn refresh(&self) {
-        let mut told = self.read();
-        let now = Instant::now();
-        told.workers
-            .retain(|_, at| now.duration_since(*at) < SUSPECTED);
-        told.servers.retain(|_, words| {
-            words.retain(|word| now.duration_since(word.at) < SUSPECTED);
-            !words.is_empty()
-        });
-        let RegistryState { workers, keys, .. } = &mut *told;
-        keys.retain(|worker, _| workers.contains_key(worker));
-        let quiet = told
-            .workers
-            .values()
-            .any(|at| now.duration_since(*at) >= QUIET);
-        self.quiet.store(quiet, Ordering::Relaxed);
+        let mut state = self.current_state();
+        let is_silent = state.expire(now());
+        self.has_silent_worker.store(is_silent, Ordering::Relaxed);
     }
 
-    fn read(&self) -> MutexGuard<'_, RegistryState> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.read();
-        told
+    fn current_state(&self) -> MutexGuard<'_, RegistryState> {
+        let mut state = self.state.lock();
+        state.read_hints();
+        state
     }
 }
 
-/// Of several words on one server, the one to be shown.
+/// The registry keeps standard instants, because synchronous code compares them.
+fn now() -> Instant {
+    clock::monotonic().into_std()
+}
+
+/// Orders the statuses that several workers report for one server. The highest rank is shown.
 fn rank(status: ConnectionStatus) -> u8 {
     match status {
         ConnectionStatus::Connected => 3,
@@ -210,52 +210,71 @@ fn rank(status: ConnectionStatus) -> u8 {
 }
 
 impl RegistryState {
-    fn fresh(
+    fn live_reports(
         &self,
         server: &ServerId,
         now: Instant,
     ) -> impl Iterator<Item = &ServerReport> + Clone {
-        let words = self.servers.get(server).into_iter().flatten();
-        words.filter(move |word| now.duration_since(word.at) < FRESH)
+        let reports = self.servers.get(server).into_iter().flatten();
+        reports.filter(move |report| now.duration_since(report.at) < REPORT_LIFETIME)
     }
 
-    fn read(&mut self) {
+    fn live_workers(&self, now: Instant) -> impl Iterator<Item = WorkerId> {
+        self.last_reports
+            .iter()
+            .filter(move |(_, at)| now.duration_since(**at) < SILENCE_LIMIT)
+            .map(|(worker, _)| *worker)
+    }
+
+    /// Removes old reports. Returns whether a worker is silent.
+    fn expire(&mut self, now: Instant) -> bool {
+        let is_retained = |at: Instant| now.duration_since(at) < SILENT_WORKER_RETENTION;
+        self.last_reports.retain(|_, at| is_retained(*at));
+        for reports in self.servers.values_mut() {
+            reports.retain(|report| is_retained(report.at));
+        }
+        self.servers.retain(|_, reports| !reports.is_empty());
+        let last_reports = &self.last_reports;
+        self.key_ids
+            .retain(|worker, _| last_reports.contains_key(worker));
+        last_reports
+            .values()
+            .any(|at| now.duration_since(*at) >= SILENCE_LIMIT)
+    }
+
+    fn read_hints(&mut self) {
         loop {
             match self.hints.try_recv() {
                 Ok(Hint::Status(status)) => match serde_json::from_slice(&status) {
                     Ok(status) => self.apply_status(status),
-                    Err(error) => tracing::debug!(%error, "a worker's status cannot be read"),
+                    Err(error) => {
+                        tracing::debug!(%error, "the registry cannot parse the report of a worker");
+                    }
                 },
                 Ok(Hint::LogMoved(_)) => {}
-                // Everything is told again every two seconds.
+                // The workers repeat their reports every two seconds.
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
         }
     }
 
-    fn apply_status(
-        &mut self,
-        WorkerStatus {
-            worker,
-            servers,
-            leaving,
-            key,
-        }: WorkerStatus,
-    ) {
-        let at = Instant::now();
-        for (id, live) in servers {
-            let words = self.servers.entry(id).or_default();
-            words.retain(|word| word.worker != worker);
-            words.push(ServerReport { worker, live, at });
+    fn apply_status(&mut self, report: WorkerStatus) {
+        let at = now();
+        let worker = report.worker;
+        for (server, status) in report.servers {
+            let reports = self.servers.entry(server).or_default();
+            reports.retain(|report| report.worker != worker);
+            reports.push(ServerReport { worker, status, at });
         }
-        match leaving {
-            true => self.workers.remove(&worker),
-            false => self.workers.insert(worker, at),
-        };
-        if key.is_some() {
-            self.last_key.clone_from(&key);
+        if report.leaving {
+            self.last_reports.remove(&worker);
+        } else {
+            self.last_reports.insert(worker, at);
         }
-        self.keys.insert(worker, key);
+        if report.key.is_some() {
+            self.last_key_id.clone_from(&report.key);
+        }
+        self.key_ids.insert(worker, report.key);
     }
 }

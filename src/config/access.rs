@@ -8,17 +8,17 @@ use super::listen::{Listen, PublicUrl};
 pub const ADMIN_TOKEN: Variable = Variable {
     name: "ADMIN_TOKEN",
     default: "",
-    about: "With it, requests need the header Authorization: Bearer <token>; 16 characters or more.",
+    about: "With a token, every request needs the header Authorization: Bearer <token>. At least 16 visible ASCII characters.",
 };
 const ALLOW_UNAUTHENTICATED: Variable = Variable {
     name: "ALLOW_UNAUTHENTICATED",
     default: "false",
-    about: "Listen beyond loopback without ADMIN_TOKEN: whoever reaches the port then runs commands on this machine.",
+    about: "true permits an address beyond loopback without ADMIN_TOKEN. Every client that reaches the port can then run commands on this machine.",
 };
 const ALLOWED_HOSTS: Variable = Variable {
     name: "ALLOWED_HOSTS",
     default: "",
-    about: "Further Host names that requests without a token may use, comma-separated.",
+    about: "Further Host names for requests without a token, comma-separated.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&ADMIN_TOKEN, &ALLOW_UNAUTHENTICATED, &ALLOWED_HOSTS];

@@ -6,7 +6,7 @@ use super::env::{BadConfig, Env, Variable};
 const MCP_API_URL: Variable = Variable {
     name: "MCP_API_URL",
     default: "http://127.0.0.1:8080",
-    about: "Where mcp-api finds the API that it is a client of (call, servers, rotate-keys, import).",
+    about: "The API that the commands call, servers, install, rotate-keys, dead and import talk to.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&MCP_API_URL];

@@ -7,7 +7,7 @@ use super::env::{BadConfig, Env, Variable};
 pub const DATA_DIR: Variable = Variable {
     name: "DATA_DIR",
     default: "./data",
-    about: "The folder for the log, the sealed secrets and the key; one process at a time.",
+    about: "The folder of the log, the sealed values and the key. Only one process uses it at a time.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&DATA_DIR];

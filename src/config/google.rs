@@ -8,7 +8,7 @@ use super::env::{BadConfig, Env, Variable};
 const GOOGLE_OAUTH_CREDENTIALS: Variable = Variable {
     name: "GOOGLE_OAUTH_CREDENTIALS",
     default: "",
-    about: "The JSON that Google's console gives for an OAuth client, in one line; servers marked MCP_AUTH_TYPE=OAUTH2_GOOGLE get it.",
+    about: "The JSON of an OAuth client from Google's console, in one line. Servers with MCP_AUTH_TYPE=OAUTH2_GOOGLE get it.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&GOOGLE_OAUTH_CREDENTIALS];

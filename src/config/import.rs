@@ -8,12 +8,12 @@ use crate::crypto::seal::SecretsKey;
 const IMPORT_MONGO_URL: Variable = Variable {
     name: "IMPORT_MONGO_URL",
     default: "",
-    about: "The MongoDB that mcp-api import reads, with the database in it; where absent, MONGO_URL or MONGO_HOST.",
+    about: "The MongoDB that mcp-api import reads, with its database. Without it, MONGO_URL or MONGO_HOST.",
 };
 const IMPORT_SECRETS_KEY: Variable = Variable {
     name: "IMPORT_SECRETS_KEY",
     default: "",
-    about: "The SECRETS_KEY of the original whose data mcp-api import reads; where absent, SECRETS_KEY.",
+    about: "The SECRETS_KEY of the predecessor whose data mcp-api import reads. Without it, SECRETS_KEY.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&IMPORT_MONGO_URL, &IMPORT_SECRETS_KEY];

@@ -6,12 +6,12 @@ use crate::crypto::seal::SecretsKey;
 pub(super) const SECRETS_KEY: Variable = Variable {
     name: "SECRETS_KEY",
     default: "",
-    about: "The key that seals all secrets: 32 bytes in hex or base64, or a passphrase; without it DATA_DIR/secrets.key is made.",
+    about: "The deployment key, which encrypts all secrets: 32 bytes in hex or base64, or a passphrase. Without it, the program creates DATA_DIR/secrets.key. Required with MongoDB.",
 };
 const SECRETS_KEYS_OLD: Variable = Variable {
     name: "SECRETS_KEYS_OLD",
     default: "",
-    about: "Earlier keys that may still open secrets, comma-separated.",
+    about: "Earlier keys that may still decrypt secrets, comma-separated.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&SECRETS_KEY, &SECRETS_KEYS_OLD];

@@ -7,7 +7,7 @@ use super::env::{BadConfig, Env, Variable};
 const PAYLOAD_LIMIT: Variable = Variable {
     name: "PAYLOAD_LIMIT",
     default: "6mb",
-    about: "The largest request body; mb is 1024 times 1024 bytes.",
+    about: "The largest request body.",
 };
 const RESULT_LIMIT: Variable = Variable {
     name: "RESULT_LIMIT",
@@ -17,7 +17,7 @@ const RESULT_LIMIT: Variable = Variable {
 const MAX_CALLS: Variable = Variable {
     name: "MAX_CALLS",
     default: "1024",
-    about: "Tool calls a worker has under way at once.",
+    about: "Tool calls that a worker executes at once.",
 };
 const MAX_CALLS_PER_SERVER: Variable = Variable {
     name: "MAX_CALLS_PER_SERVER",
@@ -32,22 +32,22 @@ const MAX_CALLS_PER_USER: Variable = Variable {
 const MAX_WAITING_JOBS: Variable = Variable {
     name: "MAX_WAITING_JOBS",
     default: "20000",
-    about: "Jobs that may wait for one user.",
+    about: "Waiting jobs of one user.",
 };
 const JOB_RESULT_TTL: Variable = Variable {
     name: "JOB_RESULT_TTL",
     default: "24h",
-    about: "How long the answer of a job that has ended is kept; under an Idempotency-Key, 24 hours from its beginning at least.",
+    about: "The time for which the log keeps the answer of an ended job. With an Idempotency-Key, at least 24 hours from the start of the job.",
 };
 const LEASE_TTL: Variable = Variable {
     name: "LEASE_TTL",
     default: "12s",
-    about: "How long a worker that stands still may keep its servers; then their processes are killed.",
+    about: "The longest time for which a worker that stands still keeps its servers. Then their processes are killed.",
 };
 const DRAIN_TIMEOUT: Variable = Variable {
     name: "DRAIN_TIMEOUT",
     default: "30s",
-    about: "How long running calls may still take after SIGTERM.",
+    about: "The time that running calls have after SIGTERM.",
 };
 
 pub const VARIABLES: &[&Variable] = &[

@@ -9,17 +9,17 @@ use super::env::{BadConfig, Env, Variable};
 const HOST: Variable = Variable {
     name: "HOST",
     default: "127.0.0.1",
-    about: "The address to listen on; 0.0.0.0 is every one and needs ADMIN_TOKEN.",
+    about: "The address to listen on. 0.0.0.0 means all addresses and needs ADMIN_TOKEN.",
 };
 const PORT: Variable = Variable {
     name: "PORT",
     default: "8080",
-    about: "The port to listen on; 0 picks a free one.",
+    about: "The port to listen on. 0 selects a free port.",
 };
 const PUBLIC_URL: Variable = Variable {
     name: "PUBLIC_URL",
     default: "",
-    about: "The URL under which users reach this API, if it stands behind a proxy.",
+    about: "The URL under which users reach this API through a proxy. Cookies are Secure if it is https.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&HOST, &PORT, &PUBLIC_URL];

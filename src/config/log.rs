@@ -5,12 +5,12 @@ use super::env::{BadConfig, Env, Variable};
 const LOG_FORMAT: Variable = Variable {
     name: "LOG_FORMAT",
     default: "auto",
-    about: "pretty, json, or auto: pretty on a terminal, else json.",
+    about: "pretty, json, or auto: pretty on a terminal, else JSON.",
 };
 const RUST_LOG: Variable = Variable {
     name: "RUST_LOG",
     default: "info,rmcp=warn",
-    about: "What is logged, as tracing's EnvFilter takes it. Libraries that log whole messages are kept quiet all the same.",
+    about: "The log filter, in the syntax of EnvFilter of the crate tracing-subscriber. Libraries that log whole messages stay quiet in any case.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&LOG_FORMAT, &RUST_LOG];

@@ -10,32 +10,32 @@ use crate::core::names::{PackageName, ServerName, VersionTag};
 const PACKAGES_DIR: Variable = Variable {
     name: "PACKAGES_DIR",
     default: "packages",
-    about: "The folder for installed packages, one deployment's alone; a relative one lies in DATA_DIR where that is set.",
+    about: "The folder of installed packages. Only one deployment uses it.",
 };
 const PYTHON_BIN: Variable = Variable {
     name: "PYTHON_BIN",
     default: "python3",
-    about: "The Python that virtual environments are made with.",
+    about: "The Python that creates virtual environments.",
 };
 const PYTHON_VENV_DIR: Variable = Variable {
     name: "PYTHON_VENV_DIR",
     default: "packages/python",
-    about: "The folder for virtual environments; relative as PACKAGES_DIR is.",
+    about: "The folder of virtual environments.",
 };
 const PIP_INDEX_URL: Variable = Variable {
     name: "PIP_INDEX_URL",
     default: "",
-    about: "The package index for Python, where an installation names none; PyPI where neither does.",
+    about: "The Python package index for installations that name none. Without it, PyPI.",
 };
 const PIP_EXTRA_INDEX_URL: Variable = Variable {
     name: "PIP_EXTRA_INDEX_URL",
     default: "",
-    about: "A further package index for Python, where an installation names none.",
+    about: "A further Python package index for installations that name none.",
 };
 const INSTALL_ON_START: Variable = Variable {
     name: "INSTALL_ON_START",
     default: "",
-    about: "Packages of npm to be installed where no server of that name is there yet: package|server, comma-separated.",
+    about: "npm packages to install at start if no server of that name exists: package|server, comma-separated. A package may name a version: package@1.2.3|server.",
 };
 
 pub const VARIABLES: &[&Variable] = &[

@@ -5,12 +5,12 @@ use super::env::{BadConfig, Env, Variable};
 const ROLES: Variable = Variable {
     name: "ROLES",
     default: "api,worker",
-    about: "What this process does: api answers HTTP, worker runs servers. One alone needs NATS_URL.",
+    about: "The roles of this process: api answers HTTP, worker runs servers. A single role needs NATS_URL.",
 };
 const POOLS: Variable = Variable {
     name: "POOLS",
     default: "tools,packages,tokens",
-    about: "What this worker takes: tools is servers, calls and secrets; packages installs; tokens refreshes OAuth tokens.",
+    about: "The pools of this worker: tools runs servers, calls and secrets, packages installs packages, tokens refreshes OAuth tokens.",
 };
 
 pub const VARIABLES: &[&Variable] = &[&ROLES, &POOLS];

@@ -8,32 +8,32 @@ use super::roles::Roles;
 const NATS_URL: Variable = Variable {
     name: "NATS_URL",
     default: "",
-    about: "NATS servers, comma-separated, such as nats://user:password@nats:4222 or tls://nats:4222; needs MongoDB too.",
+    about: "NATS servers, comma-separated, such as nats://user:password@nats:4222 or tls://nats:4222. Needs MongoDB too.",
 };
 const NATS_CREDS: Variable = Variable {
     name: "NATS_CREDS",
     default: "",
-    about: "A .creds file for NATS, made by nsc or an operator.",
+    about: "A .creds file for NATS, from nsc or an operator.",
 };
 const NATS_CA: Variable = Variable {
     name: "NATS_CA",
     default: "",
-    about: "A PEM file of certificates to trust for tls:// instead of the system's.",
+    about: "A PEM file of certificates that tls:// trusts instead of the system's.",
 };
 const MONGO_URL: Variable = Variable {
     name: "MONGO_URL",
     default: "",
-    about: "MongoDB, as mongodb:// or mongodb+srv:// with all its options; wins over the five below.",
+    about: "MongoDB as mongodb:// or mongodb+srv:// with all options. Replaces MONGO_HOST, MONGO_USER, MONGO_PASS and MONGO_REPLICASET.",
 };
 const MONGO_HOST: Variable = Variable {
     name: "MONGO_HOST",
     default: "",
-    about: "MongoDB's host, host:port, or several, comma-separated.",
+    about: "The host of MongoDB as host:port, or several hosts, comma-separated.",
 };
 const MONGO_USER: Variable = Variable {
     name: "MONGO_USER",
     default: "",
-    about: "The user for MONGO_HOST.",
+    about: "The user for MONGO_HOST. The user is looked up in the database admin.",
 };
 const MONGO_PASS: Variable = Variable {
     name: "MONGO_PASS",
@@ -43,17 +43,17 @@ const MONGO_PASS: Variable = Variable {
 const MONGO_DBNAME: Variable = Variable {
     name: "MONGO_DBNAME",
     default: "mcp",
-    about: "The database, where MONGO_URL names none.",
+    about: "The database, if MONGO_URL names none.",
 };
 const MONGO_REPLICASET: Variable = Variable {
     name: "MONGO_REPLICASET",
     default: "",
-    about: "The name of MONGO_HOST's replica set.",
+    about: "The replica set of MONGO_HOST.",
 };
 const SECRETS_DBNAME: Variable = Variable {
     name: "SECRETS_DBNAME",
     default: "secrets",
-    about: "The collection of sealed values is mcpapi_ and this name.",
+    about: "The collection of sealed values is mcpapi_ plus this name.",
 };
 
 pub const VARIABLES: &[&Variable] = &[

@@ -1,7 +1,8 @@
-//! The rules, without the world: values in, values out. No clock, no random, no I/O, no async.
+//! The pure rules: functions take values and return values. They read no clock, no random number and no file,
+//! and they never wait.
 //!
-//! A change is decided against a [`catalog::Catalog`] and becomes [`event::Event`]s; the catalogue is
-//! nothing but those events folded. A fact from outside travels in the [`command`].
+//! A decision takes a [`catalog::Catalog`] and a [`command`] and returns [`event::Event`]s. The catalog is the fold
+//! of all events. A worker fetches a missing fact and puts it into the command.
 
 pub mod arguments;
 pub mod catalog;
@@ -9,6 +10,7 @@ pub mod command;
 pub mod decide;
 pub mod event;
 pub mod failure;
+pub mod ids;
 pub mod model;
 pub mod names;
 pub mod producer_message;

@@ -1,4 +1,4 @@
-//! Names and ids, parsed once at the door: inside, a value of these types is a good one.
+//! The names that users, servers and packages have. Each name is checked once, where it enters the program.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -8,13 +8,19 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-/// Why a text is not a name. Its sentence says what would be right, never the text itself:
-/// somebody may have put a secret into the wrong field.
+/// Says why a text is not a name. The sentence states the rule and never repeats the text,
+/// because a caller may have put a secret into the wrong field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadName(&'static str);
+
+impl BadName {
+    /// `rule` completes the sentence "<field> …", such as "must be the id of a job".
+    pub(in crate::core) const fn new(rule: &'static str) -> Self {
+        Self(rule)
+    }
+}
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $check:path) => {
@@ -36,8 +42,8 @@ macro_rules! name {
             }
         }
         impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                from.deserialize_str(Text(PhantomData))
+            fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+                input.deserialize_str(NameVisitor(PhantomData))
             }
         }
         impl Borrow<str> for $name {
@@ -46,58 +52,58 @@ macro_rules! name {
             }
         }
         impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
             }
         }
     };
 }
 
-/// Reads a name from a text without keeping a copy of that.
-struct Text<T>(PhantomData<T>);
+/// Parses a name from a borrowed text, without a copy of that text.
+struct NameVisitor<T>(PhantomData<T>);
 
-impl<T: FromStr<Err = BadName>> serde::de::Visitor<'_> for Text<T> {
+impl<T: FromStr<Err = BadName>> serde::de::Visitor<'_> for NameVisitor<T> {
     type Value = T;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a string")
     }
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
         text.parse().map_err(E::custom)
     }
 }
 
-fn as_text<S: serde::Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(text)
+fn as_text<S: serde::Serializer>(text: &Arc<str>, output: S) -> Result<S::Ok, S::Error> {
+    output.serialize_str(text)
 }
 
 name!(
-    /// A server's name: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, safe in a URL and in a file name.
-    ServerName, server_name
+    /// Names a server: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, safe in a URL and in a file name.
+    ServerName, check_server_name
 );
 name!(
-    /// A user's name: 1 to 256 characters, none of them a control character.
-    UserName, text_name
+    /// Names a user: 1 to 256 characters, without control characters.
+    UserName, check_text_name
 );
 name!(
-    /// A secret's name, which is the argument it becomes: 1 to 256 characters, no control characters.
-    SecretName, text_name
+    /// Names a secret and the argument that it fills: 1 to 256 characters, without control characters.
+    SecretName, check_text_name
 );
 name!(
-    /// A tool's name as its server gives it: 1 to 256 characters, no control characters.
-    ToolName, text_name
+    /// Names a tool, as its server does: 1 to 256 characters, without control characters.
+    ToolName, check_text_name
 );
 
 name!(
-    /// A package's name at npm or PyPI, a scope included; never an option, a path or a URL.
-    PackageName, package_name
+    /// Names a package of npm (with its scope) or PyPI. It is never an option, a path or a URL.
+    PackageName, check_package_name
 );
 name!(
-    /// A version or a tag such as `latest`; no range.
-    VersionTag, version_tag
+    /// Names a version or a tag such as `latest`. It is never a range.
+    VersionTag, check_version_tag
 );
 
 impl UserName {
-    /// Who acts where nobody is named.
+    /// Acts when a request names no user.
     pub const DEFAULT: &'static str = "default";
 }
 
@@ -107,61 +113,61 @@ impl Default for UserName {
     }
 }
 
-fn server_name(text: &str) -> Result<(), BadName> {
-    let first = text
+fn check_server_name(text: &str) -> Result<(), BadName> {
+    let starts_well = text
         .bytes()
         .next()
-        .is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = text
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let all_allowed = text
         .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    if first && rest && text.len() <= 64 {
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    if starts_well && all_allowed && text.len() <= 64 {
         return Ok(());
     }
     Err(BadName(
-        "must be 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or a digit",
+        "must be 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or a digit",
     ))
 }
 
-fn package_name(text: &str) -> Result<(), BadName> {
-    let part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~'))
+fn check_package_name(text: &str) -> Result<(), BadName> {
+    let is_part = |part: &str| {
+        part.starts_with(|character: char| character.is_ascii_alphanumeric())
+            && part.bytes().all(|byte| {
+                byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'~')
+            })
     };
-    let good = match text.strip_prefix('@') {
+    let is_name = match text.strip_prefix('@') {
         Some(scoped) => scoped
             .split_once('/')
-            .is_some_and(|(scope, name)| part(scope) && part(name)),
-        None => part(text),
+            .is_some_and(|(scope, name)| is_part(scope) && is_part(name)),
+        None => is_part(text),
     };
-    if good && text.len() <= 214 {
+    if is_name && text.len() <= 214 {
         return Ok(());
     }
     Err(BadName(
-        "must be a package's name, such as mcp-server-time or @modelcontextprotocol/server-memory",
+        "must be the name of a package, such as mcp-server-time or @modelcontextprotocol/server-memory",
     ))
 }
 
-fn version_tag(text: &str) -> Result<(), BadName> {
-    let first = text
+fn check_version_tag(text: &str) -> Result<(), BadName> {
+    let starts_well = text
         .bytes()
         .next()
-        .is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = text
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+' | b'!'));
-    if first && rest && text.len() <= 128 {
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let all_allowed = text.bytes().all(|byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+' | b'!')
+    });
+    if starts_well && all_allowed && text.len() <= 128 {
         return Ok(());
     }
     Err(BadName("must be a version such as 1.2.3, or latest"))
 }
 
-fn text_name(text: &str) -> Result<(), BadName> {
-    // At most 256 characters are at most 1,024 bytes: count only what can still be right.
-    let short = text.len() <= 1024 && text.chars().count() <= 256;
-    if short && !text.is_empty() && !text.chars().any(char::is_control) {
+fn check_text_name(text: &str) -> Result<(), BadName> {
+    // 256 characters have at most 1,024 bytes, so a longer text is refused before its characters are counted.
+    let is_short = text.len() <= 1024 && text.chars().count() <= 256;
+    if is_short && !text.is_empty() && !text.chars().any(char::is_control) {
         return Ok(());
     }
     Err(BadName(
@@ -169,123 +175,12 @@ fn text_name(text: &str) -> Result<(), BadName> {
     ))
 }
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-        #[serde(transparent)]
-        #[schemars(with = "String")]
-        pub struct $name(pub Uuid);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-    };
-}
-
-id!(
-    /// One registration of a server. A name registered again gets a new id and inherits nothing.
-    ServerId
-);
-id!(
-    /// What one worker at a time may do: run a server, have its own jobs, refresh a grant.
-    LeaseId
-);
-id!(
-    /// One sealed value in the Vault. Values never change: a new value has a new id.
-    ValueId
-);
-id!(
-    /// One intended change. The same id twice is the same change, made once.
-    CommandId
-);
-id!(
-    /// One job. Ids are ordered by the time at which they were made (UUID version 7).
-    JobId
-);
-id!(
-    /// 128 bits of a keyed digest, written like an id.
-    Digest
-);
-id!(
-    /// One running worker; a restarted one is another.
-    WorkerId
-);
-
-impl JobId {
-    /// Milliseconds since 1970, where the id is one of version 7 (RFC 9562, section 5.7).
-    pub fn made_at(self) -> Option<u64> {
-        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
-        Some(seconds * 1000 + u64::from(nanos) / 1_000_000)
-    }
-}
-
-impl FromStr for JobId {
-    type Err = BadName;
-    fn from_str(text: &str) -> Result<Self, BadName> {
-        text.parse()
-            .map(Self)
-            .map_err(|_| BadName("must be the id of a job"))
-    }
-}
-
-impl From<ServerId> for LeaseId {
-    fn from(ServerId(id): ServerId) -> Self {
-        Self(id)
-    }
-}
-
-impl From<JobId> for LeaseId {
-    fn from(JobId(id): JobId) -> Self {
-        Self(id)
-    }
-}
-
-impl From<WorkerId> for LeaseId {
-    fn from(WorkerId(id): WorkerId) -> Self {
-        Self(id)
-    }
-}
-
-/// How many appends the log holds up to and including this one. The first is 1; 0 is the empty log.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-#[serde(transparent)]
-pub struct Position(pub u64);
-
-impl Position {
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn server_names_are_safe_in_urls_and_files() {
+    fn a_server_name_is_safe_in_urls_and_files() {
         for good in ["a", "7", "mcp-github", "a.b_c-d", &"x".repeat(64)] {
             assert!(good.parse::<ServerName>().is_ok(), "{good}");
         }
@@ -305,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn text_names_are_counted_in_characters() {
+    fn the_length_of_a_text_name_counts_characters() {
         assert!("ü".repeat(256).parse::<UserName>().is_ok());
         assert!("😀".repeat(256).parse::<UserName>().is_ok());
         for bad in ["", "a\nb", "a\u{7f}", "\u{85}", &"ü".repeat(257)] {
@@ -314,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_and_versions_are_no_options_paths_or_urls() {
+    fn package_names_and_versions_are_never_options_paths_or_urls() {
         for good in ["a", "mcp-server-time", "@scope/a.b_c", "7zip", "A"] {
             assert!(good.parse::<PackageName>().is_ok(), "{good}");
         }
@@ -347,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_name_is_checked_again() {
+    fn deserializing_checks_a_name_again() {
         assert!(serde_json::from_str::<ServerName>("\"ok\"").is_ok());
         assert!(serde_json::from_str::<ServerName>("\"not ok\"").is_err());
     }

@@ -1,8 +1,9 @@
 //! Where sealed values belong: the associated data that binds each to its place.
 
 use super::seal::{FORMAT, length_prefixed};
+use crate::core::ids::{JobId, ServerId, ValueId};
 use crate::core::model::grant::GrantId;
-use crate::core::names::{JobId, SecretName, ServerId, UserName, ValueId};
+use crate::core::names::{SecretName, UserName};
 
 /// What a sealed value is for; it opens for nothing else.
 pub trait SealContext {

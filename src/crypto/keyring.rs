@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::context::SealContext;
 use super::seal::{CHECK_PLACE, KEY_ID, Opener, SealError, Sealer};
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 use crate::ports::vault::{KeyRecord, Sealed};
 
 impl Sealer {
@@ -69,7 +69,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::core::names::{ServerId, UserName};
+    use crate::core::ids::ServerId;
+    use crate::core::names::UserName;
     use crate::crypto::context::SecretContext;
     use crate::crypto::seal::{SecretsKey, new_record, open_keyring};
 

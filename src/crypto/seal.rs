@@ -20,7 +20,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::context::SealContext;
-use crate::core::names::Digest;
+use crate::core::ids::Digest;
 use crate::ports::vault::{KeyRecord, Sealed};
 
 pub const FORMAT: u8 = 1;
@@ -311,7 +311,8 @@ pub fn open_keyring(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::names::{SecretName, ServerId, UserName, ValueId};
+    use crate::core::ids::{ServerId, ValueId};
+    use crate::core::names::{SecretName, UserName};
     use crate::crypto::context::{
         GoogleContext, GoogleValueKind, SecretContext, ServerValueContext, ServerValueKind,
     };

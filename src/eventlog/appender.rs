@@ -1,49 +1,49 @@
-//! The one road for every change: read, decide, append, publish. Nothing else writes state.
+//! The only path for a change: read, decide, append, publish. No other code writes state.
 //!
-//! One appender per process writes the commands that wait together as one append. Each is decided
-//! against what the ones before it have made; the position is the only lock, so whoever finds it
-//! taken catches up and decides again.
+//! Each process has one appender. It appends the waiting commands as one entry. It decides each
+//! command against the catalog that the commands before it have made. The position is the only
+//! lock: if another process has taken the position, the appender folds that entry and decides the
+//! commands again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use super::ONE_ENTRY;
+use super::conflict_backoff::ConflictBackoff;
 use super::projection::Projection;
 use crate::core::catalog::Catalog;
 use crate::core::event::{Actor, Commit, Entry, Event};
 use crate::core::failure::Failure;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::AppendError;
 use crate::ports::vault::VaultValue;
-use crate::telemetry::error::internal_error;
-use crate::time::clock::now_ms;
+use crate::telemetry::error::{error_chain, internal_error};
+use crate::time::clock;
 
-/// Commands that may wait for the appender; a sender past that waits itself.
+/// Commands that wait for the appender. A sender of one more command waits itself.
 const QUEUE_LENGTH: usize = 1024;
-/// Commands in one append.
+/// The most commands in one entry.
 const BATCH: usize = 256;
-/// How long a command is tried again while others take the position.
+/// The appender decides a command again for this long while other processes take the position.
 const CONTENTION_WINDOW: Duration = Duration::from_secs(10);
-/// How long an entry that took the position is waited for, where a majority has not stored it yet.
+/// The appender waits this long for the entry that took the position, because a majority of the
+/// store's members may not have it yet.
 const CONFLICT_WAIT: Duration = Duration::from_millis(100);
 
-/// The most entries of others that one lets pass, and the longest it waits for them.
-const FOREIGN_APPEND_WINDOW: u64 = 16;
-const TURN_LIMIT: Duration = Duration::from_millis(50);
-
-/// Decides a command against a catalogue; called again when somebody else was first.
+/// Decides a command against a catalog. The appender calls it again after each conflict.
 type Decide = Box<dyn Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync>;
 
-/// A change that has happened.
+/// A change that is in the log.
 #[derive(Debug, Clone)]
 pub struct Committed {
     pub position: Position,
     pub events: Arc<Vec<Event>>,
-    /// The catalogue it was decided against; `None` when the same command had happened before.
+    /// The catalog of the decision. `None` if the command was in the log already.
     pub before: Option<Arc<Catalog>>,
 }
 
@@ -52,11 +52,11 @@ struct PendingCommand {
     actor: Actor,
     values: Vec<VaultValue>,
     decide: Decide,
-    until: Instant,
+    deadline: Instant,
     answer: oneshot::Sender<Result<Committed, Failure>>,
 }
 
-/// Hands changes to the process's appender.
+/// Sends changes to the appender task of this process.
 #[derive(Clone)]
 pub struct Appender {
     projection: Arc<Projection>,
@@ -64,14 +64,19 @@ pub struct Appender {
 }
 
 impl Appender {
+    /// Starts the appender task.
     pub fn start(projection: Arc<Projection>) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE_LENGTH);
-        tokio::spawn(append_all(projection.clone(), waiting));
+        let (queue, pending) = mpsc::channel(QUEUE_LENGTH);
+        tokio::spawn(append_batches(projection.clone(), pending));
         Self { projection, queue }
     }
 
-    /// Makes a change, once: the same `id` again finds its own commit and gets the same answer.
-    /// It is carried through even when the caller stops waiting.
+    /// Commits a change once: a repeat with the same `id` finds the first commit and returns it.
+    /// The appender completes the change even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// Returns the failure of the decision, or `unavailable` if the store does not answer, other
+    /// processes take the position for ten seconds, or this process stops.
     pub async fn commit(
         &self,
         id: CommandId,
@@ -81,8 +86,12 @@ impl Appender {
         self.commit_with_values(id, actor, vec![], decide).await
     }
 
-    /// A change whose events name values: whatever the log names is in the Vault. Where it is refused, they may be
-    /// there too, and are the caller's to remove.
+    /// Commits a change whose events name values. The values are in the Vault before the log names
+    /// them.
+    ///
+    /// # Errors
+    /// Returns the same failures as [`Appender::commit`]. After a failure the values may be in the
+    /// Vault, and the caller removes them.
     pub async fn commit_with_values(
         &self,
         id: CommandId,
@@ -90,84 +99,48 @@ impl Appender {
         values: Vec<VaultValue>,
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Send + Sync + 'static,
     ) -> Result<Committed, Failure> {
-        let values = match values.is_empty() {
-            true => values,
-            false => self
-                .projection
-                .log()
-                .prepare_values(values)
-                .await
-                .map_err(|error| store_unavailable(&error))?,
+        let values = if values.is_empty() {
+            values
+        } else {
+            let log = self.projection.log();
+            let prepared = log.prepare_values(values).await;
+            prepared.map_err(|error| store_unavailable(&error))?
         };
         let (answer, answered) = oneshot::channel();
-        let until = Instant::now() + CONTENTION_WINDOW;
-        let waiting = PendingCommand {
+        let pending = PendingCommand {
             id,
             actor,
             values,
             decide: Box::new(decide),
-            until,
+            deadline: clock::monotonic() + CONTENTION_WINDOW,
             answer,
         };
-        let closed = || Failure::unavailable("mcp-api is stopping and makes no more changes");
-        self.queue.send(waiting).await.map_err(|_| closed())?;
-        answered.await.map_err(|_| closed())?
+        self.queue.send(pending).await.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())?
     }
 }
 
-async fn append_all(projection: Arc<Projection>, mut queue: mpsc::Receiver<PendingCommand>) {
+fn stopping() -> Failure {
+    Failure::unavailable("mcp-api is stopping and makes no more changes")
+}
+
+async fn append_batches(projection: Arc<Projection>, mut queue: mpsc::Receiver<PendingCommand>) {
     let mut batch = Vec::with_capacity(BATCH);
-    let (mut turns, mut moves) = (ConflictBackoff::default(), projection.subscribe());
+    let mut backoff = ConflictBackoff::default();
+    let mut positions = projection.subscribe();
     while !batch.is_empty() || queue.recv_many(&mut batch, BATCH).await > 0 {
-        turns.wait_for_turn(&mut moves).await;
-        // Whoever has come while others were first goes along.
+        backoff.wait_for_turn(&mut positions).await;
+        // Commands that arrived during the wait join the batch.
         while batch.len() < BATCH
-            && let Ok(waiting) = queue.try_recv()
+            && let Ok(pending) = queue.try_recv()
         {
-            batch.push(waiting);
+            batch.push(pending);
         }
-        batch = append(&projection, batch, &mut turns).await;
+        batch = append_batch(&projection, batch, &mut backoff).await;
     }
 }
 
-/// How processes that append at the same time take turns without a word: each lets as many entries of others pass
-/// after its own as it has lost races, and fewer where fewer come in time. So few races are lost, and what waits
-/// meanwhile goes along.
-#[derive(Default)]
-struct ConflictBackoff {
-    others: u64,
-    /// One's own newest entry, and until when others may follow it.
-    own: Position,
-    until: Option<Instant>,
-}
-
-impl ConflictBackoff {
-    async fn wait_for_turn(&mut self, moves: &mut watch::Receiver<Position>) {
-        let Some(until) = self.until.take() else {
-            return;
-        };
-        let passed = |at: &Position| at.0.saturating_sub(self.own.0);
-        if timeout_at(until, moves.wait_for(|at| passed(at) >= self.others))
-            .await
-            .is_err()
-        {
-            self.others = self.others.min(passed(&moves.borrow()));
-        }
-    }
-
-    fn record_conflict(&mut self) {
-        self.others = (self.others + 1).min(FOREIGN_APPEND_WINDOW);
-    }
-
-    /// Another's entry takes about as long as one's own. Waiting longer for it would lose more than the races do.
-    fn record_append(&mut self, position: Position, took: Duration) {
-        self.own = position;
-        let wait = (took * self.others as u32).min(TURN_LIMIT);
-        self.until = (self.others > 0).then(|| Instant::now() + wait);
-    }
-}
-
-/// A batch decided: what to append, and what each command will be told once that has happened.
+/// A decided batch: the entry to append, and the answer of each command after the append.
 struct DecidedBatch {
     after: Catalog,
     commits: Vec<Commit>,
@@ -175,73 +148,82 @@ struct DecidedBatch {
     answers: Vec<Result<Committed, Failure>>,
 }
 
-/// Decides a batch, appends it and answers. What is to be decided again, after what others have made, is
-/// given back.
-async fn append(
+/// Decides a batch, appends it and answers its commands. Returns the commands that must be decided
+/// again.
+async fn append_batch(
     projection: &Projection,
     batch: Vec<PendingCommand>,
-    turns: &mut ConflictBackoff,
+    backoff: &mut ConflictBackoff,
 ) -> Vec<PendingCommand> {
-    if let Some(unreadable) = projection.halted() {
-        return fail_batch(
-            batch,
-            &Failure::unavailable(format!("No change is possible: {unreadable}")),
-        );
+    if let Some(halted) = projection.halted() {
+        let failure = Failure::unavailable(format!("No change is possible: {halted}"));
+        return fail_batch(batch, &failure);
     }
-    let plan = match decide_batch(&projection.catalog(), &batch) {
-        Ok(plan) => plan,
-        Err(cause) => return fail_batch(batch, &internal_error(cause)),
+    let decided = match decide_batch(&projection.catalog(), &batch) {
+        Ok(decided) => decided,
+        Err(error) => return fail_batch(batch, &internal_error(error)),
     };
-    if plan.commits.is_empty() {
-        return answer_batch(projection, batch, plan.answers).await;
+    if decided.commits.is_empty() {
+        return answer_batch(projection, batch, decided.answers).await;
     }
-    let position = plan.after.position;
+    let position = decided.after.position;
     let entry = Entry {
         position,
-        at: now_ms(),
-        commits: plan.commits,
+        at: clock::now_ms(),
+        commits: decided.commits,
     };
-    let began = Instant::now();
-    match projection.log().append(&entry, &plan.values).await {
+    let began = clock::monotonic();
+    match projection.log().append(&entry, &decided.values).await {
         Ok(()) => {
-            turns.record_append(position, began.elapsed());
-            projection.publish(plan.after);
-            answer_batch(projection, batch, plan.answers).await
+            backoff.record_append(position, began.elapsed());
+            projection.publish(decided.after, &entry);
+            answer_batch(projection, batch, decided.answers).await
         }
         Err(AppendError::Taken) => {
-            turns.record_conflict();
-            // Until the winner's entry is here, the same would be tried in vain.
+            backoff.record_conflict();
+            // Before the entry of the winner is folded, the same append would fail again.
             projection.wait_for(position, CONFLICT_WAIT).await;
-            let now = Instant::now();
-            let (late, again): (Vec<_>, Vec<_>) =
-                batch.into_iter().partition(|waiting| waiting.until <= now);
-            fail_batch(
-                late,
-                &Failure::unavailable("Too many changes at once; ask again"),
-            );
-            again
+            retain_undecided(batch)
         }
-        Err(AppendError::Repeated(id)) => {
-            let (repeated, rest): (Vec<_>, Vec<_>) =
-                batch.into_iter().partition(|waiting| waiting.id == id);
-            for waiting in repeated {
-                let done = match find_commit(projection, id).await {
-                    Ok(Some(done)) => {
-                        // The commit may be one that this process has not read yet.
-                        projection.wait_for(done.position, CONFLICT_WAIT).await;
-                        Ok(done)
-                    }
-                    Ok(None) => Err(internal_error(
-                        "a command is in the log and cannot be found there",
-                    )),
-                    Err(failure) => Err(failure),
-                };
-                let _ = waiting.answer.send(done);
-            }
-            rest
-        }
+        Err(AppendError::Repeated(id)) => answer_repeated(projection, batch, id).await,
         Err(AppendError::Store(error)) => fail_batch(batch, &store_unavailable(&error)),
     }
+}
+
+/// Fails the commands whose deadline has passed, and returns the other commands.
+fn retain_undecided(batch: Vec<PendingCommand>) -> Vec<PendingCommand> {
+    let now = clock::monotonic();
+    let is_late = |pending: &PendingCommand| pending.deadline <= now;
+    let (late, retained): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_late);
+    let failure = Failure::unavailable("Too many changes at once; retry the request");
+    fail_batch(late, &failure);
+    retained
+}
+
+/// Answers the command that is in the log already, and returns the other commands.
+async fn answer_repeated(
+    projection: &Projection,
+    batch: Vec<PendingCommand>,
+    id: CommandId,
+) -> Vec<PendingCommand> {
+    let (repeated, retained): (Vec<_>, Vec<_>) =
+        batch.into_iter().partition(|pending| pending.id == id);
+    for pending in repeated {
+        let committed = match find_commit(projection, id).await {
+            Ok(Some(committed)) => {
+                // This process may not have folded the commit yet.
+                projection.wait_for(committed.position, CONFLICT_WAIT).await;
+                Ok(committed)
+            }
+            Ok(None) => Err(internal_error(
+                "the store says that a command is in the log, and the log has no such command",
+            )),
+            Err(failure) => Err(failure),
+        };
+        // The caller may have left.
+        let _ = pending.answer.send(committed);
+    }
+    retained
 }
 
 fn decide_batch(
@@ -250,32 +232,35 @@ fn decide_batch(
 ) -> Result<DecidedBatch, serde_json::Error> {
     let mut after = base.clone();
     after.position = base.position.next();
-    let (mut commits, mut values): (Vec<Commit>, Vec<VaultValue>) = Default::default();
+    let mut commits = Vec::new();
+    let mut values = Vec::new();
     let mut answers: Vec<Result<Committed, Failure>> = Vec::with_capacity(batch.len());
-    let mut planned = HashMap::with_capacity(batch.len());
-    for (n, waiting) in batch.iter().enumerate() {
+    let mut decided_at = HashMap::with_capacity(batch.len());
+    for (index, pending) in batch.iter().enumerate() {
         // The same command twice in one batch is one change, and both senders get its answer.
-        let first = *planned.entry(waiting.id).or_insert(n);
-        if first < n {
-            answers.push(answers[first].clone().map(|done| Committed {
+        let first = *decided_at.entry(pending.id).or_insert(index);
+        if first < index {
+            let repeated = answers[first].clone().map(|committed| Committed {
                 before: None,
-                ..done
-            }));
+                ..committed
+            });
+            answers.push(repeated);
             continue;
         }
         let before = Arc::new(after.clone());
-        let decided = (waiting.decide)(&before).map(Arc::new);
+        let decided = (pending.decide)(&before).map(Arc::new);
         if let Ok(events) = &decided
             && !events.is_empty()
         {
-            let stored = events.iter().map(Event::encode).collect::<Result<_, _>>()?;
             commits.push(Commit {
-                command_id: waiting.id,
-                actor: waiting.actor,
-                events: stored,
+                command_id: pending.id,
+                actor: pending.actor,
+                events: events.iter().map(Event::encode).collect::<Result<_, _>>()?,
             });
-            values.extend_from_slice(&waiting.values);
-            events.iter().for_each(|event| after.apply(event));
+            values.extend_from_slice(&pending.values);
+            for event in events.iter() {
+                after.apply(event);
+            }
         }
         answers.push(decided.map(|events| Committed {
             position: after.position,
@@ -285,10 +270,9 @@ fn decide_batch(
     }
     if commits.is_empty() {
         after.position = base.position;
-        answers
-            .iter_mut()
-            .flatten()
-            .for_each(|done| done.position = base.position);
+        for committed in answers.iter_mut().flatten() {
+            committed.position = base.position;
+        }
     }
     Ok(DecidedBatch {
         after,
@@ -298,107 +282,69 @@ fn decide_batch(
     })
 }
 
-/// A command that is refused, or finds nothing to do, may be one that has already happened.
+/// Answers all commands of a batch. A command that was refused or that changed nothing may be a
+/// repeat, so its first commit is looked up.
 async fn answer_batch(
     projection: &Projection,
     batch: Vec<PendingCommand>,
     answers: Vec<Result<Committed, Failure>>,
 ) -> Vec<PendingCommand> {
-    for (waiting, answer) in batch.into_iter().zip(answers) {
+    for (pending, answer) in batch.into_iter().zip(answers) {
         let answer = match answer {
-            Ok(done) if !done.events.is_empty() => Ok(done),
-            refused_or_nothing => match find_commit(projection, waiting.id).await {
-                Ok(Some(done)) => Ok(done),
-                Ok(None) => refused_or_nothing,
+            Ok(committed) if !committed.events.is_empty() => Ok(committed),
+            refused_or_empty => match find_commit(projection, pending.id).await {
+                Ok(Some(committed)) => Ok(committed),
+                Ok(None) => refused_or_empty,
                 Err(failure) => Err(failure),
             },
         };
-        // Nobody may be listening any more; the change has happened all the same.
-        let _ = waiting.answer.send(answer);
+        // The caller may have left. The change is in the log all the same.
+        let _ = pending.answer.send(answer);
     }
     vec![]
 }
 
+/// Returns the commit of a command that is in the log.
 async fn find_commit(projection: &Projection, id: CommandId) -> Result<Option<Committed>, Failure> {
     let log = projection.log();
-    let Some(position) = log
-        .find_commit(id)
-        .await
-        .map_err(|error| store_unavailable(&error))?
+    let found = log.find_commit(id).await;
+    let Some(position) = found.map_err(|error| store_unavailable(&error))? else {
+        return Ok(None);
+    };
+    let entries = log.read(Position(position.0 - 1), ONE_ENTRY).await;
+    let entries = entries.map_err(|error| store_unavailable(&error))?;
+    let Some(commit) = entries
+        .iter()
+        .flat_map(|entry| &entry.commits)
+        .find(|commit| commit.command_id == id)
     else {
         return Ok(None);
     };
-    let entries = log
-        .read(Position(position.0 - 1), 1)
-        .await
-        .map_err(|error| store_unavailable(&error))?;
-    let commit = entries
+    let events: Vec<Event> = commit
+        .events
         .iter()
-        .flat_map(|entry| &entry.commits)
-        .find(|commit| commit.command_id == id);
-    let events = commit.map(|commit| {
-        commit
-            .events
-            .iter()
-            .map(Event::decode)
-            .collect::<Result<Vec<_>, _>>()
-    });
-    match events {
-        Some(Ok(events)) => Ok(Some(Committed {
-            position,
-            events: events.into(),
-            before: None,
-        })),
-        Some(Err(cause)) => Err(internal_error(cause)),
-        None => Ok(None),
-    }
+        .map(Event::decode)
+        .collect::<Result<_, _>>()
+        .map_err(internal_error)?;
+    Ok(Some(Committed {
+        position,
+        events: Arc::new(events),
+        before: None,
+    }))
 }
 
 fn fail_batch(batch: Vec<PendingCommand>, failure: &Failure) -> Vec<PendingCommand> {
-    for waiting in batch {
-        let _ = waiting.answer.send(Err(failure.clone()));
+    for pending in batch {
+        // The caller may have left.
+        let _ = pending.answer.send(Err(failure.clone()));
     }
     vec![]
 }
 
+/// The change is almost never in the log. If the store fails during the append, it may be.
 fn store_unavailable(error: &StoreError) -> Failure {
-    tracing::warn!(%error, "a change failed");
-    // Nearly always it was not made; a store that fell silent in the middle of it may still have it.
+    tracing::warn!(error = %error_chain(error), "the appender cannot write to the store");
     Failure::unavailable(
-        "The store does not answer; ask again, and look first whether the change was made",
+        "The store does not answer; check whether the change was made, then retry the request",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn whoever_has_lost_two_races_lets_two_entries_pass() {
-        let (at, mut moves) = watch::channel(Position(7));
-        let mut turns = ConflictBackoff::default();
-        turns.record_append(Position(7), TURN_LIMIT);
-        turns.wait_for_turn(&mut moves).await;
-        turns.record_conflict();
-        turns.record_conflict();
-        turns.record_append(Position(7), Duration::from_secs(60));
-        at.send_replace(Position(9));
-        turns.wait_for_turn(&mut moves).await;
-        assert_eq!(turns.others, 2);
-    }
-
-    #[tokio::test]
-    async fn where_nobody_comes_nobody_is_waited_for_again() {
-        let (at, mut moves) = watch::channel(Position(7));
-        let mut turns = ConflictBackoff::default();
-        (0..100).for_each(|_| turns.record_conflict());
-        assert_eq!(turns.others, FOREIGN_APPEND_WINDOW);
-        turns.record_append(Position(7), Duration::from_micros(1));
-        at.send_replace(Position(8));
-        turns.wait_for_turn(&mut moves).await;
-        assert_eq!(turns.others, 1);
-        turns.record_append(Position(9), Duration::from_micros(1));
-        turns.wait_for_turn(&mut moves).await;
-        assert_eq!((turns.others, turns.until), (0, None));
-    }
 }

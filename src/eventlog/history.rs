@@ -1,34 +1,36 @@
-//! The catalogue as it was: the log folded up to a position of the past.
+//! Past catalogs: the log folded up to an earlier position.
 //!
-//! One is folded at a time. A few are kept, and the next begins at the nearest of them: who looks at one moment
-//! after another folds each part of the log once.
+//! The history folds one catalog at a time and retains a few. The next fold starts at the nearest
+//! retained catalog, so a client that reads one position after another folds each entry once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::projection::Projection;
-use super::snapshot;
+use super::{FOLD_PAGE, ONE_ENTRY, snapshot};
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::error::StoreError;
-use crate::telemetry::error::internal_error;
+use crate::telemetry::error::{error_chain, internal_error};
+use crate::time::clock::{self, now_ms};
+use crate::time::rfc3339::parse_ms;
 
-/// Catalogues that are kept.
-const KEPT: usize = 4;
-/// Appends read at once.
-const PAGE: usize = 1000;
-/// How long one request folds; the next one goes on from there.
-const FOLDS: Duration = Duration::from_secs(10);
-/// How long a request waits for those before it.
-const WAITS: Duration = Duration::from_secs(10);
-/// A snapshot is about as new as the head: it helps only for what is younger.
-const RECENT: u64 = 4000;
+/// The most retained catalogs.
+const RETAINED: usize = 4;
+/// One request folds entries for this long. The next request continues there.
+const FOLD_TIME: Duration = Duration::from_secs(10);
+/// A request waits this long for the requests before it.
+const TURN_WAIT: Duration = Duration::from_secs(10);
+/// The newest snapshot is at most this many entries older than the head. It helps only a request
+/// for a younger position.
+const SNAPSHOT_AGE: u64 = 4000;
 
-/// A moment: a position, or a time in milliseconds since 1970.
+/// A position, or a time in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PointInTime {
     Position(Position),
@@ -36,176 +38,181 @@ pub enum PointInTime {
 }
 
 impl PointInTime {
+    /// Parses the query parameter `at`.
+    ///
+    /// # Errors
+    /// Returns `invalid_request` if the text is neither a position nor an RFC 3339 time.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         if let Ok(position) = text.parse() {
             return Ok(Self::Position(Position(position)));
         }
-        let wanted = "at must be a position such as 12, or a time such as 2026-01-31T12:00:00Z";
-        time(text)
-            .map(Self::Time)
-            .ok_or_else(|| Failure::invalid(wanted))
+        parse_ms(text).map(Self::Time).ok_or_else(|| {
+            Failure::invalid(
+                "at must be a position such as 12, or a time such as 2026-01-31T12:00:00Z",
+            )
+        })
     }
 
-    /// The position that was the newest at this moment.
+    /// Returns the position that was the head at this point in time.
+    ///
+    /// # Errors
+    /// Returns `invalid_request` for a point in the future, and `unavailable` if the store does
+    /// not answer.
     pub async fn position(self, projection: &Projection) -> Result<Position, Failure> {
         let head = projection.position();
         match self {
             Self::Position(position) if position <= head => Ok(position),
             Self::Position(_) => Err(Failure::invalid(format!(
-                "at is past the end of the log, which is at {head}"
+                "at is past the end of the log; the log ends at {head}"
             ))),
-            Self::Time(time) if time > now_ms() => Err(Failure::invalid("at is in the future")),
-            Self::Time(time) => newest_snapshot(projection, time, head)
+            Self::Time(time) if time > now_ms() => Err(Failure::invalid(
+                "at is in the future; give a time in the past",
+            )),
+            Self::Time(time) => head_at(projection, time, head)
                 .await
                 .map_err(store_unavailable),
         }
     }
 }
 
-/// A time of RFC 3339, with `Z` or with an offset.
-fn time(text: &str) -> Option<u64> {
-    let (time, ahead_ms) = match text.get(text.len().checked_sub(6)?..)?.as_bytes() {
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let two = |a: &u8, b: &u8| {
-                Some(i64::from(
-                    char::from(*a).to_digit(10)? * 10 + char::from(*b).to_digit(10)?,
-                ))
-            };
-            let minutes = two(h1, h2)? * 60 + two(m1, m2)?;
-            (
-                format!("{}Z", &text[..text.len() - 6]),
-                minutes * if *sign == b'+' { 60_000 } else { -60_000 },
-            )
-        }
-        _ => (text.to_owned(), 0),
-    };
-    let since = humantime::parse_rfc3339(&time)
-        .ok()?
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok()?;
-    u64::try_from(
-        i64::try_from(since.as_millis())
-            .ok()?
-            .checked_sub(ahead_ms)?,
-    )
-    .ok()
-}
-
-/// The last append that is not younger. Appenders' clocks differ a little, and so much may this be wrong.
-async fn newest_snapshot(
+/// Returns the position of the last entry that was appended at `time` or before. The clocks of
+/// the appending processes differ a little, and the result can be wrong by this difference.
+async fn head_at(
     projection: &Projection,
     time: u64,
     head: Position,
 ) -> Result<Position, StoreError> {
-    let (mut not_younger, mut younger) = (0, head.0 + 1);
+    let mut not_younger = 0;
+    let mut younger = head.0 + 1;
     while younger - not_younger > 1 {
         let middle = not_younger + (younger - not_younger) / 2;
-        let entry = projection.log().read(Position(middle - 1), 1).await?.pop();
-        match entry.is_some_and(|entry| entry.at <= time) {
-            true => not_younger = middle,
-            false => younger = middle,
+        let log = projection.log();
+        let entry = log.read(Position(middle - 1), ONE_ENTRY).await?.pop();
+        if entry.is_some_and(|entry| entry.at <= time) {
+            not_younger = middle;
+        } else {
+            younger = middle;
         }
     }
     Ok(Position(not_younger))
 }
 
-/// What was folded last.
+/// The past catalogs that requests asked for last.
 pub struct CatalogHistory {
     turn: Semaphore,
-    kept: Mutex<Vec<Arc<Catalog>>>,
+    retained: Mutex<Vec<Arc<Catalog>>>,
 }
 
 impl Default for CatalogHistory {
     fn default() -> Self {
         Self {
             turn: Semaphore::new(1),
-            kept: Mutex::default(),
+            retained: Mutex::default(),
         }
     }
 }
 
 impl CatalogHistory {
-    /// The catalogue at a position that the log has reached.
+    /// Returns the catalog at a position that the log has reached.
+    ///
+    /// # Errors
+    /// Returns `unavailable` if the store does not answer, if other requests fold for ten seconds,
+    /// or if the fold takes longer than ten seconds. A repeated request continues the fold.
     pub async fn catalog(
         &self,
         projection: &Projection,
-        at: Position,
+        position: Position,
     ) -> Result<Arc<Catalog>, Failure> {
-        let busy =
-            || Failure::unavailable("Others look at the past right now; ask again in a moment");
-        let turn = tokio::time::timeout(WAITS, self.turn.acquire())
-            .await
-            .map_err(|_| busy())?;
-        let _turn = turn.map_err(internal_error)?;
-        let mut catalog = self.nearest(projection, at).await?;
-        let until = Instant::now() + FOLDS;
-        while catalog.position < at {
-            let entries = projection
-                .log()
-                .read(catalog.position, PAGE)
-                .await
-                .map_err(store_unavailable)?;
-            if entries.is_empty() {
-                return Err(internal_error("the log is shorter than it was"));
-            }
-            for entry in entries.iter().take_while(|entry| entry.position <= at) {
-                catalog.fold(entry).map_err(internal_error)?;
-            }
-            if catalog.position < at && Instant::now() >= until {
-                self.keep(Arc::new(catalog));
-                return Err(Failure::unavailable(
-                    "The log is long; ask again, and it is read on from where it is now",
-                ));
-            }
-            tokio::task::yield_now().await;
-        }
+        let acquired = tokio::time::timeout(TURN_WAIT, self.turn.acquire()).await;
+        let _turn = acquired
+            .map_err(|_| Failure::unavailable("Other requests read the past; retry in a moment"))?
+            .map_err(internal_error)?;
+        let start = self.nearest_catalog(projection, position).await?;
+        let deadline = clock::monotonic() + FOLD_TIME;
+        let catalog = fold_until(projection, start, position, deadline).await?;
         let catalog = Arc::new(catalog);
-        self.keep(catalog.clone());
+        self.retain(catalog.clone());
+        if catalog.position < position {
+            return Err(Failure::unavailable(
+                "The log is long; retry, and the next request continues the read",
+            ));
+        }
         Ok(catalog)
     }
 
-    /// Where to begin.
-    async fn nearest(&self, projection: &Projection, at: Position) -> Result<Catalog, Failure> {
-        let now = projection.catalog().clone();
-        if now.position == at {
-            return Ok(Catalog::clone(&now));
+    /// Returns the nearest catalog at or before a position: the current one, a retained one, the
+    /// newest snapshot, or the empty one.
+    async fn nearest_catalog(
+        &self,
+        projection: &Projection,
+        position: Position,
+    ) -> Result<Catalog, Failure> {
+        let current = projection.catalog().clone();
+        if current.position == position {
+            return Ok(Catalog::clone(&current));
         }
-        let kept = {
-            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.iter()
-                .filter(|catalog| catalog.position <= at)
-                .max_by_key(|catalog| catalog.position)
-                .cloned()
-        };
-        let kept = kept.map_or_else(Catalog::default, |catalog| Catalog::clone(&catalog));
-        if kept.position.0 + RECENT >= at.0 || at.0 + RECENT < now.position.0 {
-            return Ok(kept);
+        let retained = self.nearest_retained(position);
+        let is_near = retained.position.0 + SNAPSHOT_AGE >= position.0;
+        let is_older_than_snapshots = position.0 + SNAPSHOT_AGE < current.position.0;
+        if is_near || is_older_than_snapshots {
+            return Ok(retained);
         }
         let snapshot = snapshot::load_snapshot(projection.log())
             .await
             .map_err(store_unavailable)?;
         Ok(snapshot
-            .filter(|catalog| catalog.position <= at)
-            .unwrap_or(kept))
+            .filter(|catalog| catalog.position <= position)
+            .unwrap_or(retained))
     }
 
-    fn keep(&self, catalog: Arc<Catalog>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|other| other.position != catalog.position);
-        kept.insert(0, catalog);
-        kept.truncate(KEPT);
+    fn nearest_retained(&self, position: Position) -> Catalog {
+        let retained = self.retained.lock();
+        retained
+            .iter()
+            .filter(|catalog| catalog.position <= position)
+            .max_by_key(|catalog| catalog.position)
+            .map_or_else(Catalog::default, |catalog| Catalog::clone(catalog))
     }
+
+    fn retain(&self, catalog: Arc<Catalog>) {
+        let mut retained = self.retained.lock();
+        retained.retain(|other| other.position != catalog.position);
+        retained.insert(0, catalog);
+        retained.truncate(RETAINED);
+    }
+}
+
+/// Folds entries until the catalog reaches the position or the deadline.
+async fn fold_until(
+    projection: &Projection,
+    mut catalog: Catalog,
+    position: Position,
+    deadline: Instant,
+) -> Result<Catalog, Failure> {
+    while catalog.position < position {
+        let read = projection.log().read(catalog.position, FOLD_PAGE).await;
+        let entries = read.map_err(store_unavailable)?;
+        if entries.is_empty() {
+            return Err(internal_error("the log is shorter than it was before"));
+        }
+        for entry in entries
+            .iter()
+            .take_while(|entry| entry.position <= position)
+        {
+            catalog.fold(entry).map_err(internal_error)?;
+        }
+        if clock::monotonic() >= deadline {
+            break;
+        }
+        // A long fold must not keep a thread from other tasks.
+        tokio::task::yield_now().await;
+    }
+    Ok(catalog)
 }
 
 fn store_unavailable(error: StoreError) -> Failure {
-    tracing::warn!(%error, "the past could not be read");
-    Failure::unavailable("The store cannot be reached")
-}
-
-fn now_ms() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64)
+    tracing::warn!(error = %error_chain(&error), "the history cannot read the store");
+    Failure::unavailable("The store cannot be reached; retry in a moment")
 }
 
 #[cfg(test)]
@@ -213,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_positions_or_times() {
+    fn a_number_is_a_position_and_an_rfc_3339_text_is_a_time() {
         assert_eq!(
             PointInTime::parse("12").ok(),
             Some(PointInTime::Position(Position(12)))
@@ -230,23 +237,13 @@ mod tests {
             PointInTime::parse("2026-01-31T12:00:00.250Z").ok(),
             Some(PointInTime::Time(1_769_860_800_250))
         );
-        for text in [
-            "",
-            "-1",
-            "yesterday",
-            "2026-01-31",
-            "2026-13-31T12:00:00Z",
-            "1.0",
-            "é+02:00",
-            "+02:00",
-        ] {
-            assert!(
-                PointInTime::parse(text)
-                    .expect_err(text)
-                    .message
-                    .contains("2026-01-31T12:00:00Z"),
-                "{text}"
-            );
+    }
+
+    #[test]
+    fn the_error_for_another_text_shows_both_forms() {
+        for text in ["", "-1", "yesterday", "2026-01-31", "1.0", "é+02:00"] {
+            let failure = PointInTime::parse(text).expect_err(text);
+            assert!(failure.message.contains("2026-01-31T12:00:00Z"), "{text}");
         }
     }
 }

@@ -1,48 +1,54 @@
-//! Keeps this process's catalogue at the head of the log.
+//! Keeps the catalog of this process at the head of the log.
 //!
-//! Readers take the catalogue as it is and never wait. Two move it on: the appender after its own append,
-//! and whoever reads what others have appended. Neither waits for the other, since both fold the same log:
-//! the newer catalogue is shown, the older one is dropped.
+//! A reader loads the catalog and never waits. The appender publishes a catalog after its own
+//! append, and `follow_log` folds what other processes append. Both fold the same log, so the newer
+//! catalog replaces the older one.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, watch};
 
-use super::snapshot;
+use super::job_watch::{JobWatch, JobWatchers};
+use super::{FOLD_PAGE, snapshot};
 use crate::core::catalog::Catalog;
-use crate::core::event::DecodeError;
-use crate::core::names::Position;
+use crate::core::event::{DecodeError, Entry};
+use crate::core::ids::{JobId, Position};
 use crate::ports::bus::{Bus, Hint};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::EventLog;
+use crate::telemetry::error::error_chain;
 
-/// How often the log is looked at without a hint.
+/// The projection reads the log this often without a hint.
 const POLL: Duration = Duration::from_secs(3);
-/// Appends read at once.
-const PAGE: usize = 1000;
-/// Further than any log goes.
-const ALL: Position = Position(u64::MAX);
-/// Appends between two snapshots.
+/// A position that no log reaches.
+const END_OF_LOG: Position = Position(u64::MAX);
+/// Entries between two snapshots.
 const SNAPSHOT_EVERY: u64 = 2000;
 
+/// The catalog of this process at the head of the log.
 pub struct Projection {
     log: Arc<dyn EventLog>,
     bus: Arc<dyn Bus>,
     catalog: ArcSwap<Catalog>,
-    moved: watch::Sender<Position>,
-    /// Held by the one who reads, so that a crowd that is behind reads once.
-    reading: tokio::sync::Mutex<()>,
-    /// Held by the one who shows a catalogue: where the newest snapshot was taken.
-    snapshot: Mutex<Position>,
-    /// One snapshot is made at a time, however fast the log grows.
-    saving: Arc<Semaphore>,
-    stuck: OnceLock<DecodeError>,
+    positions: watch::Sender<Position>,
+    job_watchers: Arc<JobWatchers>,
+    /// Held by the task that reads the log, so that many waiting tasks cause one read.
+    read_turn: tokio::sync::Mutex<()>,
+    /// The position of the newest snapshot. Held while a catalog is replaced.
+    snapshot_position: Mutex<Position>,
+    /// Only one snapshot is stored at a time, however fast the log grows.
+    snapshot_permit: Arc<Semaphore>,
+    halted: OnceLock<DecodeError>,
 }
 
 impl Projection {
-    /// Reads the newest snapshot and the log after it.
+    /// Loads the newest snapshot and folds the entries after it.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be read.
     pub async fn open(log: Arc<dyn EventLog>, bus: Arc<dyn Bus>) -> Result<Arc<Self>, StoreError> {
         let catalog = snapshot::load_snapshot(&*log).await?.unwrap_or_default();
         let position = catalog.position;
@@ -50,124 +56,148 @@ impl Projection {
             log,
             bus,
             catalog: ArcSwap::from_pointee(catalog),
-            moved: watch::Sender::new(position),
-            reading: tokio::sync::Mutex::default(),
-            snapshot: Mutex::new(position),
-            saving: Arc::new(Semaphore::new(1)),
-            stuck: OnceLock::new(),
+            positions: watch::Sender::new(position),
+            job_watchers: Arc::default(),
+            read_turn: tokio::sync::Mutex::default(),
+            snapshot_position: Mutex::new(position),
+            snapshot_permit: Arc::new(Semaphore::new(1)),
+            halted: OnceLock::new(),
         });
-        projection.read(ALL).await?;
+        projection.read_log(END_OF_LOG).await?;
         Ok(projection)
     }
 
-    /// Follows what other processes append, until the process ends.
-    pub async fn run(self: Arc<Self>) {
+    /// Folds the entries of other processes until this process ends.
+    pub async fn follow_log(self: Arc<Self>) {
         let mut hints = self.bus.hints();
         loop {
             let wanted = tokio::select! {
                 hint = hints.recv() => match hint {
                     Ok(Hint::LogMoved(head)) if head > self.position() => head,
                     Ok(_) => continue,
-                    Err(broadcast::error::RecvError::Lagged(_)) => ALL,
+                    Err(broadcast::error::RecvError::Lagged(_)) => END_OF_LOG,
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
-                () = tokio::time::sleep(POLL) => ALL,
+                () = tokio::time::sleep(POLL) => END_OF_LOG,
             };
-            let _reading = self.reading.lock().await;
-            if let Err(error) = self.read(wanted).await {
-                tracing::warn!(%error, "cannot follow the log; trying again");
+            let _turn = self.read_turn.lock().await;
+            if let Err(error) = self.read_log(wanted).await {
+                tracing::warn!(
+                    error = %error_chain(&error),
+                    "the projection cannot read the log; retrying"
+                );
             }
         }
     }
 
-    /// The catalogue as it is now. Cheap; never held across an await.
+    /// Returns the current catalog. The call is cheap. The guard must not be held across an await.
     pub fn catalog(&self) -> Guard<Arc<Catalog>> {
         self.catalog.load()
     }
 
+    /// Returns the position of the current catalog.
     pub fn position(&self) -> Position {
         self.catalog.load().position
     }
 
+    /// Returns the log that this projection folds.
     pub fn log(&self) -> &dyn EventLog {
         &*self.log
     }
 
-    /// Tells of every move of the catalogue.
+    /// Returns a receiver of the position of every new catalog.
     pub fn subscribe(&self) -> watch::Receiver<Position> {
-        self.moved.subscribe()
+        self.positions.subscribe()
     }
 
-    /// The event that this program cannot fold, if there is one: it changes nothing any more.
+    /// Returns a watch that wakes when the catalog shows a change of this job.
+    pub fn watch_job(&self, job: JobId) -> JobWatch {
+        self.job_watchers.watch(job)
+    }
+
+    /// Returns the reason why this process cannot fold the log any further, if there is one. The
+    /// process then appends nothing.
     pub fn halted(&self) -> Option<&DecodeError> {
-        self.stuck.get()
+        self.halted.get()
     }
 
-    /// Waits until the catalogue has reached a position, `limit` at most. False: it has not.
+    /// Waits until the catalog has reached a position, at most `limit`. Returns whether it has.
     pub async fn wait_for(&self, position: Position, limit: Duration) -> bool {
         if self.position() >= position {
             return true;
         }
-        let mut moves = self.subscribe();
-        let mut moved = async || moves.wait_for(|at| *at >= position).await.is_ok();
-        let arrived = async {
+        let mut positions = self.subscribe();
+        let mut reached = async || positions.wait_for(|at| *at >= position).await.is_ok();
+        let read_or_reached = async {
             tokio::select! {
-                there = moved() => return there,
-                // Where it cannot be read yet, a later look will find it.
-                _reading = self.reading.lock() => drop(self.read(position).await),
+                is_reached = reached() => return is_reached,
+                _turn = self.read_turn.lock() => {
+                    // After a failed read, `follow_log` reads the entries later.
+                    let _ = self.read_log(position).await;
+                }
             }
-            moved().await
+            reached().await
         };
-        tokio::time::timeout(limit, arrived).await.unwrap_or(false)
+        tokio::time::timeout(limit, read_or_reached)
+            .await
+            .unwrap_or(false)
     }
 
-    /// Shows the catalogue after an append of this process, and tells the others.
-    pub fn publish(&self, catalog: Catalog) {
+    /// Shows the catalog after an append of this process, and notifies the other processes.
+    pub fn publish(&self, catalog: Catalog, appended: &Entry) {
         let position = catalog.position;
-        self.replace_if_newer(catalog);
+        self.replace_if_newer(catalog, std::slice::from_ref(appended));
         self.bus.publish(Hint::LogMoved(position));
     }
 
-    /// Reads what others have appended, where it has not been read as far as wanted meanwhile.
-    async fn read(&self, wanted: Position) -> Result<(), StoreError> {
+    /// Folds the entries up to `wanted`, unless another task has folded them meanwhile.
+    async fn read_log(&self, wanted: Position) -> Result<(), StoreError> {
         while self.position() < wanted && self.halted().is_none() {
             let mut catalog = Catalog::clone(&self.catalog.load());
-            let entries = self.log.read(catalog.position, PAGE).await?;
+            let entries = self.log.read(catalog.position, FOLD_PAGE).await?;
+            if entries.is_empty() {
+                break;
+            }
             for entry in &entries {
-                if let Err(unreadable) = catalog.fold(entry) {
-                    tracing::error!(%unreadable, position = %entry.position, "the log cannot be folded any further");
-                    let _ = self.stuck.set(unreadable);
+                if let Err(error) = catalog.fold(entry) {
+                    tracing::error!(
+                        error = %error_chain(&error),
+                        position = %entry.position,
+                        "the projection cannot fold an entry and halts"
+                    );
+                    // Another task may have set the same error.
+                    let _ = self.halted.set(error);
                     break;
                 }
             }
-            self.replace_if_newer(catalog);
-            if entries.len() < PAGE {
-                break;
-            }
+            self.replace_if_newer(catalog, &entries);
         }
         Ok(())
     }
 
-    /// Shows a catalogue, where there is no newer one.
-    fn replace_if_newer(&self, catalog: Catalog) {
-        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+    fn replace_if_newer(&self, catalog: Catalog, folded: &[Entry]) {
+        let mut snapshot_position = self.snapshot_position.lock();
         let position = catalog.position;
         if position <= self.position() {
             return;
         }
         let catalog = Arc::new(catalog);
         self.catalog.store(catalog.clone());
-        self.moved.send_replace(position);
-        if position.0 >= snapshot.0 + SNAPSHOT_EVERY
-            && let Ok(saving) = self.saving.clone().try_acquire_owned()
+        self.positions.send_replace(position);
+        self.job_watchers.notify(folded);
+        if position.0 >= snapshot_position.0 + SNAPSHOT_EVERY
+            && let Ok(permit) = self.snapshot_permit.clone().try_acquire_owned()
         {
-            *snapshot = position;
+            *snapshot_position = position;
             let log = self.log.clone();
             tokio::spawn(async move {
                 if let Err(error) = snapshot::save_snapshot(&*log, catalog).await {
-                    tracing::warn!(%error, "a snapshot could not be stored; a later one will be");
+                    tracing::warn!(
+                        error = %error_chain(&error),
+                        "the projection cannot store a snapshot; it stores a later one"
+                    );
                 }
-                drop(saving);
+                drop(permit);
             });
         }
     }

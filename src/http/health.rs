@@ -15,7 +15,7 @@ use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::ApiState;
 use crate::core::command::{Area, ReadServerLogs};
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::bus::Target;
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
@@ -87,7 +87,7 @@ pub async fn metrics(State(facade): State<Arc<ApiState>>) -> Result<Response, Ap
     facade.metrics.jobs_running.set(running as u64);
     facade
         .metrics
-        .jobs_arriving
+        .jobs_on_bus
         .set(facade.bus.pending_jobs().await as u64);
     let text = facade.metrics.render().map_err(internal_error)?;
     Ok((

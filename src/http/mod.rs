@@ -66,7 +66,7 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::retry))
         .routes(routes!(dead_letters::drop_letter))
-        .routes(routes!(events::read))
+        .routes(routes!(events::read_events))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))

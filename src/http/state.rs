@@ -16,8 +16,9 @@ use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Access, Limits};
 use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::Failure;
+use crate::core::ids::{CommandId, ServerId};
 use crate::core::model::package::PackageDirs;
-use crate::core::names::{CommandId, ServerId, ServerName};
+use crate::core::names::ServerName;
 use crate::crypto::seal::Sealer;
 use crate::eventlog::history::CatalogHistory;
 use crate::eventlog::projection::Projection;
@@ -83,11 +84,7 @@ impl ApiState {
             ending,
             requests,
         } = parts;
-        let commands = CommandClient {
-            bus: bus.clone(),
-            projection: projection.clone(),
-            registry: registry.clone(),
-        };
+        let commands = CommandClient::new(bus.clone(), projection.clone(), registry.clone());
         let events = EventBroadcaster::start(projection.clone(), metrics.clone(), ending.clone());
         Arc::new(Self {
             projection,

@@ -1,71 +1,72 @@
-//! The way in for jobs: what they work on is sealed and put into the Vault, and one event names it.
+//! Accepts jobs: it seals the arguments, stores them in the Vault, and appends one event that names
+//! them.
 //!
-//! It needs no worker: what nobody can carry out now waits in the log.
+//! It needs no worker. A job that no worker can execute now waits in the log.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::value::to_raw_value;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::retention;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
 use crate::core::command::Command;
-use crate::core::decide::job::AcceptJob;
+use crate::core::decide::job::{AcceptJob, accept_jobs, active_singleton, cancel_job};
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::{CommandId, Digest, JobId, ValueId};
 use crate::core::model::idempotency::{IdempotencyKey, JobIdempotencyKey};
 use crate::core::model::job::{Job, JobArguments, SYSTEM_USER};
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::{CommandId, Digest, JobId, ServerName, UserName, ValueId};
+use crate::core::names::{ServerName, UserName};
 use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::crypto::seal::{SealError, Sealer};
 use crate::eventlog::appender::{Appender, Committed};
 use crate::eventlog::projection::Projection;
 use crate::ports::vault::{Sealed, Vault, VaultValue};
 use crate::telemetry::error::internal_error;
-use crate::time::clock::now_ms;
 
-/// How long an `Idempotency-Key` is remembered.
-const KEYS: Duration = Duration::from_secs(86_400);
+/// The error for a job whose arguments no worker could open.
+const OTHER_KEY: &str = "The workers seal with another key than this process; restart this process with their SECRETS_KEY";
 
-/// What a job is refused with that nobody could open.
-const OTHER_KEY: &str =
-    "The workers seal with another key than this process has; start it anew with their SECRETS_KEY";
-
+/// Accepts and cancels jobs.
 #[derive(Clone)]
 pub struct JobClient {
-    pub appender: Appender,
-    pub projection: Arc<Projection>,
-    pub vault: Arc<dyn Vault>,
-    pub sealer: Sealer,
-    pub registry: Arc<WorkerRegistry>,
-    pub limits: Limits,
+    appender: Appender,
+    projection: Arc<Projection>,
+    vault: Arc<dyn Vault>,
+    sealer: Sealer,
+    registry: Arc<WorkerRegistry>,
+    limits: Limits,
 }
 
-/// A job at the door.
+/// A job that is not accepted yet.
 pub struct NewJob {
     pub user: UserName,
-    /// The command's name.
+    /// The name of the command.
     pub command: &'static str,
-    /// The server it is about.
+    /// The server that the command is about.
     pub server: Option<ServerName>,
     pub work: JobArguments,
     pub key: Option<JobIdempotencyKey>,
     pub actor: Actor,
 }
 
-/// A job that is in the log.
+/// A job in the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Submitted {
     pub id: JobId,
-    /// It was not there before.
+    /// False if the job was in the log before.
     pub new: bool,
 }
 
 impl NewJob {
-    /// One by which the program looks after itself.
+    /// Creates a maintenance job of the system user.
+    ///
+    /// # Errors
+    /// Returns an internal error if the command cannot be encoded.
     pub fn maintenance<C: Command>(command: &C, actor: Actor) -> Result<Self, Failure> {
         let work = JobArguments {
             call: None,
@@ -85,80 +86,103 @@ impl NewJob {
     }
 }
 
-/// What whoever used a key is told where its job was there a moment ago.
+/// Returns the failure for an idempotency key whose job expired between look-up and answer.
 pub fn key_expired() -> Failure {
-    Failure::unavailable("What this key was used for has just expired; ask again")
+    Failure::unavailable("The job of this Idempotency-Key has just expired; retry the request")
 }
 
 impl JobClient {
-    /// Accepts a job. One with a key that was used before is the job of that time, and one that must not begin beside
-    /// another of its kind is that other.
-    pub async fn submit(&self, new: NewJob) -> Result<Submitted, Failure> {
-        let (key, command) = (new.key, new.command);
-        let (ids, done) = self.append_jobs(vec![new]).await?;
-        if let Some(id) = ids.first().filter(|_| !done.events.is_empty()) {
-            return Ok(Submitted { id: *id, new: true });
+    /// Creates a client that appends to the log of this projection.
+    pub fn new(
+        appender: Appender,
+        projection: Arc<Projection>,
+        vault: Arc<dyn Vault>,
+        sealer: Sealer,
+        registry: Arc<WorkerRegistry>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            appender,
+            projection,
+            vault,
+            sealer,
+            registry,
+            limits,
         }
-        let other = done
-            .before
-            .as_ref()
-            .and_then(|before| crate::core::decide::job::active_singleton(before, command));
-        if let Some(other) = other {
-            return Ok(Submitted {
-                id: other.id,
-                new: false,
-            });
-        }
-        let known = key.and_then(|key| {
-            self.projection
-                .catalog()
-                .jobs
-                .of_key(key.request.scope)
-                .map(|job| job.id)
-        });
-        let known = known.map(|id| Submitted { id, new: false });
-        known.ok_or_else(key_expired)
     }
 
-    /// Accepts jobs of one sender together. `None`: none of them, since the key of one was used before.
+    /// Returns the sealer of this process.
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// Accepts a job. Returns the earlier job if the idempotency key was used before, or if a job
+    /// of the same command is active and only one may run at a time.
+    ///
+    /// # Errors
+    /// Returns the failure of the decision, or `unavailable` if the job cannot be stored.
+    pub async fn submit(&self, new: NewJob) -> Result<Submitted, Failure> {
+        let key = new.key;
+        let command = new.command;
+        let (ids, committed) = self.append_jobs(vec![new]).await?;
+        if let Some(id) = ids.first().filter(|_| !committed.events.is_empty()) {
+            return Ok(Submitted { id: *id, new: true });
+        }
+        let before = committed.before.as_ref();
+        let active = before.and_then(|before| active_singleton(before, command));
+        let catalog = self.projection.catalog();
+        let earlier = active.map(|job| job.id).or_else(|| {
+            let job = catalog.jobs.of_key(key?.request.scope);
+            job.map(|job| job.id)
+        });
+        earlier
+            .map(|id| Submitted { id, new: false })
+            .ok_or_else(key_expired)
+    }
+
+    /// Accepts several jobs of one sender together. Returns `None` and accepts no job if the
+    /// idempotency key of one job was used before.
+    ///
+    /// # Errors
+    /// Returns the failure of the decision, or `unavailable` if the jobs cannot be stored.
     pub async fn submit_all(&self, new: Vec<NewJob>) -> Result<Option<Vec<JobId>>, Failure> {
         if new.is_empty() {
             return Ok(Some(vec![]));
         }
-        let (ids, done) = self.append_jobs(new).await?;
-        Ok((!done.events.is_empty()).then_some(ids))
+        let (ids, committed) = self.append_jobs(new).await?;
+        Ok((!committed.events.is_empty()).then_some(ids))
     }
 
-    /// Their ids; none of them is accepted where nothing has happened.
+    /// Appends jobs and returns their ids. No job is accepted if the commit has no events.
     async fn append_jobs(&self, new: Vec<NewJob>) -> Result<(Vec<JobId>, Committed), Failure> {
         let actor = new.first().map_or(Actor::Worker, |new| new.actor);
         let sealed = new
             .into_iter()
-            .map(|new| self.sealed(new))
+            .map(|new| self.seal_arguments(new))
             .collect::<Result<Vec<_>, _>>()?;
         let (accept, values): (Vec<_>, Vec<_>) = sealed.into_iter().unzip();
         let ids: Vec<_> = accept.iter().map(|accept| accept.job).collect();
         let arguments: Vec<_> = accept.iter().map(|accept| accept.arguments).collect();
         let first = CommandId(ids.first().map_or(Uuid::nil(), |id| id.0));
-        let decide = move |catalog: &_| crate::core::decide::job::accept_jobs(catalog, &accept);
+        let decide = move |catalog: &_| accept_jobs(catalog, &accept);
         let accepted = self
             .appender
             .commit_with_values(first, actor, values, decide)
             .await;
-        // Where the store does not answer, the log may name them, now or in a moment.
-        let refused = |failure: &Failure| failure.code != Code::Unavailable;
-        if accepted
-            .as_ref()
-            .map_or_else(refused, |done| done.events.is_empty())
-        {
-            // What may have been put for them is not needed; should this fail, it is left to the sweep.
+        let is_refused = match &accepted {
+            Ok(committed) => committed.events.is_empty(),
+            // If the store does not answer, the log may name the arguments now or in a moment.
+            Err(failure) => failure.code != Code::Unavailable,
+        };
+        if is_refused {
+            // The sweep of the Vault removes the arguments if this call fails.
             let _ = self.vault.remove(&arguments).await;
         }
         Ok((ids, accepted?))
     }
 
-    /// Seals what a job works on.
-    fn sealed(&self, new: NewJob) -> Result<(AcceptJob, VaultValue), Failure> {
+    /// Seals the arguments of a job.
+    fn seal_arguments(&self, new: NewJob) -> Result<(AcceptJob, VaultValue), Failure> {
         let NewJob {
             user,
             command,
@@ -167,14 +191,15 @@ impl JobClient {
             key,
             ..
         } = new;
-        let (job, arguments) = (JobId(Uuid::now_v7()), ValueId(Uuid::now_v7()));
+        let job = JobId(Uuid::now_v7());
+        let arguments = ValueId(Uuid::now_v7());
         let text = Zeroizing::new(serde_json::to_string(&work).map_err(internal_error)?);
-        let place = JobValueContext {
+        let context = JobValueContext {
             job,
             part: JobValueKind::Arguments,
             value: arguments,
         };
-        let sealed = self.seal(place, &text)?;
+        let sealed = self.seal(context, &text)?;
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
         let most_waiting = self.limits.waiting_jobs;
         let accept = AcceptJob {
@@ -196,13 +221,14 @@ impl JobClient {
         ))
     }
 
-    /// Seals with a key that workers have: this process may be the last one with an earlier key, and they open nothing
-    /// under that any more once it was dropped.
-    fn seal(&self, place: JobValueContext, text: &str) -> Result<Sealed, Failure> {
-        let keys = self.registry.fallback_keys(&self.sealer.key_id());
-        let sealed = match keys.is_empty() {
-            true => self.sealer.seal(place, text),
-            false => self.sealer.seal_with(&keys, place, text),
+    /// Seals with a key that the workers have. If this process is the last one with an old key, the
+    /// workers cannot open values under this key after the rotation has removed it.
+    fn seal(&self, context: JobValueContext, text: &str) -> Result<Sealed, Failure> {
+        let key_ids = self.registry.fallback_keys(&self.sealer.key_id());
+        let sealed = if key_ids.is_empty() {
+            self.sealer.seal(context, text)
+        } else {
+            self.sealer.seal_with(&key_ids, context, text)
         };
         sealed.map_err(|error| match error {
             SealError::UnknownKey => Failure::unavailable(OTHER_KEY),
@@ -210,23 +236,30 @@ impl JobClient {
         })
     }
 
-    /// Has the program look after itself: once for every `when`, however many processes want it.
+    /// Submits a maintenance job. All processes together submit one job for each `period`.
+    ///
+    /// # Errors
+    /// Returns the same failures as [`JobClient::submit`].
     pub async fn submit_maintenance<C: Command>(
         &self,
         command: &C,
-        when: &str,
+        period: &str,
     ) -> Result<Submitted, Failure> {
-        self.submit_maintenance_for(None, command, when).await
+        self.submit_maintenance_for(None, command, period).await
     }
 
-    /// The same for one server.
+    /// Submits a maintenance job for one server. All processes together submit one job for each
+    /// server and `period`.
+    ///
+    /// # Errors
+    /// Returns the same failures as [`JobClient::submit`].
     pub async fn submit_server_maintenance<C: Command>(
         &self,
         server: &ServerName,
         command: &C,
-        when: &str,
+        period: &str,
     ) -> Result<Submitted, Failure> {
-        self.submit_maintenance_for(Some(server.clone()), command, when)
+        self.submit_maintenance_for(Some(server.clone()), command, period)
             .await
     }
 
@@ -234,10 +267,14 @@ impl JobClient {
         &self,
         server: Option<ServerName>,
         command: &C,
-        when: &str,
+        period: &str,
     ) -> Result<Submitted, Failure> {
-        let of = server.as_ref().map(ServerName::as_str).unwrap_or_default();
-        let parts = [C::NAME.as_bytes(), when.as_bytes(), of.as_bytes()];
+        let server_name = server.as_ref().map(ServerName::as_str).unwrap_or_default();
+        let parts = [
+            C::NAME.as_bytes(),
+            period.as_bytes(),
+            server_name.as_bytes(),
+        ];
         let scope = self
             .sealer
             .digest("upkeep", &parts)
@@ -251,11 +288,13 @@ impl JobClient {
         .await
     }
 
-    /// Cancels a job of that user. One that waits never runs; one that runs is told to stop.
+    /// Cancels a job of this user. A waiting job never runs. The worker stops a running job.
+    ///
+    /// # Errors
+    /// Returns `job_not_found` if the user has no such job, and the failures of the decision.
     pub async fn cancel(&self, id: JobId, user: UserName) -> Result<Arc<Job>, Failure> {
         let until = self.answer_expiry();
-        let decide =
-            move |catalog: &_| crate::core::decide::job::cancel_job(catalog, id, &user, until);
+        let decide = move |catalog: &_| cancel_job(catalog, id, &user, until);
         self.appender
             .commit(CommandId(Uuid::now_v7()), Actor::Api, decide)
             .await?;
@@ -263,20 +302,23 @@ impl JobClient {
         job.ok_or_else(|| Failure::job_not_found(id))
     }
 
-    /// What a producer's own id of a job is known by.
+    /// Returns the digest that stands for a producer's own id of a job.
+    ///
+    /// # Errors
+    /// Returns an internal error if the digest cannot be computed.
     pub fn producer_key(&self, id: &str) -> Result<Digest, Failure> {
         self.sealer
             .digest("producer's id", &[id.as_bytes()])
             .map_err(internal_error)
     }
 
-    /// How long the key of a change made now is remembered: milliseconds since 1970.
+    /// Returns when an idempotency key that is used now expires, in milliseconds since 1970.
     pub fn idempotency_expiry(&self) -> u64 {
-        now_ms() + KEYS.as_millis() as u64
+        retention::idempotency_expiry()
     }
 
-    /// How long the answer of a job that ends now is kept: milliseconds since 1970.
+    /// Returns when the answer of a job that ends now expires, in milliseconds since 1970.
     pub fn answer_expiry(&self) -> u64 {
-        now_ms() + self.limits.job_result_ttl.as_millis() as u64
+        retention::answer_expiry(self.limits.job_result_ttl)
     }
 }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::core::command::Area;
+use crate::core::ids::{Position, ServerId, WorkerId};
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::{Position, ServerId, WorkerId};
 
 /// Where an ask goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

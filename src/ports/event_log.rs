@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::vault::VaultValue;
 use crate::core::event::Entry;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 
 /// Why an append did not happen.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -34,8 +34,9 @@ pub trait EventLog: Send + Sync {
     }
     /// The newest position, 0 of an empty log.
     async fn head(&self) -> Result<Position, StoreError>;
-    /// Up to `limit` appends after `after`, in order and without gaps.
-    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Returns the entries after `after`, in order and without gaps, up to both limits. The result
+    /// is empty only if the log ends at `after`.
+    async fn read(&self, after: Position, limit: ReadLimit) -> Result<Vec<Entry>, StoreError>;
     /// Where a command was committed.
     async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError>;
     /// The newest finished snapshot of that fold version.
@@ -54,6 +55,25 @@ pub trait EventLog: Send + Sync {
     ) -> Result<(), StoreError>;
     /// Makes it the newest where none is as new, and drops all pieces that are in vain then.
     async fn finish_snapshot(&self, snapshot: &SnapshotHead) -> Result<(), StoreError>;
+}
+
+/// The limits of one read of the log. A read returns at least one entry, however large it is.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimit {
+    /// The most entries.
+    pub entries: usize,
+    /// The read ends with the entry that reaches this number of stored bytes.
+    pub bytes: usize,
+}
+
+impl ReadLimit {
+    /// Returns a limit of entries without a limit of bytes.
+    pub const fn entries(entries: usize) -> Self {
+        Self {
+            entries,
+            bytes: usize::MAX,
+        }
+    }
 }
 
 /// A catalogue in the store; its bytes lie in pieces.

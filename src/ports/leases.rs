@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::error::StoreError;
-use crate::core::names::{LeaseId, WorkerId};
+use crate::core::ids::{LeaseId, WorkerId};
 
 /// Who runs or does what, for a limited time by the store's clock.
 #[async_trait]

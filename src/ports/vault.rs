@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::error::StoreError;
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 
 /// Sealed bytes: safe to store and to send to a Vault, useless without the key.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Logs: structured, on standard error; readable on a terminal, JSON elsewhere.
+//! Structured logs on standard error: readable on a terminal, JSON elsewhere.
 
 use std::io::IsTerminal as _;
 
@@ -11,10 +11,10 @@ use tracing_subscriber::prelude::*;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts logging. A second start in one process is ignored.
+/// Starts logging. A second start in one process changes nothing.
 pub fn start(config: &LogConfig) {
     let filter = EnvFilter::builder().parse_lossy(&config.filter);
-    let json = match config.format {
+    let is_json = match config.format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Json => true,
         LogFormat::Pretty => false,
@@ -22,9 +22,10 @@ pub fn start(config: &LogConfig) {
     let lines = layer()
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
-        // It would be told on standard error, and that panics where nobody reads it any more.
+        // The library reports its own errors on standard error, and it panics if standard error
+        // is closed.
         .log_internal_errors(false);
-    let lines = if json {
+    let lines = if is_json {
         lines
             .json()
             .flatten_event(true)
@@ -37,19 +38,23 @@ pub fn start(config: &LogConfig) {
             .with_ansi(std::io::stderr().is_terminal())
             .boxed()
     };
+    // An error means that logging has started already.
     let _ = tracing_subscriber::registry()
         .with(filter)
-        .with(filter_fn(is_harmless))
+        .with(filter_fn(is_free_of_bodies))
         .with(lines)
         .try_init();
 }
 
-/// Libraries that tell whole messages at these levels and below, with what users say and servers answer in them.
-const TALKATIVE: [(&str, Level); 2] = [("async_nats", Level::DEBUG), ("rmcp", Level::INFO)];
+/// Libraries that log whole messages at this level and below. The messages hold secrets of users
+/// and results of servers.
+const LIBRARIES_THAT_LOG_BODIES: [(&str, Level); 2] =
+    [("async_nats", Level::DEBUG), ("rmcp", Level::INFO)];
 
-/// Whatever `RUST_LOG` says: nobody's secrets are in the log.
-fn is_harmless(of: &Metadata<'_>) -> bool {
-    let tells =
-        |(library, level): &(&str, Level)| of.target().starts_with(library) && of.level() >= level;
-    !TALKATIVE.iter().any(tells)
+/// Decides which lines may be written at all, whatever `RUST_LOG` asks for, because no secret may
+/// appear in the log.
+fn is_free_of_bodies(metadata: &Metadata<'_>) -> bool {
+    !LIBRARIES_THAT_LOG_BODIES
+        .iter()
+        .any(|(library, level)| metadata.target().starts_with(library) && metadata.level() >= level)
 }

@@ -1,9 +1,11 @@
-//! What Prometheus reads at `/metrics`. Handles are cached: a call touches counters, no label maps.
+//! The metrics that Prometheus reads at `/metrics`. The handles of a tool are cached, so a call
+//! increments counters and looks up no labels.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -15,12 +17,12 @@ use prometheus_client::registry::Registry;
 use crate::core::failure::Code;
 use crate::core::names::ServerName;
 
-/// Seconds: from a warm echo to the longest default timeout.
+/// Upper limits of the histogram, in seconds: from the fastest call to the longest default timeout.
 const BUCKETS: [f64; 14] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0,
 ];
-/// The tool's name where a call named one that its server does not have: nobody can fill the memory
-/// with made-up names.
+/// The label of a tool that the server does not have. Callers cannot fill the memory with invented
+/// names, because all of them share this label.
 pub const UNKNOWN: &str = "unknown";
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -41,6 +43,7 @@ struct ServerLabels {
     server: String,
 }
 
+/// All metrics of this process.
 pub struct Metrics {
     registry: Registry,
     calls: Family<CallLabels, Counter>,
@@ -52,12 +55,12 @@ pub struct Metrics {
     pub log_position: Gauge<u64, AtomicU64>,
     pub jobs_waiting: Gauge<u64, AtomicU64>,
     pub jobs_running: Gauge<u64, AtomicU64>,
-    pub jobs_arriving: Gauge<u64, AtomicU64>,
+    pub jobs_on_bus: Gauge<u64, AtomicU64>,
     pub event_listeners: Gauge,
-    pub event_reads: Counter,
+    pub event_stream_reads: Counter,
 }
 
-/// Somebody who listens to `GET /events`, counted for as long as this is held.
+/// Counts one open stream of `GET /events` until it is dropped.
 pub struct StreamGuard(Gauge);
 
 impl StreamGuard {
@@ -73,7 +76,7 @@ impl Drop for StreamGuard {
     }
 }
 
-/// The handles of one tool.
+/// The cached handles of one tool.
 pub struct ToolMeter {
     pub seconds: Histogram,
     pub ok: Counter,
@@ -83,7 +86,7 @@ pub struct ToolMeter {
 }
 
 impl ToolMeter {
-    /// Counts a call that ended with that code.
+    /// Counts a call that failed with this error code.
     pub fn failed(&self, outcome: &'static str) {
         let ToolLabels { server, tool } = self.labels.clone();
         self.calls
@@ -109,9 +112,9 @@ impl Metrics {
             log_position: Gauge::default(),
             jobs_waiting: Gauge::default(),
             jobs_running: Gauge::default(),
-            jobs_arriving: Gauge::default(),
+            jobs_on_bus: Gauge::default(),
             event_listeners: Gauge::default(),
-            event_reads: Counter::default(),
+            event_stream_reads: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -121,27 +124,27 @@ impl Metrics {
         );
         registry.register(
             "call_seconds",
-            "How long tool calls took",
+            "Duration of tool calls",
             metrics.seconds.clone(),
         );
         registry.register(
             "server_restarts",
-            "Servers that ended and were started again",
+            "Restarts of servers that ended",
             metrics.restarts.clone(),
         );
         registry.register(
             "children_alive",
-            "Child processes of MCP servers that run",
+            "Running child processes of MCP servers",
             metrics.children_alive.clone(),
         );
         registry.register(
             "secrets_opened",
-            "Secrets opened for calls",
+            "Secrets that workers opened for calls",
             metrics.secrets_opened.clone(),
         );
         registry.register(
             "log_position",
-            "The log's position that this process has reached",
+            "Position of the log that this process has reached",
             metrics.log_position.clone(),
         );
         registry.register(
@@ -150,37 +153,43 @@ impl Metrics {
             metrics.jobs_waiting.clone(),
         );
         registry.register(
-            "jobs_arriving",
-            "Jobs that producers have sent and the log has not taken in",
-            metrics.jobs_arriving.clone(),
+            "jobs_on_bus",
+            "Jobs that producers have sent and the log has not accepted yet",
+            metrics.jobs_on_bus.clone(),
         );
         registry.register(
             "jobs_running",
-            "Jobs that workers have",
+            "Jobs that workers execute",
             metrics.jobs_running.clone(),
         );
         registry.register(
             "event_listeners",
-            "Streams of GET /events that are open",
+            "Open streams of GET /events",
             metrics.event_listeners.clone(),
         );
         registry.register(
-            "event_reads",
-            "Reads of the log for these streams",
-            metrics.event_reads.clone(),
+            "event_stream_reads",
+            "Reads of the log for streams of GET /events",
+            metrics.event_stream_reads.clone(),
         );
         Arc::new(metrics)
     }
 
-    /// The handles of a tool. `known` is asked once: whether the server has such a tool.
-    pub fn meter(&self, server: &str, tool: &str, known: impl FnOnce() -> bool) -> Arc<ToolMeter> {
-        let meters = self.meters.read().unwrap_or_else(PoisonError::into_inner);
+    /// Returns the handles of a tool. Without cached handles, `is_known` says whether the server
+    /// has the tool.
+    pub fn meter(
+        &self,
+        server: &str,
+        tool: &str,
+        is_known: impl FnOnce() -> bool,
+    ) -> Arc<ToolMeter> {
+        let meters = self.meters.read();
         if let Some(meter) = meters.get(server).and_then(|tools| tools.get(tool)) {
             return meter.clone();
         }
         drop(meters);
-        let tool = if known() { tool } else { UNKNOWN };
-        let mut meters = self.meters.write().unwrap_or_else(PoisonError::into_inner);
+        let tool = if is_known() { tool } else { UNKNOWN };
+        let mut meters = self.meters.write();
         let tools = meters.entry(server.to_owned()).or_default();
         tools
             .entry(tool.to_owned())
@@ -193,7 +202,7 @@ impl Metrics {
             server: server.to_owned(),
             tool: tool.to_owned(),
         };
-        let call = |outcome| {
+        let counter = |outcome| {
             let ToolLabels { server, tool } = labels.clone();
             self.calls.get_or_create_owned(&CallLabels {
                 server,
@@ -203,13 +212,14 @@ impl Metrics {
         };
         Arc::new(ToolMeter {
             seconds: self.seconds.get_or_create_owned(&labels),
-            ok: call("ok"),
-            tool_error: call("tool_error"),
+            ok: counter("ok"),
+            tool_error: counter("tool_error"),
             calls: self.calls.clone(),
             labels,
         })
     }
 
+    /// Counts a restart of a server.
     pub fn restarted(&self, server: &ServerName) {
         self.restarts
             .get_or_create(&ServerLabels {
@@ -218,14 +228,10 @@ impl Metrics {
             .inc();
     }
 
-    /// A deleted server's figures go with it.
-    pub fn forget(&self, server: &ServerName) {
+    /// Removes all figures of a deleted server.
+    pub fn remove_server(&self, server: &ServerName) {
         let server = server.as_str();
-        let tools = self
-            .meters
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(server);
+        let tools = self.meters.write().remove(server);
         for tool in tools.into_iter().flat_map(HashMap::into_keys) {
             for outcome in Code::ALL
                 .map(Code::as_str)
@@ -248,7 +254,10 @@ impl Metrics {
         });
     }
 
-    /// The Prometheus text format.
+    /// Returns all metrics in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// Returns an error if the encoder cannot write a metric.
     pub fn render(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

@@ -1,4 +1,4 @@
-//!
+//! What operators see: logs, metrics and internal errors.
 
 pub mod error;
 pub mod logging;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,7 +10,7 @@ use crate::core::catalog::server::Server;
 use crate::core::model::package::PackageDirs;
 use crate::core::model::remote::{HIDDEN, HeaderValue, ReconnectionOptions, Remote};
 use crate::core::model::server::{ConnectionStatus, LogLine, Replicas, ServerStatus, Transport};
-use crate::core::model::tool::Tool;
+use crate::core::model::tool::{Tool, Tools};
 use crate::core::names::{SecretName, ServerName};
 
 /// A server: its configuration and how it looks right now.
@@ -73,6 +72,8 @@ pub struct ServerView {
 pub struct LiveDetails {
     pub logs: Vec<LogLine>,
     pub session_id: Option<String>,
+    /// The live tool list, while the event log has an older one.
+    pub tools: Option<Tools>,
 }
 
 impl ServerView {
@@ -88,6 +89,9 @@ impl ServerView {
         view.logs = Some(told.logs);
         if server.remote().is_some() {
             view.session_id = told.session_id;
+        }
+        if let Some(tools) = told.tools {
+            view.tools_list = tools.tools;
         }
         view
     }
@@ -158,5 +162,5 @@ impl ServerView {
 }
 
 pub fn time(ms: u64) -> String {
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+    crate::time::rfc3339::format_ms(ms)
 }

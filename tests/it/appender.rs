@@ -12,18 +12,19 @@ use crate::samples::{
     snapshot,
 };
 use crate::store_contract::{Store, finished, fresh, sqlite};
+use crate::wait::wait_until;
 use mcp_api::adapters::bus_local::LocalBus;
 use mcp_api::core::catalog::{Catalog, FOLD_VERSION};
 use mcp_api::core::command::RegisterServer;
 use mcp_api::core::decide::server::register_server;
 use mcp_api::core::event::{Actor, DecodeError, Entry, Event, ServerToolsDiscovered, StoredEvent};
 use mcp_api::core::failure::{Code, Failure};
+use mcp_api::core::ids::{CommandId, Position};
 use mcp_api::core::model::tool::Tools;
-use mcp_api::core::names::{CommandId, Position};
 use mcp_api::eventlog::appender::{Appender, Committed};
 use mcp_api::eventlog::projection::Projection;
 use mcp_api::eventlog::snapshot;
-use mcp_api::ports::event_log::EventLog;
+use mcp_api::ports::event_log::{EventLog, ReadLimit};
 
 /// What a process has of the road: its catalogue and its appender, on a bus of its own.
 struct Process {
@@ -79,7 +80,10 @@ fn shown(catalog: &Catalog) -> String {
 
 /// The whole log, which must have no gap and no command twice.
 async fn whole(log: &Arc<dyn EventLog>) -> Vec<Entry> {
-    let entries = log.read(Position(0), 1_000_000).await.expect("entries");
+    let entries = log
+        .read(Position(0), ReadLimit::entries(1_000_000))
+        .await
+        .expect("entries");
     let positions: Vec<u64> = entries.iter().map(|entry| entry.position.0).collect();
     assert_eq!(positions, (1..=entries.len() as u64).collect::<Vec<_>>());
     let mut ids: Vec<_> = entries
@@ -371,7 +375,9 @@ async fn an_older_catalogue_is_not_shown_again() {
     let older = Catalog::clone(&process.projection.catalog());
     process.register(command_id(), 2).await.expect("made");
     // An appender may come to show its own entry when somebody has read on past it.
-    process.projection.publish(older);
+    process
+        .projection
+        .publish(older, &small_entry(1, command_id()));
     assert_eq!(process.projection.position(), Position(2));
 }
 
@@ -554,7 +560,7 @@ async fn snapshots_are_made_along_the_way() {
             .wait_for(Position(2_000), crate::harness::PATIENCE)
             .await
     );
-    crate::store_contract::until("a snapshot is stored", async || {
+    wait_until("a snapshot is stored", async || {
         store
             .log
             .newest_snapshot(FOLD_VERSION)

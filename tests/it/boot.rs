@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{App, fixture};
-use crate::processes::{eventually, is_alive, parent_of};
+use crate::processes::{is_alive, parent_of};
+use crate::wait::wait_until;
 
 #[tokio::test]
 async fn servers_and_their_tools_come_back() {
@@ -136,7 +137,7 @@ async fn the_children_of_a_killed_program_are_gone_before_its_successor_needs_th
     let guard = parent_of(pid);
     assert_eq!(parent_of(guard), app.pid());
     app.kill_and_restart();
-    eventually("the old server and its guard ended", || {
+    wait_until("the old server and its guard ended", async || {
         !is_alive(pid) && !is_alive(guard)
     })
     .await;

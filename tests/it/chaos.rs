@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::harness::{App, answer};
 use crate::process::{Process, Services};
 use crate::services::mongod::Mongod;
+use crate::wait::wait_until;
 
 const CHANGERS: usize = 6;
 const CALLERS: usize = 6;
@@ -221,9 +222,9 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
 async fn heals(app: &App) {
     for server in ["one", "each"] {
         let works = async || app.call("default", server, "pid", json!({})).await.status == 200;
-        crate::store_contract::until("calls work again", works).await;
+        wait_until("calls work again", works).await;
     }
-    crate::store_contract::until(
+    wait_until(
         "there is one process of the server and three of the other",
         async || {
             let alive = crate::processes::left_of(app.dir.path());

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, App, PATIENCE, answer};
 use crate::process::{Process, Services};
-use crate::processes::{eventually, is_alive, parent_of, signal};
+use crate::processes::{is_alive, parent_of, signal};
 use crate::services::mongod::Mongod;
+use crate::wait::{block_until, wait_until};
 
 /// A process's servers are with another one by then: its lease is over after 12 s.
 const MOVED: Duration = Duration::from_secs(15);
@@ -73,7 +74,7 @@ async fn the_servers_of_a_killed_worker_move() {
     let worker = worker_of(&app, moved);
     app.processes[worker].kill();
     let began = Instant::now();
-    eventually("another worker has started it", || {
+    wait_until("another worker has started it", async || {
         fixtures(&app).iter().any(|pid| *pid != moved)
     })
     .await;
@@ -102,7 +103,7 @@ async fn the_servers_of_a_draining_worker_move_at_once() {
     let began = Instant::now();
     // The first calls may come before the signal.
     let mut moved = pid;
-    crate::store_contract::until("it has moved", async || {
+    wait_until("it has moved", async || {
         moved = app.pid_of("fixture").await;
         moved != pid
     })
@@ -164,9 +165,9 @@ async fn a_worker_that_stood_still_does_not_run_what_was_taken_over() {
     };
     assert!(moved != pid && !is_alive(pid));
     signal(stopped, "CONT");
-    for _ in 0..100 {
+    let continued = Instant::now();
+    while continued.elapsed() < Duration::from_secs(2) {
         assert_eq!(app.pid_of("fixture").await, moved);
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     done.store(true, Ordering::Relaxed);
     watching.join().expect("a watcher");
@@ -188,7 +189,7 @@ async fn replicas_each_spread_the_load() {
     assert_eq!(pids.len(), 3, "a process in each worker");
     // All of them hear of a restart, whoever was told of it.
     app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
-    eventually("all were restarted", || {
+    wait_until("all were restarted", async || {
         pids.iter().all(|pid| !is_alive(*pid))
     })
     .await;
@@ -320,12 +321,8 @@ async fn a_rolling_restart_fails_no_call() {
         let status = tokio::task::spawn_blocking({
             let pid = process.pid();
             move || {
-                while is_alive(pid)
-                    && std::fs::read_to_string(format!("/proc/{pid}/stat"))
-                        .is_ok_and(|s| !s.contains(") Z "))
-                {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
+                let has_ended = block_until(|| !is_alive(pid));
+                assert!(has_ended, "the process does not end after SIGTERM");
             }
         });
         status.await.expect("ended");
@@ -355,7 +352,7 @@ async fn without_nats_reads_go_on_and_all_heals() {
     app.pid_of("fixture").await;
     app.services.as_mut().expect("services").nats.kill();
     let gone = async || app.get("/readyz").await.status == 503;
-    crate::store_contract::until("it is noticed", gone).await;
+    wait_until("it is noticed", gone).await;
     assert!(
         !app.get("/mcp/tools").await.ok()["tools"]
             .as_array()
@@ -376,7 +373,7 @@ async fn without_nats_reads_go_on_and_all_heals() {
             .status
             == 200
     };
-    crate::store_contract::until("it heals", heals).await;
+    wait_until("it heals", heals).await;
 }
 
 #[tokio::test]
@@ -405,7 +402,7 @@ async fn without_mongo_warm_calls_go_on_and_all_heals() {
             .status
             == 503
     };
-    crate::store_contract::until("the lease is over", over).await;
+    wait_until("the lease is over", over).await;
     let asked = Instant::now();
     app.call("default", "fixture", "pid", json!({}))
         .await
@@ -418,9 +415,9 @@ async fn without_mongo_warm_calls_go_on_and_all_heals() {
             .status
             == 200
     };
-    crate::store_contract::until("it heals", heals).await;
+    wait_until("it heals", heals).await;
     let heals = async || app.register("new", json!({})).await.status == 200;
-    crate::store_contract::until("changes are made again", heals).await;
+    wait_until("changes are made again", heals).await;
 }
 
 #[tokio::test]
@@ -441,7 +438,7 @@ async fn a_start_waits_for_its_services_and_says_so() {
         std::fs::read_to_string(&log)
             .is_ok_and(|log| log.contains("waiting for a service") && log.contains("NATS"))
     };
-    eventually("it says what it waits for", waits).await;
+    wait_until("the process logs that it waits for NATS", async || waits()).await;
     services.nats.restart();
     let mut process = starting.await.expect("it has started");
     signal(process.pid(), "TERM");

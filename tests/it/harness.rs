@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,9 +14,8 @@ use tokio::net::TcpStream;
 use crate::process::owned;
 pub use crate::process::{Process, Services, command};
 use crate::processes::{assert_nobody_left, signal};
-
-/// How long anything in a test may take before it counts as never.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub use crate::wait::PATIENCE;
+use crate::wait::{block_until, wait_at_most};
 
 /// The running program: one process, or a facade and three workers with real services, as the variable
 /// `MCP_TEST_DISTRIBUTED` says. Dropped, it is killed, and all its children must be gone with it.
@@ -345,21 +343,15 @@ impl App {
         )
     }
 
-    /// Asks until the answer is as wanted: for a level that will be reached, however long it takes.
-    pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.get(path).await;
-            if wanted(&answer.body) {
-                return answer.body;
-            }
-            assert!(
-                Instant::now() < until,
-                "{path} never became as wanted: {}",
-                answer.body
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    /// Gets a path until its body fulfills a condition, and returns that body.
+    pub async fn until(&self, path: &str, is_reached: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = wait_at_most(PATIENCE, async || {
+            last = self.get(path).await.body;
+            is_reached(&last).then(|| last.clone())
+        })
+        .await;
+        found.unwrap_or_else(|| panic!("{path} never fulfilled the condition: {last}"))
     }
 }
 
@@ -424,13 +416,9 @@ pub fn refused(dir: &Path, env: &[(&str, &str)]) -> String {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program");
-    let until = Instant::now() + PATIENCE;
-    while child.try_wait().expect("a child").is_none() {
-        if Instant::now() > until {
-            let _ = child.kill();
-            panic!("the program does not refuse to start with {env:?}");
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    if !block_until(|| child.try_wait().expect("a child").is_some()) {
+        let _ = child.kill();
+        panic!("the program does not refuse to start with {env:?}");
     }
     let output = child.wait_with_output().expect("its output");
     assert!(!output.status.success(), "it ended as if all were well");

@@ -292,7 +292,7 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
         "the secret plain.third of : its user's name must be",
         "the package half: it was never installed; its status is error, and it has no server",
         "the package pkg of the server gone: there is no such server any more",
-        "the package ^pkg of the server odder: name: must be a package's name",
+        "the package ^pkg of the server odder: name: must be the name of a package",
         "the secret token of ana for odder: the server is not there",
         "the OAuth tokens of all users for remote: the original's SECRETS_KEY does not open its accessToken",
     ];

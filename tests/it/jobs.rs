@@ -1,12 +1,12 @@
 //! `/jobs` and `Prefer: respond-async`: work that is answered later, whatever happens meanwhile.
 
 use std::fs;
-use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, App, answer};
+use crate::wait::wait_until;
 
 async fn fixture() -> App {
     let app = App::start();
@@ -69,15 +69,10 @@ impl App {
 
     /// Waits until that many lines were written.
     async fn noted(&self, lines: usize) {
-        let until = tokio::time::Instant::now() + crate::harness::PATIENCE;
-        while self.notes().len() < lines {
-            assert!(
-                tokio::time::Instant::now() < until,
-                "only {:?} were written",
-                self.notes()
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        wait_until("the tools have written their lines", async || {
+            self.notes().len() >= lines
+        })
+        .await;
     }
 }
 

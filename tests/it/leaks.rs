@@ -233,7 +233,7 @@ async fn what_a_server_gives_away_is_masked() {
     for kept in [
         "the secret is ***",
         "Traceback: ***",
-        "new list of tools",
+        "the new tool list",
         "no JSON-RPC message",
         "could not be",
     ] {

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{App, answer, fixture, python};
 use crate::process::binary;
-use crate::processes::{
-    assert_nobody_left, eventually, is_alive, parent_of, signal, under_way, zombies_of,
-};
+use crate::processes::{assert_nobody_left, is_alive, parent_of, signal, under_way, zombies_of};
+use crate::wait::wait_until;
 
 #[tokio::test]
 async fn nothing_outlives_a_killed_program() {
@@ -27,7 +26,10 @@ async fn nothing_outlives_a_killed_program() {
         .expect("a pid");
     assert!(is_alive(server) && is_alive(grandchild));
     app.kill();
-    eventually("all ended", || !is_alive(server) && !is_alive(grandchild)).await;
+    wait_until("all ended", async || {
+        !is_alive(server) && !is_alive(grandchild)
+    })
+    .await;
     assert_nobody_left(app.dir.path());
 }
 
@@ -43,7 +45,7 @@ async fn a_crash_takes_the_grandchildren_along() {
     app.call("default", "fixture", "crash", json!({}))
         .await
         .fails(502, "upstream_error");
-    eventually("the grandchild ended", || !is_alive(grandchild)).await;
+    wait_until("the grandchild ended", async || !is_alive(grandchild)).await;
     app.pid_of("fixture").await;
 }
 
@@ -58,7 +60,7 @@ async fn a_program_that_stands_still_loses_its_children_and_heals() {
         .parse()
         .expect("a pid");
     signal(app.pid(), "STOP");
-    eventually("the children ended", || {
+    wait_until("the children ended", async || {
         !is_alive(pid) && !is_alive(grandchild)
     })
     .await;
@@ -149,22 +151,22 @@ async fn a_drain_ends_in_its_time() {
 async fn calls_to_a_killed_server_fail_and_the_next_do_not() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
-    app.text("fixture", "stderr", json!({ "text": "before the end" }))
+    app.text("fixture", "stderr", json!({ "text": "a line of an earlier call" }))
         .await;
     let pid = app.idle("fixture").await;
     let sleeping =
         (0..10).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 20_000 })));
     let (failed, ()) = tokio::join!(futures::future::join_all(sleeping), async {
         under_way(pid, 10).await;
+        app.text("fixture", "stderr", json!({ "text": "before the end" }))
+            .await;
         signal(pid, "KILL");
     });
     for answer in failed {
         assert_eq!(answer.body["mayHaveRun"], true);
-        assert!(
-            answer.body["details"]
-                .as_str()
-                .is_some_and(|details| details.contains("before the end"))
-        );
+        let details = answer.body["details"].as_str().expect("details");
+        assert!(details.contains("before the end"), "{details}");
+        assert!(!details.contains("an earlier call"), "{details}");
         assert!(
             answer
                 .fails(502, "upstream_error")
@@ -185,9 +187,190 @@ async fn calls_to_a_killed_server_fail_and_the_next_do_not() {
     );
     let logs = app.server("fixture").await["logs"].to_string();
     assert!(
-        logs.contains("before the end") && logs.contains("killed by signal 9"),
+        logs.contains("an earlier call") && logs.contains("killed by signal 9"),
         "{logs}"
     );
+}
+
+/// The times of the starts that failed, in milliseconds since 1970.
+async fn failed_starts(app: &App, server: &str) -> Vec<u64> {
+    let shown = app.server(server).await;
+    let logs = shown["logs"].as_array().into_iter().flatten();
+    let failed = logs.filter(|line| {
+        let text = line["text"].as_str();
+        text.is_some_and(|text| text.starts_with("could not be started"))
+    });
+    failed.filter_map(|line| line["at"].as_u64()).collect()
+}
+
+#[tokio::test]
+async fn changes_of_other_servers_do_not_restart_a_broken_server() {
+    let app = App::embedded();
+    app.register("broken", json!({ "command": "/nowhere" }))
+        .await
+        .ok();
+    let before = failed_starts(&app, "broken").await.len();
+    let start = Instant::now();
+    for number in 0..30 {
+        app.register(&format!("other-{number}"), json!({ "enabled": false }))
+            .await
+            .ok();
+    }
+    // The pauses are half a second, a second and so on, each up to twice as long.
+    let allowed = (start.elapsed().as_secs_f64() / 0.5 + 2.0).log2().ceil() as usize;
+    let starts = failed_starts(&app, "broken").await.len() - before;
+    assert!(starts <= allowed, "{starts} starts, not {allowed}");
+    let starts = failed_starts(&app, "broken").await.len();
+    app.put("/mcp/servers/broken/enable", json!({})).await.ok();
+    assert!(failed_starts(&app, "broken").await.len() > starts);
+}
+
+#[tokio::test]
+async fn many_enables_of_a_slow_server_leave_room_for_changes() {
+    let app = App::embedded();
+    let slow = json!({ "env": { "FIXTURE_START": "silent" }, "startupTimeout": 20_000, "enabled": false });
+    app.register("slow", slow).await.ok();
+    app.register("other", json!({ "enabled": false })).await.ok();
+    let enable = || {
+        let enable = app.http.put(format!("{}/mcp/servers/slow/enable", app.url));
+        tokio::spawn(enable.json(&json!({})).send())
+    };
+    let enables: Vec<_> = (0..300).map(|_| enable()).collect();
+    wait_until("the server starts", async || {
+        app.server("slow").await["status"] == "connecting"
+    })
+    .await;
+    for number in 0..10 {
+        let timeout = json!({ "toolTimeout": 1000 + number });
+        app.put("/mcp/servers/other", timeout).await.ok();
+    }
+    app.put("/mcp/servers/slow/disable", json!({})).await.ok();
+    for enable in enables {
+        let response = enable.await.expect("a task").expect("a response");
+        assert_eq!(response.status(), 200);
+    }
+    let events = app.get("/events?after=0&limit=1000").await.ok();
+    let events = events["events"].as_array().expect("events");
+    let enabled = events.iter().filter(|event| event["type"] == "server.enabled");
+    assert!(enabled.count() < 300, "later enables join the first start");
+}
+
+#[tokio::test]
+async fn hung_servers_leave_permits_for_other_servers() {
+    let app = App::embedded_with(&[("MAX_CALLS", "32"), ("MAX_CALLS_PER_SERVER", "16")]);
+    let hung = ["hung-1", "hung-2", "hung-3"];
+    for server in hung {
+        app.register_fixture(server).await.ok();
+    }
+    app.register_fixture("free").await.ok();
+    app.pid_of("free").await;
+    let mut calls = Vec::new();
+    for server in hung {
+        let pid = app.idle(server).await;
+        let body = json!({ "serverName": server, "methodName": "never", "args": {}, "timeoutMs": 60_000 });
+        for _ in 0..16 {
+            let call = app.http.post(format!("{}/mcp/tool/call", app.url));
+            calls.push(tokio::spawn(call.json(&body).send()));
+        }
+        under_way(pid, 2).await;
+    }
+    app.call("default", "free", "echo", json!({ "message": "served" }))
+        .await
+        .ok();
+    for call in calls {
+        call.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_failed_start_shows_the_first_lines_and_names_env() {
+    let app = App::embedded();
+    let script = "echo 'the first line' >&2; for i in $(seq 300); do echo \"at frame $i\" >&2; \
+        if [ $i = 100 ]; then echo 'SHOP_API_KEY is required' >&2; fi; done; exit 1";
+    let shell = json!({ "command": "sh", "args": ["-c", script] });
+    let shown = app.register("shop", shell).await.ok();
+    let error = shown["server"]["error"].as_str().expect("an error");
+    assert!(error.contains("exited with code 1 before it answered"), "{error}");
+    assert!(error.contains("`env`"), "{error}");
+    let details = shown["server"]["details"].as_str().expect("details");
+    for line in ["the first line", "SHOP_API_KEY is required", "at frame 300"] {
+        assert!(details.contains(line), "{line}: {details}");
+    }
+}
+
+#[tokio::test]
+async fn the_env_of_a_server_does_not_reach_its_guard() {
+    let app = App::embedded_with(&[("SECRETS_KEY", "a passphrase")]);
+    let env = json!({ "env": { "OWN": "1", "LD_PRELOAD": "/nowhere/own.so", "PATH": "/usr/bin:/bin" } });
+    app.register("fixture", env).await.ok();
+    let pid = app.pid_of("fixture").await;
+    let environment = |pid: u32| fs::read_to_string(format!("/proc/{pid}/environ")).expect("variables");
+    let child = environment(pid);
+    assert!(child.contains("OWN=1") && child.contains("LD_PRELOAD="), "{child}");
+    let guard = environment(parent_of(pid));
+    for name in ["OWN=", "LD_PRELOAD=", "SECRETS_KEY="] {
+        assert!(!guard.contains(name), "{name} is in {guard}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_guard_is_killed_with_all_that_its_child_has_started() {
+    let app = App::embedded();
+    app.register("stubborn", json!({ "env": { "FIXTURE_STOP": "never" } }))
+        .await
+        .ok();
+    let pid = app.pid_of("stubborn").await;
+    let grandchild: u32 = app
+        .text("stubborn", "fork", json!({}))
+        .await
+        .parse()
+        .expect("a pid");
+    signal(parent_of(pid), "STOP");
+    app.delete("/mcp/servers/stubborn").await.ok();
+    wait_until("the child and the grandchild ended", async || {
+        !is_alive(pid) && !is_alive(grandchild)
+    })
+    .await;
+    wait_until("no zombies", async || zombies_of(app.pid()).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_chain_of_forks_ends_with_its_server() {
+    let app = App::embedded();
+    let mark = format!("chain-{}", app.pid());
+    let file = app.dir.path().join(&mark);
+    fs::write(&file, "sh \"$0\" &\n").expect("a script");
+    app.register_fixture("fixture").await.ok();
+    app.call("default", "fixture", "run_detached", json!({ "script": file }))
+        .await
+        .ok();
+    app.delete("/mcp/servers/fixture").await.ok();
+    let is_running = || {
+        let processes = fs::read_dir("/proc").expect("/proc").flatten();
+        processes
+            .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+            .any(|line| String::from_utf8_lossy(&line).contains(&mark))
+    };
+    wait_until("the chain ended", async || !is_running()).await;
+    wait_until("no zombies", async || zombies_of(app.pid()).is_empty()).await;
+}
+
+#[tokio::test]
+async fn one_tool_list_a_minute_is_recorded_and_the_live_list_is_shown() {
+    let app = App::embedded();
+    app.register_fixture("fixture").await.ok();
+    for number in 0..20 {
+        let name = format!("newcomer-{number}");
+        app.text("fixture", "add_tool", json!({ "name": name })).await;
+    }
+    app.until("/mcp/servers/fixture", |body| {
+        body["server"]["toolsList"].to_string().contains("newcomer-19")
+    })
+    .await;
+    let events = app.get("/events?after=0&limit=1000").await.ok();
+    let events = events["events"].as_array().expect("events").iter();
+    let lists = events.filter(|event| event["type"] == "server.tools_discovered");
+    assert_eq!(lists.count(), 2, "one of the start, one of the changes");
 }
 
 #[tokio::test]
@@ -241,10 +424,11 @@ async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
         .parse()
         .expect("a pid");
     signal(parent_of(pid), "KILL");
-    eventually("the child ended", || !is_alive(pid)).await;
-    eventually("the grandchild ended, though it had left the group", || {
-        !is_alive(grandchild)
-    })
+    wait_until("the child ended", async || !is_alive(pid)).await;
+    wait_until(
+        "the grandchild ended, though it had left the group",
+        async || !is_alive(grandchild),
+    )
     .await;
     // Until the program has seen it too, a call would be one in flight.
     let noticed =
@@ -277,7 +461,7 @@ async fn nobody_is_left_unburied() {
     app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
     app.delete("/mcp/servers/silent").await.ok();
     app.put("/mcp/servers/broken/disable", json!({})).await.ok();
-    eventually("no zombies", || zombies_of(app.pid()).is_empty()).await;
+    wait_until("no zombies", async || zombies_of(app.pid()).is_empty()).await;
 }
 
 #[tokio::test]

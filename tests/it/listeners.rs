@@ -1,8 +1,8 @@
 //! `GET /events` as a live stream: many listeners, slow ones, and facades that come and go.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -12,6 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::{App, PATIENCE, answer};
 use crate::processes::signal;
+use crate::wait::wait_until;
 
 /// Somebody who follows the log on a connection of its own.
 struct Listener {
@@ -29,6 +30,19 @@ enum Told {
 
 impl Listener {
     async fn open(url: &str, last: Option<&str>, query: &str) -> Self {
+        let opened = Self::try_open(url, last, query).await;
+        opened.expect("the facade opens a stream")
+    }
+
+    /// Opens a stream. Returns `None` if the facade ends before it responds.
+    async fn try_open(url: &str, last: Option<&str>, query: &str) -> Option<Self> {
+        let mut listener = Self::send_request(url, last, query).await?;
+        listener.read_status().await?;
+        Some(listener)
+    }
+
+    /// Sends the request for a stream, and does not wait for the response.
+    async fn send_request(url: &str, last: Option<&str>, query: &str) -> Option<Self> {
         let address = url
             .strip_prefix("http://")
             .expect("a URL")
@@ -37,20 +51,23 @@ impl Listener {
         let socket = TcpSocket::new_v4().expect("a socket");
         // What waits, waits with the program and not in the kernel.
         socket.set_recv_buffer_size(64 << 10).expect("a buffer");
-        let mut stream = socket.connect(address).await.expect("connected");
+        let mut stream = socket.connect(address).await.ok()?;
         let last = last.map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
         let head = format!(
             "GET /events{query} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n"
         );
         let head = format!("{head}Connection: close\r\n{last}\r\n");
-        stream.write_all(head.as_bytes()).await.expect("sent");
-        let mut listener = Self {
+        stream.write_all(head.as_bytes()).await.ok()?;
+        Some(Self {
             stream,
             text: vec![],
-        };
-        let line = listener.line().await.expect("a status");
-        assert_eq!(line, "HTTP/1.1 200 OK");
-        listener
+        })
+    }
+
+    /// Reads the status of the response, which must be a success.
+    async fn read_status(&mut self) -> Option<()> {
+        assert_eq!(self.line().await?, "HTTP/1.1 200 OK");
+        Some(())
     }
 
     async fn line(&mut self) -> Option<String> {
@@ -163,7 +180,7 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
         Some(LISTENERS as f64)
     );
     let reads = app
-        .metric("mcp_api_event_reads_total", &[])
+        .metric("mcp_api_event_stream_reads_total", &[])
         .await
         .expect("a figure");
     let (began, used) = (Instant::now(), cpu(app.pid()));
@@ -179,7 +196,7 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
     assert!(told.iter().all(|told| told == wanted));
     // One a move, and a few for those that had not yet heard of the last one.
     let reads = app
-        .metric("mcp_api_event_reads_total", &[])
+        .metric("mcp_api_event_stream_reads_total", &[])
         .await
         .expect("a figure")
         - reads;
@@ -243,12 +260,11 @@ async fn a_facade_that_is_behind_reads_on_first() {
         toggle(&app, 3).await;
         let ids = all(&app).await;
         let last = ids[ids.len() - 1].clone();
-        let (listener, ()) = tokio::join!(Listener::open(&behind.url, Some(&last), ""), async {
-            // Its request waits in the kernel by then.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            signal(behind.pid(), "CONT");
-        });
-        let mut listener = listener;
+        // The kernel accepts the connection and stores the request while the facade stands still.
+        let sent = Listener::send_request(&behind.url, Some(&last), "").await;
+        let mut listener = sent.expect("the kernel accepts the request");
+        signal(behind.pid(), "CONT");
+        listener.read_status().await.expect("a stream");
         app.put("/mcp/servers/off/enable", json!({})).await.ok();
         assert_eq!(
             listener.next().await,
@@ -257,26 +273,37 @@ async fn a_facade_that_is_behind_reads_on_first() {
     }
 }
 
-/// Changes one server again and again, until told to stop.
+/// The URLs of the facades that run.
+#[derive(Clone)]
+struct Facades(Arc<Mutex<Vec<String>>>);
+
+impl Facades {
+    /// Returns the URL of a facade that runs. Different numbers choose different facades.
+    fn url(&self, number: usize) -> String {
+        let urls = self.0.lock().expect("the facades");
+        urls[number % urls.len()].clone()
+    }
+
+    fn replace(&self, urls: Vec<String>) {
+        *self.0.lock().expect("the facades") = urls;
+    }
+}
+
+/// Changes one server again and again, until the test stops the writer.
 fn writer(
     http: &reqwest::Client,
-    url: &str,
-    name: usize,
+    facades: Facades,
+    number: usize,
     stop: Arc<AtomicBool>,
 ) -> tokio::task::JoinHandle<()> {
-    let (http, url) = (http.clone(), url.to_owned());
+    let http = http.clone();
     tokio::spawn(async move {
         while !stop.load(Ordering::Relaxed) {
             for verb in ["disable", "enable"] {
-                let changed = http
-                    .put(format!("{url}/mcp/servers/off-{name}/{verb}"))
-                    .json(&json!({}))
-                    .send()
-                    .await;
-                // The facade it writes through is killed and comes back.
-                if changed.is_err() {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+                let url = facades.url(number);
+                let path = format!("{url}/mcp/servers/off-{number}/{verb}");
+                // A facade that is killed answers with an error.
+                let _ = http.put(path).json(&json!({})).send().await;
             }
         }
     })
@@ -284,21 +311,17 @@ fn writer(
 
 /// Follows the log over ends and changes of facade; the ids that were told.
 async fn follow(
-    urls: Vec<String>,
+    facades: Facades,
     subject: &'static str,
     until: Arc<tokio::sync::watch::Sender<String>>,
 ) -> Vec<String> {
     let (mut told, mut ends) = (Vec::<String>::new(), until.subscribe());
     for turn in 0.. {
-        let url = &urls[turn % urls.len()];
-        if TcpStream::connect(url.strip_prefix("http://").expect("a URL"))
-            .await
-            .is_err()
-        {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        let last = told.last().map(String::as_str);
+        let opened = Listener::try_open(&facades.url(turn), last, subject).await;
+        let Some(mut listener) = opened else {
             continue;
-        }
-        let mut listener = Listener::open(url, told.last().map(String::as_str), subject).await;
+        };
         // To another one now and then, without a reason.
         for _ in 0..40 {
             let next = tokio::select! {
@@ -328,32 +351,33 @@ async fn a_listener_goes_from_facade_to_facade_and_misses_nothing() {
         .ok();
     }
     let urls = vec![app.url.clone(), app.processes[second].url.clone()];
+    let facades = Facades(Arc::new(Mutex::new(urls)));
     let (stop, end) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(tokio::sync::watch::Sender::new(String::new())),
     );
     let writers: Vec<_> = (0..3)
-        .map(|n| writer(&app.http, &urls[n % 2], n, stop.clone()))
+        .map(|n| writer(&app.http, facades.clone(), n, stop.clone()))
         .collect();
     let followers: Vec<_> = ["", "", "?subject=server/off-1"]
         .into_iter()
-        .map(|subject| tokio::spawn(follow(urls.clone(), subject, end.clone())))
+        .map(|subject| tokio::spawn(follow(facades.clone(), subject, end.clone())))
         .collect();
-    // The port of a facade that comes back must be the one it had.
     for n in [second, 0, second] {
         let told = all(&app).await.len();
-        let until = Instant::now() + PATIENCE;
-        while all(&app).await.len() < told + 50 {
-            assert!(Instant::now() < until, "nothing happens any more");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let process = &mut app.processes[n];
-        let port = process.url.rsplit_once(':').expect("a port").1.to_owned();
-        process.env.retain(|(name, _)| name != "PORT");
-        process.env.push(("PORT".into(), port));
-        process.kill();
+        wait_until("50 more events happen", async || {
+            all(&app).await.len() >= told + 50
+        })
+        .await;
+        // A facade that starts again gets another port. If it kept its port, a client that connects meanwhile
+        // could get that port as its own.
+        let other = if n == 0 { second } else { 0 };
+        facades.replace(vec![app.processes[other].url.clone()]);
+        app.processes[n].kill();
         let dir = app.dir.path().to_owned();
         app.processes[n].restart(&dir);
+        app.url = app.processes[0].url.clone();
+        facades.replace(vec![app.url.clone(), app.processes[second].url.clone()]);
     }
     stop.store(true, Ordering::Relaxed);
     for writer in writers {
@@ -432,11 +456,10 @@ async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
     told.extend(again.until(&ids[ids.len() - 1]).await);
     assert_eq!(told, ids);
     // The one that takes nothing at all is cut off as well: only the other one is left.
-    let until = Instant::now() + PATIENCE;
-    while listeners().await != Some(1.0) {
-        assert!(Instant::now() < until, "{:?}", listeners().await);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    wait_until("one listener is left", async || {
+        listeners().await == Some(1.0)
+    })
+    .await;
     let answer = answer(
         app.http
             .get(format!("{}/events?at=1", app.url))
@@ -446,6 +469,6 @@ async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
     assert!(
         answer
             .fails(400, "invalid_request")
-            .contains("at is of pages")
+            .contains("at cannot be used with a stream")
     );
 }

@@ -6,6 +6,7 @@ mod process;
 mod processes;
 mod samples;
 mod services;
+mod wait;
 
 mod access;
 mod architecture;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::samples::{registered, restored, snapshot, value_id};
 use mcp_api::core::catalog::Catalog;
 use mcp_api::core::event::JobAccepted;
-use mcp_api::core::names::JobId;
+use mcp_api::core::ids::JobId;
 
 thread_local! {
     static BYTES: Cell<isize> = const { Cell::new(0) };

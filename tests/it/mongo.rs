@@ -15,10 +15,11 @@ use crate::harness::PATIENCE;
 use crate::samples::{command_id, small_entry, value_id};
 use crate::services::mongod;
 use crate::services::mongod::Mongod;
+use crate::wait::wait_until;
 use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
-use mcp_api::core::names::{CommandId, LeaseId, Position, WorkerId};
+use mcp_api::core::ids::{CommandId, LeaseId, Position, WorkerId};
 use mcp_api::eventlog::snapshot;
-use mcp_api::ports::event_log::{AppendError, EventLog};
+use mcp_api::ports::event_log::{AppendError, EventLog, ReadLimit};
 use mcp_api::ports::leases::Leases;
 use mcp_api::ports::vault::{Sealed, Vault, WrappingChange};
 
@@ -63,7 +64,10 @@ async fn a_killed_primary_takes_nothing_acknowledged_along() {
     let appenders: Vec<_> = (0..4)
         .map(|_| tokio::spawn(append(store.clone(), until)))
         .collect();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    wait_until("the primary has stored some appends", async || {
+        store.head().await.is_ok_and(|head| head >= Position(100))
+    })
+    .await;
     let one = format!("mongodb://127.0.0.1:{}/?directConnection=true", set[0].port);
     let hello = mongod::command(&one, mongodb::bson::doc! { "hello": 1 }).await;
     let primary: u16 = hello
@@ -80,7 +84,7 @@ async fn a_killed_primary_takes_nothing_acknowledged_along() {
         .expect("one of ours");
     let (before, killed) = (store.head().await.expect("a head"), Instant::now());
     set[primary].kill();
-    crate::store_contract::until("another takes writes", async || {
+    wait_until("another takes writes", async || {
         store.head().await.is_ok_and(|head| head > before)
     })
     .await;
@@ -94,7 +98,10 @@ async fn a_killed_primary_takes_nothing_acknowledged_along() {
     }
     set[primary].restart();
     let store = connect(&url).await;
-    let read = store.read(Position(0), 1_000_000).await.expect("entries");
+    let read = store
+        .read(Position(0), ReadLimit::entries(1_000_000))
+        .await
+        .expect("entries");
     let positions: Vec<u64> = read.iter().map(|entry| entry.position.0).collect();
     assert_eq!(
         positions,
@@ -208,7 +215,7 @@ async fn a_server_that_is_away_is_told_within_a_second() {
         );
     }
     server.restart();
-    crate::store_contract::until("it is back", async || {
+    wait_until("it is back", async || {
         store
             .append(&small_entry(2, command_id()), &[])
             .await

@@ -13,11 +13,11 @@ use uuid::Uuid;
 use crate::bus_contract::ask;
 use crate::harness::PATIENCE;
 use crate::services::nats::{Nats, Version, shared};
-use crate::store_contract::until;
+use crate::wait::wait_until;
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
 use mcp_api::core::command::{Area, Command, DeleteServer};
 use mcp_api::core::failure::{Code, Failure};
-use mcp_api::core::names::Position;
+use mcp_api::core::ids::Position;
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, BusError, Busy, Hint, JobMessage, Reply, Target};
 
 const POOL: Target = Target::AnyWorker(Area::Tools);
@@ -66,11 +66,10 @@ impl AskHandler for Hang {
 
 /// Waits for a level: until an ask is answered.
 async fn answered(bus: &Arc<NatsBus>) {
-    let until = Instant::now() + PATIENCE;
-    while let Err(error) = bus.request(ask(POOL, "again", PATIENCE)).await {
-        assert!(Instant::now() < until, "{error}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait_until("an ask is answered", async || {
+        bus.request(ask(POOL, "again", PATIENCE)).await.is_ok()
+    })
+    .await;
 }
 
 /// Waits until somebody who has just begun to serve can be reached from elsewhere.
@@ -79,7 +78,7 @@ async fn served(from: &Arc<NatsBus>, place: Target) {
         from.request(ask(place, "{}", Duration::from_millis(200)))
             .await
     };
-    until("it is served", async || {
+    wait_until("it is served", async || {
         !matches!(asked().await, Err(BusError::NoResponders))
     })
     .await;
@@ -236,10 +235,10 @@ async fn without_its_server_the_bus_is_away_at_once_and_heals() {
     std::fs::remove_dir_all(server.folder.join("store")).expect("removed");
     server.restart();
     answered(&asking).await;
-    while asking.publish_job(job("new")).await.is_err() {
-        assert!(Instant::now() < until);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait_until("NATS accepts a job", async || {
+        asking.publish_job(job("new")).await.is_ok()
+    })
+    .await;
     let new = tokio::time::timeout(PATIENCE, jobs.next())
         .await
         .expect("in time")

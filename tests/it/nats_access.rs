@@ -17,7 +17,7 @@ use crate::harness::PATIENCE;
 use crate::services::nats::{JETSTREAM, Nats, Version};
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
 use mcp_api::core::command::Area;
-use mcp_api::core::names::Position;
+use mcp_api::core::ids::Position;
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, Busy, Reply, Target};
 
 struct Echo;

@@ -5,13 +5,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::PATIENCE;
 use crate::services::mongod::Mongod;
 use crate::services::nats::{Nats, Version};
+use crate::wait::block_until;
 
 /// Not a passphrase: those are slow on purpose.
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -79,28 +78,19 @@ impl Process {
             env,
             log,
         };
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let mut lines = BufReader::new(File::open(&process.log).expect("the log"));
-            lines.seek_relative(before as i64).expect("the log");
-            let listening = lines.lines().map_while(Result::ok).find_map(|line| {
-                let line: Value = serde_json::from_str(&line).ok()?;
-                (line["message"] == "listening")
-                    .then(|| line["addr"].as_str().map(str::to_owned))?
-            });
-            if let Some(address) = listening {
-                process.url = format!("http://{address}");
-                return process;
+        let is_ready = block_until(|| {
+            process.url = listening_url(&process.log, before).unwrap_or_default();
+            if !process.url.is_empty() {
+                return true;
             }
             if let Some(status) = process.child.try_wait().expect("a child") {
-                panic!(
-                    "the program ended at start ({status}):\n{}",
-                    fs::read_to_string(&process.log).unwrap_or_default()
-                );
+                let log = fs::read_to_string(&process.log).unwrap_or_default();
+                panic!("the program ended at start ({status}):\n{log}");
             }
-            assert!(Instant::now() < until, "the program does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            false
+        });
+        assert!(is_ready, "the program does not listen");
+        process
     }
 
     pub fn pid(&self) -> u32 {
@@ -118,18 +108,25 @@ impl Process {
     }
 
     pub fn wait(&mut self) -> ExitStatus {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return status;
-            }
-            assert!(
-                Instant::now() < until,
-                "the program does not end after SIGTERM"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let mut status = None;
+        block_until(|| {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("the program ends after SIGTERM")
     }
+}
+
+/// Returns the URL that a log names after its first bytes, once the program listens.
+fn listening_url(log: &Path, skipped_bytes: u64) -> Option<String> {
+    let mut lines = BufReader::new(File::open(log).expect("the log"));
+    lines.seek_relative(skipped_bytes as i64).expect("the log");
+    lines.lines().map_while(Result::ok).find_map(|line| {
+        let line: Value = serde_json::from_str(&line).ok()?;
+        let is_listening = line["message"] == "listening";
+        let address = line["addr"].as_str().filter(|_| is_listening)?;
+        Some(format!("http://{address}"))
+    })
 }
 
 /// The program's own binary.

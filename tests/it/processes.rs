@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use crate::harness::PATIENCE;
+use crate::wait::{block_until, wait_until};
 
 pub fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill")
@@ -13,15 +12,6 @@ pub fn signal(pid: u32, name: &str) {
         .status()
         .expect("kill");
     assert!(sent.success(), "signal {name} to {pid}");
-}
-
-/// Waits for a level of the world outside HTTP.
-pub async fn eventually(what: &str, mut reached: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !reached() {
-        assert!(Instant::now() < until, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 /// The state and the parent of a process; `None` when there is none of that id.
@@ -38,12 +28,12 @@ pub fn is_alive(pid: u32) -> bool {
 
 /// Waits until a fixture server works on so many calls: each has a thread of its own.
 pub async fn under_way(pid: u32, calls: usize) {
-    eventually("the calls are under way", || threads(pid) > calls).await;
+    wait_until("the calls are under way", async || threads(pid) > calls).await;
 }
 
 /// Waits until a fixture server has no call left, the thread of its last answer included.
 pub async fn idle(pid: u32) {
-    eventually("it is idle", || threads(pid) == 1).await;
+    wait_until("it is idle", async || threads(pid) == 1).await;
 }
 
 fn threads(pid: u32) -> usize {
@@ -93,16 +83,7 @@ pub fn left_of(dir: &Path) -> Vec<(u32, String)> {
 
 /// Guards need a moment to see that their worker is gone; longer than that and somebody has leaked.
 pub fn assert_nobody_left(dir: &Path) {
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        let left = left_of(dir);
-        if left.is_empty() {
-            return;
-        }
-        assert!(
-            Instant::now() < until,
-            "processes outlived the program: {left:?}"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let is_empty = block_until(|| left_of(dir).is_empty());
+    let left = left_of(dir);
+    assert!(is_empty, "processes outlived the program: {left:?}");
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::App;
 use crate::process::Services;
 use crate::services::nats::{JETSTREAM, Nats, Version};
+use crate::wait::wait_until;
 
 /// The example's text, for another server and another NATS.
 fn example(url: &str, call: &str, args: &str) -> String {
@@ -232,12 +233,10 @@ async fn a_job_outlives_its_worker_and_the_stream_it_came_by() {
         body["job"]["state"] == "running"
     })
     .await;
-    while std::fs::read_to_string(&notes)
-        .unwrap_or_default()
-        .is_empty()
-    {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    wait_until("the tool has begun", async || {
+        std::fs::read_to_string(&notes).is_ok_and(|text| !text.is_empty())
+    })
+    .await;
     let jetstream = async_nats::jetstream::new(producer.client.clone());
     jetstream.delete_stream("MCP_JOBS").await.expect("deleted");
     app.processes[1..]

@@ -7,8 +7,8 @@ use mcp_api::core::catalog::Catalog;
 use mcp_api::core::event::{
     Actor, Commit, Entry, Event, SecretSet, ServerDisabled, ServerEnabled, ServerRegistered,
 };
+use mcp_api::core::ids::{CommandId, Position, ServerId, ValueId};
 use mcp_api::core::model::server::ServerConfig;
-use mcp_api::core::names::{CommandId, Position, ServerId, ValueId};
 
 pub fn command_id() -> CommandId {
     CommandId(Uuid::now_v7())

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::App;
-use crate::processes::{eventually, is_alive};
+use crate::processes::is_alive;
+use crate::wait::wait_until;
 
 #[tokio::test]
 async fn a_server_is_registered_and_shown_with_its_true_status() {
@@ -421,6 +422,6 @@ async fn a_starting_server_is_connecting_and_calls_wait_for_it() {
             .await
             .ok();
     });
-    eventually("the first process ended", || !is_alive(pid)).await;
+    wait_until("the first process ended", async || !is_alive(pid)).await;
     app.pid_of("slow").await;
 }

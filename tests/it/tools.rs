@@ -6,6 +6,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, App, answer};
+use crate::wait::wait_for;
 
 async fn fixture(more: Value) -> App {
     let app = App::start();
@@ -201,14 +202,12 @@ async fn a_call_past_its_time_is_cancelled() {
 
 /// How many calls the fixture knows to be cancelled, once they are as many as wanted.
 async fn cancelled(app: &App, wanted: usize) -> usize {
-    let until = Instant::now() + crate::harness::PATIENCE;
-    loop {
-        let told = app.text("fixture", "cancellations", json!({})).await;
-        let ids: Vec<String> = serde_json::from_str(&told).expect("ids");
-        if ids.len() >= wanted || Instant::now() > until {
-            return ids.len();
-        }
-    }
+    wait_for("the server knows the cancelled calls", async || {
+        let text = app.text("fixture", "cancellations", json!({})).await;
+        let ids: Vec<String> = serde_json::from_str(&text).expect("ids");
+        (ids.len() >= wanted).then_some(ids.len())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 
 use super::{Indexes, InstallContext, Installer, PackageHandle, ProgressSink};
 use crate::core::failure::Failure;
+use crate::core::ids::ServerId;
 use crate::core::model::package::{Package, PackageIndex, Recipe, Source};
 use crate::core::model::remote::plain_url;
-use crate::core::names::ServerId;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::telemetry::error::internal_error;
 use crate::workers::redact::Redactor;

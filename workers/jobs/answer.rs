@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::core::command::ReadJobAnswer;
 use crate::core::failure::Failure;
+use crate::core::ids::JobId;
 use crate::core::model::job;
-use crate::core::names::JobId;
 use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;

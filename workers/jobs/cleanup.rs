@@ -9,7 +9,7 @@ use super::{dead_letters, notify};
 use crate::core::catalog::Catalog;
 use crate::core::decide::idempotency;
 use crate::core::event::Actor;
-use crate::core::names::{CommandId, ValueId};
+use crate::core::ids::{CommandId, ValueId};
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
 

@@ -13,8 +13,8 @@ use super::ingest;
 use crate::core::command::{DiscardDeadLetter, RetryDeadLetter};
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
+use crate::core::ids::{CommandId, JobId, ValueId};
 use crate::core::model::dead_letter::DeadLetter;
-use crate::core::names::{CommandId, JobId, ValueId};
 use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::ports::bus::JobMessage;
 use crate::ports::vault::VaultValue;
@@ -63,7 +63,7 @@ pub async fn store_dead_letter(
     let text = Zeroizing::new(serde_json::to_string(&stored).map_err(internal_error)?);
     let sealed = context
         .job_client
-        .sealer
+        .sealer()
         .seal(message_context(letter), &text)
         .map_err(internal_error)?;
     let values = vec![VaultValue { id: letter, sealed }];

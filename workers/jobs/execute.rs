@@ -17,10 +17,10 @@ use crate::core::command::{Command, InstallPackage, RotateKeys, SweepVault, Upgr
 use crate::core::decide::job::JobEnd;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::{CommandId, ValueId};
 use crate::core::model::job;
 use crate::core::model::job::{Job, JobArguments, JobState};
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::{CommandId, ValueId};
 use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::internal_error;

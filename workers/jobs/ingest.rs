@@ -14,10 +14,10 @@ use super::{answer, dead_letters};
 use crate::core::command::Command;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::JobId;
 use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::job::JobArguments;
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::JobId;
 use crate::core::producer_message;
 use crate::jobs::client::{NewJob, Submitted};
 use crate::ports::bus::{JobConsumer, JobDelivery, JobMessage};
@@ -97,7 +97,7 @@ pub async fn submit_message(context: &Context, job: &JobMessage) -> Result<Submi
     let fields = call.as_deref().unwrap_or_default().as_bytes();
     let body = context
         .job_client
-        .sealer
+        .sealer()
         .digest("body", &[fields, body])
         .map_err(internal_error)?;
     let (user, server) = (called.user.clone(), Some(called.server.clone()));

@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::core::event::Actor;
+use crate::core::ids::{CommandId, JobId};
 use crate::core::model::job;
-use crate::core::names::{CommandId, JobId};
 use crate::workers::context::Context;
 use crate::workers::install;
 

@@ -19,8 +19,8 @@ use crate::core::catalog::scheduler::ConcurrencyLimits;
 use crate::core::command::Area;
 use crate::core::decide::job::ClaimJobs;
 use crate::core::event::{Actor, Event};
+use crate::core::ids::{CommandId, JobId};
 use crate::core::model::job::{Job, JobStage};
-use crate::core::names::{CommandId, JobId};
 use crate::workers::context::Context;
 
 /// Jobs under way in one worker.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::notify;
 use crate::core::event::{Actor, Event};
-use crate::core::names::{CommandId, LeaseId, WorkerId};
+use crate::core::ids::{CommandId, LeaseId, WorkerId};
 use crate::workers::context::Context;
 
 /// Looks for workers that have jobs and are not heard of, for ever.

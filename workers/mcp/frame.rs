@@ -7,7 +7,8 @@ use zeroize::Zeroize;
 use crate::core::arguments::merge::{
     ArgumentForm, SecretArgument, append_json_string, merge_arguments,
 };
-use crate::core::names::{SecretName, ValueId};
+use crate::core::ids::ValueId;
+use crate::core::names::SecretName;
 use crate::crypto::seal::Plaintext;
 
 /// A user's secret, opened for one call.

@@ -203,7 +203,13 @@ impl Starting {
             .ok()?
             .ok()?;
         last_words(&self.silent).await;
-        Some(exited(status))
+        let ended = exited(status);
+        Some(match status.code() {
+            Some(127) => ended,
+            _ => format!(
+                "{ended} before it answered; if it asks for a key or a setting (see details), set the variable in `env`"
+            ),
+        })
     }
 }
 

@@ -14,8 +14,9 @@ use crate::cluster::command_client::{CommandClient, CommandRequest, CommandRespo
 use crate::core::command::{Command, RefreshTokens};
 use crate::core::decide::grant::reauth_required;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ValueId;
 use crate::core::model::grant::{Grant, GrantId, GrantState};
-use crate::core::names::{ServerName, ValueId};
+use crate::core::names::ServerName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::crypto::seal::Plaintext;
 use crate::eventlog::projection::Projection;

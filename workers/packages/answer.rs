@@ -38,6 +38,7 @@ pub async fn answer(
     let told = LiveDetails {
         logs: settled.logs,
         session_id: None,
+        tools: None,
     };
     let package = PackageView::new(server, folders).ok_or_else(Failure::internal)?;
     let answer = PackageJobBody {

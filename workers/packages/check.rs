@@ -9,7 +9,7 @@ use crate::core::catalog::server::Server;
 use crate::core::command::{CheckPackages, PackageCheck};
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
-use crate::core::names::CommandId;
+use crate::core::ids::CommandId;
 use crate::workers::context::Context;
 use crate::workers::install::{InstallContext, NoProgress, open_install_context};
 use crate::workers::redact::Redactor;

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::config::InstallOnStart;
 use crate::core::command::{InstallPackage, RegisterServer};
+use crate::core::ids::{CommandId, ServerId};
 use crate::core::model::package::{FOLDER, Source};
 use crate::core::model::server::{ServerConfig, Transport};
-use crate::core::names::{CommandId, ServerId};
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
 

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use self::fingerprints::{Fingerprint, FingerprintIndex};
 use self::views::views_of;
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 
 /// How long a value that is not stored stays known after its last call.
 const GRACE: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
-use crate::core::names::{ServerId, WorkerId};
+use crate::core::ids::{ServerId, WorkerId};
 
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How much longer each further worker in the order waits.

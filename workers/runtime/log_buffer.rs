@@ -209,7 +209,7 @@ pub fn shorten(text: &str, limit: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::names::ValueId;
+    use crate::core::ids::ValueId;
     use uuid::Uuid;
 
     fn texts(log_buffer: &LogBuffer) -> Vec<String> {

@@ -18,8 +18,9 @@ use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
 use crate::core::catalog::server::Server;
 use crate::core::command::ServerLogs;
+use crate::core::ids::{LeaseId, Position, ServerId, ValueId, WorkerId};
 use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
-use crate::core::names::{LeaseId, Position, ServerId, UserName, ValueId, WorkerId};
+use crate::core::names::UserName;
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
 use crate::ports::bus::{AskHandler, Bus, Hint, SubscriptionGuard, Target};
@@ -85,11 +86,11 @@ pub struct ManagerDeps {
 
 impl ServerManager {
     pub fn new(deps: ManagerDeps) -> Arc<Self> {
-        let commands = CommandClient {
-            bus: deps.bus.clone(),
-            projection: deps.projection.clone(),
-            registry: deps.registry.clone(),
-        };
+        let commands = CommandClient::new(
+            deps.bus.clone(),
+            deps.projection.clone(),
+            deps.registry.clone(),
+        );
         let grants = Arc::new(TokenSourceDeps::new(deps.projection.clone(), commands));
         Arc::new(Self {
             worker: deps.worker,
@@ -254,6 +255,7 @@ impl ServerManager {
                 server: handle.id,
                 logs: handle.log_buffer.lines(),
                 session_id: handle.session_id.load().as_deref().cloned(),
+                tools: handle.tools.unrecorded().as_deref().cloned(),
             })
             .collect()
     }

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use crate::core::decide::remote::{RemoteFinding, record_finding};
 use crate::core::event::Actor;
+use crate::core::ids::{CommandId, ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
-use crate::core::names::{CommandId, ServerId, UserName, ValueId};
+use crate::core::names::UserName;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::eventlog::appender::Appender;
 use crate::workers::oauth::token_source::TokenSourceDeps;

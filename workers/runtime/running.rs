@@ -9,7 +9,7 @@ use super::handle::{RunState, SupervisorCommand};
 use super::reconcile::{catalog_differs, newer_version, wait_for_change};
 use super::shutdown::{finish_calls, retire};
 use super::supervisor::{StopCause, Supervisor};
-use super::tool_sync::{record_tools, refresh_tools};
+use super::tool_sync::{ListOrigin, record_tools, refresh_tools};
 use super::upgrade::{PendingUpgrade, Upgraded};
 use crate::core::catalog::server::Server;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
@@ -58,7 +58,7 @@ impl Supervisor {
     ) -> RunningServer {
         self.handle.log_buffer.push("transport", "connected");
         tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
-        record_tools(&self.manager, &self.handle, tools).await;
+        record_tools(&self.manager, &self.handle, ListOrigin::Start, tools).await;
         self.publish_connection(&connection);
         self.settle(
             RunState::Running(connection.clone()),
@@ -178,7 +178,7 @@ impl Supervisor {
         let log_buffer = &self.handle.log_buffer;
         log_buffer.push("transport", "connected to the new version");
         tracing::info!(server = %server.name, "a server was upgraded while it runs");
-        record_tools(&self.manager, &self.handle, tools).await;
+        record_tools(&self.manager, &self.handle, ListOrigin::Start, tools).await;
         self.publish_connection(&connection);
         self.set_state(
             RunState::Running(connection.clone()),

@@ -1,7 +1,8 @@
 //! Records the tool list of a server in the event log, once a minute at most.
 //!
 //! A server may say at any time that its tools have changed. The first change is recorded at once. Of all changes in
-//! the following minute only the newest list is recorded. The live list is served meanwhile.
+//! the following minute only the newest list is recorded. The live list is served meanwhile. The lists of starts count
+//! apart, so that a start does not delay the first change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use crate::core::catalog::Catalog;
 use crate::core::command::RecordTools;
 use crate::core::decide::server;
 use crate::core::event::Actor;
+use crate::core::ids::{CommandId, Position};
 use crate::core::model::tool::Tools;
-use crate::core::names::{CommandId, Position};
 use crate::workers::mcp::connection::Connection;
 
 /// Time between two recorded lists of one server.
@@ -31,9 +32,18 @@ pub struct ToolRecorder {
     unrecorded: ArcSwapOption<Tools>,
 }
 
+/// The origin of a tool list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListOrigin {
+    Start,
+    /// The server said that its tools have changed.
+    Change,
+}
+
 #[derive(Default)]
 struct RecordSchedule {
-    last: Option<LastRecord>,
+    last_of_start: Option<LastRecord>,
+    last_of_change: Option<LastRecord>,
     /// A task waits for the end of the interval.
     is_scheduled: bool,
 }
@@ -57,12 +67,20 @@ enum RecordTime {
 }
 
 impl RecordSchedule {
-    fn next(&mut self, now: Instant, changed: Option<Position>) -> RecordTime {
+    fn next(
+        &mut self,
+        origin: ListOrigin,
+        now: Instant,
+        changed: Option<Position>,
+    ) -> RecordTime {
         if self.is_scheduled {
             return RecordTime::Scheduled;
         }
-        let since_last = self
-            .last
+        let last = match origin {
+            ListOrigin::Start => &mut self.last_of_start,
+            ListOrigin::Change => &mut self.last_of_change,
+        };
+        let since_last = last
             .filter(|last| last.changed == changed)
             .map(|last| now.saturating_duration_since(last.at));
         match since_last {
@@ -71,7 +89,7 @@ impl RecordSchedule {
                 RecordTime::In(RECORD_INTERVAL - elapsed)
             }
             _ => {
-                self.last = Some(LastRecord { at: now, changed });
+                *last = Some(LastRecord { at: now, changed });
                 RecordTime::Now
             }
         }
@@ -93,7 +111,7 @@ pub(super) async fn refresh_tools(
     limit: Duration,
 ) {
     match tokio::time::timeout(limit, connection.list_tools()).await {
-        Ok(Ok(tools)) => record_tools(&manager, &handle, tools).await,
+        Ok(Ok(tools)) => record_tools(&manager, &handle, ListOrigin::Change, tools).await,
         Ok(Err(reason)) => {
             let reason = handle.redactor.mask(&reason);
             let line = format!("the new tool list could not be read: {reason}");
@@ -110,6 +128,7 @@ pub(super) async fn refresh_tools(
 pub(super) async fn record_tools(
     manager: &Arc<ServerManager>,
     handle: &Arc<ServerHandle>,
+    origin: ListOrigin,
     tools: Tools,
 ) {
     let command = RecordTools {
@@ -123,7 +142,7 @@ pub(super) async fn record_tools(
     }
     let changed = change_of(&catalog, handle);
     drop(catalog);
-    let time = handle.tools.schedule.lock().next(Instant::now(), changed);
+    let time = handle.tools.schedule.lock().next(origin, Instant::now(), changed);
     match time {
         RecordTime::Now => {
             handle.tools.unrecorded.store(None);
@@ -147,7 +166,7 @@ async fn record_later(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, pa
     {
         let mut schedule = handle.tools.schedule.lock();
         schedule.is_scheduled = false;
-        schedule.last = Some(LastRecord {
+        schedule.last_of_change = Some(LastRecord {
             at: Instant::now(),
             changed,
         });
@@ -185,23 +204,34 @@ mod tests {
         let mut schedule = RecordSchedule::default();
         let start = Instant::now();
         let changed = Some(Position(7));
-        assert_eq!(schedule.next(start, changed), RecordTime::Now);
+        assert_eq!(schedule.next(ListOrigin::Change, start, changed), RecordTime::Now);
         let later = start + Duration::from_secs(10);
         assert_eq!(
-            schedule.next(later, changed),
+            schedule.next(ListOrigin::Change, later, changed),
             RecordTime::In(Duration::from_secs(50))
         );
         for second in 11..60 {
             let later = start + Duration::from_secs(second);
-            assert_eq!(schedule.next(later, changed), RecordTime::Scheduled);
+            assert_eq!(schedule.next(ListOrigin::Change, later, changed), RecordTime::Scheduled);
         }
+    }
+
+    #[test]
+    fn a_start_does_not_delay_the_first_change() {
+        let mut schedule = RecordSchedule::default();
+        let now = Instant::now();
+        assert_eq!(schedule.next(ListOrigin::Start, now, None), RecordTime::Now);
+        assert_eq!(
+            schedule.next(ListOrigin::Change, now, None),
+            RecordTime::Now
+        );
     }
 
     #[test]
     fn the_first_list_after_a_change_of_the_server_is_recorded_at_once() {
         let mut schedule = RecordSchedule::default();
         let start = Instant::now();
-        assert_eq!(schedule.next(start, Some(Position(7))), RecordTime::Now);
-        assert_eq!(schedule.next(start, Some(Position(8))), RecordTime::Now);
+        assert_eq!(schedule.next(ListOrigin::Start, start, Some(Position(7))), RecordTime::Now);
+        assert_eq!(schedule.next(ListOrigin::Start, start, Some(Position(8))), RecordTime::Now);
     }
 }

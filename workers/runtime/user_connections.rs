@@ -12,11 +12,12 @@ use parking_lot::Mutex;
 
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
-use super::tool_sync::record_tools;
+use super::tool_sync::{ListOrigin, record_tools};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::Position;
 use crate::core::model::grant::Grant;
-use crate::core::names::{Position, UserName};
+use crate::core::names::UserName;
 use crate::time::clock::now_ms;
 use crate::workers::mcp::connection::{Connection, ConnectionDeps};
 use crate::workers::mcp::jsonrpc::NotificationSink;
@@ -160,7 +161,7 @@ async fn connect_user(
         Ok(Ok((connection, tools))) => {
             // If no connection lists the tools for all users, the list of one user is recorded.
             if server.tools.tools.is_empty() {
-                record_tools(manager, handle, tools).await;
+                record_tools(manager, handle, ListOrigin::Start, tools).await;
             }
             Ok(Arc::new(connection))
         }

@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use super::inbox::Inbox;
 use super::subjects::Subjects;
 use super::wire;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::bus::Hint;
 
 /// Hints a listener may be behind; one that is further behind looks for itself.

@@ -15,7 +15,7 @@ use super::inbox::Inbox;
 use super::job_stream::{ACK_WAIT, JobStream};
 use super::subscription::{NO_MORE, ROUND};
 use super::{chunked, wire};
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::bus::{JobAck, JobConsumer, JobDelivery, Reply};
 
 /// How long the server keeps a pull; one that it forgot is noticed a little later.

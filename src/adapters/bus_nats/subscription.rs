@@ -17,7 +17,7 @@ use super::pending_ask::SILENCE;
 use super::wire::{AskSender, ReceivedAsk};
 use super::{NatsBus, chunked, wire};
 use crate::core::failure::{Code, Failure};
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::bus::{AskHandler, Busy, Reply, SubscriptionGuard, Target};
 
 /// Asks of one place in this process's hands; the workers' own permits are fewer.

@@ -13,8 +13,8 @@ use super::subjects::Subjects;
 use crate::core::command;
 use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::Failure;
+use crate::core::ids::Position;
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::Position;
 use crate::ports::bus::{Ask, BusError, JobMessage, Reply, Target};
 
 /// Milliseconds the sender waits.

@@ -11,7 +11,7 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::{MongoStore, damaged, duplicate, failed, with_timeout};
-use crate::core::names::{LeaseId, WorkerId};
+use crate::core::ids::{LeaseId, WorkerId};
 use crate::ports::error::StoreError;
 use crate::ports::leases::Leases;
 

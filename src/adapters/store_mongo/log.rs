@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::ReadConcern;
 use tokio::time::Instant;
 
 use super::{MongoStore, damaged, duplicate, failed, with_timeout};
 use crate::core::event::Entry;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
-use crate::ports::event_log::{AppendError, EventLog, SnapshotHead};
+use crate::ports::event_log::{AppendError, EventLog, ReadLimit, SnapshotHead};
 use crate::ports::vault::VaultValue;
 
 /// How long an append whose outcome is unknown is looked into.
@@ -97,18 +97,29 @@ impl EventLog for MongoStore {
         Ok(Position(head))
     }
 
-    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let found = self
-            .log
+    async fn read(&self, after: Position, limit: ReadLimit) -> Result<Vec<Entry>, StoreError> {
+        let log = self.log.clone_with_type::<RawDocumentBuf>();
+        let found = log
             .find(doc! { "_id": { "$gt": after.0 as i64 } })
             .sort(doc! { "_id": 1 })
-            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .limit(i64::try_from(limit.entries).unwrap_or(i64::MAX))
             .projection(doc! { "at": 1, "body": 1 });
-        let documents: Vec<Document> =
-            with_timeout(async { found.await?.try_collect().await }).await?;
+        let documents = with_timeout(async {
+            let mut cursor = found.await?;
+            let mut documents = Vec::new();
+            let mut bytes = 0;
+            while bytes < limit.bytes
+                && let Some(document) = cursor.try_next().await?
+            {
+                bytes += document.as_bytes().len();
+                documents.push(document);
+            }
+            Ok(documents)
+        })
+        .await?;
         let entries = documents
             .into_iter()
-            .map(decode)
+            .map(|document| decode(Document::try_from(document).map_err(damaged)?))
             .collect::<Result<Vec<_>, _>>()?;
         if let Some(newest) = entries.last() {
             self.known.fetch_max(newest.position.0, Ordering::AcqRel);

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::vault::binary;
 use super::{MongoStore, damaged, duplicate, with_timeout};
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::ports::error::StoreError;
 use crate::ports::event_log::SnapshotHead;
 

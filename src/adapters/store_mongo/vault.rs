@@ -13,7 +13,7 @@ use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Document, doc};
 
 use super::{MongoStore, damaged, duplicate, failed, with_timeout};
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 use crate::ports::error::StoreError;
 use crate::ports::vault::{KeyRecord, Sealed, Vault, VaultValue, WrappingChange};
 

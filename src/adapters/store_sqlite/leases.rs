@@ -11,7 +11,7 @@ use rusqlite::params;
 use uuid::Uuid;
 
 use super::{SqliteStore, failed};
-use crate::core::names::{LeaseId, WorkerId};
+use crate::core::ids::{LeaseId, WorkerId};
 use crate::ports::error::StoreError;
 use crate::ports::leases::Leases;
 

@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::vault::put;
 use super::{SqliteStore, failed};
 use crate::core::event::Entry;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
-use crate::ports::event_log::{AppendError, EventLog, SnapshotHead};
+use crate::ports::event_log::{AppendError, EventLog, ReadLimit, SnapshotHead};
 use crate::ports::vault::VaultValue;
 
 #[async_trait]
@@ -70,17 +70,24 @@ impl EventLog for SqliteStore {
         Ok(Position(head.await? as u64))
     }
 
-    async fn read(&self, after: Position, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    async fn read(&self, after: Position, limit: ReadLimit) -> Result<Vec<Entry>, StoreError> {
         let sql =
             "SELECT position, at, commits FROM log WHERE position > ?1 ORDER BY position LIMIT ?2";
         let rows = self.readers.read(move |c| {
             let mut statement = c.prepare_cached(sql)?;
-            let rows = statement.query_map(params![after.0 as i64, limit as i64], |row| {
-                // Decoded where it was read, off the async threads.
-                let commits = serde_json::from_str(row.get_ref(2)?.as_str()?);
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, commits))
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
+            let mut rows = statement.query(params![after.0 as i64, limit.entries as i64])?;
+            let mut decoded = Vec::new();
+            let mut bytes = 0;
+            while bytes < limit.bytes
+                && let Some(row) = rows.next()?
+            {
+                // This thread decodes the row, because decoding would block an async thread.
+                let text = row.get_ref(2)?.as_str()?;
+                bytes += text.len();
+                let commits = serde_json::from_str(text);
+                decoded.push((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, commits));
+            }
+            Ok(decoded)
         });
         let mut entries = Vec::new();
         for (position, at, commits) in rows.await? {

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use uuid::Uuid;
 
 use super::{SqliteStore, failed, now_ms};
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 use crate::ports::error::StoreError;
 use crate::ports::vault::{KeyRecord, Sealed, Vault, VaultValue, WrappingChange};
 

@@ -1,7 +1,7 @@
 //! What is shown once the program listens. Every step checks what it claims.
 
 use std::fs;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use super::show::{Show, curl, program};
 use crate::cli::call::error_text;
 use crate::cli::client::ApiClient;
 use crate::config::ClientConfig;
+use crate::time::rfc3339::format_seconds;
 use crate::workers::guard::PASSED_ON;
 
 const PACKAGE: &str = "@modelcontextprotocol/server-everything";
@@ -159,9 +160,7 @@ async fn events(api: &ApiClient, show: &Show) -> Result<(), String> {
 
 fn event_line(event: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let at =
-        SystemTime::UNIX_EPOCH + Duration::from_millis(event["at"].as_u64().unwrap_or_default());
-    let at = humantime::format_rfc3339_seconds(at);
+    let at = format_seconds(event["at"].as_u64().unwrap_or_default());
     let user = event["data"]["user"]
         .as_str()
         .map(|user| format!(", user {user}"))

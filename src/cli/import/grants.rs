@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::plan::text;
 use crate::core::names::{ServerName, UserName};
 use crate::crypto::predecessor::PredecessorKey;
+use crate::time::rfc3339::parse_ms;
 
 /// Fields that the original keeps sealed.
 const SEALED: [&str; 4] = [
@@ -79,13 +80,7 @@ fn moment(value: &Value) -> Option<u64> {
         Value::Number(number) => number
             .as_u64()
             .map(|at| if at < 100_000_000_000 { at * 1000 } else { at }),
-        Value::String(text) => {
-            let since = humantime::parse_rfc3339_weak(text)
-                .ok()?
-                .duration_since(std::time::UNIX_EPOCH)
-                .ok()?;
-            Some(since.as_millis() as u64)
-        }
+        Value::String(text) => parse_ms(text),
         _ => None,
     }
 }

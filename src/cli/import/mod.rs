@@ -6,7 +6,6 @@ mod packages;
 mod plan;
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -18,6 +17,7 @@ use super::client::{ApiArgs, ApiClient, block_on, send};
 use crate::app::predecessor;
 use crate::config::{Env, ImportConfig};
 use crate::crypto::predecessor::PredecessorKey;
+use crate::time::clock::now_ms;
 
 /// Says what would be done, or does it. What is there already stays as it is, so it may be run again.
 pub fn run(api: &ApiArgs, apply: bool) -> CommandResult {
@@ -32,10 +32,7 @@ pub fn run(api: &ApiArgs, apply: bool) -> CommandResult {
         let found = predecessor::read(&config.mongo)
             .await
             .map_err(|error| format!("the original's MongoDB: {error}"))?;
-        let now_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64);
-        let mut plan = ImportPlan::make(&found, &there, &key, now_ms);
+        let mut plan = ImportPlan::make(&found, &there, &key, now_ms());
         if apply {
             apply::servers(&api, &mut plan).await?;
             apply::packages(&api, &mut plan).await;

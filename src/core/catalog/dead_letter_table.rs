@@ -3,8 +3,8 @@
 use imbl::OrdMap;
 
 use crate::core::event::{DeadLetterRemoved, DeadLetterStored};
+use crate::core::ids::ValueId;
 use crate::core::model::dead_letter::DeadLetter;
-use crate::core::names::ValueId;
 
 /// All of them, the oldest first.
 #[derive(Debug, Clone, Default)]

@@ -2,8 +2,8 @@
 
 use imbl::{HashMap, OrdSet};
 
+use crate::core::ids::Digest;
 use crate::core::model::idempotency::IdempotencyRecord;
-use crate::core::names::Digest;
 
 #[derive(Debug, Clone, Default)]
 pub struct IdempotencyRecords {

@@ -9,8 +9,9 @@ use crate::core::event::{
     JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued,
     JobStarted,
 };
+use crate::core::ids::{Digest, JobId, ValueId, WorkerId};
 use crate::core::model::job::{EndedJob, Job, JobStage, JobState, RunningJob, interned};
-use crate::core::names::{Digest, JobId, ServerName, ToolName, ValueId, WorkerId};
+use crate::core::names::{ServerName, ToolName};
 
 #[derive(Debug, Clone, Default)]
 pub struct JobTable {

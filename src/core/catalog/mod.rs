@@ -17,11 +17,12 @@ use self::idempotency_table::IdempotencyRecords;
 use self::job_table::JobTable;
 use self::server::{SecretRef, Server};
 use super::event::{DecodeError, Entry, Event};
+use super::ids::{Position, ServerId, ValueId};
 use super::model::grant::{Grant, GrantState};
 use super::model::package::InstalledPackage;
 use super::model::remote::Remote;
 use super::model::tool::Tools;
-use super::names::{Position, ServerId, ServerName, UserName, ValueId};
+use super::names::{ServerName, UserName};
 
 /// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
 pub const FOLD_VERSION: u32 = 8;

@@ -6,8 +6,9 @@
 use imbl::{HashMap, OrdMap, OrdSet, Vector};
 
 use crate::core::command::Area;
+use crate::core::ids::JobId;
 use crate::core::model::job::Job;
-use crate::core::names::{JobId, ServerName, UserName};
+use crate::core::names::{ServerName, UserName};
 
 /// How many jobs may run at once in the whole cluster.
 #[derive(Debug, Clone, Copy)]
@@ -240,9 +241,9 @@ impl FairScheduler {
 mod tests {
     use super::*;
     use crate::core::command::Command;
+    use crate::core::ids::ValueId;
     use crate::core::model::job::JobStage;
     use crate::core::model::tool_call::CallTool;
-    use crate::core::names::ValueId;
     use uuid::Uuid;
 
     const BOUNDS: ConcurrencyLimits = ConcurrencyLimits {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use imbl::HashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::core::ids::{Position, ServerId, ValueId};
 use crate::core::model::grant::Grant;
 use crate::core::model::package::InstalledPackage;
 use crate::core::model::remote::{ProtocolMode, Remote};
 use crate::core::model::server::{Replicas, ServerConfig};
 use crate::core::model::tool::Tools;
-use crate::core::names::{Position, SecretName, ServerId, ServerName, UserName, ValueId};
+use crate::core::names::{SecretName, ServerName, UserName};
 
 /// One registered server and everything that ends with it.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Catalog;
 use super::server::{SecretRef, Server};
 use crate::core::event::DeadLetterStored;
+use crate::core::ids::{Position, ServerId, ValueId};
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::model::grant::Grant;
 use crate::core::model::idempotency::IdempotencyRecord;
@@ -16,7 +17,7 @@ use crate::core::model::package::InstalledPackage;
 use crate::core::model::remote::ProtocolMode;
 use crate::core::model::server::ServerConfig;
 use crate::core::model::tool::Tools;
-use crate::core::names::{Position, ServerId, ServerName, UserName, ValueId};
+use crate::core::names::{ServerName, UserName};
 
 /// A snapshot is JSON texts one after the other: so it is written and read with no more than one of them in memory.
 #[derive(Serialize, Deserialize)]

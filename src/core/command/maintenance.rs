@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::core::names::{JobId, ValueId, WorkerId};
+use crate::core::ids::{JobId, ValueId, WorkerId};
 
 /// Remove what lies in the Vault and has been named by nothing for an hour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

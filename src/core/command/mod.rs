@@ -11,13 +11,14 @@ pub use self::maintenance::{
     RotateKeys, RotationReport, SweepVault,
 };
 pub use self::package::{CheckPackages, InstallPackage, PackageCheck, UpgradePackage};
+use super::ids::{CommandId, ServerId, ValueId};
 use super::model::grant::{GrantId, GrantTokens};
 use super::model::idempotency::IdempotencyKey;
 use super::model::remote::SealedValue;
 use super::model::server::{LogLine, ServerChange, ServerConfig, ServerStatus};
 use super::model::tool::Tools;
 use super::model::tool_call::CallTool;
-use super::names::{CommandId, SecretName, ServerId, ServerName, UserName, ValueId};
+use super::names::{SecretName, ServerName, UserName};
 use crate::views::job_answer::JobAnswer;
 
 /// The group of workers that takes a command. A process serves the areas of the `POOLS` it has.
@@ -293,6 +294,9 @@ pub struct ServerLogs {
     /// The id of its session, where it has one and is held there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
+    /// The live tool list, while the event log has an older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Tools>,
 }
 
 /// The untouched CallToolResult (Model Context Protocol), as raw JSON.

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::RegisterServer;
 use crate::core::failure::Failure;
+use crate::core::ids::{CommandId, ServerId};
 use crate::core::model::package::Source;
-use crate::core::names::{CommandId, PackageName, ServerId, ServerName, VersionTag};
+use crate::core::names::{PackageName, ServerName, VersionTag};
 
 /// Install a package and register the server that it is. Nothing is left of it where that fails.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

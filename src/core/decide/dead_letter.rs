@@ -3,8 +3,8 @@
 use crate::core::catalog::Catalog;
 use crate::core::event::{DeadLetterRemoved, DeadLetterStored, Event};
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ValueId;
 use crate::core::model::dead_letter::DeadLetter;
-use crate::core::names::ValueId;
 
 /// Dead letters that are kept; past that the oldest goes.
 const MAX_DEAD_LETTERS: usize = 1000;

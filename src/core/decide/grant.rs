@@ -6,8 +6,9 @@ use crate::core::event::{
     Event, GrantRefreshFailed, GrantRefreshStarted, GrantRefreshed, GrantStored,
 };
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ValueId;
 use crate::core::model::grant::{Grant, GrantId, GrantState, GrantTokens};
-use crate::core::names::{ServerName, UserName, ValueId};
+use crate::core::names::{ServerName, UserName};
 
 /// Tokens that are there already stay: they may have been refreshed, and then others would end the access.
 pub fn require_no_tokens(catalog: &Catalog, id: &GrantId) -> Result<(), Failure> {

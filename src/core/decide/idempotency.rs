@@ -3,8 +3,8 @@
 use crate::core::catalog::Catalog;
 use crate::core::event::{Event, IdempotencyExpired, IdempotencyRecorded};
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::CommandId;
 use crate::core::model::idempotency::{IdempotencyKey, IdempotencyRecord};
-use crate::core::names::CommandId;
 
 /// The command that a key stands for: that of the first request under it, else `id`.
 pub fn command_for_key(

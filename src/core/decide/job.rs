@@ -9,10 +9,11 @@ use crate::core::event::{
     JobStarted,
 };
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::{JobId, ValueId, WorkerId};
 use crate::core::model::idempotency::JobIdempotencyKey;
 use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::{JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
+use crate::core::names::{ServerName, ToolName, UserName};
 
 /// Workers that may die of one job before it is given up.
 const ATTEMPTS: u32 = 5;

@@ -7,9 +7,9 @@ use crate::core::event::{
     Event, PackageInstalled, PackageLatestFound, PackageRemoved, PackageUpgraded, ServerUpdated,
 };
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ServerId;
 use crate::core::model::package::{EntryPoint, Package};
 use crate::core::model::server::{ServerConfig, Transport};
-use crate::core::names::ServerId;
 
 /// A package that was built and proven, and the server it is for.
 #[derive(Debug, Clone)]

@@ -3,8 +3,8 @@
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::event::{Event, ServerProtocolDetected, ServerSessionEnded, ServerSessionOpened};
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::ProtocolMode;
-use crate::core::names::{ServerId, ValueId};
 
 /// What a connection found out, decided where it was seen; it crosses no bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

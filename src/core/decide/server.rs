@@ -11,8 +11,8 @@ use crate::core::event::{
     ServerToolsDiscovered, ServerUpdated,
 };
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ValueId;
 use crate::core::model::tool::Tools;
-use crate::core::names::ValueId;
 
 pub fn register_server(catalog: &Catalog, command: &RegisterServer) -> Result<Vec<Event>, Failure> {
     command.config.check()?;

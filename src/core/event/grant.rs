@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::grant::GrantTokens;
-use crate::core::names::{ServerId, ServerName, UserName, ValueId};
+use crate::core::names::{ServerName, UserName};
 
 /// Tokens for a server were given: for that user alone, or for all where none is named.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

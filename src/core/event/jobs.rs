@@ -3,10 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::core::ids::{Digest, JobId, ValueId, WorkerId};
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::model::idempotency::{IdempotencyRecord, JobIdempotencyKey};
 use crate::core::model::job::{JobProgress, JobState};
-use crate::core::names::{Digest, JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
+use crate::core::names::{ServerName, ToolName, UserName};
 
 /// Somebody wants something done. What it is about lies in the Vault under `arguments`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

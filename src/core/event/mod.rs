@@ -17,11 +17,12 @@ pub use self::jobs::{
     DeadLetterRemoved, DeadLetterStored, IdempotencyExpired, IdempotencyRecorded, JobAccepted,
     JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
 };
+use super::ids::{CommandId, Position, ServerId, ValueId};
 use super::model::package::Package;
 use super::model::remote::ProtocolMode;
 use super::model::server::ServerConfig;
 use super::model::tool::Tool;
-use super::names::{CommandId, Position, SecretName, ServerId, ServerName, UserName, ValueId};
+use super::names::{SecretName, ServerName, UserName};
 
 mod grant;
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 
 /// A message that was set aside. What it holds lies sealed in the Vault under its id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]

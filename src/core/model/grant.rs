@@ -11,7 +11,8 @@ use uuid::Builder;
 use zeroize::Zeroizing;
 
 use crate::core::failure::Failure;
-use crate::core::names::{LeaseId, Position, ServerId, UserName, ValueId};
+use crate::core::ids::{LeaseId, Position, ServerId, ValueId};
+use crate::core::names::UserName;
 
 /// How long before its end a token is refreshed; of a short-lived one, a quarter of its life.
 const MARGIN_MS: u64 = 60_000;

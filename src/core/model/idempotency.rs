@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::names::{CommandId, Digest};
+use crate::core::ids::{CommandId, Digest};
 
 /// What an `Idempotency-Key` was used for: whoever uses it again gets the same job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

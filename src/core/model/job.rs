@@ -14,7 +14,8 @@ use super::idempotency::JobIdempotencyKey;
 use super::tool_call::CallTool;
 use crate::core::command::{Area, known};
 use crate::core::failure::{Code, Failure};
-use crate::core::names::{JobId, ServerName, ToolName, UserName, ValueId, WorkerId};
+use crate::core::ids::{JobId, ValueId, WorkerId};
+use crate::core::names::{ServerName, ToolName, UserName};
 use crate::views::job_answer::JobAnswer;
 
 /// Whose jobs those are by which the program looks after itself.

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::server::MAX_TIMEOUT_MS;
 use crate::core::failure::Failure;
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 
 /// What stands in answers where something is sealed; in an update it keeps the value.
 pub const HIDDEN: &str = "***";

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 use super::remote::{Remote, RemoteChange};
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
-use crate::core::names::{SecretName, ServerId, WorkerId};
+use crate::core::ids::{ServerId, WorkerId};
+use crate::core::names::SecretName;
 
 /// Everything a user can say about a server, but its name and whether it is enabled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

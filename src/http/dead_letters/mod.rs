@@ -12,8 +12,8 @@ use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::ApiState;
 use crate::core::command::{DiscardDeadLetter, RetryDeadLetter};
 use crate::core::failure::Failure;
+use crate::core::ids::ValueId;
 use crate::core::model::dead_letter::DeadLetter;
-use crate::core::names::ValueId;
 use crate::views::failure::ErrorBody;
 
 const TIME: Duration = Duration::from_secs(15);

@@ -1,149 +1,173 @@
-//! The end of the log, read and written as text once for all who listen.
+//! Reads the log once for all listeners: the new entries as they arrive, and the old entries in
+//! parts that replaying listeners share.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::broadcast;
+use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use super::pages;
-use super::view::{EventId, EventView, views};
-use crate::core::event::Entry;
+use super::batch::{Batch, read_batch};
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
-use crate::telemetry::error::internal_error;
 use crate::telemetry::metrics::Metrics;
 
-/// Batches kept for listeners; who is further behind than that is dropped, and comes back by itself.
-const KEPT: usize = 64;
-/// Bytes after which a batch ends.
-const BATCH: usize = 256 << 10;
-/// How long the log rests that could not be read.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Batches that the broadcaster holds for slow listeners. A listener that is further behind is
+/// disconnected, and it continues from its last event when it connects again.
+const HELD_BATCHES: usize = 64;
+/// Bytes of replayed batches that the broadcaster holds for other replaying listeners.
+const REPLAY_BYTES: usize = 4 << 20;
+/// The pause after a failed read of the log.
+const READ_PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells listeners of every event, in batches.
-pub struct EventBroadcaster(broadcast::Sender<Arc<Batch>>);
-
-/// The events of some appends that follow one another.
-pub struct Batch {
-    /// The position before the first of them.
-    pub from: Position,
-    /// The position of the last.
-    pub to: Position,
-    /// All of them, one behind the other.
-    pub text: Bytes,
-    pub events: Vec<EncodedEvent>,
-}
-
-/// One event as text.
-pub struct EncodedEvent {
-    pub id: EventId,
-    pub subject: String,
-    pub text: Bytes,
+/// Sends every new event to all listeners, and replays old events.
+pub struct EventBroadcaster {
+    sender: broadcast::Sender<Arc<Batch>>,
+    projection: Arc<Projection>,
+    metrics: Arc<Metrics>,
+    /// Listeners that replay take turns: each turn is one batch. A fair lock keeps hundreds of
+    /// replays from taking all threads from other requests.
+    replay: Mutex<ReplayedBatches>,
 }
 
 impl EventBroadcaster {
+    /// Starts the task that reads new entries. The task ends when `ending` is cancelled.
     pub fn start(
         projection: Arc<Projection>,
         metrics: Arc<Metrics>,
         ending: CancellationToken,
     ) -> Self {
-        let told = broadcast::Sender::new(KEPT);
-        let tell = tell(projection, metrics, told.clone());
-        tokio::spawn(async move { ending.run_until_cancelled(tell).await });
-        Self(told)
+        let sender = broadcast::Sender::new(HELD_BATCHES);
+        let broadcast = broadcast_batches(projection.clone(), metrics.clone(), sender.clone());
+        tokio::spawn(async move { ending.run_until_cancelled(broadcast).await });
+        Self {
+            sender,
+            projection,
+            metrics,
+            replay: Mutex::default(),
+        }
     }
 
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Batch>> {
-        self.0.subscribe()
+    /// Returns a receiver of all batches from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Batch>> {
+        self.sender.subscribe()
+    }
+
+    /// Returns a batch that begins at or before the entry after `from` and ends after it. Returns
+    /// `None` at the end of the log.
+    ///
+    /// # Errors
+    /// Returns `unavailable` if the store does not answer.
+    pub async fn replay_after(&self, from: Position) -> Result<Option<Arc<Batch>>, Failure> {
+        let mut replayed = self.replay.lock().await;
+        if let Some(batch) = replayed.find(from) {
+            return Ok(Some(batch));
+        }
+        self.metrics.event_stream_reads.inc();
+        let batch = read_batch(&self.projection, from).await?.map(Arc::new);
+        if let Some(batch) = &batch {
+            replayed.store(batch.clone());
+        }
+        Ok(batch)
     }
 }
 
-async fn tell(
+/// The batches that replaying listeners read last.
+#[derive(Default)]
+struct ReplayedBatches {
+    batches: VecDeque<Arc<Batch>>,
+    bytes: usize,
+}
+
+impl ReplayedBatches {
+    /// Returns the batch that holds the entry after `from`.
+    fn find(&self, from: Position) -> Option<Arc<Batch>> {
+        self.batches
+            .iter()
+            .find(|batch| batch.from <= from && from < batch.to)
+            .cloned()
+    }
+
+    fn store(&mut self, batch: Arc<Batch>) {
+        self.bytes += batch.text.len();
+        self.batches.push_back(batch);
+        while self.bytes > REPLAY_BYTES
+            && let Some(oldest) = self.batches.pop_front()
+        {
+            self.bytes -= oldest.text.len();
+        }
+    }
+}
+
+async fn broadcast_batches(
     projection: Arc<Projection>,
     metrics: Arc<Metrics>,
-    told: broadcast::Sender<Arc<Batch>>,
+    sender: broadcast::Sender<Arc<Batch>>,
 ) {
-    let mut moves = projection.subscribe();
-    let mut at = projection.position();
-    loop {
-        if moves.changed().await.is_err() {
-            return;
-        }
-        let head = *moves.borrow_and_update();
-        while at < head {
-            // Who comes later reads up to where it hears of us.
-            if told.receiver_count() == 0 {
-                at = head;
+    let mut positions = projection.subscribe();
+    let mut position = projection.position();
+    while positions.changed().await.is_ok() {
+        let head = *positions.borrow_and_update();
+        while position < head {
+            // A later listener reads the log up to the first batch that it receives.
+            if sender.receiver_count() == 0 {
+                position = head;
                 break;
             }
-            metrics.event_reads.inc();
-            match read(&projection, at).await {
-                Ok(batches) => {
-                    for batch in batches {
-                        at = batch.to;
-                        let _ = told.send(Arc::new(batch));
-                    }
+            metrics.event_stream_reads.inc();
+            match read_batch(&projection, position).await {
+                Ok(Some(batch)) => {
+                    position = batch.to;
+                    // The last listener may have left.
+                    let _ = sender.send(Arc::new(batch));
                 }
+                Ok(None) => break,
                 Err(failure) => {
-                    tracing::warn!(%failure, "the log cannot be read for those who listen; trying again");
-                    tokio::time::sleep(AGAIN).await;
+                    tracing::warn!(%failure, "the broadcaster cannot read the log; retrying");
+                    tokio::time::sleep(READ_PAUSE).await;
                 }
             }
         }
     }
 }
 
-/// What follows a position, in batches.
-pub async fn read(projection: &Projection, from: Position) -> Result<Vec<Batch>, Failure> {
-    let mut batches: Vec<Batch> = Vec::new();
-    let (mut from, mut text, mut cuts) = (from, BytesMut::new(), Vec::new());
-    let mut entries = pages::entries(projection, from)
-        .await?
-        .into_iter()
-        .peekable();
-    while let Some(entry) = entries.next() {
-        let to = entry.position;
-        put(entry, &mut text, &mut cuts)?;
-        if text.len() >= BATCH || entries.peek().is_none() {
-            let text = text.split().freeze();
-            let frame =
-                |(id, subject, at): (EventId, String, std::ops::Range<usize>)| EncodedEvent {
-                    id,
-                    subject,
-                    text: text.slice(at),
-                };
-            let events = cuts.drain(..).map(frame).collect();
-            batches.push(Batch {
-                from,
-                to,
-                text,
-                events,
-            });
-            from = to;
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn batch(from: u64, to: u64, bytes: usize) -> Arc<Batch> {
+        Arc::new(Batch {
+            from: Position(from),
+            to: Position(to),
+            text: Bytes::from(vec![0; bytes]),
+            events: vec![],
+        })
+    }
+
+    #[test]
+    fn a_replayed_batch_serves_every_position_that_it_covers() {
+        let mut replayed = ReplayedBatches::default();
+        replayed.store(batch(10, 20, 1));
+        assert!(replayed.find(Position(9)).is_none());
+        assert!(replayed.find(Position(10)).is_some());
+        assert!(replayed.find(Position(19)).is_some());
+        assert!(replayed.find(Position(20)).is_none());
+    }
+
+    #[test]
+    fn replayed_batches_are_bounded_by_their_bytes() {
+        let mut replayed = ReplayedBatches::default();
+        for number in 0..10 {
+            replayed.store(batch(number, number + 1, REPLAY_BYTES / 4));
+            assert!(replayed.bytes <= REPLAY_BYTES);
         }
+        assert_eq!(replayed.batches.len(), 4);
+        replayed.store(batch(10, 11, REPLAY_BYTES + 1));
+        assert!(replayed.batches.is_empty());
+        assert_eq!(replayed.bytes, 0);
     }
-    Ok(batches)
-}
-
-type Cut = (EventId, String, std::ops::Range<usize>);
-
-fn put(entry: Entry, text: &mut BytesMut, cuts: &mut Vec<Cut>) -> Result<(), Failure> {
-    for (id, event) in views(entry)? {
-        let begin = text.len();
-        write(id, &event, text)?;
-        cuts.push((id, event.subject, begin..text.len()));
-    }
-    Ok(())
-}
-
-/// As an event stream has it. JSON has no line breaks of its own.
-fn write(id: EventId, event: &EventView, text: &mut BytesMut) -> Result<(), Failure> {
-    let data = serde_json::to_string(event).map_err(internal_error)?;
-    text.extend_from_slice(
-        format!("id: {id}\nevent: {}\ndata: {data}\n\n", event.type_name).as_bytes(),
-    );
-    Ok(())
 }

@@ -1,6 +1,7 @@
-//! `GET /events`: the log, page by page or as a stream.
+//! `GET /events`: the log as pages or as a stream.
 
-pub mod broadcaster;
+mod batch;
+mod broadcaster;
 mod pages;
 mod stream;
 mod view;
@@ -9,13 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use self::broadcaster::EventBroadcaster;
+use self::pages::{PageQuery, read_page};
 use self::view::{EventId, EventView};
 use super::respond::json::{ApiError, Success, success};
 use super::state::ApiState;
@@ -23,95 +26,110 @@ use crate::core::failure::Failure;
 use crate::eventlog::history::PointInTime;
 use crate::views::failure::ErrorBody;
 
-const LIMIT: usize = 1000;
-/// How long this process may take to read what another facade has already told.
+/// The most events of one page, and the number without the parameter `limit`.
+const MAX_LIMIT: usize = 1000;
+const DEFAULT_LIMIT: usize = 100;
+/// This process may need this long to fold an entry that another facade has shown already.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// Which part of the log.
+/// The part of the log that a request asks for.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
-    /// The id of the last event that is known already; all where absent.
+    /// The id of the last event that the client has. `0` or no value means the beginning of the log.
     after: Option<String>,
-    /// Events in the answer: 1 to 1000, 100 where absent; a stream has no limit.
+    /// The most events of the page: 1 to 1000, without a value 100. A stream has no limit.
     limit: Option<usize>,
-    /// Events of this subject alone, such as `server/everything`. A page may then have fewer than `limit`
-    /// events, or none, while `next` goes on.
+    /// Only events of this subject, such as `server/everything`. A page can then have fewer than `limit` events,
+    /// or none, while `next` advances.
     subject: Option<String>,
-    /// Events up to this position or time, such as `12` or `2026-01-31T12:00:00Z`; not of a stream.
+    /// Only events up to this position or time, such as `12` or `2026-01-31T12:00:00Z`. Not for a stream.
     at: Option<String>,
 }
 
+/// A page of events.
 #[derive(Serialize, ToSchema)]
 pub struct Events {
     events: Vec<EventView>,
-    /// The `after` of the next page; the same again at the end.
+    /// The `after` of the next page. At the end of the log it does not change.
     next: String,
 }
 
-/// What has happened, in order. With `Accept: text/event-stream` it goes on as it happens.
+/// Returns the events of the log in order. A page also ends after 4 MiB of event data. With
+/// `Accept: text/event-stream`, the answer is a stream that continues with new events.
 #[utoipa::path(get, operation_id = "read_events", path = "/events", tag = "events", params(EventsQuery),
-    responses((status = 200, description = "A page; or, as text/event-stream, the events as they happen", body = Success<Events>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody)))]
-pub async fn read(
-    State(facade): State<Arc<ApiState>>,
-    part: Result<Query<EventsQuery>, QueryRejection>,
-    request: Request,
+    responses(
+        (status = 200, description = "A page of events, or a stream of events as text/event-stream", body = Success<Events>),
+        (status = 400, description = "The request is wrong; `error` names the field, the problem and the remedy", body = ErrorBody)))]
+pub async fn read_events(
+    State(state): State<Arc<ApiState>>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let Query(EventsQuery {
-        after,
-        limit,
-        subject,
-        at,
-    }) = part.map_err(|error| Failure::invalid(error.body_text()))?;
-    let accepts = request
-        .headers()
-        .get(ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .unwrap_or_default();
-    let streams = accepts.contains("text/event-stream");
-    let last = request
-        .headers()
-        .get("last-event-id")
-        .filter(|_| streams)
-        .map(|id| id.to_str().unwrap_or_default());
-    let after: EventId = match last.or(after.as_deref()) {
-        Some(id) => id.parse()?,
-        None => EventId::default(),
-    };
-    // Another facade may have told what this one is about to read.
-    if !facade.projection.wait_for(after.position, CATCH_UP).await {
-        // Whoever waited there would miss what is appended until the log gets there.
-        let head = facade.projection.position();
-        return Err(Failure::invalid(format!(
-            "after is past the end of the log, which is at {head}"
-        ))
-        .into());
-    }
-    if streams {
-        if at.is_some() {
-            return Err(
-                Failure::invalid("at is of pages: a stream goes on with what will happen").into(),
-            );
+    let Query(query) = query.map_err(|error| Failure::invalid(error.body_text()))?;
+    let is_stream = accepts_event_stream(&headers);
+    let after = first_event_id(&query, &headers, is_stream)?;
+    wait_for_event(&state, after).await?;
+    if is_stream {
+        if query.at.is_some() {
+            return Err(Failure::invalid(
+                "at cannot be used with a stream (Accept: text/event-stream); remove at",
+            )
+            .into());
         }
-        return Ok(stream::open(facade, after, subject));
+        return Ok(stream::open_stream(state, after, query.subject));
     }
-    let limit = limit.unwrap_or(100);
-    if !(1..=LIMIT).contains(&limit) {
-        return Err(Failure::invalid(format!("limit must be 1 to {LIMIT}")).into());
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Failure::invalid(format!("limit must be 1 to {MAX_LIMIT}")).into());
     }
-    let until = match at {
-        Some(at) => Some(
-            PointInTime::parse(&at)?
-                .position(&facade.projection)
-                .await?,
-        ),
+    let until = match query.at {
+        Some(at) => Some(PointInTime::parse(&at)?.position(&state.projection).await?),
         None => None,
     };
-    let (events, next) =
-        pages::read(&facade.projection, after, limit, subject.as_deref(), until).await?;
+    let page_query = PageQuery {
+        after,
+        limit,
+        subject: query.subject.as_deref(),
+        until,
+    };
+    let page = read_page(&state.projection, &page_query).await?;
     success(Events {
-        events,
-        next: next.to_string(),
+        events: page.events,
+        next: page.next.to_string(),
     })
+}
+
+fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/event-stream"))
+}
+
+/// Returns the last event that the client has. For a stream, `Last-Event-ID` replaces `after`,
+/// because a browser repeats the URL when it connects again.
+fn first_event_id(
+    query: &EventsQuery,
+    headers: &HeaderMap,
+    is_stream: bool,
+) -> Result<EventId, Failure> {
+    let last_event_id = headers.get("last-event-id").filter(|_| is_stream);
+    let id = match last_event_id {
+        Some(id) => Some(id.to_str().unwrap_or_default()),
+        None => query.after.as_deref(),
+    };
+    id.map_or_else(|| Ok(EventId::default()), str::parse)
+}
+
+/// Waits until this process has folded the event, because another facade may have shown it first.
+/// A position past the end of the log is refused, because its client would miss every event until
+/// the log gets there.
+async fn wait_for_event(state: &ApiState, event: EventId) -> Result<(), Failure> {
+    if state.projection.wait_for(event.position, CATCH_UP).await {
+        return Ok(());
+    }
+    let head = state.projection.position();
+    Err(Failure::invalid(format!(
+        "after is past the end of the log; the log ends at {head}"
+    )))
 }

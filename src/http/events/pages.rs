@@ -1,67 +1,128 @@
-//! The log in pages.
+//! Reads pages of the log.
 
-use super::view::{EventId, EventView, views};
+use super::view::{EventId, EventView, entry_views};
 use crate::core::event::Entry;
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
+use crate::ports::event_log::ReadLimit;
+use crate::telemetry::error::error_chain;
 
-/// Appends read at once.
-const PAGE: usize = 200;
-/// Appends that one request looks at: what is asked for may be rare, or not there.
-const LOOKED_AT: usize = 20_000;
+/// One read of the log. A page needs few entries, and a listener at most reads one such part ahead.
+pub const READ_LIMIT: ReadLimit = ReadLimit {
+    entries: 200,
+    bytes: 256 << 10,
+};
+/// Entries that one request reads at most, because events of its subject may be rare.
+const MAX_ENTRIES: usize = 20_000;
+/// Bytes of event data after which a page ends, and bytes that one request reads at most.
+const PAGE_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
-/// Up to `limit` events after one, and the id after which the next page begins.
-pub async fn read(
+/// The filters of a page.
+pub struct PageQuery<'a> {
+    pub after: EventId,
+    /// The most events of the page.
+    pub limit: usize,
+    pub subject: Option<&'a str>,
+    /// The last position of the page.
+    pub until: Option<Position>,
+}
+
+/// A page of events, and the id after which the next page begins.
+pub struct EventPage {
+    pub events: Vec<EventView>,
+    pub next: EventId,
+    bytes: usize,
+}
+
+/// Reads one page. A page with large events has fewer events than its limit.
+///
+/// # Errors
+/// Returns `unavailable` if the store does not answer.
+pub async fn read_page(
     projection: &Projection,
-    after: EventId,
-    limit: usize,
-    subject: Option<&str>,
-    until: Option<Position>,
-) -> Result<(Vec<EventView>, EventId), Failure> {
-    let (mut events, mut next) = (Vec::new(), after);
-    let mut from = before(after);
-    let mut looked_at = 0;
-    'reading: while looked_at < LOOKED_AT {
-        let entries = entries(projection, from).await?;
+    query: &PageQuery<'_>,
+) -> Result<EventPage, Failure> {
+    let mut page = EventPage {
+        events: Vec::new(),
+        next: query.after,
+        bytes: 0,
+    };
+    let mut position = position_before(query.after);
+    let mut entries_read = 0;
+    let mut bytes_read = 0;
+    while entries_read < MAX_ENTRIES && bytes_read < MAX_BYTES {
+        let entries = read_entries(projection, position, READ_LIMIT).await?;
         let Some(last) = entries.last() else { break };
-        from = last.position;
-        looked_at += entries.len();
+        position = last.position;
+        entries_read += entries.len();
         for entry in entries {
-            if until.is_some_and(|until| entry.position > until) {
-                break 'reading;
-            }
-            for (id, event) in views(entry)? {
-                if !after.is_before(id) {
-                    continue;
-                }
-                if subject.is_none_or(|subject| event.subject == subject) {
-                    if events.len() == limit {
-                        break 'reading;
-                    }
-                    events.push(event);
-                }
-                next = id;
+            bytes_read += stored_bytes(&entry);
+            if query.until.is_some_and(|until| entry.position > until)
+                || !page.add_entry(entry, query)?
+            {
+                return Ok(page);
             }
         }
     }
-    Ok((events, next))
+    Ok(page)
 }
 
-/// The position whose next append is to be read: the one of `after` itself is read again, since further events
-/// may stand there.
-pub fn before(after: EventId) -> Position {
-    Position(after.position.0.saturating_sub(1))
+impl EventPage {
+    /// Adds the events of an entry. Returns false if the page is full.
+    fn add_entry(&mut self, entry: Entry, query: &PageQuery<'_>) -> Result<bool, Failure> {
+        for (id, event) in entry_views(entry)? {
+            if !query.after.is_before(id) {
+                continue;
+            }
+            if query.subject.is_none_or(|subject| event.subject == subject) {
+                if self.events.len() == query.limit || self.bytes >= PAGE_BYTES {
+                    return Ok(false);
+                }
+                self.bytes += event.data_bytes();
+                self.events.push(event);
+            }
+            self.next = id;
+        }
+        Ok(true)
+    }
 }
 
-/// The appends after a position, as far as this process has folded them: what it cannot read, it does not show.
-pub async fn entries(projection: &Projection, from: Position) -> Result<Vec<Entry>, Failure> {
+fn stored_bytes(entry: &Entry) -> usize {
+    let commits = entry.commits.iter();
+    let events = commits.flat_map(|commit| &commit.events);
+    events.map(|event| event.data.get().len()).sum()
+}
+
+/// Returns the position before the entry of this event. The entry is read again, because it may
+/// hold further events.
+pub fn position_before(event: EventId) -> Position {
+    Position(event.position.0.saturating_sub(1))
+}
+
+/// Reads the entries after a position that this process has folded. An entry that it cannot fold
+/// is never shown.
+///
+/// # Errors
+/// Returns `unavailable` if the store does not answer.
+pub async fn read_entries(
+    projection: &Projection,
+    position: Position,
+    limit: ReadLimit,
+) -> Result<Vec<Entry>, Failure> {
     let head = projection.position();
-    if from >= head {
+    if position >= head {
         return Ok(vec![]);
     }
-    let entries = projection.log().read(from, PAGE).await;
-    let mut entries = entries.map_err(|_| Failure::unavailable("The store cannot be reached"))?;
+    let mut entries = projection
+        .log()
+        .read(position, limit)
+        .await
+        .map_err(|error| {
+            tracing::warn!(error = %error_chain(&error), "the facade cannot read the log");
+            Failure::unavailable("The store cannot be reached; retry in a moment")
+        })?;
     entries.retain(|entry| entry.position <= head);
     Ok(entries)
 }

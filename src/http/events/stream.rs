@@ -1,8 +1,8 @@
-//! The log as a stream, until the listener leaves or the process ends.
+//! The log as an event stream, until the client disconnects or the process ends.
 //!
-//! A listener reads by itself up to the end of the log, and from there on what all are told. It is not waited
-//! for: too far behind, or not reading at all (`app` has the limit), it is dropped, and goes on from its
-//! Last-Event-ID when it comes back.
+//! A listener replays the log up to its end and then receives the batches of the broadcaster. The
+//! broadcaster does not wait for a listener. A listener that is too far behind, or that reads
+//! nothing for too long, is disconnected; it connects again with its `Last-Event-ID`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,81 +16,81 @@ use futures::stream;
 use futures::stream::{Stream, StreamExt};
 use tokio::sync::broadcast::Receiver;
 
-use super::broadcaster::{Batch, read};
-use super::pages;
+use super::batch::Batch;
+use super::pages::position_before;
 use super::view::EventId;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::http::state::ApiState;
 use crate::telemetry::metrics::StreamGuard;
 
-/// Silence after which a stream says that it is alive.
-const ALIVE: Duration = Duration::from_secs(15);
+/// A stream sends a comment after this long without an event, so that proxies keep it open.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 struct StreamReader {
-    facade: Arc<ApiState>,
+    state: Arc<ApiState>,
     subject: Option<String>,
-    /// The last event that is known.
+    /// The last event that the listener has.
     last: EventId,
-    /// Everything up to here was told.
+    /// The listener has all events up to this position.
     reached: Position,
-    /// What all are told, once it is needed.
-    told: Option<Receiver<Arc<Batch>>>,
-    /// Nothing was left to read when it began to listen: from then on it is told.
-    hears: bool,
-    /// A batch that begins behind what was reached.
-    waiting: Option<Arc<Batch>>,
+    /// The batches of the broadcaster, once the replay reaches the end of the log.
+    batches: Option<Receiver<Arc<Batch>>>,
+    /// The replay has ended. From now on every event comes from the broadcaster.
+    is_live: bool,
+    /// A received batch that is not sent yet. It may begin after `reached`.
+    pending: Option<Arc<Batch>>,
     _counted: StreamGuard,
 }
 
-pub fn open(facade: Arc<ApiState>, last: EventId, subject: Option<String>) -> Response {
+/// Answers with the events after `last` as a stream without an end.
+pub fn open_stream(state: Arc<ApiState>, last: EventId, subject: Option<String>) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-cache"),
     ];
-    let ending = facade.ending.clone();
-    let told = follow(facade, last, subject)
+    let ending = state.ending.clone();
+    let texts = event_texts(state, last, subject)
         .map(Ok::<_, Infallible>)
         .take_until(ending.cancelled_owned());
-    (headers, Body::from_stream(told)).into_response()
+    (headers, Body::from_stream(texts)).into_response()
 }
 
-fn follow(
-    facade: Arc<ApiState>,
+fn event_texts(
+    state: Arc<ApiState>,
     last: EventId,
     subject: Option<String>,
 ) -> impl Stream<Item = Bytes> {
-    let counted = StreamGuard::new(&facade.metrics);
-    let reached = pages::before(last);
-    let listener = StreamReader {
-        facade,
+    let counted = StreamGuard::new(&state.metrics);
+    let reader = StreamReader {
+        state,
         subject,
         last,
-        reached,
-        told: None,
-        hears: false,
-        waiting: None,
+        reached: position_before(last),
+        batches: None,
+        is_live: false,
+        pending: None,
         _counted: counted,
     };
-    stream::unfold(listener, async |mut listener| {
-        listener.next().await.map(|text| (text, listener))
+    stream::unfold(reader, async |mut reader| {
+        reader.next_text().await.map(|text| (text, reader))
     })
 }
 
 impl StreamReader {
-    /// What comes next; `None`: it is dropped.
-    async fn next(&mut self) -> Option<Bytes> {
+    /// Returns the next text of the stream, or `None` to disconnect the listener.
+    async fn next_text(&mut self) -> Option<Bytes> {
         loop {
-            let text = match self.waiting.take() {
-                Some(batch) if batch.from <= self.reached => self.text(&batch),
-                // What lies between was told before this one listened.
+            let text = match self.pending.take() {
+                Some(batch) if batch.from <= self.reached => self.new_text(&batch),
+                // The entries before the batch were broadcast before this listener subscribed.
                 Some(batch) => {
-                    self.waiting = Some(batch);
-                    self.read().await?
+                    self.pending = Some(batch);
+                    self.replay().await?
                 }
-                None if self.facade.projection.position() > self.reached && !self.hears => {
-                    self.read().await?
+                None if !self.is_live && self.state.projection.position() > self.reached => {
+                    self.replay().await?
                 }
-                None => self.hear().await?,
+                None => self.receive().await?,
             };
             if !text.is_empty() {
                 return Some(text);
@@ -98,37 +98,33 @@ impl StreamReader {
         }
     }
 
-    /// Reads the log itself, a page of it. Where that fails, the listener is to come back.
-    async fn read(&mut self) -> Option<Bytes> {
-        self.facade.metrics.event_reads.inc();
-        let batches = read(&self.facade.projection, self.reached).await.ok()?;
-        batches.first()?;
-        let mut all = BytesMut::new();
-        for batch in batches {
-            all.extend_from_slice(&self.text(&batch));
-        }
-        Some(all.freeze())
+    /// Replays one batch. After a failed read the listener is disconnected and connects again.
+    async fn replay(&mut self) -> Option<Bytes> {
+        let events = &self.state.events;
+        let batch = events.replay_after(self.reached).await.ok()??;
+        Some(self.new_text(&batch))
     }
 
-    /// Waits for what all are told, or for the time to say that the stream is alive.
-    async fn hear(&mut self) -> Option<Bytes> {
-        let Some(told) = &mut self.told else {
-            // What has come since the last look is told to nobody else: it is looked once more.
-            self.told = Some(self.facade.events.listen());
+    /// Waits for a batch of the broadcaster, or for the next keep-alive comment.
+    async fn receive(&mut self) -> Option<Bytes> {
+        let Some(batches) = &mut self.batches else {
+            // Entries that arrived before this subscription are not broadcast to this listener, so
+            // the reader compares the positions once more.
+            self.batches = Some(self.state.events.subscribe());
             return Some(Bytes::new());
         };
-        self.hears = true;
-        match tokio::time::timeout(ALIVE, told.recv()).await {
+        self.is_live = true;
+        match tokio::time::timeout(KEEP_ALIVE, batches.recv()).await {
             Ok(batch) => {
-                self.waiting = Some(batch.ok()?);
+                self.pending = Some(batch.ok()?);
                 Some(Bytes::new())
             }
             Err(_) => Some(Bytes::from_static(b":\n\n")),
         }
     }
 
-    /// What is new of a batch, and asked for.
-    fn text(&mut self, batch: &Batch) -> Bytes {
+    /// Returns the events of a batch that the listener wants and does not have yet.
+    fn new_text(&mut self, batch: &Batch) -> Bytes {
         self.reached = self.reached.max(batch.to);
         let (Some(first), Some(end)) = (batch.events.first(), batch.events.last()) else {
             return Bytes::new();
@@ -138,19 +134,18 @@ impl StreamReader {
         if last.is_before(first.id) && self.subject.is_none() {
             return batch.text.clone();
         }
-        let wanted = |subject: &str| {
-            self.subject
-                .as_deref()
-                .is_none_or(|wanted| wanted == subject)
-        };
         let mut text = BytesMut::new();
-        for event in batch
-            .events
-            .iter()
-            .filter(|event| last.is_before(event.id) && wanted(&event.subject))
-        {
-            text.extend_from_slice(&event.text);
+        for event in &batch.events {
+            if last.is_before(event.id) && self.wants(&event.subject) {
+                text.extend_from_slice(&event.text);
+            }
         }
         text.freeze()
+    }
+
+    fn wants(&self, subject: &str) -> bool {
+        self.subject
+            .as_deref()
+            .is_none_or(|wanted| wanted == subject)
     }
 }

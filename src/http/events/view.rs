@@ -1,4 +1,4 @@
-//! An event as readers outside see it, and where it stands.
+//! The public form of an event, and its place in the log.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::core::event::{Actor, Entry, Event};
+use crate::core::event::{Actor, Entry, Event, StoredEvent};
 use crate::core::failure::Failure;
-use crate::core::names::{CommandId, Position};
+use crate::core::ids::{CommandId, Position};
 use crate::telemetry::error::internal_error;
 
-/// Where an event stands: `<position>.<index>`.
+/// The place of an event in the log, written as `<position>.<index>`. The default is the place
+/// before the first event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EventId {
     pub position: Position,
@@ -20,7 +21,7 @@ pub struct EventId {
 }
 
 impl EventId {
-    /// Whether an event comes after this one; after the beginning, all do.
+    /// Returns whether an event comes after this one. Every event comes after the default.
     pub fn is_before(self, event: Self) -> bool {
         self == Self::default() || self < event
     }
@@ -34,21 +35,27 @@ impl fmt::Display for EventId {
 
 impl FromStr for EventId {
     type Err = Failure;
+
+    /// Parses `<position>.<index>`. The text `0` means the beginning of the log.
     fn from_str(text: &str) -> Result<Self, Failure> {
-        let parsed = text
-            .split_once('.')
-            .and_then(|(p, i)| Some((p.parse().ok()?, i.parse().ok()?)));
-        let (position, index) = parsed.ok_or_else(|| {
-            Failure::invalid("after (or Last-Event-ID) must be the id of an event, such as 12.0")
-        })?;
-        Ok(Self {
-            position: Position(position),
-            index,
+        if text == "0" {
+            return Ok(Self::default());
+        }
+        let parsed = text.split_once('.').and_then(|(position, index)| {
+            Some(Self {
+                position: Position(position.parse().ok()?),
+                index: index.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| {
+            Failure::invalid(
+                "after (or Last-Event-ID) must be the id of an event, such as 12.0, or 0 for the beginning",
+            )
         })
     }
 }
 
-/// Something that has happened.
+/// One event of the log.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventView {
@@ -68,28 +75,39 @@ pub struct EventView {
     data: Box<RawValue>,
 }
 
-/// The events of one append.
-pub fn views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
-    let events = entry.commits.into_iter().flat_map(|commit| {
+impl EventView {
+    /// Returns the size of the event's data in bytes.
+    pub fn data_bytes(&self) -> usize {
+        self.data.get().len()
+    }
+}
+
+/// Returns the public form of all events of one entry.
+///
+/// # Errors
+/// Returns an internal error if an event cannot be decoded.
+pub fn entry_views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
+    let Entry {
+        position,
+        at,
+        commits,
+    } = entry;
+    let events = commits.into_iter().flat_map(|commit| {
+        let actor = commit.actor;
+        let command_id = commit.command_id;
         commit
             .events
             .into_iter()
-            .map(move |event| (commit.actor, commit.command_id, event))
+            .map(move |event| (actor, command_id, event))
     });
-    let views = events
+    events
         .enumerate()
         .map(|(index, (actor, command_id, stored))| {
-            let id = EventId {
-                position: entry.position,
-                index,
-            };
-            let data = Event::decode(&stored)
-                .map_err(internal_error)?
-                .public_data(&stored)
-                .map_err(internal_error)?;
+            let id = EventId { position, index };
+            let data = public_data(&stored)?;
             let view = EventView {
                 id: id.to_string(),
-                at: entry.at,
+                at,
                 type_name: stored.type_name,
                 v: stored.v,
                 subject: stored.subject,
@@ -98,6 +116,29 @@ pub fn views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
                 data,
             };
             Ok((id, view))
-        });
-    views.collect()
+        })
+        .collect()
+}
+
+fn public_data(stored: &StoredEvent) -> Result<Box<RawValue>, Failure> {
+    let event = Event::decode(stored).map_err(internal_error)?;
+    event.public_data(stored).map_err(internal_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_the_beginning_of_the_log() {
+        assert_eq!("0".parse::<EventId>().ok(), Some(EventId::default()));
+        assert_eq!("0.0".parse::<EventId>().ok(), Some(EventId::default()));
+    }
+
+    #[test]
+    fn a_text_that_is_no_event_id_is_refused() {
+        for text in ["", "12", "-1", "a.b", "1.", ".1", "00"] {
+            assert!(text.parse::<EventId>().is_err(), "{text}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -25,11 +25,12 @@ use crate::cluster::command_client::CommandRequest;
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command, ExchangeGoogleCode};
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::google;
 use crate::core::model::google::{ExchangeArgs, GET_URL};
 use crate::core::model::job::Job;
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::{ServerId, ServerName, UserName, ValueId};
+use crate::core::names::{ServerName, UserName};
 use crate::crypto::context::{GoogleContext, GoogleValueKind};
 use crate::http::extract::json;
 use crate::http::respond::html;
@@ -37,6 +38,7 @@ use crate::http::respond::html::{HtmlError, cookie, cookie_of, html_page, public
 use crate::http::respond::json::{ApiError, Success, success};
 use crate::http::state::{ApiState, new_command_id};
 use crate::telemetry::error::internal_error;
+use crate::time::clock::now_seconds;
 use crate::views::failure::ErrorBody;
 use crate::views::job_answer::JobAnswer;
 
@@ -160,7 +162,7 @@ pub async fn login(
         user,
         server: server.id,
         state: hash(&state),
-        until: now() + VALID.as_secs(),
+        until: now_seconds() + VALID.as_secs(),
     };
     let mut response = redirect(HeaderValue::from_str(url.as_str()).map_err(internal_error)?);
     response
@@ -293,7 +295,7 @@ fn signed_link(
     user: &UserName,
     server: &ServerName,
 ) -> Result<String, Failure> {
-    let expires = now() + VALID.as_secs();
+    let expires = now_seconds() + VALID.as_secs();
     let signature = facade
         .sealer
         .sign("google link", &link_text(user, Some(server), expires))
@@ -333,7 +335,7 @@ fn check_link(facade: &ApiState, query: &LoginQuery) -> Result<(), Failure> {
     if !facade.sealer.is_signed("google link", &text, &signature) {
         return Err(refused("was not made here, or was changed"));
     }
-    if expires < now() {
+    if expires < now_seconds() {
         Err(refused("is more than ten minutes old"))
     } else {
         Ok(())
@@ -375,7 +377,7 @@ impl LoginCookie {
             serde_json::from_slice::<Self>(&URL_SAFE.decode(text).ok().filter(|_| signed)?).ok()
         });
         let started = started
-            .filter(|started| started.until >= now())
+            .filter(|started| started.until >= now_seconds())
             .ok_or_else(|| refused(began))?;
         if started.state != hash(state) {
             return Err(refused("This browser has begun another sign-in since"));
@@ -389,11 +391,4 @@ impl LoginCookie {
 
 fn hash(state: &str) -> String {
     URL_SAFE.encode(Sha256::digest(state))
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_secs())
 }

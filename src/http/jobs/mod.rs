@@ -17,9 +17,10 @@ use super::respond::json::{ApiError, Success, job_answer_response, json, success
 use super::state::ApiState;
 use crate::core::command::{Area, NotifyProducer, ReadJobAnswer};
 use crate::core::failure::Failure;
+use crate::core::ids::JobId;
 use crate::core::model::job;
 use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
-use crate::core::names::{JobId, ServerName, ToolName, UserName};
+use crate::core::names::{ServerName, ToolName, UserName};
 use crate::jobs::client::NewJob;
 use crate::ports::bus::Target;
 use crate::telemetry::error::internal_error;
@@ -294,15 +295,14 @@ fn of_user(facade: &ApiState, id: JobId, user: &UserName) -> Result<Arc<Job>, Fa
 
 /// Waits for the end of a job, or of this process.
 async fn wait_for_end(facade: &ApiState, id: JobId) -> Option<Arc<Job>> {
-    let mut moves = facade.projection.subscribe();
+    let mut watch = facade.projection.watch_job(id);
     loop {
-        moves.borrow_and_update();
         let job = facade.projection.catalog().jobs.get(id).cloned()?;
         if job.ended().is_some() {
             return Some(job);
         }
         tokio::select! {
-            moved = moves.changed() => moved.ok()?,
+            () = watch.changed() => {}
             () = facade.ending.cancelled() => return None,
         }
     }

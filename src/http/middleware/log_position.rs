@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue};
 
 use crate::core::failure::Failure;
-use crate::core::names::Position;
+use crate::core::ids::Position;
 use crate::http::state::ApiState;
 
 /// The newest position an answer has seen; sent back, the answer will have seen it too.

@@ -4,7 +4,7 @@
 //! `state`, and the callback takes a code only with it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -23,9 +23,10 @@ use crate::core::catalog::server::Server;
 use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAuthorization};
 use crate::core::decide::grant::not_remote;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ValueId;
 use crate::core::model::grant::{GrantId, OAuthClient, check_scopes, check_text};
 use crate::core::model::remote::SealedValue;
-use crate::core::names::{UserName, ValueId};
+use crate::core::names::UserName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::http::extract::json;
 use crate::http::extract::path::ServerNamePath;
@@ -33,6 +34,7 @@ use crate::http::respond::html::{HtmlError, cookie, cookie_of, html_page, public
 use crate::http::respond::json::{ApiError, Success, success};
 use crate::http::state::{ApiState, new_command_id};
 use crate::telemetry::error::internal_error;
+use crate::time::clock::now_seconds;
 use crate::views::failure::ErrorBody;
 
 const COOKIE: &str = "mcp_api_oauth";
@@ -158,7 +160,7 @@ pub async fn start(
         grant,
         begun: Some(begun),
         scopes: None,
-        until: now() + VALID.as_secs(),
+        until: now_seconds() + VALID.as_secs(),
     };
     success(Start {
         authorization_url: link.url(&facade, host.as_ref())?,
@@ -181,7 +183,7 @@ pub async fn authorize(
             "This link was not made here, or was changed; ask for a new one",
         )
     })?;
-    if link.until < now() {
+    if link.until < now_seconds() {
         return Err(Failure::new(
             Code::Forbidden,
             "This link is more than ten minutes old; ask for a new one",
@@ -192,7 +194,7 @@ pub async fn authorize(
         Some(begun) => begun,
         None => begin(&facade, headers.get(HOST), &link.grant, link.scopes, None).await?,
     };
-    let until = now() + VALID.as_secs();
+    let until = now_seconds() + VALID.as_secs();
     let started = AuthorizationCookie {
         grant: link.grant,
         begun: value,
@@ -233,7 +235,7 @@ pub async fn callback(
     let refused = |why: &str| Failure::new(Code::Forbidden, format!("{why}; begin again"));
     let started = cookie_of(&headers, COOKIE)
         .and_then(|cookie| verify_text::<AuthorizationCookie>(&facade, STARTED, cookie));
-    let started = started.filter(|started| started.until >= now());
+    let started = started.filter(|started| started.until >= now_seconds());
     let started = started
         .ok_or_else(|| refused("This browser did not begin this within the last ten minutes"))?;
     if started.state != hash(&state) {
@@ -333,7 +335,7 @@ pub fn add_authorization_url(
         grant,
         begun: None,
         scopes,
-        until: now() + VALID.as_secs(),
+        until: now_seconds() + VALID.as_secs(),
     })
     .url(facade, host)
     {
@@ -429,11 +431,4 @@ fn verify_text<T: DeserializeOwned>(facade: &ApiState, what: &str, text: &str) -
 
 fn hash(state: &str) -> String {
     URL_SAFE.encode(Sha256::digest(state))
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_secs())
 }

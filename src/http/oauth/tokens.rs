@@ -1,7 +1,6 @@
 //! `/mcp/servers/:name/oauth`: tokens for a server behind a URL, sealed at the door.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -15,11 +14,12 @@ use zeroize::Zeroizing;
 use crate::core::command::StoreTokens;
 use crate::core::decide::grant::not_remote;
 use crate::core::failure::Failure;
+use crate::core::ids::ValueId;
 use crate::core::model::grant::{
     GrantId, GrantTokens, LONGEST, RefreshCredentials, check_scopes, check_text,
 };
 use crate::core::model::remote::SealedValue;
-use crate::core::names::{UserName, ValueId};
+use crate::core::names::UserName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::http::extract::idempotency::{IdempotencyHeader, key};
 use crate::http::extract::json;
@@ -28,6 +28,7 @@ use crate::http::respond::json::{ApiError, Success};
 use crate::http::servers::{OneServer, shown, time_to_start};
 use crate::http::state::{ApiState, new_command_id};
 use crate::telemetry::error::internal_error;
+use crate::time::clock::now_ms;
 use crate::views::failure::ErrorBody;
 
 /// Tokens that an authorization server gave, and the client it gave them to.
@@ -178,10 +179,4 @@ impl OauthBody {
             renewal,
         ))
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }

@@ -8,12 +8,13 @@ use uuid::Uuid;
 
 use crate::core::command::{InstallPackage, RegisterServer};
 use crate::core::failure::Failure;
+use crate::core::ids::ServerId;
 use crate::core::model::package::{
     FOLDER, PackageIndex, PythonOptions, Source, python_name, split_index,
 };
 use crate::core::model::remote::{HIDDEN, ReconnectionOptions};
 use crate::core::model::server::Replicas;
-use crate::core::names::{PackageName, SecretName, ServerId, ServerName, UserName, VersionTag};
+use crate::core::names::{PackageName, SecretName, ServerName, UserName, VersionTag};
 use crate::crypto::context::ServerValueKind;
 use crate::http::servers::fields::{CredentialSealer, RegisterBody};
 use crate::http::state::{ApiState, new_command_id};

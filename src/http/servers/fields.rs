@@ -10,12 +10,13 @@ use uuid::Uuid;
 
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
+use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::{
     HIDDEN, HeaderValue, ReconnectionOptions, Remote, RemoteChange, SealedValue, StoredSession,
     check_header_value, check_session_id, is_credential, split_user_info,
 };
 use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, given, refuse};
-use crate::core::names::{SecretName, ServerId, ServerName, ValueId};
+use crate::core::names::{SecretName, ServerName};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::Sealer;
 use crate::telemetry::error::internal_error;

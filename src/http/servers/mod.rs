@@ -24,9 +24,10 @@ use crate::core::command::{
     DeleteServer, DisableServer, EnableServer, ReadServerLogs, RegisterServer, UpdateServer,
 };
 use crate::core::failure::Failure;
+use crate::core::ids::{Position, ServerId, WorkerId};
 use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::server::{DEFAULT_TIMEOUT_MS, ServerStatus};
-use crate::core::names::{Position, ServerId, ServerName, WorkerId};
+use crate::core::names::ServerName;
 use crate::eventlog::history::PointInTime;
 use crate::ports::bus::Target;
 use crate::views::failure::ErrorBody;
@@ -373,6 +374,7 @@ async fn views(facade: &ApiState, servers: &[Arc<Server>]) -> Vec<ServerView> {
         of_server.logs.extend(told.logs);
         of_server.logs.sort_by_key(|line| line.at);
         of_server.session_id = of_server.session_id.take().or(told.session_id);
+        of_server.tools = of_server.tools.take().or(told.tools);
     }
     let views = servers.iter().zip(looks).map(|(server, (live, _))| {
         ServerView::new(

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::ask;
 use crate::harness::PATIENCE;
 use mcp_api::core::command::Area;
+use mcp_api::core::ids::{Position, ServerId, WorkerId};
 use mcp_api::core::model::tool_call::CallTool;
-use mcp_api::core::names::{Position, ServerId, WorkerId};
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, BusError, Busy, Reply, Target};
 
 const POOL: Target = Target::AnyWorker(Area::Tools);

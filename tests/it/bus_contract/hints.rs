@@ -7,7 +7,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::harness::PATIENCE;
-use mcp_api::core::names::Position;
+use mcp_api::core::ids::Position;
 use mcp_api::ports::bus::{Bus, Hint};
 
 async fn heard(listener: &mut Receiver<Hint>) -> Result<Hint, RecvError> {

@@ -14,7 +14,7 @@ use crate::services::nats::{Version, shared};
 use mcp_api::adapters::bus_local::LocalBus;
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
 use mcp_api::core::command::{Command, DeleteServer};
-use mcp_api::core::names::Position;
+use mcp_api::core::ids::Position;
 use mcp_api::ports::bus::{Ask, Bus, Target};
 
 /// A bus with nobody on it; `None` where its server is not installed.

@@ -4,14 +4,13 @@ use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::page::Google;
 use super::{CREDENTIALS, register, shown, start};
-use crate::harness::PATIENCE;
+use crate::wait::{PATIENCE, wait_for};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 const DRIVER: &str = "/usr/bin/chromedriver";
@@ -149,18 +148,12 @@ impl Browser {
 
     /// Waits until that is read: a click is done before the page that it leads to is there.
     async fn reads(&self, wanted: &str) -> String {
-        let until = Instant::now() + PATIENCE;
-        loop {
+        let description = format!("the page contains {wanted:?}");
+        wait_for(&description, async || {
             let text = self.text().await;
-            match text {
-                Ok(text) if text.contains(wanted) => return text,
-                text => assert!(
-                    Instant::now() < until,
-                    "{wanted} is never read, but {text:?}"
-                ),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            text.ok().filter(|text| text.contains(wanted))
+        })
+        .await
     }
 }
 

@@ -1,12 +1,12 @@
 //! Tokens are refreshed once for all who use them, whatever becomes of the workers.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::{Authority, echo, gated, give, with};
 use crate::harness::{Answer, App, answer};
 use crate::process::Services;
+use crate::wait::wait_until;
+use mcp_api::time::clock::now_ms;
 
 /// The server connected, with tokens that are to be refreshed so soon.
 async fn connected(app: &App, authority: &Authority, client: &str, expires_in: Value) -> Value {
@@ -27,18 +27,21 @@ async fn connected(app: &App, authority: &Authority, client: &str, expires_in: V
 async fn a_hundred_calls_at_the_end_of_a_token_make_one_request() {
     let app = App::distributed(3, &[]);
     let authority = Authority::start().await;
-    let tokens = connected(&app, &authority, "client basic", json!(4)).await;
+    // Long enough to give all tokens before the first one is due, also on a busy machine.
+    let life = json!(16);
+    let tokens = connected(&app, &authority, "client basic", life.clone()).await;
     for user in ["u1", "u2"] {
         let own = with(
             authority.tokens("client post", user).await,
-            json!({ "username": user, "expiresIn": 4 }),
+            json!({ "username": user, "expiresIn": life }),
         );
         give(&app, own).await.ok();
         echo(&app, user).await.ok();
     }
     assert_eq!(authority.refreshes().await, 0);
     authority.set(json!({ "before": 1500 })).await;
-    tokio::time::sleep(Duration::from_millis(3200)).await;
+    let due = last_refresh_time(&app).await;
+    wait_until("all tokens are due", async || now_ms() >= due).await;
     let users = ["ana", "ben", "u1", "u2"];
     let calls = (0..100).map(|n| echo(&app, users[n % users.len()]));
     for called in futures::future::join_all(calls).await {
@@ -54,6 +57,15 @@ async fn a_hundred_calls_at_the_end_of_a_token_make_one_request() {
             .expect("tokens")
             .contains(&tokens["accessToken"])
     );
+}
+
+/// Returns the latest time at which a stored grant is due for a refresh, in milliseconds since 1970.
+async fn last_refresh_time(app: &App) -> u64 {
+    let events = app.get("/events?limit=1000").await.ok();
+    let events = events["events"].as_array().expect("events").iter();
+    let stored = events.filter(|event| event["type"] == "grant.stored");
+    let times = stored.filter_map(|event| event["data"]["tokens"]["refreshAt"].as_u64());
+    times.max().expect("a stored grant has a refresh time")
 }
 
 #[tokio::test]
@@ -154,7 +166,7 @@ async fn an_authorization_server_that_is_away_ends_nothing() {
     assert!(why.contains("503"), "{why}");
     // What was not looked at is not used up.
     let heals = async || echo(&app, "ana").await.status == 200;
-    crate::store_contract::until("it is tried again", heals).await;
+    wait_until("it is tried again", heals).await;
     assert_eq!(authority.refreshes().await, 1);
 }
 
@@ -197,7 +209,7 @@ async fn killed_in_the_middle(how: Value) -> (App, Authority, Answer) {
         tokio::spawn(async move { answer(http.post(url).json(&body)).await })
     };
     let begun = async || authority.asked("begun").await == 2;
-    crate::store_contract::until("the refresh has begun", begun).await;
+    wait_until("the refresh has begun", begun).await;
     app.add_with("worker", &[("POOLS", "tokens")]);
     app.processes[2].kill();
     authority.set(json!({ "before": 0, "after": 0 })).await;

@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{MEMORY, MEMORY_NEW, MEMORY_OLD, start, start_with};
-use crate::harness::{PATIENCE, answer};
+use crate::harness::answer;
+use crate::wait::{wait_at_most, wait_until};
 
 #[tokio::test]
 async fn a_package_is_installed_shown_and_removed() {
@@ -168,15 +169,10 @@ async fn packages_of_the_beginning_are_there_once() {
     let package = format!("{MEMORY}@{MEMORY_OLD}|memory");
     let mut app = start_with(&[("INSTALL_ON_START", &package)]);
     let wanted = |body: &Value| body["server"]["status"] == "connected";
-    let until = Instant::now() + Duration::from_secs(240);
-    while !wanted(&app.get("/mcp/servers/memory").await.body) {
-        assert!(
-            Instant::now() < until,
-            "it was not installed: {}",
-            app.log()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let installed = wait_at_most(Duration::from_secs(300), async || {
+        wanted(&app.get("/mcp/servers/memory").await.body).then_some(())
+    });
+    assert!(installed.await.is_some(), "the package was not installed");
     app.terminate();
     app.restart();
     app.until("/mcp/servers/memory", wanted).await;
@@ -202,21 +198,15 @@ async fn one_that_is_killed_in_the_middle_is_done_by_the_next() {
         .json(&body);
     let accepted = answer(request).await;
     // A build has begun: its folder is there, and has no mark.
-    let until = Instant::now() + PATIENCE;
-    while !app.versions().iter().any(|name| {
-        app.packages()
-            .join(".versions")
-            .join(name)
-            .join("package-lock.json")
-            .exists()
-    }) {
-        assert!(
-            Instant::now() < until,
-            "nothing is being built: {:?}",
-            app.versions()
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let folder = app.packages().join(".versions");
+    wait_until("a build has begun", async || {
+        let versions = app.versions();
+        let mut locks = versions
+            .iter()
+            .map(|name| folder.join(name).join("package-lock.json"));
+        locks.any(|lock| lock.exists())
+    })
+    .await;
     app.kill_and_restart();
     let job = accepted.body["jobId"].as_str().expect("an id");
     let done = app

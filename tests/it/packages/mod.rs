@@ -12,6 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, App, answer};
+use crate::wait::wait_until;
 
 pub const MEMORY: &str = "@modelcontextprotocol/server-memory";
 pub const MEMORY_OLD: &str = "2026.1.26";
@@ -110,14 +111,9 @@ impl App {
 
     /// Waits until nothing is left of any package.
     pub async fn nothing_is_left(&self) {
-        let until = std::time::Instant::now() + crate::harness::PATIENCE;
-        while !self.versions().is_empty() {
-            assert!(
-                std::time::Instant::now() < until,
-                "left behind: {:?}",
-                self.versions()
-            );
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        wait_until("all built packages are removed", async || {
+            self.versions().is_empty()
+        })
+        .await;
     }
 }

@@ -1,12 +1,13 @@
 //! Many workers: what one has installed, any of them runs, each from its own disk.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{MEMORY_NEW, env};
 use crate::harness::App;
 use crate::process::Process;
+use crate::wait::wait_at_most;
 
 #[tokio::test]
 async fn every_worker_builds_what_it_needs() {
@@ -56,20 +57,14 @@ async fn every_worker_builds_what_it_needs() {
     // Another worker takes over, on an empty disk.
     add(&mut app, "b", "tools");
     app.processes[2].kill();
-    let until = Instant::now() + Duration::from_secs(120);
-    while app
-        .call("default", "memory", "read_graph", json!({}))
-        .await
-        .status
-        != 200
-    {
-        assert!(
-            Instant::now() < until,
-            "nobody has taken the server over: {}",
-            app.log()
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let taken_over = wait_at_most(Duration::from_secs(240), async || {
+        let called = app.call("default", "memory", "read_graph", json!({})).await;
+        (called.status == 200).then_some(())
+    });
+    assert!(
+        taken_over.await.is_some(),
+        "no worker has taken over the server"
+    );
     assert_eq!(built(&app, "b"), built(&app, "installs"));
     let locks = |name: &str| {
         let folder = app

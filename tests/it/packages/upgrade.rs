@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{MEMORY_NEW, MEMORY_OLD, start};
 use crate::harness::answer;
+use crate::wait::wait_until;
 
 #[tokio::test]
 async fn an_upgrade_under_load_loses_no_call() {
@@ -319,14 +320,6 @@ impl crate::harness::App {
                 .filter(|name| !name.ends_with(".lock"))
                 .count()
         };
-        let until = std::time::Instant::now() + crate::harness::PATIENCE;
-        while folders() != 1 {
-            assert!(
-                std::time::Instant::now() < until,
-                "left behind: {:?}",
-                self.versions()
-            );
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        wait_until("only one version is left", async || folders() == 1).await;
     }
 }

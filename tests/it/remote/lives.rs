@@ -11,7 +11,7 @@ use serde_json::json;
 use super::script::{Script, cut_off, result_of, session_of, stream, text};
 use super::{Kind, Real, connected, eras, register};
 use crate::harness::App;
-use crate::processes::eventually;
+use crate::wait::wait_until;
 
 const STREAMABLE: Kind = Kind::Everything("streamableHttp", "/mcp");
 
@@ -99,7 +99,7 @@ async fn a_server_killed_under_calls_loses_only_what_had_begun() {
     let path = app.dir.path().join("held");
     let begun = app.call("ana", "python", "hold", json!({ "path": path }));
     let kill = async {
-        eventually("the call has begun", || {
+        wait_until("the call has begun", async || {
             std::fs::read_to_string(&path).is_ok_and(|said| said == "begun")
         })
         .await;
@@ -173,7 +173,7 @@ async fn the_first_transport_is_found_and_remembered() {
         assert!(matches!(said.status, 200 | 502), "{}", said.body);
         said.status == 200
     };
-    crate::store_contract::until("it is back", heals).await;
+    wait_until("it is back", heals).await;
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn a_server_without_sessions_is_spoken_to_without_one() {
     let path = app.dir.path().join("held");
     let call = json!({ "serverName": "python", "methodName": "hold", "args": { "path": path }, "timeoutMs": 1500 });
     app.post("/mcp/tool/call", call).await.fails(504, "timeout");
-    eventually("the call is cancelled", || {
+    wait_until("the call is cancelled", async || {
         std::fs::read_to_string(&path).is_ok_and(|said| said == "cancelled")
     })
     .await;
@@ -383,7 +383,7 @@ async fn questions_of_a_server_are_answered_and_its_words_are_kept() {
             .into_iter()
             .find(|seen| seen.body["id"] == id && seen.body.get("method").is_none())
     };
-    eventually("both are answered", || {
+    wait_until("both are answered", async || {
         answered(json!(7)).is_some() && answered(json!("8")).is_some()
     })
     .await;
@@ -417,7 +417,7 @@ async fn a_call_past_its_time_is_cancelled_at_the_server() {
     let call =
         json!({ "serverName": "script", "methodName": "echo", "args": {}, "timeoutMs": 300 });
     app.post("/mcp/tool/call", call).await.fails(504, "timeout");
-    eventually("it is cancelled", || {
+    wait_until("it is cancelled", async || {
         script.times("notifications/cancelled") == 1
     })
     .await;

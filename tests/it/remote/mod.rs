@@ -8,11 +8,11 @@ mod wrong;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, App, PATIENCE, fixture};
+use crate::harness::{Answer, App, fixture};
+use crate::wait::wait_until;
 
 /// A real server, on a port that it keeps when it is started again. Dropped, it is killed.
 pub struct Real {
@@ -86,14 +86,11 @@ impl Real {
                 .spawn()
                 .expect("a server"),
         );
-        let until = Instant::now() + PATIENCE;
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port))
-            .await
-            .is_err()
-        {
-            assert!(Instant::now() < until, "the server never listened");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        wait_until("the MCP server listens", async || {
+            let connected = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await;
+            connected.is_ok()
+        })
+        .await;
     }
 }
 

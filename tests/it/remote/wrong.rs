@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::script::{Script, Seen, cut_off, stream};
 use super::{installed, register};
 use crate::harness::{App, fixture};
-use crate::processes::eventually;
+use crate::wait::wait_until;
 
 const KEY: &str = "sk-live-0123456789";
 
@@ -125,7 +125,7 @@ async fn a_certificate_that_has_expired() {
         .stderr(Stdio::null())
         .spawn()
         .expect("a server");
-    eventually("it listens", || {
+    wait_until("it listens", async || {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     })
     .await;

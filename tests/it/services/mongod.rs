@@ -2,13 +2,12 @@
 
 use std::net::TcpStream;
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
 use tempfile::TempDir;
 
 use super::{Service, free_port, installed, spawn};
-use crate::harness::PATIENCE;
+use crate::wait::{block_until, wait_until};
 
 const FLAGS: &str = "--bind_ip 127.0.0.1 --nounixsocket --oplogSize 50 --wiredTigerCacheSizeGB 0.25 \
     --wiredTigerEngineConfigString log=(prealloc=false,file_max=2MB) --networkMessageCompressors disabled \
@@ -55,15 +54,11 @@ impl Mongod {
         let config = doc! { "_id": "rs0", "members": hosts, "settings": settings };
         let one = format!("mongodb://127.0.0.1:{}/?directConnection=true", set[0].port);
         command(&one, doc! { "replSetInitiate": config }).await;
-        let until = Instant::now() + PATIENCE;
-        while command(&one, doc! { "hello": 1 })
-            .await
-            .get("primary")
-            .is_none()
-        {
-            assert!(Instant::now() < until, "no primary is elected");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        wait_until("the members elect a primary", async || {
+            let hello = command(&one, doc! { "hello": 1 }).await;
+            hello.get("primary").is_some()
+        })
+        .await;
         set
     }
 
@@ -112,11 +107,8 @@ impl Mongod {
         args.extend(["--dbpath".into(), self.dir.path().display().to_string()]);
         args.extend(self.more.iter().cloned());
         self.service = Some(spawn(self.dir.path(), &installed("mongod/mongod"), &args));
-        let until = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < until, "mongod does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let is_listening = block_until(|| TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        assert!(is_listening, "mongod does not listen");
     }
 }
 

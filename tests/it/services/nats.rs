@@ -6,11 +6,11 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::PATIENCE;
+use crate::wait::block_until;
 
 /// JetStream, which keeps what it has in the server's folder.
 pub const JETSTREAM: &str = "jetstream { store_dir: store }";
@@ -120,20 +120,19 @@ impl Nats {
             watchdog,
             leash,
         });
-        let until = Instant::now() + PATIENCE;
-        while !self.greets() {
-            let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            let ended = self
-                .running
-                .as_mut()
-                .is_some_and(|running| running.server.try_wait().is_ok_and(|is| is.is_some()));
-            assert!(
-                !ended && Instant::now() < until,
-                "nats-server does not start:\n{}",
-                log()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let is_ready = block_until(|| {
+            let running = self.running.as_mut().expect("a running server");
+            let has_ended = running
+                .server
+                .try_wait()
+                .is_ok_and(|status| status.is_some());
+            has_ended || self.greets()
+        });
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        assert!(
+            is_ready && self.greets(),
+            "nats-server does not start:\n{log}"
+        );
     }
 
     fn greets(&self) -> bool {
@@ -148,23 +147,20 @@ impl Nats {
     /// Stops it as a machine that hangs: connections stay and nothing moves.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
-        // Sent is not stopped: on a busy machine its threads go on for a moment.
+        // A stopped process goes on for a moment, until each of its threads receives the signal.
         let running = self.running.as_ref().expect("a running server");
         let tasks = format!("/proc/{}/task", running.server.id());
-        let until = Instant::now() + Duration::from_secs(10);
-        while !fs::read_dir(&tasks)
-            .expect("its threads")
-            .flatten()
-            .all(|task| {
-                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                // The state stands behind the name, which is in brackets.
-                stat.rsplit_once(") ")
-                    .is_none_or(|(_, rest)| rest.starts_with('T'))
-            })
-        {
-            assert!(Instant::now() < until, "the server does not stop");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let is_stopped = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which is in brackets.
+            stat.rsplit_once(") ")
+                .is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        let is_paused = block_until(|| {
+            let mut threads = fs::read_dir(&tasks).expect("the threads").flatten();
+            threads.all(is_stopped)
+        });
+        assert!(is_paused, "nats-server does not stop");
     }
 
     pub fn resume(&self) {

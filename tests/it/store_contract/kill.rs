@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::{Open, Store};
 use crate::samples::{command_id, small_entry};
-use mcp_api::core::names::{CommandId, Position, ValueId};
-use mcp_api::ports::event_log::AppendError;
+use mcp_api::core::ids::{CommandId, Position, ValueId};
+use mcp_api::ports::event_log::{AppendError, ReadLimit};
 use mcp_api::ports::vault::{Sealed, VaultValue};
 
 /// Where the child's store is. Set, this process is the child.
@@ -131,7 +131,7 @@ async fn check(open: Open, place: &Path, acknowledged: &HashMap<CommandId, Posit
     let head = store.log.head().await.expect("a head");
     let read = store
         .log
-        .read(Position(0), usize::MAX >> 1)
+        .read(Position(0), ReadLimit::entries(usize::MAX >> 1))
         .await
         .expect("entries");
     let positions: Vec<u64> = read.iter().map(|entry| entry.position.0).collect();

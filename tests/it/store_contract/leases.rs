@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Store, until};
-use mcp_api::core::names::{LeaseId, WorkerId};
+use super::Store;
+use crate::wait::wait_until;
+use mcp_api::core::ids::{LeaseId, WorkerId};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(600);
@@ -57,13 +58,13 @@ pub async fn the_own_lease_is_taken_again(store: Store) {
     }
     assert_eq!(take(&store, s, b, LONG).await, None);
     take(&store, s, a, SHORT).await.expect("its own");
-    until("the shortened lease ends", async || {
+    wait_until("the shortened lease ends", async || {
         take(&store, s, b, SHORT).await.is_some()
     })
     .await;
     // Lost and won back, it has: its former self must be told apart.
     let mut back = None;
-    until("b's lease ends", async || {
+    wait_until("b's lease ends", async || {
         back = take(&store, s, a, LONG).await;
         back.is_some()
     })
@@ -96,7 +97,7 @@ pub async fn an_expired_lease_is_free_and_cannot_be_renewed(store: Store) {
     let (a, b, s) = (worker(), worker(), server());
     let mut token = take(&store, s, a, SHORT).await.expect("it is free");
     let mut second = None;
-    until("a's lease ends", async || {
+    wait_until("a's lease ends", async || {
         second = take(&store, s, b, SHORT).await;
         second.is_some()
     })
@@ -107,7 +108,7 @@ pub async fn an_expired_lease_is_free_and_cannot_be_renewed(store: Store) {
     );
     assert_eq!(store.leases.renew(a, LONG).await.expect("an answer"), []);
     // Nor when nobody has taken it since.
-    until("b's lease ends", async || {
+    wait_until("b's lease ends", async || {
         store
             .leases
             .renew(b, SHORT)
@@ -138,7 +139,7 @@ pub async fn a_renewed_lease_lives_on(store: Store) {
         assert_eq!(renewed, own, "all of its own, and nobody else's");
     }
     // Past the time they were first lent for, by our clock; the store's may start no later.
-    until("the first time is over", async || took.elapsed() > lent * 2).await;
+    wait_until("the first time is over", async || took.elapsed() > lent * 2).await;
     let mut still = store.leases.renew(a, LONG).await.expect("an answer");
     still.sort();
     assert_eq!(still, renewed);

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::Store;
 use crate::samples::{command_id, commit, entry, registered, small_entry, value_id};
-use mcp_api::core::names::Position;
-use mcp_api::ports::event_log::{AppendError, SnapshotHead};
+use mcp_api::core::ids::Position;
+use mcp_api::ports::event_log::{AppendError, ReadLimit, SnapshotHead};
 use mcp_api::ports::vault::{Sealed, VaultValue};
 
 pub async fn an_empty_log_is_empty(store: Store) {
@@ -17,7 +17,7 @@ pub async fn an_empty_log_is_empty(store: Store) {
     assert!(
         store
             .log
-            .read(Position(0), 10)
+            .read(Position(0), ReadLimit::entries(10))
             .await
             .expect("entries")
             .is_empty()
@@ -39,7 +39,11 @@ pub async fn appends_are_read_in_order(store: Store) {
         store.log.append(entry, &[]).await.expect("appended");
         assert_eq!(store.log.head().await.expect("a head"), entry.position);
     }
-    let read = store.log.read(Position(0), 100).await.expect("entries");
+    let read = store
+        .log
+        .read(Position(0), ReadLimit::entries(100))
+        .await
+        .expect("entries");
     assert_eq!(
         format!("{read:?}"),
         format!("{written:?}"),
@@ -47,7 +51,7 @@ pub async fn appends_are_read_in_order(store: Store) {
     );
     let some: Vec<_> = store
         .log
-        .read(Position(1), 2)
+        .read(Position(1), ReadLimit::entries(2))
         .await
         .expect("entries")
         .iter()
@@ -57,7 +61,7 @@ pub async fn appends_are_read_in_order(store: Store) {
     assert!(
         store
             .log
-            .read(Position(5), 100)
+            .read(Position(5), ReadLimit::entries(100))
             .await
             .expect("entries")
             .is_empty()
@@ -163,7 +167,11 @@ pub async fn a_taken_position_is_refused(store: Store) {
             "nothing of it stays"
         );
     }
-    let read = store.log.read(Position(0), 10).await.expect("entries");
+    let read = store
+        .log
+        .read(Position(0), ReadLimit::entries(10))
+        .await
+        .expect("entries");
     assert_eq!((read.len(), read[0].commits[0].command_id), (2, first));
 }
 
@@ -253,7 +261,11 @@ pub async fn concurrent_appenders_leave_no_gap(store: Store) {
             assert!(acknowledged.insert((position, id)), "acknowledged twice");
         }
     }
-    let read = store.log.read(Position(0), 10_000).await.expect("entries");
+    let read = store
+        .log
+        .read(Position(0), ReadLimit::entries(10_000))
+        .await
+        .expect("entries");
     let positions: Vec<u64> = read.iter().map(|entry| entry.position.0).collect();
     assert_eq!(
         positions,
@@ -269,10 +281,7 @@ pub async fn concurrent_appenders_leave_no_gap(store: Store) {
     );
 }
 
-async fn append_some(
-    store: Store,
-    count: usize,
-) -> Vec<(Position, mcp_api::core::names::CommandId)> {
+async fn append_some(store: Store, count: usize) -> Vec<(Position, mcp_api::core::ids::CommandId)> {
     let mut done = Vec::new();
     while done.len() < count {
         let (next, id) = (store.log.head().await.expect("a head").next(), command_id());

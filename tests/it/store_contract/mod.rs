@@ -7,7 +7,6 @@ mod vault;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
@@ -16,6 +15,7 @@ use tokio::sync::OnceCell;
 
 pub use self::log::finished;
 use crate::services::mongod::Mongod;
+use crate::wait::wait_for;
 use mcp_api::adapters::store_mongo::{MongoOptions, MongoStore};
 use mcp_api::adapters::store_sqlite::SqliteStore;
 use mcp_api::ports::event_log::EventLog;
@@ -67,19 +67,16 @@ async fn mongo_at(place: &Path, start: impl AsyncFn() -> String) -> Store {
     };
     std::fs::write(&noted, &url).expect("a note");
     let digest = hex::encode(&Sha256::digest(place.as_os_str().as_encoded_bytes())[..8]);
-    let patience = Instant::now() + crate::harness::PATIENCE;
-    // On a busy machine its first look may be too short.
-    let store = loop {
+    // On a busy machine the first attempt may time out.
+    let store = wait_for("MongoDB accepts a connection", move || {
         let options = MongoOptions {
             url: url.clone(),
             database: format!("t{digest}"),
             secrets: "secrets".into(),
         };
-        match MongoStore::connect(options).await {
-            Ok(store) => break Arc::new(store),
-            Err(error) => assert!(Instant::now() < patience, "{error}"),
-        }
-    };
+        async move { MongoStore::connect(options).await.ok().map(Arc::new) }
+    })
+    .await;
     Store {
         log: store.clone(),
         vault: store.clone(),
@@ -91,15 +88,6 @@ async fn mongo_at(place: &Path, start: impl AsyncFn() -> String) -> Store {
 pub async fn fresh(open: Open) -> (Store, TempDir) {
     let place = TempDir::new().expect("a temporary folder");
     (open(place.path()).await, place)
-}
-
-/// Waits for a level, however long it takes; for ever is too long.
-pub async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
-    let patience = Instant::now() + crate::harness::PATIENCE;
-    while !reached().await {
-        assert!(Instant::now() < patience, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 /// Runs the whole suite on an adapter.

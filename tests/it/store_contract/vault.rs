@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Store, until};
+use super::Store;
 use crate::samples::value_id;
-use mcp_api::core::names::ValueId;
+use crate::wait::wait_until;
+use mcp_api::core::ids::ValueId;
 use mcp_api::ports::vault::{KeyRecord, Sealed, WrappingChange};
 
 async fn got(store: &Store, ids: &[ValueId]) -> Vec<Option<Vec<u8>>> {
@@ -91,7 +92,7 @@ pub async fn values_grow_old(store: Store) {
             .into_iter()
             .collect::<HashSet<_>>()
     };
-    until("both are older than nothing", async || {
+    wait_until("both are older than nothing", async || {
         old().await == HashSet::from([a, b])
     })
     .await;

@@ -22,9 +22,9 @@ use self::transport::HttpTransport;
 use super::connection::{ConnectError, Connection, ConnectionDeps};
 use crate::core::catalog::server::Server;
 use crate::core::decide::remote::RemoteFinding;
+use crate::core::ids::ValueId;
 use crate::core::model::remote::{ProtocolMode, Remote};
 use crate::core::model::tool::Tools;
-use crate::core::names::ValueId;
 
 /// How long a server may think about a method that it perhaps does not know.
 const DISCOVERY: Duration = Duration::from_secs(5);

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
+use crate::core::ids::ValueId;
 use crate::core::model::remote::StoredSession;
-use crate::core::names::ValueId;
 
 /// The newest version without sessions, and with them.
 pub const STATELESS: &str = "2026-07-28";

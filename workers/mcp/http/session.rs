@@ -320,7 +320,7 @@ impl HttpSession {
 pub async fn keep(
     memory: RemoteState,
     stored: Option<Stored>,
-    old: Option<crate::core::names::ValueId>,
+    old: Option<crate::core::ids::ValueId>,
 ) {
     match stored {
         Some(stored) => drop(memory.opened(&stored, old).await),

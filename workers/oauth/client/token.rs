@@ -190,7 +190,7 @@ fn error_text(
         .iter()
         .filter(|(name, _)| !matches!(*name, "grant_type" | "redirect_uri"))
         .map(|(_, value)| *value);
-    let id = crate::core::names::ValueId;
+    let id = crate::core::ids::ValueId;
     for secret in secrets.chain(client.client_secret.as_ref().map(|secret| secret.as_str())) {
         redactor.hold(id(uuid::Uuid::now_v7()), secret);
     }

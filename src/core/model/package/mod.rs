@@ -12,7 +12,7 @@ pub use self::folder::{FOLDER, PackageDirs};
 pub use self::version::newer;
 use super::remote::split_user_info;
 use crate::core::failure::Failure;
-use crate::core::names::ValueId;
+use crate::core::ids::ValueId;
 
 /// What was installed for a server, and how it is installed again elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
