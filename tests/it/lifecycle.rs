@@ -151,8 +151,12 @@ async fn a_drain_ends_in_its_time() {
 async fn calls_to_a_killed_server_fail_and_the_next_do_not() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
-    app.text("fixture", "stderr", json!({ "text": "a line of an earlier call" }))
-        .await;
+    app.text(
+        "fixture",
+        "stderr",
+        json!({ "text": "a line of an earlier call" }),
+    )
+    .await;
     let pid = app.idle("fixture").await;
     let sleeping =
         (0..10).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 20_000 })));
@@ -228,9 +232,12 @@ async fn changes_of_other_servers_do_not_restart_a_broken_server() {
 #[tokio::test]
 async fn many_enables_of_a_slow_server_leave_room_for_changes() {
     let app = App::embedded();
-    let slow = json!({ "env": { "FIXTURE_START": "silent" }, "startupTimeout": 20_000, "enabled": false });
+    let slow =
+        json!({ "env": { "FIXTURE_START": "silent" }, "startupTimeout": 20_000, "enabled": false });
     app.register("slow", slow).await.ok();
-    app.register("other", json!({ "enabled": false })).await.ok();
+    app.register("other", json!({ "enabled": false }))
+        .await
+        .ok();
     let enable = || {
         let enable = app.http.put(format!("{}/mcp/servers/slow/enable", app.url));
         tokio::spawn(enable.json(&json!({})).send())
@@ -251,7 +258,9 @@ async fn many_enables_of_a_slow_server_leave_room_for_changes() {
     }
     let events = app.get("/events?after=0&limit=1000").await.ok();
     let events = events["events"].as_array().expect("events");
-    let enabled = events.iter().filter(|event| event["type"] == "server.enabled");
+    let enabled = events
+        .iter()
+        .filter(|event| event["type"] == "server.enabled");
     assert!(enabled.count() < 300, "later enables join the first start");
 }
 
@@ -267,7 +276,8 @@ async fn hung_servers_leave_permits_for_other_servers() {
     let mut calls = Vec::new();
     for server in hung {
         let pid = app.idle(server).await;
-        let body = json!({ "serverName": server, "methodName": "never", "args": {}, "timeoutMs": 60_000 });
+        let body =
+            json!({ "serverName": server, "methodName": "never", "args": {}, "timeoutMs": 60_000 });
         for _ in 0..16 {
             let call = app.http.post(format!("{}/mcp/tool/call", app.url));
             calls.push(tokio::spawn(call.json(&body).send()));
@@ -290,7 +300,10 @@ async fn a_failed_start_shows_the_first_lines_and_names_env() {
     let shell = json!({ "command": "sh", "args": ["-c", script] });
     let shown = app.register("shop", shell).await.ok();
     let error = shown["server"]["error"].as_str().expect("an error");
-    assert!(error.contains("exited with code 1 before it answered"), "{error}");
+    assert!(
+        error.contains("exited with code 1 before it answered"),
+        "{error}"
+    );
     assert!(error.contains("`env`"), "{error}");
     let details = shown["server"]["details"].as_str().expect("details");
     for line in ["the first line", "SHOP_API_KEY is required", "at frame 300"] {
@@ -301,12 +314,17 @@ async fn a_failed_start_shows_the_first_lines_and_names_env() {
 #[tokio::test]
 async fn the_env_of_a_server_does_not_reach_its_guard() {
     let app = App::embedded_with(&[("SECRETS_KEY", "a passphrase")]);
-    let env = json!({ "env": { "OWN": "1", "LD_PRELOAD": "/nowhere/own.so", "PATH": "/usr/bin:/bin" } });
+    let env =
+        json!({ "env": { "OWN": "1", "LD_PRELOAD": "/nowhere/own.so", "PATH": "/usr/bin:/bin" } });
     app.register("fixture", env).await.ok();
     let pid = app.pid_of("fixture").await;
-    let environment = |pid: u32| fs::read_to_string(format!("/proc/{pid}/environ")).expect("variables");
+    let environment =
+        |pid: u32| fs::read_to_string(format!("/proc/{pid}/environ")).expect("variables");
     let child = environment(pid);
-    assert!(child.contains("OWN=1") && child.contains("LD_PRELOAD="), "{child}");
+    assert!(
+        child.contains("OWN=1") && child.contains("LD_PRELOAD="),
+        "{child}"
+    );
     let guard = environment(parent_of(pid));
     for name in ["OWN=", "LD_PRELOAD=", "SECRETS_KEY="] {
         assert!(!guard.contains(name), "{name} is in {guard}");
@@ -341,9 +359,14 @@ async fn a_chain_of_forks_ends_with_its_server() {
     let file = app.dir.path().join(&mark);
     fs::write(&file, "sh \"$0\" &\n").expect("a script");
     app.register_fixture("fixture").await.ok();
-    app.call("default", "fixture", "run_detached", json!({ "script": file }))
-        .await
-        .ok();
+    app.call(
+        "default",
+        "fixture",
+        "run_detached",
+        json!({ "script": file }),
+    )
+    .await
+    .ok();
     app.delete("/mcp/servers/fixture").await.ok();
     let is_running = || {
         let processes = fs::read_dir("/proc").expect("/proc").flatten();
@@ -361,10 +384,13 @@ async fn one_tool_list_a_minute_is_recorded_and_the_live_list_is_shown() {
     app.register_fixture("fixture").await.ok();
     for number in 0..20 {
         let name = format!("newcomer-{number}");
-        app.text("fixture", "add_tool", json!({ "name": name })).await;
+        app.text("fixture", "add_tool", json!({ "name": name }))
+            .await;
     }
     app.until("/mcp/servers/fixture", |body| {
-        body["server"]["toolsList"].to_string().contains("newcomer-19")
+        body["server"]["toolsList"]
+            .to_string()
+            .contains("newcomer-19")
     })
     .await;
     let events = app.get("/events?after=0&limit=1000").await.ok();

@@ -69,7 +69,10 @@ pub(super) fn kill_orphans(guard: i32) {
     if left == 0 || IS_KILLING.swap(true, Ordering::AcqRel) {
         return;
     }
-    tracing::warn!(left, "a server leaves processes that fork faster than they are killed; the worker goes on to kill them");
+    tracing::warn!(
+        left,
+        "a server leaves processes that fork faster than they are killed; the worker goes on to kill them"
+    );
     std::thread::spawn(|| {
         while kill_round() > 0 {
             std::thread::sleep(BACKGROUND_PAUSE);

@@ -55,9 +55,7 @@ fn guard(
     args: &[String],
 ) -> std::io::Result<ExitStatus> {
     if pipe <= 2 || environment <= 2 || pipe == environment {
-        return Err(std::io::Error::other(
-            "only a worker can start the guard",
-        ));
+        return Err(std::io::Error::other("only a worker can start the guard"));
     }
     // SAFETY: the worker left both descriptors open for this process, and no other code of it knows them.
     #[allow(unsafe_code)]
@@ -142,11 +140,7 @@ fn confine() -> std::io::Result<()> {
 }
 
 /// Waits for the end of the child, of the worker or of the time. Then all processes are killed.
-fn watch(
-    pipe: &OwnedFd,
-    child: Pid,
-    group: Option<&ChildGroup>,
-) -> std::io::Result<ExitStatus> {
+fn watch(pipe: &OwnedFd, child: Pid, group: Option<&ChildGroup>) -> std::io::Result<ExitStatus> {
     let pidfd = pidfd_open(child, PidfdFlags::empty())?;
     let mut lives_until = Instant::now() + Duration::from_secs(60);
     let mut reads_pipe = true;

@@ -67,12 +67,7 @@ enum RecordTime {
 }
 
 impl RecordSchedule {
-    fn next(
-        &mut self,
-        origin: ListOrigin,
-        now: Instant,
-        changed: Option<Position>,
-    ) -> RecordTime {
+    fn next(&mut self, origin: ListOrigin, now: Instant, changed: Option<Position>) -> RecordTime {
         if self.is_scheduled {
             return RecordTime::Scheduled;
         }
@@ -142,7 +137,11 @@ pub(super) async fn record_tools(
     }
     let changed = change_of(&catalog, handle);
     drop(catalog);
-    let time = handle.tools.schedule.lock().next(origin, Instant::now(), changed);
+    let time = handle
+        .tools
+        .schedule
+        .lock()
+        .next(origin, Instant::now(), changed);
     match time {
         RecordTime::Now => {
             handle.tools.unrecorded.store(None);
@@ -204,7 +203,10 @@ mod tests {
         let mut schedule = RecordSchedule::default();
         let start = Instant::now();
         let changed = Some(Position(7));
-        assert_eq!(schedule.next(ListOrigin::Change, start, changed), RecordTime::Now);
+        assert_eq!(
+            schedule.next(ListOrigin::Change, start, changed),
+            RecordTime::Now
+        );
         let later = start + Duration::from_secs(10);
         assert_eq!(
             schedule.next(ListOrigin::Change, later, changed),
@@ -212,7 +214,10 @@ mod tests {
         );
         for second in 11..60 {
             let later = start + Duration::from_secs(second);
-            assert_eq!(schedule.next(ListOrigin::Change, later, changed), RecordTime::Scheduled);
+            assert_eq!(
+                schedule.next(ListOrigin::Change, later, changed),
+                RecordTime::Scheduled
+            );
         }
     }
 
@@ -231,7 +236,13 @@ mod tests {
     fn the_first_list_after_a_change_of_the_server_is_recorded_at_once() {
         let mut schedule = RecordSchedule::default();
         let start = Instant::now();
-        assert_eq!(schedule.next(ListOrigin::Start, start, Some(Position(7))), RecordTime::Now);
-        assert_eq!(schedule.next(ListOrigin::Start, start, Some(Position(8))), RecordTime::Now);
+        assert_eq!(
+            schedule.next(ListOrigin::Start, start, Some(Position(7))),
+            RecordTime::Now
+        );
+        assert_eq!(
+            schedule.next(ListOrigin::Start, start, Some(Position(8))),
+            RecordTime::Now
+        );
     }
 }
