@@ -1,4 +1,4 @@
-//! Processes: how they end, who outlives whom, and what one may see of another.
+//! The lifecycle of servers and their processes: start, stop, crash, permits, and isolation of processes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -18,7 +18,7 @@ async fn nothing_outlives_a_killed_program() {
     let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let server = app.pid_of("fixture").await;
-    // It has left the process group and the session; only its ancestors know of it.
+    // The grandchild has left the process group and the session.
     let grandchild: u32 = app
         .text("fixture", "fork", json!({}))
         .await
@@ -34,7 +34,7 @@ async fn nothing_outlives_a_killed_program() {
 }
 
 #[tokio::test]
-async fn a_crash_takes_the_grandchildren_along() {
+async fn a_crash_ends_the_grandchildren_too() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let grandchild: u32 = app
@@ -50,7 +50,7 @@ async fn a_crash_takes_the_grandchildren_along() {
 }
 
 #[tokio::test]
-async fn a_program_that_stands_still_loses_its_children_and_heals() {
+async fn a_stopped_program_loses_its_children_and_recovers() {
     let app = App::embedded_with(&[("LEASE_TTL", "2s")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
@@ -84,7 +84,7 @@ async fn leases_are_renewed_while_all_is_well() {
     let app = App::embedded_with(&[("LEASE_TTL", "1s")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
-    // Busy for three times the lease, and idle for none of it.
+    // The call takes three times the lease.
     app.call("default", "fixture", "sleep", json!({ "ms": 3000 }))
         .await
         .ok();
@@ -96,7 +96,7 @@ async fn sigterm_lets_a_running_call_finish() {
     let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let pid = app.idle("fixture").await;
-    // Somebody who has connected and says nothing holds nobody up.
+    // A client that has connected and sends nothing does not delay the end.
     let silent = tokio::net::TcpStream::connect(app.url.strip_prefix("http://").expect("a URL"))
         .await
         .expect("connected");
@@ -137,7 +137,7 @@ async fn a_drain_ends_in_its_time() {
     under_way(pid, 1).await;
     let began = Instant::now();
     assert_eq!(app.terminate().code(), Some(0));
-    // Three seconds for calls, two for what the server still does; its end comes with its input's.
+    // The calls get three seconds, and the server two more.
     assert!(
         began.elapsed() < Duration::from_secs(7),
         "{:?}",
@@ -421,7 +421,7 @@ async fn a_crash_loop_backs_off() {
         times(&body, "connected"),
         times(&body, "ended: it exited with code 5"),
     );
-    // The first end may be an accident. From then on half a second, a second and so on lie in between.
+    // The first restart has no pause. The next pauses are half a second, a second and so on.
     let pauses: Vec<u64> = starts
         .iter()
         .skip(1)
@@ -429,7 +429,7 @@ async fn a_crash_loop_backs_off() {
         .map(|(start, end)| start - end)
         .collect();
     assert!(pauses[1] >= 500 && pauses[2] >= 1000, "{pauses:?}");
-    // Somebody who wants it to stop does not wait for a pause.
+    // A client that disables the server does not wait for a pause.
     let asked = Instant::now();
     app.put("/mcp/servers/short/disable", json!({})).await.ok();
     assert!(
@@ -440,7 +440,7 @@ async fn a_crash_loop_backs_off() {
 }
 
 #[tokio::test]
-async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
+async fn a_killed_guard_ends_its_child_and_the_server_restarts() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
@@ -456,7 +456,7 @@ async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
         async || !is_alive(grandchild),
     )
     .await;
-    // Until the program has seen it too, a call would be one in flight.
+    // Before the program has noticed the end, a new call would count as started.
     let noticed =
         |logs: String| logs.contains("ended:") || logs.contains("the lease could not be renewed");
     app.until("/mcp/servers/fixture", |body| {
@@ -467,7 +467,7 @@ async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
 }
 
 #[tokio::test]
-async fn nobody_is_left_unburied() {
+async fn no_zombie_is_left() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.text("fixture", "fork", json!({})).await;
@@ -491,7 +491,7 @@ async fn nobody_is_left_unburied() {
 }
 
 #[tokio::test]
-async fn a_server_sees_nothing_of_other_processes() {
+async fn a_server_cannot_read_or_signal_other_processes() {
     let app = App::embedded();
     app.register_fixture("spy").await.ok();
     app.register_fixture("other").await.ok();
@@ -505,7 +505,7 @@ async fn a_server_sees_nothing_of_other_processes() {
         read(format!("/proc/{spy}/environ"))
             .await
             .starts_with("read "),
-        "its own it may read"
+        "a server may read its own environment"
     );
     assert_eq!(kill(spy).await, "sent");
     for pid in [app.pid(), other, parent_of(other), parent_of(spy)] {
@@ -521,7 +521,7 @@ async fn a_server_sees_nothing_of_other_processes() {
 }
 
 #[tokio::test]
-async fn a_server_has_its_own_environment_and_little_of_the_hosts() {
+async fn a_server_gets_its_env_and_the_passed_on_variables() {
     let planted = [
         ("PLANTED", "for nobody"),
         ("SECRETS_KEY", "a passphrase"),
@@ -544,7 +544,7 @@ async fn a_server_has_its_own_environment_and_little_of_the_hosts() {
         "OWN",
         "LC_CTYPE",
     ];
-    // LC_CTYPE is Python's own doing.
+    // Python sets LC_CTYPE itself.
     for name in seen.as_object().expect("variables").keys() {
         assert!(
             passed_on.contains(&name.as_str()),
@@ -560,7 +560,7 @@ async fn a_server_has_its_own_environment_and_little_of_the_hosts() {
 }
 
 #[tokio::test]
-async fn stopping_is_asked_for_then_demanded_then_done() {
+async fn a_stop_closes_the_input_then_sends_sigterm_then_kills() {
     let app = App::embedded();
     let diary = app.dir.path().join("diary");
     let entries = || -> Vec<(String, u64)> {
@@ -617,7 +617,7 @@ async fn stopping_is_asked_for_then_demanded_then_done() {
     );
 }
 
-/// Starts the program with its log on a pipe, after a line of shell.
+/// Starts the program after a line of shell. Its log goes into a pipe.
 fn start_by_hand(dir: &Path, line: &str) -> (Child, String, BufReader<ChildStderr>) {
     let mut command = Command::new("sh");
     command
@@ -655,7 +655,7 @@ async fn end(mut child: Child) {
 }
 
 #[tokio::test]
-async fn calls_are_answered_when_nobody_reads_the_log() {
+async fn calls_work_if_no_process_reads_the_log() {
     let dir = tempfile::TempDir::new().expect("a folder");
     let (child, url, log) = start_by_hand(dir.path(), "");
     drop(log);
@@ -694,7 +694,7 @@ async fn as_many_files_as_the_system_allows() {
 }
 
 #[tokio::test]
-async fn half_a_request_does_not_hold_up_the_end() {
+async fn an_unfinished_request_does_not_delay_the_end() {
     use tokio::io::AsyncWriteExt;
     let mut app = App::embedded();
     let address = app.url.strip_prefix("http://").expect("a URL").to_owned();
