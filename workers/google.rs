@@ -9,7 +9,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::context::Context;
-use super::mcp::OpenedSecret;
+use super::secrets::OpenedSecret;
 use super::tools::CallRedaction;
 use super::{HandlerError, secrets, tools};
 use crate::core::arguments::merge::ArgumentForm;

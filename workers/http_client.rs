@@ -1,7 +1,7 @@
-//! Connections to servers behind URLs: pooled, with TLS, through a proxy where the environment names one.
+//! The HTTP client of the workers: pooled connections, TLS, and the proxies that the environment names.
 //!
-//! TLS trusts the roots of the system and those of Mozilla: a container may have none of its own, a company one that
-//! only its machines know (`SSL_CERT_FILE` names it). It is what the clients of NATS and MongoDB do between them.
+//! TLS trusts the roots of the system and of Mozilla, because a container may have no roots, and a company may have a
+//! root that only its machines know (`SSL_CERT_FILE` names it).
 
 use std::error::Error;
 use std::sync::{Arc, LazyLock};
@@ -25,19 +25,19 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(20);
-/// How long a connection that nobody uses is kept.
-const IDLE: Duration = Duration::from_secs(90);
+/// The longest time for a TCP connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The time until an unused connection is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 pub type HttpClient = legacy::Client<HttpsConnector<ProxyConnector>, Full<Bytes>>;
 
-/// A client with connections of its own.
+/// Returns a client with its own connection pool.
 pub fn client() -> HttpClient {
     let mut direct = HttpConnector::new();
     direct.enforce_http(false);
     direct.set_nodelay(true);
-    direct.set_connect_timeout(Some(CONNECT));
+    direct.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(TLS.clone())
         .https_or_http()
@@ -45,7 +45,7 @@ pub fn client() -> HttpClient {
         .wrap_connector(ProxyConnector(direct));
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .build(connector)
 }
 
@@ -55,13 +55,12 @@ static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
     };
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
-        tracing::warn!(%error, "certificates of the system could not be read");
+        tracing::warn!(%error, "cannot read a certificate of the system");
     }
     roots.add_parsable_certificates(native.certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    // The provider knows every version that is the default: nothing at run time can change that.
     versions
         .expect("ring knows TLS 1.2 and 1.3")
         .with_root_certificates(roots)
@@ -70,7 +69,7 @@ static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
 
 static PROXIES: LazyLock<Matcher> = LazyLock::new(Matcher::from_env);
 
-/// The way to a host: its own address, or a tunnel through a proxy.
+/// Connects to a host directly or through the tunnel of a proxy.
 #[derive(Clone)]
 pub struct ProxyConnector(HttpConnector);
 
@@ -83,11 +82,11 @@ impl Service<Uri> for ProxyConnector {
         self.0.poll_ready(context).map_err(Into::into)
     }
 
-    fn call(&mut self, to: Uri) -> Self::Future {
-        match PROXIES.intercept(&to).filter(|_| !is_near(&to)) {
+    fn call(&mut self, target: Uri) -> Self::Future {
+        match PROXIES.intercept(&target).filter(|_| !is_loopback(&target)) {
             None => self
                 .0
-                .call(to)
+                .call(target)
                 .map(|connected| connected.map_err(Into::into))
                 .boxed(),
             Some(proxy) => {
@@ -95,10 +94,8 @@ impl Service<Uri> for ProxyConnector {
                 if let Some(auth) = proxy.basic_auth() {
                     tunnel = tunnel.with_auth(auth.clone());
                 }
-                // A tunnel is for TLS; without a port it would go to 443.
-                let to = with_port(to);
                 tunnel
-                    .call(to)
+                    .call(with_port(target))
                     .map(|connected| connected.map_err(Into::into))
                     .boxed()
             }
@@ -106,21 +103,22 @@ impl Service<Uri> for ProxyConnector {
     }
 }
 
-/// A proxy's loopback is not ours: what listens on this machine is spoken to directly.
-fn is_near(to: &Uri) -> bool {
-    let host = to.host().unwrap_or_default().trim_matches(['[', ']']);
+/// Whether the host is this machine. A proxy would connect to its own loopback address.
+fn is_loopback(target: &Uri) -> bool {
+    let host = target.host().unwrap_or_default().trim_matches(['[', ']']);
     host.parse()
         .map_or(host == "localhost", |ip: std::net::IpAddr| ip.is_loopback())
 }
 
-fn with_port(to: Uri) -> Uri {
-    match (to.scheme_str(), to.port(), to.host()) {
-        (Some("http"), None, Some(host)) => format!("http://{host}:80/").parse().unwrap_or(to),
-        _ => to,
+/// Adds port 80 to an `http` URL without a port, because a tunnel goes to port 443 otherwise.
+fn with_port(target: Uri) -> Uri {
+    match (target.scheme_str(), target.port(), target.host()) {
+        (Some("http"), None, Some(host)) => format!("http://{host}:80/").parse().unwrap_or(target),
+        _ => target,
     }
 }
 
-/// What a server answered; its body is still on its way.
+/// A response whose body is still being received.
 pub struct StreamedResponse(hyper::Response<Incoming>);
 
 impl StreamedResponse {
@@ -136,17 +134,17 @@ impl StreamedResponse {
         self.0.headers()
     }
 
-    /// Bytes of the body, as far as that is known.
+    /// Returns the length of the body in bytes, if the response says it.
     pub fn length(&self) -> Option<u64> {
         self.0.body().size_hint().exact()
     }
 
-    /// The next piece of the body. Dropped while it waits, it loses nothing.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, String> {
+    /// Returns the next chunk of the body, or `None` at its end. Dropping the future loses no chunk.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
             match self.0.body_mut().frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(describe(&error)),
+                Some(Err(error)) => return Err(BodyError(error)),
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
@@ -157,7 +155,19 @@ impl StreamedResponse {
     }
 }
 
-/// The innermost reason of an error: those around it say what was being done.
+/// The body of a response broke off. The text is the innermost cause.
+#[derive(Debug)]
+pub struct BodyError(hyper::Error);
+
+impl std::fmt::Display for BodyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&describe(&self.0))
+    }
+}
+
+impl Error for BodyError {}
+
+/// Returns the innermost cause of an error, because the outer ones only name the step that failed.
 pub fn describe(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

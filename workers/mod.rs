@@ -144,9 +144,9 @@ fn areas(pools: &Pools) -> impl Iterator<Item = Area> {
         tokens,
     } = *pools;
     Area::ALL.into_iter().filter(move |area| match area {
-        Area::Servers | Area::Tools | Area::Secrets | Area::Jobs => tools,
+        Area::Servers | Area::Tools | Area::Google | Area::Secrets | Area::Jobs => tools,
         Area::Packages => packages,
-        Area::Tokens => tokens,
+        Area::Oauth => tokens,
     })
 }
 

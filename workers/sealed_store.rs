@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::runtime::remote_state::session_context;
+use super::runtime::remote_state::session_place;
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
 use crate::crypto::context::ServerValueContext;
@@ -75,7 +75,7 @@ impl SealedStore {
     ) -> Option<StoredSession> {
         let opened = self
             .opener
-            .open(session_context(server, value), sealed)
+            .open(session_place(server, value), sealed)
             .ok()?;
         serde_json::from_str(opened.expose().ok()?).ok()
     }

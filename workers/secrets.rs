@@ -8,20 +8,27 @@ use bytes::Bytes;
 
 use super::context::Context;
 use super::idempotency;
-use super::mcp::OpenedSecret;
 use crate::core::arguments::merge::ArgumentForm;
 use crate::core::catalog::server::{SecretRef, Server};
 use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
 use crate::core::event::Event;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
-use crate::core::names::UserName;
+use crate::core::names::{SecretName, UserName};
 use crate::crypto::context::SecretContext;
-use crate::crypto::seal::SealError;
+use crate::crypto::seal::{Plaintext, SealError};
 use crate::ports::error::StoreError;
 use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
+
+/// A user's secret, opened for one call.
+pub struct OpenedSecret {
+    pub name: SecretName,
+    pub id: ValueId,
+    pub value: Plaintext,
+    pub form: ArgumentForm,
+}
 
 /// Age of a value that the sweep may remove. A value is stored before the event that names it, so a young value may be
 /// unnamed.

@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::context::Context;
-use super::mcp::{CallError, Connection, OpenedSecret, RpcError, ToolCall};
+use super::mcp::{CallError, Connection, RpcError, ToolCall};
 use super::permits::KeyPermit;
 use super::redact::Redactor;
 use super::runtime::handle::{ServerHandle, server_disabled};
+use super::secrets::OpenedSecret;
 use super::{HandlerError, google, secrets};
-use crate::core::arguments::merge::ArgumentForm;
+use crate::core::arguments::merge::{ArgumentForm, SecretArgument};
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
@@ -103,7 +104,8 @@ pub async fn run(context: &Arc<Context>, request: &CallRequest<'_>) -> Result<By
     let _permits = acquire_permits(context, &handle, &request.command.user)?;
     let secrets = open_secrets(context, request).await?;
     let _redaction = CallRedaction::hold(&handle.redactor, &secrets)?;
-    match call_with_retry(context, &handle, request, &secrets).await? {
+    let arguments = secret_arguments(&secrets)?;
+    match call_with_retry(context, &handle, request, &arguments).await? {
         Ok(result) => Ok(result),
         Err(error) => Err(redact(context, &handle, request, error).into()),
     }
@@ -147,12 +149,25 @@ async fn open_secrets(
     Ok(secrets)
 }
 
+/// Returns the secrets as arguments of a call.
+fn secret_arguments(secrets: &[OpenedSecret]) -> Result<Vec<SecretArgument<'_>>, Failure> {
+    let mut arguments = Vec::with_capacity(secrets.len());
+    for secret in secrets {
+        arguments.push(SecretArgument {
+            name: secret.name.as_str(),
+            value: secret.value.expose().map_err(internal_error)?,
+            form: secret.form,
+        });
+    }
+    Ok(arguments)
+}
+
 /// Calls the server. If the connection closes before the call has started, the call waits for the next connection.
 async fn call_with_retry(
     context: &Context,
     handle: &Arc<ServerHandle>,
     request: &CallRequest<'_>,
-    secrets: &[OpenedSecret],
+    secrets: &[SecretArgument<'_>],
 ) -> Result<Result<Bytes, CallError>, Failure> {
     let server = request.server;
     loop {
@@ -232,7 +247,6 @@ fn redact(
             );
             Failure::new(Code::ResultTooLarge, sentence).maybe_run()
         }
-        CallError::BadSecret => internal_error("a secret is not UTF-8"),
     }
 }
 

@@ -427,7 +427,7 @@ async fn an_answer_is_kept_for_its_time_and_then_gone() {
     assert!(
         app.happened()
             .await
-            .contains(&"job.forgotten jobs".to_owned())
+            .contains(&"job.expired jobs".to_owned())
     );
 }
 

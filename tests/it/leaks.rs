@@ -234,7 +234,7 @@ async fn secrets_in_the_output_of_a_server_are_masked() {
         "the secret is ***",
         "Traceback: ***",
         "the new tool list",
-        "no JSON-RPC message",
+        r#""source":"stdout""#,
         "could not be",
     ] {
         let kept = kept

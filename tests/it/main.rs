@@ -39,6 +39,7 @@ mod packages;
 mod producers;
 mod properties;
 mod real_servers;
+mod real_world;
 mod remote;
 mod rogue;
 mod schemas;

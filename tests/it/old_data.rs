@@ -35,7 +35,79 @@ struct Renamed {
 }
 
 /// All renamed event types. The data contain the old names, and `GET /events` shows the new names.
-const RENAMED: &[Renamed] = &[];
+const RENAMED: &[Renamed] = &[
+    Renamed {
+        old: "server.era_found",
+        new: "server.protocol_detected",
+        subject: None,
+        field: Some(("era", "protocol")),
+    },
+    Renamed {
+        old: "grant.refreshing",
+        new: "grant.refresh_started",
+        subject: None,
+        field: None,
+    },
+    Renamed {
+        old: "grant.not_refreshed",
+        new: "grant.refresh_failed",
+        subject: None,
+        field: None,
+    },
+    Renamed {
+        old: "job.returned",
+        new: "job.requeued",
+        subject: None,
+        field: None,
+    },
+    Renamed {
+        old: "job.forgotten",
+        new: "job.expired",
+        subject: None,
+        field: None,
+    },
+    Renamed {
+        old: "dead.kept",
+        new: "dead_letter.stored",
+        subject: Some("dead_letters"),
+        field: None,
+    },
+    Renamed {
+        old: "dead.dropped",
+        new: "dead_letter.removed",
+        subject: Some("dead_letters"),
+        field: None,
+    },
+    Renamed {
+        old: "request.kept",
+        new: "idempotency.recorded",
+        subject: Some("idempotency"),
+        field: None,
+    },
+    Renamed {
+        old: "request.forgotten",
+        new: "idempotency.expired",
+        subject: Some("idempotency"),
+        field: None,
+    },
+];
+
+/// Fields of `data` that the earlier program showed and this program hides, because they are ids of sealed values or
+/// digests of keys.
+const HIDDEN: &[(&str, &[&str])] = &[
+    ("server.session_opened", &["/value"]),
+    ("server.session_ended", &["/value"]),
+    ("grant.stored", &["/tokens/access", "/tokens/renewal"]),
+    ("grant.refreshed", &["/tokens/access", "/tokens/renewal"]),
+    ("grant.refresh_started", &["/access"]),
+    ("grant.refresh_failed", &["/access"]),
+    ("package.installed", &["/package/recipe/lock"]),
+    ("package.upgraded", &["/package/recipe/lock"]),
+    ("dead_letter.stored", &["/letter"]),
+    ("dead_letter.removed", &["/letters"]),
+    ("idempotency.recorded", &["/scope", "/body"]),
+    ("idempotency.expired", &["/scopes"]),
+];
 
 /// Fields that show the present moment.
 const LIVE: &[&str] = &["status", "logs", "error", "details"];
@@ -52,7 +124,33 @@ fn saved(name: &str) -> Vec<Value> {
 }
 
 /// Returns the saved event in the form that this program shows.
-fn current_form(mut event: Value) -> Value {
+fn current_form(event: Value) -> Value {
+    let mut event = renamed(event);
+    let hidden = HIDDEN.iter().find(|(name, _)| event["type"] == *name);
+    for pointer in hidden.map_or(&[][..], |(_, pointers)| *pointers) {
+        let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+        let parent = event["data"].pointer_mut(parent).expect("an object");
+        parent
+            .as_object_mut()
+            .expect("an object")
+            .remove(field)
+            .expect("the field");
+    }
+    let headers = event["data"].pointer_mut("/config/headers");
+    for header in headers
+        .and_then(Value::as_object_mut)
+        .into_iter()
+        .flat_map(|headers| headers.values_mut())
+    {
+        if header.is_object() {
+            *header = json!("***");
+        }
+    }
+    event
+}
+
+/// Returns the event with its current type, subject and field names.
+fn renamed(mut event: Value) -> Value {
     let Some(renamed) = RENAMED.iter().find(|renamed| event["type"] == renamed.old) else {
         return event;
     };

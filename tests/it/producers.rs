@@ -1,4 +1,4 @@
-//! Users on the bus: what `schemas/README.md` shows in Python does what it says.
+//! Producers on NATS: the Python example and the promises of `schemas/README.md`.
 
 use std::fs;
 
@@ -12,13 +12,8 @@ use crate::wait::wait_until;
 
 /// The example's text, for another server and another NATS.
 fn example(url: &str, call: &str, args: &str) -> String {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/README.md"))
-        .expect("the README");
-    let code = text
-        .split("```python\n")
-        .nth(1)
-        .and_then(|rest| rest.split("```").next())
-        .expect("an example");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/producer.py");
+    let code = fs::read_to_string(path).expect("the example");
     let code = code.replace("nats://127.0.0.1:4222", url);
     let old = r#"{"user": "ana", "server": "everything", "tool": "echo"}"#;
     assert!(

@@ -12,10 +12,10 @@ use mcp_api::cli::schemas::files;
 use mcp_api::config::{ClientConfig, Config, Env, ImportConfig, variables};
 use mcp_api::core::catalog::Catalog;
 use mcp_api::core::event;
-use mcp_api::core::event::{Event, StoredEvent};
+use mcp_api::core::event::{Event, StoredEvent, upcast};
 
-/// One stored event of every type and version there ever was, in an order that can be folded, and
-/// the digest of its file: old events are forever, and so are these.
+/// The samples of `schemas/history`, in an order that folds, and the SHA-256 digests of their files.
+/// A sample of a type that the upcast table converts is in [`EARLIER`].
 const HISTORY: &[(&str, &str)] = &[
     (
         "server.registered.v1",
@@ -30,8 +30,8 @@ const HISTORY: &[(&str, &str)] = &[
         "b1635db060df334e074a444b805d6498d1676eba81696640d6e463641cde1d39",
     ),
     (
-        "server.era_found.v1",
-        "8997a0d8e0fae151628d9bb485765dfdd38e8765ca15af394e744e46365b4239",
+        "server.protocol_detected.v1",
+        "08549f84fd982814578505ed8d33a6e860c82e5f94856c9cd543175738eef774",
     ),
     (
         "server.session_opened.v1",
@@ -46,12 +46,12 @@ const HISTORY: &[(&str, &str)] = &[
         "407bab7571dbbfe3a7b952a7f82a48aba527d46cc7d40a2b0edf5bf702507449",
     ),
     (
-        "grant.refreshing.v1",
-        "a42ccf7d652268f001a46c1c58e5634383e0c883c5c691694fcb3b73ccfbfedf",
+        "grant.refresh_started.v1",
+        "1ae0cb01e008475524fca57357c3f3a9cb2d9237fced2efbd541a8b3b2641d2b",
     ),
     (
-        "grant.not_refreshed.v1",
-        "740bd1210df1673da8b8a0e8ef30962add43e41a3e8c3c1c07b82f13de67813a",
+        "grant.refresh_failed.v1",
+        "98dad40a37bfafe51f81480b288643573aed023216dea2e737f9583b54e5c20a",
     ),
     (
         "grant.refreshed.v1",
@@ -90,36 +90,36 @@ const HISTORY: &[(&str, &str)] = &[
         "e99f5f9aaf1e11cd946c4ddb252c40cb93789731e0412abd0d4f45cdac187083",
     ),
     (
-        "job.returned.v1",
-        "f0a2ae6f755f36419694dabfc03f54bde80b437329fa457eddec7652d8d39af4",
+        "job.requeued.v1",
+        "9ad30e0b4dde5f104899b3d0960d9f28fb2afd2d0acdff9edbd6ee8dcf854cb6",
     ),
     (
         "job.finished.v1",
         "eea6f6a5f122f85665705737ef5b82c17ab83abd811dcfcf9534bcedef2195da",
     ),
     (
-        "job.forgotten.v1",
-        "cf2acffed9954906c85a7278c3692a894686e7625b635888e706d283450bf2aa",
+        "job.expired.v1",
+        "8f1bac0a6863777472db1f575b35c1d01b8082aef568729c3e0c490d4f3ae271",
     ),
     (
         "google.connected.v1",
         "8e812ff7782fd3f5a07079252186d518ad1f16e82d592b4e556838911e4b3d01",
     ),
     (
-        "dead.kept.v1",
-        "e1bf4e4065c4ed3867d1a122a342a165dcbb260b3f3801f12a5af41d5ffe2d2e",
+        "dead_letter.stored.v1",
+        "42e971dc8e83619b1bf0ad813b7291c778832bb0c371e2a7856e99a7d2ce7853",
     ),
     (
-        "dead.dropped.v1",
-        "f69d20f858243200ee6b9073c097253d3caeb782c2dfbe86630778ff06061aa9",
+        "dead_letter.removed.v1",
+        "08bca30aa79d360990f9e96e98a6c4aacf8a153759e81f579682cec0b6cfe963",
     ),
     (
-        "request.kept.v1",
-        "3d4e5b36cfbc4ee5a738a5f6e80b7d3886ac11e8f98cd242cd8c5549a06fecd5",
+        "idempotency.recorded.v1",
+        "54c4248d8daabbfd15273beb5ad9b472c5316602098f695c029cb7155cada0da",
     ),
     (
-        "request.forgotten.v1",
-        "54230ad1f750f650bc9966a46668a422c2f72c48ffe3055994471a21346327fe",
+        "idempotency.expired.v1",
+        "a390ab896056b2e8925f0da46434651bbb4cb011b3717b4242ddec52a399bf3a",
     ),
     (
         "package.installed.v1",
@@ -140,6 +140,55 @@ const HISTORY: &[(&str, &str)] = &[
     (
         "server.deleted.v1",
         "57e7921fe0736d206229c3153869750554193df41d0fc43f7dd251f6e0dfb3a5",
+    ),
+];
+
+/// The samples of types that the upcast table converts, each with the sample of its current form, and the digest.
+const EARLIER: &[(&str, &str, &str)] = &[
+    (
+        "server.era_found.v1",
+        "server.protocol_detected.v1",
+        "8997a0d8e0fae151628d9bb485765dfdd38e8765ca15af394e744e46365b4239",
+    ),
+    (
+        "grant.refreshing.v1",
+        "grant.refresh_started.v1",
+        "a42ccf7d652268f001a46c1c58e5634383e0c883c5c691694fcb3b73ccfbfedf",
+    ),
+    (
+        "grant.not_refreshed.v1",
+        "grant.refresh_failed.v1",
+        "740bd1210df1673da8b8a0e8ef30962add43e41a3e8c3c1c07b82f13de67813a",
+    ),
+    (
+        "job.returned.v1",
+        "job.requeued.v1",
+        "f0a2ae6f755f36419694dabfc03f54bde80b437329fa457eddec7652d8d39af4",
+    ),
+    (
+        "job.forgotten.v1",
+        "job.expired.v1",
+        "cf2acffed9954906c85a7278c3692a894686e7625b635888e706d283450bf2aa",
+    ),
+    (
+        "dead.kept.v1",
+        "dead_letter.stored.v1",
+        "e1bf4e4065c4ed3867d1a122a342a165dcbb260b3f3801f12a5af41d5ffe2d2e",
+    ),
+    (
+        "dead.dropped.v1",
+        "dead_letter.removed.v1",
+        "f69d20f858243200ee6b9073c097253d3caeb782c2dfbe86630778ff06061aa9",
+    ),
+    (
+        "request.kept.v1",
+        "idempotency.recorded.v1",
+        "3d4e5b36cfbc4ee5a738a5f6e80b7d3886ac11e8f98cd242cd8c5549a06fecd5",
+    ),
+    (
+        "request.forgotten.v1",
+        "idempotency.expired.v1",
+        "54230ad1f750f650bc9966a46668a422c2f72c48ffe3055994471a21346327fe",
     ),
 ];
 
@@ -223,32 +272,62 @@ fn nothing_is_committed_that_no_type_says() {
 
 #[test]
 fn every_version_of_every_event_has_a_sample() {
-    let wanted: BTreeSet<String> = event::schemas()
+    let listed = |names: Vec<&str>| {
+        names
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<BTreeSet<_>>()
+    };
+    let current: BTreeSet<_> = event::schemas()
         .iter()
-        .flat_map(|(name, newest, _)| {
-            (1..=*newest).map(move |version| format!("{name}.v{version}"))
-        })
+        .map(|(name, version, _)| format!("{name}.v{version}"))
         .collect();
-    assert_eq!(names_in("schemas/history"), wanted);
+    let earlier: BTreeSet<_> = upcast::sources()
+        .map(|(name, version)| format!("{name}.v{version}"))
+        .collect();
     assert_eq!(
-        HISTORY
-            .iter()
-            .map(|(name, _)| (*name).to_owned())
-            .collect::<BTreeSet<_>>(),
-        wanted
+        listed(HISTORY.iter().map(|sample| sample.0).collect()),
+        current
     );
+    assert_eq!(
+        listed(EARLIER.iter().map(|sample| sample.0).collect()),
+        earlier
+    );
+    assert_eq!(names_in("schemas/history"), &current | &earlier);
 }
 
 #[test]
 fn samples_are_never_edited() {
-    for (name, digest) in HISTORY {
+    let earlier = EARLIER.iter().map(|(name, _, digest)| (name, digest));
+    let current = HISTORY.iter().map(|(name, digest)| (name, digest));
+    for (name, digest) in earlier.chain(current) {
         let found = hex::encode(Sha256::digest(read(&format!(
             "schemas/history/{name}.json"
         ))));
         assert_eq!(
             &found, digest,
-            "{name} was edited: an old event is forever, a new shape is a new version"
+            "{name} was edited: a stored event never changes, a new shape is a new version"
         );
+    }
+}
+
+#[test]
+fn every_earlier_sample_upcasts_to_its_current_form() {
+    for (earlier, current, _) in EARLIER {
+        let stored = sample(earlier);
+        let expected = sample(current);
+        let found = upcast::current_form(&stored).expect("an event");
+        assert_eq!(
+            (&found.type_name, found.v, &found.subject, data(&found)),
+            (
+                &expected.type_name,
+                expected.v,
+                &expected.subject,
+                data(&expected)
+            ),
+            "{earlier}"
+        );
+        assert_eq!(Event::decode(&stored), Event::decode(&expected));
     }
 }
 
@@ -404,11 +483,11 @@ fn every_variable_of_example_env_is_read() {
         .filter(|(name, _)| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
         .map(|(name, _)| name.to_owned())
         .collect();
-    let readme = read("README.md");
+    let page = read("docs/operations.md");
     for name in &named {
         assert!(
-            readme.contains(&format!("| `{name}` |")),
-            "README.md does not list {name}"
+            page.contains(&format!("| `{name}` |")),
+            "docs/operations.md does not list {name}"
         );
     }
     assert_eq!(

@@ -204,7 +204,7 @@ async fn a_call_past_its_time_is_cancelled() {
 async fn cancelled(app: &App, wanted: usize) -> usize {
     wait_for("the server knows the cancelled calls", async || {
         let text = app.text("fixture", "cancellations", json!({})).await;
-        let ids: Vec<String> = serde_json::from_str(&text).expect("ids");
+        let ids: Vec<u64> = serde_json::from_str(&text).expect("integers");
         (ids.len() >= wanted).then_some(ids.len())
     })
     .await

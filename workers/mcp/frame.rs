@@ -1,30 +1,17 @@
-//! One JSON-RPC message on its way to a child: a line, wiped after use where it holds secrets.
+//! One JSON-RPC message as bytes. A frame wipes its secrets when it is dropped.
 
 use std::io::Write as _;
 
 use zeroize::Zeroize;
 
-use crate::core::arguments::merge::{
-    ArgumentForm, SecretArgument, append_json_string, merge_arguments,
-};
-use crate::core::ids::ValueId;
-use crate::core::names::SecretName;
-use crate::crypto::seal::Plaintext;
+use crate::core::arguments::merge::{SecretArgument, append_json_string, merge_arguments};
 
-/// A user's secret, opened for one call.
-pub struct OpenedSecret {
-    pub name: SecretName,
-    pub id: ValueId,
-    pub value: Plaintext,
-    pub form: ArgumentForm,
-}
-
-/// A line, ready to be written.
+/// A message with its line end.
 pub struct Frame {
     pub bytes: Vec<u8>,
-    /// The call it belongs to: a frame of a call that has ended is not written any more.
-    pub call: Option<u64>,
-    /// How much of it, from its beginning, may hold secrets.
+    /// The request that the frame sends. The frame is not written if that request has ended.
+    pub request: Option<u64>,
+    /// The number of bytes at the beginning that may hold secrets.
     secret: usize,
 }
 
@@ -34,71 +21,79 @@ impl Drop for Frame {
     }
 }
 
-/// What a `tools/call` says.
+/// A frame can be the body of an HTTP request. It wipes its secrets when the request was sent.
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The content of a `tools/call` request.
 pub struct CallToolFrame<'a> {
+    /// The request id, which is the progress token too.
     pub id: u64,
     pub tool: &'a str,
-    /// A JSON object, already checked.
+    /// A checked JSON object.
     pub args: &'a str,
     pub secrets: &'a [SecretArgument<'a>],
     pub progress: bool,
     pub traceparent: Option<&'a str>,
-    /// Further members of its `_meta`, as JSON.
+    /// More members of `_meta`, as JSON.
     pub meta: &'a str,
 }
 
 impl CallToolFrame<'_> {
-    /// The ids of calls are strings that begin with a letter: rmcp would take a number in a string
-    /// for one of its own. The same string is the progress token.
-    pub fn frame(&self) -> Frame {
-        // Escaping makes a text six times as long at worst. Growing would leave copies of secrets behind.
-        let secrets: usize = self
-            .secrets
-            .iter()
-            .map(|s| (s.name.len() + s.value.len()) * 6 + 8)
-            .sum();
-        let mut bytes = Vec::with_capacity(
-            self.args.len() + self.tool.len() * 6 + secrets + self.meta.len() + 320,
-        );
+    /// Returns a size that the frame never exceeds, because a growing buffer leaves copies of secrets behind.
+    pub fn capacity(&self) -> usize {
+        self.args.len() + self.tool.len() * 6 + self.secret_capacity() + self.meta.len() + 320
+    }
+
+    /// Escaping makes a text at most six times as long.
+    fn secret_capacity(&self) -> usize {
+        let secrets = self.secrets.iter();
+        secrets
+            .map(|secret| (secret.name.len() + secret.value.len()) * 6 + 8)
+            .sum()
+    }
+
+    pub fn build(&self) -> Frame {
+        let mut bytes = Vec::with_capacity(self.capacity());
         // Writing to a Vec cannot fail.
         let _ = write!(
             bytes,
-            r#"{{"jsonrpc":"2.0","id":"c{}","method":"tools/call","params":{{"name":"#,
+            r#"{{"jsonrpc":"2.0","id":{},"method":"tools/call","params":{{"name":"#,
             self.id
         );
         append_json_string(&mut bytes, self.tool);
         bytes.extend_from_slice(br#","arguments":"#);
-        let before = bytes.len();
+        let arguments_start = bytes.len();
         merge_arguments(&mut bytes, self.args, self.secrets);
         let secret = if self.secrets.is_empty() {
             0
         } else {
-            (before + secrets).min(bytes.len())
+            (arguments_start + self.secret_capacity()).min(bytes.len())
         };
-        self.put_meta(&mut bytes);
+        self.append_meta(&mut bytes);
         bytes.extend_from_slice(b"}}\n");
         Frame {
             bytes,
-            call: Some(self.id),
+            request: Some(self.id),
             secret,
         }
     }
-}
 
-impl CallToolFrame<'_> {
-    fn put_meta(&self, bytes: &mut Vec<u8>) {
-        const META: &[u8] = br#","_meta":{"#;
+    fn append_meta(&self, bytes: &mut Vec<u8>) {
         if !self.progress && self.traceparent.is_none() && self.meta.is_empty() {
             return;
         }
-        bytes.extend_from_slice(META);
+        bytes.extend_from_slice(br#","_meta":{"#);
         let mut comma = "";
         if self.progress {
-            let _ = write!(bytes, r#""progressToken":"c{}""#, self.id);
+            let _ = write!(bytes, r#""progressToken":{}"#, self.id);
             comma = ",";
         }
-        if let Some(trace) = self.traceparent {
-            let _ = write!(bytes, r#"{comma}"traceparent":"{trace}""#);
+        if let Some(traceparent) = self.traceparent {
+            let _ = write!(bytes, r#"{comma}"traceparent":"{traceparent}""#);
             comma = ",";
         }
         if !self.meta.is_empty() {
@@ -108,38 +103,93 @@ impl CallToolFrame<'_> {
     }
 }
 
-/// A frame can be a request's body as it is: it is wiped when that was sent.
-impl AsRef<[u8]> for Frame {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// A request of ours that is no tool call. `params` is JSON.
+/// Returns a request that is no tool call. `params` is JSON.
 pub fn request(id: u64, method: &str, params: &str) -> Frame {
-    let line = format!(
-        "{{\"jsonrpc\":\"2.0\",\"id\":\"c{id}\",\"method\":\"{method}\",\"params\":{params}}}\n"
+    let text = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{params}}}\n"
     );
     Frame {
-        bytes: line.into_bytes(),
-        call: Some(id),
+        bytes: text.into_bytes(),
+        request: Some(id),
         secret: 0,
     }
 }
 
-/// Tells the server that nobody waits for a call any more.
+/// Returns the notification that cancels a request.
 pub fn cancelled(id: u64, reason: &str) -> Frame {
-    let line = format!(
-        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":\"c{id}\",\"reason\":\"{reason}\"}}}}\n"
+    let text = format!(
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{id},\"reason\":\"{reason}\"}}}}\n"
     );
-    plain(line.into_bytes())
+    plain(text.into_bytes())
 }
 
-/// A whole line without secrets.
+/// Returns a frame of a whole line without secrets.
 pub fn plain(bytes: Vec<u8>) -> Frame {
     Frame {
         bytes,
-        call: None,
+        request: None,
         secret: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::core::arguments::merge::ArgumentForm;
+
+    #[test]
+    fn a_call_has_an_integer_id_its_secrets_and_its_metadata() {
+        let secrets = [SecretArgument {
+            name: "key",
+            value: "quote \" and \n line",
+            form: ArgumentForm::Text,
+        }];
+        let call = CallToolFrame {
+            id: 1000,
+            tool: "a\"tool",
+            args: r#"{"key":"caller","n":1}"#,
+            secrets: &secrets,
+            progress: true,
+            traceparent: Some("00-ab-cd-01"),
+            meta: r#""more":true"#,
+        };
+        let frame = call.build();
+        assert!(frame.bytes.len() <= call.capacity());
+        let message: Value = serde_json::from_slice(&frame.bytes).expect("JSON");
+        assert_eq!(message["id"], json!(1000));
+        assert_eq!(message["params"]["name"], "a\"tool");
+        assert_eq!(
+            message["params"]["arguments"]["key"],
+            "quote \" and \n line"
+        );
+        assert_eq!(
+            message["params"]["_meta"],
+            json!({ "progressToken": 1000, "traceparent": "00-ab-cd-01", "more": true })
+        );
+        let secret = String::from_utf8_lossy(&frame.bytes[..frame.secret]).into_owned();
+        assert!(
+            secret.contains("and"),
+            "the secret lies outside the wiped bytes"
+        );
+        assert_eq!(frame.bytes.last(), Some(&b'\n'));
+    }
+
+    #[test]
+    fn a_call_without_metadata_has_none() {
+        let call = CallToolFrame {
+            id: 7,
+            tool: "echo",
+            args: "{}",
+            secrets: &[],
+            progress: false,
+            traceparent: None,
+            meta: "",
+        };
+        assert_eq!(
+            String::from_utf8_lossy(&call.build().bytes),
+            "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"tools/call\",\"params\":{\"name\":\"echo\",\"arguments\":{}}}\n"
+        );
     }
 }

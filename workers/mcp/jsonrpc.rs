@@ -1,20 +1,17 @@
-//! JSON-RPC messages as servers write them, read where they lie, and what every server is heard to say.
+//! JSON-RPC messages of servers, read in place. `null` means absent everywhere.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
 
-use crate::workers::redact::Redactor;
-use crate::workers::runtime::log_buffer::{LogBuffer, shorten};
+use super::host::{LogSource, LogText, NotificationSink};
 
-/// Of what a server logs, how much is looked at.
-const SAID: usize = 64 * 1024;
+/// Bytes of a log message of a server that are kept.
+const LOG_MESSAGE_LIMIT: usize = 64 * 1024;
 
-/// One message of a server, as far as it matters here.
+/// The members of a message that the client reads.
 #[derive(Deserialize)]
 pub struct RpcMessage<'a> {
     #[serde(borrow)]
@@ -29,65 +26,96 @@ pub struct RpcMessage<'a> {
     pub params: Option<&'a RawValue>,
 }
 
-/// What a server answers where it has no result.
-#[derive(Deserialize, Serialize)]
+/// The error object of a reply.
+#[derive(Debug, Deserialize, Serialize)]
 pub struct RpcError {
+    #[serde(default, deserialize_with = "null_as_default")]
     pub code: i64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Box<RawValue>>,
 }
 
-/// Where the words of a server go that answer nothing.
-#[derive(Clone)]
-pub struct NotificationSink {
-    pub log_buffer: Arc<LogBuffer>,
-    pub redactor: Arc<Redactor>,
-    /// Rung when the server says that its tools have changed.
-    pub tools_changed: Arc<Notify>,
+/// Reads `null` as the default value.
+pub fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-impl NotificationSink {
-    pub fn notification(&self, method: &str, params: Option<&RawValue>) {
-        match method {
-            "notifications/tools/list_changed" => self.tools_changed.notify_one(),
-            "notifications/message" => {
-                let said = params.map_or("", RawValue::get);
-                let kept = shorten(said, SAID);
-                let whole = kept.len() == said.len();
-                let said = if whole {
-                    self.redactor.mask_json(kept)
-                } else {
-                    self.redactor.mask_cut(kept.as_bytes())
-                };
-                self.log_buffer.push("server", &said);
-            }
-            // Others concern resources and prompts, which nobody here has asked for.
-            _ => {}
+/// An error reply in the body of an HTTP response that is no success. Other JSON is no error reply.
+pub struct ErrorReply<'a> {
+    pub id: Option<&'a RawValue>,
+    pub error: &'a RawValue,
+}
+
+impl<'a> ErrorReply<'a> {
+    /// Returns the error reply if the body has `"jsonrpc":"2.0"` and an error object.
+    pub fn parse(body: &'a [u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Reply<'a> {
+            #[serde(borrow)]
+            jsonrpc: Option<Cow<'a, str>>,
+            #[serde(borrow)]
+            id: Option<&'a RawValue>,
+            #[serde(borrow)]
+            method: Option<&'a RawValue>,
+            #[serde(borrow)]
+            error: Option<&'a RawValue>,
         }
+        let reply: Reply = serde_json::from_slice(body).ok()?;
+        let error = reply.error.filter(|error| error.get().starts_with('{'))?;
+        (reply.jsonrpc.as_deref() == Some("2.0") && reply.method.is_none()).then_some(Self {
+            id: reply.id,
+            error,
+        })
     }
+}
 
-    /// Something happened to the connection; `text` may hold what the server said.
-    pub fn note(&self, text: &str) {
-        self.log_buffer.push("transport", &self.redactor.mask(text));
+/// Passes a notification to the sink.
+pub fn notify(sink: &dyn NotificationSink, method: &str, params: Option<&RawValue>) {
+    match method {
+        "notifications/tools/list_changed" => sink.tools_changed(),
+        "notifications/message" => {
+            let text = params.map_or("", RawValue::get);
+            let kept = &text[..text.floor_char_boundary(LOG_MESSAGE_LIMIT)];
+            let text = if kept.len() == text.len() {
+                LogText::Json(kept)
+            } else {
+                LogText::Cut(kept.as_bytes())
+            };
+            sink.log(LogSource::Server, text);
+        }
+        // The other notifications concern resources and prompts, which the client never requests.
+        _ => {}
     }
 }
 
-pub fn subslice(line: &Bytes, raw: &RawValue) -> Bytes {
-    line.slice_ref(raw.get().as_bytes())
+/// Logs an event of the connection. `text` may repeat what the server sent.
+pub fn note(sink: &dyn NotificationSink, text: &str) {
+    sink.log(LogSource::Transport, LogText::Plain(text));
 }
 
-/// The number in `"c<number>"`.
-pub fn call_id(id: &RawValue) -> Option<u64> {
-    id.get()
-        .strip_prefix("\"c")?
-        .strip_suffix('"')?
-        .parse()
-        .ok()
+/// Returns the bytes of a value without copying them.
+pub fn subslice(message: &Bytes, value: &RawValue) -> Bytes {
+    message.slice_ref(value.get().as_bytes())
 }
 
-pub fn progress_of(params: &RawValue) -> Option<u64> {
+/// Returns the id of one of the client's requests. Some servers return the integer as a string or as a float.
+pub fn request_id(id: &RawValue) -> Option<u64> {
+    let text = id.get();
+    let text = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(text);
+    text.strip_suffix(".0").unwrap_or(text).parse().ok()
+}
+
+/// Returns the id of the request that a progress notification concerns.
+pub fn progress_token(params: &RawValue) -> Option<u64> {
     #[derive(Deserialize)]
     struct Progress<'a> {
         #[serde(borrow, rename = "progressToken")]
@@ -95,5 +123,93 @@ pub fn progress_of(params: &RawValue) -> Option<u64> {
     }
     serde_json::from_str::<Progress>(params.get())
         .ok()
-        .and_then(|progress| call_id(progress.token))
+        .and_then(|progress| request_id(progress.token))
+}
+
+/// Returns all integers that stand at a key `"id"` in text that is no valid JSON.
+pub fn scan_ids(bytes: &[u8]) -> Vec<u64> {
+    const KEY: &[u8] = br#""id""#;
+    let ids = memchr::memmem::find_iter(bytes, KEY).filter_map(|start| {
+        // Some encoders write spaces around the colon.
+        let value = bytes[start + KEY.len()..]
+            .trim_ascii_start()
+            .strip_prefix(b":")?
+            .trim_ascii_start();
+        let digits = value.strip_prefix(b"\"").unwrap_or(value);
+        let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+        std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+    });
+    ids.collect()
+}
+
+/// Returns the first id of a new session. A resumed session may still run requests of an earlier process, so the
+/// ids of two processes differ if they start a second apart. All ids fit into 31 bits, because some servers read them as 32-bit integers.
+pub fn first_request_id(now_ms: u64) -> u64 {
+    const PROCESSES: u64 = 1 << 14;
+    ((now_ms / 1000 % PROCESSES) << 16) + 1
+}
+
+/// Keeps an id within 31 bits.
+pub fn wrap_request_id(id: u64) -> u64 {
+    (id & 0x7fff_ffff).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).expect("JSON")
+    }
+
+    #[test]
+    fn an_id_is_read_in_every_form_that_servers_return() {
+        for text in ["17", "17.0", r#""17""#] {
+            assert_eq!(request_id(&raw(text)), Some(17), "{text}");
+        }
+        for text in ["-1", "null", r#""c17""#, "1.5", "{}"] {
+            assert_eq!(request_id(&raw(text)), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_json_rpc_errors_are_error_replies() {
+        let error = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no"}}"#;
+        assert!(ErrorReply::parse(error.as_bytes()).is_some_and(|reply| reply.id.is_none()));
+        for body in [
+            r#"{"error":"Method not allowed"}"#,
+            r#"{"error":{"code":1,"message":"no"}}"#,
+            r#"{"jsonrpc":"2.0","error":"Method not allowed"}"#,
+            r#"{"jsonrpc":"2.0","error":null}"#,
+            r#"{"jsonrpc":"2.0","method":"x","error":{}}"#,
+            "<html>",
+        ] {
+            assert!(ErrorReply::parse(body.as_bytes()).is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn null_means_absent() {
+        let error: RpcError =
+            serde_json::from_str(r#"{"code":null,"message":null,"data":null}"#).expect("an error");
+        assert_eq!((error.code, error.message.as_str()), (0, ""));
+        assert!(error.data.is_none());
+        let reply: RpcMessage =
+            serde_json::from_str(r#"{"id":1,"method":null,"error":null,"result":{}}"#)
+                .expect("a message");
+        assert!(reply.method.is_none() && reply.error.is_none() && reply.result.is_some());
+    }
+
+    #[test]
+    fn ids_are_found_in_broken_json() {
+        let text = br#"{"id": "5", "x": NaN, "id" :6}"#;
+        assert_eq!(scan_ids(text), [5, 6]);
+    }
+
+    #[test]
+    fn first_ids_fit_into_31_bits() {
+        let late = first_request_id(((1 << 14) - 1) * 1000);
+        assert!(late + 0xffff <= 0x7fff_ffff);
+        assert_ne!(first_request_id(100_000), first_request_id(101_000));
+    }
 }

@@ -1,18 +1,30 @@
-//! MCP servers: how they are started, kept running, talked to and stopped.
+//! The MCP client: connects to one server, lists its tools, calls them and closes the connection.
 //!
-//! [`pool`] has a slot a server; a slot's [`supervisor`] starts it, starts it again and stops it.
-//! A [`connection`] is a running server: [`stdio`], a child process, with rmcp for the protocol around and the
-//! [`mux`] for the calls themselves; or [`remote`], a server behind a URL.
+//! [`Connection`] reaches a child process over standard input and output ([`stdio`]), or a URL over Streamable HTTP
+//! or HTTP+SSE ([`http`]). The client stores nothing and knows no other part of the program except `core`, `time`,
+//! `guard` and `http_client`. The traits of [`host`] give it sessions, access tokens and credentials, and receive
+//! notifications and log lines.
 
+pub mod call;
 pub mod connection;
 mod frame;
+pub mod host;
 pub mod http;
 pub mod jsonrpc;
+mod line_reader;
 mod mux;
-pub mod rmcp_bridge;
-mod stdio;
+mod rmcp_bridge;
+mod stderr;
+pub mod stdio;
 pub mod tool_list;
+mod writer;
 
-pub use self::connection::{CallError, Connection, ToolCall};
-pub use self::frame::OpenedSecret;
+pub use self::call::{CallError, ClientOptions, ConnectError, ToolCall};
+pub use self::connection::Connection;
+pub use self::host::{
+    AccessTokens, AppliedToken, Credentials, LogSource, LogText, NotificationSink, RedactionGuard,
+    SessionStore,
+};
+pub use self::http::HttpTarget;
 pub use self::jsonrpc::RpcError;
+pub use self::stdio::StdioTarget;

@@ -1,224 +1,483 @@
-//! Matches replies to calls by id, so that any number of calls run at once through one child.
+//! Matches replies to requests by id, so that any number of calls share one channel to a server.
 //!
-//! A reply to a call that has ended finds nobody and is dropped. A call that is dropped cancels
-//! itself: unwritten, it is never written; written, `notifications/cancelled` follows it.
+//! The write queue holds at most [`QUEUE_LIMIT`] bytes. A frame leaves the queue when its request ends. A request that
+//! is dropped before its reply is cancelled: an unwritten frame is never written, and `notifications/cancelled` follows
+//! a written one. A reply to a request that has ended is dropped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::frame::{Frame, cancelled};
 
-/// Frames that may wait for the child to read; a call past that waits within its own time.
-const OUTGOING: usize = 512;
+/// Bytes of frames that wait for the server to read. A call beyond the limit waits within its own timeout.
+pub const QUEUE_LIMIT: usize = 32 << 20;
+/// Bytes that one permit of the queue stands for. Each frame takes at least one.
+const PERMIT_BYTES: usize = 1024;
+/// Frames that are written at once.
+const BATCH_FRAMES: usize = 64;
+/// Bytes that are written at once, so that a blocked write holds few frames of ended calls.
+const BATCH_BYTES: usize = 256 * 1024;
+/// rmcp numbers its own requests from 0 and sends fewer than this, so no id belongs to both.
+pub const FIRST_REQUEST_ID: u64 = 1000;
+/// Entries of ended requests that may stay in the queue before they are removed.
+const ENDED_ENTRIES: usize = 1024;
 
-/// What came back for a request.
+/// The server's reply to a request.
+#[derive(Debug, PartialEq)]
 pub enum RpcReply {
     /// The raw `result`.
     Result(Bytes),
     /// The raw `error`.
     Error(Bytes),
-    /// A result above `RESULT_LIMIT`, which was not kept.
+    /// The result is larger than `RESULT_LIMIT` and was not kept.
     TooLarge,
 }
 
 pub struct Mux {
-    pending: Mutex<Pending>,
-    next: AtomicU64,
-    outgoing: mpsc::Sender<Frame>,
+    state: Mutex<State>,
+    next_id: AtomicU64,
+    /// Free space of the queue, in units of [`PERMIT_BYTES`].
+    space: Arc<Semaphore>,
+    queued: Notify,
     closed: watch::Sender<bool>,
-    /// Notified when the last pending call ends.
+    /// Notified when the last pending request ends.
     idle: Notify,
 }
 
 #[derive(Default)]
-struct Pending {
+struct State {
     closed: bool,
+    close_reason: Option<String>,
     calls: HashMap<u64, PendingCall>,
+    queue: VecDeque<QueueEntry>,
+}
+
+enum QueueEntry {
+    /// The frame of this request, unless the request has ended.
+    Request(u64),
+    Message(QueuedFrame),
 }
 
 struct PendingCall {
-    answer: oneshot::Sender<RpcReply>,
+    reply: oneshot::Sender<RpcReply>,
     progress: Option<Arc<Notify>>,
+    frame: Option<QueuedFrame>,
     written: bool,
 }
 
+/// A frame and its space in the queue.
+pub struct QueuedFrame {
+    pub frame: Frame,
+    _space: OwnedSemaphorePermit,
+}
+
+/// QueueSpace for one frame in the queue.
+pub struct QueueSpace(OwnedSemaphorePermit);
+
 /// The connection has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection has ended")]
 pub struct Closed;
 
 impl Mux {
-    /// The mux, and the frames that its writer is to write.
-    pub fn new() -> (Arc<Self>, mpsc::Receiver<Frame>) {
-        let (outgoing, frames) = mpsc::channel(OUTGOING);
-        let mux = Self {
-            pending: Mutex::default(),
-            next: AtomicU64::new(1),
-            outgoing,
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            next_id: AtomicU64::new(FIRST_REQUEST_ID),
+            space: Arc::new(Semaphore::new(QUEUE_LIMIT / PERMIT_BYTES)),
+            queued: Notify::new(),
             closed: watch::Sender::new(false),
             idle: Notify::new(),
-        };
-        (Arc::new(mux), frames)
+        })
     }
 
-    /// Begins a request: reserves an id for it.
+    /// Reserves an id for a request.
+    ///
+    /// # Errors
+    /// Fails if the connection has ended.
     pub fn register(
         self: &Arc<Self>,
         progress: Option<Arc<Notify>>,
     ) -> Result<PendingRequest, Closed> {
-        let (answer, answered) = oneshot::channel();
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut pending = self.lock();
-        if pending.closed {
+        let (reply, receiver) = oneshot::channel();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        if state.closed {
             return Err(Closed);
         }
-        pending.calls.insert(
-            id,
-            PendingCall {
-                answer,
-                progress,
-                written: false,
-            },
-        );
-        drop(pending);
+        let call = PendingCall {
+            reply,
+            progress,
+            frame: None,
+            written: false,
+        };
+        state.calls.insert(id, call);
+        drop(state);
         Ok(PendingRequest {
             mux: self.clone(),
             id,
-            answered,
-            over: false,
+            reply: receiver,
+            ended: false,
         })
     }
 
-    /// Queues a frame that belongs to no call.
+    /// Waits for space in the queue.
+    async fn reserve(&self, bytes: usize) -> Result<QueueSpace, Closed> {
+        let permits = self.space.clone().acquire_many_owned(permits_for(bytes));
+        permits.await.map(QueueSpace).map_err(|_| Closed)
+    }
+
+    /// Queues a frame that belongs to no request.
     pub async fn send(&self, frame: Frame) -> Result<(), Closed> {
-        self.outgoing.send(frame).await.map_err(|_| Closed)
+        let space = self.reserve(frame.bytes.len()).await?;
+        self.enqueue(frame, space)
     }
 
-    /// Hands an answer to whoever waits for it.
-    pub fn complete(&self, id: u64, answer: RpcReply) {
-        if let Some(waiting) = self.remove(id) {
-            let _ = waiting.answer.send(answer);
+    fn enqueue(&self, frame: Frame, space: QueueSpace) -> Result<(), Closed> {
+        let request = frame.request;
+        let queued = QueuedFrame {
+            frame,
+            _space: space.0,
+        };
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Closed);
         }
-    }
-
-    /// Whether the child reads fast enough for what the protocol itself has to say. GrantPart is for calls.
-    pub fn has_room(&self) -> bool {
-        self.outgoing.capacity() > OUTGOING / 2
-    }
-
-    pub fn is_waiting(&self, id: u64) -> bool {
-        self.lock().calls.contains_key(&id)
-    }
-
-    pub fn progress(&self, id: u64) {
-        if let Some(PendingCall {
-            progress: Some(progress),
-            ..
-        }) = self.lock().calls.get(&id)
-        {
-            progress.notify_one();
-        }
-    }
-
-    /// Takes the frames of calls that have ended meanwhile out of a batch; the others count as written.
-    pub fn keep_wanted(&self, batch: &mut Vec<Frame>) {
-        let mut pending = self.lock();
-        batch.retain(|frame| match frame.call {
-            Some(id) => pending.calls.get_mut(&id).is_some_and(|waiting| {
-                waiting.written = true;
-                true
-            }),
-            None => true,
-        });
-    }
-
-    /// Ends every call: the connection is gone.
-    pub fn close(&self) {
-        let mut pending = self.lock();
-        pending.closed = true;
-        pending.calls.clear();
-        drop(pending);
-        self.idle.notify_waiters();
-        self.closed.send_replace(true);
-    }
-
-    pub fn is_closed(&self) -> bool {
-        *self.closed.borrow()
-    }
-
-    pub async fn closed(&self) {
-        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
-    }
-
-    /// Calls that wait for an answer.
-    pub fn calls(&self) -> usize {
-        self.lock().calls.len()
-    }
-
-    /// Waits until no call waits for an answer.
-    pub async fn idle(&self) {
-        loop {
-            let idle = self.idle.notified();
-            if self.lock().calls.is_empty() {
-                return;
+        match request {
+            None => state.queue.push_back(QueueEntry::Message(queued)),
+            Some(id) => {
+                // A server may reply to an id that it guessed, before the request was sent.
+                let Some(call) = state.calls.get_mut(&id) else {
+                    return Ok(());
+                };
+                call.frame = Some(queued);
+                state.queue.push_back(QueueEntry::Request(id));
             }
-            idle.await;
+        }
+        drop(state);
+        self.queued.notify_one();
+        Ok(())
+    }
+
+    /// Waits for frames and moves them into `batch`. They count as written.
+    ///
+    /// # Errors
+    /// Fails if the connection has ended.
+    pub async fn next_batch(&self, batch: &mut Vec<QueuedFrame>) -> Result<(), Closed> {
+        loop {
+            self.fill_batch(batch)?;
+            if !batch.is_empty() {
+                return Ok(());
+            }
+            self.queued.notified().await;
+        }
+    }
+
+    /// Moves waiting frames into `batch`, as far as there is space in it.
+    pub fn fill_batch(&self, batch: &mut Vec<QueuedFrame>) -> Result<(), Closed> {
+        let mut bytes: usize = batch.iter().map(|queued| queued.frame.bytes.len()).sum();
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Closed);
+        }
+        while batch.len() < BATCH_FRAMES && bytes < BATCH_BYTES {
+            let queued = match state.queue.pop_front() {
+                None => break,
+                Some(QueueEntry::Message(queued)) => queued,
+                Some(QueueEntry::Request(id)) => {
+                    let Some(call) = state.calls.get_mut(&id) else {
+                        continue;
+                    };
+                    call.written = true;
+                    match call.frame.take() {
+                        Some(queued) => queued,
+                        None => continue,
+                    }
+                }
+            };
+            bytes += queued.frame.bytes.len();
+            batch.push(queued);
+        }
+        Ok(())
+    }
+
+    /// Passes a reply to the request that waits for it.
+    pub fn complete(&self, id: u64, reply: RpcReply) {
+        if let Some(call) = self.remove(id) {
+            // The request may have been dropped at the same moment.
+            let _ = call.reply.send(reply);
         }
     }
 
     fn remove(&self, id: u64) -> Option<PendingCall> {
-        let mut pending = self.lock();
-        let removed = pending.calls.remove(&id);
-        let is_idle = pending.calls.is_empty();
-        drop(pending);
+        let mut state = self.state.lock();
+        let removed = state.calls.remove(&id);
+        let is_idle = state.calls.is_empty();
+        drop(state);
         if is_idle {
             self.idle.notify_waiters();
         }
         removed
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until no request waits for a reply.
+    pub async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.state.lock().calls.is_empty() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Returns the only request that waits for a reply, if exactly one waits.
+    pub fn only_waiting(&self) -> Option<u64> {
+        let state = self.state.lock();
+        let mut waiting = state.calls.iter().filter(|(_, call)| call.written);
+        let first = waiting.next().map(|(id, _)| *id);
+        first.filter(|_| waiting.next().is_none())
+    }
+
+    /// Whether half of the queue is free. The other half is reserved for calls.
+    pub fn has_space(&self) -> bool {
+        self.space.available_permits() > QUEUE_LIMIT / PERMIT_BYTES / 2
+    }
+
+    pub fn is_waiting(&self, id: u64) -> bool {
+        self.state.lock().calls.contains_key(&id)
+    }
+
+    /// Restarts the timeout of a request, if it asked for that.
+    pub fn progress(&self, id: u64) {
+        if let Some(PendingCall {
+            progress: Some(progress),
+            ..
+        }) = self.state.lock().calls.get(&id)
+        {
+            progress.notify_one();
+        }
+    }
+
+    /// Ends the connection and all its requests. The first reason counts.
+    pub fn close(&self, reason: impl Into<String>) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.close_reason.get_or_insert_with(|| reason.into());
+        let calls = std::mem::take(&mut state.calls);
+        let queue = std::mem::take(&mut state.queue);
+        drop(state);
+        drop(calls);
+        drop(queue);
+        self.space.close();
+        self.queued.notify_one();
+        self.idle.notify_waiters();
+        self.closed.send_replace(true);
+    }
+
+    /// Returns the reason for the end of the connection.
+    pub fn close_reason(&self) -> Option<String> {
+        self.state.lock().close_reason.clone()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn closed(&self) {
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Returns the number of requests that wait for a reply.
+    pub fn calls(&self) -> usize {
+        self.state.lock().calls.len()
+    }
+
+    /// Removes a request that is dropped before its reply.
+    fn abandon(&self, id: u64) {
+        let mut state = self.state.lock();
+        let call = state.calls.remove(&id);
+        if state.queue.len() > state.calls.len() + ENDED_ENTRIES {
+            let State { calls, queue, .. } = &mut *state;
+            queue.retain(|entry| match entry {
+                QueueEntry::Request(id) => calls.contains_key(id),
+                QueueEntry::Message(_) => true,
+            });
+        }
+        let is_idle = state.calls.is_empty();
+        drop(state);
+        if is_idle {
+            self.idle.notify_waiters();
+        }
+        if !call.is_some_and(|call| call.written) {
+            return;
+        }
+        let frame = cancelled(id, "the caller no longer waits for the result");
+        // If the queue is full, the server does not read, and it would not read the cancellation either.
+        if let Ok(space) = self
+            .space
+            .clone()
+            .try_acquire_many_owned(permits_for(frame.bytes.len()))
+        {
+            let _ = self.enqueue(frame, QueueSpace(space));
+        }
     }
 }
 
-/// A request under way. Dropped before its answer, it is cancelled.
+fn permits_for(bytes: usize) -> u32 {
+    (bytes / PERMIT_BYTES + 1).min(QUEUE_LIMIT / PERMIT_BYTES) as u32
+}
+
+/// A request that waits for its reply. Dropping it earlier cancels the request.
 pub struct PendingRequest {
     mux: Arc<Mux>,
     pub id: u64,
-    answered: oneshot::Receiver<RpcReply>,
-    over: bool,
+    reply: oneshot::Receiver<RpcReply>,
+    ended: bool,
 }
 
 impl PendingRequest {
-    /// Sends the request's frame.
-    pub async fn send(&self, frame: Frame) -> Result<(), Closed> {
-        self.mux.send(frame).await
+    /// Waits for space for a frame of that many bytes. The caller builds the frame afterwards, so that a waiting call
+    /// holds no frame.
+    pub async fn reserve(&self, bytes: usize) -> Result<QueueSpace, Closed> {
+        self.mux.reserve(bytes).await
     }
 
-    /// Waits for the answer; may be awaited again when it was interrupted.
-    pub async fn answer(&mut self) -> Result<RpcReply, Closed> {
-        let answer = (&mut self.answered).await;
-        self.over = true;
-        answer.map_err(|_| Closed)
+    /// Queues the frame of the request.
+    pub fn send(&self, frame: Frame, space: QueueSpace) -> Result<(), Closed> {
+        self.mux.enqueue(frame, space)
+    }
+
+    /// Waits for the reply. The caller may interrupt the wait and repeat it.
+    pub async fn reply(&mut self) -> Result<RpcReply, Closed> {
+        let reply = (&mut self.reply).await;
+        self.ended = true;
+        reply.map_err(|_| Closed)
     }
 }
 
 impl Drop for PendingRequest {
     fn drop(&mut self) {
-        if self.over {
-            return;
+        if !self.ended {
+            self.mux.abandon(self.id);
         }
-        let waiting = self.mux.remove(self.id);
-        if waiting.is_some_and(|waiting| waiting.written) {
-            // Where the queue is full the child has stopped reading, and would not read this either.
-            let _ = self
-                .mux
-                .outgoing
-                .try_send(cancelled(self.id, "nobody waits for the answer any more"));
-        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::{plain, request};
+    use super::*;
+
+    async fn send(mux: &Arc<Mux>) -> PendingRequest {
+        let pending = mux.register(None).expect("open");
+        let frame = request(pending.id, "ping", "{}");
+        let space = pending.reserve(frame.bytes.len()).await.expect("open");
+        pending.send(frame, space).expect("open");
+        pending
+    }
+
+    async fn written(mux: &Arc<Mux>) -> Vec<String> {
+        let mut batch = Vec::new();
+        mux.next_batch(&mut batch).await.expect("open");
+        let text = |queued: &QueuedFrame| String::from_utf8(queued.frame.bytes.clone());
+        batch
+            .iter()
+            .map(|queued| text(queued).expect("UTF-8"))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn replies_find_their_requests_in_any_order() {
+        let mux = Mux::new();
+        let mut first = send(&mux).await;
+        let mut second = send(&mux).await;
+        assert_eq!(written(&mux).await.len(), 2);
+        mux.complete(second.id, RpcReply::Result(Bytes::from_static(b"2")));
+        mux.complete(first.id, RpcReply::TooLarge);
+        mux.complete(first.id, RpcReply::TooLarge);
+        assert_eq!(first.reply().await, Ok(RpcReply::TooLarge));
+        assert_eq!(
+            second.reply().await,
+            Ok(RpcReply::Result(Bytes::from_static(b"2")))
+        );
+        assert_eq!(mux.calls(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_unwritten_request_that_is_dropped_is_never_written() {
+        let mux = Mux::new();
+        drop(send(&mux).await);
+        let kept = send(&mux).await;
+        let lines = written(&mux).await;
+        assert_eq!(lines.len(), 1);
+        assert!(
+            lines[0].contains(&format!("\"id\":{}", kept.id)),
+            "{}",
+            lines[0]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_written_request_that_is_dropped_is_cancelled() {
+        let mux = Mux::new();
+        let pending = send(&mux).await;
+        written(&mux).await;
+        let id = pending.id;
+        drop(pending);
+        let lines = written(&mux).await;
+        assert!(
+            lines[0].contains("notifications/cancelled")
+                && lines[0].contains(&format!("\"requestId\":{id}")),
+            "{lines:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_bounded_in_bytes_and_a_dropped_request_frees_its_space() {
+        let mux = Mux::new();
+        let large = mux.register(None).expect("open");
+        let space = large.reserve(QUEUE_LIMIT).await.expect("open");
+        large
+            .send(request(large.id, "ping", "{}"), space)
+            .expect("open");
+        assert!(!mux.has_space());
+        let second = mux.register(None).expect("open");
+        let mut waiting = Box::pin(second.reserve(10));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(large);
+        assert!(futures::poll!(&mut waiting).is_ready());
+        assert!(mux.has_space());
+    }
+
+    #[tokio::test]
+    async fn the_end_wakes_everyone_and_keeps_the_first_reason() {
+        let mux = Mux::new();
+        let mut pending = send(&mux).await;
+        mux.close("first");
+        mux.close("second");
+        assert_eq!(pending.reply().await, Err(Closed));
+        assert_eq!(mux.send(plain(b"x".to_vec())).await, Err(Closed));
+        assert!(mux.register(None).is_err());
+        assert!(mux.next_batch(&mut Vec::new()).await.is_err());
+        mux.closed().await;
+        assert_eq!(mux.close_reason().as_deref(), Some("first"));
+    }
+
+    #[tokio::test]
+    async fn only_one_waiting_request_can_be_named_without_an_id() {
+        let mux = Mux::new();
+        let first = send(&mux).await;
+        written(&mux).await;
+        assert_eq!(mux.only_waiting(), Some(first.id));
+        let _second = send(&mux).await;
+        written(&mux).await;
+        assert_eq!(mux.only_waiting(), None);
     }
 }

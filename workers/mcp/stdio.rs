@@ -1,143 +1,139 @@
-//! A running stdio server: its process, its protocol session and the calls to it.
+//! A server that is a child process: its process, its session and its calls.
 
 use std::collections::BTreeMap;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ProtocolVersion};
+use rmcp::model::ClientConfig;
 use rmcp::service::{RoleClient, RunningService};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{CallError, ConnectionDeps, ToolCall, call_over};
+use super::call::{CallError, ClientOptions, ConnectError, ToolCall, call_over};
+use super::host::NotificationSink;
+use super::line_reader::LineReader;
 use super::mux::Mux;
-use super::rmcp_bridge;
+use super::rmcp_bridge::{client_config, new_bridge};
+use super::stderr::read_stderr;
 use super::tool_list::list_over;
+use super::writer::write_all;
 use crate::core::model::tool::Tools;
 use crate::time::clock::now_ms;
 use crate::workers::guard;
 use crate::workers::guard::Process;
-use crate::workers::install::PackageHandle;
-use crate::workers::redact::Redactor;
-use crate::workers::runtime::log_buffer::LogBuffer;
 
-/// How long an ended child's last words are waited for.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Bytes of standard error read in a second; beyond, the child waits.
-const STDERR_PER_SECOND: usize = 1 << 20;
-/// Bytes of a line of standard error that are masked and logged. The rest of a longer line is dropped.
-const MAX_LINE: usize = 64 * 1024;
+/// The longest wait for the exit status and the last lines of an ended child.
+const EXIT_WAIT: Duration = Duration::from_millis(500);
 
-/// A connected server.
-pub struct Stdio {
+/// The program to start.
+pub struct StdioTarget<'a> {
+    pub command: &'a str,
+    pub args: &'a [String],
+    pub env: &'a BTreeMap<String, String>,
+    /// The set that renews the child's life.
+    pub children: &'a guard::ChildSet,
+    /// The time until the guard kills a child without a renewal.
+    pub ttl: Duration,
+    /// A child that reads nothing for this time is closed.
+    pub stall_limit: Duration,
+    /// Kept until the connection is dropped, for example the files of a package.
+    pub resources: Option<Box<dyn Send + Sync>>,
+}
+
+/// A connected child process.
+pub struct StdioConnection {
     mux: Arc<Mux>,
+    sink: Arc<dyn NotificationSink>,
     process: Mutex<Option<Process>>,
     tasks: Vec<JoinHandle<()>>,
-    /// Cancelled when its standard error has ended and was read.
-    silent: CancellationToken,
-    /// Answers pings and whatever else the server asks.
+    /// Cancelled when the standard error has ended and all its lines were logged.
+    stderr_drained: CancellationToken,
+    /// Answers requests of the server.
     _session: RunningService<RoleClient, ClientConfig>,
     result_limit: usize,
     pub started_at: u64,
-    /// Its files stay as long as it may read them.
-    _package: Option<PackageHandle>,
+    _resources: Option<Box<dyn Send + Sync>>,
 }
 
-/// A child whose session is not open yet. Dropped, it is killed.
-struct Starting {
+/// A child whose session is not open yet. Dropping it kills the child.
+struct StartingChild {
     mux: Arc<Mux>,
-    /// Taken when the session is open.
+    /// `None` after the session was opened.
     process: Option<Process>,
     tasks: Vec<JoinHandle<()>>,
-    silent: CancellationToken,
+    stderr_drained: CancellationToken,
 }
 
-impl Stdio {
-    /// Starts the server, opens the session and asks for the tools. The caller sets the time limit
-    /// and may drop this at any moment: then the child is killed.
+impl StdioConnection {
+    /// Starts the child, opens the session and lists the tools. Dropping the future kills the child.
     pub async fn connect(
-        command: &str,
-        args: &[String],
-        env: &BTreeMap<String, String>,
-        package: Option<PackageHandle>,
-        shared: &ConnectionDeps,
-    ) -> Result<(Self, Tools), String> {
+        target: StdioTarget<'_>,
+        options: ClientOptions,
+    ) -> Result<(Self, Tools), ConnectError> {
+        let ClientOptions { sink, result_limit } = options;
         let started_at = now_ms();
-        let child = guard::spawn(command, args, env.iter(), shared.ttl)
+        let child = guard::spawn(target.command, target.args, target.env.iter(), target.ttl)
             .map_err(|error| format!("it cannot be started: {error}"))?;
-        shared.child.add(&child.process);
-        let (mux, frames) = Mux::new();
-        let ConnectionDeps {
-            hearing,
+        target.children.add(&child.process);
+        let mux = Mux::new();
+        let (bridge, rmcp) = new_bridge(mux.clone());
+        let reader = LineReader {
+            mux: mux.clone(),
+            sink: sink.clone(),
             result_limit,
-            ..
-        } = shared.clone();
-        let (log_buffer, redactor) = (hearing.log_buffer.clone(), hearing.redactor.clone());
-        let (tap, reader) = rmcp_bridge::new_bridge(mux.clone(), hearing, result_limit);
-        let (silent, printed) = (
-            CancellationToken::new(),
-            read_stderr(child.stderr, log_buffer, redactor),
-        );
-        let ended = silent.clone().drop_guard();
+            rmcp,
+        };
+        let stderr_drained = CancellationToken::new();
+        let stderr_end = stderr_drained.clone().drop_guard();
+        let stderr = read_stderr(child.stderr, sink.clone());
         let tasks = vec![
-            tokio::spawn(rmcp_bridge::write_all(child.stdin, mux.clone(), frames)),
+            tokio::spawn(write_all(child.stdin, mux.clone(), target.stall_limit)),
             tokio::spawn(reader.read_all(child.stdout)),
             tokio::spawn(async move {
-                printed.await;
-                drop(ended);
+                stderr.await;
+                drop(stderr_end);
             }),
         ];
-        let mut starting = Starting {
+        let mut starting = StartingChild {
             mux: mux.clone(),
             process: Some(child.process),
             tasks,
-            silent,
+            stderr_drained,
         };
         let opened = async {
-            let session = rmcp::serve_client(client(), tap)
+            let session = rmcp::serve_client(client_config(), bridge)
                 .await
                 .map_err(|error| error.to_string())?;
-            let tools = list_over(&mux, result_limit).await?;
+            let tools = list_over(&mux, &*sink, result_limit)
+                .await
+                .map_err(|error| error.to_string())?;
             Ok::<_, String>((session, tools))
         };
-        match opened.await {
-            Ok((session, tools)) => {
-                let (process, tasks) = (
-                    starting.process.take().into(),
-                    std::mem::take(&mut starting.tasks),
-                );
-                let silent = starting.silent.clone();
-                let (_session, _package) = (session, package);
-                Ok((
-                    Self {
-                        mux,
-                        process,
-                        tasks,
-                        silent,
-                        _session,
-                        result_limit,
-                        started_at,
-                        _package,
-                    },
-                    tools,
-                ))
-            }
-            Err(reason) => match starting.why_it_ended().await {
-                Some(ended) => Err(ended),
-                None => Err(format!("its session was not opened: {reason}")),
-            },
-        }
+        let (session, tools) = match opened.await {
+            Ok(opened) => opened,
+            Err(reason) => return Err(starting.connect_error(reason).await),
+        };
+        let connection = Self {
+            mux,
+            sink,
+            process: Mutex::new(starting.process.take()),
+            tasks: std::mem::take(&mut starting.tasks),
+            stderr_drained: starting.stderr_drained.clone(),
+            _session: session,
+            result_limit,
+            started_at,
+            _resources: target.resources,
+        };
+        Ok((connection, tools))
     }
 
-    /// Asks again what the server offers.
-    pub async fn list_tools(&self) -> Result<Tools, String> {
-        list_over(&self.mux, self.result_limit).await
+    pub async fn list_tools(&self) -> Result<Tools, ConnectError> {
+        Ok(list_over(&self.mux, &*self.sink, self.result_limit).await?)
     }
 
-    /// Calls a tool and gives the raw CallToolResult.
     pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
         call_over(&self.mux, call).await
     }
@@ -146,7 +142,6 @@ impl Stdio {
         self.mux.is_closed()
     }
 
-    /// Waits until the server has closed its output.
     pub async fn closed(&self) {
         self.mux.closed().await;
     }
@@ -156,155 +151,101 @@ impl Stdio {
         self.mux.idle().await;
     }
 
-    /// Why it ended, once its output is closed. Whatever is left of it is stopped.
+    /// Returns the reason for the end of a closed connection. A child that still runs is stopped.
     pub async fn why_it_ended(&self) -> String {
-        let Some(process) = self.process.lock().await.take() else {
+        let Some(mut process) = self.process.lock().await.take() else {
             return "it was stopped".into();
         };
-        why(process, &self.silent).await
+        let ended = tokio::time::timeout(EXIT_WAIT, process.ended()).await;
+        self.drain_stderr().await;
+        if let Ok(Ok(status)) = ended {
+            return exit_reason(status);
+        }
+        process.stop().await;
+        self.mux
+            .close_reason()
+            .unwrap_or_else(|| "it was closed".into())
     }
 
-    /// Waits until what an ended server has printed can be read in its ring.
-    pub async fn last_words(&self) {
-        last_words(&self.silent).await;
+    pub async fn drain_stderr(&self) {
+        wait_for_stderr(&self.stderr_drained).await;
     }
 
-    /// Stops the server: standard input closed, SIGTERM, SIGKILL. Calls under way end.
+    /// Closes the standard input, then sends SIGTERM, then SIGKILL. Running calls end.
     pub async fn stop(&self) {
-        self.mux.close();
-        // The writer holds the child's standard input, and drops it when the mux is closed.
+        // The writer drops the standard input of the child when the mux is closed.
+        self.mux.close("it was stopped");
         if let Some(process) = self.process.lock().await.take() {
             process.stop().await;
         }
     }
 
-    /// Ends the server at once.
     pub async fn kill(&self) {
-        self.mux.close();
+        self.mux.close("it was stopped");
         drop(self.process.lock().await.take());
     }
 }
 
-impl Drop for Stdio {
+impl Drop for StdioConnection {
     fn drop(&mut self) {
-        self.mux.close();
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
-impl Starting {
-    /// If the child has ended: how.
-    async fn why_it_ended(&mut self) -> Option<String> {
-        if !self.mux.is_closed() {
-            return None;
+        self.mux.close("it was dropped");
+        for task in &self.tasks {
+            task.abort();
         }
-        let status = tokio::time::timeout(LAST_WORDS, self.process.as_mut()?.ended())
-            .await
-            .ok()?
-            .ok()?;
-        last_words(&self.silent).await;
-        let ended = exited(status);
-        Some(match status.code() {
-            Some(127) => ended,
-            _ => format!(
-                "{ended} before it answered; if it asks for a key or a setting (see details), set the variable in `env`"
-            ),
-        })
     }
 }
 
-impl Drop for Starting {
+impl StartingChild {
+    /// Returns why the child did not open a session: its exit status if it has ended, otherwise `reason`.
+    async fn connect_error(&mut self, reason: String) -> ConnectError {
+        let not_opened = format!("its session was not opened: {reason}");
+        if !self.mux.is_closed() {
+            return not_opened.into();
+        }
+        let Some(process) = &mut self.process else {
+            return not_opened.into();
+        };
+        match tokio::time::timeout(EXIT_WAIT, process.ended()).await {
+            Ok(Ok(status)) => {
+                wait_for_stderr(&self.stderr_drained).await;
+                start_exit_reason(status).into()
+            }
+            Ok(Err(_)) | Err(_) => not_opened.into(),
+        }
+    }
+}
+
+impl Drop for StartingChild {
     fn drop(&mut self) {
         if self.process.is_some() {
-            self.mux.close();
+            self.mux.close("it was dropped");
         }
     }
 }
 
-async fn why(mut process: Process, silent: &CancellationToken) -> String {
-    let ended = tokio::time::timeout(LAST_WORDS, process.ended()).await;
-    last_words(silent).await;
-    match ended {
-        Ok(Ok(status)) => exited(status),
-        _ => {
-            process.stop().await;
-            "it closed its output".into()
-        }
+/// Another process may keep the standard error open, so the wait is limited.
+async fn wait_for_stderr(drained: &CancellationToken) {
+    let _ = tokio::time::timeout(EXIT_WAIT, drained.cancelled()).await;
+}
+
+/// Returns the reason for a child that ended before its session was open.
+fn start_exit_reason(status: ExitStatus) -> String {
+    let reason = exit_reason(status);
+    match status.code() {
+        Some(127) | None => reason,
+        Some(_) => format!(
+            "{reason} before it answered; if it asks for a key or a setting, set the variable in `env`"
+        ),
     }
 }
 
-/// Somebody else may hold its standard error open: then what is there by now must do.
-async fn last_words(silent: &CancellationToken) {
-    let _ = tokio::time::timeout(LAST_WORDS, silent.cancelled()).await;
-}
-
-/// The guard ends as the child did, and as shells say it: 127 not started, 128 and more by signal.
-fn exited(status: std::process::ExitStatus) -> String {
+/// The guard ends like the child, with the codes of shells: 127 for a program that cannot be started, 128 and more for a
+/// signal.
+fn exit_reason(status: ExitStatus) -> String {
     match status.code() {
         Some(127) => "there is no such program, or it cannot be run".into(),
         Some(code @ 129..) => format!("it was killed by signal {}", code - 128),
         Some(code) => format!("it exited with code {code}"),
         None => "its guard was killed".into(),
-    }
-}
-
-pub fn client() -> ClientConfig {
-    ClientConfig::new(
-        ClientCapabilities::default(),
-        Implementation::new("mcp-api", env!("CARGO_PKG_VERSION")),
-    )
-    .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
-}
-
-/// Standard error, line by line, into the ring. A child that prints without end is slowed down, not
-/// followed.
-async fn read_stderr(
-    from: impl AsyncRead + Unpin,
-    log_buffer: Arc<LogBuffer>,
-    redactor: Arc<Redactor>,
-) {
-    let mut from = BufReader::with_capacity(64 * 1024, from);
-    let mut line = Vec::new();
-    let (mut read, mut since) = (0, tokio::time::Instant::now());
-    loop {
-        let Ok(buffer) = from.fill_buf().await else {
-            return;
-        };
-        if buffer.is_empty() {
-            if !line.is_empty() {
-                log_buffer.push("stderr", &redactor.mask(&String::from_utf8_lossy(&line)));
-            }
-            return;
-        }
-        let newline = memchr::memchr(b'\n', buffer);
-        let taken = newline.map_or(buffer.len(), |at| at + 1);
-        // What is beyond a buffer's length of one line is not kept, nor could a secret in it be shown.
-        let room = MAX_LINE
-            .saturating_sub(line.len())
-            .min(newline.unwrap_or(taken));
-        line.extend_from_slice(&buffer[..room]);
-        from.consume(taken);
-        read += taken;
-        if newline.is_some() {
-            let text = String::from_utf8_lossy(&line);
-            if !text.trim().is_empty() {
-                let masked = if line.len() < MAX_LINE {
-                    redactor.mask(text.trim_end())
-                } else {
-                    redactor.mask_cut(&line)
-                };
-                log_buffer.push("stderr", &masked);
-            }
-            line.clear();
-        }
-        if since.elapsed() >= Duration::from_secs(1) {
-            (read, since) = (0, tokio::time::Instant::now());
-        } else if read > STDERR_PER_SECOND {
-            log_buffer.push(
-                "transport",
-                "the server floods its standard error; it is being slowed down",
-            );
-            tokio::time::sleep_until(since + Duration::from_secs(1)).await;
-        }
     }
 }

@@ -137,7 +137,7 @@ pub async fn complete_authorization(
     let CompleteAuthorization {
         id: change,
         grant: id,
-        begun,
+        authorization: begun,
         code,
         issuer,
     } = command;

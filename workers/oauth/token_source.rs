@@ -87,6 +87,16 @@ impl TokenSource {
         }
     }
 
+    /// Returns the current token, or `None` if it must be loaded or refreshed first. Never waits.
+    pub fn current(&self) -> Result<Option<Arc<SealedToken>>, Failure> {
+        let Grant { tokens, .. } = self.grant()?;
+        if tokens.refresh_at.is_some_and(|due| due <= now_ms()) {
+            return Ok(None);
+        }
+        let held = self.held.load_full();
+        Ok(held.filter(|held| held.value == tokens.access))
+    }
+
     /// The token for a request, which is not at its end.
     pub async fn token(&self) -> Result<Arc<SealedToken>, Failure> {
         let mut renewed = false;
@@ -138,9 +148,9 @@ impl TokenSource {
     }
 
     /// The server has refused a token: from now on there is another one, or the reason why not.
-    pub async fn refused(&self, token: &SealedToken) -> Result<(), Failure> {
+    pub async fn refused(&self, token: ValueId) -> Result<(), Failure> {
         let Grant { tokens, .. } = self.grant()?;
-        if tokens.access != token.value {
+        if tokens.access != token {
             return Ok(());
         }
         if !tokens.refreshable {
@@ -148,15 +158,15 @@ impl TokenSource {
                 self.reauth_required("it refuses the access token, and there is no refresh token")
             );
         }
-        if self.grants.doubted.get(&token.value).is_some() {
+        if self.grants.doubted.get(&token).is_some() {
             return Err(self.mark_rejected(token));
         }
-        self.renew(token.value).await
+        self.renew(token).await
     }
 
     /// The server refuses a token that has just been refreshed: another one would be of no more use.
-    pub fn mark_rejected(&self, token: &SealedToken) -> Failure {
-        self.grants.doubted.insert(token.value, ());
+    pub fn mark_rejected(&self, token: ValueId) -> Failure {
+        self.grants.doubted.insert(token, ());
         self.reauth_required("it refuses the access token also after that was refreshed")
     }
 

@@ -20,7 +20,7 @@ use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::ServerName;
 use crate::ports::bus::SubscriptionGuard;
 use crate::workers::guard;
-use crate::workers::mcp::connection::Connection;
+use crate::workers::mcp::Connection;
 use crate::workers::redact::Redactor;
 
 /// Commands that may wait in the queue of a supervisor.

@@ -205,6 +205,7 @@ impl ServerManager {
             user,
             url: server.remote().map_or("", |remote| &remote.url).into(),
             session_id: handle.session_id.clone(),
+            stored: Arc::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Runs the MCP servers of this worker: ownership, supervision, failover, logs and tool lists.
 
+pub mod connect;
 pub mod failover;
 pub mod handle;
 pub mod lease;
@@ -9,9 +10,11 @@ pub mod probe;
 pub mod reconcile;
 pub mod remote_state;
 mod running;
+mod sealed_headers;
 pub mod shutdown;
 mod start;
 pub mod supervisor;
+mod token_header;
 pub mod tool_sync;
 pub mod upgrade;
 pub mod user_connections;

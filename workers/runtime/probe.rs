@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connect::{ConnectionDeps, open_connection};
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
 use super::remote_state::RemoteState;
@@ -10,8 +11,6 @@ use super::start::not_ready;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::workers::install::PackageHandle;
-use crate::workers::mcp::connection::{Connection, ConnectionDeps};
-use crate::workers::mcp::jsonrpc::NotificationSink;
 
 /// Time that the child may live beyond the limit of its start.
 const LIFE_MARGIN: Duration = Duration::from_secs(30);
@@ -28,15 +27,13 @@ pub async fn probe_server(
     let log_buffer = Arc::<LogBuffer>::default();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
     let deps = ConnectionDeps {
-        hearing: NotificationSink {
-            log_buffer: log_buffer.clone(),
-            redactor: Arc::default(),
-            tools_changed: Arc::default(),
-        },
+        log_buffer: log_buffer.clone(),
+        redactor: Arc::default(),
+        tools_changed: Arc::default(),
         result_limit: manager.limits.result,
         child: Arc::default(),
         ttl: limit + LIFE_MARGIN,
-        memory: RemoteState {
+        remote: RemoteState {
             sealed_store: manager.sealed_store.clone(),
             appender: manager.appender.clone(),
             grants: manager.grants.clone(),
@@ -44,9 +41,10 @@ pub async fn probe_server(
             user: None,
             url: "".into(),
             session_id: Arc::default(),
+            stored: Arc::default(),
         },
     };
-    let opening = Connection::open(server, Some(package), &deps);
+    let opening = open_connection(server, Some(package), &deps);
     let reason = match tokio::time::timeout(limit, opening).await {
         Ok(Ok((connection, _))) => {
             connection.stop().await;

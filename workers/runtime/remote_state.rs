@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::core::decide::remote::{RemoteFinding, record_finding};
@@ -12,11 +14,12 @@ use crate::core::model::remote::StoredSession;
 use crate::core::names::UserName;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::eventlog::appender::Appender;
+use crate::workers::mcp::SessionStore;
 use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::SealedStore;
 
 /// Returns the seal context of a session.
-pub fn session_context(server: ServerId, value: ValueId) -> ServerValueContext<'static> {
+pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'static> {
     ServerValueContext {
         server,
         kind: ServerValueKind::Session,
@@ -35,73 +38,90 @@ pub struct RemoteState {
     /// The user of the connection, if the user has a grant. The session of such a connection is not stored.
     pub user: Option<UserName>,
     pub url: Arc<str>,
-    /// The id of the session, for the answers of the API.
+    /// The id of the session, for the replies of the API.
     pub session_id: Arc<ArcSwapOption<String>>,
+    /// The sealed value of the stored session.
+    pub stored: Arc<Mutex<Option<ValueId>>>,
 }
 
 impl RemoteState {
-    /// Loads the session that was opened last. `None`: it cannot be read.
-    pub async fn session(&self, value: ValueId) -> Option<StoredSession> {
+    /// Begins a connection with the session that the catalog names.
+    pub fn begin(&self, session: Option<ValueId>) {
+        *self.stored.lock() = session.filter(|_| self.user.is_none());
+    }
+
+    /// Stores a session and returns the id of the sealed value: put the value, append the event, remove the old value.
+    /// Without the stored session a restart opens a new one.
+    async fn store_session(&self, session: &StoredSession) -> Option<ValueId> {
+        let value = ValueId(Uuid::now_v7());
+        let place = session_place(self.server, value);
+        let text = zeroize::Zeroizing::new(serde_json::to_string(session).ok()?);
+        let sealed = self.sealed_store.sealer.seal(place, &text).ok()?;
+        if let Err(error) = self.sealed_store.vault.put(value, sealed).await {
+            tracing::warn!(server = %self.server, %error, "cannot store a session");
+            return None;
+        }
+        self.found(RemoteFinding::Session(value)).await;
+        Some(value)
+    }
+
+    async fn remove_value(&self, old: ValueId) {
+        if let Err(error) = self.sealed_store.vault.remove(&[old]).await {
+            tracing::warn!(%error, "cannot remove an old session; the sweep of the Vault removes it");
+        }
+    }
+
+    /// Records a finding about the server if the catalog does not have it.
+    pub async fn found(&self, found: RemoteFinding) {
+        let (server, url) = (self.server, self.url.clone());
+        let id = CommandId(Uuid::now_v7());
+        let recorded = self.appender.commit(id, Actor::Worker, move |catalog| {
+            Ok(record_finding(catalog, server, &url, found))
+        });
+        if let Err(failure) = recorded.await {
+            tracing::warn!(server = %self.server, %failure, "cannot record a finding about a server");
+        }
+    }
+}
+
+/// A user's own connection stores and shows no session.
+#[async_trait]
+impl SessionStore for RemoteState {
+    async fn load(&self) -> Option<StoredSession> {
+        let value = (*self.stored.lock())?;
         let session = self.sealed_store.session(self.server, value).await?;
         self.show(Some(&session.id));
         Some(session)
     }
 
-    /// Sets the session id that the API shows.
-    pub fn show(&self, session_id: Option<&str>) {
-        if self.user.is_none() {
-            let session_id = session_id.map(|id| Arc::new(id.to_owned()));
-            self.session_id.store(session_id);
+    fn show(&self, session_id: Option<&str>) {
+        if self.user.is_some() {
+            return;
         }
+        self.session_id
+            .store(session_id.map(|id| Arc::new(id.to_owned())));
     }
 
-    /// Stores a session that replaces `old`: store the value, append the event, remove the old value. If that fails, the
-    /// connection works, and a restart opens another session.
-    pub async fn opened(&self, session: &StoredSession, old: Option<ValueId>) -> Option<ValueId> {
+    async fn store(&self, session: &StoredSession) {
         if self.user.is_some() {
-            return None;
+            return;
         }
         self.show(Some(&session.id));
-        let value = ValueId(Uuid::now_v7());
-        let context = session_context(self.server, value);
-        let text = zeroize::Zeroizing::new(serde_json::to_string(session).ok()?);
-        let sealed = self.sealed_store.sealer.seal(context, &text).ok()?;
-        if let Err(error) = self.sealed_store.vault.put(value, sealed).await {
-            tracing::warn!(server = %self.server, %error, "a session could not be stored");
-            return None;
-        }
-        self.found(RemoteFinding::Session(value)).await;
-        self.remove_value(old).await;
-        Some(value)
-    }
-
-    /// Records that the server does not know its session any more and opened no other one with an id.
-    pub async fn ended(&self, old: Option<ValueId>) {
-        self.show(None);
-        if let Some(value) = old {
-            self.found(RemoteFinding::NoSession(value)).await;
+        let Some(value) = self.store_session(session).await else {
+            return;
+        };
+        let old = self.stored.lock().replace(value);
+        if let Some(old) = old {
             self.remove_value(old).await;
         }
     }
 
-    async fn remove_value(&self, old: Option<ValueId>) {
-        if let Some(old) = old
-            && let Err(error) = self.sealed_store.vault.remove(&[old]).await
-        {
-            tracing::warn!(%error, "an old session could not be removed; the sweep will remove it");
-        }
-    }
-
-    /// Records a finding about the server if the catalog does not have it.
-    pub async fn found(&self, finding: RemoteFinding) {
-        let id = CommandId(Uuid::now_v7());
-        let server = self.server;
-        let url = self.url.clone();
-        let recorded = self.appender.commit(id, Actor::Worker, move |catalog| {
-            Ok(record_finding(catalog, server, &url, finding))
-        });
-        if let Err(failure) = recorded.await {
-            tracing::warn!(server = %self.server, %failure, "a finding about a server could not be recorded");
+    async fn end(&self) {
+        self.show(None);
+        let old = self.stored.lock().take();
+        if let Some(old) = old {
+            self.found(RemoteFinding::NoSession(old)).await;
+            self.remove_value(old).await;
         }
     }
 }

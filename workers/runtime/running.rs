@@ -14,7 +14,7 @@ use super::upgrade::{PendingUpgrade, Upgraded};
 use crate::core::catalog::server::Server;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::connection::Connection;
+use crate::workers::mcp::Connection;
 
 /// A server that ran for so long was healthy: its next crash counts as the first.
 const HEALTHY: Duration = Duration::from_secs(60);

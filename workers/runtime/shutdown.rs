@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
-use crate::workers::mcp::connection::Connection;
+use crate::workers::mcp::Connection;
 
 /// How long running calls may take when their server must stop.
 const CALL_GRACE: Duration = Duration::from_secs(2);

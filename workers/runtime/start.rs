@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connect::{self, ConnectionDeps};
 use super::handle::RunState;
 use super::reconcile::wait_for_change;
 use super::supervisor::{Started, StopCause, Supervisor};
@@ -12,8 +13,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
 use crate::time::clock::now_ms;
-use crate::workers::mcp::connection::{ConnectError, Connection, ConnectionDeps};
-use crate::workers::mcp::jsonrpc::NotificationSink;
+use crate::workers::mcp::{ConnectError, Connection};
 
 impl Supervisor {
     /// Starts the server once, and publishes the failure if there is one.
@@ -93,18 +93,18 @@ impl Supervisor {
                 None => None,
             };
             let deps = ConnectionDeps {
-                hearing: NotificationSink {
-                    log_buffer: handle.log_buffer.clone(),
-                    redactor: handle.redactor.clone(),
-                    tools_changed,
-                },
+                log_buffer: handle.log_buffer.clone(),
+                redactor: handle.redactor.clone(),
+                tools_changed,
                 result_limit: manager.limits.result,
                 child: handle.child.clone(),
                 ttl: handle.lease.left(),
-                memory: manager.memory(&server, &handle, None),
+                remote: manager.memory(&server, &handle, None),
             };
             let limit = Duration::from_millis(server.config.startup_timeout_ms());
-            match tokio::time::timeout(limit, Connection::open(&server, package, &deps)).await {
+            match tokio::time::timeout(limit, connect::open_connection(&server, package, &deps))
+                .await
+            {
                 Ok(connected) => connected.map_err(StartFailure::from),
                 Err(_) => Err(StartFailure::from(not_ready(limit))),
             }

@@ -18,7 +18,7 @@ use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::connection::Connection;
+use crate::workers::mcp::Connection;
 
 /// Longest pause between two starts of a server that cannot start.
 const MAX_START_PAUSE: Duration = Duration::from_secs(60);

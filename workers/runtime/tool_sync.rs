@@ -19,7 +19,7 @@ use crate::core::decide::server;
 use crate::core::event::Actor;
 use crate::core::ids::{CommandId, Position};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::connection::Connection;
+use crate::workers::mcp::Connection;
 
 /// Time between two recorded lists of one server.
 const RECORD_INTERVAL: Duration = Duration::from_secs(60);
@@ -108,7 +108,7 @@ pub(super) async fn refresh_tools(
     match tokio::time::timeout(limit, connection.list_tools()).await {
         Ok(Ok(tools)) => record_tools(&manager, &handle, ListOrigin::Change, tools).await,
         Ok(Err(reason)) => {
-            let reason = handle.redactor.mask(&reason);
+            let reason = handle.redactor.mask(&reason.to_string());
             let line = format!("the new tool list could not be read: {reason}");
             handle.log_buffer.push("transport", &line);
         }

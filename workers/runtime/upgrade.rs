@@ -14,7 +14,7 @@ use crate::core::catalog::server::Server;
 use crate::core::model::package::Package;
 use crate::core::model::tool::Tools;
 use crate::workers::install::{self, PackageHandle, ProgressSink};
-use crate::workers::mcp::connection::{ConnectError, Connection};
+use crate::workers::mcp::{ConnectError, Connection};
 
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(60);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
+use super::connect::{ConnectionDeps, open_connection};
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
 use super::tool_sync::{ListOrigin, record_tools};
@@ -19,8 +20,7 @@ use crate::core::ids::Position;
 use crate::core::model::grant::Grant;
 use crate::core::names::UserName;
 use crate::time::clock::now_ms;
-use crate::workers::mcp::connection::{Connection, ConnectionDeps};
-use crate::workers::mcp::jsonrpc::NotificationSink;
+use crate::workers::mcp::Connection;
 
 /// Connected users of one server. Above the limit, the user that was idle for longest is disconnected.
 const MAX_USERS: usize = 1000;
@@ -146,18 +146,16 @@ async fn connect_user(
     user: &UserName,
 ) -> Result<Arc<Connection>, Failure> {
     let deps = ConnectionDeps {
-        hearing: NotificationSink {
-            log_buffer: handle.log_buffer.clone(),
-            redactor: handle.redactor.clone(),
-            tools_changed: Arc::default(),
-        },
+        log_buffer: handle.log_buffer.clone(),
+        redactor: handle.redactor.clone(),
+        tools_changed: Arc::default(),
         result_limit: manager.limits.result,
         child: handle.child.clone(),
         ttl: handle.lease.left(),
-        memory: manager.memory(server, handle, Some(user.clone())),
+        remote: manager.memory(server, handle, Some(user.clone())),
     };
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
-    match tokio::time::timeout(limit, Connection::open(server, None, &deps)).await {
+    match tokio::time::timeout(limit, open_connection(server, None, &deps)).await {
         Ok(Ok((connection, tools))) => {
             // If no connection lists the tools for all users, the list of one user is recorded.
             if server.tools.tools.is_empty() {

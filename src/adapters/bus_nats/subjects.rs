@@ -20,7 +20,7 @@ impl Subjects {
         let prefix = &self.prefix;
         match to {
             Target::AnyWorker(area) => format!("{prefix}.ask.{}.{}", area.as_str(), verb(command)),
-            Target::Owner(server) => format!("{prefix}.ask.run.{server}"),
+            Target::Owner(server) => format!("{prefix}.ask.owner.{server}"),
             Target::Worker(worker) => format!("{prefix}.ask.worker.{worker}"),
         }
     }
@@ -29,7 +29,7 @@ impl Subjects {
     pub fn place(&self, place: Target) -> (String, String) {
         let group = match place {
             Target::AnyWorker(area) => pool(area),
-            Target::Owner(_) => "run".into(),
+            Target::Owner(_) => "owner".into(),
             Target::Worker(_) => "worker".into(),
         };
         (self.ask(place, "any.*"), group)

@@ -34,21 +34,21 @@ impl Leases for SqliteStore {
                 let (what, holder, now) = (what.0.as_bytes(), holder.0.as_bytes(), clock_ms());
                 let until = now + ttl.as_millis() as i64;
                 let own =
-                    "UPDATE lease SET until = ?3 WHERE server = ?1 AND holder = ?2 AND until > ?4 RETURNING token";
+                    "UPDATE lease SET until = ?3 WHERE id = ?1 AND holder = ?2 AND until > ?4 RETURNING token";
                 let mut statement = t.prepare_cached(own).map_err(failed)?;
                 let mut rows = statement.query(params![what, holder, until, now]).map_err(failed)?;
                 if let Some(row) = rows.next().map_err(failed)? {
                     return row.get::<_, i64>(0).map(|token| Some(token as u64)).map_err(failed);
                 }
-                let free = "DELETE FROM lease WHERE server = ?1 AND until <= ?2";
+                let free = "DELETE FROM lease WHERE id = ?1 AND until <= ?2";
                 t.execute(free, params![what, now]).map_err(failed)?;
-                let held = "SELECT count(*) FROM lease WHERE server = ?1";
+                let held = "SELECT count(*) FROM lease WHERE id = ?1";
                 if t.query_row(held, params![what], |row| row.get::<_, i64>(0)).map_err(failed)? > 0 {
                     return Ok(None);
                 }
                 let next = "UPDATE fencing SET token = token + 1 RETURNING token";
                 let token: i64 = t.query_row(next, [], |row| row.get(0)).map_err(failed)?;
-                let insert = "INSERT INTO lease (server, holder, until, token) VALUES (?1, ?2, ?3, ?4)";
+                let insert = "INSERT INTO lease (id, holder, until, token) VALUES (?1, ?2, ?3, ?4)";
                 t.execute(insert, params![what, holder, until, token]).map_err(failed)?;
                 Ok(Some(token as u64))
             })
@@ -60,7 +60,7 @@ impl Leases for SqliteStore {
             .write(move |t| {
                 let now = clock_ms();
                 let sql =
-                    "UPDATE lease SET until = ?2 WHERE holder = ?1 AND until > ?3 RETURNING server";
+                    "UPDATE lease SET until = ?2 WHERE holder = ?1 AND until > ?3 RETURNING id";
                 let mut statement = t.prepare_cached(sql).map_err(failed)?;
                 let until = now + ttl.as_millis() as i64;
                 let renewed = statement
@@ -79,7 +79,7 @@ impl Leases for SqliteStore {
     }
 
     async fn release(&self, what: LeaseId, holder: WorkerId) -> Result<(), StoreError> {
-        let sql = "DELETE FROM lease WHERE server = ?1 AND holder = ?2";
+        let sql = "DELETE FROM lease WHERE id = ?1 AND holder = ?2";
         self.writer
             .write(move |t| {
                 t.execute(sql, params![what.0.as_bytes(), holder.0.as_bytes()])

@@ -90,7 +90,7 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     transaction.commit().map_err(failed)?;
     // Leases end with the process, so they need no disk; their tokens must not start again, so those do.
     connection
-        .execute_batch("CREATE TEMP TABLE lease (server BLOB PRIMARY KEY, holder BLOB NOT NULL, until INTEGER NOT NULL, token INTEGER NOT NULL)")
+        .execute_batch("CREATE TEMP TABLE lease (id BLOB PRIMARY KEY, holder BLOB NOT NULL, until INTEGER NOT NULL, token INTEGER NOT NULL)")
         .map_err(failed)
 }
 

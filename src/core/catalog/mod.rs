@@ -25,7 +25,7 @@ use super::model::tool::Tools;
 use super::names::{ServerName, UserName};
 
 /// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
-pub const FOLD_VERSION: u32 = 8;
+pub const FOLD_VERSION: u32 = 9;
 
 /// What is true at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -136,7 +136,7 @@ impl Catalog {
                 };
             }),
             Event::ServerProtocolDetected(e) => {
-                self.change(e.server, |server| server.era = Some(e.era))
+                self.change(e.server, |server| server.era = Some(e.protocol))
             }
             Event::ServerSessionOpened(e) => {
                 self.change(e.server, |server| server.session = Some(e.value))

@@ -28,17 +28,19 @@ pub enum Area {
     Tools,
     Secrets,
     Packages,
-    Tokens,
+    Oauth,
+    Google,
     Jobs,
 }
 
 impl Area {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Servers,
         Self::Tools,
         Self::Secrets,
         Self::Packages,
-        Self::Tokens,
+        Self::Oauth,
+        Self::Google,
         Self::Jobs,
     ];
 
@@ -48,7 +50,8 @@ impl Area {
             Self::Tools => "tools",
             Self::Secrets => "secrets",
             Self::Packages => "packages",
-            Self::Tokens => "tokens",
+            Self::Oauth => "oauth",
+            Self::Google => "google",
             Self::Jobs => "jobs",
         }
     }
@@ -105,14 +108,14 @@ commands! {
     EnableServer = Servers "servers.enable" v 1 Change -> ServerStatus,
     DisableServer = Servers "servers.disable" v 1 Change -> ServerStatus,
     DeleteServer = Servers "servers.delete" v 1 Change -> (),
-    StoreTokens = Servers "servers.grant" v 1 Change -> ServerStatus,
-    ReconcileServer = Servers "servers.settle" v 1 Change -> ReconciledServer,
-    ReadServerLogs = Servers "servers.logs" v 1 Ask -> Vec<ServerLogs>,
+    StoreTokens = Servers "servers.store_tokens" v 1 Change -> ServerStatus,
+    ReconcileServer = Servers "servers.reconcile" v 1 Change -> ReconciledServer,
+    ReadServerLogs = Servers "servers.read_logs" v 1 Ask -> Vec<ServerLogs>,
     CallTool = Tools "tools.call" v 1 Ask -> ToolResult,
-    ExchangeGoogleCode = Tools "tools.connect_google" v 1 Change -> (),
-    RefreshTokens = Tokens "tokens.refresh" v 1 Change -> (),
-    BeginAuthorization = Tokens "tokens.begin" v 1 Change -> AuthorizationStarted,
-    CompleteAuthorization = Tokens "tokens.finish" v 1 Change -> (),
+    ExchangeGoogleCode = Google "google.exchange_code" v 1 Change -> (),
+    RefreshTokens = Oauth "oauth.refresh_tokens" v 1 Change -> (),
+    BeginAuthorization = Oauth "oauth.begin_authorization" v 1 Change -> AuthorizationStarted,
+    CompleteAuthorization = Oauth "oauth.complete_authorization" v 1 Change -> (),
     SetSecret = Secrets "secrets.set" v 1 Change -> (),
     DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
     InstallPackage = Packages "packages.install" v 1 Job -> (),
@@ -121,10 +124,10 @@ commands! {
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
     CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUsage,
     RotateKeys = Secrets "secrets.rotate_keys" v 1 Job -> RotationReport,
-    ReadJobAnswer = Jobs "jobs.answer" v 1 Ask -> JobAnswer,
-    NotifyProducer = Jobs "jobs.tell_end" v 1 Change -> (),
-    RetryDeadLetter = Jobs "jobs.retry_letter" v 1 Change -> (),
-    DiscardDeadLetter = Jobs "jobs.drop_letter" v 1 Change -> (),
+    ReadJobAnswer = Jobs "jobs.read_answer" v 1 Ask -> JobAnswer,
+    NotifyProducer = Jobs "jobs.notify_producer" v 1 Change -> (),
+    RetryDeadLetter = Jobs "jobs.retry_dead_letter" v 1 Change -> (),
+    DiscardDeadLetter = Jobs "jobs.discard_dead_letter" v 1 Change -> (),
 }
 
 /// Register a server under a name that is free, and connect it when enabled.
@@ -271,7 +274,7 @@ pub struct CompleteAuthorization {
     pub id: CommandId,
     pub grant: GrantId,
     /// Where the rest of what was begun lies.
-    pub begun: ValueId,
+    pub authorization: ValueId,
     /// The code, sealed at the door.
     pub code: SealedValue,
     /// Whose code the browser says it is (RFC 9207).

@@ -37,7 +37,7 @@ pub fn record_finding(
                 ServerProtocolDetected {
                     server: id,
                     name,
-                    era,
+                    protocol: era,
                 }
                 .into(),
             ]

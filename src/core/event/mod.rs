@@ -1,15 +1,18 @@
-//! What has happened: every change of state there is, each with its wire name and version.
+//! Events: every change of state, with its wire name and version.
 //!
-//! Events are forever. A changed shape is a new version with an upcast in [`Event::decode`] and a
-//! sample in `schemas/history`; unknown fields of newer versions are ignored.
+//! A stored event never changes. A new shape gets a new type or version, a step in [`upcast`] and a
+//! sample in `schemas/history`. The decoder ignores unknown fields.
 
+mod grant;
 mod jobs;
+pub mod public;
+pub mod upcast;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub use self::grant::{GrantRefreshFailed, GrantRefreshStarted, GrantRefreshed, GrantStored};
@@ -23,8 +26,6 @@ use super::model::remote::ProtocolMode;
 use super::model::server::ServerConfig;
 use super::model::tool::Tool;
 use super::names::{SecretName, ServerName, UserName};
-
-mod grant;
 
 /// The wire name and version of one event, written once.
 pub trait EventType: Serialize + serde::de::DeserializeOwned + JsonSchema {
@@ -59,13 +60,21 @@ macro_rules! events {
                 Ok(StoredEvent { type_name: self.type_name().into(), v, subject: self.subject(), data })
             }
 
-            /// Reads a stored event of this or an earlier version. A type or version that this
-            /// program does not know is [`DecodeError::Unknown`]: it must not fold past it.
+            /// Parses a stored event of a current or an earlier type and version.
+            ///
+            /// # Errors
+            /// [`DecodeError::Unknown`] if no program up to this version wrote the type and version.
+            /// A projection must not fold past such an event. [`DecodeError::Broken`] if the data
+            /// do not match the type.
             pub fn decode(stored: &StoredEvent) -> Result<Self, DecodeError> {
                 match (stored.type_name.as_str(), stored.v) {
-                    $(($wire, $version) => serde_json::from_str(stored.data.get()).map(Self::$name)
-                        .map_err(|e| DecodeError::Broken { type_name: $wire.into(), reason: e.to_string() }),)+
-                    _ => Err(DecodeError::Unknown { type_name: stored.type_name.clone(), v: stored.v }),
+                    $(($wire, $version) => serde_json::from_str(stored.data.get())
+                        .map(Self::$name)
+                        .map_err(|source| DecodeError::broken(stored, &source)),)+
+                    _ => match upcast::current_form(stored)? {
+                        Cow::Owned(current) => Self::decode(&current),
+                        Cow::Borrowed(_) => Err(DecodeError::unknown(stored)),
+                    },
                 }
             }
         }
@@ -84,13 +93,13 @@ events! {
     ServerDisabled = "server.disabled" v 1,
     ServerDeleted = "server.deleted" v 1,
     ServerToolsDiscovered = "server.tools_discovered" v 1,
-    ServerProtocolDetected = "server.era_found" v 1,
+    ServerProtocolDetected = "server.protocol_detected" v 1,
     ServerSessionOpened = "server.session_opened" v 1,
     ServerSessionEnded = "server.session_ended" v 1,
     GrantStored = "grant.stored" v 1,
-    GrantRefreshStarted = "grant.refreshing" v 1,
+    GrantRefreshStarted = "grant.refresh_started" v 1,
     GrantRefreshed = "grant.refreshed" v 1,
-    GrantRefreshFailed = "grant.not_refreshed" v 1,
+    GrantRefreshFailed = "grant.refresh_failed" v 1,
     PackageInstalled = "package.installed" v 1,
     PackageUpgraded = "package.upgraded" v 1,
     PackageLatestFound = "package.latest_found" v 1,
@@ -100,15 +109,15 @@ events! {
     JobAccepted = "job.accepted" v 1,
     JobStarted = "job.started" v 1,
     JobProgressed = "job.progressed" v 1,
-    JobRequeued = "job.returned" v 1,
+    JobRequeued = "job.requeued" v 1,
     JobCancelRequested = "job.cancel_requested" v 1,
     JobFinished = "job.finished" v 1,
-    JobExpired = "job.forgotten" v 1,
+    JobExpired = "job.expired" v 1,
     GoogleConnected = "google.connected" v 1,
-    DeadLetterStored = "dead.kept" v 1,
-    DeadLetterRemoved = "dead.dropped" v 1,
-    IdempotencyRecorded = "request.kept" v 1,
-    IdempotencyExpired = "request.forgotten" v 1,
+    DeadLetterStored = "dead_letter.stored" v 1,
+    DeadLetterRemoved = "dead_letter.removed" v 1,
+    IdempotencyRecorded = "idempotency.recorded" v 1,
+    IdempotencyExpired = "idempotency.expired" v 1,
 }
 
 /// A server got a name, a configuration and a new id.
@@ -165,7 +174,7 @@ pub struct ServerToolsDiscovered {
 pub struct ServerProtocolDetected {
     pub server: ServerId,
     pub name: ServerName,
-    pub era: ProtocolMode,
+    pub protocol: ProtocolMode,
 }
 
 /// A session with a server was opened. Its id is a credential and lies in the Vault under `value`.
@@ -282,52 +291,42 @@ impl Event {
             | Self::JobFinished(JobFinished { job, .. }) => return format!("job/{job}"),
             Self::JobExpired(_) => return "jobs".to_owned(),
             Self::GoogleConnected(e) => &e.server_name,
-            Self::DeadLetterStored(_) | Self::DeadLetterRemoved(_) => return "dead".to_owned(),
+            Self::DeadLetterStored(_) | Self::DeadLetterRemoved(_) => {
+                return "dead_letters".to_owned();
+            }
             Self::IdempotencyRecorded(_) | Self::IdempotencyExpired(_) => {
-                return "requests".to_owned();
+                return "idempotency".to_owned();
             }
         };
         format!("server/{name}")
     }
-
-    /// The event's data for readers outside: without the names of secrets.
-    pub fn public_data(&self, stored: &StoredEvent) -> Result<Box<RawValue>, serde_json::Error> {
-        let mut shown: Value = match self {
-            Self::SecretSet(_)
-            | Self::SecretDeleted(_)
-            | Self::GoogleConnected(_)
-            | Self::JobAccepted(_)
-            | Self::JobFinished(_)
-            | Self::ServerRegistered(_)
-            | Self::ServerUpdated(_) => serde_json::from_str(stored.data.get())?,
-            _ => return Ok(stored.data.clone()),
-        };
-        if let Self::SecretSet(_) | Self::SecretDeleted(_) | Self::GoogleConnected(_) = self
-            && let Some(secret) = shown.as_object_mut()
-        {
-            secret.retain(|field, _| matches!(field.as_str(), "server" | "serverName" | "user"));
-        }
-        if let Self::JobAccepted(_) | Self::JobFinished(_) = self
-            && let Some(job) = shown.as_object_mut()
-        {
-            job.retain(|field, _| !matches!(field.as_str(), "arguments" | "key" | "answer"));
-        }
-        if let Some(config) = shown.get_mut("config").and_then(Value::as_object_mut) {
-            config.remove("secretNames");
-        }
-        serde_json::value::to_raw_value(&shown)
-    }
 }
 
-/// Why a stored event cannot be folded.
+/// The reason why a stored event cannot be folded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error(
-        "the log holds an event {type_name} v{v}, which this version of mcp-api does not know; start a newer one"
+        "the log holds an event {type_name} v{v}, which this version of mcp-api does not know; start a newer version"
     )]
     Unknown { type_name: String, v: u16 },
-    #[error("the log holds an event {type_name} that cannot be read: {reason}")]
+    #[error("the log holds an event {type_name} whose data cannot be parsed: {reason}")]
     Broken { type_name: String, reason: String },
+}
+
+impl DecodeError {
+    fn unknown(stored: &StoredEvent) -> Self {
+        Self::Unknown {
+            type_name: stored.type_name.clone(),
+            v: stored.v,
+        }
+    }
+
+    fn broken(stored: &StoredEvent, error: &serde_json::Error) -> Self {
+        Self::Broken {
+            type_name: stored.type_name.clone(),
+            reason: error.to_string(),
+        }
+    }
 }
 
 /// An event as the log holds it.

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::core::event::{Actor, Entry, Event, StoredEvent};
+use crate::core::event::public::public_data;
+use crate::core::event::{Actor, Entry, upcast};
 use crate::core::failure::Failure;
 use crate::core::ids::{CommandId, Position};
 use crate::telemetry::error::internal_error;
@@ -85,7 +86,7 @@ impl EventView {
 /// Returns the public form of all events of one entry.
 ///
 /// # Errors
-/// Returns an internal error if an event cannot be decoded.
+/// Returns an internal error if the data of an event are damaged.
 pub fn entry_views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
     let Entry {
         position,
@@ -104,7 +105,10 @@ pub fn entry_views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
         .enumerate()
         .map(|(index, (actor, command_id, stored))| {
             let id = EventId { position, index };
-            let data = public_data(&stored)?;
+            let stored = upcast::current_form(&stored)
+                .map_err(internal_error)?
+                .into_owned();
+            let data = public_data(&stored).map_err(internal_error)?;
             let view = EventView {
                 id: id.to_string(),
                 at,
@@ -118,11 +122,6 @@ pub fn entry_views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
             Ok((id, view))
         })
         .collect()
-}
-
-fn public_data(stored: &StoredEvent) -> Result<Box<RawValue>, Failure> {
-    let event = Event::decode(stored).map_err(internal_error)?;
-    event.public_data(stored).map_err(internal_error)
 }
 
 #[cfg(test)]

@@ -263,7 +263,7 @@ pub async fn callback(
     let command = CompleteAuthorization {
         id: new_command_id(),
         grant: grant.clone(),
-        begun: started.begun,
+        authorization: started.begun,
         code,
         issuer: iss,
     };

@@ -20,7 +20,10 @@ fn digest(stored: StoredEvent) {
         Event::decode(&again).expect("what we write we can read"),
         event
     );
-    let _ = (event.subject(), event.public_data(&stored));
+    let _ = (
+        event.subject(),
+        mcp_api::core::event::public::public_data(&stored),
+    );
     let mut catalog = Catalog::default();
     let commit = crate::samples::commit(crate::samples::command_id(), &[event]);
     catalog.fold(&entry(1, vec![commit])).expect("folded");

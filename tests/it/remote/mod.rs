@@ -133,7 +133,7 @@ pub async fn eras(app: &App) -> Vec<Value> {
     let events = app.get("/events?limit=1000").await.ok();
     let events = events["events"].as_array().expect("events").iter();
     events
-        .filter(|event| event["type"] == "server.era_found")
-        .map(|event| event["data"]["era"].clone())
+        .filter(|event| event["type"] == "server.protocol_detected")
+        .map(|event| event["data"]["protocol"].clone())
         .collect()
 }

@@ -1,169 +1,258 @@
-//! Servers behind a URL: found out how they speak, spoken to, and remembered.
+//! Servers behind a URL. [`connect_http`] finds the protocol mode that the server speaks.
 
+mod body;
 mod endpoint;
-pub mod http_sse;
-pub mod notifications;
-pub mod param_headers;
-pub mod protocol;
+mod http_sse;
+mod notifications;
+mod open;
+mod param_headers;
+mod protocol;
+mod receive;
+mod resume;
+#[cfg(test)]
+mod scripted_server;
 mod session;
 mod sse;
-pub mod streamable;
-pub mod transport;
+mod streamable;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::HeaderMap;
+use url::Url;
+
 use self::endpoint::HttpEndpoint;
 pub use self::http_sse::HttpSseConnection;
+use self::open::{OpenError, OpenedSession};
 use self::protocol::ProtocolContext;
-use self::session::{HttpSession, OpenError, keep};
+use self::session::HttpSession;
 pub use self::streamable::StreamableHttpConnection;
-use self::transport::HttpTransport;
-use super::connection::{ConnectError, Connection, ConnectionDeps};
-use crate::core::catalog::server::Server;
-use crate::core::decide::remote::RemoteFinding;
-use crate::core::ids::ValueId;
-use crate::core::model::remote::{ProtocolMode, Remote};
+use self::transport::{HttpTransport, TransportError};
+use super::call::{ClientOptions, ConnectError};
+use super::host::{AccessTokens, Credentials, NotificationSink, SessionStore};
+use super::jsonrpc::note;
+use super::tool_list::{ToolListError, ToolListPager, method_result};
+use crate::core::model::remote::{ProtocolMode, ReconnectionOptions};
 use crate::core::model::tool::Tools;
+use crate::core::names::ServerName;
 
-/// How long a server may think about a method that it perhaps does not know.
-const DISCOVERY: Duration = Duration::from_secs(5);
+/// The longest wait for the reply to `server/discover`, which a server need not know.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connects in the way that is remembered; else finds out which it is.
-pub async fn connect_remote(
-    server: &Server,
-    remote: &Remote,
-    shared: &ConnectionDeps,
-) -> Result<(Connection, Tools), ConnectError> {
-    let (memory, hearing) = (&shared.memory, shared.hearing.clone());
-    let endpoint = HttpEndpoint::open(server, remote, memory, hearing.redactor.clone()).await?;
-    let wire = HttpTransport::new(
+/// The server to connect to.
+pub struct HttpTarget {
+    pub name: ServerName,
+    pub url: Url,
+    /// The headers of every request that are no credentials.
+    pub headers: HeaderMap,
+    pub credentials: Arc<dyn Credentials>,
+    /// The access token, which replaces an `Authorization` header.
+    pub tokens: Option<Arc<dyn AccessTokens>>,
+    pub sessions: Arc<dyn SessionStore>,
+    /// Whether the connection reads the server's own stream.
+    pub listen: bool,
+    /// The protocol mode of the last connection.
+    pub protocol: Option<ProtocolMode>,
+    pub reconnection_options: ReconnectionOptions,
+}
+
+/// A connection to a server behind a URL.
+pub enum HttpConnection {
+    /// 2025-03-26 and later.
+    Streamable(Box<StreamableHttpConnection>),
+    /// 2024-11-05.
+    Sse(Box<HttpSseConnection>),
+}
+
+/// Connects in the protocol mode of the last connection. If the server speaks another mode now, all modes are tried.
+pub async fn connect_http(
+    target: HttpTarget,
+    options: ClientOptions,
+) -> Result<(HttpConnection, Tools), ConnectError> {
+    let endpoint =
+        HttpEndpoint::new(&target).map_err(|error| ConnectError::from(error.to_string()))?;
+    let transport = HttpTransport::new(
         endpoint,
-        hearing,
-        shared.result_limit,
-        remote.reconnection_options,
+        options.sink.clone(),
+        options.result_limit,
+        target.reconnection_options,
     );
-    let session = HttpSession::new(wire, memory.clone());
-    let connecting = Connecting { server, session };
-    let (connection, tools, era) = connecting.find().await?;
-    memory.found(RemoteFinding::Era(era)).await;
+    let connecting = Connecting {
+        session: HttpSession::new(transport, target.sessions),
+        sink: options.sink,
+        listen: target.listen,
+    };
+    let (connection, tools, mode) = connecting.find_mode(target.protocol).await?;
+    connecting.sink.protocol_detected(mode).await;
     Ok((connection, tools))
 }
 
-struct Connecting<'a> {
-    server: &'a Server,
+struct Connecting {
     session: Arc<HttpSession>,
+    sink: Arc<dyn NotificationSink>,
+    listen: bool,
 }
 
-type Connected = (Connection, Tools);
+type Connected = (HttpConnection, Tools);
 
-impl Connecting<'_> {
-    async fn find(&self) -> Result<(Connection, Tools, ProtocolMode), ConnectError> {
-        let with = |era| move |(connection, tools): Connected| (connection, tools, era);
-        let remembered = self.server.era;
-        if let Some(era) = remembered {
-            let tried = match era {
-                ProtocolMode::Stateless => self.stateless(true).await,
-                ProtocolMode::Session => self.with_session().await,
-                ProtocolMode::Sse => self.sse().await.map_err(OpenError::not_this),
-            };
-            match tried {
-                Ok(connected) => return Ok(with(era)(connected)),
-                Err(OpenError::Failed(reason)) => return Err(reason),
-                // It speaks otherwise than it did.
-                Err(OpenError::NotThis(_) | OpenError::Stateless) => {}
-            }
-        } else if self.kept().is_some() {
-            // Somebody knows a session: then it has sessions.
-            match self.with_session().await {
-                Ok(connected) => return Ok(with(ProtocolMode::Session)(connected)),
-                Err(OpenError::Failed(reason)) => return Err(reason),
-                Err(OpenError::NotThis(_) | OpenError::Stateless) => {}
-            }
-        }
-        match self.stateless(false).await {
-            Ok(connected) => return Ok(with(ProtocolMode::Stateless)(connected)),
-            Err(OpenError::Failed(reason)) => return Err(reason),
-            Err(OpenError::NotThis(_) | OpenError::Stateless) => {}
-        }
-        let reason = match self.with_session().await {
-            Ok(connected) => return Ok(with(ProtocolMode::Session)(connected)),
-            Err(OpenError::Failed(reason)) => return Err(reason),
-            Err(OpenError::Stateless) => {
-                return Err("it wants to be asked without a session, and then is not".into());
-            }
-            Err(OpenError::NotThis(reason)) => reason,
+impl Connecting {
+    async fn find_mode(
+        &self,
+        known: Option<ProtocolMode>,
+    ) -> Result<(HttpConnection, Tools, ProtocolMode), ConnectError> {
+        let stored = match known {
+            None | Some(ProtocolMode::Session) => self.session.store.load().await.is_some(),
+            Some(ProtocolMode::Stateless | ProtocolMode::Sse) => false,
         };
-        let connected = self.sse().await.map_err(|sse| ConnectError {
-            reason: format!("{reason}; {}", sse.reason),
-            ..sse
-        })?;
-        Ok(with(ProtocolMode::Sse)(connected))
+        // A server with a stored session has sessions.
+        let likely = known.or(stored.then_some(ProtocolMode::Session));
+        if let Some(mode) = likely {
+            match self.connect_as(mode).await {
+                Ok((connection, tools)) => return Ok((connection, tools, mode)),
+                Err(OpenError::Failed(error)) => return Err(error),
+                // The server changed its mode.
+                Err(OpenError::OtherMode(_) | OpenError::Stateless) => {}
+            }
+        }
+        self.try_all_modes().await
     }
 
-    /// 2026-07-28. What is remembered need not be asked again.
-    async fn stateless(&self, remembered: bool) -> Result<Connected, OpenError> {
-        if !remembered {
-            let discovered = tokio::time::timeout(DISCOVERY, self.session.discover()).await;
-            let late = |_| OpenError::NotThis("server/discover was not answered".into());
-            discovered.map_err(late)??;
+    async fn connect_as(&self, mode: ProtocolMode) -> Result<Connected, OpenError> {
+        match mode {
+            ProtocolMode::Stateless => self.connect_known_stateless().await,
+            ProtocolMode::Session => self.connect_with_session().await,
+            ProtocolMode::Sse => self.connect_sse().await.map_err(OpenError::other_mode),
         }
-        self.session.use_talk(ProtocolContext::stateless());
+    }
+
+    async fn try_all_modes(&self) -> Result<(HttpConnection, Tools, ProtocolMode), ConnectError> {
+        match self.discover_stateless().await {
+            Ok((connection, tools)) => return Ok((connection, tools, ProtocolMode::Stateless)),
+            Err(OpenError::Failed(error)) => return Err(error),
+            Err(OpenError::OtherMode(_) | OpenError::Stateless) => {}
+        }
+        let reason = match self.connect_with_session().await {
+            Ok((connection, tools)) => return Ok((connection, tools, ProtocolMode::Session)),
+            Err(OpenError::Failed(error)) => return Err(error),
+            Err(OpenError::Stateless) => {
+                return Err("it asks for requests without a session, and refuses them".into());
+            }
+            Err(OpenError::OtherMode(reason)) => reason,
+        };
+        match self.connect_sse().await {
+            Ok((connection, tools)) => Ok((connection, tools, ProtocolMode::Sse)),
+            Err(error) => Err(ConnectError {
+                reason: format!("{reason}; {}", error.reason),
+                ..error
+            }),
+        }
+    }
+
+    /// Connects without a session (2026-07-28) to a server that spoke this mode before.
+    async fn connect_known_stateless(&self) -> Result<Connected, OpenError> {
+        self.session.use_context(ProtocolContext::stateless());
         match streamable::list(&self.session).await {
-            Ok(tools) => Ok(self.http(tools)),
-            Err(ConnectError {
-                reason,
-                denied: None,
-            }) if remembered && !self.session.is_lost() => Err(OpenError::NotThis(reason)),
-            Err(reason) => Err(OpenError::Failed(reason)),
+            Ok(tools) => Ok(self.streamable(tools)),
+            Err(error) if error.denied.is_none() && !self.session.is_lost() => {
+                Err(OpenError::OtherMode(error.reason))
+            }
+            Err(error) => Err(OpenError::Failed(error)),
         }
     }
 
-    /// 2025-03-26 to 2025-11-25. A session of earlier is taken up again; a stale one is replaced in passing.
-    async fn with_session(&self) -> Result<Connected, OpenError> {
-        if let Some(kept) = self.kept()
-            && let Some(stored) = self.session.memory.session(kept).await
-        {
-            self.session
-                .use_talk(ProtocolContext::resume(&stored, kept));
-            return match streamable::list(&self.session).await {
-                Ok(tools) => {
-                    if self.session.talk().number == 0 {
-                        self.session.wire.hearing.note("its session was resumed");
-                    }
-                    Ok(self.http(tools))
-                }
-                Err(reason) => Err(OpenError::Failed(reason)),
-            };
-        }
-        let (talk, stored) = self.session.initialize().await?;
-        self.session.use_talk(talk);
+    async fn discover_stateless(&self) -> Result<Connected, OpenError> {
+        let discovered = tokio::time::timeout(DISCOVERY_TIMEOUT, self.session.discover()).await;
+        let context = discovered
+            .map_err(|_| OpenError::OtherMode("server/discover was not answered".into()))??;
+        self.session.use_context(context);
         let tools = streamable::list(&self.session)
             .await
             .map_err(OpenError::Failed)?;
-        // Before anybody hears that it is connected: what was answered survives a kill.
-        keep(self.session.memory.clone(), stored, self.kept()).await;
-        Ok(self.http(tools))
+        Ok(self.streamable(tools))
     }
 
-    async fn sse(&self) -> Result<Connected, ConnectError> {
-        let (sse, tools) = HttpSseConnection::connect(&self.session.wire).await?;
-        Ok((Connection::Sse(Box::new(sse)), tools))
+    /// Connects with a session (2025-03-26 to 2025-11-25): with the stored one, or with a new one.
+    async fn connect_with_session(&self) -> Result<Connected, OpenError> {
+        if let Some(tools) = self.resume_session().await? {
+            return Ok(self.streamable(tools));
+        }
+        let OpenedSession { context, stored } = self.session.initialize(false).await?;
+        self.session.use_context(context);
+        let tools = streamable::list(&self.session)
+            .await
+            .map_err(OpenError::Failed)?;
+        // The session is stored before the server counts as connected, so that it survives a killed worker.
+        match stored {
+            Some(stored) => self.session.store.store(&stored).await,
+            None => self.session.store.end().await,
+        }
+        Ok(self.streamable(tools))
     }
 
-    /// The session of earlier; users' own are not kept.
-    fn kept(&self) -> Option<ValueId> {
-        self.server
-            .session
-            .filter(|_| self.session.memory.user.is_none())
+    /// Lists the tools in the stored session. Returns `None` if there is none, or if the server refuses it in whatever
+    /// way, because then only the answer to `initialize` decides.
+    async fn resume_session(&self) -> Result<Option<Tools>, OpenError> {
+        let Some(stored) = self.session.store.load().await else {
+            return Ok(None);
+        };
+        self.session.use_context(ProtocolContext::resume(&stored));
+        match self.list_once().await {
+            Ok(tools) => {
+                note(&*self.sink, "its session was resumed");
+                Ok(Some(tools))
+            }
+            Err(ResumeError::Unreachable(error)) => Err(OpenError::Failed(error)),
+            Err(ResumeError::Refused(reason)) => {
+                note(
+                    &*self.sink,
+                    &format!("its stored session was refused, so another one is opened: {reason}"),
+                );
+                self.session.use_context(ProtocolContext::default());
+                Ok(None)
+            }
+        }
     }
 
-    fn http(&self, tools: Tools) -> Connected {
-        (
-            Connection::Http(Box::new(StreamableHttpConnection::new(
-                self.session.clone(),
-            ))),
-            tools,
-        )
+    /// Lists the tools without opening another session.
+    async fn list_once(&self) -> Result<Tools, ResumeError> {
+        const METHOD: &str = "tools/list";
+        let session = &self.session;
+        let context = session.context();
+        let mut pager = ToolListPager::new(session.transport.result_limit);
+        while let Some(params) = pager.next_params() {
+            let request = session.message(METHOD, &context.params(&params));
+            let received = session.transport.send_request(&context, &request).await?;
+            let refused = |error: ToolListError| ResumeError::Refused(error.to_string());
+            let page = method_result(METHOD, received.reply).map_err(refused)?;
+            pager.add_page(page).map_err(refused)?;
+        }
+        Ok(pager.finish(&*self.sink))
+    }
+
+    async fn connect_sse(&self) -> Result<Connected, ConnectError> {
+        let (sse, tools) = HttpSseConnection::connect(&self.session.transport).await?;
+        Ok((HttpConnection::Sse(Box::new(sse)), tools))
+    }
+
+    fn streamable(&self, tools: Tools) -> Connected {
+        let connection = StreamableHttpConnection::new(self.session.clone(), self.listen);
+        (HttpConnection::Streamable(Box::new(connection)), tools)
+    }
+}
+
+/// Why a stored session was not resumed.
+enum ResumeError {
+    /// The server was not reached, so the session may be valid.
+    Unreachable(ConnectError),
+    Refused(String),
+}
+
+impl From<TransportError> for ResumeError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Unreachable(_) => Self::Unreachable(error.into()),
+            error => Self::Refused(error.to_string()),
+        }
     }
 }

@@ -1,128 +1,213 @@
-//! The server's own stream: what it says without being asked, first of all that its tools have changed.
+//! Reads the server's own stream, which brings notifications such as `tools/list_changed`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use tokio::time::Instant;
 
-use super::endpoint::RedactionGuard;
-use super::protocol::{EVENT_STREAM, ProtocolContext};
+use super::endpoint::{HttpRequest, RedactionGuards};
+use super::protocol::ProtocolContext;
 use super::session::HttpSession;
 use super::sse::SseReader;
-use super::transport::{TransportError, content_type};
+use super::transport::TransportError;
+use crate::workers::mcp::jsonrpc::note;
 
-/// Listens until the connection is lost, or the server has no such stream.
+/// A stream that lasted for this time was no failed attempt.
+const USEFUL_STREAM: Duration = Duration::from_secs(5);
+
+/// What the next attempt needs to know about the earlier ones.
+#[derive(Default)]
+struct Attempts {
+    /// Attempts in a row that brought nothing.
+    failed: u32,
+    last_event: Option<String>,
+    /// The pause that the server asks for, in milliseconds.
+    retry: Option<u64>,
+}
+
+/// The end of one attempt.
+enum StreamEnd {
+    /// The session was replaced, so the next stream begins anew.
+    SessionReplaced,
+    /// The server has no such stream.
+    Unsupported,
+    /// The connection has ended.
+    Lost,
+    Closed(String),
+}
+
+/// Reads the stream until the connection ends, or until the server does not offer the stream any more. A stream that
+/// ends at once is opened again after growing pauses, and given up after `maxRetries` of them.
 pub async fn listen(session: Arc<HttpSession>) {
-    let (mut last, mut retry, mut attempt) = (None::<String>, None, 0u32);
+    let mut attempts = Attempts::default();
     loop {
-        let talk = session.talk();
-        let renewed = session.renewed.notified();
-        let opened = match talk.stateless {
-            true => subscribe(&session, &talk).await,
-            false => session.wire.open_stream(&talk, last.as_deref()).await,
+        let reason = match read_one_stream(&session, &mut attempts).await {
+            StreamEnd::SessionReplaced => {
+                attempts = Attempts::default();
+                continue;
+            }
+            StreamEnd::Unsupported | StreamEnd::Lost => return,
+            StreamEnd::Closed(reason) => reason,
         };
-        let why = match opened {
-            Ok((mut events, _hidden)) => {
-                let heard = tokio::select! {
-                    heard = hear_all(&session, &talk, &mut events) => heard,
-                    () = renewed => {
-                        (last, attempt) = (None, 0);
-                        continue;
-                    }
-                };
-                last = events.last_id().map(str::to_owned).or(last);
-                retry = events.retry().or(retry);
-                if heard {
-                    attempt = 0;
-                }
-                "it closed its stream".to_owned()
-            }
-            Err(TransportError::Wrong {
-                status: Some(status),
-                ..
-            }) if status.is_client_error() => {
-                // Either it has no such stream, or it does not know the session: then every request says so.
-                if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
-                    && talk.has_session()
-                {
-                    let _ = session.request("ping", "").await;
-                    if session.talk().number != talk.number {
-                        last = None;
-                        continue;
-                    }
-                }
-                return;
-            }
-            Err(TransportError::Unreachable(reason)) => {
-                if attempt >= session.wire.options.max_retries {
-                    return session.mark_lost(&reason);
-                }
-                reason
-            }
-            Err(trouble) => trouble.reason(),
-        };
-        if attempt >= session.wire.options.max_retries {
-            session
-                .wire
-                .hearing
-                .note(&format!("it is not listened to any more: {why}"));
-            return;
+        let transport = &session.transport;
+        if attempts.failed >= transport.options.max_retries {
+            return note(
+                &*transport.sink,
+                &format!("the client reads the server's own stream no longer: {reason}"),
+            );
         }
-        pause(&session, session.wire.pause(attempt, retry)).await;
-        attempt += 1;
+        let pause = transport.pause(attempts.failed, attempts.retry);
+        attempts.failed += 1;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = session.reopened.notified() => {}
+        }
     }
 }
 
-/// Waits, but not for a session that is gone.
-async fn pause(session: &HttpSession, pause: Duration) {
-    tokio::select! {
-        () = tokio::time::sleep(pause) => {}
-        () = session.renewed.notified() => {}
+async fn read_one_stream(session: &Arc<HttpSession>, attempts: &mut Attempts) -> StreamEnd {
+    let context = session.context();
+    let reopened = session.reopened.notified();
+    let opened = if context.stateless {
+        subscribe(session, &context).await
+    } else {
+        session
+            .transport
+            .open_stream(&context, attempts.last_event.as_deref())
+            .await
+    };
+    let (mut events, _redaction) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return open_error(session, &context, attempts, error).await,
+    };
+    let opened_at = Instant::now();
+    let has_message = tokio::select! {
+        has_message = read_events(session, &context, &mut events) => has_message,
+        () = reopened => return StreamEnd::SessionReplaced,
+    };
+    if let Some(id) = events.last_id() {
+        attempts.last_event = Some(id.to_owned());
+    }
+    attempts.retry = events.retry().or(attempts.retry);
+    if has_message || opened_at.elapsed() >= USEFUL_STREAM {
+        attempts.failed = 0;
+    }
+    StreamEnd::Closed("it closed its stream".into())
+}
+
+async fn open_error(
+    session: &Arc<HttpSession>,
+    context: &ProtocolContext,
+    attempts: &Attempts,
+    error: TransportError,
+) -> StreamEnd {
+    match error {
+        TransportError::Protocol {
+            status: Some(StatusCode::METHOD_NOT_ALLOWED),
+            ..
+        } => StreamEnd::Unsupported,
+        TransportError::Protocol {
+            status: Some(status),
+            ..
+        } if status.is_client_error() => {
+            // The server has no such stream, or it does not know the session. A ping shows which.
+            if context.has_session() {
+                let _ = session.request("ping", "").await;
+            }
+            if session.context().number == context.number {
+                StreamEnd::Unsupported
+            } else {
+                StreamEnd::SessionReplaced
+            }
+        }
+        TransportError::Unreachable(_)
+            if attempts.failed >= session.transport.options.max_retries =>
+        {
+            session.mark_lost(&error.to_string());
+            StreamEnd::Lost
+        }
+        error => StreamEnd::Closed(error.to_string()),
     }
 }
 
-/// Whether anything was said before the stream ended.
-async fn hear_all(session: &HttpSession, talk: &ProtocolContext, events: &mut SseReader) -> bool {
-    let mut heard = false;
+/// Reads events until the stream ends. Returns whether one of them was a message.
+async fn read_events(
+    session: &HttpSession,
+    context: &ProtocolContext,
+    events: &mut SseReader,
+) -> bool {
+    let mut has_message = false;
     while let Ok(Some(event)) = events.next().await {
-        heard = true;
         if event.name == "message" {
-            let _ = session.wire.on_message(talk, &event.data, None);
+            has_message |= !event.data.trim_ascii().is_empty();
+            let _ = session.transport.on_event(context, &event.data, None);
         }
     }
-    heard
+    has_message
 }
 
-/// Without sessions the stream is the answer to a request (2026-07-28, subscriptions).
+/// Opens the stream of a server without sessions, which is the reply to a request (MCP 2026-07-28, subscriptions).
 async fn subscribe(
     session: &HttpSession,
-    talk: &ProtocolContext,
-) -> Result<(SseReader, RedactionGuard), TransportError> {
-    let message = session.message(
-        talk,
-        "subscriptions/listen",
-        r#""notifications":{"toolsListChanged":true}"#,
-    );
-    let (wire, headers) = (&session.wire, talk.headers(message.method, None));
-    let sent = wire
-        .endpoint
-        .send(Method::POST, &wire.endpoint.place, &headers, message.body)
-        .await;
-    let (response, hidden) = sent?;
-    let status = response.status();
-    if !status.is_success() || content_type(&response) != EVENT_STREAM {
-        let reason = format!("HTTP {status}");
-        // What is answered with something else has no such stream, as 405 says it for the other kind.
-        let status = if status.is_success() {
-            StatusCode::METHOD_NOT_ALLOWED
-        } else {
-            status
-        };
-        return Err(TransportError::Wrong {
-            reason,
-            begun: false,
-            status: Some(status),
-        });
+    context: &ProtocolContext,
+) -> Result<(SseReader, RedactionGuards), TransportError> {
+    let params = context.params(r#""notifications":{"toolsListChanged":true}"#);
+    let request = session.message("subscriptions/listen", &params);
+    let transport = &session.transport;
+    let message = HttpRequest {
+        method: Method::POST,
+        url: &transport.endpoint.url,
+        headers: &context.headers(request.method, None),
+        body: request.body,
+        token_is_fresh: false,
+    };
+    let (response, redaction) = transport.endpoint.send(message).await?;
+    let events = transport.stream_of(response)?;
+    Ok((events, redaction))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open::OpenedSession;
+    use super::super::scripted_server::{RecordingStore, ScriptedResponse, ScriptedServer};
+    use super::*;
+    use crate::workers::mcp::host::tests::RecordingSink;
+
+    /// Opens a session and reads the server's own stream to its end.
+    async fn listen_to(server: &ScriptedServer) -> Arc<RecordingSink> {
+        let sink = Arc::<RecordingSink>::default();
+        let transport = server.transport(sink.clone());
+        let session = HttpSession::new(transport, Arc::<RecordingStore>::default());
+        let opened = session.initialize(false).await;
+        let OpenedSession { context, .. } =
+            opened.map_err(|error| error.to_string()).expect("opened");
+        session.use_context(context);
+        listen(session).await;
+        sink
     }
-    Ok((SseReader::new(response, wire.result_limit), hidden))
+
+    #[tokio::test]
+    async fn a_stream_that_ends_at_once_is_given_up() {
+        let server = ScriptedServer::start(|request| {
+            let is_stream = request.method() == "GET";
+            is_stream.then(|| ScriptedResponse::stream("id: 1\nretry: 20\ndata:\n\n"))
+        })
+        .await;
+        let sink = listen_to(&server).await;
+        assert_eq!(server.count("GET"), 3, "the first attempt and two more");
+        let lines = sink.lines();
+        assert!(
+            lines.iter().any(|text| text.contains("no longer")),
+            "{lines:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_without_such_a_stream_is_asked_once() {
+        let server = ScriptedServer::start(|_| None).await;
+        let sink = listen_to(&server).await;
+        assert_eq!(server.count("GET"), 1);
+        assert!(sink.lines().is_empty());
+    }
 }

@@ -1,73 +1,86 @@
-//! Arguments that a tool wants to see among the headers, too (`x-mcp-header`, 2026-07-28): a server without sessions
-//! refuses a call that lacks them.
+//! Arguments that a call repeats in headers (`x-mcp-header`, MCP 2026-07-28). A server without sessions refuses a call
+//! that lacks such a header.
 
 use std::collections::HashMap;
 
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::Value;
 
-use super::protocol::encoded;
+use super::protocol::encode_header;
 use crate::core::model::tool::Tools;
 
 const ANNOTATION: &str = "x-mcp-header";
 
-/// By tool: where in its arguments a value is, and the header it goes into.
+/// The headers of each tool.
 #[derive(Default)]
-pub struct ParamHeaders(HashMap<String, Vec<(Vec<String>, HeaderName)>>);
+pub struct ParamHeaders(HashMap<String, Vec<ParamHeader>>);
+
+/// A header that repeats one argument.
+struct ParamHeader {
+    /// The keys that lead to the argument.
+    path: Vec<String>,
+    header: HeaderName,
+}
 
 impl ParamHeaders {
-    pub fn of(tools: &Tools) -> Self {
-        let annotated =
+    pub fn from_tools(tools: &Tools) -> Self {
+        let is_annotated =
             |raw: &str| memchr::memmem::find(raw.as_bytes(), ANNOTATION.as_bytes()).is_some();
         let tools = tools
             .tools
             .iter()
-            .filter(|tool| annotated(tool.raw().get()))
+            .filter(|tool| is_annotated(tool.raw().get()))
             .filter_map(|tool| {
                 let schema: Value = serde_json::from_str(tool.raw().get()).ok()?;
-                let mut found = Vec::new();
-                collect(&schema["inputSchema"], &mut Vec::new(), &mut found);
-                (!found.is_empty()).then_some((tool.name()?, found))
+                let mut headers = Vec::new();
+                collect(&schema["inputSchema"], &mut Vec::new(), &mut headers);
+                (!headers.is_empty()).then_some((tool.name()?, headers))
             });
         Self(tools.collect())
     }
 
-    /// The headers of a call, which is read again for them: hardly any tool wants them.
+    /// Returns the headers of a call. The message is parsed only for a tool that has such headers, which is rare.
     pub fn headers(&self, tool: &str, message: &[u8]) -> Vec<(HeaderName, HeaderValue)> {
-        let Some(wanted) = self.0.get(tool) else {
+        let Some(param_headers) = self.0.get(tool) else {
             return vec![];
         };
         let Ok(message) = serde_json::from_slice::<Value>(message) else {
             return vec![];
         };
         let arguments = &message["params"]["arguments"];
-        let header = |(path, name): &(Vec<String>, HeaderName)| {
-            let text = match path
+        let header = |param: &ParamHeader| {
+            let text = match param
+                .path
                 .iter()
                 .fold(arguments, |value, key| &value[key.as_str()])
             {
                 Value::String(text) => text.clone(),
-                Value::Bool(yes) => yes.to_string(),
+                Value::Bool(value) => value.to_string(),
                 Value::Number(number) => number.to_string(),
                 Value::Null | Value::Array(_) | Value::Object(_) => return None,
             };
-            let mut value = encoded(&text)?;
+            let mut value = encode_header(&text)?;
             value.set_sensitive(true);
-            Some((name.clone(), value))
+            Some((param.header.clone(), value))
         };
-        wanted.iter().filter_map(header).collect()
+        param_headers.iter().filter_map(header).collect()
     }
 }
 
-/// Annotations count where only `properties` lead to them.
-fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, HeaderName)>) {
+/// Collects the annotated properties. An annotation below `items` or another keyword does not count.
+fn collect(schema: &Value, path: &mut Vec<String>, headers: &mut Vec<ParamHeader>) {
     for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
         path.push(key.clone());
-        let name = schema[ANNOTATION]
+        let header = schema[ANNOTATION]
             .as_str()
             .and_then(|name| format!("mcp-param-{name}").parse().ok());
-        found.extend(name.map(|name| (path.clone(), name)));
-        collect(schema, path, found);
+        if let Some(header) = header {
+            headers.push(ParamHeader {
+                path: path.clone(),
+                header,
+            });
+        }
+        collect(schema, path, headers);
         path.pop();
     }
 }
@@ -85,10 +98,10 @@ mod tests {
             "list": { "items": { "x-mcp-header": "Never" } },
         } } });
         let raw = serde_json::value::to_raw_value(&tool).expect("JSON");
-        let mirrored = ParamHeaders::of(&Tools::new(vec![raw.into()]));
+        let param_headers = ParamHeaders::from_tools(&Tools::new(vec![raw.into()]));
         let message = json!({ "params": { "arguments": { "region": "zürich", "in": { "n": 3 }, "list": ["x"] } } });
-        let mut headers = mirrored.headers("t", message.to_string().as_bytes());
-        headers.sort_by(|a, b| a.0.as_str().cmp(b.0.as_str()));
+        let mut headers = param_headers.headers("t", message.to_string().as_bytes());
+        headers.sort_by_key(|(name, _)| name.as_str().to_owned());
         let shown: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))
@@ -100,6 +113,6 @@ mod tests {
                 ("mcp-param-region", "=?base64?esO8cmljaA==?=")
             ]
         );
-        assert!(mirrored.headers("other", b"{}").is_empty());
+        assert!(param_headers.headers("other", b"{}").is_empty());
     }
 }

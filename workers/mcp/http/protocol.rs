@@ -1,18 +1,18 @@
-//! What is said with every request besides its body: the protocol's version, the session, and in the stateless era
-//! what the body is about.
+//! The headers and metadata of every message: the protocol version, the session, and without sessions the subject of
+//! the message.
 
 use std::borrow::Cow;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::core::ids::ValueId;
 use crate::core::model::remote::StoredSession;
 
-/// The newest version without sessions, and with them.
+/// The version without sessions.
 pub const STATELESS: &str = "2026-07-28";
+/// The newest version with sessions.
 pub const NEWEST_WITH_SESSION: &str = "2025-11-25";
-/// Versions that begin with `initialize`.
+/// The versions that begin with `initialize`.
 pub const WITH_SESSION: [&str; 4] = [
     "2024-11-05",
     "2025-03-26",
@@ -20,7 +20,7 @@ pub const WITH_SESSION: [&str; 4] = [
     NEWEST_WITH_SESSION,
 ];
 
-/// Who asks, in every body of the stateless era.
+/// The members of `_meta` in every request without a session.
 pub const META: &str = concat!(
     r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
     r#""io.modelcontextprotocol/clientInfo":{"name":"mcp-api","version":""#,
@@ -32,28 +32,29 @@ pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub const EVENT_STREAM: &str = "text/event-stream";
 
-/// How a server is spoken to at the moment.
+/// The protocol mode and the session of a connection.
 #[derive(Clone)]
 pub struct ProtocolContext {
     pub stateless: bool,
-    /// What every message is sent with.
+    /// The headers of every message.
     base: HeaderMap,
-    /// Where the session lies.
-    pub kept: Option<ValueId>,
-    /// Counts sessions: who finds one stale looks whether there is a newer one.
+    /// The number of the session in this connection. A request that finds its session lost compares numbers, because
+    /// another request may have opened a new session.
     pub number: u64,
 }
 
 impl ProtocolContext {
-    /// A version is not named before it is agreed on.
+    /// Returns the context of a session, or of `initialize`, which names no version.
     pub fn new(version: Option<&str>, session: Option<&str>) -> Self {
         let mut base = HeaderMap::with_capacity(8);
         base.insert(
             ACCEPT,
             HeaderValue::from_static("application/json, text/event-stream"),
         );
+        base.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         base.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(version) = version.and_then(|version| HeaderValue::from_str(version).ok()) {
             base.insert(VERSION, version);
@@ -65,11 +66,11 @@ impl ProtocolContext {
         Self {
             stateless: false,
             base,
-            kept: None,
             number: 0,
         }
     }
 
+    /// Returns the context of a server without sessions.
     pub fn stateless() -> Self {
         Self {
             stateless: true,
@@ -77,28 +78,25 @@ impl ProtocolContext {
         }
     }
 
-    /// Takes up a session that was opened earlier.
-    pub fn resume(session: &StoredSession, kept: ValueId) -> Self {
+    /// Returns the context of a stored session.
+    pub fn resume(session: &StoredSession) -> Self {
         let version = session
             .initialize
             .as_ref()
             .and_then(|initialize| initialize["protocolVersion"].as_str());
-        Self {
-            kept: Some(kept),
-            ..Self::new(version, Some(&session.id))
-        }
+        Self::new(version, Some(&session.id))
     }
 
     pub fn has_session(&self) -> bool {
         self.base.contains_key(SESSION_ID)
     }
 
-    /// The members that every `params` has in its `_meta`.
+    /// Returns the members of `_meta` in every request.
     pub fn meta(&self) -> &'static str {
         if self.stateless { META } else { "" }
     }
 
-    /// A request's `params`, of these members.
+    /// Returns the `params` of a request from its members.
     pub fn params(&self, members: &str) -> String {
         match (self.stateless, members.is_empty()) {
             (false, _) => format!("{{{members}}}"),
@@ -107,34 +105,34 @@ impl ProtocolContext {
         }
     }
 
-    /// The headers of a message about that method, and that tool.
-    pub fn headers(&self, method: &'static str, name: Option<&str>) -> Cow<'_, HeaderMap> {
+    /// Returns the headers of a message.
+    pub fn headers(&self, method: &'static str, tool: Option<&str>) -> Cow<'_, HeaderMap> {
         if !self.stateless {
             return Cow::Borrowed(&self.base);
         }
         let mut headers = self.base.clone();
         headers.insert(METHOD, HeaderValue::from_static(method));
-        if let Some(name) = name.and_then(encoded) {
-            headers.insert(NAME, name);
+        if let Some(tool) = tool.and_then(encode_header) {
+            headers.insert(NAME, tool);
         }
         Cow::Owned(headers)
     }
 
-    /// The headers of a request for the server's own stream.
+    /// Returns the headers of a request for a stream, after the event `last_event` if the stream is resumed.
     pub fn stream_headers(&self, last_event: Option<&str>) -> HeaderMap {
         let mut headers = self.base.clone();
         headers.remove(CONTENT_TYPE);
         headers.insert(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
-        if let Some(last) = last_event.and_then(|last| HeaderValue::from_str(last).ok()) {
-            headers.insert(HeaderName::from_static("last-event-id"), last);
+        if let Some(id) = last_event.and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert(LAST_EVENT_ID, id);
         }
         headers
     }
 }
 
-/// A text as a header has it (2026-07-28, transports): in base64 where it would not arrive as it is.
-pub fn encoded(text: &str) -> Option<HeaderValue> {
-    let plain = text.bytes().all(|b| (0x20..=0x7e).contains(&b)) && text.trim() == text;
+/// Encodes a text for a header, in base64 if the text would change on its way (MCP 2026-07-28, transports).
+pub fn encode_header(text: &str) -> Option<HeaderValue> {
+    let plain = text.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) && text.trim() == text;
     if plain && !(text.starts_with("=?base64?") && text.ends_with("?=")) {
         return HeaderValue::from_str(text).ok();
     }

@@ -1,302 +1,351 @@
-//! The conversation with one server: opened once, taken up again after a restart, and opened anew without a word
-//! when the server has forgotten it.
+//! The session with one server: opened once, resumed after a restart, and opened again after the server lost it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use hyper::StatusCode;
-use serde_json::Value;
 use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::Instant;
 
+use super::open::{OpenError, OpenedSession};
 use super::param_headers::ParamHeaders;
-use super::protocol::{NEWEST_WITH_SESSION, ProtocolContext, STATELESS, WITH_SESSION};
+use super::protocol::ProtocolContext;
 use super::transport::{HttpTransport, OutgoingRequest, Received, TransportError};
 use crate::core::failure::Code;
-use crate::core::model::remote::StoredSession as Stored;
+use crate::core::model::remote::StoredSession;
 use crate::time::clock::now_ms;
-use crate::workers::mcp::connection::ConnectError;
-use crate::workers::mcp::jsonrpc::RpcError;
+use crate::workers::mcp::call::ConnectError;
+use crate::workers::mcp::host::SessionStore;
+use crate::workers::mcp::jsonrpc::{RpcError, first_request_id, note, wrap_request_id};
 use crate::workers::mcp::mux::RpcReply;
 use crate::workers::mcp::tool_list::method_result;
-use crate::workers::runtime::remote_state::RemoteState;
 
-/// Codes that only the stateless era has (2026-07-28): whoever answers with one speaks it.
-const MODERN: std::ops::RangeInclusive<i64> = -32099..=-32020;
-/// None of the versions asked for is one of the server's.
-const UNSUPPORTED_VERSION: i64 = -32022;
-
-/// Sessions that one request is tried in after the first: a server may be started again meanwhile.
-const RENEWALS: usize = 3;
+/// New sessions for one request, because the server may restart in between.
+const MAX_REOPENINGS: usize = 3;
+/// A session that lived for this time resets the pause before the next session.
+const STABLE_SESSION: Duration = Duration::from_secs(60);
+/// A session is stored after it has lasted for this time.
+const STORE_DELAY: Duration = Duration::from_secs(10);
+/// The pause after the first short session. Each further short session doubles the pause.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause between two sessions.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Codes with which servers report an unknown session under HTTP 200.
+const SESSION_ERRORS: [i64; 2] = [-32002, -32001];
 
 pub struct HttpSession {
-    pub wire: Arc<HttpTransport>,
-    pub memory: RemoteState,
-    talk: ArcSwap<ProtocolContext>,
-    /// Held by the one who opens a session anew.
-    renewing: Mutex<()>,
-    /// Which arguments go into headers.
-    pub mirrored: ArcSwap<ParamHeaders>,
-    /// Rung when another session was opened.
-    pub renewed: Notify,
-    ids: AtomicU64,
+    pub transport: Arc<HttpTransport>,
+    pub store: Arc<dyn SessionStore>,
+    context: ArcSwap<ProtocolContext>,
+    /// Held by the request that opens the next session.
+    reopening: Mutex<SessionHistory>,
+    /// The arguments that calls repeat in headers.
+    pub param_headers: ArcSwap<ParamHeaders>,
+    /// Notified after a new session was opened.
+    pub reopened: Notify,
+    next_id: AtomicU64,
     lost: watch::Sender<Option<String>>,
+    /// Held by the task that checks a doubtful session.
+    checking: Mutex<()>,
 }
 
-/// Why a conversation was not opened.
-pub enum OpenError {
-    /// The server does not speak like this; it may speak otherwise.
-    NotThis(String),
-    /// It is the stateless era that it speaks.
-    Stateless,
-    Failed(ConnectError),
+/// When the sessions of a connection were opened.
+struct SessionHistory {
+    opened_at: Instant,
+    /// Sessions in a row that did not last.
+    short_sessions: u32,
 }
 
-impl OpenError {
-    /// Whoever is denied access finds out no more of how it speaks.
-    pub fn not_this(why: ConnectError) -> Self {
-        if why.denied.is_some() {
-            Self::Failed(why)
+impl SessionHistory {
+    /// Returns the earliest time for the next session.
+    fn next_opening(&self) -> Instant {
+        self.opened_at + pause_after(self.short_sessions)
+    }
+
+    /// Records a new session.
+    fn record(&mut self, now: Instant) {
+        if now - self.opened_at >= STABLE_SESSION {
+            self.short_sessions = 0;
         } else {
-            Self::NotThis(why.reason)
+            self.short_sessions += 1;
         }
+        self.opened_at = now;
     }
 }
 
-impl From<TransportError> for OpenError {
-    fn from(trouble: TransportError) -> Self {
-        Self::Failed(trouble.into())
+/// Returns the pause before the next session after that many short sessions.
+fn pause_after(short_sessions: u32) -> Duration {
+    match short_sessions {
+        0 => Duration::ZERO,
+        count => FIRST_PAUSE
+            .saturating_mul(1 << (count - 1).min(16))
+            .min(MAX_PAUSE),
     }
+}
+
+/// The decision about a session after a request.
+enum Verdict {
+    /// The outcome is final.
+    Final,
+    /// The server refused the session, so it has not executed the request.
+    SessionRefused { token_is_fresh: bool },
+}
+
+impl Verdict {
+    const REFUSED: Self = Self::SessionRefused {
+        token_is_fresh: false,
+    };
 }
 
 impl HttpSession {
-    pub fn new(wire: Arc<HttpTransport>, memory: RemoteState) -> Arc<Self> {
+    pub fn new(transport: Arc<HttpTransport>, store: Arc<dyn SessionStore>) -> Arc<Self> {
         Arc::new(Self {
-            wire,
-            memory,
-            talk: ArcSwap::default(),
-            renewing: Mutex::default(),
-            mirrored: ArcSwap::default(),
-            renewed: Notify::new(),
-            // A resumed session may still have requests of an earlier process: no id comes twice.
-            ids: AtomicU64::new(now_ms() << 20),
+            transport,
+            store,
+            context: ArcSwap::default(),
+            reopening: Mutex::new(SessionHistory {
+                opened_at: Instant::now(),
+                short_sessions: 0,
+            }),
+            param_headers: ArcSwap::default(),
+            reopened: Notify::new(),
+            next_id: AtomicU64::new(first_request_id(now_ms())),
             lost: watch::Sender::new(None),
+            checking: Mutex::default(),
         })
     }
 
-    pub fn talk(&self) -> Arc<ProtocolContext> {
-        self.talk.load_full()
+    pub fn context(&self) -> Arc<ProtocolContext> {
+        self.context.load_full()
     }
 
-    pub fn use_talk(&self, talk: ProtocolContext) {
-        self.talk.store(Arc::new(talk));
+    pub fn use_context(&self, context: ProtocolContext) {
+        self.context.store(Arc::new(context));
     }
 
     pub fn next_id(&self) -> u64 {
-        self.ids.fetch_add(1, Ordering::Relaxed)
+        wrap_request_id(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Asks, in a session that is opened anew where the server does not know it any more: then nothing of the
-    /// request was begun.
-    pub async fn ask(&self, message: &OutgoingRequest<'_>) -> Result<RpcReply, TransportError> {
-        let mut talk = self.talk();
-        let mut told = self.wire.send_request(&talk, message).await;
-        for _ in 0..RENEWALS {
-            if !matches!(told, Err(TransportError::Stale)) {
-                break;
-            }
-            talk = self.reinitialize(&talk).await?;
-            told = self.wire.send_request(&talk, message).await;
+    /// Sends a request. If the server has lost the session, a new session is opened and the request is sent again,
+    /// because the server has not executed it.
+    pub async fn send(
+        self: &Arc<Self>,
+        request: &OutgoingRequest<'_>,
+    ) -> Result<RpcReply, TransportError> {
+        let context = self.context();
+        let outcome = self.transport.send_request(&context, request).await;
+        match outcome {
+            Ok(Received {
+                reply: reply @ (RpcReply::Result(_) | RpcReply::TooLarge),
+                ..
+            }) => Ok(reply),
+            outcome => self.recover(context, request, outcome).await,
         }
-        match &told {
-            Err(TransportError::Unreachable(reason)) => self.mark_lost(reason),
-            // Whoever starts it again shows what has to be done.
-            Err(TransportError::Denied(failure)) if failure.code == Code::ReauthRequired => {
+    }
+
+    /// Opens new sessions until the outcome of the request is final.
+    async fn recover(
+        self: &Arc<Self>,
+        mut context: Arc<ProtocolContext>,
+        request: &OutgoingRequest<'_>,
+        mut outcome: Result<Received, TransportError>,
+    ) -> Result<RpcReply, TransportError> {
+        for _ in 0..MAX_REOPENINGS {
+            let verdict = self.judge(&context, request.method, &outcome).await;
+            let Verdict::SessionRefused { token_is_fresh } = verdict else {
+                break;
+            };
+            context = self.reopen(&context, token_is_fresh).await?;
+            outcome = self.transport.send_request(&context, request).await;
+        }
+        self.mark_lost_after(&outcome);
+        match outcome {
+            Ok(received) => Ok(received.reply),
+            Err(TransportError::Unauthorized { failure, .. }) => {
+                Err(TransportError::Denied(failure))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Decides whether the server refused the session of a request.
+    async fn judge(
+        self: &Arc<Self>,
+        context: &Arc<ProtocolContext>,
+        method: &str,
+        outcome: &Result<Received, TransportError>,
+    ) -> Verdict {
+        if !context.has_session() {
+            return Verdict::Final;
+        }
+        let is_call = method == "tools/call";
+        match outcome {
+            Err(TransportError::SessionUnknown) => Verdict::REFUSED,
+            Err(TransportError::Unauthorized { token_is_fresh, .. }) => Verdict::SessionRefused {
+                token_is_fresh: *token_is_fresh,
+            },
+            // The server has not executed a request that it answers with 4xx.
+            Err(TransportError::Protocol {
+                status: Some(status),
+                begun: false,
+                ..
+            }) if status.is_client_error() => self.verdict_by_ping(context).await,
+            Err(TransportError::Protocol {
+                status: Some(status),
+                ..
+            }) if status.is_server_error() && !is_call => self.verdict_by_ping(context).await,
+            Err(TransportError::Protocol {
+                status: Some(status),
+                ..
+            }) if status.is_server_error() => {
+                // The server may have executed the call, so only later requests get a new session.
+                self.check_in_background(context.clone());
+                Verdict::Final
+            }
+            Ok(received) if is_session_error(&received.reply) && !is_call => Verdict::REFUSED,
+            Ok(received) if !received.status.is_success() && !is_call => {
+                self.verdict_by_ping(context).await
+            }
+            // A tool may use the same code, and the server may have executed the call.
+            Ok(received)
+                if is_session_error(&received.reply) || received.status.is_server_error() =>
+            {
+                self.check_in_background(context.clone());
+                Verdict::Final
+            }
+            Ok(_) | Err(_) => Verdict::Final,
+        }
+    }
+
+    async fn verdict_by_ping(&self, context: &ProtocolContext) -> Verdict {
+        if self.is_session_alive(context).await {
+            Verdict::Final
+        } else {
+            Verdict::REFUSED
+        }
+    }
+
+    /// Sends a ping in a session. Any reply of the protocol shows that the server knows the session.
+    async fn is_session_alive(&self, context: &ProtocolContext) -> bool {
+        let ping = self.message("ping", &context.params(""));
+        match self.transport.send_request(context, &ping).await {
+            Ok(received) => !is_session_error(&received.reply),
+            // The state of the session is unknown, and the server cannot open another one now.
+            Err(TransportError::Unreachable(_) | TransportError::Denied(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Checks a session without delaying the caller. One check runs at a time.
+    fn check_in_background(self: &Arc<Self>, context: Arc<ProtocolContext>) {
+        let session = self.clone();
+        tokio::spawn(async move {
+            let Ok(_checking) = session.checking.try_lock() else {
+                return;
+            };
+            if !session.is_session_alive(&context).await {
+                // The next request reports an error.
+                let _ = session.reopen(&context, false).await;
+            }
+        });
+    }
+
+    /// Ends the connection after an outcome that no later request can change.
+    fn mark_lost_after(&self, outcome: &Result<Received, TransportError>) {
+        match outcome {
+            Err(TransportError::Unreachable(_)) => {
+                if let Err(error) = outcome {
+                    self.mark_lost(&error.to_string());
+                }
+            }
+            // The next start of the connection shows what the user has to do.
+            Err(TransportError::Denied(failure) | TransportError::Unauthorized { failure, .. })
+                if failure.code == Code::ReauthRequired =>
+            {
                 self.mark_lost(&failure.message)
             }
-            _ => {}
+            Ok(_) | Err(_) => {}
         }
-        Ok(told?.answer)
     }
 
-    /// A request of ours that is no tool call, with these members in its `params`.
+    /// Sends a request that is no tool call. `members` are the members of its `params`. Returns `None` if the server has
+    /// no such method.
     pub async fn request(
-        &self,
+        self: &Arc<Self>,
         method: &'static str,
         members: &str,
     ) -> Result<Option<Bytes>, ConnectError> {
-        let message = self.message(&self.talk(), method, members);
-        let answer = self.ask(&message).await?;
-        Ok(method_result(method, answer)?)
+        let request = self.message(method, &self.context().params(members));
+        let reply = self.send(&request).await?;
+        Ok(method_result(method, reply)?)
     }
 
-    pub fn message(
-        &self,
-        talk: &ProtocolContext,
-        method: &'static str,
-        members: &str,
-    ) -> OutgoingRequest<'static> {
-        self.message_of(method, &talk.params(members))
-    }
-
-    fn message_of(&self, method: &'static str, params: &str) -> OutgoingRequest<'static> {
+    /// Returns a request that is no tool call. `params` is JSON.
+    pub fn message(&self, method: &'static str, params: &str) -> OutgoingRequest<'static> {
         let id = self.next_id();
         let body =
-            format!(r#"{{"jsonrpc":"2.0","id":"c{id}","method":"{method}","params":{params}}}"#);
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
         OutgoingRequest {
             id,
             body: body.into(),
             method,
-            name: None,
+            tool: None,
             progress: None,
-            mirrored: vec![],
+            param_headers: vec![],
+            token_is_fresh: false,
         }
     }
 
-    /// Opens a session in the place of a stale one, once for all who found it so.
-    async fn reinitialize(
-        &self,
-        stale: &ProtocolContext,
+    /// Opens a session in place of a lost one, once for all requests that lost it. A server that loses its sessions
+    /// again and again gets them after growing pauses.
+    async fn reopen(
+        self: &Arc<Self>,
+        lost: &ProtocolContext,
+        token_is_fresh: bool,
     ) -> Result<Arc<ProtocolContext>, TransportError> {
-        let _renewing = self.renewing.lock().await;
-        let current = self.talk();
-        if current.number != stale.number {
+        let mut history = self.reopening.lock().await;
+        let current = self.context();
+        if current.number != lost.number {
             return Ok(current);
         }
-        let wrong = |reason| TransportError::Wrong {
-            reason,
-            begun: false,
-            status: None,
-        };
-        let opened = self.initialize().await.map_err(|unopened| match unopened {
-            OpenError::Failed(ConnectError {
-                denied: Some(failure),
-                ..
-            }) => TransportError::Denied(failure),
-            OpenError::NotThis(reason) | OpenError::Failed(ConnectError { reason, .. }) => wrong(
-                format!("it does not know its session any more, and opened no other: {reason}"),
-            ),
-            OpenError::Stateless => wrong("it has no sessions any more".into()),
-        });
-        let (mut talk, stored) = match opened {
+        tokio::time::sleep_until(history.next_opening()).await;
+        let opened = match self.initialize(token_is_fresh).await {
             Ok(opened) => opened,
-            Err(trouble) => {
-                // Whoever starts it again finds out how it speaks now.
-                self.mark_lost(&"it does not know its session any more");
-                return Err(trouble);
+            Err(error) => {
+                let error = reopen_error(error);
+                // The next start of the connection finds out how the server speaks now.
+                self.mark_lost(&error.to_string());
+                return Err(error);
             }
         };
-        talk.number = stale.number + 1;
-        let talk = Arc::new(talk);
-        self.talk.store(talk.clone());
-        self.renewed.notify_waiters();
-        self.wire
-            .hearing
-            .note("its session was not known any more; another one was opened");
-        // Calls do not wait for what only a restart needs.
-        tokio::spawn(keep(self.memory.clone(), stored, stale.kept));
-        Ok(talk)
-    }
-
-    /// Opens a session; nothing of it is kept yet.
-    pub async fn initialize(&self) -> Result<(ProtocolContext, Option<Stored>), OpenError> {
-        let params = format!(
-            r#"{{"protocolVersion":"{NEWEST_WITH_SESSION}","capabilities":{{}},"clientInfo":{{"name":"mcp-api","version":"{}"}}}}"#,
-            env!("CARGO_PKG_VERSION")
+        history.record(Instant::now());
+        let OpenedSession {
+            mut context,
+            stored,
+        } = opened;
+        context.number = lost.number + 1;
+        let context = Arc::new(context);
+        self.context.store(context.clone());
+        self.reopened.notify_waiters();
+        self.store
+            .show(stored.as_ref().map(|session| session.id.as_str()));
+        note(
+            &*self.transport.sink,
+            "the server did not know its session any more; another session was opened",
         );
-        let told = match self
-            .wire
-            .send_request(
-                &ProtocolContext::default(),
-                &self.message_of("initialize", &params),
-            )
-            .await
-        {
-            Err(TransportError::Wrong {
-                reason,
-                status: Some(status),
-                ..
-            }) if is_elsewhere(status) => {
-                return Err(OpenError::NotThis(reason));
-            }
-            told => told?,
-        };
-        let Received {
-            status,
-            answer,
-            session,
-        } = told;
-        let result = match answer {
-            RpcReply::Error(error) => return Err(refusal("initialize", status, &error)),
-            answer => method_result("initialize", answer)
-                .map_err(failed)?
-                .unwrap_or_default(),
-        };
-        let no_result = |_| failed("its answer to initialize is no InitializeResult");
-        let initialize: Value = serde_json::from_slice(&result).map_err(no_result)?;
-        let version = initialize["protocolVersion"].as_str().unwrap_or_default();
-        if !WITH_SESSION.contains(&version) {
-            let known = WITH_SESSION.join(", ");
-            return Err(failed(format!(
-                "it speaks none of the protocol versions {STATELESS}, {known}"
-            )));
-        }
-        let id = session.as_ref().and_then(|session| session.to_str().ok());
-        let stored = id.map(|id| Stored {
-            id: id.to_owned(),
-            initialize: Some(initialize.clone()),
-        });
-        let talk = ProtocolContext::new(Some(version), id);
-        let initialized =
-            Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        self.wire
-            .send_notification(&talk, "notifications/initialized", initialized)
-            .await?;
-        Ok((talk, stored))
+        tokio::spawn(store_when_stable(self.clone(), context.number, stored));
+        Ok(context)
     }
 
-    /// Asks whether the server speaks without sessions.
-    pub async fn discover(&self) -> Result<ProtocolContext, OpenError> {
-        let talk = ProtocolContext::stateless();
-        let told = match self
-            .wire
-            .send_request(&talk, &self.message(&talk, "server/discover", ""))
-            .await
-        {
-            Err(trouble @ (TransportError::Unreachable(_) | TransportError::Denied(_))) => {
-                return Err(trouble.into());
-            }
-            // Whatever else it says to a method that it need not know.
-            Err(trouble) => return Err(OpenError::NotThis(trouble.reason())),
-            Ok(told) => told,
-        };
-        match told.answer {
-            RpcReply::Result(result) => {
-                let supported = serde_json::from_slice::<Value>(&result).unwrap_or_default();
-                let supported = supported["supportedVersions"]
-                    .as_array()
-                    .cloned()
-                    .unwrap_or_default();
-                match supported.iter().any(|version| version == STATELESS) {
-                    true => Ok(talk),
-                    false => Err(OpenError::NotThis(
-                        "server/discover names other versions".into(),
-                    )),
-                }
-            }
-            _ => Err(OpenError::NotThis(
-                "it does not know server/discover".into(),
-            )),
-        }
-    }
-
-    /// The connection is of no use any more.
-    pub fn mark_lost(&self, reason: &impl ToString) {
+    /// Ends the connection. The first reason counts.
+    pub fn mark_lost(&self, reason: &str) {
         self.lost.send_if_modified(|lost| {
-            let first = lost.is_none();
-            lost.get_or_insert_with(|| reason.to_string());
-            first
+            let is_first = lost.is_none();
+            lost.get_or_insert_with(|| reason.to_owned());
+            is_first
         });
     }
 
@@ -311,59 +360,224 @@ impl HttpSession {
             .unwrap_or_else(|| "it was closed".into())
     }
 
+    /// Waits until the connection has ended.
     pub async fn lost(&self) {
         let _ = self.lost.subscribe().wait_for(Option::is_some).await;
     }
 }
 
-/// Keeps a session that was opened in the place of an old one. What it lies under is found in the catalogue.
-pub async fn keep(
-    memory: RemoteState,
-    stored: Option<Stored>,
-    old: Option<crate::core::ids::ValueId>,
-) {
+/// Stores a session after it has lasted for [`STORE_DELAY`]. Without the stored session a restart opens a new one.
+async fn store_when_stable(session: Arc<HttpSession>, number: u64, stored: Option<StoredSession>) {
+    tokio::time::sleep(STORE_DELAY).await;
+    if session.context().number != number {
+        return;
+    }
     match stored {
-        Some(stored) => drop(memory.opened(&stored, old).await),
-        None => memory.ended(old).await,
+        Some(stored) => session.store.store(&stored).await,
+        None => session.store.end().await,
     }
 }
 
-/// The statuses with which servers of the first era answer `initialize`.
-fn is_elsewhere(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED
-    )
-}
-
-/// What a JSON-RPC error to a beginning means.
-fn refusal(method: &str, status: StatusCode, error: &[u8]) -> OpenError {
-    let Ok(error) = serde_json::from_slice::<RpcError>(error) else {
-        return failed(format!(
-            "it refused {method} with something that is no JSON-RPC error"
-        ));
+/// Whether a reply says that the server does not know the session.
+pub fn is_session_error(reply: &RpcReply) -> bool {
+    let RpcReply::Error(error) = reply else {
+        return false;
     };
-    let reason = format!("it refused {method}: {} ({})", error.message, error.code);
-    if error.code == UNSUPPORTED_VERSION {
-        let data: Value = error
-            .data
-            .and_then(|data| serde_json::from_str(data.get()).ok())
-            .unwrap_or_default();
-        let stateless = data["supported"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|one| one == STATELESS));
-        return if stateless {
-            OpenError::Stateless
-        } else {
-            failed(reason)
-        };
-    }
-    if is_elsewhere(status) && !MODERN.contains(&error.code) {
-        return OpenError::NotThis(reason);
-    }
-    failed(reason)
+    serde_json::from_slice::<RpcError>(error)
+        .is_ok_and(|error| SESSION_ERRORS.contains(&error.code))
 }
 
-fn failed(reason: impl Into<ConnectError>) -> OpenError {
-    OpenError::Failed(reason.into())
+/// Returns the error of a request whose session was lost and cannot be replaced.
+fn reopen_error(error: OpenError) -> TransportError {
+    let lost = |reason: String| TransportError::Protocol {
+        reason: format!("it does not know its session any more, and opened no other: {reason}"),
+        begun: false,
+        status: None,
+    };
+    match error {
+        OpenError::Failed(ConnectError {
+            denied: Some(failure),
+            ..
+        }) => TransportError::Denied(failure),
+        OpenError::OtherMode(reason) | OpenError::Failed(ConnectError { reason, .. }) => {
+            lost(reason)
+        }
+        OpenError::Stateless => lost("it has no sessions any more".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::super::connect_http;
+    use super::super::open::OpenedSession;
+    use super::super::scripted_server::{
+        RecordingStore, ScriptedResponse, ScriptedServer, SeenRequest, options, session_response,
+    };
+    use super::*;
+    use crate::workers::mcp::host::tests::RecordingSink;
+
+    /// The refusals with which servers answer an unknown session.
+    fn refusals() -> Vec<(u16, String)> {
+        let error = |code: i64| {
+            format!(r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"no"}}}}"#)
+        };
+        let mut refusals: Vec<_> = [400, 401, 403, 404, 409, 410, 422, 500, 503]
+            .into_iter()
+            .map(|status| (status, String::new()))
+            .collect();
+        refusals.push((404, error(-32001)));
+        refusals.push((500, error(-32603)));
+        refusals.push((200, error(-32002)));
+        refusals
+    }
+
+    /// Starts a server that refuses every session except the newest, which has the number of its `initialize`.
+    async fn forgetful_server(
+        status: u16,
+        body: String,
+        is_forgotten: impl Fn(&SeenRequest, usize) -> bool + Send + Sync + 'static,
+    ) -> ScriptedServer {
+        let newest = AtomicUsize::new(0);
+        ScriptedServer::start(move |request| {
+            if request.method() == "initialize" {
+                let number = newest.fetch_add(1, Ordering::SeqCst) + 1;
+                return Some(session_response(request, number));
+            }
+            request.header("mcp-session-id")?;
+            is_forgotten(request, newest.load(Ordering::SeqCst))
+                .then(|| ScriptedResponse::json(status, &body))
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_stored_session_that_is_refused_in_any_way_costs_one_initialize() {
+        for (status, body) in refusals() {
+            let server = forgetful_server(status, body.clone(), |request, _| {
+                request.header("mcp-session-id") == Some("stale")
+            })
+            .await;
+            let store = RecordingStore::with_session("stale");
+            let sink = Arc::<RecordingSink>::default();
+            let connected = connect_http(server.target(store.clone()), options(sink)).await;
+            assert!(connected.is_ok(), "{status} {body}");
+            let stale = server.seen();
+            let stale = stale
+                .iter()
+                .filter(|seen| seen.header("mcp-session-id") == Some("stale"));
+            assert_eq!(stale.count(), 1, "{status} {body}");
+            assert_eq!(server.count("initialize"), 1, "{status} {body}");
+            let stored = store.stored.lock().clone().expect("a session");
+            assert_eq!(stored.id, "1");
+        }
+    }
+
+    /// Opens a session and lets the server forget it.
+    async fn session(server: &ScriptedServer) -> Arc<HttpSession> {
+        let transport = server.transport(Arc::<RecordingSink>::default());
+        let session = HttpSession::new(transport, Arc::<RecordingStore>::default());
+        let opened = session
+            .initialize(false)
+            .await
+            .map_err(|error| error.to_string());
+        let OpenedSession { context, .. } = opened.expect("opened");
+        session.use_context(context);
+        session
+    }
+
+    #[tokio::test]
+    async fn a_live_session_that_is_forgotten_is_replaced_and_the_request_goes_on() {
+        for (status, body) in refusals() {
+            let server = forgetful_server(status, body.clone(), |request, newest| {
+                newest == 1 && request.header("mcp-session-id") == Some("1")
+            })
+            .await;
+            let session = session(&server).await;
+            let listed = session.request("tools/list", "").await;
+            assert!(
+                listed.is_ok_and(|result| result.is_some()),
+                "{status} {body}"
+            );
+            assert_eq!(server.count("initialize"), 2, "{status} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_call_of_a_live_session_is_an_error_and_no_new_session() {
+        let server = forgetful_server(403, "not you".into(), |request, _| {
+            request.method() == "tools/call"
+        })
+        .await;
+        let session = session(&server).await;
+        let call = session.message("tools/call", "{}");
+        let error = session.send(&call).await.expect_err("403").to_string();
+        assert!(
+            error.contains("HTTP 403") && error.contains("not you"),
+            "{error}"
+        );
+        assert_eq!(server.count("initialize"), 1);
+        assert_eq!(server.count("tools/call"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_may_have_run_is_never_sent_again() {
+        let server = forgetful_server(500, String::new(), |request, newest| {
+            newest == 1 && request.header("mcp-session-id") == Some("1")
+        })
+        .await;
+        let session = session(&server).await;
+        let reopened = session.reopened.notified();
+        let call = session.message("tools/call", "{}");
+        let error = session.send(&call).await.expect_err("500");
+        assert!(matches!(
+            error,
+            TransportError::Protocol { begun: true, .. }
+        ));
+        assert_eq!(server.count("tools/call"), 1);
+        // The check in the background opens another session for later calls.
+        reopened.await;
+        assert_eq!(server.count("initialize"), 2);
+        let call = session.message("tools/call", "{}");
+        assert!(session.send(&call).await.is_ok());
+    }
+
+    #[test]
+    fn sessions_that_do_not_last_wait_longer_and_longer() {
+        let pauses: Vec<_> = (0..10)
+            .map(|short| pause_after(short).as_millis())
+            .collect();
+        assert_eq!(pauses[..5], [0, 500, 1000, 2000, 4000]);
+        assert_eq!(pauses[9], 30_000);
+        let start = Instant::now();
+        let mut history = SessionHistory {
+            opened_at: start,
+            short_sessions: 3,
+        };
+        history.record(start + Duration::from_secs(1));
+        assert_eq!(history.short_sessions, 4);
+        history.record(start + Duration::from_secs(100));
+        assert_eq!(history.short_sessions, 0);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_does_not_last_is_not_stored() {
+        let server = forgetful_server(404, String::new(), |request, newest| {
+            newest < 3 && request.method() == "tools/list"
+        })
+        .await;
+        let transport = server.transport(Arc::<RecordingSink>::default());
+        let store = Arc::<RecordingStore>::default();
+        let session = HttpSession::new(transport, store.clone());
+        let opened = session
+            .initialize(false)
+            .await
+            .map_err(|error| error.to_string());
+        session.use_context(opened.expect("opened").context);
+        assert!(session.request("tools/list", "").await.is_ok());
+        assert_eq!(server.count("initialize"), 3);
+        assert_eq!(store.shown.lock().as_deref(), Some("3"));
+        assert_eq!(*store.writes.lock(), 0);
+    }
 }

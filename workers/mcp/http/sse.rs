@@ -1,15 +1,15 @@
-//! Server-sent events (WHATWG HTML, 9.2), read as they arrive and never more of one than is allowed.
+//! Reads server-sent events (WHATWG HTML, section 9.2) as they arrive.
 //!
-//! Parsers there are do not bound an event; a server that never ends one would fill the memory.
+//! Published parsers do not limit an event, so a server that never ends an event would fill the memory.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::workers::http_client::StreamedResponse;
 
-/// One event that says something.
+/// One event with data.
 #[derive(Debug, PartialEq)]
 pub struct SseEvent {
-    /// `message` where none is given.
+    /// `message` unless the event names a type.
     pub name: String,
     pub data: Bytes,
 }
@@ -17,19 +17,20 @@ pub struct SseEvent {
 /// Why there are no more events.
 #[derive(Debug, PartialEq)]
 pub enum SseError {
-    /// An event is above the limit.
+    /// An event is larger than the limit.
     TooLong,
     /// The stream was cut off.
     Cut(String),
 }
 
-/// The events of an answer.
+/// The events of a response.
 pub struct SseReader {
     response: StreamedResponse,
     parser: Parser,
 }
 
 impl SseReader {
+    /// Reads events of at most `limit` bytes.
     pub fn new(response: StreamedResponse, limit: usize) -> Self {
         Self {
             response,
@@ -37,7 +38,7 @@ impl SseReader {
         }
     }
 
-    /// The next event, nothing at the end. Dropped while it waits, it loses nothing.
+    /// Returns the next event, or `None` at the end of the stream. Dropping the future loses no event.
     pub async fn next(&mut self) -> Result<Option<SseEvent>, SseError> {
         loop {
             if let Some(event) = self.parser.next()? {
@@ -49,17 +50,17 @@ impl SseReader {
                     return Err(SseError::Cut("it ended in the middle of an event".into()));
                 }
                 Ok(None) => return Ok(None),
-                Err(error) => return Err(SseError::Cut(error)),
+                Err(error) => return Err(SseError::Cut(error.to_string())),
             }
         }
     }
 
-    /// The id of the last event, by which the stream can be resumed.
+    /// Returns the id of the last event. The stream can be resumed after it.
     pub fn last_id(&self) -> Option<&str> {
         self.parser.last_id.as_deref()
     }
 
-    /// The server's wish: milliseconds before a new attempt.
+    /// Returns the pause before a new attempt that the server asks for, in milliseconds.
     pub fn retry(&self) -> Option<u64> {
         self.parser.retry
     }
@@ -67,16 +68,16 @@ impl SseReader {
 
 struct Parser {
     buffer: BytesMut,
-    /// How much of the buffer holds no end of line.
-    seen: usize,
-    /// The last line ended with CR: a LF that follows belongs to it.
+    /// The bytes of the buffer that hold no line end.
+    scanned: usize,
+    /// The last line ended with CR, so a LF that follows belongs to that line end.
     after_cr: bool,
-    first: bool,
+    is_first_line: bool,
     name: String,
     data: Option<BytesMut>,
-    /// Of the event that is being read.
+    /// The id of the current event.
     id: Option<String>,
-    /// Of the last whole event: one that was cut off is to come again.
+    /// The id of the last complete event, because an event that was cut off must come again.
     last_id: Option<String>,
     retry: Option<u64>,
     limit: usize,
@@ -86,9 +87,9 @@ impl Parser {
     fn new(limit: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
-            seen: 0,
+            scanned: 0,
             after_cr: false,
-            first: true,
+            is_first_line: true,
             name: String::new(),
             data: None,
             id: None,
@@ -107,8 +108,8 @@ impl Parser {
     }
 
     fn next(&mut self) -> Result<Option<SseEvent>, SseError> {
-        while let Some(line) = self.line() {
-            if line.is_empty() {
+        while let Some(text) = self.next_line() {
+            if text.is_empty() {
                 self.last_id.clone_from(&self.id);
                 let name = std::mem::take(&mut self.name);
                 if let Some(data) = self.data.take() {
@@ -124,7 +125,7 @@ impl Parser {
                 }
                 continue;
             }
-            self.field(line);
+            self.on_field(text);
             if self
                 .data
                 .as_ref()
@@ -139,51 +140,51 @@ impl Parser {
         Ok(None)
     }
 
-    fn line(&mut self) -> Option<BytesMut> {
+    fn next_line(&mut self) -> Option<BytesMut> {
         if self.after_cr && !self.buffer.is_empty() {
             self.after_cr = false;
             if self.buffer[0] == b'\n' {
                 self.buffer.advance(1);
             }
         }
-        let Some(at) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.seen..]) else {
-            self.seen = self.buffer.len();
+        let Some(offset) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.scanned..]) else {
+            self.scanned = self.buffer.len();
             return None;
         };
-        let at = self.seen + at;
-        self.seen = 0;
-        self.after_cr = self.buffer[at] == b'\r';
-        let mut line = self.buffer.split_to(at);
+        let end = self.scanned + offset;
+        self.scanned = 0;
+        self.after_cr = self.buffer[end] == b'\r';
+        let mut text = self.buffer.split_to(end);
         self.buffer.advance(1);
-        if std::mem::take(&mut self.first) && line.starts_with("\u{feff}".as_bytes()) {
-            line.advance(3);
+        if std::mem::take(&mut self.is_first_line) && text.starts_with("\u{feff}".as_bytes()) {
+            text.advance(3);
         }
-        Some(line)
+        Some(text)
     }
 
-    fn field(&mut self, mut line: BytesMut) {
-        let colon = memchr::memchr(b':', &line);
-        let field = line.split_to(colon.unwrap_or(line.len()));
+    fn on_field(&mut self, mut value: BytesMut) {
+        let colon = memchr::memchr(b':', &value);
+        let field = value.split_to(colon.unwrap_or(value.len()));
         if colon.is_some() {
-            line.advance(1);
-            if line.first() == Some(&b' ') {
-                line.advance(1);
+            value.advance(1);
+            if value.first() == Some(&b' ') {
+                value.advance(1);
             }
         }
-        let text = |line: &BytesMut| String::from_utf8(line.to_vec()).ok();
+        let as_text = |value: &BytesMut| String::from_utf8(value.to_vec()).ok();
         match &field[..] {
             b"data" => match &mut self.data {
-                None => self.data = Some(line),
+                None => self.data = Some(value),
                 Some(data) => {
                     data.extend_from_slice(b"\n");
-                    data.extend_from_slice(&line);
+                    data.extend_from_slice(&value);
                 }
             },
-            b"event" => self.name = text(&line).unwrap_or_default(),
-            b"id" if !line.contains(&0) => self.id = text(&line).filter(|id| !id.is_empty()),
+            b"event" => self.name = as_text(&value).unwrap_or_default(),
+            b"id" if !value.contains(&0) => self.id = as_text(&value).filter(|id| !id.is_empty()),
             b"retry" => {
-                self.retry = text(&line)
-                    .and_then(|line| line.parse().ok())
+                self.retry = as_text(&value)
+                    .and_then(|text| text.parse().ok())
                     .or(self.retry)
             }
             _ => {}
@@ -195,10 +196,11 @@ impl Parser {
 mod tests {
     use super::*;
 
-    /// What is read of a stream, however it is cut into pieces.
+    /// Returns the events of a text, and checks that chunks of every size give the same events.
     fn events(text: &str) -> Vec<(String, String)> {
         let read = |size: usize| {
-            let (mut parser, mut events) = (Parser::new(1000), Vec::new());
+            let mut parser = Parser::new(1000);
+            let mut events = Vec::new();
             for chunk in text.as_bytes().chunks(size) {
                 parser.push(chunk);
                 while let Some(event) = parser.next().expect("short events") {
@@ -211,7 +213,9 @@ mod tests {
             events
         };
         let whole = read(text.len());
-        (1..text.len()).for_each(|size| assert_eq!(read(size), whole, "in pieces of {size}"));
+        for size in 1..text.len() {
+            assert_eq!(read(size), whole, "in chunks of {size}");
+        }
         whole
     }
 
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_read_as_the_standard_has_it() {
+    fn events_are_read_as_the_standard_says() {
         let text = "\u{feff}data: a\n\n: a comment\nevent: endpoint\ndata:/x\r\n\r\ndata\ndata: b\rdata:  c\r\r\nid: 7\n\ndata: cut";
         assert_eq!(
             events(text),
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_retries_are_kept() {
+    fn the_last_id_and_pause_are_kept() {
         let mut parser = Parser::new(100);
         parser.push(
             b"id: 7\nretry: 20\ndata: x\n\nid: a\0b\nretry: soon\ndata: y\n\nid: 8\ndata: cut",
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn no_event_is_kept_beyond_the_limit() {
+    fn an_event_above_the_limit_is_an_error() {
         for text in [
             "data: ".to_owned() + &"x".repeat(200),
             "data: 0123456789\n".repeat(20),

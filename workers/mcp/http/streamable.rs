@@ -1,4 +1,4 @@
-//! A connected Streamable HTTP server: each call is a request of its own, any number at once.
+//! A connected Streamable HTTP server. Each call is an HTTP request of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,79 +13,69 @@ use super::protocol::ProtocolContext;
 use super::session::HttpSession;
 use super::transport::{OutgoingRequest, TransportError};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::connection::{CallError, ConnectError, ToolCall, in_time, opened, result};
+use crate::workers::mcp::call::{CallError, ConnectError, ToolCall, call_result, within_timeout};
 use crate::workers::mcp::frame::{CallToolFrame, cancelled};
 use crate::workers::mcp::tool_list::ToolListPager;
 
-const CALL: &str = "tools/call";
-
 pub struct StreamableHttpConnection {
     session: Arc<HttpSession>,
-    /// Its own stream is read; not for a user's connection, whose news would concern nobody.
-    listening: Option<JoinHandle<()>>,
+    /// Reads the server's own stream.
+    listener: Option<JoinHandle<()>>,
     calls: AtomicUsize,
     /// Notified when the last running call ends.
     idle: Notify,
 }
 
 impl StreamableHttpConnection {
-    pub fn new(session: Arc<HttpSession>) -> Self {
-        let listening = session
-            .memory
-            .user
-            .is_none()
-            .then(|| tokio::spawn(listen(session.clone())));
+    pub fn new(session: Arc<HttpSession>, listens: bool) -> Self {
+        let listener = listens.then(|| tokio::spawn(listen(session.clone())));
         Self {
             session,
-            listening,
+            listener,
             calls: AtomicUsize::new(0),
             idle: Notify::new(),
         }
     }
 
-    /// Calls a tool and gives the raw CallToolResult.
     pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
         if self.is_closed() {
             return Err(CallError::Closed { begun: false });
         }
-        let _under_way = UnderWay::new(self);
+        let _running = RunningCall::new(self);
         let progress = call.reset_on_progress.then(Notify::new);
-        let (id, talk) = (self.session.next_id(), self.session.talk());
-        let frame = {
-            let opened = opened(call.secrets)?;
-            CallToolFrame {
-                id,
-                tool: call.tool,
-                args: call.args,
-                secrets: &opened,
-                progress: progress.is_some(),
-                traceparent: call.traceparent,
-                meta: talk.meta(),
-            }
-            .frame()
+        let id = self.session.next_id();
+        let context = self.session.context();
+        let frame = CallToolFrame {
+            id,
+            tool: call.tool,
+            args: call.args,
+            secrets: call.secrets,
+            progress: progress.is_some(),
+            traceparent: call.traceparent,
+            meta: context.meta(),
         };
-        // Wiped when it was sent, or is not to be sent any more.
-        let body = Bytes::from_owner(frame);
-        let mirrored = self.session.mirrored.load().headers(call.tool, &body);
-        let progress_of = progress.as_ref();
-        let message = OutgoingRequest {
+        // The frame wipes its secrets after the request was sent or dropped.
+        let body = Bytes::from_owner(frame.build());
+        let param_headers = self.session.param_headers.load().headers(call.tool, &body);
+        let request = OutgoingRequest {
             id,
             body,
-            method: CALL,
-            name: Some(call.tool),
-            progress: progress_of,
-            mirrored,
+            method: "tools/call",
+            tool: Some(call.tool),
+            progress: progress.as_ref(),
+            param_headers,
+            token_is_fresh: false,
         };
-        let mut cancel = Cancel {
+        let mut cancel = CancelOnDrop {
             session: &self.session,
             id,
-            over: false,
+            ended: false,
         };
-        let exchange = async { self.session.ask(&message).await.map_err(error) };
-        let answer = in_time(exchange, progress.as_ref(), call.timeout).await;
-        // On time out it runs on at the server.
-        cancel.over = !matches!(answer, Err(CallError::TimedOut));
-        answer.and_then(result)
+        let exchange = async { self.session.send(&request).await.map_err(call_error) };
+        let reply = within_timeout(exchange, progress.as_ref(), call.timeout).await;
+        // After a timeout the server still executes the call.
+        cancel.ended = !matches!(reply, Err(CallError::TimedOut));
+        reply.and_then(call_result)
     }
 
     pub async fn list_tools(&self) -> Result<Tools, ConnectError> {
@@ -115,56 +105,64 @@ impl StreamableHttpConnection {
         self.session.why_lost()
     }
 
-    /// The session stays open at the server: it is taken up again at the next start.
+    /// Closes the connection. The server keeps the session, because the next start resumes it.
     pub fn stop(&self) {
-        self.session.mark_lost(&"it was stopped");
-        self.listening.iter().for_each(JoinHandle::abort);
+        self.session.mark_lost("it was stopped");
+        self.stop_listening();
+    }
+
+    fn stop_listening(&self) {
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
     }
 }
 
 impl Drop for StreamableHttpConnection {
     fn drop(&mut self) {
-        self.listening.iter().for_each(JoinHandle::abort);
+        self.stop_listening();
     }
 }
 
-pub async fn list(session: &HttpSession) -> Result<Tools, ConnectError> {
-    let mut pages = ToolListPager::new(session.wire.result_limit);
-    while let Some(params) = pages.next() {
-        pages.take(session.request("tools/list", &params).await?)?;
+/// Lists the tools.
+pub async fn list(session: &Arc<HttpSession>) -> Result<Tools, ConnectError> {
+    let mut pager = ToolListPager::new(session.transport.result_limit);
+    while let Some(params) = pager.next_params() {
+        pager.add_page(session.request("tools/list", &params).await?)?;
     }
-    let tools = pages.tools();
-    if session.talk().stateless {
-        session.mirrored.store(Arc::new(ParamHeaders::of(&tools)));
+    let tools = pager.finish(&*session.transport.sink);
+    if session.context().stateless {
+        let param_headers = ParamHeaders::from_tools(&tools);
+        session.param_headers.store(Arc::new(param_headers));
     }
     Ok(tools)
 }
 
-fn error(trouble: TransportError) -> CallError {
-    match trouble {
+fn call_error(error: TransportError) -> CallError {
+    match error {
         TransportError::Unreachable(_) => CallError::Closed { begun: false },
-        TransportError::Stale => CallError::Wrong {
-            reason: TransportError::Stale.reason(),
+        TransportError::SessionUnknown => CallError::Wrong {
+            reason: error.to_string(),
             begun: false,
         },
-        TransportError::Denied(failure) | TransportError::TooNarrow(failure) => {
-            CallError::Denied(failure)
-        }
-        TransportError::Wrong { reason, begun, .. } => CallError::Wrong { reason, begun },
+        TransportError::Denied(failure)
+        | TransportError::InsufficientScope(failure)
+        | TransportError::Unauthorized { failure, .. } => CallError::Denied(failure),
+        TransportError::Protocol { reason, begun, .. } => CallError::Wrong { reason, begun },
     }
 }
 
-/// Counts a call while it is under way.
-struct UnderWay<'a>(&'a StreamableHttpConnection);
+/// Counts a call while it runs.
+struct RunningCall<'a>(&'a StreamableHttpConnection);
 
-impl<'a> UnderWay<'a> {
+impl<'a> RunningCall<'a> {
     fn new(connection: &'a StreamableHttpConnection) -> Self {
         connection.calls.fetch_add(1, Ordering::Relaxed);
         Self(connection)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
         if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_waiters();
@@ -172,24 +170,28 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Dropped before the answer, it tells the server that nobody waits for that any more. Without sessions the end of
-/// the connection says so.
-struct Cancel<'a> {
+/// Cancels a call at the server if it is dropped before the reply. Without a session the end of the HTTP request cancels
+/// the call.
+struct CancelOnDrop<'a> {
     session: &'a HttpSession,
     id: u64,
-    over: bool,
+    ended: bool,
 }
 
-impl Drop for Cancel<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
-        let talk = self.session.talk();
-        if !self.over && !talk.stateless {
-            let frame = cancelled(self.id, "nobody waits for the answer any more");
-            self.session.wire.spawn_notification(
-                ProtocolContext::clone(&talk),
-                "notifications/cancelled",
-                Bytes::from_owner(frame),
-            );
+        if self.ended {
+            return;
         }
+        let context = self.session.context();
+        if context.stateless {
+            return;
+        }
+        let frame = cancelled(self.id, "the caller no longer waits for the result");
+        self.session.transport.spawn_notification(
+            ProtocolContext::clone(&context),
+            "notifications/cancelled",
+            Bytes::from_owner(frame),
+        );
     }
 }

@@ -1,512 +1,527 @@
-//! One message to a server and its answer, which comes as JSON or among the events of a stream. A stream that is
-//! cut off is taken up again where the server can.
+//! One message to a server and its reply, which is a JSON body or an event of a stream.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
-use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore};
 
-use super::endpoint::{HttpEndpoint, RedactionGuard, SendError};
-use super::protocol::{EVENT_STREAM, ProtocolContext, SESSION_ID};
-use super::sse::{SseError, SseReader};
+use super::body::{ContentKind, read_beginning, read_body, unreadable_encoding};
+use super::endpoint::{HttpEndpoint, HttpRequest, RedactionGuards, SendError};
+use super::protocol::{ProtocolContext, SESSION_ID};
+use super::sse::SseReader;
 use crate::core::failure::Failure;
 use crate::core::model::remote::ReconnectionOptions;
 use crate::workers::http_client::StreamedResponse;
-use crate::workers::mcp::connection::ConnectError;
-use crate::workers::mcp::jsonrpc::{NotificationSink, RpcMessage, call_id, progress_of, subslice};
+use crate::workers::mcp::call::ConnectError;
+use crate::workers::mcp::host::NotificationSink;
+use crate::workers::mcp::jsonrpc::{ErrorReply, request_id, subslice};
 use crate::workers::mcp::mux::RpcReply;
-use crate::workers::runtime::log_buffer::shorten;
 
-/// Room for what stands around a result.
-const AROUND: usize = 64 * 1024;
-/// Of an answer that is no success, how much is read.
-const REFUSAL: usize = 64 * 1024;
-/// How long a message may take that nobody waits for.
-const ASIDE: Duration = Duration::from_secs(10);
-/// The server's questions that are answered at once.
-const QUESTIONS: usize = 16;
-/// However small a pause a server asks for.
-const SHORTEST: Duration = Duration::from_millis(20);
+/// Bytes of a message around its result.
+const ENVELOPE: usize = 64 * 1024;
+/// Bytes of a response without success that are read.
+const REFUSAL_LIMIT: usize = 64 * 1024;
+/// Bytes of a body in an error message.
+pub const EXCERPT: usize = 200;
+/// The longest time for a message that has no caller.
+pub const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of the server that are answered at once.
+const MAX_SERVER_REQUESTS: usize = 16;
 
-/// A request of ours.
+/// A request to the server.
 pub struct OutgoingRequest<'a> {
     pub id: u64,
     pub body: Bytes,
     pub method: &'static str,
-    /// The tool it is about.
-    pub name: Option<&'a str>,
+    /// The tool that the request calls.
+    pub tool: Option<&'a str>,
     pub progress: Option<&'a Notify>,
-    /// What its arguments add to the headers.
-    pub mirrored: Vec<(HeaderName, HeaderValue)>,
+    /// Headers that repeat arguments of the call.
+    pub param_headers: Vec<(HeaderName, HeaderValue)>,
+    /// The access token was refreshed for this request already.
+    pub token_is_fresh: bool,
 }
 
-/// What came back.
+/// A reply and the HTTP response that brought it.
 pub struct Received {
     pub status: StatusCode,
-    pub answer: RpcReply,
-    /// The session that the answer names.
+    pub reply: RpcReply,
+    /// The session that the response names.
     pub session: Option<HeaderValue>,
 }
 
-/// Why no answer came back.
-#[derive(Debug)]
+/// Why a request has no reply. The texts continue a sentence that begins with the server.
+#[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The server cannot be reached; nothing was begun.
+    /// The server cannot be reached. It has not received the request.
+    #[error("{0}")]
     Unreachable(String),
-    /// The session is not known any more; nothing was begun.
-    Stale,
-    /// Access to it has to be given first, or cannot be had at the moment; nothing was begun.
+    /// The server does not know the session. It has not executed the request.
+    #[error("it does not know its session any more")]
+    SessionUnknown,
+    /// The server answered with HTTP 401. It has not executed the request.
+    #[error("{}", .failure.message)]
+    Unauthorized {
+        failure: Box<Failure>,
+        token_is_fresh: bool,
+    },
+    /// No access token can be obtained. The server has not received the request.
+    #[error("{}", .0.message)]
     Denied(Box<Failure>),
-    /// This request needs more access than was given; nothing was begun.
-    TooNarrow(Box<Failure>),
-    /// What came back is no MCP, or broke off.
-    Wrong {
+    /// The token needs more scopes for this request. The server has not executed it.
+    #[error("{}", .0.message)]
+    InsufficientScope(Box<Failure>),
+    /// The response is no MCP reply, or it broke off. `begun` says whether the server may have executed the request.
+    #[error("{reason}")]
+    Protocol {
         reason: String,
         begun: bool,
+        /// The HTTP status, if the server refused the request with it.
         status: Option<StatusCode>,
     },
 }
 
 impl TransportError {
-    pub fn reason(self) -> String {
-        match self {
-            Self::Unreachable(reason) | Self::Wrong { reason, .. } => reason,
-            Self::Stale => "it does not know its session any more".into(),
-            Self::Denied(failure) | Self::TooNarrow(failure) => failure.message,
+    /// Returns the error for a response that is no reply.
+    pub fn protocol(reason: String, status: StatusCode) -> Self {
+        Self::Protocol {
+            reason,
+            begun: !status.is_client_error(),
+            status: Some(status),
         }
     }
-}
 
-impl From<TransportError> for ConnectError {
-    fn from(trouble: TransportError) -> Self {
-        match trouble {
-            TransportError::Denied(failure) => Self {
-                reason: failure.message.clone(),
-                denied: Some(failure),
-            },
-            trouble => trouble.reason().into(),
+    /// Returns the error for a reply that the server began and did not finish.
+    pub fn broken_reply(method: &str, reason: &str) -> Self {
+        Self::Protocol {
+            reason: format!("its answer to {method} was cut off: {reason}"),
+            begun: true,
+            status: None,
         }
     }
 }
 
 impl From<SendError> for TransportError {
-    fn from(unsent: SendError) -> Self {
-        let wrong = |reason, begun| Self::Wrong {
-            reason,
-            begun,
-            status: None,
-        };
-        match unsent {
-            SendError::Unreachable(reason) => Self::Unreachable(reason),
-            SendError::Broken(reason) => {
-                wrong(format!("it broke the connection off: {reason}"), true)
-            }
-            SendError::Refused(reason) => wrong(reason, false),
+    fn from(error: SendError) -> Self {
+        let reason = error.to_string();
+        match error {
+            SendError::Unreachable(_) => Self::Unreachable(reason),
+            SendError::Unauthorized {
+                failure,
+                token_is_fresh,
+            } => Self::Unauthorized {
+                failure,
+                token_is_fresh,
+            },
             SendError::Denied(failure) => Self::Denied(failure),
+            SendError::Broken(_) => Self::Protocol {
+                reason,
+                begun: true,
+                status: None,
+            },
+            SendError::Refused(_) => Self::Protocol {
+                reason,
+                begun: false,
+                status: None,
+            },
         }
     }
 }
 
-fn wrong(reason: String, status: StatusCode) -> TransportError {
-    TransportError::Wrong {
-        reason,
-        begun: !status.is_client_error(),
-        status: Some(status),
+impl From<TransportError> for ConnectError {
+    fn from(error: TransportError) -> Self {
+        let reason = error.to_string();
+        let denied = match error {
+            TransportError::Unauthorized { failure, .. }
+            | TransportError::Denied(failure)
+            | TransportError::InsufficientScope(failure) => Some(failure),
+            TransportError::Unreachable(_)
+            | TransportError::SessionUnknown
+            | TransportError::Protocol { .. } => None,
+        };
+        Self { reason, denied }
     }
 }
 
-/// What every exchange with one server needs.
+/// Sends messages to one server.
 pub struct HttpTransport {
     pub endpoint: HttpEndpoint,
-    pub hearing: NotificationSink,
+    pub sink: Arc<dyn NotificationSink>,
+    /// The largest result in bytes (`RESULT_LIMIT`).
     pub result_limit: usize,
     pub options: ReconnectionOptions,
-    questions: Arc<Semaphore>,
+    pub server_requests: Arc<Semaphore>,
 }
 
 impl HttpTransport {
     pub fn new(
         endpoint: HttpEndpoint,
-        hearing: NotificationSink,
+        sink: Arc<dyn NotificationSink>,
         result_limit: usize,
         options: ReconnectionOptions,
     ) -> Arc<Self> {
         Arc::new(Self {
             endpoint,
-            hearing,
+            sink,
             result_limit,
             options,
-            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            server_requests: Arc::new(Semaphore::new(MAX_SERVER_REQUESTS)),
         })
     }
 
-    /// Sends a request and waits for its answer.
+    /// The largest message in bytes.
+    pub fn message_limit(&self) -> usize {
+        self.result_limit + ENVELOPE
+    }
+
+    /// Sends a request and waits for its reply.
     pub async fn send_request(
         self: &Arc<Self>,
-        talk: &ProtocolContext,
-        message: &OutgoingRequest<'_>,
+        context: &ProtocolContext,
+        request: &OutgoingRequest<'_>,
     ) -> Result<Received, TransportError> {
-        let mut headers = talk.headers(message.method, message.name);
-        if !message.mirrored.is_empty() {
-            headers.to_mut().extend(message.mirrored.iter().cloned());
+        let mut headers = context.headers(request.method, request.tool);
+        if !request.param_headers.is_empty() {
+            headers
+                .to_mut()
+                .extend(request.param_headers.iter().cloned());
         }
-        let (mut response, _hidden) = self.post(&headers, message.body.clone()).await?;
-        let (status, kind) = (response.status(), content_type(&response));
+        let message = HttpRequest {
+            method: Method::POST,
+            url: &self.endpoint.url,
+            headers: &headers,
+            body: request.body.clone(),
+            token_is_fresh: request.token_is_fresh,
+        };
+        let (response, _redaction) = self.endpoint.send(message).await?;
+        let status = response.status();
         let session = response.headers().get(SESSION_ID).cloned();
-        let answer = if !status.is_success() {
-            self.classify_refusal(talk, message, response).await?
-        } else if kind == EVENT_STREAM {
-            self.read_stream(talk, message, response).await?
-        } else if kind == "application/json" {
-            match read_body(&mut response, self.result_limit + AROUND).await {
-                Ok(Some(body)) => self.find(message, &body).ok_or_else(|| {
-                    wrong(
-                        format!(
-                            "answered {} with JSON that is no answer to it",
-                            message.method
-                        ),
-                        status,
-                    )
-                })?,
-                Ok(None) => RpcReply::TooLarge,
-                Err(error) => return Err(cut_off(message, &error)),
-            }
+        let reply = if status.is_success() {
+            self.read_reply(context, request, response).await?
         } else {
-            let what = if kind.is_empty() {
-                "nothing".to_owned()
-            } else {
-                shorten(&kind, 100).to_owned()
-            };
-            return Err(wrong(
-                format!(
-                    "answered {} with {what}, which is no MCP (HTTP {status})",
-                    message.method
-                ),
-                status,
-            ));
+            self.read_refusal(context, request, response).await?
         };
         Ok(Received {
             status,
-            answer,
+            reply,
             session,
         })
     }
 
-    /// Tells the server something that has no answer.
-    pub async fn send_notification(
-        &self,
-        talk: &ProtocolContext,
-        method: &'static str,
-        body: Bytes,
-    ) -> Result<StatusCode, TransportError> {
-        Ok(self
-            .post(&talk.headers(method, None), body)
-            .await?
-            .0
-            .status())
-    }
-
-    /// The same, when nobody waits for it.
-    pub fn spawn_notification(
+    async fn read_reply(
         self: &Arc<Self>,
-        talk: ProtocolContext,
-        method: &'static str,
-        body: Bytes,
-    ) {
-        let wire = self.clone();
-        tokio::spawn(async move {
-            tokio::time::timeout(ASIDE, wire.send_notification(&talk, method, body))
-                .await
-                .is_ok()
-        });
-    }
-
-    async fn post(
-        &self,
-        headers: &HeaderMap,
-        body: Bytes,
-    ) -> Result<(StreamedResponse, RedactionGuard), SendError> {
-        self.endpoint
-            .send(Method::POST, &self.endpoint.place, headers, body)
-            .await
-    }
-
-    /// Asks for the server's own stream, or for the rest of one that was cut off.
-    pub async fn open_stream(
-        &self,
-        talk: &ProtocolContext,
-        last: Option<&str>,
-    ) -> Result<(SseReader, RedactionGuard), TransportError> {
-        let headers = talk.stream_headers(last);
-        let (response, hidden) = self
-            .endpoint
-            .send(Method::GET, &self.endpoint.place, &headers, Bytes::new())
-            .await?;
-        let (status, kind) = (response.status(), content_type(&response));
-        if !status.is_success() || kind != EVENT_STREAM {
-            return Err(wrong(format!("HTTP {status}"), status));
-        }
-        Ok((SseReader::new(response, self.result_limit + AROUND), hidden))
-    }
-
-    /// An answer that is no success may still be one to our request.
-    async fn classify_refusal(
-        &self,
-        talk: &ProtocolContext,
-        message: &OutgoingRequest<'_>,
+        context: &ProtocolContext,
+        request: &OutgoingRequest<'_>,
         mut response: StreamedResponse,
     ) -> Result<RpcReply, TransportError> {
         let status = response.status();
-        if let Some(failure) = self.endpoint.too_narrow(&response) {
-            return Err(TransportError::TooNarrow(Box::new(failure)));
+        let method = request.method;
+        if let Some(encoding) = unreadable_encoding(&response) {
+            let reason = format!(
+                "answered {method} in the encoding {}, which the client cannot read and did not ask for (HTTP {status})",
+                self.sink.excerpt(encoding.as_bytes(), EXCERPT)
+            );
+            return Err(TransportError::protocol(reason, status));
         }
-        let body = read_body(&mut response, REFUSAL)
-            .await
-            .ok()
-            .flatten()
-            .unwrap_or_default();
-        let line = serde_json::from_slice::<RpcMessage>(&body)
-            .ok()
-            .filter(|line| line.method.is_none());
-        let ours = line.as_ref().and_then(|line| line.id.and_then(call_id)) == Some(message.id);
-        let stale = status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && !ours);
-        if talk.has_session() && stale {
-            return Err(TransportError::Stale);
+        match ContentKind::of(&response) {
+            ContentKind::EventStream => self.read_stream(context, request, response).await,
+            ContentKind::Json => match read_body(&mut response, self.message_limit()).await {
+                Ok(Some(body)) => self
+                    .find_reply(request, &body)
+                    .ok_or_else(|| self.no_reply(method, &body, status)),
+                Ok(None) => Ok(RpcReply::TooLarge),
+                Err(error) => Err(TransportError::broken_reply(method, &error.to_string())),
+            },
+            ContentKind::Other(kind) => {
+                let body = read_beginning(&mut response, REFUSAL_LIMIT).await;
+                let reason = format!(
+                    "answered {method} with {}, which is no MCP (HTTP {status}): {}",
+                    self.sink.excerpt(kind.as_bytes(), 100),
+                    self.sink.excerpt(&body, EXCERPT)
+                );
+                Err(TransportError::protocol(reason, status))
+            }
         }
-        // Some tell what is wrong before they have read whose request it was.
-        let nobodys = line
+    }
+
+    /// Returns the error for a successful response whose body is no reply to the request.
+    fn no_reply(&self, method: &str, body: &Bytes, status: StatusCode) -> TransportError {
+        let reason = if body.trim_ascii().is_empty() {
+            format!("answered {method} with nothing, which is no MCP (HTTP {status})")
+        } else {
+            format!(
+                "answered {method} with a body that is no answer to it (HTTP {status}): {}",
+                self.sink.excerpt(body, EXCERPT)
+            )
+        };
+        TransportError::protocol(reason, status)
+    }
+
+    /// Reads a response without success. Its body may still be a JSON-RPC error for the request.
+    async fn read_refusal(
+        &self,
+        context: &ProtocolContext,
+        request: &OutgoingRequest<'_>,
+        mut response: StreamedResponse,
+    ) -> Result<RpcReply, TransportError> {
+        let status = response.status();
+        if let Some(failure) = self.endpoint.insufficient_scope(&response) {
+            return Err(TransportError::InsufficientScope(Box::new(failure)));
+        }
+        let encoding = unreadable_encoding(&response);
+        let body = read_beginning(&mut response, REFUSAL_LIMIT).await;
+        let error = ErrorReply::parse(&body);
+        let is_ours = error
             .as_ref()
-            .is_some_and(|line| line.id.is_none_or(|id| id.get() == "null"));
-        match line.and_then(|line| line.error) {
-            Some(error) if ours || nobodys => Ok(RpcReply::Error(subslice(&body, error))),
-            _ => Err(wrong(
-                format!("answered {} with HTTP {status}", message.method),
+            .is_some_and(|error| error.id.and_then(request_id) == Some(request.id));
+        let is_stale =
+            status == StatusCode::NOT_FOUND || (status == StatusCode::BAD_REQUEST && !is_ours);
+        if context.has_session() && is_stale {
+            return Err(TransportError::SessionUnknown);
+        }
+        match error {
+            // A server that could not read the request replies without its id.
+            Some(error) if is_ours || error.id.is_none() => {
+                Ok(RpcReply::Error(subslice(&body, error.error)))
+            }
+            _ => Err(TransportError::protocol(
+                self.refusal_reason(request.method, status, encoding, &body),
                 status,
             )),
         }
     }
 
-    /// Reads a stream until the answer is there.
-    async fn read_stream(
-        self: &Arc<Self>,
-        talk: &ProtocolContext,
-        message: &OutgoingRequest<'_>,
-        response: StreamedResponse,
-    ) -> Result<RpcReply, TransportError> {
-        let (mut events, mut hidden) = (SseReader::new(response, self.result_limit + AROUND), None);
-        let (mut last, mut retry, mut attempt) = (None, None, 0);
-        loop {
-            let mut why = match events.next().await {
-                Ok(Some(event)) => {
-                    attempt = 0;
-                    if event.name == "message"
-                        && let Some(answer) = self.on_message(talk, &event.data, Some(message))?
-                    {
-                        return Ok(answer);
-                    }
-                    continue;
-                }
-                Ok(None) => "it ended its stream before the answer".to_owned(),
-                Err(SseError::TooLong) => return Ok(RpcReply::TooLarge),
-                Err(SseError::Cut(why)) => why,
-            };
-            last = events.last_id().map(str::to_owned).or(last);
-            retry = events.retry().or(retry);
-            drop(hidden.take());
-            // What is resumed is the answer: the request itself is never sent again.
-            (events, hidden) = loop {
-                let Some(last) = last
-                    .as_deref()
-                    .filter(|_| !talk.stateless && attempt < self.options.max_retries)
-                else {
-                    return Err(cut_off(message, &why));
-                };
-                tokio::time::sleep(self.pause(attempt, retry)).await;
-                attempt += 1;
-                match self.open_stream(talk, Some(last)).await {
-                    Ok((events, hidden)) => break (events, Some(hidden)),
-                    Err(TransportError::Wrong {
-                        reason,
-                        status: Some(status),
-                        ..
-                    }) if status.is_client_error() => {
-                        return Err(cut_off(
-                            message,
-                            &format!("it cannot be resumed ({reason})"),
-                        ));
-                    }
-                    Err(trouble) => why = trouble.reason(),
-                }
-            };
-        }
-    }
-
-    /// The pause before an attempt to take a stream up again.
-    pub fn pause(&self, attempt: u32, retry: Option<u64>) -> Duration {
-        let ReconnectionOptions {
-            initial_reconnection_delay: first,
-            max_reconnection_delay: longest,
-            ..
-        } = self.options;
-        let factor = self
-            .options
-            .reconnection_delay_grow_factor
-            .powi(attempt.min(1000) as i32);
-        let pause = retry
-            .map_or(first as f64 * factor, |retry| retry as f64)
-            .min(longest as f64);
-        Duration::from_millis(pause as u64).max(SHORTEST)
-    }
-
-    /// Takes in one message of a stream; the answer to `message`, if it is that.
-    pub fn on_message(
-        self: &Arc<Self>,
-        talk: &ProtocolContext,
-        data: &Bytes,
-        message: Option<&OutgoingRequest<'_>>,
-    ) -> Result<Option<RpcReply>, TransportError> {
-        if data.trim_ascii().is_empty() {
-            // Its id alone matters: the stream can be resumed from here.
-            return Ok(None);
-        }
-        let Ok(line) = serde_json::from_slice::<RpcMessage>(data) else {
-            let text = String::from_utf8_lossy(data);
-            let text = self.hearing.redactor.mask(&text);
-            self.hearing.note(&format!(
-                "the server sent an event that is no JSON-RPC message: {}",
-                shorten(&text, 200)
-            ));
-            let named = |message: &&OutgoingRequest<'_>| {
-                memchr::memmem::find(data, format!("\"c{}\"", message.id).as_bytes())
-            };
-            return match message.filter(|message| named(message).is_some()) {
-                Some(message) => Err(cut_off(message, "its answer is no JSON")),
-                None => Ok(None),
-            };
-        };
-        match (line.method.as_deref(), line.id) {
-            (Some("notifications/progress"), None) => {
-                if let (Some(message), Some(id)) = (message, line.params.and_then(progress_of))
-                    && let Some(progress) = message.progress.filter(|_| id == message.id)
-                {
-                    progress.notify_one();
-                }
-                Ok(None)
-            }
-            (Some(method), None) => {
-                self.hearing.notification(method, line.params);
-                Ok(None)
-            }
-            (Some(method), Some(id)) => {
-                self.reply(talk, method, id);
-                Ok(None)
-            }
-            (None, _) => Ok(message.and_then(|message| self.answer_of(message, &line, data))),
-        }
-    }
-
-    /// The answer in a body, which may be a batch (2025-03-26).
-    fn find(&self, message: &OutgoingRequest<'_>, body: &Bytes) -> Option<RpcReply> {
-        if body.trim_ascii_start().starts_with(b"[") {
-            let lines: Vec<RpcMessage> = serde_json::from_slice(body).ok()?;
-            return lines
-                .iter()
-                .find_map(|line| self.answer_of(message, line, body));
-        }
-        self.answer_of(message, &serde_json::from_slice(body).ok()?, body)
-    }
-
-    fn answer_of(
+    fn refusal_reason(
         &self,
-        message: &OutgoingRequest<'_>,
-        line: &RpcMessage,
-        bytes: &Bytes,
-    ) -> Option<RpcReply> {
-        if line.method.is_some() || line.id.and_then(call_id) != Some(message.id) {
-            return None;
+        method: &str,
+        status: StatusCode,
+        encoding: Option<String>,
+        body: &Bytes,
+    ) -> String {
+        let mut reason = format!("answered {method} with HTTP {status}");
+        if status == StatusCode::UNAUTHORIZED && self.endpoint.has_static_credentials() {
+            reason.push_str(", so it refuses the credentials in headers or url");
         }
-        Some(match (line.result, line.error) {
-            (Some(result), _) if result.get().len() > self.result_limit => RpcReply::TooLarge,
-            (Some(result), _) => RpcReply::Result(subslice(bytes, result)),
-            (None, Some(error)) => RpcReply::Error(subslice(bytes, error)),
-            (None, None) => RpcReply::Result(Bytes::from_static(b"null")),
-        })
+        if let Some(encoding) = encoding {
+            reason.push_str(&format!(
+                " and a body in the encoding {}",
+                self.sink.excerpt(encoding.as_bytes(), 100)
+            ));
+        } else if !body.trim_ascii().is_empty() {
+            reason.push_str(": ");
+            reason.push_str(self.sink.excerpt(body, EXCERPT).trim());
+        }
+        reason
     }
 
-    /// Answers a question of the server, as a client without any abilities does.
-    fn reply(self: &Arc<Self>, talk: &ProtocolContext, method: &str, id: &RawValue) {
-        let Ok(permit) = self.questions.clone().try_acquire_owned() else {
-            self.hearing
-                .note("the server asked too many questions at once; one was dropped");
-            return;
+    /// Sends a message that has no reply.
+    pub async fn send_notification(
+        &self,
+        context: &ProtocolContext,
+        method: &'static str,
+        body: Bytes,
+    ) -> Result<StatusCode, TransportError> {
+        let message = HttpRequest {
+            method: Method::POST,
+            url: &self.endpoint.url,
+            headers: &context.headers(method, None),
+            body,
+            token_is_fresh: false,
         };
-        let outcome = match method {
-            "ping" => r#""result":{}"#,
-            "roots/list" => r#""result":{"roots":[]}"#,
-            "elicitation/create" => r#""result":{"action":"decline"}"#,
-            _ => r#""error":{"code":-32601,"message":"this client has no such method"}"#,
-        };
-        let body = Bytes::from(format!(
-            r#"{{"jsonrpc":"2.0","id":{},{outcome}}}"#,
-            id.get()
-        ));
-        let (wire, talk) = (self.clone(), talk.clone());
+        let (response, _) = self.endpoint.send(message).await?;
+        Ok(response.status())
+    }
+
+    /// Sends a notification in the background.
+    pub fn spawn_notification(
+        self: &Arc<Self>,
+        context: ProtocolContext,
+        method: &'static str,
+        body: Bytes,
+    ) {
+        let transport = self.clone();
         tokio::spawn(async move {
-            let _permit = permit;
-            tokio::time::timeout(ASIDE, wire.send_notification(&talk, "", body))
-                .await
-                .is_ok()
+            let send = transport.send_notification(&context, method, body);
+            tokio::time::timeout(BACKGROUND_TIMEOUT, send).await.is_ok()
         });
     }
-}
 
-fn cut_off(message: &OutgoingRequest<'_>, why: &str) -> TransportError {
-    TransportError::Wrong {
-        reason: format!("its answer to {} was cut off: {why}", message.method),
-        begun: true,
-        status: None,
+    /// Opens the server's own stream, or resumes a stream after an event.
+    pub async fn open_stream(
+        &self,
+        context: &ProtocolContext,
+        last_event: Option<&str>,
+    ) -> Result<(SseReader, RedactionGuards), TransportError> {
+        let message = HttpRequest {
+            method: Method::GET,
+            url: &self.endpoint.url,
+            headers: &context.stream_headers(last_event),
+            body: Bytes::new(),
+            token_is_fresh: false,
+        };
+        let (response, redaction) = self.endpoint.send(message).await?;
+        let stream = self.stream_of(response)?;
+        Ok((stream, redaction))
     }
-}
 
-pub fn content_type(response: &StreamedResponse) -> String {
-    let kind = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .unwrap_or_default();
-    kind.split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
-}
-
-/// A whole body, or nothing where it is larger than that.
-async fn read_body(response: &mut StreamedResponse, limit: usize) -> Result<Option<Bytes>, String> {
-    if response
-        .length()
-        .is_some_and(|length| length > limit as u64)
-    {
-        return Ok(None);
-    }
-    let mut first = Bytes::new();
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if first.len() + body.len() + chunk.len() > limit {
-            return Ok(None);
+    /// Returns the events of a response.
+    ///
+    /// # Errors
+    /// Fails if the response is no stream that the client can read.
+    pub fn stream_of(&self, response: StreamedResponse) -> Result<SseReader, TransportError> {
+        let status = response.status();
+        if !status.is_success() {
+            return Err(TransportError::protocol(format!("HTTP {status}"), status));
         }
-        if first.is_empty() && body.is_empty() {
-            // Most answers are one chunk, and are not copied.
-            first = chunk;
-        } else {
-            body.extend_from_slice(&first);
-            first = Bytes::new();
-            body.extend_from_slice(&chunk);
+        // A server that answers with something else has no such stream. HTTP 405 says the same.
+        let no_stream = |reason| TransportError::Protocol {
+            reason,
+            begun: false,
+            status: Some(StatusCode::METHOD_NOT_ALLOWED),
+        };
+        if let Some(encoding) = unreadable_encoding(&response) {
+            return Err(no_stream(format!(
+                "HTTP {status} and the encoding {}, which the client cannot read",
+                self.sink.excerpt(encoding.as_bytes(), 100)
+            )));
+        }
+        if ContentKind::of(&response) != ContentKind::EventStream {
+            return Err(no_stream(format!("HTTP {status} and no event stream")));
+        }
+        Ok(SseReader::new(response, self.message_limit()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::scripted_server::{ScriptedResponse, ScriptedServer, SeenRequest};
+    use super::*;
+    use crate::workers::mcp::host::tests::RecordingSink;
+
+    fn request(id: u64) -> OutgoingRequest<'static> {
+        OutgoingRequest {
+            id,
+            body: json!({ "jsonrpc": "2.0", "id": id, "method": "tools/list" })
+                .to_string()
+                .into(),
+            method: "tools/list",
+            tool: None,
+            progress: None,
+            param_headers: vec![],
+            token_is_fresh: false,
         }
     }
-    Ok(Some(if body.is_empty() { first } else { body.into() }))
+
+    /// Sends one request to a server that answers so, and returns the reply or the error as a text.
+    async fn exchange(
+        script: impl Fn(&SeenRequest) -> ScriptedResponse + Send + Sync + 'static,
+    ) -> Result<String, String> {
+        let server = ScriptedServer::start(move |request| Some(script(request))).await;
+        let transport = server.transport(Arc::<RecordingSink>::default());
+        let context = ProtocolContext::new(None, None);
+        let received = transport.send_request(&context, &request(7)).await;
+        match received.map_err(|error| error.to_string())?.reply {
+            RpcReply::Result(result) => Ok(String::from_utf8_lossy(&result).into_owned()),
+            RpcReply::Error(error) => Ok(format!("error {}", String::from_utf8_lossy(&error))),
+            RpcReply::TooLarge => Ok("too large".into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn json_without_a_content_type_is_read() {
+        let body = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+        let reply = exchange(move |_| ScriptedResponse::new(200, body)).await;
+        assert_eq!(reply.as_deref(), Ok("{}"));
+    }
+
+    #[tokio::test]
+    async fn an_error_without_an_id_keeps_its_sentence() {
+        let body = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"not so"}}"#;
+        for status in [200, 400, 500] {
+            let reply = exchange(move |_| ScriptedResponse::json(status, body)).await;
+            assert!(
+                reply.as_ref().is_ok_and(|reply| reply.contains("not so")),
+                "{reply:?}"
+            );
+        }
+        let stream = format!("data: {body}\n\n");
+        let reply = exchange(move |_| ScriptedResponse::stream(&stream)).await;
+        assert!(
+            reply.as_ref().is_ok_and(|reply| reply.contains("not so")),
+            "{reply:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_no_json_rpc_leaves_the_decision_to_the_status() {
+        let body = r#"{"error":"Method not allowed"}"#;
+        let error = exchange(move |_| ScriptedResponse::json(405, body))
+            .await
+            .expect_err("405");
+        assert!(
+            error.contains("HTTP 405") && error.contains("Method not allowed"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_encoding_that_cannot_be_read_is_named() {
+        for content_type in ["application/json", "text/event-stream"] {
+            let response = move |_: &SeenRequest| {
+                ScriptedResponse::new(200, vec![0x1f, 0x8b])
+                    .with("content-type", content_type)
+                    .with("content-encoding", "zstd")
+            };
+            let error = exchange(response).await.expect_err("unreadable");
+            assert!(error.contains("zstd"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_body_and_a_batch_event_are_read() {
+        let batch = r#"[{"method":"notifications/x"},{"jsonrpc":"2.0","id":7,"result":1}]"#;
+        let reply = exchange(move |_| ScriptedResponse::json(200, batch)).await;
+        assert_eq!(reply.as_deref(), Ok("1"));
+        let stream = format!("data: {batch}\n\n");
+        let reply = exchange(move |_| ScriptedResponse::stream(&stream)).await;
+        assert_eq!(reply.as_deref(), Ok("1"));
+    }
+
+    #[tokio::test]
+    async fn the_client_asks_for_no_encoding() {
+        let server = ScriptedServer::start(|request| Some(request.result(json!({})))).await;
+        let transport = server.transport(Arc::<RecordingSink>::default());
+        let context = ProtocolContext::new(None, None);
+        assert!(transport.send_request(&context, &request(7)).await.is_ok());
+        assert_eq!(server.seen()[0].header("accept-encoding"), Some("identity"));
+        assert_eq!(server.seen()[0].body["id"], json!(7));
+    }
+
+    #[tokio::test]
+    async fn a_cut_stream_is_resumed_after_its_last_event() {
+        let server = ScriptedServer::start(|request| {
+            Some(match request.header("last-event-id") {
+                Some("6") => ScriptedResponse::stream(
+                    "id: 7\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":\"kept\"}\n\n",
+                ),
+                _ => ScriptedResponse::stream("id: 6\nretry: 20\ndata:\n\n"),
+            })
+        })
+        .await;
+        let transport = server.transport(Arc::<RecordingSink>::default());
+        let context = ProtocolContext::new(None, None);
+        let received = transport.send_request(&context, &request(7)).await;
+        let reply = received
+            .map_err(|error| error.to_string())
+            .expect("a reply");
+        assert_eq!(
+            reply.reply,
+            RpcReply::Result(Bytes::from_static(b"\"kept\""))
+        );
+    }
 }

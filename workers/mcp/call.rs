@@ -1,0 +1,137 @@
+//! Calls of tools: their input, their errors and their timeout, whatever the transport.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::frame::CallToolFrame;
+use super::host::NotificationSink;
+use super::mux::{Closed, Mux, RpcReply};
+use crate::core::arguments::merge::SecretArgument;
+use crate::core::failure::Failure;
+
+/// The parts that every transport needs.
+#[derive(Clone)]
+pub struct ClientOptions {
+    pub sink: Arc<dyn NotificationSink>,
+    /// The largest result in bytes (`RESULT_LIMIT`).
+    pub result_limit: usize,
+}
+
+/// A tool call as the server receives it.
+pub struct ToolCall<'a> {
+    pub tool: &'a str,
+    /// A checked JSON object.
+    pub args: &'a str,
+    pub secrets: &'a [SecretArgument<'a>],
+    pub traceparent: Option<&'a str>,
+    pub timeout: Duration,
+    /// Each progress notification restarts the timeout.
+    pub reset_on_progress: bool,
+}
+
+/// Why a call has no result.
+#[derive(Debug)]
+pub enum CallError {
+    /// The server replied with this JSON-RPC error object.
+    Rpc(Bytes),
+    /// The connection ended. `begun` says whether the server may have started the call.
+    Closed {
+        begun: bool,
+    },
+    /// The server broke the protocol or the connection. The reason continues a sentence that begins with the server.
+    Wrong {
+        reason: String,
+        begun: bool,
+    },
+    /// The user must authorize the server, or no token can be obtained now. The server has not started the call.
+    Denied(Box<Failure>),
+    /// The result is larger than `RESULT_LIMIT`.
+    TooLarge,
+    TimedOut,
+}
+
+/// Why a server is not connected. The reason continues a sentence that begins with the server.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct ConnectError {
+    pub reason: String,
+    /// The failure for callers, if the server denies access.
+    pub denied: Option<Box<Failure>>,
+}
+
+impl From<String> for ConnectError {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            denied: None,
+        }
+    }
+}
+
+impl From<&str> for ConnectError {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
+}
+
+/// Calls a tool over a mux.
+pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+    let progress = call.reset_on_progress.then(|| Arc::new(Notify::new()));
+    let mut request = mux
+        .register(progress.clone())
+        .map_err(|Closed| CallError::Closed { begun: false })?;
+    let frame = CallToolFrame {
+        id: request.id,
+        tool: call.tool,
+        args: call.args,
+        secrets: call.secrets,
+        progress: progress.is_some(),
+        traceparent: call.traceparent,
+        meta: "",
+    };
+    let exchange = async {
+        let not_begun = |Closed| CallError::Closed { begun: false };
+        let space = request.reserve(frame.capacity()).await.map_err(not_begun)?;
+        request.send(frame.build(), space).map_err(not_begun)?;
+        request
+            .reply()
+            .await
+            .map_err(|Closed| CallError::Closed { begun: true })
+    };
+    within_timeout(exchange, progress.as_deref(), call.timeout)
+        .await
+        .and_then(call_result)
+}
+
+/// Returns the result of a call.
+pub fn call_result(reply: RpcReply) -> Result<Bytes, CallError> {
+    match reply {
+        RpcReply::Result(result) => Ok(result),
+        RpcReply::Error(error) => Err(CallError::Rpc(error)),
+        RpcReply::TooLarge => Err(CallError::TooLarge),
+    }
+}
+
+/// Runs `exchange` for at most `limit`. Each notification of `progress` restarts the limit.
+pub async fn within_timeout<T>(
+    exchange: impl Future<Output = Result<T, CallError>>,
+    progress: Option<&Notify>,
+    limit: Duration,
+) -> Result<T, CallError> {
+    let Some(progress) = progress else {
+        return tokio::time::timeout(limit, exchange)
+            .await
+            .map_err(|_| CallError::TimedOut)?;
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    loop {
+        tokio::select! {
+            done = &mut exchange => return done,
+            () = progress.notified() => {}
+            () = tokio::time::sleep(limit) => return Err(CallError::TimedOut),
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Reads the lines of a server. Replies complete requests of the mux, notifications go to the sink, and everything else
+//! goes to rmcp. A line that is no message is a log line.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
+
+use super::host::{LogSource, LogText, NotificationSink};
+use super::jsonrpc::{RpcMessage, note, notify, progress_token, request_id, scan_ids, subslice};
+use super::mux::{FIRST_REQUEST_ID, Mux, RpcReply};
+use super::rmcp_bridge::{RmcpInbox, RmcpRefusal};
+
+/// Bytes of a line around its result.
+const ENVELOPE: usize = 64 * 1024;
+/// Bytes at each end of an unreadable line that are searched for an id.
+const EDGE: usize = 4096;
+/// Bytes of an unreadable line in a log line.
+const EXCERPT: usize = 200;
+/// A byte order mark in UTF-8. Some servers write one before each line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+pub struct LineReader {
+    pub mux: Arc<Mux>,
+    pub sink: Arc<dyn NotificationSink>,
+    /// The largest result in bytes (`RESULT_LIMIT`).
+    pub result_limit: usize,
+    pub rmcp: RmcpInbox,
+}
+
+impl LineReader {
+    /// Reads until the server closes its output, and then ends the connection.
+    pub async fn read_all(self, output: impl AsyncRead + Unpin) {
+        let mut output = BufReader::with_capacity(64 * 1024, output);
+        let limit = self.result_limit + ENVELOPE;
+        loop {
+            match read_line(&mut output, limit).await {
+                Ok(Some(ReadLine::Whole(bytes))) => self.on_line(bytes.into()),
+                Ok(Some(ReadLine::TooLong { head, tail })) => self.on_long_line(&head, &tail),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.mux.close("it closed its output");
+    }
+
+    /// Handles one line: a message, a batch of messages (2025-03-26), or text.
+    pub fn on_line(&self, bytes: Bytes) {
+        let bytes = match bytes.strip_prefix(BYTE_ORDER_MARK) {
+            Some(rest) => bytes.slice_ref(rest),
+            None => bytes,
+        };
+        let text = bytes.trim_ascii_start();
+        match text.first() {
+            None => {}
+            Some(b'{') => self.on_message(&bytes),
+            Some(b'[') => self.on_batch(&bytes),
+            Some(_) => self.log_line(&bytes),
+        }
+    }
+
+    fn on_batch(&self, bytes: &Bytes) {
+        let batch: Vec<&RawValue> = serde_json::from_slice(bytes).unwrap_or_default();
+        if !batch.iter().any(|entry| entry.get().starts_with('{')) {
+            return self.log_line(bytes);
+        }
+        for entry in batch {
+            self.on_message(&subslice(bytes, entry));
+        }
+    }
+
+    fn on_message(&self, bytes: &Bytes) {
+        let Ok(message) = serde_json::from_slice::<RpcMessage>(bytes) else {
+            return self.on_broken_message(bytes);
+        };
+        match message.method.as_deref() {
+            // A message with a method is never a reply, whatever its id.
+            Some(method) => self.on_method(method, &message, bytes),
+            None => self.on_reply(&message, bytes),
+        }
+    }
+
+    fn on_method(&self, method: &str, message: &RpcMessage, bytes: &Bytes) {
+        match (method, message.id) {
+            ("notifications/progress", None) => {
+                if let Some(id) = message.params.and_then(progress_token) {
+                    self.mux.progress(id);
+                }
+            }
+            (_, None) => notify(&*self.sink, method, message.params),
+            (_, Some(_)) => self.pass_to_rmcp(bytes),
+        }
+    }
+
+    fn on_reply(&self, message: &RpcMessage, bytes: &Bytes) {
+        let id = message.id.and_then(request_id);
+        match (id, message.result, message.error) {
+            (Some(id), result, error) if id >= FIRST_REQUEST_ID => {
+                self.mux
+                    .complete(id, reply(result, error, bytes, self.result_limit));
+            }
+            (None, _, Some(error)) if message.id.is_none() => {
+                self.on_error_without_id(error, bytes)
+            }
+            (None, None, None) => self.log_line(bytes),
+            _ => self.pass_to_rmcp(bytes),
+        }
+    }
+
+    /// A server that cannot read a request replies without its id. If only one request waits, the error concerns it.
+    fn on_error_without_id(&self, error: &RawValue, bytes: &Bytes) {
+        if let Some(id) = self.mux.only_waiting() {
+            let error = subslice(bytes, error);
+            return self.mux.complete(id, RpcReply::Error(error));
+        }
+        if !self.rmcp.fail_waiting_request(error) {
+            self.note("sent an error that names no request", bytes);
+        }
+    }
+
+    fn pass_to_rmcp(&self, bytes: &Bytes) {
+        match self.rmcp.pass(bytes) {
+            Ok(()) => {}
+            Err(RmcpRefusal::Full) => note(
+                &*self.sink,
+                "the server sent too many requests at once; the client dropped one",
+            ),
+            Err(RmcpRefusal::Unreadable(_)) => {
+                self.note("sent a reply to no request of the client", bytes);
+            }
+        }
+    }
+
+    /// Handles a JSON object that cannot be read. If it was meant as the reply to a request (for example with a `NaN`
+    /// in it, or with bytes that are no UTF-8), the request ends, because no other reply will come.
+    fn on_broken_message(&self, bytes: &[u8]) {
+        self.note("sent a line that is no JSON-RPC message", bytes);
+        let edges = edges(bytes);
+        let has = |key: &[u8]| {
+            edges
+                .iter()
+                .any(|edge| memchr::memmem::find(edge, key).is_some())
+        };
+        if has(br#""method""#) || !(has(br#""result""#) || has(br#""error""#)) {
+            return;
+        }
+        if let Some(id) = self.waiting_request_in(edges) {
+            // The reader of the result reports that it is none.
+            self.mux
+                .complete(id, RpcReply::Result(Bytes::from_static(b"null")));
+        }
+    }
+
+    /// A line that is too long is the reply to a request, if either end of the line holds the id.
+    fn on_long_line(&self, head: &[u8], tail: &[u8]) {
+        match self.waiting_request_in([head, tail]) {
+            Some(id) => self.mux.complete(id, RpcReply::TooLarge),
+            None => self.note("sent a line that is too long", head),
+        }
+    }
+
+    fn waiting_request_in(&self, edges: [&[u8]; 2]) -> Option<u64> {
+        let mut ids = edges.into_iter().flat_map(scan_ids);
+        ids.find(|id| self.mux.is_waiting(*id))
+    }
+
+    /// Stores a line that is no message. A server often prints there why it cannot start.
+    fn log_line(&self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        let text = if bytes.len() > ENVELOPE {
+            LogText::Cut(&bytes[..ENVELOPE])
+        } else {
+            LogText::Plain(text.trim_end())
+        };
+        self.sink.log(LogSource::Stdout, text);
+    }
+
+    fn note(&self, event: &str, bytes: &[u8]) {
+        let excerpt = self.sink.excerpt(bytes, EXCERPT);
+        note(
+            &*self.sink,
+            &format!("the server {event}: {}", excerpt.trim_end()),
+        );
+    }
+}
+
+/// Returns the reply of a message.
+pub fn reply(
+    result: Option<&RawValue>,
+    error: Option<&RawValue>,
+    bytes: &Bytes,
+    result_limit: usize,
+) -> RpcReply {
+    match (result, error) {
+        (Some(result), _) if result.get().len() > result_limit => RpcReply::TooLarge,
+        (Some(result), _) => RpcReply::Result(subslice(bytes, result)),
+        (None, Some(error)) => RpcReply::Error(subslice(bytes, error)),
+        (None, None) => RpcReply::Result(Bytes::from_static(b"null")),
+    }
+}
+
+fn edges(bytes: &[u8]) -> [&[u8]; 2] {
+    [
+        &bytes[..bytes.len().min(EDGE)],
+        &bytes[bytes.len().saturating_sub(EDGE)..],
+    ]
+}
+
+enum ReadLine {
+    Whole(Vec<u8>),
+    TooLong { head: Vec<u8>, tail: Vec<u8> },
+}
+
+/// Returns the next line without its line end, or `None` at the end of the output. A line above `limit` bytes keeps only
+/// its two ends.
+async fn read_line(
+    output: &mut (impl AsyncBufRead + Unpin),
+    limit: usize,
+) -> io::Result<Option<ReadLine>> {
+    let mut bytes = Vec::new();
+    let mut tail: Option<Vec<u8>> = None;
+    loop {
+        let buffer = output.fill_buf().await?;
+        if buffer.is_empty() {
+            let rest = (!bytes.is_empty() && tail.is_none()).then_some(ReadLine::Whole(bytes));
+            return Ok(rest);
+        }
+        let newline = memchr::memchr(b'\n', buffer);
+        let length = newline.unwrap_or(buffer.len());
+        match &mut tail {
+            None => bytes.extend_from_slice(&buffer[..length]),
+            Some(tail) => {
+                tail.extend_from_slice(&buffer[..length]);
+                tail.drain(..tail.len().saturating_sub(EDGE));
+            }
+        }
+        output.consume(length + usize::from(newline.is_some()));
+        if tail.is_none() && bytes.len() > limit {
+            tail = Some(bytes.split_off(bytes.len() - EDGE));
+            bytes.truncate(EDGE);
+            bytes.shrink_to_fit();
+        }
+        if newline.is_some() {
+            return Ok(Some(match tail {
+                None => ReadLine::Whole(bytes),
+                Some(tail) => ReadLine::TooLong { head: bytes, tail },
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::request;
+    use super::super::host::tests::RecordingSink;
+    use super::super::mux::PendingRequest;
+    use super::super::rmcp_bridge::{RmcpBridge, new_bridge};
+    use super::*;
+
+    struct Peer {
+        reader: LineReader,
+        sink: Arc<RecordingSink>,
+        _bridge: RmcpBridge,
+    }
+
+    fn peer() -> Peer {
+        let mux = Mux::new();
+        let (bridge, rmcp) = new_bridge(mux.clone());
+        let sink = Arc::<RecordingSink>::default();
+        let reader = LineReader {
+            mux,
+            sink: sink.clone(),
+            result_limit: 1000,
+            rmcp,
+        };
+        Peer {
+            reader,
+            sink,
+            _bridge: bridge,
+        }
+    }
+
+    impl Peer {
+        /// Sends a request and marks it as written.
+        async fn send(&self) -> PendingRequest {
+            let mux = &self.reader.mux;
+            let pending = mux.register(None).expect("open");
+            let frame = request(pending.id, "tools/call", "{}");
+            let space = pending.reserve(frame.bytes.len()).await.expect("open");
+            pending.send(frame, space).expect("open");
+            mux.next_batch(&mut Vec::new()).await.expect("open");
+            pending
+        }
+
+        fn print(&self, text: impl Into<Vec<u8>>) {
+            self.reader.on_line(Bytes::from(text.into()));
+        }
+    }
+
+    async fn result(pending: &mut PendingRequest) -> String {
+        match pending.reply().await.expect("a reply") {
+            RpcReply::Result(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            RpcReply::Error(bytes) => format!("error {}", String::from_utf8_lossy(&bytes)),
+            RpcReply::TooLarge => "too large".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_byte_order_mark_before_any_line_is_skipped() {
+        let peer = peer();
+        for _ in 0..2 {
+            let mut pending = peer.send().await;
+            let id = pending.id;
+            peer.print(format!(
+                "\u{feff}{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}"
+            ));
+            assert_eq!(result(&mut pending).await, "{}");
+        }
+        assert!(peer.sink.lines().is_empty());
+    }
+
+    #[tokio::test]
+    async fn each_message_of_a_batch_is_read() {
+        let peer = peer();
+        let mut first = peer.send().await;
+        let mut second = peer.send().await;
+        peer.print(format!(
+            r#"[{{"id":{},"result":1}},{{"method":"notifications/tools/list_changed"}},{{"id":{},"result":2}}]"#,
+            second.id, first.id
+        ));
+        assert_eq!(result(&mut first).await, "2");
+        assert_eq!(result(&mut second).await, "1");
+        assert_eq!(peer.sink.tools_changed(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_error_without_an_id_fails_the_only_request() {
+        let peer = peer();
+        let mut pending = peer.send().await;
+        peer.print(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"not parsed"}}"#);
+        assert!(result(&mut pending).await.contains("not parsed"));
+    }
+
+    #[tokio::test]
+    async fn an_error_without_an_id_fails_none_of_several_requests() {
+        let peer = peer();
+        let _first = peer.send().await;
+        let _second = peer.send().await;
+        peer.print(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"not parsed"}}"#);
+        assert_eq!(peer.reader.mux.calls(), 2);
+        assert!(peer.sink.lines()[0].contains("not parsed"));
+    }
+
+    #[test]
+    fn lines_that_are_no_messages_are_log_lines() {
+        let peer = peer();
+        for line in [
+            "Required command was not provided.\r",
+            "[1,2]",
+            r#"{"level":"info"}"#,
+        ] {
+            peer.print(line);
+        }
+        let wanted = [
+            "stdout: Required command was not provided.",
+            "stdout: [1,2]",
+            r#"stdout: {"level":"info"}"#,
+        ];
+        assert_eq!(peer.sink.lines(), wanted);
+    }
+
+    #[tokio::test]
+    async fn a_broken_reply_ends_its_request() {
+        let peer = peer();
+        let mut pending = peer.send().await;
+        peer.print(format!(r#"{{"id": {}, "result": NaN}}"#, pending.id));
+        assert_eq!(result(&mut pending).await, "null");
+    }
+
+    #[tokio::test]
+    async fn a_result_above_the_limit_is_too_large() {
+        let peer = peer();
+        let mut pending = peer.send().await;
+        peer.print(format!(
+            r#"{{"id":{},"result":"{}"}}"#,
+            pending.id,
+            "x".repeat(1000)
+        ));
+        assert_eq!(result(&mut pending).await, "too large");
+    }
+
+    #[tokio::test]
+    async fn a_line_without_a_line_end_keeps_its_two_ends() {
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let peer = peer();
+        let mut pending = peer.send().await;
+        let id = pending.id;
+        let text = format!(r#"{{"result":"{}","id":{id}}}"#, "x".repeat(100_000));
+        let print = async move {
+            let mut server = server;
+            tokio::io::AsyncWriteExt::write_all(&mut server, format!("{text}\nlast").as_bytes())
+                .await
+                .expect("written");
+        };
+        let mux = peer.reader.mux.clone();
+        tokio::join!(peer.reader.read_all(client), print);
+        assert_eq!(result(&mut pending).await, "too large");
+        assert_eq!(peer.sink.lines(), ["stdout: last"]);
+        assert_eq!(mux.close_reason().as_deref(), Some("it closed its output"));
+    }
+}

@@ -1,0 +1,171 @@
+//! Connects the MCP client to this worker: sessions, access tokens, credentials, notifications and log lines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::HeaderMap;
+use tokio::sync::Notify;
+use url::Url;
+
+use super::log_buffer::{LogBuffer, shorten};
+use super::remote_state::RemoteState;
+use super::sealed_headers::SealedHeaders;
+use super::token_header::TokenHeader;
+use crate::core::catalog::server::Server;
+use crate::core::decide::remote::RemoteFinding;
+use crate::core::model::grant::GrantId;
+use crate::core::model::remote::{ProtocolMode, Remote, plain_url};
+use crate::core::model::server::Transport;
+use crate::core::model::tool::Tools;
+use crate::workers::guard;
+use crate::workers::install::PackageHandle;
+use crate::workers::mcp::{
+    AccessTokens, ClientOptions, ConnectError, Connection, HttpTarget, LogSource, LogText,
+    NotificationSink, StdioTarget,
+};
+use crate::workers::oauth::token_source::TokenSource;
+use crate::workers::redact::Redactor;
+
+/// Bytes of a text that are redacted for an excerpt, so that no value is cut before it is found.
+const EXCERPT_INPUT: usize = 64 * 1024;
+
+/// The parts that all connections of one server share.
+#[derive(Clone)]
+pub struct ConnectionDeps {
+    pub log_buffer: Arc<LogBuffer>,
+    pub redactor: Arc<Redactor>,
+    /// Notified when the server says that its tools have changed.
+    pub tools_changed: Arc<Notify>,
+    /// The largest result in bytes.
+    pub result_limit: usize,
+    /// The set that renews the child's life while the worker holds the lease.
+    pub child: Arc<guard::ChildSet>,
+    /// The time until the guard kills a child without a renewal.
+    pub ttl: Duration,
+    pub remote: RemoteState,
+}
+
+/// Connects to a server and lists its tools. The caller limits the time and may drop the future.
+pub async fn open_connection(
+    server: &Server,
+    package: Option<PackageHandle>,
+    deps: &ConnectionDeps,
+) -> Result<(Connection, Tools), ConnectError> {
+    let options = ClientOptions {
+        sink: Arc::new(ServerSink {
+            log_buffer: deps.log_buffer.clone(),
+            redactor: deps.redactor.clone(),
+            tools_changed: deps.tools_changed.clone(),
+            remote: deps.remote.clone(),
+        }),
+        result_limit: deps.result_limit,
+    };
+    let transport = server.config.transport.clone();
+    let transport = match &package {
+        Some(package) => transport.placed(&package.folder.to_string_lossy()),
+        None => transport,
+    };
+    match &transport {
+        Transport::Stdio { command, args, env } => {
+            let target = StdioTarget {
+                command,
+                args,
+                env,
+                children: &deps.child,
+                ttl: deps.ttl,
+                stall_limit: Duration::from_millis(server.config.tool_timeout_ms()),
+                resources: package.map(|package| Box::new(package) as Box<dyn Send + Sync>),
+            };
+            Connection::connect_stdio(target, options).await
+        }
+        Transport::StreamableHttp(remote) => {
+            let target = http_target(server, remote, deps).await?;
+            Connection::connect_http(target, options).await
+        }
+    }
+}
+
+async fn http_target(
+    server: &Server,
+    remote: &Remote,
+    deps: &ConnectionDeps,
+) -> Result<HttpTarget, ConnectError> {
+    let state = &deps.remote;
+    let url = Url::parse(&plain_url(&remote.url))
+        .map_err(|error| format!("its URL cannot be used: {error}"))?;
+    let tokens = server.grant(state.user.as_ref()).map(|_| {
+        let grant = GrantId {
+            server: server.id,
+            user: state.user.clone(),
+        };
+        let source = TokenSource::new(
+            state.grants.clone(),
+            state.sealed_store.clone(),
+            grant,
+            server.name.clone(),
+        );
+        Arc::new(TokenHeader {
+            source,
+            redactor: deps.redactor.clone(),
+        }) as Arc<dyn AccessTokens>
+    });
+    let mut headers = HeaderMap::new();
+    let credentials = SealedHeaders::load(
+        server,
+        remote,
+        &state.sealed_store,
+        deps.redactor.clone(),
+        tokens.is_some(),
+        &mut headers,
+    )
+    .await?;
+    state.begin(server.session);
+    Ok(HttpTarget {
+        name: server.name.clone(),
+        url,
+        headers,
+        credentials: Arc::new(credentials),
+        tokens,
+        sessions: Arc::new(state.clone()),
+        listen: state.user.is_none(),
+        protocol: server.era,
+        reconnection_options: remote.reconnection_options,
+    })
+}
+
+/// Stores what one server sends without being asked.
+struct ServerSink {
+    log_buffer: Arc<LogBuffer>,
+    redactor: Arc<Redactor>,
+    tools_changed: Arc<Notify>,
+    remote: RemoteState,
+}
+
+#[async_trait::async_trait]
+impl NotificationSink for ServerSink {
+    fn tools_changed(&self) {
+        self.tools_changed.notify_one();
+    }
+
+    fn log(&self, source: LogSource, text: LogText<'_>) {
+        let text = match text {
+            LogText::Plain(text) => self.redactor.mask(text),
+            LogText::Json(text) => self.redactor.mask_json(text),
+            LogText::Cut(bytes) => self.redactor.mask_cut(bytes),
+        };
+        self.log_buffer.push(source.as_str(), &text);
+    }
+
+    fn excerpt(&self, text: &[u8], limit: usize) -> String {
+        let redacted = if text.len() > EXCERPT_INPUT {
+            self.redactor.mask_cut(&text[..EXCERPT_INPUT])
+        } else {
+            self.redactor.mask(&String::from_utf8_lossy(text))
+        };
+        shorten(&redacted, limit).to_owned()
+    }
+
+    async fn protocol_detected(&self, mode: ProtocolMode) {
+        self.remote.found(RemoteFinding::Era(mode)).await;
+    }
+}
