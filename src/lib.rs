@@ -15,6 +15,6 @@ pub mod ports;
 pub mod telemetry;
 pub mod time;
 pub mod views;
-// The hands live beside `src`: they are a room of the house, not of the process.
+// The workers are at the top level of the repository, beside `src`.
 #[path = "../workers/mod.rs"]
 pub mod workers;

@@ -1,4 +1,4 @@
-//! `mcp-api`: reads the command line and goes to the room that does it.
+//! `mcp-api`: parses the command line and runs the command.
 
 use std::process::ExitCode;
 
@@ -7,13 +7,13 @@ use clap::Parser;
 use mcp_api::cli::{Cli, Command, run};
 use mcp_api::workers::guard;
 
-/// Calls are allocated on one thread and freed on another all the time.
+/// mimalloc, because one thread allocates a call and another thread frees it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or(Command::Serve) {
-        // Before any thread is started: a guard is small on purpose.
+        // The guard starts before any thread exists, because a guard must stay small.
         Command::Guard {
             pipe,
             environment,

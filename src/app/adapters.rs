@@ -52,10 +52,7 @@ pub async fn open(config: &Config) -> Result<Adapters, StartError> {
                 bus,
             ))
         }
-        None => Ok(Adapters::new(
-            Arc::new(sqlite(&config.place.data_dir)?),
-            bus,
-        )),
+        None => Ok(Adapters::new(Arc::new(sqlite(&config.data_dir.path)?), bus)),
     }
 }
 

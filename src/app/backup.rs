@@ -68,7 +68,7 @@ pub fn save(config: &Config, to: &Path) -> Result<BackupSummary, BackupError> {
 /// Puts a backup into a `DATA_DIR` that has no store.
 pub fn restore(config: &Config, from: &Path) -> Result<BackupSummary, BackupError> {
     let to = store(config)?;
-    let _lock = lock(&config.place.data_dir)?;
+    let _lock = lock(&config.data_dir.path)?;
     // A log beside a file that is not its own would be played into it.
     for ending in ["", "-wal", "-journal"] {
         let there = beside(&to, ending);
@@ -82,7 +82,7 @@ pub fn restore(config: &Config, from: &Path) -> Result<BackupSummary, BackupErro
 fn store(config: &Config) -> Result<PathBuf, BackupError> {
     match config.services.mongo {
         Some(_) => Err(BackupError::InMongo),
-        None => Ok(adapters::store_file(&config.place.data_dir)),
+        None => Ok(adapters::store_file(&config.data_dir.path)),
     }
 }
 
@@ -110,7 +110,7 @@ fn take(config: &Config, from: &Path, to: &Path) -> Result<BackupSummary, Backup
         values,
         key: record,
     } = put?;
-    let (key, key_fits) = keys::look(record.as_ref(), &config.keys, &config.place.data_dir);
+    let (key, key_fits) = keys::look(record.as_ref(), &config.keys, &config.data_dir.path);
     Ok(BackupSummary {
         position,
         values,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -41,7 +41,15 @@ pub async fn open(
         }
     };
     let record = match record {
-        Some(record) => record,
+        Some(record) => {
+            if keys.is_weak {
+                tracing::warn!(
+                    "SECRETS_KEY is short enough to guess; rotate to a key from openssl rand -hex 32 with mcp-api rotate-keys"
+                );
+            }
+            record
+        }
+        None if keys.is_weak => return Err(StartError::WeakKey),
         None => {
             let proposed = seal::new_record(current).map_err(StartError::Seal)?;
             vault
@@ -77,12 +85,28 @@ fn key_file(data_dir: &Path) -> PathBuf {
 
 fn read(file: &Path) -> io::Result<Option<SecretsKey>> {
     match fs::read_to_string(file) {
-        // An empty text would be a passphrase that everybody knows.
+        // An empty key would be a passphrase that everybody knows.
         Ok(key) if key.trim().is_empty() => Err(io::Error::other("secrets.key is empty")),
-        Ok(key) => Ok(Some(SecretsKey::new(key.trim().to_owned()))),
+        Ok(key) => {
+            check_mode(file)?;
+            Ok(Some(SecretsKey::new(key.trim().to_owned())))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Refuses a key file that the group may change, or that other users may read.
+fn check_mode(file: &Path) -> io::Result<()> {
+    const FORBIDDEN: u32 = 0o027;
+    let mode = fs::metadata(file)?.mode() & 0o777;
+    if mode & FORBIDDEN == 0 {
+        return Ok(());
+    }
+    let path = file.display();
+    Err(io::Error::other(format!(
+        "other users may read or change the key file (mode {mode:o}); run chmod 600 {path}"
+    )))
 }
 
 fn make(path: &Path) -> io::Result<SecretsKey> {

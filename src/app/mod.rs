@@ -70,6 +70,10 @@ pub enum StartError {
         "SECRETS_KEY is missing: this deployment's secrets were sealed with one, and there is no {path}"
     )]
     NoKey { path: String },
+    #[error(
+        "SECRETS_KEY is too short for new data; create a key with openssl rand -hex 32, or use a passphrase of at least 12 characters"
+    )]
+    WeakKey,
     #[error("SECRETS_KEY cannot be used: {0}")]
     Seal(SealError),
     #[error(transparent)]
@@ -96,7 +100,7 @@ pub async fn serve_until(
     config: Config,
     listening: impl FnOnce(&str),
 ) -> Result<(), StartError> {
-    let data_dir = &config.place.data_dir;
+    let data_dir = &config.data_dir.path;
     // What is embedded lies in DATA_DIR, for one process at a time; the services look after themselves.
     let embedded = config.services.mongo.is_none();
     let _lock = if embedded {

@@ -1,6 +1,6 @@
 //! An original's data, for the one import that reads it.
 
-use crate::adapters::predecessor_mongo::PredecessorData;
+pub use crate::adapters::predecessor_mongo::PredecessorData;
 use crate::adapters::store_mongo::MongoOptions;
 use crate::config::Mongo;
 use crate::ports::error::StoreError;

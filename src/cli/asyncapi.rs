@@ -1,124 +1,135 @@
-//! The bus as AsyncAPI 3.0 describes it, for programs in other languages.
+//! Describes the bus in AsyncAPI 3.0, for programs in other languages.
 
 use std::fmt::Write;
 
 use crate::core::command::{Command, DeliveryMode, known, schemas};
 use crate::core::model::tool_call::CallTool;
 
-/// The headers of an ask; only the first is needed, and only by `tools.call`.
+/// The headers of an ask. Only `tools.call` needs a header, `Mcp-Call`.
 const ASK_HEADERS: &[(&str, &str)] = &[
     (
         "Mcp-Call",
-        "The JSON of a tool call (commands/tools.call.v1.json); the body is then its arguments alone.",
+        "The JSON of a tool call (commands/tools.call.v1.json). The body then holds only the arguments.",
     ),
     (
         "Mcp-Time-Left",
-        "Milliseconds the sender waits; 60000 where absent.",
+        "The milliseconds for which the sender waits. Without this header, 60000.",
     ),
     (
         "Mcp-Seen",
-        "The newest Mcp-Position the sender has seen: the worker reads the log so far before it acts.",
+        "The newest Mcp-Position that the sender has seen. The worker reads the log up to this position before it acts.",
     ),
     (
         "Mcp-Working",
-        "1: the sender wants a message with Mcp-Status working after 500 ms and then every second.",
+        "1: the sender wants a message with Mcp-Status working after 500 ms, and then one every second.",
     ),
     ("traceparent", "W3C Trace Context, version 00."),
 ];
 const JOB_HEADERS: &[(&str, &str)] = &[
-    ("Mcp-Call", "As with an ask."),
+    ("Mcp-Call", "The same as for an ask."),
     (
         "Mcp-Reply",
-        "A subject that begins with _INBOX. and is told the outcome.",
+        "A subject that begins with _INBOX. and receives the outcome.",
     ),
 ];
 const REPLY_HEADERS: &[(&str, &str)] = &[
     (
         "Mcp-Status",
-        "ok; failed: the body says why; busy: nothing was begun; working: it was begun, and more will come.",
+        "ok; failed: the body gives the reason; busy: the work has not started; working: the work has started, and a further message follows.",
     ),
     (
         "Mcp-Position",
-        "The newest position of the log that the worker has seen, where it is newer than Mcp-Seen.",
+        "The newest position of the log that the worker has seen, if it is newer than Mcp-Seen.",
     ),
 ];
 
-/// The text of `schemas/asyncapi.yaml`.
+/// Returns the text of `schemas/asyncapi.yaml`.
 pub fn document() -> String {
-    let mut text = String::from(
-        "# Made by `cargo run -- schemas .`; schemas/README.md says it in words.\nasyncapi: 3.0.0\ninfo:\n  title: MCP API on NATS\n  version: ",
-    );
-    let (mut channels, mut operations, mut messages) =
-        (String::new(), String::new(), String::new());
+    let mut parts = Parts::default();
     for (name, version, _) in schemas() {
-        let lanes: &[&str] = match known(name) {
-            // Of producers a tool call alone is taken as a job; other jobs are begun over HTTP.
-            _ if name == CallTool::NAME => &["ask", "job"],
-            Some((_, _, DeliveryMode::Job)) => continue,
-            _ => &["ask"],
-        };
-        for lane in lanes {
-            let id = format!("{lane}.{name}");
-            let (address, parameters) = match *lane {
-                "job" => (
-                    format!("mcp.v1.job.{name}.{{id}}"),
-                    "\n    parameters:\n      id:\n        description: The job's id, of letters, digits, - and _. The same id is the same job for as long as its answer is kept.",
-                ),
-                _ => (format!("mcp.v1.ask.{name}"), ""),
-            };
-            let _ = write!(
-                channels,
-                "  {id}:\n    address: {address}{parameters}\n    messages:\n      {id}:\n        $ref: '#/components/messages/{id}'\n"
-            );
-            let reply = "\n    reply:\n      channel:\n        $ref: '#/channels/reply'";
-            let _ = write!(
-                operations,
-                "  {id}:\n    action: send\n    channel:\n      $ref: '#/channels/{id}'{reply}\n"
-            );
-            let headers = if *lane == "job" {
-                JOB_HEADERS
-            } else {
-                ASK_HEADERS
-            };
-            let payload = match name == CallTool::NAME {
-                true => {
-                    "\n        type: object\n        description: The tool's arguments.".to_owned()
-                }
-                false => format!("\n        $ref: ./commands/{name}.v{version}.json"),
-            };
-            let _ = write!(
-                messages,
-                "    {id}:\n      contentType: application/json\n{}      payload:{payload}\n",
-                headers_of(headers)
-            );
+        let is_tool_call = name == CallTool::NAME;
+        let is_job = matches!(known(name), Some((_, _, DeliveryMode::Job)));
+        // A producer submits tool calls only as jobs. HTTP requests submit the other jobs.
+        if is_tool_call || !is_job {
+            parts.add(Delivery::Ask, name, version);
+        }
+        if is_tool_call {
+            parts.add(Delivery::Job, name, version);
         }
     }
-    let _ = write!(
-        text,
-        "{}\n  description: Asks over core NATS, jobs over the JetStream stream MCP_JOBS.\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    text += "defaultContentType: application/json\nservers:\n  nats:\n    host: 127.0.0.1:4222\n    protocol: nats\nchannels:\n";
-    text += &channels;
-    text += "  reply:\n    address: null\n    messages:\n      reply:\n        $ref: '#/components/messages/reply'\noperations:\n";
-    text += &operations;
-    text += "components:\n  messages:\n";
-    text += &messages;
-    let _ = write!(
-        text,
-        "    reply:\n      contentType: application/json\n{}",
-        headers_of(REPLY_HEADERS)
-    );
-    text += "      payload:\n        description: The answer; where Mcp-Status is failed, an object with code and message. Of tools.call, the raw MCP CallToolResult.\n";
-    text
+    parts.into_document()
 }
 
-fn headers_of(headers: &[(&str, &str)]) -> String {
+#[derive(Clone, Copy)]
+enum Delivery {
+    Ask,
+    Job,
+}
+
+/// The sections of the document, as YAML.
+#[derive(Default)]
+struct Parts {
+    channels: String,
+    operations: String,
+    messages: String,
+}
+
+impl Parts {
+    fn add(&mut self, delivery: Delivery, name: &str, version: u16) {
+        let (id, address, parameters, headers) = match delivery {
+            Delivery::Ask => (
+                format!("ask.{name}"),
+                format!("mcp.v1.ask.{name}"),
+                "",
+                ASK_HEADERS,
+            ),
+            Delivery::Job => (
+                format!("job.{name}"),
+                format!("mcp.v1.job.{name}.{{id}}"),
+                "\n    parameters:\n      id:\n        description: The id of the job, of letters, digits, - and _. A repeated id is the same job while the log keeps its answer.",
+                JOB_HEADERS,
+            ),
+        };
+        let _ = write!(
+            self.channels,
+            "  {id}:\n    address: {address}{parameters}\n    messages:\n      {id}:\n        $ref: '#/components/messages/{id}'\n"
+        );
+        let _ = write!(
+            self.operations,
+            "  {id}:\n    action: send\n    channel:\n      $ref: '#/channels/{id}'\n    reply:\n      channel:\n        $ref: '#/channels/reply'\n"
+        );
+        let payload = if name == CallTool::NAME {
+            "\n        type: object\n        description: The arguments of the tool.".to_owned()
+        } else {
+            format!("\n        $ref: ./commands/{name}.v{version}.json")
+        };
+        let _ = write!(
+            self.messages,
+            "    {id}:\n      contentType: application/json\n{}      payload:{payload}\n",
+            headers_yaml(headers)
+        );
+    }
+
+    fn into_document(self) -> String {
+        let Self {
+            channels,
+            operations,
+            messages,
+        } = self;
+        let version = env!("CARGO_PKG_VERSION");
+        let reply_headers = headers_yaml(REPLY_HEADERS);
+        format!(
+            "# `cargo run -- schemas .` writes this file; schemas/README.md explains it.\nasyncapi: 3.0.0\ninfo:\n  title: MCP API on NATS\n  version: {version}\n  description: Asks over core NATS, jobs over the JetStream stream MCP_JOBS.\ndefaultContentType: application/json\nservers:\n  nats:\n    host: 127.0.0.1:4222\n    protocol: nats\nchannels:\n{channels}  reply:\n    address: null\n    messages:\n      reply:\n        $ref: '#/components/messages/reply'\noperations:\n{operations}components:\n  messages:\n{messages}    reply:\n      contentType: application/json\n{reply_headers}      payload:\n        description: The answer. If Mcp-Status is failed, an object with code and message. For tools.call, the MCP CallToolResult without changes.\n"
+        )
+    }
+}
+
+fn headers_yaml(headers: &[(&str, &str)]) -> String {
     let mut text = String::from("      headers:\n        type: object\n        properties:\n");
-    for (name, about) in headers {
+    for (name, description) in headers {
         let _ = write!(
             text,
-            "          {name}:\n            type: string\n            description: '{about}'\n"
+            "          {name}:\n            type: string\n            description: '{description}'\n"
         );
     }
     text

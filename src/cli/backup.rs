@@ -1,14 +1,15 @@
-//! `mcp-api backup FILE` and `mcp-api restore FILE`: the embedded store, the key not included.
+//! `mcp-api backup FILE` and `mcp-api restore FILE`: save and restore the embedded store without its key.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::CommandResult;
+use super::error::CommandResult;
+use super::output::print_line;
 use crate::app::backup;
 use crate::app::backup::BackupSummary;
 use crate::config::{Config, Env};
 
-/// Saves what `DATA_DIR` holds, also while it is served.
+/// Saves the store of `DATA_DIR` to a new file. The program may run meanwhile.
 pub fn save(file: &Path) -> CommandResult {
     let BackupSummary {
         position,
@@ -16,17 +17,17 @@ pub fn save(file: &Path) -> CommandResult {
         key,
         ..
     } = backup::save(&Config::read(&Env::of_process()?)?, file)?;
-    println!(
-        "{} holds the log up to position {position}, and {values} sealed values.",
-        file.display()
-    );
-    println!(
-        "The key is not in it: keep a copy of {key} somewhere else. Without it all secrets are lost."
-    );
+    let file = file.display();
+    print_line(format_args!(
+        "{file} holds the log up to position {position}, and {values} sealed values."
+    ));
+    print_line(format_args!(
+        "It does not hold the key. Keep a copy of {key} in another place, because without the key all secrets are lost."
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Puts it into a `DATA_DIR` that has no store.
+/// Restores a backup to a `DATA_DIR` that has no store.
 pub fn restore(file: &Path) -> CommandResult {
     let config = Config::read(&Env::of_process()?)?;
     let BackupSummary {
@@ -35,13 +36,16 @@ pub fn restore(file: &Path) -> CommandResult {
         key,
         key_fits,
     } = backup::restore(&config, file)?;
-    let data_dir = config.place.data_dir.display();
-    println!("{data_dir} holds the log up to position {position}, and {values} sealed values.");
-    match key_fits {
-        true => println!("{key} opens them: mcp-api serve can start."),
-        false => println!(
-            "{key} does not open them: before mcp-api serve starts, set the key they were sealed with."
-        ),
+    let data_dir = config.data_dir.path.display();
+    print_line(format_args!(
+        "{data_dir} holds the log up to position {position}, and {values} sealed values."
+    ));
+    if key_fits {
+        print_line(format_args!("{key} opens them: mcp-api serve can start."));
+    } else {
+        print_line(format_args!(
+            "{key} does not open them: set the key that sealed them before mcp-api serve starts."
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

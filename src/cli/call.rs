@@ -1,41 +1,34 @@
-//! `mcp-api call SERVER TOOL [ARGS]`.
+//! `mcp-api call SERVER TOOL [ARGS]`: calls a tool.
 
 use std::process::ExitCode;
 
+use hyper::Method;
 use serde_json::{Value, json};
 
-use super::CommandResult;
-use super::client::{ApiArgs, block_on, send};
+use super::client::{ApiArgs, block_on, error_text, send};
+use super::error::{CliError, CommandResult};
+use super::output::print_line;
 
-/// Prints what the tool said, text as text. Ends with 1 where it failed.
+/// Prints the result of a tool, and a text result as text. The exit code is 1 if the tool reports an error.
 pub fn run(api: &ApiArgs, server: &str, tool: &str, args: &str, user: &str) -> CommandResult {
     let args: Value = serde_json::from_str(args)
-        .map_err(|error| format!("ARGS must be a JSON object: {error}"))?;
+        .map_err(|error| CliError::Failed(format!("ARGS is not a JSON object: {error}")))?;
     let api = api.api()?;
     block_on(async {
         let call =
             json!({ "username": user, "serverName": server, "methodName": tool, "args": args });
-        let (_, answer) = send(&api, "POST", "/mcp/tool/call", Some(call)).await?;
-        if answer["success"] != true {
-            return Err(error_text(&answer).into());
+        let (_, body) = send(&api, Method::POST, "/mcp/tool/call", Some(&call)).await?;
+        if body["success"] != true {
+            return Err(CliError::Failed(error_text(&body)));
         }
-        match &answer["data"]["content"] {
-            Value::String(text) => println!("{text}"),
-            content => println!("{content:#}"),
+        match &body["data"]["content"] {
+            Value::String(text) => print_line(text),
+            content => print_line(format_args!("{content:#}")),
         }
-        Ok(if answer["data"]["isError"] == true {
+        Ok(if body["data"]["isError"] == true {
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS
         })
     })
-}
-
-/// What a failed answer says.
-pub fn error_text(answer: &Value) -> String {
-    let error = answer["error"].as_str().unwrap_or("the API gave no reason");
-    match answer["details"].as_str() {
-        Some(details) => format!("{error}\n{details}"),
-        None => error.to_owned(),
-    }
 }

@@ -1,29 +1,35 @@
-//! `mcp-api dead list|retry|drop`: messages of producers that nobody can read.
+//! `mcp-api dead list|retry|drop`: manages dead letters, the messages of producers that no worker can parse.
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use hyper::Method;
+use serde_json::Value;
 
-use super::CommandResult;
-use super::call::error_text;
-use super::client::{ApiArgs, block_on, send};
+use super::client::{ApiArgs, block_on, error_text, send};
+use super::error::{CliError, CommandResult};
+use super::output::print_line;
 
 #[derive(Subcommand)]
 pub enum DeadCommand {
-    /// Show them, the newest first, each with its reason
+    /// List the dead letters with their reasons, the newest first
     List {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Read one once more, perhaps with a newer program
+    /// Parse a dead letter again, for example after an upgrade of the program
     Retry {
-        letter: String,
+        /// The first column of `dead list`
+        #[arg(value_name = "ID")]
+        id: String,
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Drop one and what it holds
+    /// Discard a dead letter and its message
     Drop {
-        letter: String,
+        /// The first column of `dead list`
+        #[arg(value_name = "ID")]
+        id: String,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -31,30 +37,33 @@ pub enum DeadCommand {
 
 pub fn run(command: &DeadCommand) -> CommandResult {
     let (api, method, path) = match command {
-        DeadCommand::List { api } => (api, "GET", "/dead".to_owned()),
-        DeadCommand::Retry { letter, api } => (api, "POST", format!("/dead/{letter}/retry")),
-        DeadCommand::Drop { letter, api } => (api, "DELETE", format!("/dead/{letter}")),
+        DeadCommand::List { api } => (api, Method::GET, "/dead".to_owned()),
+        DeadCommand::Retry { id, api } => (api, Method::POST, format!("/dead/{id}/retry")),
+        DeadCommand::Drop { id, api } => (api, Method::DELETE, format!("/dead/{id}")),
     };
     let api = api.api()?;
     block_on(async {
-        let (_, answer) = send(&api, method, &path, None).await?;
-        if answer["success"] != true {
-            return Err(error_text(&answer).into());
+        let (_, body) = send(&api, method, &path, None).await?;
+        if body["success"] != true {
+            return Err(CliError::Failed(error_text(&body)));
         }
-        for letter in answer["letters"].as_array().into_iter().flatten() {
-            let text = |field: &str| letter[field].as_str().unwrap_or_default().to_owned();
-            let size = letter["size"].as_u64().unwrap_or_default();
-            println!(
-                "{}  {} {} ({size} bytes): {}",
-                text("letter"),
-                text("command"),
-                text("id"),
-                text("reason")
-            );
+        let dead_letters = body["letters"].as_array();
+        for dead_letter in dead_letters.into_iter().flatten() {
+            print_line(dead_letter_line(dead_letter));
         }
-        if answer["letters"].as_array().is_some_and(Vec::is_empty) {
-            println!("There are none.");
+        if dead_letters.is_some_and(Vec::is_empty) {
+            print_line("There are no dead letters.");
         }
-        Ok::<_, Box<dyn std::error::Error>>(ExitCode::SUCCESS)
+        Ok(ExitCode::SUCCESS)
     })
+}
+
+fn dead_letter_line(dead_letter: &Value) -> String {
+    let text = |field: &str| dead_letter[field].as_str().unwrap_or_default().to_owned();
+    let size = dead_letter["size"].as_u64().unwrap_or_default();
+    let id = text("letter");
+    let command = text("command");
+    let job = text("id");
+    let reason = text("reason");
+    format!("{id}  {command} {job} ({size} bytes): {reason}")
 }

@@ -1,39 +1,41 @@
-//! `mcp-api install PACKAGE --as NAME`: has the running service install a package, and shows how far that is.
+//! `mcp-api install PACKAGE --as NAME`: installs a package through a running API and shows the progress.
 
-use std::io::{IsTerminal, Write};
+use std::io;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args;
+use hyper::Method;
 use serde_json::{Value, json};
 
-use super::CommandResult;
-use super::call::error_text;
-use super::client::{ApiArgs, ApiClient, block_on, send, send_later};
+use super::client::{ApiArgs, ApiClient, ClientError, block_on, error_text, send, send_as_job};
+use super::error::{CliError, CommandResult};
+use super::output::{print_line, print_text};
 
-/// What an installation does, in this order.
+/// The phases of an installation, in their order.
 const PHASES: [&str; 4] = ["resolving", "installing", "starting", "connecting"];
-/// Signs of a bar for each of them.
-const STEP: usize = 6;
-/// Columns of a line of npm or pip that are shown.
-const WIDTH: usize = 60;
+/// The width of one phase in the progress bar, in characters.
+const PHASE_WIDTH: usize = 6;
+/// The number of characters of an npm or pip line that the progress bar shows.
+const LINE_WIDTH: usize = 60;
 
 #[derive(Args)]
 pub struct InstallArgs {
-    /// A package of npm, or of PyPI with --python; NAME@VERSION names a version
+    /// A package of npm, or of PyPI with --python or --python-program; NAME@VERSION selects a version
     package: String,
-    /// What the server will be called
+    /// The name of the new server
     #[arg(long = "as", value_name = "NAME")]
     server: String,
-    /// Install from PyPI; what python -m runs
+    /// Install from PyPI and start this module (python -m MODULE)
     #[arg(long, value_name = "MODULE")]
     python: Option<String>,
-    /// Install from PyPI; the package's own program to start instead of a module
+    /// Install from PyPI and start this program of the package instead of a module
     #[arg(long, value_name = "PROGRAM", conflicts_with = "python")]
     python_program: Option<String>,
-    /// A requirement to install with a Python package, such as 'mcp<2'
+    /// A further requirement of a Python package, such as 'mcp<2'
     #[arg(long = "with", value_name = "REQUIREMENT")]
     with: Vec<String>,
-    /// An argument for the server
+    /// An argument of the server
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     args: Vec<String>,
     #[command(flatten)]
@@ -43,34 +45,38 @@ pub struct InstallArgs {
 pub fn run(args: &InstallArgs) -> CommandResult {
     let api = args.api.api()?;
     block_on(async {
-        let (_, accepted) =
-            send_later(&api, "POST", "/packages/install", args.body(), None).await?;
+        let (_, accepted) = send_as_job(&api, "/packages/install", &args.body(), None).await?;
         let Some(job) = accepted["jobId"].as_str() else {
-            return Err(error_text(&accepted).into());
+            return Err(CliError::Failed(error_text(&accepted)));
         };
-        let mut bar = Bar {
-            drawn: std::io::stdout().is_terminal(),
-            last: String::new(),
+        let mut bar = ProgressBar {
+            is_terminal: io::stdout().is_terminal(),
+            last_phase: String::new(),
         };
         let answer = follow(&api, job, |progress| bar.show(progress)).await?;
-        bar.end();
-        if answer["success"] != true {
-            return Err(error_text(&answer).into());
-        }
-        let (package, server) = (&answer["package"], &answer["server"]);
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let tools = server["toolsList"].as_array().map_or(0, Vec::len);
-        let (name, version) = (text(&package["name"]), text(&package["version"]));
-        println!(
-            "{name} {version} is {} and {} with {tools} tools",
-            args.server,
-            text(&server["status"])
-        );
-        Ok(if server["status"] == "error" {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        bar.clear();
+        report(&args.server, &answer)
+    })
+}
+
+/// Prints the result of an installation.
+fn report(name: &str, answer: &Value) -> CommandResult {
+    if answer["success"] != true {
+        return Err(CliError::Failed(error_text(answer)));
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let server = &answer["server"];
+    let status = text(&server["status"]);
+    let tools = server["toolsList"].as_array().map_or(0, Vec::len);
+    let package = text(&answer["package"]["name"]);
+    let version = text(&answer["package"]["version"]);
+    print_line(format_args!(
+        "{package} {version} is installed as {name}: {status}, {tools} tools"
+    ));
+    Ok(if status == "error" {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
     })
 }
 
@@ -109,17 +115,18 @@ impl InstallArgs {
     }
 }
 
-/// Shows how far the job is until it has ended, and gives its answer.
+/// Shows the progress of a job until it ends, and returns the body of its answer.
 pub async fn follow(
     api: &ApiClient,
     job: &str,
     mut show: impl FnMut(&Value),
-) -> Result<Value, String> {
+) -> Result<Value, ClientError> {
     loop {
-        let (_, told) = send(api, "GET", &format!("/jobs/{job}?wait=300ms"), None).await?;
-        let job = &told["job"];
+        let path = format!("/jobs/{job}?wait=300ms");
+        let (_, body) = send(api, Method::GET, &path, None).await?;
+        let job = &body["job"];
         if !job.is_object() {
-            return Err(error_text(&told));
+            return Err(ClientError::Refused(error_text(&body)));
         }
         if job["answer"].is_object() {
             return Ok(job["answer"]["body"].clone());
@@ -128,40 +135,33 @@ pub async fn follow(
     }
 }
 
-/// One line that changes on a terminal; elsewhere a line for each phase.
-struct Bar {
-    drawn: bool,
-    last: String,
+/// A progress bar on a terminal, and one line per phase elsewhere.
+struct ProgressBar {
+    is_terminal: bool,
+    last_phase: String,
 }
 
-impl Bar {
+impl ProgressBar {
     fn show(&mut self, progress: &Value) {
         let phase = progress["phase"].as_str().unwrap_or("waiting");
-        if !self.drawn {
-            if self.last != phase {
-                self.last = phase.to_owned();
-                println!("{phase} …");
+        if !self.is_terminal {
+            if self.last_phase != phase {
+                self.last_phase = phase.to_owned();
+                print_line(format_args!("{phase} …"));
             }
             return;
         }
-        let done = PHASES
-            .iter()
-            .position(|known| *known == phase)
-            .map_or(0, |at| at * STEP + STEP / 2);
-        let bar = "█".repeat(done) + &"░".repeat(PHASES.len() * STEP - done);
-        let line: String = progress["line"]
-            .as_str()
-            .unwrap_or_default()
-            .chars()
-            .take(WIDTH)
-            .collect();
-        print!("\r\x1b[K{bar} {phase:10} {line}");
-        let _ = std::io::stdout().flush();
+        let position = PHASES.iter().position(|known| *known == phase);
+        let done = position.map_or(0, |done| done * PHASE_WIDTH + PHASE_WIDTH / 2);
+        let bar = "█".repeat(done) + &"░".repeat(PHASES.len() * PHASE_WIDTH - done);
+        let line = progress["line"].as_str().unwrap_or_default();
+        let line: String = line.chars().take(LINE_WIDTH).collect();
+        print_text(format_args!("\r\x1b[K{bar} {phase:10} {line}"));
     }
 
-    fn end(&self) {
-        if self.drawn {
-            print!("\r\x1b[K");
+    fn clear(&self) {
+        if self.is_terminal {
+            print_text("\r\x1b[K");
         }
     }
 }
@@ -172,7 +172,7 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(flatten)]
         install: InstallArgs,
     }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_package_may_name_its_version() {
         let body = |line: &str| {
-            Line::try_parse_from(line.split(' '))
+            CommandLine::try_parse_from(line.split(' '))
                 .ok()
                 .map(|line| line.install.body())
         };

@@ -1,4 +1,4 @@
-//! The command line: `serve`, and small clients of the HTTP API for people at a terminal.
+//! The command line: `serve`, and commands that are clients of the HTTP API.
 
 mod asyncapi;
 mod backup;
@@ -6,8 +6,10 @@ mod call;
 mod client;
 pub mod dead_letters;
 mod demo;
+mod error;
 mod import;
 mod install;
+mod output;
 mod rotate_keys;
 pub mod schemas;
 mod serve;
@@ -18,12 +20,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Any number of MCP servers behind one HTTP API, for any number of users.
+use self::error::{CliError, error_chain};
+
+/// Serves any number of MCP servers through one HTTP API, for any number of users
 #[derive(Parser)]
 #[command(
     name = "mcp-api",
     version,
-    after_help = "Its variables stand in example.env; its API at /docs."
+    after_help = "The variables are in example.env, and /docs shows the API."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -32,54 +36,54 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Serve the HTTP API (the default)
+    /// Run the program (the default)
     Serve,
-    /// Show the main job on real input: install a server, two users, a secret each
+    /// Start the program, install a server, store two secrets and call a tool
     Demo,
-    /// Call a tool
+    /// Call a tool and print the result
     Call {
         server: String,
         tool: String,
-        /// A JSON object
+        /// The arguments of the tool, a JSON object
         #[arg(default_value = "{}")]
         args: String,
-        /// Whose secrets are used
+        /// The user whose secrets the call uses
         #[arg(long, default_value = "default")]
         user: String,
         #[command(flatten)]
         api: client::ApiArgs,
     },
-    /// Install a package and run the server that it is
+    /// Install a package of npm or PyPI and start it as a server
     Install(install::InstallArgs),
-    /// List the servers and how they are
+    /// List the servers with their status
     Servers {
         #[command(flatten)]
         api: client::ApiArgs,
     },
-    /// Put everything that is sealed under SECRETS_KEY, so that SECRETS_KEYS_OLD can be dropped
+    /// Encrypt all sealed values with SECRETS_KEY, so that SECRETS_KEYS_OLD can be removed
     RotateKeys {
         #[command(flatten)]
         api: client::ApiArgs,
     },
-    /// Take over what an original has in its MongoDB; without --apply, say what would be
+    /// Import the data of the predecessor from its MongoDB; without --apply, only show the plan
     Import {
-        /// Do it
+        /// Import the data
         #[arg(long)]
         apply: bool,
         #[command(flatten)]
         api: client::ApiArgs,
     },
-    /// Save the log and the sealed secrets of DATA_DIR into a new file, also while they are in use
+    /// Save the log and the sealed values of DATA_DIR to a new file; the program may run meanwhile
     Backup { file: PathBuf },
-    /// Put a backup into a DATA_DIR that has none yet
+    /// Restore a backup to a DATA_DIR that has no log
     Restore { file: PathBuf },
-    /// Look after messages of producers that nobody can read
+    /// Manage dead letters, the messages of producers that no worker can parse
     #[command(subcommand)]
     Dead(dead_letters::DeadCommand),
-    /// Write schemas/ and example.env anew from the types
+    /// Write schemas/ and example.env from the types
     #[command(hide = true)]
     Schemas { folder: PathBuf },
-    /// Started by mcp-api itself: the parent of one child
+    /// The parent process of one child; only a worker starts it
     #[command(hide = true)]
     Guard {
         pipe: i32,
@@ -89,9 +93,9 @@ pub enum Command {
     },
 }
 
-/// Runs a command to its end.
+/// Runs a command, prints its error, and returns the exit code.
 pub fn run(command: Command) -> ExitCode {
-    let ended = match command {
+    let result = match command {
         Command::Serve => serve::run(),
         Command::Demo => demo::run(),
         Command::Call {
@@ -109,16 +113,13 @@ pub fn run(command: Command) -> ExitCode {
         Command::Restore { file } => backup::restore(&file),
         Command::Dead(command) => dead_letters::run(&command),
         Command::Schemas { folder } => schemas::run(&folder),
-        Command::Guard { .. } => Err("the guard is started by a worker, not by hand".into()),
+        Command::Guard { .. } => Err(CliError::Failed("only a worker starts the guard".into())),
     };
-    match ended {
+    match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("mcp-api: {error}");
+            eprintln!("mcp-api: {}", error_chain(&error));
             ExitCode::FAILURE
         }
     }
 }
-
-/// How a command ends: with a code, or with a sentence for the one who typed it.
-pub type CommandResult = Result<ExitCode, Box<dyn std::error::Error>>;

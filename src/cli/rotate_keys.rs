@@ -1,118 +1,120 @@
-//! `mcp-api rotate-keys`: has the running service put everything that is sealed under its new key.
+//! `mcp-api rotate-keys`: starts a key rotation and shows its progress.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
+use hyper::Method;
 use serde_json::Value;
 
-use super::CommandResult;
-use super::call::error_text;
-use super::client::{ApiArgs, ApiClient, block_on, send, send_later};
+use super::client::{ApiArgs, ApiClient, ApiResponse, ClientError, block_on, error_text};
+use super::client::{send, send_as_job};
+use super::error::{CliError, CommandResult, error_chain};
+use super::output::print_line;
 use crate::core::model::job::SYSTEM_USER;
 
-/// How often is asked what got no answer: the service may be starting again.
-const TRIES: u32 = 30;
+/// The number of attempts of a request without an answer, because the API may be starting.
+const ATTEMPTS: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(1);
-/// What a shell makes of a program that Ctrl-C has ended.
+/// The exit code that a shell gives to a program that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
 
-/// Begins the job that does it, or finds the one that is there, and shows how far that is.
+/// Starts the rotation, or finds the running one, and follows it to its end.
 pub fn run(api: &ApiArgs) -> CommandResult {
     let api = api.api()?;
     block_on(async {
-        let before = ask(async || send(&api, "GET", "/keys", None).await).await?;
-        println!(
+        let keys = retry(async || send(&api, Method::GET, "/keys", None).await).await?;
+        print_line(format_args!(
             "{} sealed values, {} of them under an earlier key",
-            before["values"], before["earlier"]
-        );
-        if before["unreadable"] != 0 {
-            println!(
-                "{} lie under a key that is neither SECRETS_KEY nor in SECRETS_KEYS_OLD, and stay as they are",
-                before["unreadable"]
-            );
+            keys["values"], keys["earlier"]
+        ));
+        if keys["unreadable"] != 0 {
+            print_line(format_args!(
+                "{} are under a key that is neither SECRETS_KEY nor in SECRETS_KEYS_OLD, and the rotation skips them",
+                keys["unreadable"]
+            ));
         }
-        // Asked for again, it is the same job.
-        let begun =
-            ask(async || send_later(&api, "POST", "/keys/rotate", Value::Null, None).await).await?;
-        let Some(job) = begun["jobId"].as_str() else {
-            return Err(error_text(&begun).into());
+        // A repeated request returns the same job.
+        let start = async || send_as_job(&api, "/keys/rotate", &Value::Null, None).await;
+        let accepted = retry(start).await?;
+        let Some(job) = accepted["jobId"].as_str() else {
+            return Err(CliError::Failed(error_text(&accepted)));
         };
         tokio::select! {
-            answer = follow(&api, job) => end(&answer?),
+            answer = follow(&api, job) => report(&answer?),
             interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                println!("The job goes on; run this again to follow it, or DELETE /jobs/{job}?username={SYSTEM_USER} to stop it.");
+                interrupted.map_err(CliError::Signal)?;
+                print_line(format_args!(
+                    "The job continues. Run this command again to follow it, or stop it with DELETE /jobs/{job}?username={SYSTEM_USER}."
+                ));
                 Ok(ExitCode::from(INTERRUPTED))
             }
         }
     })
 }
 
-/// Prints how far the job is until it has ended, and gives its answer.
-async fn follow(api: &ApiClient, job: &str) -> Result<Value, String> {
+/// Prints the progress of the job until it ends, and returns the body of its answer.
+async fn follow(api: &ApiClient, job: &str) -> Result<Value, ClientError> {
     let path = format!("/jobs/{job}?username={SYSTEM_USER}&wait=1s");
     let mut last = Value::Null;
     loop {
-        let job = ask(async || send(api, "GET", &path, None).await).await?["job"].take();
+        let body = retry(async || send(api, Method::GET, &path, None).await).await?;
+        let job = &body["job"];
         if job["answer"].is_object() {
             return Ok(job["answer"]["body"].clone());
         }
-        if let Some(line) = job["progress"]["line"]
-            .as_str()
-            .filter(|line| last != *line)
-        {
-            println!("{line}");
+        let line = job["progress"]["line"].as_str();
+        if let Some(line) = line.filter(|line| last != *line) {
+            print_line(line);
             last = line.into();
         }
     }
 }
 
-/// Says what came of it.
-fn end(answer: &Value) -> CommandResult {
+/// Prints the result of the rotation.
+fn report(answer: &Value) -> CommandResult {
     if answer["success"] != true {
-        return Err(format!("{}; run this again", error_text(answer)).into());
+        let why = error_text(answer);
+        return Err(CliError::Failed(format!("{why}; run this command again")));
     }
-    println!(
-        "{} seen, {} put under the new key",
+    print_line(format_args!(
+        "{} read, {} encrypted with the new key",
         answer["seen"], answer["rewrapped"]
-    );
+    ));
     if answer["finished"] == true {
-        println!("Everything is under SECRETS_KEY: SECRETS_KEYS_OLD can be dropped.");
+        print_line("Everything is under SECRETS_KEY: SECRETS_KEYS_OLD can be removed.");
         return Ok(ExitCode::SUCCESS);
     }
-    let workers: Vec<_> = answer["waitsFor"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    Err(match workers.is_empty() {
-        true => "values keep coming under an earlier key; run this again".to_owned(),
-        false => format!(
-            "these workers seal with another key than the service that was asked; start all with the new SECRETS_KEY, then run this again: {}",
+    let workers = answer["waitsFor"].as_array().into_iter().flatten();
+    let workers: Vec<_> = workers.filter_map(Value::as_str).collect();
+    Err(CliError::Failed(if workers.is_empty() {
+        "new values are still sealed with an earlier key; run this command again".to_owned()
+    } else {
+        format!(
+            "these workers seal with another key than the API; start all processes with the new SECRETS_KEY, then run this command again: {}",
             workers.join(", ")
-        ),
-    }
-    .into())
+        )
+    }))
 }
 
-/// Everything may be asked again that got no answer.
-async fn ask(request: impl AsyncFn() -> Result<(u16, Value), String>) -> Result<Value, String> {
-    let mut tried = 1;
+/// Sends a request until it has an answer other than 502, 503 or 504.
+async fn retry(request: impl AsyncFn() -> ApiResponse) -> Result<Value, ClientError> {
+    let mut attempt = 1;
     loop {
         let error = match request().await {
-            Ok((200 | 202, answer)) => return Ok(answer),
-            Ok((status @ 502..=504, answer)) => format!("{status}: {}", error_text(&answer)),
-            Ok((_, answer)) => return Err(error_text(&answer)),
+            Ok((200 | 202, body)) => return Ok(body),
+            Ok((status @ 502..=504, body)) => {
+                ClientError::Refused(format!("{status}: {}", error_text(&body)))
+            }
+            Ok((_, body)) => return Err(ClientError::Refused(error_text(&body))),
             Err(error) => error,
         };
-        if tried == TRIES {
+        if attempt == ATTEMPTS {
             return Err(error);
         }
-        if tried == 1 {
-            eprintln!("mcp-api: {error}; asking again");
+        if attempt == 1 {
+            eprintln!("mcp-api: {}; retrying", error_chain(&error));
         }
-        tried += 1;
+        attempt += 1;
         tokio::time::sleep(PAUSE).await;
     }
 }

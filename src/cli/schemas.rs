@@ -1,38 +1,34 @@
-//! `mcp-api schemas FOLDER`: everything that is made from the types and committed.
+//! `mcp-api schemas FOLDER`: writes the committed files that the program generates from its types.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{CommandResult, asyncapi};
+use super::asyncapi;
+use super::error::{CliError, CommandResult};
 use crate::{config, core, http};
 
 pub fn run(folder: &Path) -> CommandResult {
     for (path, text) in files() {
         let path = folder.join(path);
-        fs::create_dir_all(path.parent().unwrap_or(folder))?;
-        fs::write(path, text)?;
+        let created = fs::create_dir_all(path.parent().unwrap_or(folder));
+        let written = created.and_then(|()| fs::write(&path, text));
+        written.map_err(|source| CliError::Write { path, source })?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The files and what they hold, by their paths from the project's root.
+/// Returns the files as paths from the root of the project, and their texts.
 pub fn files() -> Vec<(PathBuf, String)> {
-    let commands = core::command::schemas()
-        .into_iter()
-        .map(|schema| ("commands", schema));
-    let events = core::event::schemas()
-        .into_iter()
-        .map(|schema| ("events", schema));
-    let mut files: Vec<_> = commands
-        .chain(events)
-        .map(|(kind, (name, v, schema))| {
-            (
-                format!("schemas/{kind}/{name}.v{v}.json").into(),
-                pretty(&schema),
-            )
-        })
-        .collect();
+    let mut files = Vec::new();
+    for (name, version, schema) in core::command::schemas() {
+        let path = format!("schemas/commands/{name}.v{version}.json");
+        files.push((path.into(), pretty(&schema)));
+    }
+    for (name, version, schema) in core::event::schemas() {
+        let path = format!("schemas/events/{name}.v{version}.json");
+        files.push((path.into(), pretty(&schema)));
+    }
     files.push(("schemas/openapi.json".into(), pretty(&http::openapi())));
     files.push(("schemas/asyncapi.yaml".into(), asyncapi::document()));
     files.push(("example.env".into(), config::example_env()));

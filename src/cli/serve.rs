@@ -1,9 +1,9 @@
-//! `mcp-api serve`.
+//! `mcp-api serve`: runs the program.
 
-use std::io::Write;
 use std::process::ExitCode;
 
-use super::CommandResult;
+use super::error::{CliError, CommandResult};
+use super::output::print_line;
 use crate::app;
 use crate::config::{Config, Env, LogFormat};
 use crate::telemetry::logging;
@@ -11,17 +11,16 @@ use crate::telemetry::logging;
 pub fn run() -> CommandResult {
     let config = Config::read(&Env::of_process()?)?;
     logging::start(&config.log);
-    let pretty = config.log.format != LogFormat::Json;
+    let is_for_people = config.log.format != LogFormat::Json;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?;
+        .build()
+        .map_err(CliError::Runtime)?;
     runtime.block_on(app::serve(config, |url| {
-        if pretty {
-            // Who reads it may be gone; the API is there all the same.
-            let _ = writeln!(
-                std::io::stdout(),
-                "mcp-api listens on {url} (try {url}/docs)"
-            );
+        if is_for_people {
+            print_line(format_args!(
+                "mcp-api listens on {url} (the documentation is at {url}/docs)"
+            ));
         }
     }))?;
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,5 @@
-//! Who may call. Whoever reaches this API runs commands on the host, so the door is shut by default.
+//! The token and the allowed hosts. Without a token, the API listens on loopback only, because a client of the API can run
+//! commands on the host.
 
 use zeroize::Zeroizing;
 
@@ -26,7 +27,7 @@ pub const VARIABLES: &[&Variable] = &[&ADMIN_TOKEN, &ALLOW_UNAUTHENTICATED, &ALL
 #[derive(Clone)]
 pub struct Access {
     pub admin_token: Option<Zeroizing<String>>,
-    /// Names that a `Host` header may have, in lower case, besides loopback.
+    /// Names that a `Host` header may have besides loopback, in lower case.
     pub hosts: Vec<String>,
     pub public: Option<PublicUrl>,
 }
@@ -57,14 +58,14 @@ impl Access {
             && !env.flag(&ALLOW_UNAUTHENTICATED)?
             && !listen.address.is_loopback()
         {
-            let why = "must be a loopback address unless ADMIN_TOKEN is set (or ALLOW_UNAUTHENTICATED=true): whoever reaches this API runs commands on the host";
+            let why = "must be a loopback address unless ADMIN_TOKEN is set (or ALLOW_UNAUTHENTICATED=true), because a client of this API can run commands on the host";
             return Err(BadConfig::new("HOST", why));
         }
         let allowed = env.text(&ALLOWED_HOSTS).unwrap_or_default();
         let mut hosts: Vec<String> = allowed
             .split(',')
             .map(str::trim)
-            .filter(|h| !h.is_empty())
+            .filter(|host| !host.is_empty())
             .map(str::to_ascii_lowercase)
             .collect();
         hosts.extend(listen.public.as_ref().map(|public| public.host.clone()));

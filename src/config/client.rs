@@ -1,4 +1,4 @@
-//! Where the command line's clients find the API, and with which token.
+//! The URL and the token of the API that the commands talk to.
 
 use super::access::ADMIN_TOKEN;
 use super::env::{BadConfig, Env, Variable};
@@ -18,7 +18,7 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// Where the API is when nothing is said.
+    /// The URL of the API without configuration.
     pub const DEFAULT_URL: &str = MCP_API_URL.default;
 
     pub fn read(env: &Env) -> Result<Self, BadConfig> {

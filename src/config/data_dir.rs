@@ -1,4 +1,4 @@
-//! Where the program keeps what must outlive it.
+//! The folder of the log, the sealed values and the key.
 
 use std::path::PathBuf;
 
@@ -14,13 +14,13 @@ pub const VARIABLES: &[&Variable] = &[&DATA_DIR];
 
 #[derive(Debug, Clone)]
 pub struct DataDir {
-    pub data_dir: PathBuf,
+    pub path: PathBuf,
 }
 
 impl DataDir {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
         Ok(Self {
-            data_dir: env.parse(&DATA_DIR, "a folder")?,
+            path: env.parse(&DATA_DIR, "a folder")?,
         })
     }
 }

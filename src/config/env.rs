@@ -1,18 +1,18 @@
-//! The environment, and a `.env` file in the current folder.
+//! Reads the environment and a `.env` file in the current folder.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A variable: its name, its default as one would write it, and one sentence.
+/// A variable with its default, as a user writes it, and its description.
 pub struct Variable {
     pub name: &'static str,
     pub default: &'static str,
     pub about: &'static str,
 }
 
-/// A variable that cannot be used. It names the variable and never repeats the value.
+/// A variable whose value cannot be used. The error names the variable and never repeats the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name} {why}")]
 pub struct BadConfig {
@@ -29,12 +29,12 @@ impl BadConfig {
     }
 }
 
-/// Where variables come from. An empty variable counts as absent.
+/// The variables. An empty variable counts as absent.
 #[derive(Default)]
 pub struct Env(HashMap<String, String>);
 
 impl Env {
-    /// The process's environment, and of `.env` in the current folder what is not set there.
+    /// Reads the environment of the process and `.env` in the current folder. The environment wins.
     pub fn of_process() -> Result<Self, BadConfig> {
         let mut env = Self::from_file(Path::new(".env"))?;
         env.0.extend(
@@ -56,16 +56,15 @@ impl Env {
         }
     }
 
-    /// Reads the text of a `.env` file. What is wrong with it is said without repeating it: the line
-    /// may hold a secret.
+    /// Parses the text of a `.env` file. An error does not repeat the line, because the line may hold a secret.
     pub fn from_text(text: &[u8]) -> Result<Self, BadConfig> {
         let mut pairs = HashMap::new();
         for pair in dotenvy::from_read_iter(text) {
             let (name, value) = pair.map_err(|_| {
-                let after = pairs.len();
+                let count = pairs.len();
                 BadConfig::new(
                     ".env",
-                    format!("has a line that is not NAME=value, after {after} good ones"),
+                    format!("has a line that is not NAME=value, after {count} valid lines"),
                 )
             })?;
             pairs.insert(name, value);
@@ -77,7 +76,7 @@ impl Env {
         self.raw(name).is_some()
     }
 
-    /// All variables whose names begin with one of these, in any case.
+    /// Returns all variables whose names begin with one of these texts, in any case.
     pub fn beginning_with(&self, beginnings: &[&str]) -> Vec<(String, String)> {
         let wanted = |name: &str| {
             let name = name.to_ascii_lowercase();
@@ -106,32 +105,32 @@ impl Env {
         self.raw(variable.name).map(str::to_owned)
     }
 
-    /// The value or the default, parsed by its type.
-    pub fn parse<T: FromStr>(&self, variable: &Variable, what: &str) -> Result<T, BadConfig> {
+    /// Parses the value or the default. `expected` describes a valid value in the error.
+    pub fn parse<T: FromStr>(&self, variable: &Variable, expected: &str) -> Result<T, BadConfig> {
         let text = self.raw(variable.name).unwrap_or(variable.default);
         text.parse().map_err(|_| {
             BadConfig::new(
                 variable.name,
-                format!("must be {what}, such as {}", variable.default),
+                format!("must be {expected}, such as {}", variable.default),
             )
         })
     }
 
-    /// A whole number in a range.
+    /// Parses a whole number in a range.
     pub fn number(
         &self,
         variable: &Variable,
         range: std::ops::RangeInclusive<usize>,
     ) -> Result<usize, BadConfig> {
-        let what = format!("a number from {} to {}", range.start(), range.end());
-        let number = self.parse(variable, &what)?;
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let number = self.parse(variable, &expected)?;
         if range.contains(&number) {
             return Ok(number);
         }
-        Err(BadConfig::new(variable.name, format!("must be {what}")))
+        Err(BadConfig::new(variable.name, format!("must be {expected}")))
     }
 
-    /// A number of bytes such as `6mb`; mb is 1024².
+    /// Parses a number of bytes such as `6mb`; mb is 1024².
     pub fn bytes(
         &self,
         variable: &Variable,
@@ -152,7 +151,7 @@ impl Env {
         })
     }
 
-    /// A length of time such as `30s`.
+    /// Parses a duration such as `30s`.
     pub fn duration(
         &self,
         variable: &Variable,
@@ -163,35 +162,37 @@ impl Env {
             .ok()
             .filter(|duration| range.contains(duration));
         duration.ok_or_else(|| {
-            let (from, to) = (
-                humantime::format_duration(*range.start()),
-                humantime::format_duration(*range.end()),
-            );
+            let from = humantime::format_duration(*range.start());
+            let to = humantime::format_duration(*range.end());
             BadConfig::new(
                 variable.name,
                 format!(
-                    "must be a length of time such as {}, from {from} to {to}",
+                    "must be a duration such as {}, from {from} to {to}",
                     variable.default
                 ),
             )
         })
     }
 
-    /// Comma-separated words of those that are known; at least one.
+    /// Parses a comma-separated list of at least one known word.
     pub fn list(&self, variable: &Variable, known: &[&str]) -> Result<Vec<String>, BadConfig> {
         let text = self.raw(variable.name).unwrap_or(variable.default);
-        let words: Vec<_> = text
+        let values: Vec<_> = text
             .split(',')
             .map(str::trim)
-            .filter(|word| !word.is_empty())
+            .filter(|value| !value.is_empty())
             .map(str::to_owned)
             .collect();
-        if !words.is_empty() && words.iter().all(|word| known.contains(&word.as_str())) {
-            return Ok(words);
+        let is_known = |value: &String| known.contains(&value.as_str());
+        if !values.is_empty() && values.iter().all(is_known) {
+            return Ok(values);
         }
         Err(BadConfig::new(
             variable.name,
-            format!("must be some of {}, comma-separated", known.join(", ")),
+            format!(
+                "must be one or more of {}, comma-separated",
+                known.join(", ")
+            ),
         ))
     }
 

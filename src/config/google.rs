@@ -1,4 +1,4 @@
-//! What Google knows this deployment by.
+//! The OAuth client of this deployment at Google.
 
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -15,7 +15,7 @@ pub const VARIABLES: &[&Variable] = &[&GOOGLE_OAUTH_CREDENTIALS];
 
 #[derive(Default)]
 pub struct Google {
-    /// A JSON object, as it was given.
+    /// A JSON object, unchanged.
     pub credentials: Option<Zeroizing<String>>,
 }
 
@@ -31,16 +31,16 @@ impl Google {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
         let credentials = env.text(&GOOGLE_OAUTH_CREDENTIALS).map(Zeroizing::new);
         if let Some(text) = &credentials {
-            let of_a_client = |client: &Value| client["client_id"].is_string();
+            let is_client = |client: &Value| client["client_id"].is_string();
             let client = serde_json::from_str::<Map<String, Value>>(text).ok();
-            // A web client and an installed one have different names for the same.
-            let known = client.is_some_and(|all| {
+            // Google names the object `web` or `installed`, by the kind of the client.
+            let is_known = client.is_some_and(|object| {
                 ["web", "installed"]
                     .iter()
-                    .any(|kind| all.get(*kind).is_some_and(of_a_client))
+                    .any(|kind| object.get(*kind).is_some_and(is_client))
             });
-            if !known {
-                let why = "must be the JSON of an OAuth client from Google's console, {\"web\":{\"client_id\":…}}; in .env it stands in 'single quotes'";
+            if !is_known {
+                let why = "must be the JSON of an OAuth client from Google's console, {\"web\":{\"client_id\":…}}; in .env, put the value in 'single quotes'";
                 return Err(BadConfig::new(GOOGLE_OAUTH_CREDENTIALS.name, why));
             }
         }

@@ -1,4 +1,4 @@
-//! Where the data of an original is that is to be taken over.
+//! The MongoDB and the key of the predecessor, for `mcp-api import`.
 
 use super::env::{BadConfig, Env, Variable};
 use super::services;
@@ -18,10 +18,10 @@ const IMPORT_SECRETS_KEY: Variable = Variable {
 
 pub const VARIABLES: &[&Variable] = &[&IMPORT_MONGO_URL, &IMPORT_SECRETS_KEY];
 
-/// An original's `.env` is enough.
+/// The `.env` of the predecessor is a complete configuration.
 #[derive(Debug)]
 pub struct ImportConfig {
-    /// `secrets` is the name of its collection of secrets, as it is.
+    /// `secrets` is the full name of the predecessor's collection of secrets.
     pub mongo: Mongo,
     pub key: SecretsKey,
 }
@@ -31,7 +31,7 @@ impl ImportConfig {
         let mongo = services::mongo(env, &IMPORT_MONGO_URL)?.ok_or_else(|| {
             BadConfig::new(
                 IMPORT_MONGO_URL.name,
-                "is missing: the MongoDB that the original works with",
+                "is missing; set it to the MongoDB of the predecessor",
             )
         })?;
         let key = env
@@ -40,7 +40,7 @@ impl ImportConfig {
         let key = key.map(SecretsKey::new).ok_or_else(|| {
             BadConfig::new(
                 IMPORT_SECRETS_KEY.name,
-                "is missing: the SECRETS_KEY that the original works with",
+                "is missing; set it to the SECRETS_KEY of the predecessor",
             )
         })?;
         Ok(Self { mongo, key })

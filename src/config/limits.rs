@@ -1,4 +1,4 @@
-//! Bounds: of bodies, of work under way, of time.
+//! The limits of bodies, of work in progress and of time.
 
 use std::time::Duration;
 
@@ -66,9 +66,9 @@ const GIB: usize = 1 << 30;
 
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes.
+    /// The largest request body in bytes.
     pub payload: usize,
-    /// Bytes.
+    /// The largest result in bytes.
     pub result: usize,
     pub calls: usize,
     pub calls_per_server: usize,

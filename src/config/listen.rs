@@ -1,4 +1,4 @@
-//! Where the program listens and under which address it is known.
+//! The address on which the program listens, and the URL that users know.
 
 use std::net::{IpAddr, ToSocketAddrs};
 
@@ -26,23 +26,23 @@ pub const VARIABLES: &[&Variable] = &[&HOST, &PORT, &PUBLIC_URL];
 
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// As it was given, for the check of `Host` headers.
+    /// `HOST` unchanged, for the check of `Host` headers.
     pub host: String,
     pub address: IpAddr,
     pub port: u16,
     pub public: Option<PublicUrl>,
 }
 
-/// `PUBLIC_URL`, under which browsers come.
+/// `PUBLIC_URL`, the URL that browsers use.
 #[derive(Debug, Clone)]
 pub struct PublicUrl {
-    /// Without a slash at its end.
+    /// The URL without a slash at its end.
     pub url: String,
-    /// In lower case.
+    /// The host in lower case.
     pub host: String,
-    /// What stands before our own paths: empty, or `/` and more.
+    /// The path before the paths of the API: empty, or `/` and more.
     pub path: String,
-    /// It is https.
+    /// Whether the URL is https.
     pub secure: bool,
 }
 

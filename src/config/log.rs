@@ -1,4 +1,4 @@
-//! How much is logged, and in which form.
+//! The filter and the format of the log.
 
 use super::env::{BadConfig, Env, Variable};
 

@@ -1,6 +1,6 @@
-//! The program's variables: one concern per file, and the only reader of the environment.
+//! Reads the variables of the program: one concern per file. No other module reads the environment.
 //!
-//! Every variable is written once, with its default and one sentence; `example.env` is made from these.
+//! Each variable has one definition with its default and its description. `example.env` is generated from them.
 
 mod access;
 mod client;
@@ -30,12 +30,12 @@ pub use self::packages::{InstallOnStart, Packages};
 pub use self::roles::{Pools, Roles};
 pub use self::services::{Mongo, Nats, Services};
 
-/// Everything the program is told from outside.
+/// The configuration of the program.
 #[derive(Debug)]
 pub struct Config {
     pub listen: Listen,
     pub access: Access,
-    pub place: DataDir,
+    pub data_dir: DataDir,
     pub roles: Roles,
     pub services: Services,
     pub keys: Keys,
@@ -50,11 +50,11 @@ impl Config {
         let listen = Listen::read(env)?;
         let roles = Roles::read(env)?;
         let access = Access::read(env, &listen)?;
-        let place = DataDir::read(env)?;
+        let data_dir = DataDir::read(env)?;
         Ok(Self {
             access,
-            packages: Packages::read(env, &place)?,
-            place,
+            packages: Packages::read(env, &data_dir)?,
+            data_dir,
             services: Services::read(env, &roles)?,
             roles,
             keys: Keys::read(env)?,
@@ -66,7 +66,7 @@ impl Config {
     }
 }
 
-/// Every variable there is, in the order of `example.env`.
+/// Returns all variables in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
     let all: [&[&Variable]; 12] = [
         listen::VARIABLES,
@@ -85,10 +85,10 @@ pub fn variables() -> Vec<&'static Variable> {
     all.concat()
 }
 
-/// The text of `example.env`: every variable with its default and one sentence.
+/// Returns the text of `example.env`.
 pub fn example_env() -> String {
     let mut text = String::from(
-        "# Copy this file to .env in the folder the program is started in. The environment wins over it. Put a value\n# that holds $, # or blanks in 'single quotes'.\n",
+        "# Copy this file to .env in the folder in which the program starts. The environment wins. Put a value with $, # or\n# spaces in 'single quotes'.\n",
     );
     for Variable {
         name,
@@ -99,7 +99,7 @@ pub fn example_env() -> String {
         text.push_str(&format!("\n# {about}\n# {name}={default}\n"));
     }
     text.push_str(
-        "\n# For docker-compose.yml alone: the program knows these in NATS_URL and MONGO_PASS.\n",
+        "\n# Only docker-compose.yml reads these variables. The program gets them in NATS_URL and MONGO_PASS.\n",
     );
     for (name, about) in OF_COMPOSE {
         text.push_str(&format!("\n# {about}\n#   {name}\n"));
@@ -107,11 +107,11 @@ pub fn example_env() -> String {
     text
 }
 
-/// What `docker-compose.yml` reads beside the program's own variables.
+/// The variables that only `docker-compose.yml` reads.
 pub const OF_COMPOSE: [(&str, &str); 2] = [
     (
         "NATS_PASSWORD",
-        "The password of NATS: letters and digits, such as openssl rand -hex 24 gives.",
+        "The password of NATS, of letters and digits: openssl rand -hex 24",
     ),
-    ("MONGO_PASSWORD", "The password of MongoDB's user mcp."),
+    ("MONGO_PASSWORD", "The password of the user mcp of MongoDB."),
 ];

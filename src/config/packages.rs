@@ -1,4 +1,4 @@
-//! Where packages lie, what installs them, and which are there from the beginning.
+//! The folders of packages, the settings of installers, and the packages to install at start.
 
 use std::path::{Path, PathBuf};
 
@@ -47,8 +47,8 @@ pub const VARIABLES: &[&Variable] = &[
     &INSTALL_ON_START,
 ];
 
-/// The beginnings of what npm, pip and their helpers are told by the environment: registries, certificates.
-const OF_INSTALLERS: [&str; 6] = [
+/// The beginnings of the variables that npm, pip and their helpers read: registries, certificates.
+const INSTALLER_VARIABLES: [&str; 6] = [
     "npm_config_",
     "node_",
     "pip_",
@@ -61,14 +61,14 @@ const OF_INSTALLERS: [&str; 6] = [
 pub struct Packages {
     pub folders: PackageDirs,
     pub python: String,
-    /// What installers are told by the environment; it may hold credentials.
+    /// The variables of the installers. They may hold credentials.
     pub env: Vec<(String, String)>,
     pub on_start: Vec<InstallOnStart>,
-    /// For people.
+    /// The folders and indexes without credentials, for `Debug`.
     shown: [String; 4],
 }
 
-/// A package that is to be there.
+/// A package to install at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstallOnStart {
     pub package: PackageName,
@@ -76,7 +76,7 @@ pub struct InstallOnStart {
     pub server: ServerName,
 }
 
-// What installers are told may be secret.
+// The variables of the installers may be secret.
 impl std::fmt::Debug for Packages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
@@ -94,8 +94,8 @@ impl std::fmt::Debug for Packages {
 }
 
 impl Packages {
-    /// Has everything lie in that folder.
-    pub fn lie_in(&mut self, folder: &Path) -> Result<(), BadConfig> {
+    /// Moves all package folders into a folder.
+    pub fn move_to(&mut self, folder: &Path) -> Result<(), BadConfig> {
         let absolute = std::path::absolute(folder.join("packages"));
         let node = absolute.map_err(|error| {
             BadConfig::new(PACKAGES_DIR.name, format!("cannot be used: {error}"))
@@ -107,9 +107,9 @@ impl Packages {
         Ok(())
     }
 
-    pub fn read(env: &Env, place: &DataDir) -> Result<Self, BadConfig> {
+    pub fn read(env: &Env, data_dir: &DataDir) -> Result<Self, BadConfig> {
         let base = if env.has(DATA_DIR.name) {
-            place.data_dir.clone()
+            data_dir.path.clone()
         } else {
             PathBuf::new()
         };
@@ -119,7 +119,7 @@ impl Packages {
             let absolute = absolute.map_err(|error| {
                 BadConfig::new(variable.name, format!("cannot be used: {error}"))
             })?;
-            // It stands in command lines, which are text.
+            // Command lines contain the path, and they are text.
             let text = absolute
                 .to_str()
                 .map(|text| text.trim_end_matches('/').to_owned());
@@ -153,7 +153,7 @@ impl Packages {
             url(&PIP_EXTRA_INDEX_URL)?,
         ];
         let installers = env
-            .beginning_with(&OF_INSTALLERS)
+            .beginning_with(&INSTALLER_VARIABLES)
             .into_iter()
             .filter(|(_, value)| !value.trim().is_empty());
         Ok(Self {
@@ -171,10 +171,10 @@ fn on_start(env: &Env) -> Result<Vec<InstallOnStart>, BadConfig> {
     let each = text
         .split(',')
         .map(str::trim)
-        .filter(|word| !word.is_empty())
-        .map(|word| {
-            let (package, server) = word.split_once('|')?;
-            // A scope begins with the sign that a version does.
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| {
+            let (package, server) = entry.split_once('|')?;
+            // Both a scope and a version begin with `@`.
             let (package, version) = match package.trim().get(1..).and_then(|rest| rest.rfind('@'))
             {
                 Some(at) => (&package.trim()[..=at], Some(&package.trim()[at + 2..])),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_lie_in_the_data_folder_where_that_is_given() {
+    fn folders_are_in_data_dir_if_it_is_set() {
         let folders = read(&[("DATA_DIR", "/d")])
             .expect("a configuration")
             .folders;
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_of_the_beginning_have_a_server_and_perhaps_a_version() {
+    fn a_package_to_install_at_start_has_a_server_and_an_optional_version() {
         let one =
             |text: &str| read(&[("INSTALL_ON_START", text)]).map(|packages| packages.on_start);
         let all = one("@a/b@1.2.3|x, c | y").expect("two");

@@ -1,4 +1,4 @@
-//! What this process does: the API, a worker, or both.
+//! The roles and the pools of this process.
 
 use super::env::{BadConfig, Env, Variable};
 
@@ -18,7 +18,7 @@ pub const VARIABLES: &[&Variable] = &[&ROLES, &POOLS];
 #[derive(Debug, Clone)]
 pub struct Roles {
     pub api: bool,
-    /// Its pools; `None` where this process is no worker.
+    /// The pools of the worker, or `None` if this process is no worker.
     pub worker: Option<Pools>,
 }
 
@@ -46,7 +46,7 @@ impl Roles {
         })
     }
 
-    /// Whether this process can do everything by itself.
+    /// Returns whether this process has all roles and pools.
     pub fn are_all(&self) -> bool {
         self.api
             && self

@@ -1,4 +1,4 @@
-//! The services that make many processes one product: NATS and MongoDB. Without them, none is needed.
+//! NATS and MongoDB, which many processes share. A single process needs neither.
 
 use std::path::PathBuf;
 
@@ -69,7 +69,7 @@ pub const VARIABLES: &[&Variable] = &[
     &SECRETS_DBNAME,
 ];
 
-/// `None` of one: what is embedded takes its place.
+/// Without a service, the program uses its embedded bus or store.
 #[derive(Debug, Clone)]
 pub struct Services {
     pub nats: Option<Nats>,
@@ -86,12 +86,12 @@ pub struct Nats {
 #[derive(Clone)]
 pub struct Mongo {
     pub url: String,
-    /// Where the URL names no database.
+    /// The database, if the URL names none.
     pub database: String,
     pub secrets: String,
 }
 
-// URLs hold passwords.
+// A URL may contain a password.
 impl std::fmt::Debug for Nats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let urls: Vec<_> = self.urls.iter().map(|url| without_login(url)).collect();
@@ -105,21 +105,15 @@ impl std::fmt::Debug for Nats {
 
 impl std::fmt::Debug for Mongo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (
-            url,
-            Self {
-                database, secrets, ..
-            },
-        ) = (without_login(&self.url), self);
         f.debug_struct("Mongo")
-            .field("url", &url)
-            .field("database", database)
-            .field("secrets", secrets)
+            .field("url", &without_login(&self.url))
+            .field("database", &self.database)
+            .field("secrets", &self.secrets)
             .finish()
     }
 }
 
-/// Whatever stands before the last `@` may be a password, also where it was not escaped.
+/// Returns a URL without user info. Everything before the last `@` may be a password, because it may not be escaped.
 fn without_login(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
@@ -134,15 +128,15 @@ impl Services {
             mongo: mongo(env, &MONGO_URL)?,
         };
         if services.nats.is_some() && services.mongo.is_none() {
-            let why = "needs a store that many processes share; set MONGO_URL too, or remove NATS_URL to run in one process";
+            let why = "needs MongoDB; set MONGO_URL too, or remove NATS_URL to run one process";
             return Err(BadConfig::new(NATS_URL.name, why));
         }
         if services.nats.is_none() && !roles.are_all() {
-            let why = "name only a part of the work, and nobody else could be reached to do the rest; set NATS_URL and MONGO_URL, or remove ROLES and POOLS";
+            let why = "name only some roles or pools, and this process cannot reach other processes; set NATS_URL and MONGO_URL, or remove ROLES and POOLS";
             return Err(BadConfig::new("ROLES and POOLS", why));
         }
         if services.mongo.is_some() && !env.has("SECRETS_KEY") {
-            let why = "is missing: processes that share MongoDB need the same key; make one with openssl rand -hex 32";
+            let why = "is missing: processes that share MongoDB need the same key; create a key with openssl rand -hex 32";
             return Err(BadConfig::new("SECRETS_KEY", why));
         }
         Ok(services)
@@ -185,7 +179,7 @@ fn file(env: &Env, variable: &Variable) -> Result<Option<PathBuf>, BadConfig> {
     }
 }
 
-/// MongoDB by the variable that is asked first, or the others.
+/// Returns MongoDB by a variable, or by the other variables without it.
 pub(super) fn mongo(env: &Env, first: &Variable) -> Result<Option<Mongo>, BadConfig> {
     let named = [first, &MONGO_URL]
         .into_iter()
@@ -232,7 +226,7 @@ pub(super) fn mongo(env: &Env, first: &Variable) -> Result<Option<Mongo>, BadCon
     }))
 }
 
-/// The original's variables as the URL they stand for.
+/// Returns the URL for MONGO_HOST, MONGO_USER, MONGO_PASS and MONGO_REPLICASET.
 fn url_of_parts(env: &Env, hosts: &str) -> Result<String, BadConfig> {
     let escape = |text: &str| {
         let byte = |b: u8| match b {
@@ -258,7 +252,7 @@ fn url_of_parts(env: &Env, hosts: &str) -> Result<String, BadConfig> {
         options.push(format!("replicaSet={}", escape(&set)));
     }
     if !login.is_empty() {
-        // Where MongoDB keeps its users, whatever database they use.
+        // MongoDB stores its users in the database admin.
         options.push("authSource=admin".to_owned());
     }
     let options = if options.is_empty() {
@@ -279,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_variables_make_a_url() {
+    fn the_single_variables_make_a_url() {
         let services = read(&[
             ("MONGO_HOST", "a:27017,b"),
             ("MONGO_USER", "me"),
@@ -299,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_name() {
+    fn an_unusable_combination_is_refused_by_name() {
         let mongo = ("MONGO_URL", "mongodb://h");
         for (pairs, name) in [
             (vec![("NATS_URL", "nats://h")], "NATS_URL"),

@@ -108,7 +108,7 @@ async fn a_backup_under_load_is_one_moment_of_it() {
         let said = ok(tokio::task::block_in_place(|| {
             run(&dir, &["backup", &format!("copy-{n}")], &[])
         }));
-        assert!(said.contains("secrets.key somewhere else"), "{said}");
+        assert!(said.contains("secrets.key in another place"), "{said}");
     }
     stop.store(true, Ordering::Relaxed);
     for writer in join_all(writers).await {

@@ -26,11 +26,11 @@ async fn the_demo_does_what_it_says() {
     );
     let told = first.read_until("/docs").await;
     for said in [
-        "installed and tried out in",
+        "installed and started in",
         "connected",
-        "ana gets: Echo: only-ana",
-        "ben gets: Echo: only-ben",
-        "cem gets: Echo: hello",
+        "ana receives: Echo: only-ana",
+        "ben receives: Echo: only-ben",
+        "cem receives: Echo: hello",
     ] {
         assert!(told.contains(said), "{said} is not in\n{told}");
     }
@@ -70,10 +70,10 @@ async fn the_demo_does_what_it_says() {
     );
     let told = again.read_until("/docs").await;
     for said in [
-        "it is there already",
-        &format!("port {port} is taken"),
+        "the package is installed already",
+        &format!("port {port} is in use"),
         "is connected and has",
-        "ana gets: Echo: only-ana",
+        "ana receives: Echo: only-ana",
     ] {
         assert!(told.contains(said), "{said} is not in\n{told}");
     }

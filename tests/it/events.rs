@@ -188,7 +188,7 @@ async fn many_listeners_hear_the_same_and_end_with_the_program() {
     let began = std::time::Instant::now();
     assert!(app.terminate().success());
     assert!(
-        began.elapsed() < Duration::from_secs(10),
+        began.elapsed() < Duration::from_secs(25),
         "listeners held up the end: {:?}",
         began.elapsed()
     );

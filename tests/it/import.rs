@@ -133,24 +133,24 @@ async fn is_taken_over(app: &App) {
     let before = original.all().await;
     let (well, said) = original.import(app, &[]);
     assert!(
-        well && said.contains("servers: 4 to be taken over, 0 there already"),
+        well && said.contains("servers: 4 to import, 0 exist already"),
         "{said}"
     );
     assert!(
-        said.contains("secrets: 3 to be taken over") && said.contains("Nothing was changed"),
+        said.contains("secrets: 3 to import") && said.contains("Nothing was changed"),
         "{said}"
     );
-    assert!(said.contains("OAuth tokens: 1 to be taken over"), "{said}");
+    assert!(said.contains("OAuth tokens: 1 to import"), "{said}");
     assert_eq!(app.get("/mcp/servers").await.ok()["servers"], json!([]));
 
     let (well, said) = original.import(app, &["--apply"]);
     assert!(
-        said.contains("OAuth tokens: 1 taken over, 0 there already"),
+        said.contains("OAuth tokens: 1 imported, 0 exist already"),
         "{said}"
     );
     assert!(
-        well && said.contains("servers: 4 taken over")
-            && said.contains("secrets: 3 taken over, 0 there"),
+        well && said.contains("servers: 4 imported")
+            && said.contains("secrets: 3 imported, 0 exist"),
         "{said}"
     );
     let all = app.server("all.of-it").await;
@@ -186,15 +186,15 @@ async fn is_taken_over(app: &App) {
     let events = app.happened().await;
     let (well, said) = original.import(app, &["--apply"]);
     assert!(
-        well && said.contains("servers: 0 taken over, 4 there already"),
+        well && said.contains("servers: 0 imported, 4 exist already"),
         "{said}"
     );
     assert!(
-        said.contains("secrets: 0 taken over, 3 there already"),
+        said.contains("secrets: 0 imported, 3 exist already"),
         "{said}"
     );
     assert!(
-        said.contains("OAuth tokens: 0 taken over, 1 there already"),
+        said.contains("OAuth tokens: 0 imported, 1 exist already"),
         "{said}"
     );
     assert_eq!(argument(app, "ana", "plain", "token").await, "newer");
@@ -209,8 +209,7 @@ async fn is_taken_over(app: &App) {
     let (well, said) = original.import(app, &[]);
     assert!(
         !well
-            && said
-                .contains("the server plain: one of that name is there already, with another args"),
+            && said.contains("the server plain: a server of this name exists with another `args`"),
         "{said}"
     );
     assert_eq!(original.all().await, before, "it is only read");
@@ -279,22 +278,22 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
     ];
     let original = Original::fill(&more).await;
     let wanted = [
-        "the server a b: its name must be 1 to 64 letters",
+        "the server a b: the name must be 1 to 64 letters",
         "the server nothing: command is missing",
         "the server odd: args[0]: must be a string",
-        "the server ws: its transportType websocket",
-        "the server plain: the name is there twice",
-        "the secret alone of ana: it does not say for which server",
-        "the secret nobody.token of ana: it does not say for which server",
-        "the secret token of ana for odd: the server is not there",
-        "the secret token of ana for elsewhere: the server is not there",
-        "the secret plain.other of ana: the original's SECRETS_KEY does not open it",
-        "the secret plain.third of : its user's name must be",
-        "the package half: it was never installed; its status is error, and it has no server",
-        "the package pkg of the server gone: there is no such server any more",
+        "the server ws: the transportType websocket",
+        "the server plain: the name exists twice",
+        "the secret alone of ana: it names no server",
+        "the secret nobody.token of ana: it names no server",
+        "the secret token of ana for odd: the server does not exist",
+        "the secret token of ana for elsewhere: the server does not exist",
+        "the secret plain.other of ana: the SECRETS_KEY of the predecessor does not open it",
+        "the secret plain.third of : the name of the user must be",
+        "the package half: it was never installed (status error) and has no server",
+        "the package pkg of the server gone: this server does not exist any more",
         "the package ^pkg of the server odder: name: must be the name of a package",
-        "the secret token of ana for odder: the server is not there",
-        "the OAuth tokens of all users for remote: the original's SECRETS_KEY does not open its accessToken",
+        "the secret token of ana for odder: the server does not exist",
+        "the OAuth tokens of all users for remote: the SECRETS_KEY of the predecessor does not open `accessToken`",
     ];
     for args in [&[][..], &["--apply"]] {
         let (well, said) = original.import(&app, args);
@@ -334,9 +333,7 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
         .expect("run");
     let said = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(
-        said.contains(
-            "none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?"
-        ),
+        said.contains("IMPORT_SECRETS_KEY opens none of the secrets"),
         "{said}"
     );
 }
@@ -401,16 +398,14 @@ async fn packages_are_installed_anew_with_their_servers() {
     app.register_fixture("taken").await.ok();
     let original = with_packages(&app).await;
     let before = original.all().await;
-    let taken =
-        format!("the package {MEMORY} of the server taken: a server of that name is there already");
+    let taken = format!("the package {MEMORY} of the server taken: a server of this name exists");
     let (_, said) = original.import(&app, &[]);
     assert!(
-        said.contains("packages: 3 to be installed, 0 there already") && said.contains(&taken),
+        said.contains("packages: 3 to install, 0 exist already") && said.contains(&taken),
         "{said}"
     );
     assert!(
-        said.contains("servers: 0 to be taken over")
-            && said.contains("secrets: 2 to be taken over"),
+        said.contains("servers: 0 to import") && said.contains("secrets: 2 to import"),
         "{said}"
     );
     assert!(
@@ -423,7 +418,7 @@ async fn packages_are_installed_anew_with_their_servers() {
 
     let (well, said) = original.import(&app, &["--apply"]);
     assert!(
-        !well && said.contains("packages: 2 installed, 0 there already") && said.contains(&taken),
+        !well && said.contains("packages: 2 installed, 0 exist already") && said.contains(&taken),
         "{said}"
     );
     assert!(
@@ -439,10 +434,10 @@ async fn packages_are_installed_anew_with_their_servers() {
         "{said}"
     );
     assert!(
-        said.contains("the secret token of ana for hidden: the server is not there"),
+        said.contains("the secret token of ana for hidden: the server does not exist"),
         "{said}"
     );
-    assert!(said.contains("secrets: 1 taken over"), "{said}");
+    assert!(said.contains("secrets: 1 imported"), "{said}");
     let memory = app.server("memory").await;
     assert_eq!(
         (&memory["status"], &memory["startupTimeout"]),
@@ -469,11 +464,11 @@ async fn packages_are_installed_anew_with_their_servers() {
 
     let (_, said) = original.import(&app, &["--apply"]);
     assert!(
-        said.contains("packages: 0 installed, 2 there already"),
+        said.contains("packages: 0 installed, 2 exist already"),
         "{said}"
     );
     assert!(
-        said.contains("secrets: 0 taken over, 1 there already"),
+        said.contains("secrets: 0 imported, 1 exist already"),
         "{said}"
     );
     assert_eq!(original.all().await, before, "it is only read");

@@ -439,7 +439,7 @@ async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
         let change = json!({ "args": [format!("{n}{large}")] });
         app.put("/mcp/servers/off", change).await.ok();
         assert!(
-            began.elapsed() < Duration::from_secs(5),
+            began.elapsed() < Duration::from_secs(25),
             "who does not read holds up who writes"
         );
     }

@@ -1,4 +1,4 @@
-//! One binary for all tests that need the world: real processes, real files, real servers.
+//! One test binary for all tests with real processes, files and servers.
 
 pub mod appender;
 mod harness;
@@ -15,6 +15,7 @@ mod boot;
 mod bus_contract;
 mod chaos;
 mod cluster;
+mod command_line;
 mod compose;
 mod conformance;
 mod crowd;

@@ -414,15 +414,15 @@ async fn the_list_of_tools_has_an_etag() {
 async fn calls_to_one_server_run_side_by_side() {
     let app = fixture(json!({})).await;
     let began = Instant::now();
-    let calls = (0..100).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 200 })));
+    let calls = (0..100).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 1000 })));
     join_all(calls)
         .await
         .into_iter()
         .for_each(|answer| drop(answer.ok()));
     let took = began.elapsed();
     assert!(
-        took < Duration::from_secs(10),
-        "one after the other they take 20 seconds; these took {took:?}"
+        took < Duration::from_secs(50),
+        "one after the other they take 100 seconds; these took {took:?}"
     );
 }
 

@@ -1,4 +1,4 @@
-//! `mcp-api demo`: the main job on real input, step by step, each with the line that does the same.
+//! `mcp-api demo`: runs the program with real input, step by step, and shows the command of each step.
 
 mod show;
 mod story;
@@ -14,39 +14,45 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use self::show::Show;
-use super::CommandResult;
-use super::client::ApiClient;
+use super::client::{ApiClient, ClientError};
+use super::error::{CliError, CommandResult};
 use crate::app;
 use crate::app::StartError;
 use crate::config::{BadConfig, Config, Env, Keys, LogConfig};
 use crate::telemetry::logging;
 
-/// Everything of the demo, so that deleting it leaves nothing behind.
+/// The folder of all files of the demo.
 const FOLDER: &str = "data-demo";
 
 pub fn run() -> CommandResult {
     let env = Env::of_process()?;
-    logging::start(&log(&env)?);
+    logging::start(&log_config(&env)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?;
+        .build()
+        .map_err(CliError::Runtime)?;
     runtime.block_on(demo(&env))
 }
 
 async fn demo(env: &Env) -> CommandResult {
-    let mut stop = pin!(app::stop_signal()?);
+    let mut stop = pin!(app::stop_signal().map_err(CliError::Signal)?);
     let show = Show::new();
-    show.title("One API in front of a real MCP server, for two users with a secret each.");
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(FOLDER);
-    made.map_err(|error| format!("the folder {FOLDER} cannot be made: {error}"))?;
+    show.title("One API serves a real MCP server to two users, each with a secret.");
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(FOLDER);
+    created.map_err(|source| CliError::Write {
+        path: FOLDER.into(),
+        source,
+    })?;
 
-    show.step("Start mcp-api: the whole program, in this very process");
+    show.step("Start mcp-api in this process");
     show.command(&format!("DATA_DIR={FOLDER} {} serve", show::program()));
     let shown = match serve(config(env)?, stop.as_mut(), &show).await {
         Err(StartError::Listen { port, cause, .. })
             if port != 0 && cause.kind() == io::ErrorKind::AddrInUse =>
         {
-            show.result(&format!("port {port} is taken, so a free one is used"));
+            show.result(&format!(
+                "port {port} is in use, so mcp-api uses a free port"
+            ));
             let mut config = config(env)?;
             config.listen.port = 0;
             serve(config, stop, &show).await?
@@ -57,19 +63,19 @@ async fn demo(env: &Env) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves until the end and tells the story meanwhile. A story that goes wrong is the end, too.
+/// Runs the program until it stops, and shows the steps meanwhile. A failed step stops the program.
 async fn serve(
     config: Config,
     stop: Pin<&mut impl Future<Output = ()>>,
     show: &Show,
-) -> Result<Result<(), String>, StartError> {
+) -> Result<Result<(), ClientError>, StartError> {
     let token = config
         .access
         .admin_token
         .as_ref()
         .map(|token| token.to_string());
     let end = CancellationToken::new();
-    let (tell, told) = oneshot::channel();
+    let (send_url, receive_url) = oneshot::channel();
     let stop = async {
         tokio::select! {
             () = stop => end.cancel(),
@@ -77,17 +83,19 @@ async fn serve(
         }
     };
     let serving = app::serve_until(stop, config, |url| {
-        let _ = tell.send(url.to_owned());
+        let _ = send_url.send(url.to_owned());
     });
     let showing = async {
-        // It could not start: there is nothing to tell.
-        let Ok(url) = told.await else { return Ok(()) };
-        show.result(&format!("it listens on {url}"));
+        // Without a URL, the program could not start.
+        let Ok(url) = receive_url.await else {
+            return Ok(());
+        };
+        show.result(&format!("mcp-api listens on {url}"));
         let api = ApiClient::new(url, token);
         tokio::select! {
             biased;
             () = end.cancelled() => Ok(()),
-            shown = story::tell(&api, show) => {
+            shown = story::run(&api, show) => {
                 if shown.is_err() {
                     end.cancel();
                 }
@@ -99,20 +107,22 @@ async fn serve(
     served.map(|()| shown)
 }
 
-/// What the environment says, on a folder and with a key of the demo's own.
+/// Returns the configuration of the environment, with the folder and the key of the demo.
 fn config(env: &Env) -> Result<Config, BadConfig> {
     let mut config = Config::read(env)?;
-    config.place.data_dir = FOLDER.into();
-    config.packages.lie_in(Path::new(FOLDER))?;
+    config.data_dir.path = FOLDER.into();
+    config.packages.move_to(Path::new(FOLDER))?;
     config.keys = Keys {
         current: None,
+        is_weak: false,
         old: Vec::new(),
     };
     Ok(config)
 }
 
-/// Logs that do not talk over the steps. The key that is made is the demo's own: nobody needs a copy.
-fn log(env: &Env) -> Result<LogConfig, BadConfig> {
+/// Returns a log configuration that keeps the steps readable. The warning about a new key is left out, because only the
+/// demo uses this key.
+fn log_config(env: &Env) -> Result<LogConfig, BadConfig> {
     let mut log = LogConfig::read(env)?;
     if !env.has("RUST_LOG") {
         log.filter = "warn,mcp_api::app=error".into();

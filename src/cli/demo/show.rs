@@ -1,18 +1,20 @@
-//! What a viewer sees: numbered steps, the line that would do the same, and what came of it.
+//! Prints numbered steps, each with its command and its result.
 
 use std::cell::Cell;
 use std::io;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
+use hyper::Method;
 use serde_json::Value;
 
-use crate::cli::client::{ApiClient, send};
+use crate::cli::client::{ApiClient, ApiResponse, send};
+use crate::cli::output::print_line;
 
 const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Standard output, with styles where it is a terminal.
+/// Standard output, with styles if it is a terminal.
 pub struct Show {
     styled: bool,
     steps: Cell<usize>,
@@ -30,11 +32,11 @@ impl Show {
         self.line(BOLD, text);
     }
 
-    /// Begins the next step.
-    pub fn step(&self, what: &str) {
+    /// Prints the title of the next step.
+    pub fn step(&self, title: &str) {
         self.steps.set(self.steps.get() + 1);
         self.line("", "");
-        self.line(BOLD, &format!("{}. {what}", self.steps.get()));
+        self.line(BOLD, &format!("{}. {title}", self.steps.get()));
     }
 
     pub fn command(&self, line: &str) {
@@ -51,30 +53,29 @@ impl Show {
         } else {
             ("", "")
         };
-        // Whoever has closed our output does not want to see more; the program serves on.
-        let _ = writeln!(io::stdout(), "{on}{text}{off}");
+        print_line(format_args!("{on}{text}{off}"));
     }
 
-    /// Shows the curl line of a request and sends it.
-    pub async fn ask(
+    /// Prints the curl command of a request, and sends the request.
+    pub async fn request(
         &self,
         api: &ApiClient,
-        method: &str,
+        method: Method,
         path: &str,
         body: Option<Value>,
-    ) -> Result<(u16, Value), String> {
-        self.command(&curl(api, method, path, body.as_ref()));
-        send(api, method, path, body).await
+    ) -> ApiResponse {
+        self.command(&curl(api, &method, path, body.as_ref()));
+        send(api, method, path, body.as_ref()).await
     }
 }
 
-/// This program as it was called.
+/// Returns the path of this program as the user called it.
 pub fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "mcp-api".into())
 }
 
-/// The line that sends the same request from a shell.
-pub fn curl(api: &ApiClient, method: &str, path: &str, body: Option<&Value>) -> String {
+/// Returns the curl command of a request.
+pub fn curl(api: &ApiClient, method: &Method, path: &str, body: Option<&Value>) -> String {
     let url = format!("{}{path}", api.url);
     let mut line = format!(
         "curl -s {}",
@@ -83,7 +84,7 @@ pub fn curl(api: &ApiClient, method: &str, path: &str, body: Option<&Value>) -> 
     if api.token.is_some() {
         line += r#" -H "Authorization: Bearer $ADMIN_TOKEN""#;
     }
-    if !matches!((method, body), ("GET", None) | ("POST", Some(_))) {
+    if !matches!((method.as_str(), body), ("GET", None) | ("POST", Some(_))) {
         line += &format!(" -X {method}");
     }
     if let Some(body) = body {
@@ -105,19 +106,19 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_curl_line_can_be_copied() {
+    fn a_curl_command_can_be_copied() {
         let mut api = ApiClient::new("http://h:1".into(), None);
         assert_eq!(
-            curl(&api, "GET", "/events?limit=9", None),
+            curl(&api, &Method::GET, "/events?limit=9", None),
             "curl -s 'http://h:1/events?limit=9'"
         );
         assert_eq!(
-            curl(&api, "POST", "/p", Some(&json!({ "a": "it's" }))),
+            curl(&api, &Method::POST, "/p", Some(&json!({ "a": "it's" }))),
             r#"curl -s http://h:1/p -H 'Content-Type: application/json' -d '{"a":"it'\''s"}'"#
         );
         api.token = Some("not shown".into());
         assert_eq!(
-            curl(&api, "PUT", "/p", None),
+            curl(&api, &Method::PUT, "/p", None),
             r#"curl -s http://h:1/p -H "Authorization: Bearer $ADMIN_TOKEN" -X PUT"#
         );
     }

@@ -1,14 +1,14 @@
-//! What is shown once the program listens. Every step checks what it claims.
+//! The steps of the demo. Every step checks its own claim.
 
 use std::fs;
 use std::time::Instant;
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use super::FOLDER;
 use super::show::{Show, curl, program};
-use crate::cli::call::error_text;
-use crate::cli::client::ApiClient;
+use crate::cli::client::{ApiClient, ClientError, error_text};
 use crate::config::ClientConfig;
 use crate::time::rfc3339::format_seconds;
 use crate::workers::guard::PASSED_ON;
@@ -16,49 +16,55 @@ use crate::workers::guard::PASSED_ON;
 const PACKAGE: &str = "@modelcontextprotocol/server-everything";
 const VERSION: &str = "2026.8.31";
 const SERVER: &str = "everything";
-/// The users with a secret, and their secrets.
+/// The users with a secret, and the secrets.
 const SECRETS: [(&str, &str); 2] = [
     ("ana", "only-ana-knows-this"),
     ("ben", "only-ben-knows-this"),
 ];
-/// Somebody without one.
-const STRANGER: &str = "cem";
-/// Events that are shown.
-const EVENTS: usize = 8;
+/// A user without a secret.
+const USER_WITHOUT_SECRET: &str = "cem";
+/// The number of events that the demo shows.
+const SHOWN_EVENTS: usize = 8;
 
-pub async fn tell(api: &ApiClient, show: &Show) -> Result<(), String> {
+pub async fn run(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
     install(api, show).await?;
-    store(api, show).await?;
+    store_secrets(api, show).await?;
     call(api, show).await?;
     environment(api, show).await?;
     events(api, show).await?;
-    look(show)?;
-    what_next(api, show);
+    search_database(show)?;
+    next_steps(api, show);
     Ok(())
 }
 
-async fn install(api: &ApiClient, show: &Show) -> Result<(), String> {
+async fn install(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
     show.step("Install a real MCP server from npm");
     let began = Instant::now();
     let package = json!({ "name": PACKAGE, "version": VERSION, "serverName": SERVER });
     let (status, mut answer) = show
-        .ask(api, "POST", "/packages/install", Some(package))
+        .request(api, Method::POST, "/packages/install", Some(package))
         .await?;
     if status == 409 {
-        show.result("it is there already; should it be disabled, it is enabled");
+        show.result("the package is installed already; the next request enables it");
         answer = show
-            .ask(api, "PUT", &format!("/packages/{SERVER}/enable"), None)
+            .request(
+                api,
+                Method::PUT,
+                &format!("/packages/{SERVER}/enable"),
+                None,
+            )
             .await?
             .1;
     } else if status == 200 {
         show.result(&format!(
-            "installed and tried out in {:.1} s",
+            "installed and started in {:.1} s",
             began.elapsed().as_secs_f64()
         ));
     }
     let server = &succeeded(answer)?["server"];
     if server["status"] != "connected" {
-        return Err(format!("the server did not start: {}", error_text(server)));
+        let why = error_text(server);
+        return Err(failed(format!("the server did not start: {why}")));
     }
     let tools = server["toolsList"]
         .as_array()
@@ -77,42 +83,54 @@ async fn install(api: &ApiClient, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn store(api: &ApiClient, show: &Show) -> Result<(), String> {
-    show.step("Store a secret named message for ana, and another one for ben");
+async fn store_secrets(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
+    show.step("Store a secret named message for ana, and another secret for ben");
     for (user, value) in SECRETS {
         let secret = json!({ "username": user, "serverName": SERVER, "secretName": "message", "secretValue": value });
-        succeeded(show.ask(api, "POST", "/secrets/set", Some(secret)).await?.1)?;
+        succeeded(
+            show.request(api, Method::POST, "/secrets/set", Some(secret))
+                .await?
+                .1,
+        )?;
         show.result(&format!(
-            "sealed; {SERVER} will get it whenever {user} calls"
+            "sealed; {SERVER} receives the secret in each call of {user}"
         ));
     }
     Ok(())
 }
 
-async fn call(api: &ApiClient, show: &Show) -> Result<(), String> {
+async fn call(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
     show.step(&format!(
-        "Call echo with the same arguments as ana, as ben, and as {STRANGER}, who has no secret"
+        "Call echo with the same arguments as ana, as ben, and as {USER_WITHOUT_SECRET} without a secret"
     ));
     let args = json!({ "message": "hello" });
-    for (user, own) in SECRETS.into_iter().chain([(STRANGER, "hello")]) {
+    for (user, own) in SECRETS.into_iter().chain([(USER_WITHOUT_SECRET, "hello")]) {
         let body =
             json!({ "username": user, "serverName": SERVER, "methodName": "echo", "args": args });
-        let answer = succeeded(show.ask(api, "POST", "/mcp/tool/call", Some(body)).await?.1)?;
-        let said = answer["data"]["content"].as_str().unwrap_or_default();
-        holds(said == format!("Echo: {own}"), || {
-            format!("{user} should have got {own}, and got {said}")
+        let answer = succeeded(
+            show.request(api, Method::POST, "/mcp/tool/call", Some(body))
+                .await?
+                .1,
+        )?;
+        let text = answer["data"]["content"].as_str().unwrap_or_default();
+        check(text == format!("Echo: {own}"), || {
+            format!("{user} should receive {own}, but received {text}")
         })?;
-        show.result(&format!("{user} gets: {said}"));
+        show.result(&format!("{user} receives: {text}"));
     }
     Ok(())
 }
 
-async fn environment(api: &ApiClient, show: &Show) -> Result<(), String> {
-    show.step("Ask the server which variables of this process it can see");
+async fn environment(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
+    show.step("Ask the server which variables of this process it sees");
     let body = json!({ "serverName": SERVER, "methodName": "get-env", "args": {} });
-    let answer = succeeded(show.ask(api, "POST", "/mcp/tool/call", Some(body)).await?.1)?;
+    let answer = succeeded(
+        show.request(api, Method::POST, "/mcp/tool/call", Some(body))
+            .await?
+            .1,
+    )?;
     let seen: Value = serde_json::from_str(answer["data"]["content"].as_str().unwrap_or_default())
-        .map_err(|error| format!("get-env gave no JSON: {error}"))?;
+        .map_err(|error| failed(format!("get-env returned no JSON: {error}")))?;
     let all: Vec<_> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
         .collect();
@@ -123,9 +141,7 @@ async fn environment(api: &ApiClient, show: &Show) -> Result<(), String> {
         .collect();
     seen.sort_unstable();
     let leaked = seen.iter().find(|name| !PASSED_ON.contains(name));
-    holds(leaked.is_none(), || {
-        format!("the server can see {leaked:?}")
-    })?;
+    check(leaked.is_none(), || format!("the server sees {leaked:?}"))?;
     show.result(&format!(
         "it sees {} of {}: {}",
         seen.len(),
@@ -135,24 +151,28 @@ async fn environment(api: &ApiClient, show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn events(api: &ApiClient, show: &Show) -> Result<(), String> {
-    show.step("Read the log: what has changed, and none of the values");
-    let answer = succeeded(show.ask(api, "GET", "/events?limit=1000", None).await?.1)?;
+async fn events(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
+    show.step("Read the log: it contains the changes and no secret value");
+    let answer = succeeded(
+        show.request(api, Method::GET, "/events?limit=1000", None)
+            .await?
+            .1,
+    )?;
     let events = answer["events"]
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
-    let registered = events
+    let is_registered = events
         .iter()
         .any(|event| event["type"] == "server.registered");
-    holds(registered, || {
-        "the log does not tell of the registration".into()
+    check(is_registered, || {
+        "the log does not contain the registration".into()
     })?;
-    let hidden = SECRETS
+    let is_hidden = SECRETS
         .iter()
         .all(|(_, value)| !answer.to_string().contains(value));
-    holds(hidden, || "the log tells a secret".into())?;
-    for event in &events[events.len().saturating_sub(EVENTS)..] {
+    check(is_hidden, || "the log contains a secret".into())?;
+    for event in &events[events.len().saturating_sub(SHOWN_EVENTS)..] {
         show.result(&event_line(event));
     }
     Ok(())
@@ -160,29 +180,28 @@ async fn events(api: &ApiClient, show: &Show) -> Result<(), String> {
 
 fn event_line(event: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let at = format_seconds(event["at"].as_u64().unwrap_or_default());
+    let time = format_seconds(event["at"].as_u64().unwrap_or_default());
     let user = event["data"]["user"]
         .as_str()
         .map(|user| format!(", user {user}"))
         .unwrap_or_default();
-    let (id, kind, subject) = (
-        text(&event["id"]),
-        text(&event["type"]),
-        text(&event["subject"]),
-    );
-    format!("{id:>5}  {at}  {kind:24}  {subject}{user}")
+    let id = text(&event["id"]);
+    let kind = text(&event["type"]);
+    let subject = text(&event["subject"]);
+    format!("{id:>5}  {time}  {kind:24}  {subject}{user}")
 }
 
-/// The server's name must be found, or the search would prove nothing.
-fn look(show: &Show) -> Result<(), String> {
-    show.step("Look for both secrets in the database");
+/// Searches both secrets in the files of the database. The search must find the name of the server, because a search
+/// that finds nothing proves nothing.
+fn search_database(show: &Show) -> Result<(), ClientError> {
+    show.step("Search both secrets in the database");
     let [(_, first), (_, second)] = SECRETS;
     show.command(&format!(
         "grep -a -c -e {first} -e {second} {FOLDER}/mcp-api.sqlite*"
     ));
     let mut bytes = Vec::new();
     let files =
-        fs::read_dir(FOLDER).map_err(|error| format!("{FOLDER} cannot be read: {error}"))?;
+        fs::read_dir(FOLDER).map_err(|error| failed(format!("cannot read {FOLDER}: {error}")))?;
     for file in files.flatten().filter(|file| {
         file.file_name()
             .to_string_lossy()
@@ -191,51 +210,56 @@ fn look(show: &Show) -> Result<(), String> {
         let path = file.path();
         bytes.extend(
             fs::read(&path)
-                .map_err(|error| format!("{} cannot be read: {error}", path.display()))?,
+                .map_err(|error| failed(format!("cannot read {}: {error}", path.display())))?,
         );
     }
     let found = |text: &str| memchr::memmem::find_iter(&bytes, text).count();
-    let (secrets, control) = (found(first) + found(second), found(SERVER));
-    holds(secrets == 0, || "a secret lies open in the database".into())?;
-    holds(control > 0, || {
-        format!("not even the word {SERVER} was found")
+    let secrets = found(first) + found(second);
+    let names = found(SERVER);
+    check(secrets == 0, || "the database contains a secret".into())?;
+    check(names > 0, || {
+        format!("the database does not contain the name {SERVER}")
     })?;
     show.result(&format!(
-        "found {secrets} times in {} kB (the word {SERVER}, which is no secret: {control} times)",
+        "found {secrets} times in {} kB (the name {SERVER}, which is no secret: {names} times)",
         bytes.len() / 1000
     ));
     Ok(())
 }
 
-fn what_next(api: &ApiClient, show: &Show) {
-    let at = if api.url == ClientConfig::DEFAULT_URL {
+fn next_steps(api: &ApiClient, show: &Show) {
+    let option = if api.url == ClientConfig::DEFAULT_URL {
         String::new()
     } else {
         format!(" --url {}", api.url)
     };
     let program = program();
     show.line("", "");
-    show.title("It stays up until Ctrl-C. Try next, in another terminal:");
-    show.result(&curl(api, "GET", "/mcp/tools", None));
-    show.result(&format!("{program} servers{at}"));
+    show.title("mcp-api runs until Ctrl-C. Try these commands in another terminal:");
+    show.result(&curl(api, &Method::GET, "/mcp/tools", None));
+    show.result(&format!("{program} servers{option}"));
     show.result(&format!(
-        r#"{program} call {SERVER} echo '{{"message":"hi"}}' --user ana{at}"#
+        r#"{program} call {SERVER} echo '{{"message":"hi"}}' --user ana{option}"#
     ));
     show.result(&format!("{}/docs shows the whole API", api.url));
 }
 
-fn succeeded(answer: Value) -> Result<Value, String> {
+fn failed(sentence: String) -> ClientError {
+    ClientError::Refused(sentence)
+}
+
+fn succeeded(answer: Value) -> Result<Value, ClientError> {
     if answer["success"] == true {
         Ok(answer)
     } else {
-        Err(error_text(&answer))
+        Err(failed(error_text(&answer)))
     }
 }
 
-fn holds(true_: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
-    if true_ {
+fn check(is_true: bool, failure: impl FnOnce() -> String) -> Result<(), ClientError> {
+    if is_true {
         Ok(())
     } else {
-        Err(format!("the demo went wrong: {}", otherwise()))
+        Err(failed(format!("the demo failed: {}", failure())))
     }
 }

@@ -1,187 +1,181 @@
-//! Carries an import out, by requests that anybody could make.
+//! Executes an import with requests that any client of the API can send.
 
 use std::time::Duration;
 
 use futures::stream;
 use futures::stream::StreamExt;
+use hyper::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::packages::PackageImport;
 use super::plan::{ImportPlan, SecretImport};
-use crate::cli::call::error_text;
-use crate::cli::client::{ApiClient, send, send_later};
+use crate::cli::client::{ApiClient, ApiResponse, ClientError, error_text, send, send_as_job};
+use crate::cli::error::error_chain;
 use crate::cli::install::follow;
+use crate::cli::output::print_line;
 
-/// Servers registered at once: each is started, and may take its time.
-const SERVERS: usize = 8;
-/// Packages installed at once: npm and pip have the network and the disks of workers to themselves for a while.
-const PACKAGES: usize = 2;
-const SECRETS: usize = 32;
-/// How long one package is waited for: workers end what takes longer themselves, unless none is there.
-const INSTALLS: Duration = Duration::from_secs(1200);
-/// How often a request is made again that could not be carried out.
-const TRIES: u32 = 10;
+/// The number of servers that are registered at once. The API starts each server.
+const PARALLEL_SERVERS: usize = 8;
+/// The number of packages that are installed at once, because npm and pip use the network and the disks of workers.
+const PARALLEL_PACKAGES: usize = 2;
+const PARALLEL_SECRETS: usize = 32;
+/// The longest wait for one package. Workers end a longer installation themselves, unless no worker exists.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(1200);
+/// The number of attempts of a request that the API could not execute.
+const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Has the API check the servers as it would when they are registered.
-pub async fn check_servers(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
+/// Lets the API check the servers as it does when it registers them.
+pub async fn check_servers(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
     register(api, plan, "/mcp/servers?dryRun=true").await
 }
 
-pub async fn servers(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
+/// Registers the servers.
+pub async fn register_servers(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
     register(api, plan, "/mcp/servers").await
 }
 
-async fn register(api: &ApiClient, plan: &mut ImportPlan, path: &str) -> Result<(), String> {
+async fn register(api: &ApiClient, plan: &mut ImportPlan, path: &str) -> Result<(), ClientError> {
     let bodies = plan.servers.clone();
-    let mut answers = stream::iter(bodies)
+    let mut responses = stream::iter(bodies)
         .map(async |body| {
             let name = body["name"].as_str().unwrap_or_default().to_owned();
-            (name, ask(api, path, body).await)
+            (name, post(api, path, &body).await)
         })
-        .buffer_unordered(SERVERS);
-    while let Some((name, answer)) = answers.next().await {
-        match answer? {
-            (200, _) => {}
-            (_, answer) => plan.refuse(&name, &error_text(&answer)),
+        .buffer_unordered(PARALLEL_SERVERS);
+    while let Some((name, response)) = responses.next().await {
+        let (status, body) = response?;
+        if status != 200 {
+            plan.refuse_server(&name, &error_text(&body));
         }
     }
     Ok(())
 }
 
-/// Has the API check the packages, without looking for them at their registries.
-pub async fn check_packages(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
+/// Lets the API check the packages. The API does not ask the registries.
+pub async fn check_packages(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
     for package in std::mem::take(&mut plan.packages) {
-        match ask(api, "/packages/install?dryRun=true", package.body.clone()).await? {
+        match post(api, "/packages/install?dryRun=true", &package.body).await? {
             (200, _) => plan.packages.push(package),
-            (_, answer) => plan.refuse_package(&package, &error_text(&answer)),
+            (_, body) => plan.refuse_package(&package, &error_text(&body)),
         }
     }
     Ok(())
 }
 
-/// Tells of each as it goes. One that fails stops no other.
-pub async fn packages(api: &ApiClient, plan: &mut ImportPlan) {
+/// Installs the packages and prints the progress. A failed package does not stop the others.
+pub async fn install_packages(api: &ApiClient, plan: &mut ImportPlan) {
     let packages = std::mem::take(&mut plan.packages);
-    let mut ends = stream::iter(packages)
+    let mut results = stream::iter(packages)
         .map(async |package| {
-            println!("installing {package} …");
-            let end = install(api, &package).await;
-            (package, end)
+            print_line(format_args!("installing {package} …"));
+            let result = install(api, &package).await;
+            (package, result)
         })
-        .buffer_unordered(PACKAGES);
-    while let Some((package, end)) = ends.next().await {
-        match end {
+        .buffer_unordered(PARALLEL_PACKAGES);
+    while let Some((package, result)) = results.next().await {
+        match result {
             Ok(version) => {
-                println!("installed {package}: {version}");
+                print_line(format_args!("installed {package}: {version}"));
                 plan.packages.push(package);
             }
-            Err(why) => {
-                println!("not installed: {package}");
-                plan.refuse_package(&package, &why);
+            Err(error) => {
+                print_line(format_args!("not installed: {package}"));
+                plan.refuse_package(&package, &error_chain(&error));
             }
         }
     }
 }
 
-/// Gives the version that was installed. What was accepted goes on also where nobody waits: hence a job, and a key.
-async fn install(api: &ApiClient, package: &PackageImport) -> Result<String, String> {
+/// Installs a package and returns its version. The installation is a job with an idempotency key, because an accepted
+/// installation continues when the command ends.
+async fn install(api: &ApiClient, package: &PackageImport) -> Result<String, ClientError> {
     let key = Uuid::now_v7().to_string();
-    let accept = async || {
-        send_later(
-            api,
-            "POST",
-            "/packages/install",
-            package.body.clone(),
-            Some(&key),
-        )
-        .await
-    };
-    let (_, accepted) = persist(accept).await?;
+    let submit = async || send_as_job(api, "/packages/install", &package.body, Some(&key)).await;
+    let (_, accepted) = retry(submit).await?;
     let Some(job) = accepted["jobId"].as_str() else {
-        return Err(error_text(&accepted));
+        return Err(ClientError::Refused(error_text(&accepted)));
     };
-    let followed = persist(async || follow(api, job, |_| {}).await.map(|answer| (200, answer)));
-    let unknown = |why: String| format!("{why}; GET /jobs/{job} tells what becomes of it");
-    let followed = tokio::time::timeout(INSTALLS, followed).await;
-    let (_, answer) = followed
-        .map_err(|_| {
-            unknown(format!(
-                "it has not ended within {} minutes",
-                INSTALLS.as_secs() / 60
-            ))
-        })?
-        .map_err(unknown)?;
+    let unknown = |why: String| {
+        ClientError::Refused(format!(
+            "{why}; GET /jobs/{job} shows the result of the job"
+        ))
+    };
+    let followed = retry(async || {
+        let answer = follow(api, job, |_| {}).await?;
+        Ok((200, answer))
+    });
+    let followed = tokio::time::timeout(INSTALL_TIMEOUT, followed).await;
+    let minutes = INSTALL_TIMEOUT.as_secs() / 60;
+    let followed =
+        followed.map_err(|_| unknown(format!("the job has not ended within {minutes} minutes")))?;
+    let (_, answer) = followed.map_err(|error| unknown(error_chain(&error)))?;
     match answer["package"]["version"].as_str() {
         Some(version) => Ok(version.to_owned()),
-        None => Err(error_text(&answer)),
+        None => Err(ClientError::Refused(error_text(&answer))),
     }
 }
 
-/// A value that is there already is newer than the original's, and stays.
-pub async fn secrets(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
+/// Stores the secrets. An existing secret stays, because it is newer than the one of the predecessor.
+pub async fn store_secrets(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
     let secrets = std::mem::take(&mut plan.secrets);
-    let mut answers = stream::iter(secrets)
+    let mut responses = stream::iter(secrets)
         .map(async |secret| {
-            let body = body(&secret);
-            (secret, ask(api, "/secrets/set", body).await)
+            let body = secret_body(&secret);
+            (secret, post(api, "/secrets/set", &body).await)
         })
-        .buffer_unordered(SECRETS);
-    while let Some((secret, answer)) = answers.next().await {
-        match answer? {
+        .buffer_unordered(PARALLEL_SECRETS);
+    while let Some((secret, response)) = responses.next().await {
+        match response? {
             (200, _) => plan.secrets.push(secret),
-            (409, answer) if answer["code"] == "conflict" => plan.secrets_there += 1,
-            (_, answer) => {
-                plan.not_taken
-                    .push(format!("{}: {}", secret.called(), error_text(&answer)))
+            (409, body) if body["code"] == "conflict" => plan.existing_secrets += 1,
+            (_, body) => {
+                let why = error_text(&body);
+                plan.skipped
+                    .push(format!("{}: {why}", secret.description()));
             }
         }
     }
     Ok(())
 }
 
-/// Tokens that are there already may have been refreshed since: then the original's would end them all.
-pub async fn grants(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), String> {
+/// Stores the OAuth tokens. Existing tokens stay, because they may have been refreshed since, and the refresh token of
+/// the predecessor would then end them.
+pub async fn store_grants(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
     for grant in std::mem::take(&mut plan.grants) {
         let path = format!("/mcp/servers/{}/oauth", grant.server);
-        match ask(api, &path, grant.body.clone()).await? {
+        match post(api, &path, &grant.body).await? {
             (200, _) => plan.grants.push(grant),
-            (409, answer) if answer["code"] == "conflict" => plan.grants_there += 1,
-            (_, answer) => {
-                plan.not_taken
-                    .push(format!("{}: {}", grant.called, error_text(&answer)))
+            (409, body) if body["code"] == "conflict" => plan.existing_grants += 1,
+            (_, body) => {
+                let why = error_text(&body);
+                plan.skipped.push(format!("{}: {why}", grant.description));
             }
         }
     }
     Ok(())
 }
 
-fn body(
-    SecretImport {
-        user,
-        server,
-        name,
-        value,
-    }: &SecretImport,
-) -> Value {
-    let value = value.expose().unwrap_or_default();
-    json!({ "username": user, "serverName": server, "secretName": name, "secretValue": value, "ifAbsent": true })
+fn secret_body(secret: &SecretImport) -> Value {
+    let value = secret.value.expose().unwrap_or_default();
+    json!({
+        "username": secret.user, "serverName": secret.server, "secretName": secret.name,
+        "secretValue": value, "ifAbsent": true,
+    })
 }
 
-async fn ask(api: &ApiClient, path: &str, body: Value) -> Result<(u16, Value), String> {
-    persist(async || send(api, "POST", path, Some(body.clone())).await).await
+async fn post(api: &ApiClient, path: &str, body: &Value) -> ApiResponse {
+    retry(async || send(api, Method::POST, path, Some(body)).await).await
 }
 
-/// Asks until there is an answer that will stay the same.
-async fn persist(
-    ask: impl AsyncFn() -> Result<(u16, Value), String>,
-) -> Result<(u16, Value), String> {
-    for _ in 1..TRIES {
-        match ask().await {
+/// Sends a request until its answer is final.
+async fn retry(request: impl AsyncFn() -> ApiResponse) -> ApiResponse {
+    for _ in 1..ATTEMPTS {
+        match request().await {
             Ok((429 | 503, _)) | Err(_) => tokio::time::sleep(PAUSE).await,
-            Ok(answer) => return Ok(answer),
+            Ok(response) => return Ok(response),
         }
     }
-    ask().await
+    request().await
 }

@@ -1,4 +1,4 @@
-//! An original's OAuth tokens as requests that keep them here.
+//! Turns OAuth tokens of the predecessor into requests that store them.
 
 use serde_json::{Map, Value, json};
 
@@ -7,46 +7,50 @@ use crate::core::names::{ServerName, UserName};
 use crate::crypto::predecessor::PredecessorKey;
 use crate::time::rfc3339::parse_ms;
 
-/// Fields that the original keeps sealed.
-const SEALED: [&str; 4] = [
+/// The fields that the predecessor seals.
+const SEALED_FIELDS: [&str; 4] = [
     "accessToken",
     "refreshToken",
     "clientSecret",
     "codeVerifier",
 ];
-const PLAIN: [&str; 3] = ["tokenType", "clientId", "redirectUri"];
+/// The fields that the predecessor stores as text.
+const PLAIN_FIELDS: [&str; 3] = ["tokenType", "clientId", "redirectUri"];
 
 pub struct GrantImport {
     pub server: ServerName,
-    pub called: String,
-    /// With the tokens in it: never shown.
+    /// Names the tokens in messages.
+    pub description: String,
+    /// The body of the request. It contains the tokens, so no message shows it.
     pub body: Value,
 }
 
-/// Tokens, or why they cannot be taken.
+/// Returns the request that stores the tokens, or the reason why they cannot be imported.
 pub fn grant(document: &Value, key: &PredecessorKey, now_ms: u64) -> Result<GrantImport, String> {
-    let (server, user) = (text(document, "serverName"), document["username"].as_str());
-    let whose = user.map_or("of all users".to_owned(), |user| format!("of {user}"));
-    let called = format!("the OAuth tokens {whose} for {server}");
+    let server = text(document, "serverName");
+    let user = document["username"].as_str();
+    let owner = user.unwrap_or("all users");
+    let description = format!("the OAuth tokens of {owner} for {server}");
     let server: ServerName = server
         .parse()
-        .map_err(|why| format!("{called}: the server's name {why}"))?;
+        .map_err(|why| format!("{description}: the name of the server {why}"))?;
     let mut body = Map::new();
     if let Some(user) = user {
         let user: UserName = user
             .parse()
-            .map_err(|why| format!("{called}: the user's name {why}"))?;
+            .map_err(|why| format!("{description}: the name of the user {why}"))?;
         body.insert("username".into(), json!(user));
     }
-    for field in PLAIN {
+    for field in PLAIN_FIELDS {
         if let Some(value) = document[field].as_str() {
             body.insert(field.into(), value.into());
         }
     }
-    for field in SEALED {
+    for field in SEALED_FIELDS {
         if let Some(sealed) = document[field].as_str().filter(|sealed| !sealed.is_empty()) {
-            let closed =
-                || format!("{called}: the original's SECRETS_KEY does not open its {field}");
+            let closed = || {
+                format!("{description}: the SECRETS_KEY of the predecessor does not open `{field}`")
+            };
             let opened = key.open(sealed).map_err(|_| closed())?;
             body.insert(field.into(), opened.expose().map_err(|_| closed())?.into());
         }
@@ -59,27 +63,31 @@ pub fn grant(document: &Value, key: &PredecessorKey, now_ms: u64) -> Result<Gran
     if let Some(scopes) = scopes {
         body.insert("scopes".into(), json!(scopes));
     }
-    if let Some(at) = moment(&document["expiresAt"]) {
-        // One that has ended is refreshed before it is used.
+    if let Some(expiry) = time_ms(&document["expiresAt"]) {
+        // A worker refreshes an expired token before it uses the token.
         body.insert(
             "expiresIn".into(),
-            (at.saturating_sub(now_ms) / 1000).max(1).into(),
+            (expiry.saturating_sub(now_ms) / 1000).max(1).into(),
         );
     }
     body.insert("ifAbsent".into(), true.into());
     Ok(GrantImport {
         server,
-        called,
+        description,
         body: body.into(),
     })
 }
 
-/// Milliseconds since 1970, of a date, a text or a number; a small number counts seconds.
-fn moment(value: &Value) -> Option<u64> {
+/// Returns a time in milliseconds since 1970, of an RFC 3339 text or a number. A small number counts seconds.
+fn time_ms(value: &Value) -> Option<u64> {
     match value {
-        Value::Number(number) => number
-            .as_u64()
-            .map(|at| if at < 100_000_000_000 { at * 1000 } else { at }),
+        Value::Number(number) => number.as_u64().map(|time| {
+            if time < 100_000_000_000 {
+                time * 1000
+            } else {
+                time
+            }
+        }),
         Value::String(text) => parse_ms(text),
         _ => None,
     }
@@ -129,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_open_is_said_without_it() {
+    fn a_token_that_does_not_open_is_reported_without_the_token() {
         let document =
             json!({ "serverName": "remote", "accessToken": SEALED, "refreshToken": "plain" });
         let why = grant(&document, &key(), 0).err().expect("refused");
         assert_eq!(
             why,
-            "the OAuth tokens of all users for remote: the original's SECRETS_KEY does not open its refreshToken"
+            "the OAuth tokens of all users for remote: the SECRETS_KEY of the predecessor does not open `refreshToken`"
         );
     }
 }

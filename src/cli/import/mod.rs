@@ -1,4 +1,4 @@
-//! `mcp-api import`: takes over what an original has in its MongoDB, through the API like anybody.
+//! `mcp-api import`: imports the data of the predecessor from its MongoDB through the API.
 
 mod apply;
 mod grants;
@@ -7,88 +7,68 @@ mod plan;
 
 use std::process::ExitCode;
 
+use hyper::Method;
 use serde_json::Value;
 
 use self::packages::PackageImport;
 use self::plan::{ExistingState, ImportPlan};
-use super::CommandResult;
-use super::call::error_text;
-use super::client::{ApiArgs, ApiClient, block_on, send};
+use super::client::{ApiArgs, ApiClient, ClientError, block_on, error_text, send};
+use super::error::{CliError, CommandResult};
+use super::output::print_line;
 use crate::app::predecessor;
 use crate::config::{Env, ImportConfig};
 use crate::crypto::predecessor::PredecessorKey;
 use crate::time::clock::now_ms;
 
-/// Says what would be done, or does it. What is there already stays as it is, so it may be run again.
+/// Shows the plan of an import, or executes it. Existing data stays, so the command may run again.
 pub fn run(api: &ApiArgs, apply: bool) -> CommandResult {
     let config = ImportConfig::read(&Env::of_process()?)?;
     let api = api.api()?;
-    let key = PredecessorKey::new(&config.key)?;
+    let key = PredecessorKey::new(&config.key).map_err(CliError::PredecessorKey)?;
     block_on(async {
-        let there = ExistingState {
+        let existing = ExistingState {
             servers: list(&api, "/mcp/servers", "servers").await?,
             packages: list(&api, "/packages", "packages").await?,
         };
         let found = predecessor::read(&config.mongo)
             .await
-            .map_err(|error| format!("the original's MongoDB: {error}"))?;
-        let mut plan = ImportPlan::make(&found, &there, &key, now_ms());
+            .map_err(|error| CliError::Predecessor(error.into()))?;
+        let mut plan = ImportPlan::new(&found, &existing, &key, now_ms());
         if apply {
-            apply::servers(&api, &mut plan).await?;
-            apply::packages(&api, &mut plan).await;
-            plan.settle();
-            apply::secrets(&api, &mut plan).await?;
-            apply::grants(&api, &mut plan).await?;
+            apply::register_servers(&api, &mut plan).await?;
+            apply::install_packages(&api, &mut plan).await;
+            plan.skip_without_server();
+            apply::store_secrets(&api, &mut plan).await?;
+            apply::store_grants(&api, &mut plan).await?;
         } else {
             apply::check_servers(&api, &mut plan).await?;
             apply::check_packages(&api, &mut plan).await?;
-            plan.settle();
+            plan.skip_without_server();
         }
-        Ok(tell(&plan, apply))
+        print_plan(&plan, apply);
+        Ok(if plan.skipped.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     })
 }
 
-/// What the API has.
-async fn list(api: &ApiClient, path: &str, field: &str) -> Result<Vec<Value>, String> {
-    let (status, mut answer) = send(api, "GET", path, None).await?;
-    match (status, answer[field].take()) {
-        (200, Value::Array(all)) => Ok(all),
-        _ => Err(error_text(&answer)),
+/// Returns a list of the API.
+async fn list(api: &ApiClient, path: &str, field: &str) -> Result<Vec<Value>, ClientError> {
+    let (status, mut body) = send(api, Method::GET, path, None).await?;
+    match (status, body[field].take()) {
+        (200, Value::Array(list)) => Ok(list),
+        _ => Err(ClientError::Refused(error_text(&body))),
     }
 }
 
-fn tell(plan: &ImportPlan, applied: bool) -> ExitCode {
-    let to_do = if applied {
-        "taken over"
-    } else {
-        "to be taken over"
-    };
-    println!(
-        "servers: {} {to_do}, {} there already",
-        plan.servers.len(),
-        plan.servers_there
-    );
-    let to_install = if applied {
-        "installed"
-    } else {
-        "to be installed"
-    };
-    println!(
-        "packages: {} {to_install}, {} there already",
-        plan.packages.len(),
-        plan.packages_there
-    );
-    for (what, taken, there) in [
-        ("secrets", plan.secrets.len(), plan.secrets_there),
-        ("OAuth tokens", plan.grants.len(), plan.grants_there),
-    ] {
-        match applied {
-            true => println!("{what}: {taken} {to_do}, {there} there already"),
-            false => println!("{what}: {taken} {to_do}; what is there already stays"),
-        }
-    }
-    if plan.wrong_key {
-        println!("none of its secrets opens: is IMPORT_SECRETS_KEY the original's SECRETS_KEY?");
+fn print_plan(plan: &ImportPlan, is_applied: bool) {
+    print_counts(plan, is_applied);
+    if plan.is_wrong_key {
+        print_line(
+            "IMPORT_SECRETS_KEY opens none of the secrets; set it to the SECRETS_KEY of the predecessor",
+        );
     }
     let differences: Vec<_> = plan
         .packages
@@ -96,22 +76,52 @@ fn tell(plan: &ImportPlan, applied: bool) -> ExitCode {
         .flat_map(PackageImport::differences)
         .collect();
     if !differences.is_empty() {
-        println!("not quite as they were:");
-        differences.iter().for_each(|what| println!("  {what}"));
+        print_line("with differences:");
     }
-    if !plan.not_taken.is_empty() {
-        println!("not taken over:");
-        // Some have the last lines of npm, pip or a server with them.
-        plan.not_taken
-            .iter()
-            .for_each(|what| println!("  {}", what.replace('\n', "\n      ")));
+    for difference in differences {
+        print_line(format_args!("  {difference}"));
     }
-    if !applied {
-        println!("Nothing was changed. mcp-api import --apply does it.");
+    if !plan.skipped.is_empty() {
+        print_line("not imported:");
     }
-    if plan.not_taken.is_empty() {
-        ExitCode::SUCCESS
+    for sentence in &plan.skipped {
+        // A sentence may contain the last lines of npm, pip or a server.
+        print_line(format_args!("  {}", sentence.replace('\n', "\n      ")));
+    }
+    if !is_applied {
+        print_line("Nothing was changed. mcp-api import --apply imports the data.");
+    }
+}
+
+fn print_counts(plan: &ImportPlan, is_applied: bool) {
+    let imported = if is_applied { "imported" } else { "to import" };
+    let installed = if is_applied {
+        "installed"
     } else {
-        ExitCode::FAILURE
+        "to install"
+    };
+    print_line(format_args!(
+        "servers: {} {imported}, {} exist already",
+        plan.servers.len(),
+        plan.existing_servers
+    ));
+    print_line(format_args!(
+        "packages: {} {installed}, {} exist already",
+        plan.packages.len(),
+        plan.existing_packages
+    ));
+    for (kind, count, existing) in [
+        ("secrets", plan.secrets.len(), plan.existing_secrets),
+        ("OAuth tokens", plan.grants.len(), plan.existing_grants),
+    ] {
+        if is_applied {
+            print_line(format_args!(
+                "{kind}: {count} {imported}, {existing} exist already"
+            ));
+        } else {
+            print_line(format_args!(
+                "{kind}: {count} {imported}; existing ones stay"
+            ));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What is to be taken over of an original, and what cannot be, and why.
+//! The plan of an import: the requests to send, and the reasons why other data is skipped.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -6,41 +6,41 @@ use serde_json::{Map, Value, json};
 
 use super::grants::{GrantImport, grant};
 use super::packages::{PackageImport, package};
-use crate::adapters::predecessor_mongo::PredecessorData;
+use crate::app::predecessor::PredecessorData;
 use crate::core::model::package::python_name;
 use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName};
 use crate::crypto::predecessor::PredecessorKey;
 use crate::crypto::seal::Plaintext;
 
-/// Fields of a server that are taken, by transport.
-const OF_ALL: [&str; 3] = ["name", "startupTimeout", "enabled"];
-const OF_STDIO: [&str; 3] = ["command", "args", "env"];
-const OF_HTTP: [&str; 4] = ["url", "headers", "sessionId", "reconnectionOptions"];
+/// The fields of all servers that are imported.
+const SERVER_FIELDS: [&str; 3] = ["name", "startupTimeout", "enabled"];
+const STDIO_FIELDS: [&str; 3] = ["command", "args", "env"];
+const HTTP_FIELDS: [&str; 4] = ["url", "headers", "sessionId", "reconnectionOptions"];
 
-/// What the API has.
+/// The servers and packages of the API.
 pub struct ExistingState {
     pub servers: Vec<Value>,
     pub packages: Vec<Value>,
 }
 
 pub struct ImportPlan {
-    /// To be registered: the bodies of the requests.
+    /// The servers to register, as bodies of requests.
     pub servers: Vec<Value>,
-    pub servers_there: usize,
-    /// To be installed, each with its server.
+    pub existing_servers: usize,
+    /// The packages to install, each with its server.
     pub packages: Vec<PackageImport>,
-    pub packages_there: usize,
-    /// The servers that are there, or will be.
+    pub existing_packages: usize,
+    /// The servers that exist or will exist.
     pub names: BTreeSet<String>,
     pub secrets: Vec<SecretImport>,
-    pub secrets_there: usize,
+    pub existing_secrets: usize,
     pub grants: Vec<GrantImport>,
-    pub grants_there: usize,
-    /// A sentence each. Never with a value.
-    pub not_taken: Vec<String>,
-    /// There are secrets, and the key opens none.
-    pub wrong_key: bool,
+    pub existing_grants: usize,
+    /// One sentence for each item that is not imported. No sentence contains a value.
+    pub skipped: Vec<String>,
+    /// The key opens none of the secrets.
+    pub is_wrong_key: bool,
 }
 
 pub struct SecretImport {
@@ -51,7 +51,8 @@ pub struct SecretImport {
 }
 
 impl SecretImport {
-    pub fn called(&self) -> String {
+    /// Names the secret in messages.
+    pub fn description(&self) -> String {
         format!(
             "the secret {} of {} for {}",
             self.name, self.user, self.server
@@ -60,51 +61,53 @@ impl SecretImport {
 }
 
 impl ImportPlan {
-    pub fn make(
+    /// Compares the data of the predecessor with the data of the API.
+    pub fn new(
         found: &PredecessorData,
-        there: &ExistingState,
+        existing: &ExistingState,
         key: &PredecessorKey,
         now_ms: u64,
     ) -> Self {
-        let names = there
+        let names = existing
             .servers
             .iter()
             .filter_map(|server| server["name"].as_str())
             .map(str::to_owned);
         let mut plan = Self {
             servers: vec![],
-            servers_there: 0,
+            existing_servers: 0,
             packages: vec![],
-            packages_there: 0,
+            existing_packages: 0,
             names: names.collect(),
             secrets: vec![],
-            secrets_there: 0,
+            existing_secrets: 0,
             grants: vec![],
-            grants_there: 0,
-            not_taken: vec![],
-            wrong_key: false,
+            existing_grants: 0,
+            skipped: vec![],
+            is_wrong_key: false,
         };
-        plan.servers_and_packages(found, there);
+        plan.add_servers_and_packages(found, existing);
         let known = plan.names.clone();
         let opens = |secret: &Value| key.open(&text(secret, "value")).is_ok();
-        plan.wrong_key = !found.secrets.is_empty() && !found.secrets.iter().any(opens);
+        plan.is_wrong_key = !found.secrets.is_empty() && !found.secrets.iter().any(opens);
         for document in &found.secrets {
             match secret(document, &known, key) {
-                Ok(secret) => plan.secret(secret),
-                Err(why) => plan.not_taken.push(why),
+                Ok(secret) => plan.add_secret(secret),
+                Err(why) => plan.skipped.push(why),
             }
         }
         for document in &found.tokens {
             match grant(document, key, now_ms) {
                 Ok(grant) => plan.grants.push(grant),
-                Err(why) => plan.not_taken.push(why),
+                Err(why) => plan.skipped.push(why),
             }
         }
         plan
     }
 
-    /// A package brings its server: the original's own starts from folders that are not there.
-    fn servers_and_packages(&mut self, found: &PredecessorData, there: &ExistingState) {
+    /// Adds the packages and the servers without a package. An installation creates the server of its package, because
+    /// the server of the predecessor starts from folders that do not exist here.
+    fn add_servers_and_packages(&mut self, found: &PredecessorData, existing: &ExistingState) {
         let mut servers = HashMap::new();
         for document in &found.servers {
             servers
@@ -113,150 +116,159 @@ impl ImportPlan {
         }
         for document in &found.packages {
             match package(document, &servers) {
-                Ok(package) => self.package(package, there),
-                Err(why) => self.not_taken.push(why),
+                Ok(package) => self.add_package(package, existing),
+                Err(why) => self.skipped.push(why),
             }
         }
-        let of_packages: HashSet<_> = found
+        let package_servers: HashSet<_> = found
             .packages
             .iter()
-            .filter_map(|one| one["mcpServerId"].as_str())
+            .filter_map(|package| package["mcpServerId"].as_str())
             .collect();
-        let there = there
+        let existing_servers = existing
             .servers
             .iter()
             .filter_map(|server| Some((server["name"].as_str()?, server)))
             .collect();
         for document in &found.servers {
             let name = document["name"].as_str().unwrap_or_default();
-            if !of_packages.contains(name) {
-                self.server(document, &there);
+            if !package_servers.contains(name) {
+                self.add_server(document, &existing_servers);
             } else if !std::ptr::eq(servers[name], document) {
-                self.not_taken.push(twice(name));
+                self.skipped.push(duplicate_server(name));
             }
         }
     }
 
-    fn package(&mut self, package: PackageImport, there: &ExistingState) {
-        let normal = |name: &str| python_name(&name.parse().ok()?).ok();
-        let same = |shown: &Value| {
+    fn add_package(&mut self, package: PackageImport, existing: &ExistingState) {
+        let normalized = |name: &str| python_name(&name.parse().ok()?).ok();
+        let is_same = |shown: &Value| {
             shown["name"] == *package.name
-                || (normal(&package.name).is_some_and(|name| shown["name"] == *name.as_str()))
+                || (normalized(&package.name).is_some_and(|name| shown["name"] == *name.as_str()))
         };
-        let shown = there
+        let shown = existing
             .packages
             .iter()
             .find(|shown| shown["mcpServerId"] == *package.server);
         let server = &package.server;
-        if shown.is_some_and(same) {
-            self.packages_there += 1;
-        } else if there.servers.iter().any(|shown| shown["name"] == **server) {
-            self.not_taken.push(format!(
-                "{}: a server of that name is there already, without this package, and stays as it is",
-                package.called()
+        if shown.is_some_and(is_same) {
+            self.existing_packages += 1;
+        } else if existing
+            .servers
+            .iter()
+            .any(|shown| shown["name"] == **server)
+        {
+            self.skipped.push(format!(
+                "{}: a server of this name exists without this package, and stays unchanged",
+                package.description()
             ));
         } else if !self.names.insert(server.clone()) {
-            self.not_taken.push(format!(
-                "{}: the server has two packages, and the first is taken",
-                package.called()
+            self.skipped.push(format!(
+                "{}: the server has two packages, and the import uses the first",
+                package.description()
             ));
         } else {
             self.packages.push(package);
         }
     }
 
-    fn server(&mut self, document: &Value, there: &HashMap<&str, &Value>) {
-        let body = match body(document) {
+    fn add_server(&mut self, document: &Value, existing: &HashMap<&str, &Value>) {
+        let body = match server_body(document) {
             Ok(body) => Value::from(body),
             Err(why) => {
                 return self
-                    .not_taken
+                    .skipped
                     .push(format!("the server {}: {why}", text(document, "name")));
             }
         };
         let name = body["name"].as_str().unwrap_or_default().to_owned();
-        match there.get(name.as_str()) {
+        match existing.get(name.as_str()) {
             Some(shown) => match difference(&body, shown) {
-                Some(field) => self.not_taken.push(format!(
-                    "the server {name}: one of that name is there already, with another {field}, and stays as it is"
+                Some(field) => self.skipped.push(format!(
+                    "the server {name}: a server of this name exists with another `{field}`, and stays unchanged"
                 )),
-                None => self.servers_there += 1,
+                None => self.existing_servers += 1,
             },
-            None if !self.names.insert(name.clone()) => self.not_taken.push(twice(&name)),
+            None if !self.names.insert(name.clone()) => self.skipped.push(duplicate_server(&name)),
             None => self.servers.push(body),
         }
     }
 
-    fn secret(&mut self, secret: SecretImport) {
-        let same = |other: &&SecretImport| {
+    fn add_secret(&mut self, secret: SecretImport) {
+        let is_same = |other: &&SecretImport| {
             (&other.user, &other.server, &other.name)
                 == (&secret.user, &secret.server, &secret.name)
         };
-        match self.secrets.iter().find(same) {
+        match self.secrets.iter().find(is_same) {
             None => self.secrets.push(secret),
             Some(first) if first.value.expose() == secret.value.expose() => {}
-            Some(_) => self.not_taken.push(format!(
-                "{}: it is there twice, and the first is taken",
-                secret.called()
+            Some(_) => self.skipped.push(format!(
+                "{}: it exists twice, and the import uses the first",
+                secret.description()
             )),
         }
     }
 
-    /// What belongs to servers that are not there cannot be taken.
-    pub fn settle(&mut self) {
-        let there = |server: &ServerName| self.names.contains(server.as_str());
+    /// Skips the secrets and tokens of servers that do not exist.
+    pub fn skip_without_server(&mut self) {
+        let exists = |server: &ServerName| self.names.contains(server.as_str());
         let (secrets, no_secrets): (Vec<_>, Vec<_>) = self
             .secrets
             .drain(..)
-            .partition(|secret| there(&secret.server));
+            .partition(|secret| exists(&secret.server));
         let (grants, no_grants): (Vec<_>, Vec<_>) = self
             .grants
             .drain(..)
-            .partition(|grant| there(&grant.server));
-        (self.secrets, self.grants) = (secrets, grants);
-        let left = no_secrets
+            .partition(|grant| exists(&grant.server));
+        self.secrets = secrets;
+        self.grants = grants;
+        let descriptions = no_secrets
             .iter()
-            .map(SecretImport::called)
-            .chain(no_grants.iter().map(|grant| grant.called.clone()));
-        self.not_taken
-            .extend(left.map(|called| format!("{called}: the server is not there")));
+            .map(SecretImport::description)
+            .chain(no_grants.iter().map(|grant| grant.description.clone()));
+        self.skipped.extend(
+            descriptions.map(|description| format!("{description}: the server does not exist")),
+        );
     }
 
-    /// A server that was refused.
-    pub fn refuse(&mut self, name: &str, why: &str) {
+    /// Skips a server that the API has refused.
+    pub fn refuse_server(&mut self, name: &str, why: &str) {
         self.names.remove(name);
         self.servers.retain(|server| server["name"] != name);
-        self.not_taken.push(format!("the server {name}: {why}"));
+        self.skipped.push(format!("the server {name}: {why}"));
     }
 
-    /// A package that was refused, and its server with it.
+    /// Skips a package that the API has refused, and its server.
     pub fn refuse_package(&mut self, package: &PackageImport, why: &str) {
         self.names.remove(&package.server);
-        self.not_taken.push(format!("{}: {why}", package.called()));
+        self.skipped
+            .push(format!("{}: {why}", package.description()));
     }
 }
 
-fn twice(name: &str) -> String {
-    format!("the server {name}: the name is there twice, and the first is taken")
+fn duplicate_server(name: &str) -> String {
+    format!("the server {name}: the name exists twice, and the import uses the first")
 }
 
-/// What would register the server.
-pub fn body(document: &Value) -> Result<Map<String, Value>, String> {
+/// Returns the body of the request that registers a server.
+pub fn server_body(document: &Value) -> Result<Map<String, Value>, String> {
     let name: ServerName = text(document, "name")
         .parse()
-        .map_err(|why| format!("its name {why}"))?;
+        .map_err(|why| format!("the name {why}"))?;
     let transport = document["transportType"].as_str().unwrap_or("stdio");
     let own: &[&str] = match transport {
-        "stdio" => &OF_STDIO,
-        "streamable_http" => &OF_HTTP,
-        other => return Err(format!("its transportType {other} is none that is known")),
+        "stdio" => &STDIO_FIELDS,
+        "streamable_http" => &HTTP_FIELDS,
+        other => return Err(format!("the transportType {other} is unknown")),
     };
     let mut body = Map::new();
     body.insert("transportType".into(), transport.into());
-    for field in OF_ALL.iter().chain(own) {
+    for field in SERVER_FIELDS.iter().chain(own) {
         match &document[*field] {
             Value::Null => {}
-            value => drop(body.insert((*field).into(), value.clone())),
+            value => {
+                body.insert((*field).into(), value.clone());
+            }
         }
     }
     let names = document["secretNames"]
@@ -267,34 +279,34 @@ pub fn body(document: &Value) -> Result<Map<String, Value>, String> {
         .iter()
         .chain([&document["secretName"]])
         .filter_map(Value::as_str);
-    let mut taken: Vec<String> = vec![];
+    let mut secret_names: Vec<String> = vec![];
     for secret in names {
         let secret = plain_name(
             &name,
             secret
                 .parse()
-                .map_err(|why| format!("one of its secretNames {why}"))?,
+                .map_err(|why| format!("a name in secretNames {why}"))?,
         );
-        if !taken.iter().any(|there| there == secret.as_str()) {
-            taken.push(secret.as_str().to_owned());
+        if !secret_names.iter().any(|known| known == secret.as_str()) {
+            secret_names.push(secret.as_str().to_owned());
         }
     }
-    if !taken.is_empty() {
-        body.insert("secretNames".into(), json!(taken));
+    if !secret_names.is_empty() {
+        body.insert("secretNames".into(), json!(secret_names));
     }
     Ok(body)
 }
 
-/// The field in which the server that is there differs. Whether it is enabled, and its session, may have changed.
+/// Returns the first field in which the existing server differs. `enabled` and the session may have changed since.
 fn difference(body: &Value, shown: &Value) -> Option<String> {
-    let hidden = |shown: &Value| shown.as_str().is_some_and(|shown| shown.contains("***"));
+    let is_hidden = |shown: &Value| shown.as_str().is_some_and(|shown| shown.contains("***"));
     let differs = |field: &str, ours: &Value| match (field, &shown[field]) {
         ("enabled" | "sessionId", _) => false,
-        // What is sealed cannot be compared.
-        ("url", shown) if hidden(shown) => false,
+        // A sealed value cannot be compared.
+        ("url", shown) if is_hidden(shown) => false,
         ("headers", shown) => ours.as_object().is_some_and(|ours| {
             ours.iter()
-                .any(|(name, value)| &shown[name] != value && !hidden(&shown[name]))
+                .any(|(name, value)| &shown[name] != value && !is_hidden(&shown[name]))
         }),
         ("reconnectionOptions", shown) => ours.as_object().is_some_and(|ours| {
             ours.iter()
@@ -308,54 +320,60 @@ fn difference(body: &Value, shown: &Value) -> Option<String> {
         .map(|(field, _)| field.clone())
 }
 
-/// A secret, or why it cannot be taken. Whose it is and what for is said, never guessed.
+/// Returns a secret, or the reason why it cannot be imported. The document must name the user and the server.
 fn secret(
     document: &Value,
     servers: &BTreeSet<String>,
     key: &PredecessorKey,
 ) -> Result<SecretImport, String> {
-    let (user, full) = (text(document, "username"), text(document, "key"));
-    let called = format!("the secret {full} of {user}");
+    let user = text(document, "username");
+    let full_name = text(document, "key");
+    let description = format!("the secret {full_name} of {user}");
     let name = |text: &str| {
         text.parse::<SecretName>()
-            .map_err(|why| format!("{called}: its name {why}"))
+            .map_err(|why| format!("{description}: the name {why}"))
     };
     let (server, secret) = match document["server"].as_str() {
         Some(server) => {
             let server: ServerName = server
                 .parse()
-                .map_err(|why| format!("{called}: its server's name {why}"))?;
-            let plain = plain_name(&server, name(&full)?);
+                .map_err(|why| format!("{description}: the name of the server {why}"))?;
+            let plain = plain_name(&server, name(&full_name)?);
             (server, plain)
         }
         None => {
-            // A server's name may have dots of its own: of those that fit, the longest is meant.
+            // The name of a server may contain dots, so the longest name that fits is the server.
             let fits = |server: &&String| {
-                full.strip_prefix(server.as_str())
+                full_name
+                    .strip_prefix(server.as_str())
                     .is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
             };
             let server = servers
                 .iter()
                 .filter(fits)
                 .max_by_key(|server| server.len());
-            let server = server
-                .ok_or_else(|| format!("{called}: it does not say for which server it is"))?;
-            let server: ServerName = server.parse().map_err(|why| format!("{called}: {why}"))?;
-            (server.clone(), name(&full[server.as_str().len() + 1..])?)
+            let server = server.ok_or_else(|| format!("{description}: it names no server"))?;
+            let server: ServerName = server
+                .parse()
+                .map_err(|why| format!("{description}: {why}"))?;
+            (
+                server.clone(),
+                name(&full_name[server.as_str().len() + 1..])?,
+            )
         }
     };
     let owner: UserName = user
         .parse()
-        .map_err(|why| format!("{called}: its user's name {why}"))?;
+        .map_err(|why| format!("{description}: the name of the user {why}"))?;
     let sealed = document["value"]
         .as_str()
-        .ok_or_else(|| format!("{called}: it has no value"))?;
-    let value = key
-        .open(sealed)
-        .map_err(|_| format!("{called}: the original's SECRETS_KEY does not open it"))?;
+        .ok_or_else(|| format!("{description}: it has no value"))?;
+    let value = key.open(sealed).map_err(|_| {
+        format!("{description}: the SECRETS_KEY of the predecessor does not open it")
+    })?;
     value
         .expose()
-        .map_err(|_| format!("{called}: its value is no text"))?;
+        .map_err(|_| format!("{description}: the value is no text"))?;
     Ok(SecretImport {
         user: owner,
         server,

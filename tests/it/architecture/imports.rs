@@ -109,6 +109,7 @@ const ALLOWED_IMPORTS: &[(&str, May)] = &[
             "core::*",
             "crypto",
             "config",
+            "time",
             "telemetry",
             "http",
             "workers::*",

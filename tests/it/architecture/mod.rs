@@ -36,7 +36,7 @@ fn violations() -> BTreeSet<String> {
     for Source { path, text } in program.iter().chain(&sources("tests")) {
         let faults = found.entry(path.clone()).or_default();
         faults.extend(form_faults(path, text));
-        faults.extend(name_faults(path, text));
+        faults.extend(name_faults(text));
     }
     let lines = found
         .iter()

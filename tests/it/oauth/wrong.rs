@@ -55,7 +55,7 @@ async fn refused(
         .await
         .fails(502, "upstream_error");
     assert!(
-        began.elapsed() < Duration::from_secs(10),
+        began.elapsed() < Duration::from_secs(50),
         "it took {:?}",
         began.elapsed()
     );

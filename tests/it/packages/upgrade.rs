@@ -103,17 +103,16 @@ async fn a_call_under_way_finishes_on_the_old_version() {
     app.install(json!({ "name": name, "version": "2026.1.26", "serverName": "everything" }))
         .await
         .ok();
+    // The new version is built once beforehand, so that the upgrade takes less time than the call.
+    app.install(json!({ "name": name, "version": "2026.8.31", "serverName": "built" }))
+        .await
+        .ok();
     let long = tokio::spawn({
         let app = app.clone();
-        let args = json!({ "duration": 25, "steps": 1 });
+        let args = json!({ "duration": 50, "steps": 1 });
         async move {
-            app.call(
-                "default",
-                "everything",
-                "trigger-long-running-operation",
-                args,
-            )
-            .await
+            let tool = "trigger-long-running-operation";
+            app.call("default", "everything", tool, args).await
         }
     });
     app.upgrade("everything", Some(json!({ "version": "2026.8.31" })))

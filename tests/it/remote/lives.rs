@@ -209,6 +209,12 @@ async fn a_server_without_sessions_is_spoken_to_without_one() {
     app.kill_and_restart();
     assert_eq!(echo(&app, "python", "y").await, "Echo: y");
     python.restart().await;
+    // A server that has failed refuses calls until the next try.
+    wait_until("the server is connected again", async || {
+        let called = app.call("default", "python", "echo", json!({ "message": "z" }));
+        called.await.status == 200
+    })
+    .await;
     assert_eq!(echo(&app, "python", "z").await, "Echo: z");
     assert_eq!(eras(&app).await, ["stateless"]);
 }

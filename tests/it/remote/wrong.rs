@@ -27,7 +27,7 @@ async fn refused_with(url: &str, env: &[(&str, &str)]) -> String {
     let fields = json!({ "startupTimeout": 8000, "headers": { "X-Api-Key": KEY, "Authorization": format!("Bearer {KEY}") } });
     let server = register(&app, "wrong", url, fields).await.ok()["server"].take();
     assert!(
-        began.elapsed() < Duration::from_secs(12),
+        began.elapsed() < Duration::from_secs(40),
         "it took {:?}",
         began.elapsed()
     );
@@ -59,7 +59,7 @@ async fn failed(
     let began = Instant::now();
     let answer = app.post("/mcp/tool/call", call).await;
     assert!(
-        began.elapsed() < Duration::from_secs(6),
+        began.elapsed() < Duration::from_secs(30),
         "it took {:?}",
         began.elapsed()
     );

@@ -1,0 +1,74 @@
+//! The errors of the command line, as a user reads them.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::client::ClientError;
+use crate::app::StartError;
+use crate::app::backup::BackupError;
+use crate::config::BadConfig;
+
+/// The end of a command: an exit code, or an error that `main` prints.
+pub type CommandResult = Result<ExitCode, CliError>;
+
+/// The reason why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Config(#[from] BadConfig),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot receive Ctrl-C")]
+    Signal(#[source] io::Error),
+    #[error("cannot write {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the key of the predecessor cannot be used")]
+    PredecessorKey(#[source] crate::crypto::seal::SealError),
+    #[error("cannot read the MongoDB of the predecessor")]
+    Predecessor(#[source] Box<dyn Error + Send + Sync>),
+    /// A sentence that explains the failure to the user.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Returns an error and its causes as one line. A cause that the line contains already is left out.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_names_every_cause_once() {
+        let error = CliError::Write {
+            path: "/a".into(),
+            source: io::Error::other("the disk is full"),
+        };
+        assert_eq!(error_chain(&error), "cannot write /a: the disk is full");
+        let error = CliError::Failed("why".into());
+        assert_eq!(error_chain(&error), "why");
+    }
+}
