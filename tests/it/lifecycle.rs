@@ -277,7 +277,7 @@ async fn hung_servers_leave_permits_for_other_servers() {
     for server in hung {
         let pid = app.idle(server).await;
         let body =
-            json!({ "serverName": server, "methodName": "never", "args": {}, "timeoutMs": 60_000 });
+            json!({ "serverName": server, "methodName": "sleep", "args": { "ms": 60_000 }, "timeoutMs": 60_000 });
         for _ in 0..16 {
             let call = app.http.post(format!("{}/mcp/tool/call", app.url));
             calls.push(tokio::spawn(call.json(&body).send()));
