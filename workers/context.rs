@@ -6,6 +6,7 @@ use quick_cache::sync::Cache;
 
 use super::google::Application;
 use super::install::Installer;
+use super::oauth::limits::OAuthLimits;
 use super::permits::Permits;
 use super::runtime::manager::{ManagerDeps, ServerManager};
 use super::sealed_store::SealedStore;
@@ -36,6 +37,7 @@ pub struct Context {
     pub sealed: Cache<ValueId, Sealed>,
     pub metrics: Arc<Metrics>,
     pub permits: Permits,
+    pub oauth_limits: OAuthLimits,
     pub commands: CommandClient,
     pub job_client: JobClient,
     pub manager: Arc<ServerManager>,
@@ -107,6 +109,7 @@ impl Context {
             sealed: Cache::new(SEALED_VALUES),
             metrics: deps.metrics,
             permits,
+            oauth_limits: OAuthLimits::default(),
             commands,
             job_client: deps.job_client,
             manager,

@@ -1,8 +1,10 @@
-//! Access to Google: a code exchanged for a user's tokens, and those given to the calls that need them.
+//! Access to Google: exchanges a code for the tokens of a user, and adds the tokens to the calls that
+//! need them.
 
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -15,7 +17,7 @@ use super::{HandlerError, secrets, tools};
 use crate::core::arguments::merge::ArgumentForm;
 use crate::core::catalog::server::Server;
 use crate::core::command::ExchangeGoogleCode;
-use crate::core::decide::google::store_google_tokens as decide;
+use crate::core::decide::google::store_google_tokens;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::{ServerId, ValueId};
@@ -29,90 +31,66 @@ use crate::crypto::seal::{Opener, Plaintext, SealError, Sealer};
 use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::internal_error;
 
-/// What Google knows the deployment by, sealed: a call opens it as it opens a user's secrets.
+/// The credentials of this deployment at Google. They are sealed in memory, and a call opens them like
+/// a secret.
 pub struct Application {
     value: ValueId,
     sealed: Sealed,
 }
 
 impl Application {
+    /// Seals the credentials. Returns `None` if they cannot be sealed.
     pub fn seal(credentials: &str, sealer: &Sealer) -> Option<Self> {
         let value = ValueId(Uuid::now_v7());
         let sealed = sealer
-            .seal(Self::place(value, &UserName::default()), credentials)
+            .seal(
+                application_context(value, &UserName::default()),
+                credentials,
+            )
             .map_err(internal_error)
             .ok()?;
         Some(Self { value, sealed })
     }
 
     fn open(&self, opener: &Opener) -> Result<Plaintext, SealError> {
-        opener.open(Self::place(self.value, &UserName::default()), &self.sealed)
-    }
-
-    fn place(value: ValueId, user: &UserName) -> GoogleContext<'_> {
-        GoogleContext {
-            server: ServerId(Uuid::nil()),
-            user,
-            kind: GoogleValueKind::Application,
-            value,
-        }
+        let user = UserName::default();
+        opener.open(application_context(self.value, &user), &self.sealed)
     }
 }
 
-/// Exchanges a code and keeps the tokens: put, append, drop the old.
-pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Result<(), Failure> {
-    let began = Instant::now();
+fn application_context(value: ValueId, user: &UserName) -> GoogleContext<'_> {
+    GoogleContext {
+        server: ServerId(Uuid::nil()),
+        user,
+        kind: GoogleValueKind::Application,
+        value,
+    }
+}
+
+/// Exchanges a code with a tool of the server, stores the tokens, and removes the old tokens.
+///
+/// # Errors
+/// Fails if the server gives no tokens, or if the store is unavailable.
+pub async fn exchange_code(
+    context: Arc<Context>,
+    command: ExchangeGoogleCode,
+) -> Result<(), Failure> {
     let server = context
         .projection
         .catalog()
         .server_by_id(command.server)
-        .cloned();
-    let server = server.ok_or_else(|| Failure::server_not_found(&command.server_name))?;
-    let place = |kind| GoogleContext {
-        server: server.id,
-        user: &command.user,
-        kind,
-        value: command.value,
-    };
-    let sealed = BASE64_STANDARD
-        .decode(&command.sealed)
-        .map_err(|_| Failure::invalid("sealed must be base64"))?;
-    let args = context
-        .opener
-        .open(place(GoogleValueKind::Code), &Sealed(sealed.into()));
-    let args = args.map_err(|_| Failure::invalid("sealed cannot be opened in its place"))?;
-    let args = args.expose().map_err(internal_error)?;
+        .cloned()
+        .ok_or_else(|| Failure::server_not_found(&command.server_name))?;
+    let arguments = open_arguments(&context, &server, &command)?;
+    let arguments = arguments.expose().map_err(internal_error)?;
 
     let handle = context.manager.handle(&server);
-    // The server has the tokens before anybody knows what is to be hidden of its words.
-    let _back = handle.log_buffer.hold_back(&handle.redactor);
-    let _code = CallRedaction::parts(&handle.redactor, ValueId(Uuid::now_v7()), || code_in(args));
-    let (user, name, tool) = (
-        command.user.clone(),
-        server.name.clone(),
-        EXCHANGE.parse().map_err(internal_error)?,
-    );
-    let call = CallTool {
-        user,
-        server: name,
-        tool,
-        timeout_ms: None,
-    };
-    let request = tools::CallRequest {
-        server: &server,
-        command: &call,
-        args,
-        traceparent: None,
-        start: began,
-    };
-    let result = tools::run(&context, &request)
-        .await
-        .map_err(|trouble| match trouble {
-            HandlerError::Busy => {
-                Failure::unavailable("Too many calls are under way; load this page again")
-            }
-            HandlerError::Failed(failure) => failure,
-        })?;
+    // The server knows the tokens before the redactor does, so its output waits for the redactor.
+    let _held_output = handle.log_buffer.hold_back(&handle.redactor);
+    let _hidden_code = CallRedaction::parts(&handle.redactor, ValueId(Uuid::now_v7()), || {
+        code_in(arguments)
+    });
+    let result = call_exchange_tool(&context, &server, &command.user, arguments).await?;
     let mut tokens = tokens(&result).map_err(|failure| {
         let details = failure
             .details
@@ -120,67 +98,134 @@ pub async fn connect(context: Arc<Context>, command: ExchangeGoogleCode) -> Resu
             .map(|text| handle.redactor.mask(text));
         failure.with_details(details)
     })?;
-    let _tokens = CallRedaction::parts(&handle.redactor, command.value, || secret_parts(&tokens));
-
+    let _hidden_tokens =
+        CallRedaction::parts(&handle.redactor, command.value, || secret_parts(&tokens));
+    // Google sends a refresh token with the first consent only.
     if let Ok(old) = open_tokens(&context, &server, &command.user).await {
         tokens = keep_refresh_token(tokens, old.value.expose().map_err(internal_error)?);
     }
-    let sealed = context
-        .manager
-        .sealed_store
-        .sealer
-        .seal(place(GoogleValueKind::Tokens), &tokens)
+    store_tokens(&context, &server, command, &tokens).await
+}
+
+fn open_arguments(
+    context: &Context,
+    server: &Server,
+    command: &ExchangeGoogleCode,
+) -> Result<Plaintext, Failure> {
+    let sealed = BASE64_STANDARD
+        .decode(&command.sealed)
+        .map_err(|_| Failure::invalid("sealed must be base64"))?;
+    let code_context = GoogleContext {
+        server: server.id,
+        user: &command.user,
+        kind: GoogleValueKind::Code,
+        value: command.value,
+    };
+    context
+        .opener
+        .open(code_context, &Sealed(sealed.into()))
+        .map_err(|_| Failure::invalid("sealed cannot be opened in its context"))
+}
+
+/// Calls the tool with which the server exchanges a code, and returns its result.
+async fn call_exchange_tool(
+    context: &Arc<Context>,
+    server: &Arc<Server>,
+    user: &UserName,
+    arguments: &str,
+) -> Result<Bytes, Failure> {
+    let call = CallTool {
+        user: user.clone(),
+        server: server.name.clone(),
+        tool: EXCHANGE.parse().map_err(internal_error)?,
+        timeout_ms: None,
+    };
+    let request = tools::CallRequest {
+        server,
+        command: &call,
+        args: arguments,
+        traceparent: None,
+        start: Instant::now(),
+    };
+    let result = tools::run(context, &request).await;
+    result.map_err(|error| match error {
+        HandlerError::Busy => {
+            Failure::unavailable("The worker runs too many calls; load this page again in a moment")
+        }
+        HandlerError::Failed(failure) => failure,
+    })
+}
+
+/// Returns the code in the arguments of the tool.
+fn code_in(arguments: &str) -> Vec<Zeroizing<String>> {
+    #[derive(Deserialize)]
+    struct Arguments {
+        code: Zeroizing<String>,
+    }
+    serde_json::from_str::<Arguments>(arguments)
+        .map(|arguments| vec![arguments.code])
+        .unwrap_or_default()
+}
+
+async fn store_tokens(
+    context: &Context,
+    server: &Server,
+    command: ExchangeGoogleCode,
+    tokens: &str,
+) -> Result<(), Failure> {
+    let tokens_context = GoogleContext {
+        server: server.id,
+        user: &command.user,
+        kind: GoogleValueKind::Tokens,
+        value: command.value,
+    };
+    let sealer = &context.manager.sealed_store.sealer;
+    let sealed = sealer
+        .seal(tokens_context, tokens)
         .map_err(internal_error)?;
     let values = vec![VaultValue {
         id: command.value,
         sealed,
     }];
-    let (id, user) = (command.id, command.user.clone());
-    let decide = move |catalog: &_| decide(catalog, &command);
-    let done = context
+    let id = command.id;
+    let user = command.user.clone();
+    let decide = move |catalog: &_| store_google_tokens(catalog, &command);
+    let committed = context
         .appender
         .commit_with_values(id, Actor::Api, values, decide)
         .await?;
-    let before = done.before.and_then(|before| {
-        before
-            .server_by_id(server.id)?
-            .google_tokens_of(user.as_str())
-    });
-    if let Some(old) = before {
-        secrets::drop_values(&context, &[old]).await;
-    }
+    let old_tokens = committed
+        .before
+        .as_ref()
+        .and_then(|before| before.server_by_id(server.id))
+        .and_then(|server| server.google_tokens_of(user.as_str()));
+    secrets::drop_values(context, old_tokens.as_slice()).await;
     Ok(())
 }
 
-fn code_in(args: &str) -> Vec<Zeroizing<String>> {
-    #[derive(Deserialize)]
-    struct Args {
-        code: Zeroizing<String>,
-    }
-    serde_json::from_str::<Args>(args)
-        .map(|args| vec![args.code])
-        .unwrap_or_default()
-}
-
-/// Adds what lets the server act for the user at Google; it wins over secrets of the same names.
-pub async fn add(
+/// Adds the tokens of the user and the credentials of the deployment to a call. They replace secrets
+/// with their names.
+///
+/// # Errors
+/// Fails with `reauth_required` if the user has no tokens.
+pub async fn add_google_secrets(
     context: &Context,
     server: &Arc<Server>,
     user: &UserName,
     secrets: &mut Vec<OpenedSecret>,
 ) -> Result<(), Failure> {
-    let mut hidden = vec![open_tokens(context, server, user).await?];
+    let mut added = vec![open_tokens(context, server, user).await?];
     if let Some(application) = &context.google {
         let value = application.open(&context.opener).map_err(internal_error)?;
-        hidden.push(OpenedSecret {
-            name: argument(APPLICATION)?,
+        added.push(OpenedSecret {
+            name: argument_name(APPLICATION)?,
             id: application.value,
             value,
             form: ArgumentForm::Json,
         });
     }
-    secrets.retain(|secret| hidden.iter().all(|hidden| hidden.name != secret.name));
-    secrets.append(&mut hidden);
+    secrets.retain(|secret| added.iter().all(|added| added.name != secret.name));
+    secrets.append(&mut added);
     Ok(())
 }
 
@@ -189,59 +234,62 @@ async fn open_tokens(
     server: &Arc<Server>,
     user: &UserName,
 ) -> Result<OpenedSecret, Failure> {
-    let missing = || {
-        let link = "authorizationUrl is the page for that, and POST /auth/google/link makes a new link to it";
-        let sentence = format!(
-            "User {user} has not given server {} access to Google yet: {link}",
-            server.name
-        );
-        Failure::new(Code::ReauthRequired, sentence)
-    };
-    let id = server.google_tokens_of(user.as_str()).ok_or_else(missing)?;
-    if let Some(tokens) = open(context, server.id, user, id).await? {
+    let missing = || missing_tokens(server, user);
+    let value = server.google_tokens_of(user.as_str()).ok_or_else(missing)?;
+    if let Some(tokens) = open_value(context, server.id, user, value).await? {
         return Ok(tokens);
     }
-    // They were replaced after this catalogue was read: a newer one names their successor.
-    let newer = context
+    // New tokens have replaced these after this catalog was read.
+    let value = context
         .projection
         .catalog()
         .server_by_id(server.id)
-        .cloned();
-    let id = newer
-        .and_then(|newer| newer.google_tokens_of(user.as_str()))
+        .and_then(|server| server.google_tokens_of(user.as_str()))
         .ok_or_else(missing)?;
-    let tokens = open(context, server.id, user, id).await?;
-    tokens.ok_or_else(|| Failure::unavailable("The access to Google was being renewed; ask again"))
+    let tokens = open_value(context, server.id, user, value).await?;
+    tokens.ok_or_else(|| {
+        Failure::unavailable("Other tokens are replacing these tokens; retry in a moment")
+    })
 }
 
-async fn open(
+fn missing_tokens(server: &Server, user: &UserName) -> Failure {
+    Failure::new(
+        Code::ReauthRequired,
+        format!(
+            "User {user} has not given server {} access to Google yet: authorizationUrl is the page for that, and POST /auth/google/link makes a new link to it",
+            server.name
+        ),
+    )
+}
+
+async fn open_value(
     context: &Context,
     server: ServerId,
     user: &UserName,
-    id: ValueId,
+    value: ValueId,
 ) -> Result<Option<OpenedSecret>, Failure> {
-    let Some(sealed) = secrets::sealed(context, id).await? else {
+    let Some(sealed) = secrets::sealed(context, value).await? else {
         return Ok(None);
     };
-    let place = GoogleContext {
+    let tokens_context = GoogleContext {
         server,
         user,
         kind: GoogleValueKind::Tokens,
-        value: id,
+        value,
     };
-    let value = context
+    let opened = context
         .opener
-        .open(place, &sealed)
+        .open(tokens_context, &sealed)
         .map_err(internal_error)?;
     context.metrics.secrets_opened.inc();
     Ok(Some(OpenedSecret {
-        name: argument(TOKENS)?,
-        id,
-        value,
+        name: argument_name(TOKENS)?,
+        id: value,
+        value: opened,
         form: ArgumentForm::Json,
     }))
 }
 
-fn argument(name: &str) -> Result<SecretName, Failure> {
+fn argument_name(name: &str) -> Result<SecretName, Failure> {
     name.parse().map_err(|error: BadName| internal_error(error))
 }

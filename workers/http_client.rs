@@ -17,8 +17,9 @@ use hyper::header::HeaderMap;
 use hyper::{StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
@@ -30,23 +31,40 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The time until an unused connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-pub type HttpClient = legacy::Client<HttpsConnector<ProxyConnector>, Full<Bytes>>;
+pub type HttpClient<R = GaiResolver> =
+    legacy::Client<HttpsConnector<ProxyConnector<R>>, Full<Bytes>>;
 
 /// Returns a client with its own connection pool.
 pub fn client() -> HttpClient {
-    let mut direct = HttpConnector::new();
-    direct.enforce_http(false);
-    direct.set_nodelay(true);
-    direct.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    client_with_resolver(GaiResolver::new())
+}
+
+/// Returns a client that connects directly only to the addresses that `resolver` returns. The system
+/// resolves the name of a proxy, because the operator names it.
+pub fn client_with_resolver<R>(resolver: R) -> HttpClient<R>
+where
+    HttpsConnector<ProxyConnector<R>>: Connect + Clone,
+{
+    let direct = with_settings(HttpConnector::new_with_resolver(resolver));
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(TLS.clone())
         .https_or_http()
         .enable_http1()
-        .wrap_connector(ProxyConnector(direct));
+        .wrap_connector(ProxyConnector {
+            direct,
+            to_proxy: with_settings(HttpConnector::new()),
+        });
     legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .build(connector)
+}
+
+fn with_settings<R>(mut connector: HttpConnector<R>) -> HttpConnector<R> {
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector
 }
 
 static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
@@ -71,26 +89,34 @@ static PROXIES: LazyLock<Matcher> = LazyLock::new(Matcher::from_env);
 
 /// Connects to a host directly or through the tunnel of a proxy.
 #[derive(Clone)]
-pub struct ProxyConnector(HttpConnector);
+pub struct ProxyConnector<R = GaiResolver> {
+    direct: HttpConnector<R>,
+    to_proxy: HttpConnector,
+}
 
-impl Service<Uri> for ProxyConnector {
+impl<R> Service<Uri> for ProxyConnector<R>
+where
+    HttpConnector<R>: Service<Uri, Response = TokioIo<TcpStream>>,
+    <HttpConnector<R> as Service<Uri>>::Error: Into<Box<dyn Error + Send + Sync>>,
+    <HttpConnector<R> as Service<Uri>>::Future: Send + 'static,
+{
     type Response = TokioIo<TcpStream>;
     type Error = Box<dyn Error + Send + Sync>;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context).map_err(Into::into)
+        self.direct.poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, target: Uri) -> Self::Future {
         match PROXIES.intercept(&target).filter(|_| !is_loopback(&target)) {
             None => self
-                .0
+                .direct
                 .call(target)
                 .map(|connected| connected.map_err(Into::into))
                 .boxed(),
             Some(proxy) => {
-                let mut tunnel = Tunnel::new(proxy.uri().clone(), self.0.clone());
+                let mut tunnel = Tunnel::new(proxy.uri().clone(), self.to_proxy.clone());
                 if let Some(auth) = proxy.basic_auth() {
                     tunnel = tunnel.with_auth(auth.clone());
                 }
@@ -101,6 +127,11 @@ impl Service<Uri> for ProxyConnector {
             }
         }
     }
+}
+
+/// Returns whether requests to `target` go through a proxy, which then resolves the name of the host.
+pub fn uses_proxy(target: &Uri) -> bool {
+    !is_loopback(target) && PROXIES.intercept(target).is_some()
 }
 
 /// Whether the host is this machine. A proxy would connect to its own loopback address.

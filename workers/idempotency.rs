@@ -1,4 +1,5 @@
-//! A change, made once however often it is asked for: by its command's id, and by the key its sender gave.
+//! Commits a change once, however often a client asks for it: by the id of its command, and by the
+//! client's idempotency key.
 
 use super::context::Context;
 use crate::core::catalog::Catalog;
@@ -10,7 +11,11 @@ use crate::core::model::idempotency::IdempotencyKey;
 use crate::eventlog::appender::Committed;
 use crate::ports::vault::VaultValue;
 
-/// Decides and appends a change that somebody at the API wants.
+/// Decides and commits a change of a client.
+///
+/// # Errors
+/// Fails with the failure of `decide`, with `conflict` if the key belongs to another request, and with
+/// `unavailable` if the store does not respond.
 pub async fn commit_once(
     context: &Context,
     id: CommandId,
@@ -20,7 +25,10 @@ pub async fn commit_once(
     commit_once_with_values(context, id, key, vec![], decide).await
 }
 
-/// The same where its events name values.
+/// Decides and commits a change whose events name sealed values.
+///
+/// # Errors
+/// Fails like [`commit_once`].
 pub async fn commit_once_with_values(
     context: &Context,
     id: CommandId,
@@ -36,21 +44,21 @@ pub async fn commit_once_with_values(
     };
     let until = context.job_client.idempotency_expiry();
     let attempt = async |id| {
-        let (decide, values) = (decide.clone(), values.clone());
-        let keyed =
+        let decide = decide.clone();
+        let decide_once =
             move |catalog: &Catalog| idempotency::decide_once(catalog, id, key, until, &decide);
         context
             .appender
-            .commit_with_values(id, Actor::Api, values, keyed)
+            .commit_with_values(id, Actor::Api, values.clone(), decide_once)
             .await
     };
-    let known = || idempotency::command_for_key(&context.projection.catalog(), key, id);
-    let first = known()?;
-    match attempt(first).await {
-        // Of two at the same moment the other was first: its change is this one.
-        Err(failure) if failure.code == Code::Unavailable && known()? != first => {
-            attempt(known()?).await
+    let command_id = || idempotency::command_for_key(&context.projection.catalog(), key, id);
+    let first_id = command_id()?;
+    match attempt(first_id).await {
+        // Another request with this key was committed at the same moment, so both are one change.
+        Err(failure) if failure.code == Code::Unavailable && command_id()? != first_id => {
+            attempt(command_id()?).await
         }
-        made => made,
+        result => result,
     }
 }

@@ -1,7 +1,8 @@
-//! Another key for what is sealed: value by value, while calls go on.
+//! Rotates the deployment key: encrypts the wrapping of every sealed value with the current key, while
+//! calls go on.
 //!
-//! The job looks at all values, some at a time, and gives the new key to those that lie under an earlier one. Each is
-//! replaced only as it was read, so it may be stopped anywhere, begun again, and go on beside every change.
+//! The job replaces a wrapping only if nobody has changed it since it was read. It can therefore be
+//! stopped at any moment and repeated, and it works beside every change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,58 +13,68 @@ use tokio::time::sleep;
 
 use super::context::Context;
 use super::install::ProgressSink;
-use super::secrets::away;
+use super::secrets::away as store_unavailable;
 use crate::core::command::{KeyUsage, RotateKeys, RotationReport};
-use crate::core::failure::{Code, Failure};
+use crate::core::failure::Failure;
 use crate::core::ids::{ValueId, WorkerId};
 use crate::crypto::seal::SealError;
+use crate::ports::vault::WrappingChange;
 use crate::telemetry::error::internal_error;
+use crate::time::retry::retry_store_call;
 
-/// Values looked at between two words on how far it is.
-const PAGE: usize = 1000;
-/// Times through everything: others may put values under an earlier key meanwhile.
-const PASSES: u32 = 5;
-/// How often a store is asked that does not answer.
-const TRIES: u32 = 30;
+/// The values of one step. The job reports its progress after each step.
+const PAGE_SIZE: usize = 1000;
+/// The passes over all values. Another process may store values under an earlier key during a pass.
+const MAX_PASSES: u32 = 5;
+/// The pause between two passes, and before a job goes to another worker.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Goes through everything that is sealed and counts.
+/// Counts the sealed values by the key of their wrappings.
+///
+/// # Errors
+/// Fails if the store is unavailable.
 pub async fn count_keys(context: Arc<Context>) -> Result<KeyUsage, Failure> {
     count_values(&context).await
 }
 
 async fn count_values(context: &Context) -> Result<KeyUsage, Failure> {
-    let record = context.vault.key_record(None).await.map_err(away)?;
-    let alone = match &record {
-        Some(record) => context
-            .opener
-            .new_check(record)
-            .map_err(internal_error)?
-            .is_none(),
-        None => true,
-    };
-    let mut found = KeyUsage {
-        alone,
+    let mut usage = KeyUsage {
+        alone: accepts_current_key_only(context).await?,
         ..KeyUsage::default()
     };
     let mut after = None;
     loop {
-        let page = context.vault.wrappings(after, PAGE).await.map_err(away)?;
-        let Some((last, _)) = page.last() else { break };
+        let page = context
+            .vault
+            .wrappings(after, PAGE_SIZE)
+            .await
+            .map_err(store_unavailable)?;
+        let Some((last, _)) = page.last() else {
+            return Ok(usage);
+        };
         after = Some(*last);
         for (id, wrapping) in &page {
-            found.values += 1;
+            usage.values += 1;
             match context.opener.rewrap(*id, wrapping) {
                 Ok(None) => {}
-                Ok(Some(_)) => found.earlier += 1,
-                Err(_) => found.unreadable += 1,
+                Ok(Some(_)) => usage.earlier += 1,
+                Err(_) => usage.unreadable += 1,
             }
         }
     }
-    Ok(found)
 }
 
-/// The body of its answer over HTTP.
+/// Returns whether the key record accepts no earlier key.
+async fn accepts_current_key_only(context: &Context) -> Result<bool, Failure> {
+    let record = context.vault.key_record(None).await;
+    let Some(record) = record.map_err(store_unavailable)? else {
+        return Ok(true);
+    };
+    let renewed = context.opener.new_check(&record).map_err(internal_error)?;
+    Ok(renewed.is_none())
+}
+
+/// The body of the job's answer over HTTP.
 #[derive(Serialize)]
 struct RotationBody {
     success: bool,
@@ -71,111 +82,106 @@ struct RotationBody {
     rotated: RotationReport,
 }
 
-/// Whether others have to do it, since they seal with that key and this worker does not. Decided slowly: it may well
-/// come back.
-pub async fn must_requeue(context: &Context, RotateKeys { to }: &RotateKeys) -> bool {
-    if context.alone || context.key_id == *to {
+/// Returns whether another worker must execute the rotation, because this worker has another key. Waits
+/// before it answers, because this worker may claim the job again.
+pub async fn must_requeue(context: &Context, command: &RotateKeys) -> bool {
+    if context.alone || context.key_id == command.to {
         return false;
     }
     sleep(PAUSE).await;
     let registry = context.commands.registry();
-    registry.workers_with_other_key(to).len() < registry.live_workers().len()
+    registry.workers_with_other_key(&command.to).len() < registry.live_workers().len()
 }
 
-/// Puts everything under the key that seals; at the end the key record, where nothing is left under an earlier key.
+/// Encrypts every wrapping with the current key. If no earlier key is in use any more, the key record
+/// accepts the current key only. Returns the body of the answer.
+///
+/// # Errors
+/// Fails if the store stays unavailable.
 pub async fn rotate_keys(
     context: Arc<Context>,
     progress: Arc<dyn ProgressSink>,
-    RotateKeys { to }: RotateKeys,
+    command: RotateKeys,
 ) -> Result<Bytes, Failure> {
-    let context = &*context;
     progress.phase("rewrapping");
-    if context.key_id != to {
-        let waits_for = context.commands.registry().workers_with_other_key(&to);
+    if context.key_id != command.to {
+        let registry = context.commands.registry();
         return rotation_body(RotationReport {
-            waits_for,
+            waits_for: registry.workers_with_other_key(&command.to),
             ..RotationReport::default()
         });
     }
-    let values = retry_store(|| count_values(context)).await?.values;
-    let mut rotated = RotationReport::default();
-    for pass in 0..PASSES {
+    let usage = retry_store_call(|| count_values(&context)).await?;
+    let mut report = RotationReport::default();
+    for pass in 0..MAX_PASSES {
         if pass > 0 {
             sleep(PAUSE).await;
         }
-        single_pass(context, &*progress, values, &mut rotated).await?;
-        (rotated.finished, rotated.waits_for) = retry_store(|| finish_rotation(context)).await?;
-        if rotated.finished {
+        rewrap_all(&context, &*progress, usage.values, &mut report).await?;
+        let outcome = retry_store_call(|| finish_rotation(&context)).await?;
+        report.finished = outcome.is_finished;
+        report.waits_for = outcome.waits_for;
+        if report.finished {
             break;
         }
     }
-    tracing::info!(?rotated, "everything sealed was looked at");
-    rotation_body(rotated)
+    tracing::info!(?report, "key rotation ended");
+    rotation_body(report)
 }
 
 fn rotation_body(rotated: RotationReport) -> Result<Bytes, Failure> {
-    Ok(serde_json::to_vec(&RotationBody {
+    let body = RotationBody {
         success: true,
         rotated,
-    })
-    .map_err(internal_error)?
-    .into())
+    };
+    Ok(serde_json::to_vec(&body).map_err(internal_error)?.into())
 }
 
-async fn single_pass(
+/// Passes once over all values. `total` is their number for the progress.
+async fn rewrap_all(
     context: &Context,
     progress: &dyn ProgressSink,
-    values: u64,
-    rotated: &mut RotationReport,
+    total: u64,
+    report: &mut RotationReport,
 ) -> Result<(), Failure> {
-    let (mut after, mut seen) = (None, 0);
-    while let Some(some) = retry_store(|| rewrap_page(context, after)).await? {
-        after = Some(some.last);
-        seen += some.seen;
-        rotated.seen += some.seen;
-        rotated.rewrapped += some.rewrapped;
-        progress.line(&format!("{seen} of {} values", values.max(seen)));
+    let mut after = None;
+    let mut seen = 0;
+    while let Some(page) = retry_store_call(|| rewrap_page(context, after)).await? {
+        after = Some(page.last);
+        seen += page.seen;
+        report.seen += page.seen;
+        report.rewrapped += page.rewrapped;
+        progress.line(&format!("{seen} of {} values", total.max(seen)));
     }
     Ok(())
 }
 
-/// What the store does not do now it may do in a moment.
-async fn retry_store<T, F: Future<Output = Result<T, Failure>>>(
-    mut work: impl FnMut() -> F,
-) -> Result<T, Failure> {
-    let mut tried = 1;
-    loop {
-        match work().await {
-            Err(failure) if failure.code == Code::Unavailable && tried < TRIES => {
-                sleep(PAUSE).await
-            }
-            done => return done,
-        }
-        tried += 1;
-    }
-}
-
-/// Some values that were looked at.
-struct RewrapPage {
+/// The result of one step.
+struct RewrappedPage {
     last: ValueId,
     seen: u64,
     rewrapped: u64,
 }
 
-/// Gives the new key to the values after this one, as many as are looked at at once. `None`: there are no more.
+/// Encrypts the wrappings of the values after `after`. Returns `None` if no values follow.
 async fn rewrap_page(
     context: &Context,
     after: Option<ValueId>,
-) -> Result<Option<RewrapPage>, Failure> {
-    let page = context.vault.wrappings(after, PAGE).await.map_err(away)?;
+) -> Result<Option<RewrappedPage>, Failure> {
+    let page = context
+        .vault
+        .wrappings(after, PAGE_SIZE)
+        .await
+        .map_err(store_unavailable)?;
     let Some(&(last, _)) = page.last() else {
         return Ok(None);
     };
     let seen = page.len() as u64;
-    Ok(Some(RewrapPage {
+    let rewrapped = rewrap_values(context, page).await?;
+    Ok(Some(RewrappedPage {
         last,
         seen,
-        rewrapped: rewrap_values(context, page).await?,
+        rewrapped,
     }))
 }
 
@@ -183,11 +189,11 @@ async fn rewrap_values(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result
     let mut changes = Vec::new();
     for (id, from) in page {
         match context.opener.rewrap(id, &from) {
-            Ok(Some(to)) => changes.push(crate::ports::vault::WrappingChange { id, from, to }),
+            Ok(Some(to)) => changes.push(WrappingChange { id, from, to }),
             Ok(None) => {}
-            // Under none of the keys, it is lost already, whatever becomes of the earlier ones.
+            // No configured key opens the value, so it is lost with or without the rotation.
             Err(SealError::UnknownKey | SealError::Damaged) => {
-                tracing::warn!(value = %id, "a value cannot be opened")
+                tracing::warn!(value = %id, "cannot open a sealed value");
             }
             Err(error) => return Err(internal_error(error)),
         }
@@ -195,27 +201,43 @@ async fn rewrap_values(context: &Context, page: Vec<(ValueId, Bytes)>) -> Result
     if changes.is_empty() {
         return Ok(0);
     }
-    Ok(context.vault.rewrap(changes).await.map_err(away)? as u64)
+    let changed = context.vault.rewrap(changes).await;
+    Ok(changed.map_err(store_unavailable)? as u64)
 }
 
-/// Whether from here on the new key is enough, and the workers that may still put what is sealed with another one.
-async fn finish_rotation(context: &Context) -> Result<(bool, Vec<WorkerId>), Failure> {
-    let registry = context.commands.registry();
+/// The state of a rotation after a pass.
+struct PassOutcome {
+    is_finished: bool,
+    /// The workers that may still store values under another key.
+    waits_for: Vec<WorkerId>,
+}
+
+async fn finish_rotation(context: &Context) -> Result<PassOutcome, Failure> {
     if !context.alone {
+        let registry = context.commands.registry();
         tokio::time::sleep_until(registry.all_reported_at().into()).await;
         let waits_for = registry.workers_with_other_key(&context.key_id);
         if !waits_for.is_empty() {
-            return Ok((false, waits_for));
+            return Ok(PassOutcome {
+                is_finished: false,
+                waits_for,
+            });
         }
     }
-    // Only now, when nobody puts such values any more, can none be missed.
-    let finished = count_values(context).await?.earlier == 0 && drop_old_keys(context).await?;
-    Ok((finished, vec![]))
+    // No worker stores values under an earlier key any more, so this count misses none.
+    let usage = count_values(context).await?;
+    let is_finished = usage.earlier == 0 && drop_old_keys(context).await?;
+    Ok(PassOutcome {
+        is_finished,
+        waits_for: vec![],
+    })
 }
 
-/// Has the key record accept the new key alone. False: somebody else has changed it meanwhile.
+/// Makes the key record accept the current key only. Returns `false` if another process has changed the
+/// record meanwhile.
 async fn drop_old_keys(context: &Context) -> Result<bool, Failure> {
-    let Some(record) = context.vault.key_record(None).await.map_err(away)? else {
+    let record = context.vault.key_record(None).await;
+    let Some(record) = record.map_err(store_unavailable)? else {
         return Ok(false);
     };
     match context.opener.new_check(&record).map_err(internal_error)? {
@@ -223,7 +245,7 @@ async fn drop_old_keys(context: &Context) -> Result<bool, Failure> {
             .vault
             .renew_key_record(&record, check)
             .await
-            .map_err(away),
+            .map_err(store_unavailable),
         None => Ok(true),
     }
 }

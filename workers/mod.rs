@@ -42,7 +42,6 @@ use crate::core::command::{
     RefreshTokens, RegisterServer, RetryDeadLetter, SetSecret, StoreTokens, UpdateServer,
 };
 use crate::core::failure::Failure;
-use crate::core::model::grant::GrantId;
 use crate::core::model::tool_call::CallTool;
 use crate::ports::bus::{Ask, AskHandler, Busy, Reply, SubscriptionGuard, Target};
 use crate::telemetry::error::internal_error;
@@ -93,6 +92,7 @@ impl Workers {
         let finished = async {
             self.context.manager.hand_over().await;
             self.context.permits.all_free().await;
+            self.context.oauth_limits.wait_until_idle().await;
             futures::future::join_all(self.loops).await;
         };
         if tokio::time::timeout(limit, finished).await.is_err() {
@@ -209,11 +209,17 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
         }
         CheckPackages::NAME => {
             let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
-            handle(ask, |command| packages::check(context.clone(), command)).await
+            handle(ask, |command| {
+                packages::check_packages(context.clone(), command)
+            })
+            .await
         }
         ExchangeGoogleCode::NAME => {
             let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
-            handle(ask, |command| google::connect(context.clone(), command)).await
+            handle(ask, |command| {
+                google::exchange_code(context.clone(), command)
+            })
+            .await
         }
         BeginAuthorization::NAME | CompleteAuthorization::NAME | RefreshTokens::NAME => {
             dispatch_grant(context, ask).await
@@ -225,61 +231,25 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
     }
 }
 
-/// Handles a command that sends requests to an authorization server. Such a request may take minutes, so the limit
-/// counts for each grant, and the command holds no change permit.
+/// Handles a command that sends requests to an authorization server. Such a request may take minutes, so the command holds
+/// no change permit. `oauth_limits` limits these commands.
 async fn dispatch_grant(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
     use self::oauth::browser_flow::{begin_authorization, complete_authorization};
+    let context = context.clone();
     match ask.command {
         BeginAuthorization::NAME => {
-            handle(ask, |command: BeginAuthorization| {
-                let grant = command.grant.clone();
-                let context = context.clone();
-                with_grant_permit(
-                    context.clone(),
-                    grant,
-                    begin_authorization(context, command),
-                )
-            })
-            .await
+            handle(ask, |command| begin_authorization(context, command)).await
         }
         CompleteAuthorization::NAME => {
-            handle(ask, |command: CompleteAuthorization| {
-                let grant = command.grant.clone();
-                let context = context.clone();
-                with_grant_permit(
-                    context.clone(),
-                    grant,
-                    complete_authorization(context, command),
-                )
-            })
-            .await
+            handle(ask, |command| complete_authorization(context, command)).await
         }
         _ => {
             handle(ask, |command: RefreshTokens| {
-                let grant = command.grant.clone();
-                let context = context.clone();
-                with_grant_permit(
-                    context.clone(),
-                    grant,
-                    oauth::refresh::refresh(context, command),
-                )
+                oauth::refresh::refresh(context, command)
             })
             .await
         }
     }
-}
-
-async fn with_grant_permit<T>(
-    context: Arc<Context>,
-    grant: GrantId,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    let _permit = context.permits.grant(&grant).ok_or_else(|| {
-        Failure::unavailable(
-            "Too many authorizations are under way for this server; try again later",
-        )
-    })?;
-    work.await
 }
 
 /// Handles a change. The handler of a server's change drops the permit before it waits for the server.

@@ -8,16 +8,11 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::config::Limits;
-use crate::core::model::grant::GrantId;
 use crate::core::names::UserName;
 
 /// Changes that a worker decides and appends at once. They have permits of their own, so a worker that is full of calls
 /// still accepts the change that disables a server.
 const CHANGES: usize = 256;
-/// Authorizations and refreshes of one grant that may run at once.
-const PER_GRANT: usize = 16;
-/// Authorizations and refreshes of all grants that may run at once.
-const ALL_GRANTS: usize = 512;
 
 pub struct Permits {
     calls: Semaphore,
@@ -26,8 +21,6 @@ pub struct Permits {
     per_server: usize,
     changes: Arc<Semaphore>,
     users: PermitsByKey<UserName>,
-    grants: PermitsByKey<GrantId>,
-    all_grants: Semaphore,
 }
 
 /// The right to decide and append one change. A handler drops it before it waits for anything else, such as the start
@@ -35,12 +28,6 @@ pub struct Permits {
 pub struct ChangePermit(
     #[allow(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit,
 );
-
-/// The right to run one authorization or refresh of a grant.
-pub struct GrantPermit<'a> {
-    _all: SemaphorePermit<'a>,
-    _grant: KeyPermit<GrantId>,
-}
 
 impl Permits {
     pub fn new(limits: &Limits) -> Self {
@@ -50,8 +37,6 @@ impl Permits {
             per_server: limits.calls_per_server,
             changes: Arc::new(Semaphore::new(CHANGES)),
             users: PermitsByKey::new(limits.calls_per_user),
-            grants: PermitsByKey::new(PER_GRANT),
-            all_grants: Semaphore::new(ALL_GRANTS),
         }
     }
 
@@ -69,14 +54,6 @@ impl Permits {
     /// Returns the permit of one call of a user. `None`: the user has all of them.
     pub fn user(&self, user: &UserName) -> Option<KeyPermit<UserName>> {
         self.users.acquire(user)
-    }
-
-    /// Returns the permit of one authorization or refresh. `None`: too many run.
-    pub fn grant(&self, grant: &GrantId) -> Option<GrantPermit<'_>> {
-        Some(GrantPermit {
-            _all: self.all_grants.try_acquire().ok()?,
-            _grant: self.grants.acquire(grant)?,
-        })
     }
 
     /// Whether a server may run the call that has its permits already. `server` contains the permits of that server.
@@ -174,8 +151,6 @@ mod tests {
             per_server,
             changes: Arc::new(Semaphore::new(CHANGES)),
             users: PermitsByKey::new(1),
-            grants: PermitsByKey::new(2),
-            all_grants: Semaphore::new(3),
         }
     }
 

@@ -144,7 +144,7 @@ async fn open_secrets(
     let user = &request.command.user;
     let mut secrets = secrets::open(context, server, user).await?;
     if needs_tokens(&server.config, request.command.tool.as_str()) {
-        google::add(context, server, user, &mut secrets).await?;
+        google::add_google_secrets(context, server, user, &mut secrets).await?;
     }
     Ok(secrets)
 }

@@ -1,10 +1,7 @@
-//! Puts the adapters into the ports: those of the services that are configured, else the embedded ones.
+//! Connects the ports to their adapters: the configured services, or the embedded store and bus.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::StartError;
 use crate::adapters::bus_local::LocalBus;
@@ -16,13 +13,12 @@ use crate::ports::bus::Bus;
 use crate::ports::event_log::EventLog;
 use crate::ports::leases::Leases;
 use crate::ports::vault::Vault;
+use crate::time::retry::SERVICE_AT_START;
 
-/// How long a service is waited for at start.
-const WAIT: Duration = Duration::from_secs(60);
-const AGAIN: Duration = Duration::from_millis(500);
-/// Room for what stands around a body.
-const AROUND: usize = 1 << 20;
+/// Bytes that a message needs beside its body.
+const MESSAGE_OVERHEAD: usize = 1 << 20;
 
+/// The adapters of this process behind their ports.
 pub struct Adapters {
     pub log: Arc<dyn EventLog>,
     pub vault: Arc<dyn Vault>,
@@ -30,29 +26,22 @@ pub struct Adapters {
     pub bus: Arc<dyn Bus>,
 }
 
-pub async fn open(config: &Config) -> Result<Adapters, StartError> {
+/// Opens the store and the bus. Waits up to 60 seconds for each external service.
+///
+/// # Errors
+/// Returns `Unreachable` if a service does not answer in time, and `Store` if the embedded store
+/// cannot be opened.
+pub async fn open_adapters(config: &Config) -> Result<Adapters, StartError> {
     let bus: Arc<dyn Bus> = match &config.services.nats {
-        Some(nats) => {
-            wait("NATS (NATS_URL)", async || {
-                NatsBus::connect(of_nats(nats, &config.limits)).await
-            })
-            .await?
-        }
+        Some(nats) => connect_nats(nats, &config.limits).await?,
         None => LocalBus::new(),
     };
     match &config.services.mongo {
-        Some(mongo) => {
-            let connect = async || {
-                MongoStore::connect(of_mongo(mongo))
-                    .await
-                    .map_err(|error| error.0)
-            };
-            Ok(Adapters::new(
-                Arc::new(wait("MongoDB (MONGO_URL)", connect).await?),
-                bus,
-            ))
+        Some(mongo) => Ok(Adapters::new(connect_mongo(mongo).await?, bus)),
+        None => {
+            let store = SqliteStore::open(&store_file(&config.data_dir.path))?;
+            Ok(Adapters::new(Arc::new(store), bus))
         }
-        None => Ok(Adapters::new(Arc::new(sqlite(&config.data_dir.path)?), bus)),
     }
 }
 
@@ -67,26 +56,37 @@ impl Adapters {
     }
 }
 
-fn sqlite(data_dir: &Path) -> Result<SqliteStore, StartError> {
-    Ok(SqliteStore::open(&store_file(data_dir))?)
-}
-
-/// Where the embedded store lies.
+/// Returns the file of the embedded store.
 pub fn store_file(data_dir: &Path) -> PathBuf {
     data_dir.join("mcp-api.sqlite")
 }
 
-fn of_nats(nats: &Nats, limits: &Limits) -> NatsOptions {
+async fn connect_nats(nats: &Nats, limits: &Limits) -> Result<Arc<dyn Bus>, StartError> {
+    let bus = wait_for_service("NATS (NATS_URL)", async || {
+        NatsBus::connect(nats_options(nats, limits)).await
+    });
+    Ok(bus.await?)
+}
+
+async fn connect_mongo(mongo: &Mongo) -> Result<Arc<MongoStore>, StartError> {
+    let store = wait_for_service("MongoDB (MONGO_URL)", async || {
+        let connected = MongoStore::connect(mongo_options(mongo)).await;
+        connected.map_err(|error| error.0)
+    });
+    Ok(Arc::new(store.await?))
+}
+
+fn nats_options(nats: &Nats, limits: &Limits) -> NatsOptions {
     NatsOptions {
         urls: nats.urls.clone(),
         creds: nats.creds.clone(),
         ca: nats.ca.clone(),
         prefix: NatsOptions::PREFIX.to_owned(),
-        max_body: limits.payload.max(limits.result) + AROUND,
+        max_body: limits.payload.max(limits.result) + MESSAGE_OVERHEAD,
     }
 }
 
-fn of_mongo(mongo: &Mongo) -> MongoOptions {
+pub(super) fn mongo_options(mongo: &Mongo) -> MongoOptions {
     MongoOptions {
         url: mongo.url.clone(),
         database: mongo.database.clone(),
@@ -94,27 +94,30 @@ fn of_mongo(mongo: &Mongo) -> MongoOptions {
     }
 }
 
-/// Tries until it works or the time is over, and says what is waited for.
-async fn wait<T>(
+/// Repeats `connect` until it succeeds or the limit of [`SERVICE_AT_START`] is reached. The log
+/// names the service once.
+async fn wait_for_service<T>(
     service: &'static str,
     connect: impl AsyncFn() -> Result<T, String>,
 ) -> Result<T, StartError> {
-    let until = Instant::now() + WAIT;
-    let mut told = false;
+    let mut attempts = SERVICE_AT_START.start();
+    let mut is_logged = false;
     loop {
-        match connect().await {
+        let reason = match connect().await {
             Ok(connected) => return Ok(connected),
-            Err(why) if Instant::now() >= until => {
-                return Err(StartError::Away {
-                    service,
-                    limit: WAIT,
-                    why,
-                });
-            }
-            Err(why) if !told => tracing::warn!(service, why, "waiting for a service"),
-            Err(_) => {}
+            Err(reason) => reason,
+        };
+        if !is_logged {
+            tracing::warn!(service, error = reason, "the program waits for a service");
+            is_logged = true;
         }
-        told = true;
-        tokio::time::sleep(AGAIN).await;
+        let Some(pause) = attempts.next_pause() else {
+            return Err(StartError::Unreachable {
+                service,
+                limit: SERVICE_AT_START.limit().unwrap_or_default(),
+                reason,
+            });
+        };
+        tokio::time::sleep(pause).await;
     }
 }

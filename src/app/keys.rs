@@ -1,10 +1,9 @@
-//! Finds the deployment's key, or makes one, and checks that it is the one its secrets were sealed with.
+//! Finds or creates the key of the deployment, and checks that it sealed the stored secrets.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use super::StartError;
 use crate::config::Keys;
@@ -12,35 +11,28 @@ use crate::crypto::seal;
 use crate::crypto::seal::{Opener, SealError, Sealer, SecretsKey};
 use crate::ports::vault::{KeyRecord, Vault};
 
-/// The keyring: of `SECRETS_KEY`, or of the key file, which is made where nothing was ever sealed.
-pub async fn open(
+/// Opens the keyring with `SECRETS_KEY`, or with the key file. Creates the key file if nothing was
+/// ever sealed.
+///
+/// # Errors
+/// Returns `NoKey` or `WrongKey` if the secrets of the deployment cannot be opened, `WeakKey` for a
+/// weak key without a stored record, `DataDir` if the key file cannot be used, and `Store` if the
+/// Vault cannot be read.
+pub async fn open_keyring(
     vault: &dyn Vault,
     keys: &Keys,
     data_dir: &Path,
 ) -> Result<(Sealer, Opener), StartError> {
-    let record = vault.key_record(None).await?;
-    let file = key_file(data_dir);
-    let unusable = |cause| StartError::DataDir {
-        path: data_dir.display().to_string(),
-        cause,
-    };
-    let from_file;
+    let stored = vault.key_record(None).await?;
+    let file_key;
     let current = match &keys.current {
         Some(key) => key,
         None => {
-            from_file = match read(&file).map_err(unusable)? {
-                Some(key) => key,
-                None if record.is_some() => {
-                    return Err(StartError::NoKey {
-                        path: file.display().to_string(),
-                    });
-                }
-                None => make(&file).map_err(unusable)?,
-            };
-            &from_file
+            file_key = load_or_create_key(data_dir, stored.is_some())?;
+            &file_key
         }
     };
-    let record = match record {
+    let record = match stored {
         Some(record) => {
             if keys.is_weak {
                 tracing::warn!(
@@ -50,13 +42,7 @@ pub async fn open(
             record
         }
         None if keys.is_weak => return Err(StartError::WeakKey),
-        None => {
-            let proposed = seal::new_record(current).map_err(StartError::Seal)?;
-            vault
-                .key_record(Some(proposed.clone()))
-                .await?
-                .unwrap_or(proposed)
-        }
+        None => store_record(vault, current).await?,
     };
     seal::open_keyring(&record, current, &keys.old).map_err(|error| match error {
         SealError::UnknownKey | SealError::Damaged => StartError::WrongKey,
@@ -64,28 +50,49 @@ pub async fn open(
     })
 }
 
-/// What the key is called, and whether it is the one of a record. Of what was never sealed, any is.
-pub fn look(record: Option<&KeyRecord>, keys: &Keys, data_dir: &Path) -> (String, bool) {
+/// Stores the record of a new key. If another process was first, its record is returned.
+async fn store_record(vault: &dyn Vault, key: &SecretsKey) -> Result<KeyRecord, StartError> {
+    let proposed = seal::new_record(key).map_err(StartError::Seal)?;
+    let stored = vault.key_record(Some(proposed.clone())).await?;
+    Ok(stored.unwrap_or(proposed))
+}
+
+fn load_or_create_key(data_dir: &Path, is_sealed: bool) -> Result<SecretsKey, StartError> {
     let file = key_file(data_dir);
-    let (name, from_file) = match keys.current {
-        Some(_) => ("SECRETS_KEY".to_owned(), None),
-        None => match read(&file).ok().flatten() {
-            Some(key) => (file.display().to_string(), Some(key)),
-            None => (format!("SECRETS_KEY or {}", file.display()), None),
-        },
+    let unusable = |source| StartError::DataDir {
+        path: data_dir.display().to_string(),
+        source,
     };
-    let key = keys.current.as_ref().or(from_file.as_ref());
-    let fits = |record| key.is_some_and(|key| seal::open_keyring(record, key, &keys.old).is_ok());
-    (name, record.is_none_or(fits))
+    match load_key(&file).map_err(unusable)? {
+        Some(key) => Ok(key),
+        None if is_sealed => Err(StartError::NoKey {
+            path: file.display().to_string(),
+        }),
+        None => create_key(&file).map_err(unusable),
+    }
+}
+
+/// Returns the name of the key (a variable or a file), and whether the key opens the record.
+/// Every key opens a store without a record.
+pub fn inspect_key(record: Option<&KeyRecord>, keys: &Keys, data_dir: &Path) -> (String, bool) {
+    let file = key_file(data_dir);
+    let loaded = load_key(&file).ok().flatten();
+    let (name, key) = match (&keys.current, &loaded) {
+        (Some(key), _) => ("SECRETS_KEY".to_owned(), Some(key)),
+        (None, Some(key)) => (file.display().to_string(), Some(key)),
+        (None, None) => (format!("SECRETS_KEY or {}", file.display()), None),
+    };
+    let opens = |record| key.is_some_and(|key| seal::open_keyring(record, key, &keys.old).is_ok());
+    (name, record.is_none_or(opens))
 }
 
 fn key_file(data_dir: &Path) -> PathBuf {
     data_dir.join("secrets.key")
 }
 
-fn read(file: &Path) -> io::Result<Option<SecretsKey>> {
+fn load_key(file: &Path) -> io::Result<Option<SecretsKey>> {
     match fs::read_to_string(file) {
-        // An empty key would be a passphrase that everybody knows.
+        // An empty passphrase would protect nothing.
         Ok(key) if key.trim().is_empty() => Err(io::Error::other("secrets.key is empty")),
         Ok(key) => {
             check_mode(file)?;
@@ -109,24 +116,28 @@ fn check_mode(file: &Path) -> io::Result<()> {
     )))
 }
 
-fn make(path: &Path) -> io::Result<SecretsKey> {
-    let mut key = zeroize::Zeroizing::new([0u8; 32]);
-    getrandom::fill(&mut *key).map_err(io::Error::other)?;
-    let key = hex::encode(key.as_slice());
-    // Written whole or not at all: half a key would seal what nobody can open later.
-    let fresh = path.with_extension("key.new");
+fn create_key(path: &Path) -> io::Result<SecretsKey> {
+    let mut bytes = zeroize::Zeroizing::new([0u8; 32]);
+    getrandom::fill(&mut *bytes).map_err(io::Error::other)?;
+    let key = hex::encode(bytes.as_slice());
+    // The file appears under its name only when it is complete, because values that a partial key
+    // has sealed could never be opened.
+    let partial = path.with_extension("key.new");
     let mut file = File::options()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(0o600)
-        .open(&fresh)?;
+        .open(&partial)?;
     writeln!(file, "{key}")?;
     file.sync_all()?;
-    fs::rename(&fresh, path)?;
+    fs::rename(&partial, path)?;
     if let Some(folder) = path.parent() {
         File::open(folder)?.sync_all()?;
     }
-    tracing::warn!(file = %path.display(), "a new key was made; keep a copy of it: without it all secrets are lost");
+    tracing::warn!(
+        file = %path.display(),
+        "the program created a key; keep a copy of it, because all secrets are lost without it"
+    );
     Ok(SecretsKey::new(key))
 }

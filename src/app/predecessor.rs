@@ -1,23 +1,14 @@
-//! An original's data, for the one import that reads it.
+//! The data of the predecessor, for the import.
 
+use super::adapters::mongo_options;
 pub use crate::adapters::predecessor_mongo::PredecessorData;
-use crate::adapters::store_mongo::MongoOptions;
 use crate::config::Mongo;
 use crate::ports::error::StoreError;
 
-/// Everything that it has, read and not changed.
-pub async fn read(
-    Mongo {
-        url,
-        database,
-        secrets,
-    }: &Mongo,
-) -> Result<PredecessorData, StoreError> {
-    let (url, database, secrets) = (url.clone(), database.clone(), secrets.clone());
-    PredecessorData::read(MongoOptions {
-        url,
-        database,
-        secrets,
-    })
-    .await
+/// Reads all data of the predecessor and changes nothing.
+///
+/// # Errors
+/// Returns an error if MongoDB cannot be read.
+pub async fn read(mongo: &Mongo) -> Result<PredecessorData, StoreError> {
+    PredecessorData::read(mongo_options(mongo)).await
 }

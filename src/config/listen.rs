@@ -16,13 +16,18 @@ const PORT: Variable = Variable {
     default: "8080",
     about: "The port to listen on. 0 selects a free port.",
 };
+const MAX_CONNECTIONS: Variable = Variable {
+    name: "MAX_CONNECTIONS",
+    default: "10000",
+    about: "The most open HTTP connections; at most half of the limit of open files. A new one replaces the oldest one without a request.",
+};
 const PUBLIC_URL: Variable = Variable {
     name: "PUBLIC_URL",
     default: "",
     about: "The URL under which users reach this API through a proxy. Cookies are Secure if it is https.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&HOST, &PORT, &PUBLIC_URL];
+pub const VARIABLES: &[&Variable] = &[&HOST, &PORT, &MAX_CONNECTIONS, &PUBLIC_URL];
 
 #[derive(Debug, Clone)]
 pub struct Listen {
@@ -30,6 +35,8 @@ pub struct Listen {
     pub host: String,
     pub address: IpAddr,
     pub port: u16,
+    /// The most open HTTP connections.
+    pub max_connections: usize,
     pub public: Option<PublicUrl>,
 }
 
@@ -67,6 +74,7 @@ impl Listen {
             host,
             address: address.ip(),
             port: env.parse(&PORT, "a port number")?,
+            max_connections: env.number(&MAX_CONNECTIONS, 16..=1_000_000)?,
             public,
         })
     }

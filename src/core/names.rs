@@ -145,6 +145,11 @@ fn check_package_name(text: &str) -> Result<(), BadName> {
     if is_name && text.len() <= 214 {
         return Ok(());
     }
+    if text.contains('[') {
+        return Err(BadName(
+            "must be without extras; write the name alone, and the name with its extras into pipDependencies, such as [\"mcp[cli]\"]",
+        ));
+    }
     Err(BadName(
         "must be the name of a package, such as mcp-server-time or @modelcontextprotocol/server-memory",
     ))

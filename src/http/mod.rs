@@ -8,6 +8,7 @@ mod google;
 mod health;
 mod jobs;
 mod keys;
+pub mod listener;
 pub mod middleware;
 mod oauth;
 pub mod openapi;

@@ -33,6 +33,14 @@ pub const INTERRUPTED_JOB: RetryPolicy = RetryPolicy {
     limit: None,
 };
 
+/// A token request that the authorization server has not executed, because it is busy or not
+/// reachable: 500 ms to 4 s with jitter. The last attempt starts after at most 3 seconds of attempts
+/// and one pause. The server may ask for other pauses.
+pub const TOKEN_REQUEST: RetryPolicy = RetryPolicy {
+    pauses: exponential(500, 4_000).with_jitter(),
+    limit: Some(Duration::from_secs(3)),
+};
+
 /// A service (NATS, MongoDB) that is not reachable when the program starts: every 500 ms, at most
 /// 60 seconds in all.
 pub const SERVICE_AT_START: RetryPolicy = RetryPolicy {

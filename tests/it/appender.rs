@@ -1,4 +1,4 @@
-//! The one road for every change, through the ports: nothing lost, nothing twice, one order.
+//! The appender and the projection over the ports: no change is lost or doubled, and all processes see one order.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use mcp_api::eventlog::projection::Projection;
 use mcp_api::eventlog::snapshot;
 use mcp_api::ports::event_log::{EventLog, ReadLimit};
 
-/// What a process has of the road: its catalogue and its appender, on a bus of its own.
+/// The projection and the appender of one process, on a bus of its own.
 struct Process {
     projection: Arc<Projection>,
     appender: Appender,
@@ -68,17 +68,17 @@ impl Process {
 }
 
 async fn start() -> (Store, TempDir, Process) {
-    let (store, place) = fresh(sqlite).await;
+    let (store, dir) = fresh(sqlite).await;
     let process = Process::start(&store.log).await;
-    (store, place, process)
+    (store, dir, process)
 }
 
-/// All of a catalogue.
+/// Returns the whole catalog as text.
 fn shown(catalog: &Catalog) -> String {
     String::from_utf8(snapshot(catalog)).expect("JSON")
 }
 
-/// The whole log, which must have no gap and no command twice.
+/// Returns the whole log, and checks that it has no gap and no command twice.
 async fn whole(log: &Arc<dyn EventLog>) -> Vec<Entry> {
     let entries = log
         .read(Position(0), ReadLimit::entries(1_000_000))
@@ -106,7 +106,7 @@ fn folded(entries: &[Entry]) -> Catalog {
     catalog
 }
 
-/// Keeps a process's appender at deciding one change until the gate is dropped.
+/// Blocks the appender of a process in one decision until the gate is dropped.
 async fn hold_up(
     process: &Process,
     number: usize,
@@ -133,8 +133,8 @@ async fn hold_up(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_that_wait_together_are_one_append() {
-    let (store, _place, process) = start().await;
+async fn waiting_changes_become_one_entry() {
+    let (store, _dir, process) = start().await;
     let (gate, held) = hold_up(&process, 64).await;
     let mut changes = Box::pin(futures::future::join_all(
         (0..64).map(|n| process.register(command_id(), n)),
@@ -161,8 +161,8 @@ async fn changes_that_wait_together_are_one_append() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_while_others_are_first_goes_along() {
-    let (store, _place, process) = start().await;
+async fn commands_that_arrive_during_a_conflict_join_the_batch() {
+    let (store, _dir, process) = start().await;
     let (gate, held) = hold_up(&process, 64).await;
     let mut changes = Box::pin(futures::future::join_all(
         (0..16).map(|n| process.register(command_id(), n)),
@@ -188,8 +188,8 @@ async fn what_comes_while_others_are_first_goes_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_append_is_read_while_an_append_is_under_way() {
-    let (store, _place, process) = start().await;
+async fn foreign_entries_are_folded_while_an_append_is_running() {
+    let (store, _dir, process) = start().await;
     let (gate, held) = hold_up(&process, 1).await;
     let other = Process::start(&store.log)
         .await
@@ -210,8 +210,8 @@ async fn what_others_append_is_read_while_an_append_is_under_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_is_decided_after_the_one_before_it_in_the_same_append() {
-    let (store, _place, process) = start().await;
+async fn each_command_is_decided_after_the_commands_before_it() {
+    let (store, _dir, process) = start().await;
     let changes = (0..32).map(|_| process.register(command_id(), 7));
     let made = futures::future::join_all(changes).await;
     assert_eq!(
@@ -236,37 +236,37 @@ fn same(again: &Committed, first: &Committed) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_command_again_gets_the_same_answer() {
-    let (store, _place, process) = start().await;
+async fn a_repeated_command_gets_the_first_commit() {
+    let (store, _dir, process) = start().await;
     let id = command_id();
     let first = process.register(id, 1).await.expect("made");
     assert_eq!((first.position, first.events.len()), (Position(1), 1));
     process.register(command_id(), 2).await.expect("made");
-    // Decided now, it would be refused: the name is taken, by itself.
+    // A new decision would refuse the command, because its first commit has taken the name.
     same(
         &process.register(id, 1).await.expect("it has happened"),
         &first,
     );
-    // It would find nothing to do.
+    // A new decision would change nothing.
     let idle = process
         .appender
         .commit(id, Actor::Api, |_| Ok(vec![]))
         .await;
     same(&idle.expect("it has happened"), &first);
-    // It would be made once more.
+    // A new decision would change the state a second time.
     let other = process
         .appender
         .commit(id, Actor::Api, |_| Ok(vec![registered(3)]))
         .await;
     same(&other.expect("it has happened"), &first);
-    // And so it is for another process, and after a restart.
+    // Another process, and a process after a restart, return the same commit.
     let restarted = Process::start(&store.log).await;
     same(
         &restarted.register(id, 1).await.expect("it has happened"),
         &first,
     );
     assert_eq!(whole(&store.log).await.len(), 2);
-    // Somebody else's refusal stays one.
+    // The refusal of another command stays a refusal.
     assert_eq!(
         process
             .register(command_id(), 1)
@@ -278,8 +278,8 @@ async fn the_same_command_again_gets_the_same_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_command_at_the_same_time_is_made_once() {
-    let (store, _place, process) = start().await;
+async fn a_command_that_is_sent_twice_at_once_is_committed_once() {
+    let (store, _dir, process) = start().await;
     let other = Process::start(&store.log).await;
     for round in 0..20 {
         let id = command_id();
@@ -309,8 +309,8 @@ async fn the_same_command_at_the_same_time_is_made_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_to_change_is_not_in_the_log() {
-    let (store, _place, process) = start().await;
+async fn a_command_without_events_is_not_in_the_log() {
+    let (store, _dir, process) = start().await;
     process.register(command_id(), 1).await.expect("made");
     let idle = process
         .appender
@@ -323,7 +323,7 @@ async fn nothing_to_change_is_not_in_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_contend_and_agree() {
-    let (store, _place, process) = start().await;
+    let (store, _dir, process) = start().await;
     let processes = [
         Arc::new(process),
         Arc::new(Process::start(&store.log).await),
@@ -369,12 +369,12 @@ async fn two_processes_contend_and_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_catalogue_is_not_shown_again() {
-    let (_store, _place, process) = start().await;
+async fn an_older_catalog_does_not_replace_a_newer_one() {
+    let (_store, _dir, process) = start().await;
     process.register(command_id(), 1).await.expect("made");
     let older = Catalog::clone(&process.projection.catalog());
     process.register(command_id(), 2).await.expect("made");
-    // An appender may come to show its own entry when somebody has read on past it.
+    // An appender may publish its own entry after the projection has folded later entries.
     process
         .projection
         .publish(older, &small_entry(1, command_id()));
@@ -383,7 +383,7 @@ async fn an_older_catalogue_is_not_shown_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_past_the_head_is_not_reached() {
-    let (_store, _place, process) = start().await;
+    let (_store, _dir, process) = start().await;
     assert!(
         process
             .projection
@@ -399,8 +399,8 @@ async fn a_position_past_the_head_is_not_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_event_stops_changes_and_says_why() {
-    let (store, _place, process) = start().await;
+async fn an_unknown_event_halts_changes_with_a_reason() {
+    let (store, _dir, process) = start().await;
     process.register(command_id(), 1).await.expect("made");
     let mut new = small_entry(2, command_id());
     new.commits[0].events.push(from_the_future());
@@ -425,7 +425,7 @@ async fn an_unknown_event_stops_changes_and_says_why() {
         v: 3,
     };
     assert_eq!(process.projection.halted(), Some(&unknown));
-    // Reads go on with what is known: nothing of that append is half folded.
+    // Reads continue with the last complete catalog. No part of the entry is folded.
     assert_eq!(process.projection.position(), Position(1));
     assert_eq!(process.projection.catalog().servers().len(), 1);
     assert_eq!(store.log.head().await.expect("a head"), Position(2));
@@ -441,15 +441,17 @@ fn from_the_future() -> StoredEvent {
     serde_json::from_str(event).expect("a stored event")
 }
 
-/// A year of changes to some servers: `of` commits in appends of 100.
-fn history(of: usize) -> Vec<Entry> {
+/// Returns a year of changes: this many commits, 100 in each entry.
+fn history(count: usize) -> Vec<Entry> {
     const SERVERS: usize = 200;
     let event = |n: usize| match n {
         n if n < SERVERS => registered(n),
         n if n % 3 == 0 => secret_set(n % SERVERS, &format!("user-{}", n % 7), "token"),
         n => enabled(n % SERVERS, n % 2 == 0),
     };
-    let commits: Vec<_> = (0..of).map(|n| commit(command_id(), &[event(n)])).collect();
+    let commits: Vec<_> = (0..count)
+        .map(|n| commit(command_id(), &[event(n)]))
+        .collect();
     let appends = commits.chunks(100).zip(1..);
     appends
         .map(|(commits, position)| entry(position, commits.to_vec()))
@@ -458,7 +460,7 @@ fn history(of: usize) -> Vec<Entry> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_and_the_tail_equal_a_full_fold() {
-    let (store, _place) = fresh(sqlite).await;
+    let (store, _dir) = fresh(sqlite).await;
     let entries = history(2_000);
     for entry in &entries {
         store.log.append(entry, &[]).await.expect("appended");
@@ -474,7 +476,7 @@ async fn a_snapshot_and_the_tail_equal_a_full_fold() {
             "from a snapshot at {at}"
         );
     }
-    // One that cannot be read, and one of another fold version, are no reason not to start.
+    // The process also starts with a snapshot that cannot be decoded, or of another fold version.
     let head = entries.len() as u64 + 1;
     for (fold, unreadable) in [(FOLD_VERSION, "{"), (FOLD_VERSION + 1, "{}")] {
         finished(&store, fold, head, &[unreadable.as_bytes()]).await;
@@ -487,7 +489,7 @@ async fn a_snapshot_and_the_tail_equal_a_full_fold() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_is_stored_as_its_server_wrote_it() {
-    let (store, _place) = fresh(sqlite).await;
+    let (store, _dir) = fresh(sqlite).await;
     let mut catalog = folded(&history(10));
     let written = "{\n  \"name\": \"echo\",\r\n\t\"inputSchema\": {\"type\": \"object\"}\n}";
     let tool: Box<RawValue> = serde_json::from_str(written).expect("JSON");
@@ -519,9 +521,9 @@ async fn a_tool_is_stored_as_its_server_wrote_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_on_a_long_log_is_quick() {
-    let (store, _place) = fresh(sqlite).await;
+    let (store, _dir) = fresh(sqlite).await;
     let mut entries = history(100_000);
-    // A beginning that this version cannot read: whoever folds it is stuck, so it is seen that nobody does.
+    // This version cannot fold the first entry, so a process that folded it would halt.
     let beginning: Vec<Event> = vec![registered(0)];
     let known = std::mem::replace(&mut entries[0].commits[0], commit(command_id(), &beginning));
     entries[0].commits[0].events.push(from_the_future());
@@ -545,8 +547,8 @@ async fn a_start_on_a_long_log_is_quick() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn snapshots_are_made_along_the_way() {
-    let (store, _place, process) = start().await;
+async fn snapshots_are_stored_while_the_log_grows() {
+    let (store, _dir, process) = start().await;
     for position in 1..=2_000 {
         store
             .log

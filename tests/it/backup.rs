@@ -1,4 +1,4 @@
-//! `mcp-api backup` under load, and `mcp-api restore`: what comes back is one moment of what was there.
+//! `mcp-api backup` under load, and `mcp-api restore`: a backup shows one point in time.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -32,7 +32,7 @@ fn wrong(output: Output) -> String {
     String::from_utf8(output.stderr).expect("UTF-8")
 }
 
-/// Everything that has happened.
+/// Returns all events of the log.
 async fn events(app: &App) -> Vec<Value> {
     let (mut all, mut after) = (Vec::new(), "0.0".to_owned());
     loop {
@@ -59,7 +59,7 @@ async fn servers(app: &App) -> Vec<Value> {
         .map(std::mem::take)
         .expect("servers");
     let known = |mut server: Value| {
-        // How it looks right now is no part of what is kept.
+        // The live status is not stored.
         let fields = server.as_object_mut().expect("a server");
         fields.retain(|field, _| !["status", "logs", "error", "details"].contains(&field.as_str()));
         server
@@ -67,7 +67,7 @@ async fn servers(app: &App) -> Vec<Value> {
     servers.into_iter().map(known).collect()
 }
 
-/// Changes without a pause until told to stop.
+/// Makes changes without a pause until `stop` is set.
 fn writer(app: &App, user: usize, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<u64> {
     let (http, url) = (app.http.clone(), app.url.clone());
     tokio::spawn(async move {
@@ -90,7 +90,7 @@ fn writer(app: &App, user: usize, stop: Arc<AtomicBool>) -> tokio::task::JoinHan
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_under_load_is_one_moment_of_it() {
+async fn a_backup_under_load_shows_one_point_in_time() {
     let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let stop = Arc::new(AtomicBool::new(false));
@@ -105,10 +105,10 @@ async fn a_backup_under_load_is_one_moment_of_it() {
                 .is_some_and(|all| all.len() > 40 * (n + 1))
         })
         .await;
-        let said = ok(tokio::task::block_in_place(|| {
+        let error = ok(tokio::task::block_in_place(|| {
             run(&dir, &["backup", &format!("copy-{n}")], &[])
         }));
-        assert!(said.contains("secrets.key in another place"), "{said}");
+        assert!(error.contains("secrets.key in another place"), "{error}");
     }
     stop.store(true, Ordering::Relaxed);
     for writer in join_all(writers).await {
@@ -131,8 +131,8 @@ async fn a_backup_under_load_is_one_moment_of_it() {
         for ending in ["", "-wal", "-shm"] {
             let _ = fs::remove_file(app.data().join(format!("mcp-api.sqlite{ending}")));
         }
-        let said = ok(run(&dir, &["restore", copy.to_str().expect("UTF-8")], &[]));
-        assert!(said.contains("secrets.key opens them"), "{said}");
+        let error = ok(run(&dir, &["restore", copy.to_str().expect("UTF-8")], &[]));
+        assert!(error.contains("secrets.key opens them"), "{error}");
         let store = app.data().join("mcp-api.sqlite");
         assert_eq!(
             fs::metadata(&store).expect("a store").permissions().mode() & 0o777,
@@ -140,16 +140,16 @@ async fn a_backup_under_load_is_one_moment_of_it() {
         );
         app.restart();
         let after = events(&app).await;
-        // The fixture has told its tools in the meantime: all else is what it was.
+        // The fixture may have recorded its tools meanwhile. Everything else is unchanged.
         let kept = after.len().min(before.len());
         assert_eq!(after[..kept], before[..kept]);
         lengths.push(after.len());
-        // Every secret that the log names is there, and opens.
+        // The Vault has every secret that the log names, and the key opens it.
         for user in 0..8 {
-            let told = format!("\"user\":\"u{user}\"");
+            let reported = format!("\"user\":\"u{user}\"");
             let set = after
                 .iter()
-                .filter(|event| event.to_string().contains(&told))
+                .filter(|event| event.to_string().contains(&reported))
                 .count();
             let args = app
                 .call(&format!("u{user}"), "fixture", "arguments", json!({}))
@@ -178,7 +178,7 @@ async fn a_backup_under_load_is_one_moment_of_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_overwritten_and_what_is_wrong_is_said() {
+async fn a_backup_overwrites_nothing_and_names_the_error() {
     let mut app = App::embedded();
     app.register("fixture", json!({ "enabled": false }))
         .await
@@ -186,55 +186,55 @@ async fn nothing_is_overwritten_and_what_is_wrong_is_said() {
     app.set_secret("ana", "fixture", "token", "v-a-l-u-e").await;
     let dir = app.dir.path().to_owned();
     let elsewhere = TempDir::new().expect("a folder");
-    let away = elsewhere.path().to_owned();
-    let copy = away.join("copy").display().to_string();
+    let other = elsewhere.path().to_owned();
+    let copy = other.join("copy").display().to_string();
     ok(run(&dir, &["backup", &copy], &[]));
-    assert!(wrong(run(&dir, &["backup", &copy], &[])).contains("is there already"));
+    assert!(wrong(run(&dir, &["backup", &copy], &[])).contains("exists already"));
     assert!(wrong(run(&dir, &["backup", "/nowhere/copy"], &[])).contains("cannot be written"));
     assert!(wrong(run(&dir, &["restore", &copy], &[])).contains("in use by another mcp-api"));
     app.terminate();
-    // Nobody serves it, and a backup is made all the same.
+    // A backup needs no running process.
     ok(run(&dir, &["backup", "copy"], &[]));
-    assert!(wrong(run(&dir, &["restore", &copy], &[])).contains("mcp-api.sqlite is there already"));
+    assert!(wrong(run(&dir, &["restore", &copy], &[])).contains("mcp-api.sqlite exists already"));
 
-    // Another folder: no key there, and none is made.
-    let said = ok(run(&away, &["restore", &copy], &[]));
-    assert!(said.contains("secrets.key does not open them"), "{said}");
+    // A restore into another folder creates no key.
+    let error = ok(run(&other, &["restore", &copy], &[]));
+    assert!(error.contains("secrets.key does not open them"), "{error}");
     let key = fs::read_to_string(app.data().join("secrets.key")).expect("a key");
-    fs::remove_file(away.join("data/mcp-api.sqlite")).expect("removed");
-    fs::write(away.join("data/mcp-api.sqlite-wal"), "of another").expect("written");
-    assert!(wrong(run(&away, &["restore", &copy], &[])).contains("sqlite-wal is there already"));
-    fs::remove_file(away.join("data/mcp-api.sqlite-wal")).expect("removed");
-    let said = ok(run(
-        &away,
+    fs::remove_file(other.join("data/mcp-api.sqlite")).expect("removed");
+    fs::write(other.join("data/mcp-api.sqlite-wal"), "of another").expect("written");
+    assert!(wrong(run(&other, &["restore", &copy], &[])).contains("sqlite-wal exists already"));
+    fs::remove_file(other.join("data/mcp-api.sqlite-wal")).expect("removed");
+    let error = ok(run(
+        &other,
         &["restore", &copy],
         &[("SECRETS_KEY", key.trim())],
     ));
     assert!(
-        said.contains("SECRETS_KEY opens them") && !said.contains(key.trim()),
-        "{said}"
+        error.contains("SECRETS_KEY opens them") && !error.contains(key.trim()),
+        "{error}"
     );
 
-    // What is no backup of ours, and what is half of one.
+    // Files that are no backup, and half of a backup.
     let whole = fs::read(&copy).expect("a copy");
     for (name, bytes) in [
         ("text", &b"hello"[..]),
         ("empty", b""),
         ("half", &whole[..whole.len() / 2]),
     ] {
-        let there = TempDir::new().expect("a folder");
-        let file = there.path().join(name);
+        let target = TempDir::new().expect("a folder");
+        let file = target.path().join(name);
         fs::write(&file, bytes).expect("written");
-        let said = wrong(run(
-            there.path(),
+        let error = wrong(run(
+            target.path(),
             &["restore", file.to_str().expect("UTF-8")],
             &[],
         ));
         assert!(
-            said.contains(name) && said.contains("cannot be copied"),
-            "{said}"
+            error.contains(name) && error.contains("cannot be copied"),
+            "{error}"
         );
-        let left: Vec<_> = fs::read_dir(there.path().join("data"))
+        let left: Vec<_> = fs::read_dir(target.path().join("data"))
             .expect("a folder")
             .flatten()
             .map(|f| f.file_name())
@@ -243,13 +243,13 @@ async fn nothing_is_overwritten_and_what_is_wrong_is_said() {
     }
     assert!(
         wrong(run(
-            &away,
+            &other,
             &["backup", "x"],
             &[("MONGO_URL", "mongodb://127.0.0.1/"), ("SECRETS_KEY", "k")]
         ))
         .contains("mongodump")
     );
     let nothing = TempDir::new().expect("a folder");
-    assert!(wrong(run(nothing.path(), &["backup", "x"], &[])).contains("there is no store yet"));
+    assert!(wrong(run(nothing.path(), &["backup", "x"], &[])).contains("target is no store yet"));
     app.restart();
 }

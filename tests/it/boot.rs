@@ -1,4 +1,4 @@
-//! Starts of the program on what an earlier one has left.
+//! Starts of the program on the data of an earlier process.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::processes::{is_alive, parent_of};
 use crate::wait::wait_until;
 
 #[tokio::test]
-async fn servers_and_their_tools_come_back() {
+async fn servers_and_their_tools_are_restored() {
     let mut app = App::embedded();
     let script = app.dir.path().join("server.py");
     fs::copy(fixture("server.py"), &script).expect("copied");
@@ -26,7 +26,7 @@ async fn servers_and_their_tools_come_back() {
         app.server("fixture").await,
     );
 
-    // From here on the server never answers again: what is listed is what was known.
+    // From here on the server never answers, so the list shows the recorded tools.
     fs::write(&script, "import sys\nsys.stdin.read()\n").expect("written");
     app.kill_and_restart();
     assert_eq!(
@@ -58,7 +58,7 @@ async fn servers_and_their_tools_come_back() {
 }
 
 #[tokio::test]
-async fn a_broken_and_a_hanging_server_delay_nobody() {
+async fn a_broken_and_a_hanging_server_delay_no_other_server() {
     let mut app = App::embedded();
     let hanging = json!({ "env": { "FIXTURE_START": "silent" }, "enabled": false });
     app.register("hanging", hanging).await.ok();
@@ -66,7 +66,7 @@ async fn a_broken_and_a_hanging_server_delay_nobody() {
         .await
         .ok();
     app.register_fixture("good").await.ok();
-    // Its start is not waited for: nobody listens any more when it is enabled.
+    // The client disconnects before the server is enabled.
     let enable = app
         .http
         .put(format!("{}/mcp/servers/hanging/enable", app.url))
@@ -95,7 +95,7 @@ async fn a_broken_and_a_hanging_server_delay_nobody() {
         body["server"]["status"] == "error"
     })
     .await;
-    // A call to what hangs fails within its own time.
+    // A call to the hanging server fails within the time limit of the call.
     let body =
         json!({ "serverName": "hanging", "methodName": "echo", "args": {}, "timeoutMs": 200 });
     let error = app.post("/mcp/tool/call", body).await.fails(504, "timeout");
@@ -114,7 +114,7 @@ async fn a_start_may_take_longer_than_a_lease() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_by_a_kill_right_after_an_answer() {
+async fn a_kill_right_after_an_answer_loses_nothing() {
     let mut app = App::start();
     for round in 0..5 {
         let name = format!("server-{round}");
@@ -130,7 +130,7 @@ async fn nothing_is_lost_by_a_kill_right_after_an_answer() {
 }
 
 #[tokio::test]
-async fn the_children_of_a_killed_program_are_gone_before_its_successor_needs_them() {
+async fn the_children_of_a_killed_program_end_before_the_next_process_starts_them() {
     let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
@@ -144,14 +144,13 @@ async fn the_children_of_a_killed_program_are_gone_before_its_successor_needs_th
     assert_ne!(app.pid_of("fixture").await, pid);
 }
 
-/// While a server that is known to be broken is tried again, nobody waits for the next try to fail.
 #[tokio::test]
-async fn calls_to_a_broken_server_fail_at_once_also_while_it_is_tried_again() {
+async fn calls_to_a_broken_server_fail_at_once_while_it_restarts() {
     let app = App::start();
     let silent = json!({ "env": { "FIXTURE_START": "silent" }, "startupTimeout": 8000 });
     let answer = app.register("silent", silent).await.ok();
     assert_eq!(answer["server"]["status"], "error");
-    // Long enough to fall into several tries and the pauses between them.
+    // Several starts and the pauses between them fall into this time.
     let began = Instant::now();
     let mut calls = 0;
     while began.elapsed() < Duration::from_secs(12) {
@@ -166,7 +165,7 @@ async fn calls_to_a_broken_server_fail_at_once_also_while_it_is_tried_again() {
         calls += 1;
     }
     assert!(calls > 3, "{calls} calls");
-    // Whoever asks for a new try gets one, and sees how it ended.
+    // An explicit enable starts the server once more and returns the result of this start.
     let asked = Instant::now();
     let answer = app.put("/mcp/servers/silent/enable", json!({})).await.ok();
     assert_eq!(answer["server"]["status"], "error");

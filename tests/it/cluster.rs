@@ -1,4 +1,4 @@
-//! What only many processes can show: facades and workers with a real NATS and a real MongoDB.
+//! Several facades and workers with a real NATS and a real MongoDB.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,12 +13,12 @@ use crate::processes::{is_alive, parent_of, signal};
 use crate::services::mongod::Mongod;
 use crate::wait::{block_until, wait_until};
 
-/// A process's servers are with another one by then: its lease is over after 12 s.
+/// After this time another worker owns the servers of a dead one, because the lease ends after 12 s.
 const MOVED: Duration = Duration::from_secs(60);
-/// What is away is told within a second, and a busy machine takes a little longer.
+/// A request fails within a second if a service is unavailable, and a busy machine needs a little longer.
 const AT_ONCE: Duration = Duration::from_secs(9);
 
-/// The worker that runs the process of a server.
+/// Returns the number of the worker that runs the process of a server.
 fn worker_of(app: &App, pid: u32) -> usize {
     let worker = parent_of(parent_of(pid));
     app.processes
@@ -27,7 +27,7 @@ fn worker_of(app: &App, pid: u32) -> usize {
         .expect("one of ours")
 }
 
-/// The processes of the fixture server that are alive.
+/// Returns the live processes of the fixture server.
 fn fixtures(app: &App) -> Vec<u32> {
     let ours = crate::processes::left_of(app.dir.path()).into_iter();
     ours.filter(|(_, line)| line.contains("server.py") && !line.contains("guard"))
@@ -53,8 +53,8 @@ async fn the_servers_of_a_killed_worker_move() {
     let worker = worker_of(&app, pid);
     app.processes[worker].kill();
     let began = Instant::now();
-    // Asked meanwhile, it waits for the move. An ask that went to the dead one's connection before the bus had
-    // noticed is as lost as a call under way, and said to be.
+    // A call waits for the new owner. An ask that the bus delivered to the dead worker is lost like a running
+    // call, and the answer says so.
     let first = app.call("default", "fixture", "pid", json!({})).await;
     let moved = match first.body["code"] == "outcome_unknown" {
         true => app.pid_of("fixture").await,
@@ -70,7 +70,7 @@ async fn the_servers_of_a_killed_worker_move() {
     );
     assert!(began.elapsed() < MOVED, "{:?}", began.elapsed());
     assert!(moved != pid && !is_alive(pid));
-    // And without being asked.
+    // The server also moves without a call.
     let worker = worker_of(&app, moved);
     app.processes[worker].kill();
     let began = Instant::now();
@@ -101,7 +101,7 @@ async fn the_servers_of_a_draining_worker_move_at_once() {
     crate::processes::under_way(pid, 1).await;
     signal(app.processes[worker].pid(), "TERM");
     let began = Instant::now();
-    // The first calls may come before the signal.
+    // The first calls may arrive before the signal.
     let mut moved = pid;
     wait_until("it has moved", async || {
         moved = app.pid_of("fixture").await;
@@ -123,13 +123,13 @@ async fn the_servers_of_a_draining_worker_move_at_once() {
 }
 
 #[tokio::test]
-async fn a_worker_that_stood_still_does_not_run_what_was_taken_over() {
+async fn a_worker_that_was_stopped_does_not_run_servers_that_others_took_over() {
     let app = App::distributed(2, &[("LEASE_TTL", "4s")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
     let stopped = app.processes[worker_of(&app, pid)].pid();
     signal(stopped, "STOP");
-    // Watched all the time: never are there two.
+    // At no time are there two processes of the server.
     let most = Arc::new(AtomicUsize::new(0));
     let (seen, dir, done) = (
         most.clone(),
@@ -148,10 +148,10 @@ async fn a_worker_that_stood_still_does_not_run_what_was_taken_over() {
     });
     let until = Instant::now() + PATIENCE;
     let moved = loop {
-        // What was sent to the one that stands still is lost, and said to be.
-        let told = call(&app.http, &app.url, "pid", json!({})).await;
-        if told.status == 200 {
-            break told.ok()["data"]["content"]
+        // A call that the stopped worker has received is lost, and the answer says so.
+        let reported = call(&app.http, &app.url, "pid", json!({})).await;
+        if reported.status == 200 {
+            break reported.ok()["data"]["content"]
                 .as_str()
                 .expect("a pid")
                 .parse::<u32>()
@@ -160,7 +160,7 @@ async fn a_worker_that_stood_still_does_not_run_what_was_taken_over() {
         assert!(
             Instant::now() < until,
             "nobody takes it over: {}",
-            told.body
+            reported.body
         );
     };
     assert!(moved != pid && !is_alive(pid));
@@ -187,7 +187,7 @@ async fn replicas_each_spread_the_load() {
     let calls = (0..60).map(|_| async { app.pid_of("fixture").await });
     let pids: HashSet<_> = futures::future::join_all(calls).await.into_iter().collect();
     assert_eq!(pids.len(), 3, "a process in each worker");
-    // All of them hear of a restart, whoever was told of it.
+    // Every worker restarts the server, whichever worker received the command.
     app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
     wait_until("all were restarted", async || {
         pids.iter().all(|pid| !is_alive(*pid))
@@ -196,7 +196,7 @@ async fn replicas_each_spread_the_load() {
 }
 
 #[tokio::test]
-async fn what_one_facade_has_changed_another_shows() {
+async fn a_change_through_one_facade_is_visible_at_another() {
     let mut app = App::distributed(1, &[]);
     let other = app.add("api");
     let other = app.processes[other].url.clone();
@@ -242,7 +242,8 @@ async fn large_bodies_pass() {
     );
 }
 
-/// Calls all the time, through all facades in turn, and counts; a facade that takes no connection is passed over.
+/// Calls without a pause, through all facades in turn, and counts the outcomes. A facade that accepts no connection
+/// is skipped.
 struct Load {
     stop: Arc<AtomicBool>,
     callers: Vec<tokio::task::JoinHandle<()>>,
@@ -258,7 +259,7 @@ impl Load {
         let callers = (0..8).map(|n| {
             let (stop, outcomes, urls) = (stop.clone(), outcomes.clone(), urls.clone());
             tokio::spawn(async move {
-                // A connection for each call: what was kept open may be closed under its next request.
+                // Each call has a connection of its own, because a facade may close an idle one under the next request.
                 let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
                 for turn in n.. {
                     if stop.load(Ordering::Relaxed) {
@@ -310,13 +311,13 @@ async fn a_rolling_restart_fails_no_call() {
     let dir = app.dir.path().to_owned();
     let count = app.processes.len();
     for n in (0..count).chain(0..count) {
-        // As whatever balances the load does: no new requests for the one that ends.
+        // A load balancer sends no new requests to a facade that ends.
         let facades = [0, second].into_iter().filter(|facade| *facade != n);
         *urls.lock().expect("urls") = facades
             .map(|facade| app.processes[facade].url.clone())
             .collect();
         signal(app.processes[n].pid(), "TERM");
-        // Waited for on a thread that may be blocked.
+        // This wait blocks its thread.
         let process = &mut app.processes[n];
         let status = tokio::task::spawn_blocking({
             let pid = process.pid();
@@ -346,7 +347,7 @@ async fn a_rolling_restart_fails_no_call() {
 }
 
 #[tokio::test]
-async fn without_nats_reads_go_on_and_all_heals() {
+async fn without_nats_reads_continue_and_the_processes_recover() {
     let mut app = App::distributed(1, &[]);
     app.register_fixture("fixture").await.ok();
     app.pid_of("fixture").await;
@@ -377,7 +378,7 @@ async fn without_nats_reads_go_on_and_all_heals() {
 }
 
 #[tokio::test]
-async fn without_mongo_warm_calls_go_on_and_all_heals() {
+async fn without_mongo_warm_calls_continue_and_the_processes_recover() {
     let mut set = Mongod::set(1).await;
     let mut services = Services::start();
     services.mongo_url = Mongod::url(&set);
@@ -395,7 +396,7 @@ async fn without_mongo_warm_calls_go_on_and_all_heals() {
         .await
         .fails(503, "unavailable");
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
-    // When its lease is over the server ends; then its calls say why, and at once.
+    // The server ends with its lease. After that its calls fail at once with the reason.
     let over = async || {
         app.call("default", "fixture", "pid", json!({}))
             .await
@@ -425,18 +426,19 @@ async fn a_start_waits_for_its_services_and_says_so() {
     let dir = tempfile::TempDir::new().expect("a temporary folder");
     let mut services = Services::start();
     services.nats.kill();
-    let (env, log, place) = (
+    let (env, log, data_dir) = (
         services.env(),
         dir.path().join("log"),
         dir.path().to_owned(),
     );
     let starting = tokio::task::spawn_blocking({
         let log = log.clone();
-        move || Process::start(&place, log, env)
+        move || Process::start(&data_dir, log, env)
     });
     let waits = || {
-        std::fs::read_to_string(&log)
-            .is_ok_and(|log| log.contains("waiting for a service") && log.contains("NATS"))
+        std::fs::read_to_string(&log).is_ok_and(|log| {
+            log.contains("the program waits for a service") && log.contains("NATS")
+        })
     };
     wait_until("the process logs that it waits for NATS", async || waits()).await;
     services.nats.restart();

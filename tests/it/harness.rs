@@ -1,4 +1,4 @@
-//! Starts the real program on a folder and a port of its own, and speaks HTTP to it.
+//! Starts the real program on a new folder and a free port, and sends HTTP requests to it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,23 +13,23 @@ use tokio::net::TcpStream;
 
 use crate::process::owned;
 pub use crate::process::{Process, Services, command};
-use crate::processes::{assert_nobody_left, signal};
+use crate::processes::{assert_no_process_left, signal};
 pub use crate::wait::PATIENCE;
 use crate::wait::{block_until, wait_at_most};
 
-/// The running program: one process, or a facade and three workers with real services, as the variable
-/// `MCP_TEST_DISTRIBUTED` says. Dropped, it is killed, and all its children must be gone with it.
+/// The running program: one process, or a facade and three workers with real services if `MCP_TEST_DISTRIBUTED` is set.
+/// Dropping it kills all processes, and fails the test if a child process survives.
 pub struct App {
     pub url: String,
     pub dir: TempDir,
     pub http: reqwest::Client,
     env: Vec<(String, String)>,
-    /// The first one answers HTTP.
+    /// The first process answers HTTP requests.
     pub processes: Vec<Process>,
     pub services: Option<Services>,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -37,7 +37,7 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// Workers of a distributed program.
+/// The number of workers of a distributed program.
 const WORKERS: usize = 3;
 
 impl App {
@@ -45,7 +45,7 @@ impl App {
         Self::start_with(&[])
     }
 
-    /// Starts with further variables, on an empty folder.
+    /// Starts the program with further variables on an empty folder.
     pub fn start_with(env: &[(&str, &str)]) -> Self {
         match std::env::var_os("MCP_TEST_DISTRIBUTED") {
             Some(_) => Self::distributed(WORKERS, env),
@@ -53,7 +53,7 @@ impl App {
         }
     }
 
-    /// One process that needs nothing, whatever the variable says: for what only that can show.
+    /// Starts one process in both setups.
     pub fn embedded() -> Self {
         Self::embedded_with(&[])
     }
@@ -62,7 +62,7 @@ impl App {
         Self::start_on(None, 0, env)
     }
 
-    /// A facade and so many workers, whatever the variable says.
+    /// Starts a facade and workers in both setups.
     pub fn distributed(workers: usize, env: &[(&str, &str)]) -> Self {
         Self::start_on(Some(Services::start()), workers, env)
     }
@@ -76,7 +76,7 @@ impl App {
         )
     }
 
-    /// Starts on a folder that may hold data already.
+    /// Starts the program on a folder that may hold data.
     pub fn start_in(
         dir: TempDir,
         services: Option<Services>,
@@ -108,7 +108,7 @@ impl App {
                     self.dir.path().to_owned(),
                     self.dir.path().join(format!("log.{n}")),
                 );
-                // Side by side: each takes a while.
+                // All processes start at once, because each start takes a while.
                 std::thread::spawn(move || Process::start(&dir, log, env))
             })
             .collect();
@@ -132,12 +132,12 @@ impl App {
         env
     }
 
-    /// Starts one more process with those roles; its number is given.
+    /// Starts one more process with roles, and returns its number.
     pub fn add(&mut self, roles: &str) -> usize {
         self.add_with(roles, &[])
     }
 
-    /// The same, with further variables.
+    /// Starts one more process with roles and further variables, and returns its number.
     pub fn add_with(&mut self, roles: &str, more: &[(&str, &str)]) -> usize {
         let log = self
             .dir
@@ -149,13 +149,13 @@ impl App {
         self.processes.len() - 1
     }
 
-    /// Starts again on the same folder with these variables alone. It must have ended.
+    /// Starts the ended program again on the same folder, with these variables only.
     pub fn restart_with(&mut self, env: &[(&str, &str)]) {
         self.env = owned(env);
         self.restart();
     }
 
-    /// Starts again on the same folder. It must have ended.
+    /// Starts the ended program again on the same folder.
     pub fn restart(&mut self) {
         self.start_all(self.processes.len() - 1);
     }
@@ -174,7 +174,7 @@ impl App {
         self.processes[0].pid()
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits until all processes have ended.
     pub fn terminate(&mut self) -> std::process::ExitStatus {
         self.processes
             .iter()
@@ -182,13 +182,13 @@ impl App {
         self.wait()
     }
 
-    /// Waits for the end, which somebody has asked for.
+    /// Waits until all processes have ended.
     pub fn wait(&mut self) -> std::process::ExitStatus {
         let ends: Vec<_> = self.processes.iter_mut().map(Process::wait).collect();
         ends[0]
     }
 
-    /// Everything the program has logged.
+    /// Returns the log of all processes.
     pub fn log(&self) -> String {
         let logs = self
             .processes
@@ -254,7 +254,7 @@ impl App {
         self.post("/mcp/tool/call", body).await
     }
 
-    /// Calls a tool that answers with one text, and gives that.
+    /// Calls a tool and returns its text result.
     pub async fn text(&self, server: &str, tool: &str, args: Value) -> String {
         let answer = self.call("default", server, tool, args).await.ok();
         answer["data"]["content"]
@@ -263,7 +263,7 @@ impl App {
             .to_owned()
     }
 
-    /// The process of a fixture server.
+    /// Returns the process id of a fixture server.
     pub async fn pid_of(&self, server: &str) -> u32 {
         self.text(server, "pid", json!({}))
             .await
@@ -271,7 +271,8 @@ impl App {
             .expect("a pid")
     }
 
-    /// The same, once it has nothing to do: only then do its threads count the calls that come.
+    /// Waits until a fixture server executes no call, and returns its process id. From then on, its threads count the
+    /// calls.
     pub async fn idle(&self, server: &str) -> u32 {
         let pid = self.pid_of(server).await;
         crate::processes::idle(pid).await;
@@ -282,7 +283,7 @@ impl App {
         self.get(&format!("/mcp/servers/{name}")).await.ok()["server"].take()
     }
 
-    /// Everything that has happened, by `<type>` and `<subject>`.
+    /// Returns all events as `<type> <subject>`.
     pub async fn happened(&self) -> Vec<String> {
         let events = self.get("/events?limit=1000").await.ok();
         let events = events["events"].as_array().expect("events");
@@ -299,7 +300,7 @@ impl App {
             .collect()
     }
 
-    /// One figure of `/metrics`: the line that begins with the name and has all the labels.
+    /// Returns one value of `/metrics`: the line that begins with the name and contains all labels.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let text = self.get("/metrics").await.body;
         let labels: Vec<_> = labels
@@ -321,7 +322,7 @@ impl App {
         })
     }
 
-    /// Sends these bytes as they are, and reads the whole answer: status, head and body.
+    /// Sends a request as raw bytes, and returns the status, the head and the body of the response.
     pub async fn raw(&self, request: &str) -> (u16, String, Value) {
         let mut stream = TcpStream::connect(self.url.strip_prefix("http://").expect("a URL"))
             .await
@@ -362,7 +363,7 @@ impl Drop for App {
             let _ = process.child.wait();
         });
         if !std::thread::panicking() {
-            assert_nobody_left(self.dir.path());
+            assert_no_process_left(self.dir.path());
         } else {
             eprintln!("--- the program's log\n{}", self.log());
         }
@@ -370,7 +371,7 @@ impl Drop for App {
 }
 
 impl Answer {
-    /// The body of a success.
+    /// Returns the body of a success.
     pub fn ok(self) -> Value {
         assert_eq!(
             (self.status, &self.body["success"]),
@@ -381,7 +382,7 @@ impl Answer {
         self.body
     }
 
-    /// Checks a failure's status and code, and gives its sentence.
+    /// Checks the status and the code of a failure, and returns its sentence.
     pub fn fails(self, status: u16, code: &str) -> String {
         assert_eq!(
             (self.status, &self.body["code"]),
@@ -394,7 +395,7 @@ impl Answer {
     }
 }
 
-/// Sends a request and reads its JSON.
+/// Sends a request and returns the response with its JSON.
 pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.expect("an answer");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -407,7 +408,7 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     }
 }
 
-/// Starts the program where it must refuse, and gives what it said.
+/// Starts the program, which must refuse to start, and returns its error output.
 pub fn refused(dir: &Path, env: &[(&str, &str)]) -> String {
     let mut command = command(dir, &owned(env));
     let mut child = command
@@ -425,7 +426,7 @@ pub fn refused(dir: &Path, env: &[(&str, &str)]) -> String {
     String::from_utf8(output.stderr).expect("UTF-8")
 }
 
-/// Python itself: what is found under its name may be a script that starts slowly.
+/// Returns the path of the Python interpreter, because `python3` may be a script that starts slowly.
 pub fn python() -> &'static str {
     static PYTHON: LazyLock<String> = LazyLock::new(|| {
         let asked = Command::new("python3")

@@ -6,7 +6,7 @@ use crate::harness::App;
 use crate::processes::signal;
 
 #[tokio::test]
-async fn probes_answer() {
+async fn the_probes_answer() {
     let app = App::start();
     assert_eq!(app.get("/healthz").await.ok(), json!({ "success": true }));
     assert_eq!(
@@ -16,7 +16,7 @@ async fn probes_answer() {
 }
 
 #[tokio::test]
-async fn figures_move() {
+async fn metrics_count_calls_and_children() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "message", "hers").await;
@@ -42,7 +42,7 @@ async fn figures_move() {
     )
     .await
     .fails(502, "upstream_error");
-    // Names that are no tool's are counted under one name: nobody fills the memory with them.
+    // Calls of unknown tools share one label, so that invented names fill no memory.
     for n in 0..3 {
         app.call("ben", "fixture", &format!("made-up-{n}"), json!({}))
             .await
@@ -109,12 +109,12 @@ async fn figures_move() {
     assert_eq!(
         app.metric("mcp_api_call_seconds_count", &echo).await,
         None,
-        "its figures go with it"
+        "the metrics of a deleted server are removed"
     );
 }
 
 #[tokio::test]
-async fn the_description_is_whole_and_the_page_needs_no_network() {
+async fn the_openapi_document_is_complete_and_its_page_needs_no_network() {
     let app = App::start();
     let description = app.get("/openapi.json").await.body;
     let paths = description["paths"].as_object().expect("paths");
@@ -144,7 +144,10 @@ async fn the_description_is_whole_and_the_page_needs_no_network() {
     assert!(files.len() >= 3, "{page}");
     for file in files {
         let file = file.trim_start_matches("./");
-        assert!(!file.contains("//"), "{file} is of the network, not ours");
+        assert!(
+            !file.contains("//"),
+            "the page loads {file} from the network"
+        );
         let answer = app.get(&format!("/docs/{file}")).await;
         assert_eq!(answer.status, 200, "{file}");
         assert!(
@@ -167,7 +170,7 @@ async fn the_description_is_whole_and_the_page_needs_no_network() {
 }
 
 #[tokio::test]
-async fn a_deleted_server_takes_its_figures_along() {
+async fn deleting_a_server_removes_its_metrics() {
     let app = App::embedded();
     app.register_fixture("passing").await.ok();
     app.call("ana", "passing", "echo", json!({})).await.ok();

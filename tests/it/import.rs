@@ -18,12 +18,12 @@ const KEY: &str = "secret";
 /// algorithm (AES-256-GCM under SHA-256 of the key, no associated data).
 const GHP_TEST: &str = "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";
 
-struct Original {
+struct Predecessor {
     database: Database,
     url: String,
 }
 
-impl Original {
+impl Predecessor {
     async fn fill(more: &[(&str, Vec<Document>)]) -> Self {
         let server = |name: &str| doc! { "name": name, "command": python(), "args": ["-u", fixture("server.py")] };
         let mut all = server("all.of-it");
@@ -54,11 +54,11 @@ impl Original {
             ("secrets", secrets),
             ("mcpOAuthTokens", tokens),
         ];
-        Self::of(&[&all, more].concat()).await
+        Self::with_collections(&[&all, more].concat()).await
     }
 
     /// One that has nothing else.
-    async fn of(collections: &[(&str, Vec<Document>)]) -> Self {
+    async fn with_collections(collections: &[(&str, Vec<Document>)]) -> Self {
         let name = format!("o{}", uuid::Uuid::new_v4().simple());
         let url = Mongod::shared().replacen("/?", &format!("/{name}?"), 1);
         let database = Client::with_uri_str(&url)
@@ -128,8 +128,8 @@ async fn argument(app: &App, user: &str, server: &str, name: &str) -> Value {
     args[name].clone()
 }
 
-async fn is_taken_over(app: &App) {
-    let original = Original::fill(&[]).await;
+async fn assert_imported(app: &App) {
+    let original = Predecessor::fill(&[]).await;
     let before = original.all().await;
     let (well, said) = original.import(app, &[]);
     assert!(
@@ -216,19 +216,19 @@ async fn is_taken_over(app: &App) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_original_is_taken_over_into_one_process() {
-    is_taken_over(&App::embedded()).await;
+async fn a_predecessor_is_imported_into_one_process() {
+    assert_imported(&App::embedded()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_original_is_taken_over_into_many_processes() {
+async fn a_predecessor_is_imported_into_many_processes() {
     let app = App::distributed(2, &[]);
     app.until("/readyz", |body| body["success"] == true).await;
-    is_taken_over(&app).await;
+    assert_imported(&app).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
+async fn data_that_cannot_be_imported_is_reported_and_the_rest_is_imported() {
     let app = App::embedded();
     let secret = |key: &str, more: Document| {
         let mut secret = doc! { "username": "ana", "key": key, "value": GHP_TEST };
@@ -276,7 +276,7 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
             vec![doc! { "serverName": "remote", "accessToken": "nothing that opens" }],
         ),
     ];
-    let original = Original::fill(&more).await;
+    let original = Predecessor::fill(&more).await;
     let wanted = [
         "the server a b: the name must be 1 to 64 letters",
         "the server nothing: command is missing",
@@ -339,7 +339,7 @@ async fn what_cannot_be_taken_is_said_and_the_rest_is_taken() {
 }
 
 /// Packages as the original writes them down, each with its server.
-async fn with_packages(app: &App) -> Original {
+async fn with_packages(app: &App) -> Predecessor {
     let folder = "packages/modelcontextprotocol-server-memory";
     let memory = |server: &str| {
         doc! { "name": MEMORY, "version": MEMORY_OLD, "installPath": folder, "status": "installed",
@@ -370,7 +370,7 @@ async fn with_packages(app: &App) -> Original {
     let mut hidden = time("hidden");
     hidden.extend(doc! { "pipIndexUrl": "http://ana:h-u-s-h@127.0.0.1:9/simple" });
     let secret = |key: &str| doc! { "username": "ana", "key": key, "value": GHP_TEST };
-    Original::of(&[
+    Predecessor::with_collections(&[
         (
             "packages",
             vec![memory("memory"), memory("taken"), time("time"), hidden],
@@ -393,7 +393,7 @@ async fn with_packages(app: &App) -> Original {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn packages_are_installed_anew_with_their_servers() {
+async fn imported_packages_are_installed_with_their_servers() {
     let app = packages::start();
     app.register_fixture("taken").await.ok();
     let original = with_packages(&app).await;

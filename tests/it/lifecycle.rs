@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{App, answer, fixture, python};
 use crate::process::binary;
-use crate::processes::{assert_nobody_left, is_alive, parent_of, signal, under_way, zombies_of};
+use crate::processes::{
+    assert_no_process_left, is_alive, parent_of, signal, under_way, zombies_of,
+};
 use crate::wait::wait_until;
 
 #[tokio::test]
@@ -30,7 +32,7 @@ async fn nothing_outlives_a_killed_program() {
         !is_alive(server) && !is_alive(grandchild)
     })
     .await;
-    assert_nobody_left(app.dir.path());
+    assert_no_process_left(app.dir.path());
 }
 
 #[tokio::test]
@@ -276,8 +278,7 @@ async fn hung_servers_leave_permits_for_other_servers() {
     let mut calls = Vec::new();
     for server in hung {
         let pid = app.idle(server).await;
-        let body =
-            json!({ "serverName": server, "methodName": "sleep", "args": { "ms": 60_000 }, "timeoutMs": 60_000 });
+        let body = json!({ "serverName": server, "methodName": "sleep", "args": { "ms": 60_000 }, "timeoutMs": 60_000 });
         for _ in 0..16 {
             let call = app.http.post(format!("{}/mcp/tool/call", app.url));
             calls.push(tokio::spawn(call.json(&body).send()));

@@ -14,17 +14,17 @@ use crate::harness::{App, PATIENCE, answer};
 use crate::processes::signal;
 use crate::wait::wait_until;
 
-/// Somebody who follows the log on a connection of its own.
+/// A client that follows the log on a connection of its own.
 struct Listener {
     stream: TcpStream,
     text: Vec<u8>,
 }
 
-/// What a stream told last.
+/// The last message of a stream.
 #[derive(Debug, PartialEq)]
-enum Told {
+enum StreamMessage {
     Event(String),
-    /// The server has ended the stream, or was ended.
+    /// The program has ended the stream, or has ended itself.
     End,
 }
 
@@ -49,7 +49,7 @@ impl Listener {
             .parse()
             .expect("an address");
         let socket = TcpSocket::new_v4().expect("a socket");
-        // What waits, waits with the program and not in the kernel.
+        // Unread bytes stay in the program and not in the kernel.
         socket.set_recv_buffer_size(64 << 10).expect("a buffer");
         let mut stream = socket.connect(address).await.ok()?;
         let last = last.map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
@@ -83,34 +83,34 @@ impl Listener {
         }
     }
 
-    /// The id of the next event that was told whole.
-    async fn next(&mut self) -> Told {
+    /// Returns the id of the next complete event.
+    async fn next(&mut self) -> StreamMessage {
         let (mut id, mut whole) = (None, false);
         while let Some(line) = self.line().await {
             match line.split_once(": ") {
                 Some(("id", event)) => id = Some(event.to_owned()),
                 Some(("data", data)) => whole = data.ends_with('}'),
-                _ if line.is_empty() && whole => return Told::Event(id.expect("an id")),
+                _ if line.is_empty() && whole => return StreamMessage::Event(id.expect("an id")),
                 _ => {}
             }
         }
-        Told::End
+        StreamMessage::End
     }
 
-    /// Reads until this event was told; what was told is given.
+    /// Reads up to this event, and returns the ids of all events on the way.
     async fn until(&mut self, id: &str) -> Vec<String> {
-        let mut told = vec![];
-        while told.last().is_none_or(|last| last != id) {
+        let mut received = vec![];
+        while received.last().is_none_or(|last| last != id) {
             match self.next().await {
-                Told::Event(id) => told.push(id),
-                Told::End => panic!("the stream has ended before {id}"),
+                StreamMessage::Event(id) => received.push(id),
+                StreamMessage::End => panic!("the stream has ended before {id}"),
             }
         }
-        told
+        received
     }
 }
 
-/// The ids of everything that has happened.
+/// Returns the ids of all events.
 async fn all(app: &App) -> Vec<String> {
     let (mut all, mut after) = (Vec::new(), "0.0".to_owned());
     loop {
@@ -131,7 +131,7 @@ async fn all(app: &App) -> Vec<String> {
     }
 }
 
-/// Milliseconds of CPU a process has used.
+/// Returns the CPU time of a process in milliseconds.
 fn cpu(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
     let fields: Vec<_> = stat
@@ -161,7 +161,7 @@ async fn app() -> App {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_listeners_cost_one_read_of_the_log() {
+async fn a_thousand_listeners_share_one_read_of_the_log() {
     const LISTENERS: usize = 1000;
     let app = app().await;
     let mut listeners = Vec::new();
@@ -187,14 +187,14 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
     toggle(&app, 20).await;
     let ids = all(&app).await;
     let wanted = &ids[first.len()..];
-    let told = join_all(
+    let received = join_all(
         listeners
             .iter_mut()
             .map(|listener| listener.until(&ids[ids.len() - 1])),
     )
     .await;
-    assert!(told.iter().all(|told| told == wanted));
-    // One a move, and a few for those that had not yet heard of the last one.
+    assert!(received.iter().all(|received| received == wanted));
+    // One read for each change, and a few for listeners that had not received the last event.
     let reads = app
         .metric("mcp_api_event_stream_reads_total", &[])
         .await
@@ -212,9 +212,32 @@ async fn a_thousand_listeners_cost_one_read_of_the_log() {
     );
 }
 
-/// Who begins to listen while much happens neither misses what came in between nor hears it twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn listeners_that_come_in_the_middle_hear_everything_once() {
+async fn listeners_that_replay_share_the_reads_of_the_log() {
+    const LISTENERS: usize = 100;
+    let app = app().await;
+    toggle(&app, 300).await;
+    let ids = all(&app).await;
+    let reads = async || {
+        let reads = app.metric("mcp_api_event_stream_reads_total", &[]).await;
+        reads.expect("a figure")
+    };
+    let before = reads().await;
+    let replay = async || {
+        let mut listener = Listener::open(&app.url, None, "").await;
+        listener.until(&ids[ids.len() - 1]).await
+    };
+    let replays = join_all((0..LISTENERS).map(|_| replay())).await;
+    assert!(replays.iter().all(|replayed| *replayed == ids));
+    let cost = reads().await - before;
+    assert!(
+        cost < LISTENERS as f64 / 2.0,
+        "{cost} reads for {LISTENERS} replays"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_that_connect_during_changes_receive_every_event_once() {
     let app = app().await;
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..16)
@@ -235,7 +258,7 @@ async fn listeners_that_come_in_the_middle_hear_everything_once() {
     }
 }
 
-/// Sets a secret again and again, until told to stop.
+/// Sets a secret repeatedly until `stop` is set.
 fn secrets(app: &App, user: usize, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<()> {
     let (http, url) = (app.http.clone(), format!("{}/secrets/set", app.url));
     let secret = json!({ "username": format!("u{user}"), "serverName": "off", "secretName": "n", "secretValue": "v" });
@@ -246,9 +269,8 @@ fn secrets(app: &App, user: usize, stop: Arc<AtomicBool>) -> tokio::task::JoinHa
     })
 }
 
-/// What another facade has told already is no reason to send a listener away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_facade_that_is_behind_reads_on_first() {
+async fn a_facade_that_is_behind_folds_the_log_first() {
     let mut app = App::distributed(1, &[]);
     let second = app.add("api");
     app.register("off", json!({ "command": "/nowhere", "enabled": false }))
@@ -268,12 +290,12 @@ async fn a_facade_that_is_behind_reads_on_first() {
         app.put("/mcp/servers/off/enable", json!({})).await.ok();
         assert_eq!(
             listener.next().await,
-            Told::Event(all(&app).await.pop().expect("an id"))
+            StreamMessage::Event(all(&app).await.pop().expect("an id"))
         );
     }
 }
 
-/// The URLs of the facades that run.
+/// The URLs of the running facades.
 #[derive(Clone)]
 struct Facades(Arc<Mutex<Vec<String>>>);
 
@@ -309,36 +331,36 @@ fn writer(
     })
 }
 
-/// Follows the log over ends and changes of facade; the ids that were told.
+/// Follows the log across several facades, and returns the ids of all events.
 async fn follow(
     facades: Facades,
     subject: &'static str,
     until: Arc<tokio::sync::watch::Sender<String>>,
 ) -> Vec<String> {
-    let (mut told, mut ends) = (Vec::<String>::new(), until.subscribe());
+    let (mut received, mut ends) = (Vec::<String>::new(), until.subscribe());
     for turn in 0.. {
-        let last = told.last().map(String::as_str);
+        let last = received.last().map(String::as_str);
         let opened = Listener::try_open(&facades.url(turn), last, subject).await;
         let Some(mut listener) = opened else {
             continue;
         };
-        // To another one now and then, without a reason.
+        // The client sometimes changes the facade without a reason.
         for _ in 0..40 {
             let next = tokio::select! {
                 next = listener.next() => next,
-                _ = ends.wait_for(|end| told.last() == Some(end)) => return told,
+                _ = ends.wait_for(|end| received.last() == Some(end)) => return received,
             };
             match next {
-                Told::Event(id) => told.push(id),
-                Told::End => break,
+                StreamMessage::Event(id) => received.push(id),
+                StreamMessage::End => break,
             }
         }
     }
-    told
+    received
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_listener_goes_from_facade_to_facade_and_misses_nothing() {
+async fn a_listener_that_changes_facades_misses_nothing() {
     let mut app = App::distributed(1, &[]);
     let second = app.add("api");
     app.until("/readyz", |body| body["success"] == true).await;
@@ -364,9 +386,9 @@ async fn a_listener_goes_from_facade_to_facade_and_misses_nothing() {
         .map(|subject| tokio::spawn(follow(facades.clone(), subject, end.clone())))
         .collect();
     for n in [second, 0, second] {
-        let told = all(&app).await.len();
+        let received = all(&app).await.len();
         wait_until("50 more events happen", async || {
-            all(&app).await.len() >= told + 50
+            all(&app).await.len() >= received + 50
         })
         .await;
         // A facade that starts again gets another port. If it kept its port, a client that connects meanwhile
@@ -383,7 +405,7 @@ async fn a_listener_goes_from_facade_to_facade_and_misses_nothing() {
     for writer in writers {
         writer.await.expect("a writer");
     }
-    // The last word is about the server that everybody follows.
+    // The last event is about the server that all listeners follow.
     app.put("/mcp/servers/off-1/enable", json!({})).await.ok();
     let ids = all(&app).await;
     let page = app
@@ -403,21 +425,21 @@ async fn a_listener_goes_from_facade_to_facade_and_misses_nothing() {
             .expect("an id")
             .to_owned(),
     );
-    let told = join_all(followers)
+    let received = join_all(followers)
         .await
         .into_iter()
-        .map(|told| told.expect("a follower"))
+        .map(|received| received.expect("a follower"))
         .collect::<Vec<_>>();
     let last = ids
         .iter()
         .position(|id| json!(id) == of_one[of_one.len() - 1])
         .expect("it is there");
     assert!(
-        told[0] == ids[..=last] && told[1] == told[0],
-        "a gap or a repeat in {told:?}"
+        received[0] == ids[..=last] && received[1] == received[0],
+        "a gap or a repeat in {received:?}"
     );
     assert_eq!(
-        told[2],
+        received[2],
         of_one
             .iter()
             .map(|id| id.as_str().expect("an id"))
@@ -426,14 +448,14 @@ async fn a_listener_goes_from_facade_to_facade_and_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
+async fn a_slow_listener_is_disconnected_and_resumes() {
     let app = app().await;
     let mut slow = Listener::open(&app.url, None, "").await;
     let _deaf = Listener::open(&app.url, None, "").await;
     let listeners = async || app.metric("mcp_api_event_listeners", &[]).await;
     assert_eq!(listeners().await, Some(2.0));
     let large = "x".repeat(512 << 10);
-    // More than all buffers between, and all that is kept for listeners.
+    // More bytes than all buffers between, and more than the facade holds for listeners.
     for n in 0..90 {
         let began = Instant::now();
         let change = json!({ "args": [format!("{n}{large}")] });
@@ -444,18 +466,18 @@ async fn a_slow_listener_is_dropped_and_goes_on_where_it_was() {
         );
     }
     let ids = all(&app).await;
-    let mut told = vec![];
-    while let Told::Event(id) = slow.next().await {
-        told.push(id);
+    let mut received = vec![];
+    while let StreamMessage::Event(id) = slow.next().await {
+        received.push(id);
     }
     assert!(
-        told.len() < ids.len() && told == ids[..told.len()],
+        received.len() < ids.len() && received == ids[..received.len()],
         "it was dropped before the end"
     );
-    let mut again = Listener::open(&app.url, told.last().map(String::as_str), "").await;
-    told.extend(again.until(&ids[ids.len() - 1]).await);
-    assert_eq!(told, ids);
-    // The one that takes nothing at all is cut off as well: only the other one is left.
+    let mut again = Listener::open(&app.url, received.last().map(String::as_str), "").await;
+    received.extend(again.until(&ids[ids.len() - 1]).await);
+    assert_eq!(received, ids);
+    // The listener that reads nothing is disconnected too. Only the other listener remains.
     wait_until("one listener is left", async || {
         listeners().await == Some(1.0)
     })

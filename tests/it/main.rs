@@ -18,6 +18,7 @@ mod cluster;
 mod command_line;
 mod compose;
 mod conformance;
+mod connections;
 mod crowd;
 mod demo;
 mod events;

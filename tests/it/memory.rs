@@ -1,4 +1,7 @@
-//! What things cost in memory, counted by the allocator and not by the kernel: a thread's own bytes.
+//! The memory of large structures. The allocator counts the bytes of each thread, because the kernel counts pages.
+
+// An allocator is unsafe code.
+#![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -14,18 +17,18 @@ thread_local! {
     static BYTES: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator; each thread knows what it has taken and given back.
+/// The allocator of the system. It counts the bytes that each thread holds.
 struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 fn count(bytes: isize) {
-    // A thread that ends has nothing to count with any more.
+    // A thread that ends has destroyed its counter already.
     let _ = BYTES.try_with(|all| all.set(all.get() + bytes));
 }
 
-// SAFETY: everything is the system's own answer; only numbers are kept beside it.
+// SAFETY: the allocator of the system does all the work; this type only counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -38,7 +41,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// A catalogue with so many jobs that wait, of a hundred users for one server.
+/// Returns a catalog with this many waiting jobs of a hundred users for one server.
 pub fn with_jobs(jobs: u64) -> Catalog {
     let mut catalog = Catalog::default();
     catalog.apply(&registered(1));

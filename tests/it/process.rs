@@ -1,4 +1,4 @@
-//! One process of the program, and the services that many of them share.
+//! A process of the program, and the services that the processes of a test share.
 
 use std::fs;
 use std::fs::File;
@@ -12,10 +12,10 @@ use crate::services::mongod::Mongod;
 use crate::services::nats::{Nats, Version};
 use crate::wait::block_until;
 
-/// Not a passphrase: those are slow on purpose.
+/// A key of 32 bytes, because a passphrase is slow on purpose.
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-/// One process of the program, its log and what it was started with.
+/// A process of the program, with its log and its variables. Dropping it kills the process.
 pub struct Process {
     pub child: Child,
     pub url: String,
@@ -23,7 +23,7 @@ pub struct Process {
     pub log: PathBuf,
 }
 
-/// What a distributed program works with: NATS of its own, a database of its own.
+/// The services of a distributed program: its own NATS server and its own database.
 pub struct Services {
     pub nats: Nats,
     pub mongo_url: String,
@@ -39,7 +39,7 @@ impl Services {
         }
     }
 
-    /// The variables every process needs.
+    /// Returns the variables that every process needs.
     pub fn env(&self) -> Vec<(String, String)> {
         owned(&[
             ("NATS_URL", &self.nats.url()),
@@ -49,7 +49,6 @@ impl Services {
     }
 }
 
-/// A test that fails leaves nobody behind.
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -66,7 +65,7 @@ impl Process {
             .open(&log)
             .expect("a log");
         let before = file.metadata().expect("a log").len();
-        // To serve is what the program does when nothing is said.
+        // Without a command, the program serves.
         let child = command(dir, &env)
             .stdout(Stdio::null())
             .stderr(file)
@@ -102,7 +101,7 @@ impl Process {
         self.child.wait().expect("reaped");
     }
 
-    /// Starts it again with the variables it had. It must have ended.
+    /// Starts the ended process again with the same variables.
     pub fn restart(&mut self, dir: &Path) {
         *self = Self::start(dir, self.log.clone(), self.env.clone());
     }
@@ -129,19 +128,19 @@ fn listening_url(log: &Path, skipped_bytes: u64) -> Option<String> {
     })
 }
 
-/// The program's own binary.
+/// Returns the path of the program.
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_mcp-api")
 }
 
-/// The program with nothing of this machine's environment but what it needs.
+/// Returns a command for the program with only the variables of this machine that it needs.
 pub fn command(dir: &Path, env: &[(String, String)]) -> Command {
     let mut command = Command::new(binary());
     command.env_clear().current_dir(dir);
     for name in ["PATH", "HOME", "USER", "LANG", "TMPDIR"] {
         command.envs(std::env::var_os(name).map(|value| (name, value)));
     }
-    // Every process of this test has the folder in its environment: that is how a survivor is found.
+    // Every process of this test has the folder in its environment, so that a survivor is found.
     command
         .env("DATA_DIR", dir.join("data"))
         .env("PORT", "0")

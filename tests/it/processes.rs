@@ -1,4 +1,4 @@
-//! Looks at processes from outside, and signals them.
+//! Inspects processes and sends signals to them.
 
 use std::fs;
 use std::path::Path;
@@ -14,26 +14,29 @@ pub fn signal(pid: u32, name: &str) {
     assert!(sent.success(), "signal {name} to {pid}");
 }
 
-/// The state and the parent of a process; `None` when there is none of that id.
+/// Returns the state and the parent of a process, or `None` if no process has this id.
 fn stat(pid: u32) -> Option<(char, u32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
-/// Whether a process runs. One that has ended and waits to be reaped does not.
+/// Returns whether a process runs. A zombie does not run.
 pub fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
-/// Waits until a fixture server works on so many calls: each has a thread of its own.
+/// Waits until a fixture server executes a number of calls. Each call has its own thread.
 pub async fn under_way(pid: u32, calls: usize) {
-    wait_until("the calls are under way", async || threads(pid) > calls).await;
+    wait_until("the server executes the calls", async || {
+        threads(pid) > calls
+    })
+    .await;
 }
 
-/// Waits until a fixture server has no call left, the thread of its last answer included.
+/// Waits until a fixture server executes no call, and the thread of its last call has ended.
 pub async fn idle(pid: u32) {
-    wait_until("it is idle", async || threads(pid) == 1).await;
+    wait_until("the server executes no call", async || threads(pid) == 1).await;
 }
 
 fn threads(pid: u32) -> usize {
@@ -55,7 +58,7 @@ fn pids() -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Ended processes that a parent has not reaped, among the program's children and theirs.
+/// Returns the zombies among the children and grandchildren of a program.
 pub fn zombies_of(program: u32) -> Vec<u32> {
     let children =
         |of: u32| pids().filter(move |pid| stat(*pid).is_some_and(|(_, parent)| parent == of));
@@ -65,7 +68,7 @@ pub fn zombies_of(program: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Processes that have this folder in their environment: the program's children and theirs.
+/// Returns the processes with a folder in their environment: the program, its children and grandchildren.
 pub fn left_of(dir: &Path) -> Vec<(u32, String)> {
     let needle = format!("TMPDIR={}", dir.display());
     let ours = pids().filter(|pid| {
@@ -81,8 +84,9 @@ pub fn left_of(dir: &Path) -> Vec<(u32, String)> {
     .collect()
 }
 
-/// Guards need a moment to see that their worker is gone; longer than that and somebody has leaked.
-pub fn assert_nobody_left(dir: &Path) {
+/// Checks that no process with a folder in its environment survives. A guard needs a moment to notice the end of its
+/// worker.
+pub fn assert_no_process_left(dir: &Path) {
     let is_empty = block_until(|| left_of(dir).is_empty());
     let left = left_of(dir);
     assert!(is_empty, "processes outlived the program: {left:?}");

@@ -1,20 +1,17 @@
-//! Real MCP servers, registered by their commands and called through HTTP.
+//! Real MCP servers: the tests register them by their commands and call them over HTTP.
+
+mod github;
 
 use std::fs;
-use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, App, PATIENCE, fixture};
-use crate::processes::{assert_nobody_left, left_of, signal};
+use crate::harness::{Answer, App, PATIENCE};
+use crate::processes::{assert_no_process_left, left_of, signal};
 
-/// One pixel.
+/// An image of one pixel.
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==";
 
 #[tokio::test]
@@ -115,7 +112,7 @@ async fn everything_answers_in_every_shape() {
         (&json!("image"), &json!("image/png"))
     );
 
-    // One annotated text is its string; `raw` gives the whole block.
+    // A single text block becomes a string, and `raw` returns the whole block.
     let call = json!({ "serverName": "everything", "methodName": "get-annotated-message",
         "args": { "messageType": "debug" }, "raw": true });
     let raw = app.post("/mcp/tool/call", call).await.ok();
@@ -211,7 +208,7 @@ async fn filesystem_writes_and_reads() {
         (&json!(text), &json!(false))
     );
 
-    // A tool's own failure is an answer.
+    // A failure of the tool is a result.
     let outside = app
         .call(
             "ana",
@@ -303,57 +300,6 @@ async fn time_is_converted() {
 }
 
 #[tokio::test]
-async fn github_gets_each_users_own_token() {
-    let (recorder, seen) = recorder().await;
-    let app = App::start();
-    let mut server = node("mcp-github");
-    server["env"] = json!({ "NODE_OPTIONS": format!("--require={}", fixture("github.cjs")), "GITHUB_RECORDER": recorder });
-    register(&app, "github", &server).await.ok();
-    let tools = app.get("/mcp/tools").await.ok();
-    let tools = tools["tools"][0]["github"].as_array().expect("tools");
-    let create = tools
-        .iter()
-        .find(|tool| tool["name"] == "create_issue")
-        .expect("create_issue");
-    let schema = &create["inputSchema"];
-    assert_eq!(schema["additionalProperties"], false);
-    assert!(
-        schema["properties"].get("github_pat").is_none(),
-        "the key is hidden: {schema}"
-    );
-
-    let issue = |title: String| json!({ "owner": "acme", "repo": "site", "title": title });
-    let refused = app
-        .call("cem", "github", "create_issue", issue("of cem".into()))
-        .await;
-    let sentence = refused.fails(502, "upstream_error");
-    assert!(sentence.contains("GitHub PAT is required"), "{sentence}");
-
-    for user in ["ana", "ben"] {
-        app.set_secret(user, "github", "github_pat", &format!("ghp_of-{user}"))
-            .await;
-    }
-    // Side by side, so that a mix-up would show.
-    let users = ["ana", "ben"].iter().cycle().take(24).enumerate();
-    let calls = users
-        .map(|(n, user)| app.call(user, "github", "create_issue", issue(format!("{user} {n}"))));
-    for answer in futures::future::join_all(calls).await {
-        let answer = answer.ok();
-        assert_eq!(answer["data"]["isError"], false, "{answer}");
-    }
-    let seen = seen.lock().expect("the records");
-    assert_eq!(seen.len(), 24);
-    for Seen { line, token, body } in seen.iter() {
-        assert_eq!(line, "POST /repos/acme/site/issues");
-        let title = body["title"].as_str().expect("a title");
-        let user = title.split(' ').next().expect("a user");
-        assert_eq!(*token, format!("Bearer ghp_of-{user}"), "for {title}");
-        assert!(body.get("github_pat").is_none(), "{body}");
-    }
-    assert!(!app.log().contains("ghp_of-"), "a token stands in the log");
-}
-
-#[tokio::test]
 async fn a_killed_program_comes_back_with_its_servers_and_secrets() {
     let mut app = App::embedded();
     register(&app, "everything", &node("server-everything"))
@@ -366,7 +312,7 @@ async fn a_killed_program_comes_back_with_its_servers_and_secrets() {
         app.call("ana", "everything", "echo", json!({ "message": "x" }))
             .await
     };
-    // The call waits for the server, which starts anew.
+    // The call waits until the server has started again.
     assert_eq!(
         echo(&app).await.ok()["data"]["content"],
         "Echo: kept-for-ana"
@@ -414,9 +360,9 @@ async fn a_killed_program_comes_back_with_its_servers_and_secrets() {
 }
 
 #[tokio::test]
-async fn nobody_outlives_a_killed_program() {
+async fn no_process_outlives_a_killed_program() {
     let mut app = App::start();
-    // As npx does: a shell between us and the server.
+    // A shell between the worker and the server, as npx starts it.
     let mut server = node("server-everything");
     let script = format!(
         "node {}; exit $?",
@@ -438,7 +384,7 @@ async fn nobody_outlives_a_killed_program() {
         );
     }
     app.kill();
-    assert_nobody_left(app.dir.path());
+    assert_no_process_left(app.dir.path());
 }
 
 #[tokio::test]
@@ -483,7 +429,7 @@ async fn the_tools_of_all_are_listed() {
     }
 }
 
-/// The fields that register a server of npm.
+/// Returns the fields that register an npm server.
 fn node(package: &str) -> Value {
     let scope = if package == "mcp-github" {
         "@missionsquad"
@@ -493,7 +439,7 @@ fn node(package: &str) -> Value {
     json!({ "command": "node", "args": [installed(&format!("npm/node_modules/{scope}/{package}/dist/index.js"))] })
 }
 
-/// The fields that register mcp-server-time.
+/// Returns the fields that register mcp-server-time.
 fn time() -> Value {
     json!({ "command": installed("python/bin/mcp-server-time"), "args": ["--local-timezone", "Etc/UTC"] })
 }
@@ -523,51 +469,9 @@ async fn register(app: &App, name: &str, fields: &Value) -> Answer {
     answer
 }
 
-/// The processes of a server, its guard left out.
+/// Returns the processes of a server without its guard.
 fn children(app: &App, part: &str) -> Vec<(u32, String)> {
     let all = left_of(app.dir.path()).into_iter();
     all.filter(|(_, line)| line.contains(part) && !line.starts_with("mcp-api guard"))
         .collect()
-}
-
-/// What GitHub would have got.
-struct Seen {
-    line: String,
-    token: String,
-    body: Value,
-}
-
-type Records = Arc<Mutex<Vec<Seen>>>;
-
-/// An HTTP server that writes down what it is told and answers like GitHub to a new issue.
-async fn recorder() -> (String, Records) {
-    let records = Records::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
-    let url = format!("http://{}/", listener.local_addr().expect("an address"));
-    let router = Router::new().fallback(record).with_state(records.clone());
-    tokio::spawn(axum::serve(listener, router).into_future());
-    (url, records)
-}
-
-async fn record(
-    State(records): State<Records>,
-    request: Request,
-) -> (StatusCode, axum::Json<Value>) {
-    let (parts, body) = request.into_parts();
-    let token = parts
-        .headers
-        .get(header::AUTHORIZATION)
-        .and_then(|token| token.to_str().ok())
-        .unwrap_or_default();
-    let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
-    let body = serde_json::from_slice(&body).unwrap_or_default();
-    let line = format!("{} {}", parts.method, parts.uri.path());
-    records.lock().expect("the records").push(Seen {
-        line,
-        token: token.into(),
-        body,
-    });
-    (StatusCode::CREATED, axum::Json(json!({ "number": 1 })))
 }

@@ -1,5 +1,5 @@
-//! Builds what a server's recipe says where this worker has not got it: with the lock and the credentials that lie in
-//! the Vault.
+//! Builds the recipe of a server if this worker has not built it, with the lockfile and the
+//! credentials from the Vault.
 
 use std::sync::Arc;
 
@@ -15,7 +15,11 @@ use crate::telemetry::error::internal_error;
 use crate::workers::redact::Redactor;
 use crate::workers::sealed_store::SealedStore;
 
-/// What the server's package consists of; it is built first where it is not there. `None`: it consists of nothing.
+/// Returns the folder of a server's package, and builds it first if necessary. Returns `None` if the
+/// package has no files.
+///
+/// # Errors
+/// Fails if the Vault is unavailable, or if the package cannot be built.
 pub async fn ensure_built(
     installer: &Installer,
     sealed_store: &SealedStore,
@@ -30,24 +34,30 @@ pub async fn ensure_built(
     if let Some(built) = installer.built(&package.source, digest) {
         return Ok(Some(built));
     }
-    let place = ServerValueContext {
+    let lock_context = ServerValueContext {
         server,
         kind: ServerValueKind::Lock,
         name: "",
         value: *lock,
     };
-    let lock = sealed_store.open(place).await.map_err(gone)?;
-    let around =
+    let lock = sealed_store
+        .open(lock_context)
+        .await
+        .map_err(unreadable_recipe)?;
+    let context =
         open_install_context(sealed_store, server, &package.source, progress, redactor).await?;
     let lock = lock.expose().map_err(internal_error)?;
-    Ok(Some(
-        installer
-            .build(&package.name, &package.source, digest, lock, &around)
-            .await?,
-    ))
+    let built = installer
+        .build(&package.name, &package.source, digest, lock, &context)
+        .await?;
+    Ok(Some(built))
 }
 
-/// What an installation is surrounded by: credentials are opened, and hidden in all that is said.
+/// Returns the context of an installation. It opens the credentials of the package indexes, and the
+/// redactor hides them in all output.
+///
+/// # Errors
+/// Fails if the Vault is unavailable.
 pub async fn open_install_context(
     sealed_store: &SealedStore,
     server: ServerId,
@@ -58,11 +68,11 @@ pub async fn open_install_context(
     let mut indexes = Indexes::default();
     if let Source::Python(python) = source {
         for (field, index) in python.indexes() {
-            let url = Some(opened(sealed_store, server, field, index, &redactor).await?);
+            let url = open_index_url(sealed_store, server, field, index, &redactor).await?;
             if field == "pipIndexUrl" {
-                indexes.url = url
+                indexes.url = Some(url);
             } else {
-                indexes.extra = url
+                indexes.extra = Some(url);
             }
         }
     }
@@ -73,49 +83,50 @@ pub async fn open_install_context(
     })
 }
 
-async fn opened(
+/// Returns the URL of a package index with its user info.
+async fn open_index_url(
     sealed_store: &SealedStore,
     server: ServerId,
     field: &str,
     index: &PackageIndex,
     redactor: &Redactor,
 ) -> Result<Zeroizing<String>, Failure> {
-    let plain = plain_url(&index.url);
+    let url = plain_url(&index.url);
     let Some(value) = index.user_info else {
-        return Ok(Zeroizing::new(plain));
+        return Ok(Zeroizing::new(url));
     };
-    let place = ServerValueContext {
+    let context = ServerValueContext {
         server,
         kind: ServerValueKind::Index,
         name: field,
         value,
     };
-    let user_info = sealed_store.open(place).await.map_err(gone)?;
+    let user_info = sealed_store
+        .open(context)
+        .await
+        .map_err(unreadable_recipe)?;
     let user_info = user_info.expose().map_err(internal_error)?;
-    // Held for as long as the masker lives: it is this installation's alone, or its server's.
-    redactor.hold_all(value, &hidden(user_info));
-    Ok(Zeroizing::new(plain.replacen(
-        "://",
-        &format!("://{user_info}@"),
-        1,
-    )))
+    // The redactor belongs to this installation or to its server, so the value is never released.
+    redactor.hold_all(value, &hidden_parts(user_info));
+    let with_user_info = url.replacen("://", &format!("://{user_info}@"), 1);
+    Ok(Zeroizing::new(with_user_info))
 }
 
-/// It may be repeated whole, or its password alone, escaped or not.
-fn hidden(user_info: &str) -> Vec<Zeroizing<String>> {
+/// Returns the texts to hide: the user info, and its password in plain and percent-encoded form.
+fn hidden_parts(user_info: &str) -> Vec<Zeroizing<String>> {
     let password = user_info
         .split_once(':')
         .map_or(user_info, |(_, password)| password);
-    let plain = percent_encoding::percent_decode_str(password).decode_utf8_lossy();
-    [user_info, password, &plain]
+    let decoded = percent_encoding::percent_decode_str(password).decode_utf8_lossy();
+    [user_info, password, &decoded]
         .into_iter()
         .filter(|part| !part.is_empty())
         .map(|part| Zeroizing::new(part.to_owned()))
         .collect()
 }
 
-fn gone(reason: String) -> Failure {
+fn unreadable_recipe(reason: String) -> Failure {
     Failure::unavailable(format!(
-        "What the package consists of could not be read: {reason}"
+        "The recipe of the package could not be read: {reason}"
     ))
 }

@@ -1,14 +1,17 @@
-//! Installs packages: finds out what exactly is to be installed, builds it once, and tells how it is started.
+//! Installs packages: finds out what exactly is to be installed, builds it once, and knows how it is
+//! started.
 //!
-//! [`npm`] and [`pip`] do it with the tools of that name, each run by [`tool`] under a guard; [`shelf`] keeps what was
-//! built, a folder a recipe. Everything here may be dropped at any moment and done again.
+//! [`npm`] and [`pip`] run the programs of these names, and [`process`] runs each program under a
+//! guard. [`store`] keeps one folder for each recipe. Every operation can be dropped at any moment and
+//! repeated.
 
 pub mod build;
-pub mod diagnose;
+mod console_scripts;
+mod diagnose;
 mod npm;
 mod pip;
-pub mod process;
-pub mod store;
+mod process;
+mod store;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,46 +24,46 @@ use zeroize::Zeroizing;
 
 pub use self::build::{ensure_built, open_install_context};
 pub use self::store::PackageHandle;
-use self::store::{PackageStore, drop_links};
+use self::store::{PackageStore, VERSIONS_FOLDER, remove_links};
 use super::redact::Redactor;
 use crate::config::{InstallOnStart, Packages};
 use crate::core::failure::{Code, Failure};
-use crate::core::model::package::{EntryPoint, PackageDirs, Source};
+use crate::core::model::package::{EntryPoint, FOLDER, PackageDirs, Source};
 use crate::core::names::{PackageName, ServerName};
 use crate::eventlog::projection::Projection;
 
-/// How long it may take to find out what is to be installed.
-const RESOLVE: Duration = Duration::from_secs(300);
-/// How long a build may take, and the wait for somebody else's.
-pub const BUILD: Duration = Duration::from_secs(600);
-/// How long a registry may take to say which version is the newest.
-const LOOK: Duration = Duration::from_secs(60);
-/// Characters of a digest: it is a folder's name.
-const DIGEST: usize = 32;
+/// The time limit for resolving a package.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(300);
+/// The time limit for a build, which includes the wait for another worker's build.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(600);
+/// The time limit for asking a registry for the newest version.
+const LATEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The characters of a digest, which is the name of a folder.
+const DIGEST_LENGTH: usize = 32;
 
-/// Hears how far an installation is.
+/// Receives the progress of an installation.
 pub trait ProgressSink: Send + Sync {
     fn phase(&self, phase: &str);
-    /// A line of npm or pip, credentials masked.
+    /// Receives a line of npm or pip. Credentials are masked.
     fn line(&self, line: &str);
 }
 
-/// What is to be installed.
+/// The package that a user wants.
 pub struct PackageRequest<'a> {
     pub name: &'a PackageName,
-    /// A version or a tag; the newest where absent.
+    /// A version or a tag. The newest version if absent.
     pub version: Option<&'a str>,
     pub source: &'a Source,
 }
 
-/// Package indexes with their credentials, where an installation names some.
+/// The package indexes of an installation, with their credentials.
 #[derive(Default)]
 pub struct Indexes {
     pub url: Option<Zeroizing<String>>,
     pub extra: Option<Zeroizing<String>>,
 }
 
-/// Whom an installation tells, and what only it knows.
+/// The services and the credentials of one installation.
 #[derive(Clone)]
 pub struct InstallContext {
     pub progress: Arc<dyn ProgressSink>,
@@ -68,40 +71,38 @@ pub struct InstallContext {
     pub indexes: Arc<Indexes>,
 }
 
-/// What exactly is to be installed.
+/// The exact content of an installation.
 pub struct Resolved {
     pub version: String,
+    /// The lockfile: the exact version of every dependency.
     pub lock: String,
-    /// Of everything that decides which files there will be.
+    /// The digest of everything that decides about the installed files.
     pub digest: String,
 }
 
-/// This worker's packages.
+/// The packages of this worker.
 pub struct Installer {
     packages: Packages,
     node: PackageStore,
     python: PackageStore,
-    /// Rung when something built is not used any more.
-    pub freed: Arc<Notify>,
+    /// Notified when the last user of a folder releases it.
+    pub released: Arc<Notify>,
 }
 
 impl Installer {
     pub fn new(packages: Packages) -> Self {
-        let freed = Arc::<Notify>::default();
-        let shelf = |folder: &Path| PackageStore::new(folder.join(".versions"), freed.clone());
-        let (node, python) = (
-            shelf(&packages.folders.node),
-            shelf(&packages.folders.python),
-        );
+        let released = Arc::<Notify>::default();
+        let store =
+            |folder: &Path| PackageStore::new(folder.join(VERSIONS_FOLDER), released.clone());
         Self {
-            node,
-            python,
+            node: store(&packages.folders.node),
+            python: store(&packages.folders.python),
             packages,
-            freed,
+            released,
         }
     }
 
-    /// What is to be there from the beginning.
+    /// Returns the packages that the operator wants at the start.
     pub fn on_start(&self) -> &[InstallOnStart] {
         &self.packages.on_start
     }
@@ -110,84 +111,86 @@ impl Installer {
         &self.packages.folders
     }
 
-    fn shelf(&self, source: &Source) -> &PackageStore {
+    fn store(&self, source: &Source) -> &PackageStore {
         match source {
             Source::Node => &self.node,
             Source::Python(_) => &self.python,
         }
     }
 
-    /// Asks the registry which version that is, and which ones it needs.
+    /// Asks the registry for the exact versions of a package and of all that it needs.
+    ///
+    /// # Errors
+    /// Fails if the package cannot be resolved within five minutes.
     pub async fn resolve(
         &self,
-        wanted: &PackageRequest<'_>,
-        around: &InstallContext,
+        request: &PackageRequest<'_>,
+        context: &InstallContext,
     ) -> Result<Resolved, Failure> {
-        around.progress.phase("resolving");
+        context.progress.phase("resolving");
         let resolving = async {
-            match wanted.source {
-                Source::Node => npm::resolve(self, wanted, around).await,
-                Source::Python(python) => pip::resolve(self, wanted, python, around).await,
+            match request.source {
+                Source::Node => npm::resolve(self, request, context).await,
+                Source::Python(python) => pip::resolve(self, request, python, context).await,
             }
         };
-        let (version, lock) = in_time(RESOLVE, wanted.name, resolving).await?;
-        let mut hash = Sha256::new();
-        for part in [
-            wanted.source.runtime(),
-            wanted.name.as_str(),
-            &version,
-            &lock,
-        ] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        let digest = hex::encode(hash.finalize())[..DIGEST].to_owned();
+        let (version, lock) = within(RESOLVE_TIMEOUT, request.name, resolving).await?;
         Ok(Resolved {
+            digest: recipe_digest(request, &version, &lock),
             version,
             lock,
-            digest,
         })
     }
 
-    /// What was built already. It stays as long as the answer is kept.
+    /// Returns the folder of a recipe, if this worker has built it. The folder stays while the handle
+    /// exists.
     pub fn built(&self, source: &Source, digest: &str) -> Option<PackageHandle> {
-        self.shelf(source).acquire(digest)
+        self.store(source).acquire(digest)
     }
 
-    /// What the recipe makes; it is built where it is not there. Whoever builds the same meanwhile is waited for.
+    /// Returns the folder of a recipe, and builds it first if necessary. If another process builds the
+    /// folder, waits for it.
+    ///
+    /// # Errors
+    /// Fails if the package cannot be built within ten minutes.
     pub async fn build(
         &self,
         name: &PackageName,
         source: &Source,
         digest: &str,
         lock: &str,
-        around: &InstallContext,
+        context: &InstallContext,
     ) -> Result<PackageHandle, Failure> {
-        let (shelf, folder) = (self.shelf(source), self.shelf(source).folder(digest));
+        let store = self.store(source);
+        let folder = store.folder(digest);
         let build = async {
-            around.progress.phase("installing");
+            context.progress.phase("installing");
             match source {
-                Source::Node => npm::build(self, name, &folder, lock, around).await,
-                Source::Python(_) => pip::build(self, name, &folder, lock, around).await,
+                Source::Node => npm::build(self, name, &folder, lock, context).await,
+                Source::Python(_) => pip::build(self, name, &folder, lock, context).await,
             }
         };
-        in_time(BUILD, name, shelf.acquire_or_build(digest, build.boxed())).await
+        let building = store.acquire_or_build(digest, build.boxed());
+        within(BUILD_TIMEOUT, name, building).await
     }
 
-    /// How the package says it is to be started.
-    pub fn entry(
+    /// Returns the command line that starts a package.
+    ///
+    /// # Errors
+    /// Fails if the package does not say what is started.
+    pub fn entry_point(
         &self,
         name: &PackageName,
         source: &Source,
         built: &PackageHandle,
     ) -> Result<EntryPoint, Failure> {
         match source {
-            Source::Node => npm::entry(name, &built.folder),
-            Source::Python(python) => pip::entry(python),
+            Source::Node => npm::entry_point(name, &built.folder),
+            Source::Python(python) => pip::entry_point(name, python, &built.folder),
         }
     }
 
-    /// A program by its bare name is the package's own where it has one of that name.
+    /// Returns the path of a program of the package, if `command` is the bare name of one.
     pub fn own_program(
         &self,
         source: &Source,
@@ -198,73 +201,82 @@ impl Installer {
             Source::Node => "node_modules/.bin",
             Source::Python(_) => "bin",
         };
-        let bare = !command.contains('/') && !command.is_empty();
-        let own = bare && built.folder.join(programs).join(command).exists();
-        own.then(|| {
-            format!(
-                "{}/{programs}/{command}",
-                crate::core::model::package::FOLDER
-            )
-        })
+        let is_bare_name = !command.is_empty() && !command.contains('/');
+        let exists = is_bare_name && built.folder.join(programs).join(command).exists();
+        exists.then(|| format!("{FOLDER}/{programs}/{command}"))
     }
 
-    /// The newest version there is.
+    /// Returns the newest version of a package.
+    ///
+    /// # Errors
+    /// Fails if the registry does not name it within a minute.
     pub async fn latest(
         &self,
         name: &PackageName,
         source: &Source,
-        around: &InstallContext,
+        context: &InstallContext,
     ) -> Result<String, Failure> {
-        let looking = async {
+        let asking = async {
             match source {
-                Source::Node => npm::latest(self, name, around).await,
-                Source::Python(_) => pip::latest(self, name, around).await,
+                Source::Node => npm::latest(self, name, context).await,
+                Source::Python(_) => pip::latest(self, name, context).await,
             }
         };
-        in_time(LOOK, name, looking).await
+        within(LATEST_TIMEOUT, name, asking).await
     }
 
-    /// Makes the server's link show its current version.
+    /// Points the link of a server to its current version. People use the link, the program does not.
     pub fn link(&self, source: &Source, server: &ServerName, built: &PackageHandle) {
         let link = self.folders().link(source, server);
         if let Err(error) = store::link(&link, &built.folder) {
-            tracing::warn!(link = %link.display(), %error, "a package's link could not be made");
+            tracing::warn!(link = %link.display(), %error, "cannot make the link of a package");
         }
     }
 
-    /// Removes what nobody needs: neither the catalogue at the head of the log nor a process that runs it.
+    /// Removes the folders that neither the catalog at the head of the log nor a process uses.
     pub async fn sweep(&self, projection: &Projection) {
-        let Some(catalog) = store::read(projection).await else {
+        let Some(catalog) = store::newest_catalog(projection).await else {
             return;
         };
-        for (shelf, folder) in [
+        for (store, folder) in [
             (&self.node, &self.folders().node),
             (&self.python, &self.folders().python),
         ] {
-            drop_links(folder, &catalog);
-            shelf.sweep(&catalog, projection).await;
+            remove_links(folder, &catalog);
+            store.sweep(&catalog, projection).await;
         }
     }
 }
 
-async fn in_time<T>(
+fn recipe_digest(request: &PackageRequest<'_>, version: &str, lock: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [
+        request.source.runtime(),
+        request.name.as_str(),
+        version,
+        lock,
+    ] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())[..DIGEST_LENGTH].to_owned()
+}
+
+async fn within<T>(
     limit: Duration,
     name: &PackageName,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let late = || {
+    tokio::time::timeout(limit, work).await.map_err(|_| {
         let minutes = limit.as_secs() / 60;
         Failure::new(
             Code::Timeout,
             format!("Package {name} was not ready after {minutes} minutes"),
         )
-    };
-    tokio::time::timeout(limit, work)
-        .await
-        .map_err(|_| late())?
+    })?
 }
 
-/// Nobody listens.
+/// Ignores the progress of an installation.
 pub struct NoProgress;
 
 impl ProgressSink for NoProgress {

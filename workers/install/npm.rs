@@ -1,20 +1,22 @@
-//! Packages of npm: a project of one dependency, locked by npm and installed from the lock.
+//! Installs packages of npm. npm locks a project with one dependency, and each worker installs
+//! exactly what the lockfile names.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::diagnose::disk;
+use super::diagnose::{folder_failure, npm_failure};
 use super::process::{ExitKind, ProcessOutput};
-use super::{InstallContext, Installer, PackageRequest, diagnose, process};
+use super::{InstallContext, Installer, PackageRequest, process};
 use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{EntryPoint, FOLDER};
 use crate::core::names::PackageName;
 
-/// Each request is a line of progress; without a network it ends soon. What is said on the command line is no secret.
+/// The options of every npm command. npm reports each request as a line of progress, and gives up
+/// after a few seconds without a network.
 const OPTIONS: [&str; 8] = [
     "--no-audit",
     "--no-fund",
@@ -25,103 +27,150 @@ const OPTIONS: [&str; 8] = [
     "--fetch-retry-mintimeout=1000",
     "--fetch-retry-maxtimeout=4000",
 ];
+const LOCKFILE: &str = "package-lock.json";
 
-/// The exact version, and npm's own lock.
+/// Returns the exact version of a package, and npm's lockfile for it.
+///
+/// # Errors
+/// Fails if npm cannot resolve the package.
 pub async fn resolve(
     installer: &Installer,
-    wanted: &PackageRequest<'_>,
-    around: &InstallContext,
+    request: &PackageRequest<'_>,
+    context: &InstallContext,
 ) -> Result<(String, String), Failure> {
     let scratch = installer.node.scratch()?;
-    let version = wanted.version.unwrap_or("latest");
-    write(
-        &scratch.folder,
-        "package.json",
-        &project(wanted.name, version).to_string(),
-    )?;
+    let version = request.version.unwrap_or("latest");
+    let manifest = project_manifest(request.name, version);
+    write_file(&scratch.folder, "package.json", &manifest.to_string())?;
     let args = [
         "install",
         "--package-lock-only",
         "--package-lock",
         "--ignore-scripts",
     ];
-    let ended = npm(installer, around, &args, &scratch.folder).await?;
-    if ended.how != ExitKind::Well {
-        return Err(diagnose::npm(wanted.name, wanted.version, &ended));
+    let output = run_npm(installer, context, &args, &scratch.folder).await?;
+    if output.exit != ExitKind::Success {
+        return Err(npm_failure(request.name, request.version, &output));
     }
-    let lock = fs::read(scratch.folder.join("package-lock.json"))
-        .map_err(|error| disk(&scratch.folder, &error))?;
-    let (version, lock) = exact(&lock, wanted.name).ok_or_else(|| {
-        let nonsense = format!(
-            "npm wrote no lock for {}; is it npm 7 or newer?",
-            wanted.name
-        );
-        Failure::new(Code::UpstreamError, nonsense).with_details(Some(ended.lines.join("\n")))
-    })?;
-    Ok((version, lock))
+    let lockfile = fs::read(scratch.folder.join(LOCKFILE))
+        .map_err(|error| folder_failure(&scratch.folder, &error))?;
+    normalize_lockfile(&lockfile, request.name).ok_or_else(|| {
+        Failure::new(
+            Code::UpstreamError,
+            format!(
+                "npm wrote no lock for {}; is it npm 7 or newer?",
+                request.name
+            ),
+        )
+        .with_details(Some(output.lines.join("\n")))
+    })
 }
 
-/// The version in the lock, and the lock as it is for exactly that one.
-fn exact(lock: &[u8], name: &PackageName) -> Option<(String, String)> {
-    let mut lock: Value = serde_json::from_slice(lock).ok()?;
-    let version = lock["packages"][format!("node_modules/{name}")]["version"]
+/// Returns the locked version, and the lockfile as if exactly that version had been requested.
+fn normalize_lockfile(lockfile: &[u8], name: &PackageName) -> Option<(String, String)> {
+    let mut lockfile: Value = serde_json::from_slice(lockfile).ok()?;
+    let version = lockfile["packages"][format!("node_modules/{name}")]["version"]
         .as_str()?
         .to_owned();
-    // The folder's name, and what was asked for: neither decides what is installed.
-    lock.as_object_mut()?
+    // The name is the name of the scratch folder, which must not change the digest.
+    lockfile
+        .as_object_mut()?
         .insert("name".into(), "package".into());
-    lock["packages"][""] = project(name, &version);
-    Some((version, lock.to_string()))
+    let packages = lockfile["packages"].as_object_mut()?;
+    packages.insert(String::new(), project_manifest(name, &version));
+    remove_missing_optionals(packages);
+    Some((version, lockfile.to_string()))
 }
 
-/// Exactly what the lock says, install scripts included.
+/// Removes the optional dependencies that the lockfile does not contain. `npm install` skips optional
+/// packages that the registry does not offer, but `npm ci` refuses a lockfile that still names them.
+fn remove_missing_optionals(packages: &mut Map<String, Value>) {
+    let paths: Vec<String> = packages.keys().cloned().collect();
+    for path in &paths {
+        let Some(optionals) = packages[path]["optionalDependencies"].as_object() else {
+            continue;
+        };
+        let missing: Vec<String> = optionals
+            .keys()
+            .filter(|name| !is_locked(packages, path, name))
+            .cloned()
+            .collect();
+        if let Some(optionals) = packages[path]["optionalDependencies"].as_object_mut() {
+            optionals.retain(|name, _| !missing.contains(name));
+        }
+    }
+}
+
+/// Returns whether Node.js finds the package `name` from the package at `path`.
+fn is_locked(packages: &Map<String, Value>, path: &str, name: &str) -> bool {
+    let mut folder = path;
+    loop {
+        let candidate = if folder.is_empty() {
+            format!("node_modules/{name}")
+        } else {
+            format!("{folder}/node_modules/{name}")
+        };
+        if packages.contains_key(&candidate) {
+            return true;
+        }
+        if folder.is_empty() {
+            return false;
+        }
+        folder = folder
+            .rsplit_once("node_modules/")
+            .map_or("", |(parent, _)| parent.trim_end_matches('/'));
+    }
+}
+
+/// Installs exactly what the lockfile names, and runs the install scripts.
+///
+/// # Errors
+/// Fails if npm cannot install a package, or if an install script fails.
 pub async fn build(
     installer: &Installer,
     name: &PackageName,
     folder: &Path,
-    lock: &str,
-    around: &InstallContext,
+    lockfile: &str,
+    context: &InstallContext,
 ) -> Result<(), Failure> {
-    let parsed: Value = serde_json::from_str(lock).unwrap_or_default();
-    write(folder, "package.json", &parsed["packages"][""].to_string())?;
-    write(folder, "package-lock.json", lock)?;
-    let ended = npm(installer, around, &["ci"], folder).await?;
-    if ended.how == ExitKind::Well {
+    let parsed: Value = serde_json::from_str(lockfile).unwrap_or_default();
+    write_file(folder, "package.json", &parsed["packages"][""].to_string())?;
+    write_file(folder, LOCKFILE, lockfile)?;
+    let output = run_npm(installer, context, &["ci"], folder).await?;
+    if output.exit == ExitKind::Success {
         Ok(())
     } else {
-        Err(diagnose::npm(name, None, &ended))
+        Err(npm_failure(name, None, &output))
     }
 }
 
+/// Returns the newest version of a package.
+///
+/// # Errors
+/// Fails if npm cannot ask the registry, or if the package has no version.
 pub async fn latest(
     installer: &Installer,
     name: &PackageName,
-    around: &InstallContext,
+    context: &InstallContext,
 ) -> Result<String, Failure> {
     let scratch = installer.node.scratch()?;
-    let ended = npm(
-        installer,
-        around,
-        &["view", name.as_str(), "dist-tags", "--json"],
-        &scratch.folder,
-    )
-    .await?;
-    if ended.how != ExitKind::Well {
-        return Err(diagnose::npm(name, None, &ended));
+    let args = ["view", name.as_str(), "dist-tags", "--json"];
+    let output = run_npm(installer, context, &args, &scratch.folder).await?;
+    if output.exit != ExitKind::Success {
+        return Err(npm_failure(name, None, &output));
     }
-    let tags: BTreeMap<String, String> = serde_json::from_slice(&ended.answer).unwrap_or_default();
-    let nothing = || {
+    let tags: BTreeMap<String, String> = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    tags.get("latest").cloned().ok_or_else(|| {
         Failure::new(
             Code::UpstreamError,
             format!("npm names no latest version of {name}"),
         )
-    };
-    tags.get("latest").cloned().ok_or_else(nothing)
+    })
 }
 
-async fn npm(
+async fn run_npm(
     installer: &Installer,
-    around: &InstallContext,
+    context: &InstallContext,
     args: &[&str],
     folder: &Path,
 ) -> Result<ProcessOutput, Failure> {
@@ -132,28 +181,29 @@ async fn npm(
         .chain(["--prefix", &folder])
         .chain(OPTIONS)
         .collect();
-    let ended = process::run(installer, around, "npm", &args, &[]).await;
-    let ended = ended.map_err(|error| {
-        Failure::new(Code::UpstreamError, format!("npm cannot be run: {error}"))
-    })?;
-    let missing =
-        "npm was not found: packages of npm need Node.js 20 or newer with npm on the worker's PATH";
-    if ended.how == ExitKind::Missing {
-        Err(Failure::new(Code::UpstreamError, missing))
-    } else {
-        Ok(ended)
+    let output = process::run(installer, context, "npm", &args, &[])
+        .await
+        .map_err(|error| {
+            Failure::new(Code::UpstreamError, format!("npm cannot be run: {error}"))
+        })?;
+    if output.exit == ExitKind::NotFound {
+        return Err(Failure::new(
+            Code::UpstreamError,
+            "npm was not found: packages of npm need Node.js 20 or newer with npm on the worker's PATH",
+        ));
     }
+    Ok(output)
 }
 
-fn project(name: &PackageName, version: &str) -> Value {
+fn project_manifest(name: &PackageName, version: &str) -> Value {
     json!({ "private": true, "dependencies": { name.as_str(): version } })
 }
 
-fn write(folder: &Path, file: &str, text: &str) -> Result<(), Failure> {
-    fs::write(folder.join(file), text).map_err(|error| disk(folder, &error))
+fn write_file(folder: &Path, file: &str, text: &str) -> Result<(), Failure> {
+    fs::write(folder.join(file), text).map_err(|error| folder_failure(folder, &error))
 }
 
-/// The part of a package.json that says what is run.
+/// The fields of a package.json that say how the package is started.
 #[derive(Deserialize)]
 struct Manifest {
     #[serde(default)]
@@ -165,124 +215,180 @@ struct Manifest {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Bin {
-    /// It is called as the package is.
-    One(#[allow(dead_code)] String),
-    Many(BTreeMap<String, String>),
+    /// One file. Its program has the name of the package.
+    File(#[allow(dead_code)] String),
+    /// Files by the names of their programs.
+    Programs(BTreeMap<String, String>),
 }
 
-/// Its program, or else its main module.
-pub fn entry(name: &PackageName, folder: &Path) -> Result<EntryPoint, Failure> {
-    let own = name.as_str().rsplit('/').next().unwrap_or_default();
-    let place = folder.join("node_modules").join(name.as_str());
-    let text = fs::read(place.join("package.json")).map_err(|error| disk(&place, &error))?;
-    let broken = |error| {
+/// Returns the command line that starts a package: its program, otherwise its main module.
+///
+/// # Errors
+/// Fails if the package has several programs, or nothing to run.
+pub fn entry_point(name: &PackageName, folder: &Path) -> Result<EntryPoint, Failure> {
+    let package_folder = folder.join("node_modules").join(name.as_str());
+    let text = fs::read(package_folder.join("package.json"))
+        .map_err(|error| folder_failure(&package_folder, &error))?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| {
         Failure::new(
             Code::UpstreamError,
             format!("The package.json of {name} cannot be read: {error}"),
         )
-    };
-    let Manifest { bin, main } = serde_json::from_slice(&text).map_err(broken)?;
-    let program = match bin {
-        Some(Bin::One(_)) => Some(own.to_owned()),
-        Some(Bin::Many(programs)) if programs.contains_key(own) => Some(own.to_owned()),
-        Some(Bin::Many(programs)) if programs.len() > 1 => {
-            let names: Vec<_> = programs.into_keys().collect();
-            let several = format!(
-                "Package {name} has several programs; name one of them in command: {}",
-                names.join(", ")
-            );
-            return Err(Failure::invalid(several));
-        }
-        Some(Bin::Many(programs)) => programs.into_keys().next(),
-        None => None,
-    };
-    let program = program.filter(|program| folder.join("node_modules/.bin").join(program).exists());
+    })?;
+    let program = choose_program(name, manifest.bin)?
+        .filter(|program| folder.join("node_modules/.bin").join(program).exists());
     if let Some(program) = program {
         return Ok(EntryPoint {
             command: format!("{FOLDER}/node_modules/.bin/{program}"),
             args: vec![],
         });
     }
-    let main = main.unwrap_or_else(|| "index.js".into());
-    let main = main.trim_start_matches("./");
-    let inside =
-        !main.is_empty() && !main.split('/').any(|part| part == "..") && !main.starts_with('/');
-    let files = [
-        main.to_owned(),
-        format!("{main}.js"),
-        format!("{main}/index.js"),
-    ];
-    let file = files
-        .into_iter()
-        .find(|file| inside && place.join(file).is_file());
-    let nothing = || {
-        let nothing = format!(
+    let main = manifest.main.unwrap_or_else(|| "index.js".into());
+    let file = main_file(&package_folder, &main).ok_or_else(|| {
+        Failure::invalid(format!(
             "Package {name} has nothing to run: no bin, no main; say with command and args what is to be started"
-        );
-        Failure::invalid(nothing)
-    };
-    let file = file.ok_or_else(nothing)?;
+        ))
+    })?;
     Ok(EntryPoint {
         command: "node".into(),
         args: vec![format!("{FOLDER}/node_modules/{name}/{file}")],
     })
 }
 
+/// Returns the program with the name of the package, otherwise the only program. Several names of one
+/// file are one program.
+fn choose_program(name: &PackageName, bin: Option<Bin>) -> Result<Option<String>, Failure> {
+    let own_name = name.as_str().rsplit('/').next().unwrap_or_default();
+    let programs = match bin {
+        None => return Ok(None),
+        Some(Bin::File(_)) => return Ok(Some(own_name.to_owned())),
+        Some(Bin::Programs(programs)) => programs,
+    };
+    if programs.contains_key(own_name) {
+        return Ok(Some(own_name.to_owned()));
+    }
+    let mut files: Vec<_> = programs
+        .values()
+        .map(|file| file.trim_start_matches("./"))
+        .collect();
+    files.sort_unstable();
+    files.dedup();
+    if files.len() > 1 {
+        let names: Vec<_> = programs.into_keys().collect();
+        return Err(Failure::invalid(format!(
+            "Package {name} has several programs; name one of them in command: {}",
+            names.join(", ")
+        )));
+    }
+    Ok(programs.into_keys().next())
+}
+
+/// Returns the file of the main module, as Node.js finds it, if it lies within the package.
+fn main_file(package_folder: &Path, main: &str) -> Option<String> {
+    let main = main.trim_start_matches("./");
+    let is_inside =
+        !main.is_empty() && !main.starts_with('/') && !main.split('/').any(|part| part == "..");
+    let candidates = [
+        main.to_owned(),
+        format!("{main}.js"),
+        format!("{main}/index.js"),
+    ];
+    candidates
+        .into_iter()
+        .find(|file| is_inside && package_folder.join(file).is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Returns the entry point of the package `@s/p` with this manifest and these files.
+    fn entry(manifest: &str, files: &[&str]) -> Result<EntryPoint, String> {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let modules = folder.path().join("node_modules");
+        fs::create_dir_all(modules.join("@s/p")).expect("a folder");
+        fs::create_dir_all(modules.join(".bin")).expect("a folder");
+        fs::write(modules.join("@s/p/package.json"), manifest).expect("a file");
+        for file in files {
+            fs::write(modules.join(file), "").expect("a file");
+        }
+        let name = "@s/p".parse().expect("a name");
+        entry_point(&name, folder.path()).map_err(|failure| failure.message)
+    }
+
+    fn program(name: &str) -> Result<EntryPoint, String> {
+        Ok(EntryPoint {
+            command: format!("{FOLDER}/node_modules/.bin/{name}"),
+            args: vec![],
+        })
+    }
+
     #[test]
-    fn what_is_run_is_found_in_the_package() {
-        let found = |manifest: &str, files: &[&str]| {
-            let folder = tempfile::TempDir::new().expect("a folder");
-            let place = folder.path().join("node_modules/@s/p");
-            fs::create_dir_all(&place).expect("made");
-            fs::create_dir_all(folder.path().join("node_modules/.bin")).expect("made");
-            fs::write(place.join("package.json"), manifest).expect("written");
-            files.iter().for_each(|file| {
-                fs::write(folder.path().join("node_modules").join(file), "").expect("written")
-            });
-            entry(&"@s/p".parse().expect("a name"), folder.path())
-                .map_err(|failure| failure.message)
-        };
-        let bin = |name: &str| {
-            Ok(EntryPoint {
-                command: format!("{FOLDER}/node_modules/.bin/{name}"),
-                args: vec![],
-            })
-        };
-        assert_eq!(found(r#"{"bin":"x.js"}"#, &[".bin/p"]), bin("p"));
-        assert_eq!(
-            found(r#"{"bin":{"a":"x.js","p":"y.js"}}"#, &[".bin/a", ".bin/p"]),
-            bin("p")
-        );
-        assert_eq!(found(r#"{"bin":{"q":"x.js"}}"#, &[".bin/q"]), bin("q"));
-        let several = found(r#"{"bin":{"a":"x.js","b":"y.js"}}"#, &[".bin/a", ".bin/b"])
-            .expect_err("several");
-        assert!(several.contains("a, b"), "{several}");
-        let node = |file: &str| {
+    fn the_program_of_a_package_is_started() {
+        assert_eq!(entry(r#"{"bin":"x.js"}"#, &[".bin/p"]), program("p"));
+        let two = r#"{"bin":{"a":"x.js","p":"y.js"}}"#;
+        assert_eq!(entry(two, &[".bin/a", ".bin/p"]), program("p"));
+        assert_eq!(entry(r#"{"bin":{"q":"x.js"}}"#, &[".bin/q"]), program("q"));
+        let one_file = r#"{"bin":{"b":"./x.js","a":"x.js"}}"#;
+        assert_eq!(entry(one_file, &[".bin/a", ".bin/b"]), program("a"));
+        let several = entry(r#"{"bin":{"a":"x.js","b":"y.js"}}"#, &[".bin/a", ".bin/b"]);
+        let error = several.expect_err("several programs");
+        assert!(error.contains("a, b"), "{error}");
+    }
+
+    #[test]
+    fn without_a_program_the_main_module_is_started() {
+        let module = |file: &str| {
             Ok(EntryPoint {
                 command: "node".into(),
                 args: vec![format!("{FOLDER}/node_modules/@s/p/{file}")],
             })
         };
-        assert_eq!(found(r#"{"main":"./m"}"#, &["@s/p/m.js"]), node("m.js"));
-        assert_eq!(found("{}", &["@s/p/index.js"]), node("index.js"));
-        assert!(
-            found(r#"{"main":"../../etc/x"}"#, &[])
-                .expect_err("outside")
-                .contains("nothing to run")
-        );
+        assert_eq!(entry(r#"{"main":"./m"}"#, &["@s/p/m.js"]), module("m.js"));
+        assert_eq!(entry("{}", &["@s/p/index.js"]), module("index.js"));
+        let outside = entry(r#"{"main":"../../etc/x"}"#, &[]);
+        let error = outside.expect_err("outside the package");
+        assert!(error.contains("nothing to run"), "{error}");
     }
 
     #[test]
-    fn a_lock_is_the_same_whatever_was_asked_for() {
-        let lock = |asked: &str| {
-            let lock = json!({ "name": asked, "packages": { "": project(&"a".parse().expect("a name"), asked), "node_modules/a": { "version": "1.2.3" } } });
-            exact(lock.to_string().as_bytes(), &"a".parse().expect("a name"))
+    fn a_lockfile_does_not_depend_on_the_requested_version() {
+        let name: PackageName = "a".parse().expect("a name");
+        let lockfile = |requested: &str| {
+            let lockfile = json!({ "name": requested, "packages": {
+                "": project_manifest(&name, requested),
+                "node_modules/a": { "version": "1.2.3" },
+            } });
+            normalize_lockfile(lockfile.to_string().as_bytes(), &name)
         };
-        assert_eq!(lock("latest"), lock("1.2.3"));
-        assert_eq!(lock("latest").expect("a lock").0, "1.2.3");
+        assert_eq!(lockfile("latest"), lockfile("1.2.3"));
+        assert_eq!(lockfile("latest").expect("a lockfile").0, "1.2.3");
+    }
+
+    #[test]
+    fn optional_packages_that_do_not_exist_leave_the_lockfile() {
+        let mut lockfile = json!({
+            "": { "dependencies": { "a": "1" } },
+            "node_modules/a": { "optionalDependencies": { "a-linux": "1", "a-windows": "1" } },
+            "node_modules/a-linux": { "optional": true },
+            "node_modules/a/node_modules/@s/b": {
+                "optionalDependencies": { "a-linux": "1", "own": "1", "parent": "1", "none": "1" }
+            },
+            "node_modules/a/node_modules/@s/b/node_modules/own": {},
+            "node_modules/a/node_modules/parent": {},
+        });
+        let packages = lockfile.as_object_mut().expect("an object");
+        remove_missing_optionals(packages);
+        let optionals = |path: &str| {
+            let optionals = packages[path]["optionalDependencies"].as_object();
+            let names = optionals.expect("an object").keys().cloned();
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(optionals("node_modules/a"), ["a-linux"]);
+        assert_eq!(
+            optionals("node_modules/a/node_modules/@s/b"),
+            ["a-linux", "own", "parent"]
+        );
+        assert!(packages[""].get("optionalDependencies").is_none());
     }
 }

@@ -1,7 +1,8 @@
-//! Packages of PyPI: resolved by pip to exact versions with their hashes, and installed from those into a virtual
-//! environment of their own.
+//! Installs packages of PyPI. pip resolves exact versions with their hashes, and each worker installs
+//! them into a virtual environment of its own.
 //!
-//! One pip serves all environments of a Python: making one with pip inside takes longer than most packages do.
+//! One pip serves all environments of a Python, because an environment with its own pip takes longer
+//! to make than most packages.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,15 +12,17 @@ use futures::FutureExt;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::diagnose::disk;
+use super::console_scripts::choose_script;
+use super::diagnose::{folder_failure, pip_failure, venv_failure};
 use super::process::{ExitKind, ProcessOutput};
-use super::store::{KEPT, PackageHandle};
-use super::{InstallContext, Installer, PackageRequest, diagnose, process};
+use super::store::{PIP_PREFIX, PackageHandle};
+use super::{InstallContext, Installer, PackageRequest, process};
 use crate::core::failure::{Code, Failure};
-use crate::core::model::package::{EntryPoint, FOLDER, PythonOptions};
+use crate::core::model::package::{EntryPoint, FOLDER, PythonOptions, python_name};
 use crate::core::names::PackageName;
 
-/// Nobody is there to be asked, and without a network it ends soon.
+/// The options of every pip command. pip asks no questions, and gives up after a few seconds without
+/// a network.
 const OPTIONS: [&str; 5] = [
     "--disable-pip-version-check",
     "--no-input",
@@ -28,22 +31,22 @@ const OPTIONS: [&str; 5] = [
     "--progress-bar=off",
 ];
 
-/// What pip would install.
+/// pip's report on what it would install.
 #[derive(Deserialize)]
 struct Report {
-    install: Vec<Item>,
+    install: Vec<ReportItem>,
 }
 
 #[derive(Deserialize)]
-struct Item {
-    metadata: Metadata,
+struct ReportItem {
+    metadata: ItemMetadata,
     download_info: DownloadInfo,
     #[serde(default)]
     is_direct: bool,
 }
 
 #[derive(Deserialize)]
-struct Metadata {
+struct ItemMetadata {
     name: PackageName,
     version: String,
 }
@@ -60,252 +63,281 @@ struct ArchiveInfo {
     hashes: BTreeMap<String, String>,
 }
 
-/// The exact version, and requirements for it and all it needs.
+impl ReportItem {
+    fn sha256(&self) -> Option<&str> {
+        let archive = self.download_info.archive_info.as_ref()?;
+        archive.hashes.get("sha256").map(String::as_str)
+    }
+
+    /// Returns the line of the lockfile for this item.
+    fn requirement(&self, with_hash: bool) -> String {
+        let pin = format!("{}=={}", self.metadata.name, self.metadata.version);
+        match self.sha256().filter(|_| with_hash) {
+            Some(hash) => format!("{pin} --hash=sha256:{hash}\n"),
+            None => format!("{pin}\n"),
+        }
+    }
+}
+
+/// Returns the exact version of a package, and a lockfile: the requirements of the package and of all
+/// that it needs.
+///
+/// # Errors
+/// Fails if pip cannot resolve the package.
 pub async fn resolve(
     installer: &Installer,
-    wanted: &PackageRequest<'_>,
+    request: &PackageRequest<'_>,
     python: &PythonOptions,
-    around: &InstallContext,
+    context: &InstallContext,
 ) -> Result<(String, String), Failure> {
-    let version = wanted.version.filter(|version| *version != "latest");
+    let version = request.version.filter(|version| *version != "latest");
     let requirement = match version {
-        Some(version) => format!("{}=={version}", wanted.name),
-        None => wanted.name.to_string(),
+        Some(version) => format!("{}=={version}", request.name),
+        None => request.name.to_string(),
     };
     let requirements: Vec<&str> = [requirement.as_str()]
         .into_iter()
         .chain(python.dependencies.iter().map(String::as_str))
         .collect();
-    let items = report(installer, wanted.name, version, &requirements, &[], around).await?;
+    let items = report(
+        installer,
+        request.name,
+        version,
+        &requirements,
+        &[],
+        context,
+    )
+    .await?;
     let version = items
         .iter()
-        .find(|item| is(&item.metadata.name, wanted.name))
-        .map(|item| item.metadata.version.clone());
-    let nothing = || {
-        Failure::new(
-            Code::UpstreamError,
-            format!("pip would not install {}", wanted.name),
-        )
-    };
-    Ok((version.ok_or_else(nothing)?, pinned(&items)?))
+        .find(|item| is_same_package(&item.metadata.name, request.name))
+        .map(|item| item.metadata.version.clone())
+        .ok_or_else(|| {
+            Failure::new(
+                Code::UpstreamError,
+                format!("pip would not install {}", request.name),
+            )
+        })?;
+    Ok((version, lockfile(&items)?))
 }
 
-fn is(found: &PackageName, wanted: &PackageName) -> bool {
-    let normal = |name| crate::core::model::package::python_name(name).ok();
-    normal(found).is_some() && normal(found) == normal(wanted)
+fn is_same_package(found: &PackageName, wanted: &PackageName) -> bool {
+    let normalized = |name| python_name(name).ok();
+    normalized(found).is_some() && normalized(found) == normalized(wanted)
 }
 
-/// Requirements in the order of their names; with hashes where every one has its own.
-fn pinned(items: &[Item]) -> Result<String, Failure> {
+/// Returns the requirements in the order of their names. They have hashes if every item has one,
+/// because pip accepts hashes for all items or for none.
+fn lockfile(items: &[ReportItem]) -> Result<String, Failure> {
     if let Some(item) = items.iter().find(|item| item.is_direct) {
-        let direct = format!(
-            "{} comes from a URL and not from the package index; that cannot be installed",
-            item.metadata.name
-        );
-        return Err(Failure::new(Code::UpstreamError, direct));
+        return Err(Failure::new(
+            Code::UpstreamError,
+            format!(
+                "{} comes from a URL and not from the package index; that cannot be installed",
+                item.metadata.name
+            ),
+        ));
     }
-    let hash = |item: &Item| {
-        item.download_info
-            .archive_info
-            .as_ref()?
-            .hashes
-            .get("sha256")
-            .cloned()
-    };
-    let hashed = items.iter().all(|item| hash(item).is_some());
-    let line = |item: &Item| {
-        let pin = format!("{}=={}", item.metadata.name, item.metadata.version);
-        match hash(item).filter(|_| hashed) {
-            Some(hash) => format!("{pin} --hash=sha256:{hash}\n"),
-            None => format!("{pin}\n"),
-        }
-    };
-    let mut lines: Vec<_> = items.iter().map(line).collect();
+    let with_hash = items.iter().all(|item| item.sha256().is_some());
+    let mut lines: Vec<_> = items
+        .iter()
+        .map(|item| item.requirement(with_hash))
+        .collect();
     lines.sort();
     Ok(lines.concat())
 }
 
-/// What pip would install for these requirements into an empty environment.
+/// Returns what pip would install for these requirements into an empty environment.
 async fn report(
     installer: &Installer,
     name: &PackageName,
     version: Option<&str>,
     requirements: &[&str],
     options: &[&str],
-    around: &InstallContext,
-) -> Result<Vec<Item>, Failure> {
-    let tools = tools(installer, around).await?;
+    context: &InstallContext,
+) -> Result<Vec<ReportItem>, Failure> {
+    let pip = shared_pip(installer, context).await?;
     let scratch = installer.python.scratch()?;
     let path = scratch.folder.join("report.json");
-    let told = path.to_string_lossy();
+    let path_text = path.to_string_lossy();
     let mut args = vec![
         "install",
         "--dry-run",
         "--ignore-installed",
         "--report",
-        &told,
+        &path_text,
     ];
     args.extend(options.iter().chain(requirements));
-    let ended = pip(installer, around, &tools, &[], &args).await?;
-    if ended.how != ExitKind::Well {
-        return Err(diagnose::pip(name, version, &ended));
+    let output = run_pip(installer, context, &pip, &[], &args).await?;
+    if output.exit != ExitKind::Success {
+        return Err(pip_failure(name, version, &output));
     }
-    let text = fs::read(&path).map_err(|error| disk(&path, &error))?;
-    let broken = |error| {
+    let text = fs::read(&path).map_err(|error| folder_failure(&path, &error))?;
+    let report: Report = serde_json::from_slice(&text).map_err(|error| {
         Failure::new(
             Code::UpstreamError,
             format!("pip's report cannot be read: {error}"),
         )
-    };
-    let report: Report = serde_json::from_slice(&text).map_err(broken)?;
+    })?;
     Ok(report.install)
 }
 
-/// An environment made in its place, since it cannot be moved, and in it exactly what the lock says.
+/// Makes a virtual environment with exactly what the lockfile names. It is made in its final folder,
+/// because an environment cannot be moved.
+///
+/// # Errors
+/// Fails if the environment cannot be made, or if pip cannot install a package.
 pub async fn build(
     installer: &Installer,
     name: &PackageName,
     folder: &Path,
-    lock: &str,
-    around: &InstallContext,
+    lockfile: &str,
+    context: &InstallContext,
 ) -> Result<(), Failure> {
-    let tools = tools(installer, around).await?;
+    let pip = shared_pip(installer, context).await?;
     let requirements = folder.join("requirements.txt");
-    fs::write(&requirements, lock).map_err(|error| disk(folder, &error))?;
-    venv(installer, around, folder, &["--without-pip"]).await?;
-    let (python, requirements) = (folder.join("bin/python"), requirements.to_string_lossy());
-    let into = ["--python", &python.to_string_lossy()];
-    let ended = pip(
-        installer,
-        around,
-        &tools,
-        &into,
-        &["install", "--no-deps", "--requirement", &requirements],
-    )
-    .await?;
-    if ended.how == ExitKind::Well {
+    fs::write(&requirements, lockfile).map_err(|error| folder_failure(folder, &error))?;
+    make_venv(installer, context, folder, &["--without-pip"]).await?;
+    let python = folder.join("bin/python");
+    let target = ["--python", &python.to_string_lossy()];
+    let requirements = requirements.to_string_lossy();
+    let args = ["install", "--no-deps", "--requirement", &requirements];
+    let output = run_pip(installer, context, &pip, &target, &args).await?;
+    if output.exit == ExitKind::Success {
         Ok(())
     } else {
-        Err(diagnose::pip(name, None, &ended))
+        Err(pip_failure(name, None, &output))
     }
 }
 
+/// Returns the newest version of a package.
+///
+/// # Errors
+/// Fails if pip cannot ask the package index.
 pub async fn latest(
     installer: &Installer,
     name: &PackageName,
-    around: &InstallContext,
+    context: &InstallContext,
 ) -> Result<String, Failure> {
+    let requirements = [name.as_str()];
     let items = report(
         installer,
         name,
         None,
-        &[name.as_str()],
+        &requirements,
         &["--no-deps"],
-        around,
+        context,
     )
     .await?;
-    let nothing = || {
+    let newest = items.into_iter().next();
+    newest.map(|item| item.metadata.version).ok_or_else(|| {
         Failure::new(
             Code::UpstreamError,
             format!("pip names no latest version of {name}"),
         )
-    };
-    items
-        .into_iter()
-        .next()
-        .map(|item| item.metadata.version)
-        .ok_or_else(nothing)
-}
-
-pub fn entry(python: &PythonOptions) -> Result<EntryPoint, Failure> {
-    let missing = || {
-        Failure::invalid(
-            "pythonModule is missing: what python -m runs; or say with command and args what is started",
-        )
-    };
-    let module = python.module.clone().ok_or_else(missing)?;
-    let args = ["-u".to_owned(), "-m".to_owned(), module]
-        .into_iter()
-        .chain(python.args.iter().cloned());
-    Ok(EntryPoint {
-        command: format!("{FOLDER}/bin/python"),
-        args: args.collect(),
     })
 }
 
-/// This Python's pip.
-async fn tools(installer: &Installer, around: &InstallContext) -> Result<PackageHandle, Failure> {
+/// Returns the command line that starts a package: the module that the user has named, otherwise a
+/// console script of the package.
+///
+/// # Errors
+/// Fails if the user has named no module, and the package has several console scripts or none.
+pub fn entry_point(
+    name: &PackageName,
+    python: &PythonOptions,
+    venv: &Path,
+) -> Result<EntryPoint, Failure> {
+    let Some(module) = &python.module else {
+        let script = choose_script(name, venv)?;
+        return Ok(EntryPoint {
+            command: format!("{FOLDER}/bin/{script}"),
+            args: python.args.clone(),
+        });
+    };
+    let run_module = ["-u", "-m", module].map(str::to_owned);
+    Ok(EntryPoint {
+        command: format!("{FOLDER}/bin/python"),
+        args: run_module.into_iter().chain(python.args.clone()).collect(),
+    })
+}
+
+/// Returns the environment with the pip of this worker's Python.
+async fn shared_pip(
+    installer: &Installer,
+    context: &InstallContext,
+) -> Result<PackageHandle, Failure> {
     let digest = hex::encode(Sha256::digest(&installer.packages.python));
-    let name = format!("{KEPT}{}", &digest[..16]);
+    let name = format!("{PIP_PREFIX}{}", &digest[..16]);
     let folder = installer.python.folder(&name);
-    let build = async { venv(installer, around, &folder, &[]).await };
+    let build = async { make_venv(installer, context, &folder, &[]).await };
     installer
         .python
         .acquire_or_build(&name, build.boxed())
         .await
 }
 
-async fn venv(
+async fn make_venv(
     installer: &Installer,
-    around: &InstallContext,
+    context: &InstallContext,
     folder: &Path,
     options: &[&str],
 ) -> Result<(), Failure> {
-    let (python, folder) = (installer.packages.python.as_str(), folder.to_string_lossy());
+    let python = installer.packages.python.as_str();
+    let folder = folder.to_string_lossy();
     let args: Vec<_> = ["-m", "venv"]
         .into_iter()
         .chain(options.iter().copied())
         .chain([&*folder])
         .collect();
-    let ended = process::run(installer, around, python, &args, &[])
+    let output = process::run(installer, context, python, &args, &[])
         .await
-        .map_err(cannot)?;
-    match ended.how {
-        ExitKind::Well => Ok(()),
-        ExitKind::Missing => {
-            let missing = format!(
+        .map_err(python_cannot_run)?;
+    match output.exit {
+        ExitKind::Success => Ok(()),
+        ExitKind::NotFound => Err(Failure::new(
+            Code::UpstreamError,
+            format!(
                 "{python} was not found: packages of PyPI need Python 3.10 or newer; PYTHON_BIN says where it is"
-            );
-            Err(Failure::new(Code::UpstreamError, missing))
-        }
-        ExitKind::Badly => Err(diagnose::venv(python, &ended)),
+            ),
+        )),
+        ExitKind::Failure => Err(venv_failure(python, &output)),
     }
 }
 
-/// Credentials go the way of the environment, which other users cannot read.
-async fn pip(
+/// Runs pip. Credentials of package indexes go through the environment, because other users of the
+/// machine can read command lines.
+async fn run_pip(
     installer: &Installer,
-    around: &InstallContext,
-    tools: &PackageHandle,
-    into: &[&str],
+    context: &InstallContext,
+    pip: &PackageHandle,
+    target: &[&str],
     args: &[&str],
 ) -> Result<ProcessOutput, Failure> {
-    let python = tools.folder.join("bin/python");
-    let mut all = vec!["-m", "pip"];
-    all.extend(into.iter().chain(args.first()));
-    all.extend(OPTIONS);
-    all.extend(args.iter().skip(1));
-    let mut env = Vec::new();
-    env.extend(
-        around
-            .indexes
-            .url
-            .as_ref()
-            .map(|url| ("PIP_INDEX_URL", url.as_str())),
-    );
-    env.extend(
-        around
-            .indexes
-            .extra
-            .as_ref()
-            .map(|url| ("PIP_EXTRA_INDEX_URL", url.as_str())),
-    );
-    process::run(installer, around, &python.to_string_lossy(), &all, &env)
-        .await
-        .map_err(cannot)
+    let python = pip.folder.join("bin/python");
+    let mut all_args = vec!["-m", "pip"];
+    all_args.extend(target.iter().chain(args.first()));
+    all_args.extend(OPTIONS);
+    all_args.extend(args.iter().skip(1));
+    let mut variables = Vec::new();
+    if let Some(url) = &context.indexes.url {
+        variables.push(("PIP_INDEX_URL", url.as_str()));
+    }
+    if let Some(url) = &context.indexes.extra {
+        variables.push(("PIP_EXTRA_INDEX_URL", url.as_str()));
+    }
+    process::run(
+        installer,
+        context,
+        &python.to_string_lossy(),
+        &all_args,
+        &variables,
+    )
+    .await
+    .map_err(python_cannot_run)
 }
 
-fn cannot(error: std::io::Error) -> Failure {
+fn python_cannot_run(error: std::io::Error) -> Failure {
     Failure::new(
         Code::UpstreamError,
         format!("Python cannot be run: {error}"),

@@ -1,8 +1,9 @@
-//! What was built: a folder for each recipe, named by its digest, and a lock beside it.
+//! Keeps what was built: one folder for each recipe, named by its digest, and a lock file beside it.
 //!
-//! Whoever runs something of a folder holds its lock shared, whoever builds or removes it holds it alone: so also
-//! processes that share a disk see each other, and a killed one holds nothing. A mark is written last: a folder
-//! without it is somebody's leftover.
+//! A process that runs something of a folder holds its lock shared. A process that builds or removes
+//! the folder holds the lock exclusively. This also works between processes that share a disk, and the
+//! locks of a killed process are free. The mark is written last, so a folder without a mark is
+//! incomplete.
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -16,178 +17,222 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::diagnose::disk;
+use super::diagnose::folder_failure;
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
 use crate::eventlog::projection::Projection;
 use crate::telemetry::error::internal_error;
 
-/// Between two looks at a lock that somebody else holds.
-const LOOK: Duration = Duration::from_millis(50);
-/// Looks at what was just built.
-const AGAIN: usize = 100;
-/// How long the log may take to be read.
-const READ: Duration = Duration::from_secs(20);
-/// Written last into a folder. It holds the path of the interpreter that the folder belongs to, if to one.
+/// The folder of the recipes, within the folder of the packages.
+pub const VERSIONS_FOLDER: &str = ".versions";
+/// The beginning of the name of a folder that no recipe names and that is kept.
+pub const PIP_PREFIX: &str = "pip-";
+/// The pause between two attempts to get a lock that another process holds.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// The attempts to acquire a folder that was just built.
+const MAX_ACQUIRE_ATTEMPTS: usize = 100;
+/// The attempts to remove a folder in which a killed installer may still write.
+const MAX_REMOVE_ATTEMPTS: usize = 20;
+/// How long the projection may take to reach the head of the log.
+const CATCH_UP: Duration = Duration::from_secs(20);
+/// The last file of a build. It holds the path of the interpreter that the folder needs, if any.
 const MARK: &str = ".complete";
 /// The interpreter of a virtual environment.
 const INTERPRETER: &str = "bin/python";
-/// What no recipe names and is kept all the same.
-pub const KEPT: &str = "pip-";
 
+/// The folders of one runtime.
 pub struct PackageStore {
-    place: PathBuf,
-    /// Rung when something is not used any more.
-    freed: Arc<Notify>,
+    root: PathBuf,
+    released: Arc<Notify>,
 }
 
-/// A folder that stays while this is kept.
+/// A complete folder. It stays while the handle exists.
 pub struct PackageHandle {
     pub folder: PathBuf,
     lock: Option<File>,
-    freed: Arc<Notify>,
+    released: Arc<Notify>,
 }
 
-/// A folder for a moment. Dropped, it is gone.
+/// The right to a folder: to use it, or to build it.
+enum FolderAccess {
+    Complete(PackageHandle),
+    ToBuild(File),
+}
+
+/// A temporary folder. It is removed when it is dropped.
 pub struct ScratchDir {
     pub folder: PathBuf,
-    lock: PathBuf,
+    lock_path: PathBuf,
     _lock: File,
 }
 
 impl PackageStore {
-    pub fn new(place: PathBuf, freed: Arc<Notify>) -> Self {
-        Self { place, freed }
+    /// Returns the store in `root`. It notifies `released` when a folder has no user any more.
+    pub fn new(root: PathBuf, released: Arc<Notify>) -> Self {
+        Self { root, released }
     }
 
     pub fn folder(&self, name: &str) -> PathBuf {
-        self.place.join(name)
+        self.root.join(name)
     }
 
-    fn lock(&self, name: &str) -> PathBuf {
-        self.place.join(format!("{name}.lock"))
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{name}.lock"))
     }
 
-    /// What was built, if it was.
+    /// Returns a folder, if it is complete.
     pub fn acquire(&self, name: &str) -> Option<PackageHandle> {
         let folder = self.folder(name);
         if !is_complete(&folder) {
             return None;
         }
-        let lock = try_lock(&self.lock(name), false).ok()??;
-        let in_use = PackageHandle {
+        let lock = try_lock(&self.lock_path(name), LockMode::Shared).ok()??;
+        let handle = PackageHandle {
             folder,
             lock: Some(lock),
-            freed: self.freed.clone(),
+            released: self.released.clone(),
         };
-        is_complete(&in_use.folder).then_some(in_use)
+        // Another process may have removed the folder before this process got the lock.
+        is_complete(&handle.folder).then_some(handle)
     }
 
-    /// What was built; where that was not done, `build` does it in its [`PackageStore::folder`]. Dropped in between, the next
-    /// one begins anew.
+    /// Returns a folder. If it is not complete, `build` fills [`PackageStore::folder`] first. If the
+    /// future is dropped, the next build starts from the beginning.
+    ///
+    /// # Errors
+    /// Fails if the disk cannot be used, or if the build fails.
     pub async fn acquire_or_build(
         &self,
         name: &str,
         build: BoxFuture<'_, Result<(), Failure>>,
     ) -> Result<PackageHandle, Failure> {
-        let unusable = |error| disk(&self.place, &error);
+        let lock = match self.acquire_or_lock(name).await? {
+            FolderAccess::Complete(handle) => return Ok(handle),
+            FolderAccess::ToBuild(lock) => lock,
+        };
+        let notify = NotifyOnDrop(&self.released);
+        if let Err(failure) = self.build_folder(name, build).await {
+            // The sweep removes what cannot be removed now.
+            let _ = remove_folder(&self.folder(name)).await;
+            let _ = fs::remove_file(self.lock_path(name));
+            return Err(failure);
+        }
+        drop(lock);
+        drop(notify);
+        self.acquire_when_free(name).await
+    }
+
+    /// Waits until the folder is complete, or until this process may build it.
+    async fn acquire_or_lock(&self, name: &str) -> Result<FolderAccess, Failure> {
+        let failure = |error| folder_failure(&self.root, &error);
         let folder = self.folder(name);
         loop {
-            if let Some(taken) = self.acquire(name) {
-                return Ok(taken);
+            if let Some(handle) = self.acquire(name) {
+                return Ok(FolderAccess::Complete(handle));
             }
-            fs::create_dir_all(&self.place).map_err(unusable)?;
-            let Some(lock) = try_lock(&self.lock(name), true).map_err(unusable)? else {
-                // Somebody builds it, or has begun to run it.
-                tokio::time::sleep(LOOK).await;
-                continue;
-            };
-            if is_complete(&folder) {
-                continue;
+            fs::create_dir_all(&self.root).map_err(failure)?;
+            let lock = try_lock(&self.lock_path(name), LockMode::Exclusive).map_err(failure)?;
+            match lock {
+                Some(_) if is_complete(&folder) => {}
+                Some(lock) => return Ok(FolderAccess::ToBuild(lock)),
+                // Another process builds the folder, or has just begun to use it.
+                None => tokio::time::sleep(LOCK_PAUSE).await,
             }
-            let broken_off = NotifyOnDrop(&self.freed);
-            remove(&folder).await.map_err(unusable)?;
-            fs::create_dir(&folder).map_err(unusable)?;
-            let built = match build.await {
-                Ok(()) => finish(&folder).await.map_err(unusable),
-                Err(failure) => Err(failure),
-            };
-            if let Err(failure) = built {
-                let _ = remove(&folder).await;
-                let _ = fs::remove_file(self.lock(name));
-                return Err(failure);
-            }
-            drop(lock);
-            drop(broken_off);
-            return self.again(name).await;
         }
     }
 
-    /// What was just built; for a moment somebody may look whether it is needed.
-    async fn again(&self, name: &str) -> Result<PackageHandle, Failure> {
-        for _ in 0..AGAIN {
-            if let Some(taken) = self.acquire(name) {
-                return Ok(taken);
+    async fn build_folder(
+        &self,
+        name: &str,
+        build: BoxFuture<'_, Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        let failure = |error| folder_failure(&self.root, &error);
+        let folder = self.folder(name);
+        remove_folder(&folder).await.map_err(failure)?;
+        fs::create_dir(&folder).map_err(failure)?;
+        build.await?;
+        write_mark(&folder).await.map_err(failure)
+    }
+
+    /// Returns a complete folder. Another process may hold the exclusive lock for a moment, because it
+    /// looks whether the folder is needed.
+    async fn acquire_when_free(&self, name: &str) -> Result<PackageHandle, Failure> {
+        for _ in 0..MAX_ACQUIRE_ATTEMPTS {
+            if let Some(handle) = self.acquire(name) {
+                return Ok(handle);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(LOCK_PAUSE).await;
         }
         Err(Failure::unavailable(
-            "What was built could not be kept; ask again",
+            "Another process removed the package after its build; retry",
         ))
     }
 
+    /// Makes a temporary folder.
+    ///
+    /// # Errors
+    /// Fails if the disk cannot be used.
     pub fn scratch(&self) -> Result<ScratchDir, Failure> {
-        let unusable = |error| disk(&self.place, &error);
-        fs::create_dir_all(&self.place).map_err(unusable)?;
+        let failure = |error| folder_failure(&self.root, &error);
+        fs::create_dir_all(&self.root).map_err(failure)?;
         let name = Uuid::now_v7().simple().to_string();
-        let (folder, path) = (self.folder(&name), self.lock(&name));
-        let lock = try_lock(&path, true)
-            .map_err(unusable)?
-            .ok_or_else(|| internal_error("a name of chance is taken"))?;
-        fs::create_dir(&folder).map_err(unusable)?;
+        let lock_path = self.lock_path(&name);
+        let lock = try_lock(&lock_path, LockMode::Exclusive)
+            .map_err(failure)?
+            .ok_or_else(|| internal_error("the lock of a new folder is taken"))?;
+        let folder = self.folder(&name);
+        fs::create_dir(&folder).map_err(failure)?;
         Ok(ScratchDir {
             folder,
-            lock: path,
+            lock_path,
             _lock: lock,
         })
     }
 
-    /// Removes what no catalogue names and nobody uses, and what was left half-made.
-    pub async fn sweep(&self, known: &Catalog, projection: &Projection) {
+    /// Removes the incomplete folders, and the folders that neither `catalog` nor a process uses.
+    pub async fn sweep(&self, catalog: &Catalog, projection: &Projection) {
         for name in self.names() {
-            let (folder, path) = (self.folder(&name), self.lock(&name));
-            if is_complete(&folder) && (name.starts_with(KEPT) || is_named(known, &name)) {
+            let folder = self.folder(&name);
+            let is_needed = name.starts_with(PIP_PREFIX) || is_named(catalog, &name);
+            if is_needed && is_complete(&folder) {
                 continue;
             }
-            let Ok(Some(_lock)) = try_lock(&path, true) else {
+            let Ok(Some(_lock)) = try_lock(&self.lock_path(&name), LockMode::Exclusive) else {
                 continue;
             };
-            // Nobody uses it, and whoever has used it to prove an installation has told the log what came of that.
+            // The last user has released the folder. If it has proven an installation, then the log
+            // holds the result now.
             if is_complete(&folder) {
-                let Some(catalog) = read(projection).await else {
+                let Some(newest) = newest_catalog(projection).await else {
                     return;
                 };
-                if is_named(&catalog, &name) {
+                if is_named(&newest, &name) {
                     continue;
                 }
             }
-            match remove(&folder).await {
-                Ok(()) => {
-                    let _ = fs::remove_file(&path);
-                    tracing::info!(folder = %folder.display(), "a package that nobody needs was removed");
-                }
-                Err(error) => {
-                    tracing::warn!(folder = %folder.display(), %error, "a package could not be removed")
-                }
+            self.remove(&name).await;
+        }
+    }
+
+    /// Removes a folder and its lock file. The caller holds the exclusive lock.
+    async fn remove(&self, name: &str) {
+        let folder = self.folder(name);
+        match remove_folder(&folder).await {
+            Ok(()) => {
+                let _ = fs::remove_file(self.lock_path(name));
+                tracing::info!(folder = %folder.display(), "unused package removed");
+            }
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "cannot remove a package");
             }
         }
     }
 
-    /// Of folders and of locks.
+    /// Returns the names of all folders and lock files.
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.place).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<_> = names
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
             .map(|name| name.trim_end_matches(".lock").to_owned())
             .collect();
         names.sort();
@@ -196,7 +241,7 @@ impl PackageStore {
     }
 }
 
-/// Rings when a build has ended, also one that nobody waits for any more.
+/// Notifies when a build ends, also when its future is dropped.
 struct NotifyOnDrop<'a>(&'a Notify);
 
 impl Drop for NotifyOnDrop<'_> {
@@ -207,64 +252,75 @@ impl Drop for NotifyOnDrop<'_> {
 
 impl Drop for PackageHandle {
     fn drop(&mut self) {
+        // The lock ends before the notification, because the sweep needs it.
         drop(self.lock.take());
-        self.freed.notify_one();
+        self.released.notify_one();
     }
 }
 
 impl Drop for ScratchDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
-        let _ = fs::remove_file(&self.lock);
+        let _ = fs::remove_file(&self.lock_path);
     }
 }
 
-/// The catalogue at the head of the log.
-pub async fn read(projection: &Projection) -> Option<Arc<Catalog>> {
+/// Returns the catalog at the head of the log, or `None` if the store is unavailable.
+pub async fn newest_catalog(projection: &Projection) -> Option<Arc<Catalog>> {
     let head = projection.log().head().await.ok()?;
-    let read = projection.wait_for(head, READ).await;
-    read.then(|| Arc::clone(&projection.catalog()))
+    let is_read = projection.wait_for(head, CATCH_UP).await;
+    is_read.then(|| Arc::clone(&projection.catalog()))
 }
 
 fn is_named(catalog: &Catalog, digest: &str) -> bool {
-    let servers = catalog.servers();
-    let mut recipes = servers
+    catalog
+        .servers()
         .iter()
-        .filter_map(|server| server.package.as_ref()?.package.recipe.as_ref());
-    recipes.any(|recipe| recipe.digest == digest)
+        .filter_map(|server| server.package.as_ref()?.package.recipe.as_ref())
+        .any(|recipe| recipe.digest == digest)
 }
 
-/// The lock, unless somebody else has it. The file may have been removed since it was opened: then it is another
-/// one's no more.
-fn try_lock(path: &Path, alone: bool) -> io::Result<Option<File>> {
+#[derive(Clone, Copy)]
+enum LockMode {
+    Shared,
+    Exclusive,
+}
+
+/// Returns the lock, unless another process holds it. The lock file may be removed between opening and
+/// locking, and then the lock is worth nothing and the function tries again.
+fn try_lock(path: &Path, mode: LockMode) -> io::Result<Option<File>> {
     loop {
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(path)?;
-        match if alone {
-            file.try_lock()
-        } else {
-            file.try_lock_shared()
-        } {
+        let locked = match mode {
+            LockMode::Shared => file.try_lock_shared(),
+            LockMode::Exclusive => file.try_lock(),
+        };
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let held = file.metadata()?;
-        match fs::metadata(path) {
-            Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => {
-                return Ok(Some(file));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        if is_same_file(&file, path)? {
+            return Ok(Some(file));
         }
     }
 }
 
-/// Whether it was finished, for an interpreter that is still the same.
+/// Returns whether `path` still leads to this open file.
+fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(current) => Ok((current.dev(), current.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns whether a folder was built to its end, for the interpreter that it still has.
 fn is_complete(folder: &Path) -> bool {
     fs::read_to_string(folder.join(MARK)).is_ok_and(|mark| mark == interpreter(folder))
 }
@@ -274,10 +330,10 @@ fn interpreter(folder: &Path) -> String {
         .map_or(String::new(), |path| path.display().to_string())
 }
 
-/// Everything on the disk first, the mark last.
-async fn finish(folder: &Path) -> io::Result<()> {
+/// Writes everything to the disk first, and the mark last.
+async fn write_mark(folder: &Path) -> io::Result<()> {
     let folder = folder.to_owned();
-    let finished = tokio::task::spawn_blocking(move || {
+    let written = tokio::task::spawn_blocking(move || {
         let opened = File::open(&folder)?;
         rustix::fs::syncfs(&opened)?;
         let draft = folder.join(".complete.draft");
@@ -287,30 +343,33 @@ async fn finish(folder: &Path) -> io::Result<()> {
         fs::rename(&draft, folder.join(MARK))?;
         opened.sync_all()
     });
-    finished.await.map_err(io::Error::other)?
+    written.await.map_err(io::Error::other)?
 }
 
-/// Removes a folder that may not be there, and in which a killed installer may still write for a moment.
-async fn remove(folder: &Path) -> io::Result<()> {
-    let mut tries = 0;
+/// Removes a folder, if it exists. A killed installer may still write into it for a moment.
+async fn remove_folder(folder: &Path) -> io::Result<()> {
+    let mut attempts = 0;
     loop {
-        let doomed = folder.to_owned();
-        let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(doomed))
+        let path = folder.to_owned();
+        let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(path))
             .await
             .map_err(io::Error::other)?;
         match removed {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if tries == 20 => return Err(error),
-            Err(_) => tries += 1,
+            Err(error) if attempts == MAX_REMOVE_ATTEMPTS => return Err(error),
+            Err(_) => attempts += 1,
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
 }
 
-/// Makes a link to a folder, in one step also where there is one.
+/// Points a link to a folder. An existing link is replaced in one step.
+///
+/// # Errors
+/// Fails if the link cannot be written.
 pub fn link(link: &Path, folder: &Path) -> io::Result<()> {
-    if fs::read_link(link).is_ok_and(|now| now == folder) {
+    if fs::read_link(link).is_ok_and(|target| target == folder) {
         return Ok(());
     }
     let parent = link.parent().unwrap_or(link);
@@ -322,17 +381,17 @@ pub fn link(link: &Path, folder: &Path) -> io::Result<()> {
     })
 }
 
-/// Removes the links of servers whose package is gone.
-pub fn drop_links(folder: &Path, catalog: &Catalog) {
+/// Removes the links of servers that have no package any more.
+pub fn remove_links(folder: &Path, catalog: &Catalog) {
+    let versions = folder.join(VERSIONS_FOLDER);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_ours = fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(&versions));
         let name = entry.file_name();
-        let ours =
-            fs::read_link(entry.path()).is_ok_and(|to| to.starts_with(folder.join(".versions")));
-        let kept = name
+        let has_package = name
             .to_str()
             .and_then(|name| catalog.server(name))
             .is_some_and(|server| server.package.is_some());
-        if ours && !kept {
+        if is_ours && !has_package {
             let _ = fs::remove_file(entry.path());
         }
     }

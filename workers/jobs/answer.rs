@@ -1,4 +1,4 @@
-//! What a job has to say, opened for the facade that asks.
+//! Loads the answer of a job for the facade that asks for it.
 
 use std::sync::Arc;
 
@@ -10,43 +10,51 @@ use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
+use crate::workers::secrets::away as store_unavailable;
 
+/// Executes the command that reads an answer.
+///
+/// # Errors
+/// Fails like [`load_answer`].
 pub async fn read_answer(
     context: Arc<Context>,
-    ReadJobAnswer { job }: ReadJobAnswer,
+    command: ReadJobAnswer,
 ) -> Result<JobAnswer, Failure> {
-    load_answer(&context, job).await
+    load_answer(&context, command.job).await
 }
 
-/// The answer of a job that has ended.
+/// Returns the answer of a job that has ended.
+///
+/// # Errors
+/// Fails with `job_not_found` if the job has not ended or its answer has expired, and with
+/// `unavailable` if the store does not respond.
 pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Failure> {
-    let gone = || Failure::job_not_found(id);
+    let not_found = || Failure::job_not_found(id);
     let ended = {
         let catalog = context.projection.catalog();
-        catalog
-            .jobs
-            .get(id)
-            .and_then(|job| job.ended().cloned())
-            .ok_or_else(gone)?
+        let job = catalog.jobs.get(id);
+        job.and_then(|job| job.ended().cloned())
+            .ok_or_else(not_found)?
     };
     let Some(value) = ended.answer else {
         return Ok(job::without_answer(ended.state));
     };
-    let found = context.vault.get(&[value]).await.map_err(|error| {
-        tracing::warn!(%error, "the Vault failed");
-        Failure::unavailable("The store cannot be reached")
-    })?;
-    let sealed = found.into_iter().next().flatten().ok_or_else(gone)?;
+    let sealed = context
+        .vault
+        .get(&[value])
+        .await
+        .map_err(store_unavailable)?
+        .pop()
+        .flatten()
+        .ok_or_else(not_found)?;
+    let answer_context = JobValueContext {
+        job: id,
+        part: JobValueKind::Answer,
+        value,
+    };
     let opened = context
         .opener
-        .open(
-            JobValueContext {
-                job: id,
-                part: JobValueKind::Answer,
-                value,
-            },
-            &sealed,
-        )
+        .open(answer_context, &sealed)
         .map_err(internal_error)?;
     serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)
 }

@@ -1,80 +1,115 @@
-//! Lets go of what is over: arguments nobody needs, answers, keys and dead letters that have expired.
+//! Removes what jobs leave: arguments that no worker needs, and expired answers, idempotency keys and
+//! dead letters.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{dead_letters, notify};
 use crate::core::catalog::Catalog;
-use crate::core::decide::idempotency;
+use crate::core::decide::{idempotency, job};
 use crate::core::event::Actor;
 use crate::core::ids::{CommandId, ValueId};
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
 
-const EVERY: Duration = Duration::from_secs(1);
-/// Jobs forgotten in one append.
-const AT_ONCE: usize = 1000;
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The jobs or keys that one commit removes.
+const MAX_PER_COMMIT: usize = 1000;
 
+/// Removes values and expired records, every second.
 #[derive(Clone)]
 pub struct JobCleanup {
     context: Arc<Context>,
-    values: Arc<Mutex<Vec<ValueId>>>,
+    /// The values that the next round removes together.
+    unused_values: Arc<Mutex<Vec<ValueId>>>,
 }
 
 impl JobCleanup {
     pub fn new(context: Arc<Context>) -> Self {
         Self {
             context,
-            values: Arc::default(),
+            unused_values: Arc::default(),
         }
     }
 
-    /// Drops it a little later, together with others.
-    pub fn drop_value(&self, value: ValueId) {
-        self.values
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(value);
+    /// Removes a value in the next round.
+    pub fn remove_value(&self, value: ValueId) {
+        self.unused_values.lock().push(value);
     }
 
+    /// Runs for ever.
     pub async fn run(self) {
-        let mut every = tokio::time::interval(EVERY);
+        let mut interval = tokio::time::interval(INTERVAL);
         loop {
-            every.tick().await;
+            interval.tick().await;
             self.flush().await;
-            self.forget().await;
-            self.forget_requests().await;
-            let dead = self.context.projection.catalog().dead.expired(now_ms());
-            if !dead.is_empty() {
-                let _ = dead_letters::expire_dead_letters(&self.context, dead).await;
+            self.expire_jobs().await;
+            self.expire_keys().await;
+            self.expire_dead_letters().await;
+        }
+    }
+
+    /// Removes the unused values now.
+    pub async fn flush(&self) {
+        let values = std::mem::take(&mut *self.unused_values.lock());
+        if values.is_empty() {
+            return;
+        }
+        if let Err(error) = self.context.vault.remove(&values).await {
+            tracing::warn!(%error, "cannot remove values of jobs; the sweep removes them");
+        }
+    }
+
+    /// Removes the jobs whose answers have expired. A failure is repeated in the next round.
+    async fn expire_jobs(&self) {
+        let now = now_ms();
+        let expired: Vec<_> = {
+            let catalog = self.context.projection.catalog();
+            let ids = catalog.jobs.expired(now, MAX_PER_COMMIT).into_iter();
+            ids.filter_map(|id| catalog.jobs.get(id).cloned()).collect()
+        };
+        if expired.is_empty() {
+            return;
+        }
+        for job in expired.iter().filter(|job| job.needs_notification()) {
+            // This is the last moment, because the log does not know the job afterwards.
+            let _ = notify::notify_producer(&self.context, job, job.state()).await;
+        }
+        let committed = self
+            .context
+            .appender
+            .commit(
+                CommandId(Uuid::now_v7()),
+                Actor::Worker,
+                move |catalog: &Catalog| Ok(job::expire(catalog, now, MAX_PER_COMMIT)),
+            )
+            .await;
+        // If another worker has committed first, that worker removes the values.
+        let Some(before) = committed.ok().and_then(|committed| committed.before) else {
+            return;
+        };
+        for id in before.jobs.expired(now, MAX_PER_COMMIT) {
+            let ended = before.jobs.get(id).and_then(|job| job.ended());
+            if let Some(value) = ended.and_then(|ended| ended.answer) {
+                self.remove_value(value);
             }
         }
     }
 
-    pub async fn flush(&self) {
-        let values =
-            std::mem::take(&mut *self.values.lock().unwrap_or_else(PoisonError::into_inner));
-        if !values.is_empty()
-            && let Err(error) = self.context.vault.remove(&values).await
-        {
-            tracing::warn!(%error, "what jobs have left is left to the sweep");
-        }
-    }
-
-    async fn forget_requests(&self) {
+    /// Removes the expired idempotency keys. A failure is repeated in the next round.
+    async fn expire_keys(&self) {
         let now = now_ms();
-        if !self
-            .context
-            .projection
-            .catalog()
-            .requests
-            .expired(now, 1)
-            .is_empty()
-        {
-            let decide =
-                move |catalog: &Catalog| Ok(idempotency::expire_records(catalog, now, AT_ONCE));
+        let has_expired = {
+            let catalog = self.context.projection.catalog();
+            !catalog.requests.expired(now, 1).is_empty()
+        };
+        if has_expired {
+            let decide = move |catalog: &Catalog| {
+                Ok(idempotency::expire_records(catalog, now, MAX_PER_COMMIT))
+            };
             let _ = self
                 .context
                 .appender
@@ -83,38 +118,11 @@ impl JobCleanup {
         }
     }
 
-    /// Forgets jobs whose answers have expired.
-    async fn forget(&self) {
-        let now = now_ms();
-        let expired: Vec<_> = {
-            let catalog = self.context.projection.catalog();
-            let ids = catalog.jobs.expired(now, AT_ONCE);
-            ids.iter()
-                .filter_map(|id| catalog.jobs.get(*id))
-                .cloned()
-                .collect()
-        };
-        if expired.is_empty() {
-            return;
+    /// Removes the expired dead letters. A failure is repeated in the next round.
+    async fn expire_dead_letters(&self) {
+        let expired = self.context.projection.catalog().dead.expired(now_ms());
+        if !expired.is_empty() {
+            let _ = dead_letters::remove_dead_letters(&self.context, expired).await;
         }
-        for job in expired.iter().filter(|job| job.needs_notification()) {
-            // The last moment: after that nobody knows that there was one.
-            let _ = notify::notify_producer(&self.context, job, job.state()).await;
-        }
-        let decide =
-            move |catalog: &Catalog| Ok(crate::core::decide::job::expire(catalog, now, AT_ONCE));
-        let done = self
-            .context
-            .appender
-            .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
-            .await;
-        // Where another worker was first, the values are its to drop.
-        let Some(before) = done.ok().and_then(|done| done.before) else {
-            return;
-        };
-        let expired = before.jobs.expired(now, AT_ONCE);
-        let jobs = expired.iter().filter_map(|id| before.jobs.get(*id));
-        jobs.filter_map(|job| job.ended()?.answer)
-            .for_each(|value| self.drop_value(value));
     }
 }

@@ -1,4 +1,4 @@
-//! Dead letters: put into the Vault with their reason in the log, tried again, dropped.
+//! Stores the messages of producers that no worker can parse, and retries or discards them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::ingest;
 use crate::core::command::{DiscardDeadLetter, RetryDeadLetter};
+use crate::core::decide::dead_letter as decide;
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::ids::{CommandId, JobId, ValueId};
@@ -21,14 +22,14 @@ use crate::ports::vault::VaultValue;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
-use crate::workers::secrets::{away, drop_values};
+use crate::workers::secrets::{away as store_unavailable, drop_values};
 
-/// How long a dead letter is kept.
-const KEPT: Duration = Duration::from_secs(7 * 86_400);
-/// Characters of a producer's words that are shown.
-const WORDS: usize = 128;
+/// How long the Vault keeps a dead letter.
+const LIFETIME: Duration = Duration::from_secs(7 * 86_400);
+/// The characters of the id and the command of a message that the log shows.
+const MAX_SHOWN: usize = 128;
 
-/// A message as it lies in the Vault: bytes need not be text.
+/// A message as the Vault keeps it. The body is base64, because it may not be text.
 #[derive(Serialize, Deserialize)]
 struct StoredMessage {
     id: String,
@@ -38,148 +39,154 @@ struct StoredMessage {
     body: String,
 }
 
-/// Keeps what nobody can read, and tells producers.
+impl StoredMessage {
+    fn from_message(message: &JobMessage) -> Self {
+        Self {
+            id: message.id.clone(),
+            command: message.command.clone(),
+            call: message.call.clone(),
+            reply: message.reply.clone(),
+            body: BASE64_STANDARD.encode(&message.body),
+        }
+    }
+
+    fn into_message(self) -> Result<JobMessage, base64::DecodeError> {
+        Ok(JobMessage {
+            body: Bytes::from(BASE64_STANDARD.decode(self.body)?),
+            id: self.id,
+            command: self.command,
+            call: self.call,
+            reply: self.reply,
+        })
+    }
+}
+
+/// Stores a message that no worker can parse, and publishes its reason.
+///
+/// # Errors
+/// Fails if the message cannot be sealed, or if the store is unavailable.
 pub async fn store_dead_letter(
     context: &Context,
-    job: &JobMessage,
-    why: &Failure,
+    message: &JobMessage,
+    reason: &Failure,
 ) -> Result<(), Failure> {
-    let letter = ValueId(Uuid::now_v7());
-    let JobMessage {
-        id,
-        command,
-        call,
-        reply,
-        body,
-    } = job.clone();
-    let size = body.len() as u64;
-    let stored = StoredMessage {
-        id,
-        command,
-        call,
-        reply,
-        body: BASE64_STANDARD.encode(&body),
-    };
+    let id = ValueId(Uuid::now_v7());
+    let stored = StoredMessage::from_message(message);
     let text = Zeroizing::new(serde_json::to_string(&stored).map_err(internal_error)?);
     let sealed = context
         .job_client
         .sealer()
-        .seal(message_context(letter), &text)
+        .seal(message_context(id), &text)
         .map_err(internal_error)?;
-    let values = vec![VaultValue { id: letter, sealed }];
-    let words = |text: &str| {
-        text.chars()
-            .filter(|c| !c.is_control())
-            .take(WORDS)
-            .collect()
+    let dead_letter = DeadLetter {
+        letter: id,
+        id: shown_text(&message.id),
+        command: shown_text(&message.command),
+        reason: reason.message.clone(),
+        size: message.body.len() as u64,
+        until: now_ms() + LIFETIME.as_millis() as u64,
     };
-    let (id, command) = (words(&job.id), words(&job.command));
-    let until = now_ms() + KEPT.as_millis() as u64;
-    let dead = DeadLetter {
-        letter,
-        id,
-        command,
-        reason: why.message.clone(),
-        size,
-        until,
-    };
-    tracing::warn!(%letter, reason = dead.reason, size, "a producer's message was set aside");
-    let note = serde_json::to_vec(&dead).map_err(internal_error)?;
-    let decide = move |catalog: &_| {
-        Ok(crate::core::decide::dead_letter::store_dead_letter(
-            catalog, &dead,
-        ))
-    };
+    tracing::warn!(
+        dead_letter = %id,
+        reason = dead_letter.reason,
+        size = dead_letter.size,
+        "dead letter stored"
+    );
+    let notice = serde_json::to_vec(&dead_letter).map_err(internal_error)?;
     context
         .appender
-        .commit_with_values(CommandId(Uuid::now_v7()), Actor::Worker, values, decide)
+        .commit_with_values(
+            CommandId(Uuid::now_v7()),
+            Actor::Worker,
+            vec![VaultValue { id, sealed }],
+            move |catalog: &_| Ok(decide::store_dead_letter(catalog, &dead_letter)),
+        )
         .await?;
     context
         .bus
-        .publish_dead_letter(letter.to_string(), note.into())
+        .publish_dead_letter(id.to_string(), notice.into())
         .await;
     Ok(())
 }
 
-/// Reads a letter once more, perhaps with a newer program. What can be read now is a job like any other.
+fn shown_text(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .take(MAX_SHOWN)
+        .collect()
+}
+
+/// Parses a dead letter again, which a newer program may be able to do. A message that can be parsed
+/// becomes a job.
+///
+/// # Errors
+/// Fails if the dead letter is unknown, or if it cannot be parsed either now.
 pub async fn retry_dead_letter(
     context: Arc<Context>,
-    RetryDeadLetter { letter }: RetryDeadLetter,
+    command: RetryDeadLetter,
 ) -> Result<(), Failure> {
-    if context.projection.catalog().dead.get(letter).is_none() {
-        return Err(crate::core::decide::dead_letter::dead_letter_not_found(
-            letter,
-        ));
-    }
-    let found = context
+    let id = command.letter;
+    require_dead_letter(&context, id)?;
+    let sealed = context
         .vault
-        .get(&[letter])
+        .get(&[id])
         .await
-        .map_err(away)?
+        .map_err(store_unavailable)?
         .pop()
-        .flatten();
+        .flatten()
+        .ok_or_else(|| decide::dead_letter_not_found(id))?;
     let opened = context
         .opener
-        .open(
-            message_context(letter),
-            &found
-                .ok_or_else(|| crate::core::decide::dead_letter::dead_letter_not_found(letter))?,
-        )
+        .open(message_context(id), &sealed)
         .map_err(internal_error)?;
-    let StoredMessage {
-        id,
-        command,
-        call,
-        reply,
-        body,
-    } = serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)?;
-    let body = Bytes::from(BASE64_STANDARD.decode(body).map_err(internal_error)?);
-    let _ = ingest::submit_message(
-        &context,
-        &JobMessage {
-            id,
-            command,
-            call,
-            reply,
-            body,
-        },
-    )
-    .await?;
-    expire_dead_letters(&context, vec![letter]).await
+    let text = opened.expose().map_err(internal_error)?;
+    let stored: StoredMessage = serde_json::from_str(text).map_err(internal_error)?;
+    let message = stored.into_message().map_err(internal_error)?;
+    ingest::submit_message(&context, &message).await?;
+    remove_dead_letters(&context, vec![id]).await
 }
 
+/// Removes a dead letter.
+///
+/// # Errors
+/// Fails if the dead letter is unknown, or if the store is unavailable.
 pub async fn discard_dead_letter(
     context: Arc<Context>,
-    DiscardDeadLetter { letter }: DiscardDeadLetter,
+    command: DiscardDeadLetter,
 ) -> Result<(), Failure> {
-    if context.projection.catalog().dead.get(letter).is_none() {
-        return Err(crate::core::decide::dead_letter::dead_letter_not_found(
-            letter,
-        ));
-    }
-    expire_dead_letters(&context, vec![letter]).await
+    require_dead_letter(&context, command.letter)?;
+    remove_dead_letters(&context, vec![command.letter]).await
 }
 
-/// Lets go of letters and of what they hold.
-pub async fn expire_dead_letters(context: &Context, letters: Vec<ValueId>) -> Result<(), Failure> {
-    let named = letters.clone();
-    let decide = move |catalog: &_| {
-        Ok(crate::core::decide::dead_letter::remove_dead_letters(
-            catalog, &named,
-        ))
-    };
+fn require_dead_letter(context: &Context, id: ValueId) -> Result<(), Failure> {
+    match context.projection.catalog().dead.get(id) {
+        Some(_) => Ok(()),
+        None => Err(decide::dead_letter_not_found(id)),
+    }
+}
+
+/// Removes dead letters and their messages.
+///
+/// # Errors
+/// Fails if the store is unavailable.
+pub async fn remove_dead_letters(context: &Context, ids: Vec<ValueId>) -> Result<(), Failure> {
+    let removed = ids.clone();
     context
         .appender
-        .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+        .commit(
+            CommandId(Uuid::now_v7()),
+            Actor::Worker,
+            move |catalog: &_| Ok(decide::remove_dead_letters(catalog, &removed)),
+        )
         .await?;
-    drop_values(context, &letters).await;
+    drop_values(context, &ids).await;
     Ok(())
 }
 
-fn message_context(letter: ValueId) -> JobValueContext {
+fn message_context(id: ValueId) -> JobValueContext {
     JobValueContext {
-        job: JobId(letter.0),
+        job: JobId(id.0),
         part: JobValueKind::Letter,
-        value: letter,
+        value: id,
     }
 }

@@ -1,11 +1,11 @@
-//! One job from its arguments to its end.
+//! Executes one job, from its arguments to its end.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -14,6 +14,7 @@ use super::cleanup::JobCleanup;
 use super::progress::ProgressReporter;
 use super::tool_call;
 use crate::core::command::{Command, InstallPackage, RotateKeys, SweepVault, UpgradePackage};
+use crate::core::decide::job as decide;
 use crate::core::decide::job::JobEnd;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
@@ -24,31 +25,30 @@ use crate::core::model::tool_call::CallTool;
 use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::internal_error;
+use crate::time::retry::INTERRUPTED_JOB;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
-use crate::workers::install::ProgressSink as Shown;
+use crate::workers::install::ProgressSink;
 use crate::workers::{encode, keys, packages, secrets};
 
-/// The pause after the store did not answer.
-const PAUSE: Duration = Duration::from_millis(500);
-/// The largest answer that is kept: a document of MongoDB has 16 MiB, and JSON may grow a little.
-const LARGEST: usize = 14 << 20;
+/// The largest answer in bytes. A document of MongoDB has at most 16 MiB, and the JSON may grow a little.
+const MAX_ANSWER: usize = 14 << 20;
 
-/// A job in this worker's hands.
+/// A job that this worker executes.
 pub struct JobExecution {
     pub job: Arc<Job>,
     pub attempt: u32,
     pub progress: Arc<ProgressReporter>,
-    /// Cancelled when it is to stop, because somebody wants it to or because it is in other hands.
+    /// Cancelled when the job must stop, because a user has cancelled it or another worker has it.
     pub stop: CancellationToken,
-    /// Cancelled when what was not begun is to be left to others.
+    /// Cancelled when the worker drains. A job that has not started is left to other workers.
     pub draining: CancellationToken,
 }
 
-/// Why a job has no success to show.
+/// The reason why a job has no output.
 pub enum JobFailure {
-    /// Nothing was begun: whoever has room takes it.
-    NotBegun,
+    /// Nothing has started, so another worker may execute the job.
+    NotStarted,
     Failed(Failure),
 }
 
@@ -58,11 +58,11 @@ impl From<Failure> for JobFailure {
     }
 }
 
-/// What a job has brought.
+/// The output of a successful job.
 pub struct JobOutput {
-    /// The body of a successful answer over HTTP.
+    /// The body of the HTTP response.
     pub body: Bytes,
-    /// The same as a producer on the bus is told it.
+    /// The outcome for a producer on the bus.
     pub raw: Bytes,
 }
 
@@ -75,113 +75,157 @@ impl From<Bytes> for JobOutput {
     }
 }
 
-pub(super) async fn execute_job(context: &Arc<Context>, tidy: &JobCleanup, running: &JobExecution) {
-    let work = open_arguments(context, &running.job).await;
-    let reply = work.as_ref().ok().and_then(|work| work.reply.clone());
-    let worked = async { dispatch_job(context, running, work?).await };
-    let worked = AssertUnwindSafe(worked).catch_unwind().await;
-    let worked =
-        worked.unwrap_or_else(|_| Err(internal_error("a job panicked and is given up").into()));
-    let (job, attempt, worker) = (running.job.id, running.attempt, context.manager.worker);
-    let (state, outcome, told) = match worked {
-        Ok(JobOutput { body, raw }) => {
-            let outcome = JobAnswer::done(body)
-                .unwrap_or_else(|error| JobAnswer::failed(&internal_error(error)));
-            (JobState::Succeeded, outcome, Ok(raw))
+/// The end of a job, as the log and the producer get it.
+struct Ending {
+    state: JobState,
+    answer: JobAnswer,
+    outcome: Result<Bytes, Bytes>,
+}
+
+impl Ending {
+    fn from_output(output: JobOutput) -> Self {
+        Self {
+            state: JobState::Succeeded,
+            answer: JobAnswer::done(output.body)
+                .unwrap_or_else(|error| JobAnswer::failed(&internal_error(error))),
+            outcome: Ok(output.raw),
         }
-        Err(JobFailure::NotBegun) => {
-            let decide = move |catalog: &_| {
-                Ok(crate::core::decide::job::requeue(
-                    catalog, job, worker, attempt,
-                ))
-            };
-            // Should the log not take it, it is taken over with all else that this worker leaves behind.
-            let _ = context
-                .appender
-                .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
-                .await;
-            return;
+    }
+
+    fn from_failure(failure: Failure, is_cancelled: bool) -> Self {
+        let (state, failure) = if is_cancelled {
+            (JobState::Cancelled, job::job_cancelled())
+        } else if failure.code == Code::OutcomeUnknown {
+            (JobState::Unknown, failure)
+        } else {
+            (JobState::Failed, failure)
+        };
+        Self {
+            state,
+            answer: JobAnswer::failed(&failure),
+            outcome: Err(encode(&failure)),
         }
-        Err(JobFailure::Failed(failure)) => {
-            let (state, failure) = match failure.code {
-                _ if running.stop.is_cancelled() => (JobState::Cancelled, job::job_cancelled()),
-                Code::OutcomeUnknown => (JobState::Unknown, failure),
-                _ => (JobState::Failed, failure),
-            };
-            (state, JobAnswer::failed(&failure), Err(encode(&failure)))
-        }
-    };
-    if end_job(context, tidy, running, state, outcome).await
-        && let Some(reply) = reply
-    {
-        context.bus.publish_outcome(&reply, told).await;
     }
 }
 
-/// What a job works on.
-async fn open_arguments(context: &Context, job: &Job) -> Result<JobArguments, Failure> {
-    let Job { id, arguments, .. } = job;
-    let sealed = loop {
-        match context.vault.get(&[*arguments]).await {
-            Ok(found) => break found.into_iter().next().flatten(),
-            Err(error) if !context.manager.own.is_held() => return Err(internal_error(error)),
-            Err(error) => tracing::warn!(job = %id, %error, "a job waits for the store"),
+/// Executes a job, stores its answer and notifies its producer. A job that has not started is requeued.
+pub(super) async fn execute_job(
+    context: &Arc<Context>,
+    cleanup: &JobCleanup,
+    execution: &JobExecution,
+) {
+    let arguments = load_arguments(context, &execution.job).await;
+    let reply = arguments
+        .as_ref()
+        .ok()
+        .and_then(|arguments| arguments.reply.clone());
+    let work = async { dispatch_job(context, execution, arguments?).await };
+    let result = AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(internal_error("a job panicked").into()));
+    let ending = match result {
+        Ok(output) => Ending::from_output(output),
+        Err(JobFailure::Failed(failure)) => {
+            Ending::from_failure(failure, execution.stop.is_cancelled())
         }
-        tokio::time::sleep(PAUSE).await;
+        Err(JobFailure::NotStarted) => return requeue_job(context, execution).await,
     };
-    let sealed =
-        sealed.ok_or_else(|| internal_error(format!("the arguments of job {id} are gone")))?;
-    opened(context, job, &sealed)
+    let has_ended = end_job(context, cleanup, execution, ending.state, ending.answer).await;
+    if let Some(reply) = reply
+        && has_ended
+    {
+        context.bus.publish_outcome(&reply, ending.outcome).await;
+    }
 }
 
-/// The same of what was found in the Vault.
-pub(super) fn opened(
+/// Gives a job back. If the log is unavailable, another worker takes the job over later.
+async fn requeue_job(context: &Context, execution: &JobExecution) {
+    let job = execution.job.id;
+    let attempt = execution.attempt;
+    let worker = context.manager.worker;
+    let decide = move |catalog: &_| Ok(decide::requeue(catalog, job, worker, attempt));
+    let _ = context
+        .appender
+        .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+        .await;
+}
+
+/// Loads the arguments of a job. Waits for the store while this worker holds its lease.
+async fn load_arguments(context: &Context, job: &Job) -> Result<JobArguments, Failure> {
+    let mut attempts = INTERRUPTED_JOB.start();
+    let found = loop {
+        match context.vault.get(&[job.arguments]).await {
+            Ok(found) => break found,
+            Err(error) if context.manager.own.is_held() => {
+                tracing::warn!(job = %job.id, %error, "cannot load the arguments of a job; retrying");
+                if let Some(pause) = attempts.next_pause() {
+                    sleep(pause).await;
+                }
+            }
+            Err(error) => return Err(internal_error(error)),
+        }
+    };
+    let sealed = found.into_iter().next().flatten();
+    let sealed = sealed
+        .ok_or_else(|| internal_error(format!("the arguments of job {} are missing", job.id)))?;
+    parse_arguments(context, job, &sealed)
+}
+
+/// Opens and parses the arguments of a job.
+///
+/// # Errors
+/// Fails if they were sealed with an unknown key.
+pub(super) fn parse_arguments(
     context: &Context,
     job: &Job,
     sealed: &Sealed,
 ) -> Result<JobArguments, Failure> {
-    let place = JobValueContext {
+    let arguments_context = JobValueContext {
         job: job.id,
         part: JobValueKind::Arguments,
         value: job.arguments,
     };
-    let opened = context.opener.open(place, sealed).map_err(internal_error)?;
+    let opened = context
+        .opener
+        .open(arguments_context, sealed)
+        .map_err(internal_error)?;
     serde_json::from_str(opened.expose().map_err(internal_error)?).map_err(internal_error)
 }
 
 async fn dispatch_job(
     context: &Arc<Context>,
-    running: &JobExecution,
-    work: JobArguments,
+    execution: &JobExecution,
+    arguments: JobArguments,
 ) -> Result<JobOutput, JobFailure> {
-    match running.job.command.as_ref() {
-        CallTool::NAME => tool_call::call_tool(context, running, work).await,
+    match execution.job.command.as_ref() {
+        CallTool::NAME => tool_call::call_tool(context, execution, arguments).await,
         InstallPackage::NAME => {
-            let command = decoded(&work)?;
-            run_cancellable(running, |progress| {
+            let command = parse_command(&arguments)?;
+            run_cancellable(execution, |progress| {
                 packages::install(context.clone(), progress, command)
             })
             .await
         }
         UpgradePackage::NAME => {
-            let command = decoded(&work)?;
-            run_cancellable(running, |progress| {
+            let command = parse_command(&arguments)?;
+            run_cancellable(execution, |progress| {
                 packages::upgrade(context.clone(), progress, command)
             })
             .await
         }
         RotateKeys::NAME => {
-            let command = decoded(&work)?;
+            let command = parse_command(&arguments)?;
             if keys::must_requeue(context, &command).await {
-                return Err(JobFailure::NotBegun);
+                return Err(JobFailure::NotStarted);
             }
-            run_cancellable(running, |progress| {
+            run_cancellable(execution, |progress| {
                 keys::rotate_keys(context.clone(), progress, command)
             })
             .await
         }
         SweepVault::NAME => {
-            running.progress.phase("sweeping");
+            execution.progress.phase("sweeping");
             secrets::sweep(context).await?;
             Ok(Bytes::from_static(br#"{"success":true}"#).into())
         }
@@ -191,89 +235,58 @@ async fn dispatch_job(
     }
 }
 
-/// Carries a job out, unless somebody cancels it or this worker is to leave: it can be stopped anywhere, and done twice.
+/// Runs work that can be dropped at any moment and repeated. It ends early if a user cancels the job or
+/// if the worker drains.
 async fn run_cancellable<F: Future<Output = Result<Bytes, Failure>> + Send + 'static>(
-    running: &JobExecution,
-    work: impl FnOnce(Arc<dyn Shown>) -> F,
+    execution: &JobExecution,
+    start: impl FnOnce(Arc<dyn ProgressSink>) -> F,
 ) -> Result<JobOutput, JobFailure> {
-    let work = work(running.progress.clone()).boxed();
+    let work = start(execution.progress.clone()).boxed();
     tokio::select! {
-        done = work => Ok(done?.into()),
-        () = running.stop.cancelled() => Err(job::job_cancelled().into()),
-        () = running.draining.cancelled() => Err(JobFailure::NotBegun),
+        result = work => Ok(result?.into()),
+        () = execution.stop.cancelled() => Err(job::job_cancelled().into()),
+        () = execution.draining.cancelled() => Err(JobFailure::NotStarted),
     }
 }
 
-fn decoded<C: Command>(work: &JobArguments) -> Result<C, Failure> {
-    let wrong = |error| Failure::invalid(format!("The job is no {} command: {error}", C::NAME));
-    serde_json::from_str(work.body.get()).map_err(wrong)
+fn parse_command<C: Command>(arguments: &JobArguments) -> Result<C, Failure> {
+    serde_json::from_str(arguments.body.get())
+        .map_err(|error| Failure::invalid(format!("The job is no {} command: {error}", C::NAME)))
 }
 
-/// Puts the answer and ends the job: what the log names is there. False: it is not ours to end any more.
+/// Stores the answer and ends the job in one commit. Returns `false` if another worker has the job, or
+/// if the answer cannot be sealed.
 async fn end_job(
     context: &Context,
-    tidy: &JobCleanup,
-    running: &JobExecution,
+    cleanup: &JobCleanup,
+    execution: &JobExecution,
     state: JobState,
-    outcome: JobAnswer,
+    answer: JobAnswer,
 ) -> bool {
-    let (job, attempt, worker) = (running.job.id, running.attempt, context.manager.worker);
-    let outcome = if outcome.body.get().len() > LARGEST {
-        too_large()
-    } else {
-        outcome
-    };
+    let job = execution.job.id;
     let value = ValueId(Uuid::now_v7());
-    let place = JobValueContext {
-        job,
-        part: JobValueKind::Answer,
-        value,
-    };
-    let sealed = serde_json::to_string(&outcome)
-        .map(Zeroizing::new)
-        .map_err(internal_error);
-    let sealed = match sealed.and_then(|text| {
-        context
-            .manager
-            .sealed_store
-            .sealer
-            .seal(place, &text)
-            .map_err(internal_error)
-    }) {
-        Ok(sealed) => sealed,
-        Err(_) => return false,
+    let Ok(sealed) = seal_answer(context, execution, value, answer) else {
+        return false;
     };
     let id = CommandId(Uuid::now_v7());
-    // While it holds the lease nobody else ends it; after that it is somebody else's.
+    let mut attempts = INTERRUPTED_JOB.start();
+    // While this worker holds its lease, no other worker ends the job.
     while context.manager.own.is_held() {
-        let end = JobEnd {
-            state,
-            answer: Some(value),
-            until: context.job_client.answer_expiry(),
-        };
-        let decide = move |catalog: &_| {
-            crate::core::decide::job::finish_job(catalog, job, worker, attempt, end)
-        };
-        let values = vec![VaultValue {
-            id: value,
-            sealed: sealed.clone(),
-        }];
-        match context
-            .appender
-            .commit_with_values(id, Actor::Worker, values, decide)
-            .await
-        {
-            Ok(_) => {
-                tidy.drop_value(running.job.arguments);
+        let ended = commit_end(context, execution, id, state, value, sealed.clone()).await;
+        match ended {
+            Ok(()) => {
+                cleanup.remove_value(execution.job.arguments);
                 return true;
             }
             Err(failure) if failure.code == Code::Unavailable => {
-                tracing::warn!(%job, %failure, "a job cannot be ended yet");
-                tokio::time::sleep(PAUSE).await;
+                tracing::warn!(%job, %failure, "cannot store the end of a job; retrying");
+                if let Some(pause) = attempts.next_pause() {
+                    sleep(pause).await;
+                }
             }
             Err(failure) => {
-                tracing::warn!(%job, %failure, "what came of a job is not wanted any more");
-                tidy.drop_value(value);
+                tracing::warn!(%job, %failure, "another worker has the job; its answer is discarded");
+                cleanup.remove_value(value);
                 return false;
             }
         }
@@ -281,9 +294,58 @@ async fn end_job(
     false
 }
 
-fn too_large() -> JobAnswer {
-    let large = format!(
-        "The answer is larger than a job can keep ({LARGEST} bytes); make the call without waiting later"
+fn seal_answer(
+    context: &Context,
+    execution: &JobExecution,
+    value: ValueId,
+    answer: JobAnswer,
+) -> Result<Sealed, Failure> {
+    let answer = if answer.body.get().len() > MAX_ANSWER {
+        too_large_answer()
+    } else {
+        answer
+    };
+    let text = Zeroizing::new(serde_json::to_string(&answer).map_err(internal_error)?);
+    let answer_context = JobValueContext {
+        job: execution.job.id,
+        part: JobValueKind::Answer,
+        value,
+    };
+    let sealer = &context.manager.sealed_store.sealer;
+    sealer.seal(answer_context, &text).map_err(internal_error)
+}
+
+async fn commit_end(
+    context: &Context,
+    execution: &JobExecution,
+    id: CommandId,
+    state: JobState,
+    value: ValueId,
+    sealed: Sealed,
+) -> Result<(), Failure> {
+    let job = execution.job.id;
+    let attempt = execution.attempt;
+    let worker = context.manager.worker;
+    let until = context.job_client.answer_expiry();
+    let decide = move |catalog: &_| {
+        let end = JobEnd {
+            state,
+            answer: Some(value),
+            until,
+        };
+        decide::finish_job(catalog, job, worker, attempt, end)
+    };
+    let values = vec![VaultValue { id: value, sealed }];
+    context
+        .appender
+        .commit_with_values(id, Actor::Worker, values, decide)
+        .await?;
+    Ok(())
+}
+
+fn too_large_answer() -> JobAnswer {
+    let sentence = format!(
+        "The answer is larger than a job can keep ({MAX_ANSWER} bytes); make the call without respond-async"
     );
-    JobAnswer::failed(&Failure::new(Code::ResultTooLarge, large).maybe_run())
+    JobAnswer::failed(&Failure::new(Code::ResultTooLarge, sentence).maybe_run())
 }

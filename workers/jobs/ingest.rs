@@ -1,4 +1,5 @@
-//! Takes the jobs that producers put on the bus into the log, and sets aside what nobody can read.
+//! Accepts the jobs that producers have put on the bus, and stores the messages that no worker can
+//! parse as dead letters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,121 +19,138 @@ use crate::core::ids::JobId;
 use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::job::JobArguments;
 use crate::core::model::tool_call::CallTool;
-use crate::core::producer_message;
+use crate::core::producer_message::parse_producer_message;
 use crate::jobs::client::{NewJob, Submitted};
 use crate::ports::bus::{JobConsumer, JobDelivery, JobMessage};
 use crate::telemetry::error::internal_error;
+use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
 use crate::workers::encode;
 
-/// Jobs that one worker takes in at once.
-const AT_ONCE: usize = 64;
-/// How long a job stays on the bus that cannot be accepted now.
-const AGAIN: Duration = Duration::from_secs(2);
+/// The messages that one worker accepts at the same time.
+const MAX_CONCURRENT: usize = 64;
+/// How long a message stays on the bus that the worker cannot accept now.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+const STATUS_OK: u16 = 200;
 
-/// Takes jobs until the worker drains, then waits for those under way.
+/// Accepts messages until the worker drains, and then waits for those in progress.
 pub async fn ingest_messages(
     context: Arc<Context>,
-    mut jobs: Box<dyn JobConsumer>,
+    mut consumer: Box<dyn JobConsumer>,
     draining: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let permits = Arc::new(Semaphore::new(MAX_CONCURRENT));
     loop {
-        let next = async {
-            let place = places.clone().acquire_owned().await.ok()?;
-            Some((jobs.next().await?, place))
+        let next_message = async {
+            let permit = permits.clone().acquire_owned().await.ok()?;
+            Some((consumer.next().await?, permit))
         };
-        let taken = tokio::select! {
+        let received = tokio::select! {
             () = draining.cancelled() => break,
-            taken = next => taken,
+            received = next_message => received,
         };
-        let Some((delivery, place)) = taken else {
+        let Some((delivery, permit)) = received else {
             break;
         };
         let context = context.clone();
         tokio::spawn(async move {
             ingest_message(&context, delivery).await;
-            drop(place);
+            drop(permit);
         });
     }
-    let _ = places.acquire_many(AT_ONCE as u32).await;
+    let _ = permits.acquire_many(MAX_CONCURRENT as u32).await;
 }
 
-async fn ingest_message(context: &Context, JobDelivery { job, settle, .. }: JobDelivery) {
-    match submit_message(context, &job).await {
-        // Its outcome is told when it has ended.
-        Ok(Submitted { new: true, .. }) => settle.ack(None).await,
-        // The same message once more: perhaps its sender did not hear of the first.
+async fn ingest_message(context: &Context, delivery: JobDelivery) {
+    let JobDelivery {
+        job: message,
+        settle: ack,
+        ..
+    } = delivery;
+    match submit_message(context, &message).await {
+        // The producer gets the outcome when the job ends.
+        Ok(Submitted { new: true, .. }) => ack.ack(None).await,
+        // A repeated message, because the producer may not know that the first one was accepted.
         Ok(Submitted { id, .. }) => match producer_outcome(context, id).await {
-            Some(outcome) => settle.ack(Some(outcome)).await,
-            None if job.reply.is_none() => settle.ack(None).await,
-            None => settle.nak_after(AGAIN).await,
+            Some(outcome) => ack.ack(Some(outcome)).await,
+            None if message.reply.is_none() => ack.ack(None).await,
+            None => ack.nak_after(RETRY_PAUSE).await,
         },
-        Err(failure) if is_for_later(&failure) => settle.nak_after(AGAIN).await,
+        Err(failure) if is_temporary(&failure) => ack.nak_after(RETRY_PAUSE).await,
         Err(failure) if failure.code == Code::InvalidRequest => {
-            match dead_letters::store_dead_letter(context, &job, &failure).await {
-                Ok(()) => settle.ack(Some(Err(encode(&failure)))).await,
-                Err(_) => settle.nak_after(AGAIN).await,
+            match dead_letters::store_dead_letter(context, &message, &failure).await {
+                Ok(()) => ack.ack(Some(Err(encode(&failure)))).await,
+                Err(_) => ack.nak_after(RETRY_PAUSE).await,
             }
         }
-        Err(failure) => settle.ack(Some(Err(encode(&failure)))).await,
+        Err(failure) => ack.ack(Some(Err(encode(&failure)))).await,
     }
 }
 
-fn is_for_later(failure: &Failure) -> bool {
+fn is_temporary(failure: &Failure) -> bool {
     matches!(failure.code, Code::Unavailable | Code::RateLimited)
 }
 
-/// Accepts a producer's job. Its id is its key: the same message again is the same job.
-pub async fn submit_message(context: &Context, job: &JobMessage) -> Result<Submitted, Failure> {
-    let JobMessage {
-        id,
-        command,
-        call,
-        reply,
-        body,
-    } = job;
-    let (called, args) = producer_message::parse_producer_message(command, call.as_deref(), body)?;
-    let scope = context.job_client.producer_key(id)?;
-    let fields = call.as_deref().unwrap_or_default().as_bytes();
-    let body = context
+/// Accepts the job of a producer. Its id is its idempotency key, so a repeated message is the same job.
+///
+/// # Errors
+/// Fails with `invalid_request` if the message cannot be parsed.
+pub async fn submit_message(context: &Context, message: &JobMessage) -> Result<Submitted, Failure> {
+    let call_fields = message.call.as_deref();
+    let (call, arguments) = parse_producer_message(&message.command, call_fields, &message.body)?;
+    let body_digest = context
         .job_client
         .sealer()
-        .digest("body", &[fields, body])
+        .digest(
+            "body",
+            &[call_fields.unwrap_or_default().as_bytes(), &message.body],
+        )
         .map_err(internal_error)?;
-    let (user, server) = (called.user.clone(), Some(called.server.clone()));
-    let work = JobArguments {
-        call: Some(called),
-        raw: true,
-        reply: reply.clone(),
-        body: args,
+    let key = IdempotencyKey {
+        scope: context.job_client.producer_key(&message.id)?,
+        body: body_digest,
     };
-    let key = Some(IdempotencyKey { scope, body }.into());
-    let new = NewJob {
-        user,
+    let new_job = NewJob {
+        user: call.user.clone(),
         command: CallTool::NAME,
-        server,
-        work,
-        key,
+        server: Some(call.server.clone()),
+        work: JobArguments {
+            call: Some(call),
+            raw: true,
+            reply: message.reply.clone(),
+            body: arguments,
+        },
+        key: Some(key.into()),
         actor: Actor::Worker,
     };
-    context.job_client.submit(new).await
+    context.job_client.submit(new_job).await
 }
 
-/// What a job that has ended is told as.
+/// Returns the outcome that the producer gets, if the job has ended.
 async fn producer_outcome(context: &Context, job: JobId) -> Option<Result<Bytes, Bytes>> {
-    let outcome = answer::load_answer(context, job).await.ok()?;
-    if outcome.status != 200 {
-        // Over HTTP a failure says `error`, among us `message`; codes and all else are the same.
-        let mut body: Value = serde_json::from_str(outcome.body.get()).ok()?;
-        let message = body.get_mut("error").map(Value::take);
-        body.as_object_mut()?.insert("message".into(), message?);
-        return Some(Err(serde_json::to_vec(&body).ok()?.into()));
+    let answer = answer::load_answer(context, job).await.ok()?;
+    if answer.status == STATUS_OK {
+        tool_result(&answer).map(Ok)
+    } else {
+        producer_failure(&answer).map(Err)
     }
+}
+
+/// Returns the tool result in the body of a successful answer.
+fn tool_result(answer: &JobAnswer) -> Option<Bytes> {
     #[derive(Deserialize)]
-    struct Raw {
+    struct RawBody {
         data: Box<RawValue>,
     }
-    let Raw { data } = serde_json::from_str(outcome.body.get()).ok()?;
-    Some(Ok(String::from(Box::<str>::from(data)).into()))
+    let body: RawBody = serde_json::from_str(answer.body.get()).ok()?;
+    Some(String::from(Box::<str>::from(body.data)).into())
+}
+
+/// Returns a failure in the form for producers: the field `error` of HTTP is called `message`.
+fn producer_failure(answer: &JobAnswer) -> Option<Bytes> {
+    let mut body: Value = serde_json::from_str(answer.body.get()).ok()?;
+    let fields = body.as_object_mut()?;
+    let message = fields.get_mut("error").map(Value::take)?;
+    fields.insert("message".into(), message);
+    Some(serde_json::to_vec(&body).ok()?.into())
 }

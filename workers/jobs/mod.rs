@@ -1,4 +1,4 @@
-//! Jobs: ingested, claimed, executed, ended and cleaned up.
+//! Executes jobs: ingests, claims, executes, ends and cleans them up.
 
 pub mod answer;
 pub mod cleanup;

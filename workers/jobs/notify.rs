@@ -1,5 +1,5 @@
-//! Jobs that ended where nobody could open their arguments: cancelled while they waited, or lost with their worker.
-//! Only their arguments say who wants to be told, so they are kept until that was done.
+//! Notifies producers of jobs that ended without a worker: cancelled while they waited, or lost with
+//! their worker. Only the arguments of such a job name the producer, so they are kept until then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,26 @@ use crate::core::model::job;
 use crate::core::model::job::{Job, JobState};
 use crate::workers::context::Context;
 use crate::workers::encode;
-use crate::workers::secrets::{away, drop_values};
+use crate::workers::secrets::{away as store_unavailable, drop_values};
 
-/// How long after its end one is told at the latest that was missed: no worker was there, or it died of it.
-const EVERY: Duration = Duration::from_secs(600);
-/// Jobs whose arguments, large perhaps, are looked for at once.
-const AT_ONCE: usize = 8;
+/// The interval of the search for missed notifications. A notification is missed if no worker ran, or
+/// if the worker died before it.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(600);
+/// The jobs whose arguments one step of the search loads. Arguments may be large.
+const MAX_LOADED: usize = 8;
 
-/// Looks for those that were missed, for ever.
+/// Searches for missed notifications for ever.
 pub async fn watch(context: Arc<Context>) {
-    let mut every = tokio::time::interval(EVERY);
+    let mut interval = tokio::time::interval(SEARCH_INTERVAL);
     loop {
-        every.tick().await;
-        // What fails is said where it does, and tried again.
+        interval.tick().await;
+        // The next round repeats a failed notification.
         let _ = notify_all(&context).await;
     }
 }
 
 async fn notify_all(context: &Context) -> Result<(), Failure> {
-    let untold: Vec<_> = context
+    let unnotified: Vec<_> = context
         .projection
         .catalog()
         .jobs
@@ -40,68 +41,65 @@ async fn notify_all(context: &Context) -> Result<(), Failure> {
         .filter(|job| job.needs_notification())
         .cloned()
         .collect();
-    for some in untold.chunks(AT_ONCE) {
-        let arguments: Vec<_> = some.iter().map(|job| job.arguments).collect();
-        // Nearly always all were told, and nothing of them is there.
-        let there = context.vault.get(&arguments).await.map_err(away)?;
-        for (job, _) in some.iter().zip(there).filter(|(_, there)| there.is_some()) {
+    for jobs in unnotified.chunks(MAX_LOADED) {
+        let ids: Vec<_> = jobs.iter().map(|job| job.arguments).collect();
+        let found = context.vault.get(&ids).await.map_err(store_unavailable)?;
+        // Without arguments, the producer was notified before.
+        for (job, _) in jobs.iter().zip(found).filter(|(_, value)| value.is_some()) {
             let _ = notify_producer(context, job, job.state()).await;
         }
     }
     Ok(())
 }
 
-/// A facade has cancelled one that waited.
-pub async fn notify_end(
-    context: Arc<Context>,
-    NotifyProducer { job }: NotifyProducer,
-) -> Result<(), Failure> {
+/// Executes the command of a facade that has cancelled a waiting job.
+///
+/// # Errors
+/// Fails if the store is unavailable.
+pub async fn notify_end(context: Arc<Context>, command: NotifyProducer) -> Result<(), Failure> {
     let job = context
         .projection
         .catalog()
         .jobs
-        .get(job)
+        .get(command.job)
         .filter(|job| job.needs_notification())
         .cloned();
-    let Some(job) = job else { return Ok(()) };
-    notify_producer(&context, &job, job.state()).await
+    match job {
+        Some(job) => notify_producer(&context, &job, job.state()).await,
+        None => Ok(()),
+    }
 }
 
-/// Tells a producer what became of its job, and drops the job's arguments. A lease sees to it that of several who
-/// want to, one does.
+/// Publishes the outcome of a job, and removes its arguments. A lease makes sure that one worker does
+/// it.
+///
+/// # Errors
+/// Fails if the store is unavailable.
 pub async fn notify_producer(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
-    // Two of one worker exclude each other, too.
-    let (lease, holder) = (LeaseId::from(job.id), WorkerId(Uuid::now_v7()));
-    if context
-        .leases
-        .acquire(lease, holder, context.manager.limits.lease_ttl)
-        .await
-        .map_err(away)?
-        .is_none()
-    {
+    let lease = LeaseId::from(job.id);
+    // Two notifications in one worker exclude each other too, because each has a holder of its own.
+    let holder = WorkerId(Uuid::now_v7());
+    let ttl = context.manager.limits.lease_ttl;
+    let acquired = context.leases.acquire(lease, holder, ttl).await;
+    if acquired.map_err(store_unavailable)?.is_none() {
         return Ok(());
     }
-    let told = publish_outcome(context, job, state).await;
+    let published = publish_outcome(context, job, state).await;
+    // A lease that cannot be released expires.
     let _ = context.leases.release(lease, holder).await;
-    told
+    published
 }
 
 async fn publish_outcome(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
-    let Some(sealed) = context
-        .vault
-        .get(&[job.arguments])
-        .await
-        .map_err(away)?
-        .pop()
-        .flatten()
-    else {
+    let found = context.vault.get(&[job.arguments]).await;
+    let sealed = found.map_err(store_unavailable)?.pop().flatten();
+    let Some(sealed) = sealed else {
         return Ok(());
     };
-    if let Some(reply) = execute::opened(context, job, &sealed)?.reply {
-        context
-            .bus
-            .publish_outcome(&reply, Err(encode(&job::why_without_answer(state))))
-            .await;
+    let arguments = execute::parse_arguments(context, job, &sealed)?;
+    if let Some(reply) = arguments.reply {
+        let outcome = encode(&job::why_without_answer(state));
+        context.bus.publish_outcome(&reply, Err(outcome)).await;
     }
     drop_values(context, &[job.arguments]).await;
     Ok(())

@@ -1,183 +1,207 @@
-//! Carries out jobs: claims what waits, runs it beside the others, and ends it.
+//! Claims waiting jobs and executes them.
 //!
-//! A worker holds one lease for all its jobs. While it holds it nobody else touches them; when it is over, they
-//! are taken over ([`lost`]), and what still runs of them here is dropped.
+//! A worker holds one lease for all its jobs. While it holds the lease, no other worker touches these
+//! jobs. When the lease ends, the worker drops the jobs that still run, and another worker takes them
+//! over (`takeover`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::execute::JobExecution;
+use super::cleanup::JobCleanup;
+use super::execute::{JobExecution, execute_job};
 use super::progress::ProgressReporter;
+use super::{notify, takeover};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::job_table::JobTable;
 use crate::core::catalog::scheduler::ConcurrencyLimits;
 use crate::core::command::Area;
-use crate::core::decide::job::ClaimJobs;
+use crate::core::decide::job::{ClaimJobs, claim_jobs};
 use crate::core::event::{Actor, Event};
-use crate::core::ids::{CommandId, JobId};
+use crate::core::ids::{CommandId, JobId, WorkerId};
 use crate::core::model::job::{Job, JobStage};
 use crate::workers::context::Context;
 
-/// Jobs under way in one worker.
-const AT_ONCE: usize = 256;
-/// Jobs under way in the whole cluster.
-const BOUNDS: ConcurrencyLimits = ConcurrencyLimits {
+/// The jobs that one worker executes at the same time.
+const MAX_CONCURRENT: usize = 256;
+/// The jobs that the whole cluster executes at the same time.
+const LIMITS: ConcurrencyLimits = ConcurrencyLimits {
     per_user: 128,
     per_server: 64,
 };
-/// How long a job is left to the worker that is best for it.
-const LOOK: Duration = Duration::from_millis(300);
-/// The pause after the store did not answer.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How long a waiting job is left to the worker that it suits best.
+const PREFERENCE_TIME: Duration = Duration::from_millis(300);
+/// The pause after a store call has failed.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
 
+/// Executes the jobs of one worker.
 pub struct JobRunner {
     context: Arc<Context>,
     areas: Vec<Area>,
-    /// What runs here, and how it is told to stop.
+    /// The running jobs, and the tokens that stop them.
     running: Mutex<HashMap<JobId, CancellationToken>>,
-    places: Arc<Semaphore>,
-    freed: Notify,
-    tidy: super::cleanup::JobCleanup,
+    permits: Arc<Semaphore>,
+    permit_released: Notify,
+    cleanup: JobCleanup,
     draining: CancellationToken,
 }
 
 impl JobRunner {
     pub fn new(context: Arc<Context>, areas: Vec<Area>, draining: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
-            tidy: super::cleanup::JobCleanup::new(context.clone()),
+            cleanup: JobCleanup::new(context.clone()),
             context,
             areas,
             running: Mutex::default(),
-            places: Arc::new(Semaphore::new(AT_ONCE)),
-            freed: Notify::new(),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            permit_released: Notify::new(),
             draining,
         })
     }
 
-    /// Works until the worker drains, then waits for what is under way.
+    /// Claims and executes jobs until the worker drains, and then waits for the running jobs.
     pub async fn run(self: Arc<Self>) {
-        tokio::spawn(
-            self.draining
-                .clone()
-                .run_until_cancelled_owned(super::takeover::watch(self.context.clone())),
-        );
-        tokio::spawn(
-            self.draining
-                .clone()
-                .run_until_cancelled_owned(super::notify::watch(self.context.clone())),
-        );
-        tokio::spawn(
-            self.draining
-                .clone()
-                .run_until_cancelled_owned(self.tidy.clone().run()),
-        );
-        let manager = self.context.manager.clone();
-        let mut moves = self.context.projection.subscribe();
-        let mut look = tokio::time::interval(LOOK);
-        // Whoever was better for a job than this worker has had time enough.
+        self.spawn_until_drain(takeover::watch(self.context.clone()));
+        self.spawn_until_drain(notify::watch(self.context.clone()));
+        self.spawn_until_drain(self.cleanup.clone().run());
+        let mut catalog_changes = self.context.projection.subscribe();
+        let mut preference_ends = tokio::time::interval(PREFERENCE_TIME);
+        // Jobs up to this id have waited long enough for the worker that suits them best.
         let mut overdue = JobId(Uuid::nil());
-        let mut cancels = 0;
+        let mut seen_cancellations = 0;
         while !self.draining.is_cancelled() {
             if !self.hold_lease().await {
-                tokio::time::sleep(PAUSE).await;
+                sleep(STORE_PAUSE).await;
                 continue;
             }
-            moves.borrow_and_update();
-            self.stop_cancelled(&mut cancels);
-            let more = self.claim(overdue).await;
+            catalog_changes.borrow_and_update();
+            self.stop_cancelled(&mut seen_cancellations);
+            let may_claim_more = self.claim(overdue).await;
             tokio::select! {
                 () = self.draining.cancelled() => {}
-                () = manager.own.ended() => self.drop_all().await,
-                () = std::future::ready(()), if more => {}
-                _ = moves.changed() => {}
-                () = self.freed.notified() => {}
-                _ = look.tick() => overdue = self.context.projection.catalog().jobs.newest_first().next().map_or(overdue, |job| job.id),
+                () = self.context.manager.own.ended() => self.stop_all().await,
+                () = std::future::ready(()), if may_claim_more => {}
+                _ = catalog_changes.changed() => {}
+                () = self.permit_released.notified() => {}
+                _ = preference_ends.tick() => overdue = self.newest_job().unwrap_or(overdue),
             }
         }
-        let _ = self.places.acquire_many(AT_ONCE as u32).await;
-        self.tidy.flush().await;
+        let _ = self.permits.acquire_many(MAX_CONCURRENT as u32).await;
+        self.cleanup.flush().await;
     }
 
-    /// The right to have jobs. Whoever has lost it has lost them all.
+    fn spawn_until_drain(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let draining = self.draining.clone();
+        tokio::spawn(draining.run_until_cancelled_owned(task));
+    }
+
+    fn newest_job(&self) -> Option<JobId> {
+        let catalog = self.context.projection.catalog();
+        catalog.jobs.newest_first().next().map(|job| job.id)
+    }
+
+    /// Makes sure that this worker holds its lease. Returns `false` if it cannot. A worker that has lost
+    /// its lease has lost all its jobs.
     async fn hold_lease(&self) -> bool {
         let manager = &self.context.manager;
         if manager.own.is_held() {
             return true;
         }
-        self.drop_all().await;
-        let asked = tokio::time::Instant::now();
-        match manager
+        self.stop_all().await;
+        let asked = Instant::now();
+        let ttl = manager.limits.lease_ttl;
+        let acquired = manager
             .leases
-            .acquire(manager.own_id(), manager.worker, manager.limits.lease_ttl)
-            .await
-        {
+            .acquire(manager.own_id(), manager.worker, ttl)
+            .await;
+        match acquired {
             Ok(Some(_)) => {
-                manager.own.start(asked, manager.limits.lease_ttl);
-                super::takeover::take_over(&self.context, manager.worker).await
+                manager.own.start(asked, ttl);
+                takeover::take_over(&self.context, manager.worker).await
             }
             Ok(None) => false,
             Err(error) => {
-                tracing::warn!(%error, "no job can be taken");
+                tracing::warn!(%error, "cannot acquire the lease for jobs; retrying");
                 false
             }
         }
     }
 
-    /// Drops what runs here, and waits until it is gone.
-    async fn drop_all(&self) {
-        self.running().drain().for_each(|(_, stop)| stop.cancel());
-        drop(self.places.acquire_many(AT_ONCE as u32).await);
+    /// Stops all running jobs, and waits until they have stopped.
+    async fn stop_all(&self) {
+        for (_, stop) in self.running.lock().drain() {
+            stop.cancel();
+        }
+        let _ = self.permits.acquire_many(MAX_CONCURRENT as u32).await;
     }
 
-    /// Claims and starts what there is room for. True: there may be more at once.
+    /// Claims and starts as many jobs as there are permits. Returns `true` if it must be repeated.
     async fn claim(self: &Arc<Self>, overdue: JobId) -> bool {
-        let (context, places) = (&self.context, self.places.available_permits());
-        if places == 0 || context.projection.catalog().jobs.waiting() == 0 {
+        let context = &self.context;
+        let free = self.permits.available_permits();
+        if free == 0 || context.projection.catalog().jobs.waiting() == 0 {
             return false;
         }
         let claim = ClaimJobs {
             worker: context.manager.worker,
             areas: self.areas.clone(),
-            places,
-            bounds: BOUNDS,
+            places: free,
+            bounds: LIMITS,
         };
-        let own = context.clone();
+        let claim_context = context.clone();
         let decide = move |catalog: &Catalog| {
-            crate::core::decide::job::claim_jobs(catalog, &claim, &|job| own.is_mine(job, overdue))
+            claim_jobs(catalog, &claim, &|job| {
+                is_for_this_worker(&claim_context, job, overdue)
+            })
         };
-        // Most often somebody else was meant, and nothing is to be written.
+        // The waiting jobs usually suit other workers, and then nothing is appended.
         if decide(&context.projection.catalog()).is_empty() {
             return false;
         }
-        let id = CommandId(Uuid::now_v7());
         let claimed = context
             .appender
-            .commit(id, Actor::Worker, move |catalog| Ok(decide(catalog)))
+            .commit(CommandId(Uuid::now_v7()), Actor::Worker, move |catalog| {
+                Ok(decide(catalog))
+            })
             .await;
-        let Ok(done) = claimed else {
-            tokio::time::sleep(PAUSE).await;
-            return true;
-        };
-        for event in done.events.iter() {
-            if let Event::JobStarted(started) = event
-                && let Some(job) = context.projection.catalog().jobs.get(started.job).cloned()
-                && let Ok(place) = self.places.clone().try_acquire_owned()
-            {
-                self.clone().start(job, started.attempt, place);
+        match claimed {
+            Ok(committed) => {
+                self.start_claimed(&committed.events);
+                false
+            }
+            Err(_) => {
+                sleep(STORE_PAUSE).await;
+                true
             }
         }
-        false
     }
 
-    fn start(self: Arc<Self>, job: Arc<Job>, attempt: u32, place: OwnedSemaphorePermit) {
-        let (stop, id) = (CancellationToken::new(), job.id);
-        self.running().insert(id, stop.clone());
-        let running = JobExecution {
+    fn start_claimed(self: &Arc<Self>, events: &[Event]) {
+        for event in events {
+            if let Event::JobStarted(started) = event
+                && let Some(job) = self.job(started.job)
+                && let Ok(permit) = self.permits.clone().try_acquire_owned()
+            {
+                self.clone().start(job, started.attempt, permit);
+            }
+        }
+    }
+
+    fn job(&self, id: JobId) -> Option<Arc<Job>> {
+        self.context.projection.catalog().jobs.get(id).cloned()
+    }
+
+    fn start(self: Arc<Self>, job: Arc<Job>, attempt: u32, permit: OwnedSemaphorePermit) {
+        let id = job.id;
+        let stop = CancellationToken::new();
+        self.running.lock().insert(id, stop.clone());
+        let execution = JobExecution {
             progress: Arc::new(ProgressReporter::start(&self.context, id, attempt)),
             job,
             attempt,
@@ -185,57 +209,55 @@ impl JobRunner {
             draining: self.draining.clone(),
         };
         tokio::spawn(async move {
-            super::execute::execute_job(&self.context, &self.tidy, &running).await;
-            self.running().remove(&id);
-            drop(place);
-            self.freed.notify_one();
+            execute_job(&self.context, &self.cleanup, &execution).await;
+            self.running.lock().remove(&id);
+            drop(permit);
+            self.permit_released.notify_one();
         });
     }
 
-    /// Tells those to stop that somebody has cancelled.
-    fn stop_cancelled(&self, seen: &mut u64) {
+    /// Stops the jobs that users have cancelled since the last look.
+    fn stop_cancelled(&self, seen_cancellations: &mut u64) {
         let catalog = self.context.projection.catalog();
-        if std::mem::replace(seen, catalog.jobs.cancels) == catalog.jobs.cancels {
+        if *seen_cancellations == catalog.jobs.cancels {
             return;
         }
-        let running = self.running();
-        running
-            .iter()
-            .filter(|(id, _)| is_cancelled(&catalog.jobs, **id))
-            .for_each(|(_, stop)| stop.cancel());
-    }
-
-    fn running(&self) -> MutexGuard<'_, HashMap<JobId, CancellationToken>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        *seen_cancellations = catalog.jobs.cancels;
+        for (id, stop) in self.running.lock().iter() {
+            if is_cancelled(&catalog.jobs, *id) {
+                stop.cancel();
+            }
+        }
     }
 }
 
 fn is_cancelled(jobs: &JobTable, id: JobId) -> bool {
-    matches!(jobs.get(id).map(|job| &job.stage), Some(JobStage::Running(run)) if run.cancelled)
+    let stage = jobs.get(id).map(|job| &job.stage);
+    matches!(stage, Some(JobStage::Running(run)) if run.cancelled)
 }
 
-impl Context {
-    /// Whether a job is for this worker: it runs the server, or is the one whose turn it is. What is overdue is
-    /// for everybody.
-    fn is_mine(&self, job: &Job, overdue: JobId) -> bool {
-        if self.manager.alone || job.id <= overdue {
-            return true;
-        }
-        let catalog = self.projection.catalog();
-        let server = job
-            .server
-            .as_ref()
-            .and_then(|name| catalog.server(name.as_str()));
-        let holder = server
-            .and_then(|server| server.held())
-            .and_then(|id| self.manager.registry.owner_of(id));
-        let best = holder
-            .filter(|_| job.area() == Some(Area::Tools))
-            .or_else(|| {
-                let workers = self.manager.registry.live_workers();
-                let turn = job.id.0.as_u128() as usize;
-                workers.get(turn % workers.len().max(1)).copied()
-            });
-        best.is_none_or(|best| best == self.manager.worker)
+/// Returns whether this worker may claim a job. Every worker may claim an overdue job.
+fn is_for_this_worker(context: &Context, job: &Job, overdue: JobId) -> bool {
+    if context.manager.alone || job.id <= overdue {
+        return true;
     }
+    let preferred = owner_for_job(context, job).or_else(|| worker_by_turn(context, job));
+    preferred.is_none_or(|preferred| preferred == context.manager.worker)
+}
+
+/// Returns the owner of the server that a tool call needs.
+fn owner_for_job(context: &Context, job: &Job) -> Option<WorkerId> {
+    if job.area() != Some(Area::Tools) {
+        return None;
+    }
+    let catalog = context.projection.catalog();
+    let server = catalog.server(job.server.as_ref()?.as_str())?;
+    context.manager.registry.owner_of(server.held()?)
+}
+
+/// Distributes the other jobs over the live workers.
+fn worker_by_turn(context: &Context, job: &Job) -> Option<WorkerId> {
+    let workers = context.manager.registry.live_workers();
+    let turn = job.id.0.as_u128() as usize;
+    workers.get(turn % workers.len().max(1)).copied()
 }

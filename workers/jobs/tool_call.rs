@@ -1,5 +1,5 @@
-//! A tool call as a job: asked like any other, of the worker that runs the server, and again while nothing was
-//! begun.
+//! Executes a tool call as a job: sends the ask to the owner of the server, and repeats it while no
+//! worker has started it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,69 +16,83 @@ use crate::core::model::job;
 use crate::core::model::job::JobArguments;
 use crate::core::model::tool_call::CallTool;
 use crate::core::tool_result;
+use crate::time::retry::INTERRUPTED_JOB;
 use crate::workers::context::Context;
 
-/// How long a call is tried that cannot begin because something is away.
-const PATIENCE: Duration = Duration::from_secs(600);
-const PAUSE: Duration = Duration::from_secs(1);
-/// Time for a worker to say itself that it timed out.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long a call is repeated that no worker can start.
+const START_TIMEOUT: Duration = Duration::from_secs(600);
+/// The time in which a worker reports by itself that the call has timed out.
+const REPORT_TIME: Duration = Duration::from_secs(5);
 
+/// Calls the tool that the job names.
+///
+/// # Errors
+/// Fails with the failure of the call. Returns [`JobFailure::NotStarted`] if the worker drains before
+/// a worker has started the call.
 pub async fn call_tool(
     context: &Arc<Context>,
-    running: &JobExecution,
-    work: JobArguments,
+    execution: &JobExecution,
+    arguments: JobArguments,
 ) -> Result<JobOutput, JobFailure> {
-    let command = work
+    let call = arguments
         .call
-        .ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
-    check_args(&work.body)?;
-    let body = Bytes::from(String::from(Box::<str>::from(work.body)));
-    let began = Instant::now();
+        .ok_or_else(|| Failure::invalid("A tool call must name its server and its tool"))?;
+    check_args(&arguments.body)?;
+    let body = Bytes::from(String::from(Box::<str>::from(arguments.body)));
+    let deadline = Instant::now() + START_TIMEOUT;
+    let mut attempts = INTERRUPTED_JOB.start();
     loop {
-        let server = context
-            .projection
-            .catalog()
-            .server(command.server.as_str())
-            .cloned();
-        let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
-        let limit = Duration::from_millis(
-            command
-                .timeout_ms
-                .unwrap_or(server.config.tool_timeout_ms()),
-        );
-        let question = CommandRequest {
-            area: Area::Tools,
-            server: server.held(),
-            command: CallTool::NAME,
-            call: Some(command.clone()),
-            body: body.clone(),
-            traceparent: None,
-            time: limit + GRACE,
+        let request = call_request(context, &call, body.clone())?;
+        // Dropping the request cancels the call at its server.
+        let result = tokio::select! {
+            result = context.commands.send(request) => result,
+            () = execution.stop.cancelled() => return Err(job::job_cancelled().into()),
         };
-        // Dropping the question cancels the call at its server.
-        let answered = tokio::select! {
-            answered = context.commands.send(question) => answered,
-            () = running.stop.cancelled() => return Err(job::job_cancelled().into()),
-        };
-        match answered {
-            Ok(answered) => {
-                let body = tool_result::shape_tool_result(&answered.body, work.raw)?
-                    .body
-                    .into();
-                return Ok(JobOutput {
-                    body,
-                    raw: answered.body,
-                });
-            }
-            // Nothing was begun.
-            Err(failure) if failure.code == Code::Unavailable && began.elapsed() < PATIENCE => {}
+        match result {
+            Ok(response) => return job_output(response.body, arguments.raw),
+            // No worker has started the call.
+            Err(failure) if failure.code == Code::Unavailable && Instant::now() < deadline => {}
             Err(failure) => return Err(failure.into()),
         }
+        let pause = attempts.next_pause().unwrap_or_default();
         tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
-            () = running.stop.cancelled() => return Err(job::job_cancelled().into()),
-            () = running.draining.cancelled() => return Err(JobFailure::NotBegun),
+            () = tokio::time::sleep(pause) => {}
+            () = execution.stop.cancelled() => return Err(job::job_cancelled().into()),
+            () = execution.draining.cancelled() => return Err(JobFailure::NotStarted),
         }
     }
+}
+
+/// Builds the ask for the server as it is registered now.
+fn call_request(
+    context: &Context,
+    call: &CallTool,
+    body: Bytes,
+) -> Result<CommandRequest, Failure> {
+    let server = context
+        .projection
+        .catalog()
+        .server(call.server.as_str())
+        .cloned()
+        .ok_or_else(|| Failure::server_not_found(&call.server))?;
+    let limit_ms = call
+        .timeout_ms
+        .unwrap_or_else(|| server.config.tool_timeout_ms());
+    Ok(CommandRequest {
+        area: Area::Tools,
+        server: server.held(),
+        command: CallTool::NAME,
+        call: Some(call.clone()),
+        body,
+        traceparent: None,
+        time: Duration::from_millis(limit_ms) + REPORT_TIME,
+    })
+}
+
+fn job_output(result: Bytes, raw: bool) -> Result<JobOutput, JobFailure> {
+    let shaped = tool_result::shape_tool_result(&result, raw)?;
+    Ok(JobOutput {
+        body: shaped.body.into(),
+        raw: result,
+    })
 }

@@ -1,19 +1,27 @@
-//! An authorization by way of a browser: begun, so that its authorization server knows what to ask a person for, and
-//! finished with the code that the browser brings back. What lies between is in the Vault, and is taken once.
+//! Authorization in a browser: starts it at the authorization server, and completes it with the code
+//! that the browser brings back. The Vault keeps the state in between, and only one callback gets it.
 
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 use sha2::{Digest, Sha256};
+use tokio::time::sleep;
 use url::Url;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::client;
-use super::client::{AuthorizationServer, TokenOutcome};
-use super::tokens::{AGAIN, away, put, put_json, read, unseal, url_of};
+use super::client::{AuthorizationServer, Fetcher, TokenOutcome, TokenResponse};
+use super::tokens::{
+    open_value, parse_json, server_url, store_json, store_token_values, store_unavailable,
+    upstream_failure,
+};
+use crate::core::catalog::server::Server;
 use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAuthorization};
+use crate::core::decide::grant as decide;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::{LeaseId, ValueId, WorkerId};
 use crate::core::model::grant::{
     ClientAuth, GrantId, OAuthClient, PendingAuthorization, RefreshCredentials, TokenEndpoint,
 };
@@ -21,76 +29,172 @@ use crate::core::model::remote::SealedValue;
 use crate::crypto::context::GrantValueKind;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
+use crate::time::retry::TOKEN_REQUEST;
 use crate::workers::context::Context;
 use crate::workers::servers;
 
-/// Requests for one exchange, all but the last not looked at by the authorization server.
-const TRIES: usize = 3;
-/// What an authorization server calls the scope with which it gives a refresh token.
-const OFFLINE: &str = "offline_access";
+/// The scope with which an authorization server issues a refresh token.
+const OFFLINE_ACCESS: &str = "offline_access";
 
+/// The secrets of one authorization that the program chooses.
+struct FlowSecrets {
+    code_verifier: Zeroizing<String>,
+    state: Zeroizing<String>,
+}
+
+/// Starts an authorization, and returns the page that the browser has to open.
+///
+/// # Errors
+/// Fails if the server has no usable authorization server, or if that accepts no client.
 pub async fn begin_authorization(
     context: Arc<Context>,
     command: BeginAuthorization,
 ) -> Result<AuthorizationStarted, Failure> {
-    let BeginAuthorization {
-        grant: id,
-        redirect_uri,
-        scopes,
+    let _permit = context.oauth_limits.start(&command.grant)?;
+    let server = find_server(&context, &command.grant)?;
+    let server_url = server_url(&server)?;
+    let fetcher = Fetcher::for_server(&server_url).await;
+    let site = client::discover(fetcher, &server_url)
+        .await
+        .map_err(|error| upstream_failure(&server.name, &error))?;
+    let page = authorization_page(&server, &server_url, &site)?;
+    let scopes = command
+        .scopes
+        .clone()
+        .unwrap_or_else(|| requested_scopes(&site));
+    let (client, auth) = match &command.client {
+        Some(sealed) => given_client(&context, &command.grant, sealed, &site)?,
+        None => obtain_client(fetcher, &server, &server_url, &site, &command, &scopes).await?,
+    };
+    let secrets = FlowSecrets {
+        code_verifier: random_text()?,
+        state: random_text()?,
+    };
+    let page = page_with_request(
+        page,
+        &site,
+        &client,
+        &command.redirect_uri,
+        &scopes,
+        &secrets,
+    );
+    let state = secrets.state.to_string();
+    let pending = pending_authorization(
+        site,
         client,
-        client_document,
-    } = command;
-    let server = context
+        auth,
+        command.redirect_uri,
+        scopes,
+        secrets.code_verifier,
+    );
+    let value = store_json(&context, &command.grant, GrantValueKind::Begun, &pending).await?;
+    Ok(AuthorizationStarted {
+        value,
+        url: page.into(),
+        state,
+    })
+}
+
+fn find_server(context: &Context, grant: &GrantId) -> Result<Arc<Server>, Failure> {
+    context
         .projection
         .catalog()
-        .server_by_id(id.server)
-        .cloned();
-    let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
-    let failed =
-        |why: String| Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name));
-    let site = client::discover(&url_of(&server)?).await.map_err(failed)?;
+        .server_by_id(grant.server)
+        .cloned()
+        .ok_or_else(|| Failure::server_not_found("of this authorization"))
+}
+
+/// Returns the page of the authorization server, if the program can use it.
+fn authorization_page(
+    server: &Server,
+    server_url: &Url,
+    site: &AuthorizationServer,
+) -> Result<Url, Failure> {
+    let unusable = |problem: &str| {
+        Failure::new(
+            Code::UpstreamError,
+            format!(
+                "Server {} has the authorization server {}, which {problem}",
+                server.name, site.issuer
+            ),
+        )
+    };
     let page = site
         .metadata
         .authorization_endpoint
         .as_deref()
-        .and_then(|url| Url::parse(url).ok());
-    let mut page = page.ok_or_else(|| {
-        failed(format!(
-            "has the authorization server {}, which has no page",
-            site.issuer
-        ))
-    })?;
-    client::allowed(&page, &url_of(&server)?).map_err(failed)?;
-    if site
-        .metadata
-        .code_challenge_methods_supported
-        .as_ref()
-        .is_some_and(|all| !all.iter().any(|one| one == "S256"))
-    {
-        return Err(failed(format!(
-            "has the authorization server {}, which does not know PKCE with S256",
-            site.issuer
-        )));
+        .and_then(|url| Url::parse(url).ok())
+        .ok_or_else(|| unusable("has no authorization page"))?;
+    client::require_secure(&page, server_url)
+        .map_err(|error| upstream_failure(&server.name, &error))?;
+    if !site.metadata.may_support_s256() {
+        return Err(unusable("does not support PKCE with S256"));
     }
-    let scopes = scopes.unwrap_or_else(|| requested_scopes(&site));
-    let (client, auth) = match client {
-        Some(sealed) => {
-            let client: OAuthClient = read(&open(&context, &id, GrantValueKind::Client, &sealed)?)?;
-            let auth = site.metadata.auth(client.client_secret.is_some());
-            (client, auth)
-        }
-        None => obtain_client(&site, &redirect_uri, &scopes, client_document)
-            .await
-            .map_err(failed)?,
-    };
+    Ok(page)
+}
 
-    let (verifier, state) = (random()?, random()?);
-    let challenge = URL_SAFE.encode(Sha256::digest(verifier.as_bytes()));
+/// Returns the scopes that the server asks for, and the scope of refresh tokens where it exists.
+fn requested_scopes(site: &AuthorizationServer) -> Vec<String> {
+    let mut scopes = site.scopes.clone();
+    let supported = &site.metadata.scopes_supported;
+    let is_offline = |scope: &String| scope == OFFLINE_ACCESS;
+    if supported.iter().any(is_offline) && !scopes.iter().any(is_offline) {
+        scopes.push(OFFLINE_ACCESS.into());
+    }
+    scopes
+}
+
+/// Opens the client that the caller has given.
+fn given_client(
+    context: &Context,
+    grant: &GrantId,
+    sealed: &SealedValue,
+    site: &AuthorizationServer,
+) -> Result<(OAuthClient, ClientAuth), Failure> {
+    let text = open_argument(context, grant, GrantValueKind::Client, sealed)?;
+    let client: OAuthClient = parse_json(&text)?;
+    let auth = site.metadata.client_auth(client.client_secret.is_some());
+    Ok((client, auth))
+}
+
+/// Returns a client without the caller's help: the document that describes this program, otherwise a
+/// new registration.
+async fn obtain_client(
+    fetcher: Fetcher,
+    server: &Server,
+    server_url: &Url,
+    site: &AuthorizationServer,
+    command: &BeginAuthorization,
+    scopes: &[String],
+) -> Result<(OAuthClient, ClientAuth), Failure> {
+    if let Some(document) = &command.client_document
+        && site.metadata.client_id_metadata_document_supported
+    {
+        let client = OAuthClient {
+            client_id: document.clone(),
+            client_secret: None,
+        };
+        return Ok((client, ClientAuth::None));
+    }
+    client::register_client(fetcher, server_url, site, &command.redirect_uri, scopes)
+        .await
+        .map_err(|error| upstream_failure(&server.name, &error))
+}
+
+fn page_with_request(
+    mut page: Url,
+    site: &AuthorizationServer,
+    client: &OAuthClient,
+    redirect_uri: &str,
+    scopes: &[String],
+    secrets: &FlowSecrets,
+) -> Url {
+    let challenge = URL_SAFE.encode(Sha256::digest(secrets.code_verifier.as_bytes()));
     page.query_pairs_mut()
         .append_pair("response_type", "code")
         .append_pair("client_id", &client.client_id)
-        .append_pair("redirect_uri", &redirect_uri)
-        .append_pair("state", &state)
+        .append_pair("redirect_uri", redirect_uri)
+        .append_pair("state", &secrets.state)
         .append_pair("code_challenge", &challenge)
         .append_pair("code_challenge_method", "S256")
         .append_pair("resource", &site.resource);
@@ -98,181 +202,179 @@ pub async fn begin_authorization(
         page.query_pairs_mut()
             .append_pair("scope", &scopes.join(" "));
     }
-    let endpoint = TokenEndpoint {
-        url: site.token_endpoint.into(),
-        auth,
-        resource: site.resource,
-    };
-    let OAuthClient {
-        client_id,
-        client_secret,
-    } = client;
-    let renewal = RefreshCredentials {
-        refresh_token: None,
-        client_id,
-        client_secret,
-        redirect_uri,
-        code_verifier: Some(verifier),
-        scopes,
-        endpoint: Some(endpoint),
-    };
-    let says_issuer = site.metadata.authorization_response_iss_parameter_supported;
-    let begun = PendingAuthorization {
-        issuer: site.issuer,
-        says_issuer,
-        renewal,
-    };
-    let value = put_json(&context, &id, GrantValueKind::Begun, &begun).await?;
-    Ok(AuthorizationStarted {
-        value,
-        url: page.into(),
-        state: state.to_string(),
-    })
+    page
 }
 
+fn pending_authorization(
+    site: AuthorizationServer,
+    client: OAuthClient,
+    auth: ClientAuth,
+    redirect_uri: String,
+    scopes: Vec<String>,
+    code_verifier: Zeroizing<String>,
+) -> PendingAuthorization {
+    PendingAuthorization {
+        issuer: site.issuer,
+        says_issuer: site.metadata.authorization_response_iss_parameter_supported,
+        renewal: RefreshCredentials {
+            refresh_token: None,
+            client_id: client.client_id,
+            client_secret: client.client_secret,
+            redirect_uri,
+            code_verifier: Some(code_verifier),
+            scopes,
+            endpoint: Some(TokenEndpoint {
+                url: site.token_endpoint.into(),
+                auth,
+                resource: site.resource,
+                omit_resource: false,
+            }),
+        },
+    }
+}
+
+/// Completes an authorization: exchanges the code for tokens, and stores them.
+///
+/// # Errors
+/// Fails if another callback has completed the authorization, if the browser comes from another
+/// authorization server, or if that gives no tokens.
 pub async fn complete_authorization(
     context: Arc<Context>,
     command: CompleteAuthorization,
 ) -> Result<(), Failure> {
-    let CompleteAuthorization {
-        id: change,
-        grant: id,
-        authorization: begun,
-        code,
-        issuer,
-    } = command;
-    let server = context
-        .projection
-        .catalog()
-        .server_by_id(id.server)
-        .cloned();
-    let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
-    let used = || {
-        Failure::new(
-            Code::Forbidden,
-            "This authorization was finished already, or is too old; begin again",
-        )
-    };
-    let known = context
+    let _permit = context.oauth_limits.start(&command.grant)?;
+    let grant = command.grant;
+    let server = find_server(&context, &grant)?;
+    let pending = take_pending(&context, &grant, command.authorization).await?;
+    check_issuer(&pending, command.issuer.as_deref())?;
+    let mut credentials = pending.renewal;
+    let code = open_argument(&context, &grant, GrantValueKind::Code, &command.code)?;
+    let tokens = exchange_code(&server, &credentials, &code).await?;
+    credentials.code_verifier = None;
+    credentials.refresh_token.clone_from(&tokens.refresh_token);
+    if let Some(scopes) = &tokens.scopes {
+        credentials.scopes.clone_from(scopes);
+    }
+    let tokens = store_token_values(&context, &grant, &credentials, &tokens).await?;
+    let committed = context
+        .appender
+        .commit(command.id, Actor::Api, move |catalog| {
+            decide::store_tokens(catalog, &grant, tokens)
+        })
+        .await?;
+    servers::drop_replaced(&context, &server.name, &committed).await;
+    Ok(())
+}
+
+/// Takes the pending authorization out of the Vault. A lease excludes a second callback at the same
+/// moment, and the removal excludes every later one, because a code is valid for one exchange.
+async fn take_pending(
+    context: &Context,
+    grant: &GrantId,
+    value: ValueId,
+) -> Result<PendingAuthorization, Failure> {
+    let lease = LeaseId(value.0);
+    // Two callbacks in one worker exclude each other too, because each has a holder of its own.
+    let holder = WorkerId(Uuid::now_v7());
+    let ttl = context.manager.limits.lease_ttl;
+    let acquired = context.leases.acquire(lease, holder, ttl).await;
+    if acquired.map_err(store_unavailable)?.is_none() {
+        return Err(already_completed());
+    }
+    let taken = remove_pending(context, grant, value).await;
+    if let Err(error) = context.leases.release(lease, holder).await {
+        tracing::warn!(%error, "cannot release the lease of an authorization; the lease expires");
+    }
+    taken
+}
+
+async fn remove_pending(
+    context: &Context,
+    grant: &GrantId,
+    value: ValueId,
+) -> Result<PendingAuthorization, Failure> {
+    let sealed = context
         .manager
         .sealed_store
-        .find(begun)
+        .find(value)
         .await
-        .map_err(away)?
-        .ok_or_else(used)?;
-    let PendingAuthorization {
-        issuer: expected,
-        says_issuer,
-        mut renewal,
-    } = read(&unseal(
-        &context,
-        &id,
-        GrantValueKind::Begun,
-        begun,
-        &known,
-    )?)?;
-    // Whatever comes of it: a code is good for one exchange.
-    context.vault.remove(&[begun]).await.map_err(away)?;
-    // RFC 9207: or a code of one authorization server could be sent to another.
-    if issuer
-        .as_ref()
-        .map_or(says_issuer, |issuer| *issuer != expected)
-    {
+        .map_err(store_unavailable)?
+        .ok_or_else(already_completed)?;
+    let text = open_value(context, grant, GrantValueKind::Begun, value, &sealed)?;
+    context
+        .vault
+        .remove(&[value])
+        .await
+        .map_err(store_unavailable)?;
+    parse_json(&text)
+}
+
+fn already_completed() -> Failure {
+    Failure::new(
+        Code::Forbidden,
+        "This authorization was finished already, or is too old; begin again",
+    )
+}
+
+/// Checks that the code comes from the expected authorization server (RFC 9207). Otherwise the program
+/// could send a code of one authorization server to another.
+fn check_issuer(pending: &PendingAuthorization, issuer: Option<&str>) -> Result<(), Failure> {
+    let is_wrong = match issuer {
+        Some(issuer) => issuer != pending.issuer,
+        None => pending.says_issuer,
+    };
+    if is_wrong {
         return Err(Failure::new(
             Code::Forbidden,
             "The browser came back from another authorization server; begin again",
         ));
     }
-    let code = open(&context, &id, GrantValueKind::Code, &code)?;
-    let failed = |why: String| {
-        Failure::new(
-            Code::UpstreamError,
-            format!(
-                "Server {} gave no tokens: its authorization server {why}",
-                server.name
-            ),
-        )
-    };
-    let mut left = TRIES;
-    let tokens = loop {
-        left -= 1;
-        match client::exchange(&renewal, &code).await {
-            TokenOutcome::Tokens(tokens) => break tokens,
-            TokenOutcome::Away { pause, .. } if left > 0 => {
-                tokio::time::sleep(pause.unwrap_or(AGAIN)).await
-            }
-            TokenOutcome::Refused(why)
-            | TokenOutcome::Unknown(why)
-            | TokenOutcome::Away { why, .. } => {
-                return Err(failed(why));
-            }
-        }
-    };
-    renewal.code_verifier = None;
-    renewal.refresh_token.clone_from(&tokens.refresh_token);
-    if let Some(scope) = &tokens.scope {
-        renewal.scopes = scope.split_ascii_whitespace().map(str::to_owned).collect();
-    }
-    let tokens = put(&context, &id, &renewal, &tokens).await?;
-    let done = context
-        .appender
-        .commit(change, Actor::Api, move |catalog| {
-            crate::core::decide::grant::store_tokens(catalog, &id, tokens)
-        })
-        .await?;
-    servers::drop_replaced(&context, &server.name, &done).await;
     Ok(())
 }
 
-/// What the server asks for, and a refresh token where that is a scope of its own.
-fn requested_scopes(site: &AuthorizationServer) -> Vec<String> {
-    let mut scopes = site.scopes.clone();
-    let known = site
-        .metadata
-        .scopes_supported
-        .iter()
-        .any(|scope| scope == OFFLINE);
-    if known && !scopes.iter().any(|scope| scope == OFFLINE) {
-        scopes.push(OFFLINE.into());
-    }
-    scopes
-}
-
-/// Becomes a client: by a document of ours, or by registering one.
-async fn obtain_client(
-    site: &AuthorizationServer,
-    redirect_uri: &str,
-    scopes: &[String],
-    document: Option<String>,
-) -> Result<(OAuthClient, ClientAuth), String> {
-    if let Some(client_id) =
-        document.filter(|_| site.metadata.client_id_metadata_document_supported)
-    {
-        return Ok((
-            OAuthClient {
-                client_id,
-                client_secret: None,
+async fn exchange_code(
+    server: &Server,
+    credentials: &RefreshCredentials,
+    code: &str,
+) -> Result<TokenResponse, Failure> {
+    let fetcher = Fetcher::for_server(&server_url(server)?).await;
+    let mut attempts = TOKEN_REQUEST.start();
+    let reason = loop {
+        match client::exchange(fetcher, credentials, code).await {
+            TokenOutcome::Tokens(tokens) => return Ok(tokens),
+            TokenOutcome::RetryLater { reason, pause } => match attempts.next_pause() {
+                Some(default_pause) => sleep(pause.unwrap_or(default_pause)).await,
+                None => break reason,
             },
-            ClientAuth::None,
-        ));
-    }
-    client::register_client(site, redirect_uri, scopes).await
+            TokenOutcome::Refused { reason, .. } | TokenOutcome::Indeterminate(reason) => {
+                break reason;
+            }
+        }
+    };
+    Err(Failure::new(
+        Code::UpstreamError,
+        format!(
+            "Server {} gave no tokens: its authorization server {reason}",
+            server.name
+        ),
+    ))
 }
 
-fn open(
+/// Opens a sealed value that a facade has sent with the command.
+fn open_argument(
     context: &Context,
-    id: &GrantId,
+    grant: &GrantId,
     part: GrantValueKind,
     given: &SealedValue,
 ) -> Result<Zeroizing<String>, Failure> {
     let sealed = BASE64_STANDARD
         .decode(&given.sealed)
         .map_err(|_| Failure::invalid("sealed must be base64"))?;
-    unseal(context, id, part, given.value, &Sealed(sealed.into()))
+    open_value(context, grant, part, given.value, &Sealed(sealed.into()))
 }
 
-/// 256 random bits.
-fn random() -> Result<Zeroizing<String>, Failure> {
+/// Returns 256 random bits as text.
+fn random_text() -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new([0u8; 32]);
     getrandom::fill(&mut *bytes).map_err(internal_error)?;
     Ok(Zeroizing::new(URL_SAFE.encode(*bytes)))

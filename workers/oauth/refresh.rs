@@ -1,106 +1,139 @@
-//! Tokens refreshed once for all who use them.
+//! Refreshes tokens once for all connections that use them.
 //!
-//! A refresh token is often good for one use, so a refresh is done under a lease, and told to the log before and
-//! after. Whoever gets the lease and finds an intent without an outcome knows that its worker is dead: it tries the
-//! old token once more, as nothing is lost by that.
+//! A refresh token is often valid for one use. A worker therefore refreshes tokens under a lease, and
+//! records the refresh in the log before and after the request. A worker that acquires the lease and
+//! finds a started refresh without an end knows that the other worker is dead. It tries the old
+//! refresh token once more, because that loses nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::client;
-use super::client::{TokenOutcome, TokenResponse};
-use super::tokens::{away, open_json, put, retry_store, url_of};
+use super::client::{Fetcher, TokenOutcome, TokenResponse};
+use super::tokens::{
+    load_json, server_url, store_token_values, store_unavailable, upstream_failure,
+};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::RefreshTokens;
+use crate::core::decide::grant as decide;
 use crate::core::decide::grant::reauth_required;
 use crate::core::event::{Actor, Event};
 use crate::core::failure::{Code, Failure};
-use crate::core::ids::{CommandId, ValueId, WorkerId};
+use crate::core::ids::{CommandId, LeaseId, ValueId, WorkerId};
 use crate::core::model::grant::{Grant, GrantId, GrantState, RefreshCredentials, TokenEndpoint};
 use crate::crypto::context::GrantValueKind;
 use crate::eventlog::appender::Committed;
+use crate::telemetry::error::internal_error;
+use crate::time::retry::{TOKEN_REQUEST, retry_store_call};
 use crate::workers::context::Context;
 use crate::workers::runtime::lease::LocalLease;
 use crate::workers::secrets;
 
-/// How long another worker's refresh is waited for.
-const PATIENCE: Duration = Duration::from_secs(55);
-/// How often the lease is tried meanwhile.
-const AGAIN: Duration = Duration::from_millis(100);
-/// How long this worker may take to read what the last one has written.
+/// How long a worker waits for the refresh of another worker.
+const LEASE_WAIT: Duration = Duration::from_secs(55);
+/// The pause between two attempts to acquire the lease.
+const LEASE_PAUSE: Duration = Duration::from_millis(100);
+/// How long the projection may take to reach the head of the log.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// Requests of one refresh, all but the last not looked at by the authorization server.
-const TRIES: usize = 4;
+/// The seconds after which a caller may retry while the authorization server is unavailable.
+const RETRY_AFTER_SECONDS: u32 = 5;
 
-/// Gets new tokens, unless others have. Done is done: whoever asks reads the catalogue then.
+/// Replaces the access token `command.access`, unless another worker has done that. Afterwards the
+/// catalog names the new tokens.
+///
+/// # Errors
+/// Fails with `reauth_required` if the authorization server refuses the refresh token, and with
+/// another code if the refresh can succeed later.
 pub async fn refresh(context: Arc<Context>, command: RefreshTokens) -> Result<(), Failure> {
     let RefreshTokens { grant, access } = command;
-    let (began, ttl) = (Instant::now(), context.manager.limits.lease_ttl);
-    // A holder of its own: two refreshes of one worker exclude each other, too.
-    let (what, holder, lease) = (
-        grant.lease(),
-        WorkerId(Uuid::now_v7()),
-        LocalLease::default(),
-    );
-    loop {
-        if current(&context, &grant, access)?.is_none() {
-            return Ok(());
-        }
-        let asked = Instant::now();
-        if context
-            .leases
-            .acquire(what, holder, ttl)
-            .await
-            .map_err(away)?
-            .is_some()
-        {
-            lease.start(asked, ttl);
-            break;
-        }
-        if began.elapsed() > PATIENCE {
-            return Err(Failure::unavailable(
-                "The tokens are still being refreshed by another worker; ask again",
-            ));
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-    let renewing = async {
-        loop {
-            tokio::time::sleep(ttl / 4).await;
-            let asked = Instant::now();
-            if context
-                .leases
-                .renew(holder, ttl)
-                .await
-                .is_ok_and(|held| held.contains(&what))
-            {
-                lease.extend(asked, ttl);
-            }
-        }
-    };
-    let refreshing = RefreshRun {
+    let _permit = context.oauth_limits.start(&grant)?;
+    let lease = RefreshLease {
         context: &context,
-        id: &grant,
-        access,
-        lease: &lease,
+        id: grant.lease(),
+        // Two refreshes in one worker exclude each other too, because each has a holder of its own.
+        holder: WorkerId(Uuid::now_v7()),
+        local: LocalLease::default(),
+        ttl: context.manager.limits.lease_ttl,
     };
-    let outcome = tokio::select! {
-        outcome = refreshing.run() => outcome,
-        () = renewing => Ok(()),
-    };
-    if let Err(error) = context.leases.release(what, holder).await {
-        tracing::warn!(%error, "a lease was not given back; it will expire");
+    if !lease.acquire(&grant, access).await? {
+        return Ok(());
     }
-    outcome
+    let run = RefreshRun {
+        context: &context,
+        grant: &grant,
+        access,
+        lease: &lease.local,
+    };
+    let result = tokio::select! {
+        result = run.run() => result,
+        never = lease.keep_renewed() => never,
+    };
+    lease.release().await;
+    result
 }
 
-/// The grant, if its tokens are still these.
-fn current(
+/// The right to refresh the tokens of one grant.
+struct RefreshLease<'a> {
+    context: &'a Context,
+    id: LeaseId,
+    holder: WorkerId,
+    local: LocalLease,
+    ttl: Duration,
+}
+
+impl RefreshLease<'_> {
+    /// Waits for the lease. Returns `false` if another worker has replaced the tokens meanwhile.
+    async fn acquire(&self, grant: &GrantId, access: ValueId) -> Result<bool, Failure> {
+        let deadline = Instant::now() + LEASE_WAIT;
+        loop {
+            if current_grant(self.context, grant, access)?.is_none() {
+                return Ok(false);
+            }
+            let asked = Instant::now();
+            let acquired = self
+                .context
+                .leases
+                .acquire(self.id, self.holder, self.ttl)
+                .await
+                .map_err(store_unavailable)?;
+            if acquired.is_some() {
+                self.local.start(asked, self.ttl);
+                return Ok(true);
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::unavailable(
+                    "Another worker is still refreshing the tokens; retry in a moment",
+                ));
+            }
+            sleep(LEASE_PAUSE).await;
+        }
+    }
+
+    /// Renews the lease until it is dropped.
+    async fn keep_renewed(&self) -> Result<(), Failure> {
+        loop {
+            sleep(self.ttl / 4).await;
+            let asked = Instant::now();
+            let held = self.context.leases.renew(self.holder, self.ttl).await;
+            if held.is_ok_and(|held| held.contains(&self.id)) {
+                self.local.extend(asked, self.ttl);
+            }
+        }
+    }
+
+    async fn release(&self) {
+        if let Err(error) = self.context.leases.release(self.id, self.holder).await {
+            tracing::warn!(%error, "cannot release the lease of a refresh; the lease expires");
+        }
+    }
+}
+
+/// Returns the server and the grant, if `access` is still the access token of the grant.
+fn current_grant(
     context: &Context,
     id: &GrantId,
     access: ValueId,
@@ -109,175 +142,200 @@ fn current(
         .projection
         .catalog()
         .server_by_id(id.server)
-        .cloned();
-    let server = server.ok_or_else(|| Failure::server_not_found("of that id"))?;
-    let denied = |why| reauth_required(&server.name, id.user.as_ref(), why);
+        .cloned()
+        .ok_or_else(|| Failure::server_not_found("of that id"))?;
+    let denied = |reason| reauth_required(&server.name, id.user.as_ref(), reason);
     let grant = server
         .grant(id.user.as_ref())
         .ok_or_else(|| denied("no tokens are stored for it"))?;
     if grant.tokens.access != access {
         return Ok(None);
     }
-    match grant.state {
-        GrantState::Refused => Err(denied("its access was withdrawn")),
-        _ if !grant.tokens.refreshable => Err(denied("there is no refresh token")),
-        _ => Ok(Some((server, grant))),
+    if grant.state == GrantState::Refused {
+        return Err(denied("its access was withdrawn"));
     }
+    if !grant.tokens.refreshable {
+        return Err(denied("there is no refresh token"));
+    }
+    Ok(Some((server, grant)))
 }
 
-/// A refresh by the one who holds the lease.
+/// One refresh by the holder of the lease.
 struct RefreshRun<'a> {
     context: &'a Context,
-    id: &'a GrantId,
+    grant: &'a GrantId,
     access: ValueId,
     lease: &'a LocalLease,
 }
 
 impl RefreshRun<'_> {
     async fn run(&self) -> Result<(), Failure> {
-        let head = self.context.projection.log().head().await.map_err(away)?;
-        if !self.context.projection.wait_for(head, CATCH_UP).await {
-            return Err(Failure::unavailable(
-                "The worker has not yet read what others have written; ask again",
-            ));
-        }
-        let Some((server, Grant { tokens, .. })) = current(self.context, self.id, self.access)?
-        else {
+        self.catch_up().await?;
+        let Some((server, grant)) = current_grant(self.context, self.grant, self.access)? else {
             return Ok(());
         };
-        let mut renewal = open_json::<RefreshCredentials>(
+        let mut credentials: RefreshCredentials = load_json(
             self.context,
-            self.id,
+            self.grant,
             GrantValueKind::Renewal,
-            tokens.renewal,
+            grant.tokens.renewal,
         )
         .await?;
-        let endpoint = match renewal.endpoint.clone() {
-            Some(endpoint) => endpoint,
-            None => find(&server, &renewal).await?,
-        };
-        renewal.endpoint = Some(endpoint.clone());
-
-        let (id, access) = (self.id.clone(), self.access);
-        let intent = self
-            .change(move |catalog| crate::core::decide::grant::start_refresh(catalog, &id, access))
-            .await?;
-        if intent.events.is_empty() {
+        let fetcher = Fetcher::for_server(&server_url(&server)?).await;
+        if credentials.endpoint.is_none() {
+            let endpoint = find_endpoint(fetcher, &server, &credentials).await?;
+            credentials.endpoint = Some(endpoint);
+        }
+        if !self.record_start().await? {
             return Ok(());
         }
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(500))
-            .with_jitter()
-            .build();
-        let mut last = String::new();
-        for left in (0..TRIES).rev() {
-            if !self.lease.is_held() {
-                // Whoever has it now has found the intent, and tries for itself.
-                return Err(Failure::unavailable(
-                    "The tokens are being refreshed by another worker; ask again",
-                ));
-            }
-            match client::refresh(&endpoint, &renewal).await {
-                TokenOutcome::Tokens(new) => return self.keep(&server, renewal, new).await,
-                TokenOutcome::Refused(why) => {
-                    self.tell(true).await;
-                    let why = format!("its authorization server {why}");
-                    return Err(reauth_required(&server.name, self.id.user.as_ref(), &why));
-                }
-                TokenOutcome::Unknown(why) => {
-                    let unknown = format!(
-                        "The tokens of server {} were not refreshed: its authorization server {why}",
-                        server.name
-                    );
-                    return Err(Failure::new(Code::UpstreamError, unknown));
-                }
-                TokenOutcome::Away { why, pause } => {
-                    last = why;
-                    if left > 0 {
-                        tokio::time::sleep(
-                            pause.or(pauses.next()).unwrap_or(Duration::from_secs(2)),
-                        )
-                        .await;
-                    }
-                }
-            }
-        }
-        self.tell(false).await;
-        let away = format!(
-            "The tokens of server {} cannot be refreshed: its authorization server {last}",
-            server.name
-        );
-        Err(Failure {
-            retry_after: Some(5),
-            ..Failure::unavailable(away)
-        })
+        let tokens = self.request(fetcher, &server, &mut credentials).await?;
+        self.store(&server, credentials, tokens).await
     }
 
-    /// New tokens: put, append, drop the old. They are of use to nobody before that.
-    async fn keep(
+    /// Waits until this worker knows what the last holder of the lease has written.
+    async fn catch_up(&self) -> Result<(), Failure> {
+        let projection = &self.context.projection;
+        let head = projection.log().head().await.map_err(store_unavailable)?;
+        if projection.wait_for(head, CATCH_UP).await {
+            return Ok(());
+        }
+        Err(Failure::unavailable(
+            "The worker has not yet read the newest entries of the log; retry in a moment",
+        ))
+    }
+
+    /// Records that the request follows. Returns `false` if other tokens exist.
+    async fn record_start(&self) -> Result<bool, Failure> {
+        let grant = self.grant.clone();
+        let access = self.access;
+        let committed = self
+            .commit(move |catalog| decide::start_refresh(catalog, &grant, access))
+            .await?;
+        Ok(!committed.events.is_empty())
+    }
+
+    /// Sends the request until the authorization server executes it.
+    async fn request(
+        &self,
+        fetcher: Fetcher,
+        server: &Server,
+        credentials: &mut RefreshCredentials,
+    ) -> Result<TokenResponse, Failure> {
+        let mut endpoint = credentials
+            .endpoint
+            .clone()
+            .ok_or_else(|| internal_error("a refresh has no token endpoint"))?;
+        let mut attempts = TOKEN_REQUEST.start();
+        loop {
+            if !self.lease.is_held() {
+                // The next holder finds the recorded start and tries the request itself.
+                return Err(Failure::unavailable(
+                    "Another worker is refreshing the tokens; retry in a moment",
+                ));
+            }
+            match client::refresh(fetcher, &mut endpoint, credentials).await {
+                TokenOutcome::Tokens(tokens) => {
+                    credentials.endpoint = Some(endpoint);
+                    return Ok(tokens);
+                }
+                TokenOutcome::Refused { reason, .. } => {
+                    return Err(self.refused(server, &reason).await);
+                }
+                TokenOutcome::Indeterminate(reason) => {
+                    return Err(indeterminate(server, &reason));
+                }
+                TokenOutcome::RetryLater { reason, pause } => match attempts.next_pause() {
+                    Some(default_pause) => sleep(pause.unwrap_or(default_pause)).await,
+                    None => return Err(self.unavailable(server, &reason).await),
+                },
+            }
+        }
+    }
+
+    async fn refused(&self, server: &Server, reason: &str) -> Failure {
+        self.record_failure(true).await;
+        let reason = format!("its authorization server {reason}");
+        reauth_required(&server.name, self.grant.user.as_ref(), &reason)
+    }
+
+    async fn unavailable(&self, server: &Server, reason: &str) -> Failure {
+        self.record_failure(false).await;
+        let sentence = format!(
+            "The tokens of server {} cannot be refreshed: its authorization server {reason}",
+            server.name
+        );
+        Failure {
+            retry_after: Some(RETRY_AFTER_SECONDS),
+            ..Failure::unavailable(sentence)
+        }
+    }
+
+    /// Stores new tokens: first the sealed values, then the event, then it removes the old values.
+    /// No connection uses the tokens before the event.
+    async fn store(
         &self,
         server: &Server,
-        mut renewal: RefreshCredentials,
-        new: TokenResponse,
+        mut credentials: RefreshCredentials,
+        tokens: TokenResponse,
     ) -> Result<(), Failure> {
-        if let Some(token) = &new.refresh_token {
-            renewal.refresh_token = Some(token.clone());
+        if let Some(refresh_token) = &tokens.refresh_token {
+            credentials.refresh_token = Some(refresh_token.clone());
         }
-        if let Some(scope) = &new.scope {
-            renewal.scopes = scope.split_ascii_whitespace().map(str::to_owned).collect();
+        if let Some(scopes) = &tokens.scopes {
+            credentials.scopes.clone_from(scopes);
         }
-        let tokens = put(self.context, self.id, &renewal, &new).await?;
-        let (id, access) = (self.id.clone(), self.access);
-        let done = self
-            .change(move |catalog| {
-                Ok(crate::core::decide::grant::record_refresh(
-                    catalog, &id, access, tokens,
-                ))
-            })
+        let stored = store_token_values(self.context, self.grant, &credentials, &tokens).await?;
+        let grant = self.grant.clone();
+        let access = self.access;
+        let committed = self
+            .commit(move |catalog| Ok(decide::record_refresh(catalog, &grant, access, stored)))
             .await?;
-        let unused = match done.events.is_empty() {
-            // Others were given meanwhile.
-            true => [tokens.access, tokens.renewal],
-            false => self.replaced(&done),
+        let unused = if committed.events.is_empty() {
+            // A client has stored other tokens meanwhile.
+            [stored.access, stored.renewal]
+        } else {
+            self.replaced_values(&committed)
         };
         secrets::drop_values(self.context, &unused).await;
-        tracing::info!(server = %server.name, "tokens were refreshed");
+        tracing::info!(server = %server.name, "tokens refreshed");
         Ok(())
     }
 
-    fn replaced(&self, done: &Committed) -> [ValueId; 2] {
-        let before = done
+    fn replaced_values(&self, committed: &Committed) -> [ValueId; 2] {
+        let grant = committed
             .before
             .as_ref()
-            .and_then(|before| before.server_by_id(self.id.server));
-        let grant = before.and_then(|server| server.grant(self.id.user.as_ref()));
+            .and_then(|before| before.server_by_id(self.grant.server))
+            .and_then(|server| server.grant(self.grant.user.as_ref()));
         grant.map_or([self.access; 2], |grant| {
             [grant.tokens.access, grant.tokens.renewal]
         })
     }
 
-    /// Tells the log that no new tokens came.
-    async fn tell(&self, refused: bool) {
-        let (id, access) = (self.id.clone(), self.access);
-        let told = self
-            .change(move |catalog| {
-                Ok(crate::core::decide::grant::record_refresh_failure(
-                    catalog, &id, access, refused,
+    async fn record_failure(&self, refused: bool) {
+        let grant = self.grant.clone();
+        let access = self.access;
+        let recorded = self
+            .commit(move |catalog| {
+                Ok(decide::record_refresh_failure(
+                    catalog, &grant, access, refused,
                 ))
             })
             .await;
-        if let Err(failure) = told {
-            tracing::warn!(%failure, "how a refresh ended could not be recorded");
+        if let Err(failure) = recorded {
+            tracing::warn!(%failure, "cannot record the failure of a refresh");
         }
     }
 
-    /// Makes a change, for as long as it takes: the same id again is the same change.
-    async fn change(
+    /// Commits a change, and retries while the store is unavailable. One id makes all attempts one
+    /// change.
+    async fn commit(
         &self,
         decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
     ) -> Result<Committed, Failure> {
         let id = CommandId(Uuid::now_v7());
-        retry_store(|| {
+        retry_store_call(|| {
             self.context
                 .appender
                 .commit(id, Actor::Worker, decide.clone())
@@ -286,16 +344,31 @@ impl RefreshRun<'_> {
     }
 }
 
-/// Where tokens for a server are got.
-async fn find(server: &Server, renewal: &RefreshCredentials) -> Result<TokenEndpoint, Failure> {
-    let site = client::discover(&url_of(server)?).await;
-    let site = site.map_err(|why| {
-        Failure::new(Code::UpstreamError, format!("Server {} {why}", server.name))
-    })?;
-    let auth = site.metadata.auth(renewal.client_secret.is_some());
+fn indeterminate(server: &Server, reason: &str) -> Failure {
+    Failure::new(
+        Code::UpstreamError,
+        format!(
+            "The tokens of server {} were not refreshed: its authorization server {reason}",
+            server.name
+        ),
+    )
+}
+
+/// Finds the token endpoint for tokens that a client has stored without one.
+async fn find_endpoint(
+    fetcher: Fetcher,
+    server: &Server,
+    credentials: &RefreshCredentials,
+) -> Result<TokenEndpoint, Failure> {
+    let site = client::discover(fetcher, &server_url(server)?)
+        .await
+        .map_err(|error| upstream_failure(&server.name, &error))?;
     Ok(TokenEndpoint {
+        auth: site
+            .metadata
+            .client_auth(credentials.client_secret.is_some()),
         url: site.token_endpoint.into(),
-        auth,
         resource: site.resource,
+        omit_resource: false,
     })
 }

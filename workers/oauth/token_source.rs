@@ -1,6 +1,8 @@
-//! The token that goes with every request to a server: the grant's newest, refreshed in time, once for all who need it.
+//! Provides the access token for the requests of one connection. It refreshes the token before it
+//! expires, once for all connections.
 //!
-//! A warm request touches no store: the token lies here sealed, as long as the catalogue names it.
+//! A request usually reads no store, because the sealed token stays in memory while the catalog names
+//! it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ use bytes::Bytes;
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
+use super::client::shorten;
+
 use crate::cluster::command_client::{CommandClient, CommandRequest, CommandResponse};
 use crate::core::command::{Command, RefreshTokens};
 use crate::core::decide::grant::reauth_required;
@@ -18,29 +22,31 @@ use crate::core::ids::ValueId;
 use crate::core::model::grant::{Grant, GrantId, GrantState};
 use crate::core::names::ServerName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
-use crate::crypto::seal::Plaintext;
+use crate::crypto::seal::{Plaintext, SealError};
 use crate::eventlog::projection::Projection;
+use crate::ports::error::StoreError;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
-use crate::workers::runtime::log_buffer::shorten;
 use crate::workers::sealed_store::SealedStore;
 
-/// How long new tokens are waited for.
-const RENEWAL: Duration = Duration::from_secs(60);
-/// After an attempt without an outcome the next one waits.
-const PAUSE: Duration = Duration::from_secs(5);
-/// How long this worker may take to read what another has just written.
+/// How long a request waits for new tokens.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the failure of a refresh is the result of the next requests too.
+const FAILURE_LIFETIME: Duration = Duration::from_secs(5);
+/// How long the projection may take to read what another worker has just written.
 const CATCH_UP: Duration = Duration::from_secs(2);
-/// New tokens that were refused are remembered; so many of them.
-const DOUBTED: usize = 10_000;
+/// The rejected tokens that a worker remembers.
+const MAX_REJECTED: usize = 10_000;
+/// The longest scope in an error, in bytes.
+const MAX_SCOPE: usize = 300;
 
-/// What the bearers of a worker have in common.
+/// The services that all token sources of a worker share.
 pub struct TokenSourceDeps {
     projection: Arc<Projection>,
     commands: CommandClient,
-    /// Tokens that had just been refreshed when the server refused them.
-    doubted: Cache<ValueId, ()>,
+    /// Tokens that the server rejected directly after their refresh.
+    rejected: Cache<ValueId, ()>,
 }
 
 impl TokenSourceDeps {
@@ -48,23 +54,30 @@ impl TokenSourceDeps {
         Self {
             projection,
             commands,
-            doubted: Cache::new(DOUBTED),
+            rejected: Cache::new(MAX_REJECTED),
         }
     }
 }
 
-/// One connection's token.
+/// The access token of one connection.
 pub struct TokenSource {
-    grants: Arc<TokenSourceDeps>,
+    deps: Arc<TokenSourceDeps>,
     sealed_store: SealedStore,
-    id: GrantId,
+    grant: GrantId,
     server: ServerName,
-    held: ArcSwapOption<SealedToken>,
-    /// Held by the one who has it refreshed; how the last attempt failed.
-    renewing: Mutex<Option<(Instant, ValueId, Failure)>>,
+    cached: ArcSwapOption<SealedToken>,
+    /// Locked while a request refreshes the token.
+    last_failure: Mutex<Option<RefreshFailure>>,
 }
 
-/// A token, sealed.
+/// The last failed refresh of a connection.
+struct RefreshFailure {
+    at: Instant,
+    access: ValueId,
+    failure: Failure,
+}
+
+/// A sealed access token.
 pub struct SealedToken {
     pub value: ValueId,
     sealed: Sealed,
@@ -72,82 +85,91 @@ pub struct SealedToken {
 
 impl TokenSource {
     pub fn new(
-        grants: Arc<TokenSourceDeps>,
+        deps: Arc<TokenSourceDeps>,
         sealed_store: SealedStore,
-        id: GrantId,
+        grant: GrantId,
         server: ServerName,
     ) -> Self {
         Self {
-            grants,
+            deps,
             sealed_store,
-            id,
+            grant,
             server,
-            held: ArcSwapOption::empty(),
-            renewing: Mutex::default(),
+            cached: ArcSwapOption::empty(),
+            last_failure: Mutex::default(),
         }
     }
 
     /// Returns the current token, or `None` if it must be loaded or refreshed first. Never waits.
+    ///
+    /// # Errors
+    /// Fails with `reauth_required` if the grant has no usable token.
     pub fn current(&self) -> Result<Option<Arc<SealedToken>>, Failure> {
-        let Grant { tokens, .. } = self.grant()?;
-        if tokens.refresh_at.is_some_and(|due| due <= now_ms()) {
+        let grant = self.grant()?;
+        if is_due(&grant) {
             return Ok(None);
         }
-        let held = self.held.load_full();
-        Ok(held.filter(|held| held.value == tokens.access))
+        let cached = self.cached.load_full();
+        Ok(cached.filter(|token| token.value == grant.tokens.access))
     }
 
-    /// The token for a request, which is not at its end.
+    /// Returns the token for a request. Refreshes it first if it expires soon.
+    ///
+    /// # Errors
+    /// Fails with `reauth_required` if the grant has no usable token, and with another code if the
+    /// store or the authorization server is unavailable.
     pub async fn token(&self) -> Result<Arc<SealedToken>, Failure> {
-        let mut renewed = false;
-        let mut behind = false;
-        loop {
-            let Grant { tokens, .. } = self.grant()?;
-            if tokens.refresh_at.is_some_and(|due| due <= now_ms()) && !renewed {
-                match self.renew(tokens.access).await {
-                    Ok(()) => {
-                        renewed = true;
-                        continue;
-                    }
-                    // It is of use for a little while yet.
-                    Err(failure)
-                        if failure.code != Code::ReauthRequired
-                            && tokens.expires_at > Some(now_ms()) => {}
-                    Err(failure) => return Err(failure),
-                }
-            }
-            if let Some(held) = self
-                .held
-                .load_full()
-                .filter(|held| held.value == tokens.access)
-            {
-                return Ok(held);
-            }
-            match self.sealed_store.find(tokens.access).await.map_err(away)? {
-                Some(sealed) => {
-                    let held = Arc::new(SealedToken {
-                        value: tokens.access,
-                        sealed,
-                    });
-                    self.held.store(Some(held.clone()));
-                    return Ok(held);
-                }
-                // It was replaced after this catalogue was read.
-                None if !behind => {
-                    behind = true;
-                    let head = self.grants.projection.log().head().await.map_err(away)?;
-                    self.grants.projection.wait_for(head, CATCH_UP).await;
-                }
-                None => {
-                    return Err(Failure::unavailable(
-                        "The tokens were being changed; ask again",
-                    ));
-                }
+        let mut grant = self.grant()?;
+        if is_due(&grant) {
+            match self.refresh(grant.tokens.access).await {
+                Ok(()) => grant = self.grant()?,
+                // The token is still valid for a short time.
+                Err(failure)
+                    if failure.code != Code::ReauthRequired
+                        && grant.tokens.expires_at > Some(now_ms()) => {}
+                Err(failure) => return Err(failure),
             }
         }
+        if let Some(token) = self.load(grant.tokens.access).await? {
+            return Ok(token);
+        }
+        // Another worker has replaced the token after this catalog was read.
+        let projection = &self.deps.projection;
+        let head = projection.log().head().await.map_err(store_unavailable)?;
+        projection.wait_for(head, CATCH_UP).await;
+        let access = self.grant()?.tokens.access;
+        self.load(access).await?.ok_or_else(|| {
+            Failure::unavailable("Other tokens are replacing these tokens; retry in a moment")
+        })
     }
 
-    /// The server has refused a token: from now on there is another one, or the reason why not.
+    /// Returns the sealed token with this id, from memory or from the store.
+    async fn load(&self, access: ValueId) -> Result<Option<Arc<SealedToken>>, Failure> {
+        let cached = self.cached.load_full();
+        if let Some(token) = cached.filter(|token| token.value == access) {
+            return Ok(Some(token));
+        }
+        let sealed = self
+            .sealed_store
+            .find(access)
+            .await
+            .map_err(store_unavailable)?;
+        let token = sealed.map(|sealed| {
+            Arc::new(SealedToken {
+                value: access,
+                sealed,
+            })
+        });
+        if token.is_some() {
+            self.cached.store(token.clone());
+        }
+        Ok(token)
+    }
+
+    /// Replaces a token that the server has refused.
+    ///
+    /// # Errors
+    /// Fails with `reauth_required` if there is no other token.
     pub async fn refused(&self, token: ValueId) -> Result<(), Failure> {
         let Grant { tokens, .. } = self.grant()?;
         if tokens.access != token {
@@ -158,116 +180,125 @@ impl TokenSource {
                 self.reauth_required("it refuses the access token, and there is no refresh token")
             );
         }
-        if self.grants.doubted.get(&token).is_some() {
+        if self.deps.rejected.get(&token).is_some() {
             return Err(self.mark_rejected(token));
         }
-        self.renew(token).await
+        self.refresh(token).await
     }
 
-    /// The server refuses a token that has just been refreshed: another one would be of no more use.
+    /// Records that the server has refused a new token, so another refresh would not help, and
+    /// returns the failure.
     pub fn mark_rejected(&self, token: ValueId) -> Failure {
-        self.grants.doubted.insert(token, ());
+        self.deps.rejected.insert(token, ());
         self.reauth_required("it refuses the access token also after that was refreshed")
     }
 
-    /// What was asked needs these scopes too.
+    /// Returns the failure of a request that needs these scopes.
     pub fn insufficient_scope(&self, scope: Option<String>) -> Failure {
-        let why = match &scope {
-            Some(scope) => format!("this needs {} to be allowed", shorten(scope, 300)),
+        let reason = match &scope {
+            Some(scope) => format!("this needs {} to be allowed", shorten(scope, MAX_SCOPE)),
             None => "this needs more than was allowed".to_owned(),
         };
         Failure {
             scope: scope.map(String::into_boxed_str),
-            ..self.reauth_required(&why)
+            ..self.reauth_required(&reason)
         }
     }
 
     /// Opens a token for one request.
-    pub fn open(&self, token: &SealedToken) -> Result<Plaintext, String> {
-        let place = GrantContext {
-            grant: &self.id,
+    ///
+    /// # Errors
+    /// Fails if the token was sealed with an unknown key.
+    pub fn open(&self, token: &SealedToken) -> Result<Plaintext, SealError> {
+        let context = GrantContext {
+            grant: &self.grant,
             part: GrantValueKind::Access,
             value: token.value,
         };
-        self.sealed_store
-            .opener
-            .open(place, &token.sealed)
-            .map_err(|_| "its access token cannot be opened".into())
+        self.sealed_store.opener.open(context, &token.sealed)
     }
 
     fn grant(&self) -> Result<Grant, Failure> {
-        let catalog = self.grants.projection.catalog();
+        let catalog = self.deps.projection.catalog();
         let grant = catalog
-            .server_by_id(self.id.server)
-            .and_then(|server| server.grant(self.id.user.as_ref()));
-        match grant {
-            None => Err(self.reauth_required("no tokens are stored for it")),
-            Some(Grant {
-                state: GrantState::Refused,
-                ..
-            }) => Err(self.reauth_required("its access was withdrawn")),
-            Some(grant) => Ok(grant),
+            .server_by_id(self.grant.server)
+            .and_then(|server| server.grant(self.grant.user.as_ref()))
+            .ok_or_else(|| self.reauth_required("no tokens are stored for it"))?;
+        if grant.state == GrantState::Refused {
+            return Err(self.reauth_required("its access was withdrawn"));
         }
+        Ok(grant)
     }
 
-    fn reauth_required(&self, why: &str) -> Failure {
-        reauth_required(&self.server, self.id.user.as_ref(), why)
+    fn reauth_required(&self, reason: &str) -> Failure {
+        reauth_required(&self.server, self.grant.user.as_ref(), reason)
     }
 
-    /// Has new tokens got in the place of these, unless that has happened.
-    async fn renew(&self, access: ValueId) -> Result<(), Failure> {
-        let mut failed = self.renewing.lock().await;
+    /// Has a worker replace this token, unless that has happened.
+    async fn refresh(&self, access: ValueId) -> Result<(), Failure> {
+        let mut last_failure = self.last_failure.lock().await;
         if self.grant()?.tokens.access != access {
             return Ok(());
         }
-        if let Some((at, of, failure)) = &*failed
-            && *of == access
-            && at.elapsed() < PAUSE
+        if let Some(last) = &*last_failure
+            && last.access == access
+            && last.at.elapsed() < FAILURE_LIFETIME
         {
-            return Err(failure.clone());
+            return Err(last.failure.clone());
         }
-        let body = serde_json::to_vec(&RefreshTokens {
-            grant: self.id.clone(),
+        let command = RefreshTokens {
+            grant: self.grant.clone(),
             access,
-        })
-        .map_err(internal_error)?;
-        match self.ask(Bytes::from(body)).await {
-            Ok(answered) => {
-                self.grants
+        };
+        let body = serde_json::to_vec(&command).map_err(internal_error)?;
+        match self.send_refresh(Bytes::from(body)).await {
+            Ok(response) => {
+                self.deps
                     .projection
-                    .wait_for(answered.position, CATCH_UP)
+                    .wait_for(response.position, CATCH_UP)
                     .await;
                 Ok(())
             }
             Err(failure) => {
-                *failed = Some((Instant::now(), access, failure.clone()));
+                *last_failure = Some(RefreshFailure {
+                    at: Instant::now(),
+                    access,
+                    failure: failure.clone(),
+                });
                 Err(failure)
             }
         }
     }
 
-    /// Asks the pool. A worker that fell silent is no reason not to ask another one: what was begun is done once.
-    async fn ask(&self, body: Bytes) -> Result<CommandResponse, Failure> {
-        let until = Instant::now() + RENEWAL;
+    /// Sends the command to a worker of the pool. If that worker is lost, another one may get the
+    /// command, because the log and the lease make sure that one refresh runs.
+    async fn send_refresh(&self, body: Bytes) -> Result<CommandResponse, Failure> {
+        let deadline = Instant::now() + REFRESH_TIMEOUT;
         loop {
-            let question = CommandRequest {
+            let request = CommandRequest {
                 area: RefreshTokens::AREA,
                 server: None,
                 command: RefreshTokens::NAME,
                 call: None,
                 body: body.clone(),
                 traceparent: None,
-                time: until.saturating_duration_since(Instant::now()),
+                time: deadline.saturating_duration_since(Instant::now()),
             };
-            match self.grants.commands.send(question).await {
-                Err(failure) if failure.code == Code::OutcomeUnknown && Instant::now() < until => {}
-                answered => return answered,
+            match self.deps.commands.send(request).await {
+                Err(failure)
+                    if failure.code == Code::OutcomeUnknown && Instant::now() < deadline => {}
+                result => return result,
             }
         }
     }
 }
 
-fn away(error: impl std::fmt::Display) -> Failure {
-    tracing::warn!(%error, "a token could not be looked up");
+/// Returns whether the access token expires soon.
+fn is_due(grant: &Grant) -> bool {
+    grant.tokens.refresh_at.is_some_and(|due| due <= now_ms())
+}
+
+fn store_unavailable(error: StoreError) -> Failure {
+    tracing::warn!(%error, "cannot load an access token");
     Failure::unavailable("The store cannot be reached")
 }

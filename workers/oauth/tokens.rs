@@ -1,40 +1,41 @@
-//! Grants: kept when they are given, got by way of a browser, and refreshed.
+//! Stores and loads the sealed values of grants, and executes the command that stores tokens.
 
+use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::TryFutureExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::client;
-use super::client::TokenResponse;
+use super::client::{TokenResponse, error_text};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::StoreTokens;
+use crate::core::decide::grant as decide;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
 use crate::core::model::grant::{GrantId, GrantTokens, RefreshCredentials};
 use crate::core::model::remote::plain_url;
 use crate::core::model::server::ServerStatus;
+use crate::core::names::ServerName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::ports::error::StoreError;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
+use crate::time::retry::retry_store_call;
 use crate::workers::context::Context;
 use crate::workers::permits::ChangePermit;
 use crate::workers::{idempotency, servers};
 
-/// How long new tokens are tried to be kept while the store is away: without that the access is lost.
-const KEEP: Duration = Duration::from_secs(60);
-pub const AGAIN: Duration = Duration::from_millis(300);
-
-/// Keeps tokens that were given, drops those before them, and starts anew what used them.
+/// Stores the tokens that a client has sent, removes the tokens they replace, and restarts the
+/// connections that used those.
+///
+/// # Errors
+/// Fails if the server is unknown, has no URL, or keeps its tokens because of `if_absent`.
 pub async fn store_tokens(
     context: Arc<Context>,
     command: StoreTokens,
@@ -49,87 +50,109 @@ pub async fn store_tokens(
         sealed,
         if_absent,
     } = command;
-    // Under a key it may be its own success that is there.
+    // With an idempotency key, the tokens that exist may come from the first attempt of this command.
     if if_absent && key.is_none() {
-        // Where some are there already, nothing need be put.
-        crate::core::decide::grant::require_no_tokens(&context.projection.catalog(), &grant)?;
+        decide::require_no_tokens(&context.projection.catalog(), &grant)?;
     }
     let values = servers::vault_values(&context, &sealed)?;
     let decide = move |catalog: &Catalog| {
         if if_absent {
-            crate::core::decide::grant::require_no_tokens(catalog, &grant)?;
+            decide::require_no_tokens(catalog, &grant)?;
         }
-        crate::core::decide::grant::store_tokens(catalog, &grant, tokens)
+        decide::store_tokens(catalog, &grant, tokens)
     };
-    let done = idempotency::commit_once_with_values(&context, id, key, values, decide).await?;
-    servers::drop_replaced(&context, &server_name, &done).await;
+    let committed = idempotency::commit_once_with_values(&context, id, key, values, decide).await?;
+    servers::drop_replaced(&context, &server_name, &committed).await;
     drop(permit);
     servers::settle(&context, &server_name).await
 }
 
-/// Where a server is.
-pub fn url_of(server: &Server) -> Result<Url, Failure> {
-    let url = server
+/// Returns the URL of a server without user info.
+///
+/// # Errors
+/// Fails if the server has no URL.
+pub fn server_url(server: &Server) -> Result<Url, Failure> {
+    server
         .remote()
-        .and_then(|remote| Url::parse(&plain_url(&remote.url)).ok());
-    url.ok_or_else(|| crate::core::decide::grant::not_remote(server))
+        .and_then(|remote| Url::parse(&plain_url(&remote.url)).ok())
+        .ok_or_else(|| decide::not_remote(server))
 }
 
-/// Puts the two halves of new tokens into the Vault.
-pub async fn put(
+/// Returns the failure of a request to a server's authorization server. The sentence of the error
+/// continues after the name of the server.
+pub fn upstream_failure(server: &ServerName, error: &(dyn Error + 'static)) -> Failure {
+    Failure::new(
+        Code::UpstreamError,
+        format!("Server {server} {}", error_text(error)),
+    )
+}
+
+/// Stores both sealed values of new tokens, and returns their ids.
+///
+/// # Errors
+/// Fails if a value cannot be sealed, or if the store stays unavailable.
+pub async fn store_token_values(
     context: &Context,
-    id: &GrantId,
-    renewal: &RefreshCredentials,
-    new: &TokenResponse,
+    grant: &GrantId,
+    credentials: &RefreshCredentials,
+    tokens: &TokenResponse,
 ) -> Result<GrantTokens, Failure> {
-    let access = put_text(context, id, GrantValueKind::Access, &client::header(new)).await?;
-    let then = put_json(context, id, GrantValueKind::Renewal, renewal).await?;
-    let expires_in = new.expires_in.map(|seconds| seconds.max(0.0) as u64);
+    let header = tokens.authorization_header();
+    let access = store_text(context, grant, GrantValueKind::Access, &header).await?;
+    let renewal = store_json(context, grant, GrantValueKind::Renewal, credentials).await?;
     Ok(GrantTokens::new(
         access,
-        then,
-        renewal.refresh_token.is_some(),
+        renewal,
+        credentials.refresh_token.is_some(),
         now_ms(),
-        expires_in,
+        tokens.expires_in,
     ))
 }
 
-pub async fn put_json(
+/// Stores a sealed JSON value of a grant, and returns its id.
+///
+/// # Errors
+/// Fails if the value cannot be sealed, or if the store stays unavailable.
+pub async fn store_json(
     context: &Context,
-    id: &GrantId,
+    grant: &GrantId,
     part: GrantValueKind,
-    what: &impl Serialize,
+    value: &impl Serialize,
 ) -> Result<ValueId, Failure> {
-    let text = Zeroizing::new(serde_json::to_string(what).map_err(internal_error)?);
-    put_text(context, id, part, &text).await
+    let text = Zeroizing::new(serde_json::to_string(value).map_err(internal_error)?);
+    store_text(context, grant, part, &text).await
 }
 
-async fn put_text(
+/// Retries while the store is unavailable, because unstored tokens are lost.
+async fn store_text(
     context: &Context,
-    id: &GrantId,
+    grant: &GrantId,
     part: GrantValueKind,
     text: &str,
 ) -> Result<ValueId, Failure> {
-    let (value, sealed_store) = (ValueId(Uuid::now_v7()), &context.manager.sealed_store);
+    let value = ValueId(Uuid::now_v7());
+    let sealed_store = &context.manager.sealed_store;
     let sealed = sealed_store
         .sealer
-        .seal(
-            GrantContext {
-                grant: id,
-                part,
-                value,
-            },
-            text,
-        )
+        .seal(GrantContext { grant, part, value }, text)
         .map_err(internal_error)?;
-    retry_store(|| sealed_store.vault.put(value, sealed.clone()).map_err(away)).await?;
+    retry_store_call(|| {
+        sealed_store
+            .vault
+            .put(value, sealed.clone())
+            .map_err(store_unavailable)
+    })
+    .await?;
     Ok(value)
 }
 
-/// What lies there of a grant.
-pub async fn open_json<T: DeserializeOwned>(
+/// Loads a JSON value of a grant.
+///
+/// # Errors
+/// Fails if the store is unavailable, or if other tokens have replaced the value.
+pub async fn load_json<T: DeserializeOwned>(
     context: &Context,
-    id: &GrantId,
+    grant: &GrantId,
     part: GrantValueKind,
     value: ValueId,
 ) -> Result<T, Failure> {
@@ -138,15 +161,20 @@ pub async fn open_json<T: DeserializeOwned>(
         .sealed_store
         .find(value)
         .await
-        .map_err(away)?;
-    let sealed =
-        sealed.ok_or_else(|| Failure::unavailable("The tokens were being changed; ask again"))?;
-    read(&unseal(context, id, part, value, &sealed)?)
+        .map_err(store_unavailable)?
+        .ok_or_else(|| {
+            Failure::unavailable("Other tokens are replacing these tokens; retry in a moment")
+        })?;
+    parse_json(&open_value(context, grant, part, value, &sealed)?)
 }
 
-pub fn unseal(
+/// Opens a sealed value of a grant.
+///
+/// # Errors
+/// Fails if the value was sealed for another context or with an unknown key.
+pub fn open_value(
     context: &Context,
-    id: &GrantId,
+    grant: &GrantId,
     part: GrantValueKind,
     value: ValueId,
     sealed: &Sealed,
@@ -155,42 +183,23 @@ pub fn unseal(
         .manager
         .sealed_store
         .opener
-        .open(
-            GrantContext {
-                grant: id,
-                part,
-                value,
-            },
-            sealed,
-        )
+        .open(GrantContext { grant, part, value }, sealed)
         .map_err(internal_error)?;
-    Ok(Zeroizing::new(
-        opened.expose().map_err(internal_error)?.to_owned(),
-    ))
+    let text = opened.expose().map_err(internal_error)?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
-pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    // An error of the parser could hold a piece of it.
-    serde_json::from_str(text)
-        .map_err(|_| internal_error("what was sealed of a grant is not what it was sealed as"))
+/// Parses an opened value. The failure does not contain the parser's error, because that can contain
+/// a part of the value.
+///
+/// # Errors
+/// Fails if the text is not JSON of this type.
+pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text).map_err(|_| internal_error("a sealed value of a grant is damaged"))
 }
 
-/// Tries again while the store is away.
-pub async fn retry_store<T, F: Future<Output = Result<T, Failure>>>(
-    work: impl Fn() -> F,
-) -> Result<T, Failure> {
-    let until = Instant::now() + KEEP;
-    loop {
-        match work().await {
-            Err(failure) if failure.code == Code::Unavailable && Instant::now() < until => {
-                tokio::time::sleep(AGAIN).await;
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-pub fn away(error: StoreError) -> Failure {
-    tracing::warn!(%error, "the store failed");
+/// Returns the failure for a store that does not respond, and logs the cause.
+pub fn store_unavailable(error: StoreError) -> Failure {
+    tracing::warn!(%error, "store call failed");
     Failure::unavailable("The store cannot be reached")
 }

@@ -1,4 +1,5 @@
-//! What an installation or an upgrade is answered with: the package, and its server once it runs as it is to.
+//! Builds the answer of an installation or an upgrade: the package, and its server after the server
+//! has been reconciled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::STOPS;
+use super::STOP_TIMEOUT;
 use crate::cluster::command_client::CommandRequest;
 use crate::core::command::{Area, Command, ReconcileServer, ReconciledServer};
+use crate::core::decide::package::find_installed;
 use crate::core::failure::Failure;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::ServerName;
@@ -25,65 +27,77 @@ struct PackageJobBody {
     server: ServerView,
 }
 
-pub async fn answer(
+/// Returns the body of the answer for the server `name`.
+///
+/// # Errors
+/// Fails if the server or its package was deleted meanwhile.
+pub async fn package_answer(
     context: &Context,
     progress: &Arc<dyn ProgressSink>,
     name: &ServerName,
 ) -> Result<Bytes, Failure> {
     progress.phase("connecting");
-    let settled = settle(context, name).await;
+    let reconciled = match reconcile_server(context, name).await {
+        Ok(reconciled) => reconciled,
+        Err(failure) => not_reconciled(failure),
+    };
     let catalog = Arc::clone(&context.projection.catalog());
-    let server = crate::core::decide::package::find_installed(&catalog, name.as_str())?;
+    let server = find_installed(&catalog, name.as_str())?;
     let folders = context.installer.folders();
-    let told = LiveDetails {
-        logs: settled.logs,
+    let package = PackageView::new(server, folders).ok_or_else(Failure::internal)?;
+    let details = LiveDetails {
+        logs: reconciled.logs,
         session_id: None,
         tools: None,
     };
-    let package = PackageView::new(server, folders).ok_or_else(Failure::internal)?;
-    let answer = PackageJobBody {
+    let body = PackageJobBody {
         success: true,
         package,
-        server: ServerView::new(server, settled.live, told, folders),
+        server: ServerView::new(server, reconciled.live, details, folders),
     };
-    Ok(serde_json::to_vec(&answer).map_err(internal_error)?.into())
+    let json = serde_json::to_vec(&body).map_err(internal_error)?;
+    Ok(json.into())
 }
 
-/// Asks the worker that runs the server, or is to run it. It is installed all the same where nobody answers.
-async fn settle(context: &Context, name: &ServerName) -> ReconciledServer {
-    let unknown = |why: Failure| ReconciledServer {
+/// Asks the owner of the server to reconcile it. Without an owner, another worker becomes the owner.
+async fn reconcile_server(
+    context: &Context,
+    name: &ServerName,
+) -> Result<ReconciledServer, Failure> {
+    let server = context
+        .projection
+        .catalog()
+        .server(name.as_str())
+        .cloned()
+        .ok_or_else(|| Failure::server_not_found(name))?;
+    let command = ReconcileServer { name: name.clone() };
+    let body = serde_json::to_vec(&command).map_err(internal_error)?;
+    let request = CommandRequest {
+        area: Area::Servers,
+        server: server.held(),
+        command: ReconcileServer::NAME,
+        call: None,
+        body: body.into(),
+        traceparent: None,
+        time: STOP_TIMEOUT + Duration::from_millis(server.config.startup_timeout_ms()),
+    };
+    let response = context.commands.send(request).await?;
+    // The answer also shows what that worker has written, above all the tools of the server.
+    context
+        .projection
+        .wait_for(response.position, STOP_TIMEOUT)
+        .await;
+    serde_json::from_slice(&response.body).map_err(internal_error)
+}
+
+/// Returns the status of a server that no worker has reconciled. The package is installed in spite of
+/// that.
+fn not_reconciled(failure: Failure) -> ReconciledServer {
+    ReconciledServer {
         live: ServerStatus {
-            error: Some(why.message),
+            error: Some(failure.message),
             ..ServerStatus::of(ConnectionStatus::Connecting)
         },
         logs: vec![],
-    };
-    let catalog = Arc::clone(&context.projection.catalog());
-    let Some(server) = catalog.server(name.as_str()) else {
-        return unknown(Failure::server_not_found(name));
-    };
-    let body = match serde_json::to_vec(&ReconcileServer { name: name.clone() }) {
-        Ok(body) => body.into(),
-        Err(error) => return unknown(internal_error(error)),
-    };
-    let time = STOPS + Duration::from_millis(server.config.startup_timeout_ms());
-    let (area, held, command) = (Area::Servers, server.held(), ReconcileServer::NAME);
-    let question = CommandRequest {
-        area,
-        server: held,
-        command,
-        call: None,
-        body,
-        traceparent: None,
-        time,
-    };
-    match context.commands.send(question).await {
-        Ok(answered) => {
-            // What that worker has told the log, the server's tools above all, is shown too.
-            context.projection.wait_for(answered.position, STOPS).await;
-            serde_json::from_slice(&answered.body)
-                .unwrap_or_else(|error| unknown(internal_error(error)))
-        }
-        Err(failure) => unknown(failure),
     }
 }

@@ -1,4 +1,4 @@
-//! Asks the registries what is new.
+//! Asks the registries for the newest versions of packages.
 
 use std::sync::Arc;
 
@@ -7,18 +7,21 @@ use uuid::Uuid;
 
 use crate::core::catalog::server::Server;
 use crate::core::command::{CheckPackages, PackageCheck};
+use crate::core::decide::package::record_latest;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::CommandId;
 use crate::workers::context::Context;
-use crate::workers::install::{InstallContext, NoProgress, open_install_context};
-use crate::workers::redact::Redactor;
+use crate::workers::install::{NoProgress, open_install_context};
 
-/// Registries asked at once.
-const AT_ONCE: usize = 4;
+/// The registries that a check asks at the same time.
+const MAX_CONCURRENT: usize = 4;
 
-/// Asks the registries for the newest versions, and tells the log what is news.
-pub async fn check(
+/// Asks for the newest versions of the packages of these servers, and records the new ones.
+///
+/// # Errors
+/// Fails if the store is unavailable. A failed question is a part of the result.
+pub async fn check_packages(
     context: Arc<Context>,
     command: CheckPackages,
 ) -> Result<Vec<PackageCheck>, Failure> {
@@ -28,56 +31,55 @@ pub async fn check(
         .iter()
         .filter_map(|id| catalog.server_by_id(*id).cloned())
         .collect();
-    let checks = servers.into_iter().map(|server| {
-        let context = context.clone();
-        async move {
-            PackageCheck {
-                server: server.id,
-                latest: latest(&context, &server).await,
-            }
-        }
-        .boxed()
-    });
-    let checks: Vec<_> = checks.collect();
-    let checked: Vec<PackageCheck> = futures::stream::iter(checks)
-        .buffered(AT_ONCE)
+    let questions: Vec<_> = servers
+        .into_iter()
+        .map(|server| check_package(context.clone(), server).boxed())
+        .collect();
+    let checks: Vec<PackageCheck> = futures::stream::iter(questions)
+        .buffered(MAX_CONCURRENT)
         .collect()
         .await;
-    let found = checked
+    let latest: Vec<_> = checks
         .iter()
-        .filter_map(|checked| Some((checked.server, checked.latest.as_ref().ok()?.clone())));
-    let found: Vec<_> = found.collect();
-    if !crate::core::decide::package::record_latest(&catalog, &found).is_empty() {
+        .filter_map(|check| Some((check.server, check.latest.as_ref().ok()?.clone())))
+        .collect();
+    if !record_latest(&catalog, &latest).is_empty() {
         let id = CommandId(Uuid::now_v7());
         context
             .appender
             .commit(id, Actor::Worker, move |catalog| {
-                Ok(crate::core::decide::package::record_latest(catalog, &found))
+                Ok(record_latest(catalog, &latest))
             })
             .await?;
     }
-    Ok(checked)
+    Ok(checks)
 }
 
-async fn latest(context: &Context, server: &Server) -> Result<String, Failure> {
-    let gone = || {
+async fn check_package(context: Arc<Context>, server: Arc<Server>) -> PackageCheck {
+    PackageCheck {
+        server: server.id,
+        latest: latest_version(&context, &server).await,
+    }
+}
+
+async fn latest_version(context: &Context, server: &Server) -> Result<String, Failure> {
+    let installed = server.package.as_ref().ok_or_else(|| {
         Failure::new(
             Code::PackageNotFound,
             format!("Package of server {} not found", server.name),
         )
-    };
-    let package = &server.package.as_ref().ok_or_else(gone)?.package;
-    let redactor = Arc::<Redactor>::default();
-    let around: InstallContext = open_install_context(
+    })?;
+    let package = &installed.package;
+    let install_context = open_install_context(
         &context.manager.sealed_store,
         server.id,
         &package.source,
         Arc::new(NoProgress),
-        redactor,
+        Arc::default(),
     )
     .await?;
     context
         .installer
-        .latest(&package.name, &package.source, &around)
+        .latest(&package.name, &package.source, &install_context)
         .await
 }

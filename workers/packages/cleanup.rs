@@ -1,32 +1,34 @@
-//!
+//! Removes the files of packages that no server needs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::on_start::REST;
 use crate::workers::context::Context;
 
-/// How often is looked for what others have left behind.
-const SWEEP: Duration = Duration::from_secs(3600);
+/// The interval of the sweeps that find what other processes have left.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// The pause between two sweeps, because changes of servers often come together.
+const SWEEP_PAUSE: Duration = Duration::from_millis(500);
 
-/// Removes files that nobody needs, whenever there may be some: at start, after changes, and now and then.
+/// Removes unused files at the start, after each change of a server, and every hour, until the worker
+/// drains.
 pub async fn remove_unused_files(context: Arc<Context>, draining: CancellationToken) {
-    let mut moves = context.projection.subscribe();
-    let mut known = None;
+    let mut catalog_changes = context.projection.subscribe();
+    let mut swept_at = None;
     loop {
-        let changed = context.projection.catalog().servers_changed;
-        if known != Some(changed) {
-            known = Some(changed);
+        let servers_changed = context.projection.catalog().servers_changed;
+        if swept_at != Some(servers_changed) {
+            swept_at = Some(servers_changed);
             context.installer.sweep(&context.projection).await;
         }
         tokio::select! {
             () = draining.cancelled() => return,
-            moved = moves.changed() => if moved.is_err() { return },
-            () = context.installer.freed.notified() => known = None,
-            () = tokio::time::sleep(SWEEP) => known = None,
+            changed = catalog_changes.changed() => if changed.is_err() { return },
+            () = context.installer.released.notified() => swept_at = None,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => swept_at = None,
         }
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(SWEEP_PAUSE).await;
     }
 }

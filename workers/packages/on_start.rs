@@ -1,4 +1,4 @@
-//! Has packages installed that are to be there, and removes files that nobody needs.
+//! Installs the packages of `INSTALL_ON_START`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,55 +14,53 @@ use crate::core::model::server::{ServerConfig, Transport};
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
 
-/// A change of servers rarely comes alone.
-pub const REST: Duration = Duration::from_millis(500);
-/// Processes that start within that time have started together.
-const TOGETHER: Duration = Duration::from_secs(600);
+/// Processes that start within this time submit one job.
+const SAME_START: Duration = Duration::from_secs(600);
 
-/// Has those packages installed that are to be there from the beginning; of many workers one does it.
+/// Submits a job for each package whose server does not exist. If several processes start together,
+/// one of them installs the package.
 pub async fn install_on_start(context: Arc<Context>) {
-    let wanted = context.installer.on_start().iter();
-    for InstallOnStart {
-        package,
-        version,
-        server: name,
-    } in wanted
-    {
-        if context.projection.catalog().server(name.as_str()).is_some() {
+    for wanted in context.installer.on_start() {
+        let server = &wanted.server;
+        if context
+            .projection
+            .catalog()
+            .server(server.as_str())
+            .is_some()
+        {
             continue;
         }
-        let transport = Transport::Stdio {
-            command: FOLDER.into(),
-            args: vec![],
-            env: BTreeMap::new(),
-        };
-        let config = ServerConfig::new(transport);
-        let (id, server) = (CommandId(Uuid::now_v7()), ServerId(Uuid::now_v7()));
-        let register = RegisterServer {
-            id,
+        let command = install_command(wanted);
+        let start = (now_ms() / SAME_START.as_millis() as u64).to_string();
+        if let Err(failure) = context
+            .job_client
+            .submit_server_maintenance(server, &command, &start)
+            .await
+        {
+            tracing::warn!(%server, %failure, "cannot install a package of INSTALL_ON_START");
+        }
+    }
+}
+
+fn install_command(wanted: &InstallOnStart) -> InstallPackage {
+    let transport = Transport::Stdio {
+        command: FOLDER.into(),
+        args: vec![],
+        env: BTreeMap::new(),
+    };
+    InstallPackage {
+        package: wanted.package.clone(),
+        version: wanted.version.clone(),
+        source: Source::Node,
+        register: RegisterServer {
+            id: CommandId(Uuid::now_v7()),
             key: None,
-            server,
-            name: name.clone(),
-            config,
+            server: ServerId(Uuid::now_v7()),
+            name: wanted.server.clone(),
+            config: ServerConfig::new(transport),
             enabled: true,
             session: None,
             sealed: vec![],
-        };
-        let (package, version, source) = (package.clone(), version.clone(), Source::Node);
-        let command = InstallPackage {
-            package,
-            version,
-            source,
-            register,
-        };
-        // Processes that start together want the same.
-        let when = (now_ms() / TOGETHER.as_millis() as u64).to_string();
-        if let Err(failure) = context
-            .job_client
-            .submit_server_maintenance(name, &command, &when)
-            .await
-        {
-            tracing::warn!(server = %name, %failure, "a package of INSTALL_ON_START is not being installed");
-        }
+        },
     }
 }

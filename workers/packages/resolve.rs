@@ -1,97 +1,104 @@
-//! What was resolved for one server is not resolved again for another: the same version is the same files.
+//! Resolves a package. If another server has the same version, its recipe is used again, so that one
+//! version means the same files.
 
 use std::sync::Arc;
 
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
-use crate::core::model::package::{Package, Source};
+use crate::core::model::package::Source;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::workers::context::Context;
 use crate::workers::install::{InstallContext, PackageRequest, Resolved};
 
-/// The recipe of that version: another server's, where one has it, or else what the registry says.
-pub async fn resolve(
+/// Returns the recipe of the requested version: the recipe of another server, otherwise a new one.
+///
+/// # Errors
+/// Fails if the registry cannot resolve the package.
+pub async fn resolve_package(
     context: &Context,
-    wanted: &PackageRequest<'_>,
-    around: &InstallContext,
+    request: &PackageRequest<'_>,
+    install_context: &InstallContext,
 ) -> Result<Resolved, Failure> {
     let catalog = Arc::clone(&context.projection.catalog());
     let servers: Vec<_> = catalog
         .servers()
         .into_iter()
-        .filter(|server| is_alike(server, wanted))
+        .filter(|server| has_same_files(server, request))
         .collect();
     if !servers.is_empty()
-        && let Some(version) = version(context, wanted, around).await
+        && let Some(version) = requested_version(context, request, install_context).await
     {
         for server in servers {
-            if let Some(resolved) = recipe(context, server, &version).await {
+            if let Some(resolved) = existing_recipe(context, server, &version).await {
                 return Ok(resolved);
             }
         }
     }
-    context.installer.resolve(wanted, around).await
+    context.installer.resolve(request, install_context).await
 }
 
-fn is_alike(server: &Server, wanted: &PackageRequest<'_>) -> bool {
-    let package = server.package.as_ref().map(|installed| &installed.package);
-    package.is_some_and(|package| {
-        package.name == *wanted.name && same_files(&package.source, wanted.source)
+/// Returns whether one version of the package means the same files for this server.
+fn has_same_files(server: &Server, request: &PackageRequest<'_>) -> bool {
+    server.package.as_ref().is_some_and(|installed| {
+        let package = &installed.package;
+        package.name == *request.name && is_same_source(&package.source, request.source)
     })
 }
 
-/// Whether the same version from both is the same. Who has credentials may see something else.
-fn same_files(one: &Source, other: &Source) -> bool {
-    match (one, other) {
+/// Returns whether two sources offer the same files. Sources with credentials are different, because
+/// their owners may see different packages.
+fn is_same_source(first: &Source, second: &Source) -> bool {
+    match (first, second) {
         (Source::Node, Source::Node) => true,
-        (Source::Python(one), Source::Python(other)) => {
-            let open = one
+        (Source::Python(first), Source::Python(second)) => {
+            let have_no_credentials = first
                 .indexes()
-                .chain(other.indexes())
+                .chain(second.indexes())
                 .all(|(_, index)| index.user_info.is_none());
-            let indexes = (&one.index_url, &one.extra_index_url)
-                == (&other.index_url, &other.extra_index_url);
-            open && indexes && one.dependencies == other.dependencies
+            have_no_credentials
+                && first.index_url == second.index_url
+                && first.extra_index_url == second.extra_index_url
+                && first.dependencies == second.dependencies
         }
         _ => false,
     }
 }
 
-/// The version that is meant, as far as that is to be found out quickly.
-async fn version(
+/// Returns the exact version of a request, if it can be found out quickly.
+async fn requested_version(
     context: &Context,
-    wanted: &PackageRequest<'_>,
-    around: &InstallContext,
+    request: &PackageRequest<'_>,
+    install_context: &InstallContext,
 ) -> Option<String> {
-    match wanted.version {
-        Some(version) if version.starts_with(|c: char| c.is_ascii_digit()) => {
+    match request.version {
+        Some(version) if version.starts_with(|first: char| first.is_ascii_digit()) => {
             Some(version.to_owned())
         }
         None | Some("latest") => context
             .installer
-            .latest(wanted.name, wanted.source, around)
+            .latest(request.name, request.source, install_context)
             .await
             .ok(),
         Some(_) => None,
     }
 }
 
-async fn recipe(context: &Context, server: &Server, wanted: &str) -> Option<Resolved> {
-    let Package {
-        version, recipe, ..
-    } = &server.package.as_ref()?.package;
-    let recipe = recipe.as_ref().filter(|_| version == wanted)?;
-    let place = ServerValueContext {
+async fn existing_recipe(context: &Context, server: &Server, version: &str) -> Option<Resolved> {
+    let package = &server.package.as_ref()?.package;
+    let recipe = package.recipe.as_ref()?;
+    if package.version != version {
+        return None;
+    }
+    let lock_context = ServerValueContext {
         server: server.id,
         kind: ServerValueKind::Lock,
         name: "",
         value: recipe.lock,
     };
-    let lock = context.manager.sealed_store.open(place).await.ok()?;
-    let lock = lock.expose().ok()?.to_owned();
+    let lock = context.manager.sealed_store.open(lock_context).await.ok()?;
     Some(Resolved {
-        version: version.clone(),
-        lock,
+        version: package.version.clone(),
+        lock: lock.expose().ok()?.to_owned(),
         digest: recipe.digest.clone(),
     })
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use hyper::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, HeaderMap};
 
 use super::sealed_headers::{parts, put_header};
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::workers::mcp::host::TokenError;
 use crate::workers::mcp::{AccessTokens, AppliedToken, RedactionGuard};
-use crate::workers::oauth::client::parameter;
+use crate::workers::oauth::client::www_authenticate::Challenges;
 use crate::workers::oauth::token_source::{SealedToken, TokenSource};
 use crate::workers::redact::Redactor;
 
@@ -78,14 +78,9 @@ impl AccessTokens for TokenHeader {
     }
 
     fn insufficient_scope(&self, response: &HeaderMap) -> Option<Failure> {
-        let challenges = response.get_all(WWW_AUTHENTICATE).iter();
-        let mut challenges = challenges.filter_map(|challenge| challenge.to_str().ok());
-        let challenge = challenges.find(|challenge| {
-            parameter(challenge, "error").is_some_and(|error| error == "insufficient_scope")
-        })?;
-        Some(
-            self.source
-                .insufficient_scope(parameter(challenge, "scope")),
-        )
+        let challenges = Challenges::from_headers(response);
+        let challenge = challenges.bearer_with_error("insufficient_scope")?;
+        let scope = challenge.parameter("scope").map(str::to_owned);
+        Some(self.source.insufficient_scope(scope))
     }
 }

@@ -47,8 +47,8 @@ async fn demo(env: &Env) -> CommandResult {
     show.step("Start mcp-api in this process");
     show.command(&format!("DATA_DIR={FOLDER} {} serve", show::program()));
     let shown = match serve(config(env)?, stop.as_mut(), &show).await {
-        Err(StartError::Listen { port, cause, .. })
-            if port != 0 && cause.kind() == io::ErrorKind::AddrInUse =>
+        Err(StartError::Listen { port, source, .. })
+            if port != 0 && source.kind() == io::ErrorKind::AddrInUse =>
         {
             show.result(&format!(
                 "port {port} is in use, so mcp-api uses a free port"

@@ -127,6 +127,13 @@ pub struct TokenEndpoint {
     pub auth: ClientAuth,
     /// What the tokens are for (RFC 8707).
     pub resource: String,
+    /// The authorization server refuses the parameter `resource`, and accepts requests without it.
+    #[serde(
+        default,
+        rename = "omitResource",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub omit_resource: bool,
 }
 
 /// RFC 6749, section 2.3.1, and RFC 7591, section 2.

@@ -126,3 +126,70 @@ pub async fn read_entries(
     entries.retain(|entry| entry.position <= head);
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::core::event::{Actor, Commit, Event, JobRequeued, StoredEvent};
+    use crate::core::ids::{CommandId, JobId};
+
+    /// An entry whose only event has this many bytes of data.
+    fn large_entry(position: u64, bytes: usize) -> Entry {
+        let event = Event::JobRequeued(JobRequeued {
+            job: JobId(Uuid::nil()),
+        });
+        let mut stored: StoredEvent = event.encode().expect("encoded");
+        let data = stored.data.get().to_owned();
+        let padded = data.replacen('{', &format!("{{{}", " ".repeat(bytes)), 1);
+        stored.data = serde_json::value::RawValue::from_string(padded).expect("JSON");
+        Entry {
+            position: Position(position),
+            at: 0,
+            commits: vec![Commit {
+                command_id: CommandId(Uuid::nil()),
+                actor: Actor::Worker,
+                events: vec![stored],
+            }],
+        }
+    }
+
+    #[test]
+    fn the_stored_bytes_of_an_entry_count_all_its_events() {
+        assert!(stored_bytes(&large_entry(1, 1_000)) >= 1_000);
+    }
+
+    #[test]
+    fn a_page_ends_after_its_bytes_and_the_next_page_continues() {
+        let query = PageQuery {
+            after: EventId::default(),
+            limit: 1_000,
+            subject: None,
+            until: None,
+        };
+        let mut page = EventPage {
+            events: Vec::new(),
+            next: query.after,
+            bytes: PAGE_BYTES,
+        };
+        assert!(
+            !page
+                .add_entry(large_entry(1, 10), &query)
+                .expect("an entry")
+        );
+        assert_eq!(page.next, EventId::default());
+        page.bytes = PAGE_BYTES - 1;
+        assert!(
+            page.add_entry(large_entry(1, 10), &query)
+                .expect("an entry")
+        );
+        assert!(
+            !page
+                .add_entry(large_entry(2, 10), &query)
+                .expect("an entry")
+        );
+        assert_eq!(page.events.len(), 1);
+        assert_eq!(page.next.position, Position(1));
+    }
+}

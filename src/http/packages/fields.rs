@@ -65,10 +65,11 @@ pub struct InstallBody {
     headers: Option<BTreeMap<String, String>>,
     session_id: Option<String>,
     reconnection_options: Option<ReconnectionOptions>,
-    /// What `python -m` runs. For python, as are the fields that follow; needed unless there is a `command`.
+    /// The module that `python -m` runs. For python, as are the fields that follow. Without `pythonModule` and
+    /// `command`, the console script with the name of the package is started, otherwise its only console script.
     #[schema(example = "mcp_server_time")]
     python_module: Option<String>,
-    /// What the module is given.
+    /// The arguments of the module or of the console script.
     python_args: Option<Vec<String>>,
     /// Requirements that are installed with it, and kept for upgrades.
     #[schema(example = json!(["mcp<2"]))]
@@ -159,11 +160,6 @@ impl InstallBody {
     }
 
     fn python(&mut self, seal: &mut CredentialSealer<'_>) -> Result<PythonOptions, Failure> {
-        if self.python_module.is_none() && self.command.is_none() {
-            return Err(Failure::invalid(
-                "pythonModule is missing: what python -m runs; or say with command what is started",
-            ));
-        }
         if self.command.as_deref() == Some("") {
             return Err(Failure::invalid("command must not be empty"));
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use url::Url;
 
+#[derive(Clone)]
 pub struct Browser {
     http: reqwest::Client,
     cookies: HashMap<String, HashMap<String, String>>,

@@ -1,4 +1,4 @@
-//! Tokens that a platform beside us gives: kept sealed, used, never shown.
+//! Tokens that another platform stores: the program seals them, uses them and never shows them.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::harness::{App, answer};
 use crate::remote::register;
 
 #[tokio::test]
-async fn tokens_that_are_given_heal_the_server_at_once() {
+async fn stored_tokens_connect_the_server_at_once() {
     let (app, authority) = (App::start(), Authority::start().await);
     let server = gated(&app, &authority).await;
     assert_eq!(server["status"], "error", "{server}");
@@ -29,11 +29,11 @@ async fn tokens_that_are_given_heal_the_server_at_once() {
         json!([tokens["accessToken"]])
     );
     assert_eq!(authority.refreshes().await, 0, "they were new");
-    nowhere(&app, &[&tokens]).await;
+    assert_not_shown(&app, &[&tokens]).await;
 }
 
-/// Looks for the secrets of these tokens wherever they must not be.
-async fn nowhere(app: &App, all: &[&Value]) {
+/// Searches for the secrets of these tokens in all places that must not contain them.
+async fn assert_not_shown(app: &App, all: &[&Value]) {
     let mut places = vec![("the log".to_owned(), app.log())];
     for path in [
         "/events?limit=1000",
@@ -74,7 +74,7 @@ async fn nowhere(app: &App, all: &[&Value]) {
 }
 
 #[tokio::test]
-async fn a_grant_wins_over_headers_and_a_users_own_over_that_of_all() {
+async fn a_grant_replaces_headers_and_a_users_grant_replaces_that_of_all() {
     let (app, authority) = (App::start(), Authority::start().await);
     let headers = json!({ "headers": { "Authorization": "Bearer of-the-headers" } });
     register(&app, "gated", &authority.mcp, headers).await.ok();
@@ -101,7 +101,7 @@ async fn a_grant_wins_over_headers_and_a_users_own_over_that_of_all() {
         shown,
         "the session shown is the one of all"
     );
-    // Hers is refused: nobody else's is used in its place.
+    // The server refuses the token of ana, and the program does not use another user's token instead.
     authority
         .set(json!({ "refuse": of_ana["accessToken"], "status": 400, "times": 9 }))
         .await;
@@ -123,11 +123,11 @@ async fn a_grant_wins_over_headers_and_a_users_own_over_that_of_all() {
     .await
     .ok();
     echo(&app, "ana").await.ok();
-    nowhere(&app, &[&of_all, &of_ana]).await;
+    assert_not_shown(&app, &[&of_all, &of_ana]).await;
 }
 
 #[tokio::test]
-async fn tokens_given_again_under_a_key_do_not_come_back() {
+async fn a_repeated_request_with_a_key_does_not_restore_old_tokens() {
     let (mut app, authority) = (App::start(), Authority::start().await);
     gated(&app, &authority).await;
     let keyed = async |app: &App, key: &str, tokens: &Value| {
@@ -173,7 +173,7 @@ async fn tokens_given_again_under_a_key_do_not_come_back() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_grant_is_refused_by_the_field_and_not_repeated() {
+async fn an_invalid_grant_is_refused_with_its_field_and_without_its_value() {
     let app = App::start();
     app.register("child", json!({ "enabled": false }))
         .await

@@ -1,9 +1,10 @@
-//! OAuth for servers behind a URL: a real authorization server, and a real MCP server behind a gate of its own.
+//! OAuth for servers behind URLs: a real authorization server, and a real MCP server behind a gate.
 
 mod browser;
 mod given;
 mod refresh;
 mod start;
+mod unusual;
 mod wrong;
 
 use std::io::{BufRead, BufReader};
@@ -18,7 +19,7 @@ use self::browser::Browser;
 use crate::harness::{Answer, App, answer, fixture};
 use crate::remote::{Kind, Real, installed, register};
 
-/// Where the platform beside us has its callback.
+/// The callback of another platform that obtains tokens.
 const CALLBACK: &str = "https://platform.example/callback";
 
 /// The authorization server and the gate of `fixtures/oauth.mjs`. Dropped, both are killed.
@@ -33,11 +34,11 @@ pub struct Authority {
 
 impl Authority {
     pub async fn start() -> Self {
-        Self::knowing("client_secret_basic,client_secret_post,none").await
+        Self::with_auth_methods("client_secret_basic,client_secret_post,none").await
     }
 
-    /// One that knows these ways in which clients show who they are.
-    pub async fn knowing(methods: &str) -> Self {
+    /// Starts an authorization server that supports these authentication methods of clients.
+    pub async fn with_auth_methods(methods: &str) -> Self {
         let behind = Real::start(Kind::Everything("streamableHttp", "/mcp")).await;
         let mut command = Command::new("node");
         command.args([
@@ -51,12 +52,12 @@ impl Authority {
             .stderr(Stdio::null())
             .spawn()
             .expect("node");
-        let mut line = String::new();
+        let mut first_line = String::new();
         BufReader::new(child.stdout.take().expect("its output"))
-            .read_line(&mut line)
+            .read_line(&mut first_line)
             .expect("a line");
-        let told: Value = serde_json::from_str(&line).expect("where it listens");
-        let text = |name: &str| told[name].as_str().expect("a URL").to_owned();
+        let addresses: Value = serde_json::from_str(&first_line).expect("addresses");
+        let text = |name: &str| addresses[name].as_str().expect("a URL").to_owned();
         let http = reqwest::Client::new();
         Self {
             child,
@@ -67,26 +68,27 @@ impl Authority {
         }
     }
 
-    /// Changes how it behaves.
-    pub async fn set(&self, how: Value) {
-        let request = self.http.put(format!("{}/control", self.issuer)).json(&how);
+    /// Changes settings of the fixture.
+    pub async fn set(&self, settings: Value) {
+        let url = format!("{}/control", self.issuer);
+        let request = self.http.put(url).json(&settings);
         assert_eq!(request.send().await.expect("an answer").status(), 200);
     }
 
-    /// What it was asked.
-    pub async fn asked(&self, what: &str) -> Value {
+    /// Returns a count or a list of the fixture, such as `refreshes`.
+    pub async fn asked(&self, name: &str) -> Value {
         answer(self.http.get(format!("{}/control", self.issuer)))
             .await
-            .body[what]
+            .body[name]
             .take()
     }
 
-    /// How often tokens were refreshed.
+    /// Returns how often tokens were refreshed.
     pub async fn refreshes(&self) -> u64 {
         self.asked("refreshes").await.as_u64().expect("a number")
     }
 
-    /// Tokens for a user, as a platform beside us gets them: the body of `POST /mcp/servers/:name/oauth`.
+    /// Returns tokens for a user, as another platform obtains them: the body of `POST /mcp/servers/:name/oauth`.
     pub async fn tokens(&self, client: &str, user: &str) -> Value {
         let verifier = "a-verifier-of-a-platform-that-is-long-enough-0123";
         let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
@@ -135,11 +137,11 @@ impl Authority {
         let request = request
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form(&fields));
-        let told = answer(request).await;
-        assert_eq!(told.status, 200, "{}", told.body);
+        let response = answer(request).await;
+        assert_eq!(response.status, 200, "{}", response.body);
         json!({
-            "accessToken": told.body["access_token"], "refreshToken": told.body["refresh_token"], "tokenType": "Bearer",
-            "expiresIn": told.body["expires_in"], "scopes": ["mcp"], "clientId": client, "clientSecret": secret,
+            "accessToken": response.body["access_token"], "refreshToken": response.body["refresh_token"], "tokenType": "Bearer",
+            "expiresIn": response.body["expires_in"], "scopes": ["mcp"], "clientId": client, "clientSecret": secret,
             "redirectUri": CALLBACK, "codeVerifier": verifier,
         })
     }
@@ -158,12 +160,12 @@ fn form(fields: &[(&str, &str)]) -> String {
         .finish()
 }
 
-/// Registers the server `gated`, which wants a token.
+/// Registers the server `gated`, which requires a token.
 async fn gated(app: &App, authority: &Authority) -> Value {
     register(app, "gated", &authority.mcp, json!({})).await.ok()["server"].take()
 }
 
-/// Gives it tokens.
+/// Stores tokens for the server `gated`.
 async fn give(app: &App, tokens: Value) -> Answer {
     app.post("/mcp/servers/gated/oauth", tokens).await
 }
@@ -173,7 +175,7 @@ async fn echo(app: &App, user: &str) -> Answer {
         .await
 }
 
-/// Fields over those of a body.
+/// Returns the body with more fields.
 fn with(mut body: Value, more: Value) -> Value {
     body.as_object_mut()
         .expect("an object")

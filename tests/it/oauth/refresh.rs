@@ -1,4 +1,4 @@
-//! Tokens are refreshed once for all who use them, whatever becomes of the workers.
+//! Tokens are refreshed once for all connections, also if workers die.
 
 use serde_json::{Value, json};
 
@@ -69,7 +69,7 @@ async fn last_refresh_time(app: &App) -> u64 {
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_is_refreshed_and_the_call_made_once() {
+async fn a_refused_token_is_refreshed_and_the_call_runs_once() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", Value::Null).await;
     echo(&app, "ana").await.ok();
@@ -96,7 +96,7 @@ async fn a_token_that_is_refused_is_refreshed_and_the_call_made_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_always_wants_another_token_gets_one_more() {
+async fn a_server_that_refuses_every_token_causes_one_refresh() {
     let (app, authority) = (App::start(), Authority::start().await);
     connected(&app, &authority, "public", json!(3600)).await;
     authority.set(json!({ "refuse": true })).await;
@@ -113,7 +113,7 @@ async fn a_server_that_always_wants_another_token_gets_one_more() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_final_and_new_tokens_heal() {
+async fn a_refusal_is_final_until_new_tokens_are_stored() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", json!(3600)).await;
     authority
@@ -140,7 +140,7 @@ async fn a_refusal_is_final_and_new_tokens_heal() {
 }
 
 #[tokio::test]
-async fn a_busy_authorization_server_is_asked_again() {
+async fn a_request_to_a_busy_authorization_server_is_repeated() {
     for status in [429, 503] {
         let (app, authority) = (App::start(), Authority::start().await);
         let tokens = connected(&app, &authority, "public", json!(3600)).await;
@@ -156,7 +156,7 @@ async fn a_busy_authorization_server_is_asked_again() {
 }
 
 #[tokio::test]
-async fn an_authorization_server_that_is_away_ends_nothing() {
+async fn an_unavailable_authorization_server_leaves_the_grant_valid() {
     let (app, authority) = (App::start(), Authority::start().await);
     let tokens = connected(&app, &authority, "public", json!(3600)).await;
     authority
@@ -171,13 +171,13 @@ async fn an_authorization_server_that_is_away_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_shows_itself_in_a_way_the_authorization_server_knows() {
+async fn a_client_authenticates_with_a_supported_method() {
     for (methods, client, how) in [
         ("client_secret_basic,none", "client basic", "basic"),
         ("client_secret_post,none", "client post", "post"),
         ("none", "public", "none"),
     ] {
-        let (app, authority) = (App::start(), Authority::knowing(methods).await);
+        let (app, authority) = (App::start(), Authority::with_auth_methods(methods).await);
         connected(&app, &authority, client, json!(0)).await;
         assert_eq!(
             (authority.asked("auth").await, authority.refreshes().await),
@@ -218,7 +218,7 @@ async fn killed_in_the_middle(how: Value) -> (App, Authority, Answer) {
 }
 
 #[tokio::test]
-async fn a_worker_killed_before_the_token_was_used_costs_one_more_try() {
+async fn a_worker_killed_before_the_request_causes_one_more_request() {
     let (app, authority, called) = killed_in_the_middle(json!({ "before": 60_000 })).await;
     called.ok();
     echo(&app, "ana").await.ok();
@@ -229,7 +229,7 @@ async fn a_worker_killed_before_the_token_was_used_costs_one_more_try() {
 }
 
 #[tokio::test]
-async fn a_worker_killed_with_the_new_tokens_makes_the_user_come_again() {
+async fn a_worker_killed_with_the_new_tokens_requires_a_new_authorization() {
     let (app, authority, called) = killed_in_the_middle(json!({ "after": 60_000 })).await;
     called.fails(401, "reauth_required");
     echo(&app, "ana").await.fails(401, "reauth_required");
@@ -246,7 +246,7 @@ async fn a_worker_killed_with_the_new_tokens_makes_the_user_come_again() {
 }
 
 #[tokio::test]
-async fn many_workers_asked_at_once_refresh_once() {
+async fn many_workers_refresh_once() {
     let app = App::distributed(3, &[]);
     let authority = Authority::start().await;
     connected(&app, &authority, "public", Value::Null).await;

@@ -1,4 +1,4 @@
-//! Access that a user gives in a browser, without a platform beside us.
+//! Authorization in a browser.
 
 use serde_json::json;
 use url::Url;
@@ -37,7 +37,7 @@ fn refused(page: &Page, why: &str) {
 }
 
 #[tokio::test]
-async fn a_browser_gives_a_server_access() {
+async fn a_browser_authorizes_a_server() {
     let (app, authority) = (App::start(), Authority::start().await);
     gated(&app, &authority).await;
     let link = start(&app, json!({})).await;
@@ -77,7 +77,7 @@ async fn a_browser_gives_a_server_access() {
 }
 
 #[tokio::test]
-async fn a_call_without_access_says_where_its_user_gives_it() {
+async fn a_call_without_tokens_returns_the_authorization_link() {
     let (app, authority) = (App::start(), Authority::start().await);
     gated(&app, &authority).await;
     let denied = echo(&app, "ana").await;
@@ -98,7 +98,7 @@ async fn a_call_without_access_says_where_its_user_gives_it() {
 }
 
 #[tokio::test]
-async fn only_the_browser_that_began_can_end_it_and_once() {
+async fn only_the_browser_that_began_completes_the_authorization_once() {
     let token = "admin-token-of-this-test";
     let (app, authority) = (
         App::start_with(&[("ADMIN_TOKEN", token)]),
@@ -183,7 +183,32 @@ async fn only_the_browser_that_began_can_end_it_and_once() {
 }
 
 #[tokio::test]
-async fn a_client_is_given_or_described_or_registered() {
+async fn two_callbacks_at_the_same_moment_exclude_each_other() {
+    let (app, authority) = (App::start(), Authority::start().await);
+    gated(&app, &authority).await;
+    let link = start(&app, json!({})).await;
+    let mut first = Browser::new();
+    let back = first.open_until(&link, is_callback).await.url;
+    let mut second = first.clone();
+    authority.set(json!({ "before": 500 })).await;
+    let (first, second) = tokio::join!(first.open(back.as_str()), second.open(back.as_str()));
+    let (completed, excluded) = if first.status == 200 {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    assert_eq!(completed.status, 200, "{}", completed.text);
+    refused(&excluded, "finished already");
+    assert_eq!(authority.asked("begun").await, 1, "one exchange");
+    app.until("/mcp/servers/gated", |answer| {
+        answer["server"]["status"] == "connected"
+    })
+    .await;
+    echo(&app, "ana").await.ok();
+}
+
+#[tokio::test]
+async fn a_client_is_given_described_or_registered() {
     let app = App::start_with(&[("PUBLIC_URL", "https://mcp.example.com/api/")]);
     let authority = Authority::start().await;
     gated(&app, &authority).await;

@@ -1,4 +1,4 @@
-//! Servers that say wrong things of themselves, and authorization servers that misbehave: one clear error each, in time.
+//! Wrong metadata and wrong responses: each of them causes one clear error within seconds.
 
 use std::time::{Duration, Instant};
 
@@ -110,11 +110,11 @@ async fn wrong_metadata_are_refused() {
         |seen: &Seen, _: &str| (seen.path == METADATA).then(|| "x".repeat(1 << 20).into_response());
     let why = refused(&app, large).await;
     assert!(why.contains("more than 256 KiB"), "{why}");
-    let away = |seen: &Seen, _: &str| {
+    let redirect = |seen: &Seen, _: &str| {
         let to = [("location", "http://127.0.0.1:9/")];
         (seen.path == METADATA).then(|| (StatusCode::FOUND, to).into_response())
     };
-    let why = refused(&app, away).await;
+    let why = refused(&app, redirect).await;
     assert!(why.contains("another origin"), "{why}");
     let html = |seen: &Seen, _: &str| (seen.path == "/reg").then(|| "<html>".into_response());
     let why = refused(&app, html).await;
@@ -122,12 +122,13 @@ async fn wrong_metadata_are_refused() {
 }
 
 #[tokio::test]
-async fn what_an_authorization_server_repeats_of_a_token_is_hidden() {
+async fn secrets_in_the_errors_of_an_authorization_server_are_masked() {
     let app = App::start();
     let script = server(|seen, _| {
         let described = "no 'a-refresh-token-to-be-hidden' with a-client-secret-to-be-hidden";
-        let told = json!({ "error": "invalid_grant", "error_description": described });
-        (seen.path == "/token").then(|| (StatusCode::BAD_REQUEST, axum::Json(told)).into_response())
+        let refusal = json!({ "error": "invalid_grant", "error_description": described });
+        (seen.path == "/token")
+            .then(|| (StatusCode::BAD_REQUEST, axum::Json(refusal)).into_response())
     })
     .await;
     register(&app, "gated", &script.url, json!({})).await.ok();

@@ -1,4 +1,4 @@
-//! Installing from npm: what is answered, what lies on the disk, and what is left when it is gone.
+//! Installation from npm: the answer, the files on the disk, and their removal.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -118,7 +118,7 @@ async fn a_package_is_installed_shown_and_removed() {
     app.text("again", "read_graph", json!({})).await;
     assert!(app.versions().len() >= 2);
     app.delete("/mcp/servers/again").await.ok();
-    app.nothing_is_left().await;
+    app.until_no_package_is_left().await;
     assert!(fs::read_link(app.packages().join("memory")).is_err());
     app.get("/packages/by-id/again")
         .await
@@ -126,7 +126,7 @@ async fn a_package_is_installed_shown_and_removed() {
 }
 
 #[tokio::test]
-async fn an_installation_that_nobody_waits_for_is_watched() {
+async fn an_asynchronous_installation_shows_its_progress() {
     let app = start();
     let body =
         json!({ "name": "@modelcontextprotocol/server-everything", "serverName": "everything" });
@@ -165,7 +165,7 @@ async fn an_installation_that_nobody_waits_for_is_watched() {
 }
 
 #[tokio::test]
-async fn packages_of_the_beginning_are_there_once() {
+async fn packages_of_install_on_start_are_installed_once() {
     let package = format!("{MEMORY}@{MEMORY_OLD}|memory");
     let mut app = start_with(&[("INSTALL_ON_START", &package)]);
     let wanted = |body: &Value| body["server"]["status"] == "connected";
@@ -188,7 +188,7 @@ async fn packages_of_the_beginning_are_there_once() {
 }
 
 #[tokio::test]
-async fn one_that_is_killed_in_the_middle_is_done_by_the_next() {
+async fn an_installation_survives_a_killed_process() {
     let mut app = start();
     let body = json!({ "name": MEMORY, "version": MEMORY_NEW, "serverName": "memory" });
     let request = app
@@ -220,5 +220,23 @@ async fn one_that_is_killed_in_the_middle_is_done_by_the_next() {
     );
     app.text("memory", "read_graph", json!({})).await;
     app.delete("/packages/memory").await.ok();
-    app.nothing_is_left().await;
+    app.until_no_package_is_left().await;
+}
+
+#[tokio::test]
+async fn optional_packages_that_the_registry_does_not_offer_are_left_out() {
+    let app = start();
+    let body = json!({ "name": "kubernetes-mcp-server", "version": "0.0.67", "serverName": "kubernetes", "enabled": false });
+    let installed = app.install(body).await.ok();
+    assert_eq!(installed["package"]["version"], "0.0.67", "{installed}");
+    let path = installed["package"]["installPath"]
+        .as_str()
+        .expect("a path");
+    let command = format!("{path}/node_modules/.bin/kubernetes-mcp-server");
+    assert_eq!(installed["server"]["command"], command.as_str());
+    let version = std::process::Command::new(&command)
+        .arg("--version")
+        .output();
+    let version = version.expect("the program runs");
+    assert!(version.status.success(), "{version:?}");
 }

@@ -1,4 +1,4 @@
-//! Packages on real input: npm and PyPI, as they are.
+//! Packages from the real npm and PyPI.
 
 mod install;
 mod python;
@@ -18,7 +18,7 @@ pub const MEMORY: &str = "@modelcontextprotocol/server-memory";
 pub const MEMORY_OLD: &str = "2026.1.26";
 pub const MEMORY_NEW: &str = "2026.8.31";
 
-/// What installers are told on this machine, and caches that all tests share.
+/// Returns the variables of this machine for installers, and caches that all tests share.
 pub fn env() -> Vec<(String, String)> {
     let passed = [
         "NODE_EXTRA_CA_CERTS",
@@ -48,7 +48,7 @@ pub fn env() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Starts the program where it can install.
+/// Starts the program with the variables for installers.
 pub fn start() -> App {
     start_with(&[])
 }
@@ -109,8 +109,8 @@ impl App {
         names.filter(|name| !name.starts_with("pip-")).collect()
     }
 
-    /// Waits until nothing is left of any package.
-    pub async fn nothing_is_left(&self) {
+    /// Waits until no folder of a package is left.
+    pub async fn until_no_package_is_left(&self) {
         wait_until("all built packages are removed", async || {
             self.versions().is_empty()
         })

@@ -1,4 +1,4 @@
-//! Installing from PyPI: modules, console scripts, and what is installed with them.
+//! Installation from PyPI: modules, console scripts and additional requirements.
 
 use reqwest::Method;
 use serde_json::json;
@@ -44,11 +44,11 @@ async fn a_module_is_installed_and_upgraded() {
     )
     .await;
     app.delete("/packages/time").await.ok();
-    app.nothing_is_left().await;
+    app.until_no_package_is_left().await;
 }
 
 #[tokio::test]
-async fn a_console_script_may_need_something_else() {
+async fn a_console_script_may_need_another_version_of_a_dependency() {
     let app = start();
     let database = app.dir.path().join("a.db");
     let body = json!({ "name": "mcp-server-sqlite", "serverName": "sqlite", "runtime": "python",
@@ -65,7 +65,7 @@ async fn a_console_script_may_need_something_else() {
     app.get("/mcp/servers/sqlite")
         .await
         .fails(404, "server_not_found");
-    app.nothing_is_left().await;
+    app.until_no_package_is_left().await;
 
     let mut with = body;
     with["pipDependencies"] = json!(["mcp<2"]);
@@ -82,9 +82,33 @@ async fn a_console_script_may_need_something_else() {
 }
 
 #[tokio::test]
-async fn git_is_spoken_to() {
+async fn the_git_server_is_installed() {
     let app = start();
     let body = json!({ "name": "mcp-server-git", "serverName": "git", "runtime": "python", "pythonModule": "mcp_server_git" });
     let installed = app.install(body).await.ok();
     assert_eq!(installed["server"]["status"], "connected", "{installed}");
+}
+
+#[tokio::test]
+async fn without_a_module_the_console_script_is_started() {
+    let app = start();
+    let body = json!({ "name": "mcp_server_time", "version": "2026.10.10", "serverName": "time", "runtime": "python",
+        "pythonArgs": ["--local-timezone", "Europe/Vienna"] });
+    let installed = app.install(body).await.ok();
+    let command = installed["server"]["command"].as_str().expect("a command");
+    assert!(command.ends_with("/bin/mcp-server-time"), "{command}");
+    assert_eq!(installed["server"]["status"], "connected", "{installed}");
+    let upgraded = app
+        .upgrade("time", Some(json!({ "version": "2026.10.19" })))
+        .await
+        .ok();
+    assert_eq!(upgraded["server"]["status"], "connected", "{upgraded}");
+    // Several scripts, and none of them has the name of the package.
+    let body = json!({ "name": "pip-tools", "serverName": "several", "runtime": "python", "enabled": false });
+    let failed = app.install(body).await;
+    let reason = failed.fails(400, "invalid_request");
+    assert!(
+        reason.contains("command: pip-compile, pip-sync"),
+        "{reason}"
+    );
 }

@@ -1,4 +1,4 @@
-//! Many workers: what one has installed, any of them runs, each from its own disk.
+//! Many workers: one worker installs a package, and every worker runs it from its own disk.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::process::Process;
 use crate::wait::wait_at_most;
 
 #[tokio::test]
-async fn every_worker_builds_what_it_needs() {
+async fn every_worker_builds_the_packages_of_its_servers() {
     let env = env();
     let env: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let mut app = App::distributed(0, &env);

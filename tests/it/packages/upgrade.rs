@@ -1,4 +1,4 @@
-//! Upgrades: while a client calls, all at once, and broken off in the middle.
+//! Upgrades: during calls, of all packages at once, and interrupted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -97,7 +97,7 @@ async fn an_upgrade_under_load_loses_no_call() {
 
 /// A call that was begun on the old version ends there, long after the new one has taken the others.
 #[tokio::test]
-async fn a_call_under_way_finishes_on_the_old_version() {
+async fn a_running_call_finishes_on_the_old_version() {
     let app = Arc::new(start());
     let name = "@modelcontextprotocol/server-everything";
     app.install(json!({ "name": name, "version": "2026.1.26", "serverName": "everything" }))
@@ -133,7 +133,7 @@ async fn a_call_under_way_finishes_on_the_old_version() {
 }
 
 #[tokio::test]
-async fn one_that_fails_leaves_the_old_one_running() {
+async fn a_failed_upgrade_leaves_the_old_version_running() {
     let app = start();
     app.install_memory("memory", MEMORY_OLD).await.ok();
     let said = app
@@ -177,7 +177,7 @@ async fn one_that_fails_leaves_the_old_one_running() {
 }
 
 #[tokio::test]
-async fn all_are_upgraded_side_by_side() {
+async fn all_packages_are_upgraded_at_the_same_time() {
     let app = start();
     let github =
         json!({ "name": "@missionsquad/mcp-github", "version": "0.10.7", "serverName": "github" });
@@ -213,7 +213,7 @@ async fn all_are_upgraded_side_by_side() {
 }
 
 #[tokio::test]
-async fn all_are_upgraded_once_under_a_key_and_later_where_that_is_preferred() {
+async fn upgrade_all_runs_once_for_a_key_and_asynchronously_on_request() {
     let app = start();
     app.install_memory("first", MEMORY_OLD).await.ok();
     app.install_memory("second", MEMORY_OLD).await.ok();

@@ -1,11 +1,11 @@
-//! What cannot be installed: one sentence that names the cause, the tool's own words, and nothing left behind.
+//! Failed installations: the error names the cause, the details show the output, and no files stay.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{MEMORY, start, start_with};
 
 #[tokio::test]
-async fn bad_requests_are_refused_at_the_door() {
+async fn invalid_requests_are_refused_with_their_field() {
     let app = start();
     let good = json!({ "name": MEMORY, "serverName": "m" });
     for (field, value, says) in [
@@ -28,7 +28,7 @@ async fn bad_requests_are_refused_at_the_door() {
     }
     let python = json!({ "name": "mcp-server-time", "serverName": "t", "runtime": "python", "pythonModule": "mcp_server_time" });
     for (field, value, says) in [
-        ("pythonModule", Value::Null, "pythonModule"),
+        ("name", json!("mcp[cli]"), "pipDependencies"),
         ("pythonModule", json!("-c"), "pythonModule"),
         ("pipDependencies", json!(["-r x"]), "pipDependencies"),
         (
@@ -50,7 +50,30 @@ async fn bad_requests_are_refused_at_the_door() {
 }
 
 #[tokio::test]
-async fn what_registries_do_not_have_is_said() {
+async fn a_failed_install_script_is_named_and_no_registry_is_blamed() {
+    // Every install script of npm fails with this shell.
+    let app = start_with(&[("npm_config_script_shell", "/bin/false")]);
+    let body = json!({ "name": "es5-ext", "version": "0.10.64", "serverName": "m" });
+    let failed = app.install(body).await;
+    let details = failed.body["details"].as_str().unwrap_or_default();
+    assert!(details.contains("npm error command"), "{}", failed.body);
+    let reason = failed.fails(502, "upstream_error");
+    assert!(
+        reason.contains("an install script of es5-ext failed: node -e"),
+        "{reason}"
+    );
+    // The build of this package always fails.
+    let body = json!({ "name": "sklearn", "version": "0.0.post12", "serverName": "m", "runtime": "python",
+        "pythonModule": "m" });
+    let failed = app.install(body).await;
+    let reason = failed.fails(502, "upstream_error");
+    assert!(reason.contains("of sklearn failed"), "{reason}");
+    assert!(!reason.contains("registry"), "{reason}");
+    app.until_no_package_is_left().await;
+}
+
+#[tokio::test]
+async fn missing_packages_versions_and_modules_are_named() {
     let app = start();
     let unknown = app
         .install(
@@ -102,11 +125,11 @@ async fn what_registries_do_not_have_is_said() {
             .as_array()
             .is_some_and(Vec::is_empty)
     );
-    app.nothing_is_left().await;
+    app.until_no_package_is_left().await;
 }
 
 #[tokio::test]
-async fn a_server_behind_a_url_needs_no_package_of_any_registry() {
+async fn a_server_behind_a_url_needs_no_package_of_a_registry() {
     let app = start();
     let body = json!({ "name": "@modelcontextprotocol/server-nope-not-there", "version": "1.0.0", "serverName": "m",
         "transportType": "streamable_http", "url": "http://127.0.0.1:9/mcp", "command": "ignored", "enabled": true });
@@ -124,7 +147,7 @@ async fn a_server_behind_a_url_needs_no_package_of_any_registry() {
     );
 }
 
-/// A registry that nobody can reach, a Python that is not there, credentials that nobody may see.
+/// An unreachable registry, a missing Python, and credentials that must not be shown.
 #[tokio::test]
 async fn causes_on_this_machine_are_named() {
     let nowhere = [
@@ -167,5 +190,5 @@ async fn causes_on_this_machine_are_named() {
     assert!(!app.log().contains("hush-hush-7"));
     let events = app.get("/events?limit=1000").await.body.to_string();
     assert!(!events.contains("hush-hush-7"), "{events}");
-    app.nothing_is_left().await;
+    app.until_no_package_is_left().await;
 }

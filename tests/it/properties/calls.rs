@@ -1,4 +1,4 @@
-//! A tool call's way in and out: secrets win, everything else stays as it was.
+//! Arguments and results of tool calls: a secret replaces an argument, and everything else stays unchanged.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use super::{cases, json, nearly_json};
 use mcp_api::core::arguments::merge::{ArgumentForm, SecretArgument, merge_arguments};
 use mcp_api::core::tool_result::shape_tool_result;
 
-/// An object's members in their order, repeated ones too.
+/// Returns the members of an object in their order, repeated members included.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -33,7 +33,7 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// Names that meet each other: few, one inside another, with everything that JSON spells in two ways.
+/// A few names that contain each other, with all characters that JSON can spell in two ways.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => prop::sample::select(vec!["k", "kk", "github_pat", "a/b", "ü", "😀", "a\"b", "a\\b", "\u{2028}"])
@@ -42,7 +42,7 @@ fn name() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A string as JSON, each character spelled as it is or by its escape.
+/// A string as JSON, with each character plain or escaped.
 fn spelled(text: &str, escaped: &[bool]) -> String {
     let mut json = String::from("\"");
     for (c, escape) in text.chars().zip(escaped.iter().cycle()) {
@@ -61,7 +61,7 @@ fn spelled(text: &str, escaped: &[bool]) -> String {
     json + "\""
 }
 
-/// An object as somebody may write it: keys repeated, escaped and spaced at will.
+/// An object with repeated and escaped keys and any spaces.
 fn args() -> impl Strategy<Value = (String, Vec<(String, Value)>)> {
     let escaped =
         prop_oneof![3 => Just(vec![false]), 1 => prop::collection::vec(any::<bool>(), 1..6)];
@@ -110,7 +110,7 @@ proptest! {
 
     #[test]
     fn any_object_at_the_door_stays_json(bytes in nearly_json(), name in name(), value in ".{0,8}") {
-        // What the door lets in: any JSON that begins like an object, whatever its strings are.
+        // HTTP accepts any JSON that begins like an object, with any strings.
         let Ok(args) = serde_json::from_slice::<&RawValue>(&bytes) else { return Ok(()) };
         if !args.get().starts_with('{') {
             return Ok(());
@@ -122,7 +122,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_an_answer_or_a_failure(result in nearly_json(), raw: bool) {
-        // UTF-8 was checked where the result came in; anything else must do no worse than pass.
+        // The receiver of a result checks UTF-8. Other bytes must not cause a panic.
         if let Ok(answer) = shape_tool_result(&result, raw) && std::str::from_utf8(&result).is_ok() {
             let body = serde_json::from_slice::<&RawValue>(&answer.body);
             prop_assert!(body.is_ok(), "{}", String::from_utf8_lossy(&answer.body));
@@ -152,10 +152,10 @@ proptest! {
         let shaped: Value = serde_json::from_slice(&shaped.body).expect("JSON");
         let data = &shaped["data"];
         prop_assert_eq!(&data["isError"], is_error);
-        // A member that is `null` may as well not be there.
-        let there = |value: Option<Value>| value.unwrap_or_default();
-        prop_assert_eq!(data["structuredContent"].clone(), there(structured.clone()));
-        prop_assert_eq!(data["meta"].clone(), there(meta));
+        // A member that is `null` counts as absent.
+        let or_null = |value: Option<Value>| value.unwrap_or_default();
+        prop_assert_eq!(data["structuredContent"].clone(), or_null(structured.clone()));
+        prop_assert_eq!(data["meta"].clone(), or_null(meta));
         let content = &data["content"];
         match (blocks.as_slice(), &structured) {
             ([block], _) => {
@@ -168,7 +168,7 @@ proptest! {
     }
 }
 
-/// A content block: of a known kind, of an unknown one, with members in all forms.
+/// A content block of a known or unknown kind, with members in all forms.
 fn block() -> impl Strategy<Value = Value> {
     let kind = prop::sample::select(vec![
         "text",

@@ -1,14 +1,14 @@
-//! Configuration: it never panics, and never repeats what it was given.
+//! Configuration: reading it never panics, and an error never repeats a value.
 
 use proptest::prelude::*;
 
 use super::cases;
 use mcp_api::config::{Config, Env, variables};
 
-/// Stands for a secret that somebody put into any variable or line.
+/// A secret in a variable or line.
 const MARK: &str = "zQ7xSECRETx7Qz";
 
-/// A variable, but `HOST`: a name there would be looked up, which takes the network.
+/// Any variable except `HOST`, because its value is looked up in the network.
 fn name() -> impl Strategy<Value = &'static str> {
     let names: Vec<_> = variables()
         .iter()
@@ -18,12 +18,12 @@ fn name() -> impl Strategy<Value = &'static str> {
     prop::sample::select(names)
 }
 
-/// A value with the mark in it.
+/// A value that contains the mark.
 fn marked() -> impl Strategy<Value = String> {
     ("[^\\x00]{0,8}", "[^\\x00]{0,8}").prop_map(|(before, after)| format!("{before}{MARK}{after}"))
 }
 
-/// Values that are nearly right, so that the checks behind the first one are reached too.
+/// Values that are almost valid, so that later checks run too.
 fn plausible() -> impl Strategy<Value = String> {
     prop_oneof![
         "-?[0-9]{1,25}( ?(b|k|kb|mb|gib|tb|s|ms|h|days))?",
@@ -41,7 +41,7 @@ proptest! {
     fn an_error_never_contains_the_value(name in name(), value in marked()) {
         let read = Config::read(&Env::from_pairs([(name.to_owned(), value)]));
         if let Err(error) = &read {
-            // MongoDB without a key is refused by the key's name.
+            // MongoDB without a key is an error of SECRETS_KEY.
             let keyless = name.starts_with("MONGO_") && error.name == "SECRETS_KEY";
             prop_assert!(error.name == name || keyless, "{}", error);
         }

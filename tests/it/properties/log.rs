@@ -1,4 +1,4 @@
-//! Stored events: whatever is in the log, reading it ends with an event or a reason.
+//! Stored events: reading any entry of the log gives an event or an error.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::schemas::samples;
 use mcp_api::core::catalog::Catalog;
 use mcp_api::core::event::{Event, StoredEvent};
 
-/// Decodes, and folds and stores again what could be decoded.
+/// Decodes a commit, and folds and stores the decoded events again.
 fn digest(stored: StoredEvent) {
     let Ok(event) = Event::decode(&stored) else {
         return;
@@ -32,7 +32,7 @@ fn digest(stored: StoredEvent) {
     assert_eq!(snapshot(&restored), stored);
 }
 
-/// A sample in which one value, somewhere, is another one or missing.
+/// A sample in which one value is replaced or missing.
 fn mutated() -> impl Strategy<Value = Value> {
     let stored: Vec<Value> = samples()
         .iter()
@@ -87,7 +87,7 @@ proptest! {
 
     #[test]
     fn unknown_fields_are_ignored(event in prop::sample::select(samples()), more in json()) {
-        // In the text, for the order inside it is the tool's own business.
+        // Compares the text, because the order of members belongs to the tool.
         let data = event.data.get().replacen('{', &format!("{{\"aFieldOfALaterVersion\":{more},"), 1);
         let data = RawValue::from_string(data).expect("JSON");
         let known = Event::decode(&event).expect("an event");

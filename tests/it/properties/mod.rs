@@ -1,4 +1,4 @@
-//! What must hold for every input: of the door, of the log, and of a call's way in and out.
+//! Properties that hold for every input: of HTTP, of the log, and of tool calls.
 
 mod calls;
 mod config;
@@ -8,9 +8,9 @@ mod names;
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// How many inputs a property is tried on.
+/// Returns the number of inputs for a property.
 pub fn cases(count: u32) -> ProptestConfig {
-    // A failure is printed whole; a file of them beside the sources would only be forgotten.
+    // A failure prints its input, so that no file with inputs is needed.
     ProptestConfig {
         cases: count,
         failure_persistence: None,
@@ -18,7 +18,7 @@ pub fn cases(count: u32) -> ProptestConfig {
     }
 }
 
-/// Any JSON value, as `serde_json` understands it.
+/// Any JSON value of `serde_json`.
 pub fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -36,7 +36,7 @@ pub fn json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Any JSON text, some nearly JSON, some nothing of the kind.
+/// Any JSON text, almost valid JSON, and other texts.
 pub fn nearly_json() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => json().prop_map(|value| value.to_string().into_bytes()),

@@ -1,4 +1,4 @@
-//! Names: what is taken keeps its promise, what is refused is not repeated.
+//! Names: an accepted name follows its rules, and an error never repeats a refused name.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The real services: started on ports of their own, and gone with the tests.
+//! Starts real services on free ports. They end with the tests.
 
 pub mod mongod;
 pub mod nats;
@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .expect("a port")
@@ -18,13 +18,13 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// Where `tests/services/install` has put a program.
+/// Returns the path of a program that `tests/services/install` has installed.
 pub fn installed(path: &str) -> String {
     format!("{}/target/services/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Starts a program that ends when this process does, however that ends, and its folder with it: a shell
-/// waits for the end of its standard input, which only we hold open.
+/// Starts a program that ends with this process, also when this process is killed: a shell kills the program and removes
+/// its folder when its standard input ends, and only this process holds that open.
 pub fn spawn(dir: &Path, program: &str, args: &[String]) -> Service {
     let script = r#"dir=$1; shift; "$@" </dev/null >"$dir.log" 2>&1 & child=$!
         read word; kill -9 $child; wait; [ "$word" = keep ] || rm -rf "$dir" "$dir.log""#;
@@ -44,12 +44,12 @@ pub fn spawn(dir: &Path, program: &str, args: &[String]) -> Service {
     Service(shell)
 }
 
-/// A running program. Dropped, it is killed.
+/// A running program. Dropping it kills the program.
 pub struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // The shell kills it, whatever state it is in.
+        // The shell kills the program in any state.
         if let Some(mut stdin) = self.0.stdin.take() {
             let _ = stdin.write_all(b"keep\n");
         }

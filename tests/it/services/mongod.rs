@@ -1,4 +1,4 @@
-//! A real mongod: alone, or as a member of a replica set.
+//! A real mongod: a single server or a member of a replica set.
 
 use std::net::TcpStream;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ const FLAGS: &str = "--bind_ip 127.0.0.1 --nounixsocket --oplogSize 50 --wiredTi
     --setParameter diagnosticDataCollectionEnabled=false --setParameter ttlMonitorSleepSecs=1 \
     --setParameter enableTestCommands=1";
 
-/// One process.
+/// A mongod process.
 pub struct Mongod {
     pub port: u16,
     more: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Mongod {
 }
 
 impl Mongod {
-    /// Starts one that is no member of anything.
+    /// Starts a single server.
     pub fn standalone() -> Self {
         Self::start_with(&[])
     }
@@ -40,7 +40,7 @@ impl Mongod {
         mongod
     }
 
-    /// Starts a replica set of so many members.
+    /// Starts a replica set with a number of members.
     pub async fn set(members: usize) -> Vec<Self> {
         let set: Vec<_> = (0..members)
             .map(|_| Self::start_with(&["--replSet", "rs0"]))
@@ -49,7 +49,7 @@ impl Mongod {
         let hosts: Vec<_> = hosts
             .map(|(n, m)| doc! { "_id": n as i32, "host": format!("127.0.0.1:{}", m.port) })
             .collect();
-        // A short election, so that tests need not wait for long.
+        // A short election keeps the tests short.
         let settings = doc! { "electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500 };
         let config = doc! { "_id": "rs0", "members": hosts, "settings": settings };
         let one = format!("mongodb://127.0.0.1:{}/?directConnection=true", set[0].port);
@@ -62,13 +62,13 @@ impl Mongod {
         set
     }
 
-    /// The URL of a replica set of one that all tests share; `MONGO_URL` where that is set.
+    /// Returns the URL of a replica set with one member that all tests share, or `MONGO_URL` if it is set.
     pub fn shared() -> &'static str {
         static SHARED: LazyLock<(Vec<Mongod>, String)> = LazyLock::new(|| {
             if let Ok(url) = std::env::var("MONGO_URL") {
                 return (vec![], url);
             }
-            // On a thread of its own: a test's runtime must not be blocked on another.
+            // A thread of its own, because a runtime cannot block on another runtime.
             let start = || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -82,7 +82,7 @@ impl Mongod {
         &SHARED.1
     }
 
-    /// The URL of a set, or of one alone.
+    /// Returns the URL of a replica set or a single server.
     pub fn url(set: &[Self]) -> String {
         let hosts: Vec<_> = set
             .iter()
@@ -100,7 +100,7 @@ impl Mongod {
         self.service = None;
     }
 
-    /// Starts it again on the same port and the same files. It must have ended.
+    /// Starts the ended server again on the same port and files.
     pub fn restart(&mut self) {
         let mut args: Vec<String> = FLAGS.split_whitespace().map(str::to_owned).collect();
         args.extend(["--port".into(), self.port.to_string()]);
@@ -112,7 +112,7 @@ impl Mongod {
     }
 }
 
-/// Runs an administrator's command.
+/// Runs a command on the database admin.
 pub async fn command(url: &str, command: Document) -> Document {
     let client = mongodb::Client::with_uri_str(url).await.expect("a client");
     client

@@ -1,4 +1,4 @@
-//! nats-server with JetStream, in a folder of its own.
+//! A real nats-server with JetStream in its own folder.
 
 use std::fs;
 use std::io::Read;
@@ -12,14 +12,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::block_until;
 
-/// JetStream, which keeps what it has in the server's folder.
+/// The configuration of JetStream, with its store in the folder of the server.
 pub const JETSTREAM: &str = "jetstream { store_dir: store }";
 
-/// Which nats-server.
+/// The version of nats-server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     Newest,
-    /// Debian 12's 2.9.10, the oldest that is supported.
+    /// 2.9.10 of Debian 12, the oldest supported version.
     Debian,
 }
 
@@ -40,7 +40,7 @@ impl Version {
     }
 }
 
-/// A server; dropped, it is killed and its folder removed, also when the tests themselves are killed.
+/// A nats-server. It is killed and its folder is removed when the value is dropped or the tests are killed.
 pub struct Nats {
     pub port: u16,
     pub folder: PathBuf,
@@ -50,7 +50,7 @@ pub struct Nats {
 
 struct Running {
     server: Child,
-    /// Waits for the end of its input and kills the server then.
+    /// Kills the server when the input of the watchdog ends.
     watchdog: Child,
     leash: Option<ChildStdin>,
 }
@@ -60,7 +60,7 @@ impl Nats {
         Self::with_config(version, |_| JETSTREAM.into())
     }
 
-    /// Starts a server with more lines in its configuration; they may name files put into its folder.
+    /// Starts a server with further lines of configuration. They may name files in the folder of the server.
     pub fn with_config(version: Version, config: impl FnOnce(&Path) -> String) -> Self {
         assert!(
             version.is_there(),
@@ -84,12 +84,12 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Kills it without a word; what it has stored stays.
+    /// Kills the server. Its stored data stays.
     pub fn kill(&mut self) {
         self.end("keep");
     }
 
-    /// Starts it again, on the same port and what it has stored.
+    /// Starts the server again on the same port and data.
     pub fn restart(&mut self) {
         self.kill();
         let log = fs::File::create(self.folder.join("log")).expect("a log");
@@ -140,11 +140,11 @@ impl Nats {
             return false;
         };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-        let mut word = [0; 4];
-        stream.read_exact(&mut word).is_ok() && word == *b"INFO"
+        let mut beginning = [0; 4];
+        stream.read_exact(&mut beginning).is_ok() && beginning == *b"INFO"
     }
 
-    /// Stops it as a machine that hangs: connections stay and nothing moves.
+    /// Stops the server like a machine that hangs: its connections stay open.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
         // A stopped process goes on for a moment, until each of its threads receives the signal.
@@ -172,13 +172,13 @@ impl Nats {
         kill_process(Pid::from_child(&running.server), signal).expect("a signal");
     }
 
-    fn end(&mut self, word: &str) {
+    fn end(&mut self, instruction: &str) {
         use std::io::Write;
         let Some(mut running) = self.running.take() else {
             return;
         };
         if let Some(mut leash) = running.leash.take() {
-            let _ = writeln!(leash, "{word}");
+            let _ = writeln!(leash, "{instruction}");
         }
         let _ = running.watchdog.wait();
         let _ = running.server.wait();
@@ -197,8 +197,8 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-/// The address of the server that all tests share; each takes a prefix of its own. `NATS_URL` wins for
-/// the newest. `None`: that version is not installed.
+/// Returns the URL of the server that all tests share. Each test uses its own prefix. `NATS_URL` replaces the newest
+/// version. Returns `None` if the version is not installed.
 pub fn shared(version: Version) -> Option<String> {
     static NEWEST: OnceLock<Nats> = OnceLock::new();
     static DEBIAN: OnceLock<Nats> = OnceLock::new();

@@ -33,6 +33,28 @@ pub async fn an_empty_log_is_empty(store: Store) {
     assert_eq!(store.log.newest_snapshot(1).await.expect("an answer"), None);
 }
 
+pub async fn a_read_ends_after_its_bytes(store: Store) {
+    for number in 1..=6 {
+        let entry = small_entry(number, command_id());
+        store.log.append(&entry, &[]).await.expect("appended");
+    }
+    let read = async |after, entries, bytes| {
+        let limit = ReadLimit { entries, bytes };
+        let read = store.log.read(Position(after), limit).await;
+        let read = read.expect("entries");
+        read.iter()
+            .map(|entry| entry.position.0)
+            .collect::<Vec<_>>()
+    };
+    // An entry is returned however large it is.
+    assert_eq!(read(0, 100, 1).await, [1]);
+    assert_eq!(read(1, 100, 1).await, [2]);
+    let some = read(0, 100, 1_000).await;
+    assert!(some.len() > 1 && some.len() < 6, "{some:?}");
+    assert_eq!(read(0, 100, usize::MAX).await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(read(4, 1, usize::MAX).await, [5]);
+}
+
 pub async fn appends_are_read_in_order(store: Store) {
     let written: Vec<_> = (1..=5).map(|n| small_entry(n, command_id())).collect();
     for entry in &written {

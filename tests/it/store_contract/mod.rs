@@ -119,6 +119,7 @@ macro_rules! adapters {
             log {
                 an_empty_log_is_empty,
                 appends_are_read_in_order,
+                a_read_ends_after_its_bytes,
                 commands_are_found,
                 values_are_put_with_the_append_that_names_them,
                 a_taken_position_is_refused,

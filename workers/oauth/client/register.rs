@@ -1,50 +1,112 @@
-//! Registers a client (RFC 7591).
+//! Registers a client at an authorization server (RFC 7591).
 
 use bytes::Bytes;
-use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
-use zeroize::Zeroizing;
 
-use super::discovery::{AuthorizationServer, allowed};
-use super::fetch::{FetchError, send};
+use super::discovery::{AuthorizationServer, InsecureUrl, require_secure};
+use super::fetch::{FetchError, Fetcher};
+use super::lenient::LenientText;
 use crate::core::model::grant::{ClientAuth, OAuthClient};
 
-#[derive(Deserialize)]
+/// The ways in which a registered client can authenticate, the preferred one first.
+const AUTH_METHODS: [&str; 3] = ["none", "client_secret_basic", "client_secret_post"];
+
+/// The response to a registration.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct RegisteredClient {
-    client_id: String,
-    client_secret: Option<Zeroizing<String>>,
-    token_endpoint_auth_method: Option<ClientAuth>,
+    client_id: LenientText,
+    client_secret: LenientText,
+    token_endpoint_auth_method: LenientText,
 }
 
-/// A new client. The sentence of a failure goes on after the server's name.
+/// The reason why no client was registered. The sentence continues after the name of the MCP server.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationError {
+    #[error(
+        "has the authorization server {issuer}, which registers no clients; give it a clientId that it knows"
+    )]
+    NotSupported { issuer: String },
+    #[error(transparent)]
+    Insecure(#[from] InsecureUrl),
+    #[error("has an authorization server that did not register a client")]
+    Request(#[source] FetchError),
+    #[error(
+        "has an authorization server that responded with {status} and registered no client; give it a clientId that it knows"
+    )]
+    Refused { status: StatusCode },
+}
+
+/// Registers a client, and returns it with the way in which it authenticates.
+///
+/// # Errors
+/// Fails if the authorization server registers no clients or does not respond with a client.
 pub async fn register_client(
-    site: &AuthorizationServer,
+    fetcher: Fetcher,
+    server: &Url,
+    authorization_server: &AuthorizationServer,
     redirect_uri: &str,
     scopes: &[String],
-) -> Result<(OAuthClient, ClientAuth), String> {
-    let AuthorizationServer {
-        issuer,
-        metadata,
-        token_endpoint,
-        ..
-    } = site;
-    let url = metadata
+) -> Result<(OAuthClient, ClientAuth), RegistrationError> {
+    let metadata = &authorization_server.metadata;
+    let endpoint = metadata
         .registration_endpoint
         .as_deref()
-        .and_then(|url| Url::parse(url).ok());
-    let url = url.ok_or_else(|| {
-        format!("has the authorization server {issuer}, which registers no clients; give it a clientId that it knows")
-    })?;
-    allowed(&url, token_endpoint)?;
-    let ways = ["none", "client_secret_basic", "client_secret_post"];
-    let method = ways
+        .and_then(|url| Url::parse(url).ok())
+        .ok_or_else(|| RegistrationError::NotSupported {
+            issuer: authorization_server.issuer.clone(),
+        })?;
+    require_secure(&endpoint, server)?;
+    let request = registration_request(authorization_server, redirect_uri, scopes);
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let response = fetcher
+        .send(
+            Method::POST,
+            &endpoint,
+            headers,
+            Bytes::from(request.to_string()),
+        )
+        .await
+        .map_err(RegistrationError::Request)?;
+    let refused = || RegistrationError::Refused {
+        status: response.status,
+    };
+    if !response.status.is_success() {
+        return Err(refused());
+    }
+    let registered: RegisteredClient =
+        serde_json::from_slice(&response.body).map_err(|_| refused())?;
+    let client = OAuthClient {
+        client_id: registered
+            .client_id
+            .as_str()
+            .ok_or_else(refused)?
+            .to_owned(),
+        client_secret: registered.client_secret.into_text(),
+    };
+    let auth = registered
+        .token_endpoint_auth_method
+        .as_str()
+        .and_then(|method| serde_json::from_value(method.into()).ok())
+        .unwrap_or_else(|| metadata.client_auth(client.client_secret.is_some()));
+    Ok((client, auth))
+}
+
+fn registration_request(
+    authorization_server: &AuthorizationServer,
+    redirect_uri: &str,
+    scopes: &[String],
+) -> Value {
+    let method = AUTH_METHODS
         .into_iter()
-        .find(|way| metadata.knows(way))
+        .find(|method| authorization_server.metadata.supports_auth_method(method))
         .unwrap_or("client_secret_basic");
-    let mut client = json!({
+    let mut request = json!({
         "client_name": "MCP API",
         "redirect_uris": [redirect_uri],
         "grant_types": ["authorization_code", "refresh_token"],
@@ -52,35 +114,7 @@ pub async fn register_client(
         "token_endpoint_auth_method": method,
     });
     if !scopes.is_empty() {
-        client["scope"] = scopes.join(" ").into();
+        request["scope"] = scopes.join(" ").into();
     }
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let answer = send(Method::POST, &url, headers, Bytes::from(client.to_string())).await;
-    let answer = answer
-        .map_err(FetchError::reason)
-        .map_err(|why| format!("has an authorization server that {why}"))?;
-    let body = Zeroizing::new(answer.body);
-    let registered = serde_json::from_slice::<RegisteredClient>(&body)
-        .ok()
-        .filter(|_| answer.status.is_success());
-    let registered = registered.ok_or_else(|| {
-        format!(
-            "has an authorization server that answered {} and registered no client; give it a clientId that it knows",
-            answer.status
-        )
-    })?;
-    let RegisteredClient {
-        client_id,
-        client_secret,
-        token_endpoint_auth_method,
-    } = registered;
-    let auth = token_endpoint_auth_method.unwrap_or_else(|| metadata.auth(client_secret.is_some()));
-    Ok((
-        OAuthClient {
-            client_id,
-            client_secret,
-        },
-        auth,
-    ))
+    request
 }

@@ -1,0 +1,113 @@
+//! Passes the requests of one connection to the router, and counts them until their responses have
+//! ended.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::future::RouteFuture;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::service::Service;
+use tower_service::Service as _;
+
+use super::body_memory::BodyMemory;
+use super::slots::{ConnectionState, RequestGuard};
+use crate::http::respond::json::ApiError;
+
+/// The service of one connection.
+pub struct ConnectionService {
+    pub router: Router,
+    pub bodies: Arc<BodyMemory>,
+    pub connection: Arc<ConnectionState>,
+}
+
+impl Service<Request<Incoming>> for ConnectionService {
+    type Response = Response<CountedBody>;
+    type Error = Infallible;
+    type Future = CountedResponse;
+
+    fn call(&self, request: Request<Incoming>) -> CountedResponse {
+        let guard = self.connection.start_request();
+        let request = request.map(Body::new);
+        let mut router = self.router.clone();
+        let future = match self.bodies.bytes_to_reserve(request.headers()) {
+            None => ResponseFuture::Direct(router.call(request)),
+            Some(bytes) => {
+                let bodies = self.bodies.clone();
+                ResponseFuture::AfterReservation(Box::pin(async move {
+                    let _memory = match bodies.reserve(bytes).await {
+                        Ok(memory) => memory,
+                        Err(failure) => return Ok(ApiError(failure).into_response()),
+                    };
+                    router.call(request).await
+                }))
+            }
+        };
+        CountedResponse {
+            future,
+            guard: Some(guard),
+        }
+    }
+}
+
+enum ResponseFuture {
+    /// A request without a large body, which needs no further allocation.
+    Direct(RouteFuture<Infallible>),
+    AfterReservation(Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>),
+}
+
+/// The response of a request that is counted as running.
+pub struct CountedResponse {
+    future: ResponseFuture,
+    guard: Option<RequestGuard>,
+}
+
+impl Future for CountedResponse {
+    type Output = Result<Response<CountedBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = match &mut self.future {
+            ResponseFuture::Direct(future) => ready!(Pin::new(future).poll(cx)),
+            ResponseFuture::AfterReservation(future) => ready!(future.as_mut().poll(cx)),
+        };
+        let guard = self.guard.take();
+        Poll::Ready(response.map(|response| {
+            response.map(|body| CountedBody {
+                body,
+                _guard: guard,
+            })
+        }))
+    }
+}
+
+/// A response body whose request counts as running until the body is dropped.
+pub struct CountedBody {
+    body: Body,
+    _guard: Option<RequestGuard>,
+}
+
+impl HttpBody for CountedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
