@@ -375,6 +375,7 @@ async fn views(facade: &ApiState, servers: &[Arc<Server>]) -> Vec<ServerView> {
         of_server.logs.extend(told.logs);
         of_server.logs.sort_by_key(|line| line.at);
         of_server.session_id = of_server.session_id.take().or(told.session_id);
+        of_server.tools = of_server.tools.take().or(told.tools);
     }
     let views = servers.iter().zip(looks).map(|(server, (live, _))| {
         ServerView::new(
