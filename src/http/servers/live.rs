@@ -99,6 +99,7 @@ async fn read_details(
         of_server.logs.extend(report.logs);
         of_server.logs.sort_by_key(|line| line.at);
         of_server.session_id = of_server.session_id.take().or(report.session_id);
+        of_server.tools = of_server.tools.take().or(report.tools);
     }
     details
 }
