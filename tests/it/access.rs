@@ -348,7 +348,7 @@ async fn a_second_program_on_the_same_folder_refuses_to_start() {
         .ok();
     let output = refused(app.dir.path(), &[]);
     assert!(
-        output.contains("DATA_DIR") && output.contains("in use"),
+        output.contains("DATA_DIR") && output.contains("another mcp-api uses"),
         "{output}"
     );
     let port = app.url.rsplit_once(':').expect("a port").1.to_owned();

@@ -191,7 +191,7 @@ async fn a_backup_overwrites_nothing_and_names_the_error() {
     ok(run(&dir, &["backup", &copy], &[]));
     assert!(wrong(run(&dir, &["backup", &copy], &[])).contains("exists already"));
     assert!(wrong(run(&dir, &["backup", "/nowhere/copy"], &[])).contains("cannot be written"));
-    assert!(wrong(run(&dir, &["restore", &copy], &[])).contains("in use by another mcp-api"));
+    assert!(wrong(run(&dir, &["restore", &copy], &[])).contains("another mcp-api uses"));
     app.terminate();
     // A backup needs no running process.
     ok(run(&dir, &["backup", "copy"], &[]));

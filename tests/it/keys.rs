@@ -146,7 +146,7 @@ async fn after_a_rotation_the_new_key_alone_suffices() {
     for output in [first, second] {
         let said = said(&output);
         assert!(
-            output.status.success() && said.ends_with("SECRETS_KEYS_OLD can be dropped.\n"),
+            output.status.success() && said.ends_with("SECRETS_KEYS_OLD can be removed.\n"),
             "{said}"
         );
         assert!(!said.contains(OLD) && !said.contains(NEW));

@@ -441,6 +441,7 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("MAX_CALLS", "7", &[]),
     ("MAX_CALLS_PER_SERVER", "7", &[]),
     ("MAX_CALLS_PER_USER", "7", &[]),
+    ("MAX_CONNECTIONS", "77", &[]),
     ("MAX_WAITING_JOBS", "7", &[]),
     ("JOB_RESULT_TTL", "7s", &[]),
     ("LEASE_TTL", "7s", &[]),
