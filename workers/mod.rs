@@ -65,7 +65,8 @@ impl Workers {
         let (bus, pools) = (parts.bus.clone(), parts.pools.clone());
         let context = Arc::new(Context::new(parts));
         let dispatcher = Arc::new(Dispatcher(context.clone()));
-        let mut places: Vec<_> = areas(&pools).map(Target::AnyWorker).collect();
+        // The area of servers comes last, because `GET /readyz` asks that area only.
+        let mut places: Vec<_> = areas(&pools).rev().map(Target::AnyWorker).collect();
         let draining = CancellationToken::new();
         let mut loops = vec![tokio::spawn(packages::remove_unused_files(
             context.clone(),
@@ -132,7 +133,7 @@ impl Workers {
 }
 
 /// The areas that a worker of these pools serves.
-fn areas(pools: &Pools) -> impl Iterator<Item = Area> {
+fn areas(pools: &Pools) -> impl DoubleEndedIterator<Item = Area> {
     let Pools {
         tools,
         packages,

@@ -16,6 +16,7 @@ use crate::core::command::{
 use crate::core::failure::Failure;
 use crate::core::model::remote::SealedValue;
 use crate::core::model::server::ServerStatus;
+use crate::core::model::update::Update;
 use crate::core::names::ServerName;
 use crate::eventlog::appender::Committed;
 use crate::ports::vault::{Sealed, VaultValue};
@@ -133,7 +134,7 @@ pub fn all_current(context: &Context, values: &[SealedValue]) -> Result<Vec<Vaul
 
 /// The session that a server has already is no other one: its answers show it, and it is put back with them.
 async fn keep_session(context: &Context, command: &mut UpdateServer) {
-    let Some(Some(value)) = command.change.remote.session else {
+    let Update::Set(value) = command.change.remote.session else {
         return;
     };
     let Some(server) = context
@@ -160,7 +161,7 @@ async fn keep_session(context: &Context, command: &mut UpdateServer) {
         .await
         .map(|session| session.id);
     if has.is_some() && has == given {
-        command.change.remote.session = None;
+        command.change.remote.session = Update::Keep;
         command.sealed.retain(|sealed| sealed.value != value);
     }
 }

@@ -62,7 +62,7 @@ pub async fn open_connection(
     };
     let transport = server.config.transport.clone();
     let transport = match &package {
-        Some(package) => transport.placed(&package.folder.to_string_lossy()),
+        Some(package) => transport.with_folder(&package.folder.to_string_lossy()),
         None => transport,
     };
     match &transport {
@@ -113,7 +113,7 @@ async fn http_target(
         tokens,
         sessions: Arc::new(state.clone()),
         listen: state.user.is_none(),
-        protocol: server.era,
+        protocol: server.protocol,
         reconnection_options: remote.reconnection_options,
     })
 }
@@ -171,6 +171,6 @@ impl NotificationSink for ServerSink {
     }
 
     async fn protocol_detected(&self, mode: ProtocolMode) {
-        self.remote.found(RemoteFinding::Era(mode)).await;
+        self.remote.found(RemoteFinding::Protocol(mode)).await;
     }
 }

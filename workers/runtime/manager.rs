@@ -343,7 +343,7 @@ async fn follow_catalog(manager: Arc<ServerManager>) {
                 .iter()
                 .filter(|server| server.enabled && !manager.leaving.is_cancelled())
             {
-                manager.handle_or(server, manager.alone || server.held().is_none());
+                manager.handle_or(server, manager.alone || server.exclusive_id().is_none());
             }
             // One that is elsewhere stays there, whatever has changed.
             let here = |handle: &Arc<ServerHandle>| {

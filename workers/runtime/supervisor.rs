@@ -154,7 +154,7 @@ impl Supervisor {
             return Ownership::Elsewhere;
         }
         let (asked, ttl) = (tokio::time::Instant::now(), self.manager.limits.lease_ttl);
-        if server.held().is_none() {
+        if server.exclusive_id().is_none() {
             if self.handle.serves() {
                 self.release_ownership().await;
             }
