@@ -25,7 +25,7 @@ fn refused(answer: Answer) {
 }
 
 #[tokio::test]
-async fn a_user_past_his_bound_is_sent_away_and_others_go_on() {
+async fn a_user_above_the_limit_is_refused_and_other_users_continue() {
     let app = App::start_with(&[("MAX_CALLS_PER_USER", "2")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.idle("fixture").await;
@@ -72,7 +72,7 @@ async fn a_short_crowd_waits_instead_of_failing() {
 }
 
 #[tokio::test]
-async fn a_full_worker_is_still_ready_and_can_be_told_what_to_do() {
+async fn a_full_worker_is_ready_and_executes_changes() {
     let app = App::start_with(&[("MAX_CALLS", "1")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.idle("fixture").await;
@@ -95,7 +95,7 @@ async fn a_full_worker_is_still_ready_and_can_be_told_what_to_do() {
 /// A thousand clients hang up at many moments of their calls. Everybody else gets his own answer with
 /// his own secret, during that and after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_gets_the_answer_of_one_who_hung_up() {
+async fn no_client_receives_the_answer_of_a_disconnected_client() {
     let app = Arc::new(App::start_with(MANY));
     app.register_fixture("fixture").await.ok();
     for user in 0..10 {

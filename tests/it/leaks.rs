@@ -178,7 +178,7 @@ fn secret_of(n: usize) -> Value {
 
 /// What a server says of a secret reaches its user in the result alone.
 #[tokio::test]
-async fn what_a_server_gives_away_is_masked() {
+async fn secrets_that_a_server_prints_are_redacted() {
     let app = start().await;
     for (n, secret) in SECRETS.iter().enumerate() {
         assert_eq!(post(&app, "/secrets/set", &secret_of(n)).await.0, 200);
@@ -252,7 +252,7 @@ async fn what_a_server_gives_away_is_masked() {
 
 /// Secrets in the wrong place of a request come back from nowhere.
 #[tokio::test]
-async fn what_was_put_into_a_wrong_field_is_not_repeated() {
+async fn a_secret_in_a_wrong_field_is_not_repeated() {
     let app = start().await;
     for secret in SECRETS {
         let set = json!({ "username": "ana", "serverName": "fixture", "secretName": "token", "secretValue": secret });

@@ -262,7 +262,7 @@ async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
 }
 
 #[tokio::test]
-async fn nobody_is_left_unburied() {
+async fn no_zombie_is_left() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.text("fixture", "fork", json!({})).await;
@@ -450,7 +450,7 @@ async fn end(mut child: Child) {
 }
 
 #[tokio::test]
-async fn calls_are_answered_when_nobody_reads_the_log() {
+async fn calls_are_answered_when_no_process_reads_the_log_output() {
     let dir = tempfile::TempDir::new().expect("a folder");
     let (child, url, log) = start_by_hand(dir.path(), "");
     drop(log);
