@@ -14,7 +14,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match Cli::parse().command.unwrap_or(Command::Serve) {
         // The guard starts before any thread exists, because a guard must stay small.
-        Command::Guard { pipe, command_line } => guard::run(pipe, &command_line),
+        Command::Guard {
+            pipe,
+            environment,
+            command_line,
+        } => guard::run(pipe, environment, &command_line),
         command => run(command),
     }
 }

@@ -1,4 +1,4 @@
-//! What every handler works with.
+//! The services that every handler of a worker uses.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ use crate::ports::leases::Leases;
 use crate::ports::vault::{Sealed, Vault};
 use crate::telemetry::metrics::Metrics;
 
-/// Sealed values kept in memory. They are useless without the key and never stale: a value does not
-/// change under its id, and one that was wrapped anew since opens as long as its earlier key is listed.
-const SEALED: usize = 10_000;
+/// Sealed values in memory. They are never stale, because a value does not change under its id. After a key rotation an
+/// old wrapping opens for as long as its key is listed.
+const SEALED_VALUES: usize = 10_000;
 
 pub struct Context {
     pub projection: Arc<Projection>,
@@ -43,14 +43,14 @@ pub struct Context {
     pub manager: Arc<ServerManager>,
     /// The id of the key that this process seals with.
     pub key_id: String,
-    /// No other worker can be there.
+    /// No other worker can exist.
     pub alone: bool,
-    /// What Google knows this deployment by, where it was told that.
+    /// The credentials of this deployment at Google, if they are configured.
     pub google: Option<Application>,
     pub installer: Arc<Installer>,
 }
 
-/// What the composition root hands to the workers.
+/// The services that the composition root passes to the workers.
 pub struct WorkerDeps {
     pub projection: Arc<Projection>,
     pub appender: Appender,
@@ -65,75 +65,58 @@ pub struct WorkerDeps {
     pub limits: Limits,
     pub google: Google,
     pub packages: Packages,
-    /// No other worker can be there.
+    /// No other worker can exist.
     pub alone: bool,
     pub pools: Pools,
 }
 
 impl Context {
-    pub fn new(parts: WorkerDeps) -> Self {
-        let WorkerDeps {
-            projection,
-            appender,
-            job_client,
-            bus,
-            registry,
-            vault,
-            leases,
-            opener,
-            sealer,
-            metrics,
-            limits,
-            packages,
-            google,
-            alone,
-            ..
-        } = parts;
-        let commands = CommandClient::new(bus.clone(), projection.clone(), registry.clone());
-        let permits = Permits::new(&limits);
-        let key_id = sealer.key_id();
-        let google = google
-            .credentials
-            .as_deref()
-            .and_then(|credentials| Application::seal(credentials, &sealer));
-        let worker = WorkerId(uuid::Uuid::now_v7());
-        let installer = Arc::new(Installer::new(packages));
+    pub fn new(deps: WorkerDeps) -> Self {
+        let commands = CommandClient::new(
+            deps.bus.clone(),
+            deps.projection.clone(),
+            deps.registry.clone(),
+        );
+        let permits = Permits::new(&deps.limits);
+        let key_id = deps.sealer.key_id();
+        let credentials = deps.google.credentials.as_deref();
+        let google = credentials.and_then(|text| Application::seal(text, &deps.sealer));
+        let installer = Arc::new(Installer::new(deps.packages));
         let manager = ServerManager::new(ManagerDeps {
-            worker,
-            projection: projection.clone(),
-            appender: appender.clone(),
-            bus: bus.clone(),
-            registry,
-            leases: leases.clone(),
+            worker: WorkerId(uuid::Uuid::now_v7()),
+            projection: deps.projection.clone(),
+            appender: deps.appender.clone(),
+            bus: deps.bus.clone(),
+            registry: deps.registry,
+            leases: deps.leases.clone(),
             sealed_store: SealedStore {
-                vault: vault.clone(),
-                opener: opener.clone(),
-                sealer,
+                vault: deps.vault.clone(),
+                opener: deps.opener.clone(),
+                sealer: deps.sealer,
             },
             installer: installer.clone(),
-            metrics: metrics.clone(),
-            limits,
-            alone,
+            metrics: deps.metrics.clone(),
+            limits: deps.limits,
+            alone: deps.alone,
         });
-        let sealed = Cache::new(SEALED);
         Self {
-            projection,
-            appender,
-            bus,
-            vault,
-            leases,
-            opener,
-            sealed,
-            metrics,
+            projection: deps.projection,
+            appender: deps.appender,
+            bus: deps.bus,
+            vault: deps.vault,
+            leases: deps.leases,
+            opener: deps.opener,
+            sealed: Cache::new(SEALED_VALUES),
+            metrics: deps.metrics,
             permits,
             oauth_limits: OAuthLimits::default(),
             commands,
-            job_client,
+            job_client: deps.job_client,
             manager,
-            installer,
-            google,
             key_id,
-            alone,
+            alone: deps.alone,
+            google,
+            installer,
         }
     }
 }

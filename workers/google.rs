@@ -140,8 +140,14 @@ async fn call_exchange_tool(
         tool: EXCHANGE.parse().map_err(internal_error)?,
         timeout_ms: None,
     };
-    let began = Instant::now();
-    let result = tools::run(context, server, &call, arguments, None, began).await;
+    let request = tools::CallRequest {
+        server,
+        command: &call,
+        args: arguments,
+        traceparent: None,
+        start: Instant::now(),
+    };
+    let result = tools::run(context, &request).await;
     result.map_err(|error| match error {
         HandlerError::Busy => {
             Failure::unavailable("The worker runs too many calls; load this page again in a moment")

@@ -70,7 +70,10 @@ async fn accepts_current_key_only(context: &Context) -> Result<bool, Failure> {
     let Some(record) = record.map_err(store_unavailable)? else {
         return Ok(true);
     };
-    let renewed = context.opener.new_check(&record).map_err(internal_error)?;
+    let renewed = context
+        .opener
+        .renewed_check(&record)
+        .map_err(internal_error)?;
     Ok(renewed.is_none())
 }
 
@@ -240,7 +243,11 @@ async fn drop_old_keys(context: &Context) -> Result<bool, Failure> {
     let Some(record) = record.map_err(store_unavailable)? else {
         return Ok(false);
     };
-    match context.opener.new_check(&record).map_err(internal_error)? {
+    match context
+        .opener
+        .renewed_check(&record)
+        .map_err(internal_error)?
+    {
         Some(check) => context
             .vault
             .renew_key_record(&record, check)

@@ -1,7 +1,7 @@
-//! The hands: everything that touches the outside world. The map is `workers/README.md`.
+//! The workers: they run MCP servers and execute commands and jobs. `workers/README.md` lists the modules.
 //!
-//! Here is the only loop: a delivery comes, gets a permit, is decoded, handled and settled. Each
-//! area's file says what happens in between.
+//! This file starts the background tasks and dispatches asks: an ask gets a permit, is parsed and handled, and its result
+//! is encoded. The file of each area contains the handlers.
 
 mod context;
 mod google;
@@ -33,6 +33,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::context::{Context, WorkerDeps};
+use self::permits::ChangePermit;
 use crate::config::Pools;
 use crate::core::command::{
     Area, BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys,
@@ -45,77 +46,49 @@ use crate::core::model::tool_call::CallTool;
 use crate::ports::bus::{Ask, AskHandler, Busy, Reply, SubscriptionGuard, Target};
 use crate::telemetry::error::internal_error;
 
-/// How long a worker waits to see what its caller has already seen.
-const CATCH_UP: Duration = Duration::from_secs(2);
+/// How long a worker waits for the position of the log that its caller has seen.
+const POSITION_WAIT: Duration = Duration::from_secs(2);
 
 /// The workers of this process.
 pub struct Workers {
     context: Arc<Context>,
-    serving: Vec<SubscriptionGuard>,
+    subscriptions: Vec<SubscriptionGuard>,
     loops: Vec<JoinHandle<()>>,
     draining: CancellationToken,
 }
 
 impl Workers {
-    /// Starts the servers and takes the asks and jobs of its pools.
-    pub fn start(parts: WorkerDeps) -> Self {
+    /// Starts the servers, and subscribes to the asks and jobs of the pools of this process.
+    pub fn start(deps: WorkerDeps) -> Self {
         if let Err(error) = guard::become_subreaper() {
-            tracing::warn!(%error, "what a killed guard leaves behind will not be found");
+            tracing::warn!(%error, "cannot become a subreaper; the worker will not find what a killed guard leaves");
         }
-        let (bus, pools) = (parts.bus.clone(), parts.pools.clone());
-        let context = Arc::new(Context::new(parts));
+        let bus = deps.bus.clone();
+        let pools = deps.pools.clone();
+        let context = Arc::new(Context::new(deps));
         let dispatcher = Arc::new(Dispatcher(context.clone()));
-        // The area of servers comes last, because `GET /readyz` asks that area only.
-        let mut places: Vec<_> = areas(&pools).rev().map(Target::AnyWorker).collect();
         let draining = CancellationToken::new();
-        let mut loops = vec![tokio::spawn(packages::remove_unused_files(
-            context.clone(),
-            draining.clone(),
-        ))];
+        // The area of servers comes last, because `GET /readyz` asks that area.
+        let mut targets: Vec<_> = areas(&pools).rev().map(Target::AnyWorker).collect();
         if pools.tools {
-            places.push(Target::Worker(context.manager.worker));
-            loops.push(tokio::spawn(self::jobs::ingest::ingest_messages(
-                context.clone(),
-                bus.consume_jobs(),
-                draining.clone(),
-            )));
-            tokio::spawn(
-                draining
-                    .clone()
-                    .run_until_cancelled_owned(secrets::schedule(context.clone())),
-            );
+            targets.push(Target::Worker(context.manager.worker));
         }
-        if pools.packages {
-            tokio::spawn(
-                draining
-                    .clone()
-                    .run_until_cancelled_owned(packages::install_on_start(context.clone())),
-            );
-        }
-        if pools.tools || pools.packages {
-            context.manager.start(dispatcher.clone(), pools.tools);
-            let runner = self::jobs::runner::JobRunner::new(
-                context.clone(),
-                areas(&pools).collect(),
-                draining.clone(),
-            );
-            loops.push(tokio::spawn(runner.run()));
-        }
-        let serving = places
+        let loops = start_loops(&context, &pools, &draining, &dispatcher);
+        let subscriptions = targets
             .into_iter()
-            .map(|place| bus.subscribe(place, dispatcher.clone()))
+            .map(|target| bus.subscribe(target, dispatcher.clone()))
             .collect();
         Self {
             context,
-            serving,
+            subscriptions,
             loops,
             draining,
         }
     }
 
-    /// Takes nothing new, lets what is running finish within `limit`, then stops all children.
+    /// Accepts no new work, finishes the running work within `limit`, then stops all children.
     pub async fn drain(self, limit: Duration) {
-        drop(self.serving);
+        drop(self.subscriptions);
         self.draining.cancel();
         let finished = async {
             self.context.manager.hand_over().await;
@@ -124,15 +97,47 @@ impl Workers {
             futures::future::join_all(self.loops).await;
         };
         if tokio::time::timeout(limit, finished).await.is_err() {
-            tracing::warn!("calls were still running at the end of DRAIN_TIMEOUT and are cut off");
+            tracing::warn!(
+                "calls were still running at the end of DRAIN_TIMEOUT and are cancelled"
+            );
         }
         self.context.manager.shut_down().await;
-        // Nothing runs here any more: what it had to leave is taken over at once.
+        // This worker runs nothing any more, so other workers may take its jobs over at once.
         self.context.manager.release_worker_lease().await;
     }
 }
 
-/// The areas that a worker of these pools serves.
+/// Starts the background tasks, and returns those that a drain waits for.
+fn start_loops(
+    context: &Arc<Context>,
+    pools: &Pools,
+    draining: &CancellationToken,
+    dispatcher: &Arc<Dispatcher>,
+) -> Vec<JoinHandle<()>> {
+    let cleanup = packages::remove_unused_files(context.clone(), draining.clone());
+    let mut loops = vec![tokio::spawn(cleanup)];
+    if pools.tools {
+        let messages = context.bus.consume_jobs();
+        let ingest =
+            self::jobs::ingest::ingest_messages(context.clone(), messages, draining.clone());
+        loops.push(tokio::spawn(ingest));
+        let sweeps = secrets::schedule_sweeps(context.clone());
+        tokio::spawn(draining.clone().run_until_cancelled_owned(sweeps));
+    }
+    if pools.packages {
+        let installs = packages::install_on_start(context.clone());
+        tokio::spawn(draining.clone().run_until_cancelled_owned(installs));
+    }
+    if pools.tools || pools.packages {
+        context.manager.start(dispatcher.clone(), pools.tools);
+        let areas = areas(pools).collect();
+        let runner = self::jobs::runner::JobRunner::new(context.clone(), areas, draining.clone());
+        loops.push(tokio::spawn(runner.run()));
+    }
+    loops
+}
+
+/// Returns the areas that a worker of these pools serves.
 fn areas(pools: &Pools) -> impl DoubleEndedIterator<Item = Area> {
     let Pools {
         tools,
@@ -146,34 +151,22 @@ fn areas(pools: &Pools) -> impl DoubleEndedIterator<Item = Area> {
     })
 }
 
-/// Takes asks.
+/// Handles the asks of this worker.
 struct Dispatcher(Arc<Context>);
 
 #[async_trait]
 impl AskHandler for Dispatcher {
     async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
         let context = &self.0;
-        // What is answered from memory needs no place: a full worker still tells how its servers are.
-        let _permit = match ask.command {
-            ReadServerLogs::NAME | ReadJobAnswer::NAME => None,
-            // These commands may wait for an authorization server. `oauth_limits` bounds them.
-            BeginAuthorization::NAME | CompleteAuthorization::NAME | RefreshTokens::NAME => None,
-            CallTool::NAME => Some(context.permits.call().ok_or(Busy)?),
-            _ => Some(context.permits.change().ok_or(Busy)?),
-        };
-        let outcome = if context.projection.wait_for(ask.seen, CATCH_UP).await {
-            match AssertUnwindSafe(dispatch(context, ask))
-                .catch_unwind()
-                .await
-            {
+        let outcome = if context.projection.wait_for(ask.seen, POSITION_WAIT).await {
+            let dispatched = AssertUnwindSafe(dispatch(context, ask));
+            match dispatched.catch_unwind().await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(HandlerError::Failed(internal_error("a worker panicked"))),
+                Err(_) => Err(internal_error("a worker panicked").into()),
             }
         } else {
-            Err(
-                Failure::unavailable("The worker has not yet seen what you have seen; ask again")
-                    .into(),
-            )
+            let behind = "The worker has not read the event log that far yet; ask again";
+            Err(Failure::unavailable(behind).into())
         };
         let outcome = match outcome {
             Ok(bytes) => Ok(bytes),
@@ -187,9 +180,9 @@ impl AskHandler for Dispatcher {
     }
 }
 
-/// Why an ask has no answer.
+/// The reason why an ask has no result.
 enum HandlerError {
-    /// A permit of its own was missing; nothing was begun.
+    /// A permit is missing, and nothing has started.
     Busy,
     Failed(Failure),
 }
@@ -200,105 +193,122 @@ impl From<Failure> for HandlerError {
     }
 }
 
+/// Handles one ask with the permit that its command needs.
 async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
     match ask.command {
-        CallTool::NAME => tools::call(context, ask).await,
+        CallTool::NAME => {
+            let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
+            tools::call(context, ask).await
+        }
+        // These asks are answered from memory or by one read, so they need no permit: a full worker still shows its
+        // servers.
         ReadServerLogs::NAME => {
-            handle(ask, |command: ReadServerLogs| {
-                servers::logs(context.clone(), command)
-            })
-            .await
+            handle(ask, |command| servers::logs(context.clone(), command)).await
         }
         ReadJobAnswer::NAME => {
             handle(ask, |command| jobs::read_answer(context.clone(), command)).await
         }
-        NotifyProducer::NAME => {
-            handle(ask, |command| {
-                self::jobs::notify::notify_end(context.clone(), command)
-            })
-            .await
-        }
-        RetryDeadLetter::NAME => {
-            handle(ask, |command| {
-                self::jobs::dead_letters::retry_dead_letter(context.clone(), command)
-            })
-            .await
-        }
-        DiscardDeadLetter::NAME => {
-            handle(ask, |command| {
-                self::jobs::dead_letters::discard_dead_letter(context.clone(), command)
-            })
-            .await
-        }
-        RegisterServer::NAME => {
-            handle(ask, |command| servers::register(context.clone(), command)).await
-        }
-        UpdateServer::NAME => {
-            handle(ask, |command| servers::update(context.clone(), command)).await
-        }
-        EnableServer::NAME => {
-            handle(ask, |command| servers::enable(context.clone(), command)).await
-        }
-        DisableServer::NAME => {
-            handle(ask, |command| servers::disable(context.clone(), command)).await
-        }
-        ReconcileServer::NAME => {
-            handle(ask, |command| servers::settled(context.clone(), command)).await
-        }
         CheckPackages::NAME => {
+            let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
             handle(ask, |command| {
                 packages::check_packages(context.clone(), command)
             })
             .await
         }
-        DeleteServer::NAME => {
-            handle(ask, |command| servers::delete(context.clone(), command)).await
-        }
         ExchangeGoogleCode::NAME => {
+            let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
             handle(ask, |command| {
                 google::exchange_code(context.clone(), command)
             })
             .await
         }
-        StoreTokens::NAME => {
-            handle(ask, |command| {
-                self::oauth::tokens::store_tokens(context.clone(), command)
-            })
-            .await
+        BeginAuthorization::NAME | CompleteAuthorization::NAME | RefreshTokens::NAME => {
+            dispatch_grant(context, ask).await
         }
-        BeginAuthorization::NAME => {
-            handle(ask, |command| {
-                self::oauth::browser_flow::begin_authorization(context.clone(), command)
-            })
-            .await
+        _ => {
+            let permit = context.permits.change().ok_or(HandlerError::Busy)?;
+            dispatch_change(context, ask, permit).await
         }
-        CompleteAuthorization::NAME => {
-            handle(ask, |command| {
-                self::oauth::browser_flow::complete_authorization(context.clone(), command)
-            })
-            .await
-        }
-        RefreshTokens::NAME => {
-            handle(ask, |command| {
-                oauth::refresh::refresh(context.clone(), command)
-            })
-            .await
-        }
-        SetSecret::NAME => handle(ask, |command| secrets::set(context.clone(), command)).await,
-        DeleteSecret::NAME => {
-            handle(ask, |command| secrets::delete(context.clone(), command)).await
-        }
-        CountKeys::NAME => handle(ask, |_: CountKeys| keys::count_keys(context.clone())).await,
-        unknown => Err(Failure::unavailable(format!(
-            "This worker does not know the command {unknown}"
-        ))
-        .into()),
     }
 }
 
-/// Decodes a command, handles it and encodes what came of it. A change is carried through on a task of its
-/// own: nobody can hang up in the middle of it.
-async fn handle<C, F>(ask: Ask, with: impl FnOnce(C) -> F) -> Result<Bytes, HandlerError>
+/// Handles a command that sends requests to an authorization server. Such a request may take minutes, so the command holds
+/// no change permit. `oauth_limits` limits these commands.
+async fn dispatch_grant(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
+    use self::oauth::browser_flow::{begin_authorization, complete_authorization};
+    let context = context.clone();
+    match ask.command {
+        BeginAuthorization::NAME => {
+            handle(ask, |command| begin_authorization(context, command)).await
+        }
+        CompleteAuthorization::NAME => {
+            handle(ask, |command| complete_authorization(context, command)).await
+        }
+        _ => {
+            handle(ask, |command: RefreshTokens| {
+                oauth::refresh::refresh(context, command)
+            })
+            .await
+        }
+    }
+}
+
+/// Handles a change. The handler of a server's change drops the permit before it waits for the server.
+async fn dispatch_change(
+    context: &Arc<Context>,
+    ask: Ask,
+    permit: ChangePermit,
+) -> Result<Bytes, HandlerError> {
+    use self::jobs::dead_letters::{discard_dead_letter, retry_dead_letter};
+    let context = context.clone();
+    match ask.command {
+        RegisterServer::NAME => {
+            handle(ask, |command| servers::register(context, command, permit)).await
+        }
+        UpdateServer::NAME => {
+            handle(ask, |command| servers::update(context, command, permit)).await
+        }
+        EnableServer::NAME => {
+            handle(ask, |command| servers::enable(context, command, permit)).await
+        }
+        DisableServer::NAME => {
+            handle(ask, |command| servers::disable(context, command, permit)).await
+        }
+        DeleteServer::NAME => {
+            handle(ask, |command| servers::delete(context, command, permit)).await
+        }
+        ReconcileServer::NAME => {
+            handle(ask, |command| servers::reconcile(context, command, permit)).await
+        }
+        StoreTokens::NAME => {
+            handle(ask, |command| {
+                self::oauth::tokens::store_tokens(context, command, permit)
+            })
+            .await
+        }
+        NotifyProducer::NAME => {
+            handle(ask, |command| {
+                self::jobs::notify::notify_end(context, command)
+            })
+            .await
+        }
+        RetryDeadLetter::NAME => handle(ask, |command| retry_dead_letter(context, command)).await,
+        DiscardDeadLetter::NAME => {
+            handle(ask, |command| discard_dead_letter(context, command)).await
+        }
+        SetSecret::NAME => handle(ask, |command| secrets::set(context, command)).await,
+        DeleteSecret::NAME => handle(ask, |command| secrets::delete(context, command)).await,
+        CountKeys::NAME => handle(ask, |_: CountKeys| keys::count_keys(context)).await,
+        unknown => {
+            let sentence = format!("This worker does not know the command {unknown}");
+            Err(Failure::unavailable(sentence).into())
+        }
+    }
+}
+
+/// Parses a command, handles it and encodes the result. A change runs on a task of its own, so it is completed even if
+/// the caller disconnects.
+async fn handle<C, F>(ask: Ask, handler: impl FnOnce(C) -> F) -> Result<Bytes, HandlerError>
 where
     C: Command,
     C::Answer: Send + 'static,
@@ -307,11 +317,13 @@ where
     let command = serde_json::from_slice(&ask.body).map_err(|error| {
         Failure::invalid(format!("The message is no {} command: {error}", C::NAME))
     })?;
-    let answer = match C::DELIVERY {
-        DeliveryMode::Change => tokio::spawn(with(command)).await.map_err(internal_error)?,
-        DeliveryMode::Ask | DeliveryMode::Job => with(command).await,
+    let result = match C::DELIVERY {
+        DeliveryMode::Change => tokio::spawn(handler(command))
+            .await
+            .map_err(internal_error)?,
+        DeliveryMode::Ask | DeliveryMode::Job => handler(command).await,
     };
-    Ok(serde_json::to_vec(&answer?).map_err(internal_error)?.into())
+    Ok(serde_json::to_vec(&result?).map_err(internal_error)?.into())
 }
 
 fn encode(failure: &Failure) -> Bytes {

@@ -1,4 +1,4 @@
-//!
+//! Sealed values of servers in the Vault: stored, loaded, opened.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::crypto::seal::{Opener, Plaintext, Sealer};
 use crate::ports::error::StoreError;
 use crate::ports::vault::{Sealed, Vault};
 
-/// What a worker needs to keep secrets of servers.
+/// The Vault with the keys that seal and open its values.
 #[derive(Clone)]
 pub struct SealedStore {
     pub vault: Arc<dyn Vault>,
@@ -19,38 +19,54 @@ pub struct SealedStore {
 }
 
 impl SealedStore {
+    /// Loads a sealed value. `None`: the Vault does not contain it.
     pub async fn find(&self, value: ValueId) -> Result<Option<Sealed>, StoreError> {
         Ok(self.vault.get(&[value]).await?.pop().flatten())
     }
 
+    /// Loads a sealed value.
+    ///
+    /// # Errors
+    /// A sentence that follows the name of the server.
     pub async fn sealed(&self, value: ValueId) -> Result<Sealed, String> {
         let found = self.find(value).await.map_err(|error| error.to_string())?;
-        found.ok_or_else(|| "a sealed value of it is gone; give it anew".to_owned())
+        found.ok_or_else(|| {
+            "a sealed value of it is missing in the store; set the value again".to_owned()
+        })
     }
 
-    pub async fn open(&self, place: ServerValueContext<'_>) -> Result<Plaintext, String> {
-        let sealed = self.sealed(place.value).await?;
+    /// Loads and opens a value.
+    ///
+    /// # Errors
+    /// A sentence that follows the name of the server.
+    pub async fn open(&self, context: ServerValueContext<'_>) -> Result<Plaintext, String> {
+        let sealed = self.sealed(context.value).await?;
         self.opener
-            .open(place, &sealed)
+            .open(context, &sealed)
             .map_err(|error| error.to_string())
     }
 
-    pub async fn put(&self, place: ServerValueContext<'_>, text: &str) -> Result<(), String> {
+    /// Seals and stores a value.
+    ///
+    /// # Errors
+    /// The error of the sealer or of the store.
+    pub async fn put(&self, context: ServerValueContext<'_>, text: &str) -> Result<(), String> {
         let sealed = self
             .sealer
-            .seal(place, text)
+            .seal(context, text)
             .map_err(|error| error.to_string())?;
         self.vault
-            .put(place.value, sealed)
+            .put(context.value, sealed)
             .await
             .map_err(|error| error.to_string())
     }
 
-    /// The session that lies there.
+    /// Loads and opens a session. `None`: it is missing or cannot be opened.
     pub async fn session(&self, server: ServerId, value: ValueId) -> Option<StoredSession> {
         self.open_session(server, value, &self.sealed(value).await.ok()?)
     }
 
+    /// Opens a sealed session. `None`: it cannot be opened.
     pub fn open_session(
         &self,
         server: ServerId,

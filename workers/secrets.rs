@@ -1,4 +1,4 @@
-//! Changes of secrets, and the sweep of what nothing names any more.
+//! Handlers of the commands on secrets, the sweep of the Vault, and the secrets of a call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,19 +30,25 @@ pub struct OpenedSecret {
     pub form: ArgumentForm,
 }
 
-/// A value is put before the event that names it: until then, and for a while, nothing may sweep it.
-const UNNAMED: Duration = Duration::from_secs(3600);
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Age of a value that the sweep may remove. A value is stored before the event that names it, so a young value may be
+/// unnamed.
+const MIN_AGE: Duration = Duration::from_secs(3600);
+/// Time between two sweeps.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Append, drop the old: at every moment what the log names is there.
+/// Sets a secret: stores the value, appends the event, removes the old value. The Vault contains every value that the
+/// event log names at any moment.
 pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
     if command.if_absent && command.key.is_none() {
-        // Where one is there already, nothing need be put. A key has to find what it has made before.
+        // If the secret exists, no value is stored. With an idempotency key the command may be a repeat that succeeded.
         crate::core::decide::secret::set_secret(&context.projection.catalog(), &command)?;
     }
     let values = vec![current(&context, command.value, &command.sealed)?];
-    let (server, user, name) = (command.server, command.user.clone(), command.name.clone());
-    let (id, key) = (command.id, command.key);
+    let server = command.server;
+    let user = command.user.clone();
+    let name = command.name.clone();
+    let id = command.id;
+    let key = command.key;
     let done = idempotency::commit_once_with_values(&context, id, key, values, move |catalog| {
         crate::core::decide::secret::set_secret(catalog, &command)
     })
@@ -60,13 +66,16 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
     Ok(())
 }
 
-/// What was sealed at the door, for the Vault.
+/// Converts a value that a facade sealed into a value of the Vault.
+///
+/// # Errors
+/// A failure if the value is no base64, or if no key of this worker opens it.
 pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValue, Failure> {
     let sealed = BASE64_STANDARD
         .decode(sealed)
         .map_err(|_| Failure::invalid("sealed must be base64"))?;
-    // A facade that was not started anew yet seals with the key before, or with one that nobody here has.
-    let sealed = context.opener.current(id, Sealed(Bytes::from(sealed))).map_err(|error| match error {
+    // A facade that was not restarted yet seals with the old key, or with a key that this worker does not have.
+    let sealed = context.opener.rewrap_value(id, Sealed(Bytes::from(sealed))).map_err(|error| match error {
         SealError::UnknownKey => Failure::unavailable(
             "The facade seals with a key that the worker does not have; list it in the worker's SECRETS_KEYS_OLD",
         ),
@@ -75,37 +84,41 @@ pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValu
     Ok(VaultValue { id, sealed })
 }
 
-/// Append, drop, then answer: whoever is told that it is gone, it is gone.
+/// Deletes a secret: appends the event, removes the value, then replies. A client with a reply knows that the value is
+/// gone.
 pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), Failure> {
     let done = idempotency::commit_once(&context, command.id, command.key, move |catalog| {
         crate::core::decide::secret::delete_secret(catalog, &command)
     })
     .await?;
-    let values: Vec<ValueId> = done.events.iter().filter_map(deleted).collect();
+    let values: Vec<ValueId> = done.events.iter().filter_map(deleted_value).collect();
     context.vault.remove(&values).await.map_err(away)?;
-    values
-        .iter()
-        .for_each(|value| drop(context.sealed.remove(value)));
+    for value in &values {
+        context.sealed.remove(value);
+    }
     Ok(())
 }
 
-fn deleted(event: &Event) -> Option<ValueId> {
+fn deleted_value(event: &Event) -> Option<ValueId> {
     match event {
         Event::SecretDeleted(event) => Some(event.value),
         _ => None,
     }
 }
 
-/// Removes what has lain in the Vault for an hour and is named by nothing.
+/// Removes the values that are older than an hour and that the catalog does not name.
 pub async fn sweep(context: &Context) -> Result<(), Failure> {
-    let unnamed = unnamed(context).await?;
-    tracing::info!(values = unnamed.len(), "sweeping values that nothing names");
+    let unnamed = unnamed_values(context).await?;
+    tracing::info!(
+        values = unnamed.len(),
+        "the sweep removes values that the catalog does not name"
+    );
     context.vault.remove(&unnamed).await.map_err(away)
 }
 
-async fn unnamed(context: &Context) -> Result<Vec<ValueId>, Failure> {
-    // The old ones first, the catalogue after: what was named in between is kept.
-    let old = context.vault.older_than(UNNAMED).await.map_err(away)?;
+async fn unnamed_values(context: &Context) -> Result<Vec<ValueId>, Failure> {
+    // The catalog is read after the Vault, so a value that was named meanwhile stays.
+    let old = context.vault.older_than(MIN_AGE).await.map_err(away)?;
     if old.is_empty() {
         return Ok(old);
     }
@@ -113,54 +126,60 @@ async fn unnamed(context: &Context) -> Result<Vec<ValueId>, Failure> {
         .projection
         .wait_for(
             context.projection.log().head().await.map_err(away)?,
-            UNNAMED,
+            MIN_AGE,
         )
         .await
     {
-        return Err(Failure::unavailable("the log could not be read"));
+        return Err(Failure::unavailable("The event log could not be read"));
     }
     let named = context.projection.catalog().values();
     Ok(old.into_iter().filter(|id| !named.contains(id)).collect())
 }
 
-/// Has a sweep made now and every hour, where there is something to sweep. Of many processes one has its way: the
-/// job's key is the hour.
-pub async fn schedule(context: Arc<Context>) {
+/// Submits a sweep now and every hour, if there are unnamed values. All processes use the hour as key of the job, so one
+/// sweep runs.
+pub async fn schedule_sweeps(context: Arc<Context>) {
     loop {
-        match unnamed(&context).await {
+        match unnamed_values(&context).await {
             Ok(unnamed) if unnamed.is_empty() => {}
             Ok(_) => {
-                let hour = (now_ms() / SWEEP_EVERY.as_millis() as u64).to_string();
+                let hour = (now_ms() / SWEEP_INTERVAL.as_millis() as u64).to_string();
                 let submitted = context
                     .job_client
                     .submit_maintenance(&SweepVault {}, &hour)
                     .await;
                 if let Err(failure) = submitted {
-                    tracing::warn!(%failure, "a sweep could not be begun; the next one will be");
+                    tracing::warn!(%failure, "a sweep could not be submitted; the next one will be");
                 }
             }
-            Err(failure) => tracing::warn!(%failure, "what is to be swept is not to be found out"),
+            Err(failure) => {
+                tracing::warn!(%failure, "cannot look for values to sweep; the next sweep will")
+            }
         }
-        tokio::time::sleep(SWEEP_EVERY).await;
+        tokio::time::sleep(SWEEP_INTERVAL).await;
     }
 }
 
-/// Drops what no event names any more; what cannot be dropped now is left to the sweep.
+/// Removes values that the catalog does not name any more. If that fails, the sweep removes them.
 pub async fn drop_values(context: &Context, values: &[ValueId]) {
-    values
-        .iter()
-        .for_each(|value| drop(context.sealed.remove(value)));
+    for value in values {
+        context.sealed.remove(value);
+    }
     if let Err(error) = context.vault.remove(values).await {
-        tracing::warn!(%error, "old values are left to the sweep");
+        tracing::warn!(%error, "old values could not be removed; the sweep will remove them");
     }
 }
 
+/// Returns the failure of a request to an unavailable Vault.
 pub fn away(error: StoreError) -> Failure {
-    tracing::warn!(%error, "the Vault failed");
+    tracing::warn!(%error, "a request to the Vault failed");
     Failure::unavailable("The store cannot be reached")
 }
 
-/// The user's secrets for a server, opened for one call.
+/// Returns the secrets of a user for a server, opened for one call.
+///
+/// # Errors
+/// A failure if the store is unavailable.
 pub async fn open(
     context: &Context,
     server: &Server,
@@ -169,7 +188,7 @@ pub async fn open(
     if let Some(secrets) = try_open(context, server, user).await? {
         return Ok(secrets);
     }
-    // A value was dropped after this catalogue was read: a newer one names its successor.
+    // A change removed a value after this catalog was read. A newer catalog names the new value.
     let newer = context
         .projection
         .catalog()
@@ -177,10 +196,10 @@ pub async fn open(
         .cloned();
     let newer = newer.ok_or_else(|| Failure::server_not_found(&server.name))?;
     let secrets = try_open(context, &newer, user).await?;
-    secrets.ok_or_else(|| Failure::unavailable("A secret was being changed; ask again"))
+    secrets.ok_or_else(|| Failure::unavailable("A secret is being changed; try again"))
 }
 
-/// `None`: a value that this catalogue names is gone.
+/// Opens the secrets. `None`: the Vault does not contain a value that this catalog names.
 async fn try_open(
     context: &Context,
     server: &Server,
@@ -195,7 +214,7 @@ async fn try_open(
         let Some(sealed) = sealed(context, *value).await? else {
             return Ok(None);
         };
-        let place = SecretContext {
+        let seal_context = SecretContext {
             server: server.id,
             user,
             name,
@@ -203,7 +222,7 @@ async fn try_open(
         };
         let opened = context
             .opener
-            .open(place, &sealed)
+            .open(seal_context, &sealed)
             .map_err(internal_error)?;
         context.metrics.secrets_opened.inc();
         secrets.push(OpenedSecret {
@@ -216,7 +235,7 @@ async fn try_open(
     Ok(Some(secrets))
 }
 
-/// A sealed value, from memory where it was needed before. `None`: it is gone.
+/// Loads a sealed value from memory or from the Vault. `None`: the Vault does not contain it.
 pub async fn sealed(context: &Context, value: ValueId) -> Result<Option<Sealed>, Failure> {
     if let Some(sealed) = context.sealed.get(&value) {
         return Ok(Some(sealed));

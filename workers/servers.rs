@@ -1,4 +1,4 @@
-//! Changes of servers: decided and appended, then made true in the world.
+//! Handlers of the commands on servers: each change is decided and appended, then the supervisor makes it true.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::context::Context;
+use super::permits::ChangePermit;
 use super::{idempotency, secrets};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
@@ -13,7 +14,9 @@ use crate::core::command::{
     DeleteServer, DisableServer, EnableServer, ReadServerLogs, ReconcileServer, ReconciledServer,
     RegisterServer, ServerLogs, UpdateServer,
 };
+use crate::core::decide::server as decide;
 use crate::core::failure::Failure;
+use crate::core::ids::ValueId;
 use crate::core::model::remote::SealedValue;
 use crate::core::model::server::ServerStatus;
 use crate::core::model::update::Update;
@@ -21,99 +24,121 @@ use crate::core::names::ServerName;
 use crate::eventlog::appender::Committed;
 use crate::ports::vault::{Sealed, VaultValue};
 
-/// Registers a server and answers after its first attempt to connect, whatever came of that.
+/// Registers a server, and returns its status after the first start.
 pub async fn register(
     context: Arc<Context>,
     command: RegisterServer,
+    permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
-    let (id, key, values) = (
-        command.id,
-        command.key,
-        all_current(&context, &command.sealed)?,
-    );
+    let id = command.id;
+    let key = command.key;
+    let values = vault_values(&context, &command.sealed)?;
     idempotency::commit_once_with_values(&context, id, key, values, move |catalog| {
-        crate::core::decide::server::register_server(catalog, &command)
+        decide::register_server(catalog, &command)
     })
     .await?;
+    drop(permit);
     settle(&context, &name).await
 }
 
+/// Updates a server, and returns its status after the restart that the update needs.
 pub async fn update(
     context: Arc<Context>,
     mut command: UpdateServer,
+    permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
-    let (id, key) = (command.id, command.key);
+    let id = command.id;
+    let key = command.key;
     let name = command.name.clone();
-    keep_session(&context, &mut command).await;
-    let values = all_current(&context, &command.sealed)?;
-    let change =
-        move |catalog: &Catalog| crate::core::decide::server::update_server(catalog, &command);
+    ignore_present_session(&context, &mut command).await;
+    let values = vault_values(&context, &command.sealed)?;
+    let change = move |catalog: &Catalog| decide::update_server(catalog, &command);
     let done = idempotency::commit_once_with_values(&context, id, key, values, change).await?;
     drop_replaced(&context, &name, &done).await;
+    drop(permit);
     settle(&context, &name).await
 }
 
-/// Enabling a server that is enabled restarts it.
-pub async fn enable(context: Arc<Context>, command: EnableServer) -> Result<ServerStatus, Failure> {
+/// Enables a server, and returns its status after its start. A server that runs is restarted. While a server starts,
+/// another enable waits for the same start.
+pub async fn enable(
+    context: Arc<Context>,
+    command: EnableServer,
+    permit: ChangePermit,
+) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
+    let joins_start = is_starting(&context, &name);
     idempotency::commit_once(&context, command.id, command.key, move |catalog| {
-        crate::core::decide::server::enable_server(catalog, &command)
+        let events = decide::enable_server(catalog, &command)?;
+        let is_enabled = catalog
+            .server(command.name.as_str())
+            .is_some_and(|server| server.enabled);
+        Ok(if joins_start && is_enabled {
+            vec![]
+        } else {
+            events
+        })
     })
     .await?;
+    drop(permit);
     settle(&context, &name).await
 }
 
+/// Disables a server, and returns its status after its stop.
 pub async fn disable(
     context: Arc<Context>,
     command: DisableServer,
+    permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
     idempotency::commit_once(&context, command.id, command.key, move |catalog| {
-        crate::core::decide::server::disable_server(catalog, &command)
+        decide::disable_server(catalog, &command)
     })
     .await?;
+    drop(permit);
     settle(&context, &name).await
 }
 
-/// Deletes a server: stops it, and drops its secrets from the Vault.
-pub async fn delete(context: Arc<Context>, command: DeleteServer) -> Result<(), Failure> {
+/// Deletes a server, stops it and removes its values from the Vault.
+pub async fn delete(
+    context: Arc<Context>,
+    command: DeleteServer,
+    permit: ChangePermit,
+) -> Result<(), Failure> {
     let name = command.name.clone();
     let done = idempotency::commit_once(&context, command.id, command.key, move |catalog| {
-        crate::core::decide::server::delete_server(catalog, &command)
+        decide::delete_server(catalog, &command)
     })
     .await?;
-    // The same command a second time finds its commit, and nothing is left to be done.
-    let Some(gone) = done
+    drop(permit);
+    // A repeated command finds its commit, and the server is deleted already.
+    let deleted = done
         .before
-        .and_then(|before| before.server(name.as_str()).cloned())
-    else {
+        .and_then(|before| before.server(name.as_str()).cloned());
+    let Some(deleted) = deleted else {
         return Ok(());
     };
-    context.manager.reconcile(&gone).await;
-    context.metrics.remove_server(&gone.name);
-    let values: Vec<_> = gone.values().collect();
+    context.manager.reconcile(&deleted).await;
+    context.metrics.remove_server(&deleted.name);
+    let values: Vec<_> = deleted.values().collect();
     secrets::drop_values(&context, &values).await;
     Ok(())
 }
 
-/// What others have changed is made true here, and told.
-pub async fn settled(
+/// Makes a server as another process has changed it, and returns its status and logs.
+pub async fn reconcile(
     context: Arc<Context>,
     command: ReconcileServer,
+    permit: ChangePermit,
 ) -> Result<ReconciledServer, Failure> {
+    drop(permit);
     let live = settle(&context, &command.name).await?;
-    let server = context
-        .projection
-        .catalog()
-        .server(command.name.as_str())
-        .map(|server| server.id);
-    let logs = context
-        .manager
-        .logs(server.as_slice())
-        .pop()
-        .map(|told| told.logs)
-        .unwrap_or_default();
+    let catalog = context.projection.catalog();
+    let server = catalog.server(command.name.as_str());
+    let server = server.map(|server| server.id);
+    let logs = context.manager.logs(server.as_slice()).pop();
+    let logs = logs.map(|report| report.logs).unwrap_or_default();
     Ok(ReconciledServer { live, logs })
 }
 
@@ -124,68 +149,80 @@ pub async fn logs(
     Ok(context.manager.logs(&command.servers))
 }
 
-/// What was sealed at the door, for the Vault.
-pub fn all_current(context: &Context, values: &[SealedValue]) -> Result<Vec<VaultValue>, Failure> {
+/// Converts the values that a facade sealed into values of the Vault.
+///
+/// # Errors
+/// A failure if a value is no base64, or if its key is unknown here.
+pub fn vault_values(context: &Context, values: &[SealedValue]) -> Result<Vec<VaultValue>, Failure> {
+    let values = values.iter();
     values
-        .iter()
         .map(|SealedValue { value, sealed }| secrets::current(context, *value, sealed))
         .collect()
 }
 
-/// The session that a server has already is no other one: its answers show it, and it is put back with them.
-async fn keep_session(context: &Context, command: &mut UpdateServer) {
+fn is_starting(context: &Context, name: &ServerName) -> bool {
+    let catalog = context.projection.catalog();
+    let server = catalog.server(name.as_str());
+    server
+        .and_then(|server| context.manager.existing_handle(server.id))
+        .is_some_and(|handle| handle.is_starting())
+}
+
+/// Removes the session from an update if it is the present one, because answers of the API contain it and clients send
+/// it back.
+async fn ignore_present_session(context: &Context, command: &mut UpdateServer) {
     let Update::Set(value) = command.change.remote.session else {
         return;
     };
-    let Some(server) = context
+    let server = context
         .projection
         .catalog()
         .server(command.name.as_str())
-        .cloned()
-    else {
-        return;
-    };
-    let Some(given) = command.sealed.iter().find(|sealed| sealed.value == value) else {
-        return;
-    };
-    let Ok(given) = BASE64_STANDARD.decode(&given.sealed) else {
-        return;
-    };
-    let sealed_store = &context.manager.sealed_store;
-    let given = sealed_store
-        .open_session(server.id, value, &Sealed(given.into()))
-        .map(|session| session.id);
+        .cloned();
+    let Some(server) = server else { return };
     let Some(stored) = server.session else { return };
-    let has = sealed_store
-        .session(server.id, stored)
-        .await
-        .map(|session| session.id);
-    if has.is_some() && has == given {
+    let given = command
+        .sealed
+        .iter()
+        .find(|sealed| sealed.value == value)
+        .and_then(|sealed| BASE64_STANDARD.decode(&sealed.sealed).ok());
+    let Some(given) = given else { return };
+    let sealed_store = &context.manager.sealed_store;
+    let given = sealed_store.open_session(server.id, value, &Sealed(given.into()));
+    let present = sealed_store.session(server.id, stored).await;
+    let given = given.map(|session| session.id);
+    if given.is_some() && given == present.map(|session| session.id) {
         command.change.remote.session = Update::Keep;
         command.sealed.retain(|sealed| sealed.value != value);
     }
 }
 
-/// What an update has replaced is not needed any more.
+/// Removes the values that an update has replaced. Only the values of this server are compared, because no other object
+/// of the catalog names them.
 pub(super) async fn drop_replaced(context: &Context, name: &ServerName, done: &Committed) {
-    let Some(before) = done
-        .before
-        .as_ref()
-        .and_then(|before| before.server(name.as_str()))
-    else {
+    let before = done.before.as_ref();
+    let Some(before) = before.and_then(|before| before.server(name.as_str())) else {
         return;
     };
-    let now: HashSet<_> = context.projection.catalog().values();
-    let replaced: Vec<_> = before
-        .values()
-        .filter(|value| !now.contains(value))
-        .collect();
+    let present: HashSet<ValueId> = {
+        let catalog = context.projection.catalog();
+        let server = catalog.server_by_id(before.id);
+        server
+            .into_iter()
+            .flat_map(|server| server.values())
+            .collect()
+    };
+    let replaced = before.values().filter(|value| !present.contains(value));
+    let replaced: Vec<_> = replaced.collect();
     if !replaced.is_empty() {
         secrets::drop_values(context, &replaced).await;
     }
 }
 
-/// Makes the world follow the catalogue for one server.
+/// Makes a server as the catalog says, and returns its status.
+///
+/// # Errors
+/// `server_not_found`, and a failure if another worker owns the server.
 pub(super) async fn settle(context: &Context, name: &ServerName) -> Result<ServerStatus, Failure> {
     let server: Arc<Server> = context
         .projection
@@ -193,7 +230,6 @@ pub(super) async fn settle(context: &Context, name: &ServerName) -> Result<Serve
         .server(name.as_str())
         .cloned()
         .ok_or_else(|| Failure::server_not_found(name))?;
-    // The same command again, where the server runs, finds itself done and sees what came of it.
     context
         .manager
         .reconcile(&server)

@@ -1,17 +1,19 @@
-//! One tool call: the user's secrets, the server's connection, the call, the answer.
+//! One tool call: permits, the user's secrets, the connection of the server, the call, and the redacted reply.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::mcp::{CallError, Connection, RpcError, ToolCall};
+use super::permits::KeyPermit;
 use super::redact::Redactor;
-use super::runtime::handle::ServerHandle;
+use super::runtime::handle::{ServerHandle, server_disabled};
 use super::secrets::OpenedSecret;
 use super::{HandlerError, google, secrets};
 use crate::core::arguments::merge::{ArgumentForm, SecretArgument};
@@ -24,125 +26,127 @@ use crate::core::model::tool_call::CallTool;
 use crate::core::names::UserName;
 use crate::ports::bus::Ask;
 use crate::telemetry::error::internal_error;
+use crate::time::clock::now_ms;
 
-/// JSON-RPC 2.0: the parameters are not what the method takes.
+/// JSON-RPC 2.0: the parameters do not fit the method.
 const INVALID_PARAMS: i64 = -32602;
 
-/// The ask's body is the arguments. The answer is the raw CallToolResult.
+/// Calls a tool for an ask. The body of the ask is the arguments. Returns the untouched CallToolResult.
+///
+/// # Errors
+/// `Busy` without a permit, and the failure of the call.
 pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
-    let began = Instant::now();
+    let start = Instant::now();
     if !context.manager.alone {
-        // It may come from anybody on the bus, and goes to a server as it is.
+        // Any client of the bus may have sent the arguments, and the server gets them as they are.
         check_args_text(&ask.body)?;
     }
-    let traceparent = ask
-        .traceparent
-        .as_deref()
-        .filter(|text| is_traceparent(text));
+    let traceparent = ask.traceparent.as_deref();
     let command = ask
         .call
-        .ok_or_else(|| Failure::invalid("A tool call without its server and tool"))?;
+        .ok_or_else(|| Failure::invalid("A tool call needs its server and its tool"))?;
     let server = context
         .projection
         .catalog()
         .server(command.server.as_str())
-        .cloned();
-    let server = server.ok_or_else(|| Failure::server_not_found(&command.server))?;
+        .cloned()
+        .ok_or_else(|| Failure::server_not_found(&command.server))?;
     let args =
         std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
-    run(context, &server, &command, args, traceparent, began).await
+    let request = CallRequest {
+        server: &server,
+        command: &command,
+        args,
+        traceparent: traceparent.filter(|text| is_traceparent(text)),
+        start,
+    };
+    run(context, &request).await
 }
 
-/// Calls a tool of a server that is known, in its time. `args` is a JSON object, already checked.
-pub async fn run(
-    context: &Arc<Context>,
-    server: &Arc<Server>,
-    command: &CallTool,
-    args: &str,
-    traceparent: Option<&str>,
-    began: Instant,
-) -> Result<Bytes, HandlerError> {
-    if !server.enabled {
-        let disabled = format!(
-            "Server {0} is disabled; enable it with PUT /mcp/servers/{0}/enable",
-            server.name
-        );
-        return Err(Failure::new(Code::ServerDisabled, disabled).into());
+/// One tool call.
+pub struct CallRequest<'a> {
+    pub server: &'a Arc<Server>,
+    pub command: &'a CallTool,
+    /// A checked JSON object.
+    pub args: &'a str,
+    pub traceparent: Option<&'a str>,
+    /// The time limit of the call counts from here.
+    pub start: Instant,
+}
+
+impl CallRequest<'_> {
+    fn limit(&self) -> Duration {
+        let configured = self.server.config.tool_timeout_ms();
+        Duration::from_millis(self.command.timeout_ms.unwrap_or(configured))
     }
-    let _of_user = context
-        .permits
-        .user(&command.user)
-        .ok_or(HandlerError::Busy)?;
+
+    fn time_left(&self) -> Duration {
+        self.limit().saturating_sub(self.start.elapsed())
+    }
+
+    fn timeout(&self, problem: &str) -> Failure {
+        let limit = self.limit().as_millis();
+        let sentence = format!("Server {} {problem} within {limit} ms", self.server.name);
+        Failure::new(Code::Timeout, sentence)
+    }
+}
+
+/// Calls a tool within its time limit. Returns the untouched CallToolResult.
+///
+/// # Errors
+/// `Busy` without a permit, and the failure of the call, without secrets.
+pub async fn run(context: &Arc<Context>, request: &CallRequest<'_>) -> Result<Bytes, HandlerError> {
+    let server = request.server;
+    if !server.enabled {
+        return Err(server_disabled(&server.name).into());
+    }
     let handle = context.manager.handle(server);
-    let _of_server = handle
+    let _permits = acquire_permits(context, &handle, &request.command.user)?;
+    let secrets = open_secrets(context, request).await?;
+    let _redaction = CallRedaction::hold(&handle.redactor, &secrets)?;
+    let arguments = secret_arguments(&secrets)?;
+    match call_with_retry(context, &handle, request, &arguments).await? {
+        Ok(result) => Ok(result),
+        Err(error) => Err(redact(context, &handle, request, error).into()),
+    }
+}
+
+/// The permits that a call holds besides the one of the worker.
+struct CallPermits<'a> {
+    _user: KeyPermit<UserName>,
+    _server: SemaphorePermit<'a>,
+}
+
+fn acquire_permits<'a>(
+    context: &Context,
+    handle: &'a ServerHandle,
+    user: &UserName,
+) -> Result<CallPermits<'a>, HandlerError> {
+    let user = context.permits.user(user).ok_or(HandlerError::Busy)?;
+    let server = handle
         .permits
         .try_acquire()
         .map_err(|_| HandlerError::Busy)?;
-
-    let limit = Duration::from_millis(
-        command
-            .timeout_ms
-            .unwrap_or(server.config.tool_timeout_ms()),
-    );
-    let in_time = |what: &str| late(server, limit, what);
-    let mut secrets = secrets::open(context, server, &command.user).await?;
-    if needs_tokens(&server.config, command.tool.as_str()) {
-        google::add_google_secrets(context, server, &command.user, &mut secrets).await?;
+    if !context.permits.is_within_share(&handle.permits) {
+        return Err(HandlerError::Busy);
     }
-    let _masked = CallRedaction::hold(&handle.redactor, &secrets)?;
-    let arguments = secret_arguments(&secrets)?;
-    let (connection, outcome) = loop {
-        let left = || limit.saturating_sub(began.elapsed());
-        let connected =
-            tokio::time::timeout(left(), connection(context, &handle, server, &command.user)).await;
-        let connection = connected.map_err(|_| in_time("was not connected"))??;
-        let call = ToolCall {
-            tool: command.tool.as_str(),
-            args,
-            secrets: &arguments,
-            traceparent,
-            timeout: left(),
-            reset_on_progress: server.config.reset_timeout_on_progress,
-        };
-        match connection.call(call).await {
-            // Nothing was begun: its supervisor sees it too, and the call waits for what comes of that.
-            Err(CallError::Closed { begun: false }) => {}
-            outcome => break (connection, outcome),
-        }
-    };
-    if let Err(CallError::Closed { .. }) = outcome {
-        connection.drain_stderr().await;
-    }
-    outcome.map_err(|error| {
-        let tail = || handle.log_buffer.stderr_since(connection.started_at());
-        HandlerError::Failed(match error {
-            CallError::Rpc(error) => refused(server, &error, &handle.redactor),
-            CallError::TimedOut => in_time("did not answer").maybe_run(),
-            CallError::Closed { begun } => {
-                let ended = format!("Server {} ended before it answered", server.name);
-                let failure = Failure::new(Code::UpstreamError, ended).with_details(tail());
-                if begun { failure.maybe_run() } else { failure }
-            }
-            CallError::Wrong { reason, begun } => {
-                // The sentence is the connection's, but for what the server said in it.
-                let reason = handle.redactor.mask(&reason);
-                let failure = Failure::new(
-                    Code::UpstreamError,
-                    format!("Server {}: {reason}", server.name),
-                );
-                if begun { failure.maybe_run() } else { failure }
-            }
-            CallError::Denied(denied) => *denied,
-            CallError::TooLarge => {
-                let limit = context.manager.limits.result;
-                let large = format!(
-                    "The result of server {} is larger than RESULT_LIMIT ({limit} bytes)",
-                    server.name
-                );
-                Failure::new(Code::ResultTooLarge, large).maybe_run()
-            }
-        })
+    Ok(CallPermits {
+        _user: user,
+        _server: server,
     })
+}
+
+async fn open_secrets(
+    context: &Context,
+    request: &CallRequest<'_>,
+) -> Result<Vec<OpenedSecret>, Failure> {
+    let server = request.server;
+    let user = &request.command.user;
+    let mut secrets = secrets::open(context, server, user).await?;
+    if needs_tokens(&server.config, request.command.tool.as_str()) {
+        google::add_google_secrets(context, server, user, &mut secrets).await?;
+    }
+    Ok(secrets)
 }
 
 /// Returns the secrets as arguments of a call.
@@ -158,73 +162,135 @@ fn secret_arguments(secrets: &[OpenedSecret]) -> Result<Vec<SecretArgument<'_>>,
     Ok(arguments)
 }
 
-/// A user with access of his own has a connection of his own.
-async fn connection(
+/// Calls the server. If the connection closes before the call has started, the call waits for the next connection.
+async fn call_with_retry(
     context: &Context,
-    handle: &ServerHandle,
-    server: &Server,
-    user: &UserName,
-) -> Result<Arc<Connection>, Failure> {
-    match server.grant(Some(user)) {
-        None => handle.connection().await,
-        Some(grant) => {
-            handle.ensure_owned().await?;
-            handle
-                .users
-                .connection(&context.manager, handle, server, user, grant)
-                .await
+    handle: &Arc<ServerHandle>,
+    request: &CallRequest<'_>,
+    secrets: &[SecretArgument<'_>],
+) -> Result<Result<Bytes, CallError>, Failure> {
+    let server = request.server;
+    loop {
+        let connecting = connection(context, handle, server, &request.command.user);
+        let connection = tokio::time::timeout(request.time_left(), connecting)
+            .await
+            .map_err(|_| request.timeout("was not connected"))??;
+        let call = ToolCall {
+            tool: request.command.tool.as_str(),
+            args: request.args,
+            secrets,
+            traceparent: request.traceparent,
+            timeout: request.time_left(),
+            reset_on_progress: server.config.reset_timeout_on_progress,
+        };
+        match connection.call(call).await {
+            Err(CallError::Closed { begun: false }) => {}
+            Err(error @ CallError::Closed { begun: true }) => {
+                // The last lines of the server belong into `details`.
+                connection.drain_stderr().await;
+                return Ok(Err(error));
+            }
+            outcome => return Ok(outcome),
         }
     }
 }
 
-fn late(server: &Server, limit: Duration, what: &str) -> Failure {
-    let late = format!(
-        "Server {} {what} within {} ms",
-        server.name,
-        limit.as_millis()
-    );
-    Failure::new(Code::Timeout, late)
+/// Returns the connection for a user: a user with a grant has a connection of their own.
+async fn connection(
+    context: &Context,
+    handle: &Arc<ServerHandle>,
+    server: &Server,
+    user: &UserName,
+) -> Result<Arc<Connection>, Failure> {
+    let Some(grant) = server.grant(Some(user)) else {
+        return handle.connection().await;
+    };
+    handle.ensure_owned().await?;
+    handle
+        .users
+        .connection(&context.manager, handle, server, user, grant)
+        .await
 }
 
-/// The server's own refusal, its secrets masked. Wrong arguments are the caller's affair, all else is the
-/// server's.
-fn refused(server: &Server, error: &[u8], redactor: &Redactor) -> Failure {
+/// Converts the error of a call into a failure without secrets.
+fn redact(
+    context: &Context,
+    handle: &ServerHandle,
+    request: &CallRequest<'_>,
+    error: CallError,
+) -> Failure {
+    let server = request.server;
+    let upstream = |sentence: String| Failure::new(Code::UpstreamError, sentence);
+    let with_start = |failure: Failure, begun: bool| {
+        if begun { failure.maybe_run() } else { failure }
+    };
+    match error {
+        CallError::Rpc(error) => rpc_failure(server, &error, &handle.redactor),
+        CallError::TimedOut => request.timeout("did not answer").maybe_run(),
+        CallError::Closed { begun } => {
+            // Earlier lines may belong to the calls of other users.
+            let start_ms = now_ms().saturating_sub(request.start.elapsed().as_millis() as u64);
+            let details = handle.log_buffer.output_since(start_ms);
+            let sentence = format!("Server {} ended before it answered", server.name);
+            with_start(upstream(sentence).with_details(details), begun)
+        }
+        CallError::Wrong { reason, begun } => {
+            let reason = handle.redactor.mask(&reason);
+            with_start(upstream(format!("Server {}: {reason}", server.name)), begun)
+        }
+        CallError::Denied(denied) => *denied,
+        CallError::TooLarge => {
+            let limit = context.manager.limits.result;
+            let sentence = format!(
+                "The result of server {} is larger than RESULT_LIMIT ({limit} bytes)",
+                server.name
+            );
+            Failure::new(Code::ResultTooLarge, sentence).maybe_run()
+        }
+    }
+}
+
+/// Returns the failure for a JSON-RPC error. Wrong arguments are an error of the caller, all else of the server.
+fn rpc_failure(server: &Server, error: &[u8], redactor: &Redactor) -> Failure {
     let Ok(rpc) = serde_json::from_slice::<RpcError>(error) else {
-        let nonsense = format!(
-            "Server {} answered with something that is no JSON-RPC error",
+        let sentence = format!(
+            "Server {} answered with an error that is no JSON-RPC error",
             server.name
         );
-        return Failure::new(Code::UpstreamError, nonsense).maybe_run();
+        return Failure::new(Code::UpstreamError, sentence).maybe_run();
     };
     let code = if rpc.code == INVALID_PARAMS {
         Code::InvalidRequest
     } else {
         Code::UpstreamError
     };
-    // What was escaped is masked after it was read: every encoder has its own spelling.
     let message = redactor.mask(&rpc.message);
     let sentence = format!("Server {} refused the call: {message}", server.name);
     let data = rpc
         .data
         .and_then(|data| RawValue::from_string(redactor.mask_json(data.get())).ok());
-    let shown = RpcError {
+    let masked = RpcError {
         code: rpc.code,
         message,
         data,
     };
     Failure {
-        mcp_error: serde_json::value::to_raw_value(&shown).ok(),
+        mcp_error: serde_json::value::to_raw_value(&masked).ok(),
         ..Failure::new(code, sentence)
     }
 }
 
-/// Keeps the masker watching for a call's secrets while the call runs.
+/// Masks the secrets of a call while the call runs.
 pub struct CallRedaction<'a> {
     redactor: &'a Redactor,
     ids: Vec<ValueId>,
 }
 
 impl<'a> CallRedaction<'a> {
+    /// Masks the secrets of a call.
+    ///
+    /// # Errors
+    /// An internal error if a secret is not UTF-8.
     pub fn hold(redactor: &'a Redactor, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
         let mut redaction = Self {
             redactor,
@@ -240,10 +306,8 @@ impl<'a> CallRedaction<'a> {
         }
         Ok(redaction)
     }
-}
 
-impl<'a> CallRedaction<'a> {
-    /// Watches for parts of one value.
+    /// Masks the secret parts of one value.
     pub fn parts(
         redactor: &'a Redactor,
         id: ValueId,
@@ -259,6 +323,8 @@ impl<'a> CallRedaction<'a> {
 
 impl Drop for CallRedaction<'_> {
     fn drop(&mut self) {
-        self.ids.iter().for_each(|id| self.redactor.release(*id));
+        for id in &self.ids {
+            self.redactor.release(*id);
+        }
     }
 }

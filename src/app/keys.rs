@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::StartError;
 use crate::config::Keys;
-use crate::crypto::seal;
-use crate::crypto::seal::{Opener, SealError, Sealer, SecretsKey};
+use crate::crypto::keyring;
+use crate::crypto::keyring::SecretsKey;
+use crate::crypto::seal::{Opener, SealError, Sealer};
 use crate::ports::vault::{KeyRecord, Vault};
 
 /// Opens the keyring with `SECRETS_KEY`, or with the key file. Creates the key file if nothing was
@@ -44,7 +45,7 @@ pub async fn open_keyring(
         None if keys.is_weak => return Err(StartError::WeakKey),
         None => store_record(vault, current).await?,
     };
-    seal::open_keyring(&record, current, &keys.old).map_err(|error| match error {
+    keyring::open_keyring(&record, current, &keys.old).map_err(|error| match error {
         SealError::UnknownKey | SealError::Damaged => StartError::WrongKey,
         other => StartError::Seal(other),
     })
@@ -52,7 +53,7 @@ pub async fn open_keyring(
 
 /// Stores the record of a new key. If another process was first, its record is returned.
 async fn store_record(vault: &dyn Vault, key: &SecretsKey) -> Result<KeyRecord, StartError> {
-    let proposed = seal::new_record(key).map_err(StartError::Seal)?;
+    let proposed = keyring::new_record(key).map_err(StartError::Seal)?;
     let stored = vault.key_record(Some(proposed.clone())).await?;
     Ok(stored.unwrap_or(proposed))
 }
@@ -82,7 +83,8 @@ pub fn inspect_key(record: Option<&KeyRecord>, keys: &Keys, data_dir: &Path) -> 
         (None, Some(key)) => (file.display().to_string(), Some(key)),
         (None, None) => (format!("SECRETS_KEY or {}", file.display()), None),
     };
-    let opens = |record| key.is_some_and(|key| seal::open_keyring(record, key, &keys.old).is_ok());
+    let opens =
+        |record| key.is_some_and(|key| keyring::open_keyring(record, key, &keys.old).is_ok());
     (name, record.is_none_or(opens))
 }
 

@@ -87,6 +87,7 @@ pub enum Command {
     #[command(hide = true)]
     Guard {
         pipe: i32,
+        environment: i32,
         #[arg(last = true, required = true)]
         command_line: Vec<String>,
     },

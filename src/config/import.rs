@@ -3,7 +3,7 @@
 use super::env::{BadConfig, Env, Variable};
 use super::services;
 use super::services::Mongo;
-use crate::crypto::seal::SecretsKey;
+use crate::crypto::keyring::SecretsKey;
 
 const IMPORT_MONGO_URL: Variable = Variable {
     name: "IMPORT_MONGO_URL",

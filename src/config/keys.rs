@@ -1,7 +1,7 @@
 //! The current key of the deployment and its earlier keys.
 
 use super::env::{BadConfig, Env, Variable};
-use crate::crypto::seal::SecretsKey;
+use crate::crypto::keyring::SecretsKey;
 
 pub(super) const SECRETS_KEY: Variable = Variable {
     name: "SECRETS_KEY",

@@ -1,17 +1,20 @@
-//! Where sealed values belong: the associated data that binds each to its place.
+//! Seal contexts: the associated data that binds each sealed value to its place.
+//!
+//! The bytes of every context are stored data. A change makes stored values unreadable.
 
 use super::seal::{FORMAT, length_prefixed};
 use crate::core::ids::{JobId, ServerId, ValueId};
 use crate::core::model::grant::GrantId;
 use crate::core::names::{SecretName, UserName};
 
-/// What a sealed value is for; it opens for nothing else.
+/// The purpose of a sealed value. The value opens for no other purpose.
 pub trait SealContext {
     fn value(&self) -> ValueId;
+    /// Returns the associated data for AES-GCM.
     fn associated_data(&self) -> Vec<u8>;
 }
 
-/// A user's secret for a server.
+/// The context of a user's secret for one server.
 #[derive(Clone, Copy)]
 pub struct SecretContext<'a> {
     pub server: ServerId,
@@ -20,128 +23,45 @@ pub struct SecretContext<'a> {
     pub value: ValueId,
 }
 
-/// What a server is told with every request, or its session.
-#[derive(Clone, Copy)]
-pub struct ServerValueContext<'a> {
-    pub server: ServerId,
-    pub kind: ServerValueKind,
-    /// A header's name in lower case, or an index's field; nothing else has one.
-    pub name: &'a str,
-    pub value: ValueId,
-}
-
-/// What of a server is sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerValueKind {
-    Header,
-    UserInfo,
-    Session,
-    /// User info of a package index.
-    Index,
-    /// What a package consists of.
-    Lock,
-}
-
-/// What a job works on, or what came of it.
-#[derive(Clone, Copy)]
-pub struct JobValueContext {
-    pub job: JobId,
-    pub part: JobValueKind,
-    pub value: ValueId,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobValueKind {
-    Arguments,
-    Answer,
-    /// A dead letter.
-    Letter,
-}
-
-impl SealContext for JobValueContext {
+impl SealContext for SecretContext<'_> {
     fn value(&self) -> ValueId {
         self.value
     }
 
     fn associated_data(&self) -> Vec<u8> {
-        let part: &[u8] = match self.part {
-            JobValueKind::Arguments => b"job arguments",
-            JobValueKind::Answer => b"job answer",
-            JobValueKind::Letter => b"dead letter",
-        };
-        length_prefixed(&[
+        let parts: [&[u8]; 6] = [
             &[FORMAT],
-            part,
-            self.job.0.as_bytes(),
-            self.value.0.as_bytes(),
-        ])
-    }
-}
-
-/// What lets a server act at Google for a user.
-#[derive(Clone, Copy)]
-pub struct GoogleContext<'a> {
-    pub server: ServerId,
-    pub user: &'a UserName,
-    pub kind: GoogleValueKind,
-    pub value: ValueId,
-}
-
-/// What of a user's access to Google is sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GoogleValueKind {
-    /// The arguments of an exchange, on their way to the worker that makes it.
-    Code,
-    Tokens,
-    /// What Google knows the deployment by. It lies in memory only, and is no server's and no user's.
-    Application,
-}
-
-/// What of a grant is sealed, for all users of a server or for one.
-#[derive(Clone, Copy)]
-pub struct GrantContext<'a> {
-    pub grant: &'a GrantId,
-    pub part: GrantValueKind,
-    pub value: ValueId,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GrantValueKind {
-    /// The access token, as its header has it.
-    Access,
-    /// What a new one is got with.
-    Renewal,
-    /// The client to be, on its way to whoever begins.
-    Client,
-    /// What was begun.
-    Begun,
-    /// The code that the browser came back with.
-    Code,
-}
-
-impl SealContext for GrantContext<'_> {
-    fn value(&self) -> ValueId {
-        self.value
-    }
-
-    fn associated_data(&self) -> Vec<u8> {
-        let part: &[u8] = match self.part {
-            GrantValueKind::Access => b"grant access",
-            GrantValueKind::Renewal => b"grant renewal",
-            GrantValueKind::Client => b"grant client",
-            GrantValueKind::Begun => b"grant begun",
-            GrantValueKind::Code => b"grant code",
-        };
-        let user = self.grant.user.as_ref().map_or("", |user| user.as_str());
-        let parts: [&[u8]; 5] = [
-            &[FORMAT],
-            part,
-            self.grant.server.0.as_bytes(),
-            user.as_bytes(),
+            b"secret",
+            self.server.0.as_bytes(),
+            self.user.as_str().as_bytes(),
+            self.name.as_str().as_bytes(),
             self.value.0.as_bytes(),
         ];
         length_prefixed(&parts)
     }
+}
+
+/// The context of a value that belongs to a server and to no user.
+#[derive(Clone, Copy)]
+pub struct ServerValueContext<'a> {
+    pub server: ServerId,
+    pub kind: ServerValueKind,
+    /// The lowercase name of a header, or the field of a package index; empty for other kinds.
+    pub name: &'a str,
+    pub value: ValueId,
+}
+
+/// The kinds of sealed values of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerValueKind {
+    Header,
+    /// The user info of the server's URL.
+    UserInfo,
+    Session,
+    /// The user info of a package index.
+    Index,
+    /// The lockfile of a package.
+    Lock,
 }
 
 impl SealContext for ServerValueContext<'_> {
@@ -168,6 +88,63 @@ impl SealContext for ServerValueContext<'_> {
     }
 }
 
+/// The context of a job's value.
+#[derive(Clone, Copy)]
+pub struct JobValueContext {
+    pub job: JobId,
+    pub part: JobValueKind,
+    pub value: ValueId,
+}
+
+/// The kinds of sealed values of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobValueKind {
+    Arguments,
+    Answer,
+    /// The message of a dead letter.
+    DeadLetter,
+}
+
+impl SealContext for JobValueContext {
+    fn value(&self) -> ValueId {
+        self.value
+    }
+
+    fn associated_data(&self) -> Vec<u8> {
+        let kind: &[u8] = match self.part {
+            JobValueKind::Arguments => b"job arguments",
+            JobValueKind::Answer => b"job answer",
+            JobValueKind::DeadLetter => b"dead letter",
+        };
+        let parts: [&[u8]; 4] = [
+            &[FORMAT],
+            kind,
+            self.job.0.as_bytes(),
+            self.value.0.as_bytes(),
+        ];
+        length_prefixed(&parts)
+    }
+}
+
+/// The context of a value with which a server acts at Google for a user.
+#[derive(Clone, Copy)]
+pub struct GoogleContext<'a> {
+    pub server: ServerId,
+    pub user: &'a UserName,
+    pub kind: GoogleValueKind,
+    pub value: ValueId,
+}
+
+/// The kinds of sealed values of the Google flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoogleValueKind {
+    /// The arguments of the code exchange, between the facade and the worker.
+    Code,
+    Tokens,
+    /// The deployment's own Google credentials. They stay in memory and belong to no user.
+    Application,
+}
+
 impl SealContext for GoogleContext<'_> {
     fn value(&self) -> ValueId {
         self.value
@@ -179,29 +156,59 @@ impl SealContext for GoogleContext<'_> {
             GoogleValueKind::Tokens => b"google tokens",
             GoogleValueKind::Application => b"google application",
         };
-        let user = self.user.as_str().as_bytes();
-        length_prefixed(&[
+        let parts: [&[u8]; 5] = [
             &[FORMAT],
             kind,
             self.server.0.as_bytes(),
-            user,
+            self.user.as_str().as_bytes(),
             self.value.0.as_bytes(),
-        ])
+        ];
+        length_prefixed(&parts)
     }
 }
 
-impl SealContext for SecretContext<'_> {
+/// The context of a value of a grant, for one user or for all users of a server.
+#[derive(Clone, Copy)]
+pub struct GrantContext<'a> {
+    pub grant: &'a GrantId,
+    pub part: GrantValueKind,
+    pub value: ValueId,
+}
+
+/// The kinds of sealed values of a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantValueKind {
+    /// The access token as the value of its header.
+    Access,
+    /// The refresh token and the client that may use it.
+    Renewal,
+    /// The client of an authorization that has not begun.
+    Client,
+    /// The state of an authorization that has begun.
+    Begun,
+    /// The authorization code from the browser.
+    Code,
+}
+
+impl SealContext for GrantContext<'_> {
     fn value(&self) -> ValueId {
         self.value
     }
 
     fn associated_data(&self) -> Vec<u8> {
-        let parts: [&[u8]; 6] = [
+        let kind: &[u8] = match self.part {
+            GrantValueKind::Access => b"grant access",
+            GrantValueKind::Renewal => b"grant renewal",
+            GrantValueKind::Client => b"grant client",
+            GrantValueKind::Begun => b"grant begun",
+            GrantValueKind::Code => b"grant code",
+        };
+        let user = self.grant.user.as_ref().map_or("", UserName::as_str);
+        let parts: [&[u8]; 5] = [
             &[FORMAT],
-            b"secret",
-            self.server.0.as_bytes(),
-            self.user.as_str().as_bytes(),
-            self.name.as_str().as_bytes(),
+            kind,
+            self.grant.server.0.as_bytes(),
+            user.as_bytes(),
             self.value.0.as_bytes(),
         ];
         length_prefixed(&parts)

@@ -1,31 +1,46 @@
-//! What the original has sealed: AES-256-GCM under SHA-256 of its SECRETS_KEY, as `hex(iv):hex(tag):hex(ciphertext)`.
+//! Secrets of the predecessor: AES-256-GCM under the SHA-256 of its `SECRETS_KEY`, written as
+//! `hex(iv):hex(tag):hex(ciphertext)` without associated data.
 //!
-//! Opened once, when it is taken over; nothing is sealed like that.
+//! The import opens these values once. The program seals nothing in this format.
 
 use aes_gcm::Aes256Gcm;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::seal::{Plaintext, SealError, SecretsKey, cipher, decrypt};
+use super::keyring::SecretsKey;
+use super::seal::{Plaintext, SealError, cipher, decrypt};
 
+/// The predecessor's key.
 pub struct PredecessorKey(Aes256Gcm);
 
 impl PredecessorKey {
+    /// Derives the key.
+    ///
+    /// # Errors
+    /// [`SealError::Key`] if the cipher refuses the key.
     pub fn new(key: &SecretsKey) -> Result<Self, SealError> {
         let digest = Zeroizing::new(<[u8; 32]>::from(Sha256::digest(key.0.as_bytes())));
         cipher(&*digest).map(Self)
     }
 
+    /// Opens a value of the predecessor.
+    ///
+    /// # Errors
+    /// [`SealError::Damaged`] if the text has another format or another key sealed it.
     pub fn open(&self, sealed: &str) -> Result<Plaintext, SealError> {
-        let mut parts = sealed
+        let parts: Vec<Vec<u8>> = sealed
             .split(':')
-            .map(|part| hex::decode(part).map_err(|_| SealError::Damaged));
-        let mut part = || parts.next().unwrap_or(Err(SealError::Damaged));
-        let (iv, tag, text) = (part()?, part()?, part()?);
-        if parts.next().is_some() || tag.len() != 16 {
+            .map(hex::decode)
+            .collect::<Result<_, _>>()
+            .map_err(|_| SealError::Damaged)?;
+        let [iv, tag, ciphertext] = &parts[..] else {
+            return Err(SealError::Damaged);
+        };
+        if tag.len() != 16 {
             return Err(SealError::Damaged);
         }
-        decrypt(&self.0, &iv, &[text, tag].concat(), &[]).map(Plaintext)
+        let ciphertext_and_tag = [&ciphertext[..], tag].concat();
+        decrypt(&self.0, iv, &ciphertext_and_tag, &[]).map(Plaintext)
     }
 }
 
@@ -41,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_originals_own_value_opens() {
+    fn a_value_of_the_predecessor_opens() {
         assert_eq!(
             key("secret").open(SEALED).expect("opened").expose(),
             Ok("ghp_test")
@@ -49,10 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_does() {
+    fn every_other_text_is_damaged() {
         assert_eq!(key("secret ").open(SEALED).err(), Some(SealError::Damaged));
         let short_tag = SEALED.replacen("c85e1392ad5356a43f59a8f276f475a3", "c85e1392", 1);
-        for wrong in [
+        for malformed in [
             "",
             "::",
             "plain text",
@@ -62,9 +77,9 @@ mod tests {
             &short_tag,
         ] {
             assert_eq!(
-                key("secret").open(wrong).err(),
+                key("secret").open(malformed).err(),
                 Some(SealError::Damaged),
-                "{wrong}"
+                "{malformed}"
             );
         }
     }

@@ -19,82 +19,87 @@ use crate::ports::bus::Target;
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
-/// How long each thing is waited for.
-const LIMIT: Duration = Duration::from_secs(1);
+/// The longest wait of `/readyz` for the store and for each worker.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
+    /// The position of this process in the event log.
     #[schema(value_type = u64)]
     position: Position,
 }
 
-/// The process is up.
-#[utoipa::path(get, operation_id = "healthz", path = "/healthz", tag = "health", security(()), responses((status = 200, description = "Done", body = Success<EmptyBody>)))]
+/// Report that the process runs.
+#[utoipa::path(
+    get, operation_id = "healthz", path = "/healthz", tag = "health", security(()),
+    responses((status = 200, description = "The process runs", body = Success<EmptyBody>))
+)]
 pub async fn healthz() -> Result<Response, ApiError> {
     success(EmptyBody {})
 }
 
-/// Bus, store and a worker can be reached; otherwise what is missing.
-#[utoipa::path(get, operation_id = "readyz", path = "/readyz", tag = "health", security(()),
-    responses((status = 200, description = "Done", body = Success<Ready>), (status = 503, description = "Something is missing; `error` says what", body = ErrorBody)))]
-pub async fn readyz(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    if facade.leaving.load(Ordering::Relaxed) {
+/// Report whether the bus, the store and a worker answer.
+#[utoipa::path(
+    get, operation_id = "readyz", path = "/readyz", tag = "health", security(()),
+    responses(
+        (status = 200, description = "The process is ready", body = Success<Ready>),
+        (status = 503, description = "`error` names all missing parts", body = ErrorBody),
+    )
+)]
+pub async fn readyz(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+    if state.is_draining() {
         return Err(Failure::unavailable("Not ready: this process is draining").into());
     }
     let mut missing = Vec::new();
-    if !matches!(
-        tokio::time::timeout(LIMIT, facade.projection.log().head()).await,
-        Ok(Ok(_))
-    ) {
+    let head = tokio::time::timeout(PROBE_LIMIT, state.projection().log().head()).await;
+    if !matches!(head, Ok(Ok(_))) {
         missing.push("the store does not answer".to_owned());
     }
-    if let Some(unreadable) = facade.projection.halted() {
-        missing.push(unreadable.to_string());
+    if let Some(error) = state.projection().halted() {
+        missing.push(error.to_string());
     }
-    // A worker subscribes to the area of servers last, so its other areas are ready too.
-    let question = ReadServerLogs { servers: vec![] };
-    let target = Target::AnyWorker(Area::Servers);
-    if let Err(failure) = facade.commands.send_to(target, &question, LIMIT).await {
+    if let Err(failure) = probe_worker(&state).await {
         missing.push(format!("no worker answers ({failure})"));
     }
     if missing.is_empty() {
         return success(Ready {
-            position: facade.projection.position(),
+            position: state.projection().position(),
         });
     }
     Err(Failure::unavailable(format!("Not ready: {}", missing.join("; "))).into())
 }
 
-/// Figures in the Prometheus text format.
-#[utoipa::path(get, operation_id = "metrics", path = "/metrics", tag = "health", responses((status = 200, description = "Done", body = String, content_type = "application/openmetrics-text")))]
-pub async fn metrics(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    facade
-        .metrics
-        .log_position
-        .set(facade.projection.position().0);
-    let (waiting, running) = (
-        facade.projection.catalog().jobs.waiting(),
-        facade.projection.catalog().jobs.running(),
-    );
-    facade.metrics.jobs_waiting.set(waiting as u64);
-    facade.metrics.jobs_running.set(running as u64);
-    facade
-        .metrics
-        .jobs_on_bus
-        .set(facade.bus.pending_jobs().await as u64);
-    facade
-        .metrics
+/// Asks one worker. A worker subscribes to the area of servers last, so its other areas are ready
+/// too.
+async fn probe_worker(state: &ApiState) -> Result<(), Failure> {
+    let target = Target::AnyWorker(Area::Servers);
+    let command = ReadServerLogs { servers: vec![] };
+    state.send_once(target, &command, PROBE_LIMIT).await?;
+    Ok(())
+}
+
+/// Read the metrics in the OpenMetrics text format.
+#[utoipa::path(
+    get, operation_id = "metrics", path = "/metrics", tag = "health",
+    responses((
+        status = 200, description = "The metrics of this process",
+        body = String, content_type = "application/openmetrics-text",
+    ))
+)]
+pub async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+    let metrics = state.metrics();
+    metrics.log_position.set(state.projection().position().0);
+    let waiting = state.catalog().jobs.waiting();
+    metrics.jobs_waiting.set(waiting as u64);
+    let running = state.catalog().jobs.running();
+    metrics.jobs_running.set(running as u64);
+    metrics.jobs_on_bus.set(state.pending_jobs().await as u64);
+    metrics
         .asks_refused
         .inner()
-        .store(facade.bus.refused_asks(), Ordering::Relaxed);
-    let text = facade.metrics.render().map_err(internal_error)?;
-    Ok((
-        [(
-            CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response())
+        .store(state.refused_asks(), Ordering::Relaxed);
+    let text = metrics.render().map_err(internal_error)?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, content_type)], text).into_response())
 }

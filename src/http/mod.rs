@@ -1,22 +1,25 @@
-//! The HTTP API: one file per resource. A handler parses, asks a worker or reads the catalogue, and
-//! replies; it decides nothing and touches nothing outside.
+//! The HTTP API of a facade, with one folder for each resource.
+//!
+//! A handler extracts the parts of a request, sends one command or reads the catalog, and responds.
+//! It decides nothing itself.
 
-pub mod dead_letters;
+mod dead_letters;
 mod events;
-pub mod extract;
+mod extract;
 mod google;
 mod health;
 mod jobs;
 mod keys;
 pub mod listener;
-pub mod middleware;
+mod middleware;
 mod oauth;
-pub mod openapi;
+mod openapi;
 mod packages;
-pub mod respond;
+mod page_limit;
+mod respond;
 mod secrets;
 mod servers;
-pub mod state;
+mod state;
 mod tools;
 
 use std::sync::Arc;
@@ -31,11 +34,11 @@ use self::respond::json::ApiError;
 pub use self::state::{ApiDeps, ApiState};
 use crate::core::failure::{Code, Failure};
 
-/// All routes, and what they say about themselves.
+/// Returns all routes with their descriptions.
 fn routes() -> OpenApiRouter<Arc<ApiState>> {
-    OpenApiRouter::with_openapi(openapi::about())
-        .routes(routes!(tools::list))
-        .routes(routes!(tools::call))
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(tools::list::list))
+        .routes(routes!(tools::call::call))
         .routes(routes!(servers::list, servers::register))
         .routes(routes!(servers::get, servers::update, servers::delete))
         .routes(routes!(servers::enable))
@@ -46,12 +49,12 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(self::oauth::browser_flow::callback))
         .routes(routes!(self::oauth::browser_flow::document))
         .routes(routes!(packages::list))
-        .routes(routes!(packages::install))
+        .routes(routes!(packages::install::install))
         .routes(routes!(packages::by_name))
         .routes(routes!(packages::by_id))
         .routes(routes!(packages::updates))
-        .routes(routes!(self::packages::upgrade_all::upgrade_all))
-        .routes(routes!(packages::upgrade))
+        .routes(routes!(packages::upgrade_all::upgrade_all))
+        .routes(routes!(packages::install::upgrade))
         .routes(routes!(packages::enable))
         .routes(routes!(packages::disable))
         .routes(routes!(packages::delete))
@@ -66,48 +69,51 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(self::google::browser_flow::callback))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::retry))
-        .routes(routes!(dead_letters::drop_letter))
+        .routes(routes!(dead_letters::discard))
         .routes(routes!(events::read_events))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
 }
 
-fn no_such_route() -> ApiError {
-    ApiError(Failure::new(
-        Code::RouteNotFound,
-        "There is no such route; GET /docs shows which there are",
-    ))
-}
-
-/// What a process answers that is only a worker: how it is.
-pub fn health_router(facade: Arc<ApiState>) -> Router {
+/// Returns the routes of a process that is only a worker: health and metrics.
+pub fn health_router(state: Arc<ApiState>) -> Router {
     let (health, _) = OpenApiRouter::new()
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .split_for_parts();
-    behind_the_door(health, facade)
+    with_middleware(health, state)
 }
 
-/// The whole API behind its door.
-pub fn router(facade: Arc<ApiState>) -> Router {
-    let (api, about) = routes().split_for_parts();
-    behind_the_door(api.merge(openapi::page(openapi::complete(about))), facade)
+/// Returns the whole API with its middleware.
+pub fn router(state: Arc<ApiState>) -> Router {
+    let (api, description) = routes().split_for_parts();
+    let docs = openapi::docs_router(openapi::complete(description));
+    with_middleware(api.merge(docs), state)
 }
 
-fn behind_the_door(routes: Router<Arc<ApiState>>, facade: Arc<ApiState>) -> Router {
+fn with_middleware(routes: Router<Arc<ApiState>>, state: Arc<ApiState>) -> Router {
     routes
-        .fallback(async || no_such_route())
-        .method_not_allowed_fallback(async || {
-            ApiError(Failure::new(
-                Code::MethodNotAllowed,
-                "The route exists, but not with this method; see GET /docs",
-            ))
-        })
+        .fallback(async || route_not_found())
+        .method_not_allowed_fallback(async || method_not_allowed())
         .layer(from_fn_with_state(
-            facade.clone(),
-            self::middleware::auth::authenticate_request,
+            state.clone(),
+            self::middleware::handle_request,
         ))
-        .with_state(facade)
+        .with_state(state)
+}
+
+fn route_not_found() -> ApiError {
+    ApiError(Failure::new(
+        Code::RouteNotFound,
+        "No route has this path; GET /docs lists all routes",
+    ))
+}
+
+fn method_not_allowed() -> ApiError {
+    ApiError(Failure::new(
+        Code::MethodNotAllowed,
+        "The route does not have this method; GET /docs lists all routes",
+    ))
 }

@@ -1,4 +1,6 @@
-//! `/openapi.json`, made from the handlers themselves, and a page to read it and try calls from.
+//! `/openapi.json`, built from the handlers, and `/docs`, a page to read it and to try calls.
+//!
+//! A handler describes its own responses. [`complete`] adds the responses that many routes share.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -6,131 +8,251 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 use utoipa::openapi::header::Header;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Content, HttpMethod, Ref, RefOr, Response as ResponseSpec, ResponseBuilder};
 use utoipa_swagger_ui::SwaggerUi;
+
+use super::respond::html::forbid_frames;
+use crate::views::failure::ErrorBody;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "MCP API", description = "Any number of MCP servers behind one HTTP API, for any number of users."),
+    info(
+        title = "MCP API",
+        description = "Many MCP servers behind one HTTP API, for many users.",
+    ),
+    components(schemas(ErrorBody)),
     tags(
         (name = "tools", description = "List and call tools"),
         (name = "servers", description = "Register and run MCP servers"),
         (name = "packages", description = "Install MCP servers from npm and PyPI"),
-        (name = "secrets", description = "Secrets of users, sealed"),
-        (name = "keys", description = "Which keys lie around what is sealed"),
-        (name = "google", description = "Access to Google, given by users in their browsers"),
-        (name = "events", description = "What has happened"),
-        (name = "health", description = "How the process is"),
+        (name = "secrets", description = "Store the secrets of users, encrypted"),
+        (name = "keys", description = "Count and rotate the deployment keys"),
+        (name = "jobs", description = "Read and cancel jobs, and handle dead letters"),
+        (name = "google", description = "Sign-in of users to Google"),
+        (name = "oauth", description = "Access of users to servers behind a URL"),
+        (name = "events", description = "Read the event log"),
+        (name = "health", description = "Health and metrics of the process"),
     )
 )]
-struct About;
+struct Base;
 
-/// What stands above the routes.
-pub fn about() -> utoipa::openapi::OpenApi {
-    let mut about = About::openapi();
+/// Returns the description without routes.
+pub fn base() -> utoipa::openapi::OpenApi {
+    let mut description = Base::openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("ADMIN_TOKEN, where it is set"))
+        .description(Some("ADMIN_TOKEN, if it is set"))
         .build();
-    about
+    description
         .components
         .get_or_insert_default()
         .add_security_scheme("admin_token", SecurityScheme::Http(bearer));
-    about.security = Some(vec![
+    description.security = Some(vec![
         SecurityRequirement::default(),
         SecurityRequirement::new("admin_token", [""; 0]),
     ]);
-    about
+    description
 }
 
-/// The whole description, for `/openapi.json` and `schemas/openapi.json`.
+/// Returns the whole description, for `/openapi.json` and `schemas/openapi.json`.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     complete(super::routes().into_openapi())
 }
 
-/// Adds what every route may answer, and the header that every answer has.
-pub fn complete(mut about: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    for (path, item) in &mut about.paths.paths {
+/// Adds the responses that many routes share, and the header of every answer.
+pub fn complete(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    for (path, item) in &mut description.paths.paths {
+        // A probe passes no middleware.
         if path == "/healthz" || path == "/readyz" {
             continue;
         }
         let operations = [
-            &mut item.get,
-            &mut item.post,
-            &mut item.put,
-            &mut item.delete,
+            (HttpMethod::Get, &mut item.get),
+            (HttpMethod::Post, &mut item.post),
+            (HttpMethod::Put, &mut item.put),
+            (HttpMethod::Delete, &mut item.delete),
         ];
-        for operation in operations.into_iter().flatten() {
-            let body = operation.request_body.is_some();
-            // What anybody may open asks for no token.
-            let open = operation
-                .security
-                .as_ref()
-                .is_some_and(|needed| *needed == [SecurityRequirement::default()]);
-            let errors = EVERYWHERE
-                .iter()
-                .filter(|(status, _)| !open || *status != "401")
-                .chain(WITH_A_BODY.iter().filter(|_| body));
-            for (status, what) in errors {
-                let response = operation.responses.responses.entry((*status).into());
-                response.or_insert_with(|| error(what).into());
-            }
-            for response in operation.responses.responses.values_mut() {
-                if let RefOr::T(response) = response {
-                    response
-                        .headers
-                        .insert("Log-Position".into(), log_position().into());
-                }
+        for (method, operation) in operations {
+            if let Some(operation) = operation {
+                complete_operation(path, &method, operation);
             }
         }
     }
-    about
+    description
 }
 
-const EVERYWHERE: [(&str, &str); 4] = [
-    (
-        "401",
-        "ADMIN_TOKEN is set, and the request does not bring it",
-    ),
-    (
-        "403",
-        "No token is set, and the Host or Origin is a foreign one",
-    ),
-    ("500", "A bug of mcp-api; its log says more"),
-    (
-        "503",
-        "Not possible right now, and nothing was begun; see `Retry-After`",
-    ),
+/// A response that many routes share.
+struct SharedResponse {
+    status: &'static str,
+    description: &'static str,
+}
+
+const INVALID: SharedResponse = SharedResponse {
+    status: "400",
+    description: "The request is invalid; `error` names the field and the remedy",
+};
+const UNAUTHENTICATED: SharedResponse = SharedResponse {
+    status: "401",
+    description: "ADMIN_TOKEN is set, and the request does not have it",
+};
+const FORBIDDEN: SharedResponse = SharedResponse {
+    status: "403",
+    description: "No token is set, and the Host, the Origin or the site of the request is foreign",
+};
+const KEY_CONFLICT: SharedResponse = SharedResponse {
+    status: "409",
+    description: "Another request used the Idempotency-Key with another body",
+};
+const PAYLOAD_TOO_LARGE: SharedResponse = SharedResponse {
+    status: "413",
+    description: "The body is larger than PAYLOAD_LIMIT",
+};
+const UNSUPPORTED_MEDIA_TYPE: SharedResponse = SharedResponse {
+    status: "415",
+    description: "The body is not `application/json`",
+};
+const TOO_MANY_JOBS: SharedResponse = SharedResponse {
+    status: "429",
+    description: "The user has too many waiting jobs (MAX_WAITING_JOBS)",
+};
+const INTERNAL: SharedResponse = SharedResponse {
+    status: "500",
+    description: "A bug of mcp-api; its log has the cause",
+};
+const OUTCOME_UNKNOWN: SharedResponse = SharedResponse {
+    status: "502",
+    description: "The worker was lost, and it may have done the work; see `mayHaveRun`",
+};
+const UNAVAILABLE: SharedResponse = SharedResponse {
+    status: "503",
+    description: "The program cannot do this now and has started nothing; see `Retry-After`",
+};
+const TIMEOUT: SharedResponse = SharedResponse {
+    status: "504",
+    description: "No worker answered in time; see `mayHaveRun`",
+};
+
+/// The GET routes that send a command to a worker. Every other GET route reads the catalog.
+const GET_COMMANDS: [&str; 10] = [
+    "authorize_oauth",
+    "check_packages",
+    "count_keys",
+    "get_job",
+    "get_package",
+    "get_packages_by_name",
+    "google_callback",
+    "list_packages",
+    "login_google",
+    "oauth_callback",
 ];
-const WITH_A_BODY: [(&str, &str); 2] = [
-    ("413", "The body is larger than PAYLOAD_LIMIT"),
-    ("415", "The body is not `application/json`"),
+/// The routes whose failures are pages, because a person reads them in a browser.
+const PAGES: [&str; 4] = [
+    "authorize_oauth",
+    "google_callback",
+    "login_google",
+    "oauth_callback",
 ];
 
-fn error(what: &str) -> ResponseBuilder {
+fn complete_operation(path: &str, method: &HttpMethod, operation: &mut Operation) {
+    let id = operation.operation_id.clone().unwrap_or_default();
+    for shared in shared_responses(path, method, &id, operation) {
+        let response = operation
+            .responses
+            .responses
+            .entry(shared.status.to_owned());
+        response.or_insert_with(|| json_error(shared.description).into());
+    }
+    let is_page = PAGES.contains(&id.as_str());
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        if is_page && status.starts_with(['4', '5']) {
+            add_page_content(response);
+        }
+        response
+            .headers
+            .insert("Log-Position".into(), log_position().into());
+    }
+}
+
+fn shared_responses(
+    path: &str,
+    method: &HttpMethod,
+    id: &str,
+    operation: &Operation,
+) -> Vec<SharedResponse> {
+    let mut shared = vec![INVALID, FORBIDDEN, INTERNAL, UNAVAILABLE];
+    if !is_public(operation) {
+        shared.push(UNAUTHENTICATED);
+    }
+    if operation.request_body.is_some() {
+        shared.extend([PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE]);
+    }
+    if has_header(operation, "Idempotency-Key") {
+        shared.push(KEY_CONFLICT);
+    }
+    if has_header(operation, "Prefer") && !path.starts_with("/keys") {
+        shared.push(TOO_MANY_JOBS);
+    }
+    if *method != HttpMethod::Get || GET_COMMANDS.contains(&id) {
+        shared.extend([OUTCOME_UNKNOWN, TIMEOUT]);
+    }
+    shared
+}
+
+fn is_public(operation: &Operation) -> bool {
+    operation
+        .security
+        .as_ref()
+        .is_some_and(|requirements| *requirements == [SecurityRequirement::default()])
+}
+
+fn has_header(operation: &Operation, name: &str) -> bool {
+    operation
+        .parameters
+        .iter()
+        .flatten()
+        .any(|parameter| matches!(parameter, RefOr::T(header) if header.name == name))
+}
+
+fn json_error(description: &str) -> ResponseBuilder {
     let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
     ResponseBuilder::new()
-        .description(what)
+        .description(description)
         .content("application/json", body)
+}
+
+fn add_page_content(response: &mut ResponseSpec) {
+    let page = Content::new(Some(Object::with_type(Type::String)));
+    response.content.insert("text/html".into(), page.into());
 }
 
 fn log_position() -> Header {
     let mut header = Header::new(Object::with_type(Type::Integer));
     header.description = Some(
-        "How far this answer has read the log; sent back, the answer will have seen as much".into(),
+        "The position up to which this answer has read the event log. A request that sends it \
+         back gets an answer that has read at least as much."
+            .into(),
     );
     header
 }
 
-/// The page, from files in the binary: it needs no network.
-pub fn page<S: Clone + Send + Sync + 'static>(about: utoipa::openapi::OpenApi) -> Router<S> {
-    let page: Router<S> = SwaggerUi::new("/docs").url("/openapi.json", about).into();
-    page.layer(map_response(async |response: Response| {
-        match response.status() {
-            StatusCode::NOT_FOUND => super::no_such_route().into_response(),
-            _ => response,
+/// Returns the documentation page. Its files are part of the program, so it needs no network.
+pub fn docs_router<S: Clone + Send + Sync + 'static>(
+    description: utoipa::openapi::OpenApi,
+) -> Router<S> {
+    let docs: Router<S> = SwaggerUi::new("/docs")
+        .url("/openapi.json", description)
+        .into();
+    docs.layer(map_response(async |mut response: Response| {
+        if response.status() == StatusCode::NOT_FOUND {
+            return super::route_not_found().into_response();
         }
+        forbid_frames(&mut response);
+        response
     }))
 }

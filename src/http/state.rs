@@ -1,60 +1,66 @@
-//! What handlers work with: the catalogue to read, the bus to ask, the sealer for what comes in.
+//! The services that handlers share: they read the catalog, send commands and seal values.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::Guard;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
-use super::events::EventBroadcaster;
-use super::tools::ToolListCache;
-use crate::cluster::command_client::{CommandClient, CommandRequest};
+use super::events::broadcaster::EventBroadcaster;
+use super::page_limit::{PageLimit, PagePermit};
+use super::tools::cache::ToolListCache;
+use crate::cluster::command_client::{CommandClient, CommandRequest, CommandResponse};
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Access, Limits};
+use crate::core::catalog::Catalog;
+use crate::core::catalog::server::Server;
 use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::Failure;
-use crate::core::ids::{CommandId, ServerId};
+use crate::core::ids::{CommandId, Digest, ServerId};
+use crate::core::model::grant::GrantId;
 use crate::core::model::package::PackageDirs;
+use crate::core::model::remote::SealedValue;
 use crate::core::names::ServerName;
+use crate::crypto::context::SealContext;
 use crate::crypto::seal::Sealer;
 use crate::eventlog::history::CatalogHistory;
 use crate::eventlog::projection::Projection;
 use crate::jobs::client::JobClient;
-use crate::ports::bus::Bus;
+use crate::ports::bus::{Bus, Target};
 use crate::telemetry::error::internal_error;
 use crate::telemetry::metrics::Metrics;
 
-/// How long this process may take to read what a worker has just written.
-const CATCH_UP: Duration = Duration::from_secs(2);
+/// The longest time that the projection gets to read a change that a worker has just committed.
+const PROJECTION_LIMIT: Duration = Duration::from_secs(2);
 
+/// The shared state of all handlers.
 pub struct ApiState {
-    pub projection: Arc<Projection>,
-    pub bus: Arc<dyn Bus>,
-    pub commands: CommandClient,
-    pub sealer: Sealer,
-    pub job_client: JobClient,
-    pub access: Access,
-    pub limits: Limits,
-    /// Where packages lie, to be shown.
-    pub folders: PackageDirs,
-    pub metrics: Arc<Metrics>,
-    pub registry: Arc<WorkerRegistry>,
-    pub tools: ToolListCache,
-    /// The end of the log, for those who listen.
-    pub events: EventBroadcaster,
-    pub past: CatalogHistory,
-    /// Cancelled when the process is to end: streams end with it.
-    pub ending: CancellationToken,
-    /// It will end in a moment.
-    pub leaving: AtomicBool,
-    /// The requests that have no answer yet.
-    pub requests: TaskTracker,
+    projection: Arc<Projection>,
+    bus: Arc<dyn Bus>,
+    commands: CommandClient,
+    sealer: Sealer,
+    job_client: JobClient,
+    access: Access,
+    limits: Limits,
+    package_dirs: PackageDirs,
+    metrics: Arc<Metrics>,
+    registry: Arc<WorkerRegistry>,
+    tool_list: ToolListCache,
+    events: EventBroadcaster,
+    history: CatalogHistory,
+    page_limit: PageLimit,
+    shutdown: CancellationToken,
+    draining: AtomicBool,
+    requests: TaskTracker,
 }
 
-/// What the composition root hands to the facade.
+/// The services that the composition root passes to the facade.
 pub struct ApiDeps {
     pub projection: Arc<Projection>,
     pub bus: Arc<dyn Bus>,
@@ -70,102 +76,241 @@ pub struct ApiDeps {
 }
 
 impl ApiState {
-    pub fn new(parts: ApiDeps) -> Arc<Self> {
-        let ApiDeps {
-            projection,
-            bus,
-            registry,
-            sealer,
-            job_client,
-            access,
-            limits,
-            folders,
-            metrics,
-            ending,
-            requests,
-        } = parts;
-        let commands = CommandClient::new(bus.clone(), projection.clone(), registry.clone());
-        let events = EventBroadcaster::start(projection.clone(), metrics.clone(), ending.clone());
+    /// Creates the state and starts the task that broadcasts new events.
+    pub fn new(deps: ApiDeps) -> Arc<Self> {
+        let commands = CommandClient::new(
+            deps.bus.clone(),
+            deps.projection.clone(),
+            deps.registry.clone(),
+        );
+        let events = EventBroadcaster::start(
+            deps.projection.clone(),
+            deps.metrics.clone(),
+            deps.ending.clone(),
+        );
         Arc::new(Self {
-            projection,
-            bus,
+            projection: deps.projection,
+            bus: deps.bus,
             commands,
-            sealer,
-            job_client,
-            access,
-            limits,
-            folders,
-            metrics,
-            registry,
-            tools: ToolListCache::default(),
+            sealer: deps.sealer,
+            job_client: deps.job_client,
+            access: deps.access,
+            limits: deps.limits,
+            package_dirs: deps.folders,
+            metrics: deps.metrics,
+            registry: deps.registry,
+            tool_list: ToolListCache::default(),
             events,
-            past: CatalogHistory::default(),
-            ending,
-            leaving: AtomicBool::new(false),
-            requests,
+            history: CatalogHistory::default(),
+            page_limit: PageLimit::default(),
+            shutdown: deps.ending,
+            draining: AtomicBool::new(false),
+            requests: deps.requests,
         })
     }
 
-    /// From now on `/readyz` sends requests elsewhere.
-    pub fn start_draining(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+    pub fn projection(&self) -> &Arc<Projection> {
+        &self.projection
     }
 
-    /// Asks any worker to carry out a command.
+    /// Returns the current catalog. Do not hold the guard across an await.
+    pub fn catalog(&self) -> Guard<Arc<Catalog>> {
+        self.projection.catalog()
+    }
+
+    pub fn history(&self) -> &CatalogHistory {
+        &self.history
+    }
+
+    pub fn events(&self) -> &EventBroadcaster {
+        &self.events
+    }
+
+    pub fn registry(&self) -> &WorkerRegistry {
+        &self.registry
+    }
+
+    pub fn job_client(&self) -> &JobClient {
+        &self.job_client
+    }
+
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    pub fn package_dirs(&self) -> &PackageDirs {
+        &self.package_dirs
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    pub fn tool_list(&self) -> &ToolListCache {
+        &self.tool_list
+    }
+
+    /// Returns the largest request body in bytes (`PAYLOAD_LIMIT`).
+    pub fn payload_limit(&self) -> usize {
+        self.limits.payload
+    }
+
+    /// Returns the token that is cancelled when the process stops. Open streams then end.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// Makes `/readyz` report that this process is draining.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request until the returned token is dropped. A drain waits for these requests.
+    pub fn track_request(&self) -> TaskTrackerToken {
+        self.requests.token()
+    }
+
+    /// Returns a permit for the command of a browser page.
+    ///
+    /// # Errors
+    /// `unavailable` if too many pages of this grant, or of all grants, wait for workers.
+    pub fn page_permit(&self, grant: &GrantId) -> Result<PagePermit<'_>, Failure> {
+        self.page_limit.acquire(grant)
+    }
+
+    /// Returns the number of jobs that producers published and the log does not hold yet.
+    pub async fn pending_jobs(&self) -> usize {
+        self.bus.pending_jobs().await
+    }
+
+    /// Returns the number of asks that this process has refused on the bus.
+    pub fn refused_asks(&self) -> u64 {
+        self.bus.refused_asks()
+    }
+
+    /// Returns a registered server.
+    ///
+    /// # Errors
+    /// `server_not_found`.
+    pub fn find_server(&self, name: &ServerName) -> Result<Arc<Server>, Failure> {
+        self.catalog()
+            .server(name.as_str())
+            .cloned()
+            .ok_or_else(|| Failure::server_not_found(name))
+    }
+
+    /// Seals a value for a command. Only a worker can open it.
+    ///
+    /// # Errors
+    /// `internal` if the key cannot be used.
+    pub fn seal(&self, context: impl SealContext, plain: &str) -> Result<SealedValue, Failure> {
+        seal_value(&self.sealer, context, plain)
+    }
+
+    /// Returns a keyed digest of these parts.
+    ///
+    /// # Errors
+    /// `internal` if the key cannot be used.
+    pub fn digest(&self, purpose: &str, parts: &[&[u8]]) -> Result<Digest, Failure> {
+        self.sealer.digest(purpose, parts).map_err(internal_error)
+    }
+
+    /// Sends a command to any worker.
     pub async fn send_command<C: Command>(
         &self,
         command: &C,
-        time: Duration,
+        limit: Duration,
     ) -> Result<C::Answer, Failure> {
-        self.send_to(None, command, time).await
+        self.send_to_server(None, command, limit).await
     }
 
-    /// Asks the worker that runs the server, where one does and it alone may, to carry out a command.
+    /// Sends a command to the owner of a server. A server without an owner gets any worker.
     pub async fn send_to_owner<C: Command>(
         &self,
         server: &ServerName,
         command: &C,
-        time: Duration,
+        limit: Duration,
     ) -> Result<C::Answer, Failure> {
-        let held = self
-            .projection
+        let owned = self
             .catalog()
             .server(server.as_str())
             .and_then(|server| server.exclusive_id());
-        self.send_to(held, command, time).await
+        self.send_to_server(owned, command, limit).await
     }
 
-    async fn send_to<C: Command>(
+    /// Sends a command to exactly this target, without a retry.
+    pub async fn send_once<C: Command>(
+        &self,
+        target: Target,
+        command: &C,
+        limit: Duration,
+    ) -> Result<C::Answer, Failure> {
+        self.commands.send_to(target, command, limit).await
+    }
+
+    /// Sends a request whose body is encoded already.
+    pub async fn send_request(&self, request: CommandRequest) -> Result<CommandResponse, Failure> {
+        self.commands.send(request).await
+    }
+
+    async fn send_to_server<C: Command>(
         &self,
         server: Option<ServerId>,
         command: &C,
-        time: Duration,
+        limit: Duration,
     ) -> Result<C::Answer, Failure> {
-        let body = Bytes::from(serde_json::to_vec(command).map_err(internal_error)?);
-        let (area, command) = (C::AREA, C::NAME);
-        let question = CommandRequest {
-            area,
+        let body = serde_json::to_vec(command).map_err(internal_error)?;
+        let request = CommandRequest {
+            area: C::AREA,
             server,
-            command,
+            command: C::NAME,
             call: None,
-            body,
+            body: Bytes::from(body),
             traceparent: None,
-            time,
+            time: limit,
         };
-        let answered = self.commands.send(question).await?;
-        // Whoever has changed something sees it here at once.
-        if C::DELIVERY == DeliveryMode::Change
-            && !self.projection.wait_for(answered.position, CATCH_UP).await
-        {
-            let behind =
-                "The change was made, but this process cannot read it yet; look again in a moment";
-            return Err(Failure::unavailable(behind).maybe_run());
+        let response = self.commands.send(request).await?;
+        if C::DELIVERY == DeliveryMode::Change {
+            // The caller must see the change in the next request to this process.
+            let position = response.position;
+            if !self.projection.wait_for(position, PROJECTION_LIMIT).await {
+                return Err(Failure::unavailable(
+                    "The change was made, but this process cannot read it yet; \
+                     read it again in a moment",
+                )
+                .maybe_run());
+            }
         }
-        serde_json::from_slice(&answered.body).map_err(internal_error)
+        serde_json::from_slice(&response.body).map_err(internal_error)
     }
 }
 
-/// A fresh command id: ordered by time, so that indexes stay small.
+/// Seals a value and encodes it for a command.
+///
+/// # Errors
+/// `internal` if the key cannot be used.
+pub fn seal_value(
+    sealer: &Sealer,
+    context: impl SealContext,
+    plain: &str,
+) -> Result<SealedValue, Failure> {
+    let value = context.value();
+    let sealed = sealer.seal(context, plain).map_err(internal_error)?;
+    Ok(SealedValue {
+        value,
+        sealed: BASE64_STANDARD.encode(&sealed.0),
+    })
+}
+
+/// Returns a new command id. Ids grow with time, so that the indexes of the stores stay small.
 pub fn new_command_id() -> CommandId {
     CommandId(Uuid::now_v7())
 }

@@ -12,7 +12,7 @@ use crate::core::model::remote::{
     HIDDEN, HeaderValue, ReconnectionOptions, Remote, is_credential_header,
 };
 use crate::core::model::server::{ConnectionStatus, LogLine, Replicas, ServerStatus, Transport};
-use crate::core::model::tool::Tool;
+use crate::core::model::tool::{Tool, Tools};
 use crate::core::names::{SecretName, ServerName};
 
 /// A server: its configuration and its current status.
@@ -74,6 +74,8 @@ pub struct ServerView {
 pub struct LiveDetails {
     pub logs: Vec<LogLine>,
     pub session_id: Option<String>,
+    /// The live tool list, while the event log has an older one.
+    pub tools: Option<Tools>,
 }
 
 impl ServerView {
@@ -89,6 +91,9 @@ impl ServerView {
         view.logs = Some(details.logs);
         if server.remote().is_some() {
             view.session_id = details.session_id;
+        }
+        if let Some(tools) = details.tools {
+            view.tools_list = tools.tools;
         }
         view
     }

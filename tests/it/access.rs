@@ -1,4 +1,4 @@
-//! Who may come in, what may be sent, and how the program refuses to start.
+//! Authentication, the Host check, invalid requests, and refused starts.
 
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -18,7 +18,7 @@ async fn with(app: &App, method: Method, path: &str, headers: &[(&str, &str)]) -
 }
 
 #[tokio::test]
-async fn with_a_token_every_request_needs_the_token() {
+async fn a_deployment_with_a_token_refuses_every_request_without_it() {
     let app = App::start_with(&[
         ("ADMIN_TOKEN", TOKEN),
         ("HOST", "0.0.0.0"),
@@ -66,7 +66,7 @@ async fn with_a_token_every_request_needs_the_token() {
     app.post("/secrets/set", json!({}))
         .await
         .fails(401, "unauthenticated");
-    // Whoever has the token may use any name for this API.
+    // A request with the token can use any name for this API.
     let named = [
         ("authorization", "Bearer a-token-of-many-characters"),
         ("host", "elsewhere.example"),
@@ -75,7 +75,7 @@ async fn with_a_token_every_request_needs_the_token() {
 }
 
 #[tokio::test]
-async fn without_a_token_a_foreign_page_is_refused() {
+async fn a_deployment_without_a_token_refuses_foreign_hosts_and_origins() {
     let app = App::start_with(&[
         ("ALLOWED_HOSTS", "mcp.test, Other.Test"),
         ("PUBLIC_URL", "https://public.test/api"),
@@ -121,7 +121,7 @@ async fn without_a_token_a_foreign_page_is_refused() {
     ] {
         get("origin", origin).await.fails(403, "forbidden");
     }
-    // Probes come under whatever name the host has.
+    // Probes can use any name, because an orchestrator uses the address of the host.
     for path in ["/healthz", "/readyz"] {
         with(&app, Method::GET, path, &[("host", "10.0.0.7")])
             .await
@@ -131,12 +131,12 @@ async fn without_a_token_a_foreign_page_is_refused() {
     assert_eq!(
         (status, &body["code"]),
         (403, &json!("forbidden")),
-        "no name at all: {body}"
+        "without a Host header: {body}"
     );
 }
 
 #[tokio::test]
-async fn every_failure_has_the_envelope() {
+async fn every_failure_has_the_json_envelope() {
     let app = App::start_with(&[("PAYLOAD_LIMIT", "10kb")]);
     let post = |kind: &'static str, body: &'static str| {
         answer(
@@ -206,10 +206,10 @@ async fn every_failure_has_the_envelope() {
 }
 
 #[tokio::test]
-async fn a_body_above_the_limit_is_refused_however_it_comes() {
+async fn a_body_above_the_limit_is_refused_with_and_without_a_length() {
     let app = App::start_with(&[("PAYLOAD_LIMIT", "10kb")]);
     let head = "POST /mcp/tool/call HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
-    // Announced: refused before a byte of it has come.
+    // The program refuses an announced length before it reads a byte of the body.
     let (status, _, body) = app
         .raw(&format!("{head}Content-Length: 10241\r\n\r\n"))
         .await;
@@ -223,7 +223,7 @@ async fn a_body_above_the_limit_is_refused_however_it_comes() {
             .expect("a sentence")
             .contains("PAYLOAD_LIMIT")
     );
-    // In chunks, of which nobody knows how many there will be.
+    // A chunked body has no announced length.
     let chunk = format!("400\r\n{}\r\n", " ".repeat(1024));
     let (status, _, body) = app
         .raw(&format!(
@@ -232,7 +232,7 @@ async fn a_body_above_the_limit_is_refused_however_it_comes() {
         ))
         .await;
     assert_eq!((status, &body["code"]), (413, &json!("payload_too_large")));
-    // At the limit it passes.
+    // A body at the limit passes the limit; its content is invalid.
     let fits = format!("{{}}{}", " ".repeat(10238));
     let (status, _, body) = app
         .raw(&format!("{head}Content-Length: 10240\r\n\r\n{fits}"))
@@ -245,7 +245,7 @@ async fn a_body_above_the_limit_is_refused_however_it_comes() {
 }
 
 #[tokio::test]
-async fn answers_tell_a_position_that_may_be_asked_for() {
+async fn a_request_can_name_the_log_position_of_an_earlier_answer() {
     let app = App::start();
     let position = |headers: &HeaderMap| {
         headers["log-position"]
@@ -282,27 +282,27 @@ async fn answers_tell_a_position_that_may_be_asked_for() {
 }
 
 #[test]
-fn an_open_port_needs_a_token() {
+fn a_public_port_needs_a_token() {
     let dir = TempDir::new().expect("a folder");
     for host in ["0.0.0.0", "::"] {
-        let said = refused(dir.path(), &[("HOST", host)]);
+        let output = refused(dir.path(), &[("HOST", host)]);
         assert!(
             ["HOST", "ADMIN_TOKEN", "ALLOW_UNAUTHENTICATED"]
                 .iter()
-                .all(|name| said.contains(name)),
-            "{said}"
+                .all(|name| output.contains(name)),
+            "{output}"
         );
     }
 }
 
 #[tokio::test]
-async fn an_open_port_may_be_wanted() {
+async fn a_public_port_without_a_token_needs_allow_unauthenticated() {
     let app = App::start_with(&[("HOST", "0.0.0.0"), ("ALLOW_UNAUTHENTICATED", "true")]);
     app.get("/mcp/servers").await.ok();
 }
 
 #[test]
-fn an_unusable_value_is_refused_by_name_and_not_repeated() {
+fn an_invalid_variable_is_named_and_its_value_is_not_shown() {
     let dir = TempDir::new().expect("a folder");
     for (name, value) in [
         ("PORT", "eighty"),
@@ -325,44 +325,50 @@ fn an_unusable_value_is_refused_by_name_and_not_repeated() {
         ("NATS_URL", "nats://user:s3cret@somewhere"),
         ("MONGO_PASS", "s3cret"),
     ] {
-        let said = refused(dir.path(), &[(name, value)]);
-        assert!(said.contains(name), "{name}: {said}");
+        let output = refused(dir.path(), &[(name, value)]);
+        assert!(output.contains(name), "{name}: {output}");
         assert!(
-            !said.contains(value) && !said.contains("s3cret"),
-            "{name}: {said}"
+            !output.contains(value) && !output.contains("s3cret"),
+            "{name}: {output}"
         );
     }
     std::fs::write(dir.path().join(".env"), "PORT=0\nthis is s3cret\n").expect("written");
-    let said = refused(dir.path(), &[]);
-    assert!(said.contains(".env") && !said.contains("s3cret"), "{said}");
+    let output = refused(dir.path(), &[]);
+    assert!(
+        output.contains(".env") && !output.contains("s3cret"),
+        "{output}"
+    );
 }
 
 #[tokio::test]
-async fn a_second_program_on_the_same_folder_refuses() {
+async fn a_second_program_on_the_same_folder_refuses_to_start() {
     let mut app = App::embedded();
     app.register("fixture", json!({ "enabled": false }))
         .await
         .ok();
-    let said = refused(app.dir.path(), &[]);
+    let output = refused(app.dir.path(), &[]);
     assert!(
-        said.contains("DATA_DIR") && said.contains("in use"),
-        "{said}"
+        output.contains("DATA_DIR") && output.contains("in use"),
+        "{output}"
     );
     let port = app.url.rsplit_once(':').expect("a port").1.to_owned();
     let other = TempDir::new().expect("a folder");
-    let said = refused(other.path(), &[("PORT", &port)]);
-    assert!(said.contains("PORT") && said.contains(&port), "{said}");
+    let output = refused(other.path(), &[("PORT", &port)]);
+    assert!(
+        output.contains("PORT") && output.contains(&port),
+        "{output}"
+    );
     assert_eq!(
         app.server("fixture").await["name"],
         "fixture",
-        "the first goes on"
+        "the first program runs on"
     );
     app.kill_and_restart();
     assert_eq!(app.server("fixture").await["name"], "fixture");
 }
 
 #[tokio::test]
-async fn a_file_beside_the_program_is_its_environment_too() {
+async fn an_env_file_in_the_current_folder_is_read() {
     let mut app = App::start();
     app.terminate();
     std::fs::write(
@@ -370,7 +376,7 @@ async fn a_file_beside_the_program_is_its_environment_too() {
         format!("ADMIN_TOKEN='{TOKEN}'\nPORT=1\n"),
     )
     .expect("written");
-    // PORT stands in the environment too, and that wins.
+    // The environment has PORT too, and the environment wins.
     app.restart();
     app.get("/mcp/servers").await.fails(401, "unauthenticated");
     let given: Value = with(
@@ -382,4 +388,111 @@ async fn a_file_beside_the_program_is_its_environment_too() {
     .await
     .ok();
     assert_eq!(given["servers"], json!([]));
+}
+
+#[tokio::test]
+async fn a_request_from_another_site_is_refused_except_on_browser_pages() {
+    let app = App::start();
+    let get = async |path: &str, site: &str| {
+        with(&app, Method::GET, path, &[("sec-fetch-site", site)]).await
+    };
+    for path in [
+        "/mcp/servers",
+        "/mcp/tools",
+        "/packages?checkUpdates=true",
+        "/events",
+        "/metrics",
+    ] {
+        let error = get(path, "cross-site").await.fails(403, "forbidden");
+        assert!(error.contains("Sec-Fetch-Site"), "{error}");
+        for site in ["same-origin", "same-site", "none"] {
+            assert_eq!(get(path, site).await.status, 200, "{path} from {site}");
+        }
+    }
+    // These pages are the target of links on other sites.
+    for (path, status) in [
+        ("/auth/google/login?user_id=ana", 404),
+        ("/auth/google/callback?code=x&state=y", 403),
+        ("/oauth/authorize?link=x", 403),
+        ("/oauth/callback?code=x&state=y", 403),
+    ] {
+        let page = get(path, "cross-site").await;
+        assert_eq!(page.status, status, "{path}");
+        let is_page = page.headers["content-type"] == "text/html; charset=utf-8";
+        assert!(is_page, "{path} is a page: {:?}", page.headers);
+    }
+    assert_eq!(get("/docs/", "cross-site").await.status, 200);
+    get("/healthz", "cross-site").await.ok();
+}
+
+#[tokio::test]
+async fn a_token_allows_requests_from_another_site() {
+    let app = App::start_with(&[("ADMIN_TOKEN", TOKEN)]);
+    let headers = [
+        ("authorization", &*format!("Bearer {TOKEN}")),
+        ("sec-fetch-site", "cross-site"),
+    ];
+    with(&app, Method::GET, "/mcp/servers", &headers).await.ok();
+}
+
+#[tokio::test]
+async fn every_answer_forbids_content_sniffing_and_docs_forbid_frames() {
+    let app = App::start();
+    for path in [
+        "/mcp/servers",
+        "/nowhere",
+        "/mcp/tool/call",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/docs/",
+        "/oauth/callback",
+    ] {
+        let answer = app.get(path).await;
+        assert_eq!(
+            answer.headers["x-content-type-options"], "nosniff",
+            "{path}"
+        );
+    }
+    let refused = with(&app, Method::GET, "/mcp/servers", &[("host", "evil.test")]).await;
+    assert_eq!(refused.headers["x-content-type-options"], "nosniff");
+    refused.fails(403, "forbidden");
+    for path in ["/docs/", "/docs/swagger-ui.css", "/openapi.json"] {
+        let page = app.get(path).await;
+        assert_eq!(page.status, 200, "{path}");
+        assert_eq!(page.headers["x-frame-options"], "DENY", "{path}");
+        assert_eq!(
+            page.headers["content-security-policy"], "frame-ancestors 'none'",
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_path_to_an_unknown_server_is_not_found_before_its_body_is_read() {
+    let app = App::start();
+    for body in [json!({}), json!({ "unknown": 1 })] {
+        for (method, path) in [
+            (Method::POST, "/mcp/servers/nobody/oauth"),
+            (Method::POST, "/mcp/servers/nobody/oauth/start"),
+            (Method::PUT, "/mcp/servers/nobody"),
+        ] {
+            app.send(method, path, Some(body.clone()))
+                .await
+                .fails(404, "server_not_found");
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_after_zero_begin_at_the_first_event() {
+    let app = App::start();
+    app.register("fixture", json!({ "enabled": false }))
+        .await
+        .ok();
+    let all = app.get("/events").await.ok();
+    let after_zero = app.get("/events?after=0").await.ok();
+    assert_eq!(after_zero, all);
+    assert_eq!(all["events"][0]["type"], "server.registered");
 }

@@ -1,5 +1,5 @@
-//! Processes and services are killed at random under load; afterwards nothing that was acknowledged is
-//! missing, nothing has happened twice and nobody is left over.
+//! Kills processes and services at random under load. Afterwards every acknowledged change exists, no call ran twice and
+//! no process is left.
 //!
 //! It runs in the distributed pass of `tests/run`, for `MCP_TEST_CHAOS` seconds (150), with the seed of
 //! `MCP_TEST_SEED` or one that it prints.
@@ -18,10 +18,10 @@ use crate::wait::wait_until;
 
 const CHANGERS: usize = 6;
 const CALLERS: usize = 6;
-/// Between two kills.
+/// Mean time between two kills.
 const PAUSE: Duration = Duration::from_millis(2500);
 
-/// A small generator whose numbers come again with their seed (SplitMix64).
+/// A generator that repeats its numbers for the same seed (SplitMix64).
 struct Dice(u64);
 
 impl Dice {
@@ -34,14 +34,14 @@ impl Dice {
     }
 }
 
-/// What all who make load share.
+/// The shared state of all tasks that make load.
 struct Load {
     http: reqwest::Client,
     urls: Mutex<Vec<String>>,
     stop: AtomicBool,
     /// Acknowledged changes: a server and the limit it was given.
     changed: Mutex<Vec<(usize, u64)>>,
-    /// How each call ended that was told to its caller.
+    /// The status of each call that got a reply.
     called: Mutex<HashMap<String, u16>>,
     turn: AtomicUsize,
 }
@@ -52,22 +52,22 @@ impl Load {
         urls[self.turn.fetch_add(1, Ordering::Relaxed) % urls.len()].clone()
     }
 
-    /// The status and the body; 0 where nobody answered.
+    /// Returns the status and the body. Status 0: no reply.
     async fn send(&self, method: reqwest::Method, path: &str, body: Value) -> (u16, Value) {
         let request = self
             .http
             .request(method, format!("{}{path}", self.url()))
             .json(&body);
         match request.timeout(Duration::from_secs(40)).send().await {
-            Ok(told) => (
-                told.status().as_u16(),
-                told.json().await.unwrap_or_default(),
+            Ok(response) => (
+                response.status().as_u16(),
+                response.json().await.unwrap_or_default(),
             ),
             Err(_) => (0, Value::Null),
         }
     }
 
-    /// Gives a server of its own ever larger limits.
+    /// Sets growing limits for one server.
     async fn change(self: Arc<Self>, n: usize) {
         for limit in 1.. {
             if self.stop.load(Ordering::Relaxed) {
@@ -85,7 +85,7 @@ impl Load {
         }
     }
 
-    /// Has one line written by each call.
+    /// Makes calls that write one line each.
     async fn call(self: Arc<Self>, n: usize, path: String) {
         for turn in 0.. {
             if self.stop.load(Ordering::Relaxed) {
@@ -103,7 +103,7 @@ impl Load {
                 0 | 502 | 503 | 504 => tokio::time::sleep(Duration::from_millis(50)).await,
                 other => panic!("a call ended with {other}: {body}"),
             }
-            // What was refused as unavailable has not begun.
+            // A call with status 503 must not have started.
             self.called.lock().expect("calls").insert(line, status);
         }
     }
@@ -158,7 +158,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     while Instant::now() < until || kills.values().sum::<usize>() < 30.min(seconds as usize / 5) {
         let roll = dice.roll(10);
         let down = Duration::from_millis(dice.roll(1500));
-        // Down for a moment, and up again before the next one.
+        // The victim is down for a moment, and up again before the next kill.
         match roll {
             0 => {
                 *kills.entry("nats").or_default() += 1;
@@ -212,14 +212,14 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
         changed.len()
     );
 
-    heals(&app).await;
-    every_acknowledged_change_is_there(&app, &changed).await;
+    wait_until_recovered(&app).await;
+    every_acknowledged_change_exists(&app, &changed).await;
     no_call_ran_twice(&notes, &called);
-    every_catalogue_is_equal(&mut app, second).await;
+    every_catalog_is_equal(&mut app, second).await;
 }
 
-/// All calls work again, and one process of the server with one process is there.
-async fn heals(app: &App) {
+/// Waits until calls work again, and until each server has the right number of processes.
+async fn wait_until_recovered(app: &App) {
     for server in ["one", "each"] {
         let works = async || app.call("default", server, "pid", json!({})).await.status == 200;
         wait_until("calls work again", works).await;
@@ -237,7 +237,7 @@ async fn heals(app: &App) {
     .await;
 }
 
-async fn every_acknowledged_change_is_there(app: &App, changed: &[(usize, u64)]) {
+async fn every_acknowledged_change_exists(app: &App, changed: &[(usize, u64)]) {
     let (mut after, mut at, mut seen) = (String::new(), 0, HashMap::<(String, u64), usize>::new());
     loop {
         let page = app.get(&format!("/events?limit=1000{after}")).await.ok();
@@ -305,8 +305,8 @@ fn no_call_ran_twice(notes: &str, called: &HashMap<String, u16>) {
     }
 }
 
-/// Two facades that lived through it and one that folds the log anew show the same servers.
-async fn every_catalogue_is_equal(app: &mut App, second: usize) {
+/// Compares the servers of two old facades and of a new one.
+async fn every_catalog_is_equal(app: &mut App, second: usize) {
     let fresh = app.add("api");
     let position = app.get("/mcp/tools").await.headers["log-position"]
         .to_str()
@@ -319,7 +319,7 @@ async fn every_catalogue_is_equal(app: &mut App, second: usize) {
             .await
             .ok();
         for server in body["servers"].as_array_mut().expect("servers") {
-            // How they look right now is nobody's state.
+            // The live status is no state of the catalog.
             for live in ["status", "error", "details", "logs"] {
                 server.as_object_mut().expect("a server").remove(live);
             }
@@ -328,6 +328,6 @@ async fn every_catalogue_is_equal(app: &mut App, second: usize) {
     }
     assert!(
         shown[0] == shown[1] && shown[1] == shown[2],
-        "the catalogues differ"
+        "the catalogs differ"
     );
 }

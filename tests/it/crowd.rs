@@ -1,4 +1,4 @@
-//! Many callers at once: bounds for each, and to each his own answer.
+//! Many callers at once: limits for each of them, and each gets its own reply.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn refused(answer: Answer) {
 }
 
 #[tokio::test]
-async fn a_user_above_the_limit_is_refused_and_other_users_continue() {
+async fn a_user_above_the_limit_is_refused_and_other_users_are_served() {
     let app = App::start_with(&[("MAX_CALLS_PER_USER", "2")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.idle("fixture").await;
@@ -43,7 +43,7 @@ async fn a_user_above_the_limit_is_refused_and_other_users_continue() {
 }
 
 #[tokio::test]
-async fn a_server_past_its_bound_holds_up_no_other() {
+async fn a_server_at_its_limit_does_not_delay_other_servers() {
     let app = App::start_with(&[("MAX_CALLS_PER_SERVER", "1")]);
     app.register_fixture("full").await.ok();
     app.register_fixture("free").await.ok();
@@ -65,14 +65,13 @@ async fn a_short_crowd_waits_instead_of_failing() {
     let app = App::start_with(&[("MAX_CALLS_PER_SERVER", "4")]);
     app.register_fixture("fixture").await.ok();
     let calls = (0..40).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 20 })));
-    join_all(calls)
-        .await
-        .into_iter()
-        .for_each(|answer| drop(answer.ok()));
+    for answer in join_all(calls).await {
+        answer.ok();
+    }
 }
 
 #[tokio::test]
-async fn a_full_worker_is_ready_and_executes_changes() {
+async fn a_full_worker_is_ready_and_accepts_changes() {
     let app = App::start_with(&[("MAX_CALLS", "1")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.idle("fixture").await;
@@ -92,10 +91,10 @@ async fn a_full_worker_is_ready_and_executes_changes() {
     first.ok();
 }
 
-/// A thousand clients hang up at many moments of their calls. Everybody else gets his own answer with
-/// his own secret, during that and after it.
+/// A thousand clients disconnect at different moments of their calls. All other clients get their own replies with their
+/// own secrets, meanwhile and afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_client_receives_the_answer_of_a_disconnected_client() {
+async fn no_client_gets_the_reply_of_a_client_that_disconnected() {
     let app = Arc::new(App::start_with(MANY));
     app.register_fixture("fixture").await.ok();
     for user in 0..10 {
@@ -110,7 +109,7 @@ async fn no_client_receives_the_answer_of_a_disconnected_client() {
     let leaving = (0..1000u64).map(|n| {
         let app = app.clone();
         tokio::spawn(async move {
-            // Moments between "not yet sent" and "nearly answered", the same in every run.
+            // The moments lie between the request and the reply, and are equal in every run.
             let moment = Duration::from_micros(n * 7919 % 60_000);
             let call = one(&app, n % 10, format!("left-{n}"), n % 50);
             let _ = tokio::time::timeout(moment, call).await;
@@ -120,23 +119,22 @@ async fn no_client_receives_the_answer_of_a_disconnected_client() {
         let app = app.clone();
         tokio::spawn(async move { one(&app, n % 10, format!("stays-{n}"), n % 20).await })
     });
-    let (leaving, staying): (Vec<_>, Vec<_>) = (leaving.collect(), staying.collect());
-    join_all(staying)
-        .await
-        .into_iter()
-        .for_each(|done| done.expect("his own answer"));
-    join_all(leaving)
-        .await
-        .into_iter()
-        .for_each(|done| done.expect("his own answer, or none"));
+    let leaving: Vec<_> = leaving.collect();
+    let staying: Vec<_> = staying.collect();
+    for done in join_all(staying).await {
+        done.expect("the own reply");
+    }
+    for done in join_all(leaving).await {
+        done.expect("the own reply, or none");
+    }
     for n in 0..30 {
         one(&app, n % 10, format!("after-{n}"), 0).await;
     }
 }
 
-/// Calls as one user with a text that nobody else has, and checks that this is what comes back.
+/// Calls as one user with a text of its own, and checks that the reply contains it.
 async fn one(app: &App, user: u64, text: String, wait: u64) {
-    let args = json!({ "text": text, "wait": wait, "secret": "not his" });
+    let args = json!({ "text": text, "wait": wait, "secret": "of another user" });
     let answer = app
         .call(&format!("user-{user}"), "fixture", "arguments", args)
         .await

@@ -1,4 +1,4 @@
-//! Another key: `mcp-api rotate-keys` while calls go on, interrupted and resumed, in one process and in many.
+//! Key rotation: during calls, interrupted and resumed, in one process and in many.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
@@ -18,7 +18,7 @@ use crate::processes::signal;
 const OLD: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const NEW: &str = "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeffe0e1e2e3e4e5e6e7e8e9eaebecedeeef";
 
-/// What the tool sees as `token` when this user calls it.
+/// Returns the argument `token` that the tool gets in a call of this user.
 async fn seen(app: &App, user: &str) -> Value {
     let answer = app.call(user, "fixture", "arguments", json!({})).await.ok();
     let args: Value =
@@ -36,19 +36,19 @@ async fn set(app: &App, users: std::ops::Range<usize>) {
     }
 }
 
-/// Every one of these users still has the own secret.
+/// Checks that each of these users has the user's own secret.
 async fn all_seen(app: &App, users: std::ops::Range<usize>) {
     for n in users {
         assert_eq!(seen(app, &format!("u{n}")).await, format!("s{n}"));
     }
 }
 
-/// Has everything put under the new key, and gives what came of it.
+/// Rotates the keys and returns the report.
 async fn rotate(app: &App) -> Value {
     app.send(Method::POST, "/keys/rotate", None).await.ok()
 }
 
-/// Begins the job that does it, or finds it, and gives its id.
+/// Starts a rotation or joins the running rotation, and returns the job id.
 async fn begin(app: &App) -> String {
     let request = app
         .http
@@ -63,7 +63,7 @@ fn path(job: &str) -> String {
     format!("/jobs/{job}?username=mcp-api")
 }
 
-/// The job once it has ended.
+/// Returns the job after its end.
 async fn end_of(app: &App, job: &str) -> Value {
     app.until(&format!("{}&wait=10s", path(job)), |body| {
         body["job"]["answer"].is_object()
@@ -90,7 +90,7 @@ fn run(app: &App) -> Output {
         .expect("run")
 }
 
-/// Calls without a pause until told to stop; every one must see the secret.
+/// Calls without a pause until `stop` is set. The tool must get the secret in every call.
 fn caller(app: &App, user: &'static str, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<usize> {
     let (http, url) = (app.http.clone(), format!("{}/mcp/tool/call", app.url));
     tokio::spawn(async move {
@@ -117,7 +117,7 @@ fn said(output: &Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_new_key_alone_is_enough_afterwards() {
+async fn after_a_rotation_the_new_key_alone_suffices() {
     let mut app = App::embedded_with(&[("SECRETS_KEY", OLD)]);
     app.register_fixture("fixture").await.ok();
     set(&app, 0..200).await;
@@ -134,7 +134,7 @@ async fn the_new_key_alone_is_enough_afterwards() {
         .into_iter()
         .map(|user| caller(&app, user, stop.clone()))
         .collect();
-    // Two at once, and changes beside them.
+    // Two rotations at the same time, and changes during them.
     let (first, second, ()) = std::thread::scope(|scope| {
         let runs = [scope.spawn(|| run(&app)), scope.spawn(|| run(&app))];
         tokio::task::block_in_place(|| {
@@ -155,7 +155,7 @@ async fn the_new_key_alone_is_enough_afterwards() {
     for caller in join_all(callers).await {
         assert!(caller.expect("every call saw its secret") > 0);
     }
-    // Beside the secrets there are the answers of the jobs.
+    // The values are the secrets and the answers of the jobs.
     let (values, earlier, alone) = keys(&app).await;
     assert!(
         values > 240 && earlier == 0 && alone,
@@ -165,7 +165,7 @@ async fn the_new_key_alone_is_enough_afterwards() {
     assert_eq!(
         (&again["finished"], &again["rewrapped"]),
         (&json!(true), &json!(0)),
-        "what has ended is in no way"
+        "an ended rotation does not block a new one"
     );
 
     app.terminate();
@@ -180,21 +180,21 @@ async fn the_new_key_alone_is_enough_afterwards() {
     app.restart();
 }
 
-/// Killed anywhere, the job goes on by itself.
+/// A restarted program continues the job.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_may_be_killed_anywhere() {
+async fn a_rotation_survives_a_kill_at_any_time() {
     let mut app = App::embedded_with(&[("SECRETS_KEY", OLD)]);
     app.register_fixture("fixture").await.ok();
     set(&app, 0..1500).await;
     let (mut current, mut earlier) = (OLD, NEW);
     let mut attempts = Vec::new();
     for after in [0, 10, 20, 40, 80] {
-        // To and fro, so that there is everything to do each time.
+        // The keys alternate, so that each rotation rewraps every value.
         (current, earlier) = (earlier, current);
         app.kill();
         app.restart_with(&[("SECRETS_KEY", current), ("SECRETS_KEYS_OLD", earlier)]);
         let job = begin(&app).await;
-        // Not to wait for anything: to be somewhere else each time.
+        // This is no wait for a condition. The kill hits another phase each time.
         sleep(Duration::from_millis(after)).await;
         app.kill_and_restart();
         let job = end_of(&app, &job).await;
@@ -209,7 +209,7 @@ async fn it_may_be_killed_anywhere() {
     }
     assert!(
         attempts.contains(&2),
-        "one was killed while it ran: {attempts:?}"
+        "one rotation was killed while it ran: {attempts:?}"
     );
     app.kill();
     app.restart_with(&[("SECRETS_KEY", current)]);
@@ -217,12 +217,12 @@ async fn it_may_be_killed_anywhere() {
 }
 
 #[tokio::test]
-async fn a_failed_rotation_names_its_reason() {
+async fn a_rotation_without_values_succeeds_and_an_unreachable_program_fails() {
     let app = App::embedded();
     assert_eq!(
         rotate(&app).await["finished"],
         true,
-        "nothing is sealed, and nothing is left to do"
+        "the program has no sealed values"
     );
     let nowhere = Command::new(binary())
         .args(["rotate-keys", "--url", "https://127.0.0.1"])
@@ -231,7 +231,7 @@ async fn a_failed_rotation_names_its_reason() {
     assert!(!nowhere.status.success());
 }
 
-/// Ends these processes at once, and starts them again one by one with other keys.
+/// Stops these processes together and starts them one by one with other keys.
 fn swap(app: &mut App, which: &[usize], with: &[(&str, &str)]) {
     which
         .iter()
@@ -251,14 +251,14 @@ fn swap(app: &mut App, which: &[usize], with: &[(&str, &str)]) {
 const BEFORE: [(&str, &str); 2] = [("SECRETS_KEY", OLD), ("SECRETS_KEYS_OLD", NEW)];
 const AFTER: [(&str, &str); 2] = [("SECRETS_KEY", NEW), ("SECRETS_KEYS_OLD", OLD)];
 
-/// Keys are rolled out process by process, and nothing that an old one still seals is missed.
+/// The operator restarts one process after another, and the rotation misses no value.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_processes_change_their_key_one_by_one() {
     let mut app = App::distributed(2, &BEFORE);
     app.until("/readyz", |body| body["success"] == true).await;
     app.register_fixture("fixture").await.ok();
     set(&app, 0..60).await;
-    // Where a facade alone has the new key, nobody may do it, and nothing is turned round.
+    // If only a facade has the new key, no worker rewraps a value.
     swap(&mut app, &[0], &AFTER);
     app.url = app.processes[0].url.clone();
     app.until("/readyz", |body| body["success"] == true).await;
@@ -276,7 +276,7 @@ async fn many_processes_change_their_key_one_by_one() {
     );
     swap(&mut app, &[1], &AFTER);
 
-    // Whichever worker gets it: the one with the new key does it and waits for the other, and that takes its passes.
+    // The worker with the new key executes the job and waits for the other worker.
     let mut client = Command::new(binary());
     let client = client
         .args(["rotate-keys", "--url", &app.url])
@@ -287,7 +287,7 @@ async fn many_processes_change_their_key_one_by_one() {
         .map_while(Result::ok);
     assert!(
         lines.any(|line| line.ends_with(" values")),
-        "it shows how far it is"
+        "the client shows the progress"
     );
     let first = begin(&app).await;
     signal(client.id(), "INT");
@@ -316,10 +316,14 @@ async fn many_processes_change_their_key_one_by_one() {
         "{job}"
     );
 
-    // Another one, whose worker leaves in the middle of it: those that come then go on with it.
+    // The worker of the second rotation stops, and the restarted workers continue the job.
     let second = begin(&app).await;
     assert_ne!(first, second);
-    assert_eq!(begin(&app).await, second, "there is one at a time");
+    assert_eq!(
+        begin(&app).await,
+        second,
+        "only one rotation runs at a time"
+    );
     app.until(&path(&second), |body| body["job"]["state"] == "running")
         .await;
     swap(&mut app, &[1, 2], &AFTER);
@@ -341,7 +345,7 @@ async fn many_processes_change_their_key_one_by_one() {
     all_seen(&app, 0..80).await;
 }
 
-/// One that is told to stop does so, and is in nobody's way after that.
+/// A cancelled rotation stops and does not block a new rotation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_is_cancelled_like_any_job() {
     let mut app = App::distributed(2, &BEFORE);
@@ -360,7 +364,7 @@ async fn a_rotation_is_cancelled_like_any_job() {
     assert_ne!(begin(&app).await, job);
 }
 
-/// What a facade accepts that was not started anew can be opened by workers that have the new key alone.
+/// A facade with an old configuration seals jobs with a key that the workers have.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_facade_with_an_earlier_key_seals_jobs_for_the_workers() {
     let mut app = App::distributed(1, &BEFORE);
@@ -400,7 +404,7 @@ async fn a_facade_with_an_earlier_key_seals_jobs_for_the_workers() {
     assert!(refused.contains("SECRETS_KEY"), "{refused}");
     ends(&app, later(&app.url).await).await;
 
-    // While nobody is there it goes by the key that was told last.
+    // Without a worker, the facade uses the key that the workers reported last.
     signal(app.processes[1].pid(), "TERM");
     app.processes[1].wait();
     later(&behind).await.fails(503, "unavailable");

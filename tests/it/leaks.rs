@@ -1,4 +1,4 @@
-//! Looks for planted secrets wherever they must not be: answers, logs, events, figures, files, command lines.
+//! Searches for planted secrets in replies, logs, events, metrics, files and command lines.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::App;
 
-/// Each is found by any long enough piece of it; quotes, line breaks, letters that encoders escape.
+/// The planted secrets. They contain quotes, line breaks and characters that encoders escape.
 pub const SECRETS: [&str; 4] = [
     "plant-one-7d3f9a61c2",
     "plant\"two\\4b8e0c\ttab'quote-5f1d",
@@ -18,7 +18,7 @@ pub const SECRETS: [&str; 4] = [
 pub const KEY: &str = "passphrase-of-the-deployment-31f8";
 pub const TOKEN: &str = "admin-token-of-this-test-c55d";
 
-/// The forms of a secret in which somebody could read it.
+/// Returns the readable notations of a secret.
 fn forms(secret: &str) -> Vec<String> {
     let json = serde_json::to_string(secret)
         .expect("JSON")
@@ -46,13 +46,13 @@ fn forms(secret: &str) -> Vec<String> {
         hex::encode(secret),
         hex::encode_upper(secret),
     ];
-    // A text within base64 begins at one of three places in its group of three bytes.
+    // A text within base64 begins at one of three offsets.
     forms.extend((0..3).map(|shift| {
         let encoded = BASE64_STANDARD_NO_PAD.encode(["\0".repeat(shift).as_str(), secret].concat());
         encoded[(shift * 8).div_ceil(6)..encoded.len() - 2].to_owned()
     }));
     forms.push(BASE64_STANDARD.encode(secret));
-    // Each line alone, and twice escaped, as JSON in JSON is.
+    // Each line alone, and escaped twice, as in JSON within JSON.
     forms.extend(
         secret
             .lines()
@@ -176,13 +176,13 @@ fn secret_of(n: usize) -> Value {
     json!({ "username": format!("user-{n}"), "serverName": "fixture", "secretName": "token", "secretValue": SECRETS[n] })
 }
 
-/// What a server says of a secret reaches its user in the result alone.
+/// A secret that a server prints reaches the user in the result only.
 #[tokio::test]
-async fn secrets_that_a_server_prints_are_redacted() {
+async fn secrets_in_the_output_of_a_server_are_masked() {
     let app = start().await;
     for (n, secret) in SECRETS.iter().enumerate() {
         assert_eq!(post(&app, "/secrets/set", &secret_of(n)).await.0, 200);
-        // A value that begins where a text is cut off is not shown in part either.
+        // A value at the end of a cut text is not shown in part.
         for how in [
             "stderr",
             "error",
@@ -233,7 +233,7 @@ async fn secrets_that_a_server_prints_are_redacted() {
     for kept in [
         "the secret is ***",
         "Traceback: ***",
-        "new list of tools",
+        "the new tool list",
         r#""source":"stdout""#,
         "could not be",
     ] {
@@ -245,14 +245,14 @@ async fn secrets_that_a_server_prints_are_redacted() {
     let prefix = format!("{}plant", "m".repeat(8));
     assert!(
         !logs.contains(&prefix),
-        "a secret was cut off and shown in part"
+        "a secret was cut and shown in part"
     );
     clean_everywhere(&app, &[&SECRETS[..], &[KEY, TOKEN]].concat()).await;
 }
 
-/// Secrets in the wrong place of a request come back from nowhere.
+/// No reply repeats a secret from a wrong field of a request.
 #[tokio::test]
-async fn a_secret_in_a_wrong_field_is_not_repeated() {
+async fn a_value_in_a_wrong_field_is_not_repeated() {
     let app = start().await;
     for secret in SECRETS {
         let set = json!({ "username": "ana", "serverName": "fixture", "secretName": "token", "secretValue": secret });
@@ -265,7 +265,7 @@ async fn a_secret_in_a_wrong_field_is_not_repeated() {
             ("/mcp/tool/call", call),
             ("/mcp/servers", server),
         ] {
-            // A name that is well formed is a name: it is repeated, as the answer must say who was not found.
+            // A valid server name is repeated, because the reply says which server does not exist.
             let fields = [
                 "serverName",
                 "secretValue",
@@ -338,7 +338,7 @@ async fn a_secret_in_a_wrong_field_is_not_repeated() {
     );
 }
 
-/// The search itself must find what there is to find.
+/// The search finds a secret within base64.
 #[test]
 #[should_panic(expected = "holds")]
 fn the_search_finds_base64_within_a_text() {

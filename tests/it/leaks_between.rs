@@ -1,4 +1,4 @@
-//! What crosses NATS and lies in MongoDB while secrets are set, used and given away: nothing of them.
+//! NATS and MongoDB see no secret while clients set secrets and servers use and print them.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ use crate::harness::{Answer, App, answer};
 use crate::leaks::{KEY, SECRETS, TOKEN, clean, clean_everywhere};
 use crate::process::Services;
 
-/// A wire that hears everything. Whoever listens on the bus itself is somebody there, and changes what happens.
+/// A proxy in front of NATS that records all bytes. A subscriber would change the behavior of the bus.
 struct Tap {
     url: String,
     heard: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -23,10 +23,8 @@ impl Tap {
     async fn before(nats: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("nats://{}", listener.local_addr().expect("an address"));
-        let (to, heard) = (
-            nats.replace("nats://", ""),
-            Arc::<Mutex<Vec<Vec<u8>>>>::default(),
-        );
+        let to = nats.replace("nats://", "");
+        let heard = Arc::<Mutex<Vec<Vec<u8>>>>::default();
         let all = heard.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -35,16 +33,16 @@ impl Tap {
                     .await
                     .expect("the server")
                     .into_split();
-                tokio::spawn(hear(from_client, to_server, all.clone()));
-                tokio::spawn(hear(from_server, to_client, all.clone()));
+                tokio::spawn(record(from_client, to_server, all.clone()));
+                tokio::spawn(record(from_server, to_client, all.clone()));
             }
         });
         Self { url, heard }
     }
 }
 
-/// Hands on what comes, and keeps it: a stream is one text, however it is cut.
-async fn hear(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, all: Arc<Mutex<Vec<Vec<u8>>>>) {
+/// Forwards and records one direction of a connection.
+async fn record(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, all: Arc<Mutex<Vec<Vec<u8>>>>) {
     let number = {
         let mut all = all.lock().expect("heard");
         all.push(vec![]);
@@ -69,8 +67,8 @@ async fn post(app: &App, path: &str, body: Value) -> Answer {
     .await
 }
 
-/// Sets it, has the server use it, and give it away where the API has to hide it.
-async fn live_with(app: &App, n: usize, secret: &str) {
+/// Sets a secret, and makes the server use and print it.
+async fn use_secret(app: &App, n: usize, secret: &str) {
     let user = format!("user-{n}");
     let set = json!({ "username": user, "serverName": "fixture", "secretName": "token", "secretValue": secret });
     post(app, "/secrets/set", set).await.ok();
@@ -82,7 +80,7 @@ async fn live_with(app: &App, n: usize, secret: &str) {
     )
     .await;
     assert_eq!(echo.ok()["data"]["content"], format!("spied-{n}"));
-    // What it gives as its result is its user's, and crosses the bus as it is.
+    // A result belongs to its user, so it is not masked.
     for how in ["error", "go error", "no error", "crash"] {
         post(app, "/mcp/tool/call", call("leak", json!({ "how": how })))
             .await
@@ -108,7 +106,7 @@ async fn live_with(app: &App, n: usize, secret: &str) {
     assert_eq!(ended["job"]["state"], "failed", "{ended}");
 }
 
-/// Every document there is, as bytes.
+/// Returns all documents as bytes.
 async fn documents(app: &App) -> Vec<(String, Vec<u8>)> {
     let url = &app.services.as_ref().expect("services").mongo_url;
     let client = mongodb::Client::with_uri_str(url).await.expect("connected");
@@ -149,7 +147,7 @@ async fn neither_the_bus_nor_mongodb_sees_a_secret() {
     let tokens = json!({ "accessToken": SECRETS[0], "refreshToken": SECRETS[0], "clientId": "c", "redirectUri": "https://h/cb" });
     post(&app, "/mcp/servers/remote/oauth", tokens).await.ok();
     for (n, secret) in SECRETS.iter().enumerate() {
-        live_with(&app, n, secret).await;
+        use_secret(&app, n, secret).await;
     }
     let hidden = [&SECRETS[..], &[KEY, TOKEN]].concat();
     let heard = tap.heard.lock().expect("heard").clone();
@@ -158,19 +156,19 @@ async fn neither_the_bus_nor_mongodb_sees_a_secret() {
             .iter()
             .any(|stream| stream.windows(text.len()).any(|at| at == text.as_bytes()))
     };
-    assert!(found("spied-0") && found("spied-3"), "it hears");
-    heard
-        .iter()
-        .for_each(|stream| clean("the bus", stream, &hidden));
+    assert!(found("spied-0") && found("spied-3"), "the proxy records");
+    for stream in &heard {
+        clean("the bus", stream, &hidden);
+    }
     let documents = documents(&app).await;
     for kind in ["mcpapi_log", "mcpapi_secrets", "mcpapi_keys"] {
         assert!(
             documents.iter().any(|(name, _)| name == kind),
-            "{kind} is looked through"
+            "{kind} is searched"
         );
     }
-    documents
-        .iter()
-        .for_each(|(name, bytes)| clean(name, bytes, &hidden));
+    for (name, bytes) in &documents {
+        clean(name, bytes, &hidden);
+    }
     clean_everywhere(&app, &hidden).await;
 }

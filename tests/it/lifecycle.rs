@@ -1,4 +1,4 @@
-//! Processes: how they end, who outlives whom, and what one may see of another.
+//! The lifecycle of servers and their processes: start, stop, crash, permits, and isolation of processes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -20,7 +20,7 @@ async fn nothing_outlives_a_killed_program() {
     let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let server = app.pid_of("fixture").await;
-    // It has left the process group and the session; only its ancestors know of it.
+    // The grandchild has left the process group and the session.
     let grandchild: u32 = app
         .text("fixture", "fork", json!({}))
         .await
@@ -36,7 +36,7 @@ async fn nothing_outlives_a_killed_program() {
 }
 
 #[tokio::test]
-async fn a_crash_takes_the_grandchildren_along() {
+async fn a_crash_ends_the_grandchildren_too() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let grandchild: u32 = app
@@ -52,7 +52,7 @@ async fn a_crash_takes_the_grandchildren_along() {
 }
 
 #[tokio::test]
-async fn a_program_that_stands_still_loses_its_children_and_heals() {
+async fn a_stopped_program_loses_its_children_and_recovers() {
     let app = App::embedded_with(&[("LEASE_TTL", "2s")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
@@ -86,7 +86,7 @@ async fn leases_are_renewed_while_all_is_well() {
     let app = App::embedded_with(&[("LEASE_TTL", "1s")]);
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
-    // Busy for three times the lease, and idle for none of it.
+    // The call takes three times the lease.
     app.call("default", "fixture", "sleep", json!({ "ms": 3000 }))
         .await
         .ok();
@@ -98,7 +98,7 @@ async fn sigterm_lets_a_running_call_finish() {
     let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let pid = app.idle("fixture").await;
-    // Somebody who has connected and says nothing holds nobody up.
+    // A client that has connected and sends nothing does not delay the end.
     let silent = tokio::net::TcpStream::connect(app.url.strip_prefix("http://").expect("a URL"))
         .await
         .expect("connected");
@@ -139,7 +139,7 @@ async fn a_drain_ends_in_its_time() {
     under_way(pid, 1).await;
     let began = Instant::now();
     assert_eq!(app.terminate().code(), Some(0));
-    // Three seconds for calls, two for what the server still does; its end comes with its input's.
+    // The calls get three seconds, and the server two more.
     assert!(
         began.elapsed() < Duration::from_secs(30),
         "{:?}",
@@ -153,22 +153,26 @@ async fn a_drain_ends_in_its_time() {
 async fn calls_to_a_killed_server_fail_and_the_next_do_not() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
-    app.text("fixture", "stderr", json!({ "text": "before the end" }))
-        .await;
+    app.text(
+        "fixture",
+        "stderr",
+        json!({ "text": "a line of an earlier call" }),
+    )
+    .await;
     let pid = app.idle("fixture").await;
     let sleeping =
         (0..10).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 20_000 })));
     let (failed, ()) = tokio::join!(futures::future::join_all(sleeping), async {
         under_way(pid, 10).await;
+        app.text("fixture", "stderr", json!({ "text": "before the end" }))
+            .await;
         signal(pid, "KILL");
     });
     for answer in failed {
         assert_eq!(answer.body["mayHaveRun"], true);
-        assert!(
-            answer.body["details"]
-                .as_str()
-                .is_some_and(|details| details.contains("before the end"))
-        );
+        let details = answer.body["details"].as_str().expect("details");
+        assert!(details.contains("before the end"), "{details}");
+        assert!(!details.contains("an earlier call"), "{details}");
         assert!(
             answer
                 .fails(502, "upstream_error")
@@ -189,9 +193,211 @@ async fn calls_to_a_killed_server_fail_and_the_next_do_not() {
     );
     let logs = app.server("fixture").await["logs"].to_string();
     assert!(
-        logs.contains("before the end") && logs.contains("killed by signal 9"),
+        logs.contains("an earlier call") && logs.contains("killed by signal 9"),
         "{logs}"
     );
+}
+
+/// The times of the starts that failed, in milliseconds since 1970.
+async fn failed_starts(app: &App, server: &str) -> Vec<u64> {
+    let shown = app.server(server).await;
+    let logs = shown["logs"].as_array().into_iter().flatten();
+    let failed = logs.filter(|line| {
+        let text = line["text"].as_str();
+        text.is_some_and(|text| text.starts_with("could not be started"))
+    });
+    failed.filter_map(|line| line["at"].as_u64()).collect()
+}
+
+#[tokio::test]
+async fn changes_of_other_servers_do_not_restart_a_broken_server() {
+    let app = App::embedded();
+    app.register("broken", json!({ "command": "/nowhere" }))
+        .await
+        .ok();
+    let before = failed_starts(&app, "broken").await.len();
+    let start = Instant::now();
+    for number in 0..30 {
+        app.register(&format!("other-{number}"), json!({ "enabled": false }))
+            .await
+            .ok();
+    }
+    // The pauses are half a second, a second and so on, each up to twice as long.
+    let allowed = (start.elapsed().as_secs_f64() / 0.5 + 2.0).log2().ceil() as usize;
+    let starts = failed_starts(&app, "broken").await.len() - before;
+    assert!(starts <= allowed, "{starts} starts, not {allowed}");
+    let starts = failed_starts(&app, "broken").await.len();
+    app.put("/mcp/servers/broken/enable", json!({})).await.ok();
+    assert!(failed_starts(&app, "broken").await.len() > starts);
+}
+
+#[tokio::test]
+async fn many_enables_of_a_slow_server_leave_room_for_changes() {
+    let app = App::embedded();
+    let slow =
+        json!({ "env": { "FIXTURE_START": "silent" }, "startupTimeout": 20_000, "enabled": false });
+    app.register("slow", slow).await.ok();
+    app.register("other", json!({ "enabled": false }))
+        .await
+        .ok();
+    let enable = || {
+        let enable = app.http.put(format!("{}/mcp/servers/slow/enable", app.url));
+        tokio::spawn(enable.json(&json!({})).send())
+    };
+    let enables: Vec<_> = (0..300).map(|_| enable()).collect();
+    wait_until("the server starts", async || {
+        app.server("slow").await["status"] == "connecting"
+    })
+    .await;
+    for number in 0..10 {
+        let timeout = json!({ "toolTimeout": 1000 + number });
+        app.put("/mcp/servers/other", timeout).await.ok();
+    }
+    app.put("/mcp/servers/slow/disable", json!({})).await.ok();
+    for enable in enables {
+        let response = enable.await.expect("a task").expect("a response");
+        assert_eq!(response.status(), 200);
+    }
+    let events = app.get("/events?limit=1000").await.ok();
+    let events = events["events"].as_array().expect("events");
+    let enabled = events
+        .iter()
+        .filter(|event| event["type"] == "server.enabled");
+    assert!(enabled.count() < 300, "later enables join the first start");
+}
+
+#[tokio::test]
+async fn hung_servers_leave_permits_for_other_servers() {
+    let app = App::embedded_with(&[("MAX_CALLS", "32"), ("MAX_CALLS_PER_SERVER", "16")]);
+    let hung = ["hung-1", "hung-2", "hung-3"];
+    for server in hung {
+        app.register_fixture(server).await.ok();
+    }
+    app.register_fixture("free").await.ok();
+    app.pid_of("free").await;
+    let mut calls = Vec::new();
+    for server in hung {
+        let pid = app.idle(server).await;
+        let body = json!({ "serverName": server, "methodName": "sleep", "args": { "ms": 60_000 }, "timeoutMs": 60_000 });
+        for _ in 0..16 {
+            let call = app.http.post(format!("{}/mcp/tool/call", app.url));
+            calls.push(tokio::spawn(call.json(&body).send()));
+        }
+        under_way(pid, 2).await;
+    }
+    app.call("default", "free", "echo", json!({ "message": "served" }))
+        .await
+        .ok();
+    for call in calls {
+        call.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_failed_start_shows_the_first_lines_and_names_env() {
+    let app = App::embedded();
+    let script = "echo 'the first line' >&2; for i in $(seq 300); do echo \"at frame $i\" >&2; \
+        if [ $i = 100 ]; then echo 'SHOP_API_KEY is required' >&2; fi; done; exit 1";
+    let shell = json!({ "command": "sh", "args": ["-c", script] });
+    let shown = app.register("shop", shell).await.ok();
+    let error = shown["server"]["error"].as_str().expect("an error");
+    assert!(
+        error.contains("exited with code 1 before it answered"),
+        "{error}"
+    );
+    assert!(error.contains("`env`"), "{error}");
+    let details = shown["server"]["details"].as_str().expect("details");
+    for line in ["the first line", "SHOP_API_KEY is required", "at frame 300"] {
+        assert!(details.contains(line), "{line}: {details}");
+    }
+}
+
+#[tokio::test]
+async fn the_env_of_a_server_does_not_reach_its_guard() {
+    let app = App::embedded_with(&[("SECRETS_KEY", "a passphrase")]);
+    let env =
+        json!({ "env": { "OWN": "1", "LD_PRELOAD": "/nowhere/own.so", "PATH": "/usr/bin:/bin" } });
+    app.register("fixture", env).await.ok();
+    let pid = app.pid_of("fixture").await;
+    let environment =
+        |pid: u32| fs::read_to_string(format!("/proc/{pid}/environ")).expect("variables");
+    let child = environment(pid);
+    assert!(
+        child.contains("OWN=1") && child.contains("LD_PRELOAD="),
+        "{child}"
+    );
+    let guard = environment(parent_of(pid));
+    for name in ["OWN=", "LD_PRELOAD=", "SECRETS_KEY="] {
+        assert!(!guard.contains(name), "{name} is in {guard}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_guard_is_killed_with_all_that_its_child_has_started() {
+    let app = App::embedded();
+    app.register("stubborn", json!({ "env": { "FIXTURE_STOP": "never" } }))
+        .await
+        .ok();
+    let pid = app.pid_of("stubborn").await;
+    let grandchild: u32 = app
+        .text("stubborn", "fork", json!({}))
+        .await
+        .parse()
+        .expect("a pid");
+    signal(parent_of(pid), "STOP");
+    app.delete("/mcp/servers/stubborn").await.ok();
+    wait_until("the child and the grandchild ended", async || {
+        !is_alive(pid) && !is_alive(grandchild)
+    })
+    .await;
+    wait_until("no zombies", async || zombies_of(app.pid()).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_chain_of_forks_ends_with_its_server() {
+    let app = App::embedded();
+    let mark = format!("chain-{}", app.pid());
+    let file = app.dir.path().join(&mark);
+    fs::write(&file, "sh \"$0\" &\n").expect("a script");
+    app.register_fixture("fixture").await.ok();
+    app.call(
+        "default",
+        "fixture",
+        "run_detached",
+        json!({ "script": file }),
+    )
+    .await
+    .ok();
+    app.delete("/mcp/servers/fixture").await.ok();
+    let is_running = || {
+        let processes = fs::read_dir("/proc").expect("/proc").flatten();
+        processes
+            .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+            .any(|line| String::from_utf8_lossy(&line).contains(&mark))
+    };
+    wait_until("the chain ended", async || !is_running()).await;
+    wait_until("no zombies", async || zombies_of(app.pid()).is_empty()).await;
+}
+
+#[tokio::test]
+async fn one_tool_list_a_minute_is_recorded_and_the_live_list_is_shown() {
+    let app = App::embedded();
+    app.register_fixture("fixture").await.ok();
+    for number in 0..20 {
+        let name = format!("newcomer-{number}");
+        app.text("fixture", "add_tool", json!({ "name": name }))
+            .await;
+    }
+    app.until("/mcp/servers/fixture", |body| {
+        body["server"]["toolsList"]
+            .to_string()
+            .contains("newcomer-19")
+    })
+    .await;
+    let events = app.get("/events?limit=1000").await.ok();
+    let events = events["events"].as_array().expect("events").iter();
+    let lists = events.filter(|event| event["type"] == "server.tools_discovered");
+    assert_eq!(lists.count(), 2, "one of the start, one of the changes");
 }
 
 #[tokio::test]
@@ -216,7 +422,7 @@ async fn a_crash_loop_backs_off() {
         times(&body, "connected"),
         times(&body, "ended: it exited with code 5"),
     );
-    // The first end may be an accident. From then on half a second, a second and so on lie in between.
+    // The first restart has no pause. The next pauses are half a second, a second and so on.
     let pauses: Vec<u64> = starts
         .iter()
         .skip(1)
@@ -224,7 +430,7 @@ async fn a_crash_loop_backs_off() {
         .map(|(start, end)| start - end)
         .collect();
     assert!(pauses[1] >= 500 && pauses[2] >= 1000, "{pauses:?}");
-    // Somebody who wants it to stop does not wait for a pause.
+    // A client that disables the server does not wait for a pause.
     let asked = Instant::now();
     app.put("/mcp/servers/short/disable", json!({})).await.ok();
     assert!(
@@ -235,7 +441,7 @@ async fn a_crash_loop_backs_off() {
 }
 
 #[tokio::test]
-async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
+async fn a_killed_guard_ends_its_child_and_the_server_restarts() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
@@ -251,7 +457,7 @@ async fn a_killed_guard_takes_its_child_along_and_the_server_comes_back() {
         async || !is_alive(grandchild),
     )
     .await;
-    // Until the program has seen it too, a call would be one in flight.
+    // Before the program has noticed the end, a new call would count as started.
     let noticed =
         |logs: String| logs.contains("ended:") || logs.contains("the lease could not be renewed");
     app.until("/mcp/servers/fixture", |body| {
@@ -286,7 +492,7 @@ async fn no_zombie_is_left() {
 }
 
 #[tokio::test]
-async fn a_server_sees_nothing_of_other_processes() {
+async fn a_server_cannot_read_or_signal_other_processes() {
     let app = App::embedded();
     app.register_fixture("spy").await.ok();
     app.register_fixture("other").await.ok();
@@ -300,7 +506,7 @@ async fn a_server_sees_nothing_of_other_processes() {
         read(format!("/proc/{spy}/environ"))
             .await
             .starts_with("read "),
-        "its own it may read"
+        "a server may read its own environment"
     );
     assert_eq!(kill(spy).await, "sent");
     for pid in [app.pid(), other, parent_of(other), parent_of(spy)] {
@@ -316,7 +522,7 @@ async fn a_server_sees_nothing_of_other_processes() {
 }
 
 #[tokio::test]
-async fn a_server_has_its_own_environment_and_little_of_the_hosts() {
+async fn a_server_gets_its_env_and_the_passed_on_variables() {
     let planted = [
         ("PLANTED", "for nobody"),
         ("SECRETS_KEY", "a passphrase"),
@@ -339,7 +545,7 @@ async fn a_server_has_its_own_environment_and_little_of_the_hosts() {
         "OWN",
         "LC_CTYPE",
     ];
-    // LC_CTYPE is Python's own doing.
+    // Python sets LC_CTYPE itself.
     for name in seen.as_object().expect("variables").keys() {
         assert!(
             passed_on.contains(&name.as_str()),
@@ -355,7 +561,7 @@ async fn a_server_has_its_own_environment_and_little_of_the_hosts() {
 }
 
 #[tokio::test]
-async fn stopping_is_asked_for_then_demanded_then_done() {
+async fn a_stop_closes_the_input_then_sends_sigterm_then_kills() {
     let app = App::embedded();
     let diary = app.dir.path().join("diary");
     let entries = || -> Vec<(String, u64)> {
@@ -412,7 +618,7 @@ async fn stopping_is_asked_for_then_demanded_then_done() {
     );
 }
 
-/// Starts the program with its log on a pipe, after a line of shell.
+/// Starts the program after a line of shell. Its log goes into a pipe.
 fn start_by_hand(dir: &Path, line: &str) -> (Child, String, BufReader<ChildStderr>) {
     let mut command = Command::new("sh");
     command
@@ -450,7 +656,7 @@ async fn end(mut child: Child) {
 }
 
 #[tokio::test]
-async fn calls_are_answered_when_no_process_reads_the_log_output() {
+async fn calls_work_if_no_process_reads_the_log() {
     let dir = tempfile::TempDir::new().expect("a folder");
     let (child, url, log) = start_by_hand(dir.path(), "");
     drop(log);
@@ -489,7 +695,7 @@ async fn as_many_files_as_the_system_allows() {
 }
 
 #[tokio::test]
-async fn half_a_request_does_not_hold_up_the_end() {
+async fn an_unfinished_request_does_not_delay_the_end() {
     use tokio::io::AsyncWriteExt;
     let mut app = App::embedded();
     let address = app.url.strip_prefix("http://").expect("a URL").to_owned();

@@ -37,6 +37,7 @@ mod nats;
 mod nats_access;
 mod oauth;
 mod old_data;
+mod openapi;
 mod packages;
 mod producers;
 mod properties;

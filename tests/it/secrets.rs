@@ -1,4 +1,4 @@
-//! `/secrets`: set, replaced, deleted, kept apart and never read back.
+//! `/secrets`: set, replace, delete; and the keys of the deployment.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use crate::harness::{App, refused};
 
 const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-/// What the tool sees as `token` when this user calls it.
+/// Returns the argument `token` that the tool gets in a call of this user.
 async fn seen(app: &App, user: &str) -> Value {
     let answer = app.call(user, "fixture", "arguments", json!({})).await.ok();
     let args: Value =
@@ -48,7 +48,7 @@ async fn secrets_are_set_replaced_and_deleted() {
         .await
         .ok();
     assert_eq!(seen(&app, "ben").await, Value::Null);
-    // Nobody named is the user called default.
+    // Without a user name the user is `default`.
     app.post(
         "/secrets/set",
         json!({ "serverName": "fixture", "secretName": "token", "secretValue": "d" }),
@@ -59,7 +59,7 @@ async fn secrets_are_set_replaced_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_secret_of_one_server_is_not_anothers() {
+async fn a_secret_reaches_its_own_server_only() {
     let app = App::start();
     app.register_fixture("fixture").await.ok();
     app.register_fixture("other").await.ok();
@@ -69,7 +69,7 @@ async fn a_secret_of_one_server_is_not_anothers() {
 }
 
 #[tokio::test]
-async fn an_invalid_secret_is_named_without_its_value() {
+async fn an_error_names_the_field_and_not_the_value() {
     let app = App::start();
     app.register("fixture", json!({ "enabled": false }))
         .await
@@ -112,7 +112,7 @@ async fn an_invalid_secret_is_named_without_its_value() {
 }
 
 #[tokio::test]
-async fn there_is_no_way_to_read_a_secret_back() {
+async fn no_route_reads_a_secret() {
     let app = App::start();
     app.register("fixture", json!({ "enabled": false }))
         .await
@@ -147,7 +147,7 @@ async fn there_is_no_way_to_read_a_secret_back() {
 }
 
 #[tokio::test]
-async fn secrets_survive_a_kill_with_the_key_that_was_made() {
+async fn secrets_survive_a_kill_with_the_generated_key() {
     let mut app = App::embedded();
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "token", "kept").await;
@@ -202,13 +202,13 @@ async fn secrets_survive_a_kill_with_the_key_that_was_made() {
 }
 
 #[tokio::test]
-async fn a_passphrase_is_a_key_and_another_is_refused() {
+async fn a_passphrase_is_a_key_and_another_passphrase_is_refused() {
     let mut app = App::embedded_with(&[("SECRETS_KEY", "correct horse battery staple")]);
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "token", "kept").await;
     assert!(
         !app.data().join("secrets.key").exists(),
-        "no key is made where one was given"
+        "a given key means that no key is generated"
     );
     app.kill_and_restart();
     assert_eq!(seen(&app, "ana").await, "kept");
@@ -219,7 +219,7 @@ async fn a_passphrase_is_a_key_and_another_is_refused() {
         "{said}"
     );
     assert!(!said.contains("horse"), "{said}");
-    // Without it, the one that would be made is not the right one either; and none is left behind as if it were.
+    // Without SECRETS_KEY the program refuses to start and generates no key.
     let said = refused(app.dir.path(), &[]);
     assert!(said.contains("SECRETS_KEY is missing"), "{said}");
     assert!(
@@ -231,7 +231,7 @@ async fn a_passphrase_is_a_key_and_another_is_refused() {
 }
 
 #[tokio::test]
-async fn a_new_key_opens_values_of_the_earlier_key() {
+async fn a_listed_old_key_opens_its_values() {
     let mut app = App::start_with(&[("SECRETS_KEY", "the first passphrase")]);
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "token", "of the first key")
@@ -245,7 +245,7 @@ async fn a_new_key_opens_values_of_the_earlier_key() {
     app.set_secret("ben", "fixture", "token", "of the second key")
         .await;
     app.kill();
-    // The old one again, with the new one listed: as while it is rolled out.
+    // The old key again, with the new key listed, as during a rollout.
     app.restart_with(&[
         ("SECRETS_KEY", "the first passphrase"),
         ("SECRETS_KEYS_OLD", HEX),
@@ -266,7 +266,7 @@ fn an_empty_key_file_is_no_key() {
 }
 
 #[test]
-fn a_key_file_that_cannot_be_read_is_named() {
+fn an_unreadable_key_file_is_named() {
     let dir = TempDir::new().expect("a folder");
     fs::create_dir_all(dir.path().join("data/secrets.key")).expect("a folder in its place");
     let said = refused(dir.path(), &[]);

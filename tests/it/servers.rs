@@ -7,7 +7,7 @@ use crate::processes::is_alive;
 use crate::wait::wait_until;
 
 #[tokio::test]
-async fn a_server_is_registered_and_shown_with_its_true_status() {
+async fn a_registered_server_has_its_live_status() {
     let app = App::start();
     let server = app
         .register(
@@ -63,7 +63,7 @@ async fn a_server_is_registered_and_shown_with_its_true_status() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_start_stays_and_says_why() {
+async fn a_server_that_cannot_start_stays_registered_with_the_reason() {
     let app = App::start();
     let crash = json!({ "env": { "FIXTURE_START": "crash" } });
     let silent = json!({ "env": { "FIXTURE_START": "silent" }, "startupTimeout": 400 });
@@ -73,7 +73,7 @@ async fn a_server_that_cannot_start_stays_and_says_why() {
         app.register("silent", silent),
         app.register("absent", absent)
     );
-    let told = [
+    let cases = [
         (
             "crash",
             crash,
@@ -93,7 +93,7 @@ async fn a_server_that_cannot_start_stays_and_says_why() {
             "there-is-no-such-program",
         ),
     ];
-    for (name, answer, reason, printed) in told {
+    for (name, answer, reason, printed) in cases {
         let server = &answer.ok()["server"];
         assert_eq!(
             (&server["status"], &server["enabled"]),
@@ -111,7 +111,7 @@ async fn a_server_that_cannot_start_stays_and_says_why() {
                 .contains(printed),
             "{server}"
         );
-        // The next attempt is under way soon, and in between the status is error again.
+        // The supervisor retries, and the status is `error` again between two attempts.
         let shown = app
             .until(&format!("/mcp/servers/{name}"), |body| {
                 body["server"]["status"] == "error"
@@ -131,7 +131,7 @@ async fn a_server_that_cannot_start_stays_and_says_why() {
 }
 
 #[tokio::test]
-async fn an_invalid_request_is_named_by_field() {
+async fn an_invalid_field_is_named() {
     let app = App::start();
     app.register("fixture", json!({ "enabled": false }))
         .await
@@ -194,7 +194,7 @@ async fn an_invalid_request_is_named_by_field() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_read_and_put_back_does_not_change() {
+async fn a_server_that_is_read_and_sent_back_does_not_change() {
     let app = App::start();
     app.register("fixture", json!({ "env": { "A": "1" } }))
         .await
@@ -214,7 +214,7 @@ async fn a_server_that_is_read_and_put_back_does_not_change() {
             .ok();
         assert_eq!(answer["server"]["status"], "connected");
         if name == "fixture" {
-            // The other one may have a process in each worker.
+            // The server `set` has a process in each worker.
             assert_eq!(app.pid_of(name).await, pid, "nothing was restarted");
         }
     }
@@ -242,7 +242,7 @@ async fn a_field_replaces_the_whole_value_and_null_resets() {
     assert_ne!(
         app.pid_of("fixture").await,
         pid,
-        "what changed was restarted"
+        "a changed server restarts"
     );
     assert!(!is_alive(pid));
     let environment: Value =
@@ -261,14 +261,14 @@ async fn a_field_replaces_the_whole_value_and_null_resets() {
 }
 
 #[tokio::test]
-async fn a_deleted_server_leaves_nothing_to_its_successor() {
+async fn a_deleted_server_leaves_no_secret_for_a_new_server_with_its_name() {
     let app = App::start();
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "message", "of the first")
         .await;
     let pid = app.pid_of("fixture").await;
     app.delete("/mcp/servers/fixture").await.ok();
-    assert!(!is_alive(pid), "its process is gone when the answer comes");
+    assert!(!is_alive(pid), "the process has ended before the answer");
     app.get("/mcp/servers/fixture")
         .await
         .fails(404, "server_not_found");
@@ -293,7 +293,7 @@ async fn a_deleted_server_leaves_nothing_to_its_successor() {
 }
 
 #[tokio::test]
-async fn disabling_stops_and_enabling_starts_or_restarts() {
+async fn disable_stops_a_server_and_enable_starts_or_restarts_it() {
     let app = App::start();
     app.register_fixture("fixture").await.ok();
     let pid = app.pid_of("fixture").await;
@@ -305,7 +305,7 @@ async fn disabling_stops_and_enabling_starts_or_restarts() {
         (&answer["server"]["status"], &answer["server"]["enabled"]),
         (&json!("disconnected"), &json!(false))
     );
-    assert!(!is_alive(pid), "its process is gone when the answer comes");
+    assert!(!is_alive(pid), "the process has ended before the answer");
     let error = app
         .call("default", "fixture", "echo", json!({}))
         .await
@@ -326,7 +326,7 @@ async fn disabling_stops_and_enabling_starts_or_restarts() {
     assert_ne!(
         app.pid_of("fixture").await,
         pid,
-        "enabling what is enabled restarts it"
+        "enable restarts an enabled server"
     );
     assert!(!is_alive(pid));
 
@@ -354,7 +354,7 @@ async fn disabling_stops_and_enabling_starts_or_restarts() {
 }
 
 #[tokio::test]
-async fn every_page_of_tools_is_listed_and_changes_appear() {
+async fn every_page_of_the_tool_list_is_read_and_changes_appear() {
     let app = App::start();
     app.register_fixture("fixture").await.ok();
     let names = |body: &Value| -> Vec<String> {
@@ -395,7 +395,7 @@ async fn every_page_of_tools_is_listed_and_changes_appear() {
 }
 
 #[tokio::test]
-async fn a_starting_server_is_connecting_and_calls_wait_for_it() {
+async fn calls_wait_for_a_server_that_is_connecting() {
     let app = App::start();
     let slow = json!({ "env": { "FIXTURE_START": "slow", "FIXTURE_DELAY": "1" } });
     let waits = async {
@@ -410,7 +410,7 @@ async fn a_starting_server_is_connecting_and_calls_wait_for_it() {
     let (registered, called) = tokio::join!(app.register("slow", slow), waits);
     assert_eq!(registered.ok()["server"]["status"], "connected");
     assert_eq!(called["data"]["content"], "waited");
-    // A start that is not wanted any more holds nobody up.
+    // A new configuration ends a start that hangs.
     let pid = app.pid_of("slow").await;
     let stuck = json!({ "env": { "FIXTURE_START": "silent" } });
     let (_, ()) = tokio::join!(app.put("/mcp/servers/slow", stuck), async {

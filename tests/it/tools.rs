@@ -1,4 +1,4 @@
-//! `/mcp/tools` and `/mcp/tool/call`: what goes in, what comes out, and how long it may take.
+//! `/mcp/tools` and `/mcp/tool/call`: arguments, results, timeouts and limits.
 
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ async fn every_kind_of_result_has_its_shape() {
 }
 
 #[tokio::test]
-async fn a_json_rpc_error_is_a_failure_with_its_own_words() {
+async fn a_json_rpc_error_is_a_failure_with_the_message_of_the_server() {
     let app = fixture(json!({})).await;
     for (code, status, ours) in [
         (-32602, 400, "invalid_request"),
@@ -118,7 +118,7 @@ async fn a_json_rpc_error_is_a_failure_with_its_own_words() {
         assert_eq!(refused.body["mcpError"], error);
         assert!(refused.fails(status, ours).ends_with("not \"so\""));
     }
-    // The fixture refuses a tool that it does not have; we never check that ourselves.
+    // The program does not check the name of a tool. The server refuses an unknown tool.
     let refused = call(&app, "no_such_tool", json!({}), json!({})).await;
     assert_eq!(refused.body["mcpError"]["code"], -32602);
     assert!(
@@ -129,7 +129,7 @@ async fn a_json_rpc_error_is_a_failure_with_its_own_words() {
 }
 
 #[tokio::test]
-async fn a_call_that_cannot_be_made_says_why() {
+async fn an_invalid_call_names_the_field() {
     let app = fixture(json!({})).await;
     let good = json!({ "serverName": "fixture", "methodName": "echo", "args": {} });
     app.post("/mcp/tool/call", good.clone()).await.ok();
@@ -171,7 +171,7 @@ async fn a_call_that_cannot_be_made_says_why() {
 }
 
 #[tokio::test]
-async fn a_call_past_its_time_is_cancelled() {
+async fn a_call_is_cancelled_at_its_timeout() {
     let app = fixture(json!({ "toolTimeout": 300 })).await;
     let error = call(&app, "never", json!({}), json!({})).await;
     assert_eq!(error.body["mayHaveRun"], true);
@@ -188,7 +188,7 @@ async fn a_call_past_its_time_is_cancelled() {
     .await
     .fails(504, "timeout");
     assert!(error.contains("100 ms"), "the request's own: {error}");
-    // More time than the server's, where the request asks for it.
+    // A request can have a longer timeout than its server.
     call(
         &app,
         "sleep",
@@ -197,10 +197,14 @@ async fn a_call_past_its_time_is_cancelled() {
     )
     .await
     .ok();
-    assert_eq!(cancelled(&app, 2).await, 2, "the server was told");
+    assert_eq!(
+        cancelled(&app, 2).await,
+        2,
+        "the server got the cancellations"
+    );
 }
 
-/// How many calls the fixture knows to be cancelled, once they are as many as wanted.
+/// Returns the number of cancelled calls, after the fixture has counted the wanted number.
 async fn cancelled(app: &App, wanted: usize) -> usize {
     wait_for("the server knows the cancelled calls", async || {
         let text = app.text("fixture", "cancellations", json!({})).await;
@@ -211,7 +215,7 @@ async fn cancelled(app: &App, wanted: usize) -> usize {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_cancels_its_call() {
+async fn a_client_that_disconnects_cancels_its_call() {
     let app = fixture(json!({})).await;
     let client = app.http.clone();
     let body = json!({ "serverName": "fixture", "methodName": "sleep", "args": { "ms": 20_000 } });
@@ -233,7 +237,7 @@ async fn a_client_that_hangs_up_cancels_its_call() {
 }
 
 #[tokio::test]
-async fn progress_restarts_the_timeout_if_the_call_asks_for_it() {
+async fn progress_restarts_the_timeout_if_the_server_wants_it() {
     let app = fixture(json!({ "resetTimeoutOnProgress": true, "toolTimeout": 600 })).await;
     let steps = json!({ "steps": 8, "ms": 200 });
     assert_eq!(app.text("fixture", "progress", steps.clone()).await, "done");
@@ -252,7 +256,7 @@ async fn progress_restarts_the_timeout_if_the_call_asks_for_it() {
 }
 
 #[tokio::test]
-async fn secrets_are_added_and_win_in_every_spelling() {
+async fn a_secret_replaces_an_argument_in_every_json_spelling() {
     let app = fixture(json!({})).await;
     app.set_secret("ana", "fixture", "to_ken", "stored").await;
     app.set_secret("ana", "fixture", "fixture.dotted", "of the dotted name")
@@ -277,7 +281,7 @@ async fn secrets_are_added_and_win_in_every_spelling() {
             serde_json::from_str(body["data"]["content"].as_str().expect("a text")).expect("JSON");
         assert_eq!(seen, secrets, "{args}");
     }
-    // What only looks like a secret's name stays, and so does everything else.
+    // A nested argument with the name of a secret stays.
     let args = json!({ "q": "to_ken", "deep": { "to_ken": "mine" }, "n": 1.50, "list": [null] });
     let seen = app
         .call("ana", "fixture", "arguments", args.clone())
@@ -317,7 +321,7 @@ async fn only_the_listed_secrets_are_injected() {
 }
 
 #[tokio::test]
-async fn a_trace_context_is_handed_on() {
+async fn a_trace_context_reaches_the_server() {
     let app = fixture(json!({})).await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for (header, seen) in [
@@ -338,7 +342,7 @@ async fn a_trace_context_is_handed_on() {
 }
 
 #[tokio::test]
-async fn large_arguments_and_results_pass_whole() {
+async fn large_arguments_and_results_are_complete() {
     let app = fixture(json!({})).await;
     let large: String = ('a'..='z').cycle().take(1 << 20).collect();
     assert_eq!(
@@ -353,7 +357,7 @@ async fn large_arguments_and_results_pass_whole() {
 }
 
 #[tokio::test]
-async fn a_result_above_the_limit_is_refused_and_the_next_is_not() {
+async fn a_result_above_the_limit_fails_and_the_next_call_succeeds() {
     let app = App::start_with(&[("RESULT_LIMIT", "64kb")]);
     app.register_fixture("fixture").await.ok();
     for size in [65_536, 200_000, 2_000_000] {
@@ -411,23 +415,22 @@ async fn the_list_of_tools_has_an_etag() {
 }
 
 #[tokio::test]
-async fn calls_to_one_server_run_side_by_side() {
+async fn calls_to_one_server_run_at_the_same_time() {
     let app = fixture(json!({})).await;
     let began = Instant::now();
     let calls = (0..100).map(|_| app.call("default", "fixture", "sleep", json!({ "ms": 1000 })));
-    join_all(calls)
-        .await
-        .into_iter()
-        .for_each(|answer| drop(answer.ok()));
+    for answer in join_all(calls).await {
+        answer.ok();
+    }
     let took = began.elapsed();
     assert!(
         took < Duration::from_secs(50),
-        "one after the other they take 100 seconds; these took {took:?}"
+        "one after the other they take 100 seconds; they took {took:?}"
     );
 }
 
 #[tokio::test]
-async fn arguments_too_deep_for_a_server_do_not_reach_it() {
+async fn arguments_with_too_many_levels_do_not_reach_the_server() {
     let app = fixture(json!({})).await;
     let pid = app.pid_of("fixture").await;
     let nested = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));

@@ -1,22 +1,35 @@
-//! What a killed guard leaves behind comes to the worker, and ends there.
+//! The processes that a guard leaves behind become children of the worker, and the worker kills them.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
 };
 
-/// How long they may take to die of SIGKILL.
-const LIMIT: Duration = Duration::from_secs(2);
+use super::cgroup;
 
-/// The guards of this worker. Every other child of it is an orphan.
+/// How long the end of a server waits for the end of its orphans.
+const WAIT: Duration = Duration::from_secs(2);
+/// Pause between two rounds in the background.
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(5);
+
+/// The guards of this worker. Every other child of the worker is an orphan.
 static GUARDS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// A background thread kills orphans.
+static IS_KILLING: AtomicBool = AtomicBool::new(false);
 
-/// A guard's place among the known ones, until it is waited for.
-pub struct GuardRegistration(i32);
+/// The registration of a guard, until the worker has waited for its end.
+pub(super) struct GuardRegistration(i32);
+
+impl GuardRegistration {
+    pub(super) fn pid(&self) -> i32 {
+        self.0
+    }
+}
 
 impl Drop for GuardRegistration {
     fn drop(&mut self) {
@@ -24,53 +37,78 @@ impl Drop for GuardRegistration {
     }
 }
 
-/// Held while a guard is being started: until it is known it must not be taken for an orphan.
-pub fn guards() -> MutexGuard<'static, BTreeSet<i32>> {
-    GUARDS.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks the registered guards. A new guard is started under this lock, so no round takes it for an orphan.
+pub(super) fn guards() -> MutexGuard<'static, BTreeSet<i32>> {
+    GUARDS.lock()
 }
 
-pub fn known(guards: &mut BTreeSet<i32>, pid: i32) -> GuardRegistration {
+pub(super) fn register(guards: &mut BTreeSet<i32>, pid: i32) -> GuardRegistration {
     guards.insert(pid);
     GuardRegistration(pid)
 }
 
-/// From now on what loses its guard becomes this process's child.
+/// Makes this process the parent of all processes that lose their guard.
+///
+/// # Errors
+/// The error of the system.
 pub fn become_subreaper() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
-/// Kills all orphans, and what they leave behind in turn. Blocks until they are gone.
-pub fn kill() {
-    let guards = guards();
-    let give_up = Instant::now() + LIMIT;
-    loop {
-        let orphans: Vec<Pid> = children()
-            .into_iter()
-            .filter(|pid| !guards.contains(&pid.as_raw_nonzero().get()))
-            .collect();
-        if orphans.is_empty() || Instant::now() > give_up {
+/// Kills the processes that a guard has left, and the processes that they leave in turn. Blocks until they are gone, two
+/// seconds at most for each step. Orphans that are left then are killed in the background.
+pub(super) fn kill_orphans(guard: i32) {
+    cgroup::kill_left_group(guard);
+    let give_up = Instant::now() + WAIT;
+    while Instant::now() < give_up {
+        if kill_round() == 0 {
             return;
         }
-        for pid in orphans {
-            let _ = kill_process(pid, Signal::KILL);
-            let _ = waitpid(Some(pid), WaitOptions::empty());
-        }
     }
+    let left = kill_round();
+    if left == 0 || IS_KILLING.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    tracing::warn!(
+        left,
+        "a server leaves processes that fork faster than they are killed; the worker goes on to kill them"
+    );
+    std::thread::spawn(|| {
+        while kill_round() > 0 {
+            std::thread::sleep(BACKGROUND_PAUSE);
+        }
+        IS_KILLING.store(false, Ordering::Release);
+        tracing::info!("no process is left of a server that forked without end");
+    });
 }
 
-/// The processes whose parent is this one.
-pub fn children() -> Vec<Pid> {
+/// Kills and reaps the orphans of this moment, and returns how many there were.
+fn kill_round() -> usize {
+    let guards = guards();
+    let mut orphans = 0;
+    // Each orphan is killed as soon as it is seen, before it can fork again.
+    for pid in children() {
+        if !guards.contains(&pid.as_raw_nonzero().get()) {
+            orphans += 1;
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+    }
+    orphans
+}
+
+/// Returns the children of this process, one by one while the process table is read.
+pub(super) fn children() -> impl Iterator<Item = Pid> {
     let own = getpid().as_raw_nonzero().get();
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| parent(*pid) == Some(own))
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(move |pid| parent(*pid) == Some(own))
         .filter_map(Pid::from_raw)
-        .collect()
 }
 
 fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the parent is the second field after it.
+    // The name in parentheses may contain anything. The parent is the second field after it.
     stat.rsplit_once(')')?
         .1
         .split_whitespace()

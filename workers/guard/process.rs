@@ -1,9 +1,8 @@
-//! `mcp-api guard FD -- COMMAND [ARGS]`: the parent of one child, in a process of its own.
+//! `mcp-api guard PIPE ENVIRONMENT -- COMMAND [ARGS]`: the parent of one child, in a process of its own.
 //!
-//! It is the subreaper of everything the child starts, so a grandchild that left the process group
-//! is still found. The child itself lives in a Landlock domain where the kernel has one: it can
-//! neither look into other processes nor send them signals. No threads, no async: what is single and
-//! small can be trusted to be there at the end.
+//! The guard is the subreaper of all processes that the child starts, so it finds a grandchild that left the process
+//! group. If the kernel has Landlock, the child can neither read other processes nor send them signals. The guard has no
+//! threads and no async code, because it must still work when everything else fails.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -20,20 +19,22 @@ use rustix::process::{
 };
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
+use super::cgroup::ChildGroup;
+use super::environment;
 use super::orphans::children;
 use super::{MESSAGE, RENEW, TERMINATE};
 
-/// The child could not be started, as shells say it.
+/// The exit code of shells for a program that cannot be started.
 const CANNOT_START: u8 = 127;
-/// How long the last ones may take to die of SIGKILL.
-const REAP: Duration = Duration::from_secs(2);
+/// How long all processes may take to die of SIGKILL.
+const KILL_TIME: Duration = Duration::from_secs(2);
 
-/// Runs as the guard. `pipe` is the descriptor on which the worker speaks.
-pub fn run(pipe: RawFd, command_line: &[String]) -> ExitCode {
+/// Runs the guard. `pipe` is the descriptor of the worker's messages, `environment` the descriptor of the child's variables.
+pub fn run(pipe: RawFd, environment: RawFd, command_line: &[String]) -> ExitCode {
     let Some((command, args)) = command_line.split_first() else {
         return ExitCode::from(CANNOT_START);
     };
-    match guard(pipe, command, args) {
+    match guard(pipe, environment, command, args) {
         Ok(status) => {
             let code = status
                 .code()
@@ -47,21 +48,43 @@ pub fn run(pipe: RawFd, command_line: &[String]) -> ExitCode {
     }
 }
 
-fn guard(pipe: RawFd, command: &str, args: &[String]) -> std::io::Result<ExitStatus> {
-    if pipe <= 2 {
-        return Err(std::io::Error::other(
-            "the guard is started by a worker, not by hand",
-        ));
+fn guard(
+    pipe: RawFd,
+    environment: RawFd,
+    command: &str,
+    args: &[String],
+) -> std::io::Result<ExitStatus> {
+    if pipe <= 2 || environment <= 2 || pipe == environment {
+        return Err(std::io::Error::other("only a worker can start the guard"));
     }
-    // SAFETY: the worker left this descriptor open for us and nothing else in this process knows it.
+    // SAFETY: the worker left both descriptors open for this process, and no other code of it knows them.
     #[allow(unsafe_code)]
-    let pipe = unsafe { OwnedFd::from_raw_fd(pipe) };
+    let (pipe, environment) = unsafe {
+        (
+            OwnedFd::from_raw_fd(pipe),
+            OwnedFd::from_raw_fd(environment),
+        )
+    };
     fcntl_setfd(&pipe, FdFlags::CLOEXEC)?;
+    let environment = environment::read(environment)?;
     set_child_subreaper(Some(getpid()))?;
+    let group = ChildGroup::create();
+    let child = spawn_child(command, args, environment, group.as_ref())?;
+    detach_streams()?;
+    watch(&pipe, child, group.as_ref())
+}
+
+fn spawn_child(
+    command: &str,
+    args: &[String],
+    environment: Vec<(String, String)>,
+    group: Option<&ChildGroup>,
+) -> std::io::Result<Pid> {
     let guard = getpid();
+    let entrance = group.map(ChildGroup::entrance).transpose()?;
     let mut child = Command::new(command);
-    child.args(args).process_group(0);
-    // SAFETY: between fork and exec of a single-threaded process; only system calls and small allocations.
+    child.args(args).envs(environment).process_group(0);
+    // SAFETY: this runs between fork and exec of a single-threaded process. It makes system calls and small allocations.
     #[allow(unsafe_code)]
     unsafe {
         child.pre_exec(move || {
@@ -69,28 +92,31 @@ fn guard(pipe: RawFd, command: &str, args: &[String]) -> std::io::Result<ExitSta
             if getppid() != Some(guard) {
                 return Err(std::io::Error::other("the guard is gone"));
             }
-            leave_looking();
+            if let Some(entrance) = &entrance {
+                entrance.enter();
+            }
+            drop_capabilities();
             confine()
         });
     }
-    let child = child.spawn()?;
-    let child = Pid::from_child(&child);
-    // The streams are the child's alone: their ends must be seen when it closes them.
-    let nothing = fs::File::options()
+    Ok(Pid::from_child(&child.spawn()?))
+}
+
+/// Closes the guard's ends of the child's streams, so that a reader sees when the child closes them.
+fn detach_streams() -> std::io::Result<()> {
+    let null = fs::File::options()
         .read(true)
         .write(true)
         .open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&nothing)?;
-    rustix::stdio::dup2_stdout(&nothing)?;
-    rustix::stdio::dup2_stderr(&nothing)?;
-    let status = watch(&pipe, child)?;
-    Ok(status)
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
 }
 
-/// Gives up, for the child and all after it, the capabilities with which root reads `environ` and `maps`
-/// of any process past Landlock: to trace, to measure, and the one that stands for both. Who is not root
-/// has none of them and is refused, which is as good.
-fn leave_looking() {
+/// Removes the capabilities with which root reads other processes in spite of Landlock. A user other than root does not
+/// have them, and the removal fails without harm.
+fn drop_capabilities() {
     for capability in [
         CapabilitySet::SYS_PTRACE,
         CapabilitySet::SYS_ADMIN,
@@ -100,8 +126,8 @@ fn leave_looking() {
     }
 }
 
-/// A Landlock domain that forbids next to nothing in the file system: being in it is what keeps the
-/// child from tracing, reading or signalling processes outside. Older kernels do less, or nothing.
+/// Moves the child into a Landlock domain. The domain forbids almost nothing in the file system, but a process in a domain
+/// cannot trace, read or signal processes outside. Older kernels do less, or nothing.
 fn confine() -> std::io::Result<()> {
     let confined = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -109,26 +135,28 @@ fn confine() -> std::io::Result<()> {
         .and_then(|ruleset| ruleset.scope(Scope::from_all(ABI::V6)))
         .and_then(|ruleset| ruleset.create())
         .and_then(|ruleset| ruleset.restrict_self());
-    confined.map(drop).map_err(std::io::Error::other)
+    confined.map_err(std::io::Error::other)?;
+    Ok(())
 }
 
-/// Waits for the child's end, the worker's end or the end of the time, whichever comes first.
-fn watch(pipe: &OwnedFd, child: Pid) -> std::io::Result<ExitStatus> {
+/// Waits for the end of the child, of the worker or of the time. Then all processes are killed.
+fn watch(pipe: &OwnedFd, child: Pid, group: Option<&ChildGroup>) -> std::io::Result<ExitStatus> {
     let pidfd = pidfd_open(child, PidfdFlags::empty())?;
     let mut lives_until = Instant::now() + Duration::from_secs(60);
-    let mut speaking = true;
+    let mut reads_pipe = true;
     let mut status = None;
     loop {
-        let (said, ended) = wait_for(pipe.as_fd(), speaking, pidfd.as_fd(), lives_until)?;
-        if ended {
+        let happened = wait_for(pipe.as_fd(), reads_pipe, pidfd.as_fd(), lives_until)?;
+        if happened.child_ended {
             break;
         }
-        if said {
-            match hear(pipe.as_fd()) {
+        if happened.has_message {
+            match read_message(pipe.as_fd()) {
                 Some((RENEW, time)) => lives_until = Instant::now() + time,
                 Some((TERMINATE, time)) => {
                     let _ = kill_process_group(child, Signal::TERM);
-                    (speaking, lives_until) = (false, Instant::now() + time);
+                    reads_pipe = false;
+                    lives_until = Instant::now() + time;
                 }
                 // The worker is gone.
                 _ => break,
@@ -136,28 +164,37 @@ fn watch(pipe: &OwnedFd, child: Pid) -> std::io::Result<ExitStatus> {
         } else if Instant::now() >= lives_until {
             break;
         }
-        // Orphans of the child that have ended, and perhaps the child itself.
+        // Reaps ended orphans of the child, and perhaps the child.
         status = reap(child);
         if status.is_some() {
             break;
         }
     }
+    if let Some(group) = group {
+        group.kill();
+    }
     Ok(kill_all(child, status))
 }
 
-/// Whether the worker has said something, and whether the child has ended.
+/// The result of a wait.
+struct Happened {
+    has_message: bool,
+    child_ended: bool,
+}
+
+/// Waits for a message, for the end of the child or for a moment.
 fn wait_for(
     pipe: BorrowedFd<'_>,
-    speaking: bool,
+    reads_pipe: bool,
     child: BorrowedFd<'_>,
     until: Instant,
-) -> std::io::Result<(bool, bool)> {
+) -> std::io::Result<Happened> {
     let left = until.saturating_duration_since(Instant::now());
     let limit = Timespec {
         tv_sec: left.as_secs() as i64,
         tv_nsec: i64::from(left.subsec_nanos()),
     };
-    let pipe_events = if speaking {
+    let pipe_events = if reads_pipe {
         PollFlags::IN
     } else {
         PollFlags::empty()
@@ -167,29 +204,29 @@ fn wait_for(
         PollFd::from_borrowed_fd(child, PollFlags::IN),
     ];
     match poll(&mut fds, Some(&limit)) {
-        Ok(_) => Ok((
-            speaking && !fds[0].revents().is_empty(),
-            !fds[1].revents().is_empty(),
-        )),
-        Err(rustix::io::Errno::INTR) => Ok((false, false)),
+        Ok(_) => Ok(Happened {
+            has_message: reads_pipe && !fds[0].revents().is_empty(),
+            child_ended: !fds[1].revents().is_empty(),
+        }),
+        Err(rustix::io::Errno::INTR) => Ok(Happened {
+            has_message: false,
+            child_ended: false,
+        }),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The next message; `None` when the pipe has ended.
-fn hear(pipe: BorrowedFd<'_>) -> Option<(u8, Duration)> {
+/// Reads the next message. `None`: the pipe is closed, because the worker is gone.
+fn read_message(pipe: BorrowedFd<'_>) -> Option<(u8, Duration)> {
     let mut message = [0u8; MESSAGE];
-    // A message is far below PIPE_BUF: it comes whole or not at all.
+    // A message is shorter than PIPE_BUF, so it arrives whole.
     let length = rustix::io::read(pipe, &mut message).ok()?;
-    let [what, ms @ ..] = message;
-    (length == MESSAGE).then(|| {
-        (
-            what,
-            Duration::from_millis(u64::from(u32::from_be_bytes(ms))),
-        )
-    })
+    let [kind, ms @ ..] = message;
+    let time = Duration::from_millis(u64::from(u32::from_be_bytes(ms)));
+    (length == MESSAGE).then_some((kind, time))
 }
 
+/// Reaps the processes that have ended, and returns the status of the child if it is one of them.
 fn reap(child: Pid) -> Option<ExitStatus> {
     let mut status = None;
     while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
@@ -200,20 +237,22 @@ fn reap(child: Pid) -> Option<ExitStatus> {
     status
 }
 
-/// Kills the child's group, then whatever has come to us as an orphan, until nobody is left.
+/// Kills the process group of the child, then all orphans, until none is left.
 fn kill_all(child: Pid, mut status: Option<ExitStatus>) -> ExitStatus {
     let _ = kill_process_group(child, Signal::KILL);
-    let give_up = Instant::now() + REAP;
+    let give_up = Instant::now() + KILL_TIME;
     loop {
         status = status.or(reap(child));
-        let left = children();
-        if left.is_empty() || Instant::now() > give_up {
-            return status.unwrap_or(ExitStatus::from_raw(9));
-        }
-        for pid in left {
+        let mut left = 0;
+        // Each process is killed as soon as it is seen, before it can fork again.
+        for pid in children() {
+            left += 1;
             let _ = kill_process(pid, Signal::KILL);
         }
-        // Waits for one of them to end, not for a time.
+        if left == 0 || Instant::now() > give_up {
+            return status.unwrap_or(ExitStatus::from_raw(9));
+        }
+        // Waits until one of them has ended.
         if let Ok(Some((pid, ended))) = wait(WaitOptions::empty())
             && pid == child
         {

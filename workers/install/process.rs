@@ -17,8 +17,10 @@ use crate::workers::guard::GuardedChild;
 const MAX_LINES: usize = 30;
 /// The first error lines that are kept too, because npm names the failed script there.
 const MAX_FIRST_ERRORS: usize = 12;
-/// The longest line in bytes. The rest of a longer line is dropped.
-const MAX_LINE: usize = 500;
+/// The longest line in bytes that is masked. The rest of a longer line is dropped.
+const MAX_LINE: usize = 8 * 1024;
+/// The characters of a masked line that are kept.
+const WIDTH: usize = 500;
 /// The largest standard output in bytes. The rest is dropped.
 const MAX_STDOUT: usize = 1 << 20;
 /// The size of one read in bytes.
@@ -156,11 +158,17 @@ async fn read_output(
 
 impl OutputCollector {
     fn add_line(&self, line: &[u8]) {
-        let text = self.context.redactor.mask_cut(line);
+        let redactor = &self.context.redactor;
+        let text = if line.len() < MAX_LINE {
+            redactor.mask(&String::from_utf8_lossy(line))
+        } else {
+            redactor.mask_cut(line)
+        };
         let text: String = text
             .trim_end()
             .chars()
             .filter(|character| !character.is_control())
+            .take(WIDTH)
             .collect();
         if text.trim().is_empty() {
             return;

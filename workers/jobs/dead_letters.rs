@@ -186,7 +186,7 @@ pub async fn remove_dead_letters(context: &Context, ids: Vec<ValueId>) -> Result
 fn message_context(id: ValueId) -> JobValueContext {
     JobValueContext {
         job: JobId(id.0),
-        part: JobValueKind::Letter,
+        part: JobValueKind::DeadLetter,
         value: id,
     }
 }

@@ -122,7 +122,7 @@ impl JobRunner {
             .await;
         match acquired {
             Ok(Some(_)) => {
-                manager.own.taken(asked, ttl);
+                manager.own.start(asked, ttl);
                 takeover::take_over(&self.context, manager.worker).await
             }
             Ok(None) => false,

@@ -78,12 +78,12 @@ impl Connection {
         }
     }
 
-    /// Returns the number of running calls.
-    pub fn calls(&self) -> usize {
+    /// Waits until no call is running.
+    pub async fn idle(&self) {
         match self {
-            Self::Stdio(stdio) => stdio.calls(),
-            Self::Http(http) => http.calls(),
-            Self::Sse(sse) => sse.calls(),
+            Self::Stdio(stdio) => stdio.idle().await,
+            Self::Http(http) => http.idle().await,
+            Self::Sse(sse) => sse.idle().await,
         }
     }
 

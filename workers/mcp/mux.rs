@@ -45,6 +45,8 @@ pub struct Mux {
     space: Arc<Semaphore>,
     queued: Notify,
     closed: watch::Sender<bool>,
+    /// Notified when the last pending request ends.
+    idle: Notify,
 }
 
 #[derive(Default)]
@@ -90,6 +92,7 @@ impl Mux {
             space: Arc::new(Semaphore::new(QUEUE_LIMIT / PERMIT_BYTES)),
             queued: Notify::new(),
             closed: watch::Sender::new(false),
+            idle: Notify::new(),
         })
     }
 
@@ -205,10 +208,31 @@ impl Mux {
 
     /// Passes a reply to the request that waits for it.
     pub fn complete(&self, id: u64, reply: RpcReply) {
-        let call = self.state.lock().calls.remove(&id);
-        if let Some(call) = call {
+        if let Some(call) = self.remove(id) {
             // The request may have been dropped at the same moment.
             let _ = call.reply.send(reply);
+        }
+    }
+
+    fn remove(&self, id: u64) -> Option<PendingCall> {
+        let mut state = self.state.lock();
+        let removed = state.calls.remove(&id);
+        let is_idle = state.calls.is_empty();
+        drop(state);
+        if is_idle {
+            self.idle.notify_waiters();
+        }
+        removed
+    }
+
+    /// Waits until no request waits for a reply.
+    pub async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.state.lock().calls.is_empty() {
+                return;
+            }
+            idle.await;
         }
     }
 
@@ -252,6 +276,7 @@ impl Mux {
         drop(queue);
         self.space.close();
         self.queued.notify_one();
+        self.idle.notify_waiters();
         self.closed.send_replace(true);
     }
 
@@ -285,7 +310,11 @@ impl Mux {
                 QueueEntry::Message(_) => true,
             });
         }
+        let is_idle = state.calls.is_empty();
         drop(state);
+        if is_idle {
+            self.idle.notify_waiters();
+        }
         if !call.is_some_and(|call| call.written) {
             return;
         }

@@ -130,8 +130,9 @@ impl StdioConnection {
         self.mux.closed().await;
     }
 
-    pub fn calls(&self) -> usize {
-        self.mux.calls()
+    /// Waits until no call is running.
+    pub async fn idle(&self) {
+        self.mux.idle().await;
     }
 
     /// Returns the reason for the end of a closed connection. A child that still runs is stopped.
@@ -213,7 +214,7 @@ impl StartingChild {
         match tokio::time::timeout(EXIT_WAIT, process.ended()).await {
             Ok(Ok(status)) => {
                 wait_for_stderr(&self.stderr_drained).await;
-                exit_reason(status).into()
+                start_exit_reason(status).into()
             }
             Ok(Err(_)) | Err(_) => not_opened.into(),
         }
@@ -231,6 +232,17 @@ impl Drop for StartingChild {
 /// Another process may keep the standard error open, so the wait is limited.
 async fn wait_for_stderr(drained: &CancellationToken) {
     let _ = tokio::time::timeout(EXIT_WAIT, drained.cancelled()).await;
+}
+
+/// Returns the reason for a child that ended before its session was open.
+fn start_exit_reason(status: ExitStatus) -> String {
+    let reason = exit_reason(status);
+    match status.code() {
+        Some(127) | None => reason,
+        Some(_) => format!(
+            "{reason} before it answered; if it asks for a key or a setting, set the variable in `env`"
+        ),
+    }
 }
 
 /// The guard ends like the child, with the codes of shells: 127 for a program that cannot be started, 128 and more for a

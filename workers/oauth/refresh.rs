@@ -101,7 +101,7 @@ impl RefreshLease<'_> {
                 .await
                 .map_err(store_unavailable)?;
             if acquired.is_some() {
-                self.local.taken(asked, self.ttl);
+                self.local.start(asked, self.ttl);
                 return Ok(true);
             }
             if Instant::now() > deadline {

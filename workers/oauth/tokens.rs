@@ -28,6 +28,7 @@ use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::time::retry::retry_store_call;
 use crate::workers::context::Context;
+use crate::workers::permits::ChangePermit;
 use crate::workers::{idempotency, servers};
 
 /// Stores the tokens that a client has sent, removes the tokens they replace, and restarts the
@@ -38,6 +39,7 @@ use crate::workers::{idempotency, servers};
 pub async fn store_tokens(
     context: Arc<Context>,
     command: StoreTokens,
+    permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
     let StoreTokens {
         id,
@@ -52,7 +54,7 @@ pub async fn store_tokens(
     if if_absent && key.is_none() {
         decide::require_no_tokens(&context.projection.catalog(), &grant)?;
     }
-    let values = servers::all_current(&context, &sealed)?;
+    let values = servers::vault_values(&context, &sealed)?;
     let decide = move |catalog: &Catalog| {
         if if_absent {
             decide::require_no_tokens(catalog, &grant)?;
@@ -61,6 +63,7 @@ pub async fn store_tokens(
     };
     let committed = idempotency::commit_once_with_values(&context, id, key, values, decide).await?;
     servers::drop_replaced(&context, &server_name, &committed).await;
+    drop(permit);
     servers::settle(&context, &server_name).await
 }
 

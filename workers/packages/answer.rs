@@ -48,6 +48,7 @@ pub async fn package_answer(
     let details = LiveDetails {
         logs: reconciled.logs,
         session_id: None,
+        tools: None,
     };
     let body = PackageJobBody {
         success: true,

@@ -98,7 +98,7 @@ fn require_free_name(context: &Context, register: &RegisterServer) -> Result<(),
 /// Stores the sealed values of the command before the build, because the build reads the credentials
 /// of package indexes.
 async fn store_given_values(context: &Context, register: &RegisterServer) -> Result<(), Failure> {
-    for VaultValue { id, sealed } in servers::all_current(context, &register.sealed)? {
+    for VaultValue { id, sealed } in servers::vault_values(context, &register.sealed)? {
         context.vault.put(id, sealed).await.map_err(secrets::away)?;
     }
     Ok(())

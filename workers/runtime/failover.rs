@@ -1,34 +1,34 @@
-//! Watches the servers that other workers run, to take over those that nobody runs.
+//! Takes over the servers whose owner is gone.
 //!
-//! Of all who could, one goes first: workers and servers are hashed together, so servers spread over the
-//! workers and no store is stormed. The lease decides in any case.
+//! Rendezvous hashing orders the workers for each server, so the servers spread over the workers and one worker asks
+//! the store first. The lease decides in any case.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
 
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
 use crate::core::ids::{ServerId, WorkerId};
 
-const LOOK: Duration = Duration::from_millis(250);
-/// How much longer each further worker waits for its turn.
-const TURN: Duration = Duration::from_millis(700);
-/// Between two attempts.
-const AGAIN: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How much longer each further worker in the order waits.
+const RANK_DELAY: Duration = Duration::from_millis(700);
+/// Time between two attempts for one server.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Looks until the process ends.
-pub async fn watch(manager: Arc<ServerManager>) {
-    let mut every = tokio::time::interval(LOOK);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+/// Watches the servers of other workers until the process ends.
+pub async fn watch_servers(manager: Arc<ServerManager>) {
+    let mut ticks = tokio::time::interval(CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        every.tick().await;
-        let waiting: Vec<_> = manager
-            .handles()
+        ticks.tick().await;
+        let handles = manager.handles();
+        let waiting = handles
             .values()
-            .filter(|handle| handle.is_elsewhere())
-            .cloned()
-            .collect();
+            .filter(|handle| handle.is_owned_elsewhere());
+        let waiting: Vec<_> = waiting.cloned().collect();
         if waiting.is_empty() {
             continue;
         }
@@ -44,31 +44,78 @@ pub async fn watch(manager: Arc<ServerManager>) {
     }
 }
 
+/// Whether this worker may try to take the server over now.
 fn is_turn(manager: &ServerManager, handle: &ServerHandle, workers: &[WorkerId]) -> bool {
-    let (since, tried) = handle.waiting_since();
-    let free = match manager
+    let takeover = handle.takeover_state();
+    let report = manager
         .registry
-        .last_report_by_others(handle.id, manager.worker)
-    {
-        // It may live without a word for as long as its lease.
+        .last_report_by_others(handle.id, manager.worker);
+    let free_from = match report {
+        // An owner that sends no report may run the server until its lease ends.
         Some((at, true)) => at + manager.limits.lease_ttl,
         Some((at, false)) => at,
-        None => since,
+        None => takeover.since,
     };
     let now = Instant::now();
-    now >= free + TURN * takeover_rank(handle.id, workers, manager.worker)
-        && tried.is_none_or(|tried| now >= tried + AGAIN)
+    let rank = takeover_rank(handle.id, workers, manager.worker);
+    now >= free_from + RANK_DELAY * rank
+        && takeover
+            .last_attempt
+            .is_none_or(|attempt| now >= attempt + RETRY_DELAY)
 }
 
-/// How many workers come before this one for that server.
-fn takeover_rank(server: ServerId, workers: &[WorkerId], me: WorkerId) -> u32 {
-    let weight = |worker: &WorkerId| {
-        let mut hasher = DefaultHasher::new();
-        (server, worker).hash(&mut hasher);
-        (hasher.finish(), *worker)
-    };
-    workers
+/// Returns how many workers come before this one in the order of a server.
+fn takeover_rank(server: ServerId, workers: &[WorkerId], own: WorkerId) -> u32 {
+    let own_weight = weight(server, own);
+    let before = workers
         .iter()
-        .filter(|worker| weight(worker) > weight(&me))
-        .count() as u32
+        .filter(|worker| (weight(server, **worker), **worker) > (own_weight, own));
+    before.count() as u32
+}
+
+/// Returns the weight of a worker for a server: the first eight bytes of SHA-256 over both ids. All versions of the
+/// program must agree on it.
+fn weight(server: ServerId, worker: WorkerId) -> u64 {
+    let digest = Sha256::new()
+        .chain_update(server.0.as_bytes())
+        .chain_update(worker.0.as_bytes())
+        .finalize();
+    let (first, _) = digest.split_at(8);
+    first
+        .iter()
+        .fold(0, |weight, byte| (weight << 8) | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn the_weight_of_a_worker_never_changes() {
+        let server = ServerId(Uuid::from_u128(1));
+        let worker = WorkerId(Uuid::from_u128(2));
+        assert_eq!(weight(server, worker), WEIGHT_OF_1_AND_2);
+    }
+
+    /// `printf '%032x%032x' 1 2 | xxd -r -p | sha256sum | cut -c 1-16`
+    const WEIGHT_OF_1_AND_2: u64 = 0x78d6_8721_debb_423c;
+
+    #[test]
+    fn each_worker_has_its_own_rank() {
+        let workers: Vec<_> = (1..=5).map(|id| WorkerId(Uuid::from_u128(id))).collect();
+        let mut firsts = std::collections::HashSet::new();
+        for server in 1..=50 {
+            let server = ServerId(Uuid::from_u128(server));
+            let ranks = workers
+                .iter()
+                .map(|own| takeover_rank(server, &workers, *own));
+            let ranks: Vec<_> = ranks.collect();
+            let mut sorted = ranks.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+            firsts.insert(ranks.iter().position(|rank| *rank == 0));
+        }
+        assert_eq!(firsts.len(), 5, "the servers spread over the workers");
+    }
 }

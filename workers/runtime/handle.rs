@@ -1,15 +1,17 @@
-//! One server's place in a worker: what calls find there, and how others tell its supervisor.
+//! One server in this worker: the entry for calls, and the way to its supervisor.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::lease::LocalLease;
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
 use super::supervisor::Supervisor;
+use super::tool_sync::ToolRecorder;
 use super::user_connections::UserConnections;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
@@ -21,65 +23,77 @@ use crate::workers::guard;
 use crate::workers::mcp::Connection;
 use crate::workers::redact::Redactor;
 
-/// Orders that may wait for a supervisor.
-const ORDERS: usize = 64;
+/// Commands that may wait in the queue of a supervisor.
+const COMMANDS: usize = 64;
+/// Requests that may wait for the start of one server. A request above the limit gets the present status at once.
+const START_WAITS: usize = 64;
 
 /// One server in this worker.
 pub struct ServerHandle {
     pub id: ServerId,
     pub name: ServerName,
+    /// The permits of the calls to this server.
     pub permits: Arc<Semaphore>,
     pub log_buffer: Arc<LogBuffer>,
     pub redactor: Arc<Redactor>,
     pub child: Arc<guard::ChildSet>,
     /// The id of the session with a server behind a URL.
     pub session_id: Arc<ArcSwapOption<String>>,
-    /// Connections of users with access of their own.
+    /// The connections of users with grants of their own.
     pub users: UserConnections,
     pub lease: LocalLease,
-    /// Whether it is asked for by its id, because it alone runs the server.
-    serving: Mutex<Option<SubscriptionGuard>>,
-    waiting: Mutex<Waiting>,
-    /// The catalogue has changed, or the lease may be free.
-    pub(super) news: Notify,
+    pub(super) tools: ToolRecorder,
+    /// The subscription to asks for this server. Only the owner has one.
+    subscription: Mutex<Option<SubscriptionGuard>>,
+    takeover: Mutex<TakeoverState>,
+    start_waits: Semaphore,
+    /// Notified when the catalog has changed this server, or when its lease may be free.
+    pub(super) catalog_changed: Notify,
     pub(super) connection: ArcSwapOption<Connection>,
     pub(super) state: watch::Sender<RunState>,
     pub(super) live: ArcSwap<ServerStatus>,
-    orders: mpsc::Sender<SupervisorCommand>,
+    commands: mpsc::Sender<SupervisorCommand>,
 }
 
-/// Since when another worker has the server, and when it was last tried to take it.
-struct Waiting {
-    since: Instant,
-    tried: Option<Instant>,
+/// Since when another worker owns the server, and when this worker last tried to take it over.
+#[derive(Clone, Copy)]
+pub(super) struct TakeoverState {
+    pub(super) since: Instant,
+    pub(super) last_attempt: Option<Instant>,
 }
 
-/// What a call finds.
+/// The state of a server as a call sees it.
 #[derive(Clone)]
 pub(super) enum RunState {
-    /// Wait for it.
+    /// A call waits for the start.
     Starting,
     Running(Arc<Connection>),
-    /// Fail at once.
+    /// A call fails at once.
     Failed(Box<Failure>),
-    /// Another worker runs it, or nobody does yet.
+    /// Another worker owns the server, or no worker owns it yet.
     OwnedElsewhere,
-    /// It is not to run.
+    /// The server is disabled or deleted.
     Stopped,
 }
 
-/// Something has changed, or is to.
+/// A request to the supervisor to compare its server with the catalog.
 pub(super) struct SupervisorCommand {
-    /// End for good, whatever the catalogue says.
-    pub shut_down: bool,
-    pub done: oneshot::Sender<Option<ServerStatus>>,
+    /// The supervisor stops the server for good, whatever the catalog says.
+    pub(super) shut_down: bool,
+    /// Gets the status at the next settled state. `None`: another worker owns the server.
+    pub(super) reply: oneshot::Sender<Option<ServerStatus>>,
 }
 
 impl ServerHandle {
-    /// Makes the slot and its supervisor, which starts the server at once if it is `eager`; otherwise when
-    /// it is asked to.
-    pub fn start(manager: &Arc<ServerManager>, server: &Server, eager: bool) -> Arc<Self> {
-        let (orders, inbox) = mpsc::channel(ORDERS);
+    /// Creates the handle and starts its supervisor. An `eager` supervisor starts the server at once, another one when
+    /// a command asks for it.
+    pub(super) fn start(manager: &Arc<ServerManager>, server: &Server, eager: bool) -> Arc<Self> {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let state = if eager {
+            RunState::Starting
+        } else {
+            RunState::OwnedElsewhere
+        };
         let handle = Arc::new(Self {
             id: server.id,
             name: server.name.clone(),
@@ -90,28 +104,28 @@ impl ServerHandle {
             session_id: Arc::default(),
             users: UserConnections::default(),
             lease: LocalLease::default(),
-            serving: Mutex::default(),
-            waiting: Mutex::new(Waiting {
+            tools: ToolRecorder::default(),
+            subscription: Mutex::default(),
+            takeover: Mutex::new(TakeoverState {
                 since: Instant::now(),
-                tried: None,
+                last_attempt: None,
             }),
-            news: Notify::new(),
+            start_waits: Semaphore::new(START_WAITS),
+            catalog_changed: Notify::new(),
             connection: ArcSwapOption::empty(),
-            state: watch::Sender::new(if eager {
-                RunState::Starting
-            } else {
-                RunState::OwnedElsewhere
-            }),
+            state: watch::Sender::new(state),
             live: ArcSwap::from_pointee(ServerStatus::of(ConnectionStatus::Connecting)),
-            orders,
+            commands,
         });
-        manager
-            .tasks
-            .spawn(Supervisor::new(handle.clone(), manager.clone(), inbox, eager).run());
+        let supervisor = Supervisor::new(handle.clone(), manager.clone(), inbox, eager);
+        manager.tasks.spawn(supervisor.run());
         handle
     }
 
-    /// The connection for a call; waits while the server is being started. The caller limits the time.
+    /// Returns the connection for a call, and waits while the server starts. The caller limits the time.
+    ///
+    /// # Errors
+    /// The failure of the last start, or a failure if the server is disabled or another worker owns it.
     pub async fn connection(&self) -> Result<Arc<Connection>, Failure> {
         if let Some(connection) = self.connection.load_full()
             && !connection.is_closed()
@@ -120,7 +134,7 @@ impl ServerHandle {
             return Ok(connection);
         }
         let mut states = self.state.subscribe();
-        let mut tried = false;
+        let mut asked_supervisor = false;
         loop {
             let state = states.borrow_and_update().clone();
             match state {
@@ -129,36 +143,43 @@ impl ServerHandle {
                 {
                     return Ok(connection);
                 }
-                // Its supervisor sees it too, and shows another state.
+                // The supervisor notices the end of the connection too, and sets another state.
                 RunState::Running(_) | RunState::Starting => {}
                 RunState::Failed(failure) => return Err(*failure),
-                RunState::OwnedElsewhere if tried => return Err(Failure::elsewhere(&self.name)),
-                // It was asked of anybody: perhaps nobody runs it.
+                RunState::OwnedElsewhere if asked_supervisor => {
+                    return Err(Failure::elsewhere(&self.name));
+                }
+                // The ask came through the pool, so perhaps no worker owns the server.
                 RunState::OwnedElsewhere => {
-                    self.order(false).await;
-                    tried = true;
+                    self.command(false).await;
+                    asked_supervisor = true;
                     continue;
                 }
-                RunState::Stopped => return Err(off(&self.name)),
+                RunState::Stopped => return Err(server_disabled(&self.name)),
             }
             if states.changed().await.is_err() {
-                return Err(off(&self.name));
+                return Err(server_disabled(&self.name));
             }
         }
     }
 
-    /// Waits until this worker runs the server, whether or not that is connected. The caller limits the time.
+    /// Waits until this worker owns the server, connected or not. The caller limits the time.
+    ///
+    /// # Errors
+    /// A failure if the server is disabled, if another worker owns it, or if the store is unavailable.
     pub async fn ensure_owned(&self) -> Result<(), Failure> {
         let mut states = self.state.subscribe();
-        let mut tried = false;
+        let mut asked_supervisor = false;
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                RunState::Stopped => return Err(off(&self.name)),
-                RunState::OwnedElsewhere if tried => return Err(Failure::elsewhere(&self.name)),
+                RunState::Stopped => return Err(server_disabled(&self.name)),
+                RunState::OwnedElsewhere if asked_supervisor => {
+                    return Err(Failure::elsewhere(&self.name));
+                }
                 RunState::OwnedElsewhere => {
-                    self.order(false).await;
-                    tried = true;
+                    self.command(false).await;
+                    asked_supervisor = true;
                     continue;
                 }
                 _ if self.lease.is_held() => return Ok(()),
@@ -166,87 +187,91 @@ impl ServerHandle {
                 RunState::Running(_) | RunState::Starting => {}
             }
             if states.changed().await.is_err() {
-                return Err(off(&self.name));
+                return Err(server_disabled(&self.name));
             }
         }
     }
 
+    /// Returns the present status.
     pub fn live(&self) -> ServerStatus {
         ServerStatus::clone(&self.live.load())
     }
 
-    pub fn is_elsewhere(&self) -> bool {
+    pub fn is_owned_elsewhere(&self) -> bool {
         matches!(*self.state.borrow(), RunState::OwnedElsewhere)
     }
 
-    /// Since when somebody else was to have it, and when that was last doubted.
-    pub fn waiting_since(&self) -> (Instant, Option<Instant>) {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        (waiting.since, waiting.tried)
+    /// Whether the server is being started, so that another request to start it can join.
+    pub fn is_starting(&self) -> bool {
+        matches!(*self.state.borrow(), RunState::Starting)
     }
 
-    /// The supervisor looks at the catalogue and the lease again.
-    pub fn retry_takeover(&self) {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tried = Some(Instant::now());
-        self.news.notify_one();
+    pub(super) fn takeover_state(&self) -> TakeoverState {
+        *self.takeover.lock()
     }
 
-    pub(super) fn wait_from_now(&self) {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Waiting {
+    /// Asks the supervisor to compare the catalog and the lease again.
+    pub(super) fn retry_takeover(&self) {
+        self.takeover.lock().last_attempt = Some(Instant::now());
+        self.catalog_changed.notify_one();
+    }
+
+    /// Records that another worker owns the server from now on.
+    pub(super) fn start_takeover_wait(&self) {
+        *self.takeover.lock() = TakeoverState {
             since: Instant::now(),
-            tried: None,
+            last_attempt: None,
         };
     }
 
-    /// Takes the asks for this server from now on, or nobody's any more.
-    pub(super) fn serve(&self, serving: Option<SubscriptionGuard>) {
-        *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = serving;
+    /// Starts or ends the subscription to asks for this server.
+    pub(super) fn set_subscription(&self, subscription: Option<SubscriptionGuard>) {
+        *self.subscription.lock() = subscription;
     }
 
-    pub(super) fn serves(&self) -> bool {
-        self.serving
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+    pub(super) fn has_subscription(&self) -> bool {
+        self.subscription.lock().is_some()
     }
 
-    /// Makes the server as the catalogue says, and waits for its next start where it is to run. `None`:
-    /// another worker runs it.
-    pub async fn settle(&self) -> Option<ServerStatus> {
-        self.order(false).await
+    /// Makes the server as the catalog says, and returns the status after its next start. If too many requests wait for
+    /// the start already, the present status returns at once. `None`: another worker owns the server.
+    pub async fn reconcile(&self) -> Option<ServerStatus> {
+        match self.start_waits.try_acquire() {
+            Ok(_wait) => self.command(false).await,
+            Err(_) => Some(self.live()),
+        }
     }
 
+    /// Stops the server for good.
     pub async fn shut_down(&self) {
-        self.order(true).await;
+        self.command(true).await;
     }
 
-    /// Takes no more calls, and waits for those it has.
+    /// Accepts no more calls and waits for the running ones. `all_calls` is the number of permits of a server.
     pub async fn drain_calls(&self, all_calls: usize) {
-        self.serve(None);
-        // Kept: who asks now is told that it is busy, and asks elsewhere.
+        self.set_subscription(None);
+        // The permits are never returned: a later call gets `busy` and goes to another worker.
         if let Ok(permits) = self.permits.acquire_many(all_calls as u32).await {
             permits.forget();
         }
     }
 
-    async fn order(&self, shut_down: bool) -> Option<ServerStatus> {
-        let (done, settled) = oneshot::channel();
+    async fn command(&self, shut_down: bool) -> Option<ServerStatus> {
+        let (reply, settled) = oneshot::channel();
         let sent = self
-            .orders
-            .send(SupervisorCommand { shut_down, done })
+            .commands
+            .send(SupervisorCommand { shut_down, reply })
             .await;
         match (sent, settled.await) {
-            (Ok(()), Ok(live)) => live,
-            // The supervisor has ended: the server is gone.
+            (Ok(()), Ok(status)) => status,
+            // The supervisor has ended, because the server is deleted or the worker stops.
             _ => Some(ServerStatus::of(ConnectionStatus::Disconnected)),
         }
     }
 }
 
-fn off(name: &ServerName) -> Failure {
+/// Returns the failure of a call to a disabled server.
+pub fn server_disabled(name: &ServerName) -> Failure {
     Failure::new(
         Code::ServerDisabled,
         format!("Server {name} is disabled; enable it with PUT /mcp/servers/{name}/enable"),

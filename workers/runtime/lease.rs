@@ -1,82 +1,87 @@
-//! How long this worker may run one server, by its own clock.
+//! The time for which this worker may run one server, measured by the worker's own monotonic clock.
 //!
-//! The store's lease ends later than this says: whoever stood still finds out here, before it does
-//! anything, that it may not any more.
+//! The local lease ends before the lease in the store. A worker that was stopped for a while finds out here that its
+//! lease has ended, before it does anything else.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{LazyLock, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The part of a lease that is not used: a child is dead before somebody else may start another.
+/// The unused part of a lease is its twelfth. A child is dead before another worker may start the server.
 const MARGIN: u32 = 12;
 
-/// The monotonic clock, which goes on while a process is stopped.
-fn now_ms(at: Instant) -> u64 {
+/// Returns milliseconds of the monotonic clock, which goes on while the process is stopped. The result is at least 1,
+/// so that 0 is always in the past.
+fn monotonic_ms(at: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // One more, so that 0 is always the past.
     at.saturating_duration_since(*START).as_millis() as u64 + 1
 }
 
+/// The right of this worker to run one server.
 #[derive(Default)]
 pub struct LocalLease {
-    until: AtomicU64,
-    /// It is nobody's to give: every worker may run the server.
-    free: AtomicBool,
-    taken: std::sync::Mutex<Option<Instant>>,
+    /// The end in milliseconds of the monotonic clock.
+    until_ms: AtomicU64,
+    /// Every worker may run the server, so the store has no lease of it.
+    is_shared: AtomicBool,
+    acquired: Mutex<Option<Instant>>,
     shortened: Notify,
 }
 
 impl LocalLease {
-    /// The store gave it to us, asked at that moment.
-    pub fn taken(&self, asked: Instant, ttl: Duration) {
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
-        self.free.store(false, Ordering::Release);
-        self.extend(asked, ttl);
+    /// Records a lease that the store gave. `requested` is the moment of the request.
+    pub fn start(&self, requested: Instant, ttl: Duration) {
+        *self.acquired.lock() = Some(requested);
+        self.is_shared.store(false, Ordering::Release);
+        self.extend(requested, ttl);
     }
 
-    /// The server may run in every worker. What ends with it is only a worker that stands still.
-    pub fn granted(&self, ttl: Duration) {
-        self.free.store(true, Ordering::Release);
+    /// Records that every worker may run the server. Only a worker that is stopped loses this right.
+    pub fn start_shared(&self, ttl: Duration) {
+        self.is_shared.store(true, Ordering::Release);
         self.extend(Instant::now(), ttl);
     }
 
-    pub fn is_free(&self) -> bool {
-        self.free.load(Ordering::Acquire)
+    pub fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Acquire)
     }
 
-    pub fn extend(&self, asked: Instant, ttl: Duration) {
-        self.until
-            .fetch_max(now_ms(asked + ttl - ttl / MARGIN), Ordering::Release);
+    /// Extends the lease after a renewal. `requested` is the moment of the request.
+    pub fn extend(&self, requested: Instant, ttl: Duration) {
+        let end = monotonic_ms(requested + ttl - ttl / MARGIN);
+        self.until_ms.fetch_max(end, Ordering::Release);
     }
 
-    /// It is given up, or was never had.
+    /// Ends the lease at once.
     pub fn end(&self) {
-        self.until.store(0, Ordering::Release);
+        self.until_ms.store(0, Ordering::Release);
         self.shortened.notify_waiters();
     }
 
-    /// The store did not name it among ours, asked at that moment. One taken since then was not meant.
-    pub fn denied(&self, asked: Instant) {
-        let taken = *self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.is_some_and(|taken| taken < asked) {
+    /// Ends the lease because a renewal that was requested at `requested` did not name it. A lease that was acquired
+    /// later stays.
+    pub fn refuse(&self, requested: Instant) {
+        let acquired = *self.acquired.lock();
+        if acquired.is_some_and(|acquired| acquired < requested) {
             self.end();
         }
     }
 
     pub fn is_held(&self) -> bool {
-        now_ms(Instant::now()) < self.until.load(Ordering::Acquire)
+        monotonic_ms(Instant::now()) < self.until_ms.load(Ordering::Acquire)
     }
 
-    /// How long it is still held.
+    /// Returns the time until the lease ends.
     pub fn left(&self) -> Duration {
-        let until = self.until.load(Ordering::Acquire);
-        Duration::from_millis(until.saturating_sub(now_ms(Instant::now())))
+        let until = self.until_ms.load(Ordering::Acquire);
+        Duration::from_millis(until.saturating_sub(monotonic_ms(Instant::now())))
     }
 
-    /// Waits until it is not held any more.
+    /// Waits until the lease has ended.
     pub async fn ended(&self) {
         loop {
             let shortened = self.shortened.notified();
@@ -89,5 +94,33 @@ impl LocalLease {
                 () = shortened => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(12);
+
+    #[test]
+    fn a_lease_ends_before_the_lease_in_the_store() {
+        let lease = LocalLease::default();
+        assert!(!lease.is_held());
+        lease.start(Instant::now(), TTL);
+        assert!(lease.is_held());
+        assert!(lease.left() <= TTL - TTL / MARGIN);
+    }
+
+    #[test]
+    fn a_renewal_that_began_before_the_lease_does_not_end_it() {
+        let lease = LocalLease::default();
+        let before = Instant::now();
+        let acquired = before + Duration::from_millis(5);
+        lease.start(acquired, TTL);
+        lease.refuse(before);
+        assert!(lease.is_held());
+        lease.refuse(acquired + Duration::from_millis(5));
+        assert!(!lease.is_held());
     }
 }

@@ -1,10 +1,11 @@
-//! The servers this worker runs: a slot each, their leases, and what facades are told about them.
+//! The servers of this worker: one handle each, their leases, and the status reports to facades and other workers.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,7 +18,7 @@ use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
 use crate::core::catalog::server::Server;
 use crate::core::command::ServerLogs;
-use crate::core::ids::{LeaseId, ServerId, WorkerId};
+use crate::core::ids::{LeaseId, Position, ServerId, ValueId, WorkerId};
 use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
 use crate::core::names::UserName;
 use crate::eventlog::appender::Appender;
@@ -29,12 +30,15 @@ use crate::workers::install::Installer;
 use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::SealedStore;
 
-/// How often facades are told what runs here.
-const TELL: Duration = Duration::from_secs(2);
-/// Servers in one word, so that it stays smaller than a bus may take.
-const AT_ONCE: usize = 50;
-/// How often maskers forget what is not needed any more.
-const FORGET: Duration = Duration::from_secs(5);
+/// Time between two status reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a starting worker listens before it looks for servers without an owner. Every live worker has sent a report
+/// by then. The absence of a worker cannot be notified, so this is a time.
+const FIRST_REPORTS: Duration = Duration::from_millis(2300);
+/// Servers in one report, so that the report fits into a message of the bus.
+const SERVERS_PER_REPORT: usize = 50;
+/// Time between two expiries of masked values and unused connections.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(15);
 
 pub struct ServerManager {
     pub worker: WorkerId,
@@ -43,30 +47,28 @@ pub struct ServerManager {
     pub bus: Arc<dyn Bus>,
     pub registry: Arc<WorkerRegistry>,
     pub leases: Arc<dyn Leases>,
-    /// This worker's own lease: what stands for all its jobs.
+    /// The lease of this worker itself, which covers all its jobs.
     pub own: LocalLease,
-    /// Where secrets of servers are kept.
     pub sealed_store: SealedStore,
     pub grants: Arc<TokenSourceDeps>,
-    /// Builds what servers were installed from.
     pub installer: Arc<Installer>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
-    /// No other worker can be there.
+    /// No other worker can exist.
     pub alone: bool,
     pub tasks: TaskTracker,
     handles: ArcSwap<HashMap<ServerId, Arc<ServerHandle>>>,
-    /// Held by the one who adds or removes a slot.
-    changing: Mutex<()>,
-    /// Takes the asks for the servers that run here.
+    /// Locked while a handle is added or removed.
+    handles_lock: Mutex<()>,
+    /// Handles the asks for the servers of this worker.
     dispatcher: OnceLock<Arc<dyn AskHandler>>,
-    /// Cancelled when others are to take the servers over: none is started any more.
+    /// Cancelled when other workers must take the servers over. No server starts any more.
     pub leaving: CancellationToken,
-    /// Cancelled when all servers are to stop: one that is added later does not start.
+    /// Cancelled when all servers must stop. A server that is added later does not start.
     pub ending: CancellationToken,
 }
 
-/// What a pool works with.
+/// The services that a manager works with.
 pub struct ManagerDeps {
     pub worker: WorkerId,
     pub projection: Arc<Projection>,
@@ -74,95 +76,82 @@ pub struct ManagerDeps {
     pub bus: Arc<dyn Bus>,
     pub registry: Arc<WorkerRegistry>,
     pub leases: Arc<dyn Leases>,
-    /// Where secrets of servers are kept.
     pub sealed_store: SealedStore,
     pub installer: Arc<Installer>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    /// No other worker can exist.
     pub alone: bool,
 }
 
 impl ServerManager {
-    pub fn new(parts: ManagerDeps) -> Arc<Self> {
-        let ManagerDeps {
-            worker,
-            projection,
-            appender,
-            bus,
-            registry,
-            leases,
-            sealed_store,
-            installer,
-            metrics,
-            limits,
-            alone,
-        } = parts;
-        let commands = CommandClient::new(bus.clone(), projection.clone(), registry.clone());
-        let grants = Arc::new(TokenSourceDeps::new(projection.clone(), commands));
+    pub fn new(deps: ManagerDeps) -> Arc<Self> {
+        let commands = CommandClient::new(
+            deps.bus.clone(),
+            deps.projection.clone(),
+            deps.registry.clone(),
+        );
+        let grants = Arc::new(TokenSourceDeps::new(deps.projection.clone(), commands));
         Arc::new(Self {
-            worker,
-            projection,
-            appender,
-            bus,
-            registry,
-            leases,
+            worker: deps.worker,
+            projection: deps.projection,
+            appender: deps.appender,
+            bus: deps.bus,
+            registry: deps.registry,
+            leases: deps.leases,
             own: LocalLease::default(),
-            sealed_store,
+            sealed_store: deps.sealed_store,
             grants,
-            installer,
-            metrics,
-            limits,
-            alone,
+            installer: deps.installer,
+            metrics: deps.metrics,
+            limits: deps.limits,
+            alone: deps.alone,
             tasks: TaskTracker::new(),
             handles: ArcSwap::default(),
-            changing: Mutex::default(),
+            handles_lock: Mutex::default(),
             dispatcher: OnceLock::new(),
             leaving: CancellationToken::new(),
             ending: CancellationToken::new(),
         })
     }
 
-    /// Starts the enabled servers, side by side, and returns at once. `desk` takes the asks for them. Without servers
-    /// only its lease is kept.
+    /// Starts the enabled servers side by side, and returns at once. `dispatcher` handles the asks for them. A worker
+    /// without `runs_servers` renews its own lease only.
     pub fn start(self: &Arc<Self>, dispatcher: Arc<dyn AskHandler>, runs_servers: bool) {
         let _ = self.dispatcher.set(dispatcher);
-        tokio::spawn(renew_all(self.clone()));
+        tokio::spawn(renew_leases(self.clone()));
         if !runs_servers {
-            // Nobody is told of it, so nobody asks it for servers.
             return;
         }
-        tokio::spawn(publish_statuses(self.clone()));
-        tokio::spawn(expire_idle(self.clone()));
-        tokio::spawn(failover::watch(self.clone()));
+        tokio::spawn(report_statuses(self.clone()));
+        tokio::spawn(expire_unused(self.clone()));
+        tokio::spawn(failover::watch_servers(self.clone()));
         tokio::spawn(follow_catalog(self.clone()));
     }
 
-    /// What the worker's own lease is called in the store.
+    /// Returns the id of the worker's own lease in the store.
     pub fn own_id(&self) -> LeaseId {
         self.worker.into()
     }
 
-    /// Gives the worker's own lease back: its jobs are anybody's.
+    /// Releases the worker's own lease, so that other workers may take its jobs over.
     pub async fn release_worker_lease(&self) {
         self.own.end();
         if let Err(error) = self.leases.release(self.own_id(), self.worker).await {
-            tracing::warn!(%error, "the worker's lease was not given back; it will expire");
+            tracing::warn!(%error, "cannot release the lease of this worker; it will expire");
         }
     }
 
-    /// The slot of a server; it is made, and the server started, where there is none.
+    /// Returns the handle of a server. If there is none, it is created and the server starts.
     pub fn handle(self: &Arc<Self>, server: &Server) -> Arc<ServerHandle> {
-        self.handle_or(server, true)
+        self.handle_or_create(server, true)
     }
 
-    fn handle_or(self: &Arc<Self>, server: &Server, eager: bool) -> Arc<ServerHandle> {
+    fn handle_or_create(self: &Arc<Self>, server: &Server, eager: bool) -> Arc<ServerHandle> {
         if let Some(handle) = self.handles.load().get(&server.id) {
             return handle.clone();
         }
-        let _changing = self
-            .changing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _changing = self.handles_lock.lock();
         if let Some(handle) = self.handles.load().get(&server.id) {
             return handle.clone();
         }
@@ -177,19 +166,22 @@ impl ServerManager {
         self.handles.load()
     }
 
-    /// Makes a server as the catalogue says it is to be, and tells how it then looks. `None`: another worker
-    /// runs it.
+    /// Returns the handle of a server if there is one.
+    pub fn existing_handle(&self, server: ServerId) -> Option<Arc<ServerHandle>> {
+        self.handles.load().get(&server).cloned()
+    }
+
+    /// Makes a server as the catalog says, and returns its status. `None`: another worker owns the server.
     pub async fn reconcile(self: &Arc<Self>, server: &Server) -> Option<ServerStatus> {
-        let known = self.handles.load().get(&server.id).cloned();
-        match known {
-            Some(handle) => handle.settle().await,
+        match self.existing_handle(server.id) {
+            Some(handle) => handle.reconcile().await,
             None if !server.enabled => Some(ServerStatus::of(ConnectionStatus::Disconnected)),
-            None => self.handle(server).settle().await,
+            None => self.handle(server).reconcile().await,
         }
     }
 
-    /// Takes the asks for one server.
-    pub fn serve(&self, server: ServerId) -> SubscriptionGuard {
+    /// Subscribes to the asks for the owner of a server.
+    pub(super) fn subscribe_owner(&self, server: ServerId) -> SubscriptionGuard {
         match self.dispatcher.get() {
             Some(dispatcher) => self
                 .bus
@@ -198,7 +190,7 @@ impl ServerManager {
         }
     }
 
-    /// What is remembered of a server behind a URL, or of one user's connection to it.
+    /// Returns the stored state of a server behind a URL, or of one user's connection to it.
     pub fn memory(
         &self,
         server: &Server,
@@ -217,43 +209,34 @@ impl ServerManager {
         }
     }
 
-    /// Removes a slot whose supervisor has ended.
-    pub fn forget(&self, handle: &ServerHandle) {
-        let _changing = self
-            .changing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Removes the handle of a server whose supervisor has ended.
+    pub(super) fn remove_handle(&self, handle: &ServerHandle) {
+        let _changing = self.handles_lock.lock();
         let mut handles = HashMap::clone(&self.handles.load());
         handles.remove(&handle.id);
         self.handles.store(Arc::new(handles));
     }
 
-    /// Hands the servers over: each is stopped as soon as its own calls are done.
+    /// Hands the servers over to other workers: each server stops as soon as its own calls are done.
     pub async fn hand_over(&self) {
         let handles: Vec<_> = {
-            let _changing = self
-                .changing
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _changing = self.handles_lock.lock();
             self.leaving.cancel();
             self.handles.load().values().cloned().collect()
         };
         self.publish(vec![], true);
-        futures::future::join_all(handles.iter().map(async |handle| {
+        let draining = handles.iter().map(async |handle| {
             handle.drain_calls(self.limits.calls_per_server).await;
             handle.shut_down().await;
-        }))
-        .await;
+        });
+        futures::future::join_all(draining).await;
     }
 
-    /// Stops all servers, side by side.
+    /// Stops all servers side by side.
     pub async fn shut_down(&self) {
         let handles: Vec<_> = {
-            // A change that nobody waits for may add a slot even now: it is seen here, or sees the end itself.
-            let _changing = self
-                .changing
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            // A change may add a handle at this moment. This list contains it, or its supervisor sees `ending`.
+            let _changing = self.handles_lock.lock();
             self.leaving.cancel();
             self.ending.cancel();
             self.handles.load().values().cloned().collect()
@@ -264,130 +247,159 @@ impl ServerManager {
         self.publish(vec![], true);
     }
 
+    /// Returns the logs of those servers that this worker has.
     pub fn logs(&self, servers: &[ServerId]) -> Vec<ServerLogs> {
         let handles = self.handles.load();
-        let known = servers.iter().filter_map(|id| handles.get(id));
-        known
+        let handles = servers.iter().filter_map(|id| handles.get(id));
+        handles
             .map(|handle| ServerLogs {
                 server: handle.id,
                 logs: handle.log_buffer.lines(),
                 session_id: handle.session_id.load().as_deref().cloned(),
+                tools: handle.tools.unrecorded().as_deref().cloned(),
             })
             .collect()
     }
 
-    /// Tells facades and other workers how one server looks now.
+    /// Reports the status of one server to facades and other workers.
     pub fn publish_status(&self, handle: &ServerHandle) {
-        self.publish(
-            vec![(handle.id, handle.live())],
-            self.leaving.is_cancelled(),
-        );
+        let leaving = self.leaving.is_cancelled();
+        self.publish(vec![(handle.id, handle.live())], leaving);
     }
 
     fn publish(&self, servers: Vec<(ServerId, ServerStatus)>, leaving: bool) {
-        let key = Some(self.sealed_store.sealer.key_id());
-        match serde_json::to_vec(&WorkerStatus {
+        let status = WorkerStatus {
             worker: self.worker,
             servers,
             leaving,
-            key,
-        }) {
+            key: Some(self.sealed_store.sealer.key_id()),
+        };
+        match serde_json::to_vec(&status) {
             Ok(status) => self.bus.publish(Hint::Status(status.into())),
-            Err(error) => tracing::error!(%error, "a status could not be written"),
+            Err(error) => tracing::error!(%error, "cannot encode a status report"),
         }
     }
 }
 
-async fn publish_statuses(manager: Arc<ServerManager>) {
-    let mut every = tokio::time::interval(TELL);
+/// Reports the status of all servers every two seconds. An empty report says that this worker lives.
+async fn report_statuses(manager: Arc<ServerManager>) {
+    let mut ticks = tokio::time::interval(REPORT_INTERVAL);
     loop {
-        every.tick().await;
-        let told: Vec<_> = {
+        ticks.tick().await;
+        let statuses: Vec<_> = {
             let handles = manager.handles.load();
-            handles
+            let owned = handles
                 .values()
-                .filter(|handle| !handle.is_elsewhere())
-                .map(|handle| (handle.id, handle.live()))
-                .collect()
+                .filter(|handle| !handle.is_owned_elsewhere());
+            owned.map(|handle| (handle.id, handle.live())).collect()
         };
         let leaving = manager.leaving.is_cancelled();
-        // The empty word is a word too: that this worker is there.
-        if told.is_empty() {
+        if statuses.is_empty() {
             manager.publish(vec![], leaving);
         }
-        told.chunks(AT_ONCE)
-            .for_each(|some| manager.publish(some.to_vec(), leaving));
+        for page in statuses.chunks(SERVERS_PER_REPORT) {
+            manager.publish(page.to_vec(), leaving);
+        }
     }
 }
 
-/// Makes slots for the servers that others have registered, and tells the supervisors of changes.
+/// Creates handles for the servers that other workers have registered, and notifies the supervisors whose servers the
+/// catalog has changed.
 async fn follow_catalog(manager: Arc<ServerManager>) {
-    let mut moves = manager.projection.subscribe();
+    let mut positions = manager.projection.subscribe();
     if !manager.alone {
-        // Whoever runs something has told of it by then.
-        tokio::time::sleep(TELL + Duration::from_millis(300)).await;
+        tokio::time::sleep(FIRST_REPORTS).await;
     }
-    let mut known = None;
+    let mut seen = SeenServers::default();
     loop {
-        let changed = manager.projection.catalog().servers_changed;
-        if known != Some(changed) {
-            known = Some(changed);
-            let servers: Vec<_> = manager
-                .projection
-                .catalog()
-                .servers()
-                .into_iter()
-                .cloned()
-                .collect();
-            for server in servers
-                .iter()
-                .filter(|server| server.enabled && !manager.leaving.is_cancelled())
-            {
-                manager.handle_or(server, manager.alone || server.exclusive_id().is_none());
-            }
-            // One that is elsewhere stays there, whatever has changed.
-            let here = |handle: &Arc<ServerHandle>| {
-                !handle.is_elsewhere() || !manager.projection.catalog().is_enabled(handle.id)
-            };
-            manager
-                .handles()
-                .values()
-                .filter(|handle| here(handle))
-                .for_each(|handle| handle.news.notify_one());
-        }
-        if moves.changed().await.is_err() {
+        seen.follow(&manager);
+        if positions.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// Renews the leases of this worker, and with them the lives of its children. Whose lease is not
-/// renewed is killed by its guard before the lease ends.
-async fn renew_all(manager: Arc<ServerManager>) {
+/// The state of the servers when the manager last compared them.
+#[derive(Default)]
+struct SeenServers {
+    catalog: Option<Position>,
+    servers: HashMap<ServerId, Position>,
+}
+
+impl SeenServers {
+    fn follow(&mut self, manager: &Arc<ServerManager>) {
+        let catalog = manager.projection.catalog();
+        if self.catalog == Some(catalog.servers_changed) {
+            return;
+        }
+        self.catalog = Some(catalog.servers_changed);
+        let servers: Vec<_> = catalog.servers().into_iter().cloned().collect();
+        drop(catalog);
+        for server in servers.iter().filter(|server| server.enabled) {
+            if !manager.leaving.is_cancelled() {
+                let eager = manager.alone || server.exclusive_id().is_none();
+                manager.handle_or_create(server, eager);
+            }
+        }
+        for server in self.changed_servers(&servers) {
+            self.notify_supervisor(manager, server);
+        }
+    }
+
+    /// Returns the servers that are new, changed or deleted since the last call.
+    fn changed_servers(&mut self, servers: &[Arc<Server>]) -> Vec<ServerId> {
+        let now: HashMap<_, _> = servers
+            .iter()
+            .map(|server| (server.id, server.changed))
+            .collect();
+        let before = std::mem::replace(&mut self.servers, now);
+        let now = &self.servers;
+        let changed = now
+            .iter()
+            .filter(|(id, changed)| before.get(id) != Some(changed));
+        let deleted = before.keys().filter(|id| !now.contains_key(id));
+        changed.map(|(id, _)| *id).chain(deleted.copied()).collect()
+    }
+
+    /// Notifies the supervisor of a changed server. If another worker owns the server, only its end matters here.
+    fn notify_supervisor(&self, manager: &ServerManager, server: ServerId) {
+        if let Some(handle) = manager.existing_handle(server)
+            && (!handle.is_owned_elsewhere() || !manager.projection.catalog().is_enabled(server))
+        {
+            handle.catalog_changed.notify_one();
+        }
+    }
+}
+
+/// Renews the leases of this worker and the lives of its children. If a lease is not renewed, the guard kills the child
+/// before the lease ends.
+async fn renew_leases(manager: Arc<ServerManager>) {
     let ttl = manager.limits.lease_ttl;
-    let mut every = tokio::time::interval(ttl / 4);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval(ttl / 4);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        every.tick().await;
-        // The lease began when it was asked for, at the latest.
-        let asked = tokio::time::Instant::now();
+        ticks.tick().await;
+        // A lease begins with its request at the latest.
+        let requested = tokio::time::Instant::now();
         let renewed = manager.leases.renew(manager.worker, ttl).await;
         if let Err(error) = &renewed {
             tracing::warn!(%error, "leases could not be renewed");
         }
         match &renewed {
-            Ok(held) if held.contains(&manager.own_id()) => manager.own.extend(asked, ttl),
-            Ok(_) => manager.own.denied(asked),
+            Ok(held) if held.contains(&manager.own_id()) => manager.own.extend(requested, ttl),
+            Ok(_) => manager.own.refuse(requested),
             Err(_) => {}
         }
         for handle in manager.handles().values() {
             match &renewed {
-                // It needs no lease, only a worker that does not stand still.
-                _ if handle.lease.is_free() && handle.lease.is_held() => {
-                    handle.lease.extend(asked, ttl)
+                // A shared server needs no lease. It needs a worker that is not stopped.
+                _ if handle.lease.is_shared() && handle.lease.is_held() => {
+                    handle.lease.extend(requested, ttl);
                 }
-                Ok(held) if held.contains(&handle.id.into()) => handle.lease.extend(asked, ttl),
-                Ok(_) => handle.lease.denied(asked),
+                Ok(held) if held.contains(&handle.id.into()) => {
+                    handle.lease.extend(requested, ttl);
+                }
+                Ok(_) => handle.lease.refuse(requested),
                 Err(_) => continue,
             }
             handle.child.renew(handle.lease.left());
@@ -395,13 +407,22 @@ async fn renew_all(manager: Arc<ServerManager>) {
     }
 }
 
-async fn expire_idle(manager: Arc<ServerManager>) {
-    let mut every = tokio::time::interval(FORGET);
+/// Removes unused connections, and masked values that are not stored any more.
+async fn expire_unused(manager: Arc<ServerManager>) {
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
     loop {
-        every.tick().await;
-        manager.handles.load().values().for_each(|handle| {
-            handle.redactor.forget();
-            handle.users.forget();
-        });
+        ticks.tick().await;
+        let handles: Vec<_> = manager.handles.load().values().cloned().collect();
+        for handle in handles {
+            handle.users.expire();
+            let server = manager
+                .projection
+                .catalog()
+                .server_by_id(handle.id)
+                .cloned();
+            let stored: HashSet<ValueId> =
+                server.iter().flat_map(|server| server.values()).collect();
+            handle.redactor.expire(|value| stored.contains(&value));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//!
+//! Runs the MCP servers of this worker: ownership, supervision, failover, logs and tool lists.
 
 pub mod connect;
 pub mod failover;
@@ -9,8 +9,10 @@ pub mod manager;
 pub mod probe;
 pub mod reconcile;
 pub mod remote_state;
+mod running;
 mod sealed_headers;
 pub mod shutdown;
+mod start;
 pub mod supervisor;
 mod token_header;
 pub mod tool_sync;

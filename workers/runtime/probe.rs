@@ -1,4 +1,4 @@
-//! Starts a server beside everything, to see whether it does start: it is asked for its tools, and for nothing else.
+//! Starts a server for a test: the worker lists its tools and stops it again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,18 @@ use super::connect::{ConnectionDeps, open_connection};
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
 use super::remote_state::RemoteState;
+use super::start::not_ready;
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::workers::install::PackageHandle;
 
-/// How much longer than its start may take it lives at most.
-const MORE: Duration = Duration::from_secs(30);
+/// Time that the child may live beyond the limit of its start.
+const LIFE_MARGIN: Duration = Duration::from_secs(30);
 
-/// An error is a sentence with the server's last lines.
+/// Starts the server and stops it.
+///
+/// # Errors
+/// The reason why the server does not start, with its first and last lines as `details`.
 pub async fn probe_server(
     manager: &ServerManager,
     server: &Server,
@@ -22,13 +26,13 @@ pub async fn probe_server(
 ) -> Result<(), Failure> {
     let log_buffer = Arc::<LogBuffer>::default();
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
-    let shared = ConnectionDeps {
+    let deps = ConnectionDeps {
         log_buffer: log_buffer.clone(),
         redactor: Arc::default(),
         tools_changed: Arc::default(),
         result_limit: manager.limits.result,
         child: Arc::default(),
-        ttl: limit + MORE,
+        ttl: limit + LIFE_MARGIN,
         remote: RemoteState {
             sealed_store: manager.sealed_store.clone(),
             appender: manager.appender.clone(),
@@ -40,18 +44,15 @@ pub async fn probe_server(
             stored: Arc::default(),
         },
     };
-    let reason =
-        match tokio::time::timeout(limit, open_connection(server, Some(package), &shared)).await {
-            Ok(Ok((connection, _))) => {
-                connection.stop().await;
-                return Ok(());
-            }
-            Ok(Err(why)) => why.reason,
-            Err(_) => format!(
-                "it was not ready within {} ms (startupTimeout)",
-                limit.as_millis()
-            ),
-        };
+    let opening = open_connection(server, Some(package), &deps);
+    let reason = match tokio::time::timeout(limit, opening).await {
+        Ok(Ok((connection, _))) => {
+            connection.stop().await;
+            return Ok(());
+        }
+        Ok(Err(error)) => error.reason,
+        Err(_) => not_ready(limit),
+    };
     let sentence = format!("Server {} could not be started: {reason}", server.name);
-    Err(Failure::new(Code::UpstreamError, sentence).with_details(log_buffer.stderr_since(0)))
+    Err(Failure::new(Code::UpstreamError, sentence).with_details(log_buffer.output_of_run(0)))
 }

@@ -1,4 +1,4 @@
-//! What outlives a connection: the era found, and the session, whose id is a credential and lies sealed in the Vault.
+//! The stored state of a server behind a URL: its protocol mode, and its session, whose id is sealed in the Vault.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use crate::workers::mcp::SessionStore;
 use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::SealedStore;
 
+/// Returns the seal context of a session.
 pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'static> {
     ServerValueContext {
         server,
@@ -27,17 +28,17 @@ pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'st
     }
 }
 
-/// The memory of one server, or of one user's connection to it, as long as it is at one URL.
+/// The stored state of one server at one URL, or of the connection of one user to it.
 #[derive(Clone)]
 pub struct RemoteState {
     pub sealed_store: SealedStore,
     pub appender: Appender,
     pub grants: Arc<TokenSourceDeps>,
     pub server: ServerId,
-    /// Whose connection it is, where he has given access of his own: its session is not kept.
+    /// The user of the connection, if the user has a grant. The session of such a connection is not stored.
     pub user: Option<UserName>,
     pub url: Arc<str>,
-    /// The id of the session, to be shown.
+    /// The id of the session, for the replies of the API.
     pub session_id: Arc<ArcSwapOption<String>>,
     /// The sealed value of the stored session.
     pub stored: Arc<Mutex<Option<ValueId>>>,
@@ -70,7 +71,7 @@ impl RemoteState {
         }
     }
 
-    /// Tells the log what was found out, where that is news.
+    /// Records a finding about the server if the catalog does not have it.
     pub async fn found(&self, found: RemoteFinding) {
         let (server, url) = (self.server, self.url.clone());
         let id = CommandId(Uuid::now_v7());
@@ -78,7 +79,7 @@ impl RemoteState {
             Ok(record_finding(catalog, server, &url, found))
         });
         if let Err(failure) = recorded.await {
-            tracing::warn!(server = %self.server, %failure, "what was found out of a server could not be recorded");
+            tracing::warn!(server = %self.server, %failure, "cannot record a finding about a server");
         }
     }
 }

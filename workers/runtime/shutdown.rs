@@ -1,38 +1,29 @@
-//! How a connection that is not wanted any more comes to its end, and how long is waited between attempts.
+//! The end of a connection that is replaced or stopped.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use backon::{BackoffBuilder, ExponentialBuilder};
+use std::time::Duration;
 
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
 use crate::workers::mcp::Connection;
 
-/// How long calls under way may still take when their server is to stop.
-const FINISH: Duration = Duration::from_secs(2);
+/// How long running calls may take when their server must stop.
+const CALL_GRACE: Duration = Duration::from_secs(2);
 
+/// Waits until the connection has no running calls, two seconds at most.
 pub(super) async fn finish_calls(connection: &Connection) {
-    let until = Instant::now() + FINISH;
-    while connection.calls() > 0 && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let _ = tokio::time::timeout(CALL_GRACE, connection.idle()).await;
 }
 
-/// Lets an old version finish its calls, each within its own time, while the new one takes those that come; then stops
-/// it. It may live no longer than the lease.
+/// Lets an old version finish its calls within their own times, while the new version gets the new calls. Then the old
+/// version is stopped. The old version does not outlive the lease.
 pub(super) async fn retire(
     manager: Arc<ServerManager>,
     handle: Arc<ServerHandle>,
     old: Arc<Connection>,
 ) {
-    let finished = async {
-        while old.calls() > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
     tokio::select! {
-        () = finished => old.stop().await,
+        () = old.idle() => old.stop().await,
         () = old.closed() => old.stop().await,
         () = handle.lease.ended() => old.kill().await,
         () = manager.ending.cancelled() => {
@@ -40,20 +31,8 @@ pub(super) async fn retire(
             old.stop().await;
         }
     }
-    handle
-        .log_buffer
-        .push("transport", "the old version was stopped");
-    manager
-        .metrics
-        .children_alive
-        .dec_by(i64::from(old.has_child()));
-}
-
-pub(super) fn backoff(max: Duration) -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(500).min(max))
-        .with_max_delay(max)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    let log_buffer = &handle.log_buffer;
+    log_buffer.push("transport", "the old version was stopped");
+    let children = i64::from(old.has_child());
+    manager.metrics.children_alive.dec_by(children);
 }

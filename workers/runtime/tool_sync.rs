@@ -1,53 +1,248 @@
-//! Tells the log which tools a server has.
+//! Records the tool list of a server in the event log, once a minute at most.
+//!
+//! A server may say at any time that its tools have changed. The first change is recorded at once. Of all changes in
+//! the following minute only the newest list is recorded. The live list is served meanwhile. The lists of starts count
+//! apart, so that a start does not delay the first change.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
+use crate::core::catalog::Catalog;
 use crate::core::command::RecordTools;
-use crate::core::decide::server::record_tools;
+use crate::core::decide::server;
 use crate::core::event::Actor;
-use crate::core::ids::CommandId;
+use crate::core::ids::{CommandId, Position};
 use crate::core::model::tool::Tools;
 use crate::workers::mcp::Connection;
 
-pub async fn refresh(
+/// Time between two recorded lists of one server.
+const RECORD_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Limits how often the tool list of one server is recorded.
+#[derive(Default)]
+pub struct ToolRecorder {
+    schedule: Mutex<RecordSchedule>,
+    /// The newest list, while the recorded list is older.
+    unrecorded: ArcSwapOption<Tools>,
+}
+
+/// The origin of a tool list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListOrigin {
+    Start,
+    /// The server said that its tools have changed.
+    Change,
+}
+
+#[derive(Default)]
+struct RecordSchedule {
+    last_of_start: Option<LastRecord>,
+    last_of_change: Option<LastRecord>,
+    /// A task waits for the end of the interval.
+    is_scheduled: bool,
+}
+
+#[derive(Clone, Copy)]
+struct LastRecord {
+    at: Instant,
+    /// The change of the server that was valid then. After another change the next list is recorded at once, because
+    /// only clients make changes.
+    changed: Option<Position>,
+}
+
+/// What to do with a new list.
+#[derive(Debug, PartialEq, Eq)]
+enum RecordTime {
+    Now,
+    /// After this time. A task must be started for it.
+    In(Duration),
+    /// A task records the list already.
+    Scheduled,
+}
+
+impl RecordSchedule {
+    fn next(&mut self, origin: ListOrigin, now: Instant, changed: Option<Position>) -> RecordTime {
+        if self.is_scheduled {
+            return RecordTime::Scheduled;
+        }
+        let last = match origin {
+            ListOrigin::Start => &mut self.last_of_start,
+            ListOrigin::Change => &mut self.last_of_change,
+        };
+        let since_last = last
+            .filter(|last| last.changed == changed)
+            .map(|last| now.saturating_duration_since(last.at));
+        match since_last {
+            Some(elapsed) if elapsed < RECORD_INTERVAL => {
+                self.is_scheduled = true;
+                RecordTime::In(RECORD_INTERVAL - elapsed)
+            }
+            _ => {
+                *last = Some(LastRecord { at: now, changed });
+                RecordTime::Now
+            }
+        }
+    }
+}
+
+impl ToolRecorder {
+    /// Returns the newest tool list if the recorded list is older.
+    pub fn unrecorded(&self) -> Option<Arc<Tools>> {
+        self.unrecorded.load_full()
+    }
+}
+
+/// Lists the tools again, and records the list.
+pub(super) async fn refresh_tools(
     manager: Arc<ServerManager>,
     handle: Arc<ServerHandle>,
     connection: Arc<Connection>,
     limit: Duration,
 ) {
     match tokio::time::timeout(limit, connection.list_tools()).await {
-        Ok(Ok(tools)) => record(&manager, &handle, tools).await,
+        Ok(Ok(tools)) => record_tools(&manager, &handle, ListOrigin::Change, tools).await,
         Ok(Err(reason)) => {
             let reason = handle.redactor.mask(&reason.to_string());
-            handle.log_buffer.push(
-                "transport",
-                &format!("the new list of tools was not to be had: {reason}"),
-            );
+            let line = format!("the new tool list could not be read: {reason}");
+            handle.log_buffer.push("transport", &line);
         }
         Err(_) => handle
             .log_buffer
-            .push("transport", "the new list of tools did not come in time"),
+            .push("transport", "the new tool list did not arrive in time"),
     }
 }
 
-/// Tells the log what the server offers, where that is news. Without it the server works all the
-/// same; the next start tries again.
-pub async fn record(manager: &ServerManager, handle: &ServerHandle, tools: Tools) {
+/// Records the tools of a server if they differ from the recorded ones: now, or at the end of the present minute.
+/// Without the record the server works, and its next start tries again.
+pub(super) async fn record_tools(
+    manager: &Arc<ServerManager>,
+    handle: &Arc<ServerHandle>,
+    origin: ListOrigin,
+    tools: Tools,
+) {
     let command = RecordTools {
         server: handle.id,
         tools,
     };
-    if record_tools(&manager.projection.catalog(), &command).is_empty() {
+    let catalog = manager.projection.catalog();
+    if server::record_tools(&catalog, &command).is_empty() {
+        handle.tools.unrecorded.store(None);
         return;
     }
+    let changed = change_of(&catalog, handle);
+    drop(catalog);
+    let time = handle
+        .tools
+        .schedule
+        .lock()
+        .next(origin, Instant::now(), changed);
+    match time {
+        RecordTime::Now => {
+            handle.tools.unrecorded.store(None);
+            append_tools(manager, handle, command).await;
+        }
+        RecordTime::In(pause) => {
+            handle.tools.unrecorded.store(Some(Arc::new(command.tools)));
+            let recording = record_later(manager.clone(), handle.clone(), pause);
+            manager.tasks.spawn(recording);
+        }
+        RecordTime::Scheduled => handle.tools.unrecorded.store(Some(Arc::new(command.tools))),
+    }
+}
+
+async fn record_later(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, pause: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = manager.ending.cancelled() => {}
+    }
+    let changed = change_of(&manager.projection.catalog(), &handle);
+    {
+        let mut schedule = handle.tools.schedule.lock();
+        schedule.is_scheduled = false;
+        schedule.last_of_change = Some(LastRecord {
+            at: Instant::now(),
+            changed,
+        });
+    }
+    // Without a list, the server has returned to the recorded one.
+    if let Some(tools) = handle.tools.unrecorded.swap(None) {
+        let command = RecordTools {
+            server: handle.id,
+            tools: Tools::clone(&tools),
+        };
+        append_tools(&manager, &handle, command).await;
+    }
+}
+
+fn change_of(catalog: &Catalog, handle: &ServerHandle) -> Option<Position> {
+    catalog.server_by_id(handle.id).map(|server| server.changed)
+}
+
+async fn append_tools(manager: &ServerManager, handle: &ServerHandle, command: RecordTools) {
     let id = CommandId(uuid::Uuid::now_v7());
     let recorded = manager.appender.commit(id, Actor::Worker, move |catalog| {
-        Ok(record_tools(catalog, &command))
+        Ok(server::record_tools(catalog, &command))
     });
     if let Err(failure) = recorded.await {
-        tracing::warn!(server = %handle.name, %failure, "the tools found could not be recorded");
+        tracing::warn!(server = %handle.name, %failure, "the tools of a server could not be recorded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_list_a_minute_is_recorded() {
+        let mut schedule = RecordSchedule::default();
+        let start = Instant::now();
+        let changed = Some(Position(7));
+        assert_eq!(
+            schedule.next(ListOrigin::Change, start, changed),
+            RecordTime::Now
+        );
+        let later = start + Duration::from_secs(10);
+        assert_eq!(
+            schedule.next(ListOrigin::Change, later, changed),
+            RecordTime::In(Duration::from_secs(50))
+        );
+        for second in 11..60 {
+            let later = start + Duration::from_secs(second);
+            assert_eq!(
+                schedule.next(ListOrigin::Change, later, changed),
+                RecordTime::Scheduled
+            );
+        }
+    }
+
+    #[test]
+    fn a_start_does_not_delay_the_first_change() {
+        let mut schedule = RecordSchedule::default();
+        let now = Instant::now();
+        assert_eq!(schedule.next(ListOrigin::Start, now, None), RecordTime::Now);
+        assert_eq!(
+            schedule.next(ListOrigin::Change, now, None),
+            RecordTime::Now
+        );
+    }
+
+    #[test]
+    fn the_first_list_after_a_change_of_the_server_is_recorded_at_once() {
+        let mut schedule = RecordSchedule::default();
+        let start = Instant::now();
+        assert_eq!(
+            schedule.next(ListOrigin::Start, start, Some(Position(7))),
+            RecordTime::Now
+        );
+        assert_eq!(
+            schedule.next(ListOrigin::Start, start, Some(Position(8))),
+            RecordTime::Now
+        );
     }
 }

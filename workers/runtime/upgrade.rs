@@ -1,4 +1,4 @@
-//! Another version of a server's package, being started beside the one that runs.
+//! The start of a new package version beside the running one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,83 +9,92 @@ use futures::future::BoxFuture;
 use super::handle::ServerHandle;
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
-use super::shutdown::backoff;
+use super::supervisor::backoff;
 use crate::core::catalog::server::Server;
-use crate::core::failure::Failure;
 use crate::core::model::package::Package;
 use crate::core::model::tool::Tools;
-use crate::workers::install;
-use crate::workers::install::{PackageHandle, ProgressSink};
+use crate::workers::install::{self, PackageHandle, ProgressSink};
 use crate::workers::mcp::{ConnectError, Connection};
 
-/// Between two attempts, at most.
-const AGAIN: Duration = Duration::from_secs(60);
+/// Longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// Why a server is not connected to.
+/// The reason why a server could not be started.
 pub struct StartFailure {
-    pub why: ConnectError,
-    /// The installer's last lines.
+    pub cause: ConnectError,
+    /// The last lines of the installer.
     pub details: Option<String>,
 }
 
-type Opening = BoxFuture<'static, Result<(Connection, Tools), StartFailure>>;
-pub type Opened = (Arc<Server>, Arc<Connection>, Tools);
+type StartResult = Result<(Connection, Tools), StartFailure>;
 
-pub struct PendingUpgrade {
-    pub server: Arc<Server>,
-    opening: Opening,
-    /// Attempts that have failed.
-    failed: usize,
+/// A new version that is connected.
+pub(super) struct Upgraded {
+    pub(super) server: Arc<Server>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) tools: Tools,
+}
+
+/// A new version that starts.
+pub(super) struct PendingUpgrade {
+    pub(super) server: Arc<Server>,
+    attempt: BoxFuture<'static, StartResult>,
+    failed_attempts: usize,
 }
 
 impl PendingUpgrade {
-    pub fn new(
-        opening: impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + 'static,
+    pub(super) fn new(
+        attempt: impl Future<Output = StartResult> + Send + 'static,
         server: Arc<Server>,
     ) -> Self {
         Self {
             server,
-            opening: opening.boxed(),
-            failed: 0,
+            attempt: attempt.boxed(),
+            failed_attempts: 0,
         }
     }
 
-    /// Another attempt, after a while.
-    pub fn again(
-        &mut self,
-        opening: impl Future<Output = Result<(Connection, Tools), StartFailure>> + Send + 'static,
-    ) {
-        let pause = backoff(AGAIN).nth(self.failed).unwrap_or(AGAIN);
-        self.failed += 1;
-        self.opening = async move {
+    /// Schedules another attempt after a pause.
+    pub(super) fn retry(&mut self, attempt: impl Future<Output = StartResult> + Send + 'static) {
+        let pause = backoff(MAX_PAUSE).nth(self.failed_attempts);
+        let pause = pause.unwrap_or(MAX_PAUSE);
+        self.failed_attempts += 1;
+        self.attempt = async move {
             tokio::time::sleep(pause).await;
-            opening.await
+            attempt.await
         }
         .boxed();
     }
 
-    pub fn has_failed(&self) -> bool {
-        self.failed > 0
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed_attempts > 0
     }
 
-    /// Waits for the attempt, if there is one. It may be dropped and waited for again; one that failed is over.
-    pub async fn opened(beside: &mut Option<Self>) -> Result<Opened, String> {
-        let Some(Self {
-            server, opening, ..
-        }) = beside
-        else {
+    /// Waits for the attempt; forever if there is none. The wait may be dropped and repeated until the attempt ends.
+    ///
+    /// # Errors
+    /// The reason why the new version could not be started.
+    pub(super) async fn started(upgrade: &mut Option<Self>) -> Result<Upgraded, String> {
+        let Some(upgrade) = upgrade else {
             return std::future::pending().await;
         };
-        let opened = opening.await;
-        opened
-            .map(|(connection, tools)| (server.clone(), Arc::new(connection), tools))
-            .map_err(|unopened| unopened.why.reason)
+        match (&mut upgrade.attempt).await {
+            Ok((connection, tools)) => Ok(Upgraded {
+                server: upgrade.server.clone(),
+                connection: Arc::new(connection),
+                tools,
+            }),
+            Err(failure) => Err(failure.cause.reason),
+        }
     }
 }
 
 impl From<ConnectError> for StartFailure {
-    fn from(why: ConnectError) -> Self {
-        Self { why, details: None }
+    fn from(cause: ConnectError) -> Self {
+        Self {
+            cause,
+            details: None,
+        }
     }
 }
 
@@ -95,14 +104,17 @@ impl From<String> for StartFailure {
     }
 }
 
-/// The files of a server's package, built here where they were not.
-pub async fn ready(
+/// Returns the files of a server's package, and builds them if this worker does not have them.
+///
+/// # Errors
+/// The failure of the build, with the last lines of the installer.
+pub(super) async fn build_package(
     manager: &ServerManager,
-    handle: &Arc<ServerHandle>,
+    handle: &ServerHandle,
     package: &Package,
 ) -> Result<Option<PackageHandle>, StartFailure> {
-    let progress = Arc::new(InRing(handle.log_buffer.clone()));
-    let ready = install::ensure_built(
+    let progress = Arc::new(LogProgress(handle.log_buffer.clone()));
+    let built = install::ensure_built(
         &manager.installer,
         &manager.sealed_store,
         handle.id,
@@ -110,24 +122,21 @@ pub async fn ready(
         progress,
         handle.redactor.clone(),
     )
-    .await;
-    let unopened = |Failure {
-                        message, details, ..
-                    }| StartFailure {
-        why: format!("its package: {message}").into(),
-        details,
-    };
-    let ready = ready.map_err(unopened)?;
-    if let Some(built) = &ready {
-        manager.installer.link(&package.source, &handle.name, built);
+    .await
+    .map_err(|failure| StartFailure {
+        cause: format!("its package: {}", failure.message).into(),
+        details: failure.details,
+    })?;
+    if let Some(files) = &built {
+        manager.installer.link(&package.source, &handle.name, files);
     }
-    Ok(ready)
+    Ok(built)
 }
 
-/// What is installed for a server is told in its log.
-struct InRing(Arc<LogBuffer>);
+/// Writes the phases of a build into the log of the server.
+struct LogProgress(Arc<LogBuffer>);
 
-impl ProgressSink for InRing {
+impl ProgressSink for LogProgress {
     fn phase(&self, phase: &str) {
         self.0.push("transport", &format!("its package: {phase}"));
     }

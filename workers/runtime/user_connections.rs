@@ -1,135 +1,151 @@
-//! Connections of users who have given access of their own: each has a session that nobody else uses.
+//! The connections of users with grants of their own. Each of them has a session that no other user shares.
 //!
-//! They are made when they are first needed, and end with the server's configuration, with the grant, or unused.
+//! A connection is made when its user needs it. It ends when the configuration or the grant changes, or unused.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 
 use super::connect::{ConnectionDeps, open_connection};
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
-use super::tool_sync::record;
+use super::tool_sync::{ListOrigin, record_tools};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
 use crate::core::model::grant::Grant;
 use crate::core::names::UserName;
 use crate::time::clock::now_ms;
-use crate::workers::mcp::{ConnectError, Connection};
+use crate::workers::mcp::Connection;
 
-/// Users of one server that are connected at once; the one not heard of for longest goes first.
-const USERS: usize = 1000;
-/// How long a connection is kept that nobody uses.
+/// Connected users of one server. Above the limit, the user that was idle for longest is disconnected.
+const MAX_USERS: usize = 1000;
+/// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(600);
-/// Who waited for an attempt that failed fails with it.
-const FAILED: Duration = Duration::from_secs(1);
+/// How long a failed attempt counts for other calls of the user that waited for it.
+const FAILURE_AGE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub struct UserConnections(Mutex<HashMap<UserName, Arc<UserConnection>>>);
 
-/// One user's connection.
+/// The connection of one user.
 struct UserConnection {
-    /// The server as it was configured, and the grant.
-    of: (Position, Position),
+    version: ConnectionVersion,
     connection: ArcSwapOption<Connection>,
-    /// Held by the one who connects; how that failed last.
-    connecting: tokio::sync::Mutex<Option<(Instant, Failure)>>,
-    /// Milliseconds since 1970.
-    used: AtomicU64,
+    /// Locked by the call that connects. Contains the last failure.
+    last_failure: tokio::sync::Mutex<Option<(Instant, Failure)>>,
+    /// Last use in milliseconds since 1970.
+    last_use_ms: AtomicU64,
+}
+
+/// The configuration and the grant that a connection was made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct ConnectionVersion {
+    server: Position,
+    grant: Position,
 }
 
 impl UserConnections {
-    /// The user's connection, which is made where there is none. The caller limits the time.
+    /// Returns the connection of a user, and connects if there is none. The caller limits the time.
+    ///
+    /// # Errors
+    /// The failure of the attempt. A call that waited for the attempt of another call gets the same failure.
     pub async fn connection(
         &self,
-        manager: &ServerManager,
-        handle: &ServerHandle,
+        manager: &Arc<ServerManager>,
+        handle: &Arc<ServerHandle>,
         server: &Server,
         user: &UserName,
         grant: Grant,
     ) -> Result<Arc<Connection>, Failure> {
-        let own = self.own(user, (server.changed, grant.since));
-        if let Some(connection) = own.connected() {
+        let version = ConnectionVersion {
+            server: server.changed,
+            grant: grant.since,
+        };
+        let user_connection = self.user_connection(user, version);
+        if let Some(connection) = user_connection.open_connection() {
             return Ok(connection);
         }
-        let mut failed = own.connecting.lock().await;
-        if let Some(connection) = own.connected() {
+        let mut last_failure = user_connection.last_failure.lock().await;
+        if let Some(connection) = user_connection.open_connection() {
             return Ok(connection);
         }
-        if let Some((at, failure)) = &*failed
-            && at.elapsed() < FAILED
+        if let Some((at, failure)) = &*last_failure
+            && at.elapsed() < FAILURE_AGE
         {
             return Err(failure.clone());
         }
-        let connected = connect(manager, handle, server, user).await;
-        match &connected {
-            Ok(connection) => own.connection.store(Some(connection.clone())),
-            Err(failure) => *failed = Some((Instant::now(), failure.clone())),
+        match connect_user(manager, handle, server, user).await {
+            Ok(connection) => {
+                user_connection.connection.store(Some(connection.clone()));
+                Ok(connection)
+            }
+            Err(failure) => {
+                *last_failure = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
         }
-        connected
     }
 
-    fn own(&self, user: &UserName, of: (Position, Position)) -> Arc<UserConnection> {
-        let mut users = self.lock();
-        if let Some(own) = users.get(user).filter(|own| own.of == of) {
-            own.used.store(now_ms(), Ordering::Relaxed);
-            return own.clone();
+    fn user_connection(&self, user: &UserName, version: ConnectionVersion) -> Arc<UserConnection> {
+        let mut users = self.0.lock();
+        let existing = users.get(user);
+        if let Some(existing) = existing.filter(|existing| existing.version == version) {
+            existing.last_use_ms.store(now_ms(), Ordering::Relaxed);
+            return existing.clone();
         }
-        if users.len() >= USERS
-            && let Some(oldest) = users
+        if users.len() >= MAX_USERS {
+            let last_use =
+                |connection: &UserConnection| connection.last_use_ms.load(Ordering::Relaxed);
+            let oldest = users
                 .iter()
-                .min_by_key(|(_, own)| own.used.load(Ordering::Relaxed))
-        {
-            let oldest = oldest.0.clone();
-            users.remove(&oldest);
+                .min_by_key(|(_, connection)| last_use(connection));
+            if let Some(oldest) = oldest.map(|(user, _)| user.clone()) {
+                users.remove(&oldest);
+            }
         }
-        let (connection, connecting) = (ArcSwapOption::empty(), tokio::sync::Mutex::default());
-        let own = Arc::new(UserConnection {
-            of,
-            connection,
-            connecting,
-            used: AtomicU64::new(now_ms()),
+        let created = Arc::new(UserConnection {
+            version,
+            connection: ArcSwapOption::empty(),
+            last_failure: tokio::sync::Mutex::default(),
+            last_use_ms: AtomicU64::new(now_ms()),
         });
-        users.insert(user.clone(), own.clone());
-        own
+        users.insert(user.clone(), created.clone());
+        created
     }
 
-    /// Drops what nobody uses. To be called now and then.
-    pub fn forget(&self) {
-        let old = now_ms().saturating_sub(IDLE.as_millis() as u64);
-        self.lock()
-            .retain(|_, own| own.used.load(Ordering::Relaxed) > old);
+    /// Closes the connections that were not used for ten minutes.
+    pub fn expire(&self) {
+        let oldest = now_ms().saturating_sub(IDLE.as_millis() as u64);
+        self.0
+            .lock()
+            .retain(|_, connection| connection.last_use_ms.load(Ordering::Relaxed) > oldest);
     }
 
-    /// Another worker is to run the server. Calls under way end with their answers.
+    /// Closes all connections, because this worker does not own the server any more. Running calls get their replies.
     pub fn clear(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserName, Arc<UserConnection>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().clear();
     }
 }
 
 impl UserConnection {
-    fn connected(&self) -> Option<Arc<Connection>> {
-        self.connection
-            .load_full()
-            .filter(|connection| !connection.is_closed())
+    fn open_connection(&self) -> Option<Arc<Connection>> {
+        let connection = self.connection.load_full()?;
+        (!connection.is_closed()).then_some(connection)
     }
 }
 
-async fn connect(
-    manager: &ServerManager,
-    handle: &ServerHandle,
+async fn connect_user(
+    manager: &Arc<ServerManager>,
+    handle: &Arc<ServerHandle>,
     server: &Server,
     user: &UserName,
 ) -> Result<Arc<Connection>, Failure> {
-    let shared = ConnectionDeps {
+    let deps = ConnectionDeps {
         log_buffer: handle.log_buffer.clone(),
         redactor: handle.redactor.clone(),
         tools_changed: Arc::default(),
@@ -139,41 +155,36 @@ async fn connect(
         remote: manager.memory(server, handle, Some(user.clone())),
     };
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
-    let connected = tokio::time::timeout(limit, open_connection(server, None, &shared)).await;
-    match connected {
+    match tokio::time::timeout(limit, open_connection(server, None, &deps)).await {
         Ok(Ok((connection, tools))) => {
-            // Where nobody else can list them, a user's tools are better than none.
+            // If no connection lists the tools for all users, the list of one user is recorded.
             if server.tools.tools.is_empty() {
-                record(manager, handle, tools).await;
+                record_tools(manager, handle, ListOrigin::Start, tools).await;
             }
             Ok(Arc::new(connection))
         }
-        Ok(Err(ConnectError {
-            denied: Some(denied),
-            ..
-        })) => Err(*denied),
-        Ok(Err(ConnectError {
-            reason,
-            denied: None,
-        })) => {
-            let reason = handle.redactor.mask(&reason);
-            handle.log_buffer.push(
-                "transport",
-                &format!("a user could not be connected: {reason}"),
-            );
-            let failed = format!(
-                "Server {} could not be connected for user {user}: {reason}",
-                server.name
-            );
-            Err(Failure::new(Code::UpstreamError, failed))
-        }
+        Ok(Err(error)) => match error.denied {
+            Some(denied) => Err(*denied),
+            None => Err(connection_failure(handle, user, &error.reason)),
+        },
         Err(_) => {
+            let limit = limit.as_millis();
             let late = format!(
-                "Server {} was not ready within {} ms (startupTimeout)",
-                server.name,
-                limit.as_millis()
+                "Server {} was not ready within {limit} ms (startupTimeout)",
+                server.name
             );
             Err(Failure::new(Code::UpstreamError, late))
         }
     }
+}
+
+fn connection_failure(handle: &ServerHandle, user: &UserName, reason: &str) -> Failure {
+    let reason = handle.redactor.mask(reason);
+    let line = format!("a user could not be connected: {reason}");
+    handle.log_buffer.push("transport", &line);
+    let sentence = format!(
+        "Server {} could not be connected for user {user}: {reason}",
+        handle.name
+    );
+    Failure::new(Code::UpstreamError, sentence)
 }

@@ -96,7 +96,7 @@ fn time_ms(value: &Value) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::seal::SecretsKey;
+    use crate::crypto::keyring::SecretsKey;
 
     const SEALED: &str =
         "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";

@@ -300,6 +300,9 @@ pub struct ServerLogs {
     /// The id of its session, where it has one and is held there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
+    /// The live tool list, while the event log has an older one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Tools>,
 }
 
 /// The untouched CallToolResult (Model Context Protocol), as raw JSON.

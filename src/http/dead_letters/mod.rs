@@ -1,4 +1,4 @@
-//! `/dead`: messages of producers that nobody can read.
+//! `/dead`: dead letters, which are messages of producers that no worker can parse.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,73 +11,76 @@ use utoipa::ToSchema;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::ApiState;
 use crate::core::command::{DiscardDeadLetter, RetryDeadLetter};
+use crate::core::decide::dead_letter::dead_letter_not_found;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::core::model::dead_letter::DeadLetter;
 use crate::views::failure::ErrorBody;
 
-const TIME: Duration = Duration::from_secs(15);
+/// The longest time for a retry or a removal.
+const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Serialize, ToSchema)]
 pub struct DeadLettersView {
-    letters: Vec<DeadLetter>,
+    #[serde(rename = "letters")]
+    dead_letters: Vec<DeadLetter>,
 }
 
-/// The dead letters, the newest first. What they hold is not shown.
-#[utoipa::path(get, operation_id = "list_dead_letters", path = "/dead", tag = "jobs", responses((status = 200, description = "Done", body = Success<DeadLettersView>)))]
-pub async fn list(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    success(DeadLettersView {
-        letters: facade
-            .projection
-            .catalog()
-            .dead_letters
-            .all()
-            .rev()
-            .cloned()
-            .collect(),
-    })
+/// List the dead letters, newest first. The list shows no message.
+#[utoipa::path(
+    get, operation_id = "list_dead_letters", path = "/dead", tag = "jobs",
+    responses((status = 200, description = "The dead letters", body = Success<DeadLettersView>))
+)]
+pub async fn list(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+    let dead_letters = state.catalog().dead_letters.all().rev().cloned().collect();
+    success(DeadLettersView { dead_letters })
 }
 
-/// Read a dead letter once more; what can be read now is a job, and the letter is gone.
-#[utoipa::path(post, operation_id = "retry_dead_letter", path = "/dead/{letter}/retry", tag = "jobs", params(("letter" = String, Path)),
-    responses((status = 200, description = "It is a job now", body = Success<EmptyBody>), (status = 400, description = "It still cannot be read; `error` says why", body = ErrorBody), (status = 404, description = "There is no such letter", body = ErrorBody)))]
+/// Parse a dead letter again. A message that a worker can parse now becomes a job.
+#[utoipa::path(
+    post, operation_id = "retry_dead_letter", path = "/dead/{letter}/retry", tag = "jobs",
+    params(("letter" = String, Path, description = "The id of the dead letter")),
+    responses(
+        (status = 200, description = "The message is a job now", body = Success<EmptyBody>),
+        (status = 400, description = "No worker can parse the message; see `error`",
+            body = ErrorBody),
+        (status = 404, description = "No dead letter has this id", body = ErrorBody),
+    )
+)]
 pub async fn retry(
-    State(facade): State<Arc<ApiState>>,
-    Path(letter): Path<String>,
+    State(state): State<Arc<ApiState>>,
+    Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    facade
-        .send_command(
-            &RetryDeadLetter {
-                letter: parse(&letter)?,
-            },
-            TIME,
-        )
+    let id = parse_letter_id(&id)?;
+    state
+        .send_command(&RetryDeadLetter { letter: id }, COMMAND_LIMIT)
         .await?;
     success(EmptyBody {})
 }
 
-/// Drop a dead letter and what it holds.
-#[utoipa::path(delete, operation_id = "drop_dead_letter", path = "/dead/{letter}", tag = "jobs", params(("letter" = String, Path)),
-    responses((status = 200, description = "Done", body = Success<EmptyBody>), (status = 404, description = "There is no such letter", body = ErrorBody)))]
-pub async fn drop_letter(
-    State(facade): State<Arc<ApiState>>,
-    Path(letter): Path<String>,
+/// Remove a dead letter and its message.
+#[utoipa::path(
+    delete, operation_id = "drop_dead_letter", path = "/dead/{letter}", tag = "jobs",
+    params(("letter" = String, Path, description = "The id of the dead letter")),
+    responses(
+        (status = 200, description = "The dead letter is removed", body = Success<EmptyBody>),
+        (status = 404, description = "No dead letter has this id", body = ErrorBody),
+    )
+)]
+pub async fn discard(
+    State(state): State<Arc<ApiState>>,
+    Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    facade
-        .send_command(
-            &DiscardDeadLetter {
-                letter: parse(&letter)?,
-            },
-            TIME,
-        )
+    let id = parse_letter_id(&id)?;
+    state
+        .send_command(&DiscardDeadLetter { letter: id }, COMMAND_LIMIT)
         .await?;
     success(EmptyBody {})
 }
 
-/// What is no id is the id of no letter.
-fn parse(letter: &str) -> Result<ValueId, Failure> {
-    letter
-        .parse()
+/// A text that is no id is the id of no dead letter.
+fn parse_letter_id(text: &str) -> Result<ValueId, Failure> {
+    text.parse()
         .map(ValueId)
-        .map_err(|_| crate::core::decide::dead_letter::dead_letter_not_found("of that id"))
+        .map_err(|_| dead_letter_not_found("of that id"))
 }

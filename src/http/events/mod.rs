@@ -1,7 +1,7 @@
 //! `GET /events`: the log as pages or as a stream.
 
 mod batch;
-mod broadcaster;
+pub mod broadcaster;
 mod pages;
 mod stream;
 mod view;
@@ -9,22 +9,20 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-pub use self::broadcaster::EventBroadcaster;
 use self::pages::{PageQuery, read_page};
 use self::view::{EventId, EventView};
+use super::extract::query::QueryParams;
 use super::respond::json::{ApiError, Success, success};
 use super::state::ApiState;
 use crate::core::failure::Failure;
 use crate::eventlog::history::PointInTime;
-use crate::views::failure::ErrorBody;
 
 /// The most events of one page, and the number without the parameter `limit`.
 const MAX_LIMIT: usize = 1000;
@@ -58,16 +56,21 @@ pub struct Events {
 
 /// Returns the events of the log in order. A page also ends after 4 MiB of event data. With
 /// `Accept: text/event-stream`, the answer is a stream that continues with new events.
-#[utoipa::path(get, operation_id = "read_events", path = "/events", tag = "events", params(EventsQuery),
-    responses(
-        (status = 200, description = "A page of events, or a stream of events as text/event-stream", body = Success<Events>),
-        (status = 400, description = "The request is wrong; `error` names the field, the problem and the remedy", body = ErrorBody)))]
+#[utoipa::path(
+    get, operation_id = "read_events", path = "/events", tag = "events", params(EventsQuery),
+    responses((
+        status = 200, description = "A page of events, or a stream of events",
+        content(
+            (Success<Events> = "application/json"),
+            (String = "text/event-stream"),
+        ),
+    ))
+)]
 pub async fn read_events(
     State(state): State<Arc<ApiState>>,
-    query: Result<Query<EventsQuery>, QueryRejection>,
+    QueryParams(query): QueryParams<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     let is_stream = accepts_event_stream(&headers);
     let after = first_event_id(&query, &headers, is_stream)?;
     wait_for_event(&state, after).await?;
@@ -85,7 +88,11 @@ pub async fn read_events(
         return Err(Failure::invalid(format!("limit must be 1 to {MAX_LIMIT}")).into());
     }
     let until = match query.at {
-        Some(at) => Some(PointInTime::parse(&at)?.position(&state.projection).await?),
+        Some(at) => Some(
+            PointInTime::parse(&at)?
+                .position(state.projection())
+                .await?,
+        ),
         None => None,
     };
     let page_query = PageQuery {
@@ -94,7 +101,7 @@ pub async fn read_events(
         subject: query.subject.as_deref(),
         until,
     };
-    let page = read_page(&state.projection, &page_query).await?;
+    let page = read_page(state.projection(), &page_query).await?;
     success(Events {
         events: page.events,
         next: page.next.to_string(),
@@ -125,10 +132,10 @@ fn first_event_id(
 /// A position past the end of the log is refused, because its client would miss every event until
 /// the log gets there.
 async fn wait_for_event(state: &ApiState, event: EventId) -> Result<(), Failure> {
-    if state.projection.wait_for(event.position, CATCH_UP).await {
+    if state.projection().wait_for(event.position, CATCH_UP).await {
         return Ok(());
     }
-    let head = state.projection.position();
+    let head = state.projection().position();
     Err(Failure::invalid(format!(
         "after is past the end of the log; the log ends at {head}"
     )))

@@ -48,7 +48,7 @@ pub fn open_stream(state: Arc<ApiState>, last: EventId, subject: Option<String>)
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-cache"),
     ];
-    let ending = state.ending.clone();
+    let ending = state.shutdown().clone();
     let texts = event_texts(state, last, subject)
         .map(Ok::<_, Infallible>)
         .take_until(ending.cancelled_owned());
@@ -60,7 +60,7 @@ fn event_texts(
     last: EventId,
     subject: Option<String>,
 ) -> impl Stream<Item = Bytes> {
-    let counted = StreamGuard::new(&state.metrics);
+    let counted = StreamGuard::new(state.metrics());
     let reader = StreamReader {
         state,
         subject,
@@ -87,7 +87,7 @@ impl StreamReader {
                     self.pending = Some(batch);
                     self.replay().await?
                 }
-                None if !self.is_live && self.state.projection.position() > self.reached => {
+                None if !self.is_live && self.state.projection().position() > self.reached => {
                     self.replay().await?
                 }
                 None => self.receive().await?,
@@ -100,7 +100,7 @@ impl StreamReader {
 
     /// Replays one batch. After a failed read the listener is disconnected and connects again.
     async fn replay(&mut self) -> Option<Bytes> {
-        let events = &self.state.events;
+        let events = self.state.events();
         let batch = events.replay_after(self.reached).await.ok()??;
         Some(self.new_text(&batch))
     }
@@ -110,7 +110,7 @@ impl StreamReader {
         let Some(batches) = &mut self.batches else {
             // Entries that arrived before this subscription are not broadcast to this listener, so
             // the reader compares the positions once more.
-            self.batches = Some(self.state.events.subscribe());
+            self.batches = Some(self.state.events().subscribe());
             return Some(Bytes::new());
         };
         self.is_live = true;

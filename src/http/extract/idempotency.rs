@@ -1,113 +1,142 @@
-//! `Idempotency-Key`: whoever sends a request again under its key gets the answer of the first, and nothing is done
-//! twice.
+//! The header `Idempotency-Key`: a repeat with the same key and body gets the first result.
 
-use axum::extract::Request;
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 
+use super::headers::header_parameter;
 use crate::core::failure::Failure;
 use crate::core::model::idempotency::{IdempotencyKey, JobIdempotencyKey};
 use crate::core::names::{ServerName, UserName};
+use crate::http::respond::json::ApiError;
 use crate::http::state::ApiState;
-use crate::telemetry::error::internal_error;
 
-/// Characters of a key.
-const LONGEST: usize = 255;
+/// The longest key in characters.
+const MAX_KEY: usize = 255;
+/// The name of the header.
+const HEADER: &str = "idempotency-key";
 
-/// What a request says of itself that is to be known again. Read before its body is.
-pub struct IdempotencyHeader {
+/// The `Idempotency-Key` of a request, if the client sent one.
+pub struct IdempotencyHeader(Option<KeyedRequest>);
+
+struct KeyedRequest {
     key: String,
-    /// Method and path.
-    of: String,
+    /// Method and path of the request.
+    route: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyHeader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let key = header_value(&parts.headers)?;
+        Ok(Self(key.map(|key| KeyedRequest {
+            key,
+            route: format!("{} {}", parts.method, parts.uri.path()),
+        })))
+    }
+}
+
+impl IntoParams for IdempotencyHeader {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = "A repeat with the same key and body gets the first result";
+        vec![header_parameter("Idempotency-Key", text)]
+    }
+}
+
+fn header_value(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(key) = values.next() else {
+        return Ok(None);
+    };
+    let is_single = values.next().is_none();
+    key.to_str()
+        .ok()
+        .filter(|key| is_single && !key.is_empty() && key.len() <= MAX_KEY)
+        .map(|key| Some(key.to_owned()))
+        .ok_or_else(|| {
+            Failure::invalid(format!(
+                "Idempotency-Key must be one text of 1 to {MAX_KEY} visible ASCII characters"
+            ))
+        })
 }
 
 impl IdempotencyHeader {
-    /// `None`: its sender does not mean to send it again.
-    pub fn of(request: &Request) -> Result<Option<Self>, Failure> {
-        let mut given = request.headers().get_all("idempotency-key").iter();
-        let Some(key) = given.next() else {
+    pub fn is_present(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Returns the key of a change that belongs to no user.
+    ///
+    /// # Errors
+    /// `internal` if the deployment key cannot be used.
+    pub fn shared_key(
+        &self,
+        state: &ApiState,
+        body: &[u8],
+    ) -> Result<Option<IdempotencyKey>, Failure> {
+        self.user_key(state, &UserName::default(), body)
+    }
+
+    /// Returns the key of a user's change. Keys of other methods, paths and users differ.
+    ///
+    /// # Errors
+    /// `internal` if the deployment key cannot be used.
+    pub fn user_key(
+        &self,
+        state: &ApiState,
+        user: &UserName,
+        body: &[u8],
+    ) -> Result<Option<IdempotencyKey>, Failure> {
+        let Some(request) = &self.0 else {
             return Ok(None);
         };
-        let wrong = || {
-            Failure::invalid(format!(
-                "Idempotency-Key must be one text of 1 to {LONGEST} visible ASCII characters"
-            ))
-        };
-        let key = key
-            .to_str()
-            .ok()
-            .filter(|key| !key.is_empty() && key.len() <= LONGEST && given.next().is_none());
-        let key = key.ok_or_else(wrong)?.to_owned();
-        Ok(Some(Self {
-            key,
-            of: format!("{} {}", request.method(), request.uri().path()),
+        let scope = [
+            request.route.as_bytes(),
+            user.as_str().as_bytes(),
+            request.key.as_bytes(),
+        ];
+        Ok(Some(IdempotencyKey {
+            scope: state.digest("request", &scope)?,
+            body: state.digest("body", &[body])?,
         }))
     }
 
-    /// The key among all keys: of this method, path and user.
-    pub fn key(
-        &self,
-        facade: &ApiState,
-        user: &UserName,
-        body: &[u8],
-    ) -> Result<IdempotencyKey, Failure> {
-        let digest =
-            |what, parts: &[&[u8]]| facade.sealer.digest(what, parts).map_err(internal_error);
-        let scope = digest(
-            "request",
-            &[
-                self.of.as_bytes(),
-                user.as_str().as_bytes(),
-                self.key.as_bytes(),
-            ],
-        )?;
-        Ok(IdempotencyKey {
-            scope,
-            body: digest("body", &[body])?,
-        })
-    }
-
-    /// The same of a job.
+    /// Returns the key of a user's job.
+    ///
+    /// # Errors
+    /// `internal` if the deployment key cannot be used.
     pub fn job_key(
         &self,
-        facade: &ApiState,
+        state: &ApiState,
         user: &UserName,
         body: &[u8],
-    ) -> Result<JobIdempotencyKey, Failure> {
-        let until = Some(facade.job_client.idempotency_expiry());
-        Ok(JobIdempotencyKey {
-            request: self.key(facade, user, body)?,
-            until,
-        })
+    ) -> Result<Option<JobIdempotencyKey>, Failure> {
+        let request = self.user_key(state, user, body)?;
+        Ok(request.map(|request| JobIdempotencyKey {
+            request,
+            until: Some(state.job_client().idempotency_expiry()),
+        }))
     }
 }
 
-/// The key of one of the jobs that a request makes, each for another server.
-pub fn of_server(
-    facade: &ApiState,
+/// Returns the key of one job of a request that makes a job for each of several servers.
+///
+/// # Errors
+/// `internal` if the deployment key cannot be used.
+pub fn key_for_server(
+    state: &ApiState,
     key: JobIdempotencyKey,
     server: &ServerName,
 ) -> Result<JobIdempotencyKey, Failure> {
-    let JobIdempotencyKey {
-        request: IdempotencyKey { scope, body },
-        until,
-    } = key;
-    let parts = [scope.0.as_bytes(), server.as_str().as_bytes()];
-    let scope = facade
-        .sealer
-        .digest("request for a server", &parts)
-        .map_err(internal_error)?;
+    let scope = [key.request.scope.0.as_bytes(), server.as_str().as_bytes()];
     Ok(JobIdempotencyKey {
-        request: IdempotencyKey { scope, body },
-        until,
+        request: IdempotencyKey {
+            scope: state.digest("request for a server", &scope)?,
+            body: key.request.body,
+        },
+        until: key.until,
     })
-}
-
-/// The key of a change that is nobody's in particular.
-pub fn key(
-    facade: &ApiState,
-    keyed: Option<&IdempotencyHeader>,
-    body: &[u8],
-) -> Result<Option<IdempotencyKey>, Failure> {
-    keyed
-        .map(|keyed| keyed.key(facade, &UserName::default(), body))
-        .transpose()
 }

@@ -1,76 +1,147 @@
-//! Request bodies and queries: JSON within the limit, with errors that name the field.
+//! JSON bodies up to `PAYLOAD_LIMIT`. An error names the field and never shows its value.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::to_bytes;
-use axum::extract::Request;
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use bytes::Bytes;
+use http_body_util::LengthLimitError;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::core::failure::{Code, Failure};
+use crate::http::respond::json::ApiError;
+use crate::http::state::ApiState;
 
-/// How long a body may take to arrive.
-const ARRIVES: Duration = Duration::from_secs(30);
+/// The longest time for the arrival of a body.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
 
-/// The same where a body may be missing, its type too.
-pub async fn read_optional_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
-    let empty = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .is_none_or(|length| length == "0");
-    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
-    if empty && !chunked {
-        Ok(Bytes::new())
-    } else {
-        read_json(request, limit).await
+/// The bytes of a JSON body that the handler parses itself, because the result borrows from them.
+pub struct JsonBytes(pub Bytes);
+
+impl FromRequest<Arc<ApiState>> for JsonBytes {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
+        Ok(Self(read_json(request, state.payload_limit()).await?))
     }
 }
 
-/// Reads a JSON body of at most `limit` bytes.
-pub async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
-    let headers = request.headers();
-    let kind = headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        let wanted = "The body must be JSON, with the header Content-Type: application/json";
-        return Err(Failure::new(Code::UnsupportedMediaType, wanted));
+/// A JSON body.
+pub struct JsonBody<T> {
+    pub value: T,
+    /// The bytes as the client sent them. The digest of an `Idempotency-Key` covers them.
+    pub bytes: Bytes,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
+        let bytes = read_json(request, state.payload_limit()).await?;
+        let value = parse_json(&bytes)?;
+        Ok(Self { value, bytes })
     }
-    let announced = headers
+}
+
+/// A JSON body that the client can leave out, together with its content type.
+pub struct OptionalJsonBody<T>(pub JsonBody<T>);
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<ApiState>> for OptionalJsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, ApiError> {
+        if has_body(request.headers()) {
+            return JsonBody::from_request(request, state).await.map(Self);
+        }
+        Ok(Self(JsonBody {
+            value: T::default(),
+            bytes: Bytes::new(),
+        }))
+    }
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    let has_length = headers
+        .get(CONTENT_LENGTH)
+        .is_some_and(|length| length != "0");
+    has_length || headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// `unsupported_media_type`, `payload_too_large` above `limit` bytes, or `invalid_request` if the
+/// body ends early or takes longer than 30 seconds.
+async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
+    check_content_type(request.headers())?;
+    let announced = request
+        .headers()
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let too_large = || {
-        Failure::new(
-            Code::PayloadTooLarge,
-            format!("The body is larger than PAYLOAD_LIMIT ({limit} bytes)"),
-        )
-    };
     if announced.is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(payload_too_large(limit));
     }
-    match tokio::time::timeout(ARRIVES, to_bytes(request.into_body(), limit)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
+    read_body(request.into_body(), limit).await
+}
+
+async fn read_body(body: Body, limit: usize) -> Result<Bytes, Failure> {
+    match tokio::time::timeout(ARRIVAL_LIMIT, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_length_limit(&error) => Err(payload_too_large(limit)),
         Ok(Err(_)) => Err(Failure::invalid(
-            "The body ended early, or its chunks are not as HTTP has them",
+            "The body ended early, or its chunks are not valid HTTP",
         )),
         Err(_) => Err(Failure::invalid(format!(
             "The body did not arrive within {} seconds",
-            ARRIVES.as_secs()
+            ARRIVAL_LIMIT.as_secs()
         ))),
     }
 }
 
-fn is_limit(error: &axum::Error) -> bool {
-    error.to_string().contains("length limit")
+fn check_content_type(headers: &HeaderMap) -> Result<(), Failure> {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|content_type| content_type.to_str().ok())
+        .unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::UnsupportedMediaType,
+        "The body must be JSON, with the header Content-Type: application/json",
+    ))
 }
 
-/// Parses a body. Only where that fails is it parsed again, to find which field is wrong.
+fn payload_too_large(limit: usize) -> Failure {
+    Failure::new(
+        Code::PayloadTooLarge,
+        format!("The body is larger than PAYLOAD_LIMIT ({limit} bytes)"),
+    )
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Parses a body.
+///
+/// # Errors
+/// `invalid_request`. Only an invalid body is parsed a second time, to find the wrong field.
 pub fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
-    // serde would also take an array, as the fields in their order.
+    // serde also accepts an array, as the fields in their order.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(Failure::invalid(
             "The body must be a JSON object, not an array",
@@ -78,64 +149,61 @@ pub fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> 
     }
     serde_json::from_slice(body).map_err(|error| {
         if error.is_syntax() || error.is_eof() {
-            return Failure::invalid(format!("The body is not JSON: {}", quoteless(&error)));
+            return Failure::invalid(format!("The body is not JSON: {}", redact_error(&error)));
         }
-        let mut again = serde_json::Deserializer::from_slice(body);
-        match serde_path_to_error::deserialize::<_, T>(&mut again) {
-            Err(error) => {
-                let path = error.path().to_string();
-                let field = if path == "." {
-                    String::new()
-                } else {
-                    format!("{path}: ")
-                };
-                Failure::invalid(format!("{field}{}", quoteless(error.inner())))
-            }
-            Ok(_) => Failure::invalid(quoteless(&error)),
-        }
+        wrong_field::<T>(body, &error)
     })
 }
 
-/// serde's sentence without the value it found: that may be a secret in the wrong field.
-fn quoteless(error: &serde_json::Error) -> String {
+fn wrong_field<'a, T: Deserialize<'a>>(body: &'a [u8], error: &serde_json::Error) -> Failure {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let Err(located) = serde_path_to_error::deserialize::<_, T>(&mut deserializer) else {
+        return Failure::invalid(redact_error(error));
+    };
+    let path = located.path().to_string();
+    let sentence = redact_error(located.inner());
+    if path == "." {
+        Failure::invalid(sentence)
+    } else {
+        Failure::invalid(format!("{path}: {sentence}"))
+    }
+}
+
+/// Returns the sentence of serde without the value, because a client may put a secret into the
+/// wrong field.
+fn redact_error(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text
         .rsplit_once(" at line ")
-        .map_or(text.as_str(), |(before, _)| before);
+        .map_or(text.as_str(), |(sentence, _)| sentence);
+    let expected = text
+        .rsplit_once(", expected ")
+        .map(|(_, expected)| expected);
     for kind in ["string", "integer", "floating point", "boolean"] {
-        let found = format!("invalid type: {kind} ");
-        if let Some(rest) = text.strip_prefix(&found) {
-            let wanted = rest
-                .rsplit_once(", expected ")
-                .map_or("something else", |(_, wanted)| wanted);
+        if text.starts_with(&format!("invalid type: {kind} ")) {
             let article = if kind == "integer" { "an" } else { "a" };
-            return format!("must be {}, not {article} {kind}", plain(wanted));
+            let expected = type_name(expected.unwrap_or("something else"));
+            return format!("must be {expected}, not {article} {kind}");
         }
     }
-    if let Some(wanted) = text.strip_prefix("invalid type: null, expected ") {
-        return format!("must be {}, not null", plain(wanted));
+    if let Some(expected) = text.strip_prefix("invalid type: null, expected ") {
+        return format!("must be {}, not null", type_name(expected));
     }
     if text.starts_with("unknown variant") {
-        let wanted = text
-            .rsplit_once(", expected ")
-            .map_or("another", |(_, wanted)| wanted);
-        return format!("must be {wanted}");
+        return format!("must be {}", expected.unwrap_or("another"));
     }
     if text.starts_with("invalid value") {
-        let wanted = text
-            .rsplit_once(", expected ")
-            .map_or("another value", |(_, wanted)| wanted);
-        return format!("must be {}", plain(wanted));
+        return format!("must be {}", type_name(expected.unwrap_or("another value")));
     }
     text.to_owned()
 }
 
-/// A type as people call it.
-fn plain(wanted: &str) -> &str {
-    match wanted {
+/// Returns the common name of a Rust type.
+fn type_name(expected: &str) -> &str {
+    match expected {
         "u64" | "usize" => "a whole number, 0 or more",
-        wanted if wanted.starts_with("struct ") => "an object",
-        wanted => wanted,
+        expected if expected.starts_with("struct ") => "an object",
+        expected => expected,
     }
 }
 
@@ -146,7 +214,7 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     #[allow(dead_code)]
-    struct Body {
+    struct Example {
         name: crate::core::names::ServerName,
         #[serde(default)]
         limit: Option<u64>,
@@ -155,13 +223,13 @@ mod tests {
     }
 
     fn sentence(body: &str) -> String {
-        parse_json::<Body>(body.as_bytes())
-            .expect_err("it is wrong")
+        parse_json::<Example>(body.as_bytes())
+            .expect_err("a failure")
             .message
     }
 
     #[test]
-    fn errors_name_the_field_and_not_the_value() {
+    fn an_error_names_the_field_and_not_the_value() {
         assert_eq!(
             sentence(r#"{"name":"a","limit":"s3cret"}"#),
             "limit: must be a whole number, 0 or more, not a string"
@@ -181,5 +249,25 @@ mod tests {
             "The body must be a JSON object, not an array"
         );
         assert!(sentence(r#"{"name":"#).starts_with("The body is not JSON"));
+    }
+
+    #[tokio::test]
+    async fn a_body_above_the_limit_is_too_large_also_without_a_length() {
+        let body = Body::from_stream(futures::stream::iter([
+            Ok::<_, std::io::Error>(Bytes::from_static(b"12345")),
+            Ok(Bytes::from_static(b"67890")),
+        ]));
+        let failure = read_body(body, 9).await.expect_err("too large");
+        assert_eq!(failure.code, Code::PayloadTooLarge);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_invalid() {
+        let body = Body::from_stream(futures::stream::iter([
+            Ok(Bytes::from_static(b"12345")),
+            Err(std::io::Error::other("length limit")),
+        ]));
+        let failure = read_body(body, 100).await.expect_err("broken");
+        assert_eq!(failure.code, Code::InvalidRequest);
     }
 }

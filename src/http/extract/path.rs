@@ -1,21 +1,50 @@
-//!
+//! The server that a path names.
+
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
+use utoipa::IntoParams;
 
+use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::names::ServerName;
 use crate::http::respond::json::ApiError;
+use crate::http::state::ApiState;
 
-/// The server's name in a path. One that can be no server's belongs to no server.
-pub struct ServerNamePath(pub ServerName);
+/// The server's name in a path. An invalid name is `server_not_found`.
+#[derive(IntoParams)]
+#[into_params(names("name"), parameter_in = Path)]
+pub struct ServerNamePath(
+    /// The name of the server.
+    #[param(value_type = String)]
+    pub ServerName,
+);
 
 impl<S: Send + Sync> FromRequestParts<S> for ServerNamePath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let name = Path::<String>::from_request_parts(parts, state).await.ok();
-        let name = name.and_then(|Path(name)| name.parse().ok()).map(Self);
-        Ok(name.ok_or_else(|| Failure::server_not_found("of that name"))?)
+        let name = name.and_then(|Path(name)| name.parse().ok());
+        Ok(Self(name.ok_or_else(|| {
+            Failure::server_not_found("of that name")
+        })?))
+    }
+}
+
+/// The registered server that a path names. The extractor refuses a request for another server
+/// before it reads the body.
+pub struct ExistingServer(pub Arc<Server>);
+
+impl FromRequestParts<Arc<ApiState>> for ExistingServer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<ApiState>,
+    ) -> Result<Self, ApiError> {
+        let ServerNamePath(name) = ServerNamePath::from_request_parts(parts, state).await?;
+        Ok(Self(state.find_server(&name)?))
     }
 }

@@ -1,13 +1,14 @@
-//! `/keys`: which keys lie around what is sealed, and everything under the new one. Never a key itself.
+//! `/keys`: the use of the deployment keys, and key rotation. No route shows a key.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::jobs;
+use super::extract::headers::PreferAsync;
+use super::jobs::JobAccepted;
+use super::jobs::submit::submit;
 use super::respond::json::{ApiError, Success, success};
 use super::state::ApiState;
 use crate::core::command::{CountKeys, KeyUsage, RotateKeys, RotationReport};
@@ -15,32 +16,40 @@ use crate::core::event::Actor;
 use crate::jobs::client::NewJob;
 use crate::views::failure::ErrorBody;
 
-/// How long everything may take to be looked at.
-const TIME: Duration = Duration::from_secs(60);
+/// The longest time for counting the wrappings of all values.
+const COUNT_LIMIT: Duration = Duration::from_secs(60);
 
-/// How many sealed values lie under SECRETS_KEY, and how many under an earlier key.
-#[utoipa::path(get, operation_id = "count_keys", path = "/keys", tag = "keys", responses((status = 200, description = "Done", body = Success<KeyUsage>)))]
-pub async fn count(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    success(facade.send_command(&CountKeys {}, TIME).await?)
+/// Count the sealed values under `SECRETS_KEY` and under earlier keys.
+#[utoipa::path(
+    get, operation_id = "count_keys", path = "/keys", tag = "keys",
+    responses((status = 200, description = "The counts", body = Success<KeyUsage>))
+)]
+pub async fn count(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+    success(state.send_command(&CountKeys {}, COUNT_LIMIT).await?)
 }
 
-/// Put everything that lies under an earlier key under SECRETS_KEY. It is a job of the user `mcp-api`, one at a time:
-/// who asks while it waits or runs gets that one. `finished` says that SECRETS_KEYS_OLD can be dropped.
-#[utoipa::path(post, operation_id = "rotate_keys", path = "/keys/rotate", tag = "keys",
-    responses((status = 200, description = "Everything was looked at; `finished` says whether it is enough", body = Success<RotationReport>), (status = 202, description = "With Prefer: respond-async; Location says where the answer will be", body = jobs::Accepted), (status = 409, description = "Somebody has cancelled it", body = ErrorBody)))]
+/// Encrypt the wrappings of all values with `SECRETS_KEY`.
+///
+/// The rotation is a job of the user `mcp-api`. Only one rotation runs at a time, and a second
+/// request gets the answer of the running job. If `finished` is true, `SECRETS_KEYS_OLD` can be
+/// removed.
+#[utoipa::path(
+    post, operation_id = "rotate_keys", path = "/keys/rotate", tag = "keys",
+    params(PreferAsync),
+    responses(
+        (status = 200, description = "The rotation has ended; see `finished`",
+            body = Success<RotationReport>),
+        (status = 202, description = "The job is accepted; see `Location`", body = JobAccepted),
+        (status = 409, description = "A user has cancelled the job", body = ErrorBody),
+    )
+)]
 pub async fn rotate(
-    State(facade): State<Arc<ApiState>>,
-    headers: HeaderMap,
+    State(state): State<Arc<ApiState>>,
+    prefer: PreferAsync,
 ) -> Result<Response, ApiError> {
-    let new = NewJob::maintenance(
-        &RotateKeys {
-            to: facade.sealer.key_id(),
-        },
-        Actor::Api,
-    )?;
-    if jobs::prefers_async(&headers) {
-        jobs::submit_and_accept(&facade, new).await
-    } else {
-        jobs::submit_and_wait(&facade, new).await
-    }
+    let command = RotateKeys {
+        to: state.sealer().key_id(),
+    };
+    let job = NewJob::maintenance(&command, Actor::Api)?;
+    submit(&state, prefer, job).await
 }

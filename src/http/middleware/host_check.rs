@@ -1,13 +1,25 @@
-//!
+//! Checks against DNS rebinding and cross-site requests, wherever no token is needed.
+
+use std::net::IpAddr;
 
 use axum::extract::Request;
-use axum::http::Uri;
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{HOST, HeaderMap, ORIGIN};
+use axum::http::{HeaderValue, Uri};
 
 use crate::config::Access;
 use crate::core::failure::{Code, Failure};
 
-/// Against DNS rebinding: a page in somebody's browser must not reach this API under a name of its own.
+/// The site that made the browser send a request (Fetch Metadata).
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+/// The longest part of a header that an error shows, in characters.
+const MAX_SHOWN: usize = 100;
+
+/// Checks that `Host` and `Origin` name this API.
+///
+/// A page in a user's browser must not reach this API under another name.
+///
+/// # Errors
+/// `forbidden`.
 pub fn check_host_and_origin(request: &Request, access: &Access) -> Result<(), Failure> {
     let headers = request.headers();
     let host = headers
@@ -16,45 +28,73 @@ pub fn check_host_and_origin(request: &Request, access: &Access) -> Result<(), F
         .or(request.uri().host())
         .unwrap_or_default();
     if !is_allowed_host(host_name(host), access) {
-        let refusal = format!(
-            "The Host header names {}, which is not this API's; add that name to ALLOWED_HOSTS to allow it",
-            printable(host)
-        );
-        return Err(Failure::new(Code::Forbidden, refusal));
+        return Err(Failure::new(
+            Code::Forbidden,
+            format!(
+                "The Host header names {}, which is not a name of this API; \
+                 add that name to ALLOWED_HOSTS to allow it",
+                printable(host)
+            ),
+        ));
     }
-    let Some(origin) = headers.get(ORIGIN) else {
-        return Ok(());
-    };
-    let origin = origin.to_str().unwrap_or_default();
-    let site = origin.parse::<Uri>().ok();
-    if site
-        .as_ref()
-        .and_then(Uri::host)
-        .is_some_and(|host| is_allowed_host(host, access))
-    {
-        return Ok(());
-    }
-    let refusal = format!(
-        "The Origin {} is not this API's; add its host to ALLOWED_HOSTS to allow it, or set ADMIN_TOKEN",
-        printable(origin)
-    );
-    Err(Failure::new(Code::Forbidden, refusal))
+    headers
+        .get(ORIGIN)
+        .map_or(Ok(()), |origin| check_origin(origin, access))
 }
 
-pub fn is_allowed_host(host: &str, access: &Access) -> bool {
+fn check_origin(origin: &HeaderValue, access: &Access) -> Result<(), Failure> {
+    let origin = origin.to_str().unwrap_or_default();
+    let is_allowed = origin
+        .parse::<Uri>()
+        .ok()
+        .as_ref()
+        .and_then(Uri::host)
+        .is_some_and(|host| is_allowed_host(host, access));
+    if is_allowed {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::Forbidden,
+        format!(
+            "The Origin {} is not an origin of this API; \
+             add its host to ALLOWED_HOSTS to allow it, or set ADMIN_TOKEN",
+            printable(origin)
+        ),
+    ))
+}
+
+/// Checks that no page of another site made the browser send the request.
+///
+/// # Errors
+/// `forbidden`.
+pub fn check_fetch_site(headers: &HeaderMap) -> Result<(), Failure> {
+    let is_cross_site = headers
+        .get(SEC_FETCH_SITE)
+        .is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"));
+    if is_cross_site {
+        return Err(Failure::new(
+            Code::Forbidden,
+            "A page of another site made the browser send this request \
+             (Sec-Fetch-Site: cross-site); open this API directly, or set ADMIN_TOKEN",
+        ));
+    }
+    Ok(())
+}
+
+fn is_allowed_host(host: &str, access: &Access) -> bool {
     let host = host
         .trim_start_matches('[')
         .trim_end_matches(']')
         .to_ascii_lowercase();
-    let loopback = host == "localhost"
+    let is_loopback = host == "localhost"
         || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback());
-    loopback || access.hosts.contains(&host)
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
+    is_loopback || access.hosts.contains(&host)
 }
 
-/// `name` of `name:port`, with the brackets of an IPv6 address.
-pub fn host_name(host: &str) -> &str {
+/// Returns `name` of `name:port`. An IPv6 address keeps its brackets.
+fn host_name(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => name,
         _ => host,
@@ -62,15 +102,20 @@ pub fn host_name(host: &str) -> &str {
 }
 
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
+    text.chars()
+        .filter(|character| !character.is_control())
+        .take(MAX_SHOWN)
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]
-    fn host_names_lose_their_port() {
+    fn a_host_name_has_no_port() {
         for (host, name) in [
             ("a:80", "a"),
             ("a", "a"),
@@ -83,13 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn loopback_in_every_spelling_is_ours() {
+    fn loopback_is_allowed_in_every_spelling() {
         let access = Access {
             admin_token: None,
             hosts: vec!["mcp.example.com".into()],
             public: None,
         };
-        for ours in [
+        for allowed in [
             "localhost",
             "LOCALHOST",
             "127.0.0.1",
@@ -97,7 +142,7 @@ mod tests {
             "[::1]",
             "mcp.example.com",
         ] {
-            assert!(is_allowed_host(ours, &access), "{ours}");
+            assert!(is_allowed_host(allowed, &access), "{allowed}");
         }
         for foreign in [
             "",
@@ -108,5 +153,19 @@ mod tests {
         ] {
             assert!(!is_allowed_host(foreign, &access), "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_cross_site_request_is_refused() {
+        let refused = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(SEC_FETCH_SITE, HeaderValue::from_static(value));
+            check_fetch_site(&headers).is_err()
+        };
+        assert!(refused("cross-site"));
+        for value in ["same-origin", "same-site", "none"] {
+            assert!(!refused(value), "{value}");
+        }
+        assert!(check_fetch_site(&HeaderMap::new()).is_ok());
     }
 }

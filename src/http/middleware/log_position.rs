@@ -1,36 +1,31 @@
-//!
+//! The request header `Log-Position`: the answer must have read the log at least up to there.
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::HeaderValue;
 
 use crate::core::failure::Failure;
 use crate::core::ids::Position;
 use crate::http::state::ApiState;
 
-/// The newest position an answer has seen; sent back, the answer will have seen it too.
-pub static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
-/// How long a request waits for the position it has named.
-const CATCH_UP: Duration = Duration::from_secs(5);
+/// The longest wait for the projection.
+const WAIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// Waits until the projection has reached the position.
+///
+/// # Errors
+/// `invalid_request` for a position past the end of the log; `unavailable` if the projection does
+/// not reach the position within five seconds or the store does not answer.
 pub async fn wait_for_log_position(
-    facade: &ApiState,
+    state: &ApiState,
     position: &HeaderValue,
 ) -> Result<(), Failure> {
-    let wrong =
-        || Failure::invalid("Log-Position must be a position that an earlier answer has told");
-    let position = Position(
-        position
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(wrong)?,
-    );
-    if facade.projection.position() >= position {
+    let position = parse_position(position)?;
+    let projection = state.projection();
+    if projection.position() >= position {
         return Ok(());
     }
-    let head = facade
-        .projection
+    let head = projection
         .log()
         .head()
         .await
@@ -40,10 +35,21 @@ pub async fn wait_for_log_position(
             "Log-Position is past the end of the log, which is at {head}"
         )));
     }
-    if facade.projection.wait_for(position, CATCH_UP).await {
+    if projection.wait_for(position, WAIT_LIMIT).await {
         return Ok(());
     }
     Err(Failure::unavailable(
-        "This process has not yet reached that Log-Position; ask again",
+        "This process has not reached that Log-Position yet; try again",
     ))
+}
+
+fn parse_position(position: &HeaderValue) -> Result<Position, Failure> {
+    position
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .map(Position)
+        .ok_or_else(|| {
+            Failure::invalid("Log-Position must be a position from the header of an earlier answer")
+        })
 }

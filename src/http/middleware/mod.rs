@@ -1,5 +1,74 @@
-//!
+//! The middleware around all routes: it admits or refuses each request.
 
-pub mod auth;
-pub mod host_check;
-pub mod log_position;
+mod auth;
+mod host_check;
+mod log_position;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use self::auth::{authenticate_request, is_public_path};
+use self::host_check::{check_fetch_site, check_host_and_origin};
+use self::log_position::wait_for_log_position;
+use super::respond::json::ApiError;
+use super::state::ApiState;
+use crate::core::failure::Failure;
+
+/// The position up to which an answer has read the log. A client that sends it back gets an answer
+/// that has read at least as much.
+static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
+
+/// Passes an admitted request on and adds the headers of every answer.
+pub async fn handle_request(
+    State(state): State<Arc<ApiState>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _unanswered = state.track_request();
+    // The request must not be borrowed across an await, because its body is not `Sync`.
+    let admission = match admit_request(&state, &request) {
+        Ok(None) => Ok(()),
+        Ok(Some(position)) => wait_for_log_position(&state, &position).await,
+        Err(failure) => Err(failure),
+    };
+    let mut response = match admission {
+        Ok(()) => {
+            let mut response = next.run(request).await;
+            let position = HeaderValue::from(state.projection().position().0);
+            response
+                .headers_mut()
+                .insert(LOG_POSITION.clone(), position);
+            response
+        }
+        Err(failure) => ApiError(failure).into_response(),
+    };
+    response
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Decides whether a request is admitted and returns its `Log-Position`.
+fn admit_request(state: &ApiState, request: &Request) -> Result<Option<HeaderValue>, Failure> {
+    let path = request.uri().path();
+    if path == "/healthz" || path == "/readyz" {
+        return Ok(None);
+    }
+    let access = state.access();
+    match &access.admin_token {
+        Some(token) if !is_public_path(path) => authenticate_request(request.headers(), token)?,
+        Some(_) => {}
+        None => {
+            check_host_and_origin(request, access)?;
+            if !is_public_path(path) {
+                check_fetch_site(request.headers())?;
+            }
+        }
+    }
+    Ok(request.headers().get(&LOG_POSITION).cloned())
+}

@@ -1,25 +1,21 @@
-//! A user gives access to a server behind a URL, in a browser, without any platform beside us.
+//! A user gives access to a server behind a URL, in a browser.
 //!
-//! Whoever opens the link is the one who ends it: a signed cookie holds whose grant it is to be and the hash of
-//! `state`, and the callback takes a code only with it.
+//! The browser that opens the link must be the browser that ends the authorization. A signed
+//! cookie holds the grant and the digest of `state`, and the callback accepts a code only with it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
-use axum::http::header::{HOST, SET_COOKIE};
+use axum::extract::State;
+use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::core::catalog::server::Server;
+use super::link::{AuthorizationCookie, AuthorizationLink, COOKIE};
 use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAuthorization};
 use crate::core::decide::grant::not_remote;
 use crate::core::failure::{Code, Failure};
@@ -28,41 +24,35 @@ use crate::core::model::grant::{GrantId, OAuthClient, check_scopes, check_text};
 use crate::core::model::remote::SealedValue;
 use crate::core::names::UserName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
-use crate::http::extract::json;
-use crate::http::extract::path::ServerNamePath;
-use crate::http::respond::html::{HtmlError, cookie, cookie_of, html_page, public_url, redirect};
+use crate::http::extract::callback::{refusal_reason, required_text, state_digest};
+use crate::http::extract::headers::RequestHost;
+use crate::http::extract::json::JsonBody;
+use crate::http::extract::path::{ExistingServer, ServerNamePath};
+use crate::http::extract::query::PageQuery;
+use crate::http::respond::html::{HtmlError, html_page, public_url, redirect};
 use crate::http::respond::json::{ApiError, Success, success};
 use crate::http::state::{ApiState, new_command_id};
 use crate::telemetry::error::internal_error;
-use crate::time::clock::now_seconds;
 use crate::views::failure::ErrorBody;
 
-const COOKIE: &str = "mcp_api_oauth";
-/// Where the cookie goes.
-const PAGES: &str = "/oauth";
-const CALLBACK: &str = "/oauth/callback";
-const DOCUMENT: &str = "/oauth/client.json";
-/// What signatures are for.
-const LINK: &str = "oauth link";
-const STARTED: &str = "oauth cookie";
-/// How long a link leads in, and an authorization may take.
-const VALID: Duration = Duration::from_secs(600);
-/// What finding an authorization server, or exchanging a code, may take.
-const TIME: Duration = Duration::from_secs(120);
-/// Bytes of what a browser brings.
-const LONGEST: usize = 4096;
+/// The path of the callback.
+const CALLBACK_PATH: &str = "/oauth/callback";
+/// The path of the client metadata document.
+const DOCUMENT_PATH: &str = "/oauth/client.json";
+/// The longest time for finding an authorization server and for exchanging a code.
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
-/// Whose access is to be given, and by which client.
+/// The access that a user gives, and the client that asks for it.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schema(example = json!({"username": "ana"}))]
 pub struct StartBody {
-    /// Who will have access; without it, all users who have none of their own.
+    /// The user who gets access; if absent, all users who have no tokens of their own.
     #[schema(value_type = Option<String>)]
     username: Option<UserName>,
-    /// Those that the server asks for, where absent.
+    /// The scopes to request; the scopes that the server asks for if absent.
     scopes: Option<Vec<String>>,
-    /// A client that the authorization server knows; where absent, one is registered.
+    /// A client that the authorization server knows; if absent, the program registers one.
     client_id: Option<String>,
     #[schema(value_type = Option<String>)]
     client_secret: Option<Zeroizing<String>>,
@@ -70,8 +60,8 @@ pub struct StartBody {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Start {
-    /// To be opened in that user's browser within ten minutes.
+pub struct AuthorizationUrl {
+    /// The URL to open in the user's browser within ten minutes.
     authorization_url: String,
 }
 
@@ -79,10 +69,11 @@ pub struct Start {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AuthorizeQuery {
+    /// The signed link.
     link: String,
 }
 
-/// What an authorization server sends the browser back with; there is more, which is ignored.
+/// The parameters from an authorization server. Other parameters are ignored.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct CallbackQuery {
@@ -92,43 +83,24 @@ pub struct CallbackQuery {
     error: Option<String>,
 }
 
-/// A link: what was begun, or whose access is wanted.
-#[derive(Serialize, Deserialize)]
-struct AuthorizationLink {
-    grant: GrantId,
-    begun: Option<AuthorizationStarted>,
-    /// What is to be allowed; what the server asks for, where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    scopes: Option<Vec<String>>,
-    /// Seconds since 1970.
-    until: u64,
-}
-
-/// An authorization that a browser has taken up: what its cookie says.
-#[derive(Serialize, Deserialize)]
-struct AuthorizationCookie {
-    grant: GrantId,
-    begun: ValueId,
-    /// The hash of `state`.
-    state: String,
-    /// Seconds since 1970.
-    until: u64,
-}
-
-/// Begin to give access to a server: `authorizationUrl` is to be opened in the user's browser.
-#[utoipa::path(post, operation_id = "start_oauth", path = "/mcp/servers/{name}/oauth/start", tag = "servers", params(("name" = String, Path)), request_body = StartBody,
-    responses((status = 200, description = "Done", body = Success<Start>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 502, description = "No authorization server was found, or it takes no clients; `error` says why", body = ErrorBody)))]
+/// Begin an authorization. The user opens `authorizationUrl` in a browser.
+#[utoipa::path(
+    post, operation_id = "start_oauth", path = "/mcp/servers/{name}/oauth/start",
+    tag = "servers", params(ServerNamePath), request_body = StartBody,
+    responses(
+        (status = 200, description = "The URL", body = Success<AuthorizationUrl>),
+        (status = 404, description = "No server has this name", body = ErrorBody),
+        (status = 502, description = "The server has no authorization server, or it accepts no \
+            client; see `error`", body = ErrorBody),
+    )
+)]
 pub async fn start(
-    State(facade): State<Arc<ApiState>>,
-    ServerNamePath(name): ServerNamePath,
-    request: Request,
+    State(state): State<Arc<ApiState>>,
+    ExistingServer(server): ExistingServer,
+    RequestHost(host): RequestHost,
+    JsonBody { value: body, .. }: JsonBody<StartBody>,
 ) -> Result<Response, ApiError> {
-    let host = request.headers().get(HOST).cloned();
-    let body = json::read_json(request, facade.limits.payload).await?;
-    let body: StartBody = json::parse_json(&body)?;
     check_scopes(body.scopes.as_deref())?;
-    let server = facade.projection.catalog().server(name.as_str()).cloned();
-    let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
     if server.remote().is_none() {
         return Err(not_remote(&server).into());
     }
@@ -136,168 +108,171 @@ pub async fn start(
         server: server.id,
         user: body.username,
     };
-    let client = match (body.client_id, body.client_secret) {
-        (Some(client_id), client_secret) => {
-            check_text("clientId", Some(&client_id))?;
-            check_text("clientSecret", client_secret.as_deref().map(String::as_str))?;
-            Some(sealed(
-                &facade,
-                &grant,
-                GrantValueKind::Client,
-                &json(&OAuthClient {
-                    client_id,
-                    client_secret,
-                })?,
-            )?)
-        }
-        (None, Some(_)) => {
-            return Err(Failure::invalid("clientSecret needs a clientId beside it").into());
-        }
-        (None, None) => None,
-    };
-    let begun = begin(&facade, host.as_ref(), &grant, body.scopes, client).await?;
-    let link = AuthorizationLink {
-        grant,
-        begun: Some(begun),
-        scopes: None,
-        until: now_seconds() + VALID.as_secs(),
-    };
-    success(Start {
-        authorization_url: link.url(&facade, host.as_ref())?,
+    let client = seal_client(&state, &grant, body.client_id, body.client_secret)?;
+    let started = begin(&state, host.as_ref(), &grant, body.scopes, client).await?;
+    let link = AuthorizationLink::new(grant, Some(started), None);
+    success(AuthorizationUrl {
+        authorization_url: link.url(&state, host.as_ref())?,
     })
 }
 
-/// The link's page: sends the browser on, with the cookie that it has to come back with.
-#[utoipa::path(get, operation_id = "authorize_oauth", path = "/oauth/authorize", tag = "oauth", params(AuthorizeQuery), security(()),
-    responses((status = 302, description = "To the authorization server's page, with a cookie for ten minutes"), (status = 400, description = "A page: the link is not whole", content_type = "text/html", body = String), (status = 403, description = "A page: the link was not made here, or is too old", content_type = "text/html", body = String), (status = 502, description = "A page: no authorization server was found", content_type = "text/html", body = String)))]
+fn seal_client(
+    state: &ApiState,
+    grant: &GrantId,
+    client_id: Option<String>,
+    client_secret: Option<Zeroizing<String>>,
+) -> Result<Option<SealedValue>, Failure> {
+    let Some(client_id) = client_id else {
+        if client_secret.is_some() {
+            return Err(Failure::invalid(
+                "clientSecret cannot be used without clientId; add clientId",
+            ));
+        }
+        return Ok(None);
+    };
+    check_text("clientId", Some(&client_id))?;
+    check_text("clientSecret", client_secret.as_deref().map(String::as_str))?;
+    let client = OAuthClient {
+        client_id,
+        client_secret,
+    };
+    let client = Zeroizing::new(serde_json::to_string(&client).map_err(internal_error)?);
+    seal(state, grant, GrantValueKind::Client, &client).map(Some)
+}
+
+/// Open a link: the browser goes to the authorization server with a cookie for the way back.
+#[utoipa::path(
+    get, operation_id = "authorize_oauth", path = "/oauth/authorize", tag = "oauth",
+    params(AuthorizeQuery), security(()),
+    responses(
+        (status = 302, description = "To the authorization server, with a cookie for ten minutes"),
+        (status = 403, description = "Another deployment made the link, or it has expired",
+            body = ErrorBody),
+        (status = 404, description = "The server is deleted", body = ErrorBody),
+        (status = 502, description = "The server has no authorization server", body = ErrorBody),
+    )
+)]
 pub async fn authorize(
-    State(facade): State<Arc<ApiState>>,
-    headers: HeaderMap,
-    query: Result<Query<AuthorizeQuery>, QueryRejection>,
+    State(state): State<Arc<ApiState>>,
+    RequestHost(host): RequestHost,
+    PageQuery(query): PageQuery<AuthorizeQuery>,
 ) -> Result<Response, HtmlError> {
-    let Query(AuthorizeQuery { link }) =
-        query.map_err(|error| Failure::invalid(error.body_text()))?;
-    let link: AuthorizationLink = verify_text(&facade, LINK, &link).ok_or_else(|| {
-        Failure::new(
-            Code::Forbidden,
-            "This link was not made here, or was changed; ask for a new one",
-        )
-    })?;
-    if link.until < now_seconds() {
-        return Err(Failure::new(
-            Code::Forbidden,
-            "This link is more than ten minutes old; ask for a new one",
-        )
-        .into());
-    }
-    let AuthorizationStarted { value, url, state } = match link.begun {
-        Some(begun) => begun,
-        None => begin(&facade, headers.get(HOST), &link.grant, link.scopes, None).await?,
+    let link = AuthorizationLink::verify(&state, &query.link)?;
+    let started = match link.started {
+        Some(started) => started,
+        None => {
+            let _permit = state.page_permit(&link.grant)?;
+            begin(&state, host.as_ref(), &link.grant, link.scopes, None).await?
+        }
     };
-    let until = now_seconds() + VALID.as_secs();
-    let started = AuthorizationCookie {
-        grant: link.grant,
-        begun: value,
-        state: hash(&state),
-        until,
-    };
-    let cookie = cookie(
-        &facade,
-        COOKIE,
-        &sign_text(&facade, STARTED, &started)?,
-        PAGES,
-        VALID,
-    );
-    let mut response = redirect(HeaderValue::from_str(&url).map_err(internal_error)?);
-    let cookie = cookie.ok_or_else(|| internal_error("a cookie cannot be a header"))?;
-    response.headers_mut().insert(SET_COOKIE, cookie);
+    let state_digest = state_digest(&started.state);
+    let cookie = AuthorizationCookie::new(link.grant, started.value, state_digest);
+    let location = HeaderValue::from_str(&started.url).map_err(internal_error)?;
+    let mut response = redirect(location);
+    response
+        .headers_mut()
+        .insert(SET_COOKIE, COOKIE.issue(&state, &cookie)?);
     Ok(response)
 }
 
-/// End: exchange the code that the authorization server gave the browser, and keep the tokens.
-#[utoipa::path(get, operation_id = "oauth_callback", path = "/oauth/callback", tag = "oauth", params(CallbackQuery), security(()),
-    responses((status = 200, description = "A page: access was given", content_type = "text/html", body = String), (status = 400, description = "A page: what the browser brings is not whole", content_type = "text/html", body = String), (status = 403, description = "A page: this browser did not begin this, or access was not given", content_type = "text/html", body = String), (status = 502, description = "A page: there were no tokens for the code", content_type = "text/html", body = String)))]
+/// End an authorization: a worker exchanges the code and stores the tokens.
+#[utoipa::path(
+    get, operation_id = "oauth_callback", path = "/oauth/callback", tag = "oauth",
+    params(CallbackQuery), security(()),
+    responses(
+        (status = 200, description = "The user has given access", content_type = "text/html",
+            body = String),
+        (status = 403, description = "This browser has not begun this authorization, or the user \
+            has given no access", body = ErrorBody),
+        (status = 404, description = "The server is deleted", body = ErrorBody),
+        (status = 502, description = "The authorization server returned no tokens",
+            body = ErrorBody),
+    )
+)]
 pub async fn callback(
-    State(facade): State<Arc<ApiState>>,
+    State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
-    query: Result<Query<CallbackQuery>, QueryRejection>,
+    PageQuery(query): PageQuery<CallbackQuery>,
 ) -> Result<Response, HtmlError> {
-    let Query(CallbackQuery {
-        code,
-        state,
-        iss,
-        error,
-    }) = query.map_err(|error| Failure::invalid(error.body_text()))?;
-    let short = |text: &String| text.len() <= LONGEST;
-    let state = state
-        .filter(short)
-        .ok_or_else(|| Failure::invalid("state is missing"))?;
-    let refused = |why: &str| Failure::new(Code::Forbidden, format!("{why}; begin again"));
-    let started = cookie_of(&headers, COOKIE)
-        .and_then(|cookie| verify_text::<AuthorizationCookie>(&facade, STARTED, cookie));
-    let started = started.filter(|started| started.until >= now_seconds());
-    let started = started
-        .ok_or_else(|| refused("This browser did not begin this within the last ten minutes"))?;
-    if started.state != hash(&state) {
-        return Err(refused("This browser has begun another authorization since").into());
+    let state_parameter = required_text("state", query.state)?;
+    let cookie = check_cookie(&state, &headers, &state_parameter)?;
+    if let Some(error) = query.error {
+        let reason = refusal_reason(&error);
+        let sentence = format!("The authorization server gives no access ({reason})");
+        return Err(begin_again(&sentence).into());
     }
-    if let Some(error) = error {
-        let plain = |c: &char| c.is_ascii_lowercase() || *c == '_';
-        let reason: String = error.chars().filter(plain).take(40).collect();
-        return Err(refused(&format!(
-            "The authorization server gives no access ({reason})"
-        ))
-        .into());
-    }
-    let code = code
-        .filter(short)
-        .ok_or_else(|| Failure::invalid("code is missing"))?;
-    let grant = started.grant;
-    let server = facade
-        .projection
-        .catalog()
-        .server_by_id(grant.server)
-        .cloned();
+    let code = required_text("code", query.code)?;
+    let grant = cookie.grant;
+    let server = state.catalog().server_by_id(grant.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
-    let code = sealed(&facade, &grant, GrantValueKind::Code, &code)?;
     let command = CompleteAuthorization {
         id: new_command_id(),
         grant: grant.clone(),
-        authorization: started.begun,
-        code,
-        issuer: iss,
+        authorization: cookie.authorization,
+        code: seal(&state, &grant, GrantValueKind::Code, &code)?,
+        issuer: query.iss,
     };
-    facade.send_command(&command, TIME).await?;
+    let permit = state.page_permit(&grant)?;
+    state.send_command(&command, COMMAND_LIMIT).await?;
+    drop(permit);
 
-    let whose = grant
+    let user = grant
         .user
         .map_or(String::new(), |user| format!(" for user {user}"));
     let text = format!(
-        "Server {} can be used now{whose}. This page can be closed.",
+        "Server {} can be used now{user}. This page can be closed.",
         server.name
     );
     let mut response = html_page(StatusCode::OK, "Access was given", &text);
-    let gone = cookie(&facade, COOKIE, "", PAGES, Duration::ZERO);
     response
         .headers_mut()
-        .extend(gone.map(|gone| (SET_COOKIE, gone)));
+        .insert(SET_COOKIE, COOKIE.remove(&state)?);
     Ok(response)
 }
 
-/// Who we are, for authorization servers that read it instead of registering clients.
-#[utoipa::path(get, operation_id = "oauth_client", path = "/oauth/client.json", tag = "oauth", security(()),
-    responses((status = 200, description = "An OAuth Client ID Metadata Document", body = Object), (status = 404, description = "PUBLIC_URL is not https", body = ErrorBody)))]
-pub async fn document(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiError> {
-    let client_id = document_url(&facade).ok_or_else(|| {
+/// Returns the cookie of the authorization that this `state` belongs to.
+fn check_cookie(
+    state: &ApiState,
+    headers: &HeaderMap,
+    state_parameter: &str,
+) -> Result<AuthorizationCookie, Failure> {
+    let cookie = COOKIE
+        .read::<AuthorizationCookie>(state, headers)
+        .filter(|cookie| !cookie.is_expired())
+        .ok_or_else(|| {
+            begin_again("This browser did not begin this within the last ten minutes")
+        })?;
+    if cookie.state != state_digest(state_parameter) {
+        return Err(begin_again(
+            "This browser has begun another authorization since",
+        ));
+    }
+    Ok(cookie)
+}
+
+fn begin_again(sentence: &str) -> Failure {
+    Failure::new(Code::Forbidden, format!("{sentence}; begin again"))
+}
+
+/// Read the client metadata, for authorization servers that do not register clients.
+#[utoipa::path(
+    get, operation_id = "oauth_client", path = "/oauth/client.json", tag = "oauth", security(()),
+    responses(
+        (status = 200, description = "An OAuth Client ID Metadata Document", body = Object),
+        (status = 404, description = "PUBLIC_URL is not https", body = ErrorBody),
+    )
+)]
+pub async fn document(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+    let client_id = document_url(&state).ok_or_else(|| {
         Failure::new(
             Code::RouteNotFound,
-            "There is such a document where PUBLIC_URL is https",
+            "This document exists only if PUBLIC_URL is https",
         )
     })?;
     let document = serde_json::json!({
         "client_id": client_id,
         "client_name": "MCP API",
-        "redirect_uris": [public_url(&facade, None, CALLBACK)],
+        "redirect_uris": [public_url(&state, None, CALLBACK_PATH)],
         "grant_types": ["authorization_code", "refresh_token"],
         "response_types": ["code"],
         "token_endpoint_auth_method": "none",
@@ -305,130 +280,38 @@ pub async fn document(State(facade): State<Arc<ApiState>>) -> Result<Response, A
     Ok(axum::Json(document).into_response())
 }
 
-/// Adds to a failed call where its user gives access, if that is what is missing.
-pub fn add_authorization_url(
-    facade: &ApiState,
-    host: Option<&HeaderValue>,
-    server: &Server,
-    user: &UserName,
-    failure: Failure,
-) -> Failure {
-    if failure.code != Code::ReauthRequired || server.remote().is_none() {
-        return failure;
-    }
-    let grant = GrantId {
-        server: server.id,
-        user: Some(user.clone()),
-    };
-    let words = |scope: &str| {
-        scope
-            .split_ascii_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    let scopes = failure
-        .scope
-        .as_deref()
-        .map(words)
-        .filter(|scopes| check_scopes(Some(scopes)).is_ok());
-    match (AuthorizationLink {
-        grant,
-        begun: None,
-        scopes,
-        until: now_seconds() + VALID.as_secs(),
-    })
-    .url(facade, host)
-    {
-        Ok(url) => Failure {
-            authorization_url: Some(url),
-            ..failure
-        },
-        Err(broken) => broken,
-    }
-}
-
 async fn begin(
-    facade: &ApiState,
+    state: &ApiState,
     host: Option<&HeaderValue>,
     grant: &GrantId,
     scopes: Option<Vec<String>>,
     client: Option<SealedValue>,
 ) -> Result<AuthorizationStarted, Failure> {
-    let redirect_uri = public_url(facade, host, CALLBACK);
-    let (grant, client_document) = (grant.clone(), document_url(facade));
-    facade
-        .send_command(
-            &BeginAuthorization {
-                grant,
-                redirect_uri,
-                scopes,
-                client,
-                client_document,
-            },
-            TIME,
-        )
-        .await
+    let command = BeginAuthorization {
+        grant: grant.clone(),
+        redirect_uri: public_url(state, host, CALLBACK_PATH),
+        scopes,
+        client,
+        client_document: document_url(state),
+    };
+    state.send_command(&command, COMMAND_LIMIT).await
 }
 
-fn document_url(facade: &ApiState) -> Option<String> {
-    facade
-        .access
+fn document_url(state: &ApiState) -> Option<String> {
+    state
+        .access()
         .public
         .as_ref()
         .filter(|public| public.secure)
-        .map(|public| format!("{}{DOCUMENT}", public.url))
+        .map(|public| format!("{}{DOCUMENT_PATH}", public.url))
 }
 
-impl AuthorizationLink {
-    fn url(&self, facade: &ApiState, host: Option<&HeaderValue>) -> Result<String, Failure> {
-        Ok(public_url(
-            facade,
-            host,
-            &format!("/oauth/authorize?link={}", sign_text(facade, LINK, self)?),
-        ))
-    }
-}
-
-fn sealed(
-    facade: &ApiState,
+fn seal(
+    state: &ApiState,
     grant: &GrantId,
     part: GrantValueKind,
     plain: &str,
 ) -> Result<SealedValue, Failure> {
     let value = ValueId(Uuid::now_v7());
-    let sealed = facade
-        .sealer
-        .seal(GrantContext { grant, part, value }, plain)
-        .map_err(internal_error)?;
-    Ok(SealedValue {
-        value,
-        sealed: BASE64_STANDARD.encode(&sealed.0),
-    })
-}
-
-fn json(what: &impl Serialize) -> Result<Zeroizing<String>, Failure> {
-    serde_json::to_string(what)
-        .map(Zeroizing::new)
-        .map_err(internal_error)
-}
-
-/// A text that only this deployment can have made.
-fn sign_text(facade: &ApiState, what: &str, content: &impl Serialize) -> Result<String, Failure> {
-    let text = URL_SAFE.encode(serde_json::to_vec(content).map_err(internal_error)?);
-    let signature = facade.sealer.sign(what, &text).map_err(internal_error)?;
-    Ok(format!("{text}.{}", URL_SAFE.encode(signature)))
-}
-
-fn verify_text<T: DeserializeOwned>(facade: &ApiState, what: &str, text: &str) -> Option<T> {
-    let (text, signature) = text.split_once('.')?;
-    let signature = URL_SAFE.decode(signature).ok()?;
-    let content = facade
-        .sealer
-        .is_signed(what, text, &signature)
-        .then(|| URL_SAFE.decode(text).ok())??;
-    serde_json::from_slice(&content).ok()
-}
-
-fn hash(state: &str) -> String {
-    URL_SAFE.encode(Sha256::digest(state))
+    state.seal(GrantContext { grant, part, value }, plain)
 }

@@ -1,10 +1,9 @@
-//! `/mcp/servers/:name/oauth`: tokens for a server behind a URL, sealed at the door.
+//! `/mcp/servers/{name}/oauth`: a client stores tokens for a server behind a URL.
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::response::Response;
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Deserialize;
 use url::Url;
 use utoipa::ToSchema;
@@ -18,65 +17,69 @@ use crate::core::ids::ValueId;
 use crate::core::model::grant::{
     GrantId, GrantTokens, MAX_TOKEN_LENGTH, RefreshCredentials, check_scopes, check_text,
 };
-use crate::core::model::remote::SealedValue;
 use crate::core::names::UserName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
-use crate::http::extract::idempotency::{IdempotencyHeader, key};
-use crate::http::extract::json;
-use crate::http::extract::path::ServerNamePath;
+use crate::http::extract::idempotency::IdempotencyHeader;
+use crate::http::extract::json::JsonBody;
+use crate::http::extract::path::{ExistingServer, ServerNamePath};
 use crate::http::respond::json::{ApiError, Success};
-use crate::http::servers::{OneServer, shown, time_to_start};
+use crate::http::servers::{OneServer, respond_with_server, server_start_limit};
 use crate::http::state::{ApiState, new_command_id};
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::views::failure::ErrorBody;
 
-/// Tokens that an authorization server gave, and the client it gave them to.
+/// Tokens from an authorization server, and the client that got them.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OauthBody {
-    /// Whose tokens they are; without it they serve all users who have none of their own.
+    /// The user of the tokens; if absent, all users who have no tokens of their own.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     username: Option<UserName>,
-    /// `Bearer`, the default; no other kind can be used.
+    /// `Bearer` (also if absent). The program supports no other type.
     token_type: Option<String>,
     #[schema(value_type = String)]
     access_token: Zeroizing<String>,
     #[schema(value_type = Option<String>)]
     refresh_token: Option<Zeroizing<String>>,
-    /// Seconds. Without it the access token is refreshed when the server refuses it.
+    /// The life of the access token in seconds. If absent, the program refreshes the token when
+    /// the server refuses it.
     expires_in: Option<u64>,
     scopes: Option<Vec<String>>,
     client_id: String,
     #[schema(value_type = Option<String>)]
     client_secret: Option<Zeroizing<String>>,
-    /// Where the authorization code was sent.
+    /// The URI to which the authorization server sent the code.
     #[schema(example = "https://platform.example.com/oauth/callback")]
     redirect_uri: String,
-    /// Kept sealed, and used for nothing.
+    /// The program stores it sealed and does not use it.
     #[schema(value_type = Option<String>)]
     code_verifier: Option<Zeroizing<String>>,
-    /// Tokens that are there already stay: 409 `conflict`.
+    /// If true, stored tokens stay, and the answer is 409 `conflict`.
     #[serde(default)]
     if_absent: bool,
 }
 
-/// Store OAuth tokens for a streamable_http server, encrypted; they are refreshed from now on. Earlier ones are replaced.
-#[utoipa::path(post, operation_id = "store_oauth_tokens", path = "/mcp/servers/{name}/oauth", tag = "servers", params(("name" = String, Path)), request_body = OauthBody,
-    responses((status = 200, description = "Done", body = Success<OneServer>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 409, description = "With `ifAbsent`: one is there already, and stays", body = ErrorBody)))]
+/// Store OAuth tokens for a streamable_http server, encrypted.
+///
+/// They replace stored tokens, and the program refreshes them.
+#[utoipa::path(
+    post, operation_id = "store_oauth_tokens", path = "/mcp/servers/{name}/oauth",
+    tag = "servers", params(ServerNamePath, IdempotencyHeader), request_body = OauthBody,
+    responses(
+        (status = 200, description = "The server with its new status", body = Success<OneServer>),
+        (status = 404, description = "No server has this name", body = ErrorBody),
+        (status = 409, description = "With `ifAbsent`: stored tokens stay", body = ErrorBody),
+    )
+)]
 pub async fn store(
-    State(facade): State<Arc<ApiState>>,
-    ServerNamePath(name): ServerNamePath,
-    request: Request,
+    State(state): State<Arc<ApiState>>,
+    ExistingServer(server): ExistingServer,
+    key: IdempotencyHeader,
+    JsonBody { value: body, bytes }: JsonBody<OauthBody>,
 ) -> Result<Response, ApiError> {
-    let keyed = IdempotencyHeader::of(&request)?;
-    let body = json::read_json(request, facade.limits.payload).await?;
-    let key = key(&facade, keyed.as_ref(), &body)?;
-    let body: OauthBody = json::parse_json(&body)?;
     body.check()?;
-    let server = facade.projection.catalog().server(name.as_str()).cloned();
-    let server = server.ok_or_else(|| Failure::server_not_found(&name))?;
     if server.remote().is_none() {
         return Err(not_remote(&server).into());
     }
@@ -84,87 +87,70 @@ pub async fn store(
         server: server.id,
         user: body.username.clone(),
     };
-    let (expires_in, refreshable, if_absent) = (
-        body.expires_in,
-        body.refresh_token.is_some(),
-        body.if_absent,
-    );
-    let (access, renewal) = body.halves()?;
-    let mut sealed = Vec::with_capacity(2);
-    let mut seal = |part, plain: &str| {
+    let expires_in = body.expires_in;
+    let is_refreshable = body.refresh_token.is_some();
+    let if_absent = body.if_absent;
+    let seal = |part, plain: &str| {
         let value = ValueId(Uuid::now_v7());
-        let place = GrantContext {
+        let context = GrantContext {
             grant: &grant,
             part,
             value,
         };
-        let bytes = facade.sealer.seal(place, plain).map_err(internal_error)?;
-        sealed.push(SealedValue {
-            value,
-            sealed: BASE64_STANDARD.encode(&bytes.0),
-        });
-        Ok::<_, Failure>(value)
+        state.seal(context, plain)
     };
-    let (access, renewal) = (
-        seal(GrantValueKind::Access, &access)?,
-        seal(GrantValueKind::Renewal, &renewal)?,
+    let access = seal(GrantValueKind::Access, &body.authorization_header())?;
+    let renewal = seal(GrantValueKind::Renewal, &body.into_refresh_credentials()?)?;
+    let tokens = GrantTokens::new(
+        access.value,
+        renewal.value,
+        is_refreshable,
+        now_ms(),
+        expires_in,
     );
-    let tokens = GrantTokens::new(access, renewal, refreshable, now_ms(), expires_in);
     let command = StoreTokens {
         id: new_command_id(),
-        key,
-        grant,
-        server_name: name.clone(),
+        key: key.shared_key(&state, &bytes)?,
+        grant: grant.clone(),
+        server_name: server.name.clone(),
         tokens,
-        sealed,
+        sealed: vec![access, renewal],
         if_absent,
     };
-    let live = facade
-        .send_to_owner(&name, &command, time_to_start(&facade, &name))
-        .await?;
-    shown(&facade, &name, live).await
+    let limit = server_start_limit(&state, &server.name);
+    let status = state.send_to_owner(&server.name, &command, limit).await?;
+    respond_with_server(&state, &server.name, status).await
 }
 
 impl OauthBody {
-    /// No sentence repeats a value: it may be a secret.
+    /// Checks the fields. No sentence repeats a value, because the value may be a secret.
     fn check(&self) -> Result<(), Failure> {
-        if self
-            .token_type
-            .as_ref()
-            .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
+        if let Some(token_type) = &self.token_type
+            && !token_type.eq_ignore_ascii_case("bearer")
         {
             return Err(Failure::invalid("tokenType must be Bearer"));
         }
-        for (field, token) in [
-            ("accessToken", Some(&self.access_token)),
-            ("refreshToken", self.refresh_token.as_ref()),
-        ] {
-            let visible = |token: &str| token.bytes().all(|b| b.is_ascii_graphic());
-            if token.is_some_and(|token| {
-                token.is_empty() || token.len() > MAX_TOKEN_LENGTH || !visible(token)
-            }) {
-                return Err(Failure::invalid(format!(
-                    "{field} must be 1 to {MAX_TOKEN_LENGTH} visible ASCII characters without blanks"
-                )));
-            }
+        check_token("accessToken", &self.access_token)?;
+        if let Some(token) = &self.refresh_token {
+            check_token("refreshToken", token)?;
         }
-        let texts = [
-            ("clientId", Some(&self.client_id)),
-            ("clientSecret", self.client_secret.as_deref()),
-            ("codeVerifier", self.code_verifier.as_deref()),
-        ];
-        texts
-            .into_iter()
-            .try_for_each(|(field, text)| check_text(field, text.map(String::as_str)))?;
+        check_text("clientId", Some(&self.client_id))?;
+        check_text("clientSecret", as_text(self.client_secret.as_ref()))?;
+        check_text("codeVerifier", as_text(self.code_verifier.as_ref()))?;
         if Url::parse(&self.redirect_uri).is_err() {
             return Err(Failure::invalid("redirectUri must be an absolute URL"));
         }
         check_scopes(self.scopes.as_deref())
     }
 
-    /// The access token as its header has it, and what a new one is got with.
-    fn halves(self) -> Result<(Zeroizing<String>, Zeroizing<String>), Failure> {
-        let renewal = RefreshCredentials {
+    /// Returns the access token as the value of its header.
+    fn authorization_header(&self) -> Zeroizing<String> {
+        Zeroizing::new(format!("Bearer {}", &*self.access_token))
+    }
+
+    /// Returns the credentials of a refresh as JSON.
+    fn into_refresh_credentials(self) -> Result<Zeroizing<String>, Failure> {
+        let credentials = RefreshCredentials {
             refresh_token: self.refresh_token,
             client_id: self.client_id,
             client_secret: self.client_secret,
@@ -173,10 +159,22 @@ impl OauthBody {
             scopes: self.scopes.unwrap_or_default(),
             endpoint: None,
         };
-        let renewal = Zeroizing::new(serde_json::to_string(&renewal).map_err(internal_error)?);
-        Ok((
-            Zeroizing::new(format!("Bearer {}", &*self.access_token)),
-            renewal,
-        ))
+        let json = serde_json::to_string(&credentials).map_err(internal_error)?;
+        Ok(Zeroizing::new(json))
     }
+}
+
+fn check_token(field: &str, token: &str) -> Result<(), Failure> {
+    let is_valid = (1..=MAX_TOKEN_LENGTH).contains(&token.len())
+        && token.bytes().all(|b| b.is_ascii_graphic());
+    if is_valid {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!(
+        "{field} must be 1 to {MAX_TOKEN_LENGTH} visible ASCII characters without blanks"
+    )))
+}
+
+fn as_text(secret: Option<&Zeroizing<String>>) -> Option<&str> {
+    secret.map(|secret| secret.as_str())
 }

@@ -1,43 +1,45 @@
-//! `PUT /packages/upgrade-all`: a job for each package, accepted together.
+//! `PUT /packages/upgrade-all`: one job for each package. The log accepts all jobs together.
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{job, packaged};
+use super::install::package_job;
+use super::servers_with_package;
 use crate::core::command::{Command, UpgradePackage};
 use crate::core::decide::idempotency::key_conflict;
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
 use crate::core::model::idempotency::JobIdempotencyKey;
 use crate::core::names::{ServerName, UserName};
-use crate::http::extract::idempotency::{IdempotencyHeader, of_server};
-use crate::http::extract::json;
-use crate::http::jobs;
+use crate::http::extract::headers::PreferAsync;
+use crate::http::extract::idempotency::{IdempotencyHeader, key_for_server};
+use crate::http::extract::json::OptionalJsonBody;
+use crate::http::jobs::submit::{job_location, wait_for_answer, with_preference_applied};
 use crate::http::respond::json::{ApiError, Success, success, success_as};
 use crate::http::state::{ApiState, new_command_id};
-use crate::jobs::client::key_expired;
+use crate::jobs::client::{NewJob, key_expired};
 use crate::views::failure::ErrorBody;
 
-/// What an upgrade of all may say.
+/// The options of an upgrade of all packages.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeAllBody {
-    /// Whose jobs they are; `default` where absent.
+    /// The user of the jobs; `default` if absent.
     #[serde(default)]
     #[schema(value_type = String, required = false)]
     username: UserName,
 }
 
-/// How one package of several was upgraded.
+/// The result of one upgrade.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Upgraded {
+pub struct UpgradeResult {
     #[schema(value_type = String)]
     server_name: ServerName,
     success: bool,
@@ -46,149 +48,157 @@ pub struct Upgraded {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct AllUpgraded {
-    results: Vec<Upgraded>,
+pub struct UpgradeResults {
+    results: Vec<UpgradeResult>,
 }
 
-/// The upgrade of one package of several, which is answered later.
+/// The job of one upgrade.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct AcceptedUpgrade {
+pub struct UpgradeJob {
     #[schema(value_type = String)]
     server_name: ServerName,
     #[schema(value_type = String)]
     job_id: JobId,
-    /// Where its answer will be.
+    /// The path of the job.
     location: String,
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct AllAccepted {
-    jobs: Vec<AcceptedUpgrade>,
+pub struct UpgradeJobs {
+    jobs: Vec<UpgradeJob>,
 }
 
-/// Upgrade all packages to their newest versions, side by side. One that fails stops no other.
-#[utoipa::path(put, operation_id = "upgrade_all_packages", path = "/packages/upgrade-all", tag = "packages", request_body = Option<UpgradeAllBody>,
-    responses((status = 200, description = "What came of each", body = Success<AllUpgraded>), (status = 202, description = "With Prefer: respond-async; each job says where its answer will be", body = Success<AllAccepted>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
-        (status = 409, description = "Its Idempotency-Key was used with another body", body = ErrorBody), (status = 429, description = "The user has no room for so many waiting jobs (MAX_WAITING_JOBS); none was begun", body = ErrorBody)))]
+/// Upgrade all packages to their newest versions at the same time.
+///
+/// An upgrade that fails does not stop the others.
+#[utoipa::path(
+    put, operation_id = "upgrade_all_packages", path = "/packages/upgrade-all", tag = "packages",
+    params(PreferAsync, IdempotencyHeader), request_body = Option<UpgradeAllBody>,
+    responses(
+        (status = 200, description = "The result of each upgrade", body = Success<UpgradeResults>),
+        (status = 202, description = "The jobs are accepted; each has a location",
+            body = Success<UpgradeJobs>),
+        (status = 429, description = "The user would have too many waiting jobs \
+            (MAX_WAITING_JOBS); the program accepted none", body = ErrorBody),
+    )
+)]
 pub async fn upgrade_all(
-    State(facade): State<Arc<ApiState>>,
-    request: Request,
+    State(state): State<Arc<ApiState>>,
+    PreferAsync(prefers_async): PreferAsync,
+    key: IdempotencyHeader,
+    OptionalJsonBody(body): OptionalJsonBody<UpgradeAllBody>,
 ) -> Result<Response, ApiError> {
-    let (later, keyed) = (
-        jobs::prefers_async(request.headers()),
-        IdempotencyHeader::of(&request)?,
-    );
-    let bytes = json::read_optional_json(request, facade.limits.payload).await?;
-    let UpgradeAllBody { username } = if bytes.is_empty() {
-        UpgradeAllBody::default()
-    } else {
-        json::parse_json(&bytes)?
-    };
-    let key = keyed
-        .map(|keyed| keyed.job_key(&facade, &username, &bytes))
-        .transpose()?;
-    let accepted = accept(&facade, &username, key).await?;
-    if later {
-        let job = |(server_name, job_id)| AcceptedUpgrade {
-            server_name,
-            job_id,
-            location: jobs::location(job_id),
-        };
-        let accepted = success_as(
-            StatusCode::ACCEPTED,
-            AllAccepted {
-                jobs: accepted.into_iter().map(job).collect(),
-            },
-        )?;
-        return Ok(jobs::respond_as_preferred(accepted));
+    let user = body.value.username;
+    let key = key.job_key(&state, &user, &body.bytes)?;
+    let jobs = accept_jobs(&state, &user, key).await?;
+    if prefers_async {
+        return respond_with_jobs(jobs);
     }
-    let results = accepted
+    let results = jobs
         .into_iter()
-        .map(|(server_name, job)| ended(&facade, server_name, job));
-    success(AllUpgraded {
+        .map(|(server_name, job)| wait_for_upgrade(&state, server_name, job));
+    success(UpgradeResults {
         results: join_all(results).await,
     })
 }
 
-/// The job of each package. Under a key that was used before they are those of that time, whichever packages there
-/// are now.
-async fn accept(
-    facade: &ApiState,
+fn respond_with_jobs(jobs: Vec<(ServerName, JobId)>) -> Result<Response, ApiError> {
+    let jobs = jobs
+        .into_iter()
+        .map(|(server_name, job_id)| UpgradeJob {
+            server_name,
+            job_id,
+            location: job_location(job_id),
+        })
+        .collect();
+    let response = success_as(StatusCode::ACCEPTED, UpgradeJobs { jobs })?;
+    Ok(with_preference_applied(response))
+}
+
+/// Returns the job of each package. A repeat of a key gets the jobs of the first request, even if
+/// the packages have changed.
+async fn accept_jobs(
+    state: &ApiState,
     user: &UserName,
     key: Option<JobIdempotencyKey>,
 ) -> Result<Vec<(ServerName, JobId)>, Failure> {
-    let known = || {
-        key.map(|key| of_key(facade, key))
-            .transpose()
-            .map(Option::unwrap_or_default)
-    };
-    let before = known()?;
-    if !before.is_empty() {
-        return Ok(before);
+    let known = find_jobs(state, key)?;
+    if !known.is_empty() {
+        return Ok(known);
     }
-    let servers: Vec<_> = packaged(facade)
+    let servers: Vec<ServerName> = servers_with_package(state)
         .into_iter()
         .map(|server| server.name.clone())
         .collect();
-    let new = servers.iter().map(|name| {
-        let key = key.map(|key| of_server(facade, key, name)).transpose()?;
-        let command = UpgradePackage {
-            id: new_command_id(),
-            name: name.clone(),
-            version: None,
-        };
-        job(user.clone(), name.clone(), key, &command)
-    });
-    match facade
-        .job_client
-        .submit_all(new.collect::<Result<_, _>>()?)
-        .await?
-    {
-        Some(jobs) => Ok(servers.into_iter().zip(jobs).collect()),
-        // The same request came at the same moment, and was first.
-        None => known().and_then(|jobs| {
-            if jobs.is_empty() {
-                Err(key_expired())
-            } else {
-                Ok(jobs)
-            }
-        }),
+    let jobs = servers
+        .iter()
+        .map(|server| upgrade_job(state, user, server, key))
+        .collect::<Result<_, _>>()?;
+    if let Some(ids) = state.job_client().submit_all(jobs).await? {
+        return Ok(servers.into_iter().zip(ids).collect());
     }
-}
-
-/// The jobs that a request under that key has made, in the order of their servers.
-fn of_key(facade: &ApiState, key: JobIdempotencyKey) -> Result<Vec<(ServerName, JobId)>, Failure> {
-    let mut known = Vec::new();
-    for job in facade
-        .projection
-        .catalog()
-        .jobs
-        .newest_first()
-        .filter(|job| job.command == UpgradePackage::NAME)
-    {
-        let (Some(server), Some(own)) = (&job.server, &job.key) else {
-            continue;
-        };
-        let same = of_server(facade, key, server)?.request;
-        if own.request.scope != same.scope {
-            continue;
-        }
-        if own.request.body != same.body {
-            return Err(key_conflict());
-        }
-        known.push((server.clone(), job.id));
+    // A request with the same key arrived at the same moment, and the log accepted its jobs first.
+    let known = find_jobs(state, key)?;
+    if known.is_empty() {
+        return Err(key_expired());
     }
-    known.sort_unstable();
     Ok(known)
 }
 
-async fn ended(facade: &ApiState, server_name: ServerName, job: JobId) -> Upgraded {
-    let error = match jobs::wait_for_answer(facade, job).await {
-        Ok(outcome) => outcome.error(),
+fn upgrade_job(
+    state: &ApiState,
+    user: &UserName,
+    server: &ServerName,
+    key: Option<JobIdempotencyKey>,
+) -> Result<NewJob, Failure> {
+    let key = key
+        .map(|key| key_for_server(state, key, server))
+        .transpose()?;
+    let command = UpgradePackage {
+        id: new_command_id(),
+        name: server.clone(),
+        version: None,
+    };
+    package_job(user.clone(), server.clone(), key, &command)
+}
+
+/// Returns the jobs that a request with this key has made, sorted by server.
+fn find_jobs(
+    state: &ApiState,
+    key: Option<JobIdempotencyKey>,
+) -> Result<Vec<(ServerName, JobId)>, Failure> {
+    let Some(key) = key else {
+        return Ok(vec![]);
+    };
+    let mut jobs = Vec::new();
+    let catalog = state.catalog();
+    for job in catalog.jobs.newest_first() {
+        if job.command != UpgradePackage::NAME {
+            continue;
+        }
+        let (Some(server), Some(job_key)) = (&job.server, &job.key) else {
+            continue;
+        };
+        let expected = key_for_server(state, key, server)?.request;
+        if job_key.request.scope != expected.scope {
+            continue;
+        }
+        if job_key.request.body != expected.body {
+            return Err(key_conflict());
+        }
+        jobs.push((server.clone(), job.id));
+    }
+    jobs.sort_unstable();
+    Ok(jobs)
+}
+
+async fn wait_for_upgrade(state: &ApiState, server_name: ServerName, job: JobId) -> UpgradeResult {
+    let error = match wait_for_answer(state, job).await {
+        Ok(answer) => answer.error(),
         Err(failure) => Some(failure.message),
     };
-    Upgraded {
+    UpgradeResult {
         server_name,
         success: error.is_none(),
         error,

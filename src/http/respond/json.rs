@@ -1,5 +1,6 @@
-//! One way out: `{"success":true, …}` or `{"success":false,"error":…,"code":…}`, with the right status.
+//! JSON responses: `{"success":true, …}` or `{"success":false,"error":…,"code":…}`.
 
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -21,27 +22,34 @@ pub struct Success<T> {
     fields: T,
 }
 
-/// An answer without fields of its own.
+/// An answer without further fields.
 #[derive(Serialize, ToSchema)]
 pub struct EmptyBody {}
 
+/// Returns a successful answer with the status 200.
+///
+/// # Errors
+/// `internal` if the fields cannot be encoded.
 pub fn success<T: Serialize>(fields: T) -> Result<Response, ApiError> {
     success_as(StatusCode::OK, fields)
 }
 
-/// The same with another status.
+/// Returns a successful answer with another status.
+///
+/// # Errors
+/// `internal` if the fields cannot be encoded.
 pub fn success_as<T: Serialize>(status: StatusCode, fields: T) -> Result<Response, ApiError> {
-    let body = serde_json::to_vec(&Success {
+    let answer = Success {
         success: true,
         fields,
-    })
-    .map_err(|error| ApiError(internal_error(error)))?;
+    };
+    let body = serde_json::to_vec(&answer).map_err(internal_error)?;
     Ok(json(status, body))
 }
 
-/// A body that is JSON already.
+/// Returns a response whose body is JSON already.
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(axum::body::Body::from(body.into()));
+    let mut response = Response::new(Body::from(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -49,7 +57,7 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
     response
 }
 
-/// A failure as the caller sees it.
+/// A failure as a JSON response.
 pub struct ApiError(pub Failure);
 
 impl From<Failure> for ApiError {
@@ -64,11 +72,7 @@ impl IntoResponse for ApiError {
             status_of(self.0.code),
             ErrorBody::from_failure(&self.0).to_json(),
         );
-        if let Some(seconds) = self.0.retry_after {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
+        set_retry_after(&mut response, self.0.retry_after);
         if self.0.code == Code::Unauthenticated {
             response
                 .headers_mut()
@@ -78,27 +82,30 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The answer that a job has brought, as the request itself would have been answered.
-pub fn job_answer_response(outcome: JobAnswer) -> Response {
-    let JobAnswer {
-        status: code,
-        retry_after,
-        body,
-    } = outcome;
-    let mut response = json(status(code), String::from(Box::<str>::from(body)));
-    if let Some(seconds) = retry_after {
+/// Returns the answer of a job as the response of its request.
+pub fn job_answer_response(answer: JobAnswer) -> Response {
+    let mut response = json(
+        status_from(answer.status),
+        String::from(Box::<str>::from(answer.body)),
+    );
+    set_retry_after(&mut response, answer.retry_after);
+    response
+}
+
+/// Returns the HTTP status of a code.
+pub fn status_of(code: Code) -> StatusCode {
+    status_from(code.status())
+}
+
+/// Sets `Retry-After`, in seconds.
+pub fn set_retry_after(response: &mut Response, seconds: Option<u32>) {
+    if let Some(seconds) = seconds {
         response
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    response
 }
 
-/// The status of each code.
-pub fn status_of(code: Code) -> StatusCode {
-    status(code.status())
-}
-
-fn status(code: u16) -> StatusCode {
-    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+fn status_from(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

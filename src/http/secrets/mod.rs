@@ -1,57 +1,61 @@
-//! `/secrets`: set and delete. There is no way to list secrets or to read one back.
+//! `/secrets`: set and delete. No route lists secrets or reads their values.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::response::Response;
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::extract::idempotency::IdempotencyHeader;
-use super::extract::json;
+use super::extract::json::JsonBody;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::{ApiState, new_command_id};
 use crate::core::command::{DeleteSecret, SetSecret};
-use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName};
 use crate::crypto::context::SecretContext;
-use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
-const TIME: Duration = Duration::from_secs(15);
+/// The longest time for setting or deleting a secret.
+const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 
-/// A user's secret for a server.
+/// A user's secret for one server.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({"username": "ana", "serverName": "everything", "secretName": "message", "secretValue": "only for ana"}))]
+#[schema(example = json!({
+    "username": "ana", "serverName": "everything",
+    "secretName": "message", "secretValue": "only for ana",
+}))]
 pub struct SetBody {
-    /// `default` where absent.
+    /// The user of the secret; `default` if absent.
     #[serde(default)]
     #[schema(value_type = String, required = false)]
     username: UserName,
     #[schema(value_type = String, example = "everything")]
     server_name: ServerName,
-    /// The argument it becomes in every tool call of that user to that server.
+    /// The argument that gets the value in every call of this user to this server.
     #[schema(value_type = String, example = "message")]
     secret_name: SecretName,
-    #[schema(value_type = String, example = "only for me")]
+    #[schema(value_type = String, example = "only for ana")]
     secret_value: Zeroizing<String>,
-    /// A value that is there already stays: 409 `conflict`.
+    /// If true, a stored value stays, and the answer is 409 `conflict`.
     #[serde(default)]
     if_absent: bool,
 }
 
+/// The name of a user's secret for one server.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({"username": "ana", "serverName": "everything", "secretName": "message"}))]
+#[schema(example = json!({
+    "username": "ana", "serverName": "everything", "secretName": "message",
+}))]
 pub struct DeleteBody {
-    /// `default` where absent.
+    /// The user of the secret; `default` if absent.
     #[serde(default)]
     #[schema(value_type = String, required = false)]
     username: UserName,
@@ -61,94 +65,67 @@ pub struct DeleteBody {
     secret_name: SecretName,
 }
 
-/// Store a secret, encrypted; an earlier value of the same name is replaced.
-#[utoipa::path(post, operation_id = "set_secret", path = "/secrets/set", tag = "secrets", request_body = SetBody,
-    responses((status = 200, description = "Done", body = Success<EmptyBody>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody), (status = 404, description = "There is no such server", body = ErrorBody), (status = 409, description = "With `ifAbsent`: one is there already, and stays", body = ErrorBody)))]
+/// Store a secret, encrypted. It replaces a stored value with the same name.
+#[utoipa::path(
+    post, operation_id = "set_secret", path = "/secrets/set", tag = "secrets",
+    params(IdempotencyHeader), request_body = SetBody,
+    responses(
+        (status = 200, description = "The secret is stored", body = Success<EmptyBody>),
+        (status = 404, description = "No server has this name", body = ErrorBody),
+        (status = 409, description = "With `ifAbsent`: a stored value stays", body = ErrorBody),
+    )
+)]
 pub async fn set(
-    State(facade): State<Arc<ApiState>>,
-    request: Request,
+    State(state): State<Arc<ApiState>>,
+    key: IdempotencyHeader,
+    JsonBody { value: body, bytes }: JsonBody<SetBody>,
 ) -> Result<Response, ApiError> {
-    let keyed = IdempotencyHeader::of(&request)?;
-    let body = json::read_json(request, facade.limits.payload).await?;
-    let SetBody {
-        username: user,
-        server_name,
-        secret_name,
-        secret_value,
-        if_absent,
-    } = json::parse_json(&body)?;
-    let server = facade
-        .projection
-        .catalog()
-        .server(server_name.as_str())
-        .map(|server| server.id);
-    let server = server.ok_or_else(|| Failure::server_not_found(&server_name))?;
-    let name = plain_name(&server_name, secret_name);
-    let value = ValueId(Uuid::now_v7());
-    // Sealed at the door: from here on nobody has the value but the worker that injects it.
-    let place = SecretContext {
+    let server = state.find_server(&body.server_name)?.id;
+    let name = plain_name(&body.server_name, body.secret_name);
+    let context = SecretContext {
         server,
-        user: &user,
+        user: &body.username,
         name: &name,
-        value,
+        value: ValueId(Uuid::now_v7()),
     };
-    let sealed = facade
-        .sealer
-        .seal(place, &secret_value)
-        .map_err(internal_error)?;
-    let sealed = BASE64_STANDARD.encode(&sealed.0);
-    let key = keyed
-        .map(|keyed| keyed.key(&facade, &user, &body))
-        .transpose()?;
-    facade
-        .send_command(
-            &SetSecret {
-                id: new_command_id(),
-                key,
-                server,
-                server_name,
-                user,
-                name,
-                value,
-                sealed,
-                if_absent,
-            },
-            TIME,
-        )
-        .await?;
+    let sealed = state.seal(context, &body.secret_value)?;
+    let command = SetSecret {
+        id: new_command_id(),
+        key: key.user_key(&state, &body.username, &bytes)?,
+        server,
+        server_name: body.server_name,
+        user: body.username,
+        name,
+        value: sealed.value,
+        sealed: sealed.sealed,
+        if_absent: body.if_absent,
+    };
+    state.send_command(&command, COMMAND_LIMIT).await?;
     success(EmptyBody {})
 }
 
-/// Remove a secret: once this is answered its value is gone from the store.
-#[utoipa::path(post, operation_id = "delete_secret", path = "/secrets/delete", tag = "secrets", request_body = DeleteBody,
-    responses((status = 200, description = "Done", body = Success<EmptyBody>), (status = 400, description = "The request is wrong; `error` says which field, and what would be right", body = ErrorBody),
-        (status = 404, description = "There is no such server or secret", body = ErrorBody)))]
+/// Delete a secret. The store has no value of it when the answer arrives.
+#[utoipa::path(
+    post, operation_id = "delete_secret", path = "/secrets/delete", tag = "secrets",
+    params(IdempotencyHeader), request_body = DeleteBody,
+    responses(
+        (status = 200, description = "The secret is deleted", body = Success<EmptyBody>),
+        (status = 404, description = "The server or the secret does not exist", body = ErrorBody),
+    )
+)]
 pub async fn delete(
-    State(facade): State<Arc<ApiState>>,
-    request: Request,
+    State(state): State<Arc<ApiState>>,
+    key: IdempotencyHeader,
+    JsonBody { value: body, bytes }: JsonBody<DeleteBody>,
 ) -> Result<Response, ApiError> {
-    let keyed = IdempotencyHeader::of(&request)?;
-    let body = json::read_json(request, facade.limits.payload).await?;
-    let DeleteBody {
-        username: user,
-        server_name,
-        secret_name,
-    } = json::parse_json(&body)?;
-    let name = plain_name(&server_name, secret_name);
-    let key = keyed
-        .map(|keyed| keyed.key(&facade, &user, &body))
-        .transpose()?;
-    facade
-        .send_command(
-            &DeleteSecret {
-                id: new_command_id(),
-                key,
-                server_name,
-                user,
-                name,
-            },
-            TIME,
-        )
-        .await?;
+    let name = plain_name(&body.server_name, body.secret_name);
+    let command = DeleteSecret {
+        id: new_command_id(),
+        key: key.user_key(&state, &body.username, &bytes)?,
+        server_name: body.server_name,
+        user: body.username,
+        name,
+    };
+    state.send_command(&command, COMMAND_LIMIT).await?;
     success(EmptyBody {})
 }

@@ -1,4 +1,4 @@
-//! The whole way in a real Chromium, driven by its WebDriver: a link, a click, and the call that it makes possible.
+//! The sign-in in a real Chromium, driven by WebDriver: a link, a click, and a call.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::process::CommandExt;
@@ -15,18 +15,18 @@ use crate::wait::{PATIENCE, wait_for};
 const CHROMIUM: &str = "/usr/bin/chromium";
 const DRIVER: &str = "/usr/bin/chromedriver";
 
-/// A browser of its own. Dropped, it is killed.
+/// One browser. Dropping it kills it.
 struct Browser {
     driver: Child,
     session: String,
     http: reqwest::Client,
     profile: TempDir,
-    /// Read no more, but open: chromedriver would end without it.
+    /// Nothing reads it, but chromedriver ends if it is closed.
     _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Browser {
-    /// `None`: there is none on this machine. Where everything has to be tested, that is a failure.
+    /// Returns `None` if the machine has no Chromium. With `CI` set, that is a failure.
     async fn start() -> Option<Self> {
         if ![CHROMIUM, DRIVER]
             .iter()
@@ -43,7 +43,7 @@ impl Browser {
         }
         let profile = TempDir::new().expect("a folder");
         let mut command = Command::new(DRIVER);
-        // Its own group: the browser ends with it.
+        // The browser is in the process group of chromedriver and ends with it.
         command
             .args(["--port=0"])
             .env("TMPDIR", profile.path())
@@ -139,14 +139,14 @@ impl Browser {
             .await;
     }
 
-    /// What a person reads; an error while one page goes and another comes.
+    /// Returns the text of the page, or an error during a change of the page.
     async fn text(&self) -> Result<String, Value> {
         let body = self.find("body").await?;
         let text = self.try_get(&format!("/element/{body}/text")).await?;
         Ok(text.as_str().expect("a text").to_owned())
     }
 
-    /// Waits until that is read: a click is done before the page that it leads to is there.
+    /// Waits for a text, because a click returns before the next page has loaded.
     async fn reads(&self, wanted: &str) -> String {
         let description = format!("the page contains {wanted:?}");
         wait_for(&description, async || {
@@ -157,7 +157,7 @@ impl Browser {
     }
 }
 
-/// An answer of chromedriver's, or its error.
+/// Returns the value or the error from chromedriver.
 async fn answer(request: reqwest::RequestBuilder) -> Result<Value, Value> {
     let answer = request
         .timeout(PATIENCE)
@@ -191,7 +191,7 @@ async fn a_user_gives_access_by_a_click() {
     let app = start(&[]);
     register(&app, &google, "workspace", &[]).await.ok();
 
-    // The call itself says where to go.
+    // The failed call names the URL.
     let refused = app.call("ana", "workspace", "show", json!({})).await;
     let page = refused.body["authorizationUrl"]
         .as_str()
@@ -225,7 +225,7 @@ async fn a_user_gives_access_by_a_click() {
         json!({ "userCredentials": google.tokens(), "gauthFileContent": application, "q": 1 })
     );
 
-    // Loaded once more, it is nobody's sign-in.
+    // A second load of the callback has no cookie.
     browser.post("/refresh", json!({})).await;
     browser.reads("did not begin this").await;
 

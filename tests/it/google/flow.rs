@@ -1,4 +1,4 @@
-//! What the tokens are good for, once a user has given access.
+//! Calls with the tokens of a user who has given access.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn application() -> Value {
 }
 
 #[tokio::test]
-async fn hidden_arguments_are_the_users_and_win() {
+async fn hidden_arguments_replace_the_callers_arguments() {
     let google = Google::start().await;
     let app = start(&[]);
     register(&app, &google, "workspace", &[]).await.ok();
@@ -25,7 +25,7 @@ async fn hidden_arguments_are_the_users_and_win() {
             .status,
         200
     );
-    // A secret of that name is not what the server means; others go their way.
+    // A secret with the name of a hidden argument is not used. Other secrets are used.
     app.set_secret("ana", "workspace", "userCredentials", "a secret")
         .await;
     app.set_secret("ana", "workspace", "other", "of ana").await;
@@ -45,7 +45,7 @@ async fn hidden_arguments_are_the_users_and_win() {
     app.call("nobody", "workspace", "show", json!({}))
         .await
         .fails(401, "reauth_required");
-    // The sign-in's own tools get neither.
+    // The tools of the sign-in get no hidden arguments.
     let answer = app
         .call("ana", "workspace", "auth_show", json!({ "q": 1 }))
         .await
@@ -54,7 +54,7 @@ async fn hidden_arguments_are_the_users_and_win() {
         answer["data"]["content"],
         r#"{"other": "of ana", "q": 1, "userCredentials": "a secret"}"#
     );
-    // Nor does a server that is not marked.
+    // A server without the mark gets no hidden arguments.
     app.register_fixture("fixture").await.ok();
     let answer = app
         .call("ana", "fixture", "arguments", json!({}))
@@ -64,7 +64,7 @@ async fn hidden_arguments_are_the_users_and_win() {
 }
 
 #[tokio::test]
-async fn every_form_of_an_answer_is_understood() {
+async fn every_form_of_a_tool_result_is_read() {
     let google = Google::start().await;
     let app = start(&[]);
     for shape in ["text", "json", "structured"] {
@@ -82,7 +82,7 @@ async fn every_form_of_an_answer_is_understood() {
 }
 
 #[tokio::test]
-async fn tokens_live_as_long_as_their_server() {
+async fn tokens_are_deleted_with_their_server() {
     let google = Google::start().await;
     let mut app = start(&[]);
     register(&app, &google, "workspace", &[]).await.ok();
@@ -92,7 +92,7 @@ async fn tokens_live_as_long_as_their_server() {
         shown(&app, "ana", "workspace", json!({})).await["userCredentials"],
         google.tokens()
     );
-    // Given anew, without a refresh token: that is given at the first time only.
+    // Google returns a refresh token only the first time.
     let first = google.tokens();
     let mut second = fresh();
     second
@@ -133,7 +133,7 @@ async fn tokens_live_as_long_as_their_server() {
 }
 
 #[tokio::test]
-async fn without_a_token_the_login_is_the_link() {
+async fn a_deployment_without_a_token_needs_no_signed_link() {
     let google = Google::start().await;
     let app = App::start();
     register(&app, &google, "workspace", &[]).await.ok();
@@ -159,7 +159,7 @@ async fn without_a_token_the_login_is_the_link() {
 }
 
 #[tokio::test]
-async fn behind_a_proxy_links_and_cookies_are_of_the_public_address() {
+async fn links_and_cookies_use_public_url() {
     let google = Google::start().await;
     let app = start(&[("PUBLIC_URL", "https://mcp.example.com/api/")]);
     register(&app, &google, "workspace", &[]).await.ok();
@@ -170,8 +170,8 @@ async fn behind_a_proxy_links_and_cookies_are_of_the_public_address() {
     let page = open(&format!("{}{path}", app.url), None).await;
     let cookie = page.headers["set-cookie"].to_str().expect("text");
     for attribute in [
-        "Path=/api/auth/google;",
-        "Max-Age=600;",
+        "Path=/api/auth/google",
+        "Max-Age=600",
         "HttpOnly;",
         "SameSite=Lax;",
         "Secure",
@@ -188,9 +188,9 @@ async fn behind_a_proxy_links_and_cookies_are_of_the_public_address() {
     );
 }
 
-/// A job's answer is the call's own, and its link is as fresh as the question.
+/// A job has the answer of the call, with a new link for each request.
 #[tokio::test]
-async fn a_job_says_where_access_is_given() {
+async fn the_answer_of_a_job_has_a_new_login_link() {
     let google = Google::start().await;
     let app = start(&[]);
     register(&app, &google, "workspace", &[]).await.ok();
@@ -229,9 +229,9 @@ async fn a_job_says_where_access_is_given() {
     );
 }
 
-/// Calls of a user whose tokens are replaced meanwhile never miss them.
+/// Every call has tokens while the tokens are replaced.
 #[tokio::test]
-async fn tokens_are_replaced_under_calls() {
+async fn tokens_are_replaced_during_calls() {
     let google = Google::start().await;
     let app = with_token(App::start_with(&[("ADMIN_TOKEN", super::TOKEN)]));
     register(&app, &google, "workspace", &[]).await.ok();

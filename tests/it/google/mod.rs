@@ -1,4 +1,4 @@
-//! Access to Google: a real browser, a stand-in for Google, and everything that can go wrong between them.
+//! The sign-in to Google: a real browser, a fixture in the place of Google, and failures.
 
 mod browser;
 mod flow;
@@ -20,7 +20,7 @@ pub static CREDENTIALS: LazyLock<String> = LazyLock::new(|| {
     json!({ "web": { "client_id": "the-client", "client_secret": CLIENT_SECRET, "redirect_uris": [] } }).to_string()
 });
 
-/// The program with a token, credentials of an application, and whatever else.
+/// Starts the program with a token and the credentials of an application.
 pub fn start(more: &[(&str, &str)]) -> App {
     let env = [
         &[
@@ -33,7 +33,7 @@ pub fn start(more: &[(&str, &str)]) -> App {
     with_token(App::start_with(&env))
 }
 
-/// Its requests bring the token from now on, and follow no redirect.
+/// Returns the program with a client that sends the token and follows no redirect.
 pub fn with_token(mut app: App) -> App {
     let mut headers = HeaderMap::new();
     headers.insert(
@@ -44,12 +44,12 @@ pub fn with_token(mut app: App) -> App {
     app
 }
 
-/// Somebody's browser: no token, and it goes nowhere by itself.
+/// Returns a client without the token that follows no redirect.
 pub fn client() -> reqwest::ClientBuilder {
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none())
 }
 
-/// Registers the fixture that acts at Google, with further variables.
+/// Registers the fixture that acts at Google.
 pub async fn register(app: &App, google: &Google, name: &str, more: &[(&str, &str)]) -> Answer {
     let mut env = json!({
         "MCP_AUTH_TYPE": "OAUTH2_GOOGLE",
@@ -63,7 +63,7 @@ pub async fn register(app: &App, google: &Google, name: &str, more: &[(&str, &st
     app.post("/mcp/servers", body).await
 }
 
-/// A page as a browser gets it.
+/// A page that a browser loads.
 pub struct Page {
     pub status: u16,
     pub headers: HeaderMap,
@@ -84,7 +84,7 @@ pub async fn open(url: &str, cookie: Option<&str>) -> Page {
     }
 }
 
-/// The link for a user's browser.
+/// Returns the link for a user's browser.
 pub async fn link(app: &App, user: &str, server: Option<&str>) -> String {
     let answer = app
         .post(
@@ -96,14 +96,14 @@ pub async fn link(app: &App, user: &str, server: Option<&str>) -> String {
     answer["url"].as_str().expect("a URL").to_owned()
 }
 
-/// A sign-in that has begun: where Google's page is, and the browser's cookie.
+/// A sign-in that has begun: the URL of the consent page and the cookie.
 pub struct Begun {
     pub page: reqwest::Url,
     pub cookie: String,
 }
 
 impl Begun {
-    /// Opens a link, which must lead to Google's page.
+    /// Opens a link that must lead to the consent page.
     pub async fn at(link: &str) -> Self {
         let page = open(link, None).await;
         assert_eq!(page.status, 302, "{}", page.text);
@@ -129,7 +129,7 @@ impl Begun {
     }
 }
 
-/// Where Google sends a browser after consent.
+/// Returns the URL to which Google sends the browser after consent.
 pub fn callback(app: &App, code: &str, state: &str) -> String {
     let query = [
         ("code", code),
@@ -142,7 +142,7 @@ pub fn callback(app: &App, code: &str, state: &str) -> String {
         .into()
 }
 
-/// A user gives access, with a client instead of a browser.
+/// A user gives access with a client in the place of a browser.
 pub async fn connect(app: &App, google: &Google, user: &str, server: Option<&str>) -> Page {
     let begun = Begun::at(&link(app, user, server).await).await;
     open(
@@ -152,7 +152,7 @@ pub async fn connect(app: &App, google: &Google, user: &str, server: Option<&str
     .await
 }
 
-/// The arguments that a tool of the fixture got.
+/// Returns the arguments that a tool of the fixture got.
 pub async fn shown(app: &App, user: &str, server: &str, args: Value) -> Value {
     let answer = app.call(user, server, "show", args).await.ok();
     serde_json::from_str(answer["data"]["content"].as_str().expect("a text")).expect("JSON")

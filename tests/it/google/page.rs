@@ -1,4 +1,4 @@
-//! A stand-in for Google: a page where a user consents by a click, and an endpoint that gives tokens for codes.
+//! The fixture in the place of Google: a consent page and a token endpoint.
 
 use std::collections::HashSet;
 use std::future::IntoFuture;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 #[derive(Clone)]
 pub struct Google {
-    /// Another site than that of the program, which is at 127.0.0.1.
+    /// Its host is `localhost`, which is another site than 127.0.0.1.
     pub url: String,
     codes: Arc<Mutex<HashSet<String>>>,
     tokens: Arc<Mutex<Value>>,
@@ -45,14 +45,14 @@ impl Google {
         google
     }
 
-    /// A code that is good once.
+    /// Returns a code that is valid once.
     pub fn code(&self) -> String {
         let code = format!("4/plant-code-{}", Uuid::new_v4().simple());
         self.codes.lock().expect("codes").insert(code.clone());
         code
     }
 
-    /// What it gives for a code.
+    /// Returns the tokens for a code.
     pub fn tokens(&self) -> Value {
         self.tokens.lock().expect("tokens").clone()
     }
@@ -62,7 +62,7 @@ impl Google {
     }
 }
 
-/// Tokens that nobody else has, so that they can be searched for.
+/// Returns unique tokens, so that a test can search for them.
 pub fn fresh() -> Value {
     let token = |kind: &str| format!("{kind}-plant-{}\"<&", Uuid::new_v4().simple());
     json!({
@@ -129,7 +129,7 @@ async fn token(State(google): State<Google>, body: String) -> Response {
         .into_response()
 }
 
-/// A body as HTML forms send it is spelled like a query.
+/// Parses a form body, which has the syntax of a query.
 fn form<T: serde::de::DeserializeOwned>(body: &str) -> T {
     let uri = format!("/?{body}").parse().expect("a query");
     Query::try_from_uri(&uri).expect("the fields").0

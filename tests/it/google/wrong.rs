@@ -1,8 +1,10 @@
-//! What a stranger tries, what a server gets wrong, and where tokens must never be seen.
+//! Forged links and cookies, failing servers, and leaks of tokens.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -13,7 +15,8 @@ use super::{
 use crate::harness::{App, refused};
 use crate::leaks::{clean, clean_everywhere};
 use mcp_api::adapters::store_sqlite::SqliteStore;
-use mcp_api::crypto::seal::{Sealer, SecretsKey, open_keyring};
+use mcp_api::crypto::keyring::{SecretsKey, open_keyring};
+use mcp_api::crypto::seal::Sealer;
 use mcp_api::ports::vault::Vault;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -25,7 +28,7 @@ fn now() -> u64 {
         .as_secs()
 }
 
-/// Signs as the program does: a test cannot wait for ten minutes.
+/// Returns the sealer of the program, because a test cannot wait for ten minutes.
 async fn sealer(app: &App) -> Sealer {
     let store = SqliteStore::open(&app.data().join("mcp-api.sqlite")).expect("the store");
     let record = store
@@ -57,7 +60,7 @@ fn signed_link(
 }
 
 #[tokio::test]
-async fn only_a_fresh_link_of_ours_begins() {
+async fn only_a_valid_signed_link_begins_a_sign_in() {
     let google = Google::start().await;
     let app = with_token(App::embedded_with(&[
         ("ADMIN_TOKEN", super::TOKEN),
@@ -70,7 +73,7 @@ async fn only_a_fresh_link_of_ours_begins() {
             .await
             .status,
         302,
-        "as ours are"
+        "a link that the test signs is valid"
     );
     let good = link(&app, "ana", None).await;
     assert_eq!(open(&good, None).await.status, 302);
@@ -112,7 +115,7 @@ async fn only_a_fresh_link_of_ours_begins() {
         );
         assert!(page.headers.get("set-cookie").is_none(), "{bad}");
     }
-    // A cookie is no link and a link no cookie.
+    // The signature of a cookie is not valid for a link.
     let text = json!(["ana", "workspace", now() + 60]).to_string();
     let signature = URL_SAFE.encode(sealer.sign("google cookie", &text).expect("signed"));
     let mixed = format!(
@@ -121,7 +124,7 @@ async fn only_a_fresh_link_of_ours_begins() {
         now() + 60
     );
     assert_eq!(open(&mixed, None).await.status, 403);
-    // Nobody without the token gets a link.
+    // A request without the token gets no link.
     let asked = super::client()
         .build()
         .expect("a client")
@@ -132,7 +135,7 @@ async fn only_a_fresh_link_of_ours_begins() {
 }
 
 #[tokio::test]
-async fn a_code_is_taken_from_the_browser_that_began_only() {
+async fn a_code_is_accepted_only_from_the_browser_that_began() {
     let google = Google::start().await;
     let app = with_token(App::embedded_with(&[
         ("ADMIN_TOKEN", super::TOKEN),
@@ -195,7 +198,7 @@ async fn a_code_is_taken_from_the_browser_that_began_only() {
             .await
             .fails(401, "reauth_required");
     }
-    // The code itself was still good, and is so once.
+    // The code is still valid, once.
     assert_eq!(open(&url, Some(&ana.cookie)).await.status, 200);
     let page = open(&url, Some(&ana.cookie)).await;
     assert!(
@@ -212,12 +215,12 @@ async fn a_code_is_taken_from_the_browser_that_began_only() {
     assert_eq!(
         shown(&app, "ana", "workspace", json!({})).await["userCredentials"],
         google.tokens(),
-        "the first are kept"
+        "the first tokens stay"
     );
 }
 
 #[tokio::test]
-async fn an_error_is_shown_as_a_page() {
+async fn a_failure_is_shown_as_a_page() {
     let google = Google::start().await;
     let app = App::start();
     let login = |query: &str| format!("{}/auth/google/login?{query}", app.url);
@@ -225,7 +228,7 @@ async fn an_error_is_shown_as_a_page() {
     assert_eq!(
         open(&login("user_id=ana"), None).await.status,
         404,
-        "there is none"
+        "no server signs in to Google"
     );
     app.register_fixture("fixture").await.ok();
     register(&app, &google, "first", &[]).await.ok();
@@ -316,7 +319,7 @@ async fn an_error_is_shown_as_a_page() {
 }
 
 #[tokio::test]
-async fn tokens_are_seen_nowhere() {
+async fn tokens_appear_in_no_log_and_no_answer() {
     let google = Google::start().await;
     let env = [
         ("RUST_LOG", "trace"),
@@ -354,11 +357,11 @@ async fn tokens_are_seen_nowhere() {
     }
     clean_everywhere(&app, &planted).await;
     let got = shown(&app, "ana", "fixture", json!({})).await;
-    assert_eq!(got["userCredentials"], tokens, "it works all the same");
+    assert_eq!(got["userCredentials"], tokens, "the call still works");
 }
 
 #[test]
-fn credentials_that_are_none_are_refused_at_start() {
+fn invalid_application_credentials_are_refused_at_start() {
     let dir = TempDir::new().expect("a folder");
     for bad in [
         "s3cret",
@@ -376,9 +379,9 @@ fn credentials_that_are_none_are_refused_at_start() {
     }
 }
 
-/// A server that hangs in its sign-in keeps nobody waiting for ever.
+/// A server that hangs during the exchange ends in a timeout.
 #[tokio::test]
-async fn an_exchange_has_its_time() {
+async fn an_exchange_has_a_timeout() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
@@ -403,4 +406,33 @@ async fn an_exchange_has_its_time() {
         page.status,
         page.text
     );
+}
+
+/// Callers without a token cannot use up what signed-in callers need.
+#[tokio::test]
+async fn repeated_callbacks_of_one_sign_in_are_limited() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let silent = format!(
+        "http://{}/token",
+        listener.local_addr().expect("an address")
+    );
+    let google = Google::start().await;
+    let app = App::start();
+    register(&app, &google, "workspace", &[("GOOGLE_TOKENS", &silent)])
+        .await
+        .ok();
+    let begun = Begun::at(&format!("{}/auth/google/login?user_id=ana", app.url)).await;
+    let url = callback(&app, &google.code(), &begun.state());
+    let mut pages: FuturesUnordered<_> = (0..12)
+        .map(|_| open(&url, Some(begun.cookie.as_str())))
+        .collect();
+    // Four callbacks wait for the silent token endpoint. The other callbacks are refused at once.
+    for _ in 0..8 {
+        let page = pages.next().await.expect("a page");
+        assert_eq!(page.status, 503, "{}", page.text);
+        assert_eq!(page.headers["retry-after"], "1");
+    }
+    app.set_secret("ben", "workspace", "token", "value").await;
 }

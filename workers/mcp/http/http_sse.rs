@@ -119,8 +119,9 @@ impl HttpSseConnection {
         self.mux.closed().await;
     }
 
-    pub fn calls(&self) -> usize {
-        self.mux.calls()
+    /// Waits until no call is running.
+    pub async fn idle(&self) {
+        self.mux.idle().await;
     }
 
     pub fn why_it_ended(&self) -> String {

@@ -22,6 +22,8 @@ pub struct StreamableHttpConnection {
     /// Reads the server's own stream.
     listener: Option<JoinHandle<()>>,
     calls: AtomicUsize,
+    /// Notified when the last running call ends.
+    idle: Notify,
 }
 
 impl StreamableHttpConnection {
@@ -31,6 +33,7 @@ impl StreamableHttpConnection {
             session,
             listener,
             calls: AtomicUsize::new(0),
+            idle: Notify::new(),
         }
     }
 
@@ -38,7 +41,7 @@ impl StreamableHttpConnection {
         if self.is_closed() {
             return Err(CallError::Closed { begun: false });
         }
-        let _running = RunningCall::new(&self.calls);
+        let _running = RunningCall::new(self);
         let progress = call.reset_on_progress.then(Notify::new);
         let id = self.session.next_id();
         let context = self.session.context();
@@ -87,8 +90,15 @@ impl StreamableHttpConnection {
         self.session.lost().await;
     }
 
-    pub fn calls(&self) -> usize {
-        self.calls.load(Ordering::Relaxed)
+    /// Waits until no call is running.
+    pub async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.calls.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
     }
 
     pub fn why_it_ended(&self) -> String {
@@ -143,18 +153,20 @@ fn call_error(error: TransportError) -> CallError {
 }
 
 /// Counts a call while it runs.
-struct RunningCall<'a>(&'a AtomicUsize);
+struct RunningCall<'a>(&'a StreamableHttpConnection);
 
 impl<'a> RunningCall<'a> {
-    fn new(calls: &'a AtomicUsize) -> Self {
-        calls.fetch_add(1, Ordering::Relaxed);
-        Self(calls)
+    fn new(connection: &'a StreamableHttpConnection) -> Self {
+        connection.calls.fetch_add(1, Ordering::Relaxed);
+        Self(connection)
     }
 }
 
 impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 

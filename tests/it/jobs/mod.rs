@@ -1,4 +1,6 @@
-//! `/jobs` and `Prefer: respond-async`: work that is answered later, whatever happens meanwhile.
+//! `/jobs` and `Prefer: respond-async`.
+
+mod idempotency;
 
 use std::fs;
 
@@ -15,7 +17,7 @@ async fn fixture() -> App {
 }
 
 impl App {
-    /// A tool call that is to be answered later.
+    /// Sends a tool call that prefers an asynchronous answer.
     async fn call_later(&self, user: &str, tool: &str, args: Value) -> Answer {
         self.send_later("/mcp/tool/call", &call(user, tool, args))
             .await
@@ -29,7 +31,7 @@ impl App {
         answer(request.header("Prefer", "respond-async")).await
     }
 
-    /// The id of a tool call that was accepted.
+    /// Returns the job id of an accepted tool call.
     async fn job(&self, user: &str, tool: &str, args: Value) -> String {
         let accepted = self.call_later(user, tool, args).await;
         assert_eq!(
@@ -45,7 +47,7 @@ impl App {
         self.get(&format!("/jobs/{id}")).await.ok()["job"].take()
     }
 
-    /// The job once it has ended.
+    /// Returns the job after its end.
     async fn end_of(&self, id: &str) -> Value {
         self.get(&format!("/jobs/{id}?wait=60s")).await.ok()["job"].take()
     }
@@ -62,12 +64,12 @@ impl App {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The arguments of a tool that writes a line, and then takes its time.
-    fn noting(&self, line: &str, ms: u64) -> Value {
-        json!({ "path": self.dir.path().join("notes"), "line": line, "ms": ms })
+    /// Returns the arguments of a tool that writes a line and then sleeps.
+    fn noting(&self, text: &str, ms: u64) -> Value {
+        json!({ "path": self.dir.path().join("notes"), "line": text, "ms": ms })
     }
 
-    /// Waits until that many lines were written.
+    /// Waits until the tools have written this number of lines.
     async fn noted(&self, lines: usize) {
         wait_until("the tools have written their lines", async || {
             self.notes().len() >= lines
@@ -81,7 +83,7 @@ fn call(user: &str, tool: &str, args: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_job_brings_the_answer_that_the_request_would_have_had() {
+async fn a_job_has_the_answer_of_the_synchronous_request() {
     let app = fixture().await;
     app.set_secret("ana", "fixture", "message", "hers alone")
         .await;
@@ -126,7 +128,7 @@ async fn a_job_brings_the_answer_that_the_request_would_have_had() {
             .await;
         let mut at_once = app.call("default", "fixture", tool, args).await;
         let mut later = job["answer"].clone();
-        // Of two crashes each has lines of its own.
+        // The lines of two crashes differ.
         at_once
             .body
             .as_object_mut()
@@ -154,7 +156,7 @@ async fn a_job_brings_the_answer_that_the_request_would_have_had() {
 }
 
 #[tokio::test]
-async fn a_job_is_its_users_alone() {
+async fn a_job_of_another_user_is_not_found() {
     let app = fixture().await;
     let id = app.job("ana", "echo", json!({ "message": "x" })).await;
     app.get(&format!("/jobs/{id}?username=ben"))
@@ -172,7 +174,7 @@ async fn a_job_is_its_users_alone() {
 }
 
 #[tokio::test]
-async fn an_invalid_request_creates_no_job() {
+async fn an_invalid_request_makes_no_job() {
     let app = fixture().await;
     for (body, status, code) in [
         (
@@ -216,7 +218,7 @@ async fn an_invalid_request_creates_no_job() {
 }
 
 #[tokio::test]
-async fn jobs_are_listed_newest_first_by_page_and_state() {
+async fn jobs_are_listed_newest_first_in_pages_and_by_state() {
     let app = fixture().await;
     let mut ids = Vec::new();
     for n in 0..5 {
@@ -261,14 +263,14 @@ async fn jobs_are_listed_newest_first_by_page_and_state() {
 }
 
 #[tokio::test]
-async fn a_waiting_job_is_cancelled_for_sure_and_a_running_one_where_its_server_obeys() {
+async fn a_cancelled_job_never_starts_or_is_cancelled_at_its_server() {
     let app = fixture().await;
     let running = app.job("default", "never", json!({})).await;
     app.running(&running).await;
-    let told = app.delete(&format!("/jobs/{running}")).await.ok();
+    let cancelled_job = app.delete(&format!("/jobs/{running}")).await.ok();
     assert!(
-        told["job"]["cancelling"] == true || told["job"]["state"] == "cancelled",
-        "{told}"
+        cancelled_job["job"]["cancelling"] == true || cancelled_job["job"]["state"] == "cancelled",
+        "{cancelled_job}"
     );
     let job = app.end_of(&running).await;
     assert_eq!(
@@ -277,12 +279,12 @@ async fn a_waiting_job_is_cancelled_for_sure_and_a_running_one_where_its_server_
         "{job}"
     );
     let cancelled = app.text("fixture", "cancellations", json!({})).await;
-    assert_ne!(cancelled, "[]", "its server was told");
+    assert_ne!(cancelled, "[]", "the server got the cancellation");
     app.delete(&format!("/jobs/{running}"))
         .await
         .fails(409, "conflict");
 
-    // All places of the server are taken: the next one waits.
+    // The server runs its largest number of calls, so the next job waits.
     let hanging: Vec<_> =
         futures::future::join_all((0..64).map(|_| app.job("default", "never", json!({})))).await;
     for id in &hanging {
@@ -305,7 +307,7 @@ async fn a_waiting_job_is_cancelled_for_sure_and_a_running_one_where_its_server_
 }
 
 #[tokio::test]
-async fn a_kill_loses_no_job_and_repeats_none_that_must_not_be() {
+async fn a_kill_loses_no_job_and_repeats_only_idempotent_tools() {
     let mut app = fixture().await;
     let once = app
         .job("default", "note_slowly", app.noting("once", 60_000))
@@ -319,7 +321,7 @@ async fn a_kill_loses_no_job_and_repeats_none_that_must_not_be() {
         .await;
     app.end_of(&ended).await;
     app.kill_and_restart();
-    // What was accepted and not begun runs later; what may run twice does; of the other nobody knows.
+    // The idempotent tool runs again. The outcome of the other tool is unknown.
     let (once, again) = (app.end_of(&once).await, app.end_of(&again).await);
     assert_eq!(
         (&once["state"], &once["answer"]["status"]),
@@ -342,7 +344,7 @@ async fn a_kill_loses_no_job_and_repeats_none_that_must_not_be() {
 }
 
 #[tokio::test]
-async fn a_job_waits_for_a_server_that_cannot_begin() {
+async fn a_waiting_job_survives_a_kill() {
     let mut app = fixture().await;
     let hanging: Vec<_> =
         futures::future::join_all((0..64).map(|_| app.job("default", "never", json!({})))).await;
@@ -358,7 +360,7 @@ async fn a_job_waits_for_a_server_that_cannot_begin() {
 }
 
 #[tokio::test]
-async fn one_user_with_thousands_of_jobs_delays_no_other_user() {
+async fn a_user_with_many_waiting_jobs_does_not_delay_other_users() {
     let app = fixture().await;
     let greedy = (0..300).map(|_| app.job("greedy", "sleep", json!({ "ms": 300 })));
     let greedy = futures::future::join_all(greedy).await;
@@ -384,7 +386,7 @@ async fn one_user_with_thousands_of_jobs_delays_no_other_user() {
 }
 
 #[tokio::test]
-async fn a_user_may_have_so_many_waiting_and_no_more() {
+async fn a_user_has_a_limit_of_waiting_jobs() {
     let app = App::start_with(&[("MAX_WAITING_JOBS", "3")]);
     app.register_fixture("fixture").await.ok();
     let hanging: Vec<_> = futures::future::join_all((0..64).map(|n| {
@@ -415,7 +417,7 @@ async fn a_user_may_have_so_many_waiting_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_for_its_time_and_then_gone() {
+async fn an_answer_expires() {
     let app = App::start_with(&[("JOB_RESULT_TTL", "1s")]);
     app.register_fixture("fixture").await.ok();
     let id = app.job("default", "echo", json!({ "message": "x" })).await;
@@ -432,7 +434,7 @@ async fn an_answer_is_kept_for_its_time_and_then_gone() {
 }
 
 #[tokio::test]
-async fn the_log_contains_jobs_without_their_arguments() {
+async fn the_event_log_shows_jobs_without_their_arguments() {
     let app = fixture().await;
     let id = app
         .job("ana", "echo", json!({ "message": "not-for-the-log" }))
@@ -457,154 +459,4 @@ async fn the_log_contains_jobs_without_their_arguments() {
         json!({ "job": id, "user": "ana", "command": "tools.call", "server": "fixture", "tool": "echo" })
     );
     assert!(!events.to_string().contains("not-for-the-log"));
-}
-
-impl App {
-    async fn keyed(&self, key: &str, body: &Value) -> Answer {
-        let request = self
-            .http
-            .post(format!("{}/mcp/tool/call", self.url))
-            .json(body);
-        answer(request.header("Idempotency-Key", key)).await
-    }
-}
-
-#[tokio::test]
-async fn a_call_under_a_key_is_made_once() {
-    let mut app = fixture().await;
-    let body = call("ana", "note_slowly", app.noting("one", 300));
-    let both = tokio::join!(app.keyed("k1", &body), app.keyed("k1", &body));
-    assert_eq!(
-        (both.0.status, &both.0.body),
-        (200, &both.1.body),
-        "{}",
-        both.1.body
-    );
-    app.kill_and_restart();
-    assert_eq!(app.keyed("k1", &body).await.body, both.0.body);
-    assert_eq!(app.notes(), ["one"]);
-
-    let other = call("ana", "note_slowly", app.noting("two", 0));
-    app.keyed("k1", &other).await.fails(409, "conflict");
-    app.keyed("k2", &other).await.ok();
-    // Another user's key is another key.
-    app.keyed("k1", &call("ben", "note_slowly", app.noting("three", 0)))
-        .await
-        .ok();
-    assert_eq!(app.notes(), ["one", "two", "three"]);
-    for key in ["", "ä", &"x".repeat(256)] {
-        let sentence = app.keyed(key, &body).await.fails(400, "invalid_request");
-        assert!(sentence.contains("Idempotency-Key"), "{sentence}");
-    }
-    // A failed call has an answer too, and keeps it.
-    let failing = call("ana", "rpc_error", json!({ "code": -1, "message": "no" }));
-    let first = app.keyed("k3", &failing).await;
-    assert_eq!(
-        (first.status, app.keyed("k3", &failing).await.body),
-        (502, first.body)
-    );
-}
-
-#[tokio::test]
-async fn a_key_outlives_the_time_that_answers_are_kept() {
-    let app = App::start_with(&[("JOB_RESULT_TTL", "1s")]);
-    app.register_fixture("fixture").await.ok();
-    let body = call("ana", "note_slowly", app.noting("one", 0));
-    let first = app.keyed("k1", &body).await;
-    // One without a key that ended after it is forgotten before.
-    let other = app.job("default", "echo", json!({ "message": "x" })).await;
-    app.end_of(&other).await;
-    app.until(&format!("/jobs/{other}"), |body| {
-        body["code"] == "job_not_found"
-    })
-    .await;
-    let again = app.keyed("k1", &body).await;
-    assert_eq!((again.status, &again.body), (200, &first.body));
-    assert_eq!(app.notes(), ["one"]);
-    app.keyed("k1", &call("ana", "note_slowly", app.noting("two", 0)))
-        .await
-        .fails(409, "conflict");
-}
-
-#[tokio::test]
-async fn a_change_under_a_key_is_made_once() {
-    let mut app = fixture().await;
-    let send = async |app: &App, method: Method, path: &str, key: &str, body: Option<Value>| {
-        let mut request = app
-            .http
-            .request(method, format!("{}{path}", app.url))
-            .header("Idempotency-Key", key);
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        answer(request).await
-    };
-    let count = async |app: &App, what: &str| {
-        app.happened()
-            .await
-            .iter()
-            .filter(|line| line.starts_with(what))
-            .count()
-    };
-    let second = json!({ "name": "second", "command": crate::harness::python(), "args": ["-u", crate::harness::fixture("server.py")] });
-    let register = || {
-        send(
-            &app,
-            Method::POST,
-            "/mcp/servers",
-            "r1",
-            Some(second.clone()),
-        )
-    };
-    let (first, same) = tokio::join!(register(), register());
-    assert_eq!(
-        (first.status, same.status),
-        (200, 200),
-        "{} {}",
-        first.body,
-        same.body
-    );
-    assert_eq!(first.body["server"]["name"], same.body["server"]["name"]);
-    assert_eq!(count(&app, "server.registered server/second").await, 1);
-
-    let secret = |value: &str| {
-        Some(
-            json!({ "username": "ana", "serverName": "second", "secretName": "message", "secretValue": value }),
-        )
-    };
-    send(&app, Method::POST, "/secrets/set", "s1", secret("one"))
-        .await
-        .ok();
-    send(&app, Method::POST, "/secrets/set", "s2", secret("two"))
-        .await
-        .ok();
-    app.kill_and_restart();
-    // The first once more changes nothing: the second stands.
-    send(&app, Method::POST, "/secrets/set", "s1", secret("one"))
-        .await
-        .ok();
-    assert_eq!(
-        app.call("ana", "second", "echo", json!({})).await.ok()["data"]["content"],
-        "two"
-    );
-    send(&app, Method::POST, "/secrets/set", "s1", secret("three"))
-        .await
-        .fails(409, "conflict");
-
-    let restarts = count(&app, "server.enabled").await;
-    for _ in 0..2 {
-        send(&app, Method::PUT, "/mcp/servers/second/enable", "e1", None)
-            .await
-            .ok();
-    }
-    assert_eq!(count(&app, "server.enabled").await, restarts + 1);
-    for _ in 0..2 {
-        send(&app, Method::DELETE, "/mcp/servers/second", "d1", None)
-            .await
-            .ok();
-    }
-    // What was refused has changed nothing, and is decided anew.
-    send(&app, Method::DELETE, "/mcp/servers/third", "d2", None)
-        .await
-        .fails(404, "server_not_found");
 }

@@ -1,0 +1,61 @@
+//! Requests whose work is a job: the client waits for the answer, or reads it later.
+
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+
+use super::view::JobAccepted;
+pub use super::wait::wait_for_answer;
+use crate::core::ids::JobId;
+use crate::http::extract::headers::PreferAsync;
+use crate::http::respond::json::{ApiError, job_answer_response, json};
+use crate::http::state::ApiState;
+use crate::jobs::client::NewJob;
+use crate::telemetry::error::internal_error;
+
+/// Submits a job and answers as the client prefers: with the job's answer, or at once.
+pub async fn submit(
+    state: &ApiState,
+    PreferAsync(prefers_async): PreferAsync,
+    job: NewJob,
+) -> Result<Response, ApiError> {
+    if prefers_async {
+        submit_and_accept(state, job).await
+    } else {
+        submit_and_wait(state, job).await
+    }
+}
+
+/// Submits a job and answers 202 with the location of its answer.
+async fn submit_and_accept(state: &ApiState, job: NewJob) -> Result<Response, ApiError> {
+    let job_id = state.job_client().submit(job).await?.id;
+    let accepted = JobAccepted {
+        success: true,
+        job_id,
+    };
+    let body = serde_json::to_vec(&accepted).map_err(internal_error)?;
+    let mut response = with_preference_applied(json(StatusCode::ACCEPTED, body));
+    let location = HeaderValue::try_from(job_location(job_id)).map_err(internal_error)?;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+/// Submits a job and answers with its answer. The job continues if the client disconnects.
+async fn submit_and_wait(state: &ApiState, job: NewJob) -> Result<Response, ApiError> {
+    let id = state.job_client().submit(job).await?.id;
+    Ok(job_answer_response(wait_for_answer(state, id).await?))
+}
+
+/// Returns the path of a job.
+pub fn job_location(id: JobId) -> String {
+    format!("/jobs/{id}")
+}
+
+/// Adds the header that confirms an asynchronous answer (RFC 7240, section 3).
+pub fn with_preference_applied(mut response: Response) -> Response {
+    response.headers_mut().insert(
+        "preference-applied",
+        HeaderValue::from_static("respond-async"),
+    );
+    response
+}

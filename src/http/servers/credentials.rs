@@ -1,0 +1,111 @@
+//! Sealing of a server's credentials in the facade. Only a worker can open them.
+
+use uuid::Uuid;
+
+use crate::core::failure::Failure;
+use crate::core::ids::{ServerId, ValueId};
+use crate::core::model::remote::{
+    HIDDEN, HeaderValue, SealedValue, StoredSession, check_header_value, check_session_id,
+    is_credential_header, split_user_info,
+};
+use crate::core::model::update::Update;
+use crate::crypto::context::{ServerValueContext, ServerValueKind};
+use crate::crypto::seal::Sealer;
+use crate::http::state::seal_value;
+use crate::telemetry::error::internal_error;
+
+/// Seals the credentials of one server and collects the sealed values for a command.
+pub struct CredentialSealer<'a> {
+    sealer: &'a Sealer,
+    server: ServerId,
+    values: Vec<SealedValue>,
+}
+
+/// The value of a header in a request.
+pub enum HeaderField {
+    /// `***`, which stands for the stored value.
+    Hidden,
+    Value(HeaderValue),
+}
+
+impl<'a> CredentialSealer<'a> {
+    pub fn new(sealer: &'a Sealer, server: ServerId) -> Self {
+        Self {
+            sealer,
+            server,
+            values: vec![],
+        }
+    }
+
+    /// Returns the sealed values for the command.
+    pub fn into_values(self) -> Vec<SealedValue> {
+        self.values
+    }
+
+    /// Returns the URL without credentials, and the update of its user info. `***` keeps the stored
+    /// user info.
+    ///
+    /// # Errors
+    /// `invalid_request`. The sentence never holds the URL, which can hold a password.
+    pub fn url(&mut self, url: &str) -> Result<(String, Update<ValueId>), Failure> {
+        let (shown, user_info) = split_user_info(url)?;
+        let user_info = match user_info.as_deref() {
+            None => Update::Clear,
+            Some(HIDDEN) => Update::Keep,
+            Some(plain) => Update::Set(self.seal(ServerValueKind::UserInfo, "", plain)?),
+        };
+        Ok((shown, user_info))
+    }
+
+    /// Returns the value of a header, sealed if the header can hold a credential.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn header(&mut self, name: &str, value: String) -> Result<HeaderField, Failure> {
+        if !is_credential_header(name) {
+            return Ok(HeaderField::Value(HeaderValue::Plain(value)));
+        }
+        if value == HIDDEN {
+            return Ok(HeaderField::Hidden);
+        }
+        check_header_value(name, &value)?;
+        let name = name.to_ascii_lowercase();
+        let sealed = self.seal(ServerValueKind::Header, &name, &value)?;
+        Ok(HeaderField::Value(HeaderValue::Sealed { sealed }))
+    }
+
+    /// Returns the id of a sealed session.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn session(&mut self, id: String) -> Result<ValueId, Failure> {
+        check_session_id(&id)?;
+        let session = StoredSession {
+            id,
+            initialize: None,
+        };
+        let session = serde_json::to_string(&session).map_err(internal_error)?;
+        self.seal(ServerValueKind::Session, "", &session)
+    }
+
+    /// Seals a value and returns its id.
+    ///
+    /// # Errors
+    /// `internal` if the key cannot be used.
+    pub fn seal(
+        &mut self,
+        kind: ServerValueKind,
+        name: &str,
+        plain: &str,
+    ) -> Result<ValueId, Failure> {
+        let value = ValueId(Uuid::now_v7());
+        let context = ServerValueContext {
+            server: self.server,
+            kind,
+            name,
+            value,
+        };
+        self.values.push(seal_value(self.sealer, context, plain)?);
+        Ok(value)
+    }
+}

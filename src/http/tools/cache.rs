@@ -1,0 +1,71 @@
+//! The cached answer of `GET /mcp/tools`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use axum::http::HeaderValue;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::core::catalog::Catalog;
+use crate::core::failure::Failure;
+use crate::core::ids::Position;
+use crate::telemetry::error::internal_error;
+
+/// The answer of `GET /mcp/tools`. It is built once for each change of a tool list.
+#[derive(Default)]
+pub struct ToolListCache(ArcSwapOption<CachedToolList>);
+
+/// One answer of `GET /mcp/tools`.
+pub struct CachedToolList {
+    /// The position of the newest change of a tool list.
+    position: Position,
+    body: Bytes,
+    etag: HeaderValue,
+}
+
+impl ToolListCache {
+    /// Returns the answer for this catalog.
+    ///
+    /// # Errors
+    /// `internal` if the list cannot be encoded.
+    pub fn get(&self, catalog: &Catalog) -> Result<Arc<CachedToolList>, Failure> {
+        if let Some(cached) = self.0.load_full()
+            && cached.position == catalog.tools_changed
+        {
+            return Ok(cached);
+        }
+        let cached = Arc::new(CachedToolList::build(catalog)?);
+        self.0.store(Some(cached.clone()));
+        Ok(cached)
+    }
+}
+
+impl CachedToolList {
+    fn build(catalog: &Catalog) -> Result<Self, Failure> {
+        let tools: Vec<_> = catalog
+            .servers()
+            .into_iter()
+            .filter(|server| server.enabled)
+            .map(|server| BTreeMap::from([(&server.name, &server.tools.tools)]))
+            .collect();
+        let tools = serde_json::to_string(&tools).map_err(internal_error)?;
+        let body = Bytes::from(format!(r#"{{"success":true,"tools":{tools}}}"#));
+        let digest = hex::encode(&Sha256::digest(&body)[..16]);
+        let etag = HeaderValue::try_from(format!("\"{digest}\"")).map_err(internal_error)?;
+        Ok(Self {
+            position: catalog.tools_changed,
+            body,
+            etag,
+        })
+    }
+
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    pub fn etag(&self) -> &HeaderValue {
+        &self.etag
+    }
+}

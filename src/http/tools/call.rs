@@ -1,0 +1,170 @@
+//! `POST /mcp/tool/call`: one call of a tool for one user.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tracing::Instrument;
+
+use super::body::{CallAnswer, CallBody};
+use super::meter::ToolCallMeter;
+use crate::cluster::command_client::CommandRequest;
+use crate::core::catalog::server::Server;
+use crate::core::command::{Area, Command};
+use crate::core::event::Actor;
+use crate::core::failure::Failure;
+use crate::core::model::job::JobArguments;
+use crate::core::model::tool_call::CallTool;
+use crate::core::names::UserName;
+use crate::core::tool_result::{ToolCallBody, shape_tool_result};
+use crate::http::extract::headers::{PreferAsync, RequestHost, TraceParent};
+use crate::http::extract::idempotency::IdempotencyHeader;
+use crate::http::extract::json::{JsonBytes, parse_json};
+use crate::http::google::link::add_login_url;
+use crate::http::jobs::JobAccepted;
+use crate::http::jobs::submit::submit;
+use crate::http::oauth::link::add_authorization_url;
+use crate::http::respond::json::{ApiError, json};
+use crate::http::state::ApiState;
+use crate::jobs::client::NewJob;
+use crate::views::failure::ErrorBody;
+
+/// The extra time in which the worker reports its own timeout.
+const WORKER_MARGIN: Duration = Duration::from_secs(5);
+/// The longest call that progress messages extend.
+const MAX_WITH_PROGRESS: Duration = Duration::from_secs(3600);
+/// Arguments up to this number of bytes are copied out of the request body.
+const COPY_LIMIT: usize = 4096;
+
+/// Call a tool with a user's secrets.
+///
+/// With `Prefer: respond-async` the call becomes a job, and `GET /jobs/{id}` has the answer.
+#[utoipa::path(
+    post, operation_id = "call_tool", path = "/mcp/tool/call", tag = "tools",
+    params(PreferAsync, IdempotencyHeader), request_body = CallBody,
+    responses(
+        (status = 200, description = "The result of the tool; `data.isError` marks a tool error",
+            body = CallAnswer),
+        (status = 202, description = "The job is accepted; see `Location`", body = JobAccepted),
+        (status = 401, description = "ADMIN_TOKEN is missing; or `reauthRequired`: the user must \
+            give access at `authorizationUrl`", body = ErrorBody),
+        (status = 404, description = "No server has this name", body = ErrorBody),
+        (status = 409, description = "The server is disabled, or another request used the \
+            Idempotency-Key with another body", body = ErrorBody),
+        (status = 502, description = "The MCP server refused the call, failed or ended; see \
+            `details` and `mcpError`", body = ErrorBody),
+        (status = 504, description = "The worker cancelled the call at its timeout",
+            body = ErrorBody),
+    )
+)]
+pub async fn call(
+    State(state): State<Arc<ApiState>>,
+    RequestHost(host): RequestHost,
+    TraceParent(traceparent): TraceParent,
+    prefer: PreferAsync,
+    key: IdempotencyHeader,
+    JsonBytes(bytes): JsonBytes,
+) -> Result<Response, ApiError> {
+    let body: CallBody = parse_json(&bytes)?;
+    body.check()?;
+    let server = state.find_server(&body.server_name)?;
+    if prefer.0 || key.is_present() {
+        return call_as_job(&state, prefer, &key, body, &bytes).await;
+    }
+    let raw = body.raw;
+    let user = body.username.clone();
+    let request = CommandRequest {
+        area: Area::Tools,
+        server: server.exclusive_id(),
+        command: CallTool::NAME,
+        time: call_limit(&server, body.timeout_ms),
+        body: detach_slice(&bytes, body.args),
+        call: Some(body.into_command()),
+        traceparent,
+    };
+    // The wait below must not keep the read buffer of the connection.
+    drop(bytes);
+    let result = execute_call(&state, &server, request, raw).await;
+    let body = result.map_err(|failure| with_links(&state, host, &server, &user, failure))?;
+    Ok(json(StatusCode::OK, body.body))
+}
+
+/// Sends the call to a worker and records it.
+async fn execute_call(
+    state: &ApiState,
+    server: &Server,
+    request: CommandRequest,
+    raw: bool,
+) -> Result<ToolCallBody, Failure> {
+    let Some(CallTool { user, tool, .. }) = &request.call else {
+        return Err(Failure::internal());
+    };
+    let span = tracing::info_span!("tool_call", %user, server = %server.name, %tool);
+    let meter = ToolCallMeter::start(state.metrics(), server, tool.clone(), span.clone());
+    let response = state.send_request(request).instrument(span).await;
+    let result = response.and_then(|response| shape_tool_result(&response.body, raw));
+    meter.finish(&result);
+    result
+}
+
+/// Submits the call as a job.
+async fn call_as_job(
+    state: &ApiState,
+    prefer: PreferAsync,
+    key: &IdempotencyHeader,
+    body: CallBody<'_>,
+    bytes: &Bytes,
+) -> Result<Response, ApiError> {
+    let user = body.username.clone();
+    let server = body.server_name.clone();
+    let work = JobArguments {
+        raw: body.raw,
+        reply: None,
+        body: body.args.to_owned(),
+        call: Some(body.into_command()),
+    };
+    let job = NewJob {
+        key: key.job_key(state, &user, bytes)?,
+        user,
+        command: CallTool::NAME,
+        server: Some(server),
+        work,
+        actor: Actor::Api,
+    };
+    submit(state, prefer, job).await
+}
+
+/// Adds the URL at which the user gives access, if the call failed without it.
+fn with_links(
+    state: &ApiState,
+    host: Option<HeaderValue>,
+    server: &Server,
+    user: &UserName,
+    failure: Failure,
+) -> Failure {
+    let failure = add_login_url(state, host.as_ref(), server, user, failure);
+    add_authorization_url(state, host.as_ref(), server, user, failure)
+}
+
+/// Returns a part of a body that does not keep the whole body, unless the part is large.
+fn detach_slice(body: &Bytes, part: &RawValue) -> Bytes {
+    let part = part.get().as_bytes();
+    if part.len() <= COPY_LIMIT {
+        Bytes::copy_from_slice(part)
+    } else {
+        body.slice_ref(part)
+    }
+}
+
+fn call_limit(server: &Server, timeout_ms: Option<u64>) -> Duration {
+    let limit = Duration::from_millis(timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
+    if server.config.reset_timeout_on_progress {
+        limit.max(MAX_WITH_PROGRESS) + WORKER_MARGIN
+    } else {
+        limit + WORKER_MARGIN
+    }
+}

@@ -1,0 +1,124 @@
+//! A control group for one child, where the system allows it: the kernel kills all its processes at once.
+//!
+//! A child that forks faster than the guard kills cannot leave its group. Without cgroup v2, or without the right to
+//! create a group, the guard and the worker kill the processes one by one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, getpid};
+
+const MOUNT: &str = "/sys/fs/cgroup";
+/// How long the processes of a group may take to die.
+const KILL_TIME: Duration = Duration::from_secs(2);
+const KILL_POLL: Duration = Duration::from_millis(5);
+
+/// The control group of one child. If it is dropped, it is removed.
+pub(super) struct ChildGroup {
+    folder: PathBuf,
+    processes: File,
+}
+
+impl ChildGroup {
+    /// Creates the group of the child of this guard. `None`: the system does not allow it.
+    pub(super) fn create() -> Option<Self> {
+        let folder = folder_of(getpid())?;
+        fs::create_dir(&folder).ok()?;
+        let processes = File::options()
+            .write(true)
+            .open(folder.join("cgroup.procs"));
+        // Linux 5.14 and later can kill a group.
+        let can_kill = folder.join("cgroup.kill").exists();
+        match processes {
+            Ok(processes) if can_kill => Some(Self { folder, processes }),
+            _ => {
+                let _ = fs::remove_dir(&folder);
+                None
+            }
+        }
+    }
+
+    /// Returns another handle of the group's process list, for the child between fork and exec.
+    pub(super) fn entrance(&self) -> io::Result<GroupEntrance> {
+        Ok(GroupEntrance(self.processes.try_clone()?))
+    }
+
+    /// Kills all processes of the group.
+    pub(super) fn kill(&self) {
+        kill_group(&self.folder);
+    }
+}
+
+/// The process list of a group.
+pub(super) struct GroupEntrance(File);
+
+impl GroupEntrance {
+    /// Moves the calling process into the group. It may be called between fork and exec.
+    pub(super) fn enter(&self) {
+        let _ = rustix::io::write(self.0.as_fd(), b"0");
+    }
+}
+
+impl Drop for ChildGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// Kills and removes the group that a killed guard has left, if there is one.
+pub(super) fn kill_left_group(guard: i32) {
+    if let Some(folder) = Pid::from_raw(guard).and_then(folder_of)
+        && folder.exists()
+    {
+        kill_group(&folder);
+        let _ = fs::remove_dir(&folder);
+    }
+}
+
+fn kill_group(folder: &Path) {
+    let kill = File::options().write(true).open(folder.join("cgroup.kill"));
+    if kill.and_then(|mut kill| kill.write_all(b"1")).is_err() {
+        return;
+    }
+    let give_up = Instant::now() + KILL_TIME;
+    let has_processes = || {
+        fs::read_to_string(folder.join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+    };
+    while has_processes() && Instant::now() < give_up {
+        std::thread::sleep(KILL_POLL);
+    }
+}
+
+/// Returns the folder of the group for the child of a guard. `None`: cgroup v2 is not mounted.
+fn folder_of(guard: Pid) -> Option<PathBuf> {
+    let mount = Path::new(MOUNT);
+    // Only the root of a cgroup v2 mount has this file.
+    if !mount.join("cgroup.controllers").exists() {
+        return None;
+    }
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own_group(&groups)?;
+    let name = format!("mcp-api-{}", guard.as_raw_nonzero());
+    Some(mount.join(own.trim_start_matches('/')).join(name))
+}
+
+/// Returns the cgroup v2 path in `/proc/self/cgroup`.
+fn own_group(groups: &str) -> Option<&str> {
+    groups.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_version_2_names_the_group() {
+        let groups = "9:name=systemd:/\n1:cpu:/x\n0::/system.slice/mcp.service\n";
+        assert_eq!(own_group(groups), Some("/system.slice/mcp.service"));
+        assert_eq!(own_group("1:cpu:/\n"), None);
+    }
+}

@@ -1,0 +1,259 @@
+//! Replaces the secret values of one server with `***` in the lines, errors and log entries of that server.
+//!
+//! A call adds its values before it starts. A value stays known while a call has it and for as long as it is stored.
+//! A line reads an immutable copy of the index, so a call never waits for a line.
+
+mod fingerprints;
+mod views;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use self::fingerprints::{Fingerprint, FingerprintIndex};
+use self::views::views_of;
+use crate::core::ids::ValueId;
+
+/// How long a value that is not stored stays known after its last call.
+const GRACE: Duration = Duration::from_secs(10);
+/// Bytes of a value that stays known for as long as it is stored. A shorter value stays known for `GRACE` only, because
+/// it would make the lines of all users unreadable.
+const MIN_STORED: usize = 4;
+/// Bytes of one line of a value that is searched for alone.
+const MIN_LINE: usize = 8;
+/// Bytes of a text that are masked. The rest is removed, because the views of a text need many times its memory.
+const MAX_TEXT: usize = 256 * 1024;
+/// Bytes masked at the end of a cut text. A value that begins there has no complete head, so no search finds it.
+const CUT_TAIL: usize = 256;
+const MASK: &str = "***";
+
+/// The secret values of one server.
+#[derive(Default)]
+pub struct Redactor {
+    held: Mutex<HashMap<ValueId, HeldValue>>,
+    index: ArcSwap<FingerprintIndex>,
+}
+
+struct HeldValue {
+    fingerprints: Vec<Fingerprint>,
+    /// Running calls that have the value.
+    calls: usize,
+    last_call: Instant,
+}
+
+impl Redactor {
+    /// Masks a value from now on. [`Redactor::release`] must follow.
+    pub fn hold(&self, id: ValueId, value: &str) {
+        self.hold_with(id, || fingerprints_of(value));
+    }
+
+    /// Masks several texts that belong to one value. [`Redactor::release`] must follow.
+    pub fn hold_all(&self, id: ValueId, texts: &[Zeroizing<String>]) {
+        self.hold_with(id, || fingerprints_of_all(texts));
+    }
+
+    /// Masks the secret parts of a value. `parts` runs only if the value is not known yet. [`Redactor::release`] must
+    /// follow.
+    pub fn hold_parts(&self, id: ValueId, parts: impl FnOnce() -> Vec<Zeroizing<String>>) {
+        self.hold_with(id, || fingerprints_of_all(&parts()));
+    }
+
+    fn hold_with(&self, id: ValueId, fingerprints: impl FnOnce() -> Vec<Fingerprint>) {
+        if let Some(value) = self.held.lock().get_mut(&id) {
+            value.calls += 1;
+            return;
+        }
+        let fingerprints = fingerprints();
+        let mut held = self.held.lock();
+        if let Some(value) = held.get_mut(&id) {
+            value.calls += 1;
+            return;
+        }
+        let mut index = FingerprintIndex::clone(&self.index.load());
+        for print in &fingerprints {
+            index.add(*print);
+        }
+        self.index.store(Arc::new(index));
+        held.insert(
+            id,
+            HeldValue {
+                fingerprints,
+                calls: 1,
+                last_call: Instant::now(),
+            },
+        );
+    }
+
+    /// Records that a call with the value has ended.
+    pub fn release(&self, id: ValueId) {
+        if let Some(value) = self.held.lock().get_mut(&id) {
+            value.calls -= 1;
+            value.last_call = Instant::now();
+        }
+    }
+
+    /// Removes the values that no call has had for ten seconds and that are not stored any more.
+    pub fn expire(&self, is_stored: impl Fn(ValueId) -> bool) {
+        let mut held = self.held.lock();
+        let mut expired = Vec::new();
+        held.retain(|id, value| {
+            let keep = value.calls > 0
+                || value.last_call.elapsed() < GRACE
+                || (value.may_stay() && is_stored(*id));
+            if !keep {
+                expired.append(&mut value.fingerprints);
+            }
+            keep
+        });
+        if expired.is_empty() {
+            return;
+        }
+        let mut index = FingerprintIndex::clone(&self.index.load());
+        for print in expired {
+            index.remove(print);
+        }
+        self.index.store(Arc::new(index));
+    }
+
+    /// Returns the text with `***` in place of every value. A text above 256 KiB is cut there.
+    pub fn mask(&self, text: &str) -> String {
+        if self.index.load().is_empty() {
+            return text.to_owned();
+        }
+        if text.len() > MAX_TEXT {
+            return self.mask_cut(&text.as_bytes()[..MAX_TEXT]);
+        }
+        self.mask_text(text, false)
+    }
+
+    /// Returns the beginning of a longer text with `***` in place of every value, also of the value that the cut
+    /// divides. The last bytes before the cut are masked too, because a value that begins there is not recognized.
+    pub fn mask_cut(&self, cut: &[u8]) -> String {
+        let cut = &cut[..cut.len().min(MAX_TEXT)];
+        let text = String::from_utf8_lossy(cut);
+        if self.index.load().is_empty() {
+            return text.into_owned();
+        }
+        self.mask_text(&text, true)
+    }
+
+    fn mask_text(&self, text: &str, is_cut: bool) -> String {
+        let index = self.index.load();
+        let mut ranges = Vec::new();
+        for view in views_of(text.as_bytes()) {
+            let found = index.find(&view.bytes, is_cut).into_iter();
+            ranges.extend(found.map(|range| view.source(range)));
+        }
+        if is_cut {
+            ranges.push(text.len().saturating_sub(CUT_TAIL)..text.len());
+        }
+        replace(text, ranges)
+    }
+
+    /// Returns JSON with `***` in place of every value, however its strings are escaped. The result is JSON. A text that
+    /// is no JSON is masked as a text.
+    pub fn mask_json(&self, json: &str) -> String {
+        let Ok(mut value) = serde_json::from_str::<Value>(json) else {
+            return self.mask(json);
+        };
+        if self.mask_value(&mut value) {
+            value.to_string()
+        } else {
+            json.to_owned()
+        }
+    }
+
+    /// Masks a JSON value, and returns whether it contained a secret value.
+    fn mask_value(&self, value: &mut Value) -> bool {
+        match value {
+            Value::Null | Value::Bool(_) => false,
+            Value::Number(number) => {
+                let text = number.to_string();
+                let masked = self.mask(&text);
+                let has_secret = text != masked;
+                if has_secret {
+                    *value = Value::String(masked);
+                }
+                has_secret
+            }
+            Value::String(text) => {
+                let masked = self.mask(text);
+                std::mem::replace(text, masked) != *text
+            }
+            Value::Array(values) => {
+                let mut has_secret = false;
+                for value in values {
+                    has_secret |= self.mask_value(value);
+                }
+                has_secret
+            }
+            Value::Object(members) => {
+                let mut has_secret = false;
+                for (key, mut value) in std::mem::take(members) {
+                    let masked = self.mask(&key);
+                    has_secret |= self.mask_value(&mut value) | (masked != key);
+                    members.insert(masked, value);
+                }
+                has_secret
+            }
+        }
+    }
+}
+
+impl HeldValue {
+    fn may_stay(&self) -> bool {
+        self.fingerprints
+            .iter()
+            .all(|print| print.length() >= MIN_STORED)
+    }
+}
+
+fn fingerprints_of_all(texts: &[Zeroizing<String>]) -> Vec<Fingerprint> {
+    texts
+        .iter()
+        .flat_map(|text| fingerprints_of(text))
+        .collect()
+}
+
+/// Returns the fingerprints of a value and of its lines, because standard error arrives line by line.
+fn fingerprints_of(value: &str) -> Vec<Fingerprint> {
+    let mut prints: Vec<Fingerprint> = Fingerprint::of(value.as_bytes()).into_iter().collect();
+    let trimmed = value.trim();
+    if trimmed.len() < value.len() && trimmed.len() >= MIN_STORED {
+        prints.extend(Fingerprint::of(trimmed.as_bytes()));
+    }
+    let lines = value.lines().map(str::trim);
+    let lines = lines.filter(|line| line.len() >= MIN_LINE && line.len() < trimmed.len());
+    prints.extend(lines.filter_map(|line| Fingerprint::of(line.as_bytes())));
+    prints
+}
+
+/// Replaces ranges of a text with `***`. Ranges that touch or overlap become one.
+fn replace(text: &str, mut ranges: Vec<Range<usize>>) -> String {
+    ranges.retain(|range| !range.is_empty());
+    if ranges.is_empty() {
+        return text.to_owned();
+    }
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut masked = String::with_capacity(text.len());
+    let mut end = 0;
+    for range in ranges {
+        let start = text.floor_char_boundary(range.start);
+        if start > end || end == 0 {
+            masked.push_str(&text[end..start.max(end)]);
+            masked.push_str(MASK);
+        }
+        end = end.max(text.ceil_char_boundary(range.end));
+    }
+    masked.push_str(&text[end..]);
+    masked
+}
+
+#[cfg(test)]
+mod tests;

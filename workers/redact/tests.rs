@@ -1,0 +1,183 @@
+//! The redactor finds a value in every spelling, and its cost does not depend on the number of values.
+
+use super::*;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use uuid::Uuid;
+
+fn redactor_of(values: &[&str]) -> Redactor {
+    let redactor = Redactor::default();
+    for value in values {
+        redactor.hold(ValueId(Uuid::new_v4()), value);
+    }
+    redactor
+}
+
+fn masked(value: &str, text: &str) -> String {
+    redactor_of(&[value]).mask(text)
+}
+
+#[test]
+fn a_value_is_masked_wherever_it_occurs() {
+    assert_eq!(masked("ghp_x", "token ghp_x, ghp_x!"), "token ***, ***!");
+    assert_eq!(masked("ghp_x", "ghp_xghp_x"), "***");
+    assert_eq!(masked("x", "nothing to hide"), "nothing to hide");
+    assert_eq!(masked("", "nothing to hide"), "nothing to hide");
+    assert_eq!(
+        masked("-----BEGIN-----\nabcdefghij\nklm\n", "read abcdefghij"),
+        "read ***"
+    );
+}
+
+#[test]
+fn a_value_is_masked_in_every_spelling_of_json() {
+    for (value, text) in [
+        ("a\"b\nc", r#"{"k":"a\"b\nc"}"#),
+        ("pässwörd", r#"{"k":"p\u00e4ssw\u00F6rd"}"#),
+        ("a&b<c>", r#"{"k":"a\u0026b\u003cc\u003E"}"#),
+        ("a/b/😀", r#"{"k":"a\/b\/\ud83d\uDE00"}"#),
+        ("plain", r#"{"k":"\u0070\u006c\u0061\u0069\u006E"}"#),
+    ] {
+        assert_eq!(masked(value, text), r#"{"k":"***"}"#, "{text}");
+    }
+    let twice = r#"{"k":"{\"k\":\"a\\\"b\\u0021\"}"}"#;
+    assert_eq!(masked("a\"b!", twice), r#"{"k":"{\"k\":\"***\"}"}"#);
+}
+
+#[test]
+fn a_value_is_masked_as_python_and_urls_write_it() {
+    assert_eq!(masked("it's\tmine", r"'it\'s\tmine'"), "'***'");
+    assert_eq!(masked("schön", r"b'sch\xc3\xb6n'"), "b'***'");
+    assert_eq!(masked("schön", r"'sch\xf6n'"), "'***'");
+    assert_eq!(masked("a b/ü&c", "?q=a%20b%2F%C3%BC%26c&x=1"), "?q=***&x=1");
+    assert_eq!(masked("a b/c", "q=a+b%2fc"), "q=***");
+    assert_eq!(masked("<a'b>", "<p>&lt;a&#39;b&gt;</p>"), "<p>***</p>");
+}
+
+#[test]
+fn a_value_is_masked_in_base64_at_each_offset() {
+    let value = "s3cret?>value";
+    for before in ["", "u", "us", "usr:"] {
+        for after in ["", ":", ":x", ":xyz"] {
+            let text = format!("{before}{value}{after}");
+            for encoded in [
+                BASE64_STANDARD.encode(&text),
+                BASE64_URL_SAFE_NO_PAD.encode(&text),
+            ] {
+                let line = format!("Authorization: Basic {encoded}");
+                let shown = masked(value, &line);
+                assert!(shown.contains("***"), "{line} is shown as {shown}");
+                let middle = &encoded[before.len() * 4 / 3 + 2..][..12];
+                assert!(!shown.contains(middle), "{line} is shown as {shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn json_stays_json() {
+    let redactor = redactor_of(&["a<b>/1234", "5678"]);
+    let spelled = r#"{"x a\u003Cb\u003e\/1234":["\u0061<b>/1234",5678,{"n":1.0}]}"#;
+    assert_eq!(
+        redactor.mask_json(spelled),
+        r#"{"x ***":["***","***",{"n":1.0}]}"#
+    );
+    assert_eq!(
+        redactor.mask_json(r#"{ "untouched": 1.00 }"#),
+        r#"{ "untouched": 1.00 }"#
+    );
+    assert_eq!(redactor.mask_json("cut off: a<b>/1234"), "cut off: ***");
+}
+
+#[test]
+fn a_value_that_a_cut_divides_is_masked() {
+    let long = "0123456789abcdef".repeat(8 * 1024);
+    let redactor = redactor_of(&[&long, "another-long-value-of-this-line"]);
+    let line = format!("first another-long-value-of-this-line then {long}");
+    let shown = redactor.mask_cut(&line.as_bytes()[..64 * 1024]);
+    assert_eq!(shown, "first *** then ***");
+    let filler = "words ".repeat(100);
+    for visible in 1..31 {
+        let line = format!("{filler}{}", &"another-long-value-of-this-line"[..visible]);
+        assert!(!redactor.mask_cut(line.as_bytes()).contains("an"));
+    }
+    assert_eq!(Redactor::default().mask_cut(b"nothing"), "nothing");
+}
+
+#[test]
+fn two_long_values_in_one_line_are_masked() {
+    let first = "1-of-two-long-ones".repeat(4000);
+    let second = "2-of-two-long-ones".repeat(4000);
+    let redactor = redactor_of(&[&first, &second]);
+    assert_eq!(redactor.mask(&format!("{first} {second}")), "*** ***");
+}
+
+#[test]
+fn a_longer_value_goes_before_one_inside_it() {
+    assert_eq!(
+        redactor_of(&["abc", "abcdef"]).mask("abcdef abc"),
+        "*** ***"
+    );
+}
+
+#[test]
+fn a_value_is_masked_for_as_long_as_it_is_stored() {
+    let redactor = Redactor::default();
+    let stored = ValueId(Uuid::new_v4());
+    let other = ValueId(Uuid::new_v4());
+    let short = ValueId(Uuid::new_v4());
+    for (id, value) in [(stored, "stored"), (other, "other"), (short, "abc")] {
+        redactor.hold(id, value);
+        redactor.release(id);
+    }
+    redactor.expire(|_| false);
+    assert_eq!(redactor.mask("stored other abc"), "*** *** ***");
+    for value in redactor.held.lock().values_mut() {
+        value.last_call -= GRACE;
+    }
+    redactor.expire(|id| id != other);
+    assert_eq!(redactor.mask("stored other abc"), "*** other abc");
+    redactor.expire(|_| false);
+    assert_eq!(redactor.mask("stored"), "stored");
+}
+
+/// Returns the time of 200 lines while `values` values are known.
+fn time_of_lines(values: usize) -> Duration {
+    let redactor = Redactor::default();
+    for number in 0..values {
+        let id = ValueId(Uuid::new_v4());
+        redactor.hold(id, &format!("ghp_{number:08}-token-of-one-user-of-many"));
+    }
+    let line =
+        r#"2025-01-01 INFO {"user":"ana","path":"/a%20b","note":"said \"hello\""} served in 12 ms"#;
+    let start = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(redactor.mask(line), line);
+    }
+    start.elapsed()
+}
+
+#[test]
+fn the_cost_of_a_line_does_not_grow_with_the_number_of_users() {
+    let few = (0..5).map(|_| time_of_lines(10)).min();
+    let many = (0..5).map(|_| time_of_lines(4000)).min();
+    assert!(
+        many < few.map(|time| time * 5),
+        "{many:?} instead of {few:?}"
+    );
+}
+
+#[test]
+fn a_call_never_waits_for_a_line() {
+    let redactor = redactor_of(&["a-value-that-is-known"]);
+    let line = "a line without a value ".repeat(10_000);
+    std::thread::scope(|scope| {
+        let masking = scope.spawn(|| redactor.mask(&line));
+        let mut calls = 0;
+        // A call that waited for the line would add one value at most.
+        while !masking.is_finished() && calls < 50 {
+            redactor.hold(ValueId(Uuid::new_v4()), &format!("value-{calls}-of-a-call"));
+            calls += 1;
+        }
+        assert!(calls >= 50, "{calls} calls");
+    });
+}
