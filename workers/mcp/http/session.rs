@@ -242,11 +242,14 @@ impl HttpSession {
         }
     }
 
-    /// Sends a ping in a session. Any reply of the protocol shows that the server knows the session.
+    /// Sends a ping in a session. A reply shows that the server knows the session, even if the server has no such method.
     async fn is_session_alive(&self, context: &ProtocolContext) -> bool {
         let ping = self.message("ping", &context.params(""));
         match self.transport.send_request(context, &ping).await {
-            Ok(received) => !is_session_error(&received.reply),
+            // Some servers report an unknown session as an internal error.
+            Ok(received) => {
+                !is_session_error(&received.reply) && !received.status.is_server_error()
+            }
             // The state of the session is unknown, and the server cannot open another one now.
             Err(TransportError::Unreachable(_) | TransportError::Denied(_)) => true,
             Err(_) => false,
