@@ -68,7 +68,8 @@ impl Workers {
         let context = Arc::new(Context::new(deps));
         let dispatcher = Arc::new(Dispatcher(context.clone()));
         let draining = CancellationToken::new();
-        let mut targets: Vec<_> = areas(&pools).map(Target::AnyWorker).collect();
+        // The area of servers comes last, because `GET /readyz` asks that area only.
+        let mut targets: Vec<_> = areas(&pools).rev().map(Target::AnyWorker).collect();
         if pools.tools {
             targets.push(Target::Worker(context.manager.worker));
         }
@@ -137,7 +138,7 @@ fn start_loops(
 }
 
 /// Returns the areas that a worker of these pools serves.
-fn areas(pools: &Pools) -> impl Iterator<Item = Area> {
+fn areas(pools: &Pools) -> impl DoubleEndedIterator<Item = Area> {
     let Pools {
         tools,
         packages,

@@ -19,6 +19,7 @@ use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::core::model::remote::SealedValue;
 use crate::core::model::server::ServerStatus;
+use crate::core::model::update::Update;
 use crate::core::names::ServerName;
 use crate::eventlog::appender::Committed;
 use crate::ports::vault::{Sealed, VaultValue};
@@ -170,7 +171,7 @@ fn is_starting(context: &Context, name: &ServerName) -> bool {
 /// Removes the session from an update if it is the present one, because answers of the API contain it and clients send
 /// it back.
 async fn ignore_present_session(context: &Context, command: &mut UpdateServer) {
-    let Some(Some(value)) = command.change.remote.session else {
+    let Update::Set(value) = command.change.remote.session else {
         return;
     };
     let server = context
@@ -191,7 +192,7 @@ async fn ignore_present_session(context: &Context, command: &mut UpdateServer) {
     let present = sealed_store.session(server.id, stored).await;
     let given = given.map(|session| session.id);
     if given.is_some() && given == present.map(|session| session.id) {
-        command.change.remote.session = None;
+        command.change.remote.session = Update::Keep;
         command.sealed.retain(|sealed| sealed.value != value);
     }
 }

@@ -1,14 +1,12 @@
-//! What goes wrong, as its three readers need it: a code for programs, a sentence for the caller,
-//! and (in the log alone) the whole chain.
+//! Failures: the error of a request. A program reads the code, and the caller reads the sentence. The whole chain of
+//! causes is in the log only.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The stable code of a failure, spelled in `snake_case` on the wire.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, utoipa::ToSchema,
-)]
+/// The stable code of a failure, in `snake_case` on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     InvalidRequest,
@@ -61,7 +59,7 @@ impl Code {
         Self::Internal,
     ];
 
-    /// As it stands in answers, logs and metrics.
+    /// Returns the code as responses, logs and metrics show it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
@@ -90,15 +88,15 @@ impl Code {
     }
 }
 
-/// A failed request: what a worker answers and what the facade shows.
+/// The error of a request. A worker returns it, and a facade shows it.
 #[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     pub code: Code,
-    /// One sentence for the caller: it names the field and says what would be right.
+    /// One sentence for the caller. It names the field, the problem and the remedy.
     pub message: String,
-    /// The last lines a server or a tool printed, secrets masked.
+    /// The last lines that a server or an installer printed. Secrets are masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
     /// The MCP server may have done the work although no answer came.
@@ -107,16 +105,16 @@ pub struct Failure {
     /// The JSON-RPC error of the MCP server: `{code, message, data?}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcp_error: Option<Box<RawValue>>,
-    /// Where a person gives the access that a `reauth_required` misses.
+    /// The URL at which a person authorizes the access, for `reauth_required`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_url: Option<String>,
-    /// The scopes that person has to allow, where they are more than before; the address asks for them.
+    /// The scopes that the person must allow, if there are more than before. `authorization_url` requests them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Box<str>>,
-    /// Another worker runs the server; nothing was begun. It is told among us and never shown.
+    /// Another worker runs the server, and nothing has started. Processes exchange this field and never show it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub elsewhere: bool,
-    /// Seconds after which asking again makes sense.
+    /// The time after which a retry makes sense, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
 }
@@ -136,12 +134,12 @@ impl Failure {
         }
     }
 
-    /// The caller's request cannot be carried out as it is.
+    /// Returns the failure for a request that breaks a rule.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidRequest, message)
     }
 
-    /// Nothing was begun; asking again in a second may help.
+    /// Returns the failure for work that has not started. A retry after one second may succeed.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self {
             retry_after: Some(1),
@@ -149,16 +147,16 @@ impl Failure {
         }
     }
 
-    /// This worker does not run the server and must not.
+    /// Returns the failure of a worker that must not run the server, because another worker owns it.
     pub fn elsewhere(server: impl std::fmt::Display) -> Self {
-        let moving = format!("Server {server} is being moved to another worker; ask again");
         Self {
             elsewhere: true,
-            ..Self::unavailable(moving)
+            ..Self::unavailable(format!("Server {server} moves to another worker; retry"))
         }
     }
 
-    /// Our bug. The caller learns nothing of our insides: see `telemetry::bug`, which logs the cause.
+    /// Returns the failure for a bug of the program. `telemetry::internal_error` logs the cause, and the caller does not
+    /// see it.
     pub fn internal() -> Self {
         Self::new(
             Code::Internal,
@@ -173,19 +171,48 @@ impl Failure {
     pub fn job_not_found(id: impl std::fmt::Display) -> Self {
         Self::new(
             Code::JobNotFound,
-            format!("Job {id} not found; its user may be another one, or its answer has expired"),
+            format!(
+                "Job {id} not found; it may belong to another user, or its answer may have expired"
+            ),
         )
     }
 
+    /// Adds the last lines that a server or an installer printed.
     #[must_use]
     pub fn with_details(mut self, details: Option<String>) -> Self {
         self.details = details.filter(|text| !text.is_empty());
         self
     }
 
+    /// Marks work that may have been done although no answer came.
     #[must_use]
     pub fn maybe_run(mut self) -> Self {
         self.may_have_run = true;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_has_one_spelling() {
+        for code in Code::ALL {
+            let json = serde_json::to_string(&code).expect("JSON");
+            assert_eq!(json, format!("\"{}\"", code.as_str()));
+        }
+    }
+
+    #[test]
+    fn empty_details_are_no_details() {
+        let failure = Failure::internal().with_details(Some(String::new()));
+        assert_eq!(failure.details, None);
+    }
+
+    #[test]
+    fn an_optional_field_without_a_value_is_not_written() {
+        let json = serde_json::to_string(&Failure::invalid("no")).expect("JSON");
+        assert_eq!(json, r#"{"code":"invalid_request","message":"no"}"#);
     }
 }

@@ -1,43 +1,47 @@
-//! Jobs as producers write them: what is read of a message, and what makes it unreadable.
+//! Parses the messages of producers. A message that fails here becomes a dead letter.
 
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::arguments::check_args;
-use super::command::Command;
 use super::failure::Failure;
-use super::model::tool_call::CallTool;
 
-/// Characters of a producer's words that are repeated.
-const WORDS: usize = 64;
+/// The number of characters of a producer's text that a failure repeats.
+const MAX_REPEATED_CHARACTERS: usize = 64;
 
-/// Reads a message: `call` are the fields of a tool call, the body its arguments. What is wrong is said without
-/// the words it was said in: a secret may be among them.
-pub fn parse_producer_message(
+/// Parses a tool call of a producer. `call` holds the fields of the call (the header `Mcp-Call`), and `body` holds its
+/// arguments. `expected_command` is the only command that a producer may send as a job.
+///
+/// # Errors
+/// The failure says what is wrong and never repeats `call` or `body`, because they may hold a secret.
+pub fn parse_producer_message<Call: DeserializeOwned>(
+    expected_command: &str,
     command: &str,
     call: Option<&str>,
     body: &[u8],
-) -> Result<(CallTool, Box<RawValue>), Failure> {
-    if command != CallTool::NAME {
+) -> Result<(Call, Box<RawValue>), Failure> {
+    if command != expected_command {
         let command: String = command
             .chars()
-            .filter(|c| !c.is_control())
-            .take(WORDS)
+            .filter(|character| !character.is_control())
+            .take(MAX_REPEATED_CHARACTERS)
             .collect();
         return Err(Failure::invalid(format!(
-            "The command {command:?} is not taken as a job; tools.call is"
+            "A job cannot have the command {command:?}; send {expected_command}"
         )));
     }
     let call = call.ok_or_else(|| Failure::invalid("The header Mcp-Call is missing"))?;
-    let call: CallTool = serde_json::from_str(call).map_err(|error| {
-        let at = error.column();
+    let call = serde_json::from_str(call).map_err(|error| {
+        let column = error.column();
         Failure::invalid(format!(
-            r#"The header Mcp-Call must be the JSON of {{"user", "server", "tool", "timeoutMs"?}}; it is wrong at character {at}"#
+            r#"The header Mcp-Call must be the JSON of {{"user", "server", "tool", "timeoutMs"?}}; it is wrong at character {column}"#
         ))
     })?;
     let args: Box<RawValue> = serde_json::from_slice(body).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
+        let row = error.line();
+        let column = error.column();
         Failure::invalid(format!(
-            "The body must be JSON, the tool's args; it is not at line {line}, character {column}"
+            "The body must be JSON, the args of the tool; it is wrong at line {row}, character {column}"
         ))
     })?;
     check_args(&args)?;
@@ -47,18 +51,36 @@ pub fn parse_producer_message(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::failure::Code;
+
+    /// The fields of a call, as strict as the real ones.
+    #[derive(Debug, serde::Deserialize)]
+    struct Call {
+        tool: crate::core::names::ToolName,
+        #[serde(rename = "server")]
+        _server: crate::core::names::ServerName,
+        #[serde(rename = "user")]
+        _user: crate::core::names::UserName,
+    }
+
+    fn parse(
+        command: &str,
+        call: Option<&str>,
+        body: &str,
+    ) -> Result<(Call, Box<RawValue>), Failure> {
+        parse_producer_message("tools.call", command, call, body.as_bytes())
+    }
 
     const CALL: &str = r#"{"user":"ana","server":"s","tool":"t"}"#;
 
     #[test]
-    fn a_call_is_read_with_its_arguments() {
-        let (call, args) =
-            parse_producer_message("tools.call", Some(CALL), br#" {"a": 1} "#).expect("a call");
+    fn a_call_keeps_the_spelling_of_its_arguments() {
+        let (call, args) = parse("tools.call", Some(CALL), r#" {"a": 1} "#).expect("a call");
         assert_eq!((call.tool.as_str(), args.get()), ("t", r#"{"a": 1}"#));
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_not_repeated() {
+    fn a_failure_names_the_problem_and_repeats_no_secret() {
         let secret = r#"{"user":"s3cret\u0000","server":"s","tool":"t"}"#;
         for (command, call, body, named) in [
             ("tools.dance", Some(CALL), "{}", "tools.dance"),
@@ -83,12 +105,18 @@ mod tests {
                 "args must be an object",
             ),
         ] {
-            let failure =
-                parse_producer_message(command, call, body.as_bytes()).expect_err("it is wrong");
+            let failure = parse(command, call, body).expect_err(named);
+            assert_eq!(failure.code, Code::InvalidRequest);
             assert!(
                 failure.message.contains(named) && !failure.message.contains("s3cret"),
                 "{failure}"
             );
         }
+    }
+
+    #[test]
+    fn a_failure_repeats_a_short_part_of_the_command() {
+        let failure = parse(&"x".repeat(1000), Some(CALL), "{}").expect_err("a long command");
+        assert!(failure.message.len() < 200, "{failure}");
     }
 }

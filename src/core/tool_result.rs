@@ -1,4 +1,4 @@
-//! Tools and their results, as raw JSON: what a server says is passed on untouched.
+//! Tool results as raw JSON: the program passes a server's result on without changes to its values.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,16 @@ use serde_json::value::RawValue;
 
 use super::failure::{Code, Failure};
 
-/// A CallToolResult, read where it lies: only what decides the shape of the answer.
+/// The fields of a CallToolResult that decide the form of the response. `null` means absent, because some servers send
+/// `null` for a missing field.
 #[derive(Deserialize)]
 struct ResultView<'a> {
-    #[serde(borrow, default)]
-    content: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<Vec<&'a RawValue>>,
     #[serde(borrow, rename = "structuredContent")]
     structured: Option<&'a RawValue>,
-    #[serde(rename = "isError", default)]
-    is_error: bool,
+    #[serde(rename = "isError")]
+    is_error: Option<bool>,
     #[serde(borrow, rename = "_meta")]
     meta: Option<&'a RawValue>,
 }
@@ -32,119 +33,108 @@ struct BlockView<'a> {
     mime: Option<&'a RawValue>,
 }
 
-/// A tool's answer, ready to be written.
+/// The body of a response to a tool call.
 pub struct ToolCallBody {
-    /// The whole body, `{"success":true,"data":…}`.
+    /// The complete body, `{"success":true,"data":…}`.
     pub body: Vec<u8>,
-    /// The tool says that it failed.
+    /// The tool reports a failure.
     pub is_error: bool,
 }
 
-/// Shapes a CallToolResult into the body of an answer.
+/// Shapes a CallToolResult into the body of a response.
 ///
-/// One text block is its string; one image or audio block its base64 string with its MIME type;
-/// no block but `structuredContent` is that; anything else is the array of blocks. With `raw` the
-/// result stands there untouched.
+/// One text block becomes its string. One image or audio block becomes its base64 string and its MIME type. No block
+/// but `structuredContent` becomes that value. Anything else becomes the array of blocks. With `raw` the result stays
+/// unchanged. A field or a block that is `null` counts as absent.
+///
+/// # Errors
+/// Fails if the result is no CallToolResult. Then the tool may have run.
 pub fn shape_tool_result(result: &[u8], raw: bool) -> Result<ToolCallBody, Failure> {
-    let nonsense = || {
-        Failure::new(
-            Code::UpstreamError,
-            "The MCP server answered with something that is not a tool result",
-        )
-        .maybe_run()
-    };
-    let view: ResultView = serde_json::from_slice(result).map_err(|_| nonsense())?;
+    let view: ResultView = serde_json::from_slice(result).map_err(|_| no_tool_result())?;
+    let is_error = view.is_error.unwrap_or(false);
     let mut body = Vec::with_capacity(result.len() + 128);
     if raw {
-        put(&mut body, &[br#"{"success":true,"data":"#, result, b"}"]);
-        return Ok(ToolCallBody {
-            body,
-            is_error: view.is_error,
-        });
+        append(&mut body, &[br#"{"success":true,"data":"#, result, b"}"]);
+        return Ok(ToolCallBody { body, is_error });
     }
-    let single = match view.content.as_slice() {
-        [block] => Some(serde_json::from_str::<BlockView>(block.get()).map_err(|_| nonsense())?),
-        _ => None,
-    };
-    put(&mut body, &[br#"{"success":true,"data":{"content":"#]);
-    match (&single, view.structured) {
-        (
-            Some(BlockView {
-                kind,
-                text: Some(text),
-                ..
-            }),
-            _,
-        ) if kind == "text" => {
-            put(
-                &mut body,
-                &[text.get().as_bytes(), br#","contentType":"text/plain""#],
-            );
-        }
-        (
-            Some(BlockView {
-                kind,
-                data: Some(data),
-                mime: Some(mime),
-                ..
-            }),
-            _,
-        ) if kind == "image" || kind == "audio" => {
-            put(
-                &mut body,
-                &[
-                    data.get().as_bytes(),
-                    br#","contentType":"#,
-                    mime.get().as_bytes(),
-                ],
-            );
-        }
-        (None, Some(structured)) if view.content.is_empty() => {
-            put(
-                &mut body,
-                &[
-                    structured.get().as_bytes(),
-                    br#","contentType":"application/json""#,
-                ],
-            );
-        }
-        _ => {
-            body.push(b'[');
-            for (n, block) in view.content.iter().enumerate() {
-                put(
-                    &mut body,
-                    &[if n > 0 { b"," } else { b"" }, block.get().as_bytes()],
-                );
-            }
-            put(&mut body, &[br#"],"contentType":"application/json""#]);
-        }
+    let mut blocks = view.content.unwrap_or_default();
+    blocks.retain(|block| block.get() != "null");
+    append(&mut body, &[br#"{"success":true,"data":{"content":"#]);
+    append_content(&mut body, &blocks, view.structured)?;
+    let is_error_json: &[u8] = if is_error { b"true" } else { b"false" };
+    append(&mut body, &[br#","isError":"#, is_error_json]);
+    if let Some(structured) = view.structured {
+        let value = structured.get().as_bytes();
+        append(&mut body, &[br#","structuredContent":"#, value]);
     }
-    put(
-        &mut body,
-        &[
-            br#","isError":"#,
-            if view.is_error { b"true" } else { b"false" },
-        ],
-    );
-    for (key, value) in [
-        (&br#","structuredContent":"#[..], view.structured),
-        (br#","meta":"#, view.meta),
-    ] {
-        if let Some(value) = value {
-            put(&mut body, &[key, value.get().as_bytes()]);
-        }
+    if let Some(meta) = view.meta {
+        append(&mut body, &[br#","meta":"#, meta.get().as_bytes()]);
     }
-    put(&mut body, &[b"}}"]);
-    Ok(ToolCallBody {
-        body,
-        is_error: view.is_error,
-    })
+    append(&mut body, &[b"}}"]);
+    Ok(ToolCallBody { body, is_error })
 }
 
-fn put(body: &mut Vec<u8>, parts: &[&[u8]]) {
+/// Appends the value of `content` and the field `contentType`.
+fn append_content(
+    body: &mut Vec<u8>,
+    blocks: &[&RawValue],
+    structured: Option<&RawValue>,
+) -> Result<(), Failure> {
+    if let [block] = blocks {
+        let block: BlockView = serde_json::from_str(block.get()).map_err(|_| no_tool_result())?;
+        if append_single_block(body, &block) {
+            return Ok(());
+        }
+    }
+    match (blocks, structured) {
+        ([], Some(structured)) => append(body, &[structured.get().as_bytes()]),
+        _ => append_array(body, blocks),
+    }
+    append(body, &[br#","contentType":"application/json""#]);
+    Ok(())
+}
+
+/// Appends a text, image or audio block and its `contentType`. Returns false for any other block.
+fn append_single_block(body: &mut Vec<u8>, block: &BlockView<'_>) -> bool {
+    match (block.kind.as_ref(), block.text, block.data, block.mime) {
+        ("text", Some(text), _, _) => {
+            let text = text.get().as_bytes();
+            append(body, &[text, br#","contentType":"text/plain""#]);
+            true
+        }
+        ("image" | "audio", _, Some(data), Some(mime)) => {
+            let data = data.get().as_bytes();
+            let mime = mime.get().as_bytes();
+            append(body, &[data, br#","contentType":"#, mime]);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn append_array(body: &mut Vec<u8>, blocks: &[&RawValue]) {
+    body.push(b'[');
+    for (index, block) in blocks.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        append(body, &[block.get().as_bytes()]);
+    }
+    body.push(b']');
+}
+
+fn append(body: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
         body.extend_from_slice(part);
     }
+}
+
+fn no_tool_result() -> Failure {
+    Failure::new(
+        Code::UpstreamError,
+        "The MCP server answered with JSON that is no tool result",
+    )
+    .maybe_run()
 }
 
 #[cfg(test)]
@@ -160,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn one_text_block_is_its_string() {
+    fn one_text_block_becomes_its_string() {
         let got = data(json!({"content":[{"type":"text","text":"a\"b\n"}]}));
         assert_eq!(
             got,
@@ -169,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn one_image_is_its_data_with_its_type() {
+    fn one_image_becomes_its_data_with_its_type() {
         let got = data(json!({"content":[{"type":"image","data":"AAA=","mimeType":"image/png"}]}));
         assert_eq!(
             got,
@@ -178,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn structured_content_stands_alone_or_beside() {
+    fn structured_content_replaces_no_block() {
         let alone = data(json!({"content":[],"structuredContent":{"a":1}}));
         assert_eq!(
             alone,
@@ -193,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn several_blocks_are_an_array_and_meta_is_kept() {
+    fn several_blocks_become_an_array_and_meta_stays() {
         let blocks =
             json!([{"type":"text","text":"a"},{"type":"resource_link","uri":"x://y","name":"n"}]);
         let got = data(json!({"content":blocks,"isError":true,"_meta":{"k":1}}));
@@ -211,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_is_untouched_to_the_byte() {
+    fn a_raw_result_keeps_every_byte() {
         let result = br#"{ "content" : [ {"text":"x","type":"text"} ] , "new":1.0 }"#;
         let body = shape_tool_result(result, true).expect("a result").body;
         assert_eq!(
@@ -221,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_result_is_a_failure() {
+    fn json_that_is_no_result_is_a_failure() {
         for bad in [
             "null",
             "[]",
@@ -231,5 +221,46 @@ mod tests {
         ] {
             assert!(shape_tool_result(bad.as_bytes(), false).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn null_fields_count_as_absent() {
+        let got = data(json!({
+            "content": [{"type": "text", "text": "x", "data": null}],
+            "isError": null,
+            "structuredContent": null,
+            "_meta": null
+        }));
+        assert_eq!(
+            got,
+            json!({"content":"x","contentType":"text/plain","isError":false})
+        );
+        let got = data(json!({"content": null, "structuredContent": {"a": 1}}));
+        assert_eq!(
+            got,
+            json!({"content":{"a":1},"contentType":"application/json","isError":false,"structuredContent":{"a":1}})
+        );
+        assert_eq!(data(json!({"content": null}))["content"], json!([]));
+        assert_eq!(data(json!({}))["content"], json!([]));
+    }
+
+    #[test]
+    fn null_blocks_count_as_absent() {
+        let got = data(json!({"content": [null, {"type": "text", "text": "x"}]}));
+        assert_eq!(got["content"], "x");
+        let got = data(json!({"content": [null]}));
+        assert_eq!(got["content"], json!([]));
+    }
+
+    #[test]
+    fn a_null_flag_is_no_failure_of_a_raw_result() {
+        let shaped = shape_tool_result(br#"{"content":[],"isError":null}"#, true);
+        assert!(!shaped.expect("a result").is_error);
+    }
+
+    #[test]
+    fn a_text_block_without_text_stays_an_array() {
+        let blocks = json!([{"type":"text","text":null}]);
+        assert_eq!(data(json!({"content": blocks}))["content"], blocks);
     }
 }

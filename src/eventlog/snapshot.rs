@@ -114,7 +114,7 @@ fn decode_catalog(mut reader: impl BufRead) -> io::Result<Catalog> {
         if text.pop() != Some(SEPARATOR) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if catalog.put_back(&text)? {
+        if catalog.restore_part(&text)? {
             return Ok(catalog);
         }
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use futures::future::join_all;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -53,15 +52,10 @@ pub async fn readyz(State(facade): State<Arc<ApiState>>) -> Result<Response, Api
     if let Some(unreadable) = facade.projection.halted() {
         missing.push(unreadable.to_string());
     }
-    // A worker that has just started may be heard in one area before it is in another.
+    // A worker subscribes to the area of servers last, so its other areas are ready too.
     let question = ReadServerLogs { servers: vec![] };
-    // Without the pool of packages all else works.
-    let asked = [Area::Servers, Area::Tools, Area::Secrets].map(|area| {
-        facade
-            .commands
-            .send_to(Target::AnyWorker(area), &question, LIMIT)
-    });
-    if let Some(failure) = join_all(asked).await.into_iter().find_map(Result::err) {
+    let target = Target::AnyWorker(Area::Servers);
+    if let Err(failure) = facade.commands.send_to(target, &question, LIMIT).await {
         missing.push(format!("no worker answers ({failure})"));
     }
     if missing.is_empty() {
@@ -89,6 +83,11 @@ pub async fn metrics(State(facade): State<Arc<ApiState>>) -> Result<Response, Ap
         .metrics
         .jobs_on_bus
         .set(facade.bus.pending_jobs().await as u64);
+    facade
+        .metrics
+        .asks_refused
+        .inner()
+        .store(facade.bus.refused_asks(), Ordering::Relaxed);
     let text = facade.metrics.render().map_err(internal_error)?;
     Ok((
         [(

@@ -131,7 +131,7 @@ impl ApiState {
             .projection
             .catalog()
             .server(server.as_str())
-            .and_then(|server| server.held());
+            .and_then(|server| server.exclusive_id());
         self.send_to(held, command, time).await
     }
 

@@ -132,7 +132,7 @@ impl JobClient {
         let active = before.and_then(|before| active_singleton(before, command));
         let catalog = self.projection.catalog();
         let earlier = active.map(|job| job.id).or_else(|| {
-            let job = catalog.jobs.of_key(key?.request.scope);
+            let job = catalog.jobs.find_by_key(key?.request.scope);
             job.map(|job| job.id)
         });
         earlier
@@ -201,7 +201,7 @@ impl JobClient {
         };
         let sealed = self.seal(context, &text)?;
         let tool = work.call.as_ref().map(|CallTool { tool, .. }| tool.clone());
-        let most_waiting = self.limits.waiting_jobs;
+        let max_waiting = self.limits.waiting_jobs;
         let accept = AcceptJob {
             job,
             user,
@@ -210,7 +210,7 @@ impl JobClient {
             tool,
             arguments,
             key,
-            most_waiting,
+            max_waiting,
         };
         Ok((
             accept,

@@ -1,5 +1,4 @@
-//! What the rules need of the world: a log, a vault, leases and a bus. Each has adapters, and one
-//! contract suite in `tests/it` that every adapter passes.
+//! The bus: the messages between processes, or between the parts of one process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,74 +10,74 @@ use crate::core::command::Area;
 use crate::core::ids::{Position, ServerId, WorkerId};
 use crate::core::model::tool_call::CallTool;
 
-/// Where an ask goes.
+/// The receiver of an ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// Any one worker of the area's pool.
+    /// One worker of the pool that serves the area.
     AnyWorker(Area),
     /// The worker that runs this server.
     Owner(ServerId),
-    /// That one worker.
+    /// One worker by its id.
     Worker(WorkerId),
 }
 
-/// A question on the bus.
+/// A command with a reply.
 pub struct Ask {
     pub to: Target,
     /// The command's name.
     pub command: &'static str,
-    /// How long the sender waits. It travels as a length of time, never as a time of day.
+    /// The time that the sender still waits. The wire carries a length of time, never a time of day.
     pub time_left: Duration,
-    /// The newest position the sender has seen: the worker reads at least so far before it acts.
+    /// The newest position that the sender has seen. The worker reads the log to this position before it acts.
     pub seen: Position,
-    /// The W3C trace context of the request, already checked.
+    /// The W3C trace context of the request. The facade has checked it.
     pub traceparent: Option<Arc<str>>,
-    /// The fields of a tool call, whose body is its arguments and nothing else: headers on a wire,
-    /// moved as they are within a process. Every other command is its body, as JSON.
+    /// The fields of a tool call, whose body is the arguments alone. NATS carries the fields in a header.
+    /// Every other command is the JSON of the body.
     pub call: Option<CallTool>,
     pub body: Bytes,
 }
 
-/// What a worker said.
+/// The reply of a worker.
 #[derive(Debug, Clone)]
 pub struct Reply {
-    /// The newest position the worker has seen.
+    /// The newest position that the worker has seen.
     pub position: Position,
-    /// The answer, or a `Failure`, as JSON.
+    /// The JSON of the result, or of a `Failure`.
     pub outcome: Result<Bytes, Bytes>,
 }
 
-/// Why no answer came.
+/// The reason why an ask has no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BusError {
-    /// Nobody serves that place; nothing was begun.
-    #[error("nobody is there to take it")]
+    /// No process serves the target. Nothing has started.
+    #[error("no worker serves the target")]
     NoResponders,
-    /// Everybody there has as much work as is allowed; nothing was begun.
-    #[error("everybody there is busy")]
+    /// All workers of the target are without a free permit. Nothing has started.
+    #[error("all workers are busy")]
     Busy,
-    /// Time is up. The work was cancelled, but may have been done.
-    #[error("time is up")]
+    /// The time of the sender is over. The worker cancels the work, which may have run.
+    #[error("no reply came in time")]
     TimedOut,
-    /// The worker that had begun it fell silent: whether it was done is unknown.
-    #[error("the worker fell silent")]
+    /// The worker that started the work sends no sign of life. The outcome is unknown.
+    #[error("the worker sends no sign of life")]
     WorkerLost,
-    /// The bus itself is away or full; nothing was begun.
-    #[error("the bus is away")]
+    /// The bus cannot be reached, or it is full. Nothing has started.
+    #[error("the bus is unavailable")]
     Unavailable,
 }
 
-/// Takes asks: `Err(Busy)` where no permit is free. Dropping the future cancels an ask.
+/// Executes asks. Dropping the future cancels the ask.
 #[async_trait]
 pub trait AskHandler: Send + Sync {
     async fn handle(&self, ask: Ask) -> Result<Reply, Busy>;
 }
 
-/// All permits are taken; nothing was begun.
+/// No permit is free. Nothing has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;
 
-/// Ends the serving of a place when dropped; asks under way go on.
+/// Serves a target until it is dropped. Running asks continue.
 pub struct SubscriptionGuard(pub Box<dyn FnOnce() + Send + Sync>);
 
 impl Drop for SubscriptionGuard {
@@ -87,74 +86,78 @@ impl Drop for SubscriptionGuard {
     }
 }
 
-/// A job on its way in, as its sender wrote it: whoever takes it reads it.
+/// A job as its producer wrote it. The worker that receives the message parses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobMessage {
-    /// The same id again, while the first is not settled, is the same job.
+    /// The name of the job. A message with the id of an unacknowledged job is the same job.
     pub id: String,
     /// The command's name.
     pub command: String,
-    /// Of a tool call its fields, as JSON; its body is the arguments and nothing else.
+    /// The JSON of the fields of a tool call, whose body is the arguments alone.
     pub call: Option<String>,
-    /// Where the outcome is to be told, in the bus's own terms.
+    /// The address for the outcome, in the terms of the bus.
     pub reply: Option<String>,
     pub body: Bytes,
 }
 
-/// A job in a worker's hands. Dropped unsettled, it comes back to somebody.
+/// A job message that a worker holds. Without an acknowledgement the bus delivers it again.
 pub struct JobDelivery {
     pub job: JobMessage,
-    /// How often it was handed out, this time included.
+    /// The number of this delivery. The first delivery is 1.
     pub attempt: u32,
     pub settle: Box<dyn JobAck>,
 }
 
-/// What becomes of a delivery. Silence means "again".
+/// Acknowledges a delivery.
 #[async_trait]
 pub trait JobAck: Send + Sync {
-    /// It does not come back. A sender that named a place for it is told the outcome, where there is one yet;
-    /// else whoever has taken the job tells it later ([`Bus::tell`]).
+    /// Removes the message from the bus and publishes the outcome, if there is one and the producer named an
+    /// address. Without an outcome, a worker publishes it later with [`Bus::publish_outcome`].
     async fn ack(self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>);
-    /// It comes back after that time.
+    /// Asks the bus to deliver the message again after this time.
     async fn nak_after(self: Box<Self>, after: Duration);
 }
 
-/// The workers' side of the job lane.
+/// Receives the jobs of producers.
 #[async_trait]
 pub trait JobConsumer: Send + Sync {
-    /// The next job; waits until there is one. `None`: the bus has ended.
+    /// Waits for the next job. Returns `None` after the bus has ended.
     async fn next(&mut self) -> Option<JobDelivery>;
 }
 
-/// News for everybody. A lost hint is a short delay, never a lost update.
+/// News for all processes. A lost hint delays a reader and loses no data.
 #[derive(Debug, Clone)]
 pub enum Hint {
     /// The log has grown to this position.
     LogMoved(Position),
-    /// A worker tells what it runs: JSON of `WorkerStatus`.
+    /// The JSON of the `WorkerStatus` of one worker.
     Status(Bytes),
 }
 
-/// How processes, or the parts of one, talk.
+/// Carries asks, jobs and hints.
 #[async_trait]
 pub trait Bus: Send + Sync {
-    /// Sends an ask to one taker and waits for its answer, `time_left` at most. Dropping the future
+    /// Sends an ask to one worker and waits for the reply, at most for `time_left`. Dropping the future
     /// cancels the ask.
     async fn request(&self, ask: Ask) -> Result<Reply, BusError>;
-    /// Waits until others can reach what is served so far, a second at most.
+    /// Waits until other processes can reach all subscriptions so far, at most one second.
     async fn flush(&self) {}
-    /// Serves a place until the returned guard is dropped.
-    fn subscribe(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard;
-    /// Puts a job on its lane.
+    /// Serves a target until the returned guard is dropped.
+    fn subscribe(&self, target: Target, handler: Arc<dyn AskHandler>) -> SubscriptionGuard;
+    /// Publishes a job.
     async fn publish_job(&self, job: JobMessage) -> Result<(), BusError>;
-    /// Joins the takers of jobs.
+    /// Joins the consumers of jobs.
     fn consume_jobs(&self) -> Box<dyn JobConsumer>;
-    /// Tells the outcome of a job where its sender wanted it told. Nobody may be there any more.
+    /// Publishes the outcome of a job to the address that its producer named.
     async fn publish_outcome(&self, reply: &str, outcome: Result<Bytes, Bytes>);
-    /// Shows producers that a message was set aside, and why. Nothing depends on it.
+    /// Publishes the note about a dead letter. A lost note loses no data.
     async fn publish_dead_letter(&self, letter: String, note: Bytes);
     fn publish(&self, hint: Hint);
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
-    /// Jobs that wait, for the metrics; 0 where nobody can tell.
+    /// Returns the number of jobs on the bus for the metrics, or 0 if the bus cannot count them.
     async fn pending_jobs(&self) -> usize;
+    /// Returns the number of received asks whose command did not belong to their subject.
+    fn refused_asks(&self) -> u64 {
+        0
+    }
 }

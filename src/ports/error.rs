@@ -1,6 +1,6 @@
-//!
+//! The error of a store.
 
-/// A store that cannot be reached or does not obey. Nobody knows a better remedy than asking again.
+/// The store cannot be reached, or it refuses an operation. The caller retries.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the store failed: {0}")]
 pub struct StoreError(pub String);

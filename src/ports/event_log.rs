@@ -1,4 +1,4 @@
-//!
+//! The event log: the ordered list of all entries.
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -8,10 +8,10 @@ use super::vault::VaultValue;
 use crate::core::event::Entry;
 use crate::core::ids::{CommandId, Position};
 
-/// Why an append did not happen.
+/// The reason why an append failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    /// Somebody else was first at this position: read on and decide again.
+    /// Another process has appended at this position. The appender reads on and decides again.
     #[error("the position is taken")]
     Taken,
     /// The log already holds a commit of this command.
@@ -21,39 +21,39 @@ pub enum AppendError {
     Store(#[from] StoreError),
 }
 
-/// The log: a gapless total order of appends. What is acknowledged survives a kill -9 and a power cut.
+/// A total order of entries without gaps. An acknowledged entry survives `kill -9` and a power cut.
 #[async_trait]
 pub trait EventLog: Send + Sync {
-    /// Appends at `entry.position`, which must be the head's next: the position is the only lock. `values`, which
-    /// its events name, are in the Vault before it can be read; where it is refused, they may be there too.
+    /// Appends an entry at `entry.position`, which must follow the head. The position is the only lock. The Vault
+    /// holds `values`, which the events name, before a reader sees the entry, and it may hold them after a failure.
     async fn append(&self, entry: &Entry, values: &[VaultValue]) -> Result<(), AppendError>;
-    /// Puts such values into the Vault before the append's turn has come, and gives back what is to go with the
-    /// append itself: all of them, where the store does both at once.
+    /// Stores values before the append, and returns the values that go with the append itself. A store that
+    /// writes both in one transaction returns all of them.
     async fn prepare_values(&self, values: Vec<VaultValue>) -> Result<Vec<VaultValue>, StoreError> {
         Ok(values)
     }
-    /// The newest position, 0 of an empty log.
+    /// Returns the newest position, or 0 for an empty log.
     async fn head(&self) -> Result<Position, StoreError>;
     /// Returns the entries after `after`, in order and without gaps, up to both limits. The result
     /// is empty only if the log ends at `after`.
     async fn read(&self, after: Position, limit: ReadLimit) -> Result<Vec<Entry>, StoreError>;
-    /// Where a command was committed.
+    /// Returns the position of the commit of a command.
     async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError>;
-    /// The newest finished snapshot of that fold version.
+    /// Returns the newest finished snapshot of a fold version.
     async fn newest_snapshot(&self, fold: u32) -> Result<Option<SnapshotHead>, StoreError>;
-    /// One of its pieces; `None` where it has been replaced.
+    /// Returns one piece of a snapshot, or `None` if another snapshot has replaced it.
     async fn snapshot_piece(
         &self,
         snapshot: &SnapshotHead,
         n: u32,
     ) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Puts the next piece of a snapshot that is being made: it has `snapshot.pieces` already.
+    /// Stores the next piece of a snapshot, which has `snapshot.pieces` pieces so far.
     async fn put_snapshot_piece(
         &self,
         snapshot: &SnapshotHead,
         piece: Vec<u8>,
     ) -> Result<(), StoreError>;
-    /// Makes it the newest where none is as new, and drops all pieces that are in vain then.
+    /// Makes the snapshot the newest, unless a newer one exists, and removes all pieces that nothing needs.
     async fn finish_snapshot(&self, snapshot: &SnapshotHead) -> Result<(), StoreError>;
 }
 
@@ -76,10 +76,10 @@ impl ReadLimit {
     }
 }
 
-/// A catalogue in the store; its bytes lie in pieces.
+/// A stored catalog. Its bytes are in pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotHead {
-    /// Two that are made of the same position are two.
+    /// Tells two snapshots of one position apart.
     pub id: Uuid,
     pub fold: u32,
     pub at: Position,

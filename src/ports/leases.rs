@@ -1,4 +1,4 @@
-//!
+//! Leases: rights that one worker holds for a limited time.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use async_trait::async_trait;
 use super::error::StoreError;
 use crate::core::ids::{LeaseId, WorkerId};
 
-/// Who runs or does what, for a limited time by the store's clock.
+/// Grants leases by the clock of the store.
 #[async_trait]
 pub trait Leases: Send + Sync {
-    /// Takes a free or expired lease, or one that is the holder's own. The fencing token grows with
-    /// every change of hands. `None`: somebody else holds it.
+    /// Acquires a lease that is free, that has expired or that the worker holds already, and returns the
+    /// fencing token, which grows when the holder changes. Returns `None` if another worker holds the lease.
     async fn acquire(
         &self,
-        what: LeaseId,
+        lease: LeaseId,
         holder: WorkerId,
         ttl: Duration,
     ) -> Result<Option<u64>, StoreError>;
-    /// Renews all leases of a holder that have not expired and says which they are.
+    /// Renews all unexpired leases of a worker and returns their ids.
     async fn renew(&self, holder: WorkerId, ttl: Duration) -> Result<Vec<LeaseId>, StoreError>;
-    /// Gives a lease back; a no-op for one that is not the holder's.
-    async fn release(&self, what: LeaseId, holder: WorkerId) -> Result<(), StoreError>;
+    /// Releases a lease. Does nothing if the worker does not hold it.
+    async fn release(&self, lease: LeaseId, holder: WorkerId) -> Result<(), StoreError>;
 }

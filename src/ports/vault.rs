@@ -1,4 +1,4 @@
-//!
+//! The Vault: sealed values under ids.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use bytes::Bytes;
 use super::error::StoreError;
 use crate::core::ids::ValueId;
 
-/// Sealed bytes: safe to store and to send to a Vault, useless without the key.
+/// Encrypted bytes. Without the key they show nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(pub Bytes);
 
 impl Sealed {
-    /// The first bytes are the wrapping: which of the deployment's keys they lie under, and the value's own
-    /// key wrapped by it.
+    /// The length of the wrapping in bytes. The wrapping names the deployment key and holds the key of the
+    /// value, encrypted with the deployment key.
     pub const WRAPPING: usize = 69;
 
-    /// The wrapping, and the rest; of bytes that are too few to have one, all of them.
+    /// Returns the wrapping and the rest. Bytes that are too short for a wrapping are all wrapping.
     pub fn split(&self) -> (Bytes, Bytes) {
         let at = self.0.len().min(Self::WRAPPING);
         (self.0.slice(..at), self.0.slice(at..))
     }
 
-    /// The same value in another wrapping.
+    /// Returns the value with another wrapping.
     pub fn wrapped(wrapping: &[u8], rest: &[u8]) -> Self {
         Self([wrapping, rest].concat().into())
     }
@@ -36,7 +36,7 @@ pub struct VaultValue {
     pub sealed: Sealed,
 }
 
-/// Another wrapping for a value, in the place of the one it was made from.
+/// A new wrapping for a value, which replaces the wrapping `from`.
 #[derive(Clone)]
 pub struct WrappingChange {
     pub id: ValueId,
@@ -44,38 +44,37 @@ pub struct WrappingChange {
     pub to: Bytes,
 }
 
-/// The salt and the check value of a deployment's key, stored once.
+/// The salt and the check value of the deployment key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {
     pub salt: [u8; 16],
     pub check: Vec<u8>,
 }
 
-/// Sealed values under ids. A value is put once and never changed, so whoever has it has it right. Only its
-/// wrapping may be another one later: who keeps sealed bytes has to keep the key they lie under too.
+/// Stores sealed values. A value never changes under its id, but a key rotation replaces its wrapping.
 #[async_trait]
 pub trait Vault: Send + Sync {
     async fn put(&self, id: ValueId, sealed: Sealed) -> Result<(), StoreError>;
-    /// The values in the order of their ids; `None` for one that is not there.
+    /// Returns the values in the order of `ids`, with `None` for a missing value.
     async fn get(&self, ids: &[ValueId]) -> Result<Vec<Option<Sealed>>, StoreError>;
-    /// Removes values; one that is not there is no error.
+    /// Removes values. A missing value is no error.
     async fn remove(&self, ids: &[ValueId]) -> Result<(), StoreError>;
-    /// The ids of values put longer ago than `age`, by the store's clock.
+    /// Returns the ids of the values that are older than `age` by the clock of the store.
     async fn older_than(&self, age: Duration) -> Result<Vec<ValueId>, StoreError>;
-    /// The wrappings of up to `limit` values after an id, in the order of their ids.
+    /// Returns the wrappings of up to `limit` values after an id, in the order of the ids.
     async fn wrappings(
         &self,
         after: Option<ValueId>,
         limit: usize,
     ) -> Result<Vec<(ValueId, Bytes)>, StoreError>;
-    /// Gives values another wrapping, each where it still has the one that was read, and says how many were
-    /// given one. `from` and `to` are equally long.
+    /// Replaces the wrappings that have not changed since they were read, and returns their number. `from` and
+    /// `to` have the same length.
     async fn rewrap(&self, changes: Vec<WrappingChange>) -> Result<usize, StoreError>;
-    /// The stored key record; `proposed` becomes it where there is none.
+    /// Returns the stored key record. Stores `proposed` if there is none.
     async fn key_record(
         &self,
         proposed: Option<KeyRecord>,
     ) -> Result<Option<KeyRecord>, StoreError>;
-    /// Puts another check value in the place of this record's. False: it is not the stored one.
+    /// Replaces the check value of a record. Returns `false` if the record is not the stored one.
     async fn renew_key_record(&self, from: &KeyRecord, check: Vec<u8>) -> Result<bool, StoreError>;
 }

@@ -56,6 +56,7 @@ pub struct Metrics {
     pub jobs_waiting: Gauge<u64, AtomicU64>,
     pub jobs_running: Gauge<u64, AtomicU64>,
     pub jobs_on_bus: Gauge<u64, AtomicU64>,
+    pub asks_refused: Counter,
     pub event_listeners: Gauge,
     pub event_stream_reads: Counter,
 }
@@ -113,6 +114,7 @@ impl Metrics {
             jobs_waiting: Gauge::default(),
             jobs_running: Gauge::default(),
             jobs_on_bus: Gauge::default(),
+            asks_refused: Counter::default(),
             event_listeners: Gauge::default(),
             event_stream_reads: Counter::default(),
         };
@@ -161,6 +163,11 @@ impl Metrics {
             "jobs_running",
             "Jobs that workers execute",
             metrics.jobs_running.clone(),
+        );
+        registry.register(
+            "asks_refused",
+            "Asks whose command did not belong to their NATS subject",
+            metrics.asks_refused.clone(),
         );
         registry.register(
             "event_listeners",

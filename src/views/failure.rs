@@ -1,4 +1,4 @@
-//!
+//! The JSON body of failures, and the HTTP status of each code.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -6,36 +6,36 @@ use utoipa::ToSchema;
 
 use crate::core::failure::{Code, Failure};
 
-/// The body of every failure.
+/// The body of every failed request.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(example = json!({"success": false, "error": "Server everything not found", "code": "server_not_found"}))]
 pub struct ErrorBody<'a> {
     #[schema(default = false)]
     success: bool,
-    /// One sentence that says what is wrong and what would be right.
+    /// One sentence that names the problem and the remedy.
     error: &'a str,
     code: Code,
     /// The last lines that the MCP server printed.
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<&'a str>,
-    /// True where the MCP server may have done the work although no answer came.
+    /// True if the MCP server may have done the work although no answer came.
     #[serde(skip_serializing_if = "Option::is_none")]
     may_have_run: Option<bool>,
     /// The JSON-RPC error of the MCP server: `{code, message, data?}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     mcp_error: Option<&'a RawValue>,
-    /// True where a person has to give access, or to give it again.
+    /// True if a person must authorize the access, or authorize it again.
     #[serde(skip_serializing_if = "Option::is_none")]
     reauth_required: Option<bool>,
-    /// Where that person does so, in a browser.
+    /// The URL at which a person authorizes the access in a browser.
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_url: Option<&'a str>,
 }
 
 impl<'a> ErrorBody<'a> {
-    pub fn of(failure: &'a Failure) -> Self {
+    pub fn from_failure(failure: &'a Failure) -> Self {
         let Failure {
             code,
             message,
@@ -59,13 +59,14 @@ impl<'a> ErrorBody<'a> {
         }
     }
 
+    /// Returns the body as JSON.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
 impl Code {
-    /// The status of HTTP that goes with it.
+    /// Returns the HTTP status of this code.
     pub fn status(self) -> u16 {
         match self {
             Self::InvalidRequest => 400,

@@ -1,5 +1,6 @@
-//! What a request is answered with in the end: a status, and a body that is JSON already. Jobs keep it, so that
-//! asking later gives what asking at once would have given.
+//! The answer of a job: the status and body that the synchronous request would have had.
+//!
+//! A worker seals its JSON in the Vault: `{status, retryAfter?, body}`. These field names never change.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -7,21 +8,33 @@ use serde_json::value::RawValue;
 
 use super::failure::ErrorBody;
 use crate::core::failure::Failure;
+use crate::core::model::job::{JobState, StoredJobAnswer, failure_without_answer};
 
-/// A whole answer.
+/// The answer of a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobAnswer {
-    /// Of HTTP (RFC 9110, section 15).
+    /// The HTTP status (RFC 9110, section 15).
     pub status: u16,
-    /// Seconds after which asking again makes sense.
+    /// The time after which a retry makes sense, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
     pub body: Box<RawValue>,
 }
 
 impl JobAnswer {
-    /// `body` must be JSON.
+    /// Parses the stored form of an answer.
+    ///
+    /// # Errors
+    /// Fails if the JSON has another form.
+    pub fn parse(stored: &StoredJobAnswer) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(stored.get())
+    }
+
+    /// Returns the answer of a successful job.
+    ///
+    /// # Errors
+    /// Fails if `body` is no JSON.
     pub fn done(body: Bytes) -> Result<Self, serde_json::Error> {
         let body = RawValue::from_string(String::from_utf8_lossy(&body).into_owned())?;
         Ok(Self {
@@ -31,23 +44,76 @@ impl JobAnswer {
         })
     }
 
-    /// What it says, where it is a failure.
-    pub fn error(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Said {
-            error: String,
-        }
-        (self.status != 200).then(|| {
-            serde_json::from_str::<Said>(self.body.get()).map_or(String::new(), |said| said.error)
-        })
-    }
-
+    /// Returns the answer of a failed job.
     pub fn failed(failure: &Failure) -> Self {
-        let body = serde_json::value::to_raw_value(&ErrorBody::of(failure)).unwrap_or_default();
+        let body =
+            serde_json::value::to_raw_value(&ErrorBody::from_failure(failure)).unwrap_or_default();
         Self {
             status: failure.code.status(),
             retry_after: failure.retry_after,
             body,
         }
+    }
+
+    /// Returns the answer of a job that has ended without a stored answer.
+    pub fn missing(state: JobState) -> Self {
+        Self::failed(&failure_without_answer(state))
+    }
+
+    /// Returns the error sentence, if the job failed.
+    pub fn error(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct ErrorField {
+            error: String,
+        }
+        if self.status == 200 {
+            return None;
+        }
+        let parsed = serde_json::from_str::<ErrorField>(self.body.get());
+        Some(parsed.map_or(String::new(), |body| body.error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::failure::Code;
+
+    #[test]
+    fn the_stored_form_has_status_retry_time_and_body() {
+        let done = JobAnswer::done(Bytes::from_static(br#"{"success":true}"#)).expect("JSON");
+        assert_eq!(
+            serde_json::to_string(&done).expect("JSON"),
+            r#"{"status":200,"body":{"success":true}}"#
+        );
+        let failed = JobAnswer::failed(&Failure::unavailable("The store is away"));
+        assert_eq!(
+            serde_json::to_string(&failed).expect("JSON"),
+            r#"{"status":503,"retryAfter":1,"body":{"success":false,"error":"The store is away","code":"unavailable"}}"#
+        );
+    }
+
+    #[test]
+    fn a_stored_answer_is_parsed_again() {
+        let failed = JobAnswer::failed(&Failure::new(Code::Timeout, "Too slow"));
+        let stored = serde_json::value::to_raw_value(&failed).expect("JSON");
+        let parsed = JobAnswer::parse(&stored).expect("an answer");
+        assert_eq!(
+            (parsed.status, parsed.error().as_deref()),
+            (504, Some("Too slow"))
+        );
+    }
+
+    #[test]
+    fn a_job_without_an_answer_may_have_run() {
+        let answer = JobAnswer::missing(JobState::Unknown);
+        assert_eq!(answer.status, 502);
+        assert!(answer.body.get().contains(r#""mayHaveRun":true"#));
+        assert_eq!(JobAnswer::missing(JobState::Cancelled).status, 409);
+    }
+
+    #[test]
+    fn a_body_that_is_no_json_is_refused() {
+        assert!(JobAnswer::done(Bytes::from_static(b"{")).is_err());
     }
 }

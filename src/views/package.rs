@@ -1,35 +1,35 @@
-//!
+//! The JSON of a package.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::server::time;
 use crate::core::catalog::server::Server;
-use crate::core::model::package::{PackageDirs, PackageIndex, Source};
+use crate::core::model::package::{PackageDirs, Source};
 use crate::core::names::{PackageName, ServerName};
 
-/// A package: what is installed, for which server, and whether there is something newer.
+/// A package: the installed version, its server, and the newest version.
 #[derive(Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PackageView {
     #[schema(value_type = String)]
     name: PackageName,
-    /// The version that is really installed.
+    /// The installed version.
     version: String,
-    /// The newest version, as last looked for.
+    /// The newest version that the last check has found.
     #[serde(skip_serializing_if = "Option::is_none")]
     latest_version: Option<String>,
     update_available: bool,
-    /// The link to the files of the current version, on a worker with the same PACKAGES_DIR as here.
+    /// The path of the link to the files of the current version, on a worker with the same PACKAGES_DIR as this process.
     #[serde(skip_serializing_if = "Option::is_none")]
     install_path: Option<String>,
     #[schema(value_type = String, example = "installed")]
     status: &'static str,
-    /// When, in RFC 3339.
+    /// The time of the installation (RFC 3339).
     installed: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_upgraded: Option<String>,
-    /// The name of its server.
+    /// The name of the server.
     #[schema(value_type = String)]
     mcp_server_id: ServerName,
     enabled: bool,
@@ -41,18 +41,18 @@ pub struct PackageView {
     python_args: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pip_dependencies: Option<Vec<String>>,
-    /// `***` stands for user info.
+    /// `***` replaces the user info.
     #[serde(skip_serializing_if = "Option::is_none")]
     pip_index_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pip_extra_index_url: Option<String>,
-    /// The same as installPath, of a Python package.
+    /// The same path as `installPath`, for a Python package.
     #[serde(skip_serializing_if = "Option::is_none")]
     venv_path: Option<String>,
 }
 
 impl PackageView {
-    /// `None`: the server has no package.
+    /// Returns `None` if the server has no package.
     pub fn new(server: &Server, folders: &PackageDirs) -> Option<Self> {
         let installed = server.package.as_ref()?;
         let package = &installed.package;
@@ -81,13 +81,11 @@ impl PackageView {
             venv_path: None,
         };
         if let Source::Python(python) = package.source.clone() {
-            let shown = |index: PackageIndex| index.url;
-            (view.python_module, view.python_args) = (python.module, Some(python.args));
+            view.python_module = python.module;
+            view.python_args = Some(python.args);
             view.pip_dependencies = Some(python.dependencies);
-            (view.pip_index_url, view.pip_extra_index_url) = (
-                python.index_url.map(shown),
-                python.extra_index_url.map(shown),
-            );
+            view.pip_index_url = python.index_url.map(|index| index.url);
+            view.pip_extra_index_url = python.extra_index_url.map(|index| index.url);
             view.venv_path.clone_from(&view.install_path);
         }
         Some(view)

@@ -1,4 +1,4 @@
-//! How servers and packages are shown in answers, whoever gives them: a facade, or a worker that has done a job.
+//! The JSON of a server: its configuration and its current status.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,12 +8,14 @@ use utoipa::ToSchema;
 
 use crate::core::catalog::server::Server;
 use crate::core::model::package::PackageDirs;
-use crate::core::model::remote::{HIDDEN, HeaderValue, ReconnectionOptions, Remote};
+use crate::core::model::remote::{
+    HIDDEN, HeaderValue, ReconnectionOptions, Remote, is_credential_header,
+};
 use crate::core::model::server::{ConnectionStatus, LogLine, Replicas, ServerStatus, Transport};
 use crate::core::model::tool::{Tool, Tools};
 use crate::core::names::{SecretName, ServerName};
 
-/// A server: its configuration and how it looks right now.
+/// A server: its configuration and its current status.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerView {
@@ -27,47 +29,47 @@ pub struct ServerView {
     args: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     env: Option<BTreeMap<String, String>>,
-    /// The MCP endpoint of a streamable_http server; `***` stands for user info.
+    /// The MCP endpoint of a streamable_http server. `***` replaces the user info.
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
-    /// Sent with every request; `***` stands for what is sealed.
+    /// The headers of every request. `***` replaces sealed values.
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<BTreeMap<String, String>>,
-    /// The session that is resumed after a restart, while some worker holds it.
+    /// The session id, while a worker holds the session. A restarted server resumes the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reconnection_options: Option<ReconnectionOptions>,
-    /// When not empty, only the secrets with these names are injected.
+    /// The names of the secrets that the server gets. An empty list means all secrets of the user.
     #[schema(value_type = Vec<String>)]
     secret_names: Vec<SecretName>,
-    /// Milliseconds.
+    /// The time limit for the start, in milliseconds.
     startup_timeout: u64,
-    /// Milliseconds.
+    /// The time limit for a tool call, in milliseconds.
     tool_timeout: u64,
     reset_timeout_on_progress: bool,
-    /// Of a stdio server.
+    /// Only a stdio server has this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     replicas: Option<Replicas>,
     enabled: bool,
-    /// Absent where the past is shown.
+    /// It is absent in a view of the past.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<ConnectionStatus>,
-    /// Why it is not connected.
+    /// The reason why the server is not connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    /// The last lines of its standard error when that happened.
+    /// The last lines that the server printed before that.
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<String>,
-    /// The tools as the server describes them.
+    /// The tools in the spelling of the server.
     #[schema(value_type = Vec<Object>)]
     tools_list: Arc<Vec<Tool>>,
-    /// Absent where the past is shown.
+    /// It is absent in a view of the past.
     #[serde(skip_serializing_if = "Option::is_none")]
     logs: Option<Vec<LogLine>>,
 }
 
-/// What the workers that run a server tell of it.
+/// The details that only the workers of a server know.
 #[derive(Default)]
 pub struct LiveDetails {
     pub logs: Vec<LogLine>,
@@ -77,18 +79,18 @@ pub struct LiveDetails {
 }
 
 impl ServerView {
-    /// `folders` is where packages lie.
+    /// Returns the view of a server with its current status. `folders` are the package folders of this process.
     pub fn new(
         server: &Server,
         live: ServerStatus,
-        told: LiveDetails,
+        details: LiveDetails,
         folders: &PackageDirs,
     ) -> Self {
         let mut view = Self::from_catalog(server, folders);
         view.set_status(live);
-        view.logs = Some(told.logs);
+        view.logs = Some(details.logs);
         if server.remote().is_some() {
-            view.session_id = told.session_id;
+            view.session_id = details.session_id;
         }
         if let Some(tools) = told.tools {
             view.tools_list = tools.tools;
@@ -96,7 +98,7 @@ impl ServerView {
         view
     }
 
-    /// What the log knows of it.
+    /// Returns the view of a server without its current status.
     pub fn from_catalog(server: &Server, folders: &PackageDirs) -> Self {
         let config = &server.config;
         let mut view = Self {
@@ -124,13 +126,18 @@ impl ServerView {
         let transport = match &server.package {
             Some(installed) => {
                 let link = folders.link(&installed.package.source, &server.name);
-                config.transport.clone().placed(&link.to_string_lossy())
+                config
+                    .transport
+                    .clone()
+                    .with_folder(&link.to_string_lossy())
             }
             None => config.transport.clone(),
         };
         match transport {
             Transport::Stdio { command, args, env } => {
-                (view.command, view.args, view.env) = (Some(command), Some(args), Some(env));
+                view.command = Some(command);
+                view.args = Some(args);
+                view.env = Some(env);
                 view.replicas = Some(config.replicas);
             }
             Transport::StreamableHttp(Remote {
@@ -139,28 +146,58 @@ impl ServerView {
                 reconnection_options,
                 ..
             }) => {
-                let shown = |value| match value {
-                    HeaderValue::Plain(value) => value,
-                    HeaderValue::Sealed { .. } => HIDDEN.to_owned(),
-                };
-                view.headers = Some(
-                    headers
-                        .into_iter()
-                        .map(|(name, value)| (name, shown(value)))
-                        .collect(),
-                );
-                (view.url, view.reconnection_options) = (Some(url), Some(reconnection_options));
+                view.headers = Some(shown_headers(headers));
+                view.url = Some(url);
+                view.reconnection_options = Some(reconnection_options);
             }
         }
         view
     }
 
-    /// How it looks to whoever has just changed it.
+    /// Sets the current status.
     pub fn set_status(&mut self, live: ServerStatus) {
-        (self.status, self.error, self.details) = (Some(live.status), live.error, live.details);
+        self.status = Some(live.status);
+        self.error = live.error;
+        self.details = live.details;
     }
 }
 
 pub fn time(ms: u64) -> String {
     crate::time::rfc3339::format_ms(ms)
+}
+
+/// Returns the headers that a response may show. Earlier versions stored some credentials in plain text; they are
+/// hidden too.
+fn shown_headers(headers: BTreeMap<String, HeaderValue>) -> BTreeMap<String, String> {
+    headers
+        .into_iter()
+        .map(|(name, value)| match value {
+            HeaderValue::Plain(value) if !is_credential_header(&name) => (name, value),
+            HeaderValue::Plain(_) | HeaderValue::Sealed { .. } => (name, HIDDEN.to_owned()),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_hides_sealed_and_plain_credentials() {
+        let sealed = crate::core::ids::ValueId(uuid::Uuid::nil());
+        let headers = [
+            ("Authorization", HeaderValue::Sealed { sealed }),
+            ("X-Auth-Token", HeaderValue::Plain("s3cret".into())),
+            ("User-Agent", HeaderValue::Plain("agent".into())),
+        ];
+        let shown = shown_headers(
+            headers
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        );
+        assert_eq!(shown["Authorization"], "***");
+        assert_eq!(shown["X-Auth-Token"], "***");
+        assert_eq!(shown["User-Agent"], "agent");
+    }
 }

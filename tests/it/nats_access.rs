@@ -16,8 +16,9 @@ use crate::bus_contract::ask;
 use crate::harness::PATIENCE;
 use crate::services::nats::{JETSTREAM, Nats, Version};
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
-use mcp_api::core::command::Area;
-use mcp_api::core::ids::Position;
+use mcp_api::core::command::{Area, Command as _, NAMES};
+use mcp_api::core::ids::{Position, ServerId};
+use mcp_api::core::model::tool_call::CallTool;
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, Busy, Reply, Target};
 
 struct Echo;
@@ -197,4 +198,84 @@ async fn tls_is_spoken_and_checked() {
     let mut options = with("tls", "localhost", Some("ca.pem"));
     options.urls = vec![format!("tls://me:hunter2@localhost:{}", plain.port)];
     refused(options).await;
+}
+
+/// A producer with the rights of `schemas/README.md`, a program with the rights of a facade to owners, and the program.
+const USERS: &str = r#"
+    authorization { users: [
+        { user: "mcp", password: "all" },
+        { user: "producer", password: "some", permissions: {
+            publish: ["mcp.v1.job.>", "mcp.v1.ask.tools.call", "$JS.API.INFO"], subscribe: ["_INBOX.>"] } },
+        { user: "caller", password: "some", permissions: {
+            publish: ["mcp.v1.ask.owner.*"], subscribe: ["_INBOX.>"] } } ] }"#;
+
+async fn connect_as(nats: &Nats, user: &str) -> async_nats::Client {
+    let options = async_nats::ConnectOptions::with_user_and_password(user.into(), "some".into());
+    options.connect(nats.url()).await.expect("a connection")
+}
+
+/// Sends an ask that names a command in its header, and returns its status and its body.
+async fn ask_for(client: &async_nats::Client, subject: &str, command: &str) -> (String, Value) {
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Mcp-Command", command);
+    headers.insert("Mcp-Call", r#"{"user":"ana","server":"s","tool":"t"}"#);
+    let reply = client
+        .request_with_headers(subject.to_owned(), headers, "{}".into())
+        .await
+        .expect("a reply");
+    let headers = reply.headers.expect("headers");
+    let status = headers.get("Mcp-Status").expect("a status").to_string();
+    let body = serde_json::from_slice(&reply.payload).unwrap_or_default();
+    (status, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_carries_its_own_command_only() {
+    let nats = Nats::with_config(Version::Newest, |_| format!("{JETSTREAM}\n{USERS}"));
+    let all = nats.url().replace("//", "//mcp:all@");
+    let options = NatsOptions::new(vec![all]);
+    let bus = NatsBus::connect(options).await.expect("a bus");
+    let owner = Target::Owner(ServerId(uuid::Uuid::from_u128(7)));
+    let handler = Arc::new(Commands::default());
+    let _pool = bus.subscribe(Target::AnyWorker(Area::Tools), handler.clone());
+    let _owner = bus.subscribe(owner, handler.clone());
+    bus.flush().await;
+    let owner_subject = format!("mcp.v1.ask.owner.{}", uuid::Uuid::from_u128(7));
+    let mut refused = 0;
+    for (user, subject) in [
+        ("producer", "mcp.v1.ask.tools.call"),
+        ("caller", &*owner_subject),
+    ] {
+        let client = connect_as(&nats, user).await;
+        for command in NAMES {
+            let (status, body) = ask_for(&client, subject, command).await;
+            if *command == CallTool::NAME {
+                assert_eq!(status, "ok", "{body}");
+                continue;
+            }
+            refused += 1;
+            assert_eq!(
+                (&*status, &body["code"]),
+                ("failed", &json!("forbidden")),
+                "{user} {command}: {body}"
+            );
+        }
+    }
+    assert_eq!(bus.refused_asks(), refused);
+    assert_eq!(*handler.0.lock(), [CallTool::NAME; 2]);
+}
+
+/// Records the commands that arrive.
+#[derive(Default)]
+struct Commands(parking_lot::Mutex<Vec<&'static str>>);
+
+#[async_trait]
+impl AskHandler for Commands {
+    async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
+        self.0.lock().push(ask.command);
+        Ok(Reply {
+            position: Position(0),
+            outcome: Ok("{}".into()),
+        })
+    }
 }

@@ -205,6 +205,16 @@ async fn a_producers_job_is_one_job_however_often_it_is_sent() {
         (&json!("succeeded"), &said),
         "{job}"
     );
+    // A producer that uses the id of another job hides nothing: the job stays with its owner.
+    let id = job["id"].as_str().expect("an id").to_owned();
+    let ben = r#"{"user": "ben", "server": "fixture", "tool": "echo"}"#;
+    let mut copied = producer.put(&id, ben, r#"{"message": "hi"}"#).await;
+    assert_eq!(outcome(&mut copied).await.0, "ok");
+    let unchanged = app.get(&format!("/jobs/{id}?username=ana")).await.ok();
+    assert_eq!(unchanged["job"]["answer"], job["answer"]);
+    app.get(&format!("/jobs/{id}?username=ben"))
+        .await
+        .fails(404, "job_not_found");
     // Another body under its id is refused, and told so.
     let mut other = producer.put("order-7", call, "{}").await;
     assert_eq!(outcome(&mut other).await.1["code"], "conflict");
@@ -378,5 +388,5 @@ async fn what_nobody_can_read_is_set_aside_with_its_reason() {
     app.delete(&format!("/dead/{id}"))
         .await
         .fails(404, "job_not_found");
-    assert!(cli(&["list"]).1.contains("none"));
+    assert!(cli(&["list"]).1.contains("There are no dead letters."));
 }

@@ -1,4 +1,4 @@
-//! Servers that do what no server should: one clear error for each, and nobody else notices.
+//! Servers that misbehave: each gives one clear error, and no other server is affected.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, App};
 use crate::processes::is_alive;
 
-/// How long an answer may take that nobody holds up, on a busy machine.
+/// The longest time for a call that no other call delays, on a busy machine.
 const QUICK: Duration = Duration::from_secs(15);
 
-/// A server that will misbehave, and its neighbour.
+/// Starts a server that will misbehave, and a correct one.
 async fn two() -> App {
     let app = App::start();
     let (rogue, good) = tokio::join!(app.register_fixture("rogue"), app.register_fixture("good"));
@@ -33,7 +33,7 @@ async fn quick(app: &App, user: &str, server: &str) {
     );
 }
 
-/// Calls the rogue with little time, and its neighbour and the rogue itself meanwhile.
+/// Calls the rogue while other users call the correct server, and the rogue itself with `same_server`.
 async fn among_others(app: &App, tool: &str, args: Value, same_server: bool) -> Answer {
     let body =
         json!({ "serverName": "rogue", "methodName": tool, "args": args, "timeoutMs": 20_000 });
@@ -49,7 +49,7 @@ async fn among_others(app: &App, tool: &str, args: Value, same_server: bool) -> 
 }
 
 #[tokio::test]
-async fn rubbish_between_messages_is_noted_and_passed_over() {
+async fn text_between_messages_is_logged() {
     let app = two().await;
     let answer = among_others(&app, "rubbish", json!({}), true).await.ok();
     assert_eq!(answer["data"]["content"], "after rubbish");
@@ -65,7 +65,7 @@ async fn rubbish_between_messages_is_noted_and_passed_over() {
 }
 
 #[tokio::test]
-async fn an_answer_to_another_question_is_nobodys() {
+async fn a_reply_to_another_request_is_dropped() {
     let app = two().await;
     let answer = among_others(&app, "wrong_id", json!({}), true).await.ok();
     assert_eq!(answer["data"]["content"], "mine");
@@ -75,11 +75,11 @@ async fn an_answer_to_another_question_is_nobodys() {
 }
 
 #[tokio::test]
-async fn a_line_without_end_is_too_large_and_not_the_end() {
+async fn a_line_above_the_limit_fails_one_call() {
     let app = two().await;
     let pid = app.pid_of("rogue").await;
     for dense in [false, true] {
-        // The pipe carries one line at a time, so others on this server wait while it is read.
+        // The pipe carries one line at a time, so other calls of this server wait for the long line.
         let refused = among_others(&app, "long_line", json!({ "dense": dense }), false).await;
         assert!(
             refused
@@ -93,7 +93,7 @@ async fn a_line_without_end_is_too_large_and_not_the_end() {
 }
 
 #[tokio::test]
-async fn one_who_never_answers_holds_up_nobody() {
+async fn a_call_without_a_reply_delays_no_other_call() {
     let app = two().await;
     let body =
         json!({ "serverName": "rogue", "methodName": "never", "args": {}, "timeoutMs": 2000 });
@@ -108,7 +108,7 @@ async fn one_who_never_answers_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn dying_in_a_call_is_told_with_the_last_words() {
+async fn a_crash_during_a_call_is_reported_with_the_last_lines() {
     let app = two().await;
     for (args, reason) in [
         (json!({ "code": 3 }), "code 3"),
@@ -120,10 +120,10 @@ async fn dying_in_a_call_is_told_with_the_last_words() {
             (&json!(true), &json!("about to crash"))
         );
         refused.fails(502, "upstream_error");
-        // Its pipe ends a moment before it does: only then there is a reason.
-        let told = |server: &Value| server["logs"].to_string().contains(reason);
+        // The pipe ends a moment before the process, and the reason follows.
+        let is_reported = |server: &Value| server["logs"].to_string().contains(reason);
         app.until("/mcp/servers/rogue", |body| {
-            body["server"]["status"] == "connected" && told(&body["server"])
+            body["server"]["status"] == "connected" && is_reported(&body["server"])
         })
         .await;
         quick(&app, "ben", "rogue").await;
@@ -131,7 +131,7 @@ async fn dying_in_a_call_is_told_with_the_last_words() {
 }
 
 #[tokio::test]
-async fn closing_its_output_is_an_end() {
+async fn a_server_that_closes_its_output_is_restarted() {
     let app = two().await;
     let pid = app.pid_of("rogue").await;
     let refused = among_others(&app, "close_output", json!({}), false).await;
@@ -144,7 +144,7 @@ async fn closing_its_output_is_an_end() {
 }
 
 #[tokio::test]
-async fn a_forgotten_child_ends_with_its_server() {
+async fn a_process_that_the_server_started_ends_with_it() {
     let app = two().await;
     let forgotten: u32 = app
         .text("rogue", "fork", json!({}))
@@ -198,7 +198,7 @@ async fn a_server_that_stops_reading_times_out_and_can_be_restarted() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_too_much_is_answered_as_far_as_that_goes() {
+async fn a_server_that_sends_many_requests_delays_no_call() {
     let app = two().await;
     let answer = among_others(&app, "ask_roots", json!({ "times": 5000 }), true)
         .await
@@ -208,7 +208,7 @@ async fn a_server_that_asks_too_much_is_answered_as_far_as_that_goes() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_refused_changes_nothing() {
+async fn a_refused_tool_list_changes_nothing() {
     let app = two().await;
     let tools = app.get("/mcp/tools").await.ok();
     app.text("rogue", "refuse_list", json!({ "text": "not today" }))
@@ -222,16 +222,16 @@ async fn a_list_that_is_refused_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_told_at_once() {
+async fn an_unreadable_reply_fails_its_call_at_once() {
     let app = two().await;
     let began = Instant::now();
-    for line in [
+    for reply in [
         r#"{"jsonrpc":"2.0","id":"ID","result":{"content":[],"structuredContent":{"x":NaN}}}"#,
         "{\"jsonrpc\": \"2.0\", \"id\": \"ID\", \"result\": {\"content\": [{\"type\": \"text\", \"text\": \"\u{ff}\"}]}}",
         r#"{"result":{"content":[]},"id":"ID","id":"ID"}"#,
     ] {
         let answer = app
-            .call("ana", "rogue", "unreadable", json!({ "line": line }))
+            .call("ana", "rogue", "unreadable", json!({ "line": reply }))
             .await;
         assert_eq!(answer.body["mayHaveRun"], true);
         answer.fails(502, "upstream_error");
@@ -241,8 +241,8 @@ async fn an_answer_that_cannot_be_read_is_told_at_once() {
         "it was waited for: {:?}",
         began.elapsed()
     );
-    // What is printed of the question is no answer.
-    for line in [
+    // A line that repeats the request is no reply.
+    for printed in [
         r#"got {"id":"ID","result":1"#,
         r#"{"id":"ID","method":"tools/call","params":{"result":NaN}}"#,
     ] {
@@ -251,7 +251,7 @@ async fn an_answer_that_cannot_be_read_is_told_at_once() {
                 "ana",
                 "rogue",
                 "unreadable",
-                json!({ "line": line, "answer": true }),
+                json!({ "line": printed, "answer": true }),
             )
             .await
             .ok();
@@ -260,13 +260,13 @@ async fn an_answer_that_cannot_be_read_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn closing_its_input_is_an_end() {
+async fn a_server_that_closes_its_input_is_restarted() {
     let app = two().await;
     let pid = app.pid_of("rogue").await;
     app.call("ana", "rogue", "close_input", json!({}))
         .await
         .ok();
-    // The first is read and not answered, the second cannot be written any more.
+    // The server reads the first call without a reply, and the second call cannot be written.
     for _ in 0..2 {
         let echo =
             json!({ "serverName": "rogue", "methodName": "echo", "args": {}, "timeoutMs": 500 });
@@ -277,31 +277,31 @@ async fn closing_its_input_is_an_end() {
 }
 
 #[tokio::test]
-async fn questions_without_end_take_no_memory() {
+async fn endless_requests_of_a_server_use_no_memory() {
     let app = two().await;
     let before = memory(app.pid());
     let args = json!({ "times": 20_000, "size": 4000 });
     app.call("ana", "rogue", "ask_deaf", args).await.ok();
     let grown = memory(app.pid()).saturating_sub(before);
-    assert!(grown < 50 << 10, "80 MB of questions took {grown} kB");
+    assert!(grown < 50 << 10, "80 MB of requests used {grown} kB");
     quick(&app, "ben", "good").await;
 }
 
-/// Kilobytes of a process that are in memory.
+/// Returns the resident memory of a process in kilobytes.
 fn memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status
+    let size = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|text| text.strip_prefix("VmRSS:"))
         .expect("a figure");
-    line.trim()
+    size.trim()
         .trim_end_matches(" kB")
         .parse()
         .expect("a number")
 }
 
 #[tokio::test]
-async fn a_list_of_many_pages_has_a_limit_as_a_whole() {
+async fn all_pages_of_a_tool_list_have_one_limit() {
     let app = App::start_with(&[("RESULT_LIMIT", "64kb")]);
     app.register_fixture("rogue").await.ok();
     for n in 0..30 {

@@ -31,7 +31,7 @@ pub fn snapshot(catalog: &Catalog) -> Vec<u8> {
 pub fn restored(snapshot: &[u8]) -> Result<Catalog, serde_json::Error> {
     let mut catalog = Catalog::default();
     for text in snapshot.split(|byte| *byte == 0x1e) {
-        catalog.put_back(text)?;
+        catalog.restore_part(text)?;
     }
     Ok(catalog)
 }

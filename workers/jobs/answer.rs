@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use serde_json::value::to_raw_value;
+
 use crate::core::command::ReadJobAnswer;
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
-use crate::core::model::job;
+use crate::core::model::job::StoredJobAnswer;
 use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
@@ -19,8 +21,8 @@ use crate::workers::secrets::away as store_unavailable;
 pub async fn read_answer(
     context: Arc<Context>,
     command: ReadJobAnswer,
-) -> Result<JobAnswer, Failure> {
-    load_answer(&context, command.job).await
+) -> Result<StoredJobAnswer, Failure> {
+    open_answer(&context, command.job).await
 }
 
 /// Returns the answer of a job that has ended.
@@ -29,6 +31,11 @@ pub async fn read_answer(
 /// Fails with `job_not_found` if the job has not ended or its answer has expired, and with
 /// `unavailable` if the store does not respond.
 pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Failure> {
+    let stored = open_answer(context, id).await?;
+    JobAnswer::parse(&stored).map_err(internal_error)
+}
+
+async fn open_answer(context: &Context, id: JobId) -> Result<StoredJobAnswer, Failure> {
     let not_found = || Failure::job_not_found(id);
     let ended = {
         let catalog = context.projection.catalog();
@@ -37,7 +44,7 @@ pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Fail
             .ok_or_else(not_found)?
     };
     let Some(value) = ended.answer else {
-        return Ok(job::without_answer(ended.state));
+        return to_raw_value(&JobAnswer::missing(ended.state)).map_err(internal_error);
     };
     let sealed = context
         .vault

@@ -104,7 +104,7 @@ impl JobCleanup {
         let now = now_ms();
         let has_expired = {
             let catalog = self.context.projection.catalog();
-            !catalog.requests.expired(now, 1).is_empty()
+            !catalog.idempotency.expired(now, 1).is_empty()
         };
         if has_expired {
             let decide = move |catalog: &Catalog| {
@@ -120,7 +120,12 @@ impl JobCleanup {
 
     /// Removes the expired dead letters. A failure is repeated in the next round.
     async fn expire_dead_letters(&self) {
-        let expired = self.context.projection.catalog().dead.expired(now_ms());
+        let expired = self
+            .context
+            .projection
+            .catalog()
+            .dead_letters
+            .expired(now_ms());
         if !expired.is_empty() {
             let _ = dead_letters::remove_dead_letters(&self.context, expired).await;
         }

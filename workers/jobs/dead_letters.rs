@@ -159,7 +159,7 @@ pub async fn discard_dead_letter(
 }
 
 fn require_dead_letter(context: &Context, id: ValueId) -> Result<(), Failure> {
-    match context.projection.catalog().dead.get(id) {
+    match context.projection.catalog().dead_letters.get(id) {
         Some(_) => Ok(()),
         None => Err(decide::dead_letter_not_found(id)),
     }

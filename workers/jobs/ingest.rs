@@ -97,7 +97,12 @@ fn is_temporary(failure: &Failure) -> bool {
 /// Fails with `invalid_request` if the message cannot be parsed.
 pub async fn submit_message(context: &Context, message: &JobMessage) -> Result<Submitted, Failure> {
     let call_fields = message.call.as_deref();
-    let (call, arguments) = parse_producer_message(&message.command, call_fields, &message.body)?;
+    let (call, arguments) = parse_producer_message::<CallTool>(
+        CallTool::NAME,
+        &message.command,
+        call_fields,
+        &message.body,
+    )?;
     let body_digest = context
         .job_client
         .sealer()

@@ -98,7 +98,7 @@ async fn publish_outcome(context: &Context, job: &Job, state: JobState) -> Resul
     };
     let arguments = execute::parse_arguments(context, job, &sealed)?;
     if let Some(reply) = arguments.reply {
-        let outcome = encode(&job::why_without_answer(state));
+        let outcome = encode(&job::failure_without_answer(state));
         context.bus.publish_outcome(&reply, Err(outcome)).await;
     }
     drop_values(context, &[job.arguments]).await;

@@ -20,7 +20,7 @@ use super::progress::ProgressReporter;
 use super::{notify, takeover};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::job_table::JobTable;
-use crate::core::catalog::scheduler::ConcurrencyLimits;
+use crate::core::catalog::scheduler::{ConcurrencyLimits, job_area};
 use crate::core::command::Area;
 use crate::core::decide::job::{ClaimJobs, claim_jobs};
 use crate::core::event::{Actor, Event};
@@ -152,7 +152,7 @@ impl JobRunner {
             worker: context.manager.worker,
             areas: self.areas.clone(),
             places: free,
-            bounds: LIMITS,
+            limits: LIMITS,
         };
         let claim_context = context.clone();
         let decide = move |catalog: &Catalog| {
@@ -247,12 +247,12 @@ fn is_for_this_worker(context: &Context, job: &Job, overdue: JobId) -> bool {
 
 /// Returns the owner of the server that a tool call needs.
 fn owner_for_job(context: &Context, job: &Job) -> Option<WorkerId> {
-    if job.area() != Some(Area::Tools) {
+    if job_area(job) != Some(Area::Tools) {
         return None;
     }
     let catalog = context.projection.catalog();
     let server = catalog.server(job.server.as_ref()?.as_str())?;
-    context.manager.registry.owner_of(server.held()?)
+    context.manager.registry.owner_of(server.exclusive_id()?)
 }
 
 /// Distributes the other jobs over the live workers.

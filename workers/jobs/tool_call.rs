@@ -80,7 +80,7 @@ fn call_request(
         .unwrap_or_else(|| server.config.tool_timeout_ms());
     Ok(CommandRequest {
         area: Area::Tools,
-        server: server.held(),
+        server: server.exclusive_id(),
         command: CallTool::NAME,
         call: Some(call.clone()),
         body,

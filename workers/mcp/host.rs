@@ -124,8 +124,8 @@ impl From<Failure> for TokenError {
 
 /// Opens the sealed headers of one server for one request.
 pub trait Credentials: Send + Sync {
-    /// Whether there is a sealed header.
-    fn is_empty(&self) -> bool;
+    /// Returns true if a sealed header may authenticate the client. Then a 401 means that the header is wrong.
+    fn can_authenticate(&self) -> bool;
 
     /// Adds the sealed headers to the headers of a request.
     fn apply(&self, headers: &mut HeaderMap) -> Result<RedactionGuard, CredentialError>;

@@ -86,23 +86,7 @@ impl StdioConnection {
             result_limit,
             rmcp,
         };
-        let stderr_drained = CancellationToken::new();
-        let stderr_end = stderr_drained.clone().drop_guard();
-        let stderr = read_stderr(child.stderr, sink.clone());
-        let tasks = vec![
-            tokio::spawn(write_all(child.stdin, mux.clone(), target.stall_limit)),
-            tokio::spawn(reader.read_all(child.stdout)),
-            tokio::spawn(async move {
-                stderr.await;
-                drop(stderr_end);
-            }),
-        ];
-        let mut starting = StartingChild {
-            mux: mux.clone(),
-            process: Some(child.process),
-            tasks,
-            stderr_drained,
-        };
+        let mut starting = StartingChild::new(child, reader, target.stall_limit);
         let opened = async {
             let session = rmcp::serve_client(client_config(), bridge)
                 .await
@@ -196,6 +180,28 @@ impl Drop for StdioConnection {
 }
 
 impl StartingChild {
+    /// Starts the tasks that read and write the pipes of a child.
+    fn new(child: guard::GuardedChild, reader: LineReader, stall_limit: Duration) -> Self {
+        let mux = reader.mux.clone();
+        let stderr_drained = CancellationToken::new();
+        let stderr_end = stderr_drained.clone().drop_guard();
+        let stderr = read_stderr(child.stderr, reader.sink.clone());
+        let tasks = vec![
+            tokio::spawn(write_all(child.stdin, mux.clone(), stall_limit)),
+            tokio::spawn(reader.read_all(child.stdout)),
+            tokio::spawn(async move {
+                stderr.await;
+                drop(stderr_end);
+            }),
+        ];
+        Self {
+            mux,
+            process: Some(child.process),
+            tasks,
+            stderr_drained,
+        }
+    }
+
     /// Returns why the child did not open a session: its exit status if it has ended, otherwise `reason`.
     async fn connect_error(&mut self, reason: String) -> ConnectError {
         let not_opened = format!("its session was not opened: {reason}");

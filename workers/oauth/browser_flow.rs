@@ -215,7 +215,7 @@ fn pending_authorization(
 ) -> PendingAuthorization {
     PendingAuthorization {
         issuer: site.issuer,
-        says_issuer: site.metadata.authorization_response_iss_parameter_supported,
+        iss_supported: site.metadata.authorization_response_iss_parameter_supported,
         renewal: RefreshCredentials {
             refresh_token: None,
             client_id: client.client_id,
@@ -321,7 +321,7 @@ fn already_completed() -> Failure {
 fn check_issuer(pending: &PendingAuthorization, issuer: Option<&str>) -> Result<(), Failure> {
     let is_wrong = match issuer {
         Some(issuer) => issuer != pending.issuer,
-        None => pending.says_issuer,
+        None => pending.iss_supported,
     };
     if is_wrong {
         return Err(Failure::new(

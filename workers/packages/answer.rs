@@ -74,7 +74,7 @@ async fn reconcile_server(
     let body = serde_json::to_vec(&command).map_err(internal_error)?;
     let request = CommandRequest {
         area: Area::Servers,
-        server: server.held(),
+        server: server.exclusive_id(),
         command: ReconcileServer::NAME,
         call: None,
         body: body.into(),

@@ -62,7 +62,7 @@ pub async fn open_connection(
     };
     let transport = server.config.transport.clone();
     let transport = match &package {
-        Some(package) => transport.placed(&package.folder.to_string_lossy()),
+        Some(package) => transport.with_folder(&package.folder.to_string_lossy()),
         None => transport,
     };
     match &transport {
@@ -93,22 +93,7 @@ async fn http_target(
     let state = &deps.remote;
     let url = Url::parse(&plain_url(&remote.url))
         .map_err(|error| format!("its URL cannot be used: {error}"))?;
-    let tokens = server.grant(state.user.as_ref()).map(|_| {
-        let grant = GrantId {
-            server: server.id,
-            user: state.user.clone(),
-        };
-        let source = TokenSource::new(
-            state.grants.clone(),
-            state.sealed_store.clone(),
-            grant,
-            server.name.clone(),
-        );
-        Arc::new(TokenHeader {
-            source,
-            redactor: deps.redactor.clone(),
-        }) as Arc<dyn AccessTokens>
-    });
+    let tokens = access_tokens(server, deps);
     let mut headers = HeaderMap::new();
     let credentials = SealedHeaders::load(
         server,
@@ -128,9 +113,29 @@ async fn http_target(
         tokens,
         sessions: Arc::new(state.clone()),
         listen: state.user.is_none(),
-        protocol: server.era,
+        protocol: server.protocol,
         reconnection_options: remote.reconnection_options,
     })
+}
+
+/// Returns the access token of the user, or of the server for all users, if tokens are stored.
+fn access_tokens(server: &Server, deps: &ConnectionDeps) -> Option<Arc<dyn AccessTokens>> {
+    let state = &deps.remote;
+    server.grant(state.user.as_ref())?;
+    let grant = GrantId {
+        server: server.id,
+        user: state.user.clone(),
+    };
+    let source = TokenSource::new(
+        state.grants.clone(),
+        state.sealed_store.clone(),
+        grant,
+        server.name.clone(),
+    );
+    Some(Arc::new(TokenHeader {
+        source,
+        redactor: deps.redactor.clone(),
+    }))
 }
 
 /// Stores what one server sends without being asked.
@@ -166,6 +171,6 @@ impl NotificationSink for ServerSink {
     }
 
     async fn protocol_detected(&self, mode: ProtocolMode) {
-        self.remote.found(RemoteFinding::Era(mode)).await;
+        self.remote.found(RemoteFinding::Protocol(mode)).await;
     }
 }

@@ -337,7 +337,7 @@ impl SeenServers {
         drop(catalog);
         for server in servers.iter().filter(|server| server.enabled) {
             if !manager.leaving.is_cancelled() {
-                let eager = manager.alone || server.held().is_none();
+                let eager = manager.alone || server.exclusive_id().is_none();
                 manager.handle_or_create(server, eager);
             }
         }

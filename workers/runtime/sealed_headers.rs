@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::core::catalog::server::Server;
 use crate::core::ids::{ServerId, ValueId};
-use crate::core::model::remote::{HeaderValue as Header, Remote};
+use crate::core::model::remote::{HeaderValue as Header, Remote, is_authentication_header};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::{Opener, Plaintext};
 use crate::ports::vault::Sealed;
@@ -129,8 +129,10 @@ impl SealedHeaders {
 }
 
 impl Credentials for SealedHeaders {
-    fn is_empty(&self) -> bool {
-        self.headers.is_empty()
+    fn can_authenticate(&self) -> bool {
+        self.headers
+            .iter()
+            .any(|sealed| is_authentication_header(sealed.header.as_str()))
     }
 
     fn apply(&self, headers: &mut HeaderMap) -> Result<RedactionGuard, CredentialError> {

@@ -201,7 +201,7 @@ impl Supervisor {
             return Ownership::Elsewhere;
         }
         let ttl = self.manager.limits.lease_ttl;
-        if server.held().is_none() {
+        if server.exclusive_id().is_none() {
             if self.handle.has_subscription() {
                 self.release_ownership().await;
             }

@@ -116,6 +116,10 @@ impl JobStream {
             return Err(BusError::Unavailable);
         }
         let mut message = wire::job(&self.subjects, &job);
+        message
+            .headers
+            .get_or_insert_default()
+            .insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
         message.payload = job.body;
         // A job waits for longer than its sender lives, so its body cannot stay behind.
         if message.payload.len() > super::chunked::size(&self.inbox.link) {
@@ -211,7 +215,11 @@ impl JobStream {
     }
 }
 
-/// What the server says to a job.
+/// The error codes of JetStream for a subject whose last sequence is not the expected one. The job expects
+/// sequence 0, so a message with its id is in the stream already.
+const SAME_JOB: [u64; 2] = [10_071, 10_164];
+
+/// The acknowledgement of a published job.
 #[derive(Deserialize)]
 struct Stored {
     error: Option<Refused>,
@@ -220,6 +228,8 @@ struct Stored {
 #[derive(Deserialize)]
 struct Refused {
     #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
     description: String,
 }
 
@@ -227,10 +237,13 @@ fn stored(answer: &[u8]) -> Result<(), BusError> {
     let stored: Stored = serde_json::from_slice(answer).map_err(|_| BusError::Unavailable)?;
     match stored.error {
         None => Ok(()),
-        // The same job, not settled yet. The code is the same for a lane that is full.
-        Some(refused) if refused.description.contains("per subject") => Ok(()),
+        Some(refused) if SAME_JOB.contains(&refused.err_code) => Ok(()),
         Some(refused) => {
-            tracing::warn!(reason = refused.description, "NATS does not take a job");
+            tracing::warn!(
+                code = refused.err_code,
+                reason = refused.description,
+                "NATS refuses a job"
+            );
             Err(BusError::Unavailable)
         }
     }

@@ -18,6 +18,7 @@ pub mod subscription;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,6 +49,8 @@ pub struct NatsBus {
     lane: Arc<JobStream>,
     clocks: Arc<SenderClocks>,
     max_body: usize,
+    /// Asks whose command did not belong to their subject.
+    refused_asks: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<()>>,
     local: Arc<LocalBus>,
 }
@@ -92,6 +95,7 @@ impl NatsBus {
             lane,
             clocks,
             max_body,
+            refused_asks: Arc::default(),
             tasks,
             local,
         }))
@@ -121,7 +125,7 @@ impl Bus for NatsBus {
     fn subscribe(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard {
         let (near, far) = (
             self.local.subscribe(place, taker.clone()),
-            self.seat(place, taker),
+            self.subscribe_target(place, taker),
         );
         SubscriptionGuard(Box::new(move || drop((near, far))))
     }
@@ -152,5 +156,9 @@ impl Bus for NatsBus {
 
     async fn pending_jobs(&self) -> usize {
         self.lane.waiting().await
+    }
+
+    fn refused_asks(&self) -> u64 {
+        self.refused_asks.load(Ordering::Relaxed)
     }
 }

@@ -1,7 +1,14 @@
-//! Subjects, by what they are for. None holds a text of a user.
+//! The subjects of all messages. No subject contains a text of a user.
+//!
+//! The subject of an ask names its command, so the permissions of a NATS user decide which commands
+//! that user can send.
 
-use crate::core::command::Area;
+use crate::core::command::{Area, Command};
+use crate::core::model::tool_call::CallTool;
 use crate::ports::bus::Target;
+
+/// The word that stands before the id of a server in a subject.
+const OWNER: &str = "owner";
 
 #[derive(Clone)]
 pub struct Subjects {
@@ -15,24 +22,29 @@ impl Subjects {
         }
     }
 
-    /// Where an ask for a place goes.
+    /// Returns the subject of an ask. A tool call to an owner has a subject without the command.
     pub fn ask(&self, to: Target, command: &str) -> String {
         let prefix = &self.prefix;
         match to {
             Target::AnyWorker(area) => format!("{prefix}.ask.{}.{}", area.as_str(), verb(command)),
-            Target::Owner(server) => format!("{prefix}.ask.owner.{server}"),
-            Target::Worker(worker) => format!("{prefix}.ask.worker.{worker}"),
+            Target::Owner(server) if command == CallTool::NAME => {
+                format!("{prefix}.ask.{OWNER}.{server}")
+            }
+            Target::Owner(server) => format!("{prefix}.ask.{OWNER}.{server}.{command}"),
+            Target::Worker(worker) => format!("{prefix}.ask.worker.{worker}.{command}"),
         }
     }
 
-    /// What serves a place: a subject and a queue group.
-    pub fn place(&self, place: Target) -> (String, String) {
-        let group = match place {
-            Target::AnyWorker(area) => pool(area),
-            Target::Owner(_) => "owner".into(),
-            Target::Worker(_) => "worker".into(),
-        };
-        (self.ask(place, "any.*"), group)
+    /// Returns the subjects that a worker of this target subscribes to, and the queue group.
+    pub fn subscriptions(&self, target: Target) -> (Vec<String>, String) {
+        match target {
+            Target::AnyWorker(area) => (vec![self.ask(target, "*.*")], pool(area)),
+            Target::Owner(_) => (
+                vec![self.ask(target, CallTool::NAME), self.ask(target, "*.*")],
+                OWNER.to_owned(),
+            ),
+            Target::Worker(_) => (vec![self.ask(target, "*.*")], "worker".to_owned()),
+        }
     }
 
     pub fn job(&self, command: &str, id: &str) -> String {
@@ -88,6 +100,17 @@ pub fn pool(area: Area) -> String {
     format!("pool-{}", area.as_str())
 }
 
+/// Returns the command that the subject of an ask names.
+pub fn command_of(subject: &str) -> &str {
+    let verb = subject.rfind('.').unwrap_or(0);
+    let area = subject[..verb].rfind('.').map_or(0, |dot| dot + 1);
+    if &subject[area..verb] == OWNER {
+        CallTool::NAME
+    } else {
+        &subject[area..]
+    }
+}
+
 fn verb(command: &str) -> &str {
     command.split_once('.').map_or(command, |(_, verb)| verb)
 }
@@ -95,6 +118,27 @@ fn verb(command: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_subject_names_its_command() {
+        let subjects = Subjects::new("mcp.v1");
+        let id = uuid::Uuid::from_u128(7);
+        for (command, target) in [
+            ("tools.call", Target::AnyWorker(Area::Tools)),
+            ("tools.call", Target::Owner(crate::core::ids::ServerId(id))),
+            (
+                "servers.delete",
+                Target::Owner(crate::core::ids::ServerId(id)),
+            ),
+            (
+                "servers.read_logs",
+                Target::Worker(crate::core::ids::WorkerId(id)),
+            ),
+        ] {
+            assert_eq!(command_of(&subjects.ask(target, command)), command);
+        }
+        assert_eq!(command_of("call"), "call");
+    }
 
     #[test]
     fn the_stream_has_the_prefix_for_a_name() {

@@ -1,12 +1,14 @@
-//! The answering side: a place is a subscription, an ask a task of its own.
+//! The worker's side of asks: one NATS subscription for each subject, one task for each ask.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::{Message, Subject, Subscriber};
 use futures::stream::{AbortHandle, Abortable};
 use futures::{FutureExt, StreamExt};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -20,87 +22,78 @@ use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
 use crate::ports::bus::{AskHandler, Busy, Reply, SubscriptionGuard, Target};
 
-/// Asks of one place in this process's hands; the workers' own permits are fewer.
-const IN_HAND: usize = 4096;
-/// After how long an asker hears that its ask is worked on, and how often from then on.
+/// The number of asks of one target that this process holds. The permits of a worker are fewer.
+const MAX_ASKS: usize = 4096;
+/// The time after which a worker sends the first sign of life.
 const FIRST_SIGN: Duration = Duration::from_millis(500);
+/// The time between two signs of life.
 const NEXT_SIGN: Duration = Duration::from_secs(1);
-/// How late an ask may come: soon after that its asker takes the silence for a death.
+/// The delay after which a worker does not start an ask, because its sender soon gives up.
 const TOO_LATE: Duration = SILENCE.checked_sub(FIRST_SIGN).expect("longer");
-/// How long the end of a subscription takes to go to the server and back.
+/// The time limit for a round trip to the NATS server at the end of a subscription.
 pub const ROUND: Duration = Duration::from_secs(1);
-/// A number of messages that a server does not read: it ends the subscription at once, while the client
-/// still hands out what is on its way. `Subscriber::drain` and `unsubscribe` lose that. A server that
-/// read it would go on until the subscription's real end, a round trip later.
+/// A message count for `unsubscribe_after` that no subscription reaches. The NATS server ends the
+/// subscription at once, because it cannot parse the number, and the client still delivers the
+/// messages that are on their way. `Subscriber::drain` and `unsubscribe` lose these messages.
 pub const NO_MORE: u64 = 1_000_000_000_000;
 
 impl NatsBus {
-    pub(super) fn seat(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard {
-        let (inbox, running, max_body) = (self.inbox.clone(), self.running.clone(), self.max_body);
-        let clocks = self.clocks.clone();
-        let desk = Arc::new(AskServer {
-            place,
-            taker,
-            inbox,
-            running,
-            clocks,
-            max_body,
-            room: Arc::new(Semaphore::new(IN_HAND)),
+    /// Serves a target until the guard is dropped.
+    pub(super) fn subscribe_target(
+        &self,
+        target: Target,
+        handler: Arc<dyn AskHandler>,
+    ) -> SubscriptionGuard {
+        let server = Arc::new(AskServer {
+            target,
+            handler,
+            inbox: self.inbox.clone(),
+            running: self.running.clone(),
+            clocks: self.clocks.clone(),
+            max_body: self.max_body,
+            places: Arc::new(Semaphore::new(MAX_ASKS)),
+            refused: self.refused_asks.clone(),
         });
-        let seat = Arc::new(Seat::default());
-        let (client, (subject, group)) =
-            (self.inbox.link.client.clone(), self.subjects.place(place));
-        let taken = seat.clone();
-        self.inbox.link.now_or_later(async move {
-            match client.queue_subscribe(subject, group).await {
-                Ok(subscriber) => {
-                    taken.lock().subscriber = Some(subscriber);
-                    let left = taken.lock().left;
-                    tokio::spawn(desk.clone().work(taken.clone()));
-                    if left {
-                        taken.leave(desk.inbox.clone()).await;
-                    }
-                }
-                Err(error) => tracing::error!(%error, ?place, "a place cannot be served"),
-            }
-        });
+        let (subjects, group) = self.subjects.subscriptions(target);
+        let subscriptions: Vec<_> = subjects
+            .into_iter()
+            .map(|subject| server.clone().subscribe(subject, group.clone()))
+            .collect();
         let inbox = self.inbox.clone();
         SubscriptionGuard(Box::new(move || {
-            seat.lock().left = true;
-            let leaving = inbox.clone();
-            inbox
-                .link
-                .now_or_later(async move { seat.leave(leaving).await });
+            for subscription in subscriptions {
+                subscription.0.lock().has_ended = true;
+                let leaving = inbox.clone();
+                inbox
+                    .link
+                    .now_or_later(async move { subscription.end(leaving).await });
+            }
         }))
     }
 }
 
-/// A place's subscription, between the loop that reads it and the guard that ends it.
+/// One NATS subscription, shared by the task that reads it and the guard that ends it.
 #[derive(Default)]
-struct Seat(Mutex<Subscription>);
+struct Subscription(Mutex<SubscriptionState>);
 
 #[derive(Default)]
-struct Subscription {
+struct SubscriptionState {
     subscriber: Option<Subscriber>,
-    left: bool,
+    has_ended: bool,
 }
 
-impl Seat {
-    fn lock(&self) -> MutexGuard<'_, Subscription> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl Subscription {
     async fn next(&self) -> Option<Message> {
-        std::future::poll_fn(|cx| match self.lock().subscriber.as_mut() {
-            Some(subscriber) => subscriber.poll_next_unpin(cx),
+        std::future::poll_fn(|context| match self.0.lock().subscriber.as_mut() {
+            Some(subscriber) => subscriber.poll_next_unpin(context),
             None => Poll::Ready(None),
         })
         .await
     }
 
-    /// Takes no new asks; those on their way are still read.
-    async fn leave(&self, inbox: Arc<Inbox>) {
-        self.insist(|subscriber| {
+    /// Accepts no new asks and still reads the asks that are on their way.
+    async fn end(&self, inbox: Arc<Inbox>) {
+        self.repeat_until_accepted(|subscriber| {
             subscriber
                 .unsubscribe_after(NO_MORE)
                 .now_or_never()
@@ -108,108 +101,136 @@ impl Seat {
         })
         .await;
         inbox.round_trip(ROUND).await;
-        self.insist(|subscriber| subscriber.unsubscribe().now_or_never().is_some())
+        self.repeat_until_accepted(|subscriber| subscriber.unsubscribe().now_or_never().is_some())
             .await;
     }
 
-    /// Tells the client something, again where it has no room for it.
-    async fn insist(&self, say: impl Fn(&mut Subscriber) -> bool) {
-        while !self.lock().subscriber.as_mut().is_none_or(&say) {
+    /// Gives an order to the client, and repeats it while the queue of the client is full.
+    async fn repeat_until_accepted(&self, order: impl Fn(&mut Subscriber) -> bool) {
+        while !self.0.lock().subscriber.as_mut().is_none_or(&order) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
 
-/// What it takes to answer the asks of one place.
+/// Everything that is needed to answer the asks of one target.
 struct AskServer {
-    place: Target,
-    taker: Arc<dyn AskHandler>,
+    target: Target,
+    handler: Arc<dyn AskHandler>,
     inbox: Arc<Inbox>,
     running: Arc<RunningAsks>,
     clocks: Arc<SenderClocks>,
     max_body: usize,
-    room: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    /// Asks whose command did not belong to their subject.
+    refused: Arc<AtomicU64>,
 }
 
 impl AskServer {
-    async fn work(self: Arc<Self>, seat: Arc<Seat>) {
-        while let Some(message) = seat.next().await {
-            let commands = AskSender::of(&message);
-            let Ok(room) = self.room.clone().try_acquire_owned() else {
-                self.inbox.link.send_to(commands.reply, wire::busy);
+    fn subscribe(self: Arc<Self>, subject: String, group: String) -> Arc<Subscription> {
+        let subscription = Arc::new(Subscription::default());
+        let started = subscription.clone();
+        let inbox = self.inbox.clone();
+        let client = inbox.link.client.clone();
+        inbox.link.now_or_later(async move {
+            match client.queue_subscribe(subject, group).await {
+                Ok(subscriber) => {
+                    started.0.lock().subscriber = Some(subscriber);
+                    let has_ended = started.0.lock().has_ended;
+                    tokio::spawn(self.clone().read_asks(started.clone()));
+                    if has_ended {
+                        started.end(self.inbox.clone()).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, target = ?self.target, "the bus cannot subscribe");
+                }
+            }
+        });
+        subscription
+    }
+
+    async fn read_asks(self: Arc<Self>, subscription: Arc<Subscription>) {
+        while let Some(message) = subscription.next().await {
+            let sender = AskSender::of(&message);
+            let Ok(place) = self.places.clone().try_acquire_owned() else {
+                self.inbox.link.send_to(sender.reply, wire::busy);
                 continue;
             };
-            let (begun, registration) = match commands.id.clone().map(|id| self.running.begin(id)) {
-                // Cancelled before it came.
+            let (guard, registration) = match sender.id.clone().map(|id| self.running.begin(id)) {
+                // The cancellation arrived before the ask.
                 Some(None) => continue,
-                Some(Some((begun, registration))) => (Some(begun), registration),
-                // Nobody can cancel it, as nobody can name it.
+                Some(Some((guard, registration))) => (Some(guard), registration),
+                // An ask without an id cannot be cancelled.
                 None => (None, AbortHandle::new_pair().1),
             };
-            let answering = Abortable::new(self.clone().answer(message, commands), registration);
+            let answering = Abortable::new(self.clone().answer(message, sender), registration);
             tokio::spawn(async move {
                 let _ = answering.await;
-                drop((begun, room));
+                drop(guard);
+                drop(place);
             });
         }
     }
 
-    async fn answer(self: Arc<Self>, message: Message, commands: AskSender) {
+    async fn answer(self: Arc<Self>, message: Message, sender: AskSender) {
         let late = self.clocks.delay(wire::sent(&message));
-        let asked = match wire::read_ask(&message, self.place, self.max_body) {
+        if let Some(failure) = wire::foreign_command(&message) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return self.reply(sender.reply, failed(&failure), Position(0));
+        }
+        let asked = match wire::read_ask(&message, self.target, self.max_body) {
             Ok(asked) => asked,
-            Err(failure) => return self.reply(commands.reply, failed(&failure), Position(0)),
+            Err(failure) => return self.reply(sender.reply, failed(&failure), Position(0)),
         };
         drop(message);
-        // Its asker has given up, or does so at any moment.
+        // The sender has given up already, or gives up soon.
         if late >= TOO_LATE.min(asked.ask.time_left) {
             tracing::warn!(
                 command = asked.ask.command,
                 ?late,
-                "an ask came too late and is not begun"
+                "an ask arrived too late; the worker does not start it"
             );
-            return self.inbox.link.send_to(commands.reply, wire::busy);
+            return self.inbox.link.send_to(sender.reply, wire::busy);
         }
-        let (seen, until) = (
-            asked.ask.seen,
-            Instant::now() + asked.ask.time_left.saturating_sub(late),
-        );
-        match self.serve(asked, &commands, until).await {
-            Some(Ok(reply)) => self.reply(commands.reply, reply, seen),
-            Some(Err(Busy)) => self.inbox.link.send_to(commands.reply, wire::busy),
-            // Our own askers keep the time themselves.
-            None if commands.patient => {}
+        let seen = asked.ask.seen;
+        let until = Instant::now() + asked.ask.time_left.saturating_sub(late);
+        match self.serve(asked, &sender, until).await {
+            Some(Ok(reply)) => self.reply(sender.reply, reply, seen),
+            Some(Err(Busy)) => self.inbox.link.send_to(sender.reply, wire::busy),
+            // A facade keeps the time itself.
+            None if sender.patient => {}
             None => {
                 let late = Failure::new(Code::Timeout, "The work took longer than Mcp-Time-Left")
                     .maybe_run();
-                self.reply(commands.reply, failed(&late), seen);
+                self.reply(sender.reply, failed(&late), seen);
             }
         }
     }
 
-    /// Does the work until the time is up, and shows signs of life meanwhile.
+    /// Executes an ask until its time is over, and sends signs of life meanwhile.
     async fn serve(
         &self,
         ReceivedAsk { mut ask, parts }: ReceivedAsk,
-        commands: &AskSender,
+        sender: &AskSender,
         until: Instant,
     ) -> Option<Result<Reply, Busy>> {
         let work = async {
             if let Some(parts) = parts {
                 let Some(body) = parts.fetch(&self.inbox).await else {
                     return Ok(failed(&Failure::invalid(
-                        "The body could not be fetched in parts as it was announced",
+                        "The parts of the body cannot be fetched as Mcp-Parts announces them; send the ask again",
                     )));
                 };
                 ask.body = body;
             }
-            self.taker.handle(ask).await
+            self.handler.handle(ask).await
         };
         tokio::pin!(work);
         let mut sign = Instant::now() + FIRST_SIGN;
         loop {
-            // One timer for both: most asks are done before it rings.
-            let next = if commands.patient {
+            // One timer serves both limits, because most asks end before it fires.
+            let next = if sender.patient {
                 sign.min(until)
             } else {
                 until
@@ -217,16 +238,13 @@ impl AskServer {
             match timeout_at(next, &mut work).await {
                 Ok(outcome) => return Some(outcome),
                 Err(_) if next == until => return None,
-                Err(_) => self
-                    .inbox
-                    .link
-                    .send_to(commands.reply.clone(), wire::working),
+                Err(_) => self.inbox.link.send_to(sender.reply.clone(), wire::working),
             }
             sign += NEXT_SIGN;
         }
     }
 
-    /// Answers somebody who has seen so much of the log.
+    /// Sends a reply to a sender that has seen the log up to a position.
     fn reply(&self, to: Option<Subject>, reply: Reply, seen: Position) {
         let Some(to) = to else { return };
         let mut message = wire::reply(to, &reply, seen);

@@ -9,10 +9,10 @@ use async_nats::{Message, StatusCode, Subject};
 use bytes::Bytes;
 
 use super::chunked::ChunkedBody;
-use super::subjects::Subjects;
+use super::subjects::{Subjects, command_of};
 use crate::core::command;
 use crate::core::command::{Command, DeliveryMode};
-use crate::core::failure::Failure;
+use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
 use crate::core::model::tool_call::CallTool;
 use crate::ports::bus::{Ask, BusError, JobMessage, Reply, Target};
@@ -26,7 +26,7 @@ static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static ASK: HeaderName = HeaderName::from_static("Mcp-Ask");
 /// The fields of a tool call, as JSON on one line.
 static CALL: HeaderName = HeaderName::from_static("Mcp-Call");
-/// The command, where the subject does not say it.
+/// A sender may repeat the command here. The subject decides, so another command is refused.
 static COMMAND: HeaderName = HeaderName::from_static("Mcp-Command");
 /// The sender wants to hear that its ask is worked on, and keeps the time itself.
 static WORKING: HeaderName = HeaderName::from_static("Mcp-Working");
@@ -61,12 +61,6 @@ pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
         headers.insert(TRACEPARENT.clone(), traceparent);
     }
     put_call(&mut headers, ask.call.as_ref());
-    let named = matches!(ask.to, Target::AnyWorker(area) if ask.command.strip_prefix(area.as_str()).is_some_and(|rest| rest.starts_with('.')));
-    // A call says by itself what it is.
-    let named = named || (ask.call.is_some() && ask.command == CallTool::NAME);
-    if !named {
-        headers.insert(COMMAND.clone(), ask.command);
-    }
     let subject = subjects.ask(ask.to, ask.command).into();
     OutboundMessage {
         subject,
@@ -142,11 +136,29 @@ fn of_ours(message: &Message) -> Option<(Duration, Position)> {
     ))
 }
 
-fn call(message: &Message) -> Result<Option<CallTool>, Failure> {
+/// Returns the fields of a tool call. An ask of another command has none.
+fn tool_call(message: &Message, command: &str) -> Result<Option<CallTool>, Failure> {
+    if command != CallTool::NAME {
+        return Ok(None);
+    }
+    let missing = || Failure::invalid(format!("The header {CALL} is missing"));
     let wrong = |error| Failure::invalid(format!("The header {CALL} is no tool call: {error}"));
-    text(message, &CALL)
-        .map(|text| serde_json::from_str(text).map_err(wrong))
-        .transpose()
+    let text = text(message, &CALL).ok_or_else(missing)?;
+    serde_json::from_str(text).map(Some).map_err(wrong)
+}
+
+/// Returns the failure of an ask whose header names another command than its subject.
+pub fn foreign_command(message: &Message) -> Option<Failure> {
+    let named = text(message, &COMMAND)?;
+    let allowed = command_of(&message.subject);
+    (named != allowed).then(|| {
+        Failure::new(
+            Code::Forbidden,
+            format!(
+                "The subject carries the command {allowed} only; remove the header {COMMAND}, or send the command to its own subject"
+            ),
+        )
+    })
 }
 
 fn parts(message: &Message, max_body: usize) -> Result<Option<ChunkedBody>, Failure> {
@@ -158,19 +170,7 @@ fn parts(message: &Message, max_body: usize) -> Result<Option<ChunkedBody>, Fail
 
 /// Reads an ask. Unknown headers are ignored, so that versions can run side by side.
 pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<ReceivedAsk, Failure> {
-    let of_subject = match to {
-        Target::AnyWorker(area) => message
-            .subject
-            .rsplit_once('.')
-            .map(|(_, verb)| format!("{}.{verb}", area.as_str())),
-        Target::Owner(_) | Target::Worker(_) => None,
-    };
-    let call = call(message)?;
-    let of_call = call.as_ref().map(|_| CallTool::NAME);
-    let name = text(message, &COMMAND)
-        .or(of_subject.as_deref())
-        .or(of_call);
-    let name = name.ok_or_else(|| Failure::invalid(format!("The header {COMMAND} is missing")))?;
+    let name = command_of(&message.subject);
     let command = match command::known(name) {
         Some((command, _, DeliveryMode::Ask | DeliveryMode::Change)) => command,
         Some(_) => {
@@ -190,7 +190,7 @@ pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<Receiv
         ),
     };
     let time_left = time_left.min(LONGEST_TIME);
-    let call = required(command, call)?;
+    let call = tool_call(message, command)?;
     let traceparent = text(message, &TRACEPARENT).map(Into::into);
     let parts = parts(message, max_body)?;
     let body = message.payload.clone();
@@ -211,13 +211,6 @@ pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<Receiv
 fn unknown(name: &str) -> Failure {
     let name: String = name.chars().take(64).collect();
     Failure::invalid(format!("There is no command {name:?}"))
-}
-
-fn required(command: &str, call: Option<CallTool>) -> Result<Option<CallTool>, Failure> {
-    if command == CallTool::NAME && call.is_none() {
-        return Err(Failure::invalid(format!("The header {CALL} is missing")));
-    }
-    Ok(call)
 }
 
 /// A job as a message, without its body.

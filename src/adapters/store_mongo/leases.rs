@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
-use super::{MongoStore, damaged, duplicate, failed, with_timeout};
+use super::{MongoStore, damaged, failed, is_duplicate, with_timeout};
 use crate::core::ids::{LeaseId, WorkerId};
 use crate::ports::error::StoreError;
 use crate::ports::leases::Leases;
@@ -115,7 +115,7 @@ async fn timely_or_duplicate<T>(
 ) -> Result<Option<T>, StoreError> {
     match tokio::time::timeout(super::OPERATION, operation.into_future()).await {
         Ok(Ok(done)) => Ok(Some(done)),
-        Ok(Err(error)) if duplicate(&error).is_some() => Ok(None),
+        Ok(Err(error)) if is_duplicate(&error) => Ok(None),
         Ok(Err(error)) => Err(failed(&error)),
         Err(_) => Err(StoreError("MongoDB did not answer".to_owned())),
     }

@@ -13,7 +13,7 @@ use mongodb::error::{Error, ErrorKind};
 use mongodb::options::ReadConcern;
 use tokio::time::Instant;
 
-use super::{MongoStore, damaged, duplicate, failed, with_timeout};
+use super::{MongoStore, damaged, failed, is_duplicate, with_timeout};
 use crate::core::event::Entry;
 use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
@@ -188,40 +188,32 @@ impl MongoStore {
                 return InsertOutcome::Unknown(StoreError("MongoDB did not answer".to_owned()));
             }
         };
-        match duplicate(&error) {
-            Some(words) => {
-                let other = if words.contains("commits.commandId") {
-                    InsertOutcome::Repeated
-                } else {
-                    InsertOutcome::Taken
-                };
-                if again {
-                    self.own_or(document, other).await
-                } else {
-                    other
-                }
-            }
-            None if matches!(&*error.kind, ErrorKind::ServerSelection { .. }) => {
-                InsertOutcome::Away(failed(&error))
-            }
-            None if was_refused(&error) => InsertOutcome::Away(failed(&error)),
-            None => InsertOutcome::Unknown(failed(&error)),
+        if is_duplicate(&error) {
+            return self.resolve_duplicate(document, again).await;
+        }
+        match &*error.kind {
+            ErrorKind::ServerSelection { .. } => InsertOutcome::Away(failed(&error)),
+            _ if was_refused(&error) => InsertOutcome::Away(failed(&error)),
+            _ => InsertOutcome::Unknown(failed(&error)),
         }
     }
 
-    /// Whether a duplicate is one's own. It counts once a majority has it.
-    async fn own_or(&self, document: &Document, other: InsertOutcome) -> InsertOutcome {
-        let here = doc! { "_id": document.get("_id") };
-        let there = with_timeout(
+    /// Finds out which unique key refused a document: its position, or one of its commands. A document that an
+    /// earlier attempt inserted (`again`) counts as stored after a majority has it.
+    async fn resolve_duplicate(&self, document: &Document, again: bool) -> InsertOutcome {
+        let position = doc! { "_id": document.get("_id") };
+        let existing = with_timeout(
             self.log
-                .find_one(here.clone())
+                .find_one(position.clone())
                 .read_concern(ReadConcern::local()),
         )
         .await;
-        match there {
+        match existing {
             Err(error) => InsertOutcome::Unknown(error),
-            Ok(Some(there)) if there.get("body") == document.get("body") => {
-                match with_timeout(self.log.find_one(here).projection(doc! { "_id": 1 })).await {
+            Ok(None) => InsertOutcome::Repeated,
+            Ok(Some(existing)) if again && existing.get("body") == document.get("body") => {
+                match with_timeout(self.log.find_one(position).projection(doc! { "_id": 1 })).await
+                {
                     Ok(Some(_)) => InsertOutcome::Done,
                     Ok(None) => InsertOutcome::Unknown(StoreError(
                         "a majority has not stored it yet".to_owned(),
@@ -229,7 +221,7 @@ impl MongoStore {
                     Err(error) => InsertOutcome::Unknown(error),
                 }
             }
-            Ok(_) => other,
+            Ok(Some(_)) => InsertOutcome::Taken,
         }
     }
 

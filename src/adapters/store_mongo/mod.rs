@@ -143,14 +143,12 @@ fn failed(error: &Error) -> StoreError {
     StoreError(text)
 }
 
-/// The words of a server that found a unique key taken.
-fn duplicate(error: &Error) -> Option<&str> {
+/// Returns whether a unique index refused a document.
+fn is_duplicate(error: &Error) -> bool {
     match &*error.kind {
-        ErrorKind::Write(WriteFailure::WriteError(error)) if error.code == DUPLICATE => {
-            Some(&error.message)
-        }
-        ErrorKind::Command(error) if error.code == DUPLICATE => Some(&error.message),
-        _ => None,
+        ErrorKind::Write(WriteFailure::WriteError(error)) => error.code == DUPLICATE,
+        ErrorKind::Command(error) => error.code == DUPLICATE,
+        _ => false,
     }
 }
 

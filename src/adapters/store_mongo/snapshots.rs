@@ -4,7 +4,7 @@ use mongodb::bson::{Document, doc};
 use uuid::Uuid;
 
 use super::vault::binary;
-use super::{MongoStore, damaged, duplicate, with_timeout};
+use super::{MongoStore, damaged, is_duplicate, with_timeout};
 use crate::core::ids::Position;
 use crate::ports::error::StoreError;
 use crate::ports::event_log::SnapshotHead;
@@ -81,7 +81,7 @@ impl MongoStore {
             doc! { "$set": { "position": position, "snapshot": &id, "pieces": i64::from(pieces) } };
         let newest = match self.snapshots.update_one(older, head).upsert(true).await {
             Ok(_) => true,
-            Err(error) if duplicate(&error).is_some() => false,
+            Err(error) if is_duplicate(&error) => false,
             Err(error) => return Err(super::failed(&error)),
         };
         let in_vain: Document = match newest {

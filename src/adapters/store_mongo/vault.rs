@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Document, doc};
 
-use super::{MongoStore, damaged, duplicate, failed, with_timeout};
+use super::{MongoStore, damaged, failed, is_duplicate, with_timeout};
 use crate::core::ids::ValueId;
 use crate::ports::error::StoreError;
 use crate::ports::vault::{KeyRecord, Sealed, Vault, VaultValue, WrappingChange};
@@ -117,7 +117,7 @@ impl Vault for MongoStore {
             let first = doc! { "$setOnInsert": { "salt": binary(&salt), "check": binary(&check) } };
             match self.keys.update_one(one.clone(), first).upsert(true).await {
                 // Of two at once the other was first.
-                Err(error) if duplicate(&error).is_none() => return Err(failed(&error)),
+                Err(error) if !is_duplicate(&error) => return Err(failed(&error)),
                 _ => {}
             }
         }

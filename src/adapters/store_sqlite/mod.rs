@@ -23,6 +23,8 @@ use self::reader::Readers;
 use self::writer::Writer;
 use crate::ports::error::StoreError;
 
+/// The time for which a statement waits for a lock.
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
 /// The schema's version, in `PRAGMA user_version`.
 const SCHEMA: i64 = 1;
 
@@ -60,9 +62,7 @@ fn private(file: &Path) -> std::io::Result<()> {
 
 fn connect(file: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(file).map_err(failed)?;
-    connection
-        .busy_timeout(Duration::from_secs(5))
-        .map_err(failed)?;
+    connection.busy_timeout(BUSY_LIMIT).map_err(failed)?;
     connection
         .execute_batch(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=ON;",

@@ -54,15 +54,22 @@ impl Vault for SqliteStore {
     }
 
     async fn remove(&self, ids: &[ValueId]) -> Result<(), StoreError> {
-        let (sql, ids) = ("DELETE FROM vault WHERE id = ?1", ids.to_vec());
+        let ids = ids.to_vec();
         self.writer
-            .write(move |t| {
-                let mut statement = t.prepare_cached(sql).map_err(failed)?;
-                ids.iter()
-                    .try_for_each(|id| statement.execute(params![id.0.as_bytes()]).map(drop))
-                    .map_err(failed)
+            .write(move |transaction| {
+                let mut statement = transaction
+                    .prepare_cached("DELETE FROM vault WHERE id = ?1")
+                    .map_err(failed)?;
+                for id in &ids {
+                    statement
+                        .execute(params![id.0.as_bytes()])
+                        .map_err(failed)?;
+                }
+                Ok::<_, StoreError>(())
             })
-            .await
+            .await?;
+        self.writer.truncate_soon();
+        Ok(())
     }
 
     async fn older_than(&self, age: Duration) -> Result<Vec<ValueId>, StoreError> {

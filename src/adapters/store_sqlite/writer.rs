@@ -1,6 +1,13 @@
-//! The one writer: a thread that commits whatever waits in one transaction (group commit).
+//! The only writer of the file: a thread that commits the waiting writes in one transaction (group commit).
+//!
+//! The write-ahead log still holds the bytes of removed values, so the thread truncates it soon after a
+//! removal and when it stops.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{mpsc, oneshot};
@@ -8,32 +15,54 @@ use tokio::sync::{mpsc, oneshot};
 use super::failed;
 use crate::ports::error::StoreError;
 
-/// Writes that may wait; a sender past that waits itself.
-const WAITING: usize = 1024;
-/// Writes in one transaction.
-const BATCH: usize = 256;
+/// The largest number of waiting orders. A further sender waits.
+const MAX_WAITING: usize = 1024;
+/// The largest number of writes in one transaction.
+const MAX_BATCH: usize = 256;
+/// The time between a removal and the truncation of the write-ahead log.
+const TRUNCATE_AFTER: Duration = Duration::from_secs(1);
+/// The time for which the last truncation waits for readers.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// One write: does its work inside the transaction, and returns what answers it after the commit.
+/// One write: it works inside the transaction and returns the function that reports the commit.
 type Write = Box<dyn FnOnce(&Transaction<'_>) -> WriteResult + Send>;
-/// Told whether the transaction was committed.
+/// Receives the result of the commit.
 type WriteResult = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
+enum Order {
+    Write(Write),
+    /// Truncates the write-ahead log and reports whether no reader prevented it.
+    Truncate(oneshot::Sender<bool>),
+}
+
 pub struct Writer {
-    queue: mpsc::Sender<Write>,
+    /// `None` only while the writer stops.
+    queue: Option<mpsc::Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+    /// A task waits to truncate the write-ahead log.
+    truncating: Arc<AtomicBool>,
 }
 
 impl Writer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system starts no thread.
     pub fn start(connection: Connection) -> Result<Self, StoreError> {
-        let (queue, waiting) = mpsc::channel(WAITING);
-        thread::Builder::new()
+        let (queue, orders) = mpsc::channel(MAX_WAITING);
+        let thread = thread::Builder::new()
             .name("sqlite-writer".into())
-            .spawn(move || write_all(connection, waiting))
+            .spawn(move || write_all(connection, orders))
             .map_err(|error| StoreError(error.to_string()))?;
-        Ok(Self { queue })
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            truncating: Arc::default(),
+        })
     }
 
-    /// Runs `work` in the next transaction and answers when that is on disk. An error of `work`
-    /// undoes its own writes and nobody else's.
+    /// Runs `work` in the next transaction and returns after the commit. An error of `work` undoes its own
+    /// writes only.
     pub async fn write<T, E>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
@@ -46,16 +75,59 @@ impl Writer {
         let write: Write = Box::new(move |transaction| {
             let result = isolated(transaction, work);
             Box::new(move |committed| {
+                // The caller may have left.
                 let _ = answer.send(committed.map_err(E::from).and(result));
             })
         });
-        let gone = || E::from(StoreError("the writer has stopped".into()));
-        self.queue.send(write).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        let stopped = || E::from(StoreError("the writer has stopped".into()));
+        let queue = self.queue.as_ref().ok_or_else(stopped)?;
+        queue
+            .send(Order::Write(write))
+            .await
+            .map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    /// Truncates the write-ahead log soon. One truncation serves all removals of a second.
+    pub fn truncate_soon(&self) {
+        let Some(queue) = self.queue.as_ref().map(mpsc::Sender::downgrade) else {
+            return;
+        };
+        if self.truncating.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let truncating = self.truncating.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TRUNCATE_AFTER).await;
+                truncating.store(false, Ordering::Release);
+                let Some(queue) = queue.upgrade() else {
+                    return;
+                };
+                let (answer, truncated) = oneshot::channel();
+                if queue.send(Order::Truncate(answer)).await.is_err() {
+                    return;
+                }
+                if truncated.await != Ok(false) || truncating.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+            }
+        });
     }
 }
 
-/// A savepoint a write, so that one that fails half-way leaves nothing in the others' transaction.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer of the store panicked");
+        }
+    }
+}
+
+/// Runs a write in a savepoint, so that a failed write leaves nothing in the transaction.
 fn isolated<T, E: From<StoreError>>(
     transaction: &Transaction<'_>,
     work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
@@ -63,8 +135,8 @@ fn isolated<T, E: From<StoreError>>(
     let run = |sql| {
         transaction
             .prepare_cached(sql)
-            .and_then(|mut s| s.execute([]))
-            .map_err(|e| E::from(failed(e)))
+            .and_then(|mut statement| statement.execute([]))
+            .map_err(|error| E::from(failed(error)))
     };
     run("SAVEPOINT one")?;
     let result = work(transaction);
@@ -75,26 +147,64 @@ fn isolated<T, E: From<StoreError>>(
     result
 }
 
-fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Write>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
-        let mut answers = Vec::with_capacity(batch.len());
-        let committed = commit(&mut connection, batch.drain(..), &mut answers);
-        if let Err(error) = &committed {
-            tracing::error!(%error, "writes were lost before they were acknowledged");
+fn write_all(mut connection: Connection, mut queue: mpsc::Receiver<Order>) {
+    let mut orders = Vec::with_capacity(MAX_BATCH);
+    while queue.blocking_recv_many(&mut orders, MAX_BATCH) > 0 {
+        let mut writes = Vec::with_capacity(orders.len());
+        let mut truncations = vec![];
+        for order in orders.drain(..) {
+            match order {
+                Order::Write(write) => writes.push(write),
+                Order::Truncate(answer) => truncations.push(answer),
+            }
         }
-        for answer in answers {
-            answer(committed.clone());
+        commit_batch(&mut connection, writes);
+        for answer in truncations {
+            // The caller may have left.
+            let _ = answer.send(truncate_log(&connection, Duration::ZERO));
         }
+    }
+    truncate_log(&connection, STOP_LIMIT);
+}
+
+fn commit_batch(connection: &mut Connection, writes: Vec<Write>) {
+    if writes.is_empty() {
+        return;
+    }
+    let mut answers = Vec::with_capacity(writes.len());
+    let committed = commit(connection, writes, &mut answers);
+    if let Err(error) = &committed {
+        tracing::error!(%error, "the store lost writes before it acknowledged them");
+    }
+    for answer in answers {
+        answer(committed.clone());
     }
 }
 
 fn commit(
     connection: &mut Connection,
-    batch: impl Iterator<Item = Write>,
+    writes: Vec<Write>,
     answers: &mut Vec<WriteResult>,
 ) -> Result<(), StoreError> {
     let transaction = connection.transaction().map_err(failed)?;
-    answers.extend(batch.map(|write| write(&transaction)));
+    answers.extend(writes.into_iter().map(|write| write(&transaction)));
     transaction.commit().map_err(failed)
+}
+
+/// Moves the write-ahead log into the file and empties it. Returns `false` if a reader prevents it for longer
+/// than `limit`.
+fn truncate_log(connection: &Connection, limit: Duration) -> bool {
+    let truncated = connection.busy_timeout(limit).and_then(|()| {
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            row.get::<_, i64>(0)
+        })
+    });
+    let restored = connection.busy_timeout(super::BUSY_LIMIT);
+    match truncated.and_then(|busy| restored.map(|()| busy)) {
+        Ok(busy) => busy == 0,
+        Err(error) => {
+            tracing::warn!(%error, "the store cannot truncate its write-ahead log");
+            false
+        }
+    }
 }

@@ -1,105 +1,104 @@
-//! Secrets: deciding their changes, and placing opened values among a call's arguments.
+//! Adds a user's secrets to the arguments of a tool call.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// An opened secret on its way into one call.
+/// An opened secret that one call gets as an argument.
 pub struct SecretArgument<'a> {
     pub name: &'a str,
     pub value: &'a str,
     pub form: ArgumentForm,
 }
 
-/// What a value becomes as an argument.
+/// The form of a secret as an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArgumentForm {
-    /// A string.
+    /// The value becomes a JSON string.
     Text,
-    /// What it is already: checked JSON.
+    /// The value is checked JSON and stays as it is.
     Json,
 }
 
-/// Writes `args` with the secrets at the top level to `line`. A secret wins over the caller's argument of
-/// the same name, however that is spelled and however often it is there.
+/// Appends `args` to `output`, with the secrets as members at the top level. A secret replaces every argument of the same
+/// name, in any JSON spelling of that name.
 ///
-/// `args` must be a JSON object, already checked. The result has no line break outside strings,
-/// so that it can be framed as one line.
-pub fn merge_arguments(line: &mut Vec<u8>, args: &str, secrets: &[SecretArgument<'_>]) {
+/// `args` must be a checked JSON object. The result has no line break outside strings, so it fits into one line.
+pub fn merge_arguments(output: &mut Vec<u8>, args: &str, secrets: &[SecretArgument<'_>]) {
     if secrets.is_empty() {
-        return append_without_line_breaks(line, args.as_bytes());
+        return append_without_line_breaks(output, args.as_bytes());
     }
-    line.push(b'{');
-    for (n, secret) in secrets.iter().enumerate() {
-        if n > 0 {
-            line.push(b',');
+    output.push(b'{');
+    for (index, secret) in secrets.iter().enumerate() {
+        if index > 0 {
+            output.push(b',');
         }
-        append_json_string(line, secret.name);
-        line.push(b':');
+        append_json_string(output, secret.name);
+        output.push(b':');
         match secret.form {
-            ArgumentForm::Text => append_json_string(line, secret.value),
-            ArgumentForm::Json => append_without_line_breaks(line, secret.value.as_bytes()),
+            ArgumentForm::Text => append_json_string(output, secret.value),
+            ArgumentForm::Json => append_without_line_breaks(output, secret.value.as_bytes()),
         }
     }
-    // The quick way: where no key can be a secret's name in disguise, the caller's object follows as it is.
+    // The fast path: if no key can be the name of a secret, the caller's object follows unchanged.
     let bytes = args.as_bytes();
-    let disguised = memchr::memchr(b'\\', bytes).is_some()
+    let may_name_a_secret = memchr::memchr(b'\\', bytes).is_some()
         || secrets
             .iter()
             .any(|secret| memchr::memmem::find(bytes, secret.name.as_bytes()).is_some());
-    let rest = if disguised {
+    let members = if may_name_a_secret {
         None
     } else {
         args.trim_start().strip_prefix('{')
     };
-    match rest {
-        Some(rest) => {
-            if !rest.trim_start().starts_with('}') {
-                line.push(b',');
+    match members {
+        Some(members) => {
+            if !members.trim_start().starts_with('}') {
+                output.push(b',');
             }
-            append_without_line_breaks(line, rest.as_bytes());
+            append_without_line_breaks(output, members.as_bytes());
         }
         None => {
-            append_other_members(line, args, secrets);
-            line.push(b'}');
+            append_other_members(output, args, secrets);
+            output.push(b'}');
         }
     }
 }
 
-/// The slow way: the caller's arguments one by one, without those that a secret replaces.
-fn append_other_members(line: &mut Vec<u8>, args: &str, secrets: &[SecretArgument<'_>]) {
-    // `args` was parsed at the door; a failure here could only mean that it was not, and then nothing of it passes.
+/// Appends the caller's arguments one by one, without those that a secret replaces. This is the slow path.
+fn append_other_members(output: &mut Vec<u8>, args: &str, secrets: &[SecretArgument<'_>]) {
+    // The arguments were checked before. If they are no object after all, none of them passes.
     let Ok(Members(members)) = serde_json::from_str(args) else {
         return;
     };
     for (key, value) in members {
-        // A key that is no Unicode text, such as "\ud800", is nobody's name; it passes as it was spelled.
+        // A key that is no Unicode text, such as "\ud800", is no name of a secret. It passes unchanged.
         let decoded = serde_json::from_str::<Key>(key.get());
         if decoded.is_ok_and(|Key(key)| secrets.iter().any(|secret| secret.name == key)) {
             continue;
         }
-        line.push(b',');
-        line.extend_from_slice(key.get().as_bytes());
-        line.push(b':');
-        append_without_line_breaks(line, value.get().as_bytes());
+        output.push(b',');
+        output.extend_from_slice(key.get().as_bytes());
+        output.push(b':');
+        append_without_line_breaks(output, value.get().as_bytes());
     }
 }
 
-/// The top level of an object in its order, as it was spelled, repeated keys kept.
+/// The members of an object in their order and spelling. Repeated keys stay.
 struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
-/// A key decoded, without a copy where nothing in it is escaped.
+/// A decoded key. A key without escapes needs no copy.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         struct Visitor;
         impl<'de> serde::de::Visitor<'de> for Visitor {
             type Value = Members<'de>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
             }
             fn visit_map<A: serde::de::MapAccess<'de>>(
                 self,
@@ -112,22 +111,22 @@ impl<'de> Deserialize<'de> for Members<'de> {
                 Ok(Members(members))
             }
         }
-        from.deserialize_map(Visitor)
+        input.deserialize_map(Visitor)
     }
 }
 
 /// Appends a JSON string.
-pub fn append_json_string(line: &mut Vec<u8>, text: &str) {
+pub fn append_json_string(output: &mut Vec<u8>, text: &str) {
     // Writing to a Vec cannot fail.
-    let _ = serde_json::to_writer(&mut *line, text);
+    let _ = serde_json::to_writer(&mut *output, text);
 }
 
-/// In valid JSON a raw line break stands outside strings only, where a space means the same.
-fn append_without_line_breaks(line: &mut Vec<u8>, json: &[u8]) {
-    let start = line.len();
-    line.extend_from_slice(json);
+/// Appends JSON and replaces line breaks by spaces. In valid JSON a raw line break stands outside strings only.
+fn append_without_line_breaks(output: &mut Vec<u8>, json: &[u8]) {
+    let start = output.len();
+    output.extend_from_slice(json);
     if memchr::memchr2(b'\n', b'\r', json).is_some() {
-        for byte in &mut line[start..] {
+        for byte in &mut output[start..] {
             if matches!(byte, b'\n' | b'\r') {
                 *byte = b' ';
             }
@@ -153,14 +152,14 @@ mod tests {
             .iter()
             .map(|&(name, value)| text(name, value))
             .collect();
-        let mut line = Vec::new();
-        merge_arguments(&mut line, args, &opened);
-        assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
-        serde_json::from_slice(&line).expect("merged arguments are JSON")
+        let mut output = Vec::new();
+        merge_arguments(&mut output, args, &opened);
+        assert!(!output.contains(&b'\n') && !output.contains(&b'\r'));
+        serde_json::from_slice(&output).expect("merged arguments are JSON")
     }
 
     #[test]
-    fn nothing_to_merge_is_passed_on() {
+    fn arguments_without_secrets_pass_on_one_line() {
         assert_eq!(merged("{\n\"a\":\r1}", &[]), json!({"a":1}));
     }
 
@@ -175,40 +174,40 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_wins_in_every_spelling() {
+    fn a_secret_replaces_an_argument_in_every_spelling() {
         for args in [
             r#"{"github_pat":"mine","a":1}"#,
             r#"{"a":1,"github\u005fpat":"mine"}"#,
             r#"{"github_pat":"x","a":1,"github_pat":"y","\u0067ithub_pat":{}}"#,
         ] {
-            let mut line = Vec::new();
-            merge_arguments(&mut line, args, &[text("github_pat", "stored")]);
-            let text = String::from_utf8(line).expect("UTF-8");
+            let mut output = Vec::new();
+            merge_arguments(&mut output, args, &[text("github_pat", "stored")]);
+            let text = String::from_utf8(output).expect("UTF-8");
             assert_eq!(text, r#"{"github_pat":"stored","a":1}"#, "{args}");
         }
     }
 
     #[test]
-    fn json_stays_what_it_is() {
-        let mut line = Vec::new();
+    fn a_json_value_keeps_its_spelling() {
+        let mut output = Vec::new();
         let tokens = SecretArgument {
             name: "t",
             value: "{\n\"a\": [1]}",
             form: ArgumentForm::Json,
         };
         merge_arguments(
-            &mut line,
+            &mut output,
             r#"{"\u0074":{"a":2},"b":3}"#,
             &[tokens, text("s", "{}")],
         );
         assert_eq!(
-            String::from_utf8_lossy(&line),
+            String::from_utf8_lossy(&output),
             r#"{"t":{ "a": [1]},"s":"{}","b":3}"#
         );
     }
 
     #[test]
-    fn a_name_inside_a_value_stays() {
+    fn a_secret_name_inside_a_value_stays() {
         let got = merged(
             r#"{"q":"about github_pat","n":{"github_pat":1}}"#,
             &[("github_pat", "s")],
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_need_escapes_are_found() {
+    fn a_secret_name_with_escapes_is_found() {
         assert_eq!(
             merged(r#"{"a\"b":1}"#, &[("a\"b", "s")]),
             json!({"a\"b":"s"})
@@ -232,15 +231,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_no_text_takes_nothing_with_it() {
-        let mut line = Vec::new();
+    fn a_key_that_is_no_unicode_text_passes() {
+        let mut output = Vec::new();
         merge_arguments(
-            &mut line,
+            &mut output,
             r#"{"\ud800":1,"a":2,"\u006b":3}"#,
             &[text("k", "s")],
         );
         assert_eq!(
-            String::from_utf8_lossy(&line),
+            String::from_utf8_lossy(&output),
             r#"{"k":"s","\ud800":1,"a":2}"#
         );
     }

@@ -1,4 +1,4 @@
-//!
+//! All dead letters in the catalog.
 
 use imbl::OrdMap;
 
@@ -6,37 +6,50 @@ use crate::core::event::{DeadLetterRemoved, DeadLetterStored};
 use crate::core::ids::ValueId;
 use crate::core::model::dead_letter::DeadLetter;
 
-/// All of them, the oldest first.
+/// All dead letters, the oldest first.
 #[derive(Debug, Clone, Default)]
-pub struct DeadLetters(pub OrdMap<ValueId, DeadLetter>);
+pub struct DeadLetters {
+    by_id: OrdMap<ValueId, DeadLetter>,
+}
 
 impl DeadLetters {
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Returns all dead letters, the oldest first.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = &DeadLetter> {
-        self.0.values()
+        self.by_id.values()
     }
 
-    pub fn get(&self, letter: ValueId) -> Option<&DeadLetter> {
-        self.0.get(&letter)
+    pub fn get(&self, id: ValueId) -> Option<&DeadLetter> {
+        self.by_id.get(&id)
     }
 
+    /// Returns the ids of all messages in the Vault, the oldest first.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
-        self.0.keys().copied()
+        self.by_id.keys().copied()
     }
 
+    /// Returns the dead letters that have expired at `now` (milliseconds since 1970).
     pub fn expired(&self, now: u64) -> Vec<ValueId> {
         self.all()
-            .filter(|letter| letter.until <= now)
-            .map(|letter| letter.letter)
+            .filter(|dead_letter| dead_letter.until <= now)
+            .map(|dead_letter| dead_letter.letter)
             .collect()
     }
 
-    pub fn kept(&mut self, e: &DeadLetterStored) {
-        self.0.insert(e.letter.letter, e.letter.clone());
+    pub fn store(&mut self, event: &DeadLetterStored) {
+        self.by_id.insert(event.letter.letter, event.letter.clone());
     }
 
-    pub fn dropped(&mut self, e: &DeadLetterRemoved) {
-        e.letters
-            .iter()
-            .for_each(|letter| drop(self.0.remove(letter)));
+    pub fn remove(&mut self, event: &DeadLetterRemoved) {
+        for id in &event.letters {
+            self.by_id.remove(id);
+        }
     }
 }

@@ -1,109 +1,131 @@
-//! All jobs there are, folded from the log: those that wait, run, or have an answer that is still kept.
+//! All jobs in the catalog: waiting jobs, running jobs, and ended jobs whose answers have not expired.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use imbl::{HashMap, OrdMap, OrdSet};
 
+use super::ended_jobs::{EndedJobs, estimated_bytes};
 use super::scheduler::FairScheduler;
+use crate::core::command::known;
 use crate::core::event::{
     JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued,
     JobStarted,
 };
-use crate::core::ids::{Digest, JobId, ValueId, WorkerId};
-use crate::core::model::job::{EndedJob, Job, JobStage, JobState, RunningJob, interned};
+use crate::core::ids::{Digest, JobId, Position, ValueId, WorkerId};
+use crate::core::model::job::{EndedJob, Job, JobStage, JobState, RunningJob};
 use crate::core::names::{ServerName, ToolName};
 
+/// All jobs, by id, worker, key and expiry.
 #[derive(Debug, Clone, Default)]
 pub struct JobTable {
-    all: OrdMap<JobId, Arc<Job>>,
-    pub(in crate::core) line: FairScheduler,
-    /// What each worker has.
-    running: HashMap<WorkerId, OrdSet<JobId>>,
-    /// When the answers of those that have ended expire.
-    ends: OrdSet<(u64, JobId)>,
-    keys: HashMap<Digest, JobId>,
-    /// The tools that jobs name, and how many do: many jobs share one text.
+    jobs: OrdMap<JobId, Arc<Job>>,
+    pub(in crate::core) scheduler: FairScheduler,
+    running_by_worker: HashMap<WorkerId, OrdSet<JobId>>,
+    ended: EndedJobs,
+    by_key: HashMap<Digest, JobId>,
+    /// The tools that jobs name, and the number of these jobs. Jobs of one tool share the text of its name.
     tools: HashMap<ToolName, u32>,
-    /// How often somebody wanted a running job to stop.
+    /// The number of cancellation requests so far. A worker compares it to notice a new request.
     pub cancels: u64,
 }
 
 impl JobTable {
     pub fn get(&self, id: JobId) -> Option<&Arc<Job>> {
-        self.all.get(&id)
+        self.jobs.get(&id)
     }
 
-    /// All of them, the newest first.
+    /// Returns all jobs, the oldest first.
+    pub fn all(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values().map(AsRef::as_ref)
+    }
+
+    /// Returns all jobs, the newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &Arc<Job>> {
-        self.all.values().rev()
+        self.jobs.values().rev()
     }
 
-    /// Those that were accepted before that one, the newest first.
+    /// Returns the jobs that were accepted before the job `id`, the newest first.
     pub fn before(&self, id: JobId) -> impl Iterator<Item = &Arc<Job>> {
-        self.all.range(..id).rev().map(|(_, job)| job)
+        self.jobs.range(..id).rev().map(|(_, job)| job)
     }
 
+    /// Returns the number of waiting jobs.
     pub fn waiting(&self) -> usize {
-        self.line.waiting()
+        self.scheduler.waiting()
     }
 
-    pub fn waiting_of(&self, user: &str) -> usize {
-        self.line.waiting_of(user)
+    /// Returns the number of waiting jobs of a user.
+    pub fn waiting_for_user(&self, user: &str) -> usize {
+        self.scheduler.waiting_for_user(user)
     }
 
+    /// Returns the number of running jobs.
     pub fn running(&self) -> usize {
-        self.running.values().map(OrdSet::len).sum()
+        self.running_by_worker.values().map(OrdSet::len).sum()
     }
 
-    pub fn of_key(&self, scope: Digest) -> Option<&Arc<Job>> {
-        self.keys.get(&scope).and_then(|id| self.get(*id))
+    /// Returns the job that was accepted under an idempotency key.
+    pub fn find_by_key(&self, scope: Digest) -> Option<&Arc<Job>> {
+        self.by_key.get(&scope).and_then(|id| self.get(*id))
     }
 
-    /// The workers that have jobs.
+    /// Returns the workers that run jobs.
     pub fn workers(&self) -> impl Iterator<Item = WorkerId> + '_ {
-        self.running.keys().copied()
+        self.running_by_worker.keys().copied()
     }
 
-    /// What a worker has, the oldest first.
-    pub fn of_worker(&self, worker: WorkerId) -> impl Iterator<Item = &Arc<Job>> {
-        self.running
+    /// Returns the running jobs of a worker, the oldest first.
+    pub fn running_on(&self, worker: WorkerId) -> impl Iterator<Item = &Arc<Job>> {
+        self.running_by_worker
             .get(&worker)
             .into_iter()
             .flatten()
             .filter_map(|id| self.get(*id))
     }
 
-    /// Those whose answers have expired by then, `limit` at most.
+    /// Returns at most `limit` ended jobs that expire at `now` (milliseconds since 1970): the jobs whose time is over,
+    /// and the oldest jobs above the limits of [`super::ended_jobs::RETENTION`].
     pub fn expired(&self, now: u64, limit: usize) -> Vec<JobId> {
-        let expired = self.ends.iter().take_while(|(until, _)| *until <= now);
-        expired.take(limit).map(|(_, id)| *id).collect()
+        let size = |id| self.get(id).map_or(0, |job| estimated_bytes(job));
+        self.ended.expired(now, limit, size)
     }
 
-    /// Everything in the Vault that jobs name.
+    /// Returns the ids of all values of jobs that the Vault must keep.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
-        self.all.values().flat_map(|job| job.values())
+        self.jobs.values().flat_map(|job| job.values())
     }
 
-    /// `server` is the name as the catalogue keeps it.
-    pub fn accepted(&mut self, e: &JobAccepted, server: Option<ServerName>) {
+    /// Folds an accepted job. `server` is the server name that the catalog already holds, so that jobs share its text.
+    pub fn accept(&mut self, event: &JobAccepted, server: Option<ServerName>) {
         let job = Job {
-            id: e.job,
-            user: self.line.user(&e.user),
-            command: interned(&e.command),
+            id: event.job,
+            user: self.scheduler.shared_user(&event.user),
+            command: interned_command(&event.command),
             server,
-            tool: e.tool.as_ref().map(|tool| self.tool(tool)),
-            arguments: e.arguments,
-            key: e.key.map(Box::new),
+            tool: event.tool.as_ref().map(|tool| self.shared_tool(tool)),
+            arguments: event.arguments,
+            key: event.key.map(Box::new),
             stage: JobStage::Waiting { attempts: 0 },
         };
         self.insert(job);
     }
 
-    /// The tool's name as it is kept here already.
-    fn tool(&self, tool: &ToolName) -> ToolName {
+    /// Restores a job from a snapshot. `server` is the server name that the catalog already holds. The snapshot does
+    /// not store the turns of users, so all users start with equal turns.
+    pub fn restore(&mut self, mut job: Job, server: Option<ServerName>) {
+        job.user = self.scheduler.shared_user(&job.user);
+        job.command = interned_command(&job.command);
+        job.server = server.or(job.server);
+        job.tool = job.tool.map(|tool| self.shared_tool(&tool));
+        self.insert(job);
+    }
+
+    /// Returns the copy of the tool's name that other jobs hold, if there is one.
+    fn shared_tool(&self, tool: &ToolName) -> ToolName {
         self.tools
             .get_key_value(tool)
-            .map_or(tool, |(known, _)| known)
+            .map_or(tool, |(shared, _)| shared)
             .clone()
     }
 
@@ -112,140 +134,149 @@ impl JobTable {
             *self.tools.entry(tool.clone()).or_default() += 1;
         }
         match &job.stage {
-            JobStage::Waiting { .. } => self.line.enqueue(&job),
-            JobStage::Running(run) => {
-                self.line.count_running(&job);
-                self.running.entry(run.worker).or_default().insert(job.id);
+            JobStage::Waiting { .. } => self.scheduler.enqueue(&job),
+            JobStage::Running(running) => {
+                self.scheduler.count_running(&job);
+                self.running_by_worker
+                    .entry(running.worker)
+                    .or_default()
+                    .insert(job.id);
             }
-            JobStage::Ended(ended) => drop(self.ends.insert((ended.until, job.id))),
+            JobStage::Ended(ended) => self.ended.insert(&job, ended),
         }
         if let Some(key) = &job.key {
-            self.keys.insert(key.request.scope, job.id);
+            self.by_key.insert(key.request.scope, job.id);
         }
-        self.all.insert(job.id, Arc::new(job));
+        self.jobs.insert(job.id, Arc::new(job));
     }
 
-    pub fn started(&mut self, e: &JobStarted) {
-        let Some(job) = self.all.get_mut(&e.job) else {
+    pub fn start(&mut self, event: &JobStarted) {
+        let Some(job) = self.jobs.get_mut(&event.job) else {
             return;
         };
         if !matches!(job.stage, JobStage::Waiting { .. }) {
             return;
         }
-        self.line.mark_running(job);
-        let run = RunningJob {
-            worker: e.worker,
-            attempt: e.attempt,
+        self.scheduler.mark_running(job);
+        let running = RunningJob {
+            worker: event.worker,
+            attempt: event.attempt,
             cancelled: false,
             progress: None,
         };
-        Arc::make_mut(job).stage = JobStage::Running(Box::new(run));
-        self.running.entry(e.worker).or_default().insert(e.job);
+        Arc::make_mut(job).stage = JobStage::Running(Box::new(running));
+        self.running_by_worker
+            .entry(event.worker)
+            .or_default()
+            .insert(event.job);
     }
 
-    pub fn progressed(&mut self, e: &JobProgressed) {
-        self.change_run(e.job, |run| run.progress = Some(e.progress.clone()));
+    pub fn set_progress(&mut self, event: &JobProgressed) {
+        self.change_running(event.job, |running| {
+            running.progress = Some(event.progress.clone());
+        });
     }
 
-    pub fn cancel_requested(&mut self, e: &JobCancelRequested) {
+    pub fn request_cancellation(&mut self, event: &JobCancelRequested) {
         self.cancels += 1;
-        self.change_run(e.job, |run| run.cancelled = true);
+        self.change_running(event.job, |running| running.cancelled = true);
     }
 
-    fn change_run(&mut self, id: JobId, with: impl FnOnce(&mut RunningJob)) {
-        if let Some(job) = self.all.get_mut(&id)
-            && let JobStage::Running(run) = &mut Arc::make_mut(job).stage
+    fn change_running(&mut self, id: JobId, change: impl FnOnce(&mut RunningJob)) {
+        if let Some(job) = self.jobs.get_mut(&id)
+            && let JobStage::Running(running) = &mut Arc::make_mut(job).stage
         {
-            with(run);
+            change(running);
         }
     }
 
-    pub fn returned(&mut self, e: &JobRequeued) {
-        let Some(job) = self.take_from_worker(e.job) else {
+    pub fn requeue(&mut self, event: &JobRequeued) {
+        let Some(job) = self.take_from_worker(event.job) else {
             return;
         };
         let attempts = job.attempts();
         Arc::make_mut(job).stage = JobStage::Waiting { attempts };
         let job = job.clone();
-        self.line.enqueue(&job);
+        self.scheduler.enqueue(&job);
     }
 
-    pub fn finished(&mut self, e: &JobFinished) {
-        match self.all.get(&e.job).map(|job| job.state()) {
+    /// Folds the end of a job. `position` is the position of the event.
+    pub fn finish(&mut self, event: &JobFinished, position: Position) {
+        match self.jobs.get(&event.job).map(|job| job.state()) {
             Some(JobState::Waiting) => {
-                let job = self.all[&e.job].clone();
-                self.line.remove(&job);
+                self.scheduler.remove(&self.jobs[&event.job]);
             }
-            Some(JobState::Running) => drop(self.take_from_worker(e.job)),
+            Some(JobState::Running) => {
+                self.take_from_worker(event.job);
+            }
             _ => return,
         }
-        let Some(job) = self.all.get_mut(&e.job) else {
+        let Some(job) = self.jobs.get_mut(&event.job) else {
             return;
         };
-        let attempts = job.attempts();
         let ended = EndedJob {
-            state: e.state,
-            attempts,
-            answer: e.answer,
-            until: e.until,
+            state: event.state,
+            attempts: job.attempts(),
+            answer: event.answer,
+            until: event.until,
+            at: position,
         };
+        self.ended.insert(job, &ended);
         Arc::make_mut(job).stage = JobStage::Ended(Box::new(ended));
-        self.ends.insert((e.until, e.job));
     }
 
-    /// Its worker has it no more.
+    /// Removes a running job from its worker and from the counters of running jobs.
     fn take_from_worker(&mut self, id: JobId) -> Option<&mut Arc<Job>> {
-        let job = self.all.get_mut(&id)?;
-        let JobStage::Running(run) = &job.stage else {
+        let job = self.jobs.get_mut(&id)?;
+        let JobStage::Running(running) = &job.stage else {
             return None;
         };
-        if let Some(of_worker) = self.running.get_mut(&run.worker) {
-            of_worker.remove(&id);
-            if of_worker.is_empty() {
-                self.running.remove(&run.worker);
+        if let Some(jobs_of_worker) = self.running_by_worker.get_mut(&running.worker) {
+            jobs_of_worker.remove(&id);
+            if jobs_of_worker.is_empty() {
+                self.running_by_worker.remove(&running.worker);
             }
         }
-        self.line.mark_stopped(job);
+        self.scheduler.mark_stopped(job);
         Some(job)
     }
 
-    pub fn forgotten(&mut self, e: &JobExpired) {
-        for id in &e.jobs {
-            let Some(job) = self.all.remove(id) else {
-                continue;
-            };
-            if let Some(tool) = &job.tool
-                && let Some(jobs) = self.tools.get_mut(tool)
-            {
-                *jobs -= 1;
-                if *jobs == 0 {
-                    self.tools.remove(tool);
-                }
-            }
-            match &job.stage {
-                JobStage::Ended(ended) => drop(self.ends.remove(&(ended.until, *id))),
-                JobStage::Waiting { .. } => drop(self.line.remove(&job)),
-                JobStage::Running(_) => {}
-            }
-            if let Some(key) = &job.key
-                && self.keys.get(&key.request.scope) == Some(id)
-            {
-                self.keys.remove(&key.request.scope);
+    pub fn expire(&mut self, event: &JobExpired) {
+        for id in &event.jobs {
+            if let Some(job) = self.jobs.remove(id) {
+                self.remove_references(&job);
             }
         }
     }
 
-    /// All of them, the oldest first.
-    pub fn all(&self) -> impl Iterator<Item = &Job> {
-        self.all.values().map(AsRef::as_ref)
+    fn remove_references(&mut self, job: &Job) {
+        if let Some(tool) = &job.tool
+            && let Some(count) = self.tools.get_mut(tool)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.tools.remove(tool);
+            }
+        }
+        match &job.stage {
+            JobStage::Ended(ended) => self.ended.remove(job, ended),
+            JobStage::Waiting { .. } => {
+                self.scheduler.remove(job);
+            }
+            JobStage::Running(_) => {}
+        }
+        if let Some(key) = &job.key
+            && self.by_key.get(&key.request.scope) == Some(&job.id)
+        {
+            self.by_key.remove(&key.request.scope);
+        }
     }
+}
 
-    /// Puts back what was stored with a snapshot; who is next begins anew. `server` is the name as the catalogue
-    /// keeps it.
-    pub fn put_back(&mut self, mut job: Job, server: Option<ServerName>) {
-        job.user = self.line.user(&job.user);
-        job.server = server.or(job.server);
-        job.tool = job.tool.map(|tool| self.tool(&tool));
-        self.insert(job);
+/// Returns the program's own copy of a command name, or an owned copy of a name that the program does not know.
+fn interned_command(name: &str) -> Cow<'static, str> {
+    match known(name) {
+        Some((name, ..)) => Cow::Borrowed(name),
+        None => Cow::Owned(name.to_owned()),
     }
 }

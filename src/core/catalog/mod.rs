@@ -1,13 +1,20 @@
-//! The catalogue: all events folded into what reads need. Persistent maps make a new version of it
-//! cheap, so readers keep the one they have and writers never wait for them.
+//! The catalog: the state that results from folding all entries up to one position.
+//!
+//! Its maps are persistent, so a copy is cheap. Readers keep their copy, and a writer never waits for them.
 
 pub mod dead_letter_table;
+pub mod ended_jobs;
 pub mod idempotency_table;
 pub mod job_table;
 pub mod scheduler;
 pub mod server;
 mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
+#[cfg(test)]
+mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use imbl::HashMap;
@@ -16,28 +23,31 @@ use self::dead_letter_table::DeadLetters;
 use self::idempotency_table::IdempotencyRecords;
 use self::job_table::JobTable;
 use self::server::{SecretRef, Server};
-use super::event::{DecodeError, Entry, Event};
+use super::event::{
+    DecodeError, Entry, Event, GrantStored, SecretDeleted, SecretSet, ServerRegistered,
+};
 use super::ids::{Position, ServerId, ValueId};
 use super::model::grant::{Grant, GrantState};
 use super::model::package::InstalledPackage;
 use super::model::remote::Remote;
+use super::model::server::ServerConfig;
 use super::model::tool::Tools;
 use super::names::{ServerName, UserName};
 
-/// Raised whenever the meaning of a fold changes: a snapshot of another version is not used.
+/// The version of the fold and of the snapshot form. A process ignores a snapshot of another version.
 pub const FOLD_VERSION: u32 = 9;
 
-/// What is true at one position of the log.
+/// The state at one position of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     pub position: Position,
-    /// Where the answer of `GET /mcp/tools` last changed.
+    /// The position of the last change of the response of `GET /mcp/tools`.
     pub tools_changed: Position,
-    /// Where what is to run last changed.
+    /// The position of the last change after which a worker starts, restarts or stops a server.
     pub servers_changed: Position,
     pub jobs: JobTable,
-    pub dead: DeadLetters,
-    pub requests: IdempotencyRecords,
+    pub dead_letters: DeadLetters,
+    pub idempotency: IdempotencyRecords,
     servers: HashMap<ServerName, Arc<Server>>,
     names: HashMap<ServerId, ServerName>,
 }
@@ -57,24 +67,27 @@ impl Catalog {
         self.server_by_id(id).is_some_and(|server| server.enabled)
     }
 
-    /// All servers in the order of their names.
+    /// Returns all servers in the order of their names.
     pub fn servers(&self) -> Vec<&Arc<Server>> {
         let mut servers: Vec<_> = self.servers.values().collect();
         servers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         servers
     }
 
-    /// Everything in the Vault that something names.
-    pub fn values(&self) -> std::collections::HashSet<ValueId> {
+    /// Returns the ids of all values that the Vault must keep.
+    pub fn values(&self) -> HashSet<ValueId> {
         self.servers
             .values()
             .flat_map(|server| server.values())
             .chain(self.jobs.values())
-            .chain(self.dead.values())
+            .chain(self.dead_letters.values())
             .collect()
     }
 
-    /// Folds one append. An unreadable event leaves the catalogue as it was.
+    /// Folds one entry.
+    ///
+    /// # Errors
+    /// Fails if the program cannot decode an event. Then the catalog is unchanged.
     pub fn fold(&mut self, entry: &Entry) -> Result<(), DecodeError> {
         let stored = entry.commits.iter().flat_map(|commit| &commit.events);
         let events = stored.map(Event::decode).collect::<Result<Vec<_>, _>>()?;
@@ -85,180 +98,183 @@ impl Catalog {
         Ok(())
     }
 
-    /// Folds one event at the position that was already set.
+    /// Folds one event at the current position of the catalog.
     pub fn apply(&mut self, event: &Event) {
         match event {
-            Event::ServerRegistered(e) => {
-                let server = Server {
-                    id: e.server,
-                    name: e.name.clone(),
-                    config: e.config.clone().into(),
-                    enabled: e.enabled,
-                    changed: self.position,
-                    tools: Tools::default(),
-                    era: None,
-                    session: None,
-                    grant: None,
-                    user_grants: HashMap::new(),
-                    package: None,
-                    secrets: HashMap::new(),
-                    google: HashMap::new(),
-                };
-                self.names.insert(e.server, e.name.clone());
-                self.servers.insert(e.name.clone(), Arc::new(server));
-                (self.tools_changed, self.servers_changed) = (self.position, self.position);
+            Event::ServerRegistered(event) => self.register_server(event),
+            Event::ServerUpdated(event) => {
+                self.restart(event.server, |server| replace_config(server, &event.config));
             }
-            Event::ServerUpdated(e) => self.change_run(e.server, |server| {
-                let before = std::mem::replace(&mut server.config, e.config.clone().into());
-                // At another place nothing is known of the old one.
-                if server.remote().map(|remote| &remote.url)
-                    != before.remote().map(|remote| &remote.url)
-                {
-                    (server.era, server.session) = (None, None);
-                }
-                // Nor is another site given the tokens that were meant for it.
-                if server.remote().map(Remote::origin) != before.remote().map(Remote::origin) {
-                    (server.grant, server.user_grants) = (None, HashMap::new());
-                }
-            }),
-            Event::ServerEnabled(e) => {
-                self.change_run(e.server, |server| server.enabled = true);
+            Event::ServerEnabled(event) => {
+                self.restart(event.server, |server| server.enabled = true);
                 self.tools_changed = self.position;
             }
-            Event::ServerDisabled(e) => {
-                self.change_run(e.server, |server| server.enabled = false);
+            Event::ServerDisabled(event) => {
+                self.restart(event.server, |server| server.enabled = false);
                 self.tools_changed = self.position;
             }
-            Event::ServerToolsDiscovered(e) => self.change_tools(e.server, |server| {
-                server.tools = Tools {
-                    digest: e.digest.clone(),
-                    tools: e.tools.clone(),
-                };
+            Event::ServerDeleted(event) => self.delete_server(event.server),
+            Event::ServerToolsDiscovered(event) => {
+                self.change(event.server, |server| {
+                    server.tools = Tools {
+                        digest: event.digest.clone(),
+                        tools: event.tools.clone(),
+                    };
+                });
+                self.tools_changed = self.position;
+            }
+            Event::ServerProtocolDetected(event) => {
+                self.change(event.server, |server| {
+                    server.protocol = Some(event.protocol)
+                });
+            }
+            Event::ServerSessionOpened(event) => {
+                self.change(event.server, |server| server.session = Some(event.value));
+            }
+            Event::ServerSessionEnded(event) => self.change(event.server, |server| {
+                server.session.take_if(|value| *value == event.value);
             }),
-            Event::ServerProtocolDetected(e) => {
-                self.change(e.server, |server| server.era = Some(e.protocol))
-            }
-            Event::ServerSessionOpened(e) => {
-                self.change(e.server, |server| server.session = Some(e.value))
-            }
-            Event::ServerSessionEnded(e) => self.change(e.server, |server| {
-                server.session.take_if(|value| *value == e.value);
-            }),
-            Event::GrantStored(e) => {
-                let grant = Grant {
-                    tokens: e.tokens,
-                    since: self.position,
-                    state: GrantState::Good,
-                };
-                match &e.user {
-                    Some(user) => self.change(e.server, |server| {
-                        server.user_grants.insert(user.clone(), grant);
-                    }),
-                    // Another grant is another session.
-                    None => self.change_run(e.server, |server| {
-                        (server.grant, server.session) = (Some(grant), None);
-                    }),
-                }
-            }
-            Event::GrantRefreshStarted(e) => {
-                self.change_grant(e.server, e.user.as_ref(), |grant| {
-                    if grant.tokens.access == e.access {
+            Event::GrantStored(event) => self.store_grant(event),
+            Event::GrantRefreshStarted(event) => {
+                self.change_grant(event.server, event.user.as_ref(), |grant| {
+                    if grant.tokens.access == event.access {
                         grant.state = GrantState::Refreshing;
                     }
-                })
+                });
             }
-            Event::GrantRefreshed(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
-                (grant.tokens, grant.state) = (e.tokens, GrantState::Good);
-            }),
-            Event::GrantRefreshFailed(e) => self.change_grant(e.server, e.user.as_ref(), |grant| {
-                if grant.tokens.access == e.access {
-                    grant.state = if e.refused {
-                        GrantState::Refused
-                    } else {
-                        GrantState::Good
-                    };
-                }
-            }),
-            Event::ServerDeleted(e) => {
-                if let Some(name) = self.names.remove(&e.server) {
-                    self.servers.remove(name.as_str());
-                }
-                (self.tools_changed, self.servers_changed) = (self.position, self.position);
+            Event::GrantRefreshed(event) => {
+                self.change_grant(event.server, event.user.as_ref(), |grant| {
+                    grant.tokens = event.tokens;
+                    grant.state = GrantState::Good;
+                });
             }
-            Event::PackageInstalled(e) => self.change_package(e.server, |_| {
+            Event::GrantRefreshFailed(event) => {
+                self.change_grant(event.server, event.user.as_ref(), |grant| {
+                    if grant.tokens.access == event.access {
+                        grant.state = if event.refused {
+                            GrantState::Refused
+                        } else {
+                            GrantState::Good
+                        };
+                    }
+                });
+            }
+            Event::PackageInstalled(event) => self.change_package(event.server, |_| {
                 Some(InstalledPackage {
-                    package: e.package.clone(),
-                    installed: e.at,
+                    package: event.package.clone(),
+                    installed: event.at,
                     upgraded: None,
                     latest: None,
                 })
             }),
-            Event::PackageUpgraded(e) => self.change_package(e.server, |old| {
-                let old = old?.clone();
+            Event::PackageUpgraded(event) => self.change_package(event.server, |installed| {
+                let installed = installed?.clone();
                 Some(InstalledPackage {
-                    package: e.package.clone(),
-                    upgraded: Some(e.at),
-                    ..old
+                    package: event.package.clone(),
+                    upgraded: Some(event.at),
+                    ..installed
                 })
             }),
-            Event::PackageLatestFound(e) => self.change(e.server, |server| {
-                server.package.iter_mut().for_each(|installed| {
-                    Arc::make_mut(installed).latest = Some(e.latest.clone());
-                });
-            }),
-            Event::PackageRemoved(e) => self.change_package(e.server, |_| None),
-            Event::SecretSet(e) => self.change(e.server, |server| {
-                let secrets = Arc::make_mut(server.secrets.entry(e.user.clone()).or_default());
-                secrets.retain(|secret| secret.name != e.name);
-                secrets.push(SecretRef {
-                    name: e.name.clone(),
-                    value: e.value,
-                });
-            }),
-            Event::SecretDeleted(e) => self.change(e.server, |server| {
-                let Some(secrets) = server.secrets.get_mut(e.user.as_str()) else {
-                    return;
-                };
-                Arc::make_mut(secrets).retain(|secret| secret.name != e.name);
-                if secrets.is_empty() {
-                    server.secrets.remove(e.user.as_str());
+            Event::PackageLatestFound(event) => self.change(event.server, |server| {
+                if let Some(installed) = &mut server.package {
+                    Arc::make_mut(installed).latest = Some(event.latest.clone());
                 }
             }),
-            Event::JobAccepted(e) => {
-                // Of one name there is one text, however many jobs there are.
-                let known = e
-                    .server
-                    .as_ref()
-                    .and_then(|name| self.servers.get_key_value(name));
-                let server = known.map(|(name, _)| name).or(e.server.as_ref()).cloned();
-                self.jobs.accepted(e, server);
-            }
-            Event::JobStarted(e) => self.jobs.started(e),
-            Event::JobProgressed(e) => self.jobs.progressed(e),
-            Event::JobRequeued(e) => self.jobs.returned(e),
-            Event::JobCancelRequested(e) => self.jobs.cancel_requested(e),
-            Event::JobFinished(e) => self.jobs.finished(e),
-            Event::JobExpired(e) => self.jobs.forgotten(e),
-            Event::GoogleConnected(e) => self.change(e.server, |server| {
-                server.google.insert(e.user.clone(), e.value);
+            Event::PackageRemoved(event) => self.change_package(event.server, |_| None),
+            Event::SecretSet(event) => self.change(event.server, |server| {
+                set_secret(server, event);
             }),
-            Event::DeadLetterStored(e) => self.dead.kept(e),
-            Event::DeadLetterRemoved(e) => self.dead.dropped(e),
-            Event::IdempotencyRecorded(e) => self.requests.insert(e.request),
-            Event::IdempotencyExpired(e) => e
-                .scopes
-                .iter()
-                .for_each(|scope| self.requests.forget(*scope)),
+            Event::SecretDeleted(event) => self.change(event.server, |server| {
+                delete_secret(server, event);
+            }),
+            Event::GoogleConnected(event) => self.change(event.server, |server| {
+                server.google.insert(event.user.clone(), event.value);
+            }),
+            Event::JobAccepted(event) => {
+                let server = event.server.as_ref().map(|name| self.shared_name(name));
+                self.jobs.accept(event, server);
+            }
+            Event::JobStarted(event) => self.jobs.start(event),
+            Event::JobProgressed(event) => self.jobs.set_progress(event),
+            Event::JobRequeued(event) => self.jobs.requeue(event),
+            Event::JobCancelRequested(event) => self.jobs.request_cancellation(event),
+            Event::JobFinished(event) => self.jobs.finish(event, self.position),
+            Event::JobExpired(event) => self.jobs.expire(event),
+            Event::DeadLetterStored(event) => self.dead_letters.store(event),
+            Event::DeadLetterRemoved(event) => self.dead_letters.remove(event),
+            Event::IdempotencyRecorded(event) => self.idempotency.insert(event.request),
+            Event::IdempotencyExpired(event) => {
+                for scope in &event.scopes {
+                    self.idempotency.remove(*scope);
+                }
+            }
         }
     }
 
-    fn change(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
+    fn register_server(&mut self, event: &ServerRegistered) {
+        let server = Server {
+            id: event.server,
+            name: event.name.clone(),
+            config: event.config.clone().into(),
+            enabled: event.enabled,
+            changed: self.position,
+            tools: Tools::default(),
+            protocol: None,
+            session: None,
+            grant: None,
+            user_grants: HashMap::new(),
+            package: None,
+            secrets: HashMap::new(),
+            google: HashMap::new(),
+        };
+        self.names.insert(event.server, event.name.clone());
+        self.servers.insert(event.name.clone(), Arc::new(server));
+        self.tools_changed = self.position;
+        self.servers_changed = self.position;
+    }
+
+    fn delete_server(&mut self, id: ServerId) {
+        if let Some(name) = self.names.remove(&id) {
+            self.servers.remove(name.as_str());
+        }
+        self.tools_changed = self.position;
+        self.servers_changed = self.position;
+    }
+
+    fn store_grant(&mut self, event: &GrantStored) {
+        let grant = Grant {
+            tokens: event.tokens,
+            since: self.position,
+            state: GrantState::Good,
+        };
+        match &event.user {
+            Some(user) => self.change(event.server, |server| {
+                server.user_grants.insert(user.clone(), grant);
+            }),
+            // A session belongs to one grant, so a new grant ends the session.
+            None => self.restart(event.server, |server| {
+                server.grant = Some(grant);
+                server.session = None;
+            }),
+        }
+    }
+
+    /// Returns the copy of the server's name that the catalog holds, so that all jobs of a server share one text.
+    fn shared_name(&self, name: &ServerName) -> ServerName {
+        self.servers
+            .get_key_value(name)
+            .map_or(name, |(shared, _)| shared)
+            .clone()
+    }
+
+    /// Changes a server that goes on running.
+    fn change(&mut self, id: ServerId, change: impl FnOnce(&mut Server)) {
         let server = self
             .names
             .get(&id)
             .and_then(|name| self.servers.get_mut(name.as_str()));
         if let Some(server) = server {
-            with(Arc::make_mut(server));
+            change(Arc::make_mut(server));
         }
     }
 
@@ -266,7 +282,7 @@ impl Catalog {
         &mut self,
         id: ServerId,
         user: Option<&UserName>,
-        with: impl FnOnce(&mut Grant),
+        change: impl FnOnce(&mut Grant),
     ) {
         self.change(id, |server| {
             let grant = match user {
@@ -274,16 +290,16 @@ impl Catalog {
                 None => server.grant.as_mut(),
             };
             if let Some(grant) = grant {
-                with(grant);
+                change(grant);
             }
         });
     }
 
-    /// A change after which the server is started anew.
-    fn change_run(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
+    /// Changes a server that a worker must restart afterwards.
+    fn restart(&mut self, id: ServerId, change: impl FnOnce(&mut Server)) {
         let position = self.position;
         self.change(id, |server| {
-            with(server);
+            change(server);
             server.changed = position;
         });
         self.servers_changed = position;
@@ -292,15 +308,47 @@ impl Catalog {
     fn change_package(
         &mut self,
         id: ServerId,
-        with: impl FnOnce(Option<&InstalledPackage>) -> Option<InstalledPackage>,
+        change: impl FnOnce(Option<&InstalledPackage>) -> Option<InstalledPackage>,
     ) {
-        self.change_run(id, |server| {
-            server.package = with(server.package.as_deref()).map(Arc::new)
+        self.restart(id, |server| {
+            server.package = change(server.package.as_deref()).map(Arc::new);
         });
     }
+}
 
-    fn change_tools(&mut self, id: ServerId, with: impl FnOnce(&mut Server)) {
-        self.change(id, with);
-        self.tools_changed = self.position;
+/// Replaces the configuration. Another URL ends the session, because it belongs to the old URL. Another origin ends
+/// the grants, because tokens stay with their origin.
+fn replace_config(server: &mut Server, config: &ServerConfig) {
+    let previous = std::mem::replace(&mut server.config, config.clone().into());
+    let previous = previous.remote();
+    let current = server.config.remote();
+    let has_new_url = current.map(|remote| &remote.url) != previous.map(|remote| &remote.url);
+    let has_new_origin = current.map(Remote::origin) != previous.map(Remote::origin);
+    if has_new_url {
+        server.protocol = None;
+        server.session = None;
+    }
+    if has_new_origin {
+        server.grant = None;
+        server.user_grants = HashMap::new();
+    }
+}
+
+fn set_secret(server: &mut Server, event: &SecretSet) {
+    let secrets = Arc::make_mut(server.secrets.entry(event.user.clone()).or_default());
+    secrets.retain(|secret| secret.name != event.name);
+    secrets.push(SecretRef {
+        name: event.name.clone(),
+        value: event.value,
+    });
+}
+
+fn delete_secret(server: &mut Server, event: &SecretDeleted) {
+    let Some(secrets) = server.secrets.get_mut(event.user.as_str()) else {
+        return;
+    };
+    Arc::make_mut(secrets).retain(|secret| secret.name != event.name);
+    if secrets.is_empty() {
+        server.secrets.remove(event.user.as_str());
     }
 }

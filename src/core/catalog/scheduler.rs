@@ -1,16 +1,16 @@
-//! Who is next: users in turn, so that one with ten thousand jobs delays nobody else's next one.
+//! The fair order of jobs: users take turns, so that the jobs of one user do not delay the next job of another user.
 //!
-//! A lane is one area's work for one server. Lanes and users have bounds on what runs at once, so a server that
-//! is slow, or a user who asks for much, holds no more than that.
+//! A queue holds the waiting jobs of one user in one area for one server. Users and servers have limits on their
+//! running jobs, so that a slow server or a busy user holds no more than its share.
 
 use imbl::{HashMap, OrdMap, OrdSet, Vector};
 
-use crate::core::command::Area;
+use crate::core::command::{Area, known};
 use crate::core::ids::JobId;
 use crate::core::model::job::Job;
 use crate::core::names::{ServerName, UserName};
 
-/// How many jobs may run at once in the whole cluster.
+/// The number of jobs that may run at once in the whole cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct ConcurrencyLimits {
     pub per_user: usize,
@@ -18,9 +18,9 @@ pub struct ConcurrencyLimits {
 }
 
 impl ConcurrencyLimits {
-    /// Packages of one server are changed one after the other.
-    fn of(&self, lane: &QueueKey) -> usize {
-        match lane {
+    /// Returns the limit of a queue. The package jobs of one server run one after another.
+    fn for_queue(&self, queue: &QueueKey) -> usize {
+        match queue {
             QueueKey {
                 area: Some(Area::Packages),
                 server: Some(_),
@@ -30,7 +30,7 @@ impl ConcurrencyLimits {
     }
 }
 
-/// One area's work for one server.
+/// Identifies the jobs of one area for one server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueKey {
     area: Option<Area>,
@@ -38,98 +38,106 @@ pub struct QueueKey {
 }
 
 impl QueueKey {
-    pub fn of(job: &Job) -> Self {
+    pub fn for_job(job: &Job) -> Self {
         Self {
-            area: job.area(),
+            area: job_area(job),
             server: job.server.clone(),
         }
     }
 }
 
-/// A user's place.
+/// Returns the area of a job's command, or `None` if only a newer version of the program knows the command.
+pub fn job_area(job: &Job) -> Option<Area> {
+    known(&job.command).map(|(_, area, _)| area)
+}
+
+/// The turn and the job counts of one user.
 #[derive(Debug, Clone, Copy, Default)]
 struct UserShare {
-    /// Where the user stands in the turns.
+    /// The user with the smallest turn is next.
     turn: u64,
     waiting: u32,
     running: u32,
 }
 
-/// The jobs that wait, and how many run.
+/// The waiting jobs, and the numbers of running jobs.
 #[derive(Debug, Clone, Default)]
 pub struct FairScheduler {
-    /// Grows by one with every job that starts.
-    clock: u64,
+    /// The number of jobs that have started.
+    started: u64,
     users: HashMap<UserName, UserShare>,
-    /// The users for whom something waits, in the order in which they are served.
+    /// The users with waiting jobs, in the order of their turns.
     turns: OrdSet<(u64, UserName)>,
-    /// What waits in each lane of each user, the oldest first.
+    /// The waiting jobs of each queue of each user, the oldest first.
     backlog: OrdMap<(UserName, QueueKey), Vector<JobId>>,
     waiting: usize,
     running: HashMap<QueueKey, u32>,
 }
 
 impl FairScheduler {
+    /// Returns the number of waiting jobs.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    pub fn waiting_of(&self, user: &str) -> usize {
+    /// Returns the number of waiting jobs of a user.
+    pub fn waiting_for_user(&self, user: &str) -> usize {
         self.users
             .get(user)
             .map_or(0, |share| share.waiting as usize)
     }
 
-    /// The user's name as it is kept here already, so that many jobs share one text.
-    pub fn user(&self, user: &UserName) -> UserName {
+    /// Returns the copy of the user name that the scheduler holds, so that all jobs of a user share one text.
+    pub fn shared_user(&self, user: &UserName) -> UserName {
         self.users
             .get_key_value(user)
-            .map_or(user, |(known, _)| known)
+            .map_or(user, |(shared, _)| shared)
             .clone()
     }
 
+    /// Adds a waiting job.
     pub fn enqueue(&mut self, job: &Job) {
-        let clock = self.clock;
+        let started = self.started;
         let share = self.users.entry(job.user.clone()).or_default();
         if share.waiting == 0 {
-            // Before whoever was served last, after those who have waited.
-            share.turn = 2 * clock;
+            // This turn comes after the turns of waiting users and before the turn of the user who was served last.
+            share.turn = 2 * started;
             self.turns.insert((share.turn, job.user.clone()));
         }
         share.waiting += 1;
         self.waiting += 1;
-        let lane = self
+        let queue = self
             .backlog
-            .entry((job.user.clone(), QueueKey::of(job)))
+            .entry((job.user.clone(), QueueKey::for_job(job)))
             .or_default();
-        // Nearly always it is the newest.
-        match lane.last() {
+        // A new job is nearly always the newest job of its queue.
+        match queue.last() {
             Some(last) if *last >= job.id => {
-                if let Err(at) = lane.binary_search(&job.id) {
-                    lane.insert(at, job.id);
+                if let Err(index) = queue.binary_search(&job.id) {
+                    queue.insert(index, job.id);
                 }
             }
-            _ => lane.push_back(job.id),
+            _ => queue.push_back(job.id),
         }
     }
 
-    /// It waits no more. False: it did not wait.
+    /// Removes a waiting job. Returns false if the job did not wait.
     pub fn remove(&mut self, job: &Job) -> bool {
-        let place = (job.user.clone(), QueueKey::of(job));
-        let Some(lane) = self.backlog.get_mut(&place) else {
+        let key = (job.user.clone(), QueueKey::for_job(job));
+        let Some(queue) = self.backlog.get_mut(&key) else {
             return false;
         };
-        let Ok(at) = lane.binary_search(&job.id) else {
+        let Ok(index) = queue.binary_search(&job.id) else {
             return false;
         };
-        // Whoever is next stands first.
-        if at == 0 {
-            lane.pop_front()
+        if index == 0 {
+            // The next job is the first one, and `pop_front` is cheaper than `remove`.
+            queue.pop_front();
         } else {
-            Some(lane.remove(at))
-        };
-        if lane.is_empty() {
-            self.backlog.remove(&place);
+            queue.remove(index);
+        }
+        if queue.is_empty() {
+            self.backlog.remove(&key);
         }
         self.waiting -= 1;
         if let Some(share) = self.users.get_mut(&job.user) {
@@ -138,47 +146,48 @@ impl FairScheduler {
                 self.turns.remove(&(share.turn, job.user.clone()));
             }
         }
-        self.tidy(&job.user);
+        self.remove_idle_user(&job.user);
         true
     }
 
+    /// Moves a waiting job to the running jobs. Its user gets the last turn.
     pub fn mark_running(&mut self, job: &Job) {
         if !self.remove(job) {
             return;
         }
-        self.clock += 1;
+        self.started += 1;
         let share = self.users.entry(job.user.clone()).or_default();
         share.running += 1;
         if share.waiting > 0 {
             self.turns.remove(&(share.turn, job.user.clone()));
-            share.turn = 2 * self.clock + 1;
+            share.turn = 2 * self.started + 1;
             self.turns.insert((share.turn, job.user.clone()));
         }
-        *self.running.entry(QueueKey::of(job)).or_default() += 1;
+        *self.running.entry(QueueKey::for_job(job)).or_default() += 1;
     }
 
-    /// It runs no more.
+    /// Removes a running job.
     pub fn mark_stopped(&mut self, job: &Job) {
-        let lane = QueueKey::of(job);
-        if let Some(running) = self.running.get_mut(&lane) {
+        let queue = QueueKey::for_job(job);
+        if let Some(running) = self.running.get_mut(&queue) {
             *running = running.saturating_sub(1);
             if *running == 0 {
-                self.running.remove(&lane);
+                self.running.remove(&queue);
             }
         }
         if let Some(share) = self.users.get_mut(&job.user) {
             share.running = share.running.saturating_sub(1);
         }
-        self.tidy(&job.user);
+        self.remove_idle_user(&job.user);
     }
 
-    /// One that runs without having waited here: it is read from a snapshot.
+    /// Adds a running job that a snapshot holds.
     pub fn count_running(&mut self, job: &Job) {
         self.users.entry(job.user.clone()).or_default().running += 1;
-        *self.running.entry(QueueKey::of(job)).or_default() += 1;
+        *self.running.entry(QueueKey::for_job(job)).or_default() += 1;
     }
 
-    fn tidy(&mut self, user: &UserName) {
+    fn remove_idle_user(&mut self, user: &UserName) {
         if self
             .users
             .get(user)
@@ -188,52 +197,47 @@ impl FairScheduler {
         }
     }
 
-    /// The next job of one of the areas that the bounds allow and `mine` takes: that of the user who has waited
-    /// longest, and of that user the oldest.
+    /// Returns the next job of one of `areas` that the limits allow and `accepts` accepts: the oldest job of the user
+    /// whose turn it is.
     pub fn next_job(
         &self,
         areas: &[Area],
-        bounds: &ConcurrencyLimits,
-        mine: &impl Fn(JobId) -> bool,
+        limits: &ConcurrencyLimits,
+        accepts: &impl Fn(JobId) -> bool,
     ) -> Option<JobId> {
-        let may = |lane: &QueueKey| {
-            let running = self
-                .running
-                .get(lane)
-                .map_or(0, |running| *running as usize);
-            lane.area.is_some_and(|area| areas.contains(&area)) && running < bounds.of(lane)
+        let is_open = |queue: &QueueKey| {
+            let running = self.running.get(queue).map_or(0, |count| *count as usize);
+            queue.area.is_some_and(|area| areas.contains(&area))
+                && running < limits.for_queue(queue)
         };
-        let free = self.turns.iter().filter(|(_, user)| {
-            self.users
-                .get(user)
-                .is_some_and(|share| (share.running as usize) < bounds.per_user)
-        });
-        free.filter_map(|(_, user)| {
-            let heads = self
-                .oldest_per_queue(user)
-                .filter(|(lane, head)| may(lane) && mine(*head));
-            heads.map(|(_, head)| head).min()
-        })
-        .next()
+        self.turns
+            .iter()
+            .filter(|(_, user)| {
+                self.users
+                    .get(user)
+                    .is_some_and(|share| (share.running as usize) < limits.per_user)
+            })
+            .find_map(|(_, user)| {
+                self.oldest_per_queue(user)
+                    .filter(|(queue, oldest)| is_open(queue) && accepts(*oldest))
+                    .map(|(_, oldest)| oldest)
+                    .min()
+            })
     }
 
-    /// The oldest job of each of a user's lanes.
+    /// Returns the oldest job of each queue of a user.
     fn oldest_per_queue<'a>(
         &'a self,
         user: &'a UserName,
     ) -> impl Iterator<Item = (&'a QueueKey, JobId)> {
-        let first = (
-            user.clone(),
-            QueueKey {
-                area: None,
-                server: None,
-            },
-        );
-        let of_user = self
-            .backlog
-            .range(first..)
-            .take_while(move |((of, _), _)| of == user);
-        of_user.filter_map(|((_, lane), jobs)| Some((lane, *jobs.front()?)))
+        let smallest_key = QueueKey {
+            area: None,
+            server: None,
+        };
+        self.backlog
+            .range((user.clone(), smallest_key)..)
+            .take_while(move |((queue_user, _), _)| queue_user == user)
+            .filter_map(|((_, queue), jobs)| Some((queue, *jobs.front()?)))
     }
 }
 
@@ -246,7 +250,7 @@ mod tests {
     use crate::core::model::tool_call::CallTool;
     use uuid::Uuid;
 
-    const BOUNDS: ConcurrencyLimits = ConcurrencyLimits {
+    const LIMITS: ConcurrencyLimits = ConcurrencyLimits {
         per_user: 4,
         per_server: 3,
     };
@@ -264,21 +268,27 @@ mod tests {
         }
     }
 
-    /// Starts whatever may start, and gives the numbers in their order.
-    fn start_all(line: &mut FairScheduler, jobs: &[Job], most: usize) -> Vec<u128> {
+    fn enqueue_all(scheduler: &mut FairScheduler, jobs: &[Job]) {
+        for job in jobs {
+            scheduler.enqueue(job);
+        }
+    }
+
+    /// Starts at most `most` jobs and returns their numbers in the order of their starts.
+    fn start_all(scheduler: &mut FairScheduler, jobs: &[Job], most: usize) -> Vec<u128> {
         let mut started = Vec::new();
         while started.len() < most {
-            let Some(next) = line.next_job(&[Area::Tools], &BOUNDS, &|_| true) else {
+            let Some(next) = scheduler.next_job(&[Area::Tools], &LIMITS, &|_| true) else {
                 break;
             };
-            line.mark_running(jobs.iter().find(|job| job.id == next).expect("a job"));
+            scheduler.mark_running(jobs.iter().find(|job| job.id == next).expect("a job"));
             started.push(next.0.as_u128());
         }
         started
     }
 
     #[test]
-    fn users_take_turns_whatever_they_have_waiting() {
+    fn users_take_turns_regardless_of_their_numbers_of_jobs() {
         let mut jobs: Vec<_> = (1..=100)
             .map(|n| job(n, "much", &format!("s{}", n % 50)))
             .collect();
@@ -287,73 +297,71 @@ mod tests {
             job(102, "little", "s2"),
             job(103, "other", "s3"),
         ]);
-        let mut line = FairScheduler::default();
-        jobs.iter().for_each(|job| line.enqueue(job));
-        assert_eq!(start_all(&mut line, &jobs, 5), [101, 1, 103, 102, 2]);
-        // Who comes now waits for nobody who was served after having come.
+        let mut scheduler = FairScheduler::default();
+        enqueue_all(&mut scheduler, &jobs);
+        assert_eq!(start_all(&mut scheduler, &jobs, 5), [101, 1, 103, 102, 2]);
+        // A new user is served before the users who were served already.
         let late = job(104, "late", "s4");
-        line.enqueue(&late);
+        scheduler.enqueue(&late);
         jobs.push(late);
-        assert_eq!(start_all(&mut line, &jobs, 1), [104]);
+        assert_eq!(start_all(&mut scheduler, &jobs, 1), [104]);
     }
 
     #[test]
-    fn a_slow_server_and_a_greedy_user_are_bounded() {
+    fn a_slow_server_and_a_busy_user_hold_no_more_than_their_limits() {
         let mut jobs: Vec<_> = (1..=9).map(|n| job(n, "a", "slow")).collect();
         jobs.extend((11..=19).map(|n| job(n, "b", "slow")));
         jobs.extend((21..=29).map(|n| job(n, "a", "quick")));
-        let mut line = FairScheduler::default();
-        jobs.iter().for_each(|job| line.enqueue(job));
-        let started = start_all(&mut line, &jobs, 99);
+        let mut scheduler = FairScheduler::default();
+        enqueue_all(&mut scheduler, &jobs);
+        let started = start_all(&mut scheduler, &jobs, 99);
         assert_eq!(
             started.iter().filter(|n| **n < 20).count(),
             3,
-            "a server has its bound: {started:?}"
+            "the limit of a server: {started:?}"
         );
         assert_eq!(
             started.iter().filter(|n| **n < 10 || **n > 20).count(),
             4,
-            "a user has one too: {started:?}"
+            "the limit of a user: {started:?}"
         );
         let first = jobs
             .iter()
             .find(|job| job.id.0.as_u128() == started[0])
             .expect("a job");
-        line.mark_stopped(first);
-        let room = "what has ended makes room at its server, and for its user elsewhere";
-        assert_eq!(start_all(&mut line, &jobs, 99), [12, 23], "{room}");
+        scheduler.mark_stopped(first);
+        let reason = "an ended job frees one place of its server and one place of its user";
+        assert_eq!(start_all(&mut scheduler, &jobs, 99), [12, 23], "{reason}");
     }
 
     #[test]
-    fn packages_of_one_server_are_changed_one_after_the_other() {
-        let bounds = |area, server: Option<&str>| {
-            BOUNDS.of(&QueueKey {
+    fn the_package_jobs_of_one_server_run_one_after_another() {
+        let limit = |area, server: Option<&str>| {
+            LIMITS.for_queue(&QueueKey {
                 area: Some(area),
                 server: server.map(|name| name.parse().expect("a name")),
             })
         };
-        assert_eq!(bounds(Area::Packages, Some("a")), 1);
+        assert_eq!(limit(Area::Packages, Some("a")), 1);
         assert_eq!(
-            (bounds(Area::Packages, None), bounds(Area::Tools, Some("a"))),
+            (limit(Area::Packages, None), limit(Area::Tools, Some("a"))),
             (3, 3)
         );
     }
 
     #[test]
-    fn nothing_is_left_of_who_has_nothing() {
-        let (mut line, jobs) = (
-            FairScheduler::default(),
-            [job(1, "a", "s"), job(2, "a", "s")],
-        );
-        jobs.iter().for_each(|job| line.enqueue(job));
-        start_all(&mut line, &jobs, 1);
-        line.remove(&jobs[1]);
-        line.mark_stopped(&jobs[0]);
+    fn an_idle_user_leaves_no_data() {
+        let mut scheduler = FairScheduler::default();
+        let jobs = [job(1, "a", "s"), job(2, "a", "s")];
+        enqueue_all(&mut scheduler, &jobs);
+        start_all(&mut scheduler, &jobs, 1);
+        scheduler.remove(&jobs[1]);
+        scheduler.mark_stopped(&jobs[0]);
         assert!(
-            line.users.is_empty()
-                && line.turns.is_empty()
-                && line.backlog.is_empty()
-                && line.running.is_empty()
+            scheduler.users.is_empty()
+                && scheduler.turns.is_empty()
+                && scheduler.backlog.is_empty()
+                && scheduler.running.is_empty()
         );
     }
 }

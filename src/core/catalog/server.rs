@@ -1,4 +1,4 @@
-//!
+//! One registered server, as the catalog knows it.
 
 use std::sync::Arc;
 
@@ -13,33 +13,32 @@ use crate::core::model::server::{Replicas, ServerConfig};
 use crate::core::model::tool::Tools;
 use crate::core::names::{SecretName, ServerName, UserName};
 
-/// One registered server and everything that ends with it.
+/// One registered server with its secrets, grants, tools and package. All of these end when the server is deleted.
 #[derive(Debug, Clone)]
 pub struct Server {
     pub id: ServerId,
     pub name: ServerName,
     pub config: Arc<ServerConfig>,
     pub enabled: bool,
-    /// Where it was registered, updated, enabled or disabled last: what was started before that is to be
-    /// started anew.
+    /// The position of the last change that restarts the server. A worker restarts a connection that is older.
     pub changed: Position,
     pub tools: Tools,
-    /// How a server behind a URL was found to speak.
-    pub era: Option<ProtocolMode>,
-    /// Where its session lies.
+    /// The protocol mode of a server behind a URL, once a worker has detected it.
+    pub protocol: Option<ProtocolMode>,
+    /// The id of the sealed session in the Vault.
     pub session: Option<ValueId>,
-    /// The access that was given for all its users.
+    /// The grant for all users of the server.
     pub grant: Option<Grant>,
-    /// The access that users have given for themselves.
+    /// The grants of single users.
     pub user_grants: HashMap<UserName, Grant>,
-    /// What it was installed from.
+    /// The package that the server was installed from.
     pub package: Option<Arc<InstalledPackage>>,
     pub secrets: HashMap<UserName, Arc<Vec<SecretRef>>>,
-    /// Where the tokens lie that let it act for a user at Google.
+    /// The ids of the sealed Google tokens, for each user.
     pub google: HashMap<UserName, ValueId>,
 }
 
-/// A secret as the catalogue knows it: what it is called and where its value lies.
+/// A secret as the catalog knows it: its name and the id of its sealed value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SecretRef {
     pub name: SecretName,
@@ -47,8 +46,9 @@ pub struct SecretRef {
 }
 
 impl Server {
-    /// Its id, where one process in the whole cluster runs it and that one must be asked.
-    pub fn held(&self) -> Option<ServerId> {
+    /// Returns the id of the server if only one process in the cluster may run it. Then a command for the server must
+    /// go to its owner.
+    pub fn exclusive_id(&self) -> Option<ServerId> {
         (self.config.replicas == Replicas::One).then_some(self.id)
     }
 
@@ -58,17 +58,17 @@ impl Server {
             .map_or(&[], |secrets| secrets.as_slice())
     }
 
-    /// Where it is, if it is behind a URL.
+    /// Returns the configuration of the remote endpoint, if the server is behind a URL.
     pub fn remote(&self) -> Option<&Remote> {
         self.config.remote()
     }
 
-    /// Where a user's tokens for Google lie.
+    /// Returns the id of the sealed Google tokens of a user.
     pub fn google_tokens_of(&self, user: &str) -> Option<ValueId> {
         self.google.get(user).copied()
     }
 
-    /// That user's own grant, or the one for all where none is named.
+    /// Returns the grant of a user, or the grant for all users if `user` is `None`.
     pub fn grant(&self, user: Option<&UserName>) -> Option<Grant> {
         match user {
             Some(user) => self.user_grants.get(user).copied(),
@@ -76,25 +76,29 @@ impl Server {
         }
     }
 
-    /// Where every secret of this server lies, whosever it is, tokens too; its own credentials and its session.
+    /// Returns the ids of all values in the Vault that belong to this server: secrets and tokens of all users,
+    /// credentials, the session and the package.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
         let secrets = self
             .secrets
             .values()
             .flat_map(|secrets| secrets.iter().map(|secret| secret.value));
-        let secrets = secrets.chain(self.google.values().copied());
-        let grants = self.grant.iter().chain(self.user_grants.values());
-        let grants = grants.flat_map(|grant| [grant.tokens.access, grant.tokens.renewal]);
+        let google_tokens = self.google.values().copied();
+        let grants = self
+            .grant
+            .iter()
+            .chain(self.user_grants.values())
+            .flat_map(|grant| [grant.tokens.access, grant.tokens.renewal]);
         let package = self
             .package
             .iter()
             .flat_map(|installed| installed.package.values());
-        let own = self
-            .remote()
-            .into_iter()
-            .flat_map(Remote::values)
+        let credentials = self.remote().into_iter().flat_map(Remote::values);
+        secrets
+            .chain(google_tokens)
+            .chain(credentials)
             .chain(self.session)
-            .chain(package);
-        secrets.chain(own).chain(grants)
+            .chain(package)
+            .chain(grants)
     }
 }

@@ -1,8 +1,9 @@
-//! A catalogue as it is stored, so that a start need not fold from the beginning.
+//! The stored form of the catalog. A starting process loads a snapshot and folds only the entries after it.
 
 use std::iter::once;
 use std::sync::Arc;
 
+use imbl::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::Catalog;
@@ -19,7 +20,7 @@ use crate::core::model::server::ServerConfig;
 use crate::core::model::tool::Tools;
 use crate::core::names::{ServerName, UserName};
 
-/// A snapshot is JSON texts one after the other: so it is written and read with no more than one of them in memory.
+/// One part of a snapshot. A snapshot is a sequence of JSON texts, so that a process holds only one part in memory.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Part<J> {
@@ -31,9 +32,9 @@ enum Part<J> {
     },
     Server(Box<ServerSnapshot>),
     Job(J),
-    Dead(DeadLetter),
-    Request(IdempotencyRecord),
-    /// Without it, it was cut off.
+    DeadLetter(DeadLetter),
+    Idempotency(IdempotencyRecord),
+    /// The last part. A snapshot without it is incomplete.
     End,
 }
 
@@ -45,7 +46,7 @@ struct ServerSnapshot {
     enabled: bool,
     changed: Position,
     tools: Tools,
-    era: Option<ProtocolMode>,
+    protocol: Option<ProtocolMode>,
     session: Option<ValueId>,
     grant: Option<Grant>,
     user_grants: Vec<(UserName, Grant)>,
@@ -55,74 +56,68 @@ struct ServerSnapshot {
 }
 
 impl Catalog {
-    /// All there is, servers before jobs, as texts of JSON. A tool is kept as its server wrote it, line feeds and all.
+    /// Returns the parts of a snapshot as JSON. Servers come before jobs. A tool keeps the spelling of its server, line
+    /// feeds included.
     pub fn snapshot(&self) -> impl Iterator<Item = Result<Vec<u8>, serde_json::Error>> {
-        let Self {
-            position,
-            tools_changed,
-            servers_changed,
-            ..
-        } = *self;
         let head = Part::Head {
-            position,
-            tools_changed,
-            servers_changed,
+            position: self.position,
+            tools_changed: self.tools_changed,
+            servers_changed: self.servers_changed,
         };
         let servers = self
             .servers()
             .into_iter()
-            .map(|server| Part::Server(Box::new(stored(server))));
+            .map(|server| Part::Server(Box::new(server_snapshot(server))));
         let jobs = self.jobs.all().map(Part::Job);
-        let dead = self.dead.all().cloned().map(Part::Dead);
-        let requests = self.requests.all().copied().map(Part::Request);
-        let parts = once(head)
+        let dead_letters = self.dead_letters.all().cloned().map(Part::DeadLetter);
+        let idempotency = self.idempotency.all().copied().map(Part::Idempotency);
+        once(head)
             .chain(servers)
             .chain(jobs)
-            .chain(dead)
-            .chain(requests)
-            .chain(once(Part::End));
-        parts.map(|part| serde_json::to_vec(&part))
+            .chain(dead_letters)
+            .chain(idempotency)
+            .chain(once(Part::End))
+            .map(|part| serde_json::to_vec(&part))
     }
 
-    /// Puts the next text of a snapshot back, into a catalogue that has those before it and nothing else. True: it
-    /// was the last.
-    pub fn put_back(&mut self, text: &[u8]) -> Result<bool, serde_json::Error> {
+    /// Restores the next part of a snapshot into a catalog that holds the parts before it and nothing else.
+    /// Returns true after the last part.
+    ///
+    /// # Errors
+    /// Fails if the text is no part of a snapshot.
+    pub fn restore_part(&mut self, text: &[u8]) -> Result<bool, serde_json::Error> {
         match serde_json::from_slice::<Part<Job>>(text)? {
             Part::Head {
                 position,
                 tools_changed,
                 servers_changed,
             } => {
-                (self.position, self.tools_changed) = (position, tools_changed);
+                self.position = position;
+                self.tools_changed = tools_changed;
                 self.servers_changed = servers_changed;
             }
-            Part::Server(server) => self.put_back_server(*server),
+            Part::Server(server) => self.restore_server(*server),
             Part::Job(job) => {
-                let known = |name: &ServerName| {
-                    self.servers
-                        .get_key_value(name)
-                        .map(|(known, _)| known.clone())
-                };
-                let server = job.server.as_ref().and_then(known);
-                self.jobs.put_back(job, server);
+                let server = job.server.as_ref().map(|name| self.shared_name(name));
+                self.jobs.restore(job, server);
             }
-            Part::Dead(letter) => self.dead.kept(&DeadLetterStored { letter }),
-            Part::Request(request) => self.requests.insert(request),
+            Part::DeadLetter(letter) => self.dead_letters.store(&DeadLetterStored { letter }),
+            Part::Idempotency(record) => self.idempotency.insert(record),
             Part::End => return Ok(true),
         }
         Ok(false)
     }
 
-    fn put_back_server(&mut self, server: ServerSnapshot) {
+    fn restore_server(&mut self, server: ServerSnapshot) {
         self.names.insert(server.id, server.name.clone());
-        let stored = Server {
+        let restored = Server {
             id: server.id,
             name: server.name.clone(),
             config: server.config,
             enabled: server.enabled,
             changed: server.changed,
             tools: server.tools,
-            era: server.era,
+            protocol: server.protocol,
             session: server.session,
             grant: server.grant,
             user_grants: server.user_grants.into_iter().collect(),
@@ -130,11 +125,11 @@ impl Catalog {
             secrets: server.secrets.into_iter().collect(),
             google: server.google.into_iter().collect(),
         };
-        self.servers.insert(server.name, Arc::new(stored));
+        self.servers.insert(server.name, Arc::new(restored));
     }
 }
 
-fn stored(server: &Server) -> ServerSnapshot {
+fn server_snapshot(server: &Server) -> ServerSnapshot {
     ServerSnapshot {
         id: server.id,
         name: server.name.clone(),
@@ -142,34 +137,22 @@ fn stored(server: &Server) -> ServerSnapshot {
         enabled: server.enabled,
         changed: server.changed,
         tools: server.tools.clone(),
-        era: server.era,
+        protocol: server.protocol,
         session: server.session,
         grant: server.grant,
-        user_grants: by_user(
-            server
-                .user_grants
-                .iter()
-                .map(|(user, grant)| (user.clone(), *grant)),
-        ),
+        user_grants: sorted_by_user(&server.user_grants),
         package: server.package.clone(),
-        secrets: by_user(
-            server
-                .secrets
-                .iter()
-                .map(|(user, refs)| (user.clone(), refs.clone())),
-        ),
-        google: by_user(
-            server
-                .google
-                .iter()
-                .map(|(user, value)| (user.clone(), *value)),
-        ),
+        secrets: sorted_by_user(&server.secrets),
+        google: sorted_by_user(&server.google),
     }
 }
 
-/// In an order that says nothing, and is always the same.
-fn by_user<T>(all: impl Iterator<Item = (UserName, T)>) -> Vec<(UserName, T)> {
-    let mut all: Vec<_> = all.collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
+/// Returns the entries in the order of the user names, so that equal catalogs have equal snapshots.
+fn sorted_by_user<T: Clone>(by_user: &HashMap<UserName, T>) -> Vec<(UserName, T)> {
+    let mut entries: Vec<_> = by_user
+        .iter()
+        .map(|(user, value)| (user.clone(), value.clone()))
+        .collect();
+    entries.sort_by(|left, right| left.0.cmp(&right.0));
+    entries
 }

@@ -2,7 +2,6 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::core::ids::{JobId, ValueId, WorkerId};
 
@@ -15,7 +14,7 @@ pub struct SweepVault {}
 pub struct CountKeys {}
 
 /// What lies under which key.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyUsage {
     /// Values in the Vault.
     pub values: u64,
@@ -36,7 +35,7 @@ pub struct RotateKeys {
 }
 
 /// What came of a rotation.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationReport {
     /// Values that were looked at; those that were looked at again count again.
@@ -47,7 +46,6 @@ pub struct RotationReport {
     pub finished: bool,
     /// The workers that seal with another key than the facade that was asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
     pub waits_for: Vec<WorkerId>,
 }
 

@@ -14,12 +14,12 @@ pub use self::package::{CheckPackages, InstallPackage, PackageCheck, UpgradePack
 use super::ids::{CommandId, ServerId, ValueId};
 use super::model::grant::{GrantId, GrantTokens};
 use super::model::idempotency::IdempotencyKey;
+use super::model::job::StoredJobAnswer;
 use super::model::remote::SealedValue;
 use super::model::server::{LogLine, ServerChange, ServerConfig, ServerStatus};
 use super::model::tool::Tools;
 use super::model::tool_call::CallTool;
 use super::names::{SecretName, ServerName, UserName};
-use crate::views::job_answer::JobAnswer;
 
 /// The group of workers that takes a command. A process serves the areas of the `POOLS` it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +95,9 @@ macro_rules! commands {
             }
         }
 
+        /// The names of all commands.
+        pub const NAMES: &[&str] = &[$($wire),+];
+
         /// Every command's name, version and JSON Schema, for `schemas/commands`.
         pub fn schemas() -> Vec<(&'static str, u16, schemars::Schema)> {
             vec![$(($wire, $version, schemars::schema_for!($name))),+]
@@ -124,7 +127,7 @@ commands! {
     SweepVault = Secrets "secrets.sweep" v 1 Job -> (),
     CountKeys = Secrets "secrets.count_keys" v 1 Ask -> KeyUsage,
     RotateKeys = Secrets "secrets.rotate_keys" v 1 Job -> RotationReport,
-    ReadJobAnswer = Jobs "jobs.read_answer" v 1 Ask -> JobAnswer,
+    ReadJobAnswer = Jobs "jobs.read_answer" v 1 Ask -> StoredJobAnswer,
     NotifyProducer = Jobs "jobs.notify_producer" v 1 Change -> (),
     RetryDeadLetter = Jobs "jobs.retry_dead_letter" v 1 Change -> (),
     DiscardDeadLetter = Jobs "jobs.discard_dead_letter" v 1 Change -> (),

@@ -1,4 +1,4 @@
-//!
+//! The decisions about dead letters.
 
 use crate::core::catalog::Catalog;
 use crate::core::event::{DeadLetterRemoved, DeadLetterStored, Event};
@@ -6,46 +6,111 @@ use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
 use crate::core::model::dead_letter::DeadLetter;
 
-/// Dead letters that are kept; past that the oldest goes.
+/// The largest number of dead letters. A new letter above it removes the oldest letter.
 const MAX_DEAD_LETTERS: usize = 1000;
 
-/// Keeps a letter, in the place of the oldest where there are too many.
+/// Stores a dead letter. If there are more than 1000, the oldest letters are removed.
 pub fn store_dead_letter(catalog: &Catalog, letter: &DeadLetter) -> Vec<Event> {
-    let mut events = vec![
-        DeadLetterStored {
-            letter: letter.clone(),
-        }
-        .into(),
-    ];
-    let too_many = (catalog.dead.0.len() + 1).saturating_sub(MAX_DEAD_LETTERS);
-    if too_many > 0 {
-        events.push(
-            DeadLetterRemoved {
-                letters: catalog.dead.values().take(too_many).collect(),
-            }
-            .into(),
-        );
+    let stored = DeadLetterStored {
+        letter: letter.clone(),
+    };
+    let mut events = vec![stored.into()];
+    let excess = (catalog.dead_letters.len() + 1).saturating_sub(MAX_DEAD_LETTERS);
+    if excess > 0 {
+        let removed = DeadLetterRemoved {
+            letters: catalog.dead_letters.values().take(excess).collect(),
+        };
+        events.push(removed.into());
     }
     events
 }
 
-/// Lets go of letters; of some that are not there, of none.
+/// Removes the dead letters that exist. Returns no event if none of them exists.
 pub fn remove_dead_letters(catalog: &Catalog, letters: &[ValueId]) -> Vec<Event> {
     let letters: Vec<_> = letters
         .iter()
         .copied()
-        .filter(|letter| catalog.dead.get(*letter).is_some())
+        .filter(|letter| catalog.dead_letters.get(*letter).is_some())
         .collect();
     if letters.is_empty() {
-        vec![]
-    } else {
-        vec![DeadLetterRemoved { letters }.into()]
+        return vec![];
     }
+    vec![DeadLetterRemoved { letters }.into()]
 }
 
+/// Returns the failure for an unknown dead letter.
 pub fn dead_letter_not_found(letter: impl std::fmt::Display) -> Failure {
     Failure::new(
         Code::JobNotFound,
-        format!("There is no dead letter {letter}; GET /dead lists them"),
+        format!("Dead letter {letter} not found; GET /dead lists all dead letters"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decide::testing::given;
+    use crate::core::decide::testing::samples::*;
+
+    fn letter(number: u128, until: u64) -> DeadLetter {
+        DeadLetter {
+            letter: value(number),
+            id: "1".into(),
+            command: "tools.dance".into(),
+            reason: "The command is unknown".into(),
+            size: 2,
+            until,
+        }
+    }
+
+    fn stored(number: u128) -> Event {
+        DeadLetterStored {
+            letter: letter(number, 9),
+        }
+        .into()
+    }
+
+    fn removed(numbers: &[u128]) -> Event {
+        DeadLetterRemoved {
+            letters: numbers.iter().map(|number| value(*number)).collect(),
+        }
+        .into()
+    }
+
+    #[test]
+    fn a_dead_letter_is_stored() {
+        let catalog = given([])
+            .when(|catalog| store_dead_letter(catalog, &letter(1, 9)))
+            .then([stored(1)]);
+        assert_eq!(catalog.values(), [value(1)].into());
+    }
+
+    #[test]
+    fn the_letter_above_the_limit_removes_the_oldest_one() {
+        let full = || (1..=1000).map(stored);
+        let catalog = given(full())
+            .when(|catalog| store_dead_letter(catalog, &letter(1001, 9)))
+            .then([stored(1001), removed(&[1])]);
+        assert_eq!(catalog.dead_letters.len(), 1000);
+        given(full().take(999))
+            .when(|catalog| store_dead_letter(catalog, &letter(1001, 9)))
+            .then([stored(1001)]);
+    }
+
+    #[test]
+    fn only_existing_letters_are_removed() {
+        given([stored(1), stored(2)])
+            .when(|catalog| remove_dead_letters(catalog, &[value(2), value(3)]))
+            .then([removed(&[2])]);
+        given([stored(1)])
+            .when(|catalog| remove_dead_letters(catalog, &[value(3)]))
+            .then_nothing();
+    }
+
+    #[test]
+    fn a_letter_expires_at_its_time() {
+        let catalog = given([stored(1)]).catalog;
+        assert!(catalog.dead_letters.expired(8).is_empty());
+        assert_eq!(catalog.dead_letters.expired(9), [value(1)]);
+    }
 }

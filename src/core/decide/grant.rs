@@ -1,4 +1,4 @@
-//!
+//! The decisions about grants: storing tokens and refreshing them.
 
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
@@ -10,53 +10,60 @@ use crate::core::ids::ValueId;
 use crate::core::model::grant::{Grant, GrantId, GrantState, GrantTokens};
 use crate::core::names::{ServerName, UserName};
 
-/// Tokens that are there already stay: they may have been refreshed, and then others would end the access.
+/// Checks that the grant does not exist.
+///
+/// # Errors
+/// Fails if tokens are stored. They stay, because a worker may have refreshed them, and older tokens would end the
+/// access.
 pub fn require_no_tokens(catalog: &Catalog, id: &GrantId) -> Result<(), Failure> {
     match catalog.server_by_id(id.server) {
-        Some(server) if server.grant(id.user.as_ref()).is_some() => {
-            let there = format!("Server {} has such tokens already; they stay", server.name);
-            Err(Failure::new(Code::Conflict, there))
-        }
+        Some(server) if server.grant(id.user.as_ref()).is_some() => Err(Failure::new(
+            Code::Conflict,
+            format!(
+                "Server {} has such tokens already, and they stay unchanged",
+                server.name
+            ),
+        )),
         _ => Ok(()),
     }
 }
 
-/// New tokens were given by somebody who has the user's consent.
+/// Stores new tokens.
+///
+/// # Errors
+/// Fails if the server does not exist or is not behind a URL.
 pub fn store_tokens(
     catalog: &Catalog,
     id: &GrantId,
     tokens: GrantTokens,
 ) -> Result<Vec<Event>, Failure> {
-    let server = catalog
-        .server_by_id(id.server)
-        .ok_or_else(|| Failure::server_not_found("of that id"))?;
+    let server = find_server(catalog, id)?;
     if server.remote().is_none() {
         return Err(not_remote(server));
     }
-    let (server_name, user) = (server.name.clone(), id.user.clone());
-    Ok(vec![
-        GrantStored {
-            server: server.id,
-            server_name,
-            user,
-            tokens,
-        }
-        .into(),
-    ])
+    let stored = GrantStored {
+        server: server.id,
+        server_name: server.name.clone(),
+        user: id.user.clone(),
+        tokens,
+    };
+    Ok(vec![stored.into()])
 }
 
+/// Returns the failure for OAuth tokens of a stdio server.
 pub fn not_remote(server: &Server) -> Failure {
-    let what = format!(
-        "Server {} is a {} server",
-        server.name,
-        server.config.transport.as_str()
-    );
+    let transport = server.config.transport.as_str();
     Failure::invalid(format!(
-        "{what}; only streamable_http servers have OAuth tokens"
+        "Server {} is a {transport} server; only streamable_http servers have OAuth tokens",
+        server.name
     ))
 }
 
-/// The tokens are about to be refreshed. Nothing where others are there meanwhile.
+/// Records that a worker starts to refresh the tokens with the access token `access`. Returns no event if other tokens
+/// have replaced them.
+///
+/// # Errors
+/// Fails if the grant does not exist or if the authorization server has refused it.
 pub fn start_refresh(
     catalog: &Catalog,
     id: &GrantId,
@@ -73,71 +80,64 @@ pub fn start_refresh(
             "its access was withdrawn",
         ));
     }
-    let (server_name, user) = (server.name.clone(), id.user.clone());
-    Ok(vec![
-        GrantRefreshStarted {
-            server: server.id,
-            server_name,
-            user,
-            access,
-        }
-        .into(),
-    ])
+    let started = GrantRefreshStarted {
+        server: server.id,
+        server_name: server.name.clone(),
+        user: id.user.clone(),
+        access,
+    };
+    Ok(vec![started.into()])
 }
 
-/// New tokens came, and were put into the Vault. Nothing where others were given meanwhile.
+/// Records the new tokens of a refresh. Returns no event if other tokens have replaced the old ones.
 pub fn record_refresh(
     catalog: &Catalog,
     id: &GrantId,
     access: ValueId,
     tokens: GrantTokens,
 ) -> Vec<Event> {
-    let Ok((server, _)) =
-        find_grant(catalog, id).and_then(|known| require_same_tokens(known, access))
-    else {
+    let Some(server) = server_with_tokens(catalog, id, access) else {
         return vec![];
     };
-    let (server_name, user) = (server.name.clone(), id.user.clone());
-    vec![
-        GrantRefreshed {
-            server: server.id,
-            server_name,
-            user,
-            tokens,
-        }
-        .into(),
-    ]
+    let refreshed = GrantRefreshed {
+        server: server.id,
+        server_name: server.name.clone(),
+        user: id.user.clone(),
+        tokens,
+    };
+    vec![refreshed.into()]
 }
 
-/// No new tokens came, for now or for good.
+/// Records a refresh without new tokens. If the authorization server has refused it, a person must authorize again.
+/// Returns no event if other tokens have replaced the old ones.
 pub fn record_refresh_failure(
     catalog: &Catalog,
     id: &GrantId,
     access: ValueId,
     refused: bool,
 ) -> Vec<Event> {
-    let Ok((server, _)) =
-        find_grant(catalog, id).and_then(|known| require_same_tokens(known, access))
-    else {
+    let Some(server) = server_with_tokens(catalog, id, access) else {
         return vec![];
     };
-    let (server_name, user) = (server.name.clone(), id.user.clone());
-    vec![
-        GrantRefreshFailed {
-            server: server.id,
-            server_name,
-            user,
-            access,
-            refused,
-        }
-        .into(),
-    ]
+    let failed = GrantRefreshFailed {
+        server: server.id,
+        server_name: server.name.clone(),
+        user: id.user.clone(),
+        access,
+        refused,
+    };
+    vec![failed.into()]
+}
+
+fn find_server<'a>(catalog: &'a Catalog, id: &GrantId) -> Result<&'a Server, Failure> {
+    catalog
+        .server_by_id(id.server)
+        .map(AsRef::as_ref)
+        .ok_or_else(|| Failure::server_not_found(format!("with the id {}", id.server)))
 }
 
 fn find_grant<'a>(catalog: &'a Catalog, id: &GrantId) -> Result<(&'a Server, Grant), Failure> {
-    let server = catalog
-        .server_by_id(id.server)
-        .ok_or_else(|| Failure::server_not_found("of that id"))?;
+    let server = find_server(catalog, id)?;
     let grant = server.grant(id.user.as_ref()).ok_or_else(|| {
         reauth_required(
             &server.name,
@@ -148,24 +148,26 @@ fn find_grant<'a>(catalog: &'a Catalog, id: &GrantId) -> Result<(&'a Server, Gra
     Ok((server, grant))
 }
 
-fn require_same_tokens(
-    known: (&Server, Grant),
+/// Returns the server if its grant still has the access token `access`.
+fn server_with_tokens<'a>(
+    catalog: &'a Catalog,
+    id: &GrantId,
     access: ValueId,
-) -> Result<(&Server, Grant), Failure> {
-    if known.1.tokens.access == access {
-        Ok(known)
-    } else {
-        Err(Failure::new(Code::Conflict, "other tokens are there"))
-    }
+) -> Option<&'a Server> {
+    let (server, grant) = find_grant(catalog, id).ok()?;
+    (grant.tokens.access == access).then_some(server)
 }
 
-/// Access to the server has to be given again: why, and what to do.
-pub fn reauth_required(name: &ServerName, user: Option<&UserName>, why: &str) -> Failure {
-    let whose = user.map_or(String::new(), |user| format!(" for user {user}"));
+/// Returns the failure for a server that a person must authorize again. `reason` completes "because …".
+pub fn reauth_required(name: &ServerName, user: Option<&UserName>, reason: &str) -> Failure {
+    let for_user = user.map_or(String::new(), |user| format!(" for user {user}"));
     Failure::new(
         Code::ReauthRequired,
         format!(
-            "Server {name} must be authorized{whose}: {why}. Give it tokens with POST /mcp/servers/{name}/oauth, or let POST /mcp/servers/{name}/oauth/start begin the authorization"
+            "Server {name} must be authorized{for_user}: {reason}. Store tokens with POST /mcp/servers/{name}/oauth, or start an authorization with POST /mcp/servers/{name}/oauth/start"
         ),
     )
 }
+
+#[cfg(test)]
+mod tests;

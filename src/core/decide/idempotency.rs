@@ -1,4 +1,4 @@
-//! Changes under an `Idempotency-Key`: the first makes the change and is remembered with it, the others find it.
+//! The decisions about idempotency keys: the first request under a key makes the change, and repeats find its result.
 
 use crate::core::catalog::Catalog;
 use crate::core::event::{Event, IdempotencyExpired, IdempotencyRecorded};
@@ -6,19 +6,27 @@ use crate::core::failure::{Code, Failure};
 use crate::core::ids::CommandId;
 use crate::core::model::idempotency::{IdempotencyKey, IdempotencyRecord};
 
-/// The command that a key stands for: that of the first request under it, else `id`.
+/// Returns the command that a request under a key stands for: the command of the first request, or `id` if this
+/// request is the first.
+///
+/// # Errors
+/// Fails if the first request had another body.
 pub fn command_for_key(
     catalog: &Catalog,
     key: IdempotencyKey,
     id: CommandId,
 ) -> Result<CommandId, Failure> {
-    match catalog.requests.get(key.scope) {
+    match catalog.idempotency.get(key.scope) {
         Some(first) if first.body != key.body => Err(key_conflict()),
-        first => Ok(first.map_or(id, |request| request.command)),
+        Some(first) => Ok(first.command),
+        None => Ok(id),
     }
 }
 
-/// Decides a change and has its key remembered with it. What is refused is not remembered: nothing has happened.
+/// Decides a change and records its key. A refused change records no key, because nothing has happened.
+///
+/// # Errors
+/// Fails if the key was used with another body, if another command executes the same request, or if `decide` fails.
 pub fn decide_once(
     catalog: &Catalog,
     id: CommandId,
@@ -26,44 +34,125 @@ pub fn decide_once(
     until: u64,
     decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure>,
 ) -> Result<Vec<Event>, Failure> {
-    match catalog.requests.get(key.scope) {
+    match catalog.idempotency.get(key.scope) {
         Some(first) if first.body != key.body => Err(key_conflict()),
-        // The first finds its own commit by its id; another has to take that one's.
+        // The command itself has made the change already, and its caller finds the commit by the id.
         Some(first) if first.command == id => Ok(vec![]),
         Some(_) => Err(Failure::unavailable(
-            "The same request is being carried out; ask again",
+            "Another process executes the same request; retry",
         )),
         None => {
             let mut events = decide(catalog)?;
-            let IdempotencyKey { scope, body } = key;
-            events.push(
-                IdempotencyRecorded {
-                    request: IdempotencyRecord {
-                        scope,
-                        body,
-                        command: id,
-                        until,
-                    },
-                }
-                .into(),
-            );
+            let request = IdempotencyRecord {
+                scope: key.scope,
+                body: key.body,
+                command: id,
+                until,
+            };
+            events.push(IdempotencyRecorded { request }.into());
             Ok(events)
         }
     }
 }
 
-/// Lets go of keys whose time is over.
+/// Removes at most `limit` records that expire at `now` (milliseconds since 1970).
 pub fn expire_records(catalog: &Catalog, now: u64, limit: usize) -> Vec<Event> {
-    let scopes = catalog.requests.expired(now, limit);
+    let scopes = catalog.idempotency.expired(now, limit);
     if scopes.is_empty() {
-        vec![]
-    } else {
-        vec![IdempotencyExpired { scopes }.into()]
+        return vec![];
     }
+    vec![IdempotencyExpired { scopes }.into()]
 }
 
+/// Returns the failure for a key that was used with another body.
 pub fn key_conflict() -> Failure {
-    let used =
-        "This Idempotency-Key was used with another body; send that one again, or take a new key";
-    Failure::new(Code::Conflict, used)
+    Failure::new(
+        Code::Conflict,
+        "This Idempotency-Key was used with another body; send the first body again, or use a new key",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decide::testing::given;
+    use crate::core::decide::testing::samples::*;
+
+    fn recorded(scope: u128, body: u128, command: u128, until: u64) -> Event {
+        let key = key(scope, body);
+        let request = IdempotencyRecord {
+            scope: key.scope,
+            body: key.body,
+            command: command_id(command),
+            until,
+        };
+        IdempotencyRecorded { request }.into()
+    }
+
+    fn register(_: &Catalog) -> Result<Vec<Event>, Failure> {
+        Ok(vec![server_registered("memory")])
+    }
+
+    #[test]
+    fn the_first_request_makes_the_change_and_records_its_key() {
+        given([])
+            .when(|catalog| decide_once(catalog, command_id(5), key(1, 2), 9, register))
+            .then([server_registered("memory"), recorded(1, 2, 5, 9)]);
+    }
+
+    #[test]
+    fn a_refused_change_records_no_key() {
+        let catalog = given([]).catalog;
+        let refuse = |_: &Catalog| Err(Failure::invalid("no"));
+        let result = decide_once(&catalog, command_id(5), key(1, 2), 9, refuse);
+        assert_eq!(result.expect_err("a failure").code, Code::InvalidRequest);
+    }
+
+    #[test]
+    fn the_same_command_changes_nothing_again() {
+        given([recorded(1, 2, 5, 9)])
+            .when(|catalog| decide_once(catalog, command_id(5), key(1, 2), 9, register))
+            .then_nothing();
+    }
+
+    #[test]
+    fn another_command_for_the_same_request_retries() {
+        let failure = given([recorded(1, 2, 5, 9)])
+            .when(|catalog| decide_once(catalog, command_id(6), key(1, 2), 9, register))
+            .then_fails_with(Code::Unavailable);
+        assert!(failure.retry_after.is_some());
+    }
+
+    #[test]
+    fn a_key_with_another_body_is_a_conflict() {
+        given([recorded(1, 2, 5, 9)])
+            .when(|catalog| decide_once(catalog, command_id(6), key(1, 3), 9, register))
+            .then_fails_with(Code::Conflict);
+    }
+
+    #[test]
+    fn a_repeat_stands_for_the_command_of_the_first_request() {
+        let catalog = given([recorded(1, 2, 5, 9)]).catalog;
+        let command = |scope, body| {
+            command_for_key(&catalog, key(scope, body), command_id(6))
+                .map_err(|failure| failure.code)
+        };
+        assert_eq!(command(1, 2), Ok(command_id(5)));
+        assert_eq!(command(7, 2), Ok(command_id(6)));
+        assert_eq!(command(1, 3), Err(Code::Conflict));
+    }
+
+    #[test]
+    fn records_expire_at_their_time() {
+        let scopes = vec![key(1, 2).scope];
+        let events = || [recorded(1, 2, 5, 9), recorded(3, 2, 6, 20)];
+        let catalog = given(events())
+            .when(|catalog| expire_records(catalog, 9, 100))
+            .then([IdempotencyExpired { scopes }.into()]);
+        assert!(catalog.idempotency.get(key(1, 2).scope).is_none());
+        assert!(catalog.idempotency.get(key(3, 2).scope).is_some());
+        given(events())
+            .when(|catalog| expire_records(catalog, 8, 100))
+            .then_nothing();
+    }
 }

@@ -1,4 +1,4 @@
-//! What may happen to a job.
+//! The decisions about jobs: accepting, claiming, finishing, cancelling and expiring them.
 
 use super::idempotency::key_conflict;
 use crate::core::catalog::Catalog;
@@ -15,10 +15,10 @@ use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{ServerName, ToolName, UserName};
 
-/// Workers that may die of one job before it is given up.
-const ATTEMPTS: u32 = 5;
+/// The largest number of claims of one job. A job whose worker dies at the last claim ends.
+const MAX_ATTEMPTS: u32 = 5;
 
-/// A job at the door. Its arguments lie in the Vault already.
+/// A new job. The Vault holds its sealed arguments already.
 #[derive(Debug, Clone)]
 pub struct AcceptJob {
     pub job: JobId,
@@ -28,28 +28,31 @@ pub struct AcceptJob {
     pub tool: Option<ToolName>,
     pub arguments: ValueId,
     pub key: Option<JobIdempotencyKey>,
-    /// Jobs that may wait for one user.
-    pub most_waiting: usize,
+    /// The largest number of waiting jobs of one user (`MAX_WAITING_JOBS`).
+    pub max_waiting: usize,
 }
 
-/// A job that is there already, by its id or its key, is accepted once.
+/// Accepts a job. Returns no event if a job with this id or this key exists.
+///
+/// # Errors
+/// Fails if the key was used with another body, or if the user has too many waiting jobs.
 pub fn accept_job(catalog: &Catalog, command: &AcceptJob) -> Result<Vec<Event>, Failure> {
     accept_among(catalog, command, 1)
 }
 
-/// One of several that come together and need a place each.
+/// Accepts one of `batch_size` jobs that a user submits together.
 fn accept_among(
     catalog: &Catalog,
     command: &AcceptJob,
-    together: usize,
+    batch_size: usize,
 ) -> Result<Vec<Event>, Failure> {
     if catalog.jobs.get(command.job).is_some() {
         return Ok(vec![]);
     }
     if let Some(key) = command.key
-        && let Some(known) = catalog.jobs.of_key(key.request.scope)
+        && let Some(existing) = catalog.jobs.find_by_key(key.request.scope)
     {
-        return match known.key.as_deref() {
+        return match existing.key.as_deref() {
             Some(first) if first.request.body == key.request.body => Ok(vec![]),
             _ => Err(key_conflict()),
         };
@@ -57,108 +60,101 @@ fn accept_among(
     if active_singleton(catalog, command.command).is_some() {
         return Ok(vec![]);
     }
-    let waiting = catalog.jobs.waiting_of(command.user.as_str());
-    if waiting + together > command.most_waiting {
-        let user = &command.user;
-        let many = format!(
-            "User {user} has {waiting} jobs waiting (MAX_WAITING_JOBS); ask again when some have ended"
-        );
-        return Err(Failure {
-            retry_after: Some(5),
-            ..Failure::new(Code::RateLimited, many)
-        });
+    let waiting = catalog.jobs.waiting_for_user(command.user.as_str());
+    if waiting + batch_size > command.max_waiting {
+        return Err(too_many_waiting(&command.user, waiting));
     }
-    let AcceptJob {
-        job,
-        user,
-        command,
-        server,
-        tool,
-        arguments,
-        key,
-        ..
-    } = command.clone();
-    Ok(vec![
-        JobAccepted {
-            job,
-            user,
-            command: command.to_owned(),
-            server,
-            tool,
-            arguments,
-            key,
-        }
-        .into(),
-    ])
+    let accepted = JobAccepted {
+        job: command.job,
+        user: command.user.clone(),
+        command: command.command.to_owned(),
+        server: command.server.clone(),
+        tool: command.tool.clone(),
+        arguments: command.arguments,
+        key: command.key,
+    };
+    Ok(vec![accepted.into()])
 }
 
-/// Accepts several jobs together: all, or none where one of them is there already.
+fn too_many_waiting(user: &UserName, waiting: usize) -> Failure {
+    let message = format!(
+        "User {user} has {waiting} waiting jobs (MAX_WAITING_JOBS); retry when some of them have ended"
+    );
+    Failure {
+        retry_after: Some(5),
+        ..Failure::new(Code::RateLimited, message)
+    }
+}
+
+/// Accepts several jobs together. Returns no event if one of them exists already.
+///
+/// # Errors
+/// Fails if one of the jobs cannot be accepted.
 pub fn accept_jobs(catalog: &Catalog, commands: &[AcceptJob]) -> Result<Vec<Event>, Failure> {
-    let accepted = commands
-        .iter()
-        .map(|command| accept_among(catalog, command, commands.len()));
-    let each = accepted.collect::<Result<Vec<_>, _>>()?;
-    if each.iter().any(Vec::is_empty) {
-        Ok(vec![])
-    } else {
-        Ok(each.concat())
+    let mut events = Vec::with_capacity(commands.len());
+    for command in commands {
+        events.extend(accept_among(catalog, command, commands.len())?);
     }
+    // A job that exists gives no event.
+    if events.len() < commands.len() {
+        return Ok(vec![]);
+    }
+    Ok(events)
 }
 
-/// The job that whoever asks for this command gets as long as it has not ended: of rotations there is one at a time.
-/// What has ended is in nobody's way, and a key would be: keys are made with `SECRETS_KEY`, which changes here.
+/// Returns the running or waiting key rotation, if `command` is a key rotation. Only one rotation runs at a time. A key
+/// would not do here, because `SECRETS_KEY` makes the keys and a rotation changes it.
 pub fn active_singleton<'a>(catalog: &'a Catalog, command: &str) -> Option<&'a Job> {
-    // Looked for among all, since it is asked for some times a year.
-    let alone = command == RotateKeys::NAME;
-    let mut jobs = alone
-        .then(|| catalog.jobs.newest_first())
-        .into_iter()
-        .flatten();
-    jobs.find(|job| job.command == command && job.ended().is_none())
+    if command != RotateKeys::NAME {
+        return None;
+    }
+    // A rotation is rare, so the search goes through all jobs.
+    catalog
+        .jobs
+        .newest_first()
+        .find(|job| job.command == command && job.ended().is_none())
         .map(AsRef::as_ref)
 }
 
-/// What a worker takes.
+/// The jobs that a worker can claim.
 #[derive(Debug, Clone)]
 pub struct ClaimJobs {
     pub worker: WorkerId,
     pub areas: Vec<Area>,
-    /// How many more it has room for.
+    /// The number of jobs that the worker can start now.
     pub places: usize,
-    pub bounds: ConcurrencyLimits,
+    pub limits: ConcurrencyLimits,
 }
 
-/// Takes the next jobs that `mine` says are for this worker.
+/// Claims the next jobs that `is_for_worker` accepts.
 pub fn claim_jobs(
     catalog: &Catalog,
     claim: &ClaimJobs,
-    mine: &impl Fn(&Job) -> bool,
+    is_for_worker: &impl Fn(&Job) -> bool,
 ) -> Vec<Event> {
     let jobs = &catalog.jobs;
-    let mut line = jobs.line.clone();
-    let mine = |id| jobs.get(id).is_some_and(|job| mine(job));
+    let mut scheduler = jobs.scheduler.clone();
+    let accepts = |id| jobs.get(id).is_some_and(|job| is_for_worker(job));
     let mut events = Vec::new();
     while events.len() < claim.places {
-        let Some(job) = line
-            .next_job(&claim.areas, &claim.bounds, &mine)
+        let Some(job) = scheduler
+            .next_job(&claim.areas, &claim.limits, &accepts)
             .and_then(|id| jobs.get(id))
         else {
             break;
         };
-        line.mark_running(job);
-        events.push(
-            JobStarted {
-                job: job.id,
-                attempt: job.attempts() + 1,
-                worker: claim.worker,
-            }
-            .into(),
-        );
+        scheduler.mark_running(job);
+        let started = JobStarted {
+            job: job.id,
+            attempt: job.attempts() + 1,
+            worker: claim.worker,
+        };
+        events.push(started.into());
     }
     events
 }
 
-/// How far it is; of interest only while that worker has it.
+/// Records the progress of a running job. Returns no event if the worker does not run it at this attempt.
 pub fn record_progress(
     catalog: &Catalog,
     id: JobId,
@@ -166,47 +162,44 @@ pub fn record_progress(
     attempt: u32,
     progress: &JobProgress,
 ) -> Vec<Event> {
-    let running = catalog
-        .jobs
-        .get(id)
-        .is_some_and(|job| job.is_run_by(worker, attempt));
-    if running {
-        vec![
-            JobProgressed {
-                job: id,
-                progress: progress.clone(),
-            }
-            .into(),
-        ]
-    } else {
-        vec![]
+    if !is_run_by(catalog, id, worker, attempt) {
+        return vec![];
     }
+    let progressed = JobProgressed {
+        job: id,
+        progress: progress.clone(),
+    };
+    vec![progressed.into()]
 }
 
-/// Nothing was begun: whoever has room takes it.
+/// Returns a job to its queue, because the worker has not started it. Returns no event if the worker does not run it at
+/// this attempt.
 pub fn requeue(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> Vec<Event> {
-    let running = catalog
-        .jobs
-        .get(id)
-        .is_some_and(|job| job.is_run_by(worker, attempt));
-    if running {
-        vec![JobRequeued { job: id }.into()]
-    } else {
-        vec![]
+    if !is_run_by(catalog, id, worker, attempt) {
+        return vec![];
     }
+    vec![JobRequeued { job: id }.into()]
 }
 
-/// How a job ended.
+fn is_run_by(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> bool {
+    let job = catalog.jobs.get(id);
+    job.is_some_and(|job| job.is_run_by(worker, attempt))
+}
+
+/// The end of a job.
 #[derive(Debug, Clone, Copy)]
 pub struct JobEnd {
     pub state: JobState,
-    /// Where its answer lies.
+    /// The id of the sealed answer in the Vault.
     pub answer: Option<ValueId>,
-    /// Milliseconds since 1970.
+    /// The time when the answer expires, in milliseconds since 1970.
     pub until: u64,
 }
 
-/// Only whoever has it ends it: one that was taken over is somebody else's.
+/// Ends a running job.
+///
+/// # Errors
+/// Fails if the worker does not run the job at this attempt, for example because another worker has taken it over.
 pub fn finish_job(
     catalog: &Catalog,
     id: JobId,
@@ -216,63 +209,53 @@ pub fn finish_job(
 ) -> Result<Vec<Event>, Failure> {
     match catalog.jobs.get(id) {
         Some(job) if job.is_run_by(worker, attempt) => Ok(vec![finished_event(job, end)]),
-        _ => Err(Failure::new(Code::Conflict, "The job is in other hands")),
+        _ => Err(Failure::new(
+            Code::Conflict,
+            "Another worker has taken over the job",
+        )),
     }
 }
 
-/// It is kept as long as its answer, and one under a key as long as that: else the same request would do it again.
-fn finished_event(
-    job: &Job,
-    JobEnd {
-        state,
-        answer,
-        until,
-    }: JobEnd,
-) -> Event {
-    let of_key = job
-        .key
-        .as_ref()
-        .and_then(|key| key.until)
-        .unwrap_or_default();
+/// Returns the event of an ended job. A job with a key stays until its key expires, because a repeat of its request
+/// would execute it again.
+fn finished_event(job: &Job, end: JobEnd) -> Event {
+    let key_expiry = job.key.as_ref().and_then(|key| key.until).unwrap_or(0);
     JobFinished {
         job: job.id,
-        state,
-        answer,
-        until: until.max(of_key),
+        state: end.state,
+        answer: end.answer,
+        until: end.until.max(key_expiry),
     }
     .into()
 }
 
-/// What becomes of a dead worker's jobs: those that may run twice wait again, of the others nobody knows.
+/// Decides about the jobs of a dead worker. A job that may run twice returns to its queue. Any other job ends, because
+/// no process knows whether its work was done.
 pub fn take_over(catalog: &Catalog, dead: WorkerId, until: u64) -> Vec<Event> {
-    let jobs = catalog.jobs.of_worker(dead);
-    jobs.map(|job| {
-        let cancelled = matches!(&job.stage, JobStage::Running(run) if run.cancelled);
-        let again = may_repeat(catalog, job) && job.attempts() < ATTEMPTS;
-        match (again, cancelled) {
-            (true, true) => finished_event(
-                job,
-                JobEnd {
-                    state: JobState::Cancelled,
-                    answer: None,
-                    until,
-                },
-            ),
-            (true, false) => JobRequeued { job: job.id }.into(),
-            (false, _) => finished_event(
-                job,
-                JobEnd {
-                    state: JobState::Unknown,
-                    answer: None,
-                    until,
-                },
-            ),
-        }
-    })
-    .collect()
+    let jobs = catalog.jobs.running_on(dead);
+    jobs.map(|job| take_over_job(catalog, job, until)).collect()
 }
 
-/// Every job but a tool call is safe to run twice; of a tool, the tool itself says whether it is.
+fn take_over_job(catalog: &Catalog, job: &Job, until: u64) -> Event {
+    let is_cancelled = matches!(&job.stage, JobStage::Running(running) if running.cancelled);
+    let may_run_again = may_repeat(catalog, job) && job.attempts() < MAX_ATTEMPTS;
+    if may_run_again && !is_cancelled {
+        return JobRequeued { job: job.id }.into();
+    }
+    let state = if may_run_again {
+        JobState::Cancelled
+    } else {
+        JobState::Unknown
+    };
+    let end = JobEnd {
+        state,
+        answer: None,
+        until,
+    };
+    finished_event(job, end)
+}
+
+/// Returns true if the job may run twice. Only a tool call depends on its tool: the tool declares whether it may.
 fn may_repeat(catalog: &Catalog, job: &Job) -> bool {
     if job.command != CallTool::NAME {
         return true;
@@ -284,13 +267,16 @@ fn may_repeat(catalog: &Catalog, job: &Job) -> bool {
     let tools = server
         .into_iter()
         .flat_map(|server| server.tools.tools.iter());
-    let wanted = job.tool.as_ref().map(ToolName::as_str);
+    let tool_name = job.tool.as_ref().map(ToolName::as_str);
     tools
-        .filter(|tool| tool.name().as_deref() == wanted)
+        .filter(|tool| tool.name().as_deref() == tool_name)
         .any(|tool| tool.may_repeat())
 }
 
-/// One that waits will never run; one that runs is told to stop.
+/// Cancels a job. A waiting job ends, and the worker of a running job gets a cancellation request.
+///
+/// # Errors
+/// Fails if the user has no such job or if the job has ended.
 pub fn cancel_job(
     catalog: &Catalog,
     id: JobId,
@@ -302,30 +288,32 @@ pub fn cancel_job(
         .get(id)
         .filter(|job| job.user == *user)
         .ok_or_else(|| Failure::job_not_found(id))?;
+    let end = JobEnd {
+        state: JobState::Cancelled,
+        answer: None,
+        until,
+    };
     match &job.stage {
-        JobStage::Waiting { .. } => Ok(vec![finished_event(
-            job,
-            JobEnd {
-                state: JobState::Cancelled,
-                answer: None,
-                until,
-            },
-        )]),
-        JobStage::Running(run) if run.cancelled => Ok(vec![]),
+        JobStage::Waiting { .. } => Ok(vec![finished_event(job, end)]),
+        JobStage::Running(running) if running.cancelled => Ok(vec![]),
         JobStage::Running(_) => Ok(vec![JobCancelRequested { job: id }.into()]),
         JobStage::Ended(_) => Err(Failure::new(
             Code::Conflict,
-            format!("Job {id} has ended already"),
+            format!("Job {id} has already ended"),
         )),
     }
 }
 
-/// Lets go of jobs whose answers have expired.
+/// Removes at most `limit` jobs that expire at `now` (milliseconds since 1970).
 pub fn expire(catalog: &Catalog, now: u64, limit: usize) -> Vec<Event> {
     let jobs = catalog.jobs.expired(now, limit);
     if jobs.is_empty() {
-        vec![]
-    } else {
-        vec![JobExpired { jobs }.into()]
+        return vec![];
     }
+    vec![JobExpired { jobs }.into()]
 }
+
+#[cfg(test)]
+mod claim_tests;
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//!
+//! The decisions: functions that take a catalog and a command and return events or a failure.
 
 pub mod dead_letter;
 pub mod google;
@@ -9,3 +9,5 @@ pub mod package;
 pub mod remote;
 pub mod secret;
 pub mod server;
+#[cfg(test)]
+mod testing;

@@ -1,4 +1,4 @@
-//!
+//! The decisions about findings of a connection to a server behind a URL.
 
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
@@ -6,51 +6,41 @@ use crate::core::event::{Event, ServerProtocolDetected, ServerSessionEnded, Serv
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::ProtocolMode;
 
-/// What a connection found out, decided where it was seen; it crosses no bus.
+/// A finding of a connection. The worker that runs the connection decides it, so no bus carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoteFinding {
-    Era(ProtocolMode),
-    /// A session was opened, and lies there.
+    Protocol(ProtocolMode),
+    /// The connection has opened a session. The Vault holds it under this id.
     Session(ValueId),
-    /// The session that lay there is not known to the server any more, and no other was opened.
+    /// The server has ended the session with this id, and the connection has not opened another one.
     NoSession(ValueId),
 }
 
-/// What was found is recorded only while that server is still there, and only when it is news.
+/// Records a finding of a connection to `url`. Returns no event if the server is gone, has another URL or is recorded
+/// with this finding already.
 pub fn record_finding(
     catalog: &Catalog,
     server: ServerId,
     url: &str,
-    found: RemoteFinding,
+    finding: RemoteFinding,
 ) -> Vec<Event> {
     let Some(server) = catalog.server_by_id(server) else {
         return vec![];
     };
-    // It was found at another place than the one that is asked for now.
     if server.remote().is_none_or(|remote| remote.url != url) {
         return vec![];
     }
-    let (id, name) = (server.id, server.name.clone());
-    match found {
-        RemoteFinding::Era(era) if server.era != Some(era) => {
-            vec![
-                ServerProtocolDetected {
-                    server: id,
-                    name,
-                    protocol: era,
-                }
-                .into(),
-            ]
+    match finding {
+        RemoteFinding::Protocol(protocol) if server.protocol != Some(protocol) => {
+            let detected = ServerProtocolDetected {
+                server: server.id,
+                name: server.name.clone(),
+                protocol,
+            };
+            vec![detected.into()]
         }
         RemoteFinding::Session(value) if server.session != Some(value) => {
-            vec![
-                ServerSessionOpened {
-                    server: id,
-                    name,
-                    value,
-                }
-                .into(),
-            ]
+            vec![session_opened(server, value)]
         }
         RemoteFinding::NoSession(value) if server.session == Some(value) => {
             vec![session_ended(server, value)]
@@ -59,6 +49,17 @@ pub fn record_finding(
     }
 }
 
+/// Returns the event of a new session.
+pub fn session_opened(server: &Server, value: ValueId) -> Event {
+    ServerSessionOpened {
+        server: server.id,
+        name: server.name.clone(),
+        value,
+    }
+    .into()
+}
+
+/// Returns the event of the end of a session.
 pub fn session_ended(server: &Server, value: ValueId) -> Event {
     ServerSessionEnded {
         server: server.id,
@@ -66,4 +67,98 @@ pub fn session_ended(server: &Server, value: ValueId) -> Event {
         value,
     }
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::decide::testing::given;
+    use crate::core::decide::testing::samples::*;
+
+    fn detected(protocol: ProtocolMode) -> Event {
+        ServerProtocolDetected {
+            server: server_id("memory"),
+            name: name("memory"),
+            protocol,
+        }
+        .into()
+    }
+
+    fn opened(number: u128) -> Event {
+        ServerSessionOpened {
+            server: server_id("memory"),
+            name: name("memory"),
+            value: value(number),
+        }
+        .into()
+    }
+
+    fn ended(number: u128) -> Event {
+        ServerSessionEnded {
+            server: server_id("memory"),
+            name: name("memory"),
+            value: value(number),
+        }
+        .into()
+    }
+
+    fn record(catalog: &Catalog, finding: RemoteFinding) -> Vec<Event> {
+        record_finding(catalog, server_id("memory"), URL, finding)
+    }
+
+    #[test]
+    fn a_detected_protocol_is_recorded_once() {
+        let finding = RemoteFinding::Protocol(ProtocolMode::Session);
+        let catalog = given([remote_registered("memory")])
+            .when(|catalog| record(catalog, finding))
+            .then([detected(ProtocolMode::Session)]);
+        assert!(record(&catalog, finding).is_empty());
+    }
+
+    #[test]
+    fn another_protocol_replaces_the_recorded_one() {
+        given([remote_registered("memory"), detected(ProtocolMode::Session)])
+            .when(|catalog| record(catalog, RemoteFinding::Protocol(ProtocolMode::Sse)))
+            .then([detected(ProtocolMode::Sse)]);
+    }
+
+    #[test]
+    fn a_new_session_is_recorded_once() {
+        let catalog = given([remote_registered("memory"), opened(1)])
+            .when(|catalog| record(catalog, RemoteFinding::Session(value(2))))
+            .then([opened(2)]);
+        assert!(record(&catalog, RemoteFinding::Session(value(2))).is_empty());
+        assert!(!catalog.values().contains(&value(1)));
+    }
+
+    #[test]
+    fn the_end_of_the_recorded_session_is_recorded() {
+        given([remote_registered("memory"), opened(1)])
+            .when(|catalog| record(catalog, RemoteFinding::NoSession(value(1))))
+            .then([ended(1)]);
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_session_changes_nothing() {
+        given([remote_registered("memory"), opened(1), opened(2)])
+            .when(|catalog| record(catalog, RemoteFinding::NoSession(value(1))))
+            .then_nothing();
+    }
+
+    #[test]
+    fn a_finding_at_an_earlier_url_changes_nothing() {
+        given([registered("memory", remote_config("https://h/other"))])
+            .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
+            .then_nothing();
+    }
+
+    #[test]
+    fn a_finding_about_a_deleted_or_stdio_server_changes_nothing() {
+        given([])
+            .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
+            .then_nothing();
+        given([server_registered("memory")])
+            .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
+            .then_nothing();
+    }
 }

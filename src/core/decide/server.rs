@@ -1,6 +1,6 @@
-//!
+//! The decisions about servers: registering, updating, enabling, disabling and deleting them, and recording their tools.
 
-use super::remote::session_ended;
+use super::remote::{session_ended, session_opened};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::{
@@ -12,37 +12,43 @@ use crate::core::event::{
 };
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
-use crate::core::model::tool::Tools;
+use crate::core::model::update::Update;
 
+/// Registers a server.
+///
+/// # Errors
+/// Fails if the configuration breaks a rule or if a server with this name exists.
 pub fn register_server(catalog: &Catalog, command: &RegisterServer) -> Result<Vec<Event>, Failure> {
     command.config.check()?;
     if catalog.server(command.name.as_str()).is_some() {
-        let taken = format!("Server with name {} already exists", command.name);
-        return Err(Failure::new(Code::ServerAlreadyExists, taken));
+        return Err(Failure::new(
+            Code::ServerAlreadyExists,
+            format!("Server with name {} already exists", command.name),
+        ));
     }
-    let (server, name) = (command.server, command.name.clone());
-    let config = command.config.clone();
-    let mut events = vec![
-        ServerRegistered {
-            server,
-            name: name.clone(),
-            config,
-            enabled: command.enabled,
-        }
-        .into(),
-    ];
-    events.extend(command.session.map(|value| {
-        ServerSessionOpened {
-            server,
-            name,
+    let registered = ServerRegistered {
+        server: command.server,
+        name: command.name.clone(),
+        config: command.config.clone(),
+        enabled: command.enabled,
+    };
+    let mut events = vec![registered.into()];
+    if let Some(value) = command.session {
+        let opened = ServerSessionOpened {
+            server: command.server,
+            name: command.name.clone(),
             value,
-        }
-        .into()
-    }));
+        };
+        events.push(opened.into());
+    }
     Ok(events)
 }
 
-/// Nothing changed is no event: the same update twice is one.
+/// Updates a server. Returns no event if nothing changes, so a repeated update is one change.
+///
+/// # Errors
+/// Fails if the server does not exist, if its credentials were sealed for an earlier registration, or if the new
+/// configuration breaks a rule.
 pub fn update_server(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Event>, Failure> {
     let server = find_server(catalog, command.name.as_str())?;
     if command
@@ -51,25 +57,27 @@ pub fn update_server(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Ev
     {
         return Err(Failure::new(
             Code::Conflict,
-            format!("Server {} was registered anew; ask again", server.name),
+            format!(
+                "Server {} was registered again meanwhile; retry",
+                server.name
+            ),
         ));
     }
-    let config = command.change.apply(server)?;
+    let config = command.change.apply_to(&server.config)?;
     config.check()?;
     let mut events = Vec::new();
     let session = command.change.remote.session;
-    // Another session is another run.
-    if config != *server.config || session.is_some_and(|session| session != server.session) {
-        events.push(
-            ServerUpdated {
-                server: server.id,
-                name: server.name.clone(),
-                config,
-            }
-            .into(),
-        );
+    let changes_session = session.apply_to(server.session) != server.session;
+    // A new session needs a restart, and only an update of the server causes one.
+    if config != *server.config || changes_session {
+        let updated = ServerUpdated {
+            server: server.id,
+            name: server.name.clone(),
+            config,
+        };
+        events.push(updated.into());
     }
-    events.extend(session.and_then(|session| change_session(server, session)));
+    events.extend(session_event(server, session));
     match command.change.enabled {
         Some(true) if !server.enabled => events.push(enabled_event(server)),
         Some(false) if server.enabled => events.push(disabled_event(server)),
@@ -78,63 +86,64 @@ pub fn update_server(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Ev
     Ok(events)
 }
 
+/// Enables a server. An enabled server restarts.
+///
+/// # Errors
+/// Fails if the server does not exist.
 pub fn enable_server(catalog: &Catalog, command: &EnableServer) -> Result<Vec<Event>, Failure> {
     let server = find_server(catalog, command.name.as_str())?;
     Ok(vec![enabled_event(server)])
 }
 
+/// Disables a server. Returns no event if the server is disabled.
+///
+/// # Errors
+/// Fails if the server does not exist.
 pub fn disable_server(catalog: &Catalog, command: &DisableServer) -> Result<Vec<Event>, Failure> {
     let server = find_server(catalog, command.name.as_str())?;
-    Ok(if server.enabled {
-        vec![disabled_event(server)]
+    if server.enabled {
+        Ok(vec![disabled_event(server)])
     } else {
-        vec![]
-    })
+        Ok(vec![])
+    }
 }
 
+/// Deletes a server, its package and its secrets.
+///
+/// # Errors
+/// Fails if the server does not exist.
 pub fn delete_server(catalog: &Catalog, command: &DeleteServer) -> Result<Vec<Event>, Failure> {
     let server = find_server(catalog, command.name.as_str())?;
     let deleted = ServerDeleted {
         server: server.id,
         name: server.name.clone(),
-    }
-    .into();
-    Ok(super::package::package_removed(server)
-        .into_iter()
-        .chain([deleted])
-        .collect())
+    };
+    let mut events = Vec::from_iter(super::package::package_removed(server));
+    events.push(deleted.into());
+    Ok(events)
 }
 
-/// What a holder saw is recorded only while that server is still there, and only when it is news.
+/// Records the tools of a server. Returns no event if the server is gone or if its tools are recorded already.
 pub fn record_tools(catalog: &Catalog, command: &RecordTools) -> Vec<Event> {
     match catalog.server_by_id(command.server) {
         Some(server) if server.tools.digest != command.tools.digest => {
-            let Tools { digest, tools } = command.tools.clone();
-            vec![
-                ServerToolsDiscovered {
-                    server: server.id,
-                    name: server.name.clone(),
-                    digest,
-                    tools,
-                }
-                .into(),
-            ]
+            let discovered = ServerToolsDiscovered {
+                server: server.id,
+                name: server.name.clone(),
+                digest: command.tools.digest.clone(),
+                tools: command.tools.tools.clone(),
+            };
+            vec![discovered.into()]
         }
         _ => vec![],
     }
 }
 
-fn change_session(server: &Server, session: Option<ValueId>) -> Option<Event> {
+fn session_event(server: &Server, session: Update<ValueId>) -> Option<Event> {
     match session {
-        Some(value) => Some(
-            ServerSessionOpened {
-                server: server.id,
-                name: server.name.clone(),
-                value,
-            }
-            .into(),
-        ),
-        None => server.session.map(|value| session_ended(server, value)),
+        Update::Keep => None,
+        Update::Set(value) => Some(session_opened(server, value)),
+        Update::Clear => server.session.map(|value| session_ended(server, value)),
     }
 }
 
@@ -145,6 +154,7 @@ fn find_server<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Server, Failu
         .ok_or_else(|| Failure::server_not_found(name))
 }
 
+/// Returns the event of an enabled server.
 pub fn enabled_event(server: &Server) -> Event {
     ServerEnabled {
         server: server.id,
@@ -160,3 +170,6 @@ fn disabled_event(server: &Server) -> Event {
     }
     .into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,23 +1,21 @@
-//! Dead letters: messages of producers that nobody can read, kept for a while with the reason.
+//! Dead letters: messages of producers that no worker can parse. The log keeps the reason for seven days.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::core::ids::ValueId;
 
-/// A message that was set aside. What it holds lies sealed in the Vault under its id.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+/// Describes a message that no worker can parse. The Vault holds the sealed message under the id of the letter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
-    #[schema(value_type = String)]
     pub letter: ValueId,
-    /// The job's id, as its sender wrote it.
+    /// The id of the job, as the producer wrote it.
     pub id: String,
-    /// The command's name, as its sender wrote it.
+    /// The name of the command, as the producer wrote it.
     pub command: String,
     pub reason: String,
-    /// Bytes of its body.
+    /// The size of the message body in bytes.
     pub size: u64,
-    /// Milliseconds since 1970: how long it is kept.
+    /// The time when the dead letter expires, in milliseconds since 1970.
     pub until: u64,
 }

@@ -1,4 +1,4 @@
-//! Servers that act for their users at Google: which they are, what their tools say, and whose tokens are kept.
+//! Servers that act for their users at Google: how to recognize them, and how to read the results of their tools.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,23 +13,24 @@ use crate::core::arguments::merge::{ArgumentForm, SecretArgument, merge_argument
 use crate::core::failure::{Code, Failure};
 use crate::core::names::UserName;
 
-/// What a stdio server has in its `env` to be one of these.
+/// The variable in the `env` of a stdio server that makes it a Google server.
 pub const MARK: (&str, &str) = ("MCP_AUTH_TYPE", "OAUTH2_GOOGLE");
-/// Tools whose names begin so are for the sign-in itself and need no tokens.
-const SIGN_IN: &str = "auth_";
-/// Gives the URL of the page where a user consents.
+/// The prefix of the sign-in tools. They need no tokens.
+const SIGN_IN_PREFIX: &str = "auth_";
+/// The tool that returns the URL of the consent page.
 pub const GET_URL: &str = "auth_get_authorization_url";
-/// Gives tokens for the code that the page has led to.
+/// The tool that exchanges the code of the consent page for tokens.
 pub const EXCHANGE: &str = "auth_exchange_code";
-/// The argument that becomes the user's tokens.
+/// The argument that holds the user's tokens.
 pub const TOKENS: &str = "userCredentials";
-/// The argument that becomes what Google knows the deployment by.
+/// The argument that holds the credentials of this deployment at Google.
 pub const APPLICATION: &str = "gauthFileContent";
-/// How deep an answer may be wrapped.
-const WRAPPED: usize = 4;
-/// Bytes of tokens that are kept.
-const LARGEST: usize = 64 * 1024;
+/// The largest number of wrappers around the value in a tool result.
+const MAX_WRAPPERS: usize = 4;
+/// The largest size of stored tokens in bytes.
+const MAX_TOKENS_SIZE: usize = 64 * 1024;
 
+/// Returns true if the server acts for its users at Google.
 pub fn is_marked(config: &ServerConfig) -> bool {
     match &config.transport {
         Transport::Stdio { env, .. } => env.get(MARK.0).is_some_and(|value| value == MARK.1),
@@ -37,19 +38,19 @@ pub fn is_marked(config: &ServerConfig) -> bool {
     }
 }
 
-/// Whether a call of that tool needs the user's tokens.
+/// Returns true if a call of the tool needs the user's tokens.
 pub fn needs_tokens(config: &ServerConfig, tool: &str) -> bool {
-    is_marked(config) && !tool.starts_with(SIGN_IN)
+    is_marked(config) && !tool.starts_with(SIGN_IN_PREFIX)
 }
 
-/// What the exchange is asked with.
+/// The arguments of the tool [`EXCHANGE`].
 #[derive(Serialize)]
 pub struct ExchangeArgs<'a> {
     pub code: &'a str,
     pub state: &'a str,
 }
 
-/// The user that a `state` names: its server made it, and Google gave it back.
+/// Returns the user in a `state`. The server has created the state, and Google has returned it unchanged.
 pub fn user_in_state(state: &str) -> Option<UserName> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -57,87 +58,87 @@ pub fn user_in_state(state: &str) -> Option<UserName> {
         #[serde(borrow)]
         user_id: Cow<'a, str>,
     }
-    is_object(state)
-        .then(|| {
-            serde_json::from_str::<State>(state)
-                .ok()?
-                .user_id
-                .parse()
-                .ok()
-        })
-        .flatten()
+    if !is_object(state) {
+        return None;
+    }
+    let state: State = serde_json::from_str(state).ok()?;
+    state.user_id.parse().ok()
 }
 
-/// Where a user consents, as the server's tool said it, and the `state` that will come back from there.
+/// Returns the consent page in the result of the tool [`GET_URL`], and the `state` in its URL.
+///
+/// # Errors
+/// Fails if the result has no https URL, or if the `state` in the URL does not name the user.
 pub fn consent(result: &[u8], user: &UserName) -> Result<(Url, String), Failure> {
-    let wrong = |what: &str| {
+    let bad_result = |problem: &str| {
         Failure::new(
             Code::UpstreamError,
-            format!("The tool {GET_URL} of the server {what}"),
+            format!("The tool {GET_URL} of the server returned {problem}"),
         )
     };
-    let url =
-        parse_tool_result(GET_URL, result, &url_in)?.ok_or_else(|| wrong("gave no https URL"))?;
+    let url = parse_tool_result(GET_URL, result, &parse_url)?
+        .ok_or_else(|| bad_result("no https URL"))?;
     let state = url
         .query_pairs()
-        .find_map(|(name, value)| (name == "state").then(|| value.into_owned()));
-    let state = state.ok_or_else(|| wrong("gave a URL without a state"))?;
+        .find_map(|(name, value)| (name == "state").then(|| value.into_owned()))
+        .ok_or_else(|| bad_result("a URL without a state"))?;
     if user_in_state(&state).as_ref() != Some(user) {
-        return Err(wrong(
-            "gave a URL whose state is not JSON with the user as userId",
+        return Err(bad_result(
+            "a URL whose state is not JSON with the user as userId",
         ));
     }
     Ok((url, state))
 }
 
-/// The tokens that the server got for a code: a JSON object, as it said it.
+/// Returns the tokens in the result of the tool [`EXCHANGE`]: a JSON object in the spelling of the server.
+///
+/// # Errors
+/// Fails if the result has no access token.
 pub fn tokens(result: &[u8]) -> Result<Zeroizing<String>, Failure> {
     let found = parse_tool_result(EXCHANGE, result, &|json| {
-        (json.len() <= LARGEST && Tokens::of(json).is_some())
+        (json.len() <= MAX_TOKENS_SIZE && Tokens::parse(json).is_some())
             .then(|| Zeroizing::new(json.trim().to_owned()))
     })?;
     found.ok_or_else(|| {
         Failure::new(
             Code::UpstreamError,
-            format!("The tool {EXCHANGE} of the server gave no access_token"),
+            format!("The tool {EXCHANGE} of the server returned no access_token"),
         )
     })
 }
 
-/// Google gives a refresh token at the first consent only: one that was kept goes on being kept.
+/// Returns the new tokens with the old refresh token, if they have none. Google issues a refresh token at the first
+/// consent only.
 pub fn keep_refresh_token(new: Zeroizing<String>, old: &str) -> Zeroizing<String> {
-    let refresh = |json| {
-        Tokens::of(json)
-            .and_then(|tokens| tokens.refresh_token)
-            .filter(|token| is_text(token))
+    let refresh_token = |json| {
+        let tokens: Tokens = Tokens::parse(json)?;
+        tokens.refresh_token.filter(|token| is_text(token))
     };
-    match (refresh(&new), refresh(old)) {
-        (None, Some(token)) => {
-            // Growing would leave a copy behind.
-            let mut merged = Zeroizing::new(Vec::with_capacity(new.len() + token.get().len() + 32));
-            merge_arguments(
-                &mut merged,
-                &new,
-                &[SecretArgument {
-                    name: "refresh_token",
-                    value: token.get(),
-                    form: ArgumentForm::Json,
-                }],
-            );
-            String::from_utf8(std::mem::take(&mut *merged)).map_or(new, Zeroizing::new)
-        }
-        _ => new,
+    if refresh_token(&new).is_some() {
+        return new;
     }
+    let Some(token) = refresh_token(old) else {
+        return new;
+    };
+    // A vector that grows would leave a copy of the tokens in memory.
+    let mut merged = Zeroizing::new(Vec::with_capacity(new.len() + token.get().len() + 32));
+    let argument = SecretArgument {
+        name: "refresh_token",
+        value: token.get(),
+        form: ArgumentForm::Json,
+    };
+    merge_arguments(&mut merged, &new, &[argument]);
+    String::from_utf8(std::mem::take(&mut *merged)).map_or(new, Zeroizing::new)
 }
 
-/// The parts of tokens, or of an application's credentials, that nobody may read in a log.
+/// Returns the parts of tokens or of an application's credentials that no log may show.
 pub fn secret_parts(json: &str) -> Vec<Zeroizing<String>> {
     let mut found = Vec::new();
-    collect(json, WRAPPED, &mut found);
+    collect_secret_parts(json, MAX_WRAPPERS, &mut found);
     found
 }
 
-fn collect(json: &str, depth: usize, found: &mut Vec<Zeroizing<String>>) {
+fn collect_secret_parts(json: &str, depth: usize, found: &mut Vec<Zeroizing<String>>) {
     let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) else {
         return;
     };
@@ -146,13 +147,15 @@ fn collect(json: &str, depth: usize, found: &mut Vec<Zeroizing<String>>) {
             "access_token" | "refresh_token" | "id_token" | "client_secret" => {
                 found.extend(serde_json::from_str::<Zeroizing<String>>(value.get()).ok());
             }
-            _ if depth > 0 && is_object(value.get()) => collect(value.get(), depth - 1, found),
+            _ if depth > 0 && is_object(value.get()) => {
+                collect_secret_parts(value.get(), depth - 1, found);
+            }
             _ => {}
         }
     }
 }
 
-/// What of tokens is looked at, read where it lies.
+/// The fields of tokens that the program reads.
 #[derive(Deserialize)]
 struct Tokens<'a> {
     #[serde(borrow)]
@@ -162,18 +165,20 @@ struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    fn of(json: &'a str) -> Option<Self> {
-        let tokens = is_object(json)
-            .then(|| serde_json::from_str::<Self>(json).ok())
-            .flatten()?;
+    /// Returns `None` if the JSON has no access token.
+    fn parse(json: &'a str) -> Option<Self> {
+        if !is_object(json) {
+            return None;
+        }
+        let tokens: Self = serde_json::from_str(json).ok()?;
         tokens.access_token.is_some_and(is_text).then_some(tokens)
     }
 }
 
-fn url_in(text: &str) -> Option<Url> {
-    /// The names under which servers give it.
+/// Returns the https URL in a text, or in an object with one of the usual names for it.
+fn parse_url(text: &str) -> Option<Url> {
     #[derive(Deserialize)]
-    struct Named {
+    struct UrlField {
         #[serde(
             alias = "authorization_url",
             alias = "authorizationUrl",
@@ -183,26 +188,24 @@ fn url_in(text: &str) -> Option<Url> {
         url: String,
     }
     if is_object(text) {
-        return url_in(&serde_json::from_str::<Named>(text).ok()?.url);
+        return parse_url(&serde_json::from_str::<UrlField>(text).ok()?.url);
     }
     let url = Url::parse(text.trim()).ok()?;
-    // For a stand-in on the same machine.
-    let here = || {
-        url.scheme() == "http"
-            && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
-    };
-    (url.scheme() == "https" || here()).then_some(url)
+    // A test server on the same machine has no certificate.
+    let is_local = url.scheme() == "http"
+        && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    (url.scheme() == "https" || is_local).then_some(url)
 }
 
-/// A CallToolResult, read where it lies.
+/// The fields of a CallToolResult that the program reads. `null` means absent.
 #[derive(Deserialize)]
 struct GoogleToolResult<'a> {
-    #[serde(borrow, default)]
-    content: Vec<Block<'a>>,
+    #[serde(borrow)]
+    content: Option<Vec<Option<Block<'a>>>>,
     #[serde(borrow, rename = "structuredContent")]
     structured: Option<&'a RawValue>,
-    #[serde(rename = "isError", default)]
-    is_error: bool,
+    #[serde(rename = "isError")]
+    is_error: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -211,192 +214,66 @@ struct Block<'a> {
     text: Option<&'a RawValue>,
 }
 
-/// What fits of a tool's answer, in whichever form it gave that: structured, as text, or as JSON in a text.
+/// Returns the first value in a tool result that `parse` accepts. Servers return a value as structured content, as a
+/// text, or as JSON in a text.
+///
+/// # Errors
+/// Fails if the result is no tool result, or if the tool reports a failure.
 fn parse_tool_result<T>(
     tool: &str,
     result: &[u8],
-    fits: &impl Fn(&str) -> Option<T>,
+    parse: &impl Fn(&str) -> Option<T>,
 ) -> Result<Option<T>, Failure> {
-    let answer: GoogleToolResult = serde_json::from_slice(result).map_err(|_| {
+    let result: GoogleToolResult = serde_json::from_slice(result).map_err(|_| {
         Failure::new(
             Code::UpstreamError,
-            format!("The tool {tool} of the server answered with no tool result"),
+            format!("The tool {tool} of the server returned JSON that is no tool result"),
         )
     })?;
-    let texts = answer.content.iter().filter_map(|block| block.text);
-    if answer.is_error {
+    let blocks = result.content.as_deref().unwrap_or_default();
+    let texts = blocks.iter().flatten().filter_map(|block| block.text);
+    if result.is_error == Some(true) {
         let text = texts
             .clone()
             .find_map(|text| serde_json::from_str::<String>(text.get()).ok());
-        let refused = format!("The tool {tool} of the server says that it failed");
-        return Err(Failure::new(Code::UpstreamError, refused).with_details(text));
+        let message = format!("The tool {tool} of the server reports a failure");
+        return Err(Failure::new(Code::UpstreamError, message).with_details(text));
     }
-    Ok(answer
+    Ok(result
         .structured
         .into_iter()
         .chain(texts)
-        .find_map(|value| look(value.get(), WRAPPED, fits)))
+        .find_map(|value| unwrap_value(value.get(), MAX_WRAPPERS, parse)))
 }
 
-fn look<T>(json: &str, depth: usize, fits: &impl Fn(&str) -> Option<T>) -> Option<T> {
-    /// How libraries and servers wrap an answer.
+/// Returns the value that `parse` accepts, from at most `depth` wrappers around it.
+fn unwrap_value<T>(json: &str, depth: usize, parse: &impl Fn(&str) -> Option<T>) -> Option<T> {
+    /// The wrappers that libraries and servers use.
     #[derive(Deserialize)]
-    struct Wrapped<'a> {
+    struct Wrapper<'a> {
         #[serde(borrow, alias = "tokens")]
         result: &'a RawValue,
     }
-    if let Some(found) = fits(json) {
-        return Some(found);
+    if let Some(value) = parse(json) {
+        return Some(value);
     }
     let depth = depth.checked_sub(1)?;
     if is_object(json) {
-        return look(
-            serde_json::from_str::<Wrapped>(json).ok()?.result.get(),
-            depth,
-            fits,
-        );
+        let wrapper: Wrapper = serde_json::from_str(json).ok()?;
+        return unwrap_value(wrapper.result.get(), depth, parse);
     }
     let text = serde_json::from_str::<Zeroizing<String>>(json).ok()?;
-    look(&text, depth, fits)
+    unwrap_value(&text, depth, parse)
 }
 
 fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{')
 }
 
-/// A string that is not empty.
+/// Returns true for a string that is not empty.
 fn is_text(json: &RawValue) -> bool {
     json.get().len() > 2 && json.get().starts_with('"')
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    /// An answer in every form in which servers give one.
-    fn forms(said: &Value) -> Vec<Value> {
-        let text = |text: &str| json!({ "content": [{ "type": "text", "text": text }] });
-        let plain = said
-            .as_str()
-            .map_or_else(|| said.to_string(), str::to_owned);
-        vec![
-            text(&plain),
-            text(&format!(" {plain}\n")),
-            text(&Value::String(plain).to_string()),
-            json!({ "content": [{ "type": "text", "text": "Here it is" }], "structuredContent": { "result": said } }),
-            json!({ "structuredContent": { "result": said.to_string() } }),
-        ]
-    }
-
-    #[test]
-    fn a_url_is_found_in_every_form() {
-        let user: UserName = "ana".parse().expect("a name");
-        let url = r#"https://accounts.google.com/o?state=%7B%22userId%22%3A%22ana%22%7D&x=1"#;
-        for result in forms(&json!(url))
-            .into_iter()
-            .chain(forms(&json!({ "authorizationUrl": url })))
-        {
-            let (found, state) = consent(result.to_string().as_bytes(), &user).expect("a URL");
-            assert_eq!(
-                (found.as_str(), state.as_str()),
-                (url, r#"{"userId":"ana"}"#),
-                "{result}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_no_page_for_that_user_is_refused() {
-        let user: UserName = "ana".parse().expect("a name");
-        for (url, why) in [
-            (
-                "http://accounts.google.com/?state={\"userId\":\"ana\"}",
-                "https",
-            ),
-            ("javascript:alert(1)", "https"),
-            ("please visit https://accounts.google.com/", "https"),
-            ("https://accounts.google.com/", "without a state"),
-            (
-                "https://accounts.google.com/?state={\"userId\":\"ben\"}",
-                "userId",
-            ),
-            ("https://accounts.google.com/?state=ana", "userId"),
-            ("https://accounts.google.com/?state=[\"ana\"]", "userId"),
-        ] {
-            let result = json!({ "content": [{ "type": "text", "text": url }] }).to_string();
-            let failure = consent(result.as_bytes(), &user).expect_err(url);
-            assert!(
-                failure.code == Code::UpstreamError && failure.message.contains(why),
-                "{failure}"
-            );
-        }
-    }
-
-    #[test]
-    fn tokens_are_found_in_every_form_and_kept_as_they_were() {
-        let said = json!({ "access_token": "a", "expiry_date": 1.50, "scope": "x y" });
-        for result in forms(&said)
-            .into_iter()
-            .chain(forms(&json!({ "tokens": said })))
-        {
-            let found = tokens(result.to_string().as_bytes()).expect("tokens");
-            assert_eq!(*found, said.to_string(), "{result}");
-        }
-        for said in [
-            json!({}),
-            json!({ "access_token": "" }),
-            json!({ "access_token": 7 }),
-            json!(["access_token"]),
-        ] {
-            for result in forms(&said) {
-                assert!(tokens(result.to_string().as_bytes()).is_err(), "{result}");
-            }
-        }
-        let refused =
-            json!({ "content": [{ "type": "text", "text": "invalid_grant" }], "isError": true })
-                .to_string();
-        assert_eq!(
-            tokens(refused.as_bytes())
-                .expect_err("refused")
-                .details
-                .as_deref(),
-            Some("invalid_grant")
-        );
-        assert!(tokens(b"[]").is_err() && tokens(b"{}").is_err());
-    }
-
-    #[test]
-    fn a_refresh_token_is_kept_until_there_is_a_new_one() {
-        let keep = |new: &str, old: &str| {
-            let kept = keep_refresh_token(Zeroizing::new(new.into()), old);
-            serde_json::from_str::<Value>(&kept).expect("JSON")["refresh_token"].clone()
-        };
-        let old = r#"{"access_token":"a","refresh_token":"old"}"#;
-        assert_eq!(keep(r#"{"access_token":"b"}"#, old), "old");
-        assert_eq!(
-            keep(r#"{"access_token":"b","refresh_token":null}"#, old),
-            "old"
-        );
-        assert_eq!(
-            keep(r#"{"access_token":"b","refresh_token":"new"}"#, old),
-            "new"
-        );
-        assert_eq!(
-            keep(r#"{"access_token":"b"}"#, r#"{"access_token":"a"}"#),
-            Value::Null
-        );
-    }
-
-    #[test]
-    fn every_secret_part_is_named() {
-        let json = r#"{"access_token":"a\n","web":{"client_id":"i","client_secret":"s"},"token_type":"Bearer","id_token":"d"}"#;
-        let mut found: Vec<_> = secret_parts(json)
-            .iter()
-            .map(|text| text.to_string())
-            .collect();
-        found.sort();
-        assert_eq!(found, ["a\n", "d", "s"]);
-        assert!(secret_parts("[]").is_empty());
-    }
-}
+mod tests;

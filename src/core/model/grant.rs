@@ -1,8 +1,8 @@
-//! Grants: the access that somebody has given us to a server behind a URL, and how it is kept alive.
+//! Grants: the OAuth tokens of one server, for one user or for all users.
 //!
-//! A grant is two sealed values: the access token, which goes with every request, and what a new one is got with,
-//! which only the tokens pool opens. Refreshing is an intent, a request and an outcome, each in the log: so a
-//! refresh token is used once, and whoever finds an intent without an outcome knows that its worker is dead.
+//! A grant has two sealed values: the access token, which every request carries, and the refresh credentials, which only
+//! workers of the pool `tokens` open. The log records the start and the outcome of each refresh, so that a refresh token
+//! is used once. A start without an outcome shows that its worker is dead.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,11 @@ use crate::core::failure::Failure;
 use crate::core::ids::{LeaseId, Position, ServerId, ValueId};
 use crate::core::names::UserName;
 
-/// How long before its end a token is refreshed; of a short-lived one, a quarter of its life.
-const MARGIN_MS: u64 = 60_000;
+/// The time before its expiry at which a worker refreshes a token, in milliseconds. For a token with a short life it is
+/// at most a quarter of that life.
+const REFRESH_MARGIN_MS: u64 = 60_000;
 
-/// Whose grant it is: that user's alone, or all users' of the server.
+/// Identifies a grant: the grant of one user, or the grant for all users of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct GrantId {
     pub server: ServerId,
@@ -26,7 +27,7 @@ pub struct GrantId {
 }
 
 impl GrantId {
-    /// What the one who refreshes it holds.
+    /// Returns the lease that a worker holds while it refreshes the grant.
     pub fn lease(&self) -> LeaseId {
         let user = self
             .user
@@ -43,26 +44,26 @@ impl GrantId {
     }
 }
 
-/// Where a grant's halves lie, and how long the first is of use.
+/// The ids of the sealed values of a grant, and the expiry of the access token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantTokens {
-    /// The access token, as its header has it.
+    /// The id of the access token, in the form of its header.
     pub access: ValueId,
-    /// What a new one is got with.
+    /// The id of the refresh credentials.
     pub renewal: ValueId,
-    /// There is a refresh token.
+    /// The grant has a refresh token.
     pub refreshable: bool,
-    /// Milliseconds since 1970, by the clock of whoever was given the tokens.
+    /// The expiry of the access token in milliseconds since 1970, by the clock of the process that received the tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
-    /// A little before that.
+    /// The time at which a worker refreshes the access token, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_at: Option<u64>,
 }
 
 impl GrantTokens {
-    /// Tokens of which the first was given at `now` and lives for so many seconds.
+    /// Returns tokens that were issued at `now` (milliseconds since 1970) and expire after `expires_in` seconds.
     pub fn new(
         access: ValueId,
         renewal: ValueId,
@@ -70,38 +71,39 @@ impl GrantTokens {
         now: u64,
         expires_in: Option<u64>,
     ) -> Self {
-        let life = expires_in.map(|seconds| seconds.saturating_mul(1000));
-        let expires_at = life.map(|life| now.saturating_add(life));
-        let early = |life: u64| now.saturating_add(life - MARGIN_MS.min(life / 4));
+        let life_ms = expires_in.map(|seconds| seconds.saturating_mul(1000));
+        let expires_at = life_ms.map(|life| now.saturating_add(life));
+        let refresh_time = |life: u64| now.saturating_add(life - REFRESH_MARGIN_MS.min(life / 4));
         Self {
             access,
             renewal,
             refreshable,
             expires_at,
-            refresh_at: life.filter(|_| refreshable).map(early),
+            refresh_at: life_ms.filter(|_| refreshable).map(refresh_time),
         }
     }
 }
 
-/// A grant as the catalogue knows it.
+/// A grant as the catalog knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Grant {
     pub tokens: GrantTokens,
-    /// Where it was given: a session belongs to one grant.
+    /// The position at which the tokens were stored. A session belongs to one grant.
     pub since: Position,
     pub state: GrantState,
 }
 
+/// The state of a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GrantState {
     Good,
-    /// Somebody is about to ask for new tokens, or died of it.
+    /// A worker refreshes the tokens, or it died while it did.
     Refreshing,
-    /// The authorization server gives no more tokens for it.
+    /// The authorization server has refused a refresh. A person must authorize again.
     Refused,
 }
 
-/// What new tokens are got with; the Vault has it, sealed.
+/// The values that a refresh sends to the authorization server. The Vault holds them sealed.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefreshCredentials {
@@ -115,17 +117,18 @@ pub struct RefreshCredentials {
     pub code_verifier: Option<Zeroizing<String>>,
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// Where they are got, once that was found out: a server cannot send its tokens to another one later.
+    /// The token endpoint, once a worker has found it. It is stored, so that a server cannot send its tokens to another
+    /// endpoint later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<TokenEndpoint>,
 }
 
-/// Where tokens are got, and how a client shows there who it is.
+/// The token endpoint, and the way in which the client authenticates there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenEndpoint {
     pub url: String,
     pub auth: ClientAuth,
-    /// What the tokens are for (RFC 8707).
+    /// The resource that the tokens are for (RFC 8707).
     pub resource: String,
     /// The authorization server refuses the parameter `resource`, and accepts requests without it.
     #[serde(
@@ -136,7 +139,7 @@ pub struct TokenEndpoint {
     pub omit_resource: bool,
 }
 
-/// RFC 6749, section 2.3.1, and RFC 7591, section 2.
+/// The client authentication (RFC 6749, section 2.3.1, and RFC 7591, section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientAuth {
     #[serde(rename = "client_secret_basic")]
@@ -147,17 +150,18 @@ pub enum ClientAuth {
     None,
 }
 
-/// An authorization that was begun; the Vault has it, sealed, until the browser comes back.
+/// An authorization that waits for the browser. The Vault holds it sealed until then.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingAuthorization {
     pub issuer: String,
-    /// The authorization server says with every code whose it is.
-    pub says_issuer: bool,
+    /// The authorization server names itself in every response with a code (RFC 9207).
+    #[serde(rename = "saysIssuer")]
+    pub iss_supported: bool,
     pub renewal: RefreshCredentials,
 }
 
-/// The client that somebody wants us to be.
+/// The OAuth client that a user has registered for this program.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OAuthClient {
@@ -166,23 +170,32 @@ pub struct OAuthClient {
     pub client_secret: Option<Zeroizing<String>>,
 }
 
-/// Characters of a token or a secret, at most.
-pub const LONGEST: usize = 16 * 1024;
+/// The largest length of a token or a client secret, in bytes.
+pub const MAX_TOKEN_LENGTH: usize = 16 * 1024;
 
-/// No sentence repeats the text: it may be a secret.
+/// Checks a token or a client secret. `field` is its name in the request.
+///
+/// # Errors
+/// The failure never repeats the text, because it may be a secret.
 pub fn check_text(field: &str, text: Option<&str>) -> Result<(), Failure> {
     if text.is_some_and(|text| {
-        text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control)
+        text.is_empty() || text.len() > MAX_TOKEN_LENGTH || text.chars().any(char::is_control)
     }) {
-        let right = format!("{field} must be 1 to {LONGEST} characters without control characters");
-        return Err(Failure::invalid(right));
+        return Err(Failure::invalid(format!(
+            "{field} must be 1 to {MAX_TOKEN_LENGTH} characters without control characters"
+        )));
     }
     Ok(())
 }
 
+/// Checks that scopes are words of visible ASCII characters.
+///
+/// # Errors
+/// The failure never repeats a scope.
 pub fn check_scopes(scopes: Option<&[String]>) -> Result<(), Failure> {
-    let word = |scope: &String| !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic());
-    if scopes.is_some_and(|scopes| !scopes.iter().all(word)) {
+    let is_scope =
+        |scope: &String| !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic());
+    if scopes.is_some_and(|scopes| !scopes.iter().all(is_scope)) {
         return Err(Failure::invalid("scopes must be a list of words"));
     }
     Ok(())
@@ -214,7 +227,7 @@ mod tests {
 
     #[test]
     fn each_grant_has_a_lease_of_its_own() {
-        let of = |server: u128, user: Option<&str>| {
+        let lease = |server: u128, user: Option<&str>| {
             let user = user.map(|user| user.parse().expect("a name"));
             GrantId {
                 server: ServerId(Uuid::from_u128(server)),
@@ -222,7 +235,35 @@ mod tests {
             }
             .lease()
         };
-        assert_eq!(of(1, Some("ana")), of(1, Some("ana")));
-        assert!(of(1, None) != of(1, Some("ana")) && of(1, Some("ana")) != of(2, Some("ana")));
+        assert_eq!(lease(1, Some("ana")), lease(1, Some("ana")));
+        assert!(lease(1, None) != lease(1, Some("ana")));
+        assert!(lease(1, Some("ana")) != lease(2, Some("ana")));
+    }
+
+    #[test]
+    fn a_token_has_a_length_limit_and_no_control_characters() {
+        assert!(check_text("accessToken", None).is_ok());
+        assert!(check_text("accessToken", Some("abc")).is_ok());
+        for bad in ["", "a\nb", &"x".repeat(MAX_TOKEN_LENGTH + 1)] {
+            let failure = check_text("accessToken", Some(bad)).expect_err("a bad token");
+            assert!(failure.message.starts_with("accessToken must be"));
+        }
+    }
+
+    #[test]
+    fn a_scope_is_one_visible_word() {
+        let check = |scope: &str| check_scopes(Some(&[scope.to_owned()]));
+        assert!(check("read:all").is_ok() && check_scopes(None).is_ok());
+        for bad in ["", "a b", "ü", "a\n"] {
+            assert!(check(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_pending_authorization_keeps_its_stored_field_names() {
+        let text = r#"{"issuer":"https://as","saysIssuer":true,"renewal":{"clientId":"c","redirectUri":"r","scopes":[]}}"#;
+        let pending: PendingAuthorization = serde_json::from_str(text).expect("JSON");
+        assert!(pending.iss_supported);
+        assert_eq!(serde_json::to_string(&pending).expect("JSON"), text);
     }
 }

@@ -1,11 +1,11 @@
-//!
+//! Idempotency keys: a client's names for its requests. A repeat with the same key and body gets the first result.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::ids::{CommandId, Digest};
 
-/// What an `Idempotency-Key` was used for: whoever uses it again gets the same job.
+/// Identifies one use of an `Idempotency-Key`. A request with the same scope and body is a repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IdempotencyKey {
     /// A keyed digest of method, path, user and key.
@@ -14,19 +14,19 @@ pub struct IdempotencyKey {
     pub body: Digest,
 }
 
-/// What a job is known by.
+/// Identifies the request that a job was created for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobIdempotencyKey {
     #[serde(flatten)]
     pub request: IdempotencyKey,
-    /// Milliseconds since 1970: how long the job and its answer are kept at least, for whoever asks under the key
-    /// again. Absent: no longer than answers are.
+    /// The time until which the program keeps the job and its answer for repeats, in milliseconds since 1970.
+    /// If it is absent, the program keeps the job only as long as its answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
 }
 
 impl From<IdempotencyKey> for JobIdempotencyKey {
-    /// One that is known as long as the answer.
+    /// Returns a key that expires together with the answer of its job.
     fn from(request: IdempotencyKey) -> Self {
         Self {
             request,
@@ -35,13 +35,13 @@ impl From<IdempotencyKey> for JobIdempotencyKey {
     }
 }
 
-/// What a key was used for.
+/// Records the command that a key was used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IdempotencyRecord {
     pub scope: Digest,
     pub body: Digest,
     /// The command that made the change.
     pub command: CommandId,
-    /// Milliseconds since 1970: how long it is remembered.
+    /// The time when the record expires, in milliseconds since 1970.
     pub until: u64,
 }

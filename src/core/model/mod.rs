@@ -1,4 +1,4 @@
-//!
+//! The values that the rules work on: servers, packages, secrets, grants, jobs and dead letters.
 
 pub mod dead_letter;
 pub mod google;
@@ -9,5 +9,7 @@ pub mod package;
 pub mod remote;
 pub mod secret;
 pub mod server;
+pub mod timeout;
 pub mod tool;
 pub mod tool_call;
+pub mod update;

@@ -1,27 +1,42 @@
-//! Servers behind a URL: what a user says of one, which of it is sealed, and what is remembered of it.
+//! Servers behind a URL: their configuration, the rules for sealed credentials, and updates.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
-use utoipa::ToSchema;
 
-use super::server::MAX_TIMEOUT_MS;
+use super::timeout::MAX_TIMEOUT_MS;
+use super::update::Update;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 
-/// What stands in answers where something is sealed; in an update it keeps the value.
+/// Replaces a sealed value in every response. In an update it keeps the sealed value.
 pub const HIDDEN: &str = "***";
-/// Headers whose values are sealed.
-const CREDENTIALS: [&str; 4] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "x-api-key",
+/// Headers whose values are no credentials. The program seals the values of all other headers.
+const HARMLESS_HEADERS: [&str; 9] = [
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "dnt",
+    "origin",
+    "pragma",
+    "referer",
+    "user-agent",
 ];
-/// Headers that belong to the protocol or to the connection.
-const RESERVED: [&str; 13] = [
+/// Parts of the names of headers with which a client authenticates.
+const AUTHENTICATION_NAMES: [&str; 7] = [
+    "auth",
+    "cookie",
+    "credential",
+    "key",
+    "password",
+    "secret",
+    "token",
+];
+/// Headers that the protocol or the connection sets.
+const RESERVED_HEADERS: [&str; 13] = [
     "accept",
     "connection",
     "content-length",
@@ -37,13 +52,13 @@ const RESERVED: [&str; 13] = [
     "upgrade",
 ];
 
-/// Where a Streamable HTTP server is and what it is told with every request.
+/// The URL of a server and the headers of every request to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Remote {
-    /// Without user info: `***` stands where there is some.
+    /// The URL without user info. `***` replaces the user info.
     pub url: String,
-    /// Where the URL's `user:password` lies in the Vault.
+    /// The id of the sealed user info (`user:password`) in the Vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_info: Option<ValueId>,
     #[serde(default)]
@@ -52,7 +67,7 @@ pub struct Remote {
     pub reconnection_options: ReconnectionOptions,
 }
 
-/// A header's value, or where it lies in the Vault.
+/// The value of a header, or the id of its sealed value in the Vault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum HeaderValue {
@@ -60,17 +75,17 @@ pub enum HeaderValue {
     Sealed { sealed: ValueId },
 }
 
-/// How an interrupted stream is taken up again.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+/// The retry policy of an interrupted stream.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ReconnectionOptions {
-    /// Milliseconds before the first attempt, unless the server says otherwise.
+    /// The delay before the first attempt in milliseconds, unless the server names another delay.
     pub initial_reconnection_delay: u64,
-    /// Milliseconds between two attempts at most.
+    /// The longest delay between two attempts in milliseconds.
     pub max_reconnection_delay: u64,
-    /// What the delay is multiplied with after each attempt.
+    /// The factor by which the delay grows after each attempt.
     pub reconnection_delay_grow_factor: f64,
-    /// Attempts in a row.
+    /// The number of attempts in a row.
     pub max_retries: u32,
 }
 
@@ -85,176 +100,228 @@ impl Default for ReconnectionOptions {
     }
 }
 
-/// The way a server was found to speak, which spares the search next time.
+/// The way in which a server behind a URL speaks MCP. The log stores it, so that the next start does not probe again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProtocolMode {
     /// 2026-07-28 and later: `server/discover`, no session.
     Stateless,
-    /// 2025-03-26 to 2025-11-25: `initialize`, and a session where the server wants one.
+    /// 2025-03-26 to 2025-11-25: `initialize`, and a session if the server opens one.
     Session,
-    /// 2024-11-05: an event stream, and an endpoint to post to.
+    /// 2024-11-05: an event stream, and an endpoint for requests.
     Sse,
 }
 
-/// A value that was sealed at the door and is bound for the Vault.
+/// A value that a facade has sealed and a worker stores in the Vault.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SealedValue {
     pub value: ValueId,
-    /// Base64.
+    /// The sealed bytes in base64.
     pub sealed: String,
 }
 
 impl std::fmt::Debug for SealedValue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SealedValue({})", self.value)
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "SealedValue({})", self.value)
     }
 }
 
-/// A session as the Vault keeps it: its id is a credential.
+/// A session as the Vault stores it. The Vault seals it, because the session id is a credential.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredSession {
     pub id: String,
-    /// The server's InitializeResult; absent where a user gave the id.
+    /// The InitializeResult of the server. It is absent if a user has set the session id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initialize: Option<serde_json::Value>,
 }
 
 impl Remote {
-    /// Everything of it in the Vault.
+    /// Returns a remote endpoint without credentials and with default options.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            user_info: None,
+            headers: BTreeMap::new(),
+            reconnection_options: ReconnectionOptions::default(),
+        }
+    }
+
+    /// Returns the ids of all sealed values.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
-        let sealed = |value: &HeaderValue| match value {
+        let sealed_headers = self.headers.values().filter_map(|value| match value {
             HeaderValue::Plain(_) => None,
             HeaderValue::Sealed { sealed } => Some(*sealed),
-        };
-        self.user_info
-            .into_iter()
-            .chain(self.headers.values().filter_map(sealed))
+        });
+        self.user_info.into_iter().chain(sealed_headers)
     }
 
-    /// The site it is at.
+    /// Returns scheme, host and port of the URL.
     pub fn origin(&self) -> Option<String> {
-        Url::parse(&plain_url(&self.url))
-            .ok()
-            .map(|url| url.origin().ascii_serialization())
+        origin_of(&self.url)
     }
 
+    /// Checks the URL, the headers and the reconnection options.
+    ///
+    /// # Errors
+    /// The failure names the field and the rule. It never repeats a value.
     pub fn check(&self) -> Result<(), Failure> {
         split_user_info(&self.url)?;
-        let mut seen = Vec::new();
-        for (name, value) in &self.headers {
-            check_header(name, value)?;
-            if seen
-                .iter()
-                .any(|seen: &&String| seen.eq_ignore_ascii_case(name))
-            {
-                return Err(Failure::invalid(format!(
-                    "headers has {name} twice; upper and lower case are the same"
-                )));
+        check_headers(&self.headers)?;
+        self.reconnection_options.check()
+    }
+
+    /// Applies an update. A header without a value keeps its stored value.
+    ///
+    /// # Errors
+    /// Fails if the update keeps a value that is not stored, or keeps a credential for another origin.
+    pub fn apply(&mut self, change: &RemoteChange) -> Result<(), Failure> {
+        if let Some(url) = &change.url {
+            if origin_of(url) != self.origin() {
+                self.require_new_credentials(change)?;
             }
-            seen.push(name);
+            if change.user_info.is_keep() && self.user_info.is_none() {
+                return Err(Failure::invalid(
+                    "url has *** as its user info, but no user info is stored; replace *** with the user info",
+                ));
+            }
+            self.url.clone_from(url);
+            self.user_info = change.user_info.apply_to(self.user_info);
         }
-        let options = &self.reconnection_options;
-        let delays = options
+        if let Some(headers) = &change.headers {
+            self.headers = self.merge_headers(headers)?;
+        }
+        match change.reconnection_options {
+            Update::Keep => {}
+            Update::Clear => self.reconnection_options = ReconnectionOptions::default(),
+            Update::Set(options) => self.reconnection_options = options,
+        }
+        Ok(())
+    }
+
+    /// Refuses an update that would send a stored credential to the origin of its new URL.
+    fn require_new_credentials(&self, change: &RemoteChange) -> Result<(), Failure> {
+        let mut kept: Vec<String> = self
+            .headers
+            .iter()
+            .filter(|(name, value)| is_stored_credential(name, value))
+            .filter(|(name, _)| change.keeps_header(name))
+            .map(|(name, _)| format!("headers.{name}"))
+            .collect();
+        if self.user_info.is_some() && change.user_info.is_keep() {
+            kept.push("the user info of url".to_owned());
+        }
+        if kept.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::invalid(format!(
+            "url has another origin than before, and credentials stay with their origin; send new values for {}, or remove them",
+            kept.join(", ")
+        )))
+    }
+
+    fn merge_headers(
+        &self,
+        update: &BTreeMap<String, Option<HeaderValue>>,
+    ) -> Result<BTreeMap<String, HeaderValue>, Failure> {
+        let mut merged = BTreeMap::new();
+        for (name, value) in update {
+            let stored = || {
+                self.headers
+                    .iter()
+                    .find(|(stored_name, _)| stored_name.eq_ignore_ascii_case(name))
+                    .map(|(_, value)| value.clone())
+            };
+            let value = value.clone().or_else(stored).ok_or_else(|| {
+                Failure::invalid(format!(
+                    "headers.{name} is ***, but no value of this header is stored; replace *** with the value"
+                ))
+            })?;
+            merged.insert(name.clone(), value);
+        }
+        Ok(merged)
+    }
+}
+
+impl ReconnectionOptions {
+    fn check(&self) -> Result<(), Failure> {
+        let longest_delay = self
             .initial_reconnection_delay
-            .max(options.max_reconnection_delay);
-        let factor = options.reconnection_delay_grow_factor;
-        if delays > MAX_TIMEOUT_MS || !(1.0..=100.0).contains(&factor) || options.max_retries > 1000
-        {
+            .max(self.max_reconnection_delay);
+        let is_factor_allowed = (1.0..=100.0).contains(&self.reconnection_delay_grow_factor);
+        if longest_delay > MAX_TIMEOUT_MS || !is_factor_allowed || self.max_retries > 1000 {
             return Err(Failure::invalid(format!(
                 "reconnectionOptions must have delays of at most {MAX_TIMEOUT_MS} milliseconds, a grow factor of 1 to 100 and at most 1000 retries"
             )));
         }
         Ok(())
     }
-
-    /// What an update says of it. A header without a value keeps the sealed one.
-    pub fn change(&mut self, change: &RemoteChange) -> Result<(), Failure> {
-        if let Some(url) = &change.url {
-            self.url.clone_from(url);
-            match change.user_info {
-                Some(new) => self.user_info = new,
-                None if self.user_info.is_some() => {}
-                None => {
-                    return Err(Failure::invalid(
-                        "url has *** for its user info, and none is stored",
-                    ));
-                }
-            }
-        }
-        if let Some(headers) = &change.headers {
-            let old = std::mem::take(&mut self.headers);
-            for (name, value) in headers {
-                let kept = || {
-                    old.iter()
-                        .find(|(old, _)| old.eq_ignore_ascii_case(name))
-                        .map(|(_, value)| value.clone())
-                };
-                let value = value.clone().or_else(kept);
-                let nothing = || {
-                    Failure::invalid(format!(
-                        "headers.{name} is ***, and no value of it is stored"
-                    ))
-                };
-                self.headers
-                    .insert(name.clone(), value.ok_or_else(nothing)?);
-            }
-        }
-        if let Some(options) = change.reconnection_options {
-            self.reconnection_options = options.unwrap_or_default();
-        }
-        Ok(())
-    }
 }
 
-/// The part of an update that concerns servers behind a URL.
+/// The part of an update that applies to servers behind a URL.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RemoteChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Beside a URL: where its user info lies, `null` where it has none; absent keeps the old one.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "super::server::given"
-    )]
-    pub user_info: Option<Option<ValueId>>,
-    /// All headers; `null` keeps a sealed one.
+    /// The id of the sealed user info of `url`. It counts only if `url` is present.
+    #[serde(skip_serializing_if = "Update::is_keep")]
+    pub user_info: Update<ValueId>,
+    /// All headers. `null` keeps the stored value of a header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<BTreeMap<String, Option<HeaderValue>>>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "super::server::given"
-    )]
-    pub reconnection_options: Option<Option<ReconnectionOptions>>,
-    /// Where the session to be resumed lies; `null` begins a new one.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "super::server::given"
-    )]
-    pub session: Option<Option<ValueId>>,
+    #[serde(skip_serializing_if = "Update::is_keep")]
+    pub reconnection_options: Update<ReconnectionOptions>,
+    /// The id of the sealed session that a worker resumes. `null` opens a new session.
+    #[serde(skip_serializing_if = "Update::is_keep")]
+    pub session: Update<ValueId>,
 }
 
 impl RemoteChange {
-    /// Which fields of it are given, as users know them.
-    pub fn given(&self) -> [(&'static str, bool); 4] {
+    /// Returns the names of the fields in a request, and whether each field is present.
+    pub fn present_fields(&self) -> [(&'static str, bool); 4] {
         [
             ("url", self.url.is_some()),
             ("headers", self.headers.is_some()),
-            ("sessionId", self.session.is_some()),
-            ("reconnectionOptions", self.reconnection_options.is_some()),
+            ("sessionId", !self.session.is_keep()),
+            ("reconnectionOptions", !self.reconnection_options.is_keep()),
         ]
+    }
+
+    /// Returns true if the stored value of the header stays after this update.
+    fn keeps_header(&self, name: &str) -> bool {
+        let Some(headers) = &self.headers else {
+            return true;
+        };
+        headers
+            .iter()
+            .any(|(new_name, value)| new_name.eq_ignore_ascii_case(name) && value.is_none())
     }
 }
 
-/// Whether a header's value is sealed and never shown.
-pub fn is_credential(header: &str) -> bool {
-    CREDENTIALS
+/// Returns true if the program seals the value of this header and never shows it.
+pub fn is_credential_header(name: &str) -> bool {
+    !HARMLESS_HEADERS
         .iter()
-        .any(|name| header.eq_ignore_ascii_case(name))
+        .any(|harmless| name.eq_ignore_ascii_case(harmless))
 }
 
-/// The URL as it may be shown, and its user info. No sentence of it holds the URL: there may be a password in it.
+/// Returns true if a server probably authenticates the client by this header. If such a server replies 401, the header
+/// is wrong, and OAuth tokens would not help.
+pub fn is_authentication_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    AUTHENTICATION_NAMES.iter().any(|part| name.contains(part))
+}
+
+/// Returns true if a stored header is a credential. Earlier versions stored some credentials in plain text.
+fn is_stored_credential(name: &str, value: &HeaderValue) -> bool {
+    matches!(value, HeaderValue::Sealed { .. }) || is_credential_header(name)
+}
+
+/// Splits a URL into the URL that a response may show and its user info.
+///
+/// # Errors
+/// Fails if the text is no absolute `http://` or `https://` URL. The failure never repeats the text, because the text
+/// may hold a password.
 pub fn split_user_info(text: &str) -> Result<(String, Option<String>), Failure> {
     let wrong =
         || Failure::invalid("url must be an absolute http:// or https:// URL without a fragment");
@@ -268,7 +335,7 @@ pub fn split_user_info(text: &str) -> Result<(String, Option<String>), Failure> 
     if url.username().is_empty() && url.password().is_none() {
         return Ok((url.into(), None));
     }
-    // As it was written: what is escaped in it stays so until it becomes a header.
+    // The user info keeps its percent-encoding until it becomes a header.
     let user_info = match url.password() {
         Some(password) => format!("{}:{password}", url.username()),
         None => url.username().to_owned(),
@@ -279,24 +346,43 @@ pub fn split_user_info(text: &str) -> Result<(String, Option<String>), Failure> 
     Ok((shown, Some(user_info)))
 }
 
-/// The URL without the place of its user info.
+/// Removes the `***` that replaces the user info.
 pub fn plain_url(shown: &str) -> String {
     shown.replacen(&format!("://{HIDDEN}@"), "://", 1)
 }
 
+/// Returns scheme, host and port of a URL whose user info is hidden.
+fn origin_of(shown_url: &str) -> Option<String> {
+    let url = Url::parse(&plain_url(shown_url)).ok()?;
+    Some(url.origin().ascii_serialization())
+}
+
+fn check_headers(headers: &BTreeMap<String, HeaderValue>) -> Result<(), Failure> {
+    let mut seen_names = HashSet::new();
+    for (name, value) in headers {
+        check_header(name, value)?;
+        if !seen_names.insert(name.to_ascii_lowercase()) {
+            return Err(Failure::invalid(format!(
+                "headers has {name} twice, because upper and lower case are the same; remove one of them"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn check_header(name: &str, value: &HeaderValue) -> Result<(), Failure> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || name.len() > 256 || !name.bytes().all(token) {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || name.len() > 256 || !name.bytes().all(is_token) {
         return Err(Failure::invalid(
             "headers must map names of HTTP headers to texts",
         ));
     }
-    if RESERVED
+    if RESERVED_HEADERS
         .iter()
         .any(|reserved| name.eq_ignore_ascii_case(reserved))
     {
         return Err(Failure::invalid(format!(
-            "headers must not set {name}: it belongs to the protocol"
+            "headers must not set {name}, because the protocol sets it"
         )));
     }
     match value {
@@ -305,9 +391,16 @@ fn check_header(name: &str, value: &HeaderValue) -> Result<(), Failure> {
     }
 }
 
-/// A text that can be a header's value. The sentence does not show it.
+/// Checks the value of a header.
+///
+/// # Errors
+/// The failure names the header and never repeats the value.
 pub fn check_header_value(name: &str, value: &str) -> Result<(), Failure> {
-    if value.len() > 16 * 1024 || value.chars().any(|c| c.is_control() && c != '\t') {
+    if value.len() > 16 * 1024
+        || value
+            .chars()
+            .any(|character| character.is_control() && character != '\t')
+    {
         return Err(Failure::invalid(format!(
             "headers.{name} must be one line of at most 16 KiB"
         )));
@@ -315,9 +408,12 @@ pub fn check_header_value(name: &str, value: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A session id is visible ASCII (MCP 2025-11-25, transports).
+/// Checks that a session id is visible ASCII (MCP 2025-11-25, transports).
+///
+/// # Errors
+/// The failure never repeats the id.
 pub fn check_session_id(id: &str) -> Result<(), Failure> {
-    if id.is_empty() || id.len() > 1024 || !id.bytes().all(|b| (0x21..=0x7e).contains(&b)) {
+    if id.is_empty() || id.len() > 1024 || !id.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
         return Err(Failure::invalid(
             "sessionId must be 1 to 1024 visible ASCII characters",
         ));
@@ -326,51 +422,4 @@ pub fn check_session_id(id: &str) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn user_info_is_taken_out_of_a_url() {
-        let split = |text: &str| split_user_info(text).map_err(|failure| failure.message);
-        assert_eq!(
-            split("https://h/mcp?a=b"),
-            Ok(("https://h/mcp?a=b".into(), None))
-        );
-        assert_eq!(
-            split("https://u:p%40@h:1/mcp"),
-            Ok(("https://***@h:1/mcp".into(), Some("u:p%40".into())))
-        );
-        assert_eq!(
-            split("http://u@h"),
-            Ok(("http://***@h/".into(), Some("u".into())))
-        );
-        assert_eq!(plain_url("https://***@h:1/mcp"), "https://h:1/mcp");
-        for bad in [
-            "",
-            "h/mcp",
-            "ftp://h",
-            "http://",
-            "http://h/#x",
-            "unix:/x",
-            "http://u:secret@ h",
-        ] {
-            let refused = split(bad).expect_err(bad);
-            assert!(!refused.contains("secret"), "{refused}");
-        }
-    }
-
-    #[test]
-    fn headers_of_the_protocol_and_broken_ones_are_refused() {
-        let plain = |value: &str| HeaderValue::Plain(value.into());
-        assert!(check_header("X-Custom", &plain("a b")).is_ok());
-        for (name, value) in [
-            ("Mcp-Session-Id", "x"),
-            ("host", "x"),
-            ("a b", "x"),
-            ("", "x"),
-            ("x", "a\r\nb: c"),
-        ] {
-            assert!(check_header(name, &plain(value)).is_err(), "{name}");
-        }
-    }
-}
+mod tests;

@@ -1,13 +1,13 @@
-//!
+//! Secrets: values that a user stores for one server.
 
 use crate::core::names::{SecretName, ServerName};
 
-/// `"<serverName>.<NAME>"`, an older spelling, means the same secret as `"<NAME>"`.
+/// Returns the name of a secret without the prefix `<server name>.`, because both spellings mean the same secret.
 pub fn plain_name(server: &ServerName, name: SecretName) -> SecretName {
     name.as_str()
         .strip_prefix(server.as_str())
-        .and_then(|rest| rest.strip_prefix('.'))
-        .and_then(|rest| rest.parse().ok())
+        .and_then(|suffix| suffix.strip_prefix('.'))
+        .and_then(|suffix| suffix.parse().ok())
         .unwrap_or(name)
 }
 
@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_dotted_form_is_the_same_secret() {
+    fn the_name_with_its_server_is_the_same_secret() {
         let server: ServerName = "mcp.github".parse().expect("name");
         let plain = |text: &str| {
             plain_name(&server, text.parse().expect("name"))

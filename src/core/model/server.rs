@@ -1,40 +1,40 @@
-//! Servers: their configuration, the decisions that change it, and how a running one looks.
+//! Servers: their configuration, updates of it, and the status of a running server.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::remote::{Remote, RemoteChange};
-use crate::core::catalog::server::Server;
+use super::timeout::{DEFAULT_TIMEOUT_MS, check_timeout};
+use super::update::Update;
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, WorkerId};
 use crate::core::names::SecretName;
 
-/// Everything a user can say about a server, but its name and whether it is enabled.
+/// The configuration of a server: all fields that a user sets, except `name` and `enabled`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerConfig {
     #[serde(flatten)]
     pub transport: Transport,
-    /// When not empty, only the secrets with these names are injected.
+    /// The names of the secrets that the server gets. An empty list means all secrets of the user.
     #[serde(default)]
     pub secret_names: Vec<SecretName>,
-    /// Milliseconds for connecting and the first list of tools.
+    /// The time limit for the start and the first tool list, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub startup_timeout: Option<u64>,
-    /// Milliseconds for a tool call that names no limit itself.
+    /// The time limit for a tool call that names no limit, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_timeout: Option<u64>,
-    /// A progress notification starts a call's time anew.
+    /// A progress notification restarts the time limit of its call.
     #[serde(default)]
     pub reset_timeout_on_progress: bool,
     #[serde(default)]
     pub replicas: Replicas,
 }
 
-/// How a server is reached.
+/// The transport between a worker and a server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "transportType", rename_all = "snake_case")]
 pub enum Transport {
@@ -46,12 +46,12 @@ pub enum Transport {
         #[serde(default)]
         env: BTreeMap<String, String>,
     },
-    /// A server that is there already, behind a URL.
+    /// A running server behind a URL.
     StreamableHttp(Remote),
 }
 
 impl Transport {
-    /// As users spell it.
+    /// Returns the value of `transportType` in requests and responses.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Stdio { .. } => "stdio",
@@ -60,45 +60,44 @@ impl Transport {
     }
 }
 
-/// How many processes of a stdio server there are.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
-)]
+/// The number of processes of a stdio server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Replicas {
-    /// One in the whole cluster: a server with state is one truth.
+    /// One process in the whole cluster, because the server has state.
     #[default]
     One,
-    /// One in each worker, for stateless servers under load.
+    /// One process in each worker, for a stateless server under load.
     Each,
 }
 
-/// Whether a server can be called right now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+/// The state of the connection to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionStatus {
     Connected,
-    /// It is being started, or started again; calls wait for it.
+    /// A worker starts or restarts the server, and calls wait.
     Connecting,
-    /// Nobody runs it: it is disabled, or has not been tried yet.
+    /// No worker runs the server, because it is disabled or no worker has started it yet.
     Disconnected,
-    /// The last attempt failed; calls fail at once until the next one works.
+    /// The last start failed. Calls fail at once until a start succeeds.
     Error,
 }
 
-/// How a running server looks at this moment. Not state: nothing of it is in the log.
+/// The status of a server at this moment. The log does not store it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerStatus {
     pub status: ConnectionStatus,
-    /// Why the status is `error`, or why it is being restarted.
+    /// The reason for the status `error` or for a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The last lines of its standard error when that happened.
+    /// The last lines that the server printed before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
 }
 
 impl ServerStatus {
+    /// Returns a status without an error.
     pub fn of(status: ConnectionStatus) -> Self {
         Self {
             status,
@@ -108,36 +107,31 @@ impl ServerStatus {
     }
 }
 
-/// What a worker tells facades about the servers it runs.
+/// The report of a worker about its servers. Workers publish it to all processes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     pub worker: WorkerId,
     pub servers: Vec<(ServerId, ServerStatus)>,
-    /// It drains and is not to be asked any more.
+    /// The worker drains and accepts no more commands.
     #[serde(default)]
     pub leaving: bool,
-    /// The id of the key it seals with.
+    /// The id of the deployment key that the worker seals with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
-/// One line of a server's log ring.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+/// One line of the log of a server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
-    /// Milliseconds since 1970.
+    /// The time in milliseconds since 1970.
     pub at: u64,
-    /// `stderr`, `server` (an MCP logging message) or `transport` (what happened to the connection).
+    /// `stderr`, `server` (an MCP logging message) or `transport` (an event of the connection).
     pub source: String,
     pub text: String,
 }
 
-/// The default of `toolTimeout` and `startupTimeout`, in milliseconds.
-pub const DEFAULT_TIMEOUT_MS: u64 = 60_000;
-/// The longest limit that may be asked for: a day, in milliseconds.
-pub const MAX_TIMEOUT_MS: u64 = 86_400_000;
-
 impl ServerConfig {
-    /// With the defaults of all that is not said.
+    /// Returns a configuration with the defaults of all optional fields.
     pub fn new(transport: Transport) -> Self {
         Self {
             transport,
@@ -149,15 +143,17 @@ impl ServerConfig {
         }
     }
 
+    /// Returns the time limit for the start, in milliseconds.
     pub fn startup_timeout_ms(&self) -> u64 {
         self.startup_timeout.unwrap_or(DEFAULT_TIMEOUT_MS)
     }
 
+    /// Returns the time limit for a tool call, in milliseconds.
     pub fn tool_timeout_ms(&self) -> u64 {
         self.tool_timeout.unwrap_or(DEFAULT_TIMEOUT_MS)
     }
 
-    /// Where it is, if it is behind a URL.
+    /// Returns the configuration of the remote endpoint, if the server is behind a URL.
     pub fn remote(&self) -> Option<&Remote> {
         match &self.transport {
             Transport::Stdio { .. } => None,
@@ -165,12 +161,15 @@ impl ServerConfig {
         }
     }
 
-    /// Whether the secret may be given to this server.
+    /// Returns true if the server may get the secret.
     pub fn takes(&self, secret: &SecretName) -> bool {
         self.secret_names.is_empty() || self.secret_names.contains(secret)
     }
 
-    /// Checks what the types do not: texts that no process could be given, limits out of range.
+    /// Checks the rules that the types do not express: texts that no process can get, and limits out of range.
+    ///
+    /// # Errors
+    /// The failure names the field and the rule.
     pub fn check(&self) -> Result<(), Failure> {
         match &self.transport {
             Transport::Stdio { command, args, env } => check_stdio(command, args, env)?,
@@ -178,7 +177,7 @@ impl ServerConfig {
                 remote.check()?;
                 if self.replicas != Replicas::One {
                     return Err(Failure::invalid(
-                        "A streamable_http server has no replicas; leave that out",
+                        "A streamable_http server has no `replicas`; remove the field",
                     ));
                 }
             }
@@ -216,17 +215,7 @@ fn check_stdio(
     Ok(())
 }
 
-/// A limit in milliseconds that a user asked for.
-pub fn check_timeout(field: &str, value: Option<u64>) -> Result<(), Failure> {
-    match value {
-        Some(ms) if !(1..=MAX_TIMEOUT_MS).contains(&ms) => Err(Failure::invalid(format!(
-            "{field} must be 1 to {MAX_TIMEOUT_MS} milliseconds"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// What an update says: a field that is given replaces the whole value, `null` sets the default.
+/// An update of a server. A present field replaces the whole value, and `null` restores the default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServerChange {
@@ -238,10 +227,10 @@ pub struct ServerChange {
     pub env: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_names: Option<Vec<SecretName>>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    pub startup_timeout: Option<Option<u64>>,
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
-    pub tool_timeout: Option<Option<u64>>,
+    #[serde(skip_serializing_if = "Update::is_keep")]
+    pub startup_timeout: Update<u64>,
+    #[serde(skip_serializing_if = "Update::is_keep")]
+    pub tool_timeout: Update<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reset_timeout_on_progress: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -252,40 +241,38 @@ pub struct ServerChange {
     pub remote: RemoteChange,
 }
 
-/// Tells `null` from absent, for a field that has `#[serde(default)]`.
-pub fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
-    from: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(from).map(Some)
-}
-
 impl ServerChange {
-    pub fn apply(&self, server: &Server) -> Result<ServerConfig, Failure> {
-        let mut config = (*server.config).clone();
+    /// Returns the configuration that results from this update of `config`.
+    ///
+    /// # Errors
+    /// Fails if the update has a field of the other transport, keeps a value that does not exist, or sends a sealed
+    /// credential to another origin.
+    pub fn apply_to(&self, config: &ServerConfig) -> Result<ServerConfig, Failure> {
+        let mut config = config.clone();
         match &mut config.transport {
             Transport::Stdio { command, args, env } => {
-                refuse("stdio", self.remote.given())?;
-                replace(command, &self.command);
-                replace(args, &self.args);
-                replace(env, &self.env);
+                refuse_fields("stdio", self.remote.present_fields())?;
+                replace_if_present(command, &self.command);
+                replace_if_present(args, &self.args);
+                replace_if_present(env, &self.env);
             }
             Transport::StreamableHttp(remote) => {
-                refuse("streamable_http", self.of_stdio())?;
-                remote.change(&self.remote)?;
+                refuse_fields("streamable_http", self.present_stdio_fields())?;
+                remote.apply(&self.remote)?;
             }
         }
-        replace(&mut config.secret_names, &self.secret_names);
-        replace_timeout(&mut config.startup_timeout, self.startup_timeout);
-        replace_timeout(&mut config.tool_timeout, self.tool_timeout);
-        replace(
+        replace_if_present(&mut config.secret_names, &self.secret_names);
+        update_timeout(&mut config.startup_timeout, self.startup_timeout);
+        update_timeout(&mut config.tool_timeout, self.tool_timeout);
+        replace_if_present(
             &mut config.reset_timeout_on_progress,
             &self.reset_timeout_on_progress,
         );
-        replace(&mut config.replicas, &self.replicas);
+        replace_if_present(&mut config.replicas, &self.replicas);
         Ok(config)
     }
 
-    fn of_stdio(&self) -> [(&'static str, bool); 4] {
+    fn present_stdio_fields(&self) -> [(&'static str, bool); 4] {
         [
             ("command", self.command.is_some()),
             ("args", self.args.is_some()),
@@ -295,32 +282,150 @@ impl ServerChange {
     }
 }
 
-/// Refuses those of the other transport's fields that are given.
-pub fn refuse(transport: &str, fields: [(&str, bool); 4]) -> Result<(), Failure> {
-    let given: Vec<_> = fields
+/// Refuses fields that do not belong to the transport. Each pair holds a field name and whether the field is present.
+///
+/// # Errors
+/// The failure names all fields that are present.
+pub fn refuse_fields(transport: &str, fields: [(&str, bool); 4]) -> Result<(), Failure> {
+    let present: Vec<_> = fields
         .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
+        .filter_map(|(name, is_present)| is_present.then_some(name))
         .collect();
-    if given.is_empty() {
+    if present.is_empty() {
         return Ok(());
     }
+    let names = present.join(", ");
     Err(Failure::invalid(format!(
-        "A {transport} server has no {}; leave that out",
-        given.join(", ")
+        "A {transport} server has no {names}; remove the field"
     )))
 }
 
-/// Answers show the default as a number: put back, it is still the default and no change.
-fn replace_timeout(old: &mut Option<u64>, new: Option<Option<u64>>) {
-    if let Some(new) = new
-        && new.unwrap_or(DEFAULT_TIMEOUT_MS) != old.unwrap_or(DEFAULT_TIMEOUT_MS)
-    {
-        *old = new;
+/// Updates a time limit. A response shows the default as a number, so that number is no change of the default.
+fn update_timeout(current: &mut Option<u64>, update: Update<u64>) {
+    let new = update.apply_to(*current);
+    if new.unwrap_or(DEFAULT_TIMEOUT_MS) != current.unwrap_or(DEFAULT_TIMEOUT_MS) {
+        *current = new;
     }
 }
 
-fn replace<T: Clone>(old: &mut T, new: &Option<T>) {
+fn replace_if_present<T: Clone>(current: &mut T, new: &Option<T>) {
     if let Some(new) = new {
-        *old = new.clone();
+        *current = new.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stdio(command: &str, args: &[&str]) -> ServerConfig {
+        ServerConfig::new(Transport::Stdio {
+            command: command.into(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: BTreeMap::new(),
+        })
+    }
+
+    fn remote() -> ServerConfig {
+        ServerConfig::new(Transport::StreamableHttp(Remote::new("https://h/mcp")))
+    }
+
+    fn parse(change: &str) -> ServerChange {
+        serde_json::from_str(change).expect("an update")
+    }
+
+    #[test]
+    fn an_absent_field_keeps_its_value() {
+        let config = stdio("npx", &["-y"]);
+        let change = parse("{}");
+        assert_eq!(change, ServerChange::default());
+        assert_eq!(change.apply_to(&config).expect("a configuration"), config);
+        assert_eq!(serde_json::to_string(&change).expect("JSON"), "{}");
+    }
+
+    #[test]
+    fn a_present_field_replaces_the_whole_value() {
+        let change = parse(r#"{"args":["a"],"replicas":"each","resetTimeoutOnProgress":true}"#);
+        let config = change
+            .apply_to(&stdio("npx", &["-y", "b"]))
+            .expect("a configuration");
+        assert_eq!(config.replicas, Replicas::Each);
+        assert!(config.reset_timeout_on_progress);
+        assert_eq!(config.transport, stdio("npx", &["a"]).transport);
+    }
+
+    #[test]
+    fn null_restores_the_default_time_limit() {
+        let mut config = stdio("npx", &[]);
+        config.tool_timeout = Some(5);
+        let cleared = parse(r#"{"toolTimeout":null}"#).apply_to(&config);
+        assert_eq!(cleared.expect("a configuration").tool_timeout, None);
+        let set = parse(r#"{"toolTimeout":7}"#).apply_to(&config);
+        assert_eq!(set.expect("a configuration").tool_timeout, Some(7));
+    }
+
+    #[test]
+    fn the_default_as_a_number_is_no_change() {
+        let config = stdio("npx", &[]);
+        let change = parse(r#"{"toolTimeout":60000,"startupTimeout":60000}"#);
+        assert_eq!(change.apply_to(&config).expect("a configuration"), config);
+    }
+
+    #[test]
+    fn a_field_of_the_other_transport_is_refused_by_name() {
+        for (config, change, named) in [
+            (stdio("npx", &[]), r#"{"url":"https://h/"}"#, "url"),
+            (
+                stdio("npx", &[]),
+                r#"{"sessionId":null,"session":null}"#,
+                "sessionId",
+            ),
+            (remote(), r#"{"command":"x","args":[]}"#, "command, args"),
+            (remote(), r#"{"replicas":"one"}"#, "replicas"),
+        ] {
+            let failure = parse(change).apply_to(&config).expect_err(change);
+            assert!(failure.message.contains(named), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_program_without_a_name_or_with_nul_is_refused() {
+        for command in ["", "  ", "a\0b"] {
+            assert!(stdio(command, &[]).check().is_err(), "{command:?}");
+        }
+        assert!(stdio("npx", &["a\0"]).check().is_err());
+        assert!(stdio("npx", &["a"]).check().is_ok());
+    }
+
+    #[test]
+    fn an_environment_variable_needs_a_name_without_equals_sign() {
+        for (name, value) in [("", "x"), ("A=B", "x"), ("A", "x\0"), ("A\0", "x")] {
+            let config = ServerConfig::new(Transport::Stdio {
+                command: "npx".into(),
+                args: vec![],
+                env: [(name.to_owned(), value.to_owned())].into(),
+            });
+            assert!(config.check().is_err(), "{name:?}={value:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_behind_a_url_has_no_replicas() {
+        let config = ServerConfig {
+            replicas: Replicas::Each,
+            ..remote()
+        };
+        let failure = config.check().expect_err("replicas");
+        assert!(failure.message.contains("`replicas`"), "{failure}");
+        assert!(remote().check().is_ok());
+    }
+
+    #[test]
+    fn an_empty_list_of_secret_names_means_all_secrets() {
+        let token: SecretName = "TOKEN".parse().expect("a name");
+        let mut config = stdio("npx", &[]);
+        assert!(config.takes(&token));
+        config.secret_names = vec!["OTHER".parse().expect("a name")];
+        assert!(!config.takes(&token));
     }
 }

@@ -1,4 +1,4 @@
-//!
+//! Tools as their servers describe them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-/// One tool as its server described it: a JSON object with at least a `name`.
+/// One tool in the spelling of its server: a JSON object with at least a `name`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tool(Arc<RawValue>);
@@ -18,33 +18,34 @@ impl Tool {
         &self.0
     }
 
-    /// Whether it declares that calling it twice is as good as calling it once (MCP 2025-11-25, tool
-    /// annotations).
+    /// Returns true if the tool declares that a second call does no harm (MCP 2025-11-25, tool annotations). `null`
+    /// means that the tool declares nothing.
     pub fn may_repeat(&self) -> bool {
         #[derive(Deserialize)]
-        struct Declared {
-            #[serde(default)]
-            annotations: Hints,
+        struct Declaration {
+            annotations: Option<Hints>,
         }
-        #[derive(Deserialize, Default)]
+        #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Hints {
-            #[serde(default)]
-            read_only_hint: bool,
-            #[serde(default)]
-            idempotent_hint: bool,
+            read_only_hint: Option<bool>,
+            idempotent_hint: Option<bool>,
         }
-        let declared = serde_json::from_str::<Declared>(self.0.get());
-        declared
-            .is_ok_and(|tool| tool.annotations.read_only_hint || tool.annotations.idempotent_hint)
+        let Ok(declaration) = serde_json::from_str::<Declaration>(self.0.get()) else {
+            return false;
+        };
+        declaration.annotations.is_some_and(|hints| {
+            hints.read_only_hint == Some(true) || hints.idempotent_hint == Some(true)
+        })
     }
 
+    /// Returns the name of the tool, if it has one.
     pub fn name(&self) -> Option<String> {
         #[derive(Deserialize)]
-        struct Named {
+        struct NameField {
             name: String,
         }
-        serde_json::from_str::<Named>(self.0.get())
+        serde_json::from_str::<NameField>(self.0.get())
             .ok()
             .map(|tool| tool.name)
     }
@@ -69,14 +70,14 @@ impl JsonSchema for Tool {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "object",
-            "description": "A tool as tools/list gave it (Model Context Protocol, Tool).",
+            "description": "A tool as tools/list returns it (Model Context Protocol, Tool).",
             "properties": { "name": { "type": "string" } },
             "required": ["name"]
         })
     }
 }
 
-/// The tools of one server in the order it gave them, and a digest that the order does not change.
+/// The tools of one server in the order of the server, and a digest that does not depend on the order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tools {
     pub digest: String,
@@ -84,6 +85,7 @@ pub struct Tools {
 }
 
 impl Tools {
+    /// Computes the digest of the tools.
     pub fn new(tools: Vec<Tool>) -> Self {
         let mut texts: Vec<&str> = tools.iter().map(|tool| tool.raw().get()).collect();
         texts.sort_unstable();
@@ -112,5 +114,26 @@ mod tests {
             Tools::new(vec![b.clone(), a]).digest
         );
         assert_ne!(Tools::new(vec![b]).digest, Tools::new(vec![]).digest);
+    }
+
+    #[test]
+    fn a_tool_may_repeat_if_it_declares_so() {
+        let may_repeat =
+            |text: &str| Tool::from(RawValue::from_string(text.into()).expect("JSON")).may_repeat();
+        for yes in [
+            r#"{"name":"a","annotations":{"readOnlyHint":true}}"#,
+            r#"{"name":"a","annotations":{"idempotentHint":true,"readOnlyHint":null}}"#,
+        ] {
+            assert!(may_repeat(yes), "{yes}");
+        }
+        for no in [
+            r#"{"name":"a"}"#,
+            r#"{"name":"a","annotations":null}"#,
+            r#"{"name":"a","annotations":{"readOnlyHint":false}}"#,
+            r#"{"name":"a","annotations":{"readOnlyHint":"yes"}}"#,
+            r#"{"name":"a","annotations":{"readOnlyHint":null,"destructiveHint":false}}"#,
+        ] {
+            assert!(!may_repeat(no), "{no}");
+        }
     }
 }

@@ -30,7 +30,7 @@ pub async fn list(State(facade): State<Arc<ApiState>>) -> Result<Response, ApiEr
         letters: facade
             .projection
             .catalog()
-            .dead
+            .dead_letters
             .all()
             .rev()
             .cloned()

@@ -149,7 +149,7 @@ pub async fn login(
     };
     let question = CommandRequest {
         area: Area::Tools,
-        server: server.held(),
+        server: server.exclusive_id(),
         command: CallTool::NAME,
         call: Some(call),
         body: body.into(),

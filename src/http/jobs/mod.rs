@@ -18,7 +18,6 @@ use super::state::ApiState;
 use crate::core::command::{Area, NotifyProducer, ReadJobAnswer};
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
-use crate::core::model::job;
 use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
 use crate::core::names::{ServerName, ToolName, UserName};
 use crate::jobs::client::NewJob;
@@ -267,19 +266,23 @@ fn one(
     of: Result<Query<JobQuery>, QueryRejection>,
 ) -> Result<(JobId, JobQuery), Failure> {
     let Query(of) = of.map_err(|error| Failure::invalid(error.body_text()))?;
-    // A producer on the bus knows its job by the id that it gave.
-    let scope = facade.job_client.producer_key(id)?;
-    let own = facade
-        .projection
-        .catalog()
-        .jobs
-        .of_key(scope)
-        .map(|job| job.id);
-    // What is no id is the id of no job.
-    let id = own
-        .or_else(|| id.parse().ok())
-        .ok_or_else(|| Failure::job_not_found("of that id"))?;
+    let id = find_job_id(facade, id)?;
     Ok((id, of))
+}
+
+/// Returns the id of the job that a client names by the id of the job or by the id that a producer chose.
+/// The id of a job comes first, so a producer's choice hides no job.
+fn find_job_id(facade: &ApiState, id: &str) -> Result<JobId, Failure> {
+    let parsed: Option<JobId> = id.parse().ok();
+    let catalog = facade.projection.catalog();
+    if let Some(job) = parsed.filter(|job| catalog.jobs.get(*job).is_some()) {
+        return Ok(job);
+    }
+    let scope = facade.job_client.producer_key(id)?;
+    let chosen = catalog.jobs.find_by_key(scope).map(|job| job.id);
+    chosen
+        .or(parsed)
+        .ok_or_else(|| Failure::job_not_found("of that id"))
 }
 
 fn of_user(facade: &ApiState, id: JobId, user: &UserName) -> Result<Arc<Job>, Failure> {
@@ -311,7 +314,7 @@ async fn wait_for_end(facade: &ApiState, id: JobId) -> Option<Arc<Job>> {
 /// What a job that has ended has to say; a worker opens it.
 async fn answer(facade: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
     match job.ended() {
-        Some(ended) if ended.answer.is_none() => Ok(job::without_answer(ended.state)),
+        Some(ended) if ended.answer.is_none() => Ok(JobAnswer::missing(ended.state)),
         _ => {
             let answer = facade
                 .commands
@@ -321,6 +324,7 @@ async fn answer(facade: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
                     OPENS,
                 )
                 .await?;
+            let answer = JobAnswer::parse(&answer).map_err(internal_error)?;
             add_fresh_login_url(facade, job, answer)
         }
     }

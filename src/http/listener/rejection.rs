@@ -58,7 +58,7 @@ impl Rejection {
     pub fn to_bytes(self) -> Vec<u8> {
         let failure = self.failure();
         // The body of a failure is always valid JSON.
-        let body = serde_json::to_string(&ErrorBody::of(&failure)).unwrap_or_default();
+        let body = serde_json::to_string(&ErrorBody::from_failure(&failure)).unwrap_or_default();
         let retry_after = failure.retry_after.map_or(String::new(), |seconds| {
             format!("retry-after: {seconds}\r\n")
         });

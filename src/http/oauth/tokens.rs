@@ -16,7 +16,7 @@ use crate::core::decide::grant::not_remote;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::core::model::grant::{
-    GrantId, GrantTokens, LONGEST, RefreshCredentials, check_scopes, check_text,
+    GrantId, GrantTokens, MAX_TOKEN_LENGTH, RefreshCredentials, check_scopes, check_text,
 };
 use crate::core::model::remote::SealedValue;
 use crate::core::names::UserName;
@@ -140,11 +140,11 @@ impl OauthBody {
             ("refreshToken", self.refresh_token.as_ref()),
         ] {
             let visible = |token: &str| token.bytes().all(|b| b.is_ascii_graphic());
-            if token
-                .is_some_and(|token| token.is_empty() || token.len() > LONGEST || !visible(token))
-            {
+            if token.is_some_and(|token| {
+                token.is_empty() || token.len() > MAX_TOKEN_LENGTH || !visible(token)
+            }) {
                 return Err(Failure::invalid(format!(
-                    "{field} must be 1 to {LONGEST} visible ASCII characters without blanks"
+                    "{field} must be 1 to {MAX_TOKEN_LENGTH} visible ASCII characters without blanks"
                 )));
             }
         }

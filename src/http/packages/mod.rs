@@ -28,7 +28,7 @@ use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::idempotency::JobIdempotencyKey;
 use crate::core::model::job::JobArguments;
-use crate::core::model::package::{newer, python_name};
+use crate::core::model::package::{is_newer, python_name};
 use crate::core::names::{PackageName, ServerName, UserName};
 use crate::jobs::client::NewJob;
 use crate::telemetry::error::internal_error;
@@ -256,7 +256,7 @@ pub async fn updates(
             current_version: package.version.clone(),
             update_available: latest
                 .as_deref()
-                .is_some_and(|latest| newer(&package.source, latest, &package.version)),
+                .is_some_and(|latest| is_newer(&package.source, latest, &package.version)),
             latest_version: latest,
             error,
         })

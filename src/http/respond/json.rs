@@ -60,7 +60,10 @@ impl From<Failure> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = json(status_of(self.0.code), ErrorBody::of(&self.0).to_json());
+        let mut response = json(
+            status_of(self.0.code),
+            ErrorBody::from_failure(&self.0).to_json(),
+        );
         if let Some(seconds) = self.0.retry_after {
             response
                 .headers_mut()

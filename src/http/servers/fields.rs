@@ -13,9 +13,10 @@ use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::{
     HIDDEN, HeaderValue, ReconnectionOptions, Remote, RemoteChange, SealedValue, StoredSession,
-    check_header_value, check_session_id, is_credential, split_user_info,
+    check_header_value, check_session_id, is_credential_header, split_user_info,
 };
-use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, given, refuse};
+use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, refuse_fields};
+use crate::core::model::update::Update;
 use crate::core::names::{SecretName, ServerName};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::Sealer;
@@ -63,7 +64,8 @@ pub struct RegisterBody {
     /// The MCP endpoint. For streamable_http, as are the fields that follow. User info is sealed and shown as `***`.
     #[schema(example = "https://mcp.example.com/mcp")]
     pub url: Option<String>,
-    /// Sent with every request. Authorization, Proxy-Authorization, Cookie and X-Api-Key are sealed and shown as `***`.
+    /// The headers of every request. The program seals all values except those of a few harmless headers, such as
+    /// User-Agent and Accept-Language, and shows them as `***`.
     pub headers: Option<BTreeMap<String, String>>,
     /// A session to be resumed.
     pub session_id: Option<String>,
@@ -91,12 +93,12 @@ pub struct UpdateBody {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     secret_names: Option<Vec<SecretName>>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000)]
-    startup_timeout: Option<Option<u64>>,
-    #[serde(default, deserialize_with = "given")]
+    startup_timeout: Update<u64>,
+    #[serde(default)]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000)]
-    tool_timeout: Option<Option<u64>>,
+    tool_timeout: Update<u64>,
     #[serde(default)]
     reset_timeout_on_progress: Option<bool>,
     #[serde(default)]
@@ -106,16 +108,18 @@ pub struct UpdateBody {
     /// The MCP endpoint. For streamable_http, as are the fields that follow. User info is sealed and shown as `***`.
     #[schema(example = "https://mcp.example.com/mcp")]
     url: Option<String>,
-    /// Sent with every request. Authorization, Proxy-Authorization, Cookie and X-Api-Key are sealed and shown as `***`.
+    /// The headers of every request. The program seals all values except those of a few harmless headers, such as
+    /// User-Agent and Accept-Language, and shows them as `***`. If `url` has another origin than before, send the
+    /// values again, because the program never sends a stored credential to another origin.
     headers: Option<BTreeMap<String, String>>,
     /// A session to be resumed.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
-    session_id: Option<Option<String>>,
+    session_id: Update<String>,
     /// How an interrupted stream is taken up again.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default)]
     #[schema(value_type = Option<ReconnectionOptions>)]
-    reconnection_options: Option<Option<ReconnectionOptions>>,
+    reconnection_options: Update<ReconnectionOptions>,
     #[serde(rename = "status")]
     #[schema(ignore)]
     _status: Option<IgnoredAny>,
@@ -148,7 +152,7 @@ impl RegisterBody {
                     ("sessionId", self.session_id.is_some()),
                     ("reconnectionOptions", self.reconnection_options.is_some()),
                 ];
-                refuse("stdio", given)?;
+                refuse_fields("stdio", given)?;
                 let command = self
                     .command
                     .ok_or_else(|| Failure::invalid("command is missing: the program to start"))?;
@@ -162,7 +166,7 @@ impl RegisterBody {
                     ("env", self.env.is_some()),
                     ("replicas", self.replicas.is_some()),
                 ];
-                refuse("streamable_http", given)?;
+                refuse_fields("streamable_http", given)?;
                 let missing =
                     || Failure::invalid("url is missing: the MCP endpoint, http:// or https://");
                 let (url, user_info) = seal.url(&self.url.ok_or_else(missing)?)?;
@@ -170,17 +174,20 @@ impl RegisterBody {
                 for (name, value) in self.headers.unwrap_or_default() {
                     let value = seal.header(&name, value)?.ok_or_else(|| {
                         Failure::invalid(format!(
-                            "headers.{name} is ***, which stands for a value that is not known"
+                            "headers.{name} is ***; replace *** with the value"
                         ))
                     })?;
                     headers.insert(name, value);
                 }
-                if user_info == Some(None) {
-                    return Err(Failure::invalid(
-                        "url has *** for its user info, which is not known",
-                    ));
-                }
-                let user_info = user_info.flatten();
+                let user_info = match user_info {
+                    Update::Keep => {
+                        return Err(Failure::invalid(
+                            "url has *** as its user info; replace *** with the user info",
+                        ));
+                    }
+                    Update::Clear => None,
+                    Update::Set(value) => Some(value),
+                };
                 let reconnection_options = self.reconnection_options.unwrap_or_default();
                 let session = self.session_id.map(|id| seal.session(id)).transpose()?;
                 (
@@ -238,12 +245,7 @@ impl UpdateBody {
         if let Some(url) = &self.url {
             let (url, user_info) = seal.url(url)?;
             remote.url = Some(url);
-            // `***` keeps what is there.
-            remote.user_info = match user_info {
-                Some(None) => None,
-                Some(new) => Some(new),
-                None => Some(None),
-            };
+            remote.user_info = user_info;
         }
         if let Some(headers) = self.headers {
             let sealed = headers
@@ -251,11 +253,7 @@ impl UpdateBody {
                 .map(|(name, value)| Ok((name.clone(), seal.header(&name, value)?)));
             remote.headers = Some(sealed.collect::<Result<_, Failure>>()?);
         }
-        remote.session = match self.session_id {
-            Some(Some(id)) => Some(Some(seal.session(id)?)),
-            Some(None) => Some(None),
-            None => None,
-        };
+        remote.session = self.session_id.try_map(|id| seal.session(id))?;
         let change = ServerChange {
             command: self.command,
             args: self.args,
@@ -288,21 +286,20 @@ impl<'a> CredentialSealer<'a> {
         }
     }
 
-    /// The URL as it may be shown; beside it the place of its user info, if it has some, and nothing where that is
-    /// `***`.
-    fn url(&mut self, url: &str) -> Result<(String, Option<Option<ValueId>>), Failure> {
+    /// Returns the URL that a response may show, and the update of its user info. `***` keeps the user info.
+    fn url(&mut self, url: &str) -> Result<(String, Update<ValueId>), Failure> {
         let (shown, user_info) = split_user_info(url)?;
-        let place = match user_info.as_deref() {
-            None => None,
-            Some(HIDDEN) => Some(None),
-            Some(user_info) => Some(Some(self.seal(ServerValueKind::UserInfo, "", user_info)?)),
+        let user_info = match user_info.as_deref() {
+            None => Update::Clear,
+            Some(HIDDEN) => Update::Keep,
+            Some(user_info) => Update::Set(self.seal(ServerValueKind::UserInfo, "", user_info)?),
         };
-        Ok((shown, place))
+        Ok((shown, user_info))
     }
 
-    /// Nothing where a sealed value is to be kept.
+    /// Returns `None` if the value is `***`, which keeps the stored value.
     fn header(&mut self, name: &str, value: String) -> Result<Option<HeaderValue>, Failure> {
-        if !is_credential(name) {
+        if !is_credential_header(name) {
             return Ok(Some(HeaderValue::Plain(value)));
         }
         if value == HIDDEN {

@@ -26,7 +26,8 @@ use crate::core::command::{
 use crate::core::failure::Failure;
 use crate::core::ids::{Position, ServerId, WorkerId};
 use crate::core::model::idempotency::IdempotencyKey;
-use crate::core::model::server::{DEFAULT_TIMEOUT_MS, ServerStatus};
+use crate::core::model::server::ServerStatus;
+use crate::core::model::timeout::DEFAULT_TIMEOUT_MS;
 use crate::core::names::ServerName;
 use crate::eventlog::history::PointInTime;
 use crate::ports::bus::Target;
@@ -175,7 +176,7 @@ pub async fn update(
     let (change, sealed) = body.change(&facade.sealer, &server)?;
     let change = match &server.package {
         // What an answer has shown is put back.
-        Some(installed) => change.unplaced(
+        Some(installed) => change.with_placeholder(
             &facade
                 .folders
                 .link(&installed.package.source, &server.name)
@@ -183,7 +184,7 @@ pub async fn update(
         ),
         None => change,
     };
-    let asked = change.startup_timeout.flatten();
+    let asked = change.startup_timeout.apply_to(None);
     let time = asked.map_or_else(|| time_to_start(&facade, &name), starts);
     let (id, named) = (new_command_id(), name.clone());
     let command = UpdateServer {

@@ -32,7 +32,7 @@ use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::ids::Position;
 use crate::core::model::job::JobArguments;
-use crate::core::model::server::check_timeout;
+use crate::core::model::timeout::check_timeout;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{ServerName, ToolName, UserName};
 use crate::core::tool_result;
@@ -276,7 +276,7 @@ pub async fn call(
     };
     let time = time_for(&server, timeout_ms);
     let tool = called.tool.clone();
-    let (area, held, command) = (Area::Tools, server.held(), CallTool::NAME);
+    let (area, held, command) = (Area::Tools, server.exclusive_id(), CallTool::NAME);
     let question = CommandRequest {
         area,
         server: held,

@@ -19,7 +19,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("utoipa", &["http", "views"]),
     ("utoipa_axum", &["http"]),
     ("utoipa_swagger_ui", &["http"]),
-    ("schemars", &["core"]),
+    ("schemars", &["core", "views"]),
     ("cookie", &["http"]),
     ("subtle", &["http", "crypto"]),
     ("prometheus_client", &["telemetry"]),

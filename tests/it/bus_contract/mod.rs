@@ -13,8 +13,9 @@ use uuid::Uuid;
 use crate::services::nats::{Version, shared};
 use mcp_api::adapters::bus_local::LocalBus;
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
-use mcp_api::core::command::{Command, DeleteServer};
+use mcp_api::core::command::{Area, Command, DeleteSecret, DeleteServer};
 use mcp_api::core::ids::Position;
+use mcp_api::core::model::tool_call::CallTool;
 use mcp_api::ports::bus::{Ask, Bus, Target};
 
 /// A bus with nobody on it; `None` where its server is not installed.
@@ -42,15 +43,26 @@ async fn on_nats(version: Version) -> Option<Arc<dyn Bus>> {
     Some(NatsBus::connect(options).await.expect("a bus"))
 }
 
-/// A question with a body, by somebody who waits so long.
+/// Returns an ask with a command that the target serves.
 pub fn ask(to: Target, body: &'static str, time_left: Duration) -> Ask {
+    let command = match to {
+        Target::AnyWorker(Area::Tools) => CallTool::NAME,
+        Target::AnyWorker(Area::Secrets) => DeleteSecret::NAME,
+        _ => DeleteServer::NAME,
+    };
+    let call = CallTool {
+        user: "ana".parse().expect("a name"),
+        server: "notes".parse().expect("a name"),
+        tool: "echo".parse().expect("a name"),
+        timeout_ms: None,
+    };
     Ask {
         to,
-        command: DeleteServer::NAME,
+        command,
         time_left,
         seen: Position(0),
         traceparent: None,
-        call: None,
+        call: (command == CallTool::NAME).then_some(call),
         body: Bytes::from_static(body.as_bytes()),
     }
 }

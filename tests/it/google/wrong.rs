@@ -244,7 +244,7 @@ async fn what_is_wrong_is_shown_as_a_page() {
         (login(""), 400, "user_id"),
         (login("user_id="), 400, "1 to 256 characters"),
         (login("user_id=ana&other=1"), 400, "other"),
-        (login("user_id=ana"), 400, "say which one"),
+        (login("user_id=ana"), 400, "name one of them"),
         (
             login("user_id=ana&server=fixture"),
             400,

@@ -1,4 +1,4 @@
-//! The fields of servers behind a URL: checked, sealed where they are credentials, shown and put back.
+//! The fields of servers behind a URL: the program checks them, seals credentials, and accepts its own replies.
 
 use serde_json::json;
 
@@ -11,8 +11,12 @@ async fn credentials_are_sealed_sent_and_never_shown() {
     let script = Script::start(|_| None).await;
     let mut app = App::start();
     let with_user = script.url.replace("http://", "http://ana:open%20sesame@");
-    let headers =
-        json!({ "X-Custom": "plain", "x-api-key": "the-key-1", "Cookie": "a=the-cookie-1" });
+    let headers = json!({
+        "Accept-Language": "de",
+        "X-Custom": "the-custom-1",
+        "x-api-key": "the-key-1",
+        "Cookie": "a=the-cookie-1"
+    });
     let server = register(&app, "script", &with_user, json!({ "headers": headers }))
         .await
         .ok()["server"]
@@ -21,18 +25,25 @@ async fn credentials_are_sealed_sent_and_never_shown() {
     assert_eq!(server["url"], script.url.replace("http://", "http://***@"));
     assert_eq!(
         server["headers"],
-        json!({ "X-Custom": "plain", "x-api-key": "***", "Cookie": "***" })
+        json!({ "Accept-Language": "de", "X-Custom": "***", "x-api-key": "***", "Cookie": "***" })
     );
     let sent = |times: usize| {
         let seen = script.seen().split_off(times);
         assert!(!seen.is_empty());
-        let of = |name: &str| {
+        let values_of = |name: &str| {
             seen.iter()
                 .map(|seen| seen.header(name).unwrap_or_default().to_owned())
                 .collect::<Vec<_>>()
         };
-        ["authorization", "x-api-key", "cookie", "x-custom"].map(|name| {
-            let values = of(name);
+        [
+            "authorization",
+            "x-api-key",
+            "cookie",
+            "x-custom",
+            "accept-language",
+        ]
+        .map(|name| {
+            let values = values_of(name);
             assert!(
                 values.iter().all(|value| *value == values[0]),
                 "{name}: {values:?}"
@@ -47,7 +58,8 @@ async fn credentials_are_sealed_sent_and_never_shown() {
             "Basic YW5hOm9wZW4gc2VzYW1l",
             "the-key-1",
             "a=the-cookie-1",
-            "plain"
+            "the-custom-1",
+            "de"
         ]
     );
 
@@ -69,7 +81,8 @@ async fn credentials_are_sealed_sent_and_never_shown() {
             "Basic YW5hOm9wZW4gc2VzYW1l",
             "the-key-2",
             "a=the-cookie-1",
-            "plain"
+            "the-custom-1",
+            "de"
         ]
     );
     app.put(
@@ -95,7 +108,7 @@ async fn credentials_are_sealed_sent_and_never_shown() {
             String::from_utf8_lossy(&std::fs::read(file.path()).expect("a file")).into_owned()
         })
         .collect();
-    for secret in ["the-key", "the-cookie", "sesame", "YW5hOm9"] {
+    for secret in ["the-key", "the-cookie", "the-custom", "sesame", "YW5hOm9"] {
         for (place, text) in [
             ("the answers", &listed),
             ("the events", &events),
@@ -104,6 +117,40 @@ async fn credentials_are_sealed_sent_and_never_shown() {
         ] {
             assert!(!text.contains(secret), "{secret} stands in {place}");
         }
+    }
+}
+
+#[tokio::test]
+async fn another_origin_gets_no_stored_credential() {
+    let first = Script::start(|_| None).await;
+    let second = Script::start(|_| None).await;
+    let app = App::start();
+    let with_user = first.url.replace("http://", "http://ana:sesame@");
+    let headers = json!({ "X-Auth-Token": "the-token-1" });
+    register(&app, "script", &with_user, json!({ "headers": headers }))
+        .await
+        .ok();
+    let hidden = second.url.replace("http://", "http://***@");
+    for update in [
+        json!({ "url": hidden }),
+        json!({ "url": second.url }),
+        json!({ "url": second.url, "headers": { "x-auth-token": "***" } }),
+    ] {
+        let error = app
+            .put("/mcp/servers/script", update)
+            .await
+            .fails(400, "invalid_request");
+        assert!(error.contains("headers.X-Auth-Token"), "{error}");
+    }
+    assert!(second.seen().is_empty(), "the second server got a request");
+    let headers = json!({ "X-Auth-Token": "the-token-2" });
+    let update = json!({ "url": second.url, "headers": headers });
+    let server = app.put("/mcp/servers/script", update).await.ok()["server"].take();
+    assert_eq!(server["status"], "connected", "{server}");
+    assert_eq!(server["headers"], json!({ "X-Auth-Token": "***" }));
+    for request in second.seen() {
+        assert_eq!(request.header("x-auth-token"), Some("the-token-2"));
+        assert_eq!(request.header("authorization"), None);
     }
 }
 

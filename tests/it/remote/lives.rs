@@ -1,4 +1,4 @@
-//! Sessions and eras: found, remembered, resumed, and opened anew without a word.
+//! Sessions and protocol modes: the program detects, stores and resumes them, and replaces a lost session.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,7 +76,7 @@ async fn a_real_server_is_called_with_secrets_and_its_session_outlives_a_kill() 
 }
 
 #[tokio::test]
-async fn a_server_started_again_costs_no_call() {
+async fn a_restarted_server_fails_no_call() {
     let app = App::start();
     let mut everything = Real::start(STREAMABLE).await;
     let before = connected(&app, "everything", &everything.url()).await["sessionId"].clone();
@@ -92,7 +92,7 @@ async fn a_server_started_again_costs_no_call() {
 }
 
 #[tokio::test]
-async fn a_server_killed_under_calls_loses_only_what_had_begun() {
+async fn a_killed_server_fails_only_the_calls_that_have_begun() {
     let app = App::start();
     let mut python = Real::start(Kind::Python).await;
     connected(&app, "python", &python.url()).await;
@@ -108,7 +108,7 @@ async fn a_server_killed_under_calls_loses_only_what_had_begun() {
     let (begun, ()) = tokio::join!(begun, kill);
     assert_eq!(begun.body["mayHaveRun"], true, "{}", begun.body);
     begun.fails(502, "upstream_error");
-    // None of these is begun before it is back: they say so, or succeed.
+    // No call begins before the server runs again: it fails without `mayHaveRun`, or it succeeds.
     let calls = join_all((0..8).map(async |_| {
         app.call("ana", "python", "echo", json!({ "message": "x" }))
             .await
@@ -129,7 +129,7 @@ async fn a_server_killed_under_calls_loses_only_what_had_begun() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_an_error_and_comes_back() {
+async fn an_unreachable_server_is_an_error_and_is_connected_again() {
     let app = App::start();
     let mut everything = Real::start(STREAMABLE).await;
     connected(&app, "everything", &everything.url()).await;
@@ -152,7 +152,7 @@ async fn a_server_that_is_away_is_an_error_and_comes_back() {
 }
 
 #[tokio::test]
-async fn the_first_transport_is_found_and_remembered() {
+async fn http_sse_is_detected_and_stored() {
     let mut app = App::start();
     let mut everything = Real::start(Kind::Everything("sse", "/sse")).await;
     connected(&app, "everything", &everything.url()).await;
@@ -165,7 +165,7 @@ async fn the_first_transport_is_found_and_remembered() {
         body["server"]["status"] == "connected"
     })
     .await;
-    // The first may find that the old connection is none any more.
+    // The first call may find the old connection closed.
     let heals = async || {
         let said = app
             .call("ana", "everything", "echo", json!({ "message": "z" }))
@@ -177,20 +177,20 @@ async fn the_first_transport_is_found_and_remembered() {
 }
 
 #[tokio::test]
-async fn a_server_without_sessions_is_spoken_to_without_one() {
+async fn a_server_without_sessions_gets_requests_without_one() {
     let mut app = App::start();
     let mut python = Real::start(Kind::Python).await;
     let server = connected(&app, "python", &python.url()).await;
     assert!(server.get("sessionId").is_none(), "{server}");
     assert_eq!(eras(&app).await, ["stateless"]);
     assert_eq!(echo(&app, "python", "x").await, "Echo: x");
-    // One argument must be among the headers, or the server refuses the call.
+    // The server refuses the call unless a header repeats one argument.
     assert_eq!(
         app.text("python", "routed", json!({ "region": "zürich" }))
             .await,
         "to zürich"
     );
-    // Its stream tells of a tool that was not there before.
+    // The server's own stream brings the change of its tools.
     app.text("python", "grow", json!({})).await;
     app.until("/mcp/servers/python", |body| {
         body["server"]["toolsList"].to_string().contains("grown")
@@ -220,7 +220,7 @@ async fn a_server_without_sessions_is_spoken_to_without_one() {
 }
 
 #[tokio::test]
-async fn a_stale_session_costs_one_quiet_beginning() {
+async fn a_lost_session_costs_one_initialize() {
     for (status, body) in [
         (404, ""),
         (400, "no such session"),
@@ -249,7 +249,7 @@ async fn a_stale_session_costs_one_quiet_beginning() {
         forgotten.store(1, Ordering::SeqCst);
         let calls = join_all((0..8).map(async |_| echo(&app, "script", "x").await)).await;
         assert!(calls.iter().all(|said| said == "echoed"), "{calls:?}");
-        // Whoever found it stale, it was opened once.
+        // All calls lost the session, and it was opened once.
         assert_eq!(script.times("initialize"), 2);
         app.until("/mcp/servers/script", |body| {
             body["server"]["sessionId"] == "2"
@@ -259,7 +259,7 @@ async fn a_stale_session_costs_one_quiet_beginning() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_our_own_request_is_no_stale_session() {
+async fn a_refusal_of_one_request_is_no_lost_session() {
     let script = Script::start(|seen| {
         let error = json!({ "jsonrpc": "2.0", "id": seen.body["id"], "error": { "code": -32602, "message": "no" } });
         (seen.about() == "tools/call").then(|| (StatusCode::BAD_REQUEST, axum::Json(error)).into_response())
@@ -323,7 +323,7 @@ async fn a_given_session_is_resumed_and_another_may_be_given() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_off_is_resumed_and_not_asked_for_again() {
+async fn a_cut_reply_is_resumed_and_not_requested_again() {
     let asked = Arc::new(Mutex::new(json!(null)));
     let script = Script::start(move |seen| match (seen.about(), seen.header("last-event-id")) {
         ("tools/call", _) => {
@@ -334,17 +334,17 @@ async fn an_answer_that_is_cut_off_is_resumed_and_not_asked_for_again() {
             Some(stream(cut_off(&text)))
         }
         ("GET", Some("6")) => {
-            let line = json!({ "jsonrpc": "2.0", "id": *asked.lock().expect("an id"), "result": text("kept") });
-            Some(stream(format!("id: 7\ndata: {line}\n\n")))
+            let reply = json!({ "jsonrpc": "2.0", "id": *asked.lock().expect("an id"), "result": text("kept") });
+            Some(stream(format!("id: 7\ndata: {reply}\n\n")))
         }
-        // Of any other nothing is known any more.
+        // The server cannot resume any other stream.
         _ => None,
     })
     .await;
     let app = App::start();
     connected(&app, "script", &script.url).await;
     assert_eq!(app.text("script", "echo", json!({})).await, "kept");
-    assert_eq!(script.times("tools/call"), 1, "the call was made twice");
+    assert_eq!(script.times("tools/call"), 1, "the call was sent twice");
 
     let failed = app
         .call("ana", "script", "echo", json!({ "lost": true }))
@@ -359,11 +359,11 @@ async fn an_answer_that_is_cut_off_is_resumed_and_not_asked_for_again() {
             .any(|seen| seen.header("last-event-id") == Some("41")),
         "it was not resumed"
     );
-    assert_eq!(script.times("tools/call"), 2, "the call was made twice");
+    assert_eq!(script.times("tools/call"), 2, "the call was sent twice");
 }
 
 #[tokio::test]
-async fn questions_of_a_server_are_answered_and_its_words_are_kept() {
+async fn requests_of_a_server_are_answered_and_its_log_messages_are_stored() {
     let script = Script::start(|seen| {
         if seen.about() != "tools/call" {
             return None;
@@ -409,7 +409,7 @@ async fn questions_of_a_server_are_answered_and_its_words_are_kept() {
 }
 
 #[tokio::test]
-async fn a_call_past_its_time_is_cancelled_at_the_server() {
+async fn a_call_that_times_out_is_cancelled_at_the_server() {
     let script = Script::start(|seen| {
         (seen.about() == "tools/call").then(|| {
             stream(axum::body::Body::from_stream(futures::stream::pending::<
@@ -428,7 +428,7 @@ async fn a_call_past_its_time_is_cancelled_at_the_server() {
     })
     .await;
     let seen = script.seen();
-    let of = |about: &str| {
+    let body_of = |about: &str| {
         seen.iter()
             .find(|seen| seen.about() == about)
             .expect("a message")
@@ -436,13 +436,13 @@ async fn a_call_past_its_time_is_cancelled_at_the_server() {
             .clone()
     };
     assert_eq!(
-        of("notifications/cancelled")["params"]["requestId"],
-        of("tools/call")["id"]
+        body_of("notifications/cancelled")["params"]["requestId"],
+        body_of("tools/call")["id"]
     );
 }
 
 #[tokio::test]
-async fn the_servers_own_stream_tells_of_new_tools() {
+async fn the_servers_own_stream_brings_changes_of_its_tools() {
     let more = Arc::new(AtomicUsize::new(0));
     let known = more.clone();
     let script = Script::start(move |seen| match seen.about() {

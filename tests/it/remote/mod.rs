@@ -1,4 +1,4 @@
-//! Servers behind a URL: real ones that are killed and started again, and scripted ones that misbehave.
+//! Servers behind a URL: real servers that the tests kill and start again, and scripted servers that misbehave.
 
 mod configuration;
 mod lives;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, App, fixture};
 use crate::wait::wait_until;
 
-/// A real server, on a port that it keeps when it is started again. Dropped, it is killed.
+/// A real server. It keeps its port when it is started again. Dropping it kills it.
 pub struct Real {
     pub port: u16,
     kind: Kind,
@@ -23,7 +23,7 @@ pub struct Real {
 
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// server-everything in that mode, at that path.
+    /// server-everything with its mode and its path.
     Everything(&'static str, &'static str),
     /// A server of the Python SDK.
     Python,
@@ -60,7 +60,7 @@ impl Real {
         }
     }
 
-    /// Kills it where it runs, starts it, and waits until it listens.
+    /// Kills a running server, starts it, and waits until it listens.
     pub async fn restart(&mut self) {
         self.kill();
         let mut command = match self.kind {
@@ -128,7 +128,7 @@ pub async fn connected(app: &App, name: &str, url: &str) -> Value {
     server
 }
 
-/// What is remembered of how a server speaks.
+/// Returns the protocol modes that the log records.
 pub async fn eras(app: &App) -> Vec<Value> {
     let events = app.get("/events?limit=1000").await.ok();
     let events = events["events"].as_array().expect("events").iter();

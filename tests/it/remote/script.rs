@@ -1,4 +1,4 @@
-//! A server that answers as a test says, and writes down what it was asked.
+//! A server that answers as a test says, and records its requests.
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The JSON-RPC method; of a GET, that.
+    /// Returns the JSON-RPC method, or the HTTP method of a request without one.
     pub fn about(&self) -> &str {
         self.body["method"].as_str().unwrap_or(self.method.as_str())
     }
@@ -40,7 +40,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// Answers as `answering` says, and where that says nothing as a well-made server with sessions does.
+    /// Answers as `answering` says. Where that returns `None`, the server answers as a correct server with sessions does.
     pub async fn start(
         answering: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static,
     ) -> Self {
@@ -62,7 +62,7 @@ impl Script {
         self.seen.lock().expect("what was seen").clone()
     }
 
-    /// How often it was asked that.
+    /// Returns how many requests had that method.
     pub fn times(&self, about: &str) -> usize {
         self.seen()
             .iter()
@@ -89,7 +89,7 @@ async fn answer(State(script): State<Script>, request: Request) -> Response {
     (script.answering)(&seen).unwrap_or_else(|| usual(&seen))
 }
 
-/// What a well-made server answers: one tool, `echo`, and a session.
+/// Answers as a correct server does: one tool, `echo`, and a session.
 fn usual(seen: &Seen) -> Response {
     match seen.about() {
         "initialize" => session_of(seen, "the-session"),
@@ -105,7 +105,7 @@ fn usual(seen: &Seen) -> Response {
     }
 }
 
-/// The answer to `initialize` that opens that session.
+/// Returns the response to `initialize` that opens a session.
 pub fn session_of(seen: &Seen, id: impl ToString) -> Response {
     let server = json!({ "name": "script", "version": "1" });
     let result = json!({ "protocolVersion": "2025-06-18", "capabilities": { "tools": {} }, "serverInfo": server });
@@ -124,15 +124,15 @@ pub fn result_of(seen: &Seen, result: Value) -> Response {
     axum::Json(json!({ "jsonrpc": "2.0", "id": seen.body["id"], "result": result })).into_response()
 }
 
-/// A stream of these bytes; it ends well.
+/// Returns an event stream that ends after these bytes.
 pub fn stream(bytes: impl Into<Body>) -> Response {
     ([("content-type", "text/event-stream")], bytes.into()).into_response()
 }
 
-/// A body that is cut off after these bytes.
+/// Returns a body that is cut off after these bytes.
 pub fn cut_off(text: &str) -> Body {
     let chunks = [Ok(text.to_owned()), Err(std::io::Error::other("cut"))];
-    // A moment between the two, or the first would never leave.
+    // Without a pause between the two, the first chunk is never sent.
     let chunks = futures::stream::unfold(
         (chunks.into_iter(), false),
         |(mut chunks, late)| async move {

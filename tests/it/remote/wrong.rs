@@ -1,4 +1,4 @@
-//! Servers that misbehave: one clear error each, in time, and no credential in any of them.
+//! Servers that misbehave: each gives one clear error in time, and no error shows a credential.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::wait::wait_until;
 
 const KEY: &str = "sk-live-0123456789";
 
-/// Registers a server that cannot connect, and gives why. Its key must stand nowhere.
+/// Registers a server that does not connect and returns the reason. No reply and no log may show its key.
 async fn refused(url: &str) -> String {
     refused_with(url, &[]).await
 }
@@ -40,11 +40,11 @@ async fn refused_with(url: &str, env: &[(&str, &str)]) -> String {
     let failed = app.call("ana", "wrong", "echo", json!({})).await;
     assert!(!failed.body.to_string().contains(KEY), "{}", failed.body);
     assert!(failed.status >= 500, "{}", failed.body);
-    assert!(!app.log().contains(KEY), "the key stands in the log");
+    assert!(!app.log().contains(KEY), "the log shows the key");
     server["error"].as_str().expect("a reason").to_owned()
 }
 
-/// Calls a tool of a server that is well until then.
+/// Calls a tool of a server that is correct until then.
 async fn failed(
     answering: impl Fn(&Seen) -> axum::response::Response + Send + Sync + 'static,
 ) -> (u16, Value) {
@@ -64,8 +64,8 @@ async fn failed(
         began.elapsed()
     );
     assert!(!answer.body.to_string().contains(KEY), "{}", answer.body);
-    assert!(!app.log().contains(KEY), "the key stands in the log");
-    assert_eq!(script.times("tools/call"), 1, "the call was made twice");
+    assert!(!app.log().contains(KEY), "the log shows the key");
+    assert_eq!(script.times("tools/call"), 1, "the call was sent twice");
     (answer.status, answer.body)
 }
 
@@ -130,7 +130,7 @@ async fn a_certificate_that_has_expired() {
     })
     .await;
     let cert = dir.path().join("cert.pem").display().to_string();
-    // Trusted, but for its age.
+    // The certificate is trusted and expired.
     let error = refused_with(
         &format!("https://127.0.0.1:{port}/mcp"),
         &[("SSL_CERT_FILE", &cert)],
@@ -145,7 +145,7 @@ async fn a_certificate_that_has_expired() {
 }
 
 #[tokio::test]
-async fn html_is_no_mcp() {
+async fn html_is_named_in_the_error() {
     let html = || {
         (
             [("content-type", "text/html; charset=utf-8")],
@@ -191,7 +191,7 @@ async fn a_stream_cut_in_the_middle_of_an_event() {
 }
 
 #[tokio::test]
-async fn a_hundred_megabytes_are_too_much() {
+async fn a_hundred_megabytes_are_too_large() {
     let endless = || {
         let chunk = "x".repeat(64 * 1024);
         let chunks = futures::stream::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone()));
@@ -213,7 +213,7 @@ async fn a_hundred_megabytes_are_too_much() {
 }
 
 #[tokio::test]
-async fn headers_without_end_end_in_time() {
+async fn endless_headers_time_out() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
@@ -238,7 +238,7 @@ async fn headers_without_end_end_in_time() {
 }
 
 #[tokio::test]
-async fn what_answers_nothing_or_refuses_is_named() {
+async fn a_refusal_is_named_with_its_status() {
     for (status, wanted) in [(401, "HTTP 401"), (500, "HTTP 500"), (202, "202")] {
         let script = Script::start(move |_| {
             Some(
@@ -288,7 +288,7 @@ async fn an_endpoint_of_another_origin_is_refused() {
 }
 
 #[tokio::test]
-async fn a_modern_refusal_is_no_reason_to_go_back() {
+async fn a_refusal_of_2026_07_28_leads_to_no_older_protocol() {
     let script = Script::start(|seen| {
         let error = json!({ "jsonrpc": "2.0", "id": seen.body["id"], "error": { "code": -32022, "message": "too old", "data": { "supported": ["2027-01-01"] } } });
         Some((StatusCode::BAD_REQUEST, axum::Json(error)).into_response())

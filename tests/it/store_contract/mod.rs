@@ -4,6 +4,7 @@ mod kill;
 mod leases;
 mod log;
 mod vault;
+mod wal;
 
 use std::path::Path;
 use std::sync::Arc;

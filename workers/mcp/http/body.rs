@@ -16,7 +16,7 @@ pub enum ContentKind {
 }
 
 impl ContentKind {
-    pub fn of(response: &StreamedResponse) -> Self {
+    pub fn from_response(response: &StreamedResponse) -> Self {
         let header = response
             .headers()
             .get(CONTENT_TYPE)

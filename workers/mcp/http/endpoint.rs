@@ -230,7 +230,7 @@ impl HttpEndpoint {
 
     /// Whether the configuration has credentials that the server may refuse.
     pub fn has_static_credentials(&self) -> bool {
-        !self.credentials.is_empty()
+        self.credentials.can_authenticate()
     }
 
     /// Returns the failure for the caller if the response says that the token needs more scopes. The token stays valid.

@@ -236,8 +236,8 @@ pub fn session_response(request: &SeenRequest, id: impl ToString) -> ScriptedRes
 struct NoCredentials;
 
 impl Credentials for NoCredentials {
-    fn is_empty(&self) -> bool {
-        true
+    fn can_authenticate(&self) -> bool {
+        false
     }
 
     fn apply(&self, _: &mut HeaderMap) -> Result<RedactionGuard, CredentialError> {

@@ -1,39 +1,46 @@
-//! What may be said of a package to npm and pip. Nothing of it is an option, a path or a URL.
+//! The rules for texts that npm and pip get. No such text is an option, a path or a URL.
 
 use crate::core::failure::Failure;
 use crate::core::names::PackageName;
 
-/// The name as PyPI normalises it (PEP 503): the same package has one name.
+/// Returns the normalized name of a Python package (PEP 503), so that one package has one name.
+///
+/// # Errors
+/// Fails if PyPI cannot have a package of this name.
 pub fn python_name(name: &PackageName) -> Result<PackageName, Failure> {
     let text = name.as_str();
-    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    let inside = text
+    let is_alphanumeric = |character: char| character.is_ascii_alphanumeric();
+    let all_allowed = text
         .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    if !inside || !ends(text.chars().next()) || !ends(text.chars().last()) {
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    if !all_allowed || !text.starts_with(is_alphanumeric) || !text.ends_with(is_alphanumeric) {
         return Err(Failure::invalid(
             "name must be a package of PyPI, such as mcp-server-time",
         ));
     }
-    let words: Vec<_> = text
+    let parts: Vec<_> = text
         .split(['.', '_', '-'])
-        .filter(|word| !word.is_empty())
+        .filter(|part| !part.is_empty())
         .collect();
-    let name = words.join("-").to_ascii_lowercase().parse();
-    name.map_err(|error| Failure::invalid(format!("name {error}")))
+    let normalized = parts.join("-").to_ascii_lowercase();
+    normalized
+        .parse()
+        .map_err(|error| Failure::invalid(format!("name {error}")))
 }
 
-/// A module that `python -m` can run.
+/// Checks the name of a module that `python -m` runs.
+///
+/// # Errors
+/// Fails if the text is no module name.
 pub fn check_module(module: &str) -> Result<(), Failure> {
-    let identifier = |part: &str| {
-        part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-            && !part.starts_with(|c: char| c.is_ascii_digit())
+    let is_identifier = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && !part.starts_with(|character: char| character.is_ascii_digit())
     };
-    if module.len() <= 256
-        && module
-            .split('.')
-            .all(|part| !part.is_empty() && identifier(part))
-    {
+    if module.len() <= 256 && module.split('.').all(is_identifier) {
         return Ok(());
     }
     Err(Failure::invalid(
@@ -41,11 +48,17 @@ pub fn check_module(module: &str) -> Result<(), Failure> {
     ))
 }
 
-/// A requirement with its extras, versions and markers (PEP 508), and no URL.
+/// Checks a requirement with its extras, versions and markers (PEP 508).
+///
+/// # Errors
+/// Fails if the text is an option, a path or a URL.
 pub fn check_requirement(requirement: &str) -> Result<(), Failure> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || " ._-[],<>=!~*+;'\"()".contains(c);
-    let begins = requirement.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if begins && requirement.len() <= 512 && requirement.chars().all(allowed) {
+    let is_allowed = |character: char| {
+        character.is_ascii_alphanumeric() || " ._-[],<>=!~*+;'\"()".contains(character)
+    };
+    let starts_with_name =
+        requirement.starts_with(|character: char| character.is_ascii_alphanumeric());
+    if starts_with_name && requirement.len() <= 512 && requirement.chars().all(is_allowed) {
         return Ok(());
     }
     Err(Failure::invalid(
@@ -58,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn python_names_are_normalised() {
+    fn a_python_name_is_normalized() {
         let name =
             |text: &str| python_name(&text.parse().expect("a name")).map(|name| name.to_string());
         assert_eq!(
@@ -72,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn options_paths_and_urls_are_no_requirements() {
+    fn an_option_a_path_or_a_url_is_no_requirement() {
         for good in [
             "mcp<2",
             "httpx[http2] >= 0.27, < 1",

@@ -1,5 +1,5 @@
-//! Where packages lie. In a server's configuration a word stands for its package's folder, because every worker has
-//! it somewhere else; whoever reads an answer sees a path.
+//! The folders of packages. A stored configuration has a placeholder for the folder of its package, because each worker
+//! has its own folder. A response shows the path.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use super::Source;
 use crate::core::model::server::{ServerChange, Transport};
 use crate::core::names::ServerName;
 
-/// Stands in `command`, `args` and `env` for the folder of the server's package.
+/// The placeholder for the package folder in `command`, `args` and `env`.
 pub const FOLDER: &str = "${package}";
 
-/// Where this process keeps packages.
+/// The package folders of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageDirs {
     pub node: PathBuf,
@@ -18,59 +18,60 @@ pub struct PackageDirs {
 }
 
 impl PackageDirs {
-    pub fn of(&self, source: &Source) -> &PathBuf {
+    /// Returns the folder of all packages from a source.
+    pub fn for_source(&self, source: &Source) -> &PathBuf {
         match source {
             Source::Node => &self.node,
             Source::Python(_) => &self.python,
         }
     }
 
-    /// The link to a server's current version.
+    /// Returns the path of the link to the current version of a server's package.
     pub fn link(&self, source: &Source, server: &ServerName) -> PathBuf {
-        self.of(source).join(server.as_str())
+        self.for_source(source).join(server.as_str())
     }
 }
 
 impl Transport {
-    /// As it is with that folder in the word's place.
+    /// Replaces the placeholder by the package folder.
     #[must_use]
-    pub fn placed(mut self, folder: &str) -> Self {
+    pub fn with_folder(mut self, folder: &str) -> Self {
         if let Self::Stdio { command, args, env } = &mut self {
-            let texts = std::iter::once(command).chain(args).chain(env.values_mut());
-            texts.for_each(|text| *text = text.replace(FOLDER, folder));
+            for text in std::iter::once(command).chain(args).chain(env.values_mut()) {
+                *text = text.replace(FOLDER, folder);
+            }
         }
         self
     }
 }
 
 impl ServerChange {
-    /// As it is with the word in the folder's place.
+    /// Replaces the package folder by the placeholder.
     #[must_use]
-    pub fn unplaced(mut self, folder: &str) -> Self {
-        let texts = self
-            .command
-            .iter_mut()
-            .chain(self.args.iter_mut().flatten());
-        texts
-            .chain(self.env.iter_mut().flat_map(|env| env.values_mut()))
-            .for_each(|text| *text = unplaced(text, folder));
+    pub fn with_placeholder(mut self, folder: &str) -> Self {
+        let args = self.args.iter_mut().flatten();
+        let env = self.env.iter_mut().flat_map(|env| env.values_mut());
+        for text in self.command.iter_mut().chain(args).chain(env) {
+            *text = replace_folder(text, folder);
+        }
         self
     }
 }
 
-/// Only where it is a whole path: `/packages/a` is not the beginning of `/packages/ab`.
-pub fn unplaced(text: &str, folder: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(folder) {
-        let after = &rest[at + folder.len()..];
-        let whole =
-            !after.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-'));
-        out.push_str(&rest[..at]);
-        out.push_str(if whole { FOLDER } else { folder });
-        rest = after;
+/// Replaces each complete path `folder` by the placeholder. `/packages/ab` stays if the folder is `/packages/a`.
+fn replace_folder(text: &str, folder: &str) -> String {
+    let mut replaced = String::with_capacity(text.len());
+    let mut remaining = text;
+    while let Some(index) = remaining.find(folder) {
+        let after = &remaining[index + folder.len()..];
+        let goes_on = after.starts_with(|character: char| {
+            character.is_alphanumeric() || matches!(character, '.' | '_' | '-')
+        });
+        replaced.push_str(&remaining[..index]);
+        replaced.push_str(if goes_on { folder } else { FOLDER });
+        remaining = after;
     }
-    out + rest
+    replaced + remaining
 }
 
 #[cfg(test)]
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_comes_and_goes() {
+    fn the_placeholder_and_the_folder_replace_each_other() {
         let config = |command: &str, arg: &str| Transport::Stdio {
             command: command.into(),
             args: vec![arg.into()],
@@ -86,15 +87,15 @@ mod tests {
         };
         let stored = config("${package}/bin/x", "--at=${package}:/y");
         let shown = config("/p/a/bin/x", "--at=/p/a:/y");
-        assert_eq!(stored.placed("/p/a"), shown);
+        assert_eq!(stored.with_folder("/p/a"), shown);
         let change = |command: &str| ServerChange {
             command: Some(command.into()),
             ..ServerChange::default()
         };
         assert_eq!(
-            change("/p/a/bin/x").unplaced("/p/a"),
+            change("/p/a/bin/x").with_placeholder("/p/a"),
             change("${package}/bin/x")
         );
-        assert_eq!(unplaced("/p/ab/x /p/a", "/p/a"), "/p/ab/x ${package}");
+        assert_eq!(replace_folder("/p/ab/x /p/a", "/p/a"), "/p/ab/x ${package}");
     }
 }

@@ -1,4 +1,4 @@
-//! Packages: MCP servers that were installed from npm or PyPI, as a recipe every worker builds alike.
+//! Packages: servers that a worker installs from npm or PyPI. A recipe reproduces the same files on every worker.
 
 mod check;
 mod folder;
@@ -9,45 +9,46 @@ use serde::{Deserialize, Serialize};
 
 pub use self::check::{check_module, check_requirement, python_name};
 pub use self::folder::{FOLDER, PackageDirs};
-pub use self::version::newer;
+pub use self::version::is_newer;
 use super::remote::split_user_info;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
+use crate::core::names::PackageName;
 
-/// What was installed for a server, and how it is installed again elsewhere.
+/// The installed package of a server, and its recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Package {
-    /// As its registry calls it.
-    pub name: crate::core::names::PackageName,
-    /// The version that is installed, never a tag.
+    /// The name in the registry.
+    pub name: PackageName,
+    /// The installed version, never a tag.
     pub version: String,
     pub source: Source,
-    /// Absent where nothing is on disk: a server behind a URL may have a package that no registry knows.
+    /// It is absent if no files are installed: a server behind a URL may have a package that no registry knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Recipe>,
 }
 
-/// Where a package comes from, and what only packages from there have.
+/// The registry of a package, and the options of that registry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "runtime", rename_all = "snake_case")]
 pub enum Source {
     /// npm.
     Node,
-    /// PyPI, or an index like it.
+    /// PyPI, or another index with the same interface.
     Python(PythonOptions),
 }
 
-/// What a user says of a Python package.
+/// The options that a user sets for a Python package.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PythonOptions {
-    /// What `python -m` runs.
+    /// The module that `python -m` runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
     #[serde(default)]
     pub args: Vec<String>,
-    /// Requirements that are installed with it, also by an upgrade.
+    /// The requirements that a worker installs with the package, also at an upgrade.
     #[serde(default)]
     pub dependencies: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +57,7 @@ pub struct PythonOptions {
     pub extra_index_url: Option<PackageIndex>,
 }
 
-/// A package index: its URL without user info (`***` stands where there is some), and where that lies.
+/// A package index: its URL, in which `***` replaces the user info, and the id of the sealed user info.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PackageIndex {
@@ -65,47 +66,50 @@ pub struct PackageIndex {
     pub user_info: Option<ValueId>,
 }
 
-/// What makes the same files everywhere.
+/// The data that reproduces the same files on every worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recipe {
-    /// Of everything that decides which files there will be. It names their folder.
+    /// The digest of all inputs of the build. It names the folder of the files.
     pub digest: String,
-    /// Where the lock lies in the Vault: the exact version of every dependency. It may be large, and name URLs.
+    /// The id of the lockfile in the Vault: the exact version of every dependency. A lockfile may be large, and it may
+    /// hold URLs with credentials.
     pub lock: ValueId,
-    /// How the package said it is to be started. Absent where a user said that.
+    /// The entry point that the package declares. It is absent if a user has set the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<EntryPoint>,
 }
 
-/// A command line within a package's folder.
+/// A command line in the folder of a package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EntryPoint {
     pub command: String,
     pub args: Vec<String>,
 }
 
-/// A package of a server, as the catalogue knows it.
+/// The package of a server as the catalog knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstalledPackage {
     pub package: Package,
-    /// Milliseconds since 1970.
+    /// The time of the installation, in milliseconds since 1970.
     pub installed: u64,
+    /// The time of the last upgrade, in milliseconds since 1970.
     pub upgraded: Option<u64>,
-    /// The newest version that a check has found.
+    /// The newest version that the last check has found.
     pub latest: Option<String>,
 }
 
 impl InstalledPackage {
+    /// Returns true if the last check has found a newer version.
     pub fn update_available(&self) -> bool {
         self.latest
             .as_deref()
-            .is_some_and(|latest| newer(&self.package.source, latest, &self.package.version))
+            .is_some_and(|latest| is_newer(&self.package.source, latest, &self.package.version))
     }
 }
 
 impl Source {
-    /// As users spell it.
+    /// Returns the value of `runtime` in requests and responses.
     pub fn runtime(&self) -> &'static str {
         match self {
             Self::Node => "node",
@@ -113,6 +117,7 @@ impl Source {
         }
     }
 
+    /// Returns the name of the registry for messages.
     pub fn registry(&self) -> &'static str {
         match self {
             Self::Node => "npm",
@@ -122,23 +127,24 @@ impl Source {
 }
 
 impl PythonOptions {
-    /// The indexes with the fields they are given in.
+    /// Returns the indexes, each with its field name in requests.
     pub fn indexes(&self) -> impl Iterator<Item = (&'static str, &PackageIndex)> {
-        let first = self.index_url.iter().map(|index| ("pipIndexUrl", index));
-        first.chain(
-            self.extra_index_url
-                .iter()
-                .map(|index| ("pipExtraIndexUrl", index)),
-        )
+        let index = self.index_url.iter().map(|index| ("pipIndexUrl", index));
+        let extra_index = self.extra_index_url.iter();
+        index.chain(extra_index.map(|index| ("pipExtraIndexUrl", index)))
     }
 
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// The failure names the field and the rule.
     pub fn check(&self) -> Result<(), Failure> {
         if let Some(module) = &self.module {
             check_module(module)?;
         }
-        self.dependencies
-            .iter()
-            .try_for_each(|requirement| check_requirement(requirement))?;
+        for requirement in &self.dependencies {
+            check_requirement(requirement)?;
+        }
         for (field, index) in self.indexes() {
             split_index(field, &index.url)?;
         }
@@ -147,7 +153,7 @@ impl PythonOptions {
 }
 
 impl Package {
-    /// Everything of it in the Vault.
+    /// Returns the ids of all values of the package in the Vault.
     pub fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
         let python = match &self.source {
             Source::Node => None,
@@ -160,17 +166,18 @@ impl Package {
     }
 }
 
-/// The index's URL as it may be shown, and its user info.
+/// Splits the URL of an index into the URL that a response may show and its user info.
+///
+/// # Errors
+/// The failure names the field and never repeats the URL.
 pub fn split_index(field: &str, url: &str) -> Result<(String, Option<String>), Failure> {
-    let wrong = |_| {
+    let no_url = || {
         Failure::invalid(format!(
             "{field} must be an absolute http:// or https:// URL, such as https://example.com/simple"
         ))
     };
-    let blank = url.contains(|c: char| c.is_whitespace() || c.is_control());
-    if blank {
-        Err(wrong(Failure::invalid("")))
-    } else {
-        split_user_info(url).map_err(wrong)
+    if url.contains(|character: char| character.is_whitespace() || character.is_control()) {
+        return Err(no_url());
     }
+    split_user_info(url).map_err(|_| no_url())
 }

@@ -1,18 +1,22 @@
-//! Which of two versions is the newer one, as npm and PyPI order them.
+//! The order of versions: npm and PyPI each have an order of their own.
+
+use std::str::FromStr;
 
 use super::Source;
 
-/// Whether `found` is newer than `installed`. A version that cannot be read is newer than none.
-pub fn newer(source: &Source, found: &str, installed: &str) -> bool {
-    let newer = match source {
-        Source::Node => compare::<semver::Version>(found, installed),
-        Source::Python(_) => compare::<pep440_rs::Version>(found, installed),
-    };
-    newer.unwrap_or(false)
+/// Returns true if `found` is newer than `installed`. A version that breaks the rules of its registry is never newer.
+pub fn is_newer(source: &Source, found: &str, installed: &str) -> bool {
+    match source {
+        Source::Node => is_greater::<semver::Version>(found, installed),
+        Source::Python(_) => is_greater::<pep440_rs::Version>(found, installed),
+    }
 }
 
-fn compare<V: std::str::FromStr + Ord>(found: &str, installed: &str) -> Option<bool> {
-    Some(found.parse::<V>().ok()? > installed.parse::<V>().ok()?)
+fn is_greater<V: FromStr + Ord>(found: &str, installed: &str) -> bool {
+    match (found.parse::<V>(), installed.parse::<V>()) {
+        (Ok(found), Ok(installed)) => found > installed,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -23,7 +27,7 @@ mod tests {
     #[test]
     fn each_registry_has_its_own_order() {
         let python = Source::Python(PythonOptions::default());
-        for (source, found, installed, newer_is) in [
+        for (source, found, installed, expected) in [
             (&Source::Node, "2026.8.31", "2026.1.26", true),
             (&Source::Node, "1.10.0", "1.9.0", true),
             (&Source::Node, "1.0.0-beta.2", "1.0.0", false),
@@ -36,8 +40,8 @@ mod tests {
             (&Source::Node, "rubbish", "1.0.0", false),
         ] {
             assert_eq!(
-                newer(source, found, installed),
-                newer_is,
+                is_newer(source, found, installed),
+                expected,
                 "{found} {installed}"
             );
         }
