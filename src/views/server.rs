@@ -92,7 +92,7 @@ impl ServerView {
         if server.remote().is_some() {
             view.session_id = details.session_id;
         }
-        if let Some(tools) = told.tools {
+        if let Some(tools) = details.tools {
             view.tools_list = tools.tools;
         }
         view
