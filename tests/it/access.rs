@@ -18,7 +18,7 @@ async fn with(app: &App, method: Method, path: &str, headers: &[(&str, &str)]) -
 }
 
 #[tokio::test]
-async fn with_a_token_nobody_comes_in_without_it() {
+async fn with_a_token_every_request_needs_the_token() {
     let app = App::start_with(&[
         ("ADMIN_TOKEN", TOKEN),
         ("HOST", "0.0.0.0"),
@@ -302,7 +302,7 @@ async fn an_open_port_may_be_wanted() {
 }
 
 #[test]
-fn what_cannot_be_used_is_named_and_not_repeated() {
+fn an_unusable_value_is_refused_by_name_and_not_repeated() {
     let dir = TempDir::new().expect("a folder");
     for (name, value) in [
         ("PORT", "eighty"),

@@ -172,7 +172,7 @@ async fn a_job_is_its_users_alone() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_at_the_door_is_no_job() {
+async fn an_invalid_request_creates_no_job() {
     let app = fixture().await;
     for (body, status, code) in [
         (
@@ -358,7 +358,7 @@ async fn a_job_waits_for_a_server_that_cannot_begin() {
 }
 
 #[tokio::test]
-async fn one_user_with_thousands_waiting_delays_nobody() {
+async fn one_user_with_thousands_of_jobs_delays_no_other_user() {
     let app = fixture().await;
     let greedy = (0..300).map(|_| app.job("greedy", "sleep", json!({ "ms": 300 })));
     let greedy = futures::future::join_all(greedy).await;
@@ -432,7 +432,7 @@ async fn an_answer_is_kept_for_its_time_and_then_gone() {
 }
 
 #[tokio::test]
-async fn the_log_tells_of_jobs_and_not_of_what_they_hold() {
+async fn the_log_contains_jobs_without_their_arguments() {
     let app = fixture().await;
     let id = app
         .job("ana", "echo", json!({ "message": "not-for-the-log" }))

@@ -217,7 +217,7 @@ async fn it_may_be_killed_anywhere() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said() {
+async fn a_failed_rotation_names_its_reason() {
     let app = App::embedded();
     assert_eq!(
         rotate(&app).await["finished"],

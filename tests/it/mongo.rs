@@ -191,7 +191,7 @@ async fn a_lease_whose_document_is_gone_does_not_start_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_told_within_a_second() {
+async fn an_unreachable_server_is_an_error_within_a_second() {
     let mut server = Mongod::standalone();
     let store = connect(&Mongod::url(std::slice::from_ref(&server))).await;
     store
@@ -315,7 +315,7 @@ async fn tls_is_spoken_to_a_server_with_a_certificate_and_to_no_other() {
 
 /// Before a value's wrapping stood apart, its document had all bytes in one field.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_of_an_earlier_version_is_read_and_wrapped_anew() {
+async fn a_value_of_an_earlier_version_is_read_and_rewrapped() {
     let mongod = Mongod::standalone();
     let url = format!("mongodb://127.0.0.1:{}/", mongod.port);
     let store = connect(&url).await;

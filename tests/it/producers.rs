@@ -257,7 +257,7 @@ async fn a_job_outlives_its_worker_and_the_stream_it_came_by() {
 }
 
 #[tokio::test]
-async fn a_producer_is_told_that_its_waiting_job_was_cancelled() {
+async fn a_producer_is_notified_when_its_waiting_job_is_cancelled() {
     let mut app = App::distributed(2, &[]);
     app.register_fixture("fixture").await.ok();
     let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
@@ -326,7 +326,7 @@ async fn a_producer_is_told_that_its_waiting_job_was_cancelled() {
 }
 
 #[tokio::test]
-async fn what_nobody_can_read_is_set_aside_with_its_reason() {
+async fn an_unreadable_message_becomes_a_dead_letter_with_its_reason() {
     let app = App::distributed(1, &[]);
     app.register_fixture("fixture").await.ok();
     let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;

@@ -238,7 +238,7 @@ fn data(event: &StoredEvent) -> Value {
 }
 
 #[test]
-fn what_is_committed_is_what_the_types_say() {
+fn the_committed_files_match_the_types() {
     let stale: Vec<_> = files()
         .into_iter()
         .filter(|(path, text)| fs::read_to_string(root().join(path)).ok().as_ref() != Some(text))
@@ -352,7 +352,7 @@ fn every_sample_still_means_something() {
 }
 
 #[test]
-fn samples_and_what_is_written_today_obey_the_schemas() {
+fn samples_and_new_events_match_the_schemas() {
     for stored in samples() {
         let name = format!("{}.v{}", stored.type_name, stored.v);
         let today = Event::decode(&stored)
@@ -517,7 +517,7 @@ fn every_variable_of_example_env_is_read() {
 }
 
 #[test]
-fn every_default_is_what_example_env_says() {
+fn example_env_contains_every_default() {
     let defaults = format!(
         "{:?}",
         Config::read(&Env::default()).expect("a configuration")

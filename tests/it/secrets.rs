@@ -69,7 +69,7 @@ async fn a_secret_of_one_server_is_not_anothers() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_named_without_the_value() {
+async fn an_invalid_secret_is_named_without_its_value() {
     let app = App::start();
     app.register("fixture", json!({ "enabled": false }))
         .await
@@ -231,7 +231,7 @@ async fn a_passphrase_is_a_key_and_another_is_refused() {
 }
 
 #[tokio::test]
-async fn a_new_key_opens_what_the_old_one_sealed() {
+async fn a_new_key_opens_values_of_the_earlier_key() {
     let mut app = App::start_with(&[("SECRETS_KEY", "the first passphrase")]);
     app.register_fixture("fixture").await.ok();
     app.set_secret("ana", "fixture", "token", "of the first key")

@@ -131,7 +131,7 @@ async fn a_server_that_cannot_start_stays_and_says_why() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_named() {
+async fn an_invalid_request_is_named_by_field() {
     let app = App::start();
     app.register("fixture", json!({ "enabled": false }))
         .await
@@ -194,7 +194,7 @@ async fn what_is_wrong_with_a_request_is_named() {
 }
 
 #[tokio::test]
-async fn what_was_read_can_be_put_back_and_changes_nothing() {
+async fn a_server_that_is_read_and_put_back_does_not_change() {
     let app = App::start();
     app.register("fixture", json!({ "env": { "A": "1" } }))
         .await

@@ -233,7 +233,7 @@ async fn a_client_that_hangs_up_cancels_its_call() {
 }
 
 #[tokio::test]
-async fn progress_starts_the_time_anew_where_that_is_wanted() {
+async fn progress_restarts_the_timeout_if_the_call_asks_for_it() {
     let app = fixture(json!({ "resetTimeoutOnProgress": true, "toolTimeout": 600 })).await;
     let steps = json!({ "steps": 8, "ms": 200 });
     assert_eq!(app.text("fixture", "progress", steps.clone()).await, "done");

@@ -217,7 +217,7 @@ async fn a_code_is_taken_from_the_browser_that_began_only() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_shown_as_a_page() {
+async fn an_error_is_shown_as_a_page() {
     let google = Google::start().await;
     let app = App::start();
     let login = |query: &str| format!("{}/auth/google/login?{query}", app.url);
