@@ -68,7 +68,7 @@ impl Workers {
         let context = Arc::new(Context::new(deps));
         let dispatcher = Arc::new(Dispatcher(context.clone()));
         let draining = CancellationToken::new();
-        // The area of servers comes last, because `GET /readyz` asks that area only.
+        // The area of servers comes last, because `GET /readyz` asks that area.
         let mut targets: Vec<_> = areas(&pools).rev().map(Target::AnyWorker).collect();
         if pools.tools {
             targets.push(Target::Worker(context.manager.worker));
