@@ -47,6 +47,8 @@ pub struct TokenSourceDeps {
     commands: CommandClient,
     /// Tokens that the server rejected directly after their refresh.
     rejected: Cache<ValueId, ()>,
+    /// The refusals of authorization servers, by the access token. The log does not keep their reasons.
+    refusals: Cache<ValueId, Failure>,
 }
 
 impl TokenSourceDeps {
@@ -55,6 +57,7 @@ impl TokenSourceDeps {
             projection,
             commands,
             rejected: Cache::new(MAX_REJECTED),
+            refusals: Cache::new(MAX_REJECTED),
         }
     }
 }
@@ -225,7 +228,8 @@ impl TokenSource {
             .and_then(|server| server.grant(self.grant.user.as_ref()))
             .ok_or_else(|| self.reauth_required("no tokens are stored for it"))?;
         if grant.state == GrantState::Refused {
-            return Err(self.reauth_required("its access was withdrawn"));
+            let refusal = self.deps.refusals.get(&grant.tokens.access);
+            return Err(refusal.unwrap_or_else(|| self.reauth_required("its access was withdrawn")));
         }
         Ok(grant)
     }
@@ -260,6 +264,9 @@ impl TokenSource {
                 Ok(())
             }
             Err(failure) => {
+                if failure.code == Code::ReauthRequired {
+                    self.deps.refusals.insert(access, failure.clone());
+                }
                 *last_failure = Some(RefreshFailure {
                     at: Instant::now(),
                     access,
