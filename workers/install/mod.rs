@@ -9,7 +9,9 @@ pub mod build;
 mod console_scripts;
 mod diagnose;
 mod npm;
+mod npm_failure;
 mod pip;
+mod pip_failure;
 mod process;
 mod store;
 

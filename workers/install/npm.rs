@@ -8,7 +8,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::diagnose::{folder_failure, npm_failure};
+use super::diagnose::folder_failure;
+use super::npm_failure::npm_failure;
 use super::process::{ExitKind, ProcessOutput};
 use super::{InstallContext, Installer, PackageRequest, process};
 use crate::core::failure::{Code, Failure};

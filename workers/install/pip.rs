@@ -13,7 +13,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::console_scripts::choose_script;
-use super::diagnose::{folder_failure, pip_failure, venv_failure};
+use super::diagnose::{folder_failure, venv_failure};
+use super::pip_failure::pip_failure;
 use super::process::{ExitKind, ProcessOutput};
 use super::store::{PIP_PREFIX, PackageHandle};
 use super::{InstallContext, Installer, PackageRequest, process};

@@ -1,28 +1,23 @@
-//! Finds the reason for a failure of npm, pip or venv, and describes it in one sentence. The last
-//! lines of the program are the details of the failure.
-
-mod npm;
-mod pip;
+//! Describes the failures of npm, pip and venv in one sentence each. The last lines of the program are
+//! the details of the failure.
 
 use std::io;
 use std::path::Path;
 
-pub use self::npm::npm_failure;
-pub use self::pip::pip_failure;
 use super::process::{ProcessOutput, is_npm_error};
 use crate::core::failure::{Code, Failure};
 
 const DISK_FULL: [&str; 3] = ["ENOSPC", "No space left on device", "Disk quota exceeded"];
 
 /// A reason for a failure: its code and its sentence.
-struct Finding {
-    code: Code,
-    sentence: String,
+pub struct Finding {
+    pub code: Code,
+    pub sentence: String,
 }
 
 /// The output of a program that has failed.
-struct Diagnosis<'a> {
-    output: &'a ProcessOutput,
+pub struct Diagnosis<'a> {
+    pub output: &'a ProcessOutput,
 }
 
 /// Returns the failure of a virtual environment.
@@ -64,31 +59,31 @@ pub fn folder_failure(folder: &Path, error: &io::Error) -> Failure {
     Failure::new(Code::UpstreamError, sentence)
 }
 
-fn upstream(sentence: String) -> Finding {
+pub fn upstream(sentence: String) -> Finding {
     Finding {
         code: Code::UpstreamError,
         sentence,
     }
 }
 
-fn not_writable(tool: &str) -> String {
+pub fn not_writable(tool: &str) -> String {
     format!("{tool} may not write where it must; is PACKAGES_DIR the worker's own?")
 }
 
-fn not_connected(tool: &str) -> String {
+pub fn not_connected(tool: &str) -> String {
     format!(
         "{tool} cannot reach its registry: is there a network, and is the registry's URL right?"
     )
 }
 
-fn not_trusted(tool: &str) -> String {
+pub fn not_trusted(tool: &str) -> String {
     format!(
         "{tool} does not trust the registry's certificate; NODE_EXTRA_CA_CERTS or PIP_CERT may name another authority"
     )
 }
 
 impl Diagnosis<'_> {
-    fn line_with(&self, text: &str) -> Option<&str> {
+    pub fn line_with(&self, text: &str) -> Option<&str> {
         self.output
             .lines
             .iter()
@@ -96,12 +91,12 @@ impl Diagnosis<'_> {
             .find(|line| line.contains(text))
     }
 
-    fn has_any(&self, texts: &[&str]) -> bool {
+    pub fn has_any(&self, texts: &[&str]) -> bool {
         texts.iter().any(|text| self.line_with(text).is_some())
     }
 
     /// Returns the rest of the first npm error line that begins with this word, such as `code`.
-    fn npm_field(&self, word: &str) -> Option<&str> {
+    pub fn npm_field(&self, word: &str) -> Option<&str> {
         self.output.lines.iter().find_map(|line| {
             let text = line
                 .strip_prefix("npm error ")
@@ -110,13 +105,13 @@ impl Diagnosis<'_> {
         })
     }
 
-    fn full_disk(&self) -> Option<Finding> {
+    pub fn full_disk(&self) -> Option<Finding> {
         self.has_any(&DISK_FULL)
             .then(|| upstream("The worker's disk is full".into()))
     }
 
     /// Returns the failure with the error lines of npm, or with the last lines of another program.
-    fn failure(&self, finding: Finding) -> Failure {
+    pub fn failure(&self, finding: Finding) -> Failure {
         let lines = self.output.lines.iter().map(String::as_str);
         let mut shown: Vec<_> = lines.clone().filter(|line| is_npm_error(line)).collect();
         if shown.is_empty() {
@@ -127,7 +122,7 @@ impl Diagnosis<'_> {
 }
 
 #[cfg(test)]
-fn output(text: &str) -> ProcessOutput {
+pub fn output(text: &str) -> ProcessOutput {
     ProcessOutput {
         stdout: vec![],
         lines: text.lines().map(str::to_owned).collect(),

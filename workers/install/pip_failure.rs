@@ -1,9 +1,9 @@
 //! Finds the reason for a failure of pip.
 
-use super::{Diagnosis, Finding, not_connected, not_trusted, not_writable, upstream};
+use super::diagnose::{Diagnosis, Finding, not_connected, not_trusted, not_writable, upstream};
+use super::process::ProcessOutput;
 use crate::core::failure::{Code, Failure};
 use crate::core::names::PackageName;
-use crate::workers::install::process::ProcessOutput;
 
 /// Texts with which pip says that it cannot connect to the package index.
 const PIP_NOT_CONNECTED: [&str; 9] = [

@@ -1,9 +1,9 @@
 //! Finds the reason for a failure of npm.
 
-use super::{Diagnosis, Finding, not_connected, not_trusted, not_writable, upstream};
+use super::diagnose::{Diagnosis, Finding, not_connected, not_trusted, not_writable, upstream};
+use super::process::{ProcessOutput, is_npm_error};
 use crate::core::failure::{Code, Failure};
 use crate::core::names::PackageName;
-use crate::workers::install::process::{ProcessOutput, is_npm_error};
 
 /// Codes with which npm says that its own request to the registry has failed.
 const NPM_NOT_CONNECTED: [&str; 9] = [
