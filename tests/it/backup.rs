@@ -250,6 +250,6 @@ async fn a_backup_overwrites_nothing_and_names_the_error() {
         .contains("mongodump")
     );
     let nothing = TempDir::new().expect("a folder");
-    assert!(wrong(run(nothing.path(), &["backup", "x"], &[])).contains("target is no store yet"));
+    assert!(wrong(run(nothing.path(), &["backup", "x"], &[])).contains("does not exist; check DATA_DIR"));
     app.restart();
 }
