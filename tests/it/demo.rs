@@ -40,7 +40,7 @@ async fn the_demo_shows_every_step_with_its_result() {
     );
     let seen = output
         .lines()
-        .find(|line| line.contains("it sees"))
+        .find(|line| line.trim_start().starts_with("it sees"))
         .expect("what the server sees");
     assert!(
         seen.contains("PATH") && !seen.contains("SECRETS_KEY") && !seen.contains("DATA_DIR"),

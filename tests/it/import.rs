@@ -173,7 +173,7 @@ async fn assert_imported(app: &App) {
     let remote = app.server("remote").await;
     assert_eq!(
         remote["headers"],
-        json!({ "Authorization": "***", "X-Team": "blue" })
+        json!({ "Authorization": "***", "X-Team": "***" })
     );
     assert_eq!(remote["reconnectionOptions"]["maxRetries"], 3);
     assert_eq!(argument(app, "ana", "plain", "token").await, "ghp_test");
@@ -410,7 +410,7 @@ async fn imported_packages_are_installed_with_their_servers() {
     );
     assert!(
         said.contains(
-            "mcp_server_time of the server time: its status is upgrading, and it is inst"
+            "mcp_server_time of the server time: its status is upgrading, and the import inst"
         ),
         "{said}"
     );
