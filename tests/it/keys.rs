@@ -293,7 +293,7 @@ async fn many_processes_change_their_key_one_by_one() {
     signal(client.id(), "INT");
     let last = lines.last().expect("a last line");
     assert!(
-        last.starts_with("The job goes on") && last.contains(&first),
+        last.starts_with("The job continues") && last.contains(&first),
         "{last}"
     );
     assert_eq!(client.wait().expect("an end").code(), Some(130));
