@@ -250,6 +250,9 @@ async fn a_backup_overwrites_nothing_and_names_the_error() {
         .contains("mongodump")
     );
     let nothing = TempDir::new().expect("a folder");
-    assert!(wrong(run(nothing.path(), &["backup", "x"], &[])).contains("does not exist; check DATA_DIR"));
+    assert!(
+        wrong(run(nothing.path(), &["backup", "x"], &[]))
+            .contains("does not exist; check DATA_DIR")
+    );
     app.restart();
 }

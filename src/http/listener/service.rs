@@ -56,6 +56,10 @@ impl Service<Request<Incoming>> for ConnectionService {
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large variant is the usual one, and a box would allocate for each request"
+)]
 enum ResponseFuture {
     /// A request without a large body, which needs no further allocation.
     Direct(RouteFuture<Infallible>),
