@@ -295,7 +295,10 @@ async fn check_answers(app: &App) {
     let data = app.data().display().to_string();
     for saved in saved("answers.json") {
         let path = saved["path"].as_str().expect("a path");
-        let expected = masked(saved["body"].clone());
+        // The earlier program showed this header. This program hides all headers but a few harmless ones.
+        let body = saved["body"].to_string();
+        let body = body.replace(r#""X-Team":"blue""#, r#""X-Team":"***""#);
+        let expected = masked(serde_json::from_str(&body).expect("JSON"));
         let is_expected = |body: &Value| {
             let body = body.to_string().replace(&data, "DATA_DIR");
             masked(serde_json::from_str(&body).expect("JSON")) == expected
