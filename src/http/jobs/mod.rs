@@ -198,12 +198,18 @@ pub async fn cancel(
     })
 }
 
-/// Returns the id of the job that a path names: a job id, or a producer's own id of a job.
+/// Returns the id of the job that a path names by the id of the job or by the id that a producer chose. The id of a
+/// job comes first, so that a producer's choice hides no job.
 fn resolve_job_id(state: &ApiState, text: &str) -> Result<JobId, Failure> {
+    let parsed: Option<JobId> = text.parse().ok();
+    let catalog = state.catalog();
+    if let Some(id) = parsed.filter(|id| catalog.jobs.get(*id).is_some()) {
+        return Ok(id);
+    }
     let key = state.job_client().producer_key(text)?;
-    let of_producer = state.catalog().jobs.find_by_key(key).map(|job| job.id);
-    of_producer
-        .or_else(|| text.parse().ok())
+    let chosen = catalog.jobs.find_by_key(key).map(|job| job.id);
+    chosen
+        .or(parsed)
         .ok_or_else(|| Failure::job_not_found("of that id"))
 }
 
