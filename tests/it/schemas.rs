@@ -587,12 +587,12 @@ fn the_api_says_enough_about_itself() {
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
             let name = parameter["name"].as_str().expect("a name");
             let in_path = path.contains(&format!("{{{name}}}"));
-            let place = match name {
+            let location = match name {
                 "Idempotency-Key" | "Prefer" => "header",
                 _ if in_path => "path",
                 _ => "query",
             };
-            assert_eq!(parameter["in"], place, "{id} {name}");
+            assert_eq!(parameter["in"], location, "{id} {name}");
         }
     }
 }
