@@ -186,7 +186,7 @@ fn resident_memory(pid: u32) -> u64 {
 
 #[tokio::test]
 async fn a_child_that_stops_reading_is_restarted_and_keeps_no_frames() {
-    let app = App::start();
+    let app = App::embedded();
     let arguments = json!(["-u", fixture("real_world.py"), "stops_reading"]);
     let fields = json!({ "args": arguments, "toolTimeout": 3000 });
     app.register("deaf", fields).await.ok();
