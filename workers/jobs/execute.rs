@@ -144,7 +144,8 @@ async fn requeue_job(context: &Context, execution: &JobExecution) {
     let job = execution.job.id;
     let attempt = execution.attempt;
     let worker = context.manager.worker;
-    let decide = move |catalog: &_| Ok(decide::requeue(catalog, job, worker, attempt));
+    let until = context.job_client.answer_expiry();
+    let decide = move |catalog: &_| Ok(decide::requeue(catalog, job, worker, attempt, until));
     let _ = context
         .appender
         .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)

@@ -172,11 +172,21 @@ pub fn record_progress(
     vec![progressed.into()]
 }
 
-/// Returns a job to its queue, because the worker has not started it. Returns no event if the worker does not run it at
-/// this attempt.
-pub fn requeue(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> Vec<Event> {
-    if !is_run_by(catalog, id, worker, attempt) {
+/// Returns a job to its queue, because the worker has not started it. Ends the job if a user has cancelled it. Returns
+/// no event if the worker does not run it at this attempt. `until` is the time when the answer of an ended job expires.
+pub fn requeue(
+    catalog: &Catalog,
+    id: JobId,
+    worker: WorkerId,
+    attempt: u32,
+    until: u64,
+) -> Vec<Event> {
+    let job = catalog.jobs.get(id);
+    let Some(job) = job.filter(|job| job.is_run_by(worker, attempt)) else {
         return vec![];
+    };
+    if is_cancelled(job) {
+        return vec![finished_event(job, cancelled_end(until))];
     }
     vec![JobRequeued { job: id }.into()]
 }
@@ -184,6 +194,20 @@ pub fn requeue(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> 
 fn is_run_by(catalog: &Catalog, id: JobId, worker: WorkerId, attempt: u32) -> bool {
     let job = catalog.jobs.get(id);
     job.is_some_and(|job| job.is_run_by(worker, attempt))
+}
+
+/// Returns whether a user has cancelled this running job.
+fn is_cancelled(job: &Job) -> bool {
+    matches!(&job.stage, JobStage::Running(running) if running.cancelled)
+}
+
+/// Returns the end of a job that was cancelled before it has an answer.
+fn cancelled_end(until: u64) -> JobEnd {
+    JobEnd {
+        state: JobState::Cancelled,
+        answer: None,
+        until,
+    }
 }
 
 /// The end of a job.
@@ -237,9 +261,8 @@ pub fn take_over(catalog: &Catalog, dead: WorkerId, until: u64) -> Vec<Event> {
 }
 
 fn take_over_job(catalog: &Catalog, job: &Job, until: u64) -> Event {
-    let is_cancelled = matches!(&job.stage, JobStage::Running(running) if running.cancelled);
     let may_run_again = may_repeat(catalog, job) && job.attempts() < MAX_ATTEMPTS;
-    if may_run_again && !is_cancelled {
+    if may_run_again && !is_cancelled(job) {
         return JobRequeued { job: job.id }.into();
     }
     let state = if may_run_again {
@@ -288,13 +311,8 @@ pub fn cancel_job(
         .get(id)
         .filter(|job| job.user == *user)
         .ok_or_else(|| Failure::job_not_found(id))?;
-    let end = JobEnd {
-        state: JobState::Cancelled,
-        answer: None,
-        until,
-    };
     match &job.stage {
-        JobStage::Waiting { .. } => Ok(vec![finished_event(job, end)]),
+        JobStage::Waiting { .. } => Ok(vec![finished_event(job, cancelled_end(until))]),
         JobStage::Running(running) if running.cancelled => Ok(vec![]),
         JobStage::Running(_) => Ok(vec![JobCancelRequested { job: id }.into()]),
         JobStage::Ended(_) => Err(Failure::new(

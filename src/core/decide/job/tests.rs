@@ -208,12 +208,19 @@ fn only_the_worker_of_a_job_records_progress() {
 #[test]
 fn only_the_worker_of_a_job_requeues_it() {
     let catalog = running(1, [])
-        .when(|catalog| requeue(catalog, job_id(1), worker(7), 1))
+        .when(|catalog| requeue(catalog, job_id(1), worker(7), 1, 100))
         .then([requeued(1)]);
     assert_eq!((catalog.jobs.waiting(), catalog.jobs.running()), (1, 0));
     running(1, [])
-        .when(|catalog| requeue(catalog, job_id(1), worker(8), 1))
+        .when(|catalog| requeue(catalog, job_id(1), worker(8), 1, 100))
         .then_nothing();
+}
+
+#[test]
+fn a_cancelled_job_is_not_requeued() {
+    running(1, [cancel_requested(1)])
+        .when(|catalog| requeue(catalog, job_id(1), worker(7), 1, 100))
+        .then([job_finished(1, JobState::Cancelled, None, 100)]);
 }
 
 fn end(state: JobState, answer: Option<u128>) -> JobEnd {
