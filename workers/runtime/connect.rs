@@ -9,7 +9,7 @@ use url::Url;
 
 use super::log_buffer::{LogBuffer, shorten};
 use super::remote_state::RemoteState;
-use super::sealed_headers::SealedHeaders;
+use super::sealed_credentials::SealedCredentials;
 use super::token_header::TokenHeader;
 use crate::core::catalog::server::Server;
 use crate::core::decide::remote::RemoteFinding;
@@ -95,7 +95,7 @@ async fn http_target(
         .map_err(|error| format!("its URL cannot be used: {error}"))?;
     let tokens = access_tokens(server, deps);
     let mut headers = HeaderMap::new();
-    let credentials = SealedHeaders::load(
+    let credentials = SealedCredentials::load(
         server,
         remote,
         &state.sealed_store,

@@ -10,7 +10,7 @@ pub mod probe;
 pub mod reconcile;
 pub mod remote_state;
 mod running;
-mod sealed_headers;
+mod sealed_credentials;
 pub mod shutdown;
 mod start;
 pub mod supervisor;

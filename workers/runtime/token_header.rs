@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
-use super::sealed_headers::{parts, put_header};
+use super::sealed_credentials::{parts, put_header};
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::workers::mcp::host::TokenError;

@@ -21,7 +21,7 @@ use crate::workers::sealed_store::SealedStore;
 const MIN_PART: usize = 6;
 
 /// The sealed headers of one server.
-pub struct SealedHeaders {
+pub struct SealedCredentials {
     headers: Vec<SealedHeader>,
     values: Arc<[ValueId]>,
     server: ServerId,
@@ -36,7 +36,7 @@ struct SealedHeader {
     sealed: Sealed,
 }
 
-impl SealedHeaders {
+impl SealedCredentials {
     /// Loads the sealed headers from the Vault and adds the other ones to `plain`. `has_token` says that an access token
     /// replaces `Authorization`.
     pub async fn load(
@@ -128,7 +128,7 @@ impl SealedHeaders {
     }
 }
 
-impl Credentials for SealedHeaders {
+impl Credentials for SealedCredentials {
     fn can_authenticate(&self) -> bool {
         self.headers
             .iter()
