@@ -46,7 +46,8 @@ impl SealContext for SecretContext<'_> {
 pub struct ServerValueContext<'a> {
     pub server: ServerId,
     pub kind: ServerValueKind,
-    /// The lowercase name of a header, or the field of a package index; empty for other kinds.
+    /// The lowercase name of a header, the name of a parameter as the URL spells it, or the field of a package index;
+    /// empty for other kinds.
     pub name: &'a str,
     pub value: ValueId,
 }
@@ -57,6 +58,8 @@ pub enum ServerValueKind {
     Header,
     /// The user info of the server's URL.
     UserInfo,
+    /// The value of a parameter in the query of the server's URL.
+    Query,
     Session,
     /// The user info of a package index.
     Index,
@@ -73,6 +76,7 @@ impl SealContext for ServerValueContext<'_> {
         let kind: &[u8] = match self.kind {
             ServerValueKind::Header => b"header",
             ServerValueKind::UserInfo => b"user info",
+            ServerValueKind::Query => b"query",
             ServerValueKind::Session => b"session",
             ServerValueKind::Index => b"package index",
             ServerValueKind::Lock => b"package lock",

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::core::catalog::server::Server;
 use crate::core::model::package::PackageDirs;
+use crate::core::model::query::shown_url;
 use crate::core::model::remote::{
     HIDDEN, HeaderValue, ReconnectionOptions, Remote, is_credential_header,
 };
@@ -147,7 +148,7 @@ impl ServerView {
                 ..
             }) => {
                 view.headers = Some(shown_headers(headers));
-                view.url = Some(url);
+                view.url = Some(shown_url(&url));
                 view.reconnection_options = Some(reconnection_options);
             }
         }

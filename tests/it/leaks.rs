@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, Engine as _};
 use serde_json::{Value, json};
 
 use crate::harness::App;
+use crate::remote::script::Script;
 
 /// The planted secrets. They contain quotes, line breaks and characters that encoders escape.
 pub const SECRETS: [&str; 4] = [
@@ -247,6 +250,39 @@ async fn secrets_in_the_output_of_a_server_are_masked() {
         !logs.contains(&prefix),
         "a secret was cut and shown in part"
     );
+    clean_everywhere(&app, &[&SECRETS[..], &[KEY, TOKEN]].concat()).await;
+}
+
+/// The values in the query of a URL reach the server only.
+#[tokio::test]
+async fn a_secret_in_the_query_of_a_url_is_sealed() {
+    let app = start().await;
+    let script = Script::start(|seen| {
+        let query = seen.query.clone().unwrap_or_default();
+        let is_call = seen.about() == "tools/call";
+        is_call.then(|| (StatusCode::BAD_GATEWAY, format!("no: {query}")).into_response())
+    })
+    .await;
+    let mut url = url::Url::parse(&script.url).expect("a URL");
+    for (n, secret) in SECRETS.iter().enumerate() {
+        url.query_pairs_mut()
+            .append_pair(&format!("key{n}"), secret);
+    }
+    let server =
+        json!({ "name": "remote", "transportType": "streamable_http", "url": url.as_str() });
+    let (status, text) = post(&app, "/mcp/servers", &server).await;
+    assert_eq!(status, 200, "{text}");
+    clean("the new server", text.as_bytes(), &SECRETS);
+    assert_eq!(script.seen()[0].query.as_deref(), url.query());
+    let call = json!({ "serverName": "remote", "methodName": "echo", "args": {} });
+    let (status, text) = post(&app, "/mcp/tool/call", &call).await;
+    assert_eq!(status, 502, "{text}");
+    clean("the failed call", text.as_bytes(), &SECRETS);
+    let bad =
+        json!({ "name": "bad", "transportType": "streamable_http", "url": format!("{url}#x") });
+    let (status, text) = post(&app, "/mcp/servers", &bad).await;
+    assert_eq!(status, 400, "{text}");
+    clean("the refusal", text.as_bytes(), &SECRETS);
     clean_everywhere(&app, &[&SECRETS[..], &[KEY, TOKEN]].concat()).await;
 }
 

@@ -1,6 +1,7 @@
 //! The traits between the MCP client and the program that uses it.
 
 use async_trait::async_trait;
+use hyper::Uri;
 use hyper::header::HeaderMap;
 
 use crate::core::failure::Failure;
@@ -122,20 +123,27 @@ impl From<Failure> for TokenError {
     }
 }
 
-/// Opens the sealed headers of one server for one request.
+/// Opens the sealed headers of one server, and the sealed values of its query, for one request.
 pub trait Credentials: Send + Sync {
-    /// Returns true if a sealed header may authenticate the client. Then a 401 means that the header is wrong.
+    /// Returns true if a sealed value may authenticate the client. Then a 401 means that the value is wrong.
     fn can_authenticate(&self) -> bool;
 
-    /// Adds the sealed headers to the headers of a request.
-    fn apply(&self, headers: &mut HeaderMap) -> Result<RedactionGuard, CredentialError>;
+    /// Adds the sealed headers to the headers of a request, and the sealed values of the query to `uri`. A request to
+    /// another URL than the configured one has no `uri` here, because only the configured URL has places for the values.
+    fn apply(
+        &self,
+        headers: &mut HeaderMap,
+        uri: Option<&mut Uri>,
+    ) -> Result<RedactionGuard, CredentialError>;
 }
 
-/// Why a sealed header was not added to a request.
+/// Why a sealed value was not added to a request.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    #[error("its {header} cannot be opened")]
-    Unreadable { header: String },
+    #[error("its {name} cannot be opened")]
+    Unreadable { name: String },
+    #[error("the stored values of its query make no URL")]
+    InvalidQuery,
     #[error("the stored value of its {header} cannot be the value of a header")]
     Invalid { header: String },
 }

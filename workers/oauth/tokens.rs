@@ -18,6 +18,7 @@ use crate::core::decide::grant as decide;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
 use crate::core::model::grant::{GrantId, GrantTokens, RefreshCredentials};
+use crate::core::model::query::without_credentials;
 use crate::core::model::remote::plain_url;
 use crate::core::model::server::ServerStatus;
 use crate::core::names::ServerName;
@@ -67,14 +68,15 @@ pub async fn store_tokens(
     servers::settle(&context, &server_name).await
 }
 
-/// Returns the URL of a server without user info.
+/// Returns the URL of a server without user info and without the values of its query that can be credentials, because
+/// the authorization server sees the URL.
 ///
 /// # Errors
 /// Fails if the server has no URL.
 pub fn server_url(server: &Server) -> Result<Url, Failure> {
     server
         .remote()
-        .and_then(|remote| Url::parse(&plain_url(&remote.url)).ok())
+        .and_then(|remote| Url::parse(&without_credentials(&plain_url(&remote.url))).ok())
         .ok_or_else(|| decide::not_remote(server))
 }
 

@@ -1,13 +1,16 @@
-//! Opens the sealed headers of a server for requests of the MCP client.
+//! Opens the sealed credentials of a server for requests of the MCP client.
 
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hyper::Uri;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use crate::core::catalog::server::Server;
 use crate::core::ids::{ServerId, ValueId};
+use crate::core::model::query::{fill_query, hidden_names};
 use crate::core::model::remote::{HeaderValue as Header, Remote, is_authentication_header};
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::{Opener, Plaintext};
@@ -20,9 +23,11 @@ use crate::workers::sealed_store::SealedStore;
 /// The shortest part of a value that is redacted on its own, in bytes.
 const MIN_PART: usize = 6;
 
-/// The sealed headers of one server.
+/// The sealed headers of one server, and the sealed values of the query of its URL.
 pub struct SealedCredentials {
     headers: Vec<SealedHeader>,
+    /// In the order of the `***` in the query.
+    query: Vec<SealedParameter>,
     values: Arc<[ValueId]>,
     server: ServerId,
     opener: Opener,
@@ -36,8 +41,14 @@ struct SealedHeader {
     sealed: Sealed,
 }
 
+struct SealedParameter {
+    name: String,
+    value: ValueId,
+    sealed: Sealed,
+}
+
 impl SealedCredentials {
-    /// Loads the sealed headers from the Vault and adds the other ones to `plain`. `has_token` says that an access token
+    /// Loads the sealed values from the Vault and adds the other headers to `plain`. `has_token` says that an access token
     /// replaces `Authorization`.
     pub async fn load(
         server: &Server,
@@ -81,17 +92,77 @@ impl SealedCredentials {
                 sealed: store.sealed(value).await?,
             });
         }
+        let mut query = Vec::new();
+        for (name, value) in hidden_names(&remote.url).into_iter().zip(&remote.query) {
+            query.push(SealedParameter {
+                name,
+                value: *value,
+                sealed: store.sealed(*value).await?,
+            });
+        }
+        let header_values = headers.iter().map(|sealed| sealed.value);
         Ok(Self {
-            values: headers.iter().map(|sealed| sealed.value).collect(),
+            values: header_values.chain(remote.query.iter().copied()).collect(),
             headers,
+            query,
             server: server.id,
             opener: store.opener.clone(),
             redactor,
         })
     }
 
+    /// Adds all headers to a request and puts the values of the query into `uri`. Counts the values that are redacted in
+    /// `held`.
+    fn apply_all(
+        &self,
+        headers: &mut HeaderMap,
+        uri: Option<&mut Uri>,
+        held: &mut usize,
+    ) -> Result<(), CredentialError> {
+        for sealed in &self.headers {
+            self.apply_header(sealed, headers)?;
+            *held += 1;
+        }
+        let mut values = Vec::new();
+        for sealed in &self.query {
+            values.push(self.open_parameter(sealed)?);
+            *held += 1;
+        }
+        match uri {
+            Some(uri) if !values.is_empty() => fill_uri(uri, &values),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens one value of the query and redacts it from now on.
+    fn open_parameter(
+        &self,
+        parameter: &SealedParameter,
+    ) -> Result<Zeroizing<String>, CredentialError> {
+        let context = ServerValueContext {
+            server: self.server,
+            kind: ServerValueKind::Query,
+            name: &parameter.name,
+            value: parameter.value,
+        };
+        let unreadable = |_| CredentialError::Unreadable {
+            name: format!("query parameter {}", parameter.name),
+        };
+        let plain = self
+            .opener
+            .open(context, &parameter.sealed)
+            .map_err(unreadable)?;
+        let text = Zeroizing::new(plain.expose().map_err(unreadable)?.to_owned());
+        let decoded = text.replace('+', " ");
+        let decoded = percent_decode_str(&decoded).decode_utf8_lossy();
+        let decoded = Zeroizing::new(decoded.into_owned());
+        self.redactor
+            .hold_all(parameter.value, &[text.clone(), decoded]);
+        Ok(text)
+    }
+
     /// Opens one header, adds it to the request and redacts it from now on.
-    fn apply_one(
+    fn apply_header(
         &self,
         sealed: &SealedHeader,
         headers: &mut HeaderMap,
@@ -110,7 +181,7 @@ impl SealedCredentials {
             value: *value,
         };
         let unreadable = |_| CredentialError::Unreadable {
-            header: header.to_string(),
+            name: header.to_string(),
         };
         let plain: Plaintext = self
             .opener
@@ -130,22 +201,25 @@ impl SealedCredentials {
 
 impl Credentials for SealedCredentials {
     fn can_authenticate(&self) -> bool {
-        self.headers
-            .iter()
-            .any(|sealed| is_authentication_header(sealed.header.as_str()))
+        let headers = self.headers.iter().map(|sealed| sealed.header.as_str());
+        let parameters = self.query.iter().map(|sealed| sealed.name.as_str());
+        headers.chain(parameters).any(is_authentication_header)
     }
 
-    fn apply(&self, headers: &mut HeaderMap) -> Result<RedactionGuard, CredentialError> {
-        if self.headers.is_empty() {
+    fn apply(
+        &self,
+        headers: &mut HeaderMap,
+        uri: Option<&mut Uri>,
+    ) -> Result<RedactionGuard, CredentialError> {
+        if self.values.is_empty() {
             return Ok(RedactionGuard::default());
         }
-        for (applied, sealed) in self.headers.iter().enumerate() {
-            if let Err(error) = self.apply_one(sealed, headers) {
-                for value in &self.values[..applied] {
-                    self.redactor.release(*value);
-                }
-                return Err(error);
+        let mut held = 0;
+        if let Err(error) = self.apply_all(headers, uri, &mut held) {
+            for value in &self.values[..held] {
+                self.redactor.release(*value);
             }
+            return Err(error);
         }
         Ok(RedactionGuard::new(Redaction {
             redactor: self.redactor.clone(),
@@ -166,6 +240,17 @@ impl Drop for Redaction {
             self.redactor.release(*value);
         }
     }
+}
+
+/// Puts the opened values into the query.
+fn fill_uri(uri: &mut Uri, values: &[Zeroizing<String>]) -> Result<(), CredentialError> {
+    let path_and_query = uri.path_and_query().map_or("/", |text| text.as_str());
+    let values = values.iter().map(|value| Some(value.as_str()));
+    let filled = Zeroizing::new(fill_query(path_and_query, values));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(filled.parse().map_err(|_| CredentialError::InvalidQuery)?);
+    *uri = Uri::from_parts(parts).map_err(|_| CredentialError::InvalidQuery)?;
+    Ok(())
 }
 
 /// Adds a header that no log shows.

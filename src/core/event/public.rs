@@ -11,6 +11,7 @@ use serde::de::Error as _;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::StoredEvent;
+use crate::core::model::query::shown_url;
 use crate::core::model::remote::HIDDEN;
 
 /// The part of a JSON value that readers see.
@@ -21,9 +22,12 @@ enum Shown {
     Fields(Fields),
     /// An object whose texts are public. `***` stands for every other value.
     Texts,
+    /// A URL. `***` stands for the values of its query that may be credentials, because earlier versions stored them in
+    /// plain text.
+    Url,
 }
 
-use Shown::{All, Texts};
+use Shown::{All, Texts, Url};
 
 type Fields = &'static [(&'static str, Shown)];
 
@@ -36,7 +40,7 @@ const CONFIG: Fields = &[
     ("command", All),
     ("args", All),
     ("env", All),
-    ("url", All),
+    ("url", Url),
     ("headers", Texts),
     ("reconnectionOptions", All),
     ("startupTimeout", All),
@@ -204,10 +208,16 @@ fn select(object: &RawValue, fields: Fields) -> Result<Box<RawValue>, serde_json
             All => Cow::Borrowed(*value),
             Shown::Fields(fields) => Cow::Owned(select(value, fields)?),
             Texts => Cow::Owned(select_texts(value)?),
+            Url => Cow::Owned(select_url(value)?),
         };
         selected.insert(name, value);
     }
     to_raw_value(&selected)
+}
+
+fn select_url(text: &RawValue) -> Result<Box<RawValue>, serde_json::Error> {
+    let url: String = serde_json::from_str(text.get())?;
+    to_raw_value(&shown_url(&url))
 }
 
 /// Replaces every value that is no text.
@@ -281,6 +291,16 @@ mod tests {
                 "url": "https://***@tools.example.com/mcp",
                 "headers": { "X-Team": "blue", "X-Api-Key": "***" },
             })
+        );
+    }
+
+    #[test]
+    fn a_plain_query_of_an_earlier_version_is_hidden() {
+        let url = "https://h/mcp?v=2&api_key=plain";
+        let data = json!({ "server": "s", "name": "notes", "config": { "url": url } });
+        assert_eq!(
+            shown("server.updated", &data)["config"]["url"],
+            "https://h/mcp?v=2&api_key=***"
         );
     }
 

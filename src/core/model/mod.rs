@@ -6,6 +6,7 @@ pub mod grant;
 pub mod idempotency;
 pub mod job;
 pub mod package;
+pub mod query;
 pub mod remote;
 pub mod secret;
 pub mod server;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::query::{kept_parameters, merge_query};
 use super::timeout::MAX_TIMEOUT_MS;
 use super::update::Update;
 use crate::core::failure::Failure;
@@ -56,11 +57,15 @@ const RESERVED_HEADERS: [&str; 13] = [
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Remote {
-    /// The URL without user info. `***` replaces the user info.
+    /// The URL without credentials. `***` replaces the user info and the values of the query that may be credentials.
+    /// Earlier versions stored the values of the query in plain text.
     pub url: String,
     /// The id of the sealed user info (`user:password`) in the Vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_info: Option<ValueId>,
+    /// The ids of the sealed values of the query, in the order of the `***` in the query.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<ValueId>,
     #[serde(default)]
     pub headers: BTreeMap<String, HeaderValue>,
     #[serde(default)]
@@ -141,6 +146,7 @@ impl Remote {
         Self {
             url: url.into(),
             user_info: None,
+            query: vec![],
             headers: BTreeMap::new(),
             reconnection_options: ReconnectionOptions::default(),
         }
@@ -152,7 +158,11 @@ impl Remote {
             HeaderValue::Plain(_) => None,
             HeaderValue::Sealed { sealed } => Some(*sealed),
         });
-        self.user_info.into_iter().chain(sealed_headers)
+        let sealed_query = self.query.iter().copied();
+        self.user_info
+            .into_iter()
+            .chain(sealed_query)
+            .chain(sealed_headers)
     }
 
     /// Returns scheme, host and port of the URL.
@@ -170,7 +180,7 @@ impl Remote {
         self.reconnection_options.check()
     }
 
-    /// Applies an update. A header without a value keeps its stored value.
+    /// Applies an update. A header or a parameter of the query without a value keeps its stored value.
     ///
     /// # Errors
     /// Fails if the update keeps a value that is not stored, or keeps a credential for another origin.
@@ -184,7 +194,7 @@ impl Remote {
                     "url has *** as its user info, but no user info is stored; replace *** with the user info",
                 ));
             }
-            self.url.clone_from(url);
+            (self.url, self.query) = merge_query(&self.url, &self.query, url, &change.query)?;
             self.user_info = change.user_info.apply_to(self.user_info);
         }
         if let Some(headers) = &change.headers {
@@ -210,6 +220,7 @@ impl Remote {
         if self.user_info.is_some() && change.user_info.is_keep() {
             kept.push("the user info of url".to_owned());
         }
+        kept.extend(change.kept_parameters());
         if kept.is_empty() {
             return Ok(());
         }
@@ -266,6 +277,9 @@ pub struct RemoteChange {
     /// The id of the sealed user info of `url`. It counts only if `url` is present.
     #[serde(skip_serializing_if = "Update::is_keep")]
     pub user_info: Update<ValueId>,
+    /// The ids of the sealed values of the query of `url`, in the order of its `***`. `null` keeps the stored value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<Option<ValueId>>,
     /// All headers. `null` keeps the stored value of a header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<BTreeMap<String, Option<HeaderValue>>>,
@@ -285,6 +299,12 @@ impl RemoteChange {
             ("sessionId", !self.session.is_keep()),
             ("reconnectionOptions", !self.reconnection_options.is_keep()),
         ]
+    }
+
+    /// Names the parameters of the query whose stored values stay after this update.
+    fn kept_parameters(&self) -> Vec<String> {
+        let url = self.url.as_deref().unwrap_or_default();
+        kept_parameters(url, &self.query)
     }
 
     /// Returns true if the stored value of the header stays after this update.

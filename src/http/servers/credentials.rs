@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
+use crate::core::model::query::hide_query;
 use crate::core::model::remote::{
     HIDDEN, HeaderValue, SealedValue, StoredSession, check_header_value, check_session_id,
     is_credential_header, split_user_info,
@@ -28,6 +29,16 @@ pub enum HeaderField {
     Value(HeaderValue),
 }
 
+/// A URL whose credentials are sealed.
+pub struct SealedUrl {
+    /// The URL with `***` instead of its credentials.
+    pub url: String,
+    /// `***` keeps the stored user info.
+    pub user_info: Update<ValueId>,
+    /// The values of the query in their order. `None` stands for `***`.
+    pub query: Vec<Option<ValueId>>,
+}
+
 impl<'a> CredentialSealer<'a> {
     pub fn new(sealer: &'a Sealer, server: ServerId) -> Self {
         Self {
@@ -42,19 +53,32 @@ impl<'a> CredentialSealer<'a> {
         self.values
     }
 
-    /// Returns the URL without credentials, and the update of its user info. `***` keeps the stored
-    /// user info.
+    /// Seals the user info and the values of the query that can be credentials.
     ///
     /// # Errors
     /// `invalid_request`. The sentence never holds the URL, which can hold a password.
-    pub fn url(&mut self, url: &str) -> Result<(String, Update<ValueId>), Failure> {
-        let (shown, user_info) = split_user_info(url)?;
+    pub fn url(&mut self, url: &str) -> Result<SealedUrl, Failure> {
+        let (url, user_info) = split_user_info(url)?;
+        let (url, values) = hide_query(&url);
         let user_info = match user_info.as_deref() {
             None => Update::Clear,
             Some(HIDDEN) => Update::Keep,
             Some(plain) => Update::Set(self.seal(ServerValueKind::UserInfo, "", plain)?),
         };
-        Ok((shown, user_info))
+        let query = values
+            .iter()
+            .map(|parameter| match parameter.value.as_str() {
+                HIDDEN => Ok(None),
+                plain => self
+                    .seal(ServerValueKind::Query, &parameter.name, plain)
+                    .map(Some),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(SealedUrl {
+            url,
+            user_info,
+            query,
+        })
     }
 
     /// Returns the value of a header, sealed if the header can hold a credential.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
-use super::credentials::{CredentialSealer, HeaderField};
+use super::credentials::{CredentialSealer, HeaderField, SealedUrl};
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
@@ -61,7 +61,8 @@ pub struct RegisterBody {
     #[serde(default)]
     pub enabled: Option<bool>,
     /// The MCP endpoint. Only for streamable_http, like the fields below. The program seals user
-    /// info and shows `***`.
+    /// info and the values of the query, except those of a few harmless parameters such as
+    /// `version`, and shows `***`.
     #[schema(example = "https://mcp.example.com/mcp")]
     pub url: Option<String>,
     /// Headers of every request to the server. The program seals all values except those of a few
@@ -112,7 +113,8 @@ pub struct UpdateBody {
     #[serde(default)]
     enabled: Option<bool>,
     /// The MCP endpoint. Only for streamable_http, like the fields below. The program seals user
-    /// info and shows `***`.
+    /// info and the values of the query, except those of a few harmless parameters such as
+    /// `version`, and shows `***`.
     #[schema(example = "https://mcp.example.com/mcp")]
     url: Option<String>,
     /// All headers of requests to the server. `***` keeps the sealed value. If `url` has another
@@ -223,7 +225,15 @@ impl RegisterBody {
         let url = self.url.take().ok_or_else(|| {
             Failure::invalid("url is missing: the MCP endpoint, http:// or https://")
         })?;
-        let (url, user_info) = seal.url(&url)?;
+        let SealedUrl {
+            url,
+            user_info,
+            query,
+        } = seal.url(&url)?;
+        let query: Option<Vec<_>> = query.into_iter().collect();
+        let query = query.ok_or_else(|| {
+            Failure::invalid("url has *** in its query; replace *** with the value")
+        })?;
         let mut headers = BTreeMap::new();
         for (name, value) in self.headers.take().unwrap_or_default() {
             let HeaderField::Value(value) = seal.header(&name, value)? else {
@@ -245,6 +255,7 @@ impl RegisterBody {
         Ok(Remote {
             url,
             user_info,
+            query,
             headers,
             reconnection_options: self.reconnection_options.unwrap_or_default(),
         })
@@ -312,9 +323,10 @@ impl UpdateBody {
             ..RemoteChange::default()
         };
         if let Some(url) = &self.url {
-            let (url, user_info) = seal.url(url)?;
-            change.url = Some(url);
-            change.user_info = user_info;
+            let sealed = seal.url(url)?;
+            change.url = Some(sealed.url);
+            change.user_info = sealed.user_info;
+            change.query = sealed.query;
         }
         if let Some(fields) = self.headers.take() {
             let mut headers = BTreeMap::new();

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod lives;
+mod query;
 pub mod script;
 mod wrong;
 

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 pub struct Seen {
     pub method: Method,
     pub path: String,
+    pub query: Option<String>,
     pub headers: HeaderMap,
     pub body: Value,
 }
@@ -77,6 +78,7 @@ async fn answer(State(script): State<Script>, request: Request) -> Response {
     let body = serde_json::from_slice(&body).unwrap_or_default();
     let seen = Seen {
         path: parts.uri.path().to_owned(),
+        query: parts.uri.query().map(str::to_owned),
         method: parts.method,
         headers: parts.headers,
         body,

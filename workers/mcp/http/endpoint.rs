@@ -38,8 +38,11 @@ pub struct HttpEndpoint {
 
 /// A URL that is parsed once for all requests.
 pub struct EndpointUrl {
+    /// `***` replaces the sealed values of the query.
     pub url: Url,
     uri: Uri,
+    /// The sealed values of the query belong into this URL. A redirect and an endpoint that the server names get none.
+    is_configured: bool,
 }
 
 impl EndpointUrl {
@@ -48,7 +51,19 @@ impl EndpointUrl {
             .as_str()
             .parse()
             .map_err(|error| SendError::Refused(format!("its URL cannot be used: {error}")))?;
-        Ok(Self { url, uri })
+        Ok(Self {
+            url,
+            uri,
+            is_configured: false,
+        })
+    }
+
+    /// Parses the URL of the configuration.
+    fn configured(url: Url) -> Result<Self, SendError> {
+        Ok(Self {
+            is_configured: true,
+            ..Self::new(url)?
+        })
     }
 }
 
@@ -111,7 +126,7 @@ impl HttpEndpoint {
         }
         Ok(Self {
             client: client(),
-            url: EndpointUrl::new(target.url.clone())?,
+            url: EndpointUrl::configured(target.url.clone())?,
             headers,
             credentials: target.credentials.clone(),
             tokens: target.tokens.clone(),
@@ -153,7 +168,7 @@ impl HttpEndpoint {
     ) -> Result<(Request<Full<Bytes>>, RedactionGuards, Option<ValueId>), SendError> {
         let mut message = Request::new(Full::new(request.body.clone()));
         *message.method_mut() = request.method.clone();
-        *message.uri_mut() = url.uri.clone();
+        let mut uri = url.uri.clone();
         let headers = message.headers_mut();
         headers.clone_from(request.headers);
         for (name, value) in &self.headers {
@@ -161,12 +176,13 @@ impl HttpEndpoint {
         }
         let credentials = self
             .credentials
-            .apply(headers)
+            .apply(headers, url.is_configured.then_some(&mut uri))
             .map_err(|error| SendError::Refused(error.to_string()))?;
         let token = match &self.tokens {
             None => None,
             Some(tokens) => Some(apply_token(&**tokens, headers).await?),
         };
+        *message.uri_mut() = uri;
         let id = token.as_ref().map(|token| token.id);
         let guards = RedactionGuards {
             _credentials: credentials,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper::Uri;
 use hyper::header::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -240,7 +241,11 @@ impl Credentials for NoCredentials {
         false
     }
 
-    fn apply(&self, _: &mut HeaderMap) -> Result<RedactionGuard, CredentialError> {
+    fn apply(
+        &self,
+        _: &mut HeaderMap,
+        _: Option<&mut Uri>,
+    ) -> Result<RedactionGuard, CredentialError> {
         Ok(RedactionGuard::default())
     }
 }

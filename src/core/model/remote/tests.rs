@@ -161,10 +161,76 @@ fn stars_without_a_stored_value_are_refused() {
     for change in [
         r#"{"url":"https://***@h/"}"#,
         r#"{"headers":{"X-Api-Key":null}}"#,
+        r#"{"url":"https://h/?key=***","userInfo":null}"#,
+        r#"{"url":"https://h/?***","userInfo":null}"#,
     ] {
         let failure = remote.apply(&parse(change)).expect_err(change);
         assert!(failure.message.contains("***"), "{failure}");
     }
+}
+
+/// Returns an endpoint with two sealed values in its query (4 and 5), a plain one and a harmless one.
+fn with_query() -> Remote {
+    let mut remote = Remote::new("https://h/mcp?v=1&key=***&key=***&old=plain");
+    remote.query = vec![value(4), value(5)];
+    remote
+}
+
+#[test]
+fn a_hidden_value_of_the_query_keeps_the_stored_value() {
+    let mut remote = with_query();
+    let change = format!(
+        r#"{{"url":"https://h/mcp?old=***&key=***&v=2&new=***&key=***","userInfo":null,"query":[null,null,"{}",null]}}"#,
+        value(6)
+    );
+    remote.apply(&parse(&change)).expect("an endpoint");
+    assert_eq!(
+        remote.url,
+        "https://h/mcp?old=plain&key=***&v=2&new=***&key=***"
+    );
+    assert_eq!(remote.query, [value(4), value(6), value(5)]);
+    assert_eq!(remote.values().count(), 3);
+}
+
+#[test]
+fn an_absent_parameter_is_removed() {
+    let mut remote = with_query();
+    let change = r#"{"url":"https://h/mcp?v=1","userInfo":null}"#;
+    remote.apply(&parse(change)).expect("an endpoint");
+    assert_eq!(
+        (remote.url.as_str(), remote.query.len()),
+        ("https://h/mcp?v=1", 0)
+    );
+}
+
+#[test]
+fn another_origin_gets_no_stored_value_of_the_query() {
+    for name in ["key", "old"] {
+        let change = format!(r#"{{"url":"https://evil/?{name}=***","userInfo":null}}"#);
+        let failure = with_query().apply(&parse(&change)).expect_err(name);
+        let expected = format!("the parameter {name} in the query of url");
+        assert!(failure.message.contains(&expected), "{failure}");
+        assert!(!failure.message.contains("plain"), "{failure}");
+    }
+    let change = format!(
+        r#"{{"url":"https://new/?key=***","userInfo":null,"query":["{}"]}}"#,
+        value(6)
+    );
+    let mut remote = with_query();
+    remote.apply(&parse(&change)).expect("an endpoint");
+    assert_eq!(remote.query, [value(6)]);
+}
+
+#[test]
+fn an_endpoint_of_an_earlier_version_has_no_sealed_query() {
+    let stored = r#"{"url":"https://h/?key=plain","headers":{},"reconnectionOptions":{}}"#;
+    let remote: Remote = serde_json::from_str(stored).expect("an endpoint");
+    assert_eq!(
+        (remote.url.as_str(), remote.query.len()),
+        ("https://h/?key=plain", 0)
+    );
+    let written = serde_json::to_string(&remote).expect("JSON");
+    assert!(!written.contains("query"), "{written}");
 }
 
 #[test]
