@@ -1,13 +1,13 @@
 # Builds mcp-api and adds Node.js and Python for the MCP servers that it runs.
 # docker run -p 8080:8080 --env-file .env mcp-api needs ADMIN_TOKEN or ALLOW_UNAUTHENTICATED=true in .env.
-FROM rust:1.95-bookworm AS build
+FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked
 
-FROM node:22-bookworm-slim AS node
+FROM node:22.22.2-bookworm-slim AS node
 
-FROM python:3.13-slim-bookworm
+FROM python:3.13.12-slim-bookworm
 # Copies Node.js and npm from the official Node.js image.
 COPY --from=node /usr/local/bin/node /usr/local/bin/node
 COPY --from=node /usr/local/lib/node_modules /usr/local/lib/node_modules

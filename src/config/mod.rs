@@ -99,7 +99,7 @@ pub fn example_env() -> String {
         text.push_str(&format!("\n# {about}\n# {name}={default}\n"));
     }
     text.push_str(
-        "\n# Only docker-compose.yml reads these variables. The program gets them in NATS_URL and MONGO_PASS.\n",
+        "\n# Only docker-compose.yml reads these variables. The program gets two of them in NATS_URL and MONGO_PASS.\n",
     );
     for (name, about) in OF_COMPOSE {
         text.push_str(&format!("\n# {about}\n#   {name}\n"));
@@ -108,10 +108,17 @@ pub fn example_env() -> String {
 }
 
 /// The variables that only `docker-compose.yml` reads.
-pub const OF_COMPOSE: [(&str, &str); 2] = [
+pub const OF_COMPOSE: [(&str, &str); 3] = [
     (
         "NATS_PASSWORD",
         "The password of NATS, of letters and digits: openssl rand -hex 24",
     ),
-    ("MONGO_PASSWORD", "The password of the user mcp of MongoDB."),
+    (
+        "MONGO_PASSWORD",
+        "The password of MongoDB's user mcp, with which the program connects.",
+    ),
+    (
+        "MONGO_ROOT_PASSWORD",
+        "The password of MongoDB's user root. The program does not use it.",
+    ),
 ];

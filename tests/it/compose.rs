@@ -15,7 +15,11 @@ use crate::services::{free_port, installed, spawn};
 use mcp_api::config::{OF_COMPOSE, variables};
 
 /// The variables of the images.
-const IMAGE_VARIABLES: &[&str] = &["MONGO_INITDB_ROOT_USERNAME", "MONGO_INITDB_ROOT_PASSWORD"];
+const IMAGE_VARIABLES: &[&str] = &[
+    "MONGO_INITDB_ROOT_USERNAME",
+    "MONGO_INITDB_ROOT_PASSWORD",
+    "MONGO_USER_PASSWORD",
+];
 
 fn text(name: &str) -> String {
     fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).expect(name)
@@ -51,6 +55,7 @@ fn secrets() -> HashMap<&'static str, String> {
         ("SECRETS_KEY", "ab".repeat(32)),
         ("NATS_PASSWORD", "natspassword".into()),
         ("MONGO_PASSWORD", "p@ss/word".into()),
+        ("MONGO_ROOT_PASSWORD", "rootpassword".into()),
     ])
 }
 
@@ -145,6 +150,66 @@ fn every_variable_is_known_and_only_the_api_is_published() {
     }
 }
 
+/// Returns whether a tag names an exact version, such as `7.0.39` or `2.12.12-alpine`.
+fn is_exact(tag: &str) -> bool {
+    let version = tag.split('-').next().expect("a version");
+    let numbers: Vec<_> = version.split('.').collect();
+    let is_number =
+        |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.len() == 3 && numbers.iter().all(is_number)
+}
+
+#[test]
+fn every_image_has_an_exact_version() {
+    let (file, _) = compose(&secrets());
+    let of_compose = file["services"].as_object().expect("services").values();
+    let of_compose = of_compose.map(|service| service["image"].as_str().expect("an image"));
+    let dockerfile = text("Dockerfile");
+    let of_dockerfile = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("FROM "));
+    let of_dockerfile = of_dockerfile.map(|from| from.split(' ').next().expect("an image"));
+    let images: Vec<_> = of_compose
+        .filter(|image| *image != "mcp-api")
+        .chain(of_dockerfile)
+        .collect();
+    assert_eq!(images.len(), 5, "{images:?}");
+    for image in images {
+        let (_, tag) = image.split_once(':').expect("a tag");
+        assert!(is_exact(tag), "{image}");
+    }
+    assert!(is_exact("1.2.3-a") && !is_exact("1.2") && !is_exact("latest"));
+}
+
+/// Returns the user that MongoDB's image creates by the script of the file, as a command.
+fn database_user(file: &Value, variables: &BTreeMap<String, String>) -> mongodb::bson::Document {
+    let mount = &file["services"]["mongo"]["configs"][0];
+    let target = mount["target"].as_str().expect("a path");
+    assert!(target.starts_with("/docker-entrypoint-initdb.d/") && target.ends_with(".js"));
+    let script = file["configs"][mount["source"].as_str().expect("a name")]["content"]
+        .as_str()
+        .expect("a script");
+    let object = script
+        .split_once("db.getSiblingDB(\"admin\").createUser(")
+        .and_then(|(_, rest)| rest.split_once(");"))
+        .expect("a user")
+        .0;
+    // The object is YAML too.
+    let user: Value = serde_yaml_ng::from_str(object).expect("an object");
+    let password = user["pwd"].as_str().expect("a password");
+    let password = password.strip_prefix("process.env.").expect("a variable");
+    let roles = json!([{ "role": "readWrite", "db": "mcp" }]);
+    assert_eq!(
+        user["roles"], roles,
+        "the program has more rights than it needs"
+    );
+    assert_eq!(user["user"], "mcp");
+    mongodb::bson::doc! {
+        "createUser": "mcp", "pwd": &variables[password],
+        "roles": [{ "role": "readWrite", "db": "mcp" }],
+    }
+}
+
 #[test]
 fn the_image_knows_its_variables_and_is_not_root() {
     let file = text("Dockerfile");
@@ -220,15 +285,24 @@ async fn the_commands_and_variables_of_every_service_work_together() {
         &args,
     );
 
-    // The image creates this user on an empty volume.
+    // The image creates both users on an empty volume.
     let root = environment(&services["mongo"]);
     let mongo = Mongod::start_with(&["--auth"]);
     let alone = format!("mongodb://127.0.0.1:{}/?directConnection=true", mongo.port);
-    let user = mongodb::bson::doc! {
+    let administrator = mongodb::bson::doc! {
         "createUser": &root["MONGO_INITDB_ROOT_USERNAME"], "pwd": &root["MONGO_INITDB_ROOT_PASSWORD"],
         "roles": ["root"],
     };
-    crate::services::mongod::command(&alone, user).await;
+    crate::services::mongod::command(&alone, administrator).await;
+    let as_root = format!(
+        "mongodb://{}:{}@127.0.0.1:{}/?directConnection=true&authSource=admin",
+        root["MONGO_INITDB_ROOT_USERNAME"], root["MONGO_INITDB_ROOT_PASSWORD"], mongo.port
+    );
+    crate::services::mongod::command(&as_root, database_user(&file, &root)).await;
+    assert_ne!(
+        root["MONGO_INITDB_ROOT_USERNAME"],
+        environment(&services["api"])["MONGO_USER"]
+    );
 
     let start = |n: usize, service: &str| {
         let mut env: Vec<_> = environment(&services[service]).into_iter().collect();
