@@ -279,7 +279,14 @@ impl JobClient {
             .sealer
             .digest("upkeep", &parts)
             .map_err(internal_error)?;
-        let key = Some(IdempotencyKey { scope, body: scope }.into());
+        let key = Some(
+            IdempotencyKey {
+                scope,
+                body: scope,
+                user: None,
+            }
+            .into(),
+        );
         self.submit(NewJob {
             server,
             key,

@@ -114,6 +114,7 @@ pub async fn submit_message(context: &Context, message: &JobMessage) -> Result<S
     let key = IdempotencyKey {
         scope: context.job_client.producer_key(&message.id)?,
         body: body_digest,
+        user: None,
     };
     let new_job = NewJob {
         user: call.user.clone(),

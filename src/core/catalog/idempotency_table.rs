@@ -1,19 +1,34 @@
 //! All idempotency records in the catalog.
 
+use std::collections::HashSet;
+
 use imbl::{HashMap, OrdSet};
 
 use crate::core::ids::Digest;
 use crate::core::model::idempotency::IdempotencyRecord;
 
-/// The largest number of records. A record needs about 300 bytes, so all records need at most 60 MB of memory.
-/// If there are more, the records that expire first are removed before their time.
-pub const MAX_RECORDS: usize = 200_000;
+/// How many records the catalog keeps. If there are more, the records that expire first are removed before their time.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordLimits {
+    pub per_user: usize,
+    pub all: usize,
+}
 
-/// All idempotency records, by scope and by expiry.
+/// The limits of every process. They are constants, because all processes must decide alike. A record needs about 400
+/// bytes, so all records need at most 80 MB of memory.
+pub const LIMITS: RecordLimits = RecordLimits {
+    per_user: 20_000,
+    all: 200_000,
+};
+
+/// All idempotency records, by scope, by expiry and by user.
 #[derive(Debug, Clone, Default)]
 pub struct IdempotencyRecords {
     by_scope: HashMap<Digest, IdempotencyRecord>,
     expiries: OrdSet<(u64, Digest)>,
+    users: HashMap<Option<Digest>, OrdSet<(u64, Digest)>>,
+    /// The users with more records than [`LIMITS`] allows.
+    users_above_limit: OrdSet<Option<Digest>>,
 }
 
 impl IdempotencyRecords {
@@ -21,32 +36,61 @@ impl IdempotencyRecords {
         self.by_scope.get(&scope)
     }
 
-    /// Returns at most `limit` records that have expired at `now` (milliseconds since 1970) or that exceed
-    /// [`MAX_RECORDS`].
+    /// Returns at most `limit` records that have expired at `now` (milliseconds since 1970) or that exceed [`LIMITS`].
     pub fn expired(&self, now: u64, limit: usize) -> Vec<Digest> {
-        self.expired_above(now, limit, MAX_RECORDS)
+        self.expired_above(now, limit, LIMITS)
     }
 
-    fn expired_above(&self, now: u64, limit: usize, max_records: usize) -> Vec<Digest> {
-        let excess = self.expiries.len().saturating_sub(max_records);
-        self.expiries
+    fn expired_above(&self, now: u64, limit: usize, limits: RecordLimits) -> Vec<Digest> {
+        let mut expired: Vec<Digest> = self
+            .expiries
             .iter()
-            .enumerate()
-            .take_while(|(index, (until, _))| *index < excess || *until <= now)
+            .take_while(|(until, _)| *until <= now)
             .take(limit)
-            .map(|(_, (_, scope))| *scope)
-            .collect()
+            .map(|(_, scope)| *scope)
+            .collect();
+        let above = self.users_above_limit.iter();
+        for records in above.filter_map(|user| self.users.get(user)) {
+            let excess = records.len().saturating_sub(limits.per_user);
+            add_first(&mut expired, records, limit, excess);
+        }
+        // The records that are removed anyway make room.
+        let kept = self.expiries.len().saturating_sub(expired.len());
+        let excess = kept.saturating_sub(limits.all);
+        add_first(&mut expired, &self.expiries, limit, excess);
+        expired
     }
 
     pub fn insert(&mut self, record: IdempotencyRecord) {
         self.remove(record.scope);
-        self.expiries.insert((record.until, record.scope));
+        let entry = (record.until, record.scope);
+        self.expiries.insert(entry);
+        self.users.entry(record.user).or_default().insert(entry);
         self.by_scope.insert(record.scope, record);
+        self.update_user(record.user);
     }
 
     pub fn remove(&mut self, scope: Digest) {
-        if let Some(record) = self.by_scope.remove(&scope) {
-            self.expiries.remove(&(record.until, scope));
+        let Some(record) = self.by_scope.remove(&scope) else {
+            return;
+        };
+        let entry = (record.until, scope);
+        self.expiries.remove(&entry);
+        if let Some(records) = self.users.get_mut(&record.user) {
+            records.remove(&entry);
+        }
+        self.update_user(record.user);
+    }
+
+    fn update_user(&mut self, user: Option<Digest>) {
+        let count = self.users.get(&user).map_or(0, OrdSet::len);
+        if count > LIMITS.per_user {
+            self.users_above_limit.insert(user);
+        } else {
+            self.users_above_limit.remove(&user);
+        }
+        if count == 0 {
+            self.users.remove(&user);
         }
     }
 
@@ -56,6 +100,22 @@ impl IdempotencyRecords {
             .iter()
             .filter_map(|(_, scope)| self.by_scope.get(scope))
     }
+}
+
+/// Adds the first `excess` records that are not there yet.
+fn add_first(
+    expired: &mut Vec<Digest>,
+    records: &OrdSet<(u64, Digest)>,
+    limit: usize,
+    excess: usize,
+) {
+    let known: HashSet<Digest> = expired.iter().copied().collect();
+    let further = records
+        .iter()
+        .map(|(_, scope)| *scope)
+        .filter(|scope| !known.contains(scope))
+        .take(excess.min(limit.saturating_sub(expired.len())));
+    expired.extend(further);
 }
 
 #[cfg(test)]
@@ -70,7 +130,12 @@ mod tests {
             body: Digest(Uuid::from_u128(7)),
             command: CommandId(Uuid::from_u128(8)),
             until,
+            user: None,
         }
+    }
+
+    const fn limits(per_user: usize, all: usize) -> RecordLimits {
+        RecordLimits { per_user, all }
     }
 
     fn table(records: &[IdempotencyRecord]) -> IdempotencyRecords {
@@ -96,9 +161,40 @@ mod tests {
     #[test]
     fn records_above_the_limit_expire_before_their_time() {
         let table = table(&[record(1, 30), record(2, 10), record(3, 20)]);
-        assert_eq!(numbers(&table.expired_above(0, 9, 1)), [2, 3]);
-        assert_eq!(numbers(&table.expired_above(0, 9, 3)), [0u128; 0]);
-        assert_eq!(numbers(&table.expired_above(30, 9, 1)), [2, 3, 1]);
+        assert_eq!(numbers(&table.expired_above(0, 9, limits(9, 1))), [2, 3]);
+        assert_eq!(
+            numbers(&table.expired_above(0, 9, limits(9, 3))),
+            [0u128; 0]
+        );
+        assert_eq!(
+            numbers(&table.expired_above(30, 9, limits(9, 1))),
+            [2, 3, 1]
+        );
+    }
+
+    #[test]
+    fn a_user_above_the_limit_loses_the_records_that_expire_first() {
+        let user = |number| Some(Digest(Uuid::from_u128(number)));
+        let mut table = IdempotencyRecords::default();
+        let above = LIMITS.per_user as u128 + 2;
+        for number in 0..above {
+            table.insert(IdempotencyRecord {
+                user: user(1),
+                ..record(number + 100, 1000 + number as u64)
+            });
+        }
+        table.insert(IdempotencyRecord {
+            user: user(2),
+            ..record(1, 500)
+        });
+        assert_eq!(numbers(&table.expired(0, 9)), [100, 101]);
+        assert_eq!(numbers(&table.expired(0, 1)), [100]);
+        assert_eq!(numbers(&table.expired(500, 9)), [1, 100, 101]);
+        for scope in table.expired(0, 9) {
+            table.remove(scope);
+        }
+        assert!(table.expired(0, 9).is_empty());
+        assert!(table.users_above_limit.is_empty());
     }
 
     #[test]

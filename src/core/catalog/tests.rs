@@ -153,6 +153,7 @@ fn job_accepted(number: u128) -> Event {
             IdempotencyKey {
                 scope: Digest(Uuid::from_u128(number)),
                 body: Digest(Uuid::from_u128(7)),
+                user: None,
             }
             .into(),
         ),
@@ -220,6 +221,7 @@ pub(super) fn full_catalog() -> Catalog {
         body: Digest(Uuid::from_u128(51)),
         command: CommandId(Uuid::from_u128(52)),
         until: 53,
+        user: None,
     };
     catalog([
         registered(),

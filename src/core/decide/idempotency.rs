@@ -48,6 +48,7 @@ pub fn decide_once(
                 body: key.body,
                 command: id,
                 until,
+                user: key.user,
             };
             events.push(IdempotencyRecorded { request }.into());
             Ok(events)
@@ -85,6 +86,7 @@ mod tests {
             body: key.body,
             command: command_id(command),
             until,
+            user: None,
         };
         IdempotencyRecorded { request }.into()
     }
@@ -98,6 +100,17 @@ mod tests {
         given([])
             .when(|catalog| decide_once(catalog, command_id(5), key(1, 2), 9, register))
             .then([server_registered("memory"), recorded(1, 2, 5, 9)]);
+    }
+
+    #[test]
+    fn a_record_names_the_user_of_its_key() {
+        let user = Some(key(8, 8).scope);
+        let key = IdempotencyKey { user, ..key(1, 2) };
+        let events = decide_once(&given([]).catalog, command_id(5), key, 9, register);
+        let is_kept = events.expect("events").iter().any(|event| {
+            matches!(event, Event::IdempotencyRecorded(recorded) if recorded.request.user == user)
+        });
+        assert!(is_kept);
     }
 
     #[test]

@@ -130,6 +130,7 @@ pub(super) mod samples {
         IdempotencyKey {
             scope: Digest(uuid(scope)),
             body: Digest(uuid(body)),
+            user: None,
         }
     }
 

@@ -12,6 +12,9 @@ pub struct IdempotencyKey {
     pub scope: Digest,
     /// A keyed digest of the body.
     pub body: Digest,
+    /// A keyed digest of the user. The records of each user have a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Digest>,
 }
 
 /// Identifies the request that a job was created for.
@@ -44,4 +47,7 @@ pub struct IdempotencyRecord {
     pub command: CommandId,
     /// The time when the record expires, in milliseconds since 1970.
     pub until: u64,
+    /// A keyed digest of the user. Records of earlier versions have none and share one limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Digest>,
 }

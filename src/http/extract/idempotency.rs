@@ -101,6 +101,7 @@ impl IdempotencyHeader {
         Ok(Some(IdempotencyKey {
             scope: state.digest("request", &scope)?,
             body: state.digest("body", &[body])?,
+            user: Some(state.digest("user of a request", &[user.as_str().as_bytes()])?),
         }))
     }
 
@@ -116,7 +117,11 @@ impl IdempotencyHeader {
     ) -> Result<Option<JobIdempotencyKey>, Failure> {
         let request = self.user_key(state, user, body)?;
         Ok(request.map(|request| JobIdempotencyKey {
-            request,
+            // The limits of jobs apply to the user of a job.
+            request: IdempotencyKey {
+                user: None,
+                ..request
+            },
             until: Some(state.job_client().idempotency_expiry()),
         }))
     }
@@ -135,7 +140,7 @@ pub fn key_for_server(
     Ok(JobIdempotencyKey {
         request: IdempotencyKey {
             scope: state.digest("request for a server", &scope)?,
-            body: key.request.body,
+            ..key.request
         },
         until: key.until,
     })
