@@ -505,6 +505,7 @@ async fn a_tool_is_stored_as_its_server_wrote_it() {
             name: name.clone(),
             digest,
             tools,
+            fencing_token: None,
         }
         .into(),
     );

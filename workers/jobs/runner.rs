@@ -121,8 +121,8 @@ impl JobRunner {
             .acquire(manager.own_id(), manager.worker, ttl)
             .await;
         match acquired {
-            Ok(Some(_)) => {
-                manager.own.start(asked, ttl);
+            Ok(Some(token)) => {
+                manager.own.start(asked, ttl, token);
                 takeover::take_over(&self.context, manager.worker).await
             }
             Ok(None) => false,

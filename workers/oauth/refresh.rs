@@ -100,8 +100,8 @@ impl RefreshLease<'_> {
                 .acquire(self.id, self.holder, self.ttl)
                 .await
                 .map_err(store_unavailable)?;
-            if acquired.is_some() {
-                self.local.start(asked, self.ttl);
+            if let Some(token) = acquired {
+                self.local.start(asked, self.ttl, token);
                 return Ok(true);
             }
             if Instant::now() > deadline {

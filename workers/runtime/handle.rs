@@ -41,7 +41,7 @@ pub struct ServerHandle {
     pub session_id: Arc<ArcSwapOption<String>>,
     /// The connections of users with grants of their own.
     pub users: UserConnections,
-    pub lease: LocalLease,
+    pub lease: Arc<LocalLease>,
     pub(super) tools: ToolRecorder,
     /// The subscription to asks for this server. Only the owner has one.
     subscription: Mutex<Option<SubscriptionGuard>>,
@@ -103,7 +103,7 @@ impl ServerHandle {
             child: Arc::default(),
             session_id: Arc::default(),
             users: UserConnections::default(),
-            lease: LocalLease::default(),
+            lease: Arc::default(),
             tools: ToolRecorder::default(),
             subscription: Mutex::default(),
             takeover: Mutex::new(TakeoverState {

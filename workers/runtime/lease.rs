@@ -26,6 +26,8 @@ fn monotonic_ms(at: Instant) -> u64 {
 pub struct LocalLease {
     /// The end in milliseconds of the monotonic clock.
     until_ms: AtomicU64,
+    /// The fencing token of the lease in the store.
+    token: AtomicU64,
     /// Every worker may run the server, so the store has no lease of it.
     is_shared: AtomicBool,
     acquired: Mutex<Option<Instant>>,
@@ -33,9 +35,10 @@ pub struct LocalLease {
 }
 
 impl LocalLease {
-    /// Records a lease that the store gave. `requested` is the moment of the request.
-    pub fn start(&self, requested: Instant, ttl: Duration) {
+    /// Records a lease that the store gave with a fencing token. `requested` is the moment of the request.
+    pub fn start(&self, requested: Instant, ttl: Duration, token: u64) {
         *self.acquired.lock() = Some(requested);
+        self.token.store(token, Ordering::Release);
         self.is_shared.store(false, Ordering::Release);
         self.extend(requested, ttl);
     }
@@ -44,6 +47,11 @@ impl LocalLease {
     pub fn start_shared(&self, ttl: Duration) {
         self.is_shared.store(true, Ordering::Release);
         self.extend(Instant::now(), ttl);
+    }
+
+    /// Returns the fencing token for a record in the log, or `None` if every worker may run the server.
+    pub fn fencing_token(&self) -> Option<u64> {
+        (!self.is_shared()).then(|| self.token.load(Ordering::Acquire))
     }
 
     pub fn is_shared(&self) -> bool {
@@ -107,8 +115,9 @@ mod tests {
     fn a_lease_ends_before_the_lease_in_the_store() {
         let lease = LocalLease::default();
         assert!(!lease.is_held());
-        lease.start(Instant::now(), TTL);
+        lease.start(Instant::now(), TTL, 7);
         assert!(lease.is_held());
+        assert_eq!(lease.fencing_token(), Some(7));
         assert!(lease.left() <= TTL - TTL / MARGIN);
     }
 
@@ -117,7 +126,7 @@ mod tests {
         let lease = LocalLease::default();
         let before = Instant::now();
         let acquired = before + Duration::from_millis(5);
-        lease.start(acquired, TTL);
+        lease.start(acquired, TTL, 7);
         lease.refuse(before);
         assert!(lease.is_held());
         lease.refuse(acquired + Duration::from_millis(5));

@@ -206,6 +206,7 @@ impl ServerManager {
             url: server.remote().map_or("", |remote| &remote.url).into(),
             session_id: handle.session_id.clone(),
             stored: Arc::default(),
+            lease: handle.lease.clone(),
         }
     }
 

@@ -42,6 +42,8 @@ pub async fn probe_server(
             url: "".into(),
             session_id: Arc::default(),
             stored: Arc::default(),
+            // A probe records nothing.
+            lease: Arc::default(),
         },
     };
     let opening = open_connection(server, Some(package), &deps);

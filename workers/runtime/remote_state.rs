@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::lease::LocalLease;
 use crate::core::decide::remote::{RemoteFinding, record_finding};
 use crate::core::event::Actor;
 use crate::core::ids::{CommandId, ServerId, ValueId};
@@ -42,6 +43,8 @@ pub struct RemoteState {
     pub session_id: Arc<ArcSwapOption<String>>,
     /// The sealed value of the stored session.
     pub stored: Arc<Mutex<Option<ValueId>>>,
+    /// The right of this worker to run the server. Without it the worker records nothing.
+    pub lease: Arc<LocalLease>,
 }
 
 impl RemoteState {
@@ -73,10 +76,16 @@ impl RemoteState {
 
     /// Records a finding about the server if the catalog does not have it.
     pub async fn found(&self, found: RemoteFinding) {
-        let (server, url) = (self.server, self.url.clone());
+        let server = self.server;
+        let url = self.url.clone();
+        let lease = self.lease.clone();
+        let token = lease.fencing_token();
         let id = CommandId(Uuid::now_v7());
         let recorded = self.appender.commit(id, Actor::Worker, move |catalog| {
-            Ok(record_finding(catalog, server, &url, found))
+            if !lease.is_held() {
+                return Ok(vec![]);
+            }
+            Ok(record_finding(catalog, server, &url, found, token))
         });
         if let Err(failure) = recorded.await {
             tracing::warn!(server = %self.server, %failure, "cannot record a finding about a server");

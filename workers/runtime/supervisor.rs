@@ -212,8 +212,8 @@ impl Supervisor {
         let lease = self.handle.id.into();
         let acquired = self.manager.leases.acquire(lease, self.manager.worker, ttl);
         match acquired.await {
-            Ok(Some(_)) => {
-                self.handle.lease.start(requested, ttl);
+            Ok(Some(token)) => {
+                self.handle.lease.start(requested, ttl, token);
                 if !self.handle.has_subscription() {
                     let subscription = self.manager.subscribe_owner(self.handle.id);
                     self.handle.set_subscription(Some(subscription));

@@ -129,6 +129,7 @@ pub(super) async fn record_tools(
     let command = RecordTools {
         server: handle.id,
         tools,
+        fencing_token: handle.lease.fencing_token(),
     };
     let catalog = manager.projection.catalog();
     if server::record_tools(&catalog, &command).is_empty() {
@@ -175,6 +176,7 @@ async fn record_later(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, pa
         let command = RecordTools {
             server: handle.id,
             tools: Tools::clone(&tools),
+            fencing_token: handle.lease.fencing_token(),
         };
         append_tools(&manager, &handle, command).await;
     }
@@ -186,7 +188,12 @@ fn change_of(catalog: &Catalog, handle: &ServerHandle) -> Option<Position> {
 
 async fn append_tools(manager: &ServerManager, handle: &ServerHandle, command: RecordTools) {
     let id = CommandId(uuid::Uuid::now_v7());
+    let lease = handle.lease.clone();
     let recorded = manager.appender.commit(id, Actor::Worker, move |catalog| {
+        // A worker that stood still for longer than its lease records nothing: another worker may own the server.
+        if !lease.is_held() {
+            return Ok(vec![]);
+        }
         Ok(server::record_tools(catalog, &command))
     });
     if let Err(failure) = recorded.await {

@@ -120,19 +120,25 @@ impl Catalog {
                         digest: event.digest.clone(),
                         tools: event.tools.clone(),
                     };
+                    server.record_owner(event.fencing_token);
                 });
                 self.tools_changed = self.position;
             }
             Event::ServerProtocolDetected(event) => {
                 self.change(event.server, |server| {
-                    server.protocol = Some(event.protocol)
+                    server.protocol = Some(event.protocol);
+                    server.record_owner(event.fencing_token);
                 });
             }
             Event::ServerSessionOpened(event) => {
-                self.change(event.server, |server| server.session = Some(event.value));
+                self.change(event.server, |server| {
+                    server.session = Some(event.value);
+                    server.record_owner(event.fencing_token);
+                });
             }
             Event::ServerSessionEnded(event) => self.change(event.server, |server| {
                 server.session.take_if(|value| *value == event.value);
+                server.record_owner(event.fencing_token);
             }),
             Event::GrantStored(event) => self.store_grant(event),
             Event::GrantRefreshStarted(event) => {
@@ -221,6 +227,7 @@ impl Catalog {
             tools: Tools::default(),
             protocol: None,
             session: None,
+            fencing_token: 0,
             grant: None,
             user_grants: HashMap::new(),
             package: None,

@@ -27,6 +27,8 @@ pub struct Server {
     pub protocol: Option<ProtocolMode>,
     /// The id of the sealed session in the Vault.
     pub session: Option<ValueId>,
+    /// The highest fencing token of an owner that has recorded a finding. An owner with a lower one has lost its lease.
+    pub fencing_token: u64,
     /// The grant for all users of the server.
     pub grant: Option<Grant>,
     /// The grants of single users.
@@ -50,6 +52,16 @@ impl Server {
     /// go to its owner.
     pub fn exclusive_id(&self) -> Option<ServerId> {
         (self.config.replicas == Replicas::One).then_some(self.id)
+    }
+
+    /// Returns whether a worker with this fencing token has lost the server to a later owner.
+    pub fn has_later_owner(&self, fencing_token: Option<u64>) -> bool {
+        fencing_token.is_some_and(|token| token < self.fencing_token)
+    }
+
+    /// Remembers the fencing token of an owner that has recorded a finding.
+    pub fn record_owner(&mut self, fencing_token: Option<u64>) {
+        self.fencing_token = self.fencing_token.max(fencing_token.unwrap_or(0));
     }
 
     pub fn secrets_of(&self, user: &str) -> &[SecretRef] {

@@ -48,6 +48,9 @@ struct ServerSnapshot {
     tools: Tools,
     protocol: Option<ProtocolMode>,
     session: Option<ValueId>,
+    /// Absent in snapshots of earlier versions.
+    #[serde(default)]
+    fencing_token: u64,
     grant: Option<Grant>,
     user_grants: Vec<(UserName, Grant)>,
     package: Option<Arc<InstalledPackage>>,
@@ -119,6 +122,7 @@ impl Catalog {
             tools: server.tools,
             protocol: server.protocol,
             session: server.session,
+            fencing_token: server.fencing_token,
             grant: server.grant,
             user_grants: server.user_grants.into_iter().collect(),
             package: server.package,
@@ -139,6 +143,7 @@ fn server_snapshot(server: &Server) -> ServerSnapshot {
         tools: server.tools.clone(),
         protocol: server.protocol,
         session: server.session,
+        fencing_token: server.fencing_token,
         grant: server.grant,
         user_grants: sorted_by_user(&server.user_grants),
         package: server.package.clone(),

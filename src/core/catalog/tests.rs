@@ -77,6 +77,7 @@ fn protocol_detected() -> Event {
         server: SERVER,
         name: name(),
         protocol: ProtocolMode::Session,
+        fencing_token: None,
     }
     .into()
 }
@@ -86,6 +87,7 @@ fn session_opened(number: u128) -> Event {
         server: SERVER,
         name: name(),
         value: value(number),
+        fencing_token: None,
     }
     .into()
 }
@@ -95,6 +97,7 @@ fn session_ended(number: u128) -> Event {
         server: SERVER,
         name: name(),
         value: value(number),
+        fencing_token: None,
     }
     .into()
 }
@@ -128,6 +131,7 @@ fn tools_discovered() -> Event {
         name: name(),
         digest: tools.digest,
         tools: tools.tools,
+        fencing_token: None,
     }
     .into()
 }

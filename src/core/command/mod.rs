@@ -361,4 +361,6 @@ pub struct DeleteSecret {
 pub struct RecordTools {
     pub server: ServerId,
     pub tools: Tools,
+    /// The fencing token of the worker's lease. It is absent if every worker may run the server.
+    pub fencing_token: Option<u64>,
 }

@@ -17,17 +17,19 @@ pub enum RemoteFinding {
 }
 
 /// Records a finding of a connection to `url`. Returns no event if the server is gone, has another URL or is recorded
-/// with this finding already.
+/// with this finding already, or if a later owner of the server than the one with `fencing_token` has recorded a finding.
 pub fn record_finding(
     catalog: &Catalog,
     server: ServerId,
     url: &str,
     finding: RemoteFinding,
+    fencing_token: Option<u64>,
 ) -> Vec<Event> {
     let Some(server) = catalog.server_by_id(server) else {
         return vec![];
     };
-    if server.remote().is_none_or(|remote| remote.url != url) {
+    let is_other_url = server.remote().is_none_or(|remote| remote.url != url);
+    if is_other_url || server.has_later_owner(fencing_token) {
         return vec![];
     }
     match finding {
@@ -36,35 +38,38 @@ pub fn record_finding(
                 server: server.id,
                 name: server.name.clone(),
                 protocol,
+                fencing_token,
             };
             vec![detected.into()]
         }
         RemoteFinding::Session(value) if server.session != Some(value) => {
-            vec![session_opened(server, value)]
+            vec![session_opened(server, value, fencing_token)]
         }
         RemoteFinding::NoSession(value) if server.session == Some(value) => {
-            vec![session_ended(server, value)]
+            vec![session_ended(server, value, fencing_token)]
         }
         _ => vec![],
     }
 }
 
 /// Returns the event of a new session.
-pub fn session_opened(server: &Server, value: ValueId) -> Event {
+pub fn session_opened(server: &Server, value: ValueId, fencing_token: Option<u64>) -> Event {
     ServerSessionOpened {
         server: server.id,
         name: server.name.clone(),
         value,
+        fencing_token,
     }
     .into()
 }
 
 /// Returns the event of the end of a session.
-pub fn session_ended(server: &Server, value: ValueId) -> Event {
+pub fn session_ended(server: &Server, value: ValueId, fencing_token: Option<u64>) -> Event {
     ServerSessionEnded {
         server: server.id,
         name: server.name.clone(),
         value,
+        fencing_token,
     }
     .into()
 }
@@ -80,6 +85,7 @@ mod tests {
             server: server_id("memory"),
             name: name("memory"),
             protocol,
+            fencing_token: None,
         }
         .into()
     }
@@ -89,6 +95,7 @@ mod tests {
             server: server_id("memory"),
             name: name("memory"),
             value: value(number),
+            fencing_token: None,
         }
         .into()
     }
@@ -98,12 +105,18 @@ mod tests {
             server: server_id("memory"),
             name: name("memory"),
             value: value(number),
+            fencing_token: None,
         }
         .into()
     }
 
     fn record(catalog: &Catalog, finding: RemoteFinding) -> Vec<Event> {
-        record_finding(catalog, server_id("memory"), URL, finding)
+        record_finding(catalog, server_id("memory"), URL, finding, None)
+    }
+
+    /// Records a finding of the owner with this fencing token.
+    fn record_as(catalog: &Catalog, finding: RemoteFinding, token: u64) -> Vec<Event> {
+        record_finding(catalog, server_id("memory"), URL, finding, Some(token))
     }
 
     #[test]
@@ -160,5 +173,24 @@ mod tests {
         given([server_registered("memory")])
             .when(|catalog| record(catalog, RemoteFinding::Session(value(1))))
             .then_nothing();
+    }
+
+    #[test]
+    fn a_former_owner_records_no_finding() {
+        let session = RemoteFinding::Session;
+        let catalog = given([remote_registered("memory")]).catalog;
+        let events = record_as(&catalog, session(value(1)), 7);
+        assert_eq!(events.len(), 1);
+        let later = given([remote_registered("memory")].into_iter().chain(events)).catalog;
+        for finding in [
+            session(value(2)),
+            RemoteFinding::NoSession(value(1)),
+            RemoteFinding::Protocol(ProtocolMode::Sse),
+        ] {
+            assert!(record_as(&later, finding, 6).is_empty(), "{finding:?}");
+            assert_eq!(record_as(&later, finding, 7).len(), 1, "{finding:?}");
+            assert_eq!(record_as(&later, finding, 8).len(), 1, "{finding:?}");
+            assert_eq!(record(&later, finding).len(), 1, "{finding:?}");
+        }
     }
 }

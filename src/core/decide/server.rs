@@ -38,6 +38,7 @@ pub fn register_server(catalog: &Catalog, command: &RegisterServer) -> Result<Ve
             server: command.server,
             name: command.name.clone(),
             value,
+            fencing_token: None,
         };
         events.push(opened.into());
     }
@@ -123,15 +124,20 @@ pub fn delete_server(catalog: &Catalog, command: &DeleteServer) -> Result<Vec<Ev
     Ok(events)
 }
 
-/// Records the tools of a server. Returns no event if the server is gone or if its tools are recorded already.
+/// Records the tools of a server. Returns no event if the server is gone, if its tools are recorded already or if a later
+/// owner of the server has recorded a finding.
 pub fn record_tools(catalog: &Catalog, command: &RecordTools) -> Vec<Event> {
     match catalog.server_by_id(command.server) {
-        Some(server) if server.tools.digest != command.tools.digest => {
+        Some(server)
+            if server.tools.digest != command.tools.digest
+                && !server.has_later_owner(command.fencing_token) =>
+        {
             let discovered = ServerToolsDiscovered {
                 server: server.id,
                 name: server.name.clone(),
                 digest: command.tools.digest.clone(),
                 tools: command.tools.tools.clone(),
+                fencing_token: command.fencing_token,
             };
             vec![discovered.into()]
         }
@@ -142,8 +148,10 @@ pub fn record_tools(catalog: &Catalog, command: &RecordTools) -> Vec<Event> {
 fn session_event(server: &Server, session: Update<ValueId>) -> Option<Event> {
     match session {
         Update::Keep => None,
-        Update::Set(value) => Some(session_opened(server, value)),
-        Update::Clear => server.session.map(|value| session_ended(server, value)),
+        Update::Set(value) => Some(session_opened(server, value, None)),
+        Update::Clear => server
+            .session
+            .map(|value| session_ended(server, value, None)),
     }
 }
 

@@ -202,6 +202,7 @@ pub(super) mod samples {
             name: name(server),
             digest: tools.digest,
             tools: tools.tools,
+            fencing_token: None,
         }
         .into()
     }

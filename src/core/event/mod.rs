@@ -167,6 +167,13 @@ pub struct ServerToolsDiscovered {
     pub name: ServerName,
     pub digest: String,
     pub tools: Arc<Vec<Tool>>,
+    /// The fencing token of the lease under which the worker ran the server. It is absent if every worker may run it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "fencingToken"
+    )]
+    pub fencing_token: Option<u64>,
 }
 
 /// The way in which a server behind a URL speaks is another one than last known.
@@ -175,6 +182,13 @@ pub struct ServerProtocolDetected {
     pub server: ServerId,
     pub name: ServerName,
     pub protocol: ProtocolMode,
+    /// The fencing token of the lease under which the worker ran the server. It is absent if every worker may run it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "fencingToken"
+    )]
+    pub fencing_token: Option<u64>,
 }
 
 /// A session with a server was opened. Its id is a credential and lies in the Vault under `value`.
@@ -183,6 +197,13 @@ pub struct ServerSessionOpened {
     pub server: ServerId,
     pub name: ServerName,
     pub value: ValueId,
+    /// The fencing token of the lease under which the worker ran the server. It is absent if every worker may run it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "fencingToken"
+    )]
+    pub fencing_token: Option<u64>,
 }
 
 /// The session is over: the server does not know it any more, or a user wants a new one.
@@ -191,6 +212,13 @@ pub struct ServerSessionEnded {
     pub server: ServerId,
     pub name: ServerName,
     pub value: ValueId,
+    /// The fencing token of the lease under which the worker ran the server. It is absent if every worker may run it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "fencingToken"
+    )]
+    pub fencing_token: Option<u64>,
 }
 
 /// A server runs what was installed from npm or PyPI.

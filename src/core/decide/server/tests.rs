@@ -71,6 +71,7 @@ fn opened(server: &str, number: u128) -> Event {
         server: server_id(server),
         name: name(server),
         value: value(number),
+        fencing_token: None,
     }
     .into()
 }
@@ -80,6 +81,7 @@ fn ended(server: &str, number: u128) -> Event {
         server: server_id(server),
         name: name(server),
         value: value(number),
+        fencing_token: None,
     }
     .into()
 }
@@ -363,7 +365,28 @@ fn record(server: &str, texts: &[&str]) -> RecordTools {
     RecordTools {
         server: server_id(server),
         tools: tools(texts),
+        fencing_token: None,
     }
+}
+
+/// Returns the tools that the owner with this fencing token has listed.
+fn record_as(texts: &[&str], token: u64) -> RecordTools {
+    RecordTools {
+        fencing_token: Some(token),
+        ..record("memory", texts)
+    }
+}
+
+#[test]
+fn a_former_owner_records_no_tools() {
+    let first = [r#"{"name":"a"}"#];
+    let second = [r#"{"name":"b"}"#];
+    let catalog = given([server_registered("memory")]).catalog;
+    let events = record_tools(&catalog, &record_as(&first, 7));
+    let catalog = given([server_registered("memory")].into_iter().chain(events)).catalog;
+    assert!(record_tools(&catalog, &record_as(&second, 6)).is_empty());
+    assert_eq!(record_tools(&catalog, &record_as(&second, 7)).len(), 1);
+    assert_eq!(record_tools(&catalog, &record("memory", &second)).len(), 1);
 }
 
 #[test]
