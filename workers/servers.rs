@@ -7,12 +7,12 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::context::Context;
 use super::permits::ChangePermit;
-use super::{idempotency, secrets};
+use super::{guard, idempotency, secrets};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::{
-    DeleteServer, DisableServer, EnableServer, ReadServerLogs, ReconcileServer, ReconciledServer,
-    RegisterServer, ServerLogs, UpdateServer,
+    DeleteServer, DeletedServer, DisableServer, EnableServer, ReadServerLogs, ReconcileServer,
+    ReconciledServer, RegisterServer, ServerLogs, UpdateServer,
 };
 use crate::core::decide::server as decide;
 use crate::core::failure::Failure;
@@ -100,12 +100,12 @@ pub async fn disable(
     settle(&context, &name).await
 }
 
-/// Deletes a server, stops it and removes its values from the Vault.
+/// Deletes a server, stops it and removes its values from the Vault. Returns what is left of it.
 pub async fn delete(
     context: Arc<Context>,
     command: DeleteServer,
     permit: ChangePermit,
-) -> Result<(), Failure> {
+) -> Result<DeletedServer, Failure> {
     let name = command.name.clone();
     let done = idempotency::commit_once(&context, command.id, command.key, move |catalog| {
         decide::delete_server(catalog, &command)
@@ -117,13 +117,15 @@ pub async fn delete(
         .before
         .and_then(|before| before.server(name.as_str()).cloned());
     let Some(deleted) = deleted else {
-        return Ok(());
+        return Ok(DeletedServer::default());
     };
     context.manager.reconcile(&deleted).await;
     context.metrics.remove_server(&deleted.name);
     let values: Vec<_> = deleted.values().collect();
     secrets::drop_values(&context, &values).await;
-    Ok(())
+    Ok(DeletedServer {
+        processes_left: guard::processes_left(),
+    })
 }
 
 /// Makes a server as another process has changed it, and returns its status and logs.

@@ -368,13 +368,19 @@ async fn a_chain_of_forks_ends_with_its_server() {
     )
     .await
     .ok();
-    app.delete("/mcp/servers/fixture").await.ok();
+    let deleted = app.delete("/mcp/servers/fixture").await.ok();
     let is_running = || {
         let processes = fs::read_dir("/proc").expect("/proc").flatten();
         processes
             .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
             .any(|line| String::from_utf8_lossy(&line).contains(&mark))
     };
+    // A machine with cgroup v2 kills the chain at once. Elsewhere it may outrun the worker for a while.
+    let is_named = deleted["processesLeft"].as_u64() > Some(0) && deleted["warning"].is_string();
+    assert!(
+        is_named || !is_running(),
+        "the answer hides the chain: {deleted}"
+    );
     wait_until("the chain ended", async || !is_running()).await;
     wait_until("no zombies", async || zombies_of(app.pid()).is_empty()).await;
 }

@@ -25,7 +25,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-pub use self::orphans::become_subreaper;
+pub use self::orphans::{become_subreaper, processes_left};
 pub use self::process::run;
 
 /// The variables of the host that a child gets. All other variables come from the `env` of the server.

@@ -1,7 +1,7 @@
 //! The processes that a guard leaves behind become children of the worker, and the worker kills them.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -21,6 +21,8 @@ const BACKGROUND_PAUSE: Duration = Duration::from_millis(5);
 static GUARDS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 /// A background thread kills orphans.
 static IS_KILLING: AtomicBool = AtomicBool::new(false);
+/// The orphans that the last round of the background thread has seen.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
 
 /// The registration of a guard, until the worker has waited for its end.
 pub(super) struct GuardRegistration(i32);
@@ -73,13 +75,25 @@ pub(super) fn kill_orphans(guard: i32) {
         left,
         "a server leaves processes that fork faster than they are killed; the worker goes on to kill them"
     );
+    LEFT.store(left, Ordering::Release);
     std::thread::spawn(|| {
-        while kill_round() > 0 {
+        loop {
+            let left = kill_round();
+            LEFT.store(left, Ordering::Release);
+            if left == 0 {
+                break;
+            }
             std::thread::sleep(BACKGROUND_PAUSE);
         }
         IS_KILLING.store(false, Ordering::Release);
         tracing::info!("no process is left of a server that forked without end");
     });
+}
+
+/// Returns how many processes of ended servers this worker still kills in the background. It is 0 unless such processes
+/// fork faster than they are killed.
+pub fn processes_left() -> usize {
+    LEFT.load(Ordering::Acquire)
 }
 
 /// Kills and reaps the orphans of this moment, and returns how many there were.

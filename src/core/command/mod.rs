@@ -110,7 +110,7 @@ commands! {
     UpdateServer = Servers "servers.update" v 1 Change -> ServerStatus,
     EnableServer = Servers "servers.enable" v 1 Change -> ServerStatus,
     DisableServer = Servers "servers.disable" v 1 Change -> ServerStatus,
-    DeleteServer = Servers "servers.delete" v 1 Change -> (),
+    DeleteServer = Servers "servers.delete" v 1 Change -> DeletedServer,
     StoreTokens = Servers "servers.store_tokens" v 1 Change -> ServerStatus,
     ReconcileServer = Servers "servers.reconcile" v 1 Change -> ReconciledServer,
     ReadServerLogs = Servers "servers.read_logs" v 1 Ask -> Vec<ServerLogs>,
@@ -199,6 +199,14 @@ pub struct DeleteServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
     pub name: ServerName,
+}
+
+/// What is left of a deleted server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeletedServer {
+    /// The processes of ended servers that the worker could not kill yet. The worker goes on to kill them.
+    pub processes_left: usize,
 }
 
 /// Keep tokens for a server behind a URL; those for all its users start it anew. They were sealed at the door.

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::extract::idempotency::IdempotencyHeader;
 use super::extract::path::ServerNamePath;
 use super::extract::query::QueryParams;
-use super::respond::json::{ApiError, EmptyBody, Success, success};
+use super::respond::json::{ApiError, Success, success};
 use super::servers;
 use super::state::ApiState;
 use crate::core::catalog::server::Server;
@@ -266,7 +266,7 @@ pub async fn disable(
     delete, operation_id = "delete_package", path = "/packages/{name}", tag = "packages",
     params(ServerNamePath, IdempotencyHeader),
     responses(
-        (status = 200, description = "The package is deleted", body = Success<EmptyBody>),
+        (status = 200, description = "The package is deleted", body = Success<servers::DeletedServerBody>),
         (status = 404, description = "The server does not exist or has no package",
             body = ErrorBody),
     )

@@ -23,7 +23,7 @@ use super::extract::query::QueryParams;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::{ApiState, new_command_id};
 use crate::core::command::{
-    DeleteServer, DisableServer, EnableServer, RegisterServer, UpdateServer,
+    DeleteServer, DeletedServer, DisableServer, EnableServer, RegisterServer, UpdateServer,
 };
 use crate::core::decide::server::register_server;
 use crate::core::failure::Failure;
@@ -222,7 +222,7 @@ pub async fn update(
     delete, operation_id = "delete_server", path = "/mcp/servers/{name}", tag = "servers",
     params(ServerNamePath, IdempotencyHeader),
     responses(
-        (status = 200, description = "The server is deleted", body = Success<EmptyBody>),
+        (status = 200, description = "The server is deleted", body = Success<DeletedServerBody>),
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
@@ -245,8 +245,37 @@ pub async fn delete_server(
         key,
         name: name.clone(),
     };
-    state.send_to_owner(&name, &command, STOP_LIMIT).await?;
-    success(EmptyBody {})
+    let deleted = state.send_to_owner(&name, &command, STOP_LIMIT).await?;
+    success(DeletedServerBody::from(deleted))
+}
+
+/// What is left of a deleted server. Usually nothing is left, and both fields are absent.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletedServerBody {
+    /// The processes of ended servers that the worker could not kill yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processes_left: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+impl From<DeletedServer> for DeletedServerBody {
+    fn from(deleted: DeletedServer) -> Self {
+        let left = deleted.processes_left;
+        if left == 0 {
+            return Self {
+                processes_left: None,
+                warning: None,
+            };
+        }
+        Self {
+            processes_left: Some(left),
+            warning: Some(format!(
+                "The server is deleted, but {left} processes of ended servers fork faster than the worker kills them; the worker goes on to kill them, and a restart of its container ends them at once"
+            )),
+        }
+    }
 }
 
 /// Enable a server. The program restarts a server that is enabled already.
@@ -334,4 +363,22 @@ pub fn server_start_limit(state: &ApiState, name: &ServerName) -> Duration {
 
 fn start_limit(startup_timeout_ms: u64) -> Duration {
     STOP_LIMIT + Duration::from_millis(startup_timeout_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_deletion_names_the_processes_that_are_left() {
+        let body = |processes_left| {
+            let body = DeletedServerBody::from(DeletedServer { processes_left });
+            serde_json::to_value(body).expect("JSON")
+        };
+        assert_eq!(body(0), serde_json::json!({}));
+        let left = body(3);
+        assert_eq!(left["processesLeft"], 3);
+        let warning = left["warning"].as_str().expect("a sentence");
+        assert!(warning.contains("3 processes"), "{warning}");
+    }
 }
