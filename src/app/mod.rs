@@ -64,15 +64,21 @@ pub async fn serve_until(
         () = &mut stop => return Ok(()),
     };
     let services = Services::start(adapters, &config).await?;
-    let state = services.api_state(&config);
+    // Half of the descriptors stay free for child processes and the store.
+    let connections = config.listen.max_connections.min(file_limit as usize / 2);
+    let state = services.api_state(&config, connections);
     let google = std::mem::take(&mut config.google);
     let workers = services.start_worker(&config, google).await;
     let address = listener.local_addr().map_err(StartError::Serve)?;
     tracing::info!(addr = %address, "listening");
     on_listening(&format!("http://{address}"));
-    let connections = start_connections(listener, state.clone(), &services, &config, file_limit);
+    let limits = ConnectionLimits {
+        connections,
+        payload: config.limits.payload,
+    };
+    let serving = start_connections(listener, state.clone(), &services, &config, limits);
     stop.await;
-    drain(&config, &services, &state, connections, workers).await;
+    drain(&config, &services, &state, serving, workers).await;
     Ok(())
 }
 
@@ -101,17 +107,12 @@ fn start_connections(
     state: Arc<ApiState>,
     services: &Services,
     config: &Config,
-    file_limit: u64,
+    limits: ConnectionLimits,
 ) -> JoinHandle<()> {
     let router = if config.roles.api {
         http::router(state)
     } else {
         http::health_router(state)
-    };
-    let limits = ConnectionLimits {
-        // Half of the descriptors stay free for child processes and the store.
-        connections: config.listen.max_connections.min(file_limit as usize / 2),
-        payload: config.limits.payload,
     };
     let ending = services.ending().clone();
     tokio::spawn(serve_connections(listener, router, limits, ending))

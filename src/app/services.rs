@@ -74,7 +74,7 @@ impl Services {
     }
 
     /// Creates the state of the HTTP API.
-    pub(super) fn api_state(&self, config: &Config) -> Arc<ApiState> {
+    pub(super) fn api_state(&self, config: &Config, connections: usize) -> Arc<ApiState> {
         ApiState::new(ApiDeps {
             projection: self.projection.clone(),
             bus: self.adapters.bus.clone(),
@@ -83,6 +83,7 @@ impl Services {
             job_client: self.job_client.clone(),
             access: config.access.clone(),
             limits: config.limits.clone(),
+            connections,
             folders: config.packages.folders.clone(),
             metrics: self.metrics.clone(),
             ending: self.ending.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::Guard;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -55,6 +56,8 @@ pub struct ApiState {
     events: EventBroadcaster,
     history: CatalogHistory,
     page_limit: PageLimit,
+    /// The permits of event streams. The other connections stay free for requests.
+    stream_permits: Arc<Semaphore>,
     shutdown: CancellationToken,
     draining: AtomicBool,
     requests: TaskTracker,
@@ -69,6 +72,8 @@ pub struct ApiDeps {
     pub job_client: JobClient,
     pub access: Access,
     pub limits: Limits,
+    /// The most open connections.
+    pub connections: usize,
     pub folders: PackageDirs,
     pub metrics: Arc<Metrics>,
     pub ending: CancellationToken,
@@ -103,6 +108,7 @@ impl ApiState {
             events,
             history: CatalogHistory::default(),
             page_limit: PageLimit::default(),
+            stream_permits: Arc::new(Semaphore::new((deps.connections / 2).max(1))),
             shutdown: deps.ending,
             draining: AtomicBool::new(false),
             requests: deps.requests,
@@ -124,6 +130,19 @@ impl ApiState {
 
     pub fn events(&self) -> &EventBroadcaster {
         &self.events
+    }
+
+    /// Returns a permit for an event stream. At most half of the connections are event streams.
+    ///
+    /// # Errors
+    /// `unavailable` if all permits are taken.
+    pub fn acquire_stream_permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let permit = self.stream_permits.clone().try_acquire_owned();
+        permit.map_err(|_| {
+            Failure::unavailable(
+                "Too many event streams are open (half of MAX_CONNECTIONS); close some of them, or read the events in pages",
+            )
+        })
     }
 
     pub fn registry(&self) -> &WorkerRegistry {

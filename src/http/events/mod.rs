@@ -81,7 +81,8 @@ pub async fn read_events(
             )
             .into());
         }
-        return Ok(stream::open_stream(state, after, query.subject));
+        let permit = state.acquire_stream_permit()?;
+        return Ok(stream::open_stream(state, permit, after, query.subject));
     }
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 use futures::stream::{Stream, StreamExt};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 
 use super::batch::Batch;
@@ -40,16 +41,22 @@ struct StreamReader {
     /// A received batch that is not sent yet. It may begin after `reached`.
     pending: Option<Arc<Batch>>,
     _counted: StreamGuard,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Answers with the events after `last` as a stream without an end.
-pub fn open_stream(state: Arc<ApiState>, last: EventId, subject: Option<String>) -> Response {
+pub fn open_stream(
+    state: Arc<ApiState>,
+    permit: OwnedSemaphorePermit,
+    last: EventId,
+    subject: Option<String>,
+) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-cache"),
     ];
     let ending = state.shutdown().clone();
-    let texts = event_texts(state, last, subject)
+    let texts = event_texts(state, permit, last, subject)
         .map(Ok::<_, Infallible>)
         .take_until(ending.cancelled_owned());
     (headers, Body::from_stream(texts)).into_response()
@@ -57,6 +64,7 @@ pub fn open_stream(state: Arc<ApiState>, last: EventId, subject: Option<String>)
 
 fn event_texts(
     state: Arc<ApiState>,
+    permit: OwnedSemaphorePermit,
     last: EventId,
     subject: Option<String>,
 ) -> impl Stream<Item = Bytes> {
@@ -70,6 +78,7 @@ fn event_texts(
         is_live: false,
         pending: None,
         _counted: counted,
+        _permit: permit,
     };
     stream::unfold(reader, async |mut reader| {
         reader.next_text().await.map(|text| (text, reader))

@@ -1,4 +1,5 @@
-//! Counts the open connections, and closes the oldest quiet one for a new connection.
+//! Counts the open connections, and closes a quiet one for a new connection: first the oldest one that
+//! has never sent a request, then the one that has been quiet longest.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 /// connection is refused.
 const CANDIDATES: usize = 64;
 
-/// The open connections in the order of their last turn.
+/// The open connections.
 pub struct ConnectionSlots {
     limit: usize,
     state: Arc<SlotsState>,
@@ -20,7 +21,22 @@ pub struct ConnectionSlots {
 #[derive(Default)]
 struct SlotsState {
     open: AtomicUsize,
-    connections: Mutex<VecDeque<Arc<ConnectionState>>>,
+    queues: Mutex<Queues>,
+}
+
+#[derive(Default)]
+struct Queues {
+    /// Connections without a request so far, the oldest first. A flood of unfinished heads replaces
+    /// itself here and closes no connection of a client that has sent a request.
+    unused: VecDeque<Arc<ConnectionState>>,
+    /// The other connections in the order of their last turn.
+    used: VecDeque<UsedConnection>,
+}
+
+struct UsedConnection {
+    connection: Arc<ConnectionState>,
+    /// The activity at its last turn. A connection that was active since then gets another turn.
+    activity: usize,
 }
 
 /// One open connection, as its own task, its requests and the slots see it.
@@ -62,43 +78,78 @@ impl ConnectionSlots {
         }
         let connection = Arc::new(ConnectionState::default());
         let open = self.state.open.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut connections = self.state.connections.lock();
-        if connections.len() >= 2 * open + CANDIDATES {
-            connections.retain(|connection| !connection.is_closed());
+        let mut queues = self.state.queues.lock();
+        if queues.unused.len() + queues.used.len() >= 2 * open + CANDIDATES {
+            queues.remove_closed();
         }
-        connections.push_back(connection.clone());
+        queues.unused.push_back(connection.clone());
         Some(ConnectionSlot {
             connection,
             slots: self.state.clone(),
         })
     }
 
-    /// Closes the oldest connection without a running request. Returns whether there is one.
+    /// Closes a connection without a running request. Returns whether there is one.
     pub fn evict_one(&self) -> bool {
-        let mut connections = self.state.connections.lock();
-        let mut candidates = CANDIDATES;
-        while candidates > 0
-            && let Some(connection) = connections.pop_front()
-        {
-            if connection.is_closed() {
-                continue;
-            }
-            if !connection.has_request() {
-                connection.evict();
-                return true;
-            }
-            connections.push_back(connection);
-            candidates -= 1;
-        }
-        false
+        let mut queues = self.state.queues.lock();
+        let victim = queues.next_unused().or_else(|| queues.next_quiet());
+        victim.inspect(|connection| connection.evict()).is_some()
     }
 
     /// Tells all connections that they end after their running requests.
     pub fn start_draining(&self) {
-        for connection in self.state.connections.lock().iter() {
+        let queues = self.state.queues.lock();
+        let used = queues.used.iter().map(|used| &used.connection);
+        for connection in queues.unused.iter().chain(used) {
             connection.is_draining.store(true, Ordering::Release);
             connection.signal.notify_one();
         }
+    }
+}
+
+impl Queues {
+    fn remove_closed(&mut self) {
+        self.unused.retain(|connection| !connection.is_closed());
+        self.used.retain(|used| !used.connection.is_closed());
+    }
+
+    /// Takes the oldest connection without a request so far.
+    fn next_unused(&mut self) -> Option<Arc<ConnectionState>> {
+        while let Some(connection) = self.unused.pop_front() {
+            let activity = connection.activity();
+            if activity > 0 {
+                self.used.push_back(UsedConnection {
+                    connection,
+                    activity,
+                });
+            } else if !connection.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Takes a connection that has no running request and was not active since its last turn. Among
+    /// connections that were all active, takes the first one without a running request.
+    fn next_quiet(&mut self) -> Option<Arc<ConnectionState>> {
+        let mut fallback = None;
+        for _ in 0..CANDIDATES.min(self.used.len()) {
+            let mut used = self.used.pop_front()?;
+            if used.connection.is_closed() {
+                continue;
+            }
+            let activity = used.connection.activity();
+            let is_free = !used.connection.has_request();
+            if is_free && activity == used.activity {
+                return Some(used.connection);
+            }
+            if is_free && fallback.is_none() {
+                fallback = Some(used.connection.clone());
+            }
+            used.activity = activity;
+            self.used.push_back(used);
+        }
+        fallback
     }
 }
 
@@ -188,6 +239,36 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_without_a_request_goes_before_a_used_one() {
+        let slots = ConnectionSlots::new(2);
+        let used = slots.admit().expect("a place");
+        drop(used.connection.start_request());
+        let mut unused = slots.admit().expect("a place");
+        for _ in 0..100 {
+            let new = slots.admit().expect("a place");
+            assert!(unused.connection.is_evicted());
+            assert!(!used.connection.is_evicted());
+            unused = new;
+        }
+    }
+
+    #[test]
+    fn the_connection_that_was_quiet_longest_goes_first() {
+        let slots = ConnectionSlots::new(3);
+        let connections: Vec<_> = (0..3).map(|_| slots.admit().expect("a place")).collect();
+        for slot in &connections {
+            drop(slot.connection.start_request());
+        }
+        // All three have had a turn, and the first one is active again.
+        assert!(slots.state.queues.lock().next_unused().is_none());
+        drop(connections[0].connection.start_request());
+        assert!(slots.evict_one());
+        assert!(slots.evict_one());
+        let evicted = connections.iter().map(|slot| slot.connection.is_evicted());
+        assert_eq!(evicted.collect::<Vec<_>>(), [false, true, true]);
+    }
+
+    #[test]
     fn a_connection_is_refused_while_all_others_have_requests() {
         let slots = ConnectionSlots::new(1);
         let busy = slots.admit().expect("a place");
@@ -205,7 +286,7 @@ mod tests {
         for _ in 0..10_000 {
             drop(slots.admit());
         }
-        assert!(slots.state.connections.lock().len() < 200);
+        assert!(slots.state.queues.lock().unused.len() < 200);
         assert_eq!(slots.state.open.load(Ordering::Relaxed), 1);
     }
 
