@@ -48,5 +48,6 @@ mod rogue;
 mod schemas;
 mod secrets;
 mod servers;
+mod soak;
 mod store_contract;
 mod tools;

@@ -59,14 +59,38 @@ impl Drop for Process {
 impl Process {
     /// Starts the program and waits until it listens.
     pub fn start(dir: &Path, log: PathBuf, env: Vec<(String, String)>) -> Self {
+        // Without a command, the program serves.
+        let command = command(dir, &env);
+        Self::spawn(command, log, env)
+    }
+
+    /// Starts the program with a limit of open files that it cannot raise.
+    pub fn start_with_file_limit(
+        dir: &Path,
+        log: PathBuf,
+        env: Vec<(String, String)>,
+        files: u32,
+    ) -> Self {
+        let program = command(dir, &env);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("ulimit -n {files} && exec \"$0\"")])
+            .arg(program.get_program())
+            .env_clear()
+            .current_dir(dir);
+        let variables = program.get_envs();
+        shell.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+        Self::spawn(shell, log, env)
+    }
+
+    fn spawn(mut command: Command, log: PathBuf, env: Vec<(String, String)>) -> Self {
         let file = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .expect("a log");
         let before = file.metadata().expect("a log").len();
-        // Without a command, the program serves.
-        let child = command(dir, &env)
+        let child = command
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()
