@@ -143,6 +143,38 @@ async fn idle_connections_give_their_place_to_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn event_streams_take_at_most_half_of_the_connections() {
+    let app = App::embedded_with(&[("MAX_CONNECTIONS", "16")]);
+    let mut streams = Vec::new();
+    let mut statuses = Vec::new();
+    for _ in 0..12 {
+        let mut stream = connect(&app).await;
+        stream
+            .write_all(
+                b"GET /events HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n",
+            )
+            .await
+            .expect("sent");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.expect("a response");
+        statuses.push(String::from_utf8_lossy(&status[9..]).into_owned());
+        streams.push(stream);
+    }
+    assert_eq!(statuses, [["200"; 8].as_slice(), &["503"; 4]].concat());
+    app.get("/mcp/servers").await.ok();
+    // A closed stream gives its permit back.
+    streams.truncate(4);
+    let request = || {
+        let request = app.http.get(format!("{}/events", app.url));
+        request.header("accept", "text/event-stream").send()
+    };
+    wait_until("another stream is accepted", async || {
+        request().await.expect("a response").status() == 200
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unfinished_bodies_share_a_bounded_memory() {
     const BODIES: usize = 100;
     const LENGTH: usize = 6_000_000;
