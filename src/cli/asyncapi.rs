@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::core::command::{Command, DeliveryMode, known, schemas};
+use crate::core::command::{Command, DeliveryMode, lookup, schemas};
 use crate::core::model::tool_call::CallTool;
 
 /// The headers of an ask. Only `tools.call` needs a header, `Mcp-Call`.
@@ -48,7 +48,7 @@ pub fn document() -> String {
     let mut parts = Parts::default();
     for (name, version, _) in schemas() {
         let is_tool_call = name == CallTool::NAME;
-        let is_job = matches!(known(name), Some((_, _, DeliveryMode::Job)));
+        let is_job = matches!(lookup(name), Some((_, _, DeliveryMode::Job)));
         // A producer submits tool calls only as jobs. HTTP requests submit the other jobs.
         if is_tool_call || !is_job {
             parts.add(Delivery::Ask, name, version);

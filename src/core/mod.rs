@@ -1,5 +1,5 @@
-//! The pure rules: functions take values and return values. They read no clock, no random number and no file,
-//! and they never wait.
+//! The pure rules: functions that take values and return values, read no clock, no random number and no file, and
+//! never wait.
 //!
 //! A decision takes a [`catalog::Catalog`] and a [`command`] and returns [`event::Event`]s. The catalog is the fold
 //! of all events. A worker fetches a missing fact and puts it into the command.

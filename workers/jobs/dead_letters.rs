@@ -22,7 +22,7 @@ use crate::ports::vault::VaultValue;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
-use crate::workers::secrets::{away as store_unavailable, drop_values};
+use crate::workers::secrets::{drop_values, store_unavailable};
 
 /// How long the Vault keeps a dead letter.
 const LIFETIME: Duration = Duration::from_secs(7 * 86_400);
@@ -79,7 +79,7 @@ pub async fn store_dead_letter(
         .seal(message_context(id), &text)
         .map_err(internal_error)?;
     let dead_letter = DeadLetter {
-        letter: id,
+        dead_letter: id,
         id: shown_text(&message.id),
         command: shown_text(&message.command),
         reason: reason.message.clone(),
@@ -116,8 +116,8 @@ fn shown_text(text: &str) -> String {
         .collect()
 }
 
-/// Parses a dead letter again, which a newer program may be able to do. A message that can be parsed
-/// becomes a job.
+/// Parses a dead letter again, because a newer program may support its message. A message that can be
+/// parsed becomes a job.
 ///
 /// # Errors
 /// Fails if the dead letter is unknown, or if it cannot be parsed either now.
@@ -125,7 +125,7 @@ pub async fn retry_dead_letter(
     context: Arc<Context>,
     command: RetryDeadLetter,
 ) -> Result<(), Failure> {
-    let id = command.letter;
+    let id = command.dead_letter;
     require_dead_letter(&context, id)?;
     let sealed = context
         .vault
@@ -154,8 +154,8 @@ pub async fn discard_dead_letter(
     context: Arc<Context>,
     command: DiscardDeadLetter,
 ) -> Result<(), Failure> {
-    require_dead_letter(&context, command.letter)?;
-    remove_dead_letters(&context, vec![command.letter]).await
+    require_dead_letter(&context, command.dead_letter)?;
+    remove_dead_letters(&context, vec![command.dead_letter]).await
 }
 
 fn require_dead_letter(context: &Context, id: ValueId) -> Result<(), Failure> {

@@ -39,16 +39,17 @@ impl DeadLetters {
     pub fn expired(&self, now: u64) -> Vec<ValueId> {
         self.all()
             .filter(|dead_letter| dead_letter.until <= now)
-            .map(|dead_letter| dead_letter.letter)
+            .map(|dead_letter| dead_letter.dead_letter)
             .collect()
     }
 
     pub fn store(&mut self, event: &DeadLetterStored) {
-        self.by_id.insert(event.letter.letter, event.letter.clone());
+        let dead_letter = event.dead_letter.clone();
+        self.by_id.insert(dead_letter.dead_letter, dead_letter);
     }
 
     pub fn remove(&mut self, event: &DeadLetterRemoved) {
-        for id in &event.letters {
+        for id in &event.dead_letters {
             self.by_id.remove(id);
         }
     }

@@ -1,4 +1,4 @@
-//! The ended jobs in the catalog: when their answers expire, and how many the catalog keeps.
+//! The ended jobs in the catalog: the expiry of their answers, and the largest number of jobs.
 
 use imbl::{HashMap, OrdSet};
 

@@ -7,7 +7,7 @@ use imbl::{HashMap, OrdMap, OrdSet};
 
 use super::ended_jobs::{EndedJobs, estimated_bytes};
 use super::scheduler::FairScheduler;
-use crate::core::command::known;
+use crate::core::command::lookup;
 use crate::core::event::{
     JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued,
     JobStarted,
@@ -275,7 +275,7 @@ impl JobTable {
 
 /// Returns the program's own copy of a command name, or an owned copy of a name that the program does not know.
 fn interned_command(name: &str) -> Cow<'static, str> {
-    match known(name) {
+    match lookup(name) {
         Some((name, ..)) => Cow::Borrowed(name),
         None => Cow::Owned(name.to_owned()),
     }

@@ -274,7 +274,7 @@ impl Catalog {
             .clone()
     }
 
-    /// Changes a server that goes on running.
+    /// Changes a server that continues to run.
     fn change(&mut self, id: ServerId, change: impl FnOnce(&mut Server)) {
         let server = self
             .names

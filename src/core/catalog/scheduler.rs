@@ -5,7 +5,7 @@
 
 use imbl::{HashMap, OrdMap, OrdSet, Vector};
 
-use crate::core::command::{Area, known};
+use crate::core::command::{Area, lookup};
 use crate::core::ids::JobId;
 use crate::core::model::job::Job;
 use crate::core::names::{ServerName, UserName};
@@ -48,7 +48,7 @@ impl QueueKey {
 
 /// Returns the area of a job's command, or `None` if only a newer version of the program knows the command.
 pub fn job_area(job: &Job) -> Option<Area> {
-    known(&job.command).map(|(_, area, _)| area)
+    lookup(&job.command).map(|(_, area, _)| area)
 }
 
 /// The turn and the job counts of one user.

@@ -104,7 +104,9 @@ impl Catalog {
                 let server = job.server.as_ref().map(|name| self.shared_name(name));
                 self.jobs.restore(job, server);
             }
-            Part::DeadLetter(letter) => self.dead_letters.store(&DeadLetterStored { letter }),
+            Part::DeadLetter(dead_letter) => {
+                self.dead_letters.store(&DeadLetterStored { dead_letter });
+            }
             Part::Idempotency(record) => self.idempotency.insert(record),
             Part::End => return Ok(true),
         }

@@ -213,7 +213,7 @@ pub(super) fn full_catalog() -> Catalog {
         value: value(30),
     };
     let dead_letter = DeadLetter {
-        letter: value(40),
+        dead_letter: value(40),
         id: "1".into(),
         command: "tools.dance".into(),
         reason: "The command is unknown".into(),
@@ -244,10 +244,7 @@ pub(super) fn full_catalog() -> Catalog {
         job_accepted(3),
         job_started(3),
         job_finished(3),
-        DeadLetterStored {
-            letter: dead_letter,
-        }
-        .into(),
+        DeadLetterStored { dead_letter }.into(),
         IdempotencyRecorded { request: record }.into(),
     ])
 }

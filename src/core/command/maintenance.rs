@@ -1,74 +1,76 @@
-//! What the program is asked about itself: its keys, its jobs, its dead letters.
+//! Commands for maintenance: keys, answers of jobs and dead letters.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::ids::{JobId, ValueId, WorkerId};
 
-/// Remove what lies in the Vault and has been named by nothing for an hour.
+/// Removes the values of the Vault that no event has named for an hour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SweepVault {}
 
-/// Count which keys lie around what is sealed.
+/// Counts the sealed values by their key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CountKeys {}
 
-/// What lies under which key.
+/// The number of sealed values by their key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyUsage {
-    /// Values in the Vault.
+    /// The number of values in the Vault.
     pub values: u64,
-    /// Of these, the ones under a key of SECRETS_KEYS_OLD.
+    /// The number of these values under a key of SECRETS_KEYS_OLD.
     pub earlier: u64,
-    /// Of these, the ones under a key that is not listed: nobody can open them.
+    /// The number of these values under a key that is not listed. No worker can open them.
     pub unreadable: u64,
-    /// Whether SECRETS_KEY is enough: SECRETS_KEYS_OLD may be dropped.
+    /// Whether all values are under SECRETS_KEY, so that SECRETS_KEYS_OLD may be removed.
     pub alone: bool,
 }
 
-/// Put everything that lies under another key under this one. Safe to run twice, and by several at once.
+/// Encrypts every wrapping with this key. The job may run twice, and several workers may run it at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RotateKeys {
-    /// The id of the key that the facade seals with, which tells nothing of it. A worker that seals with another
-    /// one, because it was not started anew or was too early, must not turn everything round.
+    /// The id of the key of the facade. The id does not reveal the key. A worker with another key does not execute
+    /// the job, because it was not restarted yet or was restarted too early.
     pub to: String,
 }
 
-/// What came of a rotation.
+/// The result of a key rotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationReport {
-    /// Values that were looked at; those that were looked at again count again.
+    /// The number of values that were checked. A value that was checked twice counts twice.
     pub seen: u64,
-    /// Values that were given the new key.
+    /// The number of values whose wrapping has the new key now.
     pub rewrapped: u64,
-    /// Whether SECRETS_KEY is enough now: SECRETS_KEYS_OLD may be dropped.
+    /// Whether all values are under SECRETS_KEY now, so that SECRETS_KEYS_OLD may be removed.
     pub finished: bool,
-    /// The workers that seal with another key than the facade that was asked.
+    /// The workers with another key than the facade.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<WorkerId>,
 }
 
-/// What a job that has ended has to say, opened for whoever may know.
+/// Opens the answer of a job that has ended, for the user of the job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadJobAnswer {
     pub job: JobId,
 }
 
-/// Tell whoever sent a job that has ended without an answer what became of it, and drop its arguments.
+/// Notifies the producer of a job that has ended without an answer, and removes the arguments of the job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NotifyProducer {
     pub job: JobId,
 }
 
-/// Read a dead letter once more.
+/// Parses a dead letter again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RetryDeadLetter {
-    pub letter: ValueId,
+    #[serde(rename = "letter")]
+    pub dead_letter: ValueId,
 }
 
-/// Drop a dead letter and what it holds.
+/// Removes a dead letter and its message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DiscardDeadLetter {
-    pub letter: ValueId,
+    #[serde(rename = "letter")]
+    pub dead_letter: ValueId,
 }

@@ -1,4 +1,4 @@
-//! What can be asked for: every command with its place on the bus, written once.
+//! Commands: every operation, with its name, version, area and delivery mode.
 
 pub mod maintenance;
 pub mod package;
@@ -21,7 +21,7 @@ use super::model::tool::Tools;
 use super::model::tool_call::CallTool;
 use super::names::{SecretName, ServerName, UserName};
 
-/// The group of workers that takes a command. A process serves the areas of the `POOLS` it has.
+/// The area of a command. A worker serves the areas of its `POOLS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Area {
     Servers,
@@ -57,18 +57,18 @@ impl Area {
     }
 }
 
-/// What a sender is promised. It belongs to the command's type: nobody chooses it per message.
+/// The promise to the sender of a command. The type of the command fixes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryMode {
-    /// At most once, with an answer; dropping the question cancels the work.
+    /// Runs at most once, with a reply. The worker cancels the work if the sender leaves.
     Ask,
-    /// At most once, with an answer; once begun it is carried through, whether or not somebody still listens.
+    /// Runs at most once, with a reply. A worker completes the work that it has started, even if the sender leaves.
     Change,
-    /// At least once, until somebody has settled it.
+    /// Runs at least once, until a worker has acknowledged it.
     Job,
 }
 
-/// A command: its name is `<area>.<verb>`, its subject `mcp.v1.ask.<area>.<verb>` (or `job`).
+/// A command. Its name is `<area>.<verb>`. Its NATS subject is `mcp.v1.ask.<area>.<verb>`, or `job` instead of `ask`.
 pub trait Command: Serialize + serde::de::DeserializeOwned + JsonSchema {
     const AREA: Area;
     const NAME: &'static str;
@@ -87,8 +87,8 @@ macro_rules! commands {
             type Answer = $answer;
         })+
 
-        /// What is known of a command by the name a message gives.
-        pub fn known(name: &str) -> Option<(&'static str, Area, DeliveryMode)> {
+        /// Returns the name, the area and the delivery mode of the command with this name.
+        pub fn lookup(name: &str) -> Option<(&'static str, Area, DeliveryMode)> {
             match name {
                 $($wire => Some(($wire, Area::$area, DeliveryMode::$delivery)),)+
                 _ => None,
@@ -98,7 +98,7 @@ macro_rules! commands {
         /// The names of all commands.
         pub const NAMES: &[&str] = &[$($wire),+];
 
-        /// Every command's name, version and JSON Schema, for `schemas/commands`.
+        /// Returns the name, the version and the JSON Schema of every command, for `schemas/commands`.
         pub fn schemas() -> Vec<(&'static str, u16, schemars::Schema)> {
             vec![$(($wire, $version, schemars::schema_for!($name))),+]
         }
@@ -133,191 +133,192 @@ commands! {
     DiscardDeadLetter = Jobs "jobs.discard_dead_letter" v 1 Change -> (),
 }
 
-/// Register a server under a name that is free, and connect it when enabled.
+/// Registers a server under a free name, and starts it if it is enabled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegisterServer {
     pub id: CommandId,
-    /// What the request is to be known by, where its sender may send it again.
+    /// The idempotency key, if the client may send the request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
-    /// The id the server will have.
+    /// The id of the new server.
     pub server: ServerId,
     pub name: ServerName,
     pub config: ServerConfig,
     pub enabled: bool,
-    /// Where the session lies that is to be resumed.
+    /// The id of the sealed session that the worker resumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<ValueId>,
-    /// What the configuration names in the Vault, to be put there.
+    /// The sealed values that the configuration names. The worker stores them in the Vault.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sealed: Vec<SealedValue>,
 }
 
-/// Change a server's configuration and restart it where that changed anything.
+/// Changes the configuration of a server, and restarts the server if the configuration differs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateServer {
     pub id: CommandId,
-    /// What the request is to be known by, where its sender may send it again.
+    /// The idempotency key, if the client may send the request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
     pub name: ServerName,
     pub change: ServerChange,
-    /// Whom the values were sealed for.
+    /// The id of the server that the values were sealed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerId>,
-    /// What the change names in the Vault, to be put there.
+    /// The sealed values that the change names. The worker stores them in the Vault.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sealed: Vec<SealedValue>,
 }
 
-/// Enable a server; one that is enabled is restarted.
+/// Enables a server. An enabled server is restarted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EnableServer {
     pub id: CommandId,
-    /// What the request is to be known by, where its sender may send it again.
+    /// The idempotency key, if the client may send the request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
     pub name: ServerName,
 }
 
-/// Stop a server and keep it.
+/// Disables a server: it stops and stays registered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DisableServer {
     pub id: CommandId,
-    /// What the request is to be known by, where its sender may send it again.
+    /// The idempotency key, if the client may send the request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
     pub name: ServerName,
 }
 
-/// Remove a server and all its secrets.
+/// Deletes a server and all its secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeleteServer {
     pub id: CommandId,
-    /// What the request is to be known by, where its sender may send it again.
+    /// The idempotency key, if the client may send the request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
     pub name: ServerName,
 }
 
-/// What is left of a deleted server.
+/// The processes that remain after a server was deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeletedServer {
-    /// The processes of ended servers that the worker could not kill yet. The worker goes on to kill them.
+    /// The processes of ended servers that the worker could not kill yet. The worker continues to kill them.
     pub processes_left: usize,
 }
 
-/// Keep tokens for a server behind a URL; those for all its users start it anew. They were sealed at the door.
+/// Stores tokens for a server behind a URL. Tokens for all users restart the server. The facade has sealed the
+/// tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreTokens {
     pub id: CommandId,
-    /// What the request is to be known by, where its sender may send it again.
+    /// The idempotency key, if the client may send the request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
     pub grant: GrantId,
     pub server_name: ServerName,
     pub tokens: GrantTokens,
-    /// What the tokens name in the Vault, to be put there.
+    /// The sealed tokens. The worker stores them in the Vault.
     pub sealed: Vec<SealedValue>,
-    /// Tokens that are there already stay.
+    /// Whether existing tokens stay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub if_absent: bool,
 }
 
-/// Make the world follow the catalogue for one server, and tell how it then looks.
+/// Makes one running server match the catalog, and returns its state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReconcileServer {
     pub name: ServerName,
 }
 
-/// How a server looks to the worker that runs it.
+/// The state of a server, as its worker sees it.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReconciledServer {
     pub live: ServerStatus,
     pub logs: Vec<LogLine>,
 }
 
-/// Get new tokens in the place of those with this access token, once for all who ask. Done as well where there are
-/// newer ones.
+/// Replaces the tokens with this access token by new tokens. All senders share one refresh. The command succeeds
+/// without a refresh if the grant has newer tokens already.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RefreshTokens {
     pub grant: GrantId,
     pub access: ValueId,
 }
 
-/// Begin an authorization: find the authorization server, be its client, and say where the browser has to go.
+/// Starts an authorization: finds the authorization server, obtains a client, and returns the URL for the browser.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BeginAuthorization {
     pub grant: GrantId,
-    /// Where the browser comes back to.
+    /// The URL to which the authorization server sends the browser back.
     pub redirect_uri: String,
-    /// Those that the server asks for, where absent.
+    /// The requested scopes. Without them, the worker requests the scopes that the server wants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
-    /// The client to be, sealed at the door; where absent, one is registered.
+    /// The OAuth client, sealed by the facade. Without it, the worker registers a client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<SealedValue>,
-    /// Where a document of ours says who we are (OAuth Client ID Metadata Document).
+    /// The URL of the metadata document of this deployment (OAuth Client ID Metadata Document).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_document: Option<String>,
 }
 
-/// An authorization that a browser can take up.
+/// A started authorization, which a browser continues.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizationStarted {
-    /// Where in the Vault the rest of it lies until then; no event names it, so it is swept when it is old.
+    /// The id of the pending authorization in the Vault. No event names it, so the sweep removes it when it is old.
     pub value: ValueId,
-    /// The authorization server's page.
+    /// The page of the authorization server.
     pub url: String,
-    /// What it sends the browser back with.
+    /// The state with which the authorization server sends the browser back.
     pub state: String,
 }
 
-/// Exchange the code that a browser came back with, and keep the tokens.
+/// Exchanges the code that a browser brought back, and stores the tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CompleteAuthorization {
     pub id: CommandId,
     pub grant: GrantId,
-    /// Where the rest of what was begun lies.
+    /// The id of the pending authorization in the Vault.
     pub authorization: ValueId,
-    /// The code, sealed at the door.
+    /// The code, sealed by the facade.
     pub code: SealedValue,
-    /// Whose code the browser says it is (RFC 9207).
+    /// The issuer of the code, as the browser brought it (RFC 9207).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
 }
 
-/// The log rings of servers, asked of the worker that runs them.
+/// Reads the last log lines of servers from the worker that runs them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadServerLogs {
     pub servers: Vec<ServerId>,
 }
 
-/// One server's ring.
+/// The last log lines of one server.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerLogs {
     pub server: ServerId,
     pub logs: Vec<LogLine>,
-    /// The id of its session, where it has one and is held there.
+    /// The id of the session, if the worker holds the server and the server has a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// The live tool list, while the event log has an older one.
+    /// The tool list of the running server, if the event log has an older list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Tools>,
 }
 
-/// The untouched CallToolResult (Model Context Protocol), as raw JSON.
+/// The unchanged CallToolResult (Model Context Protocol), as raw JSON.
 pub type ToolResult = Box<serde_json::value::RawValue>;
 
-/// Exchange the code that Google gave a user's browser for tokens, and keep those. It is done by the worker that runs
-/// the server: the tokens leave it sealed only.
+/// Exchanges the code that Google gave to the browser of a user, and stores the tokens. The worker that runs the
+/// server executes the command, so that the tokens leave this worker only sealed.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExchangeGoogleCode {
@@ -325,18 +326,18 @@ pub struct ExchangeGoogleCode {
     pub server: ServerId,
     pub server_name: ServerName,
     pub user: UserName,
-    /// Where the tokens will lie.
+    /// The id under which the Vault stores the tokens.
     pub value: ValueId,
-    /// Base64 of the sealed arguments of the exchange, which never lie in the Vault.
+    /// Base64 of the sealed arguments of the exchange. The Vault never stores them.
     pub sealed: String,
 }
 
-/// Give a user's secret a value. The value itself was sealed at the door: only a worker can open it.
+/// Sets the value of a secret of a user. The facade has sealed the value, and only a worker can open it.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SetSecret {
     pub id: CommandId,
-    /// What the request is to be known by, where its sender may send it again.
+    /// The idempotency key, if the client may send the request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
     pub server: ServerId,
@@ -344,19 +345,19 @@ pub struct SetSecret {
     pub user: UserName,
     pub name: SecretName,
     pub value: ValueId,
-    /// Bound for the Vault: base64 of the sealed value.
+    /// Base64 of the sealed value. The worker stores it in the Vault.
     pub sealed: String,
-    /// A value that is there already stays.
+    /// Whether an existing value stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub if_absent: bool,
 }
 
-/// Remove a user's secret.
+/// Deletes a secret of a user.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteSecret {
     pub id: CommandId,
-    /// What the request is to be known by, where its sender may send it again.
+    /// The idempotency key, if the client may send the request again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
     pub server_name: ServerName,
@@ -364,7 +365,8 @@ pub struct DeleteSecret {
     pub name: SecretName,
 }
 
-/// What a holder saw when it asked its server for tools. Decided where it was seen; it crosses no bus.
+/// Records the tool list that a worker received from its server. The same worker decides it, so the command is
+/// never sent over the bus.
 #[derive(Debug, Clone)]
 pub struct RecordTools {
     pub server: ServerId,

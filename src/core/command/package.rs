@@ -1,4 +1,4 @@
-//! What can be asked for about packages.
+//! Commands for packages.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,36 +9,36 @@ use crate::core::ids::{CommandId, ServerId};
 use crate::core::model::package::Source;
 use crate::core::names::{PackageName, ServerName, VersionTag};
 
-/// Install a package and register the server that it is. Nothing is left of it where that fails.
+/// Installs a package and registers its server. If a step fails, no files and no server remain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstallPackage {
     pub package: PackageName,
-    /// The newest where absent.
+    /// The version. Without it, the newest version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionTag>,
     pub source: Source,
-    /// An empty command is found in the package.
+    /// The registration of the server. If its command is empty, the worker finds the command in the package.
     pub register: RegisterServer,
 }
 
-/// Give a package another version. The old one goes on running where that fails.
+/// Changes the version of a package. If the upgrade fails, the old version continues to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpgradePackage {
     pub id: CommandId,
     pub name: ServerName,
-    /// The newest where absent.
+    /// The version. Without it, the newest version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionTag>,
 }
 
-/// Look which versions of servers' packages are the newest.
+/// Looks up the newest versions of the packages of servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckPackages {
     pub servers: Vec<ServerId>,
 }
 
-/// What was found of one server's package.
+/// The newest version of the package of one server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PackageCheck {
     pub server: ServerId,

@@ -1,4 +1,4 @@
-//! What happens to grants.
+//! Events of grants.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::grant::GrantTokens;
 use crate::core::names::{ServerName, UserName};
 
-/// Tokens for a server were given: for that user alone, or for all where none is named.
+/// Tokens for a server were stored, for one user or, without `user`, for all users.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantStored {
@@ -18,8 +18,8 @@ pub struct GrantStored {
     pub tokens: GrantTokens,
 }
 
-/// The tokens with this access token are about to be refreshed: the refresh token may be used up from here on. Twice
-/// without an outcome between: the worker of the first is dead.
+/// A worker starts to refresh the tokens with this access token. From this event on, the refresh token may have
+/// been used. If a second event follows without an outcome, the worker of the first event died.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantRefreshStarted {
@@ -30,7 +30,7 @@ pub struct GrantRefreshStarted {
     pub access: ValueId,
 }
 
-/// New tokens came in the place of the old ones.
+/// New tokens have replaced the old tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantRefreshed {
@@ -41,7 +41,8 @@ pub struct GrantRefreshed {
     pub tokens: GrantTokens,
 }
 
-/// No new tokens came: where refused, a person has to give access again; else it can be tried again.
+/// The refresh failed. If the authorization server refused it, a person must give access again. In all other
+/// cases a worker can retry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantRefreshFailed {

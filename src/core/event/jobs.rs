@@ -1,4 +1,4 @@
-//! What happens to jobs, to letters nobody can read, and to keys of requests.
+//! Events of jobs, dead letters and idempotency keys.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,12 +9,12 @@ use crate::core::model::idempotency::{IdempotencyRecord, JobIdempotencyKey};
 use crate::core::model::job::{JobProgress, JobState};
 use crate::core::names::{ServerName, ToolName, UserName};
 
-/// Somebody wants something done. What it is about lies in the Vault under `arguments`.
+/// A job was accepted. The Vault holds its arguments under `arguments`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobAccepted {
     pub job: JobId,
     pub user: UserName,
-    /// The command's name.
+    /// The name of the command.
     pub command: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerName>,
@@ -25,72 +25,74 @@ pub struct JobAccepted {
     pub key: Option<JobIdempotencyKey>,
 }
 
-/// A worker has a job, for as long as it holds its lease.
+/// A worker has started a job. The worker executes the job while it holds its worker lease.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobStarted {
     pub job: JobId,
-    /// The first is 1.
+    /// The number of the attempt. The first attempt is 1.
     pub attempt: u32,
     pub worker: WorkerId,
 }
 
-/// A running job is further than it was.
+/// A running job has made progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobProgressed {
     pub job: JobId,
     pub progress: JobProgress,
 }
 
-/// A job waits again: nothing of it was begun, or its worker is gone and it may run twice.
+/// A job is queued again. Its work has not started, or its worker is gone and the job may run twice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobRequeued {
     pub job: JobId,
 }
 
-/// Somebody wants a running job to stop.
+/// A client has requested that a running job stops.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobCancelRequested {
     pub job: JobId,
 }
 
-/// A job is over. Its answer, where there is one, lies in the Vault under `answer`.
+/// A job has ended. If the job has an answer, the Vault holds it under `answer`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobFinished {
     pub job: JobId,
     pub state: JobState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<ValueId>,
-    /// Milliseconds since 1970: how long the answer is kept.
+    /// The time when the answer expires, in milliseconds since 1970.
     pub until: u64,
 }
 
-/// The answers of jobs have expired, and nothing is known of them any more.
+/// The answers of jobs have expired, and the jobs are removed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobExpired {
     pub jobs: Vec<JobId>,
 }
 
-/// A producer's message was set aside, because nobody can read it.
+/// A message of a producer was stored as a dead letter, because no worker can parse it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetterStored {
     #[serde(flatten)]
-    pub letter: DeadLetter,
+    pub dead_letter: DeadLetter,
 }
 
-/// Dead letters are gone: read after all, dropped, or too old.
+/// Dead letters were removed, because they were retried, discarded or too old.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetterRemoved {
-    pub letters: Vec<ValueId>,
+    /// The ids of the dead letters.
+    #[serde(rename = "letters")]
+    pub dead_letters: Vec<ValueId>,
 }
 
-/// The change beside this event was made under an `Idempotency-Key`.
+/// The commit of this event belongs to a request with an `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct IdempotencyRecorded {
     #[serde(flatten)]
     pub request: IdempotencyRecord,
 }
 
-/// Keys are not remembered any more.
+/// Idempotency keys have expired.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct IdempotencyExpired {
     pub scopes: Vec<Digest>,

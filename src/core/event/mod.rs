@@ -52,7 +52,10 @@ macro_rules! events {
                 match self { $(Self::$name(_) => $wire),+ }
             }
 
-            /// The stored form. Fails only if a type's serializer does, which none can.
+            /// Returns the stored form.
+            ///
+            /// # Errors
+            /// The serializer of the type fails. No current type has such a serializer.
             pub fn encode(&self) -> Result<StoredEvent, serde_json::Error> {
                 let (v, data) = match self {
                     $(Self::$name(event) => ($version, serde_json::value::to_raw_value(event)?)),+
@@ -79,7 +82,7 @@ macro_rules! events {
             }
         }
 
-        /// Every event's wire name, version and JSON Schema, for `schemas/events`.
+        /// Returns the wire name, the version and the JSON Schema of every event, for `schemas/events`.
         pub fn schemas() -> Vec<(&'static str, u16, schemars::Schema)> {
             vec![$(($wire, $version, schemars::schema_for!($name))),+]
         }
@@ -120,7 +123,7 @@ events! {
     IdempotencyExpired = "idempotency.expired" v 1,
 }
 
-/// A server got a name, a configuration and a new id.
+/// A server was registered with a name, a configuration and a new id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerRegistered {
@@ -130,7 +133,7 @@ pub struct ServerRegistered {
     pub enabled: bool,
 }
 
-/// A server's whole configuration was replaced.
+/// The whole configuration of a server was replaced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerUpdated {
@@ -139,28 +142,28 @@ pub struct ServerUpdated {
     pub config: ServerConfig,
 }
 
-/// A server may run and be called again.
+/// A server was enabled. It may run and accept calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerEnabled {
     pub server: ServerId,
     pub name: ServerName,
 }
 
-/// A server is stopped and refuses calls; everything of it is kept.
+/// A server was disabled. It does not run and refuses calls. Its data stay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerDisabled {
     pub server: ServerId,
     pub name: ServerName,
 }
 
-/// A server is gone, and with it all its secrets.
+/// A server and all its secrets were deleted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerDeleted {
     pub server: ServerId,
     pub name: ServerName,
 }
 
-/// The tools a server offers are other ones than last known.
+/// The tool list of a server has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerToolsDiscovered {
     pub server: ServerId,
@@ -176,7 +179,7 @@ pub struct ServerToolsDiscovered {
     pub fencing_token: Option<u64>,
 }
 
-/// The way in which a server behind a URL speaks is another one than last known.
+/// The protocol mode of a server behind a URL has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerProtocolDetected {
     pub server: ServerId,
@@ -191,7 +194,7 @@ pub struct ServerProtocolDetected {
     pub fencing_token: Option<u64>,
 }
 
-/// A session with a server was opened. Its id is a credential and lies in the Vault under `value`.
+/// A session with a server was opened. The Vault holds its id, which is a credential, under `value`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerSessionOpened {
     pub server: ServerId,
@@ -206,7 +209,7 @@ pub struct ServerSessionOpened {
     pub fencing_token: Option<u64>,
 }
 
-/// The session is over: the server does not know it any more, or a user wants a new one.
+/// A session has ended. The server does not know it, or a user wants a new session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerSessionEnded {
     pub server: ServerId,
@@ -221,27 +224,27 @@ pub struct ServerSessionEnded {
     pub fencing_token: Option<u64>,
 }
 
-/// A server runs what was installed from npm or PyPI.
+/// The package of a server was installed from npm or PyPI.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PackageInstalled {
     pub server: ServerId,
     pub name: ServerName,
     pub package: Package,
-    /// Milliseconds since 1970.
+    /// The time in milliseconds since 1970.
     pub at: u64,
 }
 
-/// A server runs another version of its package.
+/// The package of a server has another version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PackageUpgraded {
     pub server: ServerId,
     pub name: ServerName,
     pub package: Package,
-    /// Milliseconds since 1970.
+    /// The time in milliseconds since 1970.
     pub at: u64,
 }
 
-/// The newest version of a server's package is another one than last known.
+/// The newest available version of a package has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PackageLatestFound {
     pub server: ServerId,
@@ -249,14 +252,14 @@ pub struct PackageLatestFound {
     pub latest: String,
 }
 
-/// A server's package is gone, and its server with it.
+/// A package and its server were removed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PackageRemoved {
     pub server: ServerId,
     pub name: ServerName,
 }
 
-/// A user's secret has a new value, which lies in the Vault under `value`.
+/// A secret of a user has a new value. The Vault holds it under `value`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretSet {
@@ -267,7 +270,7 @@ pub struct SecretSet {
     pub value: ValueId,
 }
 
-/// A user's secret is gone.
+/// A secret of a user was deleted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretDeleted {
@@ -278,7 +281,7 @@ pub struct SecretDeleted {
     pub value: ValueId,
 }
 
-/// A user gave a server access to Google. The tokens lie in the Vault under `value`; earlier ones are void.
+/// A user gave a server access to Google. The Vault holds the tokens under `value`. Earlier tokens are void.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GoogleConnected {
@@ -289,7 +292,8 @@ pub struct GoogleConnected {
 }
 
 impl Event {
-    /// What the event is about. Secrets belong to their server; their names are nobody's business.
+    /// Returns the subject of the event. The subject of a secret is its server, because no list shows the names of
+    /// secrets.
     pub fn subject(&self) -> String {
         let name = match self {
             Self::ServerRegistered(e) => &e.name,
@@ -367,17 +371,17 @@ pub struct StoredEvent {
     pub data: Box<RawValue>,
 }
 
-/// Who made a change.
+/// The process that made a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Actor {
-    /// Somebody at the HTTP API.
+    /// A facade, for a client of the HTTP API.
     Api,
-    /// A worker that looked at the world.
+    /// A worker, because of a fact that it observed.
     Worker,
 }
 
-/// The events of one command: all of them happened, or none.
+/// The events of one command. The log stores all of them or none.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Commit {
@@ -386,11 +390,11 @@ pub struct Commit {
     pub events: Vec<StoredEvent>,
 }
 
-/// One append: the commands that waited together, at one position.
+/// The commits of one append, at one position.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub position: Position,
-    /// Milliseconds since 1970 by the appender's clock. For people: nothing is decided by it.
+    /// The time by the clock of the appender, in milliseconds since 1970. No decision uses it.
     pub at: u64,
     pub commits: Vec<Commit>,
 }

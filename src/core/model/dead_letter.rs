@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::ids::ValueId;
 
-/// Describes a message that no worker can parse. The Vault holds the sealed message under the id of the letter.
+/// Describes a message of a producer that no worker can parse.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
-    pub letter: ValueId,
+    /// The id of the dead letter. The Vault holds the sealed message under this id.
+    #[serde(rename = "letter")]
+    pub dead_letter: ValueId,
     /// The id of the job, as the producer wrote it.
     pub id: String,
     /// The name of the command, as the producer wrote it.

@@ -98,7 +98,7 @@ pub struct ServerStatus {
 
 impl ServerStatus {
     /// Returns a status without an error.
-    pub fn of(status: ConnectionStatus) -> Self {
+    pub fn without_error(status: ConnectionStatus) -> Self {
         Self {
             status,
             error: None,

@@ -51,9 +51,9 @@ pub async fn retry(
     State(state): State<Arc<ApiState>>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let id = parse_letter_id(&id)?;
+    let id = parse_dead_letter_id(&id)?;
     state
-        .send_command(&RetryDeadLetter { letter: id }, COMMAND_LIMIT)
+        .send_command(&RetryDeadLetter { dead_letter: id }, COMMAND_LIMIT)
         .await?;
     success(EmptyBody {})
 }
@@ -71,16 +71,16 @@ pub async fn discard(
     State(state): State<Arc<ApiState>>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let id = parse_letter_id(&id)?;
+    let id = parse_dead_letter_id(&id)?;
     state
-        .send_command(&DiscardDeadLetter { letter: id }, COMMAND_LIMIT)
+        .send_command(&DiscardDeadLetter { dead_letter: id }, COMMAND_LIMIT)
         .await?;
     success(EmptyBody {})
 }
 
 /// A text that is no id is the id of no dead letter.
-fn parse_letter_id(text: &str) -> Result<ValueId, Failure> {
+fn parse_dead_letter_id(text: &str) -> Result<ValueId, Failure> {
     text.parse()
         .map(ValueId)
-        .map_err(|_| dead_letter_not_found("of that id"))
+        .map_err(|_| dead_letter_not_found("with this id"))
 }
