@@ -1,14 +1,15 @@
-//! The bus of one process: an ask runs on its caller's own task, so dropping the call cancels it,
-//! nothing is copied and nobody has to be woken.
+//! The bus inside one process. An ask runs on the task of its sender, so dropping the request cancels the
+//! ask, and no body is copied.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
 
 use crate::ports::bus::{
@@ -16,105 +17,107 @@ use crate::ports::bus::{
     Reply, SubscriptionGuard, Target,
 };
 
-/// Hints a listener may be behind; one that is further behind looks for itself.
-const HINTS: usize = 1024;
-/// Jobs that may wait.
-const JOBS: usize = 10_000;
+/// The number of hints that a listener may lag behind. A listener with more lag reads the log itself.
+const MAX_LAG: usize = 1024;
+/// The largest number of unacknowledged jobs.
+const MAX_JOBS: usize = 10_000;
 
-type Takers = HashMap<Target, Vec<(u64, Arc<dyn AskHandler>)>>;
+type Handlers = HashMap<Target, Vec<(u64, Arc<dyn AskHandler>)>>;
 
+/// The bus inside one process.
 pub struct LocalBus {
-    takers: ArcSwap<Takers>,
+    handlers: ArcSwap<Handlers>,
     hints: broadcast::Sender<Hint>,
-    lane: Arc<LocalJobQueue>,
-    turn: AtomicUsize,
+    jobs: Arc<LocalJobQueue>,
+    next: AtomicUsize,
     own: Weak<Self>,
 }
 
 impl LocalBus {
     pub fn new() -> Arc<Self> {
         Arc::new_cyclic(|own| Self {
-            takers: ArcSwap::default(),
-            hints: broadcast::Sender::new(HINTS),
-            lane: Arc::default(),
-            turn: AtomicUsize::new(0),
+            handlers: ArcSwap::default(),
+            hints: broadcast::Sender::new(MAX_LAG),
+            jobs: Arc::default(),
+            next: AtomicUsize::new(0),
             own: own.clone(),
         })
     }
 
-    /// Whether anybody serves that place.
-    pub fn serves(&self, place: Target) -> bool {
-        self.takers
-            .load()
-            .get(&place)
-            .is_some_and(|there| !there.is_empty())
+    /// Returns whether this process serves a target.
+    pub fn serves(&self, target: Target) -> bool {
+        self.handlers.load().contains_key(&target)
+    }
+
+    fn remove(&self, target: Target, number: u64) {
+        self.handlers.rcu(|handlers| {
+            let mut handlers = Handlers::clone(handlers);
+            if let Some(serving) = handlers.get_mut(&target) {
+                serving.retain(|(other, _)| *other != number);
+                if serving.is_empty() {
+                    handlers.remove(&target);
+                }
+            }
+            handlers
+        });
     }
 }
 
 #[async_trait]
 impl Bus for LocalBus {
     async fn request(&self, ask: Ask) -> Result<Reply, BusError> {
-        let takers = self.takers.load();
-        let Some(there) = takers.get(&ask.to).filter(|there| !there.is_empty()) else {
+        let handlers = self.handlers.load();
+        let Some(serving) = handlers.get(&ask.to).filter(|serving| !serving.is_empty()) else {
             return Err(BusError::NoResponders);
         };
-        // One after the other, as a queue group does; a busy one passes it on by saying so to the caller.
-        let turn = if there.len() > 1 {
-            self.turn.fetch_add(1, Ordering::Relaxed) % there.len()
+        // The handlers take turns, as in a queue group. A busy handler is not replaced by another handler:
+        // the sender decides whether it retries.
+        let index = if serving.len() > 1 {
+            self.next.fetch_add(1, Ordering::Relaxed) % serving.len()
         } else {
             0
         };
-        let taker = there[turn].1.clone();
-        drop(takers);
-        match tokio::time::timeout(ask.time_left, taker.handle(ask)).await {
+        let handler = serving[index].1.clone();
+        drop(handlers);
+        match tokio::time::timeout(ask.time_left, handler.handle(ask)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(Busy)) => Err(BusError::Busy),
             Err(_) => Err(BusError::TimedOut),
         }
     }
 
-    fn subscribe(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard {
-        let number = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
-        self.takers.rcu(|takers| {
-            let mut takers = Takers::clone(takers);
-            takers
-                .entry(place)
-                .or_default()
-                .push((number, taker.clone()));
-            takers
+    fn subscribe(&self, target: Target, handler: Arc<dyn AskHandler>) -> SubscriptionGuard {
+        let number = self.next.fetch_add(1, Ordering::Relaxed) as u64;
+        self.handlers.rcu(|handlers| {
+            let mut handlers = Handlers::clone(handlers);
+            let serving = handlers.entry(target).or_default();
+            serving.push((number, handler.clone()));
+            handlers
         });
         let bus = self.own.clone();
         SubscriptionGuard(Box::new(move || {
-            let Some(bus) = bus.upgrade() else { return };
-            bus.takers.rcu(|takers| {
-                let mut takers = Takers::clone(takers);
-                if let Some(there) = takers.get_mut(&place) {
-                    there.retain(|(n, _)| *n != number);
-                    if there.is_empty() {
-                        takers.remove(&place);
-                    }
-                }
-                takers
-            });
+            if let Some(bus) = bus.upgrade() {
+                bus.remove(target, number);
+            }
         }))
     }
 
     async fn publish_job(&self, job: JobMessage) -> Result<(), BusError> {
-        self.lane.push(job)
+        self.jobs.push(job)
     }
 
     fn consume_jobs(&self) -> Box<dyn JobConsumer> {
-        Box::new(LocalJobConsumer(self.lane.clone()))
+        Box::new(LocalJobConsumer(self.jobs.clone()))
     }
 
     async fn publish_outcome(&self, _: &str, _: Result<Bytes, Bytes>) {
-        // Senders in this process read their outcomes from the log.
+        // A producer of this process reads the outcome from the log.
     }
 
     async fn publish_dead_letter(&self, _: String, _: Bytes) {}
 
     fn publish(&self, hint: Hint) {
-        // Nobody listening is no loss: hints are hints.
+        // Without listeners the hint is lost, which is allowed.
         let _ = self.hints.send(hint);
     }
 
@@ -123,45 +126,54 @@ impl Bus for LocalBus {
     }
 
     async fn pending_jobs(&self) -> usize {
-        self.lane.lock().waiting.len()
+        self.jobs.state.lock().pending.len()
     }
 }
 
-/// The jobs: those that wait, and the ids of all that are not settled.
+/// The jobs of this process.
 #[derive(Default)]
 struct LocalJobQueue {
-    state: Mutex<LaneState>,
-    more: Notify,
+    state: Mutex<QueueState>,
+    /// Wakes a consumer after a job has become pending.
+    added: Notify,
 }
 
 #[derive(Default)]
-struct LaneState {
-    waiting: VecDeque<(JobMessage, u32)>,
-    unsettled: HashSet<String>,
+struct QueueState {
+    /// The jobs that no worker holds, with the number of their next delivery.
+    pending: VecDeque<(JobMessage, u32)>,
+    /// The ids of all jobs that are not acknowledged.
+    unacked: HashSet<String>,
 }
 
 impl LocalJobQueue {
-    fn lock(&self) -> MutexGuard<'_, LaneState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn push(&self, job: JobMessage) -> Result<(), BusError> {
-        let mut state = self.lock();
-        if state.unsettled.contains(&job.id) {
+        let mut state = self.state.lock();
+        if state.unacked.contains(&job.id) {
             return Ok(());
         }
-        if state.unsettled.len() >= JOBS {
+        if state.unacked.len() >= MAX_JOBS {
             return Err(BusError::Unavailable);
         }
-        state.unsettled.insert(job.id.clone());
-        state.waiting.push_back((job, 1));
-        self.more.notify_one();
+        state.unacked.insert(job.id.clone());
+        state.pending.push_back((job, 1));
+        self.added.notify_one();
         Ok(())
     }
 
-    fn back(&self, job: JobMessage, attempt: u32) {
-        self.lock().waiting.push_back((job, attempt));
-        self.more.notify_one();
+    /// Returns the oldest pending job, and wakes the next consumer if more jobs are pending.
+    fn pop(&self) -> Option<(JobMessage, u32)> {
+        let mut state = self.state.lock();
+        let first = state.pending.pop_front();
+        if !state.pending.is_empty() {
+            self.added.notify_one();
+        }
+        first
+    }
+
+    fn push_back(&self, job: JobMessage, attempt: u32) {
+        self.state.lock().pending.push_back((job, attempt));
+        self.added.notify_one();
     }
 }
 
@@ -170,34 +182,28 @@ struct LocalJobConsumer(Arc<LocalJobQueue>);
 #[async_trait]
 impl JobConsumer for LocalJobConsumer {
     async fn next(&mut self) -> Option<JobDelivery> {
+        let jobs = &self.0;
         loop {
-            let more = self.0.more.notified();
-            let (first, left) = {
-                let mut state = self.0.lock();
-                (state.waiting.pop_front(), state.waiting.len())
-            };
-            if left > 0 {
-                self.0.more.notify_one();
-            }
-            if let Some((job, attempt)) = first {
-                let settle = Box::new(LocalUnackedJob {
-                    lane: self.0.clone(),
+            let added = jobs.added.notified();
+            if let Some((job, attempt)) = jobs.pop() {
+                let unacked = LocalUnackedJob {
+                    jobs: jobs.clone(),
                     job: Some((job.clone(), attempt)),
-                });
+                };
                 return Some(JobDelivery {
                     job,
                     attempt,
-                    settle,
+                    ack: Box::new(unacked),
                 });
             }
-            more.await;
+            added.await;
         }
     }
 }
 
-/// A delivery nobody has settled yet; dropped so, it goes back to the end of the lane.
+/// A job that a worker holds. Dropping it returns the job to the end of the queue.
 struct LocalUnackedJob {
-    lane: Arc<LocalJobQueue>,
+    jobs: Arc<LocalJobQueue>,
     job: Option<(JobMessage, u32)>,
 }
 
@@ -205,7 +211,7 @@ struct LocalUnackedJob {
 impl JobAck for LocalUnackedJob {
     async fn ack(mut self: Box<Self>, _: Option<Result<Bytes, Bytes>>) {
         if let Some((job, _)) = self.job.take() {
-            self.lane.lock().unsettled.remove(&job.id);
+            self.jobs.state.lock().unacked.remove(&job.id);
         }
     }
 
@@ -213,10 +219,10 @@ impl JobAck for LocalUnackedJob {
         let Some((job, attempt)) = self.job.take() else {
             return;
         };
-        let lane = self.lane.clone();
+        let jobs = self.jobs.clone();
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            lane.back(job, attempt + 1);
+            jobs.push_back(job, attempt + 1);
         });
     }
 }
@@ -224,7 +230,7 @@ impl JobAck for LocalUnackedJob {
 impl Drop for LocalUnackedJob {
     fn drop(&mut self) {
         if let Some((job, attempt)) = self.job.take() {
-            self.lane.back(job, attempt + 1);
+            self.jobs.push_back(job, attempt + 1);
         }
     }
 }

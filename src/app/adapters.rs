@@ -13,6 +13,7 @@ use crate::ports::bus::Bus;
 use crate::ports::event_log::EventLog;
 use crate::ports::leases::Leases;
 use crate::ports::vault::Vault;
+use crate::telemetry::error::error_chain;
 use crate::time::retry::SERVICE_AT_START;
 
 /// Bytes that a message needs beside its body.
@@ -63,7 +64,8 @@ pub fn store_file(data_dir: &Path) -> PathBuf {
 
 async fn connect_nats(nats: &Nats, limits: &Limits) -> Result<Arc<dyn Bus>, StartError> {
     let bus = wait_for_service("NATS (NATS_URL)", async || {
-        NatsBus::connect(nats_options(nats, limits)).await
+        let connected = NatsBus::connect(nats_options(nats, limits)).await;
+        connected.map_err(|error| error_chain(&error))
     });
     Ok(bus.await?)
 }
@@ -111,13 +113,12 @@ async fn wait_for_service<T>(
             tracing::warn!(service, error = reason, "the program waits for a service");
             is_logged = true;
         }
-        let Some(pause) = attempts.next_pause() else {
+        if !attempts.wait().await {
             return Err(StartError::Unreachable {
                 service,
                 limit: SERVICE_AT_START.limit().unwrap_or_default(),
                 reason,
             });
-        };
-        tokio::time::sleep(pause).await;
+        }
     }
 }

@@ -130,8 +130,8 @@ async fn drain(
     tracing::info!("draining");
     state.start_draining();
     if config.services.nats.is_some() && config.roles.api {
-        // Another facade can take the requests. Until the load balancer knows, this process
-        // accepts them, because a connection that is not accepted would be lost.
+        // The load balancer sends requests to this process until it has read `/readyz`. The process
+        // accepts these requests, because a connection that no process accepts is lost.
         tokio::time::sleep(READYZ_LEAD).await;
     }
     services.ending().cancel();

@@ -70,6 +70,10 @@ pub enum BusError {
 /// Executes asks. Dropping the future cancels the ask.
 #[async_trait]
 pub trait AskHandler: Send + Sync {
+    /// Executes an ask and returns the reply.
+    ///
+    /// # Errors
+    /// [`Busy`] if no permit is free.
     async fn handle(&self, ask: Ask) -> Result<Reply, Busy>;
 }
 
@@ -105,7 +109,7 @@ pub struct JobDelivery {
     pub job: JobMessage,
     /// The number of this delivery. The first delivery is 1.
     pub attempt: u32,
-    pub settle: Box<dyn JobAck>,
+    pub ack: Box<dyn JobAck>,
 }
 
 /// Acknowledges a delivery.
@@ -151,8 +155,10 @@ pub trait Bus: Send + Sync {
     /// Publishes the outcome of a job to the address that its producer named.
     async fn publish_outcome(&self, reply: &str, outcome: Result<Bytes, Bytes>);
     /// Publishes the note about a dead letter. A lost note loses no data.
-    async fn publish_dead_letter(&self, letter: String, note: Bytes);
+    async fn publish_dead_letter(&self, dead_letter: String, note: Bytes);
+    /// Publishes a hint to all processes.
     fn publish(&self, hint: Hint);
+    /// Returns the hints of all processes from now on.
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint>;
     /// Returns the number of jobs on the bus for the metrics, or 0 if the bus cannot count them.
     async fn pending_jobs(&self) -> usize;

@@ -11,7 +11,7 @@ use crate::core::ids::{CommandId, Position};
 /// The reason why an append failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    /// Another process has appended at this position. The appender reads on and decides again.
+    /// Another process has appended at this position. The appender reads the entry and decides again.
     #[error("the position is taken")]
     Taken,
     /// The log already holds a commit of this command.

@@ -1,4 +1,4 @@
-//! Who is let in to NATS, and over what: passwords, credentials and TLS.
+//! Access to NATS: passwords, credentials, TLS and the permissions of users.
 
 use std::fs;
 use std::path::Path;
@@ -20,6 +20,7 @@ use mcp_api::core::command::{Area, Command as _, NAMES};
 use mcp_api::core::ids::{Position, ServerId};
 use mcp_api::core::model::tool_call::CallTool;
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, Busy, Reply, Target};
+use mcp_api::telemetry::error::error_chain;
 
 struct Echo;
 
@@ -34,7 +35,7 @@ impl AskHandler for Echo {
 }
 
 async fn works(options: NatsOptions) {
-    let bus = NatsBus::connect(options).await.expect("let in");
+    let bus = NatsBus::connect(options).await.expect("a bus");
     let _serving = bus.subscribe(Target::AnyWorker(Area::Tools), Arc::new(Echo));
     let answer = bus
         .request(ask(Target::AnyWorker(Area::Tools), "hello", PATIENCE))
@@ -43,14 +44,15 @@ async fn works(options: NatsOptions) {
     assert_eq!(answer.outcome.expect("a success"), "hello");
 }
 
-/// The sentence of a refusal, which comes soon and holds no secret.
+/// Returns the text of a refusal. It arrives soon and holds no secret.
 async fn refused(options: NatsOptions) -> String {
-    let began = Instant::now();
-    let said = NatsBus::connect(options).await.err().expect("refused");
+    let start = Instant::now();
+    let error = NatsBus::connect(options).await.err().expect("refused");
+    let said = error_chain(&error);
     assert!(
-        began.elapsed() < Duration::from_secs(30),
+        start.elapsed() < Duration::from_secs(30),
         "{:?}",
-        began.elapsed()
+        start.elapsed()
     );
     assert!(said.contains("NATS") && !said.contains("hunter2"), "{said}");
     said
@@ -68,20 +70,20 @@ async fn a_password_in_the_address_is_used_and_never_shown() {
         let said = refused(url(user)).await;
         assert!(said.contains("refuses the user, password"), "{said}");
     }
-    // The second address will do.
+    // The client tries the second address.
     let mut both = url("me:hunter2%40home@");
     both.urls
         .insert(0, "nats://me:hunter2%40home@127.0.0.1:1".into());
     works(both).await;
-    let nobody = NatsOptions::new(vec!["nats://me:hunter2@127.0.0.1:1".into()]);
+    let closed = NatsOptions::new(vec!["nats://me:hunter2@127.0.0.1:1".into()]);
     assert!(
-        refused(nobody)
+        refused(closed)
             .await
             .starts_with("NATS at 127.0.0.1:1 cannot be reached")
     );
 }
 
-/// A claim in a JWT, signed as NATS wants it.
+/// Returns a signed JWT of NATS.
 fn jwt(issuer: &KeyPair, name: &str, subject: &KeyPair, nats: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = part(&json!({"typ": "JWT", "alg": "ed25519-nkey"}));
@@ -93,7 +95,7 @@ fn jwt(issuer: &KeyPair, name: &str, subject: &KeyPair, nats: &Value) -> String 
 }
 
 #[tokio::test]
-async fn a_credentials_file_opens_the_door() {
+async fn a_credentials_file_gives_access() {
     let [operator, system, account, user] = [
         KeyPair::new_operator(),
         KeyPair::new_account(),
@@ -102,32 +104,32 @@ async fn a_credentials_file_opens_the_door() {
     ];
     let mut unlimited = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1,
         "wildcards": true, "conn": -1, "leaf": -1});
-    let of_system = json!({"type": "account", "version": 2, "limits": unlimited});
-    for kept in ["mem_storage", "disk_storage", "streams", "consumer"] {
-        unlimited[kept] = json!(-1);
+    let system_claims = json!({"type": "account", "version": 2, "limits": unlimited});
+    for limit in ["mem_storage", "disk_storage", "streams", "consumer"] {
+        unlimited[limit] = json!(-1);
     }
-    let of_account = json!({"type": "account", "version": 2, "limits": unlimited});
-    let of_operator =
+    let account_claims = json!({"type": "account", "version": 2, "limits": unlimited});
+    let operator_claims =
         json!({"type": "operator", "version": 2, "system_account": system.public_key()});
-    let of_user = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
+    let user_claims = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
     let mut creds = Default::default();
     let server = Nats::with_config(Version::Newest, |folder| {
         creds = folder.join("user.creds");
-        let jwt_of_user = jwt(&account, "user", &user, &of_user);
+        let user_jwt = jwt(&account, "user", &user, &user_claims);
         let seed = user.seed().expect("a seed");
         let text = format!(
-            "-----BEGIN NATS USER JWT-----\n{jwt_of_user}\n------END NATS USER JWT------\n\n\
+            "-----BEGIN NATS USER JWT-----\n{user_jwt}\n------END NATS USER JWT------\n\n\
              -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
         );
         fs::write(&creds, text).expect("credentials");
         format!(
             "{JETSTREAM}\noperator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{\n{}: {}\n{}: {}\n}}",
-            jwt(&operator, "operator", &operator, &of_operator),
+            jwt(&operator, "operator", &operator, &operator_claims),
             system.public_key(),
             system.public_key(),
-            jwt(&operator, "system", &system, &of_system),
+            jwt(&operator, "system", &system, &system_claims),
             account.public_key(),
-            jwt(&operator, "account", &account, &of_account),
+            jwt(&operator, "account", &account, &account_claims),
         )
     });
     works(NatsOptions {
@@ -159,7 +161,7 @@ fn openssl(folder: &Path, line: &str) {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_and_checked() {
+async fn tls_checks_the_certificate_of_the_server() {
     let mut certificates = Default::default();
     let server = Nats::with_config(Version::Newest, |folder| {
         certificates = folder.to_owned();
@@ -184,7 +186,7 @@ async fn tls_is_spoken_and_checked() {
         ..NatsOptions::new(vec![format!("{scheme}://{host}:{}", server.port)])
     };
     works(with("tls", "localhost", Some("ca.pem"))).await;
-    // A server that wants TLS gets it.
+    // The client uses TLS if the server requires it.
     works(with("nats", "localhost", Some("ca.pem"))).await;
     for (host, ca) in [
         ("localhost", Some("other.pem")),
@@ -193,7 +195,7 @@ async fn tls_is_spoken_and_checked() {
     ] {
         refused(with("tls", host, ca)).await;
     }
-    // One without TLS is not spoken to in the clear where TLS was asked for.
+    // The client sends nothing to a server without TLS if the address requires TLS.
     let plain = Nats::start(Version::Newest);
     let mut options = with("tls", "localhost", Some("ca.pem"));
     options.urls = vec![format!("tls://me:hunter2@localhost:{}", plain.port)];

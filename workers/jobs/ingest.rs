@@ -25,7 +25,7 @@ use crate::ports::bus::{JobConsumer, JobDelivery, JobMessage};
 use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
-use crate::workers::encode;
+use crate::workers::handler::encode;
 
 /// The messages that one worker accepts at the same time.
 const MAX_CONCURRENT: usize = 64;
@@ -63,9 +63,7 @@ pub async fn ingest_messages(
 
 async fn ingest_message(context: &Context, delivery: JobDelivery) {
     let JobDelivery {
-        job: message,
-        settle: ack,
-        ..
+        job: message, ack, ..
     } = delivery;
     match submit_message(context, &message).await {
         // The producer gets the outcome when the job ends.

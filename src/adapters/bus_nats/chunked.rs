@@ -1,5 +1,6 @@
-//! Bodies too large for a message: they stay with their sender, which hands them out in parts until
-//! the deadline. A part is asked for by its offset; an empty message says that all have come.
+//! Bodies that are too large for one message. The sender holds the body, and the receiver fetches it in
+//! chunks before the deadline. A request for a chunk holds the offset. An empty request says that the
+//! receiver has all chunks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,72 +16,71 @@ use super::connection::NatsConnection;
 use super::inbox::{HeldBody, Inbox};
 use super::wire;
 
-/// Parts that are on their way at once.
+/// The number of chunks that the receiver requests at once.
 const AT_ONCE: usize = 4;
-/// A holder that says nothing for so long has gone.
+/// The time after which a sender that does not reply is gone.
 const SILENCE: Duration = Duration::from_secs(3);
-/// A part is no smaller, or fetching would take for ever.
-const SMALLEST: usize = 1024;
+/// The smallest size of a chunk in bytes. Smaller chunks would take too much time.
+const MIN_CHUNK: usize = 1024;
 
-/// Where a body is and how it can be known to be whole.
+/// Describes a body that its sender holds. The JSON of this type is the header `Mcp-Parts`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ChunkedBody {
+pub(super) struct ChunkedBody {
     inbox: String,
     length: usize,
-    /// The length of each part but the last.
-    part: usize,
+    /// The size of each chunk except the last.
+    #[serde(rename = "part")]
+    chunk: usize,
     sha256: String,
 }
 
 impl ChunkedBody {
-    pub fn parse(text: &str, max_body: usize) -> Result<Self, String> {
-        let parts: Self =
-            serde_json::from_str(text).map_err(|error| format!("cannot be read: {error}"))?;
-        if !parts.inbox.starts_with("_INBOX.") {
-            return Err("names an inbox that is none".into());
+    /// Parses the header. The error is the end of a sentence that starts with the name of the header.
+    pub(super) fn parse(text: &str, max_body: usize) -> Result<Self, String> {
+        let body: Self =
+            serde_json::from_str(text).map_err(|error| format!("cannot be parsed: {error}"))?;
+        if !body.inbox.starts_with("_INBOX.") {
+            return Err("names a subject outside `_INBOX.`".into());
         }
-        if parts.length > max_body {
+        if body.length > max_body {
+            let length = body.length;
             return Err(format!(
-                "announces {} bytes; at most {max_body} are taken",
-                parts.length
+                "announces {length} bytes; the limit is {max_body} bytes"
             ));
         }
-        if parts.part < SMALLEST {
+        if body.chunk < MIN_CHUNK {
+            let chunk = body.chunk;
             return Err(format!(
-                "announces parts of {} bytes, which is too small",
-                parts.part
+                "announces parts of {chunk} bytes; the minimum is {MIN_CHUNK} bytes"
             ));
         }
-        Ok(parts)
+        Ok(body)
     }
 
-    /// Fetches the body. `None`: its sender has gone, or it is not what was announced.
-    pub async fn fetch(&self, inbox: &Arc<Inbox>) -> Option<Bytes> {
-        let ask = |payload: String| OutboundMessage {
+    /// Fetches the body. Returns `None` if its sender is gone or the body differs from the announcement.
+    pub(super) async fn fetch(&self, inbox: &Arc<Inbox>) -> Option<Bytes> {
+        let request = |payload: String| OutboundMessage {
             subject: self.inbox.as_str().into(),
             reply: None,
             payload: payload.into(),
             headers: None,
         };
-        let parts = (0..self.length)
-            .step_by(self.part)
-            .map(|offset| async move {
-                let part = inbox
-                    .request(ask(offset.to_string()), SILENCE)
-                    .await
-                    .ok_or(())?;
-                let expected = self.part.min(self.length - offset);
-                if part.status.is_some() || part.payload.len() != expected {
-                    return Err(());
-                }
-                Ok(part.payload)
-            });
+        let offsets = (0..self.length).step_by(self.chunk);
+        let chunks = offsets.map(|offset| async move {
+            let reply = inbox.request(request(offset.to_string()), SILENCE).await;
+            let chunk = reply.ok_or(())?;
+            let expected = self.chunk.min(self.length - offset);
+            if chunk.status.is_some() || chunk.payload.len() != expected {
+                return Err(());
+            }
+            Ok(chunk.payload)
+        });
         let mut body = BytesMut::with_capacity(self.length);
-        let mut parts = futures::stream::iter(parts).buffered(AT_ONCE);
-        while let Some(part) = parts.try_next().await.ok()? {
-            body.extend_from_slice(&part);
+        let mut chunks = futures::stream::iter(chunks).buffered(AT_ONCE);
+        while let Some(chunk) = chunks.try_next().await.ok()? {
+            body.extend_from_slice(&chunk);
         }
-        inbox.link.send(ask(String::new()));
+        inbox.connection.send(request(String::new()));
         let body = body.freeze();
         (digest(&body) == self.sha256).then_some(body)
     }
@@ -96,35 +96,39 @@ fn digest(body: &[u8]) -> String {
     hex::encode(Sha256::digest(body))
 }
 
-/// The longest body that travels in a message; the rest of it is for headers.
-pub fn size(link: &NatsConnection) -> usize {
-    (link.client.max_payload() / 4 * 3).max(SMALLEST)
+/// Returns the size of the longest body inside a message. The headers use the remaining quarter.
+pub(super) fn max_inline(connection: &NatsConnection) -> usize {
+    (connection.client.max_payload() / 4 * 3).max(MIN_CHUNK)
 }
 
-/// The part at the offset that was asked for.
-pub fn part(body: &Bytes, offset: &[u8], size: usize) -> Option<Bytes> {
+/// Returns the chunk that a request asks for, or `None` if the offset is invalid.
+pub(super) fn chunk(body: &Bytes, offset: &[u8], size: usize) -> Option<Bytes> {
     let offset: usize = std::str::from_utf8(offset).ok()?.parse().ok()?;
     let end = offset.saturating_add(size).min(body.len());
     (offset < end).then(|| body.slice(offset..end))
 }
 
-/// Gives a message its body: inside where there is room, else to be fetched while the guard lives.
-pub fn load(inbox: &Arc<Inbox>, message: &mut OutboundMessage, body: Bytes) -> Option<HeldBody> {
-    let part = size(&inbox.link);
-    if body.len() <= part {
+/// Adds a body to a message. A body that is too large stays here, and the receiver can fetch it while
+/// the returned guard lives.
+pub(super) fn add_body(
+    inbox: &Arc<Inbox>,
+    message: &mut OutboundMessage,
+    body: Bytes,
+) -> Option<HeldBody> {
+    let chunk = max_inline(&inbox.connection);
+    if body.len() <= chunk {
         message.payload = body;
         return None;
     }
-    let (length, sha256) = (body.len(), digest(&body));
-    let held = inbox.hold(body, part);
-    wire::put_parts(
-        message,
-        &ChunkedBody {
-            inbox: held.subject(),
-            length,
-            part,
-            sha256,
-        },
-    );
+    let length = body.len();
+    let sha256 = digest(&body);
+    let held = inbox.hold(body, chunk);
+    let announced = ChunkedBody {
+        inbox: held.subject(),
+        length,
+        chunk,
+        sha256,
+    };
+    wire::add_chunked(message, &announced);
     Some(held)
 }

@@ -1,115 +1,110 @@
-//! Asks that come too late. A server that hangs keeps what it was sent, and a connection may: when they
-//! go on, the asker has long been told that nothing came of it, so it must not be begun.
+//! Measures the delay of messages without a common clock.
 //!
-//! No two machines agree on the time, so a sender says what its own steady clock shows. Whoever hears
-//! from it now and then knows the least that this differs from his own, and what exceeds that was spent
-//! on the way. A sender that was never heard before is believed to be in time.
+//! A NATS server that hangs retains the messages that it received, and a connection can retain them
+//! too. When they arrive, the sender of an ask has timed out, so a worker must not start the ask.
+//!
+//! The wall clocks of two machines differ. Every message therefore carries the monotonic clock of its
+//! sender. The receiver knows the smallest difference between its own clock and the clock of the
+//! sender. A message with a larger difference was delayed. The first message of a sender counts as
+//! not delayed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subscriber;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::inbox::Inbox;
 use super::wire;
+use crate::time::clock::monotonic;
 
-/// How often a process lets the others hear its clock.
+/// The time between two messages with the clock of this process.
 const TICK: Duration = Duration::from_secs(5);
-/// Steady clocks drift, and stop with their machine: what is older than two of these is forgotten, but
-/// not before something newer was heard.
+/// The length of a window in milliseconds. Monotonic clocks drift, and they stop while their machine
+/// sleeps. The smallest difference expires after two windows, but only after a newer message.
 const WINDOW: i64 = 30_000;
-/// Senders that are remembered.
-const SENDERS: usize = 4096;
+/// The number of senders that are remembered.
+const MAX_SENDERS: usize = 4096;
 
-/// This process's clock and what is known of the others'.
-pub struct SenderClocks {
-    own: String,
-    began: Instant,
-    heard: Mutex<HashMap<String, Heard>>,
+/// The clock of this process, and the differences to the clocks of other processes.
+pub(super) struct SenderClocks {
+    process: String,
+    started: Instant,
+    senders: Mutex<HashMap<String, Differences>>,
 }
 
-/// The least difference to a sender's clock, in milliseconds, of this window and of the one before it.
-struct Heard {
+/// The smallest differences to the clock of one sender, in milliseconds.
+struct Differences {
+    /// The start of the current window.
     since: i64,
+    /// The smallest difference of the current window.
     least: i64,
-    before: i64,
+    /// The smallest difference of the previous window.
+    previous: i64,
 }
 
 impl SenderClocks {
-    pub fn new(own: String) -> Self {
+    pub(super) fn new(process: String) -> Self {
         Self {
-            own,
-            began: Instant::now(),
-            heard: Mutex::default(),
+            process,
+            started: monotonic(),
+            senders: Mutex::default(),
         }
     }
 
     fn now(&self) -> i64 {
-        i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX)
+        let elapsed = monotonic() - self.started;
+        i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// What a message says of its sender's clock.
-    pub fn stamp(&self) -> String {
-        format!("{} {}", self.own, self.now())
+    /// Returns the text that a message carries: the process and its clock.
+    pub(super) fn stamp(&self) -> String {
+        format!("{} {}", self.process, self.now())
     }
 
-    /// Lets the others hear this clock, at once when there is a new connection.
-    pub async fn tick(self: Arc<Self>, inbox: Arc<Inbox>, subject: String) {
-        let mut connected = inbox.link.connected.clone();
+    /// Publishes the clock of this process every five seconds, and at once after a new connection.
+    pub(super) async fn publish_ticks(self: Arc<Self>, inbox: Arc<Inbox>, subject: String) {
+        let connection = &inbox.connection;
+        let mut connected = connection.connected.clone();
         loop {
-            if inbox.link.is_connected() {
-                inbox.link.send(wire::tick(subject.clone(), self.stamp()));
+            if connection.is_connected() {
+                connection.send(wire::tick(subject.clone(), self.stamp()));
             }
             let _ = tokio::time::timeout(TICK, connected.changed()).await;
         }
     }
 
-    pub async fn listen(self: Arc<Self>, mut ticks: Subscriber) {
+    /// Reads the clocks of other processes until the subscription ends.
+    pub(super) async fn read_ticks(self: Arc<Self>, mut ticks: Subscriber) {
         while let Some(tick) = ticks.next().await {
-            self.delay(wire::sent(&tick));
+            self.delay(wire::stamp(&tick));
         }
     }
 
-    /// How long a message with that stamp was on its way, beyond what is usual.
-    pub fn delay(&self, stamp: Option<&str>) -> Duration {
-        self.late_at(self.now(), stamp)
+    /// Returns the delay of a message with this stamp, or zero without a valid stamp.
+    pub(super) fn delay(&self, stamp: Option<&str>) -> Duration {
+        self.delay_at(self.now(), stamp)
     }
 
-    fn late_at(&self, now: i64, stamp: Option<&str>) -> Duration {
-        let mut words = stamp.unwrap_or_default().split(' ');
-        let (Some(sender), Some(sent)) = (words.next(), words.next()) else {
-            return Duration::ZERO;
-        };
-        let Ok(sent) = sent.parse::<i64>() else {
+    fn delay_at(&self, now: i64, stamp: Option<&str>) -> Duration {
+        let Some((sender, sent)) = stamp.and_then(parse_stamp) else {
             return Duration::ZERO;
         };
         let difference = now.saturating_sub(sent);
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(clock) = heard.get_mut(sender) else {
-            if heard.len() >= SENDERS {
-                heard.retain(|_, clock| now - clock.since < 2 * WINDOW);
-            }
-            if heard.len() < SENDERS {
-                heard.insert(
-                    sender.to_owned(),
-                    Heard {
-                        since: now,
-                        least: difference,
-                        before: difference,
-                    },
-                );
-            }
+        let mut senders = self.senders.lock();
+        let Some(clock) = senders.get_mut(sender) else {
+            insert_sender(&mut senders, sender, now, difference);
             return Duration::ZERO;
         };
-        let usual = clock.least.min(clock.before);
+        let usual = clock.least.min(clock.previous);
         if now - clock.since >= WINDOW {
-            *clock = Heard {
+            *clock = Differences {
                 since: now,
                 least: difference,
-                before: clock.least,
+                previous: clock.least,
             };
         } else {
             clock.least = clock.least.min(difference);
@@ -118,58 +113,79 @@ impl SenderClocks {
     }
 }
 
+/// Returns the process and the clock of a stamp.
+fn parse_stamp(stamp: &str) -> Option<(&str, i64)> {
+    let mut parts = stamp.split(' ');
+    let sender = parts.next()?;
+    let sent = parts.next()?.parse().ok()?;
+    Some((sender, sent))
+}
+
+/// Remembers a new sender. If there are too many senders, the silent senders are removed first.
+fn insert_sender(
+    senders: &mut HashMap<String, Differences>,
+    sender: &str,
+    now: i64,
+    difference: i64,
+) {
+    if senders.len() >= MAX_SENDERS {
+        senders.retain(|_, clock| now - clock.since < 2 * WINDOW);
+    }
+    if senders.len() < MAX_SENDERS {
+        let differences = Differences {
+            since: now,
+            least: difference,
+            previous: difference,
+        };
+        senders.insert(sender.to_owned(), differences);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// How late messages are that were sent and heard at these times.
-    fn delay(messages: &[(i64, i64)]) -> Vec<u128> {
+    /// Returns the delays of messages, given as (clock of the sender, clock of the receiver).
+    fn delays(messages: &[(i64, i64)]) -> Vec<u128> {
         let clocks = SenderClocks::new("me".into());
-        messages
-            .iter()
-            .map(|(sent, now)| {
-                clocks
-                    .late_at(*now, Some(&format!("it {sent}")))
-                    .as_millis()
-            })
-            .collect()
+        let delay = |(sent, now): &(i64, i64)| {
+            let stamp = format!("sender {sent}");
+            clocks.delay_at(*now, Some(&stamp)).as_millis()
+        };
+        messages.iter().map(delay).collect()
     }
 
     #[test]
-    fn what_exceeds_the_least_difference_was_spent_on_the_way() {
-        // Its clock is 1,000 ahead; the quickest way takes 2.
-        assert_eq!(
-            delay(&[
-                (1_000, 5),
-                (1_100, 102),
-                (1_200, 202),
-                (1_300, 9_302),
-                (10_400, 9_402)
-            ]),
-            [0, 0, 0, 9_000, 0]
-        );
+    fn a_difference_above_the_smallest_difference_is_a_delay() {
+        // The clock of the sender is 1,000 ahead. The fastest message takes 2.
+        let messages = [
+            (1_000, 5),
+            (1_100, 102),
+            (1_200, 202),
+            (1_300, 9_302),
+            (10_400, 9_402),
+        ];
+        assert_eq!(delays(&messages), [0, 0, 0, 9_000, 0]);
     }
 
     #[test]
-    fn after_a_long_silence_the_first_to_come_is_late_nevertheless() {
-        assert_eq!(
-            delay(&[(0, 0), (100, 600_100), (600_200, 600_200)]),
-            [0, 600_000, 0]
-        );
+    fn the_first_message_after_a_long_silence_can_be_delayed() {
+        let messages = [(0, 0), (100, 600_100), (600_200, 600_200)];
+        assert_eq!(delays(&messages), [0, 600_000, 0]);
     }
 
     #[test]
-    fn a_clock_that_stopped_for_a_while_is_believed_again() {
+    fn a_clock_that_stopped_for_a_while_counts_again_after_two_windows() {
         let stopped: Vec<_> = (1..20).map(|n| (n * 5_000, n * 5_000 + 4_000)).collect();
-        let late = delay(&[&[(0, 0)], &stopped[..]].concat());
-        assert_eq!((late[1], late[late.len() - 1]), (4_000, 0));
+        let delays = delays(&[&[(0, 0)], &stopped[..]].concat());
+        assert_eq!((delays[1], delays[delays.len() - 1]), (4_000, 0));
     }
 
     #[test]
-    fn whoever_says_nothing_of_its_clock_is_in_time() {
+    fn a_message_without_a_valid_stamp_is_not_delayed() {
         let clocks = SenderClocks::new("me".into());
-        for stamp in [None, Some(""), Some("it"), Some("it x")] {
-            assert_eq!(clocks.late_at(9, stamp), Duration::ZERO);
+        for stamp in [None, Some(""), Some("sender"), Some("sender x")] {
+            assert_eq!(clocks.delay_at(9, stamp), Duration::ZERO);
         }
         assert_eq!(clocks.delay(Some(&clocks.stamp())), Duration::ZERO);
     }

@@ -1,4 +1,4 @@
-//! News for everybody: told here at once, and to the other processes when NATS is there.
+//! Hints: they reach the listeners of this process at once, and other processes over NATS.
 
 use std::sync::Arc;
 
@@ -7,86 +7,87 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::error::NatsError;
 use super::inbox::Inbox;
 use super::subjects::Subjects;
 use super::wire;
 use crate::core::ids::Position;
 use crate::ports::bus::Hint;
 
-/// Hints a listener may be behind; one that is further behind looks for itself.
-const HINTS: usize = 1024;
-/// Status that waits to be sent; more is not worth waiting.
-const STATUS: usize = 64;
+/// The number of hints that a listener may lag behind. A listener with more lag reads the log itself.
+const MAX_LAG: usize = 1024;
+/// The number of statuses in the queue to NATS. A status above it is lost.
+const MAX_STATUSES: usize = 64;
 
-pub struct Hints {
-    here: broadcast::Sender<Hint>,
-    /// Of positions the newest alone is news.
+/// Publishes hints.
+pub(super) struct Hints {
+    local: broadcast::Sender<Hint>,
+    /// Only the newest position is sent.
     position: watch::Sender<Position>,
     status: mpsc::Sender<Bytes>,
 }
 
-/// The two subscriptions, and what waits to be sent.
-pub struct HintForwarder {
-    moved: Subscriber,
-    status: Subscriber,
+/// Forwards hints between this process and NATS.
+pub(super) struct HintForwarder {
+    positions_in: Subscriber,
+    statuses_in: Subscriber,
     position_out: watch::Receiver<Position>,
     status_out: mpsc::Receiver<Bytes>,
-    here: broadcast::Sender<Hint>,
+    local: broadcast::Sender<Hint>,
 }
 
 impl Hints {
-    pub async fn open(inbox: &Inbox, subjects: &Subjects) -> Result<(Self, HintForwarder), String> {
-        let client = &inbox.link.client;
-        let moved = client
-            .subscribe(subjects.log_moved())
-            .await
-            .map_err(|error| error.to_string())?;
-        let heard = client
-            .subscribe(subjects.status())
-            .await
-            .map_err(|error| error.to_string())?;
-        let here = broadcast::Sender::new(HINTS);
+    pub(super) async fn open(
+        inbox: &Inbox,
+        subjects: &Subjects,
+    ) -> Result<(Self, HintForwarder), NatsError> {
+        let positions_in = inbox.connection.subscribe(subjects.log_moved()).await?;
+        let statuses_in = inbox.connection.subscribe(subjects.status()).await?;
+        let local = broadcast::Sender::new(MAX_LAG);
         let (position, position_out) = watch::channel(Position(0));
-        let (status, status_out) = mpsc::channel(STATUS);
-        let wire = HintForwarder {
-            moved,
-            status: heard,
+        let (status, status_out) = mpsc::channel(MAX_STATUSES);
+        let forwarder = HintForwarder {
+            positions_in,
+            statuses_in,
             position_out,
             status_out,
-            here: here.clone(),
+            local: local.clone(),
         };
-        Ok((
-            Self {
-                here,
-                position,
-                status,
-            },
-            wire,
-        ))
+        let hints = Self {
+            local,
+            position,
+            status,
+        };
+        Ok((hints, forwarder))
     }
 
-    pub fn publish(&self, hint: Hint) {
+    pub(super) fn publish(&self, hint: Hint) {
         match &hint {
-            Hint::LogMoved(position) => drop(self.position.send_replace(*position)),
-            // Where there is no room the next one will do.
-            Hint::Status(status) => drop(self.status.try_send(status.clone())),
+            Hint::LogMoved(position) => {
+                self.position.send_replace(*position);
+            }
+            // A full queue loses the status, because the worker soon publishes the next status.
+            Hint::Status(status) => {
+                let _ = self.status.try_send(status.clone());
+            }
         }
-        // Nobody listening is no loss: hints are hints.
-        let _ = self.here.send(hint);
+        // Without listeners the hint is lost, which is allowed.
+        let _ = self.local.send(hint);
     }
 
-    pub fn listen(&self) -> broadcast::Receiver<Hint> {
-        self.here.subscribe()
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Hint> {
+        self.local.subscribe()
     }
 }
 
 impl HintForwarder {
-    /// Sends what this process has to say and tells it what the others say.
-    pub async fn run(mut self, inbox: Arc<Inbox>, subjects: Subjects, process: String) {
-        // A hint that comes late is no hint, so none waits for the connection.
+    /// Forwards hints in both directions until the bus ends.
+    pub(super) async fn run(mut self, inbox: Arc<Inbox>, subjects: Subjects, process: String) {
+        // A hint is lost while NATS is disconnected, because a late hint has no use.
         let send = |subject: String, body: Bytes| {
-            if inbox.link.is_connected() {
-                inbox.link.send(wire::hint(subject, &process, body));
+            if inbox.connection.is_connected() {
+                let hint = wire::hint(subject, &process, body);
+                inbox.connection.send(hint);
             }
         };
         loop {
@@ -96,21 +97,30 @@ impl HintForwarder {
                     send(subjects.log_moved(), position.into());
                 }
                 Some(status) = self.status_out.recv() => send(subjects.status(), status),
-                Some(hint) = self.moved.next() => self.tell(&hint, &process, |body| {
-                    Some(Hint::LogMoved(Position(std::str::from_utf8(body).ok()?.trim().parse().ok()?)))
-                }),
-                Some(hint) = self.status.next() => self.tell(&hint, &process, |body| Some(Hint::Status(body.clone()))),
+                Some(message) = self.positions_in.next() => {
+                    self.on_message(&message, &process, parse_position);
+                }
+                Some(message) = self.statuses_in.next() => {
+                    self.on_message(&message, &process, |body| Some(Hint::Status(body.clone())));
+                }
                 else => return,
             }
         }
     }
 
-    fn tell(&self, message: &Message, process: &str, read: impl Fn(&Bytes) -> Option<Hint>) {
+    /// Publishes a hint of another process to the listeners of this process.
+    fn on_message(&self, message: &Message, process: &str, parse: impl Fn(&Bytes) -> Option<Hint>) {
         if wire::is_from(message, process) {
             return;
         }
-        if let Some(hint) = read(&message.payload) {
-            let _ = self.here.send(hint);
+        if let Some(hint) = parse(&message.payload) {
+            let _ = self.local.send(hint);
         }
     }
+}
+
+fn parse_position(body: &Bytes) -> Option<Hint> {
+    let text = std::str::from_utf8(body).ok()?;
+    let position = text.trim().parse().ok()?;
+    Some(Hint::LogMoved(Position(position)))
 }

@@ -1,97 +1,97 @@
-//! The process's inbox: one subscription for all that comes back, and who waits for it.
+//! The inbox of this process: one NATS subscription for all replies, and the table of their waiters.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::message::OutboundMessage;
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::connection::NatsConnection;
+use super::error::NatsError;
 use super::{chunked, wire};
+use crate::time::clock::monotonic;
 
-/// How long an asker has to fetch a large answer, and how often is looked whether it has.
-const FETCHED: Duration = Duration::from_secs(30);
-const LOOK: Duration = Duration::from_millis(200);
+/// The time that a sender has to fetch the chunks of a large reply.
+const FETCH_LIMIT: Duration = Duration::from_secs(30);
+/// The time between two checks whether the chunks have been fetched.
+const FETCH_CHECK: Duration = Duration::from_millis(200);
 
-pub struct Inbox {
-    pub link: NatsConnection,
-    /// `_INBOX.<process>.`: what follows is the number of whoever waits.
+/// The inbox of this process.
+pub(super) struct Inbox {
+    pub(super) connection: NatsConnection,
+    /// `_INBOX.<process>.`. The number of the entry follows.
     prefix: String,
     next: AtomicU64,
     entries: Mutex<HashMap<u64, InboxEntry>>,
 }
 
 enum InboxEntry {
-    /// Somebody waits for one message.
+    /// A waiter for one message.
     Waits {
+        /// The time of the last sign of life.
         heard: Instant,
-        answer: oneshot::Sender<Message>,
+        reply: oneshot::Sender<Message>,
     },
-    /// A body that is fetched in parts of that size.
+    /// A body that another process fetches in chunks of this size.
     Holds(Bytes, usize),
 }
 
 impl Inbox {
-    pub async fn open(link: NatsConnection) -> Result<(Arc<Self>, Subscriber), String> {
+    /// Opens the inbox. The subscription must be passed to [`Self::read`].
+    pub(super) async fn open(
+        connection: NatsConnection,
+    ) -> Result<(Arc<Self>, Subscriber), NatsError> {
         let prefix = format!("_INBOX.{}.", Uuid::new_v4().simple());
-        let letters = link
-            .client
-            .subscribe(format!("{prefix}*"))
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok((
-            Arc::new(Self {
-                link,
-                prefix,
-                next: AtomicU64::new(0),
-                entries: Mutex::default(),
-            }),
-            letters,
-        ))
+        let messages = connection.subscribe(format!("{prefix}*")).await?;
+        let inbox = Self {
+            connection,
+            prefix,
+            next: AtomicU64::new(0),
+            entries: Mutex::default(),
+        };
+        Ok((Arc::new(inbox), messages))
     }
 
-    /// Hands out what comes.
-    pub async fn read(self: Arc<Self>, mut letters: Subscriber) {
-        while let Some(letter) = letters.next().await {
-            self.deliver(letter);
+    /// Delivers the messages of the subscription until it ends.
+    pub(super) async fn read(self: Arc<Self>, mut messages: Subscriber) {
+        while let Some(message) = messages.next().await {
+            self.deliver(message);
         }
     }
 
-    fn deliver(&self, letter: Message) {
-        let Some(number) = letter
-            .subject
-            .strip_prefix(self.prefix.as_str())
-            .and_then(|n| n.parse().ok())
-        else {
+    fn deliver(&self, message: Message) {
+        let number = message.subject.strip_prefix(self.prefix.as_str());
+        let Some(number) = number.and_then(|number| number.parse().ok()) else {
             return;
         };
-        let mut entries = self.lock();
+        let mut entries = self.entries.lock();
         match entries.get_mut(&number) {
-            Some(InboxEntry::Waits { heard, .. }) if wire::is_working(&letter) => {
-                *heard = Instant::now()
+            Some(InboxEntry::Waits { heard, .. }) if wire::is_working(&message) => {
+                *heard = monotonic();
             }
             Some(InboxEntry::Waits { .. }) => {
-                let Some(InboxEntry::Waits { answer, .. }) = entries.remove(&number) else {
+                let Some(InboxEntry::Waits { reply, .. }) = entries.remove(&number) else {
                     return;
                 };
                 drop(entries);
-                let _ = answer.send(letter);
+                let _ = reply.send(message);
             }
-            Some(InboxEntry::Holds(..)) if letter.payload.is_empty() => {
-                drop(entries.remove(&number))
+            Some(InboxEntry::Holds(..)) if message.payload.is_empty() => {
+                entries.remove(&number);
             }
             Some(InboxEntry::Holds(body, size)) => {
-                let part = chunked::part(body, &letter.payload, *size);
+                let chunk = chunked::chunk(body, &message.payload, *size);
                 drop(entries);
-                if let (Some(payload), Some(reply)) = (part, letter.reply) {
-                    self.link.send(OutboundMessage {
+                if let (Some(payload), Some(reply)) = (chunk, message.reply) {
+                    self.connection.send(OutboundMessage {
                         subject: reply,
                         reply: None,
                         payload,
@@ -99,36 +99,36 @@ impl Inbox {
                     });
                 }
             }
-            // A late answer is nobody's.
+            // The waiter of a late reply has left.
             None => {}
         }
     }
 
-    /// A place for one message to come back to.
-    pub fn wait(self: &Arc<Self>) -> ReplyWaiter {
-        let (answer, rx) = oneshot::channel();
-        let number = self.enter(InboxEntry::Waits {
-            heard: Instant::now(),
-            answer,
+    /// Registers a waiter for one message.
+    pub(super) fn wait(self: &Arc<Self>) -> ReplyWaiter {
+        let (reply, receiver) = oneshot::channel();
+        let number = self.insert(InboxEntry::Waits {
+            heard: monotonic(),
+            reply,
         });
         ReplyWaiter {
             inbox: self.clone(),
             number,
-            answer: rx,
+            reply: receiver,
         }
     }
 
-    /// Keeps a body to be fetched, until the guard is dropped or somebody says that he has it.
-    pub fn hold(self: &Arc<Self>, body: Bytes, size: usize) -> HeldBody {
+    /// Holds a body until its receiver has fetched it or the guard is dropped.
+    pub(super) fn hold(self: &Arc<Self>, body: Bytes, size: usize) -> HeldBody {
         HeldBody {
             inbox: self.clone(),
-            number: self.enter(InboxEntry::Holds(body, size)),
+            number: self.insert(InboxEntry::Holds(body, size)),
         }
     }
 
-    fn enter(&self, entry: InboxEntry) -> u64 {
+    fn insert(&self, entry: InboxEntry) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(number, entry);
+        self.entries.lock().insert(number, entry);
         number
     }
 
@@ -136,68 +136,59 @@ impl Inbox {
         format!("{}{number}", self.prefix)
     }
 
-    /// A subject below the inbox that the inbox itself does not hear.
-    pub fn new_subject(&self, word: &str) -> String {
-        format!(
-            "{}{word}.{}",
-            self.prefix,
-            self.next.fetch_add(1, Ordering::Relaxed)
-        )
+    /// Returns a new subject under the inbox that the inbox does not read itself.
+    pub(super) fn new_subject(&self, kind: &str) -> String {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{}{kind}.{number}", self.prefix)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, InboxEntry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A question of one message with an answer of one message.
-    pub async fn request(
+    /// Sends a request and waits for its reply. Returns `None` after the time limit.
+    pub(super) async fn request(
         self: &Arc<Self>,
-        mut question: OutboundMessage,
+        mut request: OutboundMessage,
         limit: Duration,
     ) -> Option<Message> {
-        let mut waiting = self.wait();
-        question.reply = Some(waiting.subject().into());
-        self.link.send(question);
-        tokio::time::timeout(limit, waiting.answer())
-            .await
-            .ok()
-            .flatten()
+        let mut waiter = self.wait();
+        request.reply = Some(waiter.subject().into());
+        self.connection.send(request);
+        let reply = tokio::time::timeout(limit, waiter.reply()).await;
+        reply.ok().flatten()
     }
 
-    /// Waits until all that was sent before has been at the server, and what the server sent meanwhile is here.
-    pub async fn round_trip(self: &Arc<Self>, limit: Duration) {
-        let mut waiting = self.wait();
-        let subject = waiting.subject().into();
-        self.link.send(OutboundMessage {
-            subject,
+    /// Waits until the NATS server has processed all messages so far, and until the messages that the
+    /// server had sent before have arrived.
+    pub(super) async fn round_trip(self: &Arc<Self>, limit: Duration) {
+        let mut waiter = self.wait();
+        self.connection.send(OutboundMessage {
+            subject: waiter.subject().into(),
             reply: None,
             payload: Bytes::new(),
             headers: None,
         });
-        let _ = tokio::time::timeout(limit, waiting.answer()).await;
+        let _ = tokio::time::timeout(limit, waiter.reply()).await;
     }
 }
 
-/// Somebody who waits; dropped, nobody does.
-pub struct ReplyWaiter {
+/// Waits for one message. Dropping it removes its entry.
+pub(super) struct ReplyWaiter {
     inbox: Arc<Inbox>,
     number: u64,
-    answer: oneshot::Receiver<Message>,
+    reply: oneshot::Receiver<Message>,
 }
 
 impl ReplyWaiter {
-    pub fn subject(&self) -> String {
+    pub(super) fn subject(&self) -> String {
         self.inbox.subject(self.number)
     }
 
-    /// The answer; `None` where there will be none.
-    pub async fn answer(&mut self) -> Option<Message> {
-        (&mut self.answer).await.ok()
+    /// Waits for the message. Returns `None` if no message can arrive.
+    pub(super) async fn reply(&mut self) -> Option<Message> {
+        (&mut self.reply).await.ok()
     }
 
-    /// When the last sign of life came.
-    pub fn heard(&self) -> Option<Instant> {
-        match self.inbox.lock().get(&self.number) {
+    /// Returns the time of the last sign of life. Returns `None` after the message has arrived.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        match self.inbox.entries.lock().get(&self.number) {
             Some(InboxEntry::Waits { heard, .. }) => Some(*heard),
             _ => None,
         }
@@ -206,32 +197,32 @@ impl ReplyWaiter {
 
 impl Drop for ReplyWaiter {
     fn drop(&mut self) {
-        self.inbox.lock().remove(&self.number);
+        self.inbox.entries.lock().remove(&self.number);
     }
 }
 
-/// A body that can be fetched while this lives.
-pub struct HeldBody {
+/// Holds a body for another process. Dropping it removes the body.
+pub(super) struct HeldBody {
     inbox: Arc<Inbox>,
     number: u64,
 }
 
 impl HeldBody {
-    pub fn subject(&self) -> String {
+    pub(super) fn subject(&self) -> String {
         self.inbox.subject(self.number)
     }
 
-    /// Stays until the body was fetched, or long enough.
-    pub async fn fetched(self) {
-        let began = Instant::now();
-        while began.elapsed() < FETCHED && self.inbox.lock().contains_key(&self.number) {
-            tokio::time::sleep(LOOK).await;
+    /// Waits until the body has been fetched, at most 30 seconds.
+    pub(super) async fn fetched(self) {
+        let end = monotonic() + FETCH_LIMIT;
+        while monotonic() < end && self.inbox.entries.lock().contains_key(&self.number) {
+            tokio::time::sleep(FETCH_CHECK).await;
         }
     }
 }
 
 impl Drop for HeldBody {
     fn drop(&mut self) {
-        self.inbox.lock().remove(&self.number);
+        self.inbox.entries.lock().remove(&self.number);
     }
 }

@@ -1,9 +1,9 @@
-//! The job lane: a JetStream work queue from which workers pull, one job at a time.
+//! The worker's side of the job stream: pulls one job at a time and acknowledges it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::message::OutboundMessage;
+use async_nats::jetstream::{AckKind, Message as JetStreamMessage};
 use async_nats::{Message, Subject, Subscriber};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,48 +17,53 @@ use super::subscription::{NO_MORE, ROUND};
 use super::{chunked, wire};
 use crate::core::ids::Position;
 use crate::ports::bus::{JobAck, JobConsumer, JobDelivery, Reply};
+use crate::time::clock::monotonic;
 
-/// How long the server keeps a pull; one that it forgot is noticed a little later.
+/// The time that NATS keeps a pull request.
 const PULL: Duration = Duration::from_secs(5);
-const FORGOTTEN: Duration = Duration::from_secs(1);
-/// The pause after the lane could not be had.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How often the server hears that a job is still worked on.
+/// The time after the end of a pull request without a message, after which NATS has lost the request.
+const PULL_LOST: Duration = Duration::from_secs(1);
+/// The pause after the stream could not be reached.
+const UNREACHABLE: Duration = Duration::from_secs(1);
+/// The pause after the consumer has vanished or the request was lost.
+const CONSUMER_LOST: Duration = Duration::from_millis(250);
+/// The time between two signs of life for a job.
 const PROGRESS: Duration = ACK_WAIT.checked_div(3).expect("not zero");
-/// How long the server may take to confirm that a job is done.
-const CONFIRM: Duration = Duration::from_secs(5);
 
-/// A worker's side of the lane.
-pub struct JobPuller {
-    lane: Arc<JobStream>,
-    /// Whether the lane has been seen since the connection was made.
+/// Receives jobs for one worker.
+pub(super) struct JobPuller {
+    stream: Arc<JobStream>,
+    /// The number of the connection on which the stream was seen.
     seen: Option<u64>,
     pull: Option<Pull>,
 }
 
 impl JobPuller {
-    pub fn new(lane: Arc<JobStream>) -> Self {
+    pub(super) fn new(stream: Arc<JobStream>) -> Self {
         Self {
-            lane,
+            stream,
             seen: None,
             pull: None,
         }
     }
 
-    /// Asks for one job, under an inbox of its own: the server gives nothing to an inbox that nobody
-    /// listens to, so a pull ends with its subscription.
+    /// Requests one job, under an inbox of its own: NATS delivers nothing to an inbox without a
+    /// subscription, so a pull request ends with its subscription. Returns `None` if the stream cannot be
+    /// reached.
     async fn pull(&mut self) -> Option<&mut Pull> {
-        let (lane, connection) = (self.lane.clone(), self.lane.inbox.link.connection());
-        if self.seen != Some(connection) {
-            lane.ensure().await.ok()?;
-            self.seen = Some(connection);
+        let stream = self.stream.clone();
+        let connection = &stream.inbox.connection;
+        let number = connection.number();
+        if self.seen != Some(number) {
+            stream.ensure().await.ok()?;
+            self.seen = Some(number);
             self.pull = None;
         }
         if self.pull.is_none() {
-            let inbox = lane.inbox.new_subject("job");
-            let subscriber = lane.inbox.link.client.subscribe(inbox.clone()).await.ok()?;
+            let inbox = stream.inbox.new_subject("job");
+            let subscriber = connection.subscribe(inbox.clone()).await.ok()?;
             self.pull = Some(Pull {
-                lane,
+                stream: stream.clone(),
                 inbox,
                 subscriber: Some(subscriber),
                 until: None,
@@ -66,26 +71,24 @@ impl JobPuller {
         }
         let pull = self.pull.as_mut()?;
         if pull.until.is_none() {
-            pull.lane
-                .inbox
-                .link
-                .send(pull.lane.pull(PULL, pull.inbox.as_str().into()));
-            pull.until = Some(Instant::now() + PULL + FORGOTTEN);
+            let request = stream.pull_request(PULL, pull.inbox.as_str().into());
+            connection.send(request);
+            pull.until = Some(monotonic() + PULL + PULL_LOST);
         }
         Some(pull)
     }
 
     fn delivery(&self, message: Message) -> Option<JobDelivery> {
-        let lane = &self.lane;
-        let attempt = attempt(&message)?;
-        let token = message.reply.clone()?;
-        let job = wire::read_job(&message);
+        let inbox = self.stream.inbox.clone();
+        let message = self.stream.delivered(message);
+        let attempt = u32::try_from(message.info().ok()?.delivered).ok()?;
+        let job = wire::parse_job(&message);
         let reply = job.reply.as_deref().and_then(wire::inbox);
-        let settle = UnackedJob::new(lane.inbox.clone(), token, reply);
+        let unacked = UnackedJob::new(inbox, message, reply);
         Some(JobDelivery {
             job,
             attempt,
-            settle: Box::new(settle),
+            ack: Box::new(unacked),
         })
     }
 }
@@ -93,14 +96,14 @@ impl JobPuller {
 #[async_trait]
 impl JobConsumer for JobPuller {
     async fn next(&mut self) -> Option<JobDelivery> {
-        // Whoever leaves while he waits leaves no pull behind.
-        let waiting = Leaving(self);
+        // If the caller drops this future, no pull request stays behind.
+        let guard = PullGuard(self);
         loop {
-            let puller = &mut *waiting.0;
-            let mut connected = puller.lane.inbox.link.connected.clone();
+            let puller = &mut *guard.0;
+            let mut connected = puller.stream.inbox.connection.connected.clone();
             connected.mark_unchanged();
             let Some(pull) = puller.pull().await else {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(UNREACHABLE).await;
                 continue;
             };
             let message = tokio::select! {
@@ -108,110 +111,80 @@ impl JobConsumer for JobPuller {
                 Ok(()) = connected.changed() => continue,
             };
             match message {
-                // A job.
                 Some(message) if message.status.is_none() => {
                     if let Some(delivery) = puller.delivery(message) {
                         return Some(delivery);
                     }
                 }
-                // Time is up; it is asked again.
+                // The pull request has ended without a job.
                 Some(message) if message.status.is_some_and(|status| status.as_u16() == 408) => {}
-                // The consumer has gone, or the server has forgotten: look whether the lane is there.
+                // The consumer has vanished, or NATS has lost the request.
                 _ => {
                     puller.seen = None;
-                    tokio::time::sleep(PAUSE / 4).await;
+                    tokio::time::sleep(CONSUMER_LOST).await;
                 }
             }
         }
     }
 }
 
-/// Ends the pull of somebody who goes away.
-struct Leaving<'a>(&'a mut JobPuller);
+/// Ends the open pull request when it is dropped.
+struct PullGuard<'a>(&'a mut JobPuller);
 
-impl Drop for Leaving<'_> {
+impl Drop for PullGuard<'_> {
     fn drop(&mut self) {
-        if self
-            .0
-            .pull
-            .as_ref()
-            .is_some_and(|pull| pull.until.is_some())
-        {
+        let pull = self.0.pull.as_ref();
+        if pull.is_some_and(|pull| pull.until.is_some()) {
             self.0.pull = None;
         }
     }
 }
 
-/// A subscription that jobs are pulled into.
+/// The subscription for pulled jobs.
 struct Pull {
-    lane: Arc<JobStream>,
+    stream: Arc<JobStream>,
     inbox: String,
     subscriber: Option<Subscriber>,
-    /// When the pull under way is over.
+    /// The end of the open pull request.
     until: Option<Instant>,
 }
 
 impl Pull {
-    /// What comes; `None`: nothing has come, not even that time is up.
+    /// Waits for the next message. Returns `None` if no message arrives, not even the end of the request.
     async fn next(&mut self) -> Option<Message> {
-        let message = timeout_at(self.until?, self.subscriber.as_mut()?.next())
-            .await
-            .ok()
-            .flatten();
+        let message = timeout_at(self.until?, self.subscriber.as_mut()?.next()).await;
         self.until = None;
-        message
+        message.ok().flatten()
     }
 }
 
 impl Drop for Pull {
     fn drop(&mut self) {
-        let (Some(mut subscriber), inbox) = (self.subscriber.take(), self.lane.inbox.clone())
-        else {
+        let Some(mut subscriber) = self.subscriber.take() else {
             return;
         };
-        // A job that is on its way here goes back at once.
-        let link = &self.lane.inbox.link;
-        let said = tokio::task::unconstrained(subscriber.unsubscribe_after(NO_MORE))
+        // A job that is on its way to this worker goes back at once.
+        let stream = self.stream.clone();
+        let is_sent = tokio::task::unconstrained(subscriber.unsubscribe_after(NO_MORE))
             .now_or_never()
             .is_some();
-        link.spawn(async move {
-            if !said {
+        self.stream.inbox.connection.spawn(async move {
+            if !is_sent {
                 let _ = subscriber.unsubscribe_after(NO_MORE).await;
             }
-            inbox.round_trip(ROUND).await;
+            stream.inbox.round_trip(ROUND).await;
             let _ = subscriber.unsubscribe().await;
             while let Some(message) = subscriber.next().await {
-                if let Some(token) = message.reply.filter(|_| message.status.is_none()) {
-                    inbox.link.send(ack(token, "-NAK"));
+                if message.status.is_none() {
+                    let _ = stream.delivered(message).ack_with(AckKind::Nak(None)).await;
                 }
             }
         });
     }
 }
 
-/// How often a message was handed out: the fifth word of its token, or the seventh of a longer one,
-/// which names a domain and an account too.
-fn attempt(message: &Message) -> Option<u32> {
-    let words: Vec<_> = message
-        .reply
-        .as_ref()?
-        .strip_prefix("$JS.ACK.")?
-        .split('.')
-        .collect();
-    words.get(if words.len() > 7 { 4 } else { 2 })?.parse().ok()
-}
-
-fn ack(token: Subject, what: impl Into<Bytes>) -> OutboundMessage {
-    OutboundMessage {
-        subject: token,
-        reply: None,
-        payload: what.into(),
-        headers: None,
-    }
-}
-
-/// Tells the outcome to a sender who wants it.
-pub fn answer(inbox: &Arc<Inbox>, to: Option<Subject>, outcome: Result<Bytes, Bytes>) {
+/// Sends the outcome of a job to its producer, if the producer named an address.
+pub(super) fn send_outcome(inbox: &Arc<Inbox>, to: Option<Subject>, outcome: Result<Bytes, Bytes>) {
     let Some(to) = to else { return };
     let reply = Reply {
         position: Position(0),
@@ -219,75 +192,81 @@ pub fn answer(inbox: &Arc<Inbox>, to: Option<Subject>, outcome: Result<Bytes, By
     };
     let mut message = wire::reply(to, &reply, Position(0));
     let (Ok(body) | Err(body)) = reply.outcome;
-    let held = chunked::load(inbox, &mut message, body);
-    inbox.link.send(message);
+    let held = chunked::add_body(inbox, &mut message, body);
+    inbox.connection.send(message);
     if let Some(held) = held {
-        inbox.link.spawn(held.fetched());
+        inbox.connection.spawn(held.fetched());
     }
 }
 
-/// A delivery nobody has settled yet; dropped so, it comes back at once.
+/// A job that this worker holds. Dropping it returns the job at once.
 struct UnackedJob {
     inbox: Arc<Inbox>,
-    token: Option<Subject>,
+    message: Option<Arc<JetStreamMessage>>,
     reply: Option<Subject>,
     progress: JoinHandle<()>,
 }
 
 impl UnackedJob {
-    fn new(inbox: Arc<Inbox>, token: Subject, reply: Option<Subject>) -> Self {
-        let (telling, to) = (inbox.clone(), token.clone());
-        let progress = inbox.link.spawn(async move {
+    fn new(inbox: Arc<Inbox>, message: JetStreamMessage, reply: Option<Subject>) -> Self {
+        let message = Arc::new(message);
+        let working = message.clone();
+        let progress = inbox.connection.spawn(async move {
             loop {
                 tokio::time::sleep(PROGRESS).await;
-                telling.link.send(ack(to.clone(), "+WPI"));
+                ack(&working, AckKind::Progress).await;
             }
         });
         Self {
             inbox,
-            token: Some(token),
+            message: Some(message),
             reply,
             progress,
         }
+    }
+
+    /// Returns the job to NATS, which delivers it again after the delay.
+    fn nak(&mut self, delay: Option<Duration>) {
+        if let Some(message) = self.message.take() {
+            self.inbox
+                .connection
+                .now_or_later(async move { ack(&message, AckKind::Nak(delay)).await });
+        }
+    }
+}
+
+async fn ack(message: &JetStreamMessage, kind: AckKind) {
+    if let Err(error) = message.ack_with(kind).await {
+        tracing::warn!(error, "cannot acknowledge a job over NATS");
     }
 }
 
 #[async_trait]
 impl JobAck for UnackedJob {
     async fn ack(mut self: Box<Self>, outcome: Option<Result<Bytes, Bytes>>) {
-        let Some(token) = self.token.take() else {
+        let Some(message) = self.message.take() else {
             return;
         };
         if let Some(outcome) = outcome {
-            answer(&self.inbox, self.reply.take(), outcome);
+            send_outcome(&self.inbox, self.reply.take(), outcome);
         }
-        // Confirmed, so that whoever submits the id again submits a new job.
-        if self
-            .inbox
-            .request(ack(token, "+ACK"), CONFIRM)
-            .await
-            .is_none()
-        {
-            tracing::warn!("NATS has not confirmed that a job is done; it may come again");
+        // NATS confirms the acknowledgement, so that a producer can submit a new job under the id.
+        if let Err(error) = message.double_ack().await {
+            tracing::warn!(
+                error,
+                "NATS has not confirmed the end of a job; it may deliver the job again"
+            );
         }
     }
 
     async fn nak_after(mut self: Box<Self>, after: Duration) {
-        let Some(token) = self.token.take() else {
-            return;
-        };
-        self.inbox.link.send(ack(
-            token,
-            format!("-NAK {{\"delay\": {}}}", after.as_nanos()),
-        ));
+        self.nak(Some(after));
     }
 }
 
 impl Drop for UnackedJob {
     fn drop(&mut self) {
         self.progress.abort();
-        if let Some(token) = self.token.take() {
-            self.inbox.link.send(ack(token, "-NAK"));
-        }
+        self.nak(None);
     }
 }

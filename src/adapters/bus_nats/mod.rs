@@ -1,20 +1,23 @@
-//! The bus between processes: NATS. Asks are core messages, answered into one inbox per process; jobs
-//! lie in a JetStream work queue; hints go to everybody. The wire format is in [`wire`].
+//! The bus between processes: NATS. Asks are core messages, and one inbox per process receives the
+//! replies. Jobs are messages of a JetStream work queue. Hints go to all processes. `wire` has the
+//! format of the messages.
 //!
-//! What this process serves alone (a server it runs, the worker it is) is asked without a detour; so is
-//! every pool while NATS is away, which is how one process goes on by itself.
+//! An ask to a target that only this process serves (a server that it runs, the worker itself) stays
+//! in the process. While NATS is disconnected, asks to the pools of this process also stay in it, so
+//! that a process with all roles continues to work.
 
-pub mod cancellation;
-pub mod chunked;
-pub mod clock_skew;
-pub mod connection;
+mod cancellation;
+mod chunked;
+mod clock_skew;
+mod connection;
+mod error;
 mod hints;
 mod inbox;
-pub mod job_consumer;
-pub mod job_stream;
-pub mod pending_ask;
+mod job_consumer;
+mod job_stream;
+mod pending_ask;
 mod subjects;
-pub mod subscription;
+mod subscription;
 mod wire;
 
 use std::sync::Arc;
@@ -30,6 +33,7 @@ use self::cancellation::RunningAsks;
 use self::clock_skew::SenderClocks;
 use self::connection::NatsConnection;
 pub use self::connection::NatsOptions;
+pub use self::error::NatsError;
 use self::hints::Hints;
 use self::inbox::Inbox;
 use self::job_consumer::JobPuller;
@@ -41,109 +45,109 @@ use crate::ports::bus::{
     Ask, AskHandler, Bus, BusError, Hint, JobConsumer, JobMessage, Reply, SubscriptionGuard, Target,
 };
 
+/// The bus between processes.
 pub struct NatsBus {
     inbox: Arc<Inbox>,
     subjects: Subjects,
     running: Arc<RunningAsks>,
     hints: Hints,
-    lane: Arc<JobStream>,
+    job_stream: Arc<JobStream>,
     clocks: Arc<SenderClocks>,
     max_body: usize,
-    /// Asks whose command did not belong to their subject.
+    /// The number of asks whose command did not belong to their subject.
     refused_asks: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<()>>,
     local: Arc<LocalBus>,
 }
 
 impl NatsBus {
-    /// Connects, or says in a sentence why that cannot be. Once made, the connection is made again
-    /// whenever it is lost.
-    pub async fn connect(options: NatsOptions) -> Result<Arc<Self>, String> {
-        let link = NatsConnection::connect(&options).await?;
+    /// Connects to NATS. Later, the client reconnects whenever the connection is lost.
+    ///
+    /// # Errors
+    /// [`NatsError`] if an address is invalid, if no server accepts the connection within 5 seconds,
+    /// or if the server refuses a subscription.
+    pub async fn connect(options: NatsOptions) -> Result<Arc<Self>, NatsError> {
+        let connection = NatsConnection::connect(&options).await?;
         let subjects = Subjects::new(&options.prefix);
-        let (inbox, letters) = Inbox::open(link).await?;
-        let cancels = inbox
-            .link
-            .client
-            .subscribe(subjects.cancel())
-            .await
-            .map_err(|error| error.to_string())?;
-        let ticks = inbox
-            .link
-            .client
-            .subscribe(subjects.clock())
-            .await
-            .map_err(|error| error.to_string())?;
-        let (hints, wire) = Hints::open(&inbox, &subjects).await?;
+        let (inbox, messages) = Inbox::open(connection).await?;
+        let cancels = inbox.connection.subscribe(subjects.cancel()).await?;
+        let ticks = inbox.connection.subscribe(subjects.clock()).await?;
+        let (hints, forwarder) = Hints::open(&inbox, &subjects).await?;
         let running = Arc::new(RunningAsks::default());
         let process = Uuid::new_v4().simple().to_string();
         let clocks = Arc::new(SenderClocks::new(process.clone()));
         let tasks = vec![
-            tokio::spawn(clocks.clone().tick(inbox.clone(), subjects.clock())),
-            tokio::spawn(clocks.clone().listen(ticks)),
-            tokio::spawn(inbox.clone().read(letters)),
-            tokio::spawn(running.clone().listen(cancels)),
-            tokio::spawn(wire.run(inbox.clone(), subjects.clone(), process)),
+            tokio::spawn(
+                clocks
+                    .clone()
+                    .publish_ticks(inbox.clone(), subjects.clock()),
+            ),
+            tokio::spawn(clocks.clone().read_ticks(ticks)),
+            tokio::spawn(inbox.clone().read(messages)),
+            tokio::spawn(running.clone().read_cancels(cancels)),
+            tokio::spawn(forwarder.run(inbox.clone(), subjects.clone(), process)),
         ];
-        let lane = Arc::new(JobStream::new(inbox.clone(), subjects.clone()));
-        let (local, max_body) = (LocalBus::new(), options.max_body);
+        let job_stream = Arc::new(JobStream::new(inbox.clone(), subjects.clone()));
         Ok(Arc::new(Self {
             inbox,
             subjects,
             running,
             hints,
-            lane,
+            job_stream,
             clocks,
-            max_body,
+            max_body: options.max_body,
             refused_asks: Arc::default(),
             tasks,
-            local,
+            local: LocalBus::new(),
         }))
     }
 }
 
 impl Drop for NatsBus {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
 #[async_trait]
 impl Bus for NatsBus {
     async fn request(&self, ask: Ask) -> Result<Reply, BusError> {
-        let of_many = matches!(ask.to, Target::AnyWorker(_));
-        if self.local.serves(ask.to) && !(of_many && self.inbox.link.is_connected()) {
+        let is_pool = matches!(ask.to, Target::AnyWorker(_));
+        if self.local.serves(ask.to) && !(is_pool && self.inbox.connection.is_connected()) {
             return self.local.request(ask).await;
         }
-        self.ask(ask).await
+        self.send_ask(ask).await
     }
 
     async fn flush(&self) {
         self.inbox.round_trip(ROUND).await;
     }
 
-    fn subscribe(&self, place: Target, taker: Arc<dyn AskHandler>) -> SubscriptionGuard {
-        let (near, far) = (
-            self.local.subscribe(place, taker.clone()),
-            self.subscribe_target(place, taker),
-        );
-        SubscriptionGuard(Box::new(move || drop((near, far))))
+    fn subscribe(&self, target: Target, handler: Arc<dyn AskHandler>) -> SubscriptionGuard {
+        let local = self.local.subscribe(target, handler.clone());
+        let remote = self.subscribe_target(target, handler);
+        SubscriptionGuard(Box::new(move || {
+            drop(local);
+            drop(remote);
+        }))
     }
 
     async fn publish_job(&self, job: JobMessage) -> Result<(), BusError> {
-        self.lane.put(job).await
+        self.job_stream.publish(job).await
     }
 
     fn consume_jobs(&self) -> Box<dyn JobConsumer> {
-        Box::new(JobPuller::new(self.lane.clone()))
+        Box::new(JobPuller::new(self.job_stream.clone()))
     }
 
     async fn publish_outcome(&self, reply: &str, outcome: Result<Bytes, Bytes>) {
-        job_consumer::answer(&self.inbox, wire::inbox(reply), outcome);
+        job_consumer::send_outcome(&self.inbox, wire::inbox(reply), outcome);
     }
 
-    async fn publish_dead_letter(&self, letter: String, note: Bytes) {
-        self.lane.set_aside(&letter, note).await;
+    async fn publish_dead_letter(&self, dead_letter: String, note: Bytes) {
+        self.job_stream.publish_note(&dead_letter, note).await;
     }
 
     fn publish(&self, hint: Hint) {
@@ -151,11 +155,11 @@ impl Bus for NatsBus {
     }
 
     fn hints(&self) -> broadcast::Receiver<Hint> {
-        self.hints.listen()
+        self.hints.subscribe()
     }
 
     async fn pending_jobs(&self) -> usize {
-        self.lane.waiting().await
+        self.job_stream.pending().await
     }
 
     fn refused_asks(&self) -> u64 {

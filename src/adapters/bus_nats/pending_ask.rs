@@ -1,4 +1,4 @@
-//! The asking side: one message out, one answer back, and what is made of silence.
+//! The sender's side of asks: sends one message, waits for one reply, and detects a dead worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,42 +11,44 @@ use super::inbox::{Inbox, ReplyWaiter};
 use super::subjects::Subjects;
 use super::{NatsBus, chunked, wire};
 use crate::ports::bus::{Ask, BusError, Reply};
+use crate::time::clock::monotonic;
 
-/// A worker that says nothing for so long is taken for dead; a living one says `working` every second.
-pub const SILENCE: Duration = Duration::from_secs(3);
+/// The time after which a silent worker counts as dead. A living worker sends `working` every second.
+pub(super) const SILENCE: Duration = Duration::from_secs(3);
 
 impl NatsBus {
-    pub(super) async fn ask(&self, ask: Ask) -> Result<Reply, BusError> {
-        // Nothing is published into a connection that is down: it would be sent when that is up again,
-        // and done for somebody who was told that it is not.
-        if !self.inbox.link.is_connected() {
+    /// Sends an ask over NATS and waits for its reply.
+    pub(super) async fn send_ask(&self, ask: Ask) -> Result<Reply, BusError> {
+        // The client would send the message after a reconnect, and a worker would start an ask whose
+        // sender was told that nothing has started.
+        if !self.inbox.connection.is_connected() {
             return Err(BusError::Unavailable);
         }
-        let until = Instant::now() + ask.time_left;
+        let until = monotonic() + ask.time_left;
         let mut message = wire::ask(&self.subjects, &ask, self.clocks.stamp());
-        let _held = chunked::load(&self.inbox, &mut message, ask.body);
-        let mut call = PendingAsk {
-            waiting: self.inbox.wait(),
+        let _held = chunked::add_body(&self.inbox, &mut message, ask.body);
+        let mut pending = PendingAsk {
+            waiter: self.inbox.wait(),
             inbox: &self.inbox,
             subjects: &self.subjects,
-            over: false,
+            has_ended: false,
         };
-        message.reply = Some(call.waiting.subject().into());
-        let sent = timeout_at(until, self.inbox.link.client.publish_message(message)).await;
-        match sent {
-            Ok(Ok(())) => {}
-            // It waited for room and has not left.
-            Ok(Err(_)) | Err(_) => {
-                call.over = true;
-                return Err(BusError::Unavailable);
-            }
+        message.reply = Some(pending.waiter.subject().into());
+        let client = &self.inbox.connection.client;
+        let sent = timeout_at(until, client.publish_message(message)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            // The message waited for room in the queue of the client and was not sent.
+            pending.has_ended = true;
+            return Err(BusError::Unavailable);
         }
-        let (reply, parts) = call.answer(until, self.max_body).await?;
-        let Some(parts) = parts else { return Ok(reply) };
-        let body = timeout_at(until, parts.fetch(&self.inbox))
+        let (reply, chunked) = pending.wait(until, self.max_body).await?;
+        let Some(chunked) = chunked else {
+            return Ok(reply);
+        };
+        let body = timeout_at(until, chunked.fetch(&self.inbox))
             .await
-            .map_err(|_| BusError::TimedOut)?;
-        let body = body.ok_or(BusError::WorkerLost)?;
+            .map_err(|_| BusError::TimedOut)?
+            .ok_or(BusError::WorkerLost)?;
         let outcome = if reply.outcome.is_ok() {
             Ok(body)
         } else {
@@ -56,33 +58,34 @@ impl NatsBus {
     }
 }
 
-/// An ask under way. Dropped without an answer, it is cancelled.
+/// An ask that was sent. Dropping it before its end cancels the ask.
 struct PendingAsk<'a> {
-    waiting: ReplyWaiter,
+    waiter: ReplyWaiter,
     inbox: &'a Arc<Inbox>,
     subjects: &'a Subjects,
-    over: bool,
+    has_ended: bool,
 }
 
 impl PendingAsk<'_> {
-    async fn answer(
+    /// Waits for the reply until the time is over or the worker is silent for too long.
+    async fn wait(
         &mut self,
         until: Instant,
         max_body: usize,
     ) -> Result<(Reply, Option<chunked::ChunkedBody>), BusError> {
-        let mut heard = Instant::now();
+        let mut heard = monotonic();
         loop {
-            match timeout_at(until.min(heard + SILENCE), self.waiting.answer()).await {
-                Ok(Some(letter)) => {
-                    self.over = true;
-                    return wire::read_reply(letter, max_body);
+            match timeout_at(until.min(heard + SILENCE), self.waiter.reply()).await {
+                Ok(Some(message)) => {
+                    self.has_ended = true;
+                    return wire::parse_reply(message, max_body);
                 }
                 Ok(None) => return Err(BusError::WorkerLost),
-                Err(_) if Instant::now() >= until => return Err(BusError::TimedOut),
+                Err(_) if monotonic() >= until => return Err(BusError::TimedOut),
                 Err(_) => {}
             }
-            heard = heard.max(self.waiting.heard().unwrap_or(heard));
-            if heard.elapsed() >= SILENCE {
+            heard = heard.max(self.waiter.heard().unwrap_or(heard));
+            if monotonic() - heard >= SILENCE {
                 return Err(BusError::WorkerLost);
             }
         }
@@ -91,12 +94,11 @@ impl PendingAsk<'_> {
 
 impl Drop for PendingAsk<'_> {
     fn drop(&mut self) {
-        if !self.over {
-            let (subject, payload) = (self.subjects.cancel().into(), self.waiting.subject().into());
-            self.inbox.link.send(OutboundMessage {
-                subject,
+        if !self.has_ended {
+            self.inbox.connection.send(OutboundMessage {
+                subject: self.subjects.cancel().into(),
                 reply: None,
-                payload,
+                payload: self.waiter.subject().into(),
                 headers: None,
             });
         }

@@ -7,23 +7,24 @@ use crate::core::command::{Area, Command};
 use crate::core::model::tool_call::CallTool;
 use crate::ports::bus::Target;
 
-/// The word that stands before the id of a server in a subject.
+/// The part of a subject before the id of a server.
 const OWNER: &str = "owner";
 
+/// Builds the subjects under one prefix.
 #[derive(Clone)]
-pub struct Subjects {
+pub(super) struct Subjects {
     prefix: String,
 }
 
 impl Subjects {
-    pub fn new(prefix: &str) -> Self {
+    pub(super) fn new(prefix: &str) -> Self {
         Self {
             prefix: prefix.to_owned(),
         }
     }
 
     /// Returns the subject of an ask. A tool call to an owner has a subject without the command.
-    pub fn ask(&self, to: Target, command: &str) -> String {
+    pub(super) fn ask(&self, to: Target, command: &str) -> String {
         let prefix = &self.prefix;
         match to {
             Target::AnyWorker(area) => format!("{prefix}.ask.{}.{}", area.as_str(), verb(command)),
@@ -36,7 +37,7 @@ impl Subjects {
     }
 
     /// Returns the subjects that a worker of this target subscribes to, and the queue group.
-    pub fn subscriptions(&self, target: Target) -> (Vec<String>, String) {
+    pub(super) fn subscriptions(&self, target: Target) -> (Vec<String>, String) {
         match target {
             Target::AnyWorker(area) => (vec![self.ask(target, "*.*")], pool(area)),
             Target::Owner(_) => (
@@ -47,61 +48,62 @@ impl Subjects {
         }
     }
 
-    pub fn job(&self, command: &str, id: &str) -> String {
+    pub(super) fn job(&self, command: &str, id: &str) -> String {
         format!("{}.job.{command}.{id}", self.prefix)
     }
 
-    pub fn all_jobs(&self) -> String {
+    pub(super) fn all_jobs(&self) -> String {
         format!("{}.job.>", self.prefix)
     }
 
-    pub fn dead(&self, letter: &str) -> String {
-        format!("{}.dead.{letter}", self.prefix)
+    /// Returns the subject of the note about a dead letter.
+    pub(super) fn dead_letter(&self, id: &str) -> String {
+        format!("{}.dead.{id}", self.prefix)
     }
 
-    /// The stream of jobs, `MCP_JOBS` where the prefix is the usual one.
-    pub fn stream(&self) -> String {
-        self.stream_of("JOBS")
+    /// Returns the name of the stream of jobs: `MCP_JOBS` for the default prefix.
+    pub(super) fn stream(&self) -> String {
+        self.stream_name("JOBS")
     }
 
-    /// The stream that tells what was set aside, `MCP_DEAD`.
-    pub fn dead_stream(&self) -> String {
-        self.stream_of("DEAD")
+    /// Returns the name of the stream of notes about dead letters: `MCP_DEAD` for the default prefix.
+    pub(super) fn dead_stream(&self) -> String {
+        self.stream_name("DEAD")
     }
 
-    fn stream_of(&self, what: &str) -> String {
+    fn stream_name(&self, suffix: &str) -> String {
         let name = self.prefix.strip_suffix(".v1").unwrap_or(&self.prefix);
         let safe: String = name
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
             .collect();
-        format!("{}_{what}", safe.to_ascii_uppercase())
+        format!("{}_{suffix}", safe.to_ascii_uppercase())
     }
 
-    pub fn cancel(&self) -> String {
+    pub(super) fn cancel(&self) -> String {
         format!("{}.cancel", self.prefix)
     }
 
-    pub fn clock(&self) -> String {
+    pub(super) fn clock(&self) -> String {
         format!("{}.clock", self.prefix)
     }
 
-    pub fn log_moved(&self) -> String {
+    pub(super) fn log_moved(&self) -> String {
         format!("{}.log.moved", self.prefix)
     }
 
-    pub fn status(&self) -> String {
+    pub(super) fn status(&self) -> String {
         format!("{}.status", self.prefix)
     }
 }
 
-/// The queue group of an area's workers.
-pub fn pool(area: Area) -> String {
+/// Returns the queue group of the workers of an area.
+pub(super) fn pool(area: Area) -> String {
     format!("pool-{}", area.as_str())
 }
 
 /// Returns the command that the subject of an ask names.
-pub fn command_of(subject: &str) -> &str {
+pub(super) fn command_of(subject: &str) -> &str {
     let verb = subject.rfind('.').unwrap_or(0);
     let area = subject[..verb].rfind('.').map_or(0, |dot| dot + 1);
     if &subject[area..verb] == OWNER {
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stream_has_the_prefix_for_a_name() {
+    fn the_name_of_a_stream_contains_the_prefix() {
         assert_eq!(Subjects::new("mcp.v1").stream(), "MCP_JOBS");
         assert_eq!(Subjects::new("test.a-b").stream(), "TEST_A_B_JOBS");
     }

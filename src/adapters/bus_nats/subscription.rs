@@ -21,6 +21,7 @@ use super::{NatsBus, chunked, wire};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
 use crate::ports::bus::{AskHandler, Busy, Reply, SubscriptionGuard, Target};
+use crate::time::clock::monotonic;
 
 /// The number of asks of one target that this process holds. The permits of a worker are fewer.
 const MAX_ASKS: usize = 4096;
@@ -28,14 +29,14 @@ const MAX_ASKS: usize = 4096;
 const FIRST_SIGN: Duration = Duration::from_millis(500);
 /// The time between two signs of life.
 const NEXT_SIGN: Duration = Duration::from_secs(1);
-/// The delay after which a worker does not start an ask, because its sender soon gives up.
+/// The delay after which a worker does not start an ask, because its sender soon times out.
 const TOO_LATE: Duration = SILENCE.checked_sub(FIRST_SIGN).expect("longer");
 /// The time limit for a round trip to the NATS server at the end of a subscription.
-pub const ROUND: Duration = Duration::from_secs(1);
+pub(super) const ROUND: Duration = Duration::from_secs(1);
 /// A message count for `unsubscribe_after` that no subscription reaches. The NATS server ends the
 /// subscription at once, because it cannot parse the number, and the client still delivers the
 /// messages that are on their way. `Subscriber::drain` and `unsubscribe` lose these messages.
-pub const NO_MORE: u64 = 1_000_000_000_000;
+pub(super) const NO_MORE: u64 = 1_000_000_000_000;
 
 impl NatsBus {
     /// Serves a target until the guard is dropped.
@@ -51,7 +52,7 @@ impl NatsBus {
             running: self.running.clone(),
             clocks: self.clocks.clone(),
             max_body: self.max_body,
-            places: Arc::new(Semaphore::new(MAX_ASKS)),
+            slots: Arc::new(Semaphore::new(MAX_ASKS)),
             refused: self.refused_asks.clone(),
         });
         let (subjects, group) = self.subjects.subscriptions(target);
@@ -65,7 +66,7 @@ impl NatsBus {
                 subscription.0.lock().has_ended = true;
                 let leaving = inbox.clone();
                 inbox
-                    .link
+                    .connection
                     .now_or_later(async move { subscription.end(leaving).await });
             }
         }))
@@ -113,7 +114,7 @@ impl Subscription {
     }
 }
 
-/// Everything that is needed to answer the asks of one target.
+/// Replies to the asks of one target.
 struct AskServer {
     target: Target,
     handler: Arc<dyn AskHandler>,
@@ -121,7 +122,7 @@ struct AskServer {
     running: Arc<RunningAsks>,
     clocks: Arc<SenderClocks>,
     max_body: usize,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     /// Asks whose command did not belong to their subject.
     refused: Arc<AtomicU64>,
 }
@@ -131,8 +132,8 @@ impl AskServer {
         let subscription = Arc::new(Subscription::default());
         let started = subscription.clone();
         let inbox = self.inbox.clone();
-        let client = inbox.link.client.clone();
-        inbox.link.now_or_later(async move {
+        let client = inbox.connection.client.clone();
+        inbox.connection.now_or_later(async move {
             match client.queue_subscribe(subject, group).await {
                 Ok(subscriber) => {
                     started.0.lock().subscriber = Some(subscriber);
@@ -152,9 +153,9 @@ impl AskServer {
 
     async fn read_asks(self: Arc<Self>, subscription: Arc<Subscription>) {
         while let Some(message) = subscription.next().await {
-            let sender = AskSender::of(&message);
-            let Ok(place) = self.places.clone().try_acquire_owned() else {
-                self.inbox.link.send_to(sender.reply, wire::busy);
+            let sender = AskSender::from_message(&message);
+            let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+                self.inbox.connection.send_to(sender.reply, wire::busy);
                 continue;
             };
             let (guard, registration) = match sender.id.clone().map(|id| self.running.begin(id)) {
@@ -168,56 +169,57 @@ impl AskServer {
             tokio::spawn(async move {
                 let _ = answering.await;
                 drop(guard);
-                drop(place);
+                drop(slot);
             });
         }
     }
 
     async fn answer(self: Arc<Self>, message: Message, sender: AskSender) {
-        let late = self.clocks.delay(wire::sent(&message));
+        let delay = self.clocks.delay(wire::stamp(&message));
         if let Some(failure) = wire::foreign_command(&message) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return self.reply(sender.reply, failed(&failure), Position(0));
         }
-        let asked = match wire::read_ask(&message, self.target, self.max_body) {
-            Ok(asked) => asked,
+        let received = match wire::parse_ask(&message, self.target, self.max_body) {
+            Ok(received) => received,
             Err(failure) => return self.reply(sender.reply, failed(&failure), Position(0)),
         };
         drop(message);
-        // The sender has given up already, or gives up soon.
-        if late >= TOO_LATE.min(asked.ask.time_left) {
+        // The sender has timed out already, or times out soon.
+        if delay >= TOO_LATE.min(received.ask.time_left) {
             tracing::warn!(
-                command = asked.ask.command,
-                ?late,
+                command = received.ask.command,
+                ?delay,
                 "an ask arrived too late; the worker does not start it"
             );
-            return self.inbox.link.send_to(sender.reply, wire::busy);
+            return self.inbox.connection.send_to(sender.reply, wire::busy);
         }
-        let seen = asked.ask.seen;
-        let until = Instant::now() + asked.ask.time_left.saturating_sub(late);
-        match self.serve(asked, &sender, until).await {
+        let seen = received.ask.seen;
+        let until = monotonic() + received.ask.time_left.saturating_sub(delay);
+        match self.serve(received, &sender, until).await {
             Some(Ok(reply)) => self.reply(sender.reply, reply, seen),
-            Some(Err(Busy)) => self.inbox.link.send_to(sender.reply, wire::busy),
-            // A facade keeps the time itself.
-            None if sender.patient => {}
+            Some(Err(Busy)) => self.inbox.connection.send_to(sender.reply, wire::busy),
+            // A facade measures the time itself.
+            None if sender.wants_signs => {}
             None => {
-                let late = Failure::new(Code::Timeout, "The work took longer than Mcp-Time-Left")
-                    .maybe_run();
-                self.reply(sender.reply, failed(&late), seen);
+                let failure =
+                    Failure::new(Code::Timeout, "The work took longer than Mcp-Time-Left")
+                        .maybe_run();
+                self.reply(sender.reply, failed(&failure), seen);
             }
         }
     }
 
-    /// Executes an ask until its time is over, and sends signs of life meanwhile.
+    /// Executes an ask until its time is over, and sends signs of life while it works.
     async fn serve(
         &self,
-        ReceivedAsk { mut ask, parts }: ReceivedAsk,
+        ReceivedAsk { mut ask, chunked }: ReceivedAsk,
         sender: &AskSender,
         until: Instant,
     ) -> Option<Result<Reply, Busy>> {
         let work = async {
-            if let Some(parts) = parts {
-                let Some(body) = parts.fetch(&self.inbox).await else {
+            if let Some(chunked) = chunked {
+                let Some(body) = chunked.fetch(&self.inbox).await else {
                     return Ok(failed(&Failure::invalid(
                         "The parts of the body cannot be fetched as Mcp-Parts announces them; send the ask again",
                     )));
@@ -227,10 +229,10 @@ impl AskServer {
             self.handler.handle(ask).await
         };
         tokio::pin!(work);
-        let mut sign = Instant::now() + FIRST_SIGN;
+        let mut sign = monotonic() + FIRST_SIGN;
         loop {
             // One timer serves both limits, because most asks end before it fires.
-            let next = if sender.patient {
+            let next = if sender.wants_signs {
                 sign.min(until)
             } else {
                 until
@@ -238,7 +240,10 @@ impl AskServer {
             match timeout_at(next, &mut work).await {
                 Ok(outcome) => return Some(outcome),
                 Err(_) if next == until => return None,
-                Err(_) => self.inbox.link.send_to(sender.reply.clone(), wire::working),
+                Err(_) => self
+                    .inbox
+                    .connection
+                    .send_to(sender.reply.clone(), wire::working),
             }
             sign += NEXT_SIGN;
         }
@@ -249,8 +254,8 @@ impl AskServer {
         let Some(to) = to else { return };
         let mut message = wire::reply(to, &reply, seen);
         let (Ok(body) | Err(body)) = reply.outcome;
-        let held = chunked::load(&self.inbox, &mut message, body);
-        self.inbox.link.send(message);
+        let held = chunked::add_body(&self.inbox, &mut message, body);
+        self.inbox.connection.send(message);
         if let Some(held) = held {
             tokio::spawn(held.fetched());
         }

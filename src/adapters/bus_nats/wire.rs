@@ -1,12 +1,14 @@
-//! The messages as they are on the wire: headers, and what is made of them.
+//! The format of the messages: builds and parses their headers.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderName};
 use async_nats::message::OutboundMessage;
-use async_nats::{Message, StatusCode, Subject};
+use async_nats::{HeaderValue, Message, StatusCode, Subject};
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::chunked::ChunkedBody;
 use super::subjects::{Subjects, command_of};
@@ -17,50 +19,50 @@ use crate::core::ids::Position;
 use crate::core::model::tool_call::CallTool;
 use crate::ports::bus::{Ask, BusError, JobMessage, Reply, Target};
 
-/// Milliseconds the sender waits.
+/// The time that the sender waits, in milliseconds.
 static TIME_LEFT: HeaderName = HeaderName::from_static("Mcp-Time-Left");
-/// The newest position the sender has seen.
+/// The newest position that the sender has seen.
 static SEEN: HeaderName = HeaderName::from_static("Mcp-Seen");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// What a cancel names; the reply subject where it is absent.
+/// The id that a cancellation names. Without this header, the id is the reply subject.
 static ASK: HeaderName = HeaderName::from_static("Mcp-Ask");
 /// The fields of a tool call, as JSON on one line.
 static CALL: HeaderName = HeaderName::from_static("Mcp-Call");
 /// A sender may repeat the command here. The subject decides, so another command is refused.
 static COMMAND: HeaderName = HeaderName::from_static("Mcp-Command");
-/// The sender wants to hear that its ask is worked on, and keeps the time itself.
+/// The sender wants signs of life (`working`) and measures the time itself.
 static WORKING: HeaderName = HeaderName::from_static("Mcp-Working");
-/// Where the body is, when it is too large for a message.
+/// The address of a body that is too large for a message.
 static PARTS: HeaderName = HeaderName::from_static("Mcp-Parts");
-/// Where the outcome of a job goes.
+/// The address for the outcome of a job.
 static REPLY: HeaderName = HeaderName::from_static("Mcp-Reply");
 static STATUS: HeaderName = HeaderName::from_static("Mcp-Status");
 static POSITION: HeaderName = HeaderName::from_static("Mcp-Position");
-/// What the sender's clock shows. In an ask of ours the milliseconds it waits and the position it has seen follow,
-/// and it knows `working`: each header costs both sides more than its words.
+/// The process of the sender and its clock. In an ask of this program, the time left in milliseconds and the
+/// position follow, and the sender wants signs of life. One header instead of four makes asks faster.
 static SENT: HeaderName = HeaderName::from_static("Mcp-Sent");
-/// The process that sent a hint, which has heard it already.
+/// The process that sent a hint. This process ignores its own hints, because its listeners have them already.
 static FROM: HeaderName = HeaderName::from_static("Mcp-From");
 
-/// How long a sender waits that does not say how long.
+/// The bytes that the id of a job cannot contain in a subject.
+const ID: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+/// The time left of an ask without a time.
 const DEFAULT_TIME: Duration = Duration::from_secs(60);
-const LONGEST_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest time left of an ask.
+const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An ask as a message, without its body and its reply subject.
-pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
+/// Returns an ask as a message, without its body and its reply subject.
+pub(super) fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
     let mut headers = HeaderMap::new();
     headers.insert(
         SENT.clone(),
         format!("{clock} {} {}", ask.time_left.as_millis(), ask.seen),
     );
-    if let Some(traceparent) = ask
-        .traceparent
-        .as_deref()
-        .and_then(|text| text.parse::<HeaderValue>().ok())
-    {
-        headers.insert(TRACEPARENT.clone(), traceparent);
+    let traceparent = ask.traceparent.as_deref();
+    if let Some(value) = traceparent.and_then(|text| text.parse::<HeaderValue>().ok()) {
+        headers.insert(TRACEPARENT.clone(), value);
     }
-    put_call(&mut headers, ask.call.as_ref());
+    add_call(&mut headers, ask.call.as_ref());
     let subject = subjects.ask(ask.to, ask.command).into();
     OutboundMessage {
         subject,
@@ -70,33 +72,31 @@ pub fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMessage {
     }
 }
 
-type HeaderValue = async_nats::HeaderValue;
-
-fn put_call(headers: &mut HeaderMap, call: Option<&CallTool>) {
-    // JSON has no line break outside strings, and escapes it within.
+fn add_call(headers: &mut HeaderMap, call: Option<&CallTool>) {
+    // A header has one line. The compact form of JSON has no line breaks.
     if let Some(call) = call.and_then(|call| serde_json::to_string(call).ok()) {
         headers.insert(CALL.clone(), call);
     }
 }
 
-/// A message as an ask, its body still to be fetched where it has parts.
-pub struct ReceivedAsk {
-    pub ask: Ask,
-    pub parts: Option<ChunkedBody>,
+/// An ask that arrived. The worker fetches a chunked body before it executes the ask.
+pub(super) struct ReceivedAsk {
+    pub(super) ask: Ask,
+    pub(super) chunked: Option<ChunkedBody>,
 }
 
-/// What an asker is told in any case, however wrong the rest of its message is.
-pub struct AskSender {
-    /// What a cancel names.
-    pub id: Option<Arc<str>>,
-    /// Where the answer goes: nowhere but into an inbox.
-    pub reply: Option<Subject>,
-    /// It knows `working`, and takes time for itself.
-    pub patient: bool,
+/// The sender of an ask. It is known even if the ask itself is invalid.
+pub(super) struct AskSender {
+    /// The id that a cancellation names.
+    pub(super) id: Option<Arc<str>>,
+    /// The address for the reply, which must be an inbox.
+    pub(super) reply: Option<Subject>,
+    /// Whether the sender wants signs of life and measures the time itself.
+    pub(super) wants_signs: bool,
 }
 
 impl AskSender {
-    pub fn of(message: &Message) -> Self {
+    pub(super) fn from_message(message: &Message) -> Self {
         let reply = message
             .reply
             .clone()
@@ -106,7 +106,8 @@ impl AskSender {
         Self {
             id,
             reply,
-            patient: of_ours(message).is_some() || text(message, &WORKING) == Some("1"),
+            wants_signs: fields_after_stamp(message).is_some()
+                || text(message, &WORKING) == Some("1"),
         }
     }
 }
@@ -116,10 +117,10 @@ fn text<'a>(message: &'a Message, name: &HeaderName) -> Option<&'a str> {
         .headers
         .as_ref()?
         .get(name.clone())
-        .map(async_nats::HeaderValue::as_str)
+        .map(HeaderValue::as_str)
 }
 
-/// A number in a header; its absence is no fault.
+/// Returns the number in a header, or `None` without the header.
 fn number(message: &Message, name: &HeaderName) -> Result<Option<u64>, Failure> {
     let wrong = || Failure::invalid(format!("The header {name} must be a whole number"));
     text(message, name)
@@ -127,13 +128,12 @@ fn number(message: &Message, name: &HeaderName) -> Result<Option<u64>, Failure> 
         .transpose()
 }
 
-/// What an ask of ours says beside its clock.
-fn of_ours(message: &Message) -> Option<(Duration, Position)> {
-    let mut words = sent(message)?.split(' ').skip(2).map(str::parse);
-    Some((
-        Duration::from_millis(words.next()?.ok()?),
-        Position(words.next()?.ok()?),
-    ))
+/// Returns the time left and the position of an ask of this program. They follow the clock in one header.
+fn fields_after_stamp(message: &Message) -> Option<(Duration, Position)> {
+    let mut numbers = stamp(message)?.split(' ').skip(2).map(str::parse);
+    let time_left = Duration::from_millis(numbers.next()?.ok()?);
+    let position = Position(numbers.next()?.ok()?);
+    Some((time_left, position))
 }
 
 /// Returns the fields of a tool call. An ask of another command has none.
@@ -142,13 +142,17 @@ fn tool_call(message: &Message, command: &str) -> Result<Option<CallTool>, Failu
         return Ok(None);
     }
     let missing = || Failure::invalid(format!("The header {CALL} is missing"));
-    let wrong = |error| Failure::invalid(format!("The header {CALL} is no tool call: {error}"));
+    let wrong = |error| {
+        Failure::invalid(format!(
+            "The header {CALL} cannot be parsed as a tool call: {error}"
+        ))
+    };
     let text = text(message, &CALL).ok_or_else(missing)?;
     serde_json::from_str(text).map(Some).map_err(wrong)
 }
 
 /// Returns the failure of an ask whose header names another command than its subject.
-pub fn foreign_command(message: &Message) -> Option<Failure> {
+pub(super) fn foreign_command(message: &Message) -> Option<Failure> {
     let named = text(message, &COMMAND)?;
     let allowed = command_of(&message.subject);
     (named != allowed).then(|| {
@@ -161,38 +165,42 @@ pub fn foreign_command(message: &Message) -> Option<Failure> {
     })
 }
 
-fn parts(message: &Message, max_body: usize) -> Result<Option<ChunkedBody>, Failure> {
-    let wrong = |why| Failure::invalid(format!("The header {PARTS} {why}"));
+fn chunked_body(message: &Message, max_body: usize) -> Result<Option<ChunkedBody>, Failure> {
+    let invalid = |reason| Failure::invalid(format!("The header {PARTS} {reason}"));
     text(message, &PARTS)
-        .map(|text| ChunkedBody::parse(text, max_body).map_err(wrong))
+        .map(|text| ChunkedBody::parse(text, max_body).map_err(invalid))
         .transpose()
 }
 
-/// Reads an ask. Unknown headers are ignored, so that versions can run side by side.
-pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<ReceivedAsk, Failure> {
+/// Parses an ask. Unknown headers are ignored, so that two versions of the program can run together.
+pub(super) fn parse_ask(
+    message: &Message,
+    to: Target,
+    max_body: usize,
+) -> Result<ReceivedAsk, Failure> {
     let name = command_of(&message.subject);
-    let command = match command::known(name) {
+    let command = match command::lookup(name) {
         Some((command, _, DeliveryMode::Ask | DeliveryMode::Change)) => command,
         Some(_) => {
             return Err(Failure::invalid(format!(
-                "The command {name} is taken as a job only"
+                "The command {name} is a job; publish it to the job stream"
             )));
         }
-        // During a rolling upgrade a new command may meet an old worker. That is rare; a misspelt one is
-        // not, and its sender must not be told to ask again.
+        // The sender may have a newer version of the program. A wrong name is more likely, and a retry would
+        // not help its sender.
         None => return Err(unknown(name)),
     };
-    let (time_left, seen) = match of_ours(message) {
-        Some(said) => said,
+    let (time_left, seen) = match fields_after_stamp(message) {
+        Some(fields) => fields,
         None => (
             number(message, &TIME_LEFT)?.map_or(DEFAULT_TIME, Duration::from_millis),
             Position(number(message, &SEEN)?.unwrap_or(0)),
         ),
     };
-    let time_left = time_left.min(LONGEST_TIME);
+    let time_left = time_left.min(MAX_TIME);
     let call = tool_call(message, command)?;
     let traceparent = text(message, &TRACEPARENT).map(Into::into);
-    let parts = parts(message, max_body)?;
+    let chunked = chunked_body(message, max_body)?;
     let body = message.payload.clone();
     Ok(ReceivedAsk {
         ask: Ask {
@@ -204,75 +212,66 @@ pub fn read_ask(message: &Message, to: Target, max_body: usize) -> Result<Receiv
             call,
             body,
         },
-        parts,
+        chunked,
     })
 }
 
 fn unknown(name: &str) -> Failure {
     let name: String = name.chars().take(64).collect();
-    Failure::invalid(format!("There is no command {name:?}"))
+    Failure::invalid(format!("The command {name:?} does not exist"))
 }
 
-/// A job as a message, without its body.
-pub fn job(subjects: &Subjects, job: &JobMessage) -> OutboundMessage {
+/// Returns a job as a message, without its body.
+pub(super) fn job(subjects: &Subjects, job: &JobMessage) -> OutboundMessage {
     let mut headers = HeaderMap::new();
-    job.call
-        .as_deref()
-        .inspect(|call| headers.insert(CALL.clone(), *call));
-    job.reply
-        .as_deref()
-        .inspect(|reply| headers.insert(REPLY.clone(), *reply));
-    let subject = subjects.job(&job.command, &token(&job.id)).into();
+    if let Some(call) = job.call.as_deref() {
+        headers.insert(CALL.clone(), call);
+    }
+    if let Some(reply) = job.reply.as_deref() {
+        headers.insert(REPLY.clone(), reply);
+    }
     OutboundMessage {
-        subject,
+        subject: subjects.job(&job.command, &encode_id(&job.id)).into(),
         reply: None,
         payload: Bytes::new(),
         headers: Some(headers),
     }
 }
 
-/// A job's id as a part of its subject: what has no place in one is written `=XX`.
-fn token(id: &str) -> String {
-    let mut token = String::with_capacity(id.len());
-    for byte in id.bytes() {
-        match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' => token.push(char::from(byte)),
-            other => token.push_str(&format!("={other:02X}")),
-        }
-    }
-    token
+/// Encodes the id of a job as one part of a subject. A byte that a subject cannot contain becomes `=XX`.
+fn encode_id(id: &str) -> String {
+    // `=XX` is percent-encoding with another escape character. `=` itself is always escaped.
+    utf8_percent_encode(id, ID).to_string().replace('%', "=")
 }
 
-fn untoken(token: &str) -> Option<String> {
-    let mut rest = token.as_bytes();
-    let mut id = Vec::with_capacity(rest.len());
-    while let Some((&first, more)) = rest.split_first() {
-        rest = more;
-        if first == b'=' {
-            let hex = std::str::from_utf8(rest.get(..2)?).ok()?;
-            id.push(u8::from_str_radix(hex, 16).ok()?);
-            rest = &rest[2..];
-        } else {
-            id.push(first);
-        }
+/// Decodes the id of a job. An id of a producer that is not encoded stays as it is.
+fn decode_id(encoded: &str) -> String {
+    if !has_valid_escapes(encoded) {
+        return encoded.to_owned();
     }
-    String::from_utf8(id).ok()
+    let text = encoded.replace('%', "%25").replace('=', "%");
+    let decoded = percent_decode_str(&text).decode_utf8();
+    decoded.map_or_else(|_| encoded.to_owned(), Cow::into_owned)
 }
 
-/// Reads a job of `<prefix>.job.<area>.<verb>.<id>`, whatever else it says.
-pub fn read_job(message: &Message) -> JobMessage {
+fn has_valid_escapes(encoded: &str) -> bool {
+    let mut escapes = encoded.split('=').skip(1);
+    escapes.all(|escape| {
+        let digits = escape.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
+}
+
+/// Parses a job with the subject `<prefix>.job.<area>.<verb>.<id>`. A worker checks the content later.
+pub(super) fn parse_job(message: &Message) -> JobMessage {
     let subject = message.subject.as_str();
-    let (rest, id) = subject.rsplit_once('.').unwrap_or(("", subject));
-    let mut words = rest.rsplit('.');
-    let (verb, area) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
-    // An id of somebody else's making may hold what is no escape of ours.
-    let id = untoken(id).unwrap_or_else(|| id.to_owned());
+    let (before, id) = subject.rsplit_once('.').unwrap_or(("", subject));
+    let mut parts = before.rsplit('.');
+    let verb = parts.next().unwrap_or_default();
+    let area = parts.next().unwrap_or_default();
     let owned = |name| text(message, name).map(str::to_owned);
     JobMessage {
-        id,
+        id: decode_id(id),
         command: format!("{area}.{verb}"),
         call: owned(&CALL),
         reply: owned(&REPLY),
@@ -280,29 +279,27 @@ pub fn read_job(message: &Message) -> JobMessage {
     }
 }
 
-/// Where an outcome may go: nowhere but into an inbox.
-pub fn inbox(reply: &str) -> Option<Subject> {
+/// Returns the address for an outcome, if it is an inbox.
+pub(super) fn inbox(reply: &str) -> Option<Subject> {
     reply.starts_with("_INBOX.").then(|| Subject::from(reply))
 }
 
-/// An answer as a message, without its body, to somebody who has seen so much of the log.
-pub fn reply(to: Subject, reply: &Reply, seen: Position) -> OutboundMessage {
-    let mut message = state(
-        to,
-        if reply.outcome.is_ok() {
-            "ok"
-        } else {
-            "failed"
-        },
-    );
+/// Returns a reply as a message, without its body. `seen` is the newest position that the receiver has seen.
+pub(super) fn reply(to: Subject, reply: &Reply, seen: Position) -> OutboundMessage {
+    let status = if reply.outcome.is_ok() {
+        "ok"
+    } else {
+        "failed"
+    };
+    let mut message = status_message(to, status);
     if let Some(headers) = message.headers.as_mut().filter(|_| reply.position > seen) {
         headers.insert(POSITION.clone(), reply.position.to_string());
     }
     message
 }
 
-/// A message that says no more than a status.
-fn state(to: Subject, status: &'static str) -> OutboundMessage {
+/// Returns a message with a status and no body.
+fn status_message(to: Subject, status: &'static str) -> OutboundMessage {
     let mut headers = HeaderMap::new();
     headers.insert(STATUS.clone(), status);
     OutboundMessage {
@@ -313,20 +310,20 @@ fn state(to: Subject, status: &'static str) -> OutboundMessage {
     }
 }
 
-pub fn busy(to: Subject) -> OutboundMessage {
-    state(to, "busy")
+pub(super) fn busy(to: Subject) -> OutboundMessage {
+    status_message(to, "busy")
 }
 
-pub fn working(to: Subject) -> OutboundMessage {
-    state(to, "working")
+pub(super) fn working(to: Subject) -> OutboundMessage {
+    status_message(to, "working")
 }
 
-pub fn is_working(message: &Message) -> bool {
+pub(super) fn is_working(message: &Message) -> bool {
     text(message, &STATUS) == Some("working")
 }
 
-/// Reads an answer, its body still to be fetched where it has parts.
-pub fn read_reply(
+/// Parses a reply. The sender of the ask fetches a chunked body afterwards.
+pub(super) fn parse_reply(
     message: Message,
     max_body: usize,
 ) -> Result<(Reply, Option<ChunkedBody>), BusError> {
@@ -334,32 +331,32 @@ pub fn read_reply(
         return Err(BusError::NoResponders);
     }
     let position = Position(number(&message, &POSITION).ok().flatten().unwrap_or(0));
-    // An answer nobody can read is as good as none: what was done is unknown.
-    let parts = parts(&message, max_body).map_err(|_| BusError::WorkerLost)?;
+    // A reply that cannot be parsed counts as lost, because its outcome is unknown.
+    let chunked = chunked_body(&message, max_body).map_err(|_| BusError::WorkerLost)?;
     let outcome = match text(&message, &STATUS) {
         Some("ok") => Ok(message.payload),
         Some("failed") => Err(message.payload),
         Some("busy") => return Err(BusError::Busy),
         _ => return Err(BusError::WorkerLost),
     };
-    Ok((Reply { position, outcome }, parts))
+    Ok((Reply { position, outcome }, chunked))
 }
 
-/// Says where the body is.
-pub fn put_parts(message: &mut OutboundMessage, parts: &ChunkedBody) {
+/// Adds the address of a chunked body to a message.
+pub(super) fn add_chunked(message: &mut OutboundMessage, body: &ChunkedBody) {
     message
         .headers
         .get_or_insert_default()
-        .insert(PARTS.clone(), parts.to_string());
+        .insert(PARTS.clone(), body.to_string());
 }
 
-/// What a message says of its sender's clock.
-pub fn sent(message: &Message) -> Option<&str> {
+/// Returns the stamp of a message: the process of the sender and its clock.
+pub(super) fn stamp(message: &Message) -> Option<&str> {
     text(message, &SENT)
 }
 
-/// Lets the others hear what the clock shows.
-pub fn tick(subject: String, clock: String) -> OutboundMessage {
+/// Returns a message with the clock of this process.
+pub(super) fn tick(subject: String, clock: String) -> OutboundMessage {
     let mut headers = HeaderMap::new();
     headers.insert(SENT.clone(), clock);
     OutboundMessage {
@@ -370,8 +367,8 @@ pub fn tick(subject: String, clock: String) -> OutboundMessage {
     }
 }
 
-/// A hint of this process.
-pub fn hint(subject: String, from: &str, payload: Bytes) -> OutboundMessage {
+/// Returns a hint of this process as a message.
+pub(super) fn hint(subject: String, from: &str, payload: Bytes) -> OutboundMessage {
     let mut headers = HeaderMap::new();
     headers.insert(FROM.clone(), from);
     OutboundMessage {
@@ -382,7 +379,7 @@ pub fn hint(subject: String, from: &str, payload: Bytes) -> OutboundMessage {
     }
 }
 
-pub fn is_from(message: &Message, process: &str) -> bool {
+pub(super) fn is_from(message: &Message, process: &str) -> bool {
     text(message, &FROM) == Some(process)
 }
 
@@ -391,17 +388,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_one_word_of_a_subject_and_comes_back() {
-        for id in ["a", "0f-_Z", "a.b", "*", ">", "ä =41", "a b\r\n"] {
-            let token = token(id);
-            assert!(
-                token
-                    .bytes()
-                    .all(|b| b.is_ascii_graphic() && !b".*>".contains(&b)),
-                "{token}"
-            );
-            assert_eq!(untoken(&token).as_deref(), Some(id));
+    fn an_id_is_encoded_as_one_part_of_a_subject() {
+        for (id, expected) in [
+            ("a", "a"),
+            ("0f-_Z", "0f-_Z"),
+            ("a.b", "a=2Eb"),
+            ("*", "=2A"),
+            (">", "=3E"),
+            ("ä =41", "=C3=A4=20=3D41"),
+            ("50%", "50=25"),
+            ("a b\r\n", "a=20b=0D=0A"),
+        ] {
+            assert_eq!(encode_id(id), expected);
+            assert_eq!(decode_id(expected), id);
         }
-        assert_eq!(untoken("=4"), None);
+    }
+
+    #[test]
+    fn an_id_that_is_not_encoded_stays_as_it_is() {
+        for id in ["=4", "a=", "=zz", "=C3", "50%", "%41"] {
+            assert_eq!(decode_id(id), id);
+        }
     }
 }

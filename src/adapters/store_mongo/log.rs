@@ -19,6 +19,7 @@ use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::{AppendError, EventLog, ReadLimit, SnapshotHead};
 use crate::ports::vault::VaultValue;
+use crate::time::clock::monotonic;
 
 /// How long an append whose outcome is unknown is looked into.
 const RESOLVE: Duration = Duration::from_secs(6);
@@ -50,7 +51,7 @@ impl EventLog for MongoStore {
         self.check_gap(entry.position).await?;
         let document = encode(entry)?;
         self.put_all(values).await?;
-        let until = Instant::now() + RESOLVE;
+        let until = monotonic() + RESOLVE;
         let mut sent = false;
         loop {
             // Inserting the same again is how an unknown outcome becomes known: its keys are unique.
@@ -64,7 +65,7 @@ impl EventLog for MongoStore {
                 InsertOutcome::Away(error) if !sent => return Err(error.into()),
                 InsertOutcome::Away(error) | InsertOutcome::Unknown(error) => {
                     sent = true;
-                    if Instant::now() >= until {
+                    if monotonic() >= until {
                         let unknown =
                             format!("whether the change was made is not known yet: {}", error.0);
                         return Err(StoreError(unknown).into());
@@ -235,7 +236,7 @@ impl MongoStore {
                     Err(error) => return error.into(),
                 }
             }
-            if Instant::now() >= until {
+            if monotonic() >= until {
                 return StoreError("a repeated command cannot be found".to_owned()).into();
             }
             tokio::time::sleep(AGAIN / 10).await;

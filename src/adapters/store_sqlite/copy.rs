@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{SCHEMA, failed, private};
 use crate::ports::error::StoreError;
 use crate::ports::vault::KeyRecord;
+use crate::time::clock::monotonic;
 
 /// How long a copy waits for a writer that is just putting its log into the file.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,11 +48,11 @@ pub fn copy(from: &Path, to: &Path) -> Result<CopySummary, StoreError> {
 /// All pages in one step: within it the source is as it was when it began, whatever is written meanwhile.
 fn whole(source: &Connection, copy: &mut Connection) -> Result<(), StoreError> {
     let backup = Backup::new(source, copy).map_err(failed)?;
-    let until = Instant::now() + PATIENCE;
+    let until = monotonic() + PATIENCE;
     loop {
         match backup.step(-1).map_err(failed)? {
             StepResult::Done => return Ok(()),
-            _ if Instant::now() >= until => {
+            _ if monotonic() >= until => {
                 return Err(StoreError("it is locked by another program".into()));
             }
             _ => std::thread::sleep(PAUSE),

@@ -4,7 +4,8 @@
 //! its lease, and with it its process.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use async_trait::async_trait;
 use rusqlite::params;
@@ -14,10 +15,11 @@ use super::{SqliteStore, failed};
 use crate::core::ids::{LeaseId, WorkerId};
 use crate::ports::error::StoreError;
 use crate::ports::leases::Leases;
+use crate::time::clock::monotonic;
 
 /// Milliseconds since the first look at it.
 fn clock_ms() -> i64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static START: LazyLock<Instant> = LazyLock::new(monotonic);
     START.elapsed().as_millis() as i64
 }
 

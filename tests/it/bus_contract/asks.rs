@@ -1,4 +1,4 @@
-//! What a bus promises about asks.
+//! The promises of a bus about asks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,24 +18,24 @@ use mcp_api::ports::bus::{Ask, AskHandler, Bus, BusError, Busy, Reply, Target};
 
 const POOL: Target = Target::AnyWorker(Area::Tools);
 
-/// Answers with a text of its own and what it was asked.
+/// Replies with its own text and the body of the ask.
 struct Echo(&'static str);
 
 #[async_trait]
 impl AskHandler for Echo {
     async fn handle(&self, ask: Ask) -> Result<Reply, Busy> {
-        let said = [self.0.as_bytes(), &ask.body].concat();
+        let body = [self.0.as_bytes(), &ask.body].concat();
         Ok(Reply {
             position: ask.seen.next(),
-            outcome: Ok(said.into()),
+            outcome: Ok(body.into()),
         })
     }
 }
 
-/// Works until it is let go, and keeps count of what has begun and what has ended, finished or not.
+/// Works until it gets a permit. It counts the asks that have started, ended and finished.
 #[derive(Clone)]
 struct Work {
-    begun: watch::Sender<usize>,
+    started: watch::Sender<usize>,
     ended: watch::Sender<usize>,
     finished: Arc<AtomicUsize>,
     go: Arc<Semaphore>,
@@ -43,17 +43,16 @@ struct Work {
 
 impl Work {
     fn new() -> Self {
-        let (begun, ended) = (watch::Sender::new(0), watch::Sender::new(0));
         Self {
-            begun,
-            ended,
+            started: watch::Sender::new(0),
+            ended: watch::Sender::new(0),
             finished: Arc::default(),
             go: Arc::new(Semaphore::new(0)),
         }
     }
 
-    async fn reached(of: &watch::Sender<usize>, count: usize) {
-        let mut seen = of.subscribe();
+    async fn reached(counter: &watch::Sender<usize>, count: usize) {
+        let mut seen = counter.subscribe();
         let reached = seen.wait_for(|n| *n >= count);
         tokio::time::timeout(PATIENCE, reached)
             .await
@@ -72,7 +71,7 @@ impl AskHandler for Work {
             }
         }
         let _ended = Ended(self.ended.clone());
-        self.begun.send_modify(|n| *n += 1);
+        self.started.send_modify(|n| *n += 1);
         self.go.acquire().await.expect("a semaphore").forget();
         self.finished.fetch_add(1, Ordering::SeqCst);
         Ok(Reply {
@@ -82,7 +81,7 @@ impl AskHandler for Work {
     }
 }
 
-async fn said(bus: &Arc<dyn Bus>, to: Target, body: &'static str) -> Result<String, BusError> {
+async fn reply_to(bus: &Arc<dyn Bus>, to: Target, body: &'static str) -> Result<String, BusError> {
     let reply = bus.request(ask(to, body, PATIENCE)).await?;
     Ok(String::from_utf8(reply.outcome.expect("a success").to_vec()).expect("a text"))
 }
@@ -98,9 +97,12 @@ pub async fn an_ask_is_answered(bus: Arc<dyn Bus>) {
             })
         }
     }
-    let _serving = bus.subscribe(POOL, Arc::new(Echo("you said ")));
+    let _serving = bus.subscribe(POOL, Arc::new(Echo("echo of ")));
     let _refusing = bus.subscribe(Target::AnyWorker(Area::Servers), Arc::new(Refuses));
-    assert_eq!(said(&bus, POOL, "hello").await, Ok("you said hello".into()));
+    assert_eq!(
+        reply_to(&bus, POOL, "hello").await,
+        Ok("echo of hello".into())
+    );
     let refused = bus
         .request(ask(Target::AnyWorker(Area::Servers), "", PATIENCE))
         .await
@@ -148,31 +150,31 @@ pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
     assert!(got.time_left <= Duration::from_secs(20) && got.time_left > Duration::from_secs(10));
 }
 
-pub async fn an_ask_of_many_is_answered_with_its_own(bus: Arc<dyn Bus>) {
+pub async fn each_of_many_asks_gets_its_own_reply(bus: Arc<dyn Bus>) {
     let _serving = bus.subscribe(POOL, Arc::new(Echo("")));
     let bodies: Vec<&'static str> = (0..200).map(|n| &*n.to_string().leak()).collect();
     let answers =
-        futures::future::join_all(bodies.iter().map(|&body| said(&bus, POOL, body))).await;
+        futures::future::join_all(bodies.iter().map(|&body| reply_to(&bus, POOL, body))).await;
     answers
         .into_iter()
         .zip(bodies)
         .for_each(|(answer, body)| assert_eq!(answer.as_deref(), Ok(body)));
 }
 
-pub async fn nobody_there_is_said_at_once(bus: Arc<dyn Bus>) {
+pub async fn a_target_without_a_worker_is_reported_at_once(bus: Arc<dyn Bus>) {
     let worker = WorkerId(Uuid::now_v7());
     for to in [
         POOL,
         Target::Owner(ServerId(Uuid::now_v7())),
         Target::Worker(worker),
     ] {
-        let began = Instant::now();
-        assert_eq!(said(&bus, to, "").await, Err(BusError::NoResponders));
-        assert!(began.elapsed() < PATIENCE / 2, "it was waited for");
+        let start = Instant::now();
+        assert_eq!(reply_to(&bus, to, "").await, Err(BusError::NoResponders));
+        assert!(start.elapsed() < PATIENCE / 2, "the bus waited");
     }
 }
 
-pub async fn busy_is_passed_on(bus: Arc<dyn Bus>) {
+pub async fn a_busy_worker_is_reported(bus: Arc<dyn Bus>) {
     struct Full;
     #[async_trait]
     impl AskHandler for Full {
@@ -181,39 +183,39 @@ pub async fn busy_is_passed_on(bus: Arc<dyn Bus>) {
         }
     }
     let _serving = bus.subscribe(POOL, Arc::new(Full));
-    assert_eq!(said(&bus, POOL, "").await, Err(BusError::Busy));
+    assert_eq!(reply_to(&bus, POOL, "").await, Err(BusError::Busy));
 }
 
-pub async fn a_hanging_taker_costs_time_left_and_is_cancelled(bus: Arc<dyn Bus>) {
+pub async fn a_hanging_handler_is_cancelled_when_the_time_is_over(bus: Arc<dyn Bus>) {
     let work = Work::new();
     let _serving = bus.subscribe(POOL, Arc::new(work.clone()));
-    let began = Instant::now();
+    let start = Instant::now();
     let answer = bus.request(ask(POOL, "", Duration::from_millis(200))).await;
     assert_eq!(answer.map(drop), Err(BusError::TimedOut));
     assert!(
-        began.elapsed() >= Duration::from_millis(200),
-        "all of its time is given to it"
+        start.elapsed() >= Duration::from_millis(200),
+        "the worker gets the whole time"
     );
-    assert!(began.elapsed() < PATIENCE);
+    assert!(start.elapsed() < PATIENCE);
     Work::reached(&work.ended, 1).await;
     assert_eq!(work.finished.load(Ordering::SeqCst), 0);
 }
 
-pub async fn dropping_the_call_cancels_the_work(bus: Arc<dyn Bus>) {
+pub async fn dropping_the_request_cancels_the_work(bus: Arc<dyn Bus>) {
     let work = Work::new();
     let _serving = bus.subscribe(POOL, Arc::new(work.clone()));
     let (caller, kept) = (bus.clone(), bus.clone());
     let dropped = tokio::spawn(async move { caller.request(ask(POOL, "", PATIENCE)).await });
     let other = tokio::spawn(async move { kept.request(ask(POOL, "", PATIENCE)).await });
-    Work::reached(&work.begun, 2).await;
+    Work::reached(&work.started, 2).await;
     dropped.abort();
     Work::reached(&work.ended, 1).await;
     assert_eq!(
         work.finished.load(Ordering::SeqCst),
         0,
-        "it was cancelled, not finished"
+        "the work was cancelled, not finished"
     );
-    // It alone.
+    // The other ask continues.
     work.go.add_permits(1);
     other.await.expect("a caller").expect("an answer");
     assert_eq!(
@@ -222,73 +224,74 @@ pub async fn dropping_the_call_cancels_the_work(bus: Arc<dyn Bus>) {
     );
 }
 
-pub async fn a_place_reaches_those_who_serve_it_and_nobody_else(bus: Arc<dyn Bus>) {
+pub async fn an_ask_reaches_only_the_workers_of_its_target(bus: Arc<dyn Bus>) {
     let (a, b) = (Uuid::now_v7(), Uuid::now_v7());
-    // A server and a worker with the same id are two places.
-    let places = [
+    // A server and a worker with the same id are two targets.
+    let targets = [
         (Target::AnyWorker(Area::Tools), "pool of tools"),
         (Target::AnyWorker(Area::Secrets), "pool of secrets"),
-        (Target::Owner(ServerId(a)), "holder of a"),
-        (Target::Owner(ServerId(b)), "holder of b"),
+        (Target::Owner(ServerId(a)), "owner of a"),
+        (Target::Owner(ServerId(b)), "owner of b"),
         (Target::Worker(WorkerId(a)), "worker a"),
         (Target::Worker(WorkerId(b)), "worker b"),
     ];
-    let serving: Vec<_> = places
+    let serving: Vec<_> = targets
         .iter()
-        .map(|&(place, name)| (place, bus.subscribe(place, Arc::new(Echo(name)))))
+        .map(|&(target, name)| (target, bus.subscribe(target, Arc::new(Echo(name)))))
         .collect();
-    for (place, name) in places {
+    for (target, name) in targets {
         for _ in 0..5 {
-            assert_eq!(said(&bus, place, "").await.as_deref(), Ok(name));
+            assert_eq!(reply_to(&bus, target, "").await.as_deref(), Ok(name));
         }
     }
     assert_eq!(
-        said(&bus, Target::AnyWorker(Area::Servers), "").await,
+        reply_to(&bus, Target::AnyWorker(Area::Servers), "").await,
         Err(BusError::NoResponders)
     );
-    for (place, guard) in serving {
+    for (target, guard) in serving {
         drop(guard);
-        assert_eq!(said(&bus, place, "").await, Err(BusError::NoResponders));
+        assert_eq!(
+            reply_to(&bus, target, "").await,
+            Err(BusError::NoResponders)
+        );
     }
 }
 
-pub async fn the_takers_of_a_pool_share_the_work(bus: Arc<dyn Bus>) {
+pub async fn the_workers_of_a_pool_share_the_asks(bus: Arc<dyn Bus>) {
     let first = bus.subscribe(POOL, Arc::new(Echo("a")));
     let _second = bus.subscribe(POOL, Arc::new(Echo("b")));
-    let answers = futures::future::join_all((0..100).map(|_| said(&bus, POOL, ""))).await;
-    for taker in ["a", "b"] {
+    let answers = futures::future::join_all((0..100).map(|_| reply_to(&bus, POOL, ""))).await;
+    for worker in ["a", "b"] {
         let share = answers
             .iter()
-            .filter(|answer| answer.as_deref() == Ok(taker))
+            .filter(|answer| answer.as_deref() == Ok(worker))
             .count();
-        assert!(share >= 10, "{taker} was asked {share} times of 100");
+        assert!(share >= 10, "worker {worker} got {share} of 100 asks");
     }
     assert!(answers.iter().all(Result::is_ok));
-    // One leaves; the other does it all.
+    // After the first worker has left, the second worker gets all asks.
     drop(first);
     for _ in 0..10 {
-        assert_eq!(said(&bus, POOL, "").await.as_deref(), Ok("b"));
+        assert_eq!(reply_to(&bus, POOL, "").await.as_deref(), Ok("b"));
     }
 }
 
-pub async fn serving_ends_while_asks_under_way_finish(bus: Arc<dyn Bus>) {
+pub async fn a_subscription_ends_and_its_running_asks_finish(bus: Arc<dyn Bus>) {
     let work = Work::new();
     let serving = bus.subscribe(POOL, Arc::new(work.clone()));
     let caller = bus.clone();
-    let under_way = tokio::spawn(async move { caller.request(ask(POOL, "", PATIENCE)).await });
-    Work::reached(&work.begun, 1).await;
+    let running = tokio::spawn(async move { caller.request(ask(POOL, "", PATIENCE)).await });
+    Work::reached(&work.started, 1).await;
     drop(serving);
-    assert_eq!(said(&bus, POOL, "").await, Err(BusError::NoResponders));
+    assert_eq!(reply_to(&bus, POOL, "").await, Err(BusError::NoResponders));
     work.go.add_permits(1);
-    under_way
-        .await
-        .expect("a caller")
-        .expect("what was under way is answered");
+    let reply = running.await.expect("a caller");
+    reply.expect("the running ask gets its reply");
     assert_eq!(work.finished.load(Ordering::SeqCst), 1);
 }
 
-/// Three seconds of silence mean a dead worker on a wire; a living one that takes long is not silent.
-pub async fn a_long_ask_is_not_taken_for_dead(bus: Arc<dyn Bus>) {
+/// A worker that is silent for three seconds counts as dead. A living worker sends signs of life.
+pub async fn a_worker_with_a_long_ask_does_not_count_as_dead(bus: Arc<dyn Bus>) {
     struct Slow;
     #[async_trait]
     impl AskHandler for Slow {
@@ -301,5 +304,5 @@ pub async fn a_long_ask_is_not_taken_for_dead(bus: Arc<dyn Bus>) {
         }
     }
     let _serving = bus.subscribe(POOL, Arc::new(Slow));
-    assert_eq!(said(&bus, POOL, "").await.as_deref(), Ok("done"));
+    assert_eq!(reply_to(&bus, POOL, "").await.as_deref(), Ok("done"));
 }

@@ -1,4 +1,4 @@
-//! What a bus promises about hints.
+//! The promises of a bus about hints.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use crate::harness::PATIENCE;
 use mcp_api::core::ids::Position;
 use mcp_api::ports::bus::{Bus, Hint};
 
-async fn heard(listener: &mut Receiver<Hint>) -> Result<Hint, RecvError> {
+async fn receive(listener: &mut Receiver<Hint>) -> Result<Hint, RecvError> {
     tokio::time::timeout(PATIENCE, listener.recv())
         .await
         .expect("in time")
 }
 
-pub async fn every_listener_hears_every_hint(bus: Arc<dyn Bus>) {
+pub async fn every_listener_receives_every_hint(bus: Arc<dyn Bus>) {
     let (mut a, mut b) = (bus.hints(), bus.hints());
     bus.publish(Hint::LogMoved(Position(7)));
     bus.publish(Hint::Status(Bytes::from_static(b"{}")));
     for listener in [&mut a, &mut b] {
         assert!(matches!(
-            heard(listener).await,
+            receive(listener).await,
             Ok(Hint::LogMoved(Position(7)))
         ));
-        assert!(matches!(heard(listener).await, Ok(Hint::Status(status)) if status == "{}"));
+        assert!(matches!(receive(listener).await, Ok(Hint::Status(status)) if status == "{}"));
     }
 }
 
@@ -34,26 +34,25 @@ pub async fn a_hint_without_listeners_is_no_error(bus: Arc<dyn Bus>) {
     let mut late = bus.hints();
     bus.publish(Hint::LogMoved(Position(2)));
     assert!(
-        matches!(heard(&mut late).await, Ok(Hint::LogMoved(Position(2)))),
-        "what was before is not repeated"
+        matches!(receive(&mut late).await, Ok(Hint::LogMoved(Position(2)))),
+        "earlier hints are not repeated"
     );
 }
 
-pub async fn a_lagging_listener_is_told_so(bus: Arc<dyn Bus>) {
+pub async fn a_lagging_listener_gets_an_error(bus: Arc<dyn Bus>) {
     const MANY: u64 = 20_000;
     let mut slow = bus.hints();
-    (1..=MANY).for_each(|n| bus.publish(Hint::LogMoved(Position(n))));
+    for number in 1..=MANY {
+        bus.publish(Hint::LogMoved(Position(number)));
+    }
     let mut lagged = false;
     loop {
-        match heard(&mut slow).await {
+        match receive(&mut slow).await {
             Ok(Hint::LogMoved(Position(MANY))) => break,
             Ok(_) => {}
             Err(RecvError::Lagged(_)) => lagged = true,
             Err(RecvError::Closed) => panic!("the bus has ended"),
         }
     }
-    assert!(
-        lagged,
-        "{MANY} hints were kept for a listener that did not listen"
-    );
+    assert!(lagged, "the bus stored {MANY} hints for a slow listener");
 }

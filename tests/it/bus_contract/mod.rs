@@ -1,4 +1,4 @@
-//! What every bus must keep, written against the port alone. An adapter joins with one line.
+//! The contract of the port `bus`: one suite for all adapters. An adapter joins with one line.
 
 mod asks;
 mod hints;
@@ -18,7 +18,7 @@ use mcp_api::core::ids::Position;
 use mcp_api::core::model::tool_call::CallTool;
 use mcp_api::ports::bus::{Ask, Bus, Target};
 
-/// A bus with nobody on it; `None` where its server is not installed.
+/// Returns a new bus, or `None` if its server is not installed.
 pub async fn in_process() -> Option<Arc<dyn Bus>> {
     Some(LocalBus::new())
 }
@@ -90,30 +90,30 @@ macro_rules! adapters {
             asks {
                 an_ask_is_answered,
                 the_whole_ask_arrives,
-                an_ask_of_many_is_answered_with_its_own,
-                nobody_there_is_said_at_once,
-                busy_is_passed_on,
-                a_hanging_taker_costs_time_left_and_is_cancelled,
-                dropping_the_call_cancels_the_work,
-                a_place_reaches_those_who_serve_it_and_nobody_else,
-                the_takers_of_a_pool_share_the_work,
-                serving_ends_while_asks_under_way_finish,
-                a_long_ask_is_not_taken_for_dead,
+                each_of_many_asks_gets_its_own_reply,
+                a_target_without_a_worker_is_reported_at_once,
+                a_busy_worker_is_reported,
+                a_hanging_handler_is_cancelled_when_the_time_is_over,
+                dropping_the_request_cancels_the_work,
+                an_ask_reaches_only_the_workers_of_its_target,
+                the_workers_of_a_pool_share_the_asks,
+                a_subscription_ends_and_its_running_asks_finish,
+                a_worker_with_a_long_ask_does_not_count_as_dead,
             }
             jobs {
-                a_job_is_handed_out_once_and_done,
-                a_job_comes_as_its_sender_wrote_it,
-                a_delivery_dropped_unsettled_comes_back,
-                again_comes_back_later,
-                the_same_id_unsettled_is_one_job,
-                whoever_waits_for_a_job_can_leave,
-                takers_share_the_jobs,
-                the_lane_is_bounded,
+                a_job_is_delivered_once_until_it_is_acknowledged,
+                a_job_arrives_as_its_producer_wrote_it,
+                an_unacknowledged_job_is_delivered_again,
+                a_delayed_job_is_delivered_later,
+                a_repeated_id_of_an_unacknowledged_job_is_one_job,
+                a_consumer_that_leaves_loses_no_job,
+                consumers_share_the_jobs,
+                the_number_of_jobs_is_bounded,
             }
             hints {
-                every_listener_hears_every_hint,
+                every_listener_receives_every_hint,
                 a_hint_without_listeners_is_no_error,
-                a_lagging_listener_is_told_so,
+                a_lagging_listener_gets_an_error,
             }
         })+
     };
