@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{cases, json, nearly_json};
 use crate::samples::{entry, restored, snapshot};
-use crate::schemas::samples;
+use crate::schemas::history::samples;
 use mcp_api::core::catalog::Catalog;
 use mcp_api::core::event::{Event, StoredEvent};
 

@@ -1,18 +1,16 @@
-//! What is committed for readers outside: schemas, samples of every stored event, `example.env`.
+//! The samples of stored events: every type has a sample, and no sample is edited.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::samples::snapshot;
-use mcp_api::cli::schemas::files;
-use mcp_api::config::{ClientConfig, Config, Env, ImportConfig, variables};
 use mcp_api::core::catalog::Catalog;
 use mcp_api::core::event;
 use mcp_api::core::event::{Event, StoredEvent, upcast};
+
+use super::{names_in, read};
 
 /// The samples of `schemas/history`, in an order that folds, and the SHA-256 digests of their files.
 /// A sample of a type that the upcast table converts is in [`EARLIER`].
@@ -192,31 +190,6 @@ const EARLIER: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn root() -> PathBuf {
-    env!("CARGO_MANIFEST_DIR").into()
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// The names of a folder's files, without their ending.
-fn names_in(folder: &str) -> BTreeSet<String> {
-    let names = fs::read_dir(root().join(folder))
-        .expect("a folder")
-        .map(|entry| {
-            let name = entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("UTF-8");
-            name.strip_suffix(".json")
-                .unwrap_or_else(|| panic!("{folder}/{name} is not JSON"))
-                .to_owned()
-        });
-    names.collect()
-}
-
 /// A stored sample.
 pub fn sample(name: &str) -> StoredEvent {
     serde_json::from_str(&read(&format!("schemas/history/{name}.json"))).expect("a stored event")
@@ -235,39 +208,6 @@ fn validator(name: &str) -> jsonschema::Validator {
 
 fn data(event: &StoredEvent) -> Value {
     serde_json::from_str(event.data.get()).expect("JSON")
-}
-
-#[test]
-fn the_committed_files_match_the_types() {
-    let stale: Vec<_> = files()
-        .into_iter()
-        .filter(|(path, text)| fs::read_to_string(root().join(path)).ok().as_ref() != Some(text))
-        .map(|(path, _)| path.display().to_string())
-        .collect();
-    assert!(
-        stale.is_empty(),
-        "run `cargo run -- schemas .` and commit: {}",
-        stale.join(", ")
-    );
-}
-
-#[test]
-fn nothing_is_committed_that_no_type_says() {
-    let made: BTreeSet<_> = files().into_iter().map(|(path, _)| path).collect();
-    for folder in ["schemas/commands", "schemas/events"] {
-        for name in names_in(folder) {
-            let path = PathBuf::from(format!("{folder}/{name}.json"));
-            assert!(
-                made.contains(&path),
-                "{} is of no type any more; delete it",
-                path.display()
-            );
-            jsonschema::validator_for(
-                &serde_json::from_str(&read(path.to_str().expect("UTF-8"))).expect("JSON"),
-            )
-            .unwrap_or_else(|error| panic!("{} is no JSON Schema: {error}", path.display()));
-        }
-    }
 }
 
 #[test]
@@ -332,7 +272,7 @@ fn every_earlier_sample_upcasts_to_its_current_form() {
 }
 
 #[test]
-fn every_sample_still_means_something() {
+fn every_sample_decodes_and_folds() {
     let mut catalog = Catalog::default();
     for stored in samples() {
         let name = format!("{}.v{}", stored.type_name, stored.v);
@@ -382,217 +322,6 @@ fn samples_and_new_events_match_the_schemas() {
                 !validator.is_valid(&other),
                 "{name} takes another type for {field}"
             );
-        }
-    }
-}
-
-type Pairs = &'static [(&'static str, &'static str)];
-
-/// Another value of every variable, and what else must be set for the difference to be seen.
-const SERVICES: Pairs = &[
-    ("NATS_URL", "nats://h"),
-    ("MONGO_URL", "mongodb://h"),
-    ("SECRETS_KEY", "k"),
-];
-const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
-    ("HOST", "127.0.0.2", &[]),
-    ("PORT", "9999", &[]),
-    ("PUBLIC_URL", "https://mcp.example.com", &[]),
-    ("DATA_DIR", "/elsewhere", &[]),
-    ("ROLES", "api", SERVICES),
-    ("POOLS", "packages,tokens", SERVICES),
-    ("NATS_URL", "nats://elsewhere", SERVICES),
-    ("NATS_CREDS", "/dev/null", SERVICES),
-    ("NATS_CA", "/dev/null", SERVICES),
-    ("MONGO_URL", "mongodb://elsewhere", SERVICES),
-    ("MONGO_HOST", "elsewhere", &[("SECRETS_KEY", "k")]),
-    (
-        "MONGO_USER",
-        "u",
-        &[
-            ("SECRETS_KEY", "k"),
-            ("MONGO_HOST", "h"),
-            ("MONGO_PASS", "p"),
-        ],
-    ),
-    (
-        "MONGO_PASS",
-        "p",
-        &[
-            ("SECRETS_KEY", "k"),
-            ("MONGO_HOST", "h"),
-            ("MONGO_USER", "u"),
-        ],
-    ),
-    ("MONGO_DBNAME", "other", SERVICES),
-    (
-        "MONGO_REPLICASET",
-        "rs0",
-        &[("SECRETS_KEY", "k"), ("MONGO_HOST", "h")],
-    ),
-    ("SECRETS_DBNAME", "other", SERVICES),
-    ("ADMIN_TOKEN", "0123456789abcdef", &[]),
-    ("ALLOW_UNAUTHENTICATED", "true", &[("HOST", "0.0.0.0")]),
-    ("ALLOWED_HOSTS", "mcp.example.com", &[]),
-    ("SECRETS_KEY", "a passphrase", &[]),
-    ("SECRETS_KEYS_OLD", "one, another", &[]),
-    ("PAYLOAD_LIMIT", "7mb", &[]),
-    ("RESULT_LIMIT", "7mb", &[]),
-    ("MAX_CALLS", "7", &[]),
-    ("MAX_CALLS_PER_SERVER", "7", &[]),
-    ("MAX_CALLS_PER_USER", "7", &[]),
-    ("MAX_CONNECTIONS", "77", &[]),
-    ("MAX_WAITING_JOBS", "7", &[]),
-    ("JOB_RESULT_TTL", "7s", &[]),
-    ("LEASE_TTL", "7s", &[]),
-    ("DRAIN_TIMEOUT", "7s", &[]),
-    (
-        "GOOGLE_OAUTH_CREDENTIALS",
-        r#"{"web":{"client_id":"i"}}"#,
-        &[],
-    ),
-    ("PACKAGES_DIR", "/elsewhere", &[]),
-    ("PYTHON_BIN", "/usr/bin/python3", &[]),
-    ("PYTHON_VENV_DIR", "/elsewhere", &[]),
-    ("PIP_INDEX_URL", "https://pypi.example.com/simple", &[]),
-    (
-        "PIP_EXTRA_INDEX_URL",
-        "https://pypi.example.com/simple",
-        &[],
-    ),
-    ("INSTALL_ON_START", "a|b", &[]),
-    ("LOG_FORMAT", "pretty", &[]),
-    ("RUST_LOG", "trace", &[]),
-    (
-        "IMPORT_MONGO_URL",
-        "mongodb://h/db",
-        &[("SECRETS_KEY", "k")],
-    ),
-    (
-        "IMPORT_SECRETS_KEY",
-        "k",
-        &[("IMPORT_MONGO_URL", "mongodb://h/db")],
-    ),
-    ("MCP_API_URL", "http://127.0.0.1:9999", &[]),
-];
-
-#[test]
-fn every_variable_of_example_env_is_read() {
-    let named: BTreeSet<String> = read("example.env")
-        .lines()
-        .filter_map(|line| line.strip_prefix("# ")?.split_once('='))
-        .filter(|(name, _)| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
-        .map(|(name, _)| name.to_owned())
-        .collect();
-    let page = read("docs/operations.md");
-    for name in &named {
-        assert!(
-            page.contains(&format!("| `{name}` |")),
-            "docs/operations.md does not list {name}"
-        );
-    }
-    assert_eq!(
-        named,
-        OTHER_VALUES
-            .iter()
-            .map(|(name, ..)| (*name).to_owned())
-            .collect(),
-        "give it another value here"
-    );
-    for (name, other, needs) in OTHER_VALUES {
-        let config = |pairs: &[(&str, &str)]| {
-            let pairs = pairs
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            let env = Env::from_pairs(pairs);
-            format!(
-                "{:?} {:?} {:?}",
-                Config::read(&env),
-                ClientConfig::read(&env),
-                ImportConfig::read(&env)
-            )
-        };
-        let with = [*needs, &[(name, other)]].concat();
-        assert_ne!(config(needs), config(&with), "{name} is not read");
-    }
-}
-
-#[test]
-fn example_env_contains_every_default() {
-    let defaults = format!(
-        "{:?}",
-        Config::read(&Env::default()).expect("a configuration")
-    );
-    let of_a_variable = |line: &&str| {
-        variables()
-            .iter()
-            .any(|v| line.starts_with(&format!("{}=", v.name)))
-    };
-    let example = read("example.env");
-    let uncommented: Vec<_> = example
-        .lines()
-        .filter_map(|line| line.strip_prefix("# "))
-        .filter(of_a_variable)
-        .collect();
-    assert_eq!(uncommented.len(), variables().len());
-    let written =
-        Config::read(&Env::from_text(uncommented.join("\n").as_bytes()).expect("a .env file"));
-    assert_eq!(format!("{:?}", written.expect("a configuration")), defaults);
-}
-
-#[test]
-fn every_variable_that_is_read_is_in_example_env() {
-    let example = read("example.env");
-    let mut found = 0;
-    for entry in fs::read_dir(root().join("src/config")).expect("a folder") {
-        let text = fs::read_to_string(entry.expect("an entry").path()).expect("a source");
-        // `name: "NAME"` of a `Variable`, written in one line or in several.
-        for name in text
-            .split("name: \"")
-            .skip(1)
-            .filter_map(|rest| rest.split('"').next())
-        {
-            found += 1;
-            assert!(
-                example.contains(&format!("\n# {name}=")),
-                "{name} is not in VARIABLES of its file"
-            );
-        }
-    }
-    assert_eq!(found, variables().len());
-}
-
-/// What tools that read OpenAPI rely on, and what its validators complain of.
-#[test]
-fn the_api_says_enough_about_itself() {
-    let api: Value = serde_json::from_str(&read("schemas/openapi.json")).expect("JSON");
-    let mut ids = BTreeSet::new();
-    let operations = api["paths"].as_object().expect("paths").iter();
-    for (path, operation) in operations.flat_map(|(path, item)| {
-        item.as_object()
-            .expect("a path")
-            .values()
-            .map(move |o| (path, o))
-    }) {
-        let id = operation["operationId"].as_str().expect("an operationId");
-        assert!(ids.insert(id.to_owned()), "{id} twice");
-        for (status, response) in operation["responses"].as_object().expect("responses") {
-            assert!(
-                response["description"]
-                    .as_str()
-                    .is_some_and(|text| !text.is_empty()),
-                "{id} {status}"
-            );
-        }
-        for parameter in operation["parameters"].as_array().into_iter().flatten() {
-            let name = parameter["name"].as_str().expect("a name");
-            let in_path = path.contains(&format!("{{{name}}}"));
-            let location = match name {
-                "Idempotency-Key" | "Prefer" => "header",
-                _ if in_path => "path",
-                _ => "query",
-            };
-            assert_eq!(parameter["in"], location, "{id} {name}");
         }
     }
 }

@@ -1,0 +1,7 @@
+//! The lifecycle of servers and their processes: start, stop, crash, permits, and isolation of processes.
+
+mod drain;
+mod isolation;
+mod orphans;
+mod restarts;
+mod stop;
