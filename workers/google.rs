@@ -6,14 +6,14 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::time::Instant;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::context::Context;
+use super::handler::HandlerError;
 use super::secrets::OpenedSecret;
 use super::tools::CallRedaction;
-use super::{HandlerError, secrets, tools};
+use super::{secrets, tools};
 use crate::core::arguments::merge::ArgumentForm;
 use crate::core::catalog::server::Server;
 use crate::core::command::ExchangeGoogleCode;
@@ -30,6 +30,7 @@ use crate::crypto::context::{GoogleContext, GoogleValueKind};
 use crate::crypto::seal::{Opener, Plaintext, SealError, Sealer};
 use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::internal_error;
+use crate::time::clock::monotonic;
 
 /// The credentials of this deployment at Google. They are sealed in memory, and a call opens them like
 /// a secret.
@@ -145,7 +146,7 @@ async fn call_exchange_tool(
         command: &call,
         args: arguments,
         traceparent: None,
-        start: Instant::now(),
+        start: monotonic(),
     };
     let result = tools::run(context, &request).await;
     result.map_err(|error| match error {

@@ -1,11 +1,10 @@
-//! Sealed values of servers in the Vault: stored, loaded, opened.
+//! Stores, loads and opens the sealed values of servers in the Vault.
 
 use std::sync::Arc;
 
-use super::runtime::remote_state::session_place;
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
-use crate::crypto::context::ServerValueContext;
+use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::{Opener, Plaintext, Sealer};
 use crate::ports::error::StoreError;
 use crate::ports::vault::{Sealed, Vault};
@@ -75,8 +74,18 @@ impl SealedStore {
     ) -> Option<StoredSession> {
         let opened = self
             .opener
-            .open(session_place(server, value), sealed)
+            .open(session_context(server, value), sealed)
             .ok()?;
         serde_json::from_str(opened.expose().ok()?).ok()
+    }
+}
+
+/// Returns the seal context of a session.
+pub fn session_context(server: ServerId, value: ValueId) -> ServerValueContext<'static> {
+    ServerValueContext {
+        server,
+        kind: ServerValueKind::Session,
+        name: "",
+        value,
     }
 }

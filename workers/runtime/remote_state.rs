@@ -13,21 +13,10 @@ use crate::core::event::Actor;
 use crate::core::ids::{CommandId, ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
 use crate::core::names::UserName;
-use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::eventlog::appender::Appender;
 use crate::workers::mcp::SessionStore;
 use crate::workers::oauth::token_source::TokenSourceDeps;
-use crate::workers::sealed_store::SealedStore;
-
-/// Returns the seal context of a session.
-pub fn session_place(server: ServerId, value: ValueId) -> ServerValueContext<'static> {
-    ServerValueContext {
-        server,
-        kind: ServerValueKind::Session,
-        name: "",
-        value,
-    }
-}
+use crate::workers::sealed_store::{SealedStore, session_context};
 
 /// The stored state of one server at one URL, or of the connection of one user to it.
 #[derive(Clone)]
@@ -57,9 +46,9 @@ impl RemoteState {
     /// Without the stored session a restart opens a new one.
     async fn store_session(&self, session: &StoredSession) -> Option<ValueId> {
         let value = ValueId(Uuid::now_v7());
-        let place = session_place(self.server, value);
+        let context = session_context(self.server, value);
         let text = zeroize::Zeroizing::new(serde_json::to_string(session).ok()?);
-        let sealed = self.sealed_store.sealer.seal(place, &text).ok()?;
+        let sealed = self.sealed_store.sealer.seal(context, &text).ok()?;
         if let Err(error) = self.sealed_store.vault.put(value, sealed).await {
             tracing::warn!(server = %self.server, %error, "cannot store a session");
             return None;
