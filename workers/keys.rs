@@ -1,8 +1,8 @@
-//! Rotates the deployment key: encrypts the wrapping of every sealed value with the current key, while
-//! calls go on.
+//! Rotates the deployment key: encrypts the wrapping of every sealed value with the current key. Calls
+//! continue during the rotation.
 //!
-//! The job replaces a wrapping only if nobody has changed it since it was read. It can therefore be
-//! stopped at any moment and repeated, and it works beside every change.
+//! The job replaces a wrapping only if no other process has changed the wrapping since the job read it.
+//! The job can therefore stop at any moment and run again, and it runs beside every change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::context::Context;
 use super::install::ProgressSink;
-use super::secrets::away as store_unavailable;
+use super::secrets::store_unavailable;
 use crate::core::command::{KeyUsage, RotateKeys, RotationReport};
 use crate::core::failure::Failure;
 use crate::core::ids::{ValueId, WorkerId};
@@ -218,7 +218,7 @@ struct PassOutcome {
 async fn finish_rotation(context: &Context) -> Result<PassOutcome, Failure> {
     if !context.alone {
         let registry = context.commands.registry();
-        tokio::time::sleep_until(registry.all_reported_at().into()).await;
+        tokio::time::sleep_until(registry.all_reported_at()).await;
         let waits_for = registry.workers_with_other_key(&context.key_id);
         if !waits_for.is_empty() {
             return Ok(PassOutcome {
@@ -237,7 +237,7 @@ async fn finish_rotation(context: &Context) -> Result<PassOutcome, Failure> {
 }
 
 /// Makes the key record accept the current key only. Returns `false` if another process has changed the
-/// record meanwhile.
+/// record since it was read.
 async fn drop_old_keys(context: &Context) -> Result<bool, Failure> {
     let record = context.vault.key_record(None).await;
     let Some(record) = record.map_err(store_unavailable)? else {

@@ -92,7 +92,11 @@ pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), 
     })
     .await?;
     let values: Vec<ValueId> = done.events.iter().filter_map(deleted_value).collect();
-    context.vault.remove(&values).await.map_err(away)?;
+    context
+        .vault
+        .remove(&values)
+        .await
+        .map_err(store_unavailable)?;
     for value in &values {
         context.sealed.remove(value);
     }
@@ -113,19 +117,32 @@ pub async fn sweep(context: &Context) -> Result<(), Failure> {
         values = unnamed.len(),
         "the sweep removes values that the catalog does not name"
     );
-    context.vault.remove(&unnamed).await.map_err(away)
+    context
+        .vault
+        .remove(&unnamed)
+        .await
+        .map_err(store_unavailable)
 }
 
 async fn unnamed_values(context: &Context) -> Result<Vec<ValueId>, Failure> {
-    // The catalog is read after the Vault, so a value that was named meanwhile stays.
-    let old = context.vault.older_than(MIN_AGE).await.map_err(away)?;
+    // The catalog is read after the Vault, so a value that an event named in between stays.
+    let old = context
+        .vault
+        .older_than(MIN_AGE)
+        .await
+        .map_err(store_unavailable)?;
     if old.is_empty() {
         return Ok(old);
     }
     if !context
         .projection
         .wait_for(
-            context.projection.log().head().await.map_err(away)?,
+            context
+                .projection
+                .log()
+                .head()
+                .await
+                .map_err(store_unavailable)?,
             MIN_AGE,
         )
         .await
@@ -171,7 +188,7 @@ pub async fn drop_values(context: &Context, values: &[ValueId]) {
 }
 
 /// Returns the failure of a request to an unavailable Vault.
-pub fn away(error: StoreError) -> Failure {
+pub fn store_unavailable(error: StoreError) -> Failure {
     tracing::warn!(%error, "a request to the Vault failed");
     Failure::unavailable("The store cannot be reached")
 }
@@ -244,7 +261,7 @@ pub async fn sealed(context: &Context, value: ValueId) -> Result<Option<Sealed>,
         .vault
         .get(&[value])
         .await
-        .map_err(away)?
+        .map_err(store_unavailable)?
         .pop()
         .flatten();
     if let Some(sealed) = &found {

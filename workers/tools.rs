@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::context::Context;
+use super::handler::HandlerError;
 use super::mcp::{CallError, Connection, RpcError, ToolCall};
 use super::permits::KeyPermit;
 use super::redact::Redactor;
 use super::runtime::handle::{ServerHandle, server_disabled};
 use super::secrets::OpenedSecret;
-use super::{HandlerError, google, secrets};
+use super::{google, secrets};
 use crate::core::arguments::merge::{ArgumentForm, SecretArgument};
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
@@ -26,7 +27,7 @@ use crate::core::model::tool_call::CallTool;
 use crate::core::names::UserName;
 use crate::ports::bus::Ask;
 use crate::telemetry::error::internal_error;
-use crate::time::clock::now_ms;
+use crate::time::clock::{monotonic, now_ms};
 
 /// JSON-RPC 2.0: the parameters do not fit the method.
 const INVALID_PARAMS: i64 = -32602;
@@ -36,7 +37,7 @@ const INVALID_PARAMS: i64 = -32602;
 /// # Errors
 /// `Busy` without a permit, and the failure of the call.
 pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
-    let start = Instant::now();
+    let start = monotonic();
     if !context.manager.alone {
         // Any client of the bus may have sent the arguments, and the server gets them as they are.
         check_args_text(&ask.body)?;

@@ -9,7 +9,7 @@ use crate::app::backup;
 use crate::app::backup::BackupSummary;
 use crate::config::{Config, Env};
 
-/// Saves the store of `DATA_DIR` to a new file. The program may run meanwhile.
+/// Saves the store of `DATA_DIR` to a new file. The program may run during the backup.
 pub fn save(file: &Path) -> CommandResult {
     let BackupSummary {
         position,

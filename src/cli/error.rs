@@ -42,33 +42,3 @@ pub enum CliError {
     #[error("{0}")]
     Failed(String),
 }
-
-/// Returns an error and its causes as one line. A cause that the line contains already is left out.
-pub fn error_chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.contains(&text) {
-            line = format!("{line}: {text}");
-        }
-        cause = error.source();
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_chain_names_every_cause_once() {
-        let error = CliError::Write {
-            path: "/a".into(),
-            source: io::Error::other("the disk is full"),
-        };
-        assert_eq!(error_chain(&error), "cannot write /a: the disk is full");
-        let error = CliError::Failed("why".into());
-        assert_eq!(error_chain(&error), "why");
-    }
-}

@@ -20,7 +20,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::error::{CliError, error_chain};
+use self::error::CliError;
+use crate::telemetry::error::error_chain;
 
 /// Serves any number of MCP servers through one HTTP API, for any number of users
 #[derive(Parser)]
@@ -73,7 +74,7 @@ pub enum Command {
         #[command(flatten)]
         api: client::ApiArgs,
     },
-    /// Save the log and the sealed values of DATA_DIR to a new file; the program may run meanwhile
+    /// Save the log and the sealed values of DATA_DIR to a new file; the program may run during the backup
     Backup { file: PathBuf },
     /// Restore a backup to a DATA_DIR that has no log
     Restore { file: PathBuf },

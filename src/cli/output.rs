@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::io;
 use std::io::Write;
 
-/// Prints a line. If the reader has closed the pipe, the line is lost and the command goes on, because its work
-/// does not depend on the reader.
+/// Prints a line. If the reader has closed the pipe, the line is lost and the command continues, because its
+/// work does not depend on the reader.
 pub fn print_line(text: impl Display) {
     let _ = writeln!(io::stdout(), "{text}");
 }

@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::client::{ApiArgs, ApiClient, ApiResponse, ClientError, block_on, error_text};
 use super::client::{send, send_as_job};
-use super::error::{CliError, CommandResult, error_chain};
+use super::error::{CliError, CommandResult};
 use super::output::print_line;
 use crate::core::model::job::SYSTEM_USER;
+use crate::telemetry::error::error_chain;
 
 /// The number of attempts of a request without an answer, because the API may be starting.
 const ATTEMPTS: u32 = 30;

@@ -132,7 +132,7 @@ impl CommandClient {
                 Err(error) => return Err(not_answered(error)),
             }
             let pauses = pauses.get_or_insert_with(|| ASK_NOT_STARTED.pauses());
-            tokio::time::sleep(pauses.next_pause()).await;
+            pauses.wait().await;
         }
     }
 

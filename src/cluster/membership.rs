@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
+use tokio::time::Instant;
 
 use crate::core::ids::{ServerId, WorkerId};
 use crate::core::model::server::{ConnectionStatus, ServerStatus, WorkerStatus};
@@ -85,10 +86,10 @@ impl WorkerRegistry {
                 let reports = state.live_reports(server, now);
                 let workers = reports.clone().map(|report| report.worker).collect();
                 let best = reports.max_by_key(|report| (rank(report.status.status), report.at));
-                let status = best
-                    .map_or(ServerStatus::of(ConnectionStatus::Disconnected), |report| {
-                        report.status.clone()
-                    });
+                let status = best.map_or(
+                    ServerStatus::without_error(ConnectionStatus::Disconnected),
+                    |report| report.status.clone(),
+                );
                 (status, workers)
             })
             .collect()
@@ -196,7 +197,7 @@ impl WorkerRegistry {
 
 /// The registry keeps standard instants, because synchronous code compares them.
 fn now() -> Instant {
-    clock::monotonic().into_std()
+    clock::monotonic()
 }
 
 /// Orders the statuses that several workers report for one server. The highest rank is shown.

@@ -67,8 +67,8 @@ impl Sealer {
 
     /// Returns a keyed digest (128 bits) of these parts.
     ///
-    /// Equal parts give equal digests wherever `SECRETS_KEY` is equal. A reader without the key
-    /// cannot tell what the parts were.
+    /// Processes with equal `SECRETS_KEY` compute equal digests for equal parts. A reader without the key
+    /// cannot derive the parts.
     ///
     /// # Errors
     /// [`SealError::Key`] if the keyring is empty.

@@ -1,4 +1,4 @@
-//! Jobs: the client that stores them in the log, and how long their answers stay.
+//! Jobs: the client that stores them in the log, and the expiry of their answers.
 
 pub mod client;
 mod retention;

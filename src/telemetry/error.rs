@@ -20,7 +20,7 @@ pub fn error_chain(error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(source) = cause {
         let text = source.to_string();
-        if !chain.ends_with(&text) {
+        if !chain.contains(&text) {
             // Writing to a String cannot fail.
             let _ = write!(chain, ": {text}");
         }

@@ -51,8 +51,8 @@ pub fn start(config: &LogConfig) {
 const LIBRARIES_THAT_LOG_BODIES: [(&str, Level); 2] =
     [("async_nats", Level::DEBUG), ("rmcp", Level::INFO)];
 
-/// Decides which lines may be written at all, whatever `RUST_LOG` asks for, because no secret may
-/// appear in the log.
+/// Returns whether a line may be written. `RUST_LOG` cannot change this, because no secret may appear
+/// in the log.
 fn is_free_of_bodies(metadata: &Metadata<'_>) -> bool {
     !LIBRARIES_THAT_LOG_BODIES
         .iter()

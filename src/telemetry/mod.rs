@@ -1,4 +1,4 @@
-//! What operators see: logs, metrics and internal errors.
+//! Information for operators: logs, metrics and internal errors.
 
 pub mod error;
 pub mod logging;

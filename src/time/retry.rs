@@ -1,6 +1,6 @@
 //! The named retry policies. The command client retries asks that no worker has started. Workers
-//! retry store calls and execute interrupted jobs again. The start retries services. No other code
-//! retries.
+//! retry store calls, starts of servers and token requests, and execute interrupted jobs again. The
+//! start of the program retries services. No other code retries.
 
 use std::future::Future;
 use std::time::Duration;
@@ -48,6 +48,57 @@ pub const SERVICE_AT_START: RetryPolicy = RetryPolicy {
     limit: Some(Duration::from_secs(60)),
 };
 
+/// The lease for a refresh that another worker holds: every 100 ms, at most 55 seconds in all.
+pub const REFRESH_LEASE: RetryPolicy = RetryPolicy {
+    pauses: exponential(100, 100),
+    limit: Some(Duration::from_secs(55)),
+};
+
+/// A refresh whose worker was lost: 100 ms to 1 s with jitter, at most 60 seconds in all. The log and the
+/// lease make sure that one refresh runs.
+pub const LOST_REFRESH: RetryPolicy = RetryPolicy {
+    pauses: exponential(100, 1_000).with_jitter(),
+    limit: Some(Duration::from_secs(60)),
+};
+
+/// A server that cannot start, or the new version of its package: 500 ms to 60 s with jitter.
+pub const SERVER_START: RetryPolicy = RetryPolicy {
+    pauses: exponential(500, 60_000).with_jitter(),
+    limit: None,
+};
+
+/// A server that crashes soon after each start: 500 ms to 5 s with jitter.
+pub const SERVER_CRASH: RetryPolicy = RetryPolicy {
+    pauses: exponential(500, 5_000).with_jitter(),
+    limit: None,
+};
+
+/// The lease of a server while the store is unavailable: 500 ms to 2 s with jitter.
+pub const SERVER_LEASE: RetryPolicy = RetryPolicy {
+    pauses: exponential(500, 2_000).with_jitter(),
+    limit: None,
+};
+
+/// The claims and the lease of a worker's job runner while the store is unavailable: every 500 ms.
+pub const JOB_CLAIM: RetryPolicy = RetryPolicy {
+    pauses: exponential(500, 500),
+    limit: None,
+};
+
+/// The lock of a package folder that another process holds: every 50 ms. A process that needs a complete
+/// folder gives up after 5 seconds. A process that may build the folder waits without a limit.
+pub const PACKAGE_LOCK: RetryPolicy = RetryPolicy {
+    pauses: exponential(50, 50),
+    limit: Some(Duration::from_secs(5)),
+};
+
+/// The removal of a folder in which a killed installer may still write: every 50 ms, at most 1 second in
+/// all.
+pub const FOLDER_REMOVAL: RetryPolicy = RetryPolicy {
+    pauses: exponential(50, 50),
+    limit: Some(Duration::from_secs(1)),
+};
+
 /// The pauses between two attempts, and the total time after which the last error is final.
 #[derive(Clone, Copy)]
 pub struct RetryPolicy {
@@ -76,6 +127,12 @@ impl RetryPolicy {
         Pauses(self.pauses.build())
     }
 
+    /// Returns the pause after this number of failures. The first failure has number 1.
+    pub fn pause_after(&self, failures: u32) -> Duration {
+        let before = failures.saturating_sub(1) as usize;
+        self.pauses.build().nth(before).unwrap_or_default()
+    }
+
     /// Returns the total time after which the last error is final.
     pub fn limit(&self) -> Option<Duration> {
         self.limit
@@ -99,10 +156,11 @@ impl RetryPolicy {
         let mut attempts = self.start();
         loop {
             match operation().await {
-                Err(error) if is_retryable(&error) => match attempts.next_pause() {
-                    Some(pause) => sleep(pause).await,
-                    None => return Err(error),
-                },
+                Err(error) if is_retryable(&error) => {
+                    if !attempts.wait().await {
+                        return Err(error);
+                    }
+                }
                 result => return result,
             }
         }
@@ -117,6 +175,11 @@ impl Pauses {
     pub fn next_pause(&mut self) -> Duration {
         // A policy has no greatest number of attempts, so the iterator does not end.
         self.0.next().unwrap_or_default()
+    }
+
+    /// Waits before the next attempt.
+    pub async fn wait(&mut self) {
+        sleep(self.next_pause()).await;
     }
 }
 
@@ -136,6 +199,21 @@ impl Attempts {
             return None;
         }
         Some(self.pauses.next_pause())
+    }
+
+    /// Waits before the next attempt. Returns `false` at once if the limit is reached.
+    pub async fn wait(&mut self) -> bool {
+        self.wait_or(None).await
+    }
+
+    /// Waits before the next attempt, for the pause that a server asks for if there is one. Returns
+    /// `false` at once if the limit is reached.
+    pub async fn wait_or(&mut self, requested: Option<Duration>) -> bool {
+        let Some(pause) = self.next_pause() else {
+            return false;
+        };
+        sleep(requested.unwrap_or(pause)).await;
+        true
     }
 }
 

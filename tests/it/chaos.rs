@@ -110,7 +110,7 @@ impl Load {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
+async fn no_acknowledged_change_is_lost_and_no_change_happens_twice() {
     if std::env::var_os("MCP_TEST_DISTRIBUTED").is_none() {
         return println!("left out: it runs with MCP_TEST_DISTRIBUTED");
     }
@@ -174,11 +174,11 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
                 mongo[0].restart();
             }
             n => {
-                let (what, victim) = match n {
+                let (action, victim) = match n {
                     2..=4 => ("facade", facades[dice.roll(2) as usize]),
                     _ => ("worker", 1 + dice.roll(3) as usize),
                 };
-                *kills.entry(what).or_default() += 1;
+                *kills.entry(action).or_default() += 1;
                 app.processes[victim].kill();
                 tokio::time::sleep(down).await;
                 let dir = app.dir.path().to_owned();

@@ -422,7 +422,7 @@ async fn without_mongo_warm_calls_continue_and_the_processes_recover() {
 }
 
 #[tokio::test]
-async fn a_start_waits_for_its_services_and_says_so() {
+async fn a_start_waits_for_its_services_and_logs_it() {
     let dir = tempfile::TempDir::new().expect("a temporary folder");
     let mut services = Services::start();
     services.nats.kill();

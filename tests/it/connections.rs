@@ -64,7 +64,7 @@ fn raise_own_file_limit() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_unfinished_heads_cost_little_and_others_are_served() {
+async fn ten_thousand_unfinished_heads_use_little_memory_and_delay_no_other_client() {
     let count = 10_000.min(raise_own_file_limit() / 2);
     let app = App::embedded();
     let before = resident_bytes(app.pid());
@@ -100,7 +100,7 @@ async fn ten_thousand_unfinished_heads_cost_little_and_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_give_their_place_to_new_ones() {
+async fn a_new_connection_replaces_an_idle_connection() {
     let app = App::embedded_with(&[("MAX_CONNECTIONS", "16")]);
     let mut idle = Vec::new();
     for _ in 0..100 {

@@ -94,7 +94,7 @@ async fn the_demo_can_be_stopped_while_it_installs() {
 }
 
 #[tokio::test]
-async fn without_npm_the_demo_says_so() {
+async fn without_npm_the_demo_names_the_reason() {
     let dir = TempDir::new().expect("a folder");
     let env = [
         ("PATH".to_owned(), dir.path().display().to_string()),

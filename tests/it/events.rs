@@ -306,7 +306,7 @@ async fn a_page_can_have_one_subject_only() {
     join_all((0..30).map(|n| app.register_off(n))).await;
     make(&app, 4).await;
     let (all, _) = page(&app, "?limit=1000").await;
-    let of = |name: &str| {
+    let with_subject = |name: &str| {
         all.iter()
             .filter(|event| event["subject"] == name)
             .cloned()
@@ -314,11 +314,11 @@ async fn a_page_can_have_one_subject_only() {
     };
     assert_eq!(
         page(&app, "?subject=server/fixture").await.0,
-        of("server/fixture")
+        with_subject("server/fixture")
     );
     assert_eq!(
         page(&app, "?subject=server/off-7").await.0,
-        of("server/off-7")
+        with_subject("server/off-7")
     );
     assert_eq!(
         page(&app, "?subject=server/nobody").await.0,
@@ -338,7 +338,7 @@ async fn a_page_can_have_one_subject_only() {
         }
         after = next;
     }
-    assert_eq!(paged, of("server/fixture"));
+    assert_eq!(paged, with_subject("server/fixture"));
 }
 
 #[tokio::test]
@@ -375,12 +375,12 @@ async fn the_past_is_shown_at_a_position_and_at_a_time() {
     };
     let (events, _) = page(&app, "?limit=1000").await;
     let at = |position: u64| {
-        let of = events
+        let event = events
             .iter()
             .find(|event| event["id"] == format!("{position}.0"))
             .expect("an event");
         humantime::format_rfc3339_millis(
-            std::time::UNIX_EPOCH + Duration::from_millis(of["at"].as_u64().expect("ms")),
+            std::time::UNIX_EPOCH + Duration::from_millis(event["at"].as_u64().expect("ms")),
         )
     };
     // The order of the requests does not matter, and neither does a restart.

@@ -78,8 +78,8 @@ fn utf16(c: char) -> String {
         .collect()
 }
 
-/// Fails if any form of any secret is in there.
-pub fn clean(place: &str, bytes: &[u8], secrets: &[&str]) {
+/// Fails if the bytes contain any form of any secret. `origin` names the bytes in the message.
+pub fn clean(origin: &str, bytes: &[u8], secrets: &[&str]) {
     for secret in secrets {
         for form in forms(secret) {
             let found = bytes
@@ -89,7 +89,7 @@ pub fn clean(place: &str, bytes: &[u8], secrets: &[&str]) {
                 let around =
                     &bytes[at.saturating_sub(100)..(at + form.len() + 20).min(bytes.len())];
                 panic!(
-                    "{place} holds {form:?}: …{}…",
+                    "{origin} holds {form:?}: …{}…",
                     String::from_utf8_lossy(around)
                 );
             }

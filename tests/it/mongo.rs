@@ -56,7 +56,7 @@ async fn append(store: Arc<MongoStore>, until: Instant) -> HashMap<CommandId, Po
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_primary_takes_nothing_acknowledged_along() {
+async fn a_killed_primary_loses_no_acknowledged_entry() {
     let mut set = Mongod::set(3).await;
     let url = Mongod::url(&set);
     let store = connect(&url).await;
@@ -149,16 +149,16 @@ async fn a_snapshot_may_be_larger_than_a_document() {
 async fn a_lease_whose_document_is_gone_does_not_start_again() {
     let url = Mongod::shared().replacen("/?", "/forgotten?", 1);
     let store = connect(&url).await;
-    let (what, holder) = (LeaseId(value_id().0), WorkerId(value_id().0));
+    let (lease, holder) = (LeaseId(value_id().0), WorkerId(value_id().0));
     let take = async || {
         store
-            .acquire(what, holder, PATIENCE)
+            .acquire(lease, holder, PATIENCE)
             .await
             .expect("an answer")
             .expect("it is free")
     };
     let first = take().await;
-    store.release(what, holder).await.expect("released");
+    store.release(lease, holder).await.expect("released");
     let client = mongodb::Client::with_uri_str(&url)
         .await
         .expect("connected");
@@ -225,7 +225,7 @@ async fn an_unreachable_server_is_an_error_within_a_second() {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_to_a_server_with_a_certificate_and_to_no_other() {
+async fn tls_accepts_only_a_server_with_a_trusted_certificate() {
     let dir = TempDir::new().expect("a folder");
     let path = |name: &str| dir.path().join(name).display().to_string();
     let openssl = |args: &[&str]| {
@@ -308,7 +308,7 @@ async fn tls_is_spoken_to_a_server_with_a_certificate_and_to_no_other() {
         };
         assert!(
             MongoStore::connect(options).await.is_err(),
-            "a certificate of nobody, or none at all"
+            "a certificate of an unknown authority, or no certificate"
         );
     }
 }

@@ -63,10 +63,8 @@ async fn the_example_asks_and_posts_a_job() {
             { user: "producer", password: "some", permissions: {
                 publish: ["mcp.v1.job.>", "mcp.v1.ask.tools.call", "$JS.API.INFO"], subscribe: ["_INBOX.>"] } } ] }"#;
     let nats = Nats::with_config(Version::Newest, |_| format!("{JETSTREAM}\n{users}"));
-    let (all, some) = (
-        nats.url().replace("//", "//mcp:all@"),
-        nats.url().replace("//", "//producer:some@"),
-    );
+    let all = nats.url().replace("//", "//mcp:all@");
+    let producer = nats.url().replace("//", "//producer:some@");
     let services = Services {
         nats,
         ..Services::start()
@@ -78,9 +76,9 @@ async fn the_example_asks_and_posts_a_job() {
         .await;
 
     let ana = r#"{"user": "ana", "server": "fixture", "tool": "echo"}"#;
-    let told = run(&example(&some, ana, "b'{}'")).await;
-    assert_eq!(told.len(), 2, "{told:?}");
-    for (status, body) in told {
+    let replies = run(&example(&producer, ana, "b'{}'")).await;
+    assert_eq!(replies.len(), 2, "{replies:?}");
+    for (status, body) in replies {
         assert_eq!(
             (status.as_str(), &body["content"][0]["text"]),
             ("ok", &json!("hers alone")),
@@ -101,7 +99,7 @@ async fn the_example_asks_and_posts_a_job() {
             "invalid_request",
         ),
     ] {
-        for (status, body) in run(&example(&some, &call, args)).await {
+        for (status, body) in run(&example(&producer, &call, args)).await {
             assert_eq!(
                 (status.as_str(), &body["code"]),
                 ("failed", &json!(code)),
@@ -109,9 +107,9 @@ async fn the_example_asks_and_posts_a_job() {
             );
         }
     }
-    // What it may not do does not reach anybody.
-    let forbidden =
-        example(&some, ana, "b'{}'").replace("mcp.v1.ask.tools.call", "mcp.v1.ask.servers.disable");
+    // NATS does not deliver a message that the producer may not publish.
+    let forbidden = example(&producer, ana, "b'{}'")
+        .replace("mcp.v1.ask.tools.call", "mcp.v1.ask.servers.disable");
     let forbidden = forbidden.replace("timeout=60, headers", "timeout=1, headers");
     let python = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -221,7 +219,7 @@ async fn a_producers_job_is_one_job_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_job_outlives_its_worker_and_the_stream_it_came_by() {
+async fn a_job_survives_the_loss_of_its_worker_and_its_stream() {
     let mut app = App::distributed(2, &[]);
     app.register_fixture("fixture").await.ok();
     let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
@@ -309,7 +307,7 @@ async fn a_producer_is_notified_when_its_waiting_job_is_cancelled() {
     app.add("worker");
     assert_eq!(outcome(&mut waiting[1]).await, cancelled);
 
-    // A running one is told the same, and nobody is told twice.
+    // The producer of a running job is notified too, and each producer is notified once.
     for mut lost in places {
         assert_eq!(outcome(&mut lost).await.1["code"], "outcome_unknown");
     }
@@ -320,8 +318,8 @@ async fn a_producer_is_notified_when_its_waiting_job_is_cancelled() {
     .await;
     app.delete("/jobs/running?username=ana").await.ok();
     assert_eq!(outcome(&mut running).await, cancelled);
-    for told in &mut waiting {
-        assert!(told.next().now_or_never().is_none(), "told twice");
+    for outcomes in &mut waiting {
+        assert!(outcomes.next().now_or_never().is_none(), "notified twice");
     }
 }
 
@@ -338,24 +336,28 @@ async fn an_unreadable_message_becomes_a_dead_letter_with_its_reason() {
         (&*status, &said["code"]),
         ("failed", &json!("invalid_request"))
     );
-    // The producer may hear of it before this facade has read the log.
+    // The producer may be notified before this facade has read the log.
     let listed = app
         .until("/dead", |body| body["letters"][0].is_object())
         .await;
-    let letter = &listed["letters"][0];
+    let dead_letter = &listed["letters"][0];
     assert_eq!(
-        (&letter["id"], &letter["size"], &letter["reason"]),
+        (
+            &dead_letter["id"],
+            &dead_letter["size"],
+            &dead_letter["reason"]
+        ),
         (&json!("rubbish"), &json!(30), &said["message"]),
         "{listed}"
     );
     assert!(!listed.to_string().contains("planted"), "{listed}");
-    // Other programs hear of it from a stream.
+    // Other programs receive the note from a stream.
     let jetstream = async_nats::jetstream::new(producer.client.clone());
     let stream = jetstream.get_stream("MCP_DEAD").await.expect("a stream");
     let note = stream.get_raw_message(1).await.expect("a message");
     assert_eq!(
         serde_json::from_slice::<Value>(&note.payload).expect("JSON"),
-        *letter
+        *dead_letter
     );
 
     let cli = |args: &[&str]| {
@@ -372,7 +374,7 @@ async fn an_unreadable_message_becomes_a_dead_letter_with_its_reason() {
                 + &String::from_utf8(output.stderr).expect("UTF-8"),
         )
     };
-    let id = letter["letter"].as_str().expect("an id");
+    let id = dead_letter["letter"].as_str().expect("an id");
     let (well, text) = cli(&["list"]);
     assert!(
         well && text.contains(id) && text.contains("Mcp-Call"),
@@ -381,7 +383,7 @@ async fn an_unreadable_message_becomes_a_dead_letter_with_its_reason() {
     let (well, text) = cli(&["retry", id]);
     assert!(
         !well && text.contains("Mcp-Call"),
-        "it still cannot be read: {text}"
+        "the message still cannot be parsed: {text}"
     );
     assert!(cli(&["drop", id]).0);
     assert_eq!(app.get("/dead").await.ok()["letters"], json!([]));

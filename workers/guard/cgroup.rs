@@ -7,9 +7,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, getpid};
+
+use crate::time::clock::monotonic;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// How long the processes of a group may take to die.
@@ -83,12 +85,12 @@ fn kill_group(folder: &Path) {
     if kill.and_then(|mut kill| kill.write_all(b"1")).is_err() {
         return;
     }
-    let give_up = Instant::now() + KILL_TIME;
+    let give_up = monotonic() + KILL_TIME;
     let has_processes = || {
         fs::read_to_string(folder.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     };
-    while has_processes() && Instant::now() < give_up {
+    while has_processes() && monotonic() < give_up {
         std::thread::sleep(KILL_POLL);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, io};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -11,6 +11,7 @@ use rustix::process::{
 };
 
 use super::cgroup;
+use crate::time::clock::monotonic;
 
 /// How long the end of a server waits for the end of its orphans.
 const WAIT: Duration = Duration::from_secs(2);
@@ -61,8 +62,8 @@ pub fn become_subreaper() -> io::Result<()> {
 /// seconds at most for each step. Orphans that are left then are killed in the background.
 pub(super) fn kill_orphans(guard: i32) {
     cgroup::kill_left_group(guard);
-    let give_up = Instant::now() + WAIT;
-    while Instant::now() < give_up {
+    let give_up = monotonic() + WAIT;
+    while monotonic() < give_up {
         if kill_round() == 0 {
             return;
         }
@@ -90,13 +91,13 @@ pub(super) fn kill_orphans(guard: i32) {
     });
 }
 
-/// Returns how many processes of ended servers this worker still kills in the background. It is 0 unless such processes
-/// fork faster than they are killed.
+/// Returns the number of processes of ended servers that this worker still kills in the background. The number is 0 unless
+/// such processes fork faster than they are killed.
 pub fn processes_left() -> usize {
     LEFT.load(Ordering::Acquire)
 }
 
-/// Kills and reaps the orphans of this moment, and returns how many there were.
+/// Kills and reaps the orphans of this moment, and returns their number.
 fn kill_round() -> usize {
     let guards = guards();
     let mut orphans = 0;

@@ -8,7 +8,8 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,6 +24,7 @@ use super::cgroup::ChildGroup;
 use super::environment;
 use super::orphans::children;
 use super::{MESSAGE, RENEW, TERMINATE};
+use crate::time::clock::monotonic;
 
 /// The exit code of shells for a program that cannot be started.
 const CANNOT_START: u8 = 127;
@@ -142,7 +144,7 @@ fn confine() -> std::io::Result<()> {
 /// Waits for the end of the child, of the worker or of the time. Then all processes are killed.
 fn watch(pipe: &OwnedFd, child: Pid, group: Option<&ChildGroup>) -> std::io::Result<ExitStatus> {
     let pidfd = pidfd_open(child, PidfdFlags::empty())?;
-    let mut lives_until = Instant::now() + Duration::from_secs(60);
+    let mut lives_until = monotonic() + Duration::from_secs(60);
     let mut reads_pipe = true;
     let mut status = None;
     loop {
@@ -152,16 +154,16 @@ fn watch(pipe: &OwnedFd, child: Pid, group: Option<&ChildGroup>) -> std::io::Res
         }
         if happened.has_message {
             match read_message(pipe.as_fd()) {
-                Some((RENEW, time)) => lives_until = Instant::now() + time,
+                Some((RENEW, time)) => lives_until = monotonic() + time,
                 Some((TERMINATE, time)) => {
                     let _ = kill_process_group(child, Signal::TERM);
                     reads_pipe = false;
-                    lives_until = Instant::now() + time;
+                    lives_until = monotonic() + time;
                 }
                 // The worker is gone.
                 _ => break,
             }
-        } else if Instant::now() >= lives_until {
+        } else if monotonic() >= lives_until {
             break;
         }
         // Reaps ended orphans of the child, and perhaps the child.
@@ -189,7 +191,7 @@ fn wait_for(
     child: BorrowedFd<'_>,
     until: Instant,
 ) -> std::io::Result<Happened> {
-    let left = until.saturating_duration_since(Instant::now());
+    let left = until.saturating_duration_since(monotonic());
     let limit = Timespec {
         tv_sec: left.as_secs() as i64,
         tv_nsec: i64::from(left.subsec_nanos()),
@@ -240,7 +242,7 @@ fn reap(child: Pid) -> Option<ExitStatus> {
 /// Kills the process group of the child, then all orphans, until none is left.
 fn kill_all(child: Pid, mut status: Option<ExitStatus>) -> ExitStatus {
     let _ = kill_process_group(child, Signal::KILL);
-    let give_up = Instant::now() + KILL_TIME;
+    let give_up = monotonic() + KILL_TIME;
     loop {
         status = status.or(reap(child));
         let mut left = 0;
@@ -249,7 +251,7 @@ fn kill_all(child: Pid, mut status: Option<ExitStatus>) -> ExitStatus {
             left += 1;
             let _ = kill_process(pid, Signal::KILL);
         }
-        if left == 0 || Instant::now() > give_up {
+        if left == 0 || monotonic() > give_up {
             return status.unwrap_or(ExitStatus::from_raw(9));
         }
         // Waits until one of them has ended.

@@ -16,7 +16,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{EntryPoint, FOLDER};
 use crate::core::names::PackageName;
 
-/// The options of every npm command. npm reports each request as a line of progress, and gives up
+/// The options of every npm command. npm reports each request as a line of progress, and stops
 /// after a few seconds without a network.
 const OPTIONS: [&str; 8] = [
     "--no-audit",

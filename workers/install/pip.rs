@@ -22,7 +22,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::package::{EntryPoint, FOLDER, PythonOptions, python_name};
 use crate::core::names::PackageName;
 
-/// The options of every pip command. pip asks no questions, and gives up after a few seconds without
+/// The options of every pip command. pip asks no questions, and stops after a few seconds without
 /// a network.
 const OPTIONS: [&str; 5] = [
     "--disable-pip-version-check",
@@ -183,8 +183,8 @@ async fn report(
     Ok(report.install)
 }
 
-/// Makes a virtual environment with exactly what the lockfile names. It is made in its final folder,
-/// because an environment cannot be moved.
+/// Makes a virtual environment with the packages of the lockfile, in its final folder, because an
+/// environment cannot be moved.
 ///
 /// # Errors
 /// Fails if the environment cannot be made, or if pip cannot install a package.

@@ -17,11 +17,11 @@ use crate::workers::guard::GuardedChild;
 const MAX_LINES: usize = 30;
 /// The first error lines that are kept too, because npm names the failed script there.
 const MAX_FIRST_ERRORS: usize = 12;
-/// The longest line in bytes that is masked. The rest of a longer line is dropped.
+/// The longest line in bytes that is masked. A longer line is cut.
 const MAX_LINE: usize = 8 * 1024;
 /// The characters of a masked line that are kept.
 const WIDTH: usize = 500;
-/// The largest standard output in bytes. The rest is dropped.
+/// The largest standard output in bytes. The output after it is dropped.
 const MAX_STDOUT: usize = 1 << 20;
 /// The size of one read in bytes.
 const READ_SIZE: usize = 16 * 1024;

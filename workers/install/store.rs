@@ -22,17 +22,12 @@ use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
 use crate::eventlog::projection::Projection;
 use crate::telemetry::error::internal_error;
+use crate::time::retry::{FOLDER_REMOVAL, PACKAGE_LOCK};
 
 /// The folder of the recipes, within the folder of the packages.
 pub const VERSIONS_FOLDER: &str = ".versions";
 /// The beginning of the name of a folder that no recipe names and that is kept.
 pub const PIP_PREFIX: &str = "pip-";
-/// The pause between two attempts to get a lock that another process holds.
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
-/// The attempts to acquire a folder that was just built.
-const MAX_ACQUIRE_ATTEMPTS: usize = 100;
-/// The attempts to remove a folder in which a killed installer may still write.
-const MAX_REMOVE_ATTEMPTS: usize = 20;
 /// How long the projection may take to reach the head of the log.
 const CATCH_UP: Duration = Duration::from_secs(20);
 /// The last file of a build. It holds the path of the interpreter that the folder needs, if any.
@@ -126,6 +121,7 @@ impl PackageStore {
     async fn acquire_or_lock(&self, name: &str) -> Result<FolderAccess, Failure> {
         let failure = |error| folder_failure(&self.root, &error);
         let folder = self.folder(name);
+        let mut pauses = PACKAGE_LOCK.pauses();
         loop {
             if let Some(handle) = self.acquire(name) {
                 return Ok(FolderAccess::Complete(handle));
@@ -136,7 +132,7 @@ impl PackageStore {
                 Some(_) if is_complete(&folder) => {}
                 Some(lock) => return Ok(FolderAccess::ToBuild(lock)),
                 // Another process builds the folder, or has just begun to use it.
-                None => tokio::time::sleep(LOCK_PAUSE).await,
+                None => pauses.wait().await,
             }
         }
     }
@@ -157,11 +153,14 @@ impl PackageStore {
     /// Returns a complete folder. Another process may hold the exclusive lock for a moment, because it
     /// looks whether the folder is needed.
     async fn acquire_when_free(&self, name: &str) -> Result<PackageHandle, Failure> {
-        for _ in 0..MAX_ACQUIRE_ATTEMPTS {
+        let mut attempts = PACKAGE_LOCK.start();
+        loop {
             if let Some(handle) = self.acquire(name) {
                 return Ok(handle);
             }
-            tokio::time::sleep(LOCK_PAUSE).await;
+            if !attempts.wait().await {
+                break;
+            }
         }
         Err(Failure::unavailable(
             "Another process removed the package after its build; retry",
@@ -348,7 +347,7 @@ async fn write_mark(folder: &Path) -> io::Result<()> {
 
 /// Removes a folder, if it exists. A killed installer may still write into it for a moment.
 async fn remove_folder(folder: &Path) -> io::Result<()> {
-    let mut attempts = 0;
+    let mut attempts = FOLDER_REMOVAL.start();
     loop {
         let path = folder.to_owned();
         let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(path))
@@ -357,10 +356,12 @@ async fn remove_folder(folder: &Path) -> io::Result<()> {
         match removed {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if attempts == MAX_REMOVE_ATTEMPTS => return Err(error),
-            Err(_) => attempts += 1,
+            Err(error) => {
+                if !attempts.wait().await {
+                    return Err(error);
+                }
+            }
         }
-        tokio::time::sleep(LOCK_PAUSE).await;
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -28,8 +27,9 @@ use crate::telemetry::error::internal_error;
 use crate::time::retry::INTERRUPTED_JOB;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
+use crate::workers::handler::encode;
 use crate::workers::install::ProgressSink;
-use crate::workers::{encode, keys, packages, secrets};
+use crate::workers::{keys, packages, secrets};
 
 /// The largest answer in bytes. A document of MongoDB has at most 16 MiB, and the JSON may grow a little.
 const MAX_ANSWER: usize = 14 << 20;
@@ -154,15 +154,13 @@ async fn requeue_job(context: &Context, execution: &JobExecution) {
 
 /// Loads the arguments of a job. Waits for the store while this worker holds its lease.
 async fn load_arguments(context: &Context, job: &Job) -> Result<JobArguments, Failure> {
-    let mut attempts = INTERRUPTED_JOB.start();
+    let mut pauses = INTERRUPTED_JOB.pauses();
     let found = loop {
         match context.vault.get(&[job.arguments]).await {
             Ok(found) => break found,
             Err(error) if context.manager.own.is_held() => {
                 tracing::warn!(job = %job.id, %error, "cannot load the arguments of a job; retrying");
-                if let Some(pause) = attempts.next_pause() {
-                    sleep(pause).await;
-                }
+                pauses.wait().await;
             }
             Err(error) => return Err(internal_error(error)),
         }
@@ -270,7 +268,7 @@ async fn end_job(
         return false;
     };
     let id = CommandId(Uuid::now_v7());
-    let mut attempts = INTERRUPTED_JOB.start();
+    let mut pauses = INTERRUPTED_JOB.pauses();
     // While this worker holds its lease, no other worker ends the job.
     while context.manager.own.is_held() {
         let ended = commit_end(context, execution, id, state, value, sealed.clone()).await;
@@ -281,9 +279,7 @@ async fn end_job(
             }
             Err(failure) if failure.code == Code::Unavailable => {
                 tracing::warn!(%job, %failure, "cannot store the end of a job; retrying");
-                if let Some(pause) = attempts.next_pause() {
-                    sleep(pause).await;
-                }
+                pauses.wait().await;
             }
             Err(failure) => {
                 tracing::warn!(%job, %failure, "another worker has the job; its answer is discarded");

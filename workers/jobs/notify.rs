@@ -13,8 +13,8 @@ use crate::core::ids::{LeaseId, WorkerId};
 use crate::core::model::job;
 use crate::core::model::job::{Job, JobState};
 use crate::workers::context::Context;
-use crate::workers::encode;
-use crate::workers::secrets::{away as store_unavailable, drop_values};
+use crate::workers::handler::encode;
+use crate::workers::secrets::{drop_values, store_unavailable};
 
 /// The interval of the search for missed notifications. A notification is missed if no worker ran, or
 /// if the worker died before it.

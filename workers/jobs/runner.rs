@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -24,8 +23,11 @@ use crate::core::catalog::scheduler::{ConcurrencyLimits, job_area};
 use crate::core::command::Area;
 use crate::core::decide::job::{ClaimJobs, claim_jobs};
 use crate::core::event::{Actor, Event};
+use crate::core::failure::Failure;
 use crate::core::ids::{CommandId, JobId, WorkerId};
 use crate::core::model::job::{Job, JobStage};
+use crate::time::clock::monotonic;
+use crate::time::retry::JOB_CLAIM;
 use crate::workers::context::Context;
 
 /// The jobs that one worker executes at the same time.
@@ -37,8 +39,6 @@ const LIMITS: ConcurrencyLimits = ConcurrencyLimits {
 };
 /// How long a waiting job is left to the worker that it suits best.
 const PREFERENCE_TIME: Duration = Duration::from_millis(300);
-/// The pause after a store call has failed.
-const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Executes the jobs of one worker.
 pub struct JobRunner {
@@ -75,18 +75,22 @@ impl JobRunner {
         // Jobs up to this id have waited long enough for the worker that suits them best.
         let mut overdue = JobId(Uuid::nil());
         let mut seen_cancellations = 0;
+        let mut store_pauses = JOB_CLAIM.pauses();
         while !self.draining.is_cancelled() {
             if !self.hold_lease().await {
-                sleep(STORE_PAUSE).await;
+                store_pauses.wait().await;
                 continue;
             }
             catalog_changes.borrow_and_update();
             self.stop_cancelled(&mut seen_cancellations);
-            let may_claim_more = self.claim(overdue).await;
+            let must_retry = self.claim(overdue).await.is_err();
+            if must_retry {
+                store_pauses.wait().await;
+            }
             tokio::select! {
                 () = self.draining.cancelled() => {}
                 () = self.context.manager.own.ended() => self.stop_all().await,
-                () = std::future::ready(()), if may_claim_more => {}
+                () = std::future::ready(()), if must_retry => {}
                 _ = catalog_changes.changed() => {}
                 () = self.permit_released.notified() => {}
                 _ = preference_ends.tick() => overdue = self.newest_job().unwrap_or(overdue),
@@ -114,7 +118,7 @@ impl JobRunner {
             return true;
         }
         self.stop_all().await;
-        let asked = Instant::now();
+        let asked = monotonic();
         let ttl = manager.limits.lease_ttl;
         let acquired = manager
             .leases
@@ -141,12 +145,15 @@ impl JobRunner {
         let _ = self.permits.acquire_many(MAX_CONCURRENT as u32).await;
     }
 
-    /// Claims and starts as many jobs as there are permits. Returns `true` if it must be repeated.
-    async fn claim(self: &Arc<Self>, overdue: JobId) -> bool {
+    /// Claims and starts as many jobs as there are permits.
+    ///
+    /// # Errors
+    /// Fails if the store is unavailable. The caller must retry.
+    async fn claim(self: &Arc<Self>, overdue: JobId) -> Result<(), Failure> {
         let context = &self.context;
         let free = self.permits.available_permits();
         if free == 0 || context.projection.catalog().jobs.waiting() == 0 {
-            return false;
+            return Ok(());
         }
         let claim = ClaimJobs {
             worker: context.manager.worker,
@@ -162,24 +169,16 @@ impl JobRunner {
         };
         // The waiting jobs usually suit other workers, and then nothing is appended.
         if decide(&context.projection.catalog()).is_empty() {
-            return false;
+            return Ok(());
         }
-        let claimed = context
+        let committed = context
             .appender
             .commit(CommandId(Uuid::now_v7()), Actor::Worker, move |catalog| {
                 Ok(decide(catalog))
             })
-            .await;
-        match claimed {
-            Ok(committed) => {
-                self.start_claimed(&committed.events);
-                false
-            }
-            Err(_) => {
-                sleep(STORE_PAUSE).await;
-                true
-            }
-        }
+            .await?;
+        self.start_claimed(&committed.events);
+        Ok(())
     }
 
     fn start_claimed(self: &Arc<Self>, events: &[Event]) {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::execute::{JobExecution, JobFailure, JobOutput};
 use crate::cluster::command_client::CommandRequest;
@@ -16,6 +15,7 @@ use crate::core::model::job;
 use crate::core::model::job::JobArguments;
 use crate::core::model::tool_call::CallTool;
 use crate::core::tool_result;
+use crate::time::clock::monotonic;
 use crate::time::retry::INTERRUPTED_JOB;
 use crate::workers::context::Context;
 
@@ -39,8 +39,8 @@ pub async fn call_tool(
         .ok_or_else(|| Failure::invalid("A tool call must name its server and its tool"))?;
     check_args(&arguments.body)?;
     let body = Bytes::from(String::from(Box::<str>::from(arguments.body)));
-    let deadline = Instant::now() + START_TIMEOUT;
-    let mut attempts = INTERRUPTED_JOB.start();
+    let deadline = monotonic() + START_TIMEOUT;
+    let mut pauses = INTERRUPTED_JOB.pauses();
     loop {
         let request = call_request(context, &call, body.clone())?;
         // Dropping the request cancels the call at its server.
@@ -51,12 +51,11 @@ pub async fn call_tool(
         match result {
             Ok(response) => return job_output(response.body, arguments.raw),
             // No worker has started the call.
-            Err(failure) if failure.code == Code::Unavailable && Instant::now() < deadline => {}
+            Err(failure) if failure.code == Code::Unavailable && monotonic() < deadline => {}
             Err(failure) => return Err(failure.into()),
         }
-        let pause = attempts.next_pause().unwrap_or_default();
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = pauses.wait() => {}
             () = execution.stop.cancelled() => return Err(job::job_cancelled().into()),
             () = execution.draining.cancelled() => return Err(JobFailure::NotStarted),
         }

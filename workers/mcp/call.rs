@@ -1,4 +1,4 @@
-//! Calls of tools: their input, their errors and their timeout, whatever the transport.
+//! Calls of tools: their input, their errors and their timeout, for every transport.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A connected server, whatever its transport.
+//! A connected server, with any transport.
 
 use bytes::Bytes;
 

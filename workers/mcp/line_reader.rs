@@ -75,7 +75,7 @@ impl LineReader {
             return self.on_broken_message(bytes);
         };
         match message.method.as_deref() {
-            // A message with a method is never a reply, whatever its id.
+            // A message with a method is never a reply, even if its id is the id of a call.
             Some(method) => self.on_method(method, &message, bytes),
             None => self.on_reply(&message, bytes),
         }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::time::Instant;
 
 use super::host::{LogSource, LogText, NotificationSink};
 use super::jsonrpc::note;
+use crate::time::clock::monotonic;
 
 /// Bytes that are read in one second. A child that prints more waits.
 const BYTES_PER_SECOND: usize = 1 << 20;
@@ -19,7 +19,7 @@ pub async fn read_stderr(stderr: impl AsyncRead + Unpin, sink: Arc<dyn Notificat
     let mut stderr = BufReader::with_capacity(LINE_LIMIT, stderr);
     let mut text = Vec::new();
     let mut bytes_read = 0;
-    let mut second_start = Instant::now();
+    let mut second_start = monotonic();
     loop {
         let Ok(buffer) = stderr.fill_buf().await else {
             return;
@@ -42,7 +42,7 @@ pub async fn read_stderr(stderr: impl AsyncRead + Unpin, sink: Arc<dyn Notificat
         }
         if second_start.elapsed() >= Duration::from_secs(1) {
             bytes_read = 0;
-            second_start = Instant::now();
+            second_start = monotonic();
         } else if bytes_read > BYTES_PER_SECOND {
             note(
                 &*sink,

@@ -1,4 +1,4 @@
-//! `tools/list` with all its pages, whatever the transport. Tools keep their bytes.
+//! `tools/list` with all its pages, for every transport. Tools keep their bytes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ impl ToolListPager {
         Ok(())
     }
 
-    /// Returns all tools and logs how many entries were left out.
+    /// Returns all tools and logs the number of removed entries.
     pub fn finish(self, sink: &dyn NotificationSink) -> Tools {
         if self.unusable > 0 {
             note(

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 use sha2::{Digest, Sha256};
-use tokio::time::sleep;
 use url::Url;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -342,10 +341,11 @@ async fn exchange_code(
     let reason = loop {
         match client::exchange(fetcher, credentials, code).await {
             TokenOutcome::Tokens(tokens) => return Ok(tokens),
-            TokenOutcome::RetryLater { reason, pause } => match attempts.next_pause() {
-                Some(default_pause) => sleep(pause.unwrap_or(default_pause)).await,
-                None => break reason,
-            },
+            TokenOutcome::RetryLater { reason, pause } => {
+                if !attempts.wait_or(pause).await {
+                    break reason;
+                }
+            }
             TokenOutcome::Refused { reason, .. } | TokenOutcome::Indeterminate(reason) => {
                 break reason;
             }

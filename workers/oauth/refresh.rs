@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::client;
@@ -28,15 +28,12 @@ use crate::core::model::grant::{Grant, GrantId, GrantState, RefreshCredentials, 
 use crate::crypto::context::GrantValueKind;
 use crate::eventlog::appender::Committed;
 use crate::telemetry::error::internal_error;
-use crate::time::retry::{TOKEN_REQUEST, retry_store_call};
+use crate::time::clock::monotonic;
+use crate::time::retry::{REFRESH_LEASE, TOKEN_REQUEST, retry_store_call};
 use crate::workers::context::Context;
 use crate::workers::runtime::lease::LocalLease;
 use crate::workers::secrets;
 
-/// How long a worker waits for the refresh of another worker.
-const LEASE_WAIT: Duration = Duration::from_secs(55);
-/// The pause between two attempts to acquire the lease.
-const LEASE_PAUSE: Duration = Duration::from_millis(100);
 /// How long the projection may take to reach the head of the log.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// The seconds after which a caller may retry while the authorization server is unavailable.
@@ -86,14 +83,14 @@ struct RefreshLease<'a> {
 }
 
 impl RefreshLease<'_> {
-    /// Waits for the lease. Returns `false` if another worker has replaced the tokens meanwhile.
+    /// Waits for the lease. Returns `false` if another worker has replaced the tokens.
     async fn acquire(&self, grant: &GrantId, access: ValueId) -> Result<bool, Failure> {
-        let deadline = Instant::now() + LEASE_WAIT;
+        let mut attempts = REFRESH_LEASE.start();
         loop {
             if current_grant(self.context, grant, access)?.is_none() {
                 return Ok(false);
             }
-            let asked = Instant::now();
+            let asked = monotonic();
             let acquired = self
                 .context
                 .leases
@@ -104,12 +101,11 @@ impl RefreshLease<'_> {
                 self.local.start(asked, self.ttl, token);
                 return Ok(true);
             }
-            if Instant::now() > deadline {
+            if !attempts.wait().await {
                 return Err(Failure::unavailable(
                     "Another worker is still refreshing the tokens; retry in a moment",
                 ));
             }
-            sleep(LEASE_PAUSE).await;
         }
     }
 
@@ -117,7 +113,7 @@ impl RefreshLease<'_> {
     async fn keep_renewed(&self) -> Result<(), Failure> {
         loop {
             sleep(self.ttl / 4).await;
-            let asked = Instant::now();
+            let asked = monotonic();
             let held = self.context.leases.renew(self.holder, self.ttl).await;
             if held.is_ok_and(|held| held.contains(&self.id)) {
                 self.local.extend(asked, self.ttl);
@@ -245,10 +241,11 @@ impl RefreshRun<'_> {
                 TokenOutcome::Indeterminate(reason) => {
                     return Err(indeterminate(server, &reason));
                 }
-                TokenOutcome::RetryLater { reason, pause } => match attempts.next_pause() {
-                    Some(default_pause) => sleep(pause.unwrap_or(default_pause)).await,
-                    None => return Err(self.unavailable(server, &reason).await),
-                },
+                TokenOutcome::RetryLater { reason, pause } => {
+                    if !attempts.wait_or(pause).await {
+                        return Err(self.unavailable(server, &reason).await);
+                    }
+                }
             }
         }
     }
@@ -292,7 +289,7 @@ impl RefreshRun<'_> {
             .commit(move |catalog| Ok(decide::record_refresh(catalog, &grant, access, stored)))
             .await?;
         let unused = if committed.events.is_empty() {
-            // A client has stored other tokens meanwhile.
+            // A client has stored other tokens during the refresh.
             [stored.access, stored.renewal]
         } else {
             self.replaced_values(&committed)

@@ -5,7 +5,8 @@
 //! it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -27,11 +28,10 @@ use crate::eventlog::projection::Projection;
 use crate::ports::error::StoreError;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
-use crate::time::clock::now_ms;
+use crate::time::clock::{monotonic, now_ms};
+use crate::time::retry::LOST_REFRESH;
 use crate::workers::sealed_store::SealedStore;
 
-/// How long a request waits for new tokens.
-const REFRESH_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the failure of a refresh is the result of the next requests too.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(5);
 /// How long the projection may take to read what another worker has just written.
@@ -268,7 +268,7 @@ impl TokenSource {
                     self.deps.refusals.insert(access, failure.clone());
                 }
                 *last_failure = Some(RefreshFailure {
-                    at: Instant::now(),
+                    at: monotonic(),
                     access,
                     failure: failure.clone(),
                 });
@@ -280,7 +280,9 @@ impl TokenSource {
     /// Sends the command to a worker of the pool. If that worker is lost, another one may get the
     /// command, because the log and the lease make sure that one refresh runs.
     async fn send_refresh(&self, body: Bytes) -> Result<CommandResponse, Failure> {
-        let deadline = Instant::now() + REFRESH_TIMEOUT;
+        let limit = LOST_REFRESH.limit().unwrap_or_default();
+        let deadline = monotonic() + limit;
+        let mut attempts = LOST_REFRESH.start();
         loop {
             let request = CommandRequest {
                 area: RefreshTokens::AREA,
@@ -289,11 +291,14 @@ impl TokenSource {
                 call: None,
                 body: body.clone(),
                 traceparent: None,
-                time: deadline.saturating_duration_since(Instant::now()),
+                time: deadline.saturating_duration_since(monotonic()),
             };
             match self.deps.commands.send(request).await {
-                Err(failure)
-                    if failure.code == Code::OutcomeUnknown && Instant::now() < deadline => {}
+                Err(failure) if failure.code == Code::OutcomeUnknown => {
+                    if !attempts.wait().await {
+                        return Err(failure);
+                    }
+                }
                 result => return result,
             }
         }

@@ -30,7 +30,7 @@ struct PackageJobBody {
 /// Returns the body of the answer for the server `name`.
 ///
 /// # Errors
-/// Fails if the server or its package was deleted meanwhile.
+/// Fails if the server or its package was deleted during the job.
 pub async fn package_answer(
     context: &Context,
     progress: &Arc<dyn ProgressSink>,
@@ -96,7 +96,7 @@ fn not_reconciled(failure: Failure) -> ReconciledServer {
     ReconciledServer {
         live: ServerStatus {
             error: Some(failure.message),
-            ..ServerStatus::of(ConnectionStatus::Connecting)
+            ..ServerStatus::without_error(ConnectionStatus::Connecting)
         },
         logs: vec![],
     }

@@ -99,7 +99,11 @@ fn require_free_name(context: &Context, register: &RegisterServer) -> Result<(),
 /// of package indexes.
 async fn store_given_values(context: &Context, register: &RegisterServer) -> Result<(), Failure> {
     for VaultValue { id, sealed } in servers::vault_values(context, &register.sealed)? {
-        context.vault.put(id, sealed).await.map_err(secrets::away)?;
+        context
+            .vault
+            .put(id, sealed)
+            .await
+            .map_err(secrets::store_unavailable)?;
     }
     Ok(())
 }

@@ -76,7 +76,7 @@ impl Hasher for HashOfHash {
 
 impl Fingerprint {
     /// Returns the fingerprint of a value. `None`: the value is empty.
-    pub(super) fn of(value: &[u8]) -> Option<Self> {
+    pub(super) fn from_value(value: &[u8]) -> Option<Self> {
         let head = HEADS.into_iter().find(|head| *head <= value.len())?;
         Some(Self {
             length: u32::try_from(value.len()).ok()?,
@@ -265,7 +265,7 @@ mod tests {
     fn index_of(values: &[&str]) -> FingerprintIndex {
         let mut index = FingerprintIndex::default();
         for value in values {
-            index.add(Fingerprint::of(value.as_bytes()).expect("a value"));
+            index.add(Fingerprint::from_value(value.as_bytes()).expect("a value"));
         }
         index
     }
@@ -281,10 +281,10 @@ mod tests {
     #[test]
     fn a_removed_value_is_not_found() {
         let mut index = index_of(&["first-value-of-all", "first-value-of-all", "x"]);
-        index.remove(Fingerprint::of(b"first-value-of-all").expect("a value"));
+        index.remove(Fingerprint::from_value(b"first-value-of-all").expect("a value"));
         assert_eq!(index.find(b"first-value-of-all", false), vec![0..18]);
-        index.remove(Fingerprint::of(b"first-value-of-all").expect("a value"));
-        index.remove(Fingerprint::of(b"x").expect("a value"));
+        index.remove(Fingerprint::from_value(b"first-value-of-all").expect("a value"));
+        index.remove(Fingerprint::from_value(b"x").expect("a value"));
         assert!(index.find(b"first-value-of-all x", false).is_empty());
         assert!(index.is_empty() && index.heads.is_empty());
     }

@@ -9,7 +9,8 @@ mod views;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 use self::fingerprints::{Fingerprint, FingerprintIndex};
 use self::views::views_of;
 use crate::core::ids::ValueId;
+use crate::time::clock::monotonic;
 
 /// How long a value that is not stored stays known after its last call.
 const GRACE: Duration = Duration::from_secs(10);
@@ -27,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const MIN_STORED: usize = 4;
 /// Bytes of one line of a value that is searched for alone.
 const MIN_LINE: usize = 8;
-/// Bytes of a text that are masked. The rest is removed, because the views of a text need many times its memory.
+/// The largest part of a text in bytes that is masked. The text after it is removed, because the views of a text need many times its memory.
 const MAX_TEXT: usize = 256 * 1024;
 /// Bytes masked at the end of a cut text. A value that begins there has no complete head, so no search finds it.
 const CUT_TAIL: usize = 256;
@@ -85,7 +87,7 @@ impl Redactor {
             HeldValue {
                 fingerprints,
                 calls: 1,
-                last_call: Instant::now(),
+                last_call: monotonic(),
             },
         );
     }
@@ -94,7 +96,7 @@ impl Redactor {
     pub fn release(&self, id: ValueId) {
         if let Some(value) = self.held.lock().get_mut(&id) {
             value.calls -= 1;
-            value.last_call = Instant::now();
+            value.last_call = monotonic();
         }
     }
 
@@ -223,14 +225,16 @@ fn fingerprints_of_all(texts: &[Zeroizing<String>]) -> Vec<Fingerprint> {
 
 /// Returns the fingerprints of a value and of its lines, because standard error arrives line by line.
 fn fingerprints_of(value: &str) -> Vec<Fingerprint> {
-    let mut prints: Vec<Fingerprint> = Fingerprint::of(value.as_bytes()).into_iter().collect();
+    let mut prints: Vec<Fingerprint> = Fingerprint::from_value(value.as_bytes())
+        .into_iter()
+        .collect();
     let trimmed = value.trim();
     if trimmed.len() < value.len() && trimmed.len() >= MIN_STORED {
-        prints.extend(Fingerprint::of(trimmed.as_bytes()));
+        prints.extend(Fingerprint::from_value(trimmed.as_bytes()));
     }
     let lines = value.lines().map(str::trim);
     let lines = lines.filter(|line| line.len() >= MIN_LINE && line.len() < trimmed.len());
-    prints.extend(lines.filter_map(|line| Fingerprint::of(line.as_bytes())));
+    prints.extend(lines.filter_map(|line| Fingerprint::from_value(line.as_bytes())));
     prints
 }
 

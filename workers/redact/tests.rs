@@ -1,6 +1,7 @@
 //! The redactor finds a value in every spelling, and its cost does not depend on the number of values.
 
 use super::*;
+use crate::time::clock::monotonic;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use uuid::Uuid;
 
@@ -149,7 +150,7 @@ fn time_of_lines(values: usize) -> Duration {
     }
     let line =
         r#"2025-01-01 INFO {"user":"ana","path":"/a%20b","note":"said \"hello\""} served in 12 ms"#;
-    let start = Instant::now();
+    let start = monotonic();
     for _ in 0..200 {
         assert_eq!(redactor.mask(line), line);
     }

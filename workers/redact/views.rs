@@ -152,7 +152,7 @@ impl View {
         builder.finish()
     }
 
-    /// Decodes all runs of base64, each from its character `offset` on. One of four offsets is the right one.
+    /// Decodes all runs of base64, each from its character `offset` on. Only one of four offsets is right.
     fn without_base64(&self, offset: usize) -> Option<View> {
         let mut builder = self.builder();
         let mut at = 0;
@@ -166,7 +166,7 @@ impl View {
             }
             at += run + 1;
         }
-        // What base64 contains is not decoded again.
+        // The decoded text is not decoded again.
         builder.finish().map(|view| View {
             depth: MAX_DEPTH,
             ..view

@@ -4,13 +4,14 @@
 //! the store first. The lease decides in any case.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
 use crate::core::ids::{ServerId, WorkerId};
+use crate::time::clock::monotonic;
 
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How much longer each further worker in the order waits.
@@ -56,7 +57,7 @@ fn is_turn(manager: &ServerManager, handle: &ServerHandle, workers: &[WorkerId])
         Some((at, false)) => at,
         None => takeover.since,
     };
-    let now = Instant::now();
+    let now = monotonic();
     let rank = takeover_rank(handle.id, workers, manager.worker);
     now >= free_from + RANK_DELAY * rank
         && takeover
@@ -64,7 +65,7 @@ fn is_turn(manager: &ServerManager, handle: &ServerHandle, workers: &[WorkerId])
             .is_none_or(|attempt| now >= attempt + RETRY_DELAY)
 }
 
-/// Returns how many workers come before this one in the order of a server.
+/// Returns the number of workers before this worker in the order of a server.
 fn takeover_rank(server: ServerId, workers: &[WorkerId], own: WorkerId) -> u32 {
     let own_weight = weight(server, own);
     let before = workers

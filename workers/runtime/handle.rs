@@ -1,7 +1,7 @@
 //! One server in this worker: the entry for calls, and the way to its supervisor.
 
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use crate::core::ids::ServerId;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::ServerName;
 use crate::ports::bus::SubscriptionGuard;
+use crate::time::clock::monotonic;
 use crate::workers::guard;
 use crate::workers::mcp::Connection;
 use crate::workers::redact::Redactor;
@@ -78,7 +79,7 @@ pub(super) enum RunState {
 
 /// A request to the supervisor to compare its server with the catalog.
 pub(super) struct SupervisorCommand {
-    /// The supervisor stops the server for good, whatever the catalog says.
+    /// The supervisor stops the server and ignores the catalog.
     pub(super) shut_down: bool,
     /// Gets the status at the next settled state. `None`: another worker owns the server.
     pub(super) reply: oneshot::Sender<Option<ServerStatus>>,
@@ -107,14 +108,14 @@ impl ServerHandle {
             tools: ToolRecorder::default(),
             subscription: Mutex::default(),
             takeover: Mutex::new(TakeoverState {
-                since: Instant::now(),
+                since: monotonic(),
                 last_attempt: None,
             }),
             start_waits: Semaphore::new(START_WAITS),
             catalog_changed: Notify::new(),
             connection: ArcSwapOption::empty(),
             state: watch::Sender::new(state),
-            live: ArcSwap::from_pointee(ServerStatus::of(ConnectionStatus::Connecting)),
+            live: ArcSwap::from_pointee(ServerStatus::without_error(ConnectionStatus::Connecting)),
             commands,
         });
         let supervisor = Supervisor::new(handle.clone(), manager.clone(), inbox, eager);
@@ -212,14 +213,14 @@ impl ServerHandle {
 
     /// Asks the supervisor to compare the catalog and the lease again.
     pub(super) fn retry_takeover(&self) {
-        self.takeover.lock().last_attempt = Some(Instant::now());
+        self.takeover.lock().last_attempt = Some(monotonic());
         self.catalog_changed.notify_one();
     }
 
     /// Records that another worker owns the server from now on.
     pub(super) fn start_takeover_wait(&self) {
         *self.takeover.lock() = TakeoverState {
-            since: Instant::now(),
+            since: monotonic(),
             last_attempt: None,
         };
     }
@@ -265,7 +266,7 @@ impl ServerHandle {
         match (sent, settled.await) {
             (Ok(()), Ok(status)) => status,
             // The supervisor has ended, because the server is deleted or the worker stops.
-            _ => Some(ServerStatus::of(ConnectionStatus::Disconnected)),
+            _ => Some(ServerStatus::without_error(ConnectionStatus::Disconnected)),
         }
     }
 }

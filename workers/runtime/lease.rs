@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::time::clock::monotonic;
+
 /// The unused part of a lease is its twelfth. A child is dead before another worker may start the server.
 const MARGIN: u32 = 12;
 
-/// Returns milliseconds of the monotonic clock, which goes on while the process is stopped. The result is at least 1,
+/// Returns milliseconds of the monotonic clock, which continues while the process is stopped. The result is at least 1,
 /// so that 0 is always in the past.
 fn monotonic_ms(at: Instant) -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static START: LazyLock<Instant> = LazyLock::new(monotonic);
     at.saturating_duration_since(*START).as_millis() as u64 + 1
 }
 
@@ -46,7 +48,7 @@ impl LocalLease {
     /// Records that every worker may run the server. Only a worker that is stopped loses this right.
     pub fn start_shared(&self, ttl: Duration) {
         self.is_shared.store(true, Ordering::Release);
-        self.extend(Instant::now(), ttl);
+        self.extend(monotonic(), ttl);
     }
 
     /// Returns the fencing token for a record in the log, or `None` if every worker may run the server.
@@ -80,13 +82,13 @@ impl LocalLease {
     }
 
     pub fn is_held(&self) -> bool {
-        monotonic_ms(Instant::now()) < self.until_ms.load(Ordering::Acquire)
+        monotonic_ms(monotonic()) < self.until_ms.load(Ordering::Acquire)
     }
 
     /// Returns the time until the lease ends.
     pub fn left(&self) -> Duration {
         let until = self.until_ms.load(Ordering::Acquire);
-        Duration::from_millis(until.saturating_sub(monotonic_ms(Instant::now())))
+        Duration::from_millis(until.saturating_sub(monotonic_ms(monotonic())))
     }
 
     /// Waits until the lease has ended.
@@ -115,7 +117,7 @@ mod tests {
     fn a_lease_ends_before_the_lease_in_the_store() {
         let lease = LocalLease::default();
         assert!(!lease.is_held());
-        lease.start(Instant::now(), TTL, 7);
+        lease.start(monotonic(), TTL, 7);
         assert!(lease.is_held());
         assert_eq!(lease.fencing_token(), Some(7));
         assert!(lease.left() <= TTL - TTL / MARGIN);
@@ -124,7 +126,7 @@ mod tests {
     #[test]
     fn a_renewal_that_began_before_the_lease_does_not_end_it() {
         let lease = LocalLease::default();
-        let before = Instant::now();
+        let before = monotonic();
         let acquired = before + Duration::from_millis(5);
         lease.start(acquired, TTL, 7);
         lease.refuse(before);

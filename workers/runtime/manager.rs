@@ -26,6 +26,7 @@ use crate::eventlog::projection::Projection;
 use crate::ports::bus::{AskHandler, Bus, Hint, SubscriptionGuard, Target};
 use crate::ports::leases::Leases;
 use crate::telemetry::metrics::Metrics;
+use crate::time::clock::monotonic;
 use crate::workers::install::Installer;
 use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::SealedStore;
@@ -175,7 +176,9 @@ impl ServerManager {
     pub async fn reconcile(self: &Arc<Self>, server: &Server) -> Option<ServerStatus> {
         match self.existing_handle(server.id) {
             Some(handle) => handle.reconcile().await,
-            None if !server.enabled => Some(ServerStatus::of(ConnectionStatus::Disconnected)),
+            None if !server.enabled => {
+                Some(ServerStatus::without_error(ConnectionStatus::Disconnected))
+            }
             None => self.handle(server).reconcile().await,
         }
     }
@@ -381,7 +384,7 @@ async fn renew_leases(manager: Arc<ServerManager>) {
     loop {
         ticks.tick().await;
         // A lease begins with its request at the latest.
-        let requested = tokio::time::Instant::now();
+        let requested = monotonic();
         let renewed = manager.leases.renew(manager.worker, ttl).await;
         if let Err(error) = &renewed {
             tracing::warn!(%error, "leases could not be renewed");

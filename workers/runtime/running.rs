@@ -1,7 +1,8 @@
 //! A running server: the supervisor dispatches each event to one function, which decides whether the server stays.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use futures::future::BoxFuture;
 
@@ -14,6 +15,7 @@ use super::upgrade::{PendingUpgrade, Upgraded};
 use crate::core::catalog::server::Server;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
+use crate::time::clock::monotonic;
 use crate::workers::mcp::Connection;
 
 /// A server that ran for so long was healthy: its next crash counts as the first.
@@ -62,12 +64,12 @@ impl Supervisor {
         self.publish_connection(&connection);
         self.settle(
             RunState::Running(connection.clone()),
-            ServerStatus::of(ConnectionStatus::Connected),
+            ServerStatus::without_error(ConnectionStatus::Connected),
         );
         RunningServer {
             server,
             connection,
-            connected: Instant::now(),
+            connected: monotonic(),
             refresh: None,
             upgrade: None,
         }
@@ -182,13 +184,13 @@ impl Supervisor {
         self.publish_connection(&connection);
         self.set_state(
             RunState::Running(connection.clone()),
-            ServerStatus::of(ConnectionStatus::Connected),
+            ServerStatus::without_error(ConnectionStatus::Connected),
         );
         let old = std::mem::replace(&mut running.connection, connection);
         let retiring = retire(self.manager.clone(), self.handle.clone(), old);
         self.manager.tasks.spawn(retiring);
         running.server = server;
-        running.connected = Instant::now();
+        running.connected = monotonic();
         running.upgrade = None;
     }
 
@@ -199,7 +201,7 @@ impl Supervisor {
         self.handle.log_buffer.push("transport", &line);
         let status = ServerStatus {
             error: Some(format!("its new version cannot be started: {reason}")),
-            ..ServerStatus::of(ConnectionStatus::Connected)
+            ..ServerStatus::without_error(ConnectionStatus::Connected)
         };
         self.set_state(RunState::Running(running.connection.clone()), status);
         if let Some(upgrade) = &mut running.upgrade {
@@ -266,7 +268,7 @@ impl Supervisor {
     fn publish_restart(&self) {
         self.set_state(
             RunState::Starting,
-            ServerStatus::of(ConnectionStatus::Connecting),
+            ServerStatus::without_error(ConnectionStatus::Connecting),
         );
     }
 

@@ -22,11 +22,11 @@ impl Supervisor {
     /// The reason why no connection exists.
     pub(super) async fn start(&mut self, server: &Arc<Server>) -> Result<Started, StopCause> {
         let start_ms = now_ms();
-        // The retry of a broken server is not published, so that calls go on to fail at once.
+        // The retry of a broken server is not published, so that calls still fail at once.
         if !self.waiting.is_empty() || (self.crashes == 0 && !self.is_broken) {
             self.settle(
                 RunState::Starting,
-                ServerStatus::of(ConnectionStatus::Connecting),
+                ServerStatus::without_error(ConnectionStatus::Connecting),
             );
         }
         self.handle.log_buffer.begin_run();

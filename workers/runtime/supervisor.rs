@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{Notify, mpsc};
 
 use super::handle::{RunState, ServerHandle, SupervisorCommand};
@@ -18,14 +17,9 @@ use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
+use crate::time::clock::monotonic;
+use crate::time::retry::{Pauses, SERVER_CRASH, SERVER_LEASE, SERVER_START};
 use crate::workers::mcp::Connection;
-
-/// Longest pause between two starts of a server that cannot start.
-const MAX_START_PAUSE: Duration = Duration::from_secs(60);
-/// Longest pause before the restart of a server that crashes again and again.
-const MAX_CRASH_PAUSE: Duration = Duration::from_secs(5);
-/// Longest pause between two requests to an unavailable store.
-const MAX_STORE_PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) struct Supervisor {
     pub(super) handle: Arc<ServerHandle>,
@@ -41,7 +35,8 @@ pub(super) struct Supervisor {
     pub(super) crashes: u32,
     /// The last start failed.
     pub(super) is_broken: bool,
-    start_pauses: Box<dyn Iterator<Item = Duration> + Send + Sync>,
+    start_pauses: Pauses,
+    lease_pauses: Pauses,
 }
 
 /// The states of a supervisor.
@@ -96,7 +91,8 @@ impl Supervisor {
             stands_by: !eager,
             crashes: 0,
             is_broken: false,
-            start_pauses: Box::new(backoff(MAX_START_PAUSE)),
+            start_pauses: SERVER_START.pauses(),
+            lease_pauses: SERVER_LEASE.pauses(),
         }
     }
 
@@ -113,7 +109,7 @@ impl Supervisor {
                 State::Ended => break,
             };
         }
-        let status = ServerStatus::of(ConnectionStatus::Disconnected);
+        let status = ServerStatus::without_error(ConnectionStatus::Disconnected);
         self.settle(RunState::Stopped, status);
         self.release_ownership().await;
         self.manager.remove_handle(&self.handle);
@@ -137,11 +133,14 @@ impl Supervisor {
             return State::Idle(IdleReason::Disabled);
         }
         match self.acquire_ownership(&server).await {
-            Ownership::Held => State::Starting(server),
+            Ownership::Held => {
+                self.lease_pauses = SERVER_LEASE.pauses();
+                State::Starting(server)
+            }
             Ownership::Elsewhere => State::Idle(IdleReason::OwnedElsewhere),
             Ownership::Unknown => {
-                let pause = self.start_pauses.next().unwrap_or(MAX_STORE_PAUSE);
-                State::Pausing(server, pause.min(MAX_STORE_PAUSE))
+                let pause = self.lease_pauses.next_pause();
+                State::Pausing(server, pause)
             }
         }
     }
@@ -149,7 +148,7 @@ impl Supervisor {
     async fn on_starting(&mut self, server: Arc<Server>) -> State {
         match self.start(&server).await {
             Ok((connection, tools)) => {
-                self.start_pauses = Box::new(backoff(MAX_START_PAUSE));
+                self.start_pauses = SERVER_START.pauses();
                 self.is_broken = false;
                 let running = self.enter_running(server, connection, tools).await;
                 State::Running(Box::new(running))
@@ -161,7 +160,7 @@ impl Supervisor {
             Err(StopCause::CatalogChanged | StopCause::LeaseEnded) => State::Acquiring,
             Err(StopCause::Ended(_)) => {
                 self.is_broken = true;
-                let pause = self.start_pauses.next().unwrap_or(MAX_START_PAUSE);
+                let pause = self.start_pauses.next_pause();
                 State::Pausing(server, pause)
             }
         }
@@ -173,12 +172,11 @@ impl Supervisor {
         if self.crashes <= 1 {
             return State::Acquiring;
         }
-        let pause = backoff(MAX_CRASH_PAUSE).nth(self.crashes as usize - 2);
-        State::Pausing(server, pause.unwrap_or(MAX_CRASH_PAUSE))
+        State::Pausing(server, SERVER_CRASH.pause_after(self.crashes - 1))
     }
 
     async fn on_idle(&mut self, reason: IdleReason) -> State {
-        self.start_pauses = Box::new(backoff(MAX_START_PAUSE));
+        self.start_pauses = SERVER_START.pauses();
         self.crashes = 0;
         self.is_broken = false;
         self.wait_while_stopped(reason).await;
@@ -208,7 +206,7 @@ impl Supervisor {
             self.handle.lease.start_shared(ttl);
             return Ownership::Held;
         }
-        let requested = tokio::time::Instant::now();
+        let requested = monotonic();
         let lease = self.handle.id.into();
         let acquired = self.manager.leases.acquire(lease, self.manager.worker, ttl);
         match acquired.await {
@@ -228,7 +226,7 @@ impl Supervisor {
                 );
                 let status = ServerStatus {
                     error: Some(failure.message.clone()),
-                    ..ServerStatus::of(ConnectionStatus::Error)
+                    ..ServerStatus::without_error(ConnectionStatus::Error)
                 };
                 self.settle(RunState::Failed(Box::new(failure)), status);
                 Ownership::Unknown
@@ -238,7 +236,7 @@ impl Supervisor {
 
     /// Waits while the server must not run in this worker.
     async fn wait_while_stopped(&mut self, reason: IdleReason) {
-        let status = ServerStatus::of(ConnectionStatus::Disconnected);
+        let status = ServerStatus::without_error(ConnectionStatus::Disconnected);
         if self.handle.has_subscription() || self.handle.lease.is_held() {
             self.release_ownership().await;
         }
@@ -310,15 +308,5 @@ impl Supervisor {
     }
 }
 
-/// What a start returns: the connection and its tools.
+/// The result of a start: the connection and its tools.
 pub(super) type Started = (Arc<Connection>, Tools);
-
-/// Returns pauses that grow from half a second to `max`, with jitter.
-pub(super) fn backoff(max: Duration) -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(500).min(max))
-        .with_max_delay(max)
-        .with_jitter()
-        .without_max_times()
-        .build()
-}

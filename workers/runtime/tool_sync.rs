@@ -1,8 +1,8 @@
 //! Records the tool list of a server in the event log, once a minute at most.
 //!
-//! A server may say at any time that its tools have changed. The first change is recorded at once. Of all changes in
-//! the following minute only the newest list is recorded. The live list is served meanwhile. The lists of starts count
-//! apart, so that a start does not delay the first change.
+//! A server may report at any time that its tools have changed. The worker records the first change at once. In the
+//! following minute it records only the newest list, and serves the live list until then. The lists of starts have
+//! their own limit, so that a start does not delay the first change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,13 @@ use crate::core::decide::server;
 use crate::core::event::Actor;
 use crate::core::ids::{CommandId, Position};
 use crate::core::model::tool::Tools;
+use crate::time::clock::monotonic;
 use crate::workers::mcp::Connection;
 
 /// Time between two recorded lists of one server.
 const RECORD_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Limits how often the tool list of one server is recorded.
+/// Limits the records of the tool list of one server.
 #[derive(Default)]
 pub struct ToolRecorder {
     schedule: Mutex<RecordSchedule>,
@@ -56,7 +57,7 @@ struct LastRecord {
     changed: Option<Position>,
 }
 
-/// What to do with a new list.
+/// The time at which a new list is recorded.
 #[derive(Debug, PartialEq, Eq)]
 enum RecordTime {
     Now,
@@ -142,7 +143,7 @@ pub(super) async fn record_tools(
         .tools
         .schedule
         .lock()
-        .next(origin, Instant::now(), changed);
+        .next(origin, monotonic(), changed);
     match time {
         RecordTime::Now => {
             handle.tools.unrecorded.store(None);
@@ -167,7 +168,7 @@ async fn record_later(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, pa
         let mut schedule = handle.tools.schedule.lock();
         schedule.is_scheduled = false;
         schedule.last_of_change = Some(LastRecord {
-            at: Instant::now(),
+            at: monotonic(),
             changed,
         });
     }
@@ -208,7 +209,7 @@ mod tests {
     #[test]
     fn one_list_a_minute_is_recorded() {
         let mut schedule = RecordSchedule::default();
-        let start = Instant::now();
+        let start = monotonic();
         let changed = Some(Position(7));
         assert_eq!(
             schedule.next(ListOrigin::Change, start, changed),
@@ -231,7 +232,7 @@ mod tests {
     #[test]
     fn a_start_does_not_delay_the_first_change() {
         let mut schedule = RecordSchedule::default();
-        let now = Instant::now();
+        let now = monotonic();
         assert_eq!(schedule.next(ListOrigin::Start, now, None), RecordTime::Now);
         assert_eq!(
             schedule.next(ListOrigin::Change, now, None),
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     fn the_first_list_after_a_change_of_the_server_is_recorded_at_once() {
         let mut schedule = RecordSchedule::default();
-        let start = Instant::now();
+        let start = monotonic();
         assert_eq!(
             schedule.next(ListOrigin::Start, start, Some(Position(7))),
             RecordTime::Now

@@ -1,7 +1,6 @@
 //! The start of a new package version beside the running one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -9,15 +8,12 @@ use futures::future::BoxFuture;
 use super::handle::ServerHandle;
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
-use super::supervisor::backoff;
 use crate::core::catalog::server::Server;
 use crate::core::model::package::Package;
 use crate::core::model::tool::Tools;
+use crate::time::retry::{Pauses, SERVER_START};
 use crate::workers::install::{self, PackageHandle, ProgressSink};
 use crate::workers::mcp::{ConnectError, Connection};
-
-/// Longest pause between two attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// The reason why a server could not be started.
 pub struct StartFailure {
@@ -39,7 +35,8 @@ pub(super) struct Upgraded {
 pub(super) struct PendingUpgrade {
     pub(super) server: Arc<Server>,
     attempt: BoxFuture<'static, StartResult>,
-    failed_attempts: usize,
+    has_failed: bool,
+    pauses: Pauses,
 }
 
 impl PendingUpgrade {
@@ -50,15 +47,15 @@ impl PendingUpgrade {
         Self {
             server,
             attempt: attempt.boxed(),
-            failed_attempts: 0,
+            has_failed: false,
+            pauses: SERVER_START.pauses(),
         }
     }
 
     /// Schedules another attempt after a pause.
     pub(super) fn retry(&mut self, attempt: impl Future<Output = StartResult> + Send + 'static) {
-        let pause = backoff(MAX_PAUSE).nth(self.failed_attempts);
-        let pause = pause.unwrap_or(MAX_PAUSE);
-        self.failed_attempts += 1;
+        let pause = self.pauses.next_pause();
+        self.has_failed = true;
         self.attempt = async move {
             tokio::time::sleep(pause).await;
             attempt.await
@@ -67,7 +64,7 @@ impl PendingUpgrade {
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.failed_attempts > 0
+        self.has_failed
     }
 
     /// Waits for the attempt; forever if there is none. The wait may be dropped and repeated until the attempt ends.

@@ -1,11 +1,13 @@
 //! The connections of users with grants of their own. Each of them has a session that no other user shares.
 //!
-//! A connection is made when its user needs it. It ends when the configuration or the grant changes, or unused.
+//! The worker connects when a user needs the connection. The connection ends when the configuration or the grant
+//! changes, or after a time without calls.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -19,7 +21,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
 use crate::core::model::grant::Grant;
 use crate::core::names::UserName;
-use crate::time::clock::now_ms;
+use crate::time::clock::{monotonic, now_ms};
 use crate::workers::mcp::Connection;
 
 /// Connected users of one server. Above the limit, the user that was idle for longest is disconnected.
@@ -85,7 +87,7 @@ impl UserConnections {
                 Ok(connection)
             }
             Err(failure) => {
-                *last_failure = Some((Instant::now(), failure.clone()));
+                *last_failure = Some((monotonic(), failure.clone()));
                 Err(failure)
             }
         }

@@ -63,7 +63,7 @@ async fn demo(env: &Env) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs the program until it stops, and shows the steps meanwhile. A failed step stops the program.
+/// Runs the program until it stops, and shows the steps while it runs. A failed step stops the program.
 async fn serve(
     config: Config,
     stop: Pin<&mut impl Future<Output = ()>>,

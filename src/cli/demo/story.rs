@@ -1,7 +1,6 @@
 //! The steps of the demo. Every step checks its own claim.
 
 use std::fs;
-use std::time::Instant;
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -10,6 +9,7 @@ use super::FOLDER;
 use super::show::{Show, curl, program};
 use crate::cli::client::{ApiClient, ClientError, error_text};
 use crate::config::ClientConfig;
+use crate::time::clock::monotonic;
 use crate::time::rfc3339::format_seconds;
 use crate::workers::guard::PASSED_ON;
 
@@ -39,7 +39,7 @@ pub async fn run(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
 
 async fn install(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
     show.step("Install a real MCP server from npm");
-    let began = Instant::now();
+    let began = monotonic();
     let package = json!({ "name": PACKAGE, "version": VERSION, "serverName": SERVER });
     let (status, mut answer) = show
         .request(api, Method::POST, "/packages/install", Some(package))

@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::packages::PackageImport;
 use super::plan::{ImportPlan, SecretImport};
 use crate::cli::client::{ApiClient, ApiResponse, ClientError, error_text, send, send_as_job};
-use crate::cli::error::error_chain;
 use crate::cli::install::follow;
 use crate::cli::output::print_line;
+use crate::telemetry::error::error_chain;
 
 /// The number of servers that are registered at once. The API starts each server.
 const PARALLEL_SERVERS: usize = 8;

@@ -1,6 +1,6 @@
 //! The metric and the log line of one tool call.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use tracing::Span;
 
@@ -9,6 +9,7 @@ use crate::core::failure::Failure;
 use crate::core::names::ToolName;
 use crate::core::tool_result::ToolCallBody;
 use crate::telemetry::metrics::Metrics;
+use crate::time::clock::monotonic;
 
 /// Measures one call. It records the call when it is dropped, also if the client disconnects.
 pub struct ToolCallMeter<'a> {
@@ -47,7 +48,7 @@ impl<'a> ToolCallMeter<'a> {
             server,
             tool,
             span,
-            started: Instant::now(),
+            started: monotonic(),
             outcome: Outcome::Cancelled,
         }
     }

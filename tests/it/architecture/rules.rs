@@ -31,7 +31,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rustls", &["workers"]),
     ("aho_corasick", &["workers"]),
     ("clap", &["cli", "main"]),
-    ("imbl", &["core"]),
+    ("backon", &["time"]),
+    // The catalog shares its tables between positions, and the redactor shares its index between calls.
+    ("imbl", &["core", "workers"]),
     ("mimalloc", &["main"]),
 ];
 
@@ -84,6 +86,57 @@ const STYLE: &[(&[&str], &str)] = &[
     (&["=>", "drop", "("], "`drop` as a match arm; use a block"),
 ];
 
+/// The files of the program that wait for a fixed time, each with its reason. All retries wait with
+/// `src/time/retry.rs`.
+const WAITS: &[&str] = &[
+    "src/time/retry.rs",
+    // The load balancer learns from `/readyz` that the process ends.
+    "src/app/mod.rs",
+    // The process before this process releases its folder within a second. No runtime exists yet.
+    "src/app/data_dir.rs",
+    // The system has no free file for a new connection.
+    "src/http/listener/mod.rs",
+    // Readers of the log that run for as long as the process retry at a fixed interval.
+    "src/http/events/broadcaster.rs",
+    "src/eventlog/projection.rs",
+    // Clients of the API poll a job and respect `Retry-After`.
+    "src/cli/rotate_keys.rs",
+    "src/cli/import/apply.rs",
+    // The client of NATS reconnects by itself. These files wait for its next state.
+    "src/adapters/bus_nats/job_consumer.rs",
+    "src/adapters/bus_nats/subscription.rs",
+    "src/adapters/bus_nats/inbox.rs",
+    // The delay of a job that its worker returned.
+    "src/adapters/bus_local.rs",
+    // Stores wait for the locks and the elections of their database.
+    "src/adapters/store_sqlite/writer.rs",
+    "src/adapters/store_sqlite/copy.rs",
+    "src/adapters/store_mongo/log.rs",
+    // A command ends the pause of a retry policy.
+    "workers/runtime/supervisor.rs",
+    "workers/runtime/upgrade.rs",
+    // Leases, and the reports of other workers, are valid for a time.
+    "workers/runtime/lease.rs",
+    "workers/runtime/manager.rs",
+    "workers/oauth/refresh.rs",
+    "workers/keys.rs",
+    // Intervals of maintenance and of records in the log.
+    "workers/runtime/tool_sync.rs",
+    "workers/jobs/progress.rs",
+    "workers/packages/cleanup.rs",
+    "workers/secrets.rs",
+    // The protocol: timeouts of calls, and pauses that the server or its configuration chooses.
+    "workers/mcp/call.rs",
+    "workers/mcp/stderr.rs",
+    "workers/mcp/http/http_sse.rs",
+    "workers/mcp/http/notifications.rs",
+    "workers/mcp/http/resume.rs",
+    "workers/mcp/http/session.rs",
+    // A guard has no runtime.
+    "workers/guard/cgroup.rs",
+    "workers/guard/orphans.rs",
+];
+
 /// The files of `tests/it` that sleep, each with its reason. All other tests wait for a condition (`wait.rs`).
 const SLEEPS: &[&str] = &[
     "tests/it/wait.rs",
@@ -119,9 +172,10 @@ pub fn program_faults(path: &str, text: &str) -> Vec<String> {
     }
     if top == "core" {
         for name in IMPURE {
-            let is_found = match IMPURE_IN_STD.contains(name) {
-                true => contains(&tokens, &["std", "::", name]),
-                false => contains(&tokens, &[name]),
+            let is_found = if IMPURE_IN_STD.contains(name) {
+                contains(&tokens, &["std", "::", name])
+            } else {
+                contains(&tokens, &[name])
             };
             if is_found {
                 faults.push(format!("core is pure and must not contain `{name}`"));
@@ -134,8 +188,14 @@ pub fn program_faults(path: &str, text: &str) -> Vec<String> {
     if reads && !READS_ENVIRONMENT.contains(&path) {
         faults.push("reads the environment; only src/config does".into());
     }
-    if path != "src/time/clock.rs" && contains(&tokens, &["SystemTime"]) {
+    let reads_clock =
+        contains(&tokens, &["SystemTime"]) || contains(&tokens, &["Instant", "::", "now"]);
+    if path != "src/time/clock.rs" && reads_clock {
         faults.push("reads the clock; use src/time/clock.rs".into());
+    }
+    let waits = contains(&tokens, &["sleep", "("]) || contains(&tokens, &["sleep_until", "("]);
+    if waits && !WAITS.contains(&path) {
+        faults.push("waits for a fixed time; retry with a policy of src/time/retry.rs".into());
     }
     for (sequence, fault) in STYLE {
         if contains(&tokens, sequence) {
@@ -169,6 +229,7 @@ pub fn form_faults(path: &str, text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::sources;
     use super::*;
 
     #[test]
@@ -217,6 +278,26 @@ mod tests {
             ),
             (
                 "workers/tools.rs",
+                "let start = tokio::time::Instant::now();",
+                "reads the clock",
+            ),
+            (
+                "workers/tools.rs",
+                "static START: LazyLock<Instant> = LazyLock::new(Instant::now);",
+                "reads the clock",
+            ),
+            (
+                "workers/tools.rs",
+                "tokio::time::sleep(PAUSE).await;",
+                "waits for a fixed time",
+            ),
+            (
+                "workers/tools.rs",
+                "use backon::ExponentialBuilder; ExponentialBuilder::default()",
+                "must not use the crate backon",
+            ),
+            (
+                "workers/tools.rs",
                 "let a: Option<Option<u8>> = None;",
                 "contains `Option<Option<_>>`",
             ),
@@ -261,6 +342,21 @@ mod tests {
     }
 
     #[test]
+    fn every_file_that_may_wait_waits() {
+        let files = ["src", "workers"].into_iter().flat_map(sources);
+        let waiting: Vec<_> = files
+            .filter(|file| file.text.contains("sleep"))
+            .map(|file| file.path)
+            .collect();
+        for path in WAITS {
+            assert!(
+                waiting.iter().any(|file| file == path),
+                "{path} does not wait; remove it from the list"
+            );
+        }
+    }
+
+    #[test]
     fn code_that_follows_the_rules_has_no_fault() {
         for (path, line) in [
             (
@@ -268,7 +364,9 @@ mod tests {
                 "// No tokio, no std::fs. \nconst A: &str = \"async\";",
             ),
             ("src/config/env.rs", "std::env::vars_os()"),
-            ("src/time/clock.rs", "SystemTime::now()"),
+            ("src/time/clock.rs", "SystemTime::now(); Instant::now()"),
+            ("src/time/retry.rs", "sleep(pause).await"),
+            ("workers/tools.rs", "pauses.wait().await; monotonic()"),
             ("src/http/state.rs", "use utoipa::ToSchema;"),
         ] {
             assert_eq!(program_faults(path, line), [""; 0], "{path}: {line}");

@@ -74,7 +74,7 @@ async fn assert_not_shown(app: &App, all: &[&Value]) {
 }
 
 #[tokio::test]
-async fn a_grant_replaces_headers_and_a_users_grant_replaces_that_of_all() {
+async fn a_grant_replaces_headers_and_the_grant_of_a_user_replaces_the_shared_grant() {
     let (app, authority) = (App::start(), Authority::start().await);
     let headers = json!({ "headers": { "Authorization": "Bearer of-the-headers" } });
     register(&app, "gated", &authority.mcp, headers).await.ok();

@@ -91,7 +91,7 @@ proptest! {
     #![proptest_config(cases(1024))]
 
     #[test]
-    fn every_secret_wins_once_and_the_rest_stays(
+    fn every_secret_replaces_its_argument_once_and_other_arguments_stay(
         (args, members) in args(),
         secrets in prop::collection::btree_map(name(), ".{0,12}|[\\x00-\\x1f\"\\\\]{0,4}", 0..4),
     ) {
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn any_object_at_the_door_stays_json(bytes in nearly_json(), name in name(), value in ".{0,8}") {
+    fn any_object_of_a_request_stays_json(bytes in nearly_json(), name in name(), value in ".{0,8}") {
         // HTTP accepts any JSON that begins like an object, with any strings.
         let Ok(args) = serde_json::from_slice::<&RawValue>(&bytes) else { return Ok(()) };
         if !args.get().starts_with('{') {

@@ -39,7 +39,7 @@ proptest! {
     }
 
     #[test]
-    fn the_dotted_form_of_any_secret_is_the_plain_one(server in "[a-z][a-z.]{0,8}", name in "[^\\p{Cc}]{1,40}") {
+    fn the_dotted_form_of_any_secret_equals_its_plain_form(server in "[a-z][a-z.]{0,8}", name in "[^\\p{Cc}]{1,40}") {
         let server: ServerName = server.parse().expect("a name");
         let dotted: SecretName = format!("{server}.{name}").parse().expect("a name");
         let plain = plain_name(&server, dotted);

@@ -190,8 +190,8 @@ impl Connecting {
         Ok(self.streamable(tools))
     }
 
-    /// Lists the tools in the stored session. Returns `None` if there is none, or if the server refuses it in whatever
-    /// way, because then only the answer to `initialize` decides.
+    /// Lists the tools in the stored session. Returns `None` without a stored session, and after any refusal of
+    /// the server, because then only the answer to `initialize` decides.
     async fn resume_session(&self) -> Result<Option<Tools>, OpenError> {
         let Some(stored) = self.session.store.load().await else {
             return Ok(None);

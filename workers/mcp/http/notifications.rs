@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
-use tokio::time::Instant;
 
 use super::endpoint::{HttpRequest, RedactionGuards};
 use super::protocol::ProtocolContext;
 use super::session::HttpSession;
 use super::sse::SseReader;
 use super::transport::TransportError;
+use crate::time::clock::monotonic;
 use crate::workers::mcp::jsonrpc::note;
 
 /// A stream that lasted for this time was no failed attempt.
 const USEFUL_STREAM: Duration = Duration::from_secs(5);
 
-/// What the next attempt needs to know about the earlier ones.
+/// The facts about earlier attempts that the next attempt needs.
 #[derive(Default)]
 struct Attempts {
     /// Attempts in a row that brought nothing.
@@ -28,7 +28,7 @@ struct Attempts {
 
 /// The end of one attempt.
 enum StreamEnd {
-    /// The session was replaced, so the next stream begins anew.
+    /// The session was replaced, so the next stream starts with a new session.
     SessionReplaced,
     /// The server has no such stream.
     Unsupported,
@@ -81,7 +81,7 @@ async fn read_one_stream(session: &Arc<HttpSession>, attempts: &mut Attempts) ->
         Ok(opened) => opened,
         Err(error) => return open_error(session, &context, attempts, error).await,
     };
-    let opened_at = Instant::now();
+    let opened_at = monotonic();
     let has_message = tokio::select! {
         has_message = read_events(session, &context, &mut events) => has_message,
         () = reopened => return StreamEnd::SessionReplaced,

@@ -30,7 +30,7 @@ pub struct OpenedSession {
 /// Why no session was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The server does not speak this protocol mode. It may speak another one.
+    /// The server does not speak this protocol mode, but it may speak another mode.
     #[error("{0}")]
     OtherMode(String),
     /// The server speaks 2026-07-28.

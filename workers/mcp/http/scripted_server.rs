@@ -85,7 +85,7 @@ impl ScriptedResponse {
 
 type Script = dyn Fn(&SeenRequest) -> Option<ScriptedResponse> + Send + Sync;
 
-/// A running server. Where the script returns `None`, it answers as a correct server with sessions does.
+/// A running server. If the script returns `None`, the server replies as a correct server with sessions does.
 #[derive(Clone)]
 pub struct ScriptedServer {
     pub url: String,

@@ -15,7 +15,7 @@ use super::protocol::ProtocolContext;
 use super::transport::{HttpTransport, OutgoingRequest, Received, TransportError};
 use crate::core::failure::Code;
 use crate::core::model::remote::StoredSession;
-use crate::time::clock::now_ms;
+use crate::time::clock::{monotonic, now_ms};
 use crate::workers::mcp::call::ConnectError;
 use crate::workers::mcp::host::SessionStore;
 use crate::workers::mcp::jsonrpc::{RpcError, first_request_id, note, wrap_request_id};
@@ -106,7 +106,7 @@ impl HttpSession {
             store,
             context: ArcSwap::default(),
             reopening: Mutex::new(SessionHistory {
-                opened_at: Instant::now(),
+                opened_at: monotonic(),
                 short_sessions: 0,
             }),
             param_headers: ArcSwap::default(),
@@ -338,7 +338,7 @@ impl HttpSession {
                 return Err(error);
             }
         };
-        history.record(Instant::now());
+        history.record(monotonic());
         let OpenedSession {
             mut context,
             stored,

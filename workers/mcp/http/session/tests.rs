@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
+use crate::time::clock::monotonic;
 use crate::workers::mcp::host::tests::RecordingSink;
 use crate::workers::mcp::http::connect_http;
 use crate::workers::mcp::http::open::OpenedSession;
@@ -172,7 +173,7 @@ fn sessions_that_do_not_last_wait_longer_and_longer() {
         .collect();
     assert_eq!(pauses[..5], [0, 500, 1000, 2000, 4000]);
     assert_eq!(pauses[9], 30_000);
-    let start = Instant::now();
+    let start = monotonic();
     let mut history = SessionHistory {
         opened_at: start,
         short_sessions: 3,
