@@ -198,7 +198,7 @@ impl std::fmt::Display for BodyError {
 
 impl Error for BodyError {}
 
-/// Returns the innermost cause of an error, because the outer ones only name the step that failed.
+/// Returns the innermost cause of an error, because the outer errors only name the step that failed.
 pub fn describe(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

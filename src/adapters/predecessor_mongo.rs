@@ -1,4 +1,4 @@
-//! An original's MongoDB, read and never written to.
+//! Reads the MongoDB of the predecessor. The program never writes to it.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use serde_json::Value;
 use super::store_mongo::MongoOptions;
 use crate::ports::error::StoreError;
 
-/// How long a server is looked for.
+/// The time limit for the search for a server.
 const FIND: Duration = Duration::from_secs(10);
-/// How long one collection may take.
+/// The time limit for reading one collection.
 const READ: Duration = Duration::from_secs(300);
 
-/// The documents of its collections, as JSON.
+/// The documents of the predecessor's collections, as JSON.
 pub struct PredecessorData {
     pub servers: Vec<Value>,
     pub secrets: Vec<Value>,
@@ -25,9 +25,9 @@ pub struct PredecessorData {
 }
 
 impl PredecessorData {
-    /// Reads everything it has. `secrets` of the options names its collection as it is.
+    /// Reads all collections. The field `secrets` of the options is the name of the collection of secrets.
     pub async fn read(options: MongoOptions) -> Result<Self, StoreError> {
-        let unusable = |_| StoreError("the URL is no URL of MongoDB".to_owned());
+        let unusable = |_| StoreError("the URL is not a MongoDB URL".to_owned());
         let mut client = ClientOptions::parse(&options.url).await.map_err(unusable)?;
         client
             .app_name
@@ -47,7 +47,7 @@ impl PredecessorData {
     }
 }
 
-/// A collection in the order it was filled in; one that is not there is empty.
+/// Returns the documents of a collection in the order of their ids. A missing collection is empty.
 async fn all(database: &Database, collection: &str) -> Result<Vec<Value>, StoreError> {
     let read = async {
         let found = database
@@ -59,7 +59,7 @@ async fn all(database: &Database, collection: &str) -> Result<Vec<Value>, StoreE
     };
     let documents = tokio::time::timeout(READ, read).await;
     let documents =
-        documents.map_err(|_| StoreError(format!("the collection {collection} does not end")))?;
+        documents.map_err(|_| StoreError(format!("reading the collection {collection} takes too long")))?;
     let documents =
         documents.map_err(|error| StoreError(error.to_string().chars().take(500).collect()))?;
     Ok(documents
@@ -68,7 +68,8 @@ async fn all(database: &Database, collection: &str) -> Result<Vec<Value>, StoreE
         .collect())
 }
 
-/// JavaScript knows one kind of number, and MongoDB several: whole ones are whole here.
+/// Converts a value to JSON. JavaScript has one kind of number and MongoDB has several, so a whole number becomes an
+/// integer.
 fn json(value: Bson) -> Value {
     match value {
         Bson::Document(fields) => fields
@@ -86,7 +87,7 @@ fn json(value: Bson) -> Value {
         Bson::Double(number) => number.into(),
         Bson::Null | Bson::Undefined => Value::Null,
         Bson::DateTime(at) => at.timestamp_millis().into(),
-        // Ids and the like: nothing that is taken over is one.
+        // The import reads no value of any other type.
         other => Value::String(other.to_string()),
     }
 }

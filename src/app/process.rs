@@ -25,7 +25,7 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Forbids other processes of the same user to read the memory and the environment of this one.
+/// Forbids other processes of the same user to read the memory and the environment of this process.
 pub(super) fn forbid_inspection() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "other processes of this user can read the memory of this process");

@@ -32,7 +32,7 @@ impl ApiArgs {
 }
 
 /// An API that a command talks to. It speaks `http://` and `https://`. TLS trusts the certificates of the system
-/// (`SSL_CERT_FILE` names others) and those of Mozilla.
+/// (`SSL_CERT_FILE` names other certificates) and those of Mozilla.
 pub struct ApiClient {
     pub url: String,
     pub token: Option<String>,

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The exit code that a shell gives to a program that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
 
-/// Starts the rotation, or finds the running one, and follows it to its end.
+/// Starts a key rotation, or finds the running rotation, and follows it to its end.
 pub fn run(api: &ApiArgs) -> CommandResult {
     let api = api.api()?;
     block_on(async {

@@ -120,8 +120,8 @@ impl WorkerRegistry {
             .max()
     }
 
-    /// Returns whether a worker has stopped without leaving. A message to any worker may reach
-    /// this one and get no reply.
+    /// Returns whether a worker has stopped without leaving. A message to a pool may reach the
+    /// silent worker and get no reply.
     pub fn has_silent_worker(&self) -> bool {
         self.has_silent_worker.load(Ordering::Relaxed)
     }
@@ -146,7 +146,7 @@ impl WorkerRegistry {
         self.started + SILENCE_LIMIT
     }
 
-    /// Returns the live workers that seal with another key than this one, or report no key.
+    /// Returns the live workers that seal with another key, or report no key.
     pub fn workers_with_other_key(&self, key_id: &str) -> Vec<WorkerId> {
         let mut workers = self.live_workers();
         let state = self.current_state();
@@ -180,7 +180,7 @@ impl WorkerRegistry {
         other_key_ids.unwrap_or_default()
     }
 
-    /// Reads the reports that have arrived, and removes the expired ones. The process calls this
+    /// Reads the reports that have arrived, and removes expired reports. The process calls this
     /// twice a second, so that no task must wake for each report.
     pub fn refresh(&self) {
         let mut state = self.current_state();

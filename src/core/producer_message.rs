@@ -53,7 +53,7 @@ mod tests {
     use super::*;
     use crate::core::failure::Code;
 
-    /// The fields of a call, as strict as the real ones.
+    /// The fields of a call, as strict as the real fields.
     #[derive(Debug, serde::Deserialize)]
     struct Call {
         tool: crate::core::names::ToolName,

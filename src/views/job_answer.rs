@@ -86,10 +86,10 @@ mod tests {
             serde_json::to_string(&done).expect("JSON"),
             r#"{"status":200,"body":{"success":true}}"#
         );
-        let failed = JobAnswer::failed(&Failure::unavailable("The store is away"));
+        let failed = JobAnswer::failed(&Failure::unavailable("The store is unavailable"));
         assert_eq!(
             serde_json::to_string(&failed).expect("JSON"),
-            r#"{"status":503,"retryAfter":1,"body":{"success":false,"error":"The store is away","code":"unavailable"}}"#
+            r#"{"status":503,"retryAfter":1,"body":{"success":false,"error":"The store is unavailable","code":"unavailable"}}"#
         );
     }
 

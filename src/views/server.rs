@@ -75,7 +75,7 @@ pub struct ServerView {
 pub struct LiveDetails {
     pub logs: Vec<LogLine>,
     pub session_id: Option<String>,
-    /// The live tool list, while the event log has an older one.
+    /// The live tool list, while the event log has an older list.
     pub tools: Option<Tools>,
 }
 

@@ -140,7 +140,7 @@ async fn a_backup_under_load_shows_one_point_in_time() {
         );
         app.restart();
         let after = events(&app).await;
-        // The fixture may have recorded its tools meanwhile. Everything else is unchanged.
+        // The fixture may have recorded its tools during the backup. All other data are unchanged.
         let kept = after.len().min(before.len());
         assert_eq!(after[..kept], before[..kept]);
         lengths.push(after.len());

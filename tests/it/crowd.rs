@@ -92,7 +92,7 @@ async fn a_full_worker_is_ready_and_accepts_changes() {
 }
 
 /// A thousand clients disconnect at different moments of their calls. All other clients get their own replies with their
-/// own secrets, meanwhile and afterwards.
+/// own secrets, during the load and after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_client_gets_the_reply_of_a_client_that_disconnected() {
     let app = Arc::new(App::start_with(MANY));

@@ -74,7 +74,7 @@ pub(super) fn kill_orphans(guard: i32) {
     }
     tracing::warn!(
         left,
-        "a server leaves processes that fork faster than they are killed; the worker goes on to kill them"
+        "a server leaves processes that fork faster than they are killed; the worker continues to kill them"
     );
     LEFT.store(left, Ordering::Release);
     std::thread::spawn(|| {

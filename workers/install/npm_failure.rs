@@ -124,7 +124,7 @@ fn npm_other_cause(diagnosis: &Diagnosis, name: &PackageName) -> Option<Finding>
         Some("E401" | "E403" | "ENEEDAUTH") => format!(
             "The registry of npm does not let us have {name}: its credentials are missing or wrong"
         ),
-        Some("EINTEGRITY") => format!("What npm got for {name} is not what its lock names"),
+        Some("EINTEGRITY") => format!("The files that npm got for {name} differ from its lockfile"),
         Some("EBADENGINE") => format!("Package {name} needs another version of Node.js"),
         _ if diagnosis.has_any(&["ERR_REQUIRE_ESM", "npm does not support Node.js"]) => {
             format!("Package {name} needs another version of Node.js")

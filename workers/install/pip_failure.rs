@@ -149,7 +149,7 @@ fn pip_package_missing(
         Finding {
             code: Code::PackageNotFound,
             sentence: format!(
-                "The package index has no package {name}, or is none: an index ends in /simple"
+                "The package index has no package {name}, or the URL is no package index; the URL of an index ends in /simple"
             ),
         }
     } else {
@@ -164,7 +164,7 @@ fn pip_package_missing(
 fn pip_wrong_hash(diagnosis: &Diagnosis, name: &PackageName) -> Option<Finding> {
     diagnosis.has_any(&["DO NOT MATCH THE HASHES"]).then(|| {
         upstream(format!(
-            "What the package index gave for {name} is not what its lock names; a worker needs the Python that it was resolved with"
+            "The files of the package index for {name} differ from its lockfile; a worker needs the Python version that resolved the package"
         ))
     })
 }

@@ -46,7 +46,7 @@ async fn record_changes(
         let progress = changes.borrow_and_update().clone();
         let decide =
             move |catalog: &_| Ok(record_progress(catalog, job, worker, attempt, &progress));
-        // A lost record does no harm, because another one follows.
+        // A lost record does no harm, because another record follows.
         let _ = context
             .appender
             .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)

@@ -69,7 +69,7 @@ pub trait SessionStore: Send + Sync {
     /// Publishes the id of the current session without storing it.
     fn show(&self, session_id: Option<&str>);
 
-    /// Stores a session in place of the earlier one.
+    /// Stores a session in place of the earlier session.
     async fn store(&self, session: &StoredSession);
 
     /// Removes the stored session, because the server opened a connection without one.

@@ -16,7 +16,7 @@ use super::frame::{Frame, cancelled};
 
 /// Bytes of frames that wait for the server to read. A call beyond the limit waits within its own timeout.
 pub const QUEUE_LIMIT: usize = 32 << 20;
-/// Bytes that one permit of the queue stands for. Each frame takes at least one.
+/// Bytes that one permit of the queue stands for. Each frame takes at least one permit.
 const PERMIT_BYTES: usize = 1024;
 /// Frames that are written at once.
 const BATCH_FRAMES: usize = 64;

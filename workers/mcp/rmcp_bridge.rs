@@ -39,7 +39,7 @@ pub struct RmcpInbox {
 /// Why rmcp did not get a message.
 #[derive(Debug, thiserror::Error)]
 pub enum RmcpRefusal {
-    #[error("the message is none that a client receives")]
+    #[error("a client does not receive such a message")]
     Unreadable(#[source] serde_json::Error),
     #[error("too many messages wait for rmcp or for the server")]
     Full,

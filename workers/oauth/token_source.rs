@@ -277,7 +277,7 @@ impl TokenSource {
         }
     }
 
-    /// Sends the command to a worker of the pool. If that worker is lost, another one may get the
+    /// Sends the command to a worker of the pool. If that worker is lost, another worker may get the
     /// command, because the log and the lease make sure that one refresh runs.
     async fn send_refresh(&self, body: Bytes) -> Result<CommandResponse, Failure> {
         let limit = LOST_REFRESH.limit().unwrap_or_default();

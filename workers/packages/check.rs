@@ -17,7 +17,7 @@ use crate::workers::install::{NoProgress, open_install_context};
 /// The registries that a check asks at the same time.
 const MAX_CONCURRENT: usize = 4;
 
-/// Asks for the newest versions of the packages of these servers, and records the new ones.
+/// Asks for the newest versions of the packages of these servers, and records them.
 ///
 /// # Errors
 /// Fails if the store is unavailable. A failed question is a part of the result.

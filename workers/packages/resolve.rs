@@ -10,7 +10,7 @@ use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::workers::context::Context;
 use crate::workers::install::{InstallContext, PackageRequest, Resolved};
 
-/// Returns the recipe of the requested version: the recipe of another server, otherwise a new one.
+/// Returns the recipe of the requested version: the recipe of another server, otherwise a new recipe.
 ///
 /// # Errors
 /// Fails if the registry cannot resolve the package.

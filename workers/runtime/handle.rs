@@ -86,8 +86,8 @@ pub(super) struct SupervisorCommand {
 }
 
 impl ServerHandle {
-    /// Creates the handle and starts its supervisor. An `eager` supervisor starts the server at once, another one when
-    /// a command asks for it.
+    /// Creates the handle and starts its supervisor. An `eager` supervisor starts the server at once. Any other
+    /// supervisor starts it after a command.
     pub(super) fn start(manager: &Arc<ServerManager>, server: &Server, eager: bool) -> Arc<Self> {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let state = if eager {
@@ -248,7 +248,7 @@ impl ServerHandle {
         self.command(true).await;
     }
 
-    /// Accepts no more calls and waits for the running ones. `all_calls` is the number of permits of a server.
+    /// Accepts no more calls and waits for the running calls. `all_calls` is the number of permits of a server.
     pub async fn drain_calls(&self, all_calls: usize) {
         self.set_subscription(None);
         // The permits are never returned: a later call gets `busy` and goes to another worker.

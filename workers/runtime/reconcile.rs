@@ -28,7 +28,7 @@ pub(super) async fn wait_for_change(
 }
 
 /// Returns the server of the catalog if only the version of its package is new, so that the new version can start
-/// beside the old one.
+/// beside the old version.
 pub(super) fn newer_version(manager: &ServerManager, started: &Server) -> Option<Arc<Server>> {
     let catalog = manager.projection.catalog();
     let server = catalog.server_by_id(started.id)?;

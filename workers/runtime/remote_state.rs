@@ -43,7 +43,7 @@ impl RemoteState {
     }
 
     /// Stores a session and returns the id of the sealed value: put the value, append the event, remove the old value.
-    /// Without the stored session a restart opens a new one.
+    /// Without the stored session a restart opens a new session.
     async fn store_session(&self, session: &StoredSession) -> Option<ValueId> {
         let value = ValueId(Uuid::now_v7());
         let context = session_context(self.server, value);

@@ -26,9 +26,9 @@ pub(super) struct RunningServer {
     pub(super) server: Arc<Server>,
     connection: Arc<Connection>,
     connected: Instant,
-    /// The refresh of the tool list. Only one runs, so an older list never replaces a newer one.
+    /// The refresh of the tool list. Only one refresh runs, so an older list never replaces a newer list.
     refresh: Option<BoxFuture<'static, ()>>,
-    /// Another version of the package that starts beside the running one.
+    /// A new version of the package that starts beside the running version.
     upgrade: Option<PendingUpgrade>,
 }
 
@@ -141,7 +141,7 @@ impl Supervisor {
         None
     }
 
-    /// Starts the new version beside the old one if only the version has changed.
+    /// Starts the new version beside the old version if only the version has changed.
     fn follow_upgrade(&self, running: &mut RunningServer) {
         let newer = newer_version(&self.manager, &running.server);
         let wanted = newer.as_ref().map(|server| server.changed);

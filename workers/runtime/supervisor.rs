@@ -1,6 +1,6 @@
 //! The supervisor of one server: it starts, restarts and stops the server as the catalog says.
 //!
-//! Each server has one supervisor task, so a broken or slow server does not delay others. After a crash the supervisor
+//! Each server has one supervisor task, so a broken or slow server does not delay other servers. After a crash the supervisor
 //! restarts the server at once, and calls wait for it. If a start fails, the status is `error`, calls fail at once, and
 //! the supervisor retries with backoff and jitter.
 

@@ -119,7 +119,7 @@ pub(super) async fn refresh_tools(
     }
 }
 
-/// Records the tools of a server if they differ from the recorded ones: now, or at the end of the present minute.
+/// Records the tools of a server if they differ from the recorded tools: now, or at the end of the present minute.
 /// Without the record the server works, and its next start tries again.
 pub(super) async fn record_tools(
     manager: &Arc<ServerManager>,

@@ -1,4 +1,4 @@
-//! The start of a new package version beside the running one.
+//! The start of a new package version beside the running version.
 
 use std::sync::Arc;
 

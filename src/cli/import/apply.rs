@@ -64,7 +64,7 @@ pub async fn check_packages(api: &ApiClient, plan: &mut ImportPlan) -> Result<()
     Ok(())
 }
 
-/// Installs the packages and prints the progress. A failed package does not stop the others.
+/// Installs the packages and prints the progress. A failed package does not stop the other packages.
 pub async fn install_packages(api: &ApiClient, plan: &mut ImportPlan) {
     let packages = std::mem::take(&mut plan.packages);
     let mut results = stream::iter(packages)

@@ -131,7 +131,7 @@ impl FairScheduler {
             return false;
         };
         if index == 0 {
-            // The next job is the first one, and `pop_front` is cheaper than `remove`.
+            // The next job is usually the first job, and `pop_front` is cheaper than `remove`.
             queue.pop_front();
         } else {
             queue.remove(index);

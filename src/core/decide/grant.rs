@@ -89,7 +89,7 @@ pub fn start_refresh(
     Ok(vec![started.into()])
 }
 
-/// Records the new tokens of a refresh. Returns no event if other tokens have replaced the old ones.
+/// Records the new tokens of a refresh. Returns no event if other tokens have replaced the old tokens.
 pub fn record_refresh(
     catalog: &Catalog,
     id: &GrantId,
@@ -109,7 +109,7 @@ pub fn record_refresh(
 }
 
 /// Records a refresh without new tokens. If the authorization server has refused it, a person must authorize again.
-/// Returns no event if other tokens have replaced the old ones.
+/// Returns no event if other tokens have replaced the old tokens.
 pub fn record_refresh_failure(
     catalog: &Catalog,
     id: &GrantId,

@@ -55,7 +55,7 @@ pub fn install_package(
 /// # Errors
 /// Fails if the package is gone or if another command has changed it.
 pub fn upgrade_package(catalog: &Catalog, upgrade: &SwitchPackage) -> Result<Vec<Event>, Failure> {
-    let removed = || Failure::new(Code::PackageNotFound, "The package was removed meanwhile");
+    let removed = || Failure::new(Code::PackageNotFound, "The package was removed during the job");
     let server = catalog.server_by_id(upgrade.server).ok_or_else(removed)?;
     let installed = server.package.as_ref().ok_or_else(removed)?;
     if installed.package == upgrade.package {
@@ -65,7 +65,7 @@ pub fn upgrade_package(catalog: &Catalog, upgrade: &SwitchPackage) -> Result<Vec
         return Err(Failure::new(
             Code::Conflict,
             format!(
-                "The package of server {} was changed meanwhile; retry",
+                "The package of server {} was changed during the job; retry",
                 server.name
             ),
         ));

@@ -12,7 +12,7 @@ pub enum RemoteFinding {
     Protocol(ProtocolMode),
     /// The connection has opened a session. The Vault holds it under this id.
     Session(ValueId),
-    /// The server has ended the session with this id, and the connection has not opened another one.
+    /// The server has ended the session with this id, and the connection has not opened another session.
     NoSession(ValueId),
 }
 

@@ -59,7 +59,7 @@ pub fn update_server(catalog: &Catalog, command: &UpdateServer) -> Result<Vec<Ev
         return Err(Failure::new(
             Code::Conflict,
             format!(
-                "Server {} was registered again meanwhile; retry",
+                "Server {} was registered again during the request; retry",
                 server.name
             ),
         ));

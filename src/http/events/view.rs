@@ -22,7 +22,7 @@ pub struct EventId {
 }
 
 impl EventId {
-    /// Returns whether an event comes after this one. Every event comes after the default.
+    /// Returns whether an event comes after this position. Every event comes after the default.
     pub fn is_before(self, event: Self) -> bool {
         self == Self::default() || self < event
     }

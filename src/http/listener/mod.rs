@@ -112,7 +112,7 @@ fn is_client_error(kind: ErrorKind) -> bool {
 }
 
 fn set_socket_options(stream: &TcpStream) {
-    // Answers are small, and a client waits for each one. Both options fail only if the client has
+    // Answers are small, and a client waits for each answer. Both options fail only if the client has
     // disconnected already.
     let _ = stream.set_nodelay(true);
     let unread_ms = UNREAD_LIMIT.as_millis() as u32;

@@ -71,7 +71,7 @@ pub struct UpgradeJobs {
 
 /// Upgrade all packages to their newest versions at the same time.
 ///
-/// An upgrade that fails does not stop the others.
+/// A failed upgrade does not stop the other upgrades.
 #[utoipa::path(
     put, operation_id = "upgrade_all_packages", path = "/packages/upgrade-all", tag = "packages",
     params(PreferAsync, IdempotencyHeader), request_body = Option<UpgradeAllBody>,

@@ -172,7 +172,7 @@ impl Connecting {
         Ok(self.streamable(tools))
     }
 
-    /// Connects with a session (2025-03-26 to 2025-11-25): with the stored one, or with a new one.
+    /// Connects with a session (2025-03-26 to 2025-11-25): with the stored session, or with a new session.
     async fn connect_with_session(&self) -> Result<Connected, OpenError> {
         if let Some(tools) = self.resume_session().await? {
             return Ok(self.streamable(tools));

@@ -250,7 +250,7 @@ impl HttpSession {
             Ok(received) => {
                 !is_session_error(&received.reply) && !received.status.is_server_error()
             }
-            // The state of the session is unknown, and the server cannot open another one now.
+            // The state of the session is unknown, and the server cannot open another session now.
             Err(TransportError::Unreachable(_) | TransportError::Denied(_)) => true,
             Err(_) => false,
         }
@@ -383,7 +383,7 @@ impl HttpSession {
     }
 }
 
-/// Stores a session after it has lasted for [`STORE_DELAY`]. Without the stored session a restart opens a new one.
+/// Stores a session after it has lasted for [`STORE_DELAY`]. Without the stored session a restart opens a new session.
 async fn store_when_stable(session: Arc<HttpSession>, number: u64, stored: Option<StoredSession>) {
     tokio::time::sleep(STORE_DELAY).await;
     if session.context().number != number {
