@@ -23,7 +23,7 @@ use crate::ports::leases::Leases;
 use crate::ports::vault::{Sealed, Vault};
 use crate::telemetry::metrics::Metrics;
 
-/// Sealed values in memory. They are never stale, because a value does not change under its id. After a key rotation an
+/// Sealed values in memory, which are never stale, because a value does not change under its id. After a key rotation an
 /// old wrapping opens for as long as its key is listed.
 const SEALED_VALUES: usize = 10_000;
 

@@ -58,8 +58,11 @@ async fn all(database: &Database, collection: &str) -> Result<Vec<Value>, StoreE
         found.try_collect::<Vec<_>>().await
     };
     let documents = tokio::time::timeout(READ, read).await;
-    let documents =
-        documents.map_err(|_| StoreError(format!("reading the collection {collection} takes too long")))?;
+    let documents = documents.map_err(|_| {
+        StoreError(format!(
+            "reading the collection {collection} takes too long"
+        ))
+    })?;
     let documents =
         documents.map_err(|error| StoreError(error.to_string().chars().take(500).collect()))?;
     Ok(documents

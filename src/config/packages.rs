@@ -61,7 +61,7 @@ const INSTALLER_VARIABLES: [&str; 6] = [
 pub struct Packages {
     pub folders: PackageDirs,
     pub python: String,
-    /// The variables of the installers. They may hold credentials.
+    /// The variables of the installers, which may hold credentials.
     pub env: Vec<(String, String)>,
     pub on_start: Vec<InstallOnStart>,
     /// The folders and indexes without credentials, for `Debug`.

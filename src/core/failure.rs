@@ -94,7 +94,7 @@ impl Code {
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     pub code: Code,
-    /// One sentence for the caller. It names the field, the problem and the remedy.
+    /// One sentence for the caller, with the field, the problem and the remedy.
     pub message: String,
     /// The last lines that a server or an installer printed. Secrets are masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]

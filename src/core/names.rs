@@ -94,11 +94,11 @@ name!(
 );
 
 name!(
-    /// Names a package of npm (with its scope) or PyPI. It is never an option, a path or a URL.
+    /// Names a package of npm (with its scope) or PyPI, never an option, a path or a URL.
     PackageName, check_package_name
 );
 name!(
-    /// Names a version or a tag such as `latest`. It is never a range.
+    /// Names a version or a tag such as `latest`, never a range.
     VersionTag, check_version_tag
 );
 

@@ -44,7 +44,7 @@ pub struct ToolCallBody {
 /// Shapes a CallToolResult into the body of a response.
 ///
 /// One text block becomes its string. One image or audio block becomes its base64 string and its MIME type. No block
-/// but `structuredContent` becomes that value. Anything else becomes the array of blocks. With `raw` the result stays
+/// but `structuredContent` becomes that value. Any other result becomes the array of blocks. With `raw` the result stays
 /// unchanged. A field or a block that is `null` counts as absent.
 ///
 /// # Errors

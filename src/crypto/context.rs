@@ -145,7 +145,7 @@ pub enum GoogleValueKind {
     /// The arguments of the code exchange, between the facade and the worker.
     Code,
     Tokens,
-    /// The deployment's own Google credentials. They stay in memory and belong to no user.
+    /// The Google credentials of the deployment, which stay in memory and belong to no user.
     Application,
 }
 

@@ -19,7 +19,7 @@ const SIGNING_KEY: usize = 64;
 /// The associated data and the id of the check value.
 const CHECK_CONTEXT: &[u8] = b"mcp-api key check";
 
-/// The text of `SECRETS_KEY`. It cannot be printed. Dropping it wipes it.
+/// The text of `SECRETS_KEY`, which cannot be printed. Dropping the text wipes it.
 pub struct SecretsKey(pub(super) Zeroizing<String>);
 
 impl SecretsKey {

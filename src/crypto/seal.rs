@@ -27,7 +27,7 @@ const WRAPPED: usize = 32 + 16;
 const HEADER: usize = 1 + KEY_ID + NONCE + WRAPPED + NONCE;
 const _: () = assert!(HEADER == Sealed::WRAPPING + NONCE);
 
-/// The reason why a value cannot be sealed or opened. It never holds bytes of the value.
+/// The reason why a value cannot be sealed or opened, without bytes of the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     #[error("the key cannot be used")]
@@ -42,7 +42,7 @@ pub enum SealError {
     Damaged,
 }
 
-/// An opened value. It cannot be printed, cloned or serialized. Dropping it wipes it.
+/// An opened value, which cannot be printed, cloned or serialized. Dropping the value wipes it.
 pub struct Plaintext(pub(super) Zeroizing<Vec<u8>>);
 
 impl Plaintext {
@@ -55,7 +55,7 @@ impl Plaintext {
     }
 }
 
-/// Encrypts and signs. It cannot decrypt.
+/// Encrypts and signs, and cannot decrypt.
 #[derive(Clone)]
 pub struct Sealer(pub(super) Arc<Keyring>);
 

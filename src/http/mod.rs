@@ -1,7 +1,7 @@
 //! The HTTP API of a facade, with one folder for each resource.
 //!
 //! A handler extracts the parts of a request, sends one command or reads the catalog, and responds.
-//! It decides nothing itself.
+//! This module decides nothing itself.
 
 mod dead_letters;
 mod events;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::core::failure::Failure;
 use crate::core::model::grant::GrantId;
 
-/// Pages that wait for workers at the same time. It is far below the permits of one worker.
+/// The number of pages that wait for workers at the same time, far below the permits of one worker.
 const MAX_PAGES: usize = 32;
 /// Pages of one grant that wait for workers at the same time.
 const MAX_PAGES_PER_GRANT: usize = 4;

@@ -1,7 +1,7 @@
 //! Accepts jobs: it seals the arguments, stores them in the Vault, and appends one event that names
 //! them.
 //!
-//! It needs no worker. A job that no worker can execute now waits in the log.
+//! The client needs no worker. A job that no worker can execute now waits in the log.
 
 use std::sync::Arc;
 

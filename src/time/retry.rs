@@ -167,7 +167,7 @@ impl RetryPolicy {
     }
 }
 
-/// The growing pauses between attempts. They never end.
+/// The growing pauses between attempts, without an end.
 pub struct Pauses(ExponentialBackoff);
 
 impl Pauses {

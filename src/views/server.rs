@@ -53,7 +53,7 @@ pub struct ServerView {
     #[serde(skip_serializing_if = "Option::is_none")]
     replicas: Option<Replicas>,
     enabled: bool,
-    /// It is absent in a view of the past.
+    /// Absent in a view of the past.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<ConnectionStatus>,
     /// The reason why the server is not connected.
@@ -65,7 +65,7 @@ pub struct ServerView {
     /// The tools in the spelling of the server.
     #[schema(value_type = Vec<Object>)]
     tools_list: Arc<Vec<Tool>>,
-    /// It is absent in a view of the past.
+    /// Absent in a view of the past.
     #[serde(skip_serializing_if = "Option::is_none")]
     logs: Option<Vec<LogLine>>,
 }

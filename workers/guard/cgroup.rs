@@ -58,7 +58,7 @@ impl ChildGroup {
 pub(super) struct GroupEntrance(File);
 
 impl GroupEntrance {
-    /// Moves the calling process into the group. It may be called between fork and exec.
+    /// Moves the calling process into the group. The function may be called between fork and exec.
     pub(super) fn enter(&self) {
         let _ = rustix::io::write(self.0.as_fd(), b"0");
     }

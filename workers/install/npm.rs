@@ -216,7 +216,7 @@ struct Manifest {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Bin {
-    /// One file. Its program has the name of the package.
+    /// One file, whose program has the name of the package.
     File(#[allow(dead_code)] String),
     /// Files by the names of their programs.
     Programs(BTreeMap<String, String>),

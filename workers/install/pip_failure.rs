@@ -20,7 +20,7 @@ const PIP_NOT_CONNECTED: [&str; 9] = [
 /// The parts of a pip line around the name of a build step.
 const PIP_STEP_START: &str = "× ";
 const PIP_STEP_END: &str = " did not run successfully";
-/// The step in which pip installs what a build needs. It is a request to the package index.
+/// The step in which pip installs the requirements of a build: a request to the package index.
 const PIP_BUILD_DEPENDENCIES: &str = "pip subprocess to install build dependencies";
 const PIP_NOT_FOUND: &str = "Could not find a version that satisfies the requirement ";
 

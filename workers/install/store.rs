@@ -30,7 +30,7 @@ pub const VERSIONS_FOLDER: &str = ".versions";
 pub const PIP_PREFIX: &str = "pip-";
 /// How long the projection may take to reach the head of the log.
 const CATCH_UP: Duration = Duration::from_secs(20);
-/// The last file of a build. It holds the path of the interpreter that the folder needs, if any.
+/// The last file of a build, with the path of the interpreter that the folder needs, if any.
 const MARK: &str = ".complete";
 /// The interpreter of a virtual environment.
 const INTERPRETER: &str = "bin/python";
@@ -41,7 +41,7 @@ pub struct PackageStore {
     released: Arc<Notify>,
 }
 
-/// A complete folder. It stays while the handle exists.
+/// A complete folder, which stays while the handle exists.
 pub struct PackageHandle {
     pub folder: PathBuf,
     lock: Option<File>,
@@ -54,7 +54,7 @@ enum FolderAccess {
     ToBuild(File),
 }
 
-/// A temporary folder. It is removed when it is dropped.
+/// A temporary folder. Dropping the guard removes the folder.
 pub struct ScratchDir {
     pub folder: PathBuf,
     lock_path: PathBuf,
@@ -62,7 +62,7 @@ pub struct ScratchDir {
 }
 
 impl PackageStore {
-    /// Returns the store in `root`. It notifies `released` when a folder has no user any more.
+    /// Returns the store in `root`, which notifies `released` when a folder has no user any more.
     pub fn new(root: PathBuf, released: Arc<Notify>) -> Self {
         Self { root, released }
     }

@@ -21,7 +21,7 @@ impl Drop for Frame {
     }
 }
 
-/// A frame can be the body of an HTTP request. It wipes its secrets when the request was sent.
+/// A frame can be the body of an HTTP request, and wipes its secrets when the request was sent.
 impl AsRef<[u8]> for Frame {
     fn as_ref(&self) -> &[u8] {
         &self.bytes

@@ -164,7 +164,7 @@ impl Mux {
         Ok(())
     }
 
-    /// Waits for frames and moves them into `batch`. They count as written.
+    /// Waits for frames, moves them into `batch`, and counts them as written.
     ///
     /// # Errors
     /// Fails if the connection has ended.

@@ -21,7 +21,7 @@ use super::mux::Mux;
 /// Messages that wait for rmcp.
 const INBOX_LIMIT: usize = 64;
 
-/// The transport of rmcp. It carries everything except the client's calls.
+/// The transport of rmcp, which carries everything except the calls of the client.
 pub struct RmcpBridge {
     mux: Arc<Mux>,
     inbox: mpsc::Receiver<RxJsonRpcMessage<RoleClient>>,

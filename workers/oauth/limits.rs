@@ -23,7 +23,7 @@ pub struct OAuthLimits {
     per_grant: Arc<Mutex<HashMap<GrantId, usize>>>,
 }
 
-/// One running operation of a grant. It ends when it is dropped.
+/// One running operation of a grant. Dropping the guard ends the operation.
 pub struct OperationPermit {
     grant: GrantId,
     per_grant: Arc<Mutex<HashMap<GrantId, usize>>>,

@@ -1,4 +1,4 @@
-//! The connection to NATS. It connects within seconds or fails, and it reconnects without an end.
+//! The connection to NATS. The client connects within seconds or fails, and reconnects without an end.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +27,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// The addresses of NATS, the credentials and the limits.
 #[derive(Clone)]
 pub struct NatsOptions {
-    /// Addresses with `nats://` or `tls://`. They contain a user and a password if the server wants them.
+    /// Addresses with `nats://` or `tls://`, with a user and a password if the server wants them.
     pub urls: Vec<String>,
     /// The credentials file: a JWT and the seed of its key.
     pub creds: Option<PathBuf>,
@@ -59,7 +59,7 @@ impl NatsOptions {
 pub(super) struct NatsConnection {
     pub(super) client: Client,
     runtime: Handle,
-    /// The number of connections so far. It changes after every reconnect.
+    /// The number of connections so far, which changes after every reconnect.
     pub(super) connected: watch::Receiver<u64>,
 }
 

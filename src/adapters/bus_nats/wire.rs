@@ -85,7 +85,7 @@ pub(super) struct ReceivedAsk {
     pub(super) chunked: Option<ChunkedBody>,
 }
 
-/// The sender of an ask. It is known even if the ask itself is invalid.
+/// The sender of an ask, known even if the ask itself is invalid.
 pub(super) struct AskSender {
     /// The id that a cancellation names.
     pub(super) id: Option<Arc<str>>,
@@ -128,7 +128,7 @@ fn number(message: &Message, name: &HeaderName) -> Result<Option<u64>, Failure> 
         .transpose()
 }
 
-/// Returns the time left and the position of an ask of this program. They follow the clock in one header.
+/// Returns the time left and the position of an ask of this program, which follow the clock in one header.
 fn fields_after_stamp(message: &Message) -> Option<(Duration, Position)> {
     let mut numbers = stamp(message)?.split(' ').skip(2).map(str::parse);
     let time_left = Duration::from_millis(numbers.next()?.ok()?);

@@ -73,7 +73,7 @@ fn append_other_members(output: &mut Vec<u8>, args: &str, secrets: &[SecretArgum
         return;
     };
     for (key, value) in members {
-        // A key that is no Unicode text, such as "\ud800", is no name of a secret. It passes unchanged.
+        // A key that is no Unicode text, such as "\ud800", is no name of a secret and passes unchanged.
         let decoded = serde_json::from_str::<Key>(key.get());
         if decoded.is_ok_and(|Key(key)| secrets.iter().any(|secret| secret.name == key)) {
             continue;

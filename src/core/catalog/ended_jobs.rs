@@ -6,7 +6,7 @@ use crate::core::ids::{JobId, Position};
 use crate::core::model::job::{EndedJob, Job};
 use crate::core::names::UserName;
 
-/// The memory of one ended job without its names, in bytes. It is an estimate with a margin.
+/// The memory of one ended job without its names, in bytes, estimated with a margin.
 const JOB_BYTES: u64 = 1024;
 
 /// How many ended jobs the catalog keeps. If there are more, the jobs that ended first expire before their time.
@@ -20,7 +20,7 @@ pub struct RetentionLimits {
     pub bytes: u64,
 }
 
-/// The limits of every process. They are constants, because all processes must decide alike.
+/// The limits of every process, which are constants, because all processes must decide alike.
 pub const RETENTION: RetentionLimits = RetentionLimits {
     jobs_per_user: 20_000,
     bytes_per_user: 24 * 1024 * 1024,

@@ -13,7 +13,7 @@ use crate::core::model::server::{Replicas, ServerConfig};
 use crate::core::model::tool::Tools;
 use crate::core::names::{SecretName, ServerName, UserName};
 
-/// One registered server with its secrets, grants, tools and package. All of these end when the server is deleted.
+/// One registered server with its secrets, grants, tools and package. A deletion of the server removes all of them.
 #[derive(Debug, Clone)]
 pub struct Server {
     pub id: ServerId,

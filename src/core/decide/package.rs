@@ -55,7 +55,12 @@ pub fn install_package(
 /// # Errors
 /// Fails if the package is gone or if another command has changed it.
 pub fn upgrade_package(catalog: &Catalog, upgrade: &SwitchPackage) -> Result<Vec<Event>, Failure> {
-    let removed = || Failure::new(Code::PackageNotFound, "The package was removed during the job");
+    let removed = || {
+        Failure::new(
+            Code::PackageNotFound,
+            "The package was removed during the job",
+        )
+    };
     let server = catalog.server_by_id(upgrade.server).ok_or_else(removed)?;
     let installed = server.package.as_ref().ok_or_else(removed)?;
     if installed.package == upgrade.package {

@@ -142,14 +142,14 @@ pub struct ServerUpdated {
     pub config: ServerConfig,
 }
 
-/// A server was enabled. It may run and accept calls.
+/// A server was enabled, so that it may run and accept calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerEnabled {
     pub server: ServerId,
     pub name: ServerName,
 }
 
-/// A server was disabled. It does not run and refuses calls. Its data stay.
+/// A server was disabled, so that it does not run and refuses calls. The data of the server stay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerDisabled {
     pub server: ServerId,

@@ -15,7 +15,7 @@ use crate::core::names::UserName;
 
 /// The variable in the `env` of a stdio server that makes it a Google server.
 pub const MARK: (&str, &str) = ("MCP_AUTH_TYPE", "OAUTH2_GOOGLE");
-/// The prefix of the sign-in tools. They need no tokens.
+/// The prefix of the sign-in tools, which need no tokens.
 const SIGN_IN_PREFIX: &str = "auth_";
 /// The tool that returns the URL of the consent page.
 pub const GET_URL: &str = "auth_get_authorization_url";

@@ -105,7 +105,7 @@ pub struct JobProgress {
 pub struct EndedJob {
     pub state: JobState,
     pub attempts: u32,
-    /// The id of the sealed answer in the Vault. It is absent if the worker died or the job never started.
+    /// The id of the sealed answer in the Vault, absent if the worker died or the job never started.
     pub answer: Option<ValueId>,
     /// The time when the answer expires, in milliseconds since 1970.
     pub until: u64,

@@ -135,7 +135,7 @@ impl std::fmt::Debug for SealedValue {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredSession {
     pub id: String,
-    /// The InitializeResult of the server. It is absent if a user has set the session id.
+    /// The InitializeResult of the server, absent if a user has set the session id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initialize: Option<serde_json::Value>,
 }
@@ -173,7 +173,7 @@ impl Remote {
     /// Checks the URL, the headers and the reconnection options.
     ///
     /// # Errors
-    /// The failure names the field and the rule. It never repeats a value.
+    /// The failure names the field and the rule, and never repeats a value.
     pub fn check(&self) -> Result<(), Failure> {
         split_user_info(&self.url)?;
         check_headers(&self.headers)?;

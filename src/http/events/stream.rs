@@ -38,7 +38,7 @@ struct StreamReader {
     batches: Option<Receiver<Arc<Batch>>>,
     /// The replay has ended. From now on every event comes from the broadcaster.
     is_live: bool,
-    /// A received batch that is not sent yet. It may begin after `reached`.
+    /// A received batch that is not sent yet, which may begin after `reached`.
     pending: Option<Arc<Batch>>,
     _counted: StreamGuard,
     _permit: OwnedSemaphorePermit,

@@ -76,7 +76,7 @@ pub struct LoginQuery {
     server: Option<ServerName>,
     /// The end of the signed link's life in seconds since 1970.
     expires: Option<u64>,
-    /// The signature of the link. It is required if ADMIN_TOKEN is set.
+    /// The signature of the link, required if ADMIN_TOKEN is set.
     signature: Option<String>,
 }
 

@@ -65,7 +65,7 @@ pub struct DeleteBody {
     secret_name: SecretName,
 }
 
-/// Store a secret, encrypted. It replaces a stored value with the same name.
+/// Store a secret, encrypted. A stored value with this name is replaced.
 #[utoipa::path(
     post, operation_id = "set_secret", path = "/secrets/set", tag = "secrets",
     params(IdempotencyHeader), request_body = SetBody,

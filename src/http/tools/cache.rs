@@ -13,7 +13,7 @@ use crate::core::failure::Failure;
 use crate::core::ids::Position;
 use crate::telemetry::error::internal_error;
 
-/// The answer of `GET /mcp/tools`. It is built once for each change of a tool list.
+/// The answer of `GET /mcp/tools`, built once for each change of a tool list.
 #[derive(Default)]
 pub struct ToolListCache(ArcSwapOption<CachedToolList>);
 

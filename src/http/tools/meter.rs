@@ -11,7 +11,7 @@ use crate::core::tool_result::ToolCallBody;
 use crate::telemetry::metrics::Metrics;
 use crate::time::clock::monotonic;
 
-/// Measures one call. It records the call when it is dropped, also if the client disconnects.
+/// Measures one call and records it when the meter is dropped, also if the client disconnects.
 pub struct ToolCallMeter<'a> {
     metrics: &'a Metrics,
     server: &'a Server,

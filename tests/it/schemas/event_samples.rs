@@ -233,5 +233,7 @@ fn every_rule_for_samples_can_fail() {
     let half = json!({ "name": 1, "tokens": {} });
     assert!(faults(&[sample("full", half.clone())]).contains("full has no Tokens.expires"));
     assert!(faults(&[sample("minimal", half)]).contains("minimal has Stored.name"));
-    assert!(faults(&[full, sample("other", json!({}))]).contains("neither full nor minimal nor sparse"));
+    assert!(
+        faults(&[full, sample("other", json!({}))]).contains("neither full nor minimal nor sparse")
+    );
 }

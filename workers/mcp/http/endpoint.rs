@@ -80,7 +80,7 @@ pub struct HttpRequest<'a> {
 /// Why a request has no response.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The server cannot be reached. It has not received the request.
+    /// The server cannot be reached and has not received the request.
     #[error("it cannot be connected to: {0}")]
     Unreachable(String),
     /// The connection broke. The server may have executed the request.
@@ -89,7 +89,7 @@ pub enum SendError {
     /// The server redirects elsewhere, or the request cannot be built. The server has not executed the request.
     #[error("{0}")]
     Refused(String),
-    /// The server answered with HTTP 401. It has not executed the request.
+    /// The server answered with HTTP 401 and has not executed the request.
     #[error("{}", .failure.message)]
     Unauthorized {
         failure: Box<Failure>,

@@ -56,13 +56,13 @@ pub struct Received {
 /// Why a request has no reply. The texts continue a sentence that begins with the server.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The server cannot be reached. It has not received the request.
+    /// The server cannot be reached and has not received the request.
     #[error("{0}")]
     Unreachable(String),
-    /// The server does not know the session. It has not executed the request.
+    /// The server does not know the session and has not executed the request.
     #[error("it does not know its session any more")]
     SessionUnknown,
-    /// The server answered with HTTP 401. It has not executed the request.
+    /// The server answered with HTTP 401 and has not executed the request.
     #[error("{}", .failure.message)]
     Unauthorized {
         failure: Box<Failure>,

@@ -18,7 +18,7 @@ pub use self::fetch::{Fetcher, error_text};
 pub use self::register::register_client;
 pub use self::token::{TokenOutcome, TokenResponse, exchange, refresh};
 
-/// Returns the beginning of a text with at most `limit` bytes. It is cut between characters.
+/// Returns the beginning of a text with at most `limit` bytes, cut between characters.
 pub fn shorten(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }

@@ -24,7 +24,7 @@ pub struct Package {
     /// The installed version, never a tag.
     pub version: String,
     pub source: Source,
-    /// It is absent if no files are installed: a server behind a URL may have a package that no registry knows.
+    /// Absent if no files are installed: a server behind a URL may have a package that no registry knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Recipe>,
 }
@@ -70,12 +70,12 @@ pub struct PackageIndex {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recipe {
-    /// The digest of all inputs of the build. It names the folder of the files.
+    /// The digest of all inputs of the build, which names the folder of the files.
     pub digest: String,
     /// The id of the lockfile in the Vault: the exact version of every dependency. A lockfile may be large, and it may
     /// hold URLs with credentials.
     pub lock: ValueId,
-    /// The entry point that the package declares. It is absent if a user has set the command.
+    /// The entry point that the package declares, absent if a user has set the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<EntryPoint>,
 }
