@@ -11,12 +11,12 @@ use futures::FutureExt;
 use super::context::Context;
 use super::handler::{HandlerError, encode, handle};
 use super::permits::ChangePermit;
-use super::{google, jobs, keys, oauth, packages, secrets, servers, tools};
+use super::{google, jobs, keys, oauth, packages, secrets, servers, tokens, tools};
 use crate::core::command::{
-    BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys, DeleteSecret,
-    DeleteServer, DisableServer, DiscardDeadLetter, EnableServer, ExchangeGoogleCode,
+    BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys, CreateToken,
+    DeleteSecret, DeleteServer, DisableServer, DiscardDeadLetter, EnableServer, ExchangeGoogleCode,
     NotifyProducer, ReadJobAnswer, ReadServerLogs, ReconcileServer, RefreshTokens, RegisterServer,
-    RetryDeadLetter, SetSecret, StoreTokens, UpdateServer,
+    RetryDeadLetter, RevokeToken, SetSecret, StoreTokens, UpdateServer,
 };
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
@@ -155,6 +155,8 @@ async fn dispatch_change(
         DiscardDeadLetter::NAME => {
             handle(ask, |command| discard_dead_letter(context, command)).await
         }
+        CreateToken::NAME => handle(ask, |command| tokens::create(context, command)).await,
+        RevokeToken::NAME => handle(ask, |command| tokens::revoke(context, command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context, command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context, command)).await,
         CountKeys::NAME => handle(ask, |_: CountKeys| keys::count_keys(context)).await,

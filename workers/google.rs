@@ -16,9 +16,8 @@ use super::tools::CallRedaction;
 use super::{secrets, tools};
 use crate::core::arguments::merge::ArgumentForm;
 use crate::core::catalog::server::Server;
-use crate::core::command::ExchangeGoogleCode;
+use crate::core::command::{ChangeOrigin, ExchangeGoogleCode};
 use crate::core::decide::google::store_google_tokens;
-use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::google::{
@@ -188,12 +187,12 @@ async fn store_tokens(
         id: command.value,
         sealed,
     }];
-    let id = command.id;
+    let ChangeOrigin { id, actor, .. } = command.origin.clone();
     let user = command.user.clone();
     let decide = move |catalog: &_| store_google_tokens(catalog, &command);
     let committed = context
         .appender
-        .commit_with_values(id, Actor::Api, values, decide)
+        .commit_with_values(id, actor, values, decide)
         .await?;
     let old_tokens = committed
         .before

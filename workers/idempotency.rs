@@ -3,11 +3,10 @@
 
 use super::context::Context;
 use crate::core::catalog::Catalog;
+use crate::core::command::ChangeOrigin;
 use crate::core::decide::idempotency;
-use crate::core::event::{Actor, Event};
+use crate::core::event::Event;
 use crate::core::failure::{Code, Failure};
-use crate::core::ids::CommandId;
-use crate::core::model::idempotency::IdempotencyKey;
 use crate::eventlog::appender::Committed;
 use crate::ports::vault::VaultValue;
 
@@ -18,11 +17,10 @@ use crate::ports::vault::VaultValue;
 /// `unavailable` if the store does not respond.
 pub async fn commit_once(
     context: &Context,
-    id: CommandId,
-    key: Option<IdempotencyKey>,
+    origin: &ChangeOrigin,
     decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
 ) -> Result<Committed, Failure> {
-    commit_once_with_values(context, id, key, vec![], decide).await
+    commit_once_with_values(context, origin, vec![], decide).await
 }
 
 /// Decides and commits a change whose events name sealed values.
@@ -31,25 +29,26 @@ pub async fn commit_once(
 /// Fails like [`commit_once`].
 pub async fn commit_once_with_values(
     context: &Context,
-    id: CommandId,
-    key: Option<IdempotencyKey>,
+    origin: &ChangeOrigin,
     values: Vec<VaultValue>,
     decide: impl Fn(&Catalog) -> Result<Vec<Event>, Failure> + Clone + Send + Sync + 'static,
 ) -> Result<Committed, Failure> {
+    let ChangeOrigin { id, key, actor } = origin.clone();
     let Some(key) = key else {
         return context
             .appender
-            .commit_with_values(id, Actor::Api, values, decide)
+            .commit_with_values(id, actor, values, decide)
             .await;
     };
     let until = context.job_client.idempotency_expiry();
     let attempt = async |id| {
         let decide = decide.clone();
+        let actor = actor.clone();
         let decide_once =
             move |catalog: &Catalog| idempotency::decide_once(catalog, id, key, until, &decide);
         context
             .appender
-            .commit_with_values(id, Actor::Api, values.clone(), decide_once)
+            .commit_with_values(id, actor, values.clone(), decide_once)
             .await
     };
     let command_id = || idempotency::command_for_key(&context.projection.catalog(), key, id);

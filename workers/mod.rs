@@ -22,6 +22,7 @@ pub mod runtime;
 pub mod sealed_store;
 mod secrets;
 mod servers;
+mod tokens;
 mod tools;
 
 use std::sync::Arc;
@@ -132,6 +133,6 @@ fn areas(pools: &Pools) -> impl DoubleEndedIterator<Item = Area> {
     Area::ALL.into_iter().filter(move |area| match area {
         Area::Servers | Area::Tools | Area::Google | Area::Secrets | Area::Jobs => tools,
         Area::Packages => packages,
-        Area::Oauth => tokens,
+        Area::Oauth | Area::Tokens => tokens,
     })
 }

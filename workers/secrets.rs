@@ -39,7 +39,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// Sets a secret: stores the value, appends the event, removes the old value. The Vault contains every value that the
 /// event log names at any moment.
 pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
-    if command.if_absent && command.key.is_none() {
+    if command.if_absent && command.origin.key.is_none() {
         // If the secret exists, no value is stored. With an idempotency key the command may be a repeat that succeeded.
         crate::core::decide::secret::set_secret(&context.projection.catalog(), &command)?;
     }
@@ -47,9 +47,8 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
     let server = command.server;
     let user = command.user.clone();
     let name = command.name.clone();
-    let id = command.id;
-    let key = command.key;
-    let done = idempotency::commit_once_with_values(&context, id, key, values, move |catalog| {
+    let origin = command.origin.clone();
+    let done = idempotency::commit_once_with_values(&context, &origin, values, move |catalog| {
         crate::core::decide::secret::set_secret(catalog, &command)
     })
     .await?;
@@ -87,7 +86,8 @@ pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValu
 /// Deletes a secret: appends the event, removes the value, then replies. A client with a reply knows that the value is
 /// gone.
 pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), Failure> {
-    let done = idempotency::commit_once(&context, command.id, command.key, move |catalog| {
+    let origin = command.origin.clone();
+    let done = idempotency::commit_once(&context, &origin, move |catalog| {
         crate::core::decide::secret::delete_secret(catalog, &command)
     })
     .await?;

@@ -31,10 +31,9 @@ pub async fn register(
     permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
-    let id = command.id;
-    let key = command.key;
+    let origin = command.origin.clone();
     let values = vault_values(&context, &command.sealed)?;
-    idempotency::commit_once_with_values(&context, id, key, values, move |catalog| {
+    idempotency::commit_once_with_values(&context, &origin, values, move |catalog| {
         decide::register_server(catalog, &command)
     })
     .await?;
@@ -48,13 +47,12 @@ pub async fn update(
     mut command: UpdateServer,
     permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
-    let id = command.id;
-    let key = command.key;
+    let origin = command.origin.clone();
     let name = command.name.clone();
     ignore_present_session(&context, &mut command).await;
     let values = vault_values(&context, &command.sealed)?;
     let change = move |catalog: &Catalog| decide::update_server(catalog, &command);
-    let done = idempotency::commit_once_with_values(&context, id, key, values, change).await?;
+    let done = idempotency::commit_once_with_values(&context, &origin, values, change).await?;
     drop_replaced(&context, &name, &done).await;
     drop(permit);
     settle(&context, &name).await
@@ -68,8 +66,9 @@ pub async fn enable(
     permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
+    let origin = command.origin.clone();
     let joins_start = is_starting(&context, &name);
-    idempotency::commit_once(&context, command.id, command.key, move |catalog| {
+    idempotency::commit_once(&context, &origin, move |catalog| {
         let events = decide::enable_server(catalog, &command)?;
         let is_enabled = catalog
             .server(command.name.as_str())
@@ -92,7 +91,8 @@ pub async fn disable(
     permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
     let name = command.name.clone();
-    idempotency::commit_once(&context, command.id, command.key, move |catalog| {
+    let origin = command.origin.clone();
+    idempotency::commit_once(&context, &origin, move |catalog| {
         decide::disable_server(catalog, &command)
     })
     .await?;
@@ -107,7 +107,8 @@ pub async fn delete(
     permit: ChangePermit,
 ) -> Result<DeletedServer, Failure> {
     let name = command.name.clone();
-    let done = idempotency::commit_once(&context, command.id, command.key, move |catalog| {
+    let origin = command.origin.clone();
+    let done = idempotency::commit_once(&context, &origin, move |catalog| {
         decide::delete_server(catalog, &command)
     })
     .await?;

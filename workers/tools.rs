@@ -22,6 +22,7 @@ use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
+use crate::core::model::caller::{is_reserved, reserved_user};
 use crate::core::model::google::{needs_tokens, secret_parts};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::UserName;
@@ -46,6 +47,9 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
     let command = ask
         .call
         .ok_or_else(|| Failure::invalid("A tool call needs its server and its tool"))?;
+    if is_reserved(&command.user) {
+        return Err(reserved_user().into());
+    }
     let server = context
         .projection
         .catalog()

@@ -1,6 +1,8 @@
 //! The token and the allowed hosts. Without a token, the API listens on loopback only, because a client of the API can run
 //! commands on the host.
 
+use std::time::Duration;
+
 use zeroize::Zeroizing;
 
 use super::env::{BadConfig, Env, Variable};
@@ -9,7 +11,7 @@ use super::listen::{Listen, PublicUrl};
 pub const ADMIN_TOKEN: Variable = Variable {
     name: "ADMIN_TOKEN",
     default: "",
-    about: "With a token, every request needs the header Authorization: Bearer <token>. At least 16 visible ASCII characters.",
+    about: "The token of the administrator. With it, every request needs the header Authorization: Bearer <token>. At least 16 visible ASCII characters.",
 };
 const ALLOW_UNAUTHENTICATED: Variable = Variable {
     name: "ALLOW_UNAUTHENTICATED",
@@ -22,7 +24,18 @@ const ALLOWED_HOSTS: Variable = Variable {
     about: "Further Host names for requests without a token, comma-separated.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&ADMIN_TOKEN, &ALLOW_UNAUTHENTICATED, &ALLOWED_HOSTS];
+const USER_TOKEN_MAX_LIFE: Variable = Variable {
+    name: "USER_TOKEN_MAX_LIFE",
+    default: "90d",
+    about: "The longest life of a token that a person makes after a sign-in with OpenID Connect.",
+};
+
+pub const VARIABLES: &[&Variable] = &[
+    &ADMIN_TOKEN,
+    &ALLOW_UNAUTHENTICATED,
+    &ALLOWED_HOSTS,
+    &USER_TOKEN_MAX_LIFE,
+];
 
 #[derive(Clone)]
 pub struct Access {
@@ -30,6 +43,8 @@ pub struct Access {
     /// Names that a `Host` header may have besides loopback, in lower case.
     pub hosts: Vec<String>,
     pub public: Option<PublicUrl>,
+    /// The longest life of a token that a person makes after a sign-in.
+    pub longest_token_life: Duration,
 }
 
 impl std::fmt::Debug for Access {
@@ -38,11 +53,17 @@ impl std::fmt::Debug for Access {
         f.debug_struct("Access")
             .field("admin_token", &token)
             .field("hosts", &self.hosts)
+            .field("longest_token_life", &self.longest_token_life)
             .finish()
     }
 }
 
 impl Access {
+    /// Returns whether callers must authenticate.
+    pub fn is_identity_configured(&self) -> bool {
+        self.admin_token.is_some()
+    }
+
     pub fn read(env: &Env, listen: &Listen) -> Result<Self, BadConfig> {
         let admin_token = env.text(&ADMIN_TOKEN).map(Zeroizing::new);
         if admin_token
@@ -74,6 +95,10 @@ impl Access {
             admin_token,
             hosts,
             public: listen.public.clone(),
+            longest_token_life: env.duration(
+                &USER_TOKEN_MAX_LIFE,
+                Duration::from_secs(60)..=Duration::from_secs(3650 * 24 * 3600),
+            )?,
         })
     }
 }

@@ -17,6 +17,7 @@ pub enum Code {
     PackageNotFound,
     SecretNotFound,
     JobNotFound,
+    TokenNotFound,
     RouteNotFound,
     MethodNotAllowed,
     ServerAlreadyExists,
@@ -34,7 +35,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::ReauthRequired,
@@ -43,6 +44,7 @@ impl Code {
         Self::PackageNotFound,
         Self::SecretNotFound,
         Self::JobNotFound,
+        Self::TokenNotFound,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
         Self::ServerAlreadyExists,
@@ -70,6 +72,7 @@ impl Code {
             Self::PackageNotFound => "package_not_found",
             Self::SecretNotFound => "secret_not_found",
             Self::JobNotFound => "job_not_found",
+            Self::TokenNotFound => "token_not_found",
             Self::RouteNotFound => "route_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::ServerAlreadyExists => "server_already_exists",
@@ -108,7 +111,8 @@ pub struct Failure {
     /// The URL at which a person authorizes the access, for `reauth_required`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_url: Option<String>,
-    /// The scopes that the person must allow, if there are more than before. `authorization_url` requests them.
+    /// For `reauth_required`: the scopes that the person must allow, if there are more than before. `authorization_url`
+    /// requests them. For `forbidden`: the scope that the caller needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Box<str>>,
     /// Another worker runs the server, and nothing has started. Processes exchange this field and never show it.

@@ -50,6 +50,10 @@ id!(
     Digest
 );
 id!(
+    /// Names one token of a user. Token ids sort by their creation time (UUID version 7).
+    TokenId
+);
+id!(
     /// Names one run of a worker process. A restarted worker has a new id.
     WorkerId
 );

@@ -254,7 +254,7 @@ fn decide_batch(
         {
             commits.push(Commit {
                 command_id: pending.id,
-                actor: pending.actor,
+                actor: pending.actor.clone(),
                 events: events.iter().map(Event::encode).collect::<Result<_, _>>()?,
             });
             values.extend_from_slice(&pending.values);

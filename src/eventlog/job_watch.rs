@@ -104,7 +104,7 @@ mod tests {
             at: 0,
             commits: vec![Commit {
                 command_id: CommandId(Uuid::nil()),
-                actor: Actor::Worker,
+                actor: Actor::worker(),
                 events: vec![event.encode().expect("encoded")],
             }],
         }

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::auth::MetricsCaller;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::ApiState;
 use crate::core::command::{Area, ReadServerLogs};
@@ -87,7 +88,10 @@ async fn probe_worker(state: &ApiState) -> Result<(), Failure> {
         body = String, content_type = "application/openmetrics-text",
     ))
 )]
-pub async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+pub async fn metrics(
+    State(state): State<Arc<ApiState>>,
+    _caller: MetricsCaller,
+) -> Result<Response, ApiError> {
     let metrics = state.metrics();
     metrics.log_position.set(state.projection().position().0);
     let waiting = state.catalog().jobs.waiting();

@@ -3,6 +3,7 @@
 //! A handler extracts the parts of a request, sends one command or reads the catalog, and responds.
 //! This module decides nothing itself.
 
+mod auth;
 mod dead_letters;
 mod events;
 mod extract;
@@ -20,7 +21,9 @@ mod respond;
 mod secrets;
 mod servers;
 mod state;
+mod tokens;
 mod tools;
+mod whoami;
 
 use std::sync::Arc;
 
@@ -60,6 +63,9 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(packages::delete))
         .routes(routes!(secrets::set))
         .routes(routes!(secrets::delete))
+        .routes(routes!(self::tokens::create, self::tokens::list))
+        .routes(routes!(self::tokens::revoke))
+        .routes(routes!(whoami::whoami))
         .routes(routes!(keys::count))
         .routes(routes!(keys::rotate))
         .routes(routes!(jobs::list))

@@ -44,15 +44,15 @@ pub fn base() -> utoipa::openapi::OpenApi {
     let mut description = Base::openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("ADMIN_TOKEN, if it is set"))
+        .description(Some("ADMIN_TOKEN, or a token of a user (`mcpu_…`)"))
         .build();
     description
         .components
         .get_or_insert_default()
-        .add_security_scheme("admin_token", SecurityScheme::Http(bearer));
+        .add_security_scheme("bearer", SecurityScheme::Http(bearer));
     description.security = Some(vec![
         SecurityRequirement::default(),
-        SecurityRequirement::new("admin_token", [""; 0]),
+        SecurityRequirement::new("bearer", [""; 0]),
     ]);
     description
 }
@@ -96,11 +96,11 @@ const INVALID: SharedResponse = SharedResponse {
 };
 const UNAUTHENTICATED: SharedResponse = SharedResponse {
     status: "401",
-    description: "ADMIN_TOKEN is set, and the request does not have it",
+    description: "The request needs a token and has none, or its token is wrong, has expired or was revoked",
 };
 const FORBIDDEN: SharedResponse = SharedResponse {
     status: "403",
-    description: "No token is set, and the Host, the Origin or the site of the request is foreign",
+    description: "The caller lacks the scope of this request or names another user; or no identity is configured, and the Host, the Origin or the site of the request is foreign",
 };
 const KEY_CONFLICT: SharedResponse = SharedResponse {
     status: "409",

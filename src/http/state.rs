@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::Guard;
+use axum::http::HeaderMap;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
+use super::auth::{Authenticator, check_still_valid};
 use super::events::broadcaster::EventBroadcaster;
 use super::page_limit::{PageLimit, PagePermit};
 use super::tools::cache::ToolListCache;
@@ -21,13 +23,17 @@ use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Access, Limits};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
-use crate::core::command::{Command, DeliveryMode};
+use crate::core::command::{ChangeOrigin, Command, DeliveryMode};
+use crate::core::decide::access::{Action, Denial, may, missing_scope};
+use crate::core::event::Actor;
 use crate::core::failure::Failure;
-use crate::core::ids::{CommandId, Digest, ServerId};
+use crate::core::ids::{CommandId, Digest, ServerId, TokenId};
+use crate::core::model::caller::Caller;
 use crate::core::model::grant::GrantId;
+use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::package::PackageDirs;
 use crate::core::model::remote::SealedValue;
-use crate::core::names::ServerName;
+use crate::core::names::{ServerName, UserName};
 use crate::crypto::context::SealContext;
 use crate::crypto::seal::Sealer;
 use crate::eventlog::history::CatalogHistory;
@@ -48,6 +54,7 @@ pub struct ApiState {
     sealer: Sealer,
     job_client: JobClient,
     access: Access,
+    authenticator: Authenticator,
     limits: Limits,
     package_dirs: PackageDirs,
     metrics: Arc<Metrics>,
@@ -99,6 +106,7 @@ impl ApiState {
             commands,
             sealer: deps.sealer,
             job_client: deps.job_client,
+            authenticator: Authenticator::new(&deps.access),
             access: deps.access,
             limits: deps.limits,
             package_dirs: deps.folders,
@@ -159,6 +167,27 @@ impl ApiState {
 
     pub fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// Returns the caller of a request with these headers.
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Failure> {
+        self.authenticator.authenticate(headers, &self.catalog())
+    }
+
+    /// Checks that the authentication of a caller has not ended since the beginning of the request.
+    ///
+    /// # Errors
+    /// `unauthenticated` if the token was revoked or has expired.
+    pub fn check_still_valid(&self, caller: &Caller) -> Result<(), Failure> {
+        check_still_valid(caller, &self.catalog())
+    }
+
+    /// Returns the time at which this process last saw a token, in milliseconds since 1970.
+    pub fn token_last_used(&self, token: TokenId) -> Option<u64> {
+        self.authenticator.last_used(token)
     }
 
     pub fn package_dirs(&self) -> &PackageDirs {
@@ -224,6 +253,24 @@ impl ApiState {
             .server(name.as_str())
             .cloned()
             .ok_or_else(|| Failure::server_not_found(name))
+    }
+
+    /// Returns a registered server that the caller may use for this action.
+    ///
+    /// # Errors
+    /// `server_not_found`, also if the caller may not use the server. `forbidden` if a scope is missing.
+    pub fn find_server_for(
+        &self,
+        caller: &Caller,
+        action: Action,
+        name: &ServerName,
+    ) -> Result<Arc<Server>, Failure> {
+        let server = self.find_server(name)?;
+        match may(caller, action, Some(server.id)) {
+            Ok(()) => Ok(server),
+            Err(Denial::UnknownServer) => Err(Failure::server_not_found(name)),
+            Err(Denial::MissingScope(scope)) => Err(missing_scope(scope)),
+        }
     }
 
     /// Seals a value for a command. Only a worker can open it.
@@ -329,7 +376,17 @@ pub fn seal_value(
     })
 }
 
-/// Returns a new command id. Ids grow with time, so that the indexes of the stores stay small.
-pub fn new_command_id() -> CommandId {
-    CommandId(Uuid::now_v7())
+/// Returns the origin of a change that a user's browser ends.
+pub fn browser_origin(user: Option<UserName>) -> ChangeOrigin {
+    ChangeOrigin::new(CommandId(Uuid::now_v7()), Actor::browser(user))
+}
+
+/// Returns the origin of a change that a caller makes. Command ids grow with time, so that the indexes of the stores stay
+/// small.
+pub fn change_origin(caller: &Caller, key: Option<IdempotencyKey>) -> ChangeOrigin {
+    ChangeOrigin {
+        id: CommandId(Uuid::now_v7()),
+        key,
+        actor: Actor::from(caller),
+    }
 }

@@ -72,6 +72,7 @@ impl NewJob {
             call: None,
             raw: false,
             reply: None,
+            server_id: None,
             body: to_raw_value(command).map_err(internal_error)?,
         };
         let user = SYSTEM_USER.parse().map_err(internal_error)?;
@@ -155,7 +156,7 @@ impl JobClient {
 
     /// Appends jobs and returns their ids. No job is accepted if the commit has no events.
     async fn append_jobs(&self, new: Vec<NewJob>) -> Result<(Vec<JobId>, Committed), Failure> {
-        let actor = new.first().map_or(Actor::Worker, |new| new.actor);
+        let actor = new.first().map_or(Actor::worker(), |new| new.actor.clone());
         let sealed = new
             .into_iter()
             .map(|new| self.seal_arguments(new))
@@ -189,7 +190,7 @@ impl JobClient {
             server,
             work,
             key,
-            ..
+            actor,
         } = new;
         let job = JobId(Uuid::now_v7());
         let arguments = ValueId(Uuid::now_v7());
@@ -210,6 +211,7 @@ impl JobClient {
             tool,
             arguments,
             key,
+            token: actor.token,
             max_waiting,
         };
         Ok((
@@ -290,7 +292,7 @@ impl JobClient {
         self.submit(NewJob {
             server,
             key,
-            ..NewJob::maintenance(command, Actor::Worker)?
+            ..NewJob::maintenance(command, Actor::worker())?
         })
         .await
     }
@@ -299,11 +301,16 @@ impl JobClient {
     ///
     /// # Errors
     /// Returns `job_not_found` if the user has no such job, and the failures of the decision.
-    pub async fn cancel(&self, id: JobId, user: UserName) -> Result<Arc<Job>, Failure> {
+    pub async fn cancel(
+        &self,
+        id: JobId,
+        user: UserName,
+        actor: Actor,
+    ) -> Result<Arc<Job>, Failure> {
         let until = self.answer_expiry();
         let decide = move |catalog: &_| cancel_job(catalog, id, &user, until);
         self.appender
-            .commit(CommandId(Uuid::now_v7()), Actor::Api, decide)
+            .commit(CommandId(Uuid::now_v7()), actor, decide)
             .await?;
         let job = self.projection.catalog().jobs.get(id).cloned();
         job.ok_or_else(|| Failure::job_not_found(id))

@@ -76,6 +76,7 @@ impl Code {
             | Self::PackageNotFound
             | Self::SecretNotFound
             | Self::JobNotFound
+            | Self::TokenNotFound
             | Self::RouteNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::ServerAlreadyExists | Self::ServerDisabled | Self::Conflict => 409,

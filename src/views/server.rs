@@ -70,6 +70,53 @@ pub struct ServerView {
     logs: Option<Vec<LogLine>>,
 }
 
+/// A server as a caller without the scope `admin` sees it: without its configuration, its logs and its errors.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShortServerView {
+    #[schema(value_type = String)]
+    name: ServerName,
+    #[schema(value_type = String, example = "stdio")]
+    transport_type: &'static str,
+    enabled: bool,
+    status: ConnectionStatus,
+    /// The tools in the spelling of the server.
+    #[schema(value_type = Vec<Object>)]
+    tools_list: Arc<Vec<Tool>>,
+}
+
+impl ShortServerView {
+    pub fn new(server: &Server, status: ConnectionStatus) -> Self {
+        Self {
+            name: server.name.clone(),
+            transport_type: server.config.transport.as_str(),
+            enabled: server.enabled,
+            status,
+            tools_list: server.tools.tools.clone(),
+        }
+    }
+}
+
+/// A server as one caller sees it.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum VisibleServer {
+    Full(Box<ServerView>),
+    Short(ShortServerView),
+}
+
+impl From<ServerView> for VisibleServer {
+    fn from(view: ServerView) -> Self {
+        Self::Full(Box::new(view))
+    }
+}
+
+impl From<ShortServerView> for VisibleServer {
+    fn from(view: ShortServerView) -> Self {
+        Self::Short(view)
+    }
+}
+
 /// The details that only the workers of a server know.
 #[derive(Default)]
 pub struct LiveDetails {

@@ -15,7 +15,7 @@ use crate::store_contract::{Store, finished, fresh, sqlite};
 use crate::wait::wait_until;
 use mcp_api::adapters::bus_local::LocalBus;
 use mcp_api::core::catalog::{Catalog, FOLD_VERSION};
-use mcp_api::core::command::RegisterServer;
+use mcp_api::core::command::{ChangeOrigin, RegisterServer};
 use mcp_api::core::decide::server::register_server;
 use mcp_api::core::event::{Actor, DecodeError, Entry, Event, ServerToolsDiscovered, StoredEvent};
 use mcp_api::core::failure::{Code, Failure};
@@ -46,8 +46,7 @@ impl Process {
     async fn register(&self, id: CommandId, number: usize) -> Result<Committed, Failure> {
         let name = format!("server-{number}").parse().expect("a name");
         let command = RegisterServer {
-            id,
-            key: None,
+            origin: ChangeOrigin::new(id, Actor::default()),
             server: server_id(number),
             name,
             config: config(),
@@ -56,7 +55,7 @@ impl Process {
             sealed: vec![],
         };
         self.appender
-            .commit(id, Actor::Api, move |catalog| {
+            .commit(id, Actor::default(), move |catalog| {
                 register_server(catalog, &command)
             })
             .await
@@ -126,7 +125,9 @@ async fn hold_up(
             let _ = opened.lock().expect("a lock").recv();
             Ok(vec![registered(number)])
         };
-        appender.commit(command_id(), Actor::Api, decide).await
+        appender
+            .commit(command_id(), Actor::default(), decide)
+            .await
     });
     begun.await.expect("it decides");
     (gate, held)
@@ -250,13 +251,13 @@ async fn a_repeated_command_gets_the_first_commit() {
     // A new decision would change nothing.
     let idle = process
         .appender
-        .commit(id, Actor::Api, |_| Ok(vec![]))
+        .commit(id, Actor::default(), |_| Ok(vec![]))
         .await;
     same(&idle.expect("it has happened"), &first);
     // A new decision would change the state a second time.
     let other = process
         .appender
-        .commit(id, Actor::Api, |_| Ok(vec![registered(3)]))
+        .commit(id, Actor::default(), |_| Ok(vec![registered(3)]))
         .await;
     same(&other.expect("it has happened"), &first);
     // Another process, and a process after a restart, return the same commit.
@@ -288,7 +289,7 @@ async fn a_command_that_is_sent_twice_at_once_is_committed_once() {
                 .map(|n| if n % 2 == 0 { &process } else { &other })
                 .map(|at| {
                     at.appender
-                        .commit(id, Actor::Api, move |_| Ok(vec![registered(round)]))
+                        .commit(id, Actor::default(), move |_| Ok(vec![registered(round)]))
                 }),
         );
         let made: Vec<_> = made
@@ -314,7 +315,7 @@ async fn a_command_without_events_is_not_in_the_log() {
     process.register(command_id(), 1).await.expect("made");
     let idle = process
         .appender
-        .commit(command_id(), Actor::Api, |_| Ok(vec![]))
+        .commit(command_id(), Actor::default(), |_| Ok(vec![]))
         .await
         .expect("no change");
     assert_eq!((idle.position, idle.events.len()), (Position(1), 0));

@@ -89,7 +89,7 @@ async fn pages_have_every_event_once_and_in_order() {
     );
     assert_eq!(
         (&first["subject"], &first["actor"]),
-        (&json!("server/fixture"), &json!("api"))
+        (&json!("server/fixture"), &json!({ "kind": "local" }))
     );
     assert!(
         first["at"]

@@ -13,6 +13,7 @@ mod architecture;
 mod backup;
 mod boot;
 mod bus_contract;
+mod callers;
 mod chaos;
 mod cluster;
 mod command_line;

@@ -56,6 +56,7 @@ pub fn with_jobs(jobs: u64) -> Catalog {
             tool: Some("a-tool-with-a-long-name".parse().expect("a name")),
             arguments: value_id(),
             key: None,
+            token: None,
         };
         catalog.apply(&event.into());
     }

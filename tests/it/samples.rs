@@ -88,7 +88,7 @@ pub fn commit(id: CommandId, events: &[Event]) -> Commit {
         .collect();
     Commit {
         command_id: id,
-        actor: Actor::Api,
+        actor: Actor::default(),
         events,
     }
 }

@@ -83,7 +83,7 @@ impl JobCleanup {
             .appender
             .commit(
                 CommandId(Uuid::now_v7()),
-                Actor::Worker,
+                Actor::worker(),
                 move |catalog: &Catalog| Ok(job::expire(catalog, now, MAX_PER_COMMIT)),
             )
             .await;
@@ -113,7 +113,7 @@ impl JobCleanup {
             let _ = self
                 .context
                 .appender
-                .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+                .commit(CommandId(Uuid::now_v7()), Actor::worker(), decide)
                 .await;
         }
     }

@@ -97,7 +97,7 @@ pub async fn store_dead_letter(
         .appender
         .commit_with_values(
             CommandId(Uuid::now_v7()),
-            Actor::Worker,
+            Actor::worker(),
             vec![VaultValue { id, sealed }],
             move |catalog: &_| Ok(decide::store_dead_letter(catalog, &dead_letter)),
         )
@@ -175,7 +175,7 @@ pub async fn remove_dead_letters(context: &Context, ids: Vec<ValueId>) -> Result
         .appender
         .commit(
             CommandId(Uuid::now_v7()),
-            Actor::Worker,
+            Actor::worker(),
             move |catalog: &_| Ok(decide::remove_dead_letters(catalog, &removed)),
         )
         .await?;

@@ -148,7 +148,7 @@ async fn requeue_job(context: &Context, execution: &JobExecution) {
     let decide = move |catalog: &_| Ok(decide::requeue(catalog, job, worker, attempt, until));
     let _ = context
         .appender
-        .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+        .commit(CommandId(Uuid::now_v7()), Actor::worker(), decide)
         .await;
 }
 
@@ -335,7 +335,7 @@ async fn commit_end(
     let values = vec![VaultValue { id: value, sealed }];
     context
         .appender
-        .commit_with_values(id, Actor::Worker, values, decide)
+        .commit_with_values(id, Actor::worker(), values, decide)
         .await?;
     Ok(())
 }

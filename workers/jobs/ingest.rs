@@ -16,6 +16,7 @@ use crate::core::command::Command;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::JobId;
+use crate::core::model::caller::{is_reserved, reserved_user};
 use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::job::JobArguments;
 use crate::core::model::tool_call::CallTool;
@@ -101,6 +102,9 @@ pub async fn submit_message(context: &Context, message: &JobMessage) -> Result<S
         call_fields,
         &message.body,
     )?;
+    if is_reserved(&call.user) {
+        return Err(reserved_user());
+    }
     let body_digest = context
         .job_client
         .sealer()
@@ -122,10 +126,11 @@ pub async fn submit_message(context: &Context, message: &JobMessage) -> Result<S
             call: Some(call),
             raw: true,
             reply: message.reply.clone(),
+            server_id: None,
             body: arguments,
         },
         key: Some(key.into()),
-        actor: Actor::Worker,
+        actor: Actor::producer(),
     };
     context.job_client.submit(new_job).await
 }

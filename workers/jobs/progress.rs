@@ -49,7 +49,7 @@ async fn record_changes(
         // A lost record does no harm, because another record follows.
         let _ = context
             .appender
-            .commit(CommandId(Uuid::now_v7()), Actor::Worker, decide)
+            .commit(CommandId(Uuid::now_v7()), Actor::worker(), decide)
             .await;
         tokio::time::sleep(RECORD_INTERVAL).await;
     }

@@ -173,7 +173,7 @@ impl JobRunner {
         }
         let committed = context
             .appender
-            .commit(CommandId(Uuid::now_v7()), Actor::Worker, move |catalog| {
+            .commit(CommandId(Uuid::now_v7()), Actor::worker(), move |catalog| {
                 Ok(decide(catalog))
             })
             .await?;

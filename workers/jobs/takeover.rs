@@ -56,7 +56,7 @@ pub async fn take_over(context: &Context, worker: WorkerId) -> bool {
         .appender
         .commit(
             CommandId(Uuid::now_v7()),
-            Actor::Worker,
+            Actor::worker(),
             move |catalog: &_| Ok(decide::take_over(catalog, worker, until)),
         )
         .await;

@@ -11,6 +11,7 @@ use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::check_args;
 use crate::core::command::{Area, Command};
 use crate::core::failure::{Code, Failure};
+use crate::core::ids::ServerId;
 use crate::core::model::job;
 use crate::core::model::job::JobArguments;
 use crate::core::model::tool_call::CallTool;
@@ -42,7 +43,7 @@ pub async fn call_tool(
     let deadline = monotonic() + START_TIMEOUT;
     let mut pauses = INTERRUPTED_JOB.pauses();
     loop {
-        let request = call_request(context, &call, body.clone())?;
+        let request = call_request(context, &call, arguments.server_id, body.clone())?;
         // Dropping the request cancels the call at its server.
         let result = tokio::select! {
             result = context.commands.send(request) => result,
@@ -66,12 +67,14 @@ pub async fn call_tool(
 fn call_request(
     context: &Context,
     call: &CallTool,
+    only_server: Option<ServerId>,
     body: Bytes,
 ) -> Result<CommandRequest, Failure> {
     let server = context
         .projection
         .catalog()
         .server(call.server.as_str())
+        .filter(|server| only_server.is_none_or(|only| server.id == only))
         .cloned()
         .ok_or_else(|| Failure::server_not_found(&call.server))?;
     let limit_ms = call

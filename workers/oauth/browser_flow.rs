@@ -18,7 +18,6 @@ use super::tokens::{
 use crate::core::catalog::server::Server;
 use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAuthorization};
 use crate::core::decide::grant as decide;
-use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::{LeaseId, ValueId, WorkerId};
 use crate::core::model::grant::{
@@ -257,7 +256,7 @@ pub async fn complete_authorization(
     let tokens = store_token_values(&context, &grant, &credentials, &tokens).await?;
     let committed = context
         .appender
-        .commit(command.id, Actor::Api, move |catalog| {
+        .commit(command.origin.id, command.origin.actor, move |catalog| {
             decide::store_tokens(catalog, &grant, tokens)
         })
         .await?;

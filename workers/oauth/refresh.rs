@@ -335,7 +335,7 @@ impl RefreshRun<'_> {
         retry_store_call(|| {
             self.context
                 .appender
-                .commit(id, Actor::Worker, decide.clone())
+                .commit(id, Actor::worker(), decide.clone())
         })
         .await
     }

@@ -43,8 +43,7 @@ pub async fn store_tokens(
     permit: ChangePermit,
 ) -> Result<ServerStatus, Failure> {
     let StoreTokens {
-        id,
-        key,
+        origin,
         grant,
         server_name,
         tokens,
@@ -52,7 +51,7 @@ pub async fn store_tokens(
         if_absent,
     } = command;
     // With an idempotency key, the tokens that exist may come from the first attempt of this command.
-    if if_absent && key.is_none() {
+    if if_absent && origin.key.is_none() {
         decide::require_no_tokens(&context.projection.catalog(), &grant)?;
     }
     let values = servers::vault_values(&context, &sealed)?;
@@ -62,7 +61,7 @@ pub async fn store_tokens(
         }
         decide::store_tokens(catalog, &grant, tokens)
     };
-    let committed = idempotency::commit_once_with_values(&context, id, key, values, decide).await?;
+    let committed = idempotency::commit_once_with_values(&context, &origin, values, decide).await?;
     servers::drop_replaced(&context, &server_name, &committed).await;
     drop(permit);
     servers::settle(&context, &server_name).await

@@ -47,7 +47,7 @@ pub async fn check_packages(
         let id = CommandId(Uuid::now_v7());
         context
             .appender
-            .commit(id, Actor::Worker, move |catalog| {
+            .commit(id, Actor::worker(), move |catalog| {
                 Ok(record_latest(catalog, &latest))
             })
             .await?;

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use super::answer::package_answer;
 use super::resolve::resolve_package;
 use super::{BuiltVersion, already_committed, probe_version, rollback, store_version};
-use crate::core::command::{InstallPackage, RegisterServer};
+use crate::core::command::{ChangeOrigin, InstallPackage, RegisterServer};
 use crate::core::decide::package::{InstallBuiltPackage, install_package};
-use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
 use crate::core::model::package::{EntryPoint, FOLDER, Package, Source};
@@ -37,7 +36,7 @@ pub async fn install(
 ) -> Result<Bytes, Failure> {
     let name = command.register.name.clone();
     // An earlier attempt may have ended between its commit and its answer.
-    if !already_committed(&context, command.register.id).await? {
+    if !already_committed(&context, command.register.origin.id).await? {
         let sealed = command.register.sealed.iter();
         let mut values: Vec<ValueId> = sealed.map(|sealed| sealed.value).collect();
         let installed = build_and_register(&context, &progress, command, &mut values).await;
@@ -208,7 +207,7 @@ async fn register_package(
     package: Package,
     built: Option<BuiltVersion>,
 ) -> Result<(), Failure> {
-    let id = register.id;
+    let ChangeOrigin { id, actor, .. } = register.origin.clone();
     let name = register.name.clone();
     let source = package.source.clone();
     let must_start = register.enabled && is_child(&register);
@@ -225,9 +224,7 @@ async fn register_package(
     }
     context
         .appender
-        .commit(id, Actor::Api, move |catalog| {
-            install_package(catalog, &install)
-        })
+        .commit(id, actor, move |catalog| install_package(catalog, &install))
         .await?;
     if let Some(built) = &built {
         context.installer.link(&source, &name, &built.handle);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::config::InstallOnStart;
-use crate::core::command::{InstallPackage, RegisterServer};
+use crate::core::command::{ChangeOrigin, InstallPackage, RegisterServer};
+use crate::core::event::Actor;
 use crate::core::ids::{CommandId, ServerId};
 use crate::core::model::package::{FOLDER, Source};
 use crate::core::model::server::{ServerConfig, Transport};
@@ -53,8 +54,7 @@ fn install_command(wanted: &InstallOnStart) -> InstallPackage {
         version: wanted.version.clone(),
         source: Source::Node,
         register: RegisterServer {
-            id: CommandId(Uuid::now_v7()),
-            key: None,
+            origin: ChangeOrigin::new(CommandId(Uuid::now_v7()), Actor::worker()),
             server: ServerId(Uuid::now_v7()),
             name: wanted.server.clone(),
             config: ServerConfig::new(transport),

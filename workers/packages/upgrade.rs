@@ -9,11 +9,10 @@ use super::resolve::resolve_package;
 use super::{BuiltVersion, already_committed, probe_version, rollback, store_version};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
-use crate::core::command::UpgradePackage;
+use crate::core::command::{ChangeOrigin, UpgradePackage};
 use crate::core::decide::package::{SwitchPackage, find_installed, upgrade_package};
-use crate::core::event::Actor;
 use crate::core::failure::Failure;
-use crate::core::ids::{CommandId, ValueId};
+use crate::core::ids::ValueId;
 use crate::core::model::package::Package;
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
@@ -32,7 +31,7 @@ pub async fn upgrade(
 ) -> Result<Bytes, Failure> {
     let name = command.name.clone();
     // An earlier attempt may have ended between its commit and its answer.
-    if !already_committed(&context, command.id).await? {
+    if !already_committed(&context, command.origin.id).await? {
         let mut values = Vec::new();
         let upgraded = build_and_switch(&context, &progress, command, &mut values).await;
         if !matches!(upgraded, Ok(Upgrade::Switched)) {
@@ -67,7 +66,16 @@ async fn build_and_switch(
     let Some(built) = built else {
         return Ok(Upgrade::UpToDate);
     };
-    switch_version(context, progress, &catalog, server, from, built, command.id).await?;
+    switch_version(
+        context,
+        progress,
+        &catalog,
+        server,
+        from,
+        built,
+        command.origin,
+    )
+    .await?;
     Ok(Upgrade::Switched)
 }
 
@@ -126,7 +134,7 @@ async fn switch_version(
     server: &Server,
     from: Package,
     built: BuiltVersion,
-    id: CommandId,
+    origin: ChangeOrigin,
 ) -> Result<(), Failure> {
     let package = Package {
         version: built.version,
@@ -148,7 +156,7 @@ async fn switch_version(
     }
     context
         .appender
-        .commit(id, Actor::Api, move |catalog| {
+        .commit(origin.id, origin.actor, move |catalog| {
             upgrade_package(catalog, &switch)
         })
         .await?;

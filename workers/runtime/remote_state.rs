@@ -70,7 +70,7 @@ impl RemoteState {
         let lease = self.lease.clone();
         let token = lease.fencing_token();
         let id = CommandId(Uuid::now_v7());
-        let recorded = self.appender.commit(id, Actor::Worker, move |catalog| {
+        let recorded = self.appender.commit(id, Actor::worker(), move |catalog| {
             if !lease.is_held() {
                 return Ok(vec![]);
             }

@@ -190,13 +190,15 @@ fn change_of(catalog: &Catalog, handle: &ServerHandle) -> Option<Position> {
 async fn append_tools(manager: &ServerManager, handle: &ServerHandle, command: RecordTools) {
     let id = CommandId(uuid::Uuid::now_v7());
     let lease = handle.lease.clone();
-    let recorded = manager.appender.commit(id, Actor::Worker, move |catalog| {
-        // A worker that stood still for longer than its lease records nothing: another worker may own the server.
-        if !lease.is_held() {
-            return Ok(vec![]);
-        }
-        Ok(server::record_tools(catalog, &command))
-    });
+    let recorded = manager
+        .appender
+        .commit(id, Actor::worker(), move |catalog| {
+            // A worker that stood still for longer than its lease records nothing: another worker may own the server.
+            if !lease.is_held() {
+                return Ok(vec![]);
+            }
+            Ok(server::record_tools(catalog, &command))
+        });
     if let Err(failure) = recorded.await {
         tracing::warn!(server = %handle.name, %failure, "the tools of a server could not be recorded");
     }

@@ -13,6 +13,7 @@ mod snapshot;
 mod snapshot_tests;
 #[cfg(test)]
 mod tests;
+pub mod token_table;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use self::dead_letter_table::DeadLetters;
 use self::idempotency_table::IdempotencyRecords;
 use self::job_table::JobTable;
 use self::server::{SecretRef, Server};
+use self::token_table::TokenTable;
 use super::event::{
     DecodeError, Entry, Event, GrantStored, SecretDeleted, SecretSet, ServerRegistered,
 };
@@ -35,7 +37,7 @@ use super::model::tool::Tools;
 use super::names::{ServerName, UserName};
 
 /// The version of the fold and of the snapshot form. A process ignores a snapshot of another version.
-pub const FOLD_VERSION: u32 = 9;
+pub const FOLD_VERSION: u32 = 10;
 
 /// The state at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +50,7 @@ pub struct Catalog {
     pub jobs: JobTable,
     pub dead_letters: DeadLetters,
     pub idempotency: IdempotencyRecords,
+    pub tokens: TokenTable,
     servers: HashMap<ServerName, Arc<Server>>,
     names: HashMap<ServerId, ServerName>,
 }
@@ -208,6 +211,9 @@ impl Catalog {
             Event::JobExpired(event) => self.jobs.expire(event),
             Event::DeadLetterStored(event) => self.dead_letters.store(event),
             Event::DeadLetterRemoved(event) => self.dead_letters.remove(event),
+            Event::TokenCreated(event) => self.tokens.create(event),
+            Event::TokenRevoked(event) => self.tokens.revoke(event),
+            Event::TokensRemoved(event) => self.tokens.remove(event),
             Event::IdempotencyRecorded(event) => self.idempotency.insert(event.request),
             Event::IdempotencyExpired(event) => {
                 for scope in &event.scopes {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Catalog;
 use super::server::{SecretRef, Server};
+use super::token_table::StoredToken;
 use crate::core::event::DeadLetterStored;
 use crate::core::ids::{Position, ServerId, ValueId};
 use crate::core::model::dead_letter::DeadLetter;
@@ -34,6 +35,7 @@ enum Part<J> {
     Job(J),
     DeadLetter(DeadLetter),
     Idempotency(IdempotencyRecord),
+    Token(StoredToken),
     /// The last part. A snapshot without it is incomplete.
     End,
 }
@@ -74,11 +76,16 @@ impl Catalog {
         let jobs = self.jobs.all().map(Part::Job);
         let dead_letters = self.dead_letters.all().cloned().map(Part::DeadLetter);
         let idempotency = self.idempotency.all().copied().map(Part::Idempotency);
+        let tokens = self
+            .tokens
+            .all()
+            .map(|stored| Part::Token(StoredToken::clone(stored)));
         once(head)
             .chain(servers)
             .chain(jobs)
             .chain(dead_letters)
             .chain(idempotency)
+            .chain(tokens)
             .chain(once(Part::End))
             .map(|part| serde_json::to_vec(&part))
     }
@@ -108,6 +115,7 @@ impl Catalog {
                 self.dead_letters.store(&DeadLetterStored { dead_letter });
             }
             Part::Idempotency(record) => self.idempotency.insert(record),
+            Part::Token(stored) => self.tokens.insert(stored),
             Part::End => return Ok(true),
         }
         Ok(false)

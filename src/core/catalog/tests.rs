@@ -153,6 +153,7 @@ fn job_accepted(number: u128) -> Event {
         server: Some(name()),
         tool: Some(parse("a")),
         arguments: value(100 + number),
+        token: None,
         key: Some(
             IdempotencyKey {
                 scope: Digest(Uuid::from_u128(number)),
@@ -458,7 +459,7 @@ fn an_unknown_event_leaves_the_catalog_unchanged() {
         at: 0,
         commits: vec![Commit {
             command_id: CommandId(Uuid::nil()),
-            actor: Actor::Api,
+            actor: Actor::default(),
             events: vec![known, unknown],
         }],
     };

@@ -1,7 +1,9 @@
 //! Commands: every operation, with its name, version, area and delivery mode.
 
 pub mod maintenance;
+mod origin;
 pub mod package;
+mod tokens;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,10 +12,11 @@ pub use self::maintenance::{
     CountKeys, DiscardDeadLetter, KeyUsage, NotifyProducer, ReadJobAnswer, RetryDeadLetter,
     RotateKeys, RotationReport, SweepVault,
 };
+pub use self::origin::ChangeOrigin;
 pub use self::package::{CheckPackages, InstallPackage, PackageCheck, UpgradePackage};
-use super::ids::{CommandId, ServerId, ValueId};
+pub use self::tokens::{CreateToken, RevokeToken};
+use super::ids::{ServerId, ValueId};
 use super::model::grant::{GrantId, GrantTokens};
-use super::model::idempotency::IdempotencyKey;
 use super::model::job::StoredJobAnswer;
 use super::model::remote::SealedValue;
 use super::model::server::{LogLine, ServerChange, ServerConfig, ServerStatus};
@@ -31,10 +34,11 @@ pub enum Area {
     Oauth,
     Google,
     Jobs,
+    Tokens,
 }
 
 impl Area {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Servers,
         Self::Tools,
         Self::Secrets,
@@ -42,6 +46,7 @@ impl Area {
         Self::Oauth,
         Self::Google,
         Self::Jobs,
+        Self::Tokens,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -53,6 +58,7 @@ impl Area {
             Self::Oauth => "oauth",
             Self::Google => "google",
             Self::Jobs => "jobs",
+            Self::Tokens => "tokens",
         }
     }
 }
@@ -130,6 +136,8 @@ commands! {
     ReadJobAnswer = Jobs "jobs.read_answer" v 1 Ask -> StoredJobAnswer,
     NotifyProducer = Jobs "jobs.notify_producer" v 1 Change -> (),
     RetryDeadLetter = Jobs "jobs.retry_dead_letter" v 1 Change -> (),
+    CreateToken = Tokens "tokens.create" v 1 Change -> (),
+    RevokeToken = Tokens "tokens.revoke" v 1 Change -> (),
     DiscardDeadLetter = Jobs "jobs.discard_dead_letter" v 1 Change -> (),
 }
 
@@ -137,10 +145,8 @@ commands! {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegisterServer {
-    pub id: CommandId,
-    /// The idempotency key, if the client may send the request again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<IdempotencyKey>,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     /// The id of the new server.
     pub server: ServerId,
     pub name: ServerName,
@@ -157,10 +163,8 @@ pub struct RegisterServer {
 /// Changes the configuration of a server, and restarts the server if the configuration differs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateServer {
-    pub id: CommandId,
-    /// The idempotency key, if the client may send the request again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<IdempotencyKey>,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub name: ServerName,
     pub change: ServerChange,
     /// The id of the server that the values were sealed for.
@@ -174,30 +178,24 @@ pub struct UpdateServer {
 /// Enables a server. An enabled server is restarted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EnableServer {
-    pub id: CommandId,
-    /// The idempotency key, if the client may send the request again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<IdempotencyKey>,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub name: ServerName,
 }
 
 /// Disables a server: it stops and stays registered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DisableServer {
-    pub id: CommandId,
-    /// The idempotency key, if the client may send the request again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<IdempotencyKey>,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub name: ServerName,
 }
 
 /// Deletes a server and all its secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeleteServer {
-    pub id: CommandId,
-    /// The idempotency key, if the client may send the request again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<IdempotencyKey>,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub name: ServerName,
 }
 
@@ -214,10 +212,8 @@ pub struct DeletedServer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreTokens {
-    pub id: CommandId,
-    /// The idempotency key, if the client may send the request again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<IdempotencyKey>,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub grant: GrantId,
     pub server_name: ServerName,
     pub tokens: GrantTokens,
@@ -283,7 +279,8 @@ pub struct AuthorizationStarted {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CompleteAuthorization {
-    pub id: CommandId,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub grant: GrantId,
     /// The id of the pending authorization in the Vault.
     pub authorization: ValueId,
@@ -322,7 +319,8 @@ pub type ToolResult = Box<serde_json::value::RawValue>;
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExchangeGoogleCode {
-    pub id: CommandId,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub server: ServerId,
     pub server_name: ServerName,
     pub user: UserName,
@@ -336,10 +334,8 @@ pub struct ExchangeGoogleCode {
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SetSecret {
-    pub id: CommandId,
-    /// The idempotency key, if the client may send the request again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<IdempotencyKey>,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub server: ServerId,
     pub server_name: ServerName,
     pub user: UserName,
@@ -356,10 +352,8 @@ pub struct SetSecret {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteSecret {
-    pub id: CommandId,
-    /// The idempotency key, if the client may send the request again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<IdempotencyKey>,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub server_name: ServerName,
     pub user: UserName,
     pub name: SecretName,

@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::RegisterServer;
+use super::{ChangeOrigin, RegisterServer};
 use crate::core::failure::Failure;
-use crate::core::ids::{CommandId, ServerId};
+use crate::core::ids::ServerId;
 use crate::core::model::package::Source;
 use crate::core::names::{PackageName, ServerName, VersionTag};
 
@@ -25,7 +25,8 @@ pub struct InstallPackage {
 /// Changes the version of a package. If the upgrade fails, the old version continues to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpgradePackage {
-    pub id: CommandId,
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
     pub name: ServerName,
     /// The version. Without it, the newest version.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -93,7 +93,7 @@ mod tests {
 
     fn exchange() -> ExchangeGoogleCode {
         ExchangeGoogleCode {
-            id: command_id(1),
+            origin: origin(1),
             server: server_id("mail"),
             server_name: name("mail"),
             user: name("ana"),

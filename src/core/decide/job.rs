@@ -9,7 +9,7 @@ use crate::core::event::{
     JobStarted,
 };
 use crate::core::failure::{Code, Failure};
-use crate::core::ids::{JobId, ValueId, WorkerId};
+use crate::core::ids::{JobId, TokenId, ValueId, WorkerId};
 use crate::core::model::idempotency::JobIdempotencyKey;
 use crate::core::model::job::{Job, JobProgress, JobStage, JobState};
 use crate::core::model::tool_call::CallTool;
@@ -28,6 +28,8 @@ pub struct AcceptJob {
     pub tool: Option<ToolName>,
     pub arguments: ValueId,
     pub key: Option<JobIdempotencyKey>,
+    /// The token of the caller who submits the job.
+    pub token: Option<TokenId>,
     /// The largest number of waiting jobs of one user (`MAX_WAITING_JOBS`).
     pub max_waiting: usize,
 }
@@ -72,6 +74,7 @@ fn accept_among(
         tool: command.tool.clone(),
         arguments: command.arguments,
         key: command.key,
+        token: command.token,
     };
     Ok(vec![accepted.into()])
 }

@@ -1,5 +1,6 @@
 //! The decisions: functions that take a catalog and a command and return events or a failure.
 
+pub mod access;
 pub mod dead_letter;
 pub mod google;
 pub mod grant;
@@ -11,3 +12,4 @@ pub mod secret;
 pub mod server;
 #[cfg(test)]
 mod testing;
+pub mod token;

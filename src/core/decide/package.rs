@@ -238,8 +238,7 @@ mod tests {
     fn install() -> InstallBuiltPackage {
         InstallBuiltPackage {
             register: RegisterServer {
-                id: command_id(1),
-                key: None,
+                origin: origin(1),
                 server: server_id("memory"),
                 name: name("memory"),
                 config: stdio_config("npx"),

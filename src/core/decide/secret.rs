@@ -73,8 +73,7 @@ mod tests {
 
     fn set(user: &str, secret: &str, number: u128, if_absent: bool) -> SetSecret {
         SetSecret {
-            id: command_id(1),
-            key: None,
+            origin: origin(1),
             server: server_id("memory"),
             server_name: name("memory"),
             user: name(user),
@@ -87,8 +86,7 @@ mod tests {
 
     fn delete(user: &str, secret: &str) -> DeleteSecret {
         DeleteSecret {
-            id: command_id(1),
-            key: None,
+            origin: origin(1),
             server_name: name("memory"),
             user: name(user),
             name: name(secret),

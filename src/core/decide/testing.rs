@@ -80,17 +80,20 @@ impl Outcome {
 pub(super) mod samples {
     use uuid::Uuid;
 
+    use crate::core::command::ChangeOrigin;
     use crate::core::event::{
-        Event, GrantStored, JobAccepted, JobFinished, JobStarted, PackageInstalled, SecretSet,
-        ServerRegistered, ServerToolsDiscovered,
+        Actor, Event, GrantStored, JobAccepted, JobFinished, JobStarted, PackageInstalled,
+        SecretSet, ServerRegistered, ServerToolsDiscovered, TokenRevoked,
     };
-    use crate::core::ids::{CommandId, Digest, JobId, ServerId, ValueId, WorkerId};
+    use crate::core::ids::{CommandId, Digest, JobId, ServerId, TokenId, ValueId, WorkerId};
+    use crate::core::model::caller::{AllowedServers, Scope};
     use crate::core::model::grant::{GrantId, GrantTokens};
     use crate::core::model::idempotency::IdempotencyKey;
     use crate::core::model::job::JobState;
     use crate::core::model::package::{Package, Source};
     use crate::core::model::remote::Remote;
     use crate::core::model::server::{ServerConfig, Transport};
+    use crate::core::model::token::{Token, TokenDigest};
     use crate::core::model::tool::{Tool, Tools};
 
     pub(in crate::core::decide) const URL: &str = "https://h/mcp";
@@ -111,6 +114,39 @@ pub(super) mod samples {
 
     pub(in crate::core::decide) fn command_id(number: u128) -> CommandId {
         CommandId(uuid(number))
+    }
+
+    pub(in crate::core::decide) fn origin(number: u128) -> ChangeOrigin {
+        ChangeOrigin::new(command_id(number), Actor::default())
+    }
+
+    pub(in crate::core::decide) fn token_id(number: u128) -> TokenId {
+        TokenId(uuid(number))
+    }
+
+    /// Returns a token with the scope `tools` that ana made at the time 1.
+    pub(in crate::core::decide) fn token(number: u128, user: &str) -> Token {
+        Token {
+            id: token_id(number),
+            user: name(user),
+            digest: TokenDigest([0; 32]),
+            scopes: [Scope::Tools].into_iter().collect(),
+            servers: AllowedServers::All,
+            label: None,
+            created_at: 1,
+            expires_at: None,
+            created_by: Some(name("ana")),
+            maker: None,
+        }
+    }
+
+    pub(in crate::core::decide) fn token_revoked(number: u128, user: &str, at: u64) -> Event {
+        TokenRevoked {
+            token: token_id(number),
+            user: name(user),
+            at,
+        }
+        .into()
     }
 
     pub(in crate::core::decide) fn job_id(number: u128) -> JobId {
@@ -259,6 +295,7 @@ pub(super) mod samples {
             tool: Some(name("t")),
             arguments: value(number),
             key: None,
+            token: None,
         }
     }
 

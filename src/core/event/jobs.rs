@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::ids::{Digest, JobId, ValueId, WorkerId};
+use crate::core::ids::{Digest, JobId, TokenId, ValueId, WorkerId};
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::model::idempotency::{IdempotencyRecord, JobIdempotencyKey};
 use crate::core::model::job::{JobProgress, JobState};
@@ -23,6 +23,9 @@ pub struct JobAccepted {
     pub arguments: ValueId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<JobIdempotencyKey>,
+    /// The token of the caller who submitted the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
 }
 
 /// A worker has started a job. The worker executes the job while it holds its worker lease.

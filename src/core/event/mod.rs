@@ -3,9 +3,11 @@
 //! A stored event never changes. A new shape gets a new type or version, a step in [`upcast`] and a
 //! sample in `schemas/history`. The decoder ignores unknown fields.
 
+mod actor;
 mod grant;
 mod jobs;
 pub mod public;
+mod tokens;
 pub mod upcast;
 
 use std::borrow::Cow;
@@ -15,15 +17,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use self::actor::{Actor, ActorKind};
 pub use self::grant::{GrantRefreshFailed, GrantRefreshStarted, GrantRefreshed, GrantStored};
 pub use self::jobs::{
     DeadLetterRemoved, DeadLetterStored, IdempotencyExpired, IdempotencyRecorded, JobAccepted,
     JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
 };
+pub use self::tokens::{TokenCreated, TokenRevoked, TokensRemoved};
 use super::ids::{CommandId, Position, ServerId, ValueId};
 use super::model::package::Package;
 use super::model::remote::ProtocolMode;
 use super::model::server::ServerConfig;
+use super::model::token::Token;
 use super::model::tool::Tool;
 use super::names::{SecretName, ServerName, UserName};
 
@@ -121,6 +126,9 @@ events! {
     DeadLetterRemoved = "dead_letter.removed" v 1,
     IdempotencyRecorded = "idempotency.recorded" v 1,
     IdempotencyExpired = "idempotency.expired" v 1,
+    TokenCreated = "token.created" v 1,
+    TokenRevoked = "token.revoked" v 1,
+    TokensRemoved = "token.removed" v 1,
 }
 
 /// A server was registered with a name, a configuration and a new id.
@@ -326,6 +334,9 @@ impl Event {
             Self::DeadLetterStored(_) | Self::DeadLetterRemoved(_) => {
                 return "dead_letters".to_owned();
             }
+            Self::TokenCreated(TokenCreated(Token { id: token, .. }))
+            | Self::TokenRevoked(TokenRevoked { token, .. }) => return format!("token/{token}"),
+            Self::TokensRemoved(_) => return "tokens".to_owned(),
             Self::IdempotencyRecorded(_) | Self::IdempotencyExpired(_) => {
                 return "idempotency".to_owned();
             }
@@ -369,16 +380,6 @@ pub struct StoredEvent {
     pub v: u16,
     pub subject: String,
     pub data: Box<RawValue>,
-}
-
-/// The process that made a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Actor {
-    /// A facade, for a client of the HTTP API.
-    Api,
-    /// A worker, because of a fact that it observed.
-    Worker,
 }
 
 /// The events of one command. The log stores all of them or none.

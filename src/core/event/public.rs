@@ -152,6 +152,7 @@ const PUBLIC: &[(&str, Fields)] = &[
             ("command", All),
             ("server", All),
             ("tool", All),
+            ("token", All),
         ],
     ),
     (
@@ -183,6 +184,25 @@ const PUBLIC: &[(&str, Fields)] = &[
             ("until", All),
         ],
     ),
+    (
+        "token.created",
+        &[
+            ("token", All),
+            ("user", All),
+            ("scopes", All),
+            ("servers", All),
+            ("label", All),
+            ("createdAt", All),
+            ("expiresAt", All),
+            ("createdBy", All),
+            ("maker", All),
+        ],
+    ),
+    (
+        "token.revoked",
+        &[("token", All), ("user", All), ("at", All)],
+    ),
+    ("token.removed", &[("tokens", All)]),
     ("idempotency.recorded", &[("command", All), ("until", All)]),
 ];
 

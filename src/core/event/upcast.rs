@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{DecodeError, StoredEvent};
+use super::{Actor, ActorKind, DecodeError, StoredEvent};
 
 /// One conversion of a type and version into a later one.
 struct Step {
@@ -63,6 +63,15 @@ fn rename_field(data: &mut Value, from: &str, to: &str) {
         && let Some(value) = fields.remove(from)
     {
         fields.insert(to.to_owned(), value);
+    }
+}
+
+/// Returns the actor that an earlier version stored as a word.
+pub fn actor(word: &str) -> Option<Actor> {
+    match word {
+        "api" => Some(Actor::of_kind(ActorKind::Api)),
+        "worker" => Some(Actor::worker()),
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::idempotency::JobIdempotencyKey;
 use super::tool_call::CallTool;
 use crate::core::failure::{Code, Failure};
-use crate::core::ids::{JobId, Position, ValueId, WorkerId};
+use crate::core::ids::{JobId, Position, ServerId, ValueId, WorkerId};
 use crate::core::names::{ServerName, ToolName, UserName};
 
 /// Owns the maintenance jobs: the sweep of the Vault, key rotations and installations at start.
@@ -58,6 +58,10 @@ pub struct JobArguments {
     /// The subject on which the producer expects the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<String>,
+    /// The only server that may execute the call, if the caller may not use every server. A server that is registered
+    /// later under the same name is another server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<ServerId>,
     /// The arguments of a tool call, or the command of any other job.
     pub body: Box<RawValue>,
 }

@@ -1,5 +1,6 @@
 //! The values that the rules work on: servers, packages, secrets, grants, jobs and dead letters.
 
+pub mod caller;
 pub mod dead_letter;
 pub mod google;
 pub mod grant;
@@ -11,6 +12,7 @@ pub mod remote;
 pub mod secret;
 pub mod server;
 pub mod timeout;
+pub mod token;
 pub mod tool;
 pub mod tool_call;
 pub mod update;

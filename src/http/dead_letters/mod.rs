@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::auth::AdminCaller;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::ApiState;
 use crate::core::command::{DiscardDeadLetter, RetryDeadLetter};
@@ -31,7 +32,10 @@ pub struct DeadLettersView {
     get, operation_id = "list_dead_letters", path = "/dead", tag = "jobs",
     responses((status = 200, description = "The dead letters", body = Success<DeadLettersView>))
 )]
-pub async fn list(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+pub async fn list(
+    State(state): State<Arc<ApiState>>,
+    _caller: AdminCaller,
+) -> Result<Response, ApiError> {
     let dead_letters = state.catalog().dead_letters.all().rev().cloned().collect();
     success(DeadLettersView { dead_letters })
 }
@@ -49,6 +53,7 @@ pub async fn list(State(state): State<Arc<ApiState>>) -> Result<Response, ApiErr
 )]
 pub async fn retry(
     State(state): State<Arc<ApiState>>,
+    _caller: AdminCaller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let id = parse_dead_letter_id(&id)?;
@@ -69,6 +74,7 @@ pub async fn retry(
 )]
 pub async fn discard(
     State(state): State<Arc<ApiState>>,
+    _caller: AdminCaller,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let id = parse_dead_letter_id(&id)?;

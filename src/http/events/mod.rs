@@ -18,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use self::pages::{PageQuery, read_page};
 use self::view::{EventId, EventView};
+use super::auth::AuditCaller;
 use super::extract::query::QueryParams;
 use super::respond::json::{ApiError, Success, success};
 use super::state::ApiState;
@@ -68,6 +69,7 @@ pub struct Events {
 )]
 pub async fn read_events(
     State(state): State<Arc<ApiState>>,
+    AuditCaller(caller): AuditCaller,
     QueryParams(query): QueryParams<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -82,7 +84,13 @@ pub async fn read_events(
             .into());
         }
         let permit = state.acquire_stream_permit()?;
-        return Ok(stream::open_stream(state, permit, after, query.subject));
+        return Ok(stream::open_stream(
+            state,
+            caller,
+            permit,
+            after,
+            query.subject,
+        ));
     }
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {

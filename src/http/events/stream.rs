@@ -21,6 +21,7 @@ use super::batch::Batch;
 use super::pages::position_before;
 use super::view::EventId;
 use crate::core::ids::Position;
+use crate::core::model::caller::Caller;
 use crate::http::state::ApiState;
 use crate::telemetry::metrics::StreamGuard;
 
@@ -29,6 +30,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 struct StreamReader {
     state: Arc<ApiState>,
+    caller: Arc<Caller>,
     subject: Option<String>,
     /// The last event that the listener has.
     last: EventId,
@@ -47,6 +49,7 @@ struct StreamReader {
 /// Answers with the events after `last` as a stream without an end.
 pub fn open_stream(
     state: Arc<ApiState>,
+    caller: Arc<Caller>,
     permit: OwnedSemaphorePermit,
     last: EventId,
     subject: Option<String>,
@@ -56,7 +59,7 @@ pub fn open_stream(
         (CACHE_CONTROL, "no-cache"),
     ];
     let ending = state.shutdown().clone();
-    let texts = event_texts(state, permit, last, subject)
+    let texts = event_texts(state, caller, permit, last, subject)
         .map(Ok::<_, Infallible>)
         .take_until(ending.cancelled_owned());
     (headers, Body::from_stream(texts)).into_response()
@@ -64,6 +67,7 @@ pub fn open_stream(
 
 fn event_texts(
     state: Arc<ApiState>,
+    caller: Arc<Caller>,
     permit: OwnedSemaphorePermit,
     last: EventId,
     subject: Option<String>,
@@ -71,6 +75,7 @@ fn event_texts(
     let counted = StreamGuard::new(state.metrics());
     let reader = StreamReader {
         state,
+        caller,
         subject,
         last,
         reached: position_before(last),
@@ -102,6 +107,9 @@ impl StreamReader {
                 None => self.receive().await?,
             };
             if !text.is_empty() {
+                // Every commit and every keep-alive comes here, so a revoked token ends the stream with its own
+                // event, and an expired token at the next keep-alive.
+                self.state.check_still_valid(&self.caller).ok()?;
                 return Some(text);
             }
         }

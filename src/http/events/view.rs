@@ -68,7 +68,8 @@ pub struct EventView {
     pub type_name: String,
     v: u16,
     pub subject: String,
-    #[schema(value_type = String)]
+    /// The author of the change: its kind, and the user, token and subject if they are known.
+    #[schema(value_type = Object)]
     actor: Actor,
     #[schema(value_type = String)]
     command_id: CommandId,
@@ -99,7 +100,7 @@ pub fn entry_views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
         commit
             .events
             .into_iter()
-            .map(move |event| (actor, command_id, event))
+            .map(move |event| (actor.clone(), command_id, event))
     });
     events
         .enumerate()

@@ -7,8 +7,11 @@ use axum::http::request::Parts;
 use utoipa::IntoParams;
 
 use crate::core::catalog::server::Server;
+use crate::core::decide::access::Action;
 use crate::core::failure::Failure;
+use crate::core::model::caller::Caller;
 use crate::core::names::ServerName;
+use crate::http::auth::SecretsCaller;
 use crate::http::respond::json::ApiError;
 use crate::http::state::ApiState;
 
@@ -30,6 +33,27 @@ impl<S: Send + Sync> FromRequestParts<S> for ServerNamePath {
         Ok(Self(name.ok_or_else(|| {
             Failure::server_not_found("of that name")
         })?))
+    }
+}
+
+/// The server that a path names, and the caller who stores credentials for it. The extractor refuses a request for a
+/// server that the caller may not use before it reads the body.
+pub struct SecretsServer {
+    pub caller: Arc<Caller>,
+    pub server: Arc<Server>,
+}
+
+impl FromRequestParts<Arc<ApiState>> for SecretsServer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<ApiState>,
+    ) -> Result<Self, ApiError> {
+        let SecretsCaller(caller) = SecretsCaller::from_request_parts(parts, state).await?;
+        let ServerNamePath(name) = ServerNamePath::from_request_parts(parts, state).await?;
+        let server = state.find_server_for(&caller, Action::ManageSecrets, &name)?;
+        Ok(Self { caller, server })
     }
 }
 

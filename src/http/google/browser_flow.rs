@@ -20,6 +20,7 @@ use super::link::{COOKIE, GoogleLink, LoginCookie};
 use crate::cluster::command_client::CommandRequest;
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command, ExchangeGoogleCode};
+use crate::core::decide::access::Action;
 use crate::core::decide::google::find_google_server;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
@@ -28,13 +29,14 @@ use crate::core::model::grant::GrantId;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::{BadName, ServerName, UserName};
 use crate::crypto::context::{GoogleContext, GoogleValueKind};
+use crate::http::auth::SecretsCaller;
 use crate::http::extract::callback::{refusal_reason, required_text, state_digest};
 use crate::http::extract::headers::RequestHost;
 use crate::http::extract::json::JsonBody;
 use crate::http::extract::query::PageQuery;
 use crate::http::respond::html::{HtmlError, html_page, redirect};
 use crate::http::respond::json::{ApiError, Success, success};
-use crate::http::state::{ApiState, new_command_id};
+use crate::http::state::{ApiState, browser_origin};
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
@@ -48,10 +50,9 @@ const COMMAND_MARGIN: Duration = Duration::from_secs(15);
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"username": "ana", "serverName": "workspace"}))]
 pub struct LinkBody {
-    /// `default` if absent.
-    #[serde(default)]
-    #[schema(value_type = String, required = false)]
-    username: UserName,
+    /// The caller if absent, and `default` for a caller without a user.
+    #[schema(value_type = Option<String>)]
+    username: Option<UserName>,
     /// Can be absent if only one server signs in to Google.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -100,12 +101,15 @@ pub struct CallbackQuery {
 )]
 pub async fn link(
     State(state): State<Arc<ApiState>>,
+    SecretsCaller(caller): SecretsCaller,
     RequestHost(host): RequestHost,
     JsonBody { value: body, .. }: JsonBody<LinkBody>,
 ) -> Result<Response, ApiError> {
+    let user = caller.acts_for(body.username)?;
     let server = find_google_server(&state.catalog(), body.server_name.as_ref())?;
+    state.find_server_for(&caller, Action::ManageSecrets, &server.name)?;
     let link = GoogleLink {
-        user: &body.username,
+        user: &user,
         server: Some(&server.name),
     };
     success(LoginUrl {
@@ -262,7 +266,7 @@ async fn exchange_code(
     };
     let sealed = state.seal(context, &arguments)?;
     let command = ExchangeGoogleCode {
-        id: new_command_id(),
+        origin: browser_origin(Some(user.clone())),
         server: server.id,
         server_name: server.name.clone(),
         user: user.clone(),

@@ -62,7 +62,7 @@ impl GoogleLink<'_> {
         Ok(public_url(state, host, &path))
     }
 
-    /// Checks the signature of a link. A deployment without `ADMIN_TOKEN` needs no signature, but
+    /// Checks the signature of a link. A deployment without an identity needs no signature, but
     /// a given signature must be valid.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl GoogleLink<'_> {
         expires: Option<u64>,
         signature: Option<&str>,
     ) -> Result<(), Failure> {
-        if state.access().admin_token.is_none() && signature.is_none() {
+        if !state.access().is_identity_configured() && signature.is_none() {
             return Ok(());
         }
         let (Some(expires), Some(signature)) = (expires, signature) else {

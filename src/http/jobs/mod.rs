@@ -16,10 +16,12 @@ use utoipa::{IntoParams, ToSchema};
 pub use self::view::JobAccepted;
 use self::view::JobView;
 use self::wait::{load_answer, wait_for_end};
+use super::auth::ToolsCaller;
 use super::extract::query::QueryParams;
 use super::respond::json::{ApiError, Success, success};
 use super::state::ApiState;
 use crate::core::command::NotifyProducer;
+use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
 use crate::core::model::job::{Job, JobState};
@@ -52,10 +54,9 @@ pub struct JobList {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobQuery {
-    /// The user of the job; `default` if absent.
-    #[serde(default)]
+    /// The user of the job; the caller if absent, and `default` for a caller without a user.
     #[param(value_type = Option<String>)]
-    username: UserName,
+    username: Option<UserName>,
     /// The longest time to wait for the end of the job, such as `30s`; at most five minutes.
     wait: Option<String>,
 }
@@ -64,10 +65,9 @@ pub struct JobQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListJobsQuery {
-    /// The user of the jobs; `default` if absent.
-    #[serde(default)]
+    /// The user of the jobs; the caller if absent, and `default` for a caller without a user.
     #[param(value_type = Option<String>)]
-    username: UserName,
+    username: Option<UserName>,
     /// Only jobs in these states, comma-separated: waiting, running, succeeded, failed, cancelled,
     /// unknown.
     state: Option<String>,
@@ -84,8 +84,10 @@ pub struct ListJobsQuery {
 )]
 pub async fn list(
     State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
     QueryParams(query): QueryParams<ListJobsQuery>,
 ) -> Result<Response, ApiError> {
+    let user = caller.reads_for(query.username)?;
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(Failure::invalid(format!("limit must be 1 to {MAX_LIMIT}")).into());
@@ -106,7 +108,7 @@ pub async fn list(
         let has_state = states
             .as_ref()
             .is_none_or(|states| states.contains(&job.state()));
-        job.user == query.username && has_state
+        job.user == user && has_state
     });
     let jobs: Vec<_> = matching
         .by_ref()
@@ -141,15 +143,18 @@ fn parse_states(text: &str) -> Result<Vec<JobState>, Failure> {
 )]
 pub async fn get(
     State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<JobQuery>,
 ) -> Result<Response, ApiError> {
+    let user = caller.reads_for(query.username)?;
     let id = resolve_job_id(&state, &id)?;
-    let mut job = find_job(&state, id, &query.username)?;
+    let mut job = find_job(&state, id, &user)?;
     if let Some(wait) = &query.wait {
         // The limit only ends the wait; the answer then shows the job as it is.
         let _ = timeout(parse_wait(wait)?, wait_for_end(&state, id)).await;
-        job = find_job(&state, id, &query.username)?;
+        state.check_still_valid(&caller)?;
+        job = find_job(&state, id, &user)?;
     }
     let answer = match job.ended() {
         Some(_) => Some(load_answer(&state, &job).await?),
@@ -180,11 +185,14 @@ fn parse_wait(text: &str) -> Result<Duration, Failure> {
 )]
 pub async fn cancel(
     State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
     Path(id): Path<String>,
     QueryParams(query): QueryParams<JobQuery>,
 ) -> Result<Response, ApiError> {
     let id = resolve_job_id(&state, &id)?;
-    let job = state.job_client().cancel(id, query.username).await?;
+    let user = caller.reads_for(query.username)?;
+    let actor = Actor::from(&*caller);
+    let job = state.job_client().cancel(id, user, actor).await?;
     if job.needs_notification() {
         // Only a worker can open the reply address of the producer. A failure here delays the
         // notification until a worker looks for missing notifications.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 
+use super::auth::AdminCaller;
 use super::extract::headers::PreferAsync;
 use super::jobs::JobAccepted;
 use super::jobs::submit::submit;
@@ -24,7 +25,10 @@ const COUNT_LIMIT: Duration = Duration::from_secs(60);
     get, operation_id = "count_keys", path = "/keys", tag = "keys",
     responses((status = 200, description = "The counts", body = Success<KeyUsage>))
 )]
-pub async fn count(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+pub async fn count(
+    State(state): State<Arc<ApiState>>,
+    _caller: AdminCaller,
+) -> Result<Response, ApiError> {
     success(state.send_command(&CountKeys {}, COUNT_LIMIT).await?)
 }
 
@@ -45,11 +49,12 @@ pub async fn count(State(state): State<Arc<ApiState>>) -> Result<Response, ApiEr
 )]
 pub async fn rotate(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     prefer: PreferAsync,
 ) -> Result<Response, ApiError> {
     let command = RotateKeys {
         to: state.sealer().key_id(),
     };
-    let job = NewJob::maintenance(&command, Actor::Api)?;
+    let job = NewJob::maintenance(&command, Actor::from(&*caller))?;
     submit(&state, prefer, job).await
 }

@@ -133,6 +133,7 @@ mod tests {
             admin_token: None,
             hosts: vec!["mcp.example.com".into()],
             public: None,
+            longest_token_life: std::time::Duration::from_secs(60),
         };
         for allowed in [
             "localhost",

@@ -1,6 +1,5 @@
 //! The middleware around all routes: it admits or refuses each request.
 
-mod auth;
 mod host_check;
 mod log_position;
 
@@ -12,12 +11,13 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use self::auth::{authenticate_request, is_public_path};
 use self::host_check::{check_fetch_site, check_host_and_origin};
 use self::log_position::wait_for_log_position;
+use super::auth::is_public_path;
 use super::respond::json::ApiError;
 use super::state::ApiState;
 use crate::core::failure::Failure;
+use crate::core::model::caller::Caller;
 
 /// The position up to which an answer has read the log. A client that sends it back gets an answer
 /// that has read at least as much.
@@ -26,18 +26,25 @@ static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
 /// Passes an admitted request on and adds the headers of every answer.
 pub async fn handle_request(
     State(state): State<Arc<ApiState>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let _unanswered = state.track_request();
     // The request must not be borrowed across an await, because its body is not `Sync`.
     let admission = match admit_request(&state, &request) {
-        Ok(None) => Ok(()),
-        Ok(Some(position)) => wait_for_log_position(&state, &position).await,
-        Err(failure) => Err(failure),
+        Ok(Admission {
+            caller,
+            log_position: Some(position),
+        }) => wait_for_log_position(&state, &position)
+            .await
+            .map(|()| caller),
+        admitted => admitted.map(|admission| admission.caller),
     };
     let mut response = match admission {
-        Ok(()) => {
+        Ok(caller) => {
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
             let mut response = next.run(request).await;
             let position = HeaderValue::from(state.projection().position().0);
             response
@@ -53,22 +60,35 @@ pub async fn handle_request(
     response
 }
 
-/// Decides whether a request is admitted and returns its `Log-Position`.
-fn admit_request(state: &ApiState, request: &Request) -> Result<Option<HeaderValue>, Failure> {
+/// An admitted request.
+#[derive(Default)]
+struct Admission {
+    /// The caller. A public path has none.
+    caller: Option<Arc<Caller>>,
+    log_position: Option<HeaderValue>,
+}
+
+/// Decides whether a request is admitted, and finds its caller.
+fn admit_request(state: &ApiState, request: &Request) -> Result<Admission, Failure> {
     let path = request.uri().path();
     if path == "/healthz" || path == "/readyz" {
-        return Ok(None);
+        return Ok(Admission::default());
     }
+    let is_public = is_public_path(path);
     let access = state.access();
-    match &access.admin_token {
-        Some(token) if !is_public_path(path) => authenticate_request(request.headers(), token)?,
-        Some(_) => {}
-        None => {
-            check_host_and_origin(request, access)?;
-            if !is_public_path(path) {
-                check_fetch_site(request.headers())?;
-            }
+    if !access.is_identity_configured() {
+        check_host_and_origin(request, access)?;
+        if !is_public {
+            check_fetch_site(request.headers())?;
         }
     }
-    Ok(request.headers().get(&LOG_POSITION).cloned())
+    let caller = if is_public {
+        None
+    } else {
+        Some(state.authenticate(request.headers())?)
+    };
+    Ok(Admission {
+        caller,
+        log_position: request.headers().get(&LOG_POSITION).cloned(),
+    })
 }

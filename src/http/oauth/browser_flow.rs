@@ -27,11 +27,11 @@ use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::http::extract::callback::{refusal_reason, required_text, state_digest};
 use crate::http::extract::headers::RequestHost;
 use crate::http::extract::json::JsonBody;
-use crate::http::extract::path::{ExistingServer, ServerNamePath};
+use crate::http::extract::path::{SecretsServer, ServerNamePath};
 use crate::http::extract::query::PageQuery;
 use crate::http::respond::html::{HtmlError, html_page, public_url, redirect};
 use crate::http::respond::json::{ApiError, Success, success};
-use crate::http::state::{ApiState, new_command_id};
+use crate::http::state::{ApiState, browser_origin};
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
@@ -47,7 +47,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schema(example = json!({"username": "ana"}))]
 pub struct StartBody {
-    /// The user who gets access; if absent, all users who have no tokens of their own.
+    /// The user who gets access. If absent: the caller; for an administrator, all users who have no tokens of their own.
     #[schema(value_type = Option<String>)]
     username: Option<UserName>,
     /// The scopes to request; the scopes that the server asks for if absent.
@@ -96,17 +96,18 @@ pub struct CallbackQuery {
 )]
 pub async fn start(
     State(state): State<Arc<ApiState>>,
-    ExistingServer(server): ExistingServer,
+    SecretsServer { caller, server }: SecretsServer,
     RequestHost(host): RequestHost,
     JsonBody { value: body, .. }: JsonBody<StartBody>,
 ) -> Result<Response, ApiError> {
+    let user = caller.grant_user(body.username)?;
     check_scopes(body.scopes.as_deref())?;
     if server.remote().is_none() {
         return Err(not_remote(&server).into());
     }
     let grant = GrantId {
         server: server.id,
-        user: body.username,
+        user,
     };
     let client = seal_client(&state, &grant, body.client_id, body.client_secret)?;
     let started = begin(&state, host.as_ref(), &grant, body.scopes, client).await?;
@@ -206,7 +207,7 @@ pub async fn callback(
     let server = state.catalog().server_by_id(grant.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
     let command = CompleteAuthorization {
-        id: new_command_id(),
+        origin: browser_origin(grant.user.clone()),
         grant: grant.clone(),
         authorization: cookie.authorization,
         code: seal(&state, &grant, GrantValueKind::Code, &code)?,

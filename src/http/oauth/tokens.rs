@@ -21,10 +21,10 @@ use crate::core::names::UserName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::http::extract::idempotency::IdempotencyHeader;
 use crate::http::extract::json::JsonBody;
-use crate::http::extract::path::{ExistingServer, ServerNamePath};
+use crate::http::extract::path::{SecretsServer, ServerNamePath};
 use crate::http::respond::json::{ApiError, Success};
 use crate::http::servers::{OneServer, respond_with_server, server_start_limit};
-use crate::http::state::{ApiState, new_command_id};
+use crate::http::state::{ApiState, change_origin};
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::views::failure::ErrorBody;
@@ -33,7 +33,7 @@ use crate::views::failure::ErrorBody;
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OauthBody {
-    /// The user of the tokens; if absent, all users who have no tokens of their own.
+    /// The user of the tokens. If absent: the caller; for an administrator, all users who have no tokens of their own.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     username: Option<UserName>,
@@ -75,17 +75,18 @@ pub struct OauthBody {
 )]
 pub async fn store(
     State(state): State<Arc<ApiState>>,
-    ExistingServer(server): ExistingServer,
+    SecretsServer { caller, server }: SecretsServer,
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<OauthBody>,
 ) -> Result<Response, ApiError> {
+    let user = caller.grant_user(body.username.clone())?;
     body.check()?;
     if server.remote().is_none() {
         return Err(not_remote(&server).into());
     }
     let grant = GrantId {
         server: server.id,
-        user: body.username.clone(),
+        user,
     };
     let expires_in = body.expires_in;
     let is_refreshable = body.refresh_token.is_some();
@@ -109,8 +110,7 @@ pub async fn store(
         expires_in,
     );
     let command = StoreTokens {
-        id: new_command_id(),
-        key: key.shared_key(&state, &bytes)?,
+        origin: change_origin(&caller, key.shared_key(&state, &bytes)?),
         grant: grant.clone(),
         server_name: server.name.clone(),
         tokens,

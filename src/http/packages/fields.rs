@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::core::command::{InstallPackage, RegisterServer};
 use crate::core::failure::Failure;
 use crate::core::ids::ServerId;
+use crate::core::model::caller::Caller;
 use crate::core::model::package::{
     FOLDER, PackageIndex, PythonOptions, Source, python_name, split_index,
 };
@@ -18,7 +19,7 @@ use crate::core::names::{PackageName, SecretName, ServerName, UserName, VersionT
 use crate::crypto::context::ServerValueKind;
 use crate::http::servers::credentials::CredentialSealer;
 use crate::http::servers::fields::RegisterBody;
-use crate::http::state::{ApiState, new_command_id};
+use crate::http::state::{ApiState, change_origin};
 
 /// A package to install, and its server.
 #[derive(Deserialize, ToSchema)]
@@ -31,10 +32,9 @@ pub struct InstallBody {
     /// A version or a tag; the newest version if absent.
     #[schema(value_type = Option<String>, example = "2026.8.31")]
     version: Option<VersionTag>,
-    /// The user of the job; `default` if absent.
-    #[serde(default)]
-    #[schema(value_type = String, required = false)]
-    pub username: UserName,
+    /// The user of the job; the caller if absent, and `default` for a caller without a user.
+    #[schema(value_type = Option<String>)]
+    pub username: Option<UserName>,
     /// The name of the new server.
     #[schema(value_type = String, example = "memory")]
     pub server_name: ServerName,
@@ -88,7 +88,11 @@ impl InstallBody {
     ///
     /// # Errors
     /// `invalid_request`.
-    pub fn into_command(mut self, state: &ApiState) -> Result<InstallPackage, Failure> {
+    pub fn into_command(
+        mut self,
+        state: &ApiState,
+        caller: &Caller,
+    ) -> Result<InstallPackage, Failure> {
         let server = ServerId(Uuid::now_v7());
         let is_remote = self.transport_type.as_deref() == Some("streamable_http");
         let mut seal = CredentialSealer::new(state.sealer(), server);
@@ -103,8 +107,7 @@ impl InstallBody {
         let mut values = sealed.values;
         values.extend(seal.into_values());
         let register = RegisterServer {
-            id: new_command_id(),
-            key: None,
+            origin: change_origin(caller, None),
             server,
             name,
             config: sealed.config,
@@ -244,10 +247,9 @@ fn seal_index(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeBody {
-    /// The user of the job; `default` if absent.
-    #[serde(default)]
-    #[schema(value_type = String, required = false)]
-    pub username: UserName,
+    /// The user of the job; the caller if absent, and `default` for a caller without a user.
+    #[schema(value_type = Option<String>)]
+    pub username: Option<UserName>,
     /// A version or a tag; the newest version if absent.
     #[schema(value_type = Option<String>, example = "2026.8.31")]
     pub version: Option<VersionTag>,

@@ -14,9 +14,11 @@ use crate::core::decide::package::find_installed;
 use crate::core::decide::server::register_server;
 use crate::core::event::Actor;
 use crate::core::failure::{Code, Failure};
+use crate::core::model::caller::Caller;
 use crate::core::model::idempotency::JobIdempotencyKey;
 use crate::core::model::job::JobArguments;
 use crate::core::names::{ServerName, UserName};
+use crate::http::auth::AdminCaller;
 use crate::http::extract::headers::PreferAsync;
 use crate::http::extract::idempotency::IdempotencyHeader;
 use crate::http::extract::json::{JsonBody, OptionalJsonBody};
@@ -26,7 +28,7 @@ use crate::http::jobs::JobAccepted;
 use crate::http::jobs::submit::submit;
 use crate::http::respond::json::{ApiError, EmptyBody, Success, success};
 use crate::http::servers::DryRunQuery;
-use crate::http::state::{ApiState, new_command_id};
+use crate::http::state::{ApiState, change_origin};
 use crate::jobs::client::NewJob;
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
@@ -64,15 +66,16 @@ pub struct InstallAnswer {
 )]
 pub async fn install(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     QueryParams(query): QueryParams<DryRunQuery>,
     prefer: PreferAsync,
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<InstallBody>,
 ) -> Result<Response, ApiError> {
-    let user = body.username.clone();
+    let user = caller.acts_for(body.username.clone())?;
     let name = body.server_name.clone();
     let key = key.job_key(&state, &user, &bytes)?;
-    let command = body.into_command(&state)?;
+    let command = body.into_command(&state, &caller)?;
     if query.dry_run {
         register_server(&state.catalog(), &command.register)?;
         return success(EmptyBody {});
@@ -82,7 +85,7 @@ pub async fn install(
         let sentence = format!("Server with name {name} already exists");
         return Err(Failure::new(Code::ServerAlreadyExists, sentence).into());
     }
-    let job = package_job(user, name, key, &command)?;
+    let job = package_job(&caller, user, name, key, &command)?;
     submit(&state, prefer, job).await
 }
 
@@ -104,6 +107,7 @@ pub async fn install(
 )]
 pub async fn upgrade(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
     prefer: PreferAsync,
     key: IdempotencyHeader,
@@ -111,13 +115,14 @@ pub async fn upgrade(
 ) -> Result<Response, ApiError> {
     find_installed(&state.catalog(), name.as_str())?;
     let UpgradeBody { username, version } = body.value;
-    let key = key.job_key(&state, &username, &body.bytes)?;
+    let user = caller.acts_for(username)?;
+    let key = key.job_key(&state, &user, &body.bytes)?;
     let command = UpgradePackage {
-        id: new_command_id(),
+        origin: change_origin(&caller, None),
         name: name.clone(),
         version,
     };
-    let job = package_job(username, name, key, &command)?;
+    let job = package_job(&caller, user, name, key, &command)?;
     submit(&state, prefer, job).await
 }
 
@@ -126,6 +131,7 @@ pub async fn upgrade(
 /// # Errors
 /// `internal` if the command cannot be encoded.
 pub fn package_job<C: Command>(
+    caller: &Caller,
     user: UserName,
     server: ServerName,
     key: Option<JobIdempotencyKey>,
@@ -135,6 +141,7 @@ pub fn package_job<C: Command>(
         call: None,
         raw: false,
         reply: None,
+        server_id: None,
         body: to_raw_value(command).map_err(internal_error)?,
     };
     Ok(NewJob {
@@ -143,6 +150,6 @@ pub fn package_job<C: Command>(
         server: Some(server),
         work,
         key,
-        actor: Actor::Api,
+        actor: Actor::from(caller),
     })
 }

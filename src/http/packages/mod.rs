@@ -12,12 +12,13 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::auth::AdminCaller;
 use super::extract::idempotency::IdempotencyHeader;
 use super::extract::path::ServerNamePath;
 use super::extract::query::QueryParams;
 use super::respond::json::{ApiError, Success, success};
 use super::servers;
-use super::state::ApiState;
+use super::state::{ApiState, change_origin};
 use crate::core::catalog::server::Server;
 use crate::core::command::{CheckPackages, PackageCheck};
 use crate::core::decide::package::find_installed;
@@ -103,6 +104,7 @@ pub struct UpdateList {
 )]
 pub async fn list(
     State(state): State<Arc<ApiState>>,
+    _caller: AdminCaller,
     QueryParams(query): QueryParams<CheckQuery>,
 ) -> Result<Response, ApiError> {
     let packages = package_views(&state, &query, |_| true).await?;
@@ -121,6 +123,7 @@ pub async fn list(
 )]
 pub async fn by_name(
     State(state): State<Arc<ApiState>>,
+    _caller: AdminCaller,
     Path(name): Path<String>,
     QueryParams(query): QueryParams<CheckQuery>,
 ) -> Result<Response, ApiError> {
@@ -156,6 +159,7 @@ fn package_not_found() -> Failure {
 )]
 pub async fn by_id(
     State(state): State<Arc<ApiState>>,
+    _caller: AdminCaller,
     ServerNamePath(name): ServerNamePath,
     QueryParams(query): QueryParams<CheckQuery>,
 ) -> Result<Response, ApiError> {
@@ -179,6 +183,7 @@ pub async fn by_id(
 )]
 pub async fn updates(
     State(state): State<Arc<ApiState>>,
+    _caller: AdminCaller,
     QueryParams(query): QueryParams<UpdatesQuery>,
 ) -> Result<Response, ApiError> {
     let mut servers = servers_with_package(&state);
@@ -228,12 +233,13 @@ fn update_of(server: &Server, check: &PackageCheck) -> Option<Update> {
 )]
 pub async fn enable(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
     key: IdempotencyHeader,
 ) -> Result<Response, ApiError> {
     find_installed(&state.catalog(), name.as_str())?;
-    let key = key.shared_key(&state, &[])?;
-    let server = servers::enable_server(&state, &name, key).await?;
+    let origin = change_origin(&caller, key.shared_key(&state, &[])?);
+    let server = servers::enable_server(&state, &name, origin).await?;
     respond_with_package(&state, &name, server)
 }
 
@@ -250,12 +256,13 @@ pub async fn enable(
 )]
 pub async fn disable(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
     key: IdempotencyHeader,
 ) -> Result<Response, ApiError> {
     find_installed(&state.catalog(), name.as_str())?;
-    let key = key.shared_key(&state, &[])?;
-    let server = servers::disable_server(&state, &name, key).await?;
+    let origin = change_origin(&caller, key.shared_key(&state, &[])?);
+    let server = servers::disable_server(&state, &name, origin).await?;
     respond_with_package(&state, &name, server)
 }
 
@@ -273,6 +280,7 @@ pub async fn disable(
 )]
 pub async fn delete(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
     key: IdempotencyHeader,
 ) -> Result<Response, ApiError> {
@@ -281,7 +289,8 @@ pub async fn delete(
         find_installed(&state.catalog(), name.as_str())?;
     }
     // The digest belongs to this route, so a key of another route cannot match.
-    servers::delete_server(&state, name, key.shared_key(&state, &[])?).await
+    let origin = change_origin(&caller, key.shared_key(&state, &[])?);
+    servers::delete_server(&state, name, origin).await
 }
 
 fn respond_with_package(

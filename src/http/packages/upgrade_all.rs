@@ -15,14 +15,16 @@ use crate::core::command::{Command, UpgradePackage};
 use crate::core::decide::idempotency::key_conflict;
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
+use crate::core::model::caller::Caller;
 use crate::core::model::idempotency::JobIdempotencyKey;
 use crate::core::names::{ServerName, UserName};
+use crate::http::auth::AdminCaller;
 use crate::http::extract::headers::PreferAsync;
 use crate::http::extract::idempotency::{IdempotencyHeader, key_for_server};
 use crate::http::extract::json::OptionalJsonBody;
 use crate::http::jobs::submit::{job_location, wait_for_answer, with_preference_applied};
 use crate::http::respond::json::{ApiError, Success, success, success_as};
-use crate::http::state::{ApiState, new_command_id};
+use crate::http::state::{ApiState, change_origin};
 use crate::jobs::client::{NewJob, key_expired};
 use crate::views::failure::ErrorBody;
 
@@ -30,10 +32,10 @@ use crate::views::failure::ErrorBody;
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeAllBody {
-    /// The user of the jobs; `default` if absent.
+    /// The user of the jobs; the caller if absent, and `default` for a caller without a user.
     #[serde(default)]
-    #[schema(value_type = String, required = false)]
-    username: UserName,
+    #[schema(value_type = Option<String>)]
+    username: Option<UserName>,
 }
 
 /// The result of one upgrade.
@@ -85,13 +87,14 @@ pub struct UpgradeJobs {
 )]
 pub async fn upgrade_all(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     PreferAsync(prefers_async): PreferAsync,
     key: IdempotencyHeader,
     OptionalJsonBody(body): OptionalJsonBody<UpgradeAllBody>,
 ) -> Result<Response, ApiError> {
-    let user = body.value.username;
+    let user = caller.acts_for(body.value.username)?;
     let key = key.job_key(&state, &user, &body.bytes)?;
-    let jobs = accept_jobs(&state, &user, key).await?;
+    let jobs = accept_jobs(&state, &caller, &user, key).await?;
     if prefers_async {
         return respond_with_jobs(jobs);
     }
@@ -120,6 +123,7 @@ fn respond_with_jobs(jobs: Vec<(ServerName, JobId)>) -> Result<Response, ApiErro
 /// the packages have changed.
 async fn accept_jobs(
     state: &ApiState,
+    caller: &Caller,
     user: &UserName,
     key: Option<JobIdempotencyKey>,
 ) -> Result<Vec<(ServerName, JobId)>, Failure> {
@@ -133,7 +137,7 @@ async fn accept_jobs(
         .collect();
     let jobs = servers
         .iter()
-        .map(|server| upgrade_job(state, user, server, key))
+        .map(|server| upgrade_job(state, caller, user, server, key))
         .collect::<Result<_, _>>()?;
     if let Some(ids) = state.job_client().submit_all(jobs).await? {
         return Ok(servers.into_iter().zip(ids).collect());
@@ -148,6 +152,7 @@ async fn accept_jobs(
 
 fn upgrade_job(
     state: &ApiState,
+    caller: &Caller,
     user: &UserName,
     server: &ServerName,
     key: Option<JobIdempotencyKey>,
@@ -156,11 +161,11 @@ fn upgrade_job(
         .map(|key| key_for_server(state, key, server))
         .transpose()?;
     let command = UpgradePackage {
-        id: new_command_id(),
+        origin: change_origin(caller, None),
         name: server.clone(),
         version: None,
     };
-    package_job(user.clone(), server.clone(), key, &command)
+    package_job(caller, user.clone(), server.clone(), key, &command)
 }
 
 /// Returns the jobs that a request with this key has made, sorted by server.

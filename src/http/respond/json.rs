@@ -73,12 +73,22 @@ impl IntoResponse for ApiError {
             ErrorBody::from_failure(&self.0).to_json(),
         );
         set_retry_after(&mut response, self.0.retry_after);
-        if self.0.code == Code::Unauthenticated {
-            response
-                .headers_mut()
-                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some(challenge) = challenge(&self.0) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
         response
+    }
+}
+
+/// Returns the challenge of a failed authentication (RFC 6750, section 3).
+fn challenge(failure: &Failure) -> Option<HeaderValue> {
+    match (failure.code, &failure.scope) {
+        (Code::Unauthenticated, _) => Some(HeaderValue::from_static("Bearer")),
+        (Code::Forbidden, Some(scope)) => {
+            let challenge = format!(r#"Bearer error="insufficient_scope", scope="{scope}""#);
+            HeaderValue::try_from(challenge).ok()
+        }
+        _ => None,
     }
 }
 

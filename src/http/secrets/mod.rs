@@ -10,11 +10,13 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::auth::SecretsCaller;
 use super::extract::idempotency::IdempotencyHeader;
 use super::extract::json::JsonBody;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
-use super::state::{ApiState, new_command_id};
+use super::state::{ApiState, change_origin};
 use crate::core::command::{DeleteSecret, SetSecret};
+use crate::core::decide::access::Action;
 use crate::core::ids::ValueId;
 use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName};
@@ -32,10 +34,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(15);
     "secretName": "message", "secretValue": "only for ana",
 }))]
 pub struct SetBody {
-    /// The user of the secret; `default` if absent.
-    #[serde(default)]
-    #[schema(value_type = String, required = false)]
-    username: UserName,
+    /// The user of the secret; the caller if absent, and `default` for a caller without a user.
+    #[schema(value_type = Option<String>)]
+    username: Option<UserName>,
     #[schema(value_type = String, example = "everything")]
     server_name: ServerName,
     /// The argument that gets the value in every call of this user to this server.
@@ -55,10 +56,9 @@ pub struct SetBody {
     "username": "ana", "serverName": "everything", "secretName": "message",
 }))]
 pub struct DeleteBody {
-    /// The user of the secret; `default` if absent.
-    #[serde(default)]
-    #[schema(value_type = String, required = false)]
-    username: UserName,
+    /// The user of the secret; the caller if absent, and `default` for a caller without a user.
+    #[schema(value_type = Option<String>)]
+    username: Option<UserName>,
     #[schema(value_type = String, example = "everything")]
     server_name: ServerName,
     #[schema(value_type = String, example = "message")]
@@ -77,24 +77,27 @@ pub struct DeleteBody {
 )]
 pub async fn set(
     State(state): State<Arc<ApiState>>,
+    SecretsCaller(caller): SecretsCaller,
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<SetBody>,
 ) -> Result<Response, ApiError> {
-    let server = state.find_server(&body.server_name)?.id;
+    let user = caller.acts_for(body.username)?;
+    let server = state
+        .find_server_for(&caller, Action::ManageSecrets, &body.server_name)?
+        .id;
     let name = plain_name(&body.server_name, body.secret_name);
     let context = SecretContext {
         server,
-        user: &body.username,
+        user: &user,
         name: &name,
         value: ValueId(Uuid::now_v7()),
     };
     let sealed = state.seal(context, &body.secret_value)?;
     let command = SetSecret {
-        id: new_command_id(),
-        key: key.user_key(&state, &body.username, &bytes)?,
+        origin: change_origin(&caller, key.user_key(&state, &user, &bytes)?),
         server,
         server_name: body.server_name,
-        user: body.username,
+        user,
         name,
         value: sealed.value,
         sealed: sealed.sealed,
@@ -115,15 +118,17 @@ pub async fn set(
 )]
 pub async fn delete(
     State(state): State<Arc<ApiState>>,
+    SecretsCaller(caller): SecretsCaller,
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<DeleteBody>,
 ) -> Result<Response, ApiError> {
+    let user = caller.acts_for(body.username)?;
+    state.find_server_for(&caller, Action::ManageSecrets, &body.server_name)?;
     let name = plain_name(&body.server_name, body.secret_name);
     let command = DeleteSecret {
-        id: new_command_id(),
-        key: key.user_key(&state, &body.username, &bytes)?,
+        origin: change_origin(&caller, key.user_key(&state, &user, &bytes)?),
         server_name: body.server_name,
-        user: body.username,
+        user,
         name,
     };
     state.send_command(&command, COMMAND_LIMIT).await?;

@@ -11,12 +11,13 @@ use crate::core::catalog::server::Server;
 use crate::core::command::ReadServerLogs;
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, WorkerId};
+use crate::core::model::caller::Caller;
 use crate::core::model::server::ServerStatus;
 use crate::core::names::ServerName;
 use crate::http::respond::json::{ApiError, success};
 use crate::http::state::ApiState;
 use crate::ports::bus::Target;
-use crate::views::server::{LiveDetails, ServerView};
+use crate::views::server::{LiveDetails, ServerView, ShortServerView, VisibleServer};
 
 /// The longest wait for the logs of one worker.
 const LOGS_LIMIT: Duration = Duration::from_millis(500);
@@ -72,6 +73,25 @@ pub async fn server_views(state: &ApiState, servers: &[Arc<Server>]) -> Vec<Serv
             let details = details.remove(&server.id).unwrap_or_default();
             ServerView::new(server, status, details, state.package_dirs())
         })
+        .collect()
+}
+
+/// Returns servers as a caller may see them.
+pub async fn visible_servers(
+    state: &ApiState,
+    caller: &Caller,
+    servers: &[Arc<Server>],
+) -> Vec<VisibleServer> {
+    if caller.is_admin() {
+        let views = server_views(state, servers).await;
+        return views.into_iter().map(VisibleServer::from).collect();
+    }
+    let ids: Vec<ServerId> = servers.iter().map(|server| server.id).collect();
+    let statuses = state.registry().server_statuses(&ids);
+    servers
+        .iter()
+        .zip(statuses)
+        .map(|(server, (status, _))| ShortServerView::new(server, status.status).into())
         .collect()
 }
 

@@ -14,26 +14,29 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use self::fields::{RegisterBody, UpdateBody};
+use self::live::visible_servers;
 pub use self::live::{changed_server, respond_with_server};
-use self::live::{server_view, server_views};
+use super::auth::{AdminCaller, ToolsCaller};
 use super::extract::idempotency::IdempotencyHeader;
 use super::extract::json::JsonBody;
 use super::extract::path::{ExistingServer, ServerNamePath};
 use super::extract::query::QueryParams;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
-use super::state::{ApiState, new_command_id};
+use super::state::{ApiState, change_origin};
 use crate::core::command::{
-    DeleteServer, DeletedServer, DisableServer, EnableServer, RegisterServer, UpdateServer,
+    ChangeOrigin, DeleteServer, DeletedServer, DisableServer, EnableServer, RegisterServer,
+    UpdateServer,
 };
+use crate::core::decide::access::{Action, may, missing_scope};
 use crate::core::decide::server::register_server;
 use crate::core::failure::Failure;
 use crate::core::ids::{Position, ServerId};
-use crate::core::model::idempotency::IdempotencyKey;
+use crate::core::model::caller::{Caller, Scope};
 use crate::core::model::timeout::DEFAULT_TIMEOUT_MS;
 use crate::core::names::ServerName;
 use crate::eventlog::history::PointInTime;
 use crate::views::failure::ErrorBody;
-use crate::views::server::ServerView;
+use crate::views::server::{ServerView, VisibleServer};
 
 /// The longest time for stopping a server, with a margin.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -55,8 +58,13 @@ pub struct RegisterAnswer {
 }
 
 #[derive(Serialize, ToSchema)]
+pub struct OneVisibleServer {
+    server: VisibleServer,
+}
+
+#[derive(Serialize, ToSchema)]
 pub struct ServerList {
-    servers: Vec<ServerView>,
+    servers: Vec<VisibleServer>,
     /// With `at`: the position of the event log that the answer shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
@@ -83,6 +91,8 @@ pub struct DryRunQuery {
 
 /// List all servers with their status, tools and logs.
 ///
+/// A caller without the scope `admin` gets the servers that it may use, with name, transport type, status and tools.
+///
 /// With `at` the answer shows the servers as they were registered then, without a live status.
 #[utoipa::path(
     get, operation_id = "list_servers", path = "/mcp/servers", tag = "servers",
@@ -91,26 +101,37 @@ pub struct DryRunQuery {
 )]
 pub async fn list(
     State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
     QueryParams(query): QueryParams<ListQuery>,
 ) -> Result<Response, ApiError> {
     if let Some(at) = query.at {
-        return success(past_servers(&state, &at).await?);
+        return success(past_servers(&state, &caller, &at).await?);
     }
-    let servers: Vec<_> = state.catalog().servers().into_iter().cloned().collect();
+    let servers: Vec<_> = state
+        .catalog()
+        .servers()
+        .into_iter()
+        .filter(|server| may(&caller, Action::UseTools, Some(server.id)).is_ok())
+        .cloned()
+        .collect();
     success(ServerList {
-        servers: server_views(&state, &servers).await,
+        servers: visible_servers(&state, &caller, &servers).await,
         position: None,
     })
 }
 
-async fn past_servers(state: &ApiState, at: &str) -> Result<ServerList, Failure> {
+async fn past_servers(state: &ApiState, caller: &Caller, at: &str) -> Result<ServerList, Failure> {
     let projection = state.projection();
+    if !caller.is_admin() {
+        return Err(missing_scope(Scope::Admin));
+    }
     let position = PointInTime::parse(at)?.position(projection).await?;
     let catalog = state.history().catalog(projection, position).await?;
     let servers = catalog
         .servers()
         .into_iter()
         .map(|server| ServerView::from_catalog(server, state.package_dirs()))
+        .map(VisibleServer::from)
         .collect();
     Ok(ServerList {
         servers,
@@ -118,21 +139,26 @@ async fn past_servers(state: &ApiState, at: &str) -> Result<ServerList, Failure>
     })
 }
 
-/// Read one server.
+/// Read one server. A caller without the scope `admin` gets its name, transport type, status and tools.
 #[utoipa::path(
     get, operation_id = "get_server", path = "/mcp/servers/{name}", tag = "servers",
     params(ServerNamePath),
     responses(
-        (status = 200, description = "The server", body = Success<OneServer>),
+        (status = 200, description = "The server", body = Success<OneVisibleServer>),
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
 pub async fn get(
     State(state): State<Arc<ApiState>>,
-    ExistingServer(server): ExistingServer,
+    ToolsCaller(caller): ToolsCaller,
+    ServerNamePath(name): ServerNamePath,
 ) -> Result<Response, ApiError> {
-    let server = server_view(&state, server).await?;
-    success(OneServer { server })
+    let server = state.find_server_for(&caller, Action::UseTools, &name)?;
+    let server = visible_servers(&state, &caller, &[server])
+        .await
+        .pop()
+        .ok_or_else(|| Failure::server_not_found(&name))?;
+    success(OneVisibleServer { server })
 }
 
 /// Register a server.
@@ -149,6 +175,7 @@ pub async fn get(
 )]
 pub async fn register(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     QueryParams(query): QueryParams<DryRunQuery>,
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<RegisterBody>,
@@ -159,8 +186,7 @@ pub async fn register(
     let sealed = body.into_config(state.sealer(), id)?;
     let limit = start_limit(sealed.config.startup_timeout_ms());
     let command = RegisterServer {
-        id: new_command_id(),
-        key: key.shared_key(&state, &bytes)?,
+        origin: change_origin(&caller, key.shared_key(&state, &bytes)?),
         server: id,
         name: name.clone(),
         config: sealed.config,
@@ -190,6 +216,7 @@ pub async fn register(
 )]
 pub async fn update(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     ExistingServer(server): ExistingServer,
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<UpdateBody>,
@@ -206,8 +233,7 @@ pub async fn update(
         .apply_to(None)
         .map_or_else(|| server_start_limit(&state, name), start_limit);
     let command = UpdateServer {
-        id: new_command_id(),
-        key: key.shared_key(&state, &bytes)?,
+        origin: change_origin(&caller, key.shared_key(&state, &bytes)?),
         name: name.clone(),
         change,
         server: Some(server.id),
@@ -228,21 +254,22 @@ pub async fn update(
 )]
 pub async fn delete(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
     key: IdempotencyHeader,
 ) -> Result<Response, ApiError> {
-    delete_server(&state, name, key.shared_key(&state, &[])?).await
+    let origin = change_origin(&caller, key.shared_key(&state, &[])?);
+    delete_server(&state, name, origin).await
 }
 
 /// Sends the command that deletes a server.
 pub async fn delete_server(
     state: &ApiState,
     name: ServerName,
-    key: Option<IdempotencyKey>,
+    origin: ChangeOrigin,
 ) -> Result<Response, ApiError> {
     let command = DeleteServer {
-        id: new_command_id(),
-        key,
+        origin,
         name: name.clone(),
     };
     let deleted = state.send_to_owner(&name, &command, STOP_LIMIT).await?;
@@ -289,11 +316,12 @@ impl From<DeletedServer> for DeletedServerBody {
 )]
 pub async fn enable(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
     key: IdempotencyHeader,
 ) -> Result<Response, ApiError> {
-    let key = key.shared_key(&state, &[])?;
-    let server = enable_server(&state, &name, key).await?;
+    let origin = change_origin(&caller, key.shared_key(&state, &[])?);
+    let server = enable_server(&state, &name, origin).await?;
     success(OneServer { server })
 }
 
@@ -301,11 +329,10 @@ pub async fn enable(
 pub async fn enable_server(
     state: &ApiState,
     name: &ServerName,
-    key: Option<IdempotencyKey>,
+    origin: ChangeOrigin,
 ) -> Result<ServerView, Failure> {
     let command = EnableServer {
-        id: new_command_id(),
-        key,
+        origin,
         name: name.clone(),
     };
     let limit = server_start_limit(state, name);
@@ -324,11 +351,12 @@ pub async fn enable_server(
 )]
 pub async fn disable(
     State(state): State<Arc<ApiState>>,
+    AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
     key: IdempotencyHeader,
 ) -> Result<Response, ApiError> {
-    let key = key.shared_key(&state, &[])?;
-    let server = disable_server(&state, &name, key).await?;
+    let origin = change_origin(&caller, key.shared_key(&state, &[])?);
+    let server = disable_server(&state, &name, origin).await?;
     success(OneServer { server })
 }
 
@@ -336,11 +364,10 @@ pub async fn disable(
 pub async fn disable_server(
     state: &ApiState,
     name: &ServerName,
-    key: Option<IdempotencyKey>,
+    origin: ChangeOrigin,
 ) -> Result<ServerView, Failure> {
     let command = DisableServer {
-        id: new_command_id(),
-        key,
+        origin,
         name: name.clone(),
     };
     let status = state.send_to_owner(name, &command, STOP_LIMIT).await?;

@@ -18,10 +18,10 @@ use crate::core::names::{ServerName, ToolName, UserName};
     "args": {"message": "hi"},
 }))]
 pub struct CallBody<'a> {
-    /// The user whose secrets the worker adds to the arguments; `default` if absent.
-    #[serde(default)]
-    #[schema(value_type = String, required = false)]
-    pub username: UserName,
+    /// The user whose secrets the worker adds to the arguments; the caller if absent, and `default` for a caller
+    /// without a user.
+    #[schema(value_type = Option<String>)]
+    pub username: Option<UserName>,
     #[schema(value_type = String, example = "everything")]
     pub server_name: ServerName,
     /// The name of the tool.
@@ -50,9 +50,9 @@ impl CallBody<'_> {
         check_timeout("timeoutMs", self.timeout_ms)
     }
 
-    pub fn into_command(self) -> CallTool {
+    pub fn into_command(self, user: UserName) -> CallTool {
         CallTool {
-            user: self.username,
+            user,
             server: self.server_name,
             tool: self.method_name,
             timeout_ms: self.timeout_ms,

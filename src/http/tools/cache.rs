@@ -9,8 +9,10 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::core::catalog::Catalog;
+use crate::core::decide::access::{Action, may};
 use crate::core::failure::Failure;
 use crate::core::ids::Position;
+use crate::core::model::caller::Caller;
 use crate::telemetry::error::internal_error;
 
 /// The answer of `GET /mcp/tools`, built once for each change of a tool list.
@@ -26,28 +28,32 @@ pub struct CachedToolList {
 }
 
 impl ToolListCache {
-    /// Returns the answer for this catalog.
+    /// Returns the answer for this catalog and caller. Only the answer with all servers is stored.
     ///
     /// # Errors
     /// `internal` if the list cannot be encoded.
-    pub fn get(&self, catalog: &Catalog) -> Result<Arc<CachedToolList>, Failure> {
+    pub fn get(&self, catalog: &Catalog, caller: &Caller) -> Result<Arc<CachedToolList>, Failure> {
+        if !caller.servers.is_all() {
+            return CachedToolList::build(catalog, caller).map(Arc::new);
+        }
         if let Some(cached) = self.0.load_full()
             && cached.position == catalog.tools_changed
         {
             return Ok(cached);
         }
-        let cached = Arc::new(CachedToolList::build(catalog)?);
+        let cached = Arc::new(CachedToolList::build(catalog, caller)?);
         self.0.store(Some(cached.clone()));
         Ok(cached)
     }
 }
 
 impl CachedToolList {
-    fn build(catalog: &Catalog) -> Result<Self, Failure> {
+    fn build(catalog: &Catalog, caller: &Caller) -> Result<Self, Failure> {
         let tools: Vec<_> = catalog
             .servers()
             .into_iter()
             .filter(|server| server.enabled)
+            .filter(|server| may(caller, Action::UseTools, Some(server.id)).is_ok())
             .map(|server| BTreeMap::from([(&server.name, &server.tools.tools)]))
             .collect();
         let tools = serde_json::to_string(&tools).map_err(internal_error)?;

@@ -15,12 +15,15 @@ use super::meter::ToolCallMeter;
 use crate::cluster::command_client::CommandRequest;
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command};
+use crate::core::decide::access::Action;
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
+use crate::core::model::caller::Caller;
 use crate::core::model::job::JobArguments;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::UserName;
 use crate::core::tool_result::{ToolCallBody, shape_tool_result};
+use crate::http::auth::ToolsCaller;
 use crate::http::extract::headers::{PreferAsync, RequestHost, TraceParent};
 use crate::http::extract::idempotency::IdempotencyHeader;
 use crate::http::extract::json::{JsonBytes, parse_json};
@@ -63,39 +66,56 @@ const COPY_LIMIT: usize = 4096;
 )]
 pub async fn call(
     State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
     RequestHost(host): RequestHost,
     TraceParent(traceparent): TraceParent,
     prefer: PreferAsync,
     key: IdempotencyHeader,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Response, ApiError> {
-    let body: CallBody = parse_json(&bytes)?;
+    let mut body: CallBody = parse_json(&bytes)?;
     body.check()?;
-    let server = state.find_server(&body.server_name)?;
+    let user = caller.acts_for(body.username.take())?;
+    let server = state.find_server_for(&caller, Action::UseTools, &body.server_name)?;
     if prefer.0 || key.is_present() {
-        return call_as_job(&state, prefer, &key, body, &bytes).await;
+        let call = JobCall {
+            user,
+            server: &server,
+            body,
+            bytes: &bytes,
+        };
+        return call_as_job(&state, &caller, prefer, &key, call).await;
     }
     let raw = body.raw;
-    let user = body.username.clone();
     let request = CommandRequest {
         area: Area::Tools,
         server: server.exclusive_id(),
         command: CallTool::NAME,
         time: call_limit(&server, body.timeout_ms),
         body: detach_slice(&bytes, body.args),
-        call: Some(body.into_command()),
+        call: Some(body.into_command(user.clone())),
         traceparent,
     };
     // The wait below must not keep the read buffer of the connection.
     drop(bytes);
-    let result = execute_call(&state, &server, request, raw).await;
+    let result = execute_call(&state, &caller, &server, request, raw).await;
     let body = result.map_err(|failure| with_links(&state, host, &server, &user, failure))?;
     Ok(json(StatusCode::OK, body.body))
+}
+
+/// A call that becomes a job.
+struct JobCall<'a> {
+    user: UserName,
+    server: &'a Server,
+    body: CallBody<'a>,
+    /// The whole body of the request, for the digest of an idempotency key.
+    bytes: &'a Bytes,
 }
 
 /// Sends the call to a worker and records it.
 async fn execute_call(
     state: &ApiState,
+    caller: &Caller,
     server: &Server,
     request: CommandRequest,
     raw: bool,
@@ -103,7 +123,8 @@ async fn execute_call(
     let Some(CallTool { user, tool, .. }) = &request.call else {
         return Err(Failure::internal());
     };
-    let span = tracing::info_span!("tool_call", %user, server = %server.name, %tool);
+    let token = caller.token.map(tracing::field::display);
+    let span = tracing::info_span!("tool_call", %user, token, server = %server.name, %tool);
     let meter = ToolCallMeter::start(state.metrics(), server, tool.clone(), span.clone());
     let response = state.send_request(request).instrument(span).await;
     let result = response.and_then(|response| shape_tool_result(&response.body, raw));
@@ -114,26 +135,31 @@ async fn execute_call(
 /// Submits the call as a job.
 async fn call_as_job(
     state: &ApiState,
+    caller: &Caller,
     prefer: PreferAsync,
     key: &IdempotencyHeader,
-    body: CallBody<'_>,
-    bytes: &Bytes,
+    call: JobCall<'_>,
 ) -> Result<Response, ApiError> {
-    let user = body.username.clone();
-    let server = body.server_name.clone();
+    let JobCall {
+        user,
+        server,
+        body,
+        bytes,
+    } = call;
     let work = JobArguments {
         raw: body.raw,
         reply: None,
+        server_id: (!caller.servers.is_all()).then_some(server.id),
         body: body.args.to_owned(),
-        call: Some(body.into_command()),
+        call: Some(body.into_command(user.clone())),
     };
     let job = NewJob {
         key: key.job_key(state, &user, bytes)?,
         user,
         command: CallTool::NAME,
-        server: Some(server),
+        server: Some(server.name.clone()),
         work,
-        actor: Actor::Api,
+        actor: Actor::from(caller),
     };
     submit(state, prefer, job).await
 }

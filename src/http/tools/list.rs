@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use utoipa::ToSchema;
 
+use crate::http::auth::ToolsCaller;
 use crate::http::respond::json::{ApiError, json};
 use crate::http::state::ApiState;
 
@@ -34,9 +35,10 @@ pub struct ToolList {
 )]
 pub async fn list(
     State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let cached = state.tool_list().get(&state.catalog())?;
+    let cached = state.tool_list().get(&state.catalog(), &caller)?;
     let is_unchanged = headers
         .get_all(IF_NONE_MATCH)
         .iter()

@@ -193,7 +193,7 @@ async fn append_plain_registration(app: &App, url: &str) {
     };
     let commit = Commit {
         command_id: CommandId(Uuid::now_v7()),
-        actor: Actor::Api,
+        actor: Actor::default(),
         events: vec![event],
     };
     let entry = Entry {

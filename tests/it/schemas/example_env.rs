@@ -56,6 +56,7 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("ADMIN_TOKEN", "0123456789abcdef", &[]),
     ("ALLOW_UNAUTHENTICATED", "true", &[("HOST", "0.0.0.0")]),
     ("ALLOWED_HOSTS", "mcp.example.com", &[]),
+    ("USER_TOKEN_MAX_LIFE", "30d", &[]),
     ("SECRETS_KEY", "a passphrase", &[]),
     ("SECRETS_KEYS_OLD", "one, another", &[]),
     ("PAYLOAD_LIMIT", "7mb", &[]),

@@ -139,6 +139,18 @@ const HISTORY: &[(&str, &str)] = &[
         "server.deleted.v1",
         "57e7921fe0736d206229c3153869750554193df41d0fc43f7dd251f6e0dfb3a5",
     ),
+    (
+        "token.created.v1",
+        "bf7e0c59ea31ec10b1878f04d3e36ef39bbb43a8f4c7829b06124691f9b24ad1",
+    ),
+    (
+        "token.revoked.v1",
+        "d648d8d81b2c798203ddca9c02a17d972986a9148a5509941b385a5f7694db93",
+    ),
+    (
+        "token.removed.v1",
+        "4a6a4b8b36dadeb94176f04cb00dd69bdd5fec7eaf056034386da1cf0bffff8b",
+    ),
 ];
 
 /// The samples of types that the upcast table converts, each with the sample of its current form, and the digest.

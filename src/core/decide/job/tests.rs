@@ -16,6 +16,7 @@ fn accept(number: u128, user: &str) -> AcceptJob {
         tool: Some(name("t")),
         arguments: value(number),
         key: None,
+        token: None,
         max_waiting: 2,
     }
 }

@@ -10,8 +10,7 @@ use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport
 
 fn register(server: &str, config: ServerConfig) -> RegisterServer {
     RegisterServer {
-        id: command_id(1),
-        key: None,
+        origin: origin(1),
         server: server_id(server),
         name: name(server),
         config,
@@ -24,8 +23,7 @@ fn register(server: &str, config: ServerConfig) -> RegisterServer {
 fn update(server: &str, change: &str) -> UpdateServer {
     let change: ServerChange = serde_json::from_str(change).expect("an update");
     UpdateServer {
-        id: command_id(1),
-        key: None,
+        origin: origin(1),
         name: name(server),
         change,
         server: None,
@@ -265,8 +263,7 @@ fn another_path_of_the_same_origin_keeps_credentials() {
 #[test]
 fn enabling_an_enabled_server_restarts_it() {
     let command = EnableServer {
-        id: command_id(1),
-        key: None,
+        origin: origin(1),
         name: name("memory"),
     };
     let catalog = given([server_registered("memory")])
@@ -282,8 +279,7 @@ fn enabling_an_enabled_server_restarts_it() {
 #[test]
 fn a_disabled_server_is_disabled_once() {
     let command = DisableServer {
-        id: command_id(1),
-        key: None,
+        origin: origin(1),
         name: name("memory"),
     };
     given([server_registered("memory")])
@@ -299,8 +295,7 @@ fn a_disabled_server_is_disabled_once() {
 
 fn delete(server: &str) -> DeleteServer {
     DeleteServer {
-        id: command_id(1),
-        key: None,
+        origin: origin(1),
         name: name(server),
     }
 }

@@ -1,0 +1,165 @@
+//! Authentication: finds the caller of a request by its `Authorization` header.
+
+mod extract;
+mod last_used;
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq as _;
+
+pub use self::extract::{
+    AdminCaller, AnyCaller, AuditCaller, MetricsCaller, SecretsCaller, TokensCaller, ToolsCaller,
+};
+use self::last_used::LastUsed;
+use crate::config::Access;
+use crate::core::catalog::Catalog;
+use crate::core::catalog::token_table::StoredToken;
+use crate::core::failure::{Code, Failure};
+use crate::core::ids::TokenId;
+use crate::core::model::caller::{Caller, CallerKind};
+use crate::core::model::token::{TOKEN_PREFIX, token_id};
+use crate::time::clock::now_ms;
+
+/// Returns whether a path needs no caller: the documentation, and the pages that a user's browser opens. Those pages check
+/// a signature themselves.
+pub fn is_public_path(path: &str) -> bool {
+    matches!(
+        path,
+        "/openapi.json"
+            | "/docs"
+            | "/auth/google/login"
+            | "/auth/google/callback"
+            | "/oauth/authorize"
+            | "/oauth/callback"
+            | "/oauth/client.json"
+    ) || path.starts_with("/docs/")
+}
+
+/// Finds callers.
+pub struct Authenticator {
+    /// The digest of `ADMIN_TOKEN`. Digests have one length, so the time of a comparison reveals nothing about the token.
+    admin_digest: Option<[u8; 32]>,
+    admin: Arc<Caller>,
+    local: Arc<Caller>,
+    is_configured: bool,
+    last_used: LastUsed,
+}
+
+impl Authenticator {
+    pub fn new(access: &Access) -> Self {
+        let admin_digest = access
+            .admin_token
+            .as_ref()
+            .map(|token| Sha256::digest(token.as_bytes()).into());
+        Self {
+            admin_digest,
+            admin: Arc::new(Caller::unrestricted(CallerKind::AdminToken)),
+            local: Arc::new(Caller::unrestricted(CallerKind::Local)),
+            is_configured: access.is_identity_configured(),
+            last_used: LastUsed::default(),
+        }
+    }
+
+    /// Returns the caller of a request.
+    ///
+    /// # Errors
+    /// `unauthenticated` if the request needs a token and has none, or if its token is wrong, expired or revoked.
+    pub fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        catalog: &Catalog,
+    ) -> Result<Arc<Caller>, Failure> {
+        let bearer = bearer_token(headers);
+        match bearer {
+            Some(bearer) if bearer.starts_with(TOKEN_PREFIX) => self.token_caller(bearer, catalog),
+            Some(bearer) if self.is_admin_token(bearer) => Ok(self.admin.clone()),
+            _ if self.is_configured => Err(unauthenticated(
+                "The header Authorization: Bearer <token> is missing or wrong; send ADMIN_TOKEN or a token of a user",
+            )),
+            _ => Ok(self.local.clone()),
+        }
+    }
+
+    fn is_admin_token(&self, bearer: &str) -> bool {
+        self.admin_digest.is_some_and(|expected| {
+            let given = Sha256::digest(bearer.as_bytes());
+            bool::from(given[..].ct_eq(&expected[..]))
+        })
+    }
+
+    fn token_caller(&self, bearer: &str, catalog: &Catalog) -> Result<Arc<Caller>, Failure> {
+        let now = now_ms();
+        let caller = token_id(bearer)
+            .and_then(|id| catalog.tokens.get(id))
+            .filter(|stored| matches_token(bearer, stored) && stored.is_valid(now))
+            .map(|stored| Arc::new(caller_of(stored)))
+            .ok_or_else(token_ended)?;
+        if let Some(token) = caller.token {
+            self.last_used.record(token, now);
+        }
+        Ok(caller)
+    }
+
+    /// Returns the time at which this process last saw a token, in milliseconds since 1970.
+    pub fn last_used(&self, token: TokenId) -> Option<u64> {
+        self.last_used.get(token)
+    }
+}
+
+/// Checks that the authentication of a caller has not ended since the beginning of the request.
+///
+/// # Errors
+/// `unauthenticated` if the token was revoked or has expired.
+pub fn check_still_valid(caller: &Caller, catalog: &Catalog) -> Result<(), Failure> {
+    let now = now_ms();
+    let is_revoked = caller.token.is_some_and(|token| {
+        let stored = catalog.tokens.get(token);
+        stored.is_none_or(|stored| stored.revoked_at.is_some())
+    });
+    let is_expired = caller.expires_at.is_some_and(|end| end <= now);
+    if is_revoked || is_expired {
+        return Err(token_ended());
+    }
+    Ok(())
+}
+
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+}
+
+fn matches_token(bearer: &str, stored: &StoredToken) -> bool {
+    let given = Sha256::digest(bearer.as_bytes());
+    bool::from(given[..].ct_eq(&stored.token.digest.0[..]))
+}
+
+fn caller_of(stored: &StoredToken) -> Caller {
+    let token = &stored.token;
+    Caller {
+        kind: CallerKind::Token,
+        user: token.user.clone(),
+        scopes: token.scopes,
+        servers: token.servers.clone(),
+        token: Some(token.id),
+        subject: None,
+        expires_at: token.expires_at,
+    }
+}
+
+fn token_ended() -> Failure {
+    unauthenticated("The token is wrong, has expired or was revoked; make a new token")
+}
+
+fn unauthenticated(sentence: &str) -> Failure {
+    Failure::new(Code::Unauthenticated, sentence)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! The JSON of a token, without its secret.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::core::catalog::Catalog;
+use crate::core::catalog::token_table::StoredToken;
+use crate::core::ids::TokenId;
+use crate::core::model::caller::{AllowedServers, Scopes};
+use crate::core::names::{ServerName, UserName};
+use crate::http::state::ApiState;
+use crate::time::rfc3339::format_ms;
+
+/// A token of a user. Times are RFC 3339 in UTC.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenView {
+    #[schema(value_type = String)]
+    id: TokenId,
+    #[schema(value_type = String)]
+    username: UserName,
+    #[schema(value_type = Vec<String>)]
+    scopes: Scopes,
+    /// `null` means all servers. Deleted servers are not named.
+    #[schema(value_type = Option<Vec<String>>)]
+    servers: Option<Vec<ServerName>>,
+    #[schema(value_type = Option<String>)]
+    label: Option<Arc<str>>,
+    created_at: String,
+    /// The user who made the token, or `null` for an administrator without a user.
+    #[schema(value_type = Option<String>)]
+    created_by: Option<UserName>,
+    expires_at: Option<String>,
+    /// The last use that this process has seen, to the second.
+    last_used_at: Option<String>,
+    revoked_at: Option<String>,
+}
+
+impl TokenView {
+    pub fn new(state: &ApiState, catalog: &Catalog, stored: &StoredToken) -> Self {
+        let token = &stored.token;
+        Self {
+            id: token.id,
+            username: token.user.clone(),
+            scopes: token.scopes,
+            servers: server_names(catalog, &token.servers),
+            label: token.label.clone(),
+            created_at: format_ms(token.created_at),
+            created_by: token.created_by.clone(),
+            expires_at: token.expires_at.map(format_ms),
+            last_used_at: state.token_last_used(token.id).map(format_ms),
+            revoked_at: stored.revoked_at.map(format_ms),
+        }
+    }
+}
+
+/// Returns the names of the listed servers that exist, or `None` for all servers.
+pub fn server_names(catalog: &Catalog, servers: &AllowedServers) -> Option<Vec<ServerName>> {
+    let AllowedServers::Only(ids) = servers else {
+        return None;
+    };
+    let mut names: Vec<_> = ids
+        .iter()
+        .filter_map(|id| catalog.server_by_id(*id))
+        .map(|server| server.name.clone())
+        .collect();
+    names.sort_unstable();
+    Some(names)
+}
