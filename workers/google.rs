@@ -31,8 +31,7 @@ use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::internal_error;
 use crate::time::clock::monotonic;
 
-/// The credentials of this deployment at Google. They are sealed in memory, and a call opens them like
-/// a secret.
+/// The credentials of this deployment at Google, sealed in memory. A call opens them like a secret.
 pub struct Application {
     value: ValueId,
     sealed: Sealed,

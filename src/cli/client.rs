@@ -31,7 +31,7 @@ impl ApiArgs {
     }
 }
 
-/// An API that a command talks to. It speaks `http://` and `https://`. TLS trusts the certificates of the system
+/// The API of a command, behind `http://` or `https://`. TLS trusts the certificates of the system
 /// (`SSL_CERT_FILE` names other certificates) and those of Mozilla.
 pub struct ApiClient {
     pub url: String,

@@ -298,6 +298,32 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_wait_lasts_as_long_as_the_server_asks_and_ends_at_the_limit() {
+        let requested = Duration::from_millis(60);
+        let start = clock::monotonic();
+        let mut attempts = SHORT.start();
+        assert!(attempts.wait_or(Some(requested)).await);
+        assert!(clock::monotonic() - start >= requested);
+        // The limit of 50 ms is over.
+        assert!(!attempts.wait().await);
+    }
+
+    #[test]
+    fn the_pause_after_more_failures_is_longer_and_has_a_maximum() {
+        // The jitter at most doubles a pause.
+        let between = |failures, least, most| {
+            let pause = SERVER_CRASH.pause_after(failures).as_millis();
+            assert!(
+                (least..=most).contains(&pause),
+                "{failures} failures: {pause} ms"
+            );
+        };
+        between(1, 500, 1_000);
+        between(3, 2_000, 4_000);
+        between(100, 5_000, 10_000);
+    }
+
     /// Without a limit, and fast enough for a test.
     const INTERRUPTED_NOW: RetryPolicy = RetryPolicy {
         pauses: exponential(1, 2),

@@ -120,7 +120,7 @@ pub async fn clean_everywhere(app: &App, secrets: &[&str]) {
         clean(path, text.as_bytes(), secrets);
     }
     clean("the log", app.log().as_bytes(), secrets);
-    // Where all is in one process.
+    // A setup with one process.
     if app.services.is_none() {
         files(&app.data(), &mut |path| {
             clean(

@@ -1,4 +1,4 @@
-//! What the store keeps when MongoDB does not behave: a primary that dies, a server that is away, and TLS.
+//! The MongoDB store with a primary that dies, with an unreachable server, and with TLS.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -38,7 +38,7 @@ async fn connect(url: &str) -> Arc<MongoStore> {
     }
 }
 
-/// Appends until the time is over; what was acknowledged is given.
+/// Appends until the time is over, and returns the acknowledged entries.
 async fn append(store: Arc<MongoStore>, until: Instant) -> HashMap<CommandId, Position> {
     let mut acknowledged = HashMap::new();
     while Instant::now() < until {
@@ -166,7 +166,7 @@ async fn a_lease_whose_document_is_gone_does_not_start_again() {
         .default_database()
         .expect("a database")
         .collection::<Document>("mcpapi_leases");
-    // As MongoDB does by itself after a while: it has an index that says so.
+    // MongoDB removes the document after a while, because of a TTL index.
     let indexes: Vec<_> = leases
         .list_indexes()
         .await
@@ -199,7 +199,7 @@ async fn an_unreachable_server_is_an_error_within_a_second() {
         .await
         .expect("appended");
     server.kill();
-    // The first may be the one that finds out.
+    // The first call may detect the failure.
     let _ = store.head().await;
     for _ in 0..3 {
         let began = Instant::now();
@@ -313,7 +313,7 @@ async fn tls_accepts_only_a_server_with_a_trusted_certificate() {
     }
 }
 
-/// Before a value's wrapping stood apart, its document had all bytes in one field.
+/// An earlier version stored the wrapping and the value in one field of the document.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_of_an_earlier_version_is_read_and_rewrapped() {
     let mongod = Mongod::standalone();

@@ -44,7 +44,7 @@ async fn works(options: NatsOptions) {
     assert_eq!(answer.outcome.expect("a success"), "hello");
 }
 
-/// Returns the text of a refusal. It arrives soon and holds no secret.
+/// Returns the text of a refusal, which arrives soon and holds no secret.
 async fn refused(options: NatsOptions) -> String {
     let start = Instant::now();
     let error = NatsBus::connect(options).await.err().expect("refused");

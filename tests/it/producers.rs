@@ -10,7 +10,7 @@ use crate::process::Services;
 use crate::services::nats::{JETSTREAM, Nats, Version};
 use crate::wait::wait_until;
 
-/// The example's text, for another server and another NATS.
+/// Returns the text of the example for another server and another NATS.
 fn example(url: &str, call: &str, args: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/producer.py");
     let code = fs::read_to_string(path).expect("the example");
@@ -20,14 +20,14 @@ fn example(url: &str, call: &str, args: &str) -> String {
         code.contains(old) && code.contains(r#"b'{"message": "hi"}'"#),
         "{code}"
     );
-    // A job's id is that of one job; the next one has another.
+    // Each run of the example needs a new job id.
     let code = code.replace("my-first-job", &uuid::Uuid::now_v7().to_string());
     code.replace(old, call)
         .replace(r#"b'{"message": "hi"}'"#, args)
         .replace(r#"b'{"message": "later"}'"#, args)
 }
 
-/// The status and the body of the ask and of the job.
+/// Returns the status and the body of the ask and of the job.
 async fn run(code: &str) -> Vec<(String, Value)> {
     let python = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -56,7 +56,7 @@ async fn run(code: &str) -> Vec<(String, Value)> {
 
 #[tokio::test]
 async fn the_example_asks_and_posts_a_job() {
-    // As the README advises: a producer may do this and nothing else.
+    // The permissions that the README recommends for a producer.
     let users = r#"
         authorization { users: [
             { user: "mcp", password: "all" },
@@ -136,7 +136,7 @@ impl Producer {
         }
     }
 
-    /// Puts a job on the lane; its outcome comes to the subscription.
+    /// Publishes a job. The returned subscription receives its outcome.
     async fn put(&self, id: &str, call: &str, body: &str) -> async_nats::Subscriber {
         let inbox = self.client.new_inbox();
         let outcome = self
@@ -188,7 +188,7 @@ async fn a_producers_job_is_one_job_however_often_it_is_sent() {
         (&*status, &said["content"][0]["text"]),
         ("ok", &json!("noted slowly"))
     );
-    // Once more, as a sender does that has heard nothing: the same outcome, and nothing done.
+    // A producer without an outcome repeats the message. The outcome is repeated, and the job does not run again.
     let mut second = producer.put("order-7", call, &body).await;
     assert_eq!(outcome(&mut second).await, ("ok".into(), said.clone()));
     assert_eq!(std::fs::read_to_string(&notes).expect("notes"), "once\n");
@@ -213,7 +213,7 @@ async fn a_producers_job_is_one_job_however_often_it_is_sent() {
     app.get(&format!("/jobs/{id}?username=ben"))
         .await
         .fails(404, "job_not_found");
-    // Another body under its id is refused, and told so.
+    // Another body under the id of a job is refused with a reason.
     let mut other = producer.put("order-7", call, "{}").await;
     assert_eq!(outcome(&mut other).await.1["code"], "conflict");
 }
@@ -289,7 +289,7 @@ async fn a_producer_is_notified_when_its_waiting_job_is_cancelled() {
     );
     assert_eq!(outcome(&mut waiting[0]).await, cancelled);
 
-    // Where no worker is there, it is told by the first that comes, and the facade need not be there any more.
+    // Without a worker, the first worker that starts notifies the producer, even if the facade is gone.
     let other = app.add("api");
     app.processes[1..other]
         .iter_mut()

@@ -19,7 +19,7 @@ const ENVELOPE: usize = 64 * 1024;
 const EDGE: usize = 4096;
 /// Bytes of an unreadable line in a log line.
 const EXCERPT: usize = 200;
-/// A byte order mark in UTF-8. Some servers write one before each line.
+/// A byte order mark in UTF-8, which some servers write before each line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 pub struct LineReader {

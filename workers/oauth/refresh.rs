@@ -2,8 +2,8 @@
 //!
 //! A refresh token is often valid for one use. A worker therefore refreshes tokens under a lease, and
 //! records the refresh in the log before and after the request. A worker that acquires the lease and
-//! finds a started refresh without an end knows that the other worker is dead. It tries the old
-//! refresh token once more, because that loses nothing.
+//! finds a started refresh without an end knows that the other worker is dead. This worker tries
+//! the old refresh token once more, because that loses nothing.
 
 use std::sync::Arc;
 use std::time::Duration;

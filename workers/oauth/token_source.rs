@@ -1,5 +1,5 @@
-//! Provides the access token for the requests of one connection. It refreshes the token before it
-//! expires, once for all connections.
+//! Provides the access token for the requests of one connection, and refreshes the token once for all
+//! connections before it expires.
 //!
 //! A request usually reads no store, because the sealed token stays in memory while the catalog names
 //! it.

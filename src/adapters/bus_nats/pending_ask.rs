@@ -19,8 +19,8 @@ pub(super) const SILENCE: Duration = Duration::from_secs(3);
 impl NatsBus {
     /// Sends an ask over NATS and waits for its reply.
     pub(super) async fn send_ask(&self, ask: Ask) -> Result<Reply, BusError> {
-        // The client would send the message after a reconnect, and a worker would start an ask whose
-        // sender was told that nothing has started.
+        // The client would send the message after a reconnect, and a worker would start an ask
+        // whose sender has an error that says that nothing has started.
         if !self.inbox.connection.is_connected() {
             return Err(BusError::Unavailable);
         }

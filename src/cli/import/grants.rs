@@ -21,7 +21,7 @@ pub struct GrantImport {
     pub server: ServerName,
     /// Names the tokens in messages.
     pub description: String,
-    /// The body of the request. It contains the tokens, so no message shows it.
+    /// The body of the request. No message shows the body, because it contains the tokens.
     pub body: Value,
 }
 

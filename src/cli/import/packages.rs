@@ -18,7 +18,7 @@ const PYTHON_FIELDS: [&str; 5] = [
 ];
 /// The states of a package that was installed once. A failed upgrade leaves the earlier version in use.
 const INSTALLED: [&str; 4] = ["installed", "installing", "upgrading", "error"];
-/// The folders that an installation creates. They will exist again.
+/// The folders that an installation creates again.
 const CREATED_FOLDERS: [&str; 2] = ["/node_modules", "/bin/"];
 /// The signs that may precede a path in an argument or a variable.
 const PATH_SEPARATORS: [char; 4] = ['=', ':', ',', ' '];
@@ -27,7 +27,7 @@ const PATH_SEPARATORS: [char; 4] = ['=', ':', ',', ' '];
 pub struct PackageImport {
     pub name: String,
     pub server: String,
-    /// The body of the request. It may contain the credentials of an index, so no message shows it.
+    /// The body of the request. No message shows the body, because it may contain the credentials of an index.
     pub body: Value,
     /// The differences between the imported package and the one of the predecessor.
     differences: Vec<String>,

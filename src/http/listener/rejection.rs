@@ -1,4 +1,4 @@
-//! Answers to connections that send no complete, valid request. They have the JSON envelope of all
+//! Answers to connections that send no complete, valid request, with the JSON envelope of all
 //! failures.
 
 use crate::core::failure::Failure;

@@ -1,4 +1,4 @@
-//! Checks against DNS rebinding and cross-site requests, wherever no token is needed.
+//! Checks against DNS rebinding and cross-site requests, for requests that need no token.
 
 use std::net::IpAddr;
 

@@ -20,29 +20,30 @@ async fn argument(app: &App, user: &str, server: &str, name: &str) -> Value {
 }
 
 async fn assert_imported(app: &App) {
-    let original = Predecessor::fill(&[]).await;
-    let before = original.all().await;
-    let (well, said) = original.import(app, &[]);
+    let predecessor = Predecessor::fill(&[]).await;
+    let before = predecessor.all().await;
+    let (success, output) = predecessor.import(app, &[]);
     assert!(
-        well && said.contains("servers: 4 to import, 0 exist already"),
-        "{said}"
+        success && output.contains("servers: 4 to import, 0 exist already"),
+        "{output}"
     );
     assert!(
-        said.contains("secrets: 3 to import") && said.contains("Nothing was changed"),
-        "{said}"
+        output.contains("secrets: 3 to import") && output.contains("Nothing was changed"),
+        "{output}"
     );
-    assert!(said.contains("OAuth tokens: 1 to import"), "{said}");
+    assert!(output.contains("OAuth tokens: 1 to import"), "{output}");
     assert_eq!(app.get("/mcp/servers").await.ok()["servers"], json!([]));
 
-    let (well, said) = original.import(app, &["--apply"]);
+    let (success, output) = predecessor.import(app, &["--apply"]);
     assert!(
-        said.contains("OAuth tokens: 1 imported, 0 exist already"),
-        "{said}"
+        output.contains("OAuth tokens: 1 imported, 0 exist already"),
+        "{output}"
     );
     assert!(
-        well && said.contains("servers: 4 imported")
-            && said.contains("secrets: 3 imported, 0 exist"),
-        "{said}"
+        success
+            && output.contains("servers: 4 imported")
+            && output.contains("secrets: 3 imported, 0 exist"),
+        "{output}"
     );
     let all = app.server("all.of-it").await;
     assert_eq!(
@@ -71,22 +72,22 @@ async fn assert_imported(app: &App) {
     assert_eq!(argument(app, "ana", "all.of-it", "TOKEN").await, "ghp_test");
     assert_eq!(argument(app, "ben", "plain", "token").await, Value::Null);
 
-    // Again: nothing is changed that is there, also not what was changed since.
+    // A second import changes no existing data, not even data that changed after the first import.
     app.set_secret("ana", "plain", "token", "newer").await;
     app.put("/mcp/servers/off/enable", json!({})).await.ok();
     let events = app.happened().await;
-    let (well, said) = original.import(app, &["--apply"]);
+    let (success, output) = predecessor.import(app, &["--apply"]);
     assert!(
-        well && said.contains("servers: 0 imported, 4 exist already"),
-        "{said}"
+        success && output.contains("servers: 0 imported, 4 exist already"),
+        "{output}"
     );
     assert!(
-        said.contains("secrets: 0 imported, 3 exist already"),
-        "{said}"
+        output.contains("secrets: 0 imported, 3 exist already"),
+        "{output}"
     );
     assert!(
-        said.contains("OAuth tokens: 0 imported, 1 exist already"),
-        "{said}"
+        output.contains("OAuth tokens: 0 imported, 1 exist already"),
+        "{output}"
     );
     assert_eq!(argument(app, "ana", "plain", "token").await, "newer");
     assert_eq!(argument(app, "ana", "off", "plain").await, "ghp_test");
@@ -97,13 +98,14 @@ async fn assert_imported(app: &App) {
     )
     .await
     .ok();
-    let (well, said) = original.import(app, &[]);
+    let (success, output) = predecessor.import(app, &[]);
     assert!(
-        !well
-            && said.contains("the server plain: a server of this name exists with another `args`"),
-        "{said}"
+        !success
+            && output
+                .contains("the server plain: a server of this name exists with another `args`"),
+        "{output}"
     );
-    assert_eq!(original.all().await, before, "it is only read");
+    assert_eq!(predecessor.all().await, before, "it is only read");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,7 +169,7 @@ async fn data_that_cannot_be_imported_is_reported_and_the_rest_is_imported() {
             vec![doc! { "serverName": "remote", "accessToken": "nothing that opens" }],
         ),
     ];
-    let original = Predecessor::fill(&more).await;
+    let predecessor = Predecessor::fill(&more).await;
     let wanted = [
         "the server a b: the name must be 1 to 64 letters",
         "the server nothing: command is missing",
@@ -187,15 +189,15 @@ async fn data_that_cannot_be_imported_is_reported_and_the_rest_is_imported() {
         "the OAuth tokens of all users for remote: the SECRETS_KEY of the predecessor does not open `accessToken`",
     ];
     for args in [&[][..], &["--apply"]] {
-        let (well, said) = original.import(&app, args);
-        assert!(!well);
+        let (success, output) = predecessor.import(&app, args);
+        assert!(!success);
         for wanted in wanted {
-            assert!(said.contains(wanted), "{wanted} is not in: {said}");
+            assert!(output.contains(wanted), "{wanted} is not in: {output}");
         }
-        // The same secret in both spellings is one.
+        // Both spellings of a secret are one secret.
         assert!(
-            said.contains("servers: 4 ") && said.contains("secrets: 3 "),
-            "{said}"
+            output.contains("servers: 4 ") && output.contains("secrets: 3 "),
+            "{output}"
         );
     }
     assert_eq!(argument(&app, "ana", "plain", "token").await, "ghp_test");
@@ -215,17 +217,17 @@ async fn data_that_cannot_be_imported_is_reported_and_the_rest_is_imported() {
             .contains("IMPORT_MONGO_URL must begin")
     );
     let wrong = [
-        ("IMPORT_MONGO_URL", &*original.url),
+        ("IMPORT_MONGO_URL", &*predecessor.url),
         ("SECRETS_KEY", "another"),
     ];
     let output = command(app.dir.path(), &owned(&wrong))
         .args(["import", "--url", &app.url])
         .output()
         .expect("run");
-    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    let output = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(
-        said.contains("IMPORT_SECRETS_KEY opens none of the secrets"),
-        "{said}"
+        output.contains("IMPORT_SECRETS_KEY opens none of the secrets"),
+        "{output}"
     );
 }
 
@@ -233,48 +235,50 @@ async fn data_that_cannot_be_imported_is_reported_and_the_rest_is_imported() {
 async fn imported_packages_are_installed_with_their_servers() {
     let app = packages::start();
     app.register_fixture("taken").await.ok();
-    let original = with_packages(&app).await;
-    let before = original.all().await;
+    let predecessor = with_packages(&app).await;
+    let before = predecessor.all().await;
     let taken = format!("the package {MEMORY} of the server taken: a server of this name exists");
-    let (_, said) = original.import(&app, &[]);
+    let (_, output) = predecessor.import(&app, &[]);
     assert!(
-        said.contains("packages: 3 to install, 0 exist already") && said.contains(&taken),
-        "{said}"
+        output.contains("packages: 3 to install, 0 exist already") && output.contains(&taken),
+        "{output}"
     );
     assert!(
-        said.contains("servers: 0 to import") && said.contains("secrets: 2 to import"),
-        "{said}"
+        output.contains("servers: 0 to import") && output.contains("secrets: 2 to import"),
+        "{output}"
     );
     assert!(
-        said.contains(
+        output.contains(
             "mcp_server_time of the server time: its status is upgrading, and the import inst"
         ),
-        "{said}"
+        "{output}"
     );
     assert_eq!(app.get("/packages").await.ok()["packages"], json!([]));
 
-    let (well, said) = original.import(&app, &["--apply"]);
+    let (success, output) = predecessor.import(&app, &["--apply"]);
     assert!(
-        !well && said.contains("packages: 2 installed, 0 exist already") && said.contains(&taken),
-        "{said}"
+        !success
+            && output.contains("packages: 2 installed, 0 exist already")
+            && output.contains(&taken),
+        "{output}"
     );
     assert!(
-        said.contains(&format!("installed {MEMORY} as memory: {MEMORY_OLD}\n")),
-        "{said}"
+        output.contains(&format!("installed {MEMORY} as memory: {MEMORY_OLD}\n")),
+        "{output}"
     );
     assert!(
-        said.contains("not installed: mcp_server_time as hidden\n"),
-        "{said}"
+        output.contains("not installed: mcp_server_time as hidden\n"),
+        "{output}"
     );
     assert!(
-        said.contains("mcp_server_time of the server hidden: pip cannot reach its registry"),
-        "{said}"
+        output.contains("mcp_server_time of the server hidden: pip cannot reach its registry"),
+        "{output}"
     );
     assert!(
-        said.contains("the secret token of ana for hidden: the server does not exist"),
-        "{said}"
+        output.contains("the secret token of ana for hidden: the server does not exist"),
+        "{output}"
     );
-    assert!(said.contains("secrets: 1 imported"), "{said}");
+    assert!(output.contains("secrets: 1 imported"), "{output}");
     let memory = app.server("memory").await;
     assert_eq!(
         (&memory["status"], &memory["startupTimeout"]),
@@ -299,16 +303,16 @@ async fn imported_packages_are_installed_with_their_servers() {
         .await
         .fails(404, "server_not_found");
 
-    let (_, said) = original.import(&app, &["--apply"]);
+    let (_, output) = predecessor.import(&app, &["--apply"]);
     assert!(
-        said.contains("packages: 0 installed, 2 exist already"),
-        "{said}"
+        output.contains("packages: 0 installed, 2 exist already"),
+        "{output}"
     );
     assert!(
-        said.contains("secrets: 0 imported, 1 exist already"),
-        "{said}"
+        output.contains("secrets: 0 imported, 1 exist already"),
+        "{output}"
     );
-    assert_eq!(original.all().await, before, "it is only read");
+    assert_eq!(predecessor.all().await, before, "it is only read");
     assert!(!app.log().contains("h-u-s-h"));
 }
 

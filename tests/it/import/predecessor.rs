@@ -12,8 +12,8 @@ use crate::services::mongod::Mongod;
 
 pub const KEY: &str = "secret";
 
-/// As the original seals. The first is a value of its own, with the key above; the others were made by its
-/// algorithm (AES-256-GCM under SHA-256 of the key, no associated data).
+/// The secret `ghp_test`, sealed by the predecessor with the key above (AES-256-GCM under SHA-256 of the key, without
+/// associated data).
 pub const GHP_TEST: &str =
     "000102030405060708090a0b:c85e1392ad5356a43f59a8f276f475a3:cebed4d41da616f5";
 
@@ -56,7 +56,7 @@ impl Predecessor {
         Self::with_collections(&[&all, more].concat()).await
     }
 
-    /// One that has nothing else.
+    /// Returns a predecessor with these collections only.
     pub async fn with_collections(collections: &[(&str, Vec<Document>)]) -> Self {
         let name = format!("o{}", uuid::Uuid::new_v4().simple());
         let url = Mongod::shared().replacen("/?", &format!("/{name}?"), 1);
@@ -64,18 +64,18 @@ impl Predecessor {
             .await
             .expect("a client")
             .database(&name);
-        let original = Self { database, url };
+        let predecessor = Self { database, url };
         for (collection, documents) in collections {
-            let collection = original.database.collection::<Document>(collection);
+            let collection = predecessor.database.collection::<Document>(collection);
             collection
                 .insert_many(documents.clone())
                 .await
                 .expect("filled");
         }
-        original
+        predecessor
     }
 
-    /// Everything in it, to be sure that nothing was written.
+    /// Returns all documents, to check that the import writes nothing.
     pub async fn all(&self) -> Vec<Document> {
         use futures::TryStreamExt;
         let mut all = vec![];
@@ -108,19 +108,19 @@ impl Predecessor {
             .args(more)
             .output()
             .expect("run");
-        let said = [
+        let output = [
             String::from_utf8(stdout).expect("UTF-8"),
             String::from_utf8(stderr).expect("UTF-8"),
         ]
         .concat();
         for secret in ["ghp_test", "h-u-s-h", GHP_TEST] {
-            assert!(!said.contains(secret), "{said}");
+            assert!(!output.contains(secret), "{output}");
         }
-        (status.success(), said)
+        (status.success(), output)
     }
 }
 
-/// Packages as the original writes them down, each with its server.
+/// Returns a predecessor with packages and their servers.
 pub async fn with_packages(app: &App) -> Predecessor {
     let folder = "packages/modelcontextprotocol-server-memory";
     let memory = |server: &str| {

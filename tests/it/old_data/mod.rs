@@ -1,4 +1,4 @@
-//! Tests that this program reads the data of an earlier program, answers as that program did, and goes on with the
+//! Tests that this program reads the data of an earlier program, answers as that program did, and continues with the
 //! data. `fixtures/old_data/README.md` says how the data were made, and which values the tests do not compare.
 
 mod answers;

@@ -9,7 +9,7 @@ use super::{read, root};
 
 type Pairs = &'static [(&'static str, &'static str)];
 
-/// Another value of every variable, and what else must be set for the difference to be seen.
+/// Another value of every variable, and the variables that make the difference visible.
 const SERVICES: Pairs = &[
     ("NATS_URL", "nats://h"),
     ("MONGO_URL", "mongodb://h"),

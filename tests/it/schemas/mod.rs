@@ -1,4 +1,4 @@
-//! What is committed for readers outside: schemas, samples of every stored event, `example.env`.
+//! The committed files for other programs: schemas, samples of stored events, and `example.env`.
 
 mod event_samples;
 mod example_env;
@@ -59,7 +59,7 @@ fn every_committed_schema_belongs_to_a_type() {
             let path = PathBuf::from(format!("{folder}/{name}.json"));
             assert!(
                 made.contains(&path),
-                "{} is of no type any more; delete it",
+                "{} belongs to no type; delete it",
                 path.display()
             );
             jsonschema::validator_for(
@@ -70,7 +70,7 @@ fn every_committed_schema_belongs_to_a_type() {
     }
 }
 
-/// What tools that read OpenAPI rely on, and what its validators complain of.
+/// Checks the properties that readers and validators of OpenAPI need.
 #[test]
 fn the_openapi_document_describes_every_operation() {
     let api: Value = serde_json::from_str(&read("schemas/openapi.json")).expect("JSON");

@@ -22,7 +22,7 @@ use crate::workers::http_client::{StreamedResponse, client_with_resolver, descri
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest response body in bytes, before and after it is decoded.
 const MAX_BODY: usize = 256 * 1024;
-/// The redirects of one GET request. All of them stay within one origin.
+/// The redirects of one GET request, which all stay within one origin.
 const MAX_REDIRECTS: usize = 3;
 
 /// A complete response. The body is decoded, and it is wiped when it is dropped, because it may hold
