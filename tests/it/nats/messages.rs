@@ -59,8 +59,8 @@ async fn a_body_larger_than_a_message_travels_in_chunks() {
     let options = shared_options();
     let sender = connect(&options).await;
     let worker = connect(&options).await;
-    let arguments = bytes(6_000_000);
-    let result = bytes(10_000_000);
+    let arguments = bytes(2_000_000);
+    let result = bytes(4_000_000);
     let large = Large {
         expected: arguments.clone(),
         reply: result.clone(),
