@@ -9,10 +9,10 @@ pub mod build;
 mod console_scripts;
 mod diagnose;
 mod npm;
-mod npm_failure;
+pub mod npm_failure;
 mod pip;
-mod pip_failure;
-mod process;
+pub mod pip_failure;
+pub mod process;
 mod store;
 
 use std::path::Path;

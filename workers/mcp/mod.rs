@@ -7,13 +7,13 @@
 
 pub mod call;
 pub mod connection;
-mod frame;
+pub mod frame;
 pub mod host;
 pub mod http;
 pub mod jsonrpc;
-mod line_reader;
-mod mux;
-mod rmcp_bridge;
+pub mod line_reader;
+pub mod mux;
+pub mod rmcp_bridge;
 mod stderr;
 pub mod stdio;
 pub mod tool_list;

@@ -5,14 +5,14 @@ mod endpoint;
 mod http_sse;
 mod notifications;
 mod open;
-mod param_headers;
+pub mod param_headers;
 mod protocol;
 mod receive;
 mod resume;
 #[cfg(test)]
 mod scripted_server;
 mod session;
-mod sse;
+pub mod sse;
 mod streamable;
 mod transport;
 

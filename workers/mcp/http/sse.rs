@@ -66,7 +66,8 @@ impl SseReader {
     }
 }
 
-struct Parser {
+/// Splits the bytes of a stream into events.
+pub struct Parser {
     buffer: BytesMut,
     /// The bytes of the buffer that hold no line end.
     scanned: usize,
@@ -84,7 +85,8 @@ struct Parser {
 }
 
 impl Parser {
-    fn new(limit: usize) -> Self {
+    /// Creates a parser of events of at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
         Self {
             buffer: BytesMut::new(),
             scanned: 0,
@@ -99,7 +101,7 @@ impl Parser {
         }
     }
 
-    fn push(&mut self, chunk: &[u8]) {
+    pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }
 
@@ -107,7 +109,15 @@ impl Parser {
         !self.buffer.is_empty() || self.data.is_some()
     }
 
-    fn next(&mut self) -> Result<Option<SseEvent>, SseError> {
+    /// Returns the next event, or `None` if more bytes are needed.
+    ///
+    /// # Errors
+    /// Fails if an event is too long. The stream cannot be read further.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the end of an iterator is final, and `None` is not"
+    )]
+    pub fn next(&mut self) -> Result<Option<SseEvent>, SseError> {
         while let Some(text) = self.next_line() {
             if text.is_empty() {
                 self.last_id.clone_from(&self.id);
