@@ -197,8 +197,15 @@ async fn a_child_that_stops_reading_is_restarted_and_keeps_no_frames() {
     };
     let large = "x".repeat(4 << 20);
     let stop = call(json!({ "stop": true }), 20_000);
-    let calls = join_all((0..48).map(|_| call(json!({ "message": large.as_str() }), 1000)));
-    let (stopped, late) = tokio::join!(stop, calls);
+    // A call that arrives before the stop has an answer.
+    let late = async {
+        app.until("/mcp/servers/deaf", |body| {
+            body["server"]["logs"].to_string().contains("reads no more")
+        })
+        .await;
+        join_all((0..48).map(|_| call(json!({ "message": large.as_str() }), 1000))).await
+    };
+    let (stopped, late) = tokio::join!(stop, late);
     assert_ne!(stopped.status, 200, "{}", stopped.body);
     assert!(late.iter().all(|answer| answer.status != 200));
     // The calls together had 192 MiB of frames.
