@@ -15,6 +15,7 @@ use mcp_api::core::ids::JobId;
 
 thread_local! {
     static BYTES: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 /// The allocator of the system. It counts the bytes that each thread holds.
@@ -25,7 +26,19 @@ static ALLOCATOR: Counting = Counting;
 
 fn count(bytes: isize) {
     // A thread that ends has destroyed its counter already.
-    let _ = BYTES.try_with(|all| all.set(all.get() + bytes));
+    let _ = BYTES.try_with(|all| {
+        let held = all.get() + bytes;
+        all.set(held);
+        PEAK.with(|peak| peak.set(peak.get().max(held)));
+    });
+}
+
+/// Returns the result of the work, and the most bytes that this thread held more during the work than before it.
+pub fn peak_bytes<T>(work: impl FnOnce() -> T) -> (T, isize) {
+    let before = BYTES.get();
+    PEAK.set(before);
+    let result = work();
+    (result, PEAK.get() - before)
 }
 
 // SAFETY: the allocator of the system does all the work; this type only counts.

@@ -1,7 +1,8 @@
-//! Properties that hold for every input: of HTTP, of the log, and of tool calls.
+//! Properties that hold for every input: of HTTP, of the log, of tool calls and of other people's programs.
 
 mod calls;
 mod config;
+mod foreign;
 mod log;
 mod names;
 
