@@ -75,7 +75,8 @@ impl ChunkedBody {
             }
             Ok(chunk.payload)
         });
-        let mut body = BytesMut::with_capacity(self.length);
+        // The memory grows with the parts, because a message may announce a body that never comes.
+        let mut body = BytesMut::new();
         let mut chunks = futures::stream::iter(chunks).buffered(AT_ONCE);
         while let Some(chunk) = chunks.try_next().await.ok()? {
             body.extend_from_slice(&chunk);
