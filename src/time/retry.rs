@@ -1,6 +1,7 @@
 //! The named retry policies. The command client retries asks that no worker has started. Workers
 //! retry store calls, starts of servers and token requests, and execute interrupted jobs again. The
-//! start of the program retries services. No other code retries.
+//! start of the program retries services. Two places repeat a call at once, without a policy, because
+//! the server has refused it before it started: `workers/tools.rs` and `workers/mcp/http/session.rs`.
 
 use std::future::Future;
 use std::time::Duration;

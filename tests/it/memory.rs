@@ -10,8 +10,10 @@ use uuid::Uuid;
 
 use crate::samples::{registered, restored, snapshot, value_id};
 use mcp_api::core::catalog::Catalog;
-use mcp_api::core::event::JobAccepted;
-use mcp_api::core::ids::JobId;
+use mcp_api::core::event::{JobAccepted, TokenCreated};
+use mcp_api::core::ids::{JobId, TokenId};
+use mcp_api::core::model::caller::{AllowedServers, Scopes};
+use mcp_api::core::model::token::{Token, TokenDigest};
 
 thread_local! {
     static BYTES: Cell<isize> = const { Cell::new(0) };
@@ -90,4 +92,41 @@ fn a_waiting_job_costs_less_than_three_hundred_bytes() {
     assert_eq!(restored.jobs.waiting(), JOBS as usize);
     println!("a waiting job: {accepted} bytes where it was accepted, {read} after a start");
     assert!(accepted < 300 && read < 300, "{accepted} and {read} bytes");
+}
+
+/// Returns a catalog with one token for each of this many users. An administrator made the tokens.
+fn with_tokens(tokens: u64) -> Catalog {
+    let mut catalog = Catalog::default();
+    for n in 0..tokens {
+        let token = Token {
+            id: TokenId(Uuid::now_v7()),
+            user: format!("user-{n}@example.com").parse().expect("a name"),
+            digest: TokenDigest([7; 32]),
+            scopes: Scopes::DEFAULT.into_iter().collect(),
+            servers: AllowedServers::All,
+            label: None,
+            created_at: n,
+            expires_at: Some(u64::MAX),
+            created_by: None,
+            maker: None,
+        };
+        catalog.apply(&TokenCreated(token).into());
+    }
+    catalog
+}
+
+#[test]
+fn a_token_costs_less_than_four_hundred_bytes() {
+    const TOKENS: u64 = 100_000;
+    let before = BYTES.get();
+    let catalog = with_tokens(TOKENS);
+    let created = (BYTES.get() - before) / TOKENS as isize;
+    let stored = snapshot(&catalog);
+    drop(catalog);
+    let before = BYTES.get();
+    let restored = restored(&stored).expect("a catalog");
+    let read = (BYTES.get() - before) / TOKENS as isize;
+    assert_eq!(restored.tokens.all().count(), TOKENS as usize);
+    println!("a token: {created} bytes where it was created, {read} after a start");
+    assert!(created < 400 && read < 400, "{created} and {read} bytes");
 }

@@ -76,7 +76,7 @@ pub struct QueuedFrame {
     _space: OwnedSemaphorePermit,
 }
 
-/// QueueSpace for one frame in the queue.
+/// The space of one frame in the queue.
 pub struct QueueSpace(OwnedSemaphorePermit);
 
 /// The connection has ended.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Catalog;
 use super::server::{SecretRef, Server};
-use super::token_table::StoredToken;
+use super::token_table::TokenSnapshot;
 use crate::core::event::DeadLetterStored;
 use crate::core::ids::{Position, ServerId, ValueId};
 use crate::core::model::dead_letter::DeadLetter;
@@ -35,7 +35,7 @@ enum Part<J> {
     Job(J),
     DeadLetter(DeadLetter),
     Idempotency(IdempotencyRecord),
-    Token(StoredToken),
+    Token(TokenSnapshot),
     /// The last part. A snapshot without it is incomplete.
     End,
 }
@@ -79,7 +79,7 @@ impl Catalog {
         let tokens = self
             .tokens
             .all()
-            .map(|stored| Part::Token(StoredToken::clone(stored)));
+            .map(|stored| Part::Token(stored.to_snapshot()));
         once(head)
             .chain(servers)
             .chain(jobs)
@@ -115,7 +115,7 @@ impl Catalog {
                 self.dead_letters.store(&DeadLetterStored { dead_letter });
             }
             Part::Idempotency(record) => self.idempotency.insert(record),
-            Part::Token(stored) => self.tokens.insert(stored),
+            Part::Token(stored) => self.tokens.restore(stored),
             Part::End => return Ok(true),
         }
         Ok(false)

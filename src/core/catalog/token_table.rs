@@ -1,5 +1,6 @@
 //! All tokens of users in the catalog.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use imbl::{HashMap, OrdSet};
@@ -8,28 +9,128 @@ use uuid::Uuid;
 
 use crate::core::event::{TokenCreated, TokenRevoked, TokensRemoved};
 use crate::core::ids::TokenId;
-use crate::core::model::token::Token;
+use crate::core::model::caller::{AllowedServers, Scopes};
+use crate::core::model::token::{Token, TokenDigest};
 use crate::core::names::UserName;
 
-/// A token and the time of its revocation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A token of the catalog. Fields that few tokens have share one allocation, because a deployment can have a token for each
+/// of very many users.
+#[derive(Debug, Clone, PartialEq)]
 pub struct StoredToken {
-    #[serde(flatten)]
-    pub token: Token,
+    pub id: TokenId,
+    pub user: UserName,
+    pub digest: TokenDigest,
+    pub scopes: Scopes,
     /// Milliseconds since 1970.
-    pub revoked_at: Option<u64>,
+    pub created_at: u64,
+    expires_at: Option<NonZeroU64>,
+    revoked_at: Option<NonZeroU64>,
+    rare: Option<Box<RareFields>>,
+}
+
+/// The fields that few tokens have.
+#[derive(Debug, Clone, PartialEq)]
+struct RareFields {
+    servers: AllowedServers,
+    label: Option<Arc<str>>,
+    created_by: Option<UserName>,
+    maker: Option<TokenId>,
+}
+
+/// The form of a token in a snapshot.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TokenSnapshot {
+    #[serde(flatten)]
+    token: Token,
+    /// Milliseconds since 1970.
+    revoked_at: Option<u64>,
 }
 
 impl StoredToken {
+    /// Returns the end of the token's life in milliseconds since 1970.
+    pub fn expires_at(&self) -> Option<u64> {
+        self.expires_at.map(NonZeroU64::get)
+    }
+
+    /// Returns the time of the revocation in milliseconds since 1970.
+    pub fn revoked_at(&self) -> Option<u64> {
+        self.revoked_at.map(NonZeroU64::get)
+    }
+
+    pub fn servers(&self) -> AllowedServers {
+        let rare = self.rare.as_ref();
+        rare.map_or(AllowedServers::All, |rare| rare.servers.clone())
+    }
+
+    pub fn label(&self) -> Option<Arc<str>> {
+        self.rare.as_ref()?.label.clone()
+    }
+
+    pub fn created_by(&self) -> Option<UserName> {
+        self.rare.as_ref()?.created_by.clone()
+    }
+
+    pub fn maker(&self) -> Option<TokenId> {
+        self.rare.as_ref()?.maker
+    }
+
     /// Returns whether the token authenticates its user at this time (milliseconds since 1970).
     pub fn is_valid(&self, now_ms: u64) -> bool {
-        self.revoked_at.is_none() && !self.token.is_expired(now_ms)
+        self.revoked_at.is_none() && self.expires_at().is_none_or(|end| end > now_ms)
     }
 
     /// Returns the time at which the token ended, in milliseconds since 1970.
     pub fn ended_at(&self, now_ms: u64) -> Option<u64> {
-        let expired_at = self.token.expires_at.filter(|end| *end <= now_ms);
-        self.revoked_at.into_iter().chain(expired_at).min()
+        let expired_at = self.expires_at().filter(|end| *end <= now_ms);
+        self.revoked_at().into_iter().chain(expired_at).min()
+    }
+
+    pub(super) fn to_snapshot(&self) -> TokenSnapshot {
+        TokenSnapshot {
+            token: Token {
+                id: self.id,
+                user: self.user.clone(),
+                digest: self.digest,
+                scopes: self.scopes,
+                servers: self.servers(),
+                label: self.label(),
+                created_at: self.created_at,
+                expires_at: self.expires_at(),
+                created_by: self.created_by(),
+                maker: self.maker(),
+            },
+            revoked_at: self.revoked_at(),
+        }
+    }
+}
+
+impl From<Token> for StoredToken {
+    fn from(token: Token) -> Self {
+        let created_by = match token.created_by {
+            // Most tokens are made by their own users, so both fields share one text.
+            Some(user) if user == token.user => Some(token.user.clone()),
+            created_by => created_by,
+        };
+        let rare = RareFields {
+            servers: token.servers,
+            label: token.label,
+            created_by,
+            maker: token.maker,
+        };
+        let is_usual = rare.servers.is_all()
+            && rare.label.is_none()
+            && rare.created_by.is_none()
+            && rare.maker.is_none();
+        Self {
+            id: token.id,
+            user: token.user,
+            digest: token.digest,
+            scopes: token.scopes,
+            created_at: token.created_at,
+            expires_at: token.expires_at.and_then(NonZeroU64::new),
+            revoked_at: None,
+            rare: (!is_usual).then(|| Box::new(rare)),
+        }
     }
 }
 
@@ -60,33 +161,32 @@ impl TokenTable {
     }
 
     pub fn create(&mut self, event: &TokenCreated) {
-        self.insert(StoredToken {
-            token: event.0.clone(),
-            revoked_at: None,
-        });
+        self.insert(event.0.clone().into());
     }
 
     pub fn revoke(&mut self, event: &TokenRevoked) {
         if let Some(stored) = self.by_id.get_mut(&event.token) {
-            Arc::make_mut(stored).revoked_at.get_or_insert(event.at);
+            let stored = Arc::make_mut(stored);
+            stored.revoked_at = stored.revoked_at.or(NonZeroU64::new(event.at));
         }
     }
 
     pub fn remove(&mut self, event: &TokensRemoved) {
         for id in &event.tokens {
             if let Some(stored) = self.by_id.remove(id) {
-                self.by_user.remove(&(stored.token.user.clone(), *id));
+                self.by_user.remove(&(stored.user.clone(), *id));
             }
         }
     }
 
-    pub(super) fn insert(&mut self, mut stored: StoredToken) {
-        let token = &mut stored.token;
-        // Most tokens are made by their own users, so both fields share one text.
-        if token.created_by.as_ref() == Some(&token.user) {
-            token.created_by = Some(token.user.clone());
-        }
-        self.by_user.insert((token.user.clone(), token.id));
-        self.by_id.insert(token.id, Arc::new(stored));
+    pub(super) fn restore(&mut self, snapshot: TokenSnapshot) {
+        let mut stored = StoredToken::from(snapshot.token);
+        stored.revoked_at = snapshot.revoked_at.and_then(NonZeroU64::new);
+        self.insert(stored);
+    }
+
+    fn insert(&mut self, stored: StoredToken) {
+        self.by_user.insert((stored.user.clone(), stored.id));
+        self.by_id.insert(stored.id, Arc::new(stored));
     }
 }

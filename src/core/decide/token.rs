@@ -191,7 +191,7 @@ fn ended_tokens(catalog: &Catalog, user: &UserName, now_ms: u64) -> Vec<TokenId>
                 .ended_at(now_ms)
                 .is_some_and(|ended| ended < oldest_shown)
         })
-        .map(|stored| stored.token.id)
+        .map(|stored| stored.id)
         .collect()
 }
 
@@ -204,7 +204,7 @@ pub fn revoke_token(catalog: &Catalog, command: &RevokeToken) -> Result<Vec<Even
     let is_found = catalog
         .tokens
         .get(command.token)
-        .is_some_and(|stored| is_visible(&stored.token.user));
+        .is_some_and(|stored| is_visible(&stored.user));
     if !is_found {
         return Err(token_not_found(command.token));
     }
@@ -212,12 +212,12 @@ pub fn revoke_token(catalog: &Catalog, command: &RevokeToken) -> Result<Vec<Even
     let valid = catalog
         .tokens
         .all()
-        .filter(|stored| stored.revoked_at.is_none() && revoked.contains(&stored.token.id));
+        .filter(|stored| stored.revoked_at().is_none() && revoked.contains(&stored.id));
     Ok(valid
         .map(|stored| {
             TokenRevoked {
-                token: stored.token.id,
-                user: stored.token.user.clone(),
+                token: stored.id,
+                user: stored.user.clone(),
                 at: command.at,
             }
             .into()
@@ -230,7 +230,7 @@ fn with_descendants(catalog: &Catalog, token: TokenId) -> HashSet<TokenId> {
     let made: Vec<(TokenId, TokenId)> = catalog
         .tokens
         .all()
-        .filter_map(|stored| Some((stored.token.maker?, stored.token.id)))
+        .filter_map(|stored| Some((stored.maker()?, stored.id)))
         .collect();
     let mut found = HashSet::from([token]);
     loop {

@@ -75,12 +75,6 @@ pub struct Token {
     pub maker: Option<TokenId>,
 }
 
-impl Token {
-    pub fn is_expired(&self, now_ms: u64) -> bool {
-        self.expires_at.is_some_and(|end| end <= now_ms)
-    }
-}
-
 /// Returns the id of a token: the part after the prefix. Returns `None` for a text that is no token of this API.
 pub fn token_id(token: &str) -> Option<TokenId> {
     let (id, secret) = token.strip_prefix(TOKEN_PREFIX)?.split_once('_')?;

@@ -117,7 +117,7 @@ pub fn check_still_valid(caller: &Caller, catalog: &Catalog) -> Result<(), Failu
     let now = now_ms();
     let is_revoked = caller.token.is_some_and(|token| {
         let stored = catalog.tokens.get(token);
-        stored.is_none_or(|stored| stored.revoked_at.is_some())
+        stored.is_none_or(|stored| stored.revoked_at().is_some())
     });
     let is_expired = caller.expires_at.is_some_and(|end| end <= now);
     if is_revoked || is_expired {
@@ -137,19 +137,18 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 
 fn matches_token(bearer: &str, stored: &StoredToken) -> bool {
     let given = Sha256::digest(bearer.as_bytes());
-    bool::from(given[..].ct_eq(&stored.token.digest.0[..]))
+    bool::from(given[..].ct_eq(&stored.digest.0[..]))
 }
 
 fn caller_of(stored: &StoredToken) -> Caller {
-    let token = &stored.token;
     Caller {
         kind: CallerKind::Token,
-        user: token.user.clone(),
-        scopes: token.scopes,
-        servers: token.servers.clone(),
-        token: Some(token.id),
+        user: stored.user.clone(),
+        scopes: stored.scopes,
+        servers: stored.servers(),
+        token: Some(stored.id),
         subject: None,
-        expires_at: token.expires_at,
+        expires_at: stored.expires_at(),
     }
 }
 

@@ -40,18 +40,17 @@ pub struct TokenView {
 
 impl TokenView {
     pub fn new(state: &ApiState, catalog: &Catalog, stored: &StoredToken) -> Self {
-        let token = &stored.token;
         Self {
-            id: token.id,
-            username: token.user.clone(),
-            scopes: token.scopes,
-            servers: server_names(catalog, &token.servers),
-            label: token.label.clone(),
-            created_at: format_ms(token.created_at),
-            created_by: token.created_by.clone(),
-            expires_at: token.expires_at.map(format_ms),
-            last_used_at: state.token_last_used(token.id).map(format_ms),
-            revoked_at: stored.revoked_at.map(format_ms),
+            id: stored.id,
+            username: stored.user.clone(),
+            scopes: stored.scopes,
+            servers: server_names(catalog, &stored.servers()),
+            label: stored.label(),
+            created_at: format_ms(stored.created_at),
+            created_by: stored.created_by(),
+            expires_at: stored.expires_at().map(format_ms),
+            last_used_at: state.token_last_used(stored.id).map(format_ms),
+            revoked_at: stored.revoked_at().map(format_ms),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Properties that hold for every input: of HTTP, of the log, of tool calls and of other people's programs.
 
+mod callers;
 mod calls;
 mod config;
 mod foreign;
