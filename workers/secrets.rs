@@ -183,14 +183,20 @@ pub async fn drop_values(context: &Context, values: &[ValueId]) {
         context.sealed.remove(value);
     }
     if let Err(error) = context.vault.remove(values).await {
-        tracing::warn!(%error, "old values could not be removed; the sweep will remove them");
+        tracing::warn!(
+            error = error.text_with_causes(),
+            "old values could not be removed; the sweep will remove them"
+        );
     }
 }
 
 /// Returns the failure of a request to an unavailable Vault.
 pub fn store_unavailable(error: StoreError) -> Failure {
-    tracing::warn!(%error, "a request to the Vault failed");
-    Failure::unavailable("The store cannot be reached")
+    tracing::warn!(
+        error = error.text_with_causes(),
+        "a request to the Vault failed"
+    );
+    error.failure()
 }
 
 /// Returns the secrets of a user for a server, opened for one call.

@@ -1,4 +1,4 @@
-//! Reads the MongoDB of the predecessor. The program never writes to it.
+//! Reads the MongoDB of the predecessor, and writes nothing there.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use serde_json::Value;
 use super::store_mongo::MongoOptions;
 use crate::ports::error::StoreError;
 
-/// The time limit for the search for a server.
-const FIND: Duration = Duration::from_secs(10);
-/// The time limit for reading one collection.
-const READ: Duration = Duration::from_secs(300);
+/// The longest search for a server.
+const SELECTION_LIMIT: Duration = Duration::from_secs(10);
+/// The longest read of one collection.
+const READ_LIMIT: Duration = Duration::from_secs(300);
 
-/// The documents of the predecessor's collections, as JSON.
+/// The documents of the collections of the predecessor, as JSON.
 pub struct PredecessorData {
     pub servers: Vec<Value>,
     pub secrets: Vec<Value>,
@@ -25,30 +25,33 @@ pub struct PredecessorData {
 }
 
 impl PredecessorData {
-    /// Reads all collections. The field `secrets` of the options is the name of the collection of secrets.
+    /// Reads all documents. `secrets` of the options is the whole name of a collection.
+    ///
+    /// # Errors
+    /// Returns an error if the URL is invalid, no server answers, or a collection takes too long.
     pub async fn read(options: MongoOptions) -> Result<Self, StoreError> {
-        let unusable = |_| StoreError("the URL is not a MongoDB URL".to_owned());
+        let unusable = |_| StoreError::Unusable("the URL is no URL of MongoDB");
         let mut client = ClientOptions::parse(&options.url).await.map_err(unusable)?;
         client
             .app_name
             .get_or_insert_with(|| "mcp-api import".to_owned());
-        client.server_selection_timeout = Some(FIND);
-        client.connect_timeout = Some(FIND);
+        client.server_selection_timeout = Some(SELECTION_LIMIT);
+        client.connect_timeout = Some(SELECTION_LIMIT);
         let client = Client::with_options(client).map_err(unusable)?;
         let database = client
             .default_database()
             .unwrap_or_else(|| client.database(&options.database));
         Ok(Self {
-            servers: all(&database, "mcp").await?,
-            secrets: all(&database, &options.secrets).await?,
-            packages: all(&database, "packages").await?,
-            tokens: all(&database, "mcpOAuthTokens").await?,
+            servers: read_collection(&database, "mcp").await?,
+            secrets: read_collection(&database, &options.secrets).await?,
+            packages: read_collection(&database, "packages").await?,
+            tokens: read_collection(&database, "mcpOAuthTokens").await?,
         })
     }
 }
 
-/// Returns the documents of a collection in the order of their ids. A missing collection is empty.
-async fn all(database: &Database, collection: &str) -> Result<Vec<Value>, StoreError> {
+/// Returns the documents in the order of their ids. A missing collection is empty.
+async fn read_collection(database: &Database, collection: &str) -> Result<Vec<Value>, StoreError> {
     let read = async {
         let found = database
             .collection::<Document>(collection)
@@ -57,29 +60,25 @@ async fn all(database: &Database, collection: &str) -> Result<Vec<Value>, StoreE
             .await?;
         found.try_collect::<Vec<_>>().await
     };
-    let documents = tokio::time::timeout(READ, read).await;
-    let documents = documents.map_err(|_| {
-        StoreError(format!(
-            "reading the collection {collection} takes too long"
-        ))
-    })?;
-    let documents =
-        documents.map_err(|error| StoreError(error.to_string().chars().take(500).collect()))?;
+    let documents = match tokio::time::timeout(READ_LIMIT, read).await {
+        Ok(documents) => documents.map_err(StoreError::failed)?,
+        Err(_) => return Err(StoreError::TimedOut { limit: READ_LIMIT }),
+    };
+    let documents = documents.into_iter();
     Ok(documents
-        .into_iter()
-        .map(|document| json(Bson::Document(document)))
+        .map(|document| to_json(Bson::Document(document)))
         .collect())
 }
 
-/// Converts a value to JSON. JavaScript has one kind of number and MongoDB has several, so a whole number becomes an
-/// integer.
-fn json(value: Bson) -> Value {
+/// Returns the JSON of a value. JavaScript stores every number as a double, so a whole double becomes
+/// an integer.
+fn to_json(value: Bson) -> Value {
     match value {
         Bson::Document(fields) => fields
             .into_iter()
-            .map(|(name, value)| (name, json(value)))
+            .map(|(name, value)| (name, to_json(value)))
             .collect(),
-        Bson::Array(values) => values.into_iter().map(json).collect(),
+        Bson::Array(values) => values.into_iter().map(to_json).collect(),
         Bson::String(text) => Value::String(text),
         Bson::Boolean(yes) => Value::Bool(yes),
         Bson::Int32(number) => number.into(),
@@ -90,7 +89,7 @@ fn json(value: Bson) -> Value {
         Bson::Double(number) => number.into(),
         Bson::Null | Bson::Undefined => Value::Null,
         Bson::DateTime(at) => at.timestamp_millis().into(),
-        // The import reads no value of any other type.
+        // Ids and similar types. The import uses no field of such a type.
         other => Value::String(other.to_string()),
     }
 }

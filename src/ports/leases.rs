@@ -10,8 +10,9 @@ use crate::core::ids::{LeaseId, WorkerId};
 /// Grants leases by the clock of the store.
 #[async_trait]
 pub trait Leases: Send + Sync {
-    /// Acquires a lease that is free, that has expired or that the worker holds already, and returns the
-    /// fencing token, which grows when the holder changes. Returns `None` if another worker holds the lease.
+    /// Acquires a lease that is free, that has expired or that the worker holds already, and
+    /// returns the fencing token, which grows when the holder changes. Returns `None` if another
+    /// worker holds the lease.
     async fn acquire(
         &self,
         lease: LeaseId,

@@ -1,4 +1,5 @@
-//! The traits that the core needs from the outside. Every adapter of a trait passes one contract suite in `tests/it`.
+//! The traits that the core needs from the outside. Every adapter of a trait passes one contract
+//! suite in `tests/it`.
 
 pub mod bus;
 pub mod error;

@@ -59,7 +59,10 @@ impl JobCleanup {
             return;
         }
         if let Err(error) = self.context.vault.remove(&values).await {
-            tracing::warn!(%error, "cannot remove values of jobs; the sweep removes them");
+            tracing::warn!(
+                error = error.text_with_causes(),
+                "cannot remove values of jobs; the sweep removes them"
+            );
         }
     }
 

@@ -131,7 +131,10 @@ impl JobRunner {
             }
             Ok(None) => false,
             Err(error) => {
-                tracing::warn!(%error, "cannot acquire the lease for jobs; retrying");
+                tracing::warn!(
+                    error = error.text_with_causes(),
+                    "cannot acquire the lease for jobs; retrying"
+                );
                 false
             }
         }

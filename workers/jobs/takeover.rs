@@ -43,7 +43,7 @@ async fn take_over_if_gone(context: &Context, worker: WorkerId) {
         }
         Ok(None) => {}
         Err(error) => {
-            tracing::warn!(%error, %worker, "cannot read the lease of a worker; retrying");
+            tracing::warn!(error = error.text_with_causes(), %worker, "cannot read the lease of a worker; retrying");
         }
     }
 }

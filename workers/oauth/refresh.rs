@@ -123,7 +123,10 @@ impl RefreshLease<'_> {
 
     async fn release(&self) {
         if let Err(error) = self.context.leases.release(self.id, self.holder).await {
-            tracing::warn!(%error, "cannot release the lease of a refresh; the lease expires");
+            tracing::warn!(
+                error = error.text_with_causes(),
+                "cannot release the lease of a refresh; the lease expires"
+            );
         }
     }
 }

@@ -311,6 +311,9 @@ fn is_due(grant: &Grant) -> bool {
 }
 
 fn store_unavailable(error: StoreError) -> Failure {
-    tracing::warn!(%error, "cannot load an access token");
-    Failure::unavailable("The store cannot be reached")
+    tracing::warn!(
+        error = error.text_with_causes(),
+        "cannot load an access token"
+    );
+    error.failure()
 }

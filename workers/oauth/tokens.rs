@@ -201,6 +201,6 @@ pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
 
 /// Returns the failure for a store that does not respond, and logs the cause.
 pub fn store_unavailable(error: StoreError) -> Failure {
-    tracing::warn!(%error, "store call failed");
-    Failure::unavailable("The store cannot be reached")
+    tracing::warn!(error = error.text_with_causes(), "store call failed");
+    error.failure()
 }

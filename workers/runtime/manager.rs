@@ -139,7 +139,10 @@ impl ServerManager {
     pub async fn release_worker_lease(&self) {
         self.own.end();
         if let Err(error) = self.leases.release(self.own_id(), self.worker).await {
-            tracing::warn!(%error, "cannot release the lease of this worker; it will expire");
+            tracing::warn!(
+                error = error.text_with_causes(),
+                "cannot release the lease of this worker; it will expire"
+            );
         }
     }
 
@@ -387,7 +390,10 @@ async fn renew_leases(manager: Arc<ServerManager>) {
         let requested = monotonic();
         let renewed = manager.leases.renew(manager.worker, ttl).await;
         if let Err(error) = &renewed {
-            tracing::warn!(%error, "leases could not be renewed");
+            tracing::warn!(
+                error = error.text_with_causes(),
+                "leases could not be renewed"
+            );
         }
         match &renewed {
             Ok(held) if held.contains(&manager.own_id()) => manager.own.extend(requested, ttl),

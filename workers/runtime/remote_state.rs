@@ -50,7 +50,7 @@ impl RemoteState {
         let text = zeroize::Zeroizing::new(serde_json::to_string(session).ok()?);
         let sealed = self.sealed_store.sealer.seal(context, &text).ok()?;
         if let Err(error) = self.sealed_store.vault.put(value, sealed).await {
-            tracing::warn!(server = %self.server, %error, "cannot store a session");
+            tracing::warn!(server = %self.server, error = error.text_with_causes(), "cannot store a session");
             return None;
         }
         self.found(RemoteFinding::Session(value)).await;
@@ -59,7 +59,10 @@ impl RemoteState {
 
     async fn remove_value(&self, old: ValueId) {
         if let Err(error) = self.sealed_store.vault.remove(&[old]).await {
-            tracing::warn!(%error, "cannot remove an old session; the sweep of the Vault removes it");
+            tracing::warn!(
+                error = error.text_with_causes(),
+                "cannot remove an old session; the sweep of the Vault removes it"
+            );
         }
     }
 

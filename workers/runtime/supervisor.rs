@@ -220,7 +220,7 @@ impl Supervisor {
             }
             Ok(None) => Ownership::Elsewhere,
             Err(error) => {
-                tracing::warn!(server = %server.name, %error, "cannot acquire the lease; retrying before the server starts");
+                tracing::warn!(server = %server.name, error = error.text_with_causes(), "cannot acquire the lease; retrying before the server starts");
                 let failure = Failure::unavailable(
                     "The store is unavailable, and no server starts without its lease",
                 );
@@ -270,7 +270,7 @@ impl Supervisor {
         let lease = self.handle.id.into();
         let released = self.manager.leases.release(lease, self.manager.worker);
         if let Err(error) = released.await {
-            tracing::warn!(server = %self.handle.name, %error, "cannot release a lease; it will expire");
+            tracing::warn!(server = %self.handle.name, error = error.text_with_causes(), "cannot release a lease; it will expire");
         }
     }
 

@@ -1,7 +1,7 @@
-//! The log in MongoDB: a document per append, whose `_id` is its position.
+//! The log in MongoDB: one document for each entry. The `_id` of the document is the position.
 //!
-//! `commits` names the commands, for the unique index, and the types of their events, for whoever looks at
-//! it; the commits themselves are JSON text, since BSON knows no unsigned and no large numbers.
+//! `commits` holds the ids of the commands, for the unique index, and the types of the events, for
+//! people. `body` holds the commits as JSON text, because BSON has no unsigned and no large numbers.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,11 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
-use mongodb::error::{Error, ErrorKind};
 use mongodb::options::ReadConcern;
 use tokio::time::Instant;
 
-use super::{MongoStore, damaged, failed, is_duplicate, with_timeout};
+use super::MongoStore;
+use super::error::{
+    OPERATION_LIMIT, damaged, is_duplicate, store_error, timed_out, was_refused, with_timeout,
+};
 use crate::core::event::Entry;
 use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
@@ -21,79 +23,83 @@ use crate::ports::event_log::{AppendError, EventLog, ReadLimit, SnapshotHead};
 use crate::ports::vault::VaultValue;
 use crate::time::clock::monotonic;
 
-/// How long an append whose outcome is unknown is looked into.
-const RESOLVE: Duration = Duration::from_secs(6);
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(3);
-const AGAIN: Duration = Duration::from_millis(100);
-/// Bytes of commits in one document, below MongoDB's 16 MB.
-const LARGEST: usize = 15 << 20;
+/// The longest time for finding the outcome of an append.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(6);
+/// The longest time of one attempt to append.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(3);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// The most bytes of the commits of one document. The rest of the 16 MiB of a document is for the
+/// ids of the commands and the types of the events.
+const MAX_BODY: usize = 15 << 20;
+/// The most bytes of a document.
+const MAX_DOCUMENT: usize = 16 << 20;
 
-/// What one attempt to insert has shown.
+/// The outcome of one attempt to insert a document.
 enum InsertOutcome {
-    Done,
+    Stored,
     Taken,
-    /// One of its commands is in the log already.
+    /// The log has one of the commands already.
     Repeated,
-    /// It was not sent.
-    Away(StoreError),
-    /// It may have been carried out.
+    /// The server has not executed the insert.
+    NotExecuted(StoreError),
+    /// The server may have executed the insert.
     Unknown(StoreError),
 }
 
 #[async_trait]
 impl EventLog for MongoStore {
+    fn max_entry_bytes(&self) -> usize {
+        MAX_BODY
+    }
+
     async fn append(&self, entry: &Entry, values: &[VaultValue]) -> Result<(), AppendError> {
         if entry.position == Position(0) {
-            // Nothing is before the first.
+            // No position precedes the first position.
             return Err(AppendError::Taken);
         }
         self.check_gap(entry.position).await?;
         let document = encode(entry)?;
         self.put_all(values).await?;
-        let until = monotonic() + RESOLVE;
-        let mut sent = false;
+        let deadline = monotonic() + RESOLVE_LIMIT;
+        let mut was_sent = false;
         loop {
-            // Inserting the same again is how an unknown outcome becomes known: its keys are unique.
-            match self.insert(&document, sent).await {
-                InsertOutcome::Done => {
+            // A second insert of the same document shows the outcome of the first insert, because
+            // its keys are unique.
+            match self.insert(&document, was_sent).await {
+                InsertOutcome::Stored => {
                     self.known.fetch_max(entry.position.0, Ordering::AcqRel);
                     return Ok(());
                 }
                 InsertOutcome::Taken => return Err(AppendError::Taken),
-                InsertOutcome::Repeated => return Err(self.repeated(entry, until).await),
-                InsertOutcome::Away(error) if !sent => return Err(error.into()),
-                InsertOutcome::Away(error) | InsertOutcome::Unknown(error) => {
-                    sent = true;
-                    if monotonic() >= until {
-                        let unknown =
-                            format!("whether the change was made is not known yet: {}", error.0);
-                        return Err(StoreError(unknown).into());
+                InsertOutcome::Repeated => return Err(self.repeated(entry, deadline).await),
+                InsertOutcome::NotExecuted(error) if !was_sent => return Err(error.into()),
+                InsertOutcome::NotExecuted(error) | InsertOutcome::Unknown(error) => {
+                    was_sent = true;
+                    if monotonic() >= deadline {
+                        return Err(StoreError::OutcomeUnknown(std::sync::Arc::new(error)).into());
                     }
-                    tracing::warn!(%error, position = %entry.position, "an append has no answer; asking again");
-                    tokio::time::sleep(AGAIN).await;
+                    tracing::warn!(
+                        error = error.text_with_causes(),
+                        position = %entry.position,
+                        "the store has not confirmed an append; retrying"
+                    );
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }
         }
     }
 
-    /// Without a transaction it cannot be done at once; and whoever waits for a turn may as well put meanwhile.
+    /// Stores the values now, because MongoDB has no transaction here, and the command may have to
+    /// wait for the appender anyway.
     async fn prepare_values(&self, values: Vec<VaultValue>) -> Result<Vec<VaultValue>, StoreError> {
-        self.put_all(&values).await.map(|()| vec![])
+        self.put_all(&values).await?;
+        Ok(vec![])
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        let newest = with_timeout(
-            self.log
-                .find_one(doc! {})
-                .sort(doc! { "_id": -1 })
-                .projection(doc! { "_id": 1 }),
-        )
-        .await?;
-        let head = match newest {
-            Some(newest) => newest.get_i64("_id").map_err(damaged)? as u64,
-            None => 0,
-        };
+        let newest = self.log.find_one(doc! {}).sort(doc! { "_id": -1 });
+        let newest = with_timeout(newest.projection(doc! { "_id": 1 })).await?;
+        let head = newest.as_ref().map_or(Ok(0), position_of)?;
         self.known.fetch_max(head, Ordering::AcqRel);
         Ok(Position(head))
     }
@@ -120,7 +126,7 @@ impl EventLog for MongoStore {
         .await?;
         let entries = documents
             .into_iter()
-            .map(|document| decode(Document::try_from(document).map_err(damaged)?))
+            .map(|document| decode(&Document::try_from(document).map_err(damaged)?))
             .collect::<Result<Vec<_>, _>>()?;
         if let Some(newest) = entries.last() {
             self.known.fetch_max(newest.position.0, Ordering::AcqRel);
@@ -129,15 +135,16 @@ impl EventLog for MongoStore {
     }
 
     async fn find_commit(&self, command: CommandId) -> Result<Option<Position>, StoreError> {
-        let named = doc! { "commits.commandId": command.to_string() };
-        let found = with_timeout(self.log.find_one(named).projection(doc! { "_id": 1 })).await?;
+        let filter = doc! { "commits.commandId": command.to_string() };
+        let found = self.log.find_one(filter).projection(doc! { "_id": 1 });
+        let found = with_timeout(found).await?;
         found
-            .map(|found| Ok(Position(found.get_i64("_id").map_err(damaged)? as u64)))
+            .map(|document| position_of(&document).map(Position))
             .transpose()
     }
 
     async fn newest_snapshot(&self, fold: u32) -> Result<Option<SnapshotHead>, StoreError> {
-        self.head_of_snapshots(fold).await
+        self.load_snapshot_head(fold).await
     }
 
     async fn snapshot_piece(
@@ -145,7 +152,7 @@ impl EventLog for MongoStore {
         snapshot: &SnapshotHead,
         n: u32,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.piece(snapshot, n).await
+        self.load_snapshot_piece(snapshot, n).await
     }
 
     async fn put_snapshot_piece(
@@ -153,16 +160,33 @@ impl EventLog for MongoStore {
         snapshot: &SnapshotHead,
         piece: Vec<u8>,
     ) -> Result<(), StoreError> {
-        self.put_piece(snapshot, &piece).await
+        self.store_snapshot_piece(snapshot, &piece).await
     }
 
     async fn finish_snapshot(&self, snapshot: &SnapshotHead) -> Result<(), StoreError> {
-        self.finish(snapshot).await
+        self.store_snapshot_head(snapshot).await
+    }
+
+    async fn remove_entries(&self, through: Position, limit: ReadLimit) -> Result<u64, StoreError> {
+        let oldest = self.log.find_one(doc! {}).sort(doc! { "_id": 1 });
+        let oldest = with_timeout(oldest.projection(doc! { "_id": 1 })).await?;
+        let Some(oldest) = oldest.as_ref().map(position_of).transpose()? else {
+            return Ok(0);
+        };
+        // The newest entry stays, because the next append follows it.
+        let newest_removed = self.head().await?.0.saturating_sub(1);
+        let page_end = oldest + (limit.entries as u64).saturating_sub(1);
+        let last = through.0.min(newest_removed).min(page_end);
+        let filter = doc! { "_id": { "$lte": last as i64 } };
+        Ok(with_timeout(self.log.delete_many(filter))
+            .await?
+            .deleted_count)
     }
 }
 
 impl MongoStore {
-    /// What an appender has read or written is there; only a position that comes from nowhere is looked up.
+    /// Checks that the entry before a position is in the log. The check asks the server only about
+    /// positions that this process has neither read nor appended.
     async fn check_gap(&self, position: Position) -> Result<(), StoreError> {
         let before = position.0.saturating_sub(1);
         if before <= self.known.load(Ordering::Acquire) {
@@ -172,62 +196,56 @@ impl MongoStore {
         if before <= head.0 {
             return Ok(());
         }
-        Err(StoreError(format!(
-            "append at {position} after {head} would leave a gap"
-        )))
+        Err(StoreError::Gap { position, head })
     }
 
-    /// Inserts, for the first time or again: then a duplicate may be one's own. (What the driver itself sends again
-    /// the server knows by the number of the write.)
-    async fn insert(&self, document: &Document, again: bool) -> InsertOutcome {
-        let error = match tokio::time::timeout(ATTEMPT, self.log.insert_one(document).into_future())
-            .await
-        {
-            Ok(Ok(_)) => return InsertOutcome::Done,
+    /// Inserts a document. If `was_sent`, an earlier attempt may have inserted the same document. The
+    /// server itself recognizes an insert that the driver has sent again.
+    async fn insert(&self, document: &Document, was_sent: bool) -> InsertOutcome {
+        let insert = self.log.insert_one(document).into_future();
+        let error = match tokio::time::timeout(ATTEMPT_LIMIT, insert).await {
+            Ok(Ok(_)) => return InsertOutcome::Stored,
             Ok(Err(error)) => error,
             Err(_) => {
-                return InsertOutcome::Unknown(StoreError("MongoDB did not answer".to_owned()));
+                return InsertOutcome::Unknown(StoreError::TimedOut {
+                    limit: ATTEMPT_LIMIT,
+                });
             }
         };
         if is_duplicate(&error) {
-            return self.resolve_duplicate(document, again).await;
+            return self.resolve_duplicate(document, was_sent).await;
         }
-        match &*error.kind {
-            ErrorKind::ServerSelection { .. } => InsertOutcome::Away(failed(&error)),
-            _ if was_refused(&error) => InsertOutcome::Away(failed(&error)),
-            _ => InsertOutcome::Unknown(failed(&error)),
+        if was_refused(&error) {
+            return InsertOutcome::NotExecuted(store_error(error));
         }
+        InsertOutcome::Unknown(store_error(error))
     }
 
-    /// Finds out which unique key refused a document: its position, or one of its commands. A document that an
-    /// earlier attempt inserted (`again`) counts as stored after a majority has it.
-    async fn resolve_duplicate(&self, document: &Document, again: bool) -> InsertOutcome {
+    /// Finds the unique key that refused a document: its position, or one of its commands. A document
+    /// of an earlier attempt counts as stored after a majority has it.
+    async fn resolve_duplicate(&self, document: &Document, was_sent: bool) -> InsertOutcome {
         let position = doc! { "_id": document.get("_id") };
-        let existing = with_timeout(
-            self.log
-                .find_one(position.clone())
-                .read_concern(ReadConcern::local()),
-        )
-        .await;
-        match existing {
+        let local = self.log.find_one(position.clone());
+        let existing = with_timeout(local.read_concern(ReadConcern::local())).await;
+        let existing = match existing {
+            Ok(Some(existing)) => existing,
+            Ok(None) => return InsertOutcome::Repeated,
+            Err(error) => return InsertOutcome::Unknown(error),
+        };
+        if !was_sent || existing.get("body") != document.get("body") {
+            return InsertOutcome::Taken;
+        }
+        let stored = self.log.find_one(position).projection(doc! { "_id": 1 });
+        match with_timeout(stored).await {
+            Ok(Some(_)) => InsertOutcome::Stored,
+            Ok(None) => InsertOutcome::Unknown(timed_out()),
             Err(error) => InsertOutcome::Unknown(error),
-            Ok(None) => InsertOutcome::Repeated,
-            Ok(Some(existing)) if again && existing.get("body") == document.get("body") => {
-                match with_timeout(self.log.find_one(position).projection(doc! { "_id": 1 })).await
-                {
-                    Ok(Some(_)) => InsertOutcome::Done,
-                    Ok(None) => InsertOutcome::Unknown(StoreError(
-                        "a majority has not stored it yet".to_owned(),
-                    )),
-                    Err(error) => InsertOutcome::Unknown(error),
-                }
-            }
-            Ok(Some(_)) => InsertOutcome::Taken,
         }
     }
 
-    /// Which of its commands is in the log, as a majority knows it.
-    async fn repeated(&self, entry: &Entry, until: Instant) -> AppendError {
+    /// Finds the command of the entry that the log has already. A majority of the servers may get the
+    /// commit of the command a little later.
+    async fn repeated(&self, entry: &Entry, deadline: Instant) -> AppendError {
         loop {
             for commit in &entry.commits {
                 match self.find_commit(commit.command_id).await {
@@ -236,39 +254,26 @@ impl MongoStore {
                     Err(error) => return error.into(),
                 }
             }
-            if monotonic() >= until {
-                return StoreError("a repeated command cannot be found".to_owned()).into();
+            if monotonic() >= deadline {
+                return StoreError::TimedOut {
+                    limit: OPERATION_LIMIT,
+                }
+                .into();
             }
-            tokio::time::sleep(AGAIN / 10).await;
+            tokio::time::sleep(RETRY_PAUSE / 10).await;
         }
     }
 }
 
-/// Whether the server itself says that it has done nothing.
-fn was_refused(error: &Error) -> bool {
-    /// Unauthorized, AuthenticationFailed, BSONObjectTooLarge, IllegalOperation: no later attempt differs.
-    const REFUSED: [i32; 4] = [13, 18, 10334, 20];
-    matches!(&*error.kind, ErrorKind::Command(error) if REFUSED.contains(&error.code))
-        || matches!(
-            &*error.kind,
-            ErrorKind::Authentication { .. } | ErrorKind::InvalidArgument { .. }
-        )
-}
-
 fn encode(entry: &Entry) -> Result<Document, AppendError> {
-    let body =
-        serde_json::to_string(&entry.commits).map_err(|error| StoreError(error.to_string()))?;
-    if body.len() > LARGEST {
-        let large = format!(
-            "the change has {} bytes, and MongoDB takes {LARGEST} in one document",
-            body.len()
-        );
-        return Err(StoreError(large).into());
+    let body = serde_json::to_string(&entry.commits).map_err(StoreError::failed)?;
+    if body.len() > MAX_BODY {
+        return Err(too_large(body.len(), MAX_BODY));
     }
     let mut ids = std::collections::HashSet::new();
     let mut commits = Vec::with_capacity(entry.commits.len());
     for commit in &entry.commits {
-        // A unique index tells documents apart, and not the parts of one.
+        // A unique index compares documents, and not the parts of one document.
         if !ids.insert(commit.command_id) {
             return Err(AppendError::Repeated(commit.command_id));
         }
@@ -277,29 +282,44 @@ fn encode(entry: &Entry) -> Result<Document, AppendError> {
             .iter()
             .map(|event| Bson::from(event.type_name.clone()))
             .collect();
-        commits.push(Bson::from(
-            doc! { "commandId": commit.command_id.to_string(), "events": types },
-        ));
+        let id = commit.command_id.to_string();
+        commits.push(Bson::from(doc! { "commandId": id, "events": types }));
     }
-    Ok(
-        doc! { "_id": entry.position.0 as i64, "at": entry.at as i64, "commits": commits, "body": body },
-    )
+    let document = doc! {
+        "_id": entry.position.0 as i64,
+        "at": entry.at as i64,
+        "commits": commits,
+        "body": body,
+    };
+    let bytes = RawDocumentBuf::try_from(&document)
+        .map_err(StoreError::failed)?
+        .as_bytes()
+        .len();
+    if bytes > MAX_DOCUMENT {
+        return Err(too_large(bytes, MAX_DOCUMENT));
+    }
+    Ok(document)
 }
 
-fn decode(document: Document) -> Result<Entry, StoreError> {
-    let position = document.get_i64("_id").map_err(damaged)? as u64;
-    let broken =
-        |what: String| StoreError(format!("the log's document {position} is damaged: {what}"));
-    let at = document
-        .get_i64("at")
-        .map_err(|error| broken(error.to_string()))? as u64;
-    let body = document
-        .get_str("body")
-        .map_err(|error| broken(error.to_string()))?;
-    let commits = serde_json::from_str(body).map_err(|error| broken(error.to_string()))?;
+fn too_large(bytes: usize, limit: usize) -> AppendError {
+    StoreError::TooLarge { bytes, limit }.into()
+}
+
+fn position_of(document: &Document) -> Result<u64, StoreError> {
+    Ok(document.get_i64("_id").map_err(damaged)? as u64)
+}
+
+fn decode(document: &Document) -> Result<Entry, StoreError> {
+    let position = position_of(document)?;
+    let name = || format!("entry {position} of the log");
+    let at = document.get_i64("at");
+    let at = at.map_err(|error| StoreError::damaged(name(), error))?;
+    let body = document.get_str("body");
+    let body = body.map_err(|error| StoreError::damaged(name(), error))?;
+    let commits = serde_json::from_str(body);
     Ok(Entry {
         position: Position(position),
-        at,
-        commits,
+        at: at as u64,
+        commits: commits.map_err(|error| StoreError::damaged(name(), error))?,
     })
 }

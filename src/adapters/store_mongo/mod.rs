@@ -1,8 +1,10 @@
-//! The store that many processes share: MongoDB, alone or as a replica set. No transactions are needed.
+//! The store that many processes share: MongoDB, as one server or as a replica set, without
+//! transactions.
 //!
-//! What is acknowledged is on a majority's disks. Everything is read from the primary, and of a majority
-//! too: what was read is never rolled back. No wait is longer than a store that is away deserves.
+//! An acknowledged write is on the disks of a majority. Every read goes to the primary and returns
+//! data that a majority has, so MongoDB never rolls back data that a process has read.
 
+mod error;
 mod leases;
 mod log;
 mod snapshots;
@@ -12,31 +14,27 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
-use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{
     Acknowledgment, ClientOptions, CollectionOptions, IndexOptions, ReadConcern, ReadPreference,
     SelectionCriteria, WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
 
+use self::error::store_error;
 use crate::ports::error::StoreError;
 
-/// How long a server is looked for. One that is away costs a request no more.
-const FIND: Duration = Duration::from_millis(800);
-/// How long one operation may take on a server that is there and slow.
-const OPERATION: Duration = Duration::from_secs(4);
-/// How long after its end MongoDB keeps a lease's document.
-const FORGOTTEN: Duration = Duration::from_secs(86_400);
-/// A duplicate of a unique key.
-const DUPLICATE: i32 = 11000;
+/// The longest search for a server, so that an unreachable MongoDB delays a request no longer.
+const SELECTION_LIMIT: Duration = Duration::from_millis(800);
+/// MongoDB removes the document of a lease this long after the end of the lease.
+const LEASE_DOCUMENT_TTL: Duration = Duration::from_secs(86_400);
 
-/// Where MongoDB is, and what our collections are called there.
+/// The address of MongoDB and the names of the collections.
 pub struct MongoOptions {
     /// `mongodb://` or `mongodb+srv://`, with all its options.
     pub url: String,
-    /// The database where the URL names none.
+    /// The database, if the URL names no database.
     pub database: String,
-    /// The collection of sealed values is `mcpapi_` and this.
+    /// The name of the collection of sealed values, without the prefix `mcpapi_`.
     pub secrets: String,
 }
 
@@ -47,25 +45,28 @@ pub struct MongoStore {
     vault: Collection<Document>,
     keys: Collection<Document>,
     leases: Collection<Document>,
-    /// The newest position that is known to be in the log.
+    /// The newest position of the log that this process has seen.
     known: AtomicU64,
 }
 
 impl MongoStore {
-    /// Connects, and makes the indexes where there are none.
+    /// Connects, and creates the missing indexes.
+    ///
+    /// # Errors
+    /// Returns an error if the URL is invalid or no server answers.
     pub async fn connect(options: MongoOptions) -> Result<Self, StoreError> {
-        // What is wrong with a URL is told without it: it may hold a password.
-        let unusable = |_| StoreError("MONGO_URL is no URL of MongoDB".to_owned());
+        // The error does not repeat the URL, because the URL may hold a password.
+        let unusable = |_| StoreError::Unusable("MONGO_URL is no URL of MongoDB");
         let mut client = ClientOptions::parse(&options.url).await.map_err(unusable)?;
         client.app_name.get_or_insert_with(|| "mcp-api".to_owned());
-        client.server_selection_timeout = Some(FIND);
-        client.connect_timeout = Some(FIND);
+        client.server_selection_timeout = Some(SELECTION_LIMIT);
+        client.connect_timeout = Some(SELECTION_LIMIT);
         let client = Client::with_options(client).map_err(unusable)?;
         let database = match client.default_database() {
             Some(database) => database,
             None => client.database(&options.database),
         };
-        // The URL may say otherwise for other programs; ours must not lose what it has acknowledged.
+        // These options replace the options of the URL, because an acknowledged write must not be lost.
         let durable = WriteConcern::builder()
             .w(Acknowledgment::Majority)
             .journal(true)
@@ -86,11 +87,11 @@ impl MongoStore {
             leases: collection("leases"),
             known: AtomicU64::new(0),
         };
-        store.make_indexes().await?;
+        store.create_indexes().await?;
         Ok(store)
     }
 
-    async fn make_indexes(&self) -> Result<(), StoreError> {
+    async fn create_indexes(&self) -> Result<(), StoreError> {
         let unique = IndexOptions::builder().unique(true).build();
         let commands = IndexModel::builder()
             .keys(doc! { "commits.commandId": 1 })
@@ -98,60 +99,23 @@ impl MongoStore {
             .build();
         let holder = IndexModel::builder().keys(doc! { "holder": 1 }).build();
         let put_at = IndexModel::builder().keys(doc! { "putAt": 1 }).build();
-        let forgotten = IndexOptions::builder().expire_after(FORGOTTEN).build();
+        let expiry = IndexOptions::builder()
+            .expire_after(LEASE_DOCUMENT_TTL)
+            .build();
         let until = IndexModel::builder()
             .keys(doc! { "until": 1 })
-            .options(forgotten)
+            .options(expiry)
             .build();
-        let of_leases = [(&self.leases, holder), (&self.leases, until)];
-        for (collection, index) in [(&self.log, commands), (&self.vault, put_at)]
-            .into_iter()
-            .chain(of_leases)
-        {
-            // The first process to start makes them on an empty store, however long an old server takes.
-            collection
-                .create_index(index)
-                .await
-                .map_err(|error| failed(&error))?;
+        for (collection, index) in [
+            (&self.log, commands),
+            (&self.vault, put_at),
+            (&self.leases, holder),
+            (&self.leases, until),
+        ] {
+            // No limit of time, because an old server may need long to create an index.
+            let created = collection.create_index(index).await;
+            created.map_err(store_error)?;
         }
         Ok(())
     }
-}
-
-/// Bounds an operation.
-async fn with_timeout<T>(
-    operation: impl IntoFuture<Output = Result<T, Error>>,
-) -> Result<T, StoreError> {
-    match tokio::time::timeout(OPERATION, operation.into_future()).await {
-        Ok(done) => done.map_err(|error| failed(&error)),
-        Err(_) => Err(StoreError(format!(
-            "MongoDB did not answer within {} ms",
-            OPERATION.as_millis()
-        ))),
-    }
-}
-
-/// The driver's errors name servers and commands, and neither users nor passwords.
-fn failed(error: &Error) -> StoreError {
-    let text = match &*error.kind {
-        ErrorKind::ServerSelection { .. } => {
-            "no MongoDB server can be reached that takes writes".to_owned()
-        }
-        ErrorKind::Authentication { .. } => "MongoDB refuses the user or the password".to_owned(),
-        _ => error.to_string().chars().take(500).collect(),
-    };
-    StoreError(text)
-}
-
-/// Returns whether a unique index refused a document.
-fn is_duplicate(error: &Error) -> bool {
-    match &*error.kind {
-        ErrorKind::Write(WriteFailure::WriteError(error)) => error.code == DUPLICATE,
-        ErrorKind::Command(error) => error.code == DUPLICATE,
-        _ => false,
-    }
-}
-
-fn damaged(what: impl std::fmt::Display) -> StoreError {
-    StoreError(format!("a document of MongoDB cannot be read: {what}"))
 }

@@ -1,7 +1,7 @@
-//! The Vault in MongoDB. Ages are counted by the server's clock.
+//! The Vault in MongoDB. The clock of the server counts the age of the values.
 //!
-//! A value's wrapping stands beside the rest of its bytes, so that it is read and replaced without those. In
-//! what an earlier version has put, `sealed` holds both.
+//! The wrapping of a value is a field of its own, so that a key rotation reads and replaces it
+//! without the rest. In values of an early version, `sealed` holds both.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,61 +12,64 @@ use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Document, doc};
 
-use super::{MongoStore, damaged, failed, is_duplicate, with_timeout};
+use super::MongoStore;
+use super::error::{damaged, unless_duplicate, with_timeout};
 use crate::core::ids::ValueId;
 use crate::ports::error::StoreError;
 use crate::ports::vault::{KeyRecord, Sealed, Vault, VaultValue, WrappingChange};
 
-/// Values put, or wrappings replaced, at once.
-const AT_ONCE: usize = 32;
+/// The most concurrent writes of values or wrappings.
+const CONCURRENT_WRITES: usize = 32;
+/// The most ids in one operation, far below the 16 MiB of a message's document.
+const MAX_IDS: usize = 10_000;
+/// The most bytes of one value. The rest of the 16 MiB of a document is for the other fields.
+const MAX_VALUE: usize = (16 << 20) - (64 << 10);
 
 #[async_trait]
 impl Vault for MongoStore {
     async fn put(&self, id: ValueId, sealed: Sealed) -> Result<(), StoreError> {
+        let bytes = sealed.0.len();
+        if bytes > MAX_VALUE {
+            return Err(StoreError::TooLarge {
+                bytes,
+                limit: MAX_VALUE,
+            });
+        }
         let (wrapping, rest) = sealed.split();
-        // The same put again, after a failure of unknown outcome, changes nothing.
-        let first = |field: &str, bytes: &[u8]| {
-            let there = doc! { "$ne": [{ "$type": "$sealed" }, "missing"] };
-            doc! { "$cond": [there, field, { "$literal": binary(bytes) }] }
-        };
+        // A repeat, after a failure of unknown outcome, changes nothing.
         let value = doc! {
             "putAt": { "$ifNull": ["$putAt", "$$NOW"] },
-            "wrapping": first("$wrapping", &wrapping),
-            "sealed": first("$sealed", &rest),
+            "wrapping": stored_or("wrapping", &wrapping),
+            "sealed": stored_or("sealed", &rest),
         };
-        let put = self
-            .vault
-            .update_one(doc! { "_id": id.to_string() }, vec![doc! { "$set": value }])
-            .upsert(true);
-        with_timeout(put).await.map(drop)
+        let filter = doc! { "_id": id.to_string() };
+        let put = self.vault.update_one(filter, vec![doc! { "$set": value }]);
+        with_timeout(put.upsert(true)).await?;
+        Ok(())
     }
 
     async fn get(&self, ids: &[ValueId]) -> Result<Vec<Option<Sealed>>, StoreError> {
-        let wanted: Vec<_> = ids.iter().map(ToString::to_string).collect();
-        let found = self
-            .vault
-            .find(doc! { "_id": { "$in": &wanted } })
-            .projection(doc! { "wrapping": 1, "sealed": 1 });
-        let found: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
-        let mut values = HashMap::with_capacity(found.len());
-        for value in &found {
-            values.insert(value.get_str("_id").map_err(damaged)?, whole(value)?);
+        let mut values = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(MAX_IDS) {
+            let found = self
+                .vault
+                .find(with_ids(ids))
+                .projection(doc! { "wrapping": 1, "sealed": 1 });
+            let found: Vec<Document> =
+                with_timeout(async { found.await?.try_collect().await }).await?;
+            for value in &found {
+                values.insert(value_id(value)?, sealed_value(value)?);
+            }
         }
-        // An id may be asked for twice.
-        Ok(wanted
-            .iter()
-            .map(|id| values.get(id.as_str()).cloned())
-            .collect())
+        // The caller may ask twice for one id.
+        Ok(ids.iter().map(|id| values.get(id).cloned()).collect())
     }
 
     async fn remove(&self, ids: &[ValueId]) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
+        for ids in ids.chunks(MAX_IDS) {
+            with_timeout(self.vault.delete_many(with_ids(ids))).await?;
         }
-        let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
-        with_timeout(self.vault.delete_many(doc! { "_id": { "$in": ids } }))
-            .await
-            .map(drop)
+        Ok(())
     }
 
     async fn older_than(&self, age: Duration) -> Result<Vec<ValueId>, StoreError> {
@@ -74,7 +77,7 @@ impl Vault for MongoStore {
         let old = doc! { "$expr": { "$lt": ["$putAt", before] } };
         let found = self.vault.find(old).projection(doc! { "_id": 1 });
         let found: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
-        found.iter().map(id_of).collect()
+        found.iter().map(value_id).collect()
     }
 
     async fn wrappings(
@@ -87,24 +90,22 @@ impl Vault for MongoStore {
             .vault
             .find(after)
             .sort(doc! { "_id": 1 })
-            .limit(i64::try_from(limit).unwrap_or(i64::MAX));
-        let found = found.projection(doc! { "wrapping": { "$ifNull": ["$wrapping", "$sealed"] } });
+            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .projection(doc! { "wrapping": { "$ifNull": ["$wrapping", "$sealed"] } });
         let found: Vec<Document> = with_timeout(async { found.await?.try_collect().await }).await?;
         let wrapping = |value: &Document| {
-            Ok((
-                id_of(value)?,
-                Sealed(bytes_of(value, "wrapping")?).split().0,
-            ))
+            let (wrapping, _) = Sealed(bytes_of(value, "wrapping")?).split();
+            Ok((value_id(value)?, wrapping))
         };
         found.iter().map(wrapping).collect()
     }
 
     async fn rewrap(&self, changes: Vec<WrappingChange>) -> Result<usize, StoreError> {
-        let given = stream::iter(changes)
+        let rewrapped = stream::iter(changes)
             .map(|change| self.rewrap_one(change))
-            .buffer_unordered(AT_ONCE);
-        given
-            .try_fold(0, async |given, one| Ok(given + usize::from(one)))
+            .buffer_unordered(CONCURRENT_WRITES);
+        rewrapped
+            .try_fold(0, async |sum, is_changed| Ok(sum + usize::from(is_changed)))
             .await
     }
 
@@ -112,99 +113,98 @@ impl Vault for MongoStore {
         &self,
         proposed: Option<KeyRecord>,
     ) -> Result<Option<KeyRecord>, StoreError> {
-        let one = doc! { "_id": "key" };
+        let filter = doc! { "_id": "key" };
         if let Some(KeyRecord { salt, check }) = proposed {
             let first = doc! { "$setOnInsert": { "salt": binary(&salt), "check": binary(&check) } };
-            match self.keys.update_one(one.clone(), first).upsert(true).await {
-                // Of two at once the other was first.
-                Err(error) if !is_duplicate(&error) => return Err(failed(&error)),
-                _ => {}
-            }
+            let stored = self.keys.update_one(filter.clone(), first).upsert(true);
+            // At a duplicate, another process has stored the first record.
+            unless_duplicate(stored).await?;
         }
-        let Some(record) = with_timeout(self.keys.find_one(one)).await? else {
+        let Some(record) = with_timeout(self.keys.find_one(filter)).await? else {
             return Ok(None);
         };
-        let salt = record
-            .get_binary_generic("salt")
-            .map_err(damaged)?
-            .as_slice()
-            .try_into()
-            .map_err(damaged)?;
-        let check = record.get_binary_generic("check").map_err(damaged)?.clone();
-        Ok(Some(KeyRecord { salt, check }))
+        let salt = record.get_binary_generic("salt").map_err(damaged)?;
+        let check = record.get_binary_generic("check").map_err(damaged)?;
+        Ok(Some(KeyRecord {
+            salt: salt.as_slice().try_into().map_err(damaged)?,
+            check: check.clone(),
+        }))
     }
 
     async fn renew_key_record(&self, from: &KeyRecord, check: Vec<u8>) -> Result<bool, StoreError> {
         let stored =
             doc! { "_id": "key", "salt": binary(&from.salt), "check": binary(&from.check) };
-        let renewed = with_timeout(
-            self.keys
-                .update_one(stored, doc! { "$set": { "check": binary(&check) } }),
-        )
-        .await?;
+        let renew = doc! { "$set": { "check": binary(&check) } };
+        let renewed = with_timeout(self.keys.update_one(stored, renew)).await?;
         Ok(renewed.matched_count > 0)
     }
 }
 
 impl MongoStore {
     pub(super) async fn put_all(&self, values: &[VaultValue]) -> Result<(), StoreError> {
-        let put =
-            stream::iter(values.to_vec()).map(|VaultValue { id, sealed }| self.put(id, sealed));
-        put.buffer_unordered(AT_ONCE).try_collect().await
+        let stored = stream::iter(values.to_vec()).map(|value| self.put(value.id, value.sealed));
+        stored
+            .buffer_unordered(CONCURRENT_WRITES)
+            .try_collect()
+            .await
     }
 
-    async fn rewrap_one(
-        &self,
-        WrappingChange { id, from, to }: WrappingChange,
-    ) -> Result<bool, StoreError> {
-        let replaced = async |there: Document, with: Document| {
-            let replaced =
-                with_timeout(self.vault.update_one(there, doc! { "$set": with })).await?;
-            Ok::<_, StoreError>(replaced.matched_count > 0)
-        };
-        let there = doc! { "_id": id.to_string(), "wrapping": binary(&from) };
-        if replaced(there, doc! { "wrapping": binary(&to) }).await? {
+    /// Replaces one wrapping. Returns false if the wrapping has changed since it was read.
+    async fn rewrap_one(&self, change: WrappingChange) -> Result<bool, StoreError> {
+        let WrappingChange { id, from, to } = change;
+        let id = id.to_string();
+        let current = doc! { "_id": &id, "wrapping": binary(&from) };
+        let wrapping = doc! { "wrapping": binary(&to) };
+        if self.replace_fields(current, wrapping).await? {
             return Ok(true);
         }
-        let earlier = doc! { "_id": id.to_string(), "wrapping": { "$exists": false } };
-        let Some(value) = with_timeout(self.vault.find_one(earlier.clone())).await? else {
+        let early = doc! { "_id": &id, "wrapping": { "$exists": false } };
+        let Some(value) = with_timeout(self.vault.find_one(early.clone())).await? else {
             return Ok(false);
         };
-        let sealed = whole(&value)?;
-        let (wrapping, rest) = sealed.split();
+        let (wrapping, rest) = sealed_value(&value)?.split();
         if wrapping != from {
             return Ok(false);
         }
-        replaced(
-            earlier,
-            doc! { "wrapping": binary(&to), "sealed": binary(&rest) },
-        )
-        .await
+        let fields = doc! { "wrapping": binary(&to), "sealed": binary(&rest) };
+        self.replace_fields(early, fields).await
+    }
+
+    async fn replace_fields(&self, filter: Document, fields: Document) -> Result<bool, StoreError> {
+        let replaced = self.vault.update_one(filter, doc! { "$set": fields });
+        Ok(with_timeout(replaced).await?.matched_count > 0)
     }
 }
 
-fn whole(value: &Document) -> Result<Sealed, StoreError> {
+/// Returns the expression for a field that keeps its stored bytes.
+fn stored_or(field: &str, bytes: &[u8]) -> Document {
+    let is_stored = doc! { "$ne": [{ "$type": "$sealed" }, "missing"] };
+    doc! { "$cond": [is_stored, format!("${field}"), { "$literal": binary(bytes) }] }
+}
+
+fn with_ids(ids: &[ValueId]) -> Document {
+    let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    doc! { "_id": { "$in": ids } }
+}
+
+/// Returns the whole value, in both stored forms.
+fn sealed_value(value: &Document) -> Result<Sealed, StoreError> {
     let rest = bytes_of(value, "sealed")?;
-    match value.contains_key("wrapping") {
-        true => Ok(Sealed::wrapped(&bytes_of(value, "wrapping")?, &rest)),
-        false => Ok(Sealed(rest)),
+    if value.contains_key("wrapping") {
+        Ok(Sealed::wrapped(&bytes_of(value, "wrapping")?, &rest))
+    } else {
+        Ok(Sealed(rest))
     }
 }
 
 fn bytes_of(value: &Document, field: &str) -> Result<Bytes, StoreError> {
-    value
-        .get_binary_generic(field)
-        .map(|bytes| Bytes::copy_from_slice(bytes))
-        .map_err(damaged)
+    let bytes = value.get_binary_generic(field).map_err(damaged)?;
+    Ok(Bytes::copy_from_slice(bytes))
 }
 
-fn id_of(value: &Document) -> Result<ValueId, StoreError> {
-    value
-        .get_str("_id")
-        .map_err(damaged)?
-        .parse()
-        .map(ValueId)
-        .map_err(damaged)
+fn value_id(value: &Document) -> Result<ValueId, StoreError> {
+    let id = value.get_str("_id").map_err(damaged)?;
+    id.parse().map(ValueId).map_err(damaged)
 }
 
 pub(super) fn binary(bytes: &[u8]) -> Binary {

@@ -1,22 +1,23 @@
-//! A copy of the whole store, as it is at one moment: for a backup, and back again.
+//! Copies the whole store at one point in time, for a backup and for a restore.
 
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use super::{SCHEMA, failed, private};
+use super::error::store_error;
+use super::{SHORTENED_SCHEMA, restrict_access, schema_version};
 use crate::ports::error::StoreError;
 use crate::ports::vault::KeyRecord;
 use crate::time::clock::monotonic;
 
-/// How long a copy waits for a writer that is just putting its log into the file.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time for which a copy waits for a writer that moves its write-ahead log into the file.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What a copy holds.
+/// The content of a copy.
 pub struct CopySummary {
     /// The newest position of the log.
     pub position: u64,
@@ -24,36 +25,44 @@ pub struct CopySummary {
     pub key: Option<KeyRecord>,
 }
 
-/// Copies a store that may be in use, by another process too, into a new file that nobody else reads. What was
-/// copied is checked; a copy that fails is not to be used.
+/// SQLite has found damage in a copy.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct IntegrityFault(String);
+
+/// Copies a store into a new file that no other user can read, and checks the copy. Another process
+/// may use the store meanwhile. After an error, the copy must not be used.
+///
+/// # Errors
+/// Returns an error if the source is no store of mcp-api, a newer program wrote it, or the copy is
+/// damaged.
 pub fn copy(from: &Path, to: &Path) -> Result<CopySummary, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let source = Connection::open_with_flags(from, flags).map_err(failed)?;
-    source.busy_timeout(PATIENCE).map_err(failed)?;
+    let source = Connection::open_with_flags(from, flags).map_err(store_error)?;
+    source.busy_timeout(LOCK_LIMIT).map_err(store_error)?;
     check_kind(&source)?;
-    private(to).map_err(|error| StoreError(error.to_string()))?;
-    let mut copy = Connection::open(to).map_err(failed)?;
-    whole(&source, &mut copy)?;
-    // One file, with nothing beside it.
+    restrict_access(to).map_err(StoreError::failed)?;
+    let mut copy = Connection::open(to).map_err(store_error)?;
+    copy_pages(&source, &mut copy)?;
+    // The copy is one file, without a write-ahead log beside it.
     copy.pragma_update(None, "journal_mode", "DELETE")
-        .map_err(failed)?;
-    let found = look(&copy)?;
-    copy.close().map_err(|(_, error)| failed(error))?;
-    File::open(to)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| StoreError(error.to_string()))?;
-    Ok(found)
+        .map_err(store_error)?;
+    let summary = summarize(&copy)?;
+    copy.close().map_err(|(_, error)| store_error(error))?;
+    let synced = File::open(to).and_then(|file| file.sync_all());
+    synced.map_err(StoreError::failed)?;
+    Ok(summary)
 }
 
-/// All pages in one step: within it the source is as it was when it began, whatever is written meanwhile.
-fn whole(source: &Connection, copy: &mut Connection) -> Result<(), StoreError> {
-    let backup = Backup::new(source, copy).map_err(failed)?;
-    let until = monotonic() + PATIENCE;
+/// Copies all pages in one step. During the step, the copy sees the source as it was at the beginning.
+fn copy_pages(source: &Connection, copy: &mut Connection) -> Result<(), StoreError> {
+    let backup = Backup::new(source, copy).map_err(store_error)?;
+    let deadline = monotonic() + LOCK_LIMIT;
     loop {
-        match backup.step(-1).map_err(failed)? {
+        match backup.step(-1).map_err(store_error)? {
             StepResult::Done => return Ok(()),
-            _ if monotonic() >= until => {
-                return Err(StoreError("it is locked by another program".into()));
+            _ if monotonic() >= deadline => {
+                return Err(StoreError::Unusable("another program locks the store"));
             }
             _ => std::thread::sleep(PAUSE),
         }
@@ -61,31 +70,29 @@ fn whole(source: &Connection, copy: &mut Connection) -> Result<(), StoreError> {
 }
 
 fn check_kind(connection: &Connection) -> Result<(), StoreError> {
-    let tables = "SELECT count(*) FROM sqlite_master WHERE name IN ('log', 'command', 'vault', 'key_record')";
-    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    if number(tables).is_ok_and(|tables| tables == 4) {
-        return match number("PRAGMA user_version").map_err(failed)? {
-            version if version > SCHEMA => Err(StoreError(
-                "it was written by a newer mcp-api; use that one".into(),
-            )),
-            _ => Ok(()),
-        };
+    let tables = "SELECT count(*) FROM sqlite_master
+                  WHERE name IN ('log', 'command', 'vault', 'key_record')";
+    let tables = connection.query_row(tables, [], |row| row.get::<_, i64>(0));
+    if tables != Ok(4) {
+        return Err(StoreError::Unusable("the file is no store of mcp-api"));
     }
-    Err(StoreError("it is not the store of an mcp-api".into()))
+    let found = schema_version(connection)?;
+    if found > SHORTENED_SCHEMA {
+        return Err(StoreError::Newer {
+            found,
+            known: SHORTENED_SCHEMA,
+        });
+    }
+    Ok(())
 }
 
-fn look(copy: &Connection) -> Result<CopySummary, StoreError> {
-    let sound: String = copy
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(failed)?;
-    if sound != "ok" {
-        return Err(StoreError(format!("it is damaged: {sound}")));
+fn summarize(copy: &Connection) -> Result<CopySummary, StoreError> {
+    let check = copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
+    let fault: String = check.map_err(store_error)?;
+    if fault != "ok" {
+        return Err(StoreError::damaged("the copy", IntegrityFault(fault)));
     }
-    let number = |sql| {
-        copy.query_row(sql, [], |row| row.get::<_, i64>(0))
-            .map_err(failed)
-    };
-    let record = |row: &rusqlite::Row<'_>| {
+    let record = |row: &Row<'_>| {
         Ok(KeyRecord {
             salt: row.get(0)?,
             check: row.get(1)?,
@@ -93,8 +100,13 @@ fn look(copy: &Connection) -> Result<CopySummary, StoreError> {
     };
     let key = copy.query_row(r#"SELECT salt, "check" FROM key_record"#, [], record);
     Ok(CopySummary {
-        position: number("SELECT coalesce(max(position), 0) FROM log")? as u64,
-        values: number("SELECT count(*) FROM vault")? as u64,
-        key: rusqlite::OptionalExtension::optional(key).map_err(failed)?,
+        position: count(copy, "SELECT coalesce(max(position), 0) FROM log")?,
+        values: count(copy, "SELECT count(*) FROM vault")?,
+        key: key.optional().map_err(store_error)?,
     })
+}
+
+fn count(connection: &Connection, sql: &str) -> Result<u64, StoreError> {
+    let count = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    count.map(|count| count as u64).map_err(store_error)
 }

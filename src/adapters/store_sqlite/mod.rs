@@ -1,12 +1,16 @@
-//! The embedded store: one SQLite file, one writer, nothing to install.
+//! The embedded store: one SQLite file with one writer.
 //!
-//! WAL with `synchronous=FULL`: what is acknowledged survives a power cut. One thread writes, and
-//! commits whatever waits in one transaction; readers have connections of their own.
+//! The journal is a write-ahead log with `synchronous=FULL`, so an acknowledged write survives a
+//! power cut. One thread commits all waiting writes in one transaction. Readers have their own
+//! connections.
 
+mod connection;
 mod copy;
+mod error;
 mod leases;
 mod log;
 mod reader;
+mod snapshots;
 mod vault;
 mod writer;
 
@@ -14,43 +18,70 @@ use std::fs::{File, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::Connection;
 
+use self::connection::{Access, connect};
 pub use self::copy::{CopySummary, copy};
+use self::error::store_error;
+use self::leases::FencingTokens;
 use self::reader::Readers;
 use self::writer::Writer;
 use crate::ports::error::StoreError;
 
-/// The time for which a statement waits for a lock.
-const BUSY_LIMIT: Duration = Duration::from_secs(5);
-/// The schema's version, in `PRAGMA user_version`.
-const SCHEMA: i64 = 1;
+/// The version of the tables, in `PRAGMA user_version`.
+const SCHEMA: u32 = 1;
+/// The version of a store whose log was shortened. The tables are the same.
+const SHORTENED_SCHEMA: u32 = 2;
 
-/// The log, the Vault and the leases of one process. Its folder must be locked by the caller.
+/// The event log, the Vault and the leases of one process. The caller must lock the folder of the
+/// file.
 #[derive(Clone)]
 pub struct SqliteStore {
     writer: Arc<Writer>,
     readers: Arc<Readers>,
+    fencing: Arc<FencingTokens>,
 }
 
 impl SqliteStore {
-    /// Opens the file, or makes it. Leases of an earlier process are gone: the folder's lock says
-    /// that it is.
+    /// Opens or creates the file. The leases of an earlier process have ended, because the lock of
+    /// the folder shows that the process has ended. If the disk is full, an existing file can be
+    /// read, and each write fails.
+    ///
+    /// # Errors
+    /// Returns `Newer` if a newer program wrote the file, and `DiskFull` if a new file has no space.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
-        private(file).map_err(|error| StoreError(error.to_string()))?;
-        let mut connection = connect(file)?;
+        restrict_access(file).map_err(StoreError::failed)?;
+        let (mut connection, access) = open_connection(file)?;
         prepare(&mut connection)?;
+        let fencing = FencingTokens::reserve(&connection)?;
         Ok(Self {
             writer: Arc::new(Writer::start(connection)?),
-            readers: Arc::new(Readers::new(file)),
+            readers: Arc::new(Readers::new(file, access)),
+            fencing: Arc::new(fencing),
         })
     }
 }
 
-/// Nobody else reads the file; SQLite makes those beside it with the same mode.
-fn private(file: &Path) -> std::io::Result<()> {
+/// Opens the connection of the writer. If the disk has no space for the index of the write-ahead
+/// log, the index is in memory.
+fn open_connection(file: &Path) -> Result<(Connection, Access), StoreError> {
+    match connect(file, Access::Shared) {
+        Ok(connection) => Ok((connection, Access::Shared)),
+        Err(StoreError::DiskFull(_)) => {
+            tracing::error!(
+                file = %file.display(),
+                "the disk is full; the program can read the store, and every change fails"
+            );
+            Ok((connect(file, Access::Exclusive)?, Access::Exclusive))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates the file, if it is missing, and lets no other user read it. SQLite gives the files beside
+/// it the same mode.
+fn restrict_access(file: &Path) -> std::io::Result<()> {
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -60,45 +91,53 @@ fn private(file: &Path) -> std::io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o600))
 }
 
-fn connect(file: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(file).map_err(failed)?;
-    connection.busy_timeout(BUSY_LIMIT).map_err(failed)?;
+/// Creates the tables. Writes nothing to a file that has them, because the disk may be full.
+fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
+    let version = schema_version(connection)?;
+    if version > SHORTENED_SCHEMA {
+        return Err(StoreError::Newer {
+            found: version,
+            known: SHORTENED_SCHEMA,
+        });
+    }
+    if version < SCHEMA || !has_all_tables(connection)? {
+        create_tables(connection).map_err(store_error)?;
+    }
+    // The leases end with the process, so they need no disk.
     connection
         .execute_batch(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=ON;",
+            "CREATE TEMP TABLE lease (id BLOB PRIMARY KEY, holder BLOB NOT NULL,
+                                      until INTEGER NOT NULL, token INTEGER NOT NULL)",
         )
-        .map_err(failed)?;
-    Ok(connection)
+        .map_err(store_error)
 }
 
-fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
-    let version: i64 = connection
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(failed)?;
-    if version > SCHEMA {
-        return Err(StoreError(format!(
-            "the file was written by a newer mcp-api (schema {version}, this one knows {SCHEMA})"
-        )));
-    }
-    let transaction = connection.transaction().map_err(failed)?;
-    transaction
-        .execute_batch(include_str!("schema.sql"))
-        .map_err(failed)?;
-    transaction
-        .pragma_update(None, "user_version", SCHEMA)
-        .map_err(failed)?;
-    transaction.commit().map_err(failed)?;
-    // Leases end with the process, so they need no disk; their tokens must not start again, so those do.
+fn schema_version(connection: &Connection) -> Result<u32, StoreError> {
     connection
-        .execute_batch("CREATE TEMP TABLE lease (id BLOB PRIMARY KEY, holder BLOB NOT NULL, until INTEGER NOT NULL, token INTEGER NOT NULL)")
-        .map_err(failed)
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(store_error)
 }
 
-fn failed(error: rusqlite::Error) -> StoreError {
-    StoreError(error.to_string())
+/// Returns whether the file has the tables of this version. Early files of version 1 lack some, and
+/// have a table that is not used any more.
+fn has_all_tables(connection: &Connection) -> Result<bool, StoreError> {
+    let tables = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN
+                  ('log', 'command', 'snapshot_head', 'snapshot_piece', 'vault', 'key_record', 'fencing')";
+    let unused = "SELECT count(*) FROM sqlite_master WHERE name = 'snapshot'";
+    let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let has_tables = count(tables).map_err(store_error)? == 7;
+    Ok(has_tables && count(unused).map_err(store_error)? == 0)
 }
 
-/// The store's clock, in milliseconds since 1970.
+fn create_tables(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(include_str!("schema.sql"))?;
+    let version: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    transaction.pragma_update(None, "user_version", version.max(SCHEMA))?;
+    transaction.commit()
+}
+
+/// Returns the clock of the store, in milliseconds since 1970.
 fn now_ms() -> i64 {
     crate::time::clock::now_ms() as i64
 }

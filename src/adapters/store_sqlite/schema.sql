@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS snapshot_piece (
     bytes    BLOB    NOT NULL,
     PRIMARY KEY (id, n)
 ) STRICT;
--- Where earlier versions kept them, in one piece.
+-- Earlier versions stored a snapshot in one piece.
 DROP TABLE IF EXISTS snapshot;
 
 CREATE TABLE IF NOT EXISTS vault (
