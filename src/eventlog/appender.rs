@@ -29,6 +29,12 @@ use crate::time::clock;
 const QUEUE_LENGTH: usize = 1024;
 /// The most commands in one entry.
 const BATCH: usize = 256;
+/// An entry takes no further command after this many bytes. Only a single larger command makes a larger
+/// entry.
+const BATCH_BYTES: usize = 4 << 20;
+/// The bytes of the names and ids around the data of a commit and of an event, at most.
+const COMMIT_OVERHEAD: usize = 128;
+const EVENT_OVERHEAD: usize = 64;
 /// The appender decides a command again for this long while other processes take the position.
 const CONTENTION_WINDOW: Duration = Duration::from_secs(10);
 /// The appender waits this long for the entry that took the position, because a majority of the
@@ -75,8 +81,9 @@ impl Appender {
     /// The appender completes the change even if the caller stops waiting.
     ///
     /// # Errors
-    /// Returns the failure of the decision, or `unavailable` if the store does not answer, other
-    /// processes take the position for ten seconds, or this process stops.
+    /// Returns the failure of the decision, `payload_too_large` if the store cannot hold the events, or
+    /// `unavailable` if the store does not answer, other processes take the position for ten seconds,
+    /// or this process stops.
     pub async fn commit(
         &self,
         id: CommandId,
@@ -104,7 +111,7 @@ impl Appender {
         } else {
             let log = self.projection.log();
             let prepared = log.prepare_values(values).await;
-            prepared.map_err(|error| store_unavailable(&error))?
+            prepared.map_err(|error| append_failed(&error))?
         };
         let (answer, answered) = oneshot::channel();
         let pending = PendingCommand {
@@ -140,10 +147,12 @@ async fn append_batches(projection: Arc<Projection>, mut queue: mpsc::Receiver<P
     }
 }
 
-/// A decided batch: the entry to append, and the answer of each command after the append.
+/// A decided batch: the entry to append, and the answers of its commands after the append. The batch may
+/// have more commands than answers; the next entry takes the others.
 struct DecidedBatch {
     after: Catalog,
     commits: Vec<Commit>,
+    bytes: usize,
     values: Vec<VaultValue>,
     answers: Vec<Result<Committed, Failure>>,
 }
@@ -152,19 +161,22 @@ struct DecidedBatch {
 /// again.
 async fn append_batch(
     projection: &Projection,
-    batch: Vec<PendingCommand>,
+    mut batch: Vec<PendingCommand>,
     backoff: &mut ConflictBackoff,
 ) -> Vec<PendingCommand> {
     if let Some(halted) = projection.halted() {
         let failure = Failure::unavailable(format!("No change is possible: {halted}"));
         return fail_batch(batch, &failure);
     }
-    let decided = match decide_batch(&projection.catalog(), &batch) {
+    let limit = projection.log().max_entry_bytes();
+    let decided = match decide_batch(&projection.catalog(), &batch, limit) {
         Ok(decided) => decided,
         Err(error) => return fail_batch(batch, &internal_error(error)),
     };
+    let undecided = batch.split_off(decided.answers.len());
     if decided.commits.is_empty() {
-        return answer_batch(projection, batch, decided.answers).await;
+        answer_batch(projection, batch, decided.answers).await;
+        return undecided;
     }
     let position = decided.after.position;
     let entry = Entry {
@@ -177,16 +189,24 @@ async fn append_batch(
         Ok(()) => {
             backoff.record_append(position, began.elapsed());
             projection.publish(decided.after, &entry);
-            answer_batch(projection, batch, decided.answers).await
+            answer_batch(projection, batch, decided.answers).await;
+            undecided
         }
         Err(AppendError::Taken) => {
             backoff.record_conflict();
             // Before the entry of the winner is folded, the same append would fail again.
             projection.wait_for(position, CONFLICT_WAIT).await;
+            batch.extend(undecided);
             retain_undecided(batch)
         }
-        Err(AppendError::Repeated(id)) => answer_repeated(projection, batch, id).await,
-        Err(AppendError::Store(error)) => fail_batch(batch, &store_unavailable(&error)),
+        Err(AppendError::Repeated(id)) => {
+            batch.extend(undecided);
+            answer_repeated(projection, batch, id).await
+        }
+        Err(AppendError::Store(error)) => {
+            fail_batch(batch, &append_failed(&error));
+            undecided
+        }
     }
 }
 
@@ -226,69 +246,105 @@ async fn answer_repeated(
     retained
 }
 
+/// Decides the commands of a batch until their events fill an entry. `limit` is the most bytes of one
+/// entry; a command with more bytes fails alone.
 fn decide_batch(
     base: &Catalog,
     batch: &[PendingCommand],
+    limit: usize,
 ) -> Result<DecidedBatch, serde_json::Error> {
-    let mut after = base.clone();
-    after.position = base.position.next();
-    let mut commits = Vec::new();
-    let mut values = Vec::new();
-    let mut answers: Vec<Result<Committed, Failure>> = Vec::with_capacity(batch.len());
+    let mut decided = DecidedBatch {
+        after: base.clone(),
+        commits: Vec::new(),
+        bytes: 0,
+        values: Vec::new(),
+        answers: Vec::with_capacity(batch.len()),
+    };
+    decided.after.position = base.position.next();
     let mut decided_at = HashMap::with_capacity(batch.len());
     for (index, pending) in batch.iter().enumerate() {
         // The same command twice in one batch is one change, and both senders get its answer.
         let first = *decided_at.entry(pending.id).or_insert(index);
         if first < index {
-            let repeated = answers[first].clone().map(|committed| Committed {
+            let repeated = decided.answers[first].clone().map(|committed| Committed {
                 before: None,
                 ..committed
             });
-            answers.push(repeated);
-            continue;
+            decided.answers.push(repeated);
+        } else if !decided.add(pending, limit)? {
+            break;
         }
-        let before = Arc::new(after.clone());
-        let decided = (pending.decide)(&before).map(Arc::new);
-        if let Ok(events) = &decided
-            && !events.is_empty()
-        {
-            commits.push(Commit {
-                command_id: pending.id,
-                actor: pending.actor.clone(),
-                events: events.iter().map(Event::encode).collect::<Result<_, _>>()?,
-            });
-            values.extend_from_slice(&pending.values);
-            for event in events.iter() {
-                after.apply(event);
-            }
-        }
-        answers.push(decided.map(|events| Committed {
-            position: after.position,
-            events,
-            before: Some(before),
-        }));
     }
-    if commits.is_empty() {
-        after.position = base.position;
-        for committed in answers.iter_mut().flatten() {
+    if decided.commits.is_empty() {
+        decided.after.position = base.position;
+        for committed in decided.answers.iter_mut().flatten() {
             committed.position = base.position;
         }
     }
-    Ok(DecidedBatch {
-        after,
-        commits,
-        values,
-        answers,
+    Ok(decided)
+}
+
+impl DecidedBatch {
+    /// Decides one more command. Returns false if the entry has no space for its events.
+    fn add(&mut self, pending: &PendingCommand, limit: usize) -> Result<bool, serde_json::Error> {
+        let before = Arc::new(self.after.clone());
+        let events = match (pending.decide)(&before) {
+            Ok(events) => Arc::new(events),
+            Err(failure) => {
+                self.answers.push(Err(failure));
+                return Ok(true);
+            }
+        };
+        if !events.is_empty() {
+            let commit = encode_commit(pending, &events)?;
+            let bytes = commit_bytes(&commit);
+            if bytes > limit {
+                let error = StoreError::TooLarge { bytes, limit };
+                self.answers.push(Err(error.failure()));
+                return Ok(true);
+            }
+            if !self.commits.is_empty() && self.bytes + bytes > BATCH_BYTES.min(limit) {
+                return Ok(false);
+            }
+            self.bytes += bytes;
+            self.commits.push(commit);
+            self.values.extend_from_slice(&pending.values);
+            for event in events.iter() {
+                self.after.apply(event);
+            }
+        }
+        self.answers.push(Ok(Committed {
+            position: self.after.position,
+            events,
+            before: Some(before),
+        }));
+        Ok(true)
+    }
+}
+
+fn encode_commit(pending: &PendingCommand, events: &[Event]) -> Result<Commit, serde_json::Error> {
+    Ok(Commit {
+        command_id: pending.id,
+        actor: pending.actor.clone(),
+        events: events.iter().map(Event::encode).collect::<Result<_, _>>()?,
     })
 }
 
-/// Answers all commands of a batch. A command that was refused or that changed nothing may be a
+/// Returns at least the bytes of the JSON of a commit.
+fn commit_bytes(commit: &Commit) -> usize {
+    let events = commit.events.iter().map(|event| {
+        EVENT_OVERHEAD + event.type_name.len() + event.subject.len() + event.data.get().len()
+    });
+    COMMIT_OVERHEAD + events.sum::<usize>()
+}
+
+/// Answers the decided commands of a batch. A command that was refused or that changed nothing may be a
 /// repeat, so its first commit is looked up.
 async fn answer_batch(
     projection: &Projection,
     batch: Vec<PendingCommand>,
     answers: Vec<Result<Committed, Failure>>,
-) -> Vec<PendingCommand> {
+) {
     for (pending, answer) in batch.into_iter().zip(answers) {
         let answer = match answer {
             Ok(committed) if !committed.events.is_empty() => Ok(committed),
@@ -301,18 +357,17 @@ async fn answer_batch(
         // The caller may have left. The change is in the log all the same.
         let _ = pending.answer.send(answer);
     }
-    vec![]
 }
 
 /// Returns the commit of a command that is in the log.
 async fn find_commit(projection: &Projection, id: CommandId) -> Result<Option<Committed>, Failure> {
     let log = projection.log();
     let found = log.find_commit(id).await;
-    let Some(position) = found.map_err(|error| store_unavailable(&error))? else {
+    let Some(position) = found.map_err(|error| append_failed(&error))? else {
         return Ok(None);
     };
     let entries = log.read(Position(position.0 - 1), ONE_ENTRY).await;
-    let entries = entries.map_err(|error| store_unavailable(&error))?;
+    let entries = entries.map_err(|error| append_failed(&error))?;
     let Some(commit) = entries
         .iter()
         .flat_map(|entry| &entry.commits)
@@ -341,10 +396,14 @@ fn fail_batch(batch: Vec<PendingCommand>, failure: &Failure) -> Vec<PendingComma
     vec![]
 }
 
-/// The change is almost never in the log. If the store fails during the append, it may be.
-fn store_unavailable(error: &StoreError) -> Failure {
+/// Returns the failure of a change that the store has not stored. If the store has not answered, the
+/// change may be in the log, but almost never is.
+fn append_failed(error: &StoreError) -> Failure {
     tracing::warn!(error = %error_chain(error), "the appender cannot write to the store");
-    Failure::unavailable(
-        "The store does not answer; check whether the change was made, then retry the request",
-    )
+    match error {
+        StoreError::DiskFull(_) | StoreError::TooLarge { .. } => error.failure(),
+        _ => Failure::unavailable(
+            "The store does not answer; check whether the change was made, then retry the request",
+        ),
+    }
 }
