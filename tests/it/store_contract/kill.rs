@@ -1,4 +1,4 @@
-//! What is acknowledged survives a kill -9. The test's own binary, started again, is the victim.
+//! An acknowledged append survives kill -9. The test starts its own binary again and kills it.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,32 +16,32 @@ use mcp_api::core::ids::{CommandId, Position, ValueId};
 use mcp_api::ports::event_log::{AppendError, ReadLimit};
 use mcp_api::ports::vault::{Sealed, VaultValue};
 
-/// Where the child's store is. Set, this process is the child.
-const PLACE: &str = "STORE_CONTRACT_PLACE";
+/// The variable with the folder of the store. A process that has it is the child.
+const FOLDER: &str = "STORE_CONTRACT_FOLDER";
 const ROUNDS: u64 = 4;
 const APPENDERS: usize = 4;
 
-/// `own` is the name of the test that calls this: a child is told to run just that.
+/// Runs the test. `own` is the name of the test that calls this function; a child runs only this test.
 pub fn loses_nothing_acknowledged(open: Open, own: &str) {
-    if let Some(place) = std::env::var_os(PLACE) {
-        runtime().block_on(append_for_ever(open, place.as_ref()));
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        runtime().block_on(append_for_ever(open, folder.as_ref()));
     }
-    let place = TempDir::new().expect("a temporary folder");
+    let folder = TempDir::new().expect("a temporary folder");
     let seed = u64::from_le_bytes(Uuid::new_v4().as_bytes()[..8].try_into().expect("8 bytes"));
     println!("seed {seed}");
-    // A store that is a service is started by this process, and not by one that is killed.
-    drop(runtime().block_on(open(place.path())));
+    // This process starts the service of the store, because it is not killed.
+    drop(runtime().block_on(open(folder.path())));
     let mut acknowledged = HashMap::new();
     for round in 0..ROUNDS {
         let moment = seed.rotate_left(16 * round as u32) & 0xffff;
-        let new = append_until_killed(place.path(), own, moment);
+        let new = append_until_killed(folder.path(), own, moment);
         println!(
             "round {round}: killed after {} acknowledged appends",
             new.len()
         );
         assert!(!new.is_empty(), "the child appended nothing");
         acknowledged.extend(new);
-        runtime().block_on(check(open, place.path(), &acknowledged));
+        runtime().block_on(check(open, folder.path(), &acknowledged));
     }
 }
 
@@ -53,38 +53,39 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// Starts a child and kills it some microseconds after some acknowledgements, both by chance.
-fn append_until_killed(place: &Path, own: &str, moment: u64) -> HashMap<CommandId, Position> {
-    let binary = std::env::current_exe().expect("our own path");
+/// Starts a child and kills it. The number of acknowledgements and the microseconds before the kill are random.
+fn append_until_killed(folder: &Path, own: &str, moment: u64) -> HashMap<CommandId, Position> {
+    let binary = std::env::current_exe().expect("the path of this program");
     let mut child = Command::new(binary)
         .args(["--exact", own, "--nocapture"])
-        .env(PLACE, place)
+        .env(FOLDER, folder)
         .stdout(Stdio::piped())
         .spawn()
         .expect("a child");
-    let mut said = BufReader::new(child.stdout.take().expect("a pipe"));
-    let (mut told, mut first) = (HashMap::new(), String::new());
-    while told.len() as u64 <= moment % 64 {
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut acknowledged = HashMap::new();
+    let mut first = String::new();
+    while acknowledged.len() as u64 <= moment % 64 {
         first.clear();
         assert!(
-            said.read_line(&mut first).expect("a line") > 0,
+            output.read_line(&mut first).expect("a line") > 0,
             "the child ended by itself"
         );
-        told.extend(acknowledgement(&first));
+        acknowledged.extend(acknowledgement(&first));
     }
-    // Not waiting for anything: the moment itself is what is tried.
+    // This is no wait for a condition. The test tries a random moment.
     std::thread::sleep(Duration::from_micros(moment / 8));
     child.kill().expect("killed");
     child.wait().expect("reaped");
     let mut rest = String::new();
-    said.read_to_string(&mut rest).expect("the rest");
-    // A last line without its end was cut off by the kill.
+    output.read_to_string(&mut rest).expect("the rest");
+    // The kill may cut off the last line.
     let whole = rest.rfind('\n').map_or("", |end| &rest[..end]);
-    told.extend(whole.lines().filter_map(acknowledgement));
-    told
+    acknowledged.extend(whole.lines().filter_map(acknowledgement));
+    acknowledged
 }
 
-/// `acknowledged <position> <command>`; the test framework prints other lines.
+/// Parses `acknowledged <position> <command>`. The test framework prints other lines.
 fn acknowledgement(line: &str) -> Option<(CommandId, Position)> {
     let (position, id) = line.trim().strip_prefix("acknowledged ")?.split_once(' ')?;
     Some((
@@ -93,14 +94,14 @@ fn acknowledgement(line: &str) -> Option<(CommandId, Position)> {
     ))
 }
 
-/// The child: appends from several tasks and says each position after it was acknowledged.
-async fn append_for_ever(open: Open, place: &Path) {
-    let store = open(place).await;
+/// Appends from several tasks, and prints each position after the store has acknowledged it.
+async fn append_for_ever(open: Open, folder: &Path) {
+    let store = open(folder).await;
     let appenders = (0..APPENDERS).map(|_| tokio::spawn(append(store.clone())));
     futures::future::join_all(appenders).await;
 }
 
-/// A value that goes with that command.
+/// Returns a value that the commit of a command names.
 fn named_by(id: CommandId) -> [VaultValue; 1] {
     [VaultValue {
         id: ValueId(id.0),
@@ -110,13 +111,14 @@ fn named_by(id: CommandId) -> [VaultValue; 1] {
 
 async fn append(store: Store) {
     loop {
-        let (next, id) = (store.log.head().await.expect("a head").next(), command_id());
+        let next = store.log.head().await.expect("a head").next();
+        let id = command_id();
         match store
             .log
             .append(&small_entry(next.0, id), &named_by(id))
             .await
         {
-            // One write, so that a kill cuts a line off and never into two.
+            // One write for each line, so that a kill never leaves two halves of a line.
             Ok(()) => std::io::stdout()
                 .write_all(format!("acknowledged {next} {id}\n").as_bytes())
                 .expect("a parent"),
@@ -126,8 +128,8 @@ async fn append(store: Store) {
     }
 }
 
-async fn check(open: Open, place: &Path, acknowledged: &HashMap<CommandId, Position>) {
-    let store = open(place).await;
+async fn check(open: Open, folder: &Path, acknowledged: &HashMap<CommandId, Position>) {
+    let store = open(folder).await;
     let head = store.log.head().await.expect("a head");
     let read = store
         .log
@@ -144,7 +146,7 @@ async fn check(open: Open, place: &Path, acknowledged: &HashMap<CommandId, Posit
         assert_eq!(
             stored.get(id),
             Some(position),
-            "the acknowledged commit {id} is where it was said to be"
+            "the acknowledged commit {id} is at its position"
         );
         assert_eq!(
             store.log.find_commit(*id).await.expect("an answer"),
@@ -156,15 +158,15 @@ async fn check(open: Open, place: &Path, acknowledged: &HashMap<CommandId, Posit
         .flat_map(|id| named_by(*id))
         .map(|value| value.id)
         .collect();
-    let there = store.vault.get(&named).await.expect("an answer");
+    let values = store.vault.get(&named).await.expect("an answer");
     assert!(
-        there.iter().all(Option::is_some),
-        "what the log names is in the Vault, acknowledged or not"
+        values.iter().all(Option::is_some),
+        "the Vault has every value that the log names, acknowledged or not"
     );
     let id = command_id();
     store
         .log
         .append(&small_entry(head.0 + 1, id), &named_by(id))
         .await
-        .expect("and it goes on");
+        .expect("the log continues");
 }

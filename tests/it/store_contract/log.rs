@@ -1,4 +1,4 @@
-//! What an event log must keep.
+//! The promises of an event log.
 
 use std::collections::HashSet;
 use std::slice::from_ref;
@@ -49,8 +49,8 @@ pub async fn a_read_ends_after_its_bytes(store: Store) {
     // An entry is returned however large it is.
     assert_eq!(read(0, 100, 1).await, [1]);
     assert_eq!(read(1, 100, 1).await, [2]);
-    let some = read(0, 100, 1_000).await;
-    assert!(some.len() > 1 && some.len() < 6, "{some:?}");
+    let first = read(0, 100, 1_000).await;
+    assert!(first.len() > 1 && first.len() < 6, "{first:?}");
     assert_eq!(read(0, 100, usize::MAX).await, [1, 2, 3, 4, 5, 6]);
     assert_eq!(read(4, 1, usize::MAX).await, [5]);
 }
@@ -69,17 +69,17 @@ pub async fn appends_are_read_in_order(store: Store) {
     assert_eq!(
         format!("{read:?}"),
         format!("{written:?}"),
-        "what is read is what was appended, to the byte"
+        "a read returns the appended bytes"
     );
-    let some: Vec<_> = store
+    let positions: Vec<_> = store
         .log
         .read(Position(1), ReadLimit::entries(2))
         .await
         .expect("entries")
         .iter()
-        .map(|e| e.position.0)
+        .map(|entry| entry.position.0)
         .collect();
-    assert_eq!(some, [2, 3]);
+    assert_eq!(positions, [2, 3]);
     assert!(
         store
             .log
@@ -91,7 +91,9 @@ pub async fn appends_are_read_in_order(store: Store) {
 }
 
 pub async fn commands_are_found(store: Store) {
-    let (a, b, c) = (command_id(), command_id(), command_id());
+    let a = command_id();
+    let b = command_id();
+    let c = command_id();
     store
         .log
         .append(&small_entry(1, a), &[])
@@ -118,13 +120,15 @@ pub async fn commands_are_found(store: Store) {
     }
 }
 
-pub async fn values_are_put_with_the_append_that_names_them(store: Store) {
+pub async fn values_are_stored_with_the_append_that_names_them(store: Store) {
     let value = |bytes| VaultValue {
         id: value_id(),
         sealed: Sealed(Bytes::from_static(bytes)),
     };
-    let (a, b, ahead) = (value(b"a"), value(b"b"), value(b"ahead"));
-    let there = async |values: &[VaultValue]| {
+    let a = value(b"a");
+    let b = value(b"b");
+    let early = value(b"early");
+    let are_stored = async |values: &[VaultValue]| {
         let ids: Vec<_> = values.iter().map(|value| value.id).collect();
         let found = store.vault.get(&ids).await.expect("an answer");
         values
@@ -137,31 +141,31 @@ pub async fn values_are_put_with_the_append_that_names_them(store: Store) {
         .append(&small_entry(1, command_id()), &[a.clone(), b.clone()])
         .await
         .expect("appended");
-    assert!(there(&[a.clone(), b.clone()]).await);
+    assert!(are_stored(&[a.clone(), b.clone()]).await);
 
     let left = store
         .log
-        .prepare_values(vec![ahead.clone()])
+        .prepare_values(vec![early.clone()])
         .await
-        .expect("put, or left to the append");
+        .expect("stored, or left to the append");
     assert_eq!(
         left.is_empty(),
-        there(from_ref(&ahead)).await,
-        "what is not given back is there"
+        are_stored(from_ref(&early)).await,
+        "the store has a value that it does not return"
     );
     store
         .log
         .append(&small_entry(2, command_id()), &left)
         .await
         .expect("appended");
-    assert!(there(&[ahead]).await);
-    // After an outcome that was unknown the same is put once more.
+    assert!(are_stored(&[early]).await);
+    // After an unknown outcome, the appender stores the same value again.
     store
         .log
         .append(&small_entry(3, command_id()), from_ref(&a))
         .await
         .expect("appended");
-    assert!(there(&[a, b]).await);
+    assert!(are_stored(&[a, b]).await);
 }
 
 pub async fn a_taken_position_is_refused(store: Store) {
@@ -177,8 +181,8 @@ pub async fn a_taken_position_is_refused(store: Store) {
         .await
         .expect("appended");
     for position in [0, 1, 2] {
-        let (late, entry) = (command_id(), position);
-        let refused = store.log.append(&small_entry(entry, late), &[]).await;
+        let late = command_id();
+        let refused = store.log.append(&small_entry(position, late), &[]).await;
         assert!(
             matches!(refused, Err(AppendError::Taken)),
             "{position}: {refused:?}"
@@ -186,7 +190,7 @@ pub async fn a_taken_position_is_refused(store: Store) {
         assert_eq!(
             store.log.find_commit(late).await.expect("an answer"),
             None,
-            "nothing of it stays"
+            "no part of the append stays"
         );
     }
     let read = store
@@ -199,8 +203,8 @@ pub async fn a_taken_position_is_refused(store: Store) {
 
 pub async fn a_gap_is_refused(store: Store) {
     for position in [2, 7] {
-        let (early, entry) = (command_id(), position);
-        let refused = store.log.append(&small_entry(entry, early), &[]).await;
+        let early = command_id();
+        let refused = store.log.append(&small_entry(position, early), &[]).await;
         assert!(
             matches!(refused, Err(AppendError::Store(_))),
             "{position}: {refused:?}"
@@ -208,7 +212,7 @@ pub async fn a_gap_is_refused(store: Store) {
         assert_eq!(
             store.log.find_commit(early).await.expect("an answer"),
             None,
-            "nothing of it stays"
+            "no part of the append stays"
         );
     }
     assert_eq!(store.log.head().await.expect("a head"), Position(0));
@@ -220,7 +224,9 @@ pub async fn a_gap_is_refused(store: Store) {
 }
 
 pub async fn a_repeated_command_undoes_the_whole_append(store: Store) {
-    let (old, before, after) = (command_id(), command_id(), command_id());
+    let old = command_id();
+    let before = command_id();
+    let after = command_id();
     store
         .log
         .append(&small_entry(1, old), &[])
@@ -243,10 +249,10 @@ pub async fn a_repeated_command_undoes_the_whole_append(store: Store) {
         assert_eq!(
             store.log.find_commit(id).await.expect("an answer"),
             None,
-            "nothing of it stays"
+            "no part of the append stays"
         );
     }
-    // The position is still free, and so are the commands that had no fault.
+    // The position and the other commands are still free.
     let commits = [before, after]
         .map(|id| commit(id, &[registered(7)]))
         .to_vec();
@@ -275,7 +281,7 @@ pub async fn concurrent_appenders_leave_no_gap(store: Store) {
     const APPENDERS: usize = 16;
     const EACH: usize = 8;
     let tasks: Vec<_> = (0..APPENDERS)
-        .map(|_| tokio::spawn(append_some(store.clone(), EACH)))
+        .map(|_| tokio::spawn(append_entries(store.clone(), EACH)))
         .collect();
     let mut acknowledged = HashSet::new();
     for task in tasks {
@@ -299,17 +305,21 @@ pub async fn concurrent_appenders_leave_no_gap(store: Store) {
         .collect();
     assert_eq!(
         found, acknowledged,
-        "every commit is there once, where it was acknowledged"
+        "every commit is in the log once, at its acknowledged position"
     );
 }
 
-async fn append_some(store: Store, count: usize) -> Vec<(Position, mcp_api::core::ids::CommandId)> {
+async fn append_entries(
+    store: Store,
+    count: usize,
+) -> Vec<(Position, mcp_api::core::ids::CommandId)> {
     let mut done = Vec::new();
     while done.len() < count {
-        let (next, id) = (store.log.head().await.expect("a head").next(), command_id());
+        let next = store.log.head().await.expect("a head").next();
+        let id = command_id();
         match store.log.append(&small_entry(next.0, id), &[]).await {
             Ok(()) => done.push((next, id)),
-            // Somebody was first: look again where the end is.
+            // Another task was faster, so the head has moved.
             Err(AppendError::Taken) => {}
             Err(error) => panic!("{error}"),
         }
@@ -317,7 +327,7 @@ async fn append_some(store: Store, count: usize) -> Vec<(Position, mcp_api::core
     done
 }
 
-/// A snapshot of these pieces, made as a process makes it.
+/// Stores a snapshot of these pieces, as a process does.
 pub async fn finished(store: &Store, fold: u32, at: u64, pieces: &[&[u8]]) -> SnapshotHead {
     let snapshot = begun(store, fold, at, pieces).await;
     store
@@ -347,14 +357,14 @@ async fn begun(store: &Store, fold: u32, at: u64, pieces: &[&[u8]]) -> SnapshotH
 }
 
 async fn pieces(store: &Store, snapshot: &SnapshotHead) -> Vec<Option<Vec<u8>>> {
-    let of = async |n| {
+    let piece = async |n| {
         store
             .log
             .snapshot_piece(snapshot, n)
             .await
             .expect("an answer")
     };
-    futures::future::join_all((0..snapshot.pieces).map(of)).await
+    futures::future::join_all((0..snapshot.pieces).map(piece)).await
 }
 
 pub async fn the_newest_snapshot_wins(store: Store) {
@@ -364,21 +374,21 @@ pub async fn the_newest_snapshot_wins(store: Store) {
         pieces(&store, &ten).await,
         [Some(b"t".to_vec()), Some(vec![]), Some(b"en".to_vec())]
     );
-    let of_another_fold = finished(&store, 2, 30, &[b"thirty"]).await;
-    // What is being made is nobody's business yet.
+    let other_fold = finished(&store, 2, 30, &[b"thirty"]).await;
+    // An unfinished snapshot is not visible.
     let late = begun(&store, 1, 40, &[b"for", b"ty"]).await;
     assert_eq!(newest(1).await, Some(ten));
     let twenty = finished(&store, 1, 20, &[b"twenty"]).await;
     assert_eq!(
         pieces(&store, &ten).await,
         [None, None, None],
-        "what is in vain is dropped"
+        "the store removes the pieces of an older snapshot"
     );
-    // A slow one that comes too late, and another of the same position.
+    // A slow snapshot that comes too late, and another snapshot of the same position.
     for at in [15, 20] {
-        let vain = finished(&store, 1, at, &[b"in vain"]).await;
+        let late = finished(&store, 1, at, &[b"too late"]).await;
         assert_eq!(
-            (newest(1).await, pieces(&store, &vain).await),
+            (newest(1).await, pieces(&store, &late).await),
             (Some(twenty), vec![None])
         );
     }
@@ -388,8 +398,5 @@ pub async fn the_newest_snapshot_wins(store: Store) {
         (newest(1).await, pieces(&store, &late).await.len()),
         (Some(late), 2)
     );
-    assert_eq!(
-        (newest(2).await, newest(3).await),
-        (Some(of_another_fold), None)
-    );
+    assert_eq!((newest(2).await, newest(3).await), (Some(other_fold), None));
 }

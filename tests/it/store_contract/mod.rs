@@ -1,8 +1,9 @@
-//! What every store must keep, written against the ports alone. An adapter joins with one line.
+//! The promises of every store, written against the ports alone. An adapter joins with one line.
 
 mod kill;
 mod leases;
 mod log;
+mod removal;
 mod vault;
 mod wal;
 
@@ -31,13 +32,12 @@ pub struct Store {
     pub leases: Arc<dyn Leases>,
 }
 
-/// Opens the store of a place, or makes it. A place is a folder of the test's own; a store that does
-/// not live in files takes its path for a name.
+/// Opens or creates the store of a folder. A store without files uses the path of the folder as its name.
 pub type Open = fn(&Path) -> BoxFuture<'_, Store>;
 
-pub fn sqlite(place: &Path) -> BoxFuture<'_, Store> {
+pub fn sqlite(folder: &Path) -> BoxFuture<'_, Store> {
     Box::pin(async move {
-        let store = Arc::new(SqliteStore::open(&place.join("store.sqlite")).expect("a store"));
+        let store = Arc::new(SqliteStore::open(&folder.join("store.sqlite")).expect("a store"));
         Store {
             log: store.clone(),
             vault: store.clone(),
@@ -46,28 +46,28 @@ pub fn sqlite(place: &Path) -> BoxFuture<'_, Store> {
     })
 }
 
-/// A database of its own in a replica set of one that all tests share.
-pub fn mongo(place: &Path) -> BoxFuture<'_, Store> {
-    Box::pin(mongo_at(place, async || Mongod::shared().to_owned()))
+/// Opens a database of its own in the replica set that all tests share.
+pub fn mongo(folder: &Path) -> BoxFuture<'_, Store> {
+    Box::pin(mongo_at(folder, async || Mongod::shared().to_owned()))
 }
 
-/// The same where there is no replica set.
-pub fn mongo_standalone(place: &Path) -> BoxFuture<'_, Store> {
+/// Opens a database of its own in a server without a replica set.
+pub fn mongo_standalone(folder: &Path) -> BoxFuture<'_, Store> {
     static ALONE: OnceCell<Vec<Mongod>> = OnceCell::const_new();
-    Box::pin(mongo_at(place, async || {
+    Box::pin(mongo_at(folder, async || {
         Mongod::url(ALONE.get_or_init(async || vec![Mongod::standalone()]).await)
     }))
 }
 
-async fn mongo_at(place: &Path, start: impl AsyncFn() -> String) -> Store {
-    // A child of a test finds its parent's server here.
-    let noted = place.join("mongo.url");
-    let url = match std::fs::read_to_string(&noted) {
+async fn mongo_at(folder: &Path, start: impl AsyncFn() -> String) -> Store {
+    // A child of a test reads the server of its parent here.
+    let note = folder.join("mongo.url");
+    let url = match std::fs::read_to_string(&note) {
         Ok(url) => url,
         Err(_) => start().await,
     };
-    std::fs::write(&noted, &url).expect("a note");
-    let digest = hex::encode(&Sha256::digest(place.as_os_str().as_encoded_bytes())[..8]);
+    std::fs::write(&note, &url).expect("a note");
+    let digest = hex::encode(&Sha256::digest(folder.as_os_str().as_encoded_bytes())[..8]);
     // On a busy machine the first attempt may time out.
     let store = wait_for("MongoDB accepts a connection", move || {
         let options = MongoOptions {
@@ -85,10 +85,10 @@ async fn mongo_at(place: &Path, start: impl AsyncFn() -> String) -> Store {
     }
 }
 
-/// An empty store, and the place it lives in for as long as that is held.
+/// Returns an empty store and its folder, which exists until it is dropped.
 pub async fn fresh(open: Open) -> (Store, TempDir) {
-    let place = TempDir::new().expect("a temporary folder");
-    (open(place.path()).await, place)
+    let folder = TempDir::new().expect("a temporary folder");
+    (open(folder.path()).await, folder)
 }
 
 /// Runs the whole suite on an adapter.
@@ -99,12 +99,12 @@ macro_rules! suite {
                 use crate::store_contract as suite;
                 $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $promise() {
-                    let (store, _place) = suite::fresh(suite::$adapter).await;
+                    let (store, _folder) = suite::fresh(suite::$adapter).await;
                     suite::$area::$promise(store).await;
                 })+
             })+
 
-            /// Named in the command line of its own children.
+            /// The command line of the children names this test.
             #[test]
             fn kill_9_loses_nothing_acknowledged() {
                 let own = concat!("store_contract::", stringify!($adapter), "::kill_9_loses_nothing_acknowledged");
@@ -122,7 +122,7 @@ macro_rules! adapters {
                 appends_are_read_in_order,
                 a_read_ends_after_its_bytes,
                 commands_are_found,
-                values_are_put_with_the_append_that_names_them,
+                values_are_stored_with_the_append_that_names_them,
                 a_taken_position_is_refused,
                 a_gap_is_refused,
                 a_repeated_command_undoes_the_whole_append,
@@ -130,25 +130,30 @@ macro_rules! adapters {
                 concurrent_appenders_leave_no_gap,
                 the_newest_snapshot_wins,
             }
+            removal {
+                the_oldest_entries_are_removed_in_parts,
+                the_newest_entry_is_never_removed,
+                a_beginning_and_snapshots_do_not_replace_each_other,
+            }
             vault {
-                values_are_put_got_and_removed,
+                values_are_stored_loaded_and_removed,
                 a_value_never_changes,
-                values_grow_old,
+                values_have_an_age,
                 the_first_key_record_wins,
-                of_racing_key_records_one_wins,
+                one_of_several_concurrent_key_records_is_stored,
                 wrappings_are_read_in_the_order_of_their_ids,
-                another_wrapping_takes_the_place_of_the_one_it_was_made_from_only,
-                a_removed_value_does_not_come_back_wrapped,
-                of_racing_renewals_of_the_key_record_one_wins,
+                a_new_wrapping_replaces_only_the_wrapping_that_it_was_made_from,
+                a_new_wrapping_does_not_restore_a_removed_value,
+                one_of_several_concurrent_renewals_of_the_key_record_wins,
             }
             leases {
-                a_held_lease_is_not_given_away,
-                the_own_lease_is_taken_again,
+                another_worker_cannot_acquire_a_held_lease,
+                a_worker_acquires_its_own_lease_again,
                 a_released_lease_is_free,
                 only_the_holder_can_release,
                 an_expired_lease_is_free_and_cannot_be_renewed,
-                a_renewed_lease_lives_on,
-                of_racing_takers_one_wins,
+                a_renewed_lease_stays_valid,
+                one_of_several_concurrent_workers_acquires_a_lease,
             }
         })+
     };

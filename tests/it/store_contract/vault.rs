@@ -1,4 +1,4 @@
-//! What a Vault must keep.
+//! The promises of a Vault.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::wait::wait_until;
 use mcp_api::core::ids::ValueId;
 use mcp_api::ports::vault::{KeyRecord, Sealed, WrappingChange};
 
-async fn got(store: &Store, ids: &[ValueId]) -> Vec<Option<Vec<u8>>> {
+async fn load(store: &Store, ids: &[ValueId]) -> Vec<Option<Vec<u8>>> {
     let sealed = store.vault.get(ids).await.expect("an answer");
     sealed
         .into_iter()
@@ -19,32 +19,38 @@ async fn got(store: &Store, ids: &[ValueId]) -> Vec<Option<Vec<u8>>> {
         .collect()
 }
 
-pub async fn values_are_put_got_and_removed(store: Store) {
-    let (a, b, nowhere) = (value_id(), value_id(), value_id());
-    // Any bytes there are, none included.
+pub async fn values_are_stored_loaded_and_removed(store: Store) {
+    let a = value_id();
+    let b = value_id();
+    let missing = value_id();
+    // A value can have any bytes, or none.
     let all: Vec<u8> = (0..=255).collect();
     store
         .vault
         .put(a, Sealed(Bytes::from(all.clone())))
         .await
-        .expect("put");
-    store.vault.put(b, Sealed(Bytes::new())).await.expect("put");
-    assert_eq!(
-        got(&store, &[b, nowhere, a, b]).await,
-        [Some(vec![]), None, Some(all), Some(vec![])]
-    );
-    assert!(got(&store, &[]).await.is_empty());
+        .expect("stored");
     store
         .vault
-        .remove(&[a, nowhere])
+        .put(b, Sealed(Bytes::new()))
         .await
-        .expect("one that is not there is no error");
-    assert_eq!(got(&store, &[a, b]).await, [None, Some(vec![])]);
+        .expect("stored");
+    assert_eq!(
+        load(&store, &[b, missing, a, b]).await,
+        [Some(vec![]), None, Some(all), Some(vec![])]
+    );
+    assert!(load(&store, &[]).await.is_empty());
+    store
+        .vault
+        .remove(&[a, missing])
+        .await
+        .expect("a missing value is no error");
+    assert_eq!(load(&store, &[a, b]).await, [None, Some(vec![])]);
     store
         .vault
         .remove(&[a])
         .await
-        .expect("nor is one that was removed");
+        .expect("a removed value is no error");
 }
 
 pub async fn a_value_never_changes(store: Store) {
@@ -53,27 +59,28 @@ pub async fn a_value_never_changes(store: Store) {
         .vault
         .put(id, Sealed(Bytes::from_static(b"first")))
         .await
-        .expect("put");
+        .expect("stored");
     store
         .vault
         .put(id, Sealed(Bytes::from_static(b"first")))
         .await
-        .expect("the same put again is no error");
+        .expect("a repeat is no error");
     let _ = store
         .vault
         .put(id, Sealed(Bytes::from_static(b"second")))
         .await;
-    assert_eq!(got(&store, &[id]).await, [Some(b"first".to_vec())]);
+    assert_eq!(load(&store, &[id]).await, [Some(b"first".to_vec())]);
 }
 
-pub async fn values_grow_old(store: Store) {
-    let (a, b) = (value_id(), value_id());
+pub async fn values_have_an_age(store: Store) {
+    let a = value_id();
+    let b = value_id();
     for id in [a, b] {
         store
             .vault
             .put(id, Sealed(Bytes::from_static(b"x")))
             .await
-            .expect("put");
+            .expect("stored");
     }
     assert!(
         store
@@ -92,7 +99,7 @@ pub async fn values_grow_old(store: Store) {
             .into_iter()
             .collect::<HashSet<_>>()
     };
-    wait_until("both are older than nothing", async || {
+    wait_until("both values are older than zero seconds", async || {
         old().await == HashSet::from([a, b])
     })
     .await;
@@ -131,24 +138,25 @@ pub async fn the_first_key_record_wins(store: Store) {
     );
 }
 
-pub async fn of_racing_key_records_one_wins(store: Store) {
-    let racers: Vec<_> = (1..=32)
+pub async fn one_of_several_concurrent_key_records_is_stored(store: Store) {
+    let tasks: Vec<_> = (1..=32)
         .map(|n| {
             let vault = store.vault.clone();
             tokio::spawn(async move { vault.key_record(Some(record(n))).await.expect("an answer") })
         })
         .collect();
-    let told = futures::future::join_all(racers).await;
+    let answers = futures::future::join_all(tasks).await;
     let stored = store.vault.key_record(None).await.expect("an answer");
     assert!(stored.is_some());
     assert!(
-        told.into_iter()
-            .all(|told| told.expect("a racer") == stored),
-        "all were told the same one"
+        answers
+            .into_iter()
+            .all(|record| record.expect("a task") == stored),
+        "all processes get the same record"
     );
 }
 
-/// A value with a wrapping of this byte and a rest of all bytes there are.
+/// Returns a value with a wrapping of this byte and a rest of all possible bytes.
 fn wrapped(byte: u8) -> Sealed {
     let rest: Vec<u8> = (0..=255).collect();
     Sealed::wrapped(&[byte; Sealed::WRAPPING], &rest)
@@ -157,10 +165,15 @@ fn wrapped(byte: u8) -> Sealed {
 pub async fn wrappings_are_read_in_the_order_of_their_ids(store: Store) {
     let mut ids: Vec<_> = (0..7).map(|_| value_id()).collect();
     for (n, id) in ids.iter().enumerate().rev() {
-        store.vault.put(*id, wrapped(n as u8)).await.expect("put");
+        store
+            .vault
+            .put(*id, wrapped(n as u8))
+            .await
+            .expect("stored");
     }
     ids.sort();
-    let (mut found, mut after) = (vec![], None);
+    let mut found = vec![];
+    let mut after = None;
     loop {
         let page = store.vault.wrappings(after, 3).await.expect("wrappings");
         let Some((last, _)) = page.last() else { break };
@@ -173,17 +186,17 @@ pub async fn wrappings_are_read_in_the_order_of_their_ids(store: Store) {
             .iter()
             .all(|(_, wrapping)| wrapping.len() == Sealed::WRAPPING && wrapping[0] < 7)
     );
-    // What is too short to have a rest is nothing but wrapping.
+    // A value that is too short for a rest is all wrapping.
     store
         .vault
         .put(value_id(), Sealed(Bytes::from_static(b"short")))
         .await
-        .expect("put");
+        .expect("stored");
     store
         .vault
         .put(value_id(), Sealed(Bytes::new()))
         .await
-        .expect("put");
+        .expect("stored");
     let last = store.vault.wrappings(after, 3).await.expect("wrappings");
     assert_eq!(
         last.iter()
@@ -193,10 +206,11 @@ pub async fn wrappings_are_read_in_the_order_of_their_ids(store: Store) {
     );
 }
 
-pub async fn another_wrapping_takes_the_place_of_the_one_it_was_made_from_only(store: Store) {
-    let (a, b) = (value_id(), value_id());
-    store.vault.put(a, wrapped(1)).await.expect("put");
-    store.vault.put(b, wrapped(1)).await.expect("put");
+pub async fn a_new_wrapping_replaces_only_the_wrapping_that_it_was_made_from(store: Store) {
+    let a = value_id();
+    let b = value_id();
+    store.vault.put(a, wrapped(1)).await.expect("stored");
+    store.vault.put(b, wrapped(1)).await.expect("stored");
     let change = |id, from: u8, to: u8| {
         let bytes = |byte| Bytes::from(vec![byte; Sealed::WRAPPING]);
         WrappingChange {
@@ -217,28 +231,29 @@ pub async fn another_wrapping_takes_the_place_of_the_one_it_was_made_from_only(s
         1
     );
     let [two, one] = [2, 1].map(|byte| Some(wrapped(byte).0.to_vec()));
-    assert_eq!(got(&store, &[a, b]).await, [two.clone(), one.clone()]);
+    assert_eq!(load(&store, &[a, b]).await, [two.clone(), one.clone()]);
     assert_eq!(
         rewrap(vec![change(a, 1, 3)]).await,
         0,
-        "somebody was there before"
+        "another process has replaced the wrapping"
     );
-    // The same put again, after a failure of unknown outcome, still changes nothing.
-    store.vault.put(a, wrapped(1)).await.expect("put");
-    assert_eq!(got(&store, &[a]).await, [two]);
-    let racers: Vec<_> = (10..26)
+    // A repeat of the first write, after a failure of unknown outcome, changes nothing.
+    store.vault.put(a, wrapped(1)).await.expect("stored");
+    assert_eq!(load(&store, &[a]).await, [two]);
+    let tasks: Vec<_> = (10..26)
         .map(|byte| {
-            let (vault, change) = (store.vault.clone(), change(b, 1, byte));
+            let vault = store.vault.clone();
+            let change = change(b, 1, byte);
             tokio::spawn(async move { vault.rewrap(vec![change]).await.expect("an answer") })
         })
         .collect();
-    let won: usize = futures::future::join_all(racers)
+    let won: usize = futures::future::join_all(tasks)
         .await
         .into_iter()
-        .map(|won| won.expect("a racer"))
+        .map(|won| won.expect("a task"))
         .sum();
     assert_eq!(won, 1);
-    let b = got(&store, &[b]).await[0].clone().expect("b");
+    let b = load(&store, &[b]).await[0].clone().expect("b");
     assert!(
         b.len() == Sealed::WRAPPING + 256
             && b[0] >= 10
@@ -246,11 +261,12 @@ pub async fn another_wrapping_takes_the_place_of_the_one_it_was_made_from_only(s
     );
 }
 
-pub async fn a_removed_value_does_not_come_back_wrapped(store: Store) {
+pub async fn a_new_wrapping_does_not_restore_a_removed_value(store: Store) {
     let id = value_id();
-    store.vault.put(id, wrapped(1)).await.expect("put");
+    store.vault.put(id, wrapped(1)).await.expect("stored");
     store.vault.remove(&[id]).await.expect("removed");
-    let (from, to) = (wrapped(1).split().0, wrapped(2).split().0);
+    let (from, _) = wrapped(1).split();
+    let (to, _) = wrapped(2).split();
     assert_eq!(
         store
             .vault
@@ -259,17 +275,17 @@ pub async fn a_removed_value_does_not_come_back_wrapped(store: Store) {
             .expect("an answer"),
         0
     );
-    assert_eq!(got(&store, &[id]).await, [None]);
+    assert_eq!(load(&store, &[id]).await, [None]);
 }
 
-pub async fn of_racing_renewals_of_the_key_record_one_wins(store: Store) {
+pub async fn one_of_several_concurrent_renewals_of_the_key_record_wins(store: Store) {
     assert!(
         !store
             .vault
             .renew_key_record(&record(1), vec![9])
             .await
             .expect("an answer"),
-        "there is none"
+        "no record is stored"
     );
     store
         .vault
@@ -289,7 +305,7 @@ pub async fn of_racing_renewals_of_the_key_record_one_wins(store: Store) {
                 .expect("an answer")
         );
     }
-    let racers: Vec<_> = (1..=16)
+    let tasks: Vec<_> = (1..=16)
         .map(|n| {
             let vault = store.vault.clone();
             tokio::spawn(async move {
@@ -303,11 +319,11 @@ pub async fn of_racing_renewals_of_the_key_record_one_wins(store: Store) {
             })
         })
         .collect();
-    let told = futures::future::join_all(racers)
+    let answers = futures::future::join_all(tasks)
         .await
         .into_iter()
-        .map(|told| told.expect("a racer"));
-    let won: Vec<_> = told.filter(|(_, won)| *won).collect();
+        .map(|answer| answer.expect("a task"));
+    let won: Vec<_> = answers.filter(|(_, won)| *won).collect();
     let [(n, _)] = won[..] else {
         panic!("{won:?} have won")
     };
