@@ -12,7 +12,7 @@ use super::runtime::manager::{ManagerDeps, ServerManager};
 use super::sealed_store::SealedStore;
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
-use crate::config::{Google, Limits, Packages, Pools};
+use crate::config::{Google, Limits, LogRetention, Packages, Pools};
 use crate::core::ids::{ValueId, WorkerId};
 use crate::crypto::seal::{Opener, Sealer};
 use crate::eventlog::appender::Appender;
@@ -48,6 +48,7 @@ pub struct Context {
     /// The credentials of this deployment at Google, if they are configured.
     pub google: Option<Application>,
     pub installer: Arc<Installer>,
+    pub log_retention: LogRetention,
 }
 
 /// The services that the composition root passes to the workers.
@@ -65,6 +66,7 @@ pub struct WorkerDeps {
     pub limits: Limits,
     pub google: Google,
     pub packages: Packages,
+    pub log_retention: LogRetention,
     /// No other worker can exist.
     pub alone: bool,
     pub pools: Pools,
@@ -117,6 +119,7 @@ impl Context {
             alone: deps.alone,
             google,
             installer,
+            log_retention: deps.log_retention,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod idempotency;
 pub mod install;
 mod jobs;
 mod keys;
+mod log;
 pub mod mcp;
 pub mod oauth;
 mod packages;
@@ -109,6 +110,8 @@ fn start_loops(
         loops.push(tokio::spawn(ingest));
         let sweeps = secrets::schedule_sweeps(context.clone());
         tokio::spawn(draining.clone().run_until_cancelled_owned(sweeps));
+        let compactions = log::schedule_compactions(context.clone());
+        tokio::spawn(draining.clone().run_until_cancelled_owned(compactions));
     }
     if pools.packages {
         let installs = packages::install_on_start(context.clone());
@@ -131,7 +134,9 @@ fn areas(pools: &Pools) -> impl DoubleEndedIterator<Item = Area> {
         tokens,
     } = *pools;
     Area::ALL.into_iter().filter(move |area| match area {
-        Area::Servers | Area::Tools | Area::Google | Area::Secrets | Area::Jobs => tools,
+        Area::Servers | Area::Tools | Area::Google | Area::Secrets | Area::Jobs | Area::Log => {
+            tools
+        }
         Area::Packages => packages,
         Area::Oauth | Area::Tokens => tokens,
     })

@@ -2,6 +2,7 @@
 //! names an adapter.
 
 mod adapters;
+pub mod archive;
 pub mod backup;
 mod data_dir;
 mod error;

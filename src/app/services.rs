@@ -107,6 +107,7 @@ impl Services {
             sealer: self.sealer.clone(),
             metrics: self.metrics.clone(),
             limits: config.limits.clone(),
+            log_retention: config.log_retention.clone(),
             packages: config.packages.clone(),
             google,
             alone: config.services.nats.is_none(),

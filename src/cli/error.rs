@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use super::client::ClientError;
 use crate::app::StartError;
+use crate::app::archive::ArchiveError;
 use crate::app::backup::BackupError;
 use crate::config::BadConfig;
 
@@ -24,6 +25,8 @@ pub enum CliError {
     Start(#[from] StartError),
     #[error(transparent)]
     Backup(#[from] BackupError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     #[error("cannot receive Ctrl-C")]

@@ -7,8 +7,10 @@ mod client;
 pub mod dead_letters;
 mod demo;
 mod error;
+mod follow;
 mod import;
 mod install;
+mod log;
 mod output;
 mod rotate_keys;
 pub mod schemas;
@@ -78,6 +80,9 @@ pub enum Command {
     Backup { file: PathBuf },
     /// Restore a backup to a DATA_DIR that has no log
     Restore { file: PathBuf },
+    /// Shorten the event log, and print its archives
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Manage dead letters, the messages of producers that no worker can parse
     #[command(subcommand)]
     Dead(dead_letters::DeadCommand),
@@ -112,6 +117,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Import { apply, api } => import::run(&api, apply),
         Command::Backup { file } => backup::save(&file),
         Command::Restore { file } => backup::restore(&file),
+        Command::Log(command) => log::run(&command),
         Command::Dead(command) => dead_letters::run(&command),
         Command::Schemas { folder } => schemas::run(&folder),
         Command::Guard { .. } => Err(CliError::Failed("only a worker starts the guard".into())),

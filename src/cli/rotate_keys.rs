@@ -1,23 +1,14 @@
 //! `mcp-api rotate-keys`: starts a key rotation and shows its progress.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use hyper::Method;
 use serde_json::Value;
 
-use super::client::{ApiArgs, ApiClient, ApiResponse, ClientError, block_on, error_text};
-use super::client::{send, send_as_job};
+use super::client::{ApiArgs, block_on, error_text, send, send_as_job};
 use super::error::{CliError, CommandResult};
+use super::follow::{JobEnd, follow_job, retry};
 use super::output::print_line;
-use crate::core::model::job::SYSTEM_USER;
-use crate::telemetry::error::error_chain;
-
-/// The number of attempts of a request without an answer, because the API may be starting.
-const ATTEMPTS: u32 = 30;
-const PAUSE: Duration = Duration::from_secs(1);
-/// The exit code that a shell gives to a program that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
 
 /// Starts a key rotation, or finds the running rotation, and follows it to its end.
 pub fn run(api: &ApiArgs) -> CommandResult {
@@ -40,35 +31,11 @@ pub fn run(api: &ApiArgs) -> CommandResult {
         let Some(job) = accepted["jobId"].as_str() else {
             return Err(CliError::Failed(error_text(&accepted)));
         };
-        tokio::select! {
-            answer = follow(&api, job) => report(&answer?),
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.map_err(CliError::Signal)?;
-                print_line(format_args!(
-                    "The job continues. Run this command again to follow it, or stop it with DELETE /jobs/{job}?username={SYSTEM_USER}."
-                ));
-                Ok(ExitCode::from(INTERRUPTED))
-            }
+        match follow_job(&api, job).await? {
+            JobEnd::Answered(answer) => report(&answer),
+            JobEnd::Interrupted(code) => Ok(code),
         }
     })
-}
-
-/// Prints the progress of the job until it ends, and returns the body of its answer.
-async fn follow(api: &ApiClient, job: &str) -> Result<Value, ClientError> {
-    let path = format!("/jobs/{job}?username={SYSTEM_USER}&wait=1s");
-    let mut last = Value::Null;
-    loop {
-        let body = retry(async || send(api, Method::GET, &path, None).await).await?;
-        let job = &body["job"];
-        if job["answer"].is_object() {
-            return Ok(job["answer"]["body"].clone());
-        }
-        let line = job["progress"]["line"].as_str();
-        if let Some(line) = line.filter(|line| last != *line) {
-            print_line(line);
-            last = line.into();
-        }
-    }
 }
 
 /// Prints the result of the rotation.
@@ -95,27 +62,4 @@ fn report(answer: &Value) -> CommandResult {
             workers.join(", ")
         )
     }))
-}
-
-/// Sends a request until it has an answer other than 502, 503 or 504.
-async fn retry(request: impl AsyncFn() -> ApiResponse) -> Result<Value, ClientError> {
-    let mut attempt = 1;
-    loop {
-        let error = match request().await {
-            Ok((200 | 202, body)) => return Ok(body),
-            Ok((status @ 502..=504, body)) => {
-                ClientError::Refused(format!("{status}: {}", error_text(&body)))
-            }
-            Ok((_, body)) => return Err(ClientError::Refused(error_text(&body))),
-            Err(error) => error,
-        };
-        if attempt == ATTEMPTS {
-            return Err(error);
-        }
-        if attempt == 1 {
-            eprintln!("mcp-api: {}; retrying", error_chain(&error));
-        }
-        attempt += 1;
-        tokio::time::sleep(PAUSE).await;
-    }
 }

@@ -12,6 +12,7 @@ mod keys;
 mod limits;
 mod listen;
 mod log;
+mod log_retention;
 mod packages;
 mod roles;
 mod services;
@@ -26,6 +27,7 @@ pub use self::keys::Keys;
 pub use self::limits::Limits;
 pub use self::listen::{Listen, PublicUrl};
 pub use self::log::{LogConfig, LogFormat};
+pub use self::log_retention::{LogRetention, parse_retention};
 pub use self::packages::{InstallOnStart, Packages};
 pub use self::roles::{Pools, Roles};
 pub use self::services::{Mongo, Nats, Services};
@@ -43,6 +45,7 @@ pub struct Config {
     pub google: Google,
     pub packages: Packages,
     pub log: LogConfig,
+    pub log_retention: LogRetention,
 }
 
 impl Config {
@@ -54,6 +57,7 @@ impl Config {
         Ok(Self {
             access,
             packages: Packages::read(env, &data_dir)?,
+            log_retention: LogRetention::read(env, &data_dir)?,
             data_dir,
             services: Services::read(env, &roles)?,
             roles,
@@ -68,7 +72,7 @@ impl Config {
 
 /// Returns all variables in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
-    let all: [&[&Variable]; 12] = [
+    let all: [&[&Variable]; 13] = [
         listen::VARIABLES,
         data_dir::VARIABLES,
         roles::VARIABLES,
@@ -76,6 +80,7 @@ pub fn variables() -> Vec<&'static Variable> {
         access::VARIABLES,
         keys::VARIABLES,
         limits::VARIABLES,
+        log_retention::VARIABLES,
         google::VARIABLES,
         packages::VARIABLES,
         log::VARIABLES,

@@ -1,9 +1,13 @@
 //! Failures: the error of a request. A program reads the code, and the caller reads the sentence. The whole chain of
 //! causes is in the log only.
 
+use std::num::NonZeroU64;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use super::ids::Position;
 
 /// The stable code of a failure, in `snake_case` on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +27,7 @@ pub enum Code {
     ServerAlreadyExists,
     ServerDisabled,
     Conflict,
+    LogTruncated,
     PayloadTooLarge,
     UnsupportedMediaType,
     RateLimited,
@@ -35,7 +40,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::ReauthRequired,
@@ -50,6 +55,7 @@ impl Code {
         Self::ServerAlreadyExists,
         Self::ServerDisabled,
         Self::Conflict,
+        Self::LogTruncated,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::RateLimited,
@@ -78,6 +84,7 @@ impl Code {
             Self::ServerAlreadyExists => "server_already_exists",
             Self::ServerDisabled => "server_disabled",
             Self::Conflict => "conflict",
+            Self::LogTruncated => "log_truncated",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::RateLimited => "rate_limited",
@@ -110,7 +117,7 @@ pub struct Failure {
     pub mcp_error: Option<Box<RawValue>>,
     /// The URL at which a person authorizes the access, for `reauth_required`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authorization_url: Option<String>,
+    pub authorization_url: Option<Box<str>>,
     /// For `reauth_required`: the scopes that the person must allow, if there are more than before. `authorization_url`
     /// requests them. For `forbidden`: the scope that the caller needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +128,9 @@ pub struct Failure {
     /// The time after which a retry makes sense, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
+    /// The oldest position of a shortened log, for `log_truncated`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<NonZeroU64>,
 }
 
 impl Failure {
@@ -135,6 +145,7 @@ impl Failure {
             scope: None,
             elsewhere: false,
             retry_after: None,
+            oldest: None,
         }
     }
 
@@ -166,6 +177,14 @@ impl Failure {
             Code::Internal,
             "The request failed because of a bug in mcp-api; its log says more",
         )
+    }
+
+    /// Returns the failure of a request for a position that is not in the log any more.
+    pub fn log_truncated(oldest: Position, message: impl Into<String>) -> Self {
+        Self {
+            oldest: NonZeroU64::new(oldest.0),
+            ..Self::new(Code::LogTruncated, message)
+        }
     }
 
     pub fn server_not_found(name: impl std::fmt::Display) -> Self {

@@ -10,8 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::FOLD_PAGE;
+use super::compaction::find_last_before;
 use super::projection::Projection;
-use super::{FOLD_PAGE, ONE_ENTRY, snapshot};
+use super::reader::{Beginning, ReadError, read_after};
+use super::snapshot::{load_beginning, load_beginning_head, load_snapshot};
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
 use crate::core::ids::Position;
@@ -56,45 +59,44 @@ impl PointInTime {
     /// Returns the position that was the head at this point in time.
     ///
     /// # Errors
-    /// Returns `invalid_request` for a point in the future, and `unavailable` if the store does
-    /// not answer.
+    /// Returns `invalid_request` for a point in the future, `log_truncated` for a point before the
+    /// beginning of a shortened log, and `unavailable` if the store does not answer.
     pub async fn position(self, projection: &Projection) -> Result<Position, Failure> {
         let head = projection.position();
         match self {
-            Self::Position(position) if position <= head => Ok(position),
-            Self::Position(_) => Err(Failure::invalid(format!(
+            Self::Position(position) if position > head => Err(Failure::invalid(format!(
                 "at is past the end of the log; the log ends at {head}"
             ))),
             Self::Time(time) if time > now_ms() => Err(Failure::invalid(
                 "at is in the future; give a time in the past",
             )),
-            Self::Time(time) => head_at(projection, time, head)
-                .await
-                .map_err(store_unavailable),
+            _ => {
+                let beginning = load_beginning_head(projection.log()).await;
+                let beginning = beginning.map_err(|error| read_failure(error.into()))?;
+                let position = match self {
+                    Self::Position(position) => position,
+                    Self::Time(time) => head_at(projection, time, head, beginning).await?,
+                };
+                match beginning {
+                    Some(beginning) if position < beginning.oldest() => Err(beginning.failure()),
+                    _ => Ok(position),
+                }
+            }
         }
     }
 }
 
-/// Returns the position of the last entry that was appended at `time` or before. The clocks of
-/// the appending processes differ a little, and the result can be wrong by this difference.
+/// Returns the position of the last entry that was appended at `time` or before.
 async fn head_at(
     projection: &Projection,
     time: u64,
     head: Position,
-) -> Result<Position, StoreError> {
-    let mut not_younger = 0;
-    let mut younger = head.0 + 1;
-    while younger - not_younger > 1 {
-        let middle = not_younger + (younger - not_younger) / 2;
-        let log = projection.log();
-        let entry = log.read(Position(middle - 1), ONE_ENTRY).await?.pop();
-        if entry.is_some_and(|entry| entry.at <= time) {
-            not_younger = middle;
-        } else {
-            younger = middle;
-        }
-    }
-    Ok(Position(not_younger))
+    beginning: Option<Beginning>,
+) -> Result<Position, Failure> {
+    let start = beginning.map_or(Position(0), |beginning| beginning.position);
+    find_last_before(projection.log(), start, head.next(), time + 1)
+        .await
+        .map_err(read_failure)
 }
 
 /// The past catalogs that requests asked for last.
@@ -116,8 +118,9 @@ impl CatalogHistory {
     /// Returns the catalog at a position that the log has reached.
     ///
     /// # Errors
-    /// Returns `unavailable` if the store does not answer, if other requests fold for ten seconds,
-    /// or if the fold takes longer than ten seconds. A repeated request continues the fold.
+    /// Returns `log_truncated` if the log was shortened after the position, and `unavailable` if the
+    /// store does not answer, if other requests fold for ten seconds, or if the fold takes longer than
+    /// ten seconds. A repeated request continues the fold.
     pub async fn catalog(
         &self,
         projection: &Projection,
@@ -141,7 +144,7 @@ impl CatalogHistory {
     }
 
     /// Returns the nearest catalog at or before a position: the current one, a retained one, the
-    /// newest snapshot, or the empty one.
+    /// newest snapshot, or the beginning of the log.
     async fn nearest_catalog(
         &self,
         projection: &Projection,
@@ -151,27 +154,41 @@ impl CatalogHistory {
         if current.position == position {
             return Ok(Catalog::clone(&current));
         }
-        let retained = self.nearest_retained(position);
-        let is_near = retained.position.0 + SNAPSHOT_AGE >= position.0;
+        let log = projection.log();
+        let store_failure = |error: StoreError| read_failure(error.into());
+        let beginning = load_beginning_head(log).await.map_err(store_failure)?;
+        let beginning = beginning.map_or(Position(0), |beginning| beginning.position);
+        let retained = self.nearest_retained(beginning, position);
+        let start = retained
+            .as_ref()
+            .map_or(beginning, |catalog| catalog.position);
+        let is_near = start.0 + SNAPSHOT_AGE >= position.0;
         let is_older_than_snapshots = position.0 + SNAPSHOT_AGE < current.position.0;
-        if is_near || is_older_than_snapshots {
-            return Ok(retained);
+        if !is_near && !is_older_than_snapshots {
+            let snapshot = load_snapshot(log).await.map_err(store_failure)?;
+            let usable = beginning..=position;
+            if let Some(snapshot) = snapshot.filter(|found| usable.contains(&found.position)) {
+                return Ok(snapshot);
+            }
         }
-        let snapshot = snapshot::load_snapshot(projection.log())
-            .await
-            .map_err(store_unavailable)?;
-        Ok(snapshot
-            .filter(|catalog| catalog.position <= position)
-            .unwrap_or(retained))
+        match retained {
+            Some(retained) => Ok(retained),
+            None if beginning == Position(0) => Ok(Catalog::default()),
+            None => {
+                let beginning = load_beginning(log).await.map_err(store_failure)?;
+                Ok(beginning.unwrap_or_default())
+            }
+        }
     }
 
-    fn nearest_retained(&self, position: Position) -> Catalog {
+    /// Returns the nearest retained catalog that the log can still continue.
+    fn nearest_retained(&self, beginning: Position, position: Position) -> Option<Catalog> {
         let retained = self.retained.lock();
         retained
             .iter()
-            .filter(|catalog| catalog.position <= position)
+            .filter(|catalog| (beginning..=position).contains(&catalog.position))
             .max_by_key(|catalog| catalog.position)
-            .map_or_else(Catalog::default, |catalog| Catalog::clone(catalog))
+            .map(|catalog| Catalog::clone(catalog))
     }
 
     fn retain(&self, catalog: Arc<Catalog>) {
@@ -190,8 +207,8 @@ async fn fold_until(
     deadline: Instant,
 ) -> Result<Catalog, Failure> {
     while catalog.position < position {
-        let read = projection.log().read(catalog.position, FOLD_PAGE).await;
-        let entries = read.map_err(store_unavailable)?;
+        let read = read_after(projection.log(), catalog.position, FOLD_PAGE).await;
+        let entries = read.map_err(read_failure)?;
         if entries.is_empty() {
             return Err(internal_error("the log is shorter than it was before"));
         }
@@ -210,9 +227,11 @@ async fn fold_until(
     Ok(catalog)
 }
 
-fn store_unavailable(error: StoreError) -> Failure {
-    tracing::warn!(error = %error_chain(&error), "the history cannot read the store");
-    Failure::unavailable("The store cannot be reached; retry in a moment")
+fn read_failure(error: ReadError) -> Failure {
+    if let ReadError::Store(error) = &error {
+        tracing::warn!(error = %error_chain(error), "the history cannot read the store");
+    }
+    error.failure()
 }
 
 #[cfg(test)]

@@ -37,6 +37,13 @@ impl JobWatchers {
         }
     }
 
+    /// Wakes all watches, because the changes are not known.
+    pub(super) fn notify_all(&self) {
+        for sender in self.0.lock().values() {
+            sender.send_replace(());
+        }
+    }
+
     /// Wakes the watches of all jobs that these entries change. The catalog with the changes must
     /// be visible before this call.
     pub(super) fn notify(&self, entries: &[Entry]) {

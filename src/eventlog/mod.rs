@@ -1,10 +1,14 @@
-//! The event log in one process: the appender, the projection, snapshots and past catalogs.
+//! The event log in one process: the appender, the projection, snapshots, past catalogs, and the
+//! compaction with its archives.
 
 pub mod appender;
+pub mod archive;
+pub mod compaction;
 mod conflict_backoff;
 pub mod history;
 pub mod job_watch;
 pub mod projection;
+pub mod reader;
 pub mod snapshot;
 
 use crate::ports::event_log::ReadLimit;

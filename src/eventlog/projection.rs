@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::job_watch::{JobWatch, JobWatchers};
+use super::reader::{ReadError, read_after};
 use super::{FOLD_PAGE, snapshot};
 use crate::core::catalog::Catalog;
 use crate::core::event::{DecodeError, Entry};
@@ -154,7 +155,14 @@ impl Projection {
     async fn read_log(&self, wanted: Position) -> Result<(), StoreError> {
         while self.position() < wanted && self.halted().is_none() {
             let mut catalog = Catalog::clone(&self.catalog.load());
-            let entries = self.log.read(catalog.position, FOLD_PAGE).await?;
+            let entries = match read_after(&*self.log, catalog.position, FOLD_PAGE).await {
+                Ok(entries) => entries,
+                Err(ReadError::Truncated(_)) => {
+                    self.skip_to_beginning().await?;
+                    continue;
+                }
+                Err(ReadError::Store(error)) => return Err(error),
+            };
             if entries.is_empty() {
                 break;
             }
@@ -172,6 +180,20 @@ impl Projection {
             }
             self.replace_if_newer(catalog, &entries);
         }
+        Ok(())
+    }
+
+    /// Continues with the beginning of a shortened log, because the entries before it are removed.
+    async fn skip_to_beginning(&self) -> Result<(), StoreError> {
+        let Some(beginning) = snapshot::load_beginning(&*self.log).await? else {
+            return Err(StoreError::Unusable("the beginning of the log is missing"));
+        };
+        tracing::info!(
+            position = %beginning.position,
+            "the projection continues at the beginning of the shortened log"
+        );
+        self.replace_if_newer(beginning, &[]);
+        self.job_watchers.notify_all();
         Ok(())
     }
 

@@ -4,13 +4,15 @@
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
+use super::reader::Beginning;
 use crate::core::catalog::{Catalog, FOLD_VERSION};
 use crate::ports::error::StoreError;
-use crate::ports::event_log::{EventLog, SnapshotHead};
+use crate::ports::event_log::{BEGINNING_FOLD, EventLog, SnapshotHead};
 use crate::telemetry::error::error_chain;
 
 /// Bytes of one piece, far below the limit of a MongoDB document.
@@ -28,27 +30,74 @@ const LOAD_ATTEMPTS: u32 = 3;
 /// # Errors
 /// Returns an error if the store cannot be read.
 pub async fn load_snapshot(log: &dyn EventLog) -> Result<Option<Catalog>, StoreError> {
+    match load(log, FOLD_VERSION, decode_catalog).await? {
+        Some(Err(error)) => {
+            tracing::warn!(
+                error = %error_chain(&error),
+                "the snapshot cannot be decoded; folding the whole log"
+            );
+            Ok(None)
+        }
+        Some(Ok(catalog)) => Ok(Some(catalog)),
+        None => Ok(None),
+    }
+}
+
+/// Loads the catalog at the beginning of a shortened log. Returns `None` for a log that has all its
+/// entries.
+///
+/// # Errors
+/// Returns an error if the store cannot be read, `Newer` if a newer program stored the beginning, and
+/// `Damaged` if the beginning cannot be decoded. The removed entries cannot replace it.
+pub async fn load_beginning(log: &dyn EventLog) -> Result<Option<Catalog>, StoreError> {
+    match load(log, BEGINNING_FOLD, decode_beginning).await? {
+        Some(Ok(Ok(catalog))) => Ok(Some(catalog)),
+        Some(Ok(Err(newer))) => Err(newer),
+        Some(Err(error)) => Err(StoreError::damaged("the beginning of the log", error)),
+        None => Ok(None),
+    }
+}
+
+/// Returns the place where a shortened log begins. Returns `None` for a log that has all its entries.
+///
+/// # Errors
+/// Returns the same errors as [`load_beginning`].
+pub async fn load_beginning_head(log: &dyn EventLog) -> Result<Option<Beginning>, StoreError> {
     for _ in 0..LOAD_ATTEMPTS {
-        let Some(head) = log.newest_snapshot(FOLD_VERSION).await? else {
+        let Some(head) = log.newest_snapshot(BEGINNING_FOLD).await? else {
             return Ok(None);
         };
+        // A newer beginning may replace the pieces of this one.
+        if let Some(piece) = log.snapshot_piece(&head, 0).await? {
+            let text = piece.split(|byte| *byte == SEPARATOR).next();
+            let header: BeginningHeader = serde_json::from_slice(text.unwrap_or_default())
+                .map_err(|error| StoreError::damaged("the beginning of the log", error))?;
+            return Ok(Some(Beginning {
+                position: head.at,
+                last_index: header.last_index,
+            }));
+        }
+    }
+    Err(StoreError::Unusable("the beginning of the log is missing"))
+}
+
+/// Loads and decodes a snapshot. Returns `None` if there is none.
+async fn load<T: Send + 'static>(
+    log: &dyn EventLog,
+    fold: u32,
+    decode: fn(PieceReader) -> io::Result<T>,
+) -> Result<Option<io::Result<T>>, StoreError> {
+    for attempt in 1.. {
+        let Some(head) = log.newest_snapshot(fold).await? else {
+            break;
+        };
         let (pieces, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
-        let decoding = spawn_blocking(move || decode_catalog(PieceReader::new(receiver)));
+        let decoding = spawn_blocking(move || decode(PieceReader::new(receiver)));
         let is_complete = send_pieces(log, &head, pieces).await?;
-        let decoded = decoding
-            .await
-            .map_err(|error| StoreError(error.to_string()))?;
-        match decoded {
-            Ok(catalog) => return Ok(Some(catalog)),
-            Err(error) if is_complete => {
-                tracing::warn!(
-                    error = %error_chain(&error),
-                    "the snapshot cannot be decoded; folding the whole log"
-                );
-                return Ok(None);
-            }
-            // Another process has replaced the snapshot during the read.
-            Err(_) => {}
+        let decoded = decoding.await.map_err(StoreError::failed)?;
+        // Another process may replace the snapshot during the read.
+        if decoded.is_ok() || is_complete || attempt == LOAD_ATTEMPTS {
+            return Ok(Some(decoded));
         }
     }
     Ok(None)
@@ -78,46 +127,106 @@ async fn send_pieces(
 /// # Errors
 /// Returns an error if the catalog cannot be encoded or the store cannot be written.
 pub async fn save_snapshot(log: &dyn EventLog, catalog: Arc<Catalog>) -> Result<(), StoreError> {
+    save(log, catalog, None).await
+}
+
+/// Stores a catalog as the beginning of the log, unless the log has a newer beginning. `last_index` is
+/// the index of the last event at the position of the catalog.
+///
+/// # Errors
+/// Returns an error if the catalog cannot be encoded or the store cannot be written.
+pub async fn save_beginning(
+    log: &dyn EventLog,
+    catalog: Arc<Catalog>,
+    last_index: usize,
+) -> Result<(), StoreError> {
+    let header = BeginningHeader {
+        fold: FOLD_VERSION,
+        last_index,
+    };
+    save(log, catalog, Some(header)).await
+}
+
+async fn save(
+    log: &dyn EventLog,
+    catalog: Arc<Catalog>,
+    header: Option<BeginningHeader>,
+) -> Result<(), StoreError> {
     let mut head = SnapshotHead {
         id: Uuid::now_v7(),
-        fold: FOLD_VERSION,
+        fold: if header.is_some() {
+            BEGINNING_FOLD
+        } else {
+            FOLD_VERSION
+        },
         at: catalog.position,
         pieces: 0,
     };
     let (pieces, mut encoded) = mpsc::channel(PIECES_IN_FLIGHT);
-    let encoding = spawn_blocking(move || encode_catalog(&catalog, PieceWriter::new(pieces)));
+    let encoding = spawn_blocking(move || {
+        let mut writer = PieceWriter::new(pieces);
+        if let Some(header) = header {
+            writer.write_text(&serde_json::to_vec(&header)?)?;
+        }
+        encode_catalog(&catalog, writer)
+    });
     while let Some(piece) = encoded.recv().await {
         log.put_snapshot_piece(&head, piece).await?;
         head.pieces += 1;
     }
-    let result = encoding
-        .await
-        .map_err(|error| StoreError(error.to_string()))?;
-    result.map_err(|error| StoreError(format!("the snapshot cannot be encoded: {error}")))?;
+    let encoded = encoding.await.map_err(StoreError::failed)?;
+    encoded.map_err(StoreError::failed)?;
     log.finish_snapshot(&head).await
+}
+
+/// The first text of a beginning.
+///
+/// No entries can replace a beginning, so it must stay readable like an event. A later program reads
+/// the beginnings of all earlier fold versions: every new field of a part has a default, and every
+/// other change of a part converts the earlier form. `core::catalog` tests this with stored samples.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BeginningHeader {
+    /// The fold version of the program that stored the beginning.
+    fold: u32,
+    /// The index of the last event of the entry at this position.
+    last_index: usize,
 }
 
 fn encode_catalog(catalog: &Catalog, mut writer: PieceWriter) -> io::Result<()> {
     for text in catalog.snapshot() {
-        writer.write_all(&text?)?;
-        writer.write_all(&[SEPARATOR])?;
+        writer.write_text(&text?)?;
     }
     writer.send_piece()
 }
 
-fn decode_catalog(mut reader: impl BufRead) -> io::Result<Catalog> {
+fn decode_catalog(mut reader: PieceReader) -> io::Result<Catalog> {
     let mut catalog = Catalog::default();
-    let mut text = Vec::new();
-    loop {
-        text.clear();
-        reader.read_until(SEPARATOR, &mut text)?;
-        if text.pop() != Some(SEPARATOR) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if catalog.restore_part(&text)? {
-            return Ok(catalog);
-        }
+    while !catalog.restore_part(&read_text(&mut reader)?)? {}
+    Ok(catalog)
+}
+
+/// Decodes a beginning. Returns an error inside if a newer program stored it, because this program does
+/// not know all its parts.
+fn decode_beginning(mut reader: PieceReader) -> io::Result<Result<Catalog, StoreError>> {
+    let header: BeginningHeader = serde_json::from_slice(&read_text(&mut reader)?)?;
+    if header.fold > FOLD_VERSION {
+        return Ok(Err(StoreError::Newer {
+            found: header.fold,
+            known: FOLD_VERSION,
+        }));
     }
+    decode_catalog(reader).map(Ok)
+}
+
+/// Returns the next text without its separator.
+fn read_text(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    reader.read_until(SEPARATOR, &mut text)?;
+    if text.pop() != Some(SEPARATOR) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(text)
 }
 
 /// Cuts the encoded catalog into pieces and sends them to the task that stores them.
@@ -132,6 +241,11 @@ impl PieceWriter {
             pieces,
             piece: Vec::with_capacity(PIECE),
         }
+    }
+
+    fn write_text(&mut self, text: &[u8]) -> io::Result<()> {
+        self.write_all(text)?;
+        self.write_all(&[SEPARATOR])
     }
 
     fn send_piece(&mut self) -> io::Result<()> {

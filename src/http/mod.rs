@@ -12,6 +12,7 @@ mod health;
 mod jobs;
 mod keys;
 pub mod listener;
+mod log;
 mod middleware;
 mod oauth;
 mod openapi;
@@ -77,6 +78,7 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(dead_letters::retry))
         .routes(routes!(dead_letters::discard))
         .routes(routes!(events::read_events))
+        .routes(routes!(log::compact))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))

@@ -77,7 +77,7 @@ pub fn complete(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::O
         ];
         for (method, operation) in operations {
             if let Some(operation) = operation {
-                complete_operation(path, &method, operation);
+                complete_operation(&method, operation);
             }
         }
     }
@@ -148,6 +148,8 @@ const GET_COMMANDS: [&str; 10] = [
     "login_google",
     "oauth_callback",
 ];
+/// The routes whose job belongs to the system user, which has no limit of waiting jobs.
+const MAINTENANCE: [&str; 2] = ["compact_log", "rotate_keys"];
 /// The routes whose failures are pages, because a person reads them in a browser.
 const PAGES: [&str; 4] = [
     "authorize_oauth",
@@ -156,9 +158,9 @@ const PAGES: [&str; 4] = [
     "oauth_callback",
 ];
 
-fn complete_operation(path: &str, method: &HttpMethod, operation: &mut Operation) {
+fn complete_operation(method: &HttpMethod, operation: &mut Operation) {
     let id = operation.operation_id.clone().unwrap_or_default();
-    for shared in shared_responses(path, method, &id, operation) {
+    for shared in shared_responses(method, &id, operation) {
         let response = operation
             .responses
             .responses
@@ -179,12 +181,7 @@ fn complete_operation(path: &str, method: &HttpMethod, operation: &mut Operation
     }
 }
 
-fn shared_responses(
-    path: &str,
-    method: &HttpMethod,
-    id: &str,
-    operation: &Operation,
-) -> Vec<SharedResponse> {
+fn shared_responses(method: &HttpMethod, id: &str, operation: &Operation) -> Vec<SharedResponse> {
     let mut shared = vec![INVALID, FORBIDDEN, INTERNAL, UNAVAILABLE];
     if !is_public(operation) {
         shared.push(UNAUTHENTICATED);
@@ -195,7 +192,7 @@ fn shared_responses(
     if has_header(operation, "Idempotency-Key") {
         shared.push(KEY_CONFLICT);
     }
-    if has_header(operation, "Prefer") && !path.starts_with("/keys") {
+    if has_header(operation, "Prefer") && !MAINTENANCE.contains(&id) {
         shared.push(TOO_MANY_JOBS);
     }
     if *method != HttpMethod::Get || GET_COMMANDS.contains(&id) {

@@ -1,5 +1,7 @@
 //! The JSON body of failures, and the HTTP status of each code.
 
+use std::num::NonZeroU64;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -32,6 +34,10 @@ pub struct ErrorBody<'a> {
     /// The URL at which a person authorizes the access in a browser.
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_url: Option<&'a str>,
+    /// The oldest position that the event log still has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    oldest: Option<NonZeroU64>,
 }
 
 impl<'a> ErrorBody<'a> {
@@ -46,6 +52,7 @@ impl<'a> ErrorBody<'a> {
             scope: _,
             retry_after: _,
             elsewhere: _,
+            oldest,
         } = failure;
         Self {
             success: false,
@@ -56,6 +63,7 @@ impl<'a> ErrorBody<'a> {
             mcp_error: mcp_error.as_deref(),
             reauth_required: (*code == Code::ReauthRequired).then_some(true),
             authorization_url: authorization_url.as_deref(),
+            oldest: *oldest,
         }
     }
 
@@ -80,6 +88,7 @@ impl Code {
             | Self::RouteNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::ServerAlreadyExists | Self::ServerDisabled | Self::Conflict => 409,
+            Self::LogTruncated => 410,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::RateLimited => 429,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::core::command::{KeyUsage, RotationReport};
+use crate::core::command::{CompactionReport, KeyUsage, RotationReport};
 use crate::core::failure::Code;
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::model::job::{JobProgress, JobState};
@@ -34,6 +34,7 @@ macro_rules! openapi_schemas {
 
 openapi_schemas!(
     Code,
+    CompactionReport,
     ConnectionStatus,
     DeadLetter,
     JobProgress,
@@ -177,6 +178,7 @@ mod tests {
             schema::<LogLine>(),
             schema::<ReconnectionOptions>(),
             schema::<RotationReport>(),
+            schema::<CompactionReport>(),
         ] {
             let fields = schema["properties"].as_object().map_or(0, Map::len);
             assert!(fields > 0, "{schema}");

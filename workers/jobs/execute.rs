@@ -12,7 +12,9 @@ use zeroize::Zeroizing;
 use super::cleanup::JobCleanup;
 use super::progress::ProgressReporter;
 use super::tool_call;
-use crate::core::command::{Command, InstallPackage, RotateKeys, SweepVault, UpgradePackage};
+use crate::core::command::{
+    Command, CompactLog, InstallPackage, RotateKeys, SweepVault, UpgradePackage,
+};
 use crate::core::decide::job as decide;
 use crate::core::decide::job::JobEnd;
 use crate::core::event::Actor;
@@ -29,7 +31,7 @@ use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
 use crate::workers::handler::encode;
 use crate::workers::install::ProgressSink;
-use crate::workers::{keys, packages, secrets};
+use crate::workers::{keys, log, packages, secrets};
 
 /// The largest answer in bytes. A document of MongoDB has at most 16 MiB, and the JSON may grow a little.
 const MAX_ANSWER: usize = 14 << 20;
@@ -159,7 +161,7 @@ async fn load_arguments(context: &Context, job: &Job) -> Result<JobArguments, Fa
         match context.vault.get(&[job.arguments]).await {
             Ok(found) => break found,
             Err(error) if context.manager.own.is_held() => {
-                tracing::warn!(job = %job.id, %error, "cannot load the arguments of a job; retrying");
+                tracing::warn!(job = %job.id, error = error.text_with_causes(), "cannot load the arguments of a job; retrying");
                 pauses.wait().await;
             }
             Err(error) => return Err(internal_error(error)),
@@ -220,6 +222,13 @@ async fn dispatch_job(
             }
             run_cancellable(execution, |progress| {
                 keys::rotate_keys(context.clone(), progress, command)
+            })
+            .await
+        }
+        CompactLog::NAME => {
+            let command = parse_command(&arguments)?;
+            run_cancellable(execution, |progress| {
+                log::compact(context.clone(), progress, command)
             })
             .await
         }

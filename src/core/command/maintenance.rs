@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::core::ids::{JobId, ValueId, WorkerId};
+use crate::core::ids::{JobId, Position, ValueId, WorkerId};
 
 /// Removes the values of the Vault that no event has named for an hour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,6 +47,30 @@ pub struct RotationReport {
     /// The workers with another key than the facade.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<WorkerId>,
+}
+
+/// Moves old entries of the event log to an archive. A repeat completes an interrupted compaction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CompactLog {
+    /// Entries that were appended earlier leave the log, in milliseconds since 1970.
+    pub before: u64,
+}
+
+/// The result of a compaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CompactionReport {
+    /// The oldest position that the log still has.
+    pub oldest: Position,
+    /// The entries that this compaction archived.
+    pub entries: u64,
+    /// The events of these entries.
+    pub events: u64,
+    /// The entries that this compaction removed, with the entries that an interrupted compaction left.
+    pub removed: u64,
+    /// The archive on the worker that ran the job, unless no entry was old enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
 }
 
 /// Opens the answer of a job that has ended, for the user of the job.

@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::maintenance::{
-    CountKeys, DiscardDeadLetter, KeyUsage, NotifyProducer, ReadJobAnswer, RetryDeadLetter,
-    RotateKeys, RotationReport, SweepVault,
+    CompactLog, CompactionReport, CountKeys, DiscardDeadLetter, KeyUsage, NotifyProducer,
+    ReadJobAnswer, RetryDeadLetter, RotateKeys, RotationReport, SweepVault,
 };
 pub use self::origin::ChangeOrigin;
 pub use self::package::{CheckPackages, InstallPackage, PackageCheck, UpgradePackage};
@@ -35,10 +35,11 @@ pub enum Area {
     Google,
     Jobs,
     Tokens,
+    Log,
 }
 
 impl Area {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Servers,
         Self::Tools,
         Self::Secrets,
@@ -47,6 +48,7 @@ impl Area {
         Self::Google,
         Self::Jobs,
         Self::Tokens,
+        Self::Log,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -59,6 +61,7 @@ impl Area {
             Self::Google => "google",
             Self::Jobs => "jobs",
             Self::Tokens => "tokens",
+            Self::Log => "log",
         }
     }
 }
@@ -139,6 +142,7 @@ commands! {
     CreateToken = Tokens "tokens.create" v 1 Change -> (),
     RevokeToken = Tokens "tokens.revoke" v 1 Change -> (),
     DiscardDeadLetter = Jobs "jobs.discard_dead_letter" v 1 Change -> (),
+    CompactLog = Log "log.compact" v 1 Job -> CompactionReport,
 }
 
 /// Registers a server under a free name, and starts it if it is enabled.

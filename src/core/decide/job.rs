@@ -3,7 +3,7 @@
 use super::idempotency::key_conflict;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::scheduler::ConcurrencyLimits;
-use crate::core::command::{Area, Command, RotateKeys};
+use crate::core::command::{Area, Command, CompactLog, RotateKeys};
 use crate::core::event::{
     Event, JobAccepted, JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued,
     JobStarted,
@@ -105,13 +105,14 @@ pub fn accept_jobs(catalog: &Catalog, commands: &[AcceptJob]) -> Result<Vec<Even
     Ok(events)
 }
 
-/// Returns the running or waiting key rotation, if `command` is a key rotation. Only one rotation runs at a time. A key
-/// would not do here, because `SECRETS_KEY` makes the keys and a rotation changes it.
+/// Returns the running or waiting job of this command, if the command is a key rotation or a compaction of the log. Only
+/// one job of these commands runs at a time. An idempotency key would not do here, because `SECRETS_KEY` makes the keys
+/// and a rotation changes it, and because two compactions have different times.
 pub fn active_singleton<'a>(catalog: &'a Catalog, command: &str) -> Option<&'a Job> {
-    if command != RotateKeys::NAME {
+    if ![RotateKeys::NAME, CompactLog::NAME].contains(&command) {
         return None;
     }
-    // A rotation is rare, so the search goes through all jobs.
+    // These commands are rare, so the search goes through all jobs.
     catalog
         .jobs
         .newest_first()

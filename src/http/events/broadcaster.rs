@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, read_batch};
-use crate::core::failure::Failure;
+use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
 use crate::telemetry::metrics::Metrics;
@@ -124,6 +124,8 @@ async fn broadcast_batches(
                     let _ = sender.send(Arc::new(batch));
                 }
                 Ok(None) => break,
+                // The listeners that miss the removed entries are disconnected when they replay.
+                Err(failure) if failure.code == Code::LogTruncated => position = head,
                 Err(failure) => {
                     tracing::warn!(%failure, "the broadcaster cannot read the log; retrying");
                     tokio::time::sleep(READ_PAUSE).await;

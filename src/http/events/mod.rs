@@ -16,7 +16,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use self::pages::{PageQuery, read_page};
+use self::pages::{PageQuery, read_page, start_position};
 use self::view::{EventId, EventView};
 use super::auth::AuditCaller;
 use super::extract::query::QueryParams;
@@ -24,6 +24,7 @@ use super::respond::json::{ApiError, Success, success};
 use super::state::ApiState;
 use crate::core::failure::Failure;
 use crate::eventlog::history::PointInTime;
+use crate::views::failure::ErrorBody;
 
 /// The most events of one page, and the number without the parameter `limit`.
 const MAX_LIMIT: usize = 1000;
@@ -65,7 +66,8 @@ pub struct Events {
             (Success<Events> = "application/json"),
             (String = "text/event-stream"),
         ),
-    ))
+    ),
+    (status = 410, description = "The log was shortened, and the next event is in an archive; `oldest` is the first position that is left", body = ErrorBody))
 )]
 pub async fn read_events(
     State(state): State<Arc<ApiState>>,
@@ -83,12 +85,14 @@ pub async fn read_events(
             )
             .into());
         }
+        let start = start_position(state.projection(), after).await?;
         let permit = state.acquire_stream_permit()?;
         return Ok(stream::open_stream(
             state,
             caller,
             permit,
             after,
+            start,
             query.subject,
         ));
     }

@@ -5,6 +5,8 @@ use crate::core::event::Entry;
 use crate::core::failure::Failure;
 use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
+use crate::eventlog::reader::{ReadError, read_after};
+use crate::eventlog::snapshot::load_beginning_head;
 use crate::ports::event_log::ReadLimit;
 use crate::telemetry::error::error_chain;
 
@@ -39,7 +41,8 @@ pub struct EventPage {
 /// Reads one page. A page with large events has fewer events than its limit.
 ///
 /// # Errors
-/// Returns `unavailable` if the store does not answer.
+/// Returns `log_truncated` if the log was shortened and does not hold the next event any more, and
+/// `unavailable` if the store does not answer.
 pub async fn read_page(
     projection: &Projection,
     query: &PageQuery<'_>,
@@ -49,7 +52,7 @@ pub async fn read_page(
         next: query.after,
         bytes: 0,
     };
-    let mut position = position_before(query.after);
+    let mut position = start_position(projection, query.after).await?;
     let mut entries_read = 0;
     let mut bytes_read = 0;
     while entries_read < MAX_ENTRIES && bytes_read < MAX_BYTES {
@@ -95,17 +98,41 @@ fn stored_bytes(entry: &Entry) -> usize {
     events.map(|event| event.data.get().len()).sum()
 }
 
-/// Returns the position before the entry of this event. The entry is read again, because it may
-/// hold further events.
-pub fn position_before(event: EventId) -> Position {
-    Position(event.position.0.saturating_sub(1))
+/// Returns the position after which a reader continues that has this event. The entry of the event is
+/// read again, because it may hold further events.
+///
+/// # Errors
+/// Returns `log_truncated` if the log was shortened and does not hold the next event any more, and
+/// `unavailable` if the store does not answer.
+pub async fn start_position(projection: &Projection, event: EventId) -> Result<Position, Failure> {
+    let start = Position(event.position.0.saturating_sub(1));
+    let beginning = load_beginning_head(projection.log()).await;
+    let Some(beginning) = beginning.map_err(|error| read_failure(error.into()))? else {
+        return Ok(start);
+    };
+    let last_removed = EventId {
+        position: beginning.position,
+        index: beginning.last_index,
+    };
+    if event < last_removed {
+        return Err(beginning.failure());
+    }
+    Ok(start.max(beginning.position))
+}
+
+fn read_failure(error: ReadError) -> Failure {
+    if let ReadError::Store(error) = &error {
+        tracing::warn!(error = %error_chain(error), "the facade cannot read the log");
+    }
+    error.failure()
 }
 
 /// Reads the entries after a position that this process has folded. An entry that it cannot fold
 /// is never shown.
 ///
 /// # Errors
-/// Returns `unavailable` if the store does not answer.
+/// Returns `log_truncated` if the next entry was removed, and `unavailable` if the store does not
+/// answer.
 pub async fn read_entries(
     projection: &Projection,
     position: Position,
@@ -115,14 +142,8 @@ pub async fn read_entries(
     if position >= head {
         return Ok(vec![]);
     }
-    let mut entries = projection
-        .log()
-        .read(position, limit)
-        .await
-        .map_err(|error| {
-            tracing::warn!(error = %error_chain(&error), "the facade cannot read the log");
-            Failure::unavailable("The store cannot be reached; retry in a moment")
-        })?;
+    let read = read_after(projection.log(), position, limit).await;
+    let mut entries = read.map_err(read_failure)?;
     entries.retain(|entry| entry.position <= head);
     Ok(entries)
 }

@@ -18,7 +18,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 
 use super::batch::Batch;
-use super::pages::position_before;
 use super::view::EventId;
 use crate::core::ids::Position;
 use crate::core::model::caller::Caller;
@@ -46,12 +45,14 @@ struct StreamReader {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Answers with the events after `last` as a stream without an end.
+/// Answers with the events after `last` as a stream without an end. `start` is the position after which
+/// the listener reads.
 pub fn open_stream(
     state: Arc<ApiState>,
     caller: Arc<Caller>,
     permit: OwnedSemaphorePermit,
     last: EventId,
+    start: Position,
     subject: Option<String>,
 ) -> Response {
     let headers = [
@@ -59,7 +60,7 @@ pub fn open_stream(
         (CACHE_CONTROL, "no-cache"),
     ];
     let ending = state.shutdown().clone();
-    let texts = event_texts(state, caller, permit, last, subject)
+    let texts = event_texts(state, caller, permit, last, start, subject)
         .map(Ok::<_, Infallible>)
         .take_until(ending.cancelled_owned());
     (headers, Body::from_stream(texts)).into_response()
@@ -70,6 +71,7 @@ fn event_texts(
     caller: Arc<Caller>,
     permit: OwnedSemaphorePermit,
     last: EventId,
+    start: Position,
     subject: Option<String>,
 ) -> impl Stream<Item = Bytes> {
     let counted = StreamGuard::new(state.metrics());
@@ -78,7 +80,7 @@ fn event_texts(
         caller,
         subject,
         last,
-        reached: position_before(last),
+        reached: start,
         batches: None,
         is_live: false,
         pending: None,
@@ -115,7 +117,8 @@ impl StreamReader {
         }
     }
 
-    /// Replays one batch. After a failed read the listener is disconnected and connects again.
+    /// Replays one batch. After a failed read the listener is disconnected and connects again. If the log
+    /// was shortened meanwhile, the listener then gets 410.
     async fn replay(&mut self) -> Option<Bytes> {
         let events = self.state.events();
         let batch = events.replay_after(self.reached).await.ok()??;

@@ -148,7 +148,7 @@ pub fn add_login_url(
     };
     match link.url(state, host) {
         Ok(url) => Failure {
-            authorization_url: Some(url),
+            authorization_url: Some(url.into()),
             ..failure
         },
         Err(internal) => internal,

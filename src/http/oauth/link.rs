@@ -144,7 +144,7 @@ pub fn add_authorization_url(
         .filter(|scopes| check_scopes(Some(scopes)).is_ok());
     match AuthorizationLink::new(grant, None, scopes).url(state, host) {
         Ok(url) => Failure {
-            authorization_url: Some(url),
+            authorization_url: Some(url.into()),
             ..failure
         },
         Err(internal) => internal,

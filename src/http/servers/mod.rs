@@ -97,7 +97,10 @@ pub struct DryRunQuery {
 #[utoipa::path(
     get, operation_id = "list_servers", path = "/mcp/servers", tag = "servers",
     params(ListQuery),
-    responses((status = 200, description = "The servers", body = Success<ServerList>))
+    responses(
+        (status = 200, description = "The servers", body = Success<ServerList>),
+        (status = 410, description = "With `at`: the log was shortened and begins later; `oldest` is the first position", body = ErrorBody),
+    )
 )]
 pub async fn list(
     State(state): State<Arc<ApiState>>,

@@ -134,7 +134,9 @@ async fn hold_up(
             let _ = opened.lock().expect("a lock").recv();
             Ok(vec![registered(number)])
         };
-        appender.commit(command_id(), Actor::default(), decide).await
+        appender
+            .commit(command_id(), Actor::default(), decide)
+            .await
     });
     begun.await.expect("it decides");
     (gate, held)

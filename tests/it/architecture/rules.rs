@@ -100,7 +100,7 @@ const WAITS: &[&str] = &[
     "src/http/events/broadcaster.rs",
     "src/eventlog/projection.rs",
     // Clients of the API poll a job and respect `Retry-After`.
-    "src/cli/rotate_keys.rs",
+    "src/cli/follow.rs",
     "src/cli/import/apply.rs",
     // The client of NATS reconnects by itself. These files wait for its next state.
     "src/adapters/bus_nats/job_consumer.rs",
@@ -124,6 +124,7 @@ const WAITS: &[&str] = &[
     "workers/runtime/tool_sync.rs",
     "workers/jobs/progress.rs",
     "workers/packages/cleanup.rs",
+    "workers/log.rs",
     "workers/secrets.rs",
     // The protocol: timeouts of calls, and pauses that the server or its configuration chooses.
     "workers/mcp/call.rs",

@@ -68,6 +68,7 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("MAX_WAITING_JOBS", "7", &[]),
     ("JOB_RESULT_TTL", "7s", &[]),
     ("LEASE_TTL", "7s", &[]),
+    ("LOG_RETENTION", "7d", &[]),
     ("DRAIN_TIMEOUT", "7s", &[]),
     (
         "GOOGLE_OAUTH_CREDENTIALS",

@@ -1,0 +1,81 @@
+//! Follows a maintenance job to its end, and shows its progress.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::Value;
+
+use super::client::{ApiClient, ApiResponse, ClientError, error_text, send};
+use super::error::CliError;
+use super::output::print_line;
+use crate::core::model::job::SYSTEM_USER;
+use crate::telemetry::error::error_chain;
+
+/// The number of attempts of a request without an answer, because the API may be starting.
+const ATTEMPTS: u32 = 30;
+const PAUSE: Duration = Duration::from_secs(1);
+/// The exit code that a shell gives to a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
+/// The reason why the program follows a job no longer.
+pub enum JobEnd {
+    /// The job has ended with this body.
+    Answered(Value),
+    /// The user pressed Ctrl-C, and the job continues.
+    Interrupted(ExitCode),
+}
+
+/// Prints the progress of a job of the system user until the job ends, or until Ctrl-C.
+pub async fn follow_job(api: &ApiClient, job: &str) -> Result<JobEnd, CliError> {
+    tokio::select! {
+        answer = wait_for_answer(api, job) => Ok(JobEnd::Answered(answer?)),
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.map_err(CliError::Signal)?;
+            print_line(format_args!(
+                "The job continues. Run this command again to follow it, or stop it with DELETE /jobs/{job}?username={SYSTEM_USER}."
+            ));
+            Ok(JobEnd::Interrupted(ExitCode::from(INTERRUPTED)))
+        }
+    }
+}
+
+async fn wait_for_answer(api: &ApiClient, job: &str) -> Result<Value, ClientError> {
+    let path = format!("/jobs/{job}?username={SYSTEM_USER}&wait=1s");
+    let mut last = Value::Null;
+    loop {
+        let body = retry(async || send(api, Method::GET, &path, None).await).await?;
+        let job = &body["job"];
+        if job["answer"].is_object() {
+            return Ok(job["answer"]["body"].clone());
+        }
+        let line = job["progress"]["line"].as_str();
+        if let Some(line) = line.filter(|line| last != *line) {
+            print_line(line);
+            last = line.into();
+        }
+    }
+}
+
+/// Sends a request until it has an answer other than 502, 503 or 504.
+pub async fn retry(request: impl AsyncFn() -> ApiResponse) -> Result<Value, ClientError> {
+    let mut attempt = 1;
+    loop {
+        let error = match request().await {
+            Ok((200 | 202, body)) => return Ok(body),
+            Ok((status @ 502..=504, body)) => {
+                ClientError::Refused(format!("{status}: {}", error_text(&body)))
+            }
+            Ok((_, body)) => return Err(ClientError::Refused(error_text(&body))),
+            Err(error) => error,
+        };
+        if attempt == ATTEMPTS {
+            return Err(error);
+        }
+        if attempt == 1 {
+            eprintln!("mcp-api: {}; retrying", error_chain(&error));
+        }
+        attempt += 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+}

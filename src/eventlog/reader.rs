@@ -1,0 +1,134 @@
+//! Reads the log after a position, and notices that the log was shortened.
+
+use super::snapshot::load_beginning_head;
+use crate::core::event::Entry;
+use crate::core::failure::Failure;
+use crate::core::ids::Position;
+use crate::ports::error::StoreError;
+use crate::ports::event_log::{EventLog, ReadLimit};
+
+/// The place where a shortened log begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beginning {
+    /// The position of the last entry that is not in the log any more.
+    pub position: Position,
+    /// The index of the last event of that entry.
+    pub last_index: usize,
+}
+
+impl Beginning {
+    /// Returns the oldest position that the log still has.
+    pub fn oldest(self) -> Position {
+        self.position.next()
+    }
+
+    /// Returns the failure of a request for an older position.
+    pub fn failure(self) -> Failure {
+        let Self {
+            position,
+            last_index,
+        } = self;
+        let oldest = self.oldest();
+        Failure::log_truncated(
+            oldest,
+            format!(
+                "The log was shortened and begins at position {oldest}; older events are in an archive. Continue with after={position}.{last_index}, or with at={oldest} or later"
+            ),
+        )
+    }
+}
+
+/// The reason why the log cannot be read after a position.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    #[error("the log was shortened and begins at position {}", .0.oldest())]
+    Truncated(Beginning),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ReadError {
+    /// Returns the failure of a request: `log_truncated`, or the failure of the store. The caller
+    /// logs an error of the store.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Truncated(beginning) => beginning.failure(),
+            Self::Store(error) => error.failure(),
+        }
+    }
+}
+
+/// A log whose entries have a gap, although it was not shortened there.
+#[derive(Debug, thiserror::Error)]
+#[error("the log has no entry {0}, and no stored beginning replaces the entry")]
+struct MissingEntry(Position);
+
+/// Returns the entries after a position, in order and without gaps. The result is empty only if the
+/// log ends at `after`.
+///
+/// # Errors
+/// Returns `Truncated` if the next entry is not in the log any more.
+pub async fn read_after(
+    log: &dyn EventLog,
+    after: Position,
+    limit: ReadLimit,
+) -> Result<Vec<Entry>, ReadError> {
+    let mut entries = log.read(after, limit).await?;
+    let unbroken = unbroken_entries(after, &entries);
+    if unbroken == 0 && !entries.is_empty() {
+        return Err(match load_beginning_head(log).await? {
+            Some(beginning) if beginning.position > after => ReadError::Truncated(beginning),
+            _ => StoreError::damaged("the log", MissingEntry(after.next())).into(),
+        });
+    }
+    // A compaction may remove entries during the read.
+    entries.truncate(unbroken);
+    Ok(entries)
+}
+
+/// Returns the number of entries that follow each other without a gap.
+fn unbroken_entries(after: Position, entries: &[Entry]) -> usize {
+    let positions = entries.iter().map(|entry| entry.position.0);
+    positions
+        .zip(after.0 + 1..)
+        .take_while(|(found, expected)| found == expected)
+        .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(positions: &[u64]) -> Vec<Entry> {
+        let entry = |position: &u64| Entry {
+            position: Position(*position),
+            at: 0,
+            commits: vec![],
+        };
+        positions.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn the_entries_before_a_gap_are_unbroken() {
+        for (after, positions, expected) in [
+            (0, &[][..], 0),
+            (0, &[1, 2, 3], 3),
+            (4, &[5, 6, 9, 10], 2),
+            (4, &[6, 7], 0),
+        ] {
+            let unbroken = unbroken_entries(Position(after), &entries(positions));
+            assert_eq!(unbroken, expected, "{after}: {positions:?}");
+        }
+    }
+
+    #[test]
+    fn the_failure_names_the_oldest_position() {
+        let beginning = Beginning {
+            position: Position(50),
+            last_index: 2,
+        };
+        let failure = beginning.failure();
+        assert_eq!(failure.oldest.map(u64::from), Some(51));
+        assert!(failure.message.contains("after=50.2"), "{failure}");
+    }
+}
