@@ -17,6 +17,8 @@ use super::rmcp_bridge::{RmcpInbox, RmcpRefusal};
 const ENVELOPE: usize = 64 * 1024;
 /// Bytes at each end of an unreadable line that are searched for an id.
 const EDGE: usize = 4096;
+/// Lines that are read before other tasks of this thread have a turn.
+const LINES_PER_TURN: usize = 16;
 /// Bytes of an unreadable line in a log line.
 const EXCERPT: usize = 200;
 /// A byte order mark in UTF-8, which some servers write before each line.
@@ -35,7 +37,11 @@ impl LineReader {
     pub async fn read_all(self, output: impl AsyncRead + Unpin) {
         let mut output = BufReader::with_capacity(64 * 1024, output);
         let limit = self.result_limit + ENVELOPE;
-        loop {
+        for number in 1_usize.. {
+            // One read of a flood brings many lines. Without this, calls to other servers wait for all of them.
+            if number.is_multiple_of(LINES_PER_TURN) {
+                tokio::task::yield_now().await;
+            }
             match read_line(&mut output, limit).await {
                 Ok(Some(ReadLine::Whole(bytes))) => self.on_line(bytes.into()),
                 Ok(Some(ReadLine::TooLong { head, tail })) => self.on_long_line(&head, &tail),
