@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::Value;
 
+use super::INTERRUPTED;
 use super::client::{ApiArgs, ApiClient, ApiResponse, ClientError, block_on, error_text};
 use super::client::{send, send_as_job};
 use super::error::{CliError, CommandResult};
@@ -16,8 +17,6 @@ use crate::telemetry::error::error_chain;
 /// The number of attempts of a request without an answer, because the API may be starting.
 const ATTEMPTS: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(1);
-/// The exit code that a shell gives to a program that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
 
 /// Starts a key rotation, or finds the running rotation, and follows it to its end.
 pub fn run(api: &ApiArgs) -> CommandResult {

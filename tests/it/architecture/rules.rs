@@ -10,7 +10,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("mongodb", &["adapters"]),
     ("rmcp", &["workers"]),
     ("landlock", &["workers"]),
-    ("rustix", &["workers", "app", "http"]),
+    // The command line ends the echo of a terminal.
+    ("rustix", &["workers", "app", "http", "cli"]),
     ("aes_gcm", &["crypto"]),
     ("argon2", &["crypto"]),
     ("hkdf", &["crypto"]),
