@@ -6,7 +6,7 @@ use super::env::{BadConfig, Env, Variable};
 const MCP_API_URL: Variable = Variable {
     name: "MCP_API_URL",
     default: "http://127.0.0.1:8080",
-    about: "The API that the commands talk to, except serve, demo, backup, restore and completions.",
+    about: "The API that the commands talk to, except serve, demo, backup and restore.",
 };
 const MCP_API_TOKEN: Variable = Variable {
     name: "MCP_API_TOKEN",
