@@ -6,8 +6,9 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Method, Request, Uri};
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use url::form_urlencoded::Serializer;
@@ -15,7 +16,7 @@ use url::form_urlencoded::Serializer;
 use super::error::{CliError, CommandResult};
 use crate::config::{BadConfig, ClientConfig, Env};
 use crate::workers::http_client;
-use crate::workers::http_client::HttpClient;
+use crate::workers::http_client::{HttpClient, StreamedResponse};
 
 /// The options of a command that is a client of the API.
 #[derive(Args)]
@@ -73,6 +74,24 @@ pub enum ClientError {
     /// The API replied with a failure. The text is its sentence.
     #[error("{0}")]
     Refused(String),
+    /// The API replied that it cannot answer now. The text is its sentence.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl ClientError {
+    /// Returns whether a later attempt of a read may succeed.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Unavailable(_) => true,
+            Self::NotJson { status, .. } => is_temporary_status(*status),
+            _ => false,
+        }
+    }
+}
+
+fn is_temporary_status(status: u16) -> bool {
+    matches!(status, 429 | 502..=504)
 }
 
 /// The status and the JSON body of a response.
@@ -127,16 +146,31 @@ impl ApiClient {
     }
 
     async fn respond(&self, request: Request<Full<Bytes>>) -> ApiResponse {
-        let unreachable = |source| ClientError::Unreachable {
-            url: self.url.clone(),
-            source,
-        };
+        let response = self.begin_response(request).await?;
+        self.read_json(response).await
+    }
+
+    /// Sends a request and returns the response before its body.
+    async fn begin_response(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, ClientError> {
         let http = self.http.get_or_init(http_client::client);
         let response = http.request(request).await;
-        let response = response.map_err(|error| unreachable(error.into()))?;
+        response.map_err(|error| self.unreachable(error))
+    }
+
+    fn unreachable(&self, error: impl Into<Box<dyn Error + Send + Sync>>) -> ClientError {
+        ClientError::Unreachable {
+            url: self.url.clone(),
+            source: error.into(),
+        }
+    }
+
+    async fn read_json(&self, response: Response<Incoming>) -> ApiResponse {
         let status = response.status().as_u16();
         let body = response.into_body().collect().await;
-        let body = body.map_err(|error| unreachable(error.into()))?.to_bytes();
+        let body = body.map_err(|error| self.unreachable(error))?.to_bytes();
         let json = serde_json::from_slice(&body);
         let json = json.map_err(|source| ClientError::NotJson {
             url: self.url.clone(),
@@ -160,18 +194,53 @@ pub async fn send(
 /// Sends a request and returns the body of its success.
 ///
 /// # Errors
-/// A failure of the API is `ClientError::Refused` with its sentence.
+/// A failure of the API is `ClientError::Refused` or `ClientError::Unavailable` with its sentence.
 pub async fn send_for_success(
     api: &ApiClient,
     method: Method,
     path: &str,
     body: Option<&Value>,
 ) -> Result<Value, ClientError> {
-    let (_, body) = send(api, method, path, body).await?;
+    let (status, body) = send(api, method, path, body).await?;
     if body["success"] == true {
         return Ok(body);
     }
-    Err(ClientError::Refused(error_text(&body)))
+    Err(failed_response(status, &body))
+}
+
+fn failed_response(status: u16, body: &Value) -> ClientError {
+    let text = error_text(body);
+    if is_temporary_status(status) {
+        ClientError::Unavailable(text)
+    } else {
+        ClientError::Refused(text)
+    }
+}
+
+/// Opens an event stream that begins after an event.
+///
+/// # Errors
+/// A failure of the API is `ClientError::Refused` or `ClientError::Unavailable` with its sentence.
+pub async fn open_stream(
+    api: &ApiClient,
+    path: &str,
+    last_event: Option<&str>,
+) -> Result<StreamedResponse, ClientError> {
+    let mut request = api.request(Method::GET, path, None)?;
+    let headers = request.headers_mut();
+    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    if let Some(last) = last_event {
+        let last = HeaderValue::from_str(last).map_err(|_| {
+            ClientError::Refused("the id of an event is two numbers, such as 12.0".into())
+        })?;
+        headers.insert(HeaderName::from_static("last-event-id"), last);
+    }
+    let response = api.begin_response(request).await?;
+    if response.status() == StatusCode::OK {
+        return Ok(StreamedResponse::new(response));
+    }
+    let (status, body) = api.read_json(response).await?;
+    Err(failed_response(status, &body))
 }
 
 /// Sends a request that the API executes as a job (`Prefer: respond-async`). A request with an idempotency key may be

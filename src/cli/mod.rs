@@ -7,8 +7,11 @@ mod client;
 pub mod dead_letters;
 mod demo;
 mod error;
+pub mod events;
 mod import;
 mod install;
+pub mod jobs;
+pub mod logs;
 mod output;
 mod prompt;
 mod rotate_keys;
@@ -81,6 +84,12 @@ pub enum Command {
     /// Manage the secrets of a user
     #[command(subcommand)]
     Secret(secrets::SecretCommand),
+    /// Show the last log lines of a server
+    Logs(logs::LogsArgs),
+    /// Show the events of the log as JSON, one per line
+    Events(events::EventsArgs),
+    /// List the jobs of a user, the newest first
+    Jobs(jobs::JobsArgs),
     /// Encrypt all sealed values with SECRETS_KEY, so that SECRETS_KEYS_OLD can be removed
     RotateKeys {
         #[command(flatten)]
@@ -137,6 +146,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Whoami { api } => whoami::run(&api),
         Command::Token(command) => tokens::run(&command),
         Command::Secret(command) => secrets::run(&command),
+        Command::Logs(args) => logs::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Jobs(args) => jobs::run(&args),
         Command::RotateKeys { api } => rotate_keys::run(&api),
         Command::Import { apply, api } => import::run(&api, apply),
         Command::Backup { file } => backup::save(&file),

@@ -102,6 +102,8 @@ const WAITS: &[&str] = &[
     "src/eventlog/projection.rs",
     // Clients of the API poll a job and respect `Retry-After`.
     "src/cli/rotate_keys.rs",
+    "src/cli/logs.rs",
+    "src/cli/events.rs",
     "src/cli/import/apply.rs",
     // The client of NATS reconnects by itself. These files wait for its next state.
     "src/adapters/bus_nats/job_consumer.rs",
