@@ -31,6 +31,8 @@ pub enum CliError {
     Runtime(#[source] io::Error),
     #[error("cannot receive Ctrl-C")]
     Signal(#[source] io::Error),
+    #[error("cannot read standard input")]
+    Input(#[source] io::Error),
     #[error("cannot write {path}")]
     Write {
         path: PathBuf,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::Value;
 
+use super::INTERRUPTED;
 use super::client::{ApiClient, ApiResponse, ClientError, error_text, send};
 use super::error::CliError;
 use super::output::print_line;
@@ -15,8 +16,6 @@ use crate::telemetry::error::error_chain;
 /// The number of attempts of a request without an answer, because the API may be starting.
 const ATTEMPTS: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(1);
-/// The exit code that a shell gives to a program that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
 
 /// The reason why the program follows a job no longer.
 pub enum JobEnd {

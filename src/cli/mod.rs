@@ -7,15 +7,22 @@ mod client;
 pub mod dead_letters;
 mod demo;
 mod error;
+pub mod events;
 mod follow;
 mod import;
 mod install;
+pub mod jobs;
 mod log;
+pub mod logs;
 mod output;
+mod prompt;
 mod rotate_keys;
 pub mod schemas;
+pub mod secrets;
 mod serve;
 mod servers;
+pub mod tokens;
+mod whoami;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +31,9 @@ use clap::{Parser, Subcommand};
 
 use self::error::CliError;
 use crate::telemetry::error::error_chain;
+
+/// The exit code that a shell gives to a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
 
 /// Serves any number of MCP servers through one HTTP API, for any number of users
 #[derive(Parser)]
@@ -45,14 +55,16 @@ pub enum Command {
     Demo,
     /// Call a tool and print the result
     Call {
+        /// The name of the server
         server: String,
+        /// The name of the tool
         tool: String,
         /// The arguments of the tool, a JSON object
         #[arg(default_value = "{}")]
         args: String,
-        /// The user whose secrets the call uses
-        #[arg(long, default_value = "default")]
-        user: String,
+        /// The user whose secrets the call uses; without it, the caller, or `default` for an administrator
+        #[arg(long)]
+        user: Option<String>,
         #[command(flatten)]
         api: client::ApiArgs,
     },
@@ -63,6 +75,23 @@ pub enum Command {
         #[command(flatten)]
         api: client::ApiArgs,
     },
+    /// Show who the caller is, and what the caller may do
+    Whoami {
+        #[command(flatten)]
+        api: client::ApiArgs,
+    },
+    /// Manage the tokens of users
+    #[command(subcommand)]
+    Token(tokens::TokenCommand),
+    /// Manage the secrets of a user
+    #[command(subcommand)]
+    Secret(secrets::SecretCommand),
+    /// Show the last log lines of a server
+    Logs(logs::LogsArgs),
+    /// Show the events of the log as JSON, one per line
+    Events(events::EventsArgs),
+    /// List the jobs of a user, the newest first
+    Jobs(jobs::JobsArgs),
     /// Encrypt all sealed values with SECRETS_KEY, so that SECRETS_KEYS_OLD can be removed
     RotateKeys {
         #[command(flatten)]
@@ -77,9 +106,15 @@ pub enum Command {
         api: client::ApiArgs,
     },
     /// Save the log and the sealed values of DATA_DIR to a new file; the program may run during the backup
-    Backup { file: PathBuf },
+    Backup {
+        /// The new file
+        file: PathBuf,
+    },
     /// Restore a backup to a DATA_DIR that has no log
-    Restore { file: PathBuf },
+    Restore {
+        /// The file that `backup` saved
+        file: PathBuf,
+    },
     /// Shorten the event log, and print its archives
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -110,9 +145,15 @@ pub fn run(command: Command) -> ExitCode {
             args,
             user,
             api,
-        } => call::run(&api, &server, &tool, &args, &user),
+        } => call::run(&api, &server, &tool, &args, user.as_deref()),
         Command::Install(args) => install::run(&args),
         Command::Servers { api } => servers::run(&api),
+        Command::Whoami { api } => whoami::run(&api),
+        Command::Token(command) => tokens::run(&command),
+        Command::Secret(command) => secrets::run(&command),
+        Command::Logs(args) => logs::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Jobs(args) => jobs::run(&args),
         Command::RotateKeys { api } => rotate_keys::run(&api),
         Command::Import { apply, api } => import::run(&api, apply),
         Command::Backup { file } => backup::save(&file),
@@ -128,5 +169,32 @@ pub fn run(command: Command) -> ExitCode {
             eprintln!("mcp-api: {}", error_chain(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_argument_has_a_help_text() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let name = format!("{} {}", command.get_name(), argument.get_id());
+                assert!(argument.get_help().is_some(), "{name}");
+            }
+            for subcommand in command.get_subcommands() {
+                if !subcommand.is_hide_set() {
+                    assert!(
+                        subcommand.get_about().is_some(),
+                        "{}",
+                        subcommand.get_name()
+                    );
+                    check(subcommand);
+                }
+            }
+        }
+        check(&Cli::command());
     }
 }

@@ -6,10 +6,15 @@ use super::env::{BadConfig, Env, Variable};
 const MCP_API_URL: Variable = Variable {
     name: "MCP_API_URL",
     default: "http://127.0.0.1:8080",
-    about: "The API that the commands call, servers, install, rotate-keys, dead and import talk to.",
+    about: "The API that the commands talk to, except serve, demo, backup and restore.",
+};
+const MCP_API_TOKEN: Variable = Variable {
+    name: "MCP_API_TOKEN",
+    default: "",
+    about: "The token that the commands send to the API, such as a token of a user. Without it, ADMIN_TOKEN.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&MCP_API_URL];
+pub const VARIABLES: &[&Variable] = &[&MCP_API_URL, &MCP_API_TOKEN];
 
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
@@ -24,7 +29,25 @@ impl ClientConfig {
     pub fn read(env: &Env) -> Result<Self, BadConfig> {
         Ok(Self {
             url: env.parse(&MCP_API_URL, "a URL")?,
-            token: env.text(&ADMIN_TOKEN),
+            token: env.text(&MCP_API_TOKEN).or_else(|| env.text(&ADMIN_TOKEN)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_of_the_commands_comes_before_the_token_of_the_administrator() {
+        let token = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+            let config = ClientConfig::read(&Env::from_pairs(pairs));
+            config.expect("a configuration").token
+        };
+        assert_eq!(token(&[]), None);
+        assert_eq!(token(&[("ADMIN_TOKEN", "a")]).as_deref(), Some("a"));
+        let both = [("ADMIN_TOKEN", "a"), ("MCP_API_TOKEN", "m")];
+        assert_eq!(token(&both).as_deref(), Some("m"));
     }
 }

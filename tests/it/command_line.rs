@@ -12,7 +12,7 @@ use crate::harness::{App, fixture, python, refused};
 use crate::process::{command, owned};
 
 /// Runs a command of the program against a URL.
-fn run(dir: &Path, url: &str, words: &[&str], env: &[(&str, &str)]) -> Output {
+pub fn run(dir: &Path, url: &str, words: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = command(dir, &owned(env));
     command.args(words).args(["--url", url]);
     command.output().expect("the program runs")

@@ -17,6 +17,8 @@ mod callers;
 mod chaos;
 mod cluster;
 mod command_line;
+mod command_line_reads;
+mod command_line_tokens;
 mod compose;
 mod conformance;
 mod connections;

@@ -10,7 +10,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("mongodb", &["adapters"]),
     ("rmcp", &["workers"]),
     ("landlock", &["workers"]),
-    ("rustix", &["workers", "app", "http"]),
+    // The command line ends the echo of a terminal.
+    ("rustix", &["workers", "app", "http", "cli"]),
     ("aes_gcm", &["crypto"]),
     ("argon2", &["crypto"]),
     ("hkdf", &["crypto"]),
@@ -101,6 +102,8 @@ const WAITS: &[&str] = &[
     "src/eventlog/projection.rs",
     // Clients of the API poll a job and respect `Retry-After`.
     "src/cli/follow.rs",
+    "src/cli/logs.rs",
+    "src/cli/events.rs",
     "src/cli/import/apply.rs",
     // The client of NATS reconnects by itself. These files wait for its next state.
     "src/adapters/bus_nats/job_consumer.rs",

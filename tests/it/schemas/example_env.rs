@@ -98,6 +98,7 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
         &[("IMPORT_MONGO_URL", "mongodb://h/db")],
     ),
     ("MCP_API_URL", "http://127.0.0.1:9999", &[]),
+    ("MCP_API_TOKEN", "mcpu_other", &[]),
 ];
 
 #[test]
