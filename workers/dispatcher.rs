@@ -16,7 +16,7 @@ use crate::core::command::{
     BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys, CreateToken,
     DeleteSecret, DeleteServer, DisableServer, DiscardDeadLetter, EnableServer, ExchangeGoogleCode,
     NotifyProducer, ReadJobAnswer, ReadServerLogs, ReconcileServer, RefreshTokens, RegisterServer,
-    RetryDeadLetter, RevokeToken, SetSecret, StoreTokens, UpdateServer,
+    RetryDeadLetter, RevokeToken, SetSecret, StoreTokens, UpdateServer, UseLink,
 };
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
@@ -84,9 +84,10 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
             })
             .await
         }
-        BeginAuthorization::NAME | CompleteAuthorization::NAME | RefreshTokens::NAME => {
-            dispatch_grant(context, ask).await
-        }
+        UseLink::NAME
+        | BeginAuthorization::NAME
+        | CompleteAuthorization::NAME
+        | RefreshTokens::NAME => dispatch_grant(context, ask).await,
         _ => {
             let permit = context.permits.change().ok_or(HandlerError::Busy)?;
             dispatch_change(context, ask, permit).await
@@ -103,6 +104,7 @@ async fn dispatch_grant(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Handl
         BeginAuthorization::NAME => {
             handle(ask, |command| begin_authorization(context, command)).await
         }
+        UseLink::NAME => handle(ask, |command| oauth::links::use_link(context, command)).await,
         CompleteAuthorization::NAME => {
             handle(ask, |command| complete_authorization(context, command)).await
         }

@@ -192,6 +192,8 @@ pub enum GrantValueKind {
     Begun,
     /// The authorization code from the browser.
     Code,
+    /// The record that a link was used.
+    UsedLink,
 }
 
 impl SealContext for GrantContext<'_> {
@@ -206,6 +208,7 @@ impl SealContext for GrantContext<'_> {
             GrantValueKind::Client => b"grant client",
             GrantValueKind::Begun => b"grant begun",
             GrantValueKind::Code => b"grant code",
+            GrantValueKind::UsedLink => b"grant used link",
         };
         let user = self.grant.user.as_ref().map_or("", UserName::as_str);
         let parts: [&[u8]; 5] = [

@@ -21,6 +21,7 @@ mod page_limit;
 mod respond;
 mod secrets;
 mod servers;
+mod signin;
 mod state;
 mod tokens;
 mod tools;
@@ -49,7 +50,10 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(servers::disable))
         .routes(routes!(self::oauth::tokens::store))
         .routes(routes!(self::oauth::browser_flow::start))
-        .routes(routes!(self::oauth::browser_flow::authorize))
+        .routes(routes!(
+            self::oauth::browser_flow::authorize,
+            self::oauth::browser_flow::confirm
+        ))
         .routes(routes!(self::oauth::browser_flow::callback))
         .routes(routes!(self::oauth::browser_flow::document))
         .routes(routes!(packages::list))
@@ -72,8 +76,13 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::get, jobs::cancel))
         .routes(routes!(self::google::browser_flow::link))
-        .routes(routes!(self::google::browser_flow::login))
+        .routes(routes!(
+            self::google::browser_flow::login,
+            self::google::browser_flow::confirm
+        ))
         .routes(routes!(self::google::browser_flow::callback))
+        .routes(routes!(signin::page, signin::sign_in))
+        .routes(routes!(signin::sign_out))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::retry))
         .routes(routes!(dead_letters::discard))

@@ -33,6 +33,7 @@ use crate::views::failure::ErrorBody;
         (name = "jobs", description = "Read and cancel jobs, and handle dead letters"),
         (name = "google", description = "Sign-in of users to Google"),
         (name = "oauth", description = "Access of users to servers behind a URL"),
+        (name = "signin", description = "Sign-in of people to the pages of this API"),
         (name = "events", description = "Read the event log"),
         (name = "health", description = "Health and metrics of the process"),
     )
@@ -151,11 +152,16 @@ const GET_COMMANDS: [&str; 10] = [
 /// The routes whose job belongs to the system user, which has no limit of waiting jobs.
 const MAINTENANCE: [&str; 2] = ["compact_log", "rotate_keys"];
 /// The routes whose failures are pages, because a person reads them in a browser.
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 9] = [
     "authorize_oauth",
+    "confirm_google",
+    "confirm_oauth",
     "google_callback",
     "login_google",
     "oauth_callback",
+    "sign_in",
+    "sign_out",
+    "signin_page",
 ];
 
 fn complete_operation(method: &HttpMethod, operation: &mut Operation) {

@@ -177,6 +177,11 @@ impl ApiState {
         self.authenticator.authenticate(headers, &self.catalog())
     }
 
+    /// Returns the caller of a text that a person typed: `ADMIN_TOKEN` or a token of a user.
+    pub fn caller_of_text(&self, text: &str) -> Option<Arc<Caller>> {
+        self.authenticator.caller_of_text(text, &self.catalog())
+    }
+
     /// Checks that the authentication of a caller has not ended since the beginning of the request.
     ///
     /// # Errors

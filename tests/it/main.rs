@@ -2,6 +2,7 @@
 
 pub mod appender;
 mod harness;
+mod page_client;
 mod process;
 mod processes;
 mod samples;
@@ -53,6 +54,7 @@ mod rogue;
 mod schemas;
 mod secrets;
 mod servers;
+mod signin;
 mod soak;
 mod store_contract;
 mod tools;

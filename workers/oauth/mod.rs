@@ -6,6 +6,7 @@
 pub mod browser_flow;
 pub mod client;
 pub mod limits;
+pub mod links;
 pub mod refresh;
 pub mod token_source;
 pub mod tokens;

@@ -127,6 +127,7 @@ commands! {
     ExchangeGoogleCode = Google "google.exchange_code" v 1 Change -> (),
     RefreshTokens = Oauth "oauth.refresh_tokens" v 1 Change -> (),
     BeginAuthorization = Oauth "oauth.begin_authorization" v 1 Change -> AuthorizationStarted,
+    UseLink = Oauth "oauth.use_link" v 1 Change -> (),
     CompleteAuthorization = Oauth "oauth.complete_authorization" v 1 Change -> (),
     SetSecret = Secrets "secrets.set" v 1 Change -> (),
     DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
@@ -247,6 +248,14 @@ pub struct ReconciledServer {
 pub struct RefreshTokens {
     pub grant: GrantId,
     pub access: ValueId,
+}
+
+/// Uses a link to an authorization. The first use of a link succeeds, and every later use is refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UseLink {
+    pub grant: GrantId,
+    /// The id of the link. The Vault keeps it until the link has expired.
+    pub link: ValueId,
 }
 
 /// Starts an authorization: finds the authorization server, obtains a client, and returns the URL for the browser.

@@ -6,6 +6,7 @@ pub mod google;
 pub mod grant;
 pub mod idempotency;
 pub mod job;
+pub mod link;
 pub mod package;
 pub mod remote;
 pub mod secret;

@@ -35,6 +35,8 @@ pub fn is_public_path(path: &str) -> bool {
             | "/oauth/authorize"
             | "/oauth/callback"
             | "/oauth/client.json"
+            | "/signin"
+            | "/signout"
     ) || path.starts_with("/docs/")
 }
 
@@ -81,6 +83,14 @@ impl Authenticator {
             )),
             _ => Ok(self.local.clone()),
         }
+    }
+
+    /// Returns the caller of a text that a person typed: `ADMIN_TOKEN` or a token of a user.
+    pub fn caller_of_text(&self, text: &str, catalog: &Catalog) -> Option<Arc<Caller>> {
+        if self.is_admin_token(text) {
+            return Some(self.admin.clone());
+        }
+        self.token_caller(text, catalog).ok()
     }
 
     fn is_admin_token(&self, bearer: &str) -> bool {
@@ -133,6 +143,12 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
+}
+
+/// Returns the caller of a token that is valid now.
+pub fn caller_of_token(token: TokenId, catalog: &Catalog) -> Option<Caller> {
+    let stored = catalog.tokens.get(token)?;
+    stored.is_valid(now_ms()).then(|| caller_of(stored))
 }
 
 fn matches_token(bearer: &str, stored: &StoredToken) -> bool {

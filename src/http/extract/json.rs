@@ -79,6 +79,14 @@ fn has_body(headers: &HeaderMap) -> bool {
 /// body ends early or takes longer than 30 seconds.
 async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
     check_content_type(request.headers())?;
+    read_bytes(request, limit).await
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// `payload_too_large` above `limit` bytes, or `invalid_request` if the body ends early or takes longer than 30 seconds.
+pub async fn read_bytes(request: Request, limit: usize) -> Result<Bytes, Failure> {
     let announced = request
         .headers()
         .get(CONTENT_LENGTH)

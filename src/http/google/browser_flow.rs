@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -36,6 +37,8 @@ use crate::http::extract::json::JsonBody;
 use crate::http::extract::query::PageQuery;
 use crate::http::respond::html::{HtmlError, html_page, redirect};
 use crate::http::respond::json::{ApiError, Success, success};
+use crate::http::signin::form::{ButtonForm, FormFields};
+use crate::http::signin::link_page::{OpenedLink, show_link, show_way, use_link};
 use crate::http::state::{ApiState, browser_origin};
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
@@ -77,6 +80,9 @@ pub struct LoginQuery {
     server: Option<ServerName>,
     /// The end of the signed link's life in seconds since 1970.
     expires: Option<u64>,
+    /// Names the signed link, so that it is used once.
+    #[param(value_type = Option<String>)]
+    id: Option<Uuid>,
     /// The signature of the link, required if ADMIN_TOKEN is set.
     signature: Option<String>,
 }
@@ -117,13 +123,20 @@ pub async fn link(
     })
 }
 
-/// Begin the sign-in: the browser goes to the consent page that the server names.
+/// Open a link: a page asks for the sign-in of its user, or for one click.
+///
+/// Where no identity is configured, the browser goes to the consent page at once.
 #[utoipa::path(
     get, operation_id = "login_google", path = "/auth/google/login", tag = "google",
     params(LoginQuery), security(()),
     responses(
+        (status = 200, description = "The button that begins the sign-in to Google",
+            content_type = "text/html", body = String),
         (status = 302, description = "To Google, with a cookie for ten minutes"),
-        (status = 403, description = "The link is not signed or has expired", body = ErrorBody),
+        (status = 401, description = "The form of the sign-in to this API",
+            content_type = "text/html", body = String),
+        (status = 403, description = "The link is not signed, has expired or is for another user",
+            body = ErrorBody),
         (status = 404, description = "No server has this name", body = ErrorBody),
         (status = 409, description = "The server is disabled", body = ErrorBody),
         (status = 502, description = "The server returned no URL", body = ErrorBody),
@@ -131,22 +144,80 @@ pub async fn link(
 )]
 pub async fn login(
     State(state): State<Arc<ApiState>>,
+    headers: HeaderMap,
+    uri: Uri,
     PageQuery(query): PageQuery<LoginQuery>,
 ) -> Result<Response, HtmlError> {
-    let link = GoogleLink {
-        user: &query.user_id,
-        server: query.server.as_ref(),
-    };
-    link.check(&state, query.expires, query.signature.as_deref())?;
+    query.check(&state)?;
     let server = find_google_server(&state.catalog(), query.server.as_ref())?;
-    let (url, state_parameter) = request_consent_url(&state, &server, &query.user_id).await?;
-    let cookie = LoginCookie::new(query.user_id, server.id, state_digest(&state_parameter));
+    if state.access().is_identity_configured() {
+        let opened = OpenedLink {
+            grant: &grant_of(&server, &query.user_id),
+            server: &server.name,
+            path: uri.path_and_query().map_or("", PathAndQuery::as_str),
+        };
+        return show_link(&state, &headers, &opened);
+    }
+    let (url, cookie) = start_login(&state, &server, query.user_id).await?;
     let location = HeaderValue::from_str(url.as_str()).map_err(internal_error)?;
     let mut response = redirect(location);
-    response
-        .headers_mut()
-        .insert(SET_COOKIE, COOKIE.issue(&state, &cookie)?);
+    response.headers_mut().insert(SET_COOKIE, cookie);
     Ok(response)
+}
+
+/// Begin the sign-in to Google of a link. Each link begins one sign-in.
+#[utoipa::path(
+    post, operation_id = "confirm_google", path = "/auth/google/login", tag = "google",
+    params(LoginQuery), security(()),
+    request_body(content = ButtonForm, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, description = "A page that leads to Google, with a cookie for ten minutes",
+            content_type = "text/html", body = String),
+        (status = 401, description = "The sign-in to this API has ended", body = ErrorBody),
+        (status = 403, description = "The link was used before, is not signed, has expired or is \
+            for another user, or another page sent the form", body = ErrorBody),
+        (status = 404, description = "No server has this name", body = ErrorBody),
+        (status = 409, description = "The server is disabled", body = ErrorBody),
+        (status = 502, description = "The server returned no URL", body = ErrorBody),
+    )
+)]
+pub async fn confirm(
+    State(state): State<Arc<ApiState>>,
+    headers: HeaderMap,
+    PageQuery(query): PageQuery<LoginQuery>,
+    fields: FormFields,
+) -> Result<Response, HtmlError> {
+    query.check(&state)?;
+    let id = query.id.ok_or_else(|| {
+        let sentence = "This link has no id; ask for a new one with POST /auth/google/link";
+        Failure::new(Code::Forbidden, sentence)
+    })?;
+    let server = find_google_server(&state.catalog(), query.server.as_ref())?;
+    let grant = grant_of(&server, &query.user_id);
+    use_link(&state, &headers, &fields, &grant, ValueId(id)).await?;
+    let (url, cookie) = start_login(&state, &server, query.user_id).await?;
+    Ok(show_way(&server.name, url.as_str(), cookie))
+}
+
+impl LoginQuery {
+    fn check(&self, state: &ApiState) -> Result<(), Failure> {
+        let link = GoogleLink {
+            user: &self.user_id,
+            server: self.server.as_ref(),
+        };
+        link.check(state, self.expires, self.id, self.signature.as_deref())
+    }
+}
+
+/// Starts a sign-in, and returns the consent page and the cookie for the way back.
+async fn start_login(
+    state: &ApiState,
+    server: &Server,
+    user: UserName,
+) -> Result<(Url, HeaderValue), Failure> {
+    let (url, state_parameter) = request_consent_url(state, server, &user).await?;
+    let cookie = LoginCookie::new(user, server.id, state_digest(&state_parameter));
+    Ok((url, COOKIE.issue(state, &cookie)?))
 }
 
 /// Calls the server's tool that returns the URL of the consent page and its `state`.

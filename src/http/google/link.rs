@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use url::form_urlencoded::Serializer;
+use uuid::Uuid;
 
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
@@ -15,7 +16,7 @@ use crate::core::ids::ServerId;
 use crate::core::model::google;
 use crate::core::model::job::Job;
 use crate::core::names::{ServerName, UserName};
-use crate::http::respond::cookie::{SignedCookie, sign_in_expiry};
+use crate::http::respond::cookie::{SIGN_IN_LIFETIME, SignedCookie, sign_in_expiry};
 use crate::http::respond::html::public_url;
 use crate::http::state::ApiState;
 use crate::telemetry::error::internal_error;
@@ -32,6 +33,7 @@ pub const COOKIE: SignedCookie = SignedCookie {
     name: "mcp_api_google",
     path: "/auth/google",
     purpose: "google cookie",
+    lifetime: SIGN_IN_LIFETIME,
 };
 
 /// A link to the sign-in of one user.
@@ -47,9 +49,10 @@ impl GoogleLink<'_> {
     /// `internal` if the link cannot be signed.
     pub fn url(&self, state: &ApiState, host: Option<&HeaderValue>) -> Result<String, Failure> {
         let expires = sign_in_expiry();
+        let id = Uuid::now_v7();
         let signature = state
             .sealer()
-            .sign(LINK_PURPOSE, &self.signed_text(expires))
+            .sign(LINK_PURPOSE, &self.signed_text(expires, Some(id)))
             .map_err(internal_error)?;
         let mut query = Serializer::new(String::new());
         query.append_pair("user_id", self.user.as_str());
@@ -57,6 +60,7 @@ impl GoogleLink<'_> {
             query.append_pair("server", server.as_str());
         }
         query.append_pair("expires", &expires.to_string());
+        query.append_pair("id", &id.to_string());
         query.append_pair("signature", &URL_SAFE.encode(signature));
         let path = format!("{LOGIN_PATH}?{}", query.finish());
         Ok(public_url(state, host, &path))
@@ -71,6 +75,7 @@ impl GoogleLink<'_> {
         &self,
         state: &ApiState,
         expires: Option<u64>,
+        id: Option<Uuid>,
         signature: Option<&str>,
     ) -> Result<(), Failure> {
         if !state.access().is_identity_configured() && signature.is_none() {
@@ -82,7 +87,7 @@ impl GoogleLink<'_> {
             ));
         };
         let signature = URL_SAFE.decode(signature).unwrap_or_default();
-        let text = self.signed_text(expires);
+        let text = self.signed_text(expires, id);
         if !state.sealer().is_signed(LINK_PURPOSE, &text, &signature) {
             return Err(refused_link("was not made here, or was changed"));
         }
@@ -92,8 +97,8 @@ impl GoogleLink<'_> {
         Ok(())
     }
 
-    fn signed_text(&self, expires: u64) -> String {
-        serde_json::json!([self.user, self.server, expires]).to_string()
+    fn signed_text(&self, expires: u64, id: Option<Uuid>) -> String {
+        serde_json::json!([self.user, self.server, expires, id]).to_string()
     }
 }
 

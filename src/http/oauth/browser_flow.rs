@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::link::{AuthorizationCookie, AuthorizationLink, COOKIE};
+use crate::core::catalog::server::Server;
 use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAuthorization};
 use crate::core::decide::grant::not_remote;
 use crate::core::failure::{Code, Failure};
@@ -31,6 +33,8 @@ use crate::http::extract::path::{SecretsServer, ServerNamePath};
 use crate::http::extract::query::PageQuery;
 use crate::http::respond::html::{HtmlError, html_page, public_url, redirect};
 use crate::http::respond::json::{ApiError, Success, success};
+use crate::http::signin::form::{ButtonForm, FormFields};
+use crate::http::signin::link_page::{OpenedLink, show_link, show_way, use_link};
 use crate::http::state::{ApiState, browser_origin};
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
@@ -141,39 +145,98 @@ fn seal_client(
     seal(state, grant, GrantValueKind::Client, &client).map(Some)
 }
 
-/// Open a link: the browser goes to the authorization server with a cookie for the way back.
+/// Open a link: a page asks for the sign-in of its user, or for one click.
+///
+/// Where no identity is configured, the browser goes to the authorization server at once.
 #[utoipa::path(
     get, operation_id = "authorize_oauth", path = "/oauth/authorize", tag = "oauth",
     params(AuthorizeQuery), security(()),
     responses(
+        (status = 200, description = "The button that begins the authorization",
+            content_type = "text/html", body = String),
+        (status = 401, description = "The form of the sign-in", content_type = "text/html",
+            body = String),
         (status = 302, description = "To the authorization server, with a cookie for ten minutes"),
-        (status = 403, description = "Another deployment made the link, or it has expired",
-            body = ErrorBody),
+        (status = 403, description = "Another deployment made the link, it has expired, or it is \
+            for another user", body = ErrorBody),
         (status = 404, description = "The server is deleted", body = ErrorBody),
         (status = 502, description = "The server has no authorization server", body = ErrorBody),
     )
 )]
 pub async fn authorize(
     State(state): State<Arc<ApiState>>,
+    headers: HeaderMap,
+    uri: Uri,
     RequestHost(host): RequestHost,
     PageQuery(query): PageQuery<AuthorizeQuery>,
 ) -> Result<Response, HtmlError> {
     let link = AuthorizationLink::verify(&state, &query.link)?;
+    if state.access().is_identity_configured() {
+        let server = find_server(&state, &link.grant)?;
+        let opened = OpenedLink {
+            grant: &link.grant,
+            server: &server.name,
+            path: uri.path_and_query().map_or("", PathAndQuery::as_str),
+        };
+        return show_link(&state, &headers, &opened);
+    }
+    let (url, cookie) = start_link(&state, host.as_ref(), link).await?;
+    let location = HeaderValue::from_str(&url).map_err(internal_error)?;
+    let mut response = redirect(location);
+    response.headers_mut().insert(SET_COOKIE, cookie);
+    Ok(response)
+}
+
+/// Begin the authorization of a link. Each link begins one authorization.
+#[utoipa::path(
+    post, operation_id = "confirm_oauth", path = "/oauth/authorize", tag = "oauth",
+    params(AuthorizeQuery), security(()),
+    request_body(content = ButtonForm, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, description = "A page that leads to the authorization server, with a \
+            cookie for ten minutes", content_type = "text/html", body = String),
+        (status = 401, description = "The sign-in has ended", body = ErrorBody),
+        (status = 403, description = "The link was used before, has expired or is for another \
+            user, or another page sent the form", body = ErrorBody),
+        (status = 404, description = "The server is deleted", body = ErrorBody),
+        (status = 502, description = "The server has no authorization server", body = ErrorBody),
+    )
+)]
+pub async fn confirm(
+    State(state): State<Arc<ApiState>>,
+    headers: HeaderMap,
+    RequestHost(host): RequestHost,
+    PageQuery(query): PageQuery<AuthorizeQuery>,
+    fields: FormFields,
+) -> Result<Response, HtmlError> {
+    let link = AuthorizationLink::verify(&state, &query.link)?;
+    let server = find_server(&state, &link.grant)?;
+    use_link(&state, &headers, &fields, &link.grant, link.id).await?;
+    let (url, cookie) = start_link(&state, host.as_ref(), link).await?;
+    Ok(show_way(&server.name, &url, cookie))
+}
+
+/// Starts the authorization of a link, and returns the page of the authorization server and the cookie for the way back.
+async fn start_link(
+    state: &ApiState,
+    host: Option<&HeaderValue>,
+    link: AuthorizationLink,
+) -> Result<(String, HeaderValue), Failure> {
     let started = match link.started {
         Some(started) => started,
         None => {
             let _permit = state.page_permit(&link.grant)?;
-            begin(&state, host.as_ref(), &link.grant, link.scopes, None).await?
+            begin(state, host, &link.grant, link.scopes, None).await?
         }
     };
     let state_digest = state_digest(&started.state);
     let cookie = AuthorizationCookie::new(link.grant, started.value, state_digest);
-    let location = HeaderValue::from_str(&started.url).map_err(internal_error)?;
-    let mut response = redirect(location);
-    response
-        .headers_mut()
-        .insert(SET_COOKIE, COOKIE.issue(&state, &cookie)?);
-    Ok(response)
+    Ok((started.url, COOKIE.issue(state, &cookie)?))
+}
+
+fn find_server(state: &ApiState, grant: &GrantId) -> Result<Arc<Server>, Failure> {
+    let server = state.catalog().server_by_id(grant.server).cloned();
+    server.ok_or_else(|| Failure::server_not_found("of this authorization"))
 }
 
 /// End an authorization: a worker exchanges the code and stores the tokens.
@@ -204,8 +267,7 @@ pub async fn callback(
     }
     let code = required_text("code", query.code)?;
     let grant = cookie.grant;
-    let server = state.catalog().server_by_id(grant.server).cloned();
-    let server = server.ok_or_else(|| Failure::server_not_found("of this authorization"))?;
+    let server = find_server(&state, &grant)?;
     let command = CompleteAuthorization {
         origin: browser_origin(grant.user.clone()),
         grant: grant.clone(),

@@ -2,6 +2,7 @@
 
 use axum::http::HeaderValue;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::core::catalog::server::Server;
 use crate::core::command::AuthorizationStarted;
@@ -9,7 +10,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
 use crate::core::model::grant::{GrantId, check_scopes};
 use crate::core::names::UserName;
-use crate::http::respond::cookie::{SignedCookie, sign_in_expiry};
+use crate::http::respond::cookie::{SIGN_IN_LIFETIME, SignedCookie, sign_in_expiry};
 use crate::http::respond::html::public_url;
 use crate::http::state::ApiState;
 use crate::telemetry::error::internal_error;
@@ -23,11 +24,14 @@ pub const COOKIE: SignedCookie = SignedCookie {
     name: "mcp_api_oauth",
     path: "/oauth",
     purpose: "oauth cookie",
+    lifetime: SIGN_IN_LIFETIME,
 };
 
 /// The content of a link: an authorization that has begun, or the grant that a user wants.
 #[derive(Serialize, Deserialize)]
 pub struct AuthorizationLink {
+    /// Names the link, so that it is used once.
+    pub id: ValueId,
     pub grant: GrantId,
     #[serde(rename = "begun")]
     pub started: Option<AuthorizationStarted>,
@@ -59,6 +63,7 @@ impl AuthorizationLink {
         scopes: Option<Vec<String>>,
     ) -> Self {
         Self {
+            id: ValueId(Uuid::now_v7()),
             grant,
             started,
             scopes,

@@ -1,4 +1,4 @@
-//! Signed cookies: a browser that begins a sign-in must be the browser that ends it.
+//! Signed cookies: a browser that begins a sign-in must be the browser that ends it, and stays signed in.
 
 use std::time::Duration;
 
@@ -24,10 +24,12 @@ pub struct SignedCookie {
     pub path: &'static str,
     /// The purpose of the signature.
     pub purpose: &'static str,
+    /// The time after which the browser forgets the cookie.
+    pub lifetime: Duration,
 }
 
 impl SignedCookie {
-    /// Returns the header that sets the cookie for ten minutes.
+    /// Returns the header that sets the cookie for its lifetime.
     ///
     /// # Errors
     /// `internal` if the content cannot be signed.
@@ -40,7 +42,7 @@ impl SignedCookie {
             .sealer()
             .sign_text(self.purpose, content)
             .map_err(internal_error)?;
-        self.header(state, value, SIGN_IN_LIFETIME)
+        self.header(state, value, self.lifetime)
     }
 
     /// Returns the header that removes the cookie.

@@ -26,32 +26,145 @@ const SECURITY_HEADERS: [(HeaderName, HeaderValue); 4] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
 ];
 
+/// Headers that replace the headers above on a page with forms. The browser sends the forms to this origin only, and names
+/// the origin, which the check of `Origin` needs.
+const FORM_HEADERS: [(HeaderName, HeaderValue); 2] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        ),
+    ),
+    (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+];
+
 /// Returns a page with one title and one text. Both are plain text.
 pub fn html_page(status: StatusCode, title: &str, text: &str) -> Response {
-    let title = escape_html(title);
-    let text = escape_html(text);
-    let html = format!(
-        "<!doctype html>\n\
-         <html lang=\"en\">\n\
-         <meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{title}</title>\n\
-         <h1>{title}</h1>\n\
-         <p>{text}</p>\n\
-         </html>\n"
-    );
-    let mut response = (status, html).into_response();
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/html; charset=utf-8"),
-    );
-    with_security_headers(response)
+    Page::new(title).paragraph(text).respond(status)
+}
+
+/// A page as HTML. Every text that it gets is plain text.
+pub struct Page {
+    title: String,
+    /// Further elements of the head.
+    head: String,
+    body: String,
+    has_form: bool,
+}
+
+/// A form of a page.
+pub struct Form<'a> {
+    /// The path that gets the form, with the path of `PUBLIC_URL`.
+    pub action: &'a str,
+    /// Fields that nobody sees.
+    pub hidden: &'a [(&'a str, &'a str)],
+    /// The name and the label of the field for a password.
+    pub password: Option<(&'a str, &'a str)>,
+    pub button: &'a str,
+}
+
+impl Page {
+    pub fn new(title: &str) -> Self {
+        Self {
+            title: escape_html(title),
+            head: String::new(),
+            body: String::new(),
+            has_form: false,
+        }
+    }
+
+    pub fn paragraph(mut self, text: &str) -> Self {
+        self.body += &format!("<p>{}</p>\n", escape_html(text));
+        self
+    }
+
+    /// Adds a sentence that a screen reader reads first.
+    pub fn alert(mut self, text: &str) -> Self {
+        self.body += &format!("<p role=\"alert\">{}</p>\n", escape_html(text));
+        self
+    }
+
+    pub fn link(mut self, url: &str, text: &str) -> Self {
+        let (url, text) = (escape_html(url), escape_html(text));
+        self.body += &format!("<p><a href=\"{url}\">{text}</a></p>\n");
+        self
+    }
+
+    /// Makes the browser open a URL at once. A page needs a link to this URL too, for browsers that stay.
+    pub fn open_at_once(mut self, url: &str) -> Self {
+        let url = escape_html(url);
+        self.head += &format!("<meta http-equiv=\"refresh\" content=\"0;url={url}\">\n");
+        self
+    }
+
+    pub fn form(mut self, form: &Form<'_>) -> Self {
+        self.has_form = true;
+        self.body += &format!(
+            "<form method=\"post\" action=\"{}\">\n",
+            escape_html(form.action)
+        );
+        for (name, value) in form.hidden {
+            let value = escape_html(value);
+            self.body += &format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n");
+        }
+        if let Some((name, label)) = form.password {
+            let label = escape_html(label);
+            self.body += &format!(
+                "<p><label for=\"{name}\">{label}</label>\n\
+                 <input id=\"{name}\" name=\"{name}\" type=\"password\" \
+                 autocomplete=\"current-password\" required></p>\n"
+            );
+        }
+        let button = escape_html(form.button);
+        self.body += &format!("<p><button type=\"submit\">{button}</button></p>\n</form>\n");
+        self
+    }
+
+    pub fn respond(self, status: StatusCode) -> Response {
+        let Self {
+            title, head, body, ..
+        } = self;
+        let html = format!(
+            "<!doctype html>\n\
+             <html lang=\"en\">\n\
+             <meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width\">\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n\
+             {head}\
+             <title>{title}</title>\n\
+             <main>\n\
+             <h1>{title}</h1>\n\
+             {body}\
+             </main>\n\
+             </html>\n"
+        );
+        let mut response = (status, html).into_response();
+        response.headers_mut().insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        );
+        let mut response = with_security_headers(response);
+        if self.has_form {
+            for (name, value) in FORM_HEADERS {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
 }
 
 /// Returns a redirect of the browser.
 pub fn redirect(location: HeaderValue) -> Response {
-    let mut response = StatusCode::FOUND.into_response();
+    redirect_as(StatusCode::FOUND, location)
+}
+
+/// Returns a redirect after a form. The browser opens the location with `GET`.
+pub fn redirect_after_form(location: HeaderValue) -> Response {
+    redirect_as(StatusCode::SEE_OTHER, location)
+}
+
+fn redirect_as(status: StatusCode, location: HeaderValue) -> Response {
+    let mut response = status.into_response();
     response.headers_mut().insert(LOCATION, location);
     with_security_headers(response)
 }
@@ -106,6 +219,13 @@ fn escape_html(text: &str) -> String {
         }
     }
     html
+}
+
+/// Returns a path for a link or a form of a page: under the path of `PUBLIC_URL`.
+pub fn page_path(state: &ApiState, path: &str) -> String {
+    let public = state.access().public.as_ref();
+    let prefix = public.map_or("", |public| public.path.as_str());
+    format!("{prefix}{path}")
 }
 
 /// Returns the URL of a path: under `PUBLIC_URL`, else under the host of this request.

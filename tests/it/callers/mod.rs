@@ -11,7 +11,13 @@ use crate::harness::{Answer, App, answer};
 const ADMIN: &str = "an-admin-token-of-many-characters";
 const NO_ID: &str = "018f3a2b-4c5d-7000-8000-000000000000";
 
-async fn send(app: &App, token: &str, method: Method, path: &str, body: Option<Value>) -> Answer {
+pub async fn send(
+    app: &App,
+    token: &str,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> Answer {
     let mut request = app.http.request(method, format!("{}{path}", app.url));
     if !token.is_empty() {
         request = request.header("authorization", format!("Bearer {token}"));
@@ -27,7 +33,7 @@ async fn get(app: &App, token: &str, path: &str) -> Answer {
 }
 
 /// Makes a token and returns its id and its text.
-async fn make_token(app: &App, maker: &str, body: Value) -> (String, String) {
+pub async fn make_token(app: &App, maker: &str, body: Value) -> (String, String) {
     let made = send(app, maker, Method::POST, "/tokens", Some(body))
         .await
         .ok();

@@ -183,4 +183,9 @@ pub const PUBLIC: &[&str] = &[
     "GET /oauth/authorize",
     "GET /oauth/callback",
     "GET /oauth/client.json",
+    "POST /auth/google/login",
+    "POST /oauth/authorize",
+    "GET /signin",
+    "POST /signin",
+    "POST /signout",
 ];

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::page::Google;
-use super::{CREDENTIALS, register, shown, start};
+use super::{CREDENTIALS, link, register, shown, start};
 use crate::wait::{PATIENCE, wait_for};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
@@ -146,6 +146,27 @@ impl Browser {
         Ok(text.as_str().expect("a text").to_owned())
     }
 
+    /// Types a text into an element.
+    async fn type_into(&self, selector: &str, text: &str) {
+        let element = self.find(selector).await.expect("an element");
+        self.post(
+            &format!("/element/{element}/value"),
+            json!({ "text": text }),
+        )
+        .await;
+    }
+
+    /// Returns the names of the cookies of the page, sorted.
+    async fn cookie_names(&self) -> Vec<String> {
+        let cookies = self.try_get("/cookie").await.expect("cookies");
+        let cookies = cookies.as_array().expect("a list").iter();
+        let mut names: Vec<_> = cookies
+            .map(|cookie| cookie["name"].as_str().expect("a name").to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
     /// Waits for a text, because a click returns before the next page has loaded.
     async fn reads(&self, wanted: &str) -> String {
         let description = format!("the page contains {wanted:?}");
@@ -199,6 +220,11 @@ async fn a_user_gives_access_by_a_click() {
         .to_owned();
     refused.fails(401, "reauth_required");
     browser.open(&page).await;
+    // The page names the user and the server, and asks for one click.
+    let text = browser.reads("User ana will use server workspace").await;
+    assert!(text.contains("Continue only if you are user ana"), "{text}");
+    browser.click("button").await;
+    browser.reads("May it read your mail?").await;
     let url = browser.try_get("/url").await.expect("a URL");
     assert!(
         url.as_str().is_some_and(|url| url.starts_with(&google.url)),
@@ -208,8 +234,8 @@ async fn a_user_gives_access_by_a_click() {
     let text = browser.reads("Connected to Google").await;
     assert!(text.contains("ana") && text.contains("workspace"), "{text}");
     assert_eq!(
-        browser.try_get("/cookie").await,
-        Ok(json!([])),
+        browser.cookie_names().await,
+        ["mcp_api_form"],
         "what is done needs no cookie"
     );
     let args = shown(
@@ -233,9 +259,57 @@ async fn a_user_gives_access_by_a_click() {
     browser
         .open(refused.body["authorizationUrl"].as_str().expect("a URL"))
         .await;
+    browser.click("button").await;
+    browser.reads("May it read your mail?").await;
     browser.click("#deny").await;
     browser.reads("access_denied").await;
     app.call("ben", "workspace", "show", json!({}))
         .await
         .fails(401, "reauth_required");
+}
+
+/// The Enter key of WebDriver.
+const ENTER: &str = "\u{E007}";
+
+#[tokio::test]
+async fn a_user_signs_in_with_the_keyboard_and_gives_access() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let google = Google::start().await;
+    let app = start(&[]);
+    register(&app, &google, "workspace", &[]).await.ok();
+    let token = async |user: &str| {
+        let made = app.post("/tokens", json!({ "username": user })).await.ok();
+        made["token"].as_str().expect("a token").to_owned()
+    };
+    let (ana, ben) = (token("ana").await, token("ben").await);
+    let link = link(&app, "ana", None).await;
+
+    // Another user signs in at the link of ana.
+    browser.open(&link).await;
+    browser.reads("Sign in as user ana").await;
+    browser.type_into("#token", &format!("{ben}{ENTER}")).await;
+    let text = browser.reads("This link is for user ana").await;
+    assert!(text.contains("signed in as user ben"), "{text}");
+    browser.click("a").await;
+    browser.reads("You are signed in as user ben.").await;
+    browser.type_into("#token", &format!("wrong{ENTER}")).await;
+    browser.reads("The token is wrong").await;
+    browser.type_into("#token", &format!("{ana}{ENTER}")).await;
+    browser.reads("User ana will use server workspace").await;
+    browser.type_into("button", ENTER).await;
+    browser.reads("May it read your mail?").await;
+    browser.click("#allow").await;
+    browser.reads("Connected to Google").await;
+    assert_eq!(
+        browser.cookie_names().await,
+        ["mcp_api_form", "mcp_api_session"]
+    );
+    shown(&app, "ana", "workspace", json!({})).await;
+
+    // The link was used.
+    browser.open(&link).await;
+    browser.click("button").await;
+    browser.reads("This link was used already").await;
 }

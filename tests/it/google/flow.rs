@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::page::{Google, fresh};
 use super::{CREDENTIALS, connect, open, register, shown, start, with_token};
 use crate::harness::App;
+use crate::page_client::PageClient;
 
 fn application() -> Value {
     serde_json::from_str(&CREDENTIALS).expect("JSON")
@@ -167,8 +168,13 @@ async fn links_and_cookies_use_public_url() {
     let path = link
         .strip_prefix("https://mcp.example.com/api")
         .expect("the public address");
-    let page = open(&format!("{}{path}", app.url), None).await;
-    let cookie = page.headers["set-cookie"].to_str().expect("text");
+    let url = format!("{}{path}", app.url);
+    let mut client = PageClient::new();
+    let form = client.get(&url).await.form("/api/auth/google/login?");
+    let form = form.expect("a form");
+    let fields = [("form_token", form.fields[0].1.as_str())];
+    let page = client.post(&url, &fields).await;
+    let cookie = page.header("set-cookie");
     for attribute in [
         "Path=/api/auth/google",
         "Max-Age=600",
@@ -213,7 +219,7 @@ async fn the_answer_of_a_job_has_a_new_login_link() {
         "{answer}"
     );
     let link = answer["body"]["authorizationUrl"].as_str().expect("a link");
-    assert_eq!(open(&format!("{}{link}", app.url), None).await.status, 302);
+    assert_eq!(open(&format!("{}{link}", app.url), None).await.status, 200);
     assert_eq!(connect(&app, &google, "ana", None).await.status, 200);
     let keyed = app
         .http

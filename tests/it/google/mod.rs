@@ -7,11 +7,12 @@ mod wrong;
 
 use std::sync::LazyLock;
 
-use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, LOCATION, SET_COOKIE};
+use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use self::page::Google;
 use crate::harness::{Answer, App, fixture, python};
+use crate::page_client::PageClient;
 
 pub const TOKEN: &str = crate::leaks::TOKEN;
 pub const CLIENT_SECRET: &str = "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b";
@@ -103,19 +104,18 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Opens a link that must lead to the consent page.
+    /// Opens a link that must lead to the consent page, at once or after a click.
     pub async fn at(link: &str) -> Self {
-        let page = open(link, None).await;
-        assert_eq!(page.status, 302, "{}", page.text);
-        let header = |name| page.headers[name].to_str().expect("text").to_owned();
-        let cookie = header(SET_COOKIE)
-            .split(';')
-            .next()
-            .expect("a cookie")
-            .to_owned();
+        let mut client = PageClient::new();
+        let mut page = client.get(link).await;
+        if page.status == 200 {
+            page = client.submit(&page, "/auth/google/login", &[]).await;
+        }
+        let url = page.leads_to();
+        let url = url.unwrap_or_else(|| panic!("{} {}", page.status, page.text));
         Self {
-            page: header(LOCATION).parse().expect("a URL"),
-            cookie,
+            page: url.parse().expect("a URL"),
+            cookie: format!("mcp_api_google={}", client.cookies["mcp_api_google"]),
         }
     }
 

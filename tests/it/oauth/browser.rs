@@ -1,8 +1,12 @@
-//! As much of a browser as an authorization needs: redirects, and each site's cookies.
+//! As much of a browser as an authorization needs: redirects, each site's cookies, and a person who clicks the button of a
+//! link's page.
 
 use std::collections::HashMap;
 
 use url::Url;
+use url::form_urlencoded::Serializer;
+
+use crate::page_client::{form, refresh};
 
 #[derive(Clone)]
 pub struct Browser {
@@ -37,6 +41,8 @@ impl Browser {
     /// The same, but not to a place like that.
     pub async fn open_until(&mut self, from: &str, stop: impl Fn(&Url) -> bool) -> Page {
         let mut url = Url::parse(from).expect("a URL");
+        // The fields of the form that the person sends next.
+        let mut fields = None;
         for _ in 0..15 {
             if stop(&url) {
                 return Page {
@@ -53,9 +59,16 @@ impl Browser {
                 .iter()
                 .map(|(name, value)| format!("{name}={value}"))
                 .collect();
-            let response = self
-                .http
-                .get(url.clone())
+            let request = match fields.take() {
+                Some(fields) => {
+                    let body = Serializer::new(String::new()).extend_pairs(fields).finish();
+                    let form = "application/x-www-form-urlencoded";
+                    let request = self.http.post(url.clone());
+                    request.header("content-type", form).body(body)
+                }
+                None => self.http.get(url.clone()),
+            };
+            let response = request
                 .header("cookie", sent.join("; "))
                 .send()
                 .await
@@ -73,14 +86,18 @@ impl Browser {
                 };
             }
             let status = response.status().as_u16();
-            let Some(next) = response.headers().get("location") else {
-                return Page {
-                    url,
-                    status,
-                    text: response.text().await.expect("a text"),
-                };
-            };
-            url = url.join(next.to_str().expect("a text")).expect("a URL");
+            if let Some(next) = response.headers().get("location") {
+                url = url.join(next.to_str().expect("a text")).expect("a URL");
+                continue;
+            }
+            let text = response.text().await.expect("a text");
+            if let Some(next) = refresh(&text) {
+                url = Url::parse(&next).expect("a URL");
+            } else if let Some(button) = form(&text, "/oauth/authorize") {
+                fields = Some(button.fields);
+            } else {
+                return Page { url, status, text };
+            }
         }
         panic!("{url}: sent from here to there without an end");
     }

@@ -2,6 +2,7 @@
 
 mod browser;
 mod given;
+mod links;
 mod refresh;
 mod start;
 mod unusual;
