@@ -72,7 +72,8 @@ pub struct ServerView {
 
 /// A server as a caller without the scope `admin` sees it: without its configuration, its logs and its errors.
 #[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+// The full form must not match the schema of the short form, so the schema allows no other fields.
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShortServerView {
     #[schema(value_type = String)]
     name: ServerName,
