@@ -102,6 +102,8 @@ async fn events_are_lines_of_json_and_continue_after_a_restart() {
     following.line_with("server.registered");
     app.kill();
     app.restart_with(&[("PORT", &port)]);
+    // A new client, because the pool of the old client holds a connection to the killed process.
+    app.http = reqwest::Client::new();
     app.put("/mcp/servers/fixture/disable", json!({}))
         .await
         .ok();
