@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::error::{CliError, CommandResult};
 use crate::config::{BadConfig, ClientConfig, Env};
-use crate::workers::http_client;
-use crate::workers::http_client::HttpClient;
+use crate::http_client;
+use crate::http_client::HttpClient;
 
 /// The options of a command that is a client of the API.
 #[derive(Args)]
