@@ -22,6 +22,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("schemars", &["core", "views"]),
     ("cookie", &["http"]),
     ("subtle", &["http", "crypto"]),
+    ("jsonwebtoken", &["http"]),
+    ("ring", &["http", "http_client"]),
     ("prometheus_client", &["telemetry"]),
     ("tracing_subscriber", &["telemetry", "config"]),
     ("dotenvy", &["config"]),
