@@ -12,6 +12,7 @@ mod keys;
 mod limits;
 mod listen;
 mod log;
+mod oidc;
 mod packages;
 mod roles;
 mod services;
@@ -26,6 +27,7 @@ pub use self::keys::Keys;
 pub use self::limits::Limits;
 pub use self::listen::{Listen, PublicUrl};
 pub use self::log::{LogConfig, LogFormat};
+pub use self::oidc::{Audience, Oidc, is_protected};
 pub use self::packages::{InstallOnStart, Packages};
 pub use self::roles::{Pools, Roles};
 pub use self::services::{Mongo, Nats, Services};
@@ -68,12 +70,13 @@ impl Config {
 
 /// Returns all variables in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
-    let all: [&[&Variable]; 12] = [
+    let all: [&[&Variable]; 13] = [
         listen::VARIABLES,
         data_dir::VARIABLES,
         roles::VARIABLES,
         services::VARIABLES,
         access::VARIABLES,
+        oidc::VARIABLES,
         keys::VARIABLES,
         limits::VARIABLES,
         google::VARIABLES,

@@ -37,6 +37,7 @@ mod mongo;
 mod nats;
 mod nats_access;
 mod oauth;
+mod oidc;
 mod old_data;
 mod openapi;
 mod packages;

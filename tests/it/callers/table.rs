@@ -183,4 +183,7 @@ pub const PUBLIC: &[&str] = &[
     "GET /oauth/authorize",
     "GET /oauth/callback",
     "GET /oauth/client.json",
+    "GET /.well-known/oauth-protected-resource",
+    "GET /.well-known/oauth-protected-resource/mcp",
+    "GET /.well-known/oauth-protected-resource/mcp/servers/{name}/mcp",
 ];
