@@ -9,6 +9,7 @@ pub mod core;
 pub mod crypto;
 pub mod eventlog;
 pub mod http;
+pub mod http_client;
 pub mod jobs;
 pub mod ports;
 pub mod telemetry;

@@ -8,7 +8,6 @@ mod dispatcher;
 mod google;
 pub mod guard;
 mod handler;
-pub mod http_client;
 pub mod idempotency;
 pub mod install;
 mod jobs;

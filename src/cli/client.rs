@@ -15,8 +15,8 @@ use url::form_urlencoded::Serializer;
 
 use super::error::{CliError, CommandResult};
 use crate::config::{BadConfig, ClientConfig, Env};
-use crate::workers::http_client;
-use crate::workers::http_client::{HttpClient, StreamedResponse};
+use crate::http_client;
+use crate::http_client::{HttpClient, StreamedResponse};
 
 /// The options of a command that is a client of the API.
 #[derive(Args)]

@@ -1,5 +1,5 @@
-//! The token and the allowed hosts. Without a token, the API listens on loopback only, because a client of the API can run
-//! commands on the host.
+//! The identities and the allowed hosts. Without an identity, the API listens on loopback only, because a client of the
+//! API can run commands on the host.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::env::{BadConfig, Env, Variable};
 use super::listen::{Listen, PublicUrl};
+use super::oidc::Oidc;
 
 pub const ADMIN_TOKEN: Variable = Variable {
     name: "ADMIN_TOKEN",
@@ -16,7 +17,7 @@ pub const ADMIN_TOKEN: Variable = Variable {
 const ALLOW_UNAUTHENTICATED: Variable = Variable {
     name: "ALLOW_UNAUTHENTICATED",
     default: "false",
-    about: "true permits an address beyond loopback without ADMIN_TOKEN. Every client that reaches the port can then run commands on this machine.",
+    about: "true permits an address beyond loopback without ADMIN_TOKEN and OIDC_ISSUER. Every client that reaches the port can then run commands on this machine.",
 };
 const ALLOWED_HOSTS: Variable = Variable {
     name: "ALLOWED_HOSTS",
@@ -40,6 +41,7 @@ pub const VARIABLES: &[&Variable] = &[
 #[derive(Clone)]
 pub struct Access {
     pub admin_token: Option<Zeroizing<String>>,
+    pub oidc: Option<Oidc>,
     /// Names that a `Host` header may have besides loopback, in lower case.
     pub hosts: Vec<String>,
     pub public: Option<PublicUrl>,
@@ -52,6 +54,7 @@ impl std::fmt::Debug for Access {
         let token = self.admin_token.as_ref().map(|_| "***");
         f.debug_struct("Access")
             .field("admin_token", &token)
+            .field("oidc", &self.oidc)
             .field("hosts", &self.hosts)
             .field("longest_token_life", &self.longest_token_life)
             .finish()
@@ -61,7 +64,7 @@ impl std::fmt::Debug for Access {
 impl Access {
     /// Returns whether callers must authenticate.
     pub fn is_identity_configured(&self) -> bool {
-        self.admin_token.is_some()
+        self.admin_token.is_some() || self.oidc.is_some()
     }
 
     pub fn read(env: &Env, listen: &Listen) -> Result<Self, BadConfig> {
@@ -75,11 +78,13 @@ impl Access {
                 "must be 16 or more visible ASCII characters",
             ));
         }
+        let oidc = Oidc::read(env, listen)?;
         if admin_token.is_none()
+            && oidc.is_none()
             && !env.flag(&ALLOW_UNAUTHENTICATED)?
             && !listen.address.is_loopback()
         {
-            let why = "must be a loopback address unless ADMIN_TOKEN is set (or ALLOW_UNAUTHENTICATED=true), because a client of this API can run commands on the host";
+            let why = "must be a loopback address unless ADMIN_TOKEN or OIDC_ISSUER is set (or ALLOW_UNAUTHENTICATED=true), because a client of this API can run commands on the host";
             return Err(BadConfig::new("HOST", why));
         }
         let allowed = env.text(&ALLOWED_HOSTS).unwrap_or_default();
@@ -93,6 +98,7 @@ impl Access {
         hosts.push(listen.host.to_ascii_lowercase());
         Ok(Self {
             admin_token,
+            oidc,
             hosts,
             public: listen.public.clone(),
             longest_token_life: env.duration(

@@ -9,7 +9,7 @@ use super::env::{BadConfig, Env, Variable};
 const HOST: Variable = Variable {
     name: "HOST",
     default: "127.0.0.1",
-    about: "The address to listen on. 0.0.0.0 means all addresses and needs ADMIN_TOKEN.",
+    about: "The address to listen on. 0.0.0.0 means all addresses and needs ADMIN_TOKEN or OIDC_ISSUER.",
 };
 const PORT: Variable = Variable {
     name: "PORT",

@@ -13,6 +13,7 @@ mod limits;
 mod listen;
 mod log;
 mod log_retention;
+mod oidc;
 mod packages;
 mod roles;
 mod services;
@@ -28,6 +29,7 @@ pub use self::limits::Limits;
 pub use self::listen::{Listen, PublicUrl};
 pub use self::log::{LogConfig, LogFormat};
 pub use self::log_retention::{LogRetention, parse_retention};
+pub use self::oidc::{Audience, Oidc, is_protected};
 pub use self::packages::{InstallOnStart, Packages};
 pub use self::roles::{Pools, Roles};
 pub use self::services::{Mongo, Nats, Services};
@@ -72,12 +74,13 @@ impl Config {
 
 /// Returns all variables in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
-    let all: [&[&Variable]; 13] = [
+    let all: [&[&Variable]; 14] = [
         listen::VARIABLES,
         data_dir::VARIABLES,
         roles::VARIABLES,
         services::VARIABLES,
         access::VARIABLES,
+        oidc::VARIABLES,
         keys::VARIABLES,
         limits::VARIABLES,
         log_retention::VARIABLES,

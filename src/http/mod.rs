@@ -18,6 +18,7 @@ mod oauth;
 mod openapi;
 mod packages;
 mod page_limit;
+mod resource_metadata;
 mod respond;
 mod secrets;
 mod servers;
@@ -56,6 +57,9 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         ))
         .routes(routes!(self::oauth::browser_flow::callback))
         .routes(routes!(self::oauth::browser_flow::document))
+        .routes(routes!(resource_metadata::of_api))
+        .routes(routes!(resource_metadata::of_mcp))
+        .routes(routes!(resource_metadata::of_server))
         .routes(routes!(packages::list))
         .routes(routes!(packages::install::install))
         .routes(routes!(packages::by_name))

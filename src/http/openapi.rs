@@ -45,7 +45,9 @@ pub fn base() -> utoipa::openapi::OpenApi {
     let mut description = Base::openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("ADMIN_TOKEN, or a token of a user (`mcpu_…`)"))
+        .description(Some(
+            "ADMIN_TOKEN, a token of a user (`mcpu_…`), or a JWT of the issuer (OIDC_ISSUER)",
+        ))
         .build();
     description
         .components

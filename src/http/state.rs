@@ -14,7 +14,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
-use super::auth::{Authenticator, check_still_valid};
+use super::auth::oidc::Jwt;
+use super::auth::{Authentication, Authenticator, check_still_valid};
 use super::events::broadcaster::EventBroadcaster;
 use super::page_limit::{PageLimit, PagePermit};
 use super::tools::cache::ToolListCache;
@@ -169,17 +170,25 @@ impl ApiState {
         &self.access
     }
 
-    /// Returns the caller of a request with these headers.
+    /// Returns the caller of a request with these headers, or the JWT that must be verified first.
     ///
     /// # Errors
     /// `unauthenticated`.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Failure> {
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Authentication, Failure> {
         self.authenticator.authenticate(headers, &self.catalog())
     }
 
     /// Returns the caller of a text that a person typed: `ADMIN_TOKEN` or a token of a user.
     pub fn caller_of_text(&self, text: &str) -> Option<Arc<Caller>> {
         self.authenticator.caller_of_text(text, &self.catalog())
+    }
+
+    /// Verifies a JWT and returns its caller.
+    ///
+    /// # Errors
+    /// `unauthenticated`, or `unavailable` if the issuer cannot be asked for its key.
+    pub async fn verify_jwt(&self, jwt: &Jwt) -> Result<Arc<Caller>, Failure> {
+        self.authenticator.verify(jwt).await
     }
 
     /// Checks that the authentication of a caller has not ended since the beginning of the request.

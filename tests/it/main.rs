@@ -42,6 +42,7 @@ mod mongo;
 mod nats;
 mod nats_access;
 mod oauth;
+mod oidc;
 mod old_data;
 mod openapi;
 mod packages;

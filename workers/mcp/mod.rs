@@ -2,7 +2,7 @@
 //!
 //! [`Connection`] reaches a child process over standard input and output ([`stdio`]), or a URL over Streamable HTTP
 //! or HTTP+SSE ([`http`]). The client stores nothing and knows no other part of the program except `core`, `time`,
-//! `guard` and `http_client`. The traits of [`host`] give it sessions, access tokens and credentials, and receive
+//! `guard` and the HTTP client. The traits of [`host`] give it sessions, access tokens and credentials, and receive
 //! notifications and log lines.
 
 pub mod call;

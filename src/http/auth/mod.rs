@@ -2,6 +2,7 @@
 
 mod extract;
 mod last_used;
+pub mod oidc;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ pub use self::extract::{
     AdminCaller, AnyCaller, AuditCaller, MetricsCaller, SecretsCaller, TokensCaller, ToolsCaller,
 };
 use self::last_used::LastUsed;
+use self::oidc::{Jwt, JwtVerifier, METADATA_PATH};
 use crate::config::Access;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::token_table::StoredToken;
@@ -37,7 +39,18 @@ pub fn is_public_path(path: &str) -> bool {
             | "/oauth/client.json"
             | "/signin"
             | "/signout"
+            | METADATA_PATH
     ) || path.starts_with("/docs/")
+        || path
+            .strip_prefix(METADATA_PATH)
+            .is_some_and(|endpoint| endpoint.starts_with('/'))
+}
+
+/// The result of the synchronous part of an authentication.
+pub enum Authentication {
+    Caller(Arc<Caller>),
+    /// The JWT of the request must be verified with [`Authenticator::verify`], which may ask the issuer.
+    Jwt(Jwt),
 }
 
 /// Finds callers.
@@ -47,6 +60,7 @@ pub struct Authenticator {
     admin: Arc<Caller>,
     local: Arc<Caller>,
     is_configured: bool,
+    jwt_verifier: Option<JwtVerifier>,
     last_used: LastUsed,
 }
 
@@ -61,11 +75,12 @@ impl Authenticator {
             admin: Arc::new(Caller::unrestricted(CallerKind::AdminToken)),
             local: Arc::new(Caller::unrestricted(CallerKind::Local)),
             is_configured: access.is_identity_configured(),
+            jwt_verifier: access.oidc.as_ref().map(JwtVerifier::new),
             last_used: LastUsed::default(),
         }
     }
 
-    /// Returns the caller of a request.
+    /// Returns the caller of a request, or the JWT that must be verified first.
     ///
     /// # Errors
     /// `unauthenticated` if the request needs a token and has none, or if its token is wrong, expired or revoked.
@@ -73,15 +88,39 @@ impl Authenticator {
         &self,
         headers: &HeaderMap,
         catalog: &Catalog,
-    ) -> Result<Arc<Caller>, Failure> {
+    ) -> Result<Authentication, Failure> {
         let bearer = bearer_token(headers);
-        match bearer {
-            Some(bearer) if bearer.starts_with(TOKEN_PREFIX) => self.token_caller(bearer, catalog),
-            Some(bearer) if self.is_admin_token(bearer) => Ok(self.admin.clone()),
-            _ if self.is_configured => Err(unauthenticated(
-                "The header Authorization: Bearer <token> is missing or wrong; send ADMIN_TOKEN or a token of a user",
-            )),
-            _ => Ok(self.local.clone()),
+        let caller = match bearer {
+            Some(bearer) if bearer.starts_with(TOKEN_PREFIX) => {
+                self.token_caller(bearer, catalog)?
+            }
+            Some(bearer) if self.is_admin_token(bearer) => self.admin.clone(),
+            _ if self.is_configured => return self.authenticate_jwt(bearer),
+            _ => self.local.clone(),
+        };
+        Ok(Authentication::Caller(caller))
+    }
+
+    fn authenticate_jwt(&self, bearer: Option<&str>) -> Result<Authentication, Failure> {
+        let verifier = self.jwt_verifier.as_ref();
+        let (Some(bearer), Some(verifier)) = (bearer, verifier) else {
+            return Err(no_token());
+        };
+        let jwt = Jwt::recognize(bearer)?.ok_or_else(no_token)?;
+        Ok(match verifier.verified_caller(&jwt) {
+            Some(caller) => Authentication::Caller(caller),
+            None => Authentication::Jwt(jwt),
+        })
+    }
+
+    /// Verifies a JWT and returns its caller.
+    ///
+    /// # Errors
+    /// `unauthenticated` if the JWT is not accepted. `unavailable` if the issuer cannot be asked for its key.
+    pub async fn verify(&self, jwt: &Jwt) -> Result<Arc<Caller>, Failure> {
+        match &self.jwt_verifier {
+            Some(verifier) => verifier.verify(jwt).await,
+            None => Err(no_token()),
         }
     }
 
@@ -170,6 +209,13 @@ fn caller_of(stored: &StoredToken) -> Caller {
 
 fn token_ended() -> Failure {
     unauthenticated("The token is wrong, has expired or was revoked; make a new token")
+}
+
+fn no_token() -> Failure {
+    unauthenticated(
+        "The header Authorization: Bearer <token> is missing or wrong; send ADMIN_TOKEN, a token of a user, or a JWT of \
+         the issuer (OIDC_ISSUER)",
+    )
 }
 
 fn unauthenticated(sentence: &str) -> Failure {

@@ -15,6 +15,7 @@ const ID: TokenId = TokenId(Uuid::from_u128(7));
 fn access(admin_token: Option<&str>) -> Access {
     Access {
         admin_token: admin_token.map(|token| Zeroizing::new(token.to_owned())),
+        oidc: None,
         hosts: vec![],
         public: None,
         longest_token_life: std::time::Duration::from_secs(60),
@@ -54,7 +55,10 @@ fn authenticate(
             HeaderValue::from_str(header).expect("a header"),
         );
     }
-    Authenticator::new(access).authenticate(&headers, catalog)
+    match Authenticator::new(access).authenticate(&headers, catalog)? {
+        Authentication::Caller(caller) => Ok(caller),
+        Authentication::Jwt(_) => panic!("an issuer is not configured"),
+    }
 }
 
 #[test]

@@ -131,6 +131,7 @@ mod tests {
     fn loopback_is_allowed_in_every_spelling() {
         let access = Access {
             admin_token: None,
+            oidc: None,
             hosts: vec!["mcp.example.com".into()],
             public: None,
             longest_token_life: std::time::Duration::from_secs(60),

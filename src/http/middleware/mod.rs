@@ -6,14 +6,15 @@ mod log_position;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::X_CONTENT_TYPE_OPTIONS;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::header::{WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use self::host_check::{check_fetch_site, check_host_and_origin};
 use self::log_position::wait_for_log_position;
-use super::auth::is_public_path;
+use super::auth::{Authentication, is_public_path};
+use super::resource_metadata::challenge;
 use super::respond::json::ApiError;
 use super::state::ApiState;
 use crate::core::failure::Failure;
@@ -30,15 +31,12 @@ pub async fn handle_request(
     next: Next,
 ) -> Response {
     let _unanswered = state.track_request();
+    // A copy of the URI costs no allocation.
+    let uri = request.uri().clone();
     // The request must not be borrowed across an await, because its body is not `Sync`.
     let admission = match admit_request(&state, &request) {
-        Ok(Admission {
-            caller,
-            log_position: Some(position),
-        }) => wait_for_log_position(&state, &position)
-            .await
-            .map(|()| caller),
-        admitted => admitted.map(|admission| admission.caller),
+        Ok(admission) => finish_admission(&state, admission).await,
+        Err(failure) => Err(failure),
     };
     let mut response = match admission {
         Ok(caller) => {
@@ -57,18 +55,44 @@ pub async fn handle_request(
     response
         .headers_mut()
         .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    name_metadata(&state, uri.path(), &mut response);
     response
 }
 
-/// An admitted request.
+/// Names the protected resource metadata in the challenge of a 401, so that MCP clients find the issuer.
+fn name_metadata(state: &ApiState, path: &str, response: &mut Response) {
+    let is_challenge = response.status() == StatusCode::UNAUTHORIZED
+        && response.headers().contains_key(WWW_AUTHENTICATE);
+    if is_challenge && let Some(challenge) = challenge(state.access(), path) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+}
+
+/// A request that is admitted if its JWT is valid.
 #[derive(Default)]
 struct Admission {
-    /// The caller. A public path has none.
-    caller: Option<Arc<Caller>>,
+    /// A public path has no caller.
+    authentication: Option<Authentication>,
     log_position: Option<HeaderValue>,
 }
 
-/// Decides whether a request is admitted, and finds its caller.
+/// Verifies the JWT of a request, waits for the log position that the request names, and returns the caller.
+async fn finish_admission(
+    state: &ApiState,
+    admission: Admission,
+) -> Result<Option<Arc<Caller>>, Failure> {
+    let caller = match admission.authentication {
+        Some(Authentication::Jwt(jwt)) => Some(state.verify_jwt(&jwt).await?),
+        Some(Authentication::Caller(caller)) => Some(caller),
+        None => None,
+    };
+    if let Some(position) = admission.log_position {
+        wait_for_log_position(state, &position).await?;
+    }
+    Ok(caller)
+}
+
+/// Decides whether a request is admitted, and finds its caller or its JWT.
 fn admit_request(state: &ApiState, request: &Request) -> Result<Admission, Failure> {
     let path = request.uri().path();
     if path == "/healthz" || path == "/readyz" {
@@ -82,13 +106,13 @@ fn admit_request(state: &ApiState, request: &Request) -> Result<Admission, Failu
             check_fetch_site(request.headers())?;
         }
     }
-    let caller = if is_public {
+    let authentication = if is_public {
         None
     } else {
         Some(state.authenticate(request.headers())?)
     };
     Ok(Admission {
-        caller,
+        authentication,
         log_position: request.headers().get(&LOG_POSITION).cloned(),
     })
 }

@@ -32,6 +32,7 @@ const ALLOWED_IMPORTS: &[(&str, May)] = &[
     ("crypto", Import(&["core::*", "ports"])),
     ("config", Import(&["core::*", "crypto"])),
     ("telemetry", Import(&["core::*", "config"])),
+    ("http_client", Import(&[])),
     ("views", Import(&["core::*", "time"])),
     (
         "eventlog",
@@ -58,11 +59,10 @@ const ALLOWED_IMPORTS: &[(&str, May)] = &[
     ("http", ImportAllAboveBut(&["adapters"])),
     ("workers::guard", Import(WORKER_BASE)),
     ("workers::redact", Import(WORKER_BASE)),
-    ("workers::http_client", Import(WORKER_BASE)),
     ("workers::sealed_store", Import(WORKER_BASE)),
     (
         "workers::mcp",
-        Import(&["core::*", "time", "workers::guard", "workers::http_client"]),
+        Import(&["core::*", "time", "workers::guard", "http_client"]),
     ),
     (
         "workers::install",
@@ -91,7 +91,7 @@ const ALLOWED_IMPORTS: &[(&str, May)] = &[
             "eventlog",
             "cluster",
             "workers::redact",
-            "workers::http_client",
+            "http_client",
             "workers::sealed_store",
             "workers::oauth::client",
         ]),
@@ -111,6 +111,7 @@ const ALLOWED_IMPORTS: &[(&str, May)] = &[
             "config",
             "time",
             "telemetry",
+            "http_client",
             "http",
             "workers::*",
             "app",
@@ -130,7 +131,7 @@ const WORKER_OAUTH: &[&str] = &[
     "eventlog",
     "cluster",
     "workers::redact",
-    "workers::http_client",
+    "http_client",
     "workers::sealed_store",
 ];
 

@@ -188,4 +188,7 @@ pub const PUBLIC: &[&str] = &[
     "GET /signin",
     "POST /signin",
     "POST /signout",
+    "GET /.well-known/oauth-protected-resource",
+    "GET /.well-known/oauth-protected-resource/mcp",
+    "GET /.well-known/oauth-protected-resource/mcp/servers/{name}/mcp",
 ];

@@ -9,6 +9,11 @@ use super::{read, root};
 
 type Pairs = &'static [(&'static str, &'static str)];
 
+const ISSUER: Pairs = &[
+    ("OIDC_ISSUER", "https://login.example.com"),
+    ("PUBLIC_URL", "https://mcp.example.com"),
+];
+
 /// Another value of every variable, and the variables that make the difference visible.
 const SERVICES: Pairs = &[
     ("NATS_URL", "nats://h"),
@@ -57,6 +62,15 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("ALLOW_UNAUTHENTICATED", "true", &[("HOST", "0.0.0.0")]),
     ("ALLOWED_HOSTS", "mcp.example.com", &[]),
     ("USER_TOKEN_MAX_LIFE", "30d", &[]),
+    (
+        "OIDC_ISSUER",
+        "https://login.example.com",
+        &[("PUBLIC_URL", "https://mcp.example.com")],
+    ),
+    ("OIDC_AUDIENCE", "mcp-api", ISSUER),
+    ("OIDC_USER_CLAIM", "email", ISSUER),
+    ("OIDC_GROUPS_CLAIM", "roles", ISSUER),
+    ("OIDC_ADMIN_GROUP", "admins", ISSUER),
     ("SECRETS_KEY", "a passphrase", &[]),
     ("SECRETS_KEYS_OLD", "one, another", &[]),
     ("PAYLOAD_LIMIT", "7mb", &[]),

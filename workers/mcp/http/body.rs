@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
-use crate::workers::http_client::{BodyError, StreamedResponse};
+use crate::http_client::{BodyError, StreamedResponse};
 
 /// The type of a body, as far as the client reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::core::decide::grant::reauth_required;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::core::names::ServerName;
-use crate::workers::http_client::{HttpClient, StreamedResponse, client, describe};
+use crate::http_client::{HttpClient, StreamedResponse, client, describe};
 use crate::workers::mcp::host::{
     AccessTokens, AppliedToken, Credentials, RedactionGuard, TokenError,
 };

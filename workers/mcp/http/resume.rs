@@ -7,7 +7,7 @@ use super::endpoint::RedactionGuards;
 use super::protocol::ProtocolContext;
 use super::sse::{SseError, SseReader};
 use super::transport::{HttpTransport, OutgoingRequest, TransportError};
-use crate::workers::http_client::StreamedResponse;
+use crate::http_client::StreamedResponse;
 use crate::workers::mcp::mux::RpcReply;
 
 /// The shortest pause before a stream is opened again, even if the server asks for a shorter one.

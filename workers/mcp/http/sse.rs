@@ -4,7 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::workers::http_client::StreamedResponse;
+use crate::http_client::StreamedResponse;
 
 /// One event with data.
 #[derive(Debug, PartialEq)]

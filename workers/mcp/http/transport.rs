@@ -14,7 +14,7 @@ use super::protocol::{ProtocolContext, SESSION_ID};
 use super::sse::SseReader;
 use crate::core::failure::Failure;
 use crate::core::model::remote::ReconnectionOptions;
-use crate::workers::http_client::StreamedResponse;
+use crate::http_client::StreamedResponse;
 use crate::workers::mcp::call::ConnectError;
 use crate::workers::mcp::host::NotificationSink;
 use crate::workers::mcp::jsonrpc::{ErrorReply, request_id, subslice};

@@ -16,7 +16,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::address::{AddressPolicy, CheckedResolver, ForbiddenAddress};
-use crate::workers::http_client::{StreamedResponse, client_with_resolver, describe, uses_proxy};
+use crate::http_client::{StreamedResponse, client_with_resolver, describe, uses_proxy};
 
 /// The time limit of one request, from the connection to the last byte.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! The HTTP client of the workers: pooled connections, TLS, and the proxies that the environment names.
+//! The HTTP client of the program: pooled connections, TLS, and the proxies that the environment names.
 //!
 //! TLS trusts the roots of the system and of Mozilla, because a container may have no roots, and a company may have a
 //! root that only its machines know (`SSL_CERT_FILE` names it).

@@ -1,0 +1,111 @@
+//! The issuers of `fixtures/issuer.mjs`.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::{answer, fixture};
+use crate::remote::installed;
+
+/// `PUBLIC_URL` of the program, and the audience of the JWTs.
+pub const PUBLIC_URL: &str = "https://mcp.example.com";
+
+async fn json_of(request: reqwest::RequestBuilder) -> Value {
+    let found = answer(request).await;
+    assert_eq!(found.status, 200, "{}", found.body);
+    found.body
+}
+
+/// A real issuer, and an issuer that signs every JWT that a test asks for. Dropped, both are killed.
+pub struct Issuer {
+    child: Child,
+    pub real: String,
+    pub url: String,
+    control: String,
+    http: reqwest::Client,
+}
+
+impl Issuer {
+    pub fn start() -> Self {
+        let mut child = Command::new("node")
+            .args([
+                fixture("issuer.mjs"),
+                installed("npm/node_modules"),
+                PUBLIC_URL.to_owned(),
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("node");
+        let mut first_line = String::new();
+        BufReader::new(child.stdout.take().expect("its output"))
+            .read_line(&mut first_line)
+            .expect("a line");
+        let urls: Value = serde_json::from_str(&first_line).expect("URLs");
+        let url = |name: &str| urls[name].as_str().expect("a URL").to_owned();
+        Self {
+            child,
+            real: url("real"),
+            url: url("issuer"),
+            control: url("control"),
+            http: reqwest::Client::new(),
+        }
+    }
+
+    /// Changes how the issuer responds.
+    pub async fn set(&self, settings: Value) {
+        let url = format!("{}/settings", self.control);
+        json_of(self.http.put(url).json(&settings)).await;
+    }
+
+    /// Returns how often the program has asked for the keys.
+    pub async fn reads(&self) -> u64 {
+        let url = format!("{}/reads", self.control);
+        json_of(self.http.get(url)).await["metadata"]
+            .as_u64()
+            .expect("a number")
+    }
+
+    /// Returns a JWT of a key, such as `RS256 a`, with other claims and header fields than usual.
+    pub async fn sign(&self, request: Value) -> String {
+        let mut body = json!({ "key": "RS256 a", "header": {}, "claims": {} });
+        for (name, value) in request.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        let url = format!("{}/sign", self.control);
+        let signed = json_of(self.http.post(url).json(&body)).await;
+        signed["jwt"].as_str().expect("a JWT").to_owned()
+    }
+
+    /// Returns a valid JWT of a user.
+    pub async fn sign_for(&self, user: &str) -> String {
+        self.sign(json!({ "claims": { "sub": user } })).await
+    }
+
+    /// Returns a JWT of the real issuer for one of its clients.
+    pub async fn real_jwt(&self, client: &str, resource: &str) -> String {
+        let token = json_of(
+            self.http
+                .post(format!("{}/token", self.real))
+                .basic_auth(client, Some("a-secret-of-a-client"))
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(
+                    url::form_urlencoded::Serializer::new(String::new())
+                        .append_pair("grant_type", "client_credentials")
+                        .append_pair("resource", resource)
+                        .append_pair("scope", "mcp")
+                        .finish(),
+                ),
+        )
+        .await;
+        token["access_token"].as_str().expect("a JWT").to_owned()
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
