@@ -24,7 +24,10 @@ pub enum LogCommand {
         api: ApiArgs,
     },
     /// Print the entries of an archive as JSON lines, and check the whole file
-    Show { file: PathBuf },
+    Show {
+        /// The archive file
+        file: PathBuf,
+    },
 }
 
 pub fn run(command: &LogCommand) -> CommandResult {

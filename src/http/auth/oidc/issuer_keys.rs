@@ -74,7 +74,7 @@ impl IssuerKeys {
     fn read_if_due(self: &Arc<Self>, state: &mut State) {
         if state.read.is_none() && state.cache.is_read_due(monotonic()) {
             // The task reads the keys, and no request waits for it.
-            let _ = self.start_read(state);
+            drop(self.start_read(state));
         }
     }
 
