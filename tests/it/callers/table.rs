@@ -143,6 +143,9 @@ pub fn routes() -> Vec<Route> {
         route(get.clone(), "/metrics", "metrics", 200),
         route(get.clone(), "/keys", "admin", 200),
         route(post.clone(), "/keys/rotate", "admin", 200),
+        route(post.clone(), "/log/compact", "admin", 400)
+            .with(json!({ "before": "1s" }))
+            .code("invalid_request"),
         route(get.clone(), "/dead", "admin", 200),
         route(post.clone(), "/dead/{letter}/retry", "admin", 404).at("/dead/x/retry"),
         route(delete.clone(), "/dead/{letter}", "admin", 404).at("/dead/x"),
