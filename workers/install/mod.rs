@@ -1,8 +1,8 @@
 //! Installs packages: finds out what exactly is to be installed, builds it once, and knows how it is
 //! started.
 //!
-//! [`npm`] and [`pip`] run the programs of these names, and [`process`] runs each program under a
-//! guard. [`store`] keeps one folder for each recipe. Every operation can be dropped at any moment and
+//! `npm` and `pip` run the programs of these names, and `process` runs each program under a
+//! guard. `store` keeps one folder for each recipe. Every operation can be dropped at any moment and
 //! repeated.
 
 pub mod build;
