@@ -97,6 +97,8 @@ const LIVE: &[&str] = &["status", "logs", "error", "details"];
 /// Returns the saved event in the form that this program shows.
 fn current_form(event: Value) -> Value {
     let mut event = renamed(event);
+    // The earlier program wrote a word for the author.
+    event["actor"] = json!({ "kind": event["actor"] });
     let hidden = HIDDEN.iter().find(|(name, _)| event["type"] == *name);
     for pointer in hidden.map_or(&[][..], |(_, pointers)| *pointers) {
         let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
