@@ -78,7 +78,13 @@ impl LineReader {
 
     fn on_message(&self, bytes: &Bytes) {
         let Ok(message) = serde_json::from_slice::<RpcMessage>(bytes) else {
-            return self.on_broken_message(bytes);
+            let Some(messages) = messages_of_one_line(bytes) else {
+                return self.on_broken_message(bytes);
+            };
+            for message in &messages {
+                self.on_message(message);
+            }
+            return;
         };
         match message.method.as_deref() {
             // A message with a method is never a reply, even if its id is the id of a call.
@@ -256,6 +262,15 @@ async fn read_line(
     }
 }
 
+/// Returns the messages of a line that holds more than one. Threads of a server that write the end of a line in a second
+/// step, as `print` of Python does, bring their messages onto one line.
+fn messages_of_one_line(bytes: &Bytes) -> Option<Vec<Bytes>> {
+    let values = serde_json::Deserializer::from_slice(bytes).into_iter::<&RawValue>();
+    let values: Vec<&RawValue> = values.collect::<Result<_, _>>().ok()?;
+    let are_messages = values.len() > 1 && values.iter().all(|value| value.get().starts_with('{'));
+    are_messages.then(|| values.iter().map(|value| subslice(bytes, value)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::frame::request;
@@ -338,6 +353,20 @@ mod tests {
         assert_eq!(result(&mut first).await, "2");
         assert_eq!(result(&mut second).await, "1");
         assert_eq!(peer.sink.tools_changed(), 1);
+    }
+
+    #[tokio::test]
+    async fn each_message_of_a_line_with_several_is_read() {
+        let peer = peer();
+        let mut first = peer.send().await;
+        let mut second = peer.send().await;
+        peer.print(format!(
+            r#"{{"id":{},"result":1}}{{"id":{},"result":2}}"#,
+            second.id, first.id
+        ));
+        assert_eq!(result(&mut first).await, "2");
+        assert_eq!(result(&mut second).await, "1");
+        assert!(peer.sink.lines().is_empty());
     }
 
     #[tokio::test]
