@@ -221,8 +221,8 @@ impl MongoStore {
         InsertOutcome::Unknown(store_error(error))
     }
 
-    /// Finds the unique key that refused a document: its position, or one of its commands. A document
-    /// of an earlier attempt counts as stored after a majority has it.
+    /// Finds the unique key that refused a document: its position, or one of its commands. If an earlier
+    /// attempt of this call inserted the document, the document is stored once a majority has it.
     async fn resolve_duplicate(&self, document: &Document, was_sent: bool) -> InsertOutcome {
         let position = doc! { "_id": document.get("_id") };
         let local = self.log.find_one(position.clone());

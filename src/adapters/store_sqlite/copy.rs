@@ -31,7 +31,7 @@ pub struct CopySummary {
 struct IntegrityFault(String);
 
 /// Copies a store into a new file that no other user can read, and checks the copy. Another process
-/// may use the store meanwhile. After an error, the copy must not be used.
+/// may use the store during the copy. After an error, the caller must not use the copy.
 ///
 /// # Errors
 /// Returns an error if the source is no store of mcp-api, a newer program wrote it, or the copy is

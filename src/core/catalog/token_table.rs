@@ -13,8 +13,8 @@ use crate::core::model::caller::{AllowedServers, Scopes};
 use crate::core::model::token::{Token, TokenDigest};
 use crate::core::names::UserName;
 
-/// A token of the catalog. Fields that few tokens have share one allocation, because a deployment can have a token for each
-/// of very many users.
+/// A token of the catalog. Fields that few tokens have share one allocation, because a deployment can have 100,000 users with
+/// a token each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredToken {
     pub id: TokenId,

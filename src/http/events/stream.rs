@@ -117,8 +117,8 @@ impl StreamReader {
         }
     }
 
-    /// Replays one batch. After a failed read the listener is disconnected and connects again. If the log
-    /// was shortened meanwhile, the listener then gets 410.
+    /// Replays one batch. After a failed read the facade disconnects the listener, and the listener connects
+    /// again. If a worker has shortened the log in between, the facade then answers 410.
     async fn replay(&mut self) -> Option<Bytes> {
         let events = self.state.events();
         let batch = events.replay_after(self.reached).await.ok()??;

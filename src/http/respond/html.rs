@@ -56,7 +56,7 @@ pub struct Page {
 pub struct Form<'a> {
     /// The path that gets the form, with the path of `PUBLIC_URL`.
     pub action: &'a str,
-    /// Fields that nobody sees.
+    /// The hidden fields of the form.
     pub hidden: &'a [(&'a str, &'a str)],
     /// The name and the label of the field for a password.
     pub password: Option<(&'a str, &'a str)>,

@@ -279,7 +279,7 @@ pub async fn delete_server(
     success(DeletedServerBody::from(deleted))
 }
 
-/// What is left of a deleted server. Usually nothing is left, and both fields are absent.
+/// The answer to a deletion. If the worker has killed all processes, both fields are absent.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeletedServerBody {

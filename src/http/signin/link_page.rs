@@ -1,7 +1,7 @@
 //! The page of a link that begins an authorization.
 //!
-//! A link never leads to an authorization server at once, because its user could then be led to give access to an account
-//! of another person. The page asks for the sign-in of the user of the link, or for one click.
+//! A link never leads to an authorization server at once, because an attacker could then make a victim give the attacker's
+//! user access to an account of the victim. The page asks the user of the link to sign in, or asks for one click.
 
 use std::time::Duration;
 

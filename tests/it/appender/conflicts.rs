@@ -102,7 +102,7 @@ async fn an_unknown_event_halts_changes_with_a_reason() {
     let refused = process
         .register(command_id(), 9)
         .await
-        .expect_err("nobody can decide past it");
+        .expect_err("no process decides past it");
     assert_eq!(refused.code, Code::Unavailable);
     assert!(
         refused.message.contains("server.cloned v3"),
