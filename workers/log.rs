@@ -12,7 +12,6 @@ use super::install::ProgressSink;
 use crate::core::command::{CompactLog, CompactionReport};
 use crate::core::failure::Failure;
 use crate::core::ids::CommandId;
-use crate::core::model::job::Job;
 use crate::eventlog::compaction::{CompactionPlan, CompactionStep, compact_log, find_last_before};
 use crate::eventlog::snapshot::load_beginning_head;
 use crate::telemetry::error::{error_chain, internal_error};
@@ -78,7 +77,7 @@ fn plan_compaction(context: &Context, before: u64) -> CompactionPlan {
         .jobs
         .newest_first()
         .filter(|job| job.ended().is_none() && job.attempts() > 0)
-        .filter_map(|job| accepted_ms(job))
+        .filter_map(|job| job.id.made_at())
         .min();
     CompactionPlan {
         before: before.min(interrupted.unwrap_or(u64::MAX)),
@@ -86,13 +85,6 @@ fn plan_compaction(context: &Context, before: u64) -> CompactionPlan {
         retained,
         folder: context.log_retention.archive.clone(),
     }
-}
-
-/// Returns the time at which a job was accepted, in milliseconds since 1970. The id of the job holds
-/// the time (UUID version 7, RFC 9562).
-fn accepted_ms(job: &Job) -> Option<u64> {
-    let (seconds, nanoseconds) = job.id.0.get_timestamp()?.to_unix();
-    Some(seconds * 1_000 + u64::from(nanoseconds) / 1_000_000)
 }
 
 fn report_step(progress: &dyn ProgressSink, step: CompactionStep) {
