@@ -106,9 +106,9 @@ fn show_refusal(state: &ApiState, link: &OpenedLink<'_>, failure: &Failure) -> R
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("next", link.path);
     let signin = page_path(state, &format!("/signin?{}", query.finish()));
-    Page::new("This link is for another user")
+    Page::new("This link cannot be used here")
         .paragraph(&format!("{}.", failure.message))
-        .link(&signin, "Sign in as another user")
+        .link(&signin, "Sign in again")
         .respond(status_of(failure.code))
 }
 
@@ -162,6 +162,7 @@ fn step(state: &ApiState, headers: &HeaderMap, grant: &GrantId) -> Result<LinkSt
     link_step(
         caller,
         user,
+        grant.server,
         user.is_some_and(|user| can_sign_in(state, user)),
     )
 }

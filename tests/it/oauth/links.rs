@@ -53,9 +53,16 @@ fn leads_to_the_authority(page: &Shown, authority: &Authority) {
 #[tokio::test]
 async fn a_user_with_a_token_signs_in_before_a_link_begins() {
     let (app, authority) = start().await;
-    let ana = token(&app, "ana", &["tools"]).await;
+    let ana = token(&app, "ana", &["secrets"]).await;
+    let without_secrets = token(&app, "ana", &["tools"]).await;
     let ben = token(&app, "ben", &["tools", "secrets"]).await;
     let link = new_link(&app, json!({ "username": "ana" })).await;
+
+    // The session of a browser is worth what its token is worth.
+    let mut client = PageClient::new();
+    client.sign_in(&app.url, &without_secrets).await;
+    let page = client.get(&link).await;
+    page.refuses(403, "a token without the scope secrets");
 
     // Another user, and an administrator.
     for token in [ben.as_str(), ADMIN] {
@@ -167,7 +174,7 @@ async fn a_link_of_a_call_begins_once_at_all_facades_and_after_a_restart() {
         let facade = app.add("api");
         second = app.processes[facade].url.clone();
     }
-    let ana = token(&app, "ana", &["tools"]).await;
+    let ana = token(&app, "ana", &["tools", "secrets"]).await;
     let call = json!({ "serverName": "gated", "methodName": "echo", "args": { "message": "x" } });
     let refused = send(&app, &ana, Method::POST, "/mcp/tool/call", Some(call)).await;
     let link = refused.body["authorizationUrl"]
