@@ -10,18 +10,21 @@ use crate::core::failure::{Code, Failure};
 use crate::core::model::google::{MARK, is_marked};
 use crate::core::names::ServerName;
 
-/// Returns the named Google server, or the only Google server if `name` is `None`.
+/// Returns the named Google server, or the only Google server if `name` is `None`. A server that the sender may not use
+/// does not exist for the sender.
 ///
 /// # Errors
 /// Fails if the server does not exist or is no Google server, and if no name is given but there are several.
 pub fn find_google_server(
     catalog: &Catalog,
     name: Option<&ServerName>,
+    may_use: impl Fn(&Server) -> bool,
 ) -> Result<Arc<Server>, Failure> {
     let (variable, value) = MARK;
     if let Some(name) = name {
         let server = catalog
             .server(name.as_str())
+            .filter(|server| may_use(server))
             .ok_or_else(|| Failure::server_not_found(name))?;
         if is_marked(&server.config) {
             return Ok(server.clone());
@@ -33,7 +36,7 @@ pub fn find_google_server(
     let mut marked = catalog
         .servers()
         .into_iter()
-        .filter(|server| is_marked(&server.config));
+        .filter(|server| is_marked(&server.config) && may_use(server));
     match (marked.next(), marked.next()) {
         (Some(server), None) => Ok(server.clone()),
         (None, _) => Err(Failure::new(
@@ -86,7 +89,7 @@ mod tests {
     fn find(events: impl IntoIterator<Item = Event>, server: Option<&str>) -> Result<String, Code> {
         let catalog = given(events).catalog;
         let server = server.map(name);
-        find_google_server(&catalog, server.as_ref())
+        find_google_server(&catalog, server.as_ref(), |_| true)
             .map(|server| server.name.to_string())
             .map_err(|failure| failure.code)
     }
