@@ -13,8 +13,8 @@ use crate::core::model::caller::{AllowedServers, Scopes};
 use crate::core::model::token::{Token, TokenDigest};
 use crate::core::names::UserName;
 
-/// A token of the catalog. Fields that few tokens have share one allocation, because a deployment can have 100,000 users with
-/// a token each.
+/// A token of the catalog. Fields that the tokens of an administrator for many users lack share one allocation, because a
+/// deployment can have 100,000 users with such a token each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredToken {
     pub id: TokenId,
@@ -28,7 +28,7 @@ pub struct StoredToken {
     rare: Option<Box<RareFields>>,
 }
 
-/// The fields that few tokens have.
+/// The fields that a token from an administrator lacks, if it has no label and is for all servers.
 #[derive(Debug, Clone, PartialEq)]
 struct RareFields {
     servers: AllowedServers,

@@ -14,6 +14,8 @@ use crate::core::names::UserName;
 
 /// The most valid tokens of one user.
 const MAX_TOKENS: usize = 1000;
+/// The most ended tokens of one user that the catalog keeps.
+const MAX_ENDED: usize = 1000;
 /// The time for which lists show a token after its end.
 const SHOWN_AFTER_END: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -76,11 +78,16 @@ pub fn token_rights(
     if !caller.scopes.include(scopes) {
         return Err(Failure::new(
             Code::Forbidden,
-            "scopes must not contain a scope that the caller does not have",
+            format!(
+                "scopes must not contain a scope that the caller does not have; the caller has {:?}",
+                caller.scopes
+            ),
         ));
     }
     if !caller.servers.include(&servers) {
-        return Err(Failure::server_not_found("in servers"));
+        return Err(Failure::invalid(
+            "servers must not contain a server that the caller may not use; leave servers out for all servers of the caller",
+        ));
     }
     Ok(TokenRights {
         user,
@@ -135,10 +142,10 @@ fn expiry(
     };
     let asked = until(life);
     if latest.is_some_and(|latest| asked > latest) {
-        return Err(Failure::invalid(
-            "expiresIn must not be longer than the life of the caller, and not longer than USER_TOKEN_MAX_LIFE after a \
-             sign-in",
-        ));
+        return Err(Failure::invalid(format!(
+            "expiresIn must be at most {} seconds, because no token outlives the caller that makes it (a JWT makes tokens for USER_TOKEN_MAX_LIFE)",
+            latest.unwrap_or(u64::MAX).saturating_sub(now_ms) / 1000
+        )));
     }
     Ok(Some(asked))
 }
@@ -180,18 +187,21 @@ pub fn create_token(catalog: &Catalog, command: &CreateToken) -> Result<Vec<Even
     Ok(events)
 }
 
-/// Returns the tokens of a user that ended so long ago that no list shows them.
+/// Returns the tokens of a user that leave the catalog: those that ended long ago, and the oldest above [`MAX_ENDED`].
 fn ended_tokens(catalog: &Catalog, user: &UserName, now_ms: u64) -> Vec<TokenId> {
     let oldest_shown = now_ms.saturating_sub(SHOWN_AFTER_END.as_millis() as u64);
-    catalog
+    let mut ended: Vec<_> = catalog
         .tokens
         .of_user(user)
-        .filter(|stored| {
-            stored
-                .ended_at(now_ms)
-                .is_some_and(|ended| ended < oldest_shown)
-        })
-        .map(|stored| stored.id)
+        .filter_map(|stored| Some((stored.ended_at(now_ms)?, stored.id)))
+        .collect();
+    ended.sort_unstable();
+    let excess = ended.len().saturating_sub(MAX_ENDED);
+    ended
+        .into_iter()
+        .enumerate()
+        .filter(|(index, (ended_at, _))| *index < excess || *ended_at < oldest_shown)
+        .map(|(_, (_, id))| id)
         .collect()
 }
 

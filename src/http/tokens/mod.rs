@@ -5,7 +5,7 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::Response;
@@ -19,12 +19,14 @@ use self::view::TokenView;
 pub use self::view::server_names;
 use super::auth::TokensCaller;
 use super::extract::json::{JsonBody, OptionalJsonBody};
+use super::extract::path::PathText;
 use super::extract::query::QueryParams;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::{ApiState, change_origin};
 use crate::core::command::{CreateToken, RevokeToken};
 use crate::core::decide::access::Action;
 use crate::core::decide::token::{TokenLives, TokenRequest, token_not_found, token_rights};
+use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, TokenId};
 use crate::core::model::caller::{AllowedServers, Caller, Scope, Scopes};
@@ -128,7 +130,7 @@ pub async fn create(
     let answer = NewToken {
         id,
         token: text,
-        servers: server_names(&state.catalog(), &token.servers),
+        servers: server_names(&state.catalog(), &caller, &token.servers),
         username: token.user,
         scopes: token.scopes,
         expires_at: token.expires_at.map(format_ms),
@@ -182,7 +184,7 @@ fn new_token(
         label: request.label.map(Arc::from),
         created_at: now,
         expires_at: rights.expires_at,
-        created_by: change_origin(caller, None).actor.user,
+        created_by: Actor::from(caller).user,
         maker: caller.token,
     })
 }
@@ -226,7 +228,7 @@ pub async fn list(
     QueryParams(query): QueryParams<TokenQuery>,
 ) -> Result<Response, ApiError> {
     let catalog = state.catalog();
-    let view = |stored: &Arc<_>| TokenView::new(&state, &catalog, stored);
+    let view = |stored: &Arc<_>| TokenView::new(&state, &catalog, &caller, stored);
     let tokens = match caller.grant_user(query.username)? {
         Some(user) => catalog.tokens.of_user(&user).map(view).collect(),
         None => catalog.tokens.all().map(view).collect(),
@@ -234,7 +236,7 @@ pub async fn list(
     success(TokenList { tokens })
 }
 
-/// Revoke a token, and every token that it made. All processes refuse them within a second.
+/// Revoke a token, and every token that it made. A process refuses a revoked token as soon as it has read the event.
 #[utoipa::path(
     delete, operation_id = "revoke_token", path = "/tokens/{id}", tag = "tokens",
     params(("id" = String, Path, description = "The id of the token")),
@@ -246,7 +248,7 @@ pub async fn list(
 pub async fn revoke(
     State(state): State<Arc<ApiState>>,
     TokensCaller(caller): TokensCaller,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Response, ApiError> {
     let token = id
         .parse()

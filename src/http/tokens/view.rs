@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::token_table::StoredToken;
 use crate::core::ids::TokenId;
-use crate::core::model::caller::{AllowedServers, Scopes};
+use crate::core::model::caller::{AllowedServers, Caller, Scopes};
 use crate::core::names::{ServerName, UserName};
 use crate::http::state::ApiState;
 use crate::time::rfc3339::format_ms;
@@ -23,7 +23,7 @@ pub struct TokenView {
     username: UserName,
     #[schema(value_type = Vec<String>)]
     scopes: Scopes,
-    /// `null` means all servers. Deleted servers are not named.
+    /// `null` means all servers. Deleted servers, and servers that the caller may not use, are not named.
     #[schema(value_type = Option<Vec<String>>)]
     servers: Option<Vec<ServerName>>,
     #[schema(value_type = Option<String>)]
@@ -39,12 +39,12 @@ pub struct TokenView {
 }
 
 impl TokenView {
-    pub fn new(state: &ApiState, catalog: &Catalog, stored: &StoredToken) -> Self {
+    pub fn new(state: &ApiState, catalog: &Catalog, caller: &Caller, stored: &StoredToken) -> Self {
         Self {
             id: stored.id,
             username: stored.user.clone(),
             scopes: stored.scopes,
-            servers: server_names(catalog, &stored.servers()),
+            servers: server_names(catalog, caller, &stored.servers()),
             label: stored.label(),
             created_at: format_ms(stored.created_at),
             created_by: stored.created_by(),
@@ -55,13 +55,18 @@ impl TokenView {
     }
 }
 
-/// Returns the names of the listed servers that exist, or `None` for all servers.
-pub fn server_names(catalog: &Catalog, servers: &AllowedServers) -> Option<Vec<ServerName>> {
+/// Returns the names of the listed servers that exist and that the caller may use, or `None` for all servers.
+pub fn server_names(
+    catalog: &Catalog,
+    caller: &Caller,
+    servers: &AllowedServers,
+) -> Option<Vec<ServerName>> {
     let AllowedServers::Only(ids) = servers else {
         return None;
     };
     let mut names: Vec<_> = ids
         .iter()
+        .filter(|id| caller.servers.contains(**id))
         .filter_map(|id| catalog.server_by_id(*id))
         .map(|server| server.name.clone())
         .collect();

@@ -143,7 +143,7 @@ fn a_token_has_no_server_that_its_maker_lacks() {
     let all = rights(&maker, &TokenRequest::default()).expect("rights");
     assert_eq!(all.servers, maker.servers);
     assert!(rights(&maker, &request(&["b"])).is_ok());
-    assert_eq!(rights(&maker, &request(&["c"])), Err(Code::ServerNotFound));
+    assert_eq!(rights(&maker, &request(&["c"])), Err(Code::InvalidRequest));
 }
 
 #[test]
@@ -319,4 +319,28 @@ fn an_expired_token_is_invalid_from_its_end_on() {
     assert!(stored.is_valid(NOW - 1));
     assert!(!stored.is_valid(NOW));
     assert_eq!(stored.ended_at(NOW), Some(NOW));
+}
+
+#[test]
+fn the_catalog_keeps_a_limited_number_of_ended_tokens() {
+    let ended = (0..MAX_ENDED as u128 + 2).flat_map(|number| {
+        let number = 10 + number;
+        [
+            created(token(number, "ana")),
+            token_revoked(number, "ana", NOW + number as u64),
+        ]
+    });
+    let new = || Token {
+        created_at: NOW + 1,
+        ..token(1, "ana")
+    };
+    given(Vec::from_iter(ended))
+        .when(|catalog| create_token(catalog, &create(new())))
+        .then([
+            created(new()),
+            TokensRemoved {
+                tokens: vec![token_id(10), token_id(11)],
+            }
+            .into(),
+        ]);
 }
