@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::auth::AdminCaller;
+use super::extract::path::PathText;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::ApiState;
 use crate::core::command::{DiscardDeadLetter, RetryDeadLetter};
@@ -54,7 +55,7 @@ pub async fn list(
 pub async fn retry(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Response, ApiError> {
     let id = parse_dead_letter_id(&id)?;
     state
@@ -75,7 +76,7 @@ pub async fn retry(
 pub async fn discard(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Response, ApiError> {
     let id = parse_dead_letter_id(&id)?;
     state

@@ -15,6 +15,23 @@ use crate::http::auth::SecretsCaller;
 use crate::http::respond::json::ApiError;
 use crate::http::state::ApiState;
 
+/// The text in a path, such as an id that the handler parses.
+pub struct PathText(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Ok(Path(text)) = Path::<String>::from_request_parts(parts, state).await else {
+            return Err(Failure::invalid(
+                "The last part of the path must be UTF-8, percent-encoded",
+            )
+            .into());
+        };
+        Ok(Self(text))
+    }
+}
+
 /// The server's name in a path. An invalid name is `server_not_found`.
 #[derive(IntoParams)]
 #[into_params(names("name"), parameter_in = Path)]

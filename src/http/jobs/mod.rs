@@ -7,7 +7,7 @@ mod wait;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -17,13 +17,17 @@ pub use self::view::JobAccepted;
 use self::view::JobView;
 use self::wait::{load_answer, wait_for_end};
 use super::auth::ToolsCaller;
+use super::extract::path::PathText;
 use super::extract::query::QueryParams;
 use super::respond::json::{ApiError, Success, success};
 use super::state::ApiState;
+use crate::core::catalog::Catalog;
 use crate::core::command::NotifyProducer;
+use crate::core::decide::access::{Action, may};
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
+use crate::core::model::caller::Caller;
 use crate::core::model::job::{Job, JobState};
 use crate::core::names::UserName;
 use crate::views::failure::ErrorBody;
@@ -108,7 +112,7 @@ pub async fn list(
         let has_state = states
             .as_ref()
             .is_none_or(|states| states.contains(&job.state()));
-        job.user == user && has_state
+        job.user == user && has_state && is_visible(&caller, &catalog, job)
     });
     let jobs: Vec<_> = matching
         .by_ref()
@@ -144,17 +148,17 @@ fn parse_states(text: &str) -> Result<Vec<JobState>, Failure> {
 pub async fn get(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     QueryParams(query): QueryParams<JobQuery>,
 ) -> Result<Response, ApiError> {
     let user = caller.reads_for(query.username)?;
     let id = resolve_job_id(&state, &id)?;
-    let mut job = find_job(&state, id, &user)?;
+    let mut job = find_job(&state, &caller, id, &user)?;
     if let Some(wait) = &query.wait {
         // The limit only ends the wait; the answer then shows the job as it is.
         let _ = timeout(parse_wait(wait)?, wait_for_end(&state, id)).await;
         state.check_still_valid(&caller)?;
-        job = find_job(&state, id, &user)?;
+        job = find_job(&state, &caller, id, &user)?;
     }
     let answer = match job.ended() {
         Some(_) => Some(load_answer(&state, &job).await?),
@@ -186,11 +190,12 @@ fn parse_wait(text: &str) -> Result<Duration, Failure> {
 pub async fn cancel(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     QueryParams(query): QueryParams<JobQuery>,
 ) -> Result<Response, ApiError> {
     let id = resolve_job_id(&state, &id)?;
     let user = caller.reads_for(query.username)?;
+    find_job(&state, &caller, id, &user)?;
     let actor = Actor::from(&*caller);
     let job = state.job_client().cancel(id, user, actor).await?;
     if job.needs_notification() {
@@ -221,12 +226,29 @@ fn resolve_job_id(state: &ApiState, text: &str) -> Result<JobId, Failure> {
         .ok_or_else(|| Failure::job_not_found("of that id"))
 }
 
-fn find_job(state: &ApiState, id: JobId, user: &UserName) -> Result<Arc<Job>, Failure> {
-    state
-        .catalog()
+fn find_job(
+    state: &ApiState,
+    caller: &Caller,
+    id: JobId,
+    user: &UserName,
+) -> Result<Arc<Job>, Failure> {
+    let catalog = state.catalog();
+    catalog
         .jobs
         .get(id)
-        .filter(|job| job.user == *user)
+        .filter(|job| job.user == *user && is_visible(caller, &catalog, job))
         .cloned()
-        .ok_or_else(|| Failure::job_not_found(id))
+        // The id can come from the name that a producer gave to the job of another user, so no answer shows it.
+        .ok_or_else(|| Failure::job_not_found("of that id"))
+}
+
+/// Returns whether a caller may see a job: a caller for some servers sees the jobs of these servers.
+fn is_visible(caller: &Caller, catalog: &Catalog, job: &Job) -> bool {
+    if caller.servers.is_all() {
+        return true;
+    }
+    let server = job.server.as_ref();
+    server
+        .and_then(|name| catalog.server(name.as_str()))
+        .is_some_and(|server| may(caller, Action::UseTools, Some(server.id)).is_ok())
 }

@@ -7,14 +7,14 @@ pub mod upgrade_all;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::AdminCaller;
 use super::extract::idempotency::IdempotencyHeader;
-use super::extract::path::ServerNamePath;
+use super::extract::path::{PathText, ServerNamePath};
 use super::extract::query::QueryParams;
 use super::respond::json::{ApiError, Success, success};
 use super::servers;
@@ -124,7 +124,7 @@ pub async fn list(
 pub async fn by_name(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
-    Path(name): Path<String>,
+    PathText(name): PathText,
     QueryParams(query): QueryParams<CheckQuery>,
 ) -> Result<Response, ApiError> {
     let name: PackageName = name.parse().map_err(|_| package_not_found())?;
