@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::env::{BadConfig, Env, Variable};
 use super::listen::{Listen, PublicUrl};
 use super::oidc::Oidc;
+use crate::core::model::token::TOKEN_PREFIX;
 
 pub const ADMIN_TOKEN: Variable = Variable {
     name: "ADMIN_TOKEN",
@@ -79,6 +80,17 @@ impl Access {
             ));
         }
         let oidc = Oidc::read(env, listen)?;
+        if admin_token
+            .as_ref()
+            .is_some_and(|token| token.starts_with(TOKEN_PREFIX))
+        {
+            return Err(BadConfig::new(
+                ADMIN_TOKEN.name,
+                format!(
+                    "must not begin with {TOKEN_PREFIX}, because tokens of users begin so; choose another token"
+                ),
+            ));
+        }
         if admin_token.is_none()
             && oidc.is_none()
             && !env.flag(&ALLOW_UNAUTHENTICATED)?

@@ -4,7 +4,7 @@ use quick_cache::sync::Cache;
 
 use crate::core::ids::TokenId;
 
-/// The most tokens whose last use this process remembers. Tokens that were not used for the longest time leave first.
+/// The most tokens whose last use this process remembers. The cache removes rarely used tokens first.
 const MAX_TOKENS: usize = 100_000;
 /// A use within this time of the recorded use is not recorded, in milliseconds.
 const PRECISION_MS: u64 = 1000;

@@ -25,8 +25,8 @@ use crate::core::model::caller::{Caller, CallerKind};
 use crate::core::model::token::{TOKEN_PREFIX, token_id};
 use crate::time::clock::now_ms;
 
-/// Returns whether a path needs no caller: the documentation, and the pages that a user's browser opens. Those pages check
-/// a signature themselves.
+/// Returns whether a path needs no caller: the documentation, the metadata for OAuth clients, and the pages that a user's
+/// browser opens. Those pages check signatures and sessions themselves.
 pub fn is_public_path(path: &str) -> bool {
     matches!(
         path,
@@ -179,7 +179,7 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
+        .and_then(|value| value.split_once([' ', '\t']))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
 }

@@ -108,10 +108,10 @@ impl StreamReader {
                 }
                 None => self.receive().await?,
             };
+            // Every commit and every keep-alive comes here, also without a text for this listener, so a revoked token
+            // ends the stream with its own event, and an expired token at the next keep-alive.
+            self.state.check_still_valid(&self.caller).ok()?;
             if !text.is_empty() {
-                // Every commit and every keep-alive comes here, so a revoked token ends the stream with its own
-                // event, and an expired token at the next keep-alive.
-                self.state.check_still_valid(&self.caller).ok()?;
                 return Some(text);
             }
         }

@@ -36,7 +36,7 @@ pub enum JwtError {
     Audience,
     #[error("the claim {0} is missing or has another type")]
     Claim(&'static str),
-    #[error("the claim that names the user is missing or is no valid username")]
+    #[error("the claim of OIDC_USER_CLAIM is missing or is no valid username")]
     User,
 }
 
