@@ -70,7 +70,7 @@ impl WorkerRegistry {
                 last_key_id: None,
                 servers: HashMap::new(),
             }),
-            started: now(),
+            started: clock::monotonic(),
             has_silent_worker: AtomicBool::new(false),
             picks: AtomicUsize::new(0),
         }
@@ -79,7 +79,7 @@ impl WorkerRegistry {
     /// Returns the best status of each server, and the workers that report the server.
     pub fn server_statuses(&self, servers: &[ServerId]) -> Vec<(ServerStatus, Vec<WorkerId>)> {
         let state = self.current_state();
-        let now = now();
+        let now = clock::monotonic();
         servers
             .iter()
             .map(|server| {
@@ -99,7 +99,7 @@ impl WorkerRegistry {
     pub fn owner_of(&self, server: ServerId) -> Option<WorkerId> {
         let state = self.current_state();
         state
-            .live_reports(&server, now())
+            .live_reports(&server, clock::monotonic())
             .filter(|report| report.is_running())
             .max_by_key(|report| report.at)
             .map(|report| report.worker)
@@ -129,7 +129,7 @@ impl WorkerRegistry {
     /// Returns the workers that reported in the last four seconds, in the order of their ids.
     pub fn live_workers(&self) -> Vec<WorkerId> {
         let state = self.current_state();
-        let mut workers: Vec<_> = state.live_workers(now()).collect();
+        let mut workers: Vec<_> = state.live_workers(clock::monotonic()).collect();
         workers.sort_unstable();
         workers
     }
@@ -165,7 +165,7 @@ impl WorkerRegistry {
     pub fn fallback_keys(&self, own_key_id: &str) -> Vec<String> {
         let state = self.current_state();
         let mut key_ids: Vec<_> = state
-            .live_workers(now())
+            .live_workers(clock::monotonic())
             .filter_map(|worker| state.key_ids.get(&worker))
             .map(Option::as_deref)
             .collect();
@@ -184,7 +184,7 @@ impl WorkerRegistry {
     /// twice a second, so that no task must wake for each report.
     pub fn refresh(&self) {
         let mut state = self.current_state();
-        let is_silent = state.expire(now());
+        let is_silent = state.expire(clock::monotonic());
         self.has_silent_worker.store(is_silent, Ordering::Relaxed);
     }
 
@@ -193,11 +193,6 @@ impl WorkerRegistry {
         state.read_hints();
         state
     }
-}
-
-/// The registry keeps standard instants, because synchronous code compares them.
-fn now() -> Instant {
-    clock::monotonic()
 }
 
 /// Orders the statuses that several workers report for one server. The highest rank is shown.
@@ -261,7 +256,7 @@ impl RegistryState {
     }
 
     fn apply_status(&mut self, report: WorkerStatus) {
-        let at = now();
+        let at = clock::monotonic();
         let worker = report.worker;
         for (server, status) in report.servers {
             let reports = self.servers.entry(server).or_default();

@@ -49,7 +49,7 @@ pub fn parse_retention(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .ok()
         .filter(|keep| (SHORTEST_RETENTION..=LONGEST_RETENTION).contains(keep))
-        .ok_or_else(|| "must be a duration of at least 1d, such as 90d".to_owned())
+        .ok_or_else(|| "must be a duration such as 90d, from 1d to 100 years".to_owned())
 }
 
 #[cfg(test)]

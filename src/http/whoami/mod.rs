@@ -48,7 +48,7 @@ pub async fn whoami(
         kind: caller.kind,
         username: caller.user.clone(),
         scopes: caller.scopes,
-        servers: server_names(&state.catalog(), &caller.servers),
+        servers: server_names(&state.catalog(), &caller, &caller.servers),
         expires_at: caller.expires_at.map(format_ms),
         token_id: caller.token,
     })

@@ -336,3 +336,79 @@ async fn a_token_with_wrong_fields_is_refused_with_the_field() {
         .await
         .fails(404, "token_not_found");
 }
+
+#[tokio::test]
+async fn a_token_for_some_servers_sees_no_job_and_no_name_of_other_servers() {
+    let app = app_with_fixture().await;
+    let body = json!({
+        "name": "other", "command": crate::harness::python(),
+        "args": ["-u", crate::harness::fixture("server.py")],
+    });
+    send(&app, ADMIN, Method::POST, "/mcp/servers", Some(body))
+        .await
+        .ok();
+    let (_, all) = make_token(&app, ADMIN, json!({ "username": "ana" })).await;
+    let scopes = json!(["tools", "secrets", "tokens"]);
+    let limited =
+        json!({ "username": "ana", "scopes": scopes, "servers": ["fixture"], "label": "limited" });
+    let (_, limited) = make_token(&app, ADMIN, limited).await;
+    let other = json!({ "username": "ana", "servers": ["other"], "label": "other" });
+    make_token(&app, ADMIN, other).await;
+
+    let call = json!({ "serverName": "other", "methodName": "echo", "args": { "message": "x" } });
+    let accepted = answer(
+        app.http
+            .post(format!("{}/mcp/tool/call", app.url))
+            .header("authorization", format!("Bearer {all}"))
+            .header("prefer", "respond-async")
+            .json(&call),
+    )
+    .await;
+    assert_eq!(accepted.status, 202, "{}", accepted.body);
+    let path = format!("/jobs/{}", accepted.body["jobId"].as_str().expect("an id"));
+    get(&app, &all, &format!("{path}?wait=30s")).await.ok();
+    get(&app, &limited, &path).await.fails(404, "job_not_found");
+    send(&app, &limited, Method::DELETE, &path, None)
+        .await
+        .fails(404, "job_not_found");
+    assert_eq!(get(&app, &limited, "/jobs").await.ok()["jobs"], json!([]));
+
+    let tokens = get(&app, &limited, "/tokens").await.ok();
+    let of_other = tokens["tokens"]
+        .as_array()
+        .expect("tokens")
+        .iter()
+        .find(|token| token["label"] == "other")
+        .expect("the token");
+    assert_eq!(of_other["servers"], json!([]));
+
+    // A server that the token may not use does not exist, also for a route that wants a Google server.
+    for server in ["other", "none"] {
+        let link = json!({ "serverName": server });
+        send(
+            &app,
+            &limited,
+            Method::POST,
+            "/auth/google/link",
+            Some(link),
+        )
+        .await
+        .fails(404, "server_not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_utf8_is_refused_as_json() {
+    let app = app_with_fixture().await;
+    for (method, path) in [
+        (Method::GET, "/jobs/%ff"),
+        (Method::DELETE, "/jobs/%ff"),
+        (Method::DELETE, "/tokens/%ff"),
+        (Method::DELETE, "/dead/%ff"),
+        (Method::GET, "/packages/by-name/%ff"),
+    ] {
+        send(&app, ADMIN, method, path, None)
+            .await
+            .fails(400, "invalid_request");
+    }
+}
