@@ -83,6 +83,7 @@ impl Services {
             job_client: self.job_client.clone(),
             access: config.access.clone(),
             limits: config.limits.clone(),
+            mcp_endpoints: config.mcp_endpoints.clone(),
             connections,
             folders: config.packages.folders.clone(),
             metrics: self.metrics.clone(),

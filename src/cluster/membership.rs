@@ -247,7 +247,7 @@ impl RegistryState {
                         tracing::debug!(%error, "the registry cannot parse the report of a worker");
                     }
                 },
-                Ok(Hint::LogMoved(_)) => {}
+                Ok(_) => {}
                 // The workers repeat their reports every two seconds.
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,

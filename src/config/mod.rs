@@ -13,6 +13,7 @@ mod limits;
 mod listen;
 mod log;
 mod log_retention;
+mod mcp_endpoints;
 mod oidc;
 mod packages;
 mod roles;
@@ -29,6 +30,7 @@ pub use self::limits::Limits;
 pub use self::listen::{Listen, PublicUrl};
 pub use self::log::{LogConfig, LogFormat};
 pub use self::log_retention::{LogRetention, parse_retention};
+pub use self::mcp_endpoints::McpEndpoints;
 pub use self::oidc::{Audience, Oidc, is_protected};
 pub use self::packages::{InstallOnStart, Packages};
 pub use self::roles::{Pools, Roles};
@@ -44,6 +46,7 @@ pub struct Config {
     pub services: Services,
     pub keys: Keys,
     pub limits: Limits,
+    pub mcp_endpoints: McpEndpoints,
     pub google: Google,
     pub packages: Packages,
     pub log: LogConfig,
@@ -65,6 +68,7 @@ impl Config {
             roles,
             keys: Keys::read(env)?,
             limits: Limits::read(env)?,
+            mcp_endpoints: McpEndpoints::read(env)?,
             google: Google::read(env)?,
             log: LogConfig::read(env)?,
             listen,
@@ -74,7 +78,7 @@ impl Config {
 
 /// Returns all variables in the order of `example.env`.
 pub fn variables() -> Vec<&'static Variable> {
-    let all: [&[&Variable]; 14] = [
+    let all: [&[&Variable]; 15] = [
         listen::VARIABLES,
         data_dir::VARIABLES,
         roles::VARIABLES,
@@ -83,6 +87,7 @@ pub fn variables() -> Vec<&'static Variable> {
         oidc::VARIABLES,
         keys::VARIABLES,
         limits::VARIABLES,
+        mcp_endpoints::VARIABLES,
         log_retention::VARIABLES,
         google::VARIABLES,
         packages::VARIABLES,

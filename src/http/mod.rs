@@ -13,6 +13,7 @@ mod jobs;
 mod keys;
 pub mod listener;
 mod log;
+mod mcp;
 mod middleware;
 mod oauth;
 mod openapi;
@@ -45,6 +46,8 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(tools::list::list))
         .routes(routes!(tools::call::call))
+        .routes(routes!(mcp::post_all, mcp::open_all, mcp::end_all))
+        .routes(routes!(mcp::post_server, mcp::open_server, mcp::end_server))
         .routes(routes!(servers::list, servers::register))
         .routes(routes!(servers::get, servers::update, servers::delete))
         .routes(routes!(servers::enable))

@@ -17,11 +17,12 @@ use uuid::Uuid;
 use super::auth::oidc::Jwt;
 use super::auth::{Authentication, Authenticator, check_still_valid};
 use super::events::broadcaster::EventBroadcaster;
+use super::mcp::state::McpState;
 use super::page_limit::{PageLimit, PagePermit};
 use super::tools::cache::ToolListCache;
 use crate::cluster::command_client::{CommandClient, CommandRequest, CommandResponse};
 use crate::cluster::membership::WorkerRegistry;
-use crate::config::{Access, Limits};
+use crate::config::{Access, Limits, McpEndpoints};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::{ChangeOrigin, Command, DeliveryMode};
@@ -40,7 +41,7 @@ use crate::crypto::seal::Sealer;
 use crate::eventlog::history::CatalogHistory;
 use crate::eventlog::projection::Projection;
 use crate::jobs::client::JobClient;
-use crate::ports::bus::{Bus, Target};
+use crate::ports::bus::{Bus, Hint, Target};
 use crate::telemetry::error::internal_error;
 use crate::telemetry::metrics::Metrics;
 
@@ -61,6 +62,7 @@ pub struct ApiState {
     metrics: Arc<Metrics>,
     registry: Arc<WorkerRegistry>,
     tool_list: ToolListCache,
+    mcp: Arc<McpState>,
     events: EventBroadcaster,
     history: CatalogHistory,
     page_limit: PageLimit,
@@ -80,6 +82,7 @@ pub struct ApiDeps {
     pub job_client: JobClient,
     pub access: Access,
     pub limits: Limits,
+    pub mcp_endpoints: McpEndpoints,
     /// The most open connections.
     pub connections: usize,
     pub folders: PackageDirs,
@@ -101,6 +104,12 @@ impl ApiState {
             deps.metrics.clone(),
             deps.ending.clone(),
         );
+        let mcp = McpState::start(
+            &deps.mcp_endpoints,
+            deps.projection.clone(),
+            &*deps.bus,
+            deps.ending.clone(),
+        );
         Arc::new(Self {
             projection: deps.projection,
             bus: deps.bus,
@@ -114,6 +123,7 @@ impl ApiState {
             metrics: deps.metrics,
             registry: deps.registry,
             tool_list: ToolListCache::default(),
+            mcp,
             events,
             history: CatalogHistory::default(),
             page_limit: PageLimit::default(),
@@ -214,6 +224,16 @@ impl ApiState {
 
     pub fn tool_list(&self) -> &ToolListCache {
         &self.tool_list
+    }
+
+    /// Returns the services of the MCP endpoints.
+    pub fn mcp(&self) -> &McpState {
+        &self.mcp
+    }
+
+    /// Publishes a hint to all processes.
+    pub fn publish(&self, hint: Hint) {
+        self.bus.publish(hint);
     }
 
     /// Returns the largest request body in bytes (`PAYLOAD_LIMIT`).

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::core::command::Area;
-use crate::core::ids::{Position, ServerId, WorkerId};
+use crate::core::ids::{Digest, Position, ServerId, WorkerId};
 use crate::core::model::tool_call::CallTool;
 
 /// The receiver of an ask.
@@ -136,6 +136,11 @@ pub enum Hint {
     LogMoved(Position),
     /// The JSON of the `WorkerStatus` of one worker.
     Status(Bytes),
+    /// An MCP client cancels a call, which may run at another facade. The digest names user, endpoint, session and
+    /// request.
+    McpCallCancelled(Digest),
+    /// An MCP client has ended a session. The digest names user, endpoint and session.
+    McpSessionEnded(Digest),
 }
 
 /// Carries asks, jobs and hints.

@@ -43,6 +43,14 @@ struct ServerLabels {
     server: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct McpRequestLabels {
+    endpoint: &'static str,
+    era: &'static str,
+    method: &'static str,
+    outcome: &'static str,
+}
+
 /// All metrics of this process.
 pub struct Metrics {
     registry: Registry,
@@ -59,6 +67,7 @@ pub struct Metrics {
     pub asks_refused: Counter,
     pub event_listeners: Gauge,
     pub event_stream_reads: Counter,
+    mcp_requests: Family<McpRequestLabels, Counter>,
 }
 
 /// Counts one open stream of `GET /events` until it is dropped.
@@ -117,6 +126,7 @@ impl Metrics {
             asks_refused: Counter::default(),
             event_listeners: Gauge::default(),
             event_stream_reads: Counter::default(),
+            mcp_requests: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -179,7 +189,29 @@ impl Metrics {
             "Reads of the log for streams of GET /events",
             metrics.event_stream_reads.clone(),
         );
+        registry.register(
+            "mcp_requests",
+            "Messages of MCP clients by endpoint, era, method and outcome",
+            metrics.mcp_requests.clone(),
+        );
         Arc::new(metrics)
+    }
+
+    /// Counts one message of an MCP client.
+    pub fn count_mcp_request(
+        &self,
+        endpoint: &'static str,
+        era: &'static str,
+        method: &'static str,
+        outcome: &'static str,
+    ) {
+        let labels = McpRequestLabels {
+            endpoint,
+            era,
+            method,
+            outcome,
+        };
+        self.mcp_requests.get_or_create(&labels).inc();
     }
 
     /// Returns the handles of a tool. Without cached handles, `is_known` says whether the server

@@ -11,13 +11,15 @@ use super::error::NatsError;
 use super::inbox::Inbox;
 use super::subjects::Subjects;
 use super::wire;
-use crate::core::ids::Position;
+use crate::core::ids::{Digest, Position};
 use crate::ports::bus::Hint;
 
 /// The number of hints that a listener may lag behind. A listener with more lag reads the log itself.
 const MAX_LAG: usize = 1024;
 /// The number of statuses in the queue to NATS. A status above it is lost.
 const MAX_STATUSES: usize = 64;
+/// The number of hints of MCP clients in the queue to NATS. A hint above it is lost.
+const MAX_MCP_HINTS: usize = 1024;
 
 /// Publishes hints.
 pub(super) struct Hints {
@@ -25,14 +27,17 @@ pub(super) struct Hints {
     /// Only the newest position is sent.
     position: watch::Sender<Position>,
     status: mpsc::Sender<Bytes>,
+    mcp: mpsc::Sender<String>,
 }
 
 /// Forwards hints between this process and NATS.
 pub(super) struct HintForwarder {
     positions_in: Subscriber,
     statuses_in: Subscriber,
+    mcp_in: Subscriber,
     position_out: watch::Receiver<Position>,
     status_out: mpsc::Receiver<Bytes>,
+    mcp_out: mpsc::Receiver<String>,
     local: broadcast::Sender<Hint>,
 }
 
@@ -43,20 +48,25 @@ impl Hints {
     ) -> Result<(Self, HintForwarder), NatsError> {
         let positions_in = inbox.connection.subscribe(subjects.log_moved()).await?;
         let statuses_in = inbox.connection.subscribe(subjects.status()).await?;
+        let mcp_in = inbox.connection.subscribe(subjects.mcp_hint()).await?;
         let local = broadcast::Sender::new(MAX_LAG);
         let (position, position_out) = watch::channel(Position(0));
         let (status, status_out) = mpsc::channel(MAX_STATUSES);
+        let (mcp, mcp_out) = mpsc::channel(MAX_MCP_HINTS);
         let forwarder = HintForwarder {
             positions_in,
             statuses_in,
+            mcp_in,
             position_out,
             status_out,
+            mcp_out,
             local: local.clone(),
         };
         let hints = Self {
             local,
             position,
             status,
+            mcp,
         };
         Ok((hints, forwarder))
     }
@@ -69,6 +79,12 @@ impl Hints {
             // A full queue loses the status, because the worker soon publishes the next status.
             Hint::Status(status) => {
                 let _ = self.status.try_send(status.clone());
+            }
+            Hint::McpCallCancelled(call) => {
+                let _ = self.mcp.try_send(format!("{CALL_CANCELLED} {call}"));
+            }
+            Hint::McpSessionEnded(session) => {
+                let _ = self.mcp.try_send(format!("{SESSION_ENDED} {session}"));
             }
         }
         // Without listeners the hint is lost, which is allowed.
@@ -97,6 +113,10 @@ impl HintForwarder {
                     send(subjects.log_moved(), position.into());
                 }
                 Some(status) = self.status_out.recv() => send(subjects.status(), status),
+                Some(hint) = self.mcp_out.recv() => send(subjects.mcp_hint(), hint.into()),
+                Some(message) = self.mcp_in.next() => {
+                    self.on_message(&message, &process, parse_mcp_hint);
+                }
                 Some(message) = self.positions_in.next() => {
                     self.on_message(&message, &process, parse_position);
                 }
@@ -116,6 +136,20 @@ impl HintForwarder {
         if let Some(hint) = parse(&message.payload) {
             let _ = self.local.send(hint);
         }
+    }
+}
+
+/// The first words of the hints of MCP clients.
+const CALL_CANCELLED: &str = "call-cancelled";
+const SESSION_ENDED: &str = "session-ended";
+
+fn parse_mcp_hint(body: &Bytes) -> Option<Hint> {
+    let (kind, digest) = std::str::from_utf8(body).ok()?.split_once(' ')?;
+    let digest = Digest(digest.parse().ok()?);
+    match kind {
+        CALL_CANCELLED => Some(Hint::McpCallCancelled(digest)),
+        SESSION_ENDED => Some(Hint::McpSessionEnded(digest)),
+        _ => None,
     }
 }
 

@@ -95,6 +95,10 @@ impl Subjects {
     pub(super) fn status(&self) -> String {
         format!("{}.status", self.prefix)
     }
+
+    pub(super) fn mcp_hint(&self) -> String {
+        format!("{}.mcp", self.prefix)
+    }
 }
 
 /// Returns the queue group of the workers of an area.

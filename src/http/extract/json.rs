@@ -77,7 +77,7 @@ fn has_body(headers: &HeaderMap) -> bool {
 /// # Errors
 /// `unsupported_media_type`, `payload_too_large` above `limit` bytes, or `invalid_request` if the
 /// body ends early or takes longer than 30 seconds.
-async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
+pub async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
     check_content_type(request.headers())?;
     read_bytes(request, limit).await
 }

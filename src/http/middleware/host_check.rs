@@ -42,7 +42,11 @@ pub fn check_host_and_origin(request: &Request, access: &Access) -> Result<(), F
         .map_or(Ok(()), |origin| check_origin(origin, access))
 }
 
-fn check_origin(origin: &HeaderValue, access: &Access) -> Result<(), Failure> {
+/// Checks that an `Origin` names this API.
+///
+/// # Errors
+/// `forbidden`.
+pub fn check_origin(origin: &HeaderValue, access: &Access) -> Result<(), Failure> {
     let origin = origin.to_str().unwrap_or_default();
     let is_allowed = origin
         .parse::<Uri>()

@@ -1,18 +1,20 @@
 //! The middleware around all routes: it admits or refuses each request.
 
+mod cors;
 mod host_check;
 mod log_position;
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::header::{ORIGIN, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use self::host_check::{check_fetch_site, check_host_and_origin};
+use self::host_check::{check_fetch_site, check_host_and_origin, check_origin};
 use self::log_position::wait_for_log_position;
+use super::auth::oidc::is_mcp_endpoint;
 use super::auth::{Authentication, is_public_path};
 use super::resource_metadata::challenge;
 use super::respond::json::ApiError;
@@ -33,12 +35,14 @@ pub async fn handle_request(
     let _unanswered = state.track_request();
     // A copy of the URI costs no allocation.
     let uri = request.uri().clone();
+    let origin = cross_origin(&state, &request);
     // The request must not be borrowed across an await, because its body is not `Sync`.
     let admission = match admit_request(&state, &request) {
         Ok(admission) => finish_admission(&state, admission).await,
         Err(failure) => Err(failure),
     };
     let mut response = match admission {
+        Ok(_) if is_preflight(&request) => cors::preflight(request.headers()),
         Ok(caller) => {
             if let Some(caller) = caller {
                 request.extensions_mut().insert(caller);
@@ -56,7 +60,23 @@ pub async fn handle_request(
         .headers_mut()
         .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     name_metadata(&state, uri.path(), &mut response);
+    if let Some(origin) = origin {
+        cors::allow_origin(&mut response, origin);
+    }
     response
+}
+
+/// Returns the allowed origin of a request to an MCP endpoint.
+fn cross_origin(state: &ApiState, request: &Request) -> Option<HeaderValue> {
+    let origin = request.headers().get(ORIGIN)?;
+    let is_allowed =
+        is_mcp_endpoint(request.uri().path()) && check_origin(origin, state.access()).is_ok();
+    is_allowed.then(|| origin.clone())
+}
+
+/// Returns whether a request is the preflight request of a page that will call an MCP endpoint.
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS && is_mcp_endpoint(request.uri().path())
 }
 
 /// Names the protected resource metadata in the challenge of a 401, so that MCP clients find the issuer.
@@ -99,14 +119,18 @@ fn admit_request(state: &ApiState, request: &Request) -> Result<Admission, Failu
         return Ok(Admission::default());
     }
     let is_public = is_public_path(path);
+    let is_mcp = is_mcp_endpoint(path);
     let access = state.access();
     if !access.is_identity_configured() {
         check_host_and_origin(request, access)?;
-        if !is_public {
+        if !is_public && !is_mcp {
             check_fetch_site(request.headers())?;
         }
     }
-    let authentication = if is_public {
+    if is_mcp && let Some(origin) = request.headers().get(ORIGIN) {
+        check_origin(origin, access)?;
+    }
+    let authentication = if is_public || is_preflight(request) {
         None
     } else {
         Some(state.authenticate(request.headers())?)

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use super::body::{CallAnswer, CallBody};
-use super::meter::ToolCallMeter;
+use super::meter::{CallOutcome, ToolCallMeter};
 use crate::cluster::command_client::CommandRequest;
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command};
@@ -128,7 +128,11 @@ async fn execute_call(
     let meter = ToolCallMeter::start(state.metrics(), server, tool.clone(), span.clone());
     let response = state.send_request(request).instrument(span).await;
     let result = response.and_then(|response| shape_tool_result(&response.body, raw));
-    meter.finish(&result);
+    meter.finish(match &result {
+        Ok(body) if body.is_error => CallOutcome::ToolError,
+        Ok(_) => CallOutcome::Ok,
+        Err(failure) => CallOutcome::Failed(failure.code),
+    });
     result
 }
 
@@ -165,7 +169,7 @@ async fn call_as_job(
 }
 
 /// Adds the URL at which the user gives access, if the call failed without it.
-fn with_links(
+pub fn with_links(
     state: &ApiState,
     host: Option<HeaderValue>,
     server: &Server,
@@ -177,7 +181,7 @@ fn with_links(
 }
 
 /// Returns a part of a body that does not keep the whole body, unless the part is large.
-fn detach_slice(body: &Bytes, part: &RawValue) -> Bytes {
+pub fn detach_slice(body: &Bytes, part: &RawValue) -> Bytes {
     let part = part.get().as_bytes();
     if part.len() <= COPY_LIMIT {
         Bytes::copy_from_slice(part)
@@ -186,7 +190,8 @@ fn detach_slice(body: &Bytes, part: &RawValue) -> Bytes {
     }
 }
 
-fn call_limit(server: &Server, timeout_ms: Option<u64>) -> Duration {
+/// Returns the time that the facade waits for a call.
+pub fn call_limit(server: &Server, timeout_ms: Option<u64>) -> Duration {
     let limit = Duration::from_millis(timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
     if server.config.reset_timeout_on_progress {
         limit.max(MAX_WITH_PROGRESS) + WORKER_MARGIN

@@ -5,9 +5,8 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::core::catalog::server::Server;
-use crate::core::failure::Failure;
+use crate::core::failure::Code;
 use crate::core::names::ToolName;
-use crate::core::tool_result::ToolCallBody;
 use crate::telemetry::metrics::Metrics;
 use crate::time::clock::monotonic;
 
@@ -18,24 +17,26 @@ pub struct ToolCallMeter<'a> {
     tool: ToolName,
     span: Span,
     started: Instant,
-    outcome: Outcome,
+    outcome: CallOutcome,
 }
 
+/// The outcome of a call in the metrics.
 #[derive(Clone, Copy)]
-enum Outcome {
+pub enum CallOutcome {
     Ok,
+    /// The tool itself reports a failure.
     ToolError,
-    Failed(&'static str),
+    Failed(Code),
     /// The client has disconnected.
     Cancelled,
 }
 
-impl Outcome {
+impl CallOutcome {
     fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::ToolError => "tool_error",
-            Self::Failed(code) => code,
+            Self::Failed(code) => code.as_str(),
             Self::Cancelled => "cancelled",
         }
     }
@@ -49,17 +50,13 @@ impl<'a> ToolCallMeter<'a> {
             tool,
             span,
             started: monotonic(),
-            outcome: Outcome::Cancelled,
+            outcome: CallOutcome::Cancelled,
         }
     }
 
-    /// Records the call with the outcome of this result.
-    pub fn finish(mut self, result: &Result<ToolCallBody, Failure>) {
-        self.outcome = match result {
-            Ok(body) if body.is_error => Outcome::ToolError,
-            Ok(_) => Outcome::Ok,
-            Err(failure) => Outcome::Failed(failure.code.as_str()),
-        };
+    /// Records the call with this outcome.
+    pub fn finish(mut self, outcome: CallOutcome) {
+        self.outcome = outcome;
     }
 }
 
@@ -72,13 +69,13 @@ impl Drop for ToolCallMeter<'_> {
         });
         meter.seconds.observe(seconds);
         match self.outcome {
-            Outcome::Ok => {
+            CallOutcome::Ok => {
                 meter.ok.inc();
             }
-            Outcome::ToolError => {
+            CallOutcome::ToolError => {
                 meter.tool_error.inc();
             }
-            Outcome::Failed(_) | Outcome::Cancelled => meter.failed(self.outcome.as_str()),
+            CallOutcome::Failed(_) | CallOutcome::Cancelled => meter.failed(self.outcome.as_str()),
         }
         let outcome = self.outcome.as_str();
         self.span

@@ -4,4 +4,4 @@ mod body;
 pub mod cache;
 pub mod call;
 pub mod list;
-mod meter;
+pub mod meter;

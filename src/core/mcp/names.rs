@@ -1,0 +1,122 @@
+//! The names under which the endpoint of all servers shows their tools.
+//!
+//! A name depends on its server and its tool alone, so a server never changes the names of another server. The program
+//! looks names up in a table and never splits them.
+
+use sha2::{Digest, Sha256};
+
+/// The text between the name of the server and the name of the tool.
+const SEPARATOR: &str = "__";
+/// The hex digits of the hash in a name. Names that still meet get twice as many.
+const DIGITS: usize = 6;
+
+/// Returns the exposed name of a tool: `<server>__<tool>`, at most `limit` characters of `[A-Za-z0-9_-]`.
+///
+/// A name that cannot be written so is cut and ends in a hash of server and tool.
+pub fn exposed_name(server: &str, tool: &str, limit: usize) -> String {
+    let plain = format!("{server}{SEPARATOR}{tool}");
+    let needs_hash = plain.len() > limit
+        || !plain.bytes().all(is_name_byte)
+        || server.contains(SEPARATOR)
+        || server.ends_with('_')
+        || ends_like_a_hash(tool);
+    if needs_hash {
+        hashed_name(&plain, server, tool, limit, DIGITS)
+    } else {
+        plain
+    }
+}
+
+/// Returns the exposed name of a tool whose [`exposed_name`] meets the name of another tool.
+pub fn long_exposed_name(server: &str, tool: &str, limit: usize) -> String {
+    let plain = format!("{server}{SEPARATOR}{tool}");
+    hashed_name(&plain, server, tool, limit, 2 * DIGITS)
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+}
+
+/// Returns whether a tool's name ends as a hashed name does, so that no tool takes the name of another tool.
+fn ends_like_a_hash(tool: &str) -> bool {
+    [DIGITS, 2 * DIGITS].into_iter().any(|digits| {
+        tool.len()
+            .checked_sub(digits + 1)
+            .and_then(|start| tool.as_bytes().get(start..))
+            .is_some_and(|end| {
+                end[0] == b'_' && end[1..].iter().all(|byte| byte.is_ascii_hexdigit())
+            })
+    })
+}
+
+fn hashed_name(plain: &str, server: &str, tool: &str, limit: usize, digits: usize) -> String {
+    let hash = Sha256::new()
+        .chain_update(server)
+        .chain_update([0])
+        .chain_update(tool)
+        .finalize();
+    let mut name: String = plain
+        .chars()
+        .map(|character| {
+            let is_allowed = u8::try_from(character).is_ok_and(is_name_byte);
+            if is_allowed { character } else { '_' }
+        })
+        .take(limit - digits - 1)
+        .collect();
+    name.push('_');
+    name.push_str(&hex::encode(&hash[..digits / 2]));
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 56;
+
+    #[test]
+    fn a_usual_name_is_the_server_and_the_tool() {
+        assert_eq!(exposed_name("github", "search_code", LIMIT), "github__search_code");
+        assert_eq!(exposed_name("a-b", "c__d", LIMIT), "a-b__c__d");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_written_plainly_ends_in_a_hash() {
+        for (server, tool) in [
+            ("a.b", "c"),
+            ("a", "c d"),
+            ("a", "zürich"),
+            ("a__b", "c"),
+            ("a_", "c"),
+            ("a", "c_0a1b2c"),
+            ("a", "c_0A1B2C"),
+            ("a", "c_0a1b2c3d4e5f"),
+            ("a", &"x".repeat(100)),
+        ] {
+            let name = exposed_name(server, tool, LIMIT);
+            assert_ne!(name, format!("{server}__{tool}"));
+            assert!(name.len() <= LIMIT, "{name}");
+            assert!(name.bytes().all(is_name_byte), "{name}");
+            assert!(ends_like_a_hash(&name), "{name}");
+        }
+        assert_eq!(exposed_name("a", "z\u{fc}", LIMIT).find("a__z__"), Some(0));
+    }
+
+    #[test]
+    fn a_longer_hash_begins_with_the_shorter_hash() {
+        let short = exposed_name("a.b", "c", LIMIT);
+        let long = long_exposed_name("a.b", "c", LIMIT);
+        assert!(long.starts_with(&short) && long.len() == short.len() + DIGITS);
+        assert!(long_exposed_name("a", &"x".repeat(100), LIMIT).len() <= LIMIT);
+    }
+
+    #[test]
+    fn names_of_different_tools_differ() {
+        let mut names = std::collections::HashSet::new();
+        for server in ["a", "a_", "a__b", "a.b", "a-b", "A"] {
+            for tool in ["b__c", "c", "_c", "b_c", "b.c", "c_000000", "c_aaaaaa"] {
+                assert!(names.insert(exposed_name(server, tool, LIMIT)), "{server} {tool}");
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Wakes the open streams: after changes of the log, and for the keep-alive. One task serves all streams, so a stream needs
+//! no timer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::ids::Position;
+use crate::eventlog::projection::Projection;
+
+/// The time between two keep-alive comments.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Changes within this time wake the streams once.
+const MERGE: Duration = Duration::from_millis(250);
+/// Notices that a slow stream may lag behind. A stream with more lag checks its list.
+const MAX_LAG: usize = 16;
+
+/// The reason why the streams wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// The log has grown. A token may have been revoked, and lists may have changed.
+    LogMoved {
+        /// The position of the newest change of a tool list.
+        tools_changed: Position,
+    },
+    KeepAlive,
+}
+
+/// Sends notices to all streams.
+pub struct Announcer(broadcast::Sender<Notice>);
+
+impl Announcer {
+    /// Starts the task, which ends when `ending` is cancelled. Then all streams end.
+    pub fn start(projection: Arc<Projection>, ending: CancellationToken) -> Self {
+        let sender = broadcast::Sender::new(MAX_LAG);
+        let weak = sender.downgrade();
+        tokio::spawn(async move { ending.run_until_cancelled(announce(projection, weak)).await });
+        Self(sender)
+    }
+
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.0.subscribe()
+    }
+}
+
+async fn announce(projection: Arc<Projection>, sender: broadcast::WeakSender<Notice>) {
+    let mut positions = projection.subscribe();
+    let mut keep_alive = ticks(KEEP_ALIVE);
+    let mut merge = ticks(MERGE);
+    let mut announced = projection.position();
+    loop {
+        let notice = tokio::select! {
+            _ = keep_alive.tick() => Notice::KeepAlive,
+            has_moved = moved(&mut positions, announced) => {
+                if !has_moved {
+                    return;
+                }
+                merge.tick().await;
+                announced = projection.position();
+                Notice::LogMoved { tools_changed: projection.catalog().tools_changed }
+            }
+        };
+        let Some(sender) = sender.upgrade() else {
+            return;
+        };
+        // Without streams nobody needs the notice.
+        let _ = sender.send(notice);
+    }
+}
+
+/// Waits until the log is beyond a position. Returns false at the end of the process.
+async fn moved(positions: &mut watch::Receiver<Position>, from: Position) -> bool {
+    positions.wait_for(|position| *position > from).await.is_ok()
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

@@ -1,0 +1,128 @@
+//! The two kinds of endpoints, and the context of one request.
+
+use std::sync::Arc;
+
+use axum::http::HeaderValue;
+use serde_json::json;
+
+use super::accept::Accepted;
+use super::error::RpcError;
+use crate::core::catalog::Catalog;
+use crate::core::catalog::server::Server;
+use crate::core::decide::access::{Action, may};
+use crate::core::ids::ServerId;
+use crate::core::model::caller::Caller;
+use crate::core::names::{ServerName, UserName};
+use crate::http::state::ApiState;
+
+/// The longest `instructions` of the endpoint of all servers, in bytes.
+const MAX_INSTRUCTIONS: usize = 2048;
+
+/// An MCP endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/mcp`: all servers that the caller may use.
+    All,
+    /// `/mcp/servers/{name}/mcp`: one server, with its own names.
+    Server(ServerName),
+}
+
+impl Endpoint {
+    pub fn is_all(&self) -> bool {
+        matches!(self, Self::All)
+    }
+
+    /// Returns the path, to which session ids are bound.
+    pub fn route(&self) -> String {
+        match self {
+            Self::All => "/mcp".to_owned(),
+            Self::Server(name) => format!("/mcp/servers/{name}/mcp"),
+        }
+    }
+
+    /// Returns the value of the label `endpoint` in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Server(_) => "server",
+        }
+    }
+}
+
+/// The parts of one HTTP request that its messages share.
+pub struct Exchange {
+    pub state: Arc<ApiState>,
+    pub caller: Arc<Caller>,
+    /// The user that the request acts for.
+    pub user: UserName,
+    pub endpoint: Endpoint,
+    pub accepted: Accepted,
+    pub host: Option<HeaderValue>,
+    pub traceparent: Option<Arc<str>>,
+}
+
+impl Exchange {
+    /// Returns whether a list of the caller shows a server. A call of the same server then finds it.
+    pub fn may_use(&self, catalog: &Catalog, server: ServerId) -> bool {
+        catalog.is_enabled(server) && may(&self.caller, Action::UseTools, Some(server)).is_ok()
+    }
+
+    /// Returns the enabled servers of the endpoint that the caller may use, in the order of their names.
+    pub fn visible_servers(&self, catalog: &Catalog) -> Vec<Arc<Server>> {
+        let servers = match &self.endpoint {
+            Endpoint::All => catalog.servers(),
+            Endpoint::Server(name) => catalog.server(name.as_str()).into_iter().collect(),
+        };
+        servers
+            .into_iter()
+            .filter(|server| self.may_use(catalog, server.id))
+            .cloned()
+            .collect()
+    }
+
+    /// Checks that the server of the endpoint exists, is enabled and may be used by the caller.
+    ///
+    /// # Errors
+    /// -32602 with status 404, in one form for all three causes.
+    pub fn check_server(&self) -> Result<(), RpcError> {
+        let Endpoint::Server(name) = &self.endpoint else {
+            return Ok(());
+        };
+        let catalog = self.state.catalog();
+        let server = catalog.server(name.as_str());
+        if server.is_some_and(|server| self.may_use(&catalog, server.id)) {
+            return Ok(());
+        }
+        Err(RpcError::not_found(format!(
+            "Server {name} not found, or it is disabled"
+        )))
+    }
+
+    /// Returns the JSON object `serverInfo`.
+    pub fn server_info(&self) -> String {
+        let name = match &self.endpoint {
+            Endpoint::All => "mcp-api",
+            Endpoint::Server(name) => name.as_str(),
+        };
+        json!({ "name": name, "version": env!("CARGO_PKG_VERSION") }).to_string()
+    }
+
+    /// Returns the text `instructions`, which names the servers.
+    pub fn instructions(&self) -> Option<String> {
+        if !self.endpoint.is_all() {
+            return None;
+        }
+        let servers = self.visible_servers(&self.state.catalog());
+        let mut text = String::from(
+            "Tools of several MCP servers. The name of a tool begins with its server: <server>__<tool>. The servers:",
+        );
+        for server in servers {
+            let line = format!("\n- {}", server.name);
+            if text.len() + line.len() > MAX_INSTRUCTIONS {
+                break;
+            }
+            text.push_str(&line);
+        }
+        Some(text)
+    }
+}

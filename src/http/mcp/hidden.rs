@@ -1,0 +1,28 @@
+//! The properties that the program fills from stored credentials. Clients do not see them.
+
+use crate::core::catalog::server::Server;
+use crate::core::model::google::{APPLICATION, TOKENS, needs_tokens};
+use crate::core::names::UserName;
+
+/// Returns the names of the properties that a tool does not show to a user.
+pub fn hidden_properties<'a>(server: &'a Server, user: &UserName, tool: &str) -> Vec<&'a str> {
+    let mut hidden = hidden_secrets(server, user);
+    if needs_tokens(&server.config, tool) {
+        hidden.extend([TOKENS, APPLICATION]);
+    }
+    hidden
+}
+
+/// Returns the names of the secrets that the server gets: those of its list, whether or not the user has set them, or
+/// those that the user has set if the server has no list.
+pub fn hidden_secrets<'a>(server: &'a Server, user: &UserName) -> Vec<&'a str> {
+    let listed = &server.config.secret_names;
+    if !listed.is_empty() {
+        return listed.iter().map(|name| name.as_str()).collect();
+    }
+    server
+        .secrets_of(user.as_str())
+        .iter()
+        .map(|secret| secret.name.as_str())
+        .collect()
+}

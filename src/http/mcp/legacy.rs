@@ -1,0 +1,201 @@
+//! The era 2024-11-05 to 2025-11-25: `initialize` begins a session, and each later request names it.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::answer::Outcome;
+use super::call::{begin_call, find_tool};
+use super::dispatch::Reply;
+use super::endpoint::Exchange;
+use super::envelope::Params;
+use super::error::RpcError;
+use super::headers;
+use super::list::tools_list;
+use super::listen::{self, StreamTexts, list_changed};
+use super::modern::CAPABILITIES;
+use super::running::{call_key, session_key};
+use super::session::Session;
+use crate::core::failure::Failure;
+use crate::core::ids::Digest;
+use crate::core::mcp::fields::{Fields, ObjectWriter, text_of};
+use crate::core::mcp::version::{Era, ProtocolVersion};
+use crate::ports::bus::Hint;
+use crate::time::clock::now_seconds;
+
+/// The session of a request.
+#[derive(Clone, Copy)]
+pub struct OpenSession {
+    pub version: ProtocolVersion,
+    pub key: Digest,
+}
+
+/// Finds the session that a request names.
+///
+/// # Errors
+/// -32602 with status 404 if the id is not valid for this user and this endpoint, or if the session has ended.
+pub fn find_session(exchange: &Exchange, headers: &HeaderMap) -> Result<OpenSession, RpcError> {
+    let ended = || {
+        RpcError::not_found("The session is unknown or has ended; begin a new one with initialize")
+    };
+    let id = headers
+        .get(headers::SESSION_ID)
+        .and_then(|id| id.to_str().ok())
+        .ok_or_else(ended)?;
+    let route = exchange.endpoint.route();
+    let state = &exchange.state;
+    let session = Session::parse(id.trim(), state.sealer(), &exchange.user, &route, now_seconds())
+        .ok_or_else(ended)?;
+    let key = session_key(&session, &exchange.user, &route);
+    if state.mcp().ended_sessions.contains(key) {
+        return Err(ended());
+    }
+    check_version(headers)?;
+    Ok(OpenSession {
+        version: session.version,
+        key,
+    })
+}
+
+/// Checks the version header. A known legacy version that differs from the session's version is ignored.
+///
+/// # Errors
+/// -32022 with status 400.
+fn check_version(headers: &HeaderMap) -> Result<(), RpcError> {
+    let Some(version) = headers.get(headers::PROTOCOL_VERSION) else {
+        return Ok(());
+    };
+    let version = version.to_str().unwrap_or_default().trim();
+    match ProtocolVersion::parse(version) {
+        Some(known) if known.era() == Era::Legacy => Ok(()),
+        _ => Err(RpcError::unsupported_version(version)),
+    }
+}
+
+/// Answers `initialize` from the catalog, and returns the session id.
+///
+/// # Errors
+/// -32602 if the version is missing. `internal` if no session id can be made.
+pub fn initialize(
+    exchange: &Exchange,
+    params: &Params<'_>,
+) -> Result<Result<(Outcome, String), Failure>, RpcError> {
+    exchange.check_server()?;
+    let requested = params
+        .protocol_version
+        .and_then(text_of)
+        .ok_or_else(|| RpcError::wrong_params("protocolVersion must be a string"))?;
+    let version = ProtocolVersion::negotiate(&requested);
+    let client = client_name(params);
+    tracing::info!(
+        user = %exchange.user,
+        endpoint = exchange.endpoint.route(),
+        version = version.as_str(),
+        client,
+        "MCP session began"
+    );
+    let session = Session::begin(version, now_seconds()).and_then(|session| {
+        session.id(
+            exchange.state.sealer(),
+            &exchange.user,
+            &exchange.endpoint.route(),
+        )
+    });
+    let mut writer = ObjectWriter::with_capacity(512);
+    writer.text("protocolVersion", version.as_str());
+    writer.raw("capabilities", CAPABILITIES);
+    writer.raw("serverInfo", &exchange.server_info());
+    if let Some(instructions) = exchange.instructions() {
+        writer.text("instructions", &instructions);
+    }
+    let outcome = Outcome::Result(writer.finish().into());
+    Ok(session.map(|id| (outcome, id)))
+}
+
+/// Returns the name and the version of the client for the log, cut to a short text.
+fn client_name(params: &Params<'_>) -> Option<String> {
+    let info = Fields::parse(params.client_info?.get())?;
+    let part = |name: &str| info.get(name).and_then(text_of).unwrap_or_default();
+    let shown = format!("{} {}", part("name"), part("version"));
+    Some(
+        shown
+            .chars()
+            .filter(|character| !character.is_control())
+            .take(100)
+            .collect(),
+    )
+}
+
+/// Executes a request of a session.
+///
+/// # Errors
+/// The JSON-RPC error of the method.
+pub fn handle(
+    exchange: &Arc<Exchange>,
+    session: OpenSession,
+    body: &Bytes,
+    id: &RawValue,
+    method: &str,
+    params: &Params<'_>,
+) -> Result<Reply, RpcError> {
+    exchange.check_server()?;
+    match method {
+        "ping" => Ok(Reply::Done(Outcome::Result(Bytes::from_static(b"{}")))),
+        "tools/list" => tools_list(exchange, Era::Legacy, params.cursor)
+            .map(|list| Reply::Done(Outcome::Result(list))),
+        "tools/call" => {
+            let called = find_tool(exchange, params)?;
+            let call = begin_call(exchange, Era::Legacy, body, params, called)?;
+            let running = &exchange.state.mcp().running;
+            let guard = running.add(call_key(session.key, id.get()));
+            Ok(Reply::Call(Box::pin(async move {
+                let cancelled = guard.cancelled.clone();
+                let outcome = cancelled.run_until_cancelled(call).await;
+                drop(guard);
+                outcome.unwrap_or_else(|| Outcome::Error(RpcError::cancelled()))
+            })))
+        }
+        _ => Err(RpcError::method_not_found(method, Era::Legacy)),
+    }
+}
+
+/// Acts on a notification of a session. Unknown notifications have no effect.
+pub fn notify(exchange: &Exchange, session: OpenSession, method: &str, params: &Params<'_>) {
+    if method != "notifications/cancelled" {
+        return;
+    }
+    if let Some(id) = params.request_id {
+        let key = call_key(session.key, id.get());
+        if !exchange.state.mcp().running.cancel(key) {
+            exchange.state.publish(Hint::McpCallCancelled(key));
+        }
+    }
+}
+
+/// Ends a session at all facades.
+pub fn end_session(exchange: &Exchange, session: OpenSession) {
+    exchange.state.mcp().end_session(session.key);
+    exchange.state.publish(Hint::McpSessionEnded(session.key));
+}
+
+/// Opens the stream of a session.
+///
+/// # Errors
+/// `unavailable` if too many streams are open.
+pub fn open_stream(exchange: Arc<Exchange>, session: OpenSession) -> Result<Response, Failure> {
+    let permit = exchange
+        .state
+        .mcp()
+        .streams
+        .open(&exchange.user, Some(session.key))?;
+    let texts = StreamTexts {
+        // A first comment tells the client that the stream is open.
+        opening: Some(Bytes::from_static(b":\n\n")),
+        list_changed: Some(list_changed(None)),
+        closing: None,
+    };
+    Ok(listen::open(exchange, Era::Legacy, texts, permit))
+}

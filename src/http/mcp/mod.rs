@@ -1,0 +1,172 @@
+//! The MCP endpoints: any MCP client calls tools of the registered servers as one user.
+//!
+//! `/mcp` serves all servers that the caller may use. `/mcp/servers/{name}/mcp` serves one server with its own names. Both
+//! speak the revision 2026-07-28 without sessions and the revisions 2024-11-05 to 2025-11-25 with sessions. The dispatcher
+//! finds the era of each message.
+
+mod accept;
+mod announcer;
+mod answer;
+mod call;
+mod directory;
+mod dispatch;
+mod endpoint;
+mod envelope;
+mod error;
+mod headers;
+mod hidden;
+mod legacy;
+mod list;
+mod listen;
+mod modern;
+mod receive;
+mod running;
+mod session;
+pub mod state;
+mod stream;
+mod streams;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+
+use self::endpoint::Endpoint;
+use self::error::RpcError;
+use super::auth::ToolsCaller;
+use super::state::ApiState;
+use crate::core::names::ServerName;
+use crate::views::failure::ErrorBody;
+
+/// Send one MCP message to all servers that the caller may use (Streamable HTTP).
+///
+/// The body is a JSON-RPC request or notification. Tools have the names `<server>__<tool>`.
+#[utoipa::path(
+    post, operation_id = "mcp_post", path = "/mcp", tag = "mcp",
+    request_body(content = Object, description = "A JSON-RPC message"),
+    responses(
+        (status = 200, description = "The JSON-RPC response, as JSON or as an event stream", body = Object),
+        (status = 202, description = "The notification is accepted"),
+        (status = 400, description = "The message or a header is wrong", body = Object),
+        (status = 404, description = "The session or the method is unknown", body = Object),
+        (status = 406, description = "The client takes neither JSON nor an event stream", body = ErrorBody),
+    )
+)]
+pub async fn post_all(
+    State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
+    request: Request,
+) -> Response {
+    receive::post(state, caller, Endpoint::All, request).await
+}
+
+/// Send one MCP message to one server (Streamable HTTP).
+///
+/// The body is a JSON-RPC request or notification. Tools have the names of the server.
+#[utoipa::path(
+    post, operation_id = "mcp_server_post", path = "/mcp/servers/{name}/mcp", tag = "mcp",
+    params(("name" = String, Path, description = "The name of the server")),
+    request_body(content = Object, description = "A JSON-RPC message"),
+    responses(
+        (status = 200, description = "The JSON-RPC response, as JSON or as an event stream", body = Object),
+        (status = 202, description = "The notification is accepted"),
+        (status = 400, description = "The message or a header is wrong", body = Object),
+        (status = 404, description = "The server, the session or the method is unknown", body = Object),
+        (status = 406, description = "The client takes neither JSON nor an event stream", body = ErrorBody),
+    )
+)]
+pub async fn post_server(
+    State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    match parse_server(&name) {
+        Ok(endpoint) => receive::post(state, caller, endpoint, request).await,
+        Err(error) => answer::error_response(error, None),
+    }
+}
+
+/// Open the event stream of a session with all servers. It carries changes of the tool list.
+#[utoipa::path(
+    get, operation_id = "mcp_open", path = "/mcp", tag = "mcp",
+    responses(
+        (status = 200, description = "An event stream", content_type = "text/event-stream", body = String),
+        (status = 404, description = "The session is unknown", body = Object),
+        (status = 405, description = "The request names no session", body = Object),
+    )
+)]
+pub async fn open_all(
+    State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
+    request: Request,
+) -> Response {
+    receive::open(state, caller, Endpoint::All, &request)
+}
+
+/// Open the event stream of a session with one server. It carries changes of the tool list.
+#[utoipa::path(
+    get, operation_id = "mcp_server_open", path = "/mcp/servers/{name}/mcp", tag = "mcp",
+    params(("name" = String, Path, description = "The name of the server")),
+    responses(
+        (status = 200, description = "An event stream", content_type = "text/event-stream", body = String),
+        (status = 404, description = "The server or the session is unknown", body = Object),
+        (status = 405, description = "The request names no session", body = Object),
+    )
+)]
+pub async fn open_server(
+    State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    match parse_server(&name) {
+        Ok(endpoint) => receive::open(state, caller, endpoint, &request),
+        Err(error) => answer::error_response(error, None),
+    }
+}
+
+/// End a session with all servers.
+#[utoipa::path(
+    delete, operation_id = "mcp_end", path = "/mcp", tag = "mcp",
+    responses(
+        (status = 200, description = "The session has ended"),
+        (status = 404, description = "The session is unknown", body = Object),
+        (status = 405, description = "The request names no session", body = Object),
+    )
+)]
+pub async fn end_all(
+    State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
+    request: Request,
+) -> Response {
+    receive::end(state, caller, Endpoint::All, &request)
+}
+
+/// End a session with one server.
+#[utoipa::path(
+    delete, operation_id = "mcp_server_end", path = "/mcp/servers/{name}/mcp", tag = "mcp",
+    params(("name" = String, Path, description = "The name of the server")),
+    responses(
+        (status = 200, description = "The session has ended"),
+        (status = 404, description = "The session is unknown", body = Object),
+        (status = 405, description = "The request names no session", body = Object),
+    )
+)]
+pub async fn end_server(
+    State(state): State<Arc<ApiState>>,
+    ToolsCaller(caller): ToolsCaller,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    match parse_server(&name) {
+        Ok(endpoint) => receive::end(state, caller, endpoint, &request),
+        Err(error) => answer::error_response(error, None),
+    }
+}
+
+fn parse_server(name: &str) -> Result<Endpoint, RpcError> {
+    name.parse::<ServerName>()
+        .map(Endpoint::Server)
+        .map_err(|_| RpcError::not_found("No server has this name"))
+}

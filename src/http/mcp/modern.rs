@@ -1,0 +1,183 @@
+//! The era 2026-07-28: every request stands alone, and its headers repeat parts of its body.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::{Outcome, event};
+use super::call::{begin_call, check_argument_headers, find_tool};
+use super::dispatch::Reply;
+use super::endpoint::Exchange;
+use super::envelope::{Meta, Params};
+use super::error::RpcError;
+use super::headers;
+use super::list::tools_list;
+use super::listen::{self, StreamTexts, list_changed};
+use crate::core::mcp::fields::{Fields, ObjectWriter, text_of};
+use crate::core::mcp::version::{Era, ProtocolVersion};
+
+/// How long a client may keep a list, in milliseconds.
+const TTL_MS: &str = "60000";
+const VERSION_FIELD: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// Returns whether a request belongs to this era: its version header or its `_meta` says so.
+pub fn is_modern(headers: &HeaderMap, meta: Option<&Meta<'_>>) -> bool {
+    let modern = ProtocolVersion::V2026_07_28.as_str();
+    headers
+        .get_all(headers::PROTOCOL_VERSION)
+        .iter()
+        .any(|value| value.as_bytes().trim_ascii() == modern.as_bytes())
+        || meta.is_some_and(|meta| meta.protocol_version.is_some())
+}
+
+/// Executes a request.
+///
+/// # Errors
+/// The first rule that the request breaks, in the order of the specification.
+pub fn handle(
+    exchange: &Arc<Exchange>,
+    headers: &HeaderMap,
+    body: &Bytes,
+    id: &RawValue,
+    method: &str,
+    params: &Params<'_>,
+) -> Result<Reply, RpcError> {
+    check_request(headers, method, params)?;
+    exchange.check_server()?;
+    match method {
+        "server/discover" => Ok(Reply::Done(Outcome::Result(discover(exchange)))),
+        "tools/list" => tools_list(exchange, Era::Modern, params.cursor)
+            .map(|list| Reply::Done(Outcome::Result(list))),
+        "tools/call" => {
+            let called = find_named_tool(exchange, headers, params)?;
+            check_argument_headers(exchange, headers, &called, params.arguments)?;
+            begin_call(exchange, Era::Modern, body, params, called).map(Reply::Call)
+        }
+        "subscriptions/listen" => subscribe(exchange, id, params),
+        _ => Err(RpcError::method_not_found(method, Era::Modern)),
+    }
+}
+
+fn check_request(headers: &HeaderMap, method: &str, params: &Params<'_>) -> Result<(), RpcError> {
+    let meta = params
+        .meta()
+        .ok_or_else(|| RpcError::invalid_params("params._meta must be an object"))?;
+    let version = check_meta(&meta)?;
+    headers::check_text(headers, headers::PROTOCOL_VERSION, &version)?;
+    if version != ProtocolVersion::V2026_07_28.as_str() {
+        return Err(RpcError::unsupported_version(&version));
+    }
+    headers::check_text(headers, headers::METHOD, method)
+}
+
+/// Checks the required members of `_meta`, and returns the version.
+fn check_meta<'a>(meta: &Meta<'a>) -> Result<Cow<'a, str>, RpcError> {
+    let version = meta.protocol_version.and_then(text_of).ok_or_else(|| {
+        RpcError::invalid_params(format!("params._meta must have {VERSION_FIELD}, a string"))
+    })?;
+    let is_object = |value: Option<&RawValue>| value.is_some_and(|value| value.get().starts_with('{'));
+    if !is_object(meta.client_capabilities) {
+        return Err(RpcError::invalid_params(
+            "params._meta must have io.modelcontextprotocol/clientCapabilities, an object",
+        ));
+    }
+    if meta.client_info.is_some() && !is_object(meta.client_info) {
+        return Err(RpcError::invalid_params(
+            "params._meta: io.modelcontextprotocol/clientInfo must be an object",
+        ));
+    }
+    Ok(version)
+}
+
+fn find_named_tool(
+    exchange: &Exchange,
+    headers: &HeaderMap,
+    params: &Params<'_>,
+) -> Result<super::call::CalledTool, RpcError> {
+    let name = params.name.and_then(text_of).unwrap_or_default();
+    headers::check_text(headers, headers::NAME, &name)?;
+    find_tool(exchange, params)
+}
+
+/// Returns the result of `server/discover`.
+fn discover(exchange: &Exchange) -> Bytes {
+    let versions: Vec<_> = ProtocolVersion::ALL
+        .into_iter()
+        .map(|version| format!("\"{}\"", version.as_str()))
+        .collect();
+    let mut writer = ObjectWriter::with_capacity(512);
+    writer.text("resultType", "complete");
+    writer.raw("supportedVersions", &format!("[{}]", versions.join(",")));
+    writer.raw("capabilities", CAPABILITIES);
+    if let Some(instructions) = exchange.instructions() {
+        writer.text("instructions", &instructions);
+    }
+    add_cache_hints(&mut writer, &exchange.server_info());
+    writer.finish().into()
+}
+
+/// The capabilities of both endpoints.
+pub const CAPABILITIES: &str = r#"{"tools":{"listChanged":true}}"#;
+
+/// Appends the members that this era requires of complete results of lists.
+pub fn add_cache_hints(writer: &mut ObjectWriter, server_info: &str) {
+    writer.raw("ttlMs", TTL_MS);
+    // The answer may depend on the user.
+    writer.text("cacheScope", "private");
+    writer.raw(
+        "_meta",
+        &format!(r#"{{"io.modelcontextprotocol/serverInfo":{server_info}}}"#),
+    );
+}
+
+/// The notifications that a client subscribes to.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wanted {
+    #[serde(default)]
+    tools_list_changed: bool,
+}
+
+/// Opens the stream of `subscriptions/listen`.
+fn subscribe(
+    exchange: &Arc<Exchange>,
+    id: &RawValue,
+    params: &Params<'_>,
+) -> Result<Reply, RpcError> {
+    let wanted = params
+        .notifications
+        .filter(|wanted| Fields::parse(wanted.get()).is_some())
+        .and_then(|wanted| serde_json::from_str::<Wanted>(wanted.get()).ok())
+        .ok_or_else(|| {
+            RpcError::wrong_params("notifications must be an object with Booleans, such as toolsListChanged")
+        })?;
+    if !exchange.accepted.events {
+        return Ok(Reply::NotAcceptable);
+    }
+    let permit = match exchange.state.mcp().streams.open(&exchange.user, None) {
+        Ok(permit) => permit,
+        Err(failure) => return Ok(Reply::Failed(failure)),
+    };
+    let id = id.get();
+    let honoured = if wanted.tools_list_changed {
+        r#"{"toolsListChanged":true}"#
+    } else {
+        "{}"
+    };
+    let meta = format!(r#""_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}"#);
+    let acknowledged = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"notifications":{honoured},{meta}}}}}"#
+    );
+    let closing =
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete",{meta}}}}}"#);
+    let texts = StreamTexts {
+        opening: Some(event(acknowledged.as_bytes())),
+        list_changed: wanted.tools_list_changed.then(|| list_changed(Some(id))),
+        closing: Some(event(closing.as_bytes())),
+    };
+    Ok(Reply::Stream(listen::open(exchange.clone(), Era::Modern, texts, permit)))
+}

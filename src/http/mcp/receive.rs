@@ -1,0 +1,280 @@
+//! HTTP requests to the endpoints: body, headers, caller, and the form of the answer.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::header::{ALLOW, HOST};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures::future::join_all;
+use serde_json::value::RawValue;
+
+use super::accept::Accepted;
+use super::answer::{error_response, json_response, message_response};
+use super::dispatch::{Reply, dispatch, dispatch_in_array, id_of, labels, require_session};
+use super::endpoint::{Endpoint, Exchange};
+use super::envelope::{Message, parse_message};
+use super::error::RpcError;
+use super::legacy::{self, OpenSession};
+use super::stream::answer_call;
+use super::headers;
+use crate::core::arguments::is_traceparent;
+use crate::core::failure::Failure;
+use crate::core::mcp::version::ProtocolVersion;
+use crate::core::model::caller::Caller;
+use crate::core::names::UserName;
+use crate::http::extract::json::read_json;
+use crate::http::respond::json::ApiError;
+use crate::http::state::ApiState;
+
+/// Names the user for callers who act for any user.
+const USER: &str = "mcp-api-user";
+/// The most messages of an array.
+const MAX_MESSAGES: usize = 16;
+
+/// Answers a POST.
+pub async fn post(
+    state: Arc<ApiState>,
+    caller: Arc<Caller>,
+    endpoint: Endpoint,
+    request: Request,
+) -> Response {
+    let exchange = match exchange(state, caller, endpoint, request.headers()) {
+        Ok(exchange) => Arc::new(exchange),
+        Err(failure) => return ApiError(failure).into_response(),
+    };
+    if exchange.accepted.is_empty() {
+        return not_acceptable();
+    }
+    let limit = exchange.state.payload_limit();
+    let headers = request.headers().clone();
+    let body = match read_json(request, limit).await {
+        Ok(body) => body,
+        Err(failure) => return ApiError(failure).into_response(),
+    };
+    if body.trim_ascii_start().starts_with(b"[") {
+        return post_array(&exchange, &headers, &body).await;
+    }
+    match parse_message(&body) {
+        Ok(message) => post_message(&exchange, &headers, &body, &message).await,
+        Err(error) => error_response(error, None),
+    }
+}
+
+async fn post_message(
+    exchange: &Arc<Exchange>,
+    headers: &HeaderMap,
+    body: &Bytes,
+    message: &Message<'_>,
+) -> Response {
+    let id = id_of(message);
+    let (method, era) = labels(headers, message);
+    let reply = dispatch(exchange, headers, body, message);
+    let outcome = match &reply {
+        Ok(Reply::NotAcceptable | Reply::Failed(_)) | Err(_) => "error",
+        Ok(_) => "ok",
+    };
+    let metrics = exchange.state.metrics();
+    metrics.count_mcp_request(exchange.endpoint.label(), era.as_str(), method, outcome);
+    match reply {
+        Ok(reply) => respond(exchange, reply, id.unwrap_or_default()).await,
+        Err(error) => error_response(error, id),
+    }
+}
+
+async fn respond(exchange: &Exchange, reply: Reply, id: &str) -> Response {
+    match reply {
+        Reply::Accepted => StatusCode::ACCEPTED.into_response(),
+        Reply::Done(outcome) => {
+            message_response(exchange.accepted, outcome.status(), outcome.message(Some(id)))
+        }
+        Reply::Initialized(outcome, session) => {
+            let message = outcome.message(Some(id));
+            let mut response = message_response(exchange.accepted, StatusCode::OK, message);
+            if let Ok(session) = HeaderValue::try_from(session) {
+                response.headers_mut().insert(headers::SESSION_ID, session);
+            }
+            response
+        }
+        Reply::Call(call) => answer_call(exchange, call, id).await,
+        Reply::Stream(response) => response,
+        Reply::NotAcceptable => not_acceptable(),
+        Reply::Failed(failure) => ApiError(failure).into_response(),
+    }
+}
+
+/// Answers an array of messages, which only 2025-03-26 allows.
+async fn post_array(exchange: &Arc<Exchange>, headers: &HeaderMap, body: &Bytes) -> Response {
+    let (session, messages) = match parse_array(exchange, headers, body) {
+        Ok(parsed) => parsed,
+        Err(error) => return error_response(error, None),
+    };
+    let answers = messages
+        .iter()
+        .map(|message| answer_in_array(exchange, session, body, message));
+    let answers: Vec<Bytes> = join_all(answers).await.into_iter().flatten().collect();
+    if answers.is_empty() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let array = [b"[", answers.join(&b","[..]).as_slice(), b"]"].concat();
+    message_response(exchange.accepted, StatusCode::OK, array.into())
+}
+
+fn parse_array<'a>(
+    exchange: &Exchange,
+    headers: &HeaderMap,
+    body: &'a Bytes,
+) -> Result<(OpenSession, Vec<&'a RawValue>), RpcError> {
+    let only = "Only a session of 2025-03-26 may send an array, with 1 to 16 messages";
+    let messages: Vec<&RawValue> =
+        serde_json::from_slice(body).map_err(|_| RpcError::parse_error())?;
+    let session = require_session(exchange, headers)?;
+    let is_allowed = session.version == ProtocolVersion::V2025_03_26;
+    if !is_allowed || messages.is_empty() || messages.len() > MAX_MESSAGES {
+        return Err(RpcError::invalid_request(only));
+    }
+    Ok((session, messages))
+}
+
+/// Returns the JSON-RPC response to one message of an array, or `None` for a message without a response.
+async fn answer_in_array(
+    exchange: &Arc<Exchange>,
+    session: OpenSession,
+    body: &Bytes,
+    message: &RawValue,
+) -> Option<Bytes> {
+    let error_text = |error: RpcError, id: Option<&str>| {
+        let error = error.with_id(id);
+        let id = error.id.clone();
+        super::answer::Outcome::Error(error).message(id.as_deref())
+    };
+    let message = match parse_message(message.get().as_bytes()) {
+        Ok(message) => message,
+        Err(error) => return Some(error_text(error, None)),
+    };
+    let id = id_of(&message);
+    match dispatch_in_array(exchange, session, body, &message) {
+        Ok(Reply::Done(outcome)) => Some(outcome.message(id)),
+        Ok(Reply::Call(call)) => Some(call.await.message(id)),
+        Ok(_) => None,
+        Err(error) => Some(error_text(error, id)),
+    }
+}
+
+/// Answers a GET: opens the stream of a session.
+pub fn open(
+    state: Arc<ApiState>,
+    caller: Arc<Caller>,
+    endpoint: Endpoint,
+    request: &Request,
+) -> Response {
+    with_session(state, caller, endpoint, request, |exchange, session| {
+        if !exchange.accepted.events {
+            return not_acceptable();
+        }
+        legacy::open_stream(exchange, session)
+            .unwrap_or_else(|failure| ApiError(failure).into_response())
+    })
+}
+
+/// Answers a DELETE: ends a session.
+pub fn end(
+    state: Arc<ApiState>,
+    caller: Arc<Caller>,
+    endpoint: Endpoint,
+    request: &Request,
+) -> Response {
+    with_session(state, caller, endpoint, request, |exchange, session| {
+        legacy::end_session(&exchange, session);
+        StatusCode::OK.into_response()
+    })
+}
+
+fn with_session(
+    state: Arc<ApiState>,
+    caller: Arc<Caller>,
+    endpoint: Endpoint,
+    request: &Request,
+    respond: impl FnOnce(Arc<Exchange>, OpenSession) -> Response,
+) -> Response {
+    let headers = request.headers();
+    let exchange = match exchange(state, caller, endpoint, headers) {
+        Ok(exchange) => Arc::new(exchange),
+        Err(failure) => return ApiError(failure).into_response(),
+    };
+    let is_modern = super::modern::is_modern(headers, None);
+    if is_modern || !headers.contains_key(headers::SESSION_ID) {
+        return no_session();
+    }
+    let session = exchange
+        .check_server()
+        .and_then(|()| legacy::find_session(&exchange, headers));
+    match session {
+        Ok(session) => respond(exchange, session),
+        Err(error) => error_response(error, None),
+    }
+}
+
+/// Returns the context of a request.
+///
+/// # Errors
+/// `forbidden` or `invalid_request` if the caller may not act for the user that the request names.
+fn exchange(
+    state: Arc<ApiState>,
+    caller: Arc<Caller>,
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+) -> Result<Exchange, Failure> {
+    let user = caller.acts_for(named_user(headers)?)?;
+    let traceparent = headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| is_traceparent(text))
+        .map(Into::into);
+    Ok(Exchange {
+        state,
+        caller,
+        user,
+        endpoint,
+        accepted: Accepted::read(headers),
+        host: headers.get(HOST).cloned(),
+        traceparent,
+    })
+}
+
+/// Returns the user that the header names. A name outside of ASCII stands in `=?base64?…?=`.
+fn named_user(headers: &HeaderMap) -> Result<Option<UserName>, Failure> {
+    let name = headers::single(headers, USER).and_then(|value| {
+        value.map(|value| headers::decode(USER, value)).transpose()
+    });
+    let name = name.map_err(|error| Failure::invalid(error.message))?;
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    name.parse()
+        .map(Some)
+        .map_err(|error| Failure::invalid(format!("The header Mcp-Api-User {error}")))
+}
+
+fn not_acceptable() -> Response {
+    let failure = Failure::invalid(
+        "The header Accept must name application/json and text/event-stream; a stream needs text/event-stream",
+    );
+    let mut response = ApiError(failure).into_response();
+    *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+    response
+}
+
+/// Returns the answer to a GET or a DELETE without a session.
+fn no_session() -> Response {
+    let error = RpcError::invalid_request("Without Mcp-Session-Id, this endpoint takes POST only");
+    let mut response = json_response(
+        StatusCode::METHOD_NOT_ALLOWED,
+        super::answer::Outcome::Error(error).message(None),
+    );
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+}
