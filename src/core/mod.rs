@@ -11,6 +11,7 @@ pub mod decide;
 pub mod event;
 pub mod failure;
 pub mod ids;
+pub mod json_object;
 pub mod model;
 pub mod names;
 pub mod producer_message;
