@@ -140,6 +140,7 @@ async fn call_exchange_tool(
         timeout_ms: None,
     };
     let request = tools::CallRequest {
+        interim: None,
         server,
         command: &call,
         args: arguments,

@@ -10,6 +10,7 @@ pub mod guard;
 mod handler;
 pub mod idempotency;
 pub mod install;
+mod interim;
 mod jobs;
 mod keys;
 mod log;

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::context::Context;
 use super::handler::HandlerError;
+use super::interim::ProgressRelay;
 use super::mcp::{CallError, Connection, RpcError, ToolCall};
 use super::permits::KeyPermit;
 use super::redact::Redactor;
@@ -26,7 +27,7 @@ use crate::core::model::caller::{is_reserved, reserved_user};
 use crate::core::model::google::{needs_tokens, secret_parts};
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::UserName;
-use crate::ports::bus::Ask;
+use crate::ports::bus::{Ask, InterimSender};
 use crate::telemetry::error::internal_error;
 use crate::time::clock::{monotonic, now_ms};
 
@@ -63,6 +64,7 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
         command: &command,
         args,
         traceparent: traceparent.filter(|text| is_traceparent(text)),
+        interim: ask.interim.as_ref(),
         start,
     };
     run(context, &request).await
@@ -75,6 +77,8 @@ pub struct CallRequest<'a> {
     /// A checked JSON object.
     pub args: &'a str,
     pub traceparent: Option<&'a str>,
+    /// Receives the progress of the call.
+    pub interim: Option<&'a InterimSender>,
     /// The time limit of the call counts from here.
     pub start: Instant,
 }
@@ -175,6 +179,9 @@ async fn call_with_retry(
     secrets: &[SecretArgument<'_>],
 ) -> Result<Result<Bytes, CallError>, Failure> {
     let server = request.server;
+    let progress = request
+        .interim
+        .map(|interim| ProgressRelay::new(handle.redactor.clone(), interim.clone()));
     loop {
         let connecting = connection(context, handle, server, &request.command.user);
         let connection = tokio::time::timeout(request.time_left(), connecting)
@@ -187,6 +194,7 @@ async fn call_with_retry(
             traceparent: request.traceparent,
             timeout: request.time_left(),
             reset_on_progress: server.config.reset_timeout_on_progress,
+            progress: progress.clone(),
         };
         match connection.call(call).await {
             Err(CallError::Closed { begun: false }) => {}

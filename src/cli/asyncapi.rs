@@ -23,6 +23,10 @@ const ASK_HEADERS: &[(&str, &str)] = &[
         "Mcp-Working",
         "1: the sender wants a message with Mcp-Status working after 500 ms, and then one every second.",
     ),
+    (
+        "Mcp-Interim",
+        "A list with commas. progress: the sender takes messages with Mcp-Status interim and Mcp-Kind progress before the reply.",
+    ),
     ("traceparent", "W3C Trace Context, version 00."),
 ];
 const JOB_HEADERS: &[(&str, &str)] = &[
@@ -35,7 +39,11 @@ const JOB_HEADERS: &[(&str, &str)] = &[
 const REPLY_HEADERS: &[(&str, &str)] = &[
     (
         "Mcp-Status",
-        "ok; failed: the body gives the reason; busy: the work has not started; working: the work has started, and a further message follows.",
+        "ok; failed: the body gives the reason; busy: the work has not started; working: the work has started, and a further message follows; interim: the same, and the body is a message of the MCP server.",
+    ),
+    (
+        "Mcp-Kind",
+        "Only with the status interim. progress: the body is the params object of notifications/progress, without its progressToken.",
     ),
     (
         "Mcp-Position",

@@ -17,7 +17,7 @@ use crate::core::failure::{Code, Failure};
 use crate::core::ids::{Position, ServerId};
 use crate::core::model::tool_call::CallTool;
 use crate::eventlog::projection::Projection;
-use crate::ports::bus::{Ask, Bus, BusError, Reply, Target};
+use crate::ports::bus::{Ask, Bus, BusError, InterimSender, Reply, Target};
 use crate::telemetry::error::internal_error;
 use crate::time::clock;
 use crate::time::retry::{ASK_NOT_STARTED, Pauses};
@@ -36,6 +36,8 @@ pub struct CommandRequest {
     pub server: Option<ServerId>,
     pub command: &'static str,
     pub call: Option<CallTool>,
+    /// Receives the messages before the reply. A retry of an ask that was not started keeps it.
+    pub interim: Option<InterimSender>,
     pub body: Bytes,
     pub traceparent: Option<Arc<str>>,
     /// The time limit, from the first attempt on.
@@ -85,6 +87,7 @@ impl CommandClient {
             seen: self.projection.position(),
             traceparent: None,
             call: None,
+            interim: None,
             body: Bytes::from(body),
         };
         let reply = self.bus.request(ask).await.map_err(not_answered)?;
@@ -144,6 +147,7 @@ impl CommandClient {
             seen: self.projection.position(),
             traceparent: request.traceparent.clone(),
             call: request.call.clone(),
+            interim: request.interim.clone(),
             body: request.body.clone(),
         }
     }

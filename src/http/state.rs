@@ -373,6 +373,7 @@ impl ApiState {
             server,
             command: C::NAME,
             call: None,
+            interim: None,
             body: Bytes::from(body),
             traceparent: None,
             time: limit,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::core::command::Area;
 use crate::core::ids::{Digest, Position, ServerId, WorkerId};
 use crate::core::model::tool_call::CallTool;
+pub use crate::ports::interim::{Interim, InterimReceiver, InterimSender, interim_channel};
 
 /// The receiver of an ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +36,8 @@ pub struct Ask {
     /// The fields of a tool call, whose body is the arguments alone. NATS carries the fields in a header.
     /// Every other command is the JSON of the body.
     pub call: Option<CallTool>,
+    /// Receives the messages before the reply. `None`: the worker asks the server for none.
+    pub interim: Option<InterimSender>,
     pub body: Bytes,
 }
 
@@ -147,7 +150,7 @@ pub enum Hint {
 #[async_trait]
 pub trait Bus: Send + Sync {
     /// Sends an ask to one worker and waits for the reply, at most for `time_left`. Dropping the future
-    /// cancels the ask.
+    /// cancels the ask. When the reply is there, all interim messages before it are in the channel.
     async fn request(&self, ask: Ask) -> Result<Reply, BusError>;
     /// Waits until other processes can reach all subscriptions so far, at most one second.
     async fn flush(&self) {}

@@ -4,5 +4,6 @@
 pub mod bus;
 pub mod error;
 pub mod event_log;
+pub mod interim;
 pub mod leases;
 pub mod vault;

@@ -51,6 +51,11 @@ struct McpRequestLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 /// All metrics of this process.
 pub struct Metrics {
     registry: Registry,
@@ -65,6 +70,7 @@ pub struct Metrics {
     pub jobs_running: Gauge<u64, AtomicU64>,
     pub jobs_on_bus: Gauge<u64, AtomicU64>,
     pub asks_refused: Counter,
+    interim_dropped: Family<KindLabels, Counter>,
     pub event_listeners: Gauge,
     pub event_stream_reads: Counter,
     mcp_requests: Family<McpRequestLabels, Counter>,
@@ -124,6 +130,7 @@ impl Metrics {
             jobs_running: Gauge::default(),
             jobs_on_bus: Gauge::default(),
             asks_refused: Counter::default(),
+            interim_dropped: Family::default(),
             event_listeners: Gauge::default(),
             event_stream_reads: Counter::default(),
             mcp_requests: Family::default(),
@@ -178,6 +185,11 @@ impl Metrics {
             "asks_refused",
             "Asks whose command did not belong to their NATS subject",
             metrics.asks_refused.clone(),
+        );
+        registry.register(
+            "mcp_interim_dropped",
+            "Messages before the reply of a call that were dropped, because they were too many or too large",
+            metrics.interim_dropped.clone(),
         );
         registry.register(
             "event_listeners",
@@ -256,6 +268,12 @@ impl Metrics {
             calls: self.calls.clone(),
             labels,
         })
+    }
+
+    /// Returns the counter of dropped progress messages.
+    pub fn progress_dropped(&self) -> Counter {
+        let labels = KindLabels { kind: "progress" };
+        self.interim_dropped.get_or_create_owned(&labels)
     }
 
     /// Counts a restart of a server.

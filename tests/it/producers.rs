@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::App;
 use crate::process::Services;
+use crate::remote::{Kind, Real, connected};
 use crate::services::nats::{JETSTREAM, Nats, Version};
 use crate::wait::wait_until;
 
@@ -155,6 +156,47 @@ impl Producer {
         stored.expect("published").await.expect("stored");
         outcome
     }
+
+    /// Sends an ask that takes progress. Returns the progress messages and the body of the reply.
+    async fn ask_with_progress(&self, call: &str, body: &str) -> (Vec<Value>, Value) {
+        let inbox = self.client.new_inbox();
+        let subscribed = self.client.subscribe(inbox.clone()).await;
+        let mut replies = subscribed.expect("subscribed");
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Mcp-Call", call);
+        headers.insert("Mcp-Interim", "progress, later-kind");
+        let subject = "mcp.v1.ask.tools.call";
+        let sent = self
+            .client
+            .publish_with_reply_and_headers(subject, inbox, headers, body.to_owned().into())
+            .await;
+        sent.expect("published");
+        let mut progress = Vec::new();
+        loop {
+            let (status, kind, body) = message(&mut replies).await;
+            match (status.as_str(), kind.as_deref()) {
+                ("interim", Some("progress")) => progress.push(body),
+                ("ok", None) => return (progress, body),
+                other => panic!("{other:?}: {body}"),
+            }
+        }
+    }
+}
+
+/// Returns the status, the kind and the body of the next message.
+async fn message(from: &mut async_nats::Subscriber) -> (String, Option<String>, Value) {
+    let message = tokio::time::timeout(crate::harness::PATIENCE, from.next())
+        .await
+        .expect("in time")
+        .expect("a message");
+    let headers = message.headers.expect("headers");
+    let header = |name| headers.get(name).map(ToString::to_string);
+    let body = serde_json::from_slice(&message.payload).expect("JSON");
+    (
+        header("Mcp-Status").expect("a status"),
+        header("Mcp-Kind"),
+        body,
+    )
 }
 
 async fn outcome(from: &mut async_nats::Subscriber) -> (String, Value) {
@@ -391,4 +433,51 @@ async fn an_unreadable_message_becomes_a_dead_letter_with_its_reason() {
         .await
         .fails(404, "job_not_found");
     assert!(cli(&["list"]).1.contains("There are no dead letters."));
+}
+
+#[tokio::test]
+async fn progress_reaches_a_producer_that_takes_it_without_secrets() {
+    let app = App::distributed(1, &[]);
+    app.register_fixture("fixture").await.ok();
+    let python = Real::start(Kind::Python).await;
+    connected(&app, "python", &python.url()).await;
+    for mode in [("streamableHttp", "/mcp"), ("sse", "/sse")] {
+        let everything = Real::start(Kind::Everything(mode.0, mode.1)).await;
+        connected(&app, mode.0, &everything.url()).await;
+        let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
+        let call = format!(
+            r#"{{"user": "ana", "server": "{}", "tool": "trigger-long-running-operation"}}"#,
+            mode.0
+        );
+        let (progress, result) = producer
+            .ask_with_progress(&call, r#"{"duration": 1, "steps": 4}"#)
+            .await;
+        let expected: Vec<_> = (1..=4)
+            .map(|step| json!({ "progress": step, "total": 4 }))
+            .collect();
+        assert_eq!(progress, expected, "{result}");
+    }
+    let secret = "planted-secret-of-ana";
+    for server in ["fixture", "python"] {
+        app.set_secret("ana", server, "message", secret).await;
+    }
+    let producer = Producer::connect(&app.services.as_ref().expect("services").nats).await;
+    let stdio = r#"{"user": "ana", "server": "fixture", "tool": "progress"}"#;
+    let (progress, result) = producer
+        .ask_with_progress(stdio, r#"{"steps": 3, "ms": 1}"#)
+        .await;
+    let expected: Vec<_> = (0..3)
+        .map(|step| json!({ "progress": step, "message": format!("{step}: ***") }))
+        .collect();
+    assert_eq!(progress, expected, "{result}");
+    assert_eq!(result["content"][0]["text"], "done");
+    let http = r#"{"user": "ana", "server": "python", "tool": "report"}"#;
+    let (progress, result) = producer.ask_with_progress(http, "{}").await;
+    let messages: Vec<_> = progress.iter().map(|step| &step["message"]).collect();
+    assert_eq!(messages, ["1: ***", "2: ***"], "{result}");
+    assert!(
+        progress
+            .iter()
+            .all(|step| step.get("progressToken").is_none())
+    );
 }

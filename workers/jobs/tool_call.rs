@@ -85,6 +85,7 @@ fn call_request(
         server: server.exclusive_id(),
         command: CallTool::NAME,
         call: Some(call.clone()),
+        interim: None,
         body,
         traceparent: None,
         time: Duration::from_millis(limit_ms) + REPORT_TIME,

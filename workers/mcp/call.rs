@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::frame::CallToolFrame;
-use super::host::NotificationSink;
+use super::host::{NotificationSink, ProgressListener};
 use super::mux::{Closed, Mux, RpcReply};
 use crate::core::arguments::merge::SecretArgument;
 use crate::core::failure::Failure;
@@ -30,6 +31,48 @@ pub struct ToolCall<'a> {
     pub timeout: Duration,
     /// Each progress notification restarts the timeout.
     pub reset_on_progress: bool,
+    /// Receives the progress notifications.
+    pub progress: Option<Arc<dyn ProgressListener>>,
+}
+
+/// The effects of each progress notification of a call. Without an effect, the call asks for no progress.
+#[derive(Clone, Default)]
+pub struct ProgressEffects {
+    /// Restarts the timeout.
+    restart: Option<Arc<Notify>>,
+    listener: Option<Arc<dyn ProgressListener>>,
+}
+
+impl ProgressEffects {
+    /// Returns the effects that a call wants, if it wants any.
+    pub fn new(call: &ToolCall<'_>) -> Option<Self> {
+        (call.reset_on_progress || call.progress.is_some()).then(|| Self {
+            restart: call.reset_on_progress.then(Arc::default),
+            listener: call.progress.clone(),
+        })
+    }
+
+    #[cfg(test)]
+    pub fn of_listener(listener: Arc<dyn ProgressListener>) -> Self {
+        Self {
+            restart: None,
+            listener: Some(listener),
+        }
+    }
+
+    /// Handles the `params` of a notification.
+    pub fn apply(&self, params: &RawValue) {
+        if let Some(restart) = &self.restart {
+            restart.notify_one();
+        }
+        if let Some(listener) = &self.listener {
+            listener.on_progress(params);
+        }
+    }
+
+    fn restart(&self) -> Option<&Notify> {
+        self.restart.as_deref()
+    }
 }
 
 /// Why a call has no result.
@@ -79,7 +122,7 @@ impl From<&str> for ConnectError {
 
 /// Calls a tool over a mux.
 pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, CallError> {
-    let progress = call.reset_on_progress.then(|| Arc::new(Notify::new()));
+    let progress = ProgressEffects::new(&call);
     let mut request = mux
         .register(progress.clone())
         .map_err(|Closed| CallError::Closed { begun: false })?;
@@ -101,7 +144,7 @@ pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, Call
             .await
             .map_err(|Closed| CallError::Closed { begun: true })
     };
-    within_timeout(exchange, progress.as_deref(), call.timeout)
+    within_timeout(exchange, progress.as_ref(), call.timeout)
         .await
         .and_then(call_result)
 }
@@ -115,13 +158,13 @@ pub fn call_result(reply: RpcReply) -> Result<Bytes, CallError> {
     }
 }
 
-/// Runs `exchange` for at most `limit`. Each notification of `progress` restarts the limit.
+/// Runs `exchange` for at most `limit`. Each progress notification restarts the limit, if the call wants that.
 pub async fn within_timeout<T>(
     exchange: impl Future<Output = Result<T, CallError>>,
-    progress: Option<&Notify>,
+    progress: Option<&ProgressEffects>,
     limit: Duration,
 ) -> Result<T, CallError> {
-    let Some(progress) = progress else {
+    let Some(restart) = progress.and_then(ProgressEffects::restart) else {
         return tokio::time::timeout(limit, exchange)
             .await
             .map_err(|_| CallError::TimedOut)?;
@@ -130,7 +173,7 @@ pub async fn within_timeout<T>(
     loop {
         tokio::select! {
             done = &mut exchange => return done,
-            () = progress.notified() => {}
+            () = restart.notified() => {}
             () = tokio::time::sleep(limit) => return Err(CallError::TimedOut),
         }
     }

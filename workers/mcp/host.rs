@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use hyper::Uri;
 use hyper::header::HeaderMap;
+use serde_json::value::RawValue;
 
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
@@ -58,6 +59,12 @@ pub trait NotificationSink: Send + Sync {
 
     /// Records how a server behind a URL speaks MCP. The connection counts as open only afterwards.
     async fn protocol_detected(&self, mode: ProtocolMode);
+}
+
+/// Receives the progress notifications of one call.
+pub trait ProgressListener: Send + Sync {
+    /// Receives the `params` of a notification as the server sent them. Returns at once.
+    fn on_progress(&self, params: &RawValue);
 }
 
 /// Stores the session of one server behind a URL.
@@ -169,6 +176,22 @@ pub mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+
+    /// Keeps the progress notifications of a call.
+    #[derive(Default)]
+    pub struct RecordingListener(Mutex<Vec<String>>);
+
+    impl RecordingListener {
+        pub fn received(&self) -> Vec<String> {
+            self.0.lock().clone()
+        }
+    }
+
+    impl ProgressListener for RecordingListener {
+        fn on_progress(&self, params: &RawValue) {
+            self.0.lock().push(params.get().to_owned());
+        }
+    }
 
     /// Keeps everything that the client reports.
     #[derive(Default)]

@@ -96,8 +96,10 @@ impl LineReader {
     fn on_method(&self, method: &str, message: &RpcMessage, bytes: &Bytes) {
         match (method, message.id) {
             ("notifications/progress", None) => {
-                if let Some(id) = message.params.and_then(progress_token) {
-                    self.mux.progress(id);
+                if let Some(params) = message.params
+                    && let Some(id) = progress_token(params)
+                {
+                    self.mux.progress(id, params);
                 }
             }
             (_, None) => notify(&*self.sink, method, message.params),
@@ -273,8 +275,9 @@ fn messages_of_one_line(bytes: &Bytes) -> Option<Vec<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::call::ProgressEffects;
     use super::super::frame::request;
-    use super::super::host::tests::RecordingSink;
+    use super::super::host::tests::{RecordingListener, RecordingSink};
     use super::super::mux::PendingRequest;
     use super::super::rmcp_bridge::{RmcpBridge, new_bridge};
     use super::*;
@@ -367,6 +370,33 @@ mod tests {
         assert_eq!(result(&mut first).await, "2");
         assert_eq!(result(&mut second).await, "1");
         assert!(peer.sink.lines().is_empty());
+    }
+
+    #[tokio::test]
+    async fn progress_is_passed_on_until_the_reply() {
+        let peer = peer();
+        let listener = Arc::<RecordingListener>::default();
+        let effects = ProgressEffects::of_listener(listener.clone());
+        let mut pending = peer.reader.mux.register(Some(effects)).expect("open");
+        let id = pending.id;
+        let report = |token: &str, progress: &str| {
+            peer.print(format!(
+                r#"{{"method":"notifications/progress","params":{{"progressToken":{token},"progress":{progress}}}}}"#
+            ));
+        };
+        report(&id.to_string(), "1.00");
+        report(&format!("\"{id}\""), "2");
+        report(&(id + 1).to_string(), "3");
+        report("null", "4");
+        peer.print(r#"{"method":"notifications/progress"}"#);
+        peer.print(format!(r#"{{"id":{id},"result":5}}"#));
+        report(&id.to_string(), "6");
+        assert_eq!(result(&mut pending).await, "5");
+        let expected = [
+            format!(r#"{{"progressToken":{id},"progress":1.00}}"#),
+            format!(r#"{{"progressToken":"{id}","progress":2}}"#),
+        ];
+        assert_eq!(listener.received(), expected);
     }
 
     #[tokio::test]

@@ -22,8 +22,8 @@ mod writer;
 pub use self::call::{CallError, ClientOptions, ConnectError, ToolCall};
 pub use self::connection::Connection;
 pub use self::host::{
-    AccessTokens, AppliedToken, Credentials, LogSource, LogText, NotificationSink, RedactionGuard,
-    SessionStore,
+    AccessTokens, AppliedToken, Credentials, LogSource, LogText, NotificationSink,
+    ProgressListener, RedactionGuard, SessionStore,
 };
 pub use self::http::HttpTarget;
 pub use self::jsonrpc::RpcError;

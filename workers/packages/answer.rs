@@ -77,6 +77,7 @@ async fn reconcile_server(
         server: server.exclusive_id(),
         command: ReconcileServer::NAME,
         call: None,
+        interim: None,
         body: body.into(),
         traceparent: None,
         time: STOP_TIMEOUT + Duration::from_millis(server.config.startup_timeout_ms()),

@@ -4,6 +4,7 @@
 //! A line reads an immutable copy of the index, so a call never waits for a line.
 
 mod fingerprints;
+mod json;
 mod views;
 
 use std::collections::HashMap;
@@ -14,7 +15,6 @@ use tokio::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use serde_json::Value;
 use zeroize::Zeroizing;
 
 use self::fingerprints::{Fingerprint, FingerprintIndex};
@@ -156,55 +156,6 @@ impl Redactor {
             ranges.push(text.len().saturating_sub(CUT_TAIL)..text.len());
         }
         replace(text, ranges)
-    }
-
-    /// Returns JSON with `***` in place of every value, however its strings are escaped. The result is JSON. A text that
-    /// is no JSON is masked as a text.
-    pub fn mask_json(&self, json: &str) -> String {
-        let Ok(mut value) = serde_json::from_str::<Value>(json) else {
-            return self.mask(json);
-        };
-        if self.mask_value(&mut value) {
-            value.to_string()
-        } else {
-            json.to_owned()
-        }
-    }
-
-    /// Masks a JSON value, and returns whether it contained a secret value.
-    fn mask_value(&self, value: &mut Value) -> bool {
-        match value {
-            Value::Null | Value::Bool(_) => false,
-            Value::Number(number) => {
-                let text = number.to_string();
-                let masked = self.mask(&text);
-                let has_secret = text != masked;
-                if has_secret {
-                    *value = Value::String(masked);
-                }
-                has_secret
-            }
-            Value::String(text) => {
-                let masked = self.mask(text);
-                std::mem::replace(text, masked) != *text
-            }
-            Value::Array(values) => {
-                let mut has_secret = false;
-                for value in values {
-                    has_secret |= self.mask_value(value);
-                }
-                has_secret
-            }
-            Value::Object(members) => {
-                let mut has_secret = false;
-                for (key, mut value) in std::mem::take(members) {
-                    let masked = self.mask(&key);
-                    has_secret |= self.mask_value(&mut value) | (masked != key);
-                    members.insert(masked, value);
-                }
-                has_secret
-            }
-        }
     }
 }
 

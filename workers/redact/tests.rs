@@ -90,6 +90,26 @@ fn json_stays_json() {
 }
 
 #[test]
+fn values_beside_a_secret_keep_their_text() {
+    let redactor = redactor_of(&["a<b>/1234", "5678"]);
+    assert_eq!(
+        redactor.mask_json(
+            r#"{"n":1.00,"big":12345678901234567890123,"z":[-0.0,{"k":"a<b>/1234"}],"e":"\u0041","n":56.78e2}"#
+        ),
+        r#"{"n":1.00,"big":12345678901234567890123,"z":[-0.0,{"k":"***"}],"e":"\u0041","n":"***"}"#
+    );
+}
+
+#[test]
+fn json_that_is_nested_too_deeply_is_masked_as_a_text() {
+    let redactor = redactor_of(&["deep-secret"]);
+    let depth = 100_000;
+    let json = format!("{}\"deep-secret\"{}", "[".repeat(depth), "]".repeat(depth));
+    let masked = redactor.mask_json(&json);
+    assert!(masked.contains("\"***\"") && !masked.contains("deep"));
+}
+
+#[test]
 fn a_value_that_a_cut_divides_is_masked() {
     let long = "0123456789abcdef".repeat(8 * 1024);
     let redactor = redactor_of(&[&long, "another-long-value-of-this-line"]);

@@ -139,6 +139,12 @@ impl NatsConnection {
         }
     }
 
+    /// Publishes a message if the queue of the client has room for it now. Returns whether it has.
+    pub(super) fn try_send(&self, message: OutboundMessage) -> bool {
+        let sending = std::pin::pin!(self.client.publish_message(message));
+        tokio::task::unconstrained(sending).now_or_never().is_some()
+    }
+
     /// Publishes a message if it has a receiver.
     pub(super) fn send_to(
         &self,

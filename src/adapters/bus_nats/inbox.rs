@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::connection::NatsConnection;
 use super::error::NatsError;
 use super::{chunked, wire};
+use crate::ports::bus::InterimSender;
 use crate::time::clock::monotonic;
 
 /// The time that a sender has to fetch the chunks of a large reply.
@@ -39,6 +40,7 @@ enum InboxEntry {
         /// The time of the last sign of life.
         heard: Instant,
         reply: oneshot::Sender<Message>,
+        interim: Option<InterimSender>,
     },
     /// A body that another process fetches in chunks of this size.
     Holds(Bytes, usize),
@@ -74,8 +76,13 @@ impl Inbox {
         };
         let mut entries = self.entries.lock();
         match entries.get_mut(&number) {
-            Some(InboxEntry::Waits { heard, .. }) if wire::is_working(&message) => {
+            Some(InboxEntry::Waits { heard, interim, .. }) if wire::is_before_reply(&message) => {
                 *heard = monotonic();
+                if let Some(interim) = interim
+                    && let Some(message) = wire::parse_interim(&message)
+                {
+                    interim.send(message);
+                }
             }
             Some(InboxEntry::Waits { .. }) => {
                 let Some(InboxEntry::Waits { reply, .. }) = entries.remove(&number) else {
@@ -106,10 +113,16 @@ impl Inbox {
 
     /// Registers a waiter for one message.
     pub(super) fn wait(self: &Arc<Self>) -> ReplyWaiter {
+        self.wait_with(None)
+    }
+
+    /// Registers a waiter for one message, and a receiver for the messages before it.
+    pub(super) fn wait_with(self: &Arc<Self>, interim: Option<InterimSender>) -> ReplyWaiter {
         let (reply, receiver) = oneshot::channel();
         let number = self.insert(InboxEntry::Waits {
             heard: monotonic(),
             reply,
+            interim,
         });
         ReplyWaiter {
             inbox: self.clone(),

@@ -28,7 +28,7 @@ impl NatsBus {
         let mut message = wire::ask(&self.subjects, &ask, self.clocks.stamp());
         let _held = chunked::add_body(&self.inbox, &mut message, ask.body);
         let mut pending = PendingAsk {
-            waiter: self.inbox.wait(),
+            waiter: self.inbox.wait_with(ask.interim),
             inbox: &self.inbox,
             subjects: &self.subjects,
             has_ended: false,

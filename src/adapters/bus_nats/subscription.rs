@@ -15,12 +15,13 @@ use tokio::time::{Instant, timeout_at};
 use super::cancellation::RunningAsks;
 use super::clock_skew::SenderClocks;
 use super::inbox::Inbox;
+use super::interim_relay::InterimRelay;
 use super::pending_ask::SILENCE;
 use super::wire::{AskSender, ReceivedAsk};
 use super::{NatsBus, chunked, wire};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
-use crate::ports::bus::{AskHandler, Busy, Reply, SubscriptionGuard, Target};
+use crate::ports::bus::{AskHandler, Busy, Reply, SubscriptionGuard, Target, interim_channel};
 use crate::time::clock::monotonic;
 
 /// The number of asks of one target that this process holds. The permits of a worker are fewer.
@@ -210,8 +211,34 @@ impl AskServer {
         }
     }
 
-    /// Executes an ask until its time is over, and sends signs of life while it works.
+    /// Executes an ask until its time is over, and publishes its interim messages before it returns.
     async fn serve(
+        &self,
+        mut received: ReceivedAsk,
+        sender: &AskSender,
+        until: Instant,
+    ) -> Option<Result<Reply, Busy>> {
+        let to = sender.reply.clone().filter(|_| sender.wants_progress);
+        let Some(to) = to else {
+            return self.execute(received, sender, until).await;
+        };
+        let (interim, messages) = interim_channel();
+        received.ask.interim = Some(interim);
+        let mut relay = InterimRelay {
+            connection: &self.inbox.connection,
+            to,
+            messages,
+        };
+        let outcome = tokio::select! {
+            outcome = self.execute(received, sender, until) => outcome,
+            () = relay.publish_all() => None,
+        };
+        relay.publish_rest();
+        outcome
+    }
+
+    /// Executes an ask until its time is over, and sends signs of life while it works.
+    async fn execute(
         &self,
         ReceivedAsk { mut ask, chunked }: ReceivedAsk,
         sender: &AskSender,

@@ -17,7 +17,7 @@ use crate::core::command::{Command, DeliveryMode};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::Position;
 use crate::core::model::tool_call::CallTool;
-use crate::ports::bus::{Ask, BusError, JobMessage, Reply, Target};
+use crate::ports::bus::{Ask, BusError, Interim, JobMessage, Reply, Target};
 
 /// The time that the sender waits, in milliseconds.
 static TIME_LEFT: HeaderName = HeaderName::from_static("Mcp-Time-Left");
@@ -36,6 +36,10 @@ static WORKING: HeaderName = HeaderName::from_static("Mcp-Working");
 static PARTS: HeaderName = HeaderName::from_static("Mcp-Parts");
 /// The address for the outcome of a job.
 static REPLY: HeaderName = HeaderName::from_static("Mcp-Reply");
+/// The kinds of messages before the reply that the sender of an ask takes. Without this header it takes none.
+static INTERIM: HeaderName = HeaderName::from_static("Mcp-Interim");
+/// The kind of a message with the status `interim`.
+static KIND: HeaderName = HeaderName::from_static("Mcp-Kind");
 static STATUS: HeaderName = HeaderName::from_static("Mcp-Status");
 static POSITION: HeaderName = HeaderName::from_static("Mcp-Position");
 /// The process of the sender and its clock. In an ask of this program, the time left in milliseconds and the
@@ -43,6 +47,11 @@ static POSITION: HeaderName = HeaderName::from_static("Mcp-Position");
 static SENT: HeaderName = HeaderName::from_static("Mcp-Sent");
 /// The process that sent a hint. This process ignores its own hints, because its listeners have them already.
 static FROM: HeaderName = HeaderName::from_static("Mcp-From");
+
+/// The status of a message before the reply.
+const INTERIM_STATUS: &str = "interim";
+/// The kind of a progress message, and the only kind so far.
+const PROGRESS: &str = "progress";
 
 /// The bytes that the id of a job cannot contain in a subject.
 const ID: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -63,6 +72,9 @@ pub(super) fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMess
         headers.insert(TRACEPARENT.clone(), value);
     }
     add_call(&mut headers, ask.call.as_ref());
+    if ask.interim.is_some() {
+        headers.insert(INTERIM.clone(), PROGRESS);
+    }
     let subject = subjects.ask(ask.to, ask.command).into();
     OutboundMessage {
         subject,
@@ -93,6 +105,8 @@ pub(super) struct AskSender {
     pub(super) reply: Option<Subject>,
     /// Whether the sender wants signs of life and measures the time itself.
     pub(super) wants_signs: bool,
+    /// Whether the sender takes progress messages before the reply.
+    pub(super) wants_progress: bool,
 }
 
 impl AskSender {
@@ -108,8 +122,14 @@ impl AskSender {
             reply,
             wants_signs: fields_after_stamp(message).is_some()
                 || text(message, &WORKING) == Some("1"),
+            wants_progress: text(message, &INTERIM).is_some_and(names_progress),
         }
     }
+}
+
+/// Returns whether a list with commas names the kind `progress`. Other kinds belong to later versions.
+fn names_progress(kinds: &str) -> bool {
+    kinds.split(',').any(|kind| kind.trim() == PROGRESS)
 }
 
 fn text<'a>(message: &'a Message, name: &HeaderName) -> Option<&'a str> {
@@ -210,6 +230,7 @@ pub(super) fn parse_ask(
             seen,
             traceparent,
             call,
+            interim: None,
             body,
         },
         chunked,
@@ -318,8 +339,27 @@ pub(super) fn working(to: Subject) -> OutboundMessage {
     status_message(to, "working")
 }
 
-pub(super) fn is_working(message: &Message) -> bool {
-    text(message, &STATUS) == Some("working")
+/// Returns a message before the reply.
+pub(super) fn interim(to: Subject, interim: Interim) -> OutboundMessage {
+    let mut message = status_message(to, INTERIM_STATUS);
+    let Interim::Progress(params) = interim;
+    message.payload = params;
+    if let Some(headers) = message.headers.as_mut() {
+        headers.insert(KIND.clone(), PROGRESS);
+    }
+    message
+}
+
+/// Returns whether the reply still follows this message.
+pub(super) fn is_before_reply(message: &Message) -> bool {
+    matches!(text(message, &STATUS), Some("working" | INTERIM_STATUS))
+}
+
+/// Parses a message before the reply. A sign of life has no content, and an unknown kind belongs to a later version.
+pub(super) fn parse_interim(message: &Message) -> Option<Interim> {
+    let is_progress =
+        text(message, &STATUS) == Some(INTERIM_STATUS) && text(message, &KIND) == Some(PROGRESS);
+    is_progress.then(|| Interim::Progress(message.payload.clone()))
 }
 
 /// Parses a reply. The sender of the ask fetches a chunked body afterwards.

@@ -1,9 +1,6 @@
 //! Adds a user's secrets to the arguments of a tool call.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use crate::core::json_object::{Members, decode_key};
 
 /// An opened secret that one call gets as an argument.
 pub struct SecretArgument<'a> {
@@ -74,44 +71,14 @@ fn append_other_members(output: &mut Vec<u8>, args: &str, secrets: &[SecretArgum
     };
     for (key, value) in members {
         // A key that is no Unicode text, such as "\ud800", is no name of a secret and passes unchanged.
-        let decoded = serde_json::from_str::<Key>(key.get());
-        if decoded.is_ok_and(|Key(key)| secrets.iter().any(|secret| secret.name == key)) {
+        let decoded = decode_key(key);
+        if decoded.is_some_and(|key| secrets.iter().any(|secret| secret.name == key)) {
             continue;
         }
         output.push(b',');
         output.extend_from_slice(key.get().as_bytes());
         output.push(b':');
         append_without_line_breaks(output, value.get().as_bytes());
-    }
-}
-
-/// The members of an object in their order and spelling. Repeated keys stay.
-struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
-
-/// A decoded key. A key without escapes needs no copy.
-#[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Members<'de>;
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an object")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        input.deserialize_map(Visitor)
     }
 }
 

@@ -241,6 +241,7 @@ async fn request_consent_url(
             tool,
             timeout_ms: Some(URL_LIMIT.as_millis() as u64),
         }),
+        interim: None,
         body: body.into(),
         traceparent: None,
         time: URL_LIMIT + COMMAND_MARGIN,

@@ -94,6 +94,7 @@ pub async fn call(
         time: call_limit(&server, body.timeout_ms),
         body: detach_slice(&bytes, body.args),
         call: Some(body.into_command(user.clone())),
+        interim: None,
         traceparent,
     };
     // The wait below must not keep the read buffer of the connection.

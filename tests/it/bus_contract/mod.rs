@@ -2,6 +2,7 @@
 
 mod asks;
 mod hints;
+mod interim;
 mod jobs;
 
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub fn ask(to: Target, body: &'static str, time_left: Duration) -> Ask {
         seen: Position(0),
         traceparent: None,
         call: (command == CallTool::NAME).then_some(call),
+        interim: None,
         body: Bytes::from_static(body.as_bytes()),
     }
 }
@@ -99,6 +101,15 @@ macro_rules! adapters {
                 the_workers_of_a_pool_share_the_asks,
                 a_subscription_ends_and_its_running_asks_finish,
                 a_worker_with_a_long_ask_does_not_count_as_dead,
+            }
+            interim {
+                interim_messages_arrive_in_order_before_the_reply,
+                interim_messages_arrive_while_the_work_runs,
+                an_ask_without_a_receiver_has_no_interim_messages,
+                nothing_arrives_after_the_reply,
+                a_dropped_request_cancels_work_that_reports,
+                a_slow_receiver_gets_the_first_and_the_newest_messages,
+                work_that_ends_late_is_reported_as_timed_out,
             }
             jobs {
                 a_job_is_delivered_once_until_it_is_acknowledged,

@@ -51,12 +51,12 @@ impl HttpTransport {
         };
         match (message.method.as_deref(), message.id) {
             (Some("notifications/progress"), None) => {
-                let id = message.params.and_then(progress_token);
                 if let Some(request) = request
                     && let Some(progress) = request.progress
-                    && id == Some(request.id)
+                    && let Some(params) = message.params
+                    && progress_token(params) == Some(request.id)
                 {
-                    progress.notify_one();
+                    progress.apply(params);
                 }
                 Ok(None)
             }

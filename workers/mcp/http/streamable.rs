@@ -13,7 +13,9 @@ use super::protocol::ProtocolContext;
 use super::session::HttpSession;
 use super::transport::{OutgoingRequest, TransportError};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::call::{CallError, ConnectError, ToolCall, call_result, within_timeout};
+use crate::workers::mcp::call::{
+    CallError, ConnectError, ProgressEffects, ToolCall, call_result, within_timeout,
+};
 use crate::workers::mcp::frame::{CallToolFrame, cancelled};
 use crate::workers::mcp::tool_list::ToolListPager;
 
@@ -42,7 +44,7 @@ impl StreamableHttpConnection {
             return Err(CallError::Closed { begun: false });
         }
         let _running = RunningCall::new(self);
-        let progress = call.reset_on_progress.then(Notify::new);
+        let progress = ProgressEffects::new(&call);
         let id = self.session.next_id();
         let context = self.session.context();
         let frame = CallToolFrame {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::body::{ContentKind, read_beginning, read_body, unreadable_encoding};
 use super::endpoint::{HttpEndpoint, HttpRequest, RedactionGuards, SendError};
@@ -15,7 +15,7 @@ use super::sse::SseReader;
 use crate::core::failure::Failure;
 use crate::core::model::remote::ReconnectionOptions;
 use crate::http_client::StreamedResponse;
-use crate::workers::mcp::call::ConnectError;
+use crate::workers::mcp::call::{ConnectError, ProgressEffects};
 use crate::workers::mcp::host::NotificationSink;
 use crate::workers::mcp::jsonrpc::{ErrorReply, request_id, subslice};
 use crate::workers::mcp::mux::RpcReply;
@@ -38,7 +38,7 @@ pub struct OutgoingRequest<'a> {
     pub method: &'static str,
     /// The tool that the request calls.
     pub tool: Option<&'a str>,
-    pub progress: Option<&'a Notify>,
+    pub progress: Option<&'a ProgressEffects>,
     /// Headers that repeat arguments of the call.
     pub param_headers: Vec<(HeaderName, HeaderValue)>,
     /// The access token was refreshed for this request already.

@@ -168,6 +168,7 @@ async fn connect_and_call(url: &str, protocol: Option<ProtocolMode>) {
             traceparent: None,
             timeout: Duration::from_millis(200),
             reset_on_progress: false,
+            progress: None,
         };
         let called = tokio::time::timeout(START_LIMIT, connection.call(call)).await;
         assert!(called.is_ok(), "the call outlives its own limit");

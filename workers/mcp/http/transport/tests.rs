@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::workers::mcp::host::tests::RecordingSink;
+use crate::workers::mcp::host::tests::{RecordingListener, RecordingSink};
 use crate::workers::mcp::http::scripted_server::{ScriptedResponse, ScriptedServer, SeenRequest};
 
 fn request(id: u64) -> OutgoingRequest<'static> {
@@ -125,5 +125,40 @@ async fn a_cut_stream_is_resumed_after_its_last_event() {
     assert_eq!(
         reply.reply,
         RpcReply::Result(Bytes::from_static(b"\"kept\""))
+    );
+}
+
+#[tokio::test]
+async fn progress_of_the_request_is_passed_on_until_the_reply() {
+    let report = |token: u64, progress: &str| {
+        format!(
+            "data: {{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{{\"progressToken\":{token},\"progress\":{progress}}}}}\n\n"
+        )
+    };
+    let reply = "data: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}\n\n";
+    let events = [
+        report(7, "1.00"),
+        report(8, "2"),
+        reply.into(),
+        report(7, "3"),
+    ]
+    .concat();
+    let server = ScriptedServer::start(move |_| Some(ScriptedResponse::stream(&events))).await;
+    let transport = server.transport(Arc::<RecordingSink>::default());
+    let listener = Arc::<RecordingListener>::default();
+    let effects = ProgressEffects::of_listener(listener.clone());
+    let request = OutgoingRequest {
+        progress: Some(&effects),
+        ..request(7)
+    };
+    let context = ProtocolContext::new(None, None);
+    let received = transport.send_request(&context, &request).await;
+    let received = received
+        .map_err(|error| error.to_string())
+        .expect("a reply");
+    assert!(matches!(received.reply, RpcReply::Result(_)));
+    assert_eq!(
+        listener.received(),
+        [r#"{"progressToken":7,"progress":1.00}"#]
     );
 }
