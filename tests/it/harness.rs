@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::failure_report;
 use crate::process::owned;
 pub use crate::process::{Process, Services, command};
 use crate::processes::{assert_no_process_left, signal};
@@ -83,6 +84,7 @@ impl App {
         workers: usize,
         env: &[(&str, &str)],
     ) -> Self {
+        failure_report::keep_panics();
         let mut app = Self {
             url: String::new(),
             dir,
@@ -365,7 +367,8 @@ impl Drop for App {
         if !std::thread::panicking() {
             assert_no_process_left(self.dir.path());
         } else {
-            eprintln!("--- the program's log\n{}", self.log());
+            let logs = self.processes.iter().map(|process| process.log.as_path());
+            failure_report::print(&logs.collect::<Vec<_>>());
         }
     }
 }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 
+use crate::failure_report::last_lines;
 use crate::services::mongod::Mongod;
 use crate::services::nats::{Nats, Version};
 use crate::wait::block_until;
@@ -107,12 +108,16 @@ impl Process {
                 return true;
             }
             if let Some(status) = process.child.try_wait().expect("a child") {
-                let log = fs::read_to_string(&process.log).unwrap_or_default();
+                let log = log_after(&process.log, before);
                 panic!("the program ended at start ({status}):\n{log}");
             }
             false
         });
-        assert!(is_ready, "the program does not listen");
+        assert!(
+            is_ready,
+            "the program does not listen:\n{}",
+            log_after(&process.log, before)
+        );
         process
     }
 
@@ -138,6 +143,13 @@ impl Process {
         });
         status.expect("the program ends after SIGTERM")
     }
+}
+
+/// Returns the end of a log after its first bytes.
+fn log_after(log: &Path, skipped_bytes: u64) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = text.get(skipped_bytes as usize..).unwrap_or_default();
+    last_lines(&String::from_utf8_lossy(text))
 }
 
 /// Returns the URL that a log names after its first bytes, once the program listens.
