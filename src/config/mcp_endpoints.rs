@@ -18,11 +18,7 @@ const MCP_MAX_STREAMS_PER_USER: Variable = Variable {
     about: "Open event streams of the MCP clients of one user.",
 };
 
-pub const VARIABLES: &[&Variable] = &[
-    &MCP_NAME_LIMIT,
-    &MCP_MAX_STREAMS,
-    &MCP_MAX_STREAMS_PER_USER,
-];
+pub const VARIABLES: &[&Variable] = &[&MCP_NAME_LIMIT, &MCP_MAX_STREAMS, &MCP_MAX_STREAMS_PER_USER];
 
 #[derive(Debug, Clone)]
 pub struct McpEndpoints {

@@ -11,11 +11,8 @@ pub mod decide;
 pub mod event;
 pub mod failure;
 pub mod ids;
-<<<<<<< HEAD
-pub mod mcp;
-=======
 pub mod json_object;
->>>>>>> interim
+pub mod mcp;
 pub mod model;
 pub mod names;
 pub mod producer_message;

@@ -76,7 +76,10 @@ mod tests {
 
     #[test]
     fn a_usual_name_is_the_server_and_the_tool() {
-        assert_eq!(exposed_name("github", "search_code", LIMIT), "github__search_code");
+        assert_eq!(
+            exposed_name("github", "search_code", LIMIT),
+            "github__search_code"
+        );
         assert_eq!(exposed_name("a-b", "c__d", LIMIT), "a-b__c__d");
     }
 
@@ -115,7 +118,10 @@ mod tests {
         let mut names = std::collections::HashSet::new();
         for server in ["a", "a_", "a__b", "a.b", "a-b", "A"] {
             for tool in ["b__c", "c", "_c", "b_c", "b.c", "c_000000", "c_aaaaaa"] {
-                assert!(names.insert(exposed_name(server, tool, LIMIT)), "{server} {tool}");
+                assert!(
+                    names.insert(exposed_name(server, tool, LIMIT)),
+                    "{server} {tool}"
+                );
             }
         }
     }

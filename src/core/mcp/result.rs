@@ -147,7 +147,10 @@ mod tests {
     #[test]
     fn a_legacy_result_becomes_complete_for_a_modern_client() {
         for (result, expected) in [
-            (r#"{"content":[]}"#, r#"{"resultType":"complete","content":[]}"#),
+            (
+                r#"{"content":[]}"#,
+                r#"{"resultType":"complete","content":[]}"#,
+            ),
             (r#"{ }"#, r#"{"resultType":"complete" }"#),
             (
                 r#"{"resultType":"input_required","ttlMs":1,"content":[],"cacheScope":"public"}"#,
@@ -160,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_modern_result_loses_its_own_members_for_a_legacy_client() {
-        let result = r#"{"resultType":"complete","content":[],"structuredContent":[1],"_meta":{"a":1}}"#;
+        let result =
+            r#"{"resultType":"complete","content":[],"structuredContent":[1],"_meta":{"a":1}}"#;
         assert_eq!(
             shaped(result, Era::Modern, Era::Legacy),
             r#"{"content":[],"_meta":{"a":1}}"#
@@ -170,7 +174,10 @@ mod tests {
     #[test]
     fn a_structure_that_is_no_object_is_dropped_for_legacy_clients_only() {
         let result = r#"{"content":[],"structuredContent":"x"}"#;
-        assert_eq!(shaped(result, Era::Legacy, Era::Legacy), r#"{"content":[]}"#);
+        assert_eq!(
+            shaped(result, Era::Legacy, Era::Legacy),
+            r#"{"content":[]}"#
+        );
         assert!(shaped(result, Era::Legacy, Era::Modern).contains("structuredContent"));
         let object = r#"{"content":[],"structuredContent":{"a":1}}"#;
         assert_eq!(shaped(object, Era::Legacy, Era::Legacy), object);

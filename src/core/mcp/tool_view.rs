@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn a_tool_without_a_change_keeps_its_text() {
-        let tool = r#"{"name" : "a", "inputSchema":{"type":"object","properties":{"x":{}}}, "n":1.0}"#;
+        let tool =
+            r#"{"name" : "a", "inputSchema":{"type":"object","properties":{"x":{}}}, "n":1.0}"#;
         for hidden in [&[][..], &["y"]] {
             let view = view(None, hidden, Era::Modern);
             assert!(matches!(view.apply(tool), Cow::Borrowed(text) if text == tool));

@@ -93,7 +93,10 @@ mod tests {
     fn a_version_is_parsed_from_its_text_and_from_its_number() {
         for version in ProtocolVersion::ALL {
             assert_eq!(ProtocolVersion::parse(version.as_str()), Some(version));
-            assert_eq!(ProtocolVersion::from_number(version.number()), Some(version));
+            assert_eq!(
+                ProtocolVersion::from_number(version.number()),
+                Some(version)
+            );
         }
         assert_eq!(ProtocolVersion::parse("2025-11-26"), None);
         assert_eq!(ProtocolVersion::from_number(9), None);
@@ -109,7 +112,11 @@ mod tests {
             ("1999-01-01", ProtocolVersion::V2025_11_25),
             ("", ProtocolVersion::V2025_11_25),
         ] {
-            assert_eq!(ProtocolVersion::negotiate(requested), expected, "{requested}");
+            assert_eq!(
+                ProtocolVersion::negotiate(requested),
+                expected,
+                "{requested}"
+            );
         }
     }
 }

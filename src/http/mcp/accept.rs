@@ -75,7 +75,11 @@ mod tests {
             for value in values {
                 headers.append(ACCEPT, HeaderValue::from_static(value));
             }
-            assert_eq!(Accepted::read(&headers), Accepted { json, events }, "{values:?}");
+            assert_eq!(
+                Accepted::read(&headers),
+                Accepted { json, events },
+                "{values:?}"
+            );
         }
     }
 }

@@ -73,7 +73,10 @@ async fn announce(projection: Arc<Projection>, sender: broadcast::WeakSender<Not
 
 /// Waits until the log is beyond a position. Returns false at the end of the process.
 async fn moved(positions: &mut watch::Receiver<Position>, from: Position) -> bool {
-    positions.wait_for(|position| *position > from).await.is_ok()
+    positions
+        .wait_for(|position| *position > from)
+        .await
+        .is_ok()
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {

@@ -111,7 +111,10 @@ mod tests {
     fn a_message_has_the_raw_id() {
         let outcome = Outcome::Result(Bytes::from_static(b"{}"));
         let text = |id| String::from_utf8(outcome.message(id).to_vec()).expect("UTF-8");
-        assert_eq!(text(Some("\"a\"")), r#"{"jsonrpc":"2.0","id":"a","result":{}}"#);
+        assert_eq!(
+            text(Some("\"a\"")),
+            r#"{"jsonrpc":"2.0","id":"a","result":{}}"#
+        );
         assert_eq!(text(None), r#"{"jsonrpc":"2.0","result":{}}"#);
         let error = Outcome::Error(RpcError::cancelled()).message(Some("7"));
         let error: serde_json::Value = serde_json::from_slice(&error).expect("JSON");

@@ -10,12 +10,14 @@ use serde_json::value::RawValue;
 
 use super::answer::Outcome;
 use super::endpoint::{Endpoint, Exchange};
-use super::envelope::{Meta, Params};
+use super::envelope::{Meta, Params, is_id};
 use super::error::{RpcError, call_failure};
 use super::headers;
 use super::hidden::hidden_properties;
+use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::{check_args, is_traceparent};
 use crate::core::catalog::server::Server;
+use crate::core::command::{Area, Command as _};
 use crate::core::failure::Failure;
 use crate::core::mcp::fields::text_of;
 use crate::core::mcp::result::{ClientResult, client_result};
@@ -23,14 +25,24 @@ use crate::core::mcp::version::Era;
 use crate::core::model::remote::ProtocolMode;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::ToolName;
-use crate::cluster::command_client::CommandRequest;
 use crate::http::tools::call::{call_limit, detach_slice, with_links};
 use crate::http::tools::meter::{CallOutcome, ToolCallMeter};
+use crate::ports::interim::{InterimReceiver, InterimSender, interim_channel};
 use tracing::Instrument as _;
-use crate::core::command::{Area, Command as _};
 
-/// A call that runs while its future is polled. Dropping the future cancels the call.
-pub type RunningCall = BoxFuture<'static, Outcome>;
+/// A call that runs while its future is polled. Dropping it cancels the call.
+pub struct RunningCall {
+    pub outcome: BoxFuture<'static, Outcome>,
+    /// The progress of the tool, if the client asked for it.
+    pub progress: Option<Progress>,
+}
+
+/// The progress notifications of one call.
+pub struct Progress {
+    pub messages: InterimReceiver,
+    /// The raw progress token of the client.
+    pub token: String,
+}
 
 /// The tool that a call names.
 pub struct CalledTool {
@@ -77,12 +89,18 @@ pub fn check_argument_headers(
     arguments: Option<&RawValue>,
 ) -> Result<(), RpcError> {
     let server = &called.server;
-    let directory = exchange.state.mcp().directory.get(&exchange.state.catalog());
+    let directory = exchange
+        .state
+        .mcp()
+        .directory
+        .get(&exchange.state.catalog());
     if !directory.has_argument_headers(server.id, called.tool.as_str()) {
         return Ok(());
     }
     let tools = server.tools.tools.iter();
-    let Some(tool) = tools.into_iter().find(|tool| tool.name().as_deref() == Some(called.tool.as_str()))
+    let Some(tool) = tools
+        .into_iter()
+        .find(|tool| tool.name().as_deref() == Some(called.tool.as_str()))
     else {
         return Ok(());
     };
@@ -119,6 +137,7 @@ pub fn begin_call(
         }
     };
     let meta = params.meta().unwrap_or_default();
+    let (interim, progress) = progress(exchange, &meta)?.unzip();
     let server = called.server;
     let request = CommandRequest {
         area: Area::Tools,
@@ -133,9 +152,10 @@ pub fn begin_call(
             timeout_ms: None,
         }),
         traceparent: traceparent(&meta).or_else(|| exchange.traceparent.clone()),
+        interim,
     };
     let exchange = exchange.clone();
-    Ok(Box::pin(async move {
+    let outcome = Box::pin(async move {
         match run_call(&exchange, &server, request, era).await {
             Ok(result) => Outcome::Result(result.json),
             Err(failure) => {
@@ -144,7 +164,29 @@ pub fn begin_call(
                 call_failure(&failure, era).into()
             }
         }
-    }))
+    });
+    Ok(RunningCall { outcome, progress })
+}
+
+/// Returns the channel for the progress of a call, if the client wants it and takes event streams.
+fn progress(
+    exchange: &Exchange,
+    meta: &Meta<'_>,
+) -> Result<Option<(InterimSender, Progress)>, RpcError> {
+    let Some(token) = meta.progress_token else {
+        return Ok(None);
+    };
+    if !is_id(token) {
+        return Err(RpcError::wrong_params(
+            "_meta.progressToken must be a string or an integer",
+        ));
+    }
+    if !exchange.accepted.events {
+        return Ok(None);
+    }
+    let (sender, messages) = interim_channel();
+    let token = token.get().to_owned();
+    Ok(Some((sender, Progress { messages, token })))
 }
 
 async fn run_call(

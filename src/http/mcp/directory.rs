@@ -67,7 +67,9 @@ impl ToolDirectory {
         let tools = named_tools(catalog);
         let mut uses: HashMap<String, usize> = HashMap::new();
         for (server, tool, _) in &tools {
-            *uses.entry(exposed_name(server.name.as_str(), tool, name_limit)).or_default() += 1;
+            *uses
+                .entry(exposed_name(server.name.as_str(), tool, name_limit))
+                .or_default() += 1;
         }
         for (server, tool, has_headers) in tools {
             let mut name = exposed_name(server.name.as_str(), &tool, name_limit);
@@ -94,7 +96,11 @@ impl ToolDirectory {
     /// Returns the tool with an exposed name, or with a raw name that exactly one of the servers has which the caller may
     /// use.
     pub fn find(&self, name: &str, may_use: impl Fn(ServerId) -> bool) -> Option<ToolRef> {
-        if let Some(tool) = self.by_exposed_name.get(name).filter(|tool| may_use(tool.server)) {
+        if let Some(tool) = self
+            .by_exposed_name
+            .get(name)
+            .filter(|tool| may_use(tool.server))
+        {
             return Some(tool.clone());
         }
         let (tool, servers) = self.by_tool.get_key_value(name)?;

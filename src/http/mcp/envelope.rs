@@ -135,8 +135,12 @@ pub fn parse_message(body: &[u8]) -> Result<Message<'_>, RpcError> {
     }
     let params = envelope.params.map(|params| params.0).unwrap_or_default();
     match (envelope.method, envelope.id) {
-        (Some(JsonText(method)), Some(id)) if is_id(id) => Ok(Message::Request { id, method, params }),
-        (Some(_), Some(_)) => Err(RpcError::invalid_request("id must be a string or an integer")),
+        (Some(JsonText(method)), Some(id)) if is_id(id) => {
+            Ok(Message::Request { id, method, params })
+        }
+        (Some(_), Some(_)) => Err(RpcError::invalid_request(
+            "id must be a string or an integer",
+        )),
         (Some(JsonText(method)), None) => Ok(Message::Notification { method, params }),
         (None, Some(_)) if envelope.result.is_some() != envelope.error.is_some() => {
             Ok(Message::Response)
@@ -162,7 +166,11 @@ fn wrong_member(body: &[u8]) -> RpcError {
         }
     }
     let id = fields.get("id").filter(|id| is_id(id)).map(RawValue::get);
-    let has_text = |name: &str| fields.get(name).is_none_or(|value| text_of(value).is_some());
+    let has_text = |name: &str| {
+        fields
+            .get(name)
+            .is_none_or(|value| text_of(value).is_some())
+    };
     if !has_text("jsonrpc") || !has_text("method") {
         return RpcError::invalid_request("jsonrpc and method must be strings").with_id(id);
     }
@@ -173,7 +181,8 @@ fn wrong_member(body: &[u8]) -> RpcError {
 pub fn is_id(id: &RawValue) -> bool {
     let text = id.get();
     let digits = text.strip_prefix('-').unwrap_or(text);
-    text.starts_with('"') || (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    text.starts_with('"')
+        || (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -202,7 +211,10 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"error":null}"#,
         ] {
-            assert!(matches!(parsed(response), Some(Message::Response)), "{response}");
+            assert!(
+                matches!(parsed(response), Some(Message::Response)),
+                "{response}"
+            );
         }
     }
 
@@ -226,8 +238,14 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"m"}"#, -32600),
             (r#"{"jsonrpc":"2.0","id":1}"#, -32600),
             (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":2}"#, -32600),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":[]}"#, -32602),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"name":1,"name":2}}"#, -32602),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"m","params":[]}"#,
+                -32602,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"name":1,"name":2}}"#,
+                -32602,
+            ),
         ] {
             assert_eq!(code(body), expected, "{body}");
         }
@@ -244,7 +262,10 @@ mod tests {
     fn meta_is_an_object_or_absent() {
         let meta = |text: &str| {
             let raw = RawValue::from_string(text.to_owned()).expect("JSON");
-            let params = Params { meta: Some(&raw), ..Params::default() };
+            let params = Params {
+                meta: Some(&raw),
+                ..Params::default()
+            };
             params.meta().is_some()
         };
         assert!(Params::default().meta().is_some());

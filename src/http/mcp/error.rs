@@ -138,7 +138,11 @@ pub enum CallFailure {
 /// A failure of a server or of the access to it is a result, so that the model can act on it. A wrong request and a
 /// failure of the program are errors.
 pub fn call_failure(failure: &Failure, era: Era) -> CallFailure {
-    if let Some(error) = failure.mcp_error.as_deref().and_then(|error| upstream_error(error, era)) {
+    if let Some(error) = failure
+        .mcp_error
+        .as_deref()
+        .and_then(|error| upstream_error(error, era))
+    {
         return CallFailure::Error(error);
     }
     let error = |code, data| {
@@ -170,7 +174,11 @@ fn upstream_error(error: &RawValue, era: Era) -> Option<RpcError> {
         message: String,
         data: Option<Value>,
     }
-    let Upstream { code, message, data } = serde_json::from_str(error.get()).ok()?;
+    let Upstream {
+        code,
+        message,
+        data,
+    } = serde_json::from_str(error.get()).ok()?;
     let names_resource = data.as_ref().is_some_and(|data| data.get("uri").is_some());
     let code = match (code, era) {
         // These codes describe the headers of a request, and the client did not send the request to the server.
@@ -264,15 +272,30 @@ mod tests {
         let CallFailure::Result(result) = call_failure(&failure, Era::Legacy) else {
             panic!("an error");
         };
-        assert!(result.contains("Give access: https://h.example/link"), "{result}");
+        assert!(
+            result.contains("Give access: https://h.example/link"),
+            "{result}"
+        );
     }
 
     #[test]
     fn a_wrong_call_and_a_busy_worker_are_errors() {
-        assert_eq!(error_code(&Failure::invalid("no"), Era::Modern), INVALID_PARAMS);
-        assert_eq!(error_code(&Failure::server_not_found("a"), Era::Legacy), INVALID_PARAMS);
-        assert_eq!(error_code(&Failure::unavailable("busy"), Era::Modern), INTERNAL_ERROR);
-        assert_eq!(error_code(&Failure::internal(), Era::Modern), INTERNAL_ERROR);
+        assert_eq!(
+            error_code(&Failure::invalid("no"), Era::Modern),
+            INVALID_PARAMS
+        );
+        assert_eq!(
+            error_code(&Failure::server_not_found("a"), Era::Legacy),
+            INVALID_PARAMS
+        );
+        assert_eq!(
+            error_code(&Failure::unavailable("busy"), Era::Modern),
+            INTERNAL_ERROR
+        );
+        assert_eq!(
+            error_code(&Failure::internal(), Era::Modern),
+            INTERNAL_ERROR
+        );
     }
 
     #[test]
@@ -300,7 +323,10 @@ mod tests {
     fn an_unknown_version_gets_all_versions_and_a_legacy_version_the_modern_one() {
         let supported = |requested: &str| {
             let error = RpcError::unsupported_version(requested);
-            error.data.expect("data")["supported"].as_array().expect("a list").len()
+            error.data.expect("data")["supported"]
+                .as_array()
+                .expect("a list")
+                .len()
         };
         assert_eq!(supported("2030-01-01"), 5);
         assert_eq!(supported("2025-06-18"), 1);

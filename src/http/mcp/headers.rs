@@ -177,7 +177,11 @@ mod tests {
             ("=?base64x", "=?base64x", true),
         ] {
             let headers = headers(&[("mcp-name", value)]);
-            assert_eq!(check_text(&headers, NAME, expected).is_ok(), is_right, "{value}");
+            assert_eq!(
+                check_text(&headers, NAME, expected).is_ok(),
+                is_right,
+                "{value}"
+            );
         }
         assert!(check_text(&HeaderMap::new(), NAME, "x").is_err());
         assert!(check_text(&headers(&[("mcp-name", "x"), ("mcp-name", "x")]), NAME, "x").is_err());
@@ -203,12 +207,36 @@ mod tests {
         assert!(!check(&[region], &[], json!({ "region": "us" })));
         assert!(!check(&[], &[], json!({ "region": "eu" })));
         assert!(!check(&[region], &[], json!({})));
-        assert!(check(&[], &[], json!({ "region": null, "list": [1], "odd": "x" })));
-        assert!(check(&[("mcp-param-count", "7")], &[], json!({ "count": 7 })));
-        assert!(check(&[("mcp-param-count", "7.0")], &[], json!({ "count": 7 })));
-        assert!(!check(&[("mcp-param-count", "8")], &[], json!({ "count": 7 })));
-        assert!(check(&[("mcp-param-flag", "true")], &[], json!({ "deep": { "flag": true } })));
-        assert!(!check(&[("mcp-param-flag", "True")], &[], json!({ "deep": { "flag": true } })));
+        assert!(check(
+            &[],
+            &[],
+            json!({ "region": null, "list": [1], "odd": "x" })
+        ));
+        assert!(check(
+            &[("mcp-param-count", "7")],
+            &[],
+            json!({ "count": 7 })
+        ));
+        assert!(check(
+            &[("mcp-param-count", "7.0")],
+            &[],
+            json!({ "count": 7 })
+        ));
+        assert!(!check(
+            &[("mcp-param-count", "8")],
+            &[],
+            json!({ "count": 7 })
+        ));
+        assert!(check(
+            &[("mcp-param-flag", "true")],
+            &[],
+            json!({ "deep": { "flag": true } })
+        ));
+        assert!(!check(
+            &[("mcp-param-flag", "True")],
+            &[],
+            json!({ "deep": { "flag": true } })
+        ));
     }
 
     #[test]

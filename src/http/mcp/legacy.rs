@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::answer::Outcome;
-use super::call::{begin_call, find_tool};
+use super::call::{RunningCall, begin_call, find_tool};
 use super::dispatch::Reply;
 use super::endpoint::Exchange;
 use super::envelope::Params;
@@ -47,8 +47,14 @@ pub fn find_session(exchange: &Exchange, headers: &HeaderMap) -> Result<OpenSess
         .ok_or_else(ended)?;
     let route = exchange.endpoint.route();
     let state = &exchange.state;
-    let session = Session::parse(id.trim(), state.sealer(), &exchange.user, &route, now_seconds())
-        .ok_or_else(ended)?;
+    let session = Session::parse(
+        id.trim(),
+        state.sealer(),
+        &exchange.user,
+        &route,
+        now_seconds(),
+    )
+    .ok_or_else(ended)?;
     let key = session_key(&session, &exchange.user, &route);
     if state.mcp().ended_sessions.contains(key) {
         return Err(ended());
@@ -151,12 +157,13 @@ pub fn handle(
             let call = begin_call(exchange, Era::Legacy, body, params, called)?;
             let running = &exchange.state.mcp().running;
             let guard = running.add(call_key(session.key, id.get()));
-            Ok(Reply::Call(Box::pin(async move {
+            let outcome = Box::pin(async move {
                 let cancelled = guard.cancelled.clone();
-                let outcome = cancelled.run_until_cancelled(call).await;
+                let outcome = cancelled.run_until_cancelled(call.outcome).await;
                 drop(guard);
                 outcome.unwrap_or_else(|| Outcome::Error(RpcError::cancelled()))
-            })))
+            });
+            Ok(Reply::Call(RunningCall { outcome, ..call }))
         }
         _ => Err(RpcError::method_not_found(method, Era::Legacy)),
     }

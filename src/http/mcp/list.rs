@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 use bytes::Bytes;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -13,46 +11,19 @@ use super::directory::ToolDirectory;
 use super::endpoint::{Endpoint, Exchange};
 use super::error::RpcError;
 use super::hidden::{hidden_properties, hidden_secrets};
+use super::list_cache::{ListKey, ListText};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::mcp::fields::{ObjectWriter, text_of};
 use crate::core::mcp::tool_view::ToolView;
 use crate::core::mcp::version::Era;
+use crate::core::model::google::is_marked;
 use crate::core::names::UserName;
 
 /// The most tools of one page.
 const PAGE_TOOLS: usize = 1000;
-/// The most bytes of cached pages.
-const CACHE_BYTES: u64 = 64 << 20;
-/// Lists that the cache expects. It holds more if they are small.
-const CACHE_LISTS: usize = 1024;
 /// The part of a list's digest in a cursor.
 const CURSOR_DIGEST: usize = 12;
-
-type ListKey = [u8; 32];
-
-/// The lists that callers requested last.
-pub struct ListCache(Cache<ListKey, Arc<ListText>, ListWeight>);
-
-/// The pages of one list: the JSON object `result` of each page.
-struct ListText {
-    pages: Vec<Bytes>,
-}
-
-#[derive(Clone)]
-struct ListWeight;
-
-impl Weighter<ListKey, Arc<ListText>> for ListWeight {
-    fn weight(&self, _: &ListKey, list: &Arc<ListText>) -> u64 {
-        list.pages.iter().map(|page| page.len() as u64).sum::<u64>() + 256
-    }
-}
-
-impl Default for ListCache {
-    fn default() -> Self {
-        Self(Cache::with_weighter(CACHE_LISTS, CACHE_BYTES, ListWeight))
-    }
-}
 
 /// Returns the requested page of the caller's tools: the JSON object `result`.
 ///
@@ -70,7 +41,7 @@ pub fn tools_list(
         Some(cursor) => parse_cursor(cursor, &key)?,
         None => 0,
     };
-    let cache = &exchange.state.mcp().lists.0;
+    let cache = &exchange.state.mcp().lists;
     let list = match cache.get(&key) {
         Some(list) => list,
         None => {
@@ -99,6 +70,11 @@ pub fn list_key(
     for server in servers {
         add(server.name.as_str());
         add(&server.tools.digest);
+        add(if is_marked(&server.config) {
+            "google"
+        } else {
+            ""
+        });
         let mut hidden = hidden_secrets(server, user);
         hidden.sort_unstable();
         add(&hidden.len().to_string());
@@ -120,7 +96,13 @@ fn build(
     let mut tools = Vec::new();
     for server in servers {
         let is_all = exchange.endpoint.is_all();
-        add_tools(&mut tools, server, &exchange.user, is_all.then_some(&*directory), era);
+        add_tools(
+            &mut tools,
+            server,
+            &exchange.user,
+            is_all.then_some(&*directory),
+            era,
+        );
     }
     let pages = tools.len().div_ceil(PAGE_TOOLS).max(1);
     let page = |number: usize| {
@@ -150,7 +132,9 @@ fn add_tools(
         .filter_map(|tool| Some((tool.name()?, tool)));
     for (index, (name, tool)) in named.enumerate() {
         let view = ToolView {
-            name: exposed.and_then(|names| names.get(index)).map(AsRef::as_ref),
+            name: exposed
+                .and_then(|names| names.get(index))
+                .map(AsRef::as_ref),
             hidden: &hidden_properties(server, user, &name),
             era,
         };
@@ -159,7 +143,8 @@ fn add_tools(
 }
 
 fn page_text(tools: &[String], next: Option<String>, era: Era, server_info: &str) -> Bytes {
-    let mut writer = ObjectWriter::with_capacity(tools.iter().map(String::len).sum::<usize>() + 512);
+    let mut writer =
+        ObjectWriter::with_capacity(tools.iter().map(String::len).sum::<usize>() + 512);
     if era == Era::Modern {
         writer.text("resultType", "complete");
     }
@@ -180,7 +165,9 @@ fn cursor(page: usize, key: &ListKey) -> String {
 
 fn parse_cursor(cursor: &RawValue, key: &ListKey) -> Result<usize, RpcError> {
     let text = text_of(cursor).ok_or_else(wrong_cursor)?;
-    let bytes = URL_SAFE.decode(text.as_bytes()).map_err(|_| wrong_cursor())?;
+    let bytes = URL_SAFE
+        .decode(text.as_bytes())
+        .map_err(|_| wrong_cursor())?;
     let (page, digest) = bytes.split_first_chunk::<4>().ok_or_else(wrong_cursor)?;
     if digest.len() != CURSOR_DIGEST {
         return Err(wrong_cursor());

@@ -43,7 +43,12 @@ struct Listener {
 }
 
 /// Opens a stream.
-pub fn open(exchange: Arc<Exchange>, era: Era, texts: StreamTexts, permit: StreamPermit) -> Response {
+pub fn open(
+    exchange: Arc<Exchange>,
+    era: Era,
+    texts: StreamTexts,
+    permit: StreamPermit,
+) -> Response {
     let notices = exchange.state.mcp().announcer.subscribe();
     let catalog = exchange.state.catalog().clone();
     let servers = exchange.visible_servers(&catalog);
@@ -92,7 +97,10 @@ impl Listener {
                     return self.texts.closing.take();
                 }
             };
-            self.exchange.state.check_still_valid(&self.exchange.caller).ok()?;
+            self.exchange
+                .state
+                .check_still_valid(&self.exchange.caller)
+                .ok()?;
             if text.is_some() {
                 return text;
             }

@@ -17,6 +17,7 @@ mod headers;
 mod hidden;
 mod legacy;
 mod list;
+mod list_cache;
 mod listen;
 mod modern;
 mod receive;

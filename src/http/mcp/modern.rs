@@ -79,7 +79,8 @@ fn check_meta<'a>(meta: &Meta<'a>) -> Result<Cow<'a, str>, RpcError> {
     let version = meta.protocol_version.and_then(text_of).ok_or_else(|| {
         RpcError::invalid_params(format!("params._meta must have {VERSION_FIELD}, a string"))
     })?;
-    let is_object = |value: Option<&RawValue>| value.is_some_and(|value| value.get().starts_with('{'));
+    let is_object =
+        |value: Option<&RawValue>| value.is_some_and(|value| value.get().starts_with('{'));
     if !is_object(meta.client_capabilities) {
         return Err(RpcError::invalid_params(
             "params._meta must have io.modelcontextprotocol/clientCapabilities, an object",
@@ -153,7 +154,9 @@ fn subscribe(
         .filter(|wanted| Fields::parse(wanted.get()).is_some())
         .and_then(|wanted| serde_json::from_str::<Wanted>(wanted.get()).ok())
         .ok_or_else(|| {
-            RpcError::wrong_params("notifications must be an object with Booleans, such as toolsListChanged")
+            RpcError::wrong_params(
+                "notifications must be an object with Booleans, such as toolsListChanged",
+            )
         })?;
     if !exchange.accepted.events {
         return Ok(Reply::NotAcceptable);
@@ -179,5 +182,10 @@ fn subscribe(
         list_changed: wanted.tools_list_changed.then(|| list_changed(Some(id))),
         closing: Some(event(closing.as_bytes())),
     };
-    Ok(Reply::Stream(listen::open(exchange.clone(), Era::Modern, texts, permit)))
+    Ok(Reply::Stream(listen::open(
+        exchange.clone(),
+        Era::Modern,
+        texts,
+        permit,
+    )))
 }

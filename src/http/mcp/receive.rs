@@ -16,9 +16,9 @@ use super::dispatch::{Reply, dispatch, dispatch_in_array, id_of, labels, require
 use super::endpoint::{Endpoint, Exchange};
 use super::envelope::{Message, parse_message};
 use super::error::RpcError;
+use super::headers;
 use super::legacy::{self, OpenSession};
 use super::stream::answer_call;
-use super::headers;
 use crate::core::arguments::is_traceparent;
 use crate::core::failure::Failure;
 use crate::core::mcp::version::ProtocolVersion;
@@ -86,9 +86,11 @@ async fn post_message(
 async fn respond(exchange: &Exchange, reply: Reply, id: &str) -> Response {
     match reply {
         Reply::Accepted => StatusCode::ACCEPTED.into_response(),
-        Reply::Done(outcome) => {
-            message_response(exchange.accepted, outcome.status(), outcome.message(Some(id)))
-        }
+        Reply::Done(outcome) => message_response(
+            exchange.accepted,
+            outcome.status(),
+            outcome.message(Some(id)),
+        ),
         Reply::Initialized(outcome, session) => {
             let message = outcome.message(Some(id));
             let mut response = message_response(exchange.accepted, StatusCode::OK, message);
@@ -156,7 +158,7 @@ async fn answer_in_array(
     let id = id_of(&message);
     match dispatch_in_array(exchange, session, body, &message) {
         Ok(Reply::Done(outcome)) => Some(outcome.message(id)),
-        Ok(Reply::Call(call)) => Some(call.await.message(id)),
+        Ok(Reply::Call(call)) => Some(call.outcome.await.message(id)),
         Ok(_) => None,
         Err(error) => Some(error_text(error, id)),
     }
@@ -245,9 +247,8 @@ fn exchange(
 
 /// Returns the user that the header names. A name outside of ASCII stands in `=?base64?…?=`.
 fn named_user(headers: &HeaderMap) -> Result<Option<UserName>, Failure> {
-    let name = headers::single(headers, USER).and_then(|value| {
-        value.map(|value| headers::decode(USER, value)).transpose()
-    });
+    let name = headers::single(headers, USER)
+        .and_then(|value| value.map(|value| headers::decode(USER, value)).transpose());
     let name = name.map_err(|error| Failure::invalid(error.message))?;
     let Some(name) = name else {
         return Ok(None);

@@ -56,7 +56,13 @@ impl Session {
     }
 
     /// Returns the session of an id, or `None` if the id is not valid for this user and this endpoint, or too old.
-    pub fn parse(id: &str, sealer: &Sealer, user: &UserName, route: &str, now: u64) -> Option<Self> {
+    pub fn parse(
+        id: &str,
+        sealer: &Sealer,
+        user: &UserName,
+        route: &str,
+        now: u64,
+    ) -> Option<Self> {
         let bytes: [u8; CONTENT + MAC] = URL_SAFE.decode(id).ok()?.try_into().ok()?;
         let (content, mac) = bytes.split_at(CONTENT);
         let session = Self::read(content)?;
@@ -122,7 +128,10 @@ mod tests {
             Session::parse(id, &sealer, &user(name), route, now)
         };
         assert_eq!(parse(&id, "ana", "/mcp", NOW), Some(session));
-        assert_eq!(parse(&id, "ana", "/mcp", NOW + LIFETIME_SECONDS - 1), Some(session));
+        assert_eq!(
+            parse(&id, "ana", "/mcp", NOW + LIFETIME_SECONDS - 1),
+            Some(session)
+        );
         assert_eq!(parse(&id, "ana", "/mcp", NOW + LIFETIME_SECONDS), None);
         assert_eq!(parse(&id, "ben", "/mcp", NOW), None);
         assert_eq!(parse(&id, "ana", "/mcp/servers/a/mcp", NOW), None);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::announcer::Announcer;
 use super::directory::DirectoryCache;
-use super::list::ListCache;
+use super::list_cache::ListCache;
 use super::running::RunningCalls;
 use super::streams::OpenStreams;
 use crate::config::McpEndpoints;

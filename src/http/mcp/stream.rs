@@ -13,9 +13,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::announcer::Notice;
-use super::answer::{event, event_stream, message_response};
+use super::answer::{Outcome, event, event_stream, message_response};
 use super::call::RunningCall;
 use super::endpoint::Exchange;
+use crate::ports::interim::Interim;
 
 /// The time after which a call is answered with a stream, so that a client sees a first byte in time.
 const UPGRADE_AFTER: Duration = Duration::from_secs(10);
@@ -23,16 +24,22 @@ const UPGRADE_AFTER: Duration = Duration::from_secs(10);
 /// Waits for the outcome of a call. Dropping the response cancels the call.
 pub async fn answer_call(exchange: &Exchange, mut call: RunningCall, id: &str) -> Response {
     let accepted = exchange.accepted;
-    if !accepted.events {
-        let message = call.await.message(Some(id));
-        return message_response(accepted, StatusCode::OK, message);
-    }
-    if let Ok(outcome) = tokio::time::timeout(UPGRADE_AFTER, &mut call).await {
-        return message_response(accepted, StatusCode::OK, outcome.message(Some(id)));
-    }
+    let first = if accepted.events {
+        first_part(&mut call).await
+    } else {
+        Some(Part::Outcome(call.outcome.as_mut().await))
+    };
+    let first_event = match first {
+        Some(Part::Outcome(outcome)) => {
+            return message_response(accepted, StatusCode::OK, outcome.message(Some(id)));
+        }
+        Some(Part::Progress(text)) => Some(text),
+        None => None,
+    };
     let stream = Box::new(CallStream {
         call,
         id: id.to_owned(),
+        first_event,
         notices: exchange.state.mcp().announcer.subscribe(),
         has_ended: false,
         _request: exchange.state.track_request(),
@@ -44,10 +51,58 @@ pub async fn answer_call(exchange: &Exchange, mut call: RunningCall, id: &str) -
     event_stream(Body::from_stream(texts))
 }
 
+/// A part of the answer to a call.
+enum Part {
+    /// A progress notification as an event.
+    Progress(Bytes),
+    Outcome(Outcome),
+}
+
+/// Waits for the first part of the answer. Returns `None` if the call takes so long that a stream must begin.
+async fn first_part(call: &mut RunningCall) -> Option<Part> {
+    tokio::time::timeout(UPGRADE_AFTER, next_part(call))
+        .await
+        .ok()
+}
+
+/// Waits for the next part of the answer. All progress comes before the outcome.
+async fn next_part(call: &mut RunningCall) -> Part {
+    let Some(progress) = &mut call.progress else {
+        return Part::Outcome(call.outcome.as_mut().await);
+    };
+    tokio::select! {
+        biased;
+        message = progress.messages.recv() => match message {
+            Some(Interim::Progress(params)) => Part::Progress(progress_event(&progress.token, &params)),
+            None => Part::Outcome(call.outcome.as_mut().await),
+        },
+        outcome = call.outcome.as_mut() => Part::Outcome(outcome),
+    }
+}
+
+/// Returns a progress notification with the token of the client. Its other members keep their text.
+fn progress_event(token: &str, params: &Bytes) -> Bytes {
+    let members = params
+        .trim_ascii()
+        .strip_prefix(b"{")
+        .unwrap_or(b"}")
+        .trim_ascii_start();
+    let separator: &[u8] = if members.starts_with(b"}") { b"" } else { b"," };
+    let message = [
+        br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"#,
+        token.as_bytes(),
+        separator,
+        members,
+        b"}",
+    ];
+    event(&message.concat())
+}
+
 struct CallStream {
     call: RunningCall,
     /// The raw id of the request.
     id: String,
+    first_event: Option<Bytes>,
     notices: Receiver<Notice>,
     has_ended: bool,
     /// A drain waits for the call.
@@ -60,23 +115,48 @@ impl CallStream {
         if self.has_ended {
             return None;
         }
-        loop {
-            tokio::select! {
-                outcome = &mut self.call => {
-                    self.has_ended = true;
-                    return Some(event(&outcome.message(Some(&self.id))));
-                }
-                notice = self.notices.recv() => match notice {
-                    Ok(Notice::KeepAlive) => return Some(Bytes::from_static(b":\n\n")),
-                    Ok(Notice::LogMoved { .. }) | Err(RecvError::Lagged(_)) => {}
-                    // The process drains: the call still gets its answer.
-                    Err(RecvError::Closed) => {
-                        self.has_ended = true;
-                        let outcome = (&mut self.call).await;
-                        return Some(event(&outcome.message(Some(&self.id))));
-                    }
-                },
+        if let Some(text) = self.first_event.take() {
+            return Some(text);
+        }
+        let part = loop {
+            let notice = tokio::select! {
+                biased;
+                part = next_part(&mut self.call) => break part,
+                notice = self.notices.recv() => notice,
+            };
+            match notice {
+                Ok(Notice::KeepAlive) => return Some(Bytes::from_static(b":\n\n")),
+                Ok(Notice::LogMoved { .. }) | Err(RecvError::Lagged(_)) => {}
+                // The process drains, and the call still gets its answer.
+                Err(RecvError::Closed) => break next_part(&mut self.call).await,
             }
+        };
+        Some(match part {
+            Part::Progress(text) => text,
+            Part::Outcome(outcome) => {
+                self.has_ended = true;
+                event(&outcome.message(Some(&self.id)))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_progress_notification_has_the_token_of_the_client() {
+        for (params, expected) in [
+            (
+                r#"{"progress":1.50,"x":[]}"#,
+                r#"{"progressToken":"t","progress":1.50,"x":[]}"#,
+            ),
+            ("{ }", r#"{"progressToken":"t"}"#),
+        ] {
+            let text = progress_event("\"t\"", &Bytes::copy_from_slice(params.as_bytes()));
+            let text = String::from_utf8(text.to_vec()).expect("UTF-8");
+            assert!(text.contains(&format!("\"params\":{expected}}}")), "{text}");
         }
     }
 }

@@ -66,7 +66,8 @@ impl OpenStreams {
         *of_user += 1;
         state.total += 1;
         let replaced = CancellationToken::new();
-        let previous = session.and_then(|session| state.by_session.insert(session, replaced.clone()));
+        let previous =
+            session.and_then(|session| state.by_session.insert(session, replaced.clone()));
         drop(state);
         if let Some(previous) = previous {
             previous.cancel();

@@ -26,7 +26,10 @@ pub fn preflight(headers: &HeaderMap) -> Response {
         allowed.push_str(name.as_str());
     }
     let entries = [
-        (ACCESS_CONTROL_ALLOW_METHODS, Some("GET, POST, DELETE, OPTIONS")),
+        (
+            ACCESS_CONTROL_ALLOW_METHODS,
+            Some("GET, POST, DELETE, OPTIONS"),
+        ),
         (ACCESS_CONTROL_ALLOW_HEADERS, Some(allowed.as_str())),
         (ACCESS_CONTROL_MAX_AGE, Some("600")),
     ];
@@ -74,7 +77,9 @@ mod tests {
         );
         let response = preflight(&headers);
         assert_eq!(response.status(), StatusCode::NO_CONTENT);
-        let allowed = response.headers()[ACCESS_CONTROL_ALLOW_HEADERS].to_str().expect("text");
+        let allowed = response.headers()[ACCESS_CONTROL_ALLOW_HEADERS]
+            .to_str()
+            .expect("text");
         assert!(allowed.contains("mcp-param-region") && allowed.contains("authorization"));
         assert!(!allowed.contains("x-other"));
     }

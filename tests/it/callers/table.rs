@@ -92,6 +92,14 @@ pub fn routes() -> Vec<Route> {
     vec![
         route(get.clone(), "/whoami", "", 200),
         route(get.clone(), "/mcp/tools", "tools", 200),
+        // Without a message or a session, the MCP endpoints answer these statuses.
+        route(post.clone(), "/mcp", "tools", 415),
+        route(get.clone(), "/mcp", "tools", 405),
+        route(delete.clone(), "/mcp", "tools", 405),
+        route(post.clone(), "/mcp/servers/{name}/mcp", "tools", 415).at("/mcp/servers/fixture/mcp"),
+        route(get.clone(), "/mcp/servers/{name}/mcp", "tools", 405).at("/mcp/servers/fixture/mcp"),
+        route(delete.clone(), "/mcp/servers/{name}/mcp", "tools", 405)
+            .at("/mcp/servers/fixture/mcp"),
         route(get.clone(), "/mcp/servers", "tools", 200),
         route(get.clone(), "/mcp/servers/{name}", "tools", 200).at("/mcp/servers/fixture"),
         route(post.clone(), "/mcp/tool/call", "tools", 200)

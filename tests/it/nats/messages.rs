@@ -6,6 +6,7 @@ use async_nats::HeaderMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{
     Echo, Hang, POOL, connect, job, next_job, shared_options, wait_for_reply, wait_until_served,
@@ -15,7 +16,7 @@ use crate::harness::PATIENCE;
 use mcp_api::adapters::bus_nats::NatsOptions;
 use mcp_api::core::command::Area;
 use mcp_api::core::failure::{Code, Failure};
-use mcp_api::core::ids::Position;
+use mcp_api::core::ids::{Digest, Position};
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, Busy, Hint, Reply, Target};
 
 /// The default limit of NATS for a message.
@@ -220,20 +221,34 @@ async fn a_hint_reaches_every_other_process_once() {
     wait_for_reply(&first).await;
     first.publish(Hint::LogMoved(Position(7)));
     first.publish(Hint::Status(Bytes::from(json!({"a": 1}).to_string())));
+    let cancelled = Digest(Uuid::from_u128(1));
+    let ended = Digest(Uuid::from_u128(2));
+    first.publish(Hint::McpCallCancelled(cancelled));
+    first.publish(Hint::McpSessionEnded(ended));
     let mut position = None;
     let mut status = None;
-    for _ in 0..2 {
+    let mut digests = Vec::new();
+    for _ in 0..4 {
         let hint = tokio::time::timeout(PATIENCE, hints_of_second.recv()).await;
         match hint.expect("in time").expect("a hint") {
             Hint::LogMoved(moved) => position = Some(moved),
             Hint::Status(body) => status = Some(body),
+            Hint::McpCallCancelled(call) => digests.push(("cancelled", call)),
+            Hint::McpSessionEnded(session) => digests.push(("ended", session)),
         }
     }
+    assert_eq!(digests, [("cancelled", cancelled), ("ended", ended)]);
     assert_eq!(position, Some(Position(7)));
     assert_eq!(status, Some(Bytes::from_static(b"{\"a\":1}")));
-    // An echo of the first two hints would arrive before this hint.
+    // An echo of the first hints would arrive before this hint.
     second.publish(Hint::LogMoved(Position(8)));
-    for expected in ["LogMoved(Position(7))", "Status", "LogMoved(Position(8))"] {
+    for expected in [
+        "LogMoved(Position(7))",
+        "Status",
+        "McpCallCancelled",
+        "McpSessionEnded",
+        "LogMoved(Position(8))",
+    ] {
         let hint = tokio::time::timeout(PATIENCE, hints_of_first.recv()).await;
         let hint = hint.expect("in time").expect("a hint");
         assert!(format!("{hint:?}").starts_with(expected), "{hint:?}");
