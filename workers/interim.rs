@@ -51,10 +51,13 @@ mod tests {
     use crate::ports::bus::{InterimReceiver, interim_channel};
 
     const SECRET: &str = "planted-secret-71";
+    const NUMBER: &str = "471147114711";
 
     fn relay() -> (Arc<dyn ProgressListener>, InterimReceiver) {
         let redactor = Arc::<Redactor>::default();
-        redactor.hold(ValueId(Uuid::new_v4()), SECRET);
+        for secret in [SECRET, NUMBER] {
+            redactor.hold(ValueId(Uuid::new_v4()), secret);
+        }
         let (sender, receiver) = interim_channel();
         (ProgressRelay::new(redactor, sender), receiver)
     }
@@ -90,10 +93,10 @@ mod tests {
     #[test]
     fn progress_that_masking_breaks_is_counted() {
         let (relay, mut receiver) = relay();
-        let params = format!(r#"{{"progressToken":1000,"progress":1e400,"{SECRET}\":1}}"#);
+        let params = format!(r#"{{"progressToken":1000,"progress":1e400,"n":{NUMBER}}}"#);
         relay.on_progress(&raw(params));
-        let sent = received(&mut receiver);
-        assert!(sent.is_none_or(|sent| serde_json::from_str::<&RawValue>(&sent).is_ok()));
+        assert_eq!(received(&mut receiver), None);
+        assert_eq!(receiver.dropped(), 1);
     }
 
     #[test]

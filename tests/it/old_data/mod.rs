@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, App, answer};
 use crate::process::{Services, command};
 use crate::remote::script::Script;
+use crate::wait::wait_for;
 
 use answers::{check_answers, check_events, masked};
 use environment::{Surroundings, load_dump, unpack};
@@ -84,7 +85,7 @@ async fn check_sealed_values(app: &App, script: &Script) {
 }
 
 /// Checks that the program resumed the stored session of the server behind a URL.
-fn check_session(script: &Script) {
+async fn check_session(script: &Script) {
     let answers = saved("answers.json");
     let remote = answers
         .iter()
@@ -93,11 +94,12 @@ fn check_session(script: &Script) {
     let session = remote["body"]["server"]["sessionId"]
         .as_str()
         .expect("a session");
-    let seen = script.seen();
-    let first = seen
-        .iter()
-        .find(|seen| seen.about() == "tools/list")
-        .expect("a request");
+    // A worker starts the server only after it has heard the other workers.
+    let first = wait_for("the server gets a request for its tools", async || {
+        let mut seen = script.seen().into_iter();
+        seen.find(|seen| seen.about() == "tools/list")
+    })
+    .await;
     assert_eq!(first.header("mcp-session-id"), Some(session), "{first:?}");
     assert_eq!(script.times("initialize"), 0);
 }
@@ -205,7 +207,7 @@ async fn check_program(app: &App, script: &Script) {
     app.until("/readyz", |body| body["success"] == true).await;
     check_answers(app).await;
     check_events(app).await;
-    check_session(script);
+    check_session(script).await;
     check_sealed_values(app, script).await;
     repeat_requests(app).await;
     change_data(app).await;
