@@ -4,6 +4,7 @@ mod asyncapi;
 mod backup;
 mod call;
 mod client;
+mod connect;
 pub mod dead_letters;
 mod demo;
 mod error;
@@ -75,6 +76,8 @@ pub enum Command {
         #[command(flatten)]
         api: client::ApiArgs,
     },
+    /// Print the configuration with which MCP clients connect: Claude Code, VS Code, Cursor, Inspector and curl
+    Connect(connect::ConnectArgs),
     /// Show who the caller is, and what the caller may do
     Whoami {
         #[command(flatten)]
@@ -148,6 +151,7 @@ pub fn run(command: Command) -> ExitCode {
         } => call::run(&api, &server, &tool, &args, user.as_deref()),
         Command::Install(args) => install::run(&args),
         Command::Servers { api } => servers::run(&api),
+        Command::Connect(args) => connect::run(&args),
         Command::Whoami { api } => whoami::run(&api),
         Command::Token(command) => tokens::run(&command),
         Command::Secret(command) => secrets::run(&command),
