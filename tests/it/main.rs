@@ -18,6 +18,7 @@ mod callers;
 mod chaos;
 mod cluster;
 mod command_line;
+mod command_line_completions;
 mod command_line_reads;
 mod command_line_tokens;
 mod compose;
