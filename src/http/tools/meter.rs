@@ -6,16 +6,18 @@ use tracing::Span;
 
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
+use crate::core::ids::TokenId;
 use crate::core::names::ToolName;
 use crate::core::tool_result::ToolCallBody;
 use crate::telemetry::metrics::Metrics;
-use crate::time::clock::monotonic;
+use crate::time::clock::{monotonic, now_ms};
 
 /// Measures one call and records it when the meter is dropped, also if the client disconnects.
 pub struct ToolCallMeter<'a> {
     metrics: &'a Metrics,
     server: &'a Server,
     tool: ToolName,
+    token: Option<TokenId>,
     span: Span,
     started: Instant,
     outcome: Outcome,
@@ -42,11 +44,18 @@ impl Outcome {
 }
 
 impl<'a> ToolCallMeter<'a> {
-    pub fn start(metrics: &'a Metrics, server: &'a Server, tool: ToolName, span: Span) -> Self {
+    pub fn start(
+        metrics: &'a Metrics,
+        server: &'a Server,
+        tool: ToolName,
+        token: Option<TokenId>,
+        span: Span,
+    ) -> Self {
         Self {
             metrics,
             server,
             tool,
+            token,
             span,
             started: monotonic(),
             outcome: Outcome::Cancelled,
@@ -70,7 +79,7 @@ impl Drop for ToolCallMeter<'_> {
         let meter = self.metrics.meter(self.server.name.as_str(), tool, || {
             has_tool(self.server, tool)
         });
-        meter.seconds.observe(seconds);
+        meter.observe(seconds, self.token.map(|token| (token, now_ms())));
         match self.outcome {
             Outcome::Ok => {
                 meter.ok.inc();
