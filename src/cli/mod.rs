@@ -17,6 +17,7 @@ mod log;
 pub mod logs;
 mod output;
 mod prompt;
+mod retry;
 mod rotate_keys;
 pub mod schemas;
 pub mod secrets;
