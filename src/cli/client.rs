@@ -80,7 +80,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Returns whether a later attempt of a read may succeed.
+    /// Returns whether a later attempt may succeed. `retry` and the commands with `--follow` use this rule.
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Unavailable(_) => true,
@@ -90,7 +90,8 @@ impl ClientError {
     }
 }
 
-fn is_temporary_status(status: u16) -> bool {
+/// Returns whether a status says that a later attempt may succeed.
+pub fn is_temporary_status(status: u16) -> bool {
     matches!(status, 429 | 502..=504)
 }
 
@@ -208,7 +209,8 @@ pub async fn send_for_success(
     Err(failed_response(status, &body))
 }
 
-fn failed_response(status: u16, body: &Value) -> ClientError {
+/// Returns the failure of a response without success.
+pub fn failed_response(status: u16, body: &Value) -> ClientError {
     let text = error_text(body);
     if is_temporary_status(status) {
         ClientError::Unavailable(text)

@@ -33,6 +33,8 @@ pub enum CliError {
     Signal(#[source] io::Error),
     #[error("cannot read standard input")]
     Input(#[source] io::Error),
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
     #[error("cannot write {path}")]
     Write {
         path: PathBuf,

@@ -11,11 +11,10 @@ use super::client::send_for_success;
 use super::client::{ApiArgs, ApiClient, ClientError, block_on, open_stream, query};
 use super::error::CommandResult;
 use super::output::try_print_line;
-use crate::telemetry::error::error_chain;
+use super::retry::Outage;
+use crate::time::retry::API_FOLLOW;
 use crate::workers::mcp::http::sse::SseReader;
 
-/// The pause before a new connection.
-const PAUSE: Duration = Duration::from_secs(1);
 /// After this long without an event, the command connects again, because a lost connection is silent.
 const QUIET: Duration = Duration::from_secs(300);
 /// The most bytes of one event.
@@ -74,16 +73,18 @@ async fn print_pages(api: &ApiClient, args: &EventsArgs) -> Result<(), ClientErr
     }
 }
 
-/// Prints events until the reader closes the pipe. The first connection must succeed.
+/// Prints events until the reader closes the pipe. The first connection must succeed. A connection that ends is opened
+/// again after the last complete event, so each event is printed once.
 async fn follow(api: &ApiClient, args: &EventsArgs) -> Result<(), ClientError> {
     let path = format!("/events{}", query(&[("subject", args.subject.as_deref())]));
     let mut last = args.after.clone();
     let mut is_first = true;
-    let mut is_interrupted = false;
+    let mut pauses = API_FOLLOW.pauses();
+    let outage = Outage::default();
     loop {
         match open_stream(api, &path, last.as_deref()).await {
             Ok(response) => {
-                is_interrupted = false;
+                outage.end();
                 let mut events = SseReader::new(response, EVENT_LIMIT);
                 while let Ok(Ok(Some(event))) = timeout(QUIET, events.next()).await {
                     let text = String::from_utf8_lossy(&event.data);
@@ -93,15 +94,10 @@ async fn follow(api: &ApiClient, args: &EventsArgs) -> Result<(), ClientError> {
                     last = events.last_id().map(str::to_owned).or(last);
                 }
             }
-            Err(error) if error.is_temporary() && !is_first => {
-                if !is_interrupted {
-                    eprintln!("mcp-api: {}; retrying", error_chain(&error));
-                }
-                is_interrupted = true;
-            }
+            Err(error) if error.is_temporary() && !is_first => outage.report(&error),
             Err(error) => return Err(error),
         }
         is_first = false;
-        tokio::time::sleep(PAUSE).await;
+        pauses.wait().await;
     }
 }

@@ -1,21 +1,16 @@
 //! Follows a maintenance job to its end, and shows its progress.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use hyper::Method;
 use serde_json::Value;
 
 use super::INTERRUPTED;
-use super::client::{ApiClient, ApiResponse, ClientError, error_text, send};
+use super::client::{ApiClient, ClientError, send};
 use super::error::CliError;
 use super::output::print_line;
+use super::retry::retry_for_success;
 use crate::core::model::job::SYSTEM_USER;
-use crate::telemetry::error::error_chain;
-
-/// The number of attempts of a request without an answer, because the API may be starting.
-const ATTEMPTS: u32 = 30;
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The reason why the program follows a job no longer.
 pub enum JobEnd {
@@ -43,7 +38,7 @@ async fn wait_for_answer(api: &ApiClient, job: &str) -> Result<Value, ClientErro
     let path = format!("/jobs/{job}?username={SYSTEM_USER}&wait=1s");
     let mut last = Value::Null;
     loop {
-        let body = retry(async || send(api, Method::GET, &path, None).await).await?;
+        let body = retry_for_success(async || send(api, Method::GET, &path, None).await).await?;
         let job = &body["job"];
         if job["answer"].is_object() {
             return Ok(job["answer"]["body"].clone());
@@ -53,28 +48,5 @@ async fn wait_for_answer(api: &ApiClient, job: &str) -> Result<Value, ClientErro
             print_line(line);
             last = line.into();
         }
-    }
-}
-
-/// Sends a request until it has an answer other than 502, 503 or 504.
-pub async fn retry(request: impl AsyncFn() -> ApiResponse) -> Result<Value, ClientError> {
-    let mut attempt = 1;
-    loop {
-        let error = match request().await {
-            Ok((200 | 202, body)) => return Ok(body),
-            Ok((status @ 502..=504, body)) => {
-                ClientError::Refused(format!("{status}: {}", error_text(&body)))
-            }
-            Ok((_, body)) => return Err(ClientError::Refused(error_text(&body))),
-            Err(error) => error,
-        };
-        if attempt == ATTEMPTS {
-            return Err(error);
-        }
-        if attempt == 1 {
-            eprintln!("mcp-api: {}; retrying", error_chain(&error));
-        }
-        attempt += 1;
-        tokio::time::sleep(PAUSE).await;
     }
 }

@@ -8,7 +8,9 @@ use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::client::{ApiArgs, ApiClient, ClientError, block_on, error_text, send, send_as_job};
+use super::client::{
+    ApiArgs, ApiClient, ClientError, block_on, error_text, failed_response, send, send_as_job,
+};
 use super::error::{CliError, CommandResult};
 use super::output::{print_line, print_text};
 
@@ -123,10 +125,10 @@ pub async fn follow(
 ) -> Result<Value, ClientError> {
     loop {
         let path = format!("/jobs/{job}?wait=300ms");
-        let (_, body) = send(api, Method::GET, &path, None).await?;
+        let (status, body) = send(api, Method::GET, &path, None).await?;
         let job = &body["job"];
         if !job.is_object() {
-            return Err(ClientError::Refused(error_text(&body)));
+            return Err(failed_response(status, &body));
         }
         if job["answer"].is_object() {
             return Ok(job["answer"]["body"].clone());

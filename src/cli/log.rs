@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::client::{ApiArgs, block_on, error_text, send_as_job};
 use super::error::{CliError, CommandResult};
-use super::follow::{JobEnd, follow_job, retry};
+use super::follow::{JobEnd, follow_job};
 use super::output::print_line;
+use super::retry::retry_for_success;
 use crate::app::archive;
 
 #[derive(Subcommand)]
@@ -42,7 +43,9 @@ fn compact(api: &ApiArgs, before: &str) -> CommandResult {
     let api = api.api()?;
     block_on(async {
         let body = json!({ "before": before });
-        let accepted = retry(async || send_as_job(&api, "/log/compact", &body, None).await).await?;
+        // A repeated request returns the same job.
+        let start = async || send_as_job(&api, "/log/compact", &body, None).await;
+        let accepted = retry_for_success(start).await?;
         let Some(job) = accepted["jobId"].as_str() else {
             return Err(CliError::Failed(error_text(&accepted)));
         };

@@ -1,7 +1,6 @@
 //! `mcp-api logs SERVER`: shows the last log lines of a server, and follows them.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use hyper::Method;
@@ -10,11 +9,9 @@ use serde_json::Value;
 use super::client::{ApiArgs, ApiClient, ClientError, block_on, path_segment, send_for_success};
 use super::error::CommandResult;
 use super::output::{printable, try_print_line};
-use crate::telemetry::error::error_chain;
+use super::retry::Outage;
+use crate::time::retry::API_FOLLOW;
 use crate::time::rfc3339::format_ms;
-
-/// The pause between two requests of `--follow`.
-const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub struct LogsArgs {
@@ -35,23 +32,19 @@ pub fn run(args: &LogsArgs) -> CommandResult {
         if print_lines(&shown).is_err() || !args.follow {
             return Ok(ExitCode::SUCCESS);
         }
-        let mut is_interrupted = false;
+        let mut pauses = API_FOLLOW.pauses();
+        let outage = Outage::default();
         loop {
-            tokio::time::sleep(PAUSE).await;
+            pauses.wait().await;
             match read_lines(&api, &args.server).await {
                 Ok(lines) => {
-                    is_interrupted = false;
+                    outage.end();
                     if print_lines(new_lines(&shown, &lines)).is_err() {
                         return Ok(ExitCode::SUCCESS);
                     }
                     shown = lines;
                 }
-                Err(error) if error.is_temporary() => {
-                    if !is_interrupted {
-                        eprintln!("mcp-api: {}; retrying", error_chain(&error));
-                    }
-                    is_interrupted = true;
-                }
+                Err(error) if error.is_temporary() => outage.report(&error),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -4,6 +4,7 @@ mod asyncapi;
 mod backup;
 mod call;
 mod client;
+mod completions;
 mod connect;
 pub mod dead_letters;
 mod demo;
@@ -17,6 +18,7 @@ mod log;
 pub mod logs;
 mod output;
 mod prompt;
+mod retry;
 mod rotate_keys;
 pub mod schemas;
 pub mod secrets;
@@ -29,6 +31,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 use self::error::CliError;
 use crate::telemetry::error::error_chain;
@@ -124,14 +127,25 @@ pub enum Command {
     /// Manage dead letters, the messages of producers that no worker can parse
     #[command(subcommand)]
     Dead(dead_letters::DeadCommand),
+    /// Print a script with which a shell completes this command line
+    Completions {
+        /// The shell that reads the script
+        shell: Shell,
+    },
     /// Write schemas/ and example.env from the types
     #[command(hide = true)]
-    Schemas { folder: PathBuf },
+    Schemas {
+        /// The root of the project
+        folder: PathBuf,
+    },
     /// The parent process of one child; only a worker starts it
     #[command(hide = true)]
     Guard {
+        /// The pipe that closes when the worker ends, a file descriptor
         pipe: i32,
+        /// The environment of the child, a file descriptor
         environment: i32,
+        /// The program of the child and its arguments
         #[arg(last = true, required = true)]
         command_line: Vec<String>,
     },
@@ -164,6 +178,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Restore { file } => backup::restore(&file),
         Command::Log(command) => log::run(&command),
         Command::Dead(command) => dead_letters::run(&command),
+        Command::Completions { shell } => completions::run(shell),
         Command::Schemas { folder } => schemas::run(&folder),
         Command::Guard { .. } => Err(CliError::Failed("only a worker starts the guard".into())),
     };
@@ -182,23 +197,21 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn every_argument_has_a_help_text() {
+    fn every_argument_and_every_command_has_a_help_text() {
         fn check(command: &clap::Command) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has no help text");
             for argument in command.get_arguments() {
-                let name = format!("{} {}", command.get_name(), argument.get_id());
-                assert!(argument.get_help().is_some(), "{name}");
+                let id = argument.get_id();
+                assert!(
+                    argument.get_help().is_some(),
+                    "{name} {id} has no help text"
+                );
             }
-            for subcommand in command.get_subcommands() {
-                if !subcommand.is_hide_set() {
-                    assert!(
-                        subcommand.get_about().is_some(),
-                        "{}",
-                        subcommand.get_name()
-                    );
-                    check(subcommand);
-                }
-            }
+            command.get_subcommands().for_each(check);
         }
-        check(&Cli::command());
+        let mut command = Cli::command();
+        command.build();
+        check(&command);
     }
 }

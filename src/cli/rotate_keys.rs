@@ -7,14 +7,15 @@ use serde_json::Value;
 
 use super::client::{ApiArgs, block_on, error_text, send, send_as_job};
 use super::error::{CliError, CommandResult};
-use super::follow::{JobEnd, follow_job, retry};
+use super::follow::{JobEnd, follow_job};
 use super::output::print_line;
+use super::retry::retry_for_success;
 
 /// Starts a key rotation, or finds the running rotation, and follows it to its end.
 pub fn run(api: &ApiArgs) -> CommandResult {
     let api = api.api()?;
     block_on(async {
-        let keys = retry(async || send(&api, Method::GET, "/keys", None).await).await?;
+        let keys = retry_for_success(async || send(&api, Method::GET, "/keys", None).await).await?;
         print_line(format_args!(
             "{} sealed values, {} of them under an earlier key",
             keys["values"], keys["earlier"]
@@ -27,7 +28,7 @@ pub fn run(api: &ApiArgs) -> CommandResult {
         }
         // A repeated request returns the same job.
         let start = async || send_as_job(&api, "/keys/rotate", &Value::Null, None).await;
-        let accepted = retry(start).await?;
+        let accepted = retry_for_success(start).await?;
         let Some(job) = accepted["jobId"].as_str() else {
             return Err(CliError::Failed(error_text(&accepted)));
         };

@@ -4,17 +4,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::{Duration, UNIX_EPOCH};
 
 use parking_lot::RwLock;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::core::failure::Code;
+use crate::core::ids::TokenId;
 use crate::core::names::ServerName;
 
 /// Upper limits of the histogram, in seconds: from the fastest call to the longest default timeout.
@@ -56,11 +58,25 @@ struct KindLabels {
     kind: &'static str,
 }
 
+/// The label of an exemplar: the token that sent the call. It becomes a text only when Prometheus reads the metrics.
+#[derive(Debug)]
+struct TokenLabel(TokenId);
+
+impl EncodeLabelSet for TokenLabel {
+    fn encode(&self, encoder: &mut LabelSetEncoder) -> Result<(), std::fmt::Error> {
+        [("token_id", self.0.to_string())].encode(encoder)
+    }
+}
+
+/// The durations of the calls of one tool. Each bucket has the token of its newest call as its exemplar
+/// (OpenMetrics 1.0, section Exemplars), so a tool has at most one exemplar for each bucket.
+type CallHistogram = HistogramWithExemplars<TokenLabel>;
+
 /// All metrics of this process.
 pub struct Metrics {
     registry: Registry,
     calls: Family<CallLabels, Counter>,
-    seconds: Family<ToolLabels, Histogram, fn() -> Histogram>,
+    seconds: Family<ToolLabels, CallHistogram, fn() -> CallHistogram>,
     restarts: Family<ServerLabels, Counter>,
     meters: RwLock<HashMap<String, HashMap<String, Arc<ToolMeter>>>>,
     pub children_alive: Gauge,
@@ -94,7 +110,7 @@ impl Drop for StreamGuard {
 
 /// The cached handles of one tool.
 pub struct ToolMeter {
-    pub seconds: Histogram,
+    seconds: CallHistogram,
     pub ok: Counter,
     pub tool_error: Counter,
     labels: ToolLabels,
@@ -102,6 +118,14 @@ pub struct ToolMeter {
 }
 
 impl ToolMeter {
+    /// Records the duration of a call in seconds. A call with a token becomes the exemplar of its bucket, with the wall
+    /// time in milliseconds since 1970.
+    pub fn observe(&self, seconds: f64, token: Option<(TokenId, u64)>) {
+        let at = token.map(|(_, at_ms)| UNIX_EPOCH + Duration::from_millis(at_ms));
+        let label = token.map(|(token, _)| TokenLabel(token));
+        self.seconds.observe(seconds, label, at);
+    }
+
     /// Counts a call that failed with this error code.
     pub fn failed(&self, outcome: &'static str) {
         let ToolLabels { server, tool } = self.labels.clone();
@@ -120,7 +144,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("mcp_api"),
             calls: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            seconds: Family::new_with_constructor(|| CallHistogram::new(BUCKETS.into_iter())),
             restarts: Family::default(),
             meters: RwLock::default(),
             children_alive: Gauge::default(),
@@ -319,5 +343,59 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Returns the buckets whose exemplars name a token.
+    fn exemplars(metrics: &Metrics, token: TokenId) -> Vec<String> {
+        let text = metrics.render().expect("a text");
+        let label = format!(" # {{token_id=\"{token}\"}} ");
+        let lines = text.lines().filter(|line| line.contains(&label));
+        lines.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_bucket_names_the_token_of_its_newest_call() {
+        let metrics = Metrics::new();
+        let meter = metrics.meter("fixture", "echo", || true);
+        let [first, second] = [1, 2].map(|number| TokenId(Uuid::from_u128(number)));
+        meter.observe(0.003, None);
+        assert!(!metrics.render().expect("a text").contains("token_id"));
+        meter.observe(0.003, Some((first, 1_769_860_800_250)));
+        meter.observe(0.7, Some((first, 0)));
+        // A call without a token keeps the exemplar.
+        meter.observe(0.003, None);
+        let of_first = exemplars(&metrics, first);
+        assert_eq!(of_first.len(), 2);
+        assert!(
+            of_first[0].ends_with(" 0.003 1769860800.25"),
+            "{of_first:?}"
+        );
+        meter.observe(0.004, Some((second, 0)));
+        let of_second = exemplars(&metrics, second);
+        assert_eq!(of_second.len(), 1);
+        assert!(of_second[0].contains(r#"le="0.005""#), "{of_second:?}");
+        assert_eq!(exemplars(&metrics, first).len(), 1);
+    }
+
+    #[test]
+    fn exemplars_are_bounded_by_the_buckets_and_end_with_their_server() {
+        let metrics = Metrics::new();
+        let meter = metrics.meter("fixture", "echo", || true);
+        for number in 0..1000_u32 {
+            let token = TokenId(Uuid::from_u128(number.into()));
+            meter.observe(f64::from(number) / 10.0, Some((token, 0)));
+        }
+        let count = |text: &str| text.matches("token_id").count();
+        let shown = count(&metrics.render().expect("a text"));
+        assert!(shown > 0 && shown <= BUCKETS.len() + 1, "{shown}");
+        metrics.remove_server(&"fixture".parse().expect("a name"));
+        assert_eq!(count(&metrics.render().expect("a text")), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! The named retry policies. The command client retries asks that no worker has started. Workers
 //! retry store calls, starts of servers and token requests, and execute interrupted jobs again. The
-//! start of the program retries services. Two places repeat a call at once, without a policy, because
+//! start of the program retries services. Commands of the command line retry requests. Two places repeat a call at once, without a policy, because
 //! the server has refused it before it started: `workers/tools.rs` and `workers/mcp/http/session.rs`.
 
 use std::future::Future;
@@ -98,6 +98,19 @@ pub const PACKAGE_LOCK: RetryPolicy = RetryPolicy {
 pub const FOLDER_REMOVAL: RetryPolicy = RetryPolicy {
     pauses: exponential(50, 50),
     limit: Some(Duration::from_secs(1)),
+};
+
+/// A request of the command line to an API that is starting, busy or not reachable: every second, at most
+/// 30 seconds in all.
+pub const API_REQUEST: RetryPolicy = RetryPolicy {
+    pauses: exponential(1_000, 1_000),
+    limit: Some(Duration::from_secs(30)),
+};
+
+/// The next request of a command with `--follow`: every second.
+pub const API_FOLLOW: RetryPolicy = RetryPolicy {
+    pauses: exponential(1_000, 1_000),
+    limit: None,
 };
 
 /// The pauses between two attempts, and the total time after which the last error is final.

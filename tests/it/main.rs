@@ -19,6 +19,8 @@ mod callers;
 mod chaos;
 mod cluster;
 mod command_line;
+mod command_line_completions;
+mod command_line_follow;
 mod command_line_reads;
 mod command_line_tokens;
 mod compose;

@@ -13,6 +13,7 @@ use super::plan::{ImportPlan, SecretImport};
 use crate::cli::client::{ApiClient, ApiResponse, ClientError, error_text, send, send_as_job};
 use crate::cli::install::follow;
 use crate::cli::output::print_line;
+use crate::cli::retry::retry;
 use crate::telemetry::error::error_chain;
 
 /// The number of servers that are registered at once. The API starts each server.
@@ -22,9 +23,6 @@ const PARALLEL_PACKAGES: usize = 2;
 const PARALLEL_SECRETS: usize = 32;
 /// The longest wait for one package. Workers end a longer installation themselves, unless no worker exists.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(1200);
-/// The number of attempts of a request that the API could not execute.
-const ATTEMPTS: u32 = 10;
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Lets the API check the servers as it does when it registers them.
 pub async fn check_servers(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
@@ -93,7 +91,7 @@ pub async fn install_packages(api: &ApiClient, plan: &mut ImportPlan) {
 async fn install(api: &ApiClient, package: &PackageImport) -> Result<String, ClientError> {
     let key = Uuid::now_v7().to_string();
     let submit = async || send_as_job(api, "/packages/install", &package.body, Some(&key)).await;
-    let (_, accepted) = retry(submit).await?;
+    let (_, accepted) = retry(submit, |_| {}).await?;
     let Some(job) = accepted["jobId"].as_str() else {
         return Err(ClientError::Refused(error_text(&accepted)));
     };
@@ -102,10 +100,11 @@ async fn install(api: &ApiClient, package: &PackageImport) -> Result<String, Cli
             "{why}; GET /jobs/{job} shows the result of the job"
         ))
     };
-    let followed = retry(async || {
+    let read = async || {
         let answer = follow(api, job, |_| {}).await?;
         Ok((200, answer))
-    });
+    };
+    let followed = retry(read, |_| {});
     let followed = tokio::time::timeout(INSTALL_TIMEOUT, followed).await;
     let minutes = INSTALL_TIMEOUT.as_secs() / 60;
     let followed =
@@ -166,16 +165,6 @@ fn secret_body(secret: &SecretImport) -> Value {
 }
 
 async fn post(api: &ApiClient, path: &str, body: &Value) -> ApiResponse {
-    retry(async || send(api, Method::POST, path, Some(body)).await).await
-}
-
-/// Sends a request until its answer is final.
-async fn retry(request: impl AsyncFn() -> ApiResponse) -> ApiResponse {
-    for _ in 1..ATTEMPTS {
-        match request().await {
-            Ok((429 | 503, _)) | Err(_) => tokio::time::sleep(PAUSE).await,
-            Ok(response) => return Ok(response),
-        }
-    }
-    request().await
+    let request = async || send(api, Method::POST, path, Some(body)).await;
+    retry(request, |_| {}).await
 }

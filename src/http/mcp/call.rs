@@ -201,7 +201,13 @@ async fn run_call(
     let state = &exchange.state;
     let token = exchange.caller.token.map(tracing::field::display);
     let span = tracing::info_span!("tool_call", %user, token, server = %server.name, %tool);
-    let meter = ToolCallMeter::start(state.metrics(), server, tool.clone(), span.clone());
+    let meter = ToolCallMeter::start(
+        state.metrics(),
+        server,
+        tool.clone(),
+        exchange.caller.token,
+        span.clone(),
+    );
     let response = state.send_request(request).instrument(span).await;
     let result =
         response.and_then(|response| client_result(&response.body, upstream_era(server), era));

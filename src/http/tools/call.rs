@@ -126,7 +126,8 @@ async fn execute_call(
     };
     let token = caller.token.map(tracing::field::display);
     let span = tracing::info_span!("tool_call", %user, token, server = %server.name, %tool);
-    let meter = ToolCallMeter::start(state.metrics(), server, tool.clone(), span.clone());
+    let metrics = state.metrics();
+    let meter = ToolCallMeter::start(metrics, server, tool.clone(), caller.token, span.clone());
     let response = state.send_request(request).instrument(span).await;
     let result = response.and_then(|response| shape_tool_result(&response.body, raw));
     meter.finish(match &result {

@@ -6,15 +6,17 @@ use tracing::Span;
 
 use crate::core::catalog::server::Server;
 use crate::core::failure::Code;
+use crate::core::ids::TokenId;
 use crate::core::names::ToolName;
 use crate::telemetry::metrics::Metrics;
-use crate::time::clock::monotonic;
+use crate::time::clock::{monotonic, now_ms};
 
 /// Measures one call and records it when the meter is dropped, also if the client disconnects.
 pub struct ToolCallMeter<'a> {
     metrics: &'a Metrics,
     server: &'a Server,
     tool: ToolName,
+    token: Option<TokenId>,
     span: Span,
     started: Instant,
     outcome: CallOutcome,
@@ -43,11 +45,18 @@ impl CallOutcome {
 }
 
 impl<'a> ToolCallMeter<'a> {
-    pub fn start(metrics: &'a Metrics, server: &'a Server, tool: ToolName, span: Span) -> Self {
+    pub fn start(
+        metrics: &'a Metrics,
+        server: &'a Server,
+        tool: ToolName,
+        token: Option<TokenId>,
+        span: Span,
+    ) -> Self {
         Self {
             metrics,
             server,
             tool,
+            token,
             span,
             started: monotonic(),
             outcome: CallOutcome::Cancelled,
@@ -67,7 +76,7 @@ impl Drop for ToolCallMeter<'_> {
         let meter = self.metrics.meter(self.server.name.as_str(), tool, || {
             has_tool(self.server, tool)
         });
-        meter.seconds.observe(seconds);
+        meter.observe(seconds, self.token.map(|token| (token, now_ms())));
         match self.outcome {
             CallOutcome::Ok => {
                 meter.ok.inc();

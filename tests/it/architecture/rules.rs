@@ -102,11 +102,6 @@ const WAITS: &[&str] = &[
     // Readers of the log that run for as long as the process retry at a fixed interval.
     "src/http/events/broadcaster.rs",
     "src/eventlog/projection.rs",
-    // Clients of the API poll a job and respect `Retry-After`.
-    "src/cli/follow.rs",
-    "src/cli/logs.rs",
-    "src/cli/events.rs",
-    "src/cli/import/apply.rs",
     // The client of NATS reconnects by itself. These files wait for its next state.
     "src/adapters/bus_nats/job_consumer.rs",
     "src/adapters/bus_nats/subscription.rs",

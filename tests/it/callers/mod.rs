@@ -95,6 +95,15 @@ async fn a_user_token_calls_with_the_secrets_of_its_user() {
         assert!(found.body.to_string().contains(value), "{}", found.body);
     }
     let whoami = get(&app, &ana, "/whoami").await.ok();
+    // The bucket of each call names a token.
+    let metrics = get(&app, ADMIN, "/metrics").await.body;
+    let metrics = metrics.as_str().expect("a text");
+    let exemplar = |token: &str| {
+        let id = token.split('_').nth(1).expect("an id");
+        let id: uuid::Uuid = id.parse().expect("an id");
+        metrics.contains(&format!(" # {{token_id=\"{id}\"}} "))
+    };
+    assert!(exemplar(&ana) || exemplar(&ben), "{metrics}");
     assert_eq!(
         (&whoami["kind"], &whoami["username"], &whoami["scopes"]),
         (&json!("token"), &json!("ana"), &json!(["tools", "secrets"]))
