@@ -90,15 +90,19 @@ pub struct Metrics {
     pub event_listeners: Gauge,
     pub event_stream_reads: Counter,
     mcp_requests: Family<McpRequestLabels, Counter>,
+    pub mcp_streams: Gauge,
+    pub mcp_upgrades: Counter,
+    pub mcp_sessions_issued: Counter,
 }
 
-/// Counts one open stream of `GET /events` until it is dropped.
+/// Counts one open stream until it is dropped.
 pub struct StreamGuard(Gauge);
 
 impl StreamGuard {
-    pub fn new(metrics: &Metrics) -> Self {
-        metrics.event_listeners.inc();
-        Self(metrics.event_listeners.clone())
+    /// Counts a stream in one of the gauges.
+    pub fn new(open: &Gauge) -> Self {
+        open.inc();
+        Self(open.clone())
     }
 }
 
@@ -158,6 +162,9 @@ impl Metrics {
             event_listeners: Gauge::default(),
             event_stream_reads: Counter::default(),
             mcp_requests: Family::default(),
+            mcp_streams: Gauge::default(),
+            mcp_upgrades: Counter::default(),
+            mcp_sessions_issued: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -229,6 +236,21 @@ impl Metrics {
             "mcp_requests",
             "Messages of MCP clients by endpoint, era, method and outcome",
             metrics.mcp_requests.clone(),
+        );
+        registry.register(
+            "mcp_streams",
+            "Open event streams of MCP clients without an end",
+            metrics.mcp_streams.clone(),
+        );
+        registry.register(
+            "mcp_upgrades",
+            "Tool calls of MCP clients that were answered with an event stream",
+            metrics.mcp_upgrades.clone(),
+        );
+        registry.register(
+            "mcp_sessions_issued",
+            "Sessions that MCP clients began",
+            metrics.mcp_sessions_issued.clone(),
         );
         Arc::new(metrics)
     }

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use super::Redactor;
-use crate::core::json_object::{Members, append_member, decode_key};
+use crate::core::json_object::{Members, append_member, text_of};
 
 impl Redactor {
     /// Returns JSON with `***` in place of every value, however its strings are escaped. The result is JSON. A text that
@@ -74,7 +74,7 @@ impl Redactor {
     }
 
     fn mask_key(&self, key: &RawValue) -> Option<String> {
-        self.mask_plain(&decode_key(key)?)
+        self.mask_plain(&text_of(key)?)
     }
 
     /// A secret number may be written in another way than the number here, for example with an exponent.

@@ -1,6 +1,6 @@
 //! Adds a user's secrets to the arguments of a tool call.
 
-use crate::core::json_object::{Members, decode_key};
+use crate::core::json_object::{Members, text_of};
 
 /// An opened secret that one call gets as an argument.
 pub struct SecretArgument<'a> {
@@ -71,7 +71,7 @@ fn append_other_members(output: &mut Vec<u8>, args: &str, secrets: &[SecretArgum
     };
     for (key, value) in members {
         // A key that is no Unicode text, such as "\ud800", is no name of a secret and passes unchanged.
-        let decoded = decode_key(key);
+        let decoded = text_of(key);
         if decoded.is_some_and(|key| secrets.iter().any(|secret| secret.name == key)) {
             continue;
         }

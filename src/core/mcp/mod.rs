@@ -1,6 +1,5 @@
 //! The rules of the MCP endpoints: pure functions over names, versions, tool lists and results.
 
-pub mod fields;
 pub mod names;
 pub mod result;
 pub mod tool_view;

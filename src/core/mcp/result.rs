@@ -4,9 +4,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::fields::{Fields, ObjectWriter};
 use super::version::Era;
 use crate::core::failure::{Code, Failure};
+use crate::core::json_object::{Members, ObjectWriter, text_of};
 
 /// The members that only the era 2026-07-28 has.
 const MODERN_FIELDS: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
@@ -56,7 +56,7 @@ impl ResultView<'_> {
 /// # Errors
 /// `upstream_error` if the result is no tool result, or if the server asks for input. Then the tool may have run.
 pub fn client_result(result: &Bytes, upstream: Era, client: Era) -> Result<ClientResult, Failure> {
-    // serde also accepts an array, as the fields in their order.
+    // serde also accepts an array, as the members in their order.
     if !result.trim_ascii_start().starts_with(b"{") {
         return Err(no_tool_result());
     }
@@ -90,16 +90,17 @@ fn rewrite(
     is_complete: bool,
 ) -> Result<Bytes, Failure> {
     let text = std::str::from_utf8(result).map_err(|_| no_tool_result())?;
-    let fields = Fields::parse(text).ok_or_else(no_tool_result)?;
+    let members = Members::parse(text).ok_or_else(no_tool_result)?;
     let mut writer = ObjectWriter::with_capacity(text.len() + 32);
     if !is_complete {
         writer.text("resultType", "complete");
     }
-    for (key, value) in &fields.0 {
-        let is_dropped = drops_modern && MODERN_FIELDS.contains(&key.as_ref())
-            || drops_structure && key == "structuredContent";
+    for (key, value) in &members.0 {
+        let name = text_of(key).unwrap_or_default();
+        let is_dropped = drops_modern && MODERN_FIELDS.contains(&name.as_ref())
+            || drops_structure && name == "structuredContent";
         if !is_dropped {
-            writer.raw(key, value.get());
+            writer.member(key, value.get());
         }
     }
     Ok(writer.finish().into())

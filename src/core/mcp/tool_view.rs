@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::fields::{Fields, ObjectWriter, push_json_text};
 use super::version::Era;
+use crate::core::json_object::{Members, ObjectWriter, push_json_text, text_of};
 
 /// The changes that turn a tool of a server into a tool of an endpoint.
 pub struct ToolView<'a> {
@@ -19,27 +19,29 @@ pub struct ToolView<'a> {
 impl ToolView<'_> {
     /// Returns the tool as the client sees it. A tool that needs no change keeps its text.
     pub fn apply<'a>(&self, tool: &'a str) -> Cow<'a, str> {
-        let Some(fields) = Fields::parse(tool) else {
+        let Some(members) = Members::parse(tool) else {
             return Cow::Borrowed(tool);
         };
         let mut writer = ObjectWriter::with_capacity(tool.len() + 32);
         let mut is_changed = false;
-        for (key, value) in &fields.0 {
-            match (key.as_ref(), self.name) {
-                ("name", Some(name)) => {
+        for (key, value) in &members.0 {
+            match (text_of(key).as_deref(), self.name) {
+                (Some("name"), Some(name)) => {
                     is_changed = true;
-                    writer.text(key, name);
+                    writer.text("name", name);
                 }
-                ("inputSchema", _) => {
+                (Some("inputSchema"), _) => {
                     let schema = without_properties(value, self.hidden);
                     is_changed |= schema.is_some();
-                    writer.raw(key, schema.as_deref().unwrap_or(value.get()));
+                    writer.member(key, schema.as_deref().unwrap_or(value.get()));
                 }
                 // One such schema makes the whole list invalid for a legacy client (MCP 2025-11-25, Tool).
-                ("outputSchema", _) if self.era == Era::Legacy && !is_object_schema(value) => {
+                (Some("outputSchema"), _)
+                    if self.era == Era::Legacy && !is_object_schema(value) =>
+                {
                     is_changed = true;
                 }
-                _ => writer.raw(key, value.get()),
+                _ => writer.member(key, value.get()),
             }
         }
         if is_changed {
@@ -51,7 +53,7 @@ impl ToolView<'_> {
 }
 
 fn is_object_schema(schema: &RawValue) -> bool {
-    Fields::parse(schema.get()).is_some_and(|schema| schema.is_text("type", "object"))
+    Members::parse(schema.get()).is_some_and(|schema| schema.is_text("type", "object"))
 }
 
 /// Returns an object schema without these properties, or `None` if it has none of them. A schema without
@@ -60,25 +62,27 @@ fn without_properties(schema: &RawValue, hidden: &[&str]) -> Option<String> {
     if hidden.is_empty() {
         return None;
     }
-    let fields = Fields::parse(schema.get()).filter(|fields| fields.is_text("type", "object"))?;
-    let properties = Fields::parse(fields.get("properties")?.get())?;
-    let is_hidden = |name: &str| hidden.contains(&name);
+    let members =
+        Members::parse(schema.get()).filter(|members| members.is_text("type", "object"))?;
+    let properties = Members::parse(members.get("properties")?.get())?;
+    let is_hidden =
+        |name: &RawValue| text_of(name).is_some_and(|name| hidden.contains(&name.as_ref()));
     properties.0.iter().find(|(name, _)| is_hidden(name))?;
     let mut writer = ObjectWriter::with_capacity(schema.get().len());
-    for (key, value) in &fields.0 {
-        match key.as_ref() {
-            "properties" => {
+    for (key, value) in &members.0 {
+        match text_of(key).as_deref() {
+            Some("properties") => {
                 let mut kept = ObjectWriter::with_capacity(value.get().len());
                 for (name, property) in properties.0.iter().filter(|(name, _)| !is_hidden(name)) {
-                    kept.raw(name, property.get());
+                    kept.member(name, property.get());
                 }
-                writer.raw(key, &kept.finish());
+                writer.member(key, &kept.finish());
             }
-            "required" => match without_names(value, hidden) {
-                Some(required) => writer.raw(key, &required),
-                None => writer.raw(key, value.get()),
+            Some("required") => match without_names(value, hidden) {
+                Some(required) => writer.member(key, &required),
+                None => writer.member(key, value.get()),
             },
-            _ => writer.raw(key, value.get()),
+            _ => writer.member(key, value.get()),
         }
     }
     Some(writer.finish())

@@ -74,7 +74,7 @@ fn event_texts(
     start: Position,
     subject: Option<String>,
 ) -> impl Stream<Item = Bytes> {
-    let counted = StreamGuard::new(state.metrics());
+    let counted = StreamGuard::new(&state.metrics().event_listeners);
     let reader = StreamReader {
         state,
         caller,

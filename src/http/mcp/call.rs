@@ -19,7 +19,7 @@ use crate::core::arguments::{check_args, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command as _};
 use crate::core::failure::Failure;
-use crate::core::mcp::fields::text_of;
+use crate::core::json_object::text_of;
 use crate::core::mcp::result::{ClientResult, client_result};
 use crate::core::mcp::version::Era;
 use crate::core::model::remote::ProtocolMode;

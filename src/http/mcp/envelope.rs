@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::error::RpcError;
-use crate::core::mcp::fields::{Fields, JsonText, text_of};
+use crate::core::json_object::{JsonText, Members, text_of};
 
 /// A message of a client.
 pub enum Message<'a> {
@@ -96,7 +96,7 @@ struct Envelope<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// An object. Without this type, serde would also accept an array, as the fields in their order.
+/// An object. Without this type, serde would also accept an array, as the members in their order.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -153,21 +153,24 @@ pub fn parse_message(body: &[u8]) -> Result<Message<'_>, RpcError> {
 
 /// Returns the error for JSON of the wrong form. Only such a body is parsed a second time.
 fn wrong_member(body: &[u8]) -> RpcError {
-    let fields = std::str::from_utf8(body).ok().and_then(Fields::parse);
-    let Some(fields) = fields else {
+    let members = std::str::from_utf8(body).ok().and_then(Members::parse);
+    let Some(members) = members else {
         return RpcError::invalid_request(
             "The body must be one JSON-RPC message: an object in UTF-8",
         );
     };
-    let is_duplicate = |name: &str| fields.0.iter().filter(|(key, _)| key == name).count() > 1;
+    let is_duplicate = |name: &str| {
+        let keys = members.0.iter().filter_map(|(key, _)| text_of(key));
+        keys.filter(|key| key == name).count() > 1
+    };
     for name in ["jsonrpc", "id", "method", "params", "result", "error"] {
         if is_duplicate(name) {
             return RpcError::invalid_request(format!("{name} must stand once in the message"));
         }
     }
-    let id = fields.get("id").filter(|id| is_id(id)).map(RawValue::get);
+    let id = members.get("id").filter(|id| is_id(id)).map(RawValue::get);
     let has_text = |name: &str| {
-        fields
+        members
             .get(name)
             .is_none_or(|value| text_of(value).is_some())
     };

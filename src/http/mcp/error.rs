@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::core::failure::{Code, Failure};
-use crate::core::mcp::fields::{ObjectWriter, push_json_text};
+use crate::core::json_object::{ObjectWriter, push_json_text};
 use crate::core::mcp::version::{Era, ProtocolVersion};
 
 const PARSE_ERROR: i64 = -32700;

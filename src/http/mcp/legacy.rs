@@ -21,7 +21,7 @@ use super::running::{call_key, session_key};
 use super::session::Session;
 use crate::core::failure::Failure;
 use crate::core::ids::Digest;
-use crate::core::mcp::fields::{Fields, ObjectWriter, text_of};
+use crate::core::json_object::{Members, ObjectWriter, text_of};
 use crate::core::mcp::version::{Era, ProtocolVersion};
 use crate::ports::bus::Hint;
 use crate::time::clock::now_seconds;
@@ -123,7 +123,7 @@ pub fn initialize(
 
 /// Returns the name and the version of the client for the log, cut to a short text.
 fn client_name(params: &Params<'_>) -> Option<String> {
-    let info = Fields::parse(params.client_info?.get())?;
+    let info = Members::parse(params.client_info?.get())?;
     let part = |name: &str| info.get(name).and_then(text_of).unwrap_or_default();
     let shown = format!("{} {}", part("name"), part("version"));
     Some(

@@ -14,7 +14,7 @@ use super::hidden::{hidden_properties, hidden_secrets};
 use super::list_cache::{ListKey, ListText};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
-use crate::core::mcp::fields::{ObjectWriter, text_of};
+use crate::core::json_object::{ObjectWriter, text_of};
 use crate::core::mcp::tool_view::ToolView;
 use crate::core::mcp::version::Era;
 use crate::core::model::google::is_marked;

@@ -18,6 +18,7 @@ use super::list::list_key;
 use super::streams::StreamPermit;
 use crate::core::ids::Position;
 use crate::core::mcp::version::Era;
+use crate::telemetry::metrics::StreamGuard;
 
 /// The texts of one stream.
 pub struct StreamTexts {
@@ -40,6 +41,7 @@ struct Listener {
     tools_changed: Position,
     permit: StreamPermit,
     has_ended: bool,
+    _counted: StreamGuard,
 }
 
 /// Opens a stream.
@@ -53,6 +55,7 @@ pub fn open(
     let catalog = exchange.state.catalog().clone();
     let servers = exchange.visible_servers(&catalog);
     let list = list_key(&servers, &exchange.user, &exchange.endpoint, era);
+    let counted = StreamGuard::new(&exchange.state.metrics().mcp_streams);
     let listener = Box::new(Listener {
         exchange,
         era,
@@ -62,6 +65,7 @@ pub fn open(
         tools_changed: catalog.tools_changed,
         permit,
         has_ended: false,
+        _counted: counted,
     });
     let texts = stream::unfold(listener, async |mut listener| {
         let text = listener.next_text().await?;

@@ -17,7 +17,7 @@ use super::error::RpcError;
 use super::headers;
 use super::list::tools_list;
 use super::listen::{self, StreamTexts, list_changed};
-use crate::core::mcp::fields::{Fields, ObjectWriter, text_of};
+use crate::core::json_object::{Members, ObjectWriter, text_of};
 use crate::core::mcp::version::{Era, ProtocolVersion};
 
 /// How long a client may keep a list, in milliseconds.
@@ -151,7 +151,7 @@ fn subscribe(
 ) -> Result<Reply, RpcError> {
     let wanted = params
         .notifications
-        .filter(|wanted| Fields::parse(wanted.get()).is_some())
+        .filter(|wanted| Members::parse(wanted.get()).is_some())
         .and_then(|wanted| serde_json::from_str::<Wanted>(wanted.get()).ok())
         .ok_or_else(|| {
             RpcError::wrong_params(

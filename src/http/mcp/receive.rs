@@ -92,6 +92,7 @@ async fn respond(exchange: &Exchange, reply: Reply, id: &str) -> Response {
             outcome.message(Some(id)),
         ),
         Reply::Initialized(outcome, session) => {
+            exchange.state.metrics().mcp_sessions_issued.inc();
             let message = outcome.message(Some(id));
             let mut response = message_response(exchange.accepted, StatusCode::OK, message);
             if let Ok(session) = HeaderValue::try_from(session) {

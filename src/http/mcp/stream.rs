@@ -36,6 +36,7 @@ pub async fn answer_call(exchange: &Exchange, mut call: RunningCall, id: &str) -
         Some(Part::Progress(text)) => Some(text),
         None => None,
     };
+    exchange.state.metrics().mcp_upgrades.inc();
     let stream = Box::new(CallStream {
         call,
         id: id.to_owned(),
