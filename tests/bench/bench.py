@@ -3,7 +3,7 @@
 Every call to mcp-api carries a sealed secret named `message`; an answer counts only if it holds the
 secret's value. Passes are interleaved and the median is shown: machines are noisy, ratios less so.
 """
-import argparse, http.client, json, os, shutil, signal, socket, statistics, subprocess, tempfile, threading, time
+import argparse, copy, http.client, http.server, json, os, resource, shutil, signal, socket, statistics, subprocess, tempfile, threading, time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BIN = f"{ROOT}/target/release/mcp-api"
@@ -111,12 +111,14 @@ class Target:
             self.process.wait()
 
 
-def ours(folder, echo):
+def ours(folder, echo, env={}):
     """The program with the server `echo`, and a secret for it."""
     port = free_port()
     target = Target("mcp-api", [BIN, "serve"], port, env={"PORT": str(port), "DATA_DIR": folder, "RUST_LOG": "warn",
-                                                           "LOG_FORMAT": "json"})
+                                                           "LOG_FORMAT": "json", **env})
     target.wait()
+    if "ADMIN_TOKEN" in env:
+        target.headers = {"Authorization": f"Bearer {env['ADMIN_TOKEN']}"}
     status, body, _ = target.request("POST", "/mcp/servers", json.dumps({"name": "echo", **echo}))
     assert status == 200 and b'"connected"' in body, body
     secret = {"username": "u", "serverName": "echo", "secretName": "message", "secretValue": SECRET}
@@ -191,6 +193,135 @@ def remote(args):
         for target in [*targets, server]:
             target.stop()
         shutil.rmtree(folder)
+
+
+MODERN = "2026-07-28"
+META = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
+KEY_SCRIPT = """
+const crypto = require("crypto"), [issuer, audience] = process.argv.slice(1);
+const { privateKey, publicKey } = crypto.generateKeyPairSync("rsa", { modulusLength: 2048 });
+const text = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+const claims = { iss: issuer, aud: audience, sub: "u", iat: 0, exp: Math.floor(Date.now() / 1000) + 36000 };
+const signed = text({ alg: "RS256", typ: "JWT", kid: "k" }) + "." + text(claims);
+const jwt = signed + "." + crypto.sign("RSA-SHA256", Buffer.from(signed), privateKey).toString("base64url");
+console.log(JSON.stringify({ jwt, key: { ...publicKey.export({ format: "jwk" }), kid: "k", use: "sig", alg: "RS256" } }));
+"""
+
+
+def issuer():
+    """An OpenID Connect issuer with one key, and a JWT of the user `u`."""
+    port, audience = free_port(), "mcp-api-bench"
+    url = f"http://127.0.0.1:{port}"
+    made = json.loads(subprocess.check_output(["node", "-e", KEY_SCRIPT, url, audience]))
+    documents = {"/.well-known/openid-configuration": {"issuer": url, "jwks_uri": f"{url}/keys"}, "/keys": {"keys": [made["key"]]}}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps(documents.get(self.path, {})).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    threading.Thread(target=http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever, daemon=True).start()
+    return {"OIDC_ISSUER": url, "OIDC_AUDIENCE": audience}, made["jwt"]
+
+
+def variant(target, name, token, path=None, tool=None, session=None):
+    """The same process with another caller or another route."""
+    other = copy.copy(target)
+    other.name, other.headers = name, {"Authorization": f"Bearer {token}"}
+    if path is None:
+        # A user's own token needs no user in the body.
+        body = json.loads(target.body)
+        if name != target.name:
+            del body["username"]
+        other.body = json.dumps(body)
+        return other
+    other.path = path
+    params = {"name": tool, "arguments": {"message": "from the caller"}}
+    other.headers["Accept"] = "application/json, text/event-stream"
+    if session is None:
+        params["_meta"] = META
+        other.headers |= {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/call", "Mcp-Name": tool}
+    else:
+        other.session = session
+    other.body = json.dumps({"jsonrpc": "2.0", "id": "__ID__", "method": "tools/call", "params": params})
+    return other
+
+
+def initialize(target, token, path):
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "0"}}}
+    _, _, headers = target.request("POST", path, json.dumps(hello), {"Authorization": f"Bearer {token}"})
+    return headers["mcp-session-id"]
+
+
+def endpoints(args):
+    """Callers (ADMIN_TOKEN, a token, a JWT) and the MCP endpoints, all on one process."""
+    folder, admin = tempfile.mkdtemp(), "an-admin-token-of-the-benchmark"
+    oidc, jwt = issuer()
+    through = pass_through("pass-through", ECHO)
+    target = ours(folder, {"command": ECHO}, {"ADMIN_TOKEN": admin, **oidc})
+    target.name = "REST, ADMIN_TOKEN"
+    status, body, _ = target.request("POST", "/tokens", json.dumps({"username": "u"}))
+    assert status == 200, body
+    token, one = json.loads(body)["token"], "/mcp/servers/echo/mcp"
+    targets = [
+        through, target, variant(target, "REST, token of a user", token), variant(target, "REST, JWT", jwt),
+        variant(target, "MCP, one server, 2026-07-28", token, one, "echo"),
+        variant(target, "MCP, one server, session", token, one, "echo", initialize(target, token, one)),
+        variant(target, "MCP, all servers, 2026-07-28", token, "/mcp", "echo__echo"),
+    ]
+    try:
+        table("caller and route", targets, args)
+    finally:
+        through.stop()
+        target.stop()
+        shutil.rmtree(folder)
+    streams(args)
+
+
+def streams(args):
+    """The tool list of 1,000 tools, sessions, and the memory of idle streams."""
+    folder, count = tempfile.mkdtemp(), 500 if args.quick else 10_000
+    resource.setrlimit(resource.RLIMIT_NOFILE, (65_536, 65_536))
+    target = ours(folder, {"command": ECHO, "env": {"ECHO_TOOLS": "1000"}},
+                  {"MAX_CONNECTIONS": "30000", "MCP_MAX_STREAMS": "20000", "MCP_MAX_STREAMS_PER_USER": "20000"})
+    headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/list"}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}})
+    took = []
+    for _ in range(50):
+        began = time.perf_counter()
+        status, found, _ = target.request("POST", "/mcp/servers/echo/mcp", body, headers)
+        took.append((time.perf_counter() - began) * 1000)
+        assert status == 200 and found.count(b"tool_") == 1000
+    rows = [("`tools/list` with 1,000 tools in a page", f"{statistics.median(took):.2f} ms")]
+    listen = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
+                         "params": {"notifications": {"toolsListChanged": True}, "_meta": META}})
+    request = (f"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: text/event-stream\r\n"
+               f"MCP-Protocol-Version: {MODERN}\r\nMcp-Method: subscriptions/listen\r\nContent-Length: {len(listen)}\r\n\r\n{listen}")
+    before, sockets = rss_mib(target.process.pid), []
+    for _ in range(count):
+        sockets.append(socket.create_connection(("127.0.0.1", target.port)))
+        sockets[-1].sendall(request.encode())
+    for stream in sockets:
+        assert b"200 OK" in stream.recv(4096)
+    rows.append((f"memory of an idle stream ({count:,} open)", f"{(rss_mib(target.process.pid) - before) * 1024 / count:.1f} kB"))
+    used = cpu_seconds(target.process.pid)
+    time.sleep(5)
+    rows.append((f"CPU of {count:,} idle streams", f"{(cpu_seconds(target.process.pid) - used) / 5 * 100:.1f} % of a core"))
+    for stream in sockets:
+        stream.close()
+    target.stop()
+    shutil.rmtree(folder)
+    print("\n| | |\n|---|---|")
+    for what, figure in rows:
+        print(f"| {what} | {figure} |")
 
 
 def start(folder):
@@ -293,11 +424,11 @@ def figures(args):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="short passes, a small log")
-    parser.add_argument("--only", choices=["load", "remote", "figures"])
+    parser.add_argument("--only", choices=["load", "remote", "figures", "endpoints"])
     args = parser.parse_args()
     args.seconds, args.passes = (2, 1) if args.quick else (3, 3)
     print(f"load average at the start: {os.getloadavg()[0]:.1f}")
-    for measure in (figures, load, remote):
+    for measure in (figures, load, remote, endpoints):
         if args.only in (None, measure.__name__):
             measure(args)
 
