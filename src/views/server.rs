@@ -12,7 +12,9 @@ use crate::core::model::query::shown_url;
 use crate::core::model::remote::{
     HIDDEN, HeaderValue, ReconnectionOptions, Remote, is_credential_header,
 };
-use crate::core::model::server::{ConnectionStatus, LogLine, Replicas, ServerStatus, Transport};
+use crate::core::model::server::{
+    ConnectionStatus, LogLine, Replicas, ServerStatus, Transport, is_true,
+};
 use crate::core::model::tool::{Tool, Tools};
 use crate::core::names::{SecretName, ServerName};
 
@@ -49,6 +51,10 @@ pub struct ServerView {
     /// The time limit for a tool call, in milliseconds.
     tool_timeout: u64,
     reset_timeout_on_progress: bool,
+    /// Whether the tools of the MCP endpoints hide the properties that secrets fill. Absent if true.
+    #[serde(skip_serializing_if = "is_true")]
+    #[schema(default = true)]
+    hide_secret_arguments: bool,
     /// Only a stdio server has this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     replicas: Option<Replicas>,
@@ -164,6 +170,7 @@ impl ServerView {
             startup_timeout: config.startup_timeout_ms(),
             tool_timeout: config.tool_timeout_ms(),
             reset_timeout_on_progress: config.reset_timeout_on_progress,
+            hide_secret_arguments: config.hide_secret_arguments,
             replicas: None,
             enabled: server.enabled,
             status: None,

@@ -444,7 +444,8 @@ fn time() -> Value {
     json!({ "command": installed("python/bin/mcp-server-time"), "args": ["--local-timezone", "Etc/UTC"] })
 }
 
-fn installed(path: &str) -> PathBuf {
+/// Returns a file of the servers that `tests/services/install` installs.
+pub fn installed(path: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("target/services")
         .join(path);

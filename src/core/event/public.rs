@@ -46,6 +46,7 @@ const CONFIG: Fields = &[
     ("startupTimeout", All),
     ("toolTimeout", All),
     ("resetTimeoutOnProgress", All),
+    ("hideSecretArguments", All),
     ("replicas", All),
 ];
 

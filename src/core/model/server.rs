@@ -32,6 +32,18 @@ pub struct ServerConfig {
     pub reset_timeout_on_progress: bool,
     #[serde(default)]
     pub replicas: Replicas,
+    /// The MCP endpoints show no property that a secret fills.
+    #[serde(default = "default_true", skip_serializing_if = "is_true")]
+    pub hide_secret_arguments: bool,
+}
+
+fn default_true() -> bool {
+    true
+}
+
+/// Returns whether a field has its default, so that it is not written.
+pub fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// The transport between a worker and a server.
@@ -139,6 +151,7 @@ impl ServerConfig {
             startup_timeout: None,
             tool_timeout: None,
             reset_timeout_on_progress: false,
+            hide_secret_arguments: true,
             replicas: Replicas::One,
         }
     }
@@ -234,6 +247,8 @@ pub struct ServerChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reset_timeout_on_progress: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub hide_secret_arguments: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
@@ -267,6 +282,10 @@ impl ServerChange {
         replace_if_present(
             &mut config.reset_timeout_on_progress,
             &self.reset_timeout_on_progress,
+        );
+        replace_if_present(
+            &mut config.hide_secret_arguments,
+            &self.hide_secret_arguments,
         );
         replace_if_present(&mut config.replicas, &self.replicas);
         Ok(config)

@@ -10,14 +10,13 @@ use sha2::{Digest, Sha256};
 use super::directory::ToolDirectory;
 use super::endpoint::{Endpoint, Exchange};
 use super::error::RpcError;
-use super::hidden::{hidden_properties, hidden_secrets};
+use super::hidden::{hidden_properties, hidden_secrets, hides_google_objects};
 use super::list_cache::{ListKey, ListText};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::json_object::{ObjectWriter, text_of};
 use crate::core::mcp::tool_view::ToolView;
 use crate::core::mcp::version::Era;
-use crate::core::model::google::is_marked;
 use crate::core::names::UserName;
 
 /// The most tools of one page.
@@ -70,7 +69,7 @@ pub fn list_key(
     for server in servers {
         add(server.name.as_str());
         add(&server.tools.digest);
-        add(if is_marked(&server.config) {
+        add(if hides_google_objects(server) {
             "google"
         } else {
             ""

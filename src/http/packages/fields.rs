@@ -58,6 +58,7 @@ pub struct InstallBody {
     #[schema(minimum = 1, maximum = 86_400_000)]
     tool_timeout: Option<u64>,
     reset_timeout_on_progress: Option<bool>,
+    hide_secret_arguments: Option<bool>,
     replicas: Option<Replicas>,
     /// True if absent. The program does not start a disabled server to test it.
     pub enabled: Option<bool>,
@@ -172,6 +173,7 @@ impl InstallBody {
             startup_timeout: self.startup_timeout,
             tool_timeout: self.tool_timeout,
             reset_timeout_on_progress: self.reset_timeout_on_progress,
+            hide_secret_arguments: self.hide_secret_arguments,
             replicas: stdio.and(self.replicas),
             enabled: self.enabled,
             url: remote.and(self.url),

@@ -55,6 +55,9 @@ pub struct RegisterBody {
     /// If true, a progress message of the server restarts the timeout of its call.
     #[serde(default)]
     pub reset_timeout_on_progress: Option<bool>,
+    /// If true, tools of the MCP endpoints do not show the properties that secrets fill. True if absent.
+    #[serde(default)]
+    pub hide_secret_arguments: Option<bool>,
     #[serde(default)]
     pub replicas: Option<Replicas>,
     /// True if absent.
@@ -108,6 +111,8 @@ pub struct UpdateBody {
     tool_timeout: Update<u64>,
     #[serde(default)]
     reset_timeout_on_progress: Option<bool>,
+    #[serde(default)]
+    hide_secret_arguments: Option<bool>,
     #[serde(default)]
     replicas: Option<Replicas>,
     #[serde(default)]
@@ -185,6 +190,7 @@ impl RegisterBody {
             startup_timeout: self.startup_timeout,
             tool_timeout: self.tool_timeout,
             reset_timeout_on_progress: self.reset_timeout_on_progress.unwrap_or_default(),
+            hide_secret_arguments: self.hide_secret_arguments.unwrap_or(true),
             replicas: self.replicas.unwrap_or_default(),
         };
         config.check()?;
@@ -283,6 +289,7 @@ impl UpdateBody {
             startup_timeout: self.startup_timeout,
             tool_timeout: self.tool_timeout,
             reset_timeout_on_progress: self.reset_timeout_on_progress,
+            hide_secret_arguments: self.hide_secret_arguments,
             replicas: self.replicas,
             enabled: self.enabled,
             remote,

@@ -60,6 +60,35 @@ async fn a_listed_secret_is_no_property_of_the_tool_and_is_filled_in() {
 }
 
 #[tokio::test]
+async fn a_property_that_a_secret_fills_is_hidden_unless_the_server_shows_it() {
+    let app = App::start();
+    let everything = json!({
+        "name": "everything", "command": "node", "secretNames": ["message"],
+        "args": [crate::real_servers::installed(
+            "npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js",
+        )],
+    });
+    app.post("/mcp/servers", everything).await.ok();
+    let client = McpClient::new(&app, "/mcp/servers/everything/mcp");
+    let echo = async || {
+        let list = result(client.modern("tools/list", json!({})).await);
+        let tools = list["tools"].as_array().expect("tools").clone();
+        let echo = tools.into_iter().find(|tool| tool["name"] == "echo");
+        echo.expect("the tool")["inputSchema"].take()
+    };
+    let hidden = echo().await;
+    assert_eq!((&hidden["properties"], &hidden["required"]), (&json!({}), &json!([])));
+    let server = app
+        .put("/mcp/servers/everything", json!({ "hideSecretArguments": false }))
+        .await
+        .ok();
+    assert_eq!(server["server"]["hideSecretArguments"], false);
+    let shown = echo().await;
+    assert_eq!(shown["required"], json!(["message"]));
+    assert!(shown["properties"]["message"].is_object());
+}
+
+#[tokio::test]
 async fn a_page_of_another_site_cannot_use_the_endpoints() {
     let app = App::start_with(&[
         ("ALLOWED_HOSTS", "app.example.com"),
