@@ -28,6 +28,10 @@ const HISTORY: &[(&str, &str)] = &[
         "b1635db060df334e074a444b805d6498d1676eba81696640d6e463641cde1d39",
     ),
     (
+        "server.described.v1",
+        "239a4d7fdc75278321784d24eaf200e2328c03d24e0bdff8eb649f1f44dbbea4",
+    ),
+    (
         "server.protocol_detected.v1",
         "08549f84fd982814578505ed8d33a6e860c82e5f94856c9cd543175738eef774",
     ),
