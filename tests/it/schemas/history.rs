@@ -29,7 +29,7 @@ const HISTORY: &[(&str, &str)] = &[
     ),
     (
         "server.described.v1",
-        "239a4d7fdc75278321784d24eaf200e2328c03d24e0bdff8eb649f1f44dbbea4",
+        "3a1199a8e1ea76727a69fb4ed5b7742c349fbffd2aaca788a91c7c3424036a5d",
     ),
     (
         "server.protocol_detected.v1",
