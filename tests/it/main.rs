@@ -28,6 +28,7 @@ mod conformance;
 mod connections;
 mod crowd;
 mod demo;
+mod descriptions;
 mod events;
 mod full_disk;
 mod google;

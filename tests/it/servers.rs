@@ -337,6 +337,7 @@ async fn disable_stops_a_server_and_enable_starts_or_restarts_it() {
     let wanted = [
         "registered",
         "tools_discovered",
+        "described",
         "disabled",
         "enabled",
         "enabled",

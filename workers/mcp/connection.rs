@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::call::{CallError, ClientOptions, ConnectError, ToolCall};
+use super::handshake::Handshake;
 use super::http::{
     HttpConnection, HttpSseConnection, HttpTarget, StreamableHttpConnection, connect_http,
 };
@@ -58,6 +59,15 @@ impl Connection {
             Self::Stdio(stdio) => stdio.list_tools().await,
             Self::Http(http) => http.list_tools().await,
             Self::Sse(sse) => sse.list_tools().await,
+        }
+    }
+
+    /// Returns the description that the server gave of itself, if it gave one.
+    pub fn handshake(&self) -> Option<Handshake> {
+        match self {
+            Self::Stdio(stdio) => stdio.handshake(),
+            Self::Http(http) => http.handshake(),
+            Self::Sse(sse) => sse.handshake(),
         }
     }
 

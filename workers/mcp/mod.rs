@@ -8,6 +8,7 @@
 pub mod call;
 pub mod connection;
 pub mod frame;
+pub mod handshake;
 pub mod host;
 pub mod http;
 pub mod jsonrpc;
@@ -21,6 +22,7 @@ mod writer;
 
 pub use self::call::{CallError, ClientOptions, ConnectError, ToolCall};
 pub use self::connection::Connection;
+pub use self::handshake::Handshake;
 pub use self::host::{
     AccessTokens, AppliedToken, Credentials, LogSource, LogText, NotificationSink,
     ProgressListener, RedactionGuard, SessionStore,

@@ -1,8 +1,9 @@
 //! Joins rmcp with a mux. rmcp opens the session and answers the server's requests; the mux sends the client's calls.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rmcp::RoleClient;
 use rmcp::model::{
@@ -15,7 +16,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::frame::plain;
-use super::jsonrpc::RpcError;
+use super::jsonrpc::{RpcError, RpcMessage};
 use super::mux::Mux;
 
 /// Messages that wait for rmcp.
@@ -34,6 +35,8 @@ pub struct RmcpInbox {
     sender: mpsc::Sender<RxJsonRpcMessage<RoleClient>>,
     /// The request of rmcp that waits for a reply.
     waiting: Arc<Mutex<Option<RequestId>>>,
+    /// The result of the first request, which is `initialize`.
+    initialize: Arc<OnceLock<Bytes>>,
 }
 
 /// Why rmcp did not get a message.
@@ -58,6 +61,7 @@ pub fn new_bridge(mux: Arc<Mux>) -> (RmcpBridge, RmcpInbox) {
         mux,
         sender,
         waiting,
+        initialize: Arc::default(),
     };
     (bridge, inbox)
 }
@@ -101,15 +105,22 @@ impl Transport<RoleClient> for RmcpBridge {
 }
 
 impl RmcpInbox {
+    /// Returns the cell that gets the raw result of `initialize`.
+    pub fn initialize_result(&self) -> Arc<OnceLock<Bytes>> {
+        self.initialize.clone()
+    }
+
     /// Passes a message to rmcp. Members that are `null` count as absent.
     ///
     /// A server that sends requests faster than it reads the replies loses requests, because the replies would
     /// otherwise fill the memory.
     pub fn pass(&self, message: &[u8]) -> Result<(), RmcpRefusal> {
-        let mut message: Value =
-            serde_json::from_slice(message).map_err(RmcpRefusal::Unreadable)?;
-        remove_nulls(&mut message);
-        self.pass_value(message)
+        let mut value: Value = serde_json::from_slice(message).map_err(RmcpRefusal::Unreadable)?;
+        remove_nulls(&mut value);
+        if self.initialize.get().is_none() && self.waiting.lock().is_some() {
+            self.keep_result(message);
+        }
+        self.pass_value(value)
     }
 
     /// Passes an error that names no request to rmcp, if a request of rmcp waits for a reply. Returns whether one does.
@@ -123,6 +134,18 @@ impl RmcpInbox {
         let error = serde_json::json!({ "code": error.code, "message": error.message });
         self.pass_value(serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": error }))
             .is_ok()
+    }
+
+    fn keep_result(&self, message: &[u8]) {
+        let message = serde_json::from_slice::<RpcMessage>(message);
+        let result = message.ok().and_then(|message| match message.method {
+            None => message.result,
+            Some(_) => None,
+        });
+        if let Some(result) = result {
+            let result = Bytes::copy_from_slice(result.get().as_bytes());
+            self.initialize.get_or_init(|| result);
+        }
     }
 
     fn pass_value(&self, message: Value) -> Result<(), RmcpRefusal> {
@@ -171,6 +194,25 @@ mod tests {
             matches!(received, JsonRpcMessage::Response(_)),
             "{received:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn the_raw_result_of_initialize_is_kept() {
+        let mux = Mux::new();
+        let (bridge, inbox) = new_bridge(mux.clone());
+        let kept = inbox.initialize_result();
+        let result = r#"{"protocolVersion":"2025-06-18","capabilities":{"x":1.00},"serverInfo":{"name":"s","version":"1"}}"#;
+        let server = async {
+            let mut batch = Vec::new();
+            mux.next_batch(&mut batch)
+                .await
+                .expect("the initialize request");
+            let reply = format!(r#"{{"jsonrpc":"2.0","id":0,"result":{result}}}"#);
+            inbox.pass(reply.as_bytes()).expect("passed");
+        };
+        let (opened, ()) = tokio::join!(rmcp::serve_client(client_config(), bridge), server);
+        let _session = opened.expect("opened");
+        assert_eq!(kept.get().expect("a result"), result.as_bytes());
     }
 
     #[tokio::test]

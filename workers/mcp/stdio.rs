@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{CallError, ClientOptions, ConnectError, ToolCall, call_over};
+use super::handshake::Handshake;
 use super::host::NotificationSink;
 use super::line_reader::LineReader;
 use super::mux::Mux;
@@ -53,6 +54,7 @@ pub struct StdioConnection {
     stderr_drained: CancellationToken,
     /// Answers requests of the server.
     _session: RunningService<RoleClient, ClientConfig>,
+    initialize: Arc<OnceLock<Bytes>>,
     result_limit: usize,
     pub started_at: u64,
     _resources: Option<Box<dyn Send + Sync>>,
@@ -80,6 +82,7 @@ impl StdioConnection {
         target.children.add(&child.process);
         let mux = Mux::new();
         let (bridge, rmcp) = new_bridge(mux.clone());
+        let initialize = rmcp.initialize_result();
         let reader = LineReader {
             mux: mux.clone(),
             sink: sink.clone(),
@@ -107,6 +110,7 @@ impl StdioConnection {
             tasks: std::mem::take(&mut starting.tasks),
             stderr_drained: starting.stderr_drained.clone(),
             _session: session,
+            initialize,
             result_limit,
             started_at,
             _resources: target.resources,
@@ -120,6 +124,10 @@ impl StdioConnection {
 
     pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
         call_over(&self.mux, call).await
+    }
+
+    pub fn handshake(&self) -> Option<Handshake> {
+        self.initialize.get().cloned().map(Handshake::Initialize)
     }
 
     pub fn is_closed(&self) -> bool {

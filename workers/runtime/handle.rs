@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use super::description_sync::DescriptionRecorder;
 use super::lease::LocalLease;
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
@@ -44,6 +45,7 @@ pub struct ServerHandle {
     pub users: UserConnections,
     pub lease: Arc<LocalLease>,
     pub(super) tools: ToolRecorder,
+    pub(super) description: DescriptionRecorder,
     /// The subscription to asks for this server. Only the owner has one.
     subscription: Mutex<Option<SubscriptionGuard>>,
     takeover: Mutex<TakeoverState>,
@@ -106,6 +108,7 @@ impl ServerHandle {
             users: UserConnections::default(),
             lease: Arc::default(),
             tools: ToolRecorder::default(),
+            description: DescriptionRecorder::default(),
             subscription: Mutex::default(),
             takeover: Mutex::new(TakeoverState {
                 since: monotonic(),

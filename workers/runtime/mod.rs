@@ -1,6 +1,7 @@
 //! Runs the MCP servers of this worker: ownership, supervision, failover, logs and tool lists.
 
 pub mod connect;
+mod description_sync;
 pub mod failover;
 pub mod handle;
 pub mod lease;

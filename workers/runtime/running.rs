@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use futures::future::BoxFuture;
 
+use super::description_sync::record_description;
 use super::handle::{RunState, SupervisorCommand};
 use super::reconcile::{catalog_differs, newer_version, wait_for_change};
 use super::shutdown::{finish_calls, retire};
@@ -61,6 +62,7 @@ impl Supervisor {
         self.handle.log_buffer.push("transport", "connected");
         tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
         record_tools(&self.manager, &self.handle, ListOrigin::Start, tools).await;
+        record_description(&self.manager, &self.handle, &connection).await;
         self.publish_connection(&connection);
         self.settle(
             RunState::Running(connection.clone()),
@@ -181,6 +183,7 @@ impl Supervisor {
         log_buffer.push("transport", "connected to the new version");
         tracing::info!(server = %server.name, "a server was upgraded while it runs");
         record_tools(&self.manager, &self.handle, ListOrigin::Start, tools).await;
+        record_description(&self.manager, &self.handle, &connection).await;
         self.publish_connection(&connection);
         self.set_state(
             RunState::Running(connection.clone()),

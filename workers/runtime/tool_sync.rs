@@ -41,8 +41,9 @@ pub(super) enum ListOrigin {
     Change,
 }
 
+/// Decides when the next record is made.
 #[derive(Default)]
-struct RecordSchedule {
+pub(super) struct RecordSchedule {
     last_of_start: Option<LastRecord>,
     last_of_change: Option<LastRecord>,
     /// A task waits for the end of the interval.
@@ -59,7 +60,7 @@ struct LastRecord {
 
 /// The time at which a new list is recorded.
 #[derive(Debug, PartialEq, Eq)]
-enum RecordTime {
+pub(super) enum RecordTime {
     Now,
     /// After this time. A task must be started for it.
     In(Duration),
@@ -68,15 +69,18 @@ enum RecordTime {
 }
 
 impl RecordSchedule {
-    fn next(&mut self, origin: ListOrigin, now: Instant, changed: Option<Position>) -> RecordTime {
+    /// Returns the time of the record of a new finding. After `In`, the caller must call [`Self::end_pause`].
+    pub(super) fn next(
+        &mut self,
+        origin: ListOrigin,
+        now: Instant,
+        changed: Option<Position>,
+    ) -> RecordTime {
         if self.is_scheduled {
             return RecordTime::Scheduled;
         }
-        let last = match origin {
-            ListOrigin::Start => &mut self.last_of_start,
-            ListOrigin::Change => &mut self.last_of_change,
-        };
-        let since_last = last
+        let since_last = self
+            .last(origin)
             .filter(|last| last.changed == changed)
             .map(|last| now.saturating_duration_since(last.at));
         match since_last {
@@ -85,9 +89,29 @@ impl RecordSchedule {
                 RecordTime::In(RECORD_INTERVAL - elapsed)
             }
             _ => {
-                *last = Some(LastRecord { at: now, changed });
+                *self.last(origin) = Some(LastRecord { at: now, changed });
                 RecordTime::Now
             }
+        }
+    }
+}
+
+impl RecordSchedule {
+    /// Ends the pause before a scheduled record.
+    pub(super) fn end_pause(
+        &mut self,
+        origin: ListOrigin,
+        now: Instant,
+        changed: Option<Position>,
+    ) {
+        self.is_scheduled = false;
+        *self.last(origin) = Some(LastRecord { at: now, changed });
+    }
+
+    fn last(&mut self, origin: ListOrigin) -> &mut Option<LastRecord> {
+        match origin {
+            ListOrigin::Start => &mut self.last_of_start,
+            ListOrigin::Change => &mut self.last_of_change,
         }
     }
 }
@@ -164,14 +188,11 @@ async fn record_later(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, pa
         () = manager.ending.cancelled() => {}
     }
     let changed = change_of(&manager.projection.catalog(), &handle);
-    {
-        let mut schedule = handle.tools.schedule.lock();
-        schedule.is_scheduled = false;
-        schedule.last_of_change = Some(LastRecord {
-            at: monotonic(),
-            changed,
-        });
-    }
+    handle
+        .tools
+        .schedule
+        .lock()
+        .end_pause(ListOrigin::Change, monotonic(), changed);
     // Without a list, the server has returned to the recorded one.
     if let Some(tools) = handle.tools.unrecorded.swap(None) {
         let command = RecordTools {
@@ -183,7 +204,7 @@ async fn record_later(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, pa
     }
 }
 
-fn change_of(catalog: &Catalog, handle: &ServerHandle) -> Option<Position> {
+pub(super) fn change_of(catalog: &Catalog, handle: &ServerHandle) -> Option<Position> {
     catalog.server_by_id(handle.id).map(|server| server.changed)
 }
 

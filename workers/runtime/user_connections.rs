@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::connect::{ConnectionDeps, open_connection};
+use super::description_sync::record_description;
 use super::handle::ServerHandle;
 use super::manager::ServerManager;
 use super::tool_sync::{ListOrigin, record_tools};
@@ -162,6 +163,9 @@ async fn connect_user(
             // If no connection lists the tools for all users, the list of one user is recorded.
             if server.tools.tools.is_empty() {
                 record_tools(manager, handle, ListOrigin::Start, tools).await;
+            }
+            if server.description.is_none() {
+                record_description(manager, handle, &connection).await;
             }
             Ok(Arc::new(connection))
         }

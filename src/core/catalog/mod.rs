@@ -3,6 +3,8 @@
 //! Its maps are persistent, so a copy is cheap. Readers keep their copy, and a writer never waits for them.
 
 pub mod dead_letter_table;
+#[cfg(test)]
+mod description_tests;
 pub mod ended_jobs;
 pub mod idempotency_table;
 pub mod job_table;
@@ -26,9 +28,11 @@ use self::job_table::JobTable;
 use self::server::{SecretRef, Server};
 use self::token_table::TokenTable;
 use super::event::{
-    DecodeError, Entry, Event, GrantStored, SecretDeleted, SecretSet, ServerRegistered,
+    DecodeError, Entry, Event, GrantStored, SecretDeleted, SecretSet, ServerDescribed,
+    ServerRegistered,
 };
 use super::ids::{Position, ServerId, ValueId};
+use super::model::description::ServerDescription;
 use super::model::grant::{Grant, GrantState};
 use super::model::package::InstalledPackage;
 use super::model::remote::Remote;
@@ -37,7 +41,7 @@ use super::model::tool::Tools;
 use super::names::{ServerName, UserName};
 
 /// The version of the fold and of the snapshot form. A process ignores a snapshot of another version.
-pub const FOLD_VERSION: u32 = 10;
+pub const FOLD_VERSION: u32 = 11;
 
 /// The state at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -127,6 +131,10 @@ impl Catalog {
                 });
                 self.tools_changed = self.position;
             }
+            Event::ServerDescribed(event) => self.change(event.server, |server| {
+                server.description = Some(Arc::new(described(event)));
+                server.record_owner(event.fencing_token);
+            }),
             Event::ServerProtocolDetected(event) => {
                 self.change(event.server, |server| {
                     server.protocol = Some(event.protocol);
@@ -231,6 +239,7 @@ impl Catalog {
             enabled: event.enabled,
             changed: self.position,
             tools: Tools::default(),
+            description: None,
             protocol: None,
             session: None,
             fencing_token: 0,
@@ -326,6 +335,16 @@ impl Catalog {
         self.restart(id, |server| {
             server.package = change(server.package.as_deref()).map(Arc::new);
         });
+    }
+}
+
+fn described(event: &ServerDescribed) -> ServerDescription {
+    ServerDescription {
+        digest: event.digest.clone(),
+        capabilities: event.capabilities.clone(),
+        server_info: event.server_info.clone(),
+        instructions: event.instructions.clone(),
+        protocol_version: event.protocol_version.clone(),
     }
 }
 

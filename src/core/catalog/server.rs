@@ -6,6 +6,7 @@ use imbl::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::core::ids::{Position, ServerId, ValueId};
+use crate::core::model::description::ServerDescription;
 use crate::core::model::grant::Grant;
 use crate::core::model::package::InstalledPackage;
 use crate::core::model::remote::{ProtocolMode, Remote};
@@ -23,6 +24,8 @@ pub struct Server {
     /// The position of the last change that restarts the server. A worker restarts a connection that is older.
     pub changed: Position,
     pub tools: Tools,
+    /// The description that the server gave of itself, once a worker has recorded it.
+    pub description: Option<Arc<ServerDescription>>,
     /// The protocol mode of a server behind a URL, once a worker has detected it.
     pub protocol: Option<ProtocolMode>,
     /// The id of the sealed session in the Vault.

@@ -12,6 +12,7 @@ use super::token_table::TokenSnapshot;
 use crate::core::event::DeadLetterStored;
 use crate::core::ids::{Position, ServerId, ValueId};
 use crate::core::model::dead_letter::DeadLetter;
+use crate::core::model::description::ServerDescription;
 use crate::core::model::grant::Grant;
 use crate::core::model::idempotency::IdempotencyRecord;
 use crate::core::model::job::Job;
@@ -48,6 +49,9 @@ struct ServerSnapshot {
     enabled: bool,
     changed: Position,
     tools: Tools,
+    /// Absent in snapshots of earlier versions.
+    #[serde(default)]
+    description: Option<Arc<ServerDescription>>,
     protocol: Option<ProtocolMode>,
     session: Option<ValueId>,
     /// Absent in snapshots of earlier versions.
@@ -130,6 +134,7 @@ impl Catalog {
             enabled: server.enabled,
             changed: server.changed,
             tools: server.tools,
+            description: server.description,
             protocol: server.protocol,
             session: server.session,
             fencing_token: server.fencing_token,
@@ -151,6 +156,7 @@ fn server_snapshot(server: &Server) -> ServerSnapshot {
         enabled: server.enabled,
         changed: server.changed,
         tools: server.tools.clone(),
+        description: server.description.clone(),
         protocol: server.protocol,
         session: server.session,
         fencing_token: server.fencing_token,

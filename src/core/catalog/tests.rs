@@ -6,11 +6,12 @@ use super::*;
 use crate::core::event::{
     Actor, Commit, DeadLetterStored, GoogleConnected, GrantRefreshStarted, IdempotencyRecorded,
     JobAccepted, JobFinished, JobStarted, PackageInstalled, PackageLatestFound, PackageUpgraded,
-    ServerDeleted, ServerDisabled, ServerEnabled, ServerProtocolDetected, ServerSessionEnded,
-    ServerSessionOpened, ServerToolsDiscovered, ServerUpdated, StoredEvent,
+    ServerDeleted, ServerDescribed, ServerDisabled, ServerEnabled, ServerProtocolDetected,
+    ServerSessionEnded, ServerSessionOpened, ServerToolsDiscovered, ServerUpdated, StoredEvent,
 };
 use crate::core::ids::{CommandId, Digest, JobId, WorkerId};
 use crate::core::model::dead_letter::DeadLetter;
+use crate::core::model::description::RawObject;
 use crate::core::model::grant::GrantTokens;
 use crate::core::model::idempotency::{IdempotencyKey, IdempotencyRecord};
 use crate::core::model::job::JobState;
@@ -136,6 +137,21 @@ fn tools_discovered() -> Event {
     .into()
 }
 
+pub(super) fn described() -> Event {
+    let object = |text: &str| RawObject::parse(text.into());
+    ServerDescribed {
+        server: SERVER,
+        name: name(),
+        digest: "d1".into(),
+        capabilities: object("{ \"tools\" : {} }"),
+        server_info: object("{\"name\":\"memory\"}"),
+        instructions: Some("Read first".into()),
+        protocol_version: Some("2025-11-25".into()),
+        fencing_token: Some(3),
+    }
+    .into()
+}
+
 fn package(version: &str) -> Package {
     Package {
         name: parse("mcp-memory"),
@@ -186,7 +202,7 @@ pub(super) fn job_finished(number: u128) -> Event {
 }
 
 /// Folds the events, each at a position of its own.
-fn catalog(events: impl IntoIterator<Item = Event>) -> Catalog {
+pub(super) fn catalog(events: impl IntoIterator<Item = Event>) -> Catalog {
     let mut catalog = Catalog::default();
     for event in events {
         catalog.position = catalog.position.next();
@@ -195,7 +211,7 @@ fn catalog(events: impl IntoIterator<Item = Event>) -> Catalog {
     catalog
 }
 
-fn server(catalog: &Catalog) -> &Server {
+pub(super) fn server(catalog: &Catalog) -> &Server {
     catalog.server("memory").expect("a server")
 }
 
@@ -236,6 +252,7 @@ pub(super) fn full_catalog() -> Catalog {
         grant_stored(Some("ana"), 12),
         session_opened(14),
         tools_discovered(),
+        described(),
         secret_set("ana", "TOKEN", 20),
         secret_set("ben", "TOKEN", 21),
         connected.into(),

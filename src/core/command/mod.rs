@@ -16,6 +16,7 @@ pub use self::origin::ChangeOrigin;
 pub use self::package::{CheckPackages, InstallPackage, PackageCheck, UpgradePackage};
 pub use self::tokens::{CreateToken, RevokeToken};
 use super::ids::{ServerId, ValueId};
+use super::model::description::ServerDescription;
 use super::model::grant::{GrantId, GrantTokens};
 use super::model::job::StoredJobAnswer;
 use super::model::remote::SealedValue;
@@ -370,6 +371,16 @@ pub struct DeleteSecret {
     pub server_name: ServerName,
     pub user: UserName,
     pub name: SecretName,
+}
+
+/// Records the description that a worker received from its server. The same worker decides it, so the command is never
+/// sent over the bus.
+#[derive(Debug, Clone)]
+pub struct RecordDescription {
+    pub server: ServerId,
+    pub description: ServerDescription,
+    /// The fencing token of the worker's lease. It is absent if every worker may run the server.
+    pub fencing_token: Option<u64>,
 }
 
 /// Records the tool list that a worker received from its server. The same worker decides it, so the command is

@@ -1,14 +1,16 @@
-//! The decisions about servers: registering, updating, enabling, disabling and deleting them, and recording their tools.
+//! The decisions about servers: registering, updating, enabling, disabling and deleting them, and recording their
+//! tools and descriptions.
 
 use super::remote::{session_ended, session_opened};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::{
-    DeleteServer, DisableServer, EnableServer, RecordTools, RegisterServer, UpdateServer,
+    DeleteServer, DisableServer, EnableServer, RecordDescription, RecordTools, RegisterServer,
+    UpdateServer,
 };
 use crate::core::event::{
-    Event, ServerDeleted, ServerDisabled, ServerEnabled, ServerRegistered, ServerSessionOpened,
-    ServerToolsDiscovered, ServerUpdated,
+    Event, ServerDeleted, ServerDescribed, ServerDisabled, ServerEnabled, ServerRegistered,
+    ServerSessionOpened, ServerToolsDiscovered, ServerUpdated,
 };
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
@@ -143,6 +145,31 @@ pub fn record_tools(catalog: &Catalog, command: &RecordTools) -> Vec<Event> {
         }
         _ => vec![],
     }
+}
+
+/// Records the description of a server. Returns no event if the server is gone, if its description is recorded already or
+/// if a later owner of the server has recorded a finding.
+pub fn record_description(catalog: &Catalog, command: &RecordDescription) -> Vec<Event> {
+    let Some(server) = catalog.server_by_id(command.server) else {
+        return vec![];
+    };
+    let description = &command.description;
+    let recorded = server.description.as_ref();
+    let is_recorded = recorded.is_some_and(|recorded| recorded.digest == description.digest);
+    if is_recorded || server.has_later_owner(command.fencing_token) {
+        return vec![];
+    }
+    let described = ServerDescribed {
+        server: server.id,
+        name: server.name.clone(),
+        digest: description.digest.clone(),
+        capabilities: description.capabilities.clone(),
+        server_info: description.server_info.clone(),
+        instructions: description.instructions.clone(),
+        protocol_version: description.protocol_version.clone(),
+        fencing_token: command.fencing_token,
+    };
+    vec![described.into()]
 }
 
 fn session_event(server: &Server, session: Update<ValueId>) -> Option<Event> {

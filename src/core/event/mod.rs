@@ -25,6 +25,7 @@ pub use self::jobs::{
 };
 pub use self::tokens::{TokenCreated, TokenRevoked, TokensRemoved};
 use super::ids::{CommandId, Position, ServerId, ValueId};
+use super::model::description::RawObject;
 use super::model::package::Package;
 use super::model::remote::ProtocolMode;
 use super::model::server::ServerConfig;
@@ -101,6 +102,7 @@ events! {
     ServerDisabled = "server.disabled" v 1,
     ServerDeleted = "server.deleted" v 1,
     ServerToolsDiscovered = "server.tools_discovered" v 1,
+    ServerDescribed = "server.described" v 1,
     ServerProtocolDetected = "server.protocol_detected" v 1,
     ServerSessionOpened = "server.session_opened" v 1,
     ServerSessionEnded = "server.session_ended" v 1,
@@ -184,6 +186,27 @@ pub struct ServerToolsDiscovered {
         skip_serializing_if = "Option::is_none",
         rename = "fencingToken"
     )]
+    pub fencing_token: Option<u64>,
+}
+
+/// The description that a server gives of itself has changed. A part that the server leaves out is absent. The texts are
+/// masked and have 64 KiB at most.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerDescribed {
+    pub server: ServerId,
+    pub name: ServerName,
+    pub digest: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<RawObject>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_info: Option<RawObject>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol_version: Option<String>,
+    /// The fencing token of the lease under which the worker ran the server. It is absent if every worker may run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fencing_token: Option<u64>,
 }
 
@@ -310,6 +333,7 @@ impl Event {
             Self::ServerDisabled(e) => &e.name,
             Self::ServerDeleted(e) => &e.name,
             Self::ServerToolsDiscovered(e) => &e.name,
+            Self::ServerDescribed(e) => &e.name,
             Self::ServerProtocolDetected(e) => &e.name,
             Self::ServerSessionOpened(e) => &e.name,
             Self::ServerSessionEnded(e) => &e.name,

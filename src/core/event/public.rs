@@ -119,6 +119,18 @@ const PUBLIC: &[(&str, Fields)] = &[
         ],
     ),
     (
+        "server.described",
+        &[
+            ("server", All),
+            ("name", All),
+            ("digest", All),
+            ("capabilities", All),
+            ("serverInfo", All),
+            ("instructions", All),
+            ("protocolVersion", All),
+        ],
+    ),
+    (
         "server.protocol_detected",
         &[("server", All), ("name", All), ("protocol", All)],
     ),

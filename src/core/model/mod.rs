@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod dead_letter;
+pub mod description;
 pub mod google;
 pub mod grant;
 pub mod idempotency;

@@ -121,6 +121,7 @@ const WAITS: &[&str] = &[
     "workers/oauth/refresh.rs",
     "workers/keys.rs",
     // Intervals of maintenance and of records in the log.
+    "workers/runtime/description_sync.rs",
     "workers/runtime/tool_sync.rs",
     "workers/jobs/progress.rs",
     "workers/packages/cleanup.rs",
@@ -147,6 +148,7 @@ const SLEEPS: &[&str] = &[
     "tests/it/store_contract/kill.rs",
     // A scripted peer is slow.
     "tests/it/bus_contract/asks.rs",
+    "tests/it/bus_contract/interim.rs",
     "tests/it/remote/script.rs",
     "tests/it/remote/wrong.rs",
 ];

@@ -173,8 +173,8 @@ pub async fn a_slow_receiver_gets_the_first_and_the_newest_messages(bus: Arc<dyn
     let kept = rest(&mut receiver);
     assert_eq!(kept.len(), MAX_WAITING);
     assert_eq!(kept[..MAX_WAITING - 1], first_messages(MAX_WAITING - 1));
-    // The place of the newest message was filled again. A bus may lose messages after it, while its own queue is full.
     let newest = &kept[MAX_WAITING - 1];
+    // Over NATS the queue of the client may lose the last message too.
     assert!(!first_messages(MAX_WAITING).contains(newest), "{newest:?}");
     assert!(receiver.dropped() > 0);
 }

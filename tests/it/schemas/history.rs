@@ -28,6 +28,10 @@ const HISTORY: &[(&str, &str)] = &[
         "b1635db060df334e074a444b805d6498d1676eba81696640d6e463641cde1d39",
     ),
     (
+        "server.described.v1",
+        "3a1199a8e1ea76727a69fb4ed5b7742c349fbffd2aaca788a91c7c3424036a5d",
+    ),
+    (
         "server.protocol_detected.v1",
         "08549f84fd982814578505ed8d33a6e860c82e5f94856c9cd543175738eef774",
     ),

@@ -1,6 +1,6 @@
 //! HTTP+SSE (2024-11-05): an event stream names the URL for messages and brings every reply.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use super::transport::{HttpTransport, TransportError};
 use crate::core::model::tool::Tools;
 use crate::workers::mcp::call::{CallError, ConnectError, ToolCall, call_over};
 use crate::workers::mcp::frame::Frame;
+use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::line_reader::LineReader;
 use crate::workers::mcp::mux::{Mux, QueuedFrame};
 use crate::workers::mcp::rmcp_bridge::{client_config, new_bridge};
@@ -37,6 +38,7 @@ pub struct HttpSseConnection {
     tasks: Vec<JoinHandle<()>>,
     /// Answers requests of the server.
     _session: RunningService<RoleClient, ClientConfig>,
+    initialize: Arc<OnceLock<Bytes>>,
 }
 
 /// Ends the tasks of a connection that was not opened.
@@ -62,6 +64,7 @@ impl HttpSseConnection {
         let endpoint = read_endpoint(&mut events, &transport.endpoint.url.url).await?;
         let mux = Mux::new();
         let (bridge, rmcp) = new_bridge(mux.clone());
+        let initialize = rmcp.initialize_result();
         let reader = LineReader {
             mux: mux.clone(),
             sink: transport.sink.clone(),
@@ -96,6 +99,7 @@ impl HttpSseConnection {
             transport: transport.clone(),
             tasks: std::mem::take(&mut starting.tasks),
             _session: session,
+            initialize,
         };
         Ok((connection, tools))
     }
@@ -109,6 +113,10 @@ impl HttpSseConnection {
             sink, result_limit, ..
         } = &*self.transport;
         Ok(list_over(&self.mux, &**sink, *result_limit).await?)
+    }
+
+    pub fn handshake(&self) -> Option<Handshake> {
+        self.initialize.get().cloned().map(Handshake::Initialize)
     }
 
     pub fn is_closed(&self) -> bool {

@@ -30,10 +30,11 @@ use self::session::HttpSession;
 pub use self::streamable::StreamableHttpConnection;
 use self::transport::{HttpTransport, TransportError};
 use super::call::{ClientOptions, ConnectError};
+use super::handshake::Handshake;
 use super::host::{AccessTokens, Credentials, NotificationSink, SessionStore};
 use super::jsonrpc::note;
 use super::tool_list::{ToolListError, ToolListPager, method_result};
-use crate::core::model::remote::{ProtocolMode, ReconnectionOptions};
+use crate::core::model::remote::{ProtocolMode, ReconnectionOptions, StoredSession};
 use crate::core::model::tool::Tools;
 use crate::core::names::ServerName;
 
@@ -153,11 +154,22 @@ impl Connecting {
     async fn connect_known_stateless(&self) -> Result<Connected, OpenError> {
         self.session.use_context(ProtocolContext::stateless());
         match streamable::list(&self.session).await {
-            Ok(tools) => Ok(self.streamable(tools)),
+            Ok(tools) => {
+                self.describe_known_stateless().await;
+                Ok(self.streamable(tools))
+            }
             Err(error) if error.denied.is_none() && !self.session.is_lost() => {
                 Err(OpenError::OtherMode(error.reason))
             }
             Err(error) => Err(OpenError::Failed(error)),
+        }
+    }
+
+    /// Asks the server for its description, which may have changed. Without an answer the recorded description stays.
+    async fn describe_known_stateless(&self) {
+        let discovered = tokio::time::timeout(DISCOVERY_TIMEOUT, self.session.discover()).await;
+        if !matches!(discovered, Ok(Ok(_))) {
+            note(&*self.sink, "the server did not answer server/discover");
         }
     }
 
@@ -200,6 +212,7 @@ impl Connecting {
         match self.list_once().await {
             Ok(tools) => {
                 note(&*self.sink, "its session was resumed");
+                self.session.handshake.store(stored_handshake(&stored));
                 Ok(Some(tools))
             }
             Err(ResumeError::Unreachable(error)) => Err(OpenError::Failed(error)),
@@ -239,6 +252,12 @@ impl Connecting {
         let connection = StreamableHttpConnection::new(self.session.clone(), self.listen);
         (HttpConnection::Streamable(Box::new(connection)), tools)
     }
+}
+
+/// Returns the handshake with which a stored session was opened.
+fn stored_handshake(stored: &StoredSession) -> Option<Arc<Handshake>> {
+    let initialize = serde_json::to_vec(stored.initialize.as_ref()?).ok()?;
+    Some(Arc::new(Handshake::Initialize(initialize.into())))
 }
 
 /// Why a stored session was not resumed.

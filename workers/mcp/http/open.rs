@@ -11,6 +11,7 @@ use super::session::HttpSession;
 use super::transport::{Received, TransportError};
 use crate::core::model::remote::StoredSession;
 use crate::workers::mcp::call::ConnectError;
+use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::jsonrpc::RpcError;
 use crate::workers::mcp::mux::RpcReply;
 use crate::workers::mcp::tool_list::method_result;
@@ -83,14 +84,18 @@ impl HttpSession {
             .as_ref()
             .and_then(|session| session.to_str().ok())
             .map(str::to_owned);
-        let initialize = parse_initialize(received)?;
+        let result = initialize_result(received)?;
+        let initialize = serde_json::from_slice(&result)
+            .map_err(|_| failed("its answer to initialize is no InitializeResult"))?;
         let version = negotiated_version(&initialize)?;
+        let handshake = Handshake::Initialize(result);
         let context = ProtocolContext::new(Some(version), session_id.as_deref());
         let initialized =
             Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         self.transport
             .send_notification(&context, "notifications/initialized", initialized)
             .await?;
+        self.handshake.store(Some(Arc::new(handshake)));
         let stored = session_id.map(|id| StoredSession {
             id,
             initialize: Some(initialize),
@@ -119,8 +124,10 @@ impl HttpSession {
                 "it does not know server/discover".into(),
             ));
         };
-        let result = serde_json::from_slice::<Value>(&result).unwrap_or_default();
-        if contains_stateless(&result["supportedVersions"]) {
+        let value = serde_json::from_slice::<Value>(&result).unwrap_or_default();
+        if contains_stateless(&value["supportedVersions"]) {
+            let handshake = Handshake::Discover(result, STATELESS);
+            self.handshake.store(Some(Arc::new(handshake)));
             Ok(context)
         } else {
             Err(OpenError::OtherMode(
@@ -130,16 +137,15 @@ impl HttpSession {
     }
 }
 
-/// Returns the `InitializeResult` of a reply.
-fn parse_initialize(received: Received) -> Result<Value, OpenError> {
+/// Returns the raw `InitializeResult` of a reply.
+fn initialize_result(received: Received) -> Result<Bytes, OpenError> {
     if let RpcReply::Error(error) = &received.reply {
         return Err(initialize_refusal(received.status, error));
     }
-    let result = method_result("initialize", received.reply)
+    let result = method_result("initialize", received.reply);
+    Ok(result
         .map_err(|error| OpenError::Failed(error.into()))?
-        .unwrap_or_default();
-    serde_json::from_slice(&result)
-        .map_err(|_| failed("its answer to initialize is no InitializeResult"))
+        .unwrap_or_default())
 }
 
 fn negotiated_version(initialize: &Value) -> Result<&str, OpenError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use crate::core::failure::Code;
 use crate::core::model::remote::StoredSession;
 use crate::time::clock::{monotonic, now_ms};
 use crate::workers::mcp::call::ConnectError;
+use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::host::SessionStore;
 use crate::workers::mcp::jsonrpc::{RpcError, first_request_id, note, wrap_request_id};
 use crate::workers::mcp::mux::RpcReply;
@@ -39,6 +40,8 @@ pub struct HttpSession {
     pub transport: Arc<HttpTransport>,
     pub store: Arc<dyn SessionStore>,
     context: ArcSwap<ProtocolContext>,
+    /// The newest description that the server gave of itself.
+    pub handshake: ArcSwapOption<Handshake>,
     /// Held by the request that opens the next session.
     reopening: Mutex<SessionHistory>,
     /// The arguments that calls repeat in headers.
@@ -105,6 +108,7 @@ impl HttpSession {
             transport,
             store,
             context: ArcSwap::default(),
+            handshake: ArcSwapOption::default(),
             reopening: Mutex::new(SessionHistory {
                 opened_at: monotonic(),
                 short_sessions: 0,

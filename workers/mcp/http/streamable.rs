@@ -17,6 +17,7 @@ use crate::workers::mcp::call::{
     CallError, ConnectError, ProgressEffects, ToolCall, call_result, within_timeout,
 };
 use crate::workers::mcp::frame::{CallToolFrame, cancelled};
+use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::tool_list::ToolListPager;
 
 pub struct StreamableHttpConnection {
@@ -82,6 +83,10 @@ impl StreamableHttpConnection {
 
     pub async fn list_tools(&self) -> Result<Tools, ConnectError> {
         list(&self.session).await
+    }
+
+    pub fn handshake(&self) -> Option<Handshake> {
+        self.session.handshake.load().as_deref().cloned()
     }
 
     pub fn is_closed(&self) -> bool {

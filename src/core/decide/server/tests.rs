@@ -5,6 +5,7 @@ use crate::core::decide::testing::given;
 use crate::core::decide::testing::samples::*;
 use crate::core::event::{PackageRemoved, ServerSessionEnded};
 use crate::core::ids::ServerId;
+use crate::core::model::description::ServerDescription;
 use crate::core::model::remote::{HeaderValue, Remote};
 use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport};
 
@@ -408,5 +409,69 @@ fn the_same_tools_in_another_order_change_nothing() {
 fn the_tools_of_a_deleted_server_are_not_recorded() {
     given([server_registered("memory"), deleted("memory")])
         .when(|catalog| record_tools(catalog, &record("memory", &[r#"{"name":"a"}"#])))
+        .then_nothing();
+}
+
+fn describe(server: &str, instructions: Option<&str>, token: Option<u64>) -> RecordDescription {
+    let instructions = instructions.map(str::to_owned);
+    RecordDescription {
+        server: server_id(server),
+        description: ServerDescription::new(None, None, instructions, Some("2025-11-25".into())),
+        fencing_token: token,
+    }
+}
+
+fn described(server: &str, instructions: Option<&str>) -> Event {
+    let description = describe(server, instructions, None).description;
+    ServerDescribed {
+        server: server_id(server),
+        name: name(server),
+        digest: description.digest,
+        capabilities: None,
+        server_info: None,
+        instructions: description.instructions,
+        protocol_version: description.protocol_version,
+        fencing_token: None,
+    }
+    .into()
+}
+
+#[test]
+fn a_description_is_recorded_once() {
+    let command = describe("memory", Some("Read first"), None);
+    let catalog = given([server_registered("memory")])
+        .when(|catalog| record_description(catalog, &command))
+        .then([described("memory", Some("Read first"))]);
+    let server = catalog.server("memory").expect("a server");
+    let recorded = server.description.as_deref().expect("a description");
+    assert_eq!(*recorded, command.description);
+    assert!(record_description(&catalog, &command).is_empty());
+}
+
+#[test]
+fn another_description_replaces_the_recorded_one() {
+    given([
+        server_registered("memory"),
+        described("memory", Some("Read first")),
+    ])
+    .when(|catalog| record_description(catalog, &describe("memory", None, None)))
+    .then([described("memory", None)]);
+}
+
+#[test]
+fn a_former_owner_records_no_description() {
+    let catalog = given([server_registered("memory")]).catalog;
+    let events = record_description(&catalog, &describe("memory", Some("a"), Some(7)));
+    let catalog = given([server_registered("memory")].into_iter().chain(events)).catalog;
+    for (token, count) in [(Some(6), 0), (Some(7), 1), (None, 1)] {
+        let command = describe("memory", Some("b"), token);
+        assert_eq!(record_description(&catalog, &command).len(), count);
+    }
+}
+
+#[test]
+fn the_description_of_a_deleted_server_is_not_recorded() {
+    given([server_registered("memory"), deleted("memory")])
+        .when(|catalog| record_description(catalog, &describe("memory", None, None)))
         .then_nothing();
 }
