@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::HeaderValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::accept::Accepted;
 use super::error::RpcError;
@@ -11,7 +12,9 @@ use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::decide::access::{Action, may};
 use crate::core::ids::ServerId;
+use crate::core::json_object::{Members, text_of};
 use crate::core::model::caller::Caller;
+use crate::core::model::description::{RawObject, ServerDescription};
 use crate::core::names::{ServerName, UserName};
 use crate::http::state::ApiState;
 
@@ -98,19 +101,36 @@ impl Exchange {
         )))
     }
 
-    /// Returns the JSON object `serverInfo`.
+    /// Returns the JSON object `serverInfo`: what the server of the endpoint said of itself, or this program.
     pub fn server_info(&self) -> String {
-        let name = match &self.endpoint {
-            Endpoint::All => "mcp-api",
-            Endpoint::Server(name) => name.as_str(),
+        let own = |name: &str| json!({ "name": name, "version": env!("CARGO_PKG_VERSION") });
+        let Endpoint::Server(name) = &self.endpoint else {
+            return own("mcp-api").to_string();
         };
-        json!({ "name": name, "version": env!("CARGO_PKG_VERSION") }).to_string()
+        self.description()
+            .and_then(|description| {
+                description
+                    .server_info
+                    .as_ref()
+                    .map(RawObject::raw)
+                    .and_then(implementation)
+            })
+            .unwrap_or_else(|| own(name.as_str()).to_string())
     }
 
-    /// Returns the text `instructions`, which names the servers.
+    /// Returns what the server of the endpoint said of itself in its last handshake.
+    fn description(&self) -> Option<Arc<ServerDescription>> {
+        let Endpoint::Server(name) = &self.endpoint else {
+            return None;
+        };
+        let catalog = self.state.catalog();
+        catalog.server(name.as_str())?.description.clone()
+    }
+
+    /// Returns the text `instructions`: that of the server, or a list of all servers.
     pub fn instructions(&self) -> Option<String> {
         if !self.endpoint.is_all() {
-            return None;
+            return self.description()?.instructions.clone();
         }
         let servers = self.visible_servers(&self.state.catalog());
         let mut text = String::from(
@@ -124,5 +144,27 @@ impl Exchange {
             text.push_str(&line);
         }
         Some(text)
+    }
+}
+
+/// Returns the JSON of a `serverInfo` with the members that MCP requires.
+fn implementation(server_info: &RawValue) -> Option<String> {
+    let members = Members::parse(server_info.get())?;
+    let has_text = |name: &str| members.get(name).and_then(text_of).is_some();
+    (has_text("name") && has_text("version")).then(|| server_info.get().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_info_has_a_name_and_a_version() {
+        let found = |text: &str| {
+            let raw = RawValue::from_string(text.to_owned()).expect("JSON");
+            implementation(&raw).is_some()
+        };
+        assert!(found(r#"{"name":"a","version":"1","title":"A"}"#));
+        assert!(!found(r#"{"name":"a"}"#) && !found(r#"{"name":1,"version":"1"}"#));
     }
 }

@@ -74,6 +74,8 @@ pub fn list_key(
         } else {
             ""
         });
+        let description = server.description.as_ref();
+        add(description.map_or("", |description| &description.digest));
         let mut hidden = hidden_secrets(server, user);
         hidden.sort_unstable();
         add(&hidden.len().to_string());

@@ -77,9 +77,15 @@ async fn a_property_that_a_secret_fills_is_hidden_unless_the_server_shows_it() {
         echo.expect("the tool")["inputSchema"].take()
     };
     let hidden = echo().await;
-    assert_eq!((&hidden["properties"], &hidden["required"]), (&json!({}), &json!([])));
+    assert_eq!(
+        (&hidden["properties"], &hidden["required"]),
+        (&json!({}), &json!([]))
+    );
     let server = app
-        .put("/mcp/servers/everything", json!({ "hideSecretArguments": false }))
+        .put(
+            "/mcp/servers/everything",
+            json!({ "hideSecretArguments": false }),
+        )
         .await
         .ok();
     assert_eq!(server["server"]["hideSecretArguments"], false);
