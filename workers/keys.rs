@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::context::Context;
 use super::install::ProgressSink;
-use super::secrets::store_unavailable;
+use super::sealed_store::store_unavailable;
 use crate::core::command::{KeyUsage, RotateKeys, RotationReport};
 use crate::core::failure::Failure;
 use crate::core::ids::{ValueId, WorkerId};

@@ -13,8 +13,9 @@ use crate::core::command::{CompactLog, CompactionReport};
 use crate::core::failure::Failure;
 use crate::core::ids::CommandId;
 use crate::eventlog::compaction::{CompactionPlan, CompactionStep, compact_log, find_last_before};
+use crate::eventlog::reader::ReadError;
 use crate::eventlog::snapshot::load_beginning_head;
-use crate::telemetry::error::{error_chain, internal_error};
+use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::time::retry::retry_store_call;
 
@@ -131,12 +132,10 @@ pub async fn schedule_compactions(context: Arc<Context>) {
 
 async fn has_older_entries(context: &Context, before: u64) -> Result<bool, Failure> {
     let log = context.projection.log();
-    let beginning = load_beginning_head(log).await.map_err(|error| {
-        tracing::warn!(error = %error_chain(&error), "cannot read the beginning of the log");
-        error.failure()
-    })?;
+    let beginning = load_beginning_head(log).await;
+    let beginning = beginning.map_err(|error| ReadError::from(error).into_failure())?;
     let start = beginning.map_or_else(Default::default, |beginning| beginning.position);
     let head = context.projection.position();
     let older = find_last_before(log, start, head, before).await;
-    Ok(older.map_err(|error| error.failure())? > start)
+    Ok(older.map_err(ReadError::into_failure)? > start)
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
 use crate::crypto::context::{ServerValueContext, ServerValueKind};
 use crate::crypto::seal::{Opener, Plaintext, Sealer};
 use crate::ports::error::StoreError;
 use crate::ports::vault::{Sealed, Vault};
+use crate::telemetry::error::error_chain;
 
 /// The Vault with the keys that seal and open its values.
 #[derive(Clone)]
@@ -88,4 +90,10 @@ pub fn session_context(server: ServerId, value: ValueId) -> ServerValueContext<'
         name: "",
         value,
     }
+}
+
+/// Logs the error of a store, and returns the failure of the request that needed the store.
+pub fn store_unavailable(error: StoreError) -> Failure {
+    tracing::warn!(error = error_chain(&error), "a request to the store failed");
+    error.failure()
 }

@@ -17,10 +17,10 @@ use crate::core::ids::ValueId;
 use crate::core::names::{SecretName, UserName};
 use crate::crypto::context::SecretContext;
 use crate::crypto::seal::{Plaintext, SealError};
-use crate::ports::error::StoreError;
 use crate::ports::vault::{Sealed, VaultValue};
-use crate::telemetry::error::internal_error;
+use crate::telemetry::error::{error_chain, internal_error};
 use crate::time::clock::now_ms;
+use crate::workers::sealed_store::store_unavailable;
 
 /// A user's secret, opened for one call.
 pub struct OpenedSecret {
@@ -184,19 +184,10 @@ pub async fn drop_values(context: &Context, values: &[ValueId]) {
     }
     if let Err(error) = context.vault.remove(values).await {
         tracing::warn!(
-            error = error.text_with_causes(),
+            error = error_chain(&error),
             "old values could not be removed; the sweep will remove them"
         );
     }
-}
-
-/// Returns the failure of a request to an unavailable Vault.
-pub fn store_unavailable(error: StoreError) -> Failure {
-    tracing::warn!(
-        error = error.text_with_causes(),
-        "a request to the Vault failed"
-    );
-    error.failure()
 }
 
 /// Returns the secrets of a user for a server, opened for one call.

@@ -73,7 +73,7 @@ async fn connect_nats(nats: &Nats, limits: &Limits) -> Result<Arc<dyn Bus>, Star
 async fn connect_mongo(mongo: &Mongo) -> Result<Arc<MongoStore>, StartError> {
     let store = wait_for_service("MongoDB (MONGO_URL)", async || {
         let connected = MongoStore::connect(mongo_options(mongo)).await;
-        connected.map_err(|error| error.text_with_causes())
+        connected.map_err(|error| error_chain(&error))
     });
     Ok(Arc::new(store.await?))
 }

@@ -15,7 +15,7 @@ const LOG_RETENTION: Variable = Variable {
 pub const VARIABLES: &[&Variable] = &[&LOG_RETENTION];
 
 /// The shortest time for which the log keeps its events. Idempotency keys live as long.
-pub const SHORTEST_RETENTION: Duration = Duration::from_secs(86_400);
+const SHORTEST_RETENTION: Duration = Duration::from_secs(86_400);
 const LONGEST_RETENTION: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 #[derive(Debug, Clone)]

@@ -1,9 +1,10 @@
 //! The issuer of OpenID Connect whose JWTs callers send.
 
-use url::{Host, Url};
+use url::Url;
 
 use super::env::{BadConfig, Env, Variable};
 use super::listen::{Listen, PublicUrl};
+use crate::core::loopback::is_loopback;
 
 pub const OIDC_ISSUER: Variable = Variable {
     name: "OIDC_ISSUER",
@@ -116,13 +117,7 @@ fn read_audience(env: &Env, public: Option<&PublicUrl>) -> Result<Audience, BadC
 
 /// Returns whether the network cannot change a document on its way from a URL: https, or http on this machine.
 pub fn is_protected(url: &Url) -> bool {
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }
 
 #[cfg(test)]

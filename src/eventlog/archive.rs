@@ -359,7 +359,7 @@ impl ArchiveLines {
         if trailer.sha256 != found.sha256 {
             return Err(self.damaged("its checksum does not match"));
         }
-        if trailer.entries > 0 && trailer != *found {
+        if trailer != *found {
             return Err(self.damaged("its trailer does not match its entries"));
         }
         Ok(trailer)

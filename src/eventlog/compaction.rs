@@ -26,7 +26,7 @@ use crate::core::failure::Failure;
 use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
 use crate::ports::event_log::{EventLog, ReadLimit};
-use crate::telemetry::error::internal_error;
+use crate::telemetry::error::{error_chain, internal_error};
 
 /// The entries that one step removes. Appends wait for one step at most.
 const REMOVE_PAGE: ReadLimit = ReadLimit {
@@ -78,12 +78,17 @@ impl CompactionError {
     pub fn failure(self) -> Failure {
         match self {
             Self::Read(error) => {
-                tracing::warn!(%error, "the compaction cannot read the log");
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "the compaction cannot read the log"
+                );
                 error.failure()
             }
             Self::Store(error) => {
-                let text = error.text_with_causes();
-                tracing::warn!(error = text, "the compaction cannot use the store");
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "the compaction cannot use the store"
+                );
                 error.failure()
             }
             Self::Archive(ArchiveError::Write { path, source }) => {

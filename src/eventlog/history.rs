@@ -19,7 +19,7 @@ use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
 use crate::core::ids::Position;
 use crate::ports::error::StoreError;
-use crate::telemetry::error::{error_chain, internal_error};
+use crate::telemetry::error::internal_error;
 use crate::time::clock::{self, now_ms};
 use crate::time::rfc3339::parse_ms;
 
@@ -72,7 +72,7 @@ impl PointInTime {
             )),
             _ => {
                 let beginning = load_beginning_head(projection.log()).await;
-                let beginning = beginning.map_err(|error| read_failure(error.into()))?;
+                let beginning = beginning.map_err(|error| ReadError::from(error).into_failure())?;
                 let position = match self {
                     Self::Position(position) => position,
                     Self::Time(time) => head_at(projection, time, head, beginning).await?,
@@ -96,7 +96,7 @@ async fn head_at(
     let start = beginning.map_or(Position(0), |beginning| beginning.position);
     find_last_before(projection.log(), start, head.next(), time + 1)
         .await
-        .map_err(read_failure)
+        .map_err(ReadError::into_failure)
 }
 
 /// The past catalogs that requests asked for last.
@@ -155,7 +155,7 @@ impl CatalogHistory {
             return Ok(Catalog::clone(&current));
         }
         let log = projection.log();
-        let store_failure = |error: StoreError| read_failure(error.into());
+        let store_failure = |error: StoreError| ReadError::from(error).into_failure();
         let beginning = load_beginning_head(log).await.map_err(store_failure)?;
         let beginning = beginning.map_or(Position(0), |beginning| beginning.position);
         let retained = self.nearest_retained(beginning, position);
@@ -208,7 +208,7 @@ async fn fold_until(
 ) -> Result<Catalog, Failure> {
     while catalog.position < position {
         let read = read_after(projection.log(), catalog.position, FOLD_PAGE).await;
-        let entries = read.map_err(read_failure)?;
+        let entries = read.map_err(ReadError::into_failure)?;
         if entries.is_empty() {
             return Err(internal_error("the log is shorter than it was before"));
         }
@@ -225,13 +225,6 @@ async fn fold_until(
         tokio::task::yield_now().await;
     }
     Ok(catalog)
-}
-
-fn read_failure(error: ReadError) -> Failure {
-    if let ReadError::Store(error) = &error {
-        tracing::warn!(error = %error_chain(error), "the history cannot read the store");
-    }
-    error.failure()
 }
 
 #[cfg(test)]

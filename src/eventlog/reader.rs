@@ -6,6 +6,7 @@ use crate::core::failure::Failure;
 use crate::core::ids::Position;
 use crate::ports::error::StoreError;
 use crate::ports::event_log::{EventLog, ReadLimit};
+use crate::telemetry::error::error_chain;
 
 /// The place where a shortened log begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,14 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Logs an error of the store, and returns the failure of the request that needed the log.
+    pub fn into_failure(self) -> Failure {
+        if let Self::Store(error) = &self {
+            tracing::warn!(error = error_chain(error), "cannot read the log");
+        }
+        self.failure()
+    }
+
     /// Returns the failure of a request: `log_truncated`, or the failure of the store. The caller
     /// logs an error of the store.
     pub fn failure(&self) -> Failure {

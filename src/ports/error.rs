@@ -61,18 +61,6 @@ impl StoreError {
         }
     }
 
-    /// Returns the texts of the error and all its causes, joined with `: `, for a log line.
-    pub fn text_with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
-
     /// Returns the failure of a request that needed the store. The caller of this function logs the
     /// error with its causes.
     pub fn failure(&self) -> Failure {
@@ -92,6 +80,7 @@ impl StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::error_chain::error_chain;
 
     #[test]
     fn a_failure_names_a_full_disk_and_a_change_that_is_too_large() {
@@ -110,6 +99,6 @@ mod tests {
     fn an_error_does_not_repeat_its_cause() {
         let error = StoreError::failed(std::io::Error::other("disk I/O error"));
         assert!(!error.to_string().contains("disk I/O error"));
-        assert_eq!(error.text_with_causes(), "the store failed: disk I/O error");
+        assert_eq!(error_chain(&error), "the store failed: disk I/O error");
     }
 }

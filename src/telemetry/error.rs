@@ -2,8 +2,8 @@
 //! failed.
 
 use std::error::Error;
-use std::fmt::Write as _;
 
+pub use crate::core::error_chain::error_chain;
 use crate::core::failure::Failure;
 
 /// Logs a bug of this program once, with all its causes, and returns the failure for the caller.
@@ -11,52 +11,4 @@ pub fn internal_error(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Failure
     let cause = cause.into();
     tracing::error!(error = %error_chain(&*cause), "internal error");
     Failure::internal()
-}
-
-/// Returns the texts of an error and all its sources, joined with `: `. An error that already
-/// repeats its source does not appear twice.
-pub fn error_chain(error: &dyn Error) -> String {
-    let mut chain = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let text = source.to_string();
-        if !chain.contains(&text) {
-            // Writing to a String cannot fail.
-            let _ = write!(chain, ": {text}");
-        }
-        cause = source.source();
-    }
-    chain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("cannot read the snapshot")]
-    struct Outer(#[source] Middle);
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("the store failed")]
-    struct Middle(#[source] std::io::Error);
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("the store failed: {0}")]
-    struct Repeating(#[source] std::io::Error);
-
-    #[test]
-    fn a_chain_names_every_cause() {
-        let error = Outer(Middle(std::io::Error::other("disk I/O error")));
-        assert_eq!(
-            error_chain(&error),
-            "cannot read the snapshot: the store failed: disk I/O error"
-        );
-    }
-
-    #[test]
-    fn an_error_that_repeats_its_source_names_it_once() {
-        let error = Repeating(std::io::Error::other("disk I/O error"));
-        assert_eq!(error_chain(&error), "the store failed: disk I/O error");
-    }
 }

@@ -12,7 +12,7 @@ use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
-use crate::workers::secrets::store_unavailable;
+use crate::workers::sealed_store::store_unavailable;
 
 /// Executes the command that reads an answer.
 ///

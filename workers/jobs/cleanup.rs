@@ -12,6 +12,7 @@ use crate::core::catalog::Catalog;
 use crate::core::decide::{idempotency, job};
 use crate::core::event::Actor;
 use crate::core::ids::{CommandId, ValueId};
+use crate::telemetry::error::error_chain;
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
 
@@ -60,7 +61,7 @@ impl JobCleanup {
         }
         if let Err(error) = self.context.vault.remove(&values).await {
             tracing::warn!(
-                error = error.text_with_causes(),
+                error = error_chain(&error),
                 "cannot remove values of jobs; the sweep removes them"
             );
         }

@@ -22,7 +22,8 @@ use crate::ports::vault::VaultValue;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::workers::context::Context;
-use crate::workers::secrets::{drop_values, store_unavailable};
+use crate::workers::sealed_store::store_unavailable;
+use crate::workers::secrets::drop_values;
 
 /// How long the Vault keeps a dead letter.
 const LIFETIME: Duration = Duration::from_secs(7 * 86_400);

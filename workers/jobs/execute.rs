@@ -25,7 +25,7 @@ use crate::core::model::job::{Job, JobArguments, JobState};
 use crate::core::model::tool_call::CallTool;
 use crate::crypto::context::{JobValueContext, JobValueKind};
 use crate::ports::vault::{Sealed, VaultValue};
-use crate::telemetry::error::internal_error;
+use crate::telemetry::error::{error_chain, internal_error};
 use crate::time::retry::INTERRUPTED_JOB;
 use crate::views::job_answer::JobAnswer;
 use crate::workers::context::Context;
@@ -161,7 +161,7 @@ async fn load_arguments(context: &Context, job: &Job) -> Result<JobArguments, Fa
         match context.vault.get(&[job.arguments]).await {
             Ok(found) => break found,
             Err(error) if context.manager.own.is_held() => {
-                tracing::warn!(job = %job.id, error = error.text_with_causes(), "cannot load the arguments of a job; retrying");
+                tracing::warn!(job = %job.id, error = error_chain(&error), "cannot load the arguments of a job; retrying");
                 pauses.wait().await;
             }
             Err(error) => return Err(internal_error(error)),

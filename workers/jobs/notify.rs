@@ -14,7 +14,8 @@ use crate::core::model::job;
 use crate::core::model::job::{Job, JobState};
 use crate::workers::context::Context;
 use crate::workers::handler::encode;
-use crate::workers::secrets::{drop_values, store_unavailable};
+use crate::workers::sealed_store::store_unavailable;
+use crate::workers::secrets::drop_values;
 
 /// The interval of the search for missed notifications. A notification is missed if no worker ran, or
 /// if the worker died before it.

@@ -26,6 +26,7 @@ use crate::core::event::{Actor, Event};
 use crate::core::failure::Failure;
 use crate::core::ids::{CommandId, JobId, WorkerId};
 use crate::core::model::job::{Job, JobStage};
+use crate::telemetry::error::error_chain;
 use crate::time::clock::monotonic;
 use crate::time::retry::JOB_CLAIM;
 use crate::workers::context::Context;
@@ -132,7 +133,7 @@ impl JobRunner {
             Ok(None) => false,
             Err(error) => {
                 tracing::warn!(
-                    error = error.text_with_causes(),
+                    error = error_chain(&error),
                     "cannot acquire the lease for jobs; retrying"
                 );
                 false

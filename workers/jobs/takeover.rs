@@ -10,6 +10,7 @@ use super::notify;
 use crate::core::decide::job as decide;
 use crate::core::event::{Actor, Event};
 use crate::core::ids::{CommandId, LeaseId, WorkerId};
+use crate::telemetry::error::error_chain;
 use crate::workers::context::Context;
 
 /// Searches for ever for workers that have jobs and send no reports.
@@ -43,7 +44,7 @@ async fn take_over_if_gone(context: &Context, worker: WorkerId) {
         }
         Ok(None) => {}
         Err(error) => {
-            tracing::warn!(error = error.text_with_causes(), %worker, "cannot read the lease of a worker; retrying");
+            tracing::warn!(error = error_chain(&error), %worker, "cannot read the lease of a worker; retrying");
         }
     }
 }

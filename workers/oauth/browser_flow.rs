@@ -12,8 +12,7 @@ use zeroize::Zeroizing;
 use super::client;
 use super::client::{AuthorizationServer, Fetcher, TokenOutcome, TokenResponse};
 use super::tokens::{
-    open_value, parse_json, server_url, store_json, store_token_values, store_unavailable,
-    upstream_failure,
+    open_value, parse_json, server_url, store_json, store_token_values, upstream_failure,
 };
 use crate::core::catalog::server::Server;
 use crate::core::command::{AuthorizationStarted, BeginAuthorization, CompleteAuthorization};
@@ -26,9 +25,10 @@ use crate::core::model::grant::{
 use crate::core::model::remote::SealedValue;
 use crate::crypto::context::GrantValueKind;
 use crate::ports::vault::Sealed;
-use crate::telemetry::error::internal_error;
+use crate::telemetry::error::{error_chain, internal_error};
 use crate::time::retry::TOKEN_REQUEST;
 use crate::workers::context::Context;
+use crate::workers::sealed_store::store_unavailable;
 use crate::workers::servers;
 
 /// The scope with which an authorization server issues a refresh token.
@@ -281,7 +281,10 @@ async fn take_pending(
     }
     let taken = remove_pending(context, grant, value).await;
     if let Err(error) = context.leases.release(lease, holder).await {
-        tracing::warn!(%error, "cannot release the lease of an authorization; the lease expires");
+        tracing::warn!(
+            error = error_chain(&error),
+            "cannot release the lease of an authorization; the lease expires"
+        );
     }
     taken
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::tokens::store_unavailable;
 use crate::core::command::UseLink;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::{LeaseId, WorkerId};
 use crate::crypto::context::{GrantContext, GrantValueKind};
-use crate::telemetry::error::internal_error;
+use crate::telemetry::error::{error_chain, internal_error};
 use crate::workers::context::Context;
+use crate::workers::sealed_store::store_unavailable;
 
 /// Records the use of a link. A lease excludes a second use at the same moment, and the record in the Vault excludes
 /// every later use. No event names the record, so the sweep removes it when it is older than an hour, long after the
@@ -30,7 +30,10 @@ pub async fn use_link(context: Arc<Context>, command: UseLink) -> Result<(), Fai
     }
     let recorded = record_use(&context, &command).await;
     if let Err(error) = context.leases.release(lease, holder).await {
-        tracing::warn!(%error, "cannot release the lease of a link; the lease expires");
+        tracing::warn!(
+            error = error_chain(&error),
+            "cannot release the lease of a link; the lease expires"
+        );
     }
     recorded
 }

@@ -13,9 +13,7 @@ use uuid::Uuid;
 
 use super::client;
 use super::client::{Fetcher, TokenOutcome, TokenResponse};
-use super::tokens::{
-    load_json, server_url, store_token_values, store_unavailable, upstream_failure,
-};
+use super::tokens::{load_json, server_url, store_token_values, upstream_failure};
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::command::RefreshTokens;
@@ -27,11 +25,12 @@ use crate::core::ids::{CommandId, LeaseId, ValueId, WorkerId};
 use crate::core::model::grant::{Grant, GrantId, GrantState, RefreshCredentials, TokenEndpoint};
 use crate::crypto::context::GrantValueKind;
 use crate::eventlog::appender::Committed;
-use crate::telemetry::error::internal_error;
+use crate::telemetry::error::{error_chain, internal_error};
 use crate::time::clock::monotonic;
 use crate::time::retry::{REFRESH_LEASE, TOKEN_REQUEST, retry_store_call};
 use crate::workers::context::Context;
 use crate::workers::runtime::lease::LocalLease;
+use crate::workers::sealed_store::store_unavailable;
 use crate::workers::secrets;
 
 /// How long the projection may take to reach the head of the log.
@@ -124,7 +123,7 @@ impl RefreshLease<'_> {
     async fn release(&self) {
         if let Err(error) = self.context.leases.release(self.id, self.holder).await {
             tracing::warn!(
-                error = error.text_with_causes(),
+                error = error_chain(&error),
                 "cannot release the lease of a refresh; the lease expires"
             );
         }

@@ -25,12 +25,12 @@ use crate::core::names::ServerName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
 use crate::crypto::seal::{Plaintext, SealError};
 use crate::eventlog::projection::Projection;
-use crate::ports::error::StoreError;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::{monotonic, now_ms};
 use crate::time::retry::LOST_REFRESH;
 use crate::workers::sealed_store::SealedStore;
+use crate::workers::sealed_store::store_unavailable;
 
 /// How long the failure of a refresh is the result of the next requests too.
 const FAILURE_LIFETIME: Duration = Duration::from_secs(5);
@@ -309,12 +309,4 @@ impl TokenSource {
 /// Returns whether the access token expires soon.
 fn is_due(grant: &Grant) -> bool {
     grant.tokens.refresh_at.is_some_and(|due| due <= now_ms())
-}
-
-fn store_unavailable(error: StoreError) -> Failure {
-    tracing::warn!(
-        error = error.text_with_causes(),
-        "cannot load an access token"
-    );
-    error.failure()
 }

@@ -23,13 +23,13 @@ use crate::core::model::remote::plain_url;
 use crate::core::model::server::ServerStatus;
 use crate::core::names::ServerName;
 use crate::crypto::context::{GrantContext, GrantValueKind};
-use crate::ports::error::StoreError;
 use crate::ports::vault::Sealed;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
 use crate::time::retry::retry_store_call;
 use crate::workers::context::Context;
 use crate::workers::permits::ChangePermit;
+use crate::workers::sealed_store::store_unavailable;
 use crate::workers::{idempotency, servers};
 
 /// Stores the tokens that a client has sent, removes the tokens they replace, and restarts the
@@ -197,10 +197,4 @@ pub fn open_value(
 /// Fails if the text is not JSON of this type.
 pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
     serde_json::from_str(text).map_err(|_| internal_error("a sealed value of a grant is damaged"))
-}
-
-/// Returns the failure for a store that does not respond, and logs the cause.
-pub fn store_unavailable(error: StoreError) -> Failure {
-    tracing::warn!(error = error.text_with_causes(), "store call failed");
-    error.failure()
 }

@@ -20,7 +20,8 @@ use crate::workers::context::Context;
 use crate::workers::install::{
     InstallContext, PackageHandle, PackageRequest, ProgressSink, Resolved, open_install_context,
 };
-use crate::workers::{secrets, servers};
+use crate::workers::sealed_store::store_unavailable;
+use crate::workers::servers;
 
 /// Shown for a package that no registry knows.
 const UNKNOWN_VERSION: &str = "unknown";
@@ -102,7 +103,7 @@ async fn store_given_values(context: &Context, register: &RegisterServer) -> Res
             .vault
             .put(id, sealed)
             .await
-            .map_err(secrets::store_unavailable)?;
+            .map_err(store_unavailable)?;
     }
     Ok(())
 }

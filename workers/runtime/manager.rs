@@ -25,6 +25,7 @@ use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
 use crate::ports::bus::{AskHandler, Bus, Hint, SubscriptionGuard, Target};
 use crate::ports::leases::Leases;
+use crate::telemetry::error::error_chain;
 use crate::telemetry::metrics::Metrics;
 use crate::time::clock::monotonic;
 use crate::workers::install::Installer;
@@ -140,7 +141,7 @@ impl ServerManager {
         self.own.end();
         if let Err(error) = self.leases.release(self.own_id(), self.worker).await {
             tracing::warn!(
-                error = error.text_with_causes(),
+                error = error_chain(&error),
                 "cannot release the lease of this worker; it will expire"
             );
         }
@@ -390,10 +391,7 @@ async fn renew_leases(manager: Arc<ServerManager>) {
         let requested = monotonic();
         let renewed = manager.leases.renew(manager.worker, ttl).await;
         if let Err(error) = &renewed {
-            tracing::warn!(
-                error = error.text_with_causes(),
-                "leases could not be renewed"
-            );
+            tracing::warn!(error = error_chain(&error), "leases could not be renewed");
         }
         match &renewed {
             Ok(held) if held.contains(&manager.own_id()) => manager.own.extend(requested, ttl),

@@ -14,6 +14,7 @@ use crate::core::ids::{CommandId, ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
 use crate::core::names::UserName;
 use crate::eventlog::appender::Appender;
+use crate::telemetry::error::error_chain;
 use crate::workers::mcp::SessionStore;
 use crate::workers::oauth::token_source::TokenSourceDeps;
 use crate::workers::sealed_store::{SealedStore, session_context};
@@ -50,7 +51,7 @@ impl RemoteState {
         let text = zeroize::Zeroizing::new(serde_json::to_string(session).ok()?);
         let sealed = self.sealed_store.sealer.seal(context, &text).ok()?;
         if let Err(error) = self.sealed_store.vault.put(value, sealed).await {
-            tracing::warn!(server = %self.server, error = error.text_with_causes(), "cannot store a session");
+            tracing::warn!(server = %self.server, error = error_chain(&error), "cannot store a session");
             return None;
         }
         self.found(RemoteFinding::Session(value)).await;
@@ -60,7 +61,7 @@ impl RemoteState {
     async fn remove_value(&self, old: ValueId) {
         if let Err(error) = self.sealed_store.vault.remove(&[old]).await {
             tracing::warn!(
-                error = error.text_with_causes(),
+                error = error_chain(&error),
                 "cannot remove an old session; the sweep of the Vault removes it"
             );
         }

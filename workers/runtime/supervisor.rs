@@ -17,6 +17,7 @@ use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
+use crate::telemetry::error::error_chain;
 use crate::time::clock::monotonic;
 use crate::time::retry::{Pauses, SERVER_CRASH, SERVER_LEASE, SERVER_START};
 use crate::workers::mcp::Connection;
@@ -220,7 +221,7 @@ impl Supervisor {
             }
             Ok(None) => Ownership::Elsewhere,
             Err(error) => {
-                tracing::warn!(server = %server.name, error = error.text_with_causes(), "cannot acquire the lease; retrying before the server starts");
+                tracing::warn!(server = %server.name, error = error_chain(&error), "cannot acquire the lease; retrying before the server starts");
                 let failure = Failure::unavailable(
                     "The store is unavailable, and no server starts without its lease",
                 );
@@ -270,7 +271,7 @@ impl Supervisor {
         let lease = self.handle.id.into();
         let released = self.manager.leases.release(lease, self.manager.worker);
         if let Err(error) = released.await {
-            tracing::warn!(server = %self.handle.name, error = error.text_with_causes(), "cannot release a lease; it will expire");
+            tracing::warn!(server = %self.handle.name, error = error_chain(&error), "cannot release a lease; it will expire");
         }
     }
 

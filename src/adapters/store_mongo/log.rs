@@ -16,6 +16,7 @@ use super::MongoStore;
 use super::error::{
     OPERATION_LIMIT, damaged, is_duplicate, store_error, timed_out, was_refused, with_timeout,
 };
+use crate::core::error_chain::error_chain;
 use crate::core::event::Entry;
 use crate::core::ids::{CommandId, Position};
 use crate::ports::error::StoreError;
@@ -79,7 +80,7 @@ impl EventLog for MongoStore {
                         return Err(StoreError::OutcomeUnknown(std::sync::Arc::new(error)).into());
                     }
                     tracing::warn!(
-                        error = error.text_with_causes(),
+                        error = error_chain(&error),
                         position = %entry.position,
                         "the store has not confirmed an append; retrying"
                     );

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::BUSY_LIMIT;
 use super::error::store_error;
+use crate::core::error_chain::error_chain;
 use crate::ports::error::StoreError;
 
 /// The largest number of waiting orders. A further sender waits.
@@ -208,7 +209,7 @@ fn commit_batch(connection: &mut Connection, writes: Vec<Write>) {
     let committed = commit(connection, writes, &mut answers);
     if let Err(error) = &committed {
         tracing::error!(
-            error = error.text_with_causes(),
+            error = error_chain(&error),
             "the store lost writes before it acknowledged them"
         );
     }

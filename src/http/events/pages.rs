@@ -8,7 +8,6 @@ use crate::eventlog::projection::Projection;
 use crate::eventlog::reader::{ReadError, read_after};
 use crate::eventlog::snapshot::load_beginning_head;
 use crate::ports::event_log::ReadLimit;
-use crate::telemetry::error::error_chain;
 
 /// One read of the log. A page needs few entries, and a listener at most reads one such part ahead.
 pub const READ_LIMIT: ReadLimit = ReadLimit {
@@ -107,7 +106,7 @@ fn stored_bytes(entry: &Entry) -> usize {
 pub async fn start_position(projection: &Projection, event: EventId) -> Result<Position, Failure> {
     let start = Position(event.position.0.saturating_sub(1));
     let beginning = load_beginning_head(projection.log()).await;
-    let Some(beginning) = beginning.map_err(|error| read_failure(error.into()))? else {
+    let Some(beginning) = beginning.map_err(|error| ReadError::from(error).into_failure())? else {
         return Ok(start);
     };
     let last_removed = EventId {
@@ -118,13 +117,6 @@ pub async fn start_position(projection: &Projection, event: EventId) -> Result<P
         return Err(beginning.failure());
     }
     Ok(start.max(beginning.position))
-}
-
-fn read_failure(error: ReadError) -> Failure {
-    if let ReadError::Store(error) = &error {
-        tracing::warn!(error = %error_chain(error), "the facade cannot read the log");
-    }
-    error.failure()
 }
 
 /// Reads the entries after a position that this process has folded. An entry that it cannot fold
@@ -143,7 +135,7 @@ pub async fn read_entries(
         return Ok(vec![]);
     }
     let read = read_after(projection.log(), position, limit).await;
-    let mut entries = read.map_err(read_failure)?;
+    let mut entries = read.map_err(ReadError::into_failure)?;
     entries.retain(|entry| entry.position <= head);
     Ok(entries)
 }

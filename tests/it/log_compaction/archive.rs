@@ -1,8 +1,12 @@
 //! One compaction of an embedded store: the archive, the state, the size of the file.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::{
@@ -127,6 +131,24 @@ async fn a_damaged_archive_is_found() {
     }
     fs::write(&damaged, [&whole[..], b"more"].concat()).expect("written");
     assert!(!is_whole(&damaged), "the file has bytes after its end");
+    fs::write(&damaged, without_count(&whole)).expect("written");
+    assert!(
+        !is_whole(&damaged),
+        "the trailer says that it has no entries"
+    );
+}
+
+/// Returns an archive whose trailer says that the archive has no entries.
+fn without_count(archive: &[u8]) -> Vec<u8> {
+    let mut text = String::new();
+    let mut input = GzDecoder::new(archive);
+    input.read_to_string(&mut text).expect("an archive");
+    let (lines, trailer) = text.trim_end().rsplit_once('\n').expect("a trailer");
+    let mut trailer: Value = serde_json::from_str(trailer).expect("JSON");
+    trailer["entries"] = json!(0);
+    let mut output = GzEncoder::new(vec![], Compression::fast());
+    write!(output, "{lines}\n{trailer}\n").expect("written");
+    output.finish().expect("an archive")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,6 +60,28 @@ async fn discover_names_the_versions_and_the_servers() {
 }
 
 #[tokio::test]
+async fn the_endpoint_of_a_server_describes_the_server_also_while_it_is_down() {
+    let app = App::start();
+    let marker = app.dir.path().join("marker");
+    let env = json!({ "env": { "FIXTURE_INSTRUCTIONS": "Read first" } });
+    app.register("fixture", env).await.ok();
+    let described = async || {
+        let client = McpClient::new(&app, FIXTURE);
+        let found = result(client.modern("server/discover", json!({})).await);
+        let server_info = found["_meta"]["io.modelcontextprotocol/serverInfo"].clone();
+        (server_info, found["instructions"].clone())
+    };
+    let expected = (
+        json!({ "name": "fixture", "version": "1" }),
+        json!("Read first"),
+    );
+    assert_eq!(described().await, expected);
+    let broken = json!({ "command": marker.display().to_string() });
+    app.put("/mcp/servers/fixture", broken).await;
+    assert_eq!(described().await, expected);
+}
+
+#[tokio::test]
 async fn each_broken_rule_gets_its_status_and_its_code() {
     let app = app().await;
     let client = McpClient::new(&app, FIXTURE);

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 use serde_json::Value;
-use url::{Host, Url};
+use url::Url;
 
 use super::fetch::{FetchError, Fetcher};
 use super::lenient::{flag_field, list_field, text_field};
 use super::www_authenticate::Challenges;
+use crate::core::loopback::is_loopback;
 use crate::core::model::grant::ClientAuth;
 
 /// The request without a token. Its refusal names the metadata of the MCP server.
@@ -353,15 +354,9 @@ fn covers(resource: &str, server: &Url) -> bool {
 /// # Errors
 /// Fails for every other URL.
 pub fn require_secure(url: &Url, server: &Url) -> Result<(), InsecureUrl> {
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
     match url.scheme() {
         "https" => Ok(()),
-        "http" if is_loopback || server.scheme() == "http" => Ok(()),
+        "http" if is_loopback(url) || server.scheme() == "http" => Ok(()),
         _ => Err(InsecureUrl),
     }
 }
