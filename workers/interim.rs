@@ -21,7 +21,8 @@ pub struct ProgressRelay {
 }
 
 impl ProgressRelay {
-    pub fn new(redactor: Arc<Redactor>, interim: InterimSender) -> Arc<dyn ProgressListener> {
+    /// Returns the listener of one call.
+    pub fn listener(redactor: Arc<Redactor>, interim: InterimSender) -> Arc<dyn ProgressListener> {
         Arc::new(Self { redactor, interim })
     }
 }
@@ -59,7 +60,7 @@ mod tests {
             redactor.hold(ValueId(Uuid::new_v4()), secret);
         }
         let (sender, receiver) = interim_channel();
-        (ProgressRelay::new(redactor, sender), receiver)
+        (ProgressRelay::listener(redactor, sender), receiver)
     }
 
     fn received(receiver: &mut InterimReceiver) -> Option<String> {

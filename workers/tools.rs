@@ -181,7 +181,7 @@ async fn call_with_retry(
     let server = request.server;
     let progress = request
         .interim
-        .map(|interim| ProgressRelay::new(handle.redactor.clone(), interim.clone()));
+        .map(|interim| ProgressRelay::listener(handle.redactor.clone(), interim.clone()));
     loop {
         let connecting = connection(context, handle, server, &request.command.user);
         let connection = tokio::time::timeout(request.time_left(), connecting)
