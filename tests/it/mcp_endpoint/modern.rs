@@ -81,6 +81,9 @@ async fn the_endpoint_of_a_server_describes_the_server_also_while_it_is_down() {
     assert_eq!(described().await, expected);
 }
 
+/// A description, the headers, the body, and the expected status and code.
+type Broken<'a> = (&'a str, Vec<(&'a str, &'a str)>, Value, u16, i64);
+
 #[tokio::test]
 async fn each_broken_rule_gets_its_status_and_its_code() {
     let app = app().await;
@@ -107,7 +110,7 @@ async fn each_broken_rule_gets_its_status_and_its_code() {
         |name: &'static str, value: &'static str| [without(name), vec![(name, value)]].concat();
     let twice =
         |name: &'static str, value: &'static str| [headers.to_vec(), vec![(name, value)]].concat();
-    let cases: Vec<(&str, Vec<(&str, &str)>, Value, u16, i64)> = vec![
+    let cases: Vec<Broken<'_>> = vec![
         (
             "no capabilities",
             headers.to_vec(),

@@ -154,22 +154,12 @@ impl Connecting {
     async fn connect_known_stateless(&self) -> Result<Connected, OpenError> {
         self.session.use_context(ProtocolContext::stateless());
         match streamable::list(&self.session).await {
-            Ok(tools) => {
-                self.describe_known_stateless().await;
-                Ok(self.streamable(tools))
-            }
+            // The recorded description stays. A request for a new one would delay the connection.
+            Ok(tools) => Ok(self.streamable(tools)),
             Err(error) if error.denied.is_none() && !self.session.is_lost() => {
                 Err(OpenError::OtherMode(error.reason))
             }
             Err(error) => Err(OpenError::Failed(error)),
-        }
-    }
-
-    /// Asks the server for its description, which may have changed. Without an answer the recorded description stays.
-    async fn describe_known_stateless(&self) {
-        let discovered = tokio::time::timeout(DISCOVERY_TIMEOUT, self.session.discover()).await;
-        if !matches!(discovered, Ok(Ok(_))) {
-            note(&*self.sink, "the server did not answer server/discover");
         }
     }
 
