@@ -13,6 +13,7 @@ use crate::core::command::{CompactLog, CompactionReport};
 use crate::core::failure::Failure;
 use crate::core::ids::CommandId;
 use crate::eventlog::compaction::{CompactionPlan, CompactionStep, compact_log, find_last_before};
+use crate::eventlog::reader::PositionParameter;
 use crate::eventlog::snapshot::load_beginning_head;
 use crate::telemetry::error::{error_chain, internal_error};
 use crate::time::clock::now_ms;
@@ -138,5 +139,6 @@ async fn has_older_entries(context: &Context, before: u64) -> Result<bool, Failu
     let start = beginning.map_or_else(Default::default, |beginning| beginning.position);
     let head = context.projection.position();
     let older = find_last_before(log, start, head, before).await;
-    Ok(older.map_err(|error| error.failure())? > start)
+    let older = older.map_err(|error| error.failure(PositionParameter::Absent))?;
+    Ok(older > start)
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::FOLD_PAGE;
 use super::compaction::find_last_before;
 use super::projection::Projection;
-use super::reader::{Beginning, ReadError, read_after};
+use super::reader::{Beginning, PositionParameter, ReadError, read_after};
 use super::snapshot::{load_beginning, load_beginning_head, load_snapshot};
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
@@ -78,7 +78,9 @@ impl PointInTime {
                     Self::Time(time) => head_at(projection, time, head, beginning).await?,
                 };
                 match beginning {
-                    Some(beginning) if position < beginning.oldest() => Err(beginning.failure()),
+                    Some(beginning) if position < beginning.oldest() => {
+                        Err(beginning.failure(PositionParameter::At))
+                    }
                     _ => Ok(position),
                 }
             }
@@ -231,7 +233,7 @@ fn read_failure(error: ReadError) -> Failure {
     if let ReadError::Store(error) = &error {
         tracing::warn!(error = %error_chain(error), "the history cannot read the store");
     }
-    error.failure()
+    error.failure(PositionParameter::At)
 }
 
 #[cfg(test)]

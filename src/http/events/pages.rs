@@ -5,7 +5,7 @@ use crate::core::event::Entry;
 use crate::core::failure::Failure;
 use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
-use crate::eventlog::reader::{ReadError, read_after};
+use crate::eventlog::reader::{PositionParameter, ReadError, read_after};
 use crate::eventlog::snapshot::load_beginning_head;
 use crate::ports::event_log::ReadLimit;
 use crate::telemetry::error::error_chain;
@@ -115,7 +115,7 @@ pub async fn start_position(projection: &Projection, event: EventId) -> Result<P
         index: beginning.last_index,
     };
     if event < last_removed {
-        return Err(beginning.failure());
+        return Err(beginning.failure(PositionParameter::After));
     }
     Ok(start.max(beginning.position))
 }
@@ -124,7 +124,7 @@ fn read_failure(error: ReadError) -> Failure {
     if let ReadError::Store(error) = &error {
         tracing::warn!(error = %error_chain(error), "the facade cannot read the log");
     }
-    error.failure()
+    error.failure(PositionParameter::After)
 }
 
 /// Reads the entries after a position that this process has folded. An entry that it cannot fold
