@@ -140,7 +140,7 @@ async fn a_log_without_old_events_stays_whole() {
     assert_eq!(report["archive"], Value::Null);
     app.get("/events?after=0").await.ok();
     for (body, named) in [
-        (json!({ "before": "23h" }), "at least 1d"),
+        (json!({ "before": "23h" }), "from 1d"),
         (json!({ "before": "soon" }), "90d"),
         (json!({ "before": "90d", "until": 1 }), "until"),
         (json!({}), "before"),
