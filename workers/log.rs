@@ -13,7 +13,7 @@ use crate::core::command::{CompactLog, CompactionReport};
 use crate::core::failure::Failure;
 use crate::core::ids::CommandId;
 use crate::eventlog::compaction::{CompactionPlan, CompactionStep, compact_log, find_last_before};
-use crate::eventlog::reader::ReadError;
+use crate::eventlog::reader::{PositionParameter, ReadError};
 use crate::eventlog::snapshot::load_beginning_head;
 use crate::telemetry::error::internal_error;
 use crate::time::clock::now_ms;
@@ -133,9 +133,11 @@ pub async fn schedule_compactions(context: Arc<Context>) {
 async fn has_older_entries(context: &Context, before: u64) -> Result<bool, Failure> {
     let log = context.projection.log();
     let beginning = load_beginning_head(log).await;
-    let beginning = beginning.map_err(|error| ReadError::from(error).into_failure())?;
+    let beginning = beginning
+        .map_err(|error| ReadError::from(error).into_failure(PositionParameter::Absent))?;
     let start = beginning.map_or_else(Default::default, |beginning| beginning.position);
     let head = context.projection.position();
     let older = find_last_before(log, start, head, before).await;
-    Ok(older.map_err(ReadError::into_failure)? > start)
+    let older = older.map_err(|error| error.into_failure(PositionParameter::Absent))?;
+    Ok(older > start)
 }

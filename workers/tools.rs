@@ -241,11 +241,11 @@ fn redact(
         CallError::Rpc(error) => rpc_failure(server, &error, &handle.redactor),
         CallError::TimedOut => request.timeout("did not answer").maybe_run(),
         CallError::Closed { begun } => {
-            // Earlier lines may belong to the calls of other users.
+            // Earlier lines may belong to the calls of other users. Later lines may too, if calls ran at the same time.
             let start_ms = now_ms().saturating_sub(request.start.elapsed().as_millis() as u64);
             let details = handle.log_buffer.output_since(start_ms);
             let sentence = format!("Server {} ended before it answered", server.name);
-            with_start(upstream(sentence).with_details(details), begun)
+            with_start(upstream(sentence).with_details_for_admins(details), begun)
         }
         CallError::Wrong { reason, begun } => {
             let reason = handle.redactor.mask(&reason);

@@ -109,6 +109,10 @@ pub struct Failure {
     /// The last lines that a server or an installer printed. Secrets are masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
+    /// `details` may hold lines that calls of other users or an installer printed, so only administrators see them.
+    /// Processes exchange this field and never show it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub details_for_admins: bool,
     /// The MCP server may have done the work although no answer came.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_have_run: bool,
@@ -139,6 +143,7 @@ impl Failure {
             code,
             message: message.into(),
             details: None,
+            details_for_admins: false,
             may_have_run: false,
             mcp_error: None,
             authorization_url: None,
@@ -207,6 +212,26 @@ impl Failure {
         self
     }
 
+    /// Adds lines that only administrators see.
+    #[must_use]
+    pub fn with_details_for_admins(self, details: Option<String>) -> Self {
+        let failure = self.with_details(details);
+        Self {
+            details_for_admins: failure.details.is_some(),
+            ..failure
+        }
+    }
+
+    /// Removes the details that only administrators see.
+    #[must_use]
+    pub fn without_details_for_admins(mut self) -> Self {
+        if self.details_for_admins {
+            self.details = None;
+            self.details_for_admins = false;
+        }
+        self
+    }
+
     /// Marks work that may have been done although no answer came.
     #[must_use]
     pub fn maybe_run(mut self) -> Self {
@@ -231,6 +256,16 @@ mod tests {
     fn empty_details_are_no_details() {
         let failure = Failure::internal().with_details(Some(String::new()));
         assert_eq!(failure.details, None);
+    }
+
+    #[test]
+    fn details_for_admins_are_removed_and_other_details_stay() {
+        let lines = || Some("a line".to_owned());
+        let for_all = Failure::internal().with_details(lines());
+        assert_eq!(for_all.without_details_for_admins().details, lines());
+        let for_admins = Failure::internal().with_details_for_admins(lines());
+        assert!(for_admins.details_for_admins);
+        assert_eq!(for_admins.without_details_for_admins().details, None);
     }
 
     #[test]

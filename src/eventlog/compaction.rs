@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::archive::{Archive, ArchiveError, ArchiveWriter, remove_partial_files};
-use super::reader::{Beginning, ReadError, read_after};
+use super::reader::{Beginning, PositionParameter, ReadError, read_after};
 use super::snapshot::{load_beginning, load_beginning_head, save_beginning};
 use super::{FOLD_PAGE, ONE_ENTRY};
 use crate::core::catalog::Catalog;
@@ -82,7 +82,7 @@ impl CompactionError {
                     error = error_chain(&error),
                     "the compaction cannot read the log"
                 );
-                error.failure()
+                error.failure(PositionParameter::Absent)
             }
             Self::Store(error) => {
                 tracing::warn!(

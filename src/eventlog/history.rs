@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::FOLD_PAGE;
 use super::compaction::find_last_before;
 use super::projection::Projection;
-use super::reader::{Beginning, ReadError, read_after};
+use super::reader::{Beginning, PositionParameter, ReadError, read_after};
 use super::snapshot::{load_beginning, load_beginning_head, load_snapshot};
 use crate::core::catalog::Catalog;
 use crate::core::failure::Failure;
@@ -72,13 +72,16 @@ impl PointInTime {
             )),
             _ => {
                 let beginning = load_beginning_head(projection.log()).await;
-                let beginning = beginning.map_err(|error| ReadError::from(error).into_failure())?;
+                let beginning = beginning
+                    .map_err(|error| ReadError::from(error).into_failure(PositionParameter::At))?;
                 let position = match self {
                     Self::Position(position) => position,
                     Self::Time(time) => head_at(projection, time, head, beginning).await?,
                 };
                 match beginning {
-                    Some(beginning) if position < beginning.oldest() => Err(beginning.failure()),
+                    Some(beginning) if position < beginning.oldest() => {
+                        Err(beginning.failure(PositionParameter::At))
+                    }
                     _ => Ok(position),
                 }
             }
@@ -96,7 +99,7 @@ async fn head_at(
     let start = beginning.map_or(Position(0), |beginning| beginning.position);
     find_last_before(projection.log(), start, head.next(), time + 1)
         .await
-        .map_err(ReadError::into_failure)
+        .map_err(|error| error.into_failure(PositionParameter::At))
 }
 
 /// The past catalogs that requests asked for last.
@@ -155,7 +158,8 @@ impl CatalogHistory {
             return Ok(Catalog::clone(&current));
         }
         let log = projection.log();
-        let store_failure = |error: StoreError| ReadError::from(error).into_failure();
+        let store_failure =
+            |error: StoreError| ReadError::from(error).into_failure(PositionParameter::At);
         let beginning = load_beginning_head(log).await.map_err(store_failure)?;
         let beginning = beginning.map_or(Position(0), |beginning| beginning.position);
         let retained = self.nearest_retained(beginning, position);
@@ -208,7 +212,7 @@ async fn fold_until(
 ) -> Result<Catalog, Failure> {
     while catalog.position < position {
         let read = read_after(projection.log(), catalog.position, FOLD_PAGE).await;
-        let entries = read.map_err(ReadError::into_failure)?;
+        let entries = read.map_err(|error| error.into_failure(PositionParameter::At))?;
         if entries.is_empty() {
             return Err(internal_error("the log is shorter than it was before"));
         }

@@ -23,20 +23,39 @@ impl Beginning {
         self.position.next()
     }
 
-    /// Returns the failure of a request for an older position.
-    pub fn failure(self) -> Failure {
+    /// Returns the failure of a request for an older position. Its sentence names the value with which this parameter of
+    /// the request works.
+    pub fn failure(self, parameter: PositionParameter) -> Failure {
         let Self {
             position,
             last_index,
         } = self;
         let oldest = self.oldest();
+        let remedy = match parameter {
+            PositionParameter::After => {
+                format!("Continue with the id {position}.{last_index} (after, or Last-Event-ID)")
+            }
+            PositionParameter::At => format!("Use at={oldest} or later"),
+            PositionParameter::Absent => "Repeat the request".to_owned(),
+        };
         Failure::log_truncated(
             oldest,
             format!(
-                "The log was shortened and begins at position {oldest}; older events are in an archive. Continue with after={position}.{last_index}, or with at={oldest} or later"
+                "The log was shortened and begins at position {oldest}; older events are in an archive. {remedy}"
             ),
         )
     }
+}
+
+/// The way in which a request names its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PositionParameter {
+    /// The id of the last event that the client has: `after`, or `Last-Event-ID` of a stream.
+    After,
+    /// A point in time: `at`.
+    At,
+    /// The request names no position: another process has shortened the log at the same time.
+    Absent,
 }
 
 /// The reason why the log cannot be read after a position.
@@ -50,18 +69,18 @@ pub enum ReadError {
 
 impl ReadError {
     /// Logs an error of the store, and returns the failure of the request that needed the log.
-    pub fn into_failure(self) -> Failure {
+    pub fn into_failure(self, parameter: PositionParameter) -> Failure {
         if let Self::Store(error) = &self {
             tracing::warn!(error = error_chain(error), "cannot read the log");
         }
-        self.failure()
+        self.failure(parameter)
     }
 
     /// Returns the failure of a request: `log_truncated`, or the failure of the store. The caller
     /// logs an error of the store.
-    pub fn failure(&self) -> Failure {
+    pub fn failure(&self, parameter: PositionParameter) -> Failure {
         match self {
-            Self::Truncated(beginning) => beginning.failure(),
+            Self::Truncated(beginning) => beginning.failure(parameter),
             Self::Store(error) => error.failure(),
         }
     }
@@ -131,13 +150,17 @@ mod tests {
     }
 
     #[test]
-    fn the_failure_names_the_oldest_position() {
+    fn the_failure_names_the_oldest_position_and_the_remedy_of_its_parameter() {
         let beginning = Beginning {
             position: Position(50),
             last_index: 2,
         };
-        let failure = beginning.failure();
-        assert_eq!(failure.oldest.map(u64::from), Some(51));
-        assert!(failure.message.contains("after=50.2"), "{failure}");
+        let after = beginning.failure(PositionParameter::After);
+        let at = beginning.failure(PositionParameter::At);
+        assert_eq!(after.oldest.map(u64::from), Some(51));
+        assert_eq!(at.oldest, after.oldest);
+        let (after, at) = (after.message, at.message);
+        assert!(after.contains("50.2") && !after.contains("at="), "{after}");
+        assert!(at.contains("at=51") && !at.contains("after"), "{at}");
     }
 }

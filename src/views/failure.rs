@@ -46,6 +46,7 @@ impl<'a> ErrorBody<'a> {
             code,
             message,
             details,
+            details_for_admins: _,
             may_have_run,
             mcp_error,
             authorization_url,

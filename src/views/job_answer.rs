@@ -1,10 +1,12 @@
 //! The answer of a job: the status and body that the synchronous request would have had.
 //!
-//! A worker seals its JSON in the Vault: `{status, retryAfter?, body}`. These field names never change.
+//! A worker seals its JSON in the Vault: `{status, retryAfter?, detailsForAdmins?, body}`. These field names never change.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::failure::ErrorBody;
 use crate::core::failure::Failure;
@@ -19,6 +21,9 @@ pub struct JobAnswer {
     /// The time after which a retry makes sense, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u32>,
+    /// Only administrators see the `details` of the body.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub details_for_admins: bool,
     pub body: Box<RawValue>,
 }
 
@@ -40,17 +45,18 @@ impl JobAnswer {
         Ok(Self {
             status: 200,
             retry_after: None,
+            details_for_admins: false,
             body,
         })
     }
 
     /// Returns the answer of a failed job.
     pub fn failed(failure: &Failure) -> Self {
-        let body =
-            serde_json::value::to_raw_value(&ErrorBody::from_failure(failure)).unwrap_or_default();
+        let body = to_raw_value(&ErrorBody::from_failure(failure)).unwrap_or_default();
         Self {
             status: failure.code.status(),
             retry_after: failure.retry_after,
+            details_for_admins: failure.details_for_admins,
             body,
         }
     }
@@ -58,6 +64,23 @@ impl JobAnswer {
     /// Returns the answer of a job that has ended without a stored answer.
     pub fn missing(state: JobState) -> Self {
         Self::failed(&failure_without_answer(state))
+    }
+
+    /// Removes the details that only administrators see.
+    ///
+    /// # Errors
+    /// Fails if the body is no JSON object.
+    pub fn without_details_for_admins(self) -> Result<Self, serde_json::Error> {
+        if !self.details_for_admins {
+            return Ok(self);
+        }
+        let mut body: BTreeMap<&str, &RawValue> = serde_json::from_str(self.body.get())?;
+        body.remove("details");
+        Ok(Self {
+            details_for_admins: false,
+            body: to_raw_value(&body)?,
+            ..self
+        })
     }
 
     /// Returns the error sentence, if the job failed.
@@ -102,6 +125,25 @@ mod tests {
             (parsed.status, parsed.error().as_deref()),
             (504, Some("Too slow"))
         );
+    }
+
+    #[test]
+    fn details_for_admins_are_removed_from_the_body() {
+        let lines = || Some("a line".to_owned());
+        let failure = Failure::new(Code::UpstreamError, "It ended").maybe_run();
+        let for_admins = JobAnswer::failed(&failure.clone().with_details_for_admins(lines()));
+        assert!(for_admins.body.get().contains("a line"));
+        let stored = to_raw_value(&for_admins).expect("JSON");
+        let parsed = JobAnswer::parse(&stored).expect("an answer");
+        let shown = parsed.without_details_for_admins().expect("JSON");
+        let body: serde_json::Value = serde_json::from_str(shown.body.get()).expect("JSON");
+        let expected = serde_json::json!({
+            "success": false, "error": "It ended", "code": "upstream_error", "mayHaveRun": true,
+        });
+        assert_eq!(body, expected);
+        let for_all = JobAnswer::failed(&failure.with_details(lines()));
+        let shown = for_all.without_details_for_admins().expect("JSON");
+        assert!(shown.body.get().contains("a line"));
     }
 
     #[test]

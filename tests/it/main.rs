@@ -53,6 +53,7 @@ mod openapi;
 mod packages;
 mod producers;
 mod properties;
+mod random_requests;
 mod real_servers;
 mod real_world;
 mod remote;

@@ -55,6 +55,8 @@ impl Supervisor {
         let ConnectError { reason, denied } = failure.cause;
         let reason = self.handle.redactor.mask(&reason);
         let log_buffer = &self.handle.log_buffer;
+        // The output of an installer is for administrators, and that of the server for everybody who may call it.
+        let is_installer = failure.details.is_some();
         let details = failure
             .details
             .or_else(|| log_buffer.output_of_run(start_ms));
@@ -72,7 +74,11 @@ impl Supervisor {
             error: Some(reason.clone()),
             details: details.clone(),
         };
-        let failure = failure.with_details(details);
+        let failure = if is_installer {
+            failure.with_details_for_admins(details)
+        } else {
+            failure.with_details(details)
+        };
         self.settle(RunState::Failed(Box::new(failure)), status);
         StopCause::Ended(reason)
     }

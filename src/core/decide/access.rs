@@ -58,6 +58,15 @@ pub fn may(caller: &Caller, action: Action, server: Option<ServerId>) -> Result<
     Ok(())
 }
 
+/// Returns a failure as a caller may see it: only administrators see lines that calls of other users may have printed.
+pub fn visible_failure(caller: &Caller, failure: Failure) -> Failure {
+    if caller.is_admin() {
+        failure
+    } else {
+        failure.without_details_for_admins()
+    }
+}
+
 /// Returns the failure for a caller without a scope.
 pub fn missing_scope(scope: Scope) -> Failure {
     Failure {
@@ -118,6 +127,16 @@ mod tests {
                 assert_eq!(may(&caller, other, None), expected, "{action:?} {other:?}");
             }
         }
+    }
+
+    #[test]
+    fn only_an_administrator_sees_the_lines_of_other_calls() {
+        let lines = || Some("a line".to_owned());
+        let failure = Failure::internal().with_details_for_admins(lines());
+        let admin = Caller::unrestricted(CallerKind::Local);
+        assert_eq!(visible_failure(&admin, failure.clone()).details, lines());
+        let user = caller(&[Scope::Tools], AllowedServers::All);
+        assert_eq!(visible_failure(&user, failure).details, None);
     }
 
     #[test]

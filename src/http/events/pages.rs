@@ -5,7 +5,7 @@ use crate::core::event::Entry;
 use crate::core::failure::Failure;
 use crate::core::ids::Position;
 use crate::eventlog::projection::Projection;
-use crate::eventlog::reader::{ReadError, read_after};
+use crate::eventlog::reader::{PositionParameter, ReadError, read_after};
 use crate::eventlog::snapshot::load_beginning_head;
 use crate::ports::event_log::ReadLimit;
 
@@ -106,7 +106,9 @@ fn stored_bytes(entry: &Entry) -> usize {
 pub async fn start_position(projection: &Projection, event: EventId) -> Result<Position, Failure> {
     let start = Position(event.position.0.saturating_sub(1));
     let beginning = load_beginning_head(projection.log()).await;
-    let Some(beginning) = beginning.map_err(|error| ReadError::from(error).into_failure())? else {
+    let Some(beginning) =
+        beginning.map_err(|error| ReadError::from(error).into_failure(PositionParameter::After))?
+    else {
         return Ok(start);
     };
     let last_removed = EventId {
@@ -114,7 +116,7 @@ pub async fn start_position(projection: &Projection, event: EventId) -> Result<P
         index: beginning.last_index,
     };
     if event < last_removed {
-        return Err(beginning.failure());
+        return Err(beginning.failure(PositionParameter::After));
     }
     Ok(start.max(beginning.position))
 }
@@ -135,7 +137,7 @@ pub async fn read_entries(
         return Ok(vec![]);
     }
     let read = read_after(projection.log(), position, limit).await;
-    let mut entries = read.map_err(ReadError::into_failure)?;
+    let mut entries = read.map_err(|error| error.into_failure(PositionParameter::After))?;
     entries.retain(|entry| entry.position <= head);
     Ok(entries)
 }

@@ -1,10 +1,10 @@
-//! Request headers: `Host`, `Prefer` and `traceparent`.
+//! Request headers: `Host`, `Prefer`, `traceparent`, `Content-Type` and `Sec-Fetch-Site`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::header::HOST;
+use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -59,6 +59,44 @@ impl<S: Send + Sync> FromRequestParts<S> for TraceParent {
     }
 }
 
+/// Returns whether the body has this media type, with any parameters (RFC 9110, section 8.3).
+pub fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|content_type| content_type.to_str().ok())
+        .and_then(|content_type| content_type.split(';').next())
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(expected))
+}
+
+/// The relation of this API to the site that made the browser send a request (`Sec-Fetch-Site`, W3C Fetch Metadata).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FetchSite {
+    /// The client is no browser with Fetch Metadata.
+    Unknown,
+    /// The user opened the URL, and no page sent the request.
+    None,
+    SameOrigin,
+    SameSite,
+    CrossSite,
+    /// A word that the specification does not have.
+    Other,
+}
+
+impl FetchSite {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        let Some(site) = headers.get("sec-fetch-site") else {
+            return Self::Unknown;
+        };
+        match site.as_bytes().to_ascii_lowercase().as_slice() {
+            b"none" => Self::None,
+            b"same-origin" => Self::SameOrigin,
+            b"same-site" => Self::SameSite,
+            b"cross-site" => Self::CrossSite,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Returns the description of an optional request header.
 pub fn header_parameter(name: &str, description: &str) -> Parameter {
     ParameterBuilder::new()
@@ -82,6 +120,43 @@ fn prefers_async(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_media_type_may_have_parameters_and_any_case() {
+        for (value, expected) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            (" application/json ;a=b", true),
+            ("application/jsonx", false),
+            ("text/plain; application/json", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+            let found = has_media_type(&headers, "application/json");
+            assert_eq!(found, expected, "{value:?}");
+        }
+        assert!(!has_media_type(&HeaderMap::new(), "application/json"));
+    }
+
+    #[test]
+    fn a_fetch_site_is_one_of_the_words_of_fetch_metadata() {
+        assert_eq!(
+            FetchSite::from_headers(&HeaderMap::new()),
+            FetchSite::Unknown
+        );
+        for (value, expected) in [
+            ("none", FetchSite::None),
+            ("same-origin", FetchSite::SameOrigin),
+            ("same-site", FetchSite::SameSite),
+            ("Cross-Site", FetchSite::CrossSite),
+            ("", FetchSite::Other),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-fetch-site", HeaderValue::from_static(value));
+            assert_eq!(FetchSite::from_headers(&headers), expected, "{value:?}");
+        }
+    }
 
     #[test]
     fn a_preference_is_found_among_others() {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use axum::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::headers::has_media_type;
 use crate::core::failure::{Code, Failure};
 use crate::http::respond::json::ApiError;
 use crate::http::state::ApiState;
@@ -112,12 +113,7 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes, Failure> {
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Failure> {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|content_type| content_type.to_str().ok())
-        .unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/json") {
+    if has_media_type(headers, "application/json") {
         return Ok(());
     }
     Err(Failure::new(

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
+use self::submit::visible_answer;
 pub use self::view::JobAccepted;
 use self::view::JobView;
 use self::wait::{load_answer, wait_for_end};
@@ -161,7 +162,7 @@ pub async fn get(
         job = find_job(&state, &caller, id, &user)?;
     }
     let answer = match job.ended() {
-        Some(_) => Some(load_answer(&state, &job).await?),
+        Some(_) => Some(visible_answer(&caller, load_answer(&state, &job).await?)?),
         None => None,
     };
     success(OneJob {

@@ -6,23 +6,27 @@ use axum::response::Response;
 
 use super::view::JobAccepted;
 pub use super::wait::wait_for_answer;
+use crate::core::failure::Failure;
 use crate::core::ids::JobId;
+use crate::core::model::caller::Caller;
 use crate::http::extract::headers::PreferAsync;
 use crate::http::respond::json::{ApiError, job_answer_response, json};
 use crate::http::state::ApiState;
 use crate::jobs::client::NewJob;
 use crate::telemetry::error::internal_error;
+use crate::views::job_answer::JobAnswer;
 
 /// Submits a job and answers as the client prefers: with the job's answer, or at once.
 pub async fn submit(
     state: &ApiState,
+    caller: &Caller,
     PreferAsync(prefers_async): PreferAsync,
     job: NewJob,
 ) -> Result<Response, ApiError> {
     if prefers_async {
         submit_and_accept(state, job).await
     } else {
-        submit_and_wait(state, job).await
+        submit_and_wait(state, caller, job).await
     }
 }
 
@@ -41,9 +45,25 @@ async fn submit_and_accept(state: &ApiState, job: NewJob) -> Result<Response, Ap
 }
 
 /// Submits a job and answers with its answer. The job continues if the client disconnects.
-async fn submit_and_wait(state: &ApiState, job: NewJob) -> Result<Response, ApiError> {
+async fn submit_and_wait(
+    state: &ApiState,
+    caller: &Caller,
+    job: NewJob,
+) -> Result<Response, ApiError> {
     let id = state.job_client().submit(job).await?.id;
-    Ok(job_answer_response(wait_for_answer(state, id).await?))
+    let answer = wait_for_answer(state, id).await?;
+    Ok(job_answer_response(visible_answer(caller, answer)?))
+}
+
+/// Returns the answer of a job as a caller may see it, as `visible_failure` does for the synchronous request.
+///
+/// # Errors
+/// `internal` if the answer is no JSON object.
+pub fn visible_answer(caller: &Caller, answer: JobAnswer) -> Result<JobAnswer, Failure> {
+    if caller.is_admin() {
+        return Ok(answer);
+    }
+    answer.without_details_for_admins().map_err(internal_error)
 }
 
 /// Returns the path of a job.

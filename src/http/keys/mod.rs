@@ -56,5 +56,5 @@ pub async fn rotate(
         to: state.sealer().key_id(),
     };
     let job = NewJob::maintenance(&command, Actor::from(&*caller))?;
-    submit(&state, prefer, job).await
+    submit(&state, &caller, prefer, job).await
 }

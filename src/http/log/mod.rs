@@ -59,5 +59,5 @@ pub async fn compact(
         before: now_ms().saturating_sub(age.as_millis() as u64),
     };
     let job = NewJob::maintenance(&command, Actor::from(&*caller))?;
-    submit(&state, prefer, job).await
+    submit(&state, &caller, prefer, job).await
 }

@@ -8,9 +8,8 @@ use axum::http::{HeaderValue, Uri};
 
 use crate::config::Access;
 use crate::core::failure::{Code, Failure};
+use crate::http::extract::headers::FetchSite;
 
-/// The site that made the browser send a request (Fetch Metadata).
-const SEC_FETCH_SITE: &str = "sec-fetch-site";
 /// The longest part of a header that an error shows, in characters.
 const MAX_SHOWN: usize = 100;
 
@@ -72,10 +71,7 @@ pub fn check_origin(origin: &HeaderValue, access: &Access) -> Result<(), Failure
 /// # Errors
 /// `forbidden`.
 pub fn check_fetch_site(headers: &HeaderMap) -> Result<(), Failure> {
-    let is_cross_site = headers
-        .get(SEC_FETCH_SITE)
-        .is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"));
-    if is_cross_site {
+    if FetchSite::from_headers(headers) == FetchSite::CrossSite {
         return Err(Failure::new(
             Code::Forbidden,
             "A page of another site made the browser send this request \
@@ -165,7 +161,7 @@ mod tests {
     fn a_cross_site_request_is_refused() {
         let refused = |value: &'static str| {
             let mut headers = HeaderMap::new();
-            headers.insert(SEC_FETCH_SITE, HeaderValue::from_static(value));
+            headers.insert("sec-fetch-site", HeaderValue::from_static(value));
             check_fetch_site(&headers).is_err()
         };
         assert!(refused("cross-site"));

@@ -86,7 +86,7 @@ pub async fn install(
         return Err(Failure::new(Code::ServerAlreadyExists, sentence).into());
     }
     let job = package_job(&caller, user, name, key, &command)?;
-    submit(&state, prefer, job).await
+    submit(&state, &caller, prefer, job).await
 }
 
 /// Upgrade a package to a version; to the newest version if the body names none.
@@ -123,7 +123,7 @@ pub async fn upgrade(
         version,
     };
     let job = package_job(&caller, user, name, key, &command)?;
-    submit(&state, prefer, job).await
+    submit(&state, &caller, prefer, job).await
 }
 
 /// Returns the job that executes a command on the package of a server.

@@ -195,7 +195,8 @@ impl From<Failure> for HtmlError {
 
 impl IntoResponse for HtmlError {
     fn into_response(self) -> Response {
-        let failure = self.0;
+        // A page has no administrator as its caller.
+        let failure = self.0.without_details_for_admins();
         let text = match &failure.details {
             Some(details) => format!("{}: {details}", failure.message),
             None => failure.message,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE};
+use axum::http::header::{HeaderMap, SET_COOKIE};
 use axum::response::Response;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::session::{SESSION_LIFETIME, SignedIn};
 use crate::core::failure::{Code, Failure};
+use crate::http::extract::headers::{FetchSite, has_media_type};
 use crate::http::extract::json::read_bytes;
 use crate::http::respond::cookie::SignedCookie;
 use crate::http::respond::html::HtmlError;
@@ -117,8 +118,8 @@ impl FromRequest<Arc<ApiState>> for FormFields {
     type Rejection = HtmlError;
 
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, HtmlError> {
-        check_same_site(request.headers())?;
-        check_content_type(request.headers().get(CONTENT_TYPE))?;
+        check_same_origin(request.headers())?;
+        check_is_form(request.headers())?;
         let limit = state.payload_limit().min(MAX_FORM);
         let bytes = read_bytes(request, limit).await?;
         let fields = form_urlencoded::parse(&bytes)
@@ -129,33 +130,24 @@ impl FromRequest<Arc<ApiState>> for FormFields {
 }
 
 /// Checks that a browser with Fetch Metadata sends the form from a page of this origin.
-fn check_same_site(headers: &HeaderMap) -> Result<(), Failure> {
-    match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
-        None | Some(b"same-origin" | b"none") => Ok(()),
-        Some(_) => Err(Failure::new(
+fn check_same_origin(headers: &HeaderMap) -> Result<(), Failure> {
+    match FetchSite::from_headers(headers) {
+        FetchSite::Unknown | FetchSite::None | FetchSite::SameOrigin => Ok(()),
+        FetchSite::SameSite | FetchSite::CrossSite | FetchSite::Other => Err(Failure::new(
             Code::Forbidden,
             "A page of another site sent this form; open the page of this API directly",
         )),
     }
 }
 
-fn check_content_type(content_type: Option<&HeaderValue>) -> Result<(), Failure> {
-    let media_type = content_type
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next());
-    match media_type {
-        Some(media_type)
-            if media_type
-                .trim()
-                .eq_ignore_ascii_case("application/x-www-form-urlencoded") =>
-        {
-            Ok(())
-        }
-        _ => Err(Failure::new(
-            Code::UnsupportedMediaType,
-            "The body must be a form, with the header Content-Type: application/x-www-form-urlencoded",
-        )),
+fn check_is_form(headers: &HeaderMap) -> Result<(), Failure> {
+    if has_media_type(headers, "application/x-www-form-urlencoded") {
+        return Ok(());
     }
+    Err(Failure::new(
+        Code::UnsupportedMediaType,
+        "The body must be a form, with the header Content-Type: application/x-www-form-urlencoded",
+    ))
 }
 
 /// A form with a button alone.

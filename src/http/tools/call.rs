@@ -15,7 +15,7 @@ use super::meter::{CallOutcome, ToolCallMeter};
 use crate::cluster::command_client::CommandRequest;
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command};
-use crate::core::decide::access::Action;
+use crate::core::decide::access::{Action, visible_failure};
 use crate::core::event::Actor;
 use crate::core::failure::Failure;
 use crate::core::model::caller::Caller;
@@ -100,7 +100,10 @@ pub async fn call(
     // The wait below must not keep the read buffer of the connection.
     drop(bytes);
     let result = execute_call(&state, &caller, &server, request, raw).await;
-    let body = result.map_err(|failure| with_links(&state, host, &server, &user, failure))?;
+    let body = result.map_err(|failure| {
+        let failure = visible_failure(&caller, failure);
+        with_links(&state, host, &server, &user, failure)
+    })?;
     Ok(json(StatusCode::OK, body.body))
 }
 
@@ -167,7 +170,7 @@ async fn call_as_job(
         work,
         actor: Actor::from(caller),
     };
-    submit(state, prefer, job).await
+    submit(state, caller, prefer, job).await
 }
 
 /// Adds the URL at which the user gives access, if the call failed without it.

@@ -1,5 +1,6 @@
 //! Callers: who may send which request, for which user and which servers.
 
+mod details;
 mod routes;
 mod table;
 

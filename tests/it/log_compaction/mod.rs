@@ -199,7 +199,21 @@ async fn is_truncated(app: &App, oldest: u64) {
             "{path}: {}",
             refused.body
         );
-        refused.fails(410, "log_truncated");
+        let error = refused.fails(410, "log_truncated");
+        // The remedy fits the parameter with which the request named its position.
+        if path.contains("at=") {
+            let remedy = format!("at={oldest} or later");
+            assert!(
+                error.contains(&remedy) && !error.contains("after"),
+                "{path}: {error}"
+            );
+        } else {
+            let remedy = format!(" {last}.");
+            assert!(
+                error.contains(&remedy) && !error.contains("at="),
+                "{path}: {error}"
+            );
+        }
     }
     let stream = app
         .http
