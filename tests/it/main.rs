@@ -1,6 +1,7 @@
 //! One test binary for all tests with real processes, files and servers.
 
 pub mod appender;
+mod chromium;
 mod harness;
 mod page_client;
 mod process;
