@@ -1,6 +1,7 @@
 //! The issuer of OpenID Connect whose JWTs callers send.
 
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::env::{BadConfig, Env, Variable};
 use super::listen::{Listen, PublicUrl};
@@ -31,6 +32,19 @@ const OIDC_ADMIN_GROUP: Variable = Variable {
     default: "",
     about: "The group whose members have the scope admin.",
 };
+const OIDC_CLIENT_ID: Variable = Variable {
+    name: "OIDC_CLIENT_ID",
+    default: "",
+    about: "The client of the sign-in page at OIDC_ISSUER. With it, people sign in at the issuer. Its redirect URI is PUBLIC_URL/signin/callback.",
+};
+const OIDC_CLIENT_SECRET: Variable = Variable {
+    name: "OIDC_CLIENT_SECRET",
+    default: "",
+    about: "The secret of OIDC_CLIENT_ID. A public client has none and uses PKCE alone.",
+};
+
+/// The path to which the issuer leads a browser back.
+pub const SIGNIN_CALLBACK_PATH: &str = "/signin/callback";
 
 pub const VARIABLES: &[&Variable] = &[
     &OIDC_ISSUER,
@@ -38,6 +52,8 @@ pub const VARIABLES: &[&Variable] = &[
     &OIDC_USER_CLAIM,
     &OIDC_GROUPS_CLAIM,
     &OIDC_ADMIN_GROUP,
+    &OIDC_CLIENT_ID,
+    &OIDC_CLIENT_SECRET,
 ];
 
 /// The issuer and the claims of its JWTs.
@@ -50,6 +66,29 @@ pub struct Oidc {
     pub user_claim: String,
     pub groups_claim: String,
     pub admin_group: Option<String>,
+    /// The client of the sign-in page.
+    pub client: Option<OidcClient>,
+}
+
+/// The client of the sign-in page at the issuer.
+#[derive(Clone)]
+pub struct OidcClient {
+    pub id: String,
+    /// A public client has no secret.
+    pub secret: Option<Zeroizing<String>>,
+    /// The URL to which the issuer leads a browser back.
+    pub redirect_uri: String,
+}
+
+impl std::fmt::Debug for OidcClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let secret = self.secret.as_ref().map(|_| "***");
+        f.debug_struct("OidcClient")
+            .field("id", &self.id)
+            .field("secret", &secret)
+            .field("redirect_uri", &self.redirect_uri)
+            .finish()
+    }
 }
 
 /// The audiences that a JWT may have.
@@ -64,8 +103,10 @@ impl Oidc {
     /// Reads the variables. Returns `None` without an issuer.
     ///
     /// # Errors
-    /// Fails if a value cannot be used, or if neither `PUBLIC_URL` nor `OIDC_AUDIENCE` says which JWTs are for this API.
+    /// Fails if a value cannot be used, if neither `PUBLIC_URL` nor `OIDC_AUDIENCE` says which JWTs are for this API, or
+    /// if a variable of the sign-in page lacks a variable that it needs.
     pub fn read(env: &Env, listen: &Listen) -> Result<Option<Self>, BadConfig> {
+        let client = read_client(env, listen.public.as_ref())?;
         let Some(issuer_text) = env.text(&OIDC_ISSUER) else {
             return Ok(None);
         };
@@ -76,8 +117,39 @@ impl Oidc {
             user_claim: env.parse(&OIDC_USER_CLAIM, "the name of a claim")?,
             groups_claim: env.parse(&OIDC_GROUPS_CLAIM, "the name of a claim")?,
             admin_group: env.text(&OIDC_ADMIN_GROUP),
+            client,
         }))
     }
+}
+
+fn read_client(env: &Env, public: Option<&PublicUrl>) -> Result<Option<OidcClient>, BadConfig> {
+    let secret = env.text(&OIDC_CLIENT_SECRET).map(Zeroizing::new);
+    let Some(id) = env.text(&OIDC_CLIENT_ID) else {
+        return match secret {
+            None => Ok(None),
+            Some(_) => Err(BadConfig::new(
+                OIDC_CLIENT_SECRET.name,
+                "needs OIDC_CLIENT_ID, because it is the secret of this client",
+            )),
+        };
+    };
+    if !env.has(OIDC_ISSUER.name) {
+        return Err(BadConfig::new(
+            OIDC_CLIENT_ID.name,
+            "needs OIDC_ISSUER, because people sign in at this issuer",
+        ));
+    }
+    let public = public.ok_or_else(|| {
+        BadConfig::new(
+            OIDC_CLIENT_ID.name,
+            "needs PUBLIC_URL, because the issuer leads browsers back to PUBLIC_URL/signin/callback",
+        )
+    })?;
+    Ok(Some(OidcClient {
+        id,
+        secret,
+        redirect_uri: format!("{}{SIGNIN_CALLBACK_PATH}", public.url),
+    }))
 }
 
 fn parse_issuer(text: &str) -> Result<Url, BadConfig> {
@@ -185,5 +257,45 @@ mod tests {
         assert_eq!(read(&[host]).expect_err("refused").name, "HOST");
         let issuer = ("OIDC_ISSUER", "https://login.example.com");
         assert!(read(&[host, issuer, ("OIDC_AUDIENCE", "a")]).is_ok());
+    }
+
+    #[test]
+    fn a_client_needs_an_issuer_and_public_url() {
+        let issuer = ("OIDC_ISSUER", "https://login.example.com");
+        let public = ("PUBLIC_URL", "https://mcp.example.com/api/");
+        let audience = ("OIDC_AUDIENCE", "a");
+        let id = ("OIDC_CLIENT_ID", "pages");
+        let secret = ("OIDC_CLIENT_SECRET", "a-secret");
+        let client = |pairs: &[_]| {
+            let oidc = read(pairs).expect("a configuration");
+            oidc.expect("an issuer").client
+        };
+        assert!(client(&[issuer, public]).is_none());
+        let public_client = client(&[issuer, public, id]).expect("a client");
+        assert_eq!(
+            public_client.redirect_uri,
+            "https://mcp.example.com/api/signin/callback"
+        );
+        assert!(public_client.secret.is_none());
+        let confidential = client(&[issuer, public, id, secret]).expect("a client");
+        assert_eq!(
+            confidential.secret.as_deref().map(String::as_str),
+            Some("a-secret")
+        );
+        assert!(!format!("{confidential:?}").contains("a-secret"));
+        for (pairs, name, needed) in [
+            (vec![issuer, audience, id], "OIDC_CLIENT_ID", "PUBLIC_URL"),
+            (vec![public, id], "OIDC_CLIENT_ID", "OIDC_ISSUER"),
+            (
+                vec![issuer, public, secret],
+                "OIDC_CLIENT_SECRET",
+                "OIDC_CLIENT_ID",
+            ),
+        ] {
+            let error = read(&pairs).expect_err("refused");
+            assert_eq!(error.name, name);
+            assert!(error.why.contains(needed), "{error}");
+            assert!(!error.why.contains("a-secret"), "{error}");
+        }
     }
 }

@@ -89,6 +89,8 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         ))
         .routes(routes!(self::google::browser_flow::callback))
         .routes(routes!(signin::page, signin::sign_in))
+        .routes(routes!(signin::issuer::start))
+        .routes(routes!(signin::issuer::callback))
         .routes(routes!(signin::sign_out))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::retry))

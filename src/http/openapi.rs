@@ -154,7 +154,7 @@ const GET_COMMANDS: [&str; 10] = [
 /// The routes whose job belongs to the system user, which has no limit of waiting jobs.
 const MAINTENANCE: [&str; 2] = ["compact_log", "rotate_keys"];
 /// The routes whose failures are pages, because a person reads them in a browser.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 11] = [
     "authorize_oauth",
     "confirm_google",
     "confirm_oauth",
@@ -163,7 +163,9 @@ const PAGES: [&str; 9] = [
     "oauth_callback",
     "sign_in",
     "sign_out",
+    "signin_callback",
     "signin_page",
+    "start_signin",
 ];
 
 fn complete_operation(method: &HttpMethod, operation: &mut Operation) {

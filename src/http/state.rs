@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
-use super::auth::oidc::Jwt;
+use super::auth::oidc::{Jwt, SigninClient};
 use super::auth::{Authentication, Authenticator, check_still_valid};
 use super::events::broadcaster::EventBroadcaster;
 use super::mcp::state::McpState;
@@ -191,6 +191,11 @@ impl ApiState {
     /// Returns the caller of a text that a person typed: `ADMIN_TOKEN` or a token of a user.
     pub fn caller_of_text(&self, text: &str) -> Option<Arc<Caller>> {
         self.authenticator.caller_of_text(text, &self.catalog())
+    }
+
+    /// Returns the client of the sign-in page at the issuer, if people can sign in there (`OIDC_CLIENT_ID`).
+    pub fn signin_client(&self) -> Option<&SigninClient> {
+        self.authenticator.signin_client()
     }
 
     /// Verifies a JWT and returns its caller.

@@ -9,6 +9,9 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, Engine as _};
 use serde_json::{Value, json};
 
 use crate::harness::App;
+use crate::oidc::issuer::{Issuer, PUBLIC_URL};
+use crate::oidc::signin::{Begun, callback};
+use crate::page_client::PageClient;
 use crate::remote::script::Script;
 
 /// The planted secrets. They contain quotes, line breaks and characters that encoders escape.
@@ -159,11 +162,16 @@ async fn post(app: &App, path: &str, body: &Value) -> (u16, String) {
 }
 
 async fn start() -> App {
-    let app = App::start_with(&[
+    start_with(&[]).await
+}
+
+async fn start_with(more: &[(&str, &str)]) -> App {
+    let variables = [
         ("RUST_LOG", "trace"),
         ("SECRETS_KEY", KEY),
         ("ADMIN_TOKEN", TOKEN),
-    ]);
+    ];
+    let app = App::start_with(&[&variables[..], more].concat());
     let args = ["-u", &crate::harness::fixture("server.py")];
     let (status, text) = post(
         &app,
@@ -372,6 +380,51 @@ async fn a_value_in_a_wrong_field_is_not_repeated() {
         app.log().as_bytes(),
         &[&SECRETS[1..], &[KEY, TOKEN]].concat(),
     );
+}
+
+/// The secret of the client, the code, the verifier and the ID token of a sign-in reach the issuer and the program only.
+#[tokio::test]
+async fn the_values_of_a_sign_in_are_shown_nowhere() {
+    const CODE: &str = "code-of-a-sign-in-5be07c12";
+    let issuer = Issuer::start();
+    let app = start_with(&[
+        ("PUBLIC_URL", PUBLIC_URL),
+        ("OIDC_ISSUER", &issuer.url),
+        ("OIDC_CLIENT_ID", "pages"),
+        ("OIDC_CLIENT_SECRET", SECRETS[0]),
+    ])
+    .await;
+    for (user, status) in [("ana", 302), ("mcp-api", 403)] {
+        let mut client = PageClient::new();
+        let begun = Begun::at(&app, &mut client, "/signin").await;
+        begun.answer_with(&issuer, user, json!({})).await;
+        let state = begun.parameter("state");
+        let query = [("code", CODE), ("state", state.as_str())];
+        let ended = callback(&app, &mut client, &query).await;
+        assert_eq!(ended.status, status, "{}", ended.text);
+        let requests = issuer.token_requests().await;
+        let request = requests.last().expect("a token request");
+        assert_eq!(request["form"]["code"], CODE);
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let verifier = text(&request["form"]["code_verifier"]);
+        let id_token = text(&request["content"]["id_token"]);
+        let signed = id_token.rsplit_once('.').expect("a signature");
+        let secrets = [CODE, SECRETS[0], &verifier, signed.0, signed.1, KEY, TOKEN];
+        for page in [&begun.page, &ended] {
+            clean("a page", page.text.as_bytes(), &secrets);
+            let headers = format!("{:?}", page.headers);
+            clean("the headers of a page", headers.as_bytes(), &secrets);
+        }
+        clean(
+            "the URL at the issuer",
+            begun.url.as_str().as_bytes(),
+            &secrets,
+        );
+        let cookies = format!("{:?}", client.cookies);
+        clean("the cookies", cookies.as_bytes(), &secrets);
+        clean("the log", app.log().as_bytes(), &[state.as_str()]);
+        clean_everywhere(&app, &secrets).await;
+    }
 }
 
 /// The search finds a secret within base64.

@@ -1,6 +1,7 @@
 //! One test binary for all tests with real processes, files and servers.
 
 pub mod appender;
+mod chromium;
 mod failure_report;
 mod harness;
 mod page_client;

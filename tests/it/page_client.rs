@@ -55,7 +55,7 @@ impl PageClient {
         self.send(request).await
     }
 
-    /// Sends the form of a page whose action contains a text, with further fields.
+    /// Sends the form of a page whose action has a path that ends with a text, with further fields.
     pub async fn submit(&mut self, page: &Shown, action: &str, more: &[(&str, &str)]) -> Shown {
         let form = page.form(action).unwrap_or_else(|| {
             panic!(
@@ -115,7 +115,7 @@ impl Shown {
         value.map_or("", |value| value.to_str().expect("ASCII"))
     }
 
-    /// Returns the form whose action contains a text.
+    /// Returns the form whose action has a path that ends with a text.
     pub fn form(&self, action: &str) -> Option<FoundForm> {
         form(&self.text, action)
     }
@@ -136,12 +136,13 @@ impl Shown {
     }
 }
 
-/// Returns the form in a page whose action contains a text.
+/// Returns the form in a page whose action has a path that ends with a text.
 pub fn form(page: &str, action: &str) -> Option<FoundForm> {
     page.split("<form ").skip(1).find_map(|form| {
         let form = form.split("</form>").next()?;
         let found = unescape(attribute(form, "action")?);
-        if !found.contains(action) {
+        let path = found.split('?').next()?;
+        if !path.ends_with(action) {
             return None;
         }
         let hidden = form.split("<input ").skip(1);

@@ -15,7 +15,7 @@ pub use self::extract::{
     AdminCaller, AnyCaller, AuditCaller, MetricsCaller, SecretsCaller, TokensCaller, ToolsCaller,
 };
 use self::last_used::LastUsed;
-use self::oidc::{Jwt, JwtVerifier, METADATA_PATH};
+use self::oidc::{Jwt, JwtVerifier, METADATA_PATH, SigninClient};
 use crate::config::Access;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::token_table::StoredToken;
@@ -38,6 +38,8 @@ pub fn is_public_path(path: &str) -> bool {
             | "/oauth/callback"
             | "/oauth/client.json"
             | "/signin"
+            | "/signin/start"
+            | "/signin/callback"
             | "/signout"
             | METADATA_PATH
     ) || path.starts_with("/docs/")
@@ -122,6 +124,11 @@ impl Authenticator {
             Some(verifier) => verifier.verify(jwt).await,
             None => Err(no_token()),
         }
+    }
+
+    /// Returns the client of the sign-in page at the issuer, if people can sign in there.
+    pub fn signin_client(&self) -> Option<&SigninClient> {
+        self.jwt_verifier.as_ref()?.signin_client()
     }
 
     /// Returns the caller of a text that a person typed: `ADMIN_TOKEN` or a token of a user.

@@ -18,17 +18,14 @@ use crate::cluster::command_client::CommandRequest;
 use crate::core::arguments::{check_args, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command as _};
-use crate::core::failure::Failure;
 use crate::core::json_object::text_of;
 use crate::core::mcp::result::{ClientResult, client_result};
 use crate::core::mcp::version::Era;
 use crate::core::model::remote::ProtocolMode;
 use crate::core::model::tool_call::CallTool;
 use crate::core::names::ToolName;
-use crate::http::tools::call::{call_limit, detach_slice, with_links};
-use crate::http::tools::meter::{CallOutcome, ToolCallMeter};
+use crate::http::tools::call::{ToolOutcome, call_limit, detach_slice, execute_call, with_links};
 use crate::ports::interim::{InterimReceiver, InterimSender, interim_channel};
-use tracing::Instrument as _;
 
 /// A call that runs while its future is polled. Dropping it cancels the call.
 pub struct RunningCall {
@@ -156,7 +153,10 @@ pub fn begin_call(
     };
     let exchange = exchange.clone();
     let outcome = Box::pin(async move {
-        match run_call(&exchange, &server, request, era).await {
+        let state = &exchange.state;
+        let caller = &exchange.caller;
+        let shape = |result: &Bytes| client_result(result, upstream_era(&server), era);
+        match execute_call(state, caller, &server, request, shape).await {
             Ok(result) => Outcome::Result(result.json),
             Err(failure) => {
                 let host = exchange.host.clone();
@@ -189,34 +189,10 @@ fn progress(
     Ok(Some((sender, Progress { messages, token })))
 }
 
-async fn run_call(
-    exchange: &Exchange,
-    server: &Server,
-    request: CommandRequest,
-    era: Era,
-) -> Result<ClientResult, Failure> {
-    let Some(CallTool { user, tool, .. }) = &request.call else {
-        return Err(Failure::internal());
-    };
-    let state = &exchange.state;
-    let token = exchange.caller.token.map(tracing::field::display);
-    let span = tracing::info_span!("tool_call", %user, token, server = %server.name, %tool);
-    let meter = ToolCallMeter::start(
-        state.metrics(),
-        server,
-        tool.clone(),
-        exchange.caller.token,
-        span.clone(),
-    );
-    let response = state.send_request(request).instrument(span).await;
-    let result =
-        response.and_then(|response| client_result(&response.body, upstream_era(server), era));
-    meter.finish(match &result {
-        Ok(result) if result.is_error => CallOutcome::ToolError,
-        Ok(_) => CallOutcome::Ok,
-        Err(failure) => CallOutcome::Failed(failure.code),
-    });
-    result
+impl ToolOutcome for ClientResult {
+    fn is_error(&self) -> bool {
+        self.is_error
+    }
 }
 
 /// Returns the trace context of `_meta`, if it is valid (SEP-414).

@@ -43,6 +43,13 @@ pub fn html_page(status: StatusCode, title: &str, text: &str) -> Response {
     Page::new(title).paragraph(text).respond(status)
 }
 
+/// Returns a page that leads to another site.
+///
+/// Chromium applies `form-action` to the redirects of a form, so a form gets this page instead of a redirect.
+pub fn page_that_leads_to(url: &str, title: &str, link: &str) -> Page {
+    Page::new(title).open_at_once(url).link(url, link)
+}
+
 /// A page as HTML. Every text that it gets is plain text.
 pub struct Page {
     title: String,

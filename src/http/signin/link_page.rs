@@ -12,14 +12,14 @@ use url::Url;
 
 use super::form::{FORM_TOKEN, FormFields, FormGuard};
 use super::session::signed_in;
-use super::{SigninPage, show_signin};
+use super::{SigninPage, show_signin, signin_path};
 use crate::core::command::UseLink;
 use crate::core::decide::link::{LinkStep, link_step};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
 use crate::core::model::grant::GrantId;
 use crate::core::names::{ServerName, UserName};
-use crate::http::respond::html::{Form, HtmlError, Page, page_path};
+use crate::http::respond::html::{Form, HtmlError, Page, page_path, page_that_leads_to};
 use crate::http::respond::json::status_of;
 use crate::http::state::ApiState;
 use crate::time::clock::now_ms;
@@ -50,8 +50,7 @@ pub fn show_link(
         Ok(LinkStep::SignIn) => {
             let text = match &link.grant.user {
                 Some(user) => format!(
-                    "This link gives server {server} access to an account for user {user}. Sign in as user {user} \
-                     with a token of this API."
+                    "This link gives server {server} access to an account for user {user}. Sign in as user {user}."
                 ),
                 None => format!(
                     "This link gives server {server} access to an account for all users. Sign in as an administrator."
@@ -60,7 +59,7 @@ pub fn show_link(
             let page = SigninPage {
                 status: StatusCode::UNAUTHORIZED,
                 title: &title,
-                text: &text,
+                text: Some(&text),
                 problem: None,
                 next: link.path,
             };
@@ -103,12 +102,9 @@ fn show_confirmation(
 }
 
 fn show_refusal(state: &ApiState, link: &OpenedLink<'_>, failure: &Failure) -> Response {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("next", link.path);
-    let signin = page_path(state, &format!("/signin?{}", query.finish()));
     Page::new("This link cannot be used here")
         .paragraph(&format!("{}.", failure.message))
-        .link(&signin, "Sign in again")
+        .link(&signin_path(state, link.path), "Sign in again")
         .respond(status_of(failure.code))
 }
 
@@ -140,17 +136,14 @@ pub async fn use_link(
 }
 
 /// Returns the page that leads to an authorization server, with the cookie for the way back.
-///
-/// Chromium applies `form-action` to the redirects of a form, so the page leads there itself.
 pub fn show_way(server: &ServerName, url: &str, cookie: HeaderValue) -> Response {
     let host = Url::parse(url)
         .ok()
         .and_then(|url| url.host_str().map(str::to_owned));
     let host = host.unwrap_or_else(|| "the authorization server".into());
-    let mut response = Page::new(&format!("Give server {server} access"))
-        .open_at_once(url)
-        .link(url, &format!("Continue at {host}"))
-        .respond(StatusCode::OK);
+    let title = format!("Give server {server} access");
+    let mut response =
+        page_that_leads_to(url, &title, &format!("Continue at {host}")).respond(StatusCode::OK);
     response.headers_mut().append(SET_COOKIE, cookie);
     response
 }
@@ -167,8 +160,11 @@ fn step(state: &ApiState, headers: &HeaderMap, grant: &GrantId) -> Result<LinkSt
     )
 }
 
-/// Returns whether a user can sign in: the user has a valid token.
+/// Returns whether a user can sign in: people sign in at the issuer, or the user has a valid token.
 fn can_sign_in(state: &ApiState, user: &UserName) -> bool {
+    if state.signin_client().is_some() {
+        return true;
+    }
     let now = now_ms();
     let catalog = state.catalog();
     let mut tokens = catalog.tokens.of_user(user);

@@ -1,8 +1,10 @@
-//! The sign-in of people: a browser gets a session for `ADMIN_TOKEN` or for a token of a user.
+//! The sign-in of people: a browser gets a session for `ADMIN_TOKEN`, for a token of a user, or for a sign-in at the issuer.
 
 pub mod form;
+pub mod issuer;
 pub mod link_page;
 mod next;
+mod pending;
 mod session;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use self::form::{ButtonForm, FORM_TOKEN, FormFields, FormGuard};
+use self::issuer::START_PATH;
 use self::next::page_of_this_api;
 use self::session::{SignedIn, begin_session, end_session, signed_in};
 use crate::core::failure::Failure;
@@ -50,22 +53,23 @@ pub struct SigninForm {
     next: Option<String>,
 }
 
-/// The texts of a page with the form of the sign-in.
+/// The texts of a page with the forms of the sign-in.
 pub(super) struct SigninPage<'a> {
     pub(super) status: StatusCode,
     pub(super) title: &'a str,
-    pub(super) text: &'a str,
+    /// The reason for the sign-in.
+    pub(super) text: Option<&'a str>,
     pub(super) problem: Option<&'a str>,
     /// The page to which the sign-in leads.
     pub(super) next: &'a str,
 }
 
-/// Show the sign-in: a form that takes a token, and a button that ends the session.
+/// Show the sign-in: a button that leads to the issuer, a form that takes a token, and a button that ends the session.
 #[utoipa::path(
     get, operation_id = "signin_page", path = "/signin", tag = "signin",
     params(SigninQuery), security(()),
     responses(
-        (status = 200, description = "The form", content_type = "text/html", body = String),
+        (status = 200, description = "The forms", content_type = "text/html", body = String),
     )
 )]
 pub async fn page(
@@ -77,7 +81,7 @@ pub async fn page(
     let page = SigninPage {
         status: StatusCode::OK,
         title: "Sign in",
-        text: "Enter your token of this API.",
+        text: None,
         problem: None,
         next: next.unwrap_or(SIGN_IN_PATH),
     };
@@ -109,7 +113,7 @@ pub async fn sign_in(
         let page = SigninPage {
             status: StatusCode::UNAUTHORIZED,
             title: "Sign in",
-            text: "Enter your token of this API.",
+            text: None,
             problem: Some("The token is wrong, has expired or was revoked."),
             next,
         };
@@ -144,7 +148,7 @@ fn redirect_to_page(state: &ApiState, path: &str) -> Result<Response, Failure> {
     Ok(redirect_after_form(location))
 }
 
-/// Returns a page with the form of the sign-in, and with a button that ends the session of this browser.
+/// Returns a page with the forms of the sign-in, and with a button that ends the session of this browser.
 ///
 /// # Errors
 /// `internal` if the form cannot be signed.
@@ -170,11 +174,31 @@ pub(super) fn show_signin(
                 button: "Sign out",
             });
     }
-    page = page.paragraph(texts.text).form(&Form {
+    if let Some(text) = texts.text {
+        page = page.paragraph(text);
+    }
+    let mut token_text = "Enter your token of this API.";
+    if let Some(client) = state.signin_client() {
+        page = page.form(&Form {
+            action: &page_path(state, START_PATH),
+            hidden: &[(FORM_TOKEN, &token), ("next", texts.next)],
+            password: None,
+            button: &format!("Sign in with {}", client.issuer_host()),
+        });
+        token_text = "Or enter a token of this API.";
+    }
+    page = page.paragraph(token_text).form(&Form {
         action: &page_path(state, SIGN_IN_PATH),
         hidden: &[(FORM_TOKEN, &token), ("next", texts.next)],
         password: Some(("token", "Token")),
         button: "Sign in",
     });
     guard.protect(state, page.respond(texts.status))
+}
+
+/// Returns the path of the sign-in that leads to a page, for a link of a page.
+fn signin_path(state: &ApiState, next: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("next", next);
+    page_path(state, &format!("{SIGN_IN_PATH}?{}", query.finish()))
 }

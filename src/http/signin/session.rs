@@ -1,5 +1,6 @@
 //! The session of a browser: a signed cookie that authenticates pages and no other route.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue};
@@ -9,7 +10,8 @@ use uuid::Uuid;
 
 use crate::core::failure::Failure;
 use crate::core::ids::TokenId;
-use crate::core::model::caller::{Caller, CallerKind};
+use crate::core::model::caller::{Caller, CallerKind, Scopes};
+use crate::core::names::UserName;
 use crate::http::auth::caller_of_token;
 use crate::http::respond::cookie::SignedCookie;
 use crate::http::state::ApiState;
@@ -20,6 +22,8 @@ use crate::time::clock::now_seconds;
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 /// The purpose of the signature that proves a sign-in with `ADMIN_TOKEN`.
 const ADMIN_PURPOSE: &str = "session admin token";
+/// The purpose of the signature of the configuration with which a person signed in at the issuer.
+const ISSUER_PURPOSE: &str = "session issuer";
 
 /// The cookie of a signed-in browser.
 const COOKIE: SignedCookie = SignedCookie {
@@ -45,6 +49,17 @@ enum Identity {
     /// The signature of `ADMIN_TOKEN`. Another `ADMIN_TOKEN` ends the session.
     AdminToken(String),
     Token(TokenId),
+    Issuer(IssuerIdentity),
+}
+
+/// A person whom the issuer has named.
+#[derive(Serialize, Deserialize)]
+struct IssuerIdentity {
+    user: UserName,
+    subject: Option<Arc<str>>,
+    scopes: Scopes,
+    /// The signature of the configuration. Another issuer, client or group of administrators ends the session.
+    configuration: String,
 }
 
 /// A person who has signed in.
@@ -68,6 +83,7 @@ pub fn signed_in(state: &ApiState, headers: &HeaderMap) -> Option<SignedIn> {
             is_current.then(|| Caller::unrestricted(CallerKind::Browser))?
         }
         Identity::Token(token) => caller_of_token(token, &state.catalog())?,
+        Identity::Issuer(identity) => identity.caller(state)?,
     };
     let until = session.until * 1000;
     Some(SignedIn {
@@ -85,9 +101,10 @@ pub fn signed_in(state: &ApiState, headers: &HeaderMap) -> Option<SignedIn> {
 /// # Errors
 /// `internal` if the cookie cannot be signed.
 pub fn begin_session(state: &ApiState, caller: &Caller) -> Result<HeaderValue, Failure> {
-    let identity = match caller.token {
-        Some(token) => Identity::Token(token),
-        None => Identity::AdminToken(admin_signature(state)?),
+    let identity = match (caller.kind, caller.token) {
+        (CallerKind::Oidc, _) => Identity::Issuer(IssuerIdentity::new(state, caller)?),
+        (_, Some(token)) => Identity::Token(token),
+        (_, None) => Identity::AdminToken(admin_signature(state)?),
     };
     let session = Session {
         id: Uuid::new_v4(),
@@ -113,4 +130,37 @@ fn admin_signature(state: &ApiState) -> Result<String, Failure> {
         .sign(ADMIN_PURPOSE, token)
         .map_err(internal_error)?;
     Ok(URL_SAFE.encode(signature))
+}
+
+impl IssuerIdentity {
+    fn new(state: &ApiState, caller: &Caller) -> Result<Self, Failure> {
+        let client = state.signin_client().ok_or_else(Failure::internal)?;
+        let signature = state
+            .sealer()
+            .sign(ISSUER_PURPOSE, &client.configuration())
+            .map_err(internal_error)?;
+        Ok(Self {
+            user: caller.user.clone(),
+            subject: caller.subject.clone(),
+            scopes: caller.scopes,
+            configuration: URL_SAFE.encode(signature),
+        })
+    }
+
+    /// Returns the caller, if the configuration is the same. An ID token proves the sign-in and does not limit the
+    /// session, because issuers make ID tokens for a few minutes.
+    fn caller(self, state: &ApiState) -> Option<Caller> {
+        let client = state.signin_client()?;
+        let signature = URL_SAFE.decode(&self.configuration).ok()?;
+        let is_current =
+            state
+                .sealer()
+                .is_signed(ISSUER_PURPOSE, &client.configuration(), &signature);
+        is_current.then(|| Caller {
+            user: self.user,
+            subject: self.subject,
+            scopes: self.scopes,
+            ..Caller::unrestricted(CallerKind::Browser)
+        })
+    }
 }

@@ -99,11 +99,9 @@ pub async fn call(
     };
     // The wait below must not keep the read buffer of the connection.
     drop(bytes);
-    let result = execute_call(&state, &caller, &server, request, raw).await;
-    let body = result.map_err(|failure| {
-        let failure = visible_failure(&caller, failure);
-        with_links(&state, host, &server, &user, failure)
-    })?;
+    let shape = |result: &Bytes| shape_tool_result(result, raw);
+    let result = execute_call(&state, &caller, &server, request, shape).await;
+    let body = result.map_err(|failure| with_links(&state, host, &server, &user, failure))?;
     Ok(json(StatusCode::OK, body.body))
 }
 
@@ -116,14 +114,29 @@ struct JobCall<'a> {
     bytes: &'a Bytes,
 }
 
-/// Sends the call to a worker and records it.
-async fn execute_call(
+/// A result of a tool in the form of one interface.
+pub trait ToolOutcome: Sized {
+    /// Returns whether the tool itself reports a failure.
+    fn is_error(&self) -> bool;
+}
+
+impl ToolOutcome for ToolCallBody {
+    fn is_error(&self) -> bool {
+        self.is_error
+    }
+}
+
+/// Sends a call to a worker, records it, and returns the result in the form of `shape`.
+///
+/// # Errors
+/// The failure of the call, as the caller may see it.
+pub async fn execute_call<T: ToolOutcome>(
     state: &ApiState,
     caller: &Caller,
     server: &Server,
     request: CommandRequest,
-    raw: bool,
-) -> Result<ToolCallBody, Failure> {
+    shape: impl FnOnce(&Bytes) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let Some(CallTool { user, tool, .. }) = &request.call else {
         return Err(Failure::internal());
     };
@@ -132,13 +145,13 @@ async fn execute_call(
     let metrics = state.metrics();
     let meter = ToolCallMeter::start(metrics, server, tool.clone(), caller.token, span.clone());
     let response = state.send_request(request).instrument(span).await;
-    let result = response.and_then(|response| shape_tool_result(&response.body, raw));
+    let result = response.and_then(|response| shape(&response.body));
     meter.finish(match &result {
-        Ok(body) if body.is_error => CallOutcome::ToolError,
+        Ok(outcome) if outcome.is_error() => CallOutcome::ToolError,
         Ok(_) => CallOutcome::Ok,
         Err(failure) => CallOutcome::Failed(failure.code),
     });
-    result
+    result.map_err(|failure| visible_failure(caller, failure))
 }
 
 /// Submits the call as a job.

@@ -4,4 +4,4 @@ mod body;
 pub mod cache;
 pub mod call;
 pub mod list;
-pub mod meter;
+mod meter;

@@ -198,6 +198,8 @@ pub const PUBLIC: &[&str] = &[
     "POST /oauth/authorize",
     "GET /signin",
     "POST /signin",
+    "POST /signin/start",
+    "GET /signin/callback",
     "POST /signout",
     "GET /.well-known/oauth-protected-resource",
     "GET /.well-known/oauth-protected-resource/mcp",

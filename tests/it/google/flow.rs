@@ -170,7 +170,7 @@ async fn links_and_cookies_use_public_url() {
         .expect("the public address");
     let url = format!("{}{path}", app.url);
     let mut client = PageClient::new();
-    let form = client.get(&url).await.form("/api/auth/google/login?");
+    let form = client.get(&url).await.form("/api/auth/google/login");
     let form = form.expect("a form");
     let fields = [("form_token", form.fields[0].1.as_str())];
     let page = client.post(&url, &fields).await;

@@ -28,11 +28,16 @@ pub struct Issuer {
 
 impl Issuer {
     pub fn start() -> Self {
+        Self::start_for(PUBLIC_URL)
+    }
+
+    /// Starts the issuers for a program with this `PUBLIC_URL`.
+    pub fn start_for(public_url: &str) -> Self {
         let mut child = Command::new("node")
             .args([
                 fixture("issuer.mjs"),
                 installed("npm/node_modules"),
-                PUBLIC_URL.to_owned(),
+                public_url.to_owned(),
             ])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -65,6 +70,13 @@ impl Issuer {
         json_of(self.http.get(url)).await["metadata"]
             .as_u64()
             .expect("a number")
+    }
+
+    /// Returns the token requests to the scripted issuer: `{authorization, form, content}`.
+    pub async fn token_requests(&self) -> Vec<Value> {
+        let url = format!("{}/token_requests", self.control);
+        let requests = json_of(self.http.get(url)).await;
+        requests.as_array().expect("a list").clone()
     }
 
     /// Returns a JWT of a key, such as `RS256 a`, with other claims and header fields than usual.

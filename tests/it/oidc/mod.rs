@@ -1,6 +1,10 @@
-//! JWTs of an OpenID Connect issuer as bearer tokens.
+//! JWTs of an OpenID Connect issuer as bearer tokens, and the sign-in of people there.
 
-mod issuer;
+mod browser;
+mod front;
+pub mod issuer;
+pub mod signin;
+mod signin_wrong;
 
 use std::time::{Duration, Instant};
 

@@ -14,6 +14,12 @@ const ISSUER: Pairs = &[
     ("PUBLIC_URL", "https://mcp.example.com"),
 ];
 
+const CLIENT: Pairs = &[
+    ("OIDC_ISSUER", "https://login.example.com"),
+    ("PUBLIC_URL", "https://mcp.example.com"),
+    ("OIDC_CLIENT_ID", "pages"),
+];
+
 /// Another value of every variable, and the variables that make the difference visible.
 const SERVICES: Pairs = &[
     ("NATS_URL", "nats://h"),
@@ -71,6 +77,8 @@ const OTHER_VALUES: &[(&str, &str, Pairs)] = &[
     ("OIDC_USER_CLAIM", "email", ISSUER),
     ("OIDC_GROUPS_CLAIM", "roles", ISSUER),
     ("OIDC_ADMIN_GROUP", "admins", ISSUER),
+    ("OIDC_CLIENT_ID", "pages", ISSUER),
+    ("OIDC_CLIENT_SECRET", "a-secret", CLIENT),
     ("SECRETS_KEY", "a passphrase", &[]),
     ("SECRETS_KEYS_OLD", "one, another", &[]),
     ("PAYLOAD_LIMIT", "7mb", &[]),

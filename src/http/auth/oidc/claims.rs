@@ -36,6 +36,10 @@ pub enum JwtError {
     Audience,
     #[error("the claim {0} is missing or has another type")]
     Claim(&'static str),
+    #[error("another client requested it")]
+    AuthorizedParty,
+    #[error("it belongs to another sign-in")]
+    Nonce,
     #[error("the claim of OIDC_USER_CLAIM is missing or is no valid username")]
     User,
 }
@@ -66,18 +70,72 @@ pub fn verify(
     key: &DecodingKey,
     oidc: &Oidc,
 ) -> Result<Caller, JwtError> {
+    let claims = signed_claims(jwt, name, key, oidc)?;
+    check_audience(&claims, &oidc.audience)?;
+    caller_of(&claims, oidc)
+}
+
+/// The sign-in that an ID token must belong to.
+pub struct ExpectedSignin<'a> {
+    pub client_id: &'a str,
+    pub nonce: &'a str,
+}
+
+/// Verifies an ID token (OpenID Connect Core 1.0, section 3.1.3.7), and returns its caller.
+///
+/// # Errors
+/// Fails if the signature is wrong, if the token is for another client or another sign-in, or if a claim is not accepted.
+pub fn verify_id_token(
+    jwt: &str,
+    name: &KeyName,
+    key: &DecodingKey,
+    oidc: &Oidc,
+    expected: &ExpectedSignin<'_>,
+) -> Result<Caller, JwtError> {
+    let claims = signed_claims(jwt, name, key, oidc)?;
+    check_client(&claims, expected.client_id)?;
+    if claims.get("nonce").and_then(Value::as_str) != Some(expected.nonce) {
+        return Err(JwtError::Nonce);
+    }
+    caller_of(&claims, oidc)
+}
+
+/// Verifies the signature, the issuer and the times of a JWT, and returns its claims.
+fn signed_claims(
+    jwt: &str,
+    name: &KeyName,
+    key: &DecodingKey,
+    oidc: &Oidc,
+) -> Result<Map<String, Value>, JwtError> {
     let mut validation = Validation::new(name.algorithm);
     validation.leeway = TOLERANCE;
     validation.validate_nbf = true;
-    // The audience can be the URL of any MCP endpoint, so it is checked below.
+    // The audience can be the URL of any MCP endpoint, so the caller of this function checks it.
     validation.validate_aud = false;
     validation.set_issuer(&[&oidc.issuer_text]);
     validation.set_required_spec_claims(&["exp", "iss"]);
-    let claims = decode::<Map<String, Value>>(jwt, key, &validation)
-        .map_err(|error| error_of(error.kind()))?
-        .claims;
-    check_audience(&claims, &oidc.audience)?;
-    caller_of(&claims, oidc)
+    let decoded = decode::<Map<String, Value>>(jwt, key, &validation);
+    Ok(decoded.map_err(|error| error_of(error.kind()))?.claims)
+}
+
+/// Checks that an ID token is for a client. With several audiences, `azp` must name the client.
+fn check_client(claims: &Map<String, Value>, client_id: &str) -> Result<(), JwtError> {
+    let (is_audience, is_only_audience) = match claims.get("aud") {
+        Some(Value::Array(audiences)) => (
+            audiences.iter().any(|audience| audience == client_id),
+            audiences.len() == 1,
+        ),
+        Some(Value::String(audience)) => (audience == client_id, true),
+        _ => return Err(JwtError::Claim("aud")),
+    };
+    if !is_audience {
+        return Err(JwtError::Audience);
+    }
+    match claims.get("azp") {
+        None | Some(Value::Null) if is_only_audience => Ok(()),
+        Some(party) if party == client_id => Ok(()),
+        _ => Err(JwtError::AuthorizedParty),
+    }
 }
 
 fn error_of(kind: &ErrorKind) -> JwtError {

@@ -1,4 +1,4 @@
-//! Finds the caller of a JWT of the OpenID Connect issuer.
+//! Finds the caller of a JWT of the OpenID Connect issuer, and of a person who signs in there.
 
 mod claims;
 mod fetch;
@@ -6,6 +6,8 @@ mod issuer_keys;
 mod key_cache;
 mod key_set;
 mod provider;
+mod signin_client;
+mod signin_metadata;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +16,11 @@ use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-pub use self::claims::is_mcp_endpoint;
-use self::claims::{JwtError, key_name, verify};
+pub use self::claims::{JwtError, is_mcp_endpoint};
+use self::claims::{key_name, verify};
 use self::issuer_keys::IssuerKeys;
 use self::key_cache::MissingKey;
+pub use self::signin_client::{SigninClient, SigninError, SigninSecrets};
 use crate::config::Oidc;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::caller::Caller;
@@ -72,17 +75,25 @@ pub struct JwtVerifier {
     oidc: Arc<Oidc>,
     keys: Arc<IssuerKeys>,
     verified: Cache<[u8; 32], Verified>,
+    signin_client: Option<SigninClient>,
 }
 
 impl JwtVerifier {
     pub fn new(oidc: &Oidc) -> Self {
         provider::install();
         let oidc = Arc::new(oidc.clone());
+        let keys = IssuerKeys::new(oidc.clone());
         Self {
-            keys: IssuerKeys::new(oidc.clone()),
+            signin_client: SigninClient::new(&oidc, &keys),
+            keys,
             oidc,
             verified: Cache::new(MAX_VERIFIED),
         }
+    }
+
+    /// Returns the client of the sign-in page, which verifies ID tokens with the keys of this verifier.
+    pub fn signin_client(&self) -> Option<&SigninClient> {
+        self.signin_client.as_ref()
     }
 
     /// Returns the caller of a JWT that this process has verified with the current keys.
@@ -131,7 +142,7 @@ fn missing_key(missing: MissingKey) -> Failure {
 }
 
 /// Returns a time in whole seconds, at least one.
-fn whole_seconds(time: Duration) -> u32 {
+pub fn whole_seconds(time: Duration) -> u32 {
     let seconds = time.as_millis().div_ceil(1000).max(1);
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }

@@ -7,6 +7,7 @@ use ring::signature::{
 };
 use serde_json::{Value, json};
 
+use super::claims::{ExpectedSignin, verify_id_token};
 use super::key_set::{KeyName, KeySet};
 use super::*;
 use crate::config::Audience;
@@ -15,7 +16,7 @@ use crate::time::clock::now_seconds;
 
 const ISSUER: &str = "https://login.example.com/";
 
-fn oidc() -> Oidc {
+pub fn oidc() -> Oidc {
     Oidc {
         issuer: ISSUER.parse().expect("a URL"),
         issuer_text: ISSUER.to_owned(),
@@ -23,6 +24,7 @@ fn oidc() -> Oidc {
         user_claim: "sub".to_owned(),
         groups_claim: "groups".to_owned(),
         admin_group: Some("admins".to_owned()),
+        client: None,
     }
 }
 
@@ -341,4 +343,61 @@ fn a_jwt_is_recognized_by_its_form() {
     let failure = is_jwt(&format!("{longest}c")).expect_err("refused");
     assert_eq!(failure.code, Code::Unauthenticated);
     assert!(!failure.message.contains("cccc"), "{failure}");
+}
+
+/// Returns the result for an ID token of the client `pages` with the nonce `n`, with other claims than usual.
+fn check_id_token(changes: &[(&str, Value)]) -> Result<Caller, JwtError> {
+    provider::install();
+    let mut claims = with("aud", json!("pages"));
+    claims["nonce"] = json!("n");
+    for (name, value) in changes {
+        claims[*name] = value.clone();
+    }
+    let signer = Signer::new();
+    let jwt = signer.sign(&ed_header(), &claims);
+    let name = key_name(&jwt)?;
+    let key = KeySet::from_json(signer.keys()).find(&name);
+    let expected = ExpectedSignin {
+        client_id: "pages",
+        nonce: "n",
+    };
+    verify_id_token(&jwt, &name, &key.expect("a key"), &oidc(), &expected)
+}
+
+#[test]
+fn an_id_token_is_for_its_client() {
+    let other_party = Some(JwtError::AuthorizedParty);
+    let other_audience = Some(JwtError::Audience);
+    for (audience, party, expected) in [
+        (json!("pages"), json!(null), None),
+        (json!(["pages"]), json!(null), None),
+        (json!("pages"), json!("pages"), None),
+        (json!(["other", "pages"]), json!("pages"), None),
+        (
+            json!("https://mcp.example.com"),
+            json!(null),
+            other_audience,
+        ),
+        (json!(["other"]), json!("pages"), other_audience),
+        (json!(null), json!("pages"), Some(JwtError::Claim("aud"))),
+        (json!(["other", "pages"]), json!(null), other_party),
+        (json!("pages"), json!("other"), other_party),
+        (json!("pages"), json!(7), other_party),
+    ] {
+        let shown = format!("{audience} {party}");
+        let found = check_id_token(&[("aud", audience), ("azp", party)]);
+        assert_eq!(found.err(), expected, "{shown}");
+    }
+}
+
+#[test]
+fn an_id_token_is_for_its_sign_in_and_names_a_caller_as_a_jwt_does() {
+    let caller = check_id_token(&[("groups", json!(["admins"]))]).expect("a caller");
+    assert!(caller.is_admin() && caller.user.as_str() == "ana");
+    for nonce in [json!("other"), json!(null), json!(7)] {
+        let found = check_id_token(&[("nonce", nonce)]);
+        assert_eq!(found.err(), Some(JwtError::Nonce));
+    }
+    let found = check_id_token(&[("sub", json!("mcp-api"))]);
+    assert_eq!(found.err(), Some(JwtError::User));
 }
