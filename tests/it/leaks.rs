@@ -9,6 +9,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, Engine as _};
 use serde_json::{Value, json};
 
 use crate::harness::App;
+use crate::mcp_endpoint::client::{McpClient, Messages};
 use crate::oidc::issuer::{Issuer, PUBLIC_URL};
 use crate::oidc::signin::{Begun, callback};
 use crate::page_client::PageClient;
@@ -258,6 +259,56 @@ async fn secrets_in_the_output_of_a_server_are_masked() {
         !logs.contains(&prefix),
         "a secret was cut and shown in part"
     );
+    clean_everywhere(&app, &[&SECRETS[..], &[KEY, TOKEN]].concat()).await;
+}
+
+/// An MCP client gets a secret in the result of its own call only, and no progress, error or list shows it.
+#[tokio::test]
+async fn secrets_in_answers_of_the_mcp_endpoints_are_masked() {
+    let app = start().await;
+    for (n, secret) in SECRETS.iter().enumerate() {
+        assert_eq!(post(&app, "/secrets/set", &secret_of(n)).await.0, 200);
+        let client = McpClient::new(&app, "/mcp")
+            .token(TOKEN)
+            .user(&format!("user-{n}"));
+        for how in [
+            "stderr",
+            "error",
+            "go error",
+            "no error",
+            "no result",
+            "crash",
+        ] {
+            let call = json!({ "name": "fixture__leak", "arguments": { "how": how } });
+            let answer = client.modern("tools/call", call).await;
+            assert_eq!(answer.status, 200, "{how}: {}", answer.body);
+            if how == "stderr" {
+                assert_eq!(answer.body["result"]["content"][0]["text"], *secret);
+            } else {
+                clean(how, answer.body.to_string().as_bytes(), &SECRETS);
+            }
+        }
+        let progress = json!({
+            "name": "fixture__progress", "_meta": { "progressToken": 1 },
+            "arguments": { "steps": 1, "ms": 1, "message": secret },
+        });
+        let mut messages = Messages::open(client.modern_request("tools/call", progress)).await;
+        let notice = messages.notification("notifications/progress").await;
+        clean("progress", notice.to_string().as_bytes(), &SECRETS);
+        let list = client.modern("tools/list", json!({})).await;
+        clean("the list", list.body.to_string().as_bytes(), &SECRETS);
+        let wrong = json!({ "name": secret, "arguments": { "x": secret } });
+        let answer = client.call_with_name("fixture__nothing", wrong).await;
+        clean("a wrong call", answer.body.to_string().as_bytes(), &SECRETS);
+        let answer = client
+            .modern(&format!("tools/{n}-unknown"), json!({ "x": secret }))
+            .await;
+        clean(
+            "an unknown method",
+            answer.body.to_string().as_bytes(),
+            &SECRETS,
+        );
+    }
     clean_everywhere(&app, &[&SECRETS[..], &[KEY, TOKEN]].concat()).await;
 }
 

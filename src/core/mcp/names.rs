@@ -114,6 +114,28 @@ mod tests {
     }
 
     #[test]
+    fn the_names_of_many_servers_are_unique_and_short() {
+        let mut names = std::collections::HashSet::new();
+        for server in 0..1000 {
+            let server = match server % 4 {
+                0 => format!("server.{server}"),
+                1 => format!("a-server-with-a-name-of-sixty-four-characters-and-number-{server}"),
+                _ => format!("server{server}"),
+            };
+            for tool in 0..100 {
+                let name = exposed_name(&server, &format!("tool {tool}"), LIMIT);
+                assert!(
+                    name.len() <= LIMIT && name.bytes().all(is_name_byte),
+                    "{name}"
+                );
+                names.insert(name);
+            }
+        }
+        // Two of these hashes of 24 bits may meet; then the directory takes the longer names.
+        assert!(names.len() >= 99_995, "{}", names.len());
+    }
+
+    #[test]
     fn names_of_different_tools_differ() {
         let mut names = std::collections::HashSet::new();
         for server in ["a", "a_", "a__b", "a.b", "a-b", "A"] {

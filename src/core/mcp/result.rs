@@ -129,6 +129,8 @@ fn no_tool_result() -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn shaped(result: &str, upstream: Era, client: Era) -> String {
@@ -190,6 +192,46 @@ mod tests {
             shaped(r#"{"content":[]}"#, Era::Modern, Era::Modern),
             r#"{"resultType":"complete","content":[]}"#
         );
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_500))]
+        #[test]
+        fn a_result_has_the_members_of_the_client_and_keeps_all_others(
+            members in proptest::collection::btree_map("[a-e]|content|isError|_meta", 0..5u8, 0..6),
+            modern in proptest::collection::btree_set(0..3usize, 0..4),
+            structure in proptest::option::of(proptest::bool::ANY),
+        ) {
+            let mut result = serde_json::Map::new();
+            for (key, value) in &members {
+                let value = if key == "isError" { json!(value % 2 == 0) } else { json!({ "n": value }) };
+                result.insert(key.clone(), value);
+            }
+            for index in &modern {
+                result.insert(MODERN_FIELDS[*index].to_owned(), json!("complete"));
+            }
+            if let Some(is_object) = structure {
+                let value = if is_object { json!({}) } else { json!([1]) };
+                result.insert("structuredContent".to_owned(), value);
+            }
+            let text = Value::Object(result.clone()).to_string();
+            for (upstream, client) in [
+                (Era::Legacy, Era::Legacy), (Era::Legacy, Era::Modern),
+                (Era::Modern, Era::Legacy), (Era::Modern, Era::Modern),
+            ] {
+                let shaped: Value = serde_json::from_str(&shaped(&text, upstream, client)).expect("JSON");
+                let mut expected = result.clone();
+                if upstream != client {
+                    expected.retain(|key, _| !MODERN_FIELDS.contains(&key.as_str()));
+                }
+                if client == Era::Modern {
+                    expected.entry("resultType").or_insert(json!("complete"));
+                } else {
+                    expected.retain(|key, value| key != "structuredContent" || value.is_object());
+                }
+                proptest::prop_assert_eq!(shaped, Value::Object(expected));
+            }
+        }
     }
 
     #[test]

@@ -69,13 +69,12 @@ impl RpcError {
         Self::new(INVALID_PARAMS, StatusCode::NOT_FOUND, message)
     }
 
-    pub fn method_not_found(method: &str, era: Era) -> Self {
+    pub fn method_not_found(era: Era) -> Self {
         let status = match era {
             Era::Modern => StatusCode::NOT_FOUND,
             Era::Legacy => StatusCode::OK,
         };
-        let shown: String = method.chars().take(100).collect();
-        let sentence = format!("This endpoint does not have the method {shown}");
+        let sentence = "This endpoint does not have the method; it serves tools only";
         Self::new(METHOD_NOT_FOUND, status, sentence)
     }
 

@@ -165,7 +165,7 @@ pub fn handle(
             });
             Ok(Reply::Call(RunningCall { outcome, ..call }))
         }
-        _ => Err(RpcError::method_not_found(method, Era::Legacy)),
+        _ => Err(RpcError::method_not_found(Era::Legacy)),
     }
 }
 

@@ -58,7 +58,7 @@ pub fn handle(
             begin_call(exchange, Era::Modern, body, params, called).map(Reply::Call)
         }
         "subscriptions/listen" => subscribe(exchange, id, params),
-        _ => Err(RpcError::method_not_found(method, Era::Modern)),
+        _ => Err(RpcError::method_not_found(Era::Modern)),
     }
 }
 

@@ -78,6 +78,17 @@ impl McpClient {
         answer(self.modern_request(method, params).timeout(PATIENCE)).await
     }
 
+    /// Calls a tool whose name in the header differs from the name in the body.
+    pub async fn call_with_name(&self, header: &str, params: Value) -> Answer {
+        let body = modern_body(7, "tools/call", params);
+        let request = self
+            .request(reqwest::Method::POST)
+            .header("mcp-protocol-version", MODERN)
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", header);
+        answer(request.json(&body).timeout(PATIENCE)).await
+    }
+
     /// Calls a tool as a client of 2026-07-28, and returns the result.
     pub async fn call_modern(&self, tool: &str, arguments: Value) -> Value {
         let params = json!({ "name": tool, "arguments": arguments });

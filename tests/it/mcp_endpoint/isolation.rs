@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{FIXTURE, McpClient, Messages, result, text_of};
 use crate::harness::{App, answer};
@@ -24,8 +24,7 @@ async fn equal_request_ids_and_progress_tokens_of_two_users_meet_their_own_calls
             let called = client
                 .call_modern("arguments", json!({ "number": number, "wait": 5 }))
                 .await;
-            let arguments: serde_json::Value =
-                serde_json::from_str(text_of(&called)).expect("JSON");
+            let arguments: Value = serde_json::from_str(text_of(&called)).expect("JSON");
             assert_eq!(arguments["owner"], user);
             assert_eq!(arguments["number"], number);
             let params = json!({
@@ -92,6 +91,62 @@ async fn a_property_that_a_secret_fills_is_hidden_unless_the_server_shows_it() {
     let shown = echo().await;
     assert_eq!(shown["required"], json!(["message"]));
     assert!(shown["properties"]["message"].is_object());
+}
+
+#[tokio::test]
+async fn a_list_shows_exactly_the_servers_whose_tools_can_be_called() {
+    const ADMIN: &str = "an-admin-token-of-many-characters";
+    const NAMES: [&str; 3] = ["first", "second", "third"];
+    let app = App::start_with(&[("ADMIN_TOKEN", ADMIN)]);
+    let send = async |method: Method, path: &str, token: &str, body: Value| {
+        let request = app.http.request(method, format!("{}{path}", app.url));
+        answer(request.bearer_auth(token).json(&body)).await
+    };
+    for name in NAMES {
+        let server = json!({
+            "name": name, "command": crate::harness::python(),
+            "args": ["-u", crate::harness::fixture("server.py")],
+        });
+        send(Method::POST, "/mcp/servers", ADMIN, server).await.ok();
+    }
+    send(Method::PUT, "/mcp/servers/third/disable", ADMIN, json!({}))
+        .await
+        .ok();
+    for subset in 0..8 {
+        let allowed: Vec<_> = (0..3)
+            .filter(|bit| subset >> bit & 1 == 1)
+            .map(|bit| NAMES[bit])
+            .collect();
+        let mut body = json!({ "username": "ana" });
+        if !allowed.is_empty() {
+            body["servers"] = json!(allowed);
+        }
+        let token = send(Method::POST, "/tokens", ADMIN, body).await.ok();
+        let token = token["token"].as_str().expect("a token");
+        let all = McpClient::new(&app, "/mcp").token(token);
+        let list = result(all.modern("tools/list", json!({})).await);
+        let rest = send(Method::GET, "/mcp/tools", token, json!({})).await.ok();
+        for name in NAMES {
+            let expected = name != "third" && (allowed.is_empty() || allowed.contains(&name));
+            let shown = format!("{name} with a token for {allowed:?}");
+            let prefix = format!("\"{name}__");
+            assert_eq!(list.to_string().contains(&prefix), expected, "{shown}");
+            assert_eq!(
+                rest.to_string().contains(&format!("{{\"{name}\":")),
+                expected,
+                "{shown}"
+            );
+            let call = json!({ "name": format!("{name}__echo"), "arguments": { "message": "x" } });
+            let called = all.modern("tools/call", call).await;
+            assert_eq!(called.body["result"].is_object(), expected, "{shown}");
+            let single = McpClient::new(&app, &format!("/mcp/servers/{name}/mcp")).token(token);
+            let listed = single.modern("tools/list", json!({})).await;
+            assert_eq!(listed.status, if expected { 200 } else { 404 }, "{shown}");
+            let call = json!({ "name": "echo", "arguments": { "message": "x" } });
+            let called = single.modern("tools/call", call).await;
+            assert_eq!(called.status, if expected { 200 } else { 404 }, "{shown}");
+        }
+    }
 }
 
 #[tokio::test]
