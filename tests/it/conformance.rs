@@ -18,7 +18,7 @@ const TIME: Duration = Duration::from_secs(60);
 /// The results of the checks of a scenario, by check id.
 type Checks = BTreeMap<String, String>;
 
-fn installed(path: &str) -> PathBuf {
+pub fn installed(path: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("target/services/conformance/node_modules")
         .join(path);
@@ -106,27 +106,36 @@ async fn run(app: &App, scenario: &str) -> Checks {
     found
 }
 
-fn read(path: &Path) -> String {
+pub fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Returns the checks that do not pass: the rows `| scenario | check | why |` of `tests/README.md`.
 fn known() -> BTreeSet<(String, String)> {
+    let rows = known_rows::<3>("Conformance of the MCP client").into_iter();
+    rows.map(|[scenario, check, _]| (scenario, check)).collect()
+}
+
+/// Returns the rows of a section of `tests/README.md`. The last cell says why a check does not pass.
+pub fn known_rows<const CELLS: usize>(section: &str) -> Vec<[String; CELLS]> {
     let readme = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/README.md"));
-    let list = readme.split_once("\n## Conformance\n").expect("a list").1;
-    let rows = list.lines().filter_map(|line| {
-        let mut cells = line
-            .strip_prefix("| `")?
+    let title = format!("\n## {section}\n");
+    let list = readme.split_once(&title).expect("a section").1;
+    let list = list.split("\n## ").next().unwrap_or_default();
+    let rows = list.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|line| {
+        let cells = line.trim_matches(|sign| sign == '|' || sign == ' ');
+        let cells: Vec<_> = cells
             .split('|')
-            .map(|cell| cell.trim().trim_matches('`').to_owned());
-        let (scenario, check, why) = (cells.next()?, cells.next()?, cells.next()?);
+            .map(|cell| cell.trim().trim_matches('`').to_owned())
+            .collect();
         assert!(
-            !why.is_empty(),
-            "{scenario}, {check}: tests/README.md does not say why"
+            cells.last().is_some_and(|why| !why.is_empty()),
+            "tests/README.md does not say why: {line}"
         );
-        Some((scenario, check))
-    });
-    rows.collect()
+        <[String; CELLS]>::try_from(cells).unwrap_or_else(|_| panic!("{CELLS} cells: {line}"))
+    })
+    .collect()
 }
 
 /// Runs the scenarios that `wanted` selects, and compares the failed checks with the known ones.

@@ -26,6 +26,7 @@ mod command_line_reads;
 mod command_line_tokens;
 mod compose;
 mod conformance;
+mod conformance_server;
 mod connections;
 mod crowd;
 mod demo;

@@ -76,12 +76,7 @@ async fn record_later(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, pa
         () = tokio::time::sleep(pause) => {}
         () = manager.ending.cancelled() => {}
     }
-    let changed = change_of(&manager.projection.catalog(), &handle);
-    handle
-        .description
-        .schedule
-        .lock()
-        .end_pause(ListOrigin::Start, monotonic(), changed);
+    handle.description.schedule.lock().end_pause();
     // Without a description, the server has returned to the recorded one.
     let unrecorded = handle.description.unrecorded.lock().take();
     if let Some(description) = unrecorded {

@@ -1,8 +1,8 @@
-//! Records the tool list of a server in the event log, once a minute at most.
+//! Records the tool list of a server in the event log, once a minute on average.
 //!
-//! A server may report at any time that its tools have changed. The worker records the first change at once. In the
-//! following minute it records only the newest list, and serves the live list until then. The lists of starts have
-//! their own limit, so that a start does not delay the first change.
+//! A server may report at any time that its tools have changed. The worker records five changes in a row at once, because
+//! clients of the MCP endpoints wait for them. After that it records the newest list each minute, and serves the live list
+//! until then. The lists of starts have their own limit, so that a start does not delay the first change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +22,10 @@ use crate::core::model::tool::Tools;
 use crate::time::clock::monotonic;
 use crate::workers::mcp::Connection;
 
-/// Time between two recorded lists of one server.
+/// Average time between two recorded lists of one server.
 const RECORD_INTERVAL: Duration = Duration::from_secs(60);
+/// The lists of changes that are recorded at once after a quiet time.
+const CHANGES_AT_ONCE: u32 = 5;
 
 /// Limits the records of the tool list of one server.
 #[derive(Default)]
@@ -44,18 +46,34 @@ pub(super) enum ListOrigin {
 /// Decides when the next record is made.
 #[derive(Default)]
 pub(super) struct RecordSchedule {
-    last_of_start: Option<LastRecord>,
-    last_of_change: Option<LastRecord>,
+    starts: RecordBudget,
+    changes: RecordBudget,
     /// A task waits for the end of the interval.
     is_scheduled: bool,
 }
 
-#[derive(Clone, Copy)]
-struct LastRecord {
-    at: Instant,
-    /// The change of the server that was valid then. After another change the next list is recorded at once, because
+/// The records that are still allowed. Each record uses one, and each interval gives one back.
+#[derive(Default)]
+struct RecordBudget {
+    /// The time at which all records are allowed again.
+    full_at: Option<Instant>,
+    /// The change of the server that was valid at the last record. After another change all records are allowed, because
     /// only clients make changes.
     changed: Option<Position>,
+}
+
+impl RecordBudget {
+    /// Uses one record, and returns the time that has to pass before the record.
+    fn take(&mut self, size: u32, now: Instant, changed: Option<Position>) -> Duration {
+        let full_at = match self.full_at {
+            Some(full_at) if self.changed == changed => full_at.max(now),
+            _ => now,
+        };
+        let pause = (full_at - now).saturating_sub(RECORD_INTERVAL * (size - 1));
+        self.full_at = Some(full_at + RECORD_INTERVAL);
+        self.changed = changed;
+        pause
+    }
 }
 
 /// The time at which a new list is recorded.
@@ -79,40 +97,20 @@ impl RecordSchedule {
         if self.is_scheduled {
             return RecordTime::Scheduled;
         }
-        let since_last = self
-            .last(origin)
-            .filter(|last| last.changed == changed)
-            .map(|last| now.saturating_duration_since(last.at));
-        match since_last {
-            Some(elapsed) if elapsed < RECORD_INTERVAL => {
-                self.is_scheduled = true;
-                RecordTime::In(RECORD_INTERVAL - elapsed)
-            }
-            _ => {
-                *self.last(origin) = Some(LastRecord { at: now, changed });
-                RecordTime::Now
-            }
+        let pause = match origin {
+            ListOrigin::Start => self.starts.take(1, now, changed),
+            ListOrigin::Change => self.changes.take(CHANGES_AT_ONCE, now, changed),
+        };
+        if pause.is_zero() {
+            return RecordTime::Now;
         }
+        self.is_scheduled = true;
+        RecordTime::In(pause)
     }
-}
 
-impl RecordSchedule {
     /// Ends the pause before a scheduled record.
-    pub(super) fn end_pause(
-        &mut self,
-        origin: ListOrigin,
-        now: Instant,
-        changed: Option<Position>,
-    ) {
+    pub(super) fn end_pause(&mut self) {
         self.is_scheduled = false;
-        *self.last(origin) = Some(LastRecord { at: now, changed });
-    }
-
-    fn last(&mut self, origin: ListOrigin) -> &mut Option<LastRecord> {
-        match origin {
-            ListOrigin::Start => &mut self.last_of_start,
-            ListOrigin::Change => &mut self.last_of_change,
-        }
     }
 }
 
@@ -143,7 +141,7 @@ pub(super) async fn refresh_tools(
     }
 }
 
-/// Records the tools of a server if they differ from the recorded tools: now, or at the end of the present minute.
+/// Records the tools of a server if they differ from the recorded tools: now, or at the end of the interval.
 /// Without the record the server works, and its next start tries again.
 pub(super) async fn record_tools(
     manager: &Arc<ServerManager>,
@@ -187,12 +185,7 @@ async fn record_later(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, pa
         () = tokio::time::sleep(pause) => {}
         () = manager.ending.cancelled() => {}
     }
-    let changed = change_of(&manager.projection.catalog(), &handle);
-    handle
-        .tools
-        .schedule
-        .lock()
-        .end_pause(ListOrigin::Change, monotonic(), changed);
+    handle.tools.schedule.lock().end_pause();
     // Without a list, the server has returned to the recorded one.
     if let Some(tools) = handle.tools.unrecorded.swap(None) {
         let command = RecordTools {
@@ -230,26 +223,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_list_a_minute_is_recorded() {
+    fn five_changes_are_recorded_at_once_and_then_one_a_minute() {
         let mut schedule = RecordSchedule::default();
         let start = monotonic();
         let changed = Some(Position(7));
-        assert_eq!(
-            schedule.next(ListOrigin::Change, start, changed),
-            RecordTime::Now
-        );
-        let later = start + Duration::from_secs(10);
+        let mut next = |second| {
+            let later = start + Duration::from_secs(second);
+            schedule.next(ListOrigin::Change, later, changed)
+        };
+        for second in 0..5 {
+            assert_eq!(next(second), RecordTime::Now, "{second}");
+        }
+        assert_eq!(next(10), RecordTime::In(Duration::from_secs(50)));
+        for second in 11..60 {
+            assert_eq!(next(second), RecordTime::Scheduled);
+        }
+        schedule.is_scheduled = false;
+        let later = start + Duration::from_secs(61);
         assert_eq!(
             schedule.next(ListOrigin::Change, later, changed),
-            RecordTime::In(Duration::from_secs(50))
+            RecordTime::In(Duration::from_secs(59))
         );
-        for second in 11..60 {
-            let later = start + Duration::from_secs(second);
+    }
+
+    #[test]
+    fn a_quiet_hour_allows_no_more_than_five_changes() {
+        let mut schedule = RecordSchedule::default();
+        let start = monotonic();
+        schedule.next(ListOrigin::Change, start, None);
+        let later = start + Duration::from_secs(3600);
+        for _ in 0..5 {
             assert_eq!(
-                schedule.next(ListOrigin::Change, later, changed),
-                RecordTime::Scheduled
+                schedule.next(ListOrigin::Change, later, None),
+                RecordTime::Now
             );
         }
+        assert_eq!(
+            schedule.next(ListOrigin::Change, later, None),
+            RecordTime::In(RECORD_INTERVAL)
+        );
     }
 
     #[test]

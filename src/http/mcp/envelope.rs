@@ -39,9 +39,9 @@ pub struct Params<'a> {
     pub arguments: Option<&'a RawValue>,
     #[serde(borrow)]
     pub cursor: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     pub input_responses: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     pub request_state: Option<&'a RawValue>,
     #[serde(borrow)]
     pub protocol_version: Option<&'a RawValue>,

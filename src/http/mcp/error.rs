@@ -18,6 +18,8 @@ const INTERNAL_ERROR: i64 = -32603;
 const RESOURCE_NOT_FOUND: i64 = -32002;
 /// MCP 2026-07-28: a header differs from the body.
 const HEADER_MISMATCH: i64 = -32020;
+/// MCP 2026-07-28: the client has not declared a capability that the server needs. The HTTP status must be 400.
+const MISSING_CAPABILITY: i64 = -32021;
 /// MCP 2026-07-28: the server does not know the version.
 const UNSUPPORTED_VERSION: i64 = -32022;
 /// The client has cancelled the request. The client ignores this answer.
@@ -186,9 +188,13 @@ fn upstream_error(error: &RawValue, era: Era) -> Option<RpcError> {
         (INVALID_PARAMS, Era::Legacy) if names_resource => RESOURCE_NOT_FOUND,
         (code, _) => code,
     };
+    let status = match (code, era) {
+        (MISSING_CAPABILITY, Era::Modern) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    };
     Some(RpcError {
         data,
-        ..RpcError::new(code, StatusCode::OK, message)
+        ..RpcError::new(code, status, message)
     })
 }
 
@@ -315,6 +321,22 @@ mod tests {
             let failure = failure(json!({ "code": code, "message": "m", "data": data }));
             assert_eq!(error_code(&failure, Era::Modern), modern, "{code}");
             assert_eq!(error_code(&failure, Era::Legacy), legacy, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_missing_capability_of_a_modern_client_has_the_status_400() {
+        let error =
+            json!({ "code": -32021, "message": "m", "data": { "requiredCapabilities": {} } });
+        let failure = Failure {
+            mcp_error: serde_json::value::to_raw_value(&error).ok(),
+            ..Failure::new(Code::UpstreamError, "refused")
+        };
+        for (era, status) in [(Era::Modern, 400), (Era::Legacy, 200)] {
+            let CallFailure::Error(error) = call_failure(&failure, era) else {
+                panic!("a result");
+            };
+            assert_eq!((error.code, error.status.as_u16()), (-32021, status));
         }
     }
 

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::stream;
@@ -31,7 +30,7 @@ pub async fn answer_call(exchange: &Exchange, mut call: RunningCall, id: &str) -
     };
     let first_event = match first {
         Some(Part::Outcome(outcome)) => {
-            return message_response(accepted, StatusCode::OK, outcome.message(Some(id)));
+            return message_response(accepted, outcome.status(), outcome.message(Some(id)));
         }
         Some(Part::Progress(text)) => Some(text),
         None => None,

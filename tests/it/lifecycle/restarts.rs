@@ -184,7 +184,7 @@ async fn a_failed_start_shows_the_first_lines_and_names_env() {
 }
 
 #[tokio::test]
-async fn one_tool_list_a_minute_is_recorded_and_the_live_list_is_shown() {
+async fn few_tool_lists_of_many_are_recorded_and_the_live_list_is_shown() {
     let app = App::embedded();
     app.register_fixture("fixture").await.ok();
     for number in 0..20 {
@@ -201,7 +201,11 @@ async fn one_tool_list_a_minute_is_recorded_and_the_live_list_is_shown() {
     let events = app.get("/events?limit=1000").await.ok();
     let events = events["events"].as_array().expect("events").iter();
     let lists = events.filter(|event| event["type"] == "server.tools_discovered");
-    assert_eq!(lists.count(), 2, "one of the start, one of the changes");
+    let count = lists.count();
+    assert!(
+        (2..=6).contains(&count),
+        "one of the start, and five of the changes at most: {count}"
+    );
 }
 
 #[tokio::test]

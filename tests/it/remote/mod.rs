@@ -28,6 +28,8 @@ pub enum Kind {
     Everything(&'static str, &'static str),
     /// A server of the Python SDK.
     Python,
+    /// The server that the conformance suite needs.
+    Suite,
 }
 
 impl Real {
@@ -49,7 +51,7 @@ impl Real {
     pub fn url(&self) -> String {
         let path = match self.kind {
             Kind::Everything(_, path) => path,
-            Kind::Python => "/mcp",
+            Kind::Python | Kind::Suite => "/mcp",
         };
         format!("http://127.0.0.1:{}{path}", self.port)
     }
@@ -74,11 +76,8 @@ impl Real {
                     .env("PORT", self.port.to_string());
                 command
             }
-            Kind::Python => {
-                let mut command = Command::new(installed("python/bin/python"));
-                command.args([fixture("stateless.py"), self.port.to_string()]);
-                command
-            }
+            Kind::Python => python_server("stateless.py", self.port),
+            Kind::Suite => python_server("mcp_suite.py", self.port),
         };
         self.child = Some(
             command
@@ -93,6 +92,12 @@ impl Real {
         })
         .await;
     }
+}
+
+fn python_server(script: &str, port: u16) -> Command {
+    let mut command = Command::new(installed("python/bin/python"));
+    command.args([fixture(script), port.to_string()]);
+    command
 }
 
 impl Drop for Real {

