@@ -1,6 +1,6 @@
 //! The MCP endpoints: `/mcp` with all servers, and `/mcp/servers/{name}/mcp` with one server.
 
-mod client;
+pub mod client;
 mod isolation;
 mod legacy;
 mod modern;
