@@ -19,7 +19,7 @@ const MOVED: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_secs(9);
 
 /// Returns the number of the worker that runs the process of a server.
-fn worker_of(app: &App, pid: u32) -> usize {
+pub fn worker_of(app: &App, pid: u32) -> usize {
     let worker = parent_of(parent_of(pid));
     app.processes
         .iter()

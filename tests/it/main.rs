@@ -43,6 +43,7 @@ mod leaks_between;
 mod lifecycle;
 mod listeners;
 mod log_compaction;
+mod mcp_clients;
 mod mcp_endpoint;
 mod memory;
 mod mongo;

@@ -3,6 +3,8 @@
 //! A name depends on its server and its tool alone, so a server never changes the names of another server. The program
 //! looks names up in a table and never splits them.
 
+use std::collections::HashMap;
+
 use sha2::{Digest, Sha256};
 
 /// The text between the name of the server and the name of the tool.
@@ -10,10 +12,36 @@ const SEPARATOR: &str = "__";
 /// The hex digits of the hash in a name. Names that still meet get twice as many.
 const DIGITS: usize = 6;
 
+/// Returns the exposed names of all tools, given as pairs of server and tool. Tools whose names meet get longer hashes.
+pub fn exposed_names<'a>(
+    tools: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    limit: usize,
+) -> Vec<String> {
+    let names: Vec<_> = tools
+        .clone()
+        .map(|(server, tool)| exposed_name(server, tool, limit))
+        .collect();
+    let mut uses: HashMap<&str, usize> = HashMap::with_capacity(names.len());
+    for name in &names {
+        *uses.entry(name).or_default() += 1;
+    }
+    names
+        .iter()
+        .zip(tools)
+        .map(|(name, (server, tool))| {
+            if uses.get(name.as_str()) == Some(&1) {
+                name.clone()
+            } else {
+                long_exposed_name(server, tool, limit)
+            }
+        })
+        .collect()
+}
+
 /// Returns the exposed name of a tool: `<server>__<tool>`, at most `limit` characters of `[A-Za-z0-9_-]`.
 ///
 /// A name that cannot be written so is cut and ends in a hash of server and tool.
-pub fn exposed_name(server: &str, tool: &str, limit: usize) -> String {
+fn exposed_name(server: &str, tool: &str, limit: usize) -> String {
     let plain = format!("{server}{SEPARATOR}{tool}");
     let needs_hash = plain.len() > limit
         || !plain.bytes().all(is_name_byte)
@@ -28,7 +56,7 @@ pub fn exposed_name(server: &str, tool: &str, limit: usize) -> String {
 }
 
 /// Returns the exposed name of a tool whose [`exposed_name`] meets the name of another tool.
-pub fn long_exposed_name(server: &str, tool: &str, limit: usize) -> String {
+fn long_exposed_name(server: &str, tool: &str, limit: usize) -> String {
     let plain = format!("{server}{SEPARATOR}{tool}");
     hashed_name(&plain, server, tool, limit, 2 * DIGITS)
 }
@@ -115,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_names_of_many_servers_are_unique_and_short() {
-        let mut names = std::collections::HashSet::new();
+        let mut tools = Vec::new();
         for server in 0..1000 {
             let server = match server % 4 {
                 0 => format!("server.{server}"),
@@ -123,16 +151,21 @@ mod tests {
                 _ => format!("server{server}"),
             };
             for tool in 0..100 {
-                let name = exposed_name(&server, &format!("tool {tool}"), LIMIT);
-                assert!(
-                    name.len() <= LIMIT && name.bytes().all(is_name_byte),
-                    "{name}"
-                );
-                names.insert(name);
+                tools.push((server.clone(), format!("tool {tool}")));
             }
         }
-        // Two of these hashes of 24 bits may meet; then the directory takes the longer names.
-        assert!(names.len() >= 99_995, "{}", names.len());
+        let pairs = tools
+            .iter()
+            .map(|(server, tool)| (server.as_str(), tool.as_str()));
+        let names = exposed_names(pairs, LIMIT);
+        for name in &names {
+            assert!(
+                name.len() <= LIMIT && name.bytes().all(is_name_byte),
+                "{name}"
+            );
+        }
+        let unique: std::collections::HashSet<_> = names.iter().collect();
+        assert_eq!(unique.len(), tools.len());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use memchr::memmem;
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::ids::{Position, ServerId};
-use crate::core::mcp::names::{exposed_name, long_exposed_name};
+use crate::core::mcp::names::exposed_names;
 
 /// The directory of the newest tool lists.
 pub struct DirectoryCache {
@@ -65,17 +65,11 @@ impl ToolDirectory {
             with_headers: HashSet::new(),
         };
         let tools = named_tools(catalog);
-        let mut uses: HashMap<String, usize> = HashMap::new();
-        for (server, tool, _) in &tools {
-            *uses
-                .entry(exposed_name(server.name.as_str(), tool, name_limit))
-                .or_default() += 1;
-        }
-        for (server, tool, has_headers) in tools {
-            let mut name = exposed_name(server.name.as_str(), &tool, name_limit);
-            if uses.get(&name).is_some_and(|uses| *uses > 1) {
-                name = long_exposed_name(server.name.as_str(), &tool, name_limit);
-            }
+        let pairs = tools
+            .iter()
+            .map(|(server, tool, _)| (server.name.as_str(), tool.as_ref()));
+        let names = exposed_names(pairs, name_limit);
+        for ((server, tool, has_headers), name) in tools.into_iter().zip(names) {
             directory.add(server.id, tool, name, has_headers);
         }
         directory

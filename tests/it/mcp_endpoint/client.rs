@@ -30,6 +30,14 @@ impl McpClient {
         }
     }
 
+    /// Returns this client at another URL, with all of its headers.
+    pub fn moved(&self, url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            ..self.clone()
+        }
+    }
+
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
