@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use crate::harness::{App, PATIENCE, fixture, python};
 use crate::remote::{Kind, Real, installed, register};
+use crate::wait::wait_until;
 
 const ADMIN: &str = "an-admin-token-of-many-characters";
 /// Two users and the value of their secret `message`.
@@ -63,6 +64,13 @@ impl Deployment {
             .await
             .ok();
         server.kill();
+        // A call that meets the end of the connection has another sentence.
+        wait_until("the worker knows that the server is down", async || {
+            let answer = self.app.call("ana", name, "echo", json!({})).await;
+            let sentence = answer.body["error"].as_str().unwrap_or_default();
+            sentence.contains("could not be started")
+        })
+        .await;
     }
 
     async fn set_secrets(&self, server: &str) {
