@@ -24,20 +24,24 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
+    #[error("disk I/O error")]
+    struct Cause;
+
+    #[derive(Debug, thiserror::Error)]
     #[error("cannot read the snapshot")]
     struct Outer(#[source] Middle);
 
     #[derive(Debug, thiserror::Error)]
     #[error("the store failed")]
-    struct Middle(#[source] std::io::Error);
+    struct Middle(#[source] Cause);
 
     #[derive(Debug, thiserror::Error)]
     #[error("the store failed: {0}")]
-    struct Repeating(#[source] std::io::Error);
+    struct Repeating(#[source] Cause);
 
     #[test]
     fn a_chain_names_every_cause() {
-        let error = Outer(Middle(std::io::Error::other("disk I/O error")));
+        let error = Outer(Middle(Cause));
         assert_eq!(
             error_chain(&error),
             "cannot read the snapshot: the store failed: disk I/O error"
@@ -46,7 +50,7 @@ mod tests {
 
     #[test]
     fn an_error_that_repeats_its_source_names_it_once() {
-        let error = Repeating(std::io::Error::other("disk I/O error"));
+        let error = Repeating(Cause);
         assert_eq!(error_chain(&error), "the store failed: disk I/O error");
     }
 }

@@ -170,7 +170,6 @@ async fn every_failure_has_the_json_envelope() {
     for path in [
         "/",
         "/nowhere",
-        "/mcp",
         "/mcp/servers/",
         "/mcp/servers/a/b",
         "/docs/nowhere",
