@@ -70,7 +70,7 @@ fn application_context(value: ValueId, user: &UserName) -> GoogleContext<'_> {
 ///
 /// # Errors
 /// Fails if the server gives no tokens, or if the store is unavailable.
-pub async fn exchange_code(
+pub(super) async fn exchange_code(
     context: Arc<Context>,
     command: ExchangeGoogleCode,
 ) -> Result<(), Failure> {
@@ -208,7 +208,7 @@ async fn store_tokens(
 ///
 /// # Errors
 /// Fails with `reauth_required` if the user has no tokens.
-pub async fn add_google_secrets(
+pub(super) async fn add_google_secrets(
     context: &Context,
     server: &Arc<Server>,
     user: &UserName,

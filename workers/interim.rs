@@ -15,14 +15,17 @@ use crate::ports::interim::MAX_MESSAGE;
 const PROGRESS_TOKEN: &str = "progressToken";
 
 /// Masks each progress notification and sends it to the caller.
-pub struct ProgressRelay {
+pub(super) struct ProgressRelay {
     redactor: Arc<Redactor>,
     interim: InterimSender,
 }
 
 impl ProgressRelay {
     /// Returns the listener of one call.
-    pub fn listener(redactor: Arc<Redactor>, interim: InterimSender) -> Arc<dyn ProgressListener> {
+    pub(super) fn listener(
+        redactor: Arc<Redactor>,
+        interim: InterimSender,
+    ) -> Arc<dyn ProgressListener> {
         Arc::new(Self { redactor, interim })
     }
 }

@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Fails if the store is unavailable.
-pub async fn count_keys(context: Arc<Context>) -> Result<KeyUsage, Failure> {
+pub(super) async fn count_keys(context: Arc<Context>) -> Result<KeyUsage, Failure> {
     count_values(&context).await
 }
 
@@ -87,7 +87,7 @@ struct RotationBody {
 
 /// Returns whether another worker must execute the rotation, because this worker has another key. Waits
 /// before it answers, because this worker may claim the job again.
-pub async fn must_requeue(context: &Context, command: &RotateKeys) -> bool {
+pub(super) async fn must_requeue(context: &Context, command: &RotateKeys) -> bool {
     if context.alone || context.key_id == command.to {
         return false;
     }
@@ -101,7 +101,7 @@ pub async fn must_requeue(context: &Context, command: &RotateKeys) -> bool {
 ///
 /// # Errors
 /// Fails if the store stays unavailable.
-pub async fn rotate_keys(
+pub(super) async fn rotate_keys(
     context: Arc<Context>,
     progress: Arc<dyn ProgressSink>,
     command: RotateKeys,

@@ -38,7 +38,7 @@ struct CompactionBody {
 ///
 /// # Errors
 /// Fails if the store stays unavailable, or if the archive cannot be written.
-pub async fn compact(
+pub(super) async fn compact(
     context: Arc<Context>,
     progress: Arc<dyn ProgressSink>,
     command: CompactLog,
@@ -105,7 +105,7 @@ fn report_step(progress: &dyn ProgressSink, step: CompactionStep) {
 
 /// Submits a compaction about once a day, if `LOG_RETENTION` is set and the log has older entries. All
 /// processes use the hour as key of the job, so one compaction runs, and a failed one is repeated.
-pub async fn schedule_compactions(context: Arc<Context>) {
+pub(super) async fn schedule_compactions(context: Arc<Context>) {
     let Some(keep) = context.log_retention.keep else {
         return;
     };

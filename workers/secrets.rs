@@ -23,7 +23,7 @@ use crate::time::clock::now_ms;
 use crate::workers::sealed_store::store_unavailable;
 
 /// A user's secret, opened for one call.
-pub struct OpenedSecret {
+pub(super) struct OpenedSecret {
     pub name: SecretName,
     pub id: ValueId,
     pub value: Plaintext,
@@ -38,7 +38,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Sets a secret: stores the value, appends the event, removes the old value. The Vault contains every value that the
 /// event log names at any moment.
-pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
+pub(super) async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failure> {
     if command.if_absent && command.origin.key.is_none() {
         // If the secret exists, no value is stored. With an idempotency key the command may be a repeat that succeeded.
         crate::core::decide::secret::set_secret(&context.projection.catalog(), &command)?;
@@ -69,7 +69,7 @@ pub async fn set(context: Arc<Context>, command: SetSecret) -> Result<(), Failur
 ///
 /// # Errors
 /// A failure if the value is no base64, or if no key of this worker opens it.
-pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValue, Failure> {
+pub(super) fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValue, Failure> {
     let sealed = BASE64_STANDARD
         .decode(sealed)
         .map_err(|_| Failure::invalid("sealed must be base64"))?;
@@ -85,7 +85,7 @@ pub fn current(context: &Context, id: ValueId, sealed: &str) -> Result<VaultValu
 
 /// Deletes a secret: appends the event, removes the value, then replies. A client with a reply knows that the value is
 /// gone.
-pub async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), Failure> {
+pub(super) async fn delete(context: Arc<Context>, command: DeleteSecret) -> Result<(), Failure> {
     let origin = command.origin.clone();
     let done = idempotency::commit_once(&context, &origin, move |catalog| {
         crate::core::decide::secret::delete_secret(catalog, &command)
@@ -111,7 +111,7 @@ fn deleted_value(event: &Event) -> Option<ValueId> {
 }
 
 /// Removes the values that are older than an hour and that the catalog does not name.
-pub async fn sweep(context: &Context) -> Result<(), Failure> {
+pub(super) async fn sweep(context: &Context) -> Result<(), Failure> {
     let unnamed = unnamed_values(context).await?;
     tracing::info!(
         values = unnamed.len(),
@@ -155,7 +155,7 @@ async fn unnamed_values(context: &Context) -> Result<Vec<ValueId>, Failure> {
 
 /// Submits a sweep now and every hour, if there are unnamed values. All processes use the hour as key of the job, so one
 /// sweep runs.
-pub async fn schedule_sweeps(context: Arc<Context>) {
+pub(super) async fn schedule_sweeps(context: Arc<Context>) {
     loop {
         match unnamed_values(&context).await {
             Ok(unnamed) if unnamed.is_empty() => {}
@@ -178,7 +178,7 @@ pub async fn schedule_sweeps(context: Arc<Context>) {
 }
 
 /// Removes values that the catalog does not name any more. If that fails, the sweep removes them.
-pub async fn drop_values(context: &Context, values: &[ValueId]) {
+pub(super) async fn drop_values(context: &Context, values: &[ValueId]) {
     for value in values {
         context.sealed.remove(value);
     }
@@ -194,7 +194,7 @@ pub async fn drop_values(context: &Context, values: &[ValueId]) {
 ///
 /// # Errors
 /// A failure if the store is unavailable.
-pub async fn open(
+pub(super) async fn open(
     context: &Context,
     server: &Server,
     user: &UserName,
@@ -250,7 +250,7 @@ async fn try_open(
 }
 
 /// Loads a sealed value from memory or from the Vault. `None`: the Vault does not contain it.
-pub async fn sealed(context: &Context, value: ValueId) -> Result<Option<Sealed>, Failure> {
+pub(super) async fn sealed(context: &Context, value: ValueId) -> Result<Option<Sealed>, Failure> {
     if let Some(sealed) = context.sealed.get(&value) {
         return Ok(Some(sealed));
     }

@@ -25,7 +25,7 @@ use crate::eventlog::appender::Committed;
 use crate::ports::vault::{Sealed, VaultValue};
 
 /// Registers a server, and returns its status after the first start.
-pub async fn register(
+pub(super) async fn register(
     context: Arc<Context>,
     command: RegisterServer,
     permit: ChangePermit,
@@ -42,7 +42,7 @@ pub async fn register(
 }
 
 /// Updates a server, and returns its status after the restart that the update needs.
-pub async fn update(
+pub(super) async fn update(
     context: Arc<Context>,
     mut command: UpdateServer,
     permit: ChangePermit,
@@ -60,7 +60,7 @@ pub async fn update(
 
 /// Enables a server, and returns its status after its start. A server that runs is restarted. While a server starts,
 /// another enable waits for the same start.
-pub async fn enable(
+pub(super) async fn enable(
     context: Arc<Context>,
     command: EnableServer,
     permit: ChangePermit,
@@ -85,7 +85,7 @@ pub async fn enable(
 }
 
 /// Disables a server, and returns its status after its stop.
-pub async fn disable(
+pub(super) async fn disable(
     context: Arc<Context>,
     command: DisableServer,
     permit: ChangePermit,
@@ -101,7 +101,7 @@ pub async fn disable(
 }
 
 /// Deletes a server, stops it and removes its values from the Vault. Returns what is left of it.
-pub async fn delete(
+pub(super) async fn delete(
     context: Arc<Context>,
     command: DeleteServer,
     permit: ChangePermit,
@@ -130,7 +130,7 @@ pub async fn delete(
 }
 
 /// Makes a server as another process has changed it, and returns its status and logs.
-pub async fn reconcile(
+pub(super) async fn reconcile(
     context: Arc<Context>,
     command: ReconcileServer,
     permit: ChangePermit,
@@ -145,7 +145,7 @@ pub async fn reconcile(
     Ok(ReconciledServer { live, logs })
 }
 
-pub async fn logs(
+pub(super) async fn logs(
     context: Arc<Context>,
     command: ReadServerLogs,
 ) -> Result<Vec<ServerLogs>, Failure> {
@@ -156,7 +156,10 @@ pub async fn logs(
 ///
 /// # Errors
 /// A failure if a value is no base64, or if its key is unknown here.
-pub fn vault_values(context: &Context, values: &[SealedValue]) -> Result<Vec<VaultValue>, Failure> {
+pub(super) fn vault_values(
+    context: &Context,
+    values: &[SealedValue],
+) -> Result<Vec<VaultValue>, Failure> {
     let values = values.iter();
     values
         .map(|SealedValue { value, sealed }| secrets::current(context, *value, sealed))

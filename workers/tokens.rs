@@ -12,7 +12,7 @@ use crate::core::failure::Failure;
 ///
 /// # Errors
 /// Fails with the failure of the decision, or if the store does not respond.
-pub async fn create(context: Arc<Context>, command: CreateToken) -> Result<(), Failure> {
+pub(super) async fn create(context: Arc<Context>, command: CreateToken) -> Result<(), Failure> {
     let origin = command.origin.clone();
     idempotency::commit_once(&context, &origin, move |catalog| {
         token::create_token(catalog, &command)
@@ -25,7 +25,7 @@ pub async fn create(context: Arc<Context>, command: CreateToken) -> Result<(), F
 ///
 /// # Errors
 /// Fails with `token_not_found`, or if the store does not respond.
-pub async fn revoke(context: Arc<Context>, command: RevokeToken) -> Result<(), Failure> {
+pub(super) async fn revoke(context: Arc<Context>, command: RevokeToken) -> Result<(), Failure> {
     let origin = command.origin.clone();
     idempotency::commit_once(&context, &origin, move |catalog| {
         token::revoke_token(catalog, &command)

@@ -38,7 +38,7 @@ const INVALID_PARAMS: i64 = -32602;
 ///
 /// # Errors
 /// `Busy` without a permit, and the failure of the call.
-pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
+pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerError> {
     let start = monotonic();
     if !context.manager.alone {
         // Any client of the bus may have sent the arguments, and the server gets them as they are.
@@ -71,7 +71,7 @@ pub async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
 }
 
 /// One tool call.
-pub struct CallRequest<'a> {
+pub(super) struct CallRequest<'a> {
     pub server: &'a Arc<Server>,
     pub command: &'a CallTool,
     /// A checked JSON object.
@@ -104,7 +104,10 @@ impl CallRequest<'_> {
 ///
 /// # Errors
 /// `Busy` without a permit, and the failure of the call, without secrets.
-pub async fn run(context: &Arc<Context>, request: &CallRequest<'_>) -> Result<Bytes, HandlerError> {
+pub(super) async fn run(
+    context: &Arc<Context>,
+    request: &CallRequest<'_>,
+) -> Result<Bytes, HandlerError> {
     let server = request.server;
     if !server.enabled {
         return Err(server_disabled(&server.name).into());
@@ -294,7 +297,7 @@ fn rpc_failure(server: &Server, error: &[u8], redactor: &Redactor) -> Failure {
 }
 
 /// Masks the secrets of a call while the call runs.
-pub struct CallRedaction<'a> {
+pub(super) struct CallRedaction<'a> {
     redactor: &'a Redactor,
     ids: Vec<ValueId>,
 }
@@ -304,7 +307,7 @@ impl<'a> CallRedaction<'a> {
     ///
     /// # Errors
     /// An internal error if a secret is not UTF-8.
-    pub fn hold(redactor: &'a Redactor, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
+    pub(super) fn hold(redactor: &'a Redactor, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
         let mut redaction = Self {
             redactor,
             ids: Vec::with_capacity(secrets.len()),
@@ -321,7 +324,7 @@ impl<'a> CallRedaction<'a> {
     }
 
     /// Masks the secret parts of one value.
-    pub fn parts(
+    pub(super) fn parts(
         redactor: &'a Redactor,
         id: ValueId,
         parts: impl FnOnce() -> Vec<Zeroizing<String>>,

@@ -20,7 +20,7 @@ use crate::time::retry::SERVICE_AT_START;
 const MESSAGE_OVERHEAD: usize = 1 << 20;
 
 /// The adapters of this process behind their ports.
-pub struct Adapters {
+pub(super) struct Adapters {
     pub log: Arc<dyn EventLog>,
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
@@ -32,7 +32,7 @@ pub struct Adapters {
 /// # Errors
 /// Returns `Unreachable` if a service does not answer in time, and `Store` if the embedded store
 /// cannot be opened.
-pub async fn open_adapters(config: &Config) -> Result<Adapters, StartError> {
+pub(super) async fn open_adapters(config: &Config) -> Result<Adapters, StartError> {
     let bus: Arc<dyn Bus> = match &config.services.nats {
         Some(nats) => connect_nats(nats, &config.limits).await?,
         None => LocalBus::new(),
@@ -58,7 +58,7 @@ impl Adapters {
 }
 
 /// Returns the file of the embedded store.
-pub fn store_file(data_dir: &Path) -> PathBuf {
+pub(super) fn store_file(data_dir: &Path) -> PathBuf {
     data_dir.join("mcp-api.sqlite")
 }
 

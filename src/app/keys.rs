@@ -19,7 +19,7 @@ use crate::ports::vault::{KeyRecord, Vault};
 /// Returns `NoKey` or `WrongKey` if the secrets of the deployment cannot be opened, `WeakKey` for a
 /// weak key without a stored record, `DataDir` if the key file cannot be used, and `Store` if the
 /// Vault cannot be read.
-pub async fn open_keyring(
+pub(super) async fn open_keyring(
     vault: &dyn Vault,
     keys: &Keys,
     data_dir: &Path,
@@ -75,7 +75,11 @@ fn load_or_create_key(data_dir: &Path, is_sealed: bool) -> Result<SecretsKey, St
 
 /// Returns the name of the key (a variable or a file), and whether the key opens the record.
 /// Every key opens a store without a record.
-pub fn inspect_key(record: Option<&KeyRecord>, keys: &Keys, data_dir: &Path) -> (String, bool) {
+pub(super) fn inspect_key(
+    record: Option<&KeyRecord>,
+    keys: &Keys,
+    data_dir: &Path,
+) -> (String, bool) {
     let file = key_file(data_dir);
     let loaded = load_key(&file).ok().flatten();
     let (name, key) = match (&keys.current, &loaded) {

@@ -52,7 +52,7 @@ const REPLY_HEADERS: &[(&str, &str)] = &[
 ];
 
 /// Returns the text of `schemas/asyncapi.yaml`.
-pub fn document() -> String {
+pub(super) fn document() -> String {
     let mut parts = Parts::default();
     for (name, version, _) in schemas() {
         let is_tool_call = name == CallTool::NAME;

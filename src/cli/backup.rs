@@ -10,7 +10,7 @@ use crate::app::backup::BackupSummary;
 use crate::config::{Config, Env};
 
 /// Saves the store of `DATA_DIR` to a new file. The program may run during the backup.
-pub fn save(file: &Path) -> CommandResult {
+pub(super) fn save(file: &Path) -> CommandResult {
     let BackupSummary {
         position,
         values,
@@ -28,7 +28,7 @@ pub fn save(file: &Path) -> CommandResult {
 }
 
 /// Restores a backup to a `DATA_DIR` that has no store.
-pub fn restore(file: &Path) -> CommandResult {
+pub(super) fn restore(file: &Path) -> CommandResult {
     let config = Config::read(&Env::of_process()?)?;
     let BackupSummary {
         position,

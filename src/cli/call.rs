@@ -10,7 +10,7 @@ use super::error::{CliError, CommandResult};
 use super::output::print_line;
 
 /// Prints the result of a tool, and a text result as text. The exit code is 1 if the tool reports an error.
-pub fn run(
+pub(super) fn run(
     api: &ApiArgs,
     server: &str,
     tool: &str,

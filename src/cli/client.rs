@@ -91,12 +91,12 @@ impl ClientError {
 }
 
 /// Returns whether a status says that a later attempt may succeed.
-pub fn is_temporary_status(status: u16) -> bool {
+pub(super) fn is_temporary_status(status: u16) -> bool {
     matches!(status, 429 | 502..=504)
 }
 
 /// The status and the JSON body of a response.
-pub type ApiResponse = Result<(u16, Value), ClientError>;
+pub(super) type ApiResponse = Result<(u16, Value), ClientError>;
 
 impl ApiClient {
     pub fn new(url: String, token: Option<String>) -> Self {
@@ -183,7 +183,7 @@ impl ApiClient {
 }
 
 /// Sends a request.
-pub async fn send(
+pub(super) async fn send(
     api: &ApiClient,
     method: Method,
     path: &str,
@@ -196,7 +196,7 @@ pub async fn send(
 ///
 /// # Errors
 /// A failure of the API is `ClientError::Refused` or `ClientError::Unavailable` with its sentence.
-pub async fn send_for_success(
+pub(super) async fn send_for_success(
     api: &ApiClient,
     method: Method,
     path: &str,
@@ -210,7 +210,7 @@ pub async fn send_for_success(
 }
 
 /// Returns the failure of a response without success.
-pub fn failed_response(status: u16, body: &Value) -> ClientError {
+pub(super) fn failed_response(status: u16, body: &Value) -> ClientError {
     let text = error_text(body);
     if is_temporary_status(status) {
         ClientError::Unavailable(text)
@@ -223,7 +223,7 @@ pub fn failed_response(status: u16, body: &Value) -> ClientError {
 ///
 /// # Errors
 /// A failure of the API is `ClientError::Refused` or `ClientError::Unavailable` with its sentence.
-pub async fn open_stream(
+pub(super) async fn open_stream(
     api: &ApiClient,
     path: &str,
     last_event: Option<&str>,
@@ -247,7 +247,7 @@ pub async fn open_stream(
 
 /// Sends a request that the API executes as a job (`Prefer: respond-async`). A request with an idempotency key may be
 /// sent again.
-pub async fn send_as_job(
+pub(super) async fn send_as_job(
     api: &ApiClient,
     path: &str,
     body: &Value,
@@ -266,12 +266,12 @@ pub async fn send_as_job(
 }
 
 /// Returns one segment of a path, percent-encoded.
-pub fn path_segment(text: &str) -> String {
+pub(super) fn path_segment(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// Returns the query of the parameters that have a value, with its `?`.
-pub fn query(parameters: &[(&str, Option<&str>)]) -> String {
+pub(super) fn query(parameters: &[(&str, Option<&str>)]) -> String {
     let mut query = Serializer::new(String::new());
     for (name, value) in parameters {
         if let Some(value) = value {
@@ -287,7 +287,7 @@ pub fn query(parameters: &[(&str, Option<&str>)]) -> String {
 }
 
 /// Returns the sentence of a failed response, and its details below.
-pub fn error_text(body: &Value) -> String {
+pub(super) fn error_text(body: &Value) -> String {
     let error = body["error"].as_str().unwrap_or("the API gave no reason");
     match body["details"].as_str() {
         Some(details) => format!("{error}\n{details}"),
@@ -296,7 +296,7 @@ pub fn error_text(body: &Value) -> String {
 }
 
 /// Runs a command on its own runtime.
-pub fn block_on(work: impl Future<Output = CommandResult>) -> CommandResult {
+pub(super) fn block_on(work: impl Future<Output = CommandResult>) -> CommandResult {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

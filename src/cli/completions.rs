@@ -11,7 +11,7 @@ use super::Cli;
 use super::error::{CliError, CommandResult};
 
 /// Prints the script of a shell. A reader that closes the pipe ends the command.
-pub fn run(shell: Shell) -> CommandResult {
+pub(super) fn run(shell: Shell) -> CommandResult {
     let mut stdout = io::stdout();
     match stdout
         .write_all(&script(shell))

@@ -29,7 +29,7 @@ pub struct ConnectArgs {
 }
 
 /// Prints the lines for each client. The command sends no request.
-pub fn run(args: &ConnectArgs) -> CommandResult {
+pub(super) fn run(args: &ConnectArgs) -> CommandResult {
     let config = ClientConfig::read(&Env::of_process()?)?;
     let token = if args.show_token {
         Some(config.token.ok_or_else(|| {

@@ -12,7 +12,7 @@ use crate::app::backup::BackupError;
 use crate::config::BadConfig;
 
 /// The end of a command: an exit code, or an error that `main` prints.
-pub type CommandResult = Result<ExitCode, CliError>;
+pub(super) type CommandResult = Result<ExitCode, CliError>;
 
 /// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]

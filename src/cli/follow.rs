@@ -13,7 +13,7 @@ use super::retry::retry_for_success;
 use crate::core::model::job::SYSTEM_USER;
 
 /// The reason why the program follows a job no longer.
-pub enum JobEnd {
+pub(super) enum JobEnd {
     /// The job has ended with this body.
     Answered(Value),
     /// The user pressed Ctrl-C, and the job continues.
@@ -21,7 +21,7 @@ pub enum JobEnd {
 }
 
 /// Prints the progress of a job of the system user until the job ends, or until Ctrl-C.
-pub async fn follow_job(api: &ApiClient, job: &str) -> Result<JobEnd, CliError> {
+pub(super) async fn follow_job(api: &ApiClient, job: &str) -> Result<JobEnd, CliError> {
     tokio::select! {
         answer = wait_for_answer(api, job) => Ok(JobEnd::Answered(answer?)),
         interrupted = tokio::signal::ctrl_c() => {

@@ -44,7 +44,7 @@ pub struct InstallArgs {
     api: ApiArgs,
 }
 
-pub fn run(args: &InstallArgs) -> CommandResult {
+pub(super) fn run(args: &InstallArgs) -> CommandResult {
     let api = args.api.api()?;
     block_on(async {
         let (_, accepted) = send_as_job(&api, "/packages/install", &args.body(), None).await?;
@@ -118,7 +118,7 @@ impl InstallArgs {
 }
 
 /// Shows the progress of a job until it ends, and returns the body of its answer.
-pub async fn follow(
+pub(super) async fn follow(
     api: &ApiClient,
     job: &str,
     mut show: impl FnMut(&Value),

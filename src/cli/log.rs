@@ -31,7 +31,7 @@ pub enum LogCommand {
     },
 }
 
-pub fn run(command: &LogCommand) -> CommandResult {
+pub(super) fn run(command: &LogCommand) -> CommandResult {
     match command {
         LogCommand::Compact { before, api } => compact(api, before),
         LogCommand::Show { file } => show(file),

@@ -8,12 +8,12 @@ use serde_json::Value;
 
 /// Prints a line. If the reader has closed the pipe, the line is lost and the command continues, because its
 /// work does not depend on the reader.
-pub fn print_line(text: impl Display) {
+pub(super) fn print_line(text: impl Display) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// Prints a text without an end of line, and shows it at once.
-pub fn print_text(text: impl Display) {
+pub(super) fn print_text(text: impl Display) {
     let mut stdout = io::stdout();
     let _ = write!(stdout, "{text}");
     let _ = stdout.flush();
@@ -23,14 +23,14 @@ pub fn print_text(text: impl Display) {
 ///
 /// # Errors
 /// Fails if the line cannot be written.
-pub fn try_print_line(text: impl Display) -> io::Result<()> {
+pub(super) fn try_print_line(text: impl Display) -> io::Result<()> {
     let mut stdout = io::stdout();
     writeln!(stdout, "{text}")?;
     stdout.flush()
 }
 
 /// Returns a text that cannot control the terminal: another character replaces each control character.
-pub fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let replace = |c: char| {
         if c.is_control() && c != '\t' {
             char::REPLACEMENT_CHARACTER
@@ -42,7 +42,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Returns the texts of a JSON list, separated by commas.
-pub fn joined(list: &Value) -> String {
+pub(super) fn joined(list: &Value) -> String {
     let texts = list.as_array().into_iter().flatten();
     let texts: Vec<_> = texts.filter_map(Value::as_str).collect();
     texts.join(", ")

@@ -17,7 +17,7 @@ use super::error::CliError;
 const TERMINAL_LINE: usize = 4095;
 
 /// Reads a value, and cuts one line feed at its end. Returns `None` if a signal such as Ctrl-C ended the prompt.
-pub async fn read_secret(prompt: &str) -> Result<Option<Zeroizing<String>>, CliError> {
+pub(super) async fn read_secret(prompt: &str) -> Result<Option<Zeroizing<String>>, CliError> {
     let line = if io::stdin().is_terminal() {
         read_from_terminal(prompt).await?
     } else {

@@ -10,26 +10,26 @@ use crate::time::retry::API_REQUEST;
 
 /// Reports the first of several failures in a row.
 #[derive(Default)]
-pub struct Outage {
+pub(super) struct Outage {
     is_reported: Cell<bool>,
 }
 
 impl Outage {
-    pub fn report(&self, error: &ClientError) {
+    pub(super) fn report(&self, error: &ClientError) {
         if !self.is_reported.replace(true) {
             eprintln!("mcp-api: {}; retrying", error_chain(error));
         }
     }
 
     /// Ends the outage: the next failure is reported again.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         self.is_reported.set(false);
     }
 }
 
 /// Repeats a request that the API may receive twice, until its answer is final or the limit of `API_REQUEST` is reached.
 /// `report` gets every temporary failure.
-pub async fn retry(
+pub(super) async fn retry(
     request: impl AsyncFn() -> ApiResponse,
     report: impl Fn(&ClientError),
 ) -> ApiResponse {
@@ -53,7 +53,7 @@ pub async fn retry(
 ///
 /// # Errors
 /// Returns the last failure.
-pub async fn retry_for_success(
+pub(super) async fn retry_for_success(
     request: impl AsyncFn() -> ApiResponse,
 ) -> Result<Value, ClientError> {
     let outage = Outage::default();

@@ -12,7 +12,7 @@ use super::output::print_line;
 use super::retry::retry_for_success;
 
 /// Starts a key rotation, or finds the running rotation, and follows it to its end.
-pub fn run(api: &ApiArgs) -> CommandResult {
+pub(super) fn run(api: &ApiArgs) -> CommandResult {
     let api = api.api()?;
     block_on(async {
         let keys = retry_for_success(async || send(&api, Method::GET, "/keys", None).await).await?;

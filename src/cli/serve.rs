@@ -8,7 +8,7 @@ use crate::app;
 use crate::config::{Config, Env, LogFormat};
 use crate::telemetry::logging;
 
-pub fn run() -> CommandResult {
+pub(super) fn run() -> CommandResult {
     let config = Config::read(&Env::of_process()?)?;
     logging::start(&config.log);
     let is_for_people = config.log.format != LogFormat::Json;

@@ -10,7 +10,7 @@ use super::error::{CliError, CommandResult};
 use super::output::print_line;
 
 /// Prints one line per server: name, status, number of tools, and the error of the server.
-pub fn run(api: &ApiArgs) -> CommandResult {
+pub(super) fn run(api: &ApiArgs) -> CommandResult {
     let api = api.api()?;
     block_on(async {
         let (_, body) = send(&api, Method::GET, "/mcp/servers", None).await?;

@@ -10,7 +10,7 @@ use super::error::CommandResult;
 use super::output::{joined, print_line};
 
 /// Prints the caller, one field per line.
-pub fn run(api: &ApiArgs) -> CommandResult {
+pub(super) fn run(api: &ApiArgs) -> CommandResult {
     let api = api.api()?;
     block_on(async {
         let caller = send_for_success(&api, Method::GET, "/whoami", None).await?;
@@ -32,7 +32,7 @@ fn print_field(name: &str, value: Option<String>) {
 }
 
 /// Returns the names of the servers that a caller may use.
-pub fn servers_text(servers: &Value) -> String {
+pub(super) fn servers_text(servers: &Value) -> String {
     if servers.is_null() {
         "all".to_owned()
     } else {

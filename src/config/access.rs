@@ -10,7 +10,7 @@ use super::listen::{Listen, PublicUrl};
 use super::oidc::Oidc;
 use crate::core::model::token::TOKEN_PREFIX;
 
-pub const ADMIN_TOKEN: Variable = Variable {
+pub(super) const ADMIN_TOKEN: Variable = Variable {
     name: "ADMIN_TOKEN",
     default: "",
     about: "The token of the administrator. With it, every request needs the header Authorization: Bearer <token>. At least 16 visible ASCII characters.",
@@ -32,7 +32,7 @@ const USER_TOKEN_MAX_LIFE: Variable = Variable {
     about: "The longest life of a token that a person makes after a sign-in with OpenID Connect.",
 };
 
-pub const VARIABLES: &[&Variable] = &[
+pub(super) const VARIABLES: &[&Variable] = &[
     &ADMIN_TOKEN,
     &ALLOW_UNAUTHENTICATED,
     &ALLOWED_HOSTS,

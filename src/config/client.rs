@@ -14,7 +14,7 @@ const MCP_API_TOKEN: Variable = Variable {
     about: "The token that the commands send to the API, such as a token of a user. Without it, ADMIN_TOKEN.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&MCP_API_URL, &MCP_API_TOKEN];
+pub(super) const VARIABLES: &[&Variable] = &[&MCP_API_URL, &MCP_API_TOKEN];
 
 #[derive(Debug, Clone)]
 pub struct ClientConfig {

@@ -11,7 +11,7 @@ const GOOGLE_OAUTH_CREDENTIALS: Variable = Variable {
     about: "The JSON of an OAuth client from Google's console, in one line. Servers with MCP_AUTH_TYPE=OAUTH2_GOOGLE get it.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&GOOGLE_OAUTH_CREDENTIALS];
+pub(super) const VARIABLES: &[&Variable] = &[&GOOGLE_OAUTH_CREDENTIALS];
 
 #[derive(Default)]
 pub struct Google {

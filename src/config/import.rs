@@ -16,7 +16,7 @@ const IMPORT_SECRETS_KEY: Variable = Variable {
     about: "The SECRETS_KEY of the predecessor whose data mcp-api import reads. Without it, SECRETS_KEY.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&IMPORT_MONGO_URL, &IMPORT_SECRETS_KEY];
+pub(super) const VARIABLES: &[&Variable] = &[&IMPORT_MONGO_URL, &IMPORT_SECRETS_KEY];
 
 /// The `.env` of the predecessor is a complete configuration.
 #[derive(Debug)]

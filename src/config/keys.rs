@@ -14,7 +14,7 @@ const SECRETS_KEYS_OLD: Variable = Variable {
     about: "Earlier keys that may still decrypt secrets, comma-separated. For a passphrase with a comma, write a JSON list: [\"one, two\"].",
 };
 
-pub const VARIABLES: &[&Variable] = &[&SECRETS_KEY, &SECRETS_KEYS_OLD];
+pub(super) const VARIABLES: &[&Variable] = &[&SECRETS_KEY, &SECRETS_KEYS_OLD];
 
 /// The fewest characters of a passphrase for a new deployment.
 const MIN_PASSPHRASE: usize = 12;

@@ -50,7 +50,7 @@ const DRAIN_TIMEOUT: Variable = Variable {
     about: "The time that running calls have after SIGTERM.",
 };
 
-pub const VARIABLES: &[&Variable] = &[
+pub(super) const VARIABLES: &[&Variable] = &[
     &PAYLOAD_LIMIT,
     &RESULT_LIMIT,
     &MAX_CALLS,

@@ -27,7 +27,7 @@ const PUBLIC_URL: Variable = Variable {
     about: "The URL under which users reach this API through a proxy. Cookies are Secure if it is https.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&HOST, &PORT, &MAX_CONNECTIONS, &PUBLIC_URL];
+pub(super) const VARIABLES: &[&Variable] = &[&HOST, &PORT, &MAX_CONNECTIONS, &PUBLIC_URL];
 
 #[derive(Debug, Clone)]
 pub struct Listen {

@@ -13,7 +13,7 @@ const RUST_LOG: Variable = Variable {
     about: "The log filter, in the syntax of EnvFilter of the crate tracing-subscriber. Libraries that log whole messages stay quiet in any case.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&LOG_FORMAT, &RUST_LOG];
+pub(super) const VARIABLES: &[&Variable] = &[&LOG_FORMAT, &RUST_LOG];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {

@@ -12,7 +12,7 @@ const LOG_RETENTION: Variable = Variable {
     about: "The time for which the event log keeps its events, such as 90d, at least 1d. A worker archives older events once a day. Empty: the log keeps everything.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&LOG_RETENTION];
+pub(super) const VARIABLES: &[&Variable] = &[&LOG_RETENTION];
 
 /// The shortest time for which the log keeps its events. Idempotency keys live as long.
 const SHORTEST_RETENTION: Duration = Duration::from_secs(86_400);

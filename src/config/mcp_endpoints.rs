@@ -18,7 +18,8 @@ const MCP_MAX_STREAMS_PER_USER: Variable = Variable {
     about: "Open event streams of the MCP clients of one user.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&MCP_NAME_LIMIT, &MCP_MAX_STREAMS, &MCP_MAX_STREAMS_PER_USER];
+pub(super) const VARIABLES: &[&Variable] =
+    &[&MCP_NAME_LIMIT, &MCP_MAX_STREAMS, &MCP_MAX_STREAMS_PER_USER];
 
 #[derive(Debug, Clone)]
 pub struct McpEndpoints {

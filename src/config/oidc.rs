@@ -7,7 +7,7 @@ use super::env::{BadConfig, Env, Variable};
 use super::listen::{Listen, PublicUrl};
 use crate::core::loopback::is_loopback;
 
-pub const OIDC_ISSUER: Variable = Variable {
+pub(super) const OIDC_ISSUER: Variable = Variable {
     name: "OIDC_ISSUER",
     default: "",
     about: "The URL of an OpenID Connect issuer, exactly as the claim iss of its JWTs. With it, requests may send a JWT of this issuer, and every request needs a token or a JWT.",
@@ -46,7 +46,7 @@ const OIDC_CLIENT_SECRET: Variable = Variable {
 /// The path to which the issuer leads a browser back.
 pub const SIGNIN_CALLBACK_PATH: &str = "/signin/callback";
 
-pub const VARIABLES: &[&Variable] = &[
+pub(super) const VARIABLES: &[&Variable] = &[
     &OIDC_ISSUER,
     &OIDC_AUDIENCE,
     &OIDC_USER_CLAIM,

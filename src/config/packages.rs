@@ -38,7 +38,7 @@ const INSTALL_ON_START: Variable = Variable {
     about: "npm packages to install at start if no server of that name exists: package|server, comma-separated. A package may name a version: package@1.2.3|server.",
 };
 
-pub const VARIABLES: &[&Variable] = &[
+pub(super) const VARIABLES: &[&Variable] = &[
     &PACKAGES_DIR,
     &PYTHON_BIN,
     &PYTHON_VENV_DIR,

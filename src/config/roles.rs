@@ -13,7 +13,7 @@ const POOLS: Variable = Variable {
     about: "The pools of this worker: tools runs servers, calls and secrets, packages installs packages, tokens refreshes OAuth tokens.",
 };
 
-pub const VARIABLES: &[&Variable] = &[&ROLES, &POOLS];
+pub(super) const VARIABLES: &[&Variable] = &[&ROLES, &POOLS];
 
 #[derive(Debug, Clone)]
 pub struct Roles {

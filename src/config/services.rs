@@ -56,7 +56,7 @@ const SECRETS_DBNAME: Variable = Variable {
     about: "The collection of sealed values is mcpapi_ plus this name.",
 };
 
-pub const VARIABLES: &[&Variable] = &[
+pub(super) const VARIABLES: &[&Variable] = &[
     &NATS_URL,
     &NATS_CREDS,
     &NATS_CA,

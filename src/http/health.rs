@@ -26,7 +26,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Ready {
+pub(super) struct Ready {
     /// The position of this process in the event log.
     #[schema(value_type = u64)]
     position: Position,
@@ -37,7 +37,7 @@ pub struct Ready {
     get, operation_id = "healthz", path = "/healthz", tag = "health", security(()),
     responses((status = 200, description = "The process runs", body = Success<EmptyBody>))
 )]
-pub async fn healthz() -> Result<Response, ApiError> {
+pub(super) async fn healthz() -> Result<Response, ApiError> {
     success(EmptyBody {})
 }
 
@@ -49,7 +49,7 @@ pub async fn healthz() -> Result<Response, ApiError> {
         (status = 503, description = "`error` names all missing parts", body = ErrorBody),
     )
 )]
-pub async fn readyz(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+pub(super) async fn readyz(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
     if state.is_draining() {
         return Err(Failure::unavailable("Not ready: this process is draining").into());
     }
@@ -89,7 +89,7 @@ async fn probe_worker(state: &ApiState) -> Result<(), Failure> {
         body = String, content_type = "application/openmetrics-text",
     ))
 )]
-pub async fn metrics(
+pub(super) async fn metrics(
     State(state): State<Arc<ApiState>>,
     _caller: MetricsCaller,
 ) -> Result<Response, ApiError> {

@@ -41,7 +41,7 @@ use crate::views::failure::ErrorBody;
 struct Base;
 
 /// Returns the description without routes.
-pub fn base() -> utoipa::openapi::OpenApi {
+pub(super) fn base() -> utoipa::openapi::OpenApi {
     let mut description = Base::openapi();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -66,7 +66,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// Adds the responses that many routes share, and the header of every answer.
-pub fn complete(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+pub(super) fn complete(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     for (path, item) in &mut description.paths.paths {
         // A probe passes no middleware.
         if path == "/healthz" || path == "/readyz" {
@@ -249,7 +249,7 @@ fn log_position() -> Header {
 }
 
 /// Returns the documentation page. Its files are part of the program, so it needs no network.
-pub fn docs_router<S: Clone + Send + Sync + 'static>(
+pub(super) fn docs_router<S: Clone + Send + Sync + 'static>(
     description: utoipa::openapi::OpenApi,
 ) -> Router<S> {
     let docs: Router<S> = SwaggerUi::new("/docs")

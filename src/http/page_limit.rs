@@ -17,7 +17,7 @@ const MAX_PAGES_PER_GRANT: usize = 4;
 
 /// Counts the pages that wait for workers.
 #[derive(Default)]
-pub struct PageLimit {
+pub(super) struct PageLimit {
     waiting: Mutex<HashMap<GrantId, usize>>,
 }
 
@@ -32,7 +32,7 @@ impl PageLimit {
     ///
     /// # Errors
     /// `unavailable` if one of the limits is reached.
-    pub fn acquire(&self, grant: &GrantId) -> Result<PagePermit<'_>, Failure> {
+    pub(super) fn acquire(&self, grant: &GrantId) -> Result<PagePermit<'_>, Failure> {
         let mut waiting = self.waiting.lock();
         let total: usize = waiting.values().sum();
         let pages = waiting.get(grant).copied().unwrap_or_default();

@@ -24,7 +24,7 @@ use crate::views::failure::ErrorBody;
         (status = 404, description = "OIDC_ISSUER or PUBLIC_URL is not set", body = ErrorBody),
     )
 )]
-pub async fn of_api(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+pub(super) async fn of_api(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
     metadata(&state, "")
 }
 
@@ -37,7 +37,7 @@ pub async fn of_api(State(state): State<Arc<ApiState>>) -> Result<Response, ApiE
         (status = 404, description = "OIDC_ISSUER or PUBLIC_URL is not set", body = ErrorBody),
     )
 )]
-pub async fn of_mcp(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+pub(super) async fn of_mcp(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
     metadata(&state, "/mcp")
 }
 
@@ -51,7 +51,7 @@ pub async fn of_mcp(State(state): State<Arc<ApiState>>) -> Result<Response, ApiE
         (status = 404, description = "OIDC_ISSUER or PUBLIC_URL is not set, or no server can have the name", body = ErrorBody),
     )
 )]
-pub async fn of_server(
+pub(super) async fn of_server(
     State(state): State<Arc<ApiState>>,
     ServerNamePath(name): ServerNamePath,
 ) -> Result<Response, ApiError> {
@@ -76,7 +76,7 @@ fn metadata(state: &ApiState, endpoint: &str) -> Result<Response, ApiError> {
 }
 
 /// Returns the challenge of a request without a valid token (RFC 9728, section 5.1), or `None` if there are no metadata.
-pub fn challenge(access: &Access, path: &str) -> Option<HeaderValue> {
+pub(super) fn challenge(access: &Access, path: &str) -> Option<HeaderValue> {
     let public = access.public.as_ref().filter(|_| access.oidc.is_some())?;
     let endpoint = if is_mcp_endpoint(path) { path } else { "" };
     let url = format!("{}{METADATA_PATH}{endpoint}", public.url);

@@ -403,7 +403,7 @@ impl ApiState {
 ///
 /// # Errors
 /// `internal` if the key cannot be used.
-pub fn seal_value(
+pub(super) fn seal_value(
     sealer: &Sealer,
     context: impl SealContext,
     plain: &str,
@@ -417,13 +417,13 @@ pub fn seal_value(
 }
 
 /// Returns the origin of a change that a user's browser ends.
-pub fn browser_origin(user: Option<UserName>) -> ChangeOrigin {
+pub(super) fn browser_origin(user: Option<UserName>) -> ChangeOrigin {
     ChangeOrigin::new(CommandId(Uuid::now_v7()), Actor::browser(user))
 }
 
 /// Returns the origin of a change that a caller makes. Command ids grow with time, so that the indexes of the stores stay
 /// small.
-pub fn change_origin(caller: &Caller, key: Option<IdempotencyKey>) -> ChangeOrigin {
+pub(super) fn change_origin(caller: &Caller, key: Option<IdempotencyKey>) -> ChangeOrigin {
     ChangeOrigin {
         id: CommandId(Uuid::now_v7()),
         key,

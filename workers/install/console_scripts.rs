@@ -14,7 +14,7 @@ use crate::core::names::PackageName;
 ///
 /// # Errors
 /// Fails if the package has several scripts or none.
-pub fn choose_script(name: &PackageName, venv: &Path) -> Result<String, Failure> {
+pub(super) fn choose_script(name: &PackageName, venv: &Path) -> Result<String, Failure> {
     let scripts = console_scripts(name, venv)?;
     let own_script = scripts.iter().find(|script| is_same_name(script, name));
     match (own_script, scripts.as_slice()) {

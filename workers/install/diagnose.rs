@@ -10,18 +10,18 @@ use crate::core::failure::{Code, Failure};
 const DISK_FULL: [&str; 3] = ["ENOSPC", "No space left on device", "Disk quota exceeded"];
 
 /// A reason for a failure: its code and its sentence.
-pub struct Finding {
+pub(super) struct Finding {
     pub code: Code,
     pub sentence: String,
 }
 
 /// The output of a program that has failed.
-pub struct Diagnosis<'a> {
+pub(super) struct Diagnosis<'a> {
     pub output: &'a ProcessOutput,
 }
 
 /// Returns the failure of a virtual environment.
-pub fn venv_failure(python: &str, output: &ProcessOutput) -> Failure {
+pub(super) fn venv_failure(python: &str, output: &ProcessOutput) -> Failure {
     let diagnosis = Diagnosis { output };
     let has_no_venv = diagnosis.has_any(&[
         "ensurepip is not available",
@@ -43,7 +43,7 @@ pub fn venv_failure(python: &str, output: &ProcessOutput) -> Failure {
 }
 
 /// Returns the failure of a folder that the worker cannot use.
-pub fn folder_failure(folder: &Path, error: &io::Error) -> Failure {
+pub(super) fn folder_failure(folder: &Path, error: &io::Error) -> Failure {
     let is_full = matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -59,31 +59,31 @@ pub fn folder_failure(folder: &Path, error: &io::Error) -> Failure {
     Failure::new(Code::UpstreamError, sentence)
 }
 
-pub fn upstream(sentence: String) -> Finding {
+pub(super) fn upstream(sentence: String) -> Finding {
     Finding {
         code: Code::UpstreamError,
         sentence,
     }
 }
 
-pub fn not_writable(tool: &str) -> String {
+pub(super) fn not_writable(tool: &str) -> String {
     format!("{tool} may not write where it must; is PACKAGES_DIR the worker's own?")
 }
 
-pub fn not_connected(tool: &str) -> String {
+pub(super) fn not_connected(tool: &str) -> String {
     format!(
         "{tool} cannot reach its registry: is there a network, and is the registry's URL right?"
     )
 }
 
-pub fn not_trusted(tool: &str) -> String {
+pub(super) fn not_trusted(tool: &str) -> String {
     format!(
         "{tool} does not trust the registry's certificate; NODE_EXTRA_CA_CERTS or PIP_CERT may name another authority"
     )
 }
 
 impl Diagnosis<'_> {
-    pub fn line_with(&self, text: &str) -> Option<&str> {
+    pub(super) fn line_with(&self, text: &str) -> Option<&str> {
         self.output
             .lines
             .iter()
@@ -91,12 +91,12 @@ impl Diagnosis<'_> {
             .find(|line| line.contains(text))
     }
 
-    pub fn has_any(&self, texts: &[&str]) -> bool {
+    pub(super) fn has_any(&self, texts: &[&str]) -> bool {
         texts.iter().any(|text| self.line_with(text).is_some())
     }
 
     /// Returns the rest of the first npm error line that begins with this word, such as `code`.
-    pub fn npm_field(&self, word: &str) -> Option<&str> {
+    pub(super) fn npm_field(&self, word: &str) -> Option<&str> {
         self.output.lines.iter().find_map(|line| {
             let text = line
                 .strip_prefix("npm error ")
@@ -105,13 +105,13 @@ impl Diagnosis<'_> {
         })
     }
 
-    pub fn full_disk(&self) -> Option<Finding> {
+    pub(super) fn full_disk(&self) -> Option<Finding> {
         self.has_any(&DISK_FULL)
             .then(|| upstream("The worker's disk is full".into()))
     }
 
     /// Returns the failure with the error lines of npm, or with the last lines of another program.
-    pub fn failure(&self, finding: Finding) -> Failure {
+    pub(super) fn failure(&self, finding: Finding) -> Failure {
         let lines = self.output.lines.iter().map(String::as_str);
         let mut shown: Vec<_> = lines.clone().filter(|line| is_npm_error(line)).collect();
         if shown.is_empty() {

@@ -34,7 +34,7 @@ const LOCKFILE: &str = "package-lock.json";
 ///
 /// # Errors
 /// Fails if npm cannot resolve the package.
-pub async fn resolve(
+pub(super) async fn resolve(
     installer: &Installer,
     request: &PackageRequest<'_>,
     context: &InstallContext,
@@ -127,7 +127,7 @@ fn is_locked(packages: &Map<String, Value>, path: &str, name: &str) -> bool {
 ///
 /// # Errors
 /// Fails if npm cannot install a package, or if an install script fails.
-pub async fn build(
+pub(super) async fn build(
     installer: &Installer,
     name: &PackageName,
     folder: &Path,
@@ -149,7 +149,7 @@ pub async fn build(
 ///
 /// # Errors
 /// Fails if npm cannot ask the registry, or if the package has no version.
-pub async fn latest(
+pub(super) async fn latest(
     installer: &Installer,
     name: &PackageName,
     context: &InstallContext,
@@ -226,7 +226,7 @@ enum Bin {
 ///
 /// # Errors
 /// Fails if the package has several programs, or nothing to run.
-pub fn entry_point(name: &PackageName, folder: &Path) -> Result<EntryPoint, Failure> {
+pub(super) fn entry_point(name: &PackageName, folder: &Path) -> Result<EntryPoint, Failure> {
     let package_folder = folder.join("node_modules").join(name.as_str());
     let text = fs::read(package_folder.join("package.json"))
         .map_err(|error| folder_failure(&package_folder, &error))?;

@@ -85,7 +85,7 @@ impl ReportItem {
 ///
 /// # Errors
 /// Fails if pip cannot resolve the package.
-pub async fn resolve(
+pub(super) async fn resolve(
     installer: &Installer,
     request: &PackageRequest<'_>,
     python: &PythonOptions,
@@ -188,7 +188,7 @@ async fn report(
 ///
 /// # Errors
 /// Fails if the environment cannot be made, or if pip cannot install a package.
-pub async fn build(
+pub(super) async fn build(
     installer: &Installer,
     name: &PackageName,
     folder: &Path,
@@ -215,7 +215,7 @@ pub async fn build(
 ///
 /// # Errors
 /// Fails if pip cannot ask the package index.
-pub async fn latest(
+pub(super) async fn latest(
     installer: &Installer,
     name: &PackageName,
     context: &InstallContext,
@@ -244,7 +244,7 @@ pub async fn latest(
 ///
 /// # Errors
 /// Fails if the user has named no module, and the package has several console scripts or none.
-pub fn entry_point(
+pub(super) fn entry_point(
     name: &PackageName,
     python: &PythonOptions,
     venv: &Path,

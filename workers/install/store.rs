@@ -25,9 +25,9 @@ use crate::telemetry::error::internal_error;
 use crate::time::retry::{FOLDER_REMOVAL, PACKAGE_LOCK};
 
 /// The folder of the recipes, within the folder of the packages.
-pub const VERSIONS_FOLDER: &str = ".versions";
+pub(super) const VERSIONS_FOLDER: &str = ".versions";
 /// The beginning of the name of a folder that no recipe names and that is kept.
-pub const PIP_PREFIX: &str = "pip-";
+pub(super) const PIP_PREFIX: &str = "pip-";
 /// How long the projection may take to reach the head of the log.
 const CATCH_UP: Duration = Duration::from_secs(20);
 /// The last file of a build, with the path of the interpreter that the folder needs, if any.
@@ -36,7 +36,7 @@ const MARK: &str = ".complete";
 const INTERPRETER: &str = "bin/python";
 
 /// The folders of one runtime.
-pub struct PackageStore {
+pub(super) struct PackageStore {
     root: PathBuf,
     released: Arc<Notify>,
 }
@@ -55,7 +55,7 @@ enum FolderAccess {
 }
 
 /// A temporary folder. Dropping the guard removes the folder.
-pub struct ScratchDir {
+pub(super) struct ScratchDir {
     pub folder: PathBuf,
     lock_path: PathBuf,
     _lock: File,
@@ -63,11 +63,11 @@ pub struct ScratchDir {
 
 impl PackageStore {
     /// Returns the store in `root`, which notifies `released` when a folder has no user any more.
-    pub fn new(root: PathBuf, released: Arc<Notify>) -> Self {
+    pub(super) fn new(root: PathBuf, released: Arc<Notify>) -> Self {
         Self { root, released }
     }
 
-    pub fn folder(&self, name: &str) -> PathBuf {
+    pub(super) fn folder(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
@@ -76,7 +76,7 @@ impl PackageStore {
     }
 
     /// Returns a folder, if it is complete.
-    pub fn acquire(&self, name: &str) -> Option<PackageHandle> {
+    pub(super) fn acquire(&self, name: &str) -> Option<PackageHandle> {
         let folder = self.folder(name);
         if !is_complete(&folder) {
             return None;
@@ -96,7 +96,7 @@ impl PackageStore {
     ///
     /// # Errors
     /// Fails if the disk cannot be used, or if the build fails.
-    pub async fn acquire_or_build(
+    pub(super) async fn acquire_or_build(
         &self,
         name: &str,
         build: BoxFuture<'_, Result<(), Failure>>,
@@ -171,7 +171,7 @@ impl PackageStore {
     ///
     /// # Errors
     /// Fails if the disk cannot be used.
-    pub fn scratch(&self) -> Result<ScratchDir, Failure> {
+    pub(super) fn scratch(&self) -> Result<ScratchDir, Failure> {
         let failure = |error| folder_failure(&self.root, &error);
         fs::create_dir_all(&self.root).map_err(failure)?;
         let name = Uuid::now_v7().simple().to_string();
@@ -189,7 +189,7 @@ impl PackageStore {
     }
 
     /// Removes the incomplete folders, and the folders that neither `catalog` nor a process uses.
-    pub async fn sweep(&self, catalog: &Catalog, projection: &Projection) {
+    pub(super) async fn sweep(&self, catalog: &Catalog, projection: &Projection) {
         for name in self.names() {
             let folder = self.folder(&name);
             let is_needed = name.starts_with(PIP_PREFIX) || is_named(catalog, &name);
@@ -265,7 +265,7 @@ impl Drop for ScratchDir {
 }
 
 /// Returns the catalog at the head of the log, or `None` if the store is unavailable.
-pub async fn newest_catalog(projection: &Projection) -> Option<Arc<Catalog>> {
+pub(super) async fn newest_catalog(projection: &Projection) -> Option<Arc<Catalog>> {
     let head = projection.log().head().await.ok()?;
     let is_read = projection.wait_for(head, CATCH_UP).await;
     is_read.then(|| Arc::clone(&projection.catalog()))
@@ -369,7 +369,7 @@ async fn remove_folder(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Fails if the link cannot be written.
-pub fn link(link: &Path, folder: &Path) -> io::Result<()> {
+pub(super) fn link(link: &Path, folder: &Path) -> io::Result<()> {
     if fs::read_link(link).is_ok_and(|target| target == folder) {
         return Ok(());
     }
@@ -383,7 +383,7 @@ pub fn link(link: &Path, folder: &Path) -> io::Result<()> {
 }
 
 /// Removes the links of servers that have no package any more.
-pub fn remove_links(folder: &Path, catalog: &Catalog) {
+pub(super) fn remove_links(folder: &Path, catalog: &Catalog) {
     let versions = folder.join(VERSIONS_FOLDER);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let is_ours = fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(&versions));

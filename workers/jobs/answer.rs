@@ -18,7 +18,7 @@ use crate::workers::sealed_store::store_unavailable;
 ///
 /// # Errors
 /// Fails like [`load_answer`].
-pub async fn read_answer(
+pub(crate) async fn read_answer(
     context: Arc<Context>,
     command: ReadJobAnswer,
 ) -> Result<StoredJobAnswer, Failure> {
@@ -30,7 +30,7 @@ pub async fn read_answer(
 /// # Errors
 /// Fails with `job_not_found` if the job has not ended or its answer has expired, and with
 /// `unavailable` if the store does not respond.
-pub async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Failure> {
+pub(crate) async fn load_answer(context: &Context, id: JobId) -> Result<JobAnswer, Failure> {
     let stored = open_answer(context, id).await?;
     JobAnswer::parse(&stored).map_err(internal_error)
 }

@@ -22,14 +22,14 @@ const MAX_PER_COMMIT: usize = 1000;
 
 /// Removes values and expired records, every second.
 #[derive(Clone)]
-pub struct JobCleanup {
+pub(crate) struct JobCleanup {
     context: Arc<Context>,
     /// The values that the next round removes together.
     unused_values: Arc<Mutex<Vec<ValueId>>>,
 }
 
 impl JobCleanup {
-    pub fn new(context: Arc<Context>) -> Self {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
         Self {
             context,
             unused_values: Arc::default(),
@@ -37,12 +37,12 @@ impl JobCleanup {
     }
 
     /// Removes a value in the next round.
-    pub fn remove_value(&self, value: ValueId) {
+    pub(crate) fn remove_value(&self, value: ValueId) {
         self.unused_values.lock().push(value);
     }
 
     /// Runs for ever.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut interval = tokio::time::interval(INTERVAL);
         loop {
             interval.tick().await;
@@ -54,7 +54,7 @@ impl JobCleanup {
     }
 
     /// Removes the unused values now.
-    pub async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         let values = std::mem::take(&mut *self.unused_values.lock());
         if values.is_empty() {
             return;

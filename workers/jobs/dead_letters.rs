@@ -66,7 +66,7 @@ impl StoredMessage {
 ///
 /// # Errors
 /// Fails if the message cannot be sealed, or if the store is unavailable.
-pub async fn store_dead_letter(
+pub(crate) async fn store_dead_letter(
     context: &Context,
     message: &JobMessage,
     reason: &Failure,
@@ -122,7 +122,7 @@ fn shown_text(text: &str) -> String {
 ///
 /// # Errors
 /// Fails if the dead letter is unknown, or if it cannot be parsed either now.
-pub async fn retry_dead_letter(
+pub(crate) async fn retry_dead_letter(
     context: Arc<Context>,
     command: RetryDeadLetter,
 ) -> Result<(), Failure> {
@@ -151,7 +151,7 @@ pub async fn retry_dead_letter(
 ///
 /// # Errors
 /// Fails if the dead letter is unknown, or if the store is unavailable.
-pub async fn discard_dead_letter(
+pub(crate) async fn discard_dead_letter(
     context: Arc<Context>,
     command: DiscardDeadLetter,
 ) -> Result<(), Failure> {
@@ -170,7 +170,10 @@ fn require_dead_letter(context: &Context, id: ValueId) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Fails if the store is unavailable.
-pub async fn remove_dead_letters(context: &Context, ids: Vec<ValueId>) -> Result<(), Failure> {
+pub(crate) async fn remove_dead_letters(
+    context: &Context,
+    ids: Vec<ValueId>,
+) -> Result<(), Failure> {
     let removed = ids.clone();
     context
         .appender

@@ -37,7 +37,7 @@ use crate::workers::{keys, log, packages, secrets};
 const MAX_ANSWER: usize = 14 << 20;
 
 /// A job that this worker executes.
-pub struct JobExecution {
+pub(crate) struct JobExecution {
     pub job: Arc<Job>,
     pub attempt: u32,
     pub progress: Arc<ProgressReporter>,
@@ -48,7 +48,7 @@ pub struct JobExecution {
 }
 
 /// The reason why a job has no output.
-pub enum JobFailure {
+pub(crate) enum JobFailure {
     /// Nothing has started, so another worker may execute the job.
     NotStarted,
     Failed(Failure),
@@ -61,7 +61,7 @@ impl From<Failure> for JobFailure {
 }
 
 /// The output of a successful job.
-pub struct JobOutput {
+pub(crate) struct JobOutput {
     /// The body of the HTTP response.
     pub body: Bytes,
     /// The outcome for a producer on the bus.

@@ -35,7 +35,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(2);
 const STATUS_OK: u16 = 200;
 
 /// Accepts messages until the worker drains, and then waits for those in progress.
-pub async fn ingest_messages(
+pub(crate) async fn ingest_messages(
     context: Arc<Context>,
     mut consumer: Box<dyn JobConsumer>,
     draining: CancellationToken,
@@ -94,7 +94,10 @@ fn is_temporary(failure: &Failure) -> bool {
 ///
 /// # Errors
 /// Fails with `invalid_request` if the message cannot be parsed.
-pub async fn submit_message(context: &Context, message: &JobMessage) -> Result<Submitted, Failure> {
+pub(crate) async fn submit_message(
+    context: &Context,
+    message: &JobMessage,
+) -> Result<Submitted, Failure> {
     let call_fields = message.call.as_deref();
     let (call, arguments) = parse_producer_message::<CallTool>(
         CallTool::NAME,

@@ -1,14 +1,14 @@
 //! Executes jobs: ingests, claims, executes, ends and cleans them up.
 
-pub mod answer;
-pub mod cleanup;
-pub mod dead_letters;
-pub mod execute;
-pub mod ingest;
-pub mod notify;
-pub mod progress;
-pub mod runner;
-pub mod takeover;
-pub mod tool_call;
+pub(super) mod answer;
+pub(super) mod cleanup;
+pub(super) mod dead_letters;
+pub(super) mod execute;
+pub(super) mod ingest;
+pub(super) mod notify;
+pub(super) mod progress;
+pub(super) mod runner;
+pub(super) mod takeover;
+pub(super) mod tool_call;
 
-pub use self::answer::read_answer;
+pub(super) use self::answer::read_answer;

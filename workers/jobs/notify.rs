@@ -24,7 +24,7 @@ const SEARCH_INTERVAL: Duration = Duration::from_secs(600);
 const MAX_LOADED: usize = 8;
 
 /// Searches for missed notifications for ever.
-pub async fn watch(context: Arc<Context>) {
+pub(crate) async fn watch(context: Arc<Context>) {
     let mut interval = tokio::time::interval(SEARCH_INTERVAL);
     loop {
         interval.tick().await;
@@ -57,7 +57,10 @@ async fn notify_all(context: &Context) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Fails if the store is unavailable.
-pub async fn notify_end(context: Arc<Context>, command: NotifyProducer) -> Result<(), Failure> {
+pub(crate) async fn notify_end(
+    context: Arc<Context>,
+    command: NotifyProducer,
+) -> Result<(), Failure> {
     let job = context
         .projection
         .catalog()
@@ -76,7 +79,11 @@ pub async fn notify_end(context: Arc<Context>, command: NotifyProducer) -> Resul
 ///
 /// # Errors
 /// Fails if the store is unavailable.
-pub async fn notify_producer(context: &Context, job: &Job, state: JobState) -> Result<(), Failure> {
+pub(crate) async fn notify_producer(
+    context: &Context,
+    job: &Job,
+    state: JobState,
+) -> Result<(), Failure> {
     let lease = LeaseId::from(job.id);
     // Two notifications in one worker exclude each other too, because each has a holder of its own.
     let holder = WorkerId(Uuid::now_v7());

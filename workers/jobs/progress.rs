@@ -19,7 +19,7 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_LINE: usize = 200;
 
 /// Records the progress of one job until it is dropped.
-pub struct ProgressReporter {
+pub(crate) struct ProgressReporter {
     newest: watch::Sender<JobProgress>,
     recorder: JoinHandle<()>,
 }

@@ -42,7 +42,7 @@ const LIMITS: ConcurrencyLimits = ConcurrencyLimits {
 const PREFERENCE_TIME: Duration = Duration::from_millis(300);
 
 /// Executes the jobs of one worker.
-pub struct JobRunner {
+pub(crate) struct JobRunner {
     context: Arc<Context>,
     areas: Vec<Area>,
     /// The running jobs, and the tokens that stop them.
@@ -54,7 +54,11 @@ pub struct JobRunner {
 }
 
 impl JobRunner {
-    pub fn new(context: Arc<Context>, areas: Vec<Area>, draining: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        areas: Vec<Area>,
+        draining: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             cleanup: JobCleanup::new(context.clone()),
             context,
@@ -67,7 +71,7 @@ impl JobRunner {
     }
 
     /// Claims and executes jobs until the worker drains, and then waits for the running jobs.
-    pub async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         self.spawn_until_drain(takeover::watch(self.context.clone()));
         self.spawn_until_drain(notify::watch(self.context.clone()));
         self.spawn_until_drain(self.cleanup.clone().run());

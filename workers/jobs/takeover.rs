@@ -14,7 +14,7 @@ use crate::telemetry::error::error_chain;
 use crate::workers::context::Context;
 
 /// Searches for ever for workers that have jobs and send no reports.
-pub async fn watch(context: Arc<Context>) {
+pub(crate) async fn watch(context: Arc<Context>) {
     let manager = &context.manager;
     let mut interval = tokio::time::interval(manager.limits.lease_ttl / 4);
     loop {
@@ -51,7 +51,7 @@ async fn take_over_if_gone(context: &Context, worker: WorkerId) {
 
 /// Requeues or ends all jobs of a worker that executes them no more, and notifies the producers of the
 /// ended jobs. Returns `false` if the store is unavailable.
-pub async fn take_over(context: &Context, worker: WorkerId) -> bool {
+pub(crate) async fn take_over(context: &Context, worker: WorkerId) -> bool {
     let until = context.job_client.answer_expiry();
     let committed = context
         .appender

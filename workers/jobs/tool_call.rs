@@ -30,7 +30,7 @@ const REPORT_TIME: Duration = Duration::from_secs(5);
 /// # Errors
 /// Fails with the failure of the call. Returns [`JobFailure::NotStarted`] if the worker drains before
 /// a worker has started the call.
-pub async fn call_tool(
+pub(crate) async fn call_tool(
     context: &Arc<Context>,
     execution: &JobExecution,
     arguments: JobArguments,

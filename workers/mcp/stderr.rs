@@ -15,7 +15,7 @@ const BYTES_PER_SECOND: usize = 1 << 20;
 const LINE_LIMIT: usize = 64 * 1024;
 
 /// Logs every line until the standard error ends.
-pub async fn read_stderr(stderr: impl AsyncRead + Unpin, sink: Arc<dyn NotificationSink>) {
+pub(super) async fn read_stderr(stderr: impl AsyncRead + Unpin, sink: Arc<dyn NotificationSink>) {
     let mut stderr = BufReader::with_capacity(LINE_LIMIT, stderr);
     let mut text = Vec::new();
     let mut bytes_read = 0;

@@ -22,7 +22,7 @@ enum WriteError {
 
 /// Writes frames until the connection ends. A child that reads nothing for `stall_limit` ends the connection, although
 /// frames wait for it, because it will not read later calls either.
-pub async fn write_all(pipe: impl AsyncWrite + Unpin, mux: Arc<Mux>, stall_limit: Duration) {
+pub(super) async fn write_all(pipe: impl AsyncWrite + Unpin, mux: Arc<Mux>, stall_limit: Duration) {
     let mut closed = std::pin::pin!(mux.closed());
     tokio::select! {
         biased;

@@ -31,7 +31,7 @@ struct PackageJobBody {
 ///
 /// # Errors
 /// Fails if the server or its package was deleted during the job.
-pub async fn package_answer(
+pub(super) async fn package_answer(
     context: &Context,
     progress: &Arc<dyn ProgressSink>,
     name: &ServerName,

@@ -21,7 +21,7 @@ const MAX_CONCURRENT: usize = 4;
 ///
 /// # Errors
 /// Fails if the store is unavailable. A failed question is a part of the result.
-pub async fn check_packages(
+pub(crate) async fn check_packages(
     context: Arc<Context>,
     command: CheckPackages,
 ) -> Result<Vec<PackageCheck>, Failure> {

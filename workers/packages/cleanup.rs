@@ -14,7 +14,7 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(500);
 
 /// Removes unused files at the start, after each change of a server, and every hour, until the worker
 /// drains.
-pub async fn remove_unused_files(context: Arc<Context>, draining: CancellationToken) {
+pub(crate) async fn remove_unused_files(context: Arc<Context>, draining: CancellationToken) {
     let mut catalog_changes = context.projection.subscribe();
     let mut swept_at = None;
     loop {

@@ -30,7 +30,7 @@ const UNKNOWN_VERSION: &str = "unknown";
 ///
 /// # Errors
 /// Fails if the package cannot be built or its server does not start. Nothing of it stays then.
-pub async fn install(
+pub(crate) async fn install(
     context: Arc<Context>,
     progress: Arc<dyn ProgressSink>,
     command: InstallPackage,

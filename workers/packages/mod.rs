@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-pub use self::check::check_packages;
-pub use self::cleanup::remove_unused_files;
-pub use self::install::install;
-pub use self::on_start::install_on_start;
-pub use self::upgrade::upgrade;
+pub(super) use self::check::check_packages;
+pub(super) use self::cleanup::remove_unused_files;
+pub(super) use self::install::install;
+pub(super) use self::on_start::install_on_start;
+pub(super) use self::upgrade::upgrade;
 use super::context::Context;
 use super::install::{PackageHandle, Resolved};
 use super::runtime::probe::probe_server;

@@ -20,7 +20,7 @@ const SAME_START: Duration = Duration::from_secs(600);
 
 /// Submits a job for each package whose server does not exist. If several processes start together,
 /// one of them installs the package.
-pub async fn install_on_start(context: Arc<Context>) {
+pub(crate) async fn install_on_start(context: Arc<Context>) {
     for wanted in context.installer.on_start() {
         let server = &wanted.server;
         if context

@@ -14,7 +14,7 @@ use crate::workers::install::{InstallContext, PackageRequest, Resolved};
 ///
 /// # Errors
 /// Fails if the registry cannot resolve the package.
-pub async fn resolve_package(
+pub(super) async fn resolve_package(
     context: &Context,
     request: &PackageRequest<'_>,
     install_context: &InstallContext,

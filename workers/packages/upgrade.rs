@@ -24,7 +24,7 @@ use crate::workers::secrets;
 /// # Errors
 /// Fails if the version cannot be built or the server does not start with it. The old version runs on
 /// then.
-pub async fn upgrade(
+pub(crate) async fn upgrade(
     context: Arc<Context>,
     progress: Arc<dyn ProgressSink>,
     command: UpgradePackage,

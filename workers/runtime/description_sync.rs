@@ -28,7 +28,7 @@ const MAX_VERSION: usize = 64;
 
 /// Limits the records of the description of one server.
 #[derive(Default)]
-pub struct DescriptionRecorder {
+pub(super) struct DescriptionRecorder {
     schedule: Mutex<RecordSchedule>,
     /// The newest description, while a task waits to record it.
     unrecorded: Mutex<Option<ServerDescription>>,

@@ -24,7 +24,7 @@ use crate::workers::sealed_store::SealedStore;
 const MIN_PART: usize = 6;
 
 /// The sealed headers of one server, and the sealed values of the query of its URL.
-pub struct SealedCredentials {
+pub(super) struct SealedCredentials {
     headers: Vec<SealedHeader>,
     /// In the order of the `***` in the query.
     query: Vec<SealedParameter>,
@@ -50,7 +50,7 @@ struct SealedParameter {
 impl SealedCredentials {
     /// Loads the sealed values from the Vault and adds the other headers to `plain`. `has_token` says that an access token
     /// replaces `Authorization`.
-    pub async fn load(
+    pub(super) async fn load(
         server: &Server,
         remote: &Remote,
         store: &SealedStore,
@@ -254,7 +254,7 @@ fn fill_uri(uri: &mut Uri, values: &[Zeroizing<String>]) -> Result<(), Credentia
 }
 
 /// Adds a header that no log shows.
-pub fn put_header(
+pub(super) fn put_header(
     headers: &mut HeaderMap,
     header: &HeaderName,
     text: &str,
@@ -284,7 +284,7 @@ fn basic_credentials(user_info: &str) -> (Zeroizing<String>, Vec<Zeroizing<Strin
 }
 
 /// Returns a value and the parts that a server may repeat alone: the token after its scheme, the value of a cookie.
-pub fn parts(value: &str) -> Vec<Zeroizing<String>> {
+pub(super) fn parts(value: &str) -> Vec<Zeroizing<String>> {
     let parts = value
         .split([' ', ';', ',', '='])
         .filter(|part| part.len() >= MIN_PART);

@@ -14,7 +14,7 @@ use crate::workers::oauth::token_source::{SealedToken, TokenSource};
 use crate::workers::redact::Redactor;
 
 /// The access token of one connection.
-pub struct TokenHeader {
+pub(super) struct TokenHeader {
     pub source: TokenSource,
     pub redactor: Arc<Redactor>,
 }

@@ -24,7 +24,7 @@ use crate::telemetry::logging;
 /// The folder of all files of the demo.
 const FOLDER: &str = "data-demo";
 
-pub fn run() -> CommandResult {
+pub(super) fn run() -> CommandResult {
     let env = Env::of_process()?;
     logging::start(&log_config(&env)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -15,39 +15,39 @@ const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
 /// Standard output, with styles if it is a terminal.
-pub struct Show {
+pub(super) struct Show {
     styled: bool,
     steps: Cell<usize>,
 }
 
 impl Show {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             styled: io::stdout().is_terminal(),
             steps: Cell::new(0),
         }
     }
 
-    pub fn title(&self, text: &str) {
+    pub(super) fn title(&self, text: &str) {
         self.line(BOLD, text);
     }
 
     /// Prints the title of the next step.
-    pub fn step(&self, title: &str) {
+    pub(super) fn step(&self, title: &str) {
         self.steps.set(self.steps.get() + 1);
         self.line("", "");
         self.line(BOLD, &format!("{}. {title}", self.steps.get()));
     }
 
-    pub fn command(&self, line: &str) {
+    pub(super) fn command(&self, line: &str) {
         self.line(DIM, &format!("   $ {line}"));
     }
 
-    pub fn result(&self, text: &str) {
+    pub(super) fn result(&self, text: &str) {
         self.line("", &format!("   {text}"));
     }
 
-    pub fn line(&self, style: &str, text: &str) {
+    pub(super) fn line(&self, style: &str, text: &str) {
         let (on, off) = if self.styled && !style.is_empty() {
             (style, PLAIN)
         } else {
@@ -57,7 +57,7 @@ impl Show {
     }
 
     /// Prints the curl command of a request, and sends the request.
-    pub async fn request(
+    pub(super) async fn request(
         &self,
         api: &ApiClient,
         method: Method,
@@ -70,12 +70,12 @@ impl Show {
 }
 
 /// Returns the path of this program as the user called it.
-pub fn program() -> String {
+pub(super) fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "mcp-api".into())
 }
 
 /// Returns the curl command of a request.
-pub fn curl(api: &ApiClient, method: &Method, path: &str, body: Option<&Value>) -> String {
+pub(super) fn curl(api: &ApiClient, method: &Method, path: &str, body: Option<&Value>) -> String {
     let url = format!("{}{path}", api.url);
     let mut line = format!(
         "curl -s {}",

@@ -26,7 +26,7 @@ const USER_WITHOUT_SECRET: &str = "cem";
 /// The number of events that the demo shows.
 const SHOWN_EVENTS: usize = 8;
 
-pub async fn run(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
+pub(super) async fn run(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
     install(api, show).await?;
     store_secrets(api, show).await?;
     call(api, show).await?;

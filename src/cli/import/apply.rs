@@ -25,12 +25,18 @@ const PARALLEL_SECRETS: usize = 32;
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(1200);
 
 /// Lets the API check the servers as it does when it registers them.
-pub async fn check_servers(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
+pub(super) async fn check_servers(
+    api: &ApiClient,
+    plan: &mut ImportPlan,
+) -> Result<(), ClientError> {
     register(api, plan, "/mcp/servers?dryRun=true").await
 }
 
 /// Registers the servers.
-pub async fn register_servers(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
+pub(super) async fn register_servers(
+    api: &ApiClient,
+    plan: &mut ImportPlan,
+) -> Result<(), ClientError> {
     register(api, plan, "/mcp/servers").await
 }
 
@@ -52,7 +58,10 @@ async fn register(api: &ApiClient, plan: &mut ImportPlan, path: &str) -> Result<
 }
 
 /// Lets the API check the packages. The API does not ask the registries.
-pub async fn check_packages(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
+pub(super) async fn check_packages(
+    api: &ApiClient,
+    plan: &mut ImportPlan,
+) -> Result<(), ClientError> {
     for package in std::mem::take(&mut plan.packages) {
         match post(api, "/packages/install?dryRun=true", &package.body).await? {
             (200, _) => plan.packages.push(package),
@@ -63,7 +72,7 @@ pub async fn check_packages(api: &ApiClient, plan: &mut ImportPlan) -> Result<()
 }
 
 /// Installs the packages and prints the progress. A failed package does not stop the other packages.
-pub async fn install_packages(api: &ApiClient, plan: &mut ImportPlan) {
+pub(super) async fn install_packages(api: &ApiClient, plan: &mut ImportPlan) {
     let packages = std::mem::take(&mut plan.packages);
     let mut results = stream::iter(packages)
         .map(async |package| {
@@ -117,7 +126,10 @@ async fn install(api: &ApiClient, package: &PackageImport) -> Result<String, Cli
 }
 
 /// Stores the secrets. An existing secret stays, because it is newer than the one of the predecessor.
-pub async fn store_secrets(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
+pub(super) async fn store_secrets(
+    api: &ApiClient,
+    plan: &mut ImportPlan,
+) -> Result<(), ClientError> {
     let secrets = std::mem::take(&mut plan.secrets);
     let mut responses = stream::iter(secrets)
         .map(async |secret| {
@@ -141,7 +153,10 @@ pub async fn store_secrets(api: &ApiClient, plan: &mut ImportPlan) -> Result<(),
 
 /// Stores the OAuth tokens. Existing tokens stay, because they may have been refreshed since, and the refresh token of
 /// the predecessor would then end them.
-pub async fn store_grants(api: &ApiClient, plan: &mut ImportPlan) -> Result<(), ClientError> {
+pub(super) async fn store_grants(
+    api: &ApiClient,
+    plan: &mut ImportPlan,
+) -> Result<(), ClientError> {
     for grant in std::mem::take(&mut plan.grants) {
         let path = format!("/mcp/servers/{}/oauth", grant.server);
         match post(api, &path, &grant.body).await? {

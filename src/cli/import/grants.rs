@@ -17,7 +17,7 @@ const SEALED_FIELDS: [&str; 4] = [
 /// The fields that the predecessor stores as text.
 const PLAIN_FIELDS: [&str; 3] = ["tokenType", "clientId", "redirectUri"];
 
-pub struct GrantImport {
+pub(super) struct GrantImport {
     pub server: ServerName,
     /// Names the tokens in messages.
     pub description: String,
@@ -26,7 +26,11 @@ pub struct GrantImport {
 }
 
 /// Returns the request that stores the tokens, or the reason why they cannot be imported.
-pub fn grant(document: &Value, key: &PredecessorKey, now_ms: u64) -> Result<GrantImport, String> {
+pub(super) fn grant(
+    document: &Value,
+    key: &PredecessorKey,
+    now_ms: u64,
+) -> Result<GrantImport, String> {
     let server = text(document, "serverName");
     let user = document["username"].as_str();
     let owner = user.unwrap_or("all users");

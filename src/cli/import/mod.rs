@@ -21,7 +21,7 @@ use crate::crypto::predecessor::PredecessorKey;
 use crate::time::clock::now_ms;
 
 /// Shows the plan of an import, or executes it. Existing data stays, so the command may run again.
-pub fn run(api: &ApiArgs, apply: bool) -> CommandResult {
+pub(super) fn run(api: &ApiArgs, apply: bool) -> CommandResult {
     let config = ImportConfig::read(&Env::of_process()?)?;
     let api = api.api()?;
     let key = PredecessorKey::new(&config.key).map_err(CliError::PredecessorKey)?;

@@ -24,7 +24,7 @@ const CREATED_FOLDERS: [&str; 2] = ["/node_modules", "/bin/"];
 const PATH_SEPARATORS: [char; 4] = ['=', ':', ',', ' '];
 
 /// A package with its server. `Display` does not show the body.
-pub struct PackageImport {
+pub(super) struct PackageImport {
     pub name: String,
     pub server: String,
     /// The body of the request. No message shows the body, because it may contain the credentials of an index.
@@ -41,12 +41,12 @@ impl fmt::Display for PackageImport {
 
 impl PackageImport {
     /// Names the package in messages.
-    pub fn description(&self) -> String {
+    pub(super) fn description(&self) -> String {
         format!("the package {} of the server {}", self.name, self.server)
     }
 
     /// Returns one sentence per difference.
-    pub fn differences(&self) -> impl Iterator<Item = String> {
+    pub(super) fn differences(&self) -> impl Iterator<Item = String> {
         self.differences
             .iter()
             .map(|difference| format!("{}: {difference}", self.description()))
@@ -55,7 +55,10 @@ impl PackageImport {
 
 /// Returns the request that installs the package with the settings of its server, or the reason why the package cannot
 /// be imported.
-pub fn package(document: &Value, servers: &HashMap<&str, &Value>) -> Result<PackageImport, String> {
+pub(super) fn package(
+    document: &Value,
+    servers: &HashMap<&str, &Value>,
+) -> Result<PackageImport, String> {
     let name = text(document, "name");
     let server = text(document, "mcpServerId");
     let status = document["status"].as_str().unwrap_or("installed");

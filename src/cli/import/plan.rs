@@ -19,12 +19,12 @@ const STDIO_FIELDS: [&str; 3] = ["command", "args", "env"];
 const HTTP_FIELDS: [&str; 4] = ["url", "headers", "sessionId", "reconnectionOptions"];
 
 /// The servers and packages of the API.
-pub struct ExistingState {
+pub(super) struct ExistingState {
     pub servers: Vec<Value>,
     pub packages: Vec<Value>,
 }
 
-pub struct ImportPlan {
+pub(super) struct ImportPlan {
     /// The servers to register, as bodies of requests.
     pub servers: Vec<Value>,
     pub existing_servers: usize,
@@ -43,7 +43,7 @@ pub struct ImportPlan {
     pub is_wrong_key: bool,
 }
 
-pub struct SecretImport {
+pub(super) struct SecretImport {
     pub user: UserName,
     pub server: ServerName,
     pub name: SecretName,
@@ -52,7 +52,7 @@ pub struct SecretImport {
 
 impl SecretImport {
     /// Names the secret in messages.
-    pub fn description(&self) -> String {
+    pub(super) fn description(&self) -> String {
         format!(
             "the secret {} of {} for {}",
             self.name, self.user, self.server
@@ -62,7 +62,7 @@ impl SecretImport {
 
 impl ImportPlan {
     /// Compares the data of the predecessor with the data of the API.
-    pub fn new(
+    pub(super) fn new(
         found: &PredecessorData,
         existing: &ExistingState,
         key: &PredecessorKey,
@@ -210,7 +210,7 @@ impl ImportPlan {
     }
 
     /// Skips the secrets and tokens of servers that do not exist.
-    pub fn skip_without_server(&mut self) {
+    pub(super) fn skip_without_server(&mut self) {
         let exists = |server: &ServerName| self.names.contains(server.as_str());
         let (secrets, no_secrets): (Vec<_>, Vec<_>) = self
             .secrets
@@ -232,14 +232,14 @@ impl ImportPlan {
     }
 
     /// Skips a server that the API has refused.
-    pub fn refuse_server(&mut self, name: &str, why: &str) {
+    pub(super) fn refuse_server(&mut self, name: &str, why: &str) {
         self.names.remove(name);
         self.servers.retain(|server| server["name"] != name);
         self.skipped.push(format!("the server {name}: {why}"));
     }
 
     /// Skips a package that the API has refused, and its server.
-    pub fn refuse_package(&mut self, package: &PackageImport, why: &str) {
+    pub(super) fn refuse_package(&mut self, package: &PackageImport, why: &str) {
         self.names.remove(&package.server);
         self.skipped
             .push(format!("{}: {why}", package.description()));
@@ -251,7 +251,7 @@ fn duplicate_server(name: &str) -> String {
 }
 
 /// Returns the body of the request that registers a server.
-pub fn server_body(document: &Value) -> Result<Map<String, Value>, String> {
+pub(super) fn server_body(document: &Value) -> Result<Map<String, Value>, String> {
     let name: ServerName = text(document, "name")
         .parse()
         .map_err(|why| format!("the name {why}"))?;
@@ -382,6 +382,6 @@ fn secret(
     })
 }
 
-pub fn text(document: &Value, field: &str) -> String {
+pub(super) fn text(document: &Value, field: &str) -> String {
     document[field].as_str().unwrap_or_default().to_owned()
 }

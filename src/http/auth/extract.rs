@@ -11,7 +11,7 @@ use crate::core::model::caller::Caller;
 use crate::http::respond::json::ApiError;
 
 /// The caller of a request that needs no scope.
-pub struct AnyCaller(pub Arc<Caller>);
+pub(crate) struct AnyCaller(pub(crate) Arc<Caller>);
 
 impl<S: Send + Sync> FromRequestParts<S> for AnyCaller {
     type Rejection = ApiError;
@@ -26,7 +26,7 @@ macro_rules! callers {
         $(#[$doc])*
         // Not every route reads its caller.
         #[allow(dead_code)]
-        pub struct $name(pub Arc<Caller>);
+        pub(crate) struct $name(pub(crate) Arc<Caller>);
 
         impl<S: Send + Sync> FromRequestParts<S> for $name {
             type Rejection = ApiError;

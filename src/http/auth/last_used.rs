@@ -10,7 +10,7 @@ const MAX_TOKENS: usize = 100_000;
 const PRECISION_MS: u64 = 1000;
 
 /// The last use of each token, in milliseconds since 1970. The log does not hold it.
-pub struct LastUsed(Cache<TokenId, u64>);
+pub(super) struct LastUsed(Cache<TokenId, u64>);
 
 impl Default for LastUsed {
     fn default() -> Self {
@@ -19,14 +19,14 @@ impl Default for LastUsed {
 }
 
 impl LastUsed {
-    pub fn record(&self, token: TokenId, now_ms: u64) {
+    pub(super) fn record(&self, token: TokenId, now_ms: u64) {
         let recorded = self.0.get(&token);
         if recorded.is_none_or(|recorded| recorded + PRECISION_MS <= now_ms) {
             self.0.insert(token, now_ms);
         }
     }
 
-    pub fn get(&self, token: TokenId) -> Option<u64> {
+    pub(super) fn get(&self, token: TokenId) -> Option<u64> {
         self.0.get(&token)
     }
 }

@@ -2,7 +2,7 @@
 
 mod extract;
 mod last_used;
-pub mod oidc;
+pub(super) mod oidc;
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
-pub use self::extract::{
+pub(crate) use self::extract::{
     AdminCaller, AnyCaller, AuditCaller, MetricsCaller, SecretsCaller, TokensCaller, ToolsCaller,
 };
 use self::last_used::LastUsed;
@@ -27,7 +27,7 @@ use crate::time::clock::now_ms;
 
 /// Returns whether a path needs no caller: the documentation, the metadata for OAuth clients, and the pages that a user's
 /// browser opens. Those pages check signatures and sessions themselves.
-pub fn is_public_path(path: &str) -> bool {
+pub(super) fn is_public_path(path: &str) -> bool {
     matches!(
         path,
         "/openapi.json"
@@ -56,7 +56,7 @@ pub enum Authentication {
 }
 
 /// Finds callers.
-pub struct Authenticator {
+pub(super) struct Authenticator {
     /// The digest of `ADMIN_TOKEN`. Digests have one length, so the time of a comparison reveals nothing about the token.
     admin_digest: Option<[u8; 32]>,
     admin: Arc<Caller>,
@@ -67,7 +67,7 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    pub fn new(access: &Access) -> Self {
+    pub(super) fn new(access: &Access) -> Self {
         let admin_digest = access
             .admin_token
             .as_ref()
@@ -86,7 +86,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// `unauthenticated` if the request needs a token and has none, or if its token is wrong, expired or revoked.
-    pub fn authenticate(
+    pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
         catalog: &Catalog,
@@ -119,7 +119,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// `unauthenticated` if the JWT is not accepted. `unavailable` if the issuer cannot be asked for its key.
-    pub async fn verify(&self, jwt: &Jwt) -> Result<Arc<Caller>, Failure> {
+    pub(super) async fn verify(&self, jwt: &Jwt) -> Result<Arc<Caller>, Failure> {
         match &self.jwt_verifier {
             Some(verifier) => verifier.verify(jwt).await,
             None => Err(no_token()),
@@ -127,12 +127,12 @@ impl Authenticator {
     }
 
     /// Returns the client of the sign-in page at the issuer, if people can sign in there.
-    pub fn signin_client(&self) -> Option<&SigninClient> {
+    pub(super) fn signin_client(&self) -> Option<&SigninClient> {
         self.jwt_verifier.as_ref()?.signin_client()
     }
 
     /// Returns the caller of a text that a person typed: `ADMIN_TOKEN` or a token of a user.
-    pub fn caller_of_text(&self, text: &str, catalog: &Catalog) -> Option<Arc<Caller>> {
+    pub(super) fn caller_of_text(&self, text: &str, catalog: &Catalog) -> Option<Arc<Caller>> {
         if self.is_admin_token(text) {
             return Some(self.admin.clone());
         }
@@ -160,7 +160,7 @@ impl Authenticator {
     }
 
     /// Returns the time at which this process last saw a token, in milliseconds since 1970.
-    pub fn last_used(&self, token: TokenId) -> Option<u64> {
+    pub(super) fn last_used(&self, token: TokenId) -> Option<u64> {
         self.last_used.get(token)
     }
 }
@@ -169,7 +169,7 @@ impl Authenticator {
 ///
 /// # Errors
 /// `unauthenticated` if the token was revoked or has expired.
-pub fn check_still_valid(caller: &Caller, catalog: &Catalog) -> Result<(), Failure> {
+pub(super) fn check_still_valid(caller: &Caller, catalog: &Catalog) -> Result<(), Failure> {
     let now = now_ms();
     let is_revoked = caller.token.is_some_and(|token| {
         let stored = catalog.tokens.get(token);
@@ -192,7 +192,7 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Returns the caller of a token that is valid now.
-pub fn caller_of_token(token: TokenId, catalog: &Catalog) -> Option<Caller> {
+pub(super) fn caller_of_token(token: TokenId, catalog: &Catalog) -> Option<Caller> {
     let stored = catalog.tokens.get(token)?;
     stored.is_valid(now_ms()).then(|| caller_of(stored))
 }

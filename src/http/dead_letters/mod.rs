@@ -23,7 +23,7 @@ use crate::views::failure::ErrorBody;
 const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Serialize, ToSchema)]
-pub struct DeadLettersView {
+pub(super) struct DeadLettersView {
     #[serde(rename = "letters")]
     dead_letters: Vec<DeadLetter>,
 }
@@ -33,7 +33,7 @@ pub struct DeadLettersView {
     get, operation_id = "list_dead_letters", path = "/dead", tag = "jobs",
     responses((status = 200, description = "The dead letters", body = Success<DeadLettersView>))
 )]
-pub async fn list(
+pub(super) async fn list(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
 ) -> Result<Response, ApiError> {
@@ -52,7 +52,7 @@ pub async fn list(
         (status = 404, description = "No dead letter has this id", body = ErrorBody),
     )
 )]
-pub async fn retry(
+pub(super) async fn retry(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
     PathText(id): PathText,
@@ -73,7 +73,7 @@ pub async fn retry(
         (status = 404, description = "No dead letter has this id", body = ErrorBody),
     )
 )]
-pub async fn discard(
+pub(super) async fn discard(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
     PathText(id): PathText,

@@ -34,7 +34,10 @@ pub struct EncodedEvent {
 ///
 /// # Errors
 /// Returns `unavailable` if the store does not answer.
-pub async fn read_batch(projection: &Projection, from: Position) -> Result<Option<Batch>, Failure> {
+pub(super) async fn read_batch(
+    projection: &Projection,
+    from: Position,
+) -> Result<Option<Batch>, Failure> {
     let entries = read_entries(projection, from, READ_LIMIT).await?;
     let Some(last) = entries.last() else {
         return Ok(None);

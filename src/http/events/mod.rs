@@ -1,7 +1,7 @@
 //! `GET /events`: the log as pages or as a stream.
 
 mod batch;
-pub mod broadcaster;
+pub(super) mod broadcaster;
 mod pages;
 mod stream;
 mod view;
@@ -36,7 +36,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct EventsQuery {
+pub(super) struct EventsQuery {
     /// The id of the last event that the client has. `0` or no value means the beginning of the log.
     after: Option<String>,
     /// The most events of the page: 1 to 1000, without a value 100. A stream has no limit.
@@ -50,7 +50,7 @@ pub struct EventsQuery {
 
 /// A page of events.
 #[derive(Serialize, ToSchema)]
-pub struct Events {
+pub(super) struct Events {
     events: Vec<EventView>,
     /// The `after` of the next page. At the end of the log it does not change.
     next: String,
@@ -69,7 +69,7 @@ pub struct Events {
     ),
     (status = 410, description = "The log was shortened, and the next event is in an archive; `oldest` is the first position that is left", body = ErrorBody))
 )]
-pub async fn read_events(
+pub(super) async fn read_events(
     State(state): State<Arc<ApiState>>,
     AuditCaller(caller): AuditCaller,
     QueryParams(query): QueryParams<EventsQuery>,

@@ -10,7 +10,7 @@ use crate::eventlog::snapshot::load_beginning_head;
 use crate::ports::event_log::ReadLimit;
 
 /// One read of the log. A page needs few entries, and a listener at most reads one such part ahead.
-pub const READ_LIMIT: ReadLimit = ReadLimit {
+pub(super) const READ_LIMIT: ReadLimit = ReadLimit {
     entries: 200,
     bytes: 256 << 10,
 };
@@ -21,7 +21,7 @@ const PAGE_BYTES: usize = 4 << 20;
 const MAX_BYTES: usize = 64 << 20;
 
 /// The filters of a page.
-pub struct PageQuery<'a> {
+pub(super) struct PageQuery<'a> {
     pub after: EventId,
     /// The most events of the page.
     pub limit: usize,
@@ -31,7 +31,7 @@ pub struct PageQuery<'a> {
 }
 
 /// A page of events, and the id after which the next page begins.
-pub struct EventPage {
+pub(super) struct EventPage {
     pub events: Vec<EventView>,
     pub next: EventId,
     bytes: usize,
@@ -42,7 +42,7 @@ pub struct EventPage {
 /// # Errors
 /// Returns `log_truncated` if the log was shortened and does not hold the next event any more, and
 /// `unavailable` if the store does not answer.
-pub async fn read_page(
+pub(super) async fn read_page(
     projection: &Projection,
     query: &PageQuery<'_>,
 ) -> Result<EventPage, Failure> {
@@ -103,7 +103,10 @@ fn stored_bytes(entry: &Entry) -> usize {
 /// # Errors
 /// Returns `log_truncated` if the log was shortened and does not hold the next event any more, and
 /// `unavailable` if the store does not answer.
-pub async fn start_position(projection: &Projection, event: EventId) -> Result<Position, Failure> {
+pub(super) async fn start_position(
+    projection: &Projection,
+    event: EventId,
+) -> Result<Position, Failure> {
     let start = Position(event.position.0.saturating_sub(1));
     let beginning = load_beginning_head(projection.log()).await;
     let Some(beginning) =
@@ -127,7 +130,7 @@ pub async fn start_position(projection: &Projection, event: EventId) -> Result<P
 /// # Errors
 /// Returns `log_truncated` if the next entry was removed, and `unavailable` if the store does not
 /// answer.
-pub async fn read_entries(
+pub(super) async fn read_entries(
     projection: &Projection,
     position: Position,
     limit: ReadLimit,

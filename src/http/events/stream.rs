@@ -47,7 +47,7 @@ struct StreamReader {
 
 /// Answers with the events after `last` as a stream without an end. `start` is the position after which
 /// the listener reads.
-pub fn open_stream(
+pub(super) fn open_stream(
     state: Arc<ApiState>,
     caller: Arc<Caller>,
     permit: OwnedSemaphorePermit,

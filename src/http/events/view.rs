@@ -59,7 +59,7 @@ impl FromStr for EventId {
 /// One event of the log.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct EventView {
+pub(super) struct EventView {
     /// `<position>.<index>`.
     id: String,
     /// Milliseconds since 1970.
@@ -79,7 +79,7 @@ pub struct EventView {
 
 impl EventView {
     /// Returns the size of the event's data in bytes.
-    pub fn data_bytes(&self) -> usize {
+    pub(super) fn data_bytes(&self) -> usize {
         self.data.get().len()
     }
 }
@@ -88,7 +88,7 @@ impl EventView {
 ///
 /// # Errors
 /// Returns an internal error if the data of an event are damaged.
-pub fn entry_views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
+pub(super) fn entry_views(entry: Entry) -> Result<Vec<(EventId, EventView)>, Failure> {
     let Entry {
         position,
         at,

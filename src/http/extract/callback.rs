@@ -14,14 +14,14 @@ const MAX_REASON: usize = 40;
 ///
 /// # Errors
 /// `invalid_request` if the parameter is missing or longer than 4096 bytes.
-pub fn required_text(field: &str, value: Option<String>) -> Result<String, Failure> {
+pub(crate) fn required_text(field: &str, value: Option<String>) -> Result<String, Failure> {
     value
         .filter(|text| text.len() <= MAX_TEXT)
         .ok_or_else(|| Failure::invalid(format!("{field} is missing")))
 }
 
 /// Returns the part of an `error` parameter that a page can show.
-pub fn refusal_reason(error: &str) -> String {
+pub(crate) fn refusal_reason(error: &str) -> String {
     error
         .chars()
         .filter(|c| c.is_ascii_lowercase() || *c == '_')
@@ -30,6 +30,6 @@ pub fn refusal_reason(error: &str) -> String {
 }
 
 /// Returns the digest of a `state`. A cookie holds it, so that the cookie reveals no state.
-pub fn state_digest(state: &str) -> String {
+pub(crate) fn state_digest(state: &str) -> String {
     URL_SAFE.encode(Sha256::digest(state))
 }

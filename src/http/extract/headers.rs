@@ -14,7 +14,7 @@ use utoipa::{IntoParams, openapi::Required};
 use crate::core::arguments::is_traceparent;
 
 /// The `Host` header, from which the program makes URLs where `PUBLIC_URL` is not set.
-pub struct RequestHost(pub Option<HeaderValue>);
+pub(crate) struct RequestHost(pub Option<HeaderValue>);
 
 impl<S: Send + Sync> FromRequestParts<S> for RequestHost {
     type Rejection = Infallible;
@@ -26,7 +26,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestHost {
 
 /// Whether the client prefers an asynchronous answer (RFC 7240, section 4.1).
 #[derive(Clone, Copy)]
-pub struct PreferAsync(pub bool);
+pub(crate) struct PreferAsync(pub bool);
 
 impl<S: Send + Sync> FromRequestParts<S> for PreferAsync {
     type Rejection = Infallible;
@@ -44,7 +44,7 @@ impl IntoParams for PreferAsync {
 }
 
 /// The trace context of the caller (W3C Trace Context), if it is valid.
-pub struct TraceParent(pub Option<Arc<str>>);
+pub(crate) struct TraceParent(pub Option<Arc<str>>);
 
 impl<S: Send + Sync> FromRequestParts<S> for TraceParent {
     type Rejection = Infallible;
@@ -60,7 +60,7 @@ impl<S: Send + Sync> FromRequestParts<S> for TraceParent {
 }
 
 /// Returns whether the body has this media type, with any parameters (RFC 9110, section 8.3).
-pub fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
+pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     headers
         .get(CONTENT_TYPE)
         .and_then(|content_type| content_type.to_str().ok())
@@ -70,7 +70,7 @@ pub fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
 
 /// The relation of this API to the site that made the browser send a request (`Sec-Fetch-Site`, W3C Fetch Metadata).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FetchSite {
+pub(crate) enum FetchSite {
     /// The client is no browser with Fetch Metadata.
     Unknown,
     /// The user opened the URL, and no page sent the request.
@@ -83,7 +83,7 @@ pub enum FetchSite {
 }
 
 impl FetchSite {
-    pub fn from_headers(headers: &HeaderMap) -> Self {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Self {
         let Some(site) = headers.get("sec-fetch-site") else {
             return Self::Unknown;
         };
@@ -98,7 +98,7 @@ impl FetchSite {
 }
 
 /// Returns the description of an optional request header.
-pub fn header_parameter(name: &str, description: &str) -> Parameter {
+pub(crate) fn header_parameter(name: &str, description: &str) -> Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)

@@ -19,7 +19,7 @@ const MAX_KEY: usize = 255;
 const HEADER: &str = "idempotency-key";
 
 /// The `Idempotency-Key` of a request, if the client sent one.
-pub struct IdempotencyHeader(Option<KeyedRequest>);
+pub(crate) struct IdempotencyHeader(Option<KeyedRequest>);
 
 struct KeyedRequest {
     key: String,
@@ -64,7 +64,7 @@ fn header_value(headers: &HeaderMap) -> Result<Option<String>, Failure> {
 }
 
 impl IdempotencyHeader {
-    pub fn is_present(&self) -> bool {
+    pub(crate) fn is_present(&self) -> bool {
         self.0.is_some()
     }
 
@@ -72,7 +72,7 @@ impl IdempotencyHeader {
     ///
     /// # Errors
     /// `internal` if the deployment key cannot be used.
-    pub fn shared_key(
+    pub(crate) fn shared_key(
         &self,
         state: &ApiState,
         body: &[u8],
@@ -84,7 +84,7 @@ impl IdempotencyHeader {
     ///
     /// # Errors
     /// `internal` if the deployment key cannot be used.
-    pub fn user_key(
+    pub(crate) fn user_key(
         &self,
         state: &ApiState,
         user: &UserName,
@@ -109,7 +109,7 @@ impl IdempotencyHeader {
     ///
     /// # Errors
     /// `internal` if the deployment key cannot be used.
-    pub fn job_key(
+    pub(crate) fn job_key(
         &self,
         state: &ApiState,
         user: &UserName,
@@ -131,7 +131,7 @@ impl IdempotencyHeader {
 ///
 /// # Errors
 /// `internal` if the deployment key cannot be used.
-pub fn key_for_server(
+pub(crate) fn key_for_server(
     state: &ApiState,
     key: JobIdempotencyKey,
     server: &ServerName,

@@ -22,7 +22,7 @@ use crate::http::state::ApiState;
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The bytes of a JSON body that the handler parses itself, because the result borrows from them.
-pub struct JsonBytes(pub Bytes);
+pub(crate) struct JsonBytes(pub Bytes);
 
 impl FromRequest<Arc<ApiState>> for JsonBytes {
     type Rejection = ApiError;
@@ -33,7 +33,7 @@ impl FromRequest<Arc<ApiState>> for JsonBytes {
 }
 
 /// A JSON body.
-pub struct JsonBody<T> {
+pub(crate) struct JsonBody<T> {
     pub value: T,
     /// The bytes as the client sent them. The digest of an `Idempotency-Key` covers them.
     pub bytes: Bytes,
@@ -50,7 +50,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
 }
 
 /// A JSON body that the client can leave out, together with its content type.
-pub struct OptionalJsonBody<T>(pub JsonBody<T>);
+pub(crate) struct OptionalJsonBody<T>(pub JsonBody<T>);
 
 impl<T: DeserializeOwned + Default> FromRequest<Arc<ApiState>> for OptionalJsonBody<T> {
     type Rejection = ApiError;
@@ -78,7 +78,7 @@ fn has_body(headers: &HeaderMap) -> bool {
 /// # Errors
 /// `unsupported_media_type`, `payload_too_large` above `limit` bytes, or `invalid_request` if the
 /// body ends early or takes longer than 30 seconds.
-pub async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
+pub(crate) async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure> {
     check_content_type(request.headers())?;
     read_bytes(request, limit).await
 }
@@ -87,7 +87,7 @@ pub async fn read_json(request: Request, limit: usize) -> Result<Bytes, Failure>
 ///
 /// # Errors
 /// `payload_too_large` above `limit` bytes, or `invalid_request` if the body ends early or takes longer than 30 seconds.
-pub async fn read_bytes(request: Request, limit: usize) -> Result<Bytes, Failure> {
+pub(crate) async fn read_bytes(request: Request, limit: usize) -> Result<Bytes, Failure> {
     let announced = request
         .headers()
         .get(CONTENT_LENGTH)
@@ -144,7 +144,7 @@ fn is_length_limit(error: &axum::Error) -> bool {
 ///
 /// # Errors
 /// `invalid_request`. Only an invalid body is parsed a second time, to find the wrong field.
-pub fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
+pub(crate) fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
     // serde also accepts an array, as the fields in their order.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(Failure::invalid(

@@ -1,8 +1,8 @@
 //! Extractors: each reads one part of a request and refuses it with a failure of the API.
 
-pub mod callback;
-pub mod headers;
-pub mod idempotency;
-pub mod json;
-pub mod path;
-pub mod query;
+pub(super) mod callback;
+pub(super) mod headers;
+pub(super) mod idempotency;
+pub(super) mod json;
+pub(super) mod path;
+pub(super) mod query;

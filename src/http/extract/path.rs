@@ -16,7 +16,7 @@ use crate::http::respond::json::ApiError;
 use crate::http::state::ApiState;
 
 /// The text in a path, such as an id that the handler parses.
-pub struct PathText(pub String);
+pub(crate) struct PathText(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathText {
     type Rejection = ApiError;
@@ -35,7 +35,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
 /// The server's name in a path. An invalid name is `server_not_found`.
 #[derive(IntoParams)]
 #[into_params(names("name"), parameter_in = Path)]
-pub struct ServerNamePath(
+pub(crate) struct ServerNamePath(
     /// The name of the server.
     #[param(value_type = String)]
     pub ServerName,
@@ -55,7 +55,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ServerNamePath {
 
 /// The server that a path names, and the caller who stores credentials for it. The extractor refuses a request for a
 /// server that the caller may not use before it reads the body.
-pub struct SecretsServer {
+pub(crate) struct SecretsServer {
     pub caller: Arc<Caller>,
     pub server: Arc<Server>,
 }
@@ -76,7 +76,7 @@ impl FromRequestParts<Arc<ApiState>> for SecretsServer {
 
 /// The registered server that a path names. The extractor refuses a request for another server
 /// before it reads the body.
-pub struct ExistingServer(pub Arc<Server>);
+pub(crate) struct ExistingServer(pub Arc<Server>);
 
 impl FromRequestParts<Arc<ApiState>> for ExistingServer {
     type Rejection = ApiError;

@@ -52,7 +52,7 @@ const COMMAND_MARGIN: Duration = Duration::from_secs(15);
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"username": "ana", "serverName": "workspace"}))]
-pub struct LinkBody {
+pub(crate) struct LinkBody {
     /// The caller if absent, and `default` for a caller without a user.
     #[schema(value_type = Option<String>)]
     username: Option<UserName>,
@@ -63,7 +63,7 @@ pub struct LinkBody {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct LoginUrl {
+pub(crate) struct LoginUrl {
     /// The URL to open in the user's browser within ten minutes.
     url: String,
 }
@@ -71,7 +71,7 @@ pub struct LoginUrl {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct LoginQuery {
+pub(crate) struct LoginQuery {
     /// The user who signs in.
     #[param(value_type = String)]
     user_id: UserName,
@@ -90,7 +90,7 @@ pub struct LoginQuery {
 /// The parameters from Google. Other parameters are ignored.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct CallbackQuery {
+pub(crate) struct CallbackQuery {
     code: Option<String>,
     state: Option<String>,
     error: Option<String>,
@@ -105,7 +105,7 @@ pub struct CallbackQuery {
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
-pub async fn link(
+pub(crate) async fn link(
     State(state): State<Arc<ApiState>>,
     SecretsCaller(caller): SecretsCaller,
     RequestHost(host): RequestHost,
@@ -142,7 +142,7 @@ pub async fn link(
         (status = 502, description = "The server returned no URL", body = ErrorBody),
     )
 )]
-pub async fn login(
+pub(crate) async fn login(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     uri: Uri,
@@ -181,7 +181,7 @@ pub async fn login(
         (status = 502, description = "The server returned no URL", body = ErrorBody),
     )
 )]
-pub async fn confirm(
+pub(crate) async fn confirm(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     PageQuery(query): PageQuery<LoginQuery>,
@@ -265,7 +265,7 @@ async fn request_consent_url(
         (status = 502, description = "The server got no tokens for the code", body = ErrorBody),
     )
 )]
-pub async fn callback(
+pub(crate) async fn callback(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     PageQuery(query): PageQuery<CallbackQuery>,

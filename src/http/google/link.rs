@@ -29,7 +29,7 @@ const LOGIN_PATH: &str = "/auth/google/login";
 const LINK_PURPOSE: &str = "google link";
 
 /// The cookie of a browser that has begun a sign-in.
-pub const COOKIE: SignedCookie = SignedCookie {
+pub(crate) const COOKIE: SignedCookie = SignedCookie {
     name: "mcp_api_google",
     path: "/auth/google",
     purpose: "google cookie",
@@ -37,7 +37,7 @@ pub const COOKIE: SignedCookie = SignedCookie {
 };
 
 /// A link to the sign-in of one user.
-pub struct GoogleLink<'a> {
+pub(crate) struct GoogleLink<'a> {
     pub user: &'a UserName,
     pub server: Option<&'a ServerName>,
 }
@@ -47,7 +47,11 @@ impl GoogleLink<'_> {
     ///
     /// # Errors
     /// `internal` if the link cannot be signed.
-    pub fn url(&self, state: &ApiState, host: Option<&HeaderValue>) -> Result<String, Failure> {
+    pub(crate) fn url(
+        &self,
+        state: &ApiState,
+        host: Option<&HeaderValue>,
+    ) -> Result<String, Failure> {
         let expires = sign_in_expiry();
         let id = Uuid::now_v7();
         let signature = state
@@ -71,7 +75,7 @@ impl GoogleLink<'_> {
     ///
     /// # Errors
     /// `forbidden`.
-    pub fn check(
+    pub(crate) fn check(
         &self,
         state: &ApiState,
         expires: Option<u64>,
@@ -111,7 +115,7 @@ fn refused_link(problem: &str) -> Failure {
 
 /// The content of the cookie.
 #[derive(Serialize, Deserialize)]
-pub struct LoginCookie {
+pub(crate) struct LoginCookie {
     pub user: UserName,
     pub server: ServerId,
     /// The digest of the `state` parameter.
@@ -122,7 +126,7 @@ pub struct LoginCookie {
 
 impl LoginCookie {
     /// Creates a cookie that is valid for ten minutes.
-    pub fn new(user: UserName, server: ServerId, state: String) -> Self {
+    pub(crate) fn new(user: UserName, server: ServerId, state: String) -> Self {
         Self {
             user,
             server,
@@ -131,13 +135,13 @@ impl LoginCookie {
         }
     }
 
-    pub fn is_expired(&self) -> bool {
+    pub(crate) fn is_expired(&self) -> bool {
         self.until < now_seconds()
     }
 }
 
 /// Adds the URL of the sign-in to a call that failed because its user has not given access.
-pub fn add_login_url(
+pub(crate) fn add_login_url(
     state: &ApiState,
     host: Option<&HeaderValue>,
     server: &Server,
@@ -164,7 +168,7 @@ pub fn add_login_url(
 ///
 /// # Errors
 /// `internal` if the answer cannot be encoded.
-pub fn add_fresh_login_url(
+pub(crate) fn add_fresh_login_url(
     state: &ApiState,
     job: &Job,
     answer: JobAnswer,

@@ -1,4 +1,4 @@
 //! `/auth/google`: a user gives a server access to Google, in a browser.
 
-pub mod browser_flow;
-pub mod link;
+pub(super) mod browser_flow;
+pub(super) mod link;

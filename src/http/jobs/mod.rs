@@ -1,6 +1,6 @@
 //! `/jobs`: the jobs of a user, and the answers of ended jobs.
 
-pub mod submit;
+pub(super) mod submit;
 mod view;
 mod wait;
 
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
 use self::submit::visible_answer;
-pub use self::view::JobAccepted;
+pub(super) use self::view::JobAccepted;
 use self::view::JobView;
 use self::wait::{load_answer, wait_for_end};
 use super::auth::ToolsCaller;
@@ -42,12 +42,12 @@ const MAX_LIMIT: usize = 1000;
 const DEFAULT_LIMIT: usize = 100;
 
 #[derive(Serialize, ToSchema)]
-pub struct OneJob {
+pub(super) struct OneJob {
     job: JobView,
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct JobList {
+pub(super) struct JobList {
     jobs: Vec<JobView>,
     /// The `before` of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +58,7 @@ pub struct JobList {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct JobQuery {
+pub(super) struct JobQuery {
     /// The user of the job; the caller if absent, and `default` for a caller without a user.
     #[param(value_type = Option<String>)]
     username: Option<UserName>,
@@ -69,7 +69,7 @@ pub struct JobQuery {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct ListJobsQuery {
+pub(super) struct ListJobsQuery {
     /// The user of the jobs; the caller if absent, and `default` for a caller without a user.
     #[param(value_type = Option<String>)]
     username: Option<UserName>,
@@ -87,7 +87,7 @@ pub struct ListJobsQuery {
     get, operation_id = "list_jobs", path = "/jobs", tag = "jobs", params(ListJobsQuery),
     responses((status = 200, description = "The jobs", body = Success<JobList>))
 )]
-pub async fn list(
+pub(super) async fn list(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     QueryParams(query): QueryParams<ListJobsQuery>,
@@ -146,7 +146,7 @@ fn parse_states(text: &str) -> Result<Vec<JobState>, Failure> {
         (status = 404, description = "The user has no job with this id", body = ErrorBody),
     )
 )]
-pub async fn get(
+pub(super) async fn get(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     PathText(id): PathText,
@@ -188,7 +188,7 @@ fn parse_wait(text: &str) -> Result<Duration, Failure> {
         (status = 409, description = "The job has ended already", body = ErrorBody),
     )
 )]
-pub async fn cancel(
+pub(super) async fn cancel(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     PathText(id): PathText,

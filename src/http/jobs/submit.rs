@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 
 use super::view::JobAccepted;
-pub use super::wait::wait_for_answer;
+pub(crate) use super::wait::wait_for_answer;
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
 use crate::core::model::caller::Caller;
@@ -17,7 +17,7 @@ use crate::telemetry::error::internal_error;
 use crate::views::job_answer::JobAnswer;
 
 /// Submits a job and answers as the client prefers: with the job's answer, or at once.
-pub async fn submit(
+pub(crate) async fn submit(
     state: &ApiState,
     caller: &Caller,
     PreferAsync(prefers_async): PreferAsync,
@@ -59,7 +59,7 @@ async fn submit_and_wait(
 ///
 /// # Errors
 /// `internal` if the answer is no JSON object.
-pub fn visible_answer(caller: &Caller, answer: JobAnswer) -> Result<JobAnswer, Failure> {
+pub(crate) fn visible_answer(caller: &Caller, answer: JobAnswer) -> Result<JobAnswer, Failure> {
     if caller.is_admin() {
         return Ok(answer);
     }
@@ -67,12 +67,12 @@ pub fn visible_answer(caller: &Caller, answer: JobAnswer) -> Result<JobAnswer, F
 }
 
 /// Returns the path of a job.
-pub fn job_location(id: JobId) -> String {
+pub(crate) fn job_location(id: JobId) -> String {
     format!("/jobs/{id}")
 }
 
 /// Adds the header that confirms an asynchronous answer (RFC 7240, section 3).
-pub fn with_preference_applied(mut response: Response) -> Response {
+pub(crate) fn with_preference_applied(mut response: Response) -> Response {
     response.headers_mut().insert(
         "preference-applied",
         HeaderValue::from_static("respond-async"),

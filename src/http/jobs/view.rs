@@ -12,7 +12,7 @@ use crate::views::job_answer::JobAnswer;
 /// A job.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct JobView {
+pub(super) struct JobView {
     #[schema(value_type = String)]
     id: JobId,
     state: JobState,
@@ -46,7 +46,7 @@ pub struct JobView {
 
 /// The answer of a job.
 #[derive(Serialize, ToSchema)]
-pub struct AnswerView {
+pub(super) struct AnswerView {
     /// The HTTP status.
     status: u16,
     #[schema(value_type = Object)]
@@ -56,7 +56,7 @@ pub struct AnswerView {
 /// The answer to a request whose work is a job now.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct JobAccepted {
+pub(crate) struct JobAccepted {
     #[schema(default = true)]
     pub success: bool,
     #[schema(value_type = String)]
@@ -64,7 +64,7 @@ pub struct JobAccepted {
 }
 
 impl JobView {
-    pub fn new(job: &Job, answer: Option<JobAnswer>) -> Self {
+    pub(super) fn new(job: &Job, answer: Option<JobAnswer>) -> Self {
         let running = match &job.stage {
             JobStage::Running(running) => Some(running),
             _ => None,
@@ -88,7 +88,7 @@ impl JobView {
         }
     }
 
-    pub fn id(&self) -> JobId {
+    pub(super) fn id(&self) -> JobId {
         self.id
     }
 }

@@ -20,7 +20,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// `unavailable` if this process stops first.
-pub async fn wait_for_answer(state: &ApiState, id: JobId) -> Result<JobAnswer, Failure> {
+pub(crate) async fn wait_for_answer(state: &ApiState, id: JobId) -> Result<JobAnswer, Failure> {
     let Some(job) = wait_for_end(state, id).await else {
         let sentence =
             format!("This process is stopping; GET /jobs/{id} on another process shows the job");
@@ -30,7 +30,7 @@ pub async fn wait_for_answer(state: &ApiState, id: JobId) -> Result<JobAnswer, F
 }
 
 /// Waits for the end of a job. Returns `None` if the job expires or this process stops.
-pub async fn wait_for_end(state: &ApiState, id: JobId) -> Option<Arc<Job>> {
+pub(super) async fn wait_for_end(state: &ApiState, id: JobId) -> Option<Arc<Job>> {
     let mut watch = state.projection().watch_job(id);
     loop {
         let job = state.catalog().jobs.get(id).cloned()?;
@@ -45,7 +45,7 @@ pub async fn wait_for_end(state: &ApiState, id: JobId) -> Option<Arc<Job>> {
 }
 
 /// Returns the answer of an ended job. A worker opens it.
-pub async fn load_answer(state: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
+pub(super) async fn load_answer(state: &ApiState, job: &Job) -> Result<JobAnswer, Failure> {
     if let Some(ended) = job.ended()
         && ended.answer.is_none()
     {

@@ -25,7 +25,7 @@ const COUNT_LIMIT: Duration = Duration::from_secs(60);
     get, operation_id = "count_keys", path = "/keys", tag = "keys",
     responses((status = 200, description = "The counts", body = Success<KeyUsage>))
 )]
-pub async fn count(
+pub(super) async fn count(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
 ) -> Result<Response, ApiError> {
@@ -47,7 +47,7 @@ pub async fn count(
         (status = 409, description = "A user has cancelled the job", body = ErrorBody),
     )
 )]
-pub async fn rotate(
+pub(super) async fn rotate(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     prefer: PreferAsync,

@@ -18,14 +18,14 @@ const UNIT: usize = 1 << 10;
 const WAIT: Duration = Duration::from_secs(10);
 
 /// The memory that large request bodies share.
-pub struct BodyMemory {
+pub(super) struct BodyMemory {
     units: Semaphore,
     payload: usize,
 }
 
 impl BodyMemory {
     /// Creates the memory for bodies of at most `payload` bytes each.
-    pub fn new(payload: usize) -> Self {
+    pub(super) fn new(payload: usize) -> Self {
         Self {
             units: Semaphore::new(TOTAL.max(4 * payload) / UNIT),
             payload,
@@ -34,7 +34,7 @@ impl BodyMemory {
 
     /// Returns the bytes that a request must reserve. A chunked body may have the largest size,
     /// and the reader refuses a larger body without reading it.
-    pub fn bytes_to_reserve(&self, headers: &HeaderMap) -> Option<usize> {
+    pub(super) fn bytes_to_reserve(&self, headers: &HeaderMap) -> Option<usize> {
         if let Some(length) = headers.get(CONTENT_LENGTH) {
             let length = length.to_str().ok()?.parse::<usize>().ok()?;
             return (length > SMALL_BODY).then_some(length.min(self.payload));
@@ -48,7 +48,7 @@ impl BodyMemory {
     ///
     /// # Errors
     /// Returns `unavailable` if other bodies hold the memory for ten seconds.
-    pub async fn reserve(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Failure> {
+    pub(super) async fn reserve(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Failure> {
         let units = bytes.div_ceil(UNIT) as u32;
         match tokio::time::timeout(WAIT, self.units.acquire_many(units)).await {
             Ok(Ok(permit)) => Ok(permit),

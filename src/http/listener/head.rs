@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::rejection::Rejection;
 
 /// The most bytes of a request head, the request line included.
-pub const MAX_HEAD: usize = 64 << 10;
+pub(super) const MAX_HEAD: usize = 64 << 10;
 /// The first buffer. Most heads fit, and an unfinished head costs no more.
 const FIRST_BUFFER: usize = 1 << 10;
 
@@ -24,7 +24,7 @@ enum HeadState {
 ///
 /// # Errors
 /// Returns the rejection for a head that is too large.
-pub async fn read_head(
+pub(super) async fn read_head(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
 ) -> Result<Option<()>, Rejection> {

@@ -13,7 +13,7 @@ use super::slots::ConnectionState;
 
 /// Gives the parser the bytes of the first head again, and replaces hyper's own answers by answers
 /// in the JSON envelope.
-pub struct ClientStream {
+pub(super) struct ClientStream {
     stream: TcpStream,
     connection: Arc<ConnectionState>,
     head: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct ClientStream {
 
 impl ClientStream {
     /// Creates a stream that begins with the bytes of `head`.
-    pub fn new(stream: TcpStream, connection: Arc<ConnectionState>, head: Vec<u8>) -> Self {
+    pub(super) fn new(stream: TcpStream, connection: Arc<ConnectionState>, head: Vec<u8>) -> Self {
         Self {
             stream,
             connection,
@@ -36,7 +36,7 @@ impl ClientStream {
     }
 
     /// Returns the stream of the client.
-    pub fn into_inner(self) -> TcpStream {
+    pub(super) fn into_inner(self) -> TcpStream {
         self.stream
     }
 

@@ -6,7 +6,7 @@ use crate::views::failure::ErrorBody;
 
 /// The reason why a connection is closed without a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejection {
+pub(super) enum Rejection {
     Malformed,
     HeadTimeout,
     TargetTooLong,
@@ -55,7 +55,7 @@ impl Rejection {
     }
 
     /// Returns the whole response.
-    pub fn to_bytes(self) -> Vec<u8> {
+    pub(super) fn to_bytes(self) -> Vec<u8> {
         let failure = self.failure();
         // The body of a failure is always valid JSON.
         let body = serde_json::to_string(&ErrorBody::from_failure(&failure)).unwrap_or_default();
@@ -72,7 +72,7 @@ impl Rejection {
 
     /// Returns the rejection if these bytes are an answer that hyper has made by itself. The API
     /// answers none of these statuses without a body.
-    pub fn from_hyper_answer(answer: &[u8]) -> Option<Self> {
+    pub(super) fn from_hyper_answer(answer: &[u8]) -> Option<Self> {
         if answer.len() > HYPER_ANSWER_LENGTH || !answer.ends_with(b"\r\n\r\n") {
             return None;
         }

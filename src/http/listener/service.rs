@@ -21,7 +21,7 @@ use super::slots::{ConnectionState, RequestGuard};
 use crate::http::respond::json::ApiError;
 
 /// The service of one connection.
-pub struct ConnectionService {
+pub(super) struct ConnectionService {
     pub router: Router,
     pub bodies: Arc<BodyMemory>,
     pub connection: Arc<ConnectionState>,
@@ -67,7 +67,7 @@ enum ResponseFuture {
 }
 
 /// The response of a request that is counted as running.
-pub struct CountedResponse {
+pub(super) struct CountedResponse {
     future: ResponseFuture,
     guard: Option<RequestGuard>,
 }
@@ -91,7 +91,7 @@ impl Future for CountedResponse {
 }
 
 /// A response body whose request counts as running until the body is dropped.
-pub struct CountedBody {
+pub(super) struct CountedBody {
     body: Body,
     _guard: Option<RequestGuard>,
 }

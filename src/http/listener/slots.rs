@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 const CANDIDATES: usize = 64;
 
 /// The open connections.
-pub struct ConnectionSlots {
+pub(super) struct ConnectionSlots {
     limit: usize,
     state: Arc<SlotsState>,
 }
@@ -41,7 +41,7 @@ struct UsedConnection {
 
 /// One open connection, as its own task, its requests and the slots see it.
 #[derive(Default)]
-pub struct ConnectionState {
+pub(super) struct ConnectionState {
     open_requests: AtomicUsize,
     /// Counts the beginnings and the ends of requests.
     activity: AtomicUsize,
@@ -53,17 +53,17 @@ pub struct ConnectionState {
 }
 
 /// The right to have a connection open. Dropping it frees the place.
-pub struct ConnectionSlot {
+pub(super) struct ConnectionSlot {
     pub connection: Arc<ConnectionState>,
     slots: Arc<SlotsState>,
 }
 
 /// Counts a running request, from its head to the end of its response.
-pub struct RequestGuard(Arc<ConnectionState>);
+pub(super) struct RequestGuard(Arc<ConnectionState>);
 
 impl ConnectionSlots {
     /// Creates places for this many connections.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             limit: limit.max(1),
             state: Arc::default(),
@@ -72,7 +72,7 @@ impl ConnectionSlots {
 
     /// Returns a place for a new connection. If all places are taken, the oldest quiet connection
     /// is closed for it. Returns `None` if every connection has a running request.
-    pub fn admit(&self) -> Option<ConnectionSlot> {
+    pub(super) fn admit(&self) -> Option<ConnectionSlot> {
         if self.state.open.load(Ordering::Relaxed) >= self.limit && !self.evict_one() {
             return None;
         }
@@ -90,14 +90,14 @@ impl ConnectionSlots {
     }
 
     /// Closes a connection without a running request. Returns whether there is one.
-    pub fn evict_one(&self) -> bool {
+    pub(super) fn evict_one(&self) -> bool {
         let mut queues = self.state.queues.lock();
         let victim = queues.next_unused().or_else(|| queues.next_quiet());
         victim.inspect(|connection| connection.evict()).is_some()
     }
 
     /// Tells all connections that they end after their running requests.
-    pub fn start_draining(&self) {
+    pub(super) fn start_draining(&self) {
         let queues = self.state.queues.lock();
         let used = queues.used.iter().map(|used| &used.connection);
         for connection in queues.unused.iter().chain(used) {
@@ -162,7 +162,7 @@ impl Drop for ConnectionSlot {
 
 impl ConnectionState {
     /// Counts a request until the guard is dropped.
-    pub fn start_request(self: &Arc<Self>) -> RequestGuard {
+    pub(super) fn start_request(self: &Arc<Self>) -> RequestGuard {
         self.open_requests.fetch_add(1, Ordering::Relaxed);
         self.activity.fetch_add(1, Ordering::Relaxed);
         self.has_partial_head.store(false, Ordering::Relaxed);
@@ -170,39 +170,39 @@ impl ConnectionState {
     }
 
     /// Records received bytes. Without a running request they belong to a head.
-    pub fn record_bytes(&self) {
+    pub(super) fn record_bytes(&self) {
         if !self.has_request() {
             self.has_partial_head.store(true, Ordering::Relaxed);
         }
     }
 
     /// Returns whether a request is running.
-    pub fn has_request(&self) -> bool {
+    pub(super) fn has_request(&self) -> bool {
         self.open_requests.load(Ordering::Relaxed) > 0
     }
 
     /// Returns whether a head has begun and is not complete.
-    pub fn has_partial_head(&self) -> bool {
+    pub(super) fn has_partial_head(&self) -> bool {
         self.has_partial_head.load(Ordering::Relaxed)
     }
 
     /// Returns a number that changes with every beginning and every end of a request.
-    pub fn activity(&self) -> usize {
+    pub(super) fn activity(&self) -> usize {
         self.activity.load(Ordering::Relaxed)
     }
 
     /// Returns whether another connection takes this place.
-    pub fn is_evicted(&self) -> bool {
+    pub(super) fn is_evicted(&self) -> bool {
         self.is_evicted.load(Ordering::Acquire)
     }
 
     /// Returns whether the process drains.
-    pub fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
     }
 
     /// Waits until the connection is evicted or must drain.
-    pub async fn signalled(&self) {
+    pub(super) async fn signalled(&self) {
         self.signal.notified().await;
     }
 

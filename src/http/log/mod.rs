@@ -26,7 +26,7 @@ use crate::views::failure::ErrorBody;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"before": "90d"}))]
-pub struct CompactBody {
+pub(super) struct CompactBody {
     /// The age of the events that leave the log, at least `1d`.
     before: String,
 }
@@ -47,7 +47,7 @@ pub struct CompactBody {
         (status = 409, description = "A user has cancelled the job", body = ErrorBody),
     )
 )]
-pub async fn compact(
+pub(super) async fn compact(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     prefer: PreferAsync,

@@ -5,14 +5,14 @@ use axum::http::header::ACCEPT;
 
 /// The answers that a client takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accepted {
+pub(super) struct Accepted {
     pub json: bool,
     pub events: bool,
 }
 
 impl Accepted {
     /// Reads the header. Without it, the client takes both.
-    pub fn read(headers: &HeaderMap) -> Self {
+    pub(super) fn read(headers: &HeaderMap) -> Self {
         if !headers.contains_key(ACCEPT) {
             return Self {
                 json: true,
@@ -46,7 +46,7 @@ impl Accepted {
     }
 
     /// Returns whether the client names none of the two types.
-    pub fn is_empty(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         !self.json && !self.events
     }
 }

@@ -13,7 +13,7 @@ use super::error::{CallFailure, RpcError};
 static ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// The outcome of a request: the raw `result`, or an error.
-pub enum Outcome {
+pub(super) enum Outcome {
     Result(Bytes),
     Error(RpcError),
 }
@@ -28,7 +28,7 @@ impl From<CallFailure> for Outcome {
 }
 
 impl Outcome {
-    pub fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Result(_) => StatusCode::OK,
             Self::Error(error) => error.status,
@@ -36,7 +36,7 @@ impl Outcome {
     }
 
     /// Returns the JSON-RPC response. Without an id, the member is left out.
-    pub fn message(&self, id: Option<&str>) -> Bytes {
+    pub(super) fn message(&self, id: Option<&str>) -> Bytes {
         match self {
             Self::Result(result) => frame(id, br#""result":"#, result),
             Self::Error(error) => frame(id, br#""error":"#, error.json().as_bytes()),
@@ -52,20 +52,20 @@ fn frame(id: Option<&str>, member: &[u8], value: &[u8]) -> Bytes {
 }
 
 /// Returns a response with one JSON-RPC message, in a form that the client takes.
-pub fn message_response(accepted: Accepted, status: StatusCode, message: Bytes) -> Response {
+pub(super) fn message_response(accepted: Accepted, status: StatusCode, message: Bytes) -> Response {
     if accepted.json || status != StatusCode::OK {
         return json_response(status, message);
     }
     event_stream(Body::from(event(&message)))
 }
 
-pub fn json_response(status: StatusCode, message: Bytes) -> Response {
+pub(super) fn json_response(status: StatusCode, message: Bytes) -> Response {
     let headers = [(CONTENT_TYPE, "application/json")];
     (status, headers, message).into_response()
 }
 
 /// Returns an error as a response. An error has the id that it carries, or no id.
-pub fn error_response(error: RpcError, id: Option<&str>) -> Response {
+pub(super) fn error_response(error: RpcError, id: Option<&str>) -> Response {
     let error = error.with_id(id);
     let id = error.id.clone();
     let outcome = Outcome::Error(error);
@@ -73,7 +73,7 @@ pub fn error_response(error: RpcError, id: Option<&str>) -> Response {
 }
 
 /// Returns an event stream with this body.
-pub fn event_stream(body: Body) -> Response {
+pub(super) fn event_stream(body: Body) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -84,7 +84,7 @@ pub fn event_stream(body: Body) -> Response {
 
 /// Returns one message as an event. Messages contain no line breaks, because JSON writes them as escapes outside of
 /// blanks, and [`without_line_breaks`] replaces those.
-pub fn event(message: &[u8]) -> Bytes {
+pub(super) fn event(message: &[u8]) -> Bytes {
     let message = without_line_breaks(message);
     [b"event: message\ndata: ", &message[..], b"\n\n"]
         .concat()

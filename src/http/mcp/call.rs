@@ -28,21 +28,21 @@ use crate::http::tools::call::{ToolOutcome, call_limit, detach_slice, execute_ca
 use crate::ports::interim::{InterimReceiver, InterimSender, interim_channel};
 
 /// A call that runs while its future is polled. Dropping it cancels the call.
-pub struct RunningCall {
+pub(super) struct RunningCall {
     pub outcome: BoxFuture<'static, Outcome>,
     /// The progress of the tool, if the client asked for it.
     pub progress: Option<Progress>,
 }
 
 /// The progress notifications of one call.
-pub struct Progress {
+pub(super) struct Progress {
     pub messages: InterimReceiver,
     /// The raw progress token of the client.
     pub token: String,
 }
 
 /// The tool that a call names.
-pub struct CalledTool {
+pub(super) struct CalledTool {
     pub server: Arc<Server>,
     pub tool: ToolName,
 }
@@ -51,7 +51,7 @@ pub struct CalledTool {
 ///
 /// # Errors
 /// -32602 if no tool has the name, or if the name is no text.
-pub fn find_tool(exchange: &Exchange, params: &Params<'_>) -> Result<CalledTool, RpcError> {
+pub(super) fn find_tool(exchange: &Exchange, params: &Params<'_>) -> Result<CalledTool, RpcError> {
     let name = params
         .name
         .and_then(text_of)
@@ -79,7 +79,7 @@ pub fn find_tool(exchange: &Exchange, params: &Params<'_>) -> Result<CalledTool,
 ///
 /// # Errors
 /// -32020 if a header differs from its argument.
-pub fn check_argument_headers(
+pub(super) fn check_argument_headers(
     exchange: &Exchange,
     headers: &HeaderMap,
     called: &CalledTool,
@@ -112,7 +112,7 @@ pub fn check_argument_headers(
 ///
 /// # Errors
 /// -32602 if the parameters are wrong.
-pub fn begin_call(
+pub(super) fn begin_call(
     exchange: &Arc<Exchange>,
     era: Era,
     body: &Bytes,

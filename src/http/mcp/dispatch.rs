@@ -18,7 +18,7 @@ use crate::core::failure::Failure;
 use crate::core::mcp::version::{Era, ProtocolVersion};
 
 /// The reply to one message.
-pub enum Reply {
+pub(super) enum Reply {
     /// A notification or a response needs no answer.
     Accepted,
     Done(Outcome),
@@ -37,7 +37,7 @@ pub enum Reply {
 ///
 /// # Errors
 /// The JSON-RPC error of the message.
-pub fn dispatch(
+pub(super) fn dispatch(
     exchange: &Arc<Exchange>,
     headers: &HeaderMap,
     body: &Bytes,
@@ -72,7 +72,7 @@ pub fn dispatch(
 ///
 /// # Errors
 /// The JSON-RPC error of the message.
-pub fn dispatch_in_array(
+pub(super) fn dispatch_in_array(
     exchange: &Arc<Exchange>,
     session: OpenSession,
     body: &Bytes,
@@ -108,7 +108,10 @@ fn initialize(exchange: &Exchange, params: &Params<'_>) -> Result<Reply, RpcErro
 ///
 /// # Errors
 /// -32022 for an unknown version, -32600 without a session, -32602 with status 404 for a wrong session.
-pub fn require_session(exchange: &Exchange, headers: &HeaderMap) -> Result<OpenSession, RpcError> {
+pub(super) fn require_session(
+    exchange: &Exchange,
+    headers: &HeaderMap,
+) -> Result<OpenSession, RpcError> {
     if headers.contains_key(headers::SESSION_ID) {
         return legacy::find_session(exchange, headers);
     }
@@ -128,7 +131,7 @@ pub fn require_session(exchange: &Exchange, headers: &HeaderMap) -> Result<OpenS
 }
 
 /// Returns the method and the era of a message for the metrics.
-pub fn labels(headers: &HeaderMap, message: &Message<'_>) -> (&'static str, Era) {
+pub(super) fn labels(headers: &HeaderMap, message: &Message<'_>) -> (&'static str, Era) {
     let (method, params) = match message {
         Message::Request { method, params, .. } | Message::Notification { method, params } => {
             (known_method(method), Some(params))
@@ -161,7 +164,7 @@ fn known_method(method: &str) -> &'static str {
 }
 
 /// Returns the raw id of a request.
-pub fn id_of<'a>(message: &Message<'a>) -> Option<&'a str> {
+pub(super) fn id_of<'a>(message: &Message<'a>) -> Option<&'a str> {
     match message {
         Message::Request { id, .. } => Some(RawValue::get(id)),
         _ => None,

@@ -23,7 +23,7 @@ const MAX_INSTRUCTIONS: usize = 2048;
 
 /// An MCP endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Endpoint {
+pub(super) enum Endpoint {
     /// `/mcp`: all servers that the caller may use.
     All,
     /// `/mcp/servers/{name}/mcp`: one server, with its own names.
@@ -31,12 +31,12 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    pub fn is_all(&self) -> bool {
+    pub(super) fn is_all(&self) -> bool {
         matches!(self, Self::All)
     }
 
     /// Returns the path, to which session ids are bound.
-    pub fn route(&self) -> String {
+    pub(super) fn route(&self) -> String {
         match self {
             Self::All => "/mcp".to_owned(),
             Self::Server(name) => format!("/mcp/servers/{name}/mcp"),
@@ -44,7 +44,7 @@ impl Endpoint {
     }
 
     /// Returns the value of the label `endpoint` in metrics.
-    pub fn label(&self) -> &'static str {
+    pub(super) fn label(&self) -> &'static str {
         match self {
             Self::All => "all",
             Self::Server(_) => "server",
@@ -53,7 +53,7 @@ impl Endpoint {
 }
 
 /// The parts of one HTTP request that its messages share.
-pub struct Exchange {
+pub(super) struct Exchange {
     pub state: Arc<ApiState>,
     pub caller: Arc<Caller>,
     /// The user that the request acts for.
@@ -66,12 +66,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// Returns whether a list of the caller shows a server. A call of the same server then finds it.
-    pub fn may_use(&self, catalog: &Catalog, server: ServerId) -> bool {
+    pub(super) fn may_use(&self, catalog: &Catalog, server: ServerId) -> bool {
         catalog.is_enabled(server) && may(&self.caller, Action::UseTools, Some(server)).is_ok()
     }
 
     /// Returns the enabled servers of the endpoint that the caller may use, in the order of their names.
-    pub fn visible_servers(&self, catalog: &Catalog) -> Vec<Arc<Server>> {
+    pub(super) fn visible_servers(&self, catalog: &Catalog) -> Vec<Arc<Server>> {
         let servers = match &self.endpoint {
             Endpoint::All => catalog.servers(),
             Endpoint::Server(name) => catalog.server(name.as_str()).into_iter().collect(),
@@ -87,7 +87,7 @@ impl Exchange {
     ///
     /// # Errors
     /// -32602 with status 404, in one form for all three causes.
-    pub fn check_server(&self) -> Result<(), RpcError> {
+    pub(super) fn check_server(&self) -> Result<(), RpcError> {
         let Endpoint::Server(name) = &self.endpoint else {
             return Ok(());
         };
@@ -102,7 +102,7 @@ impl Exchange {
     }
 
     /// Returns the JSON object `serverInfo`: what the server of the endpoint said of itself, or this program.
-    pub fn server_info(&self) -> String {
+    pub(super) fn server_info(&self) -> String {
         let own = |name: &str| json!({ "name": name, "version": env!("CARGO_PKG_VERSION") });
         let Endpoint::Server(name) = &self.endpoint else {
             return own("mcp-api").to_string();
@@ -128,7 +128,7 @@ impl Exchange {
     }
 
     /// Returns the text `instructions`: that of the server, or a list of all servers.
-    pub fn instructions(&self) -> Option<String> {
+    pub(super) fn instructions(&self) -> Option<String> {
         if !self.endpoint.is_all() {
             return self.description()?.instructions.clone();
         }

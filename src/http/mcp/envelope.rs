@@ -13,7 +13,7 @@ use super::error::RpcError;
 use crate::core::json_object::{JsonText, Members, text_of};
 
 /// A message of a client.
-pub enum Message<'a> {
+pub(super) enum Message<'a> {
     Request {
         id: &'a RawValue,
         method: Cow<'a, str>,
@@ -30,7 +30,7 @@ pub enum Message<'a> {
 /// The members of `params` that any method of these endpoints reads. Each method checks the types of its own members.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Params<'a> {
+pub(super) struct Params<'a> {
     #[serde(borrow, rename = "_meta")]
     pub meta: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -55,7 +55,7 @@ pub struct Params<'a> {
 
 /// The members of `_meta` that these endpoints read.
 #[derive(Default, Deserialize)]
-pub struct Meta<'a> {
+pub(super) struct Meta<'a> {
     #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
     pub protocol_version: Option<&'a RawValue>,
     #[serde(borrow, rename = "io.modelcontextprotocol/clientCapabilities")]
@@ -70,7 +70,7 @@ pub struct Meta<'a> {
 
 impl<'a> Params<'a> {
     /// Returns `_meta`, or `None` if it is no object.
-    pub fn meta(&self) -> Option<Meta<'a>> {
+    pub(super) fn meta(&self) -> Option<Meta<'a>> {
         let Some(meta) = self.meta else {
             return Some(Meta::default());
         };
@@ -124,7 +124,7 @@ fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>,
 ///
 /// # Errors
 /// -32700 if the body is not JSON, -32600 if it is no message, and -32602 if `params` is no object.
-pub fn parse_message(body: &[u8]) -> Result<Message<'_>, RpcError> {
+pub(super) fn parse_message(body: &[u8]) -> Result<Message<'_>, RpcError> {
     let envelope = match serde_json::from_slice::<Object<Envelope<'_>>>(body) {
         Ok(envelope) => envelope.0,
         Err(error) if error.is_data() => return Err(wrong_member(body)),
@@ -181,7 +181,7 @@ fn wrong_member(body: &[u8]) -> RpcError {
 }
 
 /// Returns whether JSON is a valid id of a request: a string or an integer (JSON-RPC 2.0; MCP, Requests).
-pub fn is_id(id: &RawValue) -> bool {
+pub(super) fn is_id(id: &RawValue) -> bool {
     let text = id.get();
     let digits = text.strip_prefix('-').unwrap_or(text);
     text.starts_with('"')

@@ -27,7 +27,7 @@ const CANCELLED: i64 = -32800;
 
 /// A JSON-RPC error and the HTTP status of its response.
 #[derive(Debug)]
-pub struct RpcError {
+pub(super) struct RpcError {
     pub code: i64,
     pub message: String,
     pub data: Option<Value>,
@@ -47,31 +47,31 @@ impl RpcError {
         }
     }
 
-    pub fn parse_error() -> Self {
+    pub(super) fn parse_error() -> Self {
         let sentence = "The body is not JSON in UTF-8 without a byte order mark";
         Self::new(PARSE_ERROR, StatusCode::BAD_REQUEST, sentence)
     }
 
-    pub fn invalid_request(message: impl Into<String>) -> Self {
+    pub(super) fn invalid_request(message: impl Into<String>) -> Self {
         Self::new(INVALID_REQUEST, StatusCode::BAD_REQUEST, message)
     }
 
     /// Returns the error for parameters that break a rule of the protocol.
-    pub fn invalid_params(message: impl Into<String>) -> Self {
+    pub(super) fn invalid_params(message: impl Into<String>) -> Self {
         Self::new(INVALID_PARAMS, StatusCode::BAD_REQUEST, message)
     }
 
     /// Returns the error for parameters that name something unknown, or that break a rule of a method.
-    pub fn wrong_params(message: impl Into<String>) -> Self {
+    pub(super) fn wrong_params(message: impl Into<String>) -> Self {
         Self::new(INVALID_PARAMS, StatusCode::OK, message)
     }
 
     /// Returns the error for a server or a session that does not exist.
-    pub fn not_found(message: impl Into<String>) -> Self {
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(INVALID_PARAMS, StatusCode::NOT_FOUND, message)
     }
 
-    pub fn method_not_found(era: Era) -> Self {
+    pub(super) fn method_not_found(era: Era) -> Self {
         let status = match era {
             Era::Modern => StatusCode::NOT_FOUND,
             Era::Legacy => StatusCode::OK,
@@ -80,12 +80,12 @@ impl RpcError {
         Self::new(METHOD_NOT_FOUND, status, sentence)
     }
 
-    pub fn header_mismatch(message: impl Into<String>) -> Self {
+    pub(super) fn header_mismatch(message: impl Into<String>) -> Self {
         Self::new(HEADER_MISMATCH, StatusCode::BAD_REQUEST, message)
     }
 
     /// Returns the error for a version that this request cannot use.
-    pub fn unsupported_version(requested: &str) -> Self {
+    pub(super) fn unsupported_version(requested: &str) -> Self {
         let is_legacy = ProtocolVersion::parse(requested).is_some();
         let supported: Vec<_> = ProtocolVersion::ALL
             .into_iter()
@@ -104,18 +104,18 @@ impl RpcError {
         }
     }
 
-    pub fn cancelled() -> Self {
+    pub(super) fn cancelled() -> Self {
         Self::new(CANCELLED, StatusCode::OK, "Request cancelled")
     }
 
     #[must_use]
-    pub fn with_id(mut self, id: Option<&str>) -> Self {
+    pub(super) fn with_id(mut self, id: Option<&str>) -> Self {
         self.id = self.id.or_else(|| id.map(str::to_owned));
         self
     }
 
     /// Returns the JSON object `error`.
-    pub fn json(&self) -> String {
+    pub(super) fn json(&self) -> String {
         let mut writer = ObjectWriter::with_capacity(self.message.len() + 64);
         writer.raw("code", &self.code.to_string());
         writer.text("message", &self.message);
@@ -128,7 +128,7 @@ impl RpcError {
 
 /// The answer to a call that failed.
 #[derive(Debug)]
-pub enum CallFailure {
+pub(super) enum CallFailure {
     /// A result with `isError`, which the model can act on.
     Result(String),
     Error(RpcError),
@@ -138,7 +138,7 @@ pub enum CallFailure {
 ///
 /// A failure of a server or of the access to it is a result, so that the model can act on it. A wrong request and a
 /// failure of the program are errors.
-pub fn call_failure(failure: &Failure, era: Era) -> CallFailure {
+pub(super) fn call_failure(failure: &Failure, era: Era) -> CallFailure {
     if let Some(error) = failure
         .mcp_error
         .as_deref()

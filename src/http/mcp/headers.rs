@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::error::RpcError;
 
-pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
-pub const SESSION_ID: &str = "mcp-session-id";
-pub const METHOD: &str = "mcp-method";
-pub const NAME: &str = "mcp-name";
+pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+pub(super) const SESSION_ID: &str = "mcp-session-id";
+pub(super) const METHOD: &str = "mcp-method";
+pub(super) const NAME: &str = "mcp-name";
 /// The prefix of the headers that repeat arguments.
 const PARAM_PREFIX: &str = "mcp-param-";
 /// The member of a property's schema that names its header.
@@ -23,7 +23,7 @@ const MAX_DEPTH: usize = 32;
 ///
 /// # Errors
 /// -32020 if the header stands twice or is not visible ASCII.
-pub fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, RpcError> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, RpcError> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -43,7 +43,7 @@ pub fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>,
 ///
 /// # Errors
 /// -32020 if the header is missing or differs.
-pub fn check_text(headers: &HeaderMap, name: &str, expected: &str) -> Result<(), RpcError> {
+pub(super) fn check_text(headers: &HeaderMap, name: &str, expected: &str) -> Result<(), RpcError> {
     let value = single(headers, name)?;
     let decoded = value.map(|value| decode(name, value)).transpose()?;
     if decoded.as_deref() == Some(expected) {
@@ -55,7 +55,7 @@ pub fn check_text(headers: &HeaderMap, name: &str, expected: &str) -> Result<(),
 }
 
 /// Decodes `=?base64?…?=` (MCP 2026-07-28, Value Encoding). Any other value is literal.
-pub fn decode<'a>(name: &str, value: &'a str) -> Result<Cow<'a, str>, RpcError> {
+pub(super) fn decode<'a>(name: &str, value: &'a str) -> Result<Cow<'a, str>, RpcError> {
     let encoded = value
         .strip_prefix("=?base64?")
         .and_then(|rest| rest.strip_suffix("?="));
@@ -78,7 +78,7 @@ pub fn decode<'a>(name: &str, value: &'a str) -> Result<Cow<'a, str>, RpcError> 
 ///
 /// # Errors
 /// -32020 if a header is missing, differs, or repeats no argument.
-pub fn check_arguments(
+pub(super) fn check_arguments(
     headers: &HeaderMap,
     schema: &Value,
     hidden: &[&str],

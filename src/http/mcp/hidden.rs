@@ -5,7 +5,11 @@ use crate::core::model::google::{APPLICATION, TOKENS, is_marked, needs_tokens};
 use crate::core::names::UserName;
 
 /// Returns the names of the properties that a tool does not show to a user.
-pub fn hidden_properties<'a>(server: &'a Server, user: &UserName, tool: &str) -> Vec<&'a str> {
+pub(super) fn hidden_properties<'a>(
+    server: &'a Server,
+    user: &UserName,
+    tool: &str,
+) -> Vec<&'a str> {
     let mut hidden = hidden_secrets(server, user);
     if hides_google_objects(server) && needs_tokens(&server.config, tool) {
         hidden.extend([TOKENS, APPLICATION]);
@@ -14,13 +18,13 @@ pub fn hidden_properties<'a>(server: &'a Server, user: &UserName, tool: &str) ->
 }
 
 /// Returns whether tools of a Google server do not show the two objects that they get.
-pub fn hides_google_objects(server: &Server) -> bool {
+pub(super) fn hides_google_objects(server: &Server) -> bool {
     server.config.hide_secret_arguments && is_marked(&server.config)
 }
 
 /// Returns the names of the secrets that the server gets: those of its list, whether or not the user has set them, or
 /// those that the user has set if the server has no list. A server with `hideSecretArguments: false` hides none.
-pub fn hidden_secrets<'a>(server: &'a Server, user: &UserName) -> Vec<&'a str> {
+pub(super) fn hidden_secrets<'a>(server: &'a Server, user: &UserName) -> Vec<&'a str> {
     if !server.config.hide_secret_arguments {
         return Vec::new();
     }

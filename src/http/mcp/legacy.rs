@@ -28,7 +28,7 @@ use crate::time::clock::now_seconds;
 
 /// The session of a request.
 #[derive(Clone, Copy)]
-pub struct OpenSession {
+pub(super) struct OpenSession {
     pub version: ProtocolVersion,
     pub key: Digest,
 }
@@ -37,7 +37,10 @@ pub struct OpenSession {
 ///
 /// # Errors
 /// -32602 with status 404 if the id is not valid for this user and this endpoint, or if the session has ended.
-pub fn find_session(exchange: &Exchange, headers: &HeaderMap) -> Result<OpenSession, RpcError> {
+pub(super) fn find_session(
+    exchange: &Exchange,
+    headers: &HeaderMap,
+) -> Result<OpenSession, RpcError> {
     let ended = || {
         RpcError::not_found("The session is unknown or has ended; begin a new one with initialize")
     };
@@ -85,7 +88,7 @@ fn check_version(headers: &HeaderMap) -> Result<(), RpcError> {
 ///
 /// # Errors
 /// -32602 if the version is missing. `internal` if no session id can be made.
-pub fn initialize(
+pub(super) fn initialize(
     exchange: &Exchange,
     params: &Params<'_>,
 ) -> Result<Result<(Outcome, String), Failure>, RpcError> {
@@ -139,7 +142,7 @@ fn client_name(params: &Params<'_>) -> Option<String> {
 ///
 /// # Errors
 /// The JSON-RPC error of the method.
-pub fn handle(
+pub(super) fn handle(
     exchange: &Arc<Exchange>,
     session: OpenSession,
     body: &Bytes,
@@ -170,7 +173,7 @@ pub fn handle(
 }
 
 /// Acts on a notification of a session. Unknown notifications have no effect.
-pub fn notify(exchange: &Exchange, session: OpenSession, method: &str, params: &Params<'_>) {
+pub(super) fn notify(exchange: &Exchange, session: OpenSession, method: &str, params: &Params<'_>) {
     if method != "notifications/cancelled" {
         return;
     }
@@ -183,7 +186,7 @@ pub fn notify(exchange: &Exchange, session: OpenSession, method: &str, params: &
 }
 
 /// Ends a session at all facades.
-pub fn end_session(exchange: &Exchange, session: OpenSession) {
+pub(super) fn end_session(exchange: &Exchange, session: OpenSession) {
     exchange.state.mcp().end_session(session.key);
     exchange.state.publish(Hint::McpSessionEnded(session.key));
 }
@@ -192,7 +195,10 @@ pub fn end_session(exchange: &Exchange, session: OpenSession) {
 ///
 /// # Errors
 /// `unavailable` if too many streams are open.
-pub fn open_stream(exchange: Arc<Exchange>, session: OpenSession) -> Result<Response, Failure> {
+pub(super) fn open_stream(
+    exchange: Arc<Exchange>,
+    session: OpenSession,
+) -> Result<Response, Failure> {
     let permit = exchange
         .state
         .mcp()

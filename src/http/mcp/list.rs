@@ -28,7 +28,7 @@ const CURSOR_DIGEST: usize = 12;
 ///
 /// # Errors
 /// -32602 if the cursor is wrong, or if it belongs to an older list.
-pub fn tools_list(
+pub(super) fn tools_list(
     exchange: &Exchange,
     era: Era,
     cursor: Option<&RawValue>,
@@ -53,7 +53,7 @@ pub fn tools_list(
 }
 
 /// Returns a digest of everything that the list depends on. Streams compare it to find changes of the list.
-pub fn list_key(
+pub(super) fn list_key(
     servers: &[Arc<Server>],
     user: &UserName,
     endpoint: &Endpoint,

@@ -14,7 +14,7 @@ const CACHE_LISTS: usize = 1024;
 const ENTRY_BYTES: u64 = 256;
 
 /// A digest of everything that a list depends on.
-pub type ListKey = [u8; 32];
+pub(super) type ListKey = [u8; 32];
 
 /// The pages of one list: the JSON object `result` of each page.
 pub struct ListText {

@@ -21,7 +21,7 @@ use crate::core::mcp::version::Era;
 use crate::telemetry::metrics::StreamGuard;
 
 /// The texts of one stream.
-pub struct StreamTexts {
+pub(super) struct StreamTexts {
     /// The first event, if the stream has one.
     pub opening: Option<Bytes>,
     /// The notification about a changed tool list, or `None` if the client wants none.
@@ -45,7 +45,7 @@ struct Listener {
 }
 
 /// Opens a stream.
-pub fn open(
+pub(super) fn open(
     exchange: Arc<Exchange>,
     era: Era,
     texts: StreamTexts,
@@ -130,7 +130,7 @@ impl Listener {
 }
 
 /// Returns `notifications/tools/list_changed` as an event. A modern client gets the id of its subscription.
-pub fn list_changed(subscription: Option<&str>) -> Bytes {
+pub(super) fn list_changed(subscription: Option<&str>) -> Bytes {
     let params = subscription.map_or(String::new(), |id| {
         format!(r#","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}"#)
     });

@@ -23,7 +23,7 @@ mod modern;
 mod receive;
 mod running;
 mod session;
-pub mod state;
+pub(super) mod state;
 mod stream;
 mod streams;
 
@@ -53,7 +53,7 @@ use crate::views::failure::ErrorBody;
         (status = 406, description = "The client takes neither JSON nor an event stream", body = ErrorBody),
     )
 )]
-pub async fn post_all(
+pub(super) async fn post_all(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     request: Request,
@@ -76,7 +76,7 @@ pub async fn post_all(
         (status = 406, description = "The client takes neither JSON nor an event stream", body = ErrorBody),
     )
 )]
-pub async fn post_server(
+pub(super) async fn post_server(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     Path(name): Path<String>,
@@ -97,7 +97,7 @@ pub async fn post_server(
         (status = 405, description = "The request names no session", body = Object),
     )
 )]
-pub async fn open_all(
+pub(super) async fn open_all(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     request: Request,
@@ -115,7 +115,7 @@ pub async fn open_all(
         (status = 405, description = "The request names no session", body = Object),
     )
 )]
-pub async fn open_server(
+pub(super) async fn open_server(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     Path(name): Path<String>,
@@ -136,7 +136,7 @@ pub async fn open_server(
         (status = 405, description = "The request names no session", body = Object),
     )
 )]
-pub async fn end_all(
+pub(super) async fn end_all(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     request: Request,
@@ -154,7 +154,7 @@ pub async fn end_all(
         (status = 405, description = "The request names no session", body = Object),
     )
 )]
-pub async fn end_server(
+pub(super) async fn end_server(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     Path(name): Path<String>,

@@ -25,7 +25,7 @@ const TTL_MS: &str = "60000";
 const VERSION_FIELD: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// Returns whether a request belongs to this era: its version header or its `_meta` says so.
-pub fn is_modern(headers: &HeaderMap, meta: Option<&Meta<'_>>) -> bool {
+pub(super) fn is_modern(headers: &HeaderMap, meta: Option<&Meta<'_>>) -> bool {
     let modern = ProtocolVersion::V2026_07_28.as_str();
     headers
         .get_all(headers::PROTOCOL_VERSION)
@@ -38,7 +38,7 @@ pub fn is_modern(headers: &HeaderMap, meta: Option<&Meta<'_>>) -> bool {
 ///
 /// # Errors
 /// The first rule that the request breaks, in the order of the specification.
-pub fn handle(
+pub(super) fn handle(
     exchange: &Arc<Exchange>,
     headers: &HeaderMap,
     body: &Bytes,
@@ -122,10 +122,10 @@ fn discover(exchange: &Exchange) -> Bytes {
 }
 
 /// The capabilities of both endpoints.
-pub const CAPABILITIES: &str = r#"{"tools":{"listChanged":true}}"#;
+pub(super) const CAPABILITIES: &str = r#"{"tools":{"listChanged":true}}"#;
 
 /// Appends the members that this era requires of complete results of lists.
-pub fn add_cache_hints(writer: &mut ObjectWriter, server_info: &str) {
+pub(super) fn add_cache_hints(writer: &mut ObjectWriter, server_info: &str) {
     writer.raw("ttlMs", TTL_MS);
     // The answer may depend on the user.
     writer.text("cacheScope", "private");

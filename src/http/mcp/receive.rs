@@ -34,7 +34,7 @@ const USER: &str = "mcp-api-user";
 const MAX_MESSAGES: usize = 16;
 
 /// Answers a POST.
-pub async fn post(
+pub(super) async fn post(
     state: Arc<ApiState>,
     caller: Arc<Caller>,
     endpoint: Endpoint,
@@ -166,7 +166,7 @@ async fn answer_in_array(
 }
 
 /// Answers a GET: opens the stream of a session.
-pub fn open(
+pub(super) fn open(
     state: Arc<ApiState>,
     caller: Arc<Caller>,
     endpoint: Endpoint,
@@ -182,7 +182,7 @@ pub fn open(
 }
 
 /// Answers a DELETE: ends a session.
-pub fn end(
+pub(super) fn end(
     state: Arc<ApiState>,
     caller: Arc<Caller>,
     endpoint: Endpoint,

@@ -56,12 +56,12 @@ impl RunningCalls {
 }
 
 /// Returns the key of a session.
-pub fn session_key(session: &Session, user: &UserName, route: &str) -> Digest {
+pub(super) fn session_key(session: &Session, user: &UserName, route: &str) -> Digest {
     digest(&[&session.random, user.as_str().as_bytes(), route.as_bytes()])
 }
 
 /// Returns the key of a call in a session. The id is the raw JSON of the client.
-pub fn call_key(session: Digest, id: &str) -> Digest {
+pub(super) fn call_key(session: Digest, id: &str) -> Digest {
     digest(&[session.0.as_bytes(), id.as_bytes()])
 }
 

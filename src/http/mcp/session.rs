@@ -21,7 +21,7 @@ const LIFETIME_SECONDS: u64 = 7 * 24 * 3600;
 
 /// A session of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Session {
+pub(super) struct Session {
     pub random: [u8; RANDOM],
     pub version: ProtocolVersion,
     /// Seconds since 1970.
@@ -33,7 +33,7 @@ impl Session {
     ///
     /// # Errors
     /// `internal` if the system returns no random bytes.
-    pub fn begin(version: ProtocolVersion, now: u64) -> Result<Self, Failure> {
+    pub(super) fn begin(version: ProtocolVersion, now: u64) -> Result<Self, Failure> {
         let mut random = [0; RANDOM];
         getrandom::fill(&mut random).map_err(internal_error)?;
         Ok(Self {
@@ -47,7 +47,12 @@ impl Session {
     ///
     /// # Errors
     /// `internal` if the key cannot be used.
-    pub fn id(&self, sealer: &Sealer, user: &UserName, route: &str) -> Result<String, Failure> {
+    pub(super) fn id(
+        &self,
+        sealer: &Sealer,
+        user: &UserName,
+        route: &str,
+    ) -> Result<String, Failure> {
         let content = self.content();
         let mac = sealer
             .sign(PURPOSE, &signed_text(&content, user, route))
@@ -56,7 +61,7 @@ impl Session {
     }
 
     /// Returns the session of an id, or `None` if the id is not valid for this user and this endpoint, or too old.
-    pub fn parse(
+    pub(super) fn parse(
         id: &str,
         sealer: &Sealer,
         user: &UserName,

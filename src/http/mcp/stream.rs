@@ -21,7 +21,7 @@ use crate::ports::interim::Interim;
 const UPGRADE_AFTER: Duration = Duration::from_secs(10);
 
 /// Waits for the outcome of a call. Dropping the response cancels the call.
-pub async fn answer_call(exchange: &Exchange, mut call: RunningCall, id: &str) -> Response {
+pub(super) async fn answer_call(exchange: &Exchange, mut call: RunningCall, id: &str) -> Response {
     let accepted = exchange.accepted;
     let first = if accepted.events {
         first_part(&mut call).await

@@ -17,7 +17,7 @@ const EXPOSED_HEADERS: &str =
 const MCP_PREFIX: &str = "mcp-";
 
 /// Returns the answer to a preflight request of an allowed origin.
-pub fn preflight(headers: &HeaderMap) -> Response {
+pub(super) fn preflight(headers: &HeaderMap) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let mut allowed = ALLOWED_HEADERS.to_owned();
@@ -54,7 +54,7 @@ fn requested_mcp_headers(headers: &HeaderMap) -> impl Iterator<Item = HeaderName
 }
 
 /// Allows the page of an allowed origin to read a response.
-pub fn allow_origin(response: &mut Response, origin: HeaderValue) {
+pub(super) fn allow_origin(response: &mut Response, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(

@@ -19,7 +19,7 @@ const MAX_SHOWN: usize = 100;
 ///
 /// # Errors
 /// `forbidden`.
-pub fn check_host_and_origin(request: &Request, access: &Access) -> Result<(), Failure> {
+pub(super) fn check_host_and_origin(request: &Request, access: &Access) -> Result<(), Failure> {
     let headers = request.headers();
     let host = headers
         .get(HOST)
@@ -45,7 +45,7 @@ pub fn check_host_and_origin(request: &Request, access: &Access) -> Result<(), F
 ///
 /// # Errors
 /// `forbidden`.
-pub fn check_origin(origin: &HeaderValue, access: &Access) -> Result<(), Failure> {
+pub(super) fn check_origin(origin: &HeaderValue, access: &Access) -> Result<(), Failure> {
     let origin = origin.to_str().unwrap_or_default();
     let is_allowed = origin
         .parse::<Uri>()
@@ -70,7 +70,7 @@ pub fn check_origin(origin: &HeaderValue, access: &Access) -> Result<(), Failure
 ///
 /// # Errors
 /// `forbidden`.
-pub fn check_fetch_site(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_fetch_site(headers: &HeaderMap) -> Result<(), Failure> {
     if FetchSite::from_headers(headers) == FetchSite::CrossSite {
         return Err(Failure::new(
             Code::Forbidden,

@@ -16,7 +16,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// `invalid_request` for a position past the end of the log; `unavailable` if the projection does
 /// not reach the position within five seconds or the store does not answer.
-pub async fn wait_for_log_position(
+pub(super) async fn wait_for_log_position(
     state: &ApiState,
     position: &HeaderValue,
 ) -> Result<(), Failure> {

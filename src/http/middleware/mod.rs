@@ -27,7 +27,7 @@ use crate::core::model::caller::Caller;
 static LOG_POSITION: HeaderName = HeaderName::from_static("log-position");
 
 /// Passes an admitted request on and adds the headers of every answer.
-pub async fn handle_request(
+pub(super) async fn handle_request(
     State(state): State<Arc<ApiState>>,
     mut request: Request,
     next: Next,

@@ -50,7 +50,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schema(example = json!({"username": "ana"}))]
-pub struct StartBody {
+pub(crate) struct StartBody {
     /// The user who gets access. If absent: the caller; for an administrator, all users who have no tokens of their own.
     #[schema(value_type = Option<String>)]
     username: Option<UserName>,
@@ -64,7 +64,7 @@ pub struct StartBody {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct AuthorizationUrl {
+pub(crate) struct AuthorizationUrl {
     /// The URL to open in the user's browser within ten minutes.
     authorization_url: String,
 }
@@ -72,7 +72,7 @@ pub struct AuthorizationUrl {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct AuthorizeQuery {
+pub(crate) struct AuthorizeQuery {
     /// The signed link.
     link: String,
 }
@@ -80,7 +80,7 @@ pub struct AuthorizeQuery {
 /// The parameters from an authorization server. Other parameters are ignored.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct CallbackQuery {
+pub(crate) struct CallbackQuery {
     code: Option<String>,
     state: Option<String>,
     iss: Option<String>,
@@ -98,7 +98,7 @@ pub struct CallbackQuery {
             client; see `error`", body = ErrorBody),
     )
 )]
-pub async fn start(
+pub(crate) async fn start(
     State(state): State<Arc<ApiState>>,
     SecretsServer { caller, server }: SecretsServer,
     RequestHost(host): RequestHost,
@@ -163,7 +163,7 @@ fn seal_client(
         (status = 502, description = "The server has no authorization server", body = ErrorBody),
     )
 )]
-pub async fn authorize(
+pub(crate) async fn authorize(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     uri: Uri,
@@ -202,7 +202,7 @@ pub async fn authorize(
         (status = 502, description = "The server has no authorization server", body = ErrorBody),
     )
 )]
-pub async fn confirm(
+pub(crate) async fn confirm(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     RequestHost(host): RequestHost,
@@ -253,7 +253,7 @@ fn find_server(state: &ApiState, grant: &GrantId) -> Result<Arc<Server>, Failure
             body = ErrorBody),
     )
 )]
-pub async fn callback(
+pub(crate) async fn callback(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     PageQuery(query): PageQuery<CallbackQuery>,
@@ -325,7 +325,7 @@ fn begin_again(sentence: &str) -> Failure {
         (status = 404, description = "PUBLIC_URL is not https", body = ErrorBody),
     )
 )]
-pub async fn document(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
+pub(crate) async fn document(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
     let client_id = document_url(&state).ok_or_else(|| {
         Failure::new(
             Code::RouteNotFound,

@@ -20,7 +20,7 @@ use crate::time::clock::now_seconds;
 const LINK_PURPOSE: &str = "oauth link";
 
 /// The cookie of a browser that has begun an authorization.
-pub const COOKIE: SignedCookie = SignedCookie {
+pub(crate) const COOKIE: SignedCookie = SignedCookie {
     name: "mcp_api_oauth",
     path: "/oauth",
     purpose: "oauth cookie",
@@ -29,7 +29,7 @@ pub const COOKIE: SignedCookie = SignedCookie {
 
 /// The content of a link: an authorization that has begun, or the grant that a user wants.
 #[derive(Serialize, Deserialize)]
-pub struct AuthorizationLink {
+pub(crate) struct AuthorizationLink {
     /// Names the link, so that it is used once.
     pub id: ValueId,
     pub grant: GrantId,
@@ -44,7 +44,7 @@ pub struct AuthorizationLink {
 
 /// The content of the cookie.
 #[derive(Serialize, Deserialize)]
-pub struct AuthorizationCookie {
+pub(crate) struct AuthorizationCookie {
     pub grant: GrantId,
     /// The id of the sealed state of the authorization.
     #[serde(rename = "begun")]
@@ -57,7 +57,7 @@ pub struct AuthorizationCookie {
 
 impl AuthorizationLink {
     /// Creates a link that is valid for ten minutes.
-    pub fn new(
+    pub(crate) fn new(
         grant: GrantId,
         started: Option<AuthorizationStarted>,
         scopes: Option<Vec<String>>,
@@ -75,7 +75,11 @@ impl AuthorizationLink {
     ///
     /// # Errors
     /// `internal` if the link cannot be signed.
-    pub fn url(&self, state: &ApiState, host: Option<&HeaderValue>) -> Result<String, Failure> {
+    pub(crate) fn url(
+        &self,
+        state: &ApiState,
+        host: Option<&HeaderValue>,
+    ) -> Result<String, Failure> {
         let link = state
             .sealer()
             .sign_text(LINK_PURPOSE, self)
@@ -91,7 +95,7 @@ impl AuthorizationLink {
     ///
     /// # Errors
     /// `forbidden` if another deployment made the link or the link has expired.
-    pub fn verify(state: &ApiState, link: &str) -> Result<Self, Failure> {
+    pub(crate) fn verify(state: &ApiState, link: &str) -> Result<Self, Failure> {
         let link: Self = state
             .sealer()
             .verify_text(LINK_PURPOSE, link)
@@ -113,7 +117,7 @@ impl AuthorizationLink {
 
 impl AuthorizationCookie {
     /// Creates a cookie that is valid for ten minutes.
-    pub fn new(grant: GrantId, authorization: ValueId, state: String) -> Self {
+    pub(crate) fn new(grant: GrantId, authorization: ValueId, state: String) -> Self {
         Self {
             grant,
             authorization,
@@ -122,13 +126,13 @@ impl AuthorizationCookie {
         }
     }
 
-    pub fn is_expired(&self) -> bool {
+    pub(crate) fn is_expired(&self) -> bool {
         self.until < now_seconds()
     }
 }
 
 /// Adds the URL of a link to a call that failed because its user has not given access.
-pub fn add_authorization_url(
+pub(crate) fn add_authorization_url(
     state: &ApiState,
     host: Option<&HeaderValue>,
     server: &Server,

@@ -32,7 +32,7 @@ use crate::views::failure::ErrorBody;
 /// Tokens from an authorization server, and the client that got them.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct OauthBody {
+pub(crate) struct OauthBody {
     /// The user of the tokens. If absent: the caller; for an administrator, all users who have no tokens of their own.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -73,7 +73,7 @@ pub struct OauthBody {
         (status = 409, description = "With `ifAbsent`: stored tokens stay", body = ErrorBody),
     )
 )]
-pub async fn store(
+pub(crate) async fn store(
     State(state): State<Arc<ApiState>>,
     SecretsServer { caller, server }: SecretsServer,
     key: IdempotencyHeader,

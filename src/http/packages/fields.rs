@@ -25,7 +25,7 @@ use crate::http::state::{ApiState, change_origin};
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(example = json!({"name": "@modelcontextprotocol/server-memory", "serverName": "memory"}))]
-pub struct InstallBody {
+pub(crate) struct InstallBody {
     /// The name of the package at npm, or at PyPI with the runtime `python`.
     #[schema(value_type = String, example = "@modelcontextprotocol/server-memory")]
     name: PackageName,
@@ -89,7 +89,7 @@ impl InstallBody {
     ///
     /// # Errors
     /// `invalid_request`.
-    pub fn into_command(
+    pub(crate) fn into_command(
         mut self,
         state: &ApiState,
         caller: &Caller,
@@ -248,7 +248,7 @@ fn seal_index(
 /// The options of an upgrade.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct UpgradeBody {
+pub(crate) struct UpgradeBody {
     /// The user of the job; the caller if absent, and `default` for a caller without a user.
     #[schema(value_type = Option<String>)]
     pub username: Option<UserName>,

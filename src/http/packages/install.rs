@@ -38,7 +38,7 @@ use crate::views::server::ServerView;
 /// The answer to an installation. With `dryRun` it has no further fields.
 #[derive(ToSchema)]
 #[allow(dead_code)]
-pub struct InstallAnswer {
+pub(crate) struct InstallAnswer {
     #[schema(default = true)]
     success: bool,
     package: Option<PackageView>,
@@ -64,7 +64,7 @@ pub struct InstallAnswer {
             `details` holds the last lines of npm, pip or the server", body = ErrorBody),
     )
 )]
-pub async fn install(
+pub(crate) async fn install(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     QueryParams(query): QueryParams<DryRunQuery>,
@@ -105,7 +105,7 @@ pub async fn install(
             the old version runs on", body = ErrorBody),
     )
 )]
-pub async fn upgrade(
+pub(crate) async fn upgrade(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
@@ -130,7 +130,7 @@ pub async fn upgrade(
 ///
 /// # Errors
 /// `internal` if the command cannot be encoded.
-pub fn package_job<C: Command>(
+pub(crate) fn package_job<C: Command>(
     caller: &Caller,
     user: UserName,
     server: ServerName,

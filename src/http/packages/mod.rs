@@ -1,8 +1,8 @@
 //! `/packages`: MCP servers that the program installs from npm and PyPI.
 
-pub mod fields;
-pub mod install;
-pub mod upgrade_all;
+pub(super) mod fields;
+pub(super) mod install;
+pub(super) mod upgrade_all;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,26 +33,26 @@ use crate::views::server::ServerView;
 const CHECK_LIMIT: Duration = Duration::from_secs(120);
 
 #[derive(Serialize, ToSchema)]
-pub struct OnePackage {
+pub(super) struct OnePackage {
     package: PackageView,
 }
 
 /// The packages with one name. Several servers can use the same package.
 #[derive(Serialize, ToSchema)]
-pub struct NamedPackages {
+pub(super) struct NamedPackages {
     /// The first of these packages.
     package: PackageView,
     packages: Vec<PackageView>,
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct PackageList {
+pub(super) struct PackageList {
     packages: Vec<PackageView>,
 }
 
 /// A package and its server after an installation, an upgrade or a change.
 #[derive(Serialize, ToSchema)]
-pub struct PackageAndServer {
+pub(super) struct PackageAndServer {
     package: PackageView,
     server: ServerView,
 }
@@ -60,7 +60,7 @@ pub struct PackageAndServer {
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct CheckQuery {
+pub(super) struct CheckQuery {
     /// If true, the program first asks the registries for the newest versions.
     #[serde(default)]
     check_updates: bool,
@@ -69,7 +69,7 @@ pub struct CheckQuery {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct UpdatesQuery {
+pub(super) struct UpdatesQuery {
     /// Only the package of this server.
     #[param(value_type = Option<String>)]
     name: Option<ServerName>,
@@ -78,7 +78,7 @@ pub struct UpdatesQuery {
 /// The installed and the newest version of a package.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Update {
+pub(super) struct Update {
     #[schema(value_type = String)]
     server_name: ServerName,
     current_version: String,
@@ -92,7 +92,7 @@ pub struct Update {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct UpdateList {
+pub(super) struct UpdateList {
     updates: Vec<Update>,
 }
 
@@ -102,7 +102,7 @@ pub struct UpdateList {
     params(CheckQuery),
     responses((status = 200, description = "The packages", body = Success<PackageList>))
 )]
-pub async fn list(
+pub(super) async fn list(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
     QueryParams(query): QueryParams<CheckQuery>,
@@ -121,7 +121,7 @@ pub async fn list(
         (status = 404, description = "No server has this package", body = ErrorBody),
     )
 )]
-pub async fn by_name(
+pub(super) async fn by_name(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
     PathText(name): PathText,
@@ -157,7 +157,7 @@ fn package_not_found() -> Failure {
             body = ErrorBody),
     )
 )]
-pub async fn by_id(
+pub(super) async fn by_id(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
     ServerNamePath(name): ServerNamePath,
@@ -181,7 +181,7 @@ pub async fn by_id(
             body = ErrorBody),
     )
 )]
-pub async fn updates(
+pub(super) async fn updates(
     State(state): State<Arc<ApiState>>,
     _caller: AdminCaller,
     QueryParams(query): QueryParams<UpdatesQuery>,
@@ -231,7 +231,7 @@ fn update_of(server: &Server, check: &PackageCheck) -> Option<Update> {
             body = ErrorBody),
     )
 )]
-pub async fn enable(
+pub(super) async fn enable(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
@@ -254,7 +254,7 @@ pub async fn enable(
             body = ErrorBody),
     )
 )]
-pub async fn disable(
+pub(super) async fn disable(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
@@ -278,7 +278,7 @@ pub async fn disable(
             body = ErrorBody),
     )
 )]
-pub async fn delete(
+pub(super) async fn delete(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
@@ -306,7 +306,7 @@ fn respond_with_package(
 }
 
 /// Returns the servers that have a package, by name.
-pub fn servers_with_package(state: &ApiState) -> Vec<Arc<Server>> {
+pub(super) fn servers_with_package(state: &ApiState) -> Vec<Arc<Server>> {
     state
         .catalog()
         .servers()

@@ -31,7 +31,7 @@ use crate::views::failure::ErrorBody;
 /// The options of an upgrade of all packages.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct UpgradeAllBody {
+pub(crate) struct UpgradeAllBody {
     /// The user of the jobs; the caller if absent, and `default` for a caller without a user.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -41,7 +41,7 @@ pub struct UpgradeAllBody {
 /// The result of one upgrade.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct UpgradeResult {
+pub(crate) struct UpgradeResult {
     #[schema(value_type = String)]
     server_name: ServerName,
     success: bool,
@@ -50,14 +50,14 @@ pub struct UpgradeResult {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct UpgradeResults {
+pub(crate) struct UpgradeResults {
     results: Vec<UpgradeResult>,
 }
 
 /// The job of one upgrade.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct UpgradeJob {
+pub(crate) struct UpgradeJob {
     #[schema(value_type = String)]
     server_name: ServerName,
     #[schema(value_type = String)]
@@ -67,7 +67,7 @@ pub struct UpgradeJob {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct UpgradeJobs {
+pub(crate) struct UpgradeJobs {
     jobs: Vec<UpgradeJob>,
 }
 
@@ -85,7 +85,7 @@ pub struct UpgradeJobs {
             (MAX_WAITING_JOBS); the program accepted none", body = ErrorBody),
     )
 )]
-pub async fn upgrade_all(
+pub(crate) async fn upgrade_all(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     PreferAsync(prefers_async): PreferAsync,

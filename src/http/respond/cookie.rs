@@ -14,11 +14,11 @@ use crate::telemetry::error::internal_error;
 use crate::time::clock::now_seconds;
 
 /// The life of a signed link and of a sign-in.
-pub const SIGN_IN_LIFETIME: Duration = Duration::from_secs(600);
+pub(crate) const SIGN_IN_LIFETIME: Duration = Duration::from_secs(600);
 
 /// A cookie that only this deployment can make. No script can read it, and the browser sends it
 /// when a page of another site leads back to the pages under `path`.
-pub struct SignedCookie {
+pub(crate) struct SignedCookie {
     pub name: &'static str,
     /// The path of the pages, below the path of `PUBLIC_URL`.
     pub path: &'static str,
@@ -33,7 +33,7 @@ impl SignedCookie {
     ///
     /// # Errors
     /// `internal` if the content cannot be signed.
-    pub fn issue(
+    pub(crate) fn issue(
         &self,
         state: &ApiState,
         content: &impl Serialize,
@@ -49,12 +49,16 @@ impl SignedCookie {
     ///
     /// # Errors
     /// `internal` if the header cannot be made.
-    pub fn remove(&self, state: &ApiState) -> Result<HeaderValue, Failure> {
+    pub(crate) fn remove(&self, state: &ApiState) -> Result<HeaderValue, Failure> {
         self.header(state, String::new(), Duration::ZERO)
     }
 
     /// Returns the content of the browser's cookie, if this deployment signed it.
-    pub fn read<T: DeserializeOwned>(&self, state: &ApiState, headers: &HeaderMap) -> Option<T> {
+    pub(crate) fn read<T: DeserializeOwned>(
+        &self,
+        state: &ApiState,
+        headers: &HeaderMap,
+    ) -> Option<T> {
         let value = find_cookie(headers, self.name)?;
         state.sealer().verify_text(self.purpose, &value)
     }
@@ -80,7 +84,7 @@ impl SignedCookie {
 }
 
 /// Returns the seconds since 1970 at which a link or a sign-in that begins now expires.
-pub fn sign_in_expiry() -> u64 {
+pub(crate) fn sign_in_expiry() -> u64 {
     now_seconds() + SIGN_IN_LIFETIME.as_secs()
 }
 

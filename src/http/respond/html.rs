@@ -39,19 +39,19 @@ const FORM_HEADERS: [(HeaderName, HeaderValue); 2] = [
 ];
 
 /// Returns a page with one title and one text. Both are plain text.
-pub fn html_page(status: StatusCode, title: &str, text: &str) -> Response {
+pub(crate) fn html_page(status: StatusCode, title: &str, text: &str) -> Response {
     Page::new(title).paragraph(text).respond(status)
 }
 
 /// Returns a page that leads to another site.
 ///
 /// Chromium applies `form-action` to the redirects of a form, so a form gets this page instead of a redirect.
-pub fn page_that_leads_to(url: &str, title: &str, link: &str) -> Page {
+pub(crate) fn page_that_leads_to(url: &str, title: &str, link: &str) -> Page {
     Page::new(title).open_at_once(url).link(url, link)
 }
 
 /// A page as HTML. Every text that it gets is plain text.
-pub struct Page {
+pub(crate) struct Page {
     title: String,
     /// Further elements of the head.
     head: String,
@@ -60,7 +60,7 @@ pub struct Page {
 }
 
 /// A form of a page.
-pub struct Form<'a> {
+pub(crate) struct Form<'a> {
     /// The path that gets the form, with the path of `PUBLIC_URL`.
     pub action: &'a str,
     /// The hidden fields of the form.
@@ -71,7 +71,7 @@ pub struct Form<'a> {
 }
 
 impl Page {
-    pub fn new(title: &str) -> Self {
+    pub(crate) fn new(title: &str) -> Self {
         Self {
             title: escape_html(title),
             head: String::new(),
@@ -80,31 +80,31 @@ impl Page {
         }
     }
 
-    pub fn paragraph(mut self, text: &str) -> Self {
+    pub(crate) fn paragraph(mut self, text: &str) -> Self {
         self.body += &format!("<p>{}</p>\n", escape_html(text));
         self
     }
 
     /// Adds a sentence that a screen reader reads first.
-    pub fn alert(mut self, text: &str) -> Self {
+    pub(crate) fn alert(mut self, text: &str) -> Self {
         self.body += &format!("<p role=\"alert\">{}</p>\n", escape_html(text));
         self
     }
 
-    pub fn link(mut self, url: &str, text: &str) -> Self {
+    pub(crate) fn link(mut self, url: &str, text: &str) -> Self {
         let (url, text) = (escape_html(url), escape_html(text));
         self.body += &format!("<p><a href=\"{url}\">{text}</a></p>\n");
         self
     }
 
     /// Makes the browser open a URL at once. A page needs a link to this URL too, for browsers that stay.
-    pub fn open_at_once(mut self, url: &str) -> Self {
+    pub(crate) fn open_at_once(mut self, url: &str) -> Self {
         let url = escape_html(url);
         self.head += &format!("<meta http-equiv=\"refresh\" content=\"0;url={url}\">\n");
         self
     }
 
-    pub fn form(mut self, form: &Form<'_>) -> Self {
+    pub(crate) fn form(mut self, form: &Form<'_>) -> Self {
         self.has_form = true;
         self.body += &format!(
             "<form method=\"post\" action=\"{}\">\n",
@@ -127,7 +127,7 @@ impl Page {
         self
     }
 
-    pub fn respond(self, status: StatusCode) -> Response {
+    pub(crate) fn respond(self, status: StatusCode) -> Response {
         let Self {
             title, head, body, ..
         } = self;
@@ -161,12 +161,12 @@ impl Page {
 }
 
 /// Returns a redirect of the browser.
-pub fn redirect(location: HeaderValue) -> Response {
+pub(crate) fn redirect(location: HeaderValue) -> Response {
     redirect_as(StatusCode::FOUND, location)
 }
 
 /// Returns a redirect after a form. The browser opens the location with `GET`.
-pub fn redirect_after_form(location: HeaderValue) -> Response {
+pub(crate) fn redirect_after_form(location: HeaderValue) -> Response {
     redirect_as(StatusCode::SEE_OTHER, location)
 }
 
@@ -182,7 +182,7 @@ fn with_security_headers(mut response: Response) -> Response {
 }
 
 /// Forbids other sites to show the page in a frame. For pages that load scripts and styles.
-pub fn forbid_frames(response: &mut Response) {
+pub(crate) fn forbid_frames(response: &mut Response) {
     let headers = response.headers_mut();
     headers.insert(
         CONTENT_SECURITY_POLICY,
@@ -192,7 +192,7 @@ pub fn forbid_frames(response: &mut Response) {
 }
 
 /// A failure as a page, with the status of the JSON response.
-pub struct HtmlError(pub Failure);
+pub(crate) struct HtmlError(pub Failure);
 
 impl From<Failure> for HtmlError {
     fn from(failure: Failure) -> Self {
@@ -230,14 +230,14 @@ fn escape_html(text: &str) -> String {
 }
 
 /// Returns a path for a link or a form of a page: under the path of `PUBLIC_URL`.
-pub fn page_path(state: &ApiState, path: &str) -> String {
+pub(crate) fn page_path(state: &ApiState, path: &str) -> String {
     let public = state.access().public.as_ref();
     let prefix = public.map_or("", |public| public.path.as_str());
     format!("{prefix}{path}")
 }
 
 /// Returns the URL of a path: under `PUBLIC_URL`, else under the host of this request.
-pub fn public_url(state: &ApiState, host: Option<&HeaderValue>, path: &str) -> String {
+pub(crate) fn public_url(state: &ApiState, host: Option<&HeaderValue>, path: &str) -> String {
     if let Some(public) = &state.access().public {
         return format!("{}{path}", public.url);
     }

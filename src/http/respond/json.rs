@@ -15,7 +15,7 @@ use crate::views::job_answer::JobAnswer;
 
 /// A successful answer.
 #[derive(Serialize, ToSchema)]
-pub struct Success<T> {
+pub(crate) struct Success<T> {
     #[schema(default = true)]
     success: bool,
     #[serde(flatten)]
@@ -24,13 +24,13 @@ pub struct Success<T> {
 
 /// An answer without further fields.
 #[derive(Serialize, ToSchema)]
-pub struct EmptyBody {}
+pub(crate) struct EmptyBody {}
 
 /// Returns a successful answer with the status 200.
 ///
 /// # Errors
 /// `internal` if the fields cannot be encoded.
-pub fn success<T: Serialize>(fields: T) -> Result<Response, ApiError> {
+pub(crate) fn success<T: Serialize>(fields: T) -> Result<Response, ApiError> {
     success_as(StatusCode::OK, fields)
 }
 
@@ -38,7 +38,10 @@ pub fn success<T: Serialize>(fields: T) -> Result<Response, ApiError> {
 ///
 /// # Errors
 /// `internal` if the fields cannot be encoded.
-pub fn success_as<T: Serialize>(status: StatusCode, fields: T) -> Result<Response, ApiError> {
+pub(crate) fn success_as<T: Serialize>(
+    status: StatusCode,
+    fields: T,
+) -> Result<Response, ApiError> {
     let answer = Success {
         success: true,
         fields,
@@ -48,7 +51,7 @@ pub fn success_as<T: Serialize>(status: StatusCode, fields: T) -> Result<Respons
 }
 
 /// Returns a response whose body is JSON already.
-pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
+pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::from(body.into()));
     *response.status_mut() = status;
     response
@@ -58,7 +61,7 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
 }
 
 /// A failure as a JSON response.
-pub struct ApiError(pub Failure);
+pub(crate) struct ApiError(pub Failure);
 
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
@@ -93,7 +96,7 @@ fn challenge(failure: &Failure) -> Option<HeaderValue> {
 }
 
 /// Returns the answer of a job as the response of its request.
-pub fn job_answer_response(answer: JobAnswer) -> Response {
+pub(crate) fn job_answer_response(answer: JobAnswer) -> Response {
     let mut response = json(
         status_from(answer.status),
         String::from(Box::<str>::from(answer.body)),
@@ -103,12 +106,12 @@ pub fn job_answer_response(answer: JobAnswer) -> Response {
 }
 
 /// Returns the HTTP status of a code.
-pub fn status_of(code: Code) -> StatusCode {
+pub(crate) fn status_of(code: Code) -> StatusCode {
     status_from(code.status())
 }
 
 /// Sets `Retry-After`, in seconds.
-pub fn set_retry_after(response: &mut Response, seconds: Option<u32>) {
+pub(crate) fn set_retry_after(response: &mut Response, seconds: Option<u32>) {
     if let Some(seconds) = seconds {
         response
             .headers_mut()

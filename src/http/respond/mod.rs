@@ -1,5 +1,5 @@
 //! Responses: JSON for programs, HTML pages and cookies for browsers.
 
-pub mod cookie;
-pub mod html;
-pub mod json;
+pub(super) mod cookie;
+pub(super) mod html;
+pub(super) mod json;

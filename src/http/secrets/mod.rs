@@ -33,7 +33,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(15);
     "username": "ana", "serverName": "everything",
     "secretName": "message", "secretValue": "only for ana",
 }))]
-pub struct SetBody {
+pub(super) struct SetBody {
     /// The user of the secret; the caller if absent, and `default` for a caller without a user.
     #[schema(value_type = Option<String>)]
     username: Option<UserName>,
@@ -55,7 +55,7 @@ pub struct SetBody {
 #[schema(example = json!({
     "username": "ana", "serverName": "everything", "secretName": "message",
 }))]
-pub struct DeleteBody {
+pub(super) struct DeleteBody {
     /// The user of the secret; the caller if absent, and `default` for a caller without a user.
     #[schema(value_type = Option<String>)]
     username: Option<UserName>,
@@ -75,7 +75,7 @@ pub struct DeleteBody {
         (status = 409, description = "With `ifAbsent`: a stored value stays", body = ErrorBody),
     )
 )]
-pub async fn set(
+pub(super) async fn set(
     State(state): State<Arc<ApiState>>,
     SecretsCaller(caller): SecretsCaller,
     key: IdempotencyHeader,
@@ -116,7 +116,7 @@ pub async fn set(
         (status = 404, description = "The server or the secret does not exist", body = ErrorBody),
     )
 )]
-pub async fn delete(
+pub(super) async fn delete(
     State(state): State<Arc<ApiState>>,
     SecretsCaller(caller): SecretsCaller,
     key: IdempotencyHeader,

@@ -16,21 +16,21 @@ use crate::http::state::seal_value;
 use crate::telemetry::error::internal_error;
 
 /// Seals the credentials of one server and collects the sealed values for a command.
-pub struct CredentialSealer<'a> {
+pub(crate) struct CredentialSealer<'a> {
     sealer: &'a Sealer,
     server: ServerId,
     values: Vec<SealedValue>,
 }
 
 /// The value of a header in a request.
-pub enum HeaderField {
+pub(crate) enum HeaderField {
     /// `***`, which stands for the stored value.
     Hidden,
     Value(HeaderValue),
 }
 
 /// A URL whose credentials are sealed.
-pub struct SealedUrl {
+pub(crate) struct SealedUrl {
     /// The URL with `***` instead of its credentials.
     pub url: String,
     /// `***` keeps the stored user info.
@@ -40,7 +40,7 @@ pub struct SealedUrl {
 }
 
 impl<'a> CredentialSealer<'a> {
-    pub fn new(sealer: &'a Sealer, server: ServerId) -> Self {
+    pub(crate) fn new(sealer: &'a Sealer, server: ServerId) -> Self {
         Self {
             sealer,
             server,
@@ -49,7 +49,7 @@ impl<'a> CredentialSealer<'a> {
     }
 
     /// Returns the sealed values for the command.
-    pub fn into_values(self) -> Vec<SealedValue> {
+    pub(crate) fn into_values(self) -> Vec<SealedValue> {
         self.values
     }
 
@@ -57,7 +57,7 @@ impl<'a> CredentialSealer<'a> {
     ///
     /// # Errors
     /// `invalid_request`. The sentence never holds the URL, which can hold a password.
-    pub fn url(&mut self, url: &str) -> Result<SealedUrl, Failure> {
+    pub(crate) fn url(&mut self, url: &str) -> Result<SealedUrl, Failure> {
         let (url, user_info) = split_user_info(url)?;
         let (url, values) = hide_query(&url);
         let user_info = match user_info.as_deref() {
@@ -85,7 +85,7 @@ impl<'a> CredentialSealer<'a> {
     ///
     /// # Errors
     /// `invalid_request`.
-    pub fn header(&mut self, name: &str, value: String) -> Result<HeaderField, Failure> {
+    pub(crate) fn header(&mut self, name: &str, value: String) -> Result<HeaderField, Failure> {
         if !is_credential_header(name) {
             return Ok(HeaderField::Value(HeaderValue::Plain(value)));
         }
@@ -102,7 +102,7 @@ impl<'a> CredentialSealer<'a> {
     ///
     /// # Errors
     /// `invalid_request`.
-    pub fn session(&mut self, id: String) -> Result<ValueId, Failure> {
+    pub(crate) fn session(&mut self, id: String) -> Result<ValueId, Failure> {
         check_session_id(&id)?;
         let session = StoredSession {
             id,
@@ -116,7 +116,7 @@ impl<'a> CredentialSealer<'a> {
     ///
     /// # Errors
     /// `internal` if the key cannot be used.
-    pub fn seal(
+    pub(crate) fn seal(
         &mut self,
         kind: ServerValueKind,
         name: &str,

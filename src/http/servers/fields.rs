@@ -23,7 +23,7 @@ use crate::crypto::seal::Sealer;
     "name": "everything", "command": "npx",
     "args": ["-y", "@modelcontextprotocol/server-everything"],
 }))]
-pub struct RegisterBody {
+pub(crate) struct RegisterBody {
     #[schema(value_type = String, example = "everything")]
     pub name: ServerName,
     /// `stdio` (also if absent) or `streamable_http`.
@@ -84,7 +84,7 @@ pub struct RegisterBody {
 #[schema(example = json!({
     "args": ["-y", "@modelcontextprotocol/server-everything"], "toolTimeout": 30000,
 }))]
-pub struct UpdateBody {
+pub(crate) struct UpdateBody {
     /// The name cannot change.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -152,7 +152,7 @@ pub struct UpdateBody {
 }
 
 /// The configuration of a new server, and its sealed values.
-pub struct SealedConfig {
+pub(crate) struct SealedConfig {
     pub config: ServerConfig,
     /// The id of the sealed session.
     pub session: Option<ValueId>,
@@ -164,7 +164,7 @@ impl RegisterBody {
     ///
     /// # Errors
     /// `invalid_request`.
-    pub fn into_config(
+    pub(crate) fn into_config(
         mut self,
         sealer: &Sealer,
         server: ServerId,
@@ -273,7 +273,7 @@ impl UpdateBody {
     ///
     /// # Errors
     /// `invalid_request`.
-    pub fn into_change(
+    pub(crate) fn into_change(
         mut self,
         sealer: &Sealer,
         server: &Server,

@@ -23,7 +23,7 @@ use crate::views::server::{LiveDetails, ServerView, ShortServerView, VisibleServ
 const LOGS_LIMIT: Duration = Duration::from_millis(500);
 
 /// Responds with a changed server and the status that its worker returned.
-pub async fn respond_with_server(
+pub(crate) async fn respond_with_server(
     state: &ApiState,
     name: &ServerName,
     status: ServerStatus,
@@ -36,7 +36,7 @@ pub async fn respond_with_server(
 ///
 /// # Errors
 /// `server_not_found` if another request has deleted the server.
-pub async fn changed_server(
+pub(crate) async fn changed_server(
     state: &ApiState,
     name: &ServerName,
     status: ServerStatus,
@@ -48,7 +48,10 @@ pub async fn changed_server(
 }
 
 /// Returns one server with its status and logs.
-pub async fn server_view(state: &ApiState, server: Arc<Server>) -> Result<ServerView, Failure> {
+pub(super) async fn server_view(
+    state: &ApiState,
+    server: Arc<Server>,
+) -> Result<ServerView, Failure> {
     server_views(state, std::slice::from_ref(&server))
         .await
         .pop()
@@ -56,7 +59,7 @@ pub async fn server_view(state: &ApiState, server: Arc<Server>) -> Result<Server
 }
 
 /// Returns servers with their status, and with the logs of the workers that reply in time.
-pub async fn server_views(state: &ApiState, servers: &[Arc<Server>]) -> Vec<ServerView> {
+pub(super) async fn server_views(state: &ApiState, servers: &[Arc<Server>]) -> Vec<ServerView> {
     let ids: Vec<ServerId> = servers.iter().map(|server| server.id).collect();
     let statuses = state.registry().server_statuses(&ids);
     let mut servers_by_worker: HashMap<WorkerId, Vec<ServerId>> = HashMap::new();
@@ -77,7 +80,7 @@ pub async fn server_views(state: &ApiState, servers: &[Arc<Server>]) -> Vec<Serv
 }
 
 /// Returns servers as a caller may see them.
-pub async fn visible_servers(
+pub(super) async fn visible_servers(
     state: &ApiState,
     caller: &Caller,
     servers: &[Arc<Server>],

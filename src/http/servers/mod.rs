@@ -1,7 +1,7 @@
 //! `/mcp/servers`: the registered servers and their live status.
 
-pub mod credentials;
-pub mod fields;
+pub(super) mod credentials;
+pub(super) mod fields;
 mod live;
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use self::fields::{RegisterBody, UpdateBody};
 use self::live::visible_servers;
-pub use self::live::{changed_server, respond_with_server};
+pub(super) use self::live::{changed_server, respond_with_server};
 use super::auth::{AdminCaller, ToolsCaller};
 use super::extract::idempotency::IdempotencyHeader;
 use super::extract::json::JsonBody;
@@ -44,26 +44,26 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const BUILD_LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Serialize, ToSchema)]
-pub struct OneServer {
+pub(super) struct OneServer {
     server: ServerView,
 }
 
 /// The answer to a registration. With `dryRun` it has no further fields.
 #[derive(ToSchema)]
 #[allow(dead_code)]
-pub struct RegisterAnswer {
+pub(super) struct RegisterAnswer {
     #[schema(default = true)]
     success: bool,
     server: Option<ServerView>,
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct OneVisibleServer {
+pub(super) struct OneVisibleServer {
     server: VisibleServer,
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct ServerList {
+pub(super) struct ServerList {
     servers: Vec<VisibleServer>,
     /// With `at`: the position of the event log that the answer shows.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +74,7 @@ pub struct ServerList {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct ListQuery {
+pub(super) struct ListQuery {
     /// Show the servers of the past: a position such as `12`, or a time such as
     /// `2026-01-31T12:00:00Z`.
     at: Option<String>,
@@ -83,7 +83,7 @@ pub struct ListQuery {
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct DryRunQuery {
+pub(super) struct DryRunQuery {
     /// If true, the program checks the request and changes nothing.
     #[serde(default)]
     pub dry_run: bool,
@@ -102,7 +102,7 @@ pub struct DryRunQuery {
         (status = 410, description = "With `at`: the log was shortened and begins later; `oldest` is the first position", body = ErrorBody),
     )
 )]
-pub async fn list(
+pub(super) async fn list(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     QueryParams(query): QueryParams<ListQuery>,
@@ -151,7 +151,7 @@ async fn past_servers(state: &ApiState, caller: &Caller, at: &str) -> Result<Ser
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
-pub async fn get(
+pub(super) async fn get(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     ServerNamePath(name): ServerNamePath,
@@ -176,7 +176,7 @@ pub async fn get(
             the Idempotency-Key with another body", body = ErrorBody),
     )
 )]
-pub async fn register(
+pub(super) async fn register(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     QueryParams(query): QueryParams<DryRunQuery>,
@@ -217,7 +217,7 @@ pub async fn register(
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
-pub async fn update(
+pub(super) async fn update(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     ExistingServer(server): ExistingServer,
@@ -255,7 +255,7 @@ pub async fn update(
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
-pub async fn delete(
+pub(super) async fn delete(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
@@ -266,7 +266,7 @@ pub async fn delete(
 }
 
 /// Sends the command that deletes a server.
-pub async fn delete_server(
+pub(super) async fn delete_server(
     state: &ApiState,
     name: ServerName,
     origin: ChangeOrigin,
@@ -282,7 +282,7 @@ pub async fn delete_server(
 /// The answer to a deletion. If the worker has killed all processes, both fields are absent.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DeletedServerBody {
+pub(super) struct DeletedServerBody {
     /// The processes of ended servers that the worker could not kill yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     processes_left: Option<usize>,
@@ -317,7 +317,7 @@ impl From<DeletedServer> for DeletedServerBody {
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
-pub async fn enable(
+pub(super) async fn enable(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
@@ -329,7 +329,7 @@ pub async fn enable(
 }
 
 /// Sends the command that enables a server and returns the server.
-pub async fn enable_server(
+pub(super) async fn enable_server(
     state: &ApiState,
     name: &ServerName,
     origin: ChangeOrigin,
@@ -352,7 +352,7 @@ pub async fn enable_server(
         (status = 404, description = "No server has this name", body = ErrorBody),
     )
 )]
-pub async fn disable(
+pub(super) async fn disable(
     State(state): State<Arc<ApiState>>,
     AdminCaller(caller): AdminCaller,
     ServerNamePath(name): ServerNamePath,
@@ -364,7 +364,7 @@ pub async fn disable(
 }
 
 /// Sends the command that disables a server and returns the server.
-pub async fn disable_server(
+pub(super) async fn disable_server(
     state: &ApiState,
     name: &ServerName,
     origin: ChangeOrigin,
@@ -378,7 +378,7 @@ pub async fn disable_server(
 }
 
 /// Returns the longest time for a restart: the stop, the start, and a build of its package.
-pub fn server_start_limit(state: &ApiState, name: &ServerName) -> Duration {
+pub(super) fn server_start_limit(state: &ApiState, name: &ServerName) -> Duration {
     let catalog = state.catalog();
     let Some(server) = catalog.server(name.as_str()) else {
         return start_limit(DEFAULT_TIMEOUT_MS);

@@ -25,7 +25,7 @@ use crate::http::state::ApiState;
 use crate::telemetry::error::internal_error;
 
 /// The name of the field that protects a form.
-pub const FORM_TOKEN: &str = "form_token";
+pub(crate) const FORM_TOKEN: &str = "form_token";
 /// The purpose of the signature.
 const PURPOSE: &str = "form token";
 /// The largest form in bytes.
@@ -39,13 +39,13 @@ const COOKIE: SignedCookie = SignedCookie {
 };
 
 /// The protection of the forms of one browser.
-pub struct FormGuard {
+pub(crate) struct FormGuard {
     nonce: Uuid,
 }
 
 impl FormGuard {
     /// Returns the protection that the browser has, else a new protection.
-    pub fn from_headers(state: &ApiState, headers: &HeaderMap) -> Self {
+    pub(crate) fn from_headers(state: &ApiState, headers: &HeaderMap) -> Self {
         let nonce = COOKIE.read(state, headers);
         Self {
             nonce: nonce.unwrap_or_else(Uuid::new_v4),
@@ -56,7 +56,11 @@ impl FormGuard {
     ///
     /// # Errors
     /// `internal` if the value cannot be signed.
-    pub fn token(&self, state: &ApiState, signed_in: Option<&SignedIn>) -> Result<String, Failure> {
+    pub(crate) fn token(
+        &self,
+        state: &ApiState,
+        signed_in: Option<&SignedIn>,
+    ) -> Result<String, Failure> {
         let text = signed_text(self.nonce, signed_in);
         let signature = state.sealer().sign(PURPOSE, &text);
         Ok(URL_SAFE.encode(signature.map_err(internal_error)?))
@@ -66,7 +70,11 @@ impl FormGuard {
     ///
     /// # Errors
     /// `internal` if the cookie cannot be signed.
-    pub fn protect(&self, state: &ApiState, mut response: Response) -> Result<Response, Failure> {
+    pub(crate) fn protect(
+        &self,
+        state: &ApiState,
+        mut response: Response,
+    ) -> Result<Response, Failure> {
         let cookie = COOKIE.issue(state, &self.nonce)?;
         response.headers_mut().append(SET_COOKIE, cookie);
         Ok(response)
@@ -79,11 +87,11 @@ fn signed_text(nonce: Uuid, signed_in: Option<&SignedIn>) -> String {
 }
 
 /// The fields of a form.
-pub struct FormFields(Vec<(String, Zeroizing<String>)>);
+pub(crate) struct FormFields(Vec<(String, Zeroizing<String>)>);
 
 impl FormFields {
     /// Returns a field. A missing field is empty.
-    pub fn get(&self, name: &str) -> &str {
+    pub(crate) fn get(&self, name: &str) -> &str {
         let field = self.0.iter().find(|(found, _)| found == name);
         field.map_or("", |(_, value)| value.as_str())
     }
@@ -92,7 +100,7 @@ impl FormFields {
     ///
     /// # Errors
     /// `forbidden`.
-    pub fn check(
+    pub(crate) fn check(
         &self,
         state: &ApiState,
         headers: &HeaderMap,
@@ -152,7 +160,7 @@ fn check_is_form(headers: &HeaderMap) -> Result<(), Failure> {
 
 /// A form with a button alone.
 #[derive(Deserialize, ToSchema)]
-pub struct ButtonForm {
+pub(crate) struct ButtonForm {
     /// The hidden field of the page.
     #[allow(dead_code)]
     form_token: String,

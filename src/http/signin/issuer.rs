@@ -26,12 +26,12 @@ use crate::telemetry::error::{error_chain, internal_error};
 use crate::views::failure::ErrorBody;
 
 /// The path of the form that begins a sign-in.
-pub const START_PATH: &str = "/signin/start";
+pub(crate) const START_PATH: &str = "/signin/start";
 
 /// The form of the button that leads to the issuer.
 #[derive(ToSchema)]
 #[allow(dead_code)]
-pub struct StartForm {
+pub(crate) struct StartForm {
     /// The hidden field of the page.
     form_token: String,
     /// The page to which the sign-in leads.
@@ -41,7 +41,7 @@ pub struct StartForm {
 /// The parameters from the issuer. Other parameters are ignored.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct CallbackQuery {
+pub(crate) struct CallbackQuery {
     code: Option<String>,
     state: Option<String>,
     iss: Option<String>,
@@ -59,7 +59,7 @@ pub struct CallbackQuery {
         (status = 502, description = "The issuer has no usable metadata", body = ErrorBody),
     )
 )]
-pub async fn start(
+pub(crate) async fn start(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     fields: FormFields,
@@ -102,7 +102,7 @@ pub async fn start(
             body = ErrorBody),
     )
 )]
-pub async fn callback(
+pub(crate) async fn callback(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     PageQuery(query): PageQuery<CallbackQuery>,

@@ -28,7 +28,7 @@ use crate::time::clock::now_ms;
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
 /// A link that a browser has opened.
-pub struct OpenedLink<'a> {
+pub(crate) struct OpenedLink<'a> {
     pub grant: &'a GrantId,
     pub server: &'a ServerName,
     /// The path and the query of the page.
@@ -39,7 +39,7 @@ pub struct OpenedLink<'a> {
 ///
 /// # Errors
 /// `internal` if a form cannot be signed.
-pub fn show_link(
+pub(crate) fn show_link(
     state: &ApiState,
     headers: &HeaderMap,
     link: &OpenedLink<'_>,
@@ -113,7 +113,7 @@ fn show_refusal(state: &ApiState, link: &OpenedLink<'_>, failure: &Failure) -> R
 /// # Errors
 /// `forbidden` if the form is not from this browser, if the person is not the user of the link, or if the link was used
 /// before. `unauthenticated` if the person must sign in first.
-pub async fn use_link(
+pub(crate) async fn use_link(
     state: &ApiState,
     headers: &HeaderMap,
     fields: &FormFields,
@@ -136,7 +136,7 @@ pub async fn use_link(
 }
 
 /// Returns the page that leads to an authorization server, with the cookie for the way back.
-pub fn show_way(server: &ServerName, url: &str, cookie: HeaderValue) -> Response {
+pub(crate) fn show_way(server: &ServerName, url: &str, cookie: HeaderValue) -> Response {
     let host = Url::parse(url)
         .ok()
         .and_then(|url| url.host_str().map(str::to_owned));

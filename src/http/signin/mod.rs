@@ -1,8 +1,8 @@
 //! The sign-in of people: a browser gets a session for `ADMIN_TOKEN`, for a token of a user, or for a sign-in at the issuer.
 
-pub mod form;
-pub mod issuer;
-pub mod link_page;
+pub(super) mod form;
+pub(super) mod issuer;
+pub(super) mod link_page;
 mod next;
 mod pending;
 mod session;
@@ -36,7 +36,7 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct SigninQuery {
+pub(super) struct SigninQuery {
     /// The page to which the sign-in leads. Only pages of this API are accepted.
     next: Option<String>,
 }
@@ -44,7 +44,7 @@ pub struct SigninQuery {
 /// The form of the sign-in.
 #[derive(ToSchema)]
 #[allow(dead_code)]
-pub struct SigninForm {
+pub(super) struct SigninForm {
     /// The hidden field of the page.
     form_token: String,
     /// `ADMIN_TOKEN`, or a token of a user (`mcpu_…`).
@@ -72,7 +72,7 @@ pub(super) struct SigninPage<'a> {
         (status = 200, description = "The forms", content_type = "text/html", body = String),
     )
 )]
-pub async fn page(
+pub(super) async fn page(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     PageQuery(query): PageQuery<SigninQuery>,
@@ -98,7 +98,7 @@ pub async fn page(
             body = ErrorBody),
     )
 )]
-pub async fn sign_in(
+pub(super) async fn sign_in(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     fields: FormFields,
@@ -131,7 +131,7 @@ pub async fn sign_in(
     request_body(content = ButtonForm, content_type = "application/x-www-form-urlencoded"),
     responses((status = 303, description = "To the sign-in, without the cookie of the session"))
 )]
-pub async fn sign_out(
+pub(super) async fn sign_out(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
     fields: FormFields,

@@ -6,7 +6,7 @@ const PAGES: [&str; 3] = ["/signin", "/oauth/authorize", "/auth/google/login"];
 const MAX_PATH: usize = 32 << 10;
 
 /// Returns the path if it is a page of this API, with or without a query.
-pub fn page_of_this_api(path: &str) -> Option<&str> {
+pub(super) fn page_of_this_api(path: &str) -> Option<&str> {
     let (page, _) = path.split_once('?').unwrap_or((path, ""));
     let is_path = path.len() <= MAX_PATH
         && path

@@ -32,7 +32,7 @@ const COOKIE: SignedCookie = SignedCookie {
 
 /// The content of the cookie.
 #[derive(Serialize, Deserialize)]
-pub struct PendingSignin {
+pub(super) struct PendingSignin {
     id: Uuid,
     /// The page to which the sign-in leads, or `None` if its path is too long for a cookie.
     pub next: Option<String>,
@@ -42,7 +42,7 @@ pub struct PendingSignin {
 
 impl PendingSignin {
     /// Begins a sign-in that is valid for ten minutes.
-    pub fn new(next: &str) -> Self {
+    pub(super) fn new(next: &str) -> Self {
         Self {
             id: Uuid::new_v4(),
             next: (next.len() <= MAX_NEXT).then(|| next.to_owned()),
@@ -54,7 +54,11 @@ impl PendingSignin {
     ///
     /// # Errors
     /// `forbidden` if the browser has begun no sign-in in the last ten minutes, or if `state` belongs to another sign-in.
-    pub fn read(state: &ApiState, headers: &HeaderMap, given: &str) -> Result<Self, Failure> {
+    pub(super) fn read(
+        state: &ApiState,
+        headers: &HeaderMap,
+        given: &str,
+    ) -> Result<Self, Failure> {
         let pending = COOKIE
             .read::<Self>(state, headers)
             .filter(|pending| now_seconds() <= pending.until)
@@ -80,7 +84,7 @@ impl PendingSignin {
     ///
     /// # Errors
     /// `internal` if the key cannot be used.
-    pub fn secrets(&self, state: &ApiState) -> Result<SigninSecrets, Failure> {
+    pub(super) fn secrets(&self, state: &ApiState) -> Result<SigninSecrets, Failure> {
         let id = self.id.to_string();
         let secret = |purpose| {
             let signature = state.sealer().sign(purpose, &id).map_err(internal_error)?;
@@ -97,7 +101,7 @@ impl PendingSignin {
     ///
     /// # Errors
     /// `internal` if the cookie cannot be signed.
-    pub fn cookie(&self, state: &ApiState) -> Result<HeaderValue, Failure> {
+    pub(super) fn cookie(&self, state: &ApiState) -> Result<HeaderValue, Failure> {
         COOKIE.issue(state, self)
     }
 }
@@ -106,6 +110,6 @@ impl PendingSignin {
 ///
 /// # Errors
 /// `internal` if the header cannot be made.
-pub fn forget_pending(state: &ApiState) -> Result<HeaderValue, Failure> {
+pub(super) fn forget_pending(state: &ApiState) -> Result<HeaderValue, Failure> {
     COOKIE.remove(state)
 }

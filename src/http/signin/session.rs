@@ -19,7 +19,7 @@ use crate::telemetry::error::internal_error;
 use crate::time::clock::now_seconds;
 
 /// The life of a session.
-pub const SESSION_LIFETIME: Duration = Duration::from_secs(8 * 3600);
+pub(super) const SESSION_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 /// The purpose of the signature that proves a sign-in with `ADMIN_TOKEN`.
 const ADMIN_PURPOSE: &str = "session admin token";
 /// The purpose of the signature of the configuration with which a person signed in at the issuer.
@@ -63,14 +63,14 @@ struct IssuerIdentity {
 }
 
 /// A person who has signed in.
-pub struct SignedIn {
+pub(crate) struct SignedIn {
     /// Names the session. A form of one session is not valid in another session.
     pub session: Uuid,
     pub caller: Caller,
 }
 
 /// Returns the person who has signed in with this browser, if the session and its token are valid now.
-pub fn signed_in(state: &ApiState, headers: &HeaderMap) -> Option<SignedIn> {
+pub(super) fn signed_in(state: &ApiState, headers: &HeaderMap) -> Option<SignedIn> {
     let session: Session = COOKIE.read(state, headers)?;
     if session.until <= now_seconds() {
         return None;
@@ -100,7 +100,7 @@ pub fn signed_in(state: &ApiState, headers: &HeaderMap) -> Option<SignedIn> {
 ///
 /// # Errors
 /// `internal` if the cookie cannot be signed.
-pub fn begin_session(state: &ApiState, caller: &Caller) -> Result<HeaderValue, Failure> {
+pub(super) fn begin_session(state: &ApiState, caller: &Caller) -> Result<HeaderValue, Failure> {
     let identity = match (caller.kind, caller.token) {
         (CallerKind::Oidc, _) => Identity::Issuer(IssuerIdentity::new(state, caller)?),
         (_, Some(token)) => Identity::Token(token),
@@ -118,7 +118,7 @@ pub fn begin_session(state: &ApiState, caller: &Caller) -> Result<HeaderValue, F
 ///
 /// # Errors
 /// `internal` if the header cannot be made.
-pub fn end_session(state: &ApiState) -> Result<HeaderValue, Failure> {
+pub(super) fn end_session(state: &ApiState) -> Result<HeaderValue, Failure> {
     COOKIE.remove(state)
 }
 

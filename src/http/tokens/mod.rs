@@ -16,7 +16,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use self::view::TokenView;
-pub use self::view::server_names;
+pub(super) use self::view::server_names;
 use super::auth::TokensCaller;
 use super::extract::json::{JsonBody, OptionalJsonBody};
 use super::extract::path::PathText;
@@ -48,7 +48,7 @@ const MAX_LIFE: u64 = 100 * 365 * 24 * 3600;
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schema(example = json!({"username": "ana", "expiresIn": 2_592_000, "label": "laptop"}))]
-pub struct TokenBody {
+pub(super) struct TokenBody {
     /// The user of the token; the caller if absent, and `default` for a caller without a user.
     #[schema(value_type = Option<String>)]
     username: Option<UserName>,
@@ -68,7 +68,7 @@ pub struct TokenBody {
 /// A new token. No other answer shows `token`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct NewToken {
+pub(super) struct NewToken {
     #[schema(value_type = String)]
     id: TokenId,
     /// The token for the header `Authorization: Bearer`.
@@ -87,14 +87,14 @@ pub struct NewToken {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct TokenList {
+pub(super) struct TokenList {
     tokens: Vec<TokenView>,
 }
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct TokenQuery {
+pub(super) struct TokenQuery {
     /// The user of the tokens; the caller if absent. For an administrator, no value means all users.
     #[param(value_type = Option<String>)]
     username: Option<UserName>,
@@ -113,7 +113,7 @@ pub struct TokenQuery {
         (status = 429, description = "The user has too many valid tokens", body = ErrorBody),
     )
 )]
-pub async fn create(
+pub(super) async fn create(
     State(state): State<Arc<ApiState>>,
     TokensCaller(caller): TokensCaller,
     OptionalJsonBody(JsonBody { value: body, .. }): OptionalJsonBody<TokenBody>,
@@ -222,7 +222,7 @@ fn find_servers(
     get, operation_id = "list_tokens", path = "/tokens", tag = "tokens", params(TokenQuery),
     responses((status = 200, description = "The tokens", body = Success<TokenList>))
 )]
-pub async fn list(
+pub(super) async fn list(
     State(state): State<Arc<ApiState>>,
     TokensCaller(caller): TokensCaller,
     QueryParams(query): QueryParams<TokenQuery>,
@@ -245,7 +245,7 @@ pub async fn list(
         (status = 404, description = "The user has no token with this id", body = ErrorBody),
     )
 )]
-pub async fn revoke(
+pub(super) async fn revoke(
     State(state): State<Arc<ApiState>>,
     TokensCaller(caller): TokensCaller,
     PathText(id): PathText,

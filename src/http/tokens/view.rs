@@ -16,7 +16,7 @@ use crate::time::rfc3339::format_ms;
 /// A token of a user. Times are RFC 3339 in UTC.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TokenView {
+pub(super) struct TokenView {
     #[schema(value_type = String)]
     id: TokenId,
     #[schema(value_type = String)]
@@ -39,7 +39,12 @@ pub struct TokenView {
 }
 
 impl TokenView {
-    pub fn new(state: &ApiState, catalog: &Catalog, caller: &Caller, stored: &StoredToken) -> Self {
+    pub(super) fn new(
+        state: &ApiState,
+        catalog: &Catalog,
+        caller: &Caller,
+        stored: &StoredToken,
+    ) -> Self {
         Self {
             id: stored.id,
             username: stored.user.clone(),
@@ -56,7 +61,7 @@ impl TokenView {
 }
 
 /// Returns the names of the listed servers that exist and that the caller may use, or `None` for all servers.
-pub fn server_names(
+pub(crate) fn server_names(
     catalog: &Catalog,
     caller: &Caller,
     servers: &AllowedServers,

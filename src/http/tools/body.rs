@@ -17,7 +17,7 @@ use crate::core::names::{ServerName, ToolName, UserName};
     "username": "ana", "serverName": "everything", "methodName": "echo",
     "args": {"message": "hi"},
 }))]
-pub struct CallBody<'a> {
+pub(super) struct CallBody<'a> {
     /// The user whose secrets the worker adds to the arguments; the caller if absent, and `default` for a caller
     /// without a user.
     #[schema(value_type = Option<String>)]
@@ -45,12 +45,12 @@ impl CallBody<'_> {
     ///
     /// # Errors
     /// `invalid_request`.
-    pub fn check(&self) -> Result<(), Failure> {
+    pub(super) fn check(&self) -> Result<(), Failure> {
         check_args(self.args)?;
         check_timeout("timeoutMs", self.timeout_ms)
     }
 
-    pub fn into_command(self, user: UserName) -> CallTool {
+    pub(super) fn into_command(self, user: UserName) -> CallTool {
         CallTool {
             user,
             server: self.server_name,
@@ -64,7 +64,7 @@ impl CallBody<'_> {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 #[allow(dead_code)]
-pub struct CallAnswer {
+pub(super) struct CallAnswer {
     #[schema(default = true)]
     success: bool,
     data: CallOutcome,
@@ -73,7 +73,7 @@ pub struct CallAnswer {
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[allow(dead_code)]
-pub enum CallOutcome {
+pub(super) enum CallOutcome {
     Shaped(CallData),
     /// With `raw`: the unchanged CallToolResult.
     #[schema(value_type = Object)]
@@ -84,7 +84,7 @@ pub enum CallOutcome {
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 #[allow(dead_code)]
-pub struct CallData {
+pub(super) struct CallData {
     /// A string for one text, image or audio block; else an object or the list of MCP content
     /// blocks.
     #[schema(value_type = Value)]

@@ -64,7 +64,7 @@ const COPY_LIMIT: usize = 4096;
             body = ErrorBody),
     )
 )]
-pub async fn call(
+pub(crate) async fn call(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     RequestHost(host): RequestHost,
@@ -115,7 +115,7 @@ struct JobCall<'a> {
 }
 
 /// A result of a tool in the form of one interface.
-pub trait ToolOutcome: Sized {
+pub(crate) trait ToolOutcome: Sized {
     /// Returns whether the tool itself reports a failure.
     fn is_error(&self) -> bool;
 }
@@ -130,7 +130,7 @@ impl ToolOutcome for ToolCallBody {
 ///
 /// # Errors
 /// The failure of the call, as the caller may see it.
-pub async fn execute_call<T: ToolOutcome>(
+pub(crate) async fn execute_call<T: ToolOutcome>(
     state: &ApiState,
     caller: &Caller,
     server: &Server,
@@ -187,7 +187,7 @@ async fn call_as_job(
 }
 
 /// Adds the URL at which the user gives access, if the call failed without it.
-pub fn with_links(
+pub(crate) fn with_links(
     state: &ApiState,
     host: Option<HeaderValue>,
     server: &Server,
@@ -199,7 +199,7 @@ pub fn with_links(
 }
 
 /// Returns a part of a body that does not keep the whole body, unless the part is large.
-pub fn detach_slice(body: &Bytes, part: &RawValue) -> Bytes {
+pub(crate) fn detach_slice(body: &Bytes, part: &RawValue) -> Bytes {
     let part = part.get().as_bytes();
     if part.len() <= COPY_LIMIT {
         Bytes::copy_from_slice(part)
@@ -209,7 +209,7 @@ pub fn detach_slice(body: &Bytes, part: &RawValue) -> Bytes {
 }
 
 /// Returns the time that the facade waits for a call.
-pub fn call_limit(server: &Server, timeout_ms: Option<u64>) -> Duration {
+pub(crate) fn call_limit(server: &Server, timeout_ms: Option<u64>) -> Duration {
     let limit = Duration::from_millis(timeout_ms.unwrap_or(server.config.tool_timeout_ms()));
     if server.config.reset_timeout_on_progress {
         limit.max(MAX_WITH_PROGRESS) + WORKER_MARGIN

@@ -16,7 +16,7 @@ use crate::http::state::ApiState;
 /// The last known tools of all enabled servers.
 #[derive(ToSchema)]
 #[allow(dead_code)]
-pub struct ToolList {
+pub(crate) struct ToolList {
     #[schema(default = true)]
     success: bool,
     /// One object for each server: its name, and the list of its tools as it describes them.
@@ -33,7 +33,7 @@ pub struct ToolList {
         (status = 304, description = "The list still has the ETag of `If-None-Match`"),
     )
 )]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
     headers: HeaderMap,

@@ -12,7 +12,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::time::clock::{monotonic, now_ms};
 
 /// Measures one call and records it when the meter is dropped, also if the client disconnects.
-pub struct ToolCallMeter<'a> {
+pub(super) struct ToolCallMeter<'a> {
     metrics: &'a Metrics,
     server: &'a Server,
     tool: ToolName,
@@ -24,7 +24,7 @@ pub struct ToolCallMeter<'a> {
 
 /// The outcome of a call in the metrics.
 #[derive(Clone, Copy)]
-pub enum CallOutcome {
+pub(super) enum CallOutcome {
     Ok,
     /// The tool itself reports a failure.
     ToolError,
@@ -45,7 +45,7 @@ impl CallOutcome {
 }
 
 impl<'a> ToolCallMeter<'a> {
-    pub fn start(
+    pub(super) fn start(
         metrics: &'a Metrics,
         server: &'a Server,
         tool: ToolName,
@@ -64,7 +64,7 @@ impl<'a> ToolCallMeter<'a> {
     }
 
     /// Records the call with this outcome.
-    pub fn finish(mut self, outcome: CallOutcome) {
+    pub(super) fn finish(mut self, outcome: CallOutcome) {
         self.outcome = outcome;
     }
 }

@@ -1,7 +1,7 @@
 //! `GET /mcp/tools` and `POST /mcp/tool/call`.
 
 mod body;
-pub mod cache;
-pub mod call;
-pub mod list;
+pub(super) mod cache;
+pub(super) mod call;
+pub(super) mod list;
 mod meter;

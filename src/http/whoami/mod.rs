@@ -19,7 +19,7 @@ use crate::time::rfc3339::format_ms;
 /// The caller, and the caller's rights.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct CallerView {
+pub(super) struct CallerView {
     #[schema(value_type = String, example = "token")]
     kind: CallerKind,
     /// The user that a request acts for if it names none.
@@ -40,7 +40,7 @@ pub struct CallerView {
     get, operation_id = "whoami", path = "/whoami", tag = "tokens",
     responses((status = 200, description = "The caller", body = Success<CallerView>))
 )]
-pub async fn whoami(
+pub(super) async fn whoami(
     State(state): State<Arc<ApiState>>,
     AnyCaller(caller): AnyCaller,
 ) -> Result<Response, ApiError> {

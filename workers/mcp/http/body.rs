@@ -7,7 +7,7 @@ use crate::http_client::{BodyError, StreamedResponse};
 
 /// The type of a body, as far as the client reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ContentKind {
+pub(super) enum ContentKind {
     EventStream,
     /// JSON, or a body whose type is missing or says only that it is text.
     Json,
@@ -16,7 +16,7 @@ pub enum ContentKind {
 }
 
 impl ContentKind {
-    pub fn from_response(response: &StreamedResponse) -> Self {
+    pub(super) fn from_response(response: &StreamedResponse) -> Self {
         let header = response
             .headers()
             .get(CONTENT_TYPE)
@@ -37,7 +37,7 @@ impl ContentKind {
 }
 
 /// Returns the encoding of a body that the client cannot read. The client asks for `identity`.
-pub fn unreadable_encoding(response: &StreamedResponse) -> Option<String> {
+pub(super) fn unreadable_encoding(response: &StreamedResponse) -> Option<String> {
     let encodings = response.headers().get_all(CONTENT_ENCODING).iter();
     let encodings: Vec<_> = encodings
         .map(|value| {
@@ -51,7 +51,7 @@ pub fn unreadable_encoding(response: &StreamedResponse) -> Option<String> {
 }
 
 /// Returns a whole body, or `None` if it has more than `limit` bytes.
-pub async fn read_body(
+pub(super) async fn read_body(
     response: &mut StreamedResponse,
     limit: usize,
 ) -> Result<Option<Bytes>, BodyError> {
@@ -80,7 +80,7 @@ pub async fn read_body(
 }
 
 /// Returns the first `limit` bytes of a body, and an empty body if it cannot be read.
-pub async fn read_beginning(response: &mut StreamedResponse, limit: usize) -> Bytes {
+pub(super) async fn read_beginning(response: &mut StreamedResponse, limit: usize) -> Bytes {
     let mut body = Vec::new();
     while body.len() < limit
         && let Ok(Some(chunk)) = response.chunk().await

@@ -39,7 +39,7 @@ enum StreamEnd {
 
 /// Reads the stream until the connection ends, or until the server does not offer the stream any more. A stream that
 /// ends at once is opened again after growing pauses, and given up after `maxRetries` of them.
-pub async fn listen(session: Arc<HttpSession>) {
+pub(super) async fn listen(session: Arc<HttpSession>) {
     let mut attempts = Attempts::default();
     loop {
         let reason = match read_one_stream(&session, &mut attempts).await {

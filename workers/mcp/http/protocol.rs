@@ -9,11 +9,11 @@ use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName
 use crate::core::model::remote::StoredSession;
 
 /// The version without sessions.
-pub const STATELESS: &str = "2026-07-28";
+pub(super) const STATELESS: &str = "2026-07-28";
 /// The newest version with sessions.
-pub const NEWEST_WITH_SESSION: &str = "2025-11-25";
+pub(super) const NEWEST_WITH_SESSION: &str = "2025-11-25";
 /// The versions that begin with `initialize`.
-pub const WITH_SESSION: [&str; 4] = [
+pub(super) const WITH_SESSION: [&str; 4] = [
     "2024-11-05",
     "2025-03-26",
     "2025-06-18",
@@ -21,19 +21,19 @@ pub const WITH_SESSION: [&str; 4] = [
 ];
 
 /// The members of `_meta` in every request without a session.
-pub const META: &str = concat!(
+pub(super) const META: &str = concat!(
     r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
     r#""io.modelcontextprotocol/clientInfo":{"name":"mcp-api","version":""#,
     env!("CARGO_PKG_VERSION"),
     r#""},"io.modelcontextprotocol/clientCapabilities":{}"#
 );
 
-pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-pub const EVENT_STREAM: &str = "text/event-stream";
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
 /// The protocol mode and the session of a connection.
 #[derive(Clone)]
@@ -131,7 +131,7 @@ impl ProtocolContext {
 }
 
 /// Encodes a text for a header, in base64 if the text would change on its way (MCP 2026-07-28, transports).
-pub fn encode_header(text: &str) -> Option<HeaderValue> {
+pub(super) fn encode_header(text: &str) -> Option<HeaderValue> {
     let plain = text.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) && text.trim() == text;
     if plain && !(text.starts_with("=?base64?") && text.ends_with("?=")) {
         return HeaderValue::from_str(text).ok();

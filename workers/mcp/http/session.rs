@@ -400,7 +400,7 @@ async fn store_when_stable(session: Arc<HttpSession>, number: u64, stored: Optio
 }
 
 /// Whether a reply says that the server does not know the session.
-pub fn is_session_error(reply: &RpcReply) -> bool {
+pub(super) fn is_session_error(reply: &RpcReply) -> bool {
     let RpcReply::Error(error) = reply else {
         return false;
     };

@@ -132,7 +132,7 @@ impl Drop for StreamableHttpConnection {
 }
 
 /// Lists the tools.
-pub async fn list(session: &Arc<HttpSession>) -> Result<Tools, ConnectError> {
+pub(super) async fn list(session: &Arc<HttpSession>) -> Result<Tools, ConnectError> {
     let mut pager = ToolListPager::new(session.transport.result_limit);
     while let Some(params) = pager.next_params() {
         pager.add_page(session.request("tools/list", &params).await?)?;

@@ -25,9 +25,9 @@ const ENVELOPE: usize = 64 * 1024;
 /// Bytes of a response without success that are read.
 const REFUSAL_LIMIT: usize = 64 * 1024;
 /// Bytes of a body in an error message.
-pub const EXCERPT: usize = 200;
+pub(super) const EXCERPT: usize = 200;
 /// The longest time for a message that has no caller.
-pub const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of the server that are answered at once.
 const MAX_SERVER_REQUESTS: usize = 16;
 

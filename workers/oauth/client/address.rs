@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 /// The addresses that requests on behalf of one server may reach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AddressPolicy {
+pub(super) enum AddressPolicy {
     /// Addresses of the internet only.
     #[default]
     PublicOnly,
@@ -35,7 +35,7 @@ pub struct ForbiddenAddress {
 
 /// Why a name has no usable address.
 #[derive(Debug, thiserror::Error)]
-pub enum ResolveError {
+pub(super) enum ResolveError {
     #[error(transparent)]
     Forbidden(#[from] ForbiddenAddress),
     #[error("the name cannot be resolved")]
@@ -45,7 +45,7 @@ pub enum ResolveError {
 impl AddressPolicy {
     /// Returns the policy for the requests that the server at `server` causes. A server whose name
     /// cannot be resolved counts as a server of the internet.
-    pub async fn for_server(server: &Url) -> Self {
+    pub(super) async fn for_server(server: &Url) -> Self {
         let has_private_address = match server.host() {
             Some(Host::Ipv4(address)) => !is_public(address.into()),
             Some(Host::Ipv6(address)) => !is_public(address.into()),
@@ -66,7 +66,7 @@ impl AddressPolicy {
     ///
     /// # Errors
     /// Fails if the policy forbids the address.
-    pub fn check_literal(self, url: &Url) -> Result<(), ForbiddenAddress> {
+    pub(super) fn check_literal(self, url: &Url) -> Result<(), ForbiddenAddress> {
         let address = match url.host() {
             Some(Host::Ipv4(address)) => IpAddr::from(address),
             Some(Host::Ipv6(address)) => IpAddr::from(address),
@@ -86,7 +86,7 @@ impl AddressPolicy {
     ///
     /// # Errors
     /// Fails if this machine knows a forbidden address of the name.
-    pub async fn check_proxied_name(self, url: &Url) -> Result<(), ForbiddenAddress> {
+    pub(super) async fn check_proxied_name(self, url: &Url) -> Result<(), ForbiddenAddress> {
         let Some(Host::Domain(name)) = url.host() else {
             return Ok(());
         };
@@ -108,7 +108,7 @@ impl AddressPolicy {
 /// Resolves names to the addresses that the policy permits. The connection goes to one of these
 /// addresses, so a name that changes its address afterwards gains nothing.
 #[derive(Debug, Clone, Copy)]
-pub struct CheckedResolver(pub AddressPolicy);
+pub(super) struct CheckedResolver(pub AddressPolicy);
 
 impl Service<Name> for CheckedResolver {
     type Response = std::vec::IntoIter<SocketAddr>;

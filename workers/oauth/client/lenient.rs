@@ -9,14 +9,14 @@ use zeroize::Zeroizing;
 
 /// A value as text, if it can be read as text. The text is wiped when it is dropped.
 #[derive(Default)]
-pub struct LenientText(Option<Zeroizing<String>>);
+pub(super) struct LenientText(Option<Zeroizing<String>>);
 
 impl LenientText {
-    pub fn into_text(self) -> Option<Zeroizing<String>> {
+    pub(super) fn into_text(self) -> Option<Zeroizing<String>> {
         self.0
     }
 
-    pub fn as_str(&self) -> Option<&str> {
+    pub(super) fn as_str(&self) -> Option<&str> {
         self.0.as_ref().map(|text| text.as_str())
     }
 }
@@ -80,14 +80,14 @@ impl<'de> Visitor<'de> for TextVisitor {
 }
 
 /// Returns a text field of a document.
-pub fn text_field(document: &Value, name: &str) -> Option<String> {
+pub(super) fn text_field(document: &Value, name: &str) -> Option<String> {
     let text = document[name].as_str()?;
     (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Returns a list field of a document. Entries that are not text are left out. The field is absent
 /// if it is no list.
-pub fn list_field(document: &Value, name: &str) -> Option<Vec<String>> {
+pub(super) fn list_field(document: &Value, name: &str) -> Option<Vec<String>> {
     let entries = document[name].as_array()?;
     let texts: Vec<_> = entries
         .iter()
@@ -103,7 +103,7 @@ pub fn list_field(document: &Value, name: &str) -> Option<Vec<String>> {
 }
 
 /// Returns whether a field of a document is `true`.
-pub fn flag_field(document: &Value, name: &str) -> bool {
+pub(super) fn flag_field(document: &Value, name: &str) -> bool {
     document[name].as_bool().unwrap_or(false)
 }
 

@@ -48,7 +48,7 @@ pub enum JwtError {
 ///
 /// # Errors
 /// Fails if the JWT cannot be read, or if its algorithm is not accepted.
-pub fn key_name(jwt: &str) -> Result<KeyName, JwtError> {
+pub(super) fn key_name(jwt: &str) -> Result<KeyName, JwtError> {
     let header = decode_header(jwt).map_err(|_| JwtError::Unreadable)?;
     // A recipient must refuse extensions that it does not understand (RFC 7515, section 4.1.11).
     if header.crit.is_some() || !ALGORITHMS.contains(&header.alg) {
@@ -64,7 +64,7 @@ pub fn key_name(jwt: &str) -> Result<KeyName, JwtError> {
 ///
 /// # Errors
 /// Fails if the signature is wrong or if a claim is not accepted.
-pub fn verify(
+pub(super) fn verify(
     jwt: &str,
     name: &KeyName,
     key: &DecodingKey,
@@ -76,7 +76,7 @@ pub fn verify(
 }
 
 /// The sign-in that an ID token must belong to.
-pub struct ExpectedSignin<'a> {
+pub(super) struct ExpectedSignin<'a> {
     pub client_id: &'a str,
     pub nonce: &'a str,
 }
@@ -85,7 +85,7 @@ pub struct ExpectedSignin<'a> {
 ///
 /// # Errors
 /// Fails if the signature is wrong, if the token is for another client or another sign-in, or if a claim is not accepted.
-pub fn verify_id_token(
+pub(super) fn verify_id_token(
     jwt: &str,
     name: &KeyName,
     key: &DecodingKey,
@@ -181,7 +181,7 @@ fn is_accepted(audience: &str, accepted: &Audience) -> bool {
 }
 
 /// Returns whether a path is the path of an MCP endpoint.
-pub fn is_mcp_endpoint(path: &str) -> bool {
+pub(crate) fn is_mcp_endpoint(path: &str) -> bool {
     let server = path
         .strip_prefix("/mcp/servers/")
         .and_then(|rest| rest.strip_suffix("/mcp"));

@@ -85,7 +85,7 @@ struct Keys {
 ///
 /// # Errors
 /// Fails if a document cannot be read within its limits, or if the metadata belong to another issuer.
-pub async fn fetch_keys(http: &HttpClient, oidc: &Oidc) -> Result<KeySet, FetchError> {
+pub(super) async fn fetch_keys(http: &HttpClient, oidc: &Oidc) -> Result<KeySet, FetchError> {
     let location: KeysLocation = fetch_metadata(http, oidc).await?;
     let url = protected_url(&location.jwks_uri)?;
     let keys: Keys = fetch_json(http, &url).await?;
@@ -96,7 +96,7 @@ pub async fn fetch_keys(http: &HttpClient, oidc: &Oidc) -> Result<KeySet, FetchE
 ///
 /// # Errors
 /// Fails if the document cannot be read within its limits, or if the metadata belong to another issuer.
-pub async fn fetch_metadata<T: DeserializeOwned>(
+pub(super) async fn fetch_metadata<T: DeserializeOwned>(
     http: &HttpClient,
     oidc: &Oidc,
 ) -> Result<T, FetchError> {
@@ -111,7 +111,7 @@ pub async fn fetch_metadata<T: DeserializeOwned>(
 ///
 /// # Errors
 /// Fails if the text is no URL, or if the network could change what the endpoint sends.
-pub fn protected_url(text: &str) -> Result<Url, FetchError> {
+pub(super) fn protected_url(text: &str) -> Result<Url, FetchError> {
     let url = Url::parse(text).map_err(|_| FetchError::InvalidUrl)?;
     if is_protected(&url) {
         Ok(url)
@@ -142,7 +142,7 @@ async fn fetch_json<T: DeserializeOwned>(http: &HttpClient, url: &Url) -> Result
 ///
 /// # Errors
 /// Fails if the issuer does not respond within the limits.
-pub async fn send(
+pub(super) async fn send(
     http: &HttpClient,
     mut request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Zeroizing<Vec<u8>>), FetchError> {

@@ -32,7 +32,7 @@ pub struct FoundKey {
 }
 
 #[derive(Default)]
-pub struct KeyCache {
+pub(super) struct KeyCache {
     keys: KeySet,
     /// The number of times that the keys have changed.
     generation: u64,
@@ -50,11 +50,11 @@ struct FinishedRead {
 
 impl KeyCache {
     /// Returns the generation of the keys, or `None` without usable keys.
-    pub fn generation(&self, now: Instant) -> Option<u64> {
+    pub(super) fn generation(&self, now: Instant) -> Option<u64> {
         self.has_usable_keys(now).then_some(self.generation)
     }
 
-    pub fn find(&self, name: &KeyName, now: Instant) -> Option<FoundKey> {
+    pub(super) fn find(&self, name: &KeyName, now: Instant) -> Option<FoundKey> {
         let generation = self.generation(now)?;
         let key = self.keys.find(name)?;
         Some(FoundKey { key, generation })
@@ -64,7 +64,7 @@ impl KeyCache {
     ///
     /// # Errors
     /// Returns the answer without a read.
-    pub fn begin_read_for_unknown(&mut self, now: Instant) -> Result<(), MissingKey> {
+    pub(super) fn begin_read_for_unknown(&mut self, now: Instant) -> Result<(), MissingKey> {
         if !self.has_usable_keys(now) {
             let may_read = self
                 .last_read
@@ -84,7 +84,7 @@ impl KeyCache {
     }
 
     /// Returns the reason why a key is missing after a read.
-    pub fn missing(&self, now: Instant) -> MissingKey {
+    pub(super) fn missing(&self, now: Instant) -> MissingKey {
         let has_failed = self.last_read.as_ref().is_none_or(|read| read.has_failed);
         if !has_failed {
             return MissingKey::Unknown;
@@ -103,7 +103,7 @@ impl KeyCache {
     }
 
     /// Returns whether the keys are so old that a request reads them again without waiting for them.
-    pub fn is_read_due(&self, now: Instant) -> bool {
+    pub(super) fn is_read_due(&self, now: Instant) -> bool {
         let is_old = self.read_at.is_some_and(|read| read + OLD <= now);
         let has_paused = self
             .last_read
@@ -113,7 +113,7 @@ impl KeyCache {
     }
 
     /// Records the end of a read. A read without keys has failed.
-    pub fn finish_read(&mut self, keys: Option<KeySet>, now: Instant) {
+    pub(super) fn finish_read(&mut self, keys: Option<KeySet>, now: Instant) {
         self.last_read = Some(FinishedRead {
             at: now,
             has_failed: keys.is_none(),

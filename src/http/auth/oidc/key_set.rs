@@ -16,11 +16,11 @@ pub struct KeyName {
 
 /// The keys that verify signatures. A key has one algorithm, so a JWT cannot use it with another algorithm.
 #[derive(Debug, Default, PartialEq)]
-pub struct KeySet(Vec<(Algorithm, Jwk)>);
+pub(super) struct KeySet(Vec<(Algorithm, Jwk)>);
 
 impl KeySet {
     /// Returns the usable keys of a JWK Set. Other keys of the set do no harm.
-    pub fn from_json(keys: Vec<Value>) -> Self {
+    pub(super) fn from_json(keys: Vec<Value>) -> Self {
         let usable = keys.into_iter().filter_map(|key| {
             let key: Jwk = serde_json::from_value(key).ok()?;
             Some((algorithm_of(&key)?, key))
@@ -29,7 +29,7 @@ impl KeySet {
     }
 
     /// Returns the key that a JWT names. A JWT without a key id gets the only key of its algorithm.
-    pub fn find(&self, name: &KeyName) -> Option<DecodingKey> {
+    pub(super) fn find(&self, name: &KeyName) -> Option<DecodingKey> {
         let of_algorithm = self.0.iter().filter(|(key, _)| *key == name.algorithm);
         let mut matching = of_algorithm
             .filter(|(_, key)| name.id.is_none() || key.common.key_id == name.id)

@@ -16,18 +16,18 @@ use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-pub use self::claims::{JwtError, is_mcp_endpoint};
+pub(crate) use self::claims::{JwtError, is_mcp_endpoint};
 use self::claims::{key_name, verify};
 use self::issuer_keys::IssuerKeys;
 use self::key_cache::MissingKey;
-pub use self::signin_client::{SigninClient, SigninError, SigninSecrets};
+pub(crate) use self::signin_client::{SigninClient, SigninError, SigninSecrets};
 use crate::config::Oidc;
 use crate::core::failure::{Code, Failure};
 use crate::core::model::caller::Caller;
 use crate::time::clock::now_ms;
 
 /// The path of the protected resource metadata. The metadata of an MCP endpoint have the path of the endpoint behind it.
-pub const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+pub(crate) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 /// The longest JWT in bytes.
 const MAX_JWT: usize = 16 * 1024;
 /// The most verified JWTs that this process remembers.
@@ -71,7 +71,7 @@ struct Verified {
 }
 
 /// Verifies JWTs, each of them once.
-pub struct JwtVerifier {
+pub(crate) struct JwtVerifier {
     oidc: Arc<Oidc>,
     keys: Arc<IssuerKeys>,
     verified: Cache<[u8; 32], Verified>,
@@ -79,7 +79,7 @@ pub struct JwtVerifier {
 }
 
 impl JwtVerifier {
-    pub fn new(oidc: &Oidc) -> Self {
+    pub(crate) fn new(oidc: &Oidc) -> Self {
         provider::install();
         let oidc = Arc::new(oidc.clone());
         let keys = IssuerKeys::new(oidc.clone());
@@ -92,12 +92,12 @@ impl JwtVerifier {
     }
 
     /// Returns the client of the sign-in page, which verifies ID tokens with the keys of this verifier.
-    pub fn signin_client(&self) -> Option<&SigninClient> {
+    pub(crate) fn signin_client(&self) -> Option<&SigninClient> {
         self.signin_client.as_ref()
     }
 
     /// Returns the caller of a JWT that this process has verified with the current keys.
-    pub fn verified_caller(&self, jwt: &Jwt) -> Option<Arc<Caller>> {
+    pub(crate) fn verified_caller(&self, jwt: &Jwt) -> Option<Arc<Caller>> {
         let verified = self.verified.get(&jwt.digest)?;
         let is_current = self.keys.generation() == Some(verified.generation);
         let is_valid = verified.caller.expires_at.is_none_or(|end| now_ms() < end);
@@ -108,7 +108,7 @@ impl JwtVerifier {
     ///
     /// # Errors
     /// `unauthenticated` if the JWT is not accepted. `unavailable` if the issuer cannot be asked for its key.
-    pub async fn verify(&self, jwt: &Jwt) -> Result<Arc<Caller>, Failure> {
+    pub(crate) async fn verify(&self, jwt: &Jwt) -> Result<Arc<Caller>, Failure> {
         let name = key_name(&jwt.text).map_err(refused)?;
         let found = self.keys.find(&name).await.map_err(missing_key)?;
         let caller = verify(&jwt.text, &name, &found.key, &self.oidc).map_err(refused)?;
@@ -142,7 +142,7 @@ fn missing_key(missing: MissingKey) -> Failure {
 }
 
 /// Returns a time in whole seconds, at least one.
-pub fn whole_seconds(time: Duration) -> u32 {
+pub(crate) fn whole_seconds(time: Duration) -> u32 {
     let seconds = time.as_millis().div_ceil(1000).max(1);
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }

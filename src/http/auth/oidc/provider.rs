@@ -10,7 +10,8 @@ use ring::signature::{
 };
 
 /// The algorithms that a JWT may have.
-pub const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+pub(super) const ALGORITHMS: [Algorithm; 3] =
+    [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(ErrorKind::UnsupportedAlgorithm.into()),
@@ -19,7 +20,7 @@ static PROVIDER: CryptoProvider = CryptoProvider {
 };
 
 /// Makes `jsonwebtoken` verify with ring, in the whole process.
-pub fn install() {
+pub(super) fn install() {
     // A second call changes nothing.
     let _ = PROVIDER.install_default();
 }

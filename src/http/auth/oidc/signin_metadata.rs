@@ -15,14 +15,14 @@ use crate::time::clock::monotonic;
 /// The age at which the metadata are read again.
 const OLD: Duration = Duration::from_secs(600);
 /// The time between two reads as long as reads fail.
-pub const PAUSE: Duration = Duration::from_secs(5);
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
 
 /// The scopes with claims that can name a user.
 const STANDARD_SCOPES: [&str; 2] = ["profile", "email"];
 
 /// The fields of the metadata that a sign-in needs (OpenID Connect Discovery 1.0, section 3).
 #[derive(Debug, Default, Deserialize)]
-pub struct SigninMetadata {
+pub(super) struct SigninMetadata {
     pub authorization_endpoint: Option<String>,
     pub token_endpoint: Option<String>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
@@ -32,7 +32,7 @@ pub struct SigninMetadata {
 
 /// The way in which the client proves at the token endpoint which client it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientAuth {
+pub(super) enum ClientAuth {
     Basic,
     Post,
 }
@@ -41,7 +41,7 @@ impl SigninMetadata {
     /// Returns the way in which a client with a secret authenticates, or `None` if the issuer accepts no secret.
     ///
     /// The default is `client_secret_basic`.
-    pub fn secret_auth(&self) -> Option<ClientAuth> {
+    pub(super) fn secret_auth(&self) -> Option<ClientAuth> {
         let Some(methods) = &self.token_endpoint_auth_methods_supported else {
             return Some(ClientAuth::Basic);
         };
@@ -56,13 +56,13 @@ impl SigninMetadata {
     }
 
     /// Returns whether every response of the issuer to a browser names the issuer (RFC 9207).
-    pub fn names_issuer(&self) -> bool {
+    pub(super) fn names_issuer(&self) -> bool {
         self.authorization_response_iss_parameter_supported == Some(true)
     }
 
     /// Returns the scopes that make the issuer put the claims of the configuration into the ID token. An issuer may refuse
     /// a scope that it does not know.
-    pub fn scopes(&self, oidc: &Oidc) -> String {
+    pub(super) fn scopes(&self, oidc: &Oidc) -> String {
         let of_user = (oidc.user_claim != "sub").then_some(STANDARD_SCOPES);
         let of_groups = oidc
             .admin_group
@@ -93,7 +93,7 @@ pub enum MetadataError {
 
 /// The cached metadata. One request at a time reads them, and other requests wait for it.
 #[derive(Default)]
-pub struct MetadataCache(Mutex<Cached>);
+pub(super) struct MetadataCache(Mutex<Cached>);
 
 #[derive(Default)]
 struct Cached {
@@ -106,7 +106,7 @@ impl MetadataCache {
     ///
     /// # Errors
     /// Fails if the metadata cannot be read, or if a read has failed in the last five seconds.
-    pub async fn get(
+    pub(super) async fn get(
         &self,
         http: &HttpClient,
         oidc: &Oidc,
