@@ -32,6 +32,8 @@ pub(super) struct RunningCall {
     pub outcome: BoxFuture<'static, Outcome>,
     /// The progress of the tool, if the client asked for it.
     pub progress: Option<Progress>,
+    /// The outcome, while progress that came before it is not sent yet.
+    pub finished: Option<Outcome>,
 }
 
 /// The progress notifications of one call.
@@ -165,7 +167,11 @@ pub(super) fn begin_call(
             }
         }
     });
-    Ok(RunningCall { outcome, progress })
+    Ok(RunningCall {
+        outcome,
+        progress,
+        finished: None,
+    })
 }
 
 /// Returns the channel for the progress of a call, if the client wants it and takes event streams.

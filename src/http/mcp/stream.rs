@@ -13,7 +13,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::announcer::Notice;
 use super::answer::{Outcome, event, event_stream, message_response};
-use super::call::RunningCall;
+use super::call::{Progress, RunningCall};
 use super::endpoint::Exchange;
 use crate::ports::interim::Interim;
 
@@ -70,14 +70,32 @@ async fn next_part(call: &mut RunningCall) -> Part {
     let Some(progress) = &mut call.progress else {
         return Part::Outcome(call.outcome.as_mut().await);
     };
-    tokio::select! {
-        biased;
-        message = progress.messages.recv() => match message {
-            Some(Interim::Progress(params)) => Part::Progress(progress_event(&progress.token, &params)),
-            None => Part::Outcome(call.outcome.as_mut().await),
-        },
-        outcome = call.outcome.as_mut() => Part::Outcome(outcome),
+    if call.finished.is_none() {
+        let message = tokio::select! {
+            biased;
+            message = progress.messages.recv() => message,
+            outcome = call.outcome.as_mut() => {
+                call.finished = Some(outcome);
+                None
+            }
+        };
+        if let Some(message) = message {
+            return progress_part(progress, message);
+        }
     }
+    // The poll that ended the call may have brought progress too.
+    if let Some(message) = progress.messages.try_recv() {
+        return progress_part(progress, message);
+    }
+    match call.finished.take() {
+        Some(outcome) => Part::Outcome(outcome),
+        None => Part::Outcome(call.outcome.as_mut().await),
+    }
+}
+
+fn progress_part(progress: &Progress, message: Interim) -> Part {
+    let Interim::Progress(params) = message;
+    Part::Progress(progress_event(&progress.token, &params))
 }
 
 /// Returns a progress notification with the token of the client. Its other members keep their text.
@@ -144,6 +162,32 @@ impl CallStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::interim::interim_channel;
+
+    #[tokio::test]
+    async fn progress_that_comes_with_the_outcome_is_sent_before_it() {
+        let (sender, messages) = interim_channel();
+        let mut call = RunningCall {
+            outcome: Box::pin(async move {
+                for params in ["{\"progress\":1}", "{\"progress\":2}"] {
+                    sender.send(Interim::Progress(Bytes::from_static(params.as_bytes())));
+                }
+                Outcome::Result(Bytes::from_static(b"{}"))
+            }),
+            progress: Some(Progress {
+                messages,
+                token: "1".to_owned(),
+            }),
+            finished: None,
+        };
+        for step in ["\"progress\":1", "\"progress\":2"] {
+            let Part::Progress(text) = next_part(&mut call).await else {
+                panic!("the outcome came before {step}");
+            };
+            assert!(std::str::from_utf8(&text).expect("UTF-8").contains(step));
+        }
+        assert!(matches!(next_part(&mut call).await, Part::Outcome(_)));
+    }
 
     #[test]
     fn a_progress_notification_has_the_token_of_the_client() {
