@@ -29,12 +29,13 @@ mod streams;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 
 use self::endpoint::Endpoint;
 use self::error::RpcError;
 use super::auth::ToolsCaller;
+use super::extract::path::PathText;
 use super::state::ApiState;
 use crate::core::names::ServerName;
 use crate::views::failure::ErrorBody;
@@ -79,7 +80,7 @@ pub(super) async fn post_all(
 pub(super) async fn post_server(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
-    Path(name): Path<String>,
+    PathText(name): PathText,
     request: Request,
 ) -> Response {
     match parse_server(&name) {
@@ -118,7 +119,7 @@ pub(super) async fn open_all(
 pub(super) async fn open_server(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
-    Path(name): Path<String>,
+    PathText(name): PathText,
     request: Request,
 ) -> Response {
     match parse_server(&name) {
@@ -157,7 +158,7 @@ pub(super) async fn end_all(
 pub(super) async fn end_server(
     State(state): State<Arc<ApiState>>,
     ToolsCaller(caller): ToolsCaller,
-    Path(name): Path<String>,
+    PathText(name): PathText,
     request: Request,
 ) -> Response {
     match parse_server(&name) {

@@ -46,21 +46,20 @@ pub(super) fn check_host_and_origin(request: &Request, access: &Access) -> Resul
 /// # Errors
 /// `forbidden`.
 pub(super) fn check_origin(origin: &HeaderValue, access: &Access) -> Result<(), Failure> {
-    let origin = origin
+    let is_allowed = origin
         .to_str()
         .ok()
-        .and_then(|text| text.parse::<Uri>().ok());
-    let host = origin.as_ref().and_then(Uri::host);
-    if host.is_some_and(|host| is_allowed_host(host, access)) {
+        .and_then(|text| text.parse::<Uri>().ok())
+        .as_ref()
+        .and_then(Uri::host)
+        .is_some_and(|host| is_allowed_host(host, access));
+    if is_allowed {
         return Ok(());
     }
-    // A text that is no origin is not repeated, because it may be anything.
-    let shown = host.map_or_else(|| "of this request".to_owned(), printable);
+    // The header is not repeated, because a client may put anything into it.
     Err(Failure::new(
         Code::Forbidden,
-        format!(
-            "The Origin {shown} is not an origin of this API; add its host to ALLOWED_HOSTS to allow it"
-        ),
+        "The header Origin names no page of this API; add the host of the page to ALLOWED_HOSTS to allow it",
     ))
 }
 

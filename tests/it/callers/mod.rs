@@ -1,6 +1,7 @@
 //! Callers: who may send which request, for which user and which servers.
 
 mod details;
+mod midway;
 mod routes;
 mod table;
 

@@ -307,6 +307,9 @@ async fn a_wrong_call_is_an_error_and_a_failed_server_is_a_result() {
             "{missing}"
         );
     }
+    let not_utf8 = McpClient::new(&app, "/mcp/servers/%FF/mcp");
+    let refused = not_utf8.modern("tools/list", json!({})).await;
+    refused.fails(400, "invalid_request");
     app.put("/mcp/servers/fixture/disable", json!({}))
         .await
         .ok();
