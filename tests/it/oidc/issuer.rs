@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{answer, fixture};
+use crate::harness::{PATIENCE, answer, fixture};
 use crate::remote::installed;
 
 /// `PUBLIC_URL` of the program, and the audience of the JWTs.
@@ -31,8 +31,14 @@ impl Issuer {
         Self::start_for(PUBLIC_URL)
     }
 
-    /// Starts the issuers for a program with this `PUBLIC_URL`.
+    /// Starts the issuers for a program with this `PUBLIC_URL`. Node.js rarely stops for ever at its start, so an issuer
+    /// that does not begin in time is started again.
     pub fn start_for(public_url: &str) -> Self {
+        let started = (0..3).find_map(|_| Self::try_start(public_url));
+        started.expect("an issuer that starts")
+    }
+
+    fn try_start(public_url: &str) -> Option<Self> {
         let mut child = Command::new("node")
             .args([
                 fixture("issuer.mjs"),
@@ -43,19 +49,28 @@ impl Issuer {
             .stderr(Stdio::null())
             .spawn()
             .expect("node");
-        let mut first_line = String::new();
-        BufReader::new(child.stdout.take().expect("its output"))
-            .read_line(&mut first_line)
-            .expect("a line");
+        let mut output = BufReader::new(child.stdout.take().expect("its output"));
+        let (sender, first_line) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            output.read_line(&mut line).expect("a line");
+            // The receiver may have given up.
+            let _ = sender.send(line);
+        });
+        let Ok(first_line) = first_line.recv_timeout(PATIENCE) else {
+            child.kill().expect("killed");
+            child.wait().expect("ended");
+            return None;
+        };
         let urls: Value = serde_json::from_str(&first_line).expect("URLs");
         let url = |name: &str| urls[name].as_str().expect("a URL").to_owned();
-        Self {
+        Some(Self {
             child,
             real: url("real"),
             url: url("issuer"),
             control: url("control"),
             http: reqwest::Client::new(),
-        }
+        })
     }
 
     /// Changes how the issuer responds.
