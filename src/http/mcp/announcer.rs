@@ -66,7 +66,7 @@ async fn announce(projection: Arc<Projection>, sender: broadcast::WeakSender<Not
         let Some(sender) = sender.upgrade() else {
             return;
         };
-        // Without streams nobody needs the notice.
+        // Without open streams the notice is lost, which is allowed.
         let _ = sender.send(notice);
     }
 }

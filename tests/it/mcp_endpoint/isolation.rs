@@ -1,4 +1,4 @@
-//! What one user sees of another user: nothing. And which pages of other sites may reach the endpoints.
+//! The endpoints show a user nothing of another user, and refuse pages of other sites.
 
 use std::sync::Arc;
 
