@@ -83,7 +83,7 @@ async fn post_message(
     }
 }
 
-async fn respond(exchange: &Exchange, reply: Reply, id: &str) -> Response {
+async fn respond(exchange: &Arc<Exchange>, reply: Reply, id: &str) -> Response {
     match reply {
         Reply::Accepted => StatusCode::ACCEPTED.into_response(),
         Reply::Done(outcome) => message_response(

@@ -1,6 +1,7 @@
 //! The answer to one call: JSON if the call ends soon, else an event stream that ends with the response.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -21,7 +22,11 @@ use crate::ports::interim::Interim;
 const UPGRADE_AFTER: Duration = Duration::from_secs(10);
 
 /// Waits for the outcome of a call. Dropping the response cancels the call.
-pub(super) async fn answer_call(exchange: &Exchange, mut call: RunningCall, id: &str) -> Response {
+pub(super) async fn answer_call(
+    exchange: &Arc<Exchange>,
+    mut call: RunningCall,
+    id: &str,
+) -> Response {
     let accepted = exchange.accepted;
     let first = if accepted.events {
         first_part(&mut call).await
@@ -37,6 +42,7 @@ pub(super) async fn answer_call(exchange: &Exchange, mut call: RunningCall, id: 
     };
     exchange.state.metrics().mcp_upgrades.inc();
     let stream = Box::new(CallStream {
+        exchange: exchange.clone(),
         call,
         id: id.to_owned(),
         first_event,
@@ -117,6 +123,7 @@ fn progress_event(token: &str, params: &Bytes) -> Bytes {
 }
 
 struct CallStream {
+    exchange: Arc<Exchange>,
     call: RunningCall,
     /// The raw id of the request.
     id: String,
@@ -128,7 +135,8 @@ struct CallStream {
 }
 
 impl CallStream {
-    /// Returns the next text, or `None` after the response.
+    /// Returns the next text, or `None` at the end: after the response, or after the end of the caller's token. The end
+    /// of the stream cancels a running call.
     async fn next_text(&mut self) -> Option<Bytes> {
         if self.has_ended {
             return None;
@@ -136,6 +144,13 @@ impl CallStream {
         if let Some(text) = self.first_event.take() {
             return Some(text);
         }
+        let text = self.wait_for_text().await?;
+        let state = &self.exchange.state;
+        state.check_still_valid(&self.exchange.caller).ok()?;
+        Some(text)
+    }
+
+    async fn wait_for_text(&mut self) -> Option<Bytes> {
         let part = loop {
             let notice = tokio::select! {
                 biased;
@@ -144,7 +159,10 @@ impl CallStream {
             };
             match notice {
                 Ok(Notice::KeepAlive) => return Some(Bytes::from_static(b":\n\n")),
-                Ok(Notice::LogMoved { .. }) | Err(RecvError::Lagged(_)) => {}
+                Ok(Notice::LogMoved { .. }) | Err(RecvError::Lagged(_)) => {
+                    let state = &self.exchange.state;
+                    state.check_still_valid(&self.exchange.caller).ok()?;
+                }
                 // The process drains, and the call still gets its answer.
                 Err(RecvError::Closed) => break next_part(&mut self.call).await,
             }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::{FIXTURE, McpClient, Messages, result};
 use crate::harness::{App, answer};
+use crate::wait::wait_until;
 
 const ADMIN: &str = "an-admin-token-of-many-characters";
 
@@ -108,6 +109,39 @@ async fn a_revoked_token_ends_its_streams_and_its_list_is_its_own() {
     admin(Method::DELETE, &path, json!({})).await.ok();
     assert!(stream.next().await.is_none());
     assert_eq!(client.modern("tools/list", json!({})).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_the_stream_of_its_call_and_cancels_the_call() {
+    let app = App::start_with(&[("ADMIN_TOKEN", ADMIN)]);
+    let admin = |method: Method, path: &str, body: Value| {
+        let request = app.http.request(method, format!("{}{path}", app.url));
+        answer(request.bearer_auth(ADMIN).json(&body))
+    };
+    let server = json!({
+        "name": "fixture", "command": crate::harness::python(),
+        "args": ["-u", crate::harness::fixture("server.py")],
+    });
+    admin(Method::POST, "/mcp/servers", server).await.ok();
+    let body = json!({ "username": "ana" });
+    let token = admin(Method::POST, "/tokens", body).await.ok();
+    let client = McpClient::new(&app, FIXTURE).token(token["token"].as_str().expect("a token"));
+    let params = json!({
+        "name": "progress", "arguments": { "steps": 6000, "ms": 10 }, "_meta": { "progressToken": 1 },
+    });
+    let mut messages = Messages::open(client.modern_request("tools/call", params)).await;
+    messages.notification("notifications/progress").await;
+    let path = format!("/tokens/{}", token["id"].as_str().expect("an id"));
+    admin(Method::DELETE, &path, json!({})).await.ok();
+    while let Some(message) = messages.next().await {
+        assert_eq!(message["method"], "notifications/progress", "{message}");
+    }
+    wait_until("the server hears of the cancellation", async || {
+        let call = json!({ "serverName": "fixture", "methodName": "cancellations", "args": {} });
+        let found = admin(Method::POST, "/mcp/tool/call", call).await.ok();
+        found["data"]["content"] != "[]"
+    })
+    .await;
 }
 
 #[tokio::test]
