@@ -10,7 +10,7 @@ use super::context::Context;
 use super::idempotency;
 use crate::core::arguments::merge::ArgumentForm;
 use crate::core::catalog::server::{SecretRef, Server};
-use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
+use crate::core::command::{DeleteSecret, Disconnect, SetSecret, SweepVault};
 use crate::core::event::Event;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
@@ -57,7 +57,10 @@ pub(super) async fn set(context: Arc<Context>, command: SetSecret) -> Result<(),
         .and_then(|before| before.server_by_id(server).cloned());
     let old = before
         .iter()
-        .flat_map(|server| server.secrets_of(user.as_str()))
+        .flat_map(|server| match &user {
+            Some(user) => server.secrets_of(user.as_str()),
+            None => &server.shared_secrets,
+        })
         .find(|secret| secret.name == name);
     if let Some(SecretRef { value, .. }) = old {
         drop_values(&context, &[*value]).await;
@@ -91,23 +94,40 @@ pub(super) async fn delete(context: Arc<Context>, command: DeleteSecret) -> Resu
         crate::core::decide::secret::delete_secret(catalog, &command)
     })
     .await?;
-    let values: Vec<ValueId> = done.events.iter().filter_map(deleted_value).collect();
+    let values: Vec<ValueId> = done.events.iter().flat_map(removed_values).collect();
+    remove_values(&context, &values).await
+}
+
+/// Removes all that a user has stored for a server, then replies. A client with a reply knows that the values are gone.
+pub(super) async fn disconnect(context: Arc<Context>, command: Disconnect) -> Result<(), Failure> {
+    let origin = command.origin.clone();
+    let done = idempotency::commit_once(&context, &origin, move |catalog| {
+        crate::core::decide::credential::disconnect(catalog, &command)
+    })
+    .await?;
+    let values: Vec<ValueId> = done.events.iter().flat_map(removed_values).collect();
+    remove_values(&context, &values).await
+}
+
+fn removed_values(event: &Event) -> Vec<ValueId> {
+    match event {
+        Event::SecretDeleted(event) => vec![event.value],
+        Event::GrantRemoved(event) => vec![event.tokens.access, event.tokens.renewal],
+        Event::GoogleDisconnected(event) => vec![event.value],
+        _ => vec![],
+    }
+}
+
+async fn remove_values(context: &Context, values: &[ValueId]) -> Result<(), Failure> {
     context
         .vault
-        .remove(&values)
+        .remove(values)
         .await
         .map_err(store_unavailable)?;
-    for value in &values {
+    for value in values {
         context.sealed.remove(value);
     }
     Ok(())
-}
-
-fn deleted_value(event: &Event) -> Option<ValueId> {
-    match event {
-        Event::SecretDeleted(event) => Some(event.value),
-        _ => None,
-    }
 }
 
 /// Removes the values that are older than an hour and that the catalog does not name.
@@ -230,7 +250,7 @@ async fn try_open(
         };
         let seal_context = SecretContext {
             server: server.id,
-            user,
+            user: Some(user),
             name,
             value: *value,
         };

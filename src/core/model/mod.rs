@@ -1,6 +1,7 @@
 //! The values that the rules work on: servers, packages, secrets, grants, jobs and dead letters.
 
 pub mod caller;
+pub mod credential;
 pub mod dead_letter;
 pub mod description;
 pub mod google;

@@ -170,6 +170,7 @@ impl InstallBody {
             args: stdio.and(self.args),
             env: stdio.and(self.env),
             secret_names: self.secret_names,
+            credentials: None,
             startup_timeout: self.startup_timeout,
             tool_timeout: self.tool_timeout,
             reset_timeout_on_progress: self.reset_timeout_on_progress,
