@@ -41,7 +41,7 @@ impl Supervisor {
     pub(super) async fn record_and_stop(&self, connection: &Arc<Connection>, tools: Tools) {
         record_tools(&self.manager, &self.handle, ListOrigin::Start, tools).await;
         record_description(&self.manager, &self.handle, connection).await;
-        connection.stop().await;
+        connection.end().await;
         let line = "the tools are listed; each user gets a connection of their own";
         self.handle.log_buffer.push("transport", line);
     }

@@ -292,7 +292,7 @@ impl UserConnections {
             };
             if handle.lease.is_held() {
                 finish_calls(&connection).await;
-                connection.stop().await;
+                connection.end().await;
             } else {
                 // Another worker may start the processes at any moment, so this one gets no time for its end.
                 connection.kill().await;
@@ -328,12 +328,12 @@ async fn end(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, entry: Arc<
         return;
     };
     tokio::select! {
-        () = connection.idle() => connection.stop().await,
-        () = connection.closed() => connection.stop().await,
+        () = connection.idle() => connection.end().await,
+        () = connection.closed() => connection.end().await,
         () = handle.lease.ended() => connection.kill().await,
         () = manager.ending.cancelled() => {
             finish_calls(&connection).await;
-            connection.stop().await;
+            connection.end().await;
         }
     }
     entry.connection.store(None);
