@@ -25,7 +25,7 @@ pub(super) enum MainConnection {
 }
 
 impl MainConnection {
-    pub(super) fn of(server: &Server) -> Self {
+    pub(super) fn for_server(server: &Server) -> Self {
         if server.config.starts_for_users_only() || connection_values(server, None).is_err() {
             Self::None
         } else if server.config.separates_users() {

@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod credential;
+pub mod credential_check;
 pub mod dead_letter;
 pub mod description;
 pub mod google;
