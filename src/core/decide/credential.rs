@@ -96,6 +96,12 @@ pub fn connection_values(
     Ok(stored.iter().map(|stored| stored.value).collect())
 }
 
+/// Returns whether the server can start without a value of a user: all values that its process or connection requires are
+/// shared and set.
+pub fn starts_without_user(server: &Server) -> bool {
+    !server.config.starts_for_users_only() && connection_values(server, None).is_ok()
+}
+
 /// Returns the names of the credentials without which the server does not start by itself: the required ones that each
 /// user sets, and the required shared ones that are not set.
 pub fn needed_credentials(server: &Server) -> Vec<&SecretName> {

@@ -14,6 +14,7 @@ pub mod query;
 pub mod remote;
 pub mod secret;
 pub mod server;
+pub mod server_json;
 pub mod timeout;
 pub mod token;
 pub mod tool;
