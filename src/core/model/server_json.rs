@@ -75,6 +75,9 @@ impl ServerJson {
     /// # Errors
     /// The failure says where the text differs from the format, and never repeats the text.
     pub fn parse(text: &str) -> Result<Self, Failure> {
+        if !text.trim_start().starts_with('{') {
+            return Err(Failure::invalid("serverJson must be an object"));
+        }
         serde_json::from_str(text).map_err(|error| {
             Failure::invalid(format!(
                 "serverJson is no server.json of the MCP registry: line {}, column {}",
