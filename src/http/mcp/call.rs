@@ -135,8 +135,8 @@ pub(super) fn begin_call(
             detach_slice(body, arguments)
         }
     };
-    let meta = params.meta().unwrap_or_default();
-    let (interim, progress) = progress(exchange, &meta)?.unzip();
+    let meta = &params.meta;
+    let (interim, progress) = progress(exchange, meta)?.unzip();
     let server = called.server;
     let request = CommandRequest {
         area: Area::Tools,
@@ -150,7 +150,7 @@ pub(super) fn begin_call(
             tool: called.tool,
             timeout_ms: None,
         }),
-        traceparent: traceparent(&meta).or_else(|| exchange.traceparent.clone()),
+        traceparent: traceparent(meta).or_else(|| exchange.traceparent.clone()),
         interim,
     };
     let exchange = exchange.clone();
