@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path};
-use axum::http::HeaderMap;
 use axum::http::header::HOST;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 
 use super::accept::Accepted;
@@ -40,7 +40,9 @@ impl FromRequestParts<Arc<ApiState>> for McpExchange {
         let user = named_user(&parts.headers).and_then(|named| caller.acts_for(named));
         let user = user.map_err(|failure| ApiError(failure).into_response())?;
         let Ok(TraceParent(traceparent)) = TraceParent::from_request_parts(parts, state).await;
-        let host = parts.headers.get(HOST).cloned();
+        // A stream keeps the exchange. A header is a slice of the read buffer of the connection, so it must be copied.
+        let host = parts.headers.get(HOST).map(HeaderValue::as_bytes);
+        let host = host.and_then(|host| HeaderValue::from_bytes(host).ok());
         Ok(Self(Arc::new(Exchange {
             state: state.clone(),
             caller,
