@@ -1,5 +1,6 @@
 //! The rules of the MCP endpoints: pure functions over names, versions, tool lists and results.
 
+pub mod capabilities;
 pub mod names;
 pub mod result;
 pub mod tool_view;

@@ -46,6 +46,8 @@ pub(super) struct Params<'a> {
     #[serde(borrow)]
     pub protocol_version: Option<&'a RawValue>,
     #[serde(borrow)]
+    pub capabilities: Option<&'a RawValue>,
+    #[serde(borrow)]
     pub client_info: Option<&'a RawValue>,
     #[serde(borrow)]
     pub request_id: Option<&'a RawValue>,
