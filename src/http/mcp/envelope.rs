@@ -65,6 +65,8 @@ pub(super) struct Meta<'a> {
     pub client_info: Option<&'a RawValue>,
     pub progress_token: Option<&'a RawValue>,
     pub traceparent: Option<&'a RawValue>,
+    /// All other members.
+    pub more: Members<'a>,
 }
 
 impl<'a> Meta<'a> {
@@ -86,7 +88,10 @@ impl<'a> Meta<'a> {
                 Some("io.modelcontextprotocol/clientInfo") => &mut meta.client_info,
                 Some("progressToken") => &mut meta.progress_token,
                 Some("traceparent") => &mut meta.traceparent,
-                _ => continue,
+                _ => {
+                    meta.more.0.push((key, value));
+                    continue;
+                }
             };
             if value.get() != "null" && member.replace(value).is_some() {
                 return None;

@@ -3,5 +3,6 @@
 pub mod client;
 mod isolation;
 mod legacy;
+mod meta;
 mod modern;
 mod streams;
