@@ -5,4 +5,6 @@ mod isolation;
 mod legacy;
 mod meta;
 mod modern;
+mod rounds;
 mod streams;
+mod wire;
