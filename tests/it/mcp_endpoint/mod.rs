@@ -5,6 +5,7 @@ mod isolation;
 mod legacy;
 mod meta;
 mod modern;
+mod neighbors;
 mod rounds;
 mod streams;
 mod wire;
