@@ -145,6 +145,7 @@ async fn call_exchange_tool(
         command: &call,
         args: arguments,
         traceparent: None,
+        meta: None,
         start: monotonic(),
     };
     let result = tools::run(context, &request).await;

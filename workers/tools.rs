@@ -24,6 +24,8 @@ use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
+use crate::core::json_object::Members;
+use crate::core::mcp::forwarded_meta::forwarded_meta;
 use crate::core::model::caller::{is_reserved, reserved_user};
 use crate::core::model::google::{needs_tokens, secret_parts};
 use crate::core::model::tool_call::CallTool;
@@ -46,6 +48,7 @@ pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
         check_args_text(&ask.body)?;
     }
     let traceparent = ask.traceparent.as_deref();
+    let meta = checked_meta(ask.meta.as_deref());
     let command = ask
         .call
         .ok_or_else(|| Failure::invalid("A tool call needs its server and its tool"))?;
@@ -65,10 +68,16 @@ pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
         command: &command,
         args,
         traceparent: traceparent.filter(|text| is_traceparent(text)),
+        meta: meta.as_deref(),
         interim: ask.interim.as_ref(),
         start,
     };
     run(context, &request).await
+}
+
+/// Returns the members of a client's `_meta` that a server receives. Any client of the bus may have sent others too.
+fn checked_meta(meta: Option<&str>) -> Option<String> {
+    forwarded_meta(&Members::parse(meta?)?)
 }
 
 /// One tool call.
@@ -78,6 +87,8 @@ pub(super) struct CallRequest<'a> {
     /// A checked JSON object.
     pub args: &'a str,
     pub traceparent: Option<&'a str>,
+    /// The members of an MCP client's `_meta` that the server receives, as a JSON object.
+    pub meta: Option<&'a str>,
     /// Receives the progress of the call.
     pub interim: Option<&'a InterimSender>,
     /// The time limit of the call counts from here.
@@ -188,6 +199,7 @@ async fn call_with_retry(
             args: request.args,
             secrets,
             traceparent: request.traceparent,
+            meta: request.meta,
             timeout: request.time_left(),
             reset_on_progress: server.config.reset_timeout_on_progress,
             progress: progress.clone(),

@@ -28,6 +28,8 @@ pub struct ToolCall<'a> {
     pub args: &'a str,
     pub secrets: &'a [SecretArgument<'a>],
     pub traceparent: Option<&'a str>,
+    /// The members of an MCP client's `_meta` that the server receives, as a JSON object.
+    pub meta: Option<&'a str>,
     pub timeout: Duration,
     /// Each progress notification restarts the timeout.
     pub reset_on_progress: bool,
@@ -143,6 +145,7 @@ pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, Call
         progress: progress.is_some(),
         traceparent: call.traceparent,
         meta: "",
+        client_meta: call.meta,
     };
     let exchange = async {
         let not_begun = |Closed| CallError::Closed { begun: false };

@@ -56,6 +56,7 @@ impl StreamableHttpConnection {
             progress: progress.is_some(),
             traceparent: call.traceparent,
             meta: context.meta(),
+            client_meta: call.meta,
         };
         // The frame wipes its secrets after the request was sent or dropped.
         let body = Bytes::from_owner(frame.build());
