@@ -186,6 +186,27 @@ async fn servers_behind_a_url() {
     .await;
 }
 
+#[tokio::test]
+async fn an_unanswered_cancellation_does_not_stop_a_server() {
+    let app = App::embedded();
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let behavior = "http_sse_that_stops_accepting_messages";
+    let server = HttpServer::start(behavior, directory.path()).await;
+    let body = json!({ "name": "stuck", "transportType": "streamable_http", "url": server.url });
+    let registered = app.post("/mcp/servers", body).await.ok();
+    assert_eq!(registered["server"]["status"], "connected", "{registered}");
+    let call = |args: Value, timeout: u64| {
+        let body = json!({ "serverName": "stuck", "methodName": "echo", "args": args, "timeoutMs": timeout });
+        app.post("/mcp/tool/call", body)
+    };
+    let hanging = call(json!({ "hang": true }), 500).await;
+    hanging.fails(504, "timeout");
+    wait_until("the server answers calls again", async || {
+        call(json!({ "message": "back" }), 5000).await.status == 200
+    })
+    .await;
+}
+
 /// Kilobytes of memory that a process uses.
 fn resident_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
