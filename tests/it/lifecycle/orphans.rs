@@ -128,9 +128,9 @@ async fn a_chain_of_forks_ends_with_its_server() {
     let mark = format!("chain-{}", app.pid());
     let file = app.dir.path().join(&mark);
     // Each process only starts the next one and ends, in a session of its own. A guard that looks for processes is slower
-    // than the chain. The chain of a test that fails ends after ten seconds.
-    let chain = "import os, time; end = time.monotonic() + 10\n\
-                 while time.monotonic() < end and not os.fork(): os.setsid(); time.sleep(0.001)\nos._exit(0)";
+    // than the chain. The chain costs a processor, so it ends after three seconds.
+    let chain = "import os, time; end = time.monotonic() + 3\n\
+                 while time.monotonic() < end and not os.fork(): os.setsid()\nos._exit(0)";
     let script = format!("exec {} -c '{chain}' \"$0\"\n", python());
     fs::write(&file, script).expect("a script");
     app.register_fixture("fixture").await.ok();
