@@ -37,6 +37,16 @@ pub(super) struct RunningCall {
     pub finished: Option<Outcome>,
 }
 
+impl RunningCall {
+    pub(super) fn without_progress(outcome: BoxFuture<'static, Outcome>) -> Self {
+        Self {
+            outcome,
+            progress: None,
+            finished: None,
+        }
+    }
+}
+
 /// The progress notifications of one call.
 pub(super) struct Progress {
     pub messages: InterimReceiver,
@@ -204,13 +214,13 @@ impl ToolOutcome for ClientResult {
 }
 
 /// Returns the trace context of `_meta`, if it is valid (SEP-414).
-fn traceparent(meta: &Meta<'_>) -> Option<Arc<str>> {
+pub(super) fn traceparent(meta: &Meta<'_>) -> Option<Arc<str>> {
     let text = text_of(meta.traceparent?)?;
     is_traceparent(&text).then(|| text.as_ref().into())
 }
 
 /// Returns the era of a server's results. A child process speaks a legacy revision.
-fn upstream_era(server: &Server) -> Era {
+pub(super) fn upstream_era(server: &Server) -> Era {
     match server.protocol {
         Some(ProtocolMode::Stateless) => Era::Modern,
         _ => Era::Legacy,

@@ -22,6 +22,7 @@ mod list_cache;
 mod listen;
 mod modern;
 mod receive;
+mod request;
 mod running;
 mod session;
 pub(super) mod state;
