@@ -67,8 +67,8 @@ fn keep_calling(app: &App, server: &str, tool: &'static str) -> JoinHandle<()> {
     })
 }
 
-fn best(times: &[Times], of: impl Fn(&Times) -> Duration) -> Duration {
-    times.iter().map(of).min().unwrap_or_default()
+fn best(times: &[Times], read: impl Fn(&Times) -> Duration) -> Duration {
+    times.iter().map(read).min().unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
