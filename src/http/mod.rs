@@ -4,6 +4,7 @@
 //! This module decides nothing itself.
 
 mod auth;
+mod connect;
 mod dead_letters;
 mod events;
 mod extract;
@@ -92,6 +93,13 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(signin::issuer::start))
         .routes(routes!(signin::issuer::callback))
         .routes(routes!(signin::sign_out))
+        .routes(routes!(connect::list))
+        .routes(routes!(connect::page))
+        .routes(routes!(connect::set))
+        .routes(routes!(connect::remove))
+        .routes(routes!(connect::connect_oauth))
+        .routes(routes!(connect::connect_google))
+        .routes(routes!(connect::disconnect))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::retry))
         .routes(routes!(dead_letters::discard))

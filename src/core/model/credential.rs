@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-pub use self::check::{MAX_CREDENTIALS, check_credentials, check_value};
+pub use self::check::{MAX_CREDENTIALS, broken_rule, check_credentials, check_value};
 use super::server::ServerConfig;
 use crate::core::names::SecretName;
 
