@@ -5,6 +5,7 @@
 
 mod auth;
 mod connect;
+mod connections;
 mod dead_letters;
 mod events;
 mod extract;
@@ -76,6 +77,8 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(packages::delete))
         .routes(routes!(secrets::set))
         .routes(routes!(secrets::delete))
+        .routes(routes!(self::connections::list))
+        .routes(routes!(self::connections::disconnect))
         .routes(routes!(self::tokens::create, self::tokens::list))
         .routes(routes!(self::tokens::revoke))
         .routes(routes!(whoami::whoami))
@@ -95,11 +98,11 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(signin::sign_out))
         .routes(routes!(connect::list))
         .routes(routes!(connect::page))
-        .routes(routes!(connect::set))
-        .routes(routes!(connect::remove))
-        .routes(routes!(connect::connect_oauth))
-        .routes(routes!(connect::connect_google))
-        .routes(routes!(connect::disconnect))
+        .routes(routes!(connect::values::set))
+        .routes(routes!(connect::values::remove))
+        .routes(routes!(connect::accounts::connect_oauth))
+        .routes(routes!(connect::accounts::connect_google))
+        .routes(routes!(connect::accounts::disconnect))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::retry))
         .routes(routes!(dead_letters::discard))

@@ -114,6 +114,15 @@ impl From<String> for ConnectError {
     }
 }
 
+impl From<Failure> for ConnectError {
+    fn from(failure: Failure) -> Self {
+        Self {
+            reason: failure.message.clone(),
+            denied: Some(Box::new(failure)),
+        }
+    }
+}
+
 impl From<&str> for ConnectError {
     fn from(reason: &str) -> Self {
         reason.to_owned().into()

@@ -21,6 +21,7 @@ use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::ServerName;
 use crate::ports::bus::SubscriptionGuard;
 use crate::time::clock::monotonic;
+use crate::workers::credentials::being_changed;
 use crate::workers::guard;
 use crate::workers::mcp::Connection;
 use crate::workers::redact::Redactor;
@@ -41,7 +42,7 @@ pub struct ServerHandle {
     pub child: Arc<guard::ChildSet>,
     /// The id of the session with a server behind a URL.
     pub session_id: Arc<ArcSwapOption<String>>,
-    /// The connections of users with grants of their own.
+    /// The processes and connections of single users.
     pub users: UserConnections,
     pub lease: Arc<LocalLease>,
     pub(super) tools: ToolRecorder,
@@ -71,6 +72,8 @@ pub(super) enum RunState {
     /// A call waits for the start.
     Starting,
     Running(Arc<Connection>),
+    /// Only users have processes or connections, or a shared credential is not set yet.
+    ForUsers,
     /// A call fails at once.
     Failed(Box<Failure>),
     /// Another worker owns the server, or no worker owns it yet.
@@ -150,6 +153,8 @@ impl ServerHandle {
                 // The supervisor notices the end of the connection too, and sets another state.
                 RunState::Running(_) | RunState::Starting => {}
                 RunState::Failed(failure) => return Err(*failure),
+                // The catalog has changed after the call has read it.
+                RunState::ForUsers => return Err(being_changed()),
                 RunState::OwnedElsewhere if asked_supervisor => {
                     return Err(Failure::elsewhere(&self.name));
                 }
@@ -188,7 +193,7 @@ impl ServerHandle {
                 }
                 _ if self.lease.is_held() => return Ok(()),
                 RunState::Failed(failure) => return Err(*failure),
-                RunState::Running(_) | RunState::Starting => {}
+                RunState::Running(_) | RunState::Starting | RunState::ForUsers => {}
             }
             if states.changed().await.is_err() {
                 return Err(server_disabled(&self.name));

@@ -32,16 +32,21 @@ impl StoredCredential<'_> {
     }
 }
 
-/// Returns the values that the requests of a user carry, or the shared values alone if `user` is `None`.
+/// Returns the values that the requests of a user carry in these places, or the shared values alone if `user` is `None`.
 ///
 /// # Errors
-/// `credential_required` if a required value is not set. Without a user, required values of users do not count.
+/// `credential_required` if a required value of these places is not set. Without a user, required values of users do not
+/// count.
 pub fn stored_credentials<'a>(
     server: &'a Server,
     user: Option<&UserName>,
+    is_wanted: impl Fn(CredentialPlace) -> bool,
 ) -> Result<Vec<StoredCredential<'a>>, Failure> {
     let secrets = user.map_or(&[][..], |user| server.secrets_of(user.as_str()));
     if server.config.credentials.is_empty() {
+        if !is_wanted(CredentialPlace::Argument) {
+            return Ok(vec![]);
+        }
         let taken = secrets
             .iter()
             .filter(|secret| server.config.takes(&secret.name));
@@ -49,7 +54,8 @@ pub fn stored_credentials<'a>(
     }
     let mut stored = Vec::with_capacity(server.config.credentials.len());
     let mut missing = Vec::new();
-    for credential in &server.config.credentials {
+    let wanted = server.config.credentials.iter();
+    for credential in wanted.filter(|credential| is_wanted(credential.place)) {
         let owned = match credential.owner {
             CredentialOwner::User => secrets,
             CredentialOwner::Shared => &server.shared_secrets,
@@ -74,21 +80,17 @@ pub fn stored_credentials<'a>(
     }
 }
 
-/// Returns the ids of the values that a process or a connection of the user has. Another list needs another process or
-/// connection.
-pub fn connection_values(server: &Server, user: &UserName) -> Vec<Option<ValueId>> {
-    let of_connection = |credential: &&Credential| credential.place.is_of_connection();
-    let credentials = server.config.credentials.iter().filter(of_connection);
-    credentials
-        .map(|credential| {
-            let owned = match credential.owner {
-                CredentialOwner::User => server.secrets_of(user.as_str()),
-                CredentialOwner::Shared => &server.shared_secrets,
-            };
-            let secret = owned.iter().find(|secret| secret.name == credential.name);
-            secret.map(|secret| secret.value)
-        })
-        .collect()
+/// Returns the ids of the values that a process or a connection of the user has, or one for all users if `user` is `None`.
+/// Another list needs another process or connection.
+///
+/// # Errors
+/// `credential_required` if a required value of them is not set.
+pub fn connection_values(
+    server: &Server,
+    user: Option<&UserName>,
+) -> Result<Vec<ValueId>, Failure> {
+    let stored = stored_credentials(server, user, CredentialPlace::is_of_connection)?;
+    Ok(stored.iter().map(|stored| stored.value).collect())
 }
 
 /// Returns the names of the credentials without which the server does not start by itself: the required ones that each

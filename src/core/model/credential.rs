@@ -110,6 +110,14 @@ impl ServerConfig {
             .any(|credential| credential.required && credential.separates_users())
     }
 
+    /// Returns whether a credential is this header.
+    pub fn declares_header(&self, header: &str) -> bool {
+        self.credentials.iter().any(|credential| {
+            credential.place == CredentialPlace::Header
+                && credential.target().eq_ignore_ascii_case(header)
+        })
+    }
+
     /// Returns the credential that a secret of this owner fills.
     pub fn credential(&self, name: &SecretName, owner: CredentialOwner) -> Option<&Credential> {
         self.credentials

@@ -117,8 +117,14 @@ pub(crate) async fn disconnect(
     fields.check(&state, &headers, person.session())?;
     let (part, action) = match fields.get("part") {
         "" => (None, CompletedAction::AllRemoved),
-        "oauth" => (Some(ConnectionPart::Oauth), CompletedAction::OauthDisconnected),
-        "google" => (Some(ConnectionPart::Google), CompletedAction::GoogleDisconnected),
+        "oauth" => (
+            Some(ConnectionPart::Oauth),
+            CompletedAction::OauthDisconnected,
+        ),
+        "google" => (
+            Some(ConnectionPart::Google),
+            CompletedAction::GoogleDisconnected,
+        ),
         _ => {
             let sentence =
                 "The field part of the form must be oauth, google or absent; open the page again";

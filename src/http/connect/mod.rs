@@ -1,12 +1,12 @@
 //! The pages on which a person gives values and accounts to servers: `/connect` and `/connect/{server}`.
 //!
 //! The pages use the commands of the JSON routes. They never show a value. A form needs the session of the person and the
-//! token of the page ([`FormFields::check`]).
+//! token of the page (`FormFields::check`).
 
-mod accounts;
+pub(super) mod accounts;
 mod person;
 mod server_page;
-mod values;
+pub(super) mod values;
 
 use std::sync::Arc;
 
@@ -14,15 +14,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
-pub(super) use self::accounts::{connect_google, connect_oauth, disconnect};
 use self::person::{ConnectPerson, ConnectServer, Person};
 use self::server_page::{Outcome, ServerPage};
-pub(super) use self::values::{remove, set};
 use super::connections::connections_of;
 use super::extract::path::ServerNamePath;
 use super::respond::html::{Form, HtmlError, Page, page_path};
 use super::respond::notice::{CONNECT_PATH, forget_notice, read_notice, server_page_path};
-use super::signin::form::{FORM_TOKEN, FormFields, FormGuard};
+use super::signin::form::{FORM_TOKEN, FormGuard};
 use super::signin::{SIGN_OUT_PATH, signin_path};
 use super::state::ApiState;
 use crate::core::model::credential::CredentialOwner;
@@ -47,11 +45,18 @@ pub(super) async fn list(
         .iter()
         .map(|connection| {
             let path = server_page_path(&state, &connection.server_name);
-            (path, connection.server_name.to_string(), summary(connection))
+            (
+                path,
+                connection.server_name.to_string(),
+                summary(connection),
+            )
         })
         .collect();
     let mut page = Page::new("Your connections")
-        .navigation(&[(signin_path(&state, CONNECT_PATH), sign_in_text(&person).into())])
+        .navigation(&[(
+            signin_path(&state, CONNECT_PATH),
+            sign_in_text(&person).into(),
+        )])
         .paragraph(&person_text(&person));
     page = if items.is_empty() {
         page.paragraph("There is no server that you may use.")
@@ -129,7 +134,10 @@ fn summary(connection: &ConnectionView) -> String {
         let slots = slots.filter(|slot| slot.required && !slot.set && slot.owner == owner);
         slots.map(|slot| slot.name.as_str()).collect()
     };
-    let accounts = [("account", &connection.oauth), ("Google", &connection.google)];
+    let accounts = [
+        ("account", &connection.oauth),
+        ("Google", &connection.google),
+    ];
     let mut parts = Vec::new();
     let own = missing(CredentialOwner::User);
     if !own.is_empty() {
@@ -137,10 +145,7 @@ fn summary(connection: &ConnectionView) -> String {
     }
     let shared = missing(CredentialOwner::Shared);
     if !shared.is_empty() {
-        parts.push(format!(
-            "an administrator has to set {}",
-            shared.join(", ")
-        ));
+        parts.push(format!("an administrator has to set {}", shared.join(", ")));
     }
     let values = connection.slots.len();
     if parts.is_empty() && values > 0 {

@@ -136,7 +136,9 @@ fn ask_to_sign_in(state: &ApiState, headers: &HeaderMap, next: &str) -> Result<R
     let page = SigninPage {
         status: StatusCode::UNAUTHORIZED,
         title: "Sign in",
-        text: Some("The sign-in of this browser has ended, and nothing was changed. Sign in again."),
+        text: Some(
+            "The sign-in of this browser has ended, and nothing was changed. Sign in again.",
+        ),
         problem: None,
         next,
     };

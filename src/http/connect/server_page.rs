@@ -1,17 +1,16 @@
 //! The page of one server.
 
-use axum::http::header::HeaderMap;
 use axum::http::StatusCode;
+use axum::http::header::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use url::Url;
 
-use super::{person_text, sign_in_text};
 use super::person::Person;
+use super::{person_text, sign_in_text};
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::model::credential::{CredentialOwner, CredentialPlace};
-use crate::core::model::google;
 use crate::core::model::server::{ServerConfig, Transport};
 use crate::core::names::SecretName;
 use crate::http::respond::html::{
@@ -107,7 +106,10 @@ impl ServerPage<'_> {
         page = self.add_removal(page, &token);
         let status = problem.map_or(StatusCode::OK, |problem| problem.status);
         let mut response = page.respond(status);
-        set_retry_after(&mut response, problem.and_then(|problem| problem.retry_after));
+        set_retry_after(
+            &mut response,
+            problem.and_then(|problem| problem.retry_after),
+        );
         guard.protect(self.state, response)
     }
 
@@ -116,14 +118,23 @@ impl ServerPage<'_> {
         let server = self.server;
         let own_path = format!("{CONNECT_PATH}/{}", server.name);
         let mut page = Page::new(&format!("Server {}", server.name)).navigation(&[
-            (page_path(self.state, CONNECT_PATH), "Your connections".into()),
-            (signin_path(self.state, &own_path), sign_in_text(self.person).into()),
+            (
+                page_path(self.state, CONNECT_PATH),
+                "Your connections".into(),
+            ),
+            (
+                signin_path(self.state, &own_path),
+                sign_in_text(self.person).into(),
+            ),
         ]);
         page = match outcome {
             Outcome::Nothing => page,
             Outcome::Completed(action) => page.confirmation(&action.sentence()),
             Outcome::Failed(problem) => {
-                let field = problem.slot.as_ref().and_then(|name| field_of(connection, name));
+                let field = problem
+                    .slot
+                    .as_ref()
+                    .and_then(|name| field_of(connection, name));
                 page.problem(&problem.text, field.as_deref())
             }
         };
@@ -133,7 +144,8 @@ impl ServerPage<'_> {
         }
         page = page.paragraph(&destination(&server.config));
         if !server.enabled {
-            page = page.paragraph("An administrator has disabled this server, so it serves no calls now.");
+            page = page
+                .paragraph("An administrator has disabled this server, so it serves no calls now.");
         }
         page
     }
@@ -212,8 +224,15 @@ impl ServerPage<'_> {
         let server = self.server;
         let own = server.grant(Some(self.person.user()));
         if own.is_some() {
-            let needs_person = connection.oauth.as_ref().is_some_and(|oauth| oauth.needs_reauthorization);
-            return Some(if needs_person { OauthState::Ended } else { OauthState::Own });
+            let needs_person = connection
+                .oauth
+                .as_ref()
+                .is_some_and(|oauth| oauth.needs_reauthorization);
+            return Some(if needs_person {
+                OauthState::Ended
+            } else {
+                OauthState::Own
+            });
         }
         if server.grant.is_some() {
             return Some(OauthState::OfAllUsers);
@@ -223,7 +242,11 @@ impl ServerPage<'_> {
 
     fn add_oauth(&self, page: Page, oauth: &OauthState, token: &str) -> Page {
         let (text, button, is_own) = match oauth {
-            OauthState::Own => ("Your account is connected.", "Connect the account again", true),
+            OauthState::Own => (
+                "Your account is connected.",
+                "Connect the account again",
+                true,
+            ),
             OauthState::Ended => (
                 "The access to your account has ended. Connect the account again.",
                 "Connect the account again",
@@ -355,7 +378,11 @@ fn slot_owner(slot: &SlotView) -> &'static str {
 /// Returns whether a slot is filled, in one sentence.
 fn slot_state(slot: &SlotView) -> String {
     let is_shared = slot.owner == CredentialOwner::Shared;
-    let by = if is_shared { " by an administrator, for all users" } else { "" };
+    let by = if is_shared {
+        " by an administrator, for all users"
+    } else {
+        ""
+    };
     match (slot.set, &slot.set_at, slot.required) {
         (true, Some(time), _) => format!("Set{by} on {time}."),
         (true, None, _) => format!("Set{by}."),
@@ -388,7 +415,10 @@ fn destination(config: &ServerConfig) -> String {
         }
         Transport::StreamableHttp(remote) => {
             let url = Url::parse(&remote.url).ok();
-            let host = url.as_ref().and_then(Url::host_str).unwrap_or("an unknown host");
+            let host = url
+                .as_ref()
+                .and_then(Url::host_str)
+                .unwrap_or("an unknown host");
             format!("Your data goes to {host}.")
         }
     }
@@ -404,7 +434,11 @@ fn own_title(server: &Server) -> Option<String> {
     let info = server.description.as_ref()?.server_info.as_ref()?;
     let info: ServerInfo = serde_json::from_str(info.raw().get()).ok()?;
     let title = info.title.or(info.name)?;
-    let title: String = title.chars().filter(|character| !character.is_control()).take(MAX_TITLE).collect();
+    let title: String = title
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(MAX_TITLE)
+        .collect();
     (!title.trim().is_empty()).then_some(title)
 }
 

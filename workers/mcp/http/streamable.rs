@@ -118,6 +118,15 @@ impl StreamableHttpConnection {
         self.stop_listening();
     }
 
+    /// Closes the connection and ends the session at the server, because nobody resumes it.
+    pub async fn end(&self) {
+        self.stop();
+        let context = self.session.context();
+        if context.has_session() {
+            self.session.transport.end_session(&context).await;
+        }
+    }
+
     fn stop_listening(&self) {
         if let Some(listener) = &self.listener {
             listener.abort();

@@ -1,8 +1,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::core::decide::testing::{Given, given};
 use crate::core::decide::testing::samples::*;
+use crate::core::decide::testing::{Given, given};
 use crate::core::event::{GoogleConnected, ServerRegistered, ServerUpdated};
 use crate::core::model::grant::GrantTokens;
 use crate::core::model::remote::Remote;
@@ -44,7 +44,7 @@ fn ana() -> UserName {
 fn carried(events: impl IntoIterator<Item = Event>) -> Result<Vec<String>, Failure> {
     let catalog = given(events).catalog;
     let server = catalog.server("crm").expect("a server");
-    let stored = stored_credentials(server, Some(&ana()))?;
+    let stored = stored_credentials(server, Some(&ana()), |_| true)?;
     Ok(stored
         .iter()
         .map(|stored| format!("{}={}", stored.target(), stored.value.0.as_u128()))
@@ -111,18 +111,28 @@ fn the_values_of_a_connection_change_with_a_new_value_and_not_with_an_argument()
             secret_set("crm", "ana", "KEY", 2),
         ];
         let catalog = given(events.into_iter().chain(more.iter().cloned())).catalog;
-        connection_values(catalog.server("crm").expect("a server"), &ana())
+        connection_values(catalog.server("crm").expect("a server"), Some(&ana())).expect("values")
     };
-    assert_eq!(of(&[]), [Some(value(2)), None]);
+    assert_eq!(of(&[]), [value(2)]);
     assert_eq!(of(&[secret_set("crm", "ana", "ARG", 3)]), of(&[]));
-    assert_eq!(
-        of(&[secret_set("crm", "ana", "KEY", 3)]),
-        [Some(value(3)), None]
-    );
-    assert_eq!(
-        of(&[shared_set("ORG", 4)]),
-        [Some(value(2)), Some(value(4))]
-    );
+    assert_eq!(of(&[secret_set("crm", "ana", "KEY", 3)]), [value(3)]);
+    assert_eq!(of(&[shared_set("ORG", 4)]), [value(2), value(4)]);
+}
+
+#[test]
+fn a_missing_argument_does_not_keep_a_connection_from_its_start() {
+    let credentials = json!([
+        {"name": "ARG", "required": true},
+        {"name": "SHARED_ARG", "required": true, "owner": "shared"},
+        {"name": "KEY", "in": "header"},
+    ]);
+    let catalog = given([registered(credentials)]).catalog;
+    let server = catalog.server("crm").expect("a server");
+    for user in [None, Some(&ana())] {
+        assert!(connection_values(server, user).expect("values").is_empty());
+    }
+    let failure = stored_credentials(server, Some(&ana()), |_| true).expect_err("ARG");
+    assert_eq!(failure.missing, [name::<SecretName>("ARG")]);
 }
 
 #[test]
