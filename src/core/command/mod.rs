@@ -391,6 +391,19 @@ pub struct Disconnect {
     pub server: ServerId,
     pub server_name: ServerName,
     pub user: UserName,
+    /// Absent for all parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<ConnectionPart>,
+}
+
+/// A part of the connection of a user that can be removed alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionPart {
+    /// The OAuth tokens.
+    Oauth,
+    /// The Google tokens.
+    Google,
 }
 
 /// Records the description that a worker received from its server. The same worker decides it, so the command is never
