@@ -127,21 +127,22 @@ impl Exchange {
         catalog.server(name.as_str())?.description.clone()
     }
 
-    /// Returns whether the server of the endpoint has declared a capability in its last handshake.
-    pub(super) fn declares(&self, capability: &str) -> bool {
-        let description = self.description();
-        let capabilities = description.as_ref().and_then(|it| it.capabilities.as_ref());
-        let members =
-            capabilities.and_then(|capabilities| Members::parse(capabilities.raw().get()));
-        let declared = members.as_ref().and_then(|members| members.get(capability));
-        declared.is_some_and(|declared| declared.get().starts_with('{'))
+    /// Returns the servers of the endpoint that have declared a capability in their last handshakes, in the order of their
+    /// names.
+    pub(super) fn servers_with(&self, capability: &str) -> Vec<Arc<Server>> {
+        let mut servers = self.visible_servers(&self.state.catalog());
+        servers.retain(|server| {
+            let description = server.description.as_ref();
+            description.is_some_and(|description| description.declares(capability))
+        });
+        servers
     }
 
-    /// Returns the JSON object `capabilities`: the tools, and what the server of the endpoint declares besides.
+    /// Returns the JSON object `capabilities`: the tools, and what a server of the endpoint declares besides.
     pub(super) fn capabilities(&self) -> String {
         let mut writer = ObjectWriter::with_capacity(128);
         for capability in ["completions", "prompts", "resources"] {
-            if self.declares(capability) {
+            if !self.servers_with(capability).is_empty() {
                 writer.raw(capability, "{}");
             }
         }

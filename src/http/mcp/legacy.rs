@@ -167,8 +167,8 @@ pub(super) fn handle(
             Ok(Reply::Call(cancellable(exchange, session, id, call)))
         }
         _ => {
-            let (server, method) = find_method(exchange, method, Era::Legacy)?;
-            let outcome = begin_request(exchange, Era::Legacy, params, server, method)?;
+            let method = find_method(exchange, method, Era::Legacy)?;
+            let outcome = begin_request(exchange, Era::Legacy, params, method)?;
             let call = RunningCall::without_progress(outcome);
             Ok(Reply::Call(cancellable(exchange, session, id, call)))
         }

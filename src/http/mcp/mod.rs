@@ -5,6 +5,7 @@
 //! finds the era of each message.
 
 mod accept;
+mod all_servers;
 mod announcer;
 mod answer;
 mod call;

@@ -22,7 +22,7 @@ use crate::core::json_object::{Members, ObjectWriter, text_of};
 use crate::core::mcp::version::{Era, ProtocolVersion};
 
 /// How long a client may keep a list, in milliseconds.
-const TTL_MS: &str = "60000";
+pub(super) const TTL_MS: &str = "60000";
 const VERSION_FIELD: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// Returns whether a request belongs to this era: its version header or its `_meta` says so.
@@ -60,9 +60,9 @@ pub(super) fn handle(
         }
         "subscriptions/listen" => subscribe(exchange, id, params),
         _ => {
-            let (server, method) = find_method(exchange, method, Era::Modern)?;
+            let method = find_method(exchange, method, Era::Modern)?;
             check_name_header(headers, method, params)?;
-            begin_request(exchange, Era::Modern, params, server, method)
+            begin_request(exchange, Era::Modern, params, method)
                 .map(|outcome| Reply::Call(RunningCall::without_progress(outcome)))
         }
     }

@@ -1,4 +1,4 @@
-//! Prompts, resources and completion at the endpoint of one server: each request goes to the server for its user.
+//! Prompts, resources and completion: each request goes to a server for its user.
 
 use std::sync::Arc;
 
@@ -7,9 +7,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 
+use super::all_servers;
 use super::answer::Outcome;
 use super::call::{traceparent, upstream_era};
-use super::endpoint::{Endpoint, Exchange};
+use super::endpoint::Exchange;
 use super::envelope::Params;
 use super::error::{RpcError, request_failure};
 use super::headers;
@@ -29,27 +30,29 @@ use crate::telemetry::error::internal_error;
 /// A request that runs while its future is polled. Dropping it cancels the request.
 pub(super) type RunningRequest = BoxFuture<'static, Outcome>;
 
-/// Returns the method of a request that the server of the endpoint serves.
+/// A request of a client, ready for a server.
+pub(super) struct ClientRequest {
+    pub exchange: Arc<Exchange>,
+    pub era: Era,
+    pub method: RequestMethod,
+    /// The parameters of the method, without `_meta`.
+    pub params: Box<RawValue>,
+    traceparent: Option<Arc<str>>,
+    meta: Option<Arc<str>>,
+}
+
+/// Returns a method that a server of the endpoint has declared.
 ///
 /// # Errors
-/// -32601 if no server has the method, or if the server has not declared its capability.
+/// -32601 if no server has the method.
 pub(super) fn find_method(
     exchange: &Exchange,
     method: &str,
     era: Era,
-) -> Result<(Arc<Server>, RequestMethod), RpcError> {
-    let missing = || RpcError::method_not_found(era);
-    let method = RequestMethod::parse(method).ok_or_else(missing)?;
-    let Endpoint::Server(name) = &exchange.endpoint else {
-        return Err(missing());
-    };
-    let catalog = exchange.state.catalog();
-    let server = catalog.server(name.as_str()).ok_or_else(missing)?;
-    if exchange.declares(method.capability()) {
-        Ok((server.clone(), method))
-    } else {
-        Err(missing())
-    }
+) -> Result<RequestMethod, RpcError> {
+    RequestMethod::parse(method)
+        .filter(|method| !exchange.servers_with(method.capability()).is_empty())
+        .ok_or_else(|| RpcError::method_not_found(era))
 }
 
 /// Checks the header that repeats a parameter (MCP 2026-07-28, Standard Request Headers).
@@ -78,7 +81,6 @@ pub(super) fn begin_request(
     exchange: &Arc<Exchange>,
     era: Era,
     params: &Params<'_>,
-    server: Arc<Server>,
     method: RequestMethod,
 ) -> Result<RunningRequest, RpcError> {
     if params.input_responses.is_some() || params.request_state.is_some() {
@@ -86,42 +88,87 @@ pub(super) fn begin_request(
             "inputResponses and requestState cannot be used, because this endpoint asks for no input",
         ));
     }
-    let command = SendRequest {
-        user: exchange.user.clone(),
-        server: server.name.clone(),
+    let request = ClientRequest {
+        exchange: exchange.clone(),
+        era,
         method,
         params: sent_params(method, params)?,
-    };
-    let body = serde_json::to_vec(&command)
-        .map_err(|error| request_failure(&internal_error(error), era))?;
-    let request = CommandRequest {
-        area: SendRequest::AREA,
-        server: server.exclusive_id(),
-        command: SendRequest::NAME,
-        time: call_limit(&server, None),
-        body: Bytes::from(body),
-        call: None,
-        interim: None,
         traceparent: traceparent(&params.meta).or_else(|| exchange.traceparent.clone()),
         meta: forwarded_meta(&params.meta.more).map(Into::into),
     };
-    let exchange = exchange.clone();
     Ok(Box::pin(async move {
+        let result = if request.exchange.endpoint.is_all() {
+            all_servers::handle(&request).await
+        } else {
+            send_to_only(&request).await
+        };
+        result.map_or_else(Outcome::Error, Outcome::Result)
+    }))
+}
+
+async fn send_to_only(request: &ClientRequest) -> Result<Bytes, RpcError> {
+    let servers = request.exchange.servers_with(request.method.capability());
+    let server = servers
+        .first()
+        .ok_or_else(|| RpcError::method_not_found(request.era))?;
+    request.send(server, request.params.clone()).await
+}
+
+impl ClientRequest {
+    /// Returns a request of the same client with another method.
+    pub(super) fn with_method(&self, method: RequestMethod) -> Self {
+        Self {
+            exchange: self.exchange.clone(),
+            era: self.era,
+            method,
+            params: self.params.clone(),
+            traceparent: self.traceparent.clone(),
+            meta: self.meta.clone(),
+        }
+    }
+
+    /// Sends the request with these parameters to a server. Returns the result in the form of the client's era.
+    ///
+    /// # Errors
+    /// The JSON-RPC error for the client.
+    pub(super) async fn send(
+        &self,
+        server: &Arc<Server>,
+        params: Box<RawValue>,
+    ) -> Result<Bytes, RpcError> {
+        let exchange = &self.exchange;
+        let command = SendRequest {
+            user: exchange.user.clone(),
+            server: server.name.clone(),
+            method: self.method,
+            params,
+        };
+        let body = serde_json::to_vec(&command)
+            .map_err(|error| request_failure(&internal_error(error), self.era))?;
+        let request = CommandRequest {
+            area: SendRequest::AREA,
+            server: server.exclusive_id(),
+            command: SendRequest::NAME,
+            time: call_limit(server, None),
+            body: Bytes::from(body),
+            call: None,
+            interim: None,
+            traceparent: self.traceparent.clone(),
+            meta: self.meta.clone(),
+        };
         let response = exchange.state.send_request(request).await;
         let result = response.and_then(|response| {
-            let upstream = upstream_era(&server);
-            request_result(&response.body, upstream, era, method.has_cache_hints())
+            let upstream = upstream_era(server);
+            let is_cacheable = self.method.has_cache_hints();
+            request_result(&response.body, upstream, self.era, is_cacheable)
         });
-        match result {
-            Ok(result) => Outcome::Result(result),
-            Err(failure) => {
-                let failure = visible_failure(&exchange.caller, failure);
-                let host = exchange.host.clone();
-                let failure = with_links(&exchange.state, host, &server, &exchange.user, failure);
-                Outcome::Error(request_failure(&failure, era))
-            }
-        }
-    }))
+        result.map_err(|failure| {
+            let failure = visible_failure(&exchange.caller, failure);
+            let host = exchange.host.clone();
+            let failure = with_links(&exchange.state, host, server, &exchange.user, failure);
+            request_failure(&failure, self.era)
+        })
+    }
 }
 
 /// Returns the parameters of the method, without all others.
@@ -136,25 +183,31 @@ fn sent_params(method: RequestMethod, params: &Params<'_>) -> Result<Box<RawValu
         ],
         _ => &[("cursor", params.cursor)],
     };
+    if let Some(required) = method.named_parameter() {
+        let named = members.iter().find(|(name, _)| *name == required);
+        let text = named.and_then(|(_, value)| value.and_then(text_of));
+        if text.is_none() {
+            return Err(RpcError::wrong_params(format!(
+                "{required} must be a string"
+            )));
+        }
+    }
     let mut writer = ObjectWriter::with_capacity(256);
     for (name, value) in members {
         if let Some(value) = value {
             writer.raw(name, value.get());
         }
     }
-    let sent = RawValue::from_string(writer.finish())
-        .map_err(|_| RpcError::wrong_params("params must be JSON"))?;
-    if let Some(required) = method.named_parameter() {
-        let is_present = members
-            .iter()
-            .any(|(name, value)| *name == required && value.and_then(text_of).is_some());
-        if !is_present {
-            return Err(RpcError::wrong_params(format!(
-                "{required} must be a string"
-            )));
-        }
-    }
+    let sent = raw(writer.finish())?;
     check_args(&sent)
         .map_err(|failure| RpcError::wrong_params(failure.message.replacen("args", "params", 1)))?;
     Ok(sent)
+}
+
+/// Returns a text as raw JSON.
+///
+/// # Errors
+/// -32602 if the text is no JSON.
+pub(super) fn raw(text: String) -> Result<Box<RawValue>, RpcError> {
+    RawValue::from_string(text).map_err(|_| RpcError::wrong_params("params must be JSON"))
 }

@@ -41,8 +41,12 @@ async fn clients(app: &App, user: &str) -> [Client; 2] {
 }
 
 async fn register_stdio(app: &App) {
+    register_suite(app, "suite").await;
+}
+
+async fn register_suite(app: &App, name: &str) {
     let python = crate::remote::installed("python/bin/python");
-    let body = json!({ "name": "suite", "command": python, "args": [fixture("mcp_suite.py")] });
+    let body = json!({ "name": name, "command": python, "args": [fixture("mcp_suite.py")] });
     app.post("/mcp/servers", body).await.ok();
 }
 
@@ -123,12 +127,118 @@ async fn the_endpoint_declares_what_the_server_declares() {
     assert_eq!(declared(PATH).await, all);
     let tools = json!({ "tools": { "listChanged": true } });
     assert_eq!(declared("/mcp/servers/fixture/mcp").await, tools);
-    assert_eq!(declared("/mcp").await, tools);
-    for path in ["/mcp/servers/fixture/mcp", "/mcp"] {
-        let answer = McpClient::new(&app, path)
-            .modern("prompts/list", json!({}))
-            .await;
-        assert_eq!((answer.status, error_code(&answer)), (404, -32601));
+    assert_eq!(declared("/mcp").await, all);
+    let client = McpClient::new(&app, "/mcp/servers/fixture/mcp");
+    let answer = client.modern("prompts/list", json!({})).await;
+    assert_eq!((answer.status, error_code(&answer)), (404, -32601));
+}
+
+/// Returns the texts of a member of all entries of a list.
+fn texts(list: &Value, member: &str) -> Vec<String> {
+    let entries = list.as_array().expect("a list").iter();
+    entries
+        .map(|entry| entry[member].as_str().expect("a text").to_owned())
+        .collect()
+}
+
+/// Returns clients of both eras at the endpoint of all servers.
+async fn clients_of_all(app: &App) -> [Client; 2] {
+    let client = McpClient::new(app, "/mcp");
+    let (session, _) = client.initialize("2025-11-25").await;
+    [(client, true), (session, false)].map(|(client, is_modern)| Client { client, is_modern })
+}
+
+#[tokio::test]
+async fn the_endpoint_of_all_servers_lists_and_reaches_what_each_server_has() {
+    let app = App::start();
+    register_suite(&app, "suite").await;
+    register_suite(&app, "Other_2").await;
+    app.register_fixture("fixture").await.ok();
+    for client in clients_of_all(&app).await {
+        let list = client.result("prompts/list", json!({})).await;
+        let prompts = texts(&list["prompts"], "name");
+        assert_eq!(prompts.len(), 8, "{prompts:?}");
+        assert!(list.get("_meta").is_none(), "{list}");
+        assert!(
+            prompts.contains(&"suite__test_simple_prompt".to_owned()),
+            "{prompts:?}"
+        );
+        for name in prompts.iter().filter(|name| name.contains("simple_prompt")) {
+            let prompt = client.result("prompts/get", json!({ "name": name })).await;
+            let text = &prompt["messages"][0]["content"]["text"];
+            assert_eq!(text, "This is a simple prompt for testing.", "{name}");
+        }
+        let list = client.result("resources/list", json!({})).await;
+        let uris = texts(&list["resources"], "uri");
+        assert!(
+            uris.contains(&"suite+test://static-text".to_owned()),
+            "{uris:?}"
+        );
+        for uri in uris.iter().filter(|uri| uri.ends_with("static-text")) {
+            let read = client.result("resources/read", json!({ "uri": uri })).await;
+            assert_eq!(read["contents"][0]["uri"], **uri);
+        }
+        let list = client.result("resources/templates/list", json!({})).await;
+        let templates = texts(&list["resourceTemplates"], "uriTemplate");
+        assert!(templates.contains(&"suite+test://template/{id}/data".to_owned()));
+        complete_and_miss(&client).await;
+    }
+}
+
+/// Completes an argument of an exposed prompt, and names what no server or more than one server has.
+async fn complete_and_miss(client: &Client) {
+    let params = json!({
+        "ref": { "type": "ref/prompt", "name": "suite__test_prompt_with_arguments" },
+        "argument": { "name": "arg1", "value": "park" },
+    });
+    let completion = client.result("completion/complete", params).await;
+    assert_eq!(completion["completion"]["values"], json!(["park"]));
+    for (method, params) in [
+        ("prompts/get", json!({ "name": "test_simple_prompt" })),
+        ("resources/read", json!({ "uri": "test://static-text" })),
+        (
+            "resources/read",
+            json!({ "uri": "none+test://static-text" }),
+        ),
+        ("prompts/list", json!({ "cursor": "a" })),
+    ] {
+        let answer = client.send(method, params).await;
+        assert_eq!(error_code(&answer), -32602, "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn the_uri_in_a_result_of_a_tool_leads_back_to_its_server() {
+    let app = App::start();
+    register_suite(&app, "suite").await;
+    for client in clients_of_all(&app).await {
+        let params = json!({ "name": "suite__test_embedded_resource", "arguments": {} });
+        let called = client.result("tools/call", params).await;
+        let uri = &called["content"][0]["resource"]["uri"];
+        assert_eq!(uri, "suite+test://embedded-resource");
+    }
+    for client in clients(&app, "default").await {
+        let params = json!({ "name": "test_embedded_resource", "arguments": {} });
+        let called = client.result("tools/call", params).await;
+        let uri = &called["content"][0]["resource"]["uri"];
+        assert_eq!(uri, "test://embedded-resource");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_does_not_keep_the_others_from_being_listed() {
+    let app = App::start();
+    let mut down = Real::start(Kind::Suite).await;
+    let url = down.url();
+    crate::remote::register(&app, "down", &url, json!({}))
+        .await
+        .ok();
+    register_suite(&app, "suite").await;
+    down.kill();
+    for client in clients_of_all(&app).await {
+        let list = client.result("prompts/list", json!({})).await;
+        assert_eq!(list["prompts"].as_array().map(Vec::len), Some(4), "{list}");
+        assert_eq!(list["_meta"]["mcp-api/missing"], json!(["down"]));
     }
 }
 
