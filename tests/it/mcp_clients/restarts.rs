@@ -197,6 +197,7 @@ async fn the_calls_of_a_killed_worker_may_have_run_and_run_once() {
     let answers = join_all(calls).await;
     let elapsed = killed.elapsed();
     eprintln!("all calls ended {elapsed:?} after the kill");
+    check_noted_once(&path);
     assert!(elapsed < STREAMS_END, "{elapsed:?}");
     let answers = answers.into_iter().map(|answer| answer.expect("a call"));
     for message in answers.chain(ends) {

@@ -10,7 +10,7 @@ use super::client::{McpClient, result};
 use crate::harness::App;
 
 /// The calls of one pass, by as many clients as `CLIENTS`.
-const CALLS: usize = 400;
+const CALLS: usize = 200;
 const CLIENTS: usize = 4;
 /// The passes of each program. The best pass counts, because other programs use the machine too.
 const PASSES: usize = 3;
