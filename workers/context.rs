@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
-
 use super::google::Application;
 use super::install::Installer;
 use super::oauth::limits::OAuthLimits;
@@ -13,19 +11,15 @@ use super::sealed_store::SealedStore;
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::{Google, Limits, LogRetention, Packages, Pools};
-use crate::core::ids::{ValueId, WorkerId};
+use crate::core::ids::WorkerId;
 use crate::crypto::seal::{Opener, Sealer};
 use crate::eventlog::appender::Appender;
 use crate::eventlog::projection::Projection;
 use crate::jobs::client::JobClient;
 use crate::ports::bus::Bus;
 use crate::ports::leases::Leases;
-use crate::ports::vault::{Sealed, Vault};
+use crate::ports::vault::Vault;
 use crate::telemetry::metrics::Metrics;
-
-/// Sealed values in memory, which are never stale, because a value does not change under its id. After a key rotation an
-/// old wrapping opens for as long as its key is listed.
-const SEALED_VALUES: usize = 10_000;
 
 pub struct Context {
     pub projection: Arc<Projection>,
@@ -34,7 +28,6 @@ pub struct Context {
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
     pub opener: Opener,
-    pub sealed: Cache<ValueId, Sealed>,
     pub metrics: Arc<Metrics>,
     pub permits: Permits,
     pub oauth_limits: OAuthLimits,
@@ -91,11 +84,7 @@ impl Context {
             bus: deps.bus.clone(),
             registry: deps.registry,
             leases: deps.leases.clone(),
-            sealed_store: SealedStore {
-                vault: deps.vault.clone(),
-                opener: deps.opener.clone(),
-                sealer: deps.sealer,
-            },
+            sealed_store: SealedStore::new(deps.vault.clone(), deps.opener.clone(), deps.sealer),
             installer: installer.clone(),
             metrics: deps.metrics.clone(),
             limits: deps.limits,
@@ -108,7 +97,6 @@ impl Context {
             vault: deps.vault,
             leases: deps.leases,
             opener: deps.opener,
-            sealed: Cache::new(SEALED_VALUES),
             metrics: deps.metrics,
             permits,
             oauth_limits: OAuthLimits::default(),

@@ -14,9 +14,10 @@ use super::permits::ChangePermit;
 use super::{google, jobs, keys, oauth, packages, secrets, servers, tokens, tools};
 use crate::core::command::{
     BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys, CreateToken,
-    DeleteSecret, DeleteServer, DisableServer, DiscardDeadLetter, EnableServer, ExchangeGoogleCode,
-    NotifyProducer, ReadJobAnswer, ReadServerLogs, ReconcileServer, RefreshTokens, RegisterServer,
-    RetryDeadLetter, RevokeToken, SetSecret, StoreTokens, UpdateServer, UseLink,
+    DeleteSecret, DeleteServer, DisableServer, DiscardDeadLetter, Disconnect, EnableServer,
+    ExchangeGoogleCode, NotifyProducer, ReadJobAnswer, ReadServerLogs, ReconcileServer,
+    RefreshTokens, RegisterServer, RetryDeadLetter, RevokeToken, SetSecret, StoreTokens,
+    UpdateServer, UseLink,
 };
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
@@ -161,6 +162,7 @@ async fn dispatch_change(
         RevokeToken::NAME => handle(ask, |command| tokens::revoke(context, command)).await,
         SetSecret::NAME => handle(ask, |command| secrets::set(context, command)).await,
         DeleteSecret::NAME => handle(ask, |command| secrets::delete(context, command)).await,
+        Disconnect::NAME => handle(ask, |command| secrets::disconnect(context, command)).await,
         CountKeys::NAME => handle(ask, |_: CountKeys| keys::count_keys(context)).await,
         unknown => {
             let sentence = format!("This worker does not know the command {unknown}");

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::context::Context;
+use super::credentials::arguments::OpenedArgument;
 use super::handler::HandlerError;
-use super::secrets::OpenedSecret;
 use super::tools::CallRedaction;
 use super::{secrets, tools};
 use crate::core::arguments::merge::ArgumentForm;
@@ -24,7 +24,7 @@ use crate::core::model::google::{
     APPLICATION, EXCHANGE, TOKENS, keep_refresh_token, secret_parts, tokens,
 };
 use crate::core::model::tool_call::CallTool;
-use crate::core::names::{BadName, SecretName, UserName};
+use crate::core::names::UserName;
 use crate::crypto::context::{GoogleContext, GoogleValueKind};
 use crate::crypto::seal::{Opener, Plaintext, SealError, Sealer};
 use crate::ports::vault::{Sealed, VaultValue};
@@ -101,7 +101,7 @@ pub(super) async fn exchange_code(
         CallRedaction::parts(&handle.redactor, command.value, || secret_parts(&tokens));
     // Google sends a refresh token with the first consent only.
     if let Ok(old) = open_tokens(&context, &server, &command.user).await {
-        tokens = keep_refresh_token(tokens, old.value.expose().map_err(internal_error)?);
+        tokens = keep_refresh_token(tokens, old.value.value().map_err(internal_error)?);
     }
     store_tokens(&context, &server, command, &tokens).await
 }
@@ -145,6 +145,7 @@ async fn call_exchange_tool(
         command: &call,
         args: arguments,
         traceparent: None,
+        meta: None,
         start: monotonic(),
     };
     let result = tools::run(context, &request).await;
@@ -208,24 +209,24 @@ async fn store_tokens(
 ///
 /// # Errors
 /// Fails with `reauth_required` if the user has no tokens.
-pub(super) async fn add_google_secrets(
+pub(super) async fn add_google_arguments(
     context: &Context,
     server: &Arc<Server>,
     user: &UserName,
-    secrets: &mut Vec<OpenedSecret>,
+    arguments: &mut Vec<OpenedArgument>,
 ) -> Result<(), Failure> {
     let mut added = vec![open_tokens(context, server, user).await?];
     if let Some(application) = &context.google {
         let value = application.open(&context.opener).map_err(internal_error)?;
-        added.push(OpenedSecret {
-            name: argument_name(APPLICATION)?,
+        added.push(OpenedArgument {
+            target: APPLICATION.to_owned(),
             id: application.value,
-            value,
+            value: value.into(),
             form: ArgumentForm::Json,
         });
     }
-    secrets.retain(|secret| added.iter().all(|added| added.name != secret.name));
-    secrets.append(&mut added);
+    arguments.retain(|argument| added.iter().all(|added| added.target != argument.target));
+    arguments.append(&mut added);
     Ok(())
 }
 
@@ -233,7 +234,7 @@ async fn open_tokens(
     context: &Context,
     server: &Arc<Server>,
     user: &UserName,
-) -> Result<OpenedSecret, Failure> {
+) -> Result<OpenedArgument, Failure> {
     let missing = || missing_tokens(server, user);
     let value = server.google_tokens_of(user.as_str()).ok_or_else(missing)?;
     if let Some(tokens) = open_value(context, server.id, user, value).await? {
@@ -267,8 +268,8 @@ async fn open_value(
     server: ServerId,
     user: &UserName,
     value: ValueId,
-) -> Result<Option<OpenedSecret>, Failure> {
-    let Some(sealed) = secrets::sealed(context, value).await? else {
+) -> Result<Option<OpenedArgument>, Failure> {
+    let Some(sealed) = context.manager.sealed_store.cached(value).await? else {
         return Ok(None);
     };
     let tokens_context = GoogleContext {
@@ -282,14 +283,10 @@ async fn open_value(
         .open(tokens_context, &sealed)
         .map_err(internal_error)?;
     context.metrics.secrets_opened.inc();
-    Ok(Some(OpenedSecret {
-        name: argument_name(TOKENS)?,
+    Ok(Some(OpenedArgument {
+        target: TOKENS.to_owned(),
         id: value,
-        value: opened,
+        value: opened.into(),
         form: ArgumentForm::Json,
     }))
-}
-
-fn argument_name(name: &str) -> Result<SecretName, Failure> {
-    name.parse().map_err(|error: BadName| internal_error(error))
 }

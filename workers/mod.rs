@@ -4,6 +4,7 @@
 //! area contains the handlers.
 
 mod context;
+pub mod credentials;
 mod dispatcher;
 mod google;
 pub mod guard;

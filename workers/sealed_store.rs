@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use quick_cache::sync::Cache;
+
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::remote::StoredSession;
@@ -11,15 +13,51 @@ use crate::ports::error::StoreError;
 use crate::ports::vault::{Sealed, Vault};
 use crate::telemetry::error::error_chain;
 
+/// Sealed values in memory, which are never stale, because a value does not change under its id. After a key rotation an
+/// old wrapping opens for as long as its key is listed.
+const SEALED_VALUES: usize = 10_000;
+
 /// The Vault with the keys that seal and open its values.
 #[derive(Clone)]
 pub struct SealedStore {
     pub vault: Arc<dyn Vault>,
     pub opener: Opener,
     pub sealer: Sealer,
+    cache: Arc<Cache<ValueId, Sealed>>,
 }
 
 impl SealedStore {
+    pub fn new(vault: Arc<dyn Vault>, opener: Opener, sealer: Sealer) -> Self {
+        Self {
+            vault,
+            opener,
+            sealer,
+            cache: Arc::new(Cache::new(SEALED_VALUES)),
+        }
+    }
+
+    /// Loads a sealed value from memory or from the Vault. `None`: the Vault does not contain it.
+    ///
+    /// # Errors
+    /// A failure if the store is unavailable.
+    pub async fn cached(&self, value: ValueId) -> Result<Option<Sealed>, Failure> {
+        if let Some(sealed) = self.cache.get(&value) {
+            return Ok(Some(sealed));
+        }
+        let found = self.find(value).await.map_err(store_unavailable)?;
+        if let Some(sealed) = &found {
+            self.cache.insert(value, sealed.clone());
+        }
+        Ok(found)
+    }
+
+    /// Removes values from memory, because they are removed from the Vault.
+    pub fn forget(&self, values: &[ValueId]) {
+        for value in values {
+            self.cache.remove(value);
+        }
+    }
+
     /// Loads a sealed value. `None`: the Vault does not contain it.
     pub async fn find(&self, value: ValueId) -> Result<Option<Sealed>, StoreError> {
         Ok(self.vault.get(&[value]).await?.pop().flatten())

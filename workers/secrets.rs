@@ -1,4 +1,4 @@
-//! Handlers of the commands on secrets, the sweep of the Vault, and the secrets of a call.
+//! Handlers of the commands on secrets, and the sweep of the Vault.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,27 +8,16 @@ use bytes::Bytes;
 
 use super::context::Context;
 use super::idempotency;
-use crate::core::arguments::merge::ArgumentForm;
-use crate::core::catalog::server::{SecretRef, Server};
-use crate::core::command::{DeleteSecret, SetSecret, SweepVault};
+use crate::core::catalog::server::SecretRef;
+use crate::core::command::{DeleteSecret, Disconnect, SetSecret, SweepVault};
 use crate::core::event::Event;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
-use crate::core::names::{SecretName, UserName};
-use crate::crypto::context::SecretContext;
-use crate::crypto::seal::{Plaintext, SealError};
+use crate::crypto::seal::SealError;
 use crate::ports::vault::{Sealed, VaultValue};
 use crate::telemetry::error::{error_chain, internal_error};
 use crate::time::clock::now_ms;
 use crate::workers::sealed_store::store_unavailable;
-
-/// A user's secret, opened for one call.
-pub(super) struct OpenedSecret {
-    pub name: SecretName,
-    pub id: ValueId,
-    pub value: Plaintext,
-    pub form: ArgumentForm,
-}
 
 /// Age of a value that the sweep may remove. A value is stored before the event that names it, so a young value may be
 /// unnamed.
@@ -57,7 +46,10 @@ pub(super) async fn set(context: Arc<Context>, command: SetSecret) -> Result<(),
         .and_then(|before| before.server_by_id(server).cloned());
     let old = before
         .iter()
-        .flat_map(|server| server.secrets_of(user.as_str()))
+        .flat_map(|server| match &user {
+            Some(user) => server.secrets_of(user.as_str()),
+            None => &server.shared_secrets,
+        })
         .find(|secret| secret.name == name);
     if let Some(SecretRef { value, .. }) = old {
         drop_values(&context, &[*value]).await;
@@ -91,23 +83,38 @@ pub(super) async fn delete(context: Arc<Context>, command: DeleteSecret) -> Resu
         crate::core::decide::secret::delete_secret(catalog, &command)
     })
     .await?;
-    let values: Vec<ValueId> = done.events.iter().filter_map(deleted_value).collect();
-    context
-        .vault
-        .remove(&values)
-        .await
-        .map_err(store_unavailable)?;
-    for value in &values {
-        context.sealed.remove(value);
-    }
-    Ok(())
+    let values: Vec<ValueId> = done.events.iter().flat_map(removed_values).collect();
+    remove_values(&context, &values).await
 }
 
-fn deleted_value(event: &Event) -> Option<ValueId> {
+/// Removes all that a user has stored for a server, then replies. A client with a reply knows that the values are gone.
+pub(super) async fn disconnect(context: Arc<Context>, command: Disconnect) -> Result<(), Failure> {
+    let origin = command.origin.clone();
+    let done = idempotency::commit_once(&context, &origin, move |catalog| {
+        crate::core::decide::credential::disconnect(catalog, &command)
+    })
+    .await?;
+    let values: Vec<ValueId> = done.events.iter().flat_map(removed_values).collect();
+    remove_values(&context, &values).await
+}
+
+fn removed_values(event: &Event) -> Vec<ValueId> {
     match event {
-        Event::SecretDeleted(event) => Some(event.value),
-        _ => None,
+        Event::SecretDeleted(event) => vec![event.value],
+        Event::GrantRemoved(event) => vec![event.tokens.access, event.tokens.renewal],
+        Event::GoogleDisconnected(event) => vec![event.value],
+        _ => vec![],
     }
+}
+
+async fn remove_values(context: &Context, values: &[ValueId]) -> Result<(), Failure> {
+    context
+        .vault
+        .remove(values)
+        .await
+        .map_err(store_unavailable)?;
+    context.manager.sealed_store.forget(values);
+    Ok(())
 }
 
 /// Removes the values that are older than an hour and that the catalog does not name.
@@ -179,90 +186,11 @@ pub(super) async fn schedule_sweeps(context: Arc<Context>) {
 
 /// Removes values that the catalog does not name any more. If that fails, the sweep removes them.
 pub(super) async fn drop_values(context: &Context, values: &[ValueId]) {
-    for value in values {
-        context.sealed.remove(value);
-    }
+    context.manager.sealed_store.forget(values);
     if let Err(error) = context.vault.remove(values).await {
         tracing::warn!(
             error = error_chain(&error),
             "old values could not be removed; the sweep will remove them"
         );
     }
-}
-
-/// Returns the secrets of a user for a server, opened for one call.
-///
-/// # Errors
-/// A failure if the store is unavailable.
-pub(super) async fn open(
-    context: &Context,
-    server: &Server,
-    user: &UserName,
-) -> Result<Vec<OpenedSecret>, Failure> {
-    if let Some(secrets) = try_open(context, server, user).await? {
-        return Ok(secrets);
-    }
-    // A change removed a value after this catalog was read. A newer catalog names the new value.
-    let newer = context
-        .projection
-        .catalog()
-        .server_by_id(server.id)
-        .cloned();
-    let newer = newer.ok_or_else(|| Failure::server_not_found(&server.name))?;
-    let secrets = try_open(context, &newer, user).await?;
-    secrets.ok_or_else(|| Failure::unavailable("A secret is being changed; try again"))
-}
-
-/// Opens the secrets. `None`: the Vault does not contain a value that this catalog names.
-async fn try_open(
-    context: &Context,
-    server: &Server,
-    user: &UserName,
-) -> Result<Option<Vec<OpenedSecret>>, Failure> {
-    let refs = server
-        .secrets_of(user.as_str())
-        .iter()
-        .filter(|secret| server.config.takes(&secret.name));
-    let mut secrets = Vec::new();
-    for SecretRef { name, value } in refs {
-        let Some(sealed) = sealed(context, *value).await? else {
-            return Ok(None);
-        };
-        let seal_context = SecretContext {
-            server: server.id,
-            user,
-            name,
-            value: *value,
-        };
-        let opened = context
-            .opener
-            .open(seal_context, &sealed)
-            .map_err(internal_error)?;
-        context.metrics.secrets_opened.inc();
-        secrets.push(OpenedSecret {
-            name: name.clone(),
-            id: *value,
-            value: opened,
-            form: ArgumentForm::Text,
-        });
-    }
-    Ok(Some(secrets))
-}
-
-/// Loads a sealed value from memory or from the Vault. `None`: the Vault does not contain it.
-pub(super) async fn sealed(context: &Context, value: ValueId) -> Result<Option<Sealed>, Failure> {
-    if let Some(sealed) = context.sealed.get(&value) {
-        return Ok(Some(sealed));
-    }
-    let found = context
-        .vault
-        .get(&[value])
-        .await
-        .map_err(store_unavailable)?
-        .pop()
-        .flatten();
-    if let Some(sealed) = &found {
-        context.sealed.insert(value, sealed.clone());
-    }
-    Ok(found)
 }

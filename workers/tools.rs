@@ -10,19 +10,22 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::context::Context;
+use super::credentials::arguments::{ArgumentOpener, OpenedArgument, secret_arguments};
+use super::google;
 use super::handler::HandlerError;
 use super::interim::ProgressRelay;
 use super::mcp::{CallError, Connection, RpcError, ToolCall};
 use super::permits::KeyPermit;
 use super::redact::Redactor;
 use super::runtime::handle::{ServerHandle, server_disabled};
-use super::secrets::OpenedSecret;
-use super::{google, secrets};
+use super::runtime::user_connections::{UserCall, UserConnections};
 use crate::core::arguments::merge::{ArgumentForm, SecretArgument};
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
+use crate::core::json_object::Members;
+use crate::core::mcp::forwarded_meta::forwarded_meta;
 use crate::core::model::caller::{is_reserved, reserved_user};
 use crate::core::model::google::{needs_tokens, secret_parts};
 use crate::core::model::tool_call::CallTool;
@@ -45,6 +48,7 @@ pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
         check_args_text(&ask.body)?;
     }
     let traceparent = ask.traceparent.as_deref();
+    let meta = checked_meta(ask.meta.as_deref());
     let command = ask
         .call
         .ok_or_else(|| Failure::invalid("A tool call needs its server and its tool"))?;
@@ -64,10 +68,16 @@ pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
         command: &command,
         args,
         traceparent: traceparent.filter(|text| is_traceparent(text)),
+        meta: meta.as_deref(),
         interim: ask.interim.as_ref(),
         start,
     };
     run(context, &request).await
+}
+
+/// Returns the members of a client's `_meta` that a server receives. Any client of the bus may have sent others too.
+fn checked_meta(meta: Option<&str>) -> Option<String> {
+    forwarded_meta(&Members::parse(meta?)?)
 }
 
 /// One tool call.
@@ -77,6 +87,8 @@ pub(super) struct CallRequest<'a> {
     /// A checked JSON object.
     pub args: &'a str,
     pub traceparent: Option<&'a str>,
+    /// The members of an MCP client's `_meta` that the server receives, as a JSON object.
+    pub meta: Option<&'a str>,
     /// Receives the progress of the call.
     pub interim: Option<&'a InterimSender>,
     /// The time limit of the call counts from here.
@@ -114,12 +126,12 @@ pub(super) async fn run(
     }
     let handle = context.manager.handle(server);
     let _permits = acquire_permits(context, &handle, &request.command.user)?;
-    let secrets = open_secrets(context, request).await?;
-    let _redaction = CallRedaction::hold(&handle.redactor, &secrets)?;
-    let arguments = secret_arguments(&secrets)?;
+    let opened = open_arguments(context, request).await?;
+    let _redaction = CallRedaction::hold(&handle.redactor, &opened)?;
+    let arguments = secret_arguments(&opened)?;
     match call_with_retry(context, &handle, request, &arguments).await? {
         Ok(result) => Ok(result),
-        Err(error) => Err(redact(context, &handle, request, error).into()),
+        Err(ended) => Err(redact(context, &handle, request, ended).into()),
     }
 }
 
@@ -148,28 +160,20 @@ fn acquire_permits<'a>(
     })
 }
 
-async fn open_secrets(
+async fn open_arguments(
     context: &Context,
     request: &CallRequest<'_>,
-) -> Result<Vec<OpenedSecret>, Failure> {
+) -> Result<Vec<OpenedArgument>, Failure> {
     let server = request.server;
     let user = &request.command.user;
-    let mut secrets = secrets::open(context, server, user).await?;
+    let opener = ArgumentOpener {
+        store: &context.manager.sealed_store,
+        projection: &context.projection,
+        metrics: &context.metrics,
+    };
+    let mut arguments = opener.open(server, user).await?;
     if needs_tokens(&server.config, request.command.tool.as_str()) {
-        google::add_google_secrets(context, server, user, &mut secrets).await?;
-    }
-    Ok(secrets)
-}
-
-/// Returns the secrets as arguments of a call.
-fn secret_arguments(secrets: &[OpenedSecret]) -> Result<Vec<SecretArgument<'_>>, Failure> {
-    let mut arguments = Vec::with_capacity(secrets.len());
-    for secret in secrets {
-        arguments.push(SecretArgument {
-            name: secret.name.as_str(),
-            value: secret.value.expose().map_err(internal_error)?,
-            form: secret.form,
-        });
+        google::add_google_arguments(context, server, user, &mut arguments).await?;
     }
     Ok(arguments)
 }
@@ -180,14 +184,14 @@ async fn call_with_retry(
     handle: &Arc<ServerHandle>,
     request: &CallRequest<'_>,
     secrets: &[SecretArgument<'_>],
-) -> Result<Result<Bytes, CallError>, Failure> {
+) -> Result<Result<Bytes, EndedCall>, Failure> {
     let server = request.server;
     let progress = request
         .interim
         .map(|interim| ProgressRelay::listener(handle.redactor.clone(), interim.clone()));
     loop {
         let connecting = connection(context, handle, server, &request.command.user);
-        let connection = tokio::time::timeout(request.time_left(), connecting)
+        let used = tokio::time::timeout(request.time_left(), connecting)
             .await
             .map_err(|_| request.timeout("was not connected"))??;
         let call = ToolCall {
@@ -195,37 +199,59 @@ async fn call_with_retry(
             args: request.args,
             secrets,
             traceparent: request.traceparent,
+            meta: request.meta,
             timeout: request.time_left(),
             reset_on_progress: server.config.reset_timeout_on_progress,
             progress: progress.clone(),
         };
+        let connection = used.connection();
         match connection.call(call).await {
             Err(CallError::Closed { begun: false }) => {}
             Err(error @ CallError::Closed { begun: true }) => {
                 // The last lines of the server belong into `details`.
                 connection.drain_stderr().await;
-                return Ok(Err(error));
+                return Ok(Err(EndedCall { error, used }));
             }
-            outcome => return Ok(outcome),
+            outcome => return Ok(outcome.map_err(|error| EndedCall { error, used })),
         }
     }
 }
 
-/// Returns the connection for a user: a user with a grant has a connection of their own.
+/// A call without a result, and the connection that it used.
+struct EndedCall {
+    error: CallError,
+    used: UsedConnection,
+}
+
+/// The connection of one call.
+enum UsedConnection {
+    Shared(Arc<Connection>),
+    /// No other user has it.
+    OfUser(UserCall),
+}
+
+impl UsedConnection {
+    fn connection(&self) -> &Connection {
+        match self {
+            Self::Shared(connection) => connection,
+            Self::OfUser(call) => &call.connection,
+        }
+    }
+}
+
+/// Returns the connection for a user: some users have a connection of their own.
 async fn connection(
     context: &Context,
     handle: &Arc<ServerHandle>,
     server: &Server,
     user: &UserName,
-) -> Result<Arc<Connection>, Failure> {
-    let Some(grant) = server.grant(Some(user)) else {
-        return handle.connection().await;
-    };
+) -> Result<UsedConnection, Failure> {
+    if !UserConnections::serve(server, user) {
+        return handle.connection().await.map(UsedConnection::Shared);
+    }
     handle.ensure_owned().await?;
-    handle
-        .users
-        .connection(&context.manager, handle, server, user, grant)
-        .await
+    let connection = handle.users.connection(&context.manager, handle, user);
+    connection.await.map(UsedConnection::OfUser)
 }
 
 /// Converts the error of a call into a failure without secrets.
@@ -233,22 +259,31 @@ fn redact(
     context: &Context,
     handle: &ServerHandle,
     request: &CallRequest<'_>,
-    error: CallError,
+    ended: EndedCall,
 ) -> Failure {
     let server = request.server;
     let upstream = |sentence: String| Failure::new(Code::UpstreamError, sentence);
     let with_start = |failure: Failure, begun: bool| {
         if begun { failure.maybe_run() } else { failure }
     };
-    match error {
+    match ended.error {
         CallError::Rpc(error) => rpc_failure(server, &error, &handle.redactor),
         CallError::TimedOut => request.timeout("did not answer").maybe_run(),
         CallError::Closed { begun } => {
-            // Earlier lines may belong to the calls of other users. Later lines may too, if calls ran at the same time.
             let start_ms = now_ms().saturating_sub(request.start.elapsed().as_millis() as u64);
-            let details = handle.log_buffer.output_since(start_ms);
             let sentence = format!("Server {} ended before it answered", server.name);
-            with_start(upstream(sentence).with_details_for_admins(details), begun)
+            let failure = match &ended.used {
+                UsedConnection::OfUser(call) => {
+                    upstream(sentence).with_details(call.output_since(start_ms))
+                }
+                // Earlier lines may belong to the calls of other users. Later lines may too, if calls ran at the same
+                // time.
+                UsedConnection::Shared(_) => {
+                    let details = handle.log_buffer.output_since(start_ms);
+                    upstream(sentence).with_details_for_admins(details)
+                }
+            };
+            with_start(failure, begun)
         }
         CallError::Wrong { reason, begun } => {
             let reason = handle.redactor.mask(&reason);
@@ -307,13 +342,13 @@ impl<'a> CallRedaction<'a> {
     ///
     /// # Errors
     /// An internal error if a secret is not UTF-8.
-    pub(super) fn hold(redactor: &'a Redactor, secrets: &[OpenedSecret]) -> Result<Self, Failure> {
+    pub(super) fn hold(redactor: &'a Redactor, opened: &[OpenedArgument]) -> Result<Self, Failure> {
         let mut redaction = Self {
             redactor,
-            ids: Vec::with_capacity(secrets.len()),
+            ids: Vec::with_capacity(opened.len()),
         };
-        for secret in secrets {
-            let value = secret.value.expose().map_err(internal_error)?;
+        for secret in opened {
+            let value = secret.value.value().map_err(internal_error)?;
             match secret.form {
                 ArgumentForm::Text => redactor.hold(secret.id, value),
                 ArgumentForm::Json => redactor.hold_parts(secret.id, || secret_parts(value)),

@@ -29,6 +29,21 @@ const MAX_CALLS_PER_USER: Variable = Variable {
     default: "256",
     about: "Tool calls of one user at once.",
 };
+const MAX_USER_PROCESSES: Variable = Variable {
+    name: "MAX_USER_PROCESSES",
+    default: "64",
+    about: "Processes of single users in a worker, for servers with credentials in the environment.",
+};
+const MAX_USER_CONNECTIONS: Variable = Variable {
+    name: "MAX_USER_CONNECTIONS",
+    default: "1024",
+    about: "Connections of single users in a worker, for servers behind a URL.",
+};
+const USER_PROCESS_IDLE: Variable = Variable {
+    name: "USER_PROCESS_IDLE",
+    default: "10m",
+    about: "The time without a call after which the process or the connection of a user ends.",
+};
 const MAX_WAITING_JOBS: Variable = Variable {
     name: "MAX_WAITING_JOBS",
     default: "20000",
@@ -56,6 +71,9 @@ pub(super) const VARIABLES: &[&Variable] = &[
     &MAX_CALLS,
     &MAX_CALLS_PER_SERVER,
     &MAX_CALLS_PER_USER,
+    &MAX_USER_PROCESSES,
+    &MAX_USER_CONNECTIONS,
+    &USER_PROCESS_IDLE,
     &MAX_WAITING_JOBS,
     &JOB_RESULT_TTL,
     &LEASE_TTL,
@@ -73,6 +91,12 @@ pub struct Limits {
     pub calls: usize,
     pub calls_per_server: usize,
     pub calls_per_user: usize,
+    /// The processes of single users in a worker.
+    pub user_processes: usize,
+    /// The connections of single users in a worker.
+    pub user_connections: usize,
+    /// The time without a call after which the process or the connection of a user ends.
+    pub user_idle: Duration,
     pub waiting_jobs: usize,
     pub job_result_ttl: Duration,
     pub lease_ttl: Duration,
@@ -87,6 +111,12 @@ impl Limits {
             calls: env.number(&MAX_CALLS, 1..=1_000_000)?,
             calls_per_server: env.number(&MAX_CALLS_PER_SERVER, 1..=1_000_000)?,
             calls_per_user: env.number(&MAX_CALLS_PER_USER, 1..=1_000_000)?,
+            user_processes: env.number(&MAX_USER_PROCESSES, 1..=100_000)?,
+            user_connections: env.number(&MAX_USER_CONNECTIONS, 1..=100_000)?,
+            user_idle: env.duration(
+                &USER_PROCESS_IDLE,
+                Duration::from_secs(1)..=Duration::from_secs(86_400),
+            )?,
             waiting_jobs: env.number(&MAX_WAITING_JOBS, 1..=10_000_000)?,
             job_result_ttl: env.duration(
                 &JOB_RESULT_TTL,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ids::Position;
+use super::names::SecretName;
 
 /// The stable code of a failure, in `snake_case` on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +17,7 @@ pub enum Code {
     InvalidRequest,
     Unauthenticated,
     ReauthRequired,
+    CredentialRequired,
     Forbidden,
     ServerNotFound,
     PackageNotFound,
@@ -40,10 +42,11 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::ReauthRequired,
+        Self::CredentialRequired,
         Self::Forbidden,
         Self::ServerNotFound,
         Self::PackageNotFound,
@@ -73,6 +76,7 @@ impl Code {
             Self::InvalidRequest => "invalid_request",
             Self::Unauthenticated => "unauthenticated",
             Self::ReauthRequired => "reauth_required",
+            Self::CredentialRequired => "credential_required",
             Self::Forbidden => "forbidden",
             Self::ServerNotFound => "server_not_found",
             Self::PackageNotFound => "package_not_found",
@@ -122,6 +126,12 @@ pub struct Failure {
     /// The URL at which a person authorizes the access, for `reauth_required`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_url: Option<Box<str>>,
+    /// The credentials that are not set, for `credential_required`: those of the user, or the shared ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<SecretName>,
+    /// The page on which the user sets the missing credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_url: Option<Box<str>>,
     /// For `reauth_required`: the scopes that the person must allow, if there are more than before. `authorization_url`
     /// requests them. For `forbidden`: the scope that the caller needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,6 +157,8 @@ impl Failure {
             may_have_run: false,
             mcp_error: None,
             authorization_url: None,
+            missing: Vec::new(),
+            connect_url: None,
             scope: None,
             elsewhere: false,
             retry_after: None,

@@ -59,11 +59,23 @@ id!(
 );
 
 impl JobId {
-    /// Returns the creation time in milliseconds since 1970, if the id is a UUID of version 7 (RFC 9562, section 5.7).
+    /// Returns the creation time in milliseconds since 1970, if the id is a UUID of version 7.
     pub fn made_at(self) -> Option<u64> {
-        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
-        Some(seconds * 1000 + u64::from(nanos) / 1_000_000)
+        made_at(self.0)
     }
+}
+
+impl ValueId {
+    /// Returns the time in milliseconds since 1970 at which the value was sealed, if the id is a UUID of version 7.
+    pub fn made_at(self) -> Option<u64> {
+        made_at(self.0)
+    }
+}
+
+/// Returns the time in a UUID of version 7 (RFC 9562, section 5.7), in milliseconds since 1970.
+fn made_at(id: Uuid) -> Option<u64> {
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    Some(seconds * 1000 + u64::from(nanos) / 1_000_000)
 }
 
 impl FromStr for JobId {
@@ -136,6 +148,13 @@ mod tests {
             .expect("an id");
         assert_eq!(id.made_at(), Some(0x018f_3a2b_4c5d));
         assert_eq!(JobId(Uuid::from_u128(7)).made_at(), None);
+    }
+
+    #[test]
+    fn a_value_id_of_version_7_holds_the_time_of_its_sealing() {
+        let id = Uuid::parse_str("018f3a2b-4c5d-7000-8000-000000000000").expect("an id");
+        assert_eq!(ValueId(id).made_at(), Some(0x018f_3a2b_4c5d));
+        assert_eq!(ValueId(Uuid::from_u128(7)).made_at(), None);
     }
 
     #[test]

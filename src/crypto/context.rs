@@ -14,11 +14,11 @@ pub trait SealContext {
     fn associated_data(&self) -> Vec<u8>;
 }
 
-/// The context of a user's secret for one server.
+/// The context of a secret for one server, of one user or of all users.
 #[derive(Clone, Copy)]
 pub struct SecretContext<'a> {
     pub server: ServerId,
-    pub user: &'a UserName,
+    pub user: Option<&'a UserName>,
     pub name: &'a SecretName,
     pub value: ValueId,
 }
@@ -29,11 +29,15 @@ impl SealContext for SecretContext<'_> {
     }
 
     fn associated_data(&self) -> Vec<u8> {
+        let kind: &[u8] = match self.user {
+            Some(_) => b"secret",
+            None => b"shared secret",
+        };
         let parts: [&[u8]; 6] = [
             &[FORMAT],
-            b"secret",
+            kind,
             self.server.0.as_bytes(),
-            self.user.as_str().as_bytes(),
+            self.user.map_or("", UserName::as_str).as_bytes(),
             self.name.as_str().as_bytes(),
             self.value.0.as_bytes(),
         ];

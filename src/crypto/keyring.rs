@@ -217,7 +217,7 @@ mod tests {
         let value = ValueId(Uuid::max());
         let context = SecretContext {
             server: ServerId(Uuid::nil()),
-            user: &user,
+            user: Some(&user),
             name: &name,
             value,
         };
@@ -265,7 +265,7 @@ mod tests {
         let value = ValueId(Uuid::max());
         let context = SecretContext {
             server: ServerId(Uuid::nil()),
-            user: &user,
+            user: Some(&user),
             name: &name,
             value,
         };
@@ -297,7 +297,7 @@ mod tests {
         let value = ValueId(Uuid::max());
         let context = SecretContext {
             server: ServerId(Uuid::nil()),
-            user: &user,
+            user: Some(&user),
             name: &name,
             value,
         };

@@ -247,7 +247,7 @@ mod tests {
         let name: SecretName = "token".parse().expect("name");
         let context = SecretContext {
             server: ServerId(Uuid::nil()),
-            user: &user,
+            user: Some(&user),
             name: &name,
             value: ValueId(Uuid::max()),
         };
@@ -258,7 +258,7 @@ mod tests {
             Ok("s3cret")
         );
         let moved = SecretContext {
-            user: &other,
+            user: Some(&other),
             ..context
         };
         assert_eq!(opener.open(moved, &sealed).err(), Some(SealError::Damaged));
@@ -355,7 +355,7 @@ mod tests {
         let name = "n".parse().expect("name");
         let context = SecretContext {
             server: ServerId(Uuid::nil()),
-            user: &user,
+            user: Some(&user),
             name: &name,
             value: ValueId(Uuid::nil()),
         };

@@ -4,6 +4,7 @@
 //! This module decides nothing itself.
 
 mod auth;
+mod connections;
 mod dead_letters;
 mod events;
 mod extract;
@@ -75,6 +76,8 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(packages::delete))
         .routes(routes!(secrets::set))
         .routes(routes!(secrets::delete))
+        .routes(routes!(self::connections::list))
+        .routes(routes!(self::connections::disconnect))
         .routes(routes!(self::tokens::create, self::tokens::list))
         .routes(routes!(self::tokens::revoke))
         .routes(routes!(whoami::whoami))

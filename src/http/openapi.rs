@@ -29,6 +29,7 @@ use crate::views::failure::ErrorBody;
         (name = "servers", description = "Register and run MCP servers"),
         (name = "packages", description = "Install MCP servers from npm and PyPI"),
         (name = "secrets", description = "Store the secrets of users, encrypted"),
+        (name = "connections", description = "The credentials and grants of one user"),
         (name = "keys", description = "Count and rotate the deployment keys"),
         (name = "jobs", description = "Read and cancel jobs, and handle dead letters"),
         (name = "google", description = "Sign-in of users to Google"),

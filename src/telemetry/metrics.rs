@@ -12,7 +12,7 @@ use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::core::failure::Code;
@@ -80,6 +80,8 @@ pub struct Metrics {
     restarts: Family<ServerLabels, Counter>,
     meters: RwLock<HashMap<String, HashMap<String, Arc<ToolMeter>>>>,
     pub children_alive: Gauge,
+    pub user_processes: Gauge,
+    pub user_connections: Gauge,
     pub secrets_opened: Counter,
     pub log_position: Gauge<u64, AtomicU64>,
     pub jobs_waiting: Gauge<u64, AtomicU64>,
@@ -152,6 +154,8 @@ impl Metrics {
             restarts: Family::default(),
             meters: RwLock::default(),
             children_alive: Gauge::default(),
+            user_processes: Gauge::default(),
+            user_connections: Gauge::default(),
             secrets_opened: Counter::default(),
             log_position: Gauge::default(),
             jobs_waiting: Gauge::default(),
@@ -186,6 +190,16 @@ impl Metrics {
             "children_alive",
             "Running child processes of MCP servers",
             metrics.children_alive.clone(),
+        );
+        registry.register(
+            "user_processes",
+            "Processes of single users, for servers with credentials in the environment",
+            metrics.user_processes.clone(),
+        );
+        registry.register(
+            "user_connections",
+            "Connections of single users to servers behind a URL",
+            metrics.user_connections.clone(),
         );
         registry.register(
             "secrets_opened",

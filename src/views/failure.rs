@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::core::failure::{Code, Failure};
+use crate::core::names::SecretName;
 
 /// The body of every failed request.
 #[derive(Serialize, ToSchema)]
@@ -34,6 +35,13 @@ pub struct ErrorBody<'a> {
     /// The URL at which a person authorizes the access in a browser.
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_url: Option<&'a str>,
+    /// The names of the credentials that the call needs and that are not set.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Option<Vec<String>>)]
+    missing: &'a [SecretName],
+    /// The page on which the user sets the missing credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_url: Option<&'a str>,
     /// The oldest position that the event log still has.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
@@ -50,6 +58,8 @@ impl<'a> ErrorBody<'a> {
             may_have_run,
             mcp_error,
             authorization_url,
+            missing,
+            connect_url,
             scope: _,
             retry_after: _,
             elsewhere: _,
@@ -64,6 +74,8 @@ impl<'a> ErrorBody<'a> {
             mcp_error: mcp_error.as_deref(),
             reauth_required: (*code == Code::ReauthRequired).then_some(true),
             authorization_url: authorization_url.as_deref(),
+            missing,
+            connect_url: connect_url.as_deref(),
             oldest: *oldest,
         }
     }
@@ -79,7 +91,7 @@ impl Code {
     pub fn status(self) -> u16 {
         match self {
             Self::InvalidRequest => 400,
-            Self::Unauthenticated | Self::ReauthRequired => 401,
+            Self::Unauthenticated | Self::ReauthRequired | Self::CredentialRequired => 401,
             Self::Forbidden => 403,
             Self::ServerNotFound
             | Self::PackageNotFound

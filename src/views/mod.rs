@@ -1,5 +1,6 @@
-//! The JSON of servers, packages, failures and job answers. Both HTTP handlers and job workers write it.
+//! The JSON of servers, connections, packages, failures and job answers. HTTP handlers, pages and job workers use it.
 
+pub mod connection;
 pub mod failure;
 pub mod job_answer;
 pub mod package;

@@ -10,6 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::core::command::{CompactionReport, KeyUsage, RotationReport};
 use crate::core::failure::Code;
+use crate::core::model::credential::{Credential, CredentialLocation, CredentialOwner};
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::model::job::{JobProgress, JobState};
 use crate::core::model::remote::ReconnectionOptions;
@@ -36,6 +37,9 @@ openapi_schemas!(
     Code,
     CompactionReport,
     ConnectionStatus,
+    Credential,
+    CredentialOwner,
+    CredentialLocation,
     DeadLetter,
     JobProgress,
     JobState,
@@ -73,6 +77,7 @@ fn openapi_form(schema: Value) -> Value {
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         for property in properties.values_mut() {
             set_integer_format(property);
+            *property = openapi_form(property.take());
         }
     }
     Value::Object(schema)

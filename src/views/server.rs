@@ -7,6 +7,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::core::catalog::server::Server;
+use crate::core::decide::credential::needed_credentials;
+use crate::core::model::credential::Credential;
 use crate::core::model::package::PackageDirs;
 use crate::core::model::query::shown_url;
 use crate::core::model::remote::{
@@ -46,6 +48,14 @@ pub struct ServerView {
     /// The names of the secrets that the server gets. An empty list means all secrets of the user.
     #[schema(value_type = Vec<String>)]
     secret_names: Vec<SecretName>,
+    /// The values that the server needs, and where its requests carry them. Absent if the server declares none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    credentials: Vec<Credential>,
+    /// The names of the credentials without which the server does not start by itself: each user sets them, or an
+    /// administrator has to set them. Absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    needs_credentials: Vec<SecretName>,
     /// The time limit for the start, in milliseconds.
     startup_timeout: u64,
     /// The time limit for a tool call, in milliseconds.
@@ -87,6 +97,13 @@ pub struct ShortServerView {
     transport_type: &'static str,
     enabled: bool,
     status: ConnectionStatus,
+    /// The values that the server needs, and where its requests carry them. Absent if the server declares none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    credentials: Vec<Credential>,
+    /// The names of the credentials without which the server does not start by itself. Absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    needs_credentials: Vec<SecretName>,
     /// The tools in the spelling of the server.
     #[schema(value_type = Vec<Object>)]
     tools_list: Arc<Vec<Tool>>,
@@ -99,6 +116,8 @@ impl ShortServerView {
             transport_type: server.config.transport.as_str(),
             enabled: server.enabled,
             status,
+            credentials: server.config.credentials.clone(),
+            needs_credentials: needed_credentials(server).into_iter().cloned().collect(),
             tools_list: server.tools.tools.clone(),
         }
     }
@@ -167,6 +186,8 @@ impl ServerView {
             session_id: None,
             reconnection_options: None,
             secret_names: config.secret_names.clone(),
+            credentials: config.credentials.clone(),
+            needs_credentials: needed_credentials(server).into_iter().cloned().collect(),
             startup_timeout: config.startup_timeout_ms(),
             tool_timeout: config.tool_timeout_ms(),
             reset_timeout_on_progress: config.reset_timeout_on_progress,

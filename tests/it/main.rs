@@ -28,6 +28,7 @@ mod compose;
 mod conformance;
 mod conformance_server;
 mod connections;
+mod credentials;
 mod crowd;
 mod demo;
 mod descriptions;

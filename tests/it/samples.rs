@@ -73,7 +73,7 @@ pub fn secret_set(number: usize, user: &str, name: &str) -> Event {
     SecretSet {
         server: server_id(number),
         server_name: format!("server-{number}").parse().expect("a name"),
-        user: user.parse().expect("a name"),
+        user: Some(user.parse().expect("a name")),
         name: name.parse().expect("a name"),
         value: value_id(),
     }

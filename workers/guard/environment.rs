@@ -5,15 +5,17 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use zeroize::Zeroizing;
 
 /// Writes variables into a file in memory. Names and values end with a zero byte.
 ///
 /// # Errors
 /// The error of the system, and an error if a variable contains a zero byte.
 pub(super) fn write<'a>(
-    variables: impl Iterator<Item = (&'a String, &'a String)>,
+    variables: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> io::Result<OwnedFd> {
-    let mut text = Vec::new();
+    // The values may be credentials.
+    let mut text = Zeroizing::new(Vec::new());
     for (name, value) in variables {
         for part in [name, value] {
             if part.contains('\0') {
@@ -59,17 +61,15 @@ mod tests {
     #[test]
     fn variables_survive_the_file() {
         let variables = [("A", "1"), ("EMPTY", ""), ("LINES", "one\ntwo = 2")];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let file = write(variables.iter().map(|(name, value)| (name, value))).expect("a file");
-        assert_eq!(read(file).expect("variables"), variables);
+        let file = write(variables.into_iter()).expect("a file");
+        let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(read(file).expect("variables"), owned);
         let file = write(std::iter::empty()).expect("a file");
         assert_eq!(read(file).expect("variables"), []);
     }
 
     #[test]
     fn a_zero_byte_is_an_error() {
-        let name = "A".to_owned();
-        let value = "x\0y".to_owned();
-        assert!(write([(&name, &value)].into_iter()).is_err());
+        assert!(write([("A", "x\0y")].into_iter()).is_err());
     }
 }

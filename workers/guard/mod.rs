@@ -104,7 +104,7 @@ impl ChildSet {
 pub fn spawn<'a>(
     command: &str,
     args: &[String],
-    env: impl Iterator<Item = (&'a String, &'a String)>,
+    env: impl Iterator<Item = (&'a str, &'a str)>,
     ttl: Duration,
 ) -> io::Result<GuardedChild> {
     let environment = environment::write(env)?;

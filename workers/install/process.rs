@@ -82,16 +82,10 @@ pub async fn run(
     variables: &[(&str, &str)],
 ) -> io::Result<ProcessOutput> {
     let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
-    let own_variables: Vec<_> = variables
-        .iter()
-        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    let environment = installer
-        .packages
-        .env
-        .iter()
-        .chain(&own_variables)
-        .map(|(name, value)| (name, value));
+    let configured = installer.packages.env.iter();
+    let environment = configured
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .chain(variables.iter().copied());
     let GuardedChild {
         stdin,
         stdout,

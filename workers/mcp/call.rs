@@ -28,6 +28,8 @@ pub struct ToolCall<'a> {
     pub args: &'a str,
     pub secrets: &'a [SecretArgument<'a>],
     pub traceparent: Option<&'a str>,
+    /// The members of an MCP client's `_meta` that the server receives, as a JSON object.
+    pub meta: Option<&'a str>,
     pub timeout: Duration,
     /// Each progress notification restarts the timeout.
     pub reset_on_progress: bool,
@@ -114,6 +116,15 @@ impl From<String> for ConnectError {
     }
 }
 
+impl From<Failure> for ConnectError {
+    fn from(failure: Failure) -> Self {
+        Self {
+            reason: failure.message.clone(),
+            denied: Some(Box::new(failure)),
+        }
+    }
+}
+
 impl From<&str> for ConnectError {
     fn from(reason: &str) -> Self {
         reason.to_owned().into()
@@ -134,6 +145,7 @@ pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, Call
         progress: progress.is_some(),
         traceparent: call.traceparent,
         meta: "",
+        client_meta: call.meta,
     };
     let exchange = async {
         let not_begun = |Closed| CallError::Closed { begun: false };

@@ -122,6 +122,16 @@ impl Connection {
         }
     }
 
+    /// Closes the connection for good: stops a child in the ordinary way, or ends the session at the server. Running calls
+    /// end.
+    pub async fn end(&self) {
+        match self {
+            Self::Stdio(stdio) => stdio.stop().await,
+            Self::Http(http) => http.end().await,
+            Self::Sse(sse) => sse.stop(),
+        }
+    }
+
     /// Closes the connection and kills a child.
     pub async fn kill(&self) {
         match self {

@@ -40,12 +40,15 @@ pub struct CallToolFrame<'a> {
     pub traceparent: Option<&'a str>,
     /// More members of `_meta`, as JSON.
     pub meta: &'a str,
+    /// The members of `_meta` that come from an MCP client, as a JSON object.
+    pub client_meta: Option<&'a str>,
 }
 
 impl CallToolFrame<'_> {
     /// Returns a size that the frame never exceeds, because a growing buffer leaves copies of secrets behind.
     pub fn capacity(&self) -> usize {
-        self.args.len() + self.tool.len() * 6 + self.secret_capacity() + self.meta.len() + 320
+        let meta = self.meta.len() + self.client_meta.map_or(0, str::len);
+        self.args.len() + self.tool.len() * 6 + self.secret_capacity() + meta + 320
     }
 
     /// Escaping makes a text at most six times as long.
@@ -83,23 +86,26 @@ impl CallToolFrame<'_> {
     }
 
     fn append_meta(&self, bytes: &mut Vec<u8>) {
-        if !self.progress && self.traceparent.is_none() && self.meta.is_empty() {
-            return;
+        let of_client = self.client_meta.unwrap_or_default().trim();
+        let of_client = of_client
+            .strip_prefix('{')
+            .and_then(|meta| meta.strip_suffix('}'));
+        let parts = [
+            self.progress
+                .then(|| format!(r#""progressToken":{}"#, self.id)),
+            self.traceparent
+                .map(|traceparent| format!(r#""traceparent":"{traceparent}""#)),
+            Some(self.meta.to_owned()),
+            of_client.map(str::to_owned),
+        ];
+        let mut start = r#","_meta":{"#;
+        for part in parts.iter().flatten().filter(|part| !part.is_empty()) {
+            let _ = write!(bytes, "{start}{part}");
+            start = ",";
         }
-        bytes.extend_from_slice(br#","_meta":{"#);
-        let mut comma = "";
-        if self.progress {
-            let _ = write!(bytes, r#""progressToken":{}"#, self.id);
-            comma = ",";
+        if start == "," {
+            bytes.push(b'}');
         }
-        if let Some(traceparent) = self.traceparent {
-            let _ = write!(bytes, r#"{comma}"traceparent":"{traceparent}""#);
-            comma = ",";
-        }
-        if !self.meta.is_empty() {
-            let _ = write!(bytes, "{comma}{}", self.meta);
-        }
-        bytes.push(b'}');
     }
 }
 
@@ -154,6 +160,7 @@ mod tests {
             progress: true,
             traceparent: Some("00-ab-cd-01"),
             meta: r#""more":true"#,
+            client_meta: Some(r#"{"a.b/c":1}"#),
         };
         let frame = call.build();
         assert!(frame.bytes.len() <= call.capacity());
@@ -166,7 +173,7 @@ mod tests {
         );
         assert_eq!(
             message["params"]["_meta"],
-            json!({ "progressToken": 1000, "traceparent": "00-ab-cd-01", "more": true })
+            json!({ "progressToken": 1000, "traceparent": "00-ab-cd-01", "more": true, "a.b/c": 1 })
         );
         let secret = String::from_utf8_lossy(&frame.bytes[..frame.secret]).into_owned();
         assert!(
@@ -186,6 +193,7 @@ mod tests {
             progress: false,
             traceparent: None,
             meta: "",
+            client_meta: None,
         };
         assert_eq!(
             String::from_utf8_lossy(&call.build().bytes),

@@ -11,6 +11,7 @@ use rmcp::service::{RoleClient, RunningService};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::call::{CallError, ClientOptions, ConnectError, ToolCall, call_over};
 use super::handshake::Handshake;
@@ -34,6 +35,8 @@ pub struct StdioTarget<'a> {
     pub command: &'a str,
     pub args: &'a [String],
     pub env: &'a BTreeMap<String, String>,
+    /// Further variables, which are credentials.
+    pub secret_env: &'a [(String, Zeroizing<String>)],
     /// The set that renews the child's life.
     pub children: &'a guard::ChildSet,
     /// The time until the guard kills a child without a renewal.
@@ -77,7 +80,12 @@ impl StdioConnection {
     ) -> Result<(Self, Tools), ConnectError> {
         let ClientOptions { sink, result_limit } = options;
         let started_at = now_ms();
-        let child = guard::spawn(target.command, target.args, target.env.iter(), target.ttl)
+        let env = target.env.iter();
+        let env = env.map(|(name, value)| (name.as_str(), value.as_str()));
+        let secret_env = target.secret_env.iter();
+        let secret_env = secret_env.map(|(name, value)| (name.as_str(), value.as_str()));
+        let env = env.chain(secret_env);
+        let child = guard::spawn(target.command, target.args, env, target.ttl)
             .map_err(|error| format!("it cannot be started: {error}"))?;
         target.children.add(&child.process);
         let mux = Mux::new();

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::HeaderMap;
+use hyper::header::{AUTHORIZATION, HeaderMap};
 use tokio::sync::Notify;
 use url::Url;
 
 use super::log_buffer::{LogBuffer, shorten};
 use super::remote_state::RemoteState;
-use super::sealed_credentials::SealedCredentials;
 use super::token_header::TokenHeader;
 use crate::core::catalog::server::Server;
 use crate::core::decide::remote::RemoteFinding;
@@ -17,6 +16,8 @@ use crate::core::model::grant::GrantId;
 use crate::core::model::remote::{ProtocolMode, Remote, plain_url};
 use crate::core::model::server::Transport;
 use crate::core::model::tool::Tools;
+use crate::workers::credentials::environment::open_environment;
+use crate::workers::credentials::remote::SealedCredentials;
 use crate::workers::guard;
 use crate::workers::install::PackageHandle;
 use crate::workers::mcp::{
@@ -33,6 +34,8 @@ const EXCERPT_INPUT: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct ConnectionDeps {
     pub log_buffer: Arc<LogBuffer>,
+    /// The lines of this connection alone, which its user may see.
+    pub own_lines: Option<Arc<LogBuffer>>,
     pub redactor: Arc<Redactor>,
     /// Notified when the server says that its tools have changed.
     pub tools_changed: Arc<Notify>,
@@ -54,6 +57,7 @@ pub async fn open_connection(
     let options = ClientOptions {
         sink: Arc::new(ServerSink {
             log_buffer: deps.log_buffer.clone(),
+            own_lines: deps.own_lines.clone(),
             redactor: deps.redactor.clone(),
             tools_changed: deps.tools_changed.clone(),
             remote: deps.remote.clone(),
@@ -67,14 +71,19 @@ pub async fn open_connection(
     };
     match &transport {
         Transport::Stdio { command, args, env } => {
+            let state = &deps.remote;
+            let user = state.user.as_ref();
+            let secrets =
+                open_environment(&state.sealed_store, server, user, &deps.redactor).await?;
             let target = StdioTarget {
                 command,
                 args,
                 env,
+                secret_env: &secrets.variables,
                 children: &deps.child,
                 ttl: deps.ttl,
                 stall_limit: Duration::from_millis(server.config.tool_timeout_ms()),
-                resources: package.map(|package| Box::new(package) as Box<dyn Send + Sync>),
+                resources: Some(Box::new((package, secrets.redaction))),
             };
             Connection::connect_stdio(target, options).await
         }
@@ -97,7 +106,7 @@ async fn http_target(
     let mut headers = HeaderMap::new();
     let credentials = SealedCredentials::load(
         server,
-        remote,
+        state.user.as_ref(),
         &state.sealed_store,
         deps.redactor.clone(),
         tokens.is_some(),
@@ -118,13 +127,19 @@ async fn http_target(
     })
 }
 
-/// Returns the access token of the user, or of the server for all users, if tokens are stored.
+/// Returns the access token of the user, or of the server for all users, if tokens are stored. A credential that is the
+/// `Authorization` header leaves no place for a token.
 fn access_tokens(server: &Server, deps: &ConnectionDeps) -> Option<Arc<dyn AccessTokens>> {
     let state = &deps.remote;
-    server.grant(state.user.as_ref())?;
+    if server.config.declares_header(AUTHORIZATION.as_str()) {
+        return None;
+    }
+    let user = state.user.clone();
+    let user = user.filter(|user| server.grant(Some(user)).is_some());
+    server.grant(user.as_ref())?;
     let grant = GrantId {
         server: server.id,
-        user: state.user.clone(),
+        user,
     };
     let source = TokenSource::new(
         state.grants.clone(),
@@ -141,6 +156,7 @@ fn access_tokens(server: &Server, deps: &ConnectionDeps) -> Option<Arc<dyn Acces
 /// Stores what one server sends without being asked.
 struct ServerSink {
     log_buffer: Arc<LogBuffer>,
+    own_lines: Option<Arc<LogBuffer>>,
     redactor: Arc<Redactor>,
     tools_changed: Arc<Notify>,
     remote: RemoteState,
@@ -159,6 +175,9 @@ impl NotificationSink for ServerSink {
             LogText::Cut(bytes) => self.redactor.mask_cut(bytes),
         };
         self.log_buffer.push(source.as_str(), &text);
+        if let Some(own_lines) = &self.own_lines {
+            own_lines.push(source.as_str(), &text);
+        }
     }
 
     fn excerpt(&self, text: &[u8], limit: usize) -> String {

@@ -21,6 +21,7 @@ use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::names::ServerName;
 use crate::ports::bus::SubscriptionGuard;
 use crate::time::clock::monotonic;
+use crate::workers::credentials::being_changed;
 use crate::workers::guard;
 use crate::workers::mcp::Connection;
 use crate::workers::redact::Redactor;
@@ -41,7 +42,7 @@ pub struct ServerHandle {
     pub child: Arc<guard::ChildSet>,
     /// The id of the session with a server behind a URL.
     pub session_id: Arc<ArcSwapOption<String>>,
-    /// The connections of users with grants of their own.
+    /// The processes and connections of single users.
     pub users: UserConnections,
     pub lease: Arc<LocalLease>,
     pub(super) tools: ToolRecorder,
@@ -71,6 +72,8 @@ pub(super) enum RunState {
     /// A call waits for the start.
     Starting,
     Running(Arc<Connection>),
+    /// Only users have processes or connections, or a shared credential is not set yet.
+    ForUsers,
     /// A call fails at once.
     Failed(Box<Failure>),
     /// Another worker owns the server, or no worker owns it yet.
@@ -138,7 +141,7 @@ impl ServerHandle {
             return Ok(connection);
         }
         let mut states = self.state.subscribe();
-        let mut asked_supervisor = false;
+        let mut has_asked = false;
         loop {
             let state = states.borrow_and_update().clone();
             match state {
@@ -150,13 +153,15 @@ impl ServerHandle {
                 // The supervisor notices the end of the connection too, and sets another state.
                 RunState::Running(_) | RunState::Starting => {}
                 RunState::Failed(failure) => return Err(*failure),
-                RunState::OwnedElsewhere if asked_supervisor => {
+                RunState::ForUsers if has_asked => return Err(being_changed()),
+                RunState::OwnedElsewhere if has_asked => {
                     return Err(Failure::elsewhere(&self.name));
                 }
-                // The ask came through the pool, so perhaps no worker owns the server.
-                RunState::OwnedElsewhere => {
+                // The ask came through the pool, so perhaps no worker owns the server. Or the catalog has changed, so that
+                // the server has a connection for all users now.
+                RunState::OwnedElsewhere | RunState::ForUsers => {
                     self.command(false).await;
-                    asked_supervisor = true;
+                    has_asked = true;
                     continue;
                 }
                 RunState::Stopped => return Err(server_disabled(&self.name)),
@@ -188,7 +193,7 @@ impl ServerHandle {
                 }
                 _ if self.lease.is_held() => return Ok(()),
                 RunState::Failed(failure) => return Err(*failure),
-                RunState::Running(_) | RunState::Starting => {}
+                RunState::Running(_) | RunState::Starting | RunState::ForUsers => {}
             }
             if states.changed().await.is_err() {
                 return Err(server_disabled(&self.name));

@@ -13,6 +13,7 @@ use super::failover;
 use super::handle::ServerHandle;
 use super::lease::LocalLease;
 use super::remote_state::RemoteState;
+use super::user_pool::{UserPool, follow_credentials};
 use crate::cluster::command_client::CommandClient;
 use crate::cluster::membership::WorkerRegistry;
 use crate::config::Limits;
@@ -56,6 +57,8 @@ pub struct ServerManager {
     pub installer: Arc<Installer>,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    /// The places for processes and connections of single users.
+    pub users: UserPool,
     /// No other worker can exist.
     pub alone: bool,
     pub tasks: TaskTracker,
@@ -94,6 +97,7 @@ impl ServerManager {
             deps.registry.clone(),
         );
         let grants = Arc::new(TokenSourceDeps::new(deps.projection.clone(), commands));
+        let users = UserPool::new(&deps.limits, &deps.metrics);
         Arc::new(Self {
             worker: deps.worker,
             projection: deps.projection,
@@ -107,6 +111,7 @@ impl ServerManager {
             installer: deps.installer,
             metrics: deps.metrics,
             limits: deps.limits,
+            users,
             alone: deps.alone,
             tasks: TaskTracker::new(),
             handles: ArcSwap::default(),
@@ -129,6 +134,7 @@ impl ServerManager {
         tokio::spawn(expire_unused(self.clone()));
         tokio::spawn(failover::watch_servers(self.clone()));
         tokio::spawn(follow_catalog(self.clone()));
+        tokio::spawn(follow_credentials(self.clone()));
     }
 
     /// Returns the id of the worker's own lease in the store.
@@ -417,12 +423,13 @@ async fn renew_leases(manager: Arc<ServerManager>) {
 
 /// Removes unused connections, and masked values that are not stored any more.
 async fn expire_unused(manager: Arc<ServerManager>) {
-    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    let idle = manager.limits.user_idle;
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL.min(idle / 2));
     loop {
         ticks.tick().await;
         let handles: Vec<_> = manager.handles.load().values().cloned().collect();
         for handle in handles {
-            handle.users.expire();
+            handle.users.end_idle(&manager, &handle, idle);
             let server = manager
                 .projection
                 .catalog()

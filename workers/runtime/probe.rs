@@ -28,6 +28,7 @@ pub async fn probe_server(
     let limit = Duration::from_millis(server.config.startup_timeout_ms());
     let deps = ConnectionDeps {
         log_buffer: log_buffer.clone(),
+        own_lines: None,
         redactor: Arc::default(),
         tools_changed: Arc::default(),
         result_limit: manager.limits.result,

@@ -100,6 +100,7 @@ impl Supervisor {
             };
             let deps = ConnectionDeps {
                 log_buffer: handle.log_buffer.clone(),
+                own_lines: None,
                 redactor: handle.redactor.clone(),
                 tools_changed,
                 result_limit: manager.limits.result,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
+use super::for_users::MainConnection;
 use super::handle::{RunState, ServerHandle, SupervisorCommand};
 use super::manager::ServerManager;
 use super::reconcile::{catalog_differs, wait_for_change};
@@ -41,11 +42,13 @@ pub(super) struct Supervisor {
 }
 
 /// The states of a supervisor.
-enum State {
+pub(super) enum State {
     /// The supervisor reads the catalog and acquires the right to run the server.
     Acquiring,
     Starting(Arc<Server>),
     Running(Box<RunningServer>),
+    /// This worker owns the server, and only users have processes or connections of it.
+    ForUsers(Arc<Server>),
     /// The server must not run in this worker.
     Idle(IdleReason),
     /// The supervisor waits before the next attempt for this version of the server.
@@ -54,7 +57,7 @@ enum State {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum IdleReason {
+pub(super) enum IdleReason {
     Disabled,
     OwnedElsewhere,
 }
@@ -105,6 +108,7 @@ impl Supervisor {
                 State::Acquiring => self.on_acquiring().await,
                 State::Starting(server) => self.on_starting(server).await,
                 State::Running(server) => self.on_running(*server).await,
+                State::ForUsers(server) => self.on_for_users(&server).await,
                 State::Idle(reason) => self.on_idle(reason).await,
                 State::Pausing(server, pause) => self.on_pausing(&server, pause).await,
                 State::Ended => break,
@@ -136,7 +140,10 @@ impl Supervisor {
         match self.acquire_ownership(&server).await {
             Ownership::Held => {
                 self.lease_pauses = SERVER_LEASE.pauses();
-                State::Starting(server)
+                match MainConnection::for_server(&server) {
+                    MainConnection::None => State::ForUsers(server),
+                    MainConnection::Kept | MainConnection::ListsTools => State::Starting(server),
+                }
             }
             Ownership::Elsewhere => State::Idle(IdleReason::OwnedElsewhere),
             Ownership::Unknown => {
@@ -151,6 +158,10 @@ impl Supervisor {
             Ok((connection, tools)) => {
                 self.start_pauses = SERVER_START.pauses();
                 self.is_broken = false;
+                if MainConnection::for_server(&server) == MainConnection::ListsTools {
+                    self.record_and_stop(&connection, tools).await;
+                    return State::ForUsers(server);
+                }
                 let running = self.enter_running(server, connection, tools).await;
                 State::Running(Box::new(running))
             }
@@ -266,7 +277,7 @@ impl Supervisor {
 
     async fn release_ownership(&mut self) {
         self.handle.set_subscription(None);
-        self.handle.users.clear();
+        self.handle.users.stop_all(&self.handle).await;
         self.handle.lease.end();
         let lease = self.handle.id.into();
         let released = self.manager.leases.release(lease, self.manager.worker);

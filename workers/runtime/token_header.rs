@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
-use super::sealed_credentials::{parts, put_header};
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
+use crate::workers::credentials::remote::{parts, put_header};
 use crate::workers::mcp::host::TokenError;
 use crate::workers::mcp::{AccessTokens, AppliedToken, RedactionGuard};
 use crate::workers::oauth::client::www_authenticate::Challenges;

@@ -28,20 +28,20 @@ use self::job_table::JobTable;
 use self::server::{SecretRef, Server};
 use self::token_table::TokenTable;
 use super::event::{
-    DecodeError, Entry, Event, GrantStored, SecretDeleted, SecretSet, ServerDescribed,
-    ServerRegistered,
+    DecodeError, Entry, Event, GrantRemoved, GrantStored, ServerDescribed, ServerRegistered,
 };
 use super::ids::{Position, ServerId, ValueId};
+use super::model::credential::CredentialOwner;
 use super::model::description::ServerDescription;
 use super::model::grant::{Grant, GrantState};
 use super::model::package::InstalledPackage;
 use super::model::remote::Remote;
 use super::model::server::ServerConfig;
 use super::model::tool::Tools;
-use super::names::{ServerName, UserName};
+use super::names::{SecretName, ServerName, UserName};
 
 /// The version of the fold and of the snapshot form. A process ignores a snapshot of another version.
-pub const FOLD_VERSION: u32 = 11;
+pub const FOLD_VERSION: u32 = 12;
 
 /// The state at one position of the log.
 #[derive(Debug, Clone, Default)]
@@ -176,6 +176,7 @@ impl Catalog {
                     }
                 });
             }
+            Event::GrantRemoved(event) => self.remove_grant(event),
             Event::PackageInstalled(event) => self.change_package(event.server, |_| {
                 Some(InstalledPackage {
                     package: event.package.clone(),
@@ -198,14 +199,21 @@ impl Catalog {
                 }
             }),
             Event::PackageRemoved(event) => self.change_package(event.server, |_| None),
-            Event::SecretSet(event) => self.change(event.server, |server| {
-                set_secret(server, event);
-            }),
-            Event::SecretDeleted(event) => self.change(event.server, |server| {
-                delete_secret(server, event);
-            }),
+            Event::SecretSet(event) => {
+                let secret = SecretRef {
+                    name: event.name.clone(),
+                    value: event.value,
+                };
+                self.change_secret(event.server, event.user.as_ref(), &event.name, Some(secret));
+            }
+            Event::SecretDeleted(event) => {
+                self.change_secret(event.server, event.user.as_ref(), &event.name, None);
+            }
             Event::GoogleConnected(event) => self.change(event.server, |server| {
                 server.google.insert(event.user.clone(), event.value);
+            }),
+            Event::GoogleDisconnected(event) => self.change(event.server, |server| {
+                server.google.remove(event.user.as_str());
             }),
             Event::JobAccepted(event) => {
                 let server = event.server.as_ref().map(|name| self.shared_name(name));
@@ -247,6 +255,7 @@ impl Catalog {
             user_grants: HashMap::new(),
             package: None,
             secrets: HashMap::new(),
+            shared_secrets: Arc::default(),
             google: HashMap::new(),
         };
         self.names.insert(event.server, event.name.clone());
@@ -279,6 +288,51 @@ impl Catalog {
                 server.session = None;
             }),
         }
+    }
+
+    fn remove_grant(&mut self, event: &GrantRemoved) {
+        match &event.user {
+            Some(user) => self.change(event.server, |server| {
+                server.user_grants.remove(user.as_str());
+            }),
+            None => self.restart(event.server, |server| {
+                server.grant = None;
+                server.session = None;
+            }),
+        }
+    }
+
+    /// Replaces or removes a secret. A shared value that belongs to a process or a connection restarts the server.
+    fn change_secret(
+        &mut self,
+        server: ServerId,
+        user: Option<&UserName>,
+        name: &SecretName,
+        secret: Option<SecretRef>,
+    ) {
+        match user {
+            Some(user) => self.change(server, |server| {
+                let mut secrets = server.secrets.remove(user.as_str()).unwrap_or_default();
+                replace_secret(&mut secrets, name, secret);
+                if !secrets.is_empty() {
+                    server.secrets.insert(user.clone(), secrets);
+                }
+            }),
+            None if self.starts_with(server, name) => self.restart(server, |server| {
+                replace_secret(&mut server.shared_secrets, name, secret);
+            }),
+            None => self.change(server, |server| {
+                replace_secret(&mut server.shared_secrets, name, secret);
+            }),
+        }
+    }
+
+    /// Returns whether a shared value belongs to the process or the connection of a server.
+    fn starts_with(&self, server: ServerId, name: &SecretName) -> bool {
+        let server = self.server_by_id(server);
+        server
+            .and_then(|server| server.config.credential(name, CredentialOwner::Shared))
+            .is_some_and(|credential| credential.location.is_of_connection())
     }
 
     /// Returns the copy of the server's name that the catalog holds, so that all jobs of a server share one text.
@@ -363,24 +417,33 @@ fn replace_config(server: &mut Server, config: &ServerConfig) {
     if has_new_origin {
         server.grant = None;
         server.user_grants = HashMap::new();
+        forget_sent_secrets(server);
     }
 }
 
-fn set_secret(server: &mut Server, event: &SecretSet) {
-    let secrets = Arc::make_mut(server.secrets.entry(event.user.clone()).or_default());
-    secrets.retain(|secret| secret.name != event.name);
-    secrets.push(SecretRef {
-        name: event.name.clone(),
-        value: event.value,
+/// Removes the values of users that the requests carry in their headers and URLs, because they stay with their origin.
+fn forget_sent_secrets(server: &mut Server) {
+    let config = server.config.clone();
+    let is_sent = |secret: &SecretRef| {
+        let credential = config.credential(&secret.name, CredentialOwner::User);
+        credential.is_some_and(|credential| credential.location.is_of_connection())
+    };
+    let users: Vec<UserName> = server.secrets.keys().cloned().collect();
+    for user in users {
+        let mut secrets = server.secrets.remove(user.as_str()).unwrap_or_default();
+        Arc::make_mut(&mut secrets).retain(|secret| !is_sent(secret));
+        if !secrets.is_empty() {
+            server.secrets.insert(user, secrets);
+        }
+    }
+    Arc::make_mut(&mut server.shared_secrets).retain(|secret| {
+        let credential = config.credential(&secret.name, CredentialOwner::Shared);
+        credential.is_none_or(|credential| !credential.location.is_of_connection())
     });
 }
 
-fn delete_secret(server: &mut Server, event: &SecretDeleted) {
-    let Some(secrets) = server.secrets.get_mut(event.user.as_str()) else {
-        return;
-    };
-    Arc::make_mut(secrets).retain(|secret| secret.name != event.name);
-    if secrets.is_empty() {
-        server.secrets.remove(event.user.as_str());
-    }
+fn replace_secret(secrets: &mut Arc<Vec<SecretRef>>, name: &SecretName, secret: Option<SecretRef>) {
+    let secrets = Arc::make_mut(secrets);
+    secrets.retain(|secret| secret.name != *name);
+    secrets.extend(secret);
 }

@@ -39,6 +39,8 @@ pub struct Server {
     /// The package that the server was installed from.
     pub package: Option<Arc<InstalledPackage>>,
     pub secrets: HashMap<UserName, Arc<Vec<SecretRef>>>,
+    /// The values of the credentials that all users share.
+    pub shared_secrets: Arc<Vec<SecretRef>>,
     /// The ids of the sealed Google tokens, for each user.
     pub google: HashMap<UserName, ValueId>,
 }
@@ -97,6 +99,7 @@ impl Server {
         let secrets = self
             .secrets
             .values()
+            .chain([&self.shared_secrets])
             .flat_map(|secrets| secrets.iter().map(|secret| secret.value));
         let google_tokens = self.google.values().copied();
         let grants = self

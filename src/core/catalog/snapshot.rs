@@ -61,6 +61,9 @@ struct ServerSnapshot {
     user_grants: Vec<(UserName, Grant)>,
     package: Option<Arc<InstalledPackage>>,
     secrets: Vec<(UserName, Arc<Vec<SecretRef>>)>,
+    /// Absent in snapshots of earlier versions.
+    #[serde(default)]
+    shared_secrets: Arc<Vec<SecretRef>>,
     google: Vec<(UserName, ValueId)>,
 }
 
@@ -142,6 +145,7 @@ impl Catalog {
             user_grants: server.user_grants.into_iter().collect(),
             package: server.package,
             secrets: server.secrets.into_iter().collect(),
+            shared_secrets: server.shared_secrets,
             google: server.google.into_iter().collect(),
         };
         self.servers.insert(server.name, Arc::new(restored));
@@ -164,6 +168,7 @@ fn server_snapshot(server: &Server) -> ServerSnapshot {
         user_grants: sorted_by_user(&server.user_grants),
         package: server.package.clone(),
         secrets: sorted_by_user(&server.secrets),
+        shared_secrets: server.shared_secrets.clone(),
         google: sorted_by_user(&server.google),
     }
 }

@@ -6,8 +6,9 @@ use super::*;
 use crate::core::event::{
     Actor, Commit, DeadLetterStored, GoogleConnected, GrantRefreshStarted, IdempotencyRecorded,
     JobAccepted, JobFinished, JobStarted, PackageInstalled, PackageLatestFound, PackageUpgraded,
-    ServerDeleted, ServerDescribed, ServerDisabled, ServerEnabled, ServerProtocolDetected,
-    ServerSessionEnded, ServerSessionOpened, ServerToolsDiscovered, ServerUpdated, StoredEvent,
+    SecretDeleted, SecretSet, ServerDeleted, ServerDescribed, ServerDisabled, ServerEnabled,
+    ServerProtocolDetected, ServerSessionEnded, ServerSessionOpened, ServerToolsDiscovered,
+    ServerUpdated, StoredEvent,
 };
 use crate::core::ids::{CommandId, Digest, JobId, WorkerId};
 use crate::core::model::dead_letter::DeadLetter;
@@ -117,7 +118,7 @@ fn secret_set(user: &str, secret: &str, number: u128) -> Event {
     SecretSet {
         server: SERVER,
         server_name: name(),
-        user: parse(user),
+        user: Some(parse(user)),
         name: parse(secret),
         value: value(number),
     }
@@ -384,7 +385,7 @@ fn the_last_secret_of_a_user_leaves_no_entry() {
     let deleted = SecretDeleted {
         server: SERVER,
         server_name: name(),
-        user: parse("ana"),
+        user: Some(parse("ana")),
         name: parse("TOKEN"),
         value: value(2),
     };

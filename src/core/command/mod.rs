@@ -132,6 +132,7 @@ commands! {
     CompleteAuthorization = Oauth "oauth.complete_authorization" v 1 Change -> (),
     SetSecret = Secrets "secrets.set" v 1 Change -> (),
     DeleteSecret = Secrets "secrets.delete" v 1 Change -> (),
+    Disconnect = Secrets "secrets.disconnect" v 1 Change -> (),
     InstallPackage = Packages "packages.install" v 1 Job -> (),
     UpgradePackage = Packages "packages.upgrade" v 1 Job -> (),
     CheckPackages = Packages "packages.check" v 1 Change -> Vec<PackageCheck>,
@@ -344,7 +345,7 @@ pub struct ExchangeGoogleCode {
     pub sealed: String,
 }
 
-/// Sets the value of a secret of a user. The facade has sealed the value, and only a worker can open it.
+/// Sets the value of a secret of a user, or of all users. The facade has sealed the value, and only a worker can open it.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SetSecret {
@@ -352,7 +353,9 @@ pub struct SetSecret {
     pub origin: ChangeOrigin,
     pub server: ServerId,
     pub server_name: ServerName,
-    pub user: UserName,
+    /// Absent for a value that all users share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
     pub name: SecretName,
     pub value: ValueId,
     /// Base64 of the sealed value. The worker stores it in the Vault.
@@ -362,15 +365,28 @@ pub struct SetSecret {
     pub if_absent: bool,
 }
 
-/// Deletes a secret of a user.
+/// Deletes a secret of a user, or of all users.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteSecret {
     #[serde(flatten)]
     pub origin: ChangeOrigin,
     pub server_name: ServerName,
-    pub user: UserName,
+    /// Absent for a value that all users share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
     pub name: SecretName,
+}
+
+/// Removes all that a user has stored for a server: secrets, OAuth tokens and Google tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disconnect {
+    #[serde(flatten)]
+    pub origin: ChangeOrigin,
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
 }
 
 /// Records the description that a worker received from its server. The same worker decides it, so the command is never

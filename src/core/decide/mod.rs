@@ -1,6 +1,7 @@
 //! The decisions: functions that take a catalog and a command and return events or a failure.
 
 pub mod access;
+pub mod credential;
 pub mod dead_letter;
 pub mod google;
 pub mod grant;

@@ -252,7 +252,7 @@ pub(super) mod samples {
         SecretSet {
             server: server_id(server),
             server_name: name(server),
-            user: name(user),
+            user: Some(name(user)),
             name: name(secret),
             value: value(number),
         }

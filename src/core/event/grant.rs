@@ -53,3 +53,14 @@ pub struct GrantRefreshFailed {
     pub access: ValueId,
     pub refused: bool,
 }
+
+/// The user has disconnected the server. The tokens are void.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantRemoved {
+    pub server: ServerId,
+    pub server_name: ServerName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
+    pub tokens: GrantTokens,
+}

@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use self::actor::{Actor, ActorKind};
-pub use self::grant::{GrantRefreshFailed, GrantRefreshStarted, GrantRefreshed, GrantStored};
+pub use self::grant::{
+    GrantRefreshFailed, GrantRefreshStarted, GrantRefreshed, GrantRemoved, GrantStored,
+};
 pub use self::jobs::{
     DeadLetterRemoved, DeadLetterStored, IdempotencyExpired, IdempotencyRecorded, JobAccepted,
     JobCancelRequested, JobExpired, JobFinished, JobProgressed, JobRequeued, JobStarted,
@@ -110,6 +112,7 @@ events! {
     GrantRefreshStarted = "grant.refresh_started" v 1,
     GrantRefreshed = "grant.refreshed" v 1,
     GrantRefreshFailed = "grant.refresh_failed" v 1,
+    GrantRemoved = "grant.removed" v 1,
     PackageInstalled = "package.installed" v 1,
     PackageUpgraded = "package.upgraded" v 1,
     PackageLatestFound = "package.latest_found" v 1,
@@ -124,6 +127,7 @@ events! {
     JobFinished = "job.finished" v 1,
     JobExpired = "job.expired" v 1,
     GoogleConnected = "google.connected" v 1,
+    GoogleDisconnected = "google.disconnected" v 1,
     DeadLetterStored = "dead_letter.stored" v 1,
     DeadLetterRemoved = "dead_letter.removed" v 1,
     IdempotencyRecorded = "idempotency.recorded" v 1,
@@ -290,24 +294,28 @@ pub struct PackageRemoved {
     pub name: ServerName,
 }
 
-/// A secret of a user has a new value. The Vault holds it under `value`.
+/// A secret of a user, or of all users, has a new value. The Vault holds it under `value`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretSet {
     pub server: ServerId,
     pub server_name: ServerName,
-    pub user: UserName,
+    /// Absent for a value that all users share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
     pub name: SecretName,
     pub value: ValueId,
 }
 
-/// A secret of a user was deleted.
+/// A secret of a user, or of all users, was deleted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretDeleted {
     pub server: ServerId,
     pub server_name: ServerName,
-    pub user: UserName,
+    /// Absent for a value that all users share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
     pub name: SecretName,
     pub value: ValueId,
 }
@@ -316,6 +324,16 @@ pub struct SecretDeleted {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GoogleConnected {
+    pub server: ServerId,
+    pub server_name: ServerName,
+    pub user: UserName,
+    pub value: ValueId,
+}
+
+/// A user took the access to Google back. The tokens under `value` are void.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GoogleDisconnected {
     pub server: ServerId,
     pub server_name: ServerName,
     pub user: UserName,
@@ -341,6 +359,7 @@ impl Event {
             Self::GrantRefreshStarted(e) => &e.server_name,
             Self::GrantRefreshed(e) => &e.server_name,
             Self::GrantRefreshFailed(e) => &e.server_name,
+            Self::GrantRemoved(e) => &e.server_name,
             Self::PackageInstalled(e) => &e.name,
             Self::PackageUpgraded(e) => &e.name,
             Self::PackageLatestFound(e) => &e.name,
@@ -355,6 +374,7 @@ impl Event {
             | Self::JobFinished(JobFinished { job, .. }) => return format!("job/{job}"),
             Self::JobExpired(_) => return "jobs".to_owned(),
             Self::GoogleConnected(e) => &e.server_name,
+            Self::GoogleDisconnected(e) => &e.server_name,
             Self::DeadLetterStored(_) | Self::DeadLetterRemoved(_) => {
                 return "dead_letters".to_owned();
             }

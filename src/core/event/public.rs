@@ -48,6 +48,7 @@ const CONFIG: Fields = &[
     ("resetTimeoutOnProgress", All),
     ("hideSecretArguments", All),
     ("replicas", All),
+    ("credentials", All),
 ];
 
 const GRANT_TOKENS: Fields = &[
@@ -148,6 +149,7 @@ const PUBLIC: &[(&str, Fields)] = &[
             ("refused", All),
         ],
     ),
+    ("grant.removed", SECRET),
     ("package.installed", PACKAGE),
     ("package.upgraded", PACKAGE),
     (
@@ -187,6 +189,7 @@ const PUBLIC: &[(&str, Fields)] = &[
     ),
     ("job.expired", &[("jobs", All)]),
     ("google.connected", SECRET),
+    ("google.disconnected", SECRET),
     (
         "dead_letter.stored",
         &[

@@ -1,6 +1,8 @@
 //! The values that the rules work on: servers, packages, secrets, grants, jobs and dead letters.
 
 pub mod caller;
+pub mod credential;
+pub mod credential_check;
 pub mod dead_letter;
 pub mod description;
 pub mod google;
@@ -12,6 +14,7 @@ pub mod query;
 pub mod remote;
 pub mod secret;
 pub mod server;
+pub mod server_json;
 pub mod timeout;
 pub mod token;
 pub mod tool;

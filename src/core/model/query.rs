@@ -72,6 +72,12 @@ pub fn fill_query<'a>(url: &str, values: impl IntoIterator<Item = Option<&'a str
     })
 }
 
+/// Returns whether the query of a URL has a parameter with this name.
+pub fn has_parameter(url: &str, name: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    url::form_urlencoded::parse(query.as_bytes()).any(|(found, _)| found == name)
+}
+
 /// Returns the URL without the parameters whose values can be credentials.
 pub fn without_credentials(url: &str) -> String {
     let Some((before, query)) = url.split_once('?') else {

@@ -391,16 +391,12 @@ fn check_headers(headers: &BTreeMap<String, HeaderValue>) -> Result<(), Failure>
 }
 
 fn check_header(name: &str, value: &HeaderValue) -> Result<(), Failure> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || name.len() > 256 || !name.bytes().all(is_token) {
+    if !is_header_name(name) {
         return Err(Failure::invalid(
             "headers must map names of HTTP headers to texts",
         ));
     }
-    if RESERVED_HEADERS
-        .iter()
-        .any(|reserved| name.eq_ignore_ascii_case(reserved))
-    {
+    if is_reserved_header(name) {
         return Err(Failure::invalid(format!(
             "headers must not set {name}, because the protocol sets it"
         )));
@@ -409,6 +405,19 @@ fn check_header(name: &str, value: &HeaderValue) -> Result<(), Failure> {
         HeaderValue::Plain(value) => check_header_value(name, value),
         HeaderValue::Sealed { .. } => Ok(()),
     }
+}
+
+/// Returns whether a text of at most 256 bytes can be the name of a header (RFC 9110, section 5.1).
+pub fn is_header_name(name: &str) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.len() <= 256 && name.bytes().all(is_token)
+}
+
+/// Returns whether the protocol or the connection sets this header.
+pub fn is_reserved_header(name: &str) -> bool {
+    RESERVED_HEADERS
+        .iter()
+        .any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 
 /// Checks the value of a header.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::credential::Credential;
+use super::credential_check::check_credentials;
 use super::remote::{Remote, RemoteChange};
 use super::timeout::{DEFAULT_TIMEOUT_MS, check_timeout};
 use super::update::Update;
@@ -21,6 +23,9 @@ pub struct ServerConfig {
     /// The names of the secrets that the server gets. An empty list means all secrets of the user.
     #[serde(default)]
     pub secret_names: Vec<SecretName>,
+    /// The values that the server gets, and where. If the list is not empty, the server gets exactly these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<Credential>,
     /// The time limit for the start and the first tool list, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub startup_timeout: Option<u64>,
@@ -148,6 +153,7 @@ impl ServerConfig {
         Self {
             transport,
             secret_names: vec![],
+            credentials: vec![],
             startup_timeout: None,
             tool_timeout: None,
             reset_timeout_on_progress: false,
@@ -201,7 +207,7 @@ impl ServerConfig {
         ] {
             check_timeout(field, value)?;
         }
-        Ok(())
+        check_credentials(self)
     }
 }
 
@@ -240,6 +246,8 @@ pub struct ServerChange {
     pub env: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_names: Option<Vec<SecretName>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Vec<Credential>>,
     #[serde(skip_serializing_if = "Update::is_keep")]
     pub startup_timeout: Update<u64>,
     #[serde(skip_serializing_if = "Update::is_keep")]
@@ -277,6 +285,7 @@ impl ServerChange {
             }
         }
         replace_if_present(&mut config.secret_names, &self.secret_names);
+        replace_if_present(&mut config.credentials, &self.credentials);
         update_timeout(&mut config.startup_timeout, self.startup_timeout);
         update_timeout(&mut config.tool_timeout, self.tool_timeout);
         replace_if_present(

@@ -19,6 +19,7 @@ use crate::core::arguments::{check_args, is_traceparent};
 use crate::core::catalog::server::Server;
 use crate::core::command::{Area, Command as _};
 use crate::core::json_object::text_of;
+use crate::core::mcp::forwarded_meta::forwarded_meta;
 use crate::core::mcp::result::{ClientResult, client_result};
 use crate::core::mcp::version::Era;
 use crate::core::model::remote::ProtocolMode;
@@ -135,8 +136,8 @@ pub(super) fn begin_call(
             detach_slice(body, arguments)
         }
     };
-    let meta = params.meta().unwrap_or_default();
-    let (interim, progress) = progress(exchange, &meta)?.unzip();
+    let meta = &params.meta;
+    let (interim, progress) = progress(exchange, meta)?.unzip();
     let server = called.server;
     let request = CommandRequest {
         area: Area::Tools,
@@ -150,7 +151,8 @@ pub(super) fn begin_call(
             tool: called.tool,
             timeout_ms: None,
         }),
-        traceparent: traceparent(&meta).or_else(|| exchange.traceparent.clone()),
+        traceparent: traceparent(meta).or_else(|| exchange.traceparent.clone()),
+        meta: forwarded_meta(&meta.more).map(Into::into),
         interim,
     };
     let exchange = exchange.clone();

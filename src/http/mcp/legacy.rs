@@ -22,6 +22,7 @@ use super::session::Session;
 use crate::core::failure::Failure;
 use crate::core::ids::Digest;
 use crate::core::json_object::{Members, ObjectWriter, text_of};
+use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::version::{Era, ProtocolVersion};
 use crate::ports::bus::Hint;
 use crate::time::clock::now_seconds;
@@ -106,7 +107,12 @@ pub(super) fn initialize(
         client,
         "MCP session began"
     );
-    let session = Session::begin(version, now_seconds()).and_then(|session| {
+    let capabilities = params
+        .capabilities
+        .map_or_else(ClientCapabilities::default, |declared| {
+            ClientCapabilities::read(declared, version)
+        });
+    let session = Session::begin(version, capabilities, now_seconds()).and_then(|session| {
         session.id(
             exchange.state.sealer(),
             &exchange.user,

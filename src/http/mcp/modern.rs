@@ -25,13 +25,13 @@ const TTL_MS: &str = "60000";
 const VERSION_FIELD: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// Returns whether a request belongs to this era: its version header or its `_meta` says so.
-pub(super) fn is_modern(headers: &HeaderMap, meta: Option<&Meta<'_>>) -> bool {
+pub(super) fn is_modern(headers: &HeaderMap, meta: &Meta<'_>) -> bool {
     let modern = ProtocolVersion::V2026_07_28.as_str();
     headers
         .get_all(headers::PROTOCOL_VERSION)
         .iter()
         .any(|value| value.as_bytes().trim_ascii() == modern.as_bytes())
-        || meta.is_some_and(|meta| meta.protocol_version.is_some())
+        || meta.protocol_version.is_some()
 }
 
 /// Executes a request.
@@ -63,10 +63,7 @@ pub(super) fn handle(
 }
 
 fn check_request(headers: &HeaderMap, method: &str, params: &Params<'_>) -> Result<(), RpcError> {
-    let meta = params
-        .meta()
-        .ok_or_else(|| RpcError::invalid_params("params._meta must be an object"))?;
-    let version = check_meta(&meta)?;
+    let version = check_meta(&params.meta)?;
     headers::check_text(headers, headers::PROTOCOL_VERSION, &version)?;
     if version != ProtocolVersion::V2026_07_28.as_str() {
         return Err(RpcError::unsupported_version(&version));
@@ -76,6 +73,11 @@ fn check_request(headers: &HeaderMap, method: &str, params: &Params<'_>) -> Resu
 
 /// Checks the required members of `_meta`, and returns the version.
 fn check_meta<'a>(meta: &Meta<'a>) -> Result<Cow<'a, str>, RpcError> {
+    if meta.is_wrong {
+        return Err(RpcError::invalid_params(
+            "params._meta must be an object whose members stand once",
+        ));
+    }
     let version = meta.protocol_version.and_then(text_of).ok_or_else(|| {
         RpcError::invalid_params(format!("params._meta must have {VERSION_FIELD}, a string"))
     })?;

@@ -16,8 +16,13 @@ use super::extract::json::JsonBody;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::{ApiState, change_origin};
 use crate::core::command::{DeleteSecret, SetSecret};
-use crate::core::decide::access::Action;
+use crate::core::decide::access::{Action, missing_scope};
+use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
+use crate::core::model::caller::{Caller, Scope};
+use crate::core::model::credential::CredentialOwner;
+use crate::core::model::credential_check::check_value;
+use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName};
 use crate::crypto::context::SecretContext;
@@ -47,6 +52,10 @@ pub(super) struct SetBody {
     /// If true, a stored value stays, and the answer is 409 `conflict`.
     #[serde(default)]
     if_absent: bool,
+    /// If true, the value serves all users: the credential has `"owner": "shared"`. Only an administrator sets such a
+    /// value, and the request has no `username`.
+    #[serde(default)]
+    shared: bool,
 }
 
 /// The name of a user's secret for one server.
@@ -63,6 +72,10 @@ pub(super) struct DeleteBody {
     server_name: ServerName,
     #[schema(value_type = String, example = "message")]
     secret_name: SecretName,
+    /// If true, the request deletes the value that serves all users. Only an administrator deletes such a value, and
+    /// the request has no `username`.
+    #[serde(default)]
+    shared: bool,
 }
 
 /// Store a secret, encrypted. A stored value with this name is replaced.
@@ -81,23 +94,24 @@ pub(super) async fn set(
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<SetBody>,
 ) -> Result<Response, ApiError> {
-    let user = caller.acts_for(body.username)?;
-    let server = state
-        .find_server_for(&caller, Action::ManageSecrets, &body.server_name)?
-        .id;
+    let owner = SecretOwner::from_request(&caller, body.username, body.shared)?;
+    let server = state.find_server_for(&caller, Action::ManageSecrets, &body.server_name)?;
     let name = plain_name(&body.server_name, body.secret_name);
+    if let Some(credential) = server.config.credential(&name, owner.kind()) {
+        check_value(credential, &body.secret_value)?;
+    }
     let context = SecretContext {
-        server,
-        user: &user,
+        server: server.id,
+        user: owner.user(),
         name: &name,
         value: ValueId(Uuid::now_v7()),
     };
     let sealed = state.seal(context, &body.secret_value)?;
     let command = SetSecret {
-        origin: change_origin(&caller, key.user_key(&state, &user, &bytes)?),
-        server,
+        origin: change_origin(&caller, owner.key(&state, &key, &bytes)?),
+        server: server.id,
         server_name: body.server_name,
-        user,
+        user: owner.into_user(),
         name,
         value: sealed.value,
         sealed: sealed.sealed,
@@ -122,15 +136,80 @@ pub(super) async fn delete(
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<DeleteBody>,
 ) -> Result<Response, ApiError> {
-    let user = caller.acts_for(body.username)?;
+    let owner = SecretOwner::from_request(&caller, body.username, body.shared)?;
     state.find_server_for(&caller, Action::ManageSecrets, &body.server_name)?;
     let name = plain_name(&body.server_name, body.secret_name);
     let command = DeleteSecret {
-        origin: change_origin(&caller, key.user_key(&state, &user, &bytes)?),
+        origin: change_origin(&caller, owner.key(&state, &key, &bytes)?),
         server_name: body.server_name,
-        user,
+        user: owner.into_user(),
         name,
     };
     state.send_command(&command, COMMAND_LIMIT).await?;
     success(EmptyBody {})
+}
+
+/// The owner of a secret: one user, or all users.
+enum SecretOwner {
+    User(UserName),
+    Shared,
+}
+
+impl SecretOwner {
+    /// Returns the owner that a request names.
+    ///
+    /// # Errors
+    /// Fails if the caller may not act for the owner, or if the request names a user of a shared value.
+    fn from_request(
+        caller: &Caller,
+        username: Option<UserName>,
+        shared: bool,
+    ) -> Result<Self, Failure> {
+        if !shared {
+            return Ok(Self::User(caller.acts_for(username)?));
+        }
+        if username.is_some() {
+            return Err(Failure::invalid(
+                "username and \"shared\": true exclude each other; remove username",
+            ));
+        }
+        if !caller.is_admin() {
+            return Err(missing_scope(Scope::Admin));
+        }
+        Ok(Self::Shared)
+    }
+
+    fn kind(&self) -> CredentialOwner {
+        match self {
+            Self::User(_) => CredentialOwner::User,
+            Self::Shared => CredentialOwner::Shared,
+        }
+    }
+
+    fn user(&self) -> Option<&UserName> {
+        match self {
+            Self::User(user) => Some(user),
+            Self::Shared => None,
+        }
+    }
+
+    fn into_user(self) -> Option<UserName> {
+        match self {
+            Self::User(user) => Some(user),
+            Self::Shared => None,
+        }
+    }
+
+    /// Returns the idempotency key of the request, which belongs to the owner.
+    fn key(
+        &self,
+        state: &ApiState,
+        key: &IdempotencyHeader,
+        bytes: &[u8],
+    ) -> Result<Option<IdempotencyKey>, Failure> {
+        match self {
+            Self::User(user) => key.user_key(state, user, bytes),
+            Self::Shared => key.shared_key(state, bytes),
+        }
+    }
 }

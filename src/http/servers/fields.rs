@@ -10,6 +10,7 @@ use super::credentials::{CredentialSealer, HeaderField, SealedUrl};
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
+use crate::core::model::credential::Credential;
 use crate::core::model::remote::{ReconnectionOptions, Remote, RemoteChange, SealedValue};
 use crate::core::model::server::{Replicas, ServerChange, ServerConfig, Transport, refuse_fields};
 use crate::core::model::update::Update;
@@ -43,6 +44,10 @@ pub(crate) struct RegisterBody {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     pub secret_names: Option<Vec<SecretName>>,
+    /// The values that the server needs, and where its requests carry them. If the list is not empty, the server gets
+    /// exactly these; then `secretNames` must be empty.
+    #[serde(default)]
+    pub credentials: Option<Vec<Credential>>,
     /// The longest time in milliseconds for the connection and the first tool list; 60,000 if
     /// absent.
     #[serde(default)]
@@ -101,6 +106,9 @@ pub(crate) struct UpdateBody {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     secret_names: Option<Vec<SecretName>>,
+    /// The values that the server needs. The list replaces the whole list.
+    #[serde(default)]
+    credentials: Option<Vec<Credential>>,
     /// `null` sets the default.
     #[serde(default)]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000)]
@@ -149,6 +157,9 @@ pub(crate) struct UpdateBody {
     #[serde(rename = "logs")]
     #[schema(ignore)]
     _logs: Option<IgnoredAny>,
+    #[serde(rename = "needsCredentials")]
+    #[schema(ignore)]
+    _needs_credentials: Option<IgnoredAny>,
 }
 
 /// The configuration of a new server, and its sealed values.
@@ -187,6 +198,7 @@ impl RegisterBody {
         let config = ServerConfig {
             transport,
             secret_names: self.secret_names.unwrap_or_default(),
+            credentials: self.credentials.unwrap_or_default(),
             startup_timeout: self.startup_timeout,
             tool_timeout: self.tool_timeout,
             reset_timeout_on_progress: self.reset_timeout_on_progress.unwrap_or_default(),
@@ -286,6 +298,7 @@ impl UpdateBody {
             args: self.args,
             env: self.env,
             secret_names: self.secret_names,
+            credentials: self.credentials,
             startup_timeout: self.startup_timeout,
             tool_timeout: self.tool_timeout,
             reset_timeout_on_progress: self.reset_timeout_on_progress,

@@ -3,5 +3,9 @@
 pub mod client;
 mod isolation;
 mod legacy;
+mod meta;
 mod modern;
+mod neighbors;
+mod rounds;
 mod streams;
+mod wire;

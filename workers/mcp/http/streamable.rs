@@ -56,6 +56,7 @@ impl StreamableHttpConnection {
             progress: progress.is_some(),
             traceparent: call.traceparent,
             meta: context.meta(),
+            client_meta: call.meta,
         };
         // The frame wipes its secrets after the request was sent or dropped.
         let body = Bytes::from_owner(frame.build());
@@ -116,6 +117,15 @@ impl StreamableHttpConnection {
     pub fn stop(&self) {
         self.session.mark_lost("it was stopped");
         self.stop_listening();
+    }
+
+    /// Closes the connection and ends the session at the server, because nobody resumes it.
+    pub async fn end(&self) {
+        self.stop();
+        let context = self.session.context();
+        if context.has_session() {
+            self.session.transport.end_session(&context).await;
+        }
     }
 
     fn stop_listening(&self) {

@@ -349,6 +349,20 @@ impl HttpTransport {
         });
     }
 
+    /// Ends the session at the server (MCP 2025-11-25, transports, session management). A server that cannot end sessions,
+    /// or that does not answer in time, keeps it.
+    pub async fn end_session(&self, context: &ProtocolContext) {
+        let message = HttpRequest {
+            method: Method::DELETE,
+            url: &self.endpoint.url,
+            headers: &context.stream_headers(None),
+            body: Bytes::new(),
+            token_is_fresh: false,
+        };
+        let sent = self.endpoint.send(message);
+        let _ = tokio::time::timeout(BACKGROUND_TIMEOUT, sent).await;
+    }
+
     /// Opens the server's own stream, or resumes a stream after an event.
     pub async fn open_stream(
         &self,

@@ -166,6 +166,7 @@ async fn connect_and_call(url: &str, protocol: Option<ProtocolMode>) {
             args: "{}",
             secrets: &[],
             traceparent: None,
+            meta: None,
             timeout: Duration::from_millis(200),
             reset_on_progress: false,
             progress: None,

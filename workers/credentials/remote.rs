@@ -1,22 +1,27 @@
-//! Opens the sealed credentials of a server for requests of the MCP client.
+//! The values that each HTTP request to a server carries in its headers and its URL: those of the server's configuration,
+//! and the credentials of a user.
 
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper::Uri;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str};
 use zeroize::Zeroizing;
 
+use super::{being_changed, load};
 use crate::core::catalog::server::Server;
+use crate::core::decide::credential::stored_credentials;
 use crate::core::ids::{ServerId, ValueId};
+use crate::core::model::credential::{Credential, CredentialLocation, CredentialOwner};
 use crate::core::model::query::{fill_query, hidden_names};
-use crate::core::model::remote::{HeaderValue as Header, Remote, is_authentication_header};
-use crate::crypto::context::{ServerValueContext, ServerValueKind};
+use crate::core::model::remote::{HeaderValue as Header, is_authentication_header};
+use crate::core::names::UserName;
+use crate::crypto::context::{SecretContext, ServerValueContext, ServerValueKind};
 use crate::crypto::seal::{Opener, Plaintext};
 use crate::ports::vault::Sealed;
 use crate::workers::mcp::host::CredentialError;
-use crate::workers::mcp::{Credentials, RedactionGuard};
+use crate::workers::mcp::{ConnectError, Credentials, RedactionGuard};
 use crate::workers::redact::Redactor;
 use crate::workers::sealed_store::SealedStore;
 
@@ -24,10 +29,12 @@ use crate::workers::sealed_store::SealedStore;
 const MIN_PART: usize = 6;
 
 /// The sealed headers of one server, and the sealed values of the query of its URL.
-pub(super) struct SealedCredentials {
+pub struct SealedCredentials {
     headers: Vec<SealedHeader>,
     /// In the order of the `***` in the query.
     query: Vec<SealedParameter>,
+    /// The credentials that the server declares.
+    declared: Vec<SentCredential>,
     values: Arc<[ValueId]>,
     server: ServerId,
     opener: Opener,
@@ -47,22 +54,38 @@ struct SealedParameter {
     sealed: Sealed,
 }
 
+/// A credential in a header or a parameter of the query.
+struct SentCredential {
+    location: SentLocation,
+    /// `None`: all users share the value.
+    user: Option<UserName>,
+    credential: Credential,
+    value: ValueId,
+    sealed: Sealed,
+}
+
+enum SentLocation {
+    Header(HeaderName),
+    Parameter,
+}
+
 impl SealedCredentials {
     /// Loads the sealed values from the Vault and adds the other headers to `plain`. `has_token` says that an access token
-    /// replaces `Authorization`.
-    pub(super) async fn load(
+    /// replaces the `Authorization` of the configuration.
+    pub async fn load(
         server: &Server,
-        remote: &Remote,
+        user: Option<&UserName>,
         store: &SealedStore,
         redactor: Arc<Redactor>,
         has_token: bool,
         plain: &mut HeaderMap,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ConnectError> {
+        let Some(remote) = server.remote() else {
+            return Err("it has no URL".into());
+        };
         let mut headers = Vec::new();
         for (name, value) in &remote.headers {
-            let header: HeaderName = name
-                .parse()
-                .map_err(|_| format!("{name} cannot be the name of a header"))?;
+            let header = header_name(name)?;
             if has_token && header == AUTHORIZATION {
                 continue;
             }
@@ -100,11 +123,15 @@ impl SealedCredentials {
                 sealed: store.sealed(*value).await?,
             });
         }
+        let declared = load_declared(server, user, store).await?;
         let header_values = headers.iter().map(|sealed| sealed.value);
+        let declared_values = declared.iter().map(|sent| sent.value);
+        let values = header_values.chain(remote.query.iter().copied());
         Ok(Self {
-            values: header_values.chain(remote.query.iter().copied()).collect(),
+            values: values.chain(declared_values).collect(),
             headers,
             query,
+            declared,
             server: server.id,
             opener: store.opener.clone(),
             redactor,
@@ -116,7 +143,7 @@ impl SealedCredentials {
     fn apply_all(
         &self,
         headers: &mut HeaderMap,
-        uri: Option<&mut Uri>,
+        mut uri: Option<&mut Uri>,
         held: &mut usize,
     ) -> Result<(), CredentialError> {
         for sealed in &self.headers {
@@ -128,10 +155,50 @@ impl SealedCredentials {
             values.push(self.open_parameter(sealed)?);
             *held += 1;
         }
-        match uri {
-            Some(uri) if !values.is_empty() => fill_uri(uri, &values),
-            _ => Ok(()),
+        if let Some(uri) = uri.as_deref_mut()
+            && !values.is_empty()
+        {
+            fill_uri(uri, &values)?;
         }
+        for sent in &self.declared {
+            self.apply_declared(sent, headers, uri.as_deref_mut())?;
+            *held += 1;
+        }
+        Ok(())
+    }
+
+    /// Opens one credential, adds it to the request and redacts it from now on.
+    fn apply_declared(
+        &self,
+        sent: &SentCredential,
+        headers: &mut HeaderMap,
+        uri: Option<&mut Uri>,
+    ) -> Result<(), CredentialError> {
+        let target = sent.credential.target();
+        let unreadable = |_| CredentialError::Unreadable {
+            name: format!("credential {target}"),
+        };
+        let context = SecretContext {
+            server: self.server,
+            user: sent.user.as_ref(),
+            name: &sent.credential.name,
+            value: sent.value,
+        };
+        let plain = self
+            .opener
+            .open(context, &sent.sealed)
+            .map_err(unreadable)?;
+        let value = plain.expose().map_err(unreadable)?;
+        let formatted = sent.credential.formatted(value);
+        let text = formatted.as_ref().map_or(value, |text| text.as_str());
+        match (&sent.location, uri) {
+            (SentLocation::Header(header), _) => put_header(headers, header, text)?,
+            (SentLocation::Parameter, Some(uri)) => add_parameter(uri, target, text)?,
+            // Only the configured URL gets the parameters.
+            (SentLocation::Parameter, None) => {}
+        }
+        self.redactor.hold_all(sent.value, &parts(text));
+        Ok(())
     }
 
     /// Opens one value of the query and redacts it from now on.
@@ -201,6 +268,9 @@ impl SealedCredentials {
 
 impl Credentials for SealedCredentials {
     fn can_authenticate(&self) -> bool {
+        if !self.declared.is_empty() {
+            return true;
+        }
         let headers = self.headers.iter().map(|sealed| sealed.header.as_str());
         let parameters = self.query.iter().map(|sealed| sealed.name.as_str());
         headers.chain(parameters).any(is_authentication_header)
@@ -242,19 +312,80 @@ impl Drop for Redaction {
     }
 }
 
+async fn load_declared(
+    server: &Server,
+    user: Option<&UserName>,
+    store: &SealedStore,
+) -> Result<Vec<SentCredential>, ConnectError> {
+    let is_sent = |location| {
+        matches!(
+            location,
+            CredentialLocation::Header | CredentialLocation::Query
+        )
+    };
+    let stored = stored_credentials(server, user, is_sent)?;
+    let loaded = load(store, stored).await?;
+    let loaded = loaded.ok_or_else(being_changed)?;
+    let mut declared = Vec::with_capacity(loaded.len());
+    for (stored, sealed) in loaded {
+        let Some(credential) = stored.credential.cloned() else {
+            continue;
+        };
+        let location = match credential.location {
+            CredentialLocation::Header => SentLocation::Header(header_name(credential.target())?),
+            _ => SentLocation::Parameter,
+        };
+        declared.push(SentCredential {
+            location,
+            user: user
+                .filter(|_| stored.owner == CredentialOwner::User)
+                .cloned(),
+            credential,
+            value: stored.value,
+            sealed,
+        });
+    }
+    Ok(declared)
+}
+
+fn header_name(name: &str) -> Result<HeaderName, String> {
+    name.parse()
+        .map_err(|_| format!("{name} cannot be the name of a header"))
+}
+
+/// Adds a parameter to the query.
+fn add_parameter(uri: &mut Uri, name: &str, value: &str) -> Result<(), CredentialError> {
+    let path_and_query = uri.path_and_query().map_or("/", |text| text.as_str());
+    let separator = if path_and_query.contains('?') {
+        '&'
+    } else {
+        '?'
+    };
+    let mut filled = Zeroizing::new(format!("{path_and_query}{separator}"));
+    let encode = |text| percent_encoding::utf8_percent_encode(text, NON_ALPHANUMERIC);
+    filled.extend(encode(name));
+    filled.push('=');
+    filled.extend(encode(value));
+    set_path_and_query(uri, &filled)
+}
+
+fn set_path_and_query(uri: &mut Uri, text: &str) -> Result<(), CredentialError> {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(text.parse().map_err(|_| CredentialError::InvalidQuery)?);
+    *uri = Uri::from_parts(parts).map_err(|_| CredentialError::InvalidQuery)?;
+    Ok(())
+}
+
 /// Puts the opened values into the query.
 fn fill_uri(uri: &mut Uri, values: &[Zeroizing<String>]) -> Result<(), CredentialError> {
     let path_and_query = uri.path_and_query().map_or("/", |text| text.as_str());
     let values = values.iter().map(|value| Some(value.as_str()));
     let filled = Zeroizing::new(fill_query(path_and_query, values));
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(filled.parse().map_err(|_| CredentialError::InvalidQuery)?);
-    *uri = Uri::from_parts(parts).map_err(|_| CredentialError::InvalidQuery)?;
-    Ok(())
+    set_path_and_query(uri, &filled)
 }
 
 /// Adds a header that no log shows.
-pub(super) fn put_header(
+pub fn put_header(
     headers: &mut HeaderMap,
     header: &HeaderName,
     text: &str,
@@ -284,7 +415,7 @@ fn basic_credentials(user_info: &str) -> (Zeroizing<String>, Vec<Zeroizing<Strin
 }
 
 /// Returns a value and the parts that a server may repeat alone: the token after its scheme, the value of a cookie.
-pub(super) fn parts(value: &str) -> Vec<Zeroizing<String>> {
+pub fn parts(value: &str) -> Vec<Zeroizing<String>> {
     let parts = value
         .split([' ', ';', ',', '='])
         .filter(|part| part.len() >= MIN_PART);

@@ -1,0 +1,249 @@
+//! The rules for credentials and for their values.
+
+use std::collections::HashSet;
+
+use super::credential::{Credential, CredentialLocation, CredentialOwner, PLACEHOLDER};
+use super::query::has_parameter;
+use super::remote::{Remote, is_header_name, is_reserved_header};
+use super::server::{Replicas, ServerConfig, Transport};
+use crate::core::failure::Failure;
+
+/// The largest number of credentials of a server.
+pub const MAX_CREDENTIALS: usize = 64;
+/// The largest length of `as` and `format`, in bytes.
+const MAX_TEXT: usize = 1024;
+/// The largest length of a description, in characters.
+const MAX_DESCRIPTION: usize = 500;
+/// Variables with which a user could start other programs, or load other code, in the process of a server.
+const LOADER_VARIABLES: [&str; 24] = [
+    "BASH_ENV",
+    "ENV",
+    "GCONV_PATH",
+    "GIT_EXEC_PATH",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "HOME",
+    "IFS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "PATH",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "PYTHONUSERBASE",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SHELL",
+    "TMPDIR",
+    "_JAVA_OPTIONS",
+];
+/// Beginnings of names of such variables, in capital letters.
+const LOADER_PREFIXES: [&str; 5] = ["LD_", "DYLD_", "NPM_CONFIG_", "PIP_", "UV_"];
+
+/// Checks the credentials of a server.
+///
+/// # Errors
+/// The failure names the credential and the rule.
+pub fn check_credentials(config: &ServerConfig) -> Result<(), Failure> {
+    let credentials = &config.credentials;
+    if credentials.is_empty() {
+        return Ok(());
+    }
+    if !config.secret_names.is_empty() {
+        return Err(Failure::invalid(
+            "credentials and secretNames exclude each other; write each secret name as a credential with \"in\": \"argument\"",
+        ));
+    }
+    if credentials.len() > MAX_CREDENTIALS {
+        return Err(Failure::invalid(format!(
+            "credentials must have at most {MAX_CREDENTIALS} entries"
+        )));
+    }
+    let mut names = HashSet::new();
+    let mut targets = HashSet::new();
+    for credential in credentials {
+        let refuse = |rule: &str| {
+            Err(Failure::invalid(format!(
+                "credentials: {}: {rule}",
+                credential.name
+            )))
+        };
+        if !names.insert(&credential.name) {
+            return refuse("the name stands twice; each secret fills one place");
+        }
+        if let Err(rule) = check_credential(config, credential) {
+            return refuse(&rule);
+        }
+        if !targets.insert((credential.location, spelling(credential))) {
+            return refuse("another credential has the same place; give it another `as`");
+        }
+    }
+    Ok(())
+}
+
+/// Checks a value before it is stored.
+///
+/// # Errors
+/// The failure names the rule and never repeats the value.
+pub fn check_value(credential: &Credential, value: &str) -> Result<(), Failure> {
+    let rule = match credential.location {
+        CredentialLocation::Env if value.contains('\0') => "a variable cannot contain NUL",
+        CredentialLocation::Header if !is_header_value(credential, value) => {
+            "a header must be visible ASCII characters, spaces and tabs"
+        }
+        CredentialLocation::Query if value.chars().any(char::is_control) => {
+            "a parameter of a URL cannot contain control characters"
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::invalid(format!(
+        "secretValue does not fit {}: {rule}",
+        credential.target()
+    )))
+}
+
+fn is_header_value(credential: &Credential, value: &str) -> bool {
+    let formatted = credential.formatted(value);
+    is_header_text(formatted.as_ref().map_or(value, |text| text.as_str()))
+}
+
+/// RFC 9110, section 5.5, without the obsolete bytes above ASCII.
+fn is_header_text(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte == b'\t' || (0x20..=0x7e).contains(&byte))
+}
+
+/// Header names have no case, all other names do.
+fn spelling(credential: &Credential) -> String {
+    match credential.location {
+        CredentialLocation::Header => credential.target().to_ascii_lowercase(),
+        _ => credential.target().to_owned(),
+    }
+}
+
+fn check_credential(config: &ServerConfig, credential: &Credential) -> Result<(), String> {
+    let target = credential.target();
+    if target.is_empty() || target.len() > MAX_TEXT || target.chars().any(char::is_control) {
+        return Err(format!(
+            "`as` must be 1 to {MAX_TEXT} bytes without control characters"
+        ));
+    }
+    check_format(credential)?;
+    let description = credential.description.as_deref().unwrap_or_default();
+    let is_text = |letter: char| letter == '\n' || !letter.is_control();
+    if description.chars().count() > MAX_DESCRIPTION || !description.chars().all(is_text) {
+        return Err(format!(
+            "`description` must be at most {MAX_DESCRIPTION} characters without control characters"
+        ));
+    }
+    match credential.location {
+        CredentialLocation::Argument => Ok(()),
+        CredentialLocation::Env => check_variable(config, credential),
+        CredentialLocation::Header => check_header(remote(config, credential)?, target),
+        CredentialLocation::Query => check_parameter(remote(config, credential)?, target),
+    }
+}
+
+fn check_format(credential: &Credential) -> Result<(), String> {
+    let Some(format) = credential.format.as_deref() else {
+        return Ok(());
+    };
+    let has_one_place = format.matches(PLACEHOLDER).count() == 1;
+    if !has_one_place || format.len() > MAX_TEXT || format.chars().any(char::is_control) {
+        return Err(format!(
+            "`format` must contain {PLACEHOLDER} once, in at most {MAX_TEXT} bytes without control characters"
+        ));
+    }
+    if credential.location == CredentialLocation::Header && !is_header_text(format) {
+        return Err(
+            "`format` must be visible characters and spaces, because it becomes a header".into(),
+        );
+    }
+    Ok(())
+}
+
+fn check_variable(config: &ServerConfig, credential: &Credential) -> Result<(), String> {
+    let target = credential.target();
+    let Transport::Stdio { env, .. } = &config.transport else {
+        return Err(
+            "a streamable_http server has no environment; use \"in\": \"header\" or \"query\""
+                .into(),
+        );
+    };
+    if config.replicas == Replicas::Each {
+        return Err(
+            "\"in\": \"env\" needs `replicas` to be one, because each user has one process".into(),
+        );
+    }
+    if target.contains('=') {
+        return Err("`as` must be the name of a variable, without '='".into());
+    }
+    if env.contains_key(target) {
+        return Err(format!(
+            "`env` has the variable {target} already; remove it there"
+        ));
+    }
+    if credential.owner == CredentialOwner::User && is_loader_variable(target) {
+        return Err(format!(
+            "a user must not set {target}, because it can start other programs; set it in `env`, or choose another variable"
+        ));
+    }
+    Ok(())
+}
+
+fn is_loader_variable(name: &str) -> bool {
+    let capital = name.to_ascii_uppercase();
+    LOADER_VARIABLES.contains(&capital.as_str())
+        || LOADER_PREFIXES
+            .iter()
+            .any(|prefix| capital.starts_with(prefix))
+}
+
+fn remote<'a>(config: &'a ServerConfig, credential: &Credential) -> Result<&'a Remote, String> {
+    config.remote().ok_or_else(|| {
+        format!(
+            "a stdio server has no {}; use \"in\": \"env\" or \"argument\"",
+            match credential.location {
+                CredentialLocation::Query => "query",
+                _ => "header",
+            }
+        )
+    })
+}
+
+fn check_header(remote: &Remote, target: &str) -> Result<(), String> {
+    if !is_header_name(target) {
+        return Err("`as` must be the name of a header".into());
+    }
+    if is_reserved_header(target) {
+        return Err(format!(
+            "the program itself sets the header {target}; choose another one"
+        ));
+    }
+    let is_taken = |name: &String| name.eq_ignore_ascii_case(target);
+    if remote.headers.keys().any(is_taken) {
+        return Err(format!("`headers` has {target} already; remove it there"));
+    }
+    if target.eq_ignore_ascii_case("authorization") && remote.user_info.is_some() {
+        return Err(
+            "`url` has user info, which becomes the same header; remove one of them".into(),
+        );
+    }
+    Ok(())
+}
+
+fn check_parameter(remote: &Remote, target: &str) -> Result<(), String> {
+    if has_parameter(&remote.url, target) {
+        return Err(format!(
+            "`url` has the parameter {target} already; remove it there"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
