@@ -69,3 +69,4 @@ mod signin;
 mod soak;
 mod store_contract;
 mod tools;
+mod user_connections;

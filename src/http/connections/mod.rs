@@ -1,5 +1,7 @@
 //! `/connections`: the values and grants of one user for each server. No answer holds a value.
 
+pub(super) mod link;
+
 use std::sync::Arc;
 use std::time::Duration;
 
