@@ -10,7 +10,7 @@ use super::person::Person;
 use super::{person_text, sign_in_text};
 use crate::core::catalog::server::Server;
 use crate::core::failure::Failure;
-use crate::core::model::credential::{CredentialOwner, CredentialPlace};
+use crate::core::model::credential::{CredentialLocation, CredentialOwner};
 use crate::core::model::server::{ServerConfig, Transport};
 use crate::core::names::SecretName;
 use crate::http::respond::html::{
@@ -397,11 +397,11 @@ fn slot_state(slot: &SlotView) -> String {
 
 /// Returns the way in which a value reaches the server.
 fn slot_use(slot: &SlotView) -> &'static str {
-    match slot.place {
-        CredentialPlace::Argument => "The server gets it as an argument of each tool call.",
-        CredentialPlace::Env => "The server gets it as a variable of its process.",
-        CredentialPlace::Header => "The server gets it as a header of each request.",
-        CredentialPlace::Query => "The server gets it in the URL of each request.",
+    match slot.location {
+        CredentialLocation::Argument => "The server gets it as an argument of each tool call.",
+        CredentialLocation::Env => "The server gets it as a variable of its process.",
+        CredentialLocation::Header => "The server gets it as a header of each request.",
+        CredentialLocation::Query => "The server gets it in the URL of each request.",
     }
 }
 
@@ -448,7 +448,7 @@ fn asks_for_oauth(config: &ServerConfig) -> bool {
     let has_header_slot = config
         .credentials
         .iter()
-        .any(|credential| credential.place == CredentialPlace::Header);
+        .any(|credential| credential.location == CredentialLocation::Header);
     let Some(remote) = config.remote() else {
         return false;
     };

@@ -1,13 +1,13 @@
 //! Unit tests of the state of a connection in a few words.
 
 use super::*;
-use crate::core::model::credential::CredentialPlace;
+use crate::core::model::credential::CredentialLocation;
 use crate::views::connection::{AuthorizationView, SlotView};
 
 fn slot(name: &str, owner: CredentialOwner, required: bool, set: bool) -> SlotView {
     SlotView {
         name: name.parse().expect("a name"),
-        place: CredentialPlace::Argument,
+        location: CredentialLocation::Argument,
         required,
         owner,
         description: None,

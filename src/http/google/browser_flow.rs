@@ -264,6 +264,7 @@ async fn request_consent_url(
         interim: None,
         body: body.into(),
         traceparent: None,
+        meta: None,
         time: URL_LIMIT + COMMAND_MARGIN,
     };
     let _permit = state.page_permit(&grant_of(server, user))?;

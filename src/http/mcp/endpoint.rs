@@ -12,7 +12,7 @@ use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::decide::access::{Action, may};
 use crate::core::ids::ServerId;
-use crate::core::json_object::{Members, text_of};
+use crate::core::json_object::{Members, ObjectWriter, text_of};
 use crate::core::model::caller::Caller;
 use crate::core::model::description::{RawObject, ServerDescription};
 use crate::core::names::{ServerName, UserName};
@@ -125,6 +125,28 @@ impl Exchange {
         };
         let catalog = self.state.catalog();
         catalog.server(name.as_str())?.description.clone()
+    }
+
+    /// Returns whether the server of the endpoint has declared a capability in its last handshake.
+    pub(super) fn declares(&self, capability: &str) -> bool {
+        let description = self.description();
+        let capabilities = description.as_ref().and_then(|it| it.capabilities.as_ref());
+        let members =
+            capabilities.and_then(|capabilities| Members::parse(capabilities.raw().get()));
+        let declared = members.as_ref().and_then(|members| members.get(capability));
+        declared.is_some_and(|declared| declared.get().starts_with('{'))
+    }
+
+    /// Returns the JSON object `capabilities`: the tools, and what the server of the endpoint declares besides.
+    pub(super) fn capabilities(&self) -> String {
+        let mut writer = ObjectWriter::with_capacity(128);
+        for capability in ["completions", "prompts", "resources"] {
+            if self.declares(capability) {
+                writer.raw(capability, "{}");
+            }
+        }
+        writer.raw("tools", r#"{"listChanged":true}"#);
+        writer.finish()
     }
 
     /// Returns the text `instructions`: that of the server, or a list of all servers.

@@ -21,7 +21,8 @@ use crate::core::decide::access::{Action, missing_scope};
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
 use crate::core::model::caller::{Caller, Scope};
-use crate::core::model::credential::{CredentialOwner, check_value};
+use crate::core::model::credential::CredentialOwner;
+use crate::core::model::credential_check::check_value;
 use crate::core::model::idempotency::IdempotencyKey;
 use crate::core::model::secret::plain_name;
 use crate::core::names::{SecretName, ServerName, UserName};
@@ -94,7 +95,7 @@ pub(super) async fn set(
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<SetBody>,
 ) -> Result<Response, ApiError> {
-    let owner = SecretOwner::of(&caller, body.username, body.shared)?;
+    let owner = SecretOwner::from_request(&caller, body.username, body.shared)?;
     let server = state.find_server_for(&caller, Action::ManageSecrets, &body.server_name)?;
     let name = plain_name(&body.server_name, body.secret_name);
     if let Some(credential) = server.config.credential(&name, owner.kind()) {
@@ -165,7 +166,7 @@ pub(super) async fn delete(
     key: IdempotencyHeader,
     JsonBody { value: body, bytes }: JsonBody<DeleteBody>,
 ) -> Result<Response, ApiError> {
-    let owner = SecretOwner::of(&caller, body.username, body.shared)?;
+    let owner = SecretOwner::from_request(&caller, body.username, body.shared)?;
     state.find_server_for(&caller, Action::ManageSecrets, &body.server_name)?;
     let name = plain_name(&body.server_name, body.secret_name);
     let command = DeleteSecret {
@@ -189,7 +190,11 @@ impl SecretOwner {
     ///
     /// # Errors
     /// Fails if the caller may not act for the owner, or if the request names a user of a shared value.
-    fn of(caller: &Caller, username: Option<UserName>, shared: bool) -> Result<Self, Failure> {
+    fn from_request(
+        caller: &Caller,
+        username: Option<UserName>,
+        shared: bool,
+    ) -> Result<Self, Failure> {
         if !shared {
             return Ok(Self::User(caller.acts_for(username)?));
         }

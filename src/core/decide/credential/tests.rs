@@ -1,3 +1,5 @@
+//! Unit tests of the stored values that requests carry, and of their removal.
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -105,7 +107,7 @@ fn the_values_of_a_connection_change_with_a_new_value_and_not_with_an_argument()
     let credentials = json!([
         {"name": "KEY", "in": "header"}, {"name": "ORG", "in": "query", "owner": "shared"}, {"name": "ARG"},
     ]);
-    let of = |more: &[Event]| {
+    let with = |more: &[Event]| {
         let events = [
             registered(credentials.clone()),
             secret_set("crm", "ana", "KEY", 2),
@@ -113,10 +115,10 @@ fn the_values_of_a_connection_change_with_a_new_value_and_not_with_an_argument()
         let catalog = given(events.into_iter().chain(more.iter().cloned())).catalog;
         connection_values(catalog.server("crm").expect("a server"), Some(&ana())).expect("values")
     };
-    assert_eq!(of(&[]), [value(2)]);
-    assert_eq!(of(&[secret_set("crm", "ana", "ARG", 3)]), of(&[]));
-    assert_eq!(of(&[secret_set("crm", "ana", "KEY", 3)]), [value(3)]);
-    assert_eq!(of(&[shared_set("ORG", 4)]), [value(2), value(4)]);
+    assert_eq!(with(&[]), [value(2)]);
+    assert_eq!(with(&[secret_set("crm", "ana", "ARG", 3)]), with(&[]));
+    assert_eq!(with(&[secret_set("crm", "ana", "KEY", 3)]), [value(3)]);
+    assert_eq!(with(&[shared_set("ORG", 4)]), [value(2), value(4)]);
 }
 
 #[test]
