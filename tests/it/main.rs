@@ -27,6 +27,7 @@ mod command_line_tokens;
 mod compose;
 mod conformance;
 mod conformance_server;
+mod connect_pages;
 mod connections;
 mod credentials;
 mod crowd;
