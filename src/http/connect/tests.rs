@@ -26,7 +26,7 @@ fn account(connected: bool, needs_reauthorization: bool) -> Option<Authorization
 }
 
 #[test]
-fn a_list_says_what_each_connection_needs() {
+fn a_list_shows_the_state_of_each_connection() {
     use CredentialOwner::{Shared, User};
     for (slots, oauth, google, expected) in [
         (vec![], None, None, "needs nothing from you"),

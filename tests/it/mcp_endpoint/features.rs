@@ -112,7 +112,7 @@ async fn a_server_behind_a_url_serves_prompts_resources_and_completion() {
 }
 
 #[tokio::test]
-async fn the_endpoint_declares_what_the_server_declares() {
+async fn an_endpoint_declares_the_capabilities_of_its_servers() {
     let app = App::start();
     register_stdio(&app).await;
     app.register_fixture("fixture").await.ok();
@@ -149,7 +149,7 @@ async fn clients_of_all(app: &App) -> [Client; 2] {
 }
 
 #[tokio::test]
-async fn the_endpoint_of_all_servers_lists_and_reaches_what_each_server_has() {
+async fn the_endpoint_of_all_servers_lists_and_reaches_everything() {
     let app = App::start();
     register_suite(&app, "suite").await;
     register_suite(&app, "Other_2").await;
