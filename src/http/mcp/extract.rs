@@ -24,7 +24,7 @@ use crate::http::state::ApiState;
 const USER: &str = "mcp-api-user";
 
 /// A request to one of the endpoints. The path without a name is the endpoint of all servers.
-pub(in crate::http) struct McpExchange(pub(super) Arc<Exchange>);
+pub(crate) struct McpExchange(pub(super) Arc<Exchange>);
 
 impl FromRequestParts<Arc<ApiState>> for McpExchange {
     type Rejection = Response;
