@@ -28,6 +28,10 @@ const ASK_HEADERS: &[(&str, &str)] = &[
         "A list with commas. progress: the sender takes messages with Mcp-Status interim and Mcp-Kind progress before the reply.",
     ),
     ("traceparent", "W3C Trace Context, version 00."),
+    (
+        "Mcp-Meta",
+        "Only for tools.call: a JSON object on one line of ASCII with at most 2048 bytes. The MCP server receives its members tracestate, baggage and <vendor>/<name> in _meta.",
+    ),
 ];
 const JOB_HEADERS: &[(&str, &str)] = &[
     ("Mcp-Call", "The same as for an ask."),

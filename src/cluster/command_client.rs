@@ -40,6 +40,8 @@ pub struct CommandRequest {
     pub interim: Option<InterimSender>,
     pub body: Bytes,
     pub traceparent: Option<Arc<str>>,
+    /// The members of an MCP client's `_meta` that the server receives.
+    pub meta: Option<Arc<str>>,
     /// The time limit, from the first attempt on.
     pub time: Duration,
 }
@@ -86,6 +88,7 @@ impl CommandClient {
             time_left: time,
             seen: self.projection.position(),
             traceparent: None,
+            meta: None,
             call: None,
             interim: None,
             body: Bytes::from(body),
@@ -146,6 +149,7 @@ impl CommandClient {
             time_left: request.time.saturating_sub(began.elapsed()),
             seen: self.projection.position(),
             traceparent: request.traceparent.clone(),
+            meta: request.meta.clone(),
             call: request.call.clone(),
             interim: request.interim.clone(),
             body: request.body.clone(),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// The members of an object in their order and spelling, as keys and values. Repeated keys stay.
+#[derive(Default)]
 pub struct Members<'a>(pub Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'a> Members<'a> {

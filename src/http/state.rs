@@ -381,6 +381,7 @@ impl ApiState {
             interim: None,
             body: Bytes::from(body),
             traceparent: None,
+            meta: None,
             time: limit,
         };
         let response = self.commands.send(request).await?;

@@ -33,6 +33,9 @@ pub struct Ask {
     pub seen: Position,
     /// The W3C trace context of the request. The facade has checked it.
     pub traceparent: Option<Arc<str>>,
+    /// The members of an MCP client's `_meta` that the server of a tool call receives: a JSON object on one line of
+    /// ASCII (`core::mcp::forwarded_meta`).
+    pub meta: Option<Arc<str>>,
     /// The fields of a tool call, whose body is the arguments alone. NATS carries the fields in a header.
     /// Every other command is the JSON of the body.
     pub call: Option<CallTool>,

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::server::time;
 use crate::core::catalog::server::{SecretRef, Server};
-use crate::core::model::credential::{Credential, CredentialOwner, CredentialPlace};
+use crate::core::model::credential::{Credential, CredentialLocation, CredentialOwner};
 use crate::core::model::google;
 use crate::core::model::grant::{Grant, GrantState};
 use crate::core::names::{SecretName, ServerName, UserName};
@@ -32,7 +32,7 @@ pub struct SlotView {
     #[schema(value_type = String)]
     pub name: SecretName,
     #[serde(rename = "in")]
-    pub place: CredentialPlace,
+    pub location: CredentialLocation,
     pub required: bool,
     pub owner: CredentialOwner,
     pub description: Option<String>,
@@ -74,7 +74,7 @@ impl SlotView {
     fn undeclared(name: &SecretName, stored: Option<&SecretRef>) -> Self {
         Self {
             name: name.clone(),
-            place: CredentialPlace::Argument,
+            location: CredentialLocation::Argument,
             required: false,
             owner: CredentialOwner::User,
             description: None,
@@ -86,7 +86,7 @@ impl SlotView {
     fn declared(credential: &Credential, stored: Option<&SecretRef>) -> Self {
         Self {
             name: credential.name.clone(),
-            place: credential.place,
+            location: credential.location,
             required: credential.required,
             owner: credential.owner,
             description: credential.description.clone(),

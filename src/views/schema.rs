@@ -10,7 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::core::command::{CompactionReport, KeyUsage, RotationReport};
 use crate::core::failure::Code;
-use crate::core::model::credential::{Credential, CredentialOwner, CredentialPlace};
+use crate::core::model::credential::{Credential, CredentialLocation, CredentialOwner};
 use crate::core::model::dead_letter::DeadLetter;
 use crate::core::model::job::{JobProgress, JobState};
 use crate::core::model::remote::ReconnectionOptions;
@@ -39,7 +39,7 @@ openapi_schemas!(
     ConnectionStatus,
     Credential,
     CredentialOwner,
-    CredentialPlace,
+    CredentialLocation,
     DeadLetter,
     JobProgress,
     JobState,

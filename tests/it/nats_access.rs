@@ -13,10 +13,11 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 
 use crate::bus_contract::ask;
-use crate::harness::PATIENCE;
+use crate::harness::{App, PATIENCE};
+use crate::process::Services;
 use crate::services::nats::{JETSTREAM, Nats, Version};
 use mcp_api::adapters::bus_nats::{NatsBus, NatsOptions};
-use mcp_api::core::command::{Area, Command as _, NAMES};
+use mcp_api::core::command::{Area, Command as _, NAMES, RegisterServer};
 use mcp_api::core::ids::{Position, ServerId};
 use mcp_api::core::model::tool_call::CallTool;
 use mcp_api::ports::bus::{Ask, AskHandler, Bus, Busy, Reply, Target};
@@ -217,12 +218,17 @@ async fn connect_as(nats: &Nats, user: &str) -> async_nats::Client {
 }
 
 /// Sends an ask that names a command in its header, and returns its status and its body.
-async fn ask_for(client: &async_nats::Client, subject: &str, command: &str) -> (String, Value) {
+async fn ask_for(
+    client: &async_nats::Client,
+    subject: &str,
+    command: &str,
+    body: &Value,
+) -> (String, Value) {
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("Mcp-Command", command);
     headers.insert("Mcp-Call", r#"{"user":"ana","server":"s","tool":"t"}"#);
     let reply = client
-        .request_with_headers(subject.to_owned(), headers, "{}".into())
+        .request_with_headers(subject.to_owned(), headers, body.to_string().into())
         .await
         .expect("a reply");
     let headers = reply.headers.expect("headers");
@@ -250,7 +256,7 @@ async fn a_subject_carries_its_own_command_only() {
     ] {
         let client = connect_as(&nats, user).await;
         for command in NAMES {
-            let (status, body) = ask_for(&client, subject, command).await;
+            let (status, body) = ask_for(&client, subject, command, &json!({})).await;
             if *command == CallTool::NAME {
                 assert_eq!(status, "ok", "{body}");
                 continue;
@@ -265,6 +271,33 @@ async fn a_subject_carries_its_own_command_only() {
     }
     assert_eq!(bus.refused_asks(), refused);
     assert_eq!(*handler.0.lock(), [CallTool::NAME; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_registers_no_server() {
+    let users = format!("{JETSTREAM}\n{USERS}\nno_auth_user: mcp");
+    let nats = Nats::with_config(Version::Newest, |_| users);
+    let producer = connect_as(&nats, "producer").await;
+    let app = App::start_on(Some(Services::with_nats(nats)), 1, &[]);
+    let started = app.dir.path().join("started");
+    let register = json!({
+        "id": uuid::Uuid::now_v7(),
+        "server": uuid::Uuid::now_v7(),
+        "name": "foreign",
+        "config": { "transportType": "stdio", "command": "touch", "args": [&started] },
+        "enabled": true,
+    });
+    let subject = "mcp.v1.ask.tools.call";
+    let (status, body) = ask_for(&producer, subject, RegisterServer::NAME, &register).await;
+    assert!(!started.exists(), "a producer has started a program");
+    assert_eq!(
+        (&*status, &body["code"]),
+        ("failed", &json!("forbidden")),
+        "{body}"
+    );
+    app.get("/mcp/servers/foreign")
+        .await
+        .fails(404, "server_not_found");
 }
 
 /// Records the commands that arrive.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -32,12 +33,14 @@ pub struct Services {
 
 impl Services {
     pub fn start() -> Self {
+        Self::with_nats(Nats::start(Version::Newest))
+    }
+
+    /// Uses a running NATS server and a new database.
+    pub fn with_nats(nats: Nats) -> Self {
         let database = format!("t{}", uuid::Uuid::new_v4().simple());
         let mongo_url = Mongod::shared().replacen("/?", &format!("/{database}?"), 1);
-        Self {
-            nats: Nats::start(Version::Newest),
-            mongo_url,
-        }
+        Self { nats, mongo_url }
     }
 
     /// Returns the variables that every process needs.
@@ -164,9 +167,12 @@ fn listening_url(log: &Path, skipped_bytes: u64) -> Option<String> {
     })
 }
 
-/// Returns the path of the program.
+/// Returns the path of the program. `MCP_TEST_PROGRAM` names the program of another version: a test of a repaired defect
+/// must fail on it.
 pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_mcp-api")
+    static PROGRAM: LazyLock<Option<String>> =
+        LazyLock::new(|| std::env::var("MCP_TEST_PROGRAM").ok());
+    PROGRAM.as_deref().unwrap_or(env!("CARGO_BIN_EXE_mcp-api"))
 }
 
 /// Returns a command for the program with only the variables of this machine that it needs.

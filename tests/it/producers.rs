@@ -66,10 +66,7 @@ async fn the_example_asks_and_posts_a_job() {
     let nats = Nats::with_config(Version::Newest, |_| format!("{JETSTREAM}\n{users}"));
     let all = nats.url().replace("//", "//mcp:all@");
     let producer = nats.url().replace("//", "//producer:some@");
-    let services = Services {
-        nats,
-        ..Services::start()
-    };
+    let services = Services::with_nats(nats);
     // The later of two values of one variable counts.
     let app = App::start_on(Some(services), 1, &[("NATS_URL", &all)]);
     app.register_fixture("fixture").await.ok();

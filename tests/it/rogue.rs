@@ -131,6 +131,20 @@ async fn a_crash_during_a_call_is_reported_with_the_last_lines() {
 }
 
 #[tokio::test]
+async fn the_details_of_a_failure_begin_with_its_call() {
+    let app = two().await;
+    let line = json!({ "text": "a line of ben" });
+    app.call("ben", "rogue", "stderr", line).await.ok();
+    app.until("/mcp/servers/rogue", |body| {
+        body["server"]["logs"].to_string().contains("a line of ben")
+    })
+    .await;
+    let failed = app.call("ana", "rogue", "crash", json!({})).await;
+    assert_eq!(failed.body["details"], "about to crash");
+    failed.fails(502, "upstream_error");
+}
+
+#[tokio::test]
 async fn a_server_that_closes_its_output_is_restarted() {
     let app = two().await;
     let pid = app.pid_of("rogue").await;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{App, refused};
+use crate::wait::wait_until;
 
 const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
@@ -271,4 +272,24 @@ fn an_unreadable_key_file_is_named() {
     fs::create_dir_all(dir.path().join("data/secrets.key")).expect("a folder in its place");
     let said = refused(dir.path(), &[]);
     assert!(said.contains("DATA_DIR"), "{said}");
+}
+
+#[tokio::test]
+async fn a_deleted_secret_soon_leaves_the_write_ahead_log() {
+    let mut app = App::embedded();
+    app.register_fixture("fixture").await.ok();
+    let log = app.data().join("mcp-api.sqlite-wal");
+    let is_empty = || fs::metadata(&log).map_or(true, |file| file.len() == 0);
+    app.set_secret("ana", "fixture", "token", "hers alone")
+        .await;
+    assert!(!is_empty(), "the secret is in the write-ahead log");
+    let body = json!({ "username": "ana", "serverName": "fixture", "secretName": "token" });
+    app.post("/secrets/delete", body.clone()).await.ok();
+    wait_until("the running program empties the log", async || is_empty()).await;
+
+    app.set_secret("ana", "fixture", "token", "hers alone")
+        .await;
+    app.post("/secrets/delete", body).await.ok();
+    app.terminate();
+    assert!(is_empty(), "the ended program leaves a write-ahead log");
 }

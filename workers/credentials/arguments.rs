@@ -8,7 +8,7 @@ use crate::core::catalog::server::Server;
 use crate::core::decide::credential::stored_credentials;
 use crate::core::failure::Failure;
 use crate::core::ids::{ServerId, ValueId};
-use crate::core::model::credential::CredentialPlace;
+use crate::core::model::credential::CredentialLocation;
 use crate::core::names::UserName;
 use crate::eventlog::projection::Projection;
 use crate::telemetry::error::internal_error;
@@ -62,7 +62,7 @@ impl ArgumentOpener<'_> {
     ) -> Result<Option<Vec<OpenedArgument>>, Failure> {
         // A value that is missing in another place refuses the call before anything starts.
         let mut stored = stored_credentials(server, Some(user), |_| true)?;
-        stored.retain(|stored| stored.place() == CredentialPlace::Argument);
+        stored.retain(|stored| stored.location() == CredentialLocation::Argument);
         let Some(loaded) = load(self.store, stored).await? else {
             return Ok(None);
         };

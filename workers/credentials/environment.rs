@@ -9,7 +9,7 @@ use crate::core::catalog::server::Server;
 use crate::core::decide::credential::stored_credentials;
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
-use crate::core::model::credential::CredentialPlace;
+use crate::core::model::credential::CredentialLocation;
 use crate::core::names::UserName;
 use crate::telemetry::error::internal_error;
 use crate::workers::redact::Redactor;
@@ -46,7 +46,7 @@ pub async fn open_environment(
     user: Option<&UserName>,
     redactor: &Arc<Redactor>,
 ) -> Result<OpenedEnvironment, Failure> {
-    let stored = stored_credentials(server, user, |place| place == CredentialPlace::Env)?;
+    let stored = stored_credentials(server, user, |location| location == CredentialLocation::Env)?;
     let loaded = load(store, stored).await?.ok_or_else(being_changed)?;
     let mut opened = OpenedEnvironment {
         variables: Vec::with_capacity(loaded.len()),

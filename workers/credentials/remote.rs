@@ -13,7 +13,7 @@ use super::{being_changed, load};
 use crate::core::catalog::server::Server;
 use crate::core::decide::credential::stored_credentials;
 use crate::core::ids::{ServerId, ValueId};
-use crate::core::model::credential::{Credential, CredentialOwner, CredentialPlace};
+use crate::core::model::credential::{Credential, CredentialLocation, CredentialOwner};
 use crate::core::model::query::{fill_query, hidden_names};
 use crate::core::model::remote::{HeaderValue as Header, is_authentication_header};
 use crate::core::names::UserName;
@@ -56,7 +56,7 @@ struct SealedParameter {
 
 /// A credential in a header or a parameter of the query.
 struct SentCredential {
-    place: SentPlace,
+    location: SentLocation,
     /// `None`: all users share the value.
     user: Option<UserName>,
     credential: Credential,
@@ -64,7 +64,7 @@ struct SentCredential {
     sealed: Sealed,
 }
 
-enum SentPlace {
+enum SentLocation {
     Header(HeaderName),
     Parameter,
 }
@@ -191,11 +191,11 @@ impl SealedCredentials {
         let value = plain.expose().map_err(unreadable)?;
         let formatted = sent.credential.formatted(value);
         let text = formatted.as_ref().map_or(value, |text| text.as_str());
-        match (&sent.place, uri) {
-            (SentPlace::Header(header), _) => put_header(headers, header, text)?,
-            (SentPlace::Parameter, Some(uri)) => add_parameter(uri, target, text)?,
+        match (&sent.location, uri) {
+            (SentLocation::Header(header), _) => put_header(headers, header, text)?,
+            (SentLocation::Parameter, Some(uri)) => add_parameter(uri, target, text)?,
             // Only the configured URL gets the parameters.
-            (SentPlace::Parameter, None) => {}
+            (SentLocation::Parameter, None) => {}
         }
         self.redactor.hold_all(sent.value, &parts(text));
         Ok(())
@@ -317,7 +317,12 @@ async fn load_declared(
     user: Option<&UserName>,
     store: &SealedStore,
 ) -> Result<Vec<SentCredential>, ConnectError> {
-    let is_sent = |place| matches!(place, CredentialPlace::Header | CredentialPlace::Query);
+    let is_sent = |location| {
+        matches!(
+            location,
+            CredentialLocation::Header | CredentialLocation::Query
+        )
+    };
     let stored = stored_credentials(server, user, is_sent)?;
     let loaded = load(store, stored).await?;
     let loaded = loaded.ok_or_else(being_changed)?;
@@ -326,12 +331,12 @@ async fn load_declared(
         let Some(credential) = stored.credential.cloned() else {
             continue;
         };
-        let place = match credential.place {
-            CredentialPlace::Header => SentPlace::Header(header_name(credential.target())?),
-            _ => SentPlace::Parameter,
+        let location = match credential.location {
+            CredentialLocation::Header => SentLocation::Header(header_name(credential.target())?),
+            _ => SentLocation::Parameter,
         };
         declared.push(SentCredential {
-            place,
+            location,
             user: user
                 .filter(|_| stored.owner == CredentialOwner::User)
                 .cloned(),

@@ -52,6 +52,16 @@ fn console_scripts(name: &PackageName, venv: &Path) -> Result<Vec<String>, Failu
         .collect())
 }
 
+/// Returns the folders in which a package can have files of its own: its metadata, and the module with its name.
+pub(super) fn package_folders(name: &PackageName, venv: &Path) -> Vec<PathBuf> {
+    let Ok(Some(metadata)) = metadata_folder(name, venv) else {
+        return vec![];
+    };
+    let module = name.as_str().replace(['-', '.'], "_");
+    let module = metadata.with_file_name(module);
+    vec![metadata, module]
+}
+
 /// Returns the folder with the metadata of a package, `<name>-<version>.dist-info`.
 fn metadata_folder(name: &PackageName, venv: &Path) -> Result<Option<PathBuf>, Failure> {
     for library in subfolders(&venv.join("lib"))? {

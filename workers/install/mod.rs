@@ -15,6 +15,7 @@ pub mod pip_failure;
 pub mod process;
 mod store;
 
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(600);
 const LATEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The characters of a digest, which is the name of a folder.
 const DIGEST_LENGTH: usize = 32;
+/// The largest `server.json` of a package, in bytes.
+const MAX_SERVER_JSON: u64 = 1 << 20;
 
 /// Receives the progress of an installation.
 pub trait ProgressSink: Send + Sync {
@@ -192,6 +195,22 @@ impl Installer {
         }
     }
 
+    /// Returns the `server.json` of the MCP registry, if the package has one of at most 1 MiB.
+    pub fn server_json(
+        &self,
+        name: &PackageName,
+        source: &Source,
+        built: &PackageHandle,
+    ) -> Option<String> {
+        let folders = match source {
+            Source::Node => vec![built.folder.join("node_modules").join(name.as_str())],
+            Source::Python(_) => console_scripts::package_folders(name, &built.folder),
+        };
+        folders
+            .iter()
+            .find_map(|folder| read_at_most(&folder.join("server.json"), MAX_SERVER_JSON))
+    }
+
     /// Returns the path of a program of the package, if `command` is the bare name of one.
     pub fn own_program(
         &self,
@@ -262,6 +281,15 @@ fn recipe_digest(request: &PackageRequest<'_>, version: &str, lock: &str) -> Str
         hash.update(part);
     }
     hex::encode(hash.finalize())[..DIGEST_LENGTH].to_owned()
+}
+
+/// Returns the text of a file if it exists and is not larger than `limit`.
+fn read_at_most(file: &Path, limit: u64) -> Option<String> {
+    let file = std::fs::File::open(file).ok()?;
+    if file.metadata().ok()?.len() > limit {
+        return None;
+    }
+    std::io::read_to_string(file.take(limit)).ok()
 }
 
 async fn within<T>(

@@ -88,6 +88,7 @@ fn call_request(
         interim: None,
         body,
         traceparent: None,
+        meta: None,
         time: Duration::from_millis(limit_ms) + REPORT_TIME,
     })
 }

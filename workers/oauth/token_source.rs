@@ -292,6 +292,7 @@ impl TokenSource {
                 interim: None,
                 body: body.clone(),
                 traceparent: None,
+                meta: None,
                 time: deadline.saturating_duration_since(monotonic()),
             };
             match self.deps.commands.send(request).await {

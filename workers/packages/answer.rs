@@ -80,6 +80,7 @@ async fn reconcile_server(
         interim: None,
         body: body.into(),
         traceparent: None,
+        meta: None,
         time: STOP_TIMEOUT + Duration::from_millis(server.config.startup_timeout_ms()),
     };
     let response = context.commands.send(request).await?;

@@ -12,7 +12,8 @@ use crate::core::decide::package::{InstallBuiltPackage, install_package};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
 use crate::core::model::package::{EntryPoint, FOLDER, Package, Source};
-use crate::core::model::server::Transport;
+use crate::core::model::server::{ServerConfig, Transport};
+use crate::core::model::server_json::ServerJson;
 use crate::core::names::{PackageName, VersionTag};
 use crate::ports::vault::VaultValue;
 use crate::time::clock::now_ms;
@@ -62,6 +63,7 @@ async fn build_and_register(
         version,
         source,
         mut register,
+        read_server_json,
     } = command;
     require_free_name(context, &register)?;
     store_given_values(context, &register).await?;
@@ -75,6 +77,16 @@ async fn build_and_register(
         values,
     )
     .await?;
+    if let Some(built) = built.as_ref().filter(|_| read_server_json) {
+        declare_credentials(
+            context,
+            progress,
+            &name,
+            &source,
+            built,
+            &mut register.config,
+        );
+    }
     let package = Package {
         name,
         version: installed_version(built.as_ref(), version),
@@ -190,6 +202,36 @@ fn set_entry_point(
         *command = program;
     }
     Ok(None)
+}
+
+/// Puts the credentials that the `server.json` of the package declares into the configuration. A package without such a
+/// file, or with one that breaks a rule, declares none.
+fn declare_credentials(
+    context: &Context,
+    progress: &Arc<dyn ProgressSink>,
+    name: &PackageName,
+    source: &Source,
+    built: &BuiltVersion,
+    config: &mut ServerConfig,
+) {
+    let Some(text) = context.installer.server_json(name, source, &built.handle) else {
+        return;
+    };
+    let declared = ServerJson::parse(&text).and_then(|manifest| {
+        let credentials = manifest.credentials(name, config);
+        let with_credentials = ServerConfig {
+            credentials,
+            ..config.clone()
+        };
+        with_credentials.check()?;
+        Ok(with_credentials)
+    });
+    match declared {
+        Ok(with_credentials) => *config = with_credentials,
+        Err(failure) => progress.line(&format!(
+            "the server.json of the package is not used: {failure}"
+        )),
+    }
 }
 
 fn installed_version(built: Option<&BuiltVersion>, requested: Option<VersionTag>) -> String {

@@ -22,6 +22,7 @@ use super::install::{PackageHandle, Resolved};
 use super::runtime::probe::probe_server;
 use super::secrets;
 use crate::core::catalog::Catalog;
+use crate::core::decide::credential::starts_without_user;
 use crate::core::event::Event;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::{CommandId, ServerId, ValueId};
@@ -86,7 +87,8 @@ async fn store_lockfile(
     Ok(value)
 }
 
-/// Starts the server as it would be after these events, and stops it.
+/// Starts the server as it would be after these events, and stops it. A server that needs a value of a user starts for its
+/// users only.
 async fn probe_version(
     context: &Context,
     server: ServerId,
@@ -101,6 +103,9 @@ async fn probe_version(
         .server_by_id(server)
         .cloned()
         .ok_or_else(Failure::internal)?;
+    if !starts_without_user(&server) {
+        return Ok(());
+    }
     let digest = package
         .recipe
         .as_ref()

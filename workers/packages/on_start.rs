@@ -53,6 +53,7 @@ fn install_command(wanted: &InstallOnStart) -> InstallPackage {
         package: wanted.package.clone(),
         version: wanted.version.clone(),
         source: Source::Node,
+        read_server_json: true,
         register: RegisterServer {
             origin: ChangeOrigin::new(CommandId(Uuid::now_v7()), Actor::worker()),
             server: ServerId(Uuid::now_v7()),

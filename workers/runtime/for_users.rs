@@ -8,7 +8,7 @@ use super::reconcile::{catalog_differs, wait_for_change};
 use super::supervisor::{State, Supervisor};
 use super::tool_sync::{ListOrigin, record_tools};
 use crate::core::catalog::server::Server;
-use crate::core::decide::credential::connection_values;
+use crate::core::decide::credential::starts_without_user;
 use crate::core::model::server::{ConnectionStatus, ServerStatus};
 use crate::core::model::tool::Tools;
 use crate::workers::mcp::Connection;
@@ -25,8 +25,8 @@ pub(super) enum MainConnection {
 }
 
 impl MainConnection {
-    pub(super) fn of(server: &Server) -> Self {
-        if server.config.starts_for_users_only() || connection_values(server, None).is_err() {
+    pub(super) fn for_server(server: &Server) -> Self {
+        if !starts_without_user(server) {
             Self::None
         } else if server.config.separates_users() {
             Self::ListsTools

@@ -141,7 +141,7 @@ impl ServerHandle {
             return Ok(connection);
         }
         let mut states = self.state.subscribe();
-        let mut asked_supervisor = false;
+        let mut has_asked = false;
         loop {
             let state = states.borrow_and_update().clone();
             match state {
@@ -153,15 +153,15 @@ impl ServerHandle {
                 // The supervisor notices the end of the connection too, and sets another state.
                 RunState::Running(_) | RunState::Starting => {}
                 RunState::Failed(failure) => return Err(*failure),
-                // The catalog has changed after the call has read it.
-                RunState::ForUsers => return Err(being_changed()),
-                RunState::OwnedElsewhere if asked_supervisor => {
+                RunState::ForUsers if has_asked => return Err(being_changed()),
+                RunState::OwnedElsewhere if has_asked => {
                     return Err(Failure::elsewhere(&self.name));
                 }
-                // The ask came through the pool, so perhaps no worker owns the server.
-                RunState::OwnedElsewhere => {
+                // The ask came through the pool, so perhaps no worker owns the server. Or the catalog has changed, so that
+                // the server has a connection for all users now.
+                RunState::OwnedElsewhere | RunState::ForUsers => {
                     self.command(false).await;
-                    asked_supervisor = true;
+                    has_asked = true;
                     continue;
                 }
                 RunState::Stopped => return Err(server_disabled(&self.name)),

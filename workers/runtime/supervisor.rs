@@ -140,7 +140,7 @@ impl Supervisor {
         match self.acquire_ownership(&server).await {
             Ownership::Held => {
                 self.lease_pauses = SERVER_LEASE.pauses();
-                match MainConnection::of(&server) {
+                match MainConnection::for_server(&server) {
                     MainConnection::None => State::ForUsers(server),
                     MainConnection::Kept | MainConnection::ListsTools => State::Starting(server),
                 }
@@ -158,7 +158,7 @@ impl Supervisor {
             Ok((connection, tools)) => {
                 self.start_pauses = SERVER_START.pauses();
                 self.is_broken = false;
-                if MainConnection::of(&server) == MainConnection::ListsTools {
+                if MainConnection::for_server(&server) == MainConnection::ListsTools {
                     self.record_and_stop(&connection, tools).await;
                     return State::ForUsers(server);
                 }

@@ -21,7 +21,7 @@ use super::manager::ServerManager;
 use super::shutdown::finish_calls;
 use super::tool_sync::{ListOrigin, record_tools};
 use super::upgrade::build_package;
-use super::user_pool::{Place, PlaceKind, UserPool};
+use super::user_pool::{UserConnectionKind, UserPermit, UserPool};
 use crate::core::catalog::server::Server;
 use crate::core::decide::credential::connection_values;
 use crate::core::failure::{Code, Failure};
@@ -45,11 +45,11 @@ pub struct UserConnections {
 /// The process or the connection of one user.
 struct UserConnection {
     version: ConnectionVersion,
-    kind: PlaceKind,
+    kind: UserConnectionKind,
     connection: ArcSwapOption<Connection>,
     /// Locked by the call that connects. Contains the last failure.
     last_failure: tokio::sync::Mutex<Option<(Instant, Failure)>>,
-    place: Mutex<Option<Place>>,
+    permit: Mutex<Option<UserPermit>>,
     /// The lines of this connection alone.
     own_lines: Arc<LogBuffer>,
     /// Calls that have the connection or wait for it.
@@ -72,7 +72,7 @@ impl ConnectionVersion {
     ///
     /// # Errors
     /// `credential_required`.
-    fn of(server: &Server, user: &UserName) -> Result<Self, Failure> {
+    fn current(server: &Server, user: &UserName) -> Result<Self, Failure> {
         Ok(Self {
             server: server.changed,
             grant: server.grant(Some(user)).map(|grant| grant.since),
@@ -158,7 +158,7 @@ impl UserConnections {
                 })
             }
             Err(failure) => {
-                entry.place.lock().take();
+                entry.permit.lock().take();
                 *last_failure = Some((monotonic(), failure.clone()));
                 Err(failure)
             }
@@ -183,16 +183,16 @@ impl UserConnections {
         if !server.enabled {
             return Err(server_disabled(&server.name));
         }
-        let version = ConnectionVersion::of(&server, user)?;
+        let version = ConnectionVersion::current(&server, user)?;
         if let Some(entry) = by_user.get(user).filter(|entry| entry.version == version) {
             return Ok((CountedCall::new(entry), server));
         }
         let entry = Arc::new(UserConnection {
             version,
-            kind: PlaceKind::of(&server.config),
+            kind: UserConnectionKind::for_config(&server.config),
             connection: ArcSwapOption::empty(),
             last_failure: tokio::sync::Mutex::default(),
-            place: Mutex::default(),
+            permit: Mutex::default(),
             own_lines: Arc::default(),
             calls: AtomicUsize::new(0),
             last_use_ms: AtomicU64::new(now_ms()),
@@ -206,12 +206,12 @@ impl UserConnections {
     }
 
     /// Returns the user whose connection was idle for longest, and since when.
-    pub(super) fn longest_idle(&self, kind: PlaceKind) -> Option<(UserName, u64)> {
+    pub(super) fn longest_idle(&self, kind: UserConnectionKind) -> Option<(UserName, u64)> {
         let by_user = self.by_user.lock();
         let idle = by_user
             .iter()
             .filter(|(_, entry)| entry.kind == kind && entry.is_idle());
-        let idle = idle.filter(|(_, entry)| entry.place.lock().is_some());
+        let idle = idle.filter(|(_, entry)| entry.permit.lock().is_some());
         idle.map(|(user, entry)| (user, entry.last_use_ms.load(Ordering::Relaxed)))
             .min_by_key(|(_, since)| *since)
             .map(|(user, since)| (user.clone(), since))
@@ -241,7 +241,7 @@ impl UserConnections {
         }
         self.end_those(manager, handle, |server, user, entry| {
             let server = server.filter(|server| server.enabled && Self::serve(server, user));
-            let wanted = server.and_then(|server| ConnectionVersion::of(server, user).ok());
+            let wanted = server.and_then(|server| ConnectionVersion::current(server, user).ok());
             wanted.as_ref() != Some(&entry.version)
         });
     }
@@ -297,7 +297,7 @@ impl UserConnections {
                 // Another worker may start the processes at any moment, so this one gets no time for its end.
                 connection.kill().await;
             }
-            entry.place.lock().take();
+            entry.permit.lock().take();
         });
         futures::future::join_all(stopping).await;
     }
@@ -337,7 +337,7 @@ async fn end(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, entry: Arc<
         }
     }
     entry.connection.store(None);
-    entry.place.lock().take();
+    entry.permit.lock().take();
 }
 
 async fn connect(
@@ -347,9 +347,9 @@ async fn connect(
     user: &UserName,
     entry: &UserConnection,
 ) -> Result<Arc<Connection>, Failure> {
-    if entry.place.lock().is_none() {
-        let place = UserPool::place(manager, entry.kind).await?;
-        *entry.place.lock() = Some(place);
+    if entry.permit.lock().is_none() {
+        let permit = UserPool::acquire(manager, entry.kind).await?;
+        *entry.permit.lock() = Some(permit);
     }
     let package = match &server.package {
         Some(installed) => build_package(manager, handle, &installed.package)

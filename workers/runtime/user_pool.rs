@@ -1,32 +1,30 @@
-//! The places for processes and connections of single users in this worker (`MAX_USER_PROCESSES`,
-//! `MAX_USER_CONNECTIONS`). If all places are taken, the connection that was idle for longest makes room.
+//! The permits for processes and connections of single users in this worker (`MAX_USER_PROCESSES`,
+//! `MAX_USER_CONNECTIONS`). If all permits are taken, the connection that was idle for longest makes room.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::manager::ServerManager;
 use crate::config::Limits;
 use crate::core::failure::Failure;
 use crate::core::model::server::{ServerConfig, Transport};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Gauge, Metrics};
 
-/// Time after a change in which further changes are collected, before the connections of users are compared with the
-/// catalog.
-const COLLECT_TIME: Duration = Duration::from_millis(50);
+/// The shortest time between two comparisons of the connections of users with the catalog.
+const COMPARE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a user has of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlaceKind {
+pub enum UserConnectionKind {
     Process,
     Connection,
 }
 
-impl PlaceKind {
-    pub fn of(config: &ServerConfig) -> Self {
+impl UserConnectionKind {
+    pub fn for_config(config: &ServerConfig) -> Self {
         match config.transport {
             Transport::Stdio { .. } => Self::Process,
             Transport::StreamableHttp(_) => Self::Connection,
@@ -34,29 +32,29 @@ impl PlaceKind {
     }
 }
 
-/// All places of this worker.
+/// All permits of this worker.
 pub struct UserPool {
-    processes: Places,
-    connections: Places,
+    processes: Permits,
+    connections: Permits,
 }
 
-struct Places {
+struct Permits {
     free: Arc<Semaphore>,
-    /// Connections that are being stopped. Their places become free soon.
+    /// Connections that are being stopped. Their permits become free soon.
     ending: Arc<AtomicUsize>,
-    /// The gauges that count a taken place.
+    /// The gauges that count a taken permit.
     gauges: Vec<Gauge>,
-    /// The variable with the number of places.
+    /// The variable with the number of permits.
     limit: (&'static str, usize),
 }
 
-/// The place of one process or connection. Dropping it frees the place.
-pub struct Place {
+/// The permit of one process or connection. Dropping it returns the permit.
+pub struct UserPermit {
     _permit: OwnedSemaphorePermit,
     gauges: Vec<Gauge>,
 }
 
-impl Drop for Place {
+impl Drop for UserPermit {
     fn drop(&mut self) {
         for gauge in &self.gauges {
             gauge.dec();
@@ -64,10 +62,10 @@ impl Drop for Place {
     }
 }
 
-/// Says that a connection ends and its place becomes free soon.
-pub struct EndingPlace(Arc<AtomicUsize>);
+/// Says that a connection ends and returns its permit soon.
+pub struct EndingConnection(Arc<AtomicUsize>);
 
-impl Drop for EndingPlace {
+impl Drop for EndingConnection {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -75,19 +73,19 @@ impl Drop for EndingPlace {
 
 impl UserPool {
     pub fn new(limits: &Limits, metrics: &Metrics) -> Self {
-        let places = |variable, number, gauges: &[&Gauge]| Places {
+        let permits = |variable, number, gauges: &[&Gauge]| Permits {
             free: Arc::new(Semaphore::new(number)),
             ending: Arc::default(),
             gauges: gauges.iter().map(|gauge| Gauge::clone(gauge)).collect(),
             limit: (variable, number),
         };
         Self {
-            processes: places(
+            processes: permits(
                 "MAX_USER_PROCESSES",
                 limits.user_processes,
                 &[&metrics.user_processes, &metrics.children_alive],
             ),
-            connections: places(
+            connections: permits(
                 "MAX_USER_CONNECTIONS",
                 limits.user_connections,
                 &[&metrics.user_connections],
@@ -95,52 +93,55 @@ impl UserPool {
         }
     }
 
-    /// Returns a free place. The connection that was idle for longest makes room. The caller limits the time.
+    /// Returns a permit. The connection that was idle for longest makes room. The caller limits the time.
     ///
     /// # Errors
     /// `unavailable` if all connections have running calls.
-    pub async fn place(manager: &Arc<ServerManager>, kind: PlaceKind) -> Result<Place, Failure> {
-        let places = manager.users.places(kind);
+    pub async fn acquire(
+        manager: &Arc<ServerManager>,
+        kind: UserConnectionKind,
+    ) -> Result<UserPermit, Failure> {
+        let permits = manager.users.permits(kind);
         loop {
-            if let Ok(permit) = places.free.clone().try_acquire_owned() {
-                return Ok(places.take(permit));
+            if let Ok(permit) = permits.free.clone().try_acquire_owned() {
+                return Ok(permits.take(permit));
             }
             if let Some(ending) = end_longest_idle(manager, kind) {
                 ending.await;
                 continue;
             }
-            if places.ending.load(Ordering::Acquire) == 0 {
-                return Err(places.all_busy());
+            if permits.ending.load(Ordering::Acquire) == 0 {
+                return Err(permits.all_busy());
             }
             // The semaphore is never closed.
-            let permit = places.free.clone().acquire_owned().await;
+            let permit = permits.free.clone().acquire_owned().await;
             return permit
-                .map(|permit| places.take(permit))
-                .map_err(|_| places.all_busy());
+                .map(|permit| permits.take(permit))
+                .map_err(|_| permits.all_busy());
         }
     }
 
     /// Counts a connection that ends.
-    pub fn ending(&self, kind: PlaceKind) -> EndingPlace {
-        let ending = self.places(kind).ending.clone();
+    pub fn ending(&self, kind: UserConnectionKind) -> EndingConnection {
+        let ending = self.permits(kind).ending.clone();
         ending.fetch_add(1, Ordering::AcqRel);
-        EndingPlace(ending)
+        EndingConnection(ending)
     }
 
-    fn places(&self, kind: PlaceKind) -> &Places {
+    fn permits(&self, kind: UserConnectionKind) -> &Permits {
         match kind {
-            PlaceKind::Process => &self.processes,
-            PlaceKind::Connection => &self.connections,
+            UserConnectionKind::Process => &self.processes,
+            UserConnectionKind::Connection => &self.connections,
         }
     }
 }
 
-impl Places {
-    fn take(&self, permit: OwnedSemaphorePermit) -> Place {
+impl Permits {
+    fn take(&self, permit: OwnedSemaphorePermit) -> UserPermit {
         for gauge in &self.gauges {
             gauge.inc();
         }
-        Place {
+        UserPermit {
             _permit: permit,
             gauges: self.gauges.clone(),
         }
@@ -158,7 +159,7 @@ impl Places {
 /// all connections have running calls.
 fn end_longest_idle(
     manager: &Arc<ServerManager>,
-    kind: PlaceKind,
+    kind: UserConnectionKind,
 ) -> Option<impl Future<Output = ()> + use<>> {
     loop {
         let handles = manager.handles();
@@ -176,8 +177,10 @@ fn end_longest_idle(
 /// Ends the connections whose credentials, grants or servers have changed, until the process ends.
 pub async fn follow_credentials(manager: Arc<ServerManager>) {
     let mut positions = manager.projection.subscribe();
+    let mut ticks = tokio::time::interval(COMPARE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while positions.changed().await.is_ok() {
-        tokio::time::sleep(COLLECT_TIME).await;
+        ticks.tick().await;
         positions.borrow_and_update();
         for handle in manager.handles().values() {
             handle.users.end_outdated(&manager, handle);

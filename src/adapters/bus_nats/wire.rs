@@ -24,6 +24,8 @@ static TIME_LEFT: HeaderName = HeaderName::from_static("Mcp-Time-Left");
 /// The newest position that the sender has seen.
 static SEEN: HeaderName = HeaderName::from_static("Mcp-Seen");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The members of an MCP client's `_meta` that the server of a tool call receives, as JSON on one line of ASCII.
+static META: HeaderName = HeaderName::from_static("Mcp-Meta");
 /// The id that a cancellation names. Without this header, the id is the reply subject.
 static ASK: HeaderName = HeaderName::from_static("Mcp-Ask");
 /// The fields of a tool call, as JSON on one line.
@@ -72,6 +74,9 @@ pub(super) fn ask(subjects: &Subjects, ask: &Ask, clock: String) -> OutboundMess
         headers.insert(TRACEPARENT.clone(), value);
     }
     add_call(&mut headers, ask.call.as_ref());
+    if let Some(meta) = ask.meta.as_deref() {
+        headers.insert(META.clone(), meta);
+    }
     if ask.interim.is_some() {
         headers.insert(INTERIM.clone(), PROGRESS);
     }
@@ -220,6 +225,7 @@ pub(super) fn parse_ask(
     let time_left = time_left.min(MAX_TIME);
     let call = tool_call(message, command)?;
     let traceparent = text(message, &TRACEPARENT).map(Into::into);
+    let meta = text(message, &META).map(Into::into);
     let chunked = chunked_body(message, max_body)?;
     let body = message.payload.clone();
     Ok(ReceivedAsk {
@@ -229,6 +235,7 @@ pub(super) fn parse_ask(
             time_left,
             seen,
             traceparent,
+            meta,
             call,
             interim: None,
             body,

@@ -332,7 +332,7 @@ impl Catalog {
         let server = self.server_by_id(server);
         server
             .and_then(|server| server.config.credential(name, CredentialOwner::Shared))
-            .is_some_and(|credential| credential.place.is_of_connection())
+            .is_some_and(|credential| credential.location.is_of_connection())
     }
 
     /// Returns the copy of the server's name that the catalog holds, so that all jobs of a server share one text.
@@ -426,7 +426,7 @@ fn forget_sent_secrets(server: &mut Server) {
     let config = server.config.clone();
     let is_sent = |secret: &SecretRef| {
         let credential = config.credential(&secret.name, CredentialOwner::User);
-        credential.is_some_and(|credential| credential.place.is_of_connection())
+        credential.is_some_and(|credential| credential.location.is_of_connection())
     };
     let users: Vec<UserName> = server.secrets.keys().cloned().collect();
     for user in users {
@@ -438,7 +438,7 @@ fn forget_sent_secrets(server: &mut Server) {
     }
     Arc::make_mut(&mut server.shared_secrets).retain(|secret| {
         let credential = config.credential(&secret.name, CredentialOwner::Shared);
-        credential.is_none_or(|credential| !credential.place.is_of_connection())
+        credential.is_none_or(|credential| !credential.location.is_of_connection())
     });
 }
 

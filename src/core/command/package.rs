@@ -20,6 +20,9 @@ pub struct InstallPackage {
     pub source: Source,
     /// The registration of the server. If its command is empty, the worker finds the command in the package.
     pub register: RegisterServer,
+    /// The worker reads the credentials of the server from the `server.json` of the package, if the package has one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_server_json: bool,
 }
 
 /// Changes the version of a package. If the upgrade fails, the old version continues to run.

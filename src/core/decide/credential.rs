@@ -2,11 +2,11 @@
 
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::{SecretRef, Server};
-use crate::core::command::Disconnect;
+use crate::core::command::{ConnectionPart, Disconnect};
 use crate::core::event::{Event, GoogleDisconnected, GrantRemoved, SecretDeleted};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
-use crate::core::model::credential::{Credential, CredentialOwner, CredentialPlace};
+use crate::core::model::credential::{Credential, CredentialLocation, CredentialOwner};
 use crate::core::names::{SecretName, UserName};
 
 /// A stored value that a request to a server carries.
@@ -20,9 +20,11 @@ pub struct StoredCredential<'a> {
 }
 
 impl StoredCredential<'_> {
-    pub fn place(&self) -> CredentialPlace {
+    pub fn location(&self) -> CredentialLocation {
         self.credential
-            .map_or(CredentialPlace::Argument, |credential| credential.place)
+            .map_or(CredentialLocation::Argument, |credential| {
+                credential.location
+            })
     }
 
     /// Returns the argument, variable, header or query parameter that carries the value.
@@ -40,11 +42,11 @@ impl StoredCredential<'_> {
 pub fn stored_credentials<'a>(
     server: &'a Server,
     user: Option<&UserName>,
-    is_wanted: impl Fn(CredentialPlace) -> bool,
+    is_wanted: impl Fn(CredentialLocation) -> bool,
 ) -> Result<Vec<StoredCredential<'a>>, Failure> {
     let secrets = user.map_or(&[][..], |user| server.secrets_of(user.as_str()));
     if server.config.credentials.is_empty() {
-        if !is_wanted(CredentialPlace::Argument) {
+        if !is_wanted(CredentialLocation::Argument) {
             return Ok(vec![]);
         }
         let taken = secrets
@@ -55,7 +57,7 @@ pub fn stored_credentials<'a>(
     let mut stored = Vec::with_capacity(server.config.credentials.len());
     let mut missing = Vec::new();
     let wanted = server.config.credentials.iter();
-    for credential in wanted.filter(|credential| is_wanted(credential.place)) {
+    for credential in wanted.filter(|credential| is_wanted(credential.location)) {
         let owned = match credential.owner {
             CredentialOwner::User => secrets,
             CredentialOwner::Shared => &server.shared_secrets,
@@ -74,9 +76,10 @@ pub fn stored_credentials<'a>(
     if user.is_none() {
         missing.retain(|credential| credential.owner == CredentialOwner::Shared);
     }
-    match missing.is_empty() {
-        true => Ok(stored),
-        false => Err(credential_required(server, user, &missing)),
+    if missing.is_empty() {
+        Ok(stored)
+    } else {
+        Err(credential_required(server, user, &missing))
     }
 }
 
@@ -89,8 +92,14 @@ pub fn connection_values(
     server: &Server,
     user: Option<&UserName>,
 ) -> Result<Vec<ValueId>, Failure> {
-    let stored = stored_credentials(server, user, CredentialPlace::is_of_connection)?;
+    let stored = stored_credentials(server, user, CredentialLocation::is_of_connection)?;
     Ok(stored.iter().map(|stored| stored.value).collect())
+}
+
+/// Returns whether the server can start without a value of a user: all values that its process or connection requires are
+/// shared and set.
+pub fn starts_without_user(server: &Server) -> bool {
+    !server.config.starts_for_users_only() && connection_values(server, None).is_ok()
 }
 
 /// Returns the names of the credentials without which the server does not start by itself: the required ones that each
@@ -116,8 +125,8 @@ pub fn needed_credentials(server: &Server) -> Vec<&SecretName> {
         .collect()
 }
 
-/// Removes all that a user has stored for a server: secrets, OAuth tokens and Google tokens. Returns no event if there is
-/// nothing.
+/// Removes all that a user has stored for a server: secrets, OAuth tokens and Google tokens, or one part of it. Returns no
+/// event if there is nothing.
 ///
 /// # Errors
 /// Fails if the server does not exist.
@@ -126,7 +135,12 @@ pub fn disconnect(catalog: &Catalog, command: &Disconnect) -> Result<Vec<Event>,
         .server_by_id(command.server)
         .ok_or_else(|| Failure::server_not_found(&command.server_name))?;
     let user = &command.user;
-    let secrets = server.secrets_of(user.as_str()).iter().map(|secret| {
+    let removes = |part| command.part.is_none_or(|only| only == part);
+    let secrets = match command.part {
+        None => server.secrets_of(user.as_str()),
+        Some(_) => &[],
+    };
+    let secrets = secrets.iter().map(|secret| {
         SecretDeleted {
             server: server.id,
             server_name: server.name.clone(),
@@ -136,7 +150,9 @@ pub fn disconnect(catalog: &Catalog, command: &Disconnect) -> Result<Vec<Event>,
         }
         .into()
     });
-    let grant = server.grant(Some(user)).map(|grant| {
+    let grant = server.grant(Some(user));
+    let grant = grant.filter(|_| removes(ConnectionPart::Oauth));
+    let grant = grant.map(|grant| {
         GrantRemoved {
             server: server.id,
             server_name: server.name.clone(),
@@ -145,7 +161,9 @@ pub fn disconnect(catalog: &Catalog, command: &Disconnect) -> Result<Vec<Event>,
         }
         .into()
     });
-    let google = server.google_tokens_of(user.as_str()).map(|value| {
+    let google = server.google_tokens_of(user.as_str());
+    let google = google.filter(|_| removes(ConnectionPart::Google));
+    let google = google.map(|value| {
         GoogleDisconnected {
             server: server.id,
             server_name: server.name.clone(),
@@ -172,7 +190,7 @@ fn credential_required(
     user: Option<&UserName>,
     missing: &[&Credential],
 ) -> Failure {
-    let of = |owner| {
+    let names_of = |owner| {
         let owned = missing
             .iter()
             .filter(move |credential| credential.owner == owner);
@@ -180,11 +198,11 @@ fn credential_required(
             .map(|credential| credential.name.clone())
             .collect::<Vec<_>>()
     };
-    let own = of(CredentialOwner::User);
+    let own = names_of(CredentialOwner::User);
     let (names, remedy) = match user {
         Some(user) if !own.is_empty() => (own, format!("user {user} has to set it")),
         _ => (
-            of(CredentialOwner::Shared),
+            names_of(CredentialOwner::Shared),
             "an administrator has to set it with POST /secrets/set and \"shared\": true".to_owned(),
         ),
     };

@@ -1,12 +1,9 @@
 //! Credentials: the values that a server needs from each user or for all users, and where its requests carry them.
 
-mod check;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-pub use self::check::{MAX_CREDENTIALS, check_credentials, check_value};
 use super::server::ServerConfig;
 use crate::core::names::SecretName;
 
@@ -19,7 +16,7 @@ pub const PLACEHOLDER: &str = "{value}";
 pub struct Credential {
     pub name: SecretName,
     #[serde(rename = "in", default)]
-    pub place: CredentialPlace,
+    pub location: CredentialLocation,
     /// The argument, variable, header or query parameter. If it is absent, it has the name of the secret.
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -39,7 +36,7 @@ pub struct Credential {
 /// The part of a request, or of a process, that carries a credential.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum CredentialPlace {
+pub enum CredentialLocation {
     /// An argument of each tool call, at the top level.
     #[default]
     Argument,
@@ -51,7 +48,7 @@ pub enum CredentialPlace {
     Query,
 }
 
-impl CredentialPlace {
+impl CredentialLocation {
     /// Returns the value of `in` in requests and responses.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -93,7 +90,7 @@ impl Credential {
 
     /// Returns whether each user has a process or a connection of their own because of this credential.
     pub fn separates_users(&self) -> bool {
-        self.owner == CredentialOwner::User && self.place.is_of_connection()
+        self.owner == CredentialOwner::User && self.location.is_of_connection()
     }
 }
 
@@ -113,7 +110,7 @@ impl ServerConfig {
     /// Returns whether a credential is this header.
     pub fn declares_header(&self, header: &str) -> bool {
         self.credentials.iter().any(|credential| {
-            credential.place == CredentialPlace::Header
+            credential.location == CredentialLocation::Header
                 && credential.target().eq_ignore_ascii_case(header)
         })
     }

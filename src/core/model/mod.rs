@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod credential;
+pub mod credential_check;
 pub mod dead_letter;
 pub mod description;
 pub mod google;
@@ -13,8 +14,10 @@ pub mod query;
 pub mod remote;
 pub mod secret;
 pub mod server;
+pub mod server_json;
 pub mod timeout;
 pub mod token;
 pub mod tool;
 pub mod tool_call;
 pub mod update;
+pub mod upstream_request;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::credential::{Credential, check_credentials};
+use super::credential::Credential;
+use super::credential_check::check_credentials;
 use super::remote::{Remote, RemoteChange};
 use super::timeout::{DEFAULT_TIMEOUT_MS, check_timeout};
 use super::update::Update;

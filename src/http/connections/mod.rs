@@ -99,6 +99,7 @@ pub(super) async fn disconnect(
         server: server.id,
         server_name: server.name.clone(),
         user,
+        part: None,
     };
     state.send_command(&command, COMMAND_LIMIT).await?;
     success(EmptyBody {})

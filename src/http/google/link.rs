@@ -116,6 +116,9 @@ pub(crate) struct LoginCookie {
     pub server: ServerId,
     /// The digest of the `state` parameter.
     pub state: String,
+    /// The person has begun on the page of the server, and returns there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_server_page: bool,
     /// Seconds since 1970.
     until: u64,
 }
@@ -127,6 +130,7 @@ impl LoginCookie {
             user,
             server,
             state,
+            from_server_page: false,
             until: sign_in_expiry(),
         }
     }

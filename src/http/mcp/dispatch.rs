@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::answer::Outcome;
 use super::call::RunningCall;
 use super::endpoint::Exchange;
-use super::envelope::{Message, Params};
+use super::envelope::{Message, Meta, Params};
 use super::error::RpcError;
 use super::legacy::OpenSession;
 use super::{headers, legacy, modern};
@@ -61,7 +61,7 @@ pub(super) fn dispatch(
             }
             Ok(Reply::Accepted)
         }
-        Message::Response if is_modern(headers, &Params::default()) => Err(
+        Message::Response if modern::is_modern(headers, &Meta::default()) => Err(
             RpcError::invalid_request("A client of 2026-07-28 must not post responses"),
         ),
         Message::Response => require_session(exchange, headers).map(|_| Reply::Accepted),
@@ -94,7 +94,7 @@ pub(super) fn dispatch_in_array(
 }
 
 fn is_modern(headers: &HeaderMap, params: &Params<'_>) -> bool {
-    modern::is_modern(headers, params.meta().as_ref())
+    modern::is_modern(headers, &params.meta)
 }
 
 fn initialize(exchange: &Exchange, params: &Params<'_>) -> Result<Reply, RpcError> {
@@ -139,7 +139,7 @@ pub(super) fn labels(headers: &HeaderMap, message: &Message<'_>) -> (&'static st
         Message::Response => ("response", None),
     };
     let is_modern = params.map_or_else(
-        || is_modern(headers, &Params::default()),
+        || modern::is_modern(headers, &Meta::default()),
         |params| is_modern(headers, params),
     );
     (method, if is_modern { Era::Modern } else { Era::Legacy })
@@ -147,11 +147,17 @@ pub(super) fn labels(headers: &HeaderMap, message: &Message<'_>) -> (&'static st
 
 /// Returns a method from a closed list, so that clients cannot fill the metrics with invented names.
 fn known_method(method: &str) -> &'static str {
-    const METHODS: [&str; 8] = [
+    const METHODS: [&str; 14] = [
+        "completion/complete",
         "initialize",
         "notifications/initialized",
         "notifications/cancelled",
         "ping",
+        "prompts/get",
+        "prompts/list",
+        "resources/list",
+        "resources/read",
+        "resources/templates/list",
         "server/discover",
         "tools/list",
         "tools/call",

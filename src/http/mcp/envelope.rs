@@ -31,20 +31,30 @@ pub(super) enum Message<'a> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Params<'a> {
-    #[serde(borrow, rename = "_meta")]
-    pub meta: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "_meta")]
+    pub meta: Meta<'a>,
     #[serde(borrow)]
     pub name: Option<&'a RawValue>,
     #[serde(borrow)]
     pub arguments: Option<&'a RawValue>,
     #[serde(borrow)]
     pub cursor: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub uri: Option<&'a RawValue>,
+    #[serde(borrow, rename = "ref")]
+    pub reference: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub argument: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub context: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     pub input_responses: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     pub request_state: Option<&'a RawValue>,
     #[serde(borrow)]
     pub protocol_version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub capabilities: Option<&'a RawValue>,
     #[serde(borrow)]
     pub client_info: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -53,30 +63,57 @@ pub(super) struct Params<'a> {
     pub notifications: Option<&'a RawValue>,
 }
 
-/// The members of `_meta` that these endpoints read.
-#[derive(Default, Deserialize)]
+/// The object `_meta` of `params`. An absent one has no members.
+#[derive(Default)]
 pub(super) struct Meta<'a> {
-    #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
+    /// Whether `_meta` is no object, or has one of the members below twice. Then it counts as empty.
+    pub is_wrong: bool,
     pub protocol_version: Option<&'a RawValue>,
-    #[serde(borrow, rename = "io.modelcontextprotocol/clientCapabilities")]
     pub client_capabilities: Option<&'a RawValue>,
-    #[serde(borrow, rename = "io.modelcontextprotocol/clientInfo")]
     pub client_info: Option<&'a RawValue>,
-    #[serde(borrow, rename = "progressToken")]
     pub progress_token: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub traceparent: Option<&'a RawValue>,
+    /// All other members.
+    pub more: Members<'a>,
 }
 
-impl<'a> Params<'a> {
-    /// Returns `_meta`, or `None` if it is no object.
-    pub(super) fn meta(&self) -> Option<Meta<'a>> {
-        let Some(meta) = self.meta else {
-            return Some(Meta::default());
-        };
-        serde_json::from_str::<Object<Meta<'a>>>(meta.get())
-            .ok()
-            .map(|meta| meta.0)
+impl<'a> Meta<'a> {
+    fn parse(json: &'a str) -> Self {
+        let meta = Members::parse(json).and_then(Self::read);
+        meta.unwrap_or_else(|| Self {
+            is_wrong: true,
+            ..Self::default()
+        })
+    }
+
+    /// Returns `None` if a member stands twice. A member that is `null` counts as absent.
+    fn read(members: Members<'a>) -> Option<Self> {
+        let mut meta = Self::default();
+        for (key, value) in members.0 {
+            let member = match text_of(key).as_deref() {
+                Some("io.modelcontextprotocol/protocolVersion") => &mut meta.protocol_version,
+                Some("io.modelcontextprotocol/clientCapabilities") => &mut meta.client_capabilities,
+                Some("io.modelcontextprotocol/clientInfo") => &mut meta.client_info,
+                Some("progressToken") => &mut meta.progress_token,
+                Some("traceparent") => &mut meta.traceparent,
+                _ => {
+                    meta.more.0.push((key, value));
+                    continue;
+                }
+            };
+            if value.get() != "null" && member.replace(value).is_some() {
+                return None;
+            }
+        }
+        Some(meta)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Meta<'a> {
+    /// A wrong `_meta` is no error here, because each era has its own answer to it.
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let raw = Option::<&RawValue>::deserialize(input)?;
+        Ok(raw.map_or_else(Self::default, |raw| Self::parse(raw.get())))
     }
 }
 
@@ -262,17 +299,22 @@ mod tests {
     }
 
     #[test]
-    fn meta_is_an_object_or_absent() {
-        let meta = |text: &str| {
-            let raw = RawValue::from_string(text.to_owned()).expect("JSON");
-            let params = Params {
-                meta: Some(&raw),
-                ..Params::default()
-            };
-            params.meta().is_some()
-        };
-        assert!(Params::default().meta().is_some());
-        assert!(meta(r#"{"progressToken":1,"other":[]}"#));
-        assert!(!meta("[1]") && !meta("1"));
+    fn meta_is_an_object_whose_read_members_stand_once() {
+        for (meta, is_wrong) in [
+            ("null", false),
+            ("{}", false),
+            (r#"{"progressToken":1,"other":[]}"#, false),
+            (r#"{"a.b/c":1,"a.b/c":2}"#, false),
+            (r#"{"progressToken":1,"progress\u0054oken":2}"#, true),
+            ("[1]", true),
+            ("1", true),
+        ] {
+            let json = format!(r#"{{"_meta":{meta}}}"#);
+            let params: Params<'_> = serde_json::from_str(&json).expect("params");
+            assert_eq!(params.meta.is_wrong, is_wrong, "{meta}");
+            assert_eq!(params.meta.progress_token.is_some(), meta.contains("other"));
+        }
+        let absent: Params<'_> = serde_json::from_str("{}").expect("params");
+        assert!(!absent.meta.is_wrong);
     }
 }

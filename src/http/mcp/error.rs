@@ -77,7 +77,7 @@ impl RpcError {
             Era::Modern => StatusCode::NOT_FOUND,
             Era::Legacy => StatusCode::OK,
         };
-        let sentence = "This endpoint does not have the method; it serves tools only";
+        let sentence = "This endpoint does not have the method";
         Self::new(METHOD_NOT_FOUND, status, sentence)
     }
 
@@ -169,6 +169,21 @@ pub(super) fn call_failure(failure: &Failure, era: Era) -> CallFailure {
     }
 }
 
+/// Returns the error for a failed request that is no tool call. Such a request has no result with `isError`.
+pub(super) fn request_failure(failure: &Failure, era: Era) -> RpcError {
+    let own = |code, data| RpcError {
+        data,
+        ..RpcError::new(code, StatusCode::OK, failure.message.clone())
+    };
+    match call_failure(failure, era) {
+        CallFailure::Error(error) => error,
+        CallFailure::Result(_) => {
+            let data = serde_json::to_value(FailureMeta::new(failure)).ok();
+            own(INTERNAL_ERROR, data)
+        }
+    }
+}
+
 /// Returns the JSON-RPC error of the MCP server for a client of an era.
 fn upstream_error(error: &RawValue, era: Era) -> Option<RpcError> {
     #[derive(serde::Deserialize)]
@@ -219,16 +234,22 @@ struct FailureMeta<'a> {
     retry_after: Option<u32>,
 }
 
+impl<'a> FailureMeta<'a> {
+    fn new(failure: &'a Failure) -> Self {
+        Self {
+            code: failure.code,
+            may_have_run: failure.may_have_run,
+            details: failure.details.as_deref(),
+            authorization_url: failure.authorization_url.as_deref(),
+            missing: &failure.missing,
+            connect_url: failure.connect_url.as_deref(),
+            retry_after: failure.retry_after,
+        }
+    }
+}
+
 fn failed_result(failure: &Failure, era: Era) -> String {
-    let meta = FailureMeta {
-        code: failure.code,
-        may_have_run: failure.may_have_run,
-        details: failure.details.as_deref(),
-        authorization_url: failure.authorization_url.as_deref(),
-        missing: &failure.missing,
-        connect_url: failure.connect_url.as_deref(),
-        retry_after: failure.retry_after,
-    };
+    let meta = FailureMeta::new(failure);
     let mut sentence = failure.message.clone();
     let links = [&failure.authorization_url, &failure.connect_url];
     for url in links.into_iter().flatten() {

@@ -1,7 +1,7 @@
 //! The properties that the program fills from stored credentials. Clients do not see them.
 
 use crate::core::catalog::server::Server;
-use crate::core::model::credential::{Credential, CredentialPlace};
+use crate::core::model::credential::{Credential, CredentialLocation};
 use crate::core::model::google::{APPLICATION, TOKENS, is_marked, needs_tokens};
 use crate::core::names::UserName;
 
@@ -34,7 +34,7 @@ pub(super) fn hidden_secrets<'a>(server: &'a Server, user: &UserName) -> Vec<&'a
     if !credentials.is_empty() {
         let arguments = credentials
             .iter()
-            .filter(|credential| credential.place == CredentialPlace::Argument);
+            .filter(|credential| credential.location == CredentialLocation::Argument);
         return arguments.map(Credential::target).collect();
     }
     let listed = &server.config.secret_names;

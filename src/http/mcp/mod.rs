@@ -5,6 +5,7 @@
 //! finds the era of each message.
 
 mod accept;
+mod all_servers;
 mod announcer;
 mod answer;
 mod call;
@@ -13,6 +14,7 @@ mod dispatch;
 mod endpoint;
 mod envelope;
 mod error;
+mod extract;
 mod headers;
 mod hidden;
 mod legacy;
@@ -21,23 +23,17 @@ mod list_cache;
 mod listen;
 mod modern;
 mod receive;
+mod request;
 mod running;
 mod session;
 pub(super) mod state;
 mod stream;
 mod streams;
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::Response;
 
-use self::endpoint::Endpoint;
-use self::error::RpcError;
-use super::auth::ToolsCaller;
-use super::extract::path::PathText;
-use super::state::ApiState;
-use crate::core::names::ServerName;
+use self::extract::McpExchange;
 use crate::views::failure::ErrorBody;
 
 /// Send one MCP message to all servers that the caller may use (Streamable HTTP).
@@ -54,12 +50,8 @@ use crate::views::failure::ErrorBody;
         (status = 406, description = "The client takes neither JSON nor an event stream", body = ErrorBody),
     )
 )]
-pub(super) async fn post_all(
-    State(state): State<Arc<ApiState>>,
-    ToolsCaller(caller): ToolsCaller,
-    request: Request,
-) -> Response {
-    receive::post(state, caller, Endpoint::All, request).await
+pub(super) async fn post_all(McpExchange(exchange): McpExchange, request: Request) -> Response {
+    receive::post(&exchange, request).await
 }
 
 /// Send one MCP message to one server (Streamable HTTP).
@@ -77,16 +69,8 @@ pub(super) async fn post_all(
         (status = 406, description = "The client takes neither JSON nor an event stream", body = ErrorBody),
     )
 )]
-pub(super) async fn post_server(
-    State(state): State<Arc<ApiState>>,
-    ToolsCaller(caller): ToolsCaller,
-    PathText(name): PathText,
-    request: Request,
-) -> Response {
-    match parse_server(&name) {
-        Ok(endpoint) => receive::post(state, caller, endpoint, request).await,
-        Err(error) => answer::error_response(error, None),
-    }
+pub(super) async fn post_server(McpExchange(exchange): McpExchange, request: Request) -> Response {
+    receive::post(&exchange, request).await
 }
 
 /// Open the event stream of a session with all servers. It carries changes of the tool list.
@@ -98,12 +82,8 @@ pub(super) async fn post_server(
         (status = 405, description = "The request names no session", body = Object),
     )
 )]
-pub(super) async fn open_all(
-    State(state): State<Arc<ApiState>>,
-    ToolsCaller(caller): ToolsCaller,
-    request: Request,
-) -> Response {
-    receive::open(state, caller, Endpoint::All, &request)
+pub(super) async fn open_all(McpExchange(exchange): McpExchange, request: Request) -> Response {
+    receive::open(&exchange, request.headers())
 }
 
 /// Open the event stream of a session with one server. It carries changes of the tool list.
@@ -116,16 +96,8 @@ pub(super) async fn open_all(
         (status = 405, description = "The request names no session", body = Object),
     )
 )]
-pub(super) async fn open_server(
-    State(state): State<Arc<ApiState>>,
-    ToolsCaller(caller): ToolsCaller,
-    PathText(name): PathText,
-    request: Request,
-) -> Response {
-    match parse_server(&name) {
-        Ok(endpoint) => receive::open(state, caller, endpoint, &request),
-        Err(error) => answer::error_response(error, None),
-    }
+pub(super) async fn open_server(McpExchange(exchange): McpExchange, request: Request) -> Response {
+    receive::open(&exchange, request.headers())
 }
 
 /// End a session with all servers.
@@ -137,12 +109,8 @@ pub(super) async fn open_server(
         (status = 405, description = "The request names no session", body = Object),
     )
 )]
-pub(super) async fn end_all(
-    State(state): State<Arc<ApiState>>,
-    ToolsCaller(caller): ToolsCaller,
-    request: Request,
-) -> Response {
-    receive::end(state, caller, Endpoint::All, &request)
+pub(super) async fn end_all(McpExchange(exchange): McpExchange, request: Request) -> Response {
+    receive::end(&exchange, request.headers())
 }
 
 /// End a session with one server.
@@ -155,20 +123,6 @@ pub(super) async fn end_all(
         (status = 405, description = "The request names no session", body = Object),
     )
 )]
-pub(super) async fn end_server(
-    State(state): State<Arc<ApiState>>,
-    ToolsCaller(caller): ToolsCaller,
-    PathText(name): PathText,
-    request: Request,
-) -> Response {
-    match parse_server(&name) {
-        Ok(endpoint) => receive::end(state, caller, endpoint, &request),
-        Err(error) => answer::error_response(error, None),
-    }
-}
-
-fn parse_server(name: &str) -> Result<Endpoint, RpcError> {
-    name.parse::<ServerName>()
-        .map(Endpoint::Server)
-        .map_err(|_| RpcError::not_found("No server has this name"))
+pub(super) async fn end_server(McpExchange(exchange): McpExchange, request: Request) -> Response {
+    receive::end(&exchange, request.headers())
 }

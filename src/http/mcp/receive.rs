@@ -3,47 +3,31 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::header::{ALLOW, HOST};
+use axum::http::header::ALLOW;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::future::join_all;
 use serde_json::value::RawValue;
 
-use super::accept::Accepted;
 use super::answer::{error_response, json_response, message_response};
 use super::dispatch::{Reply, dispatch, dispatch_in_array, id_of, labels, require_session};
-use super::endpoint::{Endpoint, Exchange};
-use super::envelope::{Message, parse_message};
+use super::endpoint::Exchange;
+use super::envelope::{Message, Meta, parse_message};
 use super::error::RpcError;
 use super::headers;
 use super::legacy::{self, OpenSession};
 use super::stream::answer_call;
-use crate::core::arguments::is_traceparent;
 use crate::core::failure::Failure;
 use crate::core::mcp::version::ProtocolVersion;
-use crate::core::model::caller::Caller;
-use crate::core::names::UserName;
 use crate::http::extract::json::read_json;
 use crate::http::respond::json::ApiError;
-use crate::http::state::ApiState;
 
-/// Names the user for callers who act for any user.
-const USER: &str = "mcp-api-user";
 /// The most messages of an array.
 const MAX_MESSAGES: usize = 16;
 
 /// Answers a POST.
-pub(super) async fn post(
-    state: Arc<ApiState>,
-    caller: Arc<Caller>,
-    endpoint: Endpoint,
-    request: Request,
-) -> Response {
-    let exchange = match exchange(state, caller, endpoint, request.headers()) {
-        Ok(exchange) => Arc::new(exchange),
-        Err(failure) => return ApiError(failure).into_response(),
-    };
+pub(super) async fn post(exchange: &Arc<Exchange>, request: Request) -> Response {
     if exchange.accepted.is_empty() {
         return not_acceptable();
     }
@@ -54,10 +38,10 @@ pub(super) async fn post(
         Err(failure) => return ApiError(failure).into_response(),
     };
     if body.trim_ascii_start().starts_with(b"[") {
-        return post_array(&exchange, &headers, &body).await;
+        return post_array(exchange, &headers, &body).await;
     }
     match parse_message(&body) {
-        Ok(message) => post_message(&exchange, &headers, &body, &message).await,
+        Ok(message) => post_message(exchange, &headers, &body, &message).await,
         Err(error) => error_response(error, None),
     }
 }
@@ -166,97 +150,42 @@ async fn answer_in_array(
 }
 
 /// Answers a GET: opens the stream of a session.
-pub(super) fn open(
-    state: Arc<ApiState>,
-    caller: Arc<Caller>,
-    endpoint: Endpoint,
-    request: &Request,
-) -> Response {
-    with_session(state, caller, endpoint, request, |exchange, session| {
-        if !exchange.accepted.events {
-            return not_acceptable();
-        }
-        legacy::open_stream(exchange, session)
-            .unwrap_or_else(|failure| ApiError(failure).into_response())
-    })
+pub(super) fn open(exchange: &Arc<Exchange>, headers: &HeaderMap) -> Response {
+    let session = match session_of(exchange, headers) {
+        Ok(session) => session,
+        Err(refusal) => return *refusal,
+    };
+    if !exchange.accepted.events {
+        return not_acceptable();
+    }
+    legacy::open_stream(exchange.clone(), session)
+        .unwrap_or_else(|failure| ApiError(failure).into_response())
 }
 
 /// Answers a DELETE: ends a session.
-pub(super) fn end(
-    state: Arc<ApiState>,
-    caller: Arc<Caller>,
-    endpoint: Endpoint,
-    request: &Request,
-) -> Response {
-    with_session(state, caller, endpoint, request, |exchange, session| {
-        legacy::end_session(&exchange, session);
-        StatusCode::OK.into_response()
-    })
+pub(super) fn end(exchange: &Exchange, headers: &HeaderMap) -> Response {
+    match session_of(exchange, headers) {
+        Ok(session) => {
+            legacy::end_session(exchange, session);
+            StatusCode::OK.into_response()
+        }
+        Err(refusal) => *refusal,
+    }
 }
 
-fn with_session(
-    state: Arc<ApiState>,
-    caller: Arc<Caller>,
-    endpoint: Endpoint,
-    request: &Request,
-    respond: impl FnOnce(Arc<Exchange>, OpenSession) -> Response,
-) -> Response {
-    let headers = request.headers();
-    let exchange = match exchange(state, caller, endpoint, headers) {
-        Ok(exchange) => Arc::new(exchange),
-        Err(failure) => return ApiError(failure).into_response(),
-    };
-    let is_modern = super::modern::is_modern(headers, None);
+/// Returns the session of a GET or a DELETE.
+///
+/// # Errors
+/// The response to a request without a session, or with a wrong one.
+fn session_of(exchange: &Exchange, headers: &HeaderMap) -> Result<OpenSession, Box<Response>> {
+    let is_modern = super::modern::is_modern(headers, &Meta::default());
     if is_modern || !headers.contains_key(headers::SESSION_ID) {
-        return no_session();
+        return Err(Box::new(no_session()));
     }
     let session = exchange
         .check_server()
-        .and_then(|()| legacy::find_session(&exchange, headers));
-    match session {
-        Ok(session) => respond(exchange, session),
-        Err(error) => error_response(error, None),
-    }
-}
-
-/// Returns the context of a request.
-///
-/// # Errors
-/// `forbidden` or `invalid_request` if the caller may not act for the user that the request names.
-fn exchange(
-    state: Arc<ApiState>,
-    caller: Arc<Caller>,
-    endpoint: Endpoint,
-    headers: &HeaderMap,
-) -> Result<Exchange, Failure> {
-    let user = caller.acts_for(named_user(headers)?)?;
-    let traceparent = headers
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok())
-        .filter(|text| is_traceparent(text))
-        .map(Into::into);
-    Ok(Exchange {
-        state,
-        caller,
-        user,
-        endpoint,
-        accepted: Accepted::read(headers),
-        host: headers.get(HOST).cloned(),
-        traceparent,
-    })
-}
-
-/// Returns the user that the header names. A name outside of ASCII stands in `=?base64?…?=`.
-fn named_user(headers: &HeaderMap) -> Result<Option<UserName>, Failure> {
-    let name = headers::single(headers, USER)
-        .and_then(|value| value.map(|value| headers::decode(USER, value)).transpose());
-    let name = name.map_err(|error| Failure::invalid(error.message))?;
-    let Some(name) = name else {
-        return Ok(None);
-    };
-    name.parse()
-        .map(Some)
-        .map_err(|error| Failure::invalid(format!("The header Mcp-Api-User {error}")))
+        .and_then(|()| legacy::find_session(exchange, headers));
+    session.map_err(|error| Box::new(error_response(error, None)))
 }
 
 fn not_acceptable() -> Response {

@@ -74,3 +74,40 @@ fn digest(parts: &[&[u8]]) -> Digest {
     let bytes = hash.finalize();
     Digest(Uuid::from_slice(&bytes[..16]).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::mcp::capabilities::ClientCapabilities;
+    use crate::core::mcp::version::ProtocolVersion;
+
+    #[test]
+    fn sessions_with_an_equal_random_part_share_no_call() {
+        let calls = Arc::<RunningCalls>::default();
+        let users: [UserName; 2] = ["ana", "ben"].map(|name| name.parse().expect("a name"));
+        for round in 0..10_000_u64 {
+            let version = ProtocolVersion::V2025_11_25;
+            let mut session =
+                Session::begin(version, ClientCapabilities::default(), 1).expect("a session");
+            session.random = [(round % 7) as u8; 12];
+            let mut guards = vec![];
+            for user in &users {
+                for route in ["/mcp", "/mcp/servers/a/mcp"] {
+                    let key = call_key(session_key(&session, user, route), "7");
+                    guards.push((key, calls.add(key)));
+                }
+            }
+            let (cancelled, guard) = guards.swap_remove(round as usize % guards.len());
+            assert!(calls.cancel(cancelled) && guard.cancelled.is_cancelled());
+            assert!(!calls.cancel(cancelled));
+            let others = guards.iter();
+            assert_eq!(
+                others
+                    .filter(|(_, guard)| guard.cancelled.is_cancelled())
+                    .count(),
+                0
+            );
+        }
+        assert!(calls.0.lock().is_empty());
+    }
+}

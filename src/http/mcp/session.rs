@@ -4,6 +4,7 @@
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 
 use crate::core::failure::Failure;
+use crate::core::mcp::capabilities::ClientCapabilities;
 use crate::core::mcp::version::ProtocolVersion;
 use crate::core::names::UserName;
 use crate::crypto::seal::Sealer;
@@ -12,7 +13,7 @@ use crate::telemetry::error::internal_error;
 /// The purpose of the signature.
 const PURPOSE: &str = "mcp session";
 const FORMAT: u8 = 1;
-/// Format, time, random part, version and two reserved bytes.
+/// Format, time, random part, version and the bits of the client's capabilities.
 const CONTENT: usize = 1 + 4 + RANDOM + 1 + 2;
 const RANDOM: usize = 12;
 const MAC: usize = 32;
@@ -24,6 +25,7 @@ const LIFETIME_SECONDS: u64 = 7 * 24 * 3600;
 pub(super) struct Session {
     pub random: [u8; RANDOM],
     pub version: ProtocolVersion,
+    pub capabilities: ClientCapabilities,
     /// Seconds since 1970.
     issued: u64,
 }
@@ -33,12 +35,17 @@ impl Session {
     ///
     /// # Errors
     /// `internal` if the system returns no random bytes.
-    pub(super) fn begin(version: ProtocolVersion, now: u64) -> Result<Self, Failure> {
+    pub(super) fn begin(
+        version: ProtocolVersion,
+        capabilities: ClientCapabilities,
+        now: u64,
+    ) -> Result<Self, Failure> {
         let mut random = [0; RANDOM];
         getrandom::fill(&mut random).map_err(internal_error)?;
         Ok(Self {
             random,
             version,
+            capabilities,
             issued: now,
         })
     }
@@ -82,6 +89,7 @@ impl Session {
         content[1..5].copy_from_slice(&(self.issued as u32).to_be_bytes());
         content[5..5 + RANDOM].copy_from_slice(&self.random);
         content[5 + RANDOM] = self.version.number();
+        content[6 + RANDOM..].copy_from_slice(&self.capabilities.bits().to_be_bytes());
         content
     }
 
@@ -89,10 +97,13 @@ impl Session {
         let (&format, rest) = content.split_first()?;
         let (issued, rest) = rest.split_first_chunk::<4>()?;
         let (random, rest) = rest.split_first_chunk::<RANDOM>()?;
-        let version = ProtocolVersion::from_number(*rest.first()?)?;
+        let (&version, bits) = rest.split_first()?;
+        let version = ProtocolVersion::from_number(version)?;
+        let bits = u16::from_be_bytes(*bits.first_chunk()?);
         (format == FORMAT).then_some(Self {
             random: *random,
             version,
+            capabilities: ClientCapabilities::from_bits(bits),
             issued: u32::from_be_bytes(*issued).into(),
         })
     }
@@ -121,7 +132,8 @@ mod tests {
     }
 
     fn session() -> Session {
-        Session::begin(ProtocolVersion::V2025_06_18, NOW).expect("a session")
+        let capabilities = ClientCapabilities::from_bits(0x0105);
+        Session::begin(ProtocolVersion::V2025_06_18, capabilities, NOW).expect("a session")
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -10,11 +11,13 @@ use crate::core::command::{InstallPackage, RegisterServer};
 use crate::core::failure::Failure;
 use crate::core::ids::ServerId;
 use crate::core::model::caller::Caller;
+use crate::core::model::credential::Credential;
 use crate::core::model::package::{
     FOLDER, PackageIndex, PythonOptions, Source, python_name, split_index,
 };
 use crate::core::model::remote::{HIDDEN, ReconnectionOptions};
 use crate::core::model::server::Replicas;
+use crate::core::model::server_json::ServerJson;
 use crate::core::names::{PackageName, SecretName, ServerName, UserName, VersionTag};
 use crate::crypto::context::ServerValueKind;
 use crate::http::servers::credentials::CredentialSealer;
@@ -53,6 +56,12 @@ pub(crate) struct InstallBody {
     env: Option<BTreeMap<String, String>>,
     #[schema(value_type = Option<Vec<String>>)]
     secret_names: Option<Vec<SecretName>>,
+    /// The values that the server needs, and where its requests carry them. Without this field, `serverJson` and
+    /// `secretNames`, the program reads them from the `server.json` of the package, if it has one.
+    credentials: Option<Vec<Credential>>,
+    /// The `server.json` of the official MCP registry. Its secret variables and headers become the credentials.
+    #[schema(value_type = Option<Object>)]
+    server_json: Option<Box<RawValue>>,
     #[schema(minimum = 1, maximum = 86_400_000)]
     startup_timeout: Option<u64>,
     #[schema(minimum = 1, maximum = 86_400_000)]
@@ -99,12 +108,19 @@ impl InstallBody {
         let mut seal = CredentialSealer::new(state.sealer(), server);
         let (package, source) = self.take_source(is_remote, &mut seal)?;
         self.check_server_name(state, &source)?;
+        let server_json = self.take_server_json()?;
+        let read_server_json =
+            server_json.is_none() && self.credentials.is_none() && self.secret_names.is_none();
         let name = self.server_name.clone();
         let enabled = self.enabled.unwrap_or(true);
         let version = self.version.take();
-        let sealed = self
+        let mut sealed = self
             .into_server(is_remote)
             .into_config(state.sealer(), server)?;
+        if let Some(server_json) = server_json {
+            sealed.config.credentials = server_json.credentials(&package, &sealed.config);
+            sealed.config.check()?;
+        }
         let mut values = sealed.values;
         values.extend(seal.into_values());
         let register = RegisterServer {
@@ -121,7 +137,24 @@ impl InstallBody {
             version,
             source,
             register,
+            read_server_json,
         })
+    }
+
+    /// Returns the `server.json` of the request.
+    ///
+    /// # Errors
+    /// Fails if it is none, or if the request names the credentials too.
+    fn take_server_json(&mut self) -> Result<Option<ServerJson>, Failure> {
+        let Some(text) = self.server_json.take() else {
+            return Ok(None);
+        };
+        if self.credentials.is_some() || self.secret_names.is_some() {
+            return Err(Failure::invalid(
+                "serverJson excludes credentials and secretNames; send one of them",
+            ));
+        }
+        ServerJson::parse(text.get()).map(Some)
     }
 
     fn take_source(
@@ -170,7 +203,7 @@ impl InstallBody {
             args: stdio.and(self.args),
             env: stdio.and(self.env),
             secret_names: self.secret_names,
-            credentials: None,
+            credentials: self.credentials,
             startup_timeout: self.startup_timeout,
             tool_timeout: self.tool_timeout,
             reset_timeout_on_progress: self.reset_timeout_on_progress,

@@ -98,6 +98,7 @@ pub(crate) async fn call(
         call: Some(body.into_command(user.clone())),
         interim: None,
         traceparent,
+        meta: None,
     };
     // The wait below must not keep the read buffer of the connection.
     drop(bytes);

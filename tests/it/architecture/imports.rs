@@ -97,6 +97,19 @@ const ALLOWED_IMPORTS: &[(&str, May)] = &[
         ]),
     ),
     (
+        "workers::credentials",
+        Import(&[
+            "core::*",
+            "crypto",
+            "ports",
+            "telemetry",
+            "eventlog",
+            "workers::redact",
+            "workers::sealed_store",
+            "workers::mcp",
+        ]),
+    ),
+    (
         "workers::runtime",
         ImportAllAboveBut(&["adapters", "http", "views", "jobs"]),
     ),

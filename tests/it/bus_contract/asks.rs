@@ -136,6 +136,8 @@ pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
     let mut sent = ask(POOL, "body", Duration::from_secs(20));
     (sent.seen, sent.traceparent, sent.call) =
         (Position(41), Some("00-1-2-00".into()), Some(call.clone()));
+    let meta = r#"{"com.example/key":"\u00e4"}"#;
+    sent.meta = Some(meta.into());
     let command = sent.command;
     bus.request(sent).await.expect("an answer");
     let got = kept.send_replace(None).expect("an ask");
@@ -147,6 +149,7 @@ pub async fn the_whole_ask_arrives(bus: Arc<dyn Bus>) {
         (got.traceparent.as_deref(), got.call, &got.body[..]),
         (Some("00-1-2-00"), Some(call), &b"body"[..])
     );
+    assert_eq!(got.meta.as_deref(), Some(meta));
     assert!(got.time_left <= Duration::from_secs(20) && got.time_left > Duration::from_secs(10));
 }
 

@@ -63,6 +63,7 @@ pub fn ask(to: Target, body: &'static str, time_left: Duration) -> Ask {
         time_left,
         seen: Position(0),
         traceparent: None,
+        meta: None,
         call: (command == CallTool::NAME).then_some(call),
         interim: None,
         body: Bytes::from_static(body.as_bytes()),

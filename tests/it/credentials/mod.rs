@@ -1,10 +1,10 @@
 //! Credentials of servers: each user's own values, in the environment of a process, in headers and in the query.
 
 mod bounds;
-mod cluster;
 mod crowd;
 mod environment;
 mod sent;
+mod several_workers;
 
 use serde_json::{Value, json};
 

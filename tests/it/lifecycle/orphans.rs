@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::App;
+use crate::harness::{App, python};
 use crate::processes::{assert_no_process_left, is_alive, parent_of, signal, zombies_of};
 use crate::wait::wait_until;
 
@@ -127,16 +127,22 @@ async fn a_chain_of_forks_ends_with_its_server() {
     let app = App::embedded();
     let mark = format!("chain-{}", app.pid());
     let file = app.dir.path().join(&mark);
-    fs::write(&file, "sh \"$0\" &\n").expect("a script");
+    let begun = app.dir.path().join("begun");
+    // Each process only starts the next one and ends. A guard that looks for processes is slower than the chain. The chain
+    // costs a processor, so it ends after ten seconds.
+    let chain = format!(
+        "import os, time; end = time.monotonic() + 10; os.mkdir(\"{}\")\n\
+         while time.monotonic() < end and not os.fork(): pass\nos._exit(0)",
+        begun.display()
+    );
+    let script = format!("exec {} -c '{chain}' \"$0\"\n", python());
+    fs::write(&file, script).expect("a script");
     app.register_fixture("fixture").await.ok();
-    app.call(
-        "default",
-        "fixture",
-        "run_detached",
-        json!({ "script": file }),
-    )
-    .await
-    .ok();
+    let args = json!({ "script": file });
+    app.call("default", "fixture", "run_detached", args)
+        .await
+        .ok();
+    wait_until("the chain begins", async || begun.exists()).await;
     let deleted = app.delete("/mcp/servers/fixture").await.ok();
     let is_running = || {
         let processes = fs::read_dir("/proc").expect("/proc").flatten();

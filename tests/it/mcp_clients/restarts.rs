@@ -8,17 +8,21 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use super::{ADMIN, Deployment};
 use crate::cluster::worker_of;
 use crate::harness::{App, answer};
 use crate::mcp_endpoint::client::{FIXTURE, McpClient, Messages, modern_body, result, text_of};
 use crate::wait::wait_until;
 
-/// Streams of a killed facade end with their connections, at once.
+/// The promise: all streams end within this time after a kill. The streams of a killed facade end with their connections,
+/// at once. The calls of a killed worker end when the facade has heard nothing of the worker for 3 s; that needs 3.0 s here.
 const STREAMS_END: Duration = Duration::from_secs(5);
-/// A facade notices the silence of a killed worker after 3 s.
-const WORKER_LOST: Duration = Duration::from_secs(15);
-/// The open calls of each kind.
+/// The open calls of each kind that report nothing.
 const CALLS: usize = 10;
+/// The open streams of each kind: of sessions, of subscriptions, and of calls in each era.
+const STREAMS: [usize; 3] = [5, 5, 20];
+/// The streams of calls.
+const CALL_STREAMS: usize = 2 * STREAMS[2];
 
 /// Begins calls of a session and of the modern era. Each call writes its line first and then waits.
 fn begin_calls(
@@ -42,21 +46,42 @@ fn begin_calls(
     (0..2 * CALLS).map(call).collect()
 }
 
-/// Opens streams of all kinds: of a session, of a subscription, and of calls with progress.
-async fn open_streams(session: &McpClient, modern: &McpClient) -> Vec<Messages> {
+/// Opens the streams of sessions and of subscriptions.
+async fn open_subscriptions(client: &McpClient) -> Vec<Messages> {
     let listen = json!({ "notifications": { "toolsListChanged": true } });
-    let mut streams = vec![
-        Messages::open(session.request(Method::GET)).await,
-        Messages::open(modern.modern_request("subscriptions/listen", listen)).await,
-    ];
-    for _ in 0..3 {
-        let params = json!({
-            "name": "progress", "arguments": { "steps": 1_000_000, "ms": 20 },
-            "_meta": { "progressToken": "p" },
-        });
-        streams.push(Messages::open(modern.modern_request("tools/call", params)).await);
+    let mut streams = vec![];
+    for _ in 0..STREAMS[0] {
+        let (session, _) = client.initialize("2025-11-25").await;
+        streams.push(Messages::open(session.request(Method::GET)).await);
+    }
+    for _ in 0..STREAMS[1] {
+        let request = client.modern_request("subscriptions/listen", listen.clone());
+        streams.push(Messages::open(request).await);
     }
     streams
+}
+
+/// Opens streams of calls in both eras. Each call writes its line first and then reports progress until it is cancelled.
+async fn open_calls(session: &McpClient, modern: &McpClient, path: &str) -> Vec<Messages> {
+    let open = async |number: usize| {
+        let line = format!("stream {number}");
+        let params = json!({
+            "name": "note_and_report", "_meta": { "progressToken": "p" },
+            "arguments": { "path": path, "line": line, "steps": 1_000_000, "ms": 200 },
+        });
+        let request = if number.is_multiple_of(2) {
+            let body = json!({
+                "jsonrpc": "2.0", "id": format!("stream {number}"), "method": "tools/call", "params": params,
+            });
+            session.request(Method::POST).json(&body)
+        } else {
+            modern.modern_request("tools/call", params)
+        };
+        let mut messages = Messages::open(request).await;
+        messages.notification("notifications/progress").await;
+        messages
+    };
+    join_all((0..CALL_STREAMS).map(open)).await
 }
 
 async fn read_to_end(mut stream: Messages) -> Option<Value> {
@@ -74,37 +99,40 @@ fn lines(path: &str) -> Vec<String> {
     lines
 }
 
+/// The lines of all calls.
+const LINES: usize = 2 * CALLS + CALL_STREAMS;
+
 /// Waits until all calls have written their lines.
 async fn all_noted(path: &str) {
-    wait_until("all calls have begun", async || {
-        lines(path).len() == 2 * CALLS
-    })
-    .await;
+    wait_until("all calls have begun", async || lines(path).len() == LINES).await;
 }
 
 /// Checks that each call has written its line once.
 fn check_noted_once(path: &str) {
     let mut noted = lines(path);
     noted.dedup();
-    assert_eq!((noted.len(), lines(path).len()), (2 * CALLS, 2 * CALLS));
+    assert_eq!((noted.len(), lines(path).len()), (LINES, LINES));
 }
 
 #[tokio::test]
 async fn the_streams_of_a_killed_facade_end_and_its_sessions_go_on() {
-    let mut app = App::start();
+    let Deployment { mut app, tokens } = Deployment::start().await;
     app.register_fixture("fixture").await.ok();
     let path = app.dir.path().join("notes").display().to_string();
-    let (session, _) = McpClient::new(&app, FIXTURE).initialize("2025-11-25").await;
-    let modern = McpClient::new(&app, FIXTURE);
+    let modern = McpClient::new(&app, FIXTURE).token(&tokens[0]);
+    let (session, _) = modern.initialize("2025-11-25").await;
     let calls = begin_calls(&session, &modern, &path);
+    let mut streams = open_subscriptions(&modern).await;
+    streams.extend(open_calls(&session, &modern, &path).await);
+    assert_eq!(streams.len(), 50);
     all_noted(&path).await;
-    let streams = open_streams(&session, &modern).await;
 
     app.processes[0].kill();
     let killed = Instant::now();
     let ends = join_all(streams.into_iter().map(read_to_end)).await;
     let answers = join_all(calls).await;
-    assert!(killed.elapsed() < STREAMS_END, "{:?}", killed.elapsed());
+    let elapsed = killed.elapsed();
+    assert!(elapsed < STREAMS_END, "{elapsed:?}");
     for answer in answers {
         assert_eq!(
             answer.expect("a call"),
@@ -151,23 +179,26 @@ async fn the_streams_of_a_killed_facade_end_and_its_sessions_go_on() {
 
 #[tokio::test]
 async fn the_calls_of_a_killed_worker_may_have_run_and_run_once() {
-    let mut app = App::distributed(2, &[]);
+    let app = App::distributed(2, &[("ADMIN_TOKEN", ADMIN)]);
+    let Deployment { mut app, tokens } = Deployment::of(app).await;
     app.register_fixture("fixture").await.ok();
     let path = app.dir.path().join("notes").display().to_string();
     let worker = worker_of(&app, app.pid_of("fixture").await);
-    let (session, _) = McpClient::new(&app, FIXTURE).initialize("2025-11-25").await;
-    let modern = McpClient::new(&app, FIXTURE);
+    let modern = McpClient::new(&app, FIXTURE).token(&tokens[0]);
+    let (session, _) = modern.initialize("2025-11-25").await;
     let calls = begin_calls(&session, &modern, &path);
+    let _subscriptions = open_subscriptions(&modern).await;
+    let streams = open_calls(&session, &modern, &path).await;
     all_noted(&path).await;
-    let mut streams = open_streams(&session, &modern).await;
-    let _subscriptions: Vec<_> = streams.drain(..2).collect();
 
     app.processes[worker].kill();
     let killed = Instant::now();
     let ends = join_all(streams.into_iter().map(read_to_end)).await;
     let answers = join_all(calls).await;
-    eprintln!("all calls ended {:?} after the kill", killed.elapsed());
-    assert!(killed.elapsed() < WORKER_LOST, "{:?}", killed.elapsed());
+    let elapsed = killed.elapsed();
+    eprintln!("all calls ended {elapsed:?} after the kill");
+    check_noted_once(&path);
+    assert!(elapsed < STREAMS_END, "{elapsed:?}");
     let answers = answers.into_iter().map(|answer| answer.expect("a call"));
     for message in answers.chain(ends) {
         let message = message.expect("an answer");

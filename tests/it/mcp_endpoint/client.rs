@@ -75,7 +75,8 @@ impl McpClient {
             .request(reqwest::Method::POST)
             .header("mcp-protocol-version", MODERN)
             .header("mcp-method", method);
-        if let Some(name) = body["params"]["name"].as_str() {
+        let params = &body["params"];
+        if let Some(name) = params["name"].as_str().or(params["uri"].as_str()) {
             request = request.header("mcp-name", name);
         }
         request.json(&body)
@@ -105,8 +106,14 @@ impl McpClient {
 
     /// Begins a session, and returns a client that uses it.
     pub async fn initialize(&self, version: &str) -> (Self, Value) {
+        let (begun, session) = self.begin(version, json!({})).await;
+        (self.clone().with("mcp-session-id", &session), begun)
+    }
+
+    /// Begins a session of a client with capabilities. Returns the result and the session id.
+    pub async fn begin(&self, version: &str, capabilities: Value) -> (Value, String) {
         let params = json!({
-            "protocolVersion": version, "capabilities": {},
+            "protocolVersion": version, "capabilities": capabilities,
             "clientInfo": { "name": "scripted", "version": "1" },
         });
         let begun = self.legacy("initialize", params).await;
@@ -114,7 +121,7 @@ impl McpClient {
             .to_str()
             .expect("ASCII")
             .to_owned();
-        (self.clone().with("mcp-session-id", &session), result(begun))
+        (result(begun), session)
     }
 
     /// Sends a request of a session.

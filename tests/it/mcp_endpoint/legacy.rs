@@ -1,5 +1,6 @@
 //! The revisions 2024-11-05 to 2025-11-25, with sessions.
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 use serde_json::{Value, json};
 
 use super::client::{FIXTURE, McpClient, Messages, error_code, result, text_of};
@@ -248,4 +249,28 @@ async fn progress_comes_in_a_session_too() {
         messages.next().await.is_none()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_session_id_holds_the_capabilities_of_its_client() {
+    let app = app().await;
+    let client = McpClient::new(&app, "/mcp");
+    let all = json!({
+        "elicitation": { "form": {}, "url": {} }, "sampling": { "tools": {} },
+        "roots": { "listChanged": true }, "tasks": {},
+    });
+    for (version, capabilities, expected) in [
+        ("2025-11-25", json!({}), 0),
+        ("2025-11-25", all.clone(), 0b1_1111),
+        ("2025-06-18", all.clone(), 0b1_0101),
+        ("2024-11-05", all, 0b1_0100),
+        ("2025-11-25", json!({ "elicitation": {}, "roots": 1 }), 1),
+    ] {
+        let (_, id) = client.begin(version, capabilities).await;
+        let bytes = URL_SAFE.decode(&id).expect("base64");
+        let bits = u16::from_be_bytes([bytes[18], bytes[19]]);
+        assert_eq!(bits, expected, "{version}");
+        let session = client.clone().with("mcp-session-id", &id);
+        assert_eq!(session.legacy("ping", json!({})).await.status, 200);
+    }
 }

@@ -1,7 +1,12 @@
 //! The MCP endpoints: `/mcp` with all servers, and `/mcp/servers/{name}/mcp` with one server.
 
 pub mod client;
+mod features;
 mod isolation;
 mod legacy;
+mod meta;
 mod modern;
+mod neighbors;
+mod rounds;
 mod streams;
+mod wire;

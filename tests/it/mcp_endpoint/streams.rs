@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{FIXTURE, McpClient, Messages, result};
-use crate::harness::{App, answer};
+use crate::harness::{Answer, App, answer};
 use crate::wait::wait_until;
 
 const ADMIN: &str = "an-admin-token-of-many-characters";
@@ -111,37 +111,76 @@ async fn a_revoked_token_ends_its_streams_and_its_list_is_its_own() {
     assert_eq!(client.modern("tools/list", json!({})).await.status, 401);
 }
 
+/// A program with the fixture server and an admin token.
+struct Guarded(App);
+
+impl Guarded {
+    async fn start() -> Self {
+        let guarded = Self(App::start_with(&[("ADMIN_TOKEN", ADMIN)]));
+        let server = json!({
+            "name": "fixture", "command": crate::harness::python(),
+            "args": ["-u", crate::harness::fixture("server.py")],
+        });
+        guarded
+            .send(Method::POST, "/mcp/servers", server)
+            .await
+            .ok();
+        guarded
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Value) -> Answer {
+        let request = self.0.http.request(method, format!("{}{path}", self.0.url));
+        answer(request.bearer_auth(ADMIN).json(&body)).await
+    }
+
+    /// Begins a call that reports progress for a minute.
+    async fn begin_call(&self, token: &Value) -> (McpClient, Messages) {
+        let token = token["token"].as_str().expect("a token");
+        let client = McpClient::new(&self.0, FIXTURE).token(token);
+        let params = json!({
+            "name": "progress", "arguments": { "steps": 6000, "ms": 10 },
+            "_meta": { "progressToken": 1 },
+        });
+        let mut messages = Messages::open(client.modern_request("tools/call", params)).await;
+        messages.notification("notifications/progress").await;
+        (client, messages)
+    }
+
+    /// Reads the stream of a call to its end, and waits until the server hears of the cancellation.
+    async fn ends_without_a_response(&self, mut messages: Messages) {
+        while let Some(message) = messages.next().await {
+            assert_eq!(message["method"], "notifications/progress", "{message}");
+        }
+        wait_until("the server hears of the cancellation", async || {
+            let call =
+                json!({ "serverName": "fixture", "methodName": "cancellations", "args": {} });
+            let found = self.send(Method::POST, "/mcp/tool/call", call).await.ok();
+            found["data"]["content"] != "[]"
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_revoked_token_ends_the_stream_of_its_call_and_cancels_the_call() {
-    let app = App::start_with(&[("ADMIN_TOKEN", ADMIN)]);
-    let admin = |method: Method, path: &str, body: Value| {
-        let request = app.http.request(method, format!("{}{path}", app.url));
-        answer(request.bearer_auth(ADMIN).json(&body))
-    };
-    let server = json!({
-        "name": "fixture", "command": crate::harness::python(),
-        "args": ["-u", crate::harness::fixture("server.py")],
-    });
-    admin(Method::POST, "/mcp/servers", server).await.ok();
+    let app = Guarded::start().await;
     let body = json!({ "username": "ana" });
-    let token = admin(Method::POST, "/tokens", body).await.ok();
-    let client = McpClient::new(&app, FIXTURE).token(token["token"].as_str().expect("a token"));
-    let params = json!({
-        "name": "progress", "arguments": { "steps": 6000, "ms": 10 }, "_meta": { "progressToken": 1 },
-    });
-    let mut messages = Messages::open(client.modern_request("tools/call", params)).await;
-    messages.notification("notifications/progress").await;
+    let token = app.send(Method::POST, "/tokens", body).await.ok();
+    let (_, messages) = app.begin_call(&token).await;
     let path = format!("/tokens/{}", token["id"].as_str().expect("an id"));
-    admin(Method::DELETE, &path, json!({})).await.ok();
-    while let Some(message) = messages.next().await {
-        assert_eq!(message["method"], "notifications/progress", "{message}");
-    }
-    wait_until("the server hears of the cancellation", async || {
-        let call = json!({ "serverName": "fixture", "methodName": "cancellations", "args": {} });
-        let found = admin(Method::POST, "/mcp/tool/call", call).await.ok();
-        found["data"]["content"] != "[]"
-    })
-    .await;
+    app.send(Method::DELETE, &path, json!({})).await.ok();
+    app.ends_without_a_response(messages).await;
+}
+
+#[tokio::test]
+async fn a_token_that_expires_ends_the_stream_of_its_call_and_cancels_the_call() {
+    let app = Guarded::start().await;
+    let body = json!({ "username": "ana", "expiresIn": 3 });
+    let token = app.send(Method::POST, "/tokens", body).await.ok();
+    let (client, messages) = app.begin_call(&token).await;
+    app.ends_without_a_response(messages).await;
+    let later = client.modern("tools/list", json!({})).await;
+    later.fails(401, "unauthenticated");
 }
 
 #[tokio::test]

@@ -38,12 +38,24 @@ async fn tokens_survive_every_form_of_a_token_response() {
         // The refresh token of the last response is valid too.
         "standard",
     ];
-    for (count, behavior) in (1..).zip(behaviors) {
+    let mut failed = Vec::new();
+    for behavior in behaviors {
+        let before = authority.refreshes().await;
         expire_token(&authority, behavior).await;
         let answer = echo(&app, "ana").await;
-        assert_eq!(answer.status, 200, "{behavior}: {}", answer.body);
-        assert_eq!(authority.refreshes().await, count, "{behavior}");
+        let refreshes = authority.refreshes().await - before;
+        if (answer.status, refreshes) != (200, 1) {
+            failed.push(format!(
+                "{behavior}: {refreshes} refreshes, {}",
+                answer.body
+            ));
+            // The next behavior begins with new tokens.
+            authority.set(json!({ "behavior": "standard" })).await;
+            let tokens = authority.tokens("public", "ana").await;
+            give(&app, tokens).await.ok();
+        }
     }
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
 #[tokio::test]
@@ -74,24 +86,30 @@ async fn a_refusal_of_resource_is_remembered_for_the_grant() {
 }
 
 #[tokio::test]
-async fn metadata_and_challenges_of_unusual_servers_lead_to_tokens() {
-    for behavior in ["metadata_has_nulls", "challenge_is_in_the_second_line"] {
-        let app = App::start();
-        let authority = Authority::start().await;
-        authority.set(json!({ "behavior": behavior })).await;
-        gated(&app, &authority).await;
-        let body = json!({ "scopes": ["openid", "offline_access", "mcp"] });
-        let started = app.post("/mcp/servers/gated/oauth/start", body).await;
-        assert_eq!(started.status, 200, "{behavior}: {}", started.body);
-        let link = started.body["authorizationUrl"].as_str().expect("a URL");
-        let page = Browser::new().open(link).await;
-        assert_eq!(page.status, 200, "{behavior}: {}", page.text);
-        app.until("/mcp/servers/gated", |answer| {
-            answer["server"]["status"] == "connected"
-        })
-        .await;
-        echo(&app, "ana").await.ok();
-    }
+async fn metadata_with_nulls_lead_to_tokens() {
+    leads_to_tokens("metadata_has_nulls").await;
+}
+
+#[tokio::test]
+async fn a_challenge_in_the_second_line_leads_to_tokens() {
+    leads_to_tokens("challenge_is_in_the_second_line").await;
+}
+
+async fn leads_to_tokens(behavior: &str) {
+    let app = App::start();
+    let authority = Authority::start().await;
+    authority.set(json!({ "behavior": behavior })).await;
+    gated(&app, &authority).await;
+    let body = json!({ "scopes": ["openid", "offline_access", "mcp"] });
+    let started = app.post("/mcp/servers/gated/oauth/start", body).await.ok();
+    let link = started["authorizationUrl"].as_str().expect("a URL");
+    let page = Browser::new().open(link).await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    app.until("/mcp/servers/gated", |answer| {
+        answer["server"]["status"] == "connected"
+    })
+    .await;
+    echo(&app, "ana").await.ok();
 }
 
 #[tokio::test]

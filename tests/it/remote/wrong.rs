@@ -1,15 +1,18 @@
 //! Servers that misbehave: each gives one clear error in time, and no error shows a credential.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::script::{Script, Seen, cut_off, stream};
+use super::script::{Script, Seen, cut_off, session_of, stream};
 use super::{installed, register};
 use crate::harness::{App, fixture};
 use crate::wait::wait_until;
@@ -297,4 +300,40 @@ async fn a_refusal_of_2026_07_28_leads_to_no_older_protocol() {
     let error = refused(&script.url).await;
     assert!(error.contains("too old"), "{error}");
     assert_eq!(script.times("GET"), 0, "it was asked for an event stream");
+}
+
+#[tokio::test]
+async fn a_server_that_forgets_its_sessions_is_asked_after_longer_and_longer_pauses() {
+    let opened = Arc::new(Mutex::new(Vec::new()));
+    let times = opened.clone();
+    let forgotten = AtomicUsize::new(0);
+    let script = Script::start(move |seen| {
+        if seen.about() == "initialize" {
+            let mut times = times.lock();
+            times.push(Instant::now());
+            return Some(session_of(seen, times.len()));
+        }
+        let session = seen.header("mcp-session-id")?.parse();
+        let session = session.expect("a number");
+        // The program opens this stream without a call.
+        if seen.about() == "GET" {
+            forgotten.fetch_max(session, Ordering::SeqCst);
+        }
+        let is_forgotten = session <= forgotten.load(Ordering::SeqCst);
+        is_forgotten.then(|| StatusCode::NOT_FOUND.into_response())
+    })
+    .await;
+    let app = App::start();
+    register(&app, "forgetful", &script.url, json!({}))
+        .await
+        .ok();
+    wait_until("five sessions", async || opened.lock().len() >= 5).await;
+    let times = opened.lock().clone();
+    let took = times[4] - times[0];
+    assert!(took > Duration::from_secs(2), "five sessions in {took:?}");
+    let events = app.happened().await;
+    let recorded = events
+        .iter()
+        .filter(|event| event.starts_with("server.session_opened"));
+    assert!(recorded.count() <= 1, "{events:?}");
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{Credential, CredentialOwner, CredentialPlace, PLACEHOLDER};
+use super::credential::{Credential, CredentialLocation, CredentialOwner, PLACEHOLDER};
+use super::query::has_parameter;
+use super::remote::{Remote, is_header_name, is_reserved_header};
+use super::server::{Replicas, ServerConfig, Transport};
 use crate::core::failure::Failure;
-use crate::core::model::query::has_parameter;
-use crate::core::model::remote::{Remote, is_header_name, is_reserved_header};
-use crate::core::model::server::{Replicas, ServerConfig, Transport};
 
 /// The largest number of credentials of a server.
 pub const MAX_CREDENTIALS: usize = 64;
@@ -78,7 +78,7 @@ pub fn check_credentials(config: &ServerConfig) -> Result<(), Failure> {
         if let Err(rule) = check_credential(config, credential) {
             return refuse(&rule);
         }
-        if !targets.insert((credential.place, spelling(credential))) {
+        if !targets.insert((credential.location, spelling(credential))) {
             return refuse("another credential has the same place; give it another `as`");
         }
     }
@@ -90,20 +90,27 @@ pub fn check_credentials(config: &ServerConfig) -> Result<(), Failure> {
 /// # Errors
 /// The failure names the rule and never repeats the value.
 pub fn check_value(credential: &Credential, value: &str) -> Result<(), Failure> {
-    let rule = match credential.place {
-        CredentialPlace::Env if value.contains('\0') => "a variable cannot contain NUL",
-        CredentialPlace::Header if !is_header_value(credential, value) => {
-            "a header must be visible ASCII characters, spaces and tabs"
-        }
-        CredentialPlace::Query if value.chars().any(char::is_control) => {
-            "a parameter of a URL cannot contain control characters"
-        }
-        _ => return Ok(()),
+    let Some(rule) = broken_rule(credential, value) else {
+        return Ok(());
     };
     Err(Failure::invalid(format!(
         "secretValue does not fit {}: {rule}",
         credential.target()
     )))
+}
+
+/// Returns the rule that a value breaks, as a sentence part that never repeats the value.
+pub fn broken_rule(credential: &Credential, value: &str) -> Option<&'static str> {
+    match credential.location {
+        CredentialLocation::Env if value.contains('\0') => Some("a variable cannot contain NUL"),
+        CredentialLocation::Header if !is_header_value(credential, value) => {
+            Some("a header must be visible ASCII characters, spaces and tabs")
+        }
+        CredentialLocation::Query if value.chars().any(char::is_control) => {
+            Some("a parameter of a URL cannot contain control characters")
+        }
+        _ => None,
+    }
 }
 
 fn is_header_value(credential: &Credential, value: &str) -> bool {
@@ -119,8 +126,8 @@ fn is_header_text(text: &str) -> bool {
 
 /// Header names have no case, all other names do.
 fn spelling(credential: &Credential) -> String {
-    match credential.place {
-        CredentialPlace::Header => credential.target().to_ascii_lowercase(),
+    match credential.location {
+        CredentialLocation::Header => credential.target().to_ascii_lowercase(),
         _ => credential.target().to_owned(),
     }
 }
@@ -140,11 +147,11 @@ fn check_credential(config: &ServerConfig, credential: &Credential) -> Result<()
             "`description` must be at most {MAX_DESCRIPTION} characters without control characters"
         ));
     }
-    match credential.place {
-        CredentialPlace::Argument => Ok(()),
-        CredentialPlace::Env => check_variable(config, credential),
-        CredentialPlace::Header => check_header(remote(config, credential)?, target),
-        CredentialPlace::Query => check_parameter(remote(config, credential)?, target),
+    match credential.location {
+        CredentialLocation::Argument => Ok(()),
+        CredentialLocation::Env => check_variable(config, credential),
+        CredentialLocation::Header => check_header(remote(config, credential)?, target),
+        CredentialLocation::Query => check_parameter(remote(config, credential)?, target),
     }
 }
 
@@ -158,7 +165,7 @@ fn check_format(credential: &Credential) -> Result<(), String> {
             "`format` must contain {PLACEHOLDER} once, in at most {MAX_TEXT} bytes without control characters"
         ));
     }
-    if credential.place == CredentialPlace::Header && !is_header_text(format) {
+    if credential.location == CredentialLocation::Header && !is_header_text(format) {
         return Err(
             "`format` must be visible characters and spaces, because it becomes a header".into(),
         );
@@ -207,8 +214,8 @@ fn remote<'a>(config: &'a ServerConfig, credential: &Credential) -> Result<&'a R
     config.remote().ok_or_else(|| {
         format!(
             "a stdio server has no {}; use \"in\": \"env\" or \"argument\"",
-            match credential.place {
-                CredentialPlace::Query => "query",
+            match credential.location {
+                CredentialLocation::Query => "query",
                 _ => "header",
             }
         )

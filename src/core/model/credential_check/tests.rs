@@ -1,3 +1,5 @@
+//! Unit tests of the rules for credentials.
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -39,7 +41,7 @@ fn a_credential_has_defaults() {
     let config = stdio(json!([{"name": "token"}]));
     config.check().expect("a configuration");
     let credential = &config.credentials[0];
-    assert_eq!(credential.place, CredentialPlace::Argument);
+    assert_eq!(credential.location, CredentialLocation::Argument);
     assert_eq!(credential.owner, CredentialOwner::User);
     assert_eq!(credential.target(), "token");
     assert!(!credential.required && credential.formatted("v").is_none());
