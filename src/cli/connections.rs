@@ -86,7 +86,7 @@ fn slot_row(server: &str, slot: &Value) -> Row {
         (false, true) => "missing, required".to_owned(),
         (false, false) => "not set".to_owned(),
     };
-    let place = if slot["owner"] == "shared" {
+    let location = if slot["owner"] == "shared" {
         format!("{} (shared)", text(slot, "in"))
     } else {
         text(slot, "in").to_owned()
@@ -95,7 +95,7 @@ fn slot_row(server: &str, slot: &Value) -> Row {
     row([
         server,
         text(slot, "name"),
-        &place,
+        &location,
         state.trim_end(),
         description,
     ])
