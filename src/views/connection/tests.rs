@@ -1,4 +1,4 @@
-//! Unit tests of the view of a user's connection.
+//! Unit tests of the slots of a connection, and of the state of its tokens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
