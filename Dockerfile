@@ -3,7 +3,7 @@
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked
+RUN cargo build --profile dist --locked
 
 FROM node:22.22.2-bookworm-slim AS node
 
@@ -15,7 +15,7 @@ RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm \
  && ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx \
  && useradd --create-home --uid 10001 mcp \
  && install -d -o mcp -g mcp -m 700 /data
-COPY --from=build /src/target/release/mcp-api /usr/local/bin/mcp-api
+COPY --from=build /src/target/dist/mcp-api /usr/local/bin/mcp-api
 USER mcp
 WORKDIR /home/mcp
 ENV HOST=0.0.0.0 PORT=8080 DATA_DIR=/data LOG_FORMAT=json PYTHON_BIN=/usr/local/bin/python3.13

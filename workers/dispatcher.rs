@@ -11,7 +11,7 @@ use futures::FutureExt;
 use super::context::Context;
 use super::handler::{HandlerError, encode, handle};
 use super::permits::ChangePermit;
-use super::{google, jobs, keys, oauth, packages, secrets, servers, tokens, tools};
+use super::{google, jobs, keys, oauth, packages, requests, secrets, servers, tokens, tools};
 use crate::core::command::{
     BeginAuthorization, CheckPackages, Command, CompleteAuthorization, CountKeys, CreateToken,
     DeleteSecret, DeleteServer, DisableServer, DiscardDeadLetter, Disconnect, EnableServer,
@@ -21,6 +21,7 @@ use crate::core::command::{
 };
 use crate::core::failure::Failure;
 use crate::core::model::tool_call::CallTool;
+use crate::core::model::upstream_request::SendRequest;
 use crate::ports::bus::{Ask, AskHandler, Busy, Reply};
 use crate::telemetry::error::internal_error;
 
@@ -62,6 +63,10 @@ async fn dispatch(context: &Arc<Context>, ask: Ask) -> Result<Bytes, HandlerErro
         CallTool::NAME => {
             let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
             tools::call(context, ask).await
+        }
+        SendRequest::NAME => {
+            let _permit = context.permits.call().ok_or(HandlerError::Busy)?;
+            requests::send(context, ask).await
         }
         // These asks are answered from memory or by one read, so they need no permit: a full worker still shows its
         // servers.

@@ -23,8 +23,7 @@ use crate::core::ids::{ServerId, ValueId};
 use crate::core::model::google::{
     APPLICATION, EXCHANGE, TOKENS, keep_refresh_token, secret_parts, tokens,
 };
-use crate::core::model::tool_call::CallTool;
-use crate::core::names::UserName;
+use crate::core::names::{ToolName, UserName};
 use crate::crypto::context::{GoogleContext, GoogleValueKind};
 use crate::crypto::seal::{Opener, Plaintext, SealError, Sealer};
 use crate::ports::vault::{Sealed, VaultValue};
@@ -133,17 +132,16 @@ async fn call_exchange_tool(
     user: &UserName,
     arguments: &str,
 ) -> Result<Bytes, Failure> {
-    let call = CallTool {
-        user: user.clone(),
-        server: server.name.clone(),
-        tool: EXCHANGE.parse().map_err(internal_error)?,
-        timeout_ms: None,
-    };
+    let tool: ToolName = EXCHANGE.parse().map_err(internal_error)?;
     let request = tools::CallRequest {
         interim: None,
         server,
-        command: &call,
-        args: arguments,
+        user,
+        operation: tools::Operation::Tool {
+            tool: &tool,
+            args: arguments,
+        },
+        timeout_ms: None,
         traceparent: None,
         meta: None,
         start: monotonic(),

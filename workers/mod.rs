@@ -20,6 +20,7 @@ pub mod oauth;
 mod packages;
 mod permits;
 pub mod redact;
+mod requests;
 pub mod runtime;
 pub mod sealed_store;
 mod secrets;

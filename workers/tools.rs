@@ -14,7 +14,8 @@ use super::credentials::arguments::{ArgumentOpener, OpenedArgument, secret_argum
 use super::google;
 use super::handler::HandlerError;
 use super::interim::ProgressRelay;
-use super::mcp::{CallError, Connection, RpcError, ToolCall};
+use super::mcp::frame::TOOL_CALL;
+use super::mcp::{CallError, Connection, RequestParams, RpcError, UserRequest};
 use super::permits::KeyPermit;
 use super::redact::Redactor;
 use super::runtime::handle::{ServerHandle, server_disabled};
@@ -28,8 +29,8 @@ use crate::core::json_object::Members;
 use crate::core::mcp::forwarded_meta::forwarded_meta;
 use crate::core::model::caller::{is_reserved, reserved_user};
 use crate::core::model::google::{needs_tokens, secret_parts};
-use crate::core::model::tool_call::CallTool;
-use crate::core::names::UserName;
+use crate::core::model::upstream_request::RequestMethod;
+use crate::core::names::{ToolName, UserName};
 use crate::ports::bus::{Ask, InterimSender};
 use crate::telemetry::error::internal_error;
 use crate::time::clock::{monotonic, now_ms};
@@ -65,8 +66,12 @@ pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
         std::str::from_utf8(&ask.body).map_err(|_| Failure::invalid("args must be UTF-8"))?;
     let request = CallRequest {
         server: &server,
-        command: &command,
-        args,
+        user: &command.user,
+        operation: Operation::Tool {
+            tool: &command.tool,
+            args,
+        },
+        timeout_ms: command.timeout_ms,
         traceparent: traceparent.filter(|text| is_traceparent(text)),
         meta: meta.as_deref(),
         interim: ask.interim.as_ref(),
@@ -76,16 +81,71 @@ pub(super) async fn call(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
 }
 
 /// Returns the members of a client's `_meta` that a server receives. Any client of the bus may have sent others too.
-fn checked_meta(meta: Option<&str>) -> Option<String> {
+pub(super) fn checked_meta(meta: Option<&str>) -> Option<String> {
     forwarded_meta(&Members::parse(meta?)?)
 }
 
-/// One tool call.
+/// What a user asks of a server.
+#[derive(Clone, Copy)]
+pub(super) enum Operation<'a> {
+    Tool {
+        tool: &'a ToolName,
+        /// A checked JSON object.
+        args: &'a str,
+    },
+    Prompt {
+        name: &'a str,
+        /// A checked JSON object.
+        args: &'a str,
+    },
+    Other {
+        method: RequestMethod,
+        /// The members of a checked JSON object.
+        members: &'a str,
+        /// The value of the header `Mcp-Name`.
+        name: Option<&'a str>,
+    },
+}
+
+impl<'a> Operation<'a> {
+    fn method(self) -> &'static str {
+        match self {
+            Self::Tool { .. } => TOOL_CALL,
+            Self::Prompt { .. } => RequestMethod::GetPrompt.as_str(),
+            Self::Other { method, .. } => method.as_str(),
+        }
+    }
+
+    fn name(self) -> Option<&'a str> {
+        match self {
+            Self::Tool { tool, .. } => Some(tool.as_str()),
+            Self::Prompt { name, .. } => Some(name),
+            Self::Other { name, .. } => name,
+        }
+    }
+
+    /// Returns the parameters. Tools and prompts get the secrets as arguments.
+    fn params(self, secrets: &'a [SecretArgument<'a>]) -> RequestParams<'a> {
+        let (name, args) = match self {
+            Self::Tool { tool, args } => (tool.as_str(), args),
+            Self::Prompt { name, args } => (name, args),
+            Self::Other { members, .. } => return RequestParams::Members(members),
+        };
+        RequestParams::Named {
+            name,
+            args,
+            secrets,
+        }
+    }
+}
+
+/// One request of a user, most often a tool call.
 pub(super) struct CallRequest<'a> {
     pub server: &'a Arc<Server>,
-    pub command: &'a CallTool,
-    /// A checked JSON object.
-    pub args: &'a str,
+    pub user: &'a UserName,
+    pub operation: Operation<'a>,
+    /// The time limit in milliseconds. `None`: that of the server.
+    pub timeout_ms: Option<u64>,
     pub traceparent: Option<&'a str>,
     /// The members of an MCP client's `_meta` that the server receives, as a JSON object.
     pub meta: Option<&'a str>,
@@ -98,7 +158,7 @@ pub(super) struct CallRequest<'a> {
 impl CallRequest<'_> {
     fn limit(&self) -> Duration {
         let configured = self.server.config.tool_timeout_ms();
-        Duration::from_millis(self.command.timeout_ms.unwrap_or(configured))
+        Duration::from_millis(self.timeout_ms.unwrap_or(configured))
     }
 
     fn time_left(&self) -> Duration {
@@ -125,7 +185,7 @@ pub(super) async fn run(
         return Err(server_disabled(&server.name).into());
     }
     let handle = context.manager.handle(server);
-    let _permits = acquire_permits(context, &handle, &request.command.user)?;
+    let _permits = acquire_permits(context, &handle, request.user)?;
     let opened = open_arguments(context, request).await?;
     let _redaction = CallRedaction::hold(&handle.redactor, &opened)?;
     let arguments = secret_arguments(&opened)?;
@@ -165,14 +225,16 @@ async fn open_arguments(
     request: &CallRequest<'_>,
 ) -> Result<Vec<OpenedArgument>, Failure> {
     let server = request.server;
-    let user = &request.command.user;
+    let user = request.user;
     let opener = ArgumentOpener {
         store: &context.manager.sealed_store,
         projection: &context.projection,
         metrics: &context.metrics,
     };
     let mut arguments = opener.open(server, user).await?;
-    if needs_tokens(&server.config, request.command.tool.as_str()) {
+    if let Operation::Tool { tool, .. } = request.operation
+        && needs_tokens(&server.config, tool.as_str())
+    {
         google::add_google_arguments(context, server, user, &mut arguments).await?;
     }
     Ok(arguments)
@@ -190,14 +252,14 @@ async fn call_with_retry(
         .interim
         .map(|interim| ProgressRelay::listener(handle.redactor.clone(), interim.clone()));
     loop {
-        let connecting = connection(context, handle, server, &request.command.user);
+        let connecting = connection(context, handle, server, request.user);
         let used = tokio::time::timeout(request.time_left(), connecting)
             .await
             .map_err(|_| request.timeout("was not connected"))??;
-        let call = ToolCall {
-            tool: request.command.tool.as_str(),
-            args: request.args,
-            secrets,
+        let call = UserRequest {
+            method: request.operation.method(),
+            params: request.operation.params(secrets),
+            name: request.operation.name(),
             traceparent: request.traceparent,
             meta: request.meta,
             timeout: request.time_left(),

@@ -25,6 +25,7 @@ pub(super) struct Adapters {
     pub vault: Arc<dyn Vault>,
     pub leases: Arc<dyn Leases>,
     pub bus: Arc<dyn Bus>,
+    embedded_store: Option<Arc<SqliteStore>>,
 }
 
 /// Opens the store and the bus. Waits up to 60 seconds for each external service.
@@ -40,8 +41,11 @@ pub(super) async fn open_adapters(config: &Config) -> Result<Adapters, StartErro
     match &config.services.mongo {
         Some(mongo) => Ok(Adapters::new(connect_mongo(mongo).await?, bus)),
         None => {
-            let store = SqliteStore::open(&store_file(&config.data_dir.path))?;
-            Ok(Adapters::new(Arc::new(store), bus))
+            let store = Arc::new(SqliteStore::open(&store_file(&config.data_dir.path))?);
+            Ok(Adapters {
+                embedded_store: Some(store.clone()),
+                ..Adapters::new(store, bus)
+            })
         }
     }
 }
@@ -53,6 +57,19 @@ impl Adapters {
             vault: store.clone(),
             leases: store,
             bus,
+            embedded_store: None,
+        }
+    }
+
+    /// Empties the write-ahead log of the embedded store. Tasks hold the store until the process ends, so no drop does
+    /// this.
+    pub(super) async fn close(&self) {
+        let Some(store) = &self.embedded_store else {
+            return;
+        };
+        if let Err(error) = store.empty_write_ahead_log().await {
+            let error = error_chain(&error);
+            tracing::warn!(%error, "the write-ahead log of the store is not empty");
         }
     }
 }

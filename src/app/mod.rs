@@ -80,6 +80,7 @@ pub async fn serve_until(
     let serving = start_connections(listener, state.clone(), &services, &config, limits);
     stop.await;
     drain(&config, &services, &state, serving, workers).await;
+    services.close().await;
     Ok(())
 }
 

@@ -124,6 +124,11 @@ impl Services {
         &self.ending
     }
 
+    /// Closes the store after the last change.
+    pub(super) async fn close(&self) {
+        self.adapters.close().await;
+    }
+
     /// Waits until every request has its answer. No further request is counted.
     pub(super) async fn finish_requests(&self) {
         self.requests.close();

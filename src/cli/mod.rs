@@ -6,6 +6,7 @@ mod call;
 mod client;
 mod completions;
 mod connect;
+pub mod connections;
 pub mod dead_letters;
 mod demo;
 mod error;
@@ -89,9 +90,13 @@ pub enum Command {
     /// Manage the tokens of users
     #[command(subcommand)]
     Token(tokens::TokenCommand),
-    /// Manage the secrets of a user
+    /// Manage the secrets of a user, or those that all users share
     #[command(subcommand)]
     Secret(secrets::SecretCommand),
+    /// List the secrets and tokens that the servers take from a user, without their values
+    Connections(connections::ConnectionsArgs),
+    /// Delete all secrets and tokens of a user for one server
+    Disconnect(connections::DisconnectArgs),
     /// Show the last log lines of a server
     Logs(logs::LogsArgs),
     /// Show the events of the log as JSON, one per line
@@ -169,6 +174,8 @@ pub fn run(command: Command) -> ExitCode {
         Command::Whoami { api } => whoami::run(&api),
         Command::Token(command) => tokens::run(&command),
         Command::Secret(command) => secrets::run(&command),
+        Command::Connections(args) => connections::list(&args),
+        Command::Disconnect(args) => connections::disconnect(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Jobs(args) => jobs::run(&args),

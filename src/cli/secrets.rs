@@ -1,4 +1,4 @@
-//! `mcp-api secret set|delete`: manages the secrets of a user. A value never comes from the command line, because every
+//! `mcp-api secret set|delete`: manages the secrets of a user, or those that all users share. A value never comes from the command line, because every
 //! user of the machine can read the command lines of all processes.
 
 use std::process::ExitCode;
@@ -29,6 +29,9 @@ pub struct SecretArgs {
     /// The user of the secret; without it, the caller, or `default` for an administrator
     #[arg(long)]
     user: Option<String>,
+    /// The value serves all users; only an administrator sets or deletes such a value
+    #[arg(long, conflicts_with = "user")]
+    shared: bool,
     #[command(flatten)]
     api: ApiArgs,
 }
@@ -68,6 +71,9 @@ impl SecretArgs {
         let mut body = json!({ "serverName": self.server, "secretName": self.name });
         if let Some(user) = &self.user {
             body["username"] = user.as_str().into();
+        }
+        if self.shared {
+            body["shared"] = true.into();
         }
         body
     }

@@ -4,6 +4,7 @@
 //! This module decides nothing itself.
 
 mod auth;
+mod connect;
 mod connections;
 mod dead_letters;
 mod events;
@@ -95,6 +96,13 @@ fn routes() -> OpenApiRouter<Arc<ApiState>> {
         .routes(routes!(signin::issuer::start))
         .routes(routes!(signin::issuer::callback))
         .routes(routes!(signin::sign_out))
+        .routes(routes!(connect::list))
+        .routes(routes!(connect::page))
+        .routes(routes!(connect::values::set))
+        .routes(routes!(connect::values::remove))
+        .routes(routes!(connect::accounts::connect_oauth))
+        .routes(routes!(connect::accounts::connect_google))
+        .routes(routes!(connect::accounts::disconnect))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::retry))
         .routes(routes!(dead_letters::discard))

@@ -34,6 +34,7 @@ use crate::views::failure::ErrorBody;
         (name = "jobs", description = "Read and cancel jobs, and handle dead letters"),
         (name = "google", description = "Sign-in of users to Google"),
         (name = "oauth", description = "Access of users to servers behind a URL"),
+        (name = "connect", description = "Pages on which people give values and accounts to servers"),
         (name = "signin", description = "Sign-in of people to the pages of this API"),
         (name = "events", description = "Read the event log"),
         (name = "health", description = "Health and metrics of the process"),
@@ -155,10 +156,17 @@ const GET_COMMANDS: [&str; 10] = [
 /// The routes whose job belongs to the system user, which has no limit of waiting jobs.
 const MAINTENANCE: [&str; 2] = ["compact_log", "rotate_keys"];
 /// The routes whose failures are pages, because a person reads them in a browser.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 18] = [
     "authorize_oauth",
     "confirm_google",
     "confirm_oauth",
+    "connect_disconnect",
+    "connect_google",
+    "connect_list_page",
+    "connect_oauth",
+    "connect_page",
+    "connect_remove",
+    "connect_set",
     "google_callback",
     "login_google",
     "oauth_callback",

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::server::time;
 use crate::core::catalog::server::{SecretRef, Server};
-use crate::core::model::credential::{Credential, CredentialOwner, CredentialLocation};
+use crate::core::model::credential::{Credential, CredentialLocation, CredentialOwner};
 use crate::core::model::google;
 use crate::core::model::grant::{Grant, GrantState};
 use crate::core::names::{SecretName, ServerName, UserName};

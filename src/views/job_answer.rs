@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::failure::ErrorBody;
-use crate::core::failure::Failure;
+use crate::core::failure::{Code, Failure};
 use crate::core::model::job::{JobState, StoredJobAnswer, failure_without_answer};
 
 /// The answer of a job.
@@ -83,6 +83,33 @@ impl JobAnswer {
         })
     }
 
+    /// Returns the code of the failure, if the job failed and the program knows the code.
+    pub fn code(&self) -> Option<Code> {
+        #[derive(Deserialize)]
+        struct CodeField {
+            code: Code,
+        }
+        if self.status == 200 {
+            return None;
+        }
+        let parsed = serde_json::from_str::<CodeField>(self.body.get());
+        parsed.ok().map(|body| body.code)
+    }
+
+    /// Sets a text field of the body.
+    ///
+    /// # Errors
+    /// Fails if the body is no JSON object.
+    pub fn with_text(self, name: &str, text: &str) -> Result<Self, serde_json::Error> {
+        let mut body: BTreeMap<&str, &RawValue> = serde_json::from_str(self.body.get())?;
+        let text = to_raw_value(text)?;
+        body.insert(name, &text);
+        Ok(Self {
+            body: to_raw_value(&body)?,
+            ..self
+        })
+    }
+
     /// Returns the error sentence, if the job failed.
     pub fn error(&self) -> Option<String> {
         #[derive(Deserialize)]
@@ -100,7 +127,6 @@ impl JobAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::failure::Code;
 
     #[test]
     fn the_stored_form_has_status_retry_time_and_body() {
@@ -125,6 +151,28 @@ mod tests {
             (parsed.status, parsed.error().as_deref()),
             (504, Some("Too slow"))
         );
+    }
+
+    #[test]
+    fn only_a_failure_has_a_code() {
+        let done = JobAnswer::done(Bytes::from_static(br#"{"code":"timeout"}"#)).expect("JSON");
+        assert_eq!(done.code(), None);
+        let failed = JobAnswer::failed(&Failure::new(Code::CredentialRequired, "Set it"));
+        assert_eq!(failed.code(), Some(Code::CredentialRequired));
+        let body = RawValue::from_string(r#"{"code":"of_a_later_version"}"#.into()).expect("JSON");
+        let unknown = JobAnswer { body, ..failed };
+        assert_eq!(unknown.code(), None);
+    }
+
+    #[test]
+    fn a_text_field_joins_the_body() {
+        let failed = JobAnswer::failed(&Failure::new(Code::Timeout, "Too slow"));
+        let answer = failed.with_text("connectUrl", "http://h/\"").expect("JSON");
+        let body: serde_json::Value = serde_json::from_str(answer.body.get()).expect("JSON");
+        let expected = serde_json::json!({
+            "success": false, "error": "Too slow", "code": "timeout", "connectUrl": "http://h/\"",
+        });
+        assert_eq!(body, expected);
     }
 
     #[test]

@@ -13,6 +13,11 @@ use crate::wait::{PATIENCE, wait_for};
 /// The Enter key of WebDriver.
 pub const ENTER: &str = "\u{E007}";
 
+/// The Tab key of WebDriver.
+const TAB: &str = "\u{E004}";
+/// The most elements of a page that the keyboard reaches.
+const MAX_STOPS: usize = 60;
+
 const CHROMIUM: &str = "/usr/bin/chromium";
 const DRIVER: &str = "/usr/bin/chromedriver";
 
@@ -155,6 +160,47 @@ impl Browser {
             json!({ "text": text }),
         )
         .await;
+    }
+
+    /// Presses keys, which go to the element with the focus.
+    pub async fn press(&self, keys: &str) {
+        let press = |key: char| {
+            let key = key.to_string();
+            [
+                json!({ "type": "keyDown", "value": key }),
+                json!({ "type": "keyUp", "value": key }),
+            ]
+        };
+        let keys: Vec<_> = keys.chars().flat_map(press).collect();
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": keys });
+        self.post("/actions", json!({ "actions": [keyboard] }))
+            .await;
+    }
+
+    /// Presses Tab until an element has the focus.
+    pub async fn tab_to(&self, selector: &str) {
+        for _ in 0..MAX_STOPS {
+            self.press(TAB).await;
+            if self.has_focus(selector).await {
+                return;
+            }
+        }
+        panic!("Tab does not reach {selector}: {:?}", self.text().await);
+    }
+
+    /// Returns whether an element has the focus.
+    pub async fn has_focus(&self, selector: &str) -> bool {
+        let active = self.try_get("/element/active").await.ok();
+        let active = active.as_ref().and_then(Value::as_object);
+        let active = active.and_then(|element| element.values().next());
+        let wanted = self.find(selector).await.ok();
+        wanted.is_some() && wanted.as_deref() == active.and_then(Value::as_str)
+    }
+
+    /// Returns the title of the page.
+    pub async fn title(&self) -> String {
+        let title = self.try_get("/title").await.expect("a title");
+        title.as_str().expect("a text").to_owned()
     }
 
     /// Returns the URL of the page.

@@ -1,4 +1,4 @@
-//! The commands `token`, `whoami` and `secret`, and the way of the token of a command.
+//! The commands `token`, `whoami`, `secret`, `connections` and `disconnect`, and the way of the token of a command.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::command_line::run;
@@ -143,6 +144,50 @@ async fn a_secret_comes_from_standard_input() {
     let delete = ["secret", "delete", "fixture", "message", "--user", "ana"];
     succeed(&app, &delete, &[]);
     fail(&app, &delete, &[]);
+}
+
+#[tokio::test]
+async fn the_connections_of_a_user_are_listed_and_ended() {
+    let app = App::embedded();
+    let none = succeed(&app, &["connections"], &[]);
+    assert_eq!(none, "");
+    let credentials = json!([
+        { "name": "KEY", "required": true, "description": "A personal key" },
+        { "name": "ORG", "owner": "shared" },
+    ]);
+    let fields = json!({ "credentials": credentials });
+    app.register("fixture", fields).await.ok();
+    for words in [
+        &["secret", "set", "fixture", "KEY", "--user", "ana"][..],
+        &["secret", "set", "fixture", "ORG", "--shared"],
+    ] {
+        let output = run_with_input(&app, words, b"planted\n");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+    let list = |user| succeed(&app, &["connections", "--user", user], &[]);
+    let of_ana = list("ana");
+    let lines: Vec<_> = of_ana.lines().collect();
+    assert!(lines[0].starts_with("fixture  KEY  argument           set 20"));
+    assert!(lines[0].ends_with("  A personal key"), "{of_ana}");
+    assert!(lines[1].starts_with("fixture  ORG  argument (shared)  set 20"));
+    assert!(!of_ana.contains("planted"), "{of_ana}");
+    assert!(list("ben").contains("missing, required"));
+
+    succeed(&app, &["disconnect", "fixture", "--user", "ana"], &[]);
+    assert!(list("ana").contains("missing, required"));
+    succeed(
+        &app,
+        &["secret", "delete", "fixture", "ORG", "--shared"],
+        &[],
+    );
+    assert!(!list("ana").contains("set 20"));
+    let error = fail(&app, &["disconnect", "none"], &[]);
+    assert!(error.contains("none"), "{error}");
+    let both = [
+        "secret", "delete", "fixture", "ORG", "--shared", "--user", "ana",
+    ];
+    let output = run(app.dir.path(), &app.url, &both, &[]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
 /// Sets a secret in a pseudo-terminal, types a text at the prompt, and returns the shown text. Then the terminal

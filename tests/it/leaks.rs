@@ -108,6 +108,7 @@ pub async fn clean_everywhere(app: &App, secrets: &[&str]) {
         "/mcp/tools",
         "/metrics",
         "/mcp/servers/fixture",
+        "/connections",
     ] {
         let request = app
             .http
@@ -149,7 +150,7 @@ fn files(dir: &Path, look: &mut impl FnMut(&Path)) {
     }
 }
 
-async fn post(app: &App, path: &str, body: &Value) -> (u16, String) {
+pub async fn post(app: &App, path: &str, body: &Value) -> (u16, String) {
     let request = app
         .http
         .post(format!("{}{path}", app.url))
@@ -162,7 +163,7 @@ async fn post(app: &App, path: &str, body: &Value) -> (u16, String) {
     )
 }
 
-async fn start() -> App {
+pub async fn start() -> App {
     start_with(&[]).await
 }
 

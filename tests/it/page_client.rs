@@ -63,6 +63,16 @@ impl PageClient {
                 page.url, page.status, page.text
             )
         });
+        self.send_form(page, &form, more).await
+    }
+
+    /// Sends a form of a page with further fields.
+    pub async fn send_form(
+        &mut self,
+        page: &Shown,
+        form: &FoundForm,
+        more: &[(&str, &str)],
+    ) -> Shown {
         let mut fields: Vec<_> = form
             .fields
             .iter()
@@ -71,6 +81,13 @@ impl PageClient {
         fields.extend(more);
         let url = page.url.join(&form.action).expect("a URL");
         self.post(url.as_str(), &fields).await
+    }
+
+    /// Opens the page to which a response leads with 303.
+    pub async fn follow(&mut self, response: &Shown) -> Shown {
+        assert_eq!(response.status, 303, "{}", response.text);
+        let url = response.url.join(response.header("location"));
+        self.get(url.expect("a URL").as_str()).await
     }
 
     /// Signs in at an address of the program.
@@ -120,6 +137,14 @@ impl Shown {
         form(&self.text, action)
     }
 
+    /// Returns the form whose action has a path that ends with a text, and that has a hidden field with this value.
+    pub fn form_with(&self, action: &str, name: &str, value: &str) -> Option<FoundForm> {
+        forms(&self.text, action).find(|form| {
+            let mut fields = form.fields.iter();
+            fields.any(|field| (field.0.as_str(), field.1.as_str()) == (name, value))
+        })
+    }
+
     /// Returns the URL to which the page leads at once.
     pub fn leads_to(&self) -> Option<String> {
         let location = self.headers.get(LOCATION);
@@ -138,7 +163,12 @@ impl Shown {
 
 /// Returns the form in a page whose action has a path that ends with a text.
 pub fn form(page: &str, action: &str) -> Option<FoundForm> {
-    page.split("<form ").skip(1).find_map(|form| {
+    forms(page, action).next()
+}
+
+/// Returns all such forms.
+fn forms(page: &str, action: &str) -> impl Iterator<Item = FoundForm> {
+    page.split("<form ").skip(1).filter_map(move |form| {
         let form = form.split("</form>").next()?;
         let found = unescape(attribute(form, "action")?);
         let path = found.split('?').next()?;

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use super::frame::CallToolFrame;
+use super::frame::{RequestFrame, RequestParams};
 use super::host::{NotificationSink, ProgressListener};
 use super::mux::{Closed, Mux, RpcReply};
-use crate::core::arguments::merge::SecretArgument;
 use crate::core::failure::Failure;
 
 /// The parts that every transport needs.
@@ -21,12 +20,12 @@ pub struct ClientOptions {
     pub result_limit: usize,
 }
 
-/// A tool call as the server receives it.
-pub struct ToolCall<'a> {
-    pub tool: &'a str,
-    /// A checked JSON object.
-    pub args: &'a str,
-    pub secrets: &'a [SecretArgument<'a>],
+/// A request of a user as the server receives it.
+pub struct UserRequest<'a> {
+    pub method: &'static str,
+    pub params: RequestParams<'a>,
+    /// The value of the header `Mcp-Name`.
+    pub name: Option<&'a str>,
     pub traceparent: Option<&'a str>,
     /// The members of an MCP client's `_meta` that the server receives, as a JSON object.
     pub meta: Option<&'a str>,
@@ -47,7 +46,7 @@ pub struct ProgressEffects {
 
 impl ProgressEffects {
     /// Returns the effects that a call wants, if it wants any.
-    pub fn new(call: &ToolCall<'_>) -> Option<Self> {
+    pub fn new(call: &UserRequest<'_>) -> Option<Self> {
         (call.reset_on_progress || call.progress.is_some()).then(|| Self {
             restart: call.reset_on_progress.then(Arc::default),
             listener: call.progress.clone(),
@@ -132,16 +131,15 @@ impl From<&str> for ConnectError {
 }
 
 /// Calls a tool over a mux.
-pub async fn call_over(mux: &Arc<Mux>, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+pub async fn call_over(mux: &Arc<Mux>, call: UserRequest<'_>) -> Result<Bytes, CallError> {
     let progress = ProgressEffects::new(&call);
     let mut request = mux
         .register(progress.clone())
         .map_err(|Closed| CallError::Closed { begun: false })?;
-    let frame = CallToolFrame {
+    let frame = RequestFrame {
         id: request.id,
-        tool: call.tool,
-        args: call.args,
-        secrets: call.secrets,
+        method: call.method,
+        params: call.params,
         progress: progress.is_some(),
         traceparent: call.traceparent,
         meta: "",

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::call::{CallError, ClientOptions, ConnectError, ToolCall};
+use super::call::{CallError, ClientOptions, ConnectError, UserRequest};
 use super::handshake::Handshake;
 use super::http::{
     HttpConnection, HttpSseConnection, HttpTarget, StreamableHttpConnection, connect_http,
@@ -45,7 +45,7 @@ impl Connection {
     }
 
     /// Calls a tool and returns the raw `CallToolResult`.
-    pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+    pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
         match self {
             Self::Stdio(stdio) => stdio.call(call).await,
             Self::Http(http) => http.call(call).await,

@@ -4,7 +4,12 @@ use std::io::Write as _;
 
 use zeroize::Zeroize;
 
-use crate::core::arguments::merge::{SecretArgument, append_json_string, merge_arguments};
+use crate::core::arguments::merge::{
+    SecretArgument, append_json_string, append_without_line_breaks, merge_arguments,
+};
+
+/// The method that calls a tool.
+pub const TOOL_CALL: &str = "tools/call";
 
 /// A message with its line end.
 pub struct Frame {
@@ -28,14 +33,12 @@ impl AsRef<[u8]> for Frame {
     }
 }
 
-/// The content of a `tools/call` request.
-pub struct CallToolFrame<'a> {
+/// The content of a request of a user.
+pub struct RequestFrame<'a> {
     /// The request id, which is the progress token too.
     pub id: u64,
-    pub tool: &'a str,
-    /// A checked JSON object.
-    pub args: &'a str,
-    pub secrets: &'a [SecretArgument<'a>],
+    pub method: &'a str,
+    pub params: RequestParams<'a>,
     pub progress: bool,
     pub traceparent: Option<&'a str>,
     /// More members of `_meta`, as JSON.
@@ -44,16 +47,51 @@ pub struct CallToolFrame<'a> {
     pub client_meta: Option<&'a str>,
 }
 
-impl CallToolFrame<'_> {
+/// The `params` of a request, without `_meta`.
+#[derive(Clone, Copy)]
+pub enum RequestParams<'a> {
+    /// A tool or a prompt with arguments, which carry secrets.
+    Named {
+        name: &'a str,
+        /// A checked JSON object.
+        args: &'a str,
+        secrets: &'a [SecretArgument<'a>],
+    },
+    /// The members of a checked JSON object.
+    Members(&'a str),
+}
+
+impl<'a> RequestParams<'a> {
+    /// Returns the tool or the prompt.
+    pub fn name(&self) -> Option<&'a str> {
+        match self {
+            Self::Named { name, .. } => Some(name),
+            Self::Members(_) => None,
+        }
+    }
+
+    fn secrets(&self) -> &'a [SecretArgument<'a>] {
+        match self {
+            Self::Named { secrets, .. } => secrets,
+            Self::Members(_) => &[],
+        }
+    }
+}
+
+impl RequestFrame<'_> {
     /// Returns a size that the frame never exceeds, because a growing buffer leaves copies of secrets behind.
     pub fn capacity(&self) -> usize {
         let meta = self.meta.len() + self.client_meta.map_or(0, str::len);
-        self.args.len() + self.tool.len() * 6 + self.secret_capacity() + meta + 320
+        let params = match self.params {
+            RequestParams::Named { name, args, .. } => args.len() + name.len() * 6,
+            RequestParams::Members(members) => members.len(),
+        };
+        params + self.secret_capacity() + meta + 320
     }
 
     /// Escaping makes a text at most six times as long.
     fn secret_capacity(&self) -> usize {
-        let secrets = self.secrets.iter();
+        let secrets = self.params.secrets().iter();
         secrets
             .map(|secret| (secret.name.len() + secret.value.len()) * 6 + 8)
             .sum()
@@ -64,24 +102,41 @@ impl CallToolFrame<'_> {
         // Writing to a Vec cannot fail.
         let _ = write!(
             bytes,
-            r#"{{"jsonrpc":"2.0","id":{},"method":"tools/call","params":{{"name":"#,
-            self.id
+            r#"{{"jsonrpc":"2.0","id":{},"method":"{}","params":{{"#,
+            self.id, self.method
         );
-        append_json_string(&mut bytes, self.tool);
-        bytes.extend_from_slice(br#","arguments":"#);
-        let arguments_start = bytes.len();
-        merge_arguments(&mut bytes, self.args, self.secrets);
-        let secret = if self.secrets.is_empty() {
-            0
-        } else {
-            (arguments_start + self.secret_capacity()).min(bytes.len())
-        };
+        let secret = self.append_params(&mut bytes);
         self.append_meta(&mut bytes);
         bytes.extend_from_slice(b"}}\n");
         Frame {
             bytes,
             request: Some(self.id),
             secret,
+        }
+    }
+
+    /// Appends the members of `params`. Returns the number of bytes at the beginning that may hold secrets.
+    fn append_params(&self, bytes: &mut Vec<u8>) -> usize {
+        let (name, args, secrets) = match self.params {
+            RequestParams::Named {
+                name,
+                args,
+                secrets,
+            } => (name, args, secrets),
+            RequestParams::Members(members) => {
+                append_without_line_breaks(bytes, members.as_bytes());
+                return 0;
+            }
+        };
+        bytes.extend_from_slice(br#""name":"#);
+        append_json_string(bytes, name);
+        bytes.extend_from_slice(br#","arguments":"#);
+        let arguments_start = bytes.len();
+        merge_arguments(bytes, args, secrets);
+        if secrets.is_empty() {
+            0
+        } else {
+            (arguments_start + self.secret_capacity()).min(bytes.len())
         }
     }
 
@@ -98,7 +153,13 @@ impl CallToolFrame<'_> {
             Some(self.meta.to_owned()),
             of_client.map(str::to_owned),
         ];
-        let mut start = r#","_meta":{"#;
+        let is_first =
+            matches!(self.params, RequestParams::Members(members) if members.trim().is_empty());
+        let mut start = if is_first {
+            r#""_meta":{"#
+        } else {
+            r#","_meta":{"#
+        };
         for part in parts.iter().flatten().filter(|part| !part.is_empty()) {
             let _ = write!(bytes, "{start}{part}");
             start = ",";
@@ -152,11 +213,14 @@ mod tests {
             value: "quote \" and \n line",
             form: ArgumentForm::Text,
         }];
-        let call = CallToolFrame {
+        let call = RequestFrame {
             id: 1000,
-            tool: "a\"tool",
-            args: r#"{"key":"caller","n":1}"#,
-            secrets: &secrets,
+            method: "tools/call",
+            params: RequestParams::Named {
+                name: "a\"tool",
+                args: r#"{"key":"caller","n":1}"#,
+                secrets: &secrets,
+            },
             progress: true,
             traceparent: Some("00-ab-cd-01"),
             meta: r#""more":true"#,
@@ -185,11 +249,14 @@ mod tests {
 
     #[test]
     fn a_call_without_metadata_has_none() {
-        let call = CallToolFrame {
+        let call = RequestFrame {
             id: 7,
-            tool: "echo",
-            args: "{}",
-            secrets: &[],
+            method: "tools/call",
+            params: RequestParams::Named {
+                name: "echo",
+                args: "{}",
+                secrets: &[],
+            },
             progress: false,
             traceparent: None,
             meta: "",
@@ -198,6 +265,33 @@ mod tests {
         assert_eq!(
             String::from_utf8_lossy(&call.build().bytes),
             "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"tools/call\",\"params\":{\"name\":\"echo\",\"arguments\":{}}}\n"
+        );
+    }
+    #[test]
+    fn a_request_without_arguments_has_its_members() {
+        let built = |members, client_meta| {
+            let request = RequestFrame {
+                id: 7,
+                method: "resources/read",
+                params: RequestParams::Members(members),
+                progress: false,
+                traceparent: None,
+                meta: "",
+                client_meta,
+            };
+            assert!(request.build().bytes.len() <= request.capacity());
+            String::from_utf8_lossy(&request.build().bytes).into_owned()
+        };
+        let start = r#"{"jsonrpc":"2.0","id":7,"method":"resources/read","params":{"#;
+        let uri = "\"uri\":\n\"a:b\"";
+        assert_eq!(built(uri, None), format!("{start}\"uri\": \"a:b\"}}}}\n"));
+        assert_eq!(
+            built(uri, Some("{\"a.b/c\":1}")),
+            format!("{start}\"uri\": \"a:b\",\"_meta\":{{\"a.b/c\":1}}}}}}\n")
+        );
+        assert_eq!(
+            built("", Some("{\"a.b/c\":1}")),
+            format!("{start}\"_meta\":{{\"a.b/c\":1}}}}}}\n")
         );
     }
 }

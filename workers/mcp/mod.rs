@@ -20,8 +20,9 @@ pub mod stdio;
 pub mod tool_list;
 mod writer;
 
-pub use self::call::{CallError, ClientOptions, ConnectError, ToolCall};
+pub use self::call::{CallError, ClientOptions, ConnectError, UserRequest};
 pub use self::connection::Connection;
+pub use self::frame::RequestParams;
 pub use self::handshake::Handshake;
 pub use self::host::{
     AccessTokens, AppliedToken, Credentials, LogSource, LogText, NotificationSink,

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::call::{CallError, ClientOptions, ConnectError, ToolCall, call_over};
+use super::call::{CallError, ClientOptions, ConnectError, UserRequest, call_over};
 use super::handshake::Handshake;
 use super::host::NotificationSink;
 use super::line_reader::LineReader;
@@ -130,7 +130,7 @@ impl StdioConnection {
         Ok(list_over(&self.mux, &*self.sink, self.result_limit).await?)
     }
 
-    pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+    pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
         call_over(&self.mux, call).await
     }
 

@@ -44,6 +44,14 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    /// Moves the write-ahead log into the file and empties it, because it holds the bytes of removed values.
+    ///
+    /// # Errors
+    /// Returns `Stopping` if the writer has ended.
+    pub async fn empty_write_ahead_log(&self) -> Result<(), StoreError> {
+        self.writer.truncate().await
+    }
+
     /// Opens or creates the file. The leases of an earlier process have ended, because the lock of
     /// the folder shows that the process has ended. If the disk is full, an existing file can be
     /// read, and each write fails.

@@ -89,7 +89,7 @@ pub fn append_json_string(output: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends JSON and replaces line breaks by spaces. In valid JSON a raw line break stands outside strings only.
-fn append_without_line_breaks(output: &mut Vec<u8>, json: &[u8]) {
+pub fn append_without_line_breaks(output: &mut Vec<u8>, json: &[u8]) {
     let start = output.len();
     output.extend_from_slice(json);
     if memchr::memchr2(b'\n', b'\r', json).is_some() {

@@ -23,6 +23,7 @@ use super::model::remote::SealedValue;
 use super::model::server::{LogLine, ServerChange, ServerConfig, ServerStatus};
 use super::model::tool::Tools;
 use super::model::tool_call::CallTool;
+use super::model::upstream_request::SendRequest;
 use super::names::{SecretName, ServerName, UserName};
 
 /// The area of a command. A worker serves the areas of its `POOLS`.
@@ -125,6 +126,7 @@ commands! {
     ReconcileServer = Servers "servers.reconcile" v 1 Change -> ReconciledServer,
     ReadServerLogs = Servers "servers.read_logs" v 1 Ask -> Vec<ServerLogs>,
     CallTool = Tools "tools.call" v 1 Ask -> ToolResult,
+    SendRequest = Tools "tools.request" v 1 Ask -> RequestResult,
     ExchangeGoogleCode = Google "google.exchange_code" v 1 Change -> (),
     RefreshTokens = Oauth "oauth.refresh_tokens" v 1 Change -> (),
     BeginAuthorization = Oauth "oauth.begin_authorization" v 1 Change -> AuthorizationStarted,
@@ -328,6 +330,8 @@ pub struct ServerLogs {
 
 /// The unchanged CallToolResult (Model Context Protocol), as raw JSON.
 pub type ToolResult = Box<serde_json::value::RawValue>;
+/// The unchanged result of a request that is no tool call, as raw JSON.
+pub type RequestResult = Box<serde_json::value::RawValue>;
 
 /// Exchanges the code that Google gave to the browser of a user, and stores the tokens. The worker that runs the
 /// server executes the command, so that the tokens leave this worker only sealed.
@@ -387,6 +391,19 @@ pub struct Disconnect {
     pub server: ServerId,
     pub server_name: ServerName,
     pub user: UserName,
+    /// Absent for all parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<ConnectionPart>,
+}
+
+/// A part of the connection of a user that can be removed alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionPart {
+    /// The OAuth tokens.
+    Oauth,
+    /// The Google tokens.
+    Google,
 }
 
 /// Records the description that a worker received from its server. The same worker decides it, so the command is never

@@ -2,7 +2,7 @@
 
 use crate::core::catalog::Catalog;
 use crate::core::catalog::server::{SecretRef, Server};
-use crate::core::command::Disconnect;
+use crate::core::command::{ConnectionPart, Disconnect};
 use crate::core::event::{Event, GoogleDisconnected, GrantRemoved, SecretDeleted};
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
@@ -125,8 +125,8 @@ pub fn needed_credentials(server: &Server) -> Vec<&SecretName> {
         .collect()
 }
 
-/// Removes all that a user has stored for a server: secrets, OAuth tokens and Google tokens. Returns no event if there is
-/// nothing.
+/// Removes all that a user has stored for a server: secrets, OAuth tokens and Google tokens, or one part of it. Returns no
+/// event if there is nothing.
 ///
 /// # Errors
 /// Fails if the server does not exist.
@@ -135,7 +135,12 @@ pub fn disconnect(catalog: &Catalog, command: &Disconnect) -> Result<Vec<Event>,
         .server_by_id(command.server)
         .ok_or_else(|| Failure::server_not_found(&command.server_name))?;
     let user = &command.user;
-    let secrets = server.secrets_of(user.as_str()).iter().map(|secret| {
+    let removes = |part| command.part.is_none_or(|only| only == part);
+    let secrets = match command.part {
+        None => server.secrets_of(user.as_str()),
+        Some(_) => &[],
+    };
+    let secrets = secrets.iter().map(|secret| {
         SecretDeleted {
             server: server.id,
             server_name: server.name.clone(),
@@ -145,7 +150,9 @@ pub fn disconnect(catalog: &Catalog, command: &Disconnect) -> Result<Vec<Event>,
         }
         .into()
     });
-    let grant = server.grant(Some(user)).map(|grant| {
+    let grant = server.grant(Some(user));
+    let grant = grant.filter(|_| removes(ConnectionPart::Oauth));
+    let grant = grant.map(|grant| {
         GrantRemoved {
             server: server.id,
             server_name: server.name.clone(),
@@ -154,7 +161,9 @@ pub fn disconnect(catalog: &Catalog, command: &Disconnect) -> Result<Vec<Event>,
         }
         .into()
     });
-    let google = server.google_tokens_of(user.as_str()).map(|value| {
+    let google = server.google_tokens_of(user.as_str());
+    let google = google.filter(|_| removes(ConnectionPart::Google));
+    let google = google.map(|value| {
         GoogleDisconnected {
             server: server.id,
             server_name: server.name.clone(),

@@ -357,6 +357,35 @@ mod tests {
     }
 
     #[test]
+    fn a_removal_names_the_server_and_the_user_and_no_value() {
+        let data = json!({ "server": "s", "serverName": "notes", "user": "ana", "name": "TOKEN",
+            "value": "v", "tokens": { "access": "v1", "renewal": "v2", "refreshable": true } });
+        for type_name in ["grant.removed", "google.disconnected", "secret.deleted"] {
+            assert_eq!(
+                shown(type_name, &data),
+                json!({ "server": "s", "serverName": "notes", "user": "ana" }),
+                "{type_name}"
+            );
+        }
+        // A value that all users share has no user.
+        let shared = json!({ "server": "s", "serverName": "notes", "name": "TOKEN", "value": "v" });
+        assert_eq!(
+            shown("secret.set", &shared),
+            json!({ "server": "s", "serverName": "notes" })
+        );
+    }
+
+    #[test]
+    fn credentials_of_a_server_are_shown() {
+        let credentials = json!([{ "name": "KEY", "in": "header", "required": true }]);
+        let data = json!({ "server": "s", "config": { "credentials": credentials } });
+        assert_eq!(
+            shown("server.registered", &data)["config"],
+            json!({ "credentials": credentials })
+        );
+    }
+
+    #[test]
     fn every_entry_names_a_current_type_and_every_field_exists() {
         let schemas = event::schemas();
         for (name, fields) in PUBLIC {

@@ -5,4 +5,5 @@ pub mod forwarded_meta;
 pub mod names;
 pub mod result;
 pub mod tool_view;
+pub mod uris;
 pub mod version;

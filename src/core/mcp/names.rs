@@ -38,6 +38,13 @@ pub fn exposed_names<'a>(
         .collect()
 }
 
+/// Returns the name that a plain exposed name of this server stands for. `None`: the name belongs to another server, or it has
+/// a hash, and only a list of names shows what it stands for.
+pub fn plain_name<'a>(server: &str, exposed: &'a str, limit: usize) -> Option<&'a str> {
+    let name = exposed.strip_prefix(server)?.strip_prefix(SEPARATOR)?;
+    (exposed_name(server, name, limit) == exposed).then_some(name)
+}
+
 /// Returns the exposed name of a tool: `<server>__<tool>`, at most `limit` characters of `[A-Za-z0-9_-]`.
 ///
 /// A name that cannot be written so is cut and ends in a hash of server and tool.
@@ -101,6 +108,18 @@ mod tests {
     use super::*;
 
     const LIMIT: usize = 56;
+
+    #[test]
+    fn a_plain_name_leads_back_to_its_tool() {
+        assert_eq!(plain_name("github", "github__a__b", LIMIT), Some("a__b"));
+        for (server, exposed) in [
+            ("git", "github__a"),
+            ("a__b", "a__b__c"),
+            ("a", "a__b_123abc"),
+        ] {
+            assert_eq!(plain_name(server, exposed, LIMIT), None, "{exposed}");
+        }
+    }
 
     #[test]
     fn a_usual_name_is_the_server_and_the_tool() {

@@ -62,11 +62,7 @@ pub fn client_result(result: &Bytes, upstream: Era, client: Era) -> Result<Clien
     }
     let view: ResultView = serde_json::from_slice(result).map_err(|_| no_tool_result())?;
     if upstream == Era::Modern && view.asks_for_input() {
-        return Err(Failure::new(
-            Code::UpstreamError,
-            "The MCP server asks for input from the client, which this endpoint does not support",
-        )
-        .maybe_run());
+        return Err(asks_for_input());
     }
     let is_error = view.is_error.unwrap_or(false);
     let drops_structure = client == Era::Legacy && view.has_plain_structure();
@@ -80,6 +76,74 @@ pub fn client_result(result: &Bytes, upstream: Era, client: Era) -> Result<Clien
         insert_result_type(result)?
     };
     Ok(ClientResult { json, is_error })
+}
+
+/// The longest time for which a client may keep a list or a resource, in milliseconds.
+const MAX_TTL_MS: u64 = 60_000;
+
+/// Returns the result of a request that is no tool call, for a client of an era. `is_cacheable` results get the hints that
+/// the era 2026-07-28 requires (SEP-2549); they are private, because the result may depend on the user.
+///
+/// # Errors
+/// `upstream_error` if the result is no object, or if the server asks for input.
+pub fn request_result(
+    result: &Bytes,
+    upstream: Era,
+    client: Era,
+    is_cacheable: bool,
+) -> Result<Bytes, Failure> {
+    if upstream == Era::Legacy && client == Era::Legacy {
+        let is_object = result.trim_ascii_start().starts_with(b"{");
+        return if is_object {
+            Ok(result.clone())
+        } else {
+            Err(no_result())
+        };
+    }
+    let text = std::str::from_utf8(result).map_err(|_| no_result())?;
+    let members = Members::parse(text).ok_or_else(no_result)?;
+    let of_upstream = |name: &str| {
+        let member = members.get(name).filter(|_| upstream == Era::Modern);
+        member.map(RawValue::get)
+    };
+    if of_upstream("resultType") == Some(r#""input_required""#) {
+        return Err(asks_for_input());
+    }
+    let mut writer = ObjectWriter::with_capacity(text.len() + 96);
+    if client == Era::Modern {
+        writer.raw(
+            "resultType",
+            of_upstream("resultType").unwrap_or(r#""complete""#),
+        );
+    }
+    for (key, value) in &members.0 {
+        let name = text_of(key).unwrap_or_default();
+        if !MODERN_FIELDS.contains(&name.as_ref()) {
+            writer.member(key, value.get());
+        }
+    }
+    if client == Era::Modern && is_cacheable {
+        let ttl = of_upstream("ttlMs").and_then(|ttl| ttl.parse().ok());
+        let ttl = ttl.map_or(MAX_TTL_MS, |ttl: u64| ttl.min(MAX_TTL_MS));
+        writer.raw("ttlMs", &ttl.to_string());
+        writer.text("cacheScope", "private");
+    }
+    Ok(writer.finish().into())
+}
+
+fn no_result() -> Failure {
+    Failure::new(
+        Code::UpstreamError,
+        "The MCP server answered with JSON that is no result",
+    )
+}
+
+fn asks_for_input() -> Failure {
+    Failure::new(
+        Code::UpstreamError,
+        "The MCP server asks for input from the client, which this endpoint does not support",
+    )
+    .maybe_run()
 }
 
 /// Removes members, and inserts `resultType` into a result that must have it.
@@ -230,6 +294,36 @@ mod tests {
                     expected.retain(|key, value| key != "structuredContent" || value.is_object());
                 }
                 proptest::prop_assert_eq!(shaped, Value::Object(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_has_the_members_of_the_era_of_its_client() {
+        let shaped = |result: &str, upstream, client| {
+            let result = Bytes::copy_from_slice(result.as_bytes());
+            let shaped = request_result(&result, upstream, client, true).expect("a result");
+            String::from_utf8(shaped.to_vec()).expect("UTF-8")
+        };
+        let legacy = r#"{"prompts":[],"nextCursor":"a"}"#;
+        let modern = r#"{"resultType":"complete","prompts":[],"ttlMs":5,"cacheScope":"public"}"#;
+        assert_eq!(shaped(legacy, Era::Legacy, Era::Legacy), legacy);
+        assert_eq!(
+            shaped(legacy, Era::Legacy, Era::Modern),
+            r#"{"resultType":"complete","prompts":[],"nextCursor":"a","ttlMs":60000,"cacheScope":"private"}"#
+        );
+        assert_eq!(
+            shaped(modern, Era::Modern, Era::Legacy),
+            r#"{"prompts":[]}"#
+        );
+        assert_eq!(
+            shaped(modern, Era::Modern, Era::Modern),
+            r#"{"resultType":"complete","prompts":[],"ttlMs":5,"cacheScope":"private"}"#
+        );
+        for wrong in ["[]", "1"] {
+            let wrong = Bytes::copy_from_slice(wrong.as_bytes());
+            for client in [Era::Modern, Era::Legacy] {
+                assert!(request_result(&wrong, Era::Legacy, client, false).is_err());
             }
         }
     }

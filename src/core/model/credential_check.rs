@@ -90,20 +90,27 @@ pub fn check_credentials(config: &ServerConfig) -> Result<(), Failure> {
 /// # Errors
 /// The failure names the rule and never repeats the value.
 pub fn check_value(credential: &Credential, value: &str) -> Result<(), Failure> {
-    let rule = match credential.location {
-        CredentialLocation::Env if value.contains('\0') => "a variable cannot contain NUL",
-        CredentialLocation::Header if !is_header_value(credential, value) => {
-            "a header must be visible ASCII characters, spaces and tabs"
-        }
-        CredentialLocation::Query if value.chars().any(char::is_control) => {
-            "a parameter of a URL cannot contain control characters"
-        }
-        _ => return Ok(()),
+    let Some(rule) = broken_rule(credential, value) else {
+        return Ok(());
     };
     Err(Failure::invalid(format!(
         "secretValue does not fit {}: {rule}",
         credential.target()
     )))
+}
+
+/// Returns the rule that a value breaks, as a sentence part that never repeats the value.
+pub fn broken_rule(credential: &Credential, value: &str) -> Option<&'static str> {
+    match credential.location {
+        CredentialLocation::Env if value.contains('\0') => Some("a variable cannot contain NUL"),
+        CredentialLocation::Header if !is_header_value(credential, value) => {
+            Some("a header must be visible ASCII characters, spaces and tabs")
+        }
+        CredentialLocation::Query if value.chars().any(char::is_control) => {
+            Some("a parameter of a URL cannot contain control characters")
+        }
+        _ => None,
+    }
 }
 
 fn is_header_value(credential: &Credential, value: &str) -> bool {

@@ -9,6 +9,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::core::json_object::Members;
+
 /// A JSON object in the spelling of its server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -57,6 +59,15 @@ pub struct ServerDescription {
 }
 
 impl ServerDescription {
+    /// Returns whether the server has declared a capability.
+    pub fn declares(&self, capability: &str) -> bool {
+        let capabilities = self.capabilities.as_ref();
+        let members =
+            capabilities.and_then(|capabilities| Members::parse(capabilities.raw().get()));
+        let declared = members.as_ref().and_then(|members| members.get(capability));
+        declared.is_some_and(|declared| declared.get().starts_with('{'))
+    }
+
     /// Computes the digest of a description.
     pub fn new(
         capabilities: Option<RawObject>,

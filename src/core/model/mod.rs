@@ -20,3 +20,4 @@ pub mod token;
 pub mod tool;
 pub mod tool_call;
 pub mod update;
+pub mod upstream_request;

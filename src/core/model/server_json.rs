@@ -179,8 +179,8 @@ impl Input {
 
 /// Returns a description without control characters, shortened.
 fn shown_description(text: &str) -> String {
-    let letters = text.chars().filter(|letter| !letter.is_control());
-    letters.take(MAX_DESCRIPTION).collect()
+    let shown = text.chars().filter(|letter| !letter.is_control());
+    shown.take(MAX_DESCRIPTION).collect()
 }
 
 #[cfg(test)]

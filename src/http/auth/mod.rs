@@ -41,8 +41,10 @@ pub(super) fn is_public_path(path: &str) -> bool {
             | "/signin/start"
             | "/signin/callback"
             | "/signout"
+            | "/connect"
             | METADATA_PATH
     ) || path.starts_with("/docs/")
+        || path.starts_with("/connect/")
         || path
             .strip_prefix(METADATA_PATH)
             .is_some_and(|endpoint| endpoint.starts_with('/'))

@@ -1,5 +1,7 @@
 //! `/connections`: the values and grants of one user for each server. No answer holds a value.
 
+pub(super) mod link;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +99,7 @@ pub(super) async fn disconnect(
         server: server.id,
         server_name: server.name.clone(),
         user,
+        part: None,
     };
     state.send_command(&command, COMMAND_LIMIT).await?;
     success(EmptyBody {})

@@ -35,8 +35,9 @@ use crate::http::extract::callback::{refusal_reason, required_text, state_digest
 use crate::http::extract::headers::RequestHost;
 use crate::http::extract::json::JsonBody;
 use crate::http::extract::query::PageQuery;
-use crate::http::respond::html::{HtmlError, html_page, redirect};
+use crate::http::respond::html::{HtmlError, failure_page, html_page, redirect};
 use crate::http::respond::json::{ApiError, Success, success};
+use crate::http::respond::notice::{CompletedAction, redirect_with_notice, server_page_path};
 use crate::http::signin::form::{ButtonForm, FormFields};
 use crate::http::signin::link_page::{OpenedLink, show_link, show_way, use_link};
 use crate::http::state::{ApiState, browser_origin};
@@ -161,6 +162,7 @@ pub(crate) async fn login(
     let (url, cookie) = start_login(&state, &server, query.user_id).await?;
     let location = HeaderValue::from_str(url.as_str()).map_err(internal_error)?;
     let mut response = redirect(location);
+    let cookie = COOKIE.issue(&state, &cookie)?;
     response.headers_mut().insert(SET_COOKIE, cookie);
     Ok(response)
 }
@@ -196,6 +198,7 @@ pub(crate) async fn confirm(
     let grant = grant_of(&server, &query.user_id);
     use_link(&state, &headers, &fields, &grant, ValueId(id)).await?;
     let (url, cookie) = start_login(&state, &server, query.user_id).await?;
+    let cookie = COOKIE.issue(&state, &cookie)?;
     Ok(show_way(&server.name, url.as_str(), cookie))
 }
 
@@ -209,15 +212,32 @@ impl LoginQuery {
     }
 }
 
-/// Starts a sign-in, and returns the consent page and the cookie for the way back.
+/// Begins a sign-in to Google for a person who has clicked a button on the page of the server, and returns the page that
+/// leads to Google. The way back ends at the page of the server.
+///
+/// # Errors
+/// Fails if the server is no Google server, or if it returns no URL.
+pub(crate) async fn begin_on_server_page(
+    state: &ApiState,
+    server: &Server,
+    user: UserName,
+) -> Result<Response, Failure> {
+    find_google_server(&state.catalog(), Some(&server.name), |_| true)?;
+    let (url, mut cookie) = start_login(state, server, user).await?;
+    cookie.from_server_page = true;
+    let cookie = COOKIE.issue(state, &cookie)?;
+    Ok(show_way(&server.name, url.as_str(), cookie))
+}
+
+/// Starts a sign-in, and returns the consent page and the content of the cookie for the way back.
 async fn start_login(
     state: &ApiState,
     server: &Server,
     user: UserName,
-) -> Result<(Url, HeaderValue), Failure> {
+) -> Result<(Url, LoginCookie), Failure> {
     let (url, state_parameter) = request_consent_url(state, server, &user).await?;
     let cookie = LoginCookie::new(user, server.id, state_digest(&state_parameter));
-    Ok((url, COOKIE.issue(state, &cookie)?))
+    Ok((url, cookie))
 }
 
 /// Calls the server's tool that returns the URL of the consent page and its `state`.
@@ -259,6 +279,8 @@ async fn request_consent_url(
     responses(
         (status = 200, description = "The server has access", content_type = "text/html",
             body = String),
+        (status = 303, description = "The server has access, and the user has begun on the page of \
+            the server: to that page"),
         (status = 403, description = "This browser has not begun this sign-in, or the user has \
             given no access", body = ErrorBody),
         (status = 404, description = "The server is deleted", body = ErrorBody),
@@ -271,30 +293,54 @@ pub(crate) async fn callback(
     headers: HeaderMap,
     PageQuery(query): PageQuery<CallbackQuery>,
 ) -> Result<Response, HtmlError> {
-    let state_parameter = required_text("state", query.state)?;
+    let state_parameter = required_text("state", query.state.clone())?;
     let cookie = check_cookie(&state, &headers, &state_parameter)?;
-    if let Some(error) = query.error {
-        let reason = refusal_reason(&error);
-        return Err(begin_again(&format!("Google gives no access ({reason})")).into());
-    }
-    let code = required_text("code", query.code)?;
     let server = state.catalog().server_by_id(cookie.server).cloned();
     let server = server.ok_or_else(|| Failure::server_not_found("of this sign-in"))?;
-    let arguments = ExchangeArgs {
-        code: &code,
-        state: &state_parameter,
+    let completed = complete(&state, &server, &cookie, query, &state_parameter).await;
+    let mut response = match completed {
+        Ok(()) if cookie.from_server_page => {
+            redirect_with_notice(&state, &server, CompletedAction::GoogleConnected)?
+        }
+        Ok(()) => access_given(&server, &cookie.user),
+        Err(failure) if cookie.from_server_page => {
+            let back = server_page_path(&state, &server.name);
+            let text = format!("Back to the page of server {}", server.name);
+            return Ok(failure_page(failure, Some((&back, &text))));
+        }
+        Err(failure) => return Err(failure.into()),
     };
-    exchange_code(&state, &server, &cookie.user, &arguments).await?;
-
-    let text = format!(
-        "Server {} now has access to Google for user {}. This page can be closed.",
-        server.name, cookie.user
-    );
-    let mut response = html_page(StatusCode::OK, "Connected to Google", &text);
     response
         .headers_mut()
-        .insert(SET_COOKIE, COOKIE.remove(&state)?);
+        .append(SET_COOKIE, COOKIE.remove(&state)?);
     Ok(response)
+}
+
+async fn complete(
+    state: &ApiState,
+    server: &Server,
+    cookie: &LoginCookie,
+    query: CallbackQuery,
+    state_parameter: &str,
+) -> Result<(), Failure> {
+    if let Some(error) = query.error {
+        let reason = refusal_reason(&error);
+        return Err(begin_again(&format!("Google gives no access ({reason})")));
+    }
+    let code = required_text("code", query.code)?;
+    let arguments = ExchangeArgs {
+        code: &code,
+        state: state_parameter,
+    };
+    exchange_code(state, server, &cookie.user, &arguments).await
+}
+
+fn access_given(server: &Server, user: &UserName) -> Response {
+    let text = format!(
+        "Server {} now has access to Google for user {user}. This page can be closed.",
+        server.name
+    );
+    html_page(StatusCode::OK, "Connected to Google", &text)
 }
 
 /// Returns the cookie of the sign-in that this `state` belongs to.

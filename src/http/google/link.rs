@@ -1,12 +1,8 @@
 //! Signed links to the Google sign-in, and the cookie of the browser that has begun one.
 
-use std::collections::BTreeMap;
-
 use axum::http::HeaderValue;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as URL_SAFE, Engine as _};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::value::to_raw_value;
 use url::form_urlencoded::Serializer;
 use uuid::Uuid;
 
@@ -120,6 +116,9 @@ pub(crate) struct LoginCookie {
     pub server: ServerId,
     /// The digest of the `state` parameter.
     pub state: String,
+    /// The person has begun on the page of the server, and returns there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_server_page: bool,
     /// Seconds since 1970.
     until: u64,
 }
@@ -131,6 +130,7 @@ impl LoginCookie {
             user,
             server,
             state,
+            from_server_page: false,
             until: sign_in_expiry(),
         }
     }
@@ -173,7 +173,7 @@ pub(crate) fn add_fresh_login_url(
     job: &Job,
     answer: JobAnswer,
 ) -> Result<JobAnswer, Failure> {
-    if answer.status != Code::ReauthRequired.status() {
+    if answer.code() != Some(Code::ReauthRequired) {
         return Ok(answer);
     }
     let catalog = state.catalog();
@@ -190,11 +190,7 @@ pub(crate) fn add_fresh_login_url(
         server: Some(&server.name),
     };
     let url = link.url(state, None)?;
-    let mut body: BTreeMap<String, Value> =
-        serde_json::from_str(answer.body.get()).map_err(internal_error)?;
-    body.insert("authorizationUrl".into(), url.into());
-    Ok(JobAnswer {
-        body: to_raw_value(&body).map_err(internal_error)?,
-        ..answer
-    })
+    answer
+        .with_text("authorizationUrl", &url)
+        .map_err(internal_error)
 }

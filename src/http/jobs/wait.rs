@@ -7,6 +7,7 @@ use crate::core::command::{Area, ReadJobAnswer};
 use crate::core::failure::Failure;
 use crate::core::ids::JobId;
 use crate::core::model::job::Job;
+use crate::http::connections::link::add_connect_url_to_answer;
 use crate::http::google::link::add_fresh_login_url;
 use crate::http::state::ApiState;
 use crate::ports::bus::Target;
@@ -55,5 +56,6 @@ pub(super) async fn load_answer(state: &ApiState, job: &Job) -> Result<JobAnswer
     let command = ReadJobAnswer { job: job.id };
     let answer = state.send_once(target, &command, OPEN_LIMIT).await?;
     let answer = JobAnswer::parse(&answer).map_err(internal_error)?;
-    add_fresh_login_url(state, job, answer)
+    let answer = add_fresh_login_url(state, job, answer)?;
+    add_connect_url_to_answer(state, job, answer)
 }

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::all_servers::prefixed;
 use super::answer::Outcome;
 use super::endpoint::{Endpoint, Exchange};
 use super::envelope::{Meta, Params, is_id};
@@ -35,6 +36,16 @@ pub(super) struct RunningCall {
     pub progress: Option<Progress>,
     /// The outcome, while progress that came before it is not sent yet.
     pub finished: Option<Outcome>,
+}
+
+impl RunningCall {
+    pub(super) fn without_progress(outcome: BoxFuture<'static, Outcome>) -> Self {
+        Self {
+            outcome,
+            progress: None,
+            finished: None,
+        }
+    }
 }
 
 /// The progress notifications of one call.
@@ -159,7 +170,13 @@ pub(super) fn begin_call(
     let outcome = Box::pin(async move {
         let state = &exchange.state;
         let caller = &exchange.caller;
-        let shape = |result: &Bytes| client_result(result, upstream_era(&server), era);
+        let shape = |result: &Bytes| {
+            let mut result = client_result(result, upstream_era(&server), era)?;
+            if exchange.endpoint.is_all() && declares_resources(&server) {
+                result.json = prefixed(&server, result.json);
+            }
+            Ok(result)
+        };
         match execute_call(state, caller, &server, request, shape).await {
             Ok(result) => Outcome::Result(result.json),
             Err(failure) => {
@@ -204,13 +221,18 @@ impl ToolOutcome for ClientResult {
 }
 
 /// Returns the trace context of `_meta`, if it is valid (SEP-414).
-fn traceparent(meta: &Meta<'_>) -> Option<Arc<str>> {
+pub(super) fn traceparent(meta: &Meta<'_>) -> Option<Arc<str>> {
     let text = text_of(meta.traceparent?)?;
     is_traceparent(&text).then(|| text.as_ref().into())
 }
 
+fn declares_resources(server: &Server) -> bool {
+    let description = server.description.as_ref();
+    description.is_some_and(|description| description.declares("resources"))
+}
+
 /// Returns the era of a server's results. A child process speaks a legacy revision.
-fn upstream_era(server: &Server) -> Era {
+pub(super) fn upstream_era(server: &Server) -> Era {
     match server.protocol {
         Some(ProtocolMode::Stateless) => Era::Modern,
         _ => Era::Legacy,

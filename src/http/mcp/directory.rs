@@ -42,6 +42,11 @@ impl DirectoryCache {
         }
     }
 
+    /// Returns the largest number of characters of an exposed name.
+    pub fn name_limit(&self) -> usize {
+        self.name_limit
+    }
+
     /// Returns the directory of a catalog.
     pub fn get(&self, catalog: &Catalog) -> Arc<ToolDirectory> {
         if let Some(newest) = self.newest.load_full()

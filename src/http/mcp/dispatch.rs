@@ -147,11 +147,17 @@ pub(super) fn labels(headers: &HeaderMap, message: &Message<'_>) -> (&'static st
 
 /// Returns a method from a closed list, so that clients cannot fill the metrics with invented names.
 fn known_method(method: &str) -> &'static str {
-    const METHODS: [&str; 8] = [
+    const METHODS: [&str; 14] = [
+        "completion/complete",
         "initialize",
         "notifications/initialized",
         "notifications/cancelled",
         "ping",
+        "prompts/get",
+        "prompts/list",
+        "resources/list",
+        "resources/read",
+        "resources/templates/list",
         "server/discover",
         "tools/list",
         "tools/call",

@@ -12,7 +12,7 @@ use crate::core::catalog::Catalog;
 use crate::core::catalog::server::Server;
 use crate::core::decide::access::{Action, may};
 use crate::core::ids::ServerId;
-use crate::core::json_object::{Members, text_of};
+use crate::core::json_object::{Members, ObjectWriter, text_of};
 use crate::core::model::caller::Caller;
 use crate::core::model::description::{RawObject, ServerDescription};
 use crate::core::names::{ServerName, UserName};
@@ -125,6 +125,29 @@ impl Exchange {
         };
         let catalog = self.state.catalog();
         catalog.server(name.as_str())?.description.clone()
+    }
+
+    /// Returns the servers of the endpoint that have declared a capability in their last handshakes, in the order of their
+    /// names.
+    pub(super) fn servers_with(&self, capability: &str) -> Vec<Arc<Server>> {
+        let mut servers = self.visible_servers(&self.state.catalog());
+        servers.retain(|server| {
+            let description = server.description.as_ref();
+            description.is_some_and(|description| description.declares(capability))
+        });
+        servers
+    }
+
+    /// Returns the JSON object `capabilities`: the tools, and what a server of the endpoint declares besides.
+    pub(super) fn capabilities(&self) -> String {
+        let mut writer = ObjectWriter::with_capacity(128);
+        for capability in ["completions", "prompts", "resources"] {
+            if !self.servers_with(capability).is_empty() {
+                writer.raw(capability, "{}");
+            }
+        }
+        writer.raw("tools", r#"{"listChanged":true}"#);
+        writer.finish()
     }
 
     /// Returns the text `instructions`: that of the server, or a list of all servers.

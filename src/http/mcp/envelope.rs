@@ -39,6 +39,14 @@ pub(super) struct Params<'a> {
     pub arguments: Option<&'a RawValue>,
     #[serde(borrow)]
     pub cursor: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub uri: Option<&'a RawValue>,
+    #[serde(borrow, rename = "ref")]
+    pub reference: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub argument: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub context: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     pub input_responses: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::core::failure::{Code, Failure};
 use crate::core::json_object::{ObjectWriter, push_json_text};
 use crate::core::mcp::version::{Era, ProtocolVersion};
+use crate::core::names::SecretName;
 
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
@@ -76,7 +77,7 @@ impl RpcError {
             Era::Modern => StatusCode::NOT_FOUND,
             Era::Legacy => StatusCode::OK,
         };
-        let sentence = "This endpoint does not have the method; it serves tools only";
+        let sentence = "This endpoint does not have the method";
         Self::new(METHOD_NOT_FOUND, status, sentence)
     }
 
@@ -157,13 +158,29 @@ pub(super) fn call_failure(failure: &Failure, era: Era) -> CallFailure {
         | Code::UpstreamError
         | Code::OutcomeUnknown
         | Code::ResultTooLarge
-        | Code::ReauthRequired => CallFailure::Result(failed_result(failure, era)),
+        | Code::ReauthRequired
+        | Code::CredentialRequired => CallFailure::Result(failed_result(failure, era)),
         Code::Unavailable | Code::RateLimited => {
             let data = json!({ "code": failure.code, "retryAfter": failure.retry_after });
             error(INTERNAL_ERROR, Some(data))
         }
         Code::Internal => error(INTERNAL_ERROR, None),
         _ => error(INVALID_PARAMS, None),
+    }
+}
+
+/// Returns the error for a failed request that is no tool call. Such a request has no result with `isError`.
+pub(super) fn request_failure(failure: &Failure, era: Era) -> RpcError {
+    let own = |code, data| RpcError {
+        data,
+        ..RpcError::new(code, StatusCode::OK, failure.message.clone())
+    };
+    match call_failure(failure, era) {
+        CallFailure::Error(error) => error,
+        CallFailure::Result(_) => {
+            let data = serde_json::to_value(FailureMeta::new(failure)).ok();
+            own(INTERNAL_ERROR, data)
+        }
     }
 }
 
@@ -209,20 +226,33 @@ struct FailureMeta<'a> {
     details: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    missing: &'a [SecretName],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u32>,
 }
 
+impl<'a> FailureMeta<'a> {
+    fn new(failure: &'a Failure) -> Self {
+        Self {
+            code: failure.code,
+            may_have_run: failure.may_have_run,
+            details: failure.details.as_deref(),
+            authorization_url: failure.authorization_url.as_deref(),
+            missing: &failure.missing,
+            connect_url: failure.connect_url.as_deref(),
+            retry_after: failure.retry_after,
+        }
+    }
+}
+
 fn failed_result(failure: &Failure, era: Era) -> String {
-    let meta = FailureMeta {
-        code: failure.code,
-        may_have_run: failure.may_have_run,
-        details: failure.details.as_deref(),
-        authorization_url: failure.authorization_url.as_deref(),
-        retry_after: failure.retry_after,
-    };
+    let meta = FailureMeta::new(failure);
     let mut sentence = failure.message.clone();
-    if let Some(url) = &failure.authorization_url {
+    let links = [&failure.authorization_url, &failure.connect_url];
+    for url in links.into_iter().flatten() {
         sentence.push_str(": ");
         sentence.push_str(url);
     }
@@ -281,6 +311,37 @@ mod tests {
             result.contains("Give access: https://h.example/link"),
             "{result}"
         );
+    }
+
+    #[test]
+    fn a_missing_credential_is_a_result_with_the_link_of_its_user() {
+        let missing = Failure {
+            missing: vec!["KEY".parse().expect("a name")],
+            ..Failure::new(Code::CredentialRequired, "Server a needs KEY")
+        };
+        let with_link = Failure {
+            connect_url: Some("https://h.example/connect/a".into()),
+            ..missing.clone()
+        };
+        let meta = json!({ "code": "credential_required", "missing": ["KEY"] });
+        let mut meta_with_link = meta.clone();
+        meta_with_link["connectUrl"] = json!("https://h.example/connect/a");
+        let sentence = "Server a needs KEY";
+        let sentence_with_link = "Server a needs KEY: https://h.example/connect/a";
+        for era in [Era::Modern, Era::Legacy] {
+            for (failure, sentence, meta) in [
+                (&missing, sentence, &meta),
+                (&with_link, sentence_with_link, &meta_with_link),
+            ] {
+                let CallFailure::Result(result) = call_failure(failure, era) else {
+                    panic!("an error");
+                };
+                let result: Value = serde_json::from_str(&result).expect("JSON");
+                assert_eq!(result["isError"], true);
+                assert_eq!(result["content"][0]["text"], sentence);
+                assert_eq!(&result["_meta"]["mcp-api/failure"], meta);
+            }
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::http::state::ApiState;
 const USER: &str = "mcp-api-user";
 
 /// A request to one of the endpoints. The path without a name is the endpoint of all servers.
-pub(in crate::http) struct McpExchange(pub(super) Arc<Exchange>);
+pub(crate) struct McpExchange(pub(super) Arc<Exchange>);
 
 impl FromRequestParts<Arc<ApiState>> for McpExchange {
     type Rejection = Response;
@@ -57,12 +57,17 @@ impl FromRequestParts<Arc<ApiState>> for McpExchange {
 
 async fn endpoint(parts: &mut Parts) -> Result<Endpoint, Response> {
     let name = Option::<Path<String>>::from_request_parts(parts, &()).await;
-    let endpoint = match name {
-        Ok(None) => Some(Endpoint::All),
-        Ok(Some(Path(name))) => name.parse().ok().map(Endpoint::Server),
-        Err(_) => None,
-    };
-    endpoint.ok_or_else(|| error_response(RpcError::not_found("No server has this name"), None))
+    match name {
+        Ok(None) => Ok(Endpoint::All),
+        Ok(Some(Path(name))) => name
+            .parse()
+            .map(Endpoint::Server)
+            .map_err(|_| error_response(RpcError::not_found("No server has this name"), None)),
+        Err(_) => {
+            let failure = Failure::invalid("The name of the server in the path must be UTF-8");
+            Err(ApiError(failure).into_response())
+        }
+    }
 }
 
 /// Returns the user that the header names. A name outside of ASCII stands in `=?base64?…?=`.

@@ -16,7 +16,7 @@ use super::error::RpcError;
 use super::headers;
 use super::list::tools_list;
 use super::listen::{self, StreamTexts, list_changed};
-use super::modern::CAPABILITIES;
+use super::request::{begin_request, find_method};
 use super::running::{call_key, session_key};
 use super::session::Session;
 use crate::core::failure::Failure;
@@ -121,7 +121,7 @@ pub(super) fn initialize(
     });
     let mut writer = ObjectWriter::with_capacity(512);
     writer.text("protocolVersion", version.as_str());
-    writer.raw("capabilities", CAPABILITIES);
+    writer.raw("capabilities", &exchange.capabilities());
     writer.raw("serverInfo", &exchange.server_info());
     if let Some(instructions) = exchange.instructions() {
         writer.text("instructions", &instructions);
@@ -164,18 +164,33 @@ pub(super) fn handle(
         "tools/call" => {
             let called = find_tool(exchange, params)?;
             let call = begin_call(exchange, Era::Legacy, body, params, called)?;
-            let running = &exchange.state.mcp().running;
-            let guard = running.add(call_key(session.key, id.get()));
-            let outcome = Box::pin(async move {
-                let cancelled = guard.cancelled.clone();
-                let outcome = cancelled.run_until_cancelled(call.outcome).await;
-                drop(guard);
-                outcome.unwrap_or_else(|| Outcome::Error(RpcError::cancelled()))
-            });
-            Ok(Reply::Call(RunningCall { outcome, ..call }))
+            Ok(Reply::Call(cancellable(exchange, session, id, call)))
         }
-        _ => Err(RpcError::method_not_found(Era::Legacy)),
+        _ => {
+            let method = find_method(exchange, method, Era::Legacy)?;
+            let outcome = begin_request(exchange, Era::Legacy, params, method)?;
+            let call = RunningCall::without_progress(outcome);
+            Ok(Reply::Call(cancellable(exchange, session, id, call)))
+        }
     }
+}
+
+/// Lets `notifications/cancelled` of the session end a call.
+fn cancellable(
+    exchange: &Exchange,
+    session: OpenSession,
+    id: &RawValue,
+    call: RunningCall,
+) -> RunningCall {
+    let running = &exchange.state.mcp().running;
+    let guard = running.add(call_key(session.key, id.get()));
+    let outcome = Box::pin(async move {
+        let cancelled = guard.cancelled.clone();
+        let outcome = cancelled.run_until_cancelled(call.outcome).await;
+        drop(guard);
+        outcome.unwrap_or_else(|| Outcome::Error(RpcError::cancelled()))
+    });
+    RunningCall { outcome, ..call }
 }
 
 /// Acts on a notification of a session. Unknown notifications have no effect.

@@ -5,6 +5,7 @@
 //! finds the era of each message.
 
 mod accept;
+mod all_servers;
 mod announcer;
 mod answer;
 mod call;
@@ -22,6 +23,7 @@ mod list_cache;
 mod listen;
 mod modern;
 mod receive;
+mod request;
 mod running;
 mod session;
 pub(super) mod state;

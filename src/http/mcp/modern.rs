@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Outcome, event};
-use super::call::{begin_call, check_argument_headers, find_tool};
+use super::call::{RunningCall, begin_call, check_argument_headers, find_tool};
 use super::dispatch::Reply;
 use super::endpoint::Exchange;
 use super::envelope::{Meta, Params};
@@ -17,11 +17,12 @@ use super::error::RpcError;
 use super::headers;
 use super::list::tools_list;
 use super::listen::{self, StreamTexts, list_changed};
+use super::request::{begin_request, check_name_header, find_method};
 use crate::core::json_object::{Members, ObjectWriter, text_of};
 use crate::core::mcp::version::{Era, ProtocolVersion};
 
 /// How long a client may keep a list, in milliseconds.
-const TTL_MS: &str = "60000";
+pub(super) const TTL_MS: &str = "60000";
 const VERSION_FIELD: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// Returns whether a request belongs to this era: its version header or its `_meta` says so.
@@ -58,7 +59,12 @@ pub(super) fn handle(
             begin_call(exchange, Era::Modern, body, params, called).map(Reply::Call)
         }
         "subscriptions/listen" => subscribe(exchange, id, params),
-        _ => Err(RpcError::method_not_found(Era::Modern)),
+        _ => {
+            let method = find_method(exchange, method, Era::Modern)?;
+            check_name_header(headers, method, params)?;
+            begin_request(exchange, Era::Modern, params, method)
+                .map(|outcome| Reply::Call(RunningCall::without_progress(outcome)))
+        }
     }
 }
 
@@ -115,16 +121,13 @@ fn discover(exchange: &Exchange) -> Bytes {
     let mut writer = ObjectWriter::with_capacity(512);
     writer.text("resultType", "complete");
     writer.raw("supportedVersions", &format!("[{}]", versions.join(",")));
-    writer.raw("capabilities", CAPABILITIES);
+    writer.raw("capabilities", &exchange.capabilities());
     if let Some(instructions) = exchange.instructions() {
         writer.text("instructions", &instructions);
     }
     add_cache_hints(&mut writer, &exchange.server_info());
     writer.finish().into()
 }
-
-/// The capabilities of both endpoints.
-pub(super) const CAPABILITIES: &str = r#"{"tools":{"listChanged":true}}"#;
 
 /// Appends the members that this era requires of complete results of lists.
 pub(super) fn add_cache_hints(writer: &mut ObjectWriter, server_info: &str) {

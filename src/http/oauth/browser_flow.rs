@@ -31,8 +31,9 @@ use crate::http::extract::headers::RequestHost;
 use crate::http::extract::json::JsonBody;
 use crate::http::extract::path::{SecretsServer, ServerNamePath};
 use crate::http::extract::query::PageQuery;
-use crate::http::respond::html::{HtmlError, html_page, public_url, redirect};
+use crate::http::respond::html::{HtmlError, failure_page, html_page, public_url, redirect};
 use crate::http::respond::json::{ApiError, Success, success};
+use crate::http::respond::notice::{CompletedAction, redirect_with_notice, server_page_path};
 use crate::http::signin::form::{ButtonForm, FormFields};
 use crate::http::signin::link_page::{OpenedLink, show_link, show_way, use_link};
 use crate::http::state::{ApiState, browser_origin};
@@ -183,6 +184,7 @@ pub(crate) async fn authorize(
     let (url, cookie) = start_link(&state, host.as_ref(), link).await?;
     let location = HeaderValue::from_str(&url).map_err(internal_error)?;
     let mut response = redirect(location);
+    let cookie = COOKIE.issue(&state, &cookie)?;
     response.headers_mut().insert(SET_COOKIE, cookie);
     Ok(response)
 }
@@ -213,15 +215,41 @@ pub(crate) async fn confirm(
     let server = find_server(&state, &link.grant)?;
     use_link(&state, &headers, &fields, &link.grant, link.id).await?;
     let (url, cookie) = start_link(&state, host.as_ref(), link).await?;
+    let cookie = COOKIE.issue(&state, &cookie)?;
     Ok(show_way(&server.name, &url, cookie))
 }
 
-/// Starts the authorization of a link, and returns the page of the authorization server and the cookie for the way back.
+/// Begins an authorization for a person who has clicked a button on the page of the server, and returns the page that leads
+/// to the authorization server. The way back ends at the page of the server.
+///
+/// # Errors
+/// Fails if the server has no authorization server, or if it accepts no client.
+pub(crate) async fn begin_on_server_page(
+    state: &ApiState,
+    host: Option<&HeaderValue>,
+    server: &Server,
+    user: UserName,
+) -> Result<Response, Failure> {
+    if server.remote().is_none() {
+        return Err(not_remote(server));
+    }
+    let grant = GrantId {
+        server: server.id,
+        user: Some(user),
+    };
+    let link = AuthorizationLink::new(grant, None, None);
+    let (url, mut cookie) = start_link(state, host, link).await?;
+    cookie.from_server_page = true;
+    Ok(show_way(&server.name, &url, COOKIE.issue(state, &cookie)?))
+}
+
+/// Starts the authorization of a link, and returns the page of the authorization server and the content of the cookie for
+/// the way back.
 async fn start_link(
     state: &ApiState,
     host: Option<&HeaderValue>,
     link: AuthorizationLink,
-) -> Result<(String, HeaderValue), Failure> {
+) -> Result<(String, AuthorizationCookie), Failure> {
     let started = match link.started {
         Some(started) => started,
         None => {
@@ -231,7 +259,7 @@ async fn start_link(
     };
     let state_digest = state_digest(&started.state);
     let cookie = AuthorizationCookie::new(link.grant, started.value, state_digest);
-    Ok((started.url, COOKIE.issue(state, &cookie)?))
+    Ok((started.url, cookie))
 }
 
 fn find_server(state: &ApiState, grant: &GrantId) -> Result<Arc<Server>, Failure> {
@@ -246,6 +274,8 @@ fn find_server(state: &ApiState, grant: &GrantId) -> Result<Arc<Server>, Failure
     responses(
         (status = 200, description = "The user has given access", content_type = "text/html",
             body = String),
+        (status = 303, description = "The user has given access, and has begun on the page of the \
+            server: to that page"),
         (status = 403, description = "This browser has not begun this authorization, or the user \
             has given no access", body = ErrorBody),
         (status = 404, description = "The server is deleted", body = ErrorBody),
@@ -258,39 +288,59 @@ pub(crate) async fn callback(
     headers: HeaderMap,
     PageQuery(query): PageQuery<CallbackQuery>,
 ) -> Result<Response, HtmlError> {
-    let state_parameter = required_text("state", query.state)?;
+    let state_parameter = required_text("state", query.state.clone())?;
     let cookie = check_cookie(&state, &headers, &state_parameter)?;
+    let server = find_server(&state, &cookie.grant)?;
+    let completed = complete(&state, &cookie, query).await;
+    let mut response = match completed {
+        Ok(()) if cookie.from_server_page => {
+            redirect_with_notice(&state, &server, CompletedAction::OauthConnected)?
+        }
+        Ok(()) => access_given(&server, cookie.grant.user.as_ref()),
+        Err(failure) if cookie.from_server_page => {
+            let back = server_page_path(&state, &server.name);
+            let text = format!("Back to the page of server {}", server.name);
+            return Ok(failure_page(failure, Some((&back, &text))));
+        }
+        Err(failure) => return Err(failure.into()),
+    };
+    response
+        .headers_mut()
+        .append(SET_COOKIE, COOKIE.remove(&state)?);
+    Ok(response)
+}
+
+/// Sends the code to a worker, which exchanges it and stores the tokens.
+async fn complete(
+    state: &ApiState,
+    cookie: &AuthorizationCookie,
+    query: CallbackQuery,
+) -> Result<(), Failure> {
     if let Some(error) = query.error {
         let reason = refusal_reason(&error);
         let sentence = format!("The authorization server gives no access ({reason})");
-        return Err(begin_again(&sentence).into());
+        return Err(begin_again(&sentence));
     }
     let code = required_text("code", query.code)?;
-    let grant = cookie.grant;
-    let server = find_server(&state, &grant)?;
+    let grant = &cookie.grant;
     let command = CompleteAuthorization {
         origin: browser_origin(grant.user.clone()),
         grant: grant.clone(),
         authorization: cookie.authorization,
-        code: seal(&state, &grant, GrantValueKind::Code, &code)?,
+        code: seal(state, grant, GrantValueKind::Code, &code)?,
         issuer: query.iss,
     };
-    let permit = state.page_permit(&grant)?;
-    state.send_command(&command, COMMAND_LIMIT).await?;
-    drop(permit);
+    let _permit = state.page_permit(grant)?;
+    state.send_command(&command, COMMAND_LIMIT).await
+}
 
-    let user = grant
-        .user
-        .map_or(String::new(), |user| format!(" for user {user}"));
+fn access_given(server: &Server, user: Option<&UserName>) -> Response {
+    let user = user.map_or(String::new(), |user| format!(" for user {user}"));
     let text = format!(
         "Server {} can be used now{user}. This page can be closed.",
         server.name
     );
-    let mut response = html_page(StatusCode::OK, "Access was given", &text);
-    response
-        .headers_mut()
-        .insert(SET_COOKIE, COOKIE.remove(&state)?);
-    Ok(response)
+    html_page(StatusCode::OK, "Access was given", &text)
 }
 
 /// Returns the cookie of the authorization that this `state` belongs to.

@@ -51,6 +51,9 @@ pub(crate) struct AuthorizationCookie {
     pub authorization: ValueId,
     /// The digest of the `state` parameter.
     pub state: String,
+    /// The person has begun on the page of the server, and returns there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_server_page: bool,
     /// Seconds since 1970.
     until: u64,
 }
@@ -122,6 +125,7 @@ impl AuthorizationCookie {
             grant,
             authorization,
             state,
+            from_server_page: false,
             until: sign_in_expiry(),
         }
     }

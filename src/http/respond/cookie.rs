@@ -63,6 +63,11 @@ impl SignedCookie {
         state.sealer().verify_text(self.purpose, &value)
     }
 
+    /// Returns whether the browser sends the cookie, whatever the cookie contains.
+    pub(crate) fn is_present(&self, headers: &HeaderMap) -> bool {
+        find_cookie(headers, self.name).is_some()
+    }
+
     fn header(
         &self,
         state: &ApiState,

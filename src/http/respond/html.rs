@@ -52,9 +52,14 @@ pub(crate) fn page_that_leads_to(url: &str, title: &str, link: &str) -> Page {
 
 /// A page as HTML. Every text that it gets is plain text.
 pub(crate) struct Page {
+    /// The text of the heading.
     title: String,
+    /// The outcome of the last action. A screen reader reads the title of a page first, and the title begins with it.
+    outcome: Option<String>,
     /// Further elements of the head.
     head: String,
+    /// The links before the main part.
+    navigation: String,
     body: String,
     has_form: bool,
 }
@@ -65,19 +70,92 @@ pub(crate) struct Form<'a> {
     pub action: &'a str,
     /// The hidden fields of the form.
     pub hidden: &'a [(&'a str, &'a str)],
-    /// The name and the label of the field for a password.
-    pub password: Option<(&'a str, &'a str)>,
+    pub password: Option<PasswordField<'a>>,
     pub button: &'a str,
+}
+
+/// A field whose text nobody sees. A page never shows the text of an earlier form.
+pub(crate) struct PasswordField<'a> {
+    pub name: &'a str,
+    /// Names the field on the page. A page has each id once.
+    pub id: &'a str,
+    pub label: &'a str,
+    pub autocomplete: &'static str,
+    /// A text under the field.
+    pub hint: Option<&'a str>,
+    /// The reason why the program did not accept the last text.
+    pub problem: Option<&'a str>,
 }
 
 impl Page {
     pub(crate) fn new(title: &str) -> Self {
         Self {
             title: escape_html(title),
+            outcome: None,
             head: String::new(),
+            navigation: String::new(),
             body: String::new(),
             has_form: false,
         }
+    }
+
+    /// Adds links (URL and text) to other pages before the main part.
+    pub(crate) fn navigation(mut self, links: &[(String, String)]) -> Self {
+        self.navigation += "<nav aria-label=\"Pages\">\n";
+        for (url, text) in links {
+            let (url, text) = (escape_html(url), escape_html(text));
+            self.navigation += &format!("<p><a href=\"{url}\">{text}</a></p>\n");
+        }
+        self.navigation += "</nav>\n";
+        self
+    }
+
+    /// Adds the sentence that the last action worked. The title of the page begins with it.
+    pub(crate) fn confirmation(mut self, text: &str) -> Self {
+        let text = escape_html(text);
+        self.body += &format!("<p role=\"status\">{text}</p>\n");
+        self.outcome = Some(text);
+        self
+    }
+
+    /// Adds the sentence that the last action failed, with a link to the field of this id. The browser moves the focus to
+    /// it, and the title of the page begins with "Error".
+    pub(crate) fn problem(mut self, text: &str, field: Option<&str>) -> Self {
+        let text = escape_html(text);
+        let text = match field {
+            Some(id) => format!("<a href=\"#{}\">{text}</a>", escape_html(id)),
+            None => text,
+        };
+        self.body += &format!(
+            "<div role=\"alert\" tabindex=\"-1\" autofocus>\n\
+             <h2>There is a problem</h2>\n\
+             <p>{text}</p>\n\
+             </div>\n"
+        );
+        self.outcome = Some("Error".into());
+        self
+    }
+
+    /// Adds a heading of the second or of the third level.
+    pub(crate) fn heading(mut self, level: HeadingLevel, text: &str) -> Self {
+        let text = escape_html(text);
+        let tag = match level {
+            HeadingLevel::Part => "h2",
+            HeadingLevel::Item => "h3",
+        };
+        self.body += &format!("<{tag}>{text}</{tag}>\n");
+        self
+    }
+
+    /// Adds a list of links (URL and text), each with a further text.
+    pub(crate) fn link_list(mut self, items: &[(String, String, String)]) -> Self {
+        self.body += "<ul>\n";
+        for (url, text, more) in items {
+            let (url, text, more) = (escape_html(url), escape_html(text), escape_html(more));
+            self.body += &format!("<li><a href=\"{url}\">{text}</a>: {more}</li>\n");
+        }
+        self.body += "</ul>\n";
+        self
     }
 
     pub(crate) fn paragraph(mut self, text: &str) -> Self {
@@ -114,13 +192,8 @@ impl Page {
             let value = escape_html(value);
             self.body += &format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n");
         }
-        if let Some((name, label)) = form.password {
-            let label = escape_html(label);
-            self.body += &format!(
-                "<p><label for=\"{name}\">{label}</label>\n\
-                 <input id=\"{name}\" name=\"{name}\" type=\"password\" \
-                 autocomplete=\"current-password\" required></p>\n"
-            );
+        if let Some(field) = &form.password {
+            self.body += &field.to_html();
         }
         let button = escape_html(form.button);
         self.body += &format!("<p><button type=\"submit\">{button}</button></p>\n</form>\n");
@@ -129,8 +202,15 @@ impl Page {
 
     pub(crate) fn respond(self, status: StatusCode) -> Response {
         let Self {
-            title, head, body, ..
+            title,
+            head,
+            navigation,
+            body,
+            ..
         } = self;
+        let outcome = self
+            .outcome
+            .map_or(String::new(), |text| format!("{text} – "));
         let html = format!(
             "<!doctype html>\n\
              <html lang=\"en\">\n\
@@ -138,7 +218,8 @@ impl Page {
              <meta name=\"viewport\" content=\"width=device-width\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n\
              {head}\
-             <title>{title}</title>\n\
+             <title>{outcome}{title}</title>\n\
+             {navigation}\
              <main>\n\
              <h1>{title}</h1>\n\
              {body}\
@@ -157,6 +238,58 @@ impl Page {
             }
         }
         response
+    }
+}
+
+/// The level of a heading below the heading of the page.
+#[derive(Clone, Copy)]
+pub(crate) enum HeadingLevel {
+    Part,
+    Item,
+}
+
+impl<'a> PasswordField<'a> {
+    /// Returns the field for a token of this API.
+    pub(crate) fn of_token(label: &'a str) -> Self {
+        Self {
+            name: "token",
+            id: "token",
+            label,
+            autocomplete: "current-password",
+            hint: None,
+            problem: None,
+        }
+    }
+
+    fn to_html(&self) -> String {
+        let Self { name, id, .. } = self;
+        let label = escape_html(self.label);
+        let autocomplete = self.autocomplete;
+        let mut texts = String::new();
+        let mut described_by = vec![];
+        let mut invalid = "";
+        if let Some(problem) = self.problem {
+            let problem = escape_html(problem);
+            texts += &format!("<br><strong id=\"{id}-problem\">{problem}</strong>\n");
+            described_by.push(format!("{id}-problem"));
+            invalid = " aria-invalid=\"true\"";
+        }
+        if let Some(hint) = self.hint {
+            let hint = escape_html(hint);
+            texts += &format!("<br><small id=\"{id}-hint\">{hint}</small>\n");
+            described_by.push(format!("{id}-hint"));
+        }
+        let described = if described_by.is_empty() {
+            String::new()
+        } else {
+            format!(" aria-describedby=\"{}\"", described_by.join(" "))
+        };
+        format!(
+            "<p><label for=\"{id}\">{label}</label>\n\
+             <input id=\"{id}\" name=\"{name}\" type=\"password\" \
+             autocomplete=\"{autocomplete}\" required{invalid}{described}>\n\
+             {texts}</p>\n"
+        )
     }
 }
 
@@ -202,15 +335,28 @@ impl From<Failure> for HtmlError {
 
 impl IntoResponse for HtmlError {
     fn into_response(self) -> Response {
-        // A page has no administrator as its caller.
-        let failure = self.0.without_details_for_admins();
-        let text = match &failure.details {
-            Some(details) => format!("{}: {details}", failure.message),
-            None => failure.message,
-        };
-        let mut response = html_page(status_of(failure.code), "This did not work", &text);
-        set_retry_after(&mut response, failure.retry_after);
-        response
+        failure_page(self.0, None)
+    }
+}
+
+/// Returns a failure as a page, with a link (URL and text) to the page that goes on.
+pub(crate) fn failure_page(failure: Failure, link: Option<(&str, &str)>) -> Response {
+    let (status, retry_after) = (status_of(failure.code), failure.retry_after);
+    let mut page = Page::new("This did not work").paragraph(&failure_text(failure));
+    if let Some((url, text)) = link {
+        page = page.link(url, text);
+    }
+    let mut response = page.respond(status);
+    set_retry_after(&mut response, retry_after);
+    response
+}
+
+/// Returns the sentence of a failure, with its details. A page has no administrator as its caller.
+pub(crate) fn failure_text(failure: Failure) -> String {
+    let failure = failure.without_details_for_admins();
+    match &failure.details {
+        Some(details) => format!("{}: {details}", failure.message),
+        None => failure.message,
     }
 }
 
@@ -251,6 +397,29 @@ pub(crate) fn public_url(state: &ApiState, host: Option<&HeaderValue>, path: &st
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_is_tied_to_its_label_its_problem_and_its_hint() {
+        let field = PasswordField {
+            name: "value",
+            id: "value-2",
+            label: "Value of <A>",
+            autocomplete: "off",
+            hint: Some("One line"),
+            problem: Some("Too long"),
+        };
+        let html = field.to_html();
+        for part in [
+            "<label for=\"value-2\">Value of &lt;A&gt;</label>",
+            "id=\"value-2\" name=\"value\" type=\"password\" autocomplete=\"off\" required",
+            "aria-invalid=\"true\" aria-describedby=\"value-2-problem value-2-hint\"",
+            "<strong id=\"value-2-problem\">Too long</strong>",
+            "<small id=\"value-2-hint\">One line</small>",
+        ] {
+            assert!(html.contains(part), "{part}: {html}");
+        }
+        assert!(!PasswordField::of_token("Token").to_html().contains("aria-"));
+    }
 
     #[test]
     fn a_page_shows_text_as_text() {

@@ -3,3 +3,4 @@
 pub(super) mod cookie;
 pub(super) mod html;
 pub(super) mod json;
+pub(super) mod notice;

@@ -15,7 +15,8 @@ use super::extract::idempotency::IdempotencyHeader;
 use super::extract::json::JsonBody;
 use super::respond::json::{ApiError, EmptyBody, Success, success};
 use super::state::{ApiState, change_origin};
-use crate::core::command::{DeleteSecret, SetSecret};
+use crate::core::catalog::server::Server;
+use crate::core::command::{ChangeOrigin, DeleteSecret, SetSecret};
 use crate::core::decide::access::{Action, missing_scope};
 use crate::core::failure::Failure;
 use crate::core::ids::ValueId;
@@ -29,7 +30,7 @@ use crate::crypto::context::SecretContext;
 use crate::views::failure::ErrorBody;
 
 /// The longest time for setting or deleting a secret.
-const COMMAND_LIMIT: Duration = Duration::from_secs(15);
+pub(super) const COMMAND_LIMIT: Duration = Duration::from_secs(15);
 
 /// A user's secret for one server.
 #[derive(Deserialize, ToSchema)]
@@ -100,25 +101,54 @@ pub(super) async fn set(
     if let Some(credential) = server.config.credential(&name, owner.kind()) {
         check_value(credential, &body.secret_value)?;
     }
-    let context = SecretContext {
-        server: server.id,
-        user: owner.user(),
-        name: &name,
-        value: ValueId(Uuid::now_v7()),
-    };
-    let sealed = state.seal(context, &body.secret_value)?;
-    let command = SetSecret {
+    let secret = NewSecret {
         origin: change_origin(&caller, owner.key(&state, &key, &bytes)?),
-        server: server.id,
-        server_name: body.server_name,
         user: owner.into_user(),
         name,
-        value: sealed.value,
-        sealed: sealed.sealed,
         if_absent: body.if_absent,
     };
-    state.send_command(&command, COMMAND_LIMIT).await?;
+    store_secret(&state, &server, secret, &body.secret_value).await?;
     success(EmptyBody {})
+}
+
+/// A secret to store, without its value.
+pub(super) struct NewSecret {
+    pub(super) origin: ChangeOrigin,
+    /// `None` for a value that all users share.
+    pub(super) user: Option<UserName>,
+    pub(super) name: SecretName,
+    /// Whether an existing value stays.
+    pub(super) if_absent: bool,
+}
+
+/// Seals the value of a secret, and makes a worker store it.
+///
+/// # Errors
+/// Fails if the server was deleted, or if a stored value stays.
+pub(super) async fn store_secret(
+    state: &ApiState,
+    server: &Server,
+    secret: NewSecret,
+    value: &str,
+) -> Result<(), Failure> {
+    let context = SecretContext {
+        server: server.id,
+        user: secret.user.as_ref(),
+        name: &secret.name,
+        value: ValueId(Uuid::now_v7()),
+    };
+    let sealed = state.seal(context, value)?;
+    let command = SetSecret {
+        origin: secret.origin,
+        server: server.id,
+        server_name: server.name.clone(),
+        user: secret.user,
+        name: secret.name,
+        value: sealed.value,
+        sealed: sealed.sealed,
+        if_absent: secret.if_absent,
+    };
+    state.send_command(&command, COMMAND_LIMIT).await
 }
 
 /// Delete a secret. The store has no value of it when the answer arrives.
@@ -183,13 +213,6 @@ impl SecretOwner {
         match self {
             Self::User(_) => CredentialOwner::User,
             Self::Shared => CredentialOwner::Shared,
-        }
-    }
-
-    fn user(&self) -> Option<&UserName> {
-        match self {
-            Self::User(user) => Some(user),
-            Self::Shared => None,
         }
     }
 

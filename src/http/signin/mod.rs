@@ -5,7 +5,7 @@ pub(super) mod issuer;
 pub(super) mod link_page;
 mod next;
 mod pending;
-mod session;
+pub(super) mod session;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,15 +21,19 @@ use self::form::{ButtonForm, FORM_TOKEN, FormFields, FormGuard};
 use self::issuer::START_PATH;
 use self::next::page_of_this_api;
 use self::session::{SignedIn, begin_session, end_session, signed_in};
+use crate::core::decide::access::{Action, may};
 use crate::core::failure::Failure;
 use crate::http::extract::query::PageQuery;
-use crate::http::respond::html::{Form, HtmlError, Page, page_path, redirect_after_form};
+use crate::http::respond::html::{
+    Form, HtmlError, Page, PasswordField, page_path, redirect_after_form,
+};
+use crate::http::respond::notice::CONNECT_PATH;
 use crate::http::state::ApiState;
 use crate::telemetry::error::internal_error;
 use crate::views::failure::ErrorBody;
 
 const SIGN_IN_PATH: &str = "/signin";
-const SIGN_OUT_PATH: &str = "/signout";
+pub(super) const SIGN_OUT_PATH: &str = "/signout";
 /// The time for which the answer to a wrong token waits. A right token is answered at once.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -173,6 +177,9 @@ pub(super) fn show_signin(
                 password: None,
                 button: "Sign out",
             });
+        if may(caller, Action::ManageSecrets, None).is_ok() {
+            page = page.link(&page_path(state, CONNECT_PATH), "Your connections");
+        }
     }
     if let Some(text) = texts.text {
         page = page.paragraph(text);
@@ -190,14 +197,14 @@ pub(super) fn show_signin(
     page = page.paragraph(token_text).form(&Form {
         action: &page_path(state, SIGN_IN_PATH),
         hidden: &[(FORM_TOKEN, &token), ("next", texts.next)],
-        password: Some(("token", "Token")),
+        password: Some(PasswordField::of_token("Token")),
         button: "Sign in",
     });
     guard.protect(state, page.respond(texts.status))
 }
 
 /// Returns the path of the sign-in that leads to a page, for a link of a page.
-fn signin_path(state: &ApiState, next: &str) -> String {
+pub(super) fn signin_path(state: &ApiState, next: &str) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("next", next);
     page_path(state, &format!("{SIGN_IN_PATH}?{}", query.finish()))

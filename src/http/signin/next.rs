@@ -1,7 +1,16 @@
 //! The page to which a sign-in leads.
 
-/// The pages to which a sign-in may lead.
-const PAGES: [&str; 3] = ["/signin", "/oauth/authorize", "/auth/google/login"];
+use crate::core::names::ServerName;
+
+/// The pages to which a sign-in may lead. It may also lead to the page of each server.
+const PAGES: [&str; 4] = [
+    "/signin",
+    "/connect",
+    "/oauth/authorize",
+    "/auth/google/login",
+];
+/// The beginning of the path of the page of a server.
+const SERVER_PAGE: &str = "/connect/";
 /// The longest path in bytes.
 const MAX_PATH: usize = 32 << 10;
 
@@ -12,7 +21,13 @@ pub(super) fn page_of_this_api(path: &str) -> Option<&str> {
         && path
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'\\');
-    (is_path && PAGES.contains(&page)).then_some(path)
+    let is_page = PAGES.contains(&page) || is_server_page(page);
+    (is_path && is_page).then_some(path)
+}
+
+fn is_server_page(path: &str) -> bool {
+    let name = path.strip_prefix(SERVER_PAGE);
+    name.is_some_and(|name| name.parse::<ServerName>().is_ok())
 }
 
 #[cfg(test)]
@@ -25,6 +40,8 @@ mod tests {
             "/signin",
             "/oauth/authorize?link=a.b",
             "/auth/google/login?user_id=a%20b&expires=1",
+            "/connect",
+            "/connect/mcp.github-2",
         ] {
             assert_eq!(page_of_this_api(path), Some(path));
         }
@@ -40,6 +57,13 @@ mod tests {
             "/signin#a",
             "/mcp/servers",
             "/oauth/callback?code=a",
+            "/connect/",
+            "/connect/..",
+            "/connect/%2e%2e",
+            "/connect//evil.example",
+            "/connect/a/secrets",
+            "/connect/a#b",
+            "/connected",
             "/oauth/authorize?link=a\r\nset-cookie: a",
             "javascript:alert(1)",
         ] {

@@ -70,7 +70,7 @@ pub(crate) struct SignedIn {
 }
 
 /// Returns the person who has signed in with this browser, if the session and its token are valid now.
-pub(super) fn signed_in(state: &ApiState, headers: &HeaderMap) -> Option<SignedIn> {
+pub(crate) fn signed_in(state: &ApiState, headers: &HeaderMap) -> Option<SignedIn> {
     let session: Session = COOKIE.read(state, headers)?;
     if session.until <= now_seconds() {
         return None;
@@ -96,6 +96,11 @@ pub(super) fn signed_in(state: &ApiState, headers: &HeaderMap) -> Option<SignedI
     })
 }
 
+/// Returns whether the browser has a session, also if the session has ended.
+pub(crate) fn presents_session(headers: &HeaderMap) -> bool {
+    COOKIE.is_present(headers)
+}
+
 /// Returns the header that signs a browser in.
 ///
 /// # Errors
@@ -118,7 +123,7 @@ pub(super) fn begin_session(state: &ApiState, caller: &Caller) -> Result<HeaderV
 ///
 /// # Errors
 /// `internal` if the header cannot be made.
-pub(super) fn end_session(state: &ApiState) -> Result<HeaderValue, Failure> {
+pub(crate) fn end_session(state: &ApiState) -> Result<HeaderValue, Failure> {
     COOKIE.remove(state)
 }
 

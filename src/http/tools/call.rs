@@ -24,6 +24,7 @@ use crate::core::model::tool_call::CallTool;
 use crate::core::names::UserName;
 use crate::core::tool_result::{ToolCallBody, shape_tool_result};
 use crate::http::auth::ToolsCaller;
+use crate::http::connections::link::add_connect_url;
 use crate::http::extract::headers::{PreferAsync, RequestHost, TraceParent};
 use crate::http::extract::idempotency::IdempotencyHeader;
 use crate::http::extract::json::{JsonBytes, parse_json};
@@ -53,8 +54,9 @@ const COPY_LIMIT: usize = 4096;
         (status = 200, description = "The result of the tool; `data.isError` marks a tool error",
             body = CallAnswer),
         (status = 202, description = "The job is accepted; see `Location`", body = JobAccepted),
-        (status = 401, description = "ADMIN_TOKEN is missing; or `reauthRequired`: the user must \
-            give access at `authorizationUrl`", body = ErrorBody),
+        (status = 401, description = "The request has no token; or `reauthRequired`: the user must \
+            give access at `authorizationUrl`; or `credential_required`: the user must set \
+            `missing` at `connectUrl`", body = ErrorBody),
         (status = 404, description = "No server has this name", body = ErrorBody),
         (status = 409, description = "The server is disabled, or another request used the \
             Idempotency-Key with another body", body = ErrorBody),
@@ -187,7 +189,7 @@ async fn call_as_job(
     submit(state, caller, prefer, job).await
 }
 
-/// Adds the URL at which the user gives access, if the call failed without it.
+/// Adds the URL at which the user gives access or sets credentials, if the call failed without them.
 pub(crate) fn with_links(
     state: &ApiState,
     host: Option<HeaderValue>,
@@ -196,7 +198,8 @@ pub(crate) fn with_links(
     failure: Failure,
 ) -> Failure {
     let failure = add_login_url(state, host.as_ref(), server, user, failure);
-    add_authorization_url(state, host.as_ref(), server, user, failure)
+    let failure = add_authorization_url(state, host.as_ref(), server, user, failure);
+    add_connect_url(state, host.as_ref(), server, failure)
 }
 
 /// Returns a part of a body that does not keep the whole body, unless the part is large.

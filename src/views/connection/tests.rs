@@ -1,3 +1,5 @@
+//! Unit tests of the slots of a connection, and of the state of its tokens.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -204,7 +206,7 @@ fn refused_and_expired_tokens_need_a_new_authorization() {
         access: value(),
         refused: true,
     };
-    let of = |events: Vec<Event>| {
+    let state = |events: Vec<Event>| {
         let oauth = &connection(behind_url(), events)["oauth"];
         (
             oauth["connected"] == true,
@@ -212,11 +214,14 @@ fn refused_and_expired_tokens_need_a_new_authorization() {
         )
     };
     let stored = |refreshable, life| grant_stored(Some("ana"), refreshable, Some(life));
-    assert_eq!(of(vec![stored(true, 3600), refused.into()]), (false, true));
-    assert_eq!(of(vec![stored(false, 60)]), (false, true));
-    assert_eq!(of(vec![stored(false, 61)]), (true, false));
+    assert_eq!(
+        state(vec![stored(true, 3600), refused.into()]),
+        (false, true)
+    );
+    assert_eq!(state(vec![stored(false, 60)]), (false, true));
+    assert_eq!(state(vec![stored(false, 61)]), (true, false));
     // A worker refreshes these tokens.
-    assert_eq!(of(vec![stored(true, 60)]), (true, false));
+    assert_eq!(state(vec![stored(true, 60)]), (true, false));
 }
 
 #[test]

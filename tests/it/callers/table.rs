@@ -120,6 +120,10 @@ pub fn routes() -> Vec<Route> {
         route(post.clone(), "/secrets/delete", "secrets", 200)
             .with(secret)
             .with_user(Body),
+        route(get.clone(), "/connections", "secrets", 200).with_user(Query),
+        route(delete.clone(), "/connections/{name}", "secrets", 200)
+            .at("/connections/fixture")
+            .with_user(Query),
         route(post.clone(), "/mcp/servers/{name}/oauth", "secrets", 400)
             .at("/mcp/servers/fixture/oauth")
             .with(tokens)
@@ -201,6 +205,13 @@ pub const PUBLIC: &[&str] = &[
     "POST /signin/start",
     "GET /signin/callback",
     "POST /signout",
+    "GET /connect",
+    "GET /connect/{name}",
+    "POST /connect/{name}/secrets",
+    "POST /connect/{name}/secrets/delete",
+    "POST /connect/{name}/oauth",
+    "POST /connect/{name}/google",
+    "POST /connect/{name}/disconnect",
     "GET /.well-known/oauth-protected-resource",
     "GET /.well-known/oauth-protected-resource/mcp",
     "GET /.well-known/oauth-protected-resource/mcp/servers/{name}/mcp",

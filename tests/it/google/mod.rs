@@ -2,7 +2,7 @@
 
 mod browser;
 mod flow;
-mod page;
+pub mod page;
 mod wrong;
 
 use std::sync::LazyLock;

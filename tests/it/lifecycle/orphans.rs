@@ -127,21 +127,22 @@ async fn a_chain_of_forks_ends_with_its_server() {
     let app = App::embedded();
     let mark = format!("chain-{}", app.pid());
     let file = app.dir.path().join(&mark);
-    // Each process only starts the next one and ends, in a session of its own. A guard that looks for processes is slower
-    // than the chain. The chain costs a processor, so it ends after three seconds.
-    let chain = "import os, time; end = time.monotonic() + 3\n\
-                 while time.monotonic() < end and not os.fork(): os.setsid()\nos._exit(0)";
+    let begun = app.dir.path().join("begun");
+    // Each process only starts the next one and ends. A guard that looks for processes is slower than the chain. The chain
+    // costs a processor, so it ends after ten seconds.
+    let chain = format!(
+        "import os, time; end = time.monotonic() + 10; os.mkdir(\"{}\")\n\
+         while time.monotonic() < end and not os.fork(): pass\nos._exit(0)",
+        begun.display()
+    );
     let script = format!("exec {} -c '{chain}' \"$0\"\n", python());
     fs::write(&file, script).expect("a script");
     app.register_fixture("fixture").await.ok();
-    app.call(
-        "default",
-        "fixture",
-        "run_detached",
-        json!({ "script": file }),
-    )
-    .await
-    .ok();
+    let args = json!({ "script": file });
+    app.call("default", "fixture", "run_detached", args)
+        .await
+        .ok();
+    wait_until("the chain begins", async || begun.exists()).await;
     let deleted = app.delete("/mcp/servers/fixture").await.ok();
     let is_running = || {
         let processes = fs::read_dir("/proc").expect("/proc").flatten();

@@ -28,11 +28,11 @@ struct Deployment {
 
 impl Deployment {
     async fn start() -> Self {
-        Self::of(App::start_with(&[("ADMIN_TOKEN", ADMIN)])).await
+        Self::with_tokens(App::start_with(&[("ADMIN_TOKEN", ADMIN)])).await
     }
 
     /// Makes the tokens of a program that has the admin token.
-    async fn of(mut app: App) -> Self {
+    async fn with_tokens(mut app: App) -> Self {
         app.http = admin_client();
         let mut tokens = [String::new(), String::new()];
         for (token, (user, _)) in tokens.iter_mut().zip(USERS) {

@@ -180,7 +180,7 @@ async fn the_streams_of_a_killed_facade_end_and_its_sessions_go_on() {
 #[tokio::test]
 async fn the_calls_of_a_killed_worker_may_have_run_and_run_once() {
     let app = App::distributed(2, &[("ADMIN_TOKEN", ADMIN)]);
-    let Deployment { mut app, tokens } = Deployment::of(app).await;
+    let Deployment { mut app, tokens } = Deployment::with_tokens(app).await;
     app.register_fixture("fixture").await.ok();
     let path = app.dir.path().join("notes").display().to_string();
     let worker = worker_of(&app, app.pid_of("fixture").await);
@@ -197,6 +197,7 @@ async fn the_calls_of_a_killed_worker_may_have_run_and_run_once() {
     let answers = join_all(calls).await;
     let elapsed = killed.elapsed();
     eprintln!("all calls ended {elapsed:?} after the kill");
+    check_noted_once(&path);
     assert!(elapsed < STREAMS_END, "{elapsed:?}");
     let answers = answers.into_iter().map(|answer| answer.expect("a call"));
     for message in answers.chain(ends) {

@@ -75,7 +75,8 @@ impl McpClient {
             .request(reqwest::Method::POST)
             .header("mcp-protocol-version", MODERN)
             .header("mcp-method", method);
-        if let Some(name) = body["params"]["name"].as_str() {
+        let params = &body["params"];
+        if let Some(name) = params["name"].as_str().or(params["uri"].as_str()) {
             request = request.header("mcp-name", name);
         }
         request.json(&body)

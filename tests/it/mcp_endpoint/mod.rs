@@ -1,6 +1,7 @@
 //! The MCP endpoints: `/mcp` with all servers, and `/mcp/servers/{name}/mcp` with one server.
 
 pub mod client;
+mod features;
 mod isolation;
 mod legacy;
 mod meta;

@@ -10,7 +10,7 @@ use super::client::{McpClient, result};
 use crate::harness::App;
 
 /// The calls of one pass, by as many clients as `CLIENTS`.
-const CALLS: usize = 400;
+const CALLS: usize = 200;
 const CLIENTS: usize = 4;
 /// The passes of each program. The best pass counts, because other programs use the machine too.
 const PASSES: usize = 3;
@@ -67,8 +67,8 @@ fn keep_calling(app: &App, server: &str, tool: &'static str) -> JoinHandle<()> {
     })
 }
 
-fn best(times: &[Times], of: impl Fn(&Times) -> Duration) -> Duration {
-    times.iter().map(of).min().unwrap_or_default()
+fn best(times: &[Times], read: impl Fn(&Times) -> Duration) -> Duration {
+    times.iter().map(read).min().unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

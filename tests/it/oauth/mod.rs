@@ -155,6 +155,13 @@ impl Drop for Authority {
     }
 }
 
+/// Walks through the pages of an authorization server, and returns the URL of the callback.
+pub async fn walk(start: &str) -> String {
+    let is_callback = |url: &url::Url| url.path() == "/oauth/callback";
+    let page = Browser::new().open_until(start, is_callback).await;
+    page.url.into()
+}
+
 fn form(fields: &[(&str, &str)]) -> String {
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(fields)

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -305,15 +306,21 @@ async fn a_refusal_of_2026_07_28_leads_to_no_older_protocol() {
 async fn a_server_that_forgets_its_sessions_is_asked_after_longer_and_longer_pauses() {
     let opened = Arc::new(Mutex::new(Vec::new()));
     let times = opened.clone();
-    let script = Script::start(move |seen| match seen.about() {
-        "initialize" => {
+    let forgotten = AtomicUsize::new(0);
+    let script = Script::start(move |seen| {
+        if seen.about() == "initialize" {
             let mut times = times.lock();
             times.push(Instant::now());
-            Some(session_of(seen, times.len()))
+            return Some(session_of(seen, times.len()));
         }
-        // The stream for notifications, which the program opens without a call.
-        "GET" | "ping" => Some(StatusCode::NOT_FOUND.into_response()),
-        _ => None,
+        let session = seen.header("mcp-session-id")?.parse();
+        let session = session.expect("a number");
+        // The program opens this stream without a call.
+        if seen.about() == "GET" {
+            forgotten.fetch_max(session, Ordering::SeqCst);
+        }
+        let is_forgotten = session <= forgotten.load(Ordering::SeqCst);
+        is_forgotten.then(|| StatusCode::NOT_FOUND.into_response())
     })
     .await;
     let app = App::start();
@@ -321,7 +328,8 @@ async fn a_server_that_forgets_its_sessions_is_asked_after_longer_and_longer_pau
         .await
         .ok();
     wait_until("five sessions", async || opened.lock().len() >= 5).await;
-    let took = opened.lock()[4] - opened.lock()[0];
+    let times = opened.lock().clone();
+    let took = times[4] - times[0];
     assert!(took > Duration::from_secs(2), "five sessions in {took:?}");
     let events = app.happened().await;
     let recorded = events

@@ -17,7 +17,7 @@ use super::protocol::ProtocolContext;
 use super::sse::{SseError, SseReader};
 use super::transport::{HttpTransport, TransportError};
 use crate::core::model::tool::Tools;
-use crate::workers::mcp::call::{CallError, ConnectError, ToolCall, call_over};
+use crate::workers::mcp::call::{CallError, ConnectError, UserRequest, call_over};
 use crate::workers::mcp::frame::Frame;
 use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::line_reader::LineReader;
@@ -104,7 +104,7 @@ impl HttpSseConnection {
         Ok((connection, tools))
     }
 
-    pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+    pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
         call_over(&self.mux, call).await
     }
 

@@ -106,14 +106,14 @@ impl ProtocolContext {
     }
 
     /// Returns the headers of a message.
-    pub fn headers(&self, method: &'static str, tool: Option<&str>) -> Cow<'_, HeaderMap> {
+    pub fn headers(&self, method: &'static str, name: Option<&str>) -> Cow<'_, HeaderMap> {
         if !self.stateless {
             return Cow::Borrowed(&self.base);
         }
         let mut headers = self.base.clone();
         headers.insert(METHOD, HeaderValue::from_static(method));
-        if let Some(tool) = tool.and_then(encode_header) {
-            headers.insert(NAME, tool);
+        if let Some(name) = name.and_then(encode_header) {
+            headers.insert(NAME, name);
         }
         Cow::Owned(headers)
     }

@@ -17,6 +17,7 @@ use crate::core::failure::Code;
 use crate::core::model::remote::StoredSession;
 use crate::time::clock::{monotonic, now_ms};
 use crate::workers::mcp::call::ConnectError;
+use crate::workers::mcp::frame::TOOL_CALL;
 use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::host::SessionStore;
 use crate::workers::mcp::jsonrpc::{RpcError, first_request_id, note, wrap_request_id};
@@ -186,7 +187,7 @@ impl HttpSession {
         if !context.has_session() {
             return Verdict::Final;
         }
-        let is_call = method == "tools/call";
+        let is_call = method == TOOL_CALL;
         match outcome {
             Err(TransportError::SessionUnknown) => Verdict::REFUSED,
             Err(TransportError::Unauthorized { token_is_fresh, .. }) => Verdict::SessionRefused {
@@ -313,7 +314,7 @@ impl HttpSession {
             id,
             body: body.into(),
             method,
-            tool: None,
+            name: None,
             progress: None,
             param_headers: vec![],
             token_is_fresh: false,

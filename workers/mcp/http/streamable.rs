@@ -14,9 +14,9 @@ use super::session::HttpSession;
 use super::transport::{OutgoingRequest, TransportError};
 use crate::core::model::tool::Tools;
 use crate::workers::mcp::call::{
-    CallError, ConnectError, ProgressEffects, ToolCall, call_result, within_timeout,
+    CallError, ConnectError, ProgressEffects, UserRequest, call_result, within_timeout,
 };
-use crate::workers::mcp::frame::{CallToolFrame, cancelled};
+use crate::workers::mcp::frame::{RequestFrame, TOOL_CALL, cancelled};
 use crate::workers::mcp::handshake::Handshake;
 use crate::workers::mcp::tool_list::ToolListPager;
 
@@ -40,7 +40,7 @@ impl StreamableHttpConnection {
         }
     }
 
-    pub async fn call(&self, call: ToolCall<'_>) -> Result<Bytes, CallError> {
+    pub async fn call(&self, call: UserRequest<'_>) -> Result<Bytes, CallError> {
         if self.is_closed() {
             return Err(CallError::Closed { begun: false });
         }
@@ -48,11 +48,10 @@ impl StreamableHttpConnection {
         let progress = ProgressEffects::new(&call);
         let id = self.session.next_id();
         let context = self.session.context();
-        let frame = CallToolFrame {
+        let frame = RequestFrame {
             id,
-            tool: call.tool,
-            args: call.args,
-            secrets: call.secrets,
+            method: call.method,
+            params: call.params,
             progress: progress.is_some(),
             traceparent: call.traceparent,
             meta: context.meta(),
@@ -60,12 +59,17 @@ impl StreamableHttpConnection {
         };
         // The frame wipes its secrets after the request was sent or dropped.
         let body = Bytes::from_owner(frame.build());
-        let param_headers = self.session.param_headers.load().headers(call.tool, &body);
+        let param_headers = match call.name {
+            Some(tool) if call.method == TOOL_CALL => {
+                self.session.param_headers.load().headers(tool, &body)
+            }
+            _ => vec![],
+        };
         let request = OutgoingRequest {
             id,
             body,
-            method: "tools/call",
-            tool: Some(call.tool),
+            method: call.method,
+            name: call.name,
             progress: progress.as_ref(),
             param_headers,
             token_is_fresh: false,

@@ -36,8 +36,8 @@ pub struct OutgoingRequest<'a> {
     pub id: u64,
     pub body: Bytes,
     pub method: &'static str,
-    /// The tool that the request calls.
-    pub tool: Option<&'a str>,
+    /// The value of the header `Mcp-Name`: a tool, a prompt or the URI of a resource.
+    pub name: Option<&'a str>,
     pub progress: Option<&'a ProgressEffects>,
     /// Headers that repeat arguments of the call.
     pub param_headers: Vec<(HeaderName, HeaderValue)>,
@@ -183,7 +183,7 @@ impl HttpTransport {
         context: &ProtocolContext,
         request: &OutgoingRequest<'_>,
     ) -> Result<Received, TransportError> {
-        let mut headers = context.headers(request.method, request.tool);
+        let mut headers = context.headers(request.method, request.name);
         if !request.param_headers.is_empty() {
             headers
                 .to_mut()

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::core::decide::testing::given;
 use crate::core::decide::testing::samples::*;
+use crate::core::decide::testing::{Given, given};
 use crate::core::event::{GoogleConnected, ServerRegistered, ServerUpdated};
 use crate::core::model::grant::GrantTokens;
 use crate::core::model::remote::Remote;
@@ -203,17 +203,21 @@ fn command() -> Disconnect {
         server: server_id("crm"),
         server_name: name("crm"),
         user: ana(),
+        part: None,
     }
 }
 
-#[test]
-fn a_disconnected_user_has_nothing_left() {
-    let tokens = GrantTokens::new(value(5), value(6), true, 0, None);
+fn tokens() -> GrantTokens {
+    GrantTokens::new(value(5), value(6), true, 0, None)
+}
+
+/// Returns a catalog in which two users have a secret, and ana has OAuth tokens and Google tokens.
+fn given_connections() -> Given {
     let stored = crate::core::event::GrantStored {
         server: server_id("crm"),
         server_name: name("crm"),
         user: Some(ana()),
-        tokens,
+        tokens: tokens(),
     };
     let google = GoogleConnected {
         server: server_id("crm"),
@@ -221,39 +225,68 @@ fn a_disconnected_user_has_nothing_left() {
         user: ana(),
         value: value(7),
     };
-    let catalog = given([
+    given([
         registered(json!([])),
         secret_set("crm", "ana", "A", 2),
         secret_set("crm", "ben", "A", 3),
         stored.into(),
         google.into(),
     ])
-    .when(|catalog| disconnect(catalog, &command()))
-    .then([
-        SecretDeleted {
-            server: server_id("crm"),
-            server_name: name("crm"),
-            user: Some(ana()),
-            name: name("A"),
-            value: value(2),
-        }
-        .into(),
-        GrantRemoved {
-            server: server_id("crm"),
-            server_name: name("crm"),
-            user: Some(ana()),
-            tokens,
-        }
-        .into(),
-        GoogleDisconnected {
-            server: server_id("crm"),
-            server_name: name("crm"),
-            user: ana(),
-            value: value(7),
-        }
-        .into(),
-    ]);
+}
+
+fn grant_removed() -> Event {
+    GrantRemoved {
+        server: server_id("crm"),
+        server_name: name("crm"),
+        user: Some(ana()),
+        tokens: tokens(),
+    }
+    .into()
+}
+
+fn google_disconnected() -> Event {
+    GoogleDisconnected {
+        server: server_id("crm"),
+        server_name: name("crm"),
+        user: ana(),
+        value: value(7),
+    }
+    .into()
+}
+
+#[test]
+fn a_disconnected_user_has_nothing_left() {
+    let catalog = given_connections()
+        .when(|catalog| disconnect(catalog, &command()))
+        .then([
+            SecretDeleted {
+                server: server_id("crm"),
+                server_name: name("crm"),
+                user: Some(ana()),
+                name: name("A"),
+                value: value(2),
+            }
+            .into(),
+            grant_removed(),
+            google_disconnected(),
+        ]);
     assert_eq!(catalog.values(), [value(3)].into());
+}
+
+#[test]
+fn one_part_of_a_connection_is_removed_alone() {
+    for (part, removed) in [
+        (ConnectionPart::Oauth, grant_removed()),
+        (ConnectionPart::Google, google_disconnected()),
+    ] {
+        let command = Disconnect {
+            part: Some(part),
+            ..command()
+        };
+        given_connections()
+            .when(|catalog| disconnect(catalog, &command))
+            .then([removed]);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use mcp_api::core::model::remote::{ProtocolMode, ReconnectionOptions, StoredSess
 use mcp_api::workers::mcp::host::CredentialError;
 use mcp_api::workers::mcp::{
     ClientOptions, Connection, Credentials, HttpTarget, LogSource, LogText, NotificationSink,
-    RedactionGuard, SessionStore, ToolCall,
+    RedactionGuard, RequestParams, SessionStore, UserRequest,
 };
 
 /// The caller of the client limits its time in the same way.
@@ -161,10 +161,14 @@ async fn connect_and_call(url: &str, protocol: Option<ProtocolMode>) {
     };
     let connecting = Connection::connect_http(target(url, protocol), options);
     if let Ok(Ok((connection, _))) = tokio::time::timeout(START_LIMIT, connecting).await {
-        let call = ToolCall {
-            tool: "t",
-            args: "{}",
-            secrets: &[],
+        let call = UserRequest {
+            method: "tools/call",
+            params: RequestParams::Named {
+                name: "t",
+                args: "{}",
+                secrets: &[],
+            },
+            name: Some("t"),
             traceparent: None,
             meta: None,
             timeout: Duration::from_millis(200),

@@ -13,7 +13,7 @@ fn request(id: u64) -> OutgoingRequest<'static> {
             .to_string()
             .into(),
         method: "tools/list",
-        tool: None,
+        name: None,
         progress: None,
         param_headers: vec![],
         token_is_fresh: false,

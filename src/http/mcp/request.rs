@@ -1,0 +1,213 @@
+//! Prompts, resources and completion: each request goes to a server for its user.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use serde_json::value::RawValue;
+
+use super::all_servers;
+use super::answer::Outcome;
+use super::call::{traceparent, upstream_era};
+use super::endpoint::Exchange;
+use super::envelope::Params;
+use super::error::{RpcError, request_failure};
+use super::headers;
+use crate::cluster::command_client::CommandRequest;
+use crate::core::arguments::check_args;
+use crate::core::catalog::server::Server;
+use crate::core::command::Command as _;
+use crate::core::decide::access::visible_failure;
+use crate::core::json_object::{ObjectWriter, text_of};
+use crate::core::mcp::forwarded_meta::forwarded_meta;
+use crate::core::mcp::result::request_result;
+use crate::core::mcp::version::Era;
+use crate::core::model::upstream_request::{RequestMethod, SendRequest};
+use crate::http::tools::call::{call_limit, with_links};
+use crate::telemetry::error::internal_error;
+
+/// A request that runs while its future is polled. Dropping it cancels the request.
+pub(super) type RunningRequest = BoxFuture<'static, Outcome>;
+
+/// A request of a client, ready for a server.
+pub(super) struct ClientRequest {
+    pub exchange: Arc<Exchange>,
+    pub era: Era,
+    pub method: RequestMethod,
+    /// The parameters of the method, without `_meta`.
+    pub params: Box<RawValue>,
+    traceparent: Option<Arc<str>>,
+    meta: Option<Arc<str>>,
+}
+
+/// Returns a method that a server of the endpoint has declared.
+///
+/// # Errors
+/// -32601 if no server has the method.
+pub(super) fn find_method(
+    exchange: &Exchange,
+    method: &str,
+    era: Era,
+) -> Result<RequestMethod, RpcError> {
+    RequestMethod::parse(method)
+        .filter(|method| !exchange.servers_with(method.capability()).is_empty())
+        .ok_or_else(|| RpcError::method_not_found(era))
+}
+
+/// Checks the header that repeats a parameter (MCP 2026-07-28, Standard Request Headers).
+///
+/// # Errors
+/// -32020 if the header is missing or differs.
+pub(super) fn check_name_header(
+    headers: &HeaderMap,
+    method: RequestMethod,
+    params: &Params<'_>,
+) -> Result<(), RpcError> {
+    let named = match method.named_parameter() {
+        Some("name") => params.name,
+        Some(_) => params.uri,
+        None => return Ok(()),
+    };
+    let name = named.and_then(text_of).unwrap_or_default();
+    headers::check_text(headers, headers::NAME, &name)
+}
+
+/// Begins a request. It has not started before the future is polled.
+///
+/// # Errors
+/// -32602 if the parameters break a rule.
+pub(super) fn begin_request(
+    exchange: &Arc<Exchange>,
+    era: Era,
+    params: &Params<'_>,
+    method: RequestMethod,
+) -> Result<RunningRequest, RpcError> {
+    if params.input_responses.is_some() || params.request_state.is_some() {
+        return Err(RpcError::wrong_params(
+            "inputResponses and requestState cannot be used, because this endpoint asks for no input",
+        ));
+    }
+    let request = ClientRequest {
+        exchange: exchange.clone(),
+        era,
+        method,
+        params: sent_params(method, params)?,
+        traceparent: traceparent(&params.meta).or_else(|| exchange.traceparent.clone()),
+        meta: forwarded_meta(&params.meta.more).map(Into::into),
+    };
+    Ok(Box::pin(async move {
+        let result = if request.exchange.endpoint.is_all() {
+            all_servers::handle(&request).await
+        } else {
+            send_to_only(&request).await
+        };
+        result.map_or_else(Outcome::Error, Outcome::Result)
+    }))
+}
+
+async fn send_to_only(request: &ClientRequest) -> Result<Bytes, RpcError> {
+    let servers = request.exchange.servers_with(request.method.capability());
+    let server = servers
+        .first()
+        .ok_or_else(|| RpcError::method_not_found(request.era))?;
+    request.send(server, request.params.clone()).await
+}
+
+impl ClientRequest {
+    /// Returns a request of the same client with another method.
+    pub(super) fn with_method(&self, method: RequestMethod) -> Self {
+        Self {
+            exchange: self.exchange.clone(),
+            era: self.era,
+            method,
+            params: self.params.clone(),
+            traceparent: self.traceparent.clone(),
+            meta: self.meta.clone(),
+        }
+    }
+
+    /// Sends the request with these parameters to a server. Returns the result in the form of the client's era.
+    ///
+    /// # Errors
+    /// The JSON-RPC error for the client.
+    pub(super) async fn send(
+        &self,
+        server: &Arc<Server>,
+        params: Box<RawValue>,
+    ) -> Result<Bytes, RpcError> {
+        let exchange = &self.exchange;
+        let command = SendRequest {
+            user: exchange.user.clone(),
+            server: server.name.clone(),
+            method: self.method,
+            params,
+        };
+        let body = serde_json::to_vec(&command)
+            .map_err(|error| request_failure(&internal_error(error), self.era))?;
+        let request = CommandRequest {
+            area: SendRequest::AREA,
+            server: server.exclusive_id(),
+            command: SendRequest::NAME,
+            time: call_limit(server, None),
+            body: Bytes::from(body),
+            call: None,
+            interim: None,
+            traceparent: self.traceparent.clone(),
+            meta: self.meta.clone(),
+        };
+        let response = exchange.state.send_request(request).await;
+        let result = response.and_then(|response| {
+            let upstream = upstream_era(server);
+            let is_cacheable = self.method.has_cache_hints();
+            request_result(&response.body, upstream, self.era, is_cacheable)
+        });
+        result.map_err(|failure| {
+            let failure = visible_failure(&exchange.caller, failure);
+            let host = exchange.host.clone();
+            let failure = with_links(&exchange.state, host, server, &exchange.user, failure);
+            request_failure(&failure, self.era)
+        })
+    }
+}
+
+/// Returns the parameters of the method, without all others.
+fn sent_params(method: RequestMethod, params: &Params<'_>) -> Result<Box<RawValue>, RpcError> {
+    let members: &[(&str, Option<&RawValue>)] = match method {
+        RequestMethod::GetPrompt => &[("name", params.name), ("arguments", params.arguments)],
+        RequestMethod::ReadResource => &[("uri", params.uri)],
+        RequestMethod::Complete => &[
+            ("ref", params.reference),
+            ("argument", params.argument),
+            ("context", params.context),
+        ],
+        _ => &[("cursor", params.cursor)],
+    };
+    if let Some(required) = method.named_parameter() {
+        let named = members.iter().find(|(name, _)| *name == required);
+        let text = named.and_then(|(_, value)| value.and_then(text_of));
+        if text.is_none() {
+            return Err(RpcError::wrong_params(format!(
+                "{required} must be a string"
+            )));
+        }
+    }
+    let mut writer = ObjectWriter::with_capacity(256);
+    for (name, value) in members {
+        if let Some(value) = value {
+            writer.raw(name, value.get());
+        }
+    }
+    let sent = raw(writer.finish())?;
+    check_args(&sent)
+        .map_err(|failure| RpcError::wrong_params(failure.message.replacen("args", "params", 1)))?;
+    Ok(sent)
+}
+
+/// Returns a text as raw JSON.
+///
+/// # Errors
+/// -32602 if the text is no JSON.
+pub(super) fn raw(text: String) -> Result<Box<RawValue>, RpcError> {
+    RawValue::from_string(text).map_err(|_| RpcError::wrong_params("params must be JSON"))
+}
