@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(
             table(&rows(&connection)),
             [
-                "crm  KEY     header             missing, required                                      A\u{fffd}key",
+                "crm  KEY     header             missing, required                                         A\u{fffd}key",
                 "crm  ORG     argument (shared)  set 2026-01-31T12:00:00.000Z",
                 "crm  OTHER   query              not set",
                 "crm  oauth                      connected, access token expires 2026-02-01T12:00:00.000Z",
