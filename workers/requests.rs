@@ -67,9 +67,13 @@ pub(super) async fn send(context: &Arc<Context>, ask: Ask) -> Result<Bytes, Hand
     let operation = match command.method {
         RequestMethod::GetPrompt => {
             prompt = parse_params::<PromptParams<'_>>(params)?;
+            let args = prompt.arguments.map_or("{}", RawValue::get);
+            if !args.starts_with('{') {
+                return Err(Failure::invalid("arguments must be an object").into());
+            }
             Operation::Prompt {
                 name: &prompt.name,
-                args: prompt.arguments.map_or("{}", RawValue::get),
+                args,
             }
         }
         RequestMethod::ReadResource => {

@@ -15,7 +15,7 @@ use super::google;
 use super::handler::HandlerError;
 use super::interim::ProgressRelay;
 use super::mcp::frame::TOOL_CALL;
-use super::mcp::{CallError, Connection, RequestParams, RpcError, UserRequest};
+use super::mcp::{CallError, Connection, ProgressListener, RequestParams, RpcError, UserRequest};
 use super::permits::KeyPermit;
 use super::redact::Redactor;
 use super::runtime::handle::{ServerHandle, server_disabled};
@@ -23,6 +23,7 @@ use super::runtime::user_connections::{UserCall, UserConnections};
 use crate::core::arguments::merge::{ArgumentForm, SecretArgument};
 use crate::core::arguments::{check_args_text, is_traceparent};
 use crate::core::catalog::server::Server;
+use crate::core::decide::credential::connection_values;
 use crate::core::failure::{Code, Failure};
 use crate::core::ids::ValueId;
 use crate::core::json_object::Members;
@@ -189,9 +190,16 @@ pub(super) async fn run(
     let opened = open_arguments(context, request).await?;
     let _redaction = CallRedaction::hold(&handle.redactor, &opened)?;
     let arguments = secret_arguments(&opened)?;
-    match call_with_retry(context, &handle, request, &arguments).await? {
+    let progress = request.interim.map(|interim| {
+        let redactor = Arc::new(user_redactor(&handle, request, &opened));
+        ProgressRelay::listener(redactor, interim.clone())
+    });
+    match call_with_retry(context, &handle, request, &arguments, progress).await? {
         Ok(result) => Ok(result),
-        Err(ended) => Err(redact(context, &handle, request, ended).into()),
+        Err(ended) => {
+            let redactor = user_redactor(&handle, request, &opened);
+            Err(redact(context, &handle, request, ended, &redactor).into())
+        }
     }
 }
 
@@ -246,11 +254,9 @@ async fn call_with_retry(
     handle: &Arc<ServerHandle>,
     request: &CallRequest<'_>,
     secrets: &[SecretArgument<'_>],
+    progress: Option<Arc<dyn ProgressListener>>,
 ) -> Result<Result<Bytes, EndedCall>, Failure> {
     let server = request.server;
-    let progress = request
-        .interim
-        .map(|interim| ProgressRelay::listener(handle.redactor.clone(), interim.clone()));
     loop {
         let connecting = connection(context, handle, server, request.user);
         let used = tokio::time::timeout(request.time_left(), connecting)
@@ -316,12 +322,25 @@ async fn connection(
     connection.await.map(UsedConnection::OfUser)
 }
 
+/// Returns the redactor for the texts that the user of a request sees.
+fn user_redactor(
+    handle: &ServerHandle,
+    request: &CallRequest<'_>,
+    opened: &[OpenedArgument],
+) -> Redactor {
+    let of_connection = connection_values(request.server, Some(request.user)).unwrap_or_default();
+    let arguments = opened.iter().map(|argument| argument.id);
+    let own: Vec<ValueId> = arguments.chain(of_connection).collect();
+    handle.redactor.for_user(&own)
+}
+
 /// Converts the error of a call into a failure without secrets.
 fn redact(
     context: &Context,
     handle: &ServerHandle,
     request: &CallRequest<'_>,
     ended: EndedCall,
+    redactor: &Redactor,
 ) -> Failure {
     let server = request.server;
     let upstream = |sentence: String| Failure::new(Code::UpstreamError, sentence);
@@ -329,7 +348,7 @@ fn redact(
         if begun { failure.maybe_run() } else { failure }
     };
     match ended.error {
-        CallError::Rpc(error) => rpc_failure(server, &error, &handle.redactor),
+        CallError::Rpc(error) => rpc_failure(server, &error, redactor),
         CallError::TimedOut => request.timeout("did not answer").maybe_run(),
         CallError::Closed { begun } => {
             let start_ms = now_ms().saturating_sub(request.start.elapsed().as_millis() as u64);
@@ -348,7 +367,7 @@ fn redact(
             with_start(failure, begun)
         }
         CallError::Wrong { reason, begun } => {
-            let reason = handle.redactor.mask(&reason);
+            let reason = redactor.mask(&reason);
             with_start(upstream(format!("Server {}: {reason}", server.name)), begun)
         }
         CallError::Denied(denied) => *denied,

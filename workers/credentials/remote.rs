@@ -35,6 +35,8 @@ pub struct SealedCredentials {
     query: Vec<SealedParameter>,
     /// The credentials that the server declares.
     declared: Vec<SentCredential>,
+    /// The server declares credentials in headers or in the query, set or not.
+    is_declared: bool,
     values: Arc<[ValueId]>,
     server: ServerId,
     opener: Opener,
@@ -132,6 +134,7 @@ impl SealedCredentials {
             headers,
             query,
             declared,
+            is_declared: server.config.sends_credentials(),
             server: server.id,
             opener: store.opener.clone(),
             redactor,
@@ -268,7 +271,7 @@ impl SealedCredentials {
 
 impl Credentials for SealedCredentials {
     fn can_authenticate(&self) -> bool {
-        if !self.declared.is_empty() {
+        if self.is_declared {
             return true;
         }
         let headers = self.headers.iter().map(|sealed| sealed.header.as_str());

@@ -33,6 +33,9 @@ const MIN_LINE: usize = 8;
 const MAX_TEXT: usize = 256 * 1024;
 /// Bytes masked at the end of a cut text. A value that begins there has no complete head, so no search finds it.
 const CUT_TAIL: usize = 256;
+/// Bytes of a value that is masked in texts for other users. A shorter value could be guessed: a user would see which guess is
+/// masked.
+const MIN_FOREIGN: usize = 16;
 const MASK: &str = "***";
 
 /// The secret values of one server.
@@ -40,6 +43,8 @@ const MASK: &str = "***";
 pub struct Redactor {
     held: Mutex<HashMap<ValueId, HeldValue>>,
     index: ArcSwap<FingerprintIndex>,
+    /// The values that are too long to be guessed.
+    long_index: ArcSwap<FingerprintIndex>,
 }
 
 struct HeldValue {
@@ -78,10 +83,15 @@ impl Redactor {
             return;
         }
         let mut index = FingerprintIndex::clone(&self.index.load());
+        let mut long_index = FingerprintIndex::clone(&self.long_index.load());
         for print in &fingerprints {
             index.add(*print);
+            if print.length() >= MIN_FOREIGN {
+                long_index.add(*print);
+            }
         }
         self.index.store(Arc::new(index));
+        self.long_index.store(Arc::new(long_index));
         held.insert(
             id,
             HeldValue {
@@ -117,10 +127,38 @@ impl Redactor {
             return;
         }
         let mut index = FingerprintIndex::clone(&self.index.load());
+        let mut long_index = FingerprintIndex::clone(&self.long_index.load());
         for print in expired {
+            if print.length() >= MIN_FOREIGN {
+                long_index.remove(print);
+            }
             index.remove(print);
         }
         self.index.store(Arc::new(index));
+        self.long_index.store(Arc::new(long_index));
+    }
+
+    /// Returns a redactor for the texts that one user sees: it masks the values of the user, and those values of others that
+    /// are too long to be guessed. The values must be held.
+    pub fn for_user(&self, own: &[ValueId]) -> Self {
+        self.with_values(FingerprintIndex::clone(&self.long_index.load()), own)
+    }
+
+    /// Returns a redactor that masks these values and no others. They must be held.
+    pub fn only(&self, values: &[ValueId]) -> Self {
+        self.with_values(FingerprintIndex::default(), values)
+    }
+
+    fn with_values(&self, mut index: FingerprintIndex, values: &[ValueId]) -> Self {
+        let held = self.held.lock();
+        let held = values.iter().filter_map(|value| held.get(value));
+        for print in held.flat_map(|value| &value.fingerprints) {
+            index.add(*print);
+        }
+        Self {
+            index: ArcSwap::from_pointee(index),
+            ..Self::default()
+        }
     }
 
     /// Returns the text with `***` in place of every value. A text above 256 KiB is cut there.

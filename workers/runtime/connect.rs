@@ -12,6 +12,7 @@ use super::remote_state::RemoteState;
 use super::token_header::TokenHeader;
 use crate::core::catalog::server::Server;
 use crate::core::decide::remote::RemoteFinding;
+use crate::core::ids::ValueId;
 use crate::core::model::grant::GrantId;
 use crate::core::model::remote::{ProtocolMode, Remote, plain_url};
 use crate::core::model::server::Transport;
@@ -34,8 +35,8 @@ const EXCERPT_INPUT: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct ConnectionDeps {
     pub log_buffer: Arc<LogBuffer>,
-    /// The lines of this connection alone, which its user may see.
-    pub own_lines: Option<Arc<LogBuffer>>,
+    /// The lines of this connection alone, if it belongs to one user.
+    pub own_lines: Option<OwnLines>,
     pub redactor: Arc<Redactor>,
     /// Notified when the server says that its tools have changed.
     pub tools_changed: Arc<Notify>,
@@ -46,6 +47,14 @@ pub struct ConnectionDeps {
     /// The time until the guard kills a child without a renewal.
     pub ttl: Duration,
     pub remote: RemoteState,
+}
+
+/// The lines of the connection of one user, as this user may see them.
+#[derive(Clone)]
+pub struct OwnLines {
+    pub buffer: Arc<LogBuffer>,
+    /// The values of the user that belong to the connection.
+    pub values: Arc<[ValueId]>,
 }
 
 /// Connects to a server and lists its tools. The caller limits the time and may drop the future.
@@ -156,10 +165,18 @@ fn access_tokens(server: &Server, deps: &ConnectionDeps) -> Option<Arc<dyn Acces
 /// Stores what one server sends without being asked.
 struct ServerSink {
     log_buffer: Arc<LogBuffer>,
-    own_lines: Option<Arc<LogBuffer>>,
+    own_lines: Option<OwnLines>,
     redactor: Arc<Redactor>,
     tools_changed: Arc<Notify>,
     remote: RemoteState,
+}
+
+fn masked(redactor: &Redactor, text: LogText<'_>) -> String {
+    match text {
+        LogText::Plain(text) => redactor.mask(text),
+        LogText::Json(text) => redactor.mask_json(text),
+        LogText::Cut(bytes) => redactor.mask_cut(bytes),
+    }
 }
 
 #[async_trait::async_trait]
@@ -169,22 +186,22 @@ impl NotificationSink for ServerSink {
     }
 
     fn log(&self, source: LogSource, text: LogText<'_>) {
-        let text = match text {
-            LogText::Plain(text) => self.redactor.mask(text),
-            LogText::Json(text) => self.redactor.mask_json(text),
-            LogText::Cut(bytes) => self.redactor.mask_cut(bytes),
-        };
-        self.log_buffer.push(source.as_str(), &text);
-        if let Some(own_lines) = &self.own_lines {
-            own_lines.push(source.as_str(), &text);
+        self.log_buffer
+            .push(source.as_str(), &masked(&self.redactor, text));
+        if let Some(own) = &self.own_lines {
+            let redactor = self.redactor.for_user(&own.values);
+            own.buffer.push(source.as_str(), &masked(&redactor, text));
         }
     }
 
     fn excerpt(&self, text: &[u8], limit: usize) -> String {
+        let of_user = self.own_lines.as_ref();
+        let of_user = of_user.map(|own| self.redactor.for_user(&own.values));
+        let redactor = of_user.as_ref().unwrap_or(&self.redactor);
         let redacted = if text.len() > EXCERPT_INPUT {
-            self.redactor.mask_cut(&text[..EXCERPT_INPUT])
+            redactor.mask_cut(&text[..EXCERPT_INPUT])
         } else {
-            self.redactor.mask(&String::from_utf8_lossy(text))
+            redactor.mask(&String::from_utf8_lossy(text))
         };
         shorten(&redacted, limit).to_owned()
     }

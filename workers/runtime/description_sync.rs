@@ -35,16 +35,18 @@ pub(super) struct DescriptionRecorder {
 }
 
 /// Records the description that a server gave when the connection opened, if it differs from the recorded one. Without
-/// the record the server works, and its next start tries again.
+/// the record the server works, and its next start tries again. All users see the description, so `redactor` must not mask
+/// values that only other users have.
 pub(super) async fn record_description(
     manager: &Arc<ServerManager>,
     handle: &Arc<ServerHandle>,
     connection: &Connection,
+    redactor: &Redactor,
 ) {
     let Some(handshake) = connection.handshake() else {
         return;
     };
-    let description = describe(&handshake, &handle.redactor);
+    let description = describe(&handshake, redactor);
     let command = new_command(handle, description);
     let catalog = manager.projection.catalog();
     if server::record_description(&catalog, &command).is_empty() {

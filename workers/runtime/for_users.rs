@@ -40,7 +40,13 @@ impl Supervisor {
     /// Records the tools and the description of a server, and ends the connection that listed them.
     pub(super) async fn record_and_stop(&self, connection: &Arc<Connection>, tools: Tools) {
         record_tools(&self.manager, &self.handle, ListOrigin::Start, tools).await;
-        record_description(&self.manager, &self.handle, connection).await;
+        record_description(
+            &self.manager,
+            &self.handle,
+            connection,
+            &self.handle.redactor,
+        )
+        .await;
         connection.end().await;
         let line = "the tools are listed; each user gets a connection of their own";
         self.handle.log_buffer.push("transport", line);

@@ -20,3 +20,4 @@ pub mod tool_sync;
 pub mod upgrade;
 pub mod user_connections;
 pub mod user_pool;
+mod user_start;

@@ -62,7 +62,13 @@ impl Supervisor {
         self.handle.log_buffer.push("transport", "connected");
         tracing::info!(server = %server.name, tools = tools.tools.len(), "a server is connected");
         record_tools(&self.manager, &self.handle, ListOrigin::Start, tools).await;
-        record_description(&self.manager, &self.handle, &connection).await;
+        record_description(
+            &self.manager,
+            &self.handle,
+            &connection,
+            &self.handle.redactor,
+        )
+        .await;
         self.publish_connection(&connection);
         self.settle(
             RunState::Running(connection.clone()),
@@ -183,7 +189,13 @@ impl Supervisor {
         log_buffer.push("transport", "connected to the new version");
         tracing::info!(server = %server.name, "a server was upgraded while it runs");
         record_tools(&self.manager, &self.handle, ListOrigin::Start, tools).await;
-        record_description(&self.manager, &self.handle, &connection).await;
+        record_description(
+            &self.manager,
+            &self.handle,
+            &connection,
+            &self.handle.redactor,
+        )
+        .await;
         self.publish_connection(&connection);
         self.set_state(
             RunState::Running(connection.clone()),

@@ -11,60 +11,72 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
-use super::connect::{ConnectionDeps, open_connection};
-use super::description_sync::record_description;
 use super::handle::{ServerHandle, server_disabled};
 use super::log_buffer::LogBuffer;
 use super::manager::ServerManager;
 use super::shutdown::finish_calls;
-use super::tool_sync::{ListOrigin, record_tools};
-use super::upgrade::build_package;
-use super::user_pool::{UserConnectionKind, UserPermit, UserPool};
+use super::user_pool::{UserConnectionKind, UserPermit};
+use super::user_start::connect;
 use crate::core::catalog::server::Server;
 use crate::core::decide::credential::connection_values;
-use crate::core::failure::{Code, Failure};
+use crate::core::failure::Failure;
 use crate::core::ids::{Position, ValueId};
-use crate::core::model::tool::Tools;
 use crate::core::names::UserName;
+use crate::telemetry::error::internal_error;
 use crate::time::clock::{monotonic, now_ms};
-use crate::workers::mcp::{ConnectError, Connection};
+use crate::workers::credentials::being_changed;
+use crate::workers::mcp::Connection;
 
 /// How long a failed attempt counts for other calls of the user that waited for it.
 const FAILURE_AGE: Duration = Duration::from_secs(1);
+/// Attempts of one call, if the values or the server change again and again.
+const ATTEMPTS: usize = 3;
 
 /// The connections of the users of one server.
 #[derive(Default)]
 pub struct UserConnections {
     by_user: Mutex<HashMap<UserName, Arc<UserConnection>>>,
     /// The change of the server since which the tool list of a user was recorded.
-    listed: Mutex<Option<Position>>,
+    pub(super) listed: Mutex<Option<Position>>,
 }
 
 /// The process or the connection of one user.
-struct UserConnection {
-    version: ConnectionVersion,
-    kind: UserConnectionKind,
+pub(super) struct UserConnection {
+    pub(super) version: ConnectionVersion,
+    pub(super) kind: UserConnectionKind,
     connection: ArcSwapOption<Connection>,
-    /// Locked by the call that connects. Contains the last failure.
-    last_failure: tokio::sync::Mutex<Option<(Instant, Failure)>>,
-    permit: Mutex<Option<UserPermit>>,
+    /// The attempt to connect that runs, or that failed last.
+    attempt: Mutex<Option<Attempt>>,
+    /// Cancelled when no call may get this connection any more.
+    replaced: CancellationToken,
+    pub(super) permit: Mutex<Option<UserPermit>>,
     /// The lines of this connection alone.
-    own_lines: Arc<LogBuffer>,
+    pub(super) own_lines: Arc<LogBuffer>,
     /// Calls that have the connection or wait for it.
     calls: AtomicUsize,
     /// The start or the end of the last call in milliseconds since 1970.
     last_use_ms: AtomicU64,
 }
 
+/// An attempt to connect. It goes on if a call that waits for it ends, and each call of the user gets its outcome.
+#[derive(Clone)]
+struct Attempt {
+    began: Instant,
+    outcome: Shared<BoxFuture<'static, Result<Arc<Connection>, Failure>>>,
+}
+
 /// All that a connection was made for.
 #[derive(Clone, PartialEq, Eq)]
-struct ConnectionVersion {
+pub(super) struct ConnectionVersion {
     server: Position,
     grant: Option<Position>,
     /// The values of the credentials that belong to the process or to the connection.
-    values: Vec<ValueId>,
+    pub(super) values: Vec<ValueId>,
 }
 
 impl ConnectionVersion {
@@ -129,40 +141,29 @@ impl UserConnections {
         handle: &Arc<ServerHandle>,
         user: &UserName,
     ) -> Result<UserCall, Failure> {
-        let (call, server) = self.begin_call(manager, handle, user)?;
-        let entry = call.0.clone();
-        if let Some(connection) = entry.open_connection() {
-            return Ok(UserCall {
-                entry: call,
-                connection,
-            });
-        }
-        let mut last_failure = entry.last_failure.lock().await;
-        if let Some(connection) = entry.open_connection() {
-            return Ok(UserCall {
-                entry: call,
-                connection,
-            });
-        }
-        if let Some((at, failure)) = &*last_failure
-            && at.elapsed() < FAILURE_AGE
-        {
-            return Err(failure.clone());
-        }
-        match connect(manager, handle, &server, user, &entry).await {
-            Ok(connection) => {
-                entry.connection.store(Some(connection.clone()));
-                Ok(UserCall {
+        for _ in 0..ATTEMPTS {
+            let (call, server) = self.begin_call(manager, handle, user)?;
+            let entry = call.0.clone();
+            if let Some(connection) = entry.open_connection() {
+                return Ok(UserCall {
                     entry: call,
                     connection,
-                })
+                });
             }
-            Err(failure) => {
-                entry.permit.lock().take();
-                *last_failure = Some((monotonic(), failure.clone()));
-                Err(failure)
+            let outcome = entry.attempt(manager, handle, &server, user).await;
+            match outcome {
+                Ok(connection) => {
+                    return Ok(UserCall {
+                        entry: call,
+                        connection,
+                    });
+                }
+                // A value or the server has changed during the attempt.
+                Err(_) if entry.replaced.is_cancelled() => {}
+                Err(failure) => return Err(failure),
             }
         }
+        Err(being_changed())
     }
 
     /// Counts a call for the entry of the user. An outdated entry is replaced, and its connection ends.
@@ -191,7 +192,8 @@ impl UserConnections {
             version,
             kind: UserConnectionKind::for_config(&server.config),
             connection: ArcSwapOption::empty(),
-            last_failure: tokio::sync::Mutex::default(),
+            attempt: Mutex::default(),
+            replaced: CancellationToken::new(),
             permit: Mutex::default(),
             own_lines: Arc::default(),
             calls: AtomicUsize::new(0),
@@ -203,6 +205,32 @@ impl UserConnections {
             manager.tasks.spawn(ending);
         }
         Ok((call, server))
+    }
+
+    /// Publishes a new connection, unless the catalog asks for another one or for none since the attempt began.
+    fn publish(
+        &self,
+        manager: &Arc<ServerManager>,
+        handle: &ServerHandle,
+        user: &UserName,
+        entry: &Arc<UserConnection>,
+        connection: Arc<Connection>,
+    ) -> Result<Arc<Connection>, (Failure, Option<Arc<Connection>>)> {
+        let by_user = self.by_user.lock();
+        let is_listed = by_user
+            .get(user)
+            .is_some_and(|listed| Arc::ptr_eq(listed, entry));
+        let catalog = manager.projection.catalog();
+        let server = catalog
+            .server_by_id(handle.id)
+            .filter(|server| server.enabled);
+        let wanted = server.and_then(|server| ConnectionVersion::current(server, user).ok());
+        if is_listed && wanted.as_ref() == Some(&entry.version) && handle.lease.is_held() {
+            entry.connection.store(Some(connection.clone()));
+            return Ok(connection);
+        }
+        entry.replaced.cancel();
+        Err((being_changed(), Some(connection)))
     }
 
     /// Returns the user whose connection was idle for longest, and since when.
@@ -287,6 +315,7 @@ impl UserConnections {
             .map(|(_, entry)| entry)
             .collect();
         let stopping = entries.iter().map(async |entry| {
+            entry.replaced.cancel();
             let Some(connection) = entry.connection.swap(None) else {
                 return;
             };
@@ -304,6 +333,81 @@ impl UserConnections {
 }
 
 impl UserConnection {
+    /// Joins the attempt that runs, or begins another one. A failure counts for a second.
+    async fn attempt(
+        self: &Arc<Self>,
+        manager: &Arc<ServerManager>,
+        handle: &Arc<ServerHandle>,
+        server: &Arc<Server>,
+        user: &UserName,
+    ) -> Result<Arc<Connection>, Failure> {
+        let attempt = {
+            let mut current = self.attempt.lock();
+            let joins = current.as_ref().filter(|attempt| {
+                let has_failed = matches!(attempt.outcome.peek(), Some(Err(_)));
+                let has_ended = attempt.outcome.peek().is_some();
+                !has_ended || (has_failed && attempt.began.elapsed() < FAILURE_AGE)
+            });
+            match joins {
+                Some(attempt) => attempt.clone(),
+                None => {
+                    let attempt = Attempt {
+                        began: monotonic(),
+                        outcome: self.begin_attempt(manager, handle, server, user),
+                    };
+                    *current = Some(attempt.clone());
+                    attempt
+                }
+            }
+        };
+        attempt.outcome.await
+    }
+
+    /// Connects in a task of its own, so that a call that gives up does not end the start.
+    fn begin_attempt(
+        self: &Arc<Self>,
+        manager: &Arc<ServerManager>,
+        handle: &Arc<ServerHandle>,
+        server: &Arc<Server>,
+        user: &UserName,
+    ) -> Shared<BoxFuture<'static, Result<Arc<Connection>, Failure>>> {
+        let call = CountedCall::new(self);
+        let (manager, handle) = (manager.clone(), handle.clone());
+        let (server, user) = (server.clone(), user.clone());
+        let tasks = manager.tasks.clone();
+        let connecting = async move {
+            let entry = &call.0;
+            let connected = entry
+                .replaced
+                .run_until_cancelled(connect(&manager, &handle, &server, &user, entry))
+                .await
+                .unwrap_or_else(|| Err(being_changed()));
+            let connected = match connected {
+                Ok(connection) => handle
+                    .users
+                    .publish(&manager, &handle, &user, entry, connection),
+                Err(failure) => Err((failure, None)),
+            };
+            match connected {
+                Ok(connection) => Ok(connection),
+                Err((failure, unwanted)) => {
+                    if let Some(connection) = unwanted {
+                        connection.end().await;
+                    }
+                    entry.permit.lock().take();
+                    Err(failure)
+                }
+            }
+        };
+        let task = tasks.spawn(connecting);
+        async move {
+            task.await
+                .unwrap_or_else(|error| Err(internal_error(error)))
+        }
+        .boxed()
+        .shared()
+    }
+
     fn open_connection(&self) -> Option<Arc<Connection>> {
         let connection = self.connection.load_full()?;
         (!connection.is_closed()).then_some(connection)
@@ -323,126 +427,29 @@ impl UserConnection {
 
 /// Ends a connection that no new call reaches. Running calls end within their own times.
 async fn end(manager: Arc<ServerManager>, handle: Arc<ServerHandle>, entry: Arc<UserConnection>) {
-    let _ending = manager.users.ending(entry.kind);
+    entry.replaced.cancel();
     let Some(connection) = entry.connection.load_full() else {
         return;
     };
-    tokio::select! {
-        () = connection.idle() => connection.end().await,
-        () = connection.closed() => connection.end().await,
-        () = handle.lease.ended() => connection.kill().await,
+    let is_lost = tokio::select! {
+        () = connection.idle() => false,
+        () = connection.closed() => false,
+        () = handle.lease.ended() => true,
         () = manager.ending.cancelled() => {
             finish_calls(&connection).await;
-            connection.end().await;
+            false
         }
-    }
+    };
     entry.connection.store(None);
+    let _ending = manager.users.ending(entry.kind);
+    if entry.kind == UserConnectionKind::Connection {
+        // Only the server's session is left to end, and another user must not wait for that.
+        entry.permit.lock().take();
+    }
+    if is_lost {
+        connection.kill().await;
+    } else {
+        connection.end().await;
+    }
     entry.permit.lock().take();
-}
-
-async fn connect(
-    manager: &Arc<ServerManager>,
-    handle: &Arc<ServerHandle>,
-    server: &Arc<Server>,
-    user: &UserName,
-    entry: &UserConnection,
-) -> Result<Arc<Connection>, Failure> {
-    if entry.permit.lock().is_none() {
-        let permit = UserPool::acquire(manager, entry.kind).await?;
-        *entry.permit.lock() = Some(permit);
-    }
-    let package = match &server.package {
-        Some(installed) => build_package(manager, handle, &installed.package)
-            .await
-            .map_err(|failure| {
-                connect_failure(handle, user, failure.cause)
-                    .with_details_for_admins(failure.details)
-            })?,
-        None => None,
-    };
-    let deps = ConnectionDeps {
-        log_buffer: handle.log_buffer.clone(),
-        own_lines: Some(entry.own_lines.clone()),
-        redactor: handle.redactor.clone(),
-        tools_changed: Arc::default(),
-        result_limit: manager.limits.result,
-        child: handle.child.clone(),
-        ttl: handle.lease.left(),
-        remote: manager.memory(server, handle, Some(user.clone())),
-    };
-    entry.own_lines.begin_run();
-    let limit = Duration::from_millis(server.config.startup_timeout_ms());
-    let opening = open_connection(server, package, &deps);
-    match tokio::time::timeout(limit, opening).await {
-        Ok(Ok((connection, tools))) => {
-            record_findings(manager, handle, server, &connection, tools).await;
-            Ok(Arc::new(connection))
-        }
-        Ok(Err(error)) => {
-            let output = entry.own_lines.output_of_run(0);
-            Err(connect_failure(handle, user, error).with_details(output))
-        }
-        Err(_) => {
-            let limit = limit.as_millis();
-            let late = format!(
-                "Server {} was not ready within {limit} ms (startupTimeout)",
-                server.name
-            );
-            let output = entry.own_lines.output_of_run(0);
-            Err(Failure::new(Code::UpstreamError, late).with_details(output))
-        }
-    }
-}
-
-/// Records what the connection of a user says of the server, for all users: the tools if they are not known for this
-/// version of the server, and the description if there is none.
-async fn record_findings(
-    manager: &Arc<ServerManager>,
-    handle: &Arc<ServerHandle>,
-    server: &Server,
-    connection: &Connection,
-    tools: Tools,
-) {
-    let is_first = handle.users.is_first_list(server);
-    if server.tools.tools.is_empty() || is_first {
-        if repeats_a_secret(handle, &tools) {
-            let line = "the tools of a user are not recorded, because they repeat a credential";
-            handle.log_buffer.push("transport", line);
-        } else {
-            record_tools(manager, handle, ListOrigin::Start, tools).await;
-        }
-    }
-    if server.description.is_none() || is_first {
-        record_description(manager, handle, connection).await;
-    }
-}
-
-impl UserConnections {
-    /// Returns whether no user has listed the tools of this version of the server yet.
-    fn is_first_list(&self, server: &Server) -> bool {
-        let version = Some(server.changed);
-        server.config.separates_users()
-            && std::mem::replace(&mut *self.listed.lock(), version) != version
-    }
-}
-
-/// Other users see the recorded tools, so a tool must not repeat the credential of the user who listed it.
-fn repeats_a_secret(handle: &ServerHandle, tools: &Tools) -> bool {
-    let texts = tools.tools.iter().map(|tool| tool.raw().get());
-    let mut masked = texts.map(|text| (text, handle.redactor.mask_json(text)));
-    masked.any(|(text, masked)| text != masked)
-}
-
-fn connect_failure(handle: &ServerHandle, user: &UserName, error: ConnectError) -> Failure {
-    if let Some(denied) = error.denied {
-        return *denied;
-    }
-    let reason = handle.redactor.mask(&error.reason);
-    let line = format!("a user could not be connected: {reason}");
-    handle.log_buffer.push("transport", &line);
-    let sentence = format!(
-        "Server {} could not be connected for user {user}: {reason}",
-        handle.name
-    );
-    Failure::new(Code::UpstreamError, sentence)
 }

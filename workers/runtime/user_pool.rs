@@ -13,6 +13,8 @@ use crate::core::failure::Failure;
 use crate::core::model::server::{ServerConfig, Transport};
 use crate::telemetry::metrics::{Gauge, Metrics};
 
+/// The time after which a call that waits for a permit looks for an idle connection again.
+const IDLE_CHECK: Duration = Duration::from_millis(100);
 /// The shortest time between two comparisons of the connections of users with the catalog.
 const COMPARE_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -113,11 +115,11 @@ impl UserPool {
             if permits.ending.load(Ordering::Acquire) == 0 {
                 return Err(permits.all_busy());
             }
-            // The semaphore is never closed.
-            let permit = permits.free.clone().acquire_owned().await;
-            return permit
-                .map(|permit| permits.take(permit))
-                .map_err(|_| permits.all_busy());
+            // A connection that is being stopped returns its permit, or another one becomes idle before that.
+            let freed = permits.free.clone().acquire_owned();
+            if let Ok(Ok(permit)) = tokio::time::timeout(IDLE_CHECK, freed).await {
+                return Ok(permits.take(permit));
+            }
         }
     }
 

@@ -405,8 +405,8 @@ fn described(event: &ServerDescribed) -> ServerDescription {
 /// Replaces the configuration. Another URL ends the session, because it belongs to the old URL. Another origin ends
 /// the grants, because tokens stay with their origin.
 fn replace_config(server: &mut Server, config: &ServerConfig) {
-    let previous = std::mem::replace(&mut server.config, config.clone().into());
-    let previous = previous.remote();
+    let previous_config = std::mem::replace(&mut server.config, config.clone().into());
+    let previous = previous_config.remote();
     let current = server.config.remote();
     let has_new_url = current.map(|remote| &remote.url) != previous.map(|remote| &remote.url);
     let has_new_origin = current.map(Remote::origin) != previous.map(Remote::origin);
@@ -417,29 +417,32 @@ fn replace_config(server: &mut Server, config: &ServerConfig) {
     if has_new_origin {
         server.grant = None;
         server.user_grants = HashMap::new();
-        forget_sent_secrets(server);
     }
+    forget_sent_values(server, &previous_config, has_new_origin);
 }
 
-/// Removes the values of users that the requests carry in their headers and URLs, because they stay with their origin.
-fn forget_sent_secrets(server: &mut Server) {
-    let config = server.config.clone();
-    let is_sent = |secret: &SecretRef| {
-        let credential = config.credential(&secret.name, CredentialOwner::User);
-        credential.is_some_and(|credential| credential.location.is_of_connection())
+/// Removes the values that requests carry in their headers and URLs, if they would reach another origin, or if no request
+/// carries them there any more. Such values stay with their origin.
+fn forget_sent_values(server: &mut Server, previous: &ServerConfig, has_new_origin: bool) {
+    let current = server.config.clone();
+    let is_forgotten = |secret: &SecretRef, owner| {
+        let is_sent = |config: &ServerConfig| {
+            let credential = config.credential(&secret.name, owner);
+            credential.is_some_and(|credential| credential.location.is_sent())
+        };
+        let was_sent = is_sent(previous);
+        (was_sent && !is_sent(&current)) || (has_new_origin && (was_sent || is_sent(&current)))
     };
     let users: Vec<UserName> = server.secrets.keys().cloned().collect();
     for user in users {
         let mut secrets = server.secrets.remove(user.as_str()).unwrap_or_default();
-        Arc::make_mut(&mut secrets).retain(|secret| !is_sent(secret));
+        Arc::make_mut(&mut secrets).retain(|secret| !is_forgotten(secret, CredentialOwner::User));
         if !secrets.is_empty() {
             server.secrets.insert(user, secrets);
         }
     }
-    Arc::make_mut(&mut server.shared_secrets).retain(|secret| {
-        let credential = config.credential(&secret.name, CredentialOwner::Shared);
-        credential.is_none_or(|credential| !credential.location.is_of_connection())
-    });
+    Arc::make_mut(&mut server.shared_secrets)
+        .retain(|secret| !is_forgotten(secret, CredentialOwner::Shared));
 }
 
 fn replace_secret(secrets: &mut Arc<Vec<SecretRef>>, name: &SecretName, secret: Option<SecretRef>) {

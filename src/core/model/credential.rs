@@ -59,6 +59,11 @@ impl CredentialLocation {
         }
     }
 
+    /// Returns whether each HTTP request carries the value in its headers or its URL.
+    pub fn is_sent(self) -> bool {
+        matches!(self, Self::Header | Self::Query)
+    }
+
     /// Returns whether the value belongs to a process or to a connection, and not to a single call.
     pub fn is_of_connection(self) -> bool {
         self != Self::Argument
@@ -113,6 +118,13 @@ impl ServerConfig {
             credential.location == CredentialLocation::Header
                 && credential.target().eq_ignore_ascii_case(header)
         })
+    }
+
+    /// Returns whether each user, or all of them, have a value in the headers or the URL of requests.
+    pub fn sends_credentials(&self) -> bool {
+        self.credentials
+            .iter()
+            .any(|credential| credential.location.is_sent())
     }
 
     /// Returns the credential that a secret of this owner fills.

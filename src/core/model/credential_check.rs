@@ -14,35 +14,70 @@ pub const MAX_CREDENTIALS: usize = 64;
 const MAX_TEXT: usize = 1024;
 /// The largest length of a description, in characters.
 const MAX_DESCRIPTION: usize = 500;
-/// Variables with which a user could start other programs, or load other code, in the process of a server.
-const LOADER_VARIABLES: [&str; 24] = [
-    "BASH_ENV",
+/// The longest value of a variable, in bytes. The system refuses longer ones (execve(2), MAX_ARG_STRLEN).
+const MAX_VARIABLE: usize = 96 * 1024;
+/// The longest value of a header or of a parameter, in bytes. Servers refuse longer ones.
+const MAX_SENT: usize = 16 * 1024;
+/// Variables with which a user could start other programs, load other code, or divert requests.
+const LOADER_VARIABLES: [&str; 19] = [
+    "BROWSER",
+    "CLASSPATH",
+    "EDITOR",
     "ENV",
     "GCONV_PATH",
-    "GIT_EXEC_PATH",
-    "GIT_SSH",
-    "GIT_SSH_COMMAND",
     "HOME",
     "IFS",
-    "JAVA_TOOL_OPTIONS",
-    "JDK_JAVA_OPTIONS",
-    "NODE_OPTIONS",
-    "NODE_PATH",
+    "JAVA_OPTS",
+    "KUBECONFIG",
+    "PAGER",
     "PATH",
-    "PERL5LIB",
-    "PERL5OPT",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PYTHONSTARTUP",
-    "PYTHONUSERBASE",
-    "RUBYLIB",
-    "RUBYOPT",
+    "PHPRC",
+    "PROMPT_COMMAND",
+    "PS4",
     "SHELL",
+    "SHELLOPTS",
     "TMPDIR",
+    "VISUAL",
     "_JAVA_OPTIONS",
 ];
-/// Beginnings of names of such variables, in capital letters.
-const LOADER_PREFIXES: [&str; 5] = ["LD_", "DYLD_", "NPM_CONFIG_", "PIP_", "UV_"];
+/// Beginnings of the names of such variables.
+const LOADER_PREFIXES: [&str; 24] = [
+    "AWS_CONFIG",
+    "BASH",
+    "CORECLR_",
+    "DOTNET_",
+    "DYLD_",
+    "GEM_",
+    "GIT_",
+    "GLIBC_",
+    "JAVA_TOOL",
+    "JDK_",
+    "LD_",
+    "LUA_",
+    "NODE_",
+    "NPM_",
+    "OPENSSL_",
+    "PERL",
+    "PIP_",
+    "PYTHON",
+    "REQUESTS_CA",
+    "RUBY",
+    "SSL_",
+    "UV_",
+    "XDG_",
+    "CURL_CA",
+];
+/// Ends of the names of such variables.
+const LOADER_SUFFIXES: [&str; 5] = ["_ASKPASS", "_EDITOR", "_OPTIONS", "_PAGER", "_PROXY"];
+/// Ends of the names of keys. A key loads no code, whatever the beginning of its name is.
+const KEY_SUFFIXES: [&str; 6] = [
+    "_API_KEY",
+    "_KEY_ID",
+    "_PASSWORD",
+    "_PAT",
+    "_SECRET",
+    "_TOKEN",
+];
 
 /// Checks the credentials of a server.
 ///
@@ -102,7 +137,16 @@ pub fn check_value(credential: &Credential, value: &str) -> Result<(), Failure> 
 /// Returns the rule that a value breaks, as a sentence part that never repeats the value.
 pub fn broken_rule(credential: &Credential, value: &str) -> Option<&'static str> {
     match credential.location {
+        location if location.is_of_connection() && value.is_empty() => {
+            Some("it must not be empty; delete the secret instead")
+        }
         CredentialLocation::Env if value.contains('\0') => Some("a variable cannot contain NUL"),
+        CredentialLocation::Env if value.len() > MAX_VARIABLE => {
+            Some("a variable has at most 96 KiB")
+        }
+        location if location.is_sent() && value.len() > MAX_SENT => {
+            Some("a header or a parameter has at most 16 KiB")
+        }
         CredentialLocation::Header if !is_header_value(credential, value) => {
             Some("a header must be visible ASCII characters, spaces and tabs")
         }
@@ -186,8 +230,11 @@ fn check_variable(config: &ServerConfig, credential: &Credential) -> Result<(), 
             "\"in\": \"env\" needs `replicas` to be one, because each user has one process".into(),
         );
     }
-    if target.contains('=') {
-        return Err("`as` must be the name of a variable, without '='".into());
+    if !is_variable_name(target) {
+        return Err(
+            "`as` must be the name of a variable: letters, digits and '_', and no digit first"
+                .into(),
+        );
     }
     if env.contains_key(target) {
         return Err(format!(
@@ -204,10 +251,18 @@ fn check_variable(config: &ServerConfig, credential: &Credential) -> Result<(), 
 
 fn is_loader_variable(name: &str) -> bool {
     let capital = name.to_ascii_uppercase();
+    let begins = |beginnings: &[&str]| beginnings.iter().any(|text| capital.starts_with(text));
+    let ends = |ends: &[&str]| ends.iter().any(|text| capital.ends_with(text));
+    let is_key = ends(&KEY_SUFFIXES) && !capital.starts_with("LD_");
     LOADER_VARIABLES.contains(&capital.as_str())
-        || LOADER_PREFIXES
-            .iter()
-            .any(|prefix| capital.starts_with(prefix))
+        || (!is_key && (begins(&LOADER_PREFIXES) || ends(&LOADER_SUFFIXES)))
+}
+
+/// POSIX.1, section 8.1. Shells give other names, such as functions of bash, a meaning of their own.
+fn is_variable_name(name: &str) -> bool {
+    let starts_well = !name.starts_with(|letter: char| letter.is_ascii_digit());
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    starts_well && !name.is_empty() && name.bytes().all(is_allowed)
 }
 
 fn remote<'a>(config: &'a ServerConfig, credential: &Credential) -> Result<&'a Remote, String> {

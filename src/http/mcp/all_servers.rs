@@ -77,7 +77,12 @@ async fn list(
     }
     writer.raw(member, &format!("[{}]", exposed.join(",")));
     if request.era == Era::Modern {
-        writer.raw("ttlMs", super::modern::TTL_MS);
+        let ttl = if missing.is_empty() {
+            super::modern::TTL_MS
+        } else {
+            "0"
+        };
+        writer.raw("ttlMs", ttl);
         writer.text("cacheScope", "private");
     }
     if !missing.is_empty() {
@@ -175,7 +180,8 @@ async fn get_prompt(request: &ClientRequest) -> Result<Bytes, RpcError> {
     Ok(prefixed(&server, result))
 }
 
-/// Finds the prompt with an exposed name, or with a raw name that exactly one of the servers has.
+/// Finds the prompt with an exposed name, or with a raw name that exactly one of the servers has. A raw name needs the lists
+/// of all servers, and never looks like the name of a prompt of another server.
 async fn find_prompt(
     request: &ClientRequest,
     name: &str,
@@ -190,7 +196,9 @@ async fn find_prompt(
     let lists = request.with_method(RequestMethod::ListPrompts);
     let lists = list_all(&lists, "prompts").await;
     let mut with_raw_name = Vec::new();
+    let mut accepts_raw_name = !names_a_server(request, name);
     for list in &lists {
+        accepts_raw_name &= list.entries.is_some();
         let named = names_of(list.entries.as_deref().unwrap_or_default());
         let pairs = named
             .iter()
@@ -206,9 +214,19 @@ async fn find_prompt(
         }
     }
     match &with_raw_name[..] {
-        [server] => Ok((server.clone(), name.to_owned())),
+        [server] if accepts_raw_name => Ok((server.clone(), name.to_owned())),
         _ => Err(unknown_prompt()),
     }
+}
+
+/// Returns whether a name begins with the name of a registered server, also of one that the caller may not use.
+fn names_a_server(request: &ClientRequest, name: &str) -> bool {
+    let catalog = request.exchange.state.catalog();
+    let mut servers = catalog.servers().into_iter();
+    servers.any(|server| {
+        let rest = name.strip_prefix(server.name.as_str());
+        rest.is_some_and(|rest| rest.starts_with("__"))
+    })
 }
 
 fn unknown_prompt() -> RpcError {
@@ -228,9 +246,13 @@ async fn read_resource(request: &ClientRequest) -> Result<Bytes, RpcError> {
 fn find_resource(request: &ClientRequest, uri: &str) -> Result<(Arc<Server>, String), RpcError> {
     let servers = request.exchange.servers_with("resources");
     if let Some((prefix, plain)) = split_uri(uri) {
-        let mut servers = servers.iter();
-        if let Some(server) = servers.find(|server| uri_prefix(server.name.as_str()) == prefix) {
+        let has_prefix = |server: &&Arc<Server>| uri_prefix(server.name.as_str()) == prefix;
+        if let Some(server) = servers.iter().find(has_prefix) {
             return Ok((server.clone(), plain.to_owned()));
+        }
+        let catalog = request.exchange.state.catalog();
+        if catalog.servers().iter().any(has_prefix) {
+            return Err(unknown_resource());
         }
     }
     match &servers[..] {

@@ -192,6 +192,10 @@ fn sent_params(method: RequestMethod, params: &Params<'_>) -> Result<Box<RawValu
             )));
         }
     }
+    let is_object = |value: &RawValue| value.get().starts_with('{');
+    if method == RequestMethod::GetPrompt && !params.arguments.is_none_or(is_object) {
+        return Err(RpcError::wrong_params("arguments must be an object"));
+    }
     let mut writer = ObjectWriter::with_capacity(256);
     for (name, value) in members {
         if let Some(value) = value {

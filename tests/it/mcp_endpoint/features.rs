@@ -208,6 +208,29 @@ async fn complete_and_miss(client: &Client) {
 }
 
 #[tokio::test]
+async fn a_name_of_a_server_that_is_off_reaches_no_other_server() {
+    let app = App::start();
+    register_suite(&app, "suite").await;
+    register_suite(&app, "off").await;
+    app.put("/mcp/servers/off/disable", json!({})).await.ok();
+    for client in clients_of_all(&app).await {
+        for (method, params) in [
+            ("resources/read", json!({ "uri": "off+test://static-text" })),
+            ("prompts/get", json!({ "name": "off__test_simple_prompt" })),
+        ] {
+            let answer = client.send(method, params).await;
+            assert_eq!(error_code(&answer), -32602, "{}", answer.body);
+        }
+        // Only one server is left, so its raw names are accepted.
+        let raw = json!({ "uri": "test://static-text" });
+        client.result("resources/read", raw).await;
+        let params = json!({ "name": "test_simple_prompt", "arguments": [1] });
+        let answer = client.send("prompts/get", params).await;
+        assert_eq!(error_code(&answer), -32602, "{}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn the_uri_in_a_result_of_a_tool_leads_back_to_its_server() {
     let app = App::start();
     register_suite(&app, "suite").await;
@@ -239,6 +262,7 @@ async fn a_server_that_is_down_does_not_keep_the_others_from_being_listed() {
         let list = client.result("prompts/list", json!({})).await;
         assert_eq!(list["prompts"].as_array().map(Vec::len), Some(4), "{list}");
         assert_eq!(list["_meta"]["mcp-api/missing"], json!(["down"]));
+        assert_eq!(list["ttlMs"] == 0, client.is_modern, "{list}");
     }
 }
 

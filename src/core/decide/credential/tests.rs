@@ -197,6 +197,31 @@ fn another_origin_never_gets_the_values_of_headers() {
     assert_eq!(left("https://elsewhere/mcp"), ["ARG=3"]);
 }
 
+#[test]
+fn a_value_does_not_reach_another_origin_by_two_updates() {
+    let key = || json!([{"name": "KEY", "in": "header"}]);
+    let updated = |url: &str, credentials: Value| {
+        ServerUpdated {
+            server: server_id("crm"),
+            name: name("crm"),
+            config: config(url, credentials),
+        }
+        .into()
+    };
+    let other = "https://elsewhere/mcp";
+    let as_argument = || json!([{"name": "KEY"}]);
+    for updates in [
+        vec![updated(other, json!([])), updated(other, key())],
+        vec![updated(URL, json!([])), updated(other, key())],
+        vec![updated(URL, as_argument()), updated(other, key())],
+        vec![updated(other, as_argument())],
+    ] {
+        let before = [registered(key()), secret_set("crm", "ana", "KEY", 2)];
+        let left = carried(before.into_iter().chain(updates)).expect("values");
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
 fn command() -> Disconnect {
     Disconnect {
         origin: origin(1),

@@ -114,7 +114,14 @@ fn two_credentials_never_share_a_name_or_a_place() {
 #[test]
 fn a_name_that_the_place_cannot_have_is_refused() {
     for (config, rule) in [
-        (stdio(json!([{"name": "A=B", "in": "env"}])), "'='"),
+        (
+            stdio(json!([{"name": "A=B", "in": "env"}])),
+            "name of a variable",
+        ),
+        (
+            stdio(json!([{"name": "A", "in": "env", "as": "BASH_FUNC_date%%"}])),
+            "name of a variable",
+        ),
         (
             remote(json!([{"name": "a b", "in": "header"}])),
             "name of a header",
@@ -143,12 +150,29 @@ fn a_user_cannot_set_a_variable_that_starts_other_programs() {
         "PATH",
         "node_options",
         "PIP_INDEX_URL",
+        "GIT_ASKPASS",
+        "PYTHONWARNINGS",
+        "HTTPS_PROXY",
+        "NODE_EXTRA_CA_CERTS",
     ] {
         let credential = json!([{"name": "A", "in": "env", "as": variable}]);
         let sentence = refused(&stdio(credential));
         assert!(sentence.contains(variable), "{sentence}");
         let shared = json!([{"name": "A", "in": "env", "as": variable, "owner": "shared"}]);
         stdio(shared).check().expect("an administrator sets it");
+    }
+}
+
+#[test]
+fn the_key_of_a_program_that_loads_code_is_allowed() {
+    for variable in [
+        "GIT_TOKEN",
+        "NODE_AUTH_TOKEN",
+        "GITHUB_PERSONAL_ACCESS_TOKEN",
+        "API_KEY",
+    ] {
+        let credential = json!([{"name": "A", "in": "env", "as": variable}]);
+        stdio(credential).check().expect(variable);
     }
 }
 
