@@ -2,6 +2,8 @@
 
 mod install;
 mod python;
+mod registry;
+mod server_json;
 mod spread;
 mod upgrade;
 mod wrong;
