@@ -1,5 +1,6 @@
 //! Packages from the real npm and PyPI.
 
+mod credentials;
 mod install;
 mod python;
 mod registry;
