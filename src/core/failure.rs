@@ -126,12 +126,9 @@ pub struct Failure {
     /// The URL at which a person authorizes the access, for `reauth_required`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_url: Option<Box<str>>,
-    /// The credentials that are not set, for `credential_required`: those of the user, or the shared ones.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub missing: Vec<SecretName>,
-    /// The page on which the user sets the missing credentials.
+    /// For `credential_required`. It is boxed, so that a failure stays small.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connect_url: Option<Box<str>>,
+    pub missing: Option<Box<MissingCredentials>>,
     /// For `reauth_required`: the scopes that the person must allow, if there are more than before. `authorization_url`
     /// requests them. For `forbidden`: the scope that the caller needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,13 +138,42 @@ pub struct Failure {
     pub elsewhere: bool,
     /// The time after which a retry makes sense, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after: Option<u32>,
+    pub retry_after: Option<u16>,
     /// The oldest position of a shortened log, for `log_truncated`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<NonZeroU64>,
 }
 
+/// The credentials that are not set: those of the user, or the shared ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingCredentials {
+    pub names: Vec<SecretName>,
+    /// The page on which the user sets them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_url: Option<String>,
+}
+
 impl Failure {
+    /// Returns the names of the credentials that are not set.
+    pub fn missing_names(&self) -> &[SecretName] {
+        self.missing.as_ref().map_or(&[], |missing| &missing.names)
+    }
+
+    /// Returns the page on which the user sets the missing credentials.
+    pub fn connect_url(&self) -> Option<&str> {
+        self.missing.as_ref()?.connect_url.as_deref()
+    }
+
+    /// Adds the page on which the user sets the missing credentials.
+    #[must_use]
+    pub fn with_connect_url(mut self, url: String) -> Self {
+        if let Some(missing) = &mut self.missing {
+            missing.connect_url = Some(url);
+        }
+        self
+    }
+
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -157,8 +183,7 @@ impl Failure {
             may_have_run: false,
             mcp_error: None,
             authorization_url: None,
-            missing: Vec::new(),
-            connect_url: None,
+            missing: None,
             scope: None,
             elsewhere: false,
             retry_after: None,

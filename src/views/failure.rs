@@ -58,8 +58,7 @@ impl<'a> ErrorBody<'a> {
             may_have_run,
             mcp_error,
             authorization_url,
-            missing,
-            connect_url,
+            missing: _,
             scope: _,
             retry_after: _,
             elsewhere: _,
@@ -74,8 +73,8 @@ impl<'a> ErrorBody<'a> {
             mcp_error: mcp_error.as_deref(),
             reauth_required: (*code == Code::ReauthRequired).then_some(true),
             authorization_url: authorization_url.as_deref(),
-            missing,
-            connect_url: connect_url.as_deref(),
+            missing: failure.missing_names(),
+            connect_url: failure.connect_url(),
             oldest: *oldest,
         }
     }

@@ -20,7 +20,7 @@ pub struct JobAnswer {
     pub status: u16,
     /// The time after which a retry makes sense, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after: Option<u32>,
+    pub retry_after: Option<u16>,
     /// Only administrators see the `details` of the body.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub details_for_admins: bool,

@@ -139,7 +139,15 @@ async fn no_route_reads_a_secret() {
         .keys()
         .filter(|p| p.contains("secret"))
         .collect();
-    assert_eq!(paths, ["/secrets/delete", "/secrets/set"]);
+    assert_eq!(
+        paths,
+        [
+            "/connect/{name}/secrets",
+            "/connect/{name}/secrets/delete",
+            "/secrets/delete",
+            "/secrets/set",
+        ]
+    );
     let shown = app.server("fixture").await.to_string();
     assert!(
         !shown.contains("v-a-l-u-e") && !shown.contains("token"),

@@ -36,7 +36,7 @@ use crate::workers::secrets;
 /// How long the projection may take to reach the head of the log.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// The seconds after which a caller may retry while the authorization server is unavailable.
-const RETRY_AFTER_SECONDS: u32 = 5;
+const RETRY_AFTER_SECONDS: u16 = 5;
 
 /// Replaces the access token `command.access`, unless another worker has done that. Afterwards the
 /// catalog names the new tokens.

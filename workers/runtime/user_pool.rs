@@ -76,7 +76,7 @@ impl UserPool {
         let permits = |variable, number, gauges: &[&Gauge]| Permits {
             free: Arc::new(Semaphore::new(number)),
             ending: Arc::default(),
-            gauges: gauges.iter().map(|gauge| Gauge::clone(gauge)).collect(),
+            gauges: gauges.iter().copied().cloned().collect(),
             limit: (variable, number),
         };
         Self {

@@ -4,7 +4,7 @@ use crate::core::catalog::Catalog;
 use crate::core::catalog::server::{SecretRef, Server};
 use crate::core::command::{ConnectionPart, Disconnect};
 use crate::core::event::{Event, GoogleDisconnected, GrantRemoved, SecretDeleted};
-use crate::core::failure::{Code, Failure};
+use crate::core::failure::{Code, Failure, MissingCredentials};
 use crate::core::ids::ValueId;
 use crate::core::model::credential::{Credential, CredentialLocation, CredentialOwner};
 use crate::core::names::{SecretName, UserName};
@@ -209,7 +209,10 @@ fn credential_required(
     let listed: Vec<&str> = names.iter().map(SecretName::as_str).collect();
     let listed = listed.join(", ");
     Failure {
-        missing: names,
+        missing: Some(Box::new(MissingCredentials {
+            names,
+            connect_url: None,
+        })),
         ..Failure::new(
             Code::CredentialRequired,
             format!("Server {} needs {listed}; {remedy}", server.name),

@@ -66,9 +66,7 @@ fn is_reserved(labels: &[&str]) -> bool {
         label.eq_ignore_ascii_case("mcp") || label.eq_ignore_ascii_case("modelcontextprotocol")
     };
     let (before_last, second) = (&labels[..labels.len() - 1], labels.get(1));
-    before_last.iter().any(|label| is_own(label))
-        || second.is_some_and(is_own)
-        || labels == ["mcp-api"]
+    before_last.iter().any(is_own) || second.is_some_and(is_own) || labels == ["mcp-api"]
 }
 
 fn is_label(label: &str) -> bool {

@@ -68,7 +68,9 @@ impl FromRequestParts<Arc<ApiState>> for ConnectPerson {
         parts: &mut Parts,
         state: &Arc<ApiState>,
     ) -> Result<Self, Response> {
-        admit(state, parts, CONNECT_PATH).map(Self)
+        admit(state, parts, CONNECT_PATH)
+            .map(Self)
+            .map_err(|refusal| *refusal)
     }
 }
 
@@ -91,7 +93,7 @@ impl FromRequestParts<Arc<ApiState>> for ConnectServer {
             Ok(ServerNamePath(name)) => format!("{CONNECT_PATH}/{name}"),
             Err(_) => CONNECT_PATH.to_owned(),
         };
-        let person = admit(state, parts, &next)?;
+        let person = admit(state, parts, &next).map_err(|refusal| *refusal)?;
         let server = match name {
             Ok(ServerNamePath(name)) => {
                 state.find_server_for(person.caller(), Action::ManageSecrets, &name)
@@ -107,17 +109,20 @@ impl FromRequestParts<Arc<ApiState>> for ConnectServer {
 }
 
 /// Returns the person of a request. `next` is the page to which a sign-in leads.
-fn admit(state: &ApiState, parts: &Parts, next: &str) -> Result<Person, Response> {
+fn admit(state: &ApiState, parts: &Parts, next: &str) -> Result<Person, Box<Response>> {
     let Some(person) = Person::from_headers(state, &parts.headers) else {
         let response = if parts.method == Method::POST {
             ask_to_sign_in(state, &parts.headers, next)
         } else {
             redirect_to_signin(state, next)
         };
-        return Err(response.unwrap_or_else(|failure| HtmlError(failure).into_response()));
+        let response = response.unwrap_or_else(|failure| HtmlError(failure).into_response());
+        return Err(response.into());
     };
     match may(person.caller(), Action::ManageSecrets, None) {
-        Err(Denial::MissingScope(scope)) => Err(show_missing_scope(state, &person, scope, next)),
+        Err(Denial::MissingScope(scope)) => {
+            Err(show_missing_scope(state, &person, scope, next).into())
+        }
         _ => Ok(person),
     }
 }

@@ -38,7 +38,7 @@ pub(super) enum Outcome {
 pub(super) struct Problem {
     status: StatusCode,
     text: String,
-    retry_after: Option<u32>,
+    retry_after: Option<u16>,
     /// The value that the person has to enter again.
     slot: Option<SecretName>,
 }

@@ -22,14 +22,13 @@ pub(crate) fn add_connect_url(
     server: &Server,
     failure: Failure,
 ) -> Failure {
-    if failure.code != Code::CredentialRequired || !user_sets(&server.config, &failure.missing) {
+    if failure.code != Code::CredentialRequired
+        || !user_sets(&server.config, failure.missing_names())
+    {
         return failure;
     }
     let url = connect_url(state, host, &server.name);
-    Failure {
-        connect_url: Some(url.into()),
-        ..failure
-    }
+    failure.with_connect_url(url)
 }
 
 /// Adds the URL of the page to the stored answer of a job.

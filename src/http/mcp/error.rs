@@ -231,7 +231,7 @@ struct FailureMeta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after: Option<u32>,
+    retry_after: Option<u16>,
 }
 
 impl<'a> FailureMeta<'a> {
@@ -241,8 +241,8 @@ impl<'a> FailureMeta<'a> {
             may_have_run: failure.may_have_run,
             details: failure.details.as_deref(),
             authorization_url: failure.authorization_url.as_deref(),
-            missing: &failure.missing,
-            connect_url: failure.connect_url.as_deref(),
+            missing: failure.missing_names(),
+            connect_url: failure.connect_url(),
             retry_after: failure.retry_after,
         }
     }
@@ -251,7 +251,7 @@ impl<'a> FailureMeta<'a> {
 fn failed_result(failure: &Failure, era: Era) -> String {
     let meta = FailureMeta::new(failure);
     let mut sentence = failure.message.clone();
-    let links = [&failure.authorization_url, &failure.connect_url];
+    let links = [failure.authorization_url.as_deref(), failure.connect_url()];
     for url in links.into_iter().flatten() {
         sentence.push_str(": ");
         sentence.push_str(url);
@@ -272,6 +272,7 @@ fn failed_result(failure: &Failure, era: Era) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::failure::MissingCredentials;
 
     fn error_code(failure: &Failure, era: Era) -> i64 {
         match call_failure(failure, era) {
@@ -316,13 +317,15 @@ mod tests {
     #[test]
     fn a_missing_credential_is_a_result_with_the_link_of_its_user() {
         let missing = Failure {
-            missing: vec!["KEY".parse().expect("a name")],
+            missing: Some(Box::new(MissingCredentials {
+                names: vec!["KEY".parse().expect("a name")],
+                connect_url: None,
+            })),
             ..Failure::new(Code::CredentialRequired, "Server a needs KEY")
         };
-        let with_link = Failure {
-            connect_url: Some("https://h.example/connect/a".into()),
-            ..missing.clone()
-        };
+        let with_link = missing
+            .clone()
+            .with_connect_url("https://h.example/connect/a".to_owned());
         let meta = json!({ "code": "credential_required", "missing": ["KEY"] });
         let mut meta_with_link = meta.clone();
         meta_with_link["connectUrl"] = json!("https://h.example/connect/a");

@@ -111,7 +111,7 @@ pub(crate) fn status_of(code: Code) -> StatusCode {
 }
 
 /// Sets `Retry-After`, in seconds.
-pub(crate) fn set_retry_after(response: &mut Response, seconds: Option<u32>) {
+pub(crate) fn set_retry_after(response: &mut Response, seconds: Option<u16>) {
     if let Some(seconds) = seconds {
         response
             .headers_mut()

@@ -75,7 +75,7 @@ async fn a_token_without_the_scope_or_the_server_gets_a_clear_page() {
     let mut client = signed_in(&app, &make_token(&app, ADMIN, body).await.1).await;
     let list = client.get(&format!("{}/connect", app.url)).await;
     assert!(
-        list.text.contains("fixture</a>") && !list.text.contains("hidden"),
+        list.text.contains("fixture</a>") && !list.text.contains("hidden</a>"),
         "{}",
         list.text
     );

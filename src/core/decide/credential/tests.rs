@@ -85,7 +85,7 @@ fn a_shared_value_serves_all_users_and_replaces_no_value_of_a_user() {
     ];
     let failure = carried(events.clone()).expect_err("KEY of ana is missing");
     assert_eq!(failure.code, Code::CredentialRequired);
-    assert_eq!(failure.missing, [name::<SecretName>("KEY")]);
+    assert_eq!(failure.missing_names(), [name::<SecretName>("KEY")]);
     let with_key = events
         .into_iter()
         .chain([secret_set("crm", "ana", "KEY", 4)]);
@@ -98,7 +98,7 @@ fn a_missing_shared_value_names_the_administrator() {
         json!([{"name": "ORG", "owner": "shared", "required": true}]),
     )])
     .expect_err("ORG is missing");
-    assert_eq!(failure.missing, [name::<SecretName>("ORG")]);
+    assert_eq!(failure.missing_names(), [name::<SecretName>("ORG")]);
     assert!(failure.message.contains("administrator"), "{failure}");
 }
 
@@ -134,7 +134,7 @@ fn a_missing_argument_does_not_keep_a_connection_from_its_start() {
         assert!(connection_values(server, user).expect("values").is_empty());
     }
     let failure = stored_credentials(server, Some(&ana()), |_| true).expect_err("ARG");
-    assert_eq!(failure.missing, [name::<SecretName>("ARG")]);
+    assert_eq!(failure.missing_names(), [name::<SecretName>("ARG")]);
 }
 
 #[test]

@@ -142,9 +142,9 @@ fn missing_key(missing: MissingKey) -> Failure {
 }
 
 /// Returns a time in whole seconds, at least one.
-pub(crate) fn whole_seconds(time: Duration) -> u32 {
+pub(crate) fn whole_seconds(time: Duration) -> u16 {
     let seconds = time.as_millis().div_ceil(1000).max(1);
-    u32::try_from(seconds).unwrap_or(u32::MAX)
+    u16::try_from(seconds).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
