@@ -31,6 +31,10 @@ async fn the_demo_shows_every_step_with_its_result() {
         "ana receives: Echo: only-ana",
         "ben receives: Echo: only-ben",
         "cem receives: Echo: hello",
+        "search has no process yet",
+        "in a process of ana, the API received key-of-ana-",
+        "in a process of ben, the API received key-of-ben-",
+        "needs PERPLEXITY_API_KEY; user cem has to set it",
     ] {
         assert!(output.contains(said), "{said} is not in\n{output}");
     }
@@ -74,6 +78,7 @@ async fn the_demo_shows_every_step_with_its_result() {
         &format!("port {port} is in use"),
         "is connected and has",
         "ana receives: Echo: only-ana",
+        "in a process of ben, the API received key-of-ben-",
     ] {
         assert!(output.contains(said), "{said} is not in\n{output}");
     }

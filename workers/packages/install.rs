@@ -78,14 +78,7 @@ async fn build_and_register(
     )
     .await?;
     if let Some(built) = built.as_ref().filter(|_| read_server_json) {
-        declare_credentials(
-            context,
-            progress,
-            &name,
-            &source,
-            built,
-            &mut register.config,
-        );
+        declare_credentials(context, progress, &name, &source, built, &mut register);
     }
     let package = Package {
         name,
@@ -212,8 +205,9 @@ fn declare_credentials(
     name: &PackageName,
     source: &Source,
     built: &BuiltVersion,
-    config: &mut ServerConfig,
+    register: &mut RegisterServer,
 ) {
+    let config = &mut register.config;
     let Some(text) = context.installer.server_json(name, source, &built.handle) else {
         return;
     };
@@ -228,9 +222,13 @@ fn declare_credentials(
     });
     match declared {
         Ok(with_credentials) => *config = with_credentials,
-        Err(failure) => progress.line(&format!(
-            "the server.json of the package is not used: {failure}"
-        )),
+        Err(failure) => {
+            let server = register.name.as_str();
+            tracing::warn!(server, package = name.as_str(), error = %failure, "ignoring the server.json of a package");
+            progress.line(&format!(
+                "the server.json of the package is not used: {failure}"
+            ));
+        }
     }
 }
 

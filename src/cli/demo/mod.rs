@@ -1,7 +1,9 @@
 //! `mcp-api demo`: runs the program with real input, step by step, and shows the command of each step.
 
+mod keys;
 mod show;
 mod story;
+mod vendor;
 
 use std::fs::DirBuilder;
 use std::io;

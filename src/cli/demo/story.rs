@@ -6,6 +6,8 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::FOLDER;
+use super::keys;
+use super::keys::KEYS;
 use super::show::{Show, curl, program};
 use crate::cli::client::{ApiClient, ClientError, error_text};
 use crate::config::ClientConfig;
@@ -31,6 +33,7 @@ pub(super) async fn run(api: &ApiClient, show: &Show) -> Result<(), ClientError>
     store_secrets(api, show).await?;
     call(api, show).await?;
     environment(api, show).await?;
+    keys::run(api, show).await?;
     events(api, show).await?;
     search_database(show)?;
     next_steps(api, show);
@@ -168,9 +171,8 @@ async fn events(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
     check(is_registered, || {
         "the log does not contain the registration".into()
     })?;
-    let is_hidden = SECRETS
-        .iter()
-        .all(|(_, value)| !answer.to_string().contains(value));
+    let text = answer.to_string();
+    let is_hidden = values().all(|value| !text.contains(value));
     check(is_hidden, || "the log contains a secret".into())?;
     for event in &events[events.len().saturating_sub(SHOWN_EVENTS)..] {
         show.result(&event_line(event));
@@ -191,14 +193,17 @@ fn event_line(event: &Value) -> String {
     format!("{id:>5}  {time}  {kind:24}  {subject}{user}")
 }
 
-/// Searches both secrets in the files of the database. The search must find the name of the server, because a search
+/// Returns the secrets of both servers.
+fn values() -> impl Iterator<Item = &'static str> {
+    SECRETS.into_iter().chain(KEYS).map(|(_, value)| value)
+}
+
+/// Searches all secrets in the files of the database. The search must find the name of the server, because a search
 /// that finds nothing proves nothing.
 fn search_database(show: &Show) -> Result<(), ClientError> {
-    show.step("Search both secrets in the database");
-    let [(_, first), (_, second)] = SECRETS;
-    show.command(&format!(
-        "grep -a -c -e {first} -e {second} {FOLDER}/mcp-api.sqlite*"
-    ));
+    show.step("Search all secrets in the database");
+    let patterns: String = values().map(|value| format!("-e {value} ")).collect();
+    show.command(&format!("grep -a -c {patterns}{FOLDER}/mcp-api.sqlite*"));
     let mut bytes = Vec::new();
     let files =
         fs::read_dir(FOLDER).map_err(|error| failed(format!("cannot read {FOLDER}: {error}")))?;
@@ -214,7 +219,7 @@ fn search_database(show: &Show) -> Result<(), ClientError> {
         );
     }
     let found = |text: &str| memchr::memmem::find_iter(&bytes, text).count();
-    let secrets = found(first) + found(second);
+    let secrets: usize = values().map(found).sum();
     let names = found(SERVER);
     check(secrets == 0, || "the database contains a secret".into())?;
     check(names > 0, || {
@@ -244,11 +249,11 @@ fn next_steps(api: &ApiClient, show: &Show) {
     show.result(&format!("{}/docs shows the whole API", api.url));
 }
 
-fn failed(sentence: String) -> ClientError {
+pub(super) fn failed(sentence: String) -> ClientError {
     ClientError::Refused(sentence)
 }
 
-fn succeeded(answer: Value) -> Result<Value, ClientError> {
+pub(super) fn succeeded(answer: Value) -> Result<Value, ClientError> {
     if answer["success"] == true {
         Ok(answer)
     } else {
@@ -256,7 +261,7 @@ fn succeeded(answer: Value) -> Result<Value, ClientError> {
     }
 }
 
-fn check(is_true: bool, failure: impl FnOnce() -> String) -> Result<(), ClientError> {
+pub(super) fn check(is_true: bool, failure: impl FnOnce() -> String) -> Result<(), ClientError> {
     if is_true {
         Ok(())
     } else {

@@ -3,6 +3,7 @@
 mod bounds;
 mod crowd;
 mod environment;
+mod everything;
 mod foreign;
 mod sent;
 mod several_workers;

@@ -1,7 +1,10 @@
 //! Packages from the real npm and PyPI.
 
+mod credentials;
 mod install;
 mod python;
+mod registry;
+mod server_json;
 mod spread;
 mod upgrade;
 mod wrong;

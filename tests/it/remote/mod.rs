@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use crate::harness::{Answer, App, fixture};
 use crate::wait::wait_until;
@@ -20,6 +21,8 @@ pub struct Real {
     pub port: u16,
     kind: Kind,
     child: Option<Child>,
+    /// The requests that server-everything received, one line of JSON for each.
+    record: NamedTempFile,
 }
 
 #[derive(Clone, Copy)]
@@ -43,6 +46,7 @@ impl Real {
             port,
             kind,
             child: None,
+            record: NamedTempFile::new().expect("a file"),
         };
         real.restart().await;
         real
@@ -54,6 +58,13 @@ impl Real {
             Kind::Python | Kind::Suite => "/mcp",
         };
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Returns the requests that server-everything received: `method`, `url` and `headers`.
+    pub fn requests(&self) -> Vec<Value> {
+        let lines = std::fs::read_to_string(self.record.path()).expect("the record");
+        let parse = |line| serde_json::from_str(line).expect("JSON");
+        lines.lines().map(parse).collect()
     }
 
     pub fn kill(&mut self) {
@@ -72,7 +83,9 @@ impl Real {
                 let server =
                     "npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
                 command
-                    .args(["-r", &fixture("loopback.cjs"), &installed(server), mode])
+                    .args(["-r", &fixture("loopback.cjs"), "-r"])
+                    .args([&fixture("recorder.cjs"), &installed(server), mode])
+                    .env("RECORDED_REQUESTS", self.record.path())
                     .env("PORT", self.port.to_string());
                 command
             }
