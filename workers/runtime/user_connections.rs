@@ -207,15 +207,15 @@ impl UserConnections {
         Ok((call, server))
     }
 
-    /// Publishes a new connection, unless the catalog asks for another one or for none since the attempt began.
+    /// Publishes a new connection. Returns false if the catalog asks for another one or for none since the attempt began.
     fn publish(
         &self,
         manager: &Arc<ServerManager>,
         handle: &ServerHandle,
         user: &UserName,
         entry: &Arc<UserConnection>,
-        connection: Arc<Connection>,
-    ) -> Result<Arc<Connection>, (Failure, Option<Arc<Connection>>)> {
+        connection: &Arc<Connection>,
+    ) -> bool {
         let by_user = self.by_user.lock();
         let is_listed = by_user
             .get(user)
@@ -227,10 +227,10 @@ impl UserConnections {
         let wanted = server.and_then(|server| ConnectionVersion::current(server, user).ok());
         if is_listed && wanted.as_ref() == Some(&entry.version) && handle.lease.is_held() {
             entry.connection.store(Some(connection.clone()));
-            return Ok(connection);
+            return true;
         }
         entry.replaced.cancel();
-        Err((being_changed(), Some(connection)))
+        false
     }
 
     /// Returns the user whose connection was idle for longest, and since when.
@@ -382,22 +382,19 @@ impl UserConnection {
                 .run_until_cancelled(connect(&manager, &handle, &server, &user, entry))
                 .await
                 .unwrap_or_else(|| Err(being_changed()));
-            let connected = match connected {
-                Ok(connection) => handle
-                    .users
-                    .publish(&manager, &handle, &user, entry, connection),
-                Err(failure) => Err((failure, None)),
-            };
-            match connected {
-                Ok(connection) => Ok(connection),
-                Err((failure, unwanted)) => {
-                    if let Some(connection) = unwanted {
-                        connection.end().await;
+            let failure = match connected {
+                Ok(connection) => {
+                    let users = &handle.users;
+                    if users.publish(&manager, &handle, &user, entry, &connection) {
+                        return Ok(connection);
                     }
-                    entry.permit.lock().take();
-                    Err(failure)
+                    connection.end().await;
+                    being_changed()
                 }
-            }
+                Err(failure) => failure,
+            };
+            entry.permit.lock().take();
+            Err(failure)
         };
         let task = tasks.spawn(connecting);
         async move {
