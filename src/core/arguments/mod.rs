@@ -36,7 +36,7 @@ pub fn check_args_text(args: &[u8]) -> Result<(), Failure> {
     check_args(args)
 }
 
-/// Returns true if valid JSON is nested deeper than [`MAX_DEPTH`].
+/// Returns true if valid JSON is nested deeper than `MAX_DEPTH`.
 pub fn is_deep(json: &[u8]) -> bool {
     // Most arguments have fewer brackets in total, and a search for brackets is fast.
     if memchr::memchr2_iter(b'{', b'[', json)
