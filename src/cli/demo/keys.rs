@@ -1,5 +1,5 @@
-//! The second part of the demo: a server that reads its key from the environment. Each user has a process with the own
-//! key.
+//! The second part of the demo: a server that reads its key from the environment. Each user has a process with a key of
+//! their own.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ async fn install(api: &ApiClient, show: &Show) -> Result<(), ClientError> {
         format!("the server should need {KEY}: {}", error_text(server))
     })?;
     show.result(&format!(
-        "{SERVER} has no process yet, because each user needs a process with the own {KEY}"
+        "{SERVER} has no process yet, because each user needs a process with a {KEY} of their own"
     ));
     Ok(())
 }

@@ -5,6 +5,7 @@ mod crowd;
 mod environment;
 mod everything;
 mod foreign;
+mod midway;
 mod sent;
 mod several_workers;
 
